@@ -1,0 +1,360 @@
+"""Every error ArtCafe tells anyone, in one table: code, class, HTTP status, close code, and whether trying again can help.
+
+An exception carries facts as attributes; its text is built from them. What happens on an error is decided by whoever
+meets it (`rest.app`, `gateway.connection`, `sdk.client`, `cli`); nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+REGISTRY: dict[str, type[ArtcafeError]] = {}
+
+
+class ArtcafeError(Exception):
+    """The root: something that ArtCafe can name.
+
+    `code` is stable and for programs, `text` a template over the facts and for people. `status` answers over REST; `close`,
+    where there is one, ends a WebSocket with that code, else the error answers the command alone. `temporary` says that the
+    same call can succeed later unchanged.
+    """
+
+    code: ClassVar[str]
+    text: ClassVar[str]
+    status: ClassVar[int] = 400
+    close: ClassVar[int | None] = None
+    temporary: ClassVar[bool] = False
+    _told: str | None = None
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if "code" in cls.__dict__:
+            REGISTRY[cls.code] = cls
+
+    def __str__(self) -> str:
+        return self._told if self._told is not None else self.text.format_map(self.__dict__)
+
+    @classmethod
+    def told(cls, message: str) -> Self:
+        """The same error as the other end told it: its text is known, its facts are not."""
+        error = cls.__new__(cls)
+        error._told = message
+        return error
+
+
+def from_wire(code: str, message: str) -> ArtcafeError:
+    """The error a peer named. A code this version does not know becomes `UnknownError` with the code in its text."""
+    kind = REGISTRY.get(code)
+    return kind.told(message) if kind else UnknownError.told(f"{code}: {message}")
+
+
+class CallerFault(ArtcafeError):
+    """The peer asked for something wrong; nothing was changed."""
+
+
+class OurFault(ArtcafeError):
+    """The platform could not do what was asked; the text says whether anything was changed."""
+
+    status = 503
+    temporary = True
+
+
+class UnknownError(OurFault):
+    """A code from a newer peer."""
+
+    code, text, status, temporary = "unknown", "the other end named an error this version does not know", 500, False
+
+
+# --- who is calling -------------------------------------------------------------------------------------------------
+
+
+class BadCredentials(CallerFault):
+    """Every failed login, alike for an unknown agent, a wrong key and a used challenge."""
+
+    code, status, close = "bad_credentials", 401, 4500
+    text = (
+        "the login was refused: the agent may be unknown or disabled, the signature not by its registered key, or the challenge"
+        " used or older than 5 minutes; ask for a new challenge and sign exactly its text"
+    )
+
+
+class Unauthenticated(CallerFault):
+    code, status, close = "unauthenticated", 401, 4500
+    text = "this needs 'Authorization: Bearer TOKEN' with a valid, unexpired access token; log in again for a new one"
+
+
+class CredentialsExpired(CallerFault):
+    code, status, close, temporary = "credentials_expired", 401, 4001, True
+    text = "the access token has expired; log in again and connect with the new one"
+
+
+class Revoked(CallerFault):
+    code, status, close = "revoked", 401, 4503
+    text = "this agent was deleted, disabled or given another key; log in again with its current key"
+
+
+@dataclass(eq=False)
+class Forbidden(CallerFault):
+    action: str
+    who: str
+    code, status = "forbidden", 403
+    text = "{who} may not {action}"
+
+
+# --- what does not exist, or not for the caller ----------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class NotFound(CallerFault):
+    """An id that is absent, malformed, or another tenant's: told apart by nobody."""
+
+    id: str
+    status = 404
+    text = "there is no such thing here: {id!r}"
+
+
+class RouteNotFound(NotFound):
+    code, text = "route_not_found", "there is nothing at {id!r}; GET /openapi.json lists every route"
+
+
+@dataclass(eq=False)
+class MethodNotAllowed(CallerFault):
+    method: str
+    allowed: str
+    code, status, text = "method_not_allowed", 405, "{method} is not possible here; this takes {allowed}"
+
+
+class TenantNotFound(NotFound):
+    code, text = "tenant_not_found", "no tenant {id!r} among yours; GET /v1/me lists them"
+
+
+class AgentNotFound(NotFound):
+    code, text = "agent_not_found", "no agent {id!r} in this tenant"
+
+
+class ChannelNotFound(NotFound):
+    code, text = "channel_not_found", "no channel {id!r} in this tenant; a channel is named by its id (chn_…), not its name"
+
+
+class SubscriptionNotFound(NotFound):
+    code, text = "subscription_not_found", "agent {id!r} has no subscription to this channel"
+
+
+# --- what was asked is wrong -----------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Invalid(CallerFault):
+    """A field that is missing or wrong. `field` is its path (`public_key`, `capabilities[0]`), `problem` a phrase."""
+
+    field: str
+    problem: str
+    code, status, text = "invalid", 422, "{field}: {problem}"
+
+
+@dataclass(eq=False)
+class BadJson(CallerFault):
+    problem: str
+    code, status, text = "bad_json", 400, "the body is not the JSON this route takes: {problem}"
+
+
+@dataclass(eq=False)
+class BadKey(CallerFault):
+    """A public key that is refused when it is registered."""
+
+    problem: str
+    code, status = "bad_key", 422
+    text = "public_key: {problem}; send the one line of a .pub file, for example from: ssh-keygen -t ed25519 -f agent_key -N ''"
+
+
+@dataclass(eq=False)
+class KeyUnusable(CallerFault):
+    """An agent's own SSH key that cannot sign where the agent runs; never sent to a peer."""
+
+    problem: str
+    code, text = "key_unusable", "the SSH key cannot be used: {problem}"
+
+
+@dataclass(eq=False)
+class ChallengeRefused(ArtcafeError):
+    """A challenge that the SDK does not sign: a signature under it could be good for something else. Never sent to a peer."""
+
+    problem: str
+    code, text = "challenge_refused", "the server's challenge was not signed: {problem}; is this the server you meant?"
+
+
+@dataclass(eq=False)
+class KeyTaken(CallerFault):
+    agent: str
+    code, status = "key_taken", 409
+    text = "public_key: agent {agent} of this tenant has this key already; every agent needs its own"
+
+
+@dataclass(eq=False)
+class Conflict(CallerFault):
+    problem: str
+    code, status, text = "conflict", 409, "{problem}"
+
+
+class IdempotencyMismatch(CallerFault):
+    code, status = "idempotency_mismatch", 409
+    text = "this Idempotency-Key was used for another request; repeat a request unchanged, or take a new key for a new one"
+
+
+@dataclass(eq=False)
+class LimitReached(CallerFault):
+    what: str
+    limit: int
+    code, status = "limit_reached", 409
+    text = "this tenant's limit of {limit} {what} is reached; delete some, or ask for a higher limit"
+
+
+class BadCursor(CallerFault):
+    code, status = "bad_cursor", 400
+    text = "cursor: not one this list gave; start again without it and pass on each answer's next_cursor unchanged"
+
+
+@dataclass(eq=False)
+class TooLarge(CallerFault):
+    what: str
+    limit_bytes: int
+    code, status, close, text = "too_large", 413, 4501, "{what} is larger than {limit_bytes} bytes; nothing was stored"
+
+
+@dataclass(eq=False)
+class RequestTimeout(CallerFault):
+    deadline_s: float
+    code, status, temporary = "request_timeout", 408, True
+    text = "the request's body did not arrive within {deadline_s:g} s; nothing was changed, send it again"
+
+
+# --- the gateway's frames --------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class BadFrame(CallerFault):
+    """A frame that could not be read at all: the connection ends, since its commands can no longer be told apart."""
+
+    problem: str
+    code, close, text = "bad_frame", 4501, "bad frame: {problem}; send one JSON object a text frame, such as {example}"
+    example: str = '{"id":2,"publish":{"channel":"chn_…","data":{}}}'
+
+
+@dataclass(eq=False)
+class BadCommand(CallerFault):
+    """A frame that is JSON with an id but not a command: answered, and the connection goes on."""
+
+    problem: str
+    code, text = "bad_command", "{problem}"
+
+
+@dataclass(eq=False)
+class OutOfTurn(CallerFault):
+    command: str
+    code, close, text = "out_of_turn", 4501, "{command} is not possible now: connect comes first, and once"
+
+
+class ConnectTimeout(CallerFault):
+    code, close = "connect_timeout", 4502
+    text = "no successful connect within 10 s of opening the socket"
+
+
+class SlowConsumer(CallerFault):
+    code, close, temporary = "slow_consumer", 4008, True
+    text = "this socket took no bytes for 10 s while messages waited; nothing is lost: connect again and go on from the cursor"
+
+
+class NoPong(CallerFault):
+    code, close, temporary = "no_pong", 4012, True
+    text = "no answer to a WebSocket ping; connect again and it goes on from the cursor"
+
+
+@dataclass(eq=False)
+class ConnectionLimit(CallerFault):
+    limit: int
+    code, status, close = "connection_limit", 409, 4504
+    text = "the limit of {limit} connections is reached; close some first"
+
+
+@dataclass(eq=False)
+class SubscriptionLimit(CallerFault):
+    limit: int
+    code, status = "subscription_limit", 409
+    text = "the limit of {limit} live subscriptions on one connection is reached; unsubscribe from some"
+
+
+@dataclass(eq=False)
+class NotSubscribed(CallerFault):
+    channel: str
+    code, text = "not_subscribed", "this socket does not receive {channel!r}; subscribe to it first"
+
+
+@dataclass(eq=False)
+class AckBeyondSent(CallerFault):
+    channel: str
+    seq: int
+    sent: int
+    code = "ack_beyond_sent"
+    text = "ack of {seq} on {channel}: this socket was sent nothing above {sent}; the cursor has not moved"
+
+
+# --- publishing ------------------------------------------------------------------------------------------------------
+
+
+class KeyReused(CallerFault):
+    code, status = "key_reused", 409
+    text = "this key was used within 10 minutes for a message with other content; nothing was stored: take a new key"
+
+
+class QuotaFull(CallerFault):
+    code, status, temporary = "quota_full", 507, True
+    text = "the tenant's storage is full; this message was not stored, and nothing older was dropped"
+
+
+class NotStored(OurFault):
+    code = "not_stored"
+    text = "the message was not stored; publish it again"
+
+
+class OutcomeUnknown(OurFault):
+    code, status = "outcome_unknown", 504
+    text = "whether the message was stored is unknown; publishing it again with the same key is safe"
+
+
+# --- the platform ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Unavailable(OurFault):
+    what: str
+    code, text = "unavailable", "{what} cannot be reached now; nothing was changed, try again"
+
+
+class ShuttingDown(OurFault):
+    code, close = "shutting_down", 4000
+    text = "this server is shutting down; connect again"
+
+
+class Internal(OurFault):
+    code, status, temporary, close = "internal", 500, False, 4000
+    text = "an error of ours, logged under this request's id; whether anything was changed is unknown"
+
+
+# --- starting up (never sent to a peer) ------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class StartRefused(ArtcafeError):
+    """The server does not start; `problem` and `remedy` are whole clauses for the person at the terminal."""
+
+    problem: str
+    remedy: str
+    code, text = "start_refused", "{problem}\n  {remedy}"
+
+
+@dataclass(eq=False)
+class SettingInvalid(ArtcafeError):
+    name: str
+    problem: str
+    code, text = "setting_invalid", "setting {name}: {problem}"

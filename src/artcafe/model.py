@@ -1,0 +1,172 @@
+"""The records that ArtCafe keeps, as frozen structs, and the ids that name them. How a record is stored is `tables.store`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+
+import msgspec
+
+TenantId = NewType("TenantId", str)
+UserId = NewType("UserId", str)
+AgentId = NewType("AgentId", str)
+ChannelId = NewType("ChannelId", str)
+ChallengeId = NewType("ChallengeId", str)
+
+Epoch = NewType("Epoch", str)
+"""Names one life of a tenant's log. A log that was restored or begun anew has another, and sequences mean nothing across epochs."""
+
+Seq = int
+"""A message's sequence in its tenant's log: rises in a channel, may skip numbers, begins at 1."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What every record is: immutable, compared by value."""
+
+
+class Role(StrEnum):
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+    VIEWER = "viewer"
+
+
+class AgentStatus(StrEnum):
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class ChannelType(StrEnum):
+    """How a channel delivers. `broadcast`: every subscriber gets every message, stored."""
+
+    BROADCAST = "broadcast"
+
+
+class SubscriptionStatus(StrEnum):
+    ACTIVE = "active"
+    PAUSED = "paused"
+
+
+class Tenant(Record, frozen=True, kw_only=True):
+    """An organisation. `version` rises with every change of who may do what in it; the counts stand under the limits."""
+
+    id: TenantId
+    name: str
+    plan: str = "free"
+    limits: Mapping[str, int] = {}
+    created_at: datetime
+    updated_at: datetime
+    version: int = 0
+    agent_count: int = 0
+    channel_count: int = 0
+    request_hash: str | None = None
+
+
+class Member(Record, frozen=True, kw_only=True):
+    """A user in a tenant."""
+
+    user_id: UserId
+    tenant_id: TenantId
+    role: Role
+    joined_at: datetime
+
+
+class Agent(Record, frozen=True, kw_only=True):
+    """A program of a tenant. `epoch` rises when its key or status changes and is in every token of it; `channels` maps the
+    channels it has a subscription to, active or not, so that they are found without an index."""
+
+    tenant_id: TenantId
+    id: AgentId
+    name: str
+    description: str = ""
+    public_key: str
+    capabilities: tuple[str, ...] = ()
+    status: AgentStatus = AgentStatus.ACTIVE
+    created_at: datetime
+    updated_at: datetime
+    epoch: int = 0
+    channels: frozenset[ChannelId] = frozenset()
+    request_hash: str | None = None
+
+
+class Channel(Record, frozen=True, kw_only=True):
+    """A named, ordered log of messages in a tenant."""
+
+    tenant_id: TenantId
+    id: ChannelId
+    name: str
+    description: str = ""
+    type: ChannelType = ChannelType.BROADCAST
+    created_at: datetime
+    updated_at: datetime
+    request_hash: str | None = None
+
+
+class Cursor(Record, frozen=True, kw_only=True):
+    """How far a subscription has come: everything up to `seq` in the log of `epoch` is acknowledged or before its start.
+
+    No epoch means a subscription that is older than its tenant's log: its cursor is 0 in whatever log comes first.
+    """
+
+    epoch: Epoch | None = None
+    seq: Seq = 0
+
+
+class Subscription(Record, frozen=True, kw_only=True):
+    """The row that says an agent receives a channel."""
+
+    tenant_id: TenantId
+    channel_id: ChannelId
+    agent_id: AgentId
+    status: SubscriptionStatus = SubscriptionStatus.ACTIVE
+    cursor: Cursor = Cursor()
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def id(self) -> str:
+        return subscription_id(self.channel_id, self.agent_id)
+
+
+def subscription_id(channel_id: ChannelId, agent_id: AgentId) -> str:
+    """`{channel_id}#{agent_id}`: one query by prefix answers who receives a channel, and making it twice makes it once."""
+    return f"{channel_id}#{agent_id}"
+
+
+class Challenge(Record, frozen=True, kw_only=True):
+    """A login begun over REST. `text` is exactly what the agent signs."""
+
+    id: ChallengeId
+    text: str
+    tenant_id: TenantId
+    agent_id: AgentId
+    expires_at: datetime
+
+
+class UserPrincipal(Record, frozen=True, kw_only=True):
+    """A proven person acting in one tenant with one membership."""
+
+    user_id: UserId
+    tenant_id: TenantId
+    role: Role
+
+    @property
+    def sender(self) -> str:
+        return f"usr:{self.user_id}"
+
+
+class AgentPrincipal(Record, frozen=True, kw_only=True):
+    """A proven agent. `epoch` is the agent's at the time of the proof; a later epoch in its record ends this principal."""
+
+    agent_id: AgentId
+    tenant_id: TenantId
+    epoch: int
+
+    @property
+    def sender(self) -> str:
+        return str(self.agent_id)
+
+
+Principal = UserPrincipal | AgentPrincipal

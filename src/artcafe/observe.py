@@ -1,0 +1,51 @@
+"""Logs and the clock: how the platform is watched. Events with fields, never a token, a key or a payload."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, TextIO
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+Clock = Callable[[], datetime]
+"""Aware UTC time. One is passed in wherever time decides something."""
+
+SECRET_FIELDS: Final = frozenset(
+    {"access_token", "authorization", "data", "key", "payload", "public_key", "secret", "signature", "token"}
+)
+"""Fields that are replaced by their length in every log line, whoever wrote it."""
+
+log: FilteringBoundLogger = structlog.get_logger()
+
+
+def now() -> datetime:
+    """The real clock."""
+    return datetime.now(UTC)
+
+
+def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for field in SECRET_FIELDS.intersection(event):
+        event[field] = f"<{len(str(event[field]))} characters>"
+    return event
+
+
+def configure(level: str = "info", *, json: bool = False, stream: TextIO = sys.stderr) -> None:
+    """Sets up logging for the process: lines for a person, or JSON lines for a collector."""
+    renderer = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=stream.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _redact,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
