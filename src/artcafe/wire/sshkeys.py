@@ -1,0 +1,274 @@
+"""SSH public keys: which kinds an agent may register and why another is refused; checking signatures is `sshsig`'s.
+
+`cryptography` parses more than is safe to admit (small-order and undecodable Ed25519 points, RSA with a small exponent, `sk-`
+keys as plain ones), so the blob is read here field by field and only the arithmetic is left to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    SECP384R1,
+    SECP521R1,
+    EllipticCurve,
+    EllipticCurvePublicKey,
+)
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+
+from artcafe.errors import BadKey
+
+Material = Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
+
+# An RSA key of 8192 bits takes 1,400 characters; the rest is room for a comment.
+MAX_LINE_CHARS = 16_384
+MIN_RSA_BITS = 2048
+# OpenSSH's own ceiling is 16384, but every login would then cost us milliseconds that the caller doesn't pay.
+MAX_RSA_BITS = 8192
+# FIPS 186-5, section 5.1, asks for more than 2^16; OpenSSL itself takes no more than 64 bits with a modulus above 3072.
+MIN_RSA_EXPONENT = 65_537
+MAX_RSA_EXPONENT_BITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """An admitted key, made by `parse_public_key` alone. Equal keys have equal blobs, since every field has one spelling only.
+
+    `application` is what a FIDO key was made for (`ssh:…`), and empty for the other kinds.
+    """
+
+    type: str
+    blob: bytes = field(repr=False)
+    material: Material = field(repr=False, compare=False)
+    application: bytes = b""
+
+    @property
+    def line(self) -> str:
+        """The canonical line: type and base64, no comment; the same for every spelling of one key."""
+        return f"{self.type} {base64.b64encode(self.blob).decode()}"
+
+    @property
+    def fingerprint(self) -> str:
+        """`SHA256:…`, as `ssh-keygen -lf` prints it."""
+        return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
+
+
+# --- the encoding of SSH ---------------------------------------------------------------------------------------------
+
+
+class Reader:
+    """Reads the data types of RFC 4251, section 5, one after the other; whatever is amiss is a `ValueError`."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes."""
+        start, self._at = self._at, self._at + size
+        if self._at > len(self._data):
+            raise ValueError("it ends too early")
+        return self._data[start : self._at]
+
+    def uint32(self) -> int:
+        """A number of four bytes."""
+        return int.from_bytes(self.take(4), "big")
+
+    def string(self) -> bytes:
+        """Bytes behind their length."""
+        return self.take(self.uint32())
+
+    def natural(self) -> int:
+        """An mpint above zero in its shortest form, so that one number has one spelling."""
+        digits = self.string()
+        number = int.from_bytes(digits, "big", signed=True)
+        if number <= 0 or mpint(number)[4:] != digits:
+            raise ValueError("a number in it is negative, zero or not in its shortest form")
+        return number
+
+    def end(self) -> None:
+        """Nothing may be left."""
+        if self._at != len(self._data):
+            raise ValueError("more bytes follow its end")
+
+
+def string(data: bytes) -> bytes:
+    """`data` behind its length (RFC 4251, section 5)."""
+    return len(data).to_bytes(4, "big") + data
+
+
+def mpint(number: int) -> bytes:
+    """A number above zero, as RFC 4251, section 5, writes it: the shortest two's complement behind its length."""
+    return string(number.to_bytes(number.bit_length() // 8 + 1, "big"))
+
+
+def decode_base64(text: str) -> bytes:
+    """The bytes of padded base64 without white space. Raises ValueError for any spelling but the one an encoder makes."""
+    data = binascii.a2b_base64(text, strict_mode=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError("its base64 has stray bits at the end")
+    return data
+
+
+# --- admission -------------------------------------------------------------------------------------------------------
+
+
+def parse_public_key(line: str) -> PublicKey:
+    """The key in one line of a `.pub` file: type, base64 and perhaps a comment, which is dropped.
+
+    Raises BadKey with a phrase for the person who sent it; no phrase repeats any of the input, which may be a secret.
+    """
+    line = line.strip(" \t\r\n")
+    if mistake := _mistake(line):
+        raise BadKey(mistake)
+    kind, *rest = re.split(r"[ \t]+", line, maxsplit=2)
+    if kind not in _READERS:
+        raise BadKey(_unknown_type(kind, rest))
+    if not rest:
+        raise BadKey("nothing follows the key's type")
+    try:
+        return _read_key(kind, decode_base64(rest[0]))
+    except ValueError as exc:
+        raise BadKey(f"its base64 is not a whole {kind} key ({exc}); was it cut off or changed in copying?") from exc
+
+
+_MISTAKES = (
+    (
+        r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|\APuTTY-User-Key-File|\bb3BlbnNzaC1rZXktdjE",
+        "this is a private key, which must never leave its machine: make a new pair, since this one has been seen",
+    ),
+    (r"\A---- BEGIN SSH2 PUBLIC KEY", "this is the form of RFC 4716; ssh-keygen -i -f FILE prints it as one line"),
+    (r"\A-----BEGIN PUBLIC KEY", "this is a PEM file; ssh-keygen -i -m PKCS8 -f FILE prints it as one line"),
+    (r"\A-----BEGIN RSA PUBLIC KEY", "this is a PEM file; ssh-keygen -i -m PEM -f FILE prints it as one line"),
+    (r"\A(\d+ )?(SHA256|MD5):", "this is the fingerprint of a key, not the key"),
+    (r"[\r\n]", "this is several lines, and an agent has one key"),
+)
+
+
+def _mistake(line: str) -> str | None:
+    """What was sent in place of a key, where it shows before anything is decoded."""
+    if not line:
+        return "it is empty"
+    if len(line) > MAX_LINE_CHARS:
+        return f"it is longer than {MAX_LINE_CHARS} characters"
+    return next((problem for pattern, problem in _MISTAKES if re.search(pattern, line)), None)
+
+
+def _unknown_type(kind: str, rest: list[str]) -> str:
+    """Why a line that begins with `kind` is refused."""
+    if kind.endswith(("-cert-v01@openssh.com", "-cert-v00@openssh.com")):
+        return "this is a certificate; only plain keys are taken"
+    if kind == "ssh-dss":
+        return "DSA is too weak, and OpenSSH itself has dropped it"
+    if any(word in _READERS for part in rest for word in part.split()):
+        return "something stands before the key's type; leave the options out"
+    if kind.startswith("AAAA"):
+        return "the key's type is missing before the base64"
+    return f"its type is none of {', '.join(_READERS)}"
+
+
+def _read_key(kind: str, blob: bytes) -> PublicKey:
+    fields = Reader(blob)
+    if fields.string() != kind.encode():
+        raise BadKey("the type before the base64 is not the one inside it")
+    material = _READERS[kind](fields)
+    application = _read_application(fields) if kind.startswith("sk-") else b""
+    fields.end()
+    return PublicKey(kind, blob, material, application)
+
+
+def _read_application(fields: Reader) -> bytes:
+    """What a FIDO key signs for (OpenSSH's PROTOCOL.u2f). Another prefix would be a key of a web site."""
+    application = fields.string()
+    if not re.fullmatch(rb"ssh:[\x20-\x7e]*", application):
+        raise BadKey("its FIDO application does not begin with 'ssh:'")
+    return application
+
+
+def _read_rsa(fields: Reader) -> RSAPublicKey:
+    exponent, modulus = fields.natural(), fields.natural()
+    bits = modulus.bit_length()
+    if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
+        raise BadKey(f"RSA of {bits} bits; it takes {MIN_RSA_BITS} to {MAX_RSA_BITS}")
+    if exponent < MIN_RSA_EXPONENT or exponent.bit_length() > MAX_RSA_EXPONENT_BITS:
+        raise BadKey(f"its RSA exponent is below {MIN_RSA_EXPONENT} or above {MAX_RSA_EXPONENT_BITS} bits")
+    if exponent % 2 == 0 or modulus % 2 == 0:
+        raise BadKey("its RSA exponent or modulus is even")
+    return RSAPublicNumbers(exponent, modulus).public_key()
+
+
+def _read_ecdsa(name: bytes, curve: EllipticCurve, fields: Reader) -> EllipticCurvePublicKey:
+    if fields.string() != name:
+        raise BadKey("the curve inside its base64 is not the one its type names")
+    point = fields.string()
+    # RFC 5656, section 3.1, allows compressed points; OpenSSH doesn't, and one key would have two spellings.
+    if len(point) != 1 + 2 * ((curve.key_size + 7) // 8) or point[0] != 4:
+        raise BadKey("its point is not written uncompressed, as OpenSSH does")
+    try:
+        return EllipticCurvePublicKey.from_encoded_point(curve, point)
+    except ValueError as exc:
+        raise BadKey("its point is not on the curve") from exc
+
+
+def _read_ed25519(fields: Reader) -> Ed25519PublicKey:
+    encoded = fields.string()
+    point = _decode_point(encoded)
+    if point is None:
+        raise BadKey("its point is not on the Ed25519 curve, or not in canonical form")
+    # Three doublings multiply by the cofactor 8; a point of small order ends at (0, 1), and anyone can sign for it.
+    if _double(_double(_double(point))) == (0, 1):
+        raise BadKey("its point has a small order, so that anybody could sign for it")
+    return Ed25519PublicKey.from_public_bytes(encoded)
+
+
+_READERS: dict[str, Callable[[Reader], Material]] = {
+    "ssh-ed25519": _read_ed25519,
+    "ecdsa-sha2-nistp256": partial(_read_ecdsa, b"nistp256", SECP256R1()),
+    "ecdsa-sha2-nistp384": partial(_read_ecdsa, b"nistp384", SECP384R1()),
+    "ecdsa-sha2-nistp521": partial(_read_ecdsa, b"nistp521", SECP521R1()),
+    "ssh-rsa": _read_rsa,
+    "sk-ssh-ed25519@openssh.com": _read_ed25519,
+    "sk-ecdsa-sha2-nistp256@openssh.com": partial(_read_ecdsa, b"nistp256", SECP256R1()),
+}
+
+
+# --- Ed25519 points (RFC 8032, section 5.1), public ones only: this is not constant in time ------------------------------
+
+_P = 2**255 - 19
+_D = -121_665 * pow(121_666, -1, _P) % _P
+
+
+def _decode_point(encoded: bytes) -> tuple[int, int] | None:
+    """The affine (x, y) or (-x, y) by RFC 8032, section 5.1.3; None where there is no such point or the spelling isn't canonical.
+
+    Which of the two is not worked out, since a point and its negative have the same order.
+    """
+    number = int.from_bytes(encoded, "little")
+    sign, y = number >> 255, number & (2**255 - 1)
+    if len(encoded) != 32 or y >= _P:
+        return None
+    x_squared = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
+    x = pow(x_squared, (_P + 3) // 8, _P)
+    if x * x % _P != x_squared:
+        x = x * pow(2, (_P - 1) // 4, _P) % _P
+    if x * x % _P != x_squared or (x == 0 and sign):
+        return None
+    return x, y
+
+
+def _double(point: tuple[int, int]) -> tuple[int, int]:
+    """Twice the point, by the addition law of section 5.1.4, whose denominators are never zero on this curve."""
+    x, y = point
+    product = _D * x * x * y * y
+    doubled_x = 2 * x * y * pow(1 + product, -1, _P)
+    doubled_y = (y * y + x * x) * pow(1 - product, -1, _P)
+    return doubled_x % _P, doubled_y % _P

@@ -1,0 +1,152 @@
+"""SSHSIG, the signatures of `ssh-keygen -Y sign`: verifying one against a registered key, and the format of a new one.
+
+Source: OpenSSH's PROTOCOL.sshsig and PROTOCOL.u2f. Which keys may be registered is `sshkeys`' affair; nothing here holds a
+private key.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from typing import Literal, assert_never
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+
+from artcafe.wire.sshkeys import PublicKey, Reader, decode_base64, string
+
+HashName = Literal["sha256", "sha512"]
+
+NAMESPACE = "artcafe"
+# A signature by an RSA key of 8192 bits takes 3,100 characters.
+MAX_ARMORED_CHARS = 16_384
+
+_MAGIC = b"SSHSIG"
+_VERSION = 1
+_HASH_NAMES: dict[bytes, HashName] = {b"sha256": "sha256", b"sha512": "sha512"}
+_BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
+_ARMOR = re.compile(rf"{_BEGIN}\r?\n((?:[A-Za-z0-9+/=]+\r?\n)+){_END}")
+
+# The hash inside each signature algorithm (RFC 8332 section 3, RFC 5656 section 6.2.1); Ed25519 has its own.
+HASHES: dict[str, HashAlgorithm] = {
+    "rsa-sha2-256": SHA256(),
+    "rsa-sha2-512": SHA512(),
+    "ecdsa-sha2-nistp256": SHA256(),
+    "ecdsa-sha2-nistp384": SHA384(),
+    "ecdsa-sha2-nistp521": SHA512(),
+    "sk-ecdsa-sha2-nistp256@openssh.com": SHA256(),
+}
+_RSA_ALGORITHMS = ("rsa-sha2-256", "rsa-sha2-512")
+_USER_PRESENT = 0x01
+
+
+def verify(armored: str, message: bytes, key: PublicKey, namespace: str = NAMESPACE) -> bool:
+    """Whether `armored` is a signature of `message` by `key` under `namespace`.
+
+    Fails closed: whatever is malformed, of another key, namespace, hash or version, or carries a reserved field, is False, and
+    no input of a peer raises. FIDO keys must have been touched. Signatures are not unique (ECDSA has two for each), so none
+    may serve as an id.
+    """
+    try:
+        hash_name, signature = _open(armored, key, namespace)
+        _check(signature, signed_data(message, namespace, hash_name), key)
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
+def signed_data(message: bytes, namespace: str, hash_algorithm: HashName) -> bytes:
+    """The bytes that the private key signs: SSHSIG never signs the message itself (PROTOCOL.sshsig, section 3)."""
+    digest = hashlib.new(hash_algorithm, message).digest()
+    return _MAGIC + string(namespace.encode()) + string(b"") + string(hash_algorithm.encode()) + string(digest)
+
+
+def armor(public_blob: bytes, signature_blob: bytes, namespace: str, hash_algorithm: HashName) -> str:
+    """The text that `ssh-keygen -Y sign` would print for this signature of `signed_data`.
+
+    `signature_blob` is SSH's own form: the algorithm's name, then the signature, each behind its length.
+    """
+    blob = _MAGIC + _VERSION.to_bytes(4, "big")
+    blob += b"".join(map(string, (public_blob, namespace.encode(), b"", hash_algorithm.encode(), signature_blob)))
+    text = base64.b64encode(blob).decode()
+    lines = (text[at : at + 70] for at in range(0, len(text), 70))
+    return "\n".join((_BEGIN, *lines, _END, ""))
+
+
+def _open(armored: str, key: PublicKey, namespace: str) -> tuple[HashName, bytes]:
+    """The name of the message's hash and the signature blob, once all around them is as it should be; else ValueError."""
+    fields = Reader(_dearmor(armored))
+    if fields.take(len(_MAGIC)) != _MAGIC or fields.uint32() != _VERSION:
+        raise ValueError("not an SSHSIG of version 1")
+    if fields.string() != key.blob:
+        raise ValueError("made by another key")
+    if fields.string() != namespace.encode():
+        raise ValueError("made for another purpose")
+    if fields.string():
+        # The format says to ignore it; what nobody writes yet is rather refused than guessed at.
+        raise ValueError("the reserved field is in use")
+    hash_name = _HASH_NAMES.get(fields.string())
+    if hash_name is None:
+        raise ValueError("a hash the format does not have")
+    signature = fields.string()
+    fields.end()
+    return hash_name, signature
+
+
+def _dearmor(armored: str) -> bytes:
+    """The blob between the two marker lines. White space around them is let through, as a shell or a form may change it."""
+    if len(armored) > MAX_ARMORED_CHARS:
+        raise ValueError("too long")
+    match = _ARMOR.fullmatch(armored.strip(" \t\r\n"))
+    if not match:
+        raise ValueError("not armored")
+    return decode_base64(match[1].replace("\r", "").replace("\n", ""))
+
+
+def _check(signature: bytes, data: bytes, key: PublicKey) -> None:
+    """Returns when the signature blob is `key`'s of `data`; raises ValueError or InvalidSignature when it is not."""
+    fields = Reader(signature)
+    # Each kind names itself, but for RSA, whose own name would mean SHA-1.
+    algorithm = fields.string().decode("ascii")
+    if algorithm not in (_RSA_ALGORITHMS if key.type == "ssh-rsa" else (key.type,)):
+        raise ValueError("an algorithm that is not the key's")
+    raw = fields.string()
+    if key.application:
+        data = _authenticator_data(fields.take(5), key.application, data)
+    fields.end()
+    match key.material:
+        case Ed25519PublicKey():
+            key.material.verify(raw, data)
+        case EllipticCurvePublicKey():
+            key.material.verify(_der(raw), data, ECDSA(HASHES[algorithm]))
+        case RSAPublicKey():
+            # OpenSSL refuses any other length too; the promise is ours, so it isn't left to a library's version.
+            if len(raw) != (key.material.key_size + 7) // 8:
+                raise ValueError("an RSA signature of another length")
+            key.material.verify(raw, data, PKCS1v15(), HASHES[algorithm])
+        case _:
+            assert_never(key.material)
+
+
+def _authenticator_data(flags_and_counter: bytes, application: bytes, data: bytes) -> bytes:
+    """What a FIDO authenticator signs in place of `data` (PROTOCOL.u2f, "SSH U2F signatures"), when it saw its user.
+
+    The counter is not compared with an earlier one: that would need a row per login, and many authenticators keep it at zero.
+    """
+    if not flags_and_counter[0] & _USER_PRESENT:
+        raise ValueError("signed without a touch")
+    return hashlib.sha256(application).digest() + flags_and_counter + hashlib.sha256(data).digest()
+
+
+def _der(raw: bytes) -> bytes:
+    """SSH's r and s (RFC 5656, section 3.1.2) in the form that `cryptography` takes."""
+    fields = Reader(raw)
+    r, s = fields.natural(), fields.natural()
+    fields.end()
+    return encode_dss_signature(r, s)
