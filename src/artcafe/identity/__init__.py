@@ -1,0 +1,1 @@
+"""Who a person is, proven by an identity provider."""

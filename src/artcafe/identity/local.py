@@ -1,0 +1,54 @@
+"""Local identity: tokens for people, signed with the installation's own key. For a server that only this machine reaches."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from joserfc.jwk import OctKey
+
+from artcafe.errors import Invalid, Unauthenticated
+from artcafe.model import UserId
+from artcafe.rules import tokens
+
+LIFETIME_S: Final = 12 * 3600
+USER_CHARS: Final = 128
+ISSUER: Final = "artcafe-local"
+TYPE: Final = "JWT"
+
+
+class _UserToken(tokens.Claims, frozen=True, kw_only=True):
+    token_use: Literal["access"]
+
+
+class LocalIdentity:
+    """Takes a user at their word: whoever holds `key` (32 bytes) may issue a token for anyone."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = OctKey.import_key(key)
+
+    def issue(self, user: str, now: datetime) -> str:
+        """An access token for `user`, 1 to 128 printable characters such as a mail address, for 12 hours. Raises Invalid."""
+        if not _is_user(user):
+            raise Invalid("user", f"must be 1 to {USER_CHARS} printable characters")
+        issued = int(now.timestamp())
+        claims = _UserToken(iss=ISSUER, sub=user, iat=issued, exp=issued + LIFETIME_S, token_use="access")  # noqa: S106 (a claim)
+        return tokens.sign(claims, TYPE, self._key)
+
+    def verify(self, token: str, now: datetime) -> UserId:
+        """The user that the token was issued for. Raises CredentialsExpired or Unauthenticated; fails closed."""
+        return UserId(self._read(token, now).sub)
+
+    def expiry_of(self, token: str, now: datetime) -> datetime:
+        """When the token ends. Raises as `verify` does."""
+        return datetime.fromtimestamp(self._read(token, now).exp, UTC)
+
+    def _read(self, token: str, now: datetime) -> _UserToken:
+        claims = tokens.verified(token, TYPE, self._key, _UserToken, ISSUER, now)
+        if not _is_user(claims.sub):
+            raise Unauthenticated
+        return claims
+
+
+def _is_user(text: str) -> bool:
+    return 0 < len(text) <= USER_CHARS and text.isprintable()

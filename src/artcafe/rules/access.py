@@ -1,0 +1,76 @@
+"""Who may do what, in one table: the contract's section 3, column "who". Whether the thing exists is for the services to find."""
+
+from __future__ import annotations
+
+from enum import Enum, StrEnum, auto
+from typing import Final
+
+from artcafe.errors import Forbidden, TenantNotFound
+from artcafe.model import AgentId, AgentPrincipal, Principal, Role
+
+
+class Action(StrEnum):
+    """What can be done in a tenant; the value is the phrase behind "a viewer may not …"."""
+
+    READ_TENANT = "read the tenant"
+    RENAME_TENANT = "change the tenant"
+    DELETE_TENANT = "delete the tenant"
+    READ_AGENTS = "read agents"
+    CHANGE_AGENTS = "create, change or delete agents"
+    READ_CHANNELS = "read channels"
+    CHANGE_CHANNELS = "create, change or delete channels"
+    READ_SUBSCRIPTIONS = "list a channel's subscriptions"
+    READ_SUBSCRIPTION = "read this agent's subscriptions"
+    CHANGE_SUBSCRIPTION = "change this agent's subscriptions"
+    PUBLISH = "publish messages"
+
+
+class Agents(Enum):
+    """Which agents of the tenant may."""
+
+    NONE = auto()
+    ITSELF = auto()
+    """The agent that the thing is about."""
+    ANY = auto()
+
+
+_OWNER: Final = frozenset({Role.OWNER})
+_ADMIN: Final = _OWNER | {Role.ADMIN}
+_MEMBER: Final = _ADMIN | {Role.MEMBER}
+_VIEWER: Final = _MEMBER | {Role.VIEWER}
+
+WHO: Final[dict[Action, tuple[frozenset[Role], Agents]]] = {
+    Action.READ_TENANT: (_VIEWER, Agents.NONE),
+    Action.RENAME_TENANT: (_ADMIN, Agents.NONE),
+    Action.DELETE_TENANT: (_OWNER, Agents.NONE),
+    Action.READ_AGENTS: (_VIEWER, Agents.ANY),
+    Action.CHANGE_AGENTS: (_MEMBER, Agents.NONE),
+    Action.READ_CHANNELS: (_VIEWER, Agents.NONE),
+    Action.CHANGE_CHANNELS: (_MEMBER, Agents.NONE),
+    Action.READ_SUBSCRIPTIONS: (_VIEWER, Agents.NONE),
+    Action.READ_SUBSCRIPTION: (_VIEWER, Agents.ITSELF),
+    Action.CHANGE_SUBSCRIPTION: (_MEMBER, Agents.ITSELF),
+    Action.PUBLISH: (_MEMBER, Agents.ANY),
+}
+
+
+def check(principal: Principal, action: Action, subject_agent: AgentId | None = None) -> None:
+    """Returns when the principal may; raises Forbidden when not, also for an action that the table does not know.
+
+    `subject_agent` is the agent that the thing is about, where it is about one.
+    """
+    roles, agents = WHO.get(action, (frozenset[Role](), Agents.NONE))
+    if isinstance(principal, AgentPrincipal):
+        allowed = agents is Agents.ANY or (agents is Agents.ITSELF and principal.agent_id == subject_agent)
+        who = "an agent"
+    else:
+        allowed = principal.role in roles
+        who = f"an {principal.role}" if principal.role[0] in "ao" else f"a {principal.role}"
+    if not allowed:
+        raise Forbidden(action.value, who)
+
+
+def require_tenant(principal: Principal, tenant_id: str) -> None:
+    """Raises TenantNotFound when the tenant in a path is not the principal's: another one answers as if it didn't exist."""
+    if principal.tenant_id != tenant_id:
+        raise TenantNotFound(tenant_id)

@@ -1,0 +1,28 @@
+"""Requests that may be repeated: which id a new thing gets, and whether a second request with a key is the first one again."""
+
+from __future__ import annotations
+
+from artcafe.errors import IdempotencyMismatch
+from artcafe.rules import ids, limits
+
+
+class Request:
+    """A request to make something, perhaps with an `Idempotency-Key`. The row it makes is the only memory of it."""
+
+    def __init__(self, key: str | None, *made_by: str) -> None:
+        """`made_by` is whatever makes equal keys different requests: tenant, principal, route. Raises Invalid for a bad key."""
+        self._parts = None if key is None else (*made_by, limits.idempotency_key(key))
+
+    def new_id(self, prefix: str) -> str:
+        """The id of the thing: with a key, the same one whenever the request comes again."""
+        return ids.new_id(prefix) if self._parts is None else ids.derived_id(prefix, *self._parts)
+
+    def hash(self, *content: str) -> str | None:
+        """What the row keeps of the request; nothing without a key."""
+        return None if self._parts is None else ids.digest(*content)
+
+
+def check_repeat(existing: str | None, hash: str | None) -> None:
+    """Raises IdempotencyMismatch unless the hash that a row kept is that of this request."""
+    if hash is None or existing != hash:
+        raise IdempotencyMismatch

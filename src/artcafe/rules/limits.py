@@ -1,0 +1,101 @@
+"""How much and how long: the plans' limits as data, and the checks of text that peers give. Counting is the store's."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Final
+
+from artcafe.errors import Invalid
+from artcafe.model import Tenant
+
+NAME_CHARS: Final = 64
+DESCRIPTION_CHARS: Final = 1024
+CAPABILITIES: Final = 32
+CAPABILITY_CHARS: Final = 64
+IDEMPOTENCY_KEY_CHARS: Final = 255
+MESSAGE_BYTES: Final = 64 * 1024
+"""A message's data. REST and the gateway take the same; the gateway's frame of 64 KiB holds a little less."""
+HEADERS: Final = 32
+HEADER_CHARS: Final = 1024
+REPLY_TO_CHARS: Final = 255
+
+
+class Limit(StrEnum):
+    """A number that a tenant's plan sets, by the name it has in the `limits` of the tenant's row."""
+
+    AGENTS = "agents"
+    CHANNELS = "channels"
+
+
+DEFAULT_PLAN: Final = "free"
+PLANS: Final[Mapping[str, Mapping[Limit, int]]] = {
+    DEFAULT_PLAN: {Limit.AGENTS: 100, Limit.CHANNELS: 100},
+}
+
+
+def of(tenant: Tenant, limit: Limit) -> int:
+    """The tenant's limit: the one in its row, else its plan's. A plan that this version does not know counts as the free one."""
+    own = tenant.limits.get(limit.value)
+    return own if own is not None else PLANS.get(tenant.plan, PLANS[DEFAULT_PLAN])[limit]
+
+
+def name(text: str, field: str = "name") -> str:
+    """A display name, in Unicode's NFC, so that what looks equal is equal. Raises Invalid."""
+    return _one_line(text, field, NAME_CHARS)
+
+
+def description(text: str) -> str:
+    """A description in NFC, which may be empty and have lines. Raises Invalid."""
+    text = _normal(text, "description")
+    if len(text) > DESCRIPTION_CHARS:
+        raise Invalid("description", f"must have at most {DESCRIPTION_CHARS} characters; this has {len(text)}")
+    if any(unicodedata.category(char) == "Cc" and char not in "\t\n" for char in text):
+        raise Invalid("description", "must have no control characters but tabs and line feeds")
+    return text
+
+
+def capabilities(names: Iterable[str]) -> tuple[str, ...]:
+    """What an agent says it can do, each name once, in the order given. Raises Invalid."""
+    given = tuple(names)
+    if len(given) > CAPABILITIES:
+        raise Invalid("capabilities", f"must be at most {CAPABILITIES}; these are {len(given)}")
+    checked = (_one_line(text, f"capabilities[{at}]", CAPABILITY_CHARS) for at, text in enumerate(given))
+    return tuple(dict.fromkeys(checked))
+
+
+def idempotency_key(key: str, field: str = "Idempotency-Key") -> str:
+    """A key as the caller chose it: 1 to 255 printable ASCII characters, as fit in a header. Raises Invalid."""
+    if not 0 < len(key) <= IDEMPOTENCY_KEY_CHARS or not (key.isascii() and key.isprintable()):
+        raise Invalid(field, f"must be 1 to {IDEMPOTENCY_KEY_CHARS} printable ASCII characters")
+    return key
+
+
+def headers(given: Mapping[str, str]) -> None:
+    """A message's headers, which go with it as they are. Raises Invalid."""
+    if len(given) > HEADERS:
+        raise Invalid("headers", f"must be at most {HEADERS}; these are {len(given)}")
+    for key, value in given.items():
+        if not 0 < len(key) <= NAME_CHARS or not key.isprintable():
+            raise Invalid("headers", f"must have names of 1 to {NAME_CHARS} printable characters")
+        if len(value) > HEADER_CHARS:
+            raise Invalid(f"headers.{key}", f"must have at most {HEADER_CHARS} characters; this has {len(value)}")
+
+
+def _one_line(text: str, field: str, most: int) -> str:
+    text = _normal(text, field)
+    if not 0 < len(text) <= most:
+        raise Invalid(field, f"must have 1 to {most} characters; this has {len(text)}")
+    if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in text):
+        raise Invalid(field, "must have no control characters or line breaks")
+    if text.isspace():
+        raise Invalid(field, "must have more than spaces")
+    return text
+
+
+def _normal(text: str, field: str) -> str:
+    # Half a surrogate pair comes through JSON's \\ud800 and can be neither stored nor sent.
+    if any(unicodedata.category(char) == "Cs" for char in text):
+        raise Invalid(field, "must be Unicode text; this has half of a surrogate pair")
+    return unicodedata.normalize("NFC", text)

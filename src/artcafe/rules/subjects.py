@@ -1,0 +1,43 @@
+"""The NATS subjects inside a tenant's account. The only place where one is built, and only from ids that the server made."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final, NewType
+
+from artcafe.model import ChannelId
+
+Subject = NewType("Subject", str)
+"""A subject without wildcards, or one of the constants below."""
+
+STORED: Final = Subject("ch.>")
+"""Everything the tenant's stream stores."""
+LIVE: Final = Subject("live.ch.>")
+"""Where the stream repeats what it stored, and where `live` channels are published."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def token(id: str) -> str:
+    """An id as one token of a subject: itself, or for an id of an older system that cannot stand in one, a hash of it."""
+    if _TOKEN.fullmatch(id):
+        return id
+    return "h" + hashlib.sha256(id.encode()).hexdigest()
+
+
+def stored(channel: ChannelId) -> Subject:
+    return Subject(f"ch.{token(channel)}")
+
+
+def live(channel: ChannelId) -> Subject:
+    return Subject(f"live.ch.{token(channel)}")
+
+
+def dedupe_id(channel: ChannelId, sender: str, key: str) -> str:
+    """The `Nats-Msg-Id` of a keyed message. NATS compares it in the whole stream, so it names the channel and the sender too:
+    nobody's key suppresses another's message."""
+    parts = (channel, sender, key)
+    return hashlib.sha256(b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in parts)).hexdigest()[:32]
+
+

@@ -1,0 +1,113 @@
+"""Agents' access tokens: what one says, and whether it is ours. Whether its agent may still act is `services.login`'s."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+import msgspec
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import OctKey
+
+from artcafe.errors import CredentialsExpired, Unauthenticated
+from artcafe.model import AgentId, AgentPrincipal, TenantId
+from artcafe.rules import ids
+
+LIFETIME_S: Final = 900
+TYPE: Final = "at+jwt"
+"""The media type of an access token (RFC 9068, section 2.1). A person's token has another: neither passes for the other."""
+
+MAX_CHARS: Final = 4096
+_ALGORITHMS: Final = ["HS256"]
+
+ClaimsT = TypeVar("ClaimsT", bound="Claims")
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """The claims that every token of ours has (RFC 7519, section 4.1); times are seconds since 1970."""
+
+    iss: str
+    sub: str
+    iat: int
+    exp: int
+
+
+class _AgentToken(Claims, frozen=True, kw_only=True):
+    aud: str
+    jti: str
+    tenant: str
+    epoch: int
+
+
+class AgentClaims(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verified token says: which agent proved itself, and until when that holds."""
+
+    principal: AgentPrincipal
+    expires_at: datetime
+    id: str
+
+
+class Tokens:
+    """Makes and reads the tokens of one installation: JWTs (RFC 7519) under HMAC-SHA256 with its `key` of 32 bytes.
+
+    `service_name` is issuer and audience: a token of one installation is nothing to another, even under the same key.
+    """
+
+    def __init__(self, key: bytes, service_name: str) -> None:
+        self._key = OctKey.import_key(key)
+        self._service = service_name
+
+    def mint(self, principal: AgentPrincipal, now: datetime) -> str:
+        """A token for the agent that has just proven itself, good for 900 s."""
+        issued = int(now.timestamp())
+        claims = _AgentToken(
+            iss=self._service,
+            aud=self._service,
+            sub=principal.agent_id,
+            tenant=principal.tenant_id,
+            epoch=principal.epoch,
+            iat=issued,
+            exp=issued + LIFETIME_S,
+            jti=ids.new_id("tok"),
+        )
+        return sign(claims, TYPE, self._key)
+
+    def read(self, token: str, now: datetime) -> AgentClaims:
+        """The claims of a token that this installation minted.
+
+        Raises CredentialsExpired for one that was good once, and Unauthenticated for any other text. Fails closed.
+        """
+        claims = verified(token, TYPE, self._key, _AgentToken, self._service, now)
+        if claims.aud != self._service:
+            raise Unauthenticated
+        return AgentClaims(
+            principal=AgentPrincipal(agent_id=AgentId(claims.sub), tenant_id=TenantId(claims.tenant), epoch=claims.epoch),
+            expires_at=datetime.fromtimestamp(claims.exp, UTC),
+            id=claims.jti,
+        )
+
+
+def sign(claims: Claims, token_type: str, key: OctKey) -> str:
+    """The claims as a compact JWT of that type."""
+    return jwt.encode({"alg": "HS256", "typ": token_type}, msgspec.to_builtins(claims), key, algorithms=_ALGORITHMS)
+
+
+def verified(token: str, token_type: str, key: OctKey, into: type[ClaimsT], issuer: str, now: datetime) -> ClaimsT:
+    """The claims of a token under this key, of exactly this type and issuer, with every claim there and of its type.
+
+    Raises CredentialsExpired when nothing but its time is wrong, else Unauthenticated. Only HS256 is taken, whatever the header
+    says; the signature is checked before a claim is looked at.
+    """
+    if len(token) > MAX_CHARS or not token.isascii():
+        raise Unauthenticated
+    try:
+        opened = jwt.decode(token, key, algorithms=_ALGORITHMS)
+        claims = msgspec.convert(opened.claims, into)
+    except (JoseError, msgspec.ValidationError, ValueError) as exc:
+        raise Unauthenticated from exc
+    if opened.header.get("typ") != token_type or claims.iss != issuer:
+        raise Unauthenticated
+    if now.timestamp() >= claims.exp:
+        raise CredentialsExpired
+    return claims

@@ -1,0 +1,144 @@
+"""The seed's nine tables as data, once: everything that creates, checks, exports or reads a table is derived from here.
+
+Names, key attributes, the case of `artcafe-Challenges` and what was deleted are the seed's and binding: an operator's
+existing tables work unchanged. No row and no request is known here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Environment(StrEnum):
+    """Which set of names is used. `DEV` has four twins of its own and shares the other tables with `PROD`, as the seed has it."""
+
+    PROD = "prod"
+    DEV = "dev"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """One table. Key attributes are strings; `attributes` are the seed's beside the keys, and rows may have more.
+
+    `ttl` names the attribute (seconds since 1970) after which DynamoDB may remove a row, up to days late: whoever reads
+    such a row compares the time itself. Tables are compared by identity: there is one object for each.
+    """
+
+    name: str
+    partition_key: str
+    sort_key: str | None
+    attributes: tuple[str, ...]
+    purpose: str
+    dev_twin: str | None = None
+    ttl: str | None = None
+
+    @property
+    def key_attributes(self) -> tuple[str, ...]:
+        return (self.partition_key,) if self.sort_key is None else (self.partition_key, self.sort_key)
+
+    def name_in(self, environment: Environment) -> str:
+        if environment is Environment.DEV and self.dev_twin is not None:
+            return self.dev_twin
+        return self.name
+
+
+AGENTS = Table(
+    name="artcafe-agents",
+    partition_key="tenant_id",
+    sort_key="id",
+    attributes=("name", "description", "public_key", "capabilities", "status", "created_at", "updated_at"),
+    purpose="every agent of a tenant, with its public SSH key",
+    dev_twin="artcafe-agents-dev",
+)
+TENANTS = Table(
+    name="artcafe-tenants",
+    partition_key="id",
+    sort_key=None,
+    attributes=("name", "plan", "limits", "created_at", "updated_at"),
+    purpose="every tenant, with its plan and limits",
+    dev_twin="artcafe-tenants-dev",
+)
+USER_TENANTS = Table(
+    name="artcafe-user-tenants",
+    partition_key="user_id",
+    sort_key="tenant_id",
+    attributes=("role", "joined_at"),
+    purpose="the tenants a user is a member of, with the role",
+)
+USER_TENANT_INDEX = Table(
+    name="artcafe-user-tenant-index",
+    partition_key="tenant_id",
+    sort_key="user_id",
+    attributes=("role", "joined_at"),
+    purpose="the members of a tenant: the same rows the other way round",
+)
+CHANNELS = Table(
+    name="artcafe-channels",
+    partition_key="tenant_id",
+    sort_key="id",
+    attributes=("name", "description", "type", "created_at", "updated_at"),
+    purpose="every channel of a tenant",
+    dev_twin="artcafe-channels-dev",
+)
+CHANNEL_SUBSCRIPTIONS = Table(
+    name="artcafe-channel-subscriptions",
+    partition_key="tenant_id",
+    sort_key="id",
+    attributes=("channel_id", "agent_id", "status"),
+    purpose="which agent receives which channel; the id is the channel's, '#' and the agent's",
+)
+USAGE_METRICS = Table(
+    name="artcafe-usage-metrics",
+    partition_key="tenant_id",
+    sort_key="metric_id",
+    attributes=("name", "value", "timestamp", "period"),
+    purpose="what a tenant used, for billing and limits",
+    dev_twin="artcafe-usage-metrics-dev",
+)
+TERMS_ACCEPTANCE = Table(
+    name="artcafe-terms-acceptance",
+    partition_key="user_id",
+    sort_key="version",
+    attributes=("accepted_at", "ip_address"),
+    purpose="which version of the terms a user accepted, when and from where",
+)
+CHALLENGES = Table(
+    name="artcafe-Challenges",
+    partition_key="challenge_id",
+    sort_key=None,
+    attributes=("challenge", "tenant_id", "agent_id", "expires_at", "ttl"),
+    purpose="login challenges of agents, for 5 minutes",
+    ttl="ttl",
+)
+
+TABLES: tuple[Table, ...] = (
+    AGENTS,
+    TENANTS,
+    USER_TENANTS,
+    USER_TENANT_INDEX,
+    CHANNELS,
+    CHANNEL_SUBSCRIPTIONS,
+    USAGE_METRICS,
+    TERMS_ACCEPTANCE,
+    CHALLENGES,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedTable:
+    """A table that an older system had and that is never created, read or required again."""
+
+    name: str
+    replaced_by: str
+
+
+DELETED: tuple[DeletedTable, ...] = (
+    DeletedTable("artcafe-ssh-keys", "the public_key of each row in artcafe-agents"),
+    DeletedTable("artcafe-subscribers", "artcafe-channel-subscriptions"),
+    DeletedTable("artcafe-subscriptions", "artcafe-channel-subscriptions"),
+    DeletedTable("artcafe-organizations", "artcafe-tenants"),
+    DeletedTable("artcafe-users", "the identity provider, which holds the users"),
+    DeletedTable("artcafe-user-tenants-index", "artcafe-user-tenant-index (this name was a typo)"),
+    DeletedTable("artcafe-ssh-keys-dev", "the public_key of each row in artcafe-agents-dev"),
+)

@@ -1,0 +1,106 @@
+"""Work that waits at the same time is committed at the same time, in one thread of its own; what a commit does is its owner's.
+
+A flush to the disk costs the same for one write and for hundreds. While one commit runs, the next one's work gathers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from artcafe import errors
+
+MOST_WAITING = 4096
+MOST_A_COMMIT = 512
+
+Work = TypeVar("Work")
+Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[Work, Answer]):
+    work: Work
+    answer: asyncio.Future[Answer]
+
+
+class GroupCommit(Generic[Work, Answer]):
+    """Runs `commit` in its own thread on whatever waits, at most `MOST_A_COMMIT` pieces at once, one commit at a time.
+
+    `commit` answers each piece in its place; what it raises, all of them get. Belongs to the loop it is first used on.
+    """
+
+    def __init__(self, name: str, commit: Callable[[list[Work]], list[Answer]]) -> None:
+        self._name = name
+        self._commit = commit
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="commit")
+        self._waiting: deque[_Waiting[Work, Answer]] = deque()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._open = True
+        self._ended = False
+
+    async def answer(self, work: Work) -> Answer:
+        """Returns when the commit that holds the work has ended.
+
+        Cancelled before its commit begins, the work is dropped; later, it is committed and the answer goes nowhere. Where
+        `MOST_WAITING` pieces wait already, this one is refused at once: the disk is slower than its users, and a longer
+        queue would only keep everybody waiting longer. Raises `errors.Unavailable` then, and after `close`.
+        """
+        if not self._open or len(self._waiting) >= MOST_WAITING:
+            raise errors.Unavailable(self._name)
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting[Work, Answer](work, loop.create_future())
+        self._waiting.append(waiting)
+        if self._idle.is_set():
+            self._idle.clear()
+            # Not at once: whoever else is to run in this turn of the loop may have work for the same commit.
+            loop.call_soon(self._begin)
+        return await waiting.answer
+
+    async def alone(self, function: Callable[[], Result]) -> Result:
+        """Runs a function in the thread between two commits; raises `errors.Unavailable` after `close`."""
+        if not self._open:
+            raise errors.Unavailable(self._name)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    async def close(self, last: Callable[[], None]) -> None:
+        """Takes no more work, commits what waits, runs `last` in the thread and ends it. May be repeated."""
+        self._open = False
+        await self._idle.wait()
+        if not self._ended:
+            self._ended = True
+            ending = asyncio.get_running_loop().run_in_executor(self._thread, last)
+            self._thread.shutdown(wait=False)
+            await ending
+
+    def _begin(self) -> None:
+        """Starts the next commit, or rests."""
+        batch: list[_Waiting[Work, Answer]] = []
+        while self._waiting and len(batch) < MOST_A_COMMIT:
+            waiting = self._waiting.popleft()
+            if not waiting.answer.cancelled():
+                batch.append(waiting)
+        if not batch:
+            self._idle.set()
+            return
+        work = [waiting.work for waiting in batch]
+        commit = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, work)
+        commit.add_done_callback(lambda done: self._end(batch, done))
+
+    def _end(self, batch: list[_Waiting[Work, Answer]], commit: asyncio.Future[list[Answer]]) -> None:
+        failure = commit.exception()
+        answers = [] if failure is not None else commit.result()
+        for index, waiting in enumerate(batch):
+            if waiting.answer.done():
+                continue
+            if failure is not None:
+                waiting.answer.set_exception(failure)
+            else:
+                waiting.answer.set_result(answers[index])
+        # Those just answered run first; what they ask for next joins the next commit.
+        asyncio.get_running_loop().call_soon(self._begin)

@@ -1,0 +1,302 @@
+"""Records and the items that hold them, in one place. Which item is read or written, and when, is `store`'s.
+
+Items of an older system are read with sound defaults: attributes may be missing or odd, and what is not understood gives no
+rights. Nothing here rewrites such an item; an update changes the attributes that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from artcafe.model import (
+    Agent,
+    AgentId,
+    AgentStatus,
+    Challenge,
+    ChallengeId,
+    Channel,
+    ChannelId,
+    ChannelType,
+    Cursor,
+    Epoch,
+    Member,
+    Role,
+    Subscription,
+    SubscriptionStatus,
+    Tenant,
+    TenantId,
+    UserId,
+)
+from artcafe.rules import times
+from artcafe.tables.values import Item, Value
+
+UNKNOWN_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for a time that is missing or unreadable."""
+
+DELETING: Final = "deleting"
+"""The attribute of an agent, channel or tenant whose deletion has begun: to everyone but that deletion it is gone."""
+
+CLAIM_PREFIX: Final = "~key#"
+"""The sort key of a claim in the agents' table is this and a key's fingerprint: which agent of the tenant has that key."""
+
+_OLDER_ACTIVE: Final = ("", "online", "offline")
+_MILLISECONDS_ABOVE: Final = 10**11
+"""A number above it, as a time, is in milliseconds: as seconds it would lie after the year 5000."""
+
+StatusT = TypeVar("StatusT", bound=StrEnum)
+
+# --- from items ------------------------------------------------------------------------------------------------------
+
+
+def tenant_of(item: Item) -> Tenant:
+    """A tenant's record."""
+    tenant_id = _text(item, "id")
+    limits = item.get("limits")
+    own = limits.items() if isinstance(limits, Mapping) else ()
+    return Tenant(
+        id=TenantId(tenant_id),
+        name=_text(item, "name") or tenant_id,
+        plan=_text(item, "plan") or "free",
+        limits={name: limit for name, limit in own if isinstance(limit, int) and not isinstance(limit, bool)},
+        created_at=_time(item, "created_at"),
+        updated_at=_time(item, "updated_at"),
+        version=_number(item, "version"),
+        agent_count=_number(item, "agent_count"),
+        channel_count=_number(item, "channel_count"),
+        request_hash=_text(item, "request_hash") or None,
+    )
+
+
+def member_of(item: Item) -> Member:
+    """A membership, from either table. A role that ArtCafe doesn't know may read and change nothing: a viewer's."""
+    return Member(
+        user_id=UserId(_text(item, "user_id")),
+        tenant_id=TenantId(_text(item, "tenant_id")),
+        role=_known(Role, _text(item, "role"), Role.VIEWER),
+        joined_at=_time(item, "joined_at"),
+    )
+
+
+def agent_of(item: Item) -> Agent | None:
+    """An agent's record; None for a claim, which stands in the same table."""
+    agent_id = _text(item, "id")
+    if agent_id.startswith(CLAIM_PREFIX):
+        return None
+    return Agent(
+        tenant_id=TenantId(_text(item, "tenant_id")),
+        id=AgentId(agent_id),
+        name=_text(item, "name") or agent_id,
+        description=_text(item, "description"),
+        public_key=_text(item, "public_key"),
+        capabilities=_texts(item, "capabilities"),
+        status=_agent_status(item.get("status")),
+        created_at=_time(item, "created_at"),
+        updated_at=_time(item, "updated_at"),
+        epoch=_number(item, "epoch"),
+        channels=frozenset(ChannelId(channel_id) for channel_id in entries_of(item, "channels")),
+        request_hash=_text(item, "request_hash") or None,
+    )
+
+
+def channel_of(item: Item) -> Channel:
+    """A channel's record. A type that ArtCafe doesn't know, or none, is a broadcast."""
+    channel_id = _text(item, "id")
+    return Channel(
+        tenant_id=TenantId(_text(item, "tenant_id")),
+        id=ChannelId(channel_id),
+        name=_text(item, "name") or channel_id,
+        description=_text(item, "description"),
+        type=_known(ChannelType, _text(item, "type"), ChannelType.BROADCAST),
+        created_at=_time(item, "created_at"),
+        updated_at=_time(item, "updated_at"),
+        request_hash=_text(item, "request_hash") or None,
+    )
+
+
+def subscription_of(item: Item) -> Subscription:
+    """A subscription's record. None for a status means active; one that ArtCafe doesn't know receives nothing."""
+    status = item.get("status")
+    return Subscription(
+        tenant_id=TenantId(_text(item, "tenant_id")),
+        channel_id=ChannelId(_text(item, "channel_id")),
+        agent_id=AgentId(_text(item, "agent_id")),
+        status=SubscriptionStatus.ACTIVE
+        if status is None or status == ""
+        else _known(SubscriptionStatus, _text(item, "status"), SubscriptionStatus.PAUSED),
+        cursor=Cursor(epoch=Epoch(epoch) if (epoch := _text(item, "epoch")) else None, seq=_number(item, "acked_seq")),
+        created_at=_time(item, "created_at"),
+        updated_at=_time(item, "updated_at"),
+    )
+
+
+def challenge_of(item: Item) -> Challenge:
+    """A challenge's record. Without a readable expiry it has expired."""
+    return Challenge(
+        id=ChallengeId(_text(item, "challenge_id")),
+        text=_text(item, "challenge"),
+        tenant_id=TenantId(_text(item, "tenant_id")),
+        agent_id=AgentId(_text(item, "agent_id")),
+        expires_at=_time(item, "expires_at"),
+    )
+
+
+def entries_of(item: Item, name: str) -> Mapping[str, Value]:
+    """The map of that name, or an empty one."""
+    value = item.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def is_deleting(item: Item) -> bool:
+    """Whether the thing's deletion has begun."""
+    return item.get(DELETING) is True
+
+
+# --- to items --------------------------------------------------------------------------------------------------------
+
+
+def tenant_item(tenant: Tenant) -> Item:
+    """The item of a new tenant."""
+    return {
+        "id": tenant.id,
+        "name": tenant.name,
+        "plan": tenant.plan,
+        "limits": dict(tenant.limits),
+        "created_at": times.to_text(tenant.created_at),
+        "updated_at": times.to_text(tenant.updated_at),
+        "version": tenant.version,
+        "agent_count": tenant.agent_count,
+        "channel_count": tenant.channel_count,
+        **_hash(tenant.request_hash),
+    }
+
+
+def member_item(member: Member) -> Item:
+    """The item of a membership, the same in both tables."""
+    return {
+        "user_id": member.user_id,
+        "tenant_id": member.tenant_id,
+        "role": member.role.value,
+        "joined_at": times.to_text(member.joined_at),
+    }
+
+
+def agent_item(agent: Agent) -> Item:
+    """The item of a new agent."""
+    return {
+        "tenant_id": agent.tenant_id,
+        "id": agent.id,
+        "name": agent.name,
+        "description": agent.description,
+        "public_key": agent.public_key,
+        "capabilities": agent.capabilities,
+        "status": agent.status.value,
+        "created_at": times.to_text(agent.created_at),
+        "updated_at": times.to_text(agent.updated_at),
+        "epoch": agent.epoch,
+        "channels": dict.fromkeys(agent.channels, True),
+        **_hash(agent.request_hash),
+    }
+
+
+def channel_item(channel: Channel) -> Item:
+    """The item of a new channel."""
+    return {
+        "tenant_id": channel.tenant_id,
+        "id": channel.id,
+        "name": channel.name,
+        "description": channel.description,
+        "type": channel.type.value,
+        "created_at": times.to_text(channel.created_at),
+        "updated_at": times.to_text(channel.updated_at),
+        **_hash(channel.request_hash),
+    }
+
+
+def subscription_item(subscription: Subscription) -> Item:
+    """The item of a new subscription. `start_seq` stays as it began; `acked_seq` moves on from there."""
+    epoch = subscription.cursor.epoch
+    return {
+        "tenant_id": subscription.tenant_id,
+        "id": subscription.id,
+        "channel_id": subscription.channel_id,
+        "agent_id": subscription.agent_id,
+        "status": subscription.status.value,
+        "start_seq": subscription.cursor.seq,
+        "acked_seq": subscription.cursor.seq,
+        "created_at": times.to_text(subscription.created_at),
+        "updated_at": times.to_text(subscription.updated_at),
+        **({} if epoch is None else {"epoch": epoch}),
+    }
+
+
+def challenge_item(challenge: Challenge) -> Item:
+    """The item of a new challenge; its times are whole seconds, as the table's TTL wants them."""
+    return {
+        "challenge_id": challenge.id,
+        "challenge": challenge.text,
+        "tenant_id": challenge.tenant_id,
+        "agent_id": challenge.agent_id,
+        "expires_at": times.to_text(challenge.expires_at),
+        "ttl": int(challenge.expires_at.timestamp()),
+    }
+
+
+# --- attributes ------------------------------------------------------------------------------------------------------
+
+
+def _hash(request_hash: str | None) -> Item:
+    return {} if request_hash is None else {"request_hash": request_hash}
+
+
+def _text(item: Item, name: str) -> str:
+    value = item.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _texts(item: Item, name: str) -> tuple[str, ...]:
+    value = item.get(name)
+    if isinstance(value, AbstractSet):
+        return tuple(sorted(member for member in value if isinstance(member, str)))
+    return tuple(member for member in value if isinstance(member, str)) if isinstance(value, list) else ()
+
+
+def _number(item: Item, name: str) -> int:
+    value = item.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _time(item: Item, name: str) -> datetime:
+    """RFC 3339, or what older systems wrote: the same without a zone, meaning UTC, or a number since 1970."""
+    value = item.get(name)
+    try:
+        if isinstance(value, str):
+            return _time_of_text(value)
+        if isinstance(value, int | Decimal) and not isinstance(value, bool):
+            return datetime.fromtimestamp(float(value / 1000 if value > _MILLISECONDS_ABOVE else value), UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    return UNKNOWN_TIME
+
+
+def _time_of_text(text: str) -> datetime:
+    try:
+        return times.from_text(text)
+    except ValueError:
+        return times.from_text(text + "Z")
+
+
+def _agent_status(value: Value) -> AgentStatus:
+    """Older rows told in it whether the agent was connected; what nobody knows, or is no text, may not log in."""
+    if value is None:
+        return AgentStatus.ACTIVE
+    is_active = isinstance(value, str) and (value in _OLDER_ACTIVE or value == AgentStatus.ACTIVE)
+    return AgentStatus.ACTIVE if is_active else AgentStatus.DISABLED
+
+
+def _known(kind: type[StatusT], text: str, otherwise: StatusT) -> StatusT:
+    return kind(text) if text in kind._value2member_map_ else otherwise

@@ -1,0 +1,302 @@
+"""The embedded table engine: the port on one SQLite file, flushed at every commit. How the file is laid out is `sqlite_file`'s.
+
+Writes that wait together share one commit in one thread (`group_commit`); conditions are evaluated there, inside the
+transaction that writes, so two processes on one file agree too. Reads have connections of their own and wait for no write.
+
+A few keys are read on the loop itself, a page in a thread. Measured on 2 busy cores with items of 500 bytes: a get takes
+18 µs on the loop, and 110 to 240 µs through a thread; while another thread commits, the medians are 12 and 130 to 360 µs. A
+page of 200 items takes 1.4 ms, for which it would hold up the loop; in a thread it takes 0.1 ms more and holds the loop up for
+0.08 ms (p99).
+"""
+
+# ruff: noqa: S608 - the only names put into SQL are those of the catalog's tables.
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeAlias, TypeVar
+
+from artcafe import errors
+from artcafe.tables import sqlite_file
+from artcafe.tables.catalog import TABLES, Environment, Table
+from artcafe.tables.conditions import Condition
+from artcafe.tables.evaluation import holds, outcome
+from artcafe.tables.group_commit import GroupCommit
+from artcafe.tables.item_text import from_text, to_text
+from artcafe.tables.port import (
+    Check,
+    ConditionFailed,
+    Delete,
+    Key,
+    Page,
+    Put,
+    Query,
+    Update,
+    Write,
+    check_table_key,
+    check_transaction,
+)
+from artcafe.tables.values import Item, Unstorable
+
+NAME = "the table file"
+MOST_KEYS_ON_LOOP = 16
+MOST_PAGE_CHARACTERS = 1024 * 1024
+SCAN_ROWS = 500
+LOOP_BUSY_S = 0.1
+
+Result = TypeVar("Result")
+
+
+class _Done(NamedTuple):
+    """An item before and after a write."""
+
+    before: Item | None
+    after: Item | None
+
+
+# Failures travel as values: an exception set on a future whose caller was cancelled would be reported as never retrieved.
+_Answer: TypeAlias = list[_Done] | ConditionFailed | Unstorable | sqlite3.Error
+
+
+class Sqlite:
+    """A table engine on one file; `Sqlite.open` makes one. Belongs to the loop it was opened on."""
+
+    def __init__(self, path: Path, environment: Environment) -> None:
+        """For `open`, which prepares the file first."""
+        self._statements = {table: _Statements(table.name_in(environment)) for table in TABLES}
+        self._write_db = sqlite_file.connect(path)
+        self._page_db = sqlite_file.connect(path)
+        self._loop_db = sqlite_file.connect(path, LOOP_BUSY_S)
+        self._pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pages")
+        self._writes = GroupCommit[Sequence[Write], _Answer](NAME, self._commit)
+        self._open = True
+
+    @classmethod
+    async def open(cls, path: Path, environment: Environment) -> Sqlite:
+        """Makes the file and its tables where they are missing. Raises `errors.StartRefused` as `sqlite_file.prepare` does."""
+        await asyncio.to_thread(sqlite_file.prepare, path, environment)
+        return cls(path, environment)
+
+    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+        """As the port has it; always consistent."""
+        for key in keys:
+            check_table_key(table, key)
+        if len(keys) > MOST_KEYS_ON_LOOP:
+            return await self._in_thread(lambda: [self._read(self._page_db, table, key) for key in keys])
+        self._check_open()
+        with _ours():
+            return [self._read(self._loop_db, table, key) for key in keys]
+
+    async def query(
+        self,
+        table: Table,
+        partition: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 50,
+        descending: bool = False,
+        where: Condition | None = None,
+        consistent: bool = False,
+    ) -> Page:
+        """As the port has it; always consistent."""
+        query = Query(table, partition, prefix, after, limit, descending, where, consistent)
+        return await self._in_thread(partial(self._page, query))
+
+    async def put(self, write: Put) -> None:
+        """As the port has it."""
+        await self._written([write])
+
+    async def update(self, write: Update) -> Item:
+        """As the port has it."""
+        (done,) = await self._written([write])
+        assert done.after is not None, "an update leaves an item"
+        return done.after
+
+    async def delete(self, write: Delete) -> Item | None:
+        """As the port has it."""
+        (done,) = await self._written([write])
+        return done.before
+
+    async def transact(self, writes: Sequence[Write]) -> None:
+        """As the port has it."""
+        check_transaction(writes)
+        await self._written(list(writes))
+
+    async def scan(self, table: Table) -> AsyncIterator[Item]:
+        """As `port.Scans` has it."""
+        last: tuple[str, str] | None = ("", "")
+        while last is not None:
+            items, last = await self._in_thread(partial(self._stretch, table, last))
+            for item in items:
+                yield item
+
+    async def sweep(self, now: datetime) -> int:
+        """Removes the rows whose time to live has passed, as DynamoDB does by itself; answers how many. May be repeated."""
+
+        def remove() -> int:
+            return sum(
+                self._sweep_table(table.ttl, statements, now) for table, statements in self._statements.items() if table.ttl
+            )
+
+        with _ours():
+            return await self._writes.alone(remove)
+
+    async def close(self) -> None:
+        """As the port has it."""
+        self._open = False
+        await self._writes.close(self._close_file)
+
+    # --- on the loop ---
+
+    async def _written(self, writes: Sequence[Write]) -> list[_Done]:
+        answer = await self._writes.answer(writes)
+        if isinstance(answer, sqlite3.Error):
+            raise errors.Unavailable(NAME) from answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _in_thread(self, read: Callable[[], Result]) -> Result:
+        self._check_open()
+        with _ours():
+            return await asyncio.get_running_loop().run_in_executor(self._pages, read)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise errors.Unavailable(NAME)
+
+    # --- in the commit thread ---
+
+    def _commit(self, batch: list[Sequence[Write]]) -> list[_Answer]:
+        """One transaction for all. A write refused by its condition has changed nothing and leaves the others alone; when the
+        file fails, none was made."""
+        db = self._write_db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            answers = [self._perform(writes) for writes in batch]
+            db.execute("COMMIT")
+        except sqlite3.Error as exc:
+            return [exc] * len(batch)
+        else:
+            return answers
+        finally:
+            if db.in_transaction:
+                with suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+
+    def _perform(self, writes: Sequence[Write]) -> _Answer:
+        """Decides everything before it writes anything, so that a refusal needs no savepoint."""
+        try:
+            done = self._decided(writes)
+        except (ConditionFailed, Unstorable) as refusal:
+            return refusal
+        for write, (_, after) in zip(writes, done, strict=True):
+            if not isinstance(write, Check):
+                self._store(write.table, write.key, after)
+        return done
+
+    def _decided(self, writes: Sequence[Write]) -> list[_Done]:
+        before: list[Item | None] = []
+        failed: dict[int, Item | None] = {}
+        for index, write in enumerate(writes):
+            guard = write.guard
+            blind = isinstance(write, Put) and guard is None
+            before.append(None if blind else self._read(self._write_db, write.table, write.key))
+            if guard is not None and not holds(guard, before[index]):
+                failed[index] = before[index]
+        if failed:
+            raise ConditionFailed(failed)
+        return [_Done(old, outcome(write, old)) for write, old in zip(writes, before, strict=True)]
+
+    def _store(self, table: Table, key: Key, item: Item | None) -> None:
+        statements = self._statements[table]
+        if item is None:
+            self._write_db.execute(statements.delete, (key.partition, key.sort or ""))
+        else:
+            self._write_db.execute(statements.put, (key.partition, key.sort or "", to_text(item)))
+
+    def _sweep_table(self, ttl: str, statements: _Statements, now: datetime) -> int:
+        return self._write_db.execute(statements.sweep, (f'$."{ttl}"', int(now.timestamp()))).rowcount
+
+    def _close_file(self) -> None:
+        """Ends the reads first: the last connection to close moves the log into the file."""
+        self._pages.shutdown()
+        for db in (self._page_db, self._loop_db, self._write_db):
+            db.close()
+
+    # --- wherever the connection is ---
+
+    def _read(self, db: sqlite3.Connection, table: Table, key: Key) -> Item | None:
+        row = db.execute(self._statements[table].get, (key.partition, key.sort or "")).fetchone()
+        return None if row is None else from_text(row[0])
+
+    def _page(self, query: Query) -> Page:
+        """Ends at `limit` items or about 1 MB, whichever comes first, as a page of DynamoDB does."""
+        items: list[Item] = []
+        read = characters = 0
+        with closing(self._page_db.execute(*self._statements[query.table].page(query))) as rows:
+            for sort, text in rows:
+                item = from_text(text)
+                if query.where is None or holds(query.where, item):
+                    items.append(item)
+                read += 1
+                characters += len(text)
+                if read == query.limit or characters >= MOST_PAGE_CHARACTERS:
+                    return Page(items, next=sort)
+        return Page(items, next=None)
+
+    def _stretch(self, table: Table, last: tuple[str, str]) -> tuple[list[Item], tuple[str, str] | None]:
+        rows = self._page_db.execute(self._statements[table].scan, (*last, SCAN_ROWS)).fetchall()
+        items: list[Item] = [from_text(text) for _, _, text in rows]
+        return items, rows[-1][:2] if len(rows) == SCAN_ROWS else None
+
+
+class _Statements:
+    """The SQL of one table. Its name comes from the catalog, never from a caller."""
+
+    def __init__(self, name: str) -> None:
+        self.get = f'SELECT item FROM "{name}" WHERE partition = ? AND sort = ?'
+        self.put = f'INSERT INTO "{name}" VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET item = excluded.item'
+        self.delete = f'DELETE FROM "{name}" WHERE partition = ? AND sort = ?'
+        self.sweep = f'DELETE FROM "{name}" WHERE json_extract(item, ?) <= ?'
+        self.scan = (
+            f'SELECT partition, sort, item FROM "{name}" WHERE (partition, sort) > (?, ?) ORDER BY partition, sort LIMIT ?'
+        )
+        self._rows = f'SELECT sort, item FROM "{name}" WHERE partition = ? AND sort'
+
+    def page(self, query: Query) -> tuple[str, tuple[object, ...]]:
+        """Text is compared by its UTF-8 bytes: SQLite's BINARY collation in a file of UTF-8."""
+        low, high = (">=", query.prefix), ("<", _behind(query.prefix))
+        if query.after is not None and query.descending:
+            high = ("<", query.after)
+        elif query.after is not None:
+            low = (">", query.after)
+        order = "DESC" if query.descending else "ASC"
+        sql = f"{self._rows} {low[0]} ? AND sort {high[0]} ? ORDER BY sort {order} LIMIT ?"
+        return sql, (query.partition, low[1], high[1], query.limit)
+
+
+def _behind(prefix: str) -> str | bytes:
+    """What sorts behind every text with the prefix and before any other that follows; a blob sorts behind all text."""
+    for end in range(len(prefix), 0, -1):
+        code = ord(prefix[end - 1]) + 1
+        if code <= 0x10FFFF:
+            # The next character is not half a surrogate pair, which has no UTF-8.
+            return prefix[: end - 1] + chr(0xE000 if code == 0xD800 else code)
+    return b""
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as exc:
+        raise errors.Unavailable(NAME) from exc

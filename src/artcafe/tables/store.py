@@ -1,0 +1,124 @@
+"""The tables as records: what belongs to no one tenant, and the way to a tenant's own view, which is `tenant_store`'s.
+
+How a record is an item is `rows`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from artcafe.model import (
+    AgentId,
+    Challenge,
+    ChannelId,
+    Cursor,
+    Member,
+    Tenant,
+    TenantId,
+    UserId,
+    subscription_id,
+)
+from artcafe.rules.pages import Page, PageRequest
+from artcafe.tables import rows
+from artcafe.tables.catalog import (
+    CHALLENGES,
+    CHANNEL_SUBSCRIPTIONS,
+    TENANTS,
+    USER_TENANT_INDEX,
+    USER_TENANTS,
+)
+from artcafe.tables.conditions import Absent, And, Equals, Exists, Greater, Less, NotEquals, Or
+from artcafe.tables.port import (
+    Assign,
+    ConditionFailed,
+    Key,
+    Put,
+    Tables,
+    Update,
+    Write,
+)
+from artcafe.tables.tenant_store import TenantStore
+
+
+class Store:
+    """The typed view of the tables. What belongs to a tenant is reached through `tenant`; every read sees all earlier writes."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def tenant(self, tenant_id: TenantId) -> TenantStore:
+        """The view of one tenant. The id is a proven principal's, or one that a proof is about to bear out."""
+        return TenantStore(self._tables, tenant_id)
+
+    async def transact(self, writes: Sequence[Write]) -> None:
+        """All of the writes or none. Raises ConditionFailed."""
+        await self._tables.transact(writes)
+
+    # --- tenants and their members ---
+
+    def insert_tenant(self, tenant: Tenant) -> Put:
+        """A new tenant; fails when its id is taken."""
+        return Put(TENANTS, rows.tenant_item(tenant), Absent("id"))
+
+    def insert_member(self, member: Member) -> list[Write]:
+        """A membership in both directions, which go into one transaction."""
+        item = rows.member_item(member)
+        return [Put(USER_TENANTS, item), Put(USER_TENANT_INDEX, item)]
+
+    async def membership(self, user_id: UserId, tenant_id: TenantId) -> Member | None:
+        """The user's membership in the tenant."""
+        (item,) = await self._tables.get(USER_TENANTS, [Key(user_id, tenant_id)], consistent=True)
+        return None if item is None else rows.member_of(item)
+
+    async def memberships(self, user_id: UserId, ask: PageRequest) -> Page[tuple[Tenant, Member]]:
+        """The user's tenants in the order of their ids; a membership in a tenant that is not there is left out."""
+        page = await self._tables.query(USER_TENANTS, user_id, after=ask.after, limit=ask.limit, consistent=True)
+        members = [rows.member_of(item) for item in page.items]
+        tenants = await self._tables.get(TENANTS, [Key(member.tenant_id) for member in members], consistent=True)
+        both = zip(tenants, members, strict=True)
+        return Page(tuple((rows.tenant_of(item), member) for item, member in both if item is not None), page.next)
+
+    async def versions(self, tenant_ids: Sequence[TenantId]) -> dict[TenantId, int | None]:
+        """The version of each tenant, None where there is no such tenant."""
+        items = await self._tables.get(TENANTS, [Key(tenant_id) for tenant_id in tenant_ids], consistent=True)
+        found = (None if item is None else rows.tenant_of(item).version for item in items)
+        return dict(zip(tenant_ids, found, strict=True))
+
+    # --- challenges ---
+
+    async def put_challenge(self, challenge: Challenge) -> None:
+        """Keeps a challenge until it is taken or has expired."""
+        await self._tables.put(Put(CHALLENGES, rows.challenge_item(challenge)))
+
+    async def take_challenge(self, challenge_id: str, attempt: str, now: datetime) -> Challenge | None:
+        """Spends a challenge on this attempt, on whatever server; None when it isn't there, has expired or was spent.
+
+        An engine that asks again because the answer was lost does so with the same `attempt`, and gets the challenge again.
+        """
+        # `ttl` is a whole second, so that comparing it with the second that has begun is exact.
+        is_alive = Greater("ttl", int(now.timestamp()))
+        good = And(Exists("challenge_id"), is_alive, Or(Absent("used_by"), Equals("used_by", attempt)))
+        try:
+            item = await self._tables.update(Update(CHALLENGES, Key(challenge_id), [Assign("used_by", attempt)], good))
+        except ConditionFailed:
+            return None
+        return rows.challenge_of(item)
+
+    # --- cursors ---
+
+    async def write_cursor(self, tenant_id: TenantId, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor) -> bool:
+        """Moves a subscription's cursor forward, or into another epoch; says whether it did.
+
+        A subscription that is gone, or whose cursor is as far already, is left as it is. May be repeated.
+        """
+        if cursor.epoch is None:
+            return False
+        ahead = Or(NotEquals("epoch", cursor.epoch), Absent("acked_seq"), Less("acked_seq", cursor.seq))
+        key = Key(tenant_id, subscription_id(channel_id, agent_id))
+        changes = [Assign("epoch", cursor.epoch), Assign("acked_seq", cursor.seq)]
+        try:
+            await self._tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, changes, And(Exists("id"), ahead)))
+        except ConditionFailed:
+            return False
+        return True

@@ -1,0 +1,362 @@
+"""What one tenant has, as records: what is read of it, and the writes a service puts together into one transaction.
+
+What a write means, and what is told when its condition fails, is the services'. How a record is an item is `rows`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from artcafe.errors import BadCursor
+from artcafe.model import (
+    Agent,
+    AgentId,
+    Channel,
+    ChannelId,
+    Subscription,
+    SubscriptionStatus,
+    Tenant,
+    TenantId,
+    UserId,
+    subscription_id,
+)
+from artcafe.rules import ids, times
+from artcafe.rules.pages import Page, PageRequest
+from artcafe.tables import rows
+from artcafe.tables.catalog import (
+    AGENTS,
+    CHANNEL_SUBSCRIPTIONS,
+    CHANNELS,
+    TENANTS,
+    USER_TENANT_INDEX,
+    USER_TENANTS,
+    Table,
+)
+from artcafe.tables.conditions import Absent, And, Condition, Equals, Exists, Less, Or
+from artcafe.tables.port import (
+    Add,
+    Assign,
+    AssignIfAbsent,
+    Change,
+    Check,
+    Delete,
+    Key,
+    Put,
+    Remove,
+    Tables,
+    Update,
+    Write,
+    key_of,
+)
+from artcafe.tables.values import Item
+
+RecordT = TypeVar("RecordT")
+
+MOST_READS: Final = 20
+"""Queries for one page. A filter that few records pass ends a page early rather than reading a whole tenant for one request."""
+
+_BEHIND_CLAIMS: Final = rows.CLAIM_PREFIX + "\U0010ffff"
+_ALL_AT_ONCE: Final = 100
+"""Items of a query that reads everything; as many as one transaction deletes."""
+
+
+class Count(StrEnum):
+    """A count that stands under a limit, by its attribute in the tenant's row."""
+
+    AGENTS = "agent_count"
+    CHANNELS = "channel_count"
+
+
+class TenantStore:
+    """What one tenant has: every read and write carries its key. Builders return writes; nothing changes before `transact`."""
+
+    def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
+        self._tables = tables
+        self.id = tenant_id
+
+    async def transact(self, writes: Sequence[Write]) -> None:
+        """All of the writes or none. Raises ConditionFailed."""
+        await self._tables.transact(writes)
+
+    # --- the tenant's row ---
+
+    async def tenant(self) -> Tenant | None:
+        """The tenant, also while it is being deleted."""
+        (item,) = await self._tables.get(TENANTS, [Key(self.id)], consistent=True)
+        return None if item is None else rows.tenant_of(item)
+
+    def touch(self, *changes: Change) -> Update:
+        """The one write of the tenant's row that stands in every transaction that alters who may do what.
+
+        Fails unless the tenant is there, is not being deleted, and has its counts (`is_counted`).
+        """
+        return self._touched(changes, [])
+
+    def count(self, count: Count, by: int, limit: int | None = None) -> Update:
+        """As `touch`, with a count moved; fails also when the count has reached `limit`.
+
+        Safe to repeat only beside a write that the first time makes impossible.
+        """
+        return self._touched([Add(count.value, by)], [] if limit is None else [Less(count.value, limit)])
+
+    def begin_deletion(self) -> Update:
+        """The tenant counts as being deleted from here on: nothing is added to it any more. May be repeated."""
+        return Update(TENANTS, Key(self.id), [Assign(rows.DELETING, True), Add("version", 1)], Exists("id"))
+
+    def delete_tenant(self, owner: UserId) -> list[Write]:
+        """The tenant's row and its last membership."""
+        return [Delete(TENANTS, Key(self.id)), *self.delete_member(owner)]
+
+    def _touched(self, changes: Sequence[Change], more: Sequence[Condition]) -> Update:
+        there = And(Exists("id"), Absent(rows.DELETING), Exists(Count.AGENTS.value), Exists(Count.CHANNELS.value), *more)
+        return Update(TENANTS, Key(self.id), [*changes, Add("version", 1)], there)
+
+    @staticmethod
+    def is_gone(row: Item | None) -> bool:
+        """Whether a tenant's row is that of no tenant, or of one that is being deleted."""
+        return row is None or rows.is_deleting(row)
+
+    @staticmethod
+    def is_counted(row: Item) -> bool:
+        """Whether a tenant's row has its counts; an older system's has none."""
+        return Count.AGENTS.value in row and Count.CHANNELS.value in row
+
+    async def set_counts(self, agents: int, channels: int) -> None:
+        """Gives the counts to a row without them; one that has them keeps its own."""
+        counts = [AssignIfAbsent(Count.AGENTS.value, agents), AssignIfAbsent(Count.CHANNELS.value, channels)]
+        await self._tables.update(Update(TENANTS, Key(self.id), counts, Exists("id")))
+
+    # --- members ---
+
+    async def members(self) -> list[UserId]:
+        """Every member of the tenant."""
+        return [rows.member_of(item).user_id async for item in self._items(USER_TENANT_INDEX)]
+
+    def delete_member(self, user_id: UserId) -> list[Write]:
+        """A membership in both directions."""
+        return [Delete(USER_TENANTS, Key(user_id, self.id)), Delete(USER_TENANT_INDEX, Key(self.id, user_id))]
+
+    # --- agents ---
+
+    async def agent(self, agent_id: str, *, also_deleting: bool = False) -> Agent | None:
+        """The agent; None for an id that is absent, malformed or another tenant's, or an agent that is being deleted."""
+        item = await self._item(AGENTS, agent_id, also_deleting)
+        return None if item is None else rows.agent_of(item)
+
+    async def agents(self, ask: PageRequest, keep: Callable[[Agent], bool] = lambda _: True) -> Page[Agent]:
+        """Agents in the order of their ids."""
+        return await self._page(AGENTS, ask, rows.agent_of, keep)
+
+    async def all_agents(self) -> list[Agent]:
+        """Every agent, also one that is being deleted."""
+        return [agent async for item in self._items(AGENTS) if (agent := rows.agent_of(item)) is not None]
+
+    def insert_agent(self, agent: Agent) -> Put:
+        """A new agent; fails when its id is taken."""
+        return Put(AGENTS, rows.agent_item(agent), Absent("id"))
+
+    def change_agent(self, agent: Agent, changes: Sequence[Change]) -> Update:
+        """Fails unless the agent is there, with the epoch it had when it was read."""
+        epoch = Equals("epoch", agent.epoch)
+        same = epoch if agent.epoch else Or(Absent("epoch"), epoch)
+        return Update(AGENTS, Key(self.id, agent.id), changes, And(Exists("id"), Absent(rows.DELETING), same))
+
+    def begin_agent_deletion(self, agent_id: AgentId) -> Update:
+        """The agent counts as gone from here on. May be repeated."""
+        return Update(AGENTS, Key(self.id, agent_id), [Assign(rows.DELETING, True)], Exists("id"))
+
+    def delete_agent(self, agent_id: AgentId) -> Delete:
+        """Fails when the agent is not there, so that its count goes down once."""
+        return Delete(AGENTS, Key(self.id, agent_id), Exists("id"))
+
+    # --- which agent has which key ---
+
+    async def key_owner(self, fingerprint: str) -> AgentId | None:
+        """The agent that has claimed the key."""
+        (item,) = await self._tables.get(AGENTS, [self._claim(fingerprint)], consistent=True)
+        owner = None if item is None else item.get("agent_id")
+        return AgentId(owner) if isinstance(owner, str) else None
+
+    def claim_key(self, fingerprint: str, agent_id: AgentId, instead_of: AgentId | None = None) -> Put:
+        """The key is this agent's; fails when it is another's, unless that is `instead_of`."""
+        owners = [Equals("agent_id", owner) for owner in (agent_id, instead_of) if owner is not None]
+        key = self._claim(fingerprint)
+        return Put(AGENTS, {"tenant_id": key.partition, "id": key.sort, "agent_id": agent_id}, Or(Absent("id"), *owners))
+
+    def release_key(self, fingerprint: str, agent_id: AgentId) -> Delete:
+        """The key is nobody's; fails when it is another agent's."""
+        return Delete(AGENTS, self._claim(fingerprint), Or(Absent("id"), Equals("agent_id", agent_id)))
+
+    def _claim(self, fingerprint: str) -> Key:
+        return Key(self.id, rows.CLAIM_PREFIX + fingerprint)
+
+    # --- channels ---
+
+    async def channel(self, channel_id: str, *, also_deleting: bool = False) -> Channel | None:
+        """The channel; None for an id that is absent, malformed or another tenant's, or a channel that is being deleted."""
+        item = await self._item(CHANNELS, channel_id, also_deleting)
+        return None if item is None else rows.channel_of(item)
+
+    async def channels(self, ask: PageRequest) -> Page[Channel]:
+        """Channels in the order of their ids."""
+        return await self._page(CHANNELS, ask, rows.channel_of)
+
+    async def all_channels(self) -> list[Channel]:
+        """Every channel, also one that is being deleted."""
+        return [rows.channel_of(item) async for item in self._items(CHANNELS)]
+
+    def insert_channel(self, channel: Channel) -> Put:
+        """A new channel; fails when its id is taken."""
+        return Put(CHANNELS, rows.channel_item(channel), Absent("id"))
+
+    def change_channel(self, channel_id: ChannelId, changes: Sequence[Change]) -> Update:
+        """Fails unless the channel is there."""
+        return Update(CHANNELS, Key(self.id, channel_id), changes, self._there())
+
+    def check_channel(self, channel_id: ChannelId) -> Check:
+        """Fails unless the channel is there."""
+        return Check(CHANNELS, Key(self.id, channel_id), self._there())
+
+    def begin_channel_deletion(self, channel_id: ChannelId) -> Update:
+        """The channel counts as gone from here on. May be repeated."""
+        return Update(CHANNELS, Key(self.id, channel_id), [Assign(rows.DELETING, True)], Exists("id"))
+
+    def delete_channel(self, channel_id: ChannelId) -> Delete:
+        """Fails when the channel is not there, so that its count goes down once."""
+        return Delete(CHANNELS, Key(self.id, channel_id), Exists("id"))
+
+    # --- subscriptions ---
+
+    async def subscription(self, channel_id: str, agent_id: str) -> Subscription | None:
+        """The agent's subscription to the channel."""
+        (found,) = await self.subscriptions([(channel_id, agent_id)])
+        return found
+
+    async def subscriptions(self, pairs: Sequence[tuple[str, str]]) -> list[Subscription | None]:
+        """The subscriptions of these channels and agents, in their order."""
+        possible = [pair for pair in pairs if ids.is_possible(pair[0]) and ids.is_possible(pair[1])]
+        keys = [Key(self.id, subscription_id(ChannelId(channel_id), AgentId(agent_id))) for channel_id, agent_id in possible]
+        items = await self._tables.get(CHANNEL_SUBSCRIPTIONS, keys, consistent=True)
+        read = (rows.subscription_of(item) for item in items if item is not None)
+        # Two ids with a '#' in them could make the same text: the attributes decide.
+        found = {(each.channel_id, each.agent_id): each for each in read}
+        return [found.get((ChannelId(channel_id), AgentId(agent_id))) for channel_id, agent_id in pairs]
+
+    async def subscriptions_of_channel(self, channel_id: ChannelId, ask: PageRequest) -> Page[Subscription]:
+        """The channel's subscriptions in the order of their agents' ids. Raises BadCursor for another list's sort key."""
+        prefix = subscription_id(channel_id, AgentId(""))
+        if ask.after is not None and not ask.after.startswith(prefix):
+            raise BadCursor
+        return await self._page(
+            CHANNEL_SUBSCRIPTIONS, ask, rows.subscription_of, lambda each: each.channel_id == channel_id, prefix=prefix
+        )
+
+    def insert_subscription(self, subscription: Subscription) -> Put:
+        """A new subscription; fails when it is there already."""
+        return Put(CHANNEL_SUBSCRIPTIONS, rows.subscription_item(subscription), Absent("id"))
+
+    def set_subscription_status(
+        self, channel_id: ChannelId, agent_id: AgentId, status: SubscriptionStatus, now: datetime
+    ) -> Update:
+        """Fails unless the subscription is there."""
+        changes = [Assign("status", status.value), Assign("updated_at", times.to_text(now))]
+        return Update(CHANNEL_SUBSCRIPTIONS, Key(self.id, subscription_id(channel_id, agent_id)), changes, Exists("id"))
+
+    def delete_subscription(self, channel_id: ChannelId, agent_id: AgentId, *, must_exist: bool = False) -> Delete:
+        """With `must_exist` fails when it is not there."""
+        key = Key(self.id, subscription_id(channel_id, agent_id))
+        return Delete(CHANNEL_SUBSCRIPTIONS, key, Exists("id") if must_exist else None)
+
+    def enter_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
+        """The agent's row names the channel; fails unless the agent is there and has its map (`give_map`)."""
+        return Update(AGENTS, Key(self.id, agent_id), [Assign(("channels", channel_id), True)], self._there())
+
+    def leave_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
+        """The agent's row doesn't name the channel; fails unless the agent is there and has its map."""
+        return Update(AGENTS, Key(self.id, agent_id), [Remove(("channels", channel_id))], Exists("id"))
+
+    async def give_map(self, agent_id: AgentId) -> None:
+        """Gives an agent's row of an older system its map of channels. Raises ConditionFailed when there is no such agent."""
+        change = AssignIfAbsent("channels", {})
+        await self._tables.update(Update(AGENTS, Key(self.id, agent_id), [change], self._there()))
+
+    # --- everything ---
+
+    async def remove_all(self) -> None:
+        """Removes every subscription, channel, agent and claim. May be repeated."""
+        for table in (CHANNEL_SUBSCRIPTIONS, CHANNELS, AGENTS):
+            async for items in self._queries(table):
+                await self._tables.transact([Delete(table, key_of(table, item)) for item in items])
+
+    # --- reading ---
+
+    @staticmethod
+    def _there() -> Condition:
+        return And(Exists("id"), Absent(rows.DELETING))
+
+    async def _item(self, table: Table, id: str, also_deleting: bool) -> Item | None:
+        if not ids.is_possible(id):
+            return None
+        (item,) = await self._tables.get(table, [Key(self.id, id)], consistent=True)
+        return None if item is None or (rows.is_deleting(item) and not also_deleting) else item
+
+    async def _items(self, table: Table) -> AsyncIterator[Item]:
+        async for items in self._queries(table):
+            for item in items:
+                yield item
+
+    async def _queries(self, table: Table) -> AsyncIterator[list[Item]]:
+        """Every item of the tenant in a table, in portions that are not empty; they may be deleted on the way."""
+        after: str | None = None
+        while True:
+            page = await self._tables.query(table, self.id, after=after, limit=_ALL_AT_ONCE, consistent=True)
+            if page.items:
+                yield page.items
+            after = page.next
+            if after is None:
+                return
+
+    async def _page(
+        self,
+        table: Table,
+        ask: PageRequest,
+        read: Callable[[Item], RecordT | None],
+        keep: Callable[[RecordT], bool] = lambda _: True,
+        prefix: str = "",
+    ) -> Page[RecordT]:
+        """One page of the records that `keep` lets through. One more than asked for is looked for, so that `next` promises
+        something; only a page that took `MOST_READS` queries may be followed by nothing."""
+        found: list[tuple[str, RecordT]] = []
+        after = ask.after
+        for _ in range(MOST_READS):
+            page = await self._tables.query(table, self.id, prefix=prefix, after=after, limit=ask.limit + 1, consistent=True)
+            found += _kept(page.items, table, read, keep)
+            if len(found) > ask.limit:
+                return Page(tuple(record for _, record in found[: ask.limit]), found[ask.limit - 1][0])
+            after = page.next
+            if after is not None and table is AGENTS and after.startswith(rows.CLAIM_PREFIX):
+                after = _BEHIND_CLAIMS
+            if after is None:
+                break
+        return Page(tuple(record for _, record in found), after)
+
+
+def _kept(
+    items: Iterable[Item], table: Table, read: Callable[[Item], RecordT | None], keep: Callable[[RecordT], bool]
+) -> list[tuple[str, RecordT]]:
+    """The records of a query that are neither being deleted nor left out, each with its sort key."""
+    found: list[tuple[str, RecordT]] = []
+    for item in items:
+        sort_key, record = item[_sort_key(table)], read(item)
+        if record is not None and not rows.is_deleting(item) and keep(record):
+            assert isinstance(sort_key, str)
+            found.append((sort_key, record))
+    return found
+
+
+def _sort_key(table: Table) -> str:
+    assert table.sort_key is not None
+    return table.sort_key

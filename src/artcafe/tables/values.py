@@ -1,0 +1,213 @@
+"""What an attribute can hold, in the one form that comes back from every engine, and how many bytes DynamoDB counts for it.
+
+The rules are DynamoDB's (developer guide, "Supported data types and naming rules", "Item sizes and formats" and "Service
+quotas"); every engine refuses the same things because they are refused here, before any engine is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from decimal import Context, Decimal, Inexact
+from enum import StrEnum
+from typing import TypeAlias
+
+Value: TypeAlias = (
+    "bool | int | Decimal | str | bytes | Sequence[Value] | Mapping[str, Value]"
+    " | AbstractSet[str] | AbstractSet[bytes] | AbstractSet[int | Decimal] | None"
+)
+Item: TypeAlias = Mapping[str, Value]
+
+MOST_ITEM_BYTES = 400 * 1024
+MOST_PARTITION_KEY_BYTES = 2048
+MOST_SORT_KEY_BYTES = 1024
+MOST_NAME_BYTES = 65_535
+MOST_DIGITS = 38
+MOST_LEVELS = 32
+LEAST_EXPONENT, MOST_EXPONENT = -130, 125
+
+# Rounding would change a number silently; DynamoDB refuses what does not fit its 38 digits, and so does this context.
+_EXACT = Context(prec=MOST_DIGITS, traps=[Inexact])
+
+
+class Kind(StrEnum):
+    """DynamoDB's type descriptors."""
+
+    STRING = "S"
+    NUMBER = "N"
+    BINARY = "B"
+    BOOLEAN = "BOOL"
+    NULL = "NULL"
+    LIST = "L"
+    MAP = "M"
+    STRINGS = "SS"
+    NUMBERS = "NS"
+    BINARIES = "BS"
+
+
+class Unstorable(ValueError):
+    """A value, key or item that no engine stores; nothing was changed. `path` is where (`limits.agents`, `parts[2]`)."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+def normal(value: object, path: str, level: int = 2) -> Value:
+    """A fresh copy of `value` in the form in which every engine gives it back.
+
+    That is None, bool, int, Decimal, str, bytes, list, dict and frozenset. DynamoDB cannot tell 1 from Decimal("1.0"): a
+    whole number is an int, any other a Decimal without trailing zeros. A tuple becomes a list. `level` is the nesting, the
+    item itself being the first of at most 32. Raises TypeError for a type that is not stored (a float, a datetime) and
+    `Unstorable` for a value out of bounds.
+    """
+    if isinstance(value, str):
+        return _text(value, path)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | Decimal):
+        return normal_number(value, path)
+    if isinstance(value, bytes):
+        return bytes(value)
+    if isinstance(value, AbstractSet):
+        return _normal_set(value, path)
+    if not isinstance(value, Mapping | list | tuple):
+        hint = "use Decimal" if isinstance(value, float) else "use text, a number, bytes, a list, a map or a set"
+        raise TypeError(f"{path}: {type(value).__name__} is not a type of the tables; {hint}")
+    if level > MOST_LEVELS:
+        raise Unstorable(path, f"nested deeper than {MOST_LEVELS} levels")
+    if isinstance(value, Mapping):
+        return {check_name(name, path): normal(member, f"{path}.{name}", level + 1) for name, member in value.items()}
+    return [normal(member, f"{path}[{index}]", level + 1) for index, member in enumerate(value)]
+
+
+def normal_item(item: Item) -> dict[str, Value]:
+    """A whole item in normal form; raises as `normal` does, and `Unstorable` above 400 KB."""
+    whole = {check_name(name, "item"): normal(value, name) for name, value in item.items()}
+    check_item_size(whole)
+    return whole
+
+
+def normal_number(number: int | Decimal, path: str) -> int | Decimal:
+    """At most 38 significant digits between 1E-130 and 9.99…E+125 on either side of zero, or `Unstorable`."""
+    if type(number) is int and -(10**MOST_DIGITS) < number < 10**MOST_DIGITS:
+        return number
+    # Turning a vast int into decimal digits would take long; 10**126 has 419 bits.
+    if isinstance(number, int) and abs(number).bit_length() > 419:
+        raise Unstorable(path, "a number out of range: it has more than 126 digits")
+    exact = Decimal(number)
+    if not exact.is_finite():
+        raise Unstorable(path, "not a finite number")
+    if exact and not LEAST_EXPONENT <= exact.adjusted() <= MOST_EXPONENT:
+        raise Unstorable(path, f"a number out of range: its exponent is {exact.adjusted()}")
+    try:
+        exact = exact.normalize(_EXACT)
+    except Inexact:
+        raise Unstorable(path, f"a number of more than {MOST_DIGITS} significant digits") from None
+    exponent = exact.as_tuple().exponent
+    return int(exact) if isinstance(exponent, int) and exponent >= 0 else exact
+
+
+def added(number: int | Decimal, more: int | Decimal, path: str) -> int | Decimal:
+    """The exact sum in normal form, or `Unstorable`."""
+    if isinstance(number, int) and isinstance(more, int):
+        return normal_number(number + more, path)
+    try:
+        return normal_number(_EXACT.add(Decimal(number), Decimal(more)), path)
+    except Inexact:
+        raise Unstorable(path, f"the sum has more than {MOST_DIGITS} significant digits") from None
+
+
+def kind_of(value: Value) -> Kind:
+    """The kind of a value in normal form."""
+    simple = _KINDS.get(type(value))
+    if simple is not None:
+        return simple
+    assert isinstance(value, frozenset), "only a value in normal form has a kind"
+    return _SET_KINDS[kind_of(next(iter(value)))]
+
+
+_KINDS: dict[type, Kind] = {
+    str: Kind.STRING,
+    int: Kind.NUMBER,
+    Decimal: Kind.NUMBER,
+    bytes: Kind.BINARY,
+    bool: Kind.BOOLEAN,
+    type(None): Kind.NULL,
+    list: Kind.LIST,
+    dict: Kind.MAP,
+}
+_SET_KINDS = {Kind.STRING: Kind.STRINGS, Kind.NUMBER: Kind.NUMBERS, Kind.BINARY: Kind.BINARIES}
+
+
+def size_of(value: Value) -> int:
+    """The bytes DynamoDB counts for a value without its name. A number's documented size is approximate: this is never less."""
+    if isinstance(value, str):
+        return _bytes_of(value)
+    if value is None or isinstance(value, bool):
+        return 1
+    if isinstance(value, int | Decimal):
+        return len(str(value)) // 2 + 2
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return 3 + sum(1 + _bytes_of(name) + size_of(member) for name, member in value.items())
+    overhead, each = (0, 0) if isinstance(value, AbstractSet) else (3, 1)
+    return overhead + sum(each + size_of(member) for member in value)
+
+
+def check_item_size(item: Item) -> None:
+    """Raises `Unstorable` above 400 KB."""
+    size = sum(_bytes_of(name) + size_of(value) for name, value in item.items())
+    if size > MOST_ITEM_BYTES:
+        raise Unstorable("item", f"{size} bytes, and an item holds at most {MOST_ITEM_BYTES}")
+
+
+def check_key(text: object, name: str, most_bytes: int) -> str:
+    """A key attribute's value, which is text of 1 to `most_bytes` bytes; raises TypeError or `Unstorable`."""
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: a key is text, not {type(text).__name__}")
+    size = _bytes_of(_text(text, name))
+    if not 1 <= size <= most_bytes:
+        raise Unstorable(name, f"a key of {size} bytes; it must have 1 to {most_bytes}")
+    return text
+
+
+def check_name(name: object, path: str) -> str:
+    """The name of an attribute or of a map's entry as plain text, or TypeError or `Unstorable`."""
+    if type(name) is str and name.isascii() and 1 <= len(name) <= MOST_NAME_BYTES:
+        return name
+    if not isinstance(name, str):
+        raise TypeError(f"{path}: the name of an attribute or entry is text, not {type(name).__name__}")
+    if not 1 <= _bytes_of(_text(name, path)) <= MOST_NAME_BYTES:
+        raise Unstorable(path, f"the name of an attribute or entry has 1 to {MOST_NAME_BYTES} bytes")
+    return _text(name, path)
+
+
+def _text(text: str, path: str) -> str:
+    if text.isascii():
+        return text if type(text) is str else str.__str__(text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Unstorable(path, "text with half a surrogate pair, which UTF-8 cannot carry") from None
+    return text if type(text) is str else str.__str__(text)
+
+
+def _normal_set(members: AbstractSet[object], path: str) -> frozenset[str] | frozenset[bytes] | frozenset[int | Decimal]:
+    if not members:
+        raise Unstorable(path, "an empty set, which DynamoDB does not store; leave the attribute out")
+    strings = frozenset(_text(member, path) for member in members if isinstance(member, str))
+    binaries = frozenset(bytes(member) for member in members if isinstance(member, bytes))
+    numbers = frozenset(
+        normal_number(member, path) for member in members if isinstance(member, int | Decimal) and not isinstance(member, bool)
+    )
+    for alike in (strings, binaries, numbers):
+        if len(alike) == len(members):
+            return alike
+    raise TypeError(f"{path}: a set holds only text, only numbers or only bytes")
+
+
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from artcafe.errors import IdempotencyMismatch, Invalid
+from artcafe.rules.idempotency import Request, check_repeat
+
+
+def test_without_a_key_every_request_makes_another_thing() -> None:
+    request = Request(None, "ten_a", "usr:alice", "agents")
+    assert request.new_id("agt") != request.new_id("agt")
+    assert request.hash("Planner") is None
+
+
+def test_with_a_key_the_same_request_makes_the_same_id() -> None:
+    assert Request("k", "ten_a", "agents").new_id("agt") == Request("k", "ten_a", "agents").new_id("agt")
+
+
+def test_equal_keys_of_others_are_other_requests() -> None:
+    made = {Request("k", *who).new_id("agt") for who in (("a", "x"), ("b", "x"), ("a", "y"), ("ax",))}
+    assert len(made) == 4
+
+
+def test_a_repeat_is_the_request_with_the_same_content() -> None:
+    request = Request("k", "ten_a")
+    check_repeat(request.hash("Planner", ""), request.hash("Planner", ""))
+    with pytest.raises(IdempotencyMismatch):
+        check_repeat(request.hash("Planner", ""), request.hash("Writer", ""))
+    with pytest.raises(IdempotencyMismatch):
+        check_repeat(None, request.hash("Planner", ""))
+    with pytest.raises(IdempotencyMismatch):
+        check_repeat(None, None)
+
+
+def test_a_key_that_fits_no_header_is_refused() -> None:
+    with pytest.raises(Invalid):
+        Request("", "ten_a")

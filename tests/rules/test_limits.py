@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.errors import Invalid
+from artcafe.model import Tenant, TenantId
+from artcafe.rules import limits
+from artcafe.rules.limits import Limit
+from tests.services.world import START
+
+
+def tenant(plan: str = "free", **own: int) -> Tenant:
+    return Tenant(id=TenantId("ten_a"), name="A", plan=plan, limits=own, created_at=START, updated_at=START)
+
+
+def test_the_free_plan_has_100_agents_and_100_channels() -> None:
+    assert [limits.of(tenant(), limit) for limit in Limit] == [100, 100]
+
+
+def test_a_tenants_own_limit_stands_in_place_of_its_plans() -> None:
+    assert limits.of(tenant(agents=3), Limit.AGENTS) == 3
+    assert limits.of(tenant(agents=3), Limit.CHANNELS) == 100
+    assert limits.of(tenant(agents=0), Limit.AGENTS) == 0
+
+
+def test_a_plan_nobody_knows_is_the_free_one() -> None:
+    assert limits.of(tenant("platinum"), Limit.AGENTS) == 100
+
+
+@given(st.text(max_size=70))
+def test_a_name_is_refused_or_comes_back_in_nfc_with_1_to_64_characters_and_on_one_line(text: str) -> None:
+    try:
+        name = limits.name(text)
+    except Invalid:
+        return
+    assert name == unicodedata.normalize("NFC", text)
+    assert 1 <= len(name) <= 64
+    assert len(name.splitlines()) == 1
+
+
+def test_names_that_look_equal_are_equal() -> None:
+    assert limits.name("Cafe\u0301") == limits.name("Café")
+
+
+@pytest.mark.parametrize("name", ["Planner", "A b", "机器人", "👩‍🚀", "x" * 64, "é" * 64, "e\u0301" * 64])
+def test_names_people_have_are_taken(name: str) -> None:
+    assert limits.name(name)
+
+
+@pytest.mark.parametrize("name", ["", " ", "\u3000", "x" * 65, "a\nb", "a\x00", "\x1b[31m", "\x85", "a\u2028b", "\ud83d"])
+def test_names_nobody_could_read_are_refused(name: str) -> None:
+    with pytest.raises(Invalid, match="^name: "):
+        limits.name(name)
+
+
+def test_a_description_may_be_empty_and_have_lines() -> None:
+    assert limits.description("") == ""
+    assert limits.description("one\n\ttwo") == "one\n\ttwo"
+
+
+@pytest.mark.parametrize("text", ["x" * 1025, "a\x00", "a\rb", "\udfff"])
+def test_a_description_too_long_or_with_control_characters_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match="^description: "):
+        limits.description(text)
+
+
+def test_capabilities_keep_their_order_and_stand_once() -> None:
+    assert limits.capabilities(["plan", "write", "plan"]) == ("plan", "write")
+
+
+def test_a_capability_that_is_wrong_is_named_by_its_place() -> None:
+    with pytest.raises(Invalid, match=r"^capabilities\[1\]: "):
+        limits.capabilities(["plan", ""])
+
+
+def test_there_are_at_most_32_capabilities() -> None:
+    assert len(limits.capabilities([f"c{n}" for n in range(32)])) == 32
+    with pytest.raises(Invalid, match="^capabilities: "):
+        limits.capabilities([f"c{n}" for n in range(33)])
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\nb", "é"])
+def test_an_idempotency_key_is_1_to_255_printable_ascii_characters(key: str) -> None:
+    assert limits.idempotency_key("order 42!") == "order 42!"
+    with pytest.raises(Invalid, match="^Idempotency-Key: "):
+        limits.idempotency_key(key)

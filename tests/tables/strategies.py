@@ -1,0 +1,77 @@
+"""Values and keys as an item may hold them, for property tests."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from hypothesis import strategies as st
+
+from artcafe.tables.values import Kind, Value
+
+
+def texts(most: int = 20, least: int = 0) -> st.SearchStrategy[str]:
+    """Any text that UTF-8 can carry, control characters and the far planes among it."""
+    return st.text(st.characters(exclude_categories=["Cs"]), min_size=least, max_size=most)
+
+
+def exact_decimals() -> st.SearchStrategy[Decimal]:
+    """Numbers as DynamoDB keeps them: at most 38 digits, from 1E-130 to 9.9…E+125 on either side of zero."""
+    digits = st.integers(-(10**38) + 1, 10**38 - 1)
+    return st.builds(lambda digits, power: Decimal(f"{digits}E{power}"), digits, st.integers(-130, 125 - 38))
+
+
+def numbers() -> st.SearchStrategy[int | Decimal]:
+    return st.integers(-(10**38) + 1, 10**38 - 1) | exact_decimals() | st.sampled_from([0, 1, -1, 10**125, Decimal("1.50")])
+
+
+def sets() -> st.SearchStrategy[Value]:
+    members: st.SearchStrategy[Value] = (
+        st.frozensets(texts(), min_size=1, max_size=4)
+        | st.frozensets(numbers(), min_size=1, max_size=4)
+        | st.frozensets(st.binary(max_size=8), min_size=1, max_size=4)
+    )
+    return members
+
+
+def values() -> st.SearchStrategy[Value]:
+    single: st.SearchStrategy[Value] = st.none() | st.booleans() | numbers() | texts() | st.binary(max_size=20)
+    return st.recursive(
+        single | sets(),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts(least=1), inner, max_size=4),
+        max_leaves=8,
+    )
+
+
+def kind(value: Value) -> Kind:
+    """Written out again here, so that a mistake in the code is not its own judge."""
+    match value:
+        case None:
+            return Kind.NULL
+        case bool():
+            return Kind.BOOLEAN
+        case int() | Decimal():
+            return Kind.NUMBER
+        case str():
+            return Kind.STRING
+        case bytes():
+            return Kind.BINARY
+        case list():
+            return Kind.LIST
+        case dict():
+            return Kind.MAP
+    assert isinstance(value, frozenset)
+    return {Kind.STRING: Kind.STRINGS, Kind.NUMBER: Kind.NUMBERS, Kind.BINARY: Kind.BINARIES}[kind(next(iter(value)))]
+
+
+def told_apart(value: Value, spelled: bool = False) -> object:
+    """The value with its type beside it at every level, so that == tells True from 1 and text from bytes.
+
+    Equal numbers are equal however they are written, unless `spelled`: then 1 and Decimal("1") differ.
+    """
+    if isinstance(value, list):
+        return (Kind.LIST, tuple(told_apart(member, spelled) for member in value))
+    if isinstance(value, dict):
+        return (Kind.MAP, frozenset((name, told_apart(member, spelled)) for name, member in value.items()))
+    if isinstance(value, frozenset):
+        return (kind(value), frozenset(told_apart(member, spelled) for member in value))
+    return (kind(value), repr(value) if spelled else value)

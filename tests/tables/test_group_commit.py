@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from artcafe import errors
+from artcafe.tables.group_commit import MOST_A_COMMIT, MOST_WAITING, GroupCommit
+
+
+class Commits:
+    """A commit that doubles numbers, remembers what it was given, and can be held up."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.ended = False
+
+    def commit(self, batch: list[int]) -> list[int]:
+        self.batches.append(batch)
+        self.begun.set()
+        assert self.go_on.wait(5)
+        if -1 in batch:
+            raise RuntimeError("a mistake in the commit")
+        return [2 * number for number in batch]
+
+    def end(self) -> None:
+        self.ended = True
+
+    async def held(self) -> None:
+        """Returns when a commit has begun, which then waits for `go_on`."""
+        assert await asyncio.to_thread(self.begun.wait, 5)
+
+
+async def test_work_of_one_turn_of_the_loop_shares_a_commit_and_each_gets_its_own_answer() -> None:
+    commits = Commits()
+    group = GroupCommit("the test", commits.commit)
+    async with asyncio.TaskGroup() as tasks:
+        answers = [tasks.create_task(group.answer(number)) for number in range(10)]
+    assert [answer.result() for answer in answers] == [2 * number for number in range(10)]
+    assert commits.batches == [list(range(10))]
+    await group.close(commits.end)
+
+
+async def test_what_comes_during_a_commit_waits_for_the_next_which_takes_no_more_than_it_may() -> None:
+    commits = Commits()
+    group = GroupCommit("the test", commits.commit)
+    commits.go_on.clear()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(group.answer(0))
+        await commits.held()
+        for number in range(1, MOST_A_COMMIT + 2):
+            tasks.create_task(group.answer(number))
+        await asyncio.sleep(0)
+        commits.go_on.set()
+    assert [len(batch) for batch in commits.batches] == [1, MOST_A_COMMIT, 1]
+    await group.close(commits.end)
+
+
+async def test_when_the_queue_is_full_the_next_is_refused_at_once_and_those_waiting_are_served() -> None:
+    commits = Commits()
+    group = GroupCommit("the test", commits.commit)
+    commits.go_on.clear()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(group.answer(0))
+        await commits.held()
+        waiting = [tasks.create_task(group.answer(number)) for number in range(MOST_WAITING)]
+        await asyncio.sleep(0)
+        with pytest.raises(errors.Unavailable, match="the test cannot be reached now; nothing was changed"):
+            await group.answer(1)
+        commits.go_on.set()
+    assert [task.result() for task in waiting] == [2 * number for number in range(MOST_WAITING)]
+    assert await group.answer(1) == 2
+    await group.close(commits.end)
+
+
+async def test_work_cancelled_before_its_commit_is_dropped_and_later_is_committed() -> None:
+    commits = Commits()
+    group = GroupCommit("the test", commits.commit)
+    commits.go_on.clear()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        committed = tasks.create_task(group.answer(1))
+        beside = tasks.create_task(group.answer(2))
+        await commits.held()
+        dropped = tasks.create_task(group.answer(3))
+        after = tasks.create_task(group.answer(4))
+        await asyncio.sleep(0)
+        committed.cancel()
+        dropped.cancel()
+        await asyncio.sleep(0)
+        commits.go_on.set()
+    assert commits.batches == [[1, 2], [4]]
+    assert (beside.result(), after.result()) == (4, 8)
+    await group.close(commits.end)
+
+
+async def test_a_mistake_in_a_commit_reaches_everyone_in_it_and_the_next_commit_goes_on() -> None:
+    commits = Commits()
+    group = GroupCommit("the test", commits.commit)
+    async with asyncio.timeout(5):
+        with pytest.raises(ExceptionGroup) as failed:
+            async with asyncio.TaskGroup() as tasks:
+                for number in (1, -1):
+                    tasks.create_task(group.answer(number))
+        assert [str(exc) for exc in failed.value.exceptions] == ["a mistake in the commit"] * 2
+        assert await group.answer(3) == 6
+        await group.close(commits.end)
+
+
+async def test_close_waits_for_what_was_accepted_then_ends_once_and_takes_no_more() -> None:
+    commits = Commits()
+    group = GroupCommit("the test", commits.commit)
+    commits.go_on.clear()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(group.answer(1))
+        await commits.held()
+        second = tasks.create_task(group.answer(2))
+        await asyncio.sleep(0)
+        closing = [tasks.create_task(group.close(commits.end)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(errors.Unavailable):
+            await group.answer(3)
+        with pytest.raises(errors.Unavailable):
+            await group.alone(commits.end)
+        assert not any(task.done() for task in closing)
+        commits.go_on.set()
+    assert (first.result(), second.result(), commits.ended) == (2, 4, True)
+    await group.close(commits.end)
+
+
+async def test_a_close_that_is_cancelled_can_be_repeated() -> None:
+    commits = Commits()
+    group = GroupCommit("the test", commits.commit)
+    commits.go_on.clear()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        tasks.create_task(group.answer(1))
+        await commits.held()
+        closing = tasks.create_task(group.close(commits.end))
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.sleep(0)
+        commits.go_on.set()
+        await group.close(commits.end)
+    assert commits.ended

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS
+from artcafe.tables.conditions import Absent, And, Equals, Exists, OfKind, Or, Path
+from artcafe.tables.port import (
+    MOST_CHANGES,
+    Add,
+    Assign,
+    AssignIfAbsent,
+    Change,
+    Check,
+    ConditionFailed,
+    Delete,
+    Key,
+    Put,
+    Query,
+    Remove,
+    Update,
+    check_transaction,
+)
+from artcafe.tables.values import Item, Kind, Unstorable
+
+KEY = Key("ten_1", "agt_1")
+
+
+def test_a_put_finds_its_key_in_the_item() -> None:
+    assert Put(AGENTS, {"tenant_id": "ten_1", "id": "agt_1"}).key == KEY
+    assert Put(TENANTS, {"id": "ten_1"}).key == Key("ten_1")
+
+
+@pytest.mark.parametrize("item", [{"tenant_id": "ten_1"}, {"id": "agt_1"}, {}], ids=str)
+def test_an_item_without_its_key_is_refused(item: Item) -> None:
+    with pytest.raises(ValueError, match="artcafe-agents has no"):
+        Put(AGENTS, item)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [Key("", "a"), Key("t", ""), Key("t" * 2049, "a"), Key("t", "é" * 513), Key("\ud800", "a")],
+    ids=lambda key: repr(key)[:40],
+)
+def test_a_key_out_of_bounds_is_refused_by_every_write(key: Key) -> None:
+    with pytest.raises(Unstorable):
+        Put(AGENTS, {"tenant_id": key.partition, "id": key.sort})
+    with pytest.raises(Unstorable):
+        Update(AGENTS, key, [Assign("name", "a")])
+    with pytest.raises(Unstorable):
+        Delete(AGENTS, key)
+    with pytest.raises(Unstorable):
+        Check(AGENTS, key, Exists("id"))
+
+
+def test_a_key_as_long_as_may_be_is_taken() -> None:
+    Delete(AGENTS, Key("t" * 2048, "é" * 512))
+
+
+def test_a_key_is_text() -> None:
+    with pytest.raises(TypeError, match=r"^id: a key is text"):
+        Put(AGENTS, {"tenant_id": "ten_1", "id": 7})
+
+
+def test_a_sort_key_stands_where_the_table_has_one() -> None:
+    with pytest.raises(ValueError, match="artcafe-agents has a sort key"):
+        Delete(AGENTS, Key("ten_1"))
+    with pytest.raises(ValueError, match="artcafe-tenants has no sort key"):
+        Delete(TENANTS, Key("ten_1", "x"))
+
+
+def test_an_update_has_1_to_25_changes() -> None:
+    Update(AGENTS, KEY, [Assign(f"a{number}", 1) for number in range(MOST_CHANGES)])
+    for count in (0, MOST_CHANGES + 1):
+        with pytest.raises(ValueError, match=f"an update of {count} changes"):
+            Update(AGENTS, KEY, [Assign(f"a{number}", 1) for number in range(count)])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [Assign("a", 1), Add("a", 1)],
+        [Assign(("a", "x"), 1), Remove(("a", "x"))],
+        [Assign("a", {}), Assign(("a", "x"), 1)],
+        [Remove(("a", "x")), AssignIfAbsent("a", {})],
+    ],
+    ids=str,
+)
+def test_paths_that_overlap_are_refused(changes: list[Change]) -> None:
+    with pytest.raises(ValueError, match="overlap"):
+        Update(AGENTS, KEY, changes)
+
+
+@pytest.mark.parametrize("path", ["tenant_id", "id", ("id", "x")], ids=str)
+def test_a_key_attribute_does_not_change(path: Path) -> None:
+    with pytest.raises(ValueError, match="key attribute"):
+        Update(AGENTS, KEY, [Remove(path)])
+
+
+@pytest.mark.parametrize("number", [True, "1", 1.5, None], ids=repr)
+def test_only_a_number_is_added(number: Any) -> None:
+    with pytest.raises(TypeError, match=r"^limits\.agents: only"):
+        Add(("limits", "agents"), number)
+
+
+def test_a_change_keeps_its_value_in_normal_form_and_counts_the_level_it_lands_on() -> None:
+    deep: Any = "bottom"
+    for _ in range(30):
+        deep = (deep,)
+    assert isinstance(Assign(("a", "x"), deep).value, list)
+    with pytest.raises(Unstorable, match="32 levels"):
+        Assign(("a", "x"), [deep])
+
+
+def test_the_guard_of_an_update_is_its_condition_and_what_its_changes_need() -> None:
+    when = Equals("status", "active")
+    assert Update(AGENTS, KEY, [Assign("name", "a")]).guard is None
+    assert Update(AGENTS, KEY, [Assign("name", "a")], when).guard == when
+    assert Update(AGENTS, KEY, [Assign(("c", "x"), 1), Remove(("c", "y"))]).guard == OfKind("c", Kind.MAP)
+    assert Update(AGENTS, KEY, [Remove("name")]).guard == Exists("tenant_id")
+    counted = Or(Absent("n"), OfKind("n", Kind.NUMBER))
+    assert Update(AGENTS, KEY, [Add("n", 1), Remove("name")], when).guard == And(counted, when)
+
+
+def test_a_query_pages_behind_a_key_within_its_prefix() -> None:
+    Query(AGENTS, "ten_1", prefix="agt_", after="agt_1")
+    for after in ("", "chn_1"):
+        with pytest.raises(ValueError, match="does not begin with the prefix"):
+            Query(AGENTS, "ten_1", prefix="agt_", after=after)
+
+
+def test_a_query_reads_at_least_one_item_of_a_table_with_a_sort_key() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Query(AGENTS, "ten_1", limit=0)
+    with pytest.raises(ValueError, match="artcafe-tenants has no sort key"):
+        Query(TENANTS, "ten_1")
+    with pytest.raises(Unstorable):
+        Query(AGENTS, "")
+    with pytest.raises(Unstorable):
+        Query(AGENTS, "ten_1", prefix="x" * 1025)
+
+
+def test_a_filter_has_no_key_attribute() -> None:
+    with pytest.raises(ValueError, match="id is a key attribute"):
+        Query(AGENTS, "ten_1", where=And(Exists("name"), Equals("id", "agt_1")))
+
+
+def test_a_transaction_has_1_to_100_writes_and_each_item_once() -> None:
+    keys = [Key("ten_1", f"agt_{number}") for number in range(101)]
+    check_transaction([Delete(AGENTS, key) for key in keys[:100]])
+    for count in (0, 101):
+        with pytest.raises(ValueError, match=f"a transaction of {count} writes"):
+            check_transaction([Delete(AGENTS, key) for key in keys[:count]])
+    with pytest.raises(ValueError, match="one item of artcafe-agents twice"):
+        check_transaction([Delete(AGENTS, KEY), Check(AGENTS, KEY, Exists("name"))])
+    check_transaction([Delete(AGENTS, KEY), Delete(CHANNELS, KEY)])
+
+
+def test_a_transaction_holds_4_megabytes() -> None:
+    large = [Put(AGENTS, {"tenant_id": "ten_1", "id": f"agt_{number}", "name": "x" * 400_000}) for number in range(11)]
+    check_transaction(large[:10])
+    with pytest.raises(Unstorable, match="transaction: "):
+        check_transaction(large)
+
+
+def test_a_failed_condition_tells_which_write_and_the_item_as_it_was_but_not_in_its_text() -> None:
+    failed = ConditionFailed({3: None, 1: {"secret": "s"}})
+    assert failed.item == {"secret": "s"}
+    assert str(failed) == "the condition of write 3, 1 did not hold"
