@@ -1,0 +1,153 @@
+"""NATS as the services see it: one place for every tenant, opened when somebody needs it and closed when nobody did for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.batch import GroupCommit
+from artcafe.fabric.link import Link, LinkLost, NoResponder, unreachable
+from artcafe.fabric.reader import Tail
+from artcafe.fabric.streams import LogRefused, TenantLog
+from artcafe.model import ChannelId, Cursor, TenantId
+from artcafe.observe import log
+from artcafe.rules.subjects import Subject
+
+IDLE_S: Final = 300.0
+"""A tenant whom nobody followed or wrote to for so long is let go: its connection, some 100 KB here and in NATS."""
+SWEEP_S: Final = 30.0
+
+CLAIMS_UPDATE: Final = Subject("$SYS.REQ.CLAIMS.UPDATE")
+
+
+class Room:
+    """One tenant's part of NATS on this server: its connection, its log, the one writer and the followed channels."""
+
+    def __init__(self, tenant_id: TenantId, link: Link, log: TenantLog) -> None:
+        self.tenant_id = tenant_id
+        self.link, self.log = link, log
+        self.writer = GroupCommit(log)
+        self.tail = Tail(log)
+        self.used_at = time.monotonic()
+        self.leave = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serves the tenant until told to leave."""
+        async with asyncio.TaskGroup() as group:
+            parts = [group.create_task(part) for part in (self.link.run(), self.writer.run(), self.tail.run())]
+            await self.leave.wait()
+            for part in parts[1:]:
+                part.cancel()
+            await self.link.close()
+
+
+class Fabric:
+    """The way into NATS. `run` must run before anything else is asked."""
+
+    def __init__(self, urls: Sequence[str], accounts: Accounts, *, replicas: int = 1) -> None:
+        self._urls, self._accounts, self._replicas = list(urls), accounts, replicas
+        self._system = Link("system", self._urls, accounts.system_user)
+        self._rooms: dict[TenantId, Room] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._closing = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serves every tenant until `close`; then each in turn finishes what it has in flight."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            system = group.create_task(self._system.run())
+            sweeper = group.create_task(self._sweep())
+            await self._closing.wait()
+            sweeper.cancel()
+            for room in self._rooms.values():
+                room.leave.set()
+            await self._system.close()
+            system.cancel()
+
+    def close(self) -> None:
+        self._closing.set()
+
+    async def check(self) -> None:
+        """Raises `Unavailable` unless NATS answers now."""
+        await self._system.wait_up(timeout_s=1.0)
+
+    async def wait_up(self, timeout_s: float) -> None:
+        """Raises `Unavailable` unless NATS is connected within the time."""
+        await self._system.wait_up(timeout_s)
+
+    def peek(self, tenant_id: TenantId) -> Room | None:
+        """The tenant's room if it is open already."""
+        room = self._rooms.get(tenant_id)
+        if room is not None:
+            room.used_at = time.monotonic()
+        return room
+
+    def room(self, tenant_id: TenantId) -> Room:
+        """The tenant's room, opened if need be. It connects by itself; whoever needs the connection waits on its `link`."""
+        room = self.peek(tenant_id)
+        if room is None:
+            if self._group is None or self._closing.is_set():
+                raise unreachable()
+
+            async def admit() -> None:
+                await self._push(self._accounts.account_jwt(tenant_id))
+
+            link = Link(f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit)
+            room = Room(tenant_id, link, TenantLog(link, replicas=self._replicas))
+            self._rooms[tenant_id] = room
+            self._group.create_task(room.run(), name=f"room {tenant_id}")
+        return room
+
+    async def position(self, tenant_id: TenantId) -> Cursor:
+        """Where the tenant's log stands now: a subscription that begins here gets every later message. Raises `Unavailable`."""
+        room = self.room(tenant_id)
+        await room.link.wait_up()
+        state = await room.log.state()
+        return Cursor() if state is None else Cursor(epoch=state.epoch, seq=state.last_seq)
+
+    async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
+        """Removes a channel's messages. May be repeated. Raises `Unavailable`."""
+        room = self.room(tenant_id)
+        await room.link.wait_up()
+        await room.log.purge(channel_id)
+
+    async def drop(self, tenant_id: TenantId) -> None:
+        """Removes all of a tenant: first its log, which would come back with its account, then the account. May be repeated.
+
+        Raises `Unavailable`.
+        """
+        room = self.room(tenant_id)
+        await room.link.wait_up()
+        await room.log.drop()
+        self._leave(room)
+        await self._system_request(Subject("$SYS.REQ.CLAIMS.DELETE"), self._accounts.deletion_jwt(tenant_id))
+
+    async def _push(self, account_jwt: str) -> None:
+        """Tells NATS of an account; every node keeps it. Raises `Unavailable`."""
+        await self._system_request(CLAIMS_UPDATE, account_jwt)
+
+    async def _system_request(self, subject: Subject, jwt: str) -> None:
+        try:
+            answer = msgspec.json.decode((await self._system.request(subject, jwt.encode())).data)
+        except (TimeoutError, NoResponder, LinkLost) as exc:
+            raise unreachable() from exc
+        if "error" in answer:
+            raise LogRefused(answer["error"].get("code", 0), answer["error"].get("description", ""))
+
+    def _leave(self, room: Room) -> None:
+        room.leave.set()
+        if self._rooms.get(room.tenant_id) is room:
+            del self._rooms[room.tenant_id]
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            for room in list(self._rooms.values()):
+                if len(room.tail) == 0 and time.monotonic() - room.used_at > IDLE_S:
+                    log.debug("fabric.room_closed", tenant=room.tenant_id)
+                    self._leave(room)

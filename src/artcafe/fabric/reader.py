@@ -1,0 +1,144 @@
+"""Following channels without a consumer: live messages from the republished subject, everything missed from the log, no seam.
+
+A channel is read once per server, however many agents listen (design, decision 4). Handing on to sockets is `gateway.hub`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+from nats.aio.msg import Msg
+
+from artcafe.errors import OurFault
+from artcafe.fabric.link import Follow
+from artcafe.fabric.streams import Stored, TenantLog, seq_of
+from artcafe.model import ChannelId, Seq
+from artcafe.observe import log
+from artcafe.rules import subjects
+
+LOOK_S: Final = 5.0
+"""How often the log is asked whether a channel has something newer than was seen. Republishing is at most once: a leader that
+dies between storing and repeating leaves nothing behind that would show the gap until the next message."""
+LOOK_CHANNELS: Final = 500
+LAG_TRIES: Final = 40
+LAG_PAUSE_S: Final = 0.05
+"""A direct get may be answered by a follower that lags behind the leader's live message: asked again for 2 s."""
+
+class Sink(Protocol):
+    """Who a channel is followed for."""
+
+    def begin(self, last: Seq) -> None:
+        """Everything above `last` will be handed on; `last` and below is in the log alone."""
+
+    def take(self, found: list[Stored]) -> None:
+        """The next messages, in order."""
+
+
+class Reader:
+    """One channel: every message above `last`, once and in order, is handed to the sink in the loop turn in which `last` rises."""
+
+    def __init__(self, log: TenantLog, channel: ChannelId, sink: Sink) -> None:
+        self.channel = channel
+        self.last: Seq = 0
+        self._log, self._sink = log, sink
+        self._filling = asyncio.Lock()
+        self._follow: Follow | None = None
+        self.is_open = False
+
+    async def open(self) -> None:
+        """Begins behind the newest message. Raises `Unavailable`."""
+        async with self._filling:
+            self._follow = await self._log.link.subscribe(subjects.live(self.channel), self._on_live)
+            self.last = await self._log.last_of(self.channel)
+            self.is_open = True
+            self._sink.begin(self.last)
+
+    async def close(self) -> None:
+        if self._follow is not None:
+            await self._log.link.unsubscribe(self._follow)
+
+    async def level(self) -> None:
+        """Reads from the log whatever is above `last`. Raises `Unavailable`, with everything read so far handed on."""
+        async with self._filling:
+            if self.is_open:
+                await self._fill()
+
+    async def _fill(self) -> None:
+        while found := await self._log.after(self.channel, self.last):
+            self._hand_on([one for one in found if one.seq > self.last])
+
+    def _hand_on(self, found: list[Stored]) -> None:
+        if found:
+            self.last = found[-1].seq
+            self._sink.take(found)
+
+    async def _on_live(self, msg: Msg) -> None:
+        seq = seq_of(msg)
+        before = int((msg.headers or {}).get("Nats-Last-Sequence", 0))
+        if before <= self.last < seq and self.is_open and not self._filling.locked():
+            self._hand_on([Stored(seq, before or None, msg.data)])
+            return
+        try:
+            async with self._filling:
+                await self._catch_up(before)
+                if seq > self.last:
+                    self._hand_on([Stored(seq, before or None, msg.data)])
+        except OurFault as exc:  # the next live message, look or connection shows the gap again
+            log.debug("reader.behind", channel=self.channel, error=repr(exc))
+
+    async def _catch_up(self, to: Seq) -> None:
+        """Fills up to `to`, which stands before a live message. What is still missing then has been removed: its follower
+        names it in `prev`, so that the subscriber sees the gap."""
+        for _ in range(LAG_TRIES):
+            if self.last >= to:
+                return
+            await self._fill()
+            if self.last >= to or await self._log.read(to) is None:
+                return
+            await asyncio.sleep(LAG_PAUSE_S)
+
+
+class Tail:
+    """Every channel of one tenant that someone on this server follows."""
+
+    def __init__(self, log: TenantLog) -> None:
+        self._log = log
+        self._readers: set[Reader] = set()
+        log.link.on_up(self._look)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    async def follow(self, channel: ChannelId, sink: Sink) -> Reader:
+        """A reader that has begun behind the channel's newest message. Raises `Unavailable`, and nothing is followed then."""
+        reader = Reader(self._log, channel, sink)
+        self._readers.add(reader)
+        try:
+            await reader.open()
+            return reader
+        finally:
+            if not reader.is_open:
+                await self.unfollow(reader)
+
+    async def unfollow(self, reader: Reader) -> None:
+        self._readers.discard(reader)
+        await reader.close()
+
+    async def run(self) -> None:
+        """Looks every few seconds whether a channel has something that its reader was not shown."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self._look()
+            except OurFault as exc:
+                log.debug("tail.look_failed", error=repr(exc))
+
+    async def _look(self) -> None:
+        readers = list(self._readers)
+        for start in range(0, len(readers), LOOK_CHANNELS):
+            some = readers[start : start + LOOK_CHANNELS]
+            newest = await self._log.last_of_each([reader.channel for reader in some])
+            for reader in some:
+                if newest.get(subjects.stored(reader.channel), 0) > reader.last:
+                    await reader.level()

@@ -1,0 +1,213 @@
+"""One tenant's log: its JetStream stream, made at the first stored message, and what can be read of it without a consumer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from nats.aio.msg import Msg
+from ulid import ULID
+
+from artcafe.errors import OurFault, QuotaFull
+from artcafe.fabric.link import Link, LinkLost, NoResponder, status_of, unreachable
+from artcafe.model import ChannelId, Epoch, Seq
+from artcafe.rules import subjects
+from artcafe.rules.subjects import Subject
+
+STREAM: Final = "log"
+"""The name is the same in every account: an account is a tenant (design, decision 1)."""
+
+DEDUPE_WINDOW_S: Final = 600
+"""How long a key is remembered (contract, sentence 3)."""
+
+BATCH_MESSAGES: Final = 256
+BATCH_BYTES: Final = 1 << 20
+"""A direct get is answered with at most so much, so that a backlog is read in pieces that fit a socket's buffer."""
+
+STREAM_NOT_FOUND: Final = 10059
+NAME_IN_USE: Final = 10058
+EPOCH: Final = "artcafe-epoch"
+
+
+class Stored(NamedTuple):
+    """A message of the log: its sequence, the sequence before it in its channel (None: not known, or there is none), and its envelope."""
+
+    seq: Seq
+    prev: Seq | None
+    envelope: bytes
+
+
+class LogState(NamedTuple):
+    """A log at one moment. Sequences rise over the whole log, so `last_seq` is at or above every channel's last."""
+
+    epoch: Epoch
+    first_seq: Seq
+    last_seq: Seq
+
+
+class LogRefused(OurFault):
+    """NATS refused a request about the log; the text has its reason."""
+
+    code, text = "log_refused", "NATS refused it"
+
+    def __init__(self, error_code: int, description: str) -> None:
+        super().__init__()
+        self.error_code = error_code
+        self._told = f"NATS refused it: {description} ({error_code})"
+
+
+class TenantLog:
+    """The stream of the account that `link` is connected to."""
+
+    def __init__(self, link: Link, *, replicas: int = 1, max_bytes: int = -1) -> None:
+        self.link = link
+        self._replicas, self._max_bytes = replicas, max_bytes
+        self._making = asyncio.Lock()
+        self.epoch: Epoch | None = None
+        """The log's epoch as far as it is known here; None before the first look and where there is no log yet."""
+
+    async def state(self) -> LogState | None:
+        """The log as it stands, or None before its first message. Raises `Unavailable`."""
+        try:
+            info = await self._api(f"STREAM.INFO.{STREAM}", {})
+        except LogRefused as exc:
+            if exc.error_code == STREAM_NOT_FOUND:
+                return None
+            raise
+        return self._noted(info)
+
+    async def ensure(self) -> LogState:
+        """The log as it stands, made if there is none. May be repeated, and raced. Raises `Unavailable`."""
+        async with self._making:
+            state = await self.state()
+            if state is not None:
+                return state
+            config = {
+                "name": STREAM,
+                "subjects": [subjects.STORED],
+                "storage": "file",
+                "retention": "limits",
+                "discard": "new",
+                "max_bytes": self._max_bytes,
+                "num_replicas": self._replicas,
+                "allow_direct": True,
+                "allow_atomic": True,
+                "duplicate_window": DEDUPE_WINDOW_S * 10**9,
+                "republish": {"src": subjects.STORED, "dest": subjects.LIVE},
+                "metadata": {EPOCH: str(ULID())},
+            }
+            try:
+                return self._noted(await self._api(f"STREAM.CREATE.{STREAM}", config))
+            except LogRefused as exc:
+                if exc.error_code != NAME_IN_USE:  # another server made it between our look and our try
+                    raise
+            state = await self.state()
+            if state is None:
+                raise unreachable()
+            return state
+
+    async def begin_epoch(self) -> LogState:
+        """Gives the log another epoch, because it was found to hold less than had been acknowledged. Raises `Unavailable`."""
+        config = (await self._api(f"STREAM.INFO.{STREAM}", {}))["config"]
+        config["metadata"] = {**config.get("metadata", {}), EPOCH: str(ULID())}
+        return self._noted(await self._api(f"STREAM.UPDATE.{STREAM}", config))
+
+    async def purge(self, channel: ChannelId) -> None:
+        """Removes every message of a channel. A log that does not exist has none."""
+        await self._forgiving(f"STREAM.PURGE.{STREAM}", {"filter": subjects.stored(channel)})
+
+    async def drop(self) -> None:
+        """Removes the log with everything in it. May be repeated."""
+        await self._forgiving(f"STREAM.DELETE.{STREAM}", {})
+        self.epoch = None
+
+    async def _forgiving(self, verb: str, body: dict[str, Any]) -> None:
+        try:
+            await self._api(verb, body)
+        except LogRefused as exc:
+            if exc.error_code != STREAM_NOT_FOUND:
+                raise
+
+    async def read(self, seq: Seq) -> Stored | None:
+        """The message at a sequence, or None when it has been removed. Raises `Unavailable`."""
+        msg = await self._ask(f"DIRECT.GET.{STREAM}", {"seq": seq})
+        return None if status_of(msg) else Stored(seq_of(msg), None, msg.data)
+
+    async def last_of(self, channel: ChannelId, *, up_to: Seq | None = None) -> Seq:
+        """The sequence of a channel's newest message, at or below `up_to`; 0 when there is none. Raises `Unavailable`."""
+        found = await self.last_of_each([channel], up_to=up_to)
+        return found.get(subjects.stored(channel), 0)
+
+    async def last_of_each(self, channels: list[ChannelId], *, up_to: Seq | None = None) -> dict[Subject, Seq]:
+        """The newest sequence of each channel that has a message (at or below `up_to`), by its subject. At most 1,000 channels."""
+        wanted: dict[str, Any] = {"multi_last": [subjects.stored(channel) for channel in channels]}
+        if up_to is not None:
+            wanted["up_to_seq"] = up_to
+        got = await self._ask_many(wanted) if up_to != 0 else []
+        return {Subject(msg.headers["Nats-Subject"]): seq_of(msg) for msg in got if msg.headers}
+
+    async def after(self, channel: ChannelId, seq: Seq) -> list[Stored]:
+        """The next messages of a channel above `seq`, oldest first: at most 256 and about a megabyte; none means level.
+
+        The first one's `prev` is `seq` as given, the caller's to know better. Raises `Unavailable`.
+        """
+        wanted = {"seq": seq + 1, "batch": BATCH_MESSAGES, "max_bytes": BATCH_BYTES, "next_by_subj": subjects.stored(channel)}
+        found, prev = [], seq
+        for msg in await self._ask_many(wanted):
+            at = seq_of(msg)
+            found.append(Stored(at, prev, msg.data))
+            prev = at
+        return found
+
+    async def _ask(self, verb: str, body: dict[str, Any]) -> Msg:
+        try:
+            return await self.link.request(Subject(f"$JS.API.{verb}"), msgspec.json.encode(body))
+        except (TimeoutError, NoResponder, LinkLost) as exc:
+            raise unreachable() from exc
+
+    async def _ask_many(self, body: dict[str, Any]) -> list[Msg]:
+        subject = Subject(f"$JS.API.DIRECT.GET.{STREAM}")
+        try:
+            found, end = await self.link.request_many(subject, msgspec.json.encode(body))
+        except NoResponder:
+            # Nobody serves direct gets of a stream that was never made; `state` tells that apart from one that is starting.
+            if await self.state() is None:
+                return []
+            raise unreachable() from None
+        except (TimeoutError, LinkLost) as exc:
+            raise unreachable() from exc
+        if status_of(end) not in (204, 404):
+            raise LogRefused(status_of(end), (end.headers or {}).get("Description", ""))
+        return found
+
+    async def _api(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = msgspec.json.decode((await self._ask(verb, body)).data)
+        refusal(answer)
+        return answer
+
+    def _noted(self, info: dict[str, Any]) -> LogState:
+        epoch = Epoch(info["config"].get("metadata", {}).get(EPOCH, ""))
+        self.epoch = epoch
+        return LogState(epoch, info["state"]["first_seq"], info["state"]["last_seq"])
+
+
+def refusal(answer: dict[str, Any]) -> None:
+    """Raises what an answer of JetStream's refuses: `QuotaFull` for a full store, else `LogRefused`."""
+    error = answer.get("error")
+    if error is None:
+        return
+    code, description = error.get("err_code", 0), error.get("description", "")
+    if code in QUOTA_CODES or (code == STORE_FAILED and "maximum" in description):
+        raise QuotaFull()
+    raise LogRefused(code, description)
+
+
+STORE_FAILED: Final = 10077
+"""`stream store failed`: among others "maximum bytes exceeded" of a stream with `discard: new`."""
+QUOTA_CODES: Final = frozenset({10002, 10047, 10122})
+"""Account or storage limits exceeded (nats-server, server/errors.json): nothing was stored."""
+
+
+def seq_of(msg: Msg) -> Seq:
+    return int(msg.headers["Nats-Sequence"]) if msg.headers else 0

@@ -1,0 +1,1 @@
+"""The WebSocket listener, its connections, and the hub that fans messages out."""

@@ -1,0 +1,209 @@
+"""One socket: frames in and out, within bounds, from its upgrade to its end. What is said on it is `gateway.conversation`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import socket as sockets
+from collections.abc import Coroutine
+from typing import Final, Protocol
+
+from picows import WSFrame, WSListener, WSMsgType, WSTransport
+
+from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
+from artcafe.gateway.conversation import Conversation, Desk
+from artcafe.gateway.hub import text_frame
+from artcafe.observe import log
+from artcafe.wire import frames
+from artcafe.wire.frames import MAX_FRAME_BYTES
+from artcafe.wire.session import Session
+
+WRITE_HIGH_BYTES: Final = 256 * 1024
+"""A socket whose peer has this much still to take leaves the live set and is fed from the log at its own pace."""
+NOTSENT_LOWAT_BYTES: Final = 64 * 1024
+"""Without it the kernel swallowed 3 MB before the transport noticed a reader that had stopped (design, decision 6)."""
+
+MOST_UNDER_WAY: Final = 1024
+"""Commands that wait and publishes that are not stored yet. When reached, the socket is not read until half are done."""
+
+CLOSE_REASON_BYTES: Final = 123
+"""A control frame holds 125 bytes, two of them the code (RFC 6455, section 5.5)."""
+
+
+class Door(Protocol):
+    """Whoever watches over all connections."""
+
+    def proven(self, connection: Connection) -> None:
+        """An agent has proven who it is."""
+
+    def stalled(self, connection: Connection, is_stalled: bool) -> None:
+        """The peer has stopped taking what it is sent, or goes on."""
+
+    def closing(self, connection: Connection) -> None:
+        """The connection was closed from this side; the peer may be slow to take that."""
+
+    def gone(self, connection: Connection) -> None:
+        """The socket is gone."""
+
+
+class Connection(WSListener):
+    """One socket. picows calls the `on_ws_…` methods and `pause_writing`, `resume_writing`."""
+
+    def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: Door) -> None:
+        self._group, self._door = group, door
+        self._session = Session()
+        self._partial: list[bytes] = []
+        self._replies: list[bytes] = []
+        self._under_way = 0
+        self._is_reading = True
+        self.out: list[bytes] = []
+        self.is_paused = False
+        self.is_closed = False
+        self.has_answered = True
+        """Whether anything came from the peer since it was last pinged."""
+        self.conversation = Conversation(desk, self, self._spawn)
+
+    # --- picows's side -----------------------------------------------------------------------------------------------
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """The upgrade is done."""
+        self._transport = transport
+        self._stream = transport.underlying_transport
+        self._stream.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        sock = self._stream.get_extra_info("socket")
+        if sock is not None and hasattr(sockets, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """A frame has come. Its payload dies when this returns."""
+        self.has_answered = True
+        kind = frame.msg_type
+        if self.is_closed:
+            return
+        if kind is WSMsgType.TEXT and frame.fin and not self._partial:
+            self._receive(frame.get_payload_as_bytes())
+        elif kind in (WSMsgType.TEXT, WSMsgType.CONTINUATION):
+            self._receive_part(frame)
+        elif kind is WSMsgType.BINARY:
+            self.close(BadFrame("it is binary"))
+        elif kind is WSMsgType.CLOSE:
+            self.is_closed = True
+            transport.send_close(frame.get_close_code())
+            transport.disconnect()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """The socket is gone, whoever ended it."""
+        self.is_closed = True
+        self.conversation.end()
+        self._door.gone(self)
+
+    def pause_writing(self) -> None:
+        """The peer takes less than it is sent: its deliveries leave the live set, knowing what they were sent."""
+        self.is_paused = True
+        self._door.stalled(self, True)
+        for delivery in self.conversation.deliveries.values():
+            delivery.feed.leave(delivery)
+
+    def resume_writing(self) -> None:
+        """The peer has taken what was waiting: its deliveries go on from the log."""
+        self.is_paused = False
+        self._door.stalled(self, False)
+        self.conversation.backlog.soon()
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    def _receive_part(self, frame: WSFrame) -> None:
+        self._partial.append(frame.get_payload_as_bytes())
+        if sum(map(len, self._partial)) > MAX_FRAME_BYTES:
+            self.close(TooLarge("the frame", MAX_FRAME_BYTES))
+        elif frame.fin:
+            whole, self._partial = b"".join(self._partial), []
+            self._receive(whole)
+
+    def _receive(self, payload: bytes) -> None:
+        try:
+            command = self._session.receive(payload)
+        except frames.Refused as refused:
+            self.send(frames.error(refused.error, refused.id))
+        except ArtcafeError as fatal:
+            self.close(fatal)
+        else:
+            self.conversation.hear(*command)
+
+    def count(self, change: int) -> None:
+        """So many more commands or publishes are under way."""
+        self._under_way += change
+        if self.is_closed:
+            return
+        if self._is_reading and self._under_way >= MOST_UNDER_WAY:
+            self._is_reading = False
+            self._stream.pause_reading()
+        elif not self._is_reading and self._under_way <= MOST_UNDER_WAY // 2:
+            self._is_reading = True
+            self._stream.resume_reading()
+
+    def proven(self) -> None:
+        """The agent on this socket has proven who it is."""
+        self._door.proven(self)
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    def send(self, frame: bytes) -> None:
+        """Sends a reply or push with the others of this loop turn: one system call for all of them."""
+        if not self._replies:
+            asyncio.get_running_loop().call_soon(self._send_replies)
+        self._replies.append(text_frame(frame))
+
+    def _send_replies(self) -> None:
+        if self._replies:
+            self.write(b"")
+
+    def write(self, frames: bytes) -> None:
+        """Sends encoded frames now, behind the replies that wait: what answers a command comes before what it set off."""
+        if self._replies:
+            replies, self._replies = self._replies, []
+            frames = b"".join(replies) + frames
+        if not self.is_closed:
+            self._stream.write(frames)
+
+    def feed_soon(self) -> None:
+        """A delivery of this socket has left the live set: go on from the log."""
+        self.conversation.backlog.soon()
+
+    def waiting_bytes(self) -> int:
+        """What the peer has still to take, of what this process keeps for it."""
+        size: int = self._stream.get_write_buffer_size()
+        return size
+
+    def ping(self) -> None:
+        """Asks the peer for a sign of life."""
+        self.has_answered = False
+        self._transport.send_ping()
+
+    def close(self, reason: ArtcafeError) -> None:
+        """Ends the connection with the reason's close code. May be repeated."""
+        if self.is_closed:
+            return
+        self.write(b"")
+        self.is_closed = True
+        self._session.close()
+        text = str(reason).encode()[:CLOSE_REASON_BYTES].decode(errors="ignore")
+        code = reason.close if reason.close is not None else Internal.close
+        self._transport.send_close(code, text.encode())  # type: ignore[arg-type]  # any code; the stub names the registered ones
+        self._transport.disconnect()
+        self._door.closing(self)
+
+    def abort(self) -> None:
+        """Ends the connection without waiting for the peer to take what was sent."""
+        self.is_closed = True
+        self._transport.disconnect(False)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        return self._group.create_task(self._supervise(work))
+
+    async def _supervise(self, work: Coroutine[None, None, None]) -> None:
+        """The supervisor of a connection: what nobody foresaw ends this connection and no other."""
+        try:
+            await work
+        except Exception:
+            log.exception("connection.failed")
+            self.close(Internal())

@@ -1,0 +1,315 @@
+"""What an agent says on one socket and what it is answered: commands in their order, and the deliveries they begin and end.
+
+The socket itself (bytes, bounds, closing) is `gateway.connection`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Final, Protocol, assert_never
+
+from artcafe import model
+from artcafe.errors import (
+    AckBeyondSent,
+    ArtcafeError,
+    BadCommand,
+    BadCredentials,
+    Conflict,
+    NotSubscribed,
+    OutcomeUnknown,
+    Revoked,
+    SubscriptionLimit,
+)
+from artcafe.gateway.backlog import Backlog, Spawn
+from artcafe.gateway.hub import Delivery, Hub, Socket
+from artcafe.model import AgentPrincipal, ChannelId, Cursor, Epoch, SubscriptionStatus
+from artcafe.observe import Clock, log
+from artcafe.rules import ids, starts, times
+from artcafe.services.cursors import Cursors
+from artcafe.services.login import Login
+from artcafe.services.messaging import Messaging
+from artcafe.services.subscriptions import Subscriptions
+from artcafe.wire import frames
+
+PING_S: Final = 25
+MAX_SUBSCRIPTIONS: Final = 128
+MAX_CHALLENGES: Final = 4
+"""A login needs one; a few more let an agent with several keys try."""
+
+LIMITS: Final = {
+    "frame_bytes": frames.MAX_FRAME_BYTES,
+    "json_depth": frames.MAX_DEPTH,
+    "subscriptions": MAX_SUBSCRIPTIONS,
+}
+
+Command = tuple[int | None, str, frames.Body]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every conversation of a gateway works with."""
+
+    login: Login
+    subscriptions: Subscriptions
+    messaging: Messaging
+    cursors: Cursors
+    hub: Hub
+    clock: Clock
+
+
+class Peer(Socket, Protocol):
+    """The socket, as a conversation sees it."""
+
+    def send(self, frame: bytes) -> None:
+        """Sends one frame's text with the others of this loop turn."""
+
+    def close(self, reason: ArtcafeError) -> None:
+        """Ends the connection with the reason's close code."""
+
+    def count(self, change: int) -> None:
+        """So many more commands or publishes are under way; the socket is not read while there are too many."""
+
+    def proven(self) -> None:
+        """The agent has proven who it is; from here on it hears of what is withdrawn."""
+
+
+class Conversation:
+    """The state of one agent's connection above its bytes."""
+
+    def __init__(self, desk: Desk, peer: Peer, spawn: Spawn) -> None:
+        """`spawn` starts work under the connection's supervisor."""
+        self._desk, self._peer, self._spawn = desk, peer, spawn
+        self._challenges: dict[str, model.Challenge] = {}
+        self._commands: deque[Command] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self.principal: AgentPrincipal | None = None
+        self.token_until: datetime | None = None
+        """When the token that it connected with expires; None for a signature, which proves the connection for its life."""
+        self._max_unacked: int | None = None
+        self._muted: set[ChannelId] = set()
+        """Channels that this socket unsubscribed from: their rows stand, and start nothing here."""
+        self.deliveries: dict[ChannelId, Delivery] = {}
+        self.backlog = Backlog(peer, self.deliveries, spawn)
+
+    def hear(self, id: int | None, kind: str, body: frames.Body) -> None:
+        """A command has come. What can be done at once is done at once; the rest waits its turn, in order."""
+        if isinstance(body, frames.Ack):
+            self._acknowledge(body)
+        elif self._worker is not None or not self._publish_now(id, body):
+            self._commands.append((id, kind, body))
+            self._peer.count(+1)
+            self._work_soon()
+
+    def end(self) -> None:
+        """The socket is gone: nothing more is delivered. What was acknowledged is the cursors' to write."""
+        self.backlog.stop()
+        if self._worker is not None:
+            self._worker.cancel()  # what it has not done has no reply, which the peer reads as unknown
+        for channel_id in list(self.deliveries):
+            self._end_delivery(channel_id)
+
+    async def recheck(self) -> None:
+        """Ends what has been withdrawn from the agent, and begins what is new. Raises `Unavailable`."""
+        if not await self._desk.login.is_current(self._proven()):
+            self._peer.close(Revoked())
+            return
+        active = {each.channel_id: each for each in await self._desk.subscriptions.for_connect(self._proven())}
+        for channel_id in self.deliveries.keys() - active.keys():
+            self._end_delivery(channel_id)
+        for channel_id in list(active.keys() - self.deliveries.keys() - self._muted)[: MAX_SUBSCRIPTIONS - len(self.deliveries)]:
+            await self._begin(channel_id, "cursor", self._desk.cursors.newest(active[channel_id]), self._max_unacked)
+        self.backlog.soon()
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    def _work_soon(self) -> None:
+        if self._worker is None:
+            self._worker = self._spawn(self._work())
+
+    async def _work(self) -> None:
+        """Does the waiting commands in their order."""
+        try:
+            while self._commands:
+                command = self._commands.popleft()
+                self._peer.count(-1)
+                await self._do(*command)
+        finally:
+            self._worker = None
+
+    async def _do(self, id: int | None, kind: str, body: frames.Body) -> None:
+        try:
+            if isinstance(body, frames.Ack):
+                await self._acknowledge_in_new_log(body)
+                return
+            assert id is not None, "the session lets no other command through without an id"
+            match body:
+                case frames.Publish():
+                    self._await_stored(id, await self._desk.messaging.prepare(self._proven(), body.channel, body))
+                case frames.Challenge():
+                    self._peer.send(frames.reply(id, kind, self._pose(body)))
+                case frames.Connect():
+                    self._peer.send(frames.reply(id, kind, await self._connect(body)))
+                    await self.recheck()
+                case frames.Subscribe():
+                    self._peer.send(frames.reply(id, kind, await self._subscribe(body)))
+                    self.backlog.soon()
+                case frames.Unsubscribe():
+                    self._peer.send(frames.reply(id, kind, self._unsubscribe(body)))
+                case _:
+                    assert_never(body)
+        except ArtcafeError as exc:
+            self._peer.send(frames.error(exc, id))
+            if isinstance(body, frames.Connect):
+                self._peer.close(exc)
+
+    def _proven(self) -> AgentPrincipal:
+        assert self.principal is not None, "the session lets connect come first, and its failure closes"
+        return self.principal
+
+    def _publish_now(self, id: int | None, body: frames.Body) -> bool:
+        """Publishes without a task, as nearly every publish can be; False when something must be looked up first."""
+        if not isinstance(body, frames.Publish) or self.principal is None or id is None:
+            return False
+        try:
+            stored = self._desk.messaging.prepare_now(self.principal, body.channel, body)
+        except ArtcafeError as exc:
+            self._peer.send(frames.error(exc, id))
+            return True
+        if stored is None:
+            return False
+        self._await_stored(id, stored)
+        return True
+
+    def _await_stored(self, id: int, stored: asyncio.Future[frames.PublishReply]) -> None:
+        self._peer.count(+1)
+        stored.add_done_callback(partial(self._stored, id))
+
+    def _stored(self, id: int, stored: asyncio.Future[frames.PublishReply]) -> None:
+        self._peer.count(-1)
+        error = OutcomeUnknown() if stored.cancelled() else stored.exception()
+        if error is None:
+            self._peer.send(frames.reply(id, "publish", stored.result()))
+            return
+        if not isinstance(error, ArtcafeError):
+            log.error("publish.failed", error=repr(error))
+            error = OutcomeUnknown()
+        self._peer.send(frames.error(error, id))
+
+    # --- who is there ------------------------------------------------------------------------------------------------
+
+    def _pose(self, claim: frames.Challenge) -> frames.ChallengeReply:
+        if len(self._challenges) >= MAX_CHALLENGES:
+            raise BadCommand(f"at most {MAX_CHALLENGES} challenges a connection; connect again for more")
+        posed = self._desk.login.pose(claim.tenant_id, claim.agent_id)
+        self._challenges[posed.id] = posed
+        return frames.ChallengeReply(posed.id, posed.text, times.to_text(posed.expires_at))
+
+    async def _connect(self, proof: frames.Connect) -> frames.ConnectReply:
+        principal, until = await self._prove(proof)
+        known = self.principal
+        if known is not None and (known.tenant_id, known.agent_id) != (principal.tenant_id, principal.agent_id):
+            raise BadCredentials()  # a connection stays one agent's for its life
+        self.principal, self.token_until, self._max_unacked = principal, until, proof.max_unacked
+        self._peer.proven()
+        log.info("agent.connected", tenant=principal.tenant_id, agent=principal.agent_id)
+        return frames.ConnectReply(ids.new_id("ses"), principal.agent_id, principal.tenant_id, PING_S, LIMITS)
+
+    async def _prove(self, proof: frames.Connect) -> tuple[AgentPrincipal, datetime | None]:
+        """The agent that the proof bears out, and until when. Raises `BadCredentials` or `CredentialsExpired`."""
+        login = self._desk.login
+        if proof.access_token is not None and proof.challenge_id is None and proof.signature is None:
+            principal = await login.agent_of(proof.access_token)
+            if proof.tenant_id is not None and proof.tenant_id != principal.tenant_id:
+                raise BadCredentials()
+            return principal, login.expiry_of(proof.access_token)
+        if proof.challenge_id is None or proof.signature is None or proof.access_token is not None:
+            raise BadCredentials()
+        challenge = self._challenges.pop(proof.challenge_id, None)
+        if challenge is None:
+            raise BadCredentials()
+        return await login.prove(challenge, proof.signature), None
+
+    # --- what it receives --------------------------------------------------------------------------------------------
+
+    async def _subscribe(self, wanted: frames.Subscribe) -> frames.SubscribeReply:
+        principal = self._proven()
+        if len(self.deliveries) >= MAX_SUBSCRIPTIONS and wanted.channel not in self.deliveries:
+            raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
+        row, _ = await self._desk.subscriptions.put(principal, wanted.channel, principal.agent_id)
+        if row.status is not SubscriptionStatus.ACTIVE:
+            raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
+        self._muted.discard(row.channel_id)
+        self._end_delivery(row.channel_id)
+        return await self._begin(row.channel_id, wanted.start, self._desk.cursors.newest(row), wanted.max_unacked)
+
+    async def _begin(
+        self, channel_id: ChannelId, start: frames.Start, cursor: Cursor, max_unacked: int | None
+    ) -> frames.SubscribeReply:
+        """Makes the delivery, to be fed from the log until it is level. Raises `Unavailable`."""
+        feed = self._desk.hub.feed(self._proven().tenant_id, channel_id)
+        room_log = feed.room.log
+        delivery: Delivery | None = None
+        try:
+            await feed.room.link.wait_up()
+            state = await room_log.state()
+            if state is not None and cursor.epoch == state.epoch and cursor.seq > state.last_seq:
+                state = await room_log.begin_epoch()  # the log has lost its end: its sequences will come again
+            epoch, newest = (state.epoch, state.last_seq) if state else (None, 0)
+            last = await room_log.last_of(channel_id) if state else 0
+            behind, gap = starts.behind(start, cursor, epoch, newest)
+            delivery = Delivery(self._peer, feed, behind, max_unacked)
+        finally:
+            if delivery is None:
+                self._desk.hub.let_go(feed)
+        self.deliveries[channel_id] = delivery
+        if gap is not None:
+            self._peer.send(frames.gap(channel_id, gap))
+        return frames.SubscribeReply(epoch, behind, last, gap)
+
+    def _unsubscribe(self, wanted: frames.Unsubscribe) -> frames.UnsubscribeReply:
+        channel_id = ChannelId(wanted.channel)
+        if channel_id not in self.deliveries:
+            raise NotSubscribed(wanted.channel)
+        self._muted.add(channel_id)
+        self._end_delivery(channel_id)
+        return frames.UnsubscribeReply(channel_id)
+
+    def _end_delivery(self, channel_id: ChannelId) -> None:
+        delivery = self.deliveries.pop(channel_id, None)
+        if delivery is not None:
+            delivery.feed.leave(delivery)
+            self._desk.hub.let_go(delivery.feed)
+
+    def _acknowledge(self, ack: frames.Ack) -> None:
+        delivery = self.deliveries.get(ChannelId(ack.channel))
+        if delivery is None:
+            self._peer.send(frames.error(NotSubscribed(ack.channel)))
+        elif ack.seq > delivery.sent_up_to:
+            self._peer.send(frames.error(AckBeyondSent(ack.channel, ack.seq, delivery.sent_up_to)))
+        elif ack.seq > delivery.acked:
+            delivery.settle(ack.seq)
+            self.backlog.soon()
+            epoch = delivery.feed.room.log.epoch
+            if epoch is not None:
+                self._move_cursor(delivery.feed.channel, epoch, ack.seq)
+            else:
+                self._commands.append((None, "ack", ack))
+                self._peer.count(+1)
+                self._work_soon()
+
+    async def _acknowledge_in_new_log(self, ack: frames.Ack) -> None:
+        """The log was begun, by another server, after this subscription: its epoch has to be looked up once."""
+        delivery = self.deliveries.get(ChannelId(ack.channel))
+        state = await delivery.feed.room.log.state() if delivery else None
+        if delivery is not None and state is not None:
+            self._move_cursor(delivery.feed.channel, state.epoch, ack.seq)
+
+    def _move_cursor(self, channel_id: ChannelId, epoch: Epoch, seq: model.Seq) -> None:
+        principal = self._proven()
+        self._desk.cursors.acknowledge(principal.tenant_id, channel_id, principal.agent_id, Cursor(epoch=epoch, seq=seq))
+
+

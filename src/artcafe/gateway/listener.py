@@ -1,0 +1,240 @@
+"""The gateway's door: upgrades, the sweep over all sockets (deadlines, pings, stalled readers), withdrawal, and closing time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from http import HTTPStatus
+from typing import Final
+
+from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
+
+from artcafe.errors import (
+    ArtcafeError,
+    ConnectTimeout,
+    CredentialsExpired,
+    NoPong,
+    ShuttingDown,
+    SlowConsumer,
+)
+from artcafe.gateway.connection import Connection
+from artcafe.gateway.conversation import PING_S, Desk
+from artcafe.model import TenantId
+from artcafe.observe import log
+from artcafe.wire.frames import MAX_FRAME_BYTES, SUBPROTOCOL
+
+PATH: Final = "/v1/connect"
+CONNECT_S: Final = 10.0
+STALL_S: Final = 10.0
+"""A socket that takes no byte for so long while something waits for it is closed with 4008 (contract, sentence 10)."""
+SWEEP_S: Final = 1.0
+BACKLOG: Final = 4096
+READ_BUFFER_BYTES: Final = 2048
+"""An idle socket costs 9.4 KB with it and 23 KB with picows's default (design, decision 6)."""
+RECHECK_S: Final = 1.0
+"""Changes of a tenant that come closer together than this are looked at together; a withdrawal has 5 s (sentence 12)."""
+RECHECK_AT_ONCE: Final = 64
+DRAIN_S: Final = 2.0
+"""How long a peer may take to receive its close frame before it is cut off."""
+
+
+class Gateway:
+    """Every socket of this server. `group` owns their tasks."""
+
+    def __init__(self, desk: Desk, group: asyncio.TaskGroup) -> None:
+        self._desk, self._group = desk, group
+        self._waiting: dict[Connection, float] = {}
+        """Sockets without a successful connect, and when they came."""
+        self._slots: list[set[Connection]] = [set() for _ in range(PING_S)]
+        """Connected sockets, by the second of `PING_S` in which each is pinged: a sweep visits one slot, not all sockets."""
+        self._now_slot = 0
+        self._with_token: set[Connection] = set()
+        self._stalled: dict[Connection, tuple[float, int]] = {}
+        """Sockets that are not taking bytes: when they last took any, and how many were waiting then."""
+        self._closing: dict[Connection, float] = {}
+        self._by_tenant: dict[TenantId, set[Connection]] = defaultdict(set)
+        self._changed: set[TenantId] = set()
+        self._change = asyncio.Event()
+        self._is_draining = False
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, host: str, port: int) -> int:
+        """Opens the door and returns its port. Raises `OSError` when it cannot be had."""
+        self._server = await ws_create_server(
+            self._upgrade,
+            host,
+            port,
+            websocket_handshake_timeout=CONNECT_S,
+            max_frame_size=MAX_FRAME_BYTES,
+            read_buffer_init_size=READ_BUFFER_BYTES,
+            backlog=BACKLOG,
+            use_aiofastnet=False,
+        )
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def run(self) -> None:
+        """Sweeps over the sockets every second, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = time.monotonic()
+            self._end_unproven(now)
+            self._end_expired()
+            self._end_stalled(now)
+            self._abort_unwilling(now)
+            self._ping_slot()
+
+    async def drain(self) -> None:
+        """Closing time: nobody new, every socket is told to come back, and what they acknowledged is written."""
+        self._is_draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in self.connections():
+            connection.close(ShuttingDown())
+        until = time.monotonic() + DRAIN_S
+        while self.connections() and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        for connection in self.connections():
+            connection.abort()
+        await self._desk.cursors.write_all()
+
+    def connections(self) -> list[Connection]:
+        return [*self._waiting, *(each for slot in self._slots for each in slot)]
+
+    def tenants(self) -> set[TenantId]:
+        """The tenants with an agent connected here."""
+        return set(self._by_tenant)
+
+    # --- coming ------------------------------------------------------------------------------------------------------
+
+    def _upgrade(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        """Answers an upgrade, or says in plain text what a WebSocket client has to do."""
+        path, _, query = request.path.decode("latin-1").partition("?")
+        offered = {each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",")}
+        if path != PATH:
+            return _refuse(HTTPStatus.NOT_FOUND, f"There is nothing at {path}; agents connect at {PATH}.")
+        if query:
+            return _refuse(HTTPStatus.BAD_REQUEST, "Nothing goes into this URL, credentials least of all: send them in connect.")
+        if "Upgrade" not in request.headers:
+            return _refuse(HTTPStatus.UPGRADE_REQUIRED, f"This is a WebSocket: connect with the subprotocol {SUBPROTOCOL}.")
+        if SUBPROTOCOL not in offered:
+            return _refuse(HTTPStatus.BAD_REQUEST, f"Offer the subprotocol: Sec-WebSocket-Protocol: {SUBPROTOCOL}")
+        if self._is_draining:
+            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, str(ShuttingDown()))
+        connection = Connection(self._desk, self._group, self)
+        self._waiting[connection] = time.monotonic()
+        accepted = WSUpgradeResponse.create_101_response(extra_headers={"Sec-WebSocket-Protocol": SUBPROTOCOL})
+        return WSUpgradeResponseWithListener(accepted, connection)
+
+    def proven(self, connection: Connection) -> None:
+        """An agent has proven who it is, for the first time or again with a fresh token."""
+        principal = connection.conversation.principal
+        assert principal is not None
+        if self._waiting.pop(connection, None) is not None:
+            self._slots[(self._now_slot - 1) % PING_S].add(connection)
+            self._by_tenant[principal.tenant_id].add(connection)
+        if connection.conversation.token_until is not None:
+            self._with_token.add(connection)
+
+    # --- going -------------------------------------------------------------------------------------------------------
+
+    def stalled(self, connection: Connection, is_stalled: bool) -> None:
+        """The peer has stopped taking what it is sent, or goes on."""
+        if is_stalled:
+            self._stalled[connection] = (time.monotonic(), connection.waiting_bytes())
+        else:
+            self._stalled.pop(connection, None)
+
+    def closing(self, connection: Connection) -> None:
+        """The connection was closed from this side; a peer that does not take that is cut off soon."""
+        self._closing[connection] = time.monotonic()
+
+    def gone(self, connection: Connection) -> None:
+        """The socket is gone: what its agent acknowledged is written at once."""
+        for known in (self._waiting, self._stalled, self._closing):
+            known.pop(connection, None)
+        for slot in (self._with_token, *self._slots):
+            slot.discard(connection)
+        principal = connection.conversation.principal
+        if principal is None:
+            return
+        here = self._by_tenant[principal.tenant_id]
+        here.discard(connection)
+        if not here:
+            del self._by_tenant[principal.tenant_id]
+        log.info("agent.disconnected", tenant=principal.tenant_id, agent=principal.agent_id)
+        if not self._is_draining:
+            self._group.create_task(self._desk.cursors.write_agent(principal.tenant_id, principal.agent_id))
+
+    def _end_unproven(self, now: float) -> None:
+        for connection, came in list(self._waiting.items()):
+            if now - came > CONNECT_S:
+                connection.close(ConnectTimeout())
+
+    def _end_expired(self) -> None:
+        now = self._desk.clock()
+        for connection in list(self._with_token):
+            until = connection.conversation.token_until
+            if until is not None and until <= now:
+                connection.close(CredentialsExpired())
+
+    def _end_stalled(self, now: float) -> None:
+        for connection, (since, waiting) in list(self._stalled.items()):
+            waits = connection.waiting_bytes()
+            if waits < waiting:
+                self._stalled[connection] = (now, waits)
+            elif now - since > STALL_S:
+                connection.close(SlowConsumer())
+
+    def _abort_unwilling(self, now: float) -> None:
+        for connection, since in list(self._closing.items()):
+            if now - since > DRAIN_S:
+                connection.abort()
+
+    def _ping_slot(self) -> None:
+        self._now_slot = (self._now_slot + 1) % PING_S
+        for connection in list(self._slots[self._now_slot]):
+            if connection.is_paused or connection.is_closed:
+                continue  # it is judged by the bytes it takes, and a ping would only wait behind them
+            if connection.has_answered:
+                connection.ping()
+            else:
+                connection.close(NoPong())
+
+    # --- withdrawing -------------------------------------------------------------------------------------------------
+
+    def changed(self, tenant_id: TenantId) -> None:
+        """Something about who may do what in the tenant has changed."""
+        if tenant_id in self._by_tenant:
+            self._changed.add(tenant_id)
+            self._change.set()
+
+    async def run_changes(self) -> None:
+        """Looks again at the agents of every tenant that has changed, until cancelled."""
+        while True:
+            await self._change.wait()
+            self._change.clear()
+            changed, self._changed = self._changed, set()
+            for tenant_id in changed:
+                await self._recheck(tenant_id)
+            await asyncio.sleep(RECHECK_S)
+
+    async def _recheck(self, tenant_id: TenantId) -> None:
+        connections = list(self._by_tenant.get(tenant_id, ()))
+        for start in range(0, len(connections), RECHECK_AT_ONCE):
+            async with asyncio.TaskGroup() as group:
+                for connection in connections[start : start + RECHECK_AT_ONCE]:
+                    group.create_task(self._recheck_one(tenant_id, connection))
+
+    async def _recheck_one(self, tenant_id: TenantId, connection: Connection) -> None:
+        try:
+            await connection.conversation.recheck()
+        except ArtcafeError as exc:
+            # Without the tables nobody can tell; delivery goes on, and the question is asked again.
+            log.warning("gateway.recheck_failed", tenant=tenant_id, error=str(exc))
+            self.changed(tenant_id)
+
+
+def _refuse(status: HTTPStatus, text: str) -> WSUpgradeResponseWithListener:
+    response = WSUpgradeResponse.create_error_response(status, (text + "\n").encode(), {"Content-Type": "text/plain; charset=utf-8"})
+    return WSUpgradeResponseWithListener(response, None)

@@ -1,0 +1,228 @@
+"""Agents: a tenant's programs and the keys that prove them. Logging in with such a key is `login`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from artcafe.errors import AgentNotFound, BadKey, Conflict, KeyTaken, LimitReached, TenantNotFound
+from artcafe.model import Agent, AgentId, AgentStatus, Principal
+from artcafe.observe import Clock
+from artcafe.rules import access, limits, times
+from artcafe.rules.access import Action
+from artcafe.rules.idempotency import Request, check_repeat
+from artcafe.rules.limits import Limit
+from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.services.changes import Changes
+from artcafe.tables.port import Add, Assign, Change, ConditionFailed, Write
+from artcafe.tables.store import Store
+from artcafe.tables.tenant_store import Count, TenantStore
+from artcafe.wire.sshkeys import PublicKey, parse_public_key
+
+_TRIES: Final = 5
+"""Of a change that met another one of the same agent; each try means that somebody else's went through."""
+_DELETES_AT_ONCE: Final = 100
+
+
+class Agents:
+    """What members do with the agents of their tenant, and what agents see of each other."""
+
+    def __init__(self, store: Store, changes: Changes, clock: Clock) -> None:
+        self._store, self._changes, self._clock = store, changes, clock
+
+    async def create(
+        self,
+        principal: Principal,
+        *,
+        name: str,
+        public_key: str,
+        description: str = "",
+        capabilities: Iterable[str] = (),
+        idempotency_key: str | None = None,
+    ) -> Agent:
+        """A new agent with this key. With an idempotency key it may be repeated: the same request gets the same agent.
+
+        Raises Forbidden, Invalid, BadKey, KeyTaken, LimitReached, and IdempotencyMismatch where the key was another request's.
+        """
+        access.check(principal, Action.CHANGE_AGENTS)
+        name, description, named = limits.name(name), limits.description(description), limits.capabilities(capabilities)
+        key = parse_public_key(public_key)
+        request = Request(idempotency_key, principal.tenant_id, principal.sender, "agents")
+        now = self._clock()
+        agent = Agent(
+            tenant_id=principal.tenant_id,
+            id=AgentId(request.new_id("agt")),
+            name=name,
+            description=description,
+            public_key=key.line,
+            capabilities=named,
+            created_at=now,
+            updated_at=now,
+            request_hash=request.hash(name, description, key.line, *named),
+        )
+        return await self._insert(self._store.tenant(principal.tenant_id), agent, key)
+
+    async def list(
+        self,
+        principal: Principal,
+        page: PageRequest = FIRST,
+        *,
+        status: AgentStatus | None = None,
+        capability: str | None = None,
+    ) -> Page[Agent]:
+        """The tenant's agents in the order of their ids, perhaps only those with a status or a capability. Raises Forbidden."""
+        access.check(principal, Action.READ_AGENTS)
+
+        def is_asked_for(agent: Agent) -> bool:
+            return status in (None, agent.status) and (capability is None or capability in agent.capabilities)
+
+        return await self._store.tenant(principal.tenant_id).agents(page, is_asked_for)
+
+    async def get(self, principal: Principal, agent_id: str) -> Agent:
+        """Raises Forbidden and AgentNotFound."""
+        access.check(principal, Action.READ_AGENTS)
+        return await _there(self._store.tenant(principal.tenant_id), agent_id)
+
+    async def update(
+        self,
+        principal: Principal,
+        agent_id: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        capabilities: Sequence[str] | None = None,
+        status: AgentStatus | None = None,
+        public_key: str | None = None,
+    ) -> Agent:
+        """Changes what is given. Another status or key raises the agent's epoch, which ends its tokens and its sockets.
+
+        May be repeated. Raises Forbidden, AgentNotFound, Invalid, BadKey, KeyTaken, and Conflict when others keep changing it.
+        """
+        access.check(principal, Action.CHANGE_AGENTS)
+        changes: list[Change] = []
+        if name is not None:
+            changes.append(Assign("name", limits.name(name)))
+        if description is not None:
+            changes.append(Assign("description", limits.description(description)))
+        if capabilities is not None:
+            changes.append(Assign("capabilities", limits.capabilities(capabilities)))
+        key = None if public_key is None else parse_public_key(public_key)
+        tenant = self._store.tenant(principal.tenant_id)
+        for _ in range(_TRIES):
+            if await self._changed(tenant, await _there(tenant, agent_id), changes, status, key):
+                return await _there(tenant, agent_id)
+        raise Conflict(f"agent {agent_id} is being changed by others at the same time; try again")
+
+    async def delete(self, principal: Principal, agent_id: str) -> None:
+        """Removes the agent with its subscriptions; its tokens and sockets end. Raises Forbidden and AgentNotFound.
+
+        When it was cut short it may be repeated and goes on.
+        """
+        access.check(principal, Action.CHANGE_AGENTS)
+        tenant = self._store.tenant(principal.tenant_id)
+        if await tenant.agent(agent_id, also_deleting=True) is None:
+            raise AgentNotFound(agent_id)
+        try:
+            await self._changes.commit(tenant, tenant.touch(), tenant.begin_agent_deletion(AgentId(agent_id)))
+            # Read again: from the mark on it takes no other key and no other channel.
+            agent = await tenant.agent(agent_id, also_deleting=True)
+            if agent is not None:
+                await self._remove(tenant, agent)
+        except ConditionFailed as failed:
+            raise AgentNotFound(agent_id) from failed
+
+    # --- the transactions ---
+
+    async def _insert(self, tenant: TenantStore, agent: Agent, key: PublicKey) -> Agent:
+        row = await tenant.tenant()
+        if row is None:
+            raise TenantNotFound(tenant.id)
+        limit = limits.of(row, Limit.AGENTS)
+        claim = tenant.claim_key(key.fingerprint, agent.id)
+        for _ in range(2):
+            try:
+                await self._changes.commit(tenant, tenant.count(Count.AGENTS, 1, limit), tenant.insert_agent(agent), claim)
+            except ConditionFailed as failed:
+                # A repeat comes first: the limit and the key are then full and taken by the first request itself.
+                existing = await tenant.agent(agent.id)
+                if existing is not None:
+                    check_repeat(existing.request_hash, agent.request_hash)
+                    return existing
+                if 0 in failed.failed:
+                    raise LimitReached(Limit.AGENTS.value, limit) from failed
+                stale = await self._owner_without(tenant, key)
+                claim = tenant.claim_key(key.fingerprint, agent.id, instead_of=stale)
+            else:
+                return agent
+        raise Conflict("the agent or its key is being changed by another request at the same time; try again")
+
+    async def _changed(
+        self, tenant: TenantStore, agent: Agent, changes: Sequence[Change], status: AgentStatus | None, key: PublicKey | None
+    ) -> bool:
+        """Makes the changes and says whether it could; not so when the agent was changed since it was read."""
+        proofs: list[Change] = []
+        claims: Sequence[Write] = []
+        if status is not None and status is not agent.status:
+            proofs.append(Assign("status", status.value))
+        if key is not None and key != _key_of(agent):
+            proofs.append(Assign("public_key", key.line))
+            claims = await self._exchange(tenant, agent, key)
+        if proofs:
+            proofs.append(Add("epoch", 1))
+        if not (changes or proofs):
+            return True
+        changes = [*changes, *proofs, Assign("updated_at", times.to_text(self._clock()))]
+        try:
+            await self._changes.commit(tenant, tenant.touch(), tenant.change_agent(agent, changes), *claims)
+        except ConditionFailed:
+            return False
+        return True
+
+    async def _exchange(self, tenant: TenantStore, agent: Agent, key: PublicKey) -> Sequence[Write]:
+        """The writes that give the agent another key's claim for its own. Raises KeyTaken."""
+        stale = await self._owner_without(tenant, key, unless=agent.id)
+        return [tenant.claim_key(key.fingerprint, agent.id, instead_of=stale), *await self._release(tenant, agent)]
+
+    async def _release(self, tenant: TenantStore, agent: Agent) -> Sequence[Write]:
+        """The write that gives up the agent's claim, if it has one: of two older agents with one key only one has."""
+        key = _key_of(agent)
+        if key is None or await tenant.key_owner(key.fingerprint) != agent.id:
+            return []
+        return [tenant.release_key(key.fingerprint, agent.id)]
+
+    async def _owner_without(self, tenant: TenantStore, key: PublicKey, unless: AgentId | None = None) -> AgentId | None:
+        """The owner of a claim that may be taken over, because its agent is gone or has another key; None where nobody claims it.
+
+        Raises KeyTaken when another agent than `unless` has the key.
+        """
+        owner = await tenant.key_owner(key.fingerprint)
+        if owner is None or owner == unless:
+            return owner
+        agent = await tenant.agent(owner, also_deleting=True)
+        if agent is not None and _key_of(agent) == key:
+            raise KeyTaken(owner)
+        return owner
+
+    async def _remove(self, tenant: TenantStore, agent: Agent) -> None:
+        """Removes an agent whose deletion has begun."""
+        channels = sorted(agent.channels)
+        for start in range(0, len(channels), _DELETES_AT_ONCE):
+            some = channels[start : start + _DELETES_AT_ONCE]
+            await tenant.transact([tenant.delete_subscription(channel_id, agent.id) for channel_id in some])
+        released = await self._release(tenant, agent)
+        await self._changes.commit(tenant, tenant.count(Count.AGENTS, -1), tenant.delete_agent(agent.id), *released)
+
+
+async def _there(tenant: TenantStore, agent_id: str) -> Agent:
+    agent = await tenant.agent(agent_id)
+    if agent is None:
+        raise AgentNotFound(agent_id)
+    return agent
+
+
+def _key_of(agent: Agent) -> PublicKey | None:
+    """The agent's key; None where an older system kept no key that is admitted today."""
+    try:
+        return parse_public_key(agent.public_key)
+    except BadKey:
+        return None

@@ -1,0 +1,105 @@
+"""Changes of who may do what: made together with the tenant's version, told at once in this process and within seconds to all.
+
+The version in the tenant's row is the truth; telling only makes it fast. What a change makes invalid, each watcher knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from artcafe.errors import BadKey, TenantNotFound, Unavailable
+from artcafe.model import TenantId
+from artcafe.observe import log
+from artcafe.tables.port import ConditionFailed, Update, Write
+from artcafe.tables.store import Store
+from artcafe.tables.tenant_store import TenantStore
+from artcafe.wire.sshkeys import parse_public_key
+
+READ_EVERY_S: Final = 4.0
+"""With the read itself this keeps the contract's 5 s until something withdrawn has ended on every server (section 2)."""
+
+Seen = Mapping[TenantId, int | None]
+
+
+class Changes:
+    """Whoever keeps something of a tenant watches here, and forgets it when the tenant is told."""
+
+    def __init__(self) -> None:
+        self._watchers: list[Callable[[TenantId], None]] = []
+
+    def watch(self, callback: Callable[[TenantId], None]) -> None:
+        """Has `callback` called with every tenant that is told, in the order of the calls to `watch`. It must not raise."""
+        self._watchers.append(callback)
+
+    def tell(self, tenant_id: TenantId) -> None:
+        """Something in the tenant has changed; may be said too often."""
+        for callback in self._watchers:
+            callback(tenant_id)
+
+    async def commit(self, tenant: TenantStore, touch: Update, *writes: Write) -> None:
+        """Makes the writes and `touch`, the tenant's own row (`TenantStore.touch` or `count`), in one transaction, and tells.
+
+        Raises TenantNotFound, and ConditionFailed with `touch` as write 0; then nothing was changed. A tenant of an older system
+        gets its counts and claims first.
+        """
+        try:
+            await self._commit(tenant, [touch, *writes])
+        finally:
+            # Also after an error: a write whose answer was lost may have been made.
+            self.tell(tenant.id)
+
+    async def _commit(self, tenant: TenantStore, writes: Sequence[Write]) -> None:
+        try:
+            await tenant.transact(writes)
+        except ConditionFailed as failed:
+            if 0 not in failed.failed:
+                raise
+            row = failed.failed[0]
+            if row is None or tenant.is_gone(row):
+                raise TenantNotFound(tenant.id) from failed
+            if tenant.is_counted(row):
+                raise
+            await _adopt(tenant)
+            await tenant.transact(writes)
+
+    async def run(self, store: Store, served: Callable[[], Iterable[TenantId]], period_s: float = READ_EVERY_S) -> None:
+        """Reads the versions of the served tenants every `period_s` seconds, for ever, and tells those that have moved.
+
+        While the tables can't be reached nothing is told, and it goes on.
+        """
+        seen: Seen = {}
+        while True:
+            try:
+                seen = await self.look(store, served(), seen)
+            except Unavailable as exc:
+                log.warning("changes.not_read", error=str(exc))
+            await asyncio.sleep(period_s)
+
+    async def look(self, store: Store, served: Iterable[TenantId], seen: Seen) -> Seen:
+        """One reading: tells every tenant whose version is another than in `seen`, and returns the versions.
+
+        A tenant that isn't in `seen` is told too: it may have changed between what was kept of it and this reading.
+        """
+        versions = await store.versions(list(dict.fromkeys(served)))
+        for tenant_id, version in versions.items():
+            if tenant_id not in seen or seen[tenant_id] != version:
+                self.tell(tenant_id)
+        return versions
+
+
+async def _adopt(tenant: TenantStore) -> None:
+    """Counts what a tenant of an older system has, and claims its agents' keys for them. May be repeated.
+
+    Until the counts stand, none of our transactions adds anything, so they are right when they do. Of two agents with one key
+    the first claims it; both go on.
+    """
+    agents = await tenant.all_agents()
+    for agent in agents:
+        try:
+            fingerprint = parse_public_key(agent.public_key).fingerprint
+            await tenant.transact([tenant.claim_key(fingerprint, agent.id)])
+        except (BadKey, ConditionFailed):
+            continue
+    await tenant.set_counts(len(agents), len(await tenant.all_channels()))

@@ -1,0 +1,147 @@
+"""Channels: the named logs of a tenant. What is published to them is `messaging`'s, who receives them `subscriptions`'."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from artcafe.errors import ChannelNotFound, Conflict, LimitReached, TenantNotFound
+from artcafe.model import Channel, ChannelId, ChannelType, Principal, TenantId
+from artcafe.observe import Clock
+from artcafe.rules import access, limits, times
+from artcafe.rules.access import Action
+from artcafe.rules.idempotency import Request, check_repeat
+from artcafe.rules.limits import Limit
+from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.services.changes import Changes
+from artcafe.services.subscriptions import end
+from artcafe.tables.port import Assign, Change, ConditionFailed
+from artcafe.tables.store import Store
+from artcafe.tables.tenant_store import Count, TenantStore
+
+
+class Logs(Protocol):
+    """What keeps the channels' messages."""
+
+    async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
+        """Removes every message of the channel. May be repeated, also where nothing was stored."""
+        ...
+
+
+class Channels:
+    """What members do with the channels of their tenant."""
+
+    def __init__(self, store: Store, changes: Changes, clock: Clock, fabric: Logs) -> None:
+        self._store, self._changes, self._clock, self._fabric = store, changes, clock, fabric
+
+    async def create(
+        self,
+        principal: Principal,
+        *,
+        name: str,
+        description: str = "",
+        type: ChannelType = ChannelType.BROADCAST,
+        idempotency_key: str | None = None,
+    ) -> Channel:
+        """A new channel. With an idempotency key it may be repeated: the same request gets the same channel.
+
+        Raises Forbidden, Invalid, LimitReached, and IdempotencyMismatch where the key was another request's.
+        """
+        access.check(principal, Action.CHANGE_CHANNELS)
+        name, description = limits.name(name), limits.description(description)
+        request = Request(idempotency_key, principal.tenant_id, principal.sender, "channels")
+        now = self._clock()
+        channel = Channel(
+            tenant_id=principal.tenant_id,
+            id=ChannelId(request.new_id("chn")),
+            name=name,
+            description=description,
+            type=type,
+            created_at=now,
+            updated_at=now,
+            request_hash=request.hash(name, description, type.value),
+        )
+        return await self._insert(self._store.tenant(principal.tenant_id), channel)
+
+    async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Channel]:
+        """The tenant's channels in the order of their ids. Raises Forbidden."""
+        access.check(principal, Action.READ_CHANNELS)
+        return await self._store.tenant(principal.tenant_id).channels(page)
+
+    async def get(self, principal: Principal, channel_id: str) -> Channel:
+        """Raises Forbidden and ChannelNotFound."""
+        access.check(principal, Action.READ_CHANNELS)
+        return await _there(self._store.tenant(principal.tenant_id), channel_id)
+
+    async def update(
+        self, principal: Principal, channel_id: str, *, name: str | None = None, description: str | None = None
+    ) -> Channel:
+        """Changes what is given; may be repeated. Raises Forbidden, ChannelNotFound and Invalid."""
+        access.check(principal, Action.CHANGE_CHANNELS)
+        changes: list[Change] = []
+        if name is not None:
+            changes.append(Assign("name", limits.name(name)))
+        if description is not None:
+            changes.append(Assign("description", limits.description(description)))
+        tenant = self._store.tenant(principal.tenant_id)
+        channel = await _there(tenant, channel_id)
+        if not changes:
+            return channel
+        changes.append(Assign("updated_at", times.to_text(self._clock())))
+        try:
+            await self._changes.commit(tenant, tenant.touch(), tenant.change_channel(channel.id, changes))
+        except ConditionFailed as failed:
+            raise ChannelNotFound(channel_id) from failed
+        return await _there(tenant, channel_id)
+
+    async def delete(self, principal: Principal, channel_id: str) -> None:
+        """Removes the channel with its subscriptions and its messages. Raises Forbidden and ChannelNotFound.
+
+        When it was cut short it may be repeated and goes on.
+        """
+        access.check(principal, Action.CHANGE_CHANNELS)
+        tenant = self._store.tenant(principal.tenant_id)
+        channel = await tenant.channel(channel_id, also_deleting=True)
+        if channel is None:
+            raise ChannelNotFound(channel_id)
+        try:
+            await self._changes.commit(tenant, tenant.touch(), tenant.begin_channel_deletion(channel.id))
+            await _remove_subscriptions(tenant, channel.id)
+            await self._fabric.purge(tenant.id, channel.id)
+            await self._changes.commit(tenant, tenant.count(Count.CHANNELS, -1), tenant.delete_channel(channel.id))
+        except ConditionFailed as failed:
+            raise ChannelNotFound(channel_id) from failed
+
+    async def _insert(self, tenant: TenantStore, channel: Channel) -> Channel:
+        row = await tenant.tenant()
+        if row is None:
+            raise TenantNotFound(tenant.id)
+        limit = limits.of(row, Limit.CHANNELS)
+        try:
+            await self._changes.commit(tenant, tenant.count(Count.CHANNELS, 1, limit), tenant.insert_channel(channel))
+        except ConditionFailed as failed:
+            # A repeat comes first: the first request itself may have reached the limit.
+            existing = await tenant.channel(channel.id)
+            if existing is not None:
+                check_repeat(existing.request_hash, channel.request_hash)
+                return existing
+            if 0 in failed.failed:
+                raise LimitReached(Limit.CHANNELS.value, limit) from failed
+            raise Conflict("the channel is being deleted by another request at the same time; try again") from failed
+        return channel
+
+
+async def _there(tenant: TenantStore, channel_id: str) -> Channel:
+    channel = await tenant.channel(channel_id)
+    if channel is None:
+        raise ChannelNotFound(channel_id)
+    return channel
+
+
+async def _remove_subscriptions(tenant: TenantStore, channel_id: ChannelId) -> None:
+    """Removes the subscriptions to a channel that takes no new ones any more."""
+    while True:
+        page = await tenant.subscriptions_of_channel(channel_id, FIRST)
+        for subscription in page.items:
+            await end(tenant, subscription, tenant.transact)
+        if page.next is None:
+            return

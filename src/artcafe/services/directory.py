@@ -1,0 +1,98 @@
+"""Channels and agents in memory, for the hot path: publishing reads no table. Whoever must see the newest asks the store."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable
+from typing import Final, Generic, TypeVar
+
+from artcafe.errors import AgentNotFound, ChannelNotFound
+from artcafe.model import Agent, Channel, TenantId
+from artcafe.services.changes import Changes
+from artcafe.tables.store import Store
+
+SIZE: Final = 100_000
+"""Records of each kind; an agent with its key takes about 1 kB."""
+
+RecordT = TypeVar("RecordT")
+
+
+class Directory:
+    """A cache that forgets a tenant as soon as something in it is told to have changed."""
+
+    def __init__(self, store: Store, changes: Changes, size: int = SIZE) -> None:
+        self._store = store
+        self._channels = _Known[Channel](size)
+        self._agents = _Known[Agent](size)
+        changes.watch(self.forget)
+
+    async def channel(self, tenant_id: TenantId, channel_id: str) -> Channel:
+        """Raises ChannelNotFound."""
+        known = self._channels.get(tenant_id, channel_id)
+        known = known or await self._channels.load(tenant_id, channel_id, self._store.tenant(tenant_id).channel(channel_id))
+        if known is None:
+            raise ChannelNotFound(channel_id)
+        return known
+
+    def peek_channel(self, tenant_id: TenantId, channel_id: str) -> Channel | None:
+        """The channel if it is in memory; None says nothing about whether there is one."""
+        return self._channels.get(tenant_id, channel_id)
+
+    async def agent(self, tenant_id: TenantId, agent_id: str) -> Agent:
+        """Raises AgentNotFound."""
+        known = self._agents.get(tenant_id, agent_id)
+        known = known or await self._agents.load(tenant_id, agent_id, self._store.tenant(tenant_id).agent(agent_id))
+        if known is None:
+            raise AgentNotFound(agent_id)
+        return known
+
+    def forget(self, tenant_id: TenantId) -> None:
+        """Whatever is asked of the tenant from here on is read again."""
+        self._channels.forget(tenant_id)
+        self._agents.forget(tenant_id)
+
+    def tenants(self) -> set[TenantId]:
+        """The tenants of which something is in memory: those whose version must be watched."""
+        return self._channels.tenants() | self._agents.tenants()
+
+
+class _Known(Generic[RecordT]):
+    """Records of one kind by tenant and id, at most `size`: the least recently used go first. Absence is not remembered."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._records: OrderedDict[tuple[TenantId, str], RecordT] = OrderedDict()
+        self._ids: dict[TenantId, set[str]] = {}
+
+    def get(self, tenant_id: TenantId, id: str) -> RecordT | None:
+        key = (tenant_id, id)
+        record = self._records.get(key)
+        if record is not None:
+            self._records.move_to_end(key)
+        return record
+
+    async def load(self, tenant_id: TenantId, id: str, reading: Awaitable[RecordT | None]) -> RecordT | None:
+        """Keeps what was read, unless the tenant was forgotten meanwhile: it may have been read before the change."""
+        ids = self._ids.setdefault(tenant_id, set())
+        record = await reading
+        # The set's identity is the generation: `forget` takes it away, and a later load begins another.
+        if record is not None and self._ids.get(tenant_id) is ids:
+            self._records[tenant_id, id] = record
+            ids.add(id)
+            self._make_room()
+        return record
+
+    def forget(self, tenant_id: TenantId) -> None:
+        for id in self._ids.pop(tenant_id, ()):
+            del self._records[tenant_id, id]
+
+    def tenants(self) -> set[TenantId]:
+        return set(self._ids)
+
+    def _make_room(self) -> None:
+        while len(self._records) > self._size:
+            (tenant_id, id), _ = self._records.popitem(last=False)
+            ids = self._ids[tenant_id]
+            ids.remove(id)
+            if not ids:
+                del self._ids[tenant_id]

@@ -1,0 +1,73 @@
+"""Publishing: who may, what is stored, and under which key. REST and the gateway both come through here, so they cannot disagree."""
+
+from __future__ import annotations
+
+import asyncio
+
+from artcafe.errors import Invalid, TooLarge
+from artcafe.fabric.fabric import Fabric, Room
+from artcafe.model import Channel, Principal
+from artcafe.observe import Clock
+from artcafe.rules import access, ids, limits, subjects, times
+from artcafe.services.directory import Directory
+from artcafe.wire import frames
+
+
+class Messaging:
+    """Puts messages into a tenant's log."""
+
+    def __init__(self, directory: Directory, fabric: Fabric, clock: Clock) -> None:
+        self._directory, self._fabric, self._clock = directory, fabric, clock
+
+    async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> frames.PublishReply:
+        """Stores one message and returns where it stands, once it is flushed to disk.
+
+        Raises `ChannelNotFound`, `Forbidden`, `Invalid`, `TooLarge`, `QuotaFull`, `NotStored`, `KeyReused` (not stored), or
+        `OutcomeUnknown`. Safe to repeat with the same key.
+        """
+        return await (await self.prepare(principal, channel_id, publish))
+
+    async def prepare(
+        self, principal: Principal, channel_id: str, publish: frames.Publish
+    ) -> asyncio.Future[frames.PublishReply]:
+        """Puts the message in the queue: the future is its outcome. Messages prepared in turn stand in that order."""
+        channel = await self._directory.channel(principal.tenant_id, channel_id)
+        return self._submit(principal, channel, self._fabric.room(principal.tenant_id), publish)
+
+    def prepare_now(
+        self, principal: Principal, channel_id: str, publish: frames.Publish
+    ) -> asyncio.Future[frames.PublishReply] | None:
+        """As `prepare`, without waiting: None when the channel is not in memory and `prepare` must look it up."""
+        channel = self._directory.peek_channel(principal.tenant_id, channel_id)
+        room = self._fabric.peek(principal.tenant_id)
+        if channel is None or room is None:
+            return None
+        return self._submit(principal, channel, room, publish)
+
+    def _submit(
+        self, principal: Principal, channel: Channel, room: Room, publish: frames.Publish
+    ) -> asyncio.Future[frames.PublishReply]:
+        access.check(principal, access.Action.PUBLISH)
+        check(publish)
+        message_id = ids.new_id("msg")
+        envelope = frames.envelope(
+            publish, message_id=message_id, sender=principal.sender, time=times.to_text(self._clock())
+        )
+        key = publish.key
+        dedupe_id = None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
+        return room.writer.submit(subjects.stored(channel.id), envelope, message_id, dedupe_id)
+
+
+def check(publish: frames.Publish) -> None:
+    """Raises `Invalid` or `TooLarge`, naming the field that no message may have so."""
+    if publish.key is not None:
+        limits.idempotency_key(publish.key, "key")
+    if publish.headers:
+        limits.headers(publish.headers)
+    if publish.reply_to is not None and len(publish.reply_to) > limits.REPLY_TO_CHARS:
+        raise Invalid("reply_to", f"must have at most {limits.REPLY_TO_CHARS} characters")
+    data = bytes(publish.data)
+    if len(data) > limits.MESSAGE_BYTES:
+        raise TooLarge("data", limits.MESSAGE_BYTES)
+    if frames.is_deep(data):
+        raise Invalid("data", f"is nested deeper than {frames.MAX_DEPTH}")

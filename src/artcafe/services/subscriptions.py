@@ -1,0 +1,175 @@
+"""Subscriptions: which agent receives which channel. How far each has come is `cursors`', delivering is the gateway's."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from artcafe.errors import AgentNotFound, ChannelNotFound, Conflict, SubscriptionNotFound
+from artcafe.model import (
+    Agent,
+    AgentId,
+    AgentPrincipal,
+    ChannelId,
+    Cursor,
+    Principal,
+    Subscription,
+    SubscriptionStatus,
+    TenantId,
+)
+from artcafe.observe import Clock
+from artcafe.rules import access
+from artcafe.rules.access import Action
+from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.services.changes import Changes
+from artcafe.tables.port import ConditionFailed, Write
+from artcafe.tables.store import Store
+from artcafe.tables.tenant_store import TenantStore
+
+Position = Callable[[TenantId], Awaitable[Cursor]]
+"""Where a tenant's log ends now: its epoch and its last sequence. An empty cursor where it has not begun."""
+
+_TRIES: Final = 3
+
+
+class Subscriptions:
+    """What members do with the subscriptions of their tenant, and each agent with its own."""
+
+    def __init__(self, store: Store, changes: Changes, clock: Clock, position: Position) -> None:
+        self._store, self._changes, self._clock, self._position = store, changes, clock, position
+
+    async def put(self, principal: Principal, channel_id: str, agent_id: str) -> tuple[Subscription, bool]:
+        """Subscribes the agent to the channel, from the next message on, and says whether that is new. May be repeated.
+
+        One that is there already, paused or not, stays as it is. Raises Forbidden, ChannelNotFound and AgentNotFound.
+        """
+        access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
+        tenant = self._store.tenant(principal.tenant_id)
+        for _ in range(_TRIES):
+            agent = await _agent(tenant, agent_id)
+            if await tenant.channel(channel_id) is None:
+                raise ChannelNotFound(channel_id)
+            existing = await tenant.subscription(channel_id, agent_id)
+            if existing is not None and existing.channel_id in agent.channels:
+                return existing, False
+            subscription = existing or await self._new(tenant, ChannelId(channel_id), agent)
+            if await self._enter(tenant, subscription, is_new=existing is None):
+                return subscription, existing is None
+        raise _busy(channel_id, agent_id)
+
+    async def get(self, principal: Principal, channel_id: str, agent_id: str) -> Subscription:
+        """Raises Forbidden and SubscriptionNotFound."""
+        access.check(principal, Action.READ_SUBSCRIPTION, AgentId(agent_id))
+        return await _there(self._store.tenant(principal.tenant_id), channel_id, agent_id)
+
+    async def set_status(self, principal: Principal, channel_id: str, agent_id: str, status: SubscriptionStatus) -> Subscription:
+        """Pauses a subscription or lets it go on from its cursor; may be repeated. Raises Forbidden and SubscriptionNotFound."""
+        access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
+        tenant = self._store.tenant(principal.tenant_id)
+        subscription = await _there(tenant, channel_id, agent_id)
+        if subscription.status is status:
+            return subscription
+        update = tenant.set_subscription_status(subscription.channel_id, subscription.agent_id, status, self._clock())
+        try:
+            await self._changes.commit(tenant, tenant.touch(), update)
+        except ConditionFailed as failed:
+            raise SubscriptionNotFound(agent_id) from failed
+        return await _there(tenant, channel_id, agent_id)
+
+    async def delete(self, principal: Principal, channel_id: str, agent_id: str) -> None:
+        """Ends the subscription and forgets its cursor. Raises Forbidden and SubscriptionNotFound."""
+        access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
+        tenant = self._store.tenant(principal.tenant_id)
+        subscription = await _there(tenant, channel_id, agent_id)
+
+        async def commit(writes: Sequence[Write]) -> None:
+            await self._changes.commit(tenant, tenant.touch(), *writes)
+
+        if not await end(tenant, subscription, commit):
+            raise SubscriptionNotFound(agent_id)
+
+    async def of_channel(self, principal: Principal, channel_id: str, page: PageRequest = FIRST) -> Page[Subscription]:
+        """The channel's subscriptions, in the order of their agents' ids. Raises Forbidden and ChannelNotFound."""
+        access.check(principal, Action.READ_SUBSCRIPTIONS)
+        tenant = self._store.tenant(principal.tenant_id)
+        channel = await tenant.channel(channel_id)
+        if channel is None:
+            raise ChannelNotFound(channel_id)
+        return await tenant.subscriptions_of_channel(channel.id, page)
+
+    async def of_agent(self, principal: Principal, agent_id: str, page: PageRequest = FIRST) -> Page[Subscription]:
+        """The agent's subscriptions, in the order of their channels' ids. Raises Forbidden and AgentNotFound."""
+        access.check(principal, Action.READ_SUBSCRIPTION, AgentId(agent_id))
+        tenant = self._store.tenant(principal.tenant_id)
+        agent = await _agent(tenant, agent_id)
+        left = sorted(channel_id for channel_id in agent.channels if page.after is None or channel_id > page.after)
+        here = left[: page.limit]
+        found = await tenant.subscriptions([(channel_id, agent.id) for channel_id in here])
+        return Page(tuple(each for each in found if each is not None), here[-1] if len(left) > len(here) else None)
+
+    async def for_connect(self, principal: AgentPrincipal) -> list[Subscription]:
+        """The agent's active subscriptions: those that start by themselves when it connects."""
+        tenant = self._store.tenant(principal.tenant_id)
+        agent = await tenant.agent(principal.agent_id)
+        channels = () if agent is None else sorted(agent.channels)
+        found = await tenant.subscriptions([(channel_id, principal.agent_id) for channel_id in channels])
+        return [each for each in found if each is not None and each.status is SubscriptionStatus.ACTIVE]
+
+    async def _new(self, tenant: TenantStore, channel_id: ChannelId, agent: Agent) -> Subscription:
+        # The position is read before the row is written: what is published in between is above the cursor, and so delivered.
+        cursor, now = await self._position(tenant.id), self._clock()
+        return Subscription(
+            tenant_id=tenant.id, channel_id=channel_id, agent_id=agent.id, cursor=cursor, created_at=now, updated_at=now
+        )
+
+    async def _enter(self, tenant: TenantStore, subscription: Subscription, is_new: bool) -> bool:
+        """Writes the subscription and the agent's map; False when something was changed since it was read."""
+        channel_id, agent_id = subscription.channel_id, subscription.agent_id
+        writes: list[Write] = [tenant.check_channel(channel_id), tenant.enter_channel(agent_id, channel_id)]
+        if is_new:
+            writes.append(tenant.insert_subscription(subscription))
+        try:
+            await self._changes.commit(tenant, tenant.touch(), *writes)
+        except ConditionFailed:
+            # An agent's row of an older system has no map yet.
+            with suppress(ConditionFailed):
+                await tenant.give_map(agent_id)
+            return False
+        return True
+
+
+async def end(tenant: TenantStore, subscription: Subscription, commit: Callable[[Sequence[Write]], Awaitable[None]]) -> bool:
+    """Removes a subscription's row and its place in the agent's map by one call of `commit`; False when it was gone already."""
+    channel_id, agent_id = subscription.channel_id, subscription.agent_id
+    for _ in range(_TRIES):
+        agent = await tenant.agent(agent_id, also_deleting=True)
+        writes: list[Write] = [tenant.delete_subscription(channel_id, agent_id, must_exist=True)]
+        if agent is not None and channel_id in agent.channels:
+            writes.append(tenant.leave_channel(agent_id, channel_id))
+        try:
+            await commit(writes)
+        except ConditionFailed:
+            if await tenant.subscription(channel_id, agent_id) is None:
+                return False
+        else:
+            return True
+    raise _busy(channel_id, agent_id)
+
+
+async def _agent(tenant: TenantStore, agent_id: str) -> Agent:
+    agent = await tenant.agent(agent_id)
+    if agent is None:
+        raise AgentNotFound(agent_id)
+    return agent
+
+
+async def _there(tenant: TenantStore, channel_id: str, agent_id: str) -> Subscription:
+    subscription = await tenant.subscription(channel_id, agent_id)
+    if subscription is None:
+        raise SubscriptionNotFound(agent_id)
+    return subscription
+
+
+def _busy(channel_id: str, agent_id: str) -> Conflict:
+    return Conflict(f"channel {channel_id} or agent {agent_id} is being changed by others at the same time; try again")

@@ -1,0 +1,112 @@
+"""Tenants and the way into them: made by a person, entered by a membership, removed with everything they have."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+from artcafe.errors import TenantNotFound
+from artcafe.model import Member, Principal, Record, Role, Tenant, TenantId, UserId, UserPrincipal
+from artcafe.observe import Clock
+from artcafe.rules import access, ids, limits, times
+from artcafe.rules.access import Action
+from artcafe.rules.idempotency import Request, check_repeat
+from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.services.changes import Changes
+from artcafe.tables.port import Assign, ConditionFailed
+from artcafe.tables.store import Store
+
+
+class Logs(Protocol):
+    """What keeps the tenants' messages."""
+
+    async def drop(self, tenant_id: TenantId) -> None:
+        """Removes everything that is stored for the tenant. May be repeated, also where nothing was stored."""
+        ...
+
+
+class Membership(Record, frozen=True, kw_only=True):
+    """A tenant as one of its members sees it."""
+
+    tenant: Tenant
+    role: Role
+    joined_at: datetime
+
+
+class Tenants:
+    """What is done to a tenant itself, and who may enter it."""
+
+    def __init__(self, store: Store, changes: Changes, clock: Clock, fabric: Logs) -> None:
+        self._store, self._changes, self._clock, self._fabric = store, changes, clock, fabric
+
+    async def create(self, user_id: UserId, name: str, idempotency_key: str | None = None) -> Tenant:
+        """A new tenant with the user as its owner. Raises Invalid, and IdempotencyMismatch where the key was another request's.
+
+        With a key it may be repeated: the same request gets the same tenant.
+        """
+        name = limits.name(name)
+        request = Request(idempotency_key, f"usr:{user_id}", "tenants")
+        tenant_id, now = TenantId(request.new_id("ten")), self._clock()
+        tenant = Tenant(id=tenant_id, name=name, created_at=now, updated_at=now, request_hash=request.hash(name))
+        owner = Member(user_id=user_id, tenant_id=tenant.id, role=Role.OWNER, joined_at=now)
+        try:
+            await self._store.transact([self._store.insert_tenant(tenant), *self._store.insert_member(owner)])
+        except ConditionFailed:
+            existing = await self._there(tenant.id)
+            check_repeat(existing.request_hash, tenant.request_hash)
+            return existing
+        return tenant
+
+    async def list(self, user_id: UserId, page: PageRequest = FIRST) -> Page[Membership]:
+        """The user's own tenants, in the order of their ids."""
+        found = await self._store.memberships(user_id, page)
+        items = (Membership(tenant=tenant, role=member.role, joined_at=member.joined_at) for tenant, member in found.items)
+        return Page(tuple(items), found.next)
+
+    async def enter(self, user_id: UserId, tenant_id: str) -> UserPrincipal:
+        """The user as a member of the tenant. Raises TenantNotFound for every other tenant; fails closed."""
+        member = await self._store.membership(user_id, TenantId(tenant_id)) if ids.is_possible(tenant_id) else None
+        if member is None:
+            raise TenantNotFound(tenant_id)
+        return UserPrincipal(user_id=user_id, tenant_id=member.tenant_id, role=member.role)
+
+    async def get(self, principal: Principal) -> Tenant:
+        """The principal's tenant. Raises Forbidden and TenantNotFound."""
+        access.check(principal, Action.READ_TENANT)
+        return await self._there(principal.tenant_id)
+
+    async def rename(self, principal: Principal, name: str) -> Tenant:
+        """Gives the tenant another name. Raises Forbidden, Invalid and TenantNotFound."""
+        access.check(principal, Action.RENAME_TENANT)
+        name, now = limits.name(name), times.to_text(self._clock())
+        tenant = self._store.tenant(principal.tenant_id)
+        await self._changes.commit(tenant, tenant.touch(Assign("name", name), Assign("updated_at", now)))
+        return await self._there(principal.tenant_id)
+
+    async def delete(self, principal: Principal) -> None:
+        """Removes the tenant with everything in it. Raises Forbidden.
+
+        When it was cut short it may be repeated and goes on: the owner's membership and the tenant's row go last, together.
+        """
+        access.check(principal, Action.DELETE_TENANT)
+        assert isinstance(principal, UserPrincipal)  # `access` lets owners through only.
+        tenant = self._store.tenant(principal.tenant_id)
+        try:
+            await tenant.transact([tenant.begin_deletion()])
+        except ConditionFailed as failed:
+            raise TenantNotFound(principal.tenant_id) from failed
+        finally:
+            self._changes.tell(tenant.id)
+        await tenant.remove_all()
+        await self._fabric.drop(tenant.id)
+        for user_id in await tenant.members():
+            if user_id != principal.user_id:
+                await tenant.transact(tenant.delete_member(user_id))
+        await tenant.transact(tenant.delete_tenant(principal.user_id))
+        self._changes.tell(tenant.id)
+
+    async def _there(self, tenant_id: TenantId) -> Tenant:
+        tenant = await self._store.tenant(tenant_id).tenant()
+        if tenant is None:
+            raise TenantNotFound(tenant_id)
+        return tenant

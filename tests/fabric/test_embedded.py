@@ -1,0 +1,396 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+import uvloop
+from nats.errors import Error as NatsError
+from structlog.typing import EventDict, WrappedLogger
+
+from artcafe.errors import StartRefused
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.child import PORTS, find_binary
+from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.model import TenantId
+from tests.fabric.clients import BOUND_S, connected, push
+
+SECRET = bytes(range(32))
+A = TenantId("ten_a")
+
+PARENT = f"""
+import asyncio, sys
+from pathlib import Path
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.embedded import EmbeddedNats
+
+async def main():
+    nats = EmbeddedNats(Path(sys.argv[1]), Accounts({SECRET!r}, "dev"))
+    await nats.start()
+    print("child", nats.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def accounts() -> Accounts:
+    return Accounts(SECRET, "dev")
+
+
+class Heard:
+    """What was logged, to be waited for."""
+
+    def __init__(self) -> None:
+        self._entries: list[EventDict] = []
+        self._news = asyncio.Event()
+
+    def __call__(self, _logger: WrappedLogger, _method: str, entry: EventDict) -> EventDict:
+        self._entries.append(entry)
+        self._news.set()
+        raise structlog.DropEvent
+
+    async def next(self, event: str) -> EventDict:
+        """The next entry of that event; those before it are forgotten."""
+        async with asyncio.timeout(BOUND_S):
+            while True:
+                while self._entries:
+                    if (entry := self._entries.pop(0))["event"] == event:
+                        return entry
+                self._news.clear()
+                await self._news.wait()
+
+
+@pytest.fixture
+def heard() -> Iterator[Heard]:
+    before = structlog.get_config()
+    heard = Heard()
+    structlog.configure(processors=[heard])
+    yield heard
+    structlog.configure(**before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / 'data of "ArtCafe" é' / "nats"
+
+
+@asynccontextmanager
+async def started(nats: EmbeddedNats) -> AsyncIterator[EmbeddedNats]:
+    await nats.start()
+    try:
+        yield nats
+    finally:
+        await nats.stop()
+
+
+@asynccontextmanager
+async def supervised(nats: EmbeddedNats) -> AsyncIterator[EmbeddedNats]:
+    async with started(nats), asyncio.TaskGroup() as group:
+        group.create_task(nats.run())
+        yield nats
+        await nats.stop()
+
+
+async def store(nats: EmbeddedNats, accounts: Accounts, *, bytes_each: int = 5, timeout_s: float = BOUND_S) -> int:
+    """Pushes the tenant's account, as a server does that NATS refused, stores one message and gives its sequence."""
+    async with connected(nats.url, accounts.system_user()) as system:
+        await push(system, accounts.account_jwt(A))
+    async with connected(nats.url, accounts.user(A)) as client:
+        await client.jetstream().add_stream(name="log", subjects=["ch.>"])
+        return (await client.jetstream().publish("ch.one", bytes(bytes_each), timeout=timeout_s)).seq
+
+
+def runs(pid: int | None) -> bool:
+    """Whether there is such a process, one that ended and waits for its parent to notice not counted."""
+    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip().rstrip("+")[:1] not in ("", "Z")
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def script(path: Path, body: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+# --- it runs, and keeps its data and its port ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_killed_child_comes_back_with_its_data_on_its_port(
+    folder: Path, accounts: Accounts, heard: Heard, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def story() -> None:
+        async with supervised(EmbeddedNats(folder, accounts)) as nats:
+            url = nats.url
+            assert await store(nats, accounts) == 1
+            for seq in (2, 3):
+                killed = nats.pid
+                assert killed is not None
+                os.kill(killed, signal.SIGKILL)
+                await heard.next("nats.restarted")
+                assert await store(nats, accounts) == seq
+            assert nats.url == url
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(story())
+
+
+async def test_a_next_start_finds_the_data_on_the_same_port(folder: Path, accounts: Accounts) -> None:
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        first = await store(nats, accounts), nats.url
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        second = await store(nats, accounts), nats.url
+
+    assert (first[0], second[0]) == (1, 2)
+    assert first[1] == second[1]
+
+
+async def test_jetstream_answers_when_start_returns(folder: Path, accounts: Accounts) -> None:
+    async with started(EmbeddedNats(folder, accounts)) as nats, connected(nats.url, accounts.platform_user()) as platform:
+        assert (await platform.jetstream().account_info()).streams == 0
+
+
+async def test_a_message_is_flushed_before_it_is_acknowledged_and_only_loopback_listens(folder: Path, accounts: Accounts) -> None:
+    async with started(EmbeddedNats(folder, accounts)) as nats, connected(nats.url, accounts.system_user()) as system:
+        told = json.loads((await system.request("$SYS.REQ.SERVER.PING.VARZ", timeout=BOUND_S)).data)["data"]
+
+    assert told["jetstream"]["config"]["sync_always"] is True
+    assert told["host"] == "127.0.0.1"
+    assert not told.get("http_port")
+
+
+async def test_the_folder_holds_no_secret(folder: Path, accounts: Accounts) -> None:
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        await store(nats, accounts)
+
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert folder / "nats.conf" in files
+    assert not [path for path in files if SECRET in path.read_bytes() or SECRET.hex() in path.read_text(errors="replace")]
+    assert folder.stat().st_mode & 0o077 == 0
+
+
+async def test_an_account_lost_in_a_power_cut_comes_back_with_its_streams_when_it_is_pushed(
+    folder: Path, accounts: Accounts
+) -> None:
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        await store(nats, accounts)
+    for token in (folder / "jwt").iterdir():
+        token.write_bytes(b"")
+
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        assert await store(nats, accounts) == 2
+
+
+async def test_a_new_generation_of_signing_keys_is_in_force_from_the_start(folder: Path) -> None:
+    for generation in (1, 2, 1):
+        accounts = Accounts(SECRET, "dev", generation=generation)
+        async with started(EmbeddedNats(folder, accounts)) as nats:
+            assert await store(nats, accounts)
+
+
+# --- what a killed parent leaves -----------------------------------------------------------------------------------------
+
+
+async def test_a_nats_server_left_over_from_a_killed_parent_is_replaced(folder: Path, accounts: Accounts) -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(folder)], env=env, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        left = next(int(line.split()[1]) for line in parent.stdout if line.startswith("child"))
+        parent.kill()
+    assert runs(left)
+
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        assert not runs(left)
+        assert await store(nats, accounts) == 1
+        assert nats.pid != left
+
+
+async def test_a_leftover_that_hears_nothing_is_killed(folder: Path, accounts: Accounts) -> None:
+    folder.mkdir(parents=True)
+    ignore = "trap '' TERM; echo on; while :; do sleep 0.1; done"
+    with subprocess.Popen(["sh", "-c", ignore, "-c", folder / "nats.conf"], stdout=subprocess.PIPE) as deaf:
+        assert deaf.stdout is not None
+        assert deaf.stdout.readline() == b"on\n"
+        (folder / "nats.pid").write_text(str(deaf.pid))
+        async with started(EmbeddedNats(folder, accounts, end_s=0.2)):
+            assert deaf.wait(BOUND_S) == -signal.SIGKILL
+
+
+async def test_another_program_that_got_the_recorded_number_is_left_alone(
+    folder: Path, accounts: Accounts, sleeper: subprocess.Popen[bytes]
+) -> None:
+    folder.mkdir(parents=True)
+    (folder / "nats.pid").write_text(str(sleeper.pid))
+
+    async with started(EmbeddedNats(folder, accounts)):
+        assert sleeper.poll() is None
+
+
+@pytest.mark.parametrize("text", ["", "not a number", "999999999"])
+async def test_a_pid_file_that_names_nobody_is_ignored(folder: Path, accounts: Accounts, text: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "nats.pid").write_text(text)
+
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        assert runs(nats.pid)
+
+
+async def test_a_second_start_on_a_folder_is_refused_and_leaves_the_first_alone(folder: Path, accounts: Accounts) -> None:
+    async with started(EmbeddedNats(folder, accounts)) as first:
+        with pytest.raises(StartRefused, match="another ArtCafe is running"):
+            await EmbeddedNats(folder, accounts).start()
+        assert await store(first, accounts) == 1
+
+
+async def test_a_recorded_port_that_another_program_took_is_given_up(folder: Path, accounts: Accounts) -> None:
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        url = nats.url
+    with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))):
+        async with started(EmbeddedNats(folder, accounts)) as nats:
+            assert nats.url != url
+            assert int(nats.url.rpartition(":")[2]) in PORTS
+            assert await store(nats, accounts) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"port": "x"}', '{"port": 22}'])
+async def test_a_spoiled_configuration_is_written_anew(folder: Path, accounts: Accounts, text: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "nats.conf").write_text(text)
+
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        assert await store(nats, accounts) == 1
+
+
+# --- it fails while it runs ----------------------------------------------------------------------------------------------
+
+
+async def test_a_child_that_answers_nothing_is_replaced(folder: Path, accounts: Accounts, heard: Heard) -> None:
+    async with supervised(EmbeddedNats(folder, accounts, check_every_s=0.3, end_s=0.2)) as nats:
+        await store(nats, accounts)
+        assert nats.pid is not None
+        os.kill(nats.pid, signal.SIGSTOP)
+
+        assert "answered none" in (await heard.next("nats.failed"))["problem"]
+        await heard.next("nats.restarted")
+        assert await store(nats, accounts) == 2
+
+
+async def test_a_stream_that_met_a_full_disk_stores_again_once_there_is_room(
+    folder: Path, accounts: Accounts, heard: Heard, tmp_path: Path
+) -> None:
+    # The full disk is a limit on the size of a file, for the first child alone.
+    room = tmp_path / "room"
+    fill = f'[ "$1" = --version ] || [ -e {room} ] || {{ touch {room}; ulimit -f 200; }}'
+    full = script(tmp_path / "nats-server", f'{fill}; exec {find_binary()} "$@"')
+    async with supervised(EmbeddedNats(folder, accounts, binary=full, check_every_s=0.3)) as nats:
+        stored = []
+        with pytest.raises(NatsError):  # noqa: PT012 - which of the publishes meets the limit depends on the block size.
+            for _ in range(100):
+                stored.append(await store(nats, accounts, bytes_each=30_000, timeout_s=0.5))  # noqa: PERF401 - must keep what was stored.
+
+        assert "write error" in (await heard.next("nats.failed"))["problem"]
+        await heard.next("nats.restarted")
+        assert await store(nats, accounts) > stored[-1]
+
+
+async def test_the_child_is_out_of_the_terminals_reach(folder: Path, accounts: Accounts) -> None:
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        assert nats.pid is not None
+        assert os.getsid(nats.pid) == nats.pid
+
+
+async def test_stop_ends_the_child_and_its_supervisor_and_may_be_repeated(folder: Path, accounts: Accounts) -> None:
+    async with supervised(EmbeddedNats(folder, accounts)) as nats:
+        child = nats.pid
+        assert runs(child)
+        await nats.stop()
+    await nats.stop()
+
+    assert not runs(child)
+    assert nats.pid is None
+
+
+async def test_stop_ends_a_supervisor_that_cannot_start_the_child(folder: Path, accounts: Accounts, heard: Heard) -> None:
+    async with supervised(EmbeddedNats(folder, accounts)) as nats:
+        (folder / "nats.conf").write_text("port: [")
+        assert nats.pid is not None
+        os.kill(nats.pid, signal.SIGKILL)
+        assert "Parse error" in (await heard.next("nats.restart_failed"))["problem"]
+
+        await nats.stop()
+
+    assert nats.pid is None
+
+
+# --- it does not start ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_nats_server_that_is_too_old_is_refused(folder: Path, accounts: Accounts, tmp_path: Path) -> None:
+    old = script(tmp_path / "nats-server", "echo nats-server: v2.14.9")
+
+    with pytest.raises(StartRefused, match=r"too old: it is v2\.14\.9\n.* 2\.15\.1 or later"):
+        await EmbeddedNats(folder, accounts, binary=old).start()
+
+
+@pytest.mark.parametrize(("binary", "problem"), [("/bin/echo", "is no nats-server"), ("/no/such/file", "cannot be run")])
+async def test_what_is_no_nats_server_is_refused(folder: Path, accounts: Accounts, binary: str, problem: str) -> None:
+    with pytest.raises(StartRefused, match=problem):
+        await EmbeddedNats(folder, accounts, binary=Path(binary)).start()
+
+
+async def test_a_broken_store_is_told_and_mended_by_the_next_start(folder: Path, accounts: Accounts) -> None:
+    folder.mkdir(parents=True)
+    (folder / "jetstream").write_text("not a folder")
+
+    with pytest.raises(StartRefused, match=r"not a directory\n.*writable folders"):
+        await EmbeddedNats(folder, accounts).start()
+
+    (folder / "jetstream").unlink()
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        assert await store(nats, accounts) == 1
+
+
+async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, accounts: Accounts) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StartRefused, match="--data-dir"):
+        await EmbeddedNats(tmp_path / "file" / "nats", accounts).start()
+
+
+async def test_a_refused_start_tells_what_the_child_said(folder: Path, accounts: Accounts, tmp_path: Path) -> None:
+    broken = script(tmp_path / "nats-server", '[ "$1" = --version ] && exec echo v2.15.1; echo "the moon is wrong" >&2; exit 1')
+
+    with pytest.raises(StartRefused, match=r"the moon is wrong\n.*nats\.log"):
+        await EmbeddedNats(folder, accounts, binary=broken).start()
+
+
+async def test_a_cancelled_start_leaves_nothing_running(folder: Path, accounts: Accounts, tmp_path: Path) -> None:
+    mute = script(tmp_path / "nats-server", f'[ "$1" = --version ] && exec echo v2.15.1; echo $$ > {tmp_path}/pid; exec sleep 60')
+    nats = EmbeddedNats(folder, accounts, binary=mute)
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await nats.start()
+
+    assert not runs(int((tmp_path / "pid").read_text()))
+    async with started(EmbeddedNats(folder, accounts)) as other:
+        assert runs(other.pid)
