@@ -1,0 +1,51 @@
+"""The `artcafe` command: which commands there are. A command's module is imported when it is asked for, so that an agent's half
+works without the server's libraries."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+
+from artcafe.cli.exits import REFUSED
+
+COMMANDS: Final = {
+    "up": ("artcafe.cli.operator", "up"),
+    "demo": ("artcafe.cli.operator", "demo"),
+    "serve": ("artcafe.cli.operator", "serve_one"),
+    "token": ("artcafe.cli.operator", "token"),
+    "agent": ("artcafe.cli.agent", "agent"),
+}
+
+
+class Commands(click.Group):
+    """Finds commands in the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        try:
+            command: click.Command = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as exc:
+            if (exc.name or "").startswith("artcafe"):
+                raise
+            click.echo(f"artcafe: '{cmd_name}' needs the server, which is not installed: pip install 'artcafe[server]'", err=True)
+            ctx.exit(REFUSED)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="artcafe", prog_name="artcafe")
+def artcafe() -> None:
+    """Carries messages between fleets of AI agents, for many organisations that never see each other.
+
+    \b
+    Everything on this machine:       artcafe up
+    The main job, played on it:       artcafe demo
+    As an agent with an SSH key:      artcafe agent listen --help
+    """

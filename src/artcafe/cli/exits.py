@@ -1,0 +1,55 @@
+"""Exit codes that scripts can trust, and how a command says that it failed: a sentence on standard error, or JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import click
+
+from artcafe.errors import ArtcafeError, SettingInvalid
+
+USAGE: Final = 2
+"""The command was given something wrong; click's own code for it."""
+REFUSED: Final = 3
+"""The server (or the start of one) said no, and will again."""
+UNREACHABLE: Final = 4
+"""The server could not be reached or could not do it now: trying again can help."""
+INTERRUPTED: Final = 130
+"""Ctrl-C, as shells count it: 128 and the signal's number."""
+
+
+def code_of(error: ArtcafeError) -> int:
+    """The exit code of an error."""
+    if isinstance(error, SettingInvalid):
+        return USAGE
+    return UNREACHABLE if error.temporary else REFUSED
+
+
+class Failing(click.Command):
+    """A command that ends on one of our errors with its code and its text, never with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ArtcafeError, BaseExceptionGroup) as exc:
+            error = _named(exc)
+            if error is None:
+                raise
+            tell(error, as_json=bool(ctx.params.get("as_json")))
+            ctx.exit(code_of(error))
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+def _named(exc: BaseException) -> ArtcafeError | None:
+    """The first error of ours in an exception: task groups wrap what ended them, one around another."""
+    if isinstance(exc, BaseExceptionGroup):
+        return next((found for each in exc.exceptions if (found := _named(each))), None)
+    return exc if isinstance(exc, ArtcafeError) else None
+
+
+def tell(error: ArtcafeError, *, as_json: bool) -> None:
+    """Says what went wrong on standard error."""
+    text = json.dumps({"error": {"code": error.code, "message": str(error)}}) if as_json else f"artcafe: {error}"
+    click.echo(text, err=True)

@@ -1,0 +1,132 @@
+"""The settings, each documented in its place: from flags, `ARTCAFE_…` variables and a TOML file, in this order. Read once."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from artcafe.errors import SettingInvalid
+
+PREFIX: Final = "ARTCAFE_"
+FILE_VARIABLE: Final = "ARTCAFE_CONFIG"
+
+CLIENT_VARIABLES: Final = frozenset(f"{PREFIX}{name}" for name in ("CONFIG", "URL", "TENANT", "AGENT", "KEY", "TOKEN"))
+"""Variables that belong to the agent's and the people's commands, so that they may stand beside a server's."""
+
+
+class Address(NamedTuple):
+    """Where to listen. Port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535 or not host:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:8080")
+    return Address(host.strip("[]"), int(port))
+
+
+def _list(value: object) -> object:
+    return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """What an installation can choose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    environment: Literal["prod", "dev"] = "prod"
+    """Which set of tables: `dev` uses the `-dev` twins. Keys of NATS accounts differ too."""
+
+    data_dir: Path = Path("artcafe-data")
+    """The folder that holds everything of a single machine: tables, message log, secret. Made when it is missing."""
+
+    listen: Annotated[Address, BeforeValidator(_address)] = Address("127.0.0.1", 8080)
+    """Where REST listens, HOST:PORT. Port 0 takes a free one."""
+
+    gateway_listen: Annotated[Address, BeforeValidator(_address)] = Address("127.0.0.1", 8081)
+    """Where agents connect by WebSocket, HOST:PORT. Port 0 takes a free one."""
+
+    tables: str | None = Field(default=None, pattern=r"^sqlite:.+$")
+    """Where the tables are: `sqlite:PATH`. Absent: `tables.sqlite` in the data folder."""
+
+    nats_urls: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
+    """The NATS servers of a fleet, separated by commas. Absent: `up` runs one as its child."""
+
+    secret_file: Path | None = None
+    """The root of every key: 32 bytes or more, readable by its owner alone. Absent: `secret` in the data folder, made by `up`."""
+
+    cursor_write_s: float = Field(default=5.0, ge=0.1, le=600)
+    """How many seconds an acknowledgement may wait until it is written. A crash repeats at most so much."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    """How much is logged, on standard error."""
+
+    log_json: bool = False
+    """Logs JSON lines for a collector instead of lines for a person."""
+
+    @property
+    def tables_file(self) -> Path:
+        return Path(self.tables.removeprefix("sqlite:")) if self.tables else self.data_dir / "tables.sqlite"
+
+    @property
+    def secret_path(self) -> Path:
+        return self.secret_file or self.data_dir / "secret"
+
+
+def load(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, file: Path | None = None) -> Settings:
+    """The settings, a flag before a variable before the file. Raises `SettingInvalid` naming the one that is unknown or wrong."""
+    given = _from_file(file or (Path(environ[FILE_VARIABLE]) if FILE_VARIABLE in environ else None))
+    given |= _from_variables(environ)
+    given |= {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "?"
+        raise SettingInvalid(name.upper(), _sentence(name, first)) from None
+
+
+def _from_file(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        given = tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise SettingInvalid("CONFIG", f"the file {file} cannot be read as TOML: {exc}") from exc
+    return given
+
+
+def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    given = {}
+    for variable, value in environ.items():
+        if variable.startswith(PREFIX) and variable not in CLIENT_VARIABLES and not variable.startswith(f"{PREFIX}TEST_"):
+            given[variable.removeprefix(PREFIX).lower()] = value
+    return given
+
+
+def _sentence(name: str, error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"there is no such setting; there are {', '.join(sorted(Settings.model_fields)).upper()}"
+    meaning = (Settings.model_fields[name].description or "").split(". ")[0] if name in Settings.model_fields else ""
+    return f"{error['msg'].removeprefix('Value error, ')} (got {error['input']!r}). It means: {meaning}"

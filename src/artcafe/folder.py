@@ -1,0 +1,127 @@
+"""The data folder of a single machine: who holds it, which version wrote it, its secret, and where its server listens."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Final, Self
+
+from artcafe.errors import StartRefused
+
+FORMAT: Final = 1
+"""Rises when a folder that this version wrote cannot be read by an older one."""
+
+SECRET_BYTES: Final = 32
+
+
+class DataFolder:
+    """A folder that is held by this process until `release`."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path, self._lock = path, lock
+
+    @classmethod
+    def take(cls, path: Path) -> Self:
+        """Takes the folder, making it (mode 0700) if need be.
+
+        Raises `StartRefused` when another process holds it, a newer version wrote it, or it cannot be written.
+        """
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise StartRefused(
+                f"the data folder {path} cannot be written: {exc.strerror}", "choose another with --data-dir, or mend its rights"
+            ) from exc
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
+            os.close(lock)
+            raise StartRefused(
+                f"the data folder {path} is in use by another artcafe{f' (process {holder})' if holder else ''}",
+                "use that one, stop it first, or start this one with another --data-dir",
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        folder = cls(path, lock)
+        try:
+            folder._check_format()
+        except StartRefused:
+            folder.release()
+            raise
+        return folder
+
+    def release(self) -> None:
+        """Lets go of the folder. May be repeated."""
+        if self._lock >= 0:
+            (self.path / "server.json").unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
+
+    def _check_format(self) -> None:
+        file = self.path / "format"
+        if not file.exists():
+            file.write_text(f"{FORMAT}\n")
+            return
+        text = file.read_text().strip()
+        if not text.isdigit() or int(text) > FORMAT:
+            raise StartRefused(
+                f"the data folder {self.path} was written by a newer artcafe (format {text}; this one reads up to {FORMAT})",
+                "run that version or a later one; nothing in the folder was changed",
+            )
+
+    def tell(self, url: str, gateway_url: str) -> None:
+        """Notes where this folder's server listens, for the commands that are given only the folder."""
+        (self.path / "server.json").write_text(json.dumps({"url": url, "gateway_url": gateway_url, "pid": os.getpid()}))
+
+
+def server_of(path: Path) -> dict[str, str]:
+    """Where the folder's server listens (`url`, `gateway_url`); empty when none runs."""
+    try:
+        told: dict[str, str] = json.loads((path / "server.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return told
+
+
+def make_secret(file: Path) -> None:
+    """Makes the secret (mode 0600) unless there is one: whole or not at all, also when the machine dies in between."""
+    if file.exists():
+        return
+    part = file.with_name(f"{file.name}.{os.getpid()}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(descriptor, secrets.token_hex(SECRET_BYTES).encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    part.rename(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_secret(file: Path) -> bytes:
+    """The secret. Raises `StartRefused` when it is missing, short, or readable by others."""
+    try:
+        mode = file.stat().st_mode
+        secret = file.read_bytes().strip()
+    except OSError as exc:
+        raise StartRefused(
+            f"the secret {file} cannot be read: {exc.strerror}",
+            "'artcafe up' makes one; a fleet's servers are given theirs by SECRET_FILE",
+        ) from exc
+    if mode & 0o077:
+        raise StartRefused(f"the secret {file} can be read by others than its owner", f"chmod 600 {file}")
+    if len(secret) < SECRET_BYTES:
+        raise StartRefused(
+            f"the secret {file} is shorter than {SECRET_BYTES} bytes",
+            "restore it from where it was kept; a new one locks out all data",
+        )
+    return secret

@@ -1,0 +1,157 @@
+"""The agents of a tenant: registered, found, changed, deleted. How one logs in is `rest.auth`'s."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field, computed_field
+
+from artcafe import errors, model
+from artcafe.rest import problems
+from artcafe.rest.bodies import Body, json_body, takes
+from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.parts import Parts
+from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
+from artcafe.wire.sshkeys import parse_public_key
+
+router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents", tags=["agents"])
+
+KEYS = (errors.BadKey, errors.KeyTaken)
+
+_PUBLIC_KEY = Field(
+    description="The line of a .pub file: Ed25519, ECDSA, RSA of 2048 bits or more, or a FIDO (sk-) key.",
+    examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJkLKM6rbiRrNTC7aCk5pVAqxzYZpXvVPlVTMoBZqYqQ"],
+)
+
+
+class NewAgent(Body):
+    """An agent to register."""
+
+    name: str = Field(description="1 to 64 characters.", examples=["Planner"])
+    public_key: str = _PUBLIC_KEY
+    description: str = Field("", description="At most 1024 characters.")
+    capabilities: list[str] = Field([], description="At most 32, of 1 to 64 characters.", examples=[["plan", "summarise"]])
+
+
+class AgentChange(Body):
+    """What to change of an agent; what is left out stays. Another status or key ends its tokens and connections."""
+
+    name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Planner"])
+    public_key: str = Field(default_factory=str, description=_PUBLIC_KEY.description, examples=_PUBLIC_KEY.examples)
+    description: str = Field(default_factory=str, description="At most 1024 characters.")
+    capabilities: list[str] = Field(default_factory=list, description="All of them, in place of those before.")
+    status: model.AgentStatus = Field(default_factory=lambda: model.AgentStatus.ACTIVE)
+
+
+class AgentQuery(PageQuery):
+    """Which agents to list."""
+
+    status: model.AgentStatus | None = Field(None, description="Only those with this status.")
+    capability: str | None = Field(None, description="Only those that name this capability.")
+
+
+class AgentCard(Shown):
+    """What other agents see of an agent."""
+
+    id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    name: str = Field(examples=["Planner"])
+    description: str
+    capabilities: list[str] = Field(examples=[["plan", "summarise"]])
+
+
+class Agent(AgentCard):
+    """A program of a tenant."""
+
+    public_key: str = Field(examples=_PUBLIC_KEY.examples)
+    status: model.AgentStatus
+    created_at: Time
+    updated_at: Time
+
+    @computed_field(
+        description="The key's, as ssh-keygen -l prints it; null for an older row's key that is refused today.",
+        examples=["SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpKZIDTMczCvj3tD2s"],
+    )
+    def fingerprint(self) -> str | None:
+        try:
+            return parse_public_key(self.public_key).fingerprint
+        except errors.BadKey:
+            return None
+
+
+class AgentPage(BaseModel):
+    """A part of the tenant's agents: in full for members, as cards for agents."""
+
+    items: list[Agent | AgentCard]
+    next_cursor: str | None
+
+
+def shown_to(principal: model.Principal, agent: model.Agent) -> Agent | AgentCard:
+    """In full for members, as a card for other agents."""
+    return (AgentCard if isinstance(principal, model.AgentPrincipal) else Agent).model_validate(agent)
+
+
+@router.get("", summary="List agents", responses=problems.responses(*problems.IN_TENANT, *problems.LIST))
+async def list_agents(request: Request, parts: Parts, principal: InTenant, query: Annotated[AgentQuery, Query()]) -> AgentPage:
+    """An agent finds the others of its tenant with it."""
+    listing = Listing.of(request, principal.tenant_id, query)
+    page = await parts.agents.list(principal, listing.request, status=query.status, capability=query.capability)
+    return AgentPage(items=[shown_to(principal, each) for each in page.items], next_cursor=listing.next_cursor(page))
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Register an agent",
+    responses=problems.responses(*problems.IN_TENANT, *KEYS, errors.LimitReached, *problems.POST),
+    openapi_extra=takes(NewAgent),
+)
+async def create_agent(
+    response: Response,
+    parts: Parts,
+    principal: InTenant,
+    body: Annotated[NewAgent, Depends(json_body(NewAgent))],
+    key: IdempotencyKey = None,
+) -> Agent:
+    """The private key stays with the agent: only the public half is sent."""
+    agent = await parts.agents.create(
+        principal,
+        name=body.name,
+        public_key=body.public_key,
+        description=body.description,
+        capabilities=body.capabilities,
+        idempotency_key=key,
+    )
+    response.headers["Location"] = f"/v1/tenants/{agent.tenant_id}/agents/{agent.id}"
+    return Agent.model_validate(agent)
+
+
+@router.get("/{agent_id}", summary="Read an agent", responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound))
+async def read_agent(parts: Parts, principal: InTenant, agent_id: AgentPath) -> Agent | AgentCard:
+    """In full for members, as a card for agents."""
+    return shown_to(principal, await parts.agents.get(principal, agent_id))
+
+
+@router.patch(
+    "/{agent_id}",
+    summary="Change an agent",
+    responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound, *KEYS, *problems.BODY),
+    openapi_extra=takes(AgentChange),
+)
+async def change_agent(
+    parts: Parts, principal: InTenant, agent_id: AgentPath, body: Annotated[AgentChange, Depends(json_body(AgentChange))]
+) -> Agent:
+    """Another status or key ends the agent's tokens and connections within seconds, on every server."""
+    return Agent.model_validate(await parts.agents.update(principal, agent_id, **body.given()))
+
+
+@router.delete(
+    "/{agent_id}",
+    status_code=204,
+    summary="Delete an agent",
+    responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound),
+)
+async def delete_agent(parts: Parts, principal: InTenant, agent_id: AgentPath) -> None:
+    """Its subscriptions go with it, and its tokens and connections end."""
+    await parts.agents.delete(principal, agent_id)

@@ -1,0 +1,111 @@
+"""The channels of a tenant: made, listed, changed, deleted. What goes through them is `rest.messages`'."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from artcafe import errors, model
+from artcafe.rest import problems
+from artcafe.rest.bodies import Body, json_body, takes
+from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.parts import Parts
+from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
+
+router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels", tags=["channels"])
+
+
+class NewChannel(Body):
+    """A channel to make."""
+
+    name: str = Field(description="1 to 64 characters.", examples=["Research"])
+    description: str = Field("", description="At most 1024 characters.")
+    type: model.ChannelType = Field(model.ChannelType.BROADCAST, description="How it delivers; it never changes.")
+
+
+class ChannelChange(Body):
+    """What to change of a channel; what is left out stays."""
+
+    name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Research"])
+    description: str = Field(default_factory=str, description="At most 1024 characters.")
+
+
+class Channel(Shown):
+    """A named, ordered log of messages."""
+
+    id: str = Field(examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    name: str = Field(examples=["Research"])
+    description: str
+    type: model.ChannelType
+    created_at: Time
+    updated_at: Time
+
+
+class ChannelPage(BaseModel):
+    """A part of the tenant's channels."""
+
+    items: list[Channel]
+    next_cursor: str | None
+
+
+@router.get("", summary="List channels", responses=problems.responses(*problems.IN_TENANT, *problems.LIST))
+async def list_channels(request: Request, parts: Parts, principal: InTenant, query: Annotated[PageQuery, Query()]) -> ChannelPage:
+    """For every member."""
+    listing = Listing.of(request, principal.tenant_id, query)
+    page = await parts.channels.list(principal, listing.request)
+    return ChannelPage(items=[Channel.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page))
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Make a channel",
+    responses=problems.responses(*problems.IN_TENANT, errors.LimitReached, *problems.POST),
+    openapi_extra=takes(NewChannel),
+)
+async def create_channel(
+    response: Response,
+    parts: Parts,
+    principal: InTenant,
+    body: Annotated[NewChannel, Depends(json_body(NewChannel))],
+    key: IdempotencyKey = None,
+) -> Channel:
+    """It begins empty and without subscribers."""
+    channel = await parts.channels.create(
+        principal, name=body.name, description=body.description, type=body.type, idempotency_key=key
+    )
+    response.headers["Location"] = f"/v1/tenants/{channel.tenant_id}/channels/{channel.id}"
+    return Channel.model_validate(channel)
+
+
+@router.get("/{channel_id}", summary="Read a channel", responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound))
+async def read_channel(parts: Parts, principal: InTenant, channel_id: ChannelPath) -> Channel:
+    """For every member."""
+    return Channel.model_validate(await parts.channels.get(principal, channel_id))
+
+
+@router.patch(
+    "/{channel_id}",
+    summary="Change a channel",
+    responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, *problems.BODY),
+    openapi_extra=takes(ChannelChange),
+)
+async def change_channel(
+    parts: Parts, principal: InTenant, channel_id: ChannelPath, body: Annotated[ChannelChange, Depends(json_body(ChannelChange))]
+) -> Channel:
+    """Its messages and subscriptions stay as they are."""
+    return Channel.model_validate(await parts.channels.update(principal, channel_id, **body.given()))
+
+
+@router.delete(
+    "/{channel_id}",
+    status_code=204,
+    summary="Delete a channel",
+    responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound),
+)
+async def delete_channel(parts: Parts, principal: InTenant, channel_id: ChannelPath) -> None:
+    """Its subscriptions and messages go with it."""
+    await parts.channels.delete(principal, channel_id)

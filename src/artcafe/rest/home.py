@@ -1,0 +1,81 @@
+"""The entry: where this service is, and who the caller is to it."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from artcafe.model import AgentPrincipal, Role, UserId
+from artcafe.rest import problems
+from artcafe.rest.paging import Time
+from artcafe.rest.parts import Parts, settings_of
+from artcafe.rest.principal import AnyCaller
+from artcafe.rules.pages import MAX_LIMIT, PageRequest
+from artcafe.services.tenants import Tenants
+from artcafe.wire.frames import SUBPROTOCOL
+
+router = APIRouter(tags=["home"])
+
+
+class Home(BaseModel):
+    """What a client needs to find the rest."""
+
+    name: str = Field(examples=["artcafe"])
+    version: str = Field(examples=["0.1.0"])
+    gateway_url: str = Field(description="Where agents connect.", examples=["ws://127.0.0.1:8081/v1/connect"])
+    subprotocol: str = Field(description="The WebSocket subprotocol to ask for.", examples=[SUBPROTOCOL])
+    openapi: str = Field(description="The path of the OpenAPI document.", examples=["/openapi.json"])
+    time: Time = Field(description="The server's clock.")
+
+
+class MyTenant(BaseModel):
+    """A tenant that the caller is a member of."""
+
+    tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    name: str = Field(examples=["Example Ltd"])
+    role: Role
+
+
+class Me(BaseModel):
+    """A person, and the tenants they are in."""
+
+    user_id: str = Field(examples=["alice@example.com"])
+    tenants: list[MyTenant]
+
+
+class MyAgent(BaseModel):
+    """An agent, and its tenant."""
+
+    agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+
+
+@router.get("/v1", summary="Say where everything is", responses=problems.responses())
+async def read_home(request: Request, parts: Parts) -> Home:
+    """Needs no token."""
+    return Home(
+        name="artcafe",
+        version=settings_of(request).version,
+        gateway_url=parts.gateway_url,
+        subprotocol=SUBPROTOCOL,
+        openapi="/openapi.json",
+        time=parts.clock(),
+    )
+
+
+@router.get("/v1/me", summary="Say who the caller is", responses=problems.responses(*problems.BEARER))
+async def read_me(parts: Parts, who: AnyCaller) -> Me | MyAgent:
+    """A person gets their tenants and roles, an agent its id and tenant."""
+    if isinstance(who, AgentPrincipal):
+        return MyAgent(agent_id=who.agent_id, tenant_id=who.tenant_id)
+    return Me(user_id=who, tenants=await _tenants_of(parts.tenants, who))
+
+
+async def _tenants_of(tenants: Tenants, user: UserId) -> list[MyTenant]:
+    found: list[MyTenant] = []
+    request: PageRequest | None = PageRequest(limit=MAX_LIMIT)
+    while request is not None:
+        page = await tenants.list(user, request)
+        found += [MyTenant(tenant_id=each.tenant.id, name=each.tenant.name, role=each.role) for each in page.items]
+        request = None if page.next is None else PageRequest(limit=MAX_LIMIT, after=page.next)
+    return found

@@ -1,0 +1,142 @@
+"""Publishing over HTTP. The message's data is passed on as the text it was; what a message may be is `services.messaging`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import BaseModel, Field
+
+from artcafe import errors
+from artcafe.errors import BadJson, Invalid
+from artcafe.rest import problems
+from artcafe.rest.bodies import shown_as
+from artcafe.rest.parts import Parts
+from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
+from artcafe.wire import frames
+
+router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels/{channel_id}/messages", tags=["messages"])
+
+
+class NewMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`frames.Publish` without the channel, which is in the path."""
+
+    data: msgspec.Raw
+    key: str | None = None
+    headers: Mapping[str, str] | None = None
+    reply_to: str | None = None
+
+
+class Published(BaseModel):
+    """Where the message stands."""
+
+    seq: int = Field(description="Rises in a channel and may skip numbers.", examples=[59])
+    message_id: str | None = Field(
+        description="Null for a repeat whose first message has been removed since.", examples=["msg_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"]
+    )
+    duplicate: bool = Field(description="The message was stored before, under the same key; nothing was stored now.")
+
+
+SCHEMA: Final[dict[str, Any]] = {
+    "title": "NewMessage",
+    "description": "A message to publish.",
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "description": "Any JSON; it is delivered as the text it was.",
+            "examples": [{"task": "summarise", "pages": [1, 2]}],
+        },
+        "key": {
+            "type": ["string", "null"],
+            "description": "Within 10 minutes one key stores one message. The Idempotency-Key header does the same.",
+            "examples": ["order-42"],
+        },
+        "headers": {"type": ["object", "null"], "additionalProperties": {"type": "string"}, "examples": [{"trace": "7f3a"}]},
+        "reply_to": {"type": ["string", "null"], "description": "Where an answer is awaited; its meaning is the agents' own."},
+    },
+}
+
+_new_message: Final = msgspec.json.Decoder(NewMessage)
+
+
+async def new_message(request: Request) -> NewMessage:
+    """Raises BadJson for a body that is no JSON object, and Invalid for a wrong field."""
+    body = await request.body()
+    try:
+        str(body, "utf-8")  # msgspec does not look inside a Raw.
+        return _new_message.decode(body)
+    except UnicodeDecodeError:
+        raise BadJson("it is not UTF-8") from None
+    except RecursionError:
+        raise Invalid("data", f"is nested deeper than {frames.MAX_DEPTH}") from None
+    except msgspec.ValidationError as exc:
+        raise _invalid(str(exc)) from None
+    except msgspec.DecodeError as exc:
+        raise BadJson(str(exc) if body else "it is empty") from None
+
+
+def _invalid(text: str) -> BadJson | Invalid:
+    """msgspec tells where it stopped at the end of its text: "Expected `str`, got `int` - at `$.key`"."""
+    problem, _, place = text.partition(" - at `$")
+    problem = problem[:1].lower() + problem[1:]
+    if place:
+        return Invalid(place.rstrip("`").lstrip("."), problem)
+    if "`" not in problem or problem.startswith("expected"):
+        return BadJson("it must be an object")
+    return Invalid(problem.split("`")[1], "is required" if "missing" in problem else "is not known here")
+
+
+def _one_key(message: NewMessage, header: str | None) -> str | None:
+    if message.key is not None and header is not None and message.key != header:
+        raise Invalid("key", "differs from the Idempotency-Key header; send one of them, or both alike")
+    return message.key if message.key is not None else header
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Publish a message",
+    response_description="The message is on disk.",
+    responses={
+        200: {"description": "The message was stored before, under the same key.", "model": Published},
+        **problems.responses(
+            *problems.BEARER,
+            errors.TenantNotFound,
+            errors.Forbidden,
+            errors.ChannelNotFound,
+            errors.KeyReused,
+            errors.QuotaFull,
+            errors.NotStored,
+            errors.OutcomeUnknown,
+            *problems.BODY,
+        ),
+    },
+    openapi_extra=shown_as(SCHEMA),
+)
+async def publish(
+    response: Response,
+    parts: Parts,
+    principal: InTenant,
+    channel_id: ChannelPath,
+    message: Annotated[NewMessage, Depends(new_message)],
+    key: IdempotencyKey = None,
+) -> Published:
+    """Every subscribed agent gets it. An error says whether it was stored; with a key, publishing again is always safe."""
+    reply = await parts.messaging.publish(
+        principal,
+        channel_id,
+        frames.Publish(
+            channel=channel_id,
+            data=message.data,
+            key=_one_key(message, key),
+            headers=message.headers,
+            reply_to=message.reply_to,
+        ),
+    )
+    if reply.duplicate:
+        response.status_code = 200
+    return Published(seq=reply.seq, message_id=reply.message_id, duplicate=reply.duplicate)

@@ -1,0 +1,82 @@
+"""What the routes are built on: the services they call and the few settings of the HTTP side. Nothing is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Protocol, cast
+
+from fastapi import Depends, Request
+
+from artcafe.model import Principal, UserId
+from artcafe.observe import Clock
+from artcafe.services.agents import Agents
+from artcafe.services.channels import Channels
+from artcafe.services.login import Login
+from artcafe.services.subscriptions import Subscriptions
+from artcafe.services.tenants import Tenants
+from artcafe.wire import frames
+
+
+class Identity(Protocol):
+    """Whoever vouches for people."""
+
+    def verify(self, token: str, now: datetime) -> UserId:
+        """Raises Unauthenticated for what is no token of theirs and CredentialsExpired for one that was."""
+        ...
+
+
+class Publishes(Protocol):
+    """The part of messaging that REST needs."""
+
+    async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> frames.PublishReply:
+        """Returns when the message is on disk; its errors say whether it was stored."""
+        ...
+
+
+Health = Callable[[], Awaitable[Mapping[str, str]]]
+"""Asks every part this server needs: its name, and `ok` or a phrase that says what is wrong. Bounded in time, raises nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything a route may call. `gateway_url` is where agents connect, such as `ws://127.0.0.1:8081/v1/connect`."""
+
+    login: Login
+    tenants: Tenants
+    agents: Agents
+    channels: Channels
+    subscriptions: Subscriptions
+    messaging: Publishes
+    identity: Identity
+    health: Health
+    clock: Clock
+    gateway_url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How the HTTP side behaves. `page_key` seals the cursors of lists: 32 bytes, the same on every server of a fleet.
+
+    A body may have `max_body_bytes` (four frames of the gateway: the longest is a publish) and must be here `body_deadline_s`
+    after its headers.
+    """
+
+    version: str
+    page_key: bytes = field(repr=False)
+    max_body_bytes: int = 256 * 1024
+    body_deadline_s: float = 15.0
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application that serves this request."""
+    return cast(Services, request.app.state.services)  # Starlette's state is untyped; `app.build` put them there.
+
+
+def settings_of(request: Request) -> Settings:
+    """The settings of the application that serves this request."""
+    return cast(Settings, request.app.state.settings)  # As above.
+
+
+Parts = Annotated[Services, Depends(services_of)]

@@ -1,0 +1,77 @@
+"""Who is calling: a bearer token becomes a person or an agent, and with the tenant in the path a principal. Fails closed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import structlog
+from fastapi import Depends, Header, Path
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from artcafe.errors import Forbidden, Unauthenticated
+from artcafe.model import AgentPrincipal, Principal, UserId
+from artcafe.rest.parts import Parts
+from artcafe.rules import access
+
+Caller = UserId | AgentPrincipal
+"""Who holds the token. A person becomes a principal only in a tenant, by a membership."""
+
+_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="bearer",
+    bearerFormat="JWT",
+    description="An agent's token from POST /v1/auth/tokens, or a person's from the identity provider.",
+)
+
+
+async def caller(parts: Parts, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+    """Raises Unauthenticated, CredentialsExpired or Revoked. The two kinds of token have different issuers and keys, so that
+    no token is good for both."""
+    if credentials is None:
+        raise Unauthenticated
+    try:
+        return await parts.login.agent_of(credentials.credentials)
+    except Unauthenticated:
+        return parts.identity.verify(credentials.credentials, parts.clock())
+
+
+AnyCaller = Annotated[Caller, Depends(caller)]
+
+
+async def person(who: AnyCaller) -> UserId:
+    """Raises Forbidden for an agent: it belongs to one tenant, and has no list of them."""
+    if isinstance(who, AgentPrincipal):
+        raise Forbidden("list or make tenants", "an agent")
+    return who
+
+
+Person = Annotated[UserId, Depends(person)]
+TenantPath = Annotated[str, Path(description="The tenant, one of the caller's own.", examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])]
+
+
+async def principal(parts: Parts, who: AnyCaller, tenant_id: TenantPath) -> Principal:
+    """Raises TenantNotFound for a tenant that is not the caller's, whether or not it exists."""
+    if isinstance(who, AgentPrincipal):
+        access.require_tenant(who, tenant_id)
+        proven: Principal = who
+    else:
+        proven = await parts.tenants.enter(who, tenant_id)
+    structlog.contextvars.bind_contextvars(tenant=proven.tenant_id, principal=proven.sender)
+    return proven
+
+
+InTenant = Annotated[Principal, Depends(principal)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description=(
+            "A text of your choice, new for every new request. The same request with the same key changes nothing more and gets"
+            " the first answer again; another request with it is refused."
+        ),
+        examples=["0d8f6d0e-3f54-4a53-9a1d-6f1f0b7c9f11"],
+    ),
+]
+AgentPath = Annotated[str, Path(description="The agent's id.", examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])]
+ChannelPath = Annotated[str, Path(description="The channel's id.", examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])]

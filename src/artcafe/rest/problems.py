@@ -1,0 +1,177 @@
+"""Errors as RFC 9457 answers: what each says, which headers it carries, and how the OpenAPI document shows it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from fastapi import Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from artcafe import errors
+from artcafe.errors import ArtcafeError, BadJson, Invalid, NotFound, RouteNotFound
+
+MEDIA_TYPE: Final = "application/problem+json"
+REF: Final = "#/components/schemas/{model}"
+"""Where the OpenAPI document keeps a schema."""
+RETRY_AFTER_S: Final = 1
+"""Long enough that a server which restarts is not stormed, short enough that a person does not notice."""
+
+_LONGEST_ECHO: Final = 200
+
+
+class FieldProblem(BaseModel):
+    """One field that is missing or wrong."""
+
+    field: str = Field(description="The field's path in the body, or the query parameter.", examples=["capabilities[0]"])
+    problem: str = Field(examples=["is required"])
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457). `code` is stable and for programs, `detail` is for people."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="A relative URI that names the code.", examples=["/docs/errors#agent_not_found"])
+    title: str = Field(examples=["Agent not found"])
+    status: int = Field(examples=[404])
+    detail: str
+    code: str = Field(examples=["agent_not_found"])
+    request_id: str = Field(description="Names this request in the server's log.", examples=["req_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    errors: list[FieldProblem] | None = Field(None, description="With `invalid` only: every field that is wrong.")
+
+
+@dataclass(eq=False)
+class InvalidFields(Invalid):
+    """All that is wrong with a body or a query, so that it can be mended in one go; `field` and `problem` are the first's."""
+
+    others: tuple[Invalid, ...] = ()
+
+    def __str__(self) -> str:
+        return "; ".join(f"{each.field}: {each.problem}" for each in (self, *self.others))
+
+
+class _ThisId:
+    """Stands in for an id that is not there. An answer that repeated it would differ between an id that is absent and one that
+    is another tenant's by nothing but that; without it, the two are equal byte for byte."""
+
+    def __repr__(self) -> str:
+        return "of this id"
+
+
+def answer(error: ArtcafeError, request_id: str, more: Mapping[str, object] | None = None) -> Response:
+    """The response to `error`; `more` are further members of the problem."""
+    body: dict[str, object] = {
+        "type": f"/docs/errors#{error.code}",
+        "title": title(error.code),
+        "status": error.status,
+        "detail": detail(error),
+        "code": error.code,
+        "request_id": request_id,
+    }
+    if isinstance(error, Invalid):
+        wrong = (error, *error.others) if isinstance(error, InvalidFields) else (error,)
+        body["errors"] = [{"field": each.field, "problem": each.problem} for each in wrong]
+    content = msgspec.json.encode({**body, **(more or {})})
+    return Response(content, status_code=error.status, headers=_headers(error), media_type=MEDIA_TYPE)
+
+
+def title(code: str) -> str:
+    """`agent_not_found` as a person reads it: `Agent not found`."""
+    return code.replace("_", " ").capitalize()
+
+
+def detail(error: ArtcafeError) -> str:
+    """What the error says, without an id that was looked for and not found."""
+    if isinstance(error, RouteNotFound):
+        return str(RouteNotFound(error.id[:_LONGEST_ECHO]))
+    if isinstance(error, NotFound):
+        return error.text.format(id=_ThisId())
+    return str(error)
+
+
+def _headers(error: ArtcafeError) -> dict[str, str]:
+    headers = {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    elif error.temporary:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if isinstance(error, errors.MethodNotAllowed):
+        headers["Allow"] = error.allowed
+    return headers
+
+
+# --- what pydantic found wrong -----------------------------------------------------------------------------------------
+
+_PHRASES: Final = {"missing": "is required", "extra_forbidden": "is not known here"}
+_PLACES: Final = ("body", "query", "path", "header")
+
+
+def of_json(exc: ValidationError) -> ArtcafeError:
+    """What a body that is no such JSON is answered with."""
+    for found in exc.errors(include_url=False, include_input=False):
+        if found["type"] == "json_invalid":
+            return BadJson(str(found.get("ctx", {}).get("error", "it cannot be read")))
+        if not found["loc"]:
+            return BadJson("it must be an object")
+    return of_fields(exc.errors(include_url=False, include_input=False))
+
+
+def of_fields(found: Iterable[Mapping[str, Any]]) -> InvalidFields:
+    """What fields that pydantic refused are answered with; at least one."""
+    first, *others = [Invalid(_path(each["loc"]), _phrase(each)) for each in found]
+    return InvalidFields(first.field, first.problem, tuple(others))
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    if loc and loc[0] in _PLACES:
+        loc = loc[1:]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+
+
+def _phrase(found: Mapping[str, Any]) -> str:
+    text = str(found["msg"])
+    return _PHRASES.get(found["type"], text[:1].lower() + text[1:])
+
+
+# --- how the OpenAPI document shows them -------------------------------------------------------------------------------
+
+Kinds = tuple[type[ArtcafeError], ...]
+
+ANYWHERE: Final[Kinds] = (errors.RequestTimeout, errors.TooLarge, errors.Internal, errors.Unavailable)
+BEARER: Final[Kinds] = (errors.Unauthenticated, errors.CredentialsExpired, errors.Revoked)
+IN_TENANT: Final[Kinds] = (*BEARER, errors.TenantNotFound, errors.Forbidden)
+BODY: Final[Kinds] = (errors.BadJson, errors.Invalid)
+POST: Final[Kinds] = (*BODY, errors.IdempotencyMismatch)
+LIST: Final[Kinds] = (errors.BadCursor, errors.Invalid)
+
+
+def responses(*kinds: type[ArtcafeError]) -> dict[int | str, dict[str, Any]]:
+    """`responses=` of a route that may answer with these errors, and with those that any route may."""
+    by_status: defaultdict[int, list[type[ArtcafeError]]] = defaultdict(list)
+    for kind in sorted({*kinds, *ANYWHERE}, key=lambda each: (each.status, each.code)):
+        by_status[kind.status].append(kind)
+    return {status: _documented(kinds) for status, kinds in by_status.items()}
+
+
+def _documented(kinds: list[type[ArtcafeError]]) -> dict[str, Any]:
+    content = {
+        "schema": {"$ref": REF.format(model="Problem")},
+        "examples": {each.code: {"value": _example(each)} for each in kinds},
+    }
+    return {"description": ", ".join(f"`{each.code}`" for each in kinds), "content": {MEDIA_TYPE: content}}
+
+
+def _example(kind: type[ArtcafeError]) -> dict[str, object]:
+    return {
+        "type": f"/docs/errors#{kind.code}",
+        "title": title(kind.code),
+        "status": kind.status,
+        "detail": kind.text.format(id=_ThisId()) if issubclass(kind, NotFound) else re.sub(r"\{[^}]*\}", "…", kind.text),
+        "code": kind.code,
+        "request_id": "req_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2",
+    }

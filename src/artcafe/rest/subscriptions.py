@@ -1,0 +1,145 @@
+"""Subscriptions: which agent receives which channel, seen from the channel and from the agent."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from artcafe import errors, model
+from artcafe.rest import problems
+from artcafe.rest.bodies import Body, json_body, no_body, takes
+from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.parts import Parts
+from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
+
+router = APIRouter(prefix="/v1/tenants/{tenant_id}", tags=["subscriptions"])
+
+ONE = (*problems.IN_TENANT, errors.SubscriptionNotFound)
+
+
+class SubscriptionChange(Body):
+    """What to change of a subscription."""
+
+    status: model.SubscriptionStatus = Field(description="`paused` ends delivery and keeps the cursor; `active` goes on from it.")
+
+
+class Cursor(Shown):
+    """How far the subscription has acknowledged its channel, in the log that `epoch` names; null before the first message."""
+
+    epoch: str | None
+    seq: int = Field(examples=[41])
+
+
+class Subscription(Shown):
+    """An agent receives a channel."""
+
+    id: str = Field(examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2#agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    channel_id: str = Field(examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    status: model.SubscriptionStatus
+    cursor: Cursor
+    created_at: Time
+    updated_at: Time
+
+
+class SubscriptionPage(BaseModel):
+    """A part of the subscriptions of a channel or an agent."""
+
+    items: list[Subscription]
+    next_cursor: str | None
+
+
+@router.get(
+    "/channels/{channel_id}/subscriptions",
+    summary="List who receives a channel",
+    responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, *problems.LIST),
+)
+async def list_channel_subscriptions(
+    request: Request, parts: Parts, principal: InTenant, channel_id: ChannelPath, query: Annotated[PageQuery, Query()]
+) -> SubscriptionPage:
+    """For every member."""
+    listing = Listing.of(request, principal.tenant_id, query)
+    page = await parts.subscriptions.of_channel(principal, channel_id, listing.request)
+    return SubscriptionPage(
+        items=[Subscription.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page)
+    )
+
+
+@router.get(
+    "/agents/{agent_id}/subscriptions",
+    summary="List what an agent receives",
+    responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound, *problems.LIST),
+)
+async def list_agent_subscriptions(
+    request: Request, parts: Parts, principal: InTenant, agent_id: AgentPath, query: Annotated[PageQuery, Query()]
+) -> SubscriptionPage:
+    """For members and the agent itself."""
+    listing = Listing.of(request, principal.tenant_id, query)
+    page = await parts.subscriptions.of_agent(principal, agent_id, listing.request)
+    return SubscriptionPage(
+        items=[Subscription.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page)
+    )
+
+
+@router.get("/channels/{channel_id}/subscriptions/{agent_id}", summary="Read a subscription", responses=problems.responses(*ONE))
+async def read_subscription(parts: Parts, principal: InTenant, channel_id: ChannelPath, agent_id: AgentPath) -> Subscription:
+    """For members and the agent itself."""
+    return Subscription.model_validate(await parts.subscriptions.get(principal, channel_id, agent_id))
+
+
+@router.put(
+    "/channels/{channel_id}/subscriptions/{agent_id}",
+    summary="Subscribe an agent to a channel",
+    responses={
+        201: {"description": "It was made now.", "model": Subscription},
+        **problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, errors.AgentNotFound, *problems.BODY),
+    },
+    response_description="It stood already, and is as it was.",
+)
+async def put_subscription(
+    response: Response,
+    parts: Parts,
+    principal: InTenant,
+    channel_id: ChannelPath,
+    agent_id: AgentPath,
+    _empty: Annotated[None, Depends(no_body)],
+) -> Subscription:
+    """A new subscription begins behind the newest message. For members and the agent itself; repeating it changes nothing."""
+    subscription, made = await parts.subscriptions.put(principal, channel_id, agent_id)
+    if made:
+        response.status_code = 201
+        response.headers["Location"] = (
+            f"/v1/tenants/{subscription.tenant_id}/channels/{subscription.channel_id}/subscriptions/{subscription.agent_id}"
+        )
+    return Subscription.model_validate(subscription)
+
+
+@router.patch(
+    "/channels/{channel_id}/subscriptions/{agent_id}",
+    summary="Pause or resume a subscription",
+    responses=problems.responses(*ONE, *problems.BODY),
+    openapi_extra=takes(SubscriptionChange),
+)
+async def change_subscription(
+    parts: Parts,
+    principal: InTenant,
+    channel_id: ChannelPath,
+    agent_id: AgentPath,
+    body: Annotated[SubscriptionChange, Depends(json_body(SubscriptionChange))],
+) -> Subscription:
+    """For members and the agent itself. What is published to a channel while it is paused is delivered afterwards."""
+    return Subscription.model_validate(await parts.subscriptions.set_status(principal, channel_id, agent_id, body.status))
+
+
+@router.delete(
+    "/channels/{channel_id}/subscriptions/{agent_id}",
+    status_code=204,
+    summary="Unsubscribe an agent from a channel",
+    responses=problems.responses(*ONE),
+)
+async def delete_subscription(parts: Parts, principal: InTenant, channel_id: ChannelPath, agent_id: AgentPath) -> None:
+    """Its cursor goes with it: subscribed again, the agent begins behind the newest message."""
+    await parts.subscriptions.delete(principal, channel_id, agent_id)

@@ -1,0 +1,120 @@
+"""The tenants of a person: made, listed, renamed, deleted. Their members come by other routes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from artcafe import errors, model
+from artcafe.rest import problems
+from artcafe.rest.bodies import Body, json_body, takes
+from artcafe.rest.paging import Listing, PageQuery, Time
+from artcafe.rest.parts import Parts
+from artcafe.rest.principal import IdempotencyKey, InTenant, Person
+
+router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
+
+
+class NewTenant(Body):
+    """A tenant to make."""
+
+    name: str = Field(description="1 to 64 characters.", examples=["Example Ltd"])
+
+
+class Rename(Body):
+    """What to change of a tenant."""
+
+    name: str = Field(description="1 to 64 characters.", examples=["Example Ltd"])
+
+
+class Tenant(BaseModel):
+    """An organisation, and the caller's role in it."""
+
+    id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    name: str = Field(examples=["Example Ltd"])
+    plan: str = Field(examples=["free"])
+    limits: dict[str, int] = Field(description="What stands in place of the plan's own limits.", examples=[{"agents": 100}])
+    role: model.Role
+    created_at: Time
+    updated_at: Time
+
+
+class TenantPage(BaseModel):
+    """A part of the caller's tenants."""
+
+    items: list[Tenant]
+    next_cursor: str | None
+
+
+def shown(tenant: model.Tenant, role: model.Role) -> Tenant:
+    """The tenant as one of its members sees it."""
+    return Tenant(
+        id=tenant.id,
+        name=tenant.name,
+        plan=tenant.plan,
+        limits=dict(tenant.limits),
+        role=role,
+        created_at=tenant.created_at,
+        updated_at=tenant.updated_at,
+    )
+
+
+def shown_to(principal: model.Principal, tenant: model.Tenant) -> Tenant:
+    """The tenant as the caller sees it."""
+    assert isinstance(principal, model.UserPrincipal)  # The services refuse agents.
+    return shown(tenant, principal.role)
+
+
+@router.get(
+    "", summary="List the caller's tenants", responses=problems.responses(*problems.BEARER, errors.Forbidden, *problems.LIST)
+)
+async def list_tenants(request: Request, parts: Parts, user: Person, query: Annotated[PageQuery, Query()]) -> TenantPage:
+    """Those that the caller is a member of, with the role in each."""
+    listing = Listing.of(request, f"usr:{user}", query)
+    page = await parts.tenants.list(user, listing.request)
+    return TenantPage(items=[shown(each.tenant, each.role) for each in page.items], next_cursor=listing.next_cursor(page))
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Make a tenant",
+    responses=problems.responses(*problems.BEARER, errors.Forbidden, *problems.POST),
+    openapi_extra=takes(NewTenant),
+)
+async def create_tenant(
+    response: Response,
+    parts: Parts,
+    user: Person,
+    body: Annotated[NewTenant, Depends(json_body(NewTenant))],
+    key: IdempotencyKey = None,
+) -> Tenant:
+    """The caller becomes its owner."""
+    tenant = await parts.tenants.create(user, body.name, idempotency_key=key)
+    response.headers["Location"] = f"/v1/tenants/{tenant.id}"
+    return shown(tenant, model.Role.OWNER)
+
+
+@router.get("/{tenant_id}", summary="Read a tenant", responses=problems.responses(*problems.IN_TENANT))
+async def read_tenant(parts: Parts, principal: InTenant) -> Tenant:
+    """For every member."""
+    return shown_to(principal, await parts.tenants.get(principal))
+
+
+@router.patch(
+    "/{tenant_id}",
+    summary="Rename a tenant",
+    responses=problems.responses(*problems.IN_TENANT, *problems.BODY),
+    openapi_extra=takes(Rename),
+)
+async def change_tenant(parts: Parts, principal: InTenant, body: Annotated[Rename, Depends(json_body(Rename))]) -> Tenant:
+    """For owners and admins."""
+    return shown_to(principal, await parts.tenants.rename(principal, body.name))
+
+
+@router.delete("/{tenant_id}", status_code=204, summary="Delete a tenant", responses=problems.responses(*problems.IN_TENANT))
+async def delete_tenant(parts: Parts, principal: InTenant) -> None:
+    """For owners. Its agents, channels, subscriptions and messages go with it; repeat it when it did not come to an end."""
+    await parts.tenants.delete(principal)

@@ -1,0 +1,83 @@
+"""The addresses a client is given, checked and completed, and the reasons why nobody answers there, in words. No I/O."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import ssl
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from artcafe.errors import ArtcafeError, Invalid, Unavailable
+
+GATEWAY_PATH: Final = "/v1/connect"
+
+
+def is_gateway(url: str) -> bool:
+    """Whether this names a gateway (ws, wss) and not the REST address (http, https), which names one. Raises `Invalid`."""
+    return _parse(url).scheme in {"ws", "wss"}
+
+
+def rest(url: str) -> str:
+    """The REST address without its last slash. Raises `Invalid`."""
+    parsed = _parse(url)
+    if parsed.scheme not in {"http", "https"}:
+        raise Invalid("url", f"here it must be the REST address (http:// or https://), not {url!r}")
+    return url.rstrip("/").removesuffix("/v1")
+
+
+def gateway(url: str) -> str:
+    """The gateway's address; one without a path gets the usual. Raises `Invalid`."""
+    parsed = _parse(url)
+    if parsed.scheme not in {"ws", "wss"}:
+        raise Invalid("url", f"a gateway's address begins with ws:// or wss://, not as {url!r} does")
+    return url if parsed.path.strip("/") else parsed._replace(path=GATEWAY_PATH).geturl()
+
+
+def is_loopback(url: str) -> bool:
+    """Whether this is this machine: no proxy is asked then, whatever the environment says."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def failure(url: str, exc: BaseException) -> ArtcafeError:
+    """Why no connection to `url` came about, as ours: `Invalid` for a certificate that is refused, else `Unavailable`."""
+    found = _system_error(exc)
+    if isinstance(found, ssl.SSLError):
+        return Invalid("url", f"{url} proves to be nobody that this machine trusts: {found.reason or found}")
+    return Unavailable(f"{url} ({_phrase(found or exc)})")
+
+
+def _system_error(exc: BaseException) -> OSError | None:
+    """Libraries wrap what the system said several times; this finds it again."""
+    seen: BaseException | None = exc
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno is not None:
+            return seen
+        seen = seen.exceptions[0] if isinstance(seen, BaseExceptionGroup) else seen.__cause__ or seen.__context__
+    return exc if isinstance(exc, OSError) else None
+
+
+def _phrase(exc: BaseException) -> str:
+    if isinstance(exc, socket.gaierror):
+        return "its name is not known"
+    if isinstance(exc, OSError) and exc.errno:
+        return os.strerror(exc.errno).lower()
+    return str(exc) or "no answer in time"
+
+
+def _parse(url: str) -> SplitResult:
+    try:
+        parsed = urlsplit(url)
+        is_named = bool(parsed.hostname) and (parsed.port is None or parsed.port > 0)
+    except ValueError as exc:
+        raise Invalid("url", f"{url!r} is no address: {exc}") from None
+    if parsed.scheme not in {"http", "https", "ws", "wss"} or not is_named:
+        raise Invalid("url", f"must be like http://127.0.0.1:8080 or ws://127.0.0.1:8081{GATEWAY_PATH}, not {url!r}")
+    if parsed.username is not None or parsed.query or parsed.fragment:
+        raise Invalid("url", "must be an address alone: no user or password, no '?' and no '#' in it")
+    return parsed

@@ -1,0 +1,240 @@
+"""The agent as a program sees it: publish, subscribe, iterate. The connection behind it is `sdk.line`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Generic, Literal, Self, TypeVar, cast, overload
+
+import msgspec
+
+from artcafe import errors
+from artcafe.sdk import dial
+from artcafe.sdk.keys import Signer, load_signer
+from artcafe.sdk.line import CLOSED, Line
+from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
+from artcafe.sdk.outbox import Reply
+from artcafe.wire import frames
+
+LONGEST_TIMEOUT_S: Final = 540.0
+"""A key stores one message within 10 minutes (contract, section 5); repeating a publish ends before that."""
+
+T = TypeVar("T", bound=Message | Gap)
+
+
+class Agent:
+    """An agent of a tenant, connected for as long as its `async with` lasts, which it can do once.
+
+    `url` is the gateway's address, or the REST address, which names the gateway; `key` is the path of a private key, or of a
+    `.pub` file whose other half ssh-agent holds, or any `Signer`. What is not given comes from ARTCAFE_URL, ARTCAFE_TENANT,
+    ARTCAFE_AGENT and ARTCAFE_KEY. Raises `Invalid` and `KeyUnusable`; entering it raises what prevents the login, `Unavailable`
+    where nobody answers for `connect_timeout_s`.
+
+    A connection that is lost comes back by itself, with what was on its way, and nothing surfaces twice. When it ends for good
+    (the agent was revoked, say), that error comes out of whatever waits here, and of every later call. Leaving sends what is
+    acknowledged, and waits for publishes of other tasks, for `close_timeout_s` at most.
+
+    `max_unacked` is how many messages of a channel are sent before the server waits for an `ack`. None: it does not wait; then
+    a program that is slower than its channels leaves the socket unread, until the server closes it and begins again.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        tenant: str | None = None,
+        agent: str | None = None,
+        key: str | Path | Signer | None = None,
+        max_unacked: int | None = 64,
+        connect_timeout_s: float = 15.0,
+        close_timeout_s: float = 5.0,
+    ) -> None:
+        self.tenant, self.agent = _given("tenant", tenant), _given("agent", agent)
+        key = _given("key") if key is None else key
+        signer = load_signer(key) if isinstance(key, str | Path) else key
+        dialer = dial.Dialer(_given("url", url), signer, open_s=min(dial.OPEN_S, connect_timeout_s))
+        self._line = Line(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s)
+        self._max_unacked, self._close_timeout_s = max_unacked, close_timeout_s
+        self._joined: set[str] = set()
+        self._group = asyncio.TaskGroup()
+        self._running: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"Agent(tenant={self.tenant!r}, agent={self.agent!r})"
+
+    async def __aenter__(self) -> Self:
+        if self._running is not None:
+            raise RuntimeError("an Agent is entered once; make another one")
+        await self._group.__aenter__()
+        self._running = self._group.create_task(self._line.run())
+        is_open = False
+        try:
+            await self._line.opened()
+            is_open = True
+        finally:
+            if not is_open:
+                await self._stop()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._close_timeout_s):
+                    if exc_type is None:
+                        await self._line.drained()
+                    self._line.leave()
+                    if self._running is not None:
+                        await asyncio.wait([self._running])
+        finally:
+            await self._stop()
+
+    async def _stop(self) -> None:
+        """Ends the background at once. The group never hears of the body's error: it would wrap it into an ExceptionGroup."""
+        self._line.leave()
+        if self._running is not None:
+            self._running.cancel()
+        await self._group.__aexit__(None, None, None)
+
+    async def publish(
+        self,
+        channel: str,
+        data: object,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        reply_to: str | None = None,
+        timeout_s: float = 30.0,
+    ) -> Receipt:
+        """Stores a message in a channel; it is on disk when this returns.
+
+        `data` is anything that msgspec writes as JSON, or `msgspec.Raw` with JSON text, which is delivered as it is. A lost
+        connection or a temporary error is answered by publishing again, for `timeout_s` (540 at most), under the same `key`, so
+        that it is stored once; without one, a key is made. Publishes of several tasks leave in the order of their calls, 256 at
+        most on the way, and return as they are answered.
+
+        Raises the server's error when trying again is no use, and when the time is over the last one: `OutcomeUnknown` where
+        the message may have been stored (publishing again with the same `key` is safe), else it was not. Raises `TooLarge` and
+        `Invalid` before anything is sent, and TypeError for what is no JSON.
+        """
+        if not 0 < timeout_s <= LONGEST_TIMEOUT_S:
+            raise ValueError(f"timeout_s must be above 0 and at most {LONGEST_TIMEOUT_S:g}")
+        body = frames.Publish(channel, _json(data), key or uuid.uuid4().hex, headers, reply_to)
+        if len(frames.command("publish", body, frames.MAX_ID)) > frames.MAX_FRAME_BYTES:
+            raise errors.TooLarge("the message", frames.MAX_FRAME_BYTES)
+        self._check_entered()
+        reply = await self._line.ask("publish", body, timeout_s)
+        assert isinstance(reply, frames.PublishReply)
+        return Receipt(reply.seq, reply.message_id, reply.duplicate)
+
+    async def subscribe(self, channel: str, start: frames.Start = "cursor", *, timeout_s: float = 30.0) -> Subscribed:
+        """Receives a channel from here on; an agent's subscriptions that stand already need no call.
+
+        `start` is where: "cursor" (behind what was last acknowledged), "new" (behind the newest), "first" (the oldest kept), or
+        a sequence. Any but the cursor leaves out what waits here unread of the channel. Raises the server's error, such as
+        `ChannelNotFound`. May be repeated.
+        """
+        self._check_entered()
+        body = frames.Subscribe(channel, start, self._max_unacked)
+        reply = await self._line.ask("subscribe", body, timeout_s, partial(self._on_subscribed, channel, start))
+        assert isinstance(reply, frames.SubscribeReply)
+        self._joined.add(channel)
+        return Subscribed(channel, reply.epoch, reply.cursor, reply.last)
+
+    def _on_subscribed(self, channel: str, start: frames.Start, reply: Reply) -> None:
+        assert isinstance(reply, frames.SubscribeReply)
+        self._line.inbox.joined(channel, start, reply)
+
+    @overload
+    def messages(
+        self, *channels: str, start: frames.Start = "cursor", auto_ack: bool = False, gaps: Literal[False] = False
+    ) -> Messages[Message]: ...
+
+    @overload
+    def messages(
+        self, *channels: str, start: frames.Start = "cursor", auto_ack: bool = False, gaps: Literal[True]
+    ) -> Messages[Message | Gap]: ...
+
+    def messages(
+        self, *channels: str, start: frames.Start = "cursor", auto_ack: bool = False, gaps: bool = False
+    ) -> Messages[Message] | Messages[Message | Gap]:
+        """Iterates over the messages of these channels, subscribing to them first, or of all that the agent is subscribed to.
+
+        It goes on until the agent is closed. Each message goes to one loop: several over the same channel share it. Messages of
+        a channel come in order; `start` is as for `subscribe`. With `auto_ack` a message is acknowledged when the next one is
+        asked for, so the last before a `break` is not.
+
+        Messages that will not come (retention took them) are logged as a warning, and with `gaps` also stand as `Gap`s among
+        the messages, where they are missing.
+        """
+        if start != "cursor" and not channels:
+            raise ValueError("start is for named channels")
+        self._check_entered()
+        return Messages(self, self._line, channels, start, auto_ack=auto_ack, gaps=gaps)
+
+    async def _join(self, channels: tuple[str, ...], start: frames.Start) -> None:
+        for channel in channels:
+            if channel not in self._joined or start != "cursor":
+                await self.subscribe(channel, start)
+
+    def _check_entered(self) -> None:
+        if self._running is None:
+            raise RuntimeError(CLOSED)
+
+
+class Messages(Generic[T]):
+    """An endless loop's worth of messages: `async for message in agent.messages():`."""
+
+    def __init__(
+        self, agent: Agent, line: Line, channels: tuple[str, ...], start: frames.Start, *, auto_ack: bool, gaps: bool
+    ) -> None:
+        self._agent, self._line, self._channels, self._start = agent, line, channels, start
+        self._auto_ack, self._gaps = auto_ack, gaps
+        self._is_joined = False
+        self._handled: Message | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        if not self._is_joined:
+            await self._agent._join(self._channels, self._start)
+            self._is_joined = True
+        if self._handled is not None:
+            await self._handled.ack()
+            self._handled = None
+        item = await self._line.item(self._channels)
+        while isinstance(item, Gap) and not self._gaps:
+            item = await self._line.item(self._channels)
+        if item is None:
+            raise StopAsyncIteration
+        if self._auto_ack and isinstance(item, Message):
+            self._handled = item
+        return cast(T, item)  # Without `gaps`, T is Message, and gaps were passed over above.
+
+
+def _given(name: str, value: str | None = None) -> str:
+    """The argument, or the environment's word for it. Raises `Invalid`."""
+    variable = f"ARTCAFE_{name.upper()}"
+    found = value or os.environ.get(variable)
+    if not found:
+        raise errors.Invalid(name, f"give it, or set {variable}")
+    return found
+
+
+def _json(data: object) -> msgspec.Raw:
+    """Raises TypeError for what cannot be written, and `Invalid` for a Raw that is no JSON: it would break the whole frame."""
+    if not isinstance(data, msgspec.Raw):
+        return msgspec.Raw(msgspec.json.encode(data))
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise errors.Invalid("data", f"is not JSON: {exc}") from None
+    return data

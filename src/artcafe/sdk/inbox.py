@@ -1,0 +1,191 @@
+"""What has arrived and what is acknowledged, a channel at a time, over any number of connections: nothing surfaces twice.
+
+Frames in and acknowledgements out, without I/O. Waiting for a message is `sdk.client`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from artcafe.sdk.messages import Gap, Message
+from artcafe.wire import frames
+
+log = logging.getLogger("artcafe")
+
+ROOM: Final = 1024
+"""Messages held for the program before the socket is left unread, where no `max_unacked` makes the server wait."""
+
+RETENTION: Final = "retention"
+"""The reason of a gap in a log that goes on; any other says that the log is not the one it was."""
+
+
+@dataclass(slots=True)
+class Place:
+    """How far one channel has come: on this socket, and as the program sees it."""
+
+    received: int = 0
+    """Everything up to here has been taken in, or will not come: what repeats it is passed over."""
+    acked: int = 0
+    """As far as the program has acknowledged."""
+    on_socket: int = 0
+    """The highest sequence of this connection: a socket may acknowledge only what it was sent."""
+    ack_sent: int = 0
+    life: int = 0
+    epoch: str | None = None
+    is_steered: bool = False
+    """Begun elsewhere than at its cursor, so that a new connection has to be told where to go on."""
+    is_resuming: bool = False
+    """It has not been told yet: what comes until then is from the cursor, which may be further on, and is passed over."""
+    waiting: deque[tuple[int, Message | Gap]] = field(default_factory=deque)
+    unacked: deque[int] = field(default_factory=deque)
+
+    def begin(self, cursor: int) -> None:
+        """Another log, or another place in this one: no sequence seen so far means anything now."""
+        self.life += 1
+        self.received = cursor
+        self.acked = self.on_socket = self.ack_sent = 0
+        self.unacked.clear()
+
+
+class Inbox:
+    """Every channel that was heard of. `max_unacked` is the window that the server was given, or None; `on_ack` is called when
+    `acks` has something to send."""
+
+    def __init__(self, max_unacked: int | None, on_ack: Callable[[], None] = lambda: None) -> None:
+        self._max_unacked, self._on_ack = max_unacked, on_ack
+        self._places: dict[str, Place] = {}
+        self._to_ack: set[str] = set()
+        self._arrivals = 0
+        self._held = 0
+
+    def __len__(self) -> int:
+        return self._held
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the socket should be left unread. With a window it never is: the server waits by itself."""
+        return self._max_unacked is None and self._held >= ROOM
+
+    # --- from the server ---
+
+    def message(self, pushed: frames.Message) -> None:
+        """A message arrived."""
+        place = self._place(pushed.channel)
+        if place.is_resuming:
+            return
+        place.on_socket = max(place.on_socket, pushed.seq)
+        if pushed.seq <= place.received:
+            self._to_ack.add(pushed.channel)  # If it was acknowledged, the server has not heard of that yet.
+            return
+        place.received = pushed.seq
+        if self._max_unacked is not None:
+            place.unacked.append(pushed.seq)
+        self._keep(place, Message(pushed, place.life, self._ack))
+
+    def gap(self, channel: str, pushed: frames.Gap | frames.GapPush) -> None:
+        """A gap arrived. It is kept for whoever asks for gaps, and logged for everybody else."""
+        place = self._place(channel)
+        if place.is_resuming:
+            return
+        if pushed.reason != RETENTION or pushed.to is None:
+            place.begin(pushed.to or 0)
+        elif pushed.to > place.received:
+            place.received = pushed.to
+        else:
+            return  # The program knows of it.
+        gap = Gap(channel, pushed.from_, pushed.to, pushed.reason)
+        log.warning("messages of %s will not come: %s to %s, %s", channel, gap.first, gap.last or "an unknown end", gap.reason)
+        self._keep(place, gap)
+
+    def joined(self, channel: str, start: frames.Start, reply: frames.SubscribeReply) -> None:
+        """A `subscribe` of the program was answered."""
+        place = self._place(channel)
+        place.is_resuming = False
+        if start != "cursor":
+            place.is_steered = True
+            place.begin(reply.cursor)
+            self._held -= len(place.waiting)
+            place.waiting.clear()
+        self._settle(channel, place, reply)
+
+    def resumed(self, channel: str, reply: frames.SubscribeReply | None) -> None:
+        """The new connection goes on where the one before ended; None: the server refused to."""
+        place = self._place(channel)
+        place.is_resuming = False
+        if reply is not None:
+            self._settle(channel, place, reply)
+
+    def _settle(self, channel: str, place: Place, reply: frames.SubscribeReply) -> None:
+        if place.epoch is not None and reply.epoch != place.epoch:
+            place.begin(reply.cursor)
+        place.epoch = reply.epoch
+        if reply.gap is not None:
+            self.gap(channel, reply.gap)
+
+    def lost(self) -> list[tuple[str, frames.Start]]:
+        """The connection is gone. Returns the channels that the next one must be told to go on with, and from where; the
+        others go on from their cursors by themselves. `resumed` is due for each."""
+        self._to_ack.clear()
+        found: list[tuple[str, frames.Start]] = []
+        for channel, place in self._places.items():
+            place.on_socket = place.ack_sent = 0
+            if place.is_steered and not place.is_resuming:
+                place.is_resuming = True
+                found.append((channel, place.received or "first"))
+        return found
+
+    def _place(self, channel: str) -> Place:
+        place = self._places.get(channel)
+        if place is None:
+            place = self._places[channel] = Place()
+        return place
+
+    def _keep(self, place: Place, item: Message | Gap) -> None:
+        self._arrivals += 1
+        self._held += 1
+        place.waiting.append((self._arrivals, item))
+
+    # --- for the program ---
+
+    def take(self, channels: Collection[str] = ()) -> Message | Gap | None:
+        """The oldest of what waits, of these channels or of all; None where nothing does."""
+        places = [place for place in self._chosen(channels) if place.waiting]
+        if not places:
+            return None
+        self._held -= 1
+        return min(places, key=lambda place: place.waiting[0][0]).waiting.popleft()[1]
+
+    def stalled(self, channels: Collection[str] = ()) -> bool:
+        """Whether the server waits for acknowledgements of these channels, or of any."""
+        return any(len(place.unacked) == self._max_unacked for place in self._chosen(channels))
+
+    def _chosen(self, channels: Collection[str]) -> Iterable[Place]:
+        if not channels:
+            return self._places.values()
+        return [self._places[channel] for channel in channels if channel in self._places]
+
+    def _ack(self, message: Message) -> None:
+        place = self._places[message.channel]
+        if message.life != place.life or message.seq <= place.acked:
+            return
+        place.acked = message.seq
+        while place.unacked and place.unacked[0] <= message.seq:
+            place.unacked.popleft()
+        self._to_ack.add(message.channel)
+        self._on_ack()
+
+    def acks(self) -> list[bytes]:
+        """The frames to send for what was acknowledged since: at most one a channel. They count as sent."""
+        found = []
+        for channel in self._to_ack:
+            place = self._places[channel]
+            seq = min(place.acked, place.on_socket)
+            if seq > place.ack_sent:
+                place.ack_sent = seq
+                found.append(frames.command("ack", frames.Ack(channel, seq)))
+        self._to_ack.clear()
+        return found

@@ -1,0 +1,242 @@
+"""The agent's half of the login: signers that turn a challenge into a signature, by a key file or by ssh-agent.
+
+Making keys is `ssh-keygen`'s work, and checking signatures the server's (`wire.sshsig`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, assert_never
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_ssh_private_key,
+)
+
+from artcafe.errors import BadKey, KeyUnusable
+from artcafe.wire import sshsig
+from artcafe.wire.sshkeys import PublicKey, Reader, mpint, parse_public_key, string
+
+PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
+
+# A security key blinks until somebody touches it, so this is a person's time.
+SSH_AGENT_TIMEOUT_S = 60.0
+# An RSA key of 16384 bits is a file of 13 KB; this keeps a wrong path, such as a device, from being read for ever.
+MAX_FILE_BYTES = 65_536
+# OpenSSH's agent and its clients allow this much in one message (AGENT_MAX_LEN).
+MAX_REPLY_BYTES = 262_144
+
+# The message numbers and the flag of draft-ietf-sshm-ssh-agent, section 6.
+_REQUEST_IDENTITIES, _IDENTITIES_ANSWER, _SIGN_REQUEST, _SIGN_RESPONSE = 11, 12, 13, 14
+_RSA_SHA2_512 = 4
+
+
+class Signer(Protocol):
+    """Whatever can prove that it holds an agent's private key."""
+
+    @property
+    def public_key(self) -> str:
+        """The line to register: type and base64, without a comment."""
+
+    async def sign(self, challenge: str) -> str:
+        """An armored SSHSIG of the challenge's UTF-8 text under the namespace `artcafe`. Raises KeyUnusable."""
+
+
+def load_signer(path: str | Path, passphrase: str | None = None) -> Signer:
+    """The signer for a key file of OpenSSH or PEM form; for a `.pub` file, whichever ssh-agent holds its other half.
+
+    Blocks for the reading of a small file. Raises KeyUnusable, with what to do about it.
+    """
+    data = _read(path)
+    if b"PRIVATE KEY-----" not in data:
+        return agent_signer(_public_line(path, data))
+    private = _load_private(path, data, passphrase)
+    try:
+        line = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        return FileSigner(parse_public_key(line), private)
+    except ValueError as exc:
+        raise KeyUnusable(f"{path} is of a kind that SSH does not have") from exc
+    except BadKey as exc:
+        raise KeyUnusable(f"{path}: {exc.problem}") from exc
+
+
+def agent_signer(public_key: str | Path, timeout_s: float = SSH_AGENT_TIMEOUT_S) -> Signer:
+    """The signer that asks the ssh-agent at `$SSH_AUTH_SOCK`; `public_key` is a public key's line, or the path of its file.
+
+    The agent is asked when there is something to sign, so that it may start, or be given the key, later. Raises KeyUnusable.
+    """
+    # Every SSH blob begins with AAAA. Text of a private key counts as a line, to be refused without being shown as a path.
+    is_line = isinstance(public_key, str) and re.search(r"\s(AAAA|PRIVATE KEY)", public_key)
+    line = str(public_key) if is_line else _public_line(public_key, _read(public_key))
+    try:
+        key = parse_public_key(line)
+    except BadKey as exc:
+        raise KeyUnusable(exc.problem) from exc
+    socket_path = os.environ.get("SSH_AUTH_SOCK")
+    if not socket_path:
+        raise KeyUnusable(
+            f"its private half ({key.fingerprint}) is to come from ssh-agent, but SSH_AUTH_SOCK is not set: start one with"
+            ' eval "$(ssh-agent)" and ssh-add the key, or name the private key file'
+        )
+    return SshAgentSigner(key, socket_path, timeout_s)
+
+
+# --- a key file --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FileSigner:
+    """Signs in place: the slowest key, RSA of 8192 bits, takes some tens of milliseconds."""
+
+    key: PublicKey
+    private: PrivateKey = field(repr=False)
+
+    @property
+    def public_key(self) -> str:
+        """The line to register."""
+        return self.key.line
+
+    async def sign(self, challenge: str) -> str:
+        """The armored signature of `challenge`."""
+        data = sshsig.signed_data(challenge.encode(), sshsig.NAMESPACE, "sha512")
+        return sshsig.armor(self.key.blob, _sign(self.private, self.key.type, data), sshsig.NAMESPACE, "sha512")
+
+
+def _sign(private: PrivateKey, key_type: str, data: bytes) -> bytes:
+    """The signature blob in SSH's form (RFC 8709 section 6, RFC 8332 section 3, RFC 5656 section 3.1.2)."""
+    match private:
+        case Ed25519PrivateKey():
+            return string(key_type.encode()) + string(private.sign(data))
+        case EllipticCurvePrivateKey():
+            r, s = decode_dss_signature(private.sign(data, ECDSA(sshsig.HASHES[key_type])))
+            return string(key_type.encode()) + string(mpint(r) + mpint(s))
+        case RSAPrivateKey():
+            algorithm = "rsa-sha2-512"
+            return string(algorithm.encode()) + string(private.sign(data, PKCS1v15(), sshsig.HASHES[algorithm]))
+        case _:
+            assert_never(private)
+
+
+def _read(path: str | Path) -> bytes:
+    if "-----BEGIN" in str(path):
+        raise KeyUnusable("this is the text of a key, where the path of its file was expected")
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as exc:
+        raise KeyUnusable(f"{path} cannot be read: {exc.strerror if isinstance(exc, OSError) else exc}") from exc
+    if len(data) > MAX_FILE_BYTES:
+        raise KeyUnusable(f"{path} is too large for a key")
+    return data
+
+
+def _public_line(path: str | Path, data: bytes) -> str:
+    """The public key line in a file, checked here so that the error can name the file."""
+    try:
+        return parse_public_key(data.decode()).line
+    except UnicodeDecodeError as exc:
+        raise KeyUnusable(f"{path} holds no SSH key") from exc
+    except BadKey as exc:
+        raise KeyUnusable(f"{path} holds no private key, nor a public one that is taken: {exc.problem}") from exc
+
+
+def _load_private(path: str | Path, data: bytes, passphrase: str | None) -> PrivateKey:
+    load = load_ssh_private_key if b"BEGIN OPENSSH PRIVATE KEY" in data else load_pem_private_key
+    try:
+        private = load(data, passphrase.encode() if passphrase else None)
+    except TypeError as exc:
+        # The library says so of a passphrase that is missing and of one too many.
+        if passphrase:
+            raise KeyUnusable(f"{path} has no passphrase, but one was given") from exc
+        raise KeyUnusable(f"{path} is protected by a passphrase: pass it, or {_USE_SSH_AGENT}") from exc
+    except UnsupportedAlgorithm as exc:
+        # The keys of hardware tokens end here, and OpenSSH's encryption where the package bcrypt is not installed.
+        raise KeyUnusable(f"{path} does not open here ({exc}); {_USE_SSH_AGENT}") from exc
+    except ValueError as exc:
+        raise KeyUnusable(f"{path} is damaged{', or the passphrase is wrong' if passphrase else ''}") from exc
+    if not isinstance(private, PrivateKey):
+        raise KeyUnusable(f"{path} is none of Ed25519, ECDSA and RSA")
+    return private
+
+
+_USE_SSH_AGENT = "ssh-add it and name its .pub file, so that ssh-agent signs"
+
+
+# --- ssh-agent -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SshAgentSigner:
+    """Has ssh-agent sign, over a connection of its own each time; the private key may live in a hardware token."""
+
+    key: PublicKey
+    socket_path: str
+    timeout_s: float
+
+    @property
+    def public_key(self) -> str:
+        """The line to register."""
+        return self.key.line
+
+    async def sign(self, challenge: str) -> str:
+        """The armored signature of `challenge`, within `timeout_s` seconds in all. Raises KeyUnusable."""
+        message = challenge.encode()
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                signature = await self._request(sshsig.signed_data(message, sshsig.NAMESPACE, "sha512"))
+        except TimeoutError as exc:
+            raise KeyUnusable(f"ssh-agent did not sign within {self.timeout_s:g} s; does a token wait for a touch?") from exc
+        except (OSError, EOFError, ValueError) as exc:
+            raise KeyUnusable(f"no ssh-agent answers properly at {self.socket_path} (SSH_AUTH_SOCK): {exc}") from exc
+        armored = sshsig.armor(self.key.blob, signature, sshsig.NAMESPACE, "sha512")
+        if not sshsig.verify(armored, message, self.key):
+            # Agents that ignore the flag for SHA-2 sign RSA with SHA-1; better said here than as a refused login.
+            raise KeyUnusable("ssh-agent made a signature that is not valid; with RSA, an agent that is too old uses SHA-1")
+        return armored
+
+    async def _request(self, data: bytes) -> bytes:
+        """The signature blob for `data`. Raises KeyUnusable where the agent hasn't the key or refuses."""
+        reader, writer = await asyncio.open_unix_connection(self.socket_path)
+        try:
+            await self._require_key(reader, writer)
+            flags = _RSA_SHA2_512 if self.key.type == "ssh-rsa" else 0
+            request = bytes([_SIGN_REQUEST]) + string(self.key.blob) + string(data) + flags.to_bytes(4, "big")
+            kind, answer = await _ask(reader, writer, request)
+            if kind != _SIGN_RESPONSE:
+                raise KeyUnusable("ssh-agent refused to sign: the token is not there, or somebody said no")
+            return answer.string()
+        finally:
+            writer.close()
+
+    async def _require_key(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        kind, answer = await _ask(reader, writer, bytes([_REQUEST_IDENTITIES]))
+        if kind != _IDENTITIES_ANSWER:
+            raise KeyUnusable("ssh-agent does not list its keys")
+        for _ in range(answer.uint32()):
+            blob, _comment = answer.string(), answer.string()
+            if blob == self.key.blob:
+                return
+        raise KeyUnusable(f"ssh-agent does not hold {self.key.fingerprint}: ssh-add it, or ssh-add -X if the agent is locked")
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int, Reader]:
+    """One request and its answer: the message number, and a reader at what follows it."""
+    writer.write(string(request))
+    await writer.drain()
+    size = int.from_bytes(await reader.readexactly(4), "big")
+    if size > MAX_REPLY_BYTES:
+        raise ValueError("its answer is too long")
+    answer = Reader(await reader.readexactly(size))
+    return answer.take(1)[0], answer

@@ -1,0 +1,245 @@
+"""The line to the gateway: the one background loop that connects, reads, writes, and comes back when a connection ends.
+
+What is sent and kept is decided without I/O in `sdk.session`, `sdk.outbox` and `sdk.inbox`; this carries it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Final
+
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from artcafe import errors
+from artcafe.sdk import backoff, dial
+from artcafe.sdk.inbox import Inbox
+from artcafe.sdk.messages import Gap, Message
+from artcafe.sdk.outbox import Ask, Outbox, Reply
+from artcafe.sdk.session import Lost, Session
+from artcafe.wire import frames
+
+log = logging.getLogger("artcafe")
+
+IN_FLIGHT: Final = 256
+"""Commands that wait for their answer at once; the next caller waits for a place. One group commit of the server takes as many
+(design, decision 3)."""
+
+
+class Line:
+    """Everything of an agent that outlives a connection. `run` is its loop; the rest is called from the program's tasks."""
+
+    def __init__(self, dialer: dial.Dialer, tenant: str, agent: str, max_unacked: int | None, connect_timeout_s: float) -> None:
+        self._dialer = dialer
+        self._tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
+        self._connect_timeout_s = connect_timeout_s
+        self.outbox = Outbox()
+        self.inbox = Inbox(max_unacked, on_ack=self._wake)
+        self.limits: Mapping[str, int] = {}
+        self.failure: Exception | None = None
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._opened = asyncio.Event()  # The first login succeeded, or the line has ended.
+        self._leaving = asyncio.Event()
+        self._due = asyncio.Event()  # There may be something to write.
+        self._arrived = asyncio.Event()  # There may be something to take, or never again.
+        self._moved = asyncio.Event()  # Something was taken, asked or answered.
+        self._live_since = math.inf
+        self._is_warned = False
+
+    # --- the loop ---
+
+    async def run(self) -> None:
+        """Stays connected until `leave`, or until the line ends for good; then `failure` says why. Raises nothing."""
+        try:
+            await self._stay_connected()
+        except Lost as exc:
+            self.failure = exc.error
+        except Exception as exc:  # The supervisor of this loop: it tells whoever waits, and leaves the user's task alone.
+            log.exception("the agent's connection stopped on an unexpected error")
+            self.failure = exc
+        finally:
+            self.outbox.fail(self.failure or RuntimeError(CLOSED))
+            self._leaving.set()
+            self._opened.set()
+            self._arrived.set()
+            self._moved.set()
+
+    async def _stay_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures, give_up_at = 0, loop.time() + self._connect_timeout_s
+        while not self._leaving.is_set():
+            self._live_since = math.inf
+            try:
+                await self._connection()
+            except Lost as exc:
+                # It begins anew only behind a connection that held longer than was waited for it: who is closed right after
+                # each login must not come back at once for ever.
+                is_steady = loop.time() - self._live_since > backoff.bound_s(failures or 1)
+                failures = 1 if is_steady else failures + 1
+                delay_s = backoff.delay_s(failures)
+                if not exc.comes_back or not (self._opened.is_set() or loop.time() + delay_s < give_up_at):
+                    raise
+                log.warning("%s; connecting again in %.1f s", exc.error, delay_s)
+                await _wait(self._leaving, delay_s)
+
+    async def _connection(self) -> None:
+        """One connection, from its opening to its end. Returns after `leave`; else raises `Lost`."""
+        session = Session(self._tenant, self._agent, self._max_unacked, self.outbox, self.inbox)
+        socket = await self._dialer.open(session)
+        self._live_since = asyncio.get_running_loop().time()
+        self.limits = session.limits
+        self._opened.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(self._write(socket, session))
+                lost = await self._read(socket, session)
+                writing.cancel()
+        finally:
+            socket.transport.abort()
+            self._lost()
+        if not self._leaving.is_set():
+            raise lost
+
+    async def _read(self, socket: ClientConnection, session: Session) -> Lost:
+        """Takes in frames until the connection ends; returns why it did."""
+        try:
+            while True:
+                await dial.receive(socket, session)
+                self._wake()
+                self._arrived.set()
+                self._moved.set()
+                await self._room()
+        except ConnectionClosed as exc:
+            return dial.ended(exc, session)
+        except errors.BadFrame as exc:
+            await socket.close(1002, "bad frame")
+            return Lost(exc, comes_back=False)
+
+    async def _room(self) -> None:
+        """Waits while the program has enough to do. While it waits for an answer itself, that must be read."""
+        while self.inbox.is_full and not len(self.outbox) and not self._leaving.is_set():
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def _write(self, socket: ClientConnection, session: Session) -> None:
+        """Sends what is due, and closes when leaving. Ends quietly with the connection: the reader says why it ended."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                self._due.clear()
+                for frame in session.due(loop.time()):
+                    await socket.send(frame, text=True)
+                if self._leaving.is_set():
+                    await socket.close()
+                    return
+                await _wait(self._due, self.outbox.wait_s(loop.time()))
+
+    def _lost(self) -> None:
+        self.outbox.lost()
+        for channel, start in self.inbox.lost():
+            body = frames.Subscribe(channel, start, self._max_unacked)
+            self.outbox.add("subscribe", body, partial(self._resumed, channel))
+
+    def _resumed(self, channel: str, outcome: Reply | Exception) -> None:
+        self.inbox.resumed(channel, outcome if isinstance(outcome, frames.SubscribeReply) else None)
+        if isinstance(outcome, Exception) and not self._leaving.is_set():
+            log.warning("%s is not received any more: %s", channel, outcome)
+
+    def _wake(self) -> None:
+        self._due.set()
+
+    # --- for the program ---
+
+    async def opened(self) -> None:
+        """Returns after the first login. Raises what prevented it."""
+        await self._opened.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    async def ask(
+        self, kind: str, body: frames.Body, timeout_s: float, on_reply: Callable[[Reply], None] = lambda _: None
+    ) -> Reply:
+        """Sends a command, again when need be, and returns its reply, of the same kind; `on_reply` gets it in its turn among the
+        frames. Raises the server's error, or after `timeout_s` the last one that was temporary."""
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        ask: Ask | None = None
+        try:
+            async with asyncio.timeout(timeout_s), self._slots:
+                self._check_open()
+                ask = self.outbox.add(kind, body, partial(_settle, answer, on_reply))
+                self._wake()
+                self._moved.set()
+                return await answer
+        except TimeoutError as exc:
+            raise (ask and ask.unanswered()) or errors.Unavailable("the gateway") from exc
+        finally:
+            if ask is not None:
+                self.outbox.drop(ask)
+                self._wake()  # It may have held others back.
+                self._moved.set()
+
+    async def item(self, channels: Collection[str]) -> Message | Gap | None:
+        """The next message or gap of these channels, or of all; None after `leave`. Raises what ended the line."""
+        while True:
+            if self.failure is not None:
+                raise self.failure
+            if self._leaving.is_set():
+                return None
+            if (found := self.inbox.take(channels)) is not None:
+                self._moved.set()
+                return found
+            self._warn_if_stalled(channels)
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def _warn_if_stalled(self, channels: Collection[str]) -> None:
+        if not self._is_warned and self.inbox.stalled(channels):
+            self._is_warned = True
+            log.warning(
+                "%d messages are unacknowledged, so no more of their channel are sent: ack() them when they are dealt with",
+                self._max_unacked,
+            )
+
+    def _check_open(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if self._leaving.is_set():
+            raise RuntimeError(CLOSED)
+
+    async def drained(self) -> None:
+        """Returns when no command waits for its answer."""
+        while len(self.outbox) and not self._leaving.is_set():
+            self._moved.clear()
+            await self._moved.wait()
+
+    def leave(self) -> None:
+        """Ends the loop: what is acknowledged is sent and the connection closed."""
+        self._leaving.set()
+        self._wake()
+        self._arrived.set()
+        self._moved.set()
+
+
+CLOSED: Final = "this Agent is closed: use it within its 'async with'"
+
+
+def _settle(answer: asyncio.Future[Reply], on_reply: Callable[[Reply], None], outcome: Reply | Exception) -> None:
+    if isinstance(outcome, Exception):
+        if not answer.done():
+            answer.set_exception(outcome)
+        return
+    on_reply(outcome)
+    if not answer.done():
+        answer.set_result(outcome)
+
+
+async def _wait(event: asyncio.Event, timeout_s: float | None) -> None:
+    """Returns when the event is set or the time is over."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

@@ -1,0 +1,116 @@
+"""What an agent's program gets in its hands: messages, gaps and receipts. Where they come from is `sdk.inbox`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+import msgspec
+
+from artcafe.wire import frames
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Where a published message stands: stored, on disk.
+
+    `message_id` is None only for a repeat whose first message has been removed since; `duplicate` says that this key had
+    stored the message before, and nothing was stored now.
+    """
+
+    seq: int
+    message_id: str | None
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """What the server said to `subscribe`: delivery goes on behind `cursor`; `last` is the newest message's sequence, and
+    `epoch` names this life of the tenant's log (None before its first message)."""
+
+    channel: str
+    epoch: str | None
+    cursor: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Messages of a channel that this agent will not get: `first` to `last`, both included, and why.
+
+    `last` is None where nobody can say how many there were, such as behind a log that was begun anew.
+    """
+
+    channel: str
+    first: int
+    last: int | None
+    reason: str
+
+
+class Message:
+    """A message of a channel. Acknowledge it when it has been dealt with; until then it comes again after a new start."""
+
+    def __init__(self, pushed: frames.Message, life: int, on_ack: Callable[[Message], None]) -> None:
+        self._pushed, self._on_ack = pushed, on_ack
+        self.life = life
+        """Counts the logs that the channel was seen to have; a sequence means something in its own life only."""
+
+    def __repr__(self) -> str:
+        return f"Message(channel={self.channel!r}, seq={self.seq}, message_id={self.message_id!r}, sender={self.sender!r})"
+
+    @property
+    def channel(self) -> str:
+        return self._pushed.channel
+
+    @property
+    def seq(self) -> int:
+        """Rises in a channel, and may skip numbers."""
+        return self._pushed.seq
+
+    @property
+    def prev(self) -> int | None:
+        """The sequence of the message before it in the channel; None where there is none, or none any more."""
+        return self._pushed.prev
+
+    @property
+    def message_id(self) -> str:
+        return self._pushed.message_id
+
+    @property
+    def sender(self) -> str:
+        """Who published it, proven to the server: an agent's id, or `usr:` and a person's."""
+        return self._pushed.sender
+
+    @cached_property
+    def time(self) -> datetime:
+        """When the server took it in; aware, UTC."""
+        return datetime.fromisoformat(self._pushed.time)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._pushed.headers
+
+    @property
+    def reply_to(self) -> str | None:
+        return self._pushed.reply_to
+
+    @property
+    def raw(self) -> bytes:
+        """The data as the JSON text that was published."""
+        return bytes(self._pushed.data)
+
+    @cached_property
+    def data(self) -> object:
+        """The data, parsed when it is first asked for: None, bool, int, float, str, list or dict."""
+        parsed: object = msgspec.json.decode(self._pushed.data)
+        return parsed
+
+    async def ack(self) -> None:
+        """Says that this message and everything before it in its channel has been dealt with.
+
+        Returns at once: the acknowledgement leaves with the next ones, and is remembered over a lost connection. May be
+        repeated. When the agent is closed before it could leave, the message comes again after the next start.
+        """
+        self._on_ack(self)

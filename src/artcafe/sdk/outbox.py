@@ -1,0 +1,148 @@
+"""Commands that wait for their answer: sent in order, many at once, and sent again in that order when an answer got lost.
+
+Which frames go out and what comes back is decided here; sockets, clocks and timeouts are `sdk.client`'s.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown
+from artcafe.sdk import backoff
+from artcafe.wire import frames
+
+Reply = frames.PublishReply | frames.SubscribeReply | frames.UnsubscribeReply
+
+FIRST_ID: Final = 2
+"""The two commands of the login take 0 and 1."""
+
+
+@dataclass(slots=True, eq=False)
+class Ask:
+    """A command, from the call that made it until its answer. Commands are ordered as they were made."""
+
+    order: int
+    kind: str
+    body: frames.Body
+    settle: Callable[[Reply | Exception], None] = field(repr=False)
+    refusals: int = 0
+    held_until: float = 0.0
+    id: int | None = None
+    """Under which it is on its way now."""
+    problem: ArtcafeError | None = None
+    """Why the last attempt brought no answer that counts; an unknown outcome stays unknown until an answer settles it."""
+
+    def __lt__(self, other: Ask) -> bool:
+        return self.order < other.order
+
+    def unanswered(self) -> ArtcafeError | None:
+        """What to tell a caller who stops waiting: None where nothing was ever sent, so that nothing can have happened."""
+        return self.problem if self.id is None else OutcomeUnknown()
+
+    def lose(self) -> None:
+        """Its answer will not come any more."""
+        self.id = None
+        self.problem = OutcomeUnknown()
+
+
+class Outbox:
+    """Every unanswered command of an agent, over any number of connections.
+
+    Commands of a kind leave strictly in order: one that was refused for now holds back those behind it that have not left
+    yet, so that an order among messages breaks only between those that were on the way together.
+    """
+
+    def __init__(self, delay_s: Callable[[int], float] = backoff.delay_s) -> None:
+        self._delay_s = delay_s
+        self._unsent: list[Ask] = []
+        self._sent: dict[int, Ask] = {}
+        self._next_id = FIRST_ID
+        self._made = 0
+
+    def __len__(self) -> int:
+        return len(self._unsent) + len(self._sent)
+
+    def add(self, kind: str, body: frames.Body, settle: Callable[[Reply | Exception], None]) -> Ask:
+        """Takes a command in. `settle` gets its reply, or the error that ends it, once, unless it is dropped before."""
+        self._made += 1
+        ask = Ask(self._made, kind, body, settle)
+        heapq.heappush(self._unsent, ask)
+        return ask
+
+    def drop(self, ask: Ask) -> None:
+        """Nobody waits for this one any more. An answer that still comes is passed over."""
+        if ask.id is not None:
+            self._sent.pop(ask.id)
+        elif ask in self._unsent:
+            self._unsent.remove(ask)
+            heapq.heapify(self._unsent)
+
+    def due(self, now: float) -> list[bytes]:
+        """The frames to send now, in order; they count as sent. `now` is monotonic, in seconds."""
+        found: list[bytes] = []
+        kept: list[Ask] = []
+        blocked: set[str] = set()
+        while self._unsent:
+            ask = heapq.heappop(self._unsent)
+            if ask.held_until > now or ask.kind in blocked:
+                blocked.add(ask.kind)
+                kept.append(ask)
+                continue
+            ask.id, self._next_id = self._next_id, self._next_id + 1
+            self._sent[ask.id] = ask
+            found.append(frames.command(ask.kind, ask.body, ask.id))
+        self._unsent = kept  # They came out sorted, which is a heap.
+        return found
+
+    def wait_s(self, now: float) -> float | None:
+        """Seconds until `due` has something again by itself, or None."""
+        held = [ask.held_until for ask in self._unsent if ask.held_until > now]
+        return min(held) - now if held else None
+
+    def answered(self, id: int, kind: str, reply: Reply) -> None:
+        """The reply to a command of this connection. Raises `BadFrame` for one of another kind than the command."""
+        if ask := self._taken(id):
+            if ask.kind != kind:
+                raise BadFrame(f"a reply of {kind} to {ask.kind}", example="a reply of the command's kind")
+            ask.settle(reply)
+
+    def refused(self, id: int, error: ArtcafeError, *, temporary: bool, now: float) -> None:
+        """An error instead of a reply: final, or if `temporary` a reason to send the command again a little later."""
+        ask = self._taken(id)
+        if ask is None:
+            return
+        if not temporary:
+            ask.settle(error)
+            return
+        if not isinstance(ask.problem, OutcomeUnknown):
+            ask.problem = error
+        ask.refusals += 1
+        ask.held_until = now + self._delay_s(ask.refusals)
+        heapq.heappush(self._unsent, ask)
+
+    def _taken(self, id: int) -> Ask | None:
+        if ask := self._sent.pop(id, None):
+            ask.id = None
+        return ask
+
+    def lost(self) -> None:
+        """The connection is gone: what was on the way is sent again on the next one, before anything younger."""
+        for ask in self._sent.values():
+            ask.lose()
+            heapq.heappush(self._unsent, ask)
+        self._sent.clear()
+        self._next_id = FIRST_ID
+
+    def fail(self, error: Exception) -> None:
+        """There will be no further connection: everything that waits ends, with what is known of it."""
+        waiting = sorted([*self._unsent, *self._sent.values()])
+        self._unsent.clear()
+        self._sent.clear()
+        for ask in waiting:
+            unknown = ask.unanswered()
+            if unknown is not None:
+                unknown.__cause__ = error
+            ask.settle(unknown or error)

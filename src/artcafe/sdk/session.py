@@ -1,0 +1,197 @@
+"""The client's half of one connection as a state machine: frames in, frames out, transitions as a table, and what its end means.
+
+No sockets and no signing: `sdk.client` carries the frames and `sdk.keys` signs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Final
+from urllib.parse import unquote
+
+from artcafe import errors
+from artcafe.errors import ArtcafeError, ChallengeRefused
+from artcafe.sdk.inbox import Inbox
+from artcafe.sdk.outbox import Outbox, Reply
+from artcafe.wire import frames
+
+
+class Phase(Enum):
+    """How far the login has come."""
+
+    NEW = "new"
+    ASKED = "asked for a challenge"
+    CHALLENGED = "has one to sign"
+    SIGNED = "sent the proof"
+    LIVE = "logged in"
+
+
+NEXT: Final[Mapping[tuple[Phase, str], Phase]] = {
+    (Phase.NEW, "ask"): Phase.ASKED,
+    (Phase.ASKED, "challenge"): Phase.CHALLENGED,
+    (Phase.CHALLENGED, "sign"): Phase.SIGNED,
+    (Phase.SIGNED, "connect"): Phase.LIVE,
+    (Phase.LIVE, "reply"): Phase.LIVE,
+    (Phase.LIVE, "message"): Phase.LIVE,
+    (Phase.LIVE, "gap"): Phase.LIVE,
+}
+
+CHALLENGE_ID: Final = 0
+CONNECT_ID: Final = 1
+
+CHALLENGE: Final = re.compile(
+    r"artcafe login 1 service=\S+ tenant=(?P<tenant>\S+) agent=(?P<agent>\S+) challenge=(?P<challenge>\S+)"
+    r" nonce=[0-9a-f]{64} expires=\S+"
+)
+
+
+class Lost(Exception):
+    """A connection that ended or did not come about: why, and whether another one can do better."""
+
+    def __init__(self, error: ArtcafeError, *, comes_back: bool) -> None:
+        super().__init__(str(error))
+        self.error, self.comes_back = error, comes_back
+
+
+class Session:
+    """One connection of an agent, from the first frame on. A frame that has no place in the conversation raises `BadFrame`."""
+
+    def __init__(self, tenant: str, agent: str, max_unacked: int | None, outbox: Outbox, inbox: Inbox) -> None:
+        self._tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
+        self._outbox, self._inbox = outbox, inbox
+        self._challenge: frames.ChallengeReply | None = None
+        self.phase = Phase.NEW
+        self.limits: Mapping[str, int] = {}
+        self.told: ArtcafeError | None = None
+        """The last error that the server told without its being an answer: why it closes, where it closes next."""
+
+    # --- the login ---
+
+    def ask(self) -> bytes:
+        """The first frame: asks for a challenge."""
+        self._go("ask")
+        return frames.command("challenge", frames.Challenge(self._tenant, self._agent), CHALLENGE_ID)
+
+    @property
+    def to_sign(self) -> str | None:
+        """The challenge's text, once it is there and until `prove`.
+
+        Raises `ChallengeRefused` for a text that is no login of this agent: what is signed must be good for nothing else.
+        """
+        if self.phase is not Phase.CHALLENGED or self._challenge is None:
+            return None
+        check_challenge(self._challenge.challenge, self._challenge.challenge_id, self._tenant, self._agent)
+        return self._challenge.challenge
+
+    def prove(self, signature: str) -> bytes:
+        """The second frame: the armored signature of `to_sign`."""
+        self._go("sign")
+        assert self._challenge is not None
+        proof = frames.Connect(challenge_id=self._challenge.challenge_id, signature=signature, max_unacked=self._max_unacked)
+        return frames.command("connect", proof, CONNECT_ID)
+
+    # --- after it ---
+
+    def receive(self, payload: bytes, now: float) -> None:
+        """A frame of the server; `now` is monotonic, in seconds.
+
+        Raises `BadFrame` for one that has no place here, and `Lost` for a login that was refused.
+        """
+        frame = frames.parse_incoming(payload)
+        if frame.error is not None:
+            self._refused(frame.id, frame.error, now)
+        elif frame.message is not None:
+            self._go("message")
+            self._inbox.message(frame.message)
+        elif frame.gap is not None:
+            self._go("gap")
+            self._inbox.gap(frame.gap.channel, frame.gap)
+        elif frame.challenge is not None:
+            self._go("challenge")
+            self._challenge = frame.challenge
+        elif frame.connect is not None:
+            self._go("connect")
+            self.limits = frame.connect.limits
+        else:
+            self._answered(frame)
+
+    def due(self, now: float) -> list[bytes]:
+        """The frames to send now; they count as sent."""
+        return [*self._outbox.due(now), *self._inbox.acks()] if self.phase is Phase.LIVE else []
+
+    def _go(self, event: str) -> None:
+        after = NEXT.get((self.phase, event))
+        if after is None:
+            raise errors.BadFrame(f"{event} is out of turn for an agent that {self.phase.value}", example="a frame in its turn")
+        self.phase = after
+
+    def _answered(self, frame: frames.Incoming) -> None:
+        replies: dict[str, Reply | None] = {
+            "publish": frame.publish,
+            "subscribe": frame.subscribe,
+            "unsubscribe": frame.unsubscribe,
+        }
+        for kind, reply in replies.items():
+            if reply is not None and frame.id is not None:
+                self._go("reply")
+                self._outbox.answered(frame.id, kind, reply)
+                return
+        # Anything else is a push of a newer server, which this version passes over.
+
+    def _refused(self, id: int | None, body: frames.ErrorBody, now: float) -> None:
+        error = errors.from_wire(body.code, body.message)
+        if self.phase is not Phase.LIVE:
+            raise Lost(error, comes_back=body.temporary or (error.close is not None and comes_back(error.close)))
+        if id is None:
+            self.told = error
+        else:
+            self._outbox.refused(id, error, temporary=body.temporary, now=now)
+
+
+def check_challenge(text: str, challenge_id: str, tenant: str, agent: str) -> None:
+    """Whether this text is a login of this agent by this challenge, in the one form that there is; ids in it are
+    percent-encoded. Raises `ChallengeRefused`."""
+    form = CHALLENGE.fullmatch(text)
+    if form is None:
+        raise ChallengeRefused("it is not of the form that an ArtCafe login has")
+    for name, expected in (("tenant", tenant), ("agent", agent), ("challenge", challenge_id)):
+        if unquote(form[name]) != expected:
+            raise ChallengeRefused(f"it names the {name} {unquote(form[name])!r}, not {expected!r}")
+
+
+# --- how a connection ends ---------------------------------------------------------------------------------------------
+
+ENDS: Final[Mapping[int, Callable[[], ArtcafeError]]] = {
+    4000: errors.ShuttingDown,
+    4001: errors.CredentialsExpired,
+    4008: errors.SlowConsumer,
+    4012: errors.NoPong,
+    4500: errors.BadCredentials,
+    4501: lambda: errors.BadFrame("the server could not read what this client sent"),
+    4502: errors.ConnectTimeout,
+    4503: errors.Revoked,
+}
+"""What a close code means where the server did not say it in words."""
+
+DISAGREEMENTS: Final = frozenset({1002, 1003, 1007, 1009, 1010})
+"""The codes of RFC 6455, section 7.4.1, that say that the two ends do not speak alike: the next connection would end so too."""
+
+
+def comes_back(code: int) -> bool:
+    """Whether another connection can do better than one that was closed with this code. 1005 and 1006 mean: without one."""
+    return code not in DISAGREEMENTS and not 4500 <= code <= 4999
+
+
+def end(code: int, reason: str, told: ArtcafeError | None) -> Lost:
+    """What it means that a connection was closed with `code`. `told` is the last error that the server pushed."""
+    if told is not None and told.close == code:
+        return Lost(told, comes_back=comes_back(code))
+    if code in ENDS:
+        error = ENDS[code]()
+    elif 4000 <= code <= 4999 or code in DISAGREEMENTS:
+        error = errors.UnknownError.told(f"the gateway closed the connection with {code}: {reason or 'no reason given'}")
+    else:
+        error = errors.Unavailable(f"the gateway (it closed with {code}{': ' + reason if reason else ''})")
+    return Lost(error, comes_back=comes_back(code))

@@ -1,0 +1,237 @@
+"""The composition root: settings → adapters → services → edges, one task group over all of it, and the order in which it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Final
+
+import uvicorn
+
+from artcafe.config import Address, Settings
+from artcafe.errors import ArtcafeError, StartRefused
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.fabric import Fabric
+from artcafe.folder import DataFolder, make_secret, read_secret
+from artcafe.gateway.conversation import Desk
+from artcafe.gateway.hub import Hub
+from artcafe.gateway.listener import PATH, Gateway
+from artcafe.identity.local import LocalIdentity
+from artcafe.model import TenantId
+from artcafe.observe import log, now
+from artcafe.rest import app as rest
+from artcafe.rest.deadline import DeadlineProtocol
+from artcafe.rules.secrets import derive
+from artcafe.rules.tokens import Tokens
+from artcafe.services.agents import Agents
+from artcafe.services.changes import Changes
+from artcafe.services.channels import Channels
+from artcafe.services.cursors import Cursors
+from artcafe.services.directory import Directory
+from artcafe.services.login import Login
+from artcafe.services.messaging import Messaging
+from artcafe.services.subscriptions import Subscriptions
+from artcafe.services.tenants import Tenants
+from artcafe.tables.catalog import Environment
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.store import Store
+
+NATS_START_S: Final = 10.0
+REST_DRAIN_S: Final = 5
+KEEP_ALIVE_S: Final = 10
+HEALTH_S: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running server is reached."""
+
+    url: str
+    gateway_url: str
+
+
+async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addresses], None], *, embedded: bool) -> None:
+    """Runs one server until the event is set, then ends it in order.
+
+    `embedded`: makes the secret and runs nats-server as a child where no `nats_urls` are given; else both must be there.
+    Raises `StartRefused` with what to do when it cannot start (from a task, so within an ExceptionGroup, where it got that far);
+    then nothing is left running.
+    """
+    _check(settings, embedded=embedded)
+    folder = DataFolder.take(settings.data_dir)
+    try:
+        if embedded:
+            make_secret(settings.secret_path)
+        secret = read_secret(settings.secret_path)
+        with _listening(settings.listen, "--listen") as listener:
+            accounts = Accounts(derive(secret, "nats"), settings.environment)
+            async with _nats(settings, accounts) as urls:
+                await _serve(settings, secret, Fabric(urls, accounts), listener, folder, until, ready)
+    finally:
+        folder.release()
+
+
+def _check(settings: Settings, *, embedded: bool) -> None:
+    for name, address in (("LISTEN", settings.listen), ("GATEWAY_LISTEN", settings.gateway_listen)):
+        if not address.is_loopback:
+            raise StartRefused(
+                f"{name} is {address}, but people log in with the local identity, which is for this machine alone",
+                f"set {name} to 127.0.0.1:{address.port}",
+            )
+    if not embedded and not settings.nats_urls:
+        raise StartRefused(
+            "NATS_URLS is not set, and a server of a fleet runs no NATS of its own",
+            "set it to the fleet's NATS servers, or use 'artcafe up' for everything on one machine",
+        )
+
+
+@contextlib.contextmanager
+def _listening(address: Address, flag: str) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        listener = socket.create_server((address.host, address.port), family=family, backlog=4096)
+    except OSError as exc:
+        raise _not_listening(address, flag, exc) from exc
+    with listener:
+        yield listener
+
+
+def _not_listening(address: Address, flag: str, exc: OSError) -> StartRefused:
+    return StartRefused(
+        f"cannot listen on {address}: {exc.strerror or exc}",
+        f"stop what uses it, or choose another with {flag} {address.host}:PORT (0 takes a free one)",
+    )
+
+
+@contextlib.asynccontextmanager
+async def _nats(settings: Settings, accounts: Accounts) -> AsyncIterator[list[str]]:
+    """The NATS servers to use: the fleet's, or a child that lives as long as this."""
+    if settings.nats_urls:
+        yield list(settings.nats_urls)
+        return
+    child = EmbeddedNats(settings.data_dir / "nats", accounts)
+    await child.start()
+    try:
+        async with asyncio.TaskGroup() as group:
+            supervisor = group.create_task(child.run())
+            try:
+                yield [child.url]
+            finally:
+                supervisor.cancel()
+    finally:
+        await child.stop()
+
+
+async def _serve(
+    settings: Settings,
+    secret: bytes,
+    fabric: Fabric,
+    listener: socket.socket,
+    folder: DataFolder,
+    until: asyncio.Event,
+    ready: Callable[[Addresses], None],
+) -> None:
+    tables = await Sqlite.open(settings.tables_file, Environment(settings.environment))
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(fabric.run())
+            await fabric.wait_up(NATS_START_S)
+            store, changes = Store(tables), Changes()
+            directory = Directory(store, changes)
+            service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
+            tokens = Tokens(derive(secret, "agent-tokens"), service_name)
+            login = Login(store, directory, tokens, now, service_name)
+            subscriptions = Subscriptions(store, changes, now, fabric.position)
+            messaging = Messaging(directory, fabric, now)
+            cursors = Cursors(store, settings.cursor_write_s)
+
+            gateway = Gateway(Desk(login, subscriptions, messaging, cursors, Hub(fabric, group), now), group)
+            changes.watch(gateway.changed)
+            try:
+                port = await gateway.listen(*settings.gateway_listen)
+            except OSError as exc:
+                raise _not_listening(settings.gateway_listen, "--gateway-listen", exc) from exc
+
+            host, rest_port = listener.getsockname()[:2]
+            addresses = Addresses(
+                f"http://{Address(host, rest_port)}", f"ws://{Address(settings.gateway_listen.host, port)}{PATH}"
+            )
+            services = rest.Services(
+                login=login,
+                tenants=Tenants(store, changes, now, fabric),
+                agents=Agents(store, changes, now),
+                channels=Channels(store, changes, now, fabric),
+                subscriptions=subscriptions,
+                messaging=messaging,
+                identity=LocalIdentity(derive(secret, "local-identity")),
+                health=partial(_health, store, fabric),
+                clock=now,
+                gateway_url=addresses.gateway_url,
+            )
+            api = _Rest(services, derive(secret, "page-cursors"))
+            loops = [
+                group.create_task(loop)
+                for loop in (
+                    gateway.run(),
+                    gateway.run_changes(),
+                    cursors.run(),
+                    changes.run(store, lambda: gateway.tenants() | set(directory.tenants())),
+                )
+            ]
+            serving = group.create_task(api.serve(sockets=[listener]))
+            folder.tell(addresses.url, addresses.gateway_url)
+            ready(addresses)
+            await until.wait()
+
+            log.info("server.draining")
+            await gateway.drain()
+            api.should_exit = True
+            await serving
+            for loop in loops:
+                loop.cancel()
+            fabric.close()
+            await running
+    finally:
+        await tables.close()
+
+
+async def _health(store: Store, fabric: Fabric) -> dict[str, str]:
+    """Every part this server needs, and `ok` or what is wrong with it."""
+    found = {}
+    for part, check in (("tables", partial(store.versions, [TenantId("health")])), ("nats", fabric.check)):
+        try:
+            async with asyncio.timeout(HEALTH_S):
+                await check()
+            found[part] = "ok"
+        except (ArtcafeError, TimeoutError) as exc:
+            found[part] = str(exc) or f"no answer within {HEALTH_S} s"
+    return found
+
+
+class _Rest(uvicorn.Server):
+    """uvicorn without its signal handlers: when to end is the caller's to say."""
+
+    def __init__(self, services: rest.Services, page_key: bytes) -> None:
+        api = rest.build(services, rest.Settings(version=version("artcafe"), page_key=page_key))
+        super().__init__(
+            uvicorn.Config(
+                api,
+                http=DeadlineProtocol,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=REST_DRAIN_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

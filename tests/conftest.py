@@ -1,0 +1,56 @@
+"""What every test may use: `require` for a real part that may be missing, and the --faults switch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.platform import Platform, running
+
+Require = Callable[[str, bool], None]
+
+IN_CI = bool(os.environ.get("CI"))
+FAULTS = Path(__file__).parent / "faults"
+
+# No deadline: a test never asserts elapsed time. CI draws the same examples every time, so that its verdict is about the change.
+hypothesis.settings.register_profile("artcafe", deadline=None, derandomize=IN_CI)
+hypothesis.settings.load_profile("artcafe")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="also run the tests that kill processes or cut the power")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks every test of tests/faults, and leaves the marked ones out unless --faults is given."""
+    for item in items:
+        if item.path.is_relative_to(FAULTS):
+            item.add_marker("faults")
+    if not config.getoption("--faults"):
+        left_out = [item for item in items if item.get_closest_marker("faults")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session")
+def require() -> Require:
+    """`require("nats-server", found)` ends a test whose real part is missing: skipped at home, failed where CI is set."""
+
+    def check(name: str, found: bool) -> None:
+        if not found and IN_CI:
+            pytest.fail(f"{name} is not here, and CI must have it")
+        if not found:
+            pytest.skip(f"{name} is not here")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """One `artcafe up` for all tests that do not break it; each makes its own tenant."""
+    with running(tmp_path_factory.mktemp("platform")) as platform:
+        yield platform

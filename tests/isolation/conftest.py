@@ -1,0 +1,19 @@
+"""The server that the tests of the walls stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import ssh_keygen
+from tests.conftest import Require
+from tests.rest.house import House
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterator[House]:
+    """A server with nobody in it."""
+    require("ssh-keygen", ssh_keygen.PRESENT)
+    with House(tmp_path_factory.mktemp("house")) as house:
+        yield house

@@ -1,0 +1,287 @@
+"""Every route × whoever may call × what is there, another tenant's, absent or no id at all: the walls, as one table.
+
+A route that is not in the table fails `test_every_route_has_its_line`, so none is added without saying who may do what.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from artcafe.model import Role
+from artcafe.rest.app import build
+from tests import ssh_keygen
+from tests.rest.house import SETTINGS, Agent, Caller, House, Tenant
+
+
+class Who(StrEnum):
+    """Whoever may call. The tenant is `A`; a stranger and a foreign agent are of another one."""
+
+    NOBODY = "nobody"
+    GARBAGE = "garbage"
+    STRANGER = "stranger"
+    FOREIGN = "foreign agent"
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+    VIEWER = "viewer"
+    AGENT = "the agent that the path names"
+    OTHER = "another agent"
+
+
+AGENTS: Final = (Who.AGENT, Who.OTHER, Who.FOREIGN)
+UNPROVEN: Final = (Who.NOBODY, Who.GARBAGE)
+OUTSIDE: Final = (Who.STRANGER, Who.FOREIGN)
+
+Statuses = Mapping[Who, int]
+
+
+def within(reads: int, *, viewer: int, member: int, admin: int, owner: int, agent: int = 403, other: int = 403) -> Statuses:
+    """What each of the tenant's own is answered about a thing that is there; `reads` only says which status is a success."""
+    own = {Who.VIEWER: viewer, Who.MEMBER: member, Who.ADMIN: admin, Who.OWNER: owner, Who.AGENT: agent, Who.OTHER: other}
+    assert set(own.values()) <= {reads, 403}
+    return own
+
+
+def everybody(status: int) -> Statuses:
+    return dict.fromkeys(Who, status)
+
+
+def people(status: int) -> Statuses:
+    return dict.fromkeys(Who, status) | dict.fromkeys(AGENTS, 403) | dict.fromkeys(UNPROVEN, 401)
+
+
+def members(status: int, *, itself: bool = False, any_agent: bool = False) -> Statuses:
+    """For everybody in the tenant but agents: those only where it is about themselves, or where any may."""
+    agent, other = (status if itself or any_agent else 403), (status if any_agent else 403)
+    return within(status, viewer=status, member=status, admin=status, owner=status, agent=agent, other=other)
+
+
+def writers(status: int, *, itself: bool = False, any_agent: bool = False) -> Statuses:
+    """As `members`, but not for viewers."""
+    return {**members(status, itself=itself, any_agent=any_agent), Who.VIEWER: 403}
+
+
+@dataclass(frozen=True)
+class World:
+    """What there is in one tenant."""
+
+    tenant: Tenant
+    agent: Agent
+    channel: str
+
+    def ids(self) -> dict[str, str]:
+        """What fills each parameter of a path."""
+        return {"tenant_id": self.tenant.id, "agent_id": self.agent.id, "channel_id": self.channel}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a route answers: by caller where the thing is there, and by parameter with which code where it isn't."""
+
+    there: Statuses
+    missing: Mapping[str, str] = field(default_factory=dict)
+    body: Callable[[House], Any] | None = None
+    about_agent: bool = False
+
+
+def made_agent(house: House) -> dict[str, str]:
+    return {"name": "An agent", "public_key": ssh_keygen.public_line(house.key())}
+
+
+TENANT: Final = {"tenant_id": "tenant_not_found"}
+AGENT: Final = TENANT | {"agent_id": "agent_not_found"}
+CHANNEL: Final = TENANT | {"channel_id": "channel_not_found"}
+BOTH: Final = TENANT | {"agent_id": "agent_not_found", "channel_id": "channel_not_found"}
+SUBSCRIPTION: Final = TENANT | {"agent_id": "subscription_not_found", "channel_id": "subscription_not_found"}
+
+T: Final = "/v1/tenants/{tenant_id}"
+S: Final = T + "/channels/{channel_id}/subscriptions/{agent_id}"
+
+TABLE: Final[Mapping[str, Line]] = {
+    "GET /openapi.json": Line(everybody(200)),
+    "GET /health/live": Line(everybody(200)),
+    "GET /health/ready": Line(everybody(200)),
+    "GET /v1": Line(everybody(200)),
+    "GET /v1/me": Line({**everybody(200), Who.NOBODY: 401, Who.GARBAGE: 401}),
+    "POST /v1/auth/challenges": Line(everybody(201), body=lambda _: {"tenant_id": "ten_x", "agent_id": "agt_x"}),
+    "POST /v1/auth/tokens": Line(everybody(401), body=lambda _: {"challenge_id": "chl_x", "signature": "x"}),
+    "GET /v1/tenants": Line(people(200)),
+    "POST /v1/tenants": Line(people(201), body=lambda _: {"name": "A tenant"}),
+    f"GET {T}": Line(members(200), TENANT),
+    f"PATCH {T}": Line(within(200, viewer=403, member=403, admin=200, owner=200), TENANT, lambda _: {"name": "A tenant"}),
+    f"DELETE {T}": Line(within(204, viewer=403, member=403, admin=403, owner=204), TENANT),
+    f"GET {T}/agents": Line(members(200, any_agent=True), TENANT),
+    f"POST {T}/agents": Line(writers(201), TENANT, made_agent),
+    f"GET {T}/agents/{{agent_id}}": Line(members(200, any_agent=True), AGENT),
+    f"PATCH {T}/agents/{{agent_id}}": Line(writers(200), AGENT, lambda _: {"name": "An agent"}),
+    f"DELETE {T}/agents/{{agent_id}}": Line(writers(204), AGENT),
+    f"GET {T}/agents/{{agent_id}}/subscriptions": Line(members(200, itself=True), AGENT, about_agent=True),
+    f"GET {T}/channels": Line(members(200), TENANT),
+    f"POST {T}/channels": Line(writers(201), TENANT, lambda _: {"name": "A channel"}),
+    f"GET {T}/channels/{{channel_id}}": Line(members(200), CHANNEL),
+    f"PATCH {T}/channels/{{channel_id}}": Line(writers(200), CHANNEL, lambda _: {"name": "A channel"}),
+    f"DELETE {T}/channels/{{channel_id}}": Line(writers(204), CHANNEL),
+    f"GET {T}/channels/{{channel_id}}/subscriptions": Line(members(200), CHANNEL),
+    f"POST {T}/channels/{{channel_id}}/messages": Line(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
+    f"GET {S}": Line(members(200, itself=True), SUBSCRIPTION, about_agent=True),
+    f"PUT {S}": Line(writers(200, itself=True), BOTH, about_agent=True),
+    f"PATCH {S}": Line(writers(200, itself=True), SUBSCRIPTION, lambda _: {"status": "active"}, about_agent=True),
+    f"DELETE {S}": Line(writers(204, itself=True), SUBSCRIPTION, about_agent=True),
+}
+
+ABSENT: Final = {
+    "tenant_id": "ten_00000000000000000000000000",
+    "agent_id": "agt_00000000000000000000000000",
+    "channel_id": "chn_00000000000000000000000000",
+}
+MALFORMED: Final = (
+    "x",
+    "\0",
+    "\n",
+    " ",
+    "é",
+    "#",
+    "*",
+    ">",
+    "%",
+    "key#SHA256:x",
+    "../..".replace("/", "\\"),
+    "x" * 129,
+    "x" * 5000,
+)
+PARAMETER: Final = re.compile(r"{(\w+)}")
+
+
+@pytest.fixture(scope="module")
+def ours(house: House) -> World:
+    return made_world(house)
+
+
+@pytest.fixture(scope="module")
+def theirs(house: House) -> World:
+    return made_world(house)
+
+
+@pytest.fixture(scope="module")
+def callers(house: House, ours: World, theirs: World) -> Mapping[Who, Caller]:
+    return {
+        Who.NOBODY: house.client(),
+        Who.GARBAGE: house.client("eyJhbGciOiJub25lIn0.e30."),
+        Who.STRANGER: theirs.tenant.owner,
+        Who.FOREIGN: theirs.agent.login(),
+        Who.OWNER: ours.tenant.owner,
+        Who.ADMIN: ours.tenant.member(Role.ADMIN),
+        Who.MEMBER: ours.tenant.member(Role.MEMBER),
+        Who.VIEWER: ours.tenant.member(Role.VIEWER),
+        Who.AGENT: ours.agent.login(),
+        Who.OTHER: ours.tenant.agent().login(),
+    }
+
+
+def made_world(house: House) -> World:
+    tenant = house.tenant()
+    world = World(tenant, tenant.agent(), tenant.channel())
+    tenant.subscribed(world.channel, world.agent)
+    return world
+
+
+def spare(route: str, world: World) -> dict[str, str]:
+    """The path of a thing like the world's own, for a route that removes it."""
+    tenant, ids = world.tenant, world.ids()
+    if route == f"DELETE {T}":
+        return {"tenant_id": tenant.owner.post("/v1/tenants", json={"name": "A spare"}).json()["id"]}
+    if route.endswith("/agents/{agent_id}"):
+        return ids | {"agent_id": tenant.agent().id}
+    channel = tenant.channel()
+    if route == f"DELETE {S}":
+        tenant.subscribed(channel, world.agent)
+    return ids | {"channel_id": channel}
+
+
+def send(house: House, caller: Caller, route: str, ids: Mapping[str, str]) -> httpx.Response:
+    method, template = route.split()
+    path = template.format_map({name: quote(id, safe="") for name, id in ids.items()})
+    body = TABLE[route].body
+    return caller.request(method, path, json=body(house) if body else None)
+
+
+def seen(answer: httpx.Response) -> tuple[int, str, dict[str, str]]:
+    """All that an answer tells, but for what every answer has of its own."""
+    own = answer.headers["x-request-id"]
+    headers = {name: value for name, value in answer.headers.items() if name not in {"date", "x-request-id"}}
+    return answer.status_code, answer.text.replace(own, ""), headers
+
+
+def elsewhere(ours: World, theirs: World, parameter: str) -> Iterator[dict[str, str]]:
+    """Paths in which one parameter is another tenant's, absent or no id. A foreign tenant's own things stand in it too."""
+    for id in (theirs.ids()[parameter], ABSENT[parameter], *MALFORMED):
+        yield ours.ids() | {parameter: id}
+    if parameter == "tenant_id":
+        yield theirs.ids()
+
+
+def expected_elsewhere(line: Line, who: Who, parameter: str) -> tuple[int, str]:
+    if who in UNPROVEN:
+        return 401, "unauthenticated"
+    if parameter == "tenant_id":
+        return 404, line.missing[parameter]
+    if line.there[who] == 403 or (line.about_agent and parameter == "agent_id" and who in AGENTS):
+        return 403, "forbidden"
+    return 404, line.missing[parameter]
+
+
+def test_every_route_has_its_line(house: House) -> None:
+    routes = {
+        f"{method} {each.path}"
+        for each in iter_route_contexts(build(house.services, SETTINGS).routes)
+        for method in (each.methods or set()) - {"HEAD"}
+    }
+    assert routes == set(TABLE)
+
+
+def test_every_line_says_what_each_parameter_answers_when_it_is_missing() -> None:
+    assert {route: set(PARAMETER.findall(route)) for route in TABLE} == {
+        route: set(line.missing) for route, line in TABLE.items()
+    }
+
+
+@pytest.mark.parametrize("who", Who, ids=str)
+@pytest.mark.parametrize("route", TABLE)
+def test_what_is_there(house: House, ours: World, callers: Mapping[Who, Caller], route: str, who: Who) -> None:
+    line = TABLE[route]
+    if PARAMETER.search(route) and who in OUTSIDE:
+        pytest.skip("to them nothing of it is there: test_what_is_elsewhere")
+    expected = 401 if PARAMETER.search(route) and who in UNPROVEN else line.there[who]
+    ids = spare(route, ours) if expected == 204 else ours.ids()
+    answer = send(house, callers[who], route, ids)
+    assert answer.status_code == expected, answer.text
+
+
+@pytest.mark.parametrize("who", [who for who in Who if who not in OUTSIDE], ids=str)
+@pytest.mark.parametrize(("route", "parameter"), [(route, name) for route in TABLE for name in PARAMETER.findall(route)])
+def test_what_is_elsewhere(
+    house: House, ours: World, theirs: World, callers: Mapping[Who, Caller], route: str, parameter: str, who: Who
+) -> None:
+    answers = [send(house, callers[who], route, ids) for ids in elsewhere(ours, theirs, parameter)]
+    found = [seen(answer) for answer in answers]
+    assert found == [found[0]] * len(found)
+    assert (answers[0].status_code, answers[0].json()["code"]) == expected_elsewhere(TABLE[route], who, parameter)
+
+
+@pytest.mark.parametrize("who", OUTSIDE, ids=str)
+@pytest.mark.parametrize("route", [route for route in TABLE if PARAMETER.search(route)])
+def test_what_is_another_tenants(house: House, ours: World, callers: Mapping[Who, Caller], route: str, who: Who) -> None:
+    paths = [ours.ids(), ABSENT, *(ABSENT | {"tenant_id": id} for id in MALFORMED)]
+    found = [seen(send(house, callers[who], route, ids)) for ids in paths]
+    assert found == [found[0]] * len(found)
+    assert found[0][0] == 404
+    assert '"tenant_not_found"' in found[0][1]

@@ -1,0 +1,140 @@
+"""The platform as a stranger runs it: `artcafe up` as a process on free ports, and what a test needs around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from artcafe.sdk.client import Agent
+from artcafe.sdk.rest import Rest
+from tests import ssh_keygen
+
+WAIT_S = 30.0
+"""For a start on a machine that is busy with other tests."""
+
+
+@dataclass
+class Cast:
+    """A tenant with agents and channels, by what they were made as: the first agent is `agents[0]`."""
+
+    tenant: str
+    agents: list[str]
+    channels: list[str]
+    keys: list[Path]
+    url: str
+    token: str = field(repr=False)
+
+    def agent(self, number: int = 0, **options: object) -> Agent:
+        """The SDK's agent, not connected yet."""
+        return Agent(self.url, tenant=self.tenant, agent=self.agents[number], key=self.keys[number], **options)  # type: ignore[arg-type]  # options are the test's
+
+    def rest(self) -> Rest:
+        """REST as the tenant's owner."""
+        return Rest(self.url, self.token)
+
+
+class Platform:
+    """One `artcafe up` on a data folder, which may be killed and started again."""
+
+    def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
+        self.folder, self._flags = folder, list(flags)
+        self.data = folder / "data"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.url = self.gateway_url = ""
+        self._ports = ("0", "0")
+        self._casts = 0
+
+    def start(self) -> None:
+        """Returns when it says where it listens. After the first time it takes the same ports again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.data / "server.json").unlink(missing_ok=True)
+        rest, gateway = self._ports
+        command = [sys.executable, "-m", "artcafe", "up", "--data-dir", str(self.data), "--log-level", "info"]
+        command += ["--listen", f"127.0.0.1:{rest}", "--gateway-listen", f"127.0.0.1:{gateway}", *self._flags]
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environ, start_new_session=True)
+        until = time.monotonic() + WAIT_S
+        while not (self.data / "server.json").exists():
+            assert self.process.poll() is None, f"artcafe up ended with {self.process.returncode}:\n{self.log()[-3000:]}"
+            assert time.monotonic() < until, f"artcafe up is not ready:\n{self.log()[-3000:]}"
+            threading.Event().wait(0.02)
+        told = json.loads((self.data / "server.json").read_text())
+        self.url, self.gateway_url = told["url"], told["gateway_url"]
+        self._ports = (self.url.rpartition(":")[2], self.gateway_url.split(":")[2].split("/")[0])
+
+    def kill(self) -> None:
+        """kill -9 of the server alone: its nats-server is left over."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> int:
+        """Ctrl-C. Returns the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(20)
+
+    @property
+    def nats_pid(self) -> int:
+        return int((self.data / "nats" / "nats.pid").read_text())
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def token(self, user: str) -> str:
+        """An access token of the local identity, as the command prints it."""
+        command = [sys.executable, "-m", "artcafe", "token", "--user", user, "--data-dir", str(self.data)]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
+
+    async def tenant_with(self, agents: int = 1, channels: int = 1, *, subscribed: bool = True, kind: str = "ed25519") -> Cast:
+        """A new tenant of a user of its own, with agents (real keys) and channels, and every agent subscribed to every channel."""
+        self._casts += 1
+        token = self.token(f"owner-{self._casts}@example.com")
+        folder = self.folder / f"cast-{self._casts}"
+        folder.mkdir()
+        cast = Cast("", [], [], [], self.url, token)
+        async with Rest(self.url, token) as rest:
+            cast.tenant = (await rest.create_tenant(f"Tenant {self._casts}")).id
+            for number in range(agents):
+                key = ssh_keygen.make_key(folder / f"agent-{number}", kind)
+                public = key.with_suffix(".pub").read_text()
+                cast.keys.append(key)
+                cast.agents.append((await rest.create_agent(cast.tenant, f"agent {number}", public)).id)
+            for number in range(channels):
+                cast.channels.append((await rest.create_channel(cast.tenant, f"channel {number}")).id)
+            for channel in cast.channels if subscribed else []:
+                for agent in cast.agents:
+                    await rest.subscribe(cast.tenant, channel, agent)
+        return cast
+
+
+@contextmanager
+def running(folder: Path, flags: Sequence[str] = ()) -> Iterator[Platform]:
+    """A platform that is up, and is ended with everything it started whatever the test did to it."""
+    platform = Platform(folder, flags)
+    platform.start()
+    try:
+        yield platform
+    finally:
+        if platform.process is not None and platform.process.poll() is None:
+            platform.stop()
+        pid_file = platform.data / "nats" / "nats.pid"
+        if pid_file.exists() and _is_nats(int(pid_file.read_text())):
+            os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def _is_nats(pid: int) -> bool:
+    try:
+        return b"nats-server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False

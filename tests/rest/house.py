@@ -1,0 +1,252 @@
+"""A whole server for tests, but for the gateway: real tables, a real nats-server, real HTTP on loopback, and keys by ssh-keygen.
+
+It runs on a loop of its own in a thread, so that a test is plain calls and what is under test is never in its way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import sys
+import threading
+from collections.abc import Coroutine, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import uvicorn
+
+from artcafe import observe
+from artcafe.errors import Unavailable
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.fabric import Fabric
+from artcafe.identity.local import LocalIdentity
+from artcafe.model import Member, Role, TenantId, UserId
+from artcafe.observe import now
+from artcafe.rest.app import Services, Settings, build
+from artcafe.rest.deadline import DeadlineProtocol
+from artcafe.rules.tokens import Tokens
+from artcafe.services.agents import Agents
+from artcafe.services.changes import Changes
+from artcafe.services.channels import Channels
+from artcafe.services.directory import Directory
+from artcafe.services.login import Login
+from artcafe.services.messaging import Messaging
+from artcafe.services.subscriptions import Subscriptions
+from artcafe.services.tenants import Tenants
+from artcafe.tables.catalog import Environment
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.store import Store
+from tests import ssh_keygen
+
+BOUND_S = 5
+GATEWAY_URL = "ws://127.0.0.1:8081/v1/connect"
+SETTINGS = Settings(version="1.2.3", page_key=bytes(range(32)))
+
+R = TypeVar("R")
+
+
+class House:
+    """The server. `with House(folder) as house: …`; everything in it is gone afterwards."""
+
+    identity = LocalIdentity(b"i" * 32)
+    tokens = Tokens(b"t" * 32, "test")
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="house")
+        self._ready = threading.Event()
+        self._numbers = itertools.count(1)
+        self._clients = ExitStack()
+        self.fabric: Fabric
+        self.services: Services
+        self.store: Store
+        self.url: str
+
+    def __enter__(self) -> House:
+        observe.configure("debug", stream=sys.stdout)  # structlog's own way prints every local, tokens too, and takes seconds.
+        self._thread.start()
+        assert self._ready.wait(BOUND_S * 2), "the house did not come up"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._clients.close()
+        self._loop.call_soon_threadsafe(self._leave.set)
+        self._thread.join(BOUND_S * 2)
+        assert not self._thread.is_alive()
+
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        """Something on the server's own loop, for what no route does yet."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(BOUND_S)
+
+    async def _live(self) -> None:
+        self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
+        accounts = Accounts(b"s" * 32, "dev")
+        nats = EmbeddedNats(self._folder / "nats", accounts)
+        await nats.start()
+        tables = await Sqlite.open(self._folder / "tables.db", Environment.DEV)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self.fabric = Fabric([nats.url], accounts)
+                group.create_task(self.fabric.run())
+                await self.fabric.wait_up(BOUND_S)
+                self.store = Store(tables)
+                self.services = self._services(self.fabric)
+                # With its protocol named, asyncio sets TCP_NODELAY; else every second packet waits 40 ms for an acknowledgement.
+                with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+                    listener.bind(("127.0.0.1", 0))
+                    self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                    server = uvicorn.Server(_config(self.services))
+                    serving = group.create_task(server.serve([listener]))
+                    self._ready.set()
+                    await self._leave.wait()
+                    server.should_exit = True
+                    await serving
+                self.fabric.close()
+        finally:
+            await tables.close()
+            await nats.stop()
+
+    def _services(self, fabric: Fabric) -> Services:
+        changes = Changes()
+        directory = Directory(self.store, changes)
+
+        async def health() -> Mapping[str, str]:
+            try:
+                await fabric.check()
+            except Unavailable as exc:
+                return {"tables": "ok", "nats": str(exc)}
+            return {"tables": "ok", "nats": "ok"}
+
+        return Services(
+            login=Login(self.store, directory, self.tokens, now, "test"),
+            tenants=Tenants(self.store, changes, now, fabric),
+            agents=Agents(self.store, changes, now),
+            channels=Channels(self.store, changes, now, fabric),
+            subscriptions=Subscriptions(self.store, changes, now, fabric.position),
+            messaging=Messaging(directory, fabric, now),
+            identity=self.identity,
+            health=health,
+            clock=now,
+            gateway_url=GATEWAY_URL,
+        )
+
+    # --- who lives in it -----------------------------------------------------------------------------------------------
+
+    def client(self, token: str | None = None) -> Caller:
+        """Somebody who calls with this token, or with none."""
+        return self._clients.enter_context(Caller(self.url, token))
+
+    def person(self) -> Caller:
+        """Somebody who was never here before."""
+        return self.user(f"person-{next(self._numbers)}@example.com")
+
+    def user(self, user: str) -> Caller:
+        """Somebody with this `sub`."""
+        return self.client(self.identity.issue(user, now()))
+
+    def tenant(self) -> Tenant:
+        """A new tenant and its owner."""
+        owner = self.person()
+        made = owner.post("/v1/tenants", json={"name": f"Tenant {next(self._numbers)}"})
+        assert made.status_code == 201, made.text
+        return Tenant(self, owner, made.json()["id"])
+
+    def key(self) -> Path:
+        """A new SSH key."""
+        return ssh_keygen.make_key(self._folder / f"key{next(self._numbers)}")
+
+
+class Caller(httpx.Client):
+    """A client of the API, with the token it sends."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        super().__init__(base_url=url, headers=headers, timeout=BOUND_S, trust_env=False)
+        self.token = token
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A tenant of the house, and what can be put into it."""
+
+    house: House
+    owner: Caller
+    id: str
+
+    @property
+    def path(self) -> str:
+        """Its path."""
+        return f"/v1/tenants/{self.id}"
+
+    def member(self, role: Role) -> Caller:
+        """A new person with that role in the tenant."""
+        user = f"{role}-{next(self.house._numbers)}@example.com"
+        member = Member(user_id=UserId(user), tenant_id=TenantId(self.id), role=role, joined_at=now())
+        self.house.run(self.house.store.transact(self.house.store.insert_member(member)))
+        return self.house.user(user)
+
+    def agent(self, **fields: Any) -> Agent:
+        """A new agent with a key of its own."""
+        key = self.house.key()
+        body = {"name": "An agent", "public_key": ssh_keygen.public_line(key), **fields}
+        made = self.owner.post(f"{self.path}/agents", json=body)
+        assert made.status_code == 201, made.text
+        return Agent(self, made.json()["id"], key)
+
+    def channel(self, **fields: Any) -> str:
+        """A new channel."""
+        made = self.owner.post(f"{self.path}/channels", json={"name": "A channel", **fields})
+        assert made.status_code == 201, made.text
+        return str(made.json()["id"])
+
+    def subscribed(self, channel: str, agent: Agent) -> str:
+        """The path of a new subscription."""
+        path = f"{self.path}/channels/{channel}/subscriptions/{agent.id}"
+        assert self.owner.put(path).status_code == 201
+        return path
+
+
+@dataclass(frozen=True)
+class Agent:
+    """An agent of a tenant, with its key."""
+
+    tenant: Tenant
+    id: str
+    key: Path
+
+    @property
+    def path(self) -> str:
+        """Its path."""
+        return f"{self.tenant.path}/agents/{self.id}"
+
+    def challenge(self) -> dict[str, str]:
+        """A login begun."""
+        body = {"tenant_id": self.tenant.id, "agent_id": self.id}
+        answer = self.tenant.house.client().post("/v1/auth/challenges", json=body)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    def login(self) -> Caller:
+        """The agent with a token of its own."""
+        posed = self.challenge()
+        proof = {"challenge_id": posed["challenge_id"], "signature": ssh_keygen.sign(self.key, posed["challenge"].encode())}
+        answer = self.tenant.house.client().post("/v1/auth/tokens", json=proof)
+        assert answer.status_code == 200, answer.text
+        return self.tenant.house.client(answer.json()["access_token"])
+
+
+def _config(services: Services) -> uvicorn.Config:
+    return uvicorn.Config(
+        build(services, SETTINGS),
+        http=DeadlineProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import pytest
+
+from artcafe.model import Role
+from tests import ssh_keygen
+from tests.rest.house import Caller, House, Tenant
+
+ATTRIBUTES = {
+    "id", "tenant_id", "name", "description", "capabilities", "public_key", "fingerprint", "status", "created_at", "updated_at",
+}  # fmt: skip
+CARD = {"id", "tenant_id", "name", "description", "capabilities"}
+
+
+@pytest.fixture
+def line(house: House) -> str:
+    return ssh_keygen.public_line(house.key())
+
+
+def test_a_registered_agent_is_shown_with_its_key_and_fingerprint(house: House, tenant: Tenant, owner: Caller, line: str) -> None:
+    body = {"name": "Planner", "public_key": line, "description": "Plans.\nWell.", "capabilities": ["plan", "sum"]}
+    answer = owner.post(f"{tenant.path}/agents", json=body)
+    assert answer.status_code == 201
+    made = answer.json()
+    assert set(made) == ATTRIBUTES
+    assert made["id"].startswith("agt_")
+    assert (made["tenant_id"], made["status"]) == (tenant.id, "active")
+    assert made["public_key"] == " ".join(line.split()[:2])
+    assert made["fingerprint"] == ssh_keygen.fingerprint(line)
+    assert made | body == made | {"public_key": line}
+    assert answer.headers["location"] == f"{tenant.path}/agents/{made['id']}"
+    assert owner.get(answer.headers["location"]).json() == made
+
+
+def test_other_agents_see_a_card_and_no_key(tenant: Tenant) -> None:
+    agent, other = tenant.agent(), tenant.agent(capabilities=["plan"])
+    caller = agent.login()
+    card = caller.get(other.path)
+    assert card.status_code == 200
+    assert set(card.json()) == CARD
+    listed = caller.get(f"{tenant.path}/agents").json()["items"]
+    assert {other.id, agent.id} <= {each["id"] for each in listed}
+    assert all(set(each) == CARD for each in listed)
+
+
+def test_a_list_is_filtered_by_status_and_capability(house: House) -> None:
+    tenant = house.tenant()
+    plans, sums = tenant.agent(capabilities=["plan", "sum"]), tenant.agent(capabilities=["sum"])
+    tenant.owner.patch(sums.path, json={"status": "disabled"})
+
+    def ids(**filters: str) -> list[str]:
+        return [each["id"] for each in tenant.owner.get(f"{tenant.path}/agents", params=filters).json()["items"]]
+
+    assert ids() == sorted([plans.id, sums.id])
+    assert ids(status="active") == [plans.id]
+    assert ids(status="disabled", capability="sum") == [sums.id]
+    assert ids(capability="plan") == [plans.id]
+    assert ids(capability="pla") == []
+
+
+@pytest.mark.parametrize("query", ["status=online", "connected=true", "capabilities=plan", "limit=0", "limit=201", "limit=x"])
+def test_a_filter_that_is_none_is_refused_rather_than_ignored(tenant: Tenant, query: str) -> None:
+    answer = tenant.owner.get(f"{tenant.path}/agents?{query}")
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, query.partition("=")[0])
+
+
+def test_a_change_touches_only_what_it_names(tenant: Tenant, owner: Caller) -> None:
+    agent = tenant.agent(description="Before", capabilities=["plan"])
+    before = owner.get(agent.path).json()
+    after = owner.patch(agent.path, json={"description": "", "capabilities": []})
+    assert after.status_code == 200
+    assert after.json() | {"updated_at": ""} == before | {"description": "", "capabilities": [], "updated_at": ""}
+    assert owner.get(agent.path).json() == after.json()
+
+
+def test_a_change_of_nothing_changes_nothing(tenant: Tenant, owner: Caller) -> None:
+    agent = tenant.agent()
+    answer = owner.patch(agent.path, json={})
+    assert answer.status_code == 200
+    assert answer.json()["public_key"] == " ".join(ssh_keygen.public_line(agent.key).split()[:2])
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"name": None}, "name"),
+        ({"status": "online"}, "status"),
+        ({"capabilities": "plan"}, "capabilities"),
+        ({"capabilities": ["plan", 1]}, "capabilities[1]"),
+        ({"epoch": 7}, "epoch"),
+        ({"id": "agt_x"}, "id"),
+    ],
+)
+def test_a_wrong_change_is_refused_by_field(tenant: Tenant, owner: Caller, body: dict[str, object], field: str) -> None:
+    answer = owner.patch(tenant.agent().path, json=body)
+    assert (answer.status_code, [each["field"] for each in answer.json()["errors"]]) == (422, [field])
+
+
+def test_a_key_that_is_none_is_refused_with_what_to_send(tenant: Tenant, owner: Caller) -> None:
+    answer = owner.post(f"{tenant.path}/agents", json={"name": "x", "public_key": "ssh-rsa AAAA"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad_key")
+    assert "ssh-keygen" in answer.json()["detail"]
+
+
+def test_a_key_belongs_to_one_agent_of_a_tenant(house: House, tenant: Tenant, owner: Caller, line: str) -> None:
+    body = {"name": "x", "public_key": line}
+    assert owner.post(f"{tenant.path}/agents", json=body).status_code == 201
+    again = owner.post(f"{tenant.path}/agents", json=body)
+    assert (again.status_code, again.json()["code"]) == (409, "key_taken")
+    other = house.tenant()
+    assert other.owner.post(f"{other.path}/agents", json=body).status_code == 201
+
+
+def test_a_repeat_with_the_same_key_registers_one_agent(tenant: Tenant, owner: Caller, line: str) -> None:
+    body = {"name": "Once", "public_key": line}
+    first, again = (owner.post(f"{tenant.path}/agents", json=body, headers={"Idempotency-Key": "once"}) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json() == again.json()
+
+
+def test_members_change_agents_and_viewers_and_agents_do_not(tenant: Tenant, line: str) -> None:
+    agent = tenant.agent()
+    for caller in (tenant.member(Role.VIEWER), agent.login()):
+        assert caller.post(f"{tenant.path}/agents", json={"name": "x", "public_key": line}).status_code == 403
+        assert caller.patch(agent.path, json={"name": "x"}).status_code == 403
+        assert caller.delete(agent.path).status_code == 403
+    assert tenant.member(Role.MEMBER).patch(agent.path, json={"name": "x"}).status_code == 200
+
+
+def test_a_deleted_agent_is_gone_and_cannot_log_in(tenant: Tenant, owner: Caller, anyone: Caller) -> None:
+    agent = tenant.agent()
+    subscription = tenant.subscribed(tenant.channel(), agent)
+    posed = agent.challenge()
+    answer = owner.delete(agent.path)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert owner.get(agent.path).json()["code"] == "agent_not_found"
+    assert owner.get(subscription).status_code == 404
+    assert owner.delete(agent.path).status_code == 404
+    proof = {"challenge_id": posed["challenge_id"], "signature": ssh_keygen.sign(agent.key, posed["challenge"].encode())}
+    assert anyone.post("/v1/auth/tokens", json=proof).status_code == 401

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from artcafe.rules.tokens import LIFETIME_S
+from tests import ssh_keygen
+from tests.rest.house import Agent, Caller, House, Tenant
+
+NOWHERE = "ten_00000000000000000000000000"
+NOBODY = "agt_00000000000000000000000000"
+
+
+@pytest.fixture(scope="module")
+def agent(tenant: Tenant) -> Agent:
+    return tenant.agent()
+
+
+def proof(agent: Agent, posed: dict[str, str]) -> dict[str, str]:
+    return {"challenge_id": posed["challenge_id"], "signature": ssh_keygen.sign(agent.key, posed["challenge"].encode())}
+
+
+def test_an_agent_that_signs_its_challenge_gets_a_token(anyone: Caller, agent: Agent) -> None:
+    posed = agent.challenge()
+    assert set(posed) == {"challenge_id", "challenge", "expires_at"}
+    assert all(each in posed["challenge"] for each in (agent.id, agent.tenant.id, posed["challenge_id"], posed["expires_at"]))
+    answer = anyone.post("/v1/auth/tokens", json=proof(agent, posed))
+    assert answer.status_code == 200
+    token = answer.json()
+    assert (token.pop("token_type"), token.pop("expires_in")) == ("Bearer", LIFETIME_S)
+    assert list(token) == ["access_token"]
+
+
+def test_an_unknown_agent_is_posed_a_challenge_of_the_same_shape(anyone: Caller, agent: Agent) -> None:
+    shapes = []
+    for tenant_id, agent_id in ((agent.tenant.id, agent.id), (agent.tenant.id, NOBODY), (NOWHERE, NOBODY)):
+        answer = anyone.post("/v1/auth/challenges", json={"tenant_id": tenant_id, "agent_id": agent_id})
+        assert answer.status_code == 201
+        shapes.append({name: len(value) for name, value in answer.json().items()})
+    assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_every_failed_login_reads_the_same(anyone: Caller, house: House, agent: Agent) -> None:
+    other = agent.tenant.agent()
+    used = proof(agent, agent.challenge())
+    assert anyone.post("/v1/auth/tokens", json=used).status_code == 200
+    posed = agent.challenge()
+    unknown = anyone.post("/v1/auth/challenges", json={"tenant_id": agent.tenant.id, "agent_id": NOBODY}).json()
+    failures = [
+        used,
+        {"challenge_id": posed["challenge_id"], "signature": ssh_keygen.sign(other.key, posed["challenge"].encode())},
+        {"challenge_id": agent.challenge()["challenge_id"], "signature": "no signature"},
+        {"challenge_id": "chl_00000000000000000000000000", "signature": used["signature"]},
+        {"challenge_id": "\n", "signature": ""},
+        proof(agent, unknown),
+    ]
+    answers = [anyone.post("/v1/auth/tokens", json=each) for each in failures]
+    assert {answer.status_code for answer in answers} == {401}
+    assert len({answer.text.replace(answer.headers["x-request-id"], "") for answer in answers}) == 1
+    assert answers[0].json()["code"] == "bad_credentials"
+
+
+def test_a_challenge_is_spent_by_the_attempt_that_fails(anyone: Caller, agent: Agent) -> None:
+    posed = agent.challenge()
+    assert anyone.post("/v1/auth/tokens", json={"challenge_id": posed["challenge_id"], "signature": "x"}).status_code == 401
+    assert anyone.post("/v1/auth/tokens", json=proof(agent, posed)).status_code == 401
+
+
+def test_what_is_missing_in_a_login_is_named(anyone: Caller) -> None:
+    answer = anyone.post("/v1/auth/challenges", json={"tenant": "x"})
+    assert answer.status_code == 422
+    assert [each["field"] for each in answer.json()["errors"]] == ["tenant_id", "agent_id", "tenant"]

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+
+from artcafe.model import Role
+from tests.rest.house import Caller, Tenant
+
+ATTRIBUTES = {"id", "tenant_id", "name", "description", "type", "created_at", "updated_at"}
+
+
+def test_a_new_channel_is_shown_as_its_row(tenant: Tenant, owner: Caller) -> None:
+    answer = owner.post(f"{tenant.path}/channels", json={"name": "Research", "description": "What was found."})
+    assert answer.status_code == 201
+    made = answer.json()
+    assert set(made) == ATTRIBUTES
+    assert (made["tenant_id"], made["name"], made["description"], made["type"]) == (
+        tenant.id, "Research", "What was found.", "broadcast",
+    )  # fmt: skip
+    assert made["created_at"] == made["updated_at"]
+    assert made["created_at"].endswith("Z")
+    assert answer.headers["location"] == f"{tenant.path}/channels/{made['id']}"
+    assert owner.get(answer.headers["location"]).json() == made
+    assert made in owner.get(f"{tenant.path}/channels", params={"limit": 200}).json()["items"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "name"),
+        ({"name": "x", "type": "postcard"}, "type"),
+        ({"name": "x", "description": "\0"}, "description"),
+        ({"name": "x", "x": 1}, "x"),
+    ],
+)
+def test_a_wrong_channel_is_refused_by_field(tenant: Tenant, owner: Caller, body: dict[str, object], field: str) -> None:
+    answer = owner.post(f"{tenant.path}/channels", json=body)
+    assert (answer.status_code, [each["field"] for each in answer.json()["errors"]]) == (422, [field])
+
+
+def test_a_channel_is_renamed_but_never_of_another_type(tenant: Tenant, owner: Caller) -> None:
+    path = f"{tenant.path}/channels/{tenant.channel(description='Stays')}"
+    answer = owner.patch(path, json={"name": "Findings"})
+    assert (answer.status_code, answer.json()["name"], answer.json()["description"]) == (200, "Findings", "Stays")
+    assert owner.get(path).json() == answer.json()
+    assert owner.patch(path, json={"type": "broadcast"}).status_code == 422
+
+
+def test_a_repeat_with_the_same_key_makes_one_channel(tenant: Tenant, owner: Caller) -> None:
+    key = {"Idempotency-Key": "channel"}
+    first, again = (owner.post(f"{tenant.path}/channels", json={"name": "Once"}, headers=key) for _ in range(2))
+    assert first.json() == again.json()
+    assert owner.post(f"{tenant.path}/channels", json={"name": "Twice"}, headers=key).json()["code"] == "idempotency_mismatch"
+
+
+def test_members_change_channels_and_viewers_and_agents_do_not(tenant: Tenant) -> None:
+    path = f"{tenant.path}/channels/{tenant.channel()}"
+    viewer, agent = tenant.member(Role.VIEWER), tenant.agent().login()
+    for caller in (viewer, agent):
+        assert caller.post(f"{tenant.path}/channels", json={"name": "x"}).status_code == 403
+        assert caller.patch(path, json={"name": "x"}).status_code == 403
+        assert caller.delete(path).status_code == 403
+    assert (viewer.get(path).status_code, agent.get(path).status_code) == (200, 403)
+    assert tenant.member(Role.MEMBER).delete(path).status_code == 204
+
+
+def test_a_deleted_channel_is_gone_with_its_subscriptions(tenant: Tenant, owner: Caller) -> None:
+    channel, agent = tenant.channel(), tenant.agent()
+    subscription = tenant.subscribed(channel, agent)
+    path = f"{tenant.path}/channels/{channel}"
+    assert owner.delete(path).status_code == 204
+    assert owner.get(path).json()["code"] == "channel_not_found"
+    assert owner.get(subscription).status_code == 404
+    assert owner.get(f"{agent.path}/subscriptions").json()["items"] == []
+    assert owner.post(f"{path}/messages", json={"data": 1}).json()["code"] == "channel_not_found"
+    assert owner.delete(path).status_code == 404

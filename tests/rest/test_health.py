@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import httpx
+
+from artcafe.rest.app import build
+from tests.rest.house import SETTINGS, Caller, House
+
+
+def test_a_server_that_can_work_is_ready_and_live(anyone: Caller) -> None:
+    assert anyone.get("/health/live").json() == {"status": "live"}
+    answer = anyone.get("/health/ready")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready", "tables": "ok", "nats": "ok"})
+
+
+async def test_a_server_that_lacks_a_part_lives_but_is_not_ready_and_says_which(house: House) -> None:
+    async def without_nats() -> Mapping[str, str]:
+        return {"tables": "ok", "nats": "refused"}
+
+    app = build(replace(house.services, health=without_nats), SETTINGS)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        live, ready = await client.get("/health/live"), await client.get("/health/ready")
+    assert live.status_code == 200
+    assert (ready.status_code, ready.headers["content-type"], ready.headers["retry-after"]) == (
+        503,
+        "application/problem+json",
+        "1",
+    )
+    body = ready.json()
+    assert (body["code"], body["tables"], body["nats"]) == ("unavailable", "ok", "refused")
+    assert body["detail"].startswith("nats cannot be reached")

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from datetime import datetime
+
+from artcafe.model import Role
+from tests.rest.house import GATEWAY_URL, Caller, House, Tenant
+
+
+def test_the_entry_names_the_gateway_and_the_document(anyone: Caller) -> None:
+    home = anyone.get("/v1").json()
+    time = datetime.fromisoformat(home.pop("time"))
+    assert time.tzinfo is not None
+    assert home == {
+        "name": "artcafe",
+        "version": "1.2.3",
+        "gateway_url": GATEWAY_URL,
+        "subprotocol": "artcafe.v1",
+        "openapi": "/openapi.json",
+    }
+
+
+def test_a_person_sees_their_tenants_and_roles(house: House, tenant: Tenant) -> None:
+    viewer = tenant.member(Role.VIEWER)
+    own = viewer.post("/v1/tenants", json={"name": "Mine"}).json()
+    me = viewer.get("/v1/me").json()
+    assert me["user_id"].startswith("viewer-")
+    assert sorted((each["tenant_id"], each["role"]) for each in me["tenants"]) == sorted(
+        [(tenant.id, "viewer"), (own["id"], "owner")]
+    )
+    assert {each["name"] for each in me["tenants"] if each["tenant_id"] == own["id"]} == {"Mine"}
+
+
+def test_a_person_who_was_never_here_is_in_no_tenant(house: House) -> None:
+    assert house.person().get("/v1/me").json()["tenants"] == []
+
+
+def test_an_agent_sees_its_id_and_tenant(tenant: Tenant) -> None:
+    agent = tenant.agent()
+    assert agent.login().get("/v1/me").json() == {"agent_id": agent.id, "tenant_id": tenant.id}

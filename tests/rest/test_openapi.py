@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from artcafe.errors import REGISTRY
+from tests.rest.house import Caller
+
+WITHOUT_TOKEN = {"read_home", "create_challenge", "create_token", "read_live", "read_ready"}
+
+
+@pytest.fixture(scope="module")
+def document(anyone: Caller) -> dict[str, Any]:
+    answer = anyone.get("/openapi.json")
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for methods in document["paths"].values():
+        yield from methods.values()
+
+
+def references(part: object) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for each in part.values():
+            yield from references(each)
+    elif isinstance(part, list):
+        for each in part:
+            yield from references(each)
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    assert set(references(document)) <= known
+
+
+def test_every_operation_is_named_explained_and_under_a_known_tag(document: dict[str, Any]) -> None:
+    tags = {each["name"] for each in document["tags"]}
+    found = list(operations(document))
+    assert len({each["operationId"] for each in found}) == len(found)
+    for each in found:
+        assert each["summary"]
+        assert each["description"]
+        assert set(each["tags"]) <= tags
+
+
+def test_every_operation_asks_for_a_bearer_token_unless_it_needs_none(document: dict[str, Any]) -> None:
+    open_to_all = {each["operationId"] for each in operations(document) if "security" not in each}
+    assert open_to_all == WITHOUT_TOKEN
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+
+
+def test_every_error_is_a_documented_problem_with_an_example(document: dict[str, Any]) -> None:
+    for operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if status >= "400":
+                content = answer["content"]["application/problem+json"]
+                assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+                for code, example in content["examples"].items():
+                    assert REGISTRY[code].status == example["value"]["status"] == int(status)
+
+
+def test_every_post_but_a_login_takes_an_idempotency_key(document: dict[str, Any]) -> None:
+    for methods in document["paths"].values():
+        if "post" in methods and "security" in methods["post"]:
+            assert "Idempotency-Key" in [each["name"] for each in methods["post"]["parameters"]]
+
+
+def test_a_body_has_a_name_and_takes_nothing_unknown(document: dict[str, Any]) -> None:
+    bodies = {
+        operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        for operation in operations(document)
+        if "requestBody" in operation
+    }
+    assert bodies == {
+        "NewChallenge", "NewToken", "NewTenant", "Rename", "NewAgent", "AgentChange", "NewChannel", "ChannelChange",
+        "SubscriptionChange", "NewMessage",
+    }  # fmt: skip
+    assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)
+
+
+def test_no_answer_shows_what_is_internal(document: dict[str, Any]) -> None:
+    for schema in document["components"]["schemas"].values():
+        assert not {"request_hash", "version_of_row", "channels"} & set(schema.get("properties", {}))

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.rest.house import Caller, House, Tenant
+
+COUNT = 7
+
+
+@pytest.fixture(scope="module")
+def full(house: House) -> Tenant:
+    """A tenant with seven agents that plan, all subscribed to each of seven channels."""
+    tenant = house.tenant()
+    agents = [tenant.agent(capabilities=["plan"]) for _ in range(COUNT)]
+    channels = [tenant.channel() for _ in range(COUNT)]
+    for agent in agents:
+        tenant.subscribed(channels[0], agent)
+    for channel in channels[1:]:
+        tenant.subscribed(channel, agents[0])
+    return tenant
+
+
+def some(full: Tenant, kind: str) -> str:
+    return str(full.owner.get(f"{full.path}/{kind}").json()["items"][0]["id"])
+
+
+def lists(full: Tenant) -> list[str]:
+    return [
+        f"{full.path}/agents",
+        f"{full.path}/channels",
+        f"{full.path}/channels/{some(full, 'channels')}/subscriptions",
+        f"{full.path}/agents/{some(full, 'agents')}/subscriptions",
+    ]
+
+
+def walk(caller: Caller, path: str, **query: str | int) -> list[list[str]]:
+    pages, cursor = [], None
+    while True:
+        answer = caller.get(path, params={**query, **({"cursor": cursor} if cursor else {})})
+        assert answer.status_code == 200, answer.text
+        pages.append([each["id"] for each in answer.json()["items"]])
+        cursor = answer.json()["next_cursor"]
+        if cursor is None:
+            return pages
+
+
+@pytest.mark.parametrize("limit", [1, 3, COUNT, 200])
+def test_the_pages_of_a_list_hold_each_thing_once_in_order(full: Tenant, limit: int) -> None:
+    for path in lists(full):
+        pages = walk(full.owner, path, limit=limit)
+        ids = [id for page in pages for id in page]
+        assert len(ids) == len(set(ids)) == COUNT
+        assert ids == [id for page in walk(full.owner, path) for id in page]
+        assert max(map(len, pages)) <= limit
+
+
+def test_the_pages_of_ones_own_tenants_hold_each_once(house: House) -> None:
+    person = house.person()
+    made = {person.post("/v1/tenants", json={"name": str(n)}).json()["id"] for n in range(3)}
+    assert {id for page in walk(person, "/v1/tenants", limit=1) for id in page} == made
+    assert {each["tenant_id"] for each in person.get("/v1/me").json()["tenants"]} == made
+
+
+def test_a_filter_holds_over_all_pages(full: Tenant) -> None:
+    other = full.agent()
+    assert other.id not in [id for page in walk(full.owner, f"{full.path}/agents", limit=2, capability="plan") for id in page]
+    assert full.owner.delete(other.path).status_code == 204
+
+
+def test_a_cursor_is_good_for_its_own_list_alone(house: House, full: Tenant) -> None:
+    agents, channels, *_ = lists(full)
+    cursor = full.owner.get(agents, params={"limit": 1}).json()["next_cursor"]
+    stranger = house.tenant()
+    for caller, path, query in (
+        (full.owner, channels, {}),
+        (full.owner, agents, {"capability": "plan"}),
+        (full.owner, "/v1/tenants", {}),
+        (stranger.owner, f"{stranger.path}/agents", {}),
+        (stranger.owner, "/v1/tenants", {}),
+    ):
+        answer = caller.get(path, params={**query, "cursor": cursor})
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_cursor")
+    assert full.owner.get(agents, params={"cursor": cursor, "limit": 5}).status_code == 200
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "agt_00000000000000000000000000", "A" * 5000, "é"])
+def test_a_cursor_that_no_list_gave_is_refused(tenant: Tenant, cursor: str) -> None:
+    answer = tenant.owner.get(f"{tenant.path}/agents", params={"cursor": cursor})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_cursor")
+
+
+def test_a_cursor_shows_nothing_of_what_it_points_at(full: Tenant) -> None:
+    first = full.owner.get(f"{full.path}/agents", params={"limit": 1}).json()
+    assert first["items"][0]["id"] not in first["next_cursor"]

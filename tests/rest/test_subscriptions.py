@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+
+from artcafe.model import Role
+from tests.rest.house import Caller, Tenant
+
+ATTRIBUTES = {"id", "tenant_id", "channel_id", "agent_id", "status", "cursor", "created_at", "updated_at"}
+
+
+def test_a_subscription_is_made_once_and_then_stands(tenant: Tenant, owner: Caller) -> None:
+    channel, agent = tenant.channel(), tenant.agent()
+    path = f"{tenant.path}/channels/{channel}/subscriptions/{agent.id}"
+    made, again = owner.put(path), owner.put(path, json={})
+    assert (made.status_code, made.headers["location"]) == (201, path)
+    assert (again.status_code, again.headers.get("location")) == (200, None)
+    assert made.json() == again.json() == owner.get(path).json()
+    assert set(made.json()) == ATTRIBUTES
+    assert (
+        made.json() | {"id": f"{channel}#{agent.id}", "channel_id": channel, "agent_id": agent.id, "status": "active"}
+        == made.json()
+    )
+    assert set(made.json()["cursor"]) == {"epoch", "seq"}
+
+
+def test_a_subscription_is_seen_from_both_sides(tenant: Tenant, owner: Caller) -> None:
+    channel, agent, other = tenant.channel(), tenant.agent(), tenant.agent()
+    one, two = (owner.get(tenant.subscribed(channel, each)).json() for each in (agent, other))
+    assert owner.get(f"{tenant.path}/channels/{channel}/subscriptions").json()["items"] == sorted(
+        [one, two], key=lambda each: str(each["id"])
+    )
+    assert owner.get(f"{agent.path}/subscriptions").json() == {"items": [one], "next_cursor": None}
+
+
+def test_a_new_subscription_begins_behind_the_newest_message(tenant: Tenant, owner: Caller) -> None:
+    channel = tenant.channel()
+    seq = owner.post(f"{tenant.path}/channels/{channel}/messages", json={"data": 1}).json()["seq"]
+    assert owner.get(tenant.subscribed(channel, tenant.agent())).json()["cursor"]["seq"] == seq
+
+
+def test_a_subscription_is_paused_and_resumed(tenant: Tenant, owner: Caller) -> None:
+    path = tenant.subscribed(tenant.channel(), tenant.agent())
+    for status in ("paused", "active"):
+        answer = owner.patch(path, json={"status": status})
+        assert (answer.status_code, answer.json()["status"]) == (200, status)
+        assert owner.get(path).json() == answer.json()
+    assert owner.put(path).status_code == 200
+
+
+@pytest.mark.parametrize("body", [{}, {"status": "away"}, {"status": None}, {"status": "paused", "cursor": 7}])
+def test_a_wrong_change_is_refused(tenant: Tenant, owner: Caller, body: dict[str, object]) -> None:
+    assert owner.patch(tenant.subscribed(tenant.channel(), tenant.agent()), json=body).status_code == 422
+
+
+def test_making_a_subscription_takes_no_fields(tenant: Tenant, owner: Caller) -> None:
+    path = f"{tenant.path}/channels/{tenant.channel()}/subscriptions/{tenant.agent().id}"
+    answer = owner.put(path, json={"status": "paused"})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "status")
+    assert owner.get(path).status_code == 404
+
+
+def test_an_agent_has_a_say_in_its_own_subscriptions_alone(tenant: Tenant, owner: Caller) -> None:
+    channel, agent, other = tenant.channel(), tenant.agent(), tenant.agent()
+    caller = agent.login()
+    mine, theirs = (f"{tenant.path}/channels/{channel}/subscriptions/{each.id}" for each in (agent, other))
+    owner.put(theirs)
+    assert [
+        caller.put(mine).status_code,
+        caller.get(mine).status_code,
+        caller.patch(mine, json={"status": "paused"}).status_code,
+    ] == [201, 200, 200]
+    assert len(caller.get(f"{agent.path}/subscriptions").json()["items"]) == 1
+    for answer in (
+        caller.put(theirs),
+        caller.get(theirs),
+        caller.patch(theirs, json={"status": "paused"}),
+        caller.delete(theirs),
+        caller.get(f"{other.path}/subscriptions"),
+        caller.get(f"{tenant.path}/channels/{channel}/subscriptions"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert caller.delete(mine).status_code == 204
+
+
+def test_a_viewer_reads_subscriptions_and_changes_none(tenant: Tenant) -> None:
+    viewer = tenant.member(Role.VIEWER)
+    path = tenant.subscribed(tenant.channel(), tenant.agent())
+    assert viewer.get(path).status_code == 200
+    for answer in (viewer.put(path), viewer.patch(path, json={"status": "paused"}), viewer.delete(path)):
+        assert answer.status_code == 403
+
+
+def test_what_is_missing_is_named(tenant: Tenant, owner: Caller) -> None:
+    channel, agent = tenant.channel(), tenant.agent()
+    codes = {
+        "no channel": owner.put(f"{tenant.path}/channels/chn_x/subscriptions/{agent.id}").json()["code"],
+        "no agent": owner.put(f"{tenant.path}/channels/{channel}/subscriptions/agt_x").json()["code"],
+        "not subscribed": owner.get(f"{tenant.path}/channels/{channel}/subscriptions/{agent.id}").json()["code"],
+    }
+    assert codes == {"no channel": "channel_not_found", "no agent": "agent_not_found", "not subscribed": "subscription_not_found"}
+
+
+def test_a_deleted_subscription_is_gone(tenant: Tenant, owner: Caller) -> None:
+    path = tenant.subscribed(tenant.channel(), tenant.agent())
+    assert (owner.delete(path).status_code, owner.get(path).status_code, owner.delete(path).status_code) == (204, 404, 404)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+
+from artcafe.model import Role
+from tests.rest.house import Caller, House, Tenant
+
+ATTRIBUTES = {"id", "name", "plan", "limits", "role", "created_at", "updated_at"}
+
+
+def test_who_makes_a_tenant_owns_it(house: House) -> None:
+    alice = house.person()
+    answer = alice.post("/v1/tenants", json={"name": "Alice's"})
+    assert answer.status_code == 201
+    made = answer.json()
+    assert set(made) == ATTRIBUTES
+    assert (made["name"], made["plan"], made["role"]) == ("Alice's", "free", "owner")
+    assert answer.headers["location"] == f"/v1/tenants/{made['id']}"
+    assert alice.get(answer.headers["location"]).json() == made
+    assert alice.get("/v1/tenants").json() == {"items": [made], "next_cursor": None}
+
+
+def test_a_repeat_with_the_same_key_makes_one_tenant(house: House) -> None:
+    alice = house.person()
+    key = {"Idempotency-Key": "k1"}
+    first, again = (alice.post("/v1/tenants", json={"name": "One"}, headers=key) for _ in range(2))
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json() == again.json()
+    assert first.headers["location"] == again.headers["location"]
+    other = alice.post("/v1/tenants", json={"name": "Two"}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_mismatch")
+    assert len(alice.get("/v1/tenants").json()["items"]) == 1
+
+
+def test_the_same_key_of_another_person_is_another_key(house: House) -> None:
+    ids = {
+        house.person().post("/v1/tenants", json={"name": "One"}, headers={"Idempotency-Key": "k"}).json()["id"] for _ in range(2)
+    }
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "x" * 65}, "name"),
+        ({"name": "a\nb"}, "name"),
+        ({"name": 1}, "name"),
+        ({"name": None}, "name"),
+        ({"name": "x", "plan": "gold"}, "plan"),
+        ({"name": "x", "id": "ten_mine"}, "id"),
+    ],
+)
+def test_a_wrong_tenant_is_refused_by_field(house: House, body: dict[str, object], field: str) -> None:
+    answer = house.person().post("/v1/tenants", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    assert [each["field"] for each in answer.json()["errors"]] == [field]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256])
+def test_a_key_that_is_none_is_refused(house: House, key: str) -> None:
+    answer = house.person().post("/v1/tenants", json={"name": "x"}, headers={"Idempotency-Key": key})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
+
+
+def test_roles_decide_who_renames_and_deletes(house: House) -> None:
+    tenant = house.tenant()
+    may = {
+        role: [
+            tenant.member(role).patch(tenant.path, json={"name": role}).status_code,
+            tenant.member(role).get(tenant.path).status_code,
+        ]
+        for role in Role
+    }
+    assert may == {Role.OWNER: [200, 200], Role.ADMIN: [200, 200], Role.MEMBER: [403, 200], Role.VIEWER: [403, 200]}
+    for role in (Role.ADMIN, Role.MEMBER, Role.VIEWER):
+        assert tenant.member(role).delete(tenant.path).status_code == 403
+    assert tenant.member(Role.OWNER).delete(tenant.path).status_code == 204
+
+
+def test_each_member_sees_their_own_role(tenant: Tenant) -> None:
+    assert tenant.member(Role.VIEWER).get(tenant.path).json()["role"] == "viewer"
+    assert tenant.owner.get(tenant.path).json()["role"] == "owner"
+
+
+def test_a_deleted_tenant_is_gone_with_all_in_it(house: House, anyone: Caller) -> None:
+    tenant = house.tenant()
+    agent = tenant.agent()
+    caller = agent.login()
+    tenant.subscribed(tenant.channel(), agent)
+    answer = tenant.owner.delete(tenant.path)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert tenant.owner.get(tenant.path).json()["code"] == "tenant_not_found"
+    assert tenant.owner.get("/v1/me").json()["tenants"] == []
+    assert caller.get("/v1/me").status_code == 401

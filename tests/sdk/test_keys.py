@@ -1,0 +1,376 @@
+"""An agent's signers, with key files by the real ssh-keygen and a real ssh-agent."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import importlib.util
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from artcafe.errors import KeyUnusable
+from artcafe.sdk.keys import agent_signer, load_signer
+from artcafe.wire import sshsig
+from artcafe.wire.sshkeys import parse_public_key, string
+from tests import ssh_keygen
+
+CHALLENGE = "artcafe login, für agt_1"
+FORMS = ["RFC4716", "PEM", "PKCS8"]
+PASSPHRASE = "correct horse"
+
+Answer = Callable[[bytes], bytes]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str, bool], None]) -> Path:
+    require("ssh-keygen", ssh_keygen.PRESENT)
+    return tmp_path_factory.mktemp("keys")
+
+
+@pytest.fixture(scope="module", params=ssh_keygen.KINDS)
+def key_file(request: pytest.FixtureRequest, folder: Path) -> Path:
+    kind: str = request.param
+    return ssh_keygen.make_key(folder / kind, kind)
+
+
+@pytest.fixture(scope="module")
+def plain_key(folder: Path) -> Path:
+    return ssh_keygen.make_key(folder / "plain")
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for sockets, whose paths may have no more than 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="keys") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def ssh_agent(short_folder: Path, monkeypatch: pytest.MonkeyPatch, require: Callable[[str, bool], None]) -> Iterator[Path]:
+    """A real ssh-agent of this test's own, at SSH_AUTH_SOCK."""
+    require("ssh-agent", shutil.which("ssh-agent") is not None)
+    socket_path = short_folder / "agent"
+    # A confirmation is asked of this program, which always says no.
+    monkeypatch.setenv("SSH_ASKPASS", shutil.which("false") or "false")
+    with subprocess.Popen(("ssh-agent", "-D", "-a", str(socket_path)), stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            # It prints the variables for a shell once it listens.
+            assert b"SSH_AUTH_SOCK" in process.stdout.readline()
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(socket_path))
+            yield socket_path
+        finally:
+            process.terminate()
+
+
+def add_to_agent(path: Path) -> None:
+    subprocess.run(("ssh-add", "-q", str(path)), check=True, timeout=5)
+
+
+async def refusal(signing: Awaitable[str]) -> str:
+    with pytest.raises(KeyUnusable) as caught:
+        await signing
+    return str(caught.value)
+
+
+def load_refusal(path: Path | str, passphrase: str | None = None) -> str:
+    with pytest.raises(KeyUnusable) as caught:
+        load_signer(path, passphrase)
+    return str(caught.value)
+
+
+# --- key files -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_file_signs_what_ssh_keygen_and_the_server_accept(key_file: Path, folder: Path) -> None:
+    signer = load_signer(key_file)
+    armored = await signer.sign(CHALLENGE)
+    assert signer.public_key == " ".join(ssh_keygen.public_line(key_file).split()[:2])
+    assert sshsig.verify(armored, CHALLENGE.encode(), parse_public_key(signer.public_key))
+    assert ssh_keygen.accepts(folder, armored, CHALLENGE.encode(), signer.public_key)
+    assert not ssh_keygen.accepts(folder, armored, b"another challenge", signer.public_key)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["ecdsa-256", "rsa-2048"])
+async def test_every_form_that_ssh_keygen_writes_is_read(form: str, kind: str, folder: Path) -> None:
+    path = ssh_keygen.make_key(folder / f"{kind}-{form}", kind, form=form)
+    signer = load_signer(str(path))
+    assert sshsig.verify(await signer.sign(CHALLENGE), CHALLENGE.encode(), parse_public_key(signer.public_key))
+
+
+@pytest.mark.parametrize("form", ["PEM", "PKCS8"])
+async def test_a_passphrase_opens_its_file(form: str, folder: Path) -> None:
+    path = ssh_keygen.make_key(folder / f"locked-{form}", "rsa-2048", PASSPHRASE, form)
+    signer = load_signer(path, PASSPHRASE)
+    assert sshsig.verify(await signer.sign(CHALLENGE), CHALLENGE.encode(), parse_public_key(signer.public_key))
+    assert "passphrase is wrong" in load_refusal(path, "wrong")
+    assert "protected by a passphrase" in load_refusal(path)
+
+
+async def test_a_passphrase_opens_openssh_s_form_or_the_way_out_is_named(folder: Path) -> None:
+    path = ssh_keygen.make_key(folder / "locked", passphrase=PASSPHRASE)
+    problem = load_refusal(path)
+    assert "protected by a passphrase" in problem
+    assert "ssh-agent" in problem
+    if importlib.util.find_spec("bcrypt"):
+        assert load_signer(path, PASSPHRASE).public_key in ssh_keygen.public_line(path)
+        assert "passphrase is wrong" in load_refusal(path, "wrong")
+    else:
+        problem = load_refusal(path, PASSPHRASE)
+        assert "bcrypt" in problem
+        assert "ssh-agent" in problem
+
+
+def test_a_passphrase_too_many_is_named(plain_key: Path) -> None:
+    assert "has no passphrase" in load_refusal(plain_key, PASSPHRASE)
+    assert load_signer(plain_key, "").public_key in ssh_keygen.public_line(plain_key)
+
+
+def test_a_home_folder_is_found(plain_key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(plain_key.parent))
+    assert load_signer("~/plain").public_key in ssh_keygen.public_line(plain_key)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "holds no private key, nor a public one that is taken: it is empty"),
+        (b"hello", "holds no private key, nor a public one that is taken: its type is none of"),
+        (b"\xff\xfe\x00", "holds no SSH key"),
+        (b"x" * 65_537, "too large"),
+        (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "is damaged"),
+        (b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", "is damaged"),
+        (b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "is damaged"),
+        (b"ssh-rsa AAAAB3NzaC1yc2E=", "it ends too early"),
+    ],
+)
+def test_a_file_that_is_no_key_is_named_with_what_is_wrong(content: bytes, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(content)
+    assert str(path) in load_refusal(path)
+    assert problem in load_refusal(path)
+
+
+def test_a_path_that_does_not_lead_to_a_file_is_named(tmp_path: Path) -> None:
+    assert "No such file" in load_refusal(tmp_path / "absent")
+    assert "Is a directory" in load_refusal(tmp_path)
+    assert "null" in load_refusal("key\0")
+
+
+def test_the_text_of_a_private_key_in_place_of_a_path_is_not_repeated(plain_key: Path, ssh_agent: Path) -> None:
+    text = plain_key.read_text()
+    for load in (load_signer, agent_signer):
+        with pytest.raises(KeyUnusable) as caught:
+            load(text)
+        assert text.splitlines()[1][:12] not in str(caught.value)
+
+
+def test_a_key_that_no_server_admits_is_refused_here(tmp_path: Path) -> None:
+    path = tmp_path / "short"
+    private = rsa.generate_private_key(65_537, 1024)  # noqa: S505 - It must be refused.
+    path.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    assert "RSA of 1024 bits" in load_refusal(path)
+
+
+@pytest.mark.parametrize("curve", ["Ed448", "X25519", "secp256k1"])
+def test_a_kind_that_ssh_does_not_have_is_refused(curve: str, tmp_path: Path) -> None:
+    path = tmp_path / curve
+    options = ("-algorithm", "EC", "-pkeyopt", f"ec_paramgen_curve:{curve}") if curve == "secp256k1" else ("-algorithm", curve)
+    subprocess.run(("openssl", "genpkey", *options, "-out", str(path)), check=True, timeout=5, capture_output=True)
+    assert "SSH does not have" in load_refusal(path) or "none of Ed25519, ECDSA and RSA" in load_refusal(path)
+
+
+def test_a_token_s_file_leads_to_ssh_agent(tmp_path: Path) -> None:
+    # What ssh-keygen -t ed25519-sk leaves behind: a public part that says so, and a private part that is a handle.
+    public = string(b"sk-ssh-ed25519@openssh.com") + string(ed25519.Ed25519PrivateKey.generate().public_key().public_bytes_raw())
+    blob = (
+        b"openssh-key-v1\0"
+        + string(b"none") * 2
+        + string(b"")
+        + b"\0\0\0\1"
+        + string(public + string(b"ssh:"))
+        + string(bytes(8))
+    )
+    path = tmp_path / "token"
+    path.write_bytes(armored_private(blob))
+    assert "ssh-agent" in load_refusal(path)
+
+
+def armored_private(blob: bytes) -> bytes:
+    return b"-----BEGIN OPENSSH PRIVATE KEY-----\n" + base64.encodebytes(blob) + b"-----END OPENSSH PRIVATE KEY-----\n"
+
+
+def test_a_repr_shows_no_secret(key_file: Path) -> None:
+    assert "private" not in repr(load_signer(key_file)).lower()
+
+
+# --- ssh-agent ---------------------------------------------------------------------------------------------------------
+
+
+async def test_ssh_agent_signs_for_a_pub_file(key_file: Path, folder: Path, ssh_agent: Path) -> None:
+    add_to_agent(key_file)
+    signer = load_signer(f"{key_file}.pub")
+    armored = await signer.sign(CHALLENGE)
+    assert sshsig.verify(armored, CHALLENGE.encode(), parse_public_key(signer.public_key))
+    assert ssh_keygen.accepts(folder, armored, CHALLENGE.encode(), signer.public_key)
+
+
+async def test_ssh_agent_signs_for_a_line_and_for_the_right_one_of_its_keys(
+    folder: Path, plain_key: Path, ssh_agent: Path
+) -> None:
+    add_to_agent(ssh_keygen.make_key(folder / "first"))
+    add_to_agent(plain_key)
+    for named in (ssh_keygen.public_line(plain_key), plain_key.with_name("plain.pub"), str(plain_key) + ".pub"):
+        signer = agent_signer(named)
+        assert sshsig.verify(await signer.sign(CHALLENGE), CHALLENGE.encode(), parse_public_key(signer.public_key))
+
+
+async def test_ssh_agent_may_be_given_the_key_later(plain_key: Path, ssh_agent: Path) -> None:
+    signer = agent_signer(ssh_keygen.public_line(plain_key))
+    problem = await refusal(signer.sign(CHALLENGE))
+    assert "does not hold SHA256:" in problem
+    assert "ssh-add" in problem
+    add_to_agent(plain_key)
+    assert "SSH SIGNATURE" in await signer.sign(CHALLENGE)
+
+
+async def test_a_locked_ssh_agent_holds_nothing(plain_key: Path, ssh_agent: Path) -> None:
+    add_to_agent(plain_key)
+    # SSH_AGENTC_LOCK; ssh-add -x would ask on a terminal.
+    reader, writer = await asyncio.open_unix_connection(ssh_agent)
+    writer.write(string(bytes([22]) + string(b"locked")))
+    assert await reader.readexactly(5) == b"\0\0\0\1\6"
+    writer.close()
+    assert "locked" in await refusal(agent_signer(ssh_keygen.public_line(plain_key)).sign(CHALLENGE))
+
+
+async def test_a_confirmation_that_nobody_gives_is_a_refusal(plain_key: Path, ssh_agent: Path) -> None:
+    subprocess.run(("ssh-add", "-q", "-c", str(plain_key)), check=True, timeout=5)
+    assert "refused to sign" in await refusal(agent_signer(ssh_keygen.public_line(plain_key)).sign(CHALLENGE))
+
+
+def test_ssh_agent_needs_its_variable(plain_key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    assert "SSH_AUTH_SOCK is not set" in load_refusal(f"{plain_key}.pub")
+
+
+async def test_an_ssh_agent_that_is_gone_is_named(plain_key: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(short_folder / "gone"))
+    problem = await refusal(load_signer(f"{plain_key}.pub").sign(CHALLENGE))
+    assert str(short_folder / "gone") in problem
+
+
+def test_a_public_key_that_no_server_admits_needs_no_ssh_agent() -> None:
+    with pytest.raises(KeyUnusable, match="it ends too early"):
+        agent_signer("ssh-rsa AAAAB3NzaC1yc2E=")
+
+
+# --- an ssh-agent that is none -----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def stand_in(path: Path, answer: Answer) -> AsyncIterator[None]:
+    """Something at the socket that answers each request with the bytes that `answer` makes, and hangs up after too few."""
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while size := await reader.read(4):
+                reply = answer(await reader.readexactly(int.from_bytes(size, "big")))
+                writer.write(reply)
+                if len(reply) < 4:
+                    return
+        finally:
+            writer.close()
+
+    async with await asyncio.start_unix_server(converse, path):
+        yield
+
+
+def listing(*blobs: bytes) -> bytes:
+    return string(bytes([12]) + len(blobs).to_bytes(4, "big") + b"".join(string(blob) + string(b"comment") for blob in blobs))
+
+
+PRIVATE = ed25519.Ed25519PrivateKey.from_private_bytes(b"a" * 32)
+LINE = PRIVATE.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+BLOB = parse_public_key(LINE).blob
+
+
+def then(reply: bytes) -> Answer:
+    """Lists the key first, then answers so."""
+    return lambda request: listing(BLOB) if request[0] == 11 else reply
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (lambda _: b"", "no ssh-agent answers properly"),
+        (lambda _: b"\0\0", "no ssh-agent answers properly"),
+        (lambda _: string(b""), "no ssh-agent answers properly"),
+        (lambda _: b"\xff\xff\xff\xff", "its answer is too long"),
+        (lambda _: b"HTTP/1.1 400 Bad Request\r\n", "its answer is too long"),
+        (lambda _: string(bytes([5])), "does not list its keys"),
+        (lambda _: string(bytes([12, 0, 0, 0, 9])), "it ends too early"),
+        (lambda _: string(bytes([12]) + b"\xff" * 8), "it ends too early"),
+        (lambda _: listing(), "does not hold SHA256:"),
+        (lambda _: listing(BLOB + b"x"), "does not hold SHA256:"),
+        (then(string(bytes([5]))), "refused to sign"),
+        (then(string(bytes([14]))), "it ends too early"),
+        (then(string(bytes([14]) + string(b""))), "not valid"),
+        (then(string(bytes([14]) + string(string(b"ssh-ed25519") + string(bytes(64))))), "not valid"),
+    ],
+)
+async def test_an_answer_that_is_no_signature_is_named(
+    answer: Answer, problem: str, short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(short_folder / "agent"))
+    async with stand_in(short_folder / "agent", answer):
+        assert problem in await refusal(agent_signer(LINE, timeout_s=4).sign(CHALLENGE))
+
+
+async def test_an_ssh_agent_that_signs_rsa_with_sha1_is_caught_before_the_server_is_asked(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = rsa.generate_private_key(65_537, 2048)
+    key = parse_public_key(private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode())
+    data = sshsig.signed_data(CHALLENGE.encode(), "artcafe", "sha512")
+    raw = private.sign(data, padding.PKCS1v15(), SHA1())  # noqa: S303 - It must be caught.
+    signature = string(string(b"ssh-rsa") + string(raw))
+    asked: list[bytes] = []
+
+    def answer(request: bytes) -> bytes:
+        asked.append(request)
+        return listing(key.blob) if len(asked) == 1 else string(bytes([14]) + signature)
+
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(short_folder / "agent"))
+    async with stand_in(short_folder / "agent", answer):
+        assert "SHA-1" in await refusal(agent_signer(key.line, timeout_s=4).sign(CHALLENGE))
+    assert asked[1] == bytes([13]) + string(key.blob) + string(data) + (4).to_bytes(4, "big")
+
+
+async def test_a_token_that_nobody_touches_is_waited_for_and_then_named(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung_up = asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await reader.read(-1)
+            hung_up.set()
+        finally:
+            writer.close()
+
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(short_folder / "agent"))
+    async with await asyncio.start_unix_server(hold, short_folder / "agent"):
+        assert "did not sign within 0.05 s; does a token wait" in await refusal(agent_signer(LINE, 0.05).sign(CHALLENGE))
+        async with asyncio.timeout(5):
+            await hung_up.wait()

@@ -1,0 +1,166 @@
+"""Services on a real embedded table engine in a temporary file, with a clock that tests move and logs that only take notes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from artcafe.model import Agent, AgentPrincipal, ChannelId, Cursor, Epoch, Role, Tenant, TenantId, UserId, UserPrincipal
+from artcafe.rules.tokens import Tokens
+from artcafe.services.agents import Agents
+from artcafe.services.changes import Changes
+from artcafe.services.channels import Channels
+from artcafe.services.directory import Directory
+from artcafe.services.login import Login
+from artcafe.services.subscriptions import Subscriptions
+from artcafe.services.tenants import Tenants
+from artcafe.tables.catalog import Environment, Table
+from artcafe.tables.port import Key, Put
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.store import Store
+from artcafe.tables.values import Item, Value
+
+START = datetime(2026, 11, 22, 16, 50, 57, 123_000, tzinfo=UTC)
+TOKENS = Tokens(b"t" * 32, "artcafe.test")
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def pass_s(self, seconds: float) -> None:
+        """Lets time go by."""
+        self.now += timedelta(seconds=seconds)
+
+
+class Logs:
+    """Stands where the message logs do, which have tests of their own: notes what is removed, and can be told to fail once."""
+
+    def __init__(self) -> None:
+        self.purged: list[ChannelId] = []
+        self.dropped: list[TenantId] = []
+        self.failure: Exception | None = None
+        self.end = Cursor(epoch=Epoch("epoch-1"), seq=41)
+
+    async def position(self, _tenant_id: TenantId) -> Cursor:
+        """The end of every log."""
+        return self.end
+
+    async def purge(self, _tenant_id: TenantId, channel_id: ChannelId) -> None:
+        """As the port of `services.channels` has it."""
+        self._fail()
+        self.purged.append(channel_id)
+
+    async def drop(self, tenant_id: TenantId) -> None:
+        """As the port of `services.tenants` has it."""
+        self._fail()
+        self.dropped.append(tenant_id)
+
+    def _fail(self) -> None:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+
+
+class Server:
+    """The services of one server; several may stand on the same tables, as in a fleet."""
+
+    def __init__(self, tables: Sqlite, clock: Clock, logs: Logs) -> None:
+        self.tables, self.clock, self.logs = tables, clock, logs
+        self.store = Store(tables)
+        self.changes = Changes()
+        self.told: list[TenantId] = []
+        self.changes.watch(self.told.append)
+
+    @cached_property
+    def directory(self) -> Directory:
+        return Directory(self.store, self.changes)
+
+    @cached_property
+    def login(self) -> Login:
+        return Login(self.store, self.directory, TOKENS, self.clock, "artcafe.test")
+
+    @cached_property
+    def tenants(self) -> Tenants:
+        return Tenants(self.store, self.changes, self.clock, self.logs)
+
+    @cached_property
+    def agents(self) -> Agents:
+        return Agents(self.store, self.changes, self.clock)
+
+    @cached_property
+    def channels(self) -> Channels:
+        return Channels(self.store, self.changes, self.clock, self.logs)
+
+    @cached_property
+    def subscriptions(self) -> Subscriptions:
+        return Subscriptions(self.store, self.changes, self.clock, self.logs.position)
+
+    def another(self) -> Server:
+        """A second server on the same tables."""
+        return Server(self.tables, self.clock, self.logs)
+
+    async def tenant(self, owner: str = "alice", name: str = "Alice's") -> UserPrincipal:
+        """A new tenant's owner."""
+        tenant = await self.tenants.create(UserId(owner), name)
+        return as_member(tenant, owner)
+
+    async def agent(self, member: UserPrincipal, name: str = "Planner", public_key: str | None = None) -> Agent:
+        """A new agent, with a key that nothing will sign with unless one is given."""
+        return await self.agents.create(member, name=name, public_key=public_key or new_key())
+
+    async def put(self, table: Table, **attributes: Value) -> None:
+        """Writes an item as it is, as an older system would have."""
+        await self.tables.put(Put(table, attributes))
+
+    async def item(self, table: Table, partition: str, sort: str | None = None) -> Item | None:
+        """An item as it is."""
+        (found,) = await self.tables.get(table, [Key(partition, sort)], consistent=True)
+        return found
+
+    async def items(self, table: Table, partition: str) -> list[Item]:
+        """A whole partition of a small table."""
+        page = await self.tables.query(table, partition, limit=1000, consistent=True)
+        assert page.next is None
+        return page.items
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Server]:
+    """One server on new tables in `folder`."""
+    tables = await Sqlite.open(folder / "tables.db", Environment.PROD)
+    try:
+        yield Server(tables, Clock(), Logs())
+    finally:
+        await tables.close()
+
+
+def as_member(tenant: Tenant, user: str, role: Role = Role.OWNER) -> UserPrincipal:
+    """A proven member of the tenant."""
+    return UserPrincipal(user_id=UserId(user), tenant_id=tenant.id, role=role)
+
+
+def with_role(member: UserPrincipal, role: Role) -> UserPrincipal:
+    """Another member of the same tenant."""
+    return UserPrincipal(user_id=UserId(f"a {role}"), tenant_id=member.tenant_id, role=role)
+
+
+def proven(agent: Agent) -> AgentPrincipal:
+    """The agent, as it would be after a login."""
+    return AgentPrincipal(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch)
+
+
+def new_key() -> str:
+    """A public key line; faster than ssh-keygen, for tests in which nothing is signed."""
+    return Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()

@@ -1,0 +1,128 @@
+"""The conventions that a tool can hold: lint, types and the import law, and what no linter knows about this repository."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "artcafe"
+MODULES = sorted(SOURCE.rglob("*.py"))
+TOOLS = Path(sys.executable).parent
+
+LONGEST_FILE = 400
+EMPTY_WORDS = {"utils", "helpers", "manager", "base", "common"}
+STALE_ENDINGS = ("_v2", "_new", "_fixed")
+
+# Where `except Exception` stands, once each: the supervisors of a request, a connection and a background loop.
+SUPERVISORS = {"rest/app.py", "gateway/connection.py", "server.py"}
+
+# Written in pieces, so that this file does not find itself.
+MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:wor" + r"k|roo" + r"t)/\w")
+REGISTRY_HOST = re.compile(r"\b(?:pypi|pythonhosted|npmjs)" + r"\.org\b")
+
+WITHOUT_THE_SERVER = """
+import runpy, sys
+SERVER = "fastapi joserfc nats picows prometheus_client pydantic starlette structlog ulid uvicorn uvloop".split()
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in SERVER:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+sys.argv = ["artcafe", "agent", "--help"]
+from artcafe import Agent
+runpy.run_module("artcafe", run_name="__main__", alter_sys=True)
+"""
+
+
+def run(*command: str | Path) -> str:
+    """What the command printed, if it succeeded; else the test fails with it."""
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"{command[0]} found this:\n{done.stdout}", pytrace=False)
+    return done.stdout
+
+
+def house_files() -> list[Path]:
+    """What git tracks, or would with the next commit."""
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def dependencies() -> set[str]:
+    """The name of every distribution that pyproject.toml asks for, in any extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    return {canonicalize_name(Requirement(each).name) for listed in lists for each in listed}
+
+
+@pytest.mark.timeout(300)  # mypy without its cache takes a minute on two busy cores.
+@pytest.mark.parametrize("command", ["ruff check", "ruff format --check", "mypy", "lint-imports"])
+def test_the_tools_of_make_check_find_nothing(command: str) -> None:
+    tool, *arguments = command.split()
+    run(TOOLS / tool, *arguments)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_a_module_says_what_it_is_and_fits_a_sitting(module: Path) -> None:
+    text = module.read_text()
+    assert ast.get_docstring(ast.parse(text)), "it has no docstring"
+    assert len(text.splitlines()) <= LONGEST_FILE
+
+
+def test_a_module_is_named_for_something_of_the_product() -> None:
+    names = {part for module in MODULES for part in module.relative_to(SOURCE).with_suffix("").parts}
+    assert not names & EMPTY_WORDS
+    assert not [name for name in names if name.endswith(STALE_ENDINGS)]
+
+
+def test_only_the_supervisors_catch_every_exception() -> None:
+    found = [
+        module.relative_to(SOURCE).as_posix()
+        for module in MODULES
+        for line in module.read_text().splitlines()
+        if re.match(r"\s*except\b.*\bException\b", line)
+    ]
+    assert len(found) == len(set(found))
+    assert set(found) <= SUPERVISORS
+
+
+def test_a_lint_or_type_ignore_carries_its_reason() -> None:
+    bare = re.compile(r"# (?:noqa: [A-Z0-9, ]+|type: ignore\[[\w, -]+\]|pragma: .*?)\s*$")
+    files = [path for path in house_files() if path.suffix == ".py"]
+    assert not [f"{path}: {line}" for path in files for line in path.read_text().splitlines() if bare.search(line)]
+
+
+def test_nothing_committed_names_this_machine_or_a_registry() -> None:
+    for path in house_files():
+        text = path.read_text(errors="replace")
+        assert not MACHINE_PATH.search(text), path
+        assert not REGISTRY_HOST.search(text), path
+
+
+def test_the_changelog_has_a_place_for_what_comes_next() -> None:
+    assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_lock_pins_every_dependency_by_hash() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    pinned = dict(re.findall(r"^([\w.-]+)==\S+ \\\n(    --hash=sha256:[0-9a-f]{64})", text, re.MULTILINE))
+    assert dependencies() <= pinned.keys()
+    assert len(pinned) == len(re.findall(r"^[^\s#]", text, re.MULTILINE)), "something stands in the lock without a hash"
+
+
+def test_every_dependency_has_its_reason_on_paper() -> None:
+    told = set(re.findall(r"^\| `([\w.-]+)`", (ROOT / "docs" / "dependencies.md").read_text(), re.MULTILINE))
+    assert dependencies() == told
+
+
+def test_an_agents_half_runs_without_the_servers_libraries() -> None:
+    run(sys.executable, "-c", WITHOUT_THE_SERVER)
