@@ -16,7 +16,7 @@ ChannelId = NewType("ChannelId", str)
 ChallengeId = NewType("ChallengeId", str)
 
 Epoch = NewType("Epoch", str)
-"""Names one life of a tenant's log. A log that was restored or begun anew has another, and sequences mean nothing across epochs."""
+"""Names one life of a tenant's log. A restored log, or one begun anew, has another; sequences mean nothing across epochs."""
 
 Seq = int
 """A message's sequence in its tenant's log: rises in a channel, may skip numbers, begins at 1."""

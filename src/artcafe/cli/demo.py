@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,8 @@ class Stage:
     channels: dict[str, str]
     agents: dict[str, str]
     run: str
+    shown: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+    """By message id: set once the audience has seen it published, so that nobody is seen to hear it before."""
 
     def agent(self, name: str) -> Agent:
         return Agent(self.url, tenant=self.tenant, agent=self.agents[name], key=self.folder / name)
@@ -105,6 +108,7 @@ async def _hear(stage: Stage, agent: Agent, name: str, count: int) -> list[Messa
     heard: list[Message] = []
     async for message in agent.messages():
         if _is_ours(stage, message):
+            await stage.shown[message.message_id].wait()
             _heard(stage, name, message)
             heard.append(message)
         await message.ack()
@@ -132,6 +136,7 @@ async def _publish(stage: Stage, agent: Agent, name: str, channel: str, text: st
     began = time.monotonic()
     receipt = await agent.publish(stage.channels[channel], text, headers={"demo-run": stage.run})
     _say(f"{name} →", f"{channel:8} #{receipt.seq:<5} {text:52} on disk after {_ms(began)}")
+    stage.shown[receipt.message_id or ""].set()
 
 
 def _heard(stage: Stage, name: str, message: Message) -> None:
