@@ -66,6 +66,10 @@ def test_a_path_without_a_route_is_a_problem(anyone: Caller, path: str) -> None:
     assert problem(answer)["code"] == "route_not_found"
 
 
+def test_an_id_that_is_not_there_is_not_repeated(tenant: Tenant) -> None:
+    assert tenant.owner.get(f"{tenant.path}/agents/agt_x").json()["detail"] == "no agent of this id in this tenant"
+
+
 def test_a_long_path_is_not_repeated_whole(anyone: Caller) -> None:
     answer = anyone.get("/" + "x" * 10_000)
     assert answer.status_code == 404
@@ -185,3 +189,11 @@ def test_a_request_is_told_at_debug_with_its_outcome_and_without_its_token(tenan
     )  # fmt: skip
     assert tenant.owner.token is not None
     assert tenant.owner.token not in str(logs)
+
+
+def test_no_path_begins_a_line_of_the_log_or_fills_it(anyone: Caller) -> None:
+    with capture_logs() as logs:
+        anyone.get("/%0Ainjected" + "x" * 10_000)
+        anyone.get("/v1")
+    assert logs[0]["path"].startswith("/%0Ainjected")
+    assert len(logs[0]["path"]) < 300

@@ -18,32 +18,42 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 class Hasty(DeadlineProtocol):
     head_deadline_s = 0.01
 
+    @property
+    def is_awaiting_head(self) -> bool:
+        return self._head_timer is not None
 
-Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter, list[Hasty]]
 
 
 @asynccontextmanager
-async def connection(keep_alive_s: int = BOUND_S) -> AsyncIterator[Wire]:
-    config = uvicorn.Config(PlainTextResponse("here"), log_config=None, timeout_keep_alive=keep_alive_s)
+async def connection() -> AsyncIterator[Wire]:
+    config = uvicorn.Config(PlainTextResponse("here"), log_config=None, timeout_keep_alive=BOUND_S)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Hasty(config, ServerState(), {}), "127.0.0.1", 0)
+    protocols: list[Hasty] = []
+
+    def accept() -> Hasty:
+        protocols.append(Hasty(config, ServerState(), {}))
+        return protocols[-1]
+
+    server = await loop.create_server(accept, "127.0.0.1", 0)
     async with asyncio.timeout(BOUND_S), server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         try:
-            yield reader, writer
+            yield reader, writer, protocols
         finally:
             writer.close()
 
 
 @pytest.mark.parametrize("sent", [b"", REQUEST[:-2]], ids=["nothing", "half a head"])
 async def test_a_connection_that_never_asks_is_closed(sent: bytes) -> None:
-    async with connection() as (reader, writer):
+    async with connection() as (reader, writer, _):
         writer.write(sent)
         assert await reader.read() == b""
 
 
 async def test_a_second_request_that_never_ends_is_closed() -> None:
-    async with connection() as (reader, writer):
+    async with connection() as (reader, writer, _):
         writer.write(REQUEST)
         assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
         writer.write(REQUEST[:10])
@@ -51,8 +61,8 @@ async def test_a_second_request_that_never_ends_is_closed() -> None:
 
 
 async def test_between_requests_only_the_keep_alive_timeout_counts() -> None:
-    async with connection() as (reader, writer):
+    async with connection() as (reader, writer, protocols):
         for _ in range(2):
             writer.write(REQUEST)
             assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
-            await asyncio.sleep(Hasty.head_deadline_s * 5)
+            assert not protocols[0].is_awaiting_head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -100,7 +101,8 @@ class Fabric:
             link = Link(f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit)
             room = Room(tenant_id, link, TenantLog(link, replicas=self._replicas))
             self._rooms[tenant_id] = room
-            self._group.create_task(room.run(), name=f"room {tenant_id}")
+            # A fresh context: what it logs belongs to no request, though one was the first to need it.
+            self._group.create_task(room.run(), name=f"room {tenant_id}", context=contextvars.Context())
         return room
 
     async def position(self, tenant_id: TenantId) -> Cursor:

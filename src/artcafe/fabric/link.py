@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -157,29 +156,37 @@ class Link:
             await on_up()
 
     async def _dial(self) -> Client:
-        user = self._credentials()
+        """A connected client. nats-py leaves the socket of one that was refused open; it is closed here."""
+        user, client, connected = self._credentials(), Client(), False
 
         async def on_closed() -> None:
-            self._lost.set()
+            if connected:
+                self._lost.set()
 
         async def on_error(exc: Exception) -> None:
             log.debug("link.error", link=self.name, error=repr(exc))
 
-        return await nats.connect(
-            self._urls,
-            name=f"artcafe {self.name}",
-            allow_reconnect=False,
-            reconnect_time_wait=0,  # and these two make a refused first connect fail at once, instead of 60 tries 2 s apart
-            max_reconnect_attempts=1,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            ping_interval=PING_INTERVAL_S,
-            max_outstanding_pings=2,
-            pending_size=PENDING_BYTES,
-            user_jwt_cb=user.user_jwt_cb,
-            signature_cb=user.signature_cb,
-            error_cb=on_error,
-            closed_cb=on_closed,
-        )
+        try:
+            await client.connect(
+                self._urls,
+                name=f"artcafe {self.name}",
+                allow_reconnect=False,
+                reconnect_time_wait=0,  # and these two make a refused connect fail at once, instead of 60 tries 2 s apart
+                max_reconnect_attempts=1,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                ping_interval=PING_INTERVAL_S,
+                max_outstanding_pings=2,
+                pending_size=PENDING_BYTES,
+                user_jwt_cb=user.user_jwt_cb,
+                signature_cb=user.signature_cb,
+                error_cb=on_error,
+                closed_cb=on_closed,
+            )
+            connected = True
+        finally:
+            if not connected:
+                await client.close()
+        return client
 
     def _drop(self) -> None:
         """Forgets the connection; everything that waits for an answer hears that it is lost."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -44,6 +45,9 @@ TAGS: Final = {
     "messages": "Publishing.",
     "health": "For operators.",
 }
+
+LONGEST_PATH: Final = 200
+"""Characters of a path that are logged: twice the longest of ours."""
 
 HEADERS: Final = (
     (b"cache-control", b"no-store"),
@@ -132,7 +136,7 @@ class Supervisor:
                 log.warning("request.unavailable", code=error.code, problem=str(error))
             await request.refuse(error)
         except Exception:  # noqa: BLE001 (the supervisor of requests: logged here once, and the caller is told)
-            log.exception("request.failed", method=scope["method"], path=scope["path"])
+            log.exception("request.failed", method=scope["method"], path=request.path)
             await request.refuse(Internal())
         request.tell()
 
@@ -144,6 +148,7 @@ class _Request:
         self._scope, self._receive, self._send = scope, receive, send
         self._started = time.monotonic()
         self._is_received = False
+        self.path = quote(scope["path"][:LONGEST_PATH])  # Encoded, so that no line break of a client's begins a line of the log.
         self.status: int | None = None
         self.code: str | None = None
         self.id = new_id("req")  # Never the client's: it would be a way into the log.
@@ -175,7 +180,7 @@ class _Request:
         log.debug(
             "request.done",
             method=self._scope["method"],
-            path=self._scope["path"],
+            path=self.path,
             status=self.status,
             code=self.code,
             duration_s=round(time.monotonic() - self._started, 6),

@@ -9,14 +9,14 @@ from typing import Annotated, Protocol, cast
 
 from fastapi import Depends, Request
 
-from artcafe.model import Principal, UserId
+from artcafe.model import UserId
 from artcafe.observe import Clock
 from artcafe.services.agents import Agents
 from artcafe.services.channels import Channels
 from artcafe.services.login import Login
+from artcafe.services.messaging import Messaging
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
-from artcafe.wire import frames
 
 
 class Identity(Protocol):
@@ -24,14 +24,6 @@ class Identity(Protocol):
 
     def verify(self, token: str, now: datetime) -> UserId:
         """Raises Unauthenticated for what is no token of theirs and CredentialsExpired for one that was."""
-        ...
-
-
-class Publishes(Protocol):
-    """The part of messaging that REST needs."""
-
-    async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> frames.PublishReply:
-        """Returns when the message is on disk; its errors say whether it was stored."""
         ...
 
 
@@ -48,7 +40,7 @@ class Services:
     agents: Agents
     channels: Channels
     subscriptions: Subscriptions
-    messaging: Publishes
+    messaging: Messaging
     identity: Identity
     health: Health
     clock: Clock

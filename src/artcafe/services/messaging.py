@@ -31,6 +31,7 @@ class Messaging:
         self, principal: Principal, channel_id: str, publish: frames.Publish
     ) -> asyncio.Future[frames.PublishReply]:
         """Puts the message in the queue: the future is its outcome. Messages prepared in turn stand in that order."""
+        access.check(principal, access.Action.PUBLISH)
         channel = await self._directory.channel(principal.tenant_id, channel_id)
         return self._submit(principal, channel, self._fabric.room(principal.tenant_id), publish)
 
@@ -50,9 +51,7 @@ class Messaging:
         access.check(principal, access.Action.PUBLISH)
         check(publish)
         message_id = ids.new_id("msg")
-        envelope = frames.envelope(
-            publish, message_id=message_id, sender=principal.sender, time=times.to_text(self._clock())
-        )
+        envelope = frames.envelope(publish, message_id=message_id, sender=principal.sender, time=times.to_text(self._clock()))
         key = publish.key
         dedupe_id = None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
         return room.writer.submit(subjects.stored(channel.id), envelope, message_id, dedupe_id)
