@@ -32,7 +32,7 @@ def test_a_token_lives_12_hours() -> None:
 
 @pytest.mark.parametrize("user", ["", "a" * 129, "a\nb", "\x00"])
 def test_a_user_nobody_could_name_gets_no_token(user: str) -> None:
-    with pytest.raises(Invalid, match="^user: "):
+    with pytest.raises(Invalid, match=r"^user: "):
         IDENTITY.issue(user, START)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 
 from hypothesis import given
@@ -18,7 +19,7 @@ def test_new_ids_are_a_prefix_and_a_ulid_and_all_different() -> None:
 
 def test_an_id_does_not_tell_the_next_one_made_in_the_same_millisecond() -> None:
     numbers = [int.from_bytes(each.encode(), "big") for each in (ids.new_id("chl") for _ in range(1000))]
-    assert not any(after - before == 1 for before, after in zip(numbers, numbers[1:], strict=False))
+    assert not any(after - before == 1 for before, after in itertools.pairwise(numbers))
 
 
 @given(st.lists(st.text()))

@@ -53,7 +53,7 @@ def test_names_people_have_are_taken(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "\u3000", "x" * 65, "a\nb", "a\x00", "\x1b[31m", "\x85", "a\u2028b", "\ud83d"])
 def test_names_nobody_could_read_are_refused(name: str) -> None:
-    with pytest.raises(Invalid, match="^name: "):
+    with pytest.raises(Invalid, match=r"^name: "):
         limits.name(name)
 
 
@@ -64,7 +64,7 @@ def test_a_description_may_be_empty_and_have_lines() -> None:
 
 @pytest.mark.parametrize("text", ["x" * 1025, "a\x00", "a\rb", "\udfff"])
 def test_a_description_too_long_or_with_control_characters_is_refused(text: str) -> None:
-    with pytest.raises(Invalid, match="^description: "):
+    with pytest.raises(Invalid, match=r"^description: "):
         limits.description(text)
 
 
@@ -79,12 +79,12 @@ def test_a_capability_that_is_wrong_is_named_by_its_place() -> None:
 
 def test_there_are_at_most_32_capabilities() -> None:
     assert len(limits.capabilities([f"c{n}" for n in range(32)])) == 32
-    with pytest.raises(Invalid, match="^capabilities: "):
+    with pytest.raises(Invalid, match=r"^capabilities: "):
         limits.capabilities([f"c{n}" for n in range(33)])
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\nb", "é"])
 def test_an_idempotency_key_is_1_to_255_printable_ascii_characters(key: str) -> None:
     assert limits.idempotency_key("order 42!") == "order 42!"
-    with pytest.raises(Invalid, match="^Idempotency-Key: "):
+    with pytest.raises(Invalid, match=r"^Idempotency-Key: "):
         limits.idempotency_key(key)

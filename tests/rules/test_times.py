@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -28,9 +29,7 @@ def test_a_time_without_a_zone_is_not_written() -> None:
 
 @given(moments)
 def test_what_was_written_is_read_back_to_the_millisecond(moment: datetime) -> None:
-    assert times.from_text(times.to_text(moment)) == moment.astimezone(UTC).replace(
-        microsecond=moment.microsecond // 1000 * 1000
-    )
+    assert times.from_text(times.to_text(moment)) == moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 @given(moments, moments)
@@ -83,7 +82,5 @@ def test_what_is_no_rfc_3339_time_is_refused(text: str) -> None:
 
 @given(st.text())
 def test_no_text_fails_in_another_way(text: str) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         assert times.from_text(text).tzinfo is UTC
-    except ValueError:
-        pass

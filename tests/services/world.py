@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -52,9 +52,13 @@ class Logs:
         self.dropped: list[TenantId] = []
         self.failure: Exception | None = None
         self.end = Cursor(epoch=Epoch("epoch-1"), seq=41)
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
     async def position(self, _tenant_id: TenantId) -> Cursor:
-        """The end of every log."""
+        """The end of every log; `meanwhile` happens once before it is answered."""
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
         return self.end
 
     async def purge(self, _tenant_id: TenantId, channel_id: ChannelId) -> None:

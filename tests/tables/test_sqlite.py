@@ -231,16 +231,34 @@ async def test_on_a_full_disk_every_write_of_a_failed_commit_is_refused_and_none
     assert [item["id"] for item in (await engine.query(AGENTS, "ten_1")).items] == ["agt_41", "agt_42"]
 
 
-async def test_a_file_that_another_process_holds_locked_is_unavailable_and_then_available_again(path: Path) -> None:
-    async with opened(path) as engine:
+async def test_a_mistake_of_ours_in_one_write_undoes_its_commit_and_the_next_goes_on(engine: Sqlite) -> None:
+    broken = Put(TENANTS, {"id": "ten_2"})
+    assert isinstance(broken.item, dict)
+    broken.item["name"] = object()
+
+    async def mistake(write: Put) -> str:
+        with pytest.raises(TypeError) as failed:
+            await engine.put(write)
+        return str(failed.value)
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for write in (Put(TENANTS, {"id": "ten_1", "count": 1}), broken):
+            group.create_task(mistake(write))
+    assert await counted(engine) is None
+    await engine.put(Put(TENANTS, {"id": "ten_1", "count": 2}))
+    assert await counted(engine) == 2
+
+
+async def test_writes_wait_while_another_process_writes_and_reads_do_not(path: Path) -> None:
+    async with opened(path) as engine, asyncio.timeout(5):
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            engine._write_db.execute("PRAGMA busy_timeout = 10")
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(errors.Unavailable, match="the table file"):
-                await engine.put(Put(TENANTS, {"id": "ten_1", "count": 1}))
-            assert await counted(engine) is None
-            other.execute("ROLLBACK")
-        await engine.put(Put(TENANTS, {"id": "ten_1", "count": 1}))
+            async with asyncio.TaskGroup() as group:
+                write = group.create_task(engine.put(Put(TENANTS, {"id": "ten_1", "count": 1})))
+                assert await counted(engine) is None
+                assert (await engine.query(AGENTS, "ten_1")).items == []
+                assert not write.done()
+                other.execute("COMMIT")
         assert await counted(engine) == 1
 
 

@@ -27,10 +27,12 @@ def token(id: str) -> str:
 
 
 def stored(channel: ChannelId) -> Subject:
+    """Where a channel's messages are stored."""
     return Subject(f"ch.{token(channel)}")
 
 
 def live(channel: ChannelId) -> Subject:
+    """Where a channel's stored messages are repeated."""
     return Subject(f"live.ch.{token(channel)}")
 
 
@@ -39,5 +41,3 @@ def dedupe_id(channel: ChannelId, sender: str, key: str) -> str:
     nobody's key suppresses another's message."""
     parts = (channel, sender, key)
     return hashlib.sha256(b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in parts)).hexdigest()[:32]
-
-

@@ -70,11 +70,16 @@ class Changes:
         While the tables can't be reached nothing is told, and it goes on.
         """
         seen: Seen = {}
+        is_blind = False
         while True:
             try:
                 seen = await self.look(store, served(), seen)
             except Unavailable as exc:
-                log.warning("changes.not_read", error=str(exc))
+                if not is_blind:
+                    log.warning("changes.not_read", error=str(exc))
+                is_blind = True
+            else:
+                is_blind = False
             await asyncio.sleep(period_s)
 
     async def look(self, store: Store, served: Iterable[TenantId], seen: Seen) -> Seen:

@@ -139,9 +139,9 @@ async def _there(tenant: TenantStore, channel_id: str) -> Channel:
 
 async def _remove_subscriptions(tenant: TenantStore, channel_id: ChannelId) -> None:
     """Removes the subscriptions to a channel that takes no new ones any more."""
-    while True:
-        page = await tenant.subscriptions_of_channel(channel_id, FIRST)
+    ask: PageRequest | None = FIRST
+    while ask is not None:
+        page = await tenant.subscriptions_of_channel(channel_id, ask)
         for subscription in page.items:
             await end(tenant, subscription, tenant.transact)
-        if page.next is None:
-            return
+        ask = None if page.next is None else PageRequest(after=page.next)

@@ -1,4 +1,4 @@
-"""Publishing: who may, what is stored, and under which key. REST and the gateway both come through here, so they cannot disagree."""
+"""Publishing: who may, what is stored, and under which key. REST and the gateway both come here, so they cannot disagree."""
 
 from __future__ import annotations
 

@@ -239,7 +239,7 @@ class TenantStore:
         """The subscriptions of these channels and agents, in their order."""
         possible = [pair for pair in pairs if ids.is_possible(pair[0]) and ids.is_possible(pair[1])]
         keys = [Key(self.id, subscription_id(ChannelId(channel_id), AgentId(agent_id))) for channel_id, agent_id in possible]
-        items = await self._tables.get(CHANNEL_SUBSCRIPTIONS, keys, consistent=True)
+        items = await self._tables.get(CHANNEL_SUBSCRIPTIONS, keys, consistent=True) if keys else []
         read = (rows.subscription_of(item) for item in items if item is not None)
         # Two ids with a '#' in them could make the same text: the attributes decide.
         found = {(each.channel_id, each.agent_id): each for each in read}

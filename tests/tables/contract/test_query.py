@@ -26,6 +26,7 @@ EDGES = [
     "\ue000",
     "\uffff",
     "\U00010000",
+    "\U0010fffe",
     "\U0010ffff",
     "\U0010ffff" * 2,
 ]
@@ -68,6 +69,14 @@ async def test_a_partition_is_read_in_the_order_of_its_keys_utf8_bytes(tables: T
     await fill(tables, ["other"], partition="ten_2")
     assert flat(await walk(tables)) == sorted(EDGES, key=str.encode)
     assert flat(await walk(tables, descending=True)) == sorted(EDGES, key=str.encode, reverse=True)
+
+
+async def test_a_prefix_finds_its_keys_wherever_they_stand(tables: Tables) -> None:
+    await fill(tables, EDGES)
+    for prefix in EDGES:
+        expected = sorted((each for each in EDGES if each.startswith(prefix)), key=str.encode)
+        assert flat(await walk(tables, prefix=prefix)) == expected
+        assert flat(await walk(tables, prefix=prefix, descending=True)) == expected[::-1]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)

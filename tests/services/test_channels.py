@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from artcafe.errors import ChannelNotFound, Forbidden, IdempotencyMismatch, Invalid, LimitReached, NotStored
+from artcafe.model import Channel, ChannelType, Role, UserId, UserPrincipal
+from artcafe.rules.pages import PageRequest
+from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, USER_TENANTS
+from tests.services.world import Server, proven, with_role
+
+
+@pytest.fixture
+async def owner(server: Server) -> UserPrincipal:
+    return await server.tenant()
+
+
+async def count(server: Server, owner: UserPrincipal) -> int:
+    row = await server.store.tenant(owner.tenant_id).tenant()
+    assert row is not None
+    return row.channel_count
+
+
+async def limit_to(server: Server, owner: UserPrincipal, channels: int) -> None:
+    item = await server.item(TENANTS, owner.tenant_id)
+    assert item is not None
+    await server.put(TENANTS, **{**item, "limits": {"channels": channels}})
+
+
+async def test_a_created_channel_is_read_back_with_all_it_was_given(server: Server, owner: UserPrincipal) -> None:
+    channel = await server.channels.create(owner, name="News", description="What is new.")
+    assert await server.another().channels.get(owner, channel.id) == channel
+    assert (channel.name, channel.description, channel.type) == ("News", "What is new.", ChannelType.BROADCAST)
+
+
+async def test_what_is_wrong_with_a_channel_is_named_and_nothing_is_made(server: Server, owner: UserPrincipal) -> None:
+    for wrong in (
+        server.channels.create(owner, name="a\nb"),
+        server.channels.create(owner, name="A", description="\x00"),
+        server.channels.create(owner, name="A", idempotency_key="x" * 256),
+    ):
+        with pytest.raises(Invalid):
+            await wrong
+    assert (await server.channels.list(owner)).items == ()
+
+
+async def test_fifty_creates_at_once_against_a_limit_of_ten_make_exactly_ten(server: Server, owner: UserPrincipal) -> None:
+    await limit_to(server, owner, 10)
+    made: list[Channel] = []
+
+    async def create() -> None:
+        with contextlib.suppress(LimitReached):
+            made.append(await server.another().channels.create(owner, name="News"))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(50):
+            group.create_task(create())
+    assert len(made) == 10
+    assert await count(server, owner) == 10
+    assert len((await server.channels.list(owner)).items) == 10
+
+
+async def test_a_request_repeated_with_its_key_gets_the_same_channel_also_at_the_limit(
+    server: Server, owner: UserPrincipal
+) -> None:
+    await limit_to(server, owner, 1)
+    first = await server.channels.create(owner, name="News", idempotency_key="k")
+    assert await server.another().channels.create(owner, name="News", idempotency_key="k") == first
+    with pytest.raises(IdempotencyMismatch):
+        await server.channels.create(owner, name="Other", idempotency_key="k")
+    with pytest.raises(LimitReached):
+        await server.channels.create(owner, name="News")
+
+
+async def test_a_channels_and_an_agents_request_may_have_the_same_key(server: Server, owner: UserPrincipal) -> None:
+    channel = await server.channels.create(owner, name="News", idempotency_key="k")
+    tenant = await server.tenants.create(owner.user_id, "News", "k")
+    assert channel.id.removeprefix("chn_") != tenant.id.removeprefix("ten_")
+
+
+async def test_every_page_size_lists_every_channel_once_in_order(server: Server, owner: UserPrincipal) -> None:
+    made = sorted([(await server.channels.create(owner, name=f"C{n}")).id for n in range(5)])
+    for limit in (1, 2, 4, 5, 6):
+        seen: list[str] = []
+        after = None
+        while True:
+            page = await server.channels.list(owner, PageRequest(limit, after))
+            seen += [channel.id for channel in page.items]
+            after = page.next
+            if after is None:
+                break
+        assert seen == made
+
+
+async def test_only_what_is_given_changes(server: Server, owner: UserPrincipal) -> None:
+    channel = await server.channels.create(owner, name="News", description="D")
+    server.clock.pass_s(60)
+    changed = await server.channels.update(owner, channel.id, name="Olds")
+    assert (changed.name, changed.description, changed.updated_at) == ("Olds", "D", server.clock())
+    assert await server.channels.update(owner, channel.id) == changed
+
+
+async def test_an_id_that_is_absent_malformed_or_anothers_is_not_found(server: Server, owner: UserPrincipal) -> None:
+    foreign = await server.channels.create(await server.tenant("bob"), name="Bob's")
+    for id in (foreign.id, "chn_00000000000000000000000000", "", "\x00", "x" * 5000, "\udfff"):
+        for refused in (
+            server.channels.get(owner, id),
+            server.channels.update(owner, id, name="Mine"),
+            server.channels.delete(owner, id),
+        ):
+            with pytest.raises(ChannelNotFound) as raised:
+                await refused
+            assert raised.value.id == id
+    assert server.logs.purged == []
+
+
+async def test_viewers_read_channels_and_agents_do_not_list_them(server: Server, owner: UserPrincipal) -> None:
+    channel = await server.channels.create(owner, name="News")
+    viewer, agent = with_role(owner, Role.VIEWER), proven(await server.agent(owner))
+    assert await server.channels.get(viewer, channel.id) == channel
+    for refused in (
+        server.channels.create(viewer, name="Mine"),
+        server.channels.update(viewer, channel.id, name="Mine"),
+        server.channels.delete(viewer, channel.id),
+        server.channels.list(agent),
+        server.channels.get(agent, channel.id),
+        server.channels.delete(agent, channel.id),
+    ):
+        with pytest.raises(Forbidden):
+            await refused
+
+
+async def test_a_deleted_channel_leaves_no_subscription_no_map_entry_and_no_message(server: Server, owner: UserPrincipal) -> None:
+    channel, stays = await server.channels.create(owner, name="News"), await server.channels.create(owner, name="Stays")
+    agents = [await server.agent(owner, f"A{n}") for n in range(60)]
+    for agent in agents:
+        await server.subscriptions.put(owner, channel.id, agent.id)
+    await server.subscriptions.put(owner, stays.id, agents[0].id)
+    await server.channels.delete(owner, channel.id)
+    assert [item["channel_id"] for item in await server.items(CHANNEL_SUBSCRIPTIONS, owner.tenant_id)] == [stays.id]
+    assert (await server.agents.get(owner, agents[0].id)).channels == {stays.id}
+    assert (await server.agents.get(owner, agents[1].id)).channels == frozenset()
+    assert server.logs.purged == [channel.id]
+    assert await count(server, owner) == 1
+    with pytest.raises(ChannelNotFound):
+        await server.channels.delete(owner, channel.id)
+
+
+async def test_a_deletion_that_was_cut_short_is_gone_for_all_and_done_by_repeating_it(
+    server: Server, owner: UserPrincipal
+) -> None:
+    channel, agent = await server.channels.create(owner, name="News"), await server.agent(owner)
+    server.logs.failure = NotStored()
+    with pytest.raises(NotStored):
+        await server.channels.delete(owner, channel.id)
+    assert (await server.channels.list(owner)).items == ()
+    for refused in (
+        server.channels.get(owner, channel.id),
+        server.channels.update(owner, channel.id, name="Still here"),
+        server.subscriptions.put(owner, channel.id, agent.id),
+        server.directory.channel(owner.tenant_id, channel.id),
+    ):
+        with pytest.raises(ChannelNotFound):
+            await refused
+    await server.channels.delete(owner, channel.id)
+    assert await server.items(CHANNELS, owner.tenant_id) == []
+    assert await count(server, owner) == 0
+
+
+async def test_a_channel_deleted_many_times_at_once_is_counted_once(server: Server, owner: UserPrincipal) -> None:
+    channel, _ = await server.channels.create(owner, name="A"), await server.channels.create(owner, name="B")
+
+    async def delete() -> None:
+        with contextlib.suppress(ChannelNotFound):
+            await server.another().channels.delete(owner, channel.id)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(5):
+            group.create_task(delete())
+    assert await count(server, owner) == 1
+
+
+@pytest.mark.parametrize("type", ["broadcast", "pubsub", "", None, 7])
+async def test_an_older_channel_is_a_broadcast_whatever_it_said(server: Server, type: str | int | None) -> None:
+    await server.put(TENANTS, id="acme")
+    await server.put(USER_TENANTS, user_id="alice", tenant_id="acme", role="owner")
+    await server.put(CHANNELS, tenant_id="acme", id="general", type=type, topic="kept")
+    alice = await server.tenants.enter(UserId("alice"), "acme")
+    channel = await server.channels.get(alice, "general")
+    assert (channel.name, channel.type, channel.created_at.year) == ("general", ChannelType.BROADCAST, 1970)
+    assert (await server.channels.update(alice, "general", name="General")).name == "General"
+    item = await server.item(CHANNELS, "acme", "general")
+    assert item is not None
+    assert (item["type"], item["topic"]) == (type, "kept")
+
+
+async def test_an_older_channel_is_deleted_with_what_hangs_on_it(server: Server) -> None:
+    await server.put(TENANTS, id="acme")
+    await server.put(USER_TENANTS, user_id="alice", tenant_id="acme", role="owner")
+    await server.put(CHANNELS, tenant_id="acme", id="general")
+    await server.put(AGENTS, tenant_id="acme", id="bot")
+    for agent_id in ("bot", "gone"):
+        await server.put(
+            CHANNEL_SUBSCRIPTIONS, tenant_id="acme", id=f"general#{agent_id}", channel_id="general", agent_id=agent_id
+        )
+    alice = await server.tenants.enter(UserId("alice"), "acme")
+    await server.channels.delete(alice, "general")
+    assert await server.items(CHANNEL_SUBSCRIPTIONS, "acme") == []
+    assert [item["id"] for item in await server.items(AGENTS, "acme")] == ["bot"]

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from artcafe.errors import AgentNotFound, ChannelNotFound, Unavailable
+from artcafe.model import AgentStatus, UserPrincipal
+from artcafe.services.changes import Changes
+from artcafe.services.directory import Directory
+from artcafe.tables.catalog import Environment, Table
+from artcafe.tables.port import Key
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.values import Item
+from tests.services.world import Clock, Logs, Server
+
+WAIT_S = 5
+
+
+class Watched(Sqlite):
+    """The embedded engine, which counts its reads and can be told to hold back one answer that it has read already."""
+
+    reads = 0
+    held: asyncio.Event | None = None
+    released: asyncio.Event
+
+    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+        """As the port has it."""
+        self.reads += 1
+        found = await super().get(table, keys, consistent=consistent)
+        if self.held is not None:
+            held, self.held = self.held, None
+            held.set()
+            await self.released.wait()
+        return found
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[Watched]:
+    tables = await Watched.open(tmp_path / "watched.db", Environment.PROD)
+    assert isinstance(tables, Watched)
+    tables.released = asyncio.Event()
+    yield tables
+    await tables.close()
+
+
+@pytest.fixture
+async def server(engine: Watched) -> Server:
+    return Server(engine, Clock(), Logs())
+
+
+@pytest.fixture
+async def owner(server: Server) -> UserPrincipal:
+    return await server.tenant()
+
+
+async def test_what_was_asked_for_once_is_in_memory(server: Server, engine: Watched, owner: UserPrincipal) -> None:
+    channel, agent = await server.channels.create(owner, name="News"), await server.agent(owner)
+    directory = server.directory
+    assert directory.peek_channel(owner.tenant_id, channel.id) is None
+    assert await directory.channel(owner.tenant_id, channel.id) == channel
+    assert await directory.agent(owner.tenant_id, agent.id) == agent
+    before = engine.reads
+    assert await directory.channel(owner.tenant_id, channel.id) == channel
+    assert directory.peek_channel(owner.tenant_id, channel.id) == channel
+    assert await directory.agent(owner.tenant_id, agent.id) == agent
+    assert engine.reads == before
+    assert directory.tenants() == {owner.tenant_id}
+
+
+async def test_what_is_not_there_is_asked_for_every_time(server: Server, owner: UserPrincipal) -> None:
+    channel = await server.channels.create(owner, name="News")
+    foreign = await server.tenant("bob")
+    for id in ("chn_none", "", "\x00", "\ud800", "x" * 5000):
+        with pytest.raises(ChannelNotFound):
+            await server.directory.channel(owner.tenant_id, id)
+        with pytest.raises(AgentNotFound):
+            await server.directory.agent(owner.tenant_id, id)
+    with pytest.raises(ChannelNotFound):
+        await server.directory.channel(foreign.tenant_id, channel.id)
+    other = server.another()
+    assert await other.channels.get(owner, channel.id) == channel
+    later = await other.channels.create(owner, name="Later", idempotency_key="k")
+    assert await server.directory.channel(owner.tenant_id, later.id) == later
+
+
+async def test_a_change_makes_it_forget_its_tenant_and_no_other(server: Server, engine: Watched, owner: UserPrincipal) -> None:
+    agent, foreign = await server.agent(owner), await server.tenant("bob")
+    theirs = await server.channels.create(foreign, name="Bob's")
+    await server.directory.agent(owner.tenant_id, agent.id)
+    await server.directory.channel(foreign.tenant_id, theirs.id)
+    await server.agents.update(owner, agent.id, status=AgentStatus.DISABLED)
+    assert (await server.directory.agent(owner.tenant_id, agent.id)).status is AgentStatus.DISABLED
+    assert server.directory.peek_channel(foreign.tenant_id, theirs.id) == theirs
+    await server.channels.delete(foreign, theirs.id)
+    assert server.directory.peek_channel(foreign.tenant_id, theirs.id) is None
+    assert server.directory.tenants() == {owner.tenant_id}
+
+
+async def test_what_was_read_before_a_change_is_not_kept_after_it(server: Server, engine: Watched, owner: UserPrincipal) -> None:
+    agent = await server.agent(owner)
+    directory = server.directory
+    engine.held = held = asyncio.Event()
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+        reading = group.create_task(directory.agent(owner.tenant_id, agent.id))
+        await held.wait()
+        await server.agents.update(owner, agent.id, status=AgentStatus.DISABLED)
+        engine.released.set()
+    # The one who asked before the change may get what was true then; nobody who asks after it does.
+    assert reading.result().status is AgentStatus.ACTIVE
+    assert (await directory.agent(owner.tenant_id, agent.id)).status is AgentStatus.DISABLED
+
+
+async def test_it_keeps_what_was_used_last(server: Server, owner: UserPrincipal) -> None:
+    directory = Directory(server.store, Changes(), size=2)
+    channels = [await server.channels.create(owner, name=f"C{n}") for n in range(3)]
+    for at in (0, 1, 0, 2):
+        await directory.channel(owner.tenant_id, channels[at].id)
+    in_memory = [directory.peek_channel(owner.tenant_id, channel.id) is not None for channel in channels]
+    assert in_memory == [True, False, True]
+
+
+async def test_a_tenant_whose_last_record_made_room_is_watched_no_longer(server: Server, owner: UserPrincipal) -> None:
+    directory = Directory(server.store, Changes(), size=1)
+    foreign = await server.tenant("bob")
+    mine, theirs = await server.channels.create(owner, name="A"), await server.channels.create(foreign, name="B")
+    await directory.channel(owner.tenant_id, mine.id)
+    await directory.channel(foreign.tenant_id, theirs.id)
+    assert directory.tenants() == {foreign.tenant_id}
+    directory.forget(owner.tenant_id)
+    assert await directory.channel(owner.tenant_id, mine.id) == mine
+
+
+async def test_while_the_tables_are_away_what_is_in_memory_is_still_there(server: Server, owner: UserPrincipal) -> None:
+    channel, other = await server.channels.create(owner, name="A"), await server.channels.create(owner, name="B")
+    await server.directory.channel(owner.tenant_id, channel.id)
+    await server.tables.close()
+    assert await server.directory.channel(owner.tenant_id, channel.id) == channel
+    with pytest.raises(Unavailable):
+        await server.directory.channel(owner.tenant_id, other.id)

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.errors import AgentNotFound, BadCredentials, CredentialsExpired, Revoked, Unauthenticated
+from artcafe.model import Agent, AgentStatus, Challenge, UserPrincipal
+from artcafe.rules.tokens import Tokens
+from artcafe.services.changes import Changes
+from artcafe.services.directory import Directory
+from artcafe.services.login import Login
+from artcafe.tables.catalog import AGENTS, CHALLENGES
+from artcafe.tables.store import Store
+from tests import ssh_keygen
+from tests.conftest import Require
+from tests.services.world import START, TOKENS, Server, new_key, proven
+
+LINE = re.compile(
+    r"artcafe login 1 service=artcafe\.test tenant=(\S*) agent=(\S*) challenge=(chl_\w{26}) nonce=[0-9a-f]{64}"
+    r" expires=2026-11-22T16:55:57\.000Z"
+)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Path:
+    """A folder with a key of each kind, made once: RSA takes long."""
+    require("ssh-keygen", ssh_keygen.PRESENT)
+    folder = tmp_path_factory.mktemp("keys")
+    for kind in ("ed25519", "ecdsa-256", "rsa-2048"):
+        ssh_keygen.make_key(folder / kind, kind)
+    ssh_keygen.make_key(folder / "other")
+    return folder
+
+
+@pytest.fixture
+async def owner(server: Server) -> UserPrincipal:
+    return await server.tenant()
+
+
+@pytest.fixture
+async def agent(server: Server, owner: UserPrincipal, keys: Path) -> Agent:
+    return await server.agent(owner, public_key=ssh_keygen.public_line(keys / "ed25519"))
+
+
+def signed(challenge: Challenge, key: Path) -> str:
+    return ssh_keygen.sign(key, challenge.text.encode())
+
+
+# --- the challenge ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_text_names_service_tenant_agent_challenge_and_expiry(server: Server, agent: Agent) -> None:
+    challenge = await server.login.begin(agent.tenant_id, agent.id)
+    match = LINE.fullmatch(challenge.text)
+    assert match is not None, challenge.text
+    assert match.groups() == (agent.tenant_id, agent.id, challenge.id)
+    assert challenge.expires_at == START.replace(microsecond=0) + timedelta(seconds=300)
+
+
+async def test_no_two_challenges_are_alike(server: Server, agent: Agent) -> None:
+    texts = {(await server.login.begin(agent.tenant_id, agent.id)).text for _ in range(10)}
+    assert len({text.split("nonce=")[1] for text in texts}) == 10
+
+
+async def test_an_unknown_agent_gets_the_same_answer_and_the_same_row(server: Server, agent: Agent) -> None:
+    for tenant_id, agent_id in (
+        (agent.tenant_id, "agt_00000000000000000000000000"),
+        ("ten_00000000000000000000000000", agent.id),
+        ("", ""),
+        ("a b", "ünknown"),
+        ("x" * 5000, "\n\x00\ud800"),
+    ):
+        challenge = await server.login.begin(tenant_id, agent_id)
+        assert LINE.fullmatch(challenge.text), challenge.text
+        row = await server.item(CHALLENGES, challenge.id)
+        assert row is not None
+        assert set(row) == {"challenge_id", "challenge", "tenant_id", "agent_id", "expires_at", "ttl"}
+
+
+async def test_a_row_has_the_seeds_attributes_and_a_ttl_in_seconds(server: Server, agent: Agent) -> None:
+    challenge = await server.login.begin(agent.tenant_id, agent.id)
+    assert await server.item(CHALLENGES, challenge.id) == {
+        "challenge_id": challenge.id,
+        "challenge": challenge.text,
+        "tenant_id": agent.tenant_id,
+        "agent_id": agent.id,
+        "expires_at": "2026-11-22T16:55:57.000Z",
+        "ttl": int(challenge.expires_at.timestamp()),
+    }
+
+
+@given(tenant_id=st.text(), agent_id=st.text())
+def test_whatever_is_claimed_the_text_is_one_line_of_printable_ascii_with_the_same_fields(tenant_id: str, agent_id: str) -> None:
+    text = posed_nowhere().pose(tenant_id, agent_id).text
+    assert text.isascii()
+    assert text.isprintable()
+    fields = text.split(" ")
+    assert [field.partition("=")[0] for field in fields] == [
+        "artcafe", "login", "1", "service", "tenant", "agent", "challenge", "nonce", "expires"
+    ]  # fmt: skip
+
+
+def test_printf_leaves_a_text_as_it_is() -> None:
+    text = posed_nowhere().pose("%s%n\\n$HOME`id`'\"", "100%").text
+    printed = subprocess.run(["sh", "-c", 'printf %s "$0"', text], capture_output=True, check=True, timeout=5).stdout
+    assert printed.decode() == text
+
+
+def posed_nowhere() -> Login:
+    """For what touches no table: this one has none."""
+    store = Store(None)  # type: ignore[arg-type]  # to show that posing does not ask it
+    return Login(store, Directory(store, Changes()), TOKENS, lambda: START, "artcafe.test")
+
+
+# --- redeeming -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa-256", "rsa-2048"])
+async def test_a_signature_by_the_agents_key_becomes_a_token(server: Server, owner: UserPrincipal, keys: Path, kind: str) -> None:
+    agent = await server.agent(owner, public_key=ssh_keygen.public_line(keys / kind))
+    challenge = await server.login.begin(agent.tenant_id, agent.id)
+    token, expires_in_s = await server.another().login.redeem(challenge.id, signed(challenge, keys / kind))
+    assert expires_in_s == 900
+    assert await server.login.agent_of(token) == proven(agent)
+    assert server.login.expiry_of(token) == START.replace(microsecond=0) + timedelta(seconds=900)
+
+
+async def test_of_two_redeems_at_once_one_is_admitted(server: Server, agent: Agent, keys: Path) -> None:
+    challenge = await server.login.begin(agent.tenant_id, agent.id)
+    signature = signed(challenge, keys / "ed25519")
+    outcomes: list[bool] = []
+
+    async def redeem(each: Server) -> None:
+        try:
+            await each.login.redeem(challenge.id, signature)
+        except BadCredentials:
+            outcomes.append(False)
+        else:
+            outcomes.append(True)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(redeem(server))
+        group.create_task(redeem(server.another()))
+    assert sorted(outcomes) == [False, True]
+
+
+async def test_a_wrong_signature_spends_the_challenge(server: Server, agent: Agent, keys: Path) -> None:
+    challenge = await server.login.begin(agent.tenant_id, agent.id)
+    for key in ("other", "ed25519"):
+        with pytest.raises(BadCredentials):
+            await server.login.redeem(challenge.id, signed(challenge, keys / key))
+
+
+async def test_a_challenge_lives_5_minutes(server: Server, agent: Agent, keys: Path) -> None:
+    fresh, stale = [await server.login.begin(agent.tenant_id, agent.id) for _ in range(2)]
+    server.clock.now = fresh.expires_at - timedelta(milliseconds=1)
+    await server.login.redeem(fresh.id, signed(fresh, keys / "ed25519"))
+    server.clock.now = stale.expires_at
+    with pytest.raises(BadCredentials):
+        await server.login.redeem(stale.id, signed(stale, keys / "ed25519"))
+
+
+async def test_a_lost_answer_asked_for_again_by_the_same_attempt_is_given_again(server: Server, agent: Agent) -> None:
+    challenge = await server.login.begin(agent.tenant_id, agent.id)
+    assert await server.store.take_challenge(challenge.id, "attempt-1", server.clock()) == challenge
+    assert await server.another().store.take_challenge(challenge.id, "attempt-1", server.clock()) == challenge
+    assert await server.store.take_challenge(challenge.id, "attempt-2", server.clock()) is None
+
+
+async def test_every_failure_is_the_same_error(server: Server, owner: UserPrincipal, agent: Agent, keys: Path) -> None:
+    disabled = await server.agent(owner, public_key=ssh_keygen.public_line(keys / "ecdsa-256"))
+    await server.agents.update(owner, disabled.id, status=AgentStatus.DISABLED)
+    mine = await server.login.begin(agent.tenant_id, agent.id)
+    theirs = await server.login.begin(disabled.tenant_id, disabled.id)
+    unknown = await server.login.begin(agent.tenant_id, "agt_00000000000000000000000000")
+    elsewhere = await server.login.begin((await server.tenant("bob")).tenant_id, agent.id)
+    other = await server.login.begin(agent.tenant_id, agent.id)
+    key = keys / "ed25519"
+    texts: set[str] = set()
+    for challenge_id, signature in (
+        (mine.id, ""),
+        (theirs.id, signed(theirs, keys / "ecdsa-256")),
+        (unknown.id, signed(unknown, key)),
+        (elsewhere.id, signed(elsewhere, key)),
+        (other.id, ssh_keygen.sign(key, other.text.encode(), namespace="git")),
+        (mine.id, signed(mine, key)),
+        ("chl_00000000000000000000000000", signed(mine, key)),
+        ("", ""),
+        ("\ud800", "x" * 100_000),
+    ):
+        with pytest.raises(BadCredentials) as raised:
+            await server.login.redeem(challenge_id, signature)
+        texts.add(str(raised.value))
+    assert len(texts) == 1
+
+
+async def test_the_key_at_the_time_of_the_proof_counts(server: Server, owner: UserPrincipal, agent: Agent, keys: Path) -> None:
+    challenges = [await server.login.begin(agent.tenant_id, agent.id) for _ in range(2)]
+    await server.another().agents.update(owner, agent.id, public_key=ssh_keygen.public_line(keys / "other"))
+    with pytest.raises(BadCredentials):
+        await server.login.redeem(challenges[0].id, signed(challenges[0], keys / "ed25519"))
+    token, _ = await server.login.redeem(challenges[1].id, signed(challenges[1], keys / "other"))
+    assert (await server.login.agent_of(token)).epoch == agent.epoch + 1
+
+
+@pytest.mark.parametrize("status", ["online", "offline", "", None])
+async def test_an_older_agent_logs_in_with_its_own_id_and_key_line(
+    server: Server, owner: UserPrincipal, keys: Path, status: str | None
+) -> None:
+    line = ssh_keygen.public_line(keys / "ed25519")
+    await server.put(AGENTS, tenant_id=owner.tenant_id, id="agent #1 (ü)", public_key=line, status=status)
+    challenge = await server.login.begin(owner.tenant_id, "agent #1 (ü)")
+    token, _ = await server.login.redeem(challenge.id, signed(challenge, keys / "ed25519"))
+    assert (await server.login.agent_of(token)).agent_id == "agent #1 (ü)"
+
+
+async def test_an_older_agent_without_a_usable_key_or_of_an_unknown_status_does_not(
+    server: Server, owner: UserPrincipal, keys: Path
+) -> None:
+    line = ssh_keygen.public_line(keys / "ed25519")
+    await server.put(AGENTS, tenant_id=owner.tenant_id, id="keyless")
+    await server.put(AGENTS, tenant_id=owner.tenant_id, id="odd", public_key="not a key")
+    await server.put(AGENTS, tenant_id=owner.tenant_id, id="suspended", public_key=line, status="suspended")
+    for id in ("keyless", "odd", "suspended"):
+        challenge = await server.login.begin(owner.tenant_id, id)
+        with pytest.raises(BadCredentials):
+            await server.login.redeem(challenge.id, signed(challenge, keys / "ed25519"))
+
+
+# --- on the socket ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_posed_challenge_touches_no_table_and_proves_the_agent(server: Server, agent: Agent, keys: Path) -> None:
+    challenge = server.login.pose(agent.tenant_id, agent.id)
+    assert await server.item(CHALLENGES, challenge.id) is None
+    assert await server.login.prove(challenge, signed(challenge, keys / "ed25519")) == proven(agent)
+    with pytest.raises(BadCredentials):
+        await server.login.redeem(challenge.id, signed(challenge, keys / "ed25519"))
+
+
+async def test_a_posed_challenge_is_refused_late_or_signed_by_another(server: Server, agent: Agent, keys: Path) -> None:
+    challenge = server.login.pose(agent.tenant_id, agent.id)
+    with pytest.raises(BadCredentials):
+        await server.login.prove(challenge, signed(challenge, keys / "other"))
+    server.clock.now = challenge.expires_at
+    with pytest.raises(BadCredentials):
+        await server.login.prove(challenge, signed(challenge, keys / "ed25519"))
+
+
+async def test_a_signature_of_another_connections_challenge_proves_nothing(server: Server, agent: Agent, keys: Path) -> None:
+    mine, theirs = server.login.pose(agent.tenant_id, agent.id), server.login.pose(agent.tenant_id, agent.id)
+    with pytest.raises(BadCredentials):
+        await server.login.prove(mine, signed(theirs, keys / "ed25519"))
+
+
+# --- with a token ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_dies_with_the_agents_status_key_or_row(server: Server, owner: UserPrincipal) -> None:
+    disabled, rekeyed, deleted = [await server.agent(owner, f"A{n}") for n in range(3)]
+    tokens = {agent.id: TOKENS.mint(proven(agent), server.clock()) for agent in (disabled, rekeyed, deleted)}
+    for token in tokens.values():
+        await server.login.agent_of(token)
+    await server.agents.update(owner, disabled.id, status=AgentStatus.DISABLED)
+    await server.agents.update(owner, rekeyed.id, public_key=new_key())
+    await server.agents.delete(owner, deleted.id)
+    for token in tokens.values():
+        with pytest.raises(Revoked):
+            await server.login.agent_of(token)
+    await server.agents.update(owner, disabled.id, status=AgentStatus.ACTIVE)
+    with pytest.raises(Revoked):
+        await server.login.agent_of(tokens[disabled.id])
+
+
+async def test_another_name_ends_no_token(server: Server, owner: UserPrincipal) -> None:
+    agent = await server.agent(owner)
+    token = TOKENS.mint(proven(agent), server.clock())
+    await server.agents.update(owner, agent.id, name="Another")
+    assert await server.login.agent_of(token) == proven(agent)
+
+
+async def test_a_token_newer_than_what_a_server_remembers_is_believed_at_once(server: Server, owner: UserPrincipal) -> None:
+    agent, other = await server.agent(owner), server.another()
+    await other.login.agent_of(TOKENS.mint(proven(agent), server.clock()))
+    rekeyed = await server.agents.update(owner, agent.id, public_key=new_key())
+    token = TOKENS.mint(proven(rekeyed), server.clock())
+    assert await other.login.agent_of(token) == proven(rekeyed)
+
+
+async def test_a_token_of_an_epoch_that_never_was_is_revoked(server: Server, owner: UserPrincipal) -> None:
+    agent = await server.agent(owner)
+    principal = proven(agent)
+    forward = type(principal)(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=7)
+    with pytest.raises(Revoked):
+        await server.login.agent_of(TOKENS.mint(forward, server.clock()))
+
+
+async def test_what_is_expired_and_what_is_no_token_are_told_apart(server: Server, owner: UserPrincipal) -> None:
+    token = TOKENS.mint(proven(await server.agent(owner)), server.clock())
+    server.clock.pass_s(900)
+    with pytest.raises(CredentialsExpired):
+        await server.login.agent_of(token)
+    with pytest.raises(CredentialsExpired):
+        server.login.expiry_of(token)
+    other = Tokens(b"o" * 32, "artcafe.test").mint(proven(await server.agent(owner)), server.clock())
+    for text in ("", "x", "a.b.c", other):
+        with pytest.raises(Unauthenticated):
+            await server.login.agent_of(text)
+
+
+async def test_a_claim_of_a_key_is_no_agent_to_log_in_as(server: Server, agent: Agent, keys: Path) -> None:
+    claim = next(item["id"] for item in await server.items(AGENTS, agent.tenant_id) if item["id"] != agent.id)
+    assert isinstance(claim, str)
+    challenge = await server.login.begin(agent.tenant_id, claim)
+    with pytest.raises(BadCredentials):
+        await server.login.redeem(challenge.id, signed(challenge, keys / "ed25519"))
+    with pytest.raises(AgentNotFound):
+        await server.directory.agent(agent.tenant_id, claim)

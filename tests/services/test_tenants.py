@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import pytest
+
+from artcafe.errors import Forbidden, IdempotencyMismatch, Invalid, NotStored, TenantNotFound
+from artcafe.model import Role, TenantId, UserId
+from artcafe.rules.pages import PageRequest
+from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, USER_TENANT_INDEX, USER_TENANTS
+from tests.services.world import START, Server, as_member, proven, with_role
+
+ALICE, BOB = UserId("alice"), UserId("bob")
+
+
+async def test_whoever_creates_a_tenant_owns_it(server: Server) -> None:
+    tenant = await server.tenants.create(ALICE, "Alice's")
+    principal = await server.tenants.enter(ALICE, tenant.id)
+    assert (principal.role, principal.tenant_id) == (Role.OWNER, tenant.id)
+    assert await server.tenants.get(principal) == tenant
+    assert (tenant.name, tenant.plan, tenant.created_at) == ("Alice's", "free", START)
+
+
+async def test_both_directions_of_a_membership_are_written(server: Server) -> None:
+    tenant = await server.tenants.create(ALICE, "Alice's")
+    assert await server.item(USER_TENANTS, ALICE, tenant.id) == await server.item(USER_TENANT_INDEX, tenant.id, ALICE)
+    assert await server.item(USER_TENANTS, ALICE, tenant.id) is not None
+
+
+async def test_another_users_tenant_cannot_be_told_from_one_that_does_not_exist(server: Server) -> None:
+    tenant = await server.tenants.create(ALICE, "Alice's")
+    for id in (tenant.id, "ten_00000000000000000000000000", "", "x\n", "x" * 5000, "\ud800"):
+        with pytest.raises(TenantNotFound) as raised:
+            await server.tenants.enter(BOB, id)
+        assert raised.value.id == id
+
+
+async def test_a_user_sees_all_and_only_their_own_tenants_page_by_page(server: Server) -> None:
+    mine = sorted([(await server.tenants.create(ALICE, f"T{n}")).id for n in range(5)])
+    await server.tenants.create(BOB, "Bob's")
+    seen: list[str] = []
+    after = None
+    while True:
+        page = await server.tenants.list(ALICE, PageRequest(2, after))
+        seen += [each.tenant.id for each in page.items]
+        assert all(each.role is Role.OWNER and each.joined_at == each.tenant.created_at for each in page.items)
+        after = page.next
+        if after is None:
+            break
+    assert seen == mine
+
+
+async def test_a_request_repeated_with_its_key_gets_the_same_tenant(server: Server) -> None:
+    first = await server.tenants.create(ALICE, "Alice's", "key-1")
+    again = await server.another().tenants.create(ALICE, "Alice's", "key-1")
+    assert again == first
+    assert len((await server.tenants.list(ALICE)).items) == 1
+
+
+async def test_a_key_belongs_to_one_request_of_one_user(server: Server) -> None:
+    first = await server.tenants.create(ALICE, "Alice's", "key-1")
+    with pytest.raises(IdempotencyMismatch):
+        await server.tenants.create(ALICE, "Another", "key-1")
+    assert (await server.tenants.create(BOB, "Alice's", "key-1")).id != first.id
+
+
+async def test_a_tenant_gets_another_name(server: Server) -> None:
+    owner = await server.tenant()
+    server.clock.pass_s(60)
+    renamed = await server.tenants.rename(owner, "Cafe\u0301")
+    assert (renamed.name, renamed.created_at, renamed.updated_at) == ("Café", START, server.clock())
+    assert await server.tenants.get(owner) == renamed
+    with pytest.raises(Invalid):
+        await server.tenants.rename(owner, "")
+
+
+async def test_only_admins_rename_and_only_owners_delete(server: Server) -> None:
+    owner = await server.tenant()
+    await server.tenants.rename(with_role(owner, Role.ADMIN), "Renamed")
+    for role in (Role.MEMBER, Role.VIEWER):
+        with pytest.raises(Forbidden):
+            await server.tenants.rename(with_role(owner, role), "Mine")
+    for role in (Role.ADMIN, Role.MEMBER, Role.VIEWER):
+        with pytest.raises(Forbidden):
+            await server.tenants.delete(with_role(owner, role))
+    assert (await server.tenants.get(with_role(owner, Role.VIEWER))).name == "Renamed"
+
+
+async def test_an_agent_sees_nothing_of_its_tenant_itself(server: Server) -> None:
+    agent = proven(await server.agent(await server.tenant()))
+    for refused in (server.tenants.get(agent), server.tenants.rename(agent, "Mine"), server.tenants.delete(agent)):
+        with pytest.raises(Forbidden):
+            await refused
+
+
+async def furnish(server: Server) -> TenantId:
+    """Alice's tenant with some of everything; Bob is a member too."""
+    tenant = await server.tenants.create(ALICE, "Alice's")
+    owner = as_member(tenant, ALICE)
+    for _ in range(3):
+        agent = await server.agent(owner)
+        channel = await server.channels.create(owner, name="News")
+        await server.subscriptions.put(owner, channel.id, agent.id)
+    for table in (USER_TENANTS, USER_TENANT_INDEX):
+        await server.put(table, user_id=BOB, tenant_id=tenant.id, role="member", joined_at="2026-01-01T00:00:00Z")
+    return tenant.id
+
+
+async def left(server: Server, tenant_id: TenantId) -> int:
+    """How many items of the tenant there are, in all tables."""
+    tables = (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USER_TENANT_INDEX)
+    there = sum([len(await server.items(table, tenant_id)) for table in tables])
+    there += (await server.item(TENANTS, tenant_id)) is not None
+    return there + len(await server.items(USER_TENANTS, ALICE)) + len(await server.items(USER_TENANTS, BOB))
+
+
+async def test_a_deleted_tenant_leaves_nothing_and_takes_nothing_of_others(server: Server) -> None:
+    tenant_id = await furnish(server)
+    others = await server.tenant("carol")
+    other = await server.agent(others)
+    await server.tenants.delete(await server.tenants.enter(ALICE, tenant_id))
+    assert await left(server, tenant_id) == 0
+    assert server.logs.dropped == [tenant_id]
+    assert await server.agents.get(others, other.id) == other
+    for user in (ALICE, BOB):
+        with pytest.raises(TenantNotFound):
+            await server.tenants.enter(user, tenant_id)
+
+
+async def test_a_deletion_that_was_cut_short_is_done_by_repeating_it(server: Server) -> None:
+    tenant_id = await furnish(server)
+    server.logs.failure = NotStored()
+    with pytest.raises(NotStored):
+        await server.tenants.delete(await server.tenants.enter(ALICE, tenant_id))
+    assert await left(server, tenant_id) > 0
+    await server.tenants.delete(await server.tenants.enter(ALICE, tenant_id))
+    assert await left(server, tenant_id) == 0
+
+
+async def test_nothing_is_added_to_a_tenant_that_is_being_deleted(server: Server) -> None:
+    tenant_id = await furnish(server)
+    owner = await server.tenants.enter(ALICE, tenant_id)
+    server.logs.failure = NotStored()
+    with pytest.raises(NotStored):
+        await server.tenants.delete(owner)
+    for refused in (server.agent(owner), server.channels.create(owner, name="News"), server.tenants.rename(owner, "Still here")):
+        with pytest.raises(TenantNotFound):
+            await refused
+    assert await server.items(AGENTS, tenant_id) == []
+
+
+async def test_a_tenant_with_more_than_a_transaction_holds_is_deleted_whole(server: Server) -> None:
+    owner = await server.tenant()
+    for number in range(130):
+        await server.put(CHANNELS, tenant_id=owner.tenant_id, id=f"older-{number}", name="Older")
+    await server.tenants.delete(owner)
+    assert await server.items(CHANNELS, owner.tenant_id) == []
+
+
+async def test_a_tenant_of_an_older_system_is_read_renamed_and_keeps_what_we_do_not_know(server: Server) -> None:
+    await server.put(TENANTS, id="acme", name="Acme", plan="gold", limits={"max_agents": "10"}, created_at="2025-05-24 10:00:00")
+    await server.put(TENANTS, id="bare")
+    for tenant_id, role in (("acme", "admin"), ("bare", "superuser")):
+        await server.put(USER_TENANTS, user_id=ALICE, tenant_id=tenant_id, role=role)
+    acme = await server.tenants.enter(ALICE, "acme")
+    assert acme.role is Role.ADMIN
+    assert (await server.tenants.get(acme)).created_at.isoformat() == "2025-05-24T10:00:00+00:00"
+    assert (await server.tenants.rename(acme, "Acme Ltd")).name == "Acme Ltd"
+    item = await server.item(TENANTS, "acme")
+    assert item is not None
+    assert (item["limits"], item["plan"], item["created_at"]) == ({"max_agents": "10"}, "gold", "2025-05-24 10:00:00")
+    bare = await server.tenants.enter(ALICE, "bare")
+    assert bare.role is Role.VIEWER
+    assert (await server.tenants.get(bare)).name == "bare"

@@ -1,0 +1,30 @@
+"""What the contract suite cannot see from outside; the meaning of conditions and changes is tested there, on every engine."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+
+from artcafe.tables.catalog import AGENTS
+from artcafe.tables.evaluation import outcome
+from artcafe.tables.port import Add, Assign, Change, Key, Remove, Update
+from artcafe.tables.values import Item
+
+OLD: Item = {"tenant_id": "ten_1", "id": "agt_1", "count": 1, "channels": {"chn_1": 1, "chn_2": 2}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [Assign("count", 2), Remove("channels")],
+        [Assign(("channels", "chn_3"), 3), Remove(("channels", "chn_1"))],
+        [Add(("channels", "chn_1"), 1), Add("count", 1)],
+    ],
+    ids=str,
+)
+def test_the_item_before_is_not_altered_by_what_comes_after(changes: list[Change]) -> None:
+    old = deepcopy(OLD)
+    new = outcome(Update(AGENTS, Key("ten_1", "agt_1"), changes), old)
+    assert old == OLD
+    assert new != OLD

@@ -1,0 +1,493 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.errors import BadCursor
+from artcafe.model import (
+    Agent,
+    AgentId,
+    AgentStatus,
+    Challenge,
+    ChallengeId,
+    Channel,
+    ChannelId,
+    Cursor,
+    Epoch,
+    Member,
+    Role,
+    Subscription,
+    SubscriptionStatus,
+    Tenant,
+    TenantId,
+    UserId,
+)
+from artcafe.rules.pages import FIRST, PageRequest
+from artcafe.tables import rows
+from artcafe.tables.catalog import AGENTS, CHALLENGES, CHANNEL_SUBSCRIPTIONS, TABLES, TENANTS
+from artcafe.tables.port import Add, Assign, ConditionFailed, Key, Put, Tables
+from artcafe.tables.store import Store
+from artcafe.tables.tenant_store import Count, TenantStore
+from artcafe.tables.values import Item, Value, normal_item
+
+NOW = datetime(2026, 11, 22, 16, 50, 57, 123_000, tzinfo=UTC)
+ACME, OTHER = TenantId("ten_a"), TenantId("ten_b")
+AGENT, CHANNEL = AgentId("agt_a"), ChannelId("chn_a")
+
+
+@pytest.fixture
+def store(tables: Tables) -> Store:
+    return Store(tables)
+
+
+@pytest.fixture
+async def acme(store: Store) -> TenantStore:
+    """The view of a tenant that exists."""
+    await store.transact([store.insert_tenant(tenant(ACME))])
+    return store.tenant(ACME)
+
+
+def tenant(id: TenantId, version: int = 0, agent_count: int = 0, channel_count: int = 0) -> Tenant:
+    return Tenant(
+        id=id,
+        name="Acme",
+        limits={"agents": 3},
+        created_at=NOW,
+        updated_at=NOW,
+        version=version,
+        agent_count=agent_count,
+        channel_count=channel_count,
+    )
+
+
+def agent(id: AgentId = AGENT, tenant_id: TenantId = ACME) -> Agent:
+    return Agent(
+        tenant_id=tenant_id,
+        id=id,
+        name="Planner",
+        description="Plans.",
+        public_key="ssh-ed25519 AAAA",
+        capabilities=("plan", "write"),
+        status=AgentStatus.DISABLED,
+        created_at=NOW,
+        updated_at=NOW,
+        epoch=3,
+        channels=frozenset({CHANNEL}),
+        request_hash="h",
+    )
+
+
+def channel(id: ChannelId = CHANNEL, tenant_id: TenantId = ACME) -> Channel:
+    return Channel(tenant_id=tenant_id, id=id, name="News", description="D", created_at=NOW, updated_at=NOW, request_hash="h")
+
+
+def subscription(cursor: Cursor = Cursor(), tenant_id: TenantId = ACME) -> Subscription:  # noqa: B008 (it is frozen)
+    return Subscription(
+        tenant_id=tenant_id,
+        channel_id=CHANNEL,
+        agent_id=AGENT,
+        status=SubscriptionStatus.PAUSED,
+        cursor=cursor,
+        created_at=NOW,
+        updated_at=NOW,
+    )
+
+
+def challenge() -> Challenge:
+    expires_at = NOW.replace(microsecond=0) + timedelta(seconds=300)
+    return Challenge(id=ChallengeId("chl_a"), text="sign me", tenant_id=ACME, agent_id=AGENT, expires_at=expires_at)
+
+
+async def put(tables: Tables, item: Item) -> None:
+    await tables.put(Put(AGENTS, item))
+
+
+# --- records come back as they went in -------------------------------------------------------------------------------
+
+
+async def test_every_record_comes_back_as_it_went_in(store: Store, acme: TenantStore) -> None:
+    made = subscription(Cursor(epoch=Epoch("e"), seq=7))
+    await acme.transact([acme.insert_agent(agent()), acme.insert_channel(channel()), acme.insert_subscription(made)])
+    member = Member(user_id=UserId("alice"), tenant_id=ACME, role=Role.ADMIN, joined_at=NOW)
+    await store.transact(store.insert_member(member))
+    await store.put_challenge(challenge())
+    assert await acme.tenant() == tenant(ACME)
+    assert await acme.agent(AGENT) == agent()
+    assert await acme.channel(CHANNEL) == channel()
+    assert await acme.subscription(CHANNEL, AGENT) == made
+    assert await store.membership(UserId("alice"), ACME) == member
+    assert await store.take_challenge("chl_a", "1", NOW) == challenge()
+
+
+async def test_an_item_has_every_attribute_that_the_seed_names(store: Store, tables: Tables, acme: TenantStore) -> None:
+    made = {
+        "artcafe-agents": rows.agent_item(agent()),
+        "artcafe-tenants": rows.tenant_item(tenant(ACME)),
+        "artcafe-channels": rows.channel_item(channel()),
+        "artcafe-channel-subscriptions": rows.subscription_item(subscription()),
+        "artcafe-Challenges": rows.challenge_item(challenge()),
+        "artcafe-user-tenants": rows.member_item(Member(user_id=UserId("a"), tenant_id=ACME, role=Role.OWNER, joined_at=NOW)),
+    }
+    for table in TABLES:
+        if table.name in made:
+            assert {*table.key_attributes, *table.attributes} <= made[table.name].keys(), table.name
+
+
+async def test_inserting_what_is_there_fails_and_leaves_it(store: Store, acme: TenantStore) -> None:
+    writes = [acme.insert_agent(agent()), acme.insert_channel(channel()), acme.insert_subscription(subscription())]
+    await acme.transact(writes)
+    for write in (*writes, store.insert_tenant(tenant(ACME, version=99))):
+        with pytest.raises(ConditionFailed):
+            await acme.transact([write])
+    found = await acme.tenant()
+    assert found is not None
+    assert found.version == 0
+
+
+# --- the wall between tenants ----------------------------------------------------------------------------------------
+
+
+async def test_what_is_another_tenants_answers_like_what_is_absent(store: Store, acme: TenantStore) -> None:
+    await store.transact(
+        [
+            acme.insert_agent(agent()),
+            acme.insert_channel(channel()),
+            acme.insert_subscription(subscription()),
+            acme.claim_key("SHA256:x", AGENT),
+        ]
+    )
+    other = store.tenant(OTHER)
+    assert await other.tenant() is None
+    assert await other.agent(AGENT) is None
+    assert await other.channel(CHANNEL) is None
+    assert await other.subscription(CHANNEL, AGENT) is None
+    assert await other.key_owner("SHA256:x") is None
+    assert (await other.agents(FIRST)).items == ()
+    assert (await other.channels(FIRST)).items == ()
+    assert (await other.subscriptions_of_channel(CHANNEL, FIRST)).items == ()
+    assert (await other.members(), await other.all_agents(), await other.all_channels()) == ([], [], [])
+
+
+async def test_no_write_of_one_tenant_reaches_anothers_rows(store: Store, acme: TenantStore) -> None:
+    await acme.transact([acme.insert_agent(agent()), acme.insert_channel(channel()), acme.insert_subscription(subscription())])
+    other = store.tenant(OTHER)
+    for write in (
+        other.touch(),
+        other.begin_deletion(),
+        other.change_agent(agent(), [Assign("name", "Mine")]),
+        other.begin_agent_deletion(AGENT),
+        other.delete_agent(AGENT),
+        other.change_channel(CHANNEL, [Assign("name", "Mine")]),
+        other.check_channel(CHANNEL),
+        other.begin_channel_deletion(CHANNEL),
+        other.delete_channel(CHANNEL),
+        other.set_subscription_status(CHANNEL, AGENT, SubscriptionStatus.ACTIVE, NOW),
+        other.delete_subscription(CHANNEL, AGENT, must_exist=True),
+        other.enter_channel(AGENT, ChannelId("chn_b")),
+        other.leave_channel(AGENT, CHANNEL),
+    ):
+        with pytest.raises(ConditionFailed):
+            await other.transact([write])
+    assert not await store.write_cursor(OTHER, CHANNEL, AGENT, Cursor(epoch=Epoch("e"), seq=9))
+    await other.remove_all()
+    assert await acme.agent(AGENT) == agent()
+    assert await acme.channel(CHANNEL) == channel()
+    assert await acme.subscription(CHANNEL, AGENT) == subscription()
+
+
+async def test_what_is_no_id_is_answered_before_the_tables_are_asked(tables: Tables, store: Store) -> None:
+    await tables.close()
+    view = store.tenant(ACME)
+    for id in ("", "\n", "x" * 129, "\ud800"):
+        assert await view.agent(id) is None
+        assert await view.channel(id) is None
+        assert await view.subscriptions([(id, AGENT), (CHANNEL, id)]) == [None, None]
+
+
+# --- the tenant's row ------------------------------------------------------------------------------------------------
+
+
+async def test_touching_raises_the_version_and_keeps_the_rest(acme: TenantStore) -> None:
+    for _ in range(3):
+        await acme.transact([acme.touch()])
+    assert await acme.tenant() == tenant(ACME, version=3)
+
+
+async def test_a_count_moves_with_the_version_up_to_its_limit(acme: TenantStore) -> None:
+    for _ in range(2):
+        await acme.transact([acme.count(Count.AGENTS, 1, limit=2)])
+    with pytest.raises(ConditionFailed):
+        await acme.transact([acme.count(Count.AGENTS, 1, limit=2)])
+    await acme.transact([acme.count(Count.CHANNELS, 1)])
+    assert await acme.tenant() == tenant(ACME, version=3, agent_count=2, channel_count=1)
+    await acme.transact([acme.count(Count.AGENTS, -1)])
+    assert await acme.tenant() == tenant(ACME, version=4, agent_count=1, channel_count=1)
+
+
+async def test_a_tenant_without_counts_or_being_deleted_is_not_touched(store: Store, tables: Tables, acme: TenantStore) -> None:
+    await tables.put(Put(TENANTS, {"id": OTHER, "name": "Older"}))
+    older = store.tenant(OTHER)
+    await acme.transact([acme.begin_deletion()])
+    for view in (older, acme, store.tenant(TenantId("ten_none"))):
+        with pytest.raises(ConditionFailed) as raised:
+            await view.transact([view.touch()])
+        assert view.is_gone(raised.value.item) is (view is not older)
+    await older.set_counts(2, 1)
+    await older.set_counts(7, 7)
+    await older.transact([older.touch()])
+    found = await older.tenant()
+    assert found is not None
+    assert (found.agent_count, found.channel_count, found.version) == (2, 1, 1)
+
+
+async def test_versions_of_many_tenants_are_read_at_once(store: Store, tables: Tables, acme: TenantStore) -> None:
+    await acme.transact([acme.touch()])
+    await tables.put(Put(TENANTS, {"id": "older"}))
+    none = TenantId("ten_none")
+    older = TenantId("older")
+    assert await store.versions([none, ACME, older]) == {none: None, ACME: 1, older: 0}
+    assert await store.versions([]) == {}
+
+
+async def test_a_membership_in_a_tenant_that_is_not_there_is_left_out(store: Store, acme: TenantStore) -> None:
+    alice = UserId("alice")
+    for tenant_id in (ACME, OTHER):
+        await store.transact(store.insert_member(Member(user_id=alice, tenant_id=tenant_id, role=Role.OWNER, joined_at=NOW)))
+    page = await store.memberships(alice, FIRST)
+    assert [found.id for found, _ in page.items] == [ACME]
+
+
+async def test_an_agent_is_changed_only_as_it_was_read(tables: Tables, acme: TenantStore) -> None:
+    await put(tables, {"tenant_id": ACME, "id": "older"})
+    await acme.transact([acme.insert_agent(agent())])
+    for id in (AGENT, "older"):
+        read = await acme.agent(id)
+        assert read is not None
+        rekey = acme.change_agent(read, [Add("epoch", 1)])
+        await acme.transact([rekey])
+        with pytest.raises(ConditionFailed):
+            await acme.transact([rekey])
+        changed = await acme.agent(id)
+        assert changed is not None
+        assert changed.epoch == read.epoch + 1
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_key_is_claimed_once_and_released_by_its_owner(acme: TenantStore) -> None:
+    mine, theirs = AgentId("agt_a"), AgentId("agt_b")
+    await acme.transact([acme.claim_key("SHA256:x", mine)])
+    await acme.transact([acme.claim_key("SHA256:x", mine)])
+    for refused in (acme.claim_key("SHA256:x", theirs), acme.release_key("SHA256:x", theirs)):
+        with pytest.raises(ConditionFailed):
+            await acme.transact([refused])
+    assert await acme.key_owner("SHA256:x") == mine
+    await acme.transact([acme.claim_key("SHA256:x", theirs, instead_of=mine)])
+    assert await acme.key_owner("SHA256:x") == theirs
+    await acme.transact([acme.release_key("SHA256:x", theirs)])
+    assert await acme.key_owner("SHA256:x") is None
+    await acme.transact([acme.release_key("SHA256:x", theirs)])
+
+
+async def test_many_claims_leave_pages_as_they_are(acme: TenantStore) -> None:
+    for number in range(60):
+        await acme.transact([acme.claim_key(f"SHA256:{number:03}", AGENT)])
+    for id in ("a", "b", "~z", "é"):
+        await acme.transact([acme.insert_agent(agent(AgentId(id)))])
+    assert [each.id for each in (await acme.agents(PageRequest(10))).items] == ["a", "b", "~z", "é"]
+    page = await acme.agents(PageRequest(2))
+    assert ([each.id for each in page.items], page.next) == (["a", "b"], "b")
+    page = await acme.agents(PageRequest(2, page.next))
+    assert ([each.id for each in page.items], page.next) == (["~z", "é"], None)
+
+
+# --- subscriptions and cursors ---------------------------------------------------------------------------------------
+
+
+async def test_another_channels_sort_key_is_refused(acme: TenantStore) -> None:
+    with pytest.raises(BadCursor):
+        await acme.subscriptions_of_channel(CHANNEL, PageRequest(10, "chn_b#agt_a"))
+
+
+async def test_a_map_of_channels_changes_entry_by_entry(acme: TenantStore) -> None:
+    await acme.transact([acme.insert_agent(agent())])
+    await acme.transact([acme.enter_channel(AGENT, ChannelId("chn_b"))])
+    await acme.transact([acme.leave_channel(AGENT, CHANNEL)])
+    found = await acme.agent(AGENT)
+    assert found is not None
+    assert found.channels == {"chn_b"}
+
+
+async def test_a_map_is_given_to_an_older_agent_and_kept_by_one_that_has_it(
+    store: Store, tables: Tables, acme: TenantStore
+) -> None:
+    await acme.transact([acme.insert_agent(agent())])
+    await put(tables, {"tenant_id": ACME, "id": "older"})
+    with pytest.raises(ConditionFailed):
+        await acme.transact([acme.enter_channel(AgentId("older"), CHANNEL)])
+    for id in (AGENT, AgentId("older")):
+        await acme.give_map(id)
+        await acme.transact([acme.enter_channel(id, ChannelId("chn_b"))])
+    with pytest.raises(ConditionFailed):
+        await acme.give_map(AgentId("agt_none"))
+    assert await acme.agent("agt_none") is None
+    kept, given_now = await acme.agent(AGENT), await acme.agent("older")
+    assert kept is not None
+    assert given_now is not None
+    assert kept.channels == {"chn_b", CHANNEL}
+    assert given_now.channels == {"chn_b"}
+
+
+async def test_a_cursor_moves_forward_and_into_another_epoch_and_never_back(store: Store, acme: TenantStore) -> None:
+    await acme.transact([acme.insert_subscription(subscription(Cursor(epoch=Epoch("e1"), seq=10)))])
+    steps = [
+        ("e1", 9, False),
+        ("e1", 10, False),
+        ("e1", 12, True),
+        ("e1", 11, False),
+        ("e2", 3, True),
+        ("e2", 4, True),
+        ("e2", 2, False),
+    ]
+    for epoch, seq, moves in steps:
+        assert await store.write_cursor(ACME, CHANNEL, AGENT, Cursor(epoch=Epoch(epoch), seq=seq)) is moves, (epoch, seq)
+    assert not await store.write_cursor(ACME, CHANNEL, AGENT, Cursor())
+    assert await acme.subscription(CHANNEL, AGENT) == subscription(Cursor(epoch=Epoch("e2"), seq=4))
+
+
+async def test_a_cursor_older_than_its_log_takes_the_first_epoch(store: Store, tables: Tables, acme: TenantStore) -> None:
+    await acme.transact([acme.insert_subscription(subscription())])
+    older: Item = {"tenant_id": OTHER, "id": f"{CHANNEL}#{AGENT}", "channel_id": CHANNEL, "agent_id": AGENT}
+    await tables.put(Put(CHANNEL_SUBSCRIPTIONS, older))
+    for view in (acme, store.tenant(OTHER)):
+        cursor = Cursor(epoch=Epoch("e1"), seq=1)
+        assert await store.write_cursor(view.id, CHANNEL, AGENT, cursor)
+        found = await view.subscription(CHANNEL, AGENT)
+        assert found is not None
+        assert found.cursor == cursor
+
+
+async def test_a_cursor_whose_row_is_gone_makes_no_row(store: Store, tables: Tables, acme: TenantStore) -> None:
+    assert not await store.write_cursor(ACME, CHANNEL, AGENT, Cursor(epoch=Epoch("e"), seq=1))
+    assert await tables.get(CHANNEL_SUBSCRIPTIONS, [Key(ACME, f"{CHANNEL}#{AGENT}")]) == [None]
+
+
+async def test_of_cursors_written_at_once_the_highest_stays(store: Store, acme: TenantStore) -> None:
+    await acme.transact([acme.insert_subscription(subscription(Cursor(epoch=Epoch("e"), seq=0)))])
+    async with asyncio.TaskGroup() as group:
+        for seq in (7, 3, 20, 11, 19, 1):
+            group.create_task(store.write_cursor(ACME, CHANNEL, AGENT, Cursor(epoch=Epoch("e"), seq=seq)))
+    found = await acme.subscription(CHANNEL, AGENT)
+    assert found is not None
+    assert found.cursor.seq == 20
+
+
+# --- challenges ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_challenge_is_taken_by_one_attempt_again_and_again(store: Store) -> None:
+    await store.put_challenge(challenge())
+    assert await store.take_challenge("chl_a", "1", NOW) == challenge()
+    assert await store.take_challenge("chl_a", "2", NOW) is None
+    assert await store.take_challenge("chl_a", "1", NOW) == challenge()
+
+
+async def test_of_many_attempts_at_once_one_takes_it(store: Store) -> None:
+    await store.put_challenge(challenge())
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(store.take_challenge("chl_a", str(n), NOW)) for n in range(20)]
+    assert sum(task.result() is not None for task in tasks) == 1
+
+
+async def test_an_expired_challenge_is_absent_though_its_row_is_there(store: Store, tables: Tables) -> None:
+    await store.put_challenge(challenge())
+    assert await store.take_challenge("chl_a", "1", challenge().expires_at) is None
+    (row,) = await tables.get(CHALLENGES, [Key("chl_a")], consistent=True)
+    assert row is not None
+    assert "used_by" not in row
+    assert await store.take_challenge("chl_a", "1", challenge().expires_at - timedelta(milliseconds=1)) is not None
+
+
+async def test_taking_what_is_not_there_makes_no_row(store: Store, tables: Tables) -> None:
+    assert await store.take_challenge("chl_none", "1", NOW) is None
+    assert await tables.get(CHALLENGES, [Key("chl_none")], consistent=True) == [None]
+
+
+# --- odd items -------------------------------------------------------------------------------------------------------
+
+values: st.SearchStrategy[Value] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**20), 10**20),
+    st.decimals(-(10**20), 10**20, places=3),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    st.binary(max_size=8),
+    st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=3),
+    st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5), st.integers(-5, 5), max_size=3),
+    st.frozensets(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), min_size=1, max_size=3),
+)
+NAMES = sorted(
+    {name for table in TABLES for name in table.attributes} | {"epoch", "version", "channels", "acked_seq", "request_hash"}
+)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), values))
+def test_whatever_an_older_system_wrote_is_read(attributes: dict[str, Value]) -> None:
+    item = normal_item({**attributes, "tenant_id": "t", "id": "i", "user_id": "u", "challenge_id": "c"})
+    read = rows.agent_of(item)
+    assert read is not None
+    assert read.name
+    for record in (read, rows.tenant_of(item), rows.channel_of(item), rows.subscription_of(item)):
+        assert record.created_at.tzinfo is not None
+    assert rows.member_of(item).role in Role
+    assert rows.challenge_of(item).expires_at.tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("2025-05-24T10:00:00Z", "2025-05-24T10:00:00+00:00"),
+        ("2025-05-24T12:00:00.5+02:00", "2025-05-24T10:00:00.500000+00:00"),
+        ("2025-05-24T10:00:00.123456", "2025-05-24T10:00:00.123456+00:00"),
+        (1_748_080_800, "2025-05-24T10:00:00+00:00"),
+        (Decimal("1748080800.25"), "2025-05-24T10:00:00.250000+00:00"),
+        (1_748_080_800_000, "2025-05-24T10:00:00+00:00"),
+        ("yesterday", "1970-01-01T00:00:00+00:00"),
+        ("", "1970-01-01T00:00:00+00:00"),
+        (None, "1970-01-01T00:00:00+00:00"),
+        (True, "1970-01-01T00:00:00+00:00"),
+        (10**30, "1970-01-01T00:00:00+00:00"),
+        (-(10**30), "1970-01-01T00:00:00+00:00"),
+    ],
+)
+def test_a_time_is_read_in_each_form_that_systems_wrote(written: Value, read: str) -> None:
+    assert rows.channel_of({"tenant_id": "t", "id": "i", "created_at": written}).created_at.isoformat() == read
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [(["a", 7, "b"], ("a", "b")), (frozenset({"b", "a"}), ("a", "b")), ("a,b", ()), (None, ()), ({"a": 1}, ())],
+)
+def test_capabilities_are_a_list_or_a_set_of_texts(written: Value, read: tuple[str, ...]) -> None:
+    found = rows.agent_of({"tenant_id": "t", "id": "i", "capabilities": written})
+    assert found is not None
+    assert found.capabilities == read
+
+
+def test_a_role_that_nobody_knows_is_a_viewers() -> None:
+    roles = {
+        role: rows.member_of({"role": role}).role for role in ("owner", "admin", "member", "viewer", "Owner", "root", "", None)
+    }
+    assert [roles[role] for role in ("owner", "admin", "member", "viewer")] == [Role.OWNER, Role.ADMIN, Role.MEMBER, Role.VIEWER]
+    assert {roles[role] for role in ("Owner", "root", "", None)} == {Role.VIEWER}
+
+
+def test_a_limit_that_is_no_whole_number_is_passed_over() -> None:
+    limits: Value = {"agents": 5, "channels": "many", "messages": True, "bytes": Decimal("1.5")}
+    assert rows.tenant_of({"id": "t", "limits": limits}).limits == {"agents": 5}
