@@ -39,9 +39,26 @@ class AgentStatus(StrEnum):
 
 
 class ChannelType(StrEnum):
-    """How a channel delivers. `broadcast`: every subscriber gets every message, stored."""
+    """How a channel delivers. `broadcast`: every subscriber gets every message, stored. `live`: those who are there get it, at
+    most once, and nothing is stored."""
 
     BROADCAST = "broadcast"
+    LIVE = "live"
+
+
+class Access(StrEnum):
+    """Who of a tenant's agents may use a channel. `open`: any may publish, and subscribe itself. `managed`: those for whom a
+    member made a subscription, and as its permissions say."""
+
+    OPEN = "open"
+    MANAGED = "managed"
+
+
+class Permission(StrEnum):
+    """What a subscription lets its agent do. In an open channel publishing needs none."""
+
+    RECEIVE = "receive"
+    PUBLISH = "publish"
 
 
 class SubscriptionStatus(StrEnum):
@@ -99,6 +116,7 @@ class Channel(Record, frozen=True, kw_only=True):
     name: str
     description: str = ""
     type: ChannelType = ChannelType.BROADCAST
+    access: Access = Access.OPEN
     created_at: datetime
     updated_at: datetime
     request_hash: str | None = None
@@ -115,12 +133,13 @@ class Cursor(Record, frozen=True, kw_only=True):
 
 
 class Subscription(Record, frozen=True, kw_only=True):
-    """The row that says an agent receives a channel."""
+    """The row that says an agent receives a channel, or in a managed one, what it may do there."""
 
     tenant_id: TenantId
     channel_id: ChannelId
     agent_id: AgentId
     status: SubscriptionStatus = SubscriptionStatus.ACTIVE
+    permissions: frozenset[Permission] = frozenset({Permission.RECEIVE})
     cursor: Cursor = Cursor()
     created_at: datetime
     updated_at: datetime
@@ -128,6 +147,10 @@ class Subscription(Record, frozen=True, kw_only=True):
     @property
     def id(self) -> str:
         return subscription_id(self.channel_id, self.agent_id)
+
+    def lets(self, permission: Permission) -> bool:
+        """Whether it lets its agent do that now."""
+        return self.status is SubscriptionStatus.ACTIVE and permission in self.permissions
 
 
 def subscription_id(channel_id: ChannelId, agent_id: AgentId) -> str:

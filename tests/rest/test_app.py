@@ -12,6 +12,7 @@ import pytest
 from starlette.types import Message, Scope
 from structlog.testing import capture_logs
 
+from artcafe.errors import Unauthenticated
 from artcafe.rest.app import HEADERS, build
 from tests.rest.house import BOUND_S, SETTINGS, Caller, House, Tenant
 
@@ -49,7 +50,7 @@ def test_an_error_is_a_problem_with_a_code_and_what_to_do(anyone: Caller) -> Non
         "type": "/docs/errors#unauthenticated",
         "title": "Unauthenticated",
         "status": 401,
-        "detail": "this needs 'Authorization: Bearer TOKEN' with a valid, unexpired access token; log in again for a new one",
+        "detail": str(Unauthenticated()),
         "code": "unauthenticated",
         "request_id": "",
     }

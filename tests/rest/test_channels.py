@@ -5,7 +5,7 @@ import pytest
 from artcafe.model import Role
 from tests.rest.house import Caller, Tenant
 
-ATTRIBUTES = {"id", "tenant_id", "name", "description", "type", "created_at", "updated_at"}
+ATTRIBUTES = {"id", "tenant_id", "name", "description", "type", "access", "created_at", "updated_at"}
 
 
 def test_a_new_channel_is_shown_as_its_row(tenant: Tenant, owner: Caller) -> None:
@@ -28,6 +28,7 @@ def test_a_new_channel_is_shown_as_its_row(tenant: Tenant, owner: Caller) -> Non
     [
         ({}, "name"),
         ({"name": "x", "type": "postcard"}, "type"),
+        ({"name": "x", "access": "secret"}, "access"),
         ({"name": "x", "description": "\0"}, "description"),
         ({"name": "x", "x": 1}, "x"),
     ],

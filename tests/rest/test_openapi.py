@@ -80,7 +80,7 @@ def test_a_body_has_a_name_and_takes_nothing_unknown(document: dict[str, Any]) -
     }
     assert bodies == {
         "NewChallenge", "NewToken", "NewTenant", "Rename", "NewAgent", "AgentChange", "NewChannel", "ChannelChange",
-        "SubscriptionChange", "NewMessage",
+        "SubscriptionChange", "NewMessage", "NewSubscription",
     }  # fmt: skip
     assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)
 

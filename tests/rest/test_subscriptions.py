@@ -5,7 +5,7 @@ import pytest
 from artcafe.model import Role
 from tests.rest.house import Caller, Tenant
 
-ATTRIBUTES = {"id", "tenant_id", "channel_id", "agent_id", "status", "cursor", "created_at", "updated_at"}
+ATTRIBUTES = {"id", "tenant_id", "channel_id", "agent_id", "status", "permissions", "cursor", "created_at", "updated_at"}
 
 
 def test_a_subscription_is_made_once_and_then_stands(tenant: Tenant, owner: Caller) -> None:
@@ -103,3 +103,44 @@ def test_what_is_missing_is_named(tenant: Tenant, owner: Caller) -> None:
 def test_a_deleted_subscription_is_gone(tenant: Tenant, owner: Caller) -> None:
     path = tenant.subscribed(tenant.channel(), tenant.agent())
     assert (owner.delete(path).status_code, owner.get(path).status_code, owner.delete(path).status_code) == (204, 404, 404)
+
+
+def test_only_a_member_lets_an_agent_into_a_managed_channel(tenant: Tenant, owner: Caller) -> None:
+    channel = owner.post(f"{tenant.path}/channels", json={"name": "Orders", "access": "managed"}).json()["id"]
+    agent = tenant.agent()
+    path = f"{tenant.path}/channels/{channel}/subscriptions/{agent.id}"
+    assert agent.login().put(path).status_code == 403
+    assert owner.put(path, json={"permissions": ["publish", "receive"]}).json()["permissions"] == ["publish", "receive"]
+    assert agent.login().put(path).json()["permissions"] == ["publish", "receive"]
+
+
+def test_an_agent_does_not_give_itself_permissions(tenant: Tenant, owner: Caller) -> None:
+    channel, agent = tenant.channel(), tenant.agent()
+    path = f"{tenant.path}/channels/{channel}/subscriptions/{agent.id}"
+    assert agent.login().put(path, json={"permissions": ["publish"]}).status_code == 403
+    assert agent.login().put(path).json()["permissions"] == ["receive"]
+    assert owner.put(path, json={"permissions": ["publish"]}).json()["permissions"] == ["publish"]
+
+
+@pytest.mark.parametrize("permissions", [[], ["write"], "publish", None])
+def test_permissions_that_are_none_are_refused(tenant: Tenant, owner: Caller, permissions: object) -> None:
+    path = f"{tenant.path}/channels/{tenant.channel()}/subscriptions/{tenant.agent().id}"
+    assert owner.put(path, json={"permissions": permissions}).status_code == 422
+
+
+def test_an_agent_publishes_to_a_managed_channel_only_where_its_subscription_lets_it(tenant: Tenant, owner: Caller) -> None:
+    channel = owner.post(f"{tenant.path}/channels", json={"name": "Orders", "access": "managed"}).json()["id"]
+    agent = tenant.agent()
+    subscription, messages = (
+        f"{tenant.path}/channels/{channel}/subscriptions/{agent.id}",
+        f"{tenant.path}/channels/{channel}/messages",
+    )
+    refused = agent.login().post(messages, json={"data": 1})
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    owner.put(subscription, json={"permissions": ["receive"]})
+    assert agent.login().post(messages, json={"data": 1}).status_code == 403
+    owner.put(subscription, json={"permissions": ["publish"]})
+    assert agent.login().post(messages, json={"data": 1}).status_code == 201
+    owner.patch(subscription, json={"status": "paused"})
+    assert agent.login().post(messages, json={"data": 1}).status_code == 403
+    assert owner.post(messages, json={"data": 1}).status_code == 201

@@ -67,10 +67,6 @@ class Body(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-class Nothing(Body):
-    """A body with no fields."""
-
-
 B = TypeVar("B", bound=Body)
 
 
@@ -93,17 +89,21 @@ def json_body(model: type[B]) -> Callable[[Request], Awaitable[B]]:
     return read
 
 
-async def no_body(request: Request) -> None:
-    """A dependency of a route that takes no fields: an absent body and `{}` are equal, anything else is refused."""
-    if await request.body():
-        await json_body(Nothing)(request)
+def optional_body(model: type[B]) -> Callable[[Request], Awaitable[B]]:
+    """As `json_body`, for a model whose fields may all be left out: an absent body and `{}` are equal."""
+    read_body = json_body(model)
+
+    async def read(request: Request) -> B:
+        return await read_body(request) if await request.body() else model()
+
+    return read
 
 
-def takes(model: type[Body]) -> dict[str, Any]:
-    """`openapi_extra=` of a route whose body is read by `json_body`."""
-    return shown_as(model.model_json_schema(ref_template=REF))
+def takes(model: type[Body], *, required: bool = True) -> dict[str, Any]:
+    """`openapi_extra=` of a route whose body is read by `json_body`, or by `optional_body` where it is not required."""
+    return shown_as(model.model_json_schema(ref_template=REF), required=required)
 
 
-def shown_as(schema: dict[str, Any]) -> dict[str, Any]:
+def shown_as(schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
     """`openapi_extra=` of a route that reads JSON of this schema; the schema's title is its name in the document."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}

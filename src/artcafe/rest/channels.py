@@ -23,6 +23,7 @@ class NewChannel(Body):
     name: str = Field(description="1 to 64 characters.", examples=["Research"])
     description: str = Field("", description="At most 1024 characters.")
     type: model.ChannelType = Field(model.ChannelType.BROADCAST, description="How it delivers; it never changes.")
+    access: model.Access = Field(model.Access.OPEN, description="`managed`: only agents that a member subscribed to it.")
 
 
 class ChannelChange(Body):
@@ -30,6 +31,7 @@ class ChannelChange(Body):
 
     name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Research"])
     description: str = Field(default_factory=str, description="At most 1024 characters.")
+    access: model.Access = Field(model.Access.OPEN, description="`managed`: only agents that a member subscribed to it.")
 
 
 class Channel(Shown):
@@ -40,6 +42,7 @@ class Channel(Shown):
     name: str = Field(examples=["Research"])
     description: str
     type: model.ChannelType
+    access: model.Access
     created_at: Time
     updated_at: Time
 
@@ -75,7 +78,7 @@ async def create_channel(
 ) -> Channel:
     """It begins empty and without subscribers."""
     channel = await parts.channels.create(
-        principal, name=body.name, description=body.description, type=body.type, idempotency_key=key
+        principal, name=body.name, description=body.description, type=body.type, access=body.access, idempotency_key=key
     )
     response.headers["Location"] = f"/v1/tenants/{channel.tenant_id}/channels/{channel.id}"
     return Channel.model_validate(channel)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import Body, json_body, no_body, takes
+from artcafe.rest.bodies import Body, json_body, optional_body, takes
 from artcafe.rest.paging import Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
@@ -17,6 +17,16 @@ from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
 router = APIRouter(prefix="/v1/tenants/{tenant_id}", tags=["subscriptions"])
 
 ONE = (*problems.IN_TENANT, errors.SubscriptionNotFound)
+
+
+class NewSubscription(Body):
+    """What a subscription shall let its agent do."""
+
+    permissions: list[model.Permission] = Field(
+        default_factory=lambda: [model.Permission.RECEIVE],
+        min_length=1,
+        description="In a managed channel: `receive`, `publish`, or both. Left out: `receive`, or what stands already.",
+    )
 
 
 class SubscriptionChange(Body):
@@ -40,9 +50,15 @@ class Subscription(Shown):
     channel_id: str = Field(examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     status: model.SubscriptionStatus
+    permissions: list[model.Permission]
     cursor: Cursor
     created_at: Time
     updated_at: Time
+
+    @field_validator("permissions", mode="before")
+    @classmethod
+    def _in_order(cls, permissions: frozenset[model.Permission]) -> list[model.Permission]:
+        return sorted(permissions)
 
 
 class SubscriptionPage(BaseModel):
@@ -97,7 +113,8 @@ async def read_subscription(parts: Parts, principal: InTenant, channel_id: Chann
         201: {"description": "It was made now.", "model": Subscription},
         **problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, errors.AgentNotFound, *problems.BODY),
     },
-    response_description="It stood already, and is as it was.",
+    response_description="It stood already, and is as it was but for the permissions.",
+    openapi_extra=takes(NewSubscription, required=False),
 )
 async def put_subscription(
     response: Response,
@@ -105,10 +122,13 @@ async def put_subscription(
     principal: InTenant,
     channel_id: ChannelPath,
     agent_id: AgentPath,
-    _empty: Annotated[None, Depends(no_body)],
+    body: Annotated[NewSubscription, Depends(optional_body(NewSubscription))],
 ) -> Subscription:
-    """A new subscription begins behind the newest message. For members and the agent itself; repeating it changes nothing."""
-    subscription, made = await parts.subscriptions.put(principal, channel_id, agent_id)
+    """A new subscription begins behind the newest message. For members, and for the agent itself where the channel is open;
+    permissions are the members' to give. Repeating it changes nothing."""
+    given = body.given()
+    permissions = frozenset(body.permissions) if given else None
+    subscription, made = await parts.subscriptions.put(principal, channel_id, agent_id, permissions)
     if made:
         response.status_code = 201
         response.headers["Location"] = (

@@ -22,7 +22,11 @@ class Action(StrEnum):
     READ_SUBSCRIPTIONS = "list a channel's subscriptions"
     READ_SUBSCRIPTION = "read this agent's subscriptions"
     CHANGE_SUBSCRIPTION = "change this agent's subscriptions"
+    GIVE_PERMISSIONS = "give an agent permissions, or enter it into a managed channel"
     PUBLISH = "publish messages"
+    PUBLISH_MANAGED = "publish to this managed channel without a subscription that lets it"
+    READ_MESSAGES = "read messages"
+    READ_MANAGED = "receive this managed channel without a subscription that lets it"
 
 
 class Agents(Enum):
@@ -50,7 +54,11 @@ WHO: Final[dict[Action, tuple[frozenset[Role], Agents]]] = {
     Action.READ_SUBSCRIPTIONS: (_VIEWER, Agents.NONE),
     Action.READ_SUBSCRIPTION: (_VIEWER, Agents.ITSELF),
     Action.CHANGE_SUBSCRIPTION: (_MEMBER, Agents.ITSELF),
+    Action.GIVE_PERMISSIONS: (_MEMBER, Agents.NONE),
     Action.PUBLISH: (_MEMBER, Agents.ANY),
+    Action.PUBLISH_MANAGED: (_MEMBER, Agents.NONE),
+    Action.READ_MESSAGES: (_VIEWER, Agents.ANY),
+    Action.READ_MANAGED: (_VIEWER, Agents.NONE),
 }
 
 

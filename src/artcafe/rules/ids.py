@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
+import time
 from typing import Final
 
 import ulid
@@ -10,14 +13,23 @@ import ulid
 MAX_BYTES: Final = 128
 """Longer than any id that ArtCafe makes (30). DynamoDB takes 1,024 bytes in a sort key, which has to hold two ids and a '#'."""
 
-# The library's default counts up within a millisecond. Whoever asks for a challenge would then know the id of the next one,
-# and could spend it before its owner does.
-_generator = ulid.ULIDGenerator(policy=ulid.PureRandomPolicy())
+# Crockford's base32, by the lowest five bits of a byte: random bytes become random letters in one step.
+_LETTERS: Final = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ" * 8
 
 
 def new_id(prefix: str) -> str:
-    """`{prefix}_{ULID}`, such as `agt_01KARTC…`: ids made later sort later, to the millisecond."""
-    return f"{prefix}_{_generator.generate()}"
+    """`{prefix}_{ULID}`, such as `agt_01KARTC…`: ids made later sort later, to the millisecond.
+
+    The other 80 bits are random, always: a library that counts up within a millisecond would let whoever asks for a challenge
+    know the id of the next one. Every message gets an id, and python-ulid took 10 µs, a quarter of a publish; this takes 2.
+    """
+    return f"{prefix}_{_time_letters(time.time_ns() // 1_000_000)}{os.urandom(16).translate(_LETTERS).decode()}"
+
+
+@functools.lru_cache(maxsize=1)
+def _time_letters(time_ms: int) -> str:
+    """The first ten letters of every ULID of a millisecond (github.com/ulid/spec)."""
+    return bytes(time_ms >> shift & 31 for shift in range(45, -1, -5)).translate(_LETTERS).decode()
 
 
 def derived_id(prefix: str, *parts: str) -> str:

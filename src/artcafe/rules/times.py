@@ -17,7 +17,8 @@ def to_text(time: datetime) -> str:
     if time.tzinfo is None:
         raise ValueError("a time without a zone")
     # isoformat and not strftime: glibc writes the year 999 without its zero, and then it would not sort.
-    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+    utc = time if time.tzinfo is UTC else time.astimezone(UTC)  # which takes a third of all the time that this takes
+    return utc.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def from_text(text: str) -> datetime:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from artcafe.errors import ChannelNotFound, Conflict, LimitReached, TenantNotFound
-from artcafe.model import Channel, ChannelId, ChannelType, Principal, TenantId
+from artcafe.model import Access, Channel, ChannelId, ChannelType, Principal, TenantId
 from artcafe.observe import Clock
-from artcafe.rules import access, limits, times
+from artcafe.rules import access as rules
+from artcafe.rules import limits, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat
 from artcafe.rules.limits import Limit
@@ -40,13 +41,14 @@ class Channels:
         name: str,
         description: str = "",
         type: ChannelType = ChannelType.BROADCAST,
+        access: Access = Access.OPEN,
         idempotency_key: str | None = None,
     ) -> Channel:
         """A new channel. With an idempotency key it may be repeated: the same request gets the same channel.
 
         Raises Forbidden, Invalid, LimitReached, and IdempotencyMismatch where the key was another request's.
         """
-        access.check(principal, Action.CHANGE_CHANNELS)
+        rules.check(principal, Action.CHANGE_CHANNELS)
         name, description = limits.name(name), limits.description(description)
         request = Request(idempotency_key, principal.tenant_id, principal.sender, "channels")
         now = self._clock()
@@ -56,32 +58,41 @@ class Channels:
             name=name,
             description=description,
             type=type,
+            access=access,
             created_at=now,
             updated_at=now,
-            request_hash=request.hash(name, description, type.value),
+            request_hash=request.hash(name, description, type.value, access.value),
         )
         return await self._insert(self._store.tenant(principal.tenant_id), channel)
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Channel]:
         """The tenant's channels in the order of their ids. Raises Forbidden."""
-        access.check(principal, Action.READ_CHANNELS)
+        rules.check(principal, Action.READ_CHANNELS)
         return await self._store.tenant(principal.tenant_id).channels(page)
 
     async def get(self, principal: Principal, channel_id: str) -> Channel:
         """Raises Forbidden and ChannelNotFound."""
-        access.check(principal, Action.READ_CHANNELS)
+        rules.check(principal, Action.READ_CHANNELS)
         return await _there(self._store.tenant(principal.tenant_id), channel_id)
 
     async def update(
-        self, principal: Principal, channel_id: str, *, name: str | None = None, description: str | None = None
+        self,
+        principal: Principal,
+        channel_id: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        access: Access | None = None,
     ) -> Channel:
         """Changes what is given; may be repeated. Raises Forbidden, ChannelNotFound and Invalid."""
-        access.check(principal, Action.CHANGE_CHANNELS)
+        rules.check(principal, Action.CHANGE_CHANNELS)
         changes: list[Change] = []
         if name is not None:
             changes.append(Assign("name", limits.name(name)))
         if description is not None:
             changes.append(Assign("description", limits.description(description)))
+        if access is not None:
+            changes.append(Assign("access", access.value))
         tenant = self._store.tenant(principal.tenant_id)
         channel = await _there(tenant, channel_id)
         if not changes:
@@ -98,7 +109,7 @@ class Channels:
 
         When it was cut short it may be repeated and goes on.
         """
-        access.check(principal, Action.CHANGE_CHANNELS)
+        rules.check(principal, Action.CHANGE_CHANNELS)
         tenant = self._store.tenant(principal.tenant_id)
         channel = await tenant.channel(channel_id, also_deleting=True)
         if channel is None:

@@ -1,4 +1,4 @@
-"""Channels and agents in memory, for the hot path: publishing reads no table. Whoever must see the newest asks the store."""
+"""Channels, agents and permissions in memory, for the hot path: publishing reads no table. What must be newest, the store has."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from typing import Final, Generic, TypeVar
 
 from artcafe.errors import AgentNotFound, ChannelNotFound
-from artcafe.model import Agent, Channel, TenantId
+from artcafe.model import Agent, AgentId, Channel, Permission, Subscription, TenantId, subscription_id
 from artcafe.services.changes import Changes
 from artcafe.tables.store import Store
 
@@ -24,6 +24,7 @@ class Directory:
         self._store = store
         self._channels = _Known[Channel](size)
         self._agents = _Known[Agent](size)
+        self._subscriptions = _Known[Subscription](size)
         changes.watch(self.forget)
 
     async def channel(self, tenant_id: TenantId, channel_id: str) -> Channel:
@@ -46,14 +47,29 @@ class Directory:
             raise AgentNotFound(agent_id)
         return known
 
+    async def lets(self, tenant_id: TenantId, channel: Channel, agent_id: AgentId, permission: Permission) -> bool:
+        """Whether a subscription lets the agent do that in the channel now."""
+        key = subscription_id(channel.id, agent_id)
+        known = self._subscriptions.get(tenant_id, key)
+        if known is None:
+            reading = self._store.tenant(tenant_id).subscription(channel.id, agent_id)
+            known = await self._subscriptions.load(tenant_id, key, reading)
+        return known is not None and known.lets(permission)
+
+    def peek_lets(self, tenant_id: TenantId, channel: Channel, agent_id: AgentId, permission: Permission) -> bool:
+        """The same if the subscription is in memory; False says nothing."""
+        known = self._subscriptions.get(tenant_id, subscription_id(channel.id, agent_id))
+        return known is not None and known.lets(permission)
+
     def forget(self, tenant_id: TenantId) -> None:
         """Whatever is asked of the tenant from here on is read again."""
         self._channels.forget(tenant_id)
+        self._subscriptions.forget(tenant_id)
         self._agents.forget(tenant_id)
 
     def tenants(self) -> set[TenantId]:
         """The tenants of which something is in memory: those whose version must be watched."""
-        return self._channels.tenants() | self._agents.tenants()
+        return self._channels.tenants() | self._agents.tenants() | self._subscriptions.tenants()
 
 
 class _Known(Generic[RecordT]):

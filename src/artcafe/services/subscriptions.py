@@ -8,11 +8,13 @@ from typing import Final
 
 from artcafe.errors import AgentNotFound, ChannelNotFound, Conflict, SubscriptionNotFound
 from artcafe.model import (
+    Access,
     Agent,
     AgentId,
     AgentPrincipal,
     ChannelId,
     Cursor,
+    Permission,
     Principal,
     Subscription,
     SubscriptionStatus,
@@ -39,24 +41,46 @@ class Subscriptions:
     def __init__(self, store: Store, changes: Changes, clock: Clock, position: Position) -> None:
         self._store, self._changes, self._clock, self._position = store, changes, clock, position
 
-    async def put(self, principal: Principal, channel_id: str, agent_id: str) -> tuple[Subscription, bool]:
+    async def put(
+        self, principal: Principal, channel_id: str, agent_id: str, permissions: frozenset[Permission] | None = None
+    ) -> tuple[Subscription, bool]:
         """Subscribes the agent to the channel, from the next message on, and says whether that is new. May be repeated.
 
-        One that is there already, paused or not, stays as it is. Raises Forbidden, ChannelNotFound and AgentNotFound.
+        One that is there already, paused or not, stays as it is but for the `permissions`, where they are given; a new one may
+        receive. Raises Forbidden (also for an agent that gives itself permissions, or enters a managed channel by itself),
+        ChannelNotFound and AgentNotFound.
         """
         access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
+        if permissions is not None:
+            access.check(principal, Action.GIVE_PERMISSIONS)
         tenant = self._store.tenant(principal.tenant_id)
         for _ in range(_TRIES):
             agent = await _agent(tenant, agent_id)
-            if await tenant.channel(channel_id) is None:
+            channel = await tenant.channel(channel_id)
+            if channel is None:
                 raise ChannelNotFound(channel_id)
             existing = await tenant.subscription(channel_id, agent_id)
             if existing is not None and existing.channel_id in agent.channels:
-                return existing, False
-            subscription = existing or await self._new(tenant, ChannelId(channel_id), agent)
+                return await self._permit(tenant, existing, permissions), False
+            if existing is None and channel.access is Access.MANAGED:
+                access.check(principal, Action.GIVE_PERMISSIONS)
+            subscription = existing or await self._new(tenant, ChannelId(channel_id), agent, permissions)
             if await self._enter(tenant, subscription, is_new=existing is None):
-                return subscription, existing is None
+                return await self._permit(tenant, subscription, permissions), existing is None
         raise _busy(channel_id, agent_id)
+
+    async def _permit(
+        self, tenant: TenantStore, subscription: Subscription, permissions: frozenset[Permission] | None
+    ) -> Subscription:
+        """The subscription with these permissions, written where they are others."""
+        if permissions is None or permissions == subscription.permissions:
+            return subscription
+        update = tenant.set_permissions(subscription.channel_id, subscription.agent_id, permissions, self._clock())
+        try:
+            await self._changes.commit(tenant, tenant.touch(), update)
+        except ConditionFailed as failed:
+            raise SubscriptionNotFound(subscription.agent_id) from failed
+        return await _there(tenant, subscription.channel_id, subscription.agent_id)
 
     async def get(self, principal: Principal, channel_id: str, agent_id: str) -> Subscription:
         """Raises Forbidden and SubscriptionNotFound."""
@@ -109,18 +133,26 @@ class Subscriptions:
         return Page(tuple(each for each in found if each is not None), here[-1] if len(left) > len(here) else None)
 
     async def for_connect(self, principal: AgentPrincipal) -> list[Subscription]:
-        """The agent's active subscriptions: those that start by themselves when it connects."""
+        """The agent's subscriptions that let it receive now: those that start by themselves when it connects."""
         tenant = self._store.tenant(principal.tenant_id)
         agent = await tenant.agent(principal.agent_id)
         channels = () if agent is None else sorted(agent.channels)
         found = await tenant.subscriptions([(channel_id, principal.agent_id) for channel_id in channels])
-        return [each for each in found if each is not None and each.status is SubscriptionStatus.ACTIVE]
+        return [each for each in found if each is not None and each.lets(Permission.RECEIVE)]
 
-    async def _new(self, tenant: TenantStore, channel_id: ChannelId, agent: Agent) -> Subscription:
+    async def _new(
+        self, tenant: TenantStore, channel_id: ChannelId, agent: Agent, permissions: frozenset[Permission] | None
+    ) -> Subscription:
         # The position is read before the row is written: what is published in between is above the cursor, and so delivered.
         cursor, now = await self._position(tenant.id), self._clock()
         return Subscription(
-            tenant_id=tenant.id, channel_id=channel_id, agent_id=agent.id, cursor=cursor, created_at=now, updated_at=now
+            tenant_id=tenant.id,
+            channel_id=channel_id,
+            agent_id=agent.id,
+            permissions=frozenset({Permission.RECEIVE}) if permissions is None else permissions,
+            cursor=cursor,
+            created_at=now,
+            updated_at=now,
         )
 
     async def _enter(self, tenant: TenantStore, subscription: Subscription, is_new: bool) -> bool:

@@ -76,7 +76,16 @@ class NotEquals(_Test):
 
 @dataclass(frozen=True, slots=True)
 class Contains(_Test):
-    """The text or bytes at the path hold this part, or the list or set holds this member."""
+    """The text at the path holds this part, or the list or set holds this member.
+
+    Raises TypeError for bytes: DynamoDB searches them, and the engines that stand in for it in tests do it wrongly.
+    """
+
+    def __post_init__(self) -> None:
+        # Plain super() does not find its class here: a dataclass with slots is a copy of the class it was written in.
+        _Test.__post_init__(self)
+        if isinstance(self.value, bytes):
+            raise TypeError(f"{text_of(self.path)}: bytes are not searched for")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +93,6 @@ class _Order(_Test):
     """Raises TypeError for a value that has no order: DynamoDB orders text, numbers and bytes."""
 
     def __post_init__(self) -> None:
-        # Plain super() does not find its class here: a dataclass with slots is a copy of the class it was written in.
         _Test.__post_init__(self)
         if kind_of(self.value) not in _ORDERED:
             raise TypeError(f"{text_of(self.path)}: only text, numbers and bytes are compared by order")

@@ -118,8 +118,6 @@ def _contains(whole: Value, part: Value) -> bool:
     match whole:
         case str():
             return isinstance(part, str) and part in whole
-        case bytes():
-            return isinstance(part, bytes) and part in whole
         case list() | frozenset():
             return any(equal(member, part) for member in whole)
         case _:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final, TypeVar
 
 from artcafe.model import (
+    Access,
     Agent,
     AgentId,
     AgentStatus,
@@ -25,6 +26,7 @@ from artcafe.model import (
     Cursor,
     Epoch,
     Member,
+    Permission,
     Role,
     Subscription,
     SubscriptionStatus,
@@ -112,6 +114,7 @@ def channel_of(item: Item) -> Channel:
         name=_text(item, "name") or channel_id,
         description=_text(item, "description"),
         type=_known(ChannelType, _text(item, "type"), ChannelType.BROADCAST),
+        access=_access(item.get("access")),
         created_at=_time(item, "created_at"),
         updated_at=_time(item, "updated_at"),
         request_hash=_text(item, "request_hash") or None,
@@ -128,6 +131,7 @@ def subscription_of(item: Item) -> Subscription:
         status=SubscriptionStatus.ACTIVE
         if status is None or status == ""
         else _known(SubscriptionStatus, _text(item, "status"), SubscriptionStatus.PAUSED),
+        permissions=_permissions(item),
         cursor=Cursor(epoch=Epoch(epoch) if (epoch := _text(item, "epoch")) else None, seq=_number(item, "acked_seq")),
         created_at=_time(item, "created_at"),
         updated_at=_time(item, "updated_at"),
@@ -211,6 +215,7 @@ def channel_item(channel: Channel) -> Item:
         "name": channel.name,
         "description": channel.description,
         "type": channel.type.value,
+        "access": channel.access.value,
         "created_at": times.to_text(channel.created_at),
         "updated_at": times.to_text(channel.updated_at),
         **_hash(channel.request_hash),
@@ -226,6 +231,7 @@ def subscription_item(subscription: Subscription) -> Item:
         "channel_id": subscription.channel_id,
         "agent_id": subscription.agent_id,
         "status": subscription.status.value,
+        "permissions": sorted(permission.value for permission in subscription.permissions),
         "start_seq": subscription.cursor.seq,
         "acked_seq": subscription.cursor.seq,
         "created_at": times.to_text(subscription.created_at),
@@ -296,6 +302,17 @@ def _agent_status(value: Value) -> AgentStatus:
         return AgentStatus.ACTIVE
     is_active = isinstance(value, str) and (value in _OLDER_ACTIVE or value == AgentStatus.ACTIVE)
     return AgentStatus.ACTIVE if is_active else AgentStatus.DISABLED
+
+
+def _access(value: Value) -> Access:
+    """None means open, as every channel of an older system is; what nobody knows is managed, the one that lets fewer in."""
+    return Access.OPEN if value is None or value == Access.OPEN else Access.MANAGED
+
+
+def _permissions(item: Item) -> frozenset[Permission]:
+    if "permissions" not in item:
+        return frozenset({Permission.RECEIVE})
+    return frozenset(Permission(text) for text in _texts(item, "permissions") if text in Permission._value2member_map_)
 
 
 def _known(kind: type[StatusT], text: str, otherwise: StatusT) -> StatusT:

@@ -16,6 +16,7 @@ from artcafe.model import (
     AgentId,
     Channel,
     ChannelId,
+    Permission,
     Subscription,
     SubscriptionStatus,
     Tenant,
@@ -263,6 +264,14 @@ class TenantStore:
     ) -> Update:
         """Fails unless the subscription is there."""
         changes = [Assign("status", status.value), Assign("updated_at", times.to_text(now))]
+        return Update(CHANNEL_SUBSCRIPTIONS, Key(self.id, subscription_id(channel_id, agent_id)), changes, Exists("id"))
+
+    def set_permissions(
+        self, channel_id: ChannelId, agent_id: AgentId, permissions: frozenset[Permission], now: datetime
+    ) -> Update:
+        """Fails unless the subscription is there."""
+        texts = sorted(permission.value for permission in permissions)
+        changes = [Assign("permissions", texts), Assign("updated_at", times.to_text(now))]
         return Update(CHANNEL_SUBSCRIPTIONS, Key(self.id, subscription_id(channel_id, agent_id)), changes, Exists("id"))
 
     def delete_subscription(self, channel_id: ChannelId, agent_id: AgentId, *, must_exist: bool = False) -> Delete:
