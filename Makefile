@@ -11,13 +11,14 @@ PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check faults bench lock clean
+.PHONY: help setup run test check docs faults bench lock clean
 
 help:
 	@echo "make setup   install ArtCafe and its tools into $(VENV)"
 	@echo "make run     start everything on this machine and play the demo on it; Ctrl-C stops it, its data stays"
 	@echo "make test    run the tests, which lint and type-check too"
 	@echo "make check   only lint and type-check"
+	@echo "make docs    write docs/errors.md and docs/settings.md again from the code"
 	@echo "make faults  the tests that kill processes and cut the power"
 	@echo "make bench   the benchmarks"
 	@echo "make lock    write requirements.lock again from pyproject.toml (LOCK=--upgrade takes the newest versions)"
@@ -50,6 +51,10 @@ check: setup
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# tests/docs fails when the pages and the code disagree.
+docs: setup
+	@$(BIN)/python docs/generate.py
 
 faults: setup
 	@$(BIN)/python -m pytest tests/faults --faults

@@ -14,7 +14,6 @@ from tests.platform import Platform, running
 Require = Callable[[str, bool], None]
 
 IN_CI = bool(os.environ.get("CI"))
-FAULTS = Path(__file__).parent / "faults"
 
 # No deadline: a test never asserts elapsed time. CI draws the same examples every time, so that its verdict is about the change.
 hypothesis.settings.register_profile("artcafe", deadline=None, derandomize=IN_CI)
@@ -22,14 +21,11 @@ hypothesis.settings.load_profile("artcafe")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults", action="store_true", help="also run the tests that kill processes or cut the power")
+    parser.addoption("--faults", action="store_true", help="also run the long tests that kill, stop and starve processes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks every test of tests/faults, and leaves the marked ones out unless --faults is given."""
-    for item in items:
-        if item.path.is_relative_to(FAULTS):
-            item.add_marker("faults")
+    """Leaves out what is marked `faults` unless --faults is given."""
     if not config.getoption("--faults"):
         left_out = [item for item in items if item.get_closest_marker("faults")]
         items[:] = [item for item in items if item not in left_out]

@@ -41,15 +41,17 @@ _HOMES: Final = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Loads a public name where it is first used: the server and `artcafe --help` import this package too."""
-    if name == "errors":
-        return import_module("artcafe.errors")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'artcafe' has no attribute {name!r}")
-    found: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # A type checker that saw this would take any name for one of ours.
+
+    def __getattr__(name: str) -> object:
+        """Loads a public name where it is first used: the server and `artcafe --help` import this package too."""
+        if name == "errors":
+            return import_module("artcafe.errors")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'artcafe' has no attribute {name!r}")
+        found: object = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

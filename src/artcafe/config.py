@@ -41,7 +41,7 @@ def _address(value: object) -> object:
     if not isinstance(value, str):
         return value
     host, colon, port = value.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535 or not host:
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535 or not host:
         raise ValueError("must be HOST:PORT, such as 127.0.0.1:8080")
     return Address(host.strip("[]"), int(port))
 
@@ -111,10 +111,10 @@ def _from_file(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        given = tomllib.loads(file.read_text())
+        given = tomllib.loads(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise SettingInvalid("CONFIG", f"the file {file} cannot be read as TOML: {exc}") from exc
-    return given
+    return {name.lower(): value for name, value in given.items()}
 
 
 def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:

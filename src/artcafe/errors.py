@@ -35,6 +35,10 @@ class ArtcafeError(Exception):
     def __str__(self) -> str:
         return self._told if self._told is not None else self.text.format_map(self.__dict__)
 
+    def __repr__(self) -> str:
+        # Not the dataclass's own: of a told error only the text is known.
+        return f"{type(self).__name__}({str(self)!r})"
+
     @classmethod
     def told(cls, message: str) -> Self:
         """The same error as the other end told it: its text is known, its facts are not."""
@@ -74,19 +78,23 @@ class BadCredentials(CallerFault):
 
     code, status, close = "bad_credentials", 401, 4500
     text = (
-        "the login was refused: the agent may be unknown or disabled, the signature not by its registered key, or the challenge"
-        " used or older than 5 minutes; ask for a new challenge and sign exactly its text"
+        "the login was refused: there may be no such agent in this tenant, or it is disabled, or the signature is not by its"
+        " registered key, or the challenge was used before or is older than 5 minutes; check both ids and the key, and sign"
+        " exactly the text of a new challenge"
     )
 
 
 class Unauthenticated(CallerFault):
     code, status, close = "unauthenticated", 401, 4500
-    text = "this needs 'Authorization: Bearer TOKEN' with a valid, unexpired access token; log in again for a new one"
+    text = (
+        "there is no valid access token here (REST takes it as 'Authorization: Bearer TOKEN'): an agent gets one by logging in"
+        " with its SSH key at /v1/auth/challenges, a person from 'artcafe token'"
+    )
 
 
 class CredentialsExpired(CallerFault):
     code, status, close, temporary = "credentials_expired", 401, 4001, True
-    text = "the access token has expired; log in again and connect with the new one"
+    text = "the access token has expired; log in again for a new one"
 
 
 class Revoked(CallerFault):
@@ -94,7 +102,7 @@ class Revoked(CallerFault):
     text = "this agent was deleted, disabled or given another key; log in again with its current key"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Forbidden(CallerFault):
     action: str
     who: str
@@ -105,7 +113,7 @@ class Forbidden(CallerFault):
 # --- what does not exist, or not for the caller ----------------------------------------------------------------------
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class NotFound(CallerFault):
     """An id that is absent, malformed, or another tenant's: told apart by nobody."""
 
@@ -118,7 +126,7 @@ class RouteNotFound(NotFound):
     code, text = "route_not_found", "there is nothing at {id!r}; GET /openapi.json lists every route"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class MethodNotAllowed(CallerFault):
     method: str
     allowed: str
@@ -144,7 +152,7 @@ class SubscriptionNotFound(NotFound):
 # --- what was asked is wrong -----------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Invalid(CallerFault):
     """A field that is missing or wrong. `field` is its path (`public_key`, `capabilities[0]`), `problem` a phrase."""
 
@@ -153,13 +161,13 @@ class Invalid(CallerFault):
     code, status, text = "invalid", 422, "{field}: {problem}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class BadJson(CallerFault):
     problem: str
     code, status, text = "bad_json", 400, "the body is not the JSON this route takes: {problem}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class BadKey(CallerFault):
     """A public key that is refused when it is registered."""
 
@@ -168,7 +176,7 @@ class BadKey(CallerFault):
     text = "public_key: {problem}; send the one line of a .pub file, for example from: ssh-keygen -t ed25519 -f agent_key -N ''"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class KeyUnusable(CallerFault):
     """An agent's own SSH key that cannot sign where the agent runs; never sent to a peer."""
 
@@ -176,7 +184,7 @@ class KeyUnusable(CallerFault):
     code, text = "key_unusable", "the SSH key cannot be used: {problem}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ChallengeRefused(ArtcafeError):
     """A challenge that the SDK does not sign: a signature under it could be good for something else. Never sent to a peer."""
 
@@ -184,15 +192,17 @@ class ChallengeRefused(ArtcafeError):
     code, text = "challenge_refused", "the server's challenge was not signed: {problem}; is this the server you meant?"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class KeyTaken(CallerFault):
     agent: str
     code, status = "key_taken", 409
     text = "public_key: agent {agent} of this tenant has this key already; every agent needs its own"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Conflict(CallerFault):
+    """What was asked does not go with what is there now."""
+
     problem: str
     code, status, text = "conflict", 409, "{problem}"
 
@@ -202,7 +212,7 @@ class IdempotencyMismatch(CallerFault):
     text = "this Idempotency-Key was used for another request; repeat a request unchanged, or take a new key for a new one"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class LimitReached(CallerFault):
     what: str
     limit: int
@@ -215,14 +225,14 @@ class BadCursor(CallerFault):
     text = "cursor: not one this list gave; start again without it and pass on each answer's next_cursor unchanged"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class TooLarge(CallerFault):
     what: str
     limit_bytes: int
     code, status, close, text = "too_large", 413, 4501, "{what} is larger than {limit_bytes} bytes; nothing was stored"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class RequestTimeout(CallerFault):
     deadline_s: float
     code, status, temporary = "request_timeout", 408, True
@@ -232,7 +242,7 @@ class RequestTimeout(CallerFault):
 # --- the gateway's frames --------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class BadFrame(CallerFault):
     """A frame that could not be read at all: the connection ends, since its commands can no longer be told apart."""
 
@@ -241,7 +251,7 @@ class BadFrame(CallerFault):
     example: str = '{"id":2,"publish":{"channel":"chn_…","data":{}}}'
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class BadCommand(CallerFault):
     """A frame that is JSON with an id but not a command: answered, and the connection goes on."""
 
@@ -249,10 +259,11 @@ class BadCommand(CallerFault):
     code, text = "bad_command", "{problem}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class OutOfTurn(CallerFault):
     command: str
-    code, close, text = "out_of_turn", 4501, "{command} is not possible now: connect comes first, and once"
+    code, close = "out_of_turn", 4501
+    text = "{command} is out of turn: before connect comes nothing but challenge, and behind it no challenge any more"
 
 
 class ConnectTimeout(CallerFault):
@@ -270,27 +281,27 @@ class NoPong(CallerFault):
     text = "no answer to a WebSocket ping; connect again and it goes on from the cursor"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ConnectionLimit(CallerFault):
     limit: int
     code, status, close = "connection_limit", 409, 4504
     text = "the limit of {limit} connections is reached; close some first"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class SubscriptionLimit(CallerFault):
     limit: int
     code, status = "subscription_limit", 409
     text = "the limit of {limit} live subscriptions on one connection is reached; unsubscribe from some"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class NotSubscribed(CallerFault):
     channel: str
     code, text = "not_subscribed", "this socket does not receive {channel!r}; subscribe to it first"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class AckBeyondSent(CallerFault):
     channel: str
     seq: int
@@ -325,7 +336,7 @@ class OutcomeUnknown(OurFault):
 # --- the platform ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Unavailable(OurFault):
     what: str
     code, text = "unavailable", "{what} cannot be reached now; nothing was changed, try again"
@@ -344,7 +355,7 @@ class Internal(OurFault):
 # --- starting up (never sent to a peer) ------------------------------------------------------------------------------
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class StartRefused(ArtcafeError):
     """The server does not start; `problem` and `remedy` are whole clauses for the person at the terminal."""
 
@@ -353,7 +364,7 @@ class StartRefused(ArtcafeError):
     code, text = "start_refused", "{problem}\n  {remedy}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class SettingInvalid(ArtcafeError):
     name: str
     problem: str

@@ -38,19 +38,20 @@ class DataFolder:
             ) from exc
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
             os.close(lock)
             raise StartRefused(
                 f"the data folder {path} is in use by another artcafe{f' (process {holder})' if holder else ''}",
                 "use that one, stop it first, or start this one with another --data-dir",
             ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        except OSError as exc:
+            os.close(lock)
+            raise StartRefused(f"the data folder {path} cannot be locked: {exc.strerror}", "put it on a local disk") from exc
         folder = cls(path, lock)
         try:
-            folder._check_format()
-        except StartRefused:
+            folder._begin()
+        except BaseException:
             folder.release()
             raise
         return folder
@@ -62,40 +63,63 @@ class DataFolder:
             os.close(self._lock)
             self._lock = -1
 
+    def _begin(self) -> None:
+        try:
+            self._check_format()
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        except OSError as exc:
+            raise StartRefused(
+                f"the data folder {self.path} cannot be used: {exc.strerror}", "make room on its disk, or mend its rights"
+            ) from exc
+
     def _check_format(self) -> None:
         file = self.path / "format"
         if not file.exists():
-            file.write_text(f"{FORMAT}\n")
+            _write_whole(file, f"{FORMAT}\n")
             return
-        text = file.read_text().strip()
-        if not text.isdigit() or int(text) > FORMAT:
+        text = file.read_text(errors="replace").strip()
+        if text not in {str(known) for known in range(FORMAT + 1)}:
             raise StartRefused(
-                f"the data folder {self.path} was written by a newer artcafe (format {text}; this one reads up to {FORMAT})",
+                f"the data folder {self.path} was written by a newer artcafe (format {text!r}; this one reads up to {FORMAT})",
                 "run that version or a later one; nothing in the folder was changed",
             )
 
     def tell(self, url: str, gateway_url: str) -> None:
         """Notes where this folder's server listens, for the commands that are given only the folder."""
-        (self.path / "server.json").write_text(json.dumps({"url": url, "gateway_url": gateway_url, "pid": os.getpid()}))
+        _write_whole(self.path / "server.json", json.dumps({"url": url, "gateway_url": gateway_url, "pid": os.getpid()}))
 
 
 def server_of(path: Path) -> dict[str, str]:
     """Where the folder's server listens (`url`, `gateway_url`); empty when none runs."""
     try:
-        told: dict[str, str] = json.loads((path / "server.json").read_text())
-    except (OSError, ValueError):
+        told = json.loads((path / "server.json").read_text())
+        # What a killed server told is still there. Trying the lock would tell for sure, and keep a server from starting now.
+        os.kill(told["pid"], 0)
+    except PermissionError:
+        pass  # it runs, as another user
+    except (OSError, ValueError, KeyError):
         return {}
-    return told
+    return {"url": told["url"], "gateway_url": told["gateway_url"]}
 
 
 def make_secret(file: Path) -> None:
-    """Makes the secret (mode 0600) unless there is one: whole or not at all, also when the machine dies in between."""
+    """Makes the secret (mode 0600) unless there is one. Raises `StartRefused` when it cannot be written."""
     if file.exists():
         return
+    try:
+        _write_whole(file, secrets.token_hex(SECRET_BYTES))
+    except OSError as exc:
+        raise StartRefused(f"the secret {file} cannot be written: {exc.strerror}", "mend the rights of its folder") from exc
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Writes a file (mode 0600) whole or not at all, also when the machine dies in between."""
     part = file.with_name(f"{file.name}.{os.getpid()}")
+    part.unlink(missing_ok=True)  # of a process that died here and had our number
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(descriptor, secrets.token_hex(SECRET_BYTES).encode())
+        os.write(descriptor, text.encode())
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

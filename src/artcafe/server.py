@@ -34,6 +34,7 @@ from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
+from artcafe.services.history import History
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.subscriptions import Subscriptions
@@ -169,6 +170,7 @@ async def _serve(
                 channels=Channels(store, changes, now, fabric),
                 subscriptions=subscriptions,
                 messaging=messaging,
+                history=History(directory, fabric),
                 identity=LocalIdentity(derive(secret, "local-identity")),
                 health=partial(_health, store, fabric),
                 clock=now,

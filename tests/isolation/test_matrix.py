@@ -134,6 +134,7 @@ TABLE: Final[Mapping[str, Line]] = {
     f"PATCH {T}/channels/{{channel_id}}": Line(writers(200), CHANNEL, lambda _: {"name": "A channel"}),
     f"DELETE {T}/channels/{{channel_id}}": Line(writers(204), CHANNEL),
     f"GET {T}/channels/{{channel_id}}/subscriptions": Line(members(200), CHANNEL),
+    f"GET {T}/channels/{{channel_id}}/messages": Line(members(200, any_agent=True), CHANNEL),
     f"POST {T}/channels/{{channel_id}}/messages": Line(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
     f"GET {S}": Line(members(200, itself=True), SUBSCRIPTION, about_agent=True),
     f"PUT {S}": Line(writers(200, itself=True), BOTH, about_agent=True),

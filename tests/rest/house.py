@@ -34,6 +34,7 @@ from artcafe.services.agents import Agents
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.directory import Directory
+from artcafe.services.history import History
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.subscriptions import Subscriptions
@@ -129,6 +130,7 @@ class House:
             channels=Channels(self.store, changes, now, fabric),
             subscriptions=Subscriptions(self.store, changes, now, fabric.position),
             messaging=Messaging(directory, fabric, now),
+            history=History(directory, fabric),
             identity=self.identity,
             health=health,
             clock=now,

@@ -21,7 +21,7 @@ def stored(house: House, tenant: Tenant, seq: int) -> Envelope:
     """The message as it lies in the tenant's log."""
     found = house.run(house.fabric.room(TenantId(tenant.id)).log.read(seq))
     assert found is not None
-    return parse_envelope(found.envelope)
+    return parse_envelope(found)
 
 
 def test_a_published_message_is_stored_as_the_text_it_was(house: House, tenant: Tenant, owner: Caller, path: str) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 
+import ulid
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,12 @@ def test_new_ids_are_a_prefix_and_a_ulid_and_all_different() -> None:
     made = [ids.new_id("agt") for _ in range(1000)]
     assert all(ULID.fullmatch(each) for each in made)
     assert len(set(made)) == 1000
+
+
+def test_a_new_id_holds_the_millisecond_in_which_it_was_made() -> None:
+    before = time.time_ns() // 1_000_000
+    made = ulid.ULID.from_str(ids.new_id("agt").removeprefix("agt_"))
+    assert before <= made.milliseconds <= time.time_ns() // 1_000_000
 
 
 def test_an_id_does_not_tell_the_next_one_made_in_the_same_millisecond() -> None:

@@ -9,6 +9,7 @@ from artcafe.tables.conditions import (
     Absent,
     And,
     Condition,
+    Contains,
     Equals,
     Exists,
     Greater,
@@ -39,6 +40,11 @@ def test_a_condition_keeps_its_value_in_normal_form_and_refuses_what_cannot_be_s
         Equals(("limits", "rate"), 0.5)  # type: ignore[arg-type]  # a float is what is refused
     with pytest.raises(Unstorable):
         Equals("capabilities", frozenset[str]())
+
+
+def test_bytes_are_not_searched_for() -> None:
+    with pytest.raises(TypeError, match=r"^raw: bytes"):
+        Contains("raw", b"a")
 
 
 @pytest.mark.parametrize("several", [And, Or])

@@ -1,4 +1,4 @@
-"""NATS as the services see it: one place for every tenant, opened when somebody needs it and closed when nobody did for a while."""
+"""NATS as the services see it: one room for every tenant, opened when somebody needs it, closed when nobody did for a while."""
 
 from __future__ import annotations
 
@@ -44,14 +44,23 @@ class Room:
             await self.leave.wait()
             for part in parts[1:]:
                 part.cancel()
-            await self.link.close()
+            self.link.close()
 
 
 class Fabric:
     """The way into NATS. `run` must run before anything else is asked."""
 
-    def __init__(self, urls: Sequence[str], accounts: Accounts, *, replicas: int = 1) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        accounts: Accounts,
+        *,
+        replicas: int = 1,
+        idle_s: float = IDLE_S,
+        sweep_s: float = SWEEP_S,
+    ) -> None:
         self._urls, self._accounts, self._replicas = list(urls), accounts, replicas
+        self._idle_s, self._sweep_s = idle_s, sweep_s
         self._system = Link("system", self._urls, accounts.system_user)
         self._rooms: dict[TenantId, Room] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -61,21 +70,21 @@ class Fabric:
         """Serves every tenant until `close`; then each in turn finishes what it has in flight."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            system = group.create_task(self._system.run())
+            group.create_task(self._system.run())
             sweeper = group.create_task(self._sweep())
             await self._closing.wait()
             sweeper.cancel()
             for room in self._rooms.values():
                 room.leave.set()
-            await self._system.close()
-            system.cancel()
+            self._system.close()
 
     def close(self) -> None:
+        """Ends `run`. May be repeated."""
         self._closing.set()
 
     async def check(self) -> None:
         """Raises `Unavailable` unless NATS answers now."""
-        await self._system.wait_up(timeout_s=1.0)
+        await self._system.check(timeout_s=1.0)
 
     async def wait_up(self, timeout_s: float) -> None:
         """Raises `Unavailable` unless NATS is connected within the time."""
@@ -125,8 +134,11 @@ class Fabric:
         """
         room = self.room(tenant_id)
         await room.link.wait_up()
-        await room.log.drop()
-        self._leave(room)
+        room.writer.close()  # or what it has in flight would make the log anew
+        try:
+            await room.log.drop()
+        finally:
+            self._leave(room)
         await self._system_request(Subject("$SYS.REQ.CLAIMS.DELETE"), self._accounts.deletion_jwt(tenant_id))
 
     async def _push(self, account_jwt: str) -> None:
@@ -148,8 +160,8 @@ class Fabric:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(self._sweep_s)
             for room in list(self._rooms.values()):
-                if len(room.tail) == 0 and time.monotonic() - room.used_at > IDLE_S:
+                if len(room.tail) == 0 and time.monotonic() - room.used_at > self._idle_s:
                     log.debug("fabric.room_closed", tenant=room.tenant_id)
                     self._leave(room)

@@ -6,6 +6,7 @@ A channel is read once per server, however many agents listen (design, decision 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final, Protocol
 
 from nats.aio.msg import Msg
@@ -21,9 +22,12 @@ LOOK_S: Final = 5.0
 """How often the log is asked whether a channel has something newer than was seen. Republishing is at most once: a leader that
 dies between storing and repeating leaves nothing behind that would show the gap until the next message."""
 LOOK_CHANNELS: Final = 500
+RETRY_S: Final = 0.2
+"""After a look that failed: a server that has just come up may need a moment until it finds its streams."""
 LAG_TRIES: Final = 40
 LAG_PAUSE_S: Final = 0.05
 """A direct get may be answered by a follower that lags behind the leader's live message: asked again for 2 s."""
+
 
 class Sink(Protocol):
     """Who a channel is followed for."""
@@ -36,7 +40,7 @@ class Sink(Protocol):
 
 
 class Reader:
-    """One channel: every message above `last`, once and in order, is handed to the sink in the loop turn in which `last` rises."""
+    """One channel: every message above `last`, once and in order, goes to the sink in the loop turn in which `last` rises."""
 
     def __init__(self, log: TenantLog, channel: ChannelId, sink: Sink) -> None:
         self.channel = channel
@@ -55,6 +59,8 @@ class Reader:
             self._sink.begin(self.last)
 
     async def close(self) -> None:
+        """Hands nothing on any more. May be repeated."""
+        self.is_open = False
         if self._follow is not None:
             await self._log.link.unsubscribe(self._follow)
 
@@ -102,10 +108,11 @@ class Reader:
 class Tail:
     """Every channel of one tenant that someone on this server follows."""
 
-    def __init__(self, log: TenantLog) -> None:
-        self._log = log
+    def __init__(self, log: TenantLog, *, look_s: float = LOOK_S) -> None:
+        self._log, self._look_s = log, look_s
         self._readers: set[Reader] = set()
-        log.link.on_up(self._look)
+        self._due = asyncio.Event()
+        log.link.on_up(self._due.set)
 
     def __len__(self) -> int:
         return len(self._readers)
@@ -126,13 +133,19 @@ class Tail:
         await reader.close()
 
     async def run(self) -> None:
-        """Looks every few seconds whether a channel has something that its reader was not shown."""
+        """Looks whether a channel has something that its reader was not shown: with each new connection and every few seconds."""
+        wait_s = self._look_s
         while True:
-            await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._due.wait()
+            self._due.clear()
             try:
                 await self._look()
+                wait_s = self._look_s
             except OurFault as exc:
                 log.debug("tail.look_failed", error=repr(exc))
+                wait_s = RETRY_S
 
     async def _look(self) -> None:
         readers = list(self._readers)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -12,7 +14,7 @@ from ulid import ULID
 from artcafe.errors import OurFault, QuotaFull
 from artcafe.fabric.link import Link, LinkLost, NoResponder, status_of, unreachable
 from artcafe.model import ChannelId, Epoch, Seq
-from artcafe.rules import subjects
+from artcafe.rules import subjects, times
 from artcafe.rules.subjects import Subject
 
 STREAM: Final = "log"
@@ -27,11 +29,12 @@ BATCH_BYTES: Final = 1 << 20
 
 STREAM_NOT_FOUND: Final = 10059
 NAME_IN_USE: Final = 10058
+NO_MESSAGE: Final = 10037
 EPOCH: Final = "artcafe-epoch"
 
 
 class Stored(NamedTuple):
-    """A message of the log: its sequence, the sequence before it in its channel (None: not known, or there is none), and its envelope."""
+    """A message of the log: its sequence, the one before it in its channel (None: not known, or there is none), its envelope."""
 
     seq: Seq
     prev: Seq | None
@@ -62,7 +65,7 @@ class TenantLog:
 
     def __init__(self, link: Link, *, replicas: int = 1, max_bytes: int = -1) -> None:
         self.link = link
-        self._replicas, self._max_bytes = replicas, max_bytes
+        self.replicas, self._max_bytes = replicas, max_bytes
         self._making = asyncio.Lock()
         self.epoch: Epoch | None = None
         """The log's epoch as far as it is known here; None before the first look and where there is no log yet."""
@@ -90,7 +93,7 @@ class TenantLog:
                 "retention": "limits",
                 "discard": "new",
                 "max_bytes": self._max_bytes,
-                "num_replicas": self._replicas,
+                "num_replicas": self.replicas,
                 "allow_direct": True,
                 "allow_atomic": True,
                 "duplicate_window": DEDUPE_WINDOW_S * 10**9,
@@ -129,10 +132,18 @@ class TenantLog:
             if exc.error_code != STREAM_NOT_FOUND:
                 raise
 
-    async def read(self, seq: Seq) -> Stored | None:
-        """The message at a sequence, or None when it has been removed. Raises `Unavailable`."""
-        msg = await self._ask(f"DIRECT.GET.{STREAM}", {"seq": seq})
-        return None if status_of(msg) else Stored(seq_of(msg), None, msg.data)
+    async def read(self, seq: Seq) -> bytes | None:
+        """The envelope at a sequence, or None when it has been removed. Raises `Unavailable`.
+
+        Asks the leader, which a direct get does not: a follower that lags would call removed what it has not got yet.
+        """
+        try:
+            answer = await self._api(f"STREAM.MSG.GET.{STREAM}", {"seq": seq})
+        except LogRefused as exc:
+            if exc.error_code in (NO_MESSAGE, STREAM_NOT_FOUND):
+                return None
+            raise
+        return b64decode(answer["message"]["data"])
 
     async def last_of(self, channel: ChannelId, *, up_to: Seq | None = None) -> Seq:
         """The sequence of a channel's newest message, at or below `up_to`; 0 when there is none. Raises `Unavailable`."""
@@ -140,25 +151,48 @@ class TenantLog:
         return found.get(subjects.stored(channel), 0)
 
     async def last_of_each(self, channels: list[ChannelId], *, up_to: Seq | None = None) -> dict[Subject, Seq]:
-        """The newest sequence of each channel that has a message (at or below `up_to`), by its subject. At most 1,000 channels."""
+        """The newest sequence (at or below `up_to`) of each channel that has one, by its subject. At most 1,000 channels."""
         wanted: dict[str, Any] = {"multi_last": [subjects.stored(channel) for channel in channels]}
         if up_to is not None:
             wanted["up_to_seq"] = up_to
         got = await self._ask_many(wanted) if up_to != 0 else []
         return {Subject(msg.headers["Nats-Subject"]): seq_of(msg) for msg in got if msg.headers}
 
-    async def after(self, channel: ChannelId, seq: Seq) -> list[Stored]:
-        """The next messages of a channel above `seq`, oldest first: at most 256 and about a megabyte; none means level.
+    async def after(self, channel: ChannelId, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[Stored]:
+        """The next messages of a channel above `seq`, oldest first: at most `most` and about a megabyte; none means level.
 
-        The first one's `prev` is `seq` as given, the caller's to know better. Raises `Unavailable`.
+        The first one's `prev` is `seq` as given (None for 0), the caller's to know better. Raises `Unavailable`.
         """
-        wanted = {"seq": seq + 1, "batch": BATCH_MESSAGES, "max_bytes": BATCH_BYTES, "next_by_subj": subjects.stored(channel)}
-        found, prev = [], seq
+        wanted = {"seq": seq + 1, "batch": most, "max_bytes": BATCH_BYTES, "next_by_subj": subjects.stored(channel)}
+        found: list[Stored] = []
         for msg in await self._ask_many(wanted):
-            at = seq_of(msg)
-            found.append(Stored(at, prev, msg.data))
-            prev = at
+            prev = found[-1].seq if found else seq
+            found.append(Stored(seq_of(msg), prev or None, msg.data))
         return found
+
+    async def before(self, channel: ChannelId, seq: Seq | None, *, most: int) -> list[Stored]:
+        """The messages of a channel below `seq`, newest first, at most `most`; None: the newest. Raises `Unavailable`.
+
+        NATS reads forward only, so each message is a request of its own: some 0.2 ms.
+        """
+        found: list[Stored] = []
+        if seq is not None:
+            state = await self.state()
+            seq = seq if state is not None and seq <= state.last_seq else None  # NATS finds nothing up to what is not there yet
+        wanted: dict[str, Any] = {"multi_last": [subjects.stored(channel)]}
+        while len(found) < most and seq != 1:
+            got = await self._ask_many(wanted if seq is None else {**wanted, "up_to_seq": seq - 1})
+            if not got:
+                break
+            seq = seq_of(got[0])
+            found.append(Stored(seq, None, got[0].data))
+        return found
+
+    async def since(self, channel: ChannelId, time: datetime) -> Seq | None:
+        """The sequence of a channel's first message stored at `time` or later; None when there is none. Raises `Unavailable`."""
+        wanted = {"start_time": times.to_text(time), "batch": 1, "next_by_subj": subjects.stored(channel)}
+        got = await self._ask_many(wanted)
+        return seq_of(got[0]) if got else None
 
     async def _ask(self, verb: str, body: dict[str, Any]) -> Msg:
         try:
@@ -210,4 +244,5 @@ QUOTA_CODES: Final = frozenset({10002, 10047, 10122})
 
 
 def seq_of(msg: Msg) -> Seq:
+    """Where the message of a direct get, or of a live subject, is stored."""
     return int(msg.headers["Nats-Sequence"]) if msg.headers else 0

@@ -1,4 +1,4 @@
-"""Feeding a socket from the log: what it missed, in order and at its own pace, until each delivery is level and joins its feed."""
+"""Feeding a socket from the log: what it missed, in order, at its own pace, until each delivery is level and joins its feed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from artcafe.wire.frames import message_frame
 RETRY_S: Final = 0.2
 """Between tries while NATS is away, and while a follower lags behind what the leader has shown us."""
 
-Spawn = Callable[[Coroutine[None, None, None]], asyncio.Task[None]]
+Spawn = Callable[[Callable[[], Coroutine[None, None, None]]], asyncio.Task[None]]
 
 
 class Backlog:
-    """The deliveries of one socket that are not members of their feed. Works only while there are any and the socket takes bytes."""
+    """The deliveries of one socket that are not members of their feed. Works while there are any and the socket takes bytes."""
 
     def __init__(self, socket: Socket, deliveries: Mapping[ChannelId, Delivery], spawn: Spawn) -> None:
         """`deliveries` are the socket's, as they come and go; `spawn` starts the work under the connection's supervisor."""
@@ -30,7 +30,7 @@ class Backlog:
     def soon(self) -> None:
         """There may be something to feed."""
         if self._task is None and any(self._is_behind(each) for each in self._deliveries.values()):
-            self._task = self._spawn(self._work())
+            self._task = self._spawn(self._work)
 
     def stop(self) -> None:
         if self._task is not None:
@@ -81,11 +81,12 @@ class Backlog:
         if delivery.sent >= shown:
             return []
         while not (found := await room_log.after(feed.channel, delivery.sent)):
-            if await room_log.last_of(feed.channel, up_to=shown) <= delivery.sent:
+            # The oldest are removed first: without the message at `shown` there is none before it either.
+            if await room_log.read(shown) is None:
                 return []
             await asyncio.sleep(RETRY_S)  # a follower that lags behind the leader answered first
         if not delivery.rooted:
-            found[0] = found[0]._replace(prev=await room_log.last_of(feed.channel, up_to=delivery.sent))
+            found[0] = found[0]._replace(prev=await room_log.last_of(feed.channel, up_to=delivery.sent) or None)
         return found
 
     def _send(self, delivery: Delivery, due: list[Stored]) -> None:
@@ -94,6 +95,4 @@ class Backlog:
         delivery.owe([one.seq for one in due])
         channel = delivery.feed.channel.encode()
         delivery.sent, delivery.rooted = due[-1].seq, True
-        self._socket.write(
-            b"".join(text_frame(message_frame(channel, one.seq, one.prev or None, one.envelope)) for one in due)
-        )
+        self._socket.write(b"".join(text_frame(message_frame(channel, one.seq, one.prev, one.envelope)) for one in due))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket as sockets
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final, Protocol
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
 from artcafe.gateway.conversation import Conversation, Desk
@@ -32,6 +32,9 @@ CLOSE_REASON_BYTES: Final = 123
 class Door(Protocol):
     """Whoever watches over all connections."""
 
+    def came(self, connection: Connection) -> None:
+        """The socket is open."""
+
     def proven(self, connection: Connection) -> None:
         """An agent has proven who it is."""
 
@@ -51,7 +54,7 @@ class Connection(WSListener):
     def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: Door) -> None:
         self._group, self._door = group, door
         self._session = Session()
-        self._partial: list[bytes] = []
+        self._partial: bytearray | None = None
         self._replies: list[bytes] = []
         self._under_way = 0
         self._is_reading = True
@@ -72,22 +75,25 @@ class Connection(WSListener):
         sock = self._stream.get_extra_info("socket")
         if sock is not None and hasattr(sockets, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
+        self._door.came(self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A frame has come. Its payload dies when this returns."""
         self.has_answered = True
         kind = frame.msg_type
         if self.is_closed:
-            return
-        if kind is WSMsgType.TEXT and frame.fin and not self._partial:
+            if kind is WSMsgType.CLOSE:
+                transport.disconnect()
+        elif kind is WSMsgType.TEXT and frame.fin and self._partial is None:
             self._receive(frame.get_payload_as_bytes())
         elif kind in (WSMsgType.TEXT, WSMsgType.CONTINUATION):
             self._receive_part(frame)
         elif kind is WSMsgType.BINARY:
             self.close(BadFrame("it is binary"))
         elif kind is WSMsgType.CLOSE:
-            self.is_closed = True
-            transport.send_close(frame.get_close_code())
+            code = frame.get_close_code()
+            # A close frame without a code reads as 1005, which must not be sent (RFC 6455, section 7.4.1).
+            self._end(WSCloseCode.OK if code == WSCloseCode.NO_INFO else code)
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
@@ -99,6 +105,7 @@ class Connection(WSListener):
     def pause_writing(self) -> None:
         """The peer takes less than it is sent: its deliveries leave the live set, knowing what they were sent."""
         self.is_paused = True
+        self._read_or_not()  # or a peer that asks and never listens would fill our memory with answers
         self._door.stalled(self, True)
         for delivery in self.conversation.deliveries.values():
             delivery.feed.leave(delivery)
@@ -106,18 +113,25 @@ class Connection(WSListener):
     def resume_writing(self) -> None:
         """The peer has taken what was waiting: its deliveries go on from the log."""
         self.is_paused = False
+        self.has_answered = True  # taking bytes is a sign of life, and its pong may be among what was not read
+        self._read_or_not()
         self._door.stalled(self, False)
         self.conversation.backlog.soon()
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
     def _receive_part(self, frame: WSFrame) -> None:
-        self._partial.append(frame.get_payload_as_bytes())
-        if sum(map(len, self._partial)) > MAX_FRAME_BYTES:
+        is_first = frame.msg_type is WSMsgType.TEXT
+        if is_first is not (self._partial is None):
+            self.close(BadFrame("its fragments are out of order"))
+            return
+        partial = self._partial = self._partial or bytearray()
+        partial += frame.get_payload_as_bytes()
+        if len(partial) > MAX_FRAME_BYTES:
             self.close(TooLarge("the frame", MAX_FRAME_BYTES))
         elif frame.fin:
-            whole, self._partial = b"".join(self._partial), []
-            self._receive(whole)
+            self._partial = None
+            self._receive(bytes(partial))
 
     def _receive(self, payload: bytes) -> None:
         try:
@@ -132,14 +146,18 @@ class Connection(WSListener):
     def count(self, change: int) -> None:
         """So many more commands or publishes are under way."""
         self._under_way += change
-        if self.is_closed:
+        self._read_or_not()
+
+    def _read_or_not(self) -> None:
+        most = MOST_UNDER_WAY if self._is_reading else MOST_UNDER_WAY // 2
+        is_willing = self.is_closed or (self._under_way <= most and not self.is_paused)
+        if is_willing is self._is_reading:
             return
-        if self._is_reading and self._under_way >= MOST_UNDER_WAY:
-            self._is_reading = False
-            self._stream.pause_reading()
-        elif not self._is_reading and self._under_way <= MOST_UNDER_WAY // 2:
-            self._is_reading = True
+        self._is_reading = is_willing
+        if is_willing:
             self._stream.resume_reading()
+        else:
+            self._stream.pause_reading()
 
     def proven(self) -> None:
         """The agent on this socket has proven who it is."""
@@ -183,13 +201,21 @@ class Connection(WSListener):
         """Ends the connection with the reason's close code. May be repeated."""
         if self.is_closed:
             return
+        text = str(reason).encode()[:CLOSE_REASON_BYTES].decode(errors="ignore")
+        self._end(reason.close if reason.close is not None else Internal.close, text.encode())
+
+    def _end(self, code: int | WSCloseCode, text: bytes = b"") -> None:
+        """Says the last word, behind the replies that wait.
+
+        The socket stays until the peer has answered it, or the door loses patience: closing it over what the peer is just
+        sending would reset the connection, and the peer would never read the code.
+        """
         self.write(b"")
         self.is_closed = True
         self._session.close()
-        text = str(reason).encode()[:CLOSE_REASON_BYTES].decode(errors="ignore")
-        code = reason.close if reason.close is not None else Internal.close
-        self._transport.send_close(code, text.encode())  # type: ignore[arg-type]  # any code; the stub names the registered ones
-        self._transport.disconnect()
+        self.conversation.end()
+        self._transport.send_close(code, text)  # type: ignore[arg-type]  # any code; the stub names the registered ones
+        self._read_or_not()
         self._door.closing(self)
 
     def abort(self) -> None:
@@ -197,13 +223,13 @@ class Connection(WSListener):
         self.is_closed = True
         self._transport.disconnect(False)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Callable[[], Coroutine[None, None, None]]) -> asyncio.Task[None]:
         return self._group.create_task(self._supervise(work))
 
-    async def _supervise(self, work: Coroutine[None, None, None]) -> None:
+    async def _supervise(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """The supervisor of a connection: what nobody foresaw ends this connection and no other."""
         try:
-            await work
-        except Exception:
+            await work()
+        except Exception:  # noqa: BLE001 (the supervisor of connections: logged here once, and the peer is told)
             log.exception("connection.failed")
             self.close(Internal())

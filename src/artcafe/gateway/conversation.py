@@ -20,13 +20,14 @@ from artcafe.errors import (
     BadCredentials,
     Conflict,
     NotSubscribed,
+    OurFault,
     OutcomeUnknown,
     Revoked,
     SubscriptionLimit,
 )
 from artcafe.gateway.backlog import Backlog, Spawn
 from artcafe.gateway.hub import Delivery, Hub, Socket
-from artcafe.model import AgentPrincipal, ChannelId, Cursor, Epoch, SubscriptionStatus
+from artcafe.model import AgentPrincipal, ChannelId, Cursor, Epoch, Subscription, SubscriptionStatus
 from artcafe.observe import Clock, log
 from artcafe.rules import ids, starts, times
 from artcafe.services.cursors import Cursors
@@ -39,6 +40,8 @@ PING_S: Final = 25
 MAX_SUBSCRIPTIONS: Final = 128
 MAX_CHALLENGES: Final = 4
 """A login needs one; a few more let an agent with several keys try."""
+RETRY_S: Final = 0.5
+"""Between tries to begin the agent's subscriptions while the tables or NATS are away."""
 
 LIMITS: Final = {
     "frame_bytes": frames.MAX_FRAME_BYTES,
@@ -86,6 +89,8 @@ class Conversation:
         self._challenges: dict[str, model.Challenge] = {}
         self._commands: deque[Command] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._is_look_due = False
+        self._is_over = False
         self.principal: AgentPrincipal | None = None
         self.token_until: datetime | None = None
         """When the token that it connected with expires; None for a signature, which proves the connection for its life."""
@@ -105,38 +110,43 @@ class Conversation:
             self._work_soon()
 
     def end(self) -> None:
-        """The socket is gone: nothing more is delivered. What was acknowledged is the cursors' to write."""
+        """Nothing more is done or delivered. What was acknowledged is the cursors' to write. May be repeated."""
+        self._is_over = True
+        self._commands.clear()  # what was not done has no reply, which the peer reads as unknown
         self.backlog.stop()
         if self._worker is not None:
-            self._worker.cancel()  # what it has not done has no reply, which the peer reads as unknown
+            self._worker.cancel()
         for channel_id in list(self.deliveries):
             self._end_delivery(channel_id)
 
     async def recheck(self) -> None:
-        """Ends what has been withdrawn from the agent, and begins what is new. Raises `Unavailable`."""
-        if not await self._desk.login.is_current(self._proven()):
-            self._peer.close(Revoked())
+        """Ends at once what has been withdrawn from the agent; what is new begins soon. Raises `Unavailable`."""
+        if not await self._is_current():
             return
-        active = {each.channel_id: each for each in await self._desk.subscriptions.for_connect(self._proven())}
-        for channel_id in self.deliveries.keys() - active.keys():
-            self._end_delivery(channel_id)
-        for channel_id in list(active.keys() - self.deliveries.keys() - self._muted)[: MAX_SUBSCRIPTIONS - len(self.deliveries)]:
-            await self._begin(channel_id, "cursor", self._desk.cursors.newest(active[channel_id]), self._max_unacked)
-        self.backlog.soon()
+        is_new = bool(await self._missing()) and len(self.deliveries) < MAX_SUBSCRIPTIONS
+        # What the worker begins just now, it may begin because of a row that it read before the change.
+        if is_new or self._worker is not None:
+            self._look_soon()
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
     def _work_soon(self) -> None:
         if self._worker is None:
-            self._worker = self._spawn(self._work())
+            self._worker = self._spawn(self._work)
 
     async def _work(self) -> None:
-        """Does the waiting commands in their order."""
+        """Does the waiting commands in their order. Deliveries begin here alone, so that no channel is ever begun twice."""
         try:
-            while self._commands:
-                command = self._commands.popleft()
-                self._peer.count(-1)
-                await self._do(*command)
+            while not self._is_over:
+                if self._is_look_due:
+                    self._is_look_due = False
+                    await self._look()
+                elif self._commands:
+                    command = self._commands.popleft()
+                    self._peer.count(-1)
+                    await self._do(*command)
+                else:
+                    return
         finally:
             self._worker = None
 
@@ -153,7 +163,7 @@ class Conversation:
                     self._peer.send(frames.reply(id, kind, self._pose(body)))
                 case frames.Connect():
                     self._peer.send(frames.reply(id, kind, await self._connect(body)))
-                    await self.recheck()
+                    self._look_soon()
                 case frames.Subscribe():
                     self._peer.send(frames.reply(id, kind, await self._subscribe(body)))
                     self.backlog.soon()
@@ -165,6 +175,13 @@ class Conversation:
             self._peer.send(frames.error(exc, id))
             if isinstance(body, frames.Connect):
                 self._peer.close(exc)
+
+    async def _is_current(self) -> bool:
+        """Whether the agent's proof still holds; the connection ends where it doesn't. Raises `Unavailable`."""
+        is_current = await self._desk.login.is_current(self._proven())
+        if not is_current:
+            self._peer.close(Revoked())
+        return is_current
 
     def _proven(self) -> AgentPrincipal:
         assert self.principal is not None, "the session lets connect come first, and its failure closes"
@@ -235,6 +252,37 @@ class Conversation:
 
     # --- what it receives --------------------------------------------------------------------------------------------
 
+    def _look_soon(self) -> None:
+        """The agent's subscriptions are looked at before the next command."""
+        if not self._is_over:
+            self._is_look_due = True
+            self._work_soon()
+
+    async def _look(self) -> None:
+        """Begins the agent's active subscriptions that are not delivered here, each from its cursor; tries until it succeeds."""
+        try:
+            if not await self._is_current():
+                return
+            for row in await self._missing():
+                if len(self.deliveries) >= MAX_SUBSCRIPTIONS:
+                    self._peer.send(frames.error(SubscriptionLimit(MAX_SUBSCRIPTIONS)))
+                    break
+                await self._begin(row.channel_id, "cursor", self._desk.cursors.newest(row), self._max_unacked)
+        except OurFault as exc:
+            log.debug("conversation.look_failed", error=str(exc))
+            asyncio.get_running_loop().call_later(RETRY_S, self._look_soon)
+        self.backlog.soon()
+
+    async def _missing(self) -> list[Subscription]:
+        """The agent's active subscriptions that are not delivered here. Deliveries of what is active no more are ended."""
+        known = dict(self.deliveries)
+        rows = await self._desk.subscriptions.for_connect(self._proven())
+        active = {row.channel_id for row in rows}
+        for channel_id, delivery in known.items():
+            if channel_id not in active and self.deliveries.get(channel_id) is delivery:
+                self._end_delivery(channel_id)
+        return [row for row in rows if row.channel_id not in self.deliveries and row.channel_id not in self._muted]
+
     async def _subscribe(self, wanted: frames.Subscribe) -> frames.SubscribeReply:
         principal = self._proven()
         if len(self.deliveries) >= MAX_SUBSCRIPTIONS and wanted.channel not in self.deliveries:
@@ -261,7 +309,7 @@ class Conversation:
             epoch, newest = (state.epoch, state.last_seq) if state else (None, 0)
             last = await room_log.last_of(channel_id) if state else 0
             behind, gap = starts.behind(start, cursor, epoch, newest)
-            delivery = Delivery(self._peer, feed, behind, max_unacked)
+            delivery = Delivery(self._peer, feed, behind, epoch, max_unacked)
         finally:
             if delivery is None:
                 self._desk.hub.let_go(feed)
@@ -293,9 +341,10 @@ class Conversation:
         elif ack.seq > delivery.acked:
             delivery.settle(ack.seq)
             self.backlog.soon()
-            epoch = delivery.feed.room.log.epoch
-            if epoch is not None:
-                self._move_cursor(delivery.feed.channel, epoch, ack.seq)
+            # A log that had not begun with this delivery has by now, and perhaps on this server.
+            delivery.epoch = delivery.epoch or delivery.feed.room.log.epoch
+            if delivery.epoch is not None:
+                self._move_cursor(delivery.feed.channel, delivery.epoch, ack.seq)
             else:
                 self._commands.append((None, "ack", ack))
                 self._peer.count(+1)
@@ -306,10 +355,9 @@ class Conversation:
         delivery = self.deliveries.get(ChannelId(ack.channel))
         state = await delivery.feed.room.log.state() if delivery else None
         if delivery is not None and state is not None:
-            self._move_cursor(delivery.feed.channel, state.epoch, ack.seq)
+            delivery.epoch = delivery.epoch or state.epoch
+            self._move_cursor(delivery.feed.channel, delivery.epoch, ack.seq)
 
     def _move_cursor(self, channel_id: ChannelId, epoch: Epoch, seq: model.Seq) -> None:
         principal = self._proven()
         self._desk.cursors.acknowledge(principal.tenant_id, channel_id, principal.agent_id, Cursor(epoch=epoch, seq=seq))
-
-

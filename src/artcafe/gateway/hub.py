@@ -16,7 +16,7 @@ from artcafe.errors import OurFault
 from artcafe.fabric.fabric import Fabric, Room
 from artcafe.fabric.reader import Reader
 from artcafe.fabric.streams import Stored
-from artcafe.model import ChannelId, Seq, TenantId
+from artcafe.model import ChannelId, Epoch, Seq, TenantId
 from artcafe.observe import log
 from artcafe.wire.frames import message_frame
 
@@ -44,13 +44,14 @@ class Delivery:
     """One channel on one socket: how far it was sent, and what it owes.
 
     While `member` is set the feed sends it what comes; else its connection reads the log for it, above `sent`. `rooted` says
-    that `sent` is a message of this channel (or its beginning), and not only a place in the tenant's log.
+    that `sent` is a message of this channel (or its beginning), and not only a place in the tenant's log. `epoch` is that of the
+    log its sequences are in, None as long as there is no log.
     """
 
-    __slots__ = ("acked", "feed", "max_unacked", "member", "rooted", "sent", "socket", "unacked")
+    __slots__ = ("acked", "epoch", "feed", "max_unacked", "member", "rooted", "sent", "socket", "unacked")
 
-    def __init__(self, socket: Socket, feed: Feed, start: Seq, max_unacked: int | None) -> None:
-        self.socket, self.feed, self.max_unacked = socket, feed, max_unacked
+    def __init__(self, socket: Socket, feed: Feed, start: Seq, epoch: Epoch | None, max_unacked: int | None) -> None:
+        self.socket, self.feed, self.epoch, self.max_unacked = socket, feed, epoch, max_unacked
         self.sent = self.acked = start
         self.unacked: deque[Seq] = deque()
         """The sequences sent and not acknowledged; kept only under a `max_unacked`."""
@@ -88,7 +89,20 @@ class Feed:
     `flushed` is the sequence up to which every member has been sent everything; `pending` are the frames since, `seqs` theirs.
     """
 
-    __slots__ = ("_hub", "ahead", "channel", "flushed", "level", "opened", "pending", "reader", "room", "seqs", "users", "windowed")
+    __slots__ = (
+        "_hub",
+        "ahead",
+        "channel",
+        "flushed",
+        "level",
+        "opened",
+        "pending",
+        "reader",
+        "room",
+        "seqs",
+        "users",
+        "windowed",
+    )
 
     def __init__(self, hub: Hub, room: Room, channel: ChannelId) -> None:
         self._hub, self.room, self.channel = hub, room, channel
@@ -207,6 +221,7 @@ class Hub:
         """One delivery less; the last one closes the feed."""
         feed.users -= 1
         if feed.users == 0:
+            feed.opened.set()  # nobody is to wait for a feed that does not open any more
             del self._feeds[feed.room.tenant_id, feed.channel]
             if feed.reader is not None:
                 self._spawn(feed.room.tail.unfollow(feed.reader))
@@ -214,6 +229,7 @@ class Hub:
     async def _open(self, feed: Feed) -> None:
         """Follows the channel, trying until it succeeds or nobody wants it any more."""
         while feed.users > 0:
+            self._fabric.peek(feed.room.tenant_id)  # keeps the room, which has no reader yet that would tell that it is in use
             try:
                 await feed.room.link.wait_up()
                 reader = await feed.room.tail.follow(feed.channel, feed)

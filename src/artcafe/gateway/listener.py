@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import defaultdict
 from http import HTTPStatus
@@ -42,8 +43,17 @@ DRAIN_S: Final = 2.0
 class Gateway:
     """Every socket of this server. `group` owns their tasks."""
 
-    def __init__(self, desk: Desk, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        group: asyncio.TaskGroup,
+        *,
+        sweep_s: float = SWEEP_S,
+        connect_s: float = CONNECT_S,
+        stall_s: float = STALL_S,
+    ) -> None:
         self._desk, self._group = desk, group
+        self._sweep_s, self._connect_s, self._stall_s = sweep_s, connect_s, stall_s
         self._waiting: dict[Connection, float] = {}
         """Sockets without a successful connect, and when they came."""
         self._slots: list[set[Connection]] = [set() for _ in range(PING_S)]
@@ -57,6 +67,7 @@ class Gateway:
         self._changed: set[TenantId] = set()
         self._change = asyncio.Event()
         self._is_draining = False
+        self._gone = asyncio.Event()
         self._server: asyncio.Server | None = None
 
     async def listen(self, host: str, port: int) -> int:
@@ -74,9 +85,9 @@ class Gateway:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def run(self) -> None:
-        """Sweeps over the sockets every second, until cancelled."""
+        """Sweeps over the sockets every `sweep_s`, until cancelled."""
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(self._sweep_s)
             now = time.monotonic()
             self._end_unproven(now)
             self._end_expired()
@@ -91,9 +102,11 @@ class Gateway:
             self._server.close()
         for connection in self.connections():
             connection.close(ShuttingDown())
-        until = time.monotonic() + DRAIN_S
-        while self.connections() and time.monotonic() < until:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                while self._waiting or any(self._slots):
+                    self._gone.clear()
+                    await self._gone.wait()
         for connection in self.connections():
             connection.abort()
         await self._desk.cursors.write_all()
@@ -110,7 +123,7 @@ class Gateway:
     def _upgrade(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         """Answers an upgrade, or says in plain text what a WebSocket client has to do."""
         path, _, query = request.path.decode("latin-1").partition("?")
-        offered = {each.strip() for each in request.headers.get("Sec-WebSocket-Protocol", "").split(",")}
+        offered = {each.strip() for each in ",".join(request.headers.getall("Sec-WebSocket-Protocol", [])).split(",")}
         if path != PATH:
             return _refuse(HTTPStatus.NOT_FOUND, f"There is nothing at {path}; agents connect at {PATH}.")
         if query:
@@ -122,9 +135,12 @@ class Gateway:
         if self._is_draining:
             return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, str(ShuttingDown()))
         connection = Connection(self._desk, self._group, self)
-        self._waiting[connection] = time.monotonic()
         accepted = WSUpgradeResponse.create_101_response(extra_headers={"Sec-WebSocket-Protocol": SUBPROTOCOL})
         return WSUpgradeResponseWithListener(accepted, connection)
+
+    def came(self, connection: Connection) -> None:
+        """The upgrade is done. Only now: picows tells no listener of an upgrade that it refused itself, for want of a key."""
+        self._waiting[connection] = time.monotonic()
 
     def proven(self, connection: Connection) -> None:
         """An agent has proven who it is, for the first time or again with a fresh token."""
@@ -151,6 +167,7 @@ class Gateway:
 
     def gone(self, connection: Connection) -> None:
         """The socket is gone: what its agent acknowledged is written at once."""
+        self._gone.set()
         for known in (self._waiting, self._stalled, self._closing):
             known.pop(connection, None)
         for slot in (self._with_token, *self._slots):
@@ -168,7 +185,7 @@ class Gateway:
 
     def _end_unproven(self, now: float) -> None:
         for connection, came in list(self._waiting.items()):
-            if now - came > CONNECT_S:
+            if now - came > self._connect_s:
                 connection.close(ConnectTimeout())
 
     def _end_expired(self) -> None:
@@ -183,7 +200,9 @@ class Gateway:
             waits = connection.waiting_bytes()
             if waits < waiting:
                 self._stalled[connection] = (now, waits)
-            elif now - since > STALL_S:
+            elif waits > waiting:
+                self._stalled[connection] = (since, waits)
+            elif now - since > self._stall_s:
                 connection.close(SlowConsumer())
 
     def _abort_unwilling(self, now: float) -> None:
@@ -230,11 +249,16 @@ class Gateway:
         try:
             await connection.conversation.recheck()
         except ArtcafeError as exc:
+            if connection.is_closed:
+                return
             # Without the tables nobody can tell; delivery goes on, and the question is asked again.
             log.warning("gateway.recheck_failed", tenant=tenant_id, error=str(exc))
             self.changed(tenant_id)
 
 
 def _refuse(status: HTTPStatus, text: str) -> WSUpgradeResponseWithListener:
-    response = WSUpgradeResponse.create_error_response(status, (text + "\n").encode(), {"Content-Type": "text/plain; charset=utf-8"})
+    headers = {"Content-Type": "text/plain; charset=utf-8"}
+    if status is HTTPStatus.UPGRADE_REQUIRED:
+        headers["Upgrade"] = "websocket"  # RFC 9110, section 15.5.22
+    response = WSUpgradeResponse.create_error_response(status, (text + "\n").encode(), headers)
     return WSUpgradeResponseWithListener(response, None)

@@ -1,4 +1,4 @@
-"""Publishing over HTTP. The message's data is passed on as the text it was; what a message may be is `services.messaging`'s."""
+"""Publishing over HTTP, and reading what is kept. A message's data is passed on as the text it was; what a message may be is `services.messaging`'s."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from artcafe import errors
 from artcafe.errors import BadJson, Invalid
 from artcafe.rest import problems
 from artcafe.rest.bodies import shown_as
+from artcafe.rest.paging import Listing, PageQuery
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
+from artcafe.rules import times
+from artcafe.rules.pages import Page
+from artcafe.services.history import Place
 from artcafe.wire import frames
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels/{channel_id}/messages", tags=["messages"])
@@ -94,6 +98,62 @@ def _one_key(message: NewMessage, header: str | None) -> str | None:
     if message.key is not None and header is not None and message.key != header:
         raise Invalid("key", "differs from the Idempotency-Key header; send one of them, or both alike")
     return message.key if message.key is not None else header
+
+
+class HistoryQuery(PageQuery):
+    """Which part of the history."""
+
+    after: str | None = Field(None, description="Forward: above this sequence, or from this RFC 3339 time on.", examples=["41"])
+    before: str | None = Field(None, description="Below this sequence, or before this RFC 3339 time.")
+
+
+HISTORY: Final[dict[str, Any]] = {
+    "title": "MessagePage",
+    "type": "object",
+    "required": ["items", "next_cursor"],
+    "properties": {
+        "items": {"type": "array", "items": {"type": "object", "description": "A message as it is delivered, without `prev`."}},
+        "next_cursor": {"type": ["string", "null"]},
+    },
+}
+
+
+def _place(field: str, text: str) -> Place:
+    if text.isascii() and text.isdigit() and len(text) <= 16:
+        return int(text)
+    try:
+        return times.from_text(text)
+    except ValueError:
+        raise Invalid(field, "must be a sequence such as 41, or an RFC 3339 time such as 2026-11-22T16:50:57Z") from None
+
+
+@router.get(
+    "",
+    summary="Read a channel's history",
+    response_class=Response,
+    responses={
+        200: {"description": "Messages that are kept.", "content": {"application/json": {"schema": HISTORY}}},
+        **problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, *problems.LIST),
+    },
+)
+async def read_history(
+    request: Request, parts: Parts, principal: InTenant, channel_id: ChannelPath, query: Annotated[HistoryQuery, Query()]
+) -> Response:
+    """With `after` oldest first from there; without it newest first, back from `before` or from the end. For every member, and
+    for agents that may receive the channel."""
+    listing = Listing.of(request, principal.tenant_id, query)
+    most, behind = listing.request.limit, listing.request.after
+    before = None if query.before is None else _place("before", query.before)
+    if query.after is not None:
+        after = _place("after", query.after) if behind is None else int(behind)
+        found = await parts.history.forward(principal, channel_id, after, before, most + 1)
+    else:
+        found = await parts.history.backward(principal, channel_id, before if behind is None else int(behind), most + 1)
+    shown = found[:most]
+    page = Page(tuple(shown), str(shown[-1].seq) if len(found) > most else None)
+    items = b",".join(frames.message_text(channel_id, one.seq, one.envelope) for one in shown)
+    cursor = msgspec.json.encode(listing.next_cursor(page))
+    return Response(b'{"items":[%b],"next_cursor":%b}' % (items, cursor), media_type="application/json")
 
 
 @router.post(

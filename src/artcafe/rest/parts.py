@@ -13,6 +13,7 @@ from artcafe.model import UserId
 from artcafe.observe import Clock
 from artcafe.services.agents import Agents
 from artcafe.services.channels import Channels
+from artcafe.services.history import History
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.subscriptions import Subscriptions
@@ -41,6 +42,7 @@ class Services:
     channels: Channels
     subscriptions: Subscriptions
     messaging: Messaging
+    history: History
     identity: Identity
     health: Health
     clock: Clock

@@ -45,10 +45,11 @@ def is_loopback(url: str) -> bool:
 
 
 def failure(url: str, exc: BaseException) -> ArtcafeError:
-    """Why no connection to `url` came about, as ours: `Invalid` for a certificate that is refused, else `Unavailable`."""
+    """Why no connection to `url` came about, as ours: `Invalid` where TLS fails, as with a certificate that nobody vouches for,
+    else `Unavailable`."""
     found = _system_error(exc)
     if isinstance(found, ssl.SSLError):
-        return Invalid("url", f"{url} proves to be nobody that this machine trusts: {found.reason or found}")
+        return Invalid("url", f"no TLS with {url}: {found}")
     return Unavailable(f"{url} ({_phrase(found or exc)})")
 
 

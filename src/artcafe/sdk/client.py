@@ -127,9 +127,10 @@ class Agent:
         if not 0 < timeout_s <= LONGEST_TIMEOUT_S:
             raise ValueError(f"timeout_s must be above 0 and at most {LONGEST_TIMEOUT_S:g}")
         body = frames.Publish(channel, _json(data), key or uuid.uuid4().hex, headers, reply_to)
-        if len(frames.command("publish", body, frames.MAX_ID)) > frames.MAX_FRAME_BYTES:
-            raise errors.TooLarge("the message", frames.MAX_FRAME_BYTES)
         self._check_entered()
+        most = self._line.limits.get("frame_bytes", frames.MAX_FRAME_BYTES)
+        if len(frames.command("publish", body, frames.MAX_ID)) > most:
+            raise errors.TooLarge("the message", most)
         reply = await self._line.ask("publish", body, timeout_s)
         assert isinstance(reply, frames.PublishReply)
         return Receipt(reply.seq, reply.message_id, reply.duplicate)

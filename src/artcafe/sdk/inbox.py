@@ -19,8 +19,8 @@ log = logging.getLogger("artcafe")
 ROOM: Final = 1024
 """Messages held for the program before the socket is left unread, where no `max_unacked` makes the server wait."""
 
-RETENTION: Final = "retention"
-"""The reason of a gap in a log that goes on; any other says that the log is not the one it was."""
+ANOTHER_LOG: Final = "epoch"
+"""The server's word for a gap whose end nobody knows: the log was restored, or begun anew."""
 
 
 @dataclass(slots=True)
@@ -36,10 +36,12 @@ class Place:
     ack_sent: int = 0
     life: int = 0
     epoch: str | None = None
-    is_steered: bool = False
-    """Begun elsewhere than at its cursor, so that a new connection has to be told where to go on."""
+    steered_to: int | None = None
+    """Behind which sequence it began, where that was not its cursor: a new connection has to be told where to go on."""
     is_resuming: bool = False
     """It has not been told yet: what comes until then is from the cursor, which may be further on, and is passed over."""
+    gap: Gap | None = None
+    """The newest one: it is told again until something behind it is acknowledged."""
     waiting: deque[tuple[int, Message | Gap]] = field(default_factory=deque)
     unacked: deque[int] = field(default_factory=deque)
 
@@ -91,52 +93,66 @@ class Inbox:
         place = self._place(channel)
         if place.is_resuming:
             return
-        if pushed.reason != RETENTION or pushed.to is None:
-            place.begin(pushed.to or 0)
-        elif pushed.to > place.received:
-            place.received = pushed.to
-        else:
-            return  # The program knows of it.
         gap = Gap(channel, pushed.from_, pushed.to, pushed.reason)
-        log.warning("messages of %s will not come: %s to %s, %s", channel, gap.first, gap.last or "an unknown end", gap.reason)
+        if gap == place.gap or (gap.last is not None and gap.last <= place.received):
+            return  # The program knows of it.
+        place.gap = gap
+        if gap.last is None:
+            place.begin(0)
+        else:
+            place.received = gap.last
+        self._miss(place, gap)
+
+    def _miss(self, place: Place, gap: Gap) -> None:
+        log.warning(
+            "messages of %s will not come: %s to %s (%s)", gap.channel, gap.first, gap.last or "an unknown end", gap.reason
+        )
         self._keep(place, gap)
 
     def joined(self, channel: str, start: frames.Start, reply: frames.SubscribeReply) -> None:
         """A `subscribe` of the program was answered."""
         place = self._place(channel)
         place.is_resuming = False
+        place.epoch = reply.epoch
         if start != "cursor":
-            place.is_steered = True
+            place.steered_to = reply.cursor
             place.begin(reply.cursor)
             self._held -= len(place.waiting)
             place.waiting.clear()
-        self._settle(channel, place, reply)
-
-    def resumed(self, channel: str, reply: frames.SubscribeReply | None) -> None:
-        """The new connection goes on where the one before ended; None: the server refused to."""
-        place = self._place(channel)
-        place.is_resuming = False
-        if reply is not None:
-            self._settle(channel, place, reply)
-
-    def _settle(self, channel: str, place: Place, reply: frames.SubscribeReply) -> None:
-        if place.epoch is not None and reply.epoch != place.epoch:
-            place.begin(reply.cursor)
-        place.epoch = reply.epoch
         if reply.gap is not None:
             self.gap(channel, reply.gap)
 
-    def lost(self) -> list[tuple[str, frames.Start]]:
-        """The connection is gone. Returns the channels that the next one must be told to go on with, and from where; the
-        others go on from their cursors by themselves. `resumed` is due for each."""
+    def resumed(self, channel: str, reply: frames.SubscribeReply) -> bool:
+        """The new connection goes on where the one before ended. False: that was in another log, and the channel is to be asked
+        for again, from this log's first message."""
+        place = self._place(channel)
+        if place.epoch is not None and reply.epoch != place.epoch:
+            self._miss(place, Gap(channel, place.received + 1, None, ANOTHER_LOG))
+            place.begin(0)
+            place.steered_to, place.epoch = 0, reply.epoch
+            return False
+        place.is_resuming, place.epoch = False, reply.epoch
+        if reply.gap is not None:
+            self.gap(channel, reply.gap)
+        return True
+
+    def lost(self) -> list[tuple[str, int]]:
+        """The connection is gone. Returns the channels that the next one must be told to go on with, and from which sequence;
+        the others go on from their cursors by themselves. `resumed` is due for each."""
         self._to_ack.clear()
-        found: list[tuple[str, frames.Start]] = []
+        found: list[tuple[str, int]] = []
         for channel, place in self._places.items():
             place.on_socket = place.ack_sent = 0
-            if place.is_steered and not place.is_resuming:
+            if place.steered_to is not None and not place.is_resuming:
                 place.is_resuming = True
-                found.append((channel, place.received or "first"))
+                found.append((channel, self._resume_behind(place) + 1))
         return found
+
+    def _resume_behind(self, place: Place) -> int:
+        """What was not acknowledged must come again, though it does not surface: a socket acknowledges only what it was sent."""
+        if place.acked or self._max_unacked is None:
+            return place.acked or place.received
+        return place.steered_to or 0
 
     def _place(self, channel: str) -> Place:
         place = self._places.get(channel)

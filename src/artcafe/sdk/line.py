@@ -54,14 +54,12 @@ class Line:
     # --- the loop ---
 
     async def run(self) -> None:
-        """Stays connected until `leave`, or until the line ends for good; then `failure` says why. Raises nothing."""
+        """Stays connected until `leave`, or until the line ends for good; then `failure` says why. It raises nothing but what
+        nobody foresaw, which ends the `async with` as in any task group."""
         try:
             await self._stay_connected()
         except Lost as exc:
             self.failure = exc.error
-        except Exception as exc:  # The supervisor of this loop: it tells whoever waits, and leaves the user's task alone.
-            log.exception("the agent's connection stopped on an unexpected error")
-            self.failure = exc
         finally:
             self.outbox.fail(self.failure or RuntimeError(CLOSED))
             self._leaving.set()
@@ -84,7 +82,8 @@ class Line:
                 delay_s = backoff.delay_s(failures)
                 if not exc.comes_back or not (self._opened.is_set() or loop.time() + delay_s < give_up_at):
                     raise
-                log.warning("%s; connecting again in %.1f s", exc.error, delay_s)
+                what, _, _ = str(exc.error).partition(";")  # What follows tells a caller what to do, and this does it.
+                log.warning("%s; connecting again in %.1f s", what, delay_s)
                 await _wait(self._leaving, delay_s)
 
     async def _connection(self) -> None:
@@ -142,12 +141,17 @@ class Line:
     def _lost(self) -> None:
         self.outbox.lost()
         for channel, start in self.inbox.lost():
-            body = frames.Subscribe(channel, start, self._max_unacked)
-            self.outbox.add("subscribe", body, partial(self._resumed, channel))
+            self._resume(channel, start)
+
+    def _resume(self, channel: str, start: frames.Start) -> None:
+        body = frames.Subscribe(channel, start, self._max_unacked)
+        self.outbox.add("subscribe", body, partial(self._resumed, channel))
 
     def _resumed(self, channel: str, outcome: Reply | Exception) -> None:
-        self.inbox.resumed(channel, outcome if isinstance(outcome, frames.SubscribeReply) else None)
-        if isinstance(outcome, Exception) and not self._leaving.is_set():
+        if isinstance(outcome, frames.SubscribeReply):
+            if not self.inbox.resumed(channel, outcome):
+                self._resume(channel, "first")
+        elif not self._leaving.is_set():
             log.warning("%s is not received any more: %s", channel, outcome)
 
     def _wake(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import Any
 
 import msgspec
 
@@ -97,15 +98,19 @@ class Message:
         return self._pushed.reply_to
 
     @property
+    def json(self) -> bytes:
+        """The whole message as a JSON object, with the names it has on the wire."""
+        return msgspec.json.encode(self._pushed)
+
+    @property
     def raw(self) -> bytes:
         """The data as the JSON text that was published."""
         return bytes(self._pushed.data)
 
     @cached_property
-    def data(self) -> object:
+    def data(self) -> Any:
         """The data, parsed when it is first asked for: None, bool, int, float, str, list or dict."""
-        parsed: object = msgspec.json.decode(self._pushed.data)
-        return parsed
+        return msgspec.json.decode(self._pushed.data)
 
     async def ack(self) -> None:
         """Says that this message and everything before it in its channel has been dealt with.

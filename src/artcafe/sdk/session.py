@@ -6,7 +6,7 @@ No sockets and no signing: `sdk.client` carries the frames and `sdk.keys` signs.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 from urllib.parse import unquote
@@ -163,17 +163,17 @@ def check_challenge(text: str, challenge_id: str, tenant: str, agent: str) -> No
 
 # --- how a connection ends ---------------------------------------------------------------------------------------------
 
-ENDS: Final[Mapping[int, Callable[[], ArtcafeError]]] = {
+ENDS: Final[Mapping[int, type[ArtcafeError]]] = {
     4000: errors.ShuttingDown,
     4001: errors.CredentialsExpired,
     4008: errors.SlowConsumer,
     4012: errors.NoPong,
     4500: errors.BadCredentials,
-    4501: lambda: errors.BadFrame("the server could not read what this client sent"),
+    4501: errors.BadFrame,
     4502: errors.ConnectTimeout,
     4503: errors.Revoked,
+    4504: errors.ConnectionLimit,
 }
-"""What a close code means where the server did not say it in words."""
 
 DISAGREEMENTS: Final = frozenset({1002, 1003, 1007, 1009, 1010})
 """The codes of RFC 6455, section 7.4.1, that say that the two ends do not speak alike: the next connection would end so too."""
@@ -189,7 +189,9 @@ def end(code: int, reason: str, told: ArtcafeError | None) -> Lost:
     if told is not None and told.close == code:
         return Lost(told, comes_back=comes_back(code))
     if code in ENDS:
-        error = ENDS[code]()
+        # A close frame has room for 123 bytes of the text; where that is all there is to say, this end knows the whole of it.
+        kind = ENDS[code]
+        error = kind.told(reason or f"the gateway closed with {code}") if "{" in kind.text else kind()
     elif 4000 <= code <= 4999 or code in DISAGREEMENTS:
         error = errors.UnknownError.told(f"the gateway closed the connection with {code}: {reason or 'no reason given'}")
     else:

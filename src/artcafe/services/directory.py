@@ -7,7 +7,20 @@ from collections.abc import Awaitable
 from typing import Final, Generic, TypeVar
 
 from artcafe.errors import AgentNotFound, ChannelNotFound
-from artcafe.model import Agent, AgentId, Channel, Permission, Subscription, TenantId, subscription_id
+from artcafe.model import (
+    Access,
+    Agent,
+    AgentId,
+    AgentPrincipal,
+    Channel,
+    Permission,
+    Principal,
+    Subscription,
+    TenantId,
+    subscription_id,
+)
+from artcafe.rules import access
+from artcafe.rules.access import Action
 from artcafe.services.changes import Changes
 from artcafe.tables.store import Store
 
@@ -56,10 +69,12 @@ class Directory:
             known = await self._subscriptions.load(tenant_id, key, reading)
         return known is not None and known.lets(permission)
 
-    def peek_lets(self, tenant_id: TenantId, channel: Channel, agent_id: AgentId, permission: Permission) -> bool:
-        """The same if the subscription is in memory; False says nothing."""
-        known = self._subscriptions.get(tenant_id, subscription_id(channel.id, agent_id))
-        return known is not None and known.lets(permission)
+    async def check_managed(self, principal: Principal, channel: Channel, permission: Permission, action: Action) -> None:
+        """Raises Forbidden for an agent in a managed channel that no subscription lets do that; `action` names it."""
+        if channel.access is Access.OPEN or not isinstance(principal, AgentPrincipal):
+            return
+        if not await self.lets(principal.tenant_id, channel, principal.agent_id, permission):
+            access.check(principal, action)
 
     def forget(self, tenant_id: TenantId) -> None:
         """Whatever is asked of the tenant from here on is read again."""

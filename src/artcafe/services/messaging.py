@@ -6,7 +6,7 @@ import asyncio
 
 from artcafe.errors import Invalid, TooLarge
 from artcafe.fabric.fabric import Fabric, Room
-from artcafe.model import Access, AgentPrincipal, Channel, Permission, Principal
+from artcafe.model import Access, Channel, Permission, Principal
 from artcafe.observe import Clock
 from artcafe.rules import access, ids, limits, subjects, times
 from artcafe.services.directory import Directory
@@ -33,7 +33,7 @@ class Messaging:
         """Puts the message in the queue: the future is its outcome. Messages prepared in turn stand in that order."""
         access.check(principal, access.Action.PUBLISH)
         channel = await self._directory.channel(principal.tenant_id, channel_id)
-        await self._check_managed(principal, channel)
+        await self._directory.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
         return self._submit(principal, channel, self._fabric.room(principal.tenant_id), publish)
 
     def prepare_now(
@@ -45,13 +45,6 @@ class Messaging:
         if channel is None or room is None or channel.access is not Access.OPEN:
             return None
         return self._submit(principal, channel, room, publish)
-
-    async def _check_managed(self, principal: Principal, channel: Channel) -> None:
-        """Raises `Forbidden` for an agent in a managed channel whose subscription does not let it publish."""
-        if channel.access is Access.OPEN or not isinstance(principal, AgentPrincipal):
-            return
-        if not await self._directory.lets(principal.tenant_id, channel, principal.agent_id, Permission.PUBLISH):
-            access.check(principal, access.Action.PUBLISH_MANAGED)
 
     def _submit(
         self, principal: Principal, channel: Channel, room: Room, publish: frames.Publish

@@ -66,20 +66,21 @@ def normal(value: object, path: str, level: int = 2) -> Value:
         return _text(value, path)
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int | Decimal):
+    if isinstance(value, (int, Decimal)):
         return normal_number(value, path)
     if isinstance(value, bytes):
         return bytes(value)
-    if isinstance(value, AbstractSet):
+    # The plain types come first: asking whether something is a Set or a Mapping takes many times as long.
+    if not isinstance(value, (list, dict)) and isinstance(value, AbstractSet):
         return _normal_set(value, path)
-    if not isinstance(value, Mapping | list | tuple):
+    if not isinstance(value, (list, tuple, dict, Mapping)):
         hint = "use Decimal" if isinstance(value, float) else "use text, a number, bytes, a list, a map or a set"
         raise TypeError(f"{path}: {type(value).__name__} is not a type of the tables; {hint}")
     if level > MOST_LEVELS:
         raise Unstorable(path, f"nested deeper than {MOST_LEVELS} levels")
-    if isinstance(value, Mapping):
-        return {check_name(name, path): normal(member, f"{path}.{name}", level + 1) for name, member in value.items()}
-    return [normal(member, f"{path}[{index}]", level + 1) for index, member in enumerate(value)]
+    if isinstance(value, (list, tuple)):
+        return [normal(member, f"{path}[{index}]", level + 1) for index, member in enumerate(value)]
+    return {check_name(name, path): normal(member, f"{path}.{name}", level + 1) for name, member in value.items()}
 
 
 def normal_item(item: Item) -> dict[str, Value]:
@@ -142,24 +143,24 @@ _SET_KINDS = {Kind.STRING: Kind.STRINGS, Kind.NUMBER: Kind.NUMBERS, Kind.BINARY:
 
 
 def size_of(value: Value) -> int:
-    """The bytes DynamoDB counts for a value without its name. A number's documented size is approximate: this is never less."""
+    """The bytes DynamoDB counts for a value in normal form, without its name; of a number's approximate size, never less."""
     if isinstance(value, str):
         return _bytes_of(value)
     if value is None or isinstance(value, bool):
         return 1
-    if isinstance(value, int | Decimal):
+    if isinstance(value, (int, Decimal)):
         return len(str(value)) // 2 + 2
     if isinstance(value, bytes):
         return len(value)
-    if isinstance(value, Mapping):
-        return 3 + sum(1 + _bytes_of(name) + size_of(member) for name, member in value.items())
-    overhead, each = (0, 0) if isinstance(value, AbstractSet) else (3, 1)
-    return overhead + sum(each + size_of(member) for member in value)
+    if isinstance(value, dict):
+        return 3 + sum([1 + _bytes_of(name) + size_of(member) for name, member in value.items()])
+    members = [size_of(member) for member in value]
+    return sum(members) if isinstance(value, frozenset) else 3 + len(members) + sum(members)
 
 
 def check_item_size(item: Item) -> None:
     """Raises `Unstorable` above 400 KB."""
-    size = sum(_bytes_of(name) + size_of(value) for name, value in item.items())
+    size = sum([_bytes_of(name) + size_of(value) for name, value in item.items()])
     if size > MOST_ITEM_BYTES:
         raise Unstorable("item", f"{size} bytes, and an item holds at most {MOST_ITEM_BYTES}")
 

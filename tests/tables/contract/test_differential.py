@@ -124,9 +124,7 @@ def compares(condition: Equals | Contains | Less | LessOrEqual | Greater | Great
     if isinstance(condition, Contains):
         if isinstance(found, list | frozenset):
             return told_apart(value) in [told_apart(member) for member in found]
-        if isinstance(found, str) and isinstance(value, str):
-            return value.encode() in found.encode()
-        return isinstance(found, bytes) and isinstance(value, bytes) and value in found
+        return isinstance(found, str) and isinstance(value, str) and value.encode() in found.encode()
     if kind(found) is not kind(value):
         return False
     one, other = rank(found), rank(value)
@@ -225,7 +223,7 @@ tests: st.SearchStrategy[Condition] = (
     | st.builds(OfKind, paths, st.sampled_from(Kind))
     | st.builds(Equals, paths, few_values)
     | st.builds(NotEquals, paths, few_values)
-    | st.builds(Contains, paths, few_values)
+    | st.builds(Contains, paths, few_values.filter(lambda value: not isinstance(value, bytes)))
     | st.builds(Less, paths, few_ordered)
     | st.builds(LessOrEqual, paths, few_ordered)
     | st.builds(Greater, paths, few_ordered)

@@ -1,0 +1,59 @@
+"""`python -m bench [NAME …]` runs the benches and prints their tables; `--list` says which there are."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import uvloop
+
+from artcafe.observe import configure
+from bench import publish
+from bench.report import Options, Table, machine
+
+MODULES: Final[dict[str, ModuleType]] = {"publish": publish}
+LIMIT_S: Final = 300.0
+"""For each bench; one that takes longer hangs."""
+
+Run = Callable[[Options], Awaitable[list[Table]]]
+
+
+def main() -> int:
+    """Runs what was asked for, and returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)}; none: all")
+    parser.add_argument("--list", action="store_true", help="say what each bench measures, and how")
+    parser.add_argument("--rounds", type=int, default=5, help="of which the medians are taken [5]")
+    parser.add_argument("--seconds", type=float, default=0.6, help="of each sample [0.6]")
+    parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="for the data; must be on a disk [build/bench]")
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(MODULES):
+        parser.error(f"no bench is called {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
+    if given.list:
+        for name, module in MODULES.items():
+            print(f"{name}: {module.__doc__}")
+        return 0
+    configure("error")
+    given.folder.mkdir(parents=True, exist_ok=True)
+    options = Options(given.folder, given.rounds, given.seconds)
+    print(machine(given.folder), end="\n\n", flush=True)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for name in given.names or MODULES:
+            runner.run(_bench(name, MODULES[name].run, options))
+    return 0
+
+
+async def _bench(name: str, run: Run, options: Options) -> None:
+    print(f"## {name}\n", flush=True)
+    async with asyncio.timeout(LIMIT_S):
+        for table in await run(options):
+            print(table.markdown(), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

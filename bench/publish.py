@@ -1,0 +1,233 @@
+"""Stored publishes a second, each flushed to disk before it is answered: this house beside nats-py alone and nats-server's limit.
+
+Every way keeps 1, 4, 16 or 256 publishes of 200 bytes waiting and sends the next when one is answered, on one nats-server with
+`sync_interval: always`. They take turns within each round, in an order that changes, so that what else the machine does falls on
+all of them.
+
+* nats-py: `await js.publish(…)` in as many tasks as wait, to a stream with nothing but subjects; with and without an id.
+* group commit: `GroupCommit.submit` in as many tasks as wait, as a server calls it; with and without a key.
+* whole road: `artcafe up` in its own process, the publishes spread over 1 or 16 raw WebSockets from this one. Three processes
+  share the cores then, this client among them.
+* nats-server alone: the messages of group commit (a batch, or a few in a row) encoded in one go, one group after another, on a
+  bare socket. No client that works so can be faster, so it tells a slow machine from a slow program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import random
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import msgspec
+from nats.js import JetStreamContext
+
+from artcafe.fabric.batch import FEW
+from artcafe.fabric.fabric import Room
+from artcafe.fabric.link import Outgoing
+from artcafe.model import ChannelId, TenantId
+from artcafe.rules import subjects
+from artcafe.wire import frames
+from bench import report
+from bench.report import Options, Sample, Table
+from bench.stage import Stage, stage
+from bench.wire import Publisher
+
+WAITING: Final = (1, 4, 16, 256)
+DATA: Final = b'"%b"' % (b"x" * 198)
+WARM_UP_S: Final = 0.2
+
+Way = Callable[[int, float], Awaitable[Sample]]
+"""Publishes with so many waiting for so many seconds."""
+
+NATS_PY: Final = "nats-py alone"
+LIMIT: Final = "nats-server alone"
+
+
+async def run(options: Options) -> list[Table]:
+    """Rates, ratios and latencies of every way."""
+    async with AsyncExitStack() as stack:
+        ways = await _ways(await stack.enter_async_context(stage(options)), stack)
+        taken: dict[tuple[str, int], list[Sample]] = defaultdict(list)
+        turns = list(itertools.product(ways.items(), WAITING))
+        for number in range(options.rounds + 1):
+            random.shuffle(turns)
+            for (name, way), waiting in turns:
+                sample = await way(waiting, options.seconds if number else WARM_UP_S)
+                if number:
+                    taken[name, waiting].append(sample)
+    return [_rates(taken, list(ways)), _ratios(taken, list(ways)), _latencies(taken, list(ways))]
+
+
+async def _ways(stage: Stage, stack: AsyncExitStack) -> dict[str, Way]:
+    js = (await stack.enter_async_context(stage.nats_py("bench-nats-py"))).jetstream()
+    await js.add_stream(name="plain", subjects=["ch.>"])
+    bare = await stack.enter_async_context(_bare_nats(stage, "bench-limit"))
+    cast = await stage.platform.tenant_with(agents=1, channels=1, subscribed=False)
+    token = await stage.token(cast)
+    publishers = [Publisher(await stage.line(cast, token), cast.channels[0], DATA) for _ in range(16)]
+    return {
+        NATS_PY: _nats_py(js, keyed=False),
+        f"{NATS_PY}, with ids": _nats_py(js, keyed=True),
+        "group commit": _group_commit(await stage.room("bench-ours"), keyed=False),
+        "group commit, with keys": _group_commit(await stage.room("bench-ours-keyed"), keyed=True),
+        "whole road, 1 socket": _road(publishers[:1]),
+        "whole road, 16 sockets": _road(publishers),
+        LIMIT: bare,
+    }
+
+
+async def _closed_loop(publish: Callable[[int], Awaitable[object]], waiting: int, seconds: float) -> Sample:
+    """As many tasks as wait, each publishing again when it is answered."""
+    latencies: list[float] = []
+    numbers = itertools.count()
+    start = time.perf_counter()
+
+    async def publisher() -> None:
+        while (begun := time.perf_counter()) - start < seconds:
+            await publish(next(numbers))
+            latencies.append(time.perf_counter() - begun)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(waiting):
+            group.create_task(publisher())
+    return Sample(len(latencies), time.perf_counter() - start, latencies)
+
+
+def _envelope() -> bytes:
+    publish = frames.Publish("chn_01KARTC0000000000000000000", msgspec.Raw(DATA))
+    return frames.envelope(
+        publish,
+        message_id="msg_01KARTC0000000000000000000",
+        sender="agt_01KARTC0000000000000000000",
+        time="2026-11-22T17:00:00.000Z",
+    )
+
+
+SUBJECT: Final = subjects.stored(ChannelId("chn_01KARTC0000000000000000000"))
+
+
+def _nats_py(js: JetStreamContext, *, keyed: bool) -> Way:
+    body, samples = _envelope(), itertools.count()
+
+    async def way(waiting: int, seconds: float) -> Sample:
+        sample = next(samples)
+
+        async def publish(number: int) -> None:
+            await js.publish(SUBJECT, body, headers={"Nats-Msg-Id": f"{sample}-{number}".zfill(32)} if keyed else None)
+
+        return await _closed_loop(publish, waiting, seconds)
+
+    return way
+
+
+def _group_commit(room: Room, *, keyed: bool) -> Way:
+    body, samples = _envelope(), itertools.count()
+
+    async def way(waiting: int, seconds: float) -> Sample:
+        sample = next(samples)
+
+        async def publish(number: int) -> None:
+            await room.writer.submit(SUBJECT, body, "msg_x", f"{sample}-{number}".zfill(32) if keyed else None)
+
+        return await _closed_loop(publish, waiting, seconds)
+
+    return way
+
+
+def _road(publishers: list[Publisher]) -> Way:
+    async def way(waiting: int, seconds: float) -> Sample:
+        used = publishers[: min(waiting, len(publishers))]
+        start = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for publisher in used:
+                group.create_task(publisher.run(waiting // len(used), lambda: time.perf_counter() - start < seconds))
+        elapsed = time.perf_counter() - start
+        latencies = [each for publisher in used for each in publisher.latencies_s]
+        return Sample(len(latencies), elapsed, latencies)
+
+    return way
+
+
+@asynccontextmanager
+async def _bare_nats(stage: Stage, tenant: str) -> AsyncIterator[Way]:
+    await (await stage.room(tenant)).log.ensure()
+    user = stage.accounts.user(TenantId(tenant))
+    host, port = stage.nats_url.removeprefix("nats://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    nonce = json.loads((await reader.readline()).split(b" ", 1)[1])["nonce"]
+    signature = base64.urlsafe_b64encode(base64.b64decode(user.signature_cb(nonce))).decode().rstrip("=")
+    proof = {"jwt": user.user_jwt_cb().decode(), "sig": signature, "verbose": False, "headers": True, "no_responders": True}
+    writer.write(b"CONNECT %b\r\nSUB _INBOX.bench 1\r\n" % json.dumps(proof).encode())
+    body, numbers = _envelope(), itertools.count()
+
+    async def way(waiting: int, seconds: float) -> Sample:
+        latencies: list[float] = []
+        start = time.perf_counter()
+        while (begun := time.perf_counter()) - start < seconds:
+            writer.write(_single(body) * waiting if waiting <= FEW else _batch(body, waiting, next(numbers)))
+            for _ in range(waiting if waiting <= FEW else 1):
+                while not (line := await reader.readline()).startswith(b"MSG"):
+                    if line.startswith(b"PING"):
+                        writer.write(b"PONG\r\n")
+                answer = json.loads(await reader.readexactly(int(line.split()[-1]) + 2))
+                assert "seq" in answer, answer
+            latencies.append(time.perf_counter() - begun)
+        return Sample(len(latencies) * waiting, time.perf_counter() - start, latencies)
+
+    try:
+        yield way
+    finally:
+        writer.close()
+
+
+def _single(body: bytes) -> bytes:
+    return b"PUB %b _INBOX.bench %d\r\n%b\r\n" % (SUBJECT.encode(), len(body), body)
+
+
+def _batch(body: bytes, size: int, number: int) -> bytes:
+    headers = [f"Nats-Batch-Id: {number}\r\nNats-Batch-Sequence: {position}\r\n" for position in range(1, size + 1)]
+    last = Outgoing(SUBJECT, f"{headers.pop()}Nats-Batch-Commit: 1\r\n", body)
+    return b"".join([*(Outgoing(SUBJECT, each, body).encoded() for each in headers), last.encoded("_INBOX.bench")])
+
+
+def _rates(taken: dict[tuple[str, int], list[Sample]], ways: list[str]) -> Table:
+    table = Table(
+        "Stored publishes a second",
+        ["", *(f"{waiting} waiting" for waiting in WAITING)],
+        ["Median of the rounds (lowest–highest). 200 bytes of data, flushed to disk before the answer."],
+    )
+    table.rows = [(name, *(report.median_rate(taken[name, waiting]) for waiting in WAITING)) for name in ways]
+    return table
+
+
+def _ratios(taken: dict[tuple[str, int], list[Sample]], ways: list[str]) -> Table:
+    table = Table(
+        "The same as ratios",
+        ["", *(f"{waiting} waiting: to nats-py, to the limit" for waiting in WAITING)],
+        [f"Median of each round's ratio to “{NATS_PY}” and to “{LIMIT}”, which stand in the same round."],
+    )
+    for name in ways:
+        cells = [
+            f"{report.median_ratio(taken[name, each], taken[NATS_PY, each])}, "
+            f"{report.median_ratio(taken[name, each], taken[LIMIT, each])}"
+            for each in WAITING
+        ]
+        table.rows.append((name, *cells))
+    return table
+
+
+def _latencies(taken: dict[tuple[str, int], list[Sample]], ways: list[str]) -> Table:
+    table = Table(
+        "Latency of a stored publish, p50 / p99 in ms",
+        ["", *(f"{waiting} waiting" for waiting in WAITING)],
+        ["Medians of the rounds. For the last row: of a whole group."],
+    )
+    table.rows = [(name, *(report.median_latency(taken[name, waiting]) for waiting in WAITING)) for name in ways]
+    return table

@@ -1,0 +1,119 @@
+"""What every bench prints: the machine, and tables in Markdown with medians and ratios. Measuring is the other modules'."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from artcafe.fabric.child import find_binary
+
+LIBRARIES: Final = ("nats-py", "picows", "uvloop", "msgspec", "cryptography")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How long to measure. `seconds` is for each sample; `folder` holds the data, and should be on a disk that is meant."""
+
+    folder: Path
+    rounds: int = 5
+    seconds: float = 0.6
+
+
+@dataclass(slots=True)
+class Table:
+    """One figure: rows of text under a title, with what the reader must know to believe it."""
+
+    title: str
+    columns: Sequence[str]
+    notes: Sequence[str] = ()
+    rows: list[Sequence[str]] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """The table with its cells aligned; all columns but the first to the right."""
+        widths = [max(len(row[at]) for row in (self.columns, *self.rows)) for at in range(len(self.columns))]
+        rule = [("-" if at == 0 else "-:").rjust(width, "-") for at, width in enumerate(widths)]
+        lines = [_line(self.columns, widths), _line(rule, widths), *(_line(row, widths) for row in self.rows)]
+        return "\n".join([f"### {self.title}", "", *lines, "", *self.notes, ""])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in enumerate(zip(cells, widths, strict=True)))
+    return f"| {' | '.join(padded)} |"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was done in one stretch of time, and how long each took."""
+
+    count: int
+    seconds: float
+    latencies_s: Sequence[float] = ()
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.seconds
+
+    def quantile_ms(self, part: float) -> float:
+        """The latency that this part of all stayed within."""
+        ordered = sorted(self.latencies_s)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * part))] * 1000
+
+
+def median_rate(samples: Sequence[Sample]) -> str:
+    """The median, and in brackets the lowest and highest: how much the machine's other work shook it."""
+    rates = [sample.rate for sample in samples]
+    return f"{statistics.median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f})"
+
+
+def median_latency(samples: Sequence[Sample]) -> str:
+    """p50 / p99 in milliseconds, each the median of the rounds."""
+    p50, p99 = (statistics.median(sample.quantile_ms(part) for sample in samples) for part in (0.5, 0.99))
+    return f"{p50:.2f} / {p99:.2f}"
+
+
+def median_ratio(samples: Sequence[Sample], others: Sequence[Sample]) -> str:
+    """How many times the others' rate, each round beside the same round."""
+    return f"{statistics.median(a.rate / b.rate for a, b in zip(samples, others, strict=True)):.2f}×"
+
+
+def machine(folder: Path) -> str:
+    """One line on what this runs on: the figures mean nothing without it."""
+    nats = subprocess.run([find_binary(), "--version"], capture_output=True, check=True, text=True).stdout.split()[-1]
+    libraries = ", ".join(f"{name} {_version(name)}" for name in LIBRARIES)
+    load = "/".join(f"{each:.1f}" for each in os.getloadavg())
+    return (
+        f"{os.cpu_count()} cores ({_processor()}), {platform.system()} {platform.release()}, {_file_system(folder)}, "
+        f"Python {platform.python_version()}, nats-server {nats.removeprefix('v')}, {libraries}; load before {load}"
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _file_system(folder: Path) -> str:
+    """The kind of the file system that flushes are measured on; a tmpfs flushes nothing."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return "unknown file system"
+    holding = [(point, kind) for point, kind in mounts if folder.resolve().is_relative_to(point)]
+    return max(holding, key=lambda mount: len(mount[0]), default=("", "unknown file system"))[1]

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Writes the pages that are made from the code: docs/errors.md and docs/settings.md. `make docs` runs it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+from typing import Final, Literal, get_args, get_origin
+
+import artcafe
+from artcafe.cli.operator import up
+from artcafe.config import CLIENT_VARIABLES, FILE_VARIABLE, PREFIX, Settings
+from artcafe.errors import REGISTRY, ArtcafeError
+
+DOCS: Final = Path(__file__).parent
+
+APART: Final = {
+    "start_refused": "at the start of a server, and of the commands that read its data folder",
+    "setting_invalid": "at the start, for a flag, a variable or a line of the file",
+    "key_unusable": "in the SDK and in `artcafe agent …`, before anything is sent",
+    "challenge_refused": "in the SDK and in `artcafe agent …`, before anything is signed",
+    "unknown": "in the SDK and in `artcafe agent …`, talking to a newer server",
+    "link_lost": "in a server's log",
+    "no_responder": "in a server's log",
+}
+"""Errors that no server tells a peer, and where they are met instead."""
+
+ERRORS_PAGE: Final = """\
+<!-- Made from src/artcafe/errors.py: change it there, and run `make docs`. -->
+
+# Errors
+
+An error has a `code`, which is stable and for programs, and a text, which is for people and may change. *Words like this* stand
+for facts of the case.
+
+Over REST an error is an `application/problem+json` (RFC 9457) with its HTTP status. `request_id` names the request in the
+server's log, and is in the header `X-Request-Id` of every answer; `invalid` lists every wrong field in `errors`.
+
+    {"type":"/docs/errors#tenant_not_found","title":"Tenant not found","status":404,"code":"tenant_not_found",
+     "detail":"no tenant of this id among yours; GET /v1/me lists them","request_id":"req_…"}
+
+On the gateway it answers the command of the same `id`, or stands alone where it answers none:
+
+    {"id":3,"error":{"code":"channel_not_found","message":"no channel 'news' in this tenant; …","temporary":false}}
+
+A *close code* ends the connection, with the beginning of the text as the reason. An error that answers a command other than
+`connect` never ends it, whatever stands here. Codes from 4000 to 4499 mean: connect again; from 4500 to 4999: not before
+something was mended.
+
+*Retry* says whether the same call can succeed a little later (`temporary` on the gateway, a `Retry-After` header over REST).
+
+| code | what it says | HTTP | close code | retry |
+| --- | --- | --- | --- | --- |
+{told}
+
+## Not from a server
+
+These are met elsewhere, and have neither a status nor a close code.
+
+| code | what it says | where |
+| --- | --- | --- |
+{apart}
+"""
+
+SETTINGS_PAGE: Final = """\
+<!-- Made from src/artcafe/config.py: change it there, and run `make docs`. -->
+
+# Settings
+
+A setting is a flag of `artcafe up` and `artcafe serve`, an environment variable, or a line of a TOML file. A flag counts before
+a variable, and a variable before the file. They are read once, at the start; one that is unknown or wrong stops the start with
+a sentence.
+
+| flag | variable | TOML key | default | meaning |
+| --- | --- | --- | --- | --- |
+{settings}
+
+The file is named by `--config FILE` or `{file_variable}`. All of it is optional:
+
+```toml
+data_dir = "/var/lib/artcafe"
+listen = "127.0.0.1:9080"
+gateway_listen = "127.0.0.1:9081"
+cursor_write_s = 1
+log_level = "info"
+log_json = true
+```
+
+{client_variables} are no settings of a server, which passes over them: they
+are for the SDK and the commands of agents and people. `artcafe token` and `artcafe demo` take the data folder from
+`{prefix}DATA_DIR` too.
+"""
+
+
+def pages() -> dict[Path, str]:
+    """The generated pages: where each belongs, and what must stand there."""
+    return {DOCS / "errors.md": errors_page(), DOCS / "settings.md": settings_page()}
+
+
+def errors_page() -> str:
+    """Every error of the registry, by its code."""
+    for module in pkgutil.walk_packages(artcafe.__path__, "artcafe."):
+        importlib.import_module(module.name)  # An error is in the registry once its module is imported.
+    ours = {code: kind for code, kind in sorted(REGISTRY.items()) if kind.__module__.startswith("artcafe.")}
+    told = [_told_row(kind) for code, kind in ours.items() if code not in APART]
+    apart = [f"| {_anchor(code)} | {_text(ours[code])} | {where} |" for code, where in sorted(APART.items())]
+    return _filled(ERRORS_PAGE, told="\n".join(told), apart="\n".join(apart))
+
+
+def settings_page() -> str:
+    """Every field of `Settings`, in its order, with the flag that the command line has for it."""
+    flags = {option.name: [*option.opts, *option.secondary_opts] for option in up.params}
+    rows = [_setting_row(name, flags[name]) for name in Settings.model_fields]
+    clients = ", ".join(f"`{name}`" for name in sorted(CLIENT_VARIABLES - {FILE_VARIABLE}))
+    return _filled(SETTINGS_PAGE, settings="\n".join(rows), file_variable=FILE_VARIABLE, client_variables=clients, prefix=PREFIX)
+
+
+def _told_row(kind: type[ArtcafeError]) -> str:
+    # Without a status of its own, or of a class between it and the root, an error has no way into an HTTP answer.
+    is_http = any("status" in vars(each) for each in kind.__mro__ if each is not ArtcafeError)
+    status = str(kind.status) if is_http else "–"
+    close = "–" if kind.close is None else str(kind.close)
+    return f"| {_anchor(kind.code)} | {_text(kind)} | {status} | {close} | {'yes' if kind.temporary else 'no'} |"
+
+
+def _setting_row(name: str, flags: list[str]) -> str:
+    field = Settings.model_fields[name]
+    flag = ", ".join(f"`{each}`" for each in flags)
+    default = "–" if field.default in (None, ()) else f"`{str(field.default).removesuffix('.0')}`"
+    if isinstance(field.default, bool):
+        default = default.lower()
+    choices = f" One of {', '.join(get_args(field.annotation))}." if get_origin(field.annotation) is Literal else ""
+    return f"| {flag} | `{PREFIX}{name.upper()}` | `{name}` | {default} | {field.description}{choices} |"
+
+
+def _anchor(code: str) -> str:
+    """The code, to be linked to as the `type` of a problem does."""
+    return f'<a id="{code}"></a>`{code}`'
+
+
+def _text(kind: type[ArtcafeError]) -> str:
+    """The error's text, its facts in italics; behind a text of nothing but facts, what the class says of itself."""
+    text = re.sub(r"\{(\w+)[^}]*\}", r"*\1*", kind.text.replace("\n ", ";")).replace("|", "\\|")
+    is_bare = not re.search(r"\w", re.sub(r"\{[^}]*\}", "", kind.text))
+    return f"{text} ({re.split(r'[.;]', kind.__doc__ or '')[0]})" if is_bare else text
+
+
+def _filled(page: str, **parts: str) -> str:
+    """`str.format` for a page with braces of its own: only the named parts are filled in."""
+    for name, part in parts.items():
+        page = page.replace(f"{{{name}}}", part)
+    return page
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        path.write_text(text)

@@ -1,0 +1,316 @@
+"""The commands that speak as an agent with an SSH key: login, publish, listen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, ParamSpec, cast
+
+import click
+import msgspec
+
+from artcafe.cli.exits import Failing
+from artcafe.cli.lines import stdin_lines
+from artcafe.errors import ArtcafeError
+from artcafe.sdk.client import Agent
+from artcafe.sdk.keys import load_signer
+from artcafe.sdk.messages import Gap, Message, Receipt
+from artcafe.sdk.rest import Rest
+from artcafe.wire import frames
+
+P = ParamSpec("P")
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+CONNECT_TIMEOUT_S: Final = 5.0
+"""A person waits: a server that is being started is there by then, and a wrong address is said soon."""
+CONTROLS: Final = re.compile(r"[\x7f-\x9f]")
+WINDOW: Final = 64
+"""Lines that are published before the first has its answer; their order stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who speaks, and where to."""
+
+    url: str
+    tenant: str
+    agent: str
+    key: Path
+
+    def speaking(self, max_unacked: int | None = WINDOW) -> Agent:
+        """The agent, to be entered."""
+        return Agent(
+            self.url,
+            tenant=self.tenant,
+            agent=self.agent,
+            key=self.key,
+            max_unacked=max_unacked,
+            connect_timeout_s=CONNECT_TIMEOUT_S,
+        )
+
+
+def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
+    """Adds the options of every command here; the command gets them as one `account`."""
+
+    @wraps(command)
+    def wrapped(*args: Any, url: str, tenant: str, agent: str, key: Path, **kwargs: Any) -> None:
+        _log_to_stderr()
+        command(*args, account=Account(url, tenant, agent, key), **kwargs)  # type: ignore[arg-type]  # click passes by name
+
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Prints JSON, errors too."),
+        click.option(
+            "--key",
+            required=True,
+            envvar="ARTCAFE_KEY",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Its SSH private key, or the .pub file of one that ssh-agent holds [env: ARTCAFE_KEY].",
+        ),
+        click.option("--agent", required=True, envvar="ARTCAFE_AGENT", metavar="ID", help="The agent's id [env: ARTCAFE_AGENT]."),
+        click.option(
+            "--tenant", required=True, envvar="ARTCAFE_TENANT", metavar="ID", help="Its tenant's id [env: ARTCAFE_TENANT]."
+        ),
+        click.option(
+            "--url",
+            default=DEFAULT_URL,
+            envvar="ARTCAFE_URL",
+            show_default=True,
+            help="The REST address, or the gateway's (ws://…) for all but login [env: ARTCAFE_URL].",
+        ),
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _log_to_stderr() -> None:
+    """What happens to the connection is for the person at the terminal; standard output is for what was asked for."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("artcafe: %(message)s"))
+    log = logging.getLogger("artcafe")
+    log.handlers[:] = [handler]
+    log.propagate = False
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def agent() -> None:
+    """Speaks as an agent, with its SSH key.
+
+    \b
+    Who that is can stand in the environment once for all commands:
+      export ARTCAFE_TENANT=ten_… ARTCAFE_AGENT=agt_… ARTCAFE_KEY=./agent_key
+    """
+
+
+# --- login ---------------------------------------------------------------------------------------------------------------
+
+
+@agent.command(cls=Failing)
+@_for_an_account
+def login(account: Account, as_json: bool) -> None:
+    """Logs in over REST and prints an access token, good for 15 minutes.
+
+    \b
+    Example:
+      curl -s $ARTCAFE_URL/v1/me -H "Authorization: Bearer $(artcafe agent login)"
+    """
+    asyncio.run(_login(account, as_json))
+
+
+async def _login(account: Account, as_json: bool) -> None:
+    signer = load_signer(account.key)
+    async with Rest(account.url) as rest:
+        token = await rest.login(account.tenant, account.agent, signer)
+    click.echo(msgspec.json.encode(token) if as_json else token.access_token)
+
+
+# --- publish -------------------------------------------------------------------------------------------------------------
+
+
+@agent.command(cls=Failing)
+@click.argument("channel")
+@click.argument("data", required=False)
+@click.option("--text", "is_text", is_flag=True, help="DATA is text, not JSON; it is sent as a JSON string.")
+@click.option("--lines", "by_line", is_flag=True, help="Each line of standard input is a message; empty ones are left out.")
+@click.option("--message-key", metavar="KEY", help="Repeated with the same key within 10 minutes, it is stored once.")
+@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header of the message; may be repeated.")
+@click.option("--reply-to", metavar="TEXT", help="Where an answer is awaited; its meaning is the agents' own.")
+@_for_an_account
+def publish(
+    account: Account,
+    channel: str,
+    data: str | None,
+    is_text: bool,
+    by_line: bool,
+    message_key: str | None,
+    headers: tuple[str, ...],
+    reply_to: str | None,
+    as_json: bool,
+) -> None:
+    """Publishes DATA (JSON; '-' or nothing: standard input) to CHANNEL, and prints where it stands once it is on disk.
+
+    \b
+    Examples:
+      artcafe agent publish chn_… '{"task": "summarise"}'
+      artcafe agent publish chn_… --text "hello"
+      tail -f app.log | artcafe agent publish chn_… --lines --text
+    """
+    if by_line and (data not in {None, "-"} or message_key is not None):
+        raise click.UsageError("--lines reads standard input, with a key for each line: leave out DATA and --message-key")
+    if data is None and not by_line and sys.stdin.isatty():
+        raise click.UsageError("say what to publish: DATA, or something on standard input")
+    send = _Sending(channel, _headers(headers), reply_to, is_text, as_json)
+    if by_line:
+        asyncio.run(send.lines(account))
+    else:
+        whole = sys.stdin.buffer.read().decode(errors="surrogateescape") if data is None or data == "-" else data
+        asyncio.run(send.one(account, send.parsed(whole, "DATA"), message_key))
+
+
+def _headers(given: tuple[str, ...]) -> Mapping[str, str] | None:
+    for each in given:
+        if "=" not in each:
+            raise click.BadParameter(f"{each!r} is not NAME=VALUE", param_hint="--header")
+    return dict(each.split("=", 1) for each in given) or None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """How every message of one command is sent and its receipt shown."""
+
+    channel: str
+    headers: Mapping[str, str] | None
+    reply_to: str | None
+    is_text: bool
+    as_json: bool
+
+    def parsed(self, text: str, what: str) -> object:
+        """The text as what `Agent.publish` takes: JSON text stays as it was written."""
+        try:
+            text.encode()
+            if self.is_text:
+                return text
+            msgspec.json.decode(text)
+        except UnicodeEncodeError:
+            raise click.UsageError(f"{what} is not UTF-8 text") from None
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise click.UsageError(f"{what} is not JSON ({exc}); with --text it is sent as text") from None
+        return msgspec.Raw(text.encode())
+
+    async def one(self, account: Account, data: object, key: str | None) -> None:
+        async with account.speaking() as agent:
+            self.show(await self.publish(agent, data, key))
+
+    async def publish(self, agent: Agent, data: object, key: str | None = None) -> Receipt:
+        return await agent.publish(self.channel, data, key=key, headers=self.headers, reply_to=self.reply_to)
+
+    async def lines(self, account: Account) -> None:
+        """Publishes lines as they come, many at once, and shows their receipts in order, until the input ends or one fails."""
+        refused: click.UsageError | None = None
+        async with account.speaking() as agent, asyncio.TaskGroup() as group:
+            under_way: asyncio.Queue[asyncio.Task[Receipt] | None] = asyncio.Queue(WINDOW)
+            group.create_task(self._show_all(under_way))
+            async for number, line in stdin_lines():
+                try:
+                    data = self.parsed(line, f"line {number}")
+                except click.UsageError as exc:
+                    refused = exc
+                    break
+                await under_way.put(group.create_task(self._line(agent, data, number)))
+            await under_way.put(None)
+        if refused is not None:
+            raise refused
+
+    async def _line(self, agent: Agent, data: object, number: int) -> Receipt:
+        try:
+            return await self.publish(agent, data)
+        except ArtcafeError as exc:
+            raise type(exc).told(f"line {number}: {exc}") from exc
+
+    async def _show_all(self, under_way: asyncio.Queue[asyncio.Task[Receipt] | None]) -> None:
+        while (task := await under_way.get()) is not None:
+            self.show(await task)
+
+    def show(self, receipt: Receipt) -> None:
+        if self.as_json:
+            click.echo(msgspec.json.encode(receipt))
+        else:
+            click.echo(f"#{receipt.seq} {receipt.message_id or '-'}{' (stored before)' if receipt.duplicate else ''}")
+
+
+# --- listen --------------------------------------------------------------------------------------------------------------
+
+
+class _Start(click.ParamType[frames.Start]):
+    """Where to begin: a word, or a sequence."""
+
+    name = "start"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frames.Start:
+        if value in {"cursor", "new", "first"}:
+            return cast(frames.Start, value)  # mypy does not narrow a str by membership.
+        if not str(value).isdecimal() or not 1 <= int(value) <= frames.MAX_SEQ:
+            self.fail(f"{value!r} is none of cursor, new, first and a sequence from 1", param, ctx)
+        return int(value)
+
+
+@agent.command(cls=Failing)
+@click.argument("channels", nargs=-1, metavar="[CHANNEL]…")
+@click.option(
+    "--from",
+    "start",
+    type=_Start(),
+    default="cursor",
+    show_default=True,
+    metavar="cursor|new|first|SEQ",
+    help="Where the named channels begin: behind what was acknowledged, behind the newest, at the oldest, at a sequence.",
+)
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Ends after so many messages.")
+@click.option("--ack/--no-ack", default=True, show_default=True, help="Acknowledges each message when it is printed.")
+@_for_an_account
+def listen(account: Account, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool) -> None:
+    """Prints one line a message of the named channels, subscribing to them first, or of all that the agent is subscribed to.
+
+    \b
+    Examples:
+      artcafe agent listen
+      artcafe agent listen chn_… --from first --no-ack --count 10 --json
+    """
+    if start != "cursor" and not channels:
+        raise click.UsageError("--from is for named channels")
+    asyncio.run(_listen(account, channels, start, count, ack, as_json))
+
+
+async def _listen(
+    account: Account, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool
+) -> None:
+    shown = 0
+    async with account.speaking(WINDOW if ack else None) as agent:
+        async for item in agent.messages(*channels, start=start, gaps=True):
+            if isinstance(item, Gap):
+                if as_json:  # In words it is on standard error.
+                    click.echo(msgspec.json.encode({"gap": item}))
+                continue
+            click.echo(_one_line(item.json) if as_json else _shown(item))
+            if ack:
+                await item.ack()
+            shown += 1
+            if shown == count:
+                return
+
+
+def _shown(message: Message) -> str:
+    return f"{message.time:%Y-%m-%dT%H:%M:%SZ} {message.channel} #{message.seq} {message.sender}: {_one_line(message.raw)}"
+
+
+def _one_line(text: bytes) -> str:
+    """JSON without line breaks, and with the control characters that JSON lets through, and a terminal obeys, escaped."""
+    if b"\n" in text or b"\r" in text:
+        text = msgspec.json.format(text, indent=-1)
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text.decode())

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Require
+from tests.platform import Cast, Platform
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BIN = Path(sys.executable).parent
+STORY_S = 40.0
+"""Nine processes of Python and ssh-keygen, on a machine that is busy with other tests."""
+
+
+def section(title: str) -> str:
+    (found,) = re.findall(rf"^## {title}\n(.*?)(?=^## )", README, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+def blocks(title: str) -> list[str]:
+    """The indented blocks of a section, each as it would be typed."""
+    found = re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", section(title), re.MULTILINE)
+    return [textwrap.dedent(block) for block in found]
+
+
+def placed(text: str, **replacements: str) -> str:
+    """The text with what is another's address, id or key on this machine; each must stand in it."""
+    for old, new in replacements.items():
+        assert old in text, f"the README has no {old}"
+        text = text.replace(old, new)
+    return text
+
+
+def surroundings(platform: Platform) -> dict[str, str]:
+    """What a person's terminal has after `. .venv/bin/activate`, in the folder where the server keeps its data."""
+    known = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
+    path = f"{BIN}{os.pathsep}{known.get('PATH', '')}"
+    return known | {"PATH": path, "ARTCAFE_DATA_DIR": str(platform.data), "NO_PROXY": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+
+
+def play(platform: Platform, folder: Path, script: str) -> list[str]:
+    """The lines that a script printed, each command of which has succeeded."""
+    whole = f"set -euo pipefail\n{script}"
+    done = subprocess.run(
+        ["bash", "-c", whole],
+        cwd=folder,
+        env=surroundings(platform),
+        capture_output=True,
+        text=True,
+        timeout=STORY_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout.splitlines()
+
+
+def test_the_road_by_hand_is_as_the_readme_has_it(platform: Platform, tmp_path: Path, require: Require) -> None:
+    for tool in ("bash", "curl", "ssh-keygen"):
+        require(tool, shutil.which(tool) is not None)
+    set_up, log_in, publish, receive = blocks("Use it by hand")
+    set_up = placed(set_up, **{". .venv/bin/activate\n": "", "http://127.0.0.1:8080": platform.url})
+    receive = placed(receive, **{"ws://127.0.0.1:8081/v1/connect": platform.gateway_url})
+    away = placed(publish, **{"greeting-1": "greeting-2", '{"hello":"world"}': '{"hello":"again"}'})
+
+    printed = play(platform, tmp_path, f"{set_up}{log_in}{publish}{receive}{away}python receive.py\n")
+    subscription, stored, connected, heard, stored_away, connected_again, heard_again = printed
+    assert json.loads(subscription)["status"] == "active"
+    assert json.loads(stored)["duplicate"] is False
+    assert json.loads(stored_away)["seq"] == json.loads(stored)["seq"] + 1
+    assert all("session_id" in json.loads(reply)["connect"] for reply in (connected, connected_again))
+    assert "'data': {'hello': 'world'}" in heard
+    assert "'data': {'hello': 'again'}" in heard_again
+    assert f"'seq': {json.loads(stored_away)['seq']}," in heard_again
+
+
+async def first_line(platform: Platform, folder: Path, *command: str) -> str:
+    """The first line that a program prints, which is then ended."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=surroundings(platform), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(STORY_S):
+            return (await process.stdout.readline()).decode().strip()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+def names_of(cast: Cast) -> dict[str, str]:
+    return {
+        "http://127.0.0.1:8080": cast.url,
+        "ten_…": cast.tenant,
+        "agt_…": cast.agents[0],
+        "chn_…": cast.channels[0],
+        "scout": str(cast.keys[0]),
+    }
+
+
+async def test_the_agent_in_five_lines_publishes_and_hears_itself(platform: Platform, tmp_path: Path) -> None:
+    cast = await platform.tenant_with()
+    code = placed(blocks("An agent in five lines")[0], **names_of(cast))
+    program = f"import asyncio\n\nasync def main():\n{textwrap.indent(code, '    ')}\nasyncio.run(main())\n"
+    (tmp_path / "agent.py").write_text(program)
+    assert await first_line(platform, tmp_path, "python", "agent.py") == f"{cast.agents[0]} {{'hello': 'world'}}"
+
+
+async def test_an_agent_in_the_shell_publishes_and_hears_itself(platform: Platform, tmp_path: Path) -> None:
+    cast = await platform.tenant_with()
+    listen, publish = placed(blocks("An agent in five lines")[1], **names_of(cast)).splitlines()
+    assert await first_line(platform, tmp_path, "bash", "-c", f"exec {publish}")
+    heard = await first_line(platform, tmp_path, "bash", "-c", f"exec {listen}")
+    assert heard.endswith(f'{cast.agents[0]}: {{"hello":"world"}}')
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text())
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_readme_fits_a_sitting() -> None:
+    assert len(README.splitlines()) <= 150

@@ -1,0 +1,190 @@
+"""Links, logs and writers on a real nats-server, and a proxy between the two that can lose answers and connections."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from msgspec import Raw
+
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.batch import GroupCommit
+from artcafe.fabric.link import Link
+from artcafe.fabric.streams import TenantLog
+from artcafe.model import ChannelId, TenantId
+from artcafe.rules import subjects
+from artcafe.wire.frames import Publish, PublishReply, envelope
+from tests.fabric.clients import BOUND_S, connected, push
+
+A, B = ChannelId("chn_a"), ChannelId("chn_b")
+
+T = TypeVar("T")
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Nats:
+    """A running nats-server."""
+
+    url: str
+    accounts: Accounts
+
+    @asynccontextmanager
+    async def link(self, tenant: TenantId, url: str | None = None, *, ping_s: float = 5) -> AsyncIterator[Link]:
+        """A link of the tenant, up, perhaps by way of a proxy."""
+
+        async def admit() -> None:
+            async with connected(self.url, self.accounts.system_user()) as system:
+                await push(system, self.accounts.account_jwt(tenant))
+
+        link = Link(f"test {tenant}", [url or self.url], lambda: self.accounts.user(tenant), admit, ping_s=ping_s)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(link.run())
+            try:
+                await link.wait_up(BOUND_S)
+                yield link
+            finally:
+                link.close()
+
+    @asynccontextmanager
+    async def proxy(self) -> AsyncIterator[Proxy]:
+        """A way to this server that can be cut."""
+        proxy = Proxy(int(self.url.rpartition(":")[2]))
+        server = await asyncio.start_server(proxy.carry, "127.0.0.1", 0)
+        proxy.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server:
+            yield proxy
+            proxy.is_open = False
+            proxy.cut()
+            await until(lambda: not proxy.carried)
+
+
+def a_tenant() -> TenantId:
+    """One that no other test has."""
+    return TenantId(f"ten_{next(_numbers)}")
+
+
+class Proxy:
+    """Carries bytes between clients and the server.
+
+    While `is_mute`, what the server says is lost; while it is not `is_open`, nobody gets through.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.url = ""
+        self.is_mute, self.is_open = False, True
+        self.lost_bytes = 0
+        self.connections = 0
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self.carried: list[tuple[asyncio.StreamWriter, asyncio.Event]] = []
+
+    def stick(self) -> None:
+        """The connections there are hang, as with a server that is stopped; later ones do not."""
+        self._flows.clear()
+        self._flows = asyncio.Event()
+        self._flows.set()
+
+    def cut(self) -> None:
+        """Ends every connection there is."""
+        for writer, flows in self.carried:
+            writer.transport.abort()
+            flows.set()
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        if not self.is_open:
+            writer.transport.abort()
+            return
+        self.connections += 1
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        flows = self._flows
+        both = [(writer, flows), (there_writer, flows)]
+        self.carried += both
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, there_writer, flows, is_answer=False))
+                group.create_task(self._pump(there_reader, writer, flows, is_answer=True))
+        except* OSError:
+            pass
+        finally:
+            for each in both:
+                each[0].transport.abort()
+                self.carried.remove(each)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event, *, is_answer: bool
+    ) -> None:
+        while data := await reader.read(65536):
+            await flows.wait()
+            if is_answer and self.is_mute:
+                self.lost_bytes += len(data)
+                continue
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionAbortedError
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when the condition holds."""
+    async with asyncio.timeout(BOUND_S):
+        while not condition():  # noqa: ASYNC110 (what is waited for is not ours, and tells nobody)
+            await asyncio.sleep(0.001)
+
+
+async def within(work: Awaitable[T]) -> T:
+    """The outcome, if it comes in time."""
+    async with asyncio.timeout(BOUND_S):
+        return await work
+
+
+class Writer:
+    """A group commit that runs, and publishes as an agent would."""
+
+    def __init__(self, commit: GroupCommit, log: TenantLog) -> None:
+        self.commit, self.log = commit, log
+
+    def submit(
+        self, data: object, key: str | None = None, channel: ChannelId = A, headers: dict[str, str] | None = None
+    ) -> asyncio.Future[PublishReply]:
+        """Puts a message in the queue. Its data is JSON text, or something whose `repr` is; its id counts up."""
+        message_id = f"msg_{next(_numbers)}"
+        raw = Raw(data if isinstance(data, bytes) else repr(data).encode())
+        stored = envelope(Publish(channel, raw, headers=headers), message_id=message_id, sender="agt_1", time="now")
+        dedupe_id = None if key is None else subjects.dedupe_id(channel, "agt_1", key)
+        return self.commit.submit(subjects.stored(channel), stored, message_id, dedupe_id)
+
+    async def publish(
+        self, data: object, key: str | None = None, channel: ChannelId = A, headers: dict[str, str] | None = None
+    ) -> PublishReply:
+        """Stores a message."""
+        return await within(self.submit(data, key, channel, headers))
+
+    async def stored(self, channel: ChannelId = A) -> list[bytes]:
+        """The data of every message in the channel, in order."""
+        found, after = [], 0
+        while piece := await self.log.after(channel, after):
+            found += [one.envelope.partition(b'"data":')[2][:-1] for one in piece]
+            after = piece[-1].seq
+        return found
+
+
+@asynccontextmanager
+async def writing(
+    link: Link, *, max_bytes: int = -1, patience_s: float = BOUND_S, most_messages: int = 20_000
+) -> AsyncIterator[Writer]:
+    """A writer of the link's log."""
+    log = TenantLog(link, max_bytes=max_bytes)
+    commit = GroupCommit(log, patience_s=patience_s, most_messages=most_messages)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(commit.run())
+        try:
+            yield Writer(commit, log)
+        finally:
+            running.cancel()

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from artcafe.errors import ArtcafeError, KeyReused, NotStored, OutcomeUnknown, QuotaFull
+from artcafe.fabric.batch import BATCH_MESSAGES
+from artcafe.wire.frames import PublishReply
+from tests.fabric.rooms import A, B, Nats, a_tenant, until, within, writing
+
+
+async def outcome(done: asyncio.Future[PublishReply]) -> PublishReply | ArtcafeError:
+    try:
+        return await within(done)
+    except ArtcafeError as error:
+        return error
+
+
+async def seqs(waiting: list[asyncio.Future[PublishReply]]) -> list[int]:
+    return [(await within(one)).seq for one in waiting]
+
+
+async def test_one_message_is_stored_and_told_its_place(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        first = await writer.publish(b'{"n":1}')
+        second = await writer.publish(b'{"n":2}', key="k")
+
+        assert (first.seq, first.duplicate, second.seq, second.duplicate) == (1, False, 2, False)
+        assert await writer.stored() == [b'{"n":1}', b'{"n":2}']
+
+
+async def test_what_waits_together_keeps_the_order_of_its_coming(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        waiting = [writer.submit(number, channel=A if number % 3 else B) for number in range(2 * BATCH_MESSAGES + 100)]
+
+        assert await seqs(waiting) == list(range(1, len(waiting) + 1))
+        assert await writer.stored(B) == [b"%d" % number for number in range(0, len(waiting), 3)]
+
+
+async def test_a_batch_of_many_bytes_is_several_batches_in_order(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        waiting = [writer.submit(b'"%b"' % (b"x" * 60_000)) for _ in range(150)]
+
+        assert await seqs(waiting) == list(range(1, 151))
+
+
+async def test_equal_keys_that_wait_together_are_one_message(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        first, twin, other, elsewhere = (
+            writer.submit(b'{"a":1,"b":2}', "k"),
+            writer.submit(b'{"b":2, "a":1}', "k"),
+            writer.submit(b'{"a":2}', "k"),
+            writer.submit(b'{"a":2}', "k", B),
+        )
+
+        stored = await within(first)
+        assert stored.duplicate is False
+        assert await within(twin) == PublishReply(stored.seq, stored.message_id, duplicate=True)
+        assert isinstance(await outcome(other), KeyReused)
+        assert (await within(elsewhere)).duplicate is False
+        assert await writer.stored() == [b'{"a":1,"b":2}']
+
+
+async def test_a_key_that_comes_again_is_answered_with_the_first_message(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with nats.link(tenant) as link, nats.link(tenant) as other, writing(link) as here, writing(other) as there:
+        first = await here.publish(b"[1]", "k", headers={"h": "1"})
+
+        for writer in (here, there):
+            again = await writer.publish(b"[ 1 ]", "k", headers={"h": "1"})
+            assert again == PublishReply(first.seq, first.message_id, duplicate=True)
+            with pytest.raises(KeyReused):
+                await writer.publish(b"[1]", "k", headers={"h": "2"})
+        assert await here.stored() == [b"[1]"]
+
+
+@pytest.mark.parametrize(("first", "second"), [(b"1", b"1.0"), (b"1", b"true"), (b"1e999", b"1e998"), (b"1" * 5000, b"2" * 5000)])
+async def test_other_content_under_a_used_key_is_refused_and_others_go_on(nats: Nats, first: bytes, second: bytes) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        await writer.publish(first, "k")
+
+        with pytest.raises(KeyReused):
+            await writer.publish(second, "k")
+        together = [writer.submit(second, "k"), writer.submit(second, "j"), writer.submit(first, "j")]
+
+        assert [type(await outcome(one)) for one in together] == [KeyReused, PublishReply, KeyReused]
+        assert (await writer.publish(first, "k")).duplicate
+
+
+async def test_one_repeat_in_a_batch_is_found_and_the_others_are_stored_in_order(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        repeated = [await writer.publish(-1, "k1"), await writer.publish(-2, "k2")]
+
+        waiting = [writer.submit(number, f"new{number}" if number % 2 else None) for number in range(100)]
+        again = [writer.submit(-1, "k1"), writer.submit(-2, "k2")]
+        waiting += [writer.submit(number) for number in range(100, 130)]
+
+        assert await seqs(waiting) == sorted(await seqs(waiting))
+        assert [await within(one) for one in again] == [PublishReply(one.seq, one.message_id, duplicate=True) for one in repeated]
+        assert await writer.stored() == [b"-1", b"-2", *(b"%d" % number for number in range(130))]
+
+
+async def test_a_repeat_of_what_was_removed_since_tells_the_sequence_alone(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        first = await writer.publish(1, "k")
+        await writer.log.purge(A)
+
+        assert await writer.publish(1, "k") == PublishReply(first.seq, None, duplicate=True)
+        assert await writer.stored() == []
+
+
+async def test_a_full_log_refuses_what_does_not_fit_and_drops_nothing(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link, max_bytes=20_000) as writer:
+        waiting = [writer.submit(b'"%04d%b"' % (number, b"x" * 1000)) for number in range(40)]
+        outcomes = [await outcome(one) for one in waiting]
+
+        stored = [one.seq for one in outcomes if isinstance(one, PublishReply)]
+        assert 10 < len(stored) < 20
+        assert stored == list(range(1, len(stored) + 1))
+        assert {type(one) for one in outcomes[len(stored) :]} == {QuotaFull}
+        assert len(await writer.stored()) == len(stored)
+        with pytest.raises(QuotaFull):
+            await writer.publish(b'"%b"' % (b"x" * 1000))
+
+
+async def test_a_lost_answer_leaves_the_outcome_unknown_unless_a_key_tells(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with nats.proxy() as proxy, nats.link(tenant, proxy.url) as link, writing(link) as writer:
+        await writer.publish(b'"begin"')
+        proxy.is_mute = True
+        waiting = [writer.submit(number, f"k{number}" if number % 2 else None) for number in range(20)]
+        await until(lambda: proxy.lost_bytes > 0)
+        proxy.cut()
+        proxy.is_mute = False
+        outcomes = [await outcome(one) for one in waiting]
+
+        assert [type(one) for one in outcomes[::2]] == [OutcomeUnknown] * 10
+        assert [one.duplicate for one in outcomes[1::2] if isinstance(one, PublishReply)] == [True] * 10
+        assert [one.seq for one in outcomes[1::2] if isinstance(one, PublishReply)] == list(range(3, 22, 2))
+        assert await writer.stored() == [b'"begin"', *(b"%d" % number for number in range(20))]
+
+
+async def test_what_was_sent_once_is_never_told_to_be_not_stored(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with nats.proxy() as proxy, nats.link(tenant, proxy.url) as link, writing(link, patience_s=0.5) as writer:
+        await writer.publish(b'"begin"')
+        proxy.is_mute = True
+        sent = [writer.submit(1, "k"), writer.submit(1, "k"), writer.submit(2, "j")]
+        await until(lambda: proxy.lost_bytes > 0)
+        proxy.is_open = False
+        proxy.cut()
+        unsent = writer.submit(3, "i")
+
+        assert [type(await outcome(one)) for one in sent] == [OutcomeUnknown] * 3
+        assert isinstance(await outcome(unsent), NotStored)
+        async with nats.link(tenant) as other, writing(other) as reading:
+            assert await reading.stored() == [b'"begin"', b"1", b"2"]
+
+
+async def test_while_nats_is_away_messages_wait_and_are_stored_when_it_is_back(nats: Nats) -> None:
+    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link, writing(link) as writer:
+        proxy.is_open = False
+        proxy.cut()
+        await until(lambda: not link.is_up)
+        waiting = [writer.submit(number) for number in range(10)]
+        proxy.is_open = True
+
+        assert await seqs(waiting) == list(range(1, 11))
+
+
+async def test_when_too_much_waits_more_is_refused_at_once(nats: Nats) -> None:
+    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link:
+        proxy.is_open = False
+        proxy.cut()
+        await until(lambda: not link.is_up)
+        async with writing(link, most_messages=3) as writer:
+            waiting = [writer.submit(number) for number in range(3)]
+
+            assert isinstance(await outcome(writer.submit(3)), NotStored)
+            proxy.is_open = True
+            assert await seqs(waiting) == [1, 2, 3]
+            assert (await writer.publish(4)).seq == 4
+
+
+async def test_a_writer_that_ends_answers_everything_it_was_given(nats: Nats) -> None:
+    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link:
+        async with writing(link) as writer:
+            await writer.publish(b'"begin"')
+            proxy.is_mute = True
+            flying = writer.submit(1)
+            await until(lambda: proxy.lost_bytes > 0)
+            waiting = writer.submit(2)
+        late = writer.submit(3)
+
+        assert [type(await outcome(one)) for one in (flying, waiting, late)] == [OutcomeUnknown, NotStored, NotStored]
+
+
+async def test_a_log_that_was_removed_is_begun_anew_by_the_next_message(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        await writer.publish(1, "k")
+        first = writer.log.epoch
+        await writer.log.drop()
+
+        assert (await writer.publish(2, "k")).seq == 1
+        assert writer.log.epoch not in {first, None}

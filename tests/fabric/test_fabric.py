@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from artcafe.errors import Unavailable
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.child import some_free_port
+from artcafe.fabric.fabric import IDLE_S, SWEEP_S, Fabric
+from artcafe.model import Cursor, TenantId
+from tests.fabric.clients import BOUND_S
+from tests.fabric.rooms import A, Nats, Writer, a_tenant, until
+from tests.fabric.test_reader import Sink
+
+
+@asynccontextmanager
+async def running(nats: Nats, *, idle_s: float = IDLE_S, sweep_s: float = SWEEP_S) -> AsyncIterator[Fabric]:
+    """A server's fabric; it must end when it is told to."""
+    fabric = Fabric([nats.url], nats.accounts, idle_s=idle_s, sweep_s=sweep_s)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fabric.run())
+        await fabric.wait_up(BOUND_S)
+        try:
+            yield fabric
+        finally:
+            fabric.close()
+
+
+def writer_of(fabric: Fabric, tenant: TenantId) -> Writer:
+    room = fabric.room(tenant)
+    return Writer(room.writer, room.log)
+
+
+async def test_the_same_channel_id_in_two_tenants_is_two_channels(nats: Nats) -> None:
+    one, other = a_tenant(), a_tenant()
+    async with running(nats) as fabric:
+        sinks = {tenant: Sink() for tenant in (one, other)}
+        for tenant, sink in sinks.items():
+            await fabric.room(tenant).link.wait_up()
+            await fabric.room(tenant).tail.follow(A, sink)
+        await writer_of(fabric, one).publish(b'"one"', "k")
+        await writer_of(fabric, other).publish(b'"other"', "k")
+        await writer_of(fabric, other).publish(b'"more"')
+        await until(lambda: len(sinks[one].got) == 1 and len(sinks[other].got) == 2)
+
+        assert await writer_of(fabric, one).stored() == [b'"one"']
+        assert await writer_of(fabric, other).stored() == [b'"other"', b'"more"']
+        assert (await fabric.position(one)).epoch != (await fabric.position(other)).epoch
+
+
+async def test_a_position_is_the_end_of_the_log_and_empty_before_it_begins(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with running(nats) as fabric:
+        assert await fabric.position(tenant) == Cursor()
+        await writer_of(fabric, tenant).publish(1)
+        await writer_of(fabric, tenant).publish(2)
+
+        assert await fabric.position(tenant) == Cursor(epoch=fabric.room(tenant).log.epoch, seq=2)
+
+
+async def test_a_purge_empties_one_channel(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with running(nats) as fabric:
+        await fabric.purge(tenant, A)
+        await writer_of(fabric, tenant).publish(1)
+        await fabric.purge(tenant, A)
+
+        assert await writer_of(fabric, tenant).stored() == []
+
+
+async def test_a_tenant_that_is_removed_leaves_nothing_and_its_place_can_be_taken_again(nats: Nats) -> None:
+    tenant, bystander = a_tenant(), a_tenant()
+    async with running(nats) as fabric:
+        await writer_of(fabric, bystander).publish(1)
+        await writer_of(fabric, tenant).publish(1)
+        before = await fabric.position(tenant)
+
+        await fabric.drop(tenant)
+        assert fabric.peek(tenant) is None
+        await fabric.drop(tenant)
+
+        assert await fabric.position(tenant) == Cursor()
+        await writer_of(fabric, tenant).publish(1)
+        assert (await fabric.position(tenant)).epoch not in {before.epoch, None}
+        assert await writer_of(fabric, bystander).stored() == [b"1"]
+
+
+async def test_publishes_in_flight_do_not_bring_a_removed_tenant_back(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with running(nats) as fabric:
+        writer = writer_of(fabric, tenant)
+        await writer.publish(0)
+        flying = [writer.submit(number, f"k{number}") for number in range(2000)]
+        await fabric.drop(tenant)
+        await until(lambda: all(one.done() for one in flying))
+        assert all(one.exception() or one.result() for one in flying)
+
+        assert await fabric.position(tenant) == Cursor()
+
+
+async def test_a_tenant_that_nobody_uses_is_let_go_and_one_that_is_followed_is_not(nats: Nats) -> None:
+    used, idle = a_tenant(), a_tenant()
+    async with running(nats, idle_s=0.05, sweep_s=0.01) as fabric:
+        sink = Sink()
+        await fabric.room(used).link.wait_up()
+        reader = await fabric.room(used).tail.follow(A, sink)
+        followed = fabric.room(used)
+        gone = fabric.room(idle)
+        await gone.link.wait_up()
+        await until(gone.leave.is_set)
+        await until(lambda: not gone.link.is_up)
+        assert not followed.leave.is_set()
+        assert fabric.room(idle) is not gone
+        await writer_of(fabric, idle).publish(1)
+
+        await followed.tail.unfollow(reader)
+        await until(followed.leave.is_set)
+
+
+async def test_without_nats_the_check_says_so_and_closing_still_ends_it() -> None:
+    fabric = Fabric([f"nats://127.0.0.1:{some_free_port()}"], Accounts(bytes(range(32)), "dev"))
+    with pytest.raises(Unavailable):
+        fabric.room(a_tenant())
+    async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
+        group.create_task(fabric.run())
+        with pytest.raises(Unavailable):
+            await fabric.wait_up(0.2)
+        with pytest.raises(Unavailable):
+            await fabric.check()
+        fabric.room(a_tenant())
+        fabric.close()
+        with pytest.raises(Unavailable):
+            fabric.room(a_tenant())
+
+
+async def test_the_check_asks_nats_itself(nats: Nats) -> None:
+    async with nats.proxy() as proxy:
+        fabric = Fabric([proxy.url], nats.accounts)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fabric.run())
+            await fabric.wait_up(BOUND_S)
+            await fabric.check()
+            proxy.stick()
+            with pytest.raises(Unavailable):
+                await fabric.check()
+            fabric.close()

@@ -1,0 +1,82 @@
+"""An agent as the contract alone has it: a WebSocket, JSON frames and an SSH key; nothing tries again, nothing hides a repeat."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.typing import Subprotocol
+
+from artcafe.sdk.keys import load_signer
+from artcafe.wire import frames
+from tests.platform import Cast
+
+OPEN_S: Final = 10.0
+
+GONE: Final = (OSError, TimeoutError, ConnectionClosed, InvalidHandshake)
+"""What is raised where the server is away, or goes away. `ConnectionError` is one of them."""
+
+
+class Bare:
+    """One connection of an agent, logged in."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._id = 1
+
+    def new_id(self) -> int:
+        """An id for a command, before anything can go wrong with sending it."""
+        self._id += 1
+        return self._id
+
+    async def send(self, kind: str, body: frames.Body, id: int) -> None:
+        """Sends a command. Raises what `GONE` lists; then it may have left all the same."""
+        await self._socket.send(frames.command(kind, body, id), text=True)
+
+    async def ack(self, channel: str, seq: int) -> None:
+        await self._socket.send(frames.command("ack", frames.Ack(channel, seq)), text=True)
+
+    async def receive(self) -> frames.Incoming:
+        """The next frame. Raises what `GONE` lists."""
+        return frames.parse_incoming(await self._socket.recv())
+
+    async def subscribe(self, channel: str, start: frames.Start) -> frames.SubscribeReply:
+        """Subscribes, passing over what other channels bring meanwhile. Raises what `GONE` lists."""
+        id = self.new_id()
+        await self.send("subscribe", frames.Subscribe(channel, start), id)
+        while (frame := await self.receive()).id != id:
+            pass
+        assert frame.subscribe is not None, frame
+        return frame.subscribe
+
+
+@asynccontextmanager
+async def connected(url: str, cast: Cast, number: int, max_unacked: int | None = None) -> AsyncIterator[Bare]:
+    """The agent `number` of the cast on a new connection to the gateway at `url`; it ends cleanly. Raises what `GONE` lists."""
+    protocol = Subprotocol(frames.SUBPROTOCOL)
+    async with connect(url, subprotocols=[protocol], compression=None, open_timeout=OPEN_S, close_timeout=1) as socket:
+        async with asyncio.timeout(OPEN_S):
+            await _login(socket, cast, number, max_unacked)
+        yield Bare(socket)
+
+
+async def _login(socket: ClientConnection, cast: Cast, number: int, max_unacked: int | None) -> None:
+    await socket.send(frames.command("challenge", frames.Challenge(cast.tenant, cast.agents[number]), 0), text=True)
+    posed = (await _answer(socket)).challenge
+    assert posed is not None
+    signature = await load_signer(cast.keys[number]).sign(posed.challenge)
+    proof = frames.Connect(challenge_id=posed.challenge_id, signature=signature, max_unacked=max_unacked)
+    await socket.send(frames.command("connect", proof, 1), text=True)
+    assert (await _answer(socket)).connect is not None
+
+
+async def _answer(socket: ClientConnection) -> frames.Incoming:
+    frame = frames.parse_incoming(await socket.recv())
+    if frame.error is not None:
+        assert frame.error.temporary, frame
+        raise ConnectionError(frame.error.message)
+    return frame

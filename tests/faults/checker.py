@@ -1,0 +1,358 @@
+"""What a run with faults must have kept (contract, section 5, sentences 1 to 7 and 11), judged from its history alone. No I/O.
+
+A history is what the clients saw, in the order in which they saw it, and what the log held at the end.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# --- what happened ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A publish that left for the first time. `data` is its JSON text, which no other publish of the run has.
+
+    `line` is what keeps an order: an agent of the SDK over all its connections, or one bare connection. `number` rises on it.
+    """
+
+    line: str
+    number: int
+    sender: str
+    channel: str
+    data: str
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The answer that a publish was stored. A second one answers the same publish, made again with its key."""
+
+    line: str
+    number: int
+    seq: int
+    message_id: str | None
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The answer that a publish was not stored; `code` is the error's."""
+
+    line: str
+    number: int
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The answer that nobody can tell, or none at all."""
+
+    line: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A subscriber has a new connection. `connection` rises; the SDK counts as one, since it hides them."""
+
+    agent: str
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A message as it was delivered."""
+
+    channel: str
+    seq: int
+    prev: int | None
+    message_id: str
+    sender: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """A subscriber was sent a message."""
+
+    agent: str
+    connection: int
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A subscriber was told of a gap. Nothing is removed in these runs, so there is none to tell of."""
+
+    agent: str
+    connection: int
+    channel: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """A subscriber acknowledged everything up to `seq`; nothing says that the server heard of it."""
+
+    agent: str
+    connection: int
+    channel: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The subscription's row was seen to hold this cursor."""
+
+    agent: str
+    channel: str
+    seq: int
+
+
+Event = Sent | Stored | Refused | Unknown | Joined | Got | Missed | Acked | Written
+
+
+@dataclass(frozen=True)
+class History:
+    """A run: its events in order, the log as a newcomer read it from the first message on, and the channels of each agent that
+    was subscribed before the first publish."""
+
+    events: Sequence[Event]
+    log: Sequence[Entry]
+    subscribers: Mapping[str, Sequence[str]]
+
+    def of(self, kind: type[T]) -> list[T]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+# --- what must hold --------------------------------------------------------------------------------------------------
+
+
+class Broken(StrEnum):
+    """A promise that was not kept."""
+
+    LOST = "acknowledged, but not in the log"
+    DOUBLED = "in the log twice"
+    NOT_KNOWN = "published again with its key, and not recognised"
+    CHANGED = "not what was sent or acknowledged"
+    FOREIGN = "in the log, but nobody sent it"
+    NOT_REFUSED = "answered as not stored, but in the log"
+    DISORDER = "not in its order in the log"
+    PREV = "names a wrong predecessor"
+    NOT_IN_LOG = "delivered, but not in the log"
+    REPEATED = "delivered again on one connection, or at or below a written acknowledgement"
+    SKIPPED = "not delivered in its turn"
+    GAP = "told as a gap, where nothing was removed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    broken: Broken
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.broken}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found, and how much was looked at."""
+
+    published: int
+    acknowledged: int
+    unknown: int
+    refused: int
+    repeats: int
+    findings: Sequence[Finding] = field(default=())
+
+    @cached_property
+    def counts(self) -> Counter[Broken]:
+        return Counter(finding.broken for finding in self.findings)
+
+    def __str__(self) -> str:
+        shown = "\n".join(map(str, self.findings[:20]))
+        return f"{len(self.findings)} broken promises among {self.published} publishes ({dict(self.counts)})\n{shown}"
+
+
+def judge(history: History) -> Verdict:
+    """Everything that is wrong with a run."""
+    run = _Run(history)
+    rules = (_log, _answers, _order_of_lines, _order_of_answers, _deliveries, _connections, _completeness)
+    return Verdict(
+        published=len(run.sent),
+        acknowledged=len({(stored.line, stored.number) for stored in history.of(Stored)}),
+        unknown=len(history.of(Unknown)),
+        refused=len(history.of(Refused)),
+        repeats=_repeats(history),
+        findings=[finding for rule in rules for finding in rule(run)],
+    )
+
+
+class _Run:
+    """A history with the indexes that the rules need."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.sent = {(sent.line, sent.number): sent for sent in history.of(Sent)}
+        self.by_data = {sent.data: sent for sent in self.sent.values()}
+        self.at = {(entry.channel, entry.seq): entry for entry in history.log}
+        self.in_log = {entry.data for entry in history.log}
+        self.channels: dict[str, list[Entry]] = defaultdict(list)
+        for entry in history.log:
+            self.channels[entry.channel].append(entry)
+
+    def above(self, channel: str, seq: int) -> Entry | None:
+        """A channel's first message above a sequence."""
+        entries = self.channels[channel]
+        at = bisect_right(entries, seq, key=lambda entry: entry.seq)
+        return entries[at] if at < len(entries) else None
+
+
+def _name(entry: Entry) -> str:
+    return f"{entry.channel} {entry.seq} ({entry.data[:60]})"
+
+
+def _log(run: _Run) -> Iterator[Finding]:
+    """The log holds what was sent, each message once, in a chain."""
+    seen: set[str] = set()
+    for entries in run.channels.values():
+        for before, entry in zip([None, *entries], entries, strict=False):
+            sent = run.by_data.get(entry.data)
+            if sent is None or (sent.sender, sent.channel) != (entry.sender, entry.channel):
+                yield Finding(Broken.FOREIGN, _name(entry))
+            if entry.data in seen:
+                yield Finding(Broken.DOUBLED, _name(entry))
+            if before is not None and before.seq >= entry.seq:
+                yield Finding(Broken.DISORDER, _name(entry))
+            if entry.prev != (before.seq if before else None):
+                yield Finding(Broken.PREV, f"{_name(entry)}, prev {entry.prev}")
+            seen.add(entry.data)
+
+
+def _answers(run: _Run) -> Iterator[Finding]:
+    """What was acknowledged is where the answer says, what was refused is nowhere, and what was repeated is known."""
+    first: dict[tuple[str, int], Stored] = {}
+    for stored in run.history.of(Stored):
+        sent = run.sent[stored.line, stored.number]
+        before = first.setdefault((stored.line, stored.number), stored)
+        if before is not stored and (stored.seq, stored.duplicate) != (before.seq, True):
+            yield Finding(Broken.NOT_KNOWN, f"{sent.channel} {before.seq} ({sent.data[:60]}), now {stored.seq}")
+        entry = run.at.get((sent.channel, stored.seq))
+        if entry is None:
+            yield Finding(Broken.LOST, f"{sent.channel} {stored.seq} ({sent.data[:60]})")
+        elif (entry.data, entry.message_id) != (sent.data, stored.message_id):
+            broken = Broken.CHANGED if sent.data in run.in_log or entry.message_id == stored.message_id else Broken.LOST
+            yield Finding(broken, f"{_name(entry)}, acknowledged as {stored.message_id} ({sent.data[:60]})")
+    for refused in run.history.of(Refused):
+        sent = run.sent[refused.line, refused.number]
+        if sent.data in run.in_log:
+            yield Finding(Broken.NOT_REFUSED, f"{sent.data[:60]}, {refused.code}")
+
+
+def _order_of_lines(run: _Run) -> Iterator[Finding]:
+    """What left on one line one after the other stands so in its channel."""
+    last: dict[tuple[str, str], int] = {}
+    for entry in run.history.log:
+        sent = run.by_data.get(entry.data)
+        if sent is not None:
+            if last.get((sent.line, sent.channel), -1) > sent.number:
+                yield Finding(Broken.DISORDER, _name(entry))
+            last[sent.line, sent.channel] = sent.number
+
+
+def _order_of_answers(run: _Run) -> Iterator[Finding]:
+    """What was acknowledged before another message was sent stands before it, whoever sent them."""
+    stands = {entry.data: entry.seq for entry in run.history.log}
+    highest: dict[str, int] = defaultdict(int)
+    for event in run.history.events:
+        if isinstance(event, Stored):
+            channel = run.sent[event.line, event.number].channel
+            highest[channel] = max(highest[channel], event.seq)
+        elif isinstance(event, Sent) and stands.get(event.data, highest[event.channel] + 1) <= highest[event.channel]:
+            yield Finding(Broken.DISORDER, f"{event.channel} {stands[event.data]} ({event.data[:60]}), {highest[event.channel]}")
+
+
+def _deliveries(run: _Run) -> Iterator[Finding]:
+    """What was delivered is what the log holds."""
+    for got in run.history.of(Got):
+        entry = run.at.get((got.entry.channel, got.entry.seq))
+        if entry is None:
+            yield Finding(Broken.NOT_IN_LOG, f"to {got.agent}: {_name(got.entry)}")
+        elif entry.prev != got.entry.prev:
+            yield Finding(Broken.PREV, f"to {got.agent}: {_name(got.entry)}, prev {got.entry.prev}, not {entry.prev}")
+        elif entry != got.entry:
+            yield Finding(Broken.CHANGED, f"to {got.agent}: {_name(got.entry)}, not {_name(entry)}")
+    for missed in run.history.of(Missed):
+        yield Finding(Broken.GAP, f"to {missed.agent}: {missed.channel}, {missed.reason}")
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far a subscriber has come in a channel. `floor` and `ceiling` are where this connection may begin behind: a cursor that
+    was seen to be written, and the highest that it ever acknowledged."""
+
+    written: int = 0
+    acked: int = 0
+    floor: int = 0
+    ceiling: int = 0
+    last: int | None = None
+
+
+def _connections(run: _Run) -> Iterator[Finding]:
+    """A connection begins behind an acknowledgement, no earlier than the last written one, and leaves nothing out."""
+    places: dict[tuple[str, str], _Place] = defaultdict(_Place)
+    for event in run.history.events:
+        match event:
+            case Joined(agent):
+                for (who, _), place in places.items():
+                    if who == agent:
+                        place.floor, place.ceiling, place.last = place.written, place.acked, None
+            case Written(agent, channel, seq):
+                place = places[agent, channel]
+                place.written = max(place.written, seq)
+            case Acked(agent, _, channel, seq):
+                place = places[agent, channel]
+                place.acked = max(place.acked, seq)
+            case Got(agent, _, entry):
+                yield from _turn(run, places[agent, entry.channel], event)
+            case _:
+                pass
+
+
+def _turn(run: _Run, place: _Place, got: Got) -> Iterator[Finding]:
+    """Whether this message is the next one of its connection."""
+    entry, last = got.entry, place.last
+    if entry.seq <= (place.floor if last is None else last):
+        yield Finding(Broken.REPEATED, f"to {got.agent}, connection {got.connection}: {_name(entry)}")
+    due = run.above(entry.channel, place.ceiling if last is None else last)
+    if due is not None and due.seq < entry.seq:
+        yield Finding(Broken.SKIPPED, f"to {got.agent}, connection {got.connection}: {_name(due)}")
+    place.last = max(last or 0, entry.seq)
+
+
+def _completeness(run: _Run) -> Iterator[Finding]:
+    """Every subscriber got everything, on whichever connection."""
+    got: dict[str, set[tuple[str, int]]] = defaultdict(set)
+    for event in run.history.of(Got):
+        got[event.agent].add((event.entry.channel, event.entry.seq))
+    for agent, channels in run.history.subscribers.items():
+        for channel in channels:
+            for entry in run.channels[channel]:
+                if (channel, entry.seq) not in got[agent]:
+                    yield Finding(Broken.SKIPPED, f"to {agent}: {_name(entry)}")
+
+
+def _repeats(history: History) -> int:
+    """How often a subscriber was sent what it had been sent before."""
+    times = Counter((got.agent, got.entry.channel, got.entry.seq) for got in history.of(Got))
+    return sum(count - 1 for count in times.values())

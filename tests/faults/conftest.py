@@ -1,0 +1,58 @@
+"""The table of what each fault cost, printed at the end of `make faults`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.checker import Broken, Verdict
+
+Report = Callable[[str, Verdict], None]
+
+HEADINGS = (
+    "fault",
+    "published",
+    "acknowledged",
+    "unknown",
+    "refused",
+    "lost",
+    "doubled",
+    "out of order",
+    "other",
+    "repeats",
+    "s",
+)
+ROWS = pytest.StashKey[list[tuple[object, ...]]]()
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Report:
+    """`report("kill -9 of nats-server", verdict)` puts a row into the table."""
+    began = time.monotonic()
+    rows = request.config.stash.setdefault(ROWS, [])
+
+    def note(fault: str, verdict: Verdict) -> None:
+        rows.append((fault, *_figures(verdict), round(time.monotonic() - began)))
+
+    return note
+
+
+def _figures(verdict: Verdict) -> list[int]:
+    counts = verdict.counts
+    shown = [counts[Broken.LOST], counts[Broken.DOUBLED], counts[Broken.DISORDER]]
+    other = sum(counts.values()) - sum(shown)
+    return [verdict.published, verdict.acknowledged, verdict.unknown, verdict.refused, *shown, other, verdict.repeats]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints the table, as Markdown, where --faults was given."""
+    rows = config.stash.get(ROWS, [])
+    if not rows or not config.getoption("--faults"):
+        return
+    terminalreporter.section("faults")
+    terminalreporter.line("| " + " | ".join(HEADINGS) + " |")
+    terminalreporter.line("| --- |" + " ---: |" * (len(HEADINGS) - 1))
+    for row in rows:
+        terminalreporter.line("| " + " | ".join(map(str, row)) + " |")

@@ -1,0 +1,353 @@
+"""Traffic for a platform that is being hurt: publishers and subscribers of both kinds, and everything they see as a history.
+
+What is judged is `checker`'s; what hurts the platform is the tests'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
+
+from artcafe.errors import ArtcafeError, OutcomeUnknown
+from artcafe.sdk.client import Agent
+from artcafe.sdk.messages import Message
+from artcafe.wire import frames
+from tests.faults import bare
+from tests.faults.checker import (
+    Acked,
+    Entry,
+    Event,
+    Got,
+    History,
+    Joined,
+    Missed,
+    Refused,
+    Sent,
+    Stored,
+    Unknown,
+    Written,
+)
+from tests.platform import Cast, Platform
+
+CHANNELS: Final = 2
+SDK_PUBLISHERS: Final = (0, 1)
+BARE_PUBLISHERS: Final = (2, 3)
+SDK_LISTENER, BARE_LISTENER, AWAY, NEWCOMER = 4, 5, 6, 7
+LISTENERS: Final = (SDK_LISTENER, BARE_LISTENER, AWAY)
+AGENTS: Final = 8
+
+WINDOW: Final = 8
+"""Publishes of one agent that are on their way at once."""
+PAD: Final = "x" * 120
+ACK_EVERY: Final = 5
+BEFORE_AWAY: Final = 20
+REPEATS: Final = 25
+
+WAIT_S: Final = 30.0
+"""For a platform that starts again on a machine that is busy with other tests."""
+RETRY_S: Final = 0.05
+
+
+class Load:
+    """Traffic in one tenant, from `running_on` until `end`."""
+
+    def __init__(self, platform: Platform, cast: Cast) -> None:
+        self._platform, self.cast = platform, cast
+        self.events: list[Event] = []
+        self.stored = 0
+        self.refused = 0
+        self._open: dict[tuple[str, int], Sent] = {}
+        """Publishes without an answer."""
+        self._keyed: dict[tuple[str, int], Sent] = {}
+        self._answered_now: set[str] = set()
+        """Who had a publish stored since it was last cleared."""
+        self._numbers = 0
+        self._highest: dict[tuple[str, str], int] = {}
+        """What each listener has got, by agent and channel."""
+        self._moved = asyncio.Event()
+        self._stopping = False
+        self._publishers: list[asyncio.Task[None]] = []
+        self._listeners: list[asyncio.Task[None]] = []
+
+    # --- what a test does ---
+
+    async def acknowledged(self, more: int) -> None:
+        """Waits until so many more publishes have been acknowledged."""
+        target = self.stored + more
+        await self.until(lambda: self.stored >= target, f"{more} more acknowledged publishes")
+
+    async def until(self, holds: Callable[[], bool], what: str) -> None:
+        """Waits until something of this load holds. Fails after `WAIT_S`."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while not holds():
+                    self._check_running()
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            raise AssertionError(f"no {what} within {WAIT_S} s:\n{self._platform.log()[-2000:]}") from None
+
+    async def mid_publish(self) -> None:
+        """Waits until every publisher has had an answer from now on, and all have publishes on their way."""
+        everybody = {self.cast.agents[number] for number in (*SDK_PUBLISHERS, *BARE_PUBLISHERS)}
+        self._answered_now.clear()
+        await self.until(
+            lambda: everybody == self._answered_now == {sent.sender for sent in self._open.values()}, "publishes of everybody"
+        )
+
+    async def note_cursors(self) -> None:
+        """Looks which acknowledgements are written."""
+        async with self.cast.rest() as rest:
+            for channel in self.cast.channels:
+                async for row in rest.subscriptions(self.cast.tenant, channel):
+                    self._record(Written(row.agent_id, channel, row.cursor.seq))
+
+    async def end(self) -> History:
+        """Stops the publishers, brings back the agent that was away, and returns everything that was seen when everybody has
+        what the log holds."""
+        await self._end_publishing()
+        await self._publish_again()
+        log = await self._read_log()
+        self._listeners.append(self._group.create_task(self._listen_bare(AWAY, None)))
+        await self._until_level({entry.channel: entry.seq for entry in log})
+        for task in self._listeners:
+            task.cancel()
+        return History(self.events, log, {self.cast.agents[number]: self.cast.channels for number in LISTENERS})
+
+    async def end_of_publishing(self) -> History:
+        """As `end`, of the publishers alone: what they were told, and what the log holds."""
+        await self._end_publishing()
+        told = [event for event in self.events if isinstance(event, Sent | Stored | Refused | Unknown)]
+        return History(told, await self._read_log(), {})
+
+    async def _end_publishing(self) -> None:
+        self._stopping = True
+        async with asyncio.timeout(2 * WAIT_S):
+            await asyncio.wait(self._publishers)
+        self._check_running()
+        assert not self._open, "every publish has an outcome"
+
+    async def begin(self, group: asyncio.TaskGroup) -> None:
+        """Subscribes the listeners, and starts everybody; when this returns, one agent has been there and left."""
+        self._group = group
+        async with self.cast.rest() as rest:
+            for channel in self.cast.channels:
+                for number in LISTENERS:
+                    await rest.subscribe(self.cast.tenant, channel, self.cast.agents[number])
+        self._listeners = [group.create_task(self._listen_sdk()), group.create_task(self._listen_bare(BARE_LISTENER, 64))]
+        self._publishers = [
+            *(group.create_task(self._publish_sdk(number)) for number in SDK_PUBLISHERS),
+            *(group.create_task(self._publish_bare(number)) for number in BARE_PUBLISHERS),
+        ]
+        await self._come_and_leave()
+
+    def stop(self) -> None:
+        """Ends everything at once."""
+        for task in (*self._publishers, *self._listeners):
+            task.cancel()
+
+    # --- publishing ---
+
+    def _next(self, line: str, number: int, *, keyed: bool) -> Sent:
+        """The next message of a line, which leaves now."""
+        self._numbers += 1
+        data = msgspec.json.encode({"line": line, "n": self._numbers, "pad": PAD}).decode()
+        channel = random.choice(self.cast.channels)
+        sent = Sent(line, self._numbers, self.cast.agents[number], channel, data, f"key {self._numbers}" if keyed else None)
+        self._open[sent.line, sent.number] = sent
+        self._record(sent)
+        return sent
+
+    def _answered(self, sent: Sent, answer: frames.PublishReply | frames.ErrorBody | None) -> None:
+        """An error that leaves it open whether the message was stored counts as no answer."""
+        self._open.pop((sent.line, sent.number), None)
+        match answer:
+            case frames.PublishReply(seq, message_id, duplicate):
+                self.stored += 1
+                self._answered_now.add(sent.sender)
+                if sent.key is not None:
+                    self._keyed[sent.line, sent.number] = sent
+                self._record(Stored(sent.line, sent.number, seq, message_id, duplicate))
+            case frames.ErrorBody(code) if code not in {"outcome_unknown", "internal"}:
+                self.refused += 1
+                self._record(Refused(sent.line, sent.number, code))
+            case _:
+                self._record(Unknown(sent.line, sent.number))
+
+    async def _publish_sdk(self, number: int) -> None:
+        places = asyncio.Semaphore(WINDOW)
+        async with self.cast.agent(number) as agent, asyncio.TaskGroup() as group:
+            while not self._stopping:
+                await places.acquire()
+                group.create_task(self._publish_one(agent, number, places))
+
+    async def _publish_one(self, agent: Agent, number: int, places: asyncio.Semaphore) -> None:
+        sent = self._next(self.cast.agents[number], number, keyed=True)
+        try:
+            receipt = await agent.publish(sent.channel, msgspec.Raw(sent.data.encode()), key=sent.key)
+        except OutcomeUnknown:
+            self._answered(sent, None)
+        except ArtcafeError as exc:
+            self._answered(sent, frames.ErrorBody(exc.code, str(exc), exc.temporary))
+        else:
+            self._answered(sent, frames.PublishReply(receipt.seq, receipt.message_id, receipt.duplicate))
+        finally:
+            places.release()
+
+    async def _publish_bare(self, number: int) -> None:
+        """Publishes without keys, on connection after connection."""
+        connection = 0
+        while not self._stopping:
+            connection += 1
+            waiting: dict[int, Sent] = {}
+            try:
+                async with bare.connected(self._platform.gateway_url, self.cast, number) as agent:
+                    await self._publish_on(agent, number, f"{self.cast.agents[number]}/{connection}", waiting)
+            except bare.GONE:
+                await asyncio.sleep(RETRY_S)
+            finally:
+                for sent in waiting.values():
+                    self._answered(sent, None)
+
+    async def _publish_on(self, agent: bare.Bare, number: int, line: str, waiting: dict[int, Sent]) -> None:
+        while waiting or not self._stopping:
+            while len(waiting) < WINDOW and not self._stopping:
+                id, sent = agent.new_id(), self._next(line, number, keyed=False)
+                waiting[id] = sent
+                await agent.send("publish", frames.Publish(sent.channel, msgspec.Raw(sent.data.encode())), id)
+            frame = await agent.receive()
+            if frame.id is not None:
+                self._answered(waiting.pop(frame.id), frame.publish or frame.error)
+
+    async def _publish_again(self) -> None:
+        """Repeats some of the stored publishes with their keys: the answers must be the same."""
+        some = random.sample(list(self._keyed.values()), min(REPEATS, len(self._keyed)))
+        for number in SDK_PUBLISHERS:
+            async with self.cast.agent(number) as agent:
+                for sent in [each for each in some if each.sender == self.cast.agents[number]]:
+                    found = await agent.publish(sent.channel, msgspec.Raw(sent.data.encode()), key=sent.key)
+                    self._record(Stored(sent.line, sent.number, found.seq, found.message_id, found.duplicate))
+
+    # --- receiving ---
+
+    async def _listen_sdk(self) -> None:
+        async with self.cast.agent(SDK_LISTENER) as agent:
+            self._record(Joined(agent.agent, 0))
+            async for item in agent.messages(gaps=True):
+                if isinstance(item, Message):
+                    entry = Entry(item.channel, item.seq, item.prev, item.message_id, item.sender, item.raw.decode())
+                    self._got(agent.agent, 0, entry)
+                    await item.ack()
+                    self._record(Acked(agent.agent, 0, item.channel, item.seq))
+                else:
+                    self._record(Missed(agent.agent, 0, item.channel, item.reason))
+
+    async def _listen_bare(self, number: int, max_unacked: int | None) -> None:
+        connection = 0
+        while True:
+            connection += 1
+            self._record(Joined(self.cast.agents[number], connection))
+            try:
+                async with bare.connected(self._platform.gateway_url, self.cast, number, max_unacked) as agent:
+                    while True:
+                        await self._take(agent, number, connection)
+            except bare.GONE:
+                await asyncio.sleep(RETRY_S)
+
+    async def _take(self, agent: bare.Bare, number: int, connection: int) -> None:
+        """Takes one frame in, and acknowledges some messages."""
+        frame, name = await agent.receive(), self.cast.agents[number]
+        if frame.gap is not None:
+            self._record(Missed(name, connection, frame.gap.channel, frame.gap.reason))
+        if frame.message is not None:
+            entry = _entry(frame.message)
+            self._got(name, connection, entry)
+            if len(self.events) % ACK_EVERY == 0:
+                self._record(Acked(name, connection, entry.channel, entry.seq))
+                await agent.ack(entry.channel, entry.seq)
+
+    async def _come_and_leave(self) -> None:
+        """An agent gets some messages, acknowledges the last of each channel and leaves; waits until that is written."""
+        name, last = self.cast.agents[AWAY], dict[str, int]()
+        self._record(Joined(name, 0))
+        async with asyncio.timeout(WAIT_S), bare.connected(self._platform.gateway_url, self.cast, AWAY) as agent:
+            for _ in range(BEFORE_AWAY):
+                entry = await self._next_message(agent)
+                self._got(name, 0, entry)
+                last[entry.channel] = entry.seq
+            for channel, seq in last.items():
+                self._record(Acked(name, 0, channel, seq))
+                await agent.ack(channel, seq)
+        wanted = {Written(name, channel, seq) for channel, seq in last.items()}
+        for _ in range(100):
+            await self.note_cursors()
+            if wanted <= set(self.events):
+                return
+            await asyncio.sleep(RETRY_S)
+        raise AssertionError("what an agent acknowledged was not written when it left")
+
+    async def _read_log(self) -> list[Entry]:
+        """Everything that the log holds, as an agent that was never here is given it."""
+        log: list[Entry] = []
+        async with asyncio.timeout(WAIT_S):
+            for channel in self.cast.channels:
+                async with bare.connected(self._platform.gateway_url, self.cast, NEWCOMER) as agent:
+                    reply = await agent.subscribe(channel, "first")
+                    while reply.last > (log[-1].seq if log and log[-1].channel == channel else 0):
+                        entry = await self._next_message(agent)
+                        if entry.channel == channel:
+                            log.append(entry)
+        return log
+
+    @staticmethod
+    async def _next_message(agent: bare.Bare) -> Entry:
+        while (frame := await agent.receive()).message is None:
+            pass
+        return _entry(frame.message)
+
+    async def _until_level(self, newest: dict[str, int]) -> None:
+        """Waits until every listener has got the newest message. One that doesn't get there has missed some, which is judged."""
+        goal = {(self.cast.agents[number], channel): seq for number in LISTENERS for channel, seq in newest.items()}
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while any(self._highest.get(place, 0) < seq for place, seq in goal.items()):
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            pass
+
+    def _got(self, agent: str, connection: int, entry: Entry) -> None:
+        place = (agent, entry.channel)
+        self._highest[place] = max(self._highest.get(place, 0), entry.seq)
+        self._record(Got(agent, connection, entry))
+
+    def _record(self, event: Event) -> None:
+        self.events.append(event)
+        self._moved.set()
+
+    def _check_running(self) -> None:
+        for task in (*self._publishers, *self._listeners):
+            if task.done() and not task.cancelled() and (failure := task.exception()):
+                raise failure
+
+
+def _entry(message: frames.Message) -> Entry:
+    data = bytes(message.data).decode()
+    return Entry(message.channel, message.seq, message.prev, message.message_id, message.sender, data)
+
+
+@asynccontextmanager
+async def running_on(platform: Platform) -> AsyncIterator[Load]:
+    """Traffic in a new tenant; it ends with this."""
+    load = Load(platform, await platform.tenant_with(agents=AGENTS, channels=CHANNELS, subscribed=False))
+    async with asyncio.TaskGroup() as group:
+        try:
+            await load.begin(group)
+            yield load
+        finally:
+            load.stop()

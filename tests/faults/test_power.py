@@ -1,0 +1,185 @@
+"""A power cut: what nobody flushed is gone. Nothing acknowledged is lost, in the log or in the tables; and controls that lose."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from artcafe.errors import OurFault
+from artcafe.sdk.messages import Receipt
+from artcafe.sdk.rest import Rest
+from artcafe.tables import sqlite_file
+from tests.conftest import Require
+from tests.faults import disk as disks
+from tests.faults.checker import Broken, judge
+from tests.faults.conftest import Report
+from tests.faults.disk import Disk
+from tests.faults.load import Load, running_on
+from tests.faults.outside import NATS_DEFAULT_FLUSH, outside_nats
+from tests.faults.processes import frozen
+from tests.platform import Cast, Platform, running
+
+SEED = int(os.environ.get("ARTCAFE_TEST_SEED", random.randrange(2**32)))
+CUTS = 5
+SIZE_MIB = 128
+ROWS = 6
+COMMITS = 300
+
+
+@pytest.fixture
+def disk(require: Require, tmp_path: Path) -> Iterator[Disk]:
+    """A disk that is the data folder of `running(tmp_path)`."""
+    require(disks.NEEDS, disks.is_possible())
+    with disks.mounted(tmp_path, tmp_path / "data", SIZE_MIB) as disk:
+        yield disk
+
+
+@dataclass
+class Rows:
+    """What people make while the power is cut, as far as it was answered."""
+
+    agents: set[str] = field(default_factory=set)
+    channels: set[str] = field(default_factory=set)
+    subscriptions: set[tuple[str, str]] = field(default_factory=set)
+    messages: dict[tuple[str, str], Receipt] = field(default_factory=dict)
+    """The first message of a new tenant, by the tenant and its channel."""
+    enough: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def make(self, cast: Cast) -> None:
+        """Makes one after the other until there is no answer."""
+        async with cast.rest() as rest:
+            try:
+                while True:
+                    await self._make_some(rest, cast.tenant)
+            except OurFault:
+                return
+
+    async def _make_some(self, rest: Rest, tenant: str) -> None:
+        public = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        agent = (await rest.create_agent(tenant, "made late", public.decode())).id
+        self.agents.add(agent)
+        channel = (await rest.create_channel(tenant, "made late")).id
+        self.channels.add(channel)
+        await rest.subscribe(tenant, channel, agent)
+        self.subscriptions.add((channel, agent))
+        other = (await rest.create_tenant("made late")).id
+        of_other = (await rest.create_channel(other, "made late")).id
+        self.messages[other, of_other] = await rest.publish(other, of_other, "first", key="first")
+        if len(self.agents) >= ROWS:
+            self.enough.set()
+
+    async def check(self, cast: Cast) -> None:
+        """Everything is still there."""
+        async with cast.rest() as rest:
+            assert self.agents <= {row.id async for row in rest.agents(cast.tenant)}
+            assert self.channels <= {row.id async for row in rest.channels(cast.tenant)}
+            for channel, agent in self.subscriptions:
+                assert agent in {row.agent_id async for row in rest.subscriptions(cast.tenant, channel)}
+            for (tenant, channel), first in self.messages.items():
+                again = await rest.publish(tenant, channel, "first", key="first")
+                assert again == Receipt(first.seq, first.message_id, duplicate=True)
+
+
+async def cut_power(platform: Platform, disk: Disk) -> None:
+    """Cuts the power in mid-publish, and starts again on what the disk has."""
+    assert platform.process is not None
+    with frozen(platform.process.pid, platform.nats_pid) as users:
+        await asyncio.to_thread(disk.copy)
+        users.kill()
+    platform.process.wait(10)
+    await asyncio.to_thread(disk.restore)
+    await asyncio.to_thread(platform.start)
+
+
+async def cut_power_in_mid_publish(load: Load, platform: Platform, disk: Disk) -> None:
+    rows = Rows()
+    async with asyncio.TaskGroup() as group:
+        making = group.create_task(rows.make(load.cast))
+        async with asyncio.timeout(30):
+            await rows.enough.wait()
+        await load.note_cursors()
+        await load.mid_publish()
+        await cut_power(platform, disk)
+        making.cancel()
+    await rows.check(load.cast)
+
+
+async def test_a_power_cut_loses_nothing_that_was_acknowledged(disk: Disk, tmp_path: Path, report: Report) -> None:
+    with running(tmp_path, ["--cursor-write-s", "0.3"]) as platform:
+        async with running_on(platform) as load:
+            await load.acknowledged(300)
+            await cut_power_in_mid_publish(load, platform, disk)
+            await load.acknowledged(300)
+            verdict = judge(await load.end())
+    report("power cut", verdict)
+    assert not verdict.findings, str(verdict)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_power_cuts_at_any_moment_lose_nothing_that_was_acknowledged(disk: Disk, tmp_path: Path, report: Report) -> None:
+    chance = random.Random(SEED)
+    with running(tmp_path, ["--cursor-write-s", "0.3"]) as platform:
+        async with running_on(platform) as load:
+            for _ in range(CUTS):
+                await load.acknowledged(1 + chance.choice((0, 100, 1000)))
+                await cut_power(platform, disk)
+            await load.acknowledged(300)
+            verdict = judge(await load.end())
+    report(f"{CUTS} × power cut (seed {SEED})", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+async def test_the_same_power_cut_takes_acknowledged_messages_at_the_default_flush_of_nats(
+    disk: Disk, tmp_path: Path, report: Report
+) -> None:
+    """The control: were this green, the tests above could not fail."""
+    with outside_nats(tmp_path / "data", NATS_DEFAULT_FLUSH) as nats, running(tmp_path, ["--nats-urls", nats.url]) as platform:
+        async with running_on(platform) as load:
+            await load.acknowledged(300)
+            await load.mid_publish()
+            assert platform.process is not None
+            with frozen(platform.process.pid, nats.pid) as users:
+                await asyncio.to_thread(disk.copy)
+                users.kill()
+            platform.process.wait(10)
+            nats.ended()
+            await asyncio.to_thread(disk.restore)
+            nats.start()
+            await asyncio.to_thread(platform.start)
+            verdict = judge(await load.end_of_publishing())
+    report("control: power cut, NATS's default flush", verdict)
+    assert verdict.counts[Broken.LOST] > 0, str(verdict)
+
+
+def test_a_power_cut_takes_commits_that_sqlite_did_not_flush_and_no_others(disk: Disk, tmp_path: Path) -> None:
+    """The control for the tables: the same file, once as the table engine opens it, and once with the flush that it refuses."""
+    files = {"FULL": tmp_path / "data" / "full", "NORMAL": tmp_path / "data" / "normal"}
+    for file in files.values():
+        with closing(sqlite_file.connect(file)) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("CREATE TABLE numbers (n INTEGER)")
+    databases = {name: sqlite_file.connect(file) for name, file in files.items()}
+    databases["NORMAL"].execute("PRAGMA synchronous = NORMAL")
+    for n in range(COMMITS):
+        for name in ("FULL", "NORMAL"):
+            databases[name].execute("INSERT INTO numbers VALUES (?)", (n,))
+    disk.copy()
+    for db in databases.values():
+        db.close()
+    disk.restore()
+    kept = {}
+    for name, file in files.items():
+        with closing(sqlite_file.connect(file)) as db:
+            (kept[name],) = db.execute("SELECT count(*) FROM numbers").fetchone()
+    assert kept["FULL"] == COMMITS
+    assert kept["NORMAL"] < COMMITS

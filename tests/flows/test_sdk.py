@@ -1,0 +1,329 @@
+"""The SDK against the platform, over a wire that holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import msgspec
+import pytest
+
+from artcafe.errors import BadCredentials, ChannelNotFound, Invalid, KeyReused, Revoked, TooLarge
+from artcafe.sdk.client import Agent, Messages
+from artcafe.sdk.inbox import ROOM
+from artcafe.sdk.messages import Message
+from artcafe.wire.frames import MAX_FRAME_BYTES
+from tests.casts import recast
+from tests.platform import Cast, Platform
+
+
+@pytest.fixture(scope="module")
+def home(platform: Platform) -> Cast:
+    return asyncio.run(platform.tenant_with())
+
+
+async def take(messages: Messages[Message], count: int, *, ack: bool = True) -> list[Message]:
+    """The next so many messages."""
+    found: list[Message] = []
+    async with asyncio.timeout(5):
+        async for message in messages:
+            found.append(message)
+            if ack:
+                await message.ack()
+            if len(found) == count:
+                break
+    return found
+
+
+def data_of(messages: list[Message]) -> list[object]:
+    return [message.data for message in messages]
+
+
+# --- publishing ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_arrives_as_it_was_published(home: Cast) -> None:
+    cast = await recast(home)
+    async with cast.agent() as agent:
+        receipt = await agent.publish(cast.channels[0], {"größe": [1, None, 2.5]}, headers={"trace": "7f3a"}, reply_to="here")
+        (message,) = await take(agent.messages(), 1)
+    assert (message.channel, message.seq, message.message_id) == (cast.channels[0], receipt.seq, receipt.message_id)
+    assert (message.data, message.headers, message.reply_to) == ({"größe": [1, None, 2.5]}, {"trace": "7f3a"}, "here")
+    assert message.sender == cast.agents[0]
+    assert abs(datetime.now(UTC) - message.time) < timedelta(minutes=1)
+
+
+async def test_json_text_is_delivered_as_the_text_that_it_was(home: Cast) -> None:
+    cast = await recast(home)
+    async with cast.agent() as agent:
+        await agent.publish(cast.channels[0], msgspec.Raw(b'{"pi":3.1400,\n "pi":3}'))
+        (message,) = await take(agent.messages(), 1)
+    assert message.raw == b'{"pi":3.1400,\n "pi":3}'
+
+
+async def test_the_gateways_address_does_as_well_as_the_rest_address(platform: Platform, home: Cast) -> None:
+    cast = await recast(home)
+    for url in (platform.url, platform.gateway_url, platform.gateway_url.removesuffix("/v1/connect")):
+        async with Agent(url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0]) as agent:
+            assert (await agent.publish(cast.channels[0], 1)).duplicate is False
+
+
+async def test_what_is_not_given_comes_from_the_environment(
+    platform: Platform, home: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cast = await recast(home)
+    with pytest.raises(Invalid, match="ARTCAFE_TENANT"):
+        Agent()
+    given = {"URL": platform.url, "TENANT": cast.tenant, "AGENT": cast.agents[0], "KEY": str(cast.keys[0])}
+    for name, value in given.items():
+        monkeypatch.setenv(f"ARTCAFE_{name}", value)
+    async with Agent() as agent:
+        await agent.publish(cast.channels[0], 1)
+
+
+async def test_one_key_stores_one_message_and_other_content_under_it_is_refused(home: Cast) -> None:
+    cast = await recast(home)
+    async with cast.agent() as agent:
+        first = await agent.publish(cast.channels[0], 1, key="order-42")
+        again = await agent.publish(cast.channels[0], 1, key="order-42")
+        assert (again.seq, again.message_id, again.duplicate) == (first.seq, first.message_id, True)
+        with pytest.raises(KeyReused):
+            await agent.publish(cast.channels[0], 2, key="order-42")
+        assert not (await agent.publish(cast.channels[0], 1)).duplicate
+
+
+async def test_publishes_of_many_tasks_stand_in_the_order_of_their_calls(home: Cast) -> None:
+    cast = await recast(home)
+    async with cast.agent() as agent:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            for number in range(600):
+                group.create_task(agent.publish(cast.channels[0], number))
+        assert data_of(await take(agent.messages(), 600)) == list(range(600))
+
+
+async def test_a_publish_that_is_refused_says_why_and_harms_no_other(home: Cast) -> None:
+    cast = await recast(home)
+    async with cast.agent() as agent:
+        with pytest.raises(ChannelNotFound, match="no channel"):
+            await agent.publish("chn_nowhere", 1)
+        with pytest.raises(TooLarge):
+            await agent.publish(cast.channels[0], "x" * MAX_FRAME_BYTES)
+        with pytest.raises(Invalid, match="data: is not JSON"):
+            await agent.publish(cast.channels[0], msgspec.Raw(b'{"id":2}}'))
+        with pytest.raises(TypeError):
+            await agent.publish(cast.channels[0], object())
+        with pytest.raises(ValueError, match="at most 540"):
+            await agent.publish(cast.channels[0], 1, timeout_s=600)
+        await agent.publish(cast.channels[0], "x" * (MAX_FRAME_BYTES - 300))
+
+
+# --- receiving -----------------------------------------------------------------------------------------------------------
+
+
+async def test_naming_a_channel_subscribes_to_it_and_can_begin_at_its_first_message(home: Cast) -> None:
+    cast = await recast(home, channels=2, subscribed=False)
+    async with cast.agent() as agent:
+        await agent.publish(cast.channels[0], "before")
+        subscribed = await agent.subscribe(cast.channels[1])
+        assert (subscribed.channel, subscribed.last) == (cast.channels[1], 0)
+        assert data_of(await take(agent.messages(cast.channels[0], start="first"), 1)) == ["before"]
+        await agent.publish(cast.channels[1], "after")
+        assert data_of(await take(agent.messages(cast.channels[1]), 1)) == ["after"]
+        with pytest.raises(ChannelNotFound):
+            await take(agent.messages("chn_nowhere"), 1)
+
+
+async def test_a_start_may_be_a_sequence_or_the_end(home: Cast) -> None:
+    cast = await recast(home)
+    async with cast.agent() as agent:
+        receipts = [await agent.publish(cast.channels[0], number) for number in range(5)]
+        await take(agent.messages(), 5)
+        assert data_of(await take(agent.messages(cast.channels[0], start=receipts[3].seq), 2)) == [3, 4]
+        subscribed = await agent.subscribe(cast.channels[0], "new")
+        assert (subscribed.cursor, subscribed.last) == (receipts[4].seq, receipts[4].seq)
+        await agent.publish(cast.channels[0], 5)
+        assert data_of(await take(agent.messages(), 1)) == [5]
+
+
+async def test_what_was_acknowledged_is_gone_with_the_next_connection_and_the_rest_comes_again(home: Cast) -> None:
+    cast = await recast(home)
+    async with cast.agent() as agent:
+        for number in range(4):
+            await agent.publish(cast.channels[0], number)
+        first, second, *_ = await take(agent.messages(), 4, ack=False)
+        await second.ack()
+        await first.ack()
+    async with cast.agent() as agent:
+        assert data_of(await take(agent.messages(), 2)) == [2, 3]
+
+
+async def test_auto_ack_acknowledges_a_message_when_the_next_is_asked_for(home: Cast) -> None:
+    cast = await recast(home)
+    async with cast.agent() as agent:
+        for number in range(3):
+            await agent.publish(cast.channels[0], number)
+        await take(agent.messages(auto_ack=True), 3, ack=False)
+    async with cast.agent() as agent:
+        assert data_of(await take(agent.messages(), 1)) == [2]
+
+
+class Heard(logging.Handler):
+    """Something was logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: asyncio.Queue[str] = asyncio.Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.put_nowait(record.getMessage())
+
+
+async def test_the_server_waits_for_acknowledgements_and_the_program_is_told(home: Cast) -> None:
+    cast = await recast(home)
+    log, heard = logging.getLogger("artcafe"), Heard()
+    log.addHandler(heard)
+    try:
+        async with cast.agent(max_unacked=4) as agent:
+            for number in range(9):
+                await agent.publish(cast.channels[0], number)
+            messages = agent.messages()
+            held = await take(messages, 4, ack=False)
+            async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+                fifth = group.create_task(take(messages, 1))
+                assert "4 messages are unacknowledged" in await heard.texts.get()
+                await held[-1].ack()
+            assert data_of(await fifth) == [4]
+            assert data_of(await take(messages, 4)) == [5, 6, 7, 8]
+    finally:
+        log.removeHandler(heard)
+
+
+async def test_without_a_window_a_slow_program_still_hears_the_answers_to_what_it_publishes(home: Cast) -> None:
+    cast = await recast(home, channels=2)
+    many = ROOM + 500
+    async with cast.agent(max_unacked=None) as agent:
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            for number in range(many):
+                group.create_task(agent.publish(cast.channels[0], number))
+        seen = []
+        async with asyncio.timeout(20):
+            async for message in agent.messages(cast.channels[0]):
+                seen.append(message.data)
+                if len(seen) % 100 == 1:
+                    await agent.publish(cast.channels[1], message.data)
+                if len(seen) == many:
+                    break
+        assert seen == list(range(many))
+
+
+async def test_loops_over_different_channels_do_not_take_from_each_other(home: Cast) -> None:
+    cast = await recast(home, channels=2)
+    one, two = cast.channels
+    async with cast.agent() as agent, asyncio.timeout(5), asyncio.TaskGroup() as group:
+        ones, twos = (group.create_task(take(agent.messages(channel), 3)) for channel in (one, two))
+        for number in range(3):
+            await agent.publish(two, -number)
+            await agent.publish(one, number)
+        assert data_of(await ones) == [0, 1, 2]
+        assert data_of(await twos) == [0, -1, -2]
+
+
+# --- the life of an agent ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", ["agent", "key", "tenant"])
+async def test_a_login_that_is_refused_is_told_on_entering(platform: Platform, home: Cast, wrong: str) -> None:
+    cast = await recast(home, agents=2)
+    async with home.rest() as rest:
+        other = await rest.create_tenant("Other")
+    claims = {
+        "agent": (cast.tenant, "agt_nobody", cast.keys[0]),
+        "key": (cast.tenant, cast.agents[0], cast.keys[1]),
+        "tenant": (other.id, cast.agents[0], cast.keys[0]),
+    }
+    tenant, agent, key = claims[wrong]
+    with pytest.raises(BadCredentials):
+        async with Agent(platform.url, tenant=tenant, agent=agent, key=key):
+            pytest.fail("nobody may come in")
+
+
+async def disable(cast: Cast) -> None:
+    async with httpx.AsyncClient(base_url=cast.url, headers={"Authorization": f"Bearer {cast.token}"}) as http:
+        path = f"/v1/tenants/{cast.tenant}/agents/{cast.agents[0]}"
+        (await http.patch(path, json={"status": "disabled"})).raise_for_status()
+
+
+async def test_a_revoked_agent_hears_of_it_wherever_it_waits_and_ever_after(home: Cast) -> None:
+    cast = await recast(home)
+    async with cast.agent() as agent:
+        waiting = anext(agent.messages())
+        await disable(cast)
+        async with asyncio.timeout(6):
+            with pytest.raises(Revoked):
+                await waiting
+        with pytest.raises(Revoked):
+            await agent.publish(cast.channels[0], 1)
+        with pytest.raises(Revoked):
+            await anext(agent.messages())
+
+
+async def test_leaving_waits_for_publishes_and_ends_the_loops_of_other_tasks(home: Cast) -> None:
+    cast = await recast(home)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with cast.agent() as agent:
+            publishing = [group.create_task(agent.publish(cast.channels[0], number)) for number in range(100)]
+            looping = group.create_task(collect(agent))
+            await asyncio.sleep(0)
+        assert {receipt.duplicate for receipt in [await each for each in publishing]} == {False}
+        assert len(await looping) <= 100
+    with pytest.raises(RuntimeError, match="closed"):
+        await agent.publish(cast.channels[0], 1)
+    assert [message async for message in agent.messages()] == []
+
+
+async def collect(agent: Agent) -> list[Message]:
+    return [message async for message in agent.messages()]
+
+
+async def test_the_programs_own_error_comes_out_as_it_is(home: Cast) -> None:
+    cast = await recast(home)
+    with pytest.raises(LookupError, match="mine"):
+        async with cast.agent():
+            raise LookupError("mine")
+
+
+async def test_a_cancelled_program_still_sends_what_it_acknowledged(home: Cast) -> None:
+    cast = await recast(home)
+    acked = asyncio.Event()
+
+    async def program() -> None:
+        async with cast.agent() as agent:
+            await agent.publish(cast.channels[0], "first")
+            await take(agent.messages(), 1)
+            acked.set()
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        running = group.create_task(program())
+        await acked.wait()
+        running.cancel()
+    assert running.cancelled()
+    async with cast.agent() as agent:
+        await agent.publish(cast.channels[0], "second")
+        assert data_of(await take(agent.messages(), 1)) == ["second"]
+
+
+async def test_an_agent_serves_within_its_block_and_once(home: Cast) -> None:
+    cast = await recast(home)
+    agent = cast.agent()
+    with pytest.raises(RuntimeError, match="async with"):
+        await agent.publish(cast.channels[0], 1)
+    with pytest.raises(RuntimeError, match="async with"):
+        agent.messages()
+    async with agent:
+        with pytest.raises(ValueError, match="named channels"):
+            agent.messages(start="first")
+    with pytest.raises(RuntimeError, match="entered once"):
+        await agent.__aenter__()

@@ -1,0 +1,172 @@
+"""The SDK against the platform, over a wire that breaks: what is on its way arrives, once and in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from artcafe.errors import OutcomeUnknown, Unavailable
+from artcafe.sdk.client import Agent
+from tests.casts import recast
+from tests.platform import Cast, Platform
+from tests.relay import Relay, relayed
+
+
+@pytest.fixture(scope="module")
+def home(platform: Platform) -> Cast:
+    return asyncio.run(platform.tenant_with())
+
+
+@pytest.fixture
+async def relay(platform: Platform) -> AsyncIterator[Relay]:
+    async with relayed(platform.gateway_url) as relay:
+        yield relay
+
+
+def agent_over(relay: Relay, cast: Cast, *, max_unacked: int | None = 64, connect_timeout_s: float = 15.0) -> Agent:
+    return Agent(
+        relay.url,
+        tenant=cast.tenant,
+        agent=cast.agents[0],
+        key=cast.keys[0],
+        max_unacked=max_unacked,
+        connect_timeout_s=connect_timeout_s,
+    )
+
+
+async def log_of(cast: Cast, channel: str, count: int) -> list[object]:
+    """The first messages of a channel, as another connection reads them, and the check that there are no more."""
+    async with cast.agent(1, max_unacked=None) as reader, asyncio.timeout(10):
+        await reader.publish(channel, "the end")
+        found = []
+        async for message in reader.messages(channel, start="first"):
+            if message.data == "the end":
+                break
+            found.append(message.data)
+    assert len(found) == count
+    return found
+
+
+@pytest.mark.parametrize("acks", [True, False])
+@pytest.mark.parametrize("start", ["cursor", "first"])
+async def test_over_broken_connections_every_message_comes_once_and_in_order(
+    home: Cast, relay: Relay, start: str, acks: bool
+) -> None:
+    cast = await recast(home)
+    seen: list[object] = []
+    async with (
+        cast.agent() as sender,
+        agent_over(relay, cast, max_unacked=64 if acks else None) as agent,
+        asyncio.timeout(30),
+        asyncio.TaskGroup() as group,
+    ):
+        for number in range(400):
+            group.create_task(sender.publish(cast.channels[0], number))
+        async for message in agent.messages(cast.channels[0], start="first" if start == "first" else "cursor"):
+            seen.append(message.data)
+            if acks:
+                await message.ack()
+            if len(seen) % 100 == 50:
+                relay.cut()
+            if len(seen) == 400:
+                break
+    assert seen == list(range(400))
+    assert relay.connections >= 2
+
+
+async def test_what_was_acknowledged_while_the_wire_was_cut_is_not_repeated_by_the_next_start(home: Cast, relay: Relay) -> None:
+    cast = await recast(home)
+    async with agent_over(relay, cast) as agent, asyncio.timeout(10):
+        for number in range(3):
+            await agent.publish(cast.channels[0], number)
+        messages = agent.messages()
+        got = [await anext(messages) for _ in range(3)]
+        relay.cut()
+        await got[1].ack()
+        await agent.publish(cast.channels[0], 3)  # It takes the new connection, on which the acknowledgement left too.
+        assert (await anext(messages)).data == 3
+    async with cast.agent() as agent, asyncio.timeout(5):
+        assert (await anext(agent.messages())).data == 2
+
+
+async def test_publishes_whose_answers_were_lost_are_stored_once_and_keep_their_order(home: Cast, relay: Relay) -> None:
+    cast = await recast(home, agents=2)
+    async with agent_over(relay, cast) as agent, asyncio.timeout(30), asyncio.TaskGroup() as group:
+        receipts = [group.create_task(agent.publish(cast.channels[0], number)) for number in range(200)]
+        await receipts[0]
+        relay.is_deaf = True
+        receipts += [group.create_task(agent.publish(cast.channels[0], number)) for number in range(200, 400)]
+        await log_grows(cast)
+        relay.is_deaf = False
+        relay.cut()
+    assert await log_of(cast, cast.channels[0], 400) == list(range(400))
+    seqs = [each.result().seq for each in receipts]
+    assert seqs == sorted(seqs)
+    assert any(each.result().duplicate for each in receipts)
+
+
+async def log_grows(cast: Cast) -> None:
+    """Returns when the log holds all 200 that were sent before the wire went deaf, and something behind them."""
+    async with cast.agent(1) as reader, asyncio.timeout(10):
+        async for message in reader.messages(cast.channels[0], start="first"):
+            await message.ack()
+            if message.data > 200:
+                return
+
+
+async def test_who_stops_waiting_on_a_dead_wire_learns_that_the_outcome_is_unknown(home: Cast, relay: Relay) -> None:
+    cast = await recast(home)
+    async with agent_over(relay, cast) as agent:
+        await agent.publish(cast.channels[0], 0)
+        relay.is_deaf = True
+        with pytest.raises(OutcomeUnknown):
+            await agent.publish(cast.channels[0], 1, key="order-1", timeout_s=0.2)
+        relay.is_deaf = False
+        relay.cut()
+        assert not (await agent.publish(cast.channels[0], 2)).duplicate
+        assert (await agent.publish(cast.channels[0], 1, key="order-1")).duplicate
+
+
+async def test_who_stops_waiting_before_anything_was_sent_learns_that_nothing_happened(home: Cast, relay: Relay) -> None:
+    cast = await recast(home)
+    async with agent_over(relay, cast) as agent:
+        relay.shut()
+        relay.cut()
+        with pytest.raises((Unavailable, OutcomeUnknown)):  # The end of the connection may not have been seen yet.
+            await agent.publish(cast.channels[0], 1, timeout_s=0.2)
+        with pytest.raises(Unavailable, match="nothing was changed"):
+            await agent.publish(cast.channels[0], 2, timeout_s=0.2)
+
+
+async def test_an_agent_that_is_started_before_the_gateway_waits_for_it(home: Cast, relay: Relay) -> None:
+    cast = await recast(home)
+    relay.shut()
+
+    async def connect() -> int:
+        async with agent_over(relay, cast) as agent:
+            return (await agent.publish(cast.channels[0], "here")).seq
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        connecting = group.create_task(connect())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await relay.open()
+    assert connecting.result() > 0
+
+
+async def test_where_nobody_answers_the_agent_gives_up_with_a_sentence(home: Cast, relay: Relay) -> None:
+    cast = await recast(home)
+    relay.shut()
+    with pytest.raises(Unavailable, match=r"connection refused.* cannot be reached"):
+        async with agent_over(relay, cast, connect_timeout_s=0.3):
+            pytest.fail("there is nobody")
+
+
+async def test_leaving_while_the_wire_is_cut_takes_no_longer_than_it_may(home: Cast, relay: Relay) -> None:
+    cast = await recast(home)
+    async with asyncio.timeout(5), agent_over(relay, cast) as agent:
+        await agent.publish(cast.channels[0], 0)
+        relay.shut()
+        relay.cut()

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.rest.house import Caller, Tenant
+
+
+@pytest.fixture
+def path(tenant: Tenant, owner: Caller) -> str:
+    """A channel with the messages 0 to 9, and another that is written to in between."""
+    path, other = (f"{tenant.path}/channels/{tenant.channel()}/messages" for _ in range(2))
+    for number in range(10):
+        assert owner.post(path, json={"data": number, "headers": {"n": str(number)}}).status_code == 201
+        owner.post(other, json={"data": "noise"})
+    return path
+
+
+def pages(caller: Caller, path: str, **query: Any) -> list[list[int]]:
+    """The data of every page, following `next_cursor` to the end."""
+    found, cursor = [], None
+    while True:
+        answer = caller.get(path, params={**query, **({"cursor": cursor} if cursor else {})})
+        assert answer.status_code == 200, answer.text
+        found.append([each["data"] for each in answer.json()["items"]])
+        cursor = answer.json()["next_cursor"]
+        if cursor is None:
+            return found
+
+
+def test_history_is_newest_first_from_the_end(owner: Caller, path: str) -> None:
+    assert pages(owner, path, limit=4) == [[9, 8, 7, 6], [5, 4, 3, 2], [1, 0]]
+
+
+def test_history_goes_forward_from_a_sequence_and_ends_below_another(owner: Caller, path: str) -> None:
+    seqs = [each["seq"] for each in owner.get(path).json()["items"]][::-1]
+    assert pages(owner, path, after=0, limit=6) == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9]]
+    assert pages(owner, path, after=seqs[2], before=seqs[6]) == [[3, 4, 5]]
+    assert pages(owner, path, before=seqs[2]) == [[1, 0]]
+    assert pages(owner, path, after=seqs[9]) == [[]]
+    assert pages(owner, path, after=10**15) == [[]]
+    assert pages(owner, path, before=10**15, limit=200) == [list(range(9, -1, -1))]
+
+
+def test_history_goes_from_a_time(owner: Caller, path: str) -> None:
+    items = owner.get(path, params={"after": "2020-01-01T00:00:00+01:00"}).json()["items"]
+    assert [each["data"] for each in items] == list(range(10))
+    assert pages(owner, path, after="2099-01-01T00:00:00Z") == [[]]
+    assert pages(owner, path, before="2020-01-01T00:00:00Z") == [[]]
+
+
+def test_a_message_in_history_is_the_message_as_it_is_delivered(owner: Caller, path: str) -> None:
+    message = owner.get(path, params={"limit": 1}).json()["items"][0]
+    assert set(message) == {"channel", "seq", "message_id", "from", "time", "headers", "data"}
+    assert (message["data"], message["headers"], message["channel"]) == (9, {"n": "9"}, path.split("/")[-2])
+
+
+@pytest.mark.parametrize("query", [{"after": "yesterday"}, {"before": "-1"}, {"limit": 0}, {"x": "1"}, {"after": "9" * 17}])
+def test_a_place_that_is_none_is_refused(owner: Caller, path: str, query: dict[str, Any]) -> None:
+    assert owner.get(path, params=query).status_code == 422
+
+
+def test_a_cursor_is_good_for_its_own_history_alone(tenant: Tenant, owner: Caller, path: str) -> None:
+    cursor = owner.get(path, params={"limit": 1}).json()["next_cursor"]
+    other = f"{tenant.path}/channels/{tenant.channel()}/messages"
+    assert owner.get(other, params={"limit": 1, "cursor": cursor}).json()["code"] == "bad_cursor"
+
+
+def test_an_agent_reads_the_history_of_a_managed_channel_only_where_it_may_receive_it(tenant: Tenant, owner: Caller) -> None:
+    channel = owner.post(f"{tenant.path}/channels", json={"name": "Orders", "access": "managed"}).json()["id"]
+    agent, path = tenant.agent(), f"{tenant.path}/channels/{channel}"
+    assert agent.login().get(f"{path}/messages").status_code == 403
+    owner.put(f"{path}/subscriptions/{agent.id}", json={"permissions": ["publish"]})
+    assert agent.login().get(f"{path}/messages").status_code == 403
+    owner.put(f"{path}/subscriptions/{agent.id}", json={"permissions": ["receive"]})
+    assert agent.login().get(f"{path}/messages").json() == {"items": [], "next_cursor": None}

@@ -1,0 +1,283 @@
+"""Opening and losing connections, with servers on real sockets that are no ArtCafe, or one that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
+
+from artcafe.errors import (
+    ArtcafeError,
+    BadCredentials,
+    BadFrame,
+    ChallengeRefused,
+    Invalid,
+    KeyUnusable,
+    OutcomeUnknown,
+    Revoked,
+    Unavailable,
+)
+from artcafe.sdk import dial
+from artcafe.sdk.client import Agent
+from artcafe.sdk.keys import Signer, load_signer
+from artcafe.wire import frames
+from tests import ssh_keygen
+
+TENANT, AGENT, CHANNEL = "ten_1", "agt_1", "chn_1"
+
+Handler = Callable[[ServerConnection], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str, bool], None]) -> Signer:
+    require("ssh-keygen", ssh_keygen.PRESENT)
+    return load_signer(ssh_keygen.make_key(tmp_path_factory.mktemp("dial") / "key"))
+
+
+@asynccontextmanager
+async def gateway(handler: Handler, *, subprotocol: str | None = frames.SUBPROTOCOL) -> AsyncIterator[str]:
+    """A WebSocket server at the URL that it yields."""
+    spoken = [Subprotocol(subprotocol)] if subprotocol else None
+    async with serve(handler, "127.0.0.1", 0, subprotocols=spoken, close_timeout=1) as server:
+        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/v1/connect"
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[int]:
+    """A TCP server on the port that it yields, which reads a request and says this."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def hear(socket: ServerConnection) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = json.loads(await socket.recv())
+    return found
+
+
+async def say(socket: ServerConnection, **frame: object) -> None:
+    await socket.send(json.dumps(frame))
+
+
+async def pose(socket: ServerConnection, *, tenant: str = TENANT) -> None:
+    assert "challenge" in await hear(socket)
+    text = (
+        f"artcafe login 1 service=s tenant={tenant} agent={AGENT} challenge=chl_1 nonce={'0f' * 32} expires=2026-11-22T16:50:57Z"
+    )
+    await say(socket, id=0, challenge={"challenge_id": "chl_1", "challenge": text, "expires_at": "…"})
+
+
+async def let_in(socket: ServerConnection) -> None:
+    await pose(socket)
+    assert "connect" in await hear(socket)
+    await say(socket, id=1, connect={"session_id": "s", "agent_id": AGENT, "tenant_id": TENANT, "ping_s": 25, "limits": {}})
+
+
+def agent_at(url: str, key: Signer, connect_timeout_s: float = 0.3) -> Agent:
+    return Agent(url, tenant=TENANT, agent=AGENT, key=key, connect_timeout_s=connect_timeout_s)
+
+
+async def failure(url: str, key: Signer) -> ArtcafeError:
+    """What entering an agent raises."""
+    with pytest.raises(ArtcafeError) as caught:
+        async with asyncio.timeout(5), agent_at(url, key):
+            pytest.fail("nobody may come in")
+    return caught.value
+
+
+# --- who answers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "problem"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", Invalid, "no ArtCafe gateway: it answered HTTP 404"),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", Unavailable, "it answered HTTP 503"),
+        (b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n", Unavailable, "it answered HTTP 429"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Invalid, "no ArtCafe gateway: it answered HTTP 200"),
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", Invalid, "no WebSocket opens"),
+        (b"", Unavailable, "cannot be reached now"),
+    ],
+)
+async def test_whoever_answers_is_named_for_what_it_is(answer: bytes, kind: type, problem: str, signer: Signer) -> None:
+    async with answering(answer) as port:
+        found = await failure(f"ws://127.0.0.1:{port}", signer)
+    assert isinstance(found, kind)
+    assert problem in str(found)
+
+
+@pytest.mark.parametrize("subprotocol", [None, "artcafe.v9"])
+async def test_a_websocket_that_speaks_something_else_is_no_gateway(subprotocol: str | None, signer: Signer) -> None:
+    async def anything(socket: ServerConnection) -> None:
+        await socket.wait_closed()
+
+    async with gateway(anything, subprotocol=subprotocol) as url:
+        found = await failure(url, signer)
+    assert isinstance(found, Invalid)
+    assert "gateway" in str(found) or "WebSocket" in str(found)
+
+
+async def test_a_rest_address_that_names_no_gateway_is_refused(signer: Signer) -> None:
+    async with answering(b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"name":"others"}') as port:
+        found = await failure(f"http://127.0.0.1:{port}", signer)
+    assert isinstance(found, Invalid)
+    assert "is not ArtCafe's REST address" in str(found)
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(signer: Signer, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path / "certificate.pem"))
+    async with serve(let_in, "127.0.0.1", 0, ssl=context) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        for url in (f"wss://127.0.0.1:{port}", f"https://127.0.0.1:{port}"):
+            found = await failure(url, signer)
+            assert isinstance(found, Invalid)
+            assert "certificate verify failed" in str(found)
+
+
+def self_signed(path: Path) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+    text = made.sign(key, SHA256()).public_bytes(Encoding.PEM)
+    path.write_bytes(text + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return path
+
+
+# --- the login -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_challenge_for_another_tenant_is_not_signed(signer: Signer) -> None:
+    heard: list[str] = []
+
+    async def greedy(socket: ServerConnection) -> None:
+        await pose(socket, tenant="ten_2")
+        heard.extend([str(frame) async for frame in socket])
+
+    async with gateway(greedy) as url:
+        found = await failure(url, signer)
+    assert isinstance(found, ChallengeRefused)
+    assert heard == []
+
+
+async def test_a_key_that_cannot_sign_is_told_at_once() -> None:
+    class Locked:
+        public_key = "ssh-ed25519 AAAA"
+
+        async def sign(self, challenge: str) -> str:
+            raise KeyUnusable("the token is locked")
+
+    async with gateway(let_in) as url:
+        assert isinstance(await failure(url, Locked()), KeyUnusable)
+
+
+async def test_a_server_that_never_answers_the_login_counts_as_unreachable(
+    signer: Signer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mute(socket: ServerConnection) -> None:
+        await socket.wait_closed()
+
+    monkeypatch.setattr(dial, "LOGIN_S", 0.1)
+    async with gateway(mute) as url:
+        found = await failure(url, signer)
+    assert isinstance(found, Unavailable)
+    assert "does not answer the login" in str(found)
+
+
+async def test_a_close_during_the_login_says_why(signer: Signer) -> None:
+    async def strict(socket: ServerConnection) -> None:
+        await pose(socket)
+        await socket.close(4500, "no")
+
+    async with gateway(strict) as url:
+        assert isinstance(await failure(url, signer), BadCredentials)
+
+
+# --- after it ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_gateway_that_breaks_the_rules_is_left_and_that_is_told(signer: Signer) -> None:
+    closed: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+    async def unruly(socket: ServerConnection) -> None:
+        await let_in(socket)
+        await socket.send('["no", "frame"]')
+        await socket.wait_closed()
+        closed.set_result(socket.close_code)
+
+    async with gateway(unruly) as url, asyncio.timeout(5):
+        async with agent_at(url, signer) as agent:
+            with pytest.raises(BadFrame):
+                await anext(agent.messages())
+            with pytest.raises(BadFrame):
+                await agent.publish(CHANNEL, 1)
+        assert await closed == 1002
+
+
+async def test_a_publish_under_way_when_the_agent_is_revoked_is_unknown_and_the_next_is_refused(signer: Signer) -> None:
+    async def revoking(socket: ServerConnection) -> None:
+        await let_in(socket)
+        await hear(socket)
+        await socket.close(4503, "deleted")
+
+    async with gateway(revoking) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await agent.publish(CHANNEL, 1)
+        assert isinstance(unknown.value.__cause__, Revoked)
+        with pytest.raises(Revoked):
+            await agent.publish(CHANNEL, 2)
+
+
+async def test_a_close_code_that_says_come_back_is_obeyed_and_the_publish_repeated_under_its_key(signer: Signer) -> None:
+    keys: list[str] = []
+
+    async def busy(socket: ServerConnection) -> None:
+        await let_in(socket)
+        keys.append((await hear(socket))["publish"]["key"])
+        if len(keys) < 3:
+            await socket.close(4029, "too fast")
+            return
+        await say(socket, id=2, publish={"seq": 1, "message_id": "msg_1", "duplicate": True})
+        await socket.wait_closed()
+
+    async with gateway(busy) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+        assert (await agent.publish(CHANNEL, 1)).seq == 1
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+
+
+async def test_leaving_closes_with_1000_after_the_acknowledgements(signer: Signer) -> None:
+    heard: list[str] = []
+    closed: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+
+    async def polite(socket: ServerConnection) -> None:
+        await let_in(socket)
+        message = {"channel": CHANNEL, "seq": 1, "prev": None, "message_id": "m", "from": "a", "time": "…", "data": None}
+        await say(socket, message=message)
+        heard.extend([str(frame) async for frame in socket])
+        closed.set_result(socket.close_code)
+
+    async with gateway(polite) as url, asyncio.timeout(5):
+        async with agent_at(url, signer) as agent:
+            await (await anext(agent.messages())).ack()
+        assert await closed == 1000
+    assert [json.loads(frame) for frame in heard] == [{"ack": {"channel": CHANNEL, "seq": 1}}]

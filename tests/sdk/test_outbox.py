@@ -1,0 +1,225 @@
+"""Commands that wait for their answer, without a socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.errors import BadFrame, ChannelNotFound, NotStored, OutcomeUnknown, QuotaFull, Revoked
+from artcafe.sdk.outbox import FIRST_ID, Ask, Outbox, Reply
+from artcafe.wire import frames
+
+LATER = 1e9
+
+
+class Publisher:
+    """An outbox whose messages are numbers, and what became of each."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox(delay_s=lambda failures: 10.0 * failures)
+        self.outcomes: dict[int, list[Reply | Exception]] = {}
+
+    def publish(self, number: int, kind: str = "publish") -> Ask:
+        outcomes = self.outcomes.setdefault(number, [])
+        body: frames.Body = frames.Publish("chn", msgspec.Raw(str(number).encode()))
+        if kind == "subscribe":
+            body = frames.Subscribe(str(number))
+        return self.outbox.add(kind, body, outcomes.append)
+
+    def sent(self, now: float = 0.0) -> dict[int, int]:
+        """What goes out now, by id."""
+        commands = [json.loads(frame) for frame in self.outbox.due(now)]
+        return {
+            each["id"]: int(each["publish"]["data"] if "publish" in each else each["subscribe"]["channel"]) for each in commands
+        }
+
+    def answer(self, id: int) -> None:
+        self.outbox.answered(id, "publish", frames.PublishReply(id, f"msg_{id}", False))
+
+
+def test_many_commands_are_on_their_way_at_once_in_the_order_of_their_calls() -> None:
+    publisher = Publisher()
+    for number in range(5):
+        publisher.publish(number)
+    assert publisher.sent() == {FIRST_ID + number: number for number in range(5)}
+    assert publisher.sent() == {}
+
+
+def test_an_answer_settles_the_command_with_its_id_once() -> None:
+    publisher = Publisher()
+    publisher.publish(1)
+    publisher.publish(2)
+    publisher.sent()
+    publisher.answer(FIRST_ID + 1)
+    publisher.answer(FIRST_ID + 1)
+    assert publisher.outcomes == {1: [], 2: [frames.PublishReply(FIRST_ID + 1, f"msg_{FIRST_ID + 1}", False)]}
+    assert len(publisher.outbox) == 1
+
+
+def test_an_answer_of_another_kind_breaks_the_conversation() -> None:
+    publisher = Publisher()
+    publisher.publish(1)
+    publisher.sent()
+    with pytest.raises(BadFrame, match="a reply of subscribe to publish"):
+        publisher.outbox.answered(FIRST_ID, "subscribe", frames.SubscribeReply(None, 0, 0))
+
+
+def test_a_final_error_settles_the_command_and_a_temporary_one_sends_it_again() -> None:
+    publisher = Publisher()
+    publisher.publish(1)
+    publisher.publish(2)
+    publisher.sent()
+    gone, full = ChannelNotFound("chn"), QuotaFull()
+    publisher.outbox.refused(FIRST_ID, gone, temporary=False, now=0)
+    publisher.outbox.refused(FIRST_ID + 1, full, temporary=True, now=0)
+    assert publisher.outcomes == {1: [gone], 2: []}
+    assert publisher.sent(now=9) == {}
+    assert publisher.outbox.wait_s(now=9) == 1
+    assert publisher.sent(now=10) == {FIRST_ID + 2: 2}
+
+
+def test_each_refusal_of_a_command_holds_it_longer() -> None:
+    publisher = Publisher()
+    publisher.publish(1)
+    for refusals, now in ((1, 0.0), (2, 100.0), (3, 200.0)):
+        (id,) = publisher.sent(now)
+        publisher.outbox.refused(id, NotStored(), temporary=True, now=now)
+        assert publisher.outbox.wait_s(now) == 10.0 * refusals
+
+
+def test_a_held_publish_holds_back_the_younger_ones_and_no_other_kind() -> None:
+    publisher = Publisher()
+    publisher.publish(1)
+    publisher.sent()
+    publisher.outbox.refused(FIRST_ID, NotStored(), temporary=True, now=0)
+    publisher.publish(2)
+    publisher.publish(3, kind="subscribe")
+    assert list(publisher.sent(now=5).values()) == [3]
+    assert list(publisher.sent(now=10).values()) == [1, 2]
+
+
+def test_a_lost_connection_sends_everything_unanswered_again_before_what_is_younger() -> None:
+    publisher = Publisher()
+    for number in range(3):
+        publisher.publish(number)
+    publisher.sent()
+    publisher.publish(3)
+    publisher.answer(FIRST_ID + 1)
+    publisher.outbox.lost()
+    assert publisher.sent() == {FIRST_ID: 0, FIRST_ID + 1: 2, FIRST_ID + 2: 3}
+
+
+def test_whoever_stops_waiting_learns_what_is_known() -> None:
+    publisher = Publisher()
+    never_sent = publisher.publish(1)
+    assert never_sent.unanswered() is None
+    publisher.sent()
+    assert isinstance(never_sent.unanswered(), OutcomeUnknown)
+    publisher.outbox.refused(FIRST_ID, NotStored(), temporary=True, now=0)
+    assert isinstance(never_sent.unanswered(), NotStored)
+
+
+def test_an_outcome_that_was_unknown_stays_so_until_an_answer_settles_it() -> None:
+    publisher = Publisher()
+    ask = publisher.publish(1)
+    publisher.sent()
+    publisher.outbox.lost()
+    (id,) = publisher.sent()
+    publisher.outbox.refused(id, QuotaFull(), temporary=True, now=0)
+    assert isinstance(ask.unanswered(), OutcomeUnknown)
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_a_dropped_command_is_neither_sent_again_nor_settled(is_sent: bool) -> None:
+    publisher = Publisher()
+    ask = publisher.publish(1)
+    if is_sent:
+        publisher.sent()
+    publisher.outbox.drop(ask)
+    publisher.outbox.lost()
+    publisher.answer(FIRST_ID)
+    assert publisher.sent() == {}
+    assert publisher.outcomes == {1: []}
+    assert len(publisher.outbox) == 0
+
+
+def test_the_end_settles_everything_with_what_is_known_of_it() -> None:
+    publisher = Publisher()
+    publisher.publish(1)
+    publisher.sent()
+    publisher.publish(2)
+    end = Revoked()
+    publisher.outbox.fail(end)
+    (unknown,) = publisher.outcomes[1]
+    assert isinstance(unknown, OutcomeUnknown)
+    assert unknown.__cause__ is end
+    assert publisher.outcomes[2] == [end]
+    assert len(publisher.outbox) == 0
+
+
+class Line:
+    """A server and a line that loses, refuses and answers as it is told. The server stores each number once, as by its key."""
+
+    def __init__(self) -> None:
+        self.publisher = Publisher()
+        self.stored: list[int] = []
+        self.way: dict[int, int] = {}
+        self.made = 0
+        self.now = 0.0
+
+    def make(self) -> None:
+        self.publisher.publish(self.made)
+        self.made += 1
+
+    def send(self) -> None:
+        self.way |= self.publisher.sent(self.now)
+
+    def store(self, *, is_told: bool) -> None:
+        """The server handles the oldest frame; its answer arrives, or is on the way when the connection breaks."""
+        if self.way:
+            id, number = next(iter(self.way.items()))
+            del self.way[id]
+            if number not in self.stored:
+                self.stored.append(number)
+            if is_told:
+                self.publisher.answer(id)
+
+    def refuse_all(self) -> None:
+        for id in self.way:
+            self.publisher.outbox.refused(id, NotStored(), temporary=True, now=self.now)
+        self.way.clear()
+
+    def cut(self) -> None:
+        self.publisher.outbox.lost()
+        self.way.clear()
+
+
+STEPS: dict[str, Callable[[Line], None]] = {
+    "make": Line.make,
+    "send": Line.send,
+    "answer": lambda line: line.store(is_told=True),
+    "store": lambda line: line.store(is_told=False),
+    "refuse": Line.refuse_all,
+    "cut": Line.cut,
+}
+
+
+@given(st.lists(st.sampled_from(sorted(STEPS))))
+def test_whatever_happens_each_message_is_stored_once_in_order_and_settled_once(steps: list[str]) -> None:
+    line = Line()
+    for step in steps:
+        STEPS[step](line)
+        line.now += 7
+    line.cut()
+    line.now = LATER
+    line.send()
+    while line.way:
+        line.store(is_told=True)
+    assert line.stored == list(range(line.made))
+    assert all(len(outcomes) == 1 for outcomes in line.publisher.outcomes.values())
+    assert len(line.publisher.outbox) == 0

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.config import CLIENT_VARIABLES, Address, Settings, load
+from artcafe.errors import SettingInvalid
+
+
+def test_nothing_given_is_the_default_on_loopback() -> None:
+    settings = load({}, {})
+
+    assert settings == Settings()
+    assert (str(settings.listen), str(settings.gateway_listen)) == ("127.0.0.1:8080", "127.0.0.1:8081")
+    assert settings.tables_file == settings.data_dir / "tables.sqlite"
+    assert settings.secret_path == settings.data_dir / "secret"
+
+
+def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "artcafe.toml"
+    file.write_text('listen = "127.0.0.1:1"\ngateway_listen = "127.0.0.1:1"\nlog_level = "debug"\nENVIRONMENT = "dev"\n')
+    environ = {"ARTCAFE_CONFIG": str(file), "ARTCAFE_LISTEN": "127.0.0.1:2", "ARTCAFE_GATEWAY_LISTEN": "127.0.0.1:2"}
+
+    settings = load({"listen": "127.0.0.1:3", "data_dir": None}, environ)
+
+    assert (settings.listen.port, settings.gateway_listen.port, settings.log_level) == (3, 2, "debug")
+    assert settings.environment == "dev"
+    assert load({}, {}, file).listen.port == 1
+
+
+def test_lists_paths_and_tables_are_read_from_text() -> None:
+    environ = {
+        "ARTCAFE_NATS_URLS": "nats://a:4222, nats://b:4222,",
+        "ARTCAFE_TABLES": "sqlite:/x/y.db",
+        "ARTCAFE_SECRET_FILE": "/s",
+    }
+    settings = load({}, environ)
+
+    assert settings.nats_urls == ("nats://a:4222", "nats://b:4222")
+    assert (settings.tables_file, settings.secret_path) == (Path("/x/y.db"), Path("/s"))
+
+
+def test_variables_of_the_commands_and_of_tests_are_no_settings() -> None:
+    environ = dict.fromkeys([*CLIENT_VARIABLES - {"ARTCAFE_CONFIG"}, "ARTCAFE_TEST_DYNAMODB_ENDPOINT", "HOME"], "x")
+
+    assert load({}, environ) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ARTCAFE_LISTN", "127.0.0.1:1", ["LISTN", "there is no such setting", "GATEWAY_LISTEN"]),
+        ("ARTCAFE_LISTEN", "8080", ["LISTEN", "HOST:PORT", "'8080'", "Where REST listens"]),
+        ("ARTCAFE_LISTEN", ":8080", ["HOST:PORT"]),
+        ("ARTCAFE_LISTEN", "localhost:65536", ["HOST:PORT"]),
+        ("ARTCAFE_LISTEN", "localhost:²", ["HOST:PORT"]),
+        ("ARTCAFE_TABLES", "mysql:x", ["TABLES", "'mysql:x'"]),
+        ("ARTCAFE_ENVIRONMENT", "staging", ["ENVIRONMENT", "'prod' or 'dev'"]),
+        ("ARTCAFE_CURSOR_WRITE_S", "0", ["CURSOR_WRITE_S", "0.1"]),
+        ("ARTCAFE_CURSOR_WRITE_S", "nan", ["CURSOR_WRITE_S"]),
+    ],
+)
+def test_a_setting_that_is_unknown_or_wrong_is_named_with_what_it_takes(variable: str, value: str, words: list[str]) -> None:
+    with pytest.raises(SettingInvalid) as refused:
+        load({}, {variable: value})
+
+    assert [word for word in words if word not in str(refused.value)] == []
+
+
+@pytest.mark.parametrize("content", [b"listen = ", b"\xff\xfe", None])
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "artcafe.toml"
+    if content is not None:
+        file.write_bytes(content)
+
+    with pytest.raises(SettingInvalid, match="artcafe.toml cannot be read as TOML"):
+        load({}, {"ARTCAFE_CONFIG": str(file)})
+
+
+@given(st.sampled_from(["127.0.0.1", "localhost", "::1", "0.0.0.0", "artcafe.example"]), st.integers(0, 65535))
+def test_an_address_is_read_as_it_is_written(host: str, port: int) -> None:
+    address = Address(host, port)
+
+    assert load({"listen": str(address)}, {}).listen == address
+    assert address.is_loopback is (host in {"127.0.0.1", "localhost", "::1"})

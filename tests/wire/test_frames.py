@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.errors import ArtcafeError, BadCommand, BadFrame, ChannelNotFound
+from artcafe.wire import frames
+from artcafe.wire.frames import MAX_DEPTH, MAX_ID, Ack, Connect, Publish, Refused, Subscribe, Unsubscribe
+
+text = st.text(st.characters(exclude_categories=["Cs"]))  # Half a surrogate pair is no text.
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
+    max_leaves=20,
+)
+seqs = st.integers(1, frames.MAX_SEQ)
+
+
+def as_raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(json.dumps(value).encode())
+
+
+publishes = st.builds(
+    Publish, text, json_values.map(as_raw), st.none() | text, st.none() | st.dictionaries(text, text), st.none() | text
+)
+
+
+def said_of(payload: bytes) -> tuple[int | None, str, frames.Body] | ArtcafeError:
+    """The command, or what is wrong with the frame; any other error is the test's."""
+    try:
+        return frames.parse(payload)
+    except Refused as refused:
+        return refused.error
+    except ArtcafeError as error:
+        return error
+
+
+# --- what a client says --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "command"),
+    [
+        (
+            '{"id":0,"challenge":{"tenant_id":"ten_1","agent_id":"agt_1"}}',
+            (0, "challenge", frames.Challenge(tenant_id="ten_1", agent_id="agt_1")),
+        ),
+        (
+            '{"id":1,"connect":{"challenge_id":"chl_1","signature":"-----BEGIN"}}',
+            (1, "connect", Connect(challenge_id="chl_1", signature="-----BEGIN")),
+        ),
+        (
+            '{"id":1,"connect":{"access_token":"e30","tenant_id":"ten_1","max_unacked":64}}',
+            (1, "connect", Connect(access_token="e30", tenant_id="ten_1", max_unacked=64)),
+        ),
+        ('{"id":3,"subscribe":{"channel":"chn_1"}}', (3, "subscribe", Subscribe("chn_1", "cursor", None))),
+        (
+            '{"id":3,"subscribe":{"channel":"chn_1","from":"first","max_unacked":64}}',
+            (3, "subscribe", Subscribe("chn_1", "first", 64)),
+        ),
+        ('{"id":3,"subscribe":{"channel":"chn_1","from":42}}', (3, "subscribe", Subscribe("chn_1", 42, None))),
+        ('{"ack":{"channel":"chn_1","seq":58}}', (None, "ack", Ack("chn_1", 58))),
+        ('{"id":8,"unsubscribe":{"channel":"chn_1"}}', (8, "unsubscribe", Unsubscribe("chn_1"))),
+    ],
+)
+def test_the_commands_of_the_contract_are_read(text: str, command: tuple[int | None, str, frames.Body]) -> None:
+    assert frames.parse(text.encode()) == command
+
+
+@given(st.binary() | text.map(str.encode) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_a_command_or_one_of_the_two_refusals(payload: bytes) -> None:
+    outcome = said_of(payload)
+
+    assert outcome.close is None if isinstance(outcome, BadCommand) else isinstance(outcome, BadFrame | tuple)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["id", *frames.KINDS, "else"]),
+        json_values | st.fixed_dictionaries({"channel": text, "seq": json_values, "data": json_values}),
+        max_size=3,
+    ),
+    st.binary(max_size=3),
+)
+def test_an_object_is_refused_with_its_own_id_or_none(command: dict[str, Any], behind: bytes) -> None:
+    refused_id = None
+    with suppress(BadFrame):
+        try:
+            frames.parse(json.dumps(command).encode() + behind)
+        except Refused as refused:
+            refused_id = refused.id
+
+    assert refused_id is None or (refused_id == command["id"] and 0 <= refused_id <= MAX_ID)
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b"3", b"null", b'"text"', b"{", b"\xff", b'{"publish":3, garbage', b"{}{}"])
+def test_what_is_no_json_object_ends_the_conversation(payload: bytes) -> None:
+    with pytest.raises(BadFrame):
+        frames.parse(payload)
+
+
+@pytest.mark.parametrize("start", [b'{"id":1,"publish":', b'{"publish":3,"z":', b'{"id":1,"publish":{"channel":"c","data":'])
+def test_nesting_that_no_parser_should_follow_ends_the_conversation(start: bytes) -> None:
+    with pytest.raises(BadFrame):
+        frames.parse(start + b"[" * 30_000 + b"]" * 30_000 + b"}")
+
+
+@pytest.mark.parametrize("data", [b"1.", b"01", b"NaN", b'"\\x"', b'"\n"', b'"\\ud800"', b"[1,]", b"\xed\xa0\x80", b'"\xff"'])
+def test_data_that_is_no_json_is_never_let_in(data: bytes) -> None:
+    with pytest.raises(BadFrame):
+        frames.parse(b'{"id":1,"publish":{"channel":"chn_1","data":%b}}' % data)
+
+
+@pytest.mark.parametrize(
+    ("payload", "id"),
+    [
+        (b'{"id":5,"subscribe":{"channel":"chn_1","from":"begin"}}', 5),
+        (b'{"id":5,"subscribe":{"channel":"chn_1","from":0}}', 5),
+        (b'{"id":5,"subscribe":{"channel":"chn_1","max_unacked":0}}', 5),
+        (b'{"id":5,"subscribe":{"channel":"chn_1","misspelt":1}}', 5),
+        (b'{"id":5,"publish":{"channel":"chn_1"}}', 5),
+        (b'{"id":5,"fly":{}}', 5),
+        (b'{"id":5}', 5),
+        (b'{"id":5,"publish":null}', 5),
+        (b'{"id":5,"ack":{"channel":"c","seq":1},"unsubscribe":{"channel":"c"}}', 5),
+        (b'{"id":"5","fly":{}}', None),
+        (b'{"id":5.0,"unsubscribe":{"channel":"c"}}', None),
+        (b'{"id":-5,"fly":{}}', None),
+        (b'{"id":-5,"unsubscribe":{"channel":"c"}}', None),
+        (b'{"id":9007199254740993,"unsubscribe":{"channel":"c"}}', None),
+        (b'{"unsubscribe":{"channel":"c"}}', None),
+    ],
+)
+def test_an_object_that_is_no_command_is_refused_under_its_id(payload: bytes, id: int | None) -> None:
+    with pytest.raises(Refused) as refused:
+        frames.parse(payload)
+
+    assert refused.value.id == id
+
+
+@given(
+    st.integers(0, MAX_ID),
+    publishes
+    | st.builds(Subscribe, text, st.sampled_from(["cursor", "new", "first"]) | seqs, st.none() | st.integers(1, 65536))
+    | st.builds(frames.Challenge, text, text)
+    | st.builds(Connect, st.none() | text, st.none() | text, st.none() | text, st.none() | text)
+    | st.builds(Unsubscribe, text)
+    | st.builds(Ack, text, st.integers(0, frames.MAX_SEQ)),
+)
+def test_what_a_client_writes_is_what_the_server_reads(id: int, body: frames.Body) -> None:
+    kind = type(body).__name__.lower()
+
+    assert frames.parse(frames.command(kind, body, id)) == (id, kind, body)
+
+
+# --- how deep ------------------------------------------------------------------------------------------------------------
+
+
+def depth_of(value: object) -> int:
+    if isinstance(value, Mapping):
+        return 1 + max(map(depth_of, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(depth_of, value), default=0)
+    return 0
+
+
+@given(json_values, st.integers(0, 5), st.booleans())
+def test_nesting_is_judged_as_a_walk_over_the_value_would(value: object, limit: int, ascii_only: bool) -> None:
+    encoded = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+
+    assert frames.is_deep(encoded, limit) is (depth_of(value) > limit)
+
+
+@pytest.mark.parametrize(("depth", "is_deep"), [(MAX_DEPTH, False), (MAX_DEPTH + 1, True)])
+def test_depth_32_is_the_limit_and_brackets_in_strings_do_not_count(depth: int, is_deep: bool) -> None:
+    noise = b'["' + b'[{\\"' * 100 + b'"],'
+
+    assert frames.is_deep(b"[" + noise + b"[" * (depth - 1) + b"]" * depth) is is_deep
+    assert frames.is_deep(b'{"a":' * depth + b"1" + b"}" * depth) is is_deep
+    assert not frames.is_deep(b"[" + b"[]," * 20_000 + b"1]")
+
+
+# --- what the server says ------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.builds(
+        Publish, text, json_values.map(as_raw), st.none() | text, st.none() | st.dictionaries(text, text), st.none() | text
+    ),
+    text,
+    text,
+    text,
+)
+def test_a_message_arrives_as_it_was_published(publish: Publish, message_id: str, sender: str, time: str) -> None:
+    stored = frames.envelope(publish, message_id=message_id, sender=sender, time=time)
+    whole = json.loads(frames.message_frame(b"chn_1", 42, 41, stored))
+    message = frames.parse_incoming(frames.message_frame(b"chn_1", 42, None, stored)).message
+
+    assert list(whole) == ["message"]
+    assert whole["message"].pop("data") == json.loads(bytes(publish.data))
+    assert whole["message"] == {
+        "channel": "chn_1",
+        "seq": 42,
+        "prev": 41,
+        "message_id": message_id,
+        "from": sender,
+        "time": time,
+        "headers": publish.headers or {},
+    } | ({} if publish.reply_to is None else {"reply_to": publish.reply_to})
+    assert message is not None
+    assert message.prev is None
+    assert bytes(message.data) == bytes(publish.data)
+
+
+@given(
+    st.builds(
+        Publish, text, json_values.map(as_raw), st.none() | text, st.none() | st.dictionaries(text, text), st.none() | text
+    ),
+    text,
+)
+def test_a_stored_envelope_can_be_read_again(publish: Publish, sender: str) -> None:
+    again = frames.parse_envelope(frames.envelope(publish, message_id="msg_1", sender=sender, time="now"))
+
+    assert (again.message_id, again.sender, again.time) == ("msg_1", sender, "now")
+    assert (again.headers, again.reply_to) == (publish.headers or {}, publish.reply_to)
+    assert bytes(again.data) == bytes(publish.data)
+
+
+def test_replies_errors_and_gaps_are_the_contracts_text() -> None:
+    lost = ChannelNotFound("chn_1")
+
+    assert frames.reply(2, "publish", frames.PublishReply(59, "msg_1", duplicate=False)) == (
+        b'{"id":2,"publish":{"seq":59,"message_id":"msg_1","duplicate":false}}'
+    )
+    assert frames.reply(3, "subscribe", frames.SubscribeReply("epoch", 41, 59, None)) == (
+        b'{"id":3,"subscribe":{"epoch":"epoch","cursor":41,"last":59,"gap":null}}'
+    )
+    assert frames.gap("chn_1", frames.Gap(42, 50, "retention")) == (
+        b'{"gap":{"channel":"chn_1","from":42,"to":50,"reason":"retention"}}'
+    )
+    told = {"code": "channel_not_found", "message": str(lost), "temporary": False}
+    assert json.loads(frames.error(lost, 2)) == {"id": 2, "error": told}
+    assert json.loads(frames.error(lost)) == {"error": told}
+
+
+@given(st.binary())
+def test_a_client_reads_any_bytes_as_a_frame_or_refuses_them(payload: bytes) -> None:
+    with suppress(BadFrame):
+        frames.parse_incoming(payload)
+
+
+def test_a_client_passes_over_what_a_newer_server_adds() -> None:
+    read = frames.parse_incoming('{"id":2,"publish":{"seq":1,"message_id":"m","duplicate":false,"new":1},"newer":{}}')
+
+    assert read.publish == frames.PublishReply(1, "m", duplicate=False)
