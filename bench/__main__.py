@@ -13,10 +13,10 @@ from typing import Final
 import uvloop
 
 from artcafe.observe import configure
-from bench import publish
+from bench import deliver, publish
 from bench.report import Options, Table, machine
 
-MODULES: Final[dict[str, ModuleType]] = {"publish": publish}
+MODULES: Final[dict[str, ModuleType]] = {"publish": publish, "deliver": deliver}
 LIMIT_S: Final = 300.0
 """For each bench; one that takes longer hangs."""
 

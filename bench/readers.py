@@ -1,13 +1,14 @@
-"""Subscribers in a process of their own, that only count: `python -m bench.readers` takes orders on stdin, a JSON object a line.
+"""Subscribers in a process of their own, which only count: `python -m bench.readers` with an order, as JSON, on its stdin.
 
-A frame is found by the text that each begins with, in what the socket gave at once, so a message costs a memory search and
-no Python; still this process shares the cores with the server it measures.
+A message is found by the text that its frame begins with, in whatever the socket gave at once, so that it costs a search in
+memory and no Python. Still this process shares the cores with the server that it measures.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
 from typing import Final
@@ -19,18 +20,21 @@ from artcafe.wire import frames
 from bench.wire import Line, connect, masked
 
 MESSAGE: Final = b'{"message":{'
-SEQ: Final = b',"seq":'
+HEAD: Final = re.compile(rb'.*\{"message":\{"channel":"[^"]+","seq":(\d+),', re.DOTALL)
+RECENT_BYTES: Final = 512
+"""Holds the head of the last message, if not all of it."""
 
 
 class Order(msgspec.Struct):
-    """What to read: `expected` messages on each of `sockets` logged-in sockets; with a channel, from its first message on."""
+    """What to read: `expected` messages of the channel on each of the sockets; `from_first`: those that it has."""
 
     url: str
     tenant: str
     token: str
+    channel: str
     expected: int
-    sockets: int = 1
-    from_first: str | None = None
+    sockets: int
+    from_first: bool = False
 
 
 class Counter(Line):
@@ -39,43 +43,49 @@ class Counter(Line):
     def __init__(self) -> None:
         super().__init__()
         self.count = self.last_seq = 0
-        self.expected = -1
         self.done = asyncio.Event()
-        self._tail = b""
-
-    def data_received(self, data: bytes) -> None:
-        """Counts what has begun in this piece; as a `Line` until `expected` is set."""
-        if self.expected < 0:
-            super().data_received(data)
-            return
-        data = self._tail + data
-        self.count += data.count(MESSAGE)
-        begun = data.rfind(MESSAGE)
-        if begun >= 0 and (at := data.find(SEQ, begun)) >= 0 and (end := data.find(b",", at + len(SEQ))) > 0:
-            self.last_seq = int(data[at + len(SEQ) : end])
-        self._tail = data[-len(MESSAGE) + 1 :]
-        if self.count >= self.expected:
-            self.done.set()
+        self._expected = -1
+        self._recent = b""
 
     def await_messages(self, expected: int) -> None:
         """From here on, only counts."""
-        self.count, self.expected = 0, expected
-        self._tail = b""
+        self._expected = expected
+
+    def data_received(self, data: bytes) -> None:
+        if self._expected < 0:
+            super().data_received(data)
+            return
+        self.count += (self._recent[1 - len(MESSAGE) :] + data).count(MESSAGE)
+        self._recent = (self._recent + data[-RECENT_BYTES:])[-RECENT_BYTES:]
+        if self.count >= self._expected and (head := HEAD.match(self._recent)):
+            self.last_seq = int(head[1])
+            self.done.set()
 
 
 async def read(order: Order) -> None:
-    """Prints `{}` when everybody listens, and what was read in the end: times on the clock that all processes share."""
-    sockets = [await connect(order.url, order.tenant, order.token, Counter) for _ in range(order.sockets)]
-    for socket in sockets:
+    """Prints `{}` when everybody listens, and in the end what was read, with times on the clock that all processes share."""
+    sockets: list[Counter] = []
+    for _ in range(order.sockets):
+        socket = await connect(order.url, order.tenant, order.token, Counter)
         assert isinstance(socket, Counter)
         socket.await_messages(order.expected)
-        if order.from_first is not None:
-            wanted = frames.Subscribe(order.from_first, start="first")
-            socket.transport.write(masked(frames.command("subscribe", wanted, 1)))
+        sockets.append(socket)
     begun = time.monotonic()
+    if order.from_first:
+        for socket in sockets:
+            socket.transport.write(masked(frames.command("subscribe", frames.Subscribe(order.channel, start="first"), 1)))
     print("{}", flush=True)
     for socket in sockets:
         await socket.done.wait()
-    print(json.dumps({"begun": begun, "ended": time.monotonic(), "counts": [socket.count for socket in sockets]}), flush=True)
+    ended = time.monotonic()
+    sockets[0].transport.write(masked(frames.command("ack", frames.Ack(order.channel, sockets[0].last_seq))))
+    last = {socket.last_seq for socket in sockets}
+    print(json.dumps({"begun": begun, "ended": ended, "count": sum(each.count for each in sockets), "last": sorted(last)}))
     for socket in sockets:
-        socket.close()
+        socket.transport.close()
+    await asyncio.sleep(0)
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(read(msgspec.json.decode(sys.stdin.buffer.read(), type=Order)))

@@ -14,6 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from artcafe.folder import read_secret
+from artcafe.identity.local import LocalIdentity
+from artcafe.observe import now
+from artcafe.rules.secrets import derive
 from artcafe.sdk.client import Agent
 from artcafe.sdk.rest import Rest
 from tests import ssh_keygen
@@ -99,7 +103,9 @@ class Platform:
     async def tenant_with(self, agents: int = 1, channels: int = 1, *, subscribed: bool = True, kind: str = "ed25519") -> Cast:
         """A new tenant of a user of its own, with agents (real keys) and channels, and every agent subscribed to every channel."""
         self._casts += 1
-        token = self.token(f"owner-{self._casts}@example.com")
+        # As `token` has it, without a process for each tenant.
+        identity = LocalIdentity(derive(read_secret(self.data / "secret"), "local-identity"))
+        token = identity.issue(f"owner-{self._casts}@example.com", now())
         folder = self.folder / f"cast-{self._casts}"
         folder.mkdir()
         cast = Cast("", [], [], [], self.url, token)

@@ -76,7 +76,7 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes | None) 
     if content is not None:
         file.write_bytes(content)
 
-    with pytest.raises(SettingInvalid, match="artcafe.toml cannot be read as TOML"):
+    with pytest.raises(SettingInvalid, match=r"artcafe\.toml cannot be read as TOML"):
         load({}, {"ARTCAFE_CONFIG": str(file)})
 
 

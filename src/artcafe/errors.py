@@ -342,6 +342,27 @@ class Unavailable(OurFault):
     code, text = "unavailable", "{what} cannot be reached now; nothing was changed, try again"
 
 
+class LinkLost(OurFault):
+    """The connection to NATS ended before its answer came: whether anything happened is unknown."""
+
+    code, text = "link_lost", "the connection to the message log was lost before its answer came; whether it acted is unknown"
+
+
+class NoResponder(OurFault):
+    """NATS answered that nobody serves this subject now: nothing happened."""
+
+    code, text = "no_responder", "the message log does not answer this request now; nothing was changed, try again"
+
+
+@dataclass(eq=False, repr=False)
+class LogRefused(OurFault):
+    """NATS refused a request about a log, for a reason that only an operator can mend."""
+
+    error_code: int
+    description: str
+    code, text = "log_refused", "the message log refused it: {description} ({error_code}); nothing was changed"
+
+
 class ShuttingDown(OurFault):
     code, close = "shutting_down", 4000
     text = "this server is shutting down; connect again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Final
 import uvicorn
 
 from artcafe.config import Address, Settings
-from artcafe.errors import ArtcafeError, StartRefused
+from artcafe.errors import ArtcafeError, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
@@ -47,6 +48,7 @@ NATS_START_S: Final = 10.0
 REST_DRAIN_S: Final = 5
 KEEP_ALIVE_S: Final = 10
 HEALTH_S: Final = 2
+SWEEP_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +81,15 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
 
 
 def _check(settings: Settings, *, embedded: bool) -> None:
-    for name, address in (("LISTEN", settings.listen), ("GATEWAY_LISTEN", settings.gateway_listen)):
+    for flag, address in (("--listen", settings.listen), ("--gateway-listen", settings.gateway_listen)):
         if not address.is_loopback:
             raise StartRefused(
-                f"{name} is {address}, but people log in with the local identity, which is for this machine alone",
-                f"set {name} to 127.0.0.1:{address.port}",
+                f"{flag} is {address}, but people log in with the local identity, which is for this machine alone",
+                f"listen on loopback: {flag} 127.0.0.1:{address.port}",
             )
     if not embedded and not settings.nats_urls:
         raise StartRefused(
-            "NATS_URLS is not set, and a server of a fleet runs no NATS of its own",
+            "--nats-urls (ARTCAFE_NATS_URLS) is not set, and a server of a fleet runs no NATS of its own",
             "set it to the fleet's NATS servers, or use 'artcafe up' for everything on one machine",
         )
 
@@ -105,7 +107,7 @@ def _listening(address: Address, flag: str) -> Iterator[socket.socket]:
 
 def _not_listening(address: Address, flag: str, exc: OSError) -> StartRefused:
     return StartRefused(
-        f"cannot listen on {address}: {exc.strerror or exc}",
+        f"cannot listen on {address}: {os.strerror(exc.errno).lower() if exc.errno else exc}",
         f"stop what uses it, or choose another with {flag} {address.host}:PORT (0 takes a free one)",
     )
 
@@ -183,6 +185,7 @@ async def _serve(
                     gateway.run(),
                     gateway.run_changes(),
                     cursors.run(),
+                    _sweep(tables),
                     changes.run(store, lambda: gateway.tenants() | set(directory.tenants())),
                 )
             ]
@@ -201,6 +204,16 @@ async def _serve(
             await running
     finally:
         await tables.close()
+
+
+async def _sweep(tables: Sqlite) -> None:
+    """Removes expired challenges, as DynamoDB does by itself."""
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        try:
+            await tables.sweep(now())
+        except Unavailable as exc:
+            log.warning("tables.not_swept", error=str(exc))
 
 
 async def _health(store: Store, fabric: Fabric) -> dict[str, str]:

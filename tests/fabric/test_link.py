@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from nats.aio.msg import Msg
 
-from artcafe.errors import Unavailable
-from artcafe.fabric.link import Follow, Link, LinkLost, NoResponder, Outgoing
+from artcafe.errors import LinkLost, NoResponder, Unavailable
+from artcafe.fabric.link import Follow, Link, Outgoing
 from artcafe.rules.subjects import Subject
 from tests.fabric.clients import BOUND_S
 from tests.fabric.rooms import Nats, a_tenant, until, within

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from artcafe.errors import Unavailable
-from artcafe.fabric.streams import BATCH_MESSAGES, LogRefused, TenantLog
+from artcafe.errors import LogRefused, Unavailable
+from artcafe.fabric.streams import BATCH_MESSAGES, TenantLog
 from artcafe.rules import subjects
 from tests.fabric.rooms import A, B, Nats, a_tenant, until, writing
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import random
 import time
 from collections.abc import Callable
+from typing import Final
 
 import pytest
 
 from tests.faults.checker import Broken, Verdict
+
+SEED: Final = int(os.environ.get("ARTCAFE_TEST_SEED", random.randrange(2**32)))
+"""Says when the long tests strike; ARTCAFE_TEST_SEED repeats a run's moments."""
 
 Report = Callable[[str, Verdict], None]
 
@@ -51,7 +57,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     rows = config.stash.get(ROWS, [])
     if not rows or not config.getoption("--faults"):
         return
-    terminalreporter.section("faults")
+    terminalreporter.section(f"faults (ARTCAFE_TEST_SEED={SEED})")
     terminalreporter.line("| " + " | ".join(HEADINGS) + " |")
     terminalreporter.line("| --- |" + " ---: |" * (len(HEADINGS) - 1))
     for row in rows:

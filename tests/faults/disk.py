@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from tests.faults.processes import wait_for
 
+FILLER: Final = "filler"
 NEEDS: Final = "root with loop devices and ext4"
 TOOLS: Final = ("losetup", "mkfs.ext4", "mount", "umount", "cp")
 
@@ -65,6 +66,16 @@ class Disk:
         self.unmount()
         self._copy.replace(self._image)
         self.mount()
+
+    def fill(self) -> None:
+        """Takes all the room that is left."""
+        with (self._at / FILLER).open("ab", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+
+    def make_room(self) -> None:
+        """Gives back what `fill` took."""
+        (self._at / FILLER).unlink()
 
     def _writes(self) -> list[str]:
         """What the kernel counts of writes to the device, done and under way."""

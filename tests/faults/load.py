@@ -59,8 +59,8 @@ class Load:
     def __init__(self, platform: Platform, cast: Cast) -> None:
         self._platform, self.cast = platform, cast
         self.events: list[Event] = []
-        self.stored = 0
-        self.refused = 0
+        self.stored = self.unknown = 0
+        self.refused: list[frames.ErrorBody] = []
         self._open: dict[tuple[str, int], Sent] = {}
         """Publishes without an answer."""
         self._keyed: dict[tuple[str, int], Sent] = {}
@@ -174,9 +174,10 @@ class Load:
                     self._keyed[sent.line, sent.number] = sent
                 self._record(Stored(sent.line, sent.number, seq, message_id, duplicate))
             case frames.ErrorBody(code) if code not in {"outcome_unknown", "internal"}:
-                self.refused += 1
+                self.refused.append(answer)
                 self._record(Refused(sent.line, sent.number, code))
             case _:
+                self.unknown += 1
                 self._record(Unknown(sent.line, sent.number))
 
     async def _publish_sdk(self, number: int) -> None:

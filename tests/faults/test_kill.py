@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Iterator
 
 import pytest
 
 from tests.faults.checker import judge
-from tests.faults.conftest import Report
+from tests.faults.conftest import SEED, Report
 from tests.faults.load import Load, running_on
 from tests.faults.processes import kill_both, kill_nats
 from tests.platform import Platform, running
-
-SEED = int(os.environ.get("ARTCAFE_TEST_SEED", random.randrange(2**32)))
-"""Says when the long tests kill; ARTCAFE_TEST_SEED repeats a run."""
 
 VICTIMS = ("nats-server", "the server", "both")
 KILLS = 10
@@ -73,5 +69,5 @@ async def test_kills_at_any_moment_lose_double_and_disorder_nothing(platform: Pl
                 await kill(platform, victim)
         await load.acknowledged(300)
         verdict = judge(await load.end())
-    report(f"{KILLS} × kill -9 of {victim} (seed {SEED})", verdict)
+    report(f"{KILLS} × kill -9 of {victim}", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"

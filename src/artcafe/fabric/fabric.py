@@ -10,11 +10,12 @@ from typing import Final
 
 import msgspec
 
+from artcafe.errors import LinkLost, LogRefused, NoResponder
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.batch import GroupCommit
-from artcafe.fabric.link import Link, LinkLost, NoResponder, unreachable
+from artcafe.fabric.link import Link, unreachable
 from artcafe.fabric.reader import Tail
-from artcafe.fabric.streams import LogRefused, TenantLog
+from artcafe.fabric.streams import TenantLog
 from artcafe.model import ChannelId, Cursor, TenantId
 from artcafe.observe import log
 from artcafe.rules.subjects import Subject

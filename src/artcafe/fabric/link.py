@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from artcafe.errors import OurFault, Unavailable
+from artcafe.errors import LinkLost, NoResponder, OurFault, Unavailable
 from artcafe.observe import log
 from artcafe.rules.subjects import Subject
 
@@ -37,18 +37,6 @@ class Credentials(Protocol):
 
     def user_jwt_cb(self) -> bytes: ...
     def signature_cb(self, nonce: str) -> bytes: ...
-
-
-class LinkLost(OurFault):
-    """The connection ended before the answer came: whether the other side acted is unknown."""
-
-    code, text = "link_lost", "the connection to NATS was lost before its answer came"
-
-
-class NoResponder(OurFault):
-    """NATS answered that nobody serves this subject now: nothing happened."""
-
-    code, text = "no_responder", "nothing in NATS answers this request now"
 
 
 class Outgoing(NamedTuple):

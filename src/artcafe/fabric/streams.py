@@ -11,8 +11,8 @@ import msgspec
 from nats.aio.msg import Msg
 from ulid import ULID
 
-from artcafe.errors import OurFault, QuotaFull
-from artcafe.fabric.link import Link, LinkLost, NoResponder, status_of, unreachable
+from artcafe.errors import LinkLost, LogRefused, NoResponder, QuotaFull
+from artcafe.fabric.link import Link, status_of, unreachable
 from artcafe.model import ChannelId, Epoch, Seq
 from artcafe.rules import subjects, times
 from artcafe.rules.subjects import Subject
@@ -47,17 +47,6 @@ class LogState(NamedTuple):
     epoch: Epoch
     first_seq: Seq
     last_seq: Seq
-
-
-class LogRefused(OurFault):
-    """NATS refused a request about the log; the text has its reason."""
-
-    code, text = "log_refused", "NATS refused it"
-
-    def __init__(self, error_code: int, description: str) -> None:
-        super().__init__()
-        self.error_code = error_code
-        self._told = f"NATS refused it: {description} ({error_code})"
 
 
 class TenantLog:

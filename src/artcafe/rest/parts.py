@@ -73,4 +73,9 @@ def settings_of(request: Request) -> Settings:
     return cast(Settings, request.app.state.settings)  # As above.
 
 
-Parts = Annotated[Services, Depends(services_of)]
+async def _parts(request: Request) -> Services:
+    # A coroutine: FastAPI would send a plain function through its thread pool.
+    return services_of(request)
+
+
+Parts = Annotated[Services, Depends(_parts)]

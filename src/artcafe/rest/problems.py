@@ -82,7 +82,7 @@ def answer(error: ArtcafeError, request_id: str, more: Mapping[str, object] | No
 
 def title(code: str) -> str:
     """`agent_not_found` as a person reads it: `Agent not found`."""
-    return code.replace("_", " ").capitalize()
+    return code.replace("_", " ").capitalize().replace("json", "JSON")
 
 
 def detail(error: ArtcafeError) -> str:

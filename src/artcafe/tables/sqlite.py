@@ -47,6 +47,7 @@ from artcafe.tables.values import Item, Unstorable
 
 NAME = "the table file"
 MOST_KEYS_ON_LOOP = 16
+MOST_READS = 1024
 MOST_PAGE_CHARACTERS = 1024 * 1024
 SCAN_ROWS = 500
 LOOP_BUSY_S = 0.1
@@ -74,6 +75,7 @@ class Sqlite:
         self._write_db = sqlite_file.connect(path)
         self._page_db = sqlite_file.connect(path)
         self._loop_db = sqlite_file.connect(path, LOOP_BUSY_S)
+        self._reads = 0
         self._pages = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pages")
         self._writes = GroupCommit[Sequence[Write], _Answer](NAME, self._commit)
         self._open = True
@@ -165,9 +167,16 @@ class Sqlite:
         return answer
 
     async def _in_thread(self, read: Callable[[], Result]) -> Result:
+        """Where `MOST_READS` wait already, the next is refused at once: it would only be late, and make the others later."""
         self._check_open()
-        with _ours():
-            return await asyncio.get_running_loop().run_in_executor(self._pages, read)
+        if self._reads >= MOST_READS:
+            raise errors.Unavailable(NAME)
+        self._reads += 1
+        try:
+            with _ours():
+                return await asyncio.get_running_loop().run_in_executor(self._pages, read)
+        finally:
+            self._reads -= 1
 
     def _check_open(self) -> None:
         if not self._open:

@@ -347,7 +347,7 @@ async def same_items(tables: Tables, reference: Reference) -> None:
         assert [spelled(item) for item in items] == [spelled(reference.rows.get((table, key))) for key in keys]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
 @given(todo=operations)
 async def test_an_engine_answers_as_the_reference_does(tables: Tables, todo: list[list[Write] | Query]) -> None:
     reference = Reference()
@@ -362,7 +362,7 @@ async def test_an_engine_answers_as_the_reference_does(tables: Tables, todo: lis
     await same_items(tables, reference)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=30)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=20)
 @given(first=st.lists(transactions, max_size=4), together=st.lists(transactions, min_size=2, max_size=4))
 async def test_transactions_sent_together_end_as_if_sent_one_by_one(
     tables: Tables, first: list[list[Write]], together: list[list[Write]]

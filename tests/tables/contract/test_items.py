@@ -13,7 +13,7 @@ from artcafe.tables.values import Item, Unstorable, Value, normal_item
 from tests.tables.strategies import texts, told_apart, values
 
 # The engine is the same for all examples of a test, and each example writes its item anew.
-on_one_engine = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+on_one_engine = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
 async def one(tables: Tables, table: Table, key: Key) -> Item | None:

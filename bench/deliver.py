@@ -1,0 +1,232 @@
+"""A first figure of delivery: a stored channel to 1, 10 and 100 subscribers, one agent's backlog, and what an idle socket costs.
+
+Four processes share the cores: the server, its nats-server, one that publishes and one that reads, and the last two take about
+a third of two cores. So these are figures of the whole machine, and lower bounds of the server's.
+
+* deliver: 256 publishes always wait on one socket; counted is from the first publish to the last message on the last
+  subscriber's socket. How many came and which was the last is checked, their order in between is not.
+* backlog: a new socket subscribes from the first message. Beside it, the same log read by nats-py alone (an ordered consumer,
+  and a pull consumer 256 at a time) and by the house's own reader without a gateway.
+* idle: the server's resident memory as 1,000 logged-in sockets come, ten for each of 100 agents, every one with a delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from artcafe.fabric.fabric import Room
+from artcafe.fabric.streams import STREAM
+from artcafe.model import ChannelId
+from artcafe.rules import subjects
+from bench import report
+from bench.publish import DATA
+from bench.readers import Order
+from bench.report import Options, Sample, Table
+from bench.stage import Stage, stage
+from bench.wire import Line, Publisher
+from tests.platform import Cast
+
+SUBSCRIBERS: Final = (1, 10, 100)
+MESSAGES: Final = 6_000
+"""To each subscriber, in one round."""
+BACKLOG: Final = 20_000
+WAITING: Final = 256
+IDLE_STEPS: Final = 5
+IDLE_STEP: Final = 200
+IDLE_AGENTS: Final = 100
+FETCH: Final = 256
+
+
+async def run(options: Options) -> list[Table]:
+    """The three figures, each with a platform of its own."""
+    return [await _deliver(options), await _backlog(options), await _idle(options)]
+
+
+# --- deliver -----------------------------------------------------------------------------------------------------------
+
+
+async def _deliver(options: Options) -> Table:
+    taken: dict[int, list[Sample]] = defaultdict(list)
+    async with stage(options) as here:
+        cast, publisher, token = await _road(here)
+        for number in range(options.rounds + 1):
+            for subscribers in SUBSCRIBERS:
+                sample = await _delivered(here, cast, publisher, token, subscribers)
+                if number:
+                    taken[subscribers].append(sample)
+    table = Table(
+        "Stored messages delivered, 256 publishes waiting",
+        ["subscribers", "messages/s", "deliveries/s"],
+        [
+            f"Medians (lowest–highest) of {options.rounds} rounds of {MESSAGES:,} messages, from the first publish to the last delivery."
+        ],
+    )
+    for subscribers, samples in taken.items():
+        deliveries = [Sample(each.count * subscribers, each.seconds) for each in samples]
+        table.rows.append((str(subscribers), report.median_rate(samples), report.median_rate(deliveries)))
+    return table
+
+
+async def _road(here: Stage) -> tuple[Cast, Publisher, str]:
+    """A tenant whose first agent publishes; the token is the second's, who subscribes."""
+    cast = await here.platform.tenant_with(agents=2, channels=1, subscribed=False)
+    async with cast.rest() as rest:
+        await rest.subscribe(cast.tenant, cast.channels[0], cast.agents[1])
+    line = await here.line(cast, await here.token(cast, 0))
+    return cast, Publisher(line, cast.channels[0], DATA), await here.token(cast, 1)
+
+
+async def _delivered(here: Stage, cast: Cast, publisher: Publisher, token: str, subscribers: int) -> Sample:
+    order = Order(here.platform.gateway_url, cast.tenant, token, cast.channels[0], MESSAGES, subscribers)
+    begun = 0.0
+
+    async def publish() -> None:
+        nonlocal begun
+        begun = time.monotonic()
+        await _publish(publisher, MESSAGES)
+
+    read = await _read(order, publish)
+    return Sample(MESSAGES, read["ended"] - begun)
+
+
+async def _publish(publisher: Publisher, messages: int) -> None:
+    left = messages
+
+    def more() -> bool:
+        nonlocal left
+        left -= 1
+        return left >= 0
+
+    await publisher.run(WAITING, more)
+
+
+async def _read(order: Order, meanwhile: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
+    """What the readers' process counted; `meanwhile` begins when they listen."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bench.readers", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(msgspec.json.encode(order))
+    process.stdin.close()
+    await process.stdout.readline()
+    if meanwhile is not None:
+        await meanwhile()
+    read: dict[str, Any] = msgspec.json.decode(await process.stdout.readline())
+    await process.wait()
+    if read["count"] != order.expected * order.sockets or len(read["last"]) != 1:
+        raise RuntimeError(f"{order.expected} messages to each of {order.sockets} were expected, and read was {read}")
+    return read
+
+
+# --- backlog -----------------------------------------------------------------------------------------------------------
+
+
+async def _backlog(options: Options) -> Table:
+    taken: dict[str, list[Sample]] = defaultdict(list)
+    async with AsyncExitStack() as stack:
+        here = await stack.enter_async_context(stage(options))
+        cast, publisher, token = await _road(here)
+        await _publish(publisher, BACKLOG)
+        client = await stack.enter_async_context(here.nats_py(cast.tenant))
+        room = await here.room(cast.tenant)
+        channel = ChannelId(cast.channels[0])
+        order = Order(here.platform.gateway_url, cast.tenant, token, channel, BACKLOG, 1, from_first=True)
+        ways: dict[str, Callable[[], Awaitable[Sample]]] = {
+            "one socket of the gateway": lambda: _by_gateway(order),
+            "the log's reader, no gateway": lambda: _by_log(room, channel),
+            "nats-py alone, ordered consumer": lambda: _by_ordered_consumer(client, channel),
+            "nats-py alone, 256 a fetch": lambda: _by_fetching(client, channel),
+        }
+        for number in range(options.rounds + 1):
+            for name, way in ways.items():
+                sample = await way()
+                if number:
+                    taken[name].append(sample)
+    gateway = taken["one socket of the gateway"]
+    table = Table(
+        "Backlog of one agent",
+        ["read by", "messages/s", "the gateway's rate to this"],
+        [f"Medians (lowest–highest) of {options.rounds} rounds of {BACKLOG:,} messages of 200 bytes; ratios within each round."],
+    )
+    table.rows = [(name, report.median_rate(each), report.median_ratio(gateway, each)) for name, each in taken.items()]
+    return table
+
+
+async def _by_gateway(order: Order) -> Sample:
+    read = await _read(order)
+    return Sample(order.expected, read["ended"] - read["begun"])
+
+
+async def _by_log(room: Room, channel: ChannelId) -> Sample:
+    start, count, last = time.perf_counter(), 0, 0
+    while found := await room.log.after(channel, last):
+        count, last = count + len(found), found[-1].seq
+    assert count == BACKLOG
+    return Sample(count, time.perf_counter() - start)
+
+
+async def _by_ordered_consumer(client: Client, channel: ChannelId) -> Sample:
+    start = time.perf_counter()
+    subscription = await client.jetstream().subscribe(subjects.stored(channel), stream=STREAM, ordered_consumer=True)
+    for _ in range(BACKLOG):
+        await subscription.next_msg(timeout=10)
+    sample = Sample(BACKLOG, time.perf_counter() - start)
+    await subscription.unsubscribe()
+    return sample
+
+
+async def _by_fetching(client: Client, channel: ChannelId) -> Sample:
+    config = ConsumerConfig(ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL)
+    start, count = time.perf_counter(), 0
+    puller = await client.jetstream().pull_subscribe(subjects.stored(channel), stream=STREAM, config=config)
+    while count < BACKLOG:
+        count += len(await puller.fetch(min(FETCH, BACKLOG - count), timeout=10))
+    sample = Sample(BACKLOG, time.perf_counter() - start)
+    await puller.unsubscribe()
+    return sample
+
+
+# --- idle --------------------------------------------------------------------------------------------------------------
+
+
+async def _idle(options: Options) -> Table:
+    """Steps of sockets, each measured: the median step is not the one in which some pool happened to grow."""
+    async with stage(options) as here:
+        cast = await here.platform.tenant_with(agents=IDLE_AGENTS, channels=1)
+        tokens = [await here.token(cast, agent) for agent in range(IDLE_AGENTS)]
+        assert here.platform.process is not None
+        pid = here.platform.process.pid
+        sockets = [await here.line(cast, token) for token in tokens]  # what the first of an agent leaves in memory is no socket's
+        sizes = [_resident_bytes(pid)]
+        for step in range(IDLE_STEPS):
+            sockets += [await here.line(cast, tokens[(step + at) % IDLE_AGENTS]) for at in range(IDLE_STEP)]
+            sizes.append(_resident_bytes(pid))
+        steps = [(after - before) / IDLE_STEP for before, after in zip(sizes, sizes[1:], strict=False)]
+    table = Table(
+        "Memory of an idle socket",
+        ["", "bytes a socket"],
+        [
+            f"Growth of the server's resident memory ({sizes[0] / 2**20:.0f} MiB before) over {IDLE_STEPS} steps of {IDLE_STEP} sockets."
+        ],
+    )
+    table.rows.append(("median step (lowest–highest)", f"{statistics.median(steps):,.0f} ({min(steps):,.0f}–{max(steps):,.0f})"))
+    table.rows.append(("all together", f"{(sizes[-1] - sizes[0]) / IDLE_STEP / IDLE_STEPS:,.0f}"))
+    return table
+
+
+def _resident_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))

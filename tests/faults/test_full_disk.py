@@ -1,0 +1,36 @@
+"""A disk that is full: publishes are refused as not stored, nothing that was acknowledged is lost, and room is all it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Require
+from tests.faults import disk as disks
+from tests.faults.checker import judge
+from tests.faults.conftest import Report
+from tests.faults.load import running_on
+from tests.platform import running
+
+SIZE_MIB = 96
+"""The server's own: room for two blocks of a stream, below which it does not start NATS again, and for the rest of the test."""
+REFUSALS = 50
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(180)
+async def test_a_full_disk_refuses_publishes_and_loses_nothing(require: Require, tmp_path: Path, report: Report) -> None:
+    require(disks.NEEDS, disks.is_possible())
+    with disks.mounted(tmp_path, tmp_path / "data", SIZE_MIB) as disk, running(tmp_path) as platform:
+        async with running_on(platform) as load:
+            await load.acknowledged(300)
+            await asyncio.to_thread(disk.fill)
+            await load.until(lambda: len(load.refused) >= REFUSALS, "refused publishes")
+            disk.make_room()
+            await load.acknowledged(300)
+            verdict = judge(await load.end())
+    report("full disk", verdict)
+    assert not verdict.findings, str(verdict)
+    assert all("not stored" in refused.message for refused in load.refused), {refused.message for refused in load.refused}

@@ -1,0 +1,35 @@
+"""A process that stands still for longer than an answer is waited for, and then goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import pytest
+
+from tests.faults.checker import judge
+from tests.faults.conftest import Report
+from tests.faults.load import running_on
+from tests.faults.processes import frozen
+from tests.platform import Platform
+
+PAUSE_S: Final = 6.0
+"""The server waits 4 s for NATS's answer; then it publishes again what has a key, and NATS gets that behind the first."""
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("victim", ["nats-server", "the server"])
+async def test_a_pause_in_mid_publish_loses_doubles_and_disorders_nothing(
+    platform: Platform, report: Report, victim: str
+) -> None:
+    assert platform.process is not None
+    async with running_on(platform) as load:
+        await load.acknowledged(300)
+        await load.mid_publish()
+        with frozen(platform.nats_pid if victim == "nats-server" else platform.process.pid):
+            await asyncio.sleep(PAUSE_S)
+        await load.acknowledged(300)
+        verdict = judge(await load.end())
+    report(f"{PAUSE_S:g} s pause of {victim}", verdict)
+    assert not verdict.findings, str(verdict)

@@ -1,0 +1,180 @@
+"""Clients that know nothing of ArtCafe: one on `websockets`, and one on bare TCP for what no library would do."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from tests import ssh_keygen
+
+BOUND_S = 5
+PROTOCOL = Subprotocol("artcafe.v1")
+
+
+class Raw:
+    """One socket: JSON objects in and out, in the order of the wire."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self.pushes: list[dict[str, Any]] = []
+        self._id = 0
+
+    async def send(self, **frame: object) -> None:
+        """Sends one frame of these fields."""
+        await self.socket.send(json.dumps(frame))
+
+    async def next(self) -> dict[str, Any]:
+        """The next frame that has come."""
+        async with asyncio.timeout(BOUND_S):
+            frame: dict[str, Any] = json.loads(await self.socket.recv())
+        return frame
+
+    async def say(self, kind: str, **body: object) -> int:
+        """Sends a command and returns its id."""
+        self._id += 1
+        await self.send(id=self._id, **{kind: body})
+        return self._id
+
+    async def ask(self, kind: str, **body: object) -> dict[str, Any]:
+        """The reply to a command; what was pushed before it goes to `pushes`."""
+        id = await self.say(kind, **body)
+        while (frame := await self.next()).get("id") != id:
+            self.pushes.append(frame)
+        reply: dict[str, Any] = frame[kind] if kind in frame else frame["error"]
+        return reply
+
+    async def message(self) -> dict[str, Any]:
+        """The next message; nothing else may come before it."""
+        frame = self.pushes.pop(0) if self.pushes else await self.next()
+        assert list(frame) == ["message"], frame
+        message: dict[str, Any] = frame["message"]
+        return message
+
+    async def messages(self, count: int) -> list[Any]:
+        """The data of the next so many messages."""
+        return [(await self.message())["data"] for _ in range(count)]
+
+    async def ack(self, channel: str, seq: int) -> None:
+        """Acknowledges up to `seq`."""
+        await self.send(ack={"channel": channel, "seq": seq})
+
+    async def login(self, tenant: str, agent: str, key: Path, **more: object) -> dict[str, Any]:
+        """Connects by a signature of ssh-keygen."""
+        posed = await self.ask("challenge", tenant_id=tenant, agent_id=agent)
+        signature = ssh_keygen.sign(key, posed["challenge"].encode())
+        return await self.ask("connect", challenge_id=posed["challenge_id"], signature=signature, **more)
+
+    async def is_quiet(self) -> bool:
+        """Whether nothing was pushed up to now: what comes before the answer to a command was under way before it."""
+        assert (await self.ask("unsubscribe", channel="chn_none"))["code"] == "not_subscribed"
+        return not self.pushes
+
+    async def closed(self) -> int:
+        """The code that the server closes with; what it sends before goes to `pushes`."""
+        async with asyncio.timeout(BOUND_S):
+            try:
+                while True:
+                    self.pushes.append(json.loads(await self.socket.recv()))
+            except ConnectionClosed as exc:
+                return exc.rcvd.code if exc.rcvd else 1006
+
+
+@asynccontextmanager
+async def dialled(url: str) -> AsyncIterator[Raw]:
+    """A socket without a login."""
+    async with connect(url, subprotocols=[PROTOCOL], compression=None, max_size=None, proxy=None) as socket:
+        yield Raw(socket)
+
+
+class Bare:
+    """A socket on TCP: it answers no ping, and reads only when it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def send(self, frame: object, opcode: int = 1) -> None:
+        """A masked frame (RFC 6455, section 5.2); the mask is zero, which leaves the text as it is."""
+        data = frame if isinstance(frame, bytes) else json.dumps(frame).encode()
+        size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + len(data).to_bytes(2, "big")
+        self.writer.write(bytes([0x80 | opcode]) + size + bytes(4) + data)
+
+    async def next(self) -> tuple[int, bytes]:
+        """Opcode and payload of the next frame."""
+        async with asyncio.timeout(BOUND_S):
+            opcode, size = await self.reader.readexactly(2)
+            if size > 125:
+                size = int.from_bytes(await self.reader.readexactly(2 if size == 126 else 8), "big")
+            return opcode & 0xF, await self.reader.readexactly(size)
+
+    async def text(self) -> dict[str, Any]:
+        """The next frame of text."""
+        opcode, payload = await self.next()
+        while opcode != 1:
+            opcode, payload = await self.next()
+        frame: dict[str, Any] = json.loads(payload)
+        return frame
+
+    async def login(self, tenant: str, agent: str, key: Path, **more: object) -> None:
+        """Connects by a signature of ssh-keygen."""
+        self.send({"id": 0, "challenge": {"tenant_id": tenant, "agent_id": agent}})
+        posed = (await self.text())["challenge"]
+        signature = ssh_keygen.sign(key, posed["challenge"].encode())
+        self.send({"id": 1, "connect": {"challenge_id": posed["challenge_id"], "signature": signature, **more}})
+        assert "connect" in await self.text()
+
+    async def closed(self) -> int:
+        """The code that the server closes with."""
+        opcode, payload = await self.next()
+        while opcode != 8:
+            opcode, payload = await self.next()
+        return int.from_bytes(payload[:2], "big")
+
+
+UPGRADE = (
+    "Host: localhost",
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}",
+    f"Sec-WebSocket-Protocol: {PROTOCOL}",
+)
+
+
+@asynccontextmanager
+async def bare(url: str) -> AsyncIterator[Bare]:
+    """A socket without a login, on TCP."""
+    answer, client = await _upgrade(url, "/v1/connect", UPGRADE)
+    assert answer.startswith("HTTP/1.1 101"), answer
+    try:
+        yield client
+    finally:
+        client.writer.transport.abort()
+
+
+async def answer_of(url: str, path: str = "/v1/connect", lines: tuple[str, ...] = UPGRADE) -> str:
+    """Head and body of the answer to a request that is refused."""
+    head, client = await _upgrade(url, path, lines)
+    try:
+        async with asyncio.timeout(BOUND_S):
+            return head + (await client.reader.read()).decode()
+    finally:
+        client.writer.transport.abort()
+
+
+async def _upgrade(url: str, path: str, lines: tuple[str, ...]) -> tuple[str, Bare]:
+    there = urlsplit(url)
+    reader, writer = await asyncio.open_connection(there.hostname, there.port)
+    writer.write("\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode())
+    async with asyncio.timeout(BOUND_S):
+        return (await reader.readuntil(b"\r\n\r\n")).decode(), Bare(reader, writer)

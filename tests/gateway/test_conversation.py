@@ -1,0 +1,453 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from tests import ssh_keygen
+from tests.gateway.raw import BOUND_S, Raw, dialled
+from tests.platform import Cast, Platform
+
+
+@asynccontextmanager
+async def connected(platform: Platform, cast: Cast, number: int = 0, **more: object) -> AsyncIterator[Raw]:
+    """An agent of the cast, logged in."""
+    async with dialled(platform.gateway_url) as raw:
+        assert "session_id" in await raw.login(cast.tenant, cast.agents[number], cast.keys[number], **more)
+        yield raw
+
+
+async def access_token(platform: Platform, cast: Cast, number: int = 0) -> str:
+    """By REST, as a stranger would."""
+    async with httpx.AsyncClient(base_url=platform.url, trust_env=False) as rest:
+        claim = {"tenant_id": cast.tenant, "agent_id": cast.agents[number]}
+        posed = (await rest.post("/v1/auth/challenges", json=claim)).json()
+        signature = ssh_keygen.sign(cast.keys[number], posed["challenge"].encode())
+        answer = await rest.post("/v1/auth/tokens", json={"challenge_id": posed["challenge_id"], "signature": signature})
+    token: str = answer.json()["access_token"]
+    return token
+
+
+async def rest(platform: Platform, cast: Cast, method: str, path: str, **body: object) -> int:
+    """A request of the tenant's owner."""
+    headers = {"Authorization": f"Bearer {cast.token}"}
+    async with httpx.AsyncClient(base_url=platform.url, headers=headers, trust_env=False) as client:
+        answer = await client.request(method, f"/v1/tenants/{cast.tenant}{path}", json=body or None)
+    return answer.status_code
+
+
+def subscription(cast: Cast, number: int = 0, channel: int = 0) -> str:
+    return f"/channels/{cast.channels[channel]}/subscriptions/{cast.agents[number]}"
+
+
+# --- who is there --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_agent_connects_by_signing_the_challenge_of_its_socket(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1)
+    async with dialled(platform.gateway_url) as raw:
+        posed = await raw.ask("challenge", tenant_id=cast.tenant, agent_id=cast.agents[0])
+        assert list(posed) == ["challenge_id", "challenge", "expires_at"]
+        signature = ssh_keygen.sign(cast.keys[0], posed["challenge"].encode())
+        reply = await raw.ask("connect", challenge_id=posed["challenge_id"], signature=signature)
+
+        assert list(reply) == ["session_id", "agent_id", "tenant_id", "ping_s", "limits"]
+        assert (reply["agent_id"], reply["tenant_id"], reply["ping_s"]) == (cast.agents[0], cast.tenant, 25)
+        assert reply["limits"] == {"frame_bytes": 65536, "json_depth": 32, "subscriptions": 128}
+
+
+async def test_an_agent_connects_with_a_token_and_comes_again_with_a_fresh_one(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2)
+    token, fresh, other = [await access_token(platform, cast, number) for number in (0, 0, 1)]
+    async with dialled(platform.gateway_url) as raw:
+        first = await raw.ask("connect", access_token=token, tenant_id=cast.tenant)
+        again = await raw.ask("connect", access_token=fresh)
+        assert (first["agent_id"], again["agent_id"]) == (cast.agents[0], cast.agents[0])
+        assert first["session_id"] != again["session_id"]
+        assert (await raw.ask("publish", channel=cast.channels[0], data=1))["seq"] == 1
+        assert await raw.messages(1) == [1]
+
+        await raw.say("connect", access_token=other)
+        assert await raw.closed() == 4500
+
+
+PROOFS: tuple[dict[str, str], ...] = (
+    {},
+    {"access_token": "e30"},
+    {"access_token": "TOKEN", "tenant_id": "ten_other"},
+    {"access_token": "TOKEN", "challenge_id": "CHALLENGE", "signature": "SIGNATURE"},
+    {"challenge_id": "CHALLENGE"},
+    {"signature": "SIGNATURE"},
+    {"challenge_id": "chl_none", "signature": "SIGNATURE"},
+    {"challenge_id": "CHALLENGE", "signature": "none"},
+    {"challenge_id": "OTHER CHALLENGE", "signature": "SIGNATURE"},
+)
+
+
+async def test_every_login_that_fails_is_told_and_closed_with_4500_and_nothing_behind_it_is_done(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, channels=0)
+    token = await access_token(platform, cast)
+    for proof in PROOFS:
+        async with dialled(platform.gateway_url) as raw:
+            posed, other = [await raw.ask("challenge", tenant_id=cast.tenant, agent_id=cast.agents[0]) for _ in range(2)]
+            words = {
+                "TOKEN": token,
+                "CHALLENGE": posed["challenge_id"],
+                "OTHER CHALLENGE": other["challenge_id"],
+                "SIGNATURE": ssh_keygen.sign(cast.keys[0], posed["challenge"].encode()),
+            }
+            id = await raw.say("connect", **{field: words.get(word, word) for field, word in proof.items()})
+            await raw.say("publish", channel="chn_1", data={})
+
+            assert await raw.closed() == 4500
+            assert [(frame["id"], frame["error"]["code"]) for frame in raw.pushes] in (
+                [(id, "bad_credentials")],
+                [(id, "unauthenticated")],
+            )
+    assert "connection.failed" not in platform.log()
+
+
+async def test_a_challenge_is_good_for_one_attempt_on_its_own_socket(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, channels=0)
+    async with dialled(platform.gateway_url) as here, dialled(platform.gateway_url) as there:
+        posed = await here.ask("challenge", tenant_id=cast.tenant, agent_id=cast.agents[0])
+        proof = {
+            "challenge_id": posed["challenge_id"],
+            "signature": ssh_keygen.sign(cast.keys[0], posed["challenge"].encode()),
+        }
+        await there.say("connect", **proof)
+        assert await there.closed() == 4500
+        assert "session_id" in await here.ask("connect", **proof)
+        await here.say("connect", **proof)
+        assert await here.closed() == 4500
+
+
+async def test_strangers_are_challenged_like_agents_a_few_times(platform: Platform) -> None:
+    async with dialled(platform.gateway_url) as raw:
+        for tenant, agent in [("ten_none", "agt_none"), ("", ""), ("\u2603\r\n", "*" * 1000), ("ten_none", "agt_none")]:
+            assert "challenge" in await raw.ask("challenge", tenant_id=tenant, agent_id=agent)
+        assert (await raw.ask("challenge", tenant_id="t", agent_id="a"))["code"] == "bad_command"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("publish", {"channel": "chn_1", "data": {}}),
+        ("subscribe", {"channel": "chn_1"}),
+        ("unsubscribe", {"channel": "chn_1"}),
+        ("ack", {"channel": "chn_1", "seq": 1}),
+    ],
+)
+async def test_nothing_but_challenge_comes_before_connect(platform: Platform, kind: str, body: dict[str, object]) -> None:
+    async with dialled(platform.gateway_url) as raw:
+        await raw.say(kind, **body)
+        assert await raw.closed() == 4501
+        assert raw.socket.close_reason is not None
+        assert kind in raw.socket.close_reason
+
+
+# --- publish -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_arrives_byte_for_byte_as_the_contract_writes_it(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1)
+    (channel,) = cast.channels
+    async with connected(platform, cast) as raw:
+        await raw.socket.send(
+            f'{{"id":2,"publish":{{"channel":"{channel}","data":{{"b":1.0, "a":"\u2603\\u0041"}},"key":"order-42",'
+            '"headers":{"h":"v"},"reply_to":"chn_x"}}'
+        )
+        async with asyncio.timeout(BOUND_S):
+            reply, text = sorted([str(await raw.socket.recv()), str(await raw.socket.recv())])  # In either order.
+        message_id, time = (json.loads(text)["message"][field] for field in ("message_id", "time"))
+
+        assert reply == f'{{"id":2,"publish":{{"seq":1,"message_id":"{message_id}","duplicate":false}}}}'
+        assert text == (
+            f'{{"message":{{"channel":"{channel}","seq":1,"prev":null,"message_id":"{message_id}",'
+            f'"from":"{cast.agents[0]}","time":"{time}","headers":{{"h":"v"}},"reply_to":"chn_x",'
+            '"data":{"b":1.0, "a":"\u2603\\u0041"}}}'
+        )
+
+
+async def test_one_connections_publishes_keep_their_order_whatever_their_channels_need(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, channels=4)
+    async with connected(platform, cast) as raw:
+        ids = [await raw.say("publish", channel=cast.channels[number % 4], data=number) for number in range(400)]
+        replies: dict[int, int] = {}
+        got: list[int] = []
+        while len(replies) < 400 or len(got) < 400:
+            frame = await raw.next()
+            if "message" in frame:
+                got.append(frame["message"]["data"])
+            else:
+                replies[frame["id"]] = frame["publish"]["seq"]
+
+        assert [replies[id] for id in ids] == list(range(1, 401))
+        assert all([n for n in got if n % 4 == rest] == list(range(rest, 400, 4)) for rest in range(4))
+
+
+async def test_a_key_stores_once_and_other_content_under_it_is_refused(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, subscribed=False)
+    (channel,) = cast.channels
+    async with connected(platform, cast) as raw:
+        first = await raw.ask("publish", channel=channel, data={"n": 1}, key="k")
+
+        assert await raw.ask("publish", channel=channel, data={"n": 1}, key="k") == first | {"duplicate": True}
+        error = await raw.ask("publish", channel=channel, data={"n": 2}, key="k")
+        assert (error["code"], error["temporary"]) == ("key_reused", False)
+
+
+WRONG: tuple[tuple[dict[str, object], str], ...] = (
+    ({"channel": "chn_none"}, "channel_not_found"),
+    ({"channel": "ch.*"}, "channel_not_found"),
+    ({"channel": ""}, "channel_not_found"),
+    ({"key": ""}, "invalid"),
+    ({"key": "x" * 256}, "invalid"),
+    ({"reply_to": "x" * 256}, "invalid"),
+    ({"headers": {"": "v"}}, "invalid"),
+    ({"headers": {str(number): "" for number in range(33)}}, "invalid"),
+    ({"data": json.loads("[" * 33 + "]" * 33)}, "invalid"),
+)
+
+
+async def test_a_publish_that_is_wrong_is_answered_and_the_connection_goes_on(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, subscribed=False)
+    async with connected(platform, cast) as raw:
+        for fields, code in [*WRONG, *WRONG]:  # The first time the channel is looked up, later it is in memory.
+            error = await raw.ask("publish", **({"channel": cast.channels[0], "data": 1} | fields))
+            assert (error["code"], list(error)) == (code, ["code", "message", "temporary"])
+        assert (await raw.ask("publish", channel=cast.channels[0], data=1))["seq"] == 1
+
+
+async def test_a_channel_of_another_tenant_does_not_exist(platform: Platform) -> None:
+    mine, theirs = await platform.tenant_with(agents=1), await platform.tenant_with(agents=1)
+    async with connected(platform, mine) as raw:
+        for kind, more in (("publish", {"data": 1}), ("subscribe", {})):
+            assert (await raw.ask(kind, channel=theirs.channels[0], **more))["code"] == "channel_not_found"
+
+
+# --- subscribe -----------------------------------------------------------------------------------------------------------
+
+
+async def test_subscribing_makes_the_row_and_starts_behind_the_newest_message(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2, subscribed=False)
+    (channel,) = cast.channels
+    async with connected(platform, cast) as sender, connected(platform, cast, 1) as raw:
+        await sender.ask("publish", channel=channel, data="before")
+        reply = await raw.ask("subscribe", channel=channel)
+        assert reply == {"epoch": reply["epoch"], "cursor": 1, "last": 1, "gap": None}
+        await sender.ask("publish", channel=channel, data="after")
+        message = await raw.message()
+        assert (message["data"], message["seq"], message["prev"]) == ("after", 2, 1)
+
+    async with connected(platform, cast, 1) as again:
+        assert await again.messages(1) == ["after"]
+
+
+async def test_subscribing_goes_on_from_wherever_it_is_told_to(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, channels=2)
+    channel, other = cast.channels
+    async with connected(platform, cast) as raw:
+        for number in range(1, 6):
+            await raw.ask("publish", channel=channel, data=number)
+            await raw.ask("publish", channel=other, data=0)
+        await raw.ask("unsubscribe", channel=other)
+        raw.pushes.clear()
+        await raw.ack(channel, 5)
+
+        for start, cursor, rest in [("first", 0, [1, 2, 3, 4, 5]), ("cursor", 5, [4, 5]), (7, 6, [4, 5]), ("new", 10, [])]:
+            reply = await raw.ask("subscribe", channel=channel, **{"from": start})
+            assert (reply["cursor"], reply["last"]) == (cursor, 9)
+            assert await raw.messages(len(rest)) == rest
+        await raw.ask("publish", channel=channel, data=6)
+        message = await raw.message()
+        assert (message["data"], message["seq"], message["prev"]) == (6, 11, 9)
+        assert await raw.is_quiet()
+
+
+async def test_a_message_names_the_one_before_it_wherever_delivery_begins(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, channels=2)
+    channel, other = cast.channels
+    async with connected(platform, cast) as raw:
+        for chosen in (other, channel, other, channel, other, channel):
+            await raw.ask("publish", channel=chosen, data=0)
+        raw.pushes.clear()
+
+        for start, expected in [("first", (2, None)), (1, (2, None)), (3, (4, 2)), (4, (4, 2)), (5, (6, 4))]:
+            await raw.ask("subscribe", channel=channel, **{"from": start})
+            message = await raw.message()
+            assert (message["seq"], message["prev"]) == expected
+            await raw.ask("unsubscribe", channel=channel)
+            raw.pushes.clear()
+
+
+async def test_with_a_window_the_server_waits_for_acks_and_then_goes_on(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2, channels=1, subscribed=False)
+    (channel,) = cast.channels
+    async with connected(platform, cast) as sender, connected(platform, cast, 1) as raw:
+        await raw.ask("subscribe", channel=channel, max_unacked=3)
+        for number in range(10):
+            await sender.ask("publish", channel=channel, data=number)
+        for first in (0, 3, 6):
+            assert await raw.messages(3) == [first, first + 1, first + 2]
+            assert await raw.is_quiet()
+            await raw.ack(channel, first + 3)
+        assert await raw.messages(1) == [9]
+        await raw.ack(channel, 10)
+        # It is level again: what comes now comes live, one by one, and several at once.
+        await sender.ask("publish", channel=channel, data="live")
+        assert await raw.messages(1) == ["live"]
+        for number in range(5):
+            await sender.say("publish", channel=channel, data=number)
+        assert await raw.messages(2) == [0, 1]
+        assert await raw.is_quiet()
+        await raw.ack(channel, 13)
+        assert await raw.messages(3) == [2, 3, 4]
+
+
+async def test_the_window_of_connect_holds_for_what_starts_by_itself(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2)
+    (channel,) = cast.channels
+    async with connected(platform, cast) as sender:
+        for number in range(4):
+            await sender.ask("publish", channel=channel, data=number)
+    async with connected(platform, cast, 1, max_unacked=2) as raw:
+        assert await raw.messages(2) == [0, 1]
+        assert await raw.is_quiet()
+        await raw.ack(channel, 1)
+        assert await raw.messages(1) == [2]
+
+
+async def test_unsubscribe_ends_delivery_on_this_socket_alone(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1)
+    (channel,) = cast.channels
+    async with connected(platform, cast) as one, connected(platform, cast) as other:
+        await other.ask("publish", channel=channel, data=0)
+        assert await one.messages(1) == [0]
+        assert await other.messages(1) == [0]
+        assert await one.ask("unsubscribe", channel=channel) == {"channel": channel}
+        assert (await one.ask("unsubscribe", channel=channel))["code"] == "not_subscribed"
+        await other.ask("publish", channel=channel, data=1)
+        assert await other.messages(1) == [1]
+        assert await one.is_quiet()
+
+        assert (await one.ask("subscribe", channel=channel))["cursor"] == 0
+        assert await one.messages(2) == [0, 1]
+
+
+async def test_a_paused_subscription_cannot_be_subscribed_to(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1)
+    assert await rest(platform, cast, "PATCH", subscription(cast), status="paused") == 200
+    async with connected(platform, cast) as raw:
+        assert (await raw.ask("subscribe", channel=cast.channels[0]))["code"] == "conflict"
+
+
+# --- acks and cursors ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_was_acknowledged_by_any_socket_does_not_come_again_and_the_rest_does(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1)
+    (channel,) = cast.channels
+    async with connected(platform, cast) as one, connected(platform, cast) as other:
+        for number in range(1, 6):
+            await one.ask("publish", channel=channel, data=number)
+        assert await one.messages(5) == await other.messages(5) == [1, 2, 3, 4, 5]
+        await one.ack(channel, 2)
+        await other.ack(channel, 3)
+        await one.ack(channel, 1)
+        assert await one.is_quiet()
+        assert await other.is_quiet()
+    async with connected(platform, cast) as again:
+        assert await again.messages(2) == [4, 5]
+
+
+async def test_an_ack_beyond_what_was_sent_is_an_error_and_changes_nothing(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1, channels=2)
+    channel, other = cast.channels
+    async with connected(platform, cast) as raw:
+        await raw.ask("publish", channel=channel, data=1)
+        await raw.ask("publish", channel=other, data=2)
+        while len(raw.pushes) < 2:
+            raw.pushes.append(await raw.next())
+        raw.pushes.clear()
+        for wrong, seq, code in [
+            (channel, 2, "ack_beyond_sent"),
+            (channel, 2**53, "ack_beyond_sent"),
+            ("chn_none", 1, "not_subscribed"),
+        ]:
+            await raw.ack(wrong, seq)
+            error = await raw.next()
+            assert (list(error), error["error"]["code"]) == (["error"], code)
+        await raw.ack(channel, 0)
+        assert await raw.is_quiet()
+    async with connected(platform, cast) as again:
+        assert sorted(await again.messages(2)) == [1, 2]
+
+
+# --- what is withdrawn ---------------------------------------------------------------------------------------------------
+
+
+async def test_pausing_ends_delivery_and_resuming_goes_on_where_it_stopped(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2)
+    (channel,) = cast.channels
+    async with connected(platform, cast) as sender, connected(platform, cast, 1) as raw:
+        await sender.ask("publish", channel=channel, data=0)
+        assert await raw.messages(1) == [0]
+        await raw.ack(channel, 1)
+        assert await rest(platform, cast, "PATCH", subscription(cast, 1), status="paused") == 200
+        await _ended(raw, channel)
+        await sender.ask("publish", channel=channel, data=1)
+        assert await raw.is_quiet()
+
+        assert await rest(platform, cast, "PATCH", subscription(cast, 1), status="active") == 200
+        assert await raw.messages(1) == [1]
+
+
+async def test_deleting_a_subscription_ends_its_delivery_and_making_one_begins_it(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2)
+    (channel,) = cast.channels
+    async with connected(platform, cast) as sender, connected(platform, cast, 1) as raw:
+        await raw.is_quiet()
+        assert await rest(platform, cast, "DELETE", subscription(cast, 1)) == 204
+        await _ended(raw, channel)
+        await sender.ask("publish", channel=channel, data=0)
+        assert await rest(platform, cast, "PUT", subscription(cast, 1)) == 201
+        await sender.ask("publish", channel=channel, data=1)
+        assert await raw.messages(1) == [1]
+
+
+async def _ended(raw: Raw, channel: str) -> None:
+    """Returns when the socket does not receive the channel any more, which it must within 5 s."""
+    async with asyncio.timeout(BOUND_S):
+        while True:
+            await raw.ack(channel, 2**53)
+            if (await raw.next())["error"]["code"] == "not_subscribed":
+                return
+
+
+@pytest.mark.parametrize("change", ["delete", "disable", "re-key"])
+async def test_an_agent_that_is_withdrawn_is_closed_with_4503_on_all_its_sockets(
+    platform: Platform, change: str, tmp_path: object
+) -> None:
+    cast = await platform.tenant_with(agents=2)
+    token = await access_token(platform, cast)
+    path = f"/agents/{cast.agents[0]}"
+    new_key = ssh_keygen.make_key(platform.folder / f"{cast.tenant}-{change}").with_suffix(".pub").read_text()
+    async with connected(platform, cast) as one, connected(platform, cast, 1) as bystander, dialled(platform.gateway_url) as other:
+        await other.ask("connect", access_token=token)
+        if change == "delete":
+            assert await rest(platform, cast, "DELETE", path) == 204
+        elif change == "disable":
+            assert await rest(platform, cast, "PATCH", path, status="disabled") == 200
+        else:
+            assert await rest(platform, cast, "PATCH", path, public_key=new_key) == 200
+
+        assert (await one.closed(), await other.closed()) == (4503, 4503)
+        assert (await bystander.ask("publish", channel=cast.channels[0], data=1))["seq"] == 1
+    async with dialled(platform.gateway_url) as again:
+        await again.say("connect", access_token=token)
+        assert await again.closed() == 4503
