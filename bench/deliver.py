@@ -13,6 +13,7 @@ a third of two cores. So these are figures of the whole machine, and lower bound
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 import sys
 import time
@@ -35,7 +36,7 @@ from bench.publish import DATA
 from bench.readers import Order
 from bench.report import Options, Sample, Table
 from bench.stage import Stage, stage
-from bench.wire import Line, Publisher
+from bench.wire import Publisher
 from tests.platform import Cast
 
 SUBSCRIBERS: Final = (1, 10, 100)
@@ -214,7 +215,7 @@ async def _idle(options: Options) -> Table:
         for step in range(IDLE_STEPS):
             sockets += [await here.line(cast, tokens[(step + at) % IDLE_AGENTS]) for at in range(IDLE_STEP)]
             sizes.append(_resident_bytes(pid))
-        steps = [(after - before) / IDLE_STEP for before, after in zip(sizes, sizes[1:], strict=False)]
+        steps = [(after - before) / IDLE_STEP for before, after in itertools.pairwise(sizes)]
     table = Table(
         "Memory of an idle socket",
         ["", "bytes a socket"],

@@ -154,7 +154,7 @@ async def _serve(
             messaging = Messaging(directory, fabric, now)
             cursors = Cursors(store, settings.cursor_write_s)
 
-            gateway = Gateway(Desk(login, subscriptions, messaging, cursors, Hub(fabric, group), now), group)
+            gateway = Gateway(Desk(login, directory, subscriptions, messaging, cursors, Hub(fabric, group), now), group)
             changes.watch(gateway.changed)
             try:
                 port = await gateway.listen(*settings.gateway_listen)

@@ -1,4 +1,4 @@
-"""A disk that is full: publishes are refused as not stored, nothing that was acknowledged is lost, and room is all it takes."""
+"""A disk that is full: no publish is told that it was stored, nothing acknowledged is lost, and room is all it takes to go on."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ from tests.platform import running
 
 SIZE_MIB = 96
 """The server's own: room for two blocks of a stream, below which it does not start NATS again, and for the rest of the test."""
-REFUSALS = 50
+FAILURES = 8
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(180)
-async def test_a_full_disk_refuses_publishes_and_loses_nothing(require: Require, tmp_path: Path, report: Report) -> None:
+async def test_a_full_disk_loses_nothing_and_publishing_goes_on_when_there_is_room(
+    require: Require, tmp_path: Path, report: Report
+) -> None:
+    """A write that fails gets no answer from NATS (2.15.1), and may be made good when it starts again: its outcome is unknown."""
     require(disks.NEEDS, disks.is_possible())
     with disks.mounted(tmp_path, tmp_path / "data", SIZE_MIB) as disk, running(tmp_path) as platform:
         async with running_on(platform) as load:
             await load.acknowledged(300)
             await asyncio.to_thread(disk.fill)
-            await load.until(lambda: len(load.refused) >= REFUSALS, "refused publishes")
+            await load.until(lambda: load.unknown + len(load.refused) >= FAILURES, "failed publishes")
             disk.make_room()
             await load.acknowledged(300)
             verdict = judge(await load.end())

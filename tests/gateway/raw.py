@@ -93,7 +93,7 @@ class Raw:
 @asynccontextmanager
 async def dialled(url: str) -> AsyncIterator[Raw]:
     """A socket without a login."""
-    async with connect(url, subprotocols=[PROTOCOL], compression=None, max_size=None, proxy=None) as socket:
+    async with connect(url, subprotocols=[PROTOCOL], compression=None, max_size=None, max_queue=None, proxy=None) as socket:
         yield Raw(socket)
 
 
@@ -106,8 +106,11 @@ class Bare:
     def send(self, frame: object, opcode: int = 1) -> None:
         """A masked frame (RFC 6455, section 5.2); the mask is zero, which leaves the text as it is."""
         data = frame if isinstance(frame, bytes) else json.dumps(frame).encode()
-        size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + len(data).to_bytes(2, "big")
-        self.writer.write(bytes([0x80 | opcode]) + size + bytes(4) + data)
+        if len(data) < 126:
+            size = bytes([0x80 | len(data)])
+        else:
+            size = b"\xfe" + len(data).to_bytes(2, "big") if len(data) < 65536 else b"\xff" + len(data).to_bytes(8, "big")
+        self.writer.write(bytes([0x80 + opcode]) + size + bytes(4) + data)
 
     async def next(self) -> tuple[int, bytes]:
         """Opcode and payload of the next frame."""

@@ -33,6 +33,7 @@ from artcafe.errors import (
 from artcafe.sdk import dial
 from artcafe.sdk.client import Agent
 from artcafe.sdk.keys import Signer, load_signer
+from artcafe.sdk.messages import Gap, Message
 from artcafe.wire import frames
 from tests import ssh_keygen
 
@@ -271,8 +272,7 @@ async def test_leaving_closes_with_1000_after_the_acknowledgements(signer: Signe
 
     async def polite(socket: ServerConnection) -> None:
         await let_in(socket)
-        message = {"channel": CHANNEL, "seq": 1, "prev": None, "message_id": "m", "from": "a", "time": "…", "data": None}
-        await say(socket, message=message)
+        await say(socket, message=message(1))
         heard.extend([str(frame) async for frame in socket])
         closed.set_result(socket.close_code)
 
@@ -281,3 +281,41 @@ async def test_leaving_closes_with_1000_after_the_acknowledgements(signer: Signe
             await (await anext(agent.messages())).ack()
         assert await closed == 1000
     assert [json.loads(frame) for frame in heard] == [{"ack": {"channel": CHANNEL, "seq": 1}}]
+
+
+def message(seq: int) -> dict[str, object]:
+    return {"channel": CHANNEL, "seq": seq, "prev": None, "message_id": f"m{seq}", "from": "a", "time": "…", "data": seq}
+
+
+async def test_a_log_that_was_begun_anew_between_two_connections_is_read_from_its_first_message(signer: Signer) -> None:
+    starts: list[object] = []
+
+    async def restored(socket: ServerConnection) -> None:
+        await let_in(socket)
+        epoch = "E2" if starts else "E1"
+        async for frame in socket:
+            command = json.loads(frame)
+            starts.append(command["subscribe"]["from"])
+            await say(socket, id=command["id"], subscribe={"epoch": epoch, "cursor": 0, "last": 9, "gap": None})
+            await say(socket, message=message({1: 9, 2: 20, 3: 1}[len(starts)]))
+            if len(starts) == 1:
+                await socket.close(4000, "restored")
+
+    async with gateway(restored) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+        messages = agent.messages(CHANNEL, start="first", gaps=True)
+        nine, gap, one = [await anext(messages) for _ in range(3)]
+    assert isinstance(nine, Message)
+    assert isinstance(one, Message)
+    assert (nine.seq, gap, one.seq) == (9, Gap(CHANNEL, 10, None, "epoch"), 1)
+    assert starts == ["first", 1, "first"]
+
+
+async def test_gaps_are_passed_over_by_whoever_does_not_ask_for_them(signer: Signer) -> None:
+    async def lossy(socket: ServerConnection) -> None:
+        await let_in(socket)
+        await say(socket, gap={"channel": CHANNEL, "from": 1, "to": 4, "reason": "retention"})
+        await say(socket, message=message(5))
+        await socket.wait_closed()
+
+    async with gateway(lossy) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+        assert (await anext(agent.messages())).seq == 5

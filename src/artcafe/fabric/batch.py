@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from nats.aio.msg import Msg
 
 from artcafe.errors import (
     KeyReused,
@@ -27,7 +26,7 @@ from artcafe.errors import (
     QuotaFull,
     Unavailable,
 )
-from artcafe.fabric.link import Outgoing
+from artcafe.fabric.client import Incoming, Outgoing
 from artcafe.fabric.streams import TenantLog, refusal
 from artcafe.observe import log
 from artcafe.rules.subjects import Subject
@@ -240,7 +239,7 @@ class GroupCommit:
         if problem is not None:
             raise problem
 
-    async def _settle(self, one: Waiting, outcome: Msg | Exception) -> None:
+    async def _settle(self, one: Waiting, outcome: Incoming | Exception) -> None:
         """Tells a message what NATS answered to it. Raises what it got instead of an answer."""
         if isinstance(outcome, Exception):
             raise outcome
@@ -273,7 +272,7 @@ class GroupCommit:
         await self._commit(group[:middle])
         await self._commit(group[middle:])
 
-    async def _send_batch(self, group: list[Waiting]) -> Msg:
+    async def _send_batch(self, group: list[Waiting]) -> Incoming:
         batch = f"Nats-Batch-Id: {secrets.token_hex(8)}\r\nNats-Batch-Sequence: "
         messages = [
             Outgoing(one.subject, f"{one.id_header}{batch}{position}\r\n", one.envelope) for position, one in enumerate(group, 1)
@@ -283,7 +282,7 @@ class GroupCommit:
         return await self._log.link.request_last(messages, timeout_s=ANSWER_S)
 
 
-def decode(msg: Msg) -> dict[str, Any]:
+def decode(msg: Incoming) -> dict[str, Any]:
     """JetStream's answer to a publish."""
     answer: dict[str, Any] = msgspec.json.decode(msg.data)
     return answer

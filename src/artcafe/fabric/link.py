@@ -7,14 +7,14 @@ import contextlib
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from artcafe.errors import LinkLost, NoResponder, OurFault, Unavailable
+from artcafe.fabric.client import Incoming, Outgoing, ShortClient, Take
 from artcafe.observe import log
 from artcafe.rules.subjects import Subject
 
@@ -39,47 +39,20 @@ class Credentials(Protocol):
     def signature_cb(self, nonce: str) -> bytes: ...
 
 
-class Outgoing(NamedTuple):
-    """A message that is sent with others. `headers` are lines as NATS has them, each with its CRLF: ours, never a peer's text."""
-
-    subject: Subject
-    headers: str
-    body: bytes
-
-    def encoded(self, reply: str = "") -> bytes:
-        """The message as the protocol has it (docs.nats.io, client protocol: PUB, HPUB)."""
-        if not self.headers:
-            return b"%b%b\r\n" % (f"PUB {self.subject} {reply} {len(self.body)}\r\n".encode(), self.body)
-        head = f"NATS/1.0\r\n{self.headers}\r\n"
-        line = f"HPUB {self.subject} {reply} {len(head)} {len(head) + len(self.body)}\r\n{head}"
-        return b"%b%b\r\n" % (line.encode(), self.body)
-
-
-async def write(client: Client, protocol: bytes) -> None:
-    """Hands nats-py encoded messages, whole ones, as they go over the wire.
-
-    Its public `publish` took 11 µs a message (checks, regular expressions, a dictionary of headers), two thirds of what a publish
-    cost this process; encoding takes 1. The two private methods are what its `publish` ends with. Raises `LinkLost`.
-    """
-    try:
-        await client._send_command(protocol)
-        await client._flush_pending()
-    except (NatsError, OSError) as exc:
-        raise LinkLost() from exc
-
-
 class Follow:
     """A subject that is followed, on this moment's connection and, while one replaces another, perhaps on both."""
 
-    def __init__(self, subject: Subject, callback: Callable[[Msg], Awaitable[None]]) -> None:
-        self._subject, self._callback = subject, callback
-        self._on: dict[Client, Subscription] = {}
+    def __init__(self, subject: Subject, callback: Callable[[Msg], Awaitable[None]], take: Take | None = None) -> None:
+        self._subject, self._callback, self._take = subject, callback, take
+        self._on: dict[ShortClient, Subscription] = {}
         self._is_over = False
 
-    async def begin(self, client: Client) -> None:
+    async def begin(self, client: ShortClient) -> None:
         """Follows on one more connection. Raises what nats-py raises."""
         self._on = {each: subscription for each, subscription in self._on.items() if not each.is_closed}
         self._on[client] = await client.subscribe(self._subject, cb=self._callback, pending_bytes_limit=FOLLOW_BYTES)
+        if self._take is not None:
+            client.shorten(self._on[client], self._take)
         if self._is_over:  # while we waited
             await self.end()
 
@@ -87,7 +60,8 @@ class Follow:
         """Follows no more. May be repeated."""
         self._is_over = True
         while self._on:
-            _, subscription = self._on.popitem()
+            client, subscription = self._on.popitem()
+            client.lengthen(subscription)
             try:
                 await subscription.unsubscribe()
             except (NatsError, OSError) as exc:  # with its connection gone, so is the subscription
@@ -119,12 +93,12 @@ class Link:
         """`admit` makes NATS know the account; it is called when NATS refuses the credentials."""
         self.name, self._ping_s = name, ping_s
         self._urls, self._credentials, self._admit = list(urls), credentials, admit
-        self._client: Client | None = None
+        self._client: ShortClient | None = None
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
         self._closing = asyncio.Event()
         self._inbox = f"_INBOX.{secrets.token_hex(8)}"
-        self._waiting: dict[str, Callable[[Msg | OurFault], None]] = {}
+        self._waiting: dict[str, Callable[[Incoming | OurFault], None]] = {}
         self._tokens = 0
         self._follows: set[Follow] = set()
         self._on_up: list[Callable[[], None]] = []
@@ -150,11 +124,11 @@ class Link:
             raise unreachable() from exc
 
     async def _round_trip(self, timeout_s: float) -> None:
-        """Returns when the server has taken everything sent so far. nats-py's `flush` waits 10 s for a lost connection's answer."""
+        """Returns when the server has taken what was sent so far. nats-py's `flush` waits 10 s for a lost connection's answer."""
         token, answer = self._expect_one()
         try:
             async with asyncio.timeout(timeout_s):
-                await write(self.client(), Outgoing(Subject(f"{self._inbox}.{token}"), "", b"").encoded())
+                await self._send(Outgoing(Subject(f"{self._inbox}.{token}"), "", b"").encoded())
                 await answer
         finally:
             self._waiting.pop(token, None)
@@ -185,14 +159,14 @@ class Link:
         self._closing.set()
         self._lost.set()
 
-    async def _until_lost(self, client: Client) -> None:
+    async def _until_lost(self, client: ShortClient) -> None:
         # nats-py tells of a connection that it gave up only once its last bytes are out, which a server that hangs never takes.
         while not (client.is_closed or self._lost.is_set()):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._ping_s):
                     await self._lost.wait()
 
-    async def _connect(self) -> Client:
+    async def _connect(self) -> ShortClient:
         self._lost.clear()
         try:
             client = await self._dial()
@@ -202,7 +176,7 @@ class Link:
             await self._admit()
             client = await self._dial()
         self._client = client
-        await client.subscribe(f"{self._inbox}.*", cb=self._on_reply, pending_msgs_limit=0, pending_bytes_limit=0)
+        await client.open_inbox()
         for follow in list(self._follows):  # one that ends meanwhile sees to that itself, and new ones come only when it is up
             await follow.begin(client)
         await client.flush()
@@ -212,9 +186,9 @@ class Link:
             on_up()
         return client
 
-    async def _dial(self) -> Client:
+    async def _dial(self) -> ShortClient:
         """A connected client. nats-py leaves the socket of one that was refused open; it is closed here."""
-        user, client, connected = self._credentials(), Client(), False
+        user, client, connected = self._credentials(), ShortClient(self._inbox, self._answer), False
 
         async def on_closed() -> None:
             if connected:
@@ -260,19 +234,21 @@ class Link:
         except (NatsError, OSError, TimeoutError) as exc:
             log.debug("link.close_failed", link=self.name, error=repr(exc))
 
-    def client(self) -> Client:
+    def client(self) -> ShortClient:
         """The connection of this moment. Raises `Unavailable` when there is none: nothing was sent."""
         if self._client is None or not self._up.is_set() or self._client.is_closed:
             raise unreachable()
         return self._client
 
-    async def subscribe(self, subject: Subject, callback: Callable[[Msg], Awaitable[None]]) -> Follow:
+    async def subscribe(self, subject: Subject, callback: Callable[[Msg], Awaitable[None]], take: Take | None = None) -> Follow:
         """Follows a subject, over every connection to come, until the handle's `end`; in force when this returns.
+
+        What comes is offered to `take` as it is read; what that does not take goes to `callback`, one after the other.
 
         Raises `Unavailable` when there is no connection now, and follows nothing then.
         """
         client = self.client()
-        follow = Follow(subject, callback)
+        follow = Follow(subject, callback, take)
         self._follows.add(follow)  # first, so that a connection that replaces this one meanwhile knows of it
         try:
             await follow.begin(client)
@@ -289,26 +265,39 @@ class Link:
         self._follows.discard(follow)
         await follow.end()
 
-    async def request(self, subject: Subject, body: bytes, *, timeout_s: float = REPLY_TIMEOUT_S) -> Msg:
+    async def send(self, message: Outgoing) -> None:
+        """Sends without an answer. Raises `Unavailable` when it was not sent, `LinkLost` when that is unknown."""
+        await self._send(message.encoded())
+
+    async def _send(self, protocol: bytes) -> None:
+        client = self.client()
+        try:
+            await client.send(protocol)
+        except (NatsError, OSError) as exc:
+            raise LinkLost() from exc
+
+    async def request(self, subject: Subject, body: bytes, *, timeout_s: float = REPLY_TIMEOUT_S) -> Incoming:
         """One request, one answer.
 
         Raises `Unavailable` (not sent), `NoResponder` (nobody took it), `LinkLost` or `TimeoutError` (unknown).
         """
         return await self.request_last([Outgoing(subject, "", body)], timeout_s=timeout_s)
 
-    async def request_last(self, messages: Sequence[Outgoing], *, timeout_s: float = REPLY_TIMEOUT_S) -> Msg:
+    async def request_last(self, messages: Sequence[Outgoing], *, timeout_s: float = REPLY_TIMEOUT_S) -> Incoming:
         """Sends messages in one piece, the last of them a request. Raises as `request` does for that one."""
         token, answer = self._expect_one()
         encoded = [one.encoded() for one in messages[:-1]]
         encoded.append(messages[-1].encoded(f"{self._inbox}.{token}"))
         try:
             async with asyncio.timeout(timeout_s):
-                await write(self.client(), b"".join(encoded))
+                await self._send(b"".join(encoded))
                 return await answer
         finally:
             self._waiting.pop(token, None)
 
-    async def request_each(self, messages: Sequence[Outgoing], *, timeout_s: float = REPLY_TIMEOUT_S) -> list[Msg | Exception]:
+    async def request_each(
+        self, messages: Sequence[Outgoing], *, timeout_s: float = REPLY_TIMEOUT_S
+    ) -> list[Incoming | Exception]:
         """Sends messages in one piece, each of them a request. Returns each one's answer, or what `request` would have raised.
 
         Raises `Unavailable` (nothing was sent), or `LinkLost`.
@@ -316,40 +305,42 @@ class Link:
         expected = [self._expect_one() for _ in messages]
         try:
             encoded = (one.encoded(f"{self._inbox}.{token}") for one, (token, _) in zip(messages, expected, strict=True))
-            await write(self.client(), b"".join(encoded))
+            await self._send(b"".join(encoded))
             await asyncio.wait([answer for _, answer in expected], timeout=timeout_s)
             return [_outcome(answer) for _, answer in expected]
         finally:
             for token, _ in expected:
                 self._waiting.pop(token, None)
 
-    def _expect_one(self) -> tuple[str, asyncio.Future[Msg]]:
+    def _expect_one(self) -> tuple[str, asyncio.Future[Incoming]]:
         """A token to be answered at, and the answer, or one of the errors of `request`."""
-        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Incoming] = asyncio.get_running_loop().create_future()
 
-        def deliver(got: Msg | OurFault) -> None:
+        def deliver(got: Incoming | OurFault) -> None:
             if answer.done():
                 return
             if isinstance(got, OurFault):
                 answer.set_exception(got)
-            elif status_of(got) == 503:
+            elif got.status == 503:
                 answer.set_exception(NoResponder())
             else:
                 answer.set_result(got)
 
         return self._expect(deliver), answer
 
-    async def request_many(self, subject: Subject, body: bytes, *, timeout_s: float = REPLY_TIMEOUT_S) -> tuple[list[Msg], Msg]:
+    async def request_many(
+        self, subject: Subject, body: bytes, *, timeout_s: float = REPLY_TIMEOUT_S
+    ) -> tuple[list[Incoming], Incoming]:
         """One request, many answers, ended by one that carries a status: `(answers, the ending one)`. Raises as `request`."""
-        got: list[Msg] = []
-        ended: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        got: list[Incoming] = []
+        ended: asyncio.Future[Incoming] = asyncio.get_running_loop().create_future()
 
-        def deliver(one: Msg | OurFault) -> None:
+        def deliver(one: Incoming | OurFault) -> None:
             if ended.done():
                 return
             if isinstance(one, OurFault):
                 ended.set_exception(one)
-            elif (status := status_of(one)) == 503:
+            elif (status := one.status) == 503:
                 ended.set_exception(NoResponder())
             elif status:
                 ended.set_result(one)
@@ -359,32 +350,27 @@ class Link:
         token = self._expect(deliver)
         try:
             async with asyncio.timeout(timeout_s):
-                await write(self.client(), Outgoing(subject, "", body).encoded(f"{self._inbox}.{token}"))
+                await self._send(Outgoing(subject, "", body).encoded(f"{self._inbox}.{token}"))
                 return got, await ended
         finally:
             self._waiting.pop(token, None)
 
-    def _expect(self, deliver: Callable[[Msg | OurFault], None]) -> str:
+    def _expect(self, deliver: Callable[[Incoming | OurFault], None]) -> str:
         self._tokens += 1
         token = str(self._tokens)
         self._waiting[token] = deliver
         return token
 
-    async def _on_reply(self, msg: Msg) -> None:
-        deliver = self._waiting.get(msg.subject.rpartition(".")[2])
+    def _answer(self, token: str, answer: Incoming) -> None:
+        deliver = self._waiting.get(token)
         if deliver is not None:
-            deliver(msg)
+            deliver(answer)
 
 
-def _outcome(answer: asyncio.Future[Msg]) -> Msg | Exception:
+def _outcome(answer: asyncio.Future[Incoming]) -> Incoming | Exception:
     if not answer.done():
         return TimeoutError()
     try:
         return answer.result()
     except OurFault as exc:
         return exc
-
-
-def status_of(msg: Msg) -> int:
-    """NATS's status of an answer that carries one (404, 503, …), else 0."""
-    return int(msg.headers.get("Status", 0)) if msg.headers else 0

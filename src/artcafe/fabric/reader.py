@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from nats.aio.msg import Msg
 
 from artcafe.errors import OurFault
+from artcafe.fabric.client import Incoming
 from artcafe.fabric.link import Follow
 from artcafe.fabric.streams import Stored, TenantLog, seq_of
 from artcafe.model import ChannelId, Seq
@@ -53,7 +54,7 @@ class Reader:
     async def open(self) -> None:
         """Begins behind the newest message. Raises `Unavailable`."""
         async with self._filling:
-            self._follow = await self._log.link.subscribe(subjects.live(self.channel), self._on_live)
+            self._follow = await self._log.link.subscribe(subjects.live(self.channel), self._on_live, self._take)
             self.last = await self._log.last_of(self.channel)
             self.is_open = True
             self._sink.begin(self.last)
@@ -79,12 +80,18 @@ class Reader:
             self.last = found[-1].seq
             self._sink.take(found)
 
+    def _take(self, live: Incoming) -> bool:
+        """Hands a live message on at once if it is the next one, as nearly all are. Those that wait for a gap to be filled stand
+        before it, so it never overtakes them."""
+        seq, before = seq_of(live), live.number(b"Nats-Last-Sequence")
+        is_next = before <= self.last < seq and self.is_open and not self._filling.locked()
+        if is_next:
+            self._hand_on([Stored(seq, before or None, live.data)])
+        return is_next
+
     async def _on_live(self, msg: Msg) -> None:
-        seq = seq_of(msg)
-        before = int((msg.headers or {}).get("Nats-Last-Sequence", 0))
-        if before <= self.last < seq and self.is_open and not self._filling.locked():
-            self._hand_on([Stored(seq, before or None, msg.data)])
-            return
+        headers = msg.headers or {}
+        seq, before = int(headers.get("Nats-Sequence", 0)), int(headers.get("Nats-Last-Sequence", 0))
         try:
             async with self._filling:
                 await self._catch_up(before)
@@ -105,17 +112,43 @@ class Reader:
             await asyncio.sleep(LAG_PAUSE_S)
 
 
+class LiveReader:
+    """One `live` channel, of which nothing is stored: whatever comes is handed on, at most once."""
+
+    def __init__(self, log: TenantLog, channel: ChannelId, sink: Sink) -> None:
+        self._link, self._channel, self._sink = log.link, channel, sink
+        self._follow: Follow | None = None
+
+    async def open(self) -> None:
+        """Raises `Unavailable`."""
+        self._follow = await self._link.subscribe(subjects.live(self._channel), self._on_live, self._take)
+        self._sink.begin(0)
+
+    async def close(self) -> None:
+        """Hands nothing on any more. May be repeated."""
+        if self._follow is not None:
+            await self._link.unsubscribe(self._follow)
+
+    def _take(self, live: Incoming) -> bool:
+        self._sink.take([Stored(0, None, live.data)])
+        return True
+
+    async def _on_live(self, msg: Msg) -> None:
+        self._sink.take([Stored(0, None, msg.data)])
+
+
 class Tail:
     """Every channel of one tenant that someone on this server follows."""
 
     def __init__(self, log: TenantLog, *, look_s: float = LOOK_S) -> None:
         self._log, self._look_s = log, look_s
         self._readers: set[Reader] = set()
+        self._live: set[LiveReader] = set()
         self._due = asyncio.Event()
         log.link.on_up(self._due.set)
 
     def __len__(self) -> int:
-        return len(self._readers)
+        return len(self._readers) + len(self._live)
 
     async def follow(self, channel: ChannelId, sink: Sink) -> Reader:
         """A reader that has begun behind the channel's newest message. Raises `Unavailable`, and nothing is followed then."""
@@ -128,8 +161,19 @@ class Tail:
             if not reader.is_open:
                 await self.unfollow(reader)
 
-    async def unfollow(self, reader: Reader) -> None:
-        self._readers.discard(reader)
+    async def follow_live(self, channel: ChannelId, sink: Sink) -> LiveReader:
+        """A reader of a `live` channel. Raises `Unavailable`, and nothing is followed then."""
+        reader = LiveReader(self._log, channel, sink)
+        await reader.open()
+        self._live.add(reader)
+        return reader
+
+    async def unfollow(self, reader: Reader | LiveReader) -> None:
+        """Hands nothing on any more. May be repeated."""
+        if isinstance(reader, LiveReader):
+            self._live.discard(reader)
+        else:
+            self._readers.discard(reader)
         await reader.close()
 
     async def run(self) -> None:

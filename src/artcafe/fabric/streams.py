@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from nats.aio.msg import Msg
 from ulid import ULID
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder, QuotaFull
-from artcafe.fabric.link import Link, status_of, unreachable
+from artcafe.fabric.client import Incoming
+from artcafe.fabric.link import Link, unreachable
 from artcafe.model import ChannelId, Epoch, Seq
 from artcafe.rules import subjects, times
 from artcafe.rules.subjects import Subject
@@ -145,7 +145,7 @@ class TenantLog:
         if up_to is not None:
             wanted["up_to_seq"] = up_to
         got = await self._ask_many(wanted) if up_to != 0 else []
-        return {Subject(msg.headers["Nats-Subject"]): seq_of(msg) for msg in got if msg.headers}
+        return {Subject(each.header(b"Nats-Subject")): seq_of(each) for each in got}
 
     async def after(self, channel: ChannelId, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[Stored]:
         """The next messages of a channel above `seq`, oldest first: at most `most` and about a megabyte; none means level.
@@ -154,9 +154,11 @@ class TenantLog:
         """
         wanted = {"seq": seq + 1, "batch": most, "max_bytes": BATCH_BYTES, "next_by_subj": subjects.stored(channel)}
         found: list[Stored] = []
-        for msg in await self._ask_many(wanted):
-            prev = found[-1].seq if found else seq
-            found.append(Stored(seq_of(msg), prev or None, msg.data))
+        prev = seq
+        for each in await self._ask_many(wanted):
+            at = seq_of(each)
+            found.append(Stored(at, prev or None, each.data))
+            prev = at
         return found
 
     async def before(self, channel: ChannelId, seq: Seq | None, *, most: int) -> list[Stored]:
@@ -183,13 +185,13 @@ class TenantLog:
         got = await self._ask_many(wanted)
         return seq_of(got[0]) if got else None
 
-    async def _ask(self, verb: str, body: dict[str, Any]) -> Msg:
+    async def _ask(self, verb: str, body: dict[str, Any]) -> Incoming:
         try:
             return await self.link.request(Subject(f"$JS.API.{verb}"), msgspec.json.encode(body))
         except (TimeoutError, NoResponder, LinkLost) as exc:
             raise unreachable() from exc
 
-    async def _ask_many(self, body: dict[str, Any]) -> list[Msg]:
+    async def _ask_many(self, body: dict[str, Any]) -> list[Incoming]:
         subject = Subject(f"$JS.API.DIRECT.GET.{STREAM}")
         try:
             found, end = await self.link.request_many(subject, msgspec.json.encode(body))
@@ -200,8 +202,8 @@ class TenantLog:
             raise unreachable() from None
         except (TimeoutError, LinkLost) as exc:
             raise unreachable() from exc
-        if status_of(end) not in (204, 404):
-            raise LogRefused(status_of(end), (end.headers or {}).get("Description", ""))
+        if end.status not in (204, 404):
+            raise LogRefused(end.status, end.description)
         return found
 
     async def _api(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -232,6 +234,6 @@ QUOTA_CODES: Final = frozenset({10002, 10047, 10122})
 """Account or storage limits exceeded (nats-server, server/errors.json): nothing was stored."""
 
 
-def seq_of(msg: Msg) -> Seq:
+def seq_of(message: Incoming) -> Seq:
     """Where the message of a direct get, or of a live subject, is stored."""
-    return int(msg.headers["Nats-Sequence"]) if msg.headers else 0
+    return message.number(b"Nats-Sequence")

@@ -6,6 +6,7 @@ The socket itself (bytes, bounds, closing) is `gateway.connection`'s.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,9 @@ from artcafe.errors import (
     ArtcafeError,
     BadCommand,
     BadCredentials,
+    ChannelNotFound,
     Conflict,
+    Forbidden,
     NotSubscribed,
     OurFault,
     OutcomeUnknown,
@@ -27,10 +30,12 @@ from artcafe.errors import (
 )
 from artcafe.gateway.backlog import Backlog, Spawn
 from artcafe.gateway.hub import Delivery, Hub, Socket
-from artcafe.model import AgentPrincipal, ChannelId, Cursor, Epoch, Subscription, SubscriptionStatus
+from artcafe.model import AgentPrincipal, ChannelId, ChannelType, Cursor, Epoch, Permission, Subscription, SubscriptionStatus
 from artcafe.observe import Clock, log
 from artcafe.rules import ids, starts, times
+from artcafe.rules.access import Action
 from artcafe.services.cursors import Cursors
+from artcafe.services.directory import Directory
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.subscriptions import Subscriptions
@@ -57,6 +62,7 @@ class Desk:
     """What every conversation of a gateway works with."""
 
     login: Login
+    directory: Directory
     subscriptions: Subscriptions
     messaging: Messaging
     cursors: Cursors
@@ -267,7 +273,8 @@ class Conversation:
                 if len(self.deliveries) >= MAX_SUBSCRIPTIONS:
                     self._peer.send(frames.error(SubscriptionLimit(MAX_SUBSCRIPTIONS)))
                     break
-                await self._begin(row.channel_id, "cursor", self._desk.cursors.newest(row), self._max_unacked)
+                with contextlib.suppress(ChannelNotFound):  # it is being deleted, and its subscriptions with it
+                    await self._begin(row.channel_id, "cursor", self._desk.cursors.newest(row), self._max_unacked)
         except OurFault as exc:
             log.debug("conversation.look_failed", error=str(exc))
             asyncio.get_running_loop().call_later(RETRY_S, self._look_soon)
@@ -290,6 +297,8 @@ class Conversation:
         row, _ = await self._desk.subscriptions.put(principal, wanted.channel, principal.agent_id)
         if row.status is not SubscriptionStatus.ACTIVE:
             raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
+        if not row.lets(Permission.RECEIVE):
+            raise Forbidden(Action.READ_MANAGED.value, "an agent")
         self._muted.discard(row.channel_id)
         self._end_delivery(row.channel_id)
         return await self._begin(row.channel_id, wanted.start, self._desk.cursors.newest(row), wanted.max_unacked)
@@ -297,8 +306,13 @@ class Conversation:
     async def _begin(
         self, channel_id: ChannelId, start: frames.Start, cursor: Cursor, max_unacked: int | None
     ) -> frames.SubscribeReply:
-        """Makes the delivery, to be fed from the log until it is level. Raises `Unavailable`."""
-        feed = self._desk.hub.feed(self._proven().tenant_id, channel_id)
+        """Makes the delivery, to be fed from the log until it is level. Raises `ChannelNotFound` and `Unavailable`."""
+        tenant_id = self._proven().tenant_id
+        if (await self._desk.directory.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
+            feed = self._desk.hub.feed(tenant_id, channel_id, is_live=True)
+            self.deliveries[channel_id] = Delivery(self._peer, feed, 0, None, None)
+            return frames.SubscribeReply(None, None, None)
+        feed = self._desk.hub.feed(tenant_id, channel_id)
         room_log = feed.room.log
         delivery: Delivery | None = None
         try:

@@ -14,11 +14,11 @@ from typing import Final, Protocol
 
 from artcafe.errors import OurFault
 from artcafe.fabric.fabric import Fabric, Room
-from artcafe.fabric.reader import Reader
+from artcafe.fabric.reader import LiveReader, Reader
 from artcafe.fabric.streams import Stored
 from artcafe.model import ChannelId, Epoch, Seq, TenantId
 from artcafe.observe import log
-from artcafe.wire.frames import message_frame
+from artcafe.wire.frames import live_frame, message_frame
 
 FLUSH_S: Final = 0.001
 """The first message goes out at once, then at most one flush a millisecond: at a million deliveries a second to 100
@@ -87,6 +87,7 @@ class Feed:
     """One channel that sockets of this gateway receive: the sink of its reader.
 
     `flushed` is the sequence up to which every member has been sent everything; `pending` are the frames since, `seqs` theirs.
+    In a `live` channel, of which nothing is stored, every sequence is 0: whoever is here is level, and who is not misses it.
     """
 
     __slots__ = (
@@ -94,6 +95,7 @@ class Feed:
         "ahead",
         "channel",
         "flushed",
+        "is_live",
         "level",
         "opened",
         "pending",
@@ -104,9 +106,9 @@ class Feed:
         "windowed",
     )
 
-    def __init__(self, hub: Hub, room: Room, channel: ChannelId) -> None:
-        self._hub, self.room, self.channel = hub, room, channel
-        self.reader: Reader | None = None
+    def __init__(self, hub: Hub, room: Room, channel: ChannelId, is_live: bool) -> None:
+        self._hub, self.room, self.channel, self.is_live = hub, room, channel, is_live
+        self.reader: Reader | LiveReader | None = None
         self.opened = asyncio.Event()
         self.flushed: Seq = 0
         self.pending: list[bytes] = []
@@ -132,7 +134,12 @@ class Feed:
         if not self.pending:
             self._hub.dirty(self)
         for stored in found:
-            self.pending.append(text_frame(message_frame(channel, stored.seq, stored.prev, stored.envelope)))
+            frame = (
+                live_frame(channel, stored.envelope)
+                if self.is_live
+                else message_frame(channel, stored.seq, stored.prev, stored.envelope)
+            )
+            self.pending.append(text_frame(frame))
             self.seqs.append(stored.seq)
 
     def join(self, delivery: Delivery) -> bool:
@@ -207,11 +214,11 @@ class Hub:
         self._dirty: list[Feed] = []
         self._next_flush = 0.0
 
-    def feed(self, tenant_id: TenantId, channel: ChannelId) -> Feed:
+    def feed(self, tenant_id: TenantId, channel: ChannelId, *, is_live: bool = False) -> Feed:
         """The channel's feed, for one more delivery. It opens by itself; `opened` tells when."""
         feed = self._feeds.get((tenant_id, channel))
         if feed is None:
-            feed = Feed(self, self._fabric.room(tenant_id), channel)
+            feed = Feed(self, self._fabric.room(tenant_id), channel, is_live)
             self._feeds[tenant_id, channel] = feed
             self._spawn(self._open(feed))
         feed.users += 1
@@ -232,7 +239,8 @@ class Hub:
             self._fabric.peek(feed.room.tenant_id)  # keeps the room, which has no reader yet that would tell that it is in use
             try:
                 await feed.room.link.wait_up()
-                reader = await feed.room.tail.follow(feed.channel, feed)
+                follow = feed.room.tail.follow_live if feed.is_live else feed.room.tail.follow
+                reader = await follow(feed.channel, feed)
             except OurFault as exc:
                 log.debug("hub.feed_waits", channel=feed.channel, error=repr(exc))
                 await asyncio.sleep(RETRY_S)

@@ -36,7 +36,7 @@ class NewMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Published(BaseModel):
     """Where the message stands."""
 
-    seq: int = Field(description="Rises in a channel and may skip numbers.", examples=[59])
+    seq: int | None = Field(description="Rises in a channel and may skip numbers. Null in a `live` channel.", examples=[59])
     message_id: str | None = Field(
         description="Null for a repeat whose first message has been removed since.", examples=["msg_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"]
     )

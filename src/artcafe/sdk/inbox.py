@@ -77,6 +77,10 @@ class Inbox:
     def message(self, pushed: frames.Message) -> None:
         """A message arrived."""
         place = self._place(pushed.channel)
+        if pushed.seq is None:  # of a live channel: at most once, so what the program does not keep up with is left out
+            if self._held < ROOM:
+                self._keep(place, Message(pushed, place.life, self._ack))
+            return
         if place.is_resuming:
             return
         place.on_socket = max(place.on_socket, pushed.seq)
@@ -114,7 +118,7 @@ class Inbox:
         place = self._place(channel)
         place.is_resuming = False
         place.epoch = reply.epoch
-        if start != "cursor":
+        if start != "cursor" and reply.cursor is not None:
             place.steered_to = reply.cursor
             place.begin(reply.cursor)
             self._held -= len(place.waiting)
@@ -186,7 +190,7 @@ class Inbox:
 
     def _ack(self, message: Message) -> None:
         place = self._places[message.channel]
-        if message.life != place.life or message.seq <= place.acked:
+        if message.seq is None or message.life != place.life or message.seq <= place.acked:
             return
         place.acked = message.seq
         while place.unacked and place.unacked[0] <= message.seq:

@@ -15,13 +15,13 @@ from artcafe.wire import frames
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Where a published message stands: stored, on disk.
+    """Where a published message stands: stored, on disk. `seq` is None for a `live` channel, which stores nothing.
 
     `message_id` is None only for a repeat whose first message has been removed since; `duplicate` says that this key had
     stored the message before, and nothing was stored now.
     """
 
-    seq: int
+    seq: int | None
     message_id: str | None
     duplicate: bool
 
@@ -29,12 +29,12 @@ class Receipt:
 @dataclass(frozen=True, slots=True)
 class Subscribed:
     """What the server said to `subscribe`: delivery goes on behind `cursor`; `last` is the newest message's sequence, and
-    `epoch` names this life of the tenant's log (None before its first message)."""
+    `epoch` names this life of the tenant's log (None before its first message). All None for a `live` channel."""
 
     channel: str
     epoch: str | None
-    cursor: int
-    last: int
+    cursor: int | None
+    last: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ class Message:
         return self._pushed.channel
 
     @property
-    def seq(self) -> int:
-        """Rises in a channel, and may skip numbers."""
+    def seq(self) -> int | None:
+        """Rises in a channel, and may skip numbers. None in a `live` channel, where nothing is stored or acknowledged."""
         return self._pushed.seq
 
     @property

@@ -179,8 +179,18 @@ class Rest:
     def agents(self, tenant: str) -> AsyncIterator[AgentCard]:
         return self._list(AgentCard, _path(tenant, "agents"))
 
-    async def create_channel(self, tenant: str, name: str, *, description: str = "", key: str | None = None) -> Channel:
-        return await self._send(Channel, "POST", _path(tenant, "channels"), {"name": name, "description": description}, key=key)
+    async def create_channel(
+        self,
+        tenant: str,
+        name: str,
+        *,
+        description: str = "",
+        type: str = "broadcast",
+        access: str = "open",
+        key: str | None = None,
+    ) -> Channel:
+        body = {"name": name, "description": description, "type": type, "access": access}
+        return await self._send(Channel, "POST", _path(tenant, "channels"), body, key=key)
 
     def channels(self, tenant: str) -> AsyncIterator[Channel]:
         return self._list(Channel, _path(tenant, "channels"))

@@ -6,7 +6,8 @@ import asyncio
 
 from artcafe.errors import Invalid, TooLarge
 from artcafe.fabric.fabric import Fabric, Room
-from artcafe.model import Access, Channel, Permission, Principal
+from artcafe.fabric.client import Outgoing
+from artcafe.model import Access, Channel, ChannelType, Permission, Principal
 from artcafe.observe import Clock
 from artcafe.rules import access, ids, limits, subjects, times
 from artcafe.services.directory import Directory
@@ -34,7 +35,10 @@ class Messaging:
         access.check(principal, access.Action.PUBLISH)
         channel = await self._directory.channel(principal.tenant_id, channel_id)
         await self._directory.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
-        return self._submit(principal, channel, self._fabric.room(principal.tenant_id), publish)
+        room = self._fabric.room(principal.tenant_id)
+        if channel.type is ChannelType.LIVE:
+            return await self._send(principal, channel, room, publish)
+        return self._submit(principal, channel, room, publish)
 
     def prepare_now(
         self, principal: Principal, channel_id: str, publish: frames.Publish
@@ -42,17 +46,33 @@ class Messaging:
         """As `prepare`, without waiting: None when the channel is not in memory and `prepare` must look it up."""
         channel = self._directory.peek_channel(principal.tenant_id, channel_id)
         room = self._fabric.peek(principal.tenant_id)
-        if channel is None or room is None or channel.access is not Access.OPEN:
+        if channel is None or room is None or channel.access is not Access.OPEN or channel.type is ChannelType.LIVE:
             return None
         return self._submit(principal, channel, room, publish)
+
+    def _enveloped(self, principal: Principal, publish: frames.Publish) -> tuple[str, bytes]:
+        """The message's new id, and what is stored or sent. Raises `Forbidden`, `Invalid` and `TooLarge`."""
+        access.check(principal, access.Action.PUBLISH)
+        check(publish)
+        message_id = ids.new_id("msg")
+        time = times.to_text(self._clock())
+        return message_id, frames.envelope(publish, message_id=message_id, sender=principal.sender, time=time)
+
+    async def _send(
+        self, principal: Principal, channel: Channel, room: Room, publish: frames.Publish
+    ) -> asyncio.Future[frames.PublishReply]:
+        """Sends a message to whoever is there. Raises `Unavailable` when it was not sent; its key means nothing."""
+        message_id, envelope = self._enveloped(principal, publish)
+        await room.link.wait_up()
+        await room.link.send(Outgoing(subjects.live(channel.id), "", envelope))
+        sent: asyncio.Future[frames.PublishReply] = asyncio.get_running_loop().create_future()
+        sent.set_result(frames.PublishReply(None, message_id, duplicate=False))
+        return sent
 
     def _submit(
         self, principal: Principal, channel: Channel, room: Room, publish: frames.Publish
     ) -> asyncio.Future[frames.PublishReply]:
-        access.check(principal, access.Action.PUBLISH)
-        check(publish)
-        message_id = ids.new_id("msg")
-        envelope = frames.envelope(publish, message_id=message_id, sender=principal.sender, time=times.to_text(self._clock()))
+        message_id, envelope = self._enveloped(principal, publish)
         key = publish.key
         dedupe_id = None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
         return room.writer.submit(subjects.stored(channel.id), envelope, message_id, dedupe_id)

@@ -168,13 +168,13 @@ _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 # --- what the server sends -------------------------------------------------------------------------------------------
 
 
-class ChallengeReply(Frame, frozen=True):
+class ChallengeReply(msgspec.Struct, frozen=True):
     challenge_id: str
     challenge: str
     expires_at: str
 
 
-class ConnectReply(Frame, frozen=True):
+class ConnectReply(msgspec.Struct, frozen=True):
     session_id: str
     agent_id: str
     tenant_id: str
@@ -183,9 +183,10 @@ class ConnectReply(Frame, frozen=True):
 
 
 class PublishReply(msgspec.Struct, frozen=True):
-    """Where a message stands. `message_id` is null for a repeat whose first message has been removed since."""
+    """Where a message stands: nowhere in a `live` channel, which stores nothing (`seq` is null). `message_id` is null for a
+    repeat whose first message has been removed since."""
 
-    seq: int
+    seq: int | None
     message_id: str | None
     duplicate: bool
 
@@ -199,11 +200,12 @@ class Gap(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 class SubscribeReply(msgspec.Struct, frozen=True):
-    """Delivery goes on behind `cursor`; `last` is the newest message's sequence. `epoch` is null for a log not yet begun."""
+    """Delivery goes on behind `cursor`; `last` is the newest message's sequence. `epoch` is null for a log not yet begun, and all
+    three for a `live` channel, which has none."""
 
     epoch: str | None
-    cursor: int
-    last: int
+    cursor: int | None
+    last: int | None
     gap: Gap | None = None
 
 
@@ -218,10 +220,11 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
-    """A message as a subscriber gets it. `prev` is the sequence before it in its channel, or null where there is none."""
+    """A message as a subscriber gets it. `prev` is the sequence before it in its channel, or null where there is none; `seq` is
+    null in a `live` channel."""
 
     channel: str
-    seq: int
+    seq: int | None
     prev: int | None
     message_id: str
     sender: str
@@ -299,6 +302,11 @@ def message_frame(channel: bytes, seq: int, prev: int | None, envelope: bytes) -
     """The frame of a stored message: text around the stored text, nothing parsed."""
     before = b"null" if prev is None else b"%d" % prev
     return b'{"message":{"channel":"%b","seq":%d,"prev":%b,%b}' % (channel, seq, before, envelope[1:])
+
+
+def live_frame(channel: bytes, envelope: bytes) -> bytes:
+    """The frame of a message of a `live` channel, which stands nowhere."""
+    return b'{"message":{"channel":"%b","seq":null,"prev":null,%b}' % (channel, envelope[1:])
 
 
 def message_text(channel: str, seq: int, envelope: bytes) -> bytes:

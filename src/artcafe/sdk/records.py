@@ -1,0 +1,125 @@
+"""What REST answers, as frozen structs. A field that a newer server added is passed over. Asking is `sdk.rest`'s."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+
+class Home(msgspec.Struct, frozen=True):
+    """What `GET /v1` says: where everything is."""
+
+    name: str
+    version: str
+    gateway_url: str
+
+
+class Token(msgspec.Struct, frozen=True):
+    """What a login brings. `expires_in` counts seconds from now."""
+
+    access_token: str
+    token_type: str
+    expires_in: int
+
+    def __repr__(self) -> str:
+        return f"Token(expires_in={self.expires_in})"
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """A tenant that the caller is in, and as what."""
+
+    tenant_id: str
+    name: str
+    role: str
+
+
+class Me(msgspec.Struct, frozen=True):
+    """Who holds the token: a person (`user_id`, `tenants`) or an agent (`agent_id`, `tenant_id`)."""
+
+    user_id: str | None = None
+    tenants: tuple[Membership, ...] = ()
+    agent_id: str | None = None
+    tenant_id: str | None = None
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    plan: str
+    role: str
+    limits: Mapping[str, int]
+    created_at: datetime
+    updated_at: datetime
+
+
+class AgentCard(msgspec.Struct, frozen=True):
+    """An agent as its tenant's members see it; to other agents the last five are not shown."""
+
+    id: str
+    tenant_id: str
+    name: str
+    description: str = ""
+    capabilities: tuple[str, ...] = ()
+    public_key: str | None = None
+    fingerprint: str | None = None
+    status: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class Channel(msgspec.Struct, frozen=True):
+    id: str
+    tenant_id: str
+    name: str
+    description: str
+    type: str
+    access: str
+    created_at: datetime
+    updated_at: datetime
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    epoch: str | None
+    seq: int
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    id: str
+    tenant_id: str
+    channel_id: str
+    agent_id: str
+    status: str
+    permissions: tuple[str, ...]
+    cursor: Cursor
+    created_at: datetime
+    updated_at: datetime
+
+
+class KeptMessage(
+    msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "from", "time_text": "time", "raw": "data"}
+):
+    """A message that a channel keeps. Encoded, it is the JSON object that it was in the answer."""
+
+    channel: str
+    seq: int
+    message_id: str
+    sender: str
+    """Who published it, proven to the server: an agent's id, or `usr:` and a person's."""
+    time_text: str
+    headers: Mapping[str, str]
+    raw: msgspec.Raw
+    """The data as the JSON text that was published."""
+    reply_to: str | None = None
+
+    @property
+    def time(self) -> datetime:
+        """When the server took it in; aware, UTC."""
+        return datetime.fromisoformat(self.time_text)
+
+    @property
+    def data(self) -> Any:
+        """The data, parsed: None, bool, int, float, str, list or dict."""
+        return msgspec.json.decode(self.raw)

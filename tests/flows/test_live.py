@@ -1,0 +1,49 @@
+"""Channels of which nothing is stored."""
+
+from __future__ import annotations
+
+import asyncio
+
+from artcafe.sdk.rest import Rest
+from tests.flows.test_road import take
+from tests.platform import Cast, Platform
+
+
+async def live_channel(cast: Cast) -> str:
+    """A new live channel, with every agent subscribed to it."""
+    async with cast.rest() as rest:
+        channel = (await rest.create_channel(cast.tenant, "pulse", type="live")).id
+        for agent in cast.agents:
+            await rest.subscribe(cast.tenant, channel, agent)
+    return channel
+
+
+async def test_a_live_message_reaches_whoever_is_there_and_is_stored_nowhere(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2)
+    channel = await live_channel(cast)
+    async with cast.agent(0) as first, cast.agent(1) as second:
+        for agent in (first, second):
+            joined = await agent.subscribe(channel)
+            assert (joined.epoch, joined.cursor, joined.last) == (None, None, None)
+        async with asyncio.TaskGroup() as group:
+            heard = [group.create_task(take(agent, 20)) for agent in (first, second)]
+            receipts = [await first.publish(channel, number) for number in range(20)]
+    assert {(receipt.seq, receipt.duplicate) for receipt in receipts} == {(None, False)}
+    for task in heard:
+        assert [message.data for message in task.result()] == list(range(20))
+        assert {(message.seq, message.prev, message.sender) for message in task.result()} == {(None, None, cast.agents[0])}
+        assert [message.message_id for message in task.result()] == [receipt.message_id for receipt in receipts]
+
+
+async def test_who_was_away_from_a_live_channel_missed_it(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2)
+    channel = await live_channel(cast)
+    async with cast.agent(0) as sender:
+        await sender.publish(channel, "nobody is there")
+        async with cast.agent(1) as late:
+            await late.subscribe(channel)
+            await sender.publish(channel, "now")
+            (message,) = await take(late, 1)
+    assert message.data == "now"
+    async with Rest(cast.url, cast.token) as rest:
+        assert [each.id for each in [channel async for channel in rest.channels(cast.tenant)] if each.type == "live"] == [channel]

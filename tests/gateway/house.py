@@ -1,0 +1,161 @@
+"""A gateway in the test's own process, on real tables and a real nats-server, whose patience and clock are the test's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.fabric import Fabric
+from artcafe.gateway.conversation import Desk
+from artcafe.gateway.hub import Hub
+from artcafe.gateway.listener import PATH, Gateway
+from artcafe.model import Agent, AgentPrincipal, Channel, Role, UserId, UserPrincipal
+from artcafe.observe import now
+from artcafe.rules.tokens import Tokens
+from artcafe.services.agents import Agents
+from artcafe.services.changes import Changes
+from artcafe.services.channels import Channels
+from artcafe.services.cursors import Cursors
+from artcafe.services.directory import Directory
+from artcafe.services.login import Login
+from artcafe.services.messaging import Messaging
+from artcafe.services.subscriptions import Subscriptions
+from artcafe.services.tenants import Tenants
+from artcafe.tables.catalog import Environment
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.store import Store
+from artcafe.wire.frames import Publish
+from msgspec import Raw as Json
+from tests import ssh_keygen
+from tests.gateway.raw import BOUND_S, Bare, Raw, bare, dialled
+
+LONG_S = 3600.0
+
+
+class Clock:
+    """The real time, and whatever the test adds."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return now() + self.ahead
+
+
+@dataclass
+class House:
+    """The parts, and a tenant with one agent on one channel."""
+
+    gateway: Gateway
+    hub: Hub
+    fabric: Fabric
+    tables: Sqlite
+    cursors: Cursors
+    messaging: Messaging
+    channels: Channels
+    agents: Agents
+    subscriptions: Subscriptions
+    login: Login
+    tokens: Tokens
+    clock: Clock
+    url: str
+    folder: Path
+    owner: UserPrincipal
+    agent: Agent
+    key: Path
+    channel: Channel
+
+    @property
+    def principal(self) -> AgentPrincipal:
+        return AgentPrincipal(agent_id=self.agent.id, tenant_id=self.agent.tenant_id, epoch=0)
+
+    def token(self) -> str:
+        """An access token of the agent, as REST gives it."""
+        return self.tokens.mint(self.principal, self.clock())
+
+    @asynccontextmanager
+    async def connected(self, **more: object) -> AsyncIterator[Raw]:
+        """The agent, logged in with a token."""
+        async with dialled(self.url) as raw:
+            assert "session_id" in await raw.ask("connect", access_token=self.token(), **more)
+            yield raw
+
+    @asynccontextmanager
+    async def bare(self, **more: object) -> AsyncIterator[Bare]:
+        """The agent on bare TCP, logged in by a signature."""
+        async with bare(self.url) as raw:
+            await raw.login(self.owner.tenant_id, self.agent.id, self.key, **more)
+            yield raw
+
+    async def publish(self, data: bytes, channel: Channel | None = None) -> int:
+        """Stores a message as the owner."""
+        body = Publish((channel or self.channel).id, Json(data))
+        return (await self.messaging.publish(self.owner, body.channel, body)).seq
+
+
+@asynccontextmanager
+async def house(
+    folder: Path, *, sweep_s: float = 0.02, connect_s: float = LONG_S, stall_s: float = LONG_S
+) -> AsyncIterator[House]:
+    """Everything up; whatever the test left behind, it must end when the test does."""
+    accounts = Accounts(b"s" * 32, "dev")
+    nats = EmbeddedNats(folder / "nats", accounts)
+    await nats.start()
+    tables = await Sqlite.open(folder / "tables.db", Environment.DEV)
+    try:
+        async with asyncio.TaskGroup() as group:
+            fabric = Fabric([nats.url], accounts)
+            running = group.create_task(fabric.run())
+            await fabric.wait_up(BOUND_S)
+            made, loops = await _make(folder, group, tables, fabric, sweep_s, connect_s, stall_s)
+            try:
+                yield made
+            finally:
+                await made.gateway.drain()
+                for loop in loops:
+                    loop.cancel()
+                fabric.close()
+                await running
+    finally:
+        await tables.close()
+        await nats.stop()
+
+
+async def _make(
+    folder: Path, group: asyncio.TaskGroup, tables: Sqlite, fabric: Fabric, sweep_s: float, connect_s: float, stall_s: float
+) -> tuple[House, list[asyncio.Task[None]]]:
+    clock, store, changes, tokens = Clock(), Store(tables), Changes(), Tokens(b"t" * 32, "test")
+    directory, cursors, hub = Directory(store, changes), Cursors(store, LONG_S), Hub(fabric, group)
+    login = Login(store, directory, tokens, clock, "test")
+    subscriptions = Subscriptions(store, changes, clock, fabric.position)
+    messaging = Messaging(directory, fabric, clock)
+    desk = Desk(login, directory, subscriptions, messaging, cursors, hub, clock)
+    gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
+    changes.watch(gateway.changed)
+    port = await gateway.listen("127.0.0.1", 0)
+
+    tenant = await Tenants(store, changes, clock, fabric).create(UserId("alice"), "Alice's")
+    owner = UserPrincipal(user_id=UserId("alice"), tenant_id=tenant.id, role=Role.OWNER)
+    agents, channels = Agents(store, changes, clock), Channels(store, changes, clock, fabric)
+    key = ssh_keygen.make_key(folder / "key")
+    agent = await agents.create(owner, name="agent", public_key=ssh_keygen.public_line(key))
+    channel = await channels.create(owner, name="channel")
+    await subscriptions.put(owner, channel.id, agent.id)
+    made = House(
+        gateway, hub, fabric, tables, cursors, messaging, channels, agents, subscriptions, login, tokens, clock,
+        f"ws://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
+    )  # fmt: skip
+    return made, [group.create_task(loop) for loop in (gateway.run(), gateway.run_changes())]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when the condition holds."""
+    async with asyncio.timeout(BOUND_S):
+        while not condition():  # noqa: ASYNC110 (what is waited for tells nobody)
+            await asyncio.sleep(0.001)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from artcafe.model import SubscriptionStatus
+from tests.gateway.house import House, house, until
+from tests.gateway.raw import Raw
+
+
+async def all_of(raw: Raw, count: int) -> list[tuple[str, int]]:
+    """Channel and sequence of the next messages."""
+    got = [await raw.message() for _ in range(count)]
+    return [(message["channel"], message["seq"]) for message in got]
+
+
+async def publish_many(it: House, count: int) -> list[int]:
+    async with asyncio.TaskGroup() as group:
+        storing = [group.create_task(it.publish(b"%d" % number)) for number in range(count)]
+    return [task.result() for task in storing]
+
+
+async def test_between_backlog_and_live_there_is_no_seam(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await publish_many(it, 700)
+        async with asyncio.TaskGroup() as group:
+            storing = group.create_task(publish_many(it, 3000))
+            for _ in range(8):
+                group.create_task(_whole(it, 3700))
+        assert storing.result()
+
+
+async def _whole(it: House, count: int) -> None:
+    async with it.connected() as raw:
+        got = [await raw.message() for _ in range(count)]
+        assert [message["seq"] for message in got] == list(range(1, count + 1))
+        assert [message["prev"] for message in got] == [None, *range(1, count)]
+        assert await raw.is_quiet()
+
+
+async def test_windows_of_every_size_get_every_message_once_and_in_order_while_more_come(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await publish_many(it, 50)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(publish_many(it, 250))
+            for window in (1, 2, 7, 64, 500):
+                group.create_task(_windowed(it, window, 300))
+
+
+async def _windowed(it: House, window: int, count: int) -> None:
+    async with it.connected(max_unacked=window) as raw:
+        for expected in range(1, count + 1):
+            message = await raw.message()
+            assert (message["seq"], message["prev"]) == (expected, expected - 1 or None)
+            await raw.ack(it.channel.id, expected)
+        assert await raw.is_quiet()
+
+
+async def test_subscribing_begins_each_channel_once_with_the_window_that_was_asked_for(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        for number in range(10):
+            channel = await it.channels.create(it.owner, name=f"channel {number}")
+            await raw.ask("subscribe", channel=channel.id, max_unacked=2)
+            seqs = [await it.publish(b"0", channel) for _ in range(3)]
+            assert await all_of(raw, 2) == [(channel.id, seq) for seq in seqs[:2]]
+            assert await raw.is_quiet()
+            feed = it.hub._feeds[it.owner.tenant_id, channel.id]
+            assert feed.users == 1
+            assert await raw.ask("unsubscribe", channel=channel.id) == {"channel": channel.id}
+
+
+async def test_a_subscription_that_is_paused_while_it_begins_does_not_begin(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        for steps in range(0, 60, 2):
+            async with it.connected() as raw:
+                for _ in range(steps):
+                    await asyncio.sleep(0)  # Further into it each time.
+                await it.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.PAUSED)
+                await until(lambda: not it.hub._feeds)
+                assert await raw.is_quiet()
+                assert not it.hub._feeds
+            await it.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.ACTIVE)
+
+
+async def test_sockets_come_and_go_in_mid_stream_and_each_gets_an_unbroken_run(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(publish_many(it, 2000))
+            for number in range(20):
+                group.create_task(_run_of(it, 50 + 10 * number))
+        await until(lambda: not it.hub._feeds)
+
+
+async def _run_of(it: House, count: int) -> None:
+    async with it.connected() as raw:
+        seqs = [seq for _, seq in await all_of(raw, count)]
+        assert seqs == list(range(seqs[0], seqs[0] + count))
+
+
+async def test_two_sockets_of_one_agent_each_get_everything(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as one, it.connected() as other:
+        seqs = await publish_many(it, 300)
+        expected = [(it.channel.id, seq) for seq in sorted(seqs)]
+
+        assert await all_of(one, 300) == expected
+        assert await all_of(other, 300) == expected
+
+

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from artcafe.rules import tokens
+from tests.gateway.house import house, until
+from tests.gateway.raw import UPGRADE, answer_of, bare, dialled
+from tests.platform import Platform, running
+
+
+@pytest.mark.parametrize(
+    ("path", "left_out", "status", "words"),
+    [
+        ("/", "", 404, "agents connect at /v1/connect"),
+        ("/v1/connect/", "", 404, "There is nothing at /v1/connect/"),
+        ("/v1/connect?access_token=e30", "", 400, "Nothing goes into this URL"),
+        ("/v1/connect", "Upgrade", 426, "This is a WebSocket"),
+        ("/v1/connect", "Sec-WebSocket-Protocol", 400, "Sec-WebSocket-Protocol: artcafe.v1"),
+        ("/v1/connect", "Sec-WebSocket-Key", 400, ""),
+    ],
+)
+async def test_a_request_that_is_no_upgrade_of_ours_is_told_what_to_do(
+    platform: Platform, path: str, left_out: str, status: int, words: str
+) -> None:
+    lines = tuple(line for line in UPGRADE if line.partition(":")[0] != left_out)
+
+    answer = await answer_of(platform.gateway_url, path, lines)
+
+    assert answer.startswith(f"HTTP/1.1 {status} ")
+    assert words in answer
+    assert ("upgrade: websocket" in answer.lower()) is (status == 426)
+
+
+async def test_our_subprotocol_may_stand_among_others_on_any_line(platform: Platform) -> None:
+    offers = tuple(line for line in UPGRADE if "Protocol" not in line)
+    offers += ("Sec-WebSocket-Protocol: chat, other", "Sec-WebSocket-Protocol: more,artcafe.v1")
+    answer = await answer_of(platform.gateway_url, "/v1/connect?x", offers)
+    assert answer.startswith("HTTP/1.1 400 ")
+    assert "Nothing goes into this URL" in answer
+
+
+async def test_a_socket_that_never_connects_is_closed_with_4502(tmp_path: Path) -> None:
+    async with house(tmp_path, connect_s=0.1) as it, dialled(it.url) as silent, dialled(it.url) as talking:
+        await talking.ask("challenge", tenant_id="t", agent_id="a")
+
+        assert (await silent.closed(), await talking.closed()) == (4502, 4502)
+        await until(lambda: not it.gateway.connections())
+
+
+async def test_an_upgrade_that_was_refused_on_the_way_leaves_nothing_and_disturbs_nobody(tmp_path: Path) -> None:
+    async with house(tmp_path, connect_s=0.05) as it, it.connected() as raw:
+        for _ in range(3):
+            await answer_of(it.url, lines=tuple(line for line in UPGRADE if "Key" not in line))
+        assert len(it.gateway.connections()) == 1
+
+        async with dialled(it.url) as late:  # Its deadline comes after that of the three.
+            assert await late.closed() == 4502
+        assert await raw.is_quiet()
+
+
+async def test_a_peer_that_answers_no_ping_is_closed_with_4012_and_one_that_does_is_not(tmp_path: Path) -> None:
+    async with house(tmp_path, sweep_s=0.005) as it, it.bare() as dumb, it.connected() as alive:
+        seen = [await dumb.next(), await dumb.next()]
+
+        assert [opcode for opcode, _ in seen] == [9, 8]
+        assert int.from_bytes(seen[1][1][:2], "big") == 4012
+        assert await alive.is_quiet()
+
+
+async def test_a_token_ends_its_socket_with_4001_unless_a_fresh_one_came(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as old, it.connected() as renewed, it.bare() as signed:
+        it.clock.ahead += timedelta(seconds=tokens.LIFETIME_S - 60)
+        await renewed.ask("connect", access_token=it.token())
+        assert await old.is_quiet()
+        it.clock.ahead += timedelta(seconds=61)
+
+        assert await old.closed() == 4001
+        assert await renewed.is_quiet()
+        signed.send({"id": 5, "unsubscribe": {"channel": it.channel.id}})
+        assert "unsubscribe" in await signed.text()
+
+
+async def test_a_token_that_has_expired_is_refused_with_4001(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, dialled(it.url) as raw:
+        token = it.token()
+        it.clock.ahead += timedelta(seconds=tokens.LIFETIME_S)
+        await raw.say("connect", access_token=token)
+
+        assert await raw.closed() == 4001
+
+
+async def test_at_closing_time_everyone_is_told_to_come_back_and_cursors_are_written(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw, dialled(it.url) as fresh, bare(it.url) as stubborn:
+        await it.publish(b"1")
+        message = await raw.message()
+        await raw.ack(it.channel.id, message["seq"])
+        await raw.is_quiet()
+        await it.gateway.drain()
+
+        assert (await raw.closed(), await fresh.closed(), await stubborn.closed()) == (4000, 4000, 4000)
+        row, _ = await it.subscriptions.put(it.owner, it.channel.id, it.agent.id)
+        assert row.cursor.seq == message["seq"]
+        with pytest.raises(OSError, match="Connect call failed"):
+            await answer_of(it.url)
+
+
+def test_a_server_that_is_stopped_closes_with_4000_and_repeats_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    async def first(platform: Platform) -> tuple[int, list[str]]:
+        cast = await platform.tenant_with(agents=1)
+        async with dialled(platform.gateway_url) as raw:
+            await raw.login(cast.tenant, cast.agents[0], cast.keys[0])
+            for number in range(3):
+                await raw.ask("publish", channel=cast.channels[0], data=number)
+            assert await raw.messages(3) == [0, 1, 2]
+            await raw.ack(cast.channels[0], 2)
+            assert await raw.is_quiet()
+            stopping = asyncio.get_running_loop().run_in_executor(None, platform.stop)
+            code = await raw.closed()
+            assert await stopping == 0
+        return code, [cast.tenant, cast.agents[0], str(cast.keys[0])]
+
+    async def second(platform: Platform, tenant: str, agent: str, key: str) -> list[object]:
+        async with dialled(platform.gateway_url) as raw:
+            await raw.login(tenant, agent, Path(key))
+            return await raw.messages(1)
+
+    with running(tmp_path, ["--cursor-write-s", "600"]) as platform:
+        code, who = asyncio.run(first(platform))
+        assert code == 4000
+        platform.start()
+        assert asyncio.run(second(platform, *who)) == [2]
+
+
+async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        for number in range(30):
+            async with bare(it.url) as raw:
+                raw.send({"id": 1, "connect": {"access_token": it.token()}})
+                raw.send({"id": 2, "subscribe": {"channel": it.channel.id, "from": "first"}})
+                raw.send({"id": 3, "publish": {"channel": it.channel.id, "data": number}})
+                for _ in range(number):
+                    await asyncio.sleep(0)  # Further into it each time.
+        await until(lambda: not it.gateway.connections() and not it.gateway.tenants())
+        await until(lambda: not it.hub._feeds)
+        room = it.fabric.peek(it.owner.tenant_id)
+
+        assert room is not None
+        await until(lambda: len(room.tail) == 0 and not room.link._follows)
+        async with it.connected() as again:
+            await it.publish(b'"still here"')
+            while (await again.message())["data"] != "still here":
+                pass
