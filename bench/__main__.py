@@ -13,14 +13,16 @@ from typing import Final
 import uvloop
 
 from artcafe.observe import configure
-from bench import deliver, publish
+from bench import deliver, publish, tables
 from bench.report import Options, Table, machine
 
-MODULES: Final[dict[str, ModuleType]] = {"publish": publish, "deliver": deliver}
 LIMIT_S: Final = 300.0
 """For each bench; one that takes longer hangs."""
 
 Run = Callable[[Options], Awaitable[list[Table]]]
+
+MODULES: Final[dict[str, ModuleType]] = {"publish": publish, "deliver": deliver, "tables": tables}
+"""Each with a `run`, and a docstring that says what it measures and how."""
 
 
 def main() -> int:

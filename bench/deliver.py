@@ -70,9 +70,7 @@ async def _deliver(options: Options) -> Table:
     table = Table(
         "Stored messages delivered, 256 publishes waiting",
         ["subscribers", "messages/s", "deliveries/s"],
-        [
-            f"Medians (lowest–highest) of {options.rounds} rounds of {MESSAGES:,} messages, from the first publish to the last delivery."
-        ],
+        [f"Medians (lowest–highest) of {options.rounds} rounds of {MESSAGES:,} messages, first publish to last delivery."],
     )
     for subscribers, samples in taken.items():
         deliveries = [Sample(each.count * subscribers, each.seconds) for each in samples]
@@ -216,13 +214,9 @@ async def _idle(options: Options) -> Table:
             sockets += [await here.line(cast, tokens[(step + at) % IDLE_AGENTS]) for at in range(IDLE_STEP)]
             sizes.append(_resident_bytes(pid))
         steps = [(after - before) / IDLE_STEP for before, after in itertools.pairwise(sizes)]
-    table = Table(
-        "Memory of an idle socket",
-        ["", "bytes a socket"],
-        [
-            f"Growth of the server's resident memory ({sizes[0] / 2**20:.0f} MiB before) over {IDLE_STEPS} steps of {IDLE_STEP} sockets."
-        ],
-    )
+    before = f"{sizes[0] / 2**20:.0f} MiB"
+    note = f"Growth of the server's resident memory from {before}, over {IDLE_STEPS} steps of {IDLE_STEP} sockets."
+    table = Table("Memory of an idle socket", ["", "bytes a socket"], [note])
     table.rows.append(("median step (lowest–highest)", f"{statistics.median(steps):,.0f} ({min(steps):,.0f}–{max(steps):,.0f})"))
     table.rows.append(("all together", f"{(sizes[-1] - sizes[0]) / IDLE_STEP / IDLE_STEPS:,.0f}"))
     return table

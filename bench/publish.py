@@ -29,8 +29,8 @@ import msgspec
 from nats.js import JetStreamContext
 
 from artcafe.fabric.batch import FEW
+from artcafe.fabric.client import Outgoing
 from artcafe.fabric.fabric import Room
-from artcafe.fabric.link import Outgoing
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
 from artcafe.wire import frames

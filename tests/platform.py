@@ -101,7 +101,7 @@ class Platform:
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
     async def tenant_with(self, agents: int = 1, channels: int = 1, *, subscribed: bool = True, kind: str = "ed25519") -> Cast:
-        """A new tenant of a user of its own, with agents (real keys) and channels, and every agent subscribed to every channel."""
+        """A new tenant of a user of its own, with agents (real keys) and channels, every agent subscribed to every channel."""
         self._casts += 1
         # As `token` has it, without a process for each tenant.
         identity = LocalIdentity(derive(read_secret(self.data / "secret"), "local-identity"))

@@ -16,7 +16,7 @@ from artcafe.errors import SettingInvalid
 PREFIX: Final = "ARTCAFE_"
 FILE_VARIABLE: Final = "ARTCAFE_CONFIG"
 
-CLIENT_VARIABLES: Final = frozenset(f"{PREFIX}{name}" for name in ("CONFIG", "URL", "TENANT", "AGENT", "KEY", "TOKEN"))
+CLIENT_VARIABLES: Final = frozenset(f"{PREFIX}{name}" for name in ("CONFIG", "URL", "TENANT", "AGENT", "KEY", "TOKEN", "USER"))
 """Variables that belong to the agent's and the people's commands, so that they may stand beside a server's."""
 
 

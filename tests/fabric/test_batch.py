@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from artcafe.errors import ArtcafeError, KeyReused, NotStored, OutcomeUnknown, QuotaFull
-from artcafe.fabric.batch import BATCH_MESSAGES
+from artcafe.fabric.batch import BATCH_MESSAGES, FEW
+from artcafe.rules.subjects import Subject
 from artcafe.wire.frames import PublishReply
 from tests.fabric.rooms import A, B, Nats, a_tenant, until, within, writing
 
@@ -18,7 +19,7 @@ async def outcome(done: asyncio.Future[PublishReply]) -> PublishReply | ArtcafeE
 
 
 async def seqs(waiting: list[asyncio.Future[PublishReply]]) -> list[int]:
-    return [(await within(one)).seq for one in waiting]
+    return [(await within(one)).seq or 0 for one in waiting]
 
 
 async def test_one_message_is_stored_and_told_its_place(nats: Nats) -> None:
@@ -139,6 +140,37 @@ async def test_a_lost_answer_leaves_the_outcome_unknown_unless_a_key_tells(nats:
         assert [one.duplicate for one in outcomes[1::2] if isinstance(one, PublishReply)] == [True] * 10
         assert [one.seq for one in outcomes[1::2] if isinstance(one, PublishReply)] == list(range(3, 22, 2))
         assert await writer.stored() == [b'"begin"', *(b"%d" % number for number in range(20))]
+
+
+async def test_among_a_few_a_lost_answer_is_asked_for_again_under_a_key_alone(nats: Nats) -> None:
+    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link, writing(link) as writer:
+        await writer.publish(b'"begin"')
+        proxy.is_mute = True
+        waiting = [writer.submit(number, f"k{number}" if number % 2 else None) for number in range(FEW)]
+        await until(lambda: proxy.lost_bytes > 0)
+        proxy.cut()
+        proxy.is_mute = False
+        outcomes = [await outcome(one) for one in waiting]
+
+        assert [type(one) for one in outcomes[::2]] == [OutcomeUnknown] * (FEW // 2)
+        assert [one.seq for one in outcomes[1::2] if isinstance(one, PublishReply)] == list(range(3, FEW + 2, 2))
+        assert await writer.stored() == [b'"begin"', *(b"%d" % number for number in range(FEW))]
+
+
+async def test_among_a_few_one_that_does_not_fit_stops_no_other(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link, max_bytes=5_000) as writer:
+        waiting = [writer.submit(b'"%b"' % (b"x" * size)) for size in (10, 9_000, 11)]
+
+        assert [type(await outcome(one)) for one in waiting] == [PublishReply, QuotaFull, PublishReply]
+        assert [len(data) for data in await writer.stored()] == [12, 13]
+
+
+async def test_a_message_that_a_later_one_has_overtaken_is_not_tried_again(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        waiting = [writer.submit(1), writer.commit.submit(Subject("nowhere"), b"{}", "msg_x", "key"), writer.submit(2)]
+
+        assert [type(await outcome(one)) for one in waiting] == [PublishReply, OutcomeUnknown, PublishReply]
+        assert await writer.stored() == [b"1", b"2"]
 
 
 async def test_what_was_sent_once_is_never_told_to_be_not_stored(nats: Nats) -> None:

@@ -125,11 +125,16 @@ Event = Sent | Stored | Refused | Unknown | Joined | Got | Missed | Acked | Writ
 @dataclass(frozen=True)
 class History:
     """A run: its events in order, the log as a newcomer read it from the first message on, and the channels of each agent that
-    was subscribed before the first publish."""
+    was subscribed before the first publish.
+
+    `is_retried`: the platform was away for longer than the server tries, so what has a key may have been refused and published
+    again, behind what left at the same time.
+    """
 
     events: Sequence[Event]
     log: Sequence[Entry]
     subscribers: Mapping[str, Sequence[str]]
+    is_retried: bool = False
 
     def of(self, kind: type[T]) -> list[T]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -264,7 +269,7 @@ def _order_of_lines(run: _Run) -> Iterator[Finding]:
     last: dict[tuple[str, str], int] = {}
     for entry in run.history.log:
         sent = run.by_data.get(entry.data)
-        if sent is not None:
+        if sent is not None and not (run.history.is_retried and sent.key):
             if last.get((sent.line, sent.channel), -1) > sent.number:
                 yield Finding(Broken.DISORDER, _name(entry))
             last[sent.line, sent.channel] = sent.number

@@ -107,9 +107,9 @@ class Load:
                 async for row in rest.subscriptions(self.cast.tenant, channel):
                     self._record(Written(row.agent_id, channel, row.cursor.seq))
 
-    async def end(self) -> History:
+    async def end(self, *, is_retried: bool = False) -> History:
         """Stops the publishers, brings back the agent that was away, and returns everything that was seen when everybody has
-        what the log holds."""
+        what the log holds. `is_retried` is the history's."""
         await self._end_publishing()
         await self._publish_again()
         log = await self._read_log()
@@ -117,7 +117,7 @@ class Load:
         await self._until_level({entry.channel: entry.seq for entry in log})
         for task in self._listeners:
             task.cancel()
-        return History(self.events, log, {self.cast.agents[number]: self.cast.channels for number in LISTENERS})
+        return History(self.events, log, {self.cast.agents[number]: self.cast.channels for number in LISTENERS}, is_retried)
 
     async def end_of_publishing(self) -> History:
         """As `end`, of the publishers alone: what they were told, and what the log holds."""
@@ -172,7 +172,7 @@ class Load:
                 self._answered_now.add(sent.sender)
                 if sent.key is not None:
                     self._keyed[sent.line, sent.number] = sent
-                self._record(Stored(sent.line, sent.number, seq, message_id, duplicate))
+                self._record(Stored(sent.line, sent.number, _place(seq), message_id, duplicate))
             case frames.ErrorBody(code) if code not in {"outcome_unknown", "internal"}:
                 self.refused.append(answer)
                 self._record(Refused(sent.line, sent.number, code))
@@ -232,7 +232,7 @@ class Load:
             async with self.cast.agent(number) as agent:
                 for sent in [each for each in some if each.sender == self.cast.agents[number]]:
                     found = await agent.publish(sent.channel, msgspec.Raw(sent.data.encode()), key=sent.key)
-                    self._record(Stored(sent.line, sent.number, found.seq, found.message_id, found.duplicate))
+                    self._record(Stored(sent.line, sent.number, _place(found.seq), found.message_id, found.duplicate))
 
     # --- receiving ---
 
@@ -241,10 +241,10 @@ class Load:
             self._record(Joined(agent.agent, 0))
             async for item in agent.messages(gaps=True):
                 if isinstance(item, Message):
-                    entry = Entry(item.channel, item.seq, item.prev, item.message_id, item.sender, item.raw.decode())
+                    entry = Entry(item.channel, _place(item.seq), item.prev, item.message_id, item.sender, item.raw.decode())
                     self._got(agent.agent, 0, entry)
                     await item.ack()
-                    self._record(Acked(agent.agent, 0, item.channel, item.seq))
+                    self._record(Acked(agent.agent, 0, item.channel, entry.seq))
                 else:
                     self._record(Missed(agent.agent, 0, item.channel, item.reason))
 
@@ -299,7 +299,7 @@ class Load:
             for channel in self.cast.channels:
                 async with bare.connected(self._platform.gateway_url, self.cast, NEWCOMER) as agent:
                     reply = await agent.subscribe(channel, "first")
-                    while reply.last > (log[-1].seq if log and log[-1].channel == channel else 0):
+                    while _place(reply.last) > (log[-1].seq if log and log[-1].channel == channel else 0):
                         entry = await self._next_message(agent)
                         if entry.channel == channel:
                             log.append(entry)
@@ -337,9 +337,15 @@ class Load:
                 raise failure
 
 
+def _place(seq: int | None) -> int:
+    """A sequence in a channel that stores what is published."""
+    assert seq is not None
+    return seq
+
+
 def _entry(message: frames.Message) -> Entry:
     data = bytes(message.data).decode()
-    return Entry(message.channel, message.seq, message.prev, message.message_id, message.sender, data)
+    return Entry(message.channel, _place(message.seq), message.prev, message.message_id, message.sender, data)
 
 
 @asynccontextmanager

@@ -13,7 +13,8 @@ from typing import Final
 
 from tests.platform import Platform
 
-WAIT_S: Final = 10.0
+WAIT_S: Final = 30.0
+"""The server waits 10 s before it starts a nats-server again that has died several times."""
 
 
 def wait_for(holds: Callable[[], bool], what: str) -> None:

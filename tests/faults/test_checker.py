@@ -450,3 +450,14 @@ def test_a_repeat_behind_a_lost_acknowledgement_is_counted_and_is_no_fault() -> 
     again: list[Event] = [Joined("agt_b", 1), *(Got("agt_b", 1, entry) for entry in entries)]
     verdict = judge(History([*sent, *stored, *first, *again], entries, {"agt_b": ["chn_x"]}))
     assert (verdict.findings, verdict.repeats) == ([], 2)
+
+
+@pytest.mark.parametrize(("key", "is_retried", "is_green"), [("k", True, True), ("k", False, False), (None, True, False)])
+def test_only_what_has_a_key_may_be_refused_and_stand_behind_what_left_with_it(
+    key: str | None, is_retried: bool, is_green: bool
+) -> None:
+    sent = [Sent("agt_a/1", number, "agt_a", "chn_x", str(number), key and f"{key}{number}") for number in (1, 2)]
+    log = [Entry("chn_x", 1, None, "msg_2", "agt_a", "2"), Entry("chn_x", 2, 1, "msg_1", "agt_a", "1")]
+    stored = [Stored("agt_a/1", 2, 1, "msg_2"), Stored("agt_a/1", 1, 2, "msg_1")]
+    verdict = judge(History([*sent, *stored], log, {}, is_retried))
+    assert (not verdict.findings) == is_green

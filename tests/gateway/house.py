@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from msgspec import Raw as Json
+
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
@@ -31,7 +33,6 @@ from artcafe.tables.catalog import Environment
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
 from artcafe.wire.frames import Publish
-from msgspec import Raw as Json
 from tests import ssh_keygen
 from tests.gateway.raw import BOUND_S, Bare, Raw, bare, dialled
 
@@ -96,7 +97,9 @@ class House:
     async def publish(self, data: bytes, channel: Channel | None = None) -> int:
         """Stores a message as the owner."""
         body = Publish((channel or self.channel).id, Json(data))
-        return (await self.messaging.publish(self.owner, body.channel, body)).seq
+        seq = (await self.messaging.publish(self.owner, body.channel, body)).seq
+        assert seq is not None
+        return seq
 
 
 @asynccontextmanager

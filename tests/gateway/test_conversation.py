@@ -437,7 +437,11 @@ async def test_an_agent_that_is_withdrawn_is_closed_with_4503_on_all_its_sockets
     token = await access_token(platform, cast)
     path = f"/agents/{cast.agents[0]}"
     new_key = ssh_keygen.make_key(platform.folder / f"{cast.tenant}-{change}").with_suffix(".pub").read_text()
-    async with connected(platform, cast) as one, connected(platform, cast, 1) as bystander, dialled(platform.gateway_url) as other:
+    async with (
+        connected(platform, cast) as one,
+        connected(platform, cast, 1) as bystander,
+        dialled(platform.gateway_url) as other,
+    ):
         await other.ask("connect", access_token=token)
         if change == "delete":
             assert await rest(platform, cast, "DELETE", path) == 204

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from artcafe.model import SubscriptionStatus
 from tests.gateway.house import House, house, until
-from tests.gateway.raw import Raw
+from tests.gateway.raw import Raw, dialled
 
 
 async def all_of(raw: Raw, count: int) -> list[tuple[str, int]]:
@@ -71,15 +71,28 @@ async def test_subscribing_begins_each_channel_once_with_the_window_that_was_ask
 
 async def test_a_subscription_that_is_paused_while_it_begins_does_not_begin(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        for steps in range(0, 60, 2):
-            async with it.connected() as raw:
+        for steps in range(40):
+            async with dialled(it.url) as raw:
+                await raw.say("connect", access_token=it.token())
                 for _ in range(steps):
                     await asyncio.sleep(0)  # Further into it each time.
                 await it.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.PAUSED)
+                assert "connect" in await raw.next()
                 await until(lambda: not it.hub._feeds)
                 assert await raw.is_quiet()
                 assert not it.hub._feeds
             await it.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.ACTIVE)
+
+
+async def test_nobody_waits_for_a_feed_that_was_let_go_before_it_opened(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        feed = it.hub.feed(it.owner.tenant_id, it.channel.id)
+        it.hub.let_go(feed)
+
+        async with asyncio.timeout(5):
+            await feed.opened.wait()
+        room = it.fabric.room(it.owner.tenant_id)
+        await until(lambda: len(room.tail) == 0)
 
 
 async def test_sockets_come_and_go_in_mid_stream_and_each_gets_an_unbroken_run(tmp_path: Path) -> None:
@@ -104,5 +117,3 @@ async def test_two_sockets_of_one_agent_each_get_everything(tmp_path: Path) -> N
 
         assert await all_of(one, 300) == expected
         assert await all_of(other, 300) == expected
-
-

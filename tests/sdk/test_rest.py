@@ -10,7 +10,8 @@ import pytest
 
 from artcafe.errors import AgentNotFound, ArtcafeError, ChallengeRefused, Invalid, OutcomeUnknown, Unavailable, UnknownError
 from artcafe.sdk.keys import Signer
-from artcafe.sdk.rest import Rest, Token
+from artcafe.sdk.records import Token
+from artcafe.sdk.rest import Rest
 
 
 @asynccontextmanager

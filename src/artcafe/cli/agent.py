@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import msgspec
 
 from artcafe.cli.exits import Failing
 from artcafe.cli.lines import stdin_lines
+from artcafe.cli.payload import data_of, message_options, one_line, parsed, place_of, receipt_line, text_option
 from artcafe.errors import ArtcafeError
 from artcafe.sdk.client import Agent
 from artcafe.sdk.keys import load_signer
@@ -29,7 +29,6 @@ P = ParamSpec("P")
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 WAIT_S: Final = 5.0
 """A person waits: a server that is being started is there by then, and a wrong address is said soon."""
-CONTROLS: Final = re.compile(r"[\x7f-\x9f]")
 WINDOW: Final = 64
 """Lines that are published before the first has its answer; their order stays."""
 
@@ -152,11 +151,9 @@ async def _login(account: Account, as_json: bool) -> None:
 @agent.command(cls=Failing)
 @click.argument("channel")
 @click.argument("data", required=False)
-@click.option("--text", "is_text", is_flag=True, help="DATA is text, not JSON; it is sent as a JSON string.")
+@text_option
 @click.option("--lines", "by_line", is_flag=True, help="Each line of standard input is a message; empty ones are left out.")
-@click.option("--message-key", metavar="KEY", help="Repeated with the same key within 10 minutes, it is stored once.")
-@click.option("--header", "headers", multiple=True, metavar="NAME=VALUE", help="A header of the message; may be repeated.")
-@click.option("--reply-to", metavar="TEXT", help="Where an answer is awaited; its meaning is the agents' own.")
+@message_options
 @_for_an_account
 def publish(
     account: Account,
@@ -165,7 +162,7 @@ def publish(
     is_text: bool,
     by_line: bool,
     message_key: str | None,
-    headers: tuple[str, ...],
+    headers: Mapping[str, str] | None,
     reply_to: str | None,
     as_json: bool,
 ) -> None:
@@ -179,21 +176,11 @@ def publish(
     """
     if by_line and (data not in {None, "-"} or message_key is not None):
         raise click.UsageError("--lines reads standard input, with a key for each line: leave out DATA and --message-key")
-    if data is None and not by_line and sys.stdin.isatty():
-        raise click.UsageError("say what to publish: DATA, or something on standard input")
-    send = _Sending(channel, _headers(headers), reply_to, is_text, as_json)
+    send = _Sending(channel, headers, reply_to, is_text, as_json)
     if by_line:
         asyncio.run(send.lines(account))
     else:
-        whole = sys.stdin.buffer.read().decode(errors="surrogateescape") if data is None or data == "-" else data
-        asyncio.run(send.one(account, send.parsed(whole, "DATA"), message_key))
-
-
-def _headers(given: tuple[str, ...]) -> Mapping[str, str] | None:
-    for each in given:
-        if "=" not in each:
-            raise click.BadParameter(f"{each!r} is not NAME=VALUE", param_hint="--header")
-    return dict(each.split("=", 1) for each in given) or None
+        asyncio.run(send.one(account, data_of(data, is_text=is_text), message_key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,19 +192,6 @@ class _Sending:
     reply_to: str | None
     is_text: bool
     as_json: bool
-
-    def parsed(self, text: str, what: str) -> object:
-        """The text as what `Agent.publish` takes: JSON text stays as it was written."""
-        try:
-            text.encode()
-            if self.is_text:
-                return text
-            msgspec.json.decode(text)
-        except UnicodeEncodeError:
-            raise click.UsageError(f"{what} is not UTF-8 text") from None
-        except (msgspec.DecodeError, RecursionError) as exc:
-            raise click.UsageError(f"{what} is not JSON ({exc}); with --text it is sent as text") from None
-        return msgspec.Raw(text.encode())
 
     async def one(self, account: Account, data: object, key: str | None) -> None:
         async with account.speaking() as agent:
@@ -234,7 +208,7 @@ class _Sending:
             group.create_task(self._show_all(under_way))
             async for number, line in stdin_lines():
                 try:
-                    data = self.parsed(line, f"line {number}")
+                    data = parsed(line, f"line {number}", is_text=self.is_text)
                 except click.UsageError as exc:
                     refused = exc
                     break
@@ -257,7 +231,7 @@ class _Sending:
         if self.as_json:
             click.echo(msgspec.json.encode(receipt))
         else:
-            click.echo(f"#{receipt.seq} {receipt.message_id or '-'}{' (stored before)' if receipt.duplicate else ''}")
+            click.echo(receipt_line(receipt))
 
 
 # --- listen --------------------------------------------------------------------------------------------------------------
@@ -313,7 +287,7 @@ async def _listen(
                 if as_json:  # In words it is on standard error.
                     click.echo(msgspec.json.encode({"gap": item}))
                 continue
-            click.echo(_one_line(item.json) if as_json else _shown(item))
+            click.echo(one_line(item.json) if as_json else _shown(item))
             if ack:
                 await item.ack()
             shown += 1
@@ -322,11 +296,5 @@ async def _listen(
 
 
 def _shown(message: Message) -> str:
-    return f"{message.time:%Y-%m-%dT%H:%M:%SZ} {message.channel} #{message.seq} {message.sender}: {_one_line(message.raw)}"
-
-
-def _one_line(text: bytes) -> str:
-    """JSON without line breaks, and with the control characters that JSON lets through, and a terminal obeys, escaped."""
-    if b"\n" in text or b"\r" in text:
-        text = msgspec.json.format(text, indent=-1)
-    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text.decode())
+    place = place_of(message.seq)
+    return f"{message.time:%Y-%m-%dT%H:%M:%SZ} {message.channel} {place} {message.sender}: {one_line(message.raw)}"

@@ -15,7 +15,10 @@ COMMANDS: Final = {
     "demo": ("artcafe.cli.operator", "demo"),
     "serve": ("artcafe.cli.operator", "serve_one"),
     "token": ("artcafe.cli.operator", "token"),
-    "agent": ("artcafe.cli.agent", "agent"),
+    "tenant": ("artcafe.cli.people.tenants", "tenant"),
+    "agent": ("artcafe.cli.people.agents", "agent"),
+    "channel": ("artcafe.cli.people.channels", "channel"),
+    "subscription": ("artcafe.cli.people.subscriptions", "subscription"),
 }
 
 
@@ -34,9 +37,26 @@ class Commands(click.Group):
         except ModuleNotFoundError as exc:
             if (exc.name or "").startswith("artcafe"):
                 raise
-            click.echo(f"artcafe: '{cmd_name}' needs the server, which is not installed: pip install '.[server]' in its source folder", err=True)
-            ctx.exit(REFUSED)
+            return _without_the_server(cmd_name)
         return command
+
+
+def _without_the_server(name: str) -> click.Command:
+    """Stands in for a command whose libraries are not installed, so that the others are listed and work."""
+
+    def refuse(_arguments: tuple[str, ...]) -> None:
+        click.echo(
+            f"artcafe: '{name}' needs the server, which is not installed: pip install '.[server]' in its source folder", err=True
+        )
+        click.get_current_context().exit(REFUSED)
+
+    return click.Command(
+        name,
+        callback=refuse,
+        params=[click.Argument(["_arguments"], nargs=-1, type=click.UNPROCESSED)],
+        short_help="Needs the server, which is not installed.",
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    )
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -47,5 +67,6 @@ def artcafe() -> None:
     \b
     Everything on this machine:       artcafe up
     The main job, played on it:       artcafe demo
+    As a person, over REST:           artcafe tenant create --help
     As an agent with an SSH key:      artcafe agent listen --help
     """

@@ -7,8 +7,10 @@ from typing import Any, Final
 
 import click
 
-from artcafe.errors import ArtcafeError, SettingInvalid
+from artcafe.errors import ArtcafeError, CredentialsExpired, SettingInvalid
 
+DECLINED: Final = 1
+"""The person was asked, and said no; click's own code for it."""
 USAGE: Final = 2
 """The command was given something wrong; click's own code for it."""
 REFUSED: Final = 3
@@ -23,7 +25,8 @@ def code_of(error: ArtcafeError) -> int:
     """The exit code of an error."""
     if isinstance(error, SettingInvalid):
         return USAGE
-    return UNREACHABLE if error.temporary else REFUSED
+    # An expired token comes back for a client that logs in by itself; a command that was given it stays refused.
+    return UNREACHABLE if error.temporary and not isinstance(error, CredentialsExpired) else REFUSED
 
 
 class Failing(click.Command):

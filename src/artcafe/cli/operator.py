@@ -18,12 +18,11 @@ import click
 from artcafe import config
 from artcafe.cli import demo as play
 from artcafe.cli.exits import Failing
+from artcafe.cli.local import token_for
 from artcafe.config import Settings
 from artcafe.errors import StartRefused
-from artcafe.folder import read_secret, server_of
-from artcafe.identity.local import LocalIdentity
-from artcafe.observe import configure, now
-from artcafe.rules.secrets import derive
+from artcafe.folder import server_of
+from artcafe.observe import configure
 from artcafe.server import Addresses, serve
 
 DEMO_USER: Final = "alice@example.com"
@@ -110,7 +109,7 @@ async def _until_told(settings: Settings, *, embedded: bool, demo: bool) -> None
         addresses: Addresses = await started
         _spare_the_collector()
         if demo:
-            await play.play(addresses.url, _token(settings, DEMO_USER), settings.data_dir / "demo")
+            await play.play(addresses.url, token_for(settings, DEMO_USER), settings.data_dir / "demo")
         _say_ready(settings, addresses, after_demo=demo)
 
     async with asyncio.TaskGroup() as group:
@@ -179,17 +178,8 @@ def token(user: str, data_dir: Path, as_json: bool) -> None:
       TOKEN=$(artcafe token --user alice@example.com --data-dir ./artcafe-data)
     """
     settings = config.load({"data_dir": data_dir})
-    text = _token(settings, user)
+    text = token_for(settings, user)
     click.echo(json.dumps({"access_token": text, "token_type": "Bearer", "user_id": user}) if as_json else text)
-
-
-def _token(settings: Settings, user: str) -> str:
-    if not (settings.listen.is_loopback and settings.gateway_listen.is_loopback):
-        raise StartRefused(
-            "the local identity is for a server that listens on loopback only",
-            f"LISTEN is {settings.listen} and GATEWAY_LISTEN {settings.gateway_listen}; people of such a server log in elsewhere",
-        )
-    return LocalIdentity(derive(read_secret(settings.secret_path), "local-identity")).issue(user, now())
 
 
 @click.command(cls=Failing)
@@ -206,4 +196,4 @@ def demo(data_dir: Path) -> None:
     if not told:
         raise StartRefused(f"no artcafe runs on the data folder {data_dir}", f"start one first: artcafe up --data-dir {data_dir}")
     settings = config.load({"data_dir": data_dir})
-    asyncio.run(play.play(told["url"], _token(settings, DEMO_USER), data_dir / "demo"))
+    asyncio.run(play.play(told["url"], token_for(settings, DEMO_USER), data_dir / "demo"))

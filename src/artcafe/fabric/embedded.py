@@ -189,6 +189,8 @@ class EmbeddedNats:
         try:
             async with asyncio.timeout(READY_S):
                 while await self._problems(Scope.SERVER) != []:
+                    if (task := asyncio.current_task()) is not None and task.cancelling():
+                        raise asyncio.CancelledError  # nats-py, in its close, takes a cancellation for a timeout of its own
                     if process.returncode is not None or self._stopping.is_set():
                         raise self._refused()
                     await asyncio.sleep(0.01)

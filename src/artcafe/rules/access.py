@@ -43,6 +43,8 @@ _ADMIN: Final = _OWNER | {Role.ADMIN}
 _MEMBER: Final = _ADMIN | {Role.MEMBER}
 _VIEWER: Final = _MEMBER | {Role.VIEWER}
 
+_NOBODY: Final = (frozenset[Role](), Agents.NONE)
+
 WHO: Final[dict[Action, tuple[frozenset[Role], Agents]]] = {
     Action.READ_TENANT: (_VIEWER, Agents.NONE),
     Action.RENAME_TENANT: (_ADMIN, Agents.NONE),
@@ -67,7 +69,7 @@ def check(principal: Principal, action: Action, subject_agent: AgentId | None = 
 
     `subject_agent` is the agent that the thing is about, where it is about one.
     """
-    roles, agents = WHO.get(action, (frozenset[Role](), Agents.NONE))
+    roles, agents = WHO.get(action, _NOBODY)
     if isinstance(principal, AgentPrincipal):
         allowed = agents is Agents.ANY or (agents is Agents.ITSELF and principal.agent_id == subject_agent)
         who = "an agent"

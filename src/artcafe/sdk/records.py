@@ -98,9 +98,7 @@ class Subscription(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
-class KeptMessage(
-    msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "from", "time_text": "time", "raw": "data"}
-):
+class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "from", "time_text": "time", "raw": "data"}):
     """A message that a channel keeps. Encoded, it is the JSON object that it was in the answer."""
 
     channel: str

@@ -1,12 +1,14 @@
-"""A small typed client of the REST routes: login, tenants, agents, channels, subscriptions, publishing. No sockets here."""
+"""A typed client of the REST routes: login, tenants, agents, channels, subscriptions, messages. No sockets here; what comes back
+is `sdk.records`'."""
 
 from __future__ import annotations
 
+import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -17,6 +19,7 @@ from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
 from artcafe.sdk.keys import Signer
 from artcafe.sdk.messages import Receipt
+from artcafe.sdk.records import AgentCard, Channel, Home, KeptMessage, Me, Subscription, Tenant, Token
 from artcafe.sdk.session import check_challenge
 from artcafe.wire import frames
 
@@ -24,80 +27,14 @@ TIMEOUT_S: Final = 30.0
 """For each of: connecting, sending, and waiting for the next byte. The server gives a body 15 s and answers within seconds."""
 PAGE: Final = 200
 """The most that a page may hold (contract, section 3)."""
+NOTHING: Final[Mapping[str, Any]] = {}
 
 
-class Home(msgspec.Struct, frozen=True):
-    """What `GET /v1` says: where everything is."""
-
-    name: str
-    version: str
-    gateway_url: str
+T = TypeVar("T")
 
 
-class Token(msgspec.Struct, frozen=True):
-    """What a login brings. `expires_in` counts seconds from now."""
-
-    access_token: str
-    token_type: str
-    expires_in: int
-
-    def __repr__(self) -> str:
-        return f"Token(expires_in={self.expires_in})"
-
-
-class Tenant(msgspec.Struct, frozen=True):
-    id: str
-    name: str
-    plan: str
-    role: str
-    limits: Mapping[str, int]
-    created_at: datetime
-    updated_at: datetime
-
-
-class AgentCard(msgspec.Struct, frozen=True):
-    """An agent as its tenant's members see it; to other agents the last five are not shown."""
-
-    id: str
-    tenant_id: str
-    name: str
-    description: str = ""
-    capabilities: tuple[str, ...] = ()
-    public_key: str | None = None
-    fingerprint: str | None = None
-    status: str | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-
-
-class Channel(msgspec.Struct, frozen=True):
-    id: str
-    tenant_id: str
-    name: str
-    description: str
-    type: str
-    created_at: datetime
-    updated_at: datetime
-
-
-class Cursor(msgspec.Struct, frozen=True):
-    epoch: str | None
-    seq: int
-
-
-class Subscription(msgspec.Struct, frozen=True):
-    id: str
-    tenant_id: str
-    channel_id: str
-    agent_id: str
-    status: str
-    cursor: Cursor
-    created_at: datetime
-    updated_at: datetime
-
-
-class _Page(msgspec.Struct, frozen=True):
-    items: list[msgspec.Raw]
+class _Page(msgspec.Struct, Generic[T], frozen=True):
+    items: list[T]
     next_cursor: str | None
 
 
@@ -106,15 +43,13 @@ class _Problem(msgspec.Struct, frozen=True):
     detail: str
 
 
-T = TypeVar("T")
-
-
 class Rest:
     """The REST routes of one server, with one token. Use it in `async with`.
 
     Every method raises the error that the server named; `Unavailable` where it cannot be reached or answers 502 to 504 by a
     proxy, and nothing was changed; and `OutcomeUnknown` where the answer got lost, except for reading, which may just be
-    repeated. Whatever makes something takes a `key`: repeated with it, it is made once.
+    repeated. Whatever makes something takes a `key`: repeated with it, it is made once. A list follows all pages, up to `limit`
+    items where it is given. What changes something leaves alone what is None.
     """
 
     def __init__(self, url: str, token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -143,6 +78,10 @@ class Rest:
         """Where everything is; needs no token."""
         return await self._get(Home, "/v1")
 
+    async def me(self) -> Me:
+        """Who holds the token."""
+        return await self._get(Me, "/v1/me")
+
     async def login(self, tenant: str, agent: str, signer: Signer) -> Token:
         """Logs an agent in by its SSH key, and uses its token from here on.
 
@@ -159,8 +98,18 @@ class Rest:
     async def create_tenant(self, name: str, *, key: str | None = None) -> Tenant:
         return await self._send(Tenant, "POST", "/v1/tenants", {"name": name}, key=key)
 
-    def tenants(self) -> AsyncIterator[Tenant]:
-        return self._list(Tenant, "/v1/tenants")
+    def tenants(self, *, limit: int | None = None) -> AsyncIterator[Tenant]:
+        return self._list(Tenant, "/v1/tenants", limit=limit)
+
+    async def tenant(self, tenant: str) -> Tenant:
+        return await self._get(Tenant, _path(tenant))
+
+    async def rename_tenant(self, tenant: str, name: str) -> Tenant:
+        return await self._send(Tenant, "PATCH", _path(tenant), {"name": name})
+
+    async def delete_tenant(self, tenant: str) -> None:
+        """Deletes a tenant with everything in it."""
+        await self._delete(_path(tenant))
 
     async def create_agent(
         self,
@@ -176,8 +125,32 @@ class Rest:
         body = {"name": name, "public_key": public_key, "description": description, "capabilities": list(capabilities)}
         return await self._send(AgentCard, "POST", _path(tenant, "agents"), body, key=key)
 
-    def agents(self, tenant: str) -> AsyncIterator[AgentCard]:
-        return self._list(AgentCard, _path(tenant, "agents"))
+    def agents(
+        self, tenant: str, *, status: str | None = None, capability: str | None = None, limit: int | None = None
+    ) -> AsyncIterator[AgentCard]:
+        return self._list(AgentCard, _path(tenant, "agents"), _given(status=status, capability=capability), limit=limit)
+
+    async def agent(self, tenant: str, agent: str) -> AgentCard:
+        return await self._get(AgentCard, _path(tenant, "agents", agent))
+
+    async def update_agent(
+        self,
+        tenant: str,
+        agent: str,
+        *,
+        name: str | None = None,
+        public_key: str | None = None,
+        description: str | None = None,
+        capabilities: Sequence[str] | None = None,
+        status: str | None = None,
+    ) -> AgentCard:
+        """Another key or status (`active`, `disabled`) ends the agent's tokens and connections."""
+        body = _given(name=name, public_key=public_key, description=description, capabilities=capabilities, status=status)
+        return await self._send(AgentCard, "PATCH", _path(tenant, "agents", agent), body)
+
+    async def delete_agent(self, tenant: str, agent: str) -> None:
+        """Deletes an agent with its subscriptions; its tokens and connections end."""
+        await self._delete(_path(tenant, "agents", agent))
 
     async def create_channel(
         self,
@@ -192,15 +165,46 @@ class Rest:
         body = {"name": name, "description": description, "type": type, "access": access}
         return await self._send(Channel, "POST", _path(tenant, "channels"), body, key=key)
 
-    def channels(self, tenant: str) -> AsyncIterator[Channel]:
-        return self._list(Channel, _path(tenant, "channels"))
+    def channels(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[Channel]:
+        return self._list(Channel, _path(tenant, "channels"), limit=limit)
 
-    async def subscribe(self, tenant: str, channel: str, agent: str) -> Subscription:
-        """Makes the agent receive the channel from here on. May be repeated: a subscription that stands stays as it is."""
-        return await self._send(Subscription, "PUT", _path(tenant, "channels", channel, "subscriptions", agent), None)
+    async def channel(self, tenant: str, channel: str) -> Channel:
+        return await self._get(Channel, _path(tenant, "channels", channel))
 
-    def subscriptions(self, tenant: str, channel: str) -> AsyncIterator[Subscription]:
-        return self._list(Subscription, _path(tenant, "channels", channel, "subscriptions"))
+    async def update_channel(
+        self, tenant: str, channel: str, *, name: str | None = None, description: str | None = None, access: str | None = None
+    ) -> Channel:
+        body = _given(name=name, description=description, access=access)
+        return await self._send(Channel, "PATCH", _path(tenant, "channels", channel), body)
+
+    async def delete_channel(self, tenant: str, channel: str) -> None:
+        """Deletes a channel with its subscriptions and messages."""
+        await self._delete(_path(tenant, "channels", channel))
+
+    async def subscribe(self, tenant: str, channel: str, agent: str, *, permissions: Sequence[str] | None = None) -> Subscription:
+        """Makes the agent receive the channel from here on. May be repeated: a subscription that stands stays as it is, but for
+        the permissions (`receive`, `publish`, for a managed channel) where they are given."""
+        body = _given(permissions=permissions) or None
+        return await self._send(Subscription, "PUT", _subscription(tenant, channel, agent), body)
+
+    def subscriptions(self, tenant: str, channel: str, *, limit: int | None = None) -> AsyncIterator[Subscription]:
+        """Who receives the channel."""
+        return self._list(Subscription, _path(tenant, "channels", channel, "subscriptions"), limit=limit)
+
+    def agent_subscriptions(self, tenant: str, agent: str, *, limit: int | None = None) -> AsyncIterator[Subscription]:
+        """What the agent receives."""
+        return self._list(Subscription, _path(tenant, "agents", agent, "subscriptions"), limit=limit)
+
+    async def subscription(self, tenant: str, channel: str, agent: str) -> Subscription:
+        return await self._get(Subscription, _subscription(tenant, channel, agent))
+
+    async def update_subscription(self, tenant: str, channel: str, agent: str, *, status: str) -> Subscription:
+        """`paused` ends delivery and keeps the cursor, `active` goes on from it."""
+        return await self._send(Subscription, "PATCH", _subscription(tenant, channel, agent), {"status": status})
+
+    async def delete_subscription(self, tenant: str, channel: str, agent: str) -> None:
+        """Ends a subscription and forgets its cursor."""
+        await self._delete(_subscription(tenant, channel, agent))
 
     async def publish(
         self,
@@ -217,8 +221,27 @@ class Rest:
         found = await self._send(frames.PublishReply, "POST", _path(tenant, "channels", channel, "messages"), body)
         return Receipt(found.seq, found.message_id, found.duplicate)
 
+    def history(
+        self,
+        tenant: str,
+        channel: str,
+        *,
+        after: int | datetime | str | None = None,
+        before: int | datetime | str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[KeptMessage]:
+        """What the channel keeps. With `after` (a sequence, or an aware time) oldest first from there; without it newest first,
+        back from `before` or from the end. A text is passed on as it is."""
+        query = _given(after=_place(after), before=_place(before))
+        return self._list(KeptMessage, _path(tenant, "channels", channel, "messages"), query, limit=limit)
+
     async def _get(self, type: type[T], path: str, query: Mapping[str, str | int] | None = None) -> T:
         return self._read(type, await self._request(self._http.build_request("GET", path, params=query)))
+
+    async def _delete(self, path: str) -> None:
+        response = await self._request(self._http.build_request("DELETE", path))
+        if not response.is_success:
+            raise self._problem(response)
 
     async def _send(
         self, type: type[T], method: str, path: str, body: Mapping[str, object] | None, *, key: str | None = None
@@ -230,12 +253,20 @@ class Rest:
             request.headers["Idempotency-Key"] = key
         return self._read(type, await self._request(request))
 
-    async def _list(self, type: type[T], path: str) -> AsyncIterator[T]:
+    async def _list(
+        self, type: type[T], path: str, query: Mapping[str, Any] = NOTHING, *, limit: int | None = None
+    ) -> AsyncIterator[T]:
         cursor: str | None = None
-        while True:
-            page = await self._get(_Page, path, {"limit": PAGE, **({"cursor": cursor} if cursor else {})})
+        left = sys.maxsize if limit is None else limit
+        while left > 0:
+            page = await self._get(
+                _Page[type],  # type: ignore[valid-type]  # msgspec takes a generic struct with its parameter filled in
+                path,
+                {**query, "limit": min(PAGE, left), **({"cursor": cursor} if cursor else {})},
+            )
             for item in page.items:
-                yield msgspec.json.decode(item, type=type)
+                yield item
+            left -= len(page.items)
             if (cursor := page.next_cursor) is None:
                 return
 
@@ -250,9 +281,8 @@ class Rest:
         except httpx.TransportError as exc:
             if request.method == "GET":
                 raise addresses.failure(self.url, exc) from exc
-            raise errors.OutcomeUnknown.told(
-                f"whether it was done is unknown: no answer came from {self.url}; with the same key it may be repeated"
-            ) from exc
+            how = "with the same key it may be repeated" if request.method == "POST" else "it may be repeated"
+            raise errors.OutcomeUnknown.told(f"whether it was done is unknown: no answer came from {self.url}; {how}") from exc
 
     def _read(self, type: type[T], response: httpx.Response) -> T:
         if not response.is_success:
@@ -276,4 +306,21 @@ class Rest:
 
 
 def _path(tenant: str, *parts: str) -> str:
+    """Raises `Invalid` for an id that is none: in a path it would name something else, such as the tenant that `..` stands in."""
+    for part in (tenant, *parts):
+        if part in {"", ".", ".."}:
+            raise errors.Invalid("id", f"{part!r} is none")
     return "/v1/tenants/" + "/".join(quote(part, safe="") for part in (tenant, *parts))
+
+
+def _subscription(tenant: str, channel: str, agent: str) -> str:
+    return _path(tenant, "channels", channel, "subscriptions", agent)
+
+
+def _given(**fields: object) -> dict[str, Any]:
+    """The fields that are not left out."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _place(place: int | datetime | str | None) -> int | str | None:
+    return place.isoformat() if isinstance(place, datetime) else place

@@ -1,0 +1,24 @@
+"""Access tokens of the local identity, for the people of the machine that has the data folder. Needs the server's libraries."""
+
+from __future__ import annotations
+
+from artcafe.config import Settings
+from artcafe.errors import StartRefused
+from artcafe.folder import read_secret
+from artcafe.identity.local import LocalIdentity
+from artcafe.observe import now
+from artcafe.rules.secrets import derive
+
+
+def token_for(settings: Settings, user: str) -> str:
+    """A token for `user`, signed with the folder's secret and good for 12 hours.
+
+    Raises `StartRefused` where the secret cannot be read or the server listens to other machines, and `Invalid` for what is no
+    user's name.
+    """
+    if not (settings.listen.is_loopback and settings.gateway_listen.is_loopback):
+        raise StartRefused(
+            "the local identity is for a server that listens on loopback only",
+            f"LISTEN is {settings.listen} and GATEWAY_LISTEN {settings.gateway_listen}; people of such a server log in elsewhere",
+        )
+    return LocalIdentity(derive(read_secret(settings.secret_path), "local-identity")).issue(user, now())

@@ -1,0 +1,1 @@
+"""The commands with which people manage their tenants over REST."""

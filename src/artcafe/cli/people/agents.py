@@ -1,0 +1,219 @@
+"""`artcafe agent …`: what members do with the agents of their tenant, beside what an agent does itself (`cli.agent`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from artcafe.cli.agent import agent as itself
+from artcafe.cli.exits import Failing
+from artcafe.cli.people.answers import confirm, limit_option, once_option, show_all, show_deleted, show_done, show_one, yes_option
+from artcafe.cli.people.caller import Caller, in_tenant
+from artcafe.model import AgentStatus
+
+MAX_KEY_BYTES: Final = 16 * 1024
+"""A public key of RSA with 16384 bits is a line of 3 KB; this keeps a wrong path, such as a device, from being read for ever."""
+
+
+class _BothHalves(click.Group):
+    """A group whose help tells apart who speaks."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [(name, each.get_short_help_str(80)) for name, each in self.commands.items() if name in itself.commands]
+        others = [(name, each.get_short_help_str(80)) for name, each in self.commands.items() if name not in itself.commands]
+        for title, rows in (("As a member of its tenant", others), ("As the agent itself, with its SSH key", own)):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+@click.group(cls=_BothHalves, context_settings={"help_option_names": ["-h", "--help"]})
+def agent() -> None:
+    """Manages the agents of a tenant, and speaks as one of them.
+
+    \b
+    Examples:
+      ssh-keygen -q -t ed25519 -N '' -f scout
+      artcafe agent create scout --public-key scout.pub
+      ARTCAFE_TENANT=ten_… ARTCAFE_AGENT=agt_… ARTCAFE_KEY=scout artcafe agent listen
+    """
+
+
+for _name, _command in itself.commands.items():
+    agent.add_command(_command, _name)
+
+
+class _PublicKey(click.ParamType[str]):
+    """A public key: the path of a .pub file, or its line."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if " " in value and value.lstrip().startswith(("ssh-", "ecdsa-", "sk-")):
+            return str(value).strip()
+        try:
+            with Path(value).open("rb") as file:
+                text = file.read(MAX_KEY_BYTES + 1).decode("ascii").strip()
+        except OSError as exc:
+            self.fail(f"{value!r} cannot be read: {(exc.strerror or str(exc)).lower()}", param, ctx)
+        except UnicodeDecodeError:
+            self.fail(f"{value!r} is no public key; give the .pub file that ssh-keygen made", param, ctx)
+        if "PRIVATE KEY" in text:
+            self.fail(f"{value!r} is the private half, which stays with the agent; give {value}.pub", param, ctx)
+        if not text or len(text) > MAX_KEY_BYTES:
+            self.fail(f"{value!r} is no public key; give the .pub file that ssh-keygen made", param, ctx)
+        return text
+
+
+description_option = click.option("--description", metavar="TEXT", help="What it is for.")
+capability_option = click.option(
+    "--capability", "capabilities", multiple=True, metavar="WORD", help="Something it can do; may be repeated."
+)
+
+
+@agent.command("list", cls=Failing)
+@click.option("--status", type=click.Choice([each.value for each in AgentStatus]), help="Only those.")
+@click.option("--capability", metavar="WORD", help="Only those that can do this.")
+@limit_option
+@in_tenant
+async def list_agents(caller: Caller, status: str | None, capability: str | None, limit: int | None) -> None:
+    """Lists the agents.
+
+    \b
+    Example:
+      artcafe agent list --capability summarise
+    """
+    columns = {
+        "ID": lambda each: each.id,
+        "NAME": lambda each: each.name,
+        "STATUS": lambda each: each.status,
+        "CAPABILITIES": lambda each: each.capabilities,
+        "CREATED": lambda each: each.created_at,
+    }
+    found = caller.rest.agents(caller.tenant, status=status, capability=capability, limit=limit)
+    is_all = status is None and capability is None
+    none = (
+        "there are no agents yet; make one: artcafe agent create NAME --public-key FILE" if is_all else "there are no such agents"
+    )
+    await show_all(caller, found, columns, none=none)
+
+
+@agent.command(cls=Failing)
+@click.argument("name")
+@click.option(
+    "--public-key", required=True, type=_PublicKey(), metavar="FILE", help="The agent's .pub file, or the line that is in it."
+)
+@description_option
+@capability_option
+@once_option
+@in_tenant
+async def create(
+    caller: Caller,
+    name: str,
+    public_key: str,
+    description: str | None,
+    capabilities: tuple[str, ...],
+    idempotency_key: str | None,
+) -> None:
+    """Registers an agent by its public key. Its private key stays where it is.
+
+    \b
+    Example:
+      ssh-keygen -q -t ed25519 -N '' -f scout
+      artcafe agent create scout --public-key scout.pub --capability search
+    """
+    made = await caller.rest.create_agent(
+        caller.tenant, name, public_key, description=description or "", capabilities=capabilities, key=idempotency_key
+    )
+    show_one(caller, made)
+
+
+@agent.command(cls=Failing)
+@click.argument("agent")
+@in_tenant
+async def show(caller: Caller, agent: str) -> None:
+    """Shows an agent.
+
+    \b
+    Example:
+      artcafe agent show agt_…
+    """
+    show_one(caller, await caller.rest.agent(caller.tenant, agent))
+
+
+@agent.command(cls=Failing)
+@click.argument("agent")
+@click.option("--name", metavar="TEXT", help="Another name.")
+@click.option("--public-key", type=_PublicKey(), metavar="FILE", help="Another key; tokens and connections by the old one end.")
+@description_option
+@capability_option
+@click.option("--no-capabilities", is_flag=True, help="It can do nothing in particular any more.")
+@in_tenant
+async def update(
+    caller: Caller,
+    agent: str,
+    name: str | None,
+    public_key: str | None,
+    description: str | None,
+    capabilities: tuple[str, ...],
+    no_capabilities: bool,
+) -> None:
+    """Changes an agent; what is left out stays. Capabilities that are given take the place of those before.
+
+    \b
+    Example:
+      artcafe agent update agt_… --name "Scout 2" --capability search --capability summarise
+    """
+    if no_capabilities and capabilities:
+        raise click.UsageError("give --capability or --no-capabilities, not both")
+    changes: dict[str, Any] = {"name": name, "public_key": public_key, "description": description}
+    changes["capabilities"] = capabilities if capabilities or no_capabilities else None
+    if all(value is None for value in changes.values()):
+        raise click.UsageError("say what to change: --name, --public-key, --description, --capability or --no-capabilities")
+    show_one(caller, await caller.rest.update_agent(caller.tenant, agent, **changes))
+
+
+@agent.command(cls=Failing)
+@click.argument("agent")
+@yes_option
+@in_tenant
+async def delete(caller: Caller, agent: str, yes: bool) -> None:
+    """Deletes an agent with its subscriptions; its tokens and connections end within 5 seconds.
+
+    \b
+    Example:
+      artcafe agent delete agt_… --yes
+    """
+    found = await caller.rest.agent(caller.tenant, agent)
+    confirm(f"agent {found.id} ({found.name}) with its subscriptions", yes=yes)
+    await caller.rest.delete_agent(caller.tenant, agent)
+    show_deleted(caller, f"agent {found.id} ({found.name})", found.id)
+
+
+@agent.command(cls=Failing)
+@click.argument("agent")
+@in_tenant
+async def disable(caller: Caller, agent: str) -> None:
+    """Keeps an agent out: its tokens and connections end within 5 seconds, its subscriptions stay.
+
+    \b
+    Example:
+      artcafe agent disable agt_…
+    """
+    changed = await caller.rest.update_agent(caller.tenant, agent, status=AgentStatus.DISABLED.value)
+    show_done(caller, changed, f"Agent {changed.id} ({changed.name}) is disabled; its connections end within 5 seconds.")
+
+
+@agent.command(cls=Failing)
+@click.argument("agent")
+@in_tenant
+async def enable(caller: Caller, agent: str) -> None:
+    """Lets an agent that was disabled in again.
+
+    \b
+    Example:
+      artcafe agent enable agt_…
+    """
+    changed = await caller.rest.update_agent(caller.tenant, agent, status=AgentStatus.ACTIVE.value)
+    show_done(caller, changed, f"Agent {changed.id} ({changed.name}) is active; it can log in again.")

@@ -1,0 +1,198 @@
+"""`artcafe channel …`: the channels of a tenant, what they keep, and publishing to them as a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import click
+import msgspec
+
+from artcafe.cli.exits import Failing
+from artcafe.cli.payload import data_argument, message_options, one_line, receipt_line, text_option
+from artcafe.cli.people.answers import as_text, confirm, limit_option, once_option, show_all, show_deleted, show_one, yes_option
+from artcafe.cli.people.caller import Caller, in_tenant
+from artcafe.model import Access, ChannelType
+from artcafe.sdk.records import KeptMessage
+
+SHOWN: Final = 20
+"""Messages of a history that nobody asked for in numbers: they fit a screen."""
+
+access_option = click.option(
+    "--access",
+    type=click.Choice([each.value for each in Access]),
+    help="open: any agent of the tenant may use it; managed: those that a member subscribed.",
+)
+description_option = click.option("--description", metavar="TEXT", help="What it is for.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def channel() -> None:
+    """Manages the channels of a tenant: named, ordered logs of messages.
+
+    \b
+    Example:
+      artcafe channel create news
+    """
+
+
+@channel.command("list", cls=Failing)
+@limit_option
+@in_tenant
+async def list_channels(caller: Caller, limit: int | None) -> None:
+    """Lists the channels.
+
+    \b
+    Example:
+      artcafe channel list --json
+    """
+    columns = {
+        "ID": lambda each: each.id,
+        "NAME": lambda each: each.name,
+        "TYPE": lambda each: each.type,
+        "ACCESS": lambda each: each.access,
+        "CREATED": lambda each: each.created_at,
+    }
+    none = "there are no channels yet; make one: artcafe channel create NAME"
+    await show_all(caller, caller.rest.channels(caller.tenant, limit=limit), columns, none=none)
+
+
+@channel.command(cls=Failing)
+@click.argument("name")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice([each.value for each in ChannelType]),
+    default=ChannelType.BROADCAST.value,
+    show_default=True,
+    help="broadcast: every subscriber gets every message; live: the same for those who are there, and nothing is stored.",
+)
+@access_option
+@description_option
+@once_option
+@in_tenant
+async def create(
+    caller: Caller, name: str, kind: str, access: str | None, description: str | None, idempotency_key: str | None
+) -> None:
+    """Makes a channel. Its type stays; the rest can be changed.
+
+    \b
+    Examples:
+      artcafe channel create news
+      artcafe channel create orders --access managed --description "What was ordered"
+    """
+    made = await caller.rest.create_channel(
+        caller.tenant,
+        name,
+        description=description or "",
+        type=kind,
+        access=access or Access.OPEN.value,
+        key=idempotency_key,
+    )
+    show_one(caller, made)
+
+
+@channel.command(cls=Failing)
+@click.argument("channel")
+@in_tenant
+async def show(caller: Caller, channel: str) -> None:
+    """Shows a channel.
+
+    \b
+    Example:
+      artcafe channel show chn_…
+    """
+    show_one(caller, await caller.rest.channel(caller.tenant, channel))
+
+
+@channel.command(cls=Failing)
+@click.argument("channel")
+@click.option("--name", metavar="TEXT", help="Another name.")
+@access_option
+@description_option
+@in_tenant
+async def update(caller: Caller, channel: str, name: str | None, access: str | None, description: str | None) -> None:
+    """Changes a channel; what is left out stays.
+
+    \b
+    Example:
+      artcafe channel update chn_… --name headlines --access managed
+    """
+    if name is None and access is None and description is None:
+        raise click.UsageError("say what to change: --name, --access or --description")
+    changed = await caller.rest.update_channel(caller.tenant, channel, name=name, access=access, description=description)
+    show_one(caller, changed)
+
+
+@channel.command(cls=Failing)
+@click.argument("channel")
+@yes_option
+@in_tenant
+async def delete(caller: Caller, channel: str, yes: bool) -> None:
+    """Deletes a channel with its subscriptions and messages.
+
+    \b
+    Example:
+      artcafe channel delete chn_… --yes
+    """
+    found = await caller.rest.channel(caller.tenant, channel)
+    confirm(f"channel {found.id} ({found.name}) with its subscriptions and messages", yes=yes)
+    await caller.rest.delete_channel(caller.tenant, channel)
+    show_deleted(caller, f"channel {found.id} ({found.name})", found.id)
+
+
+# --- messages --------------------------------------------------------------------------------------------------------------
+
+
+@channel.command(cls=Failing)
+@click.argument("channel")
+@click.option("--after", metavar="SEQ|TIME", help="Those above a sequence, or from an RFC 3339 time on, oldest first.")
+@click.option("--before", metavar="SEQ|TIME", help="Those below a sequence, or before a time.")
+@click.option("--limit", type=click.IntRange(min=1), default=SHOWN, show_default=True, metavar="N", help="At most so many.")
+@in_tenant
+async def history(caller: Caller, channel: str, after: str | None, before: str | None, limit: int) -> None:
+    """Prints what a channel keeps, one line a message. The newest come first, or with --after the oldest.
+
+    \b
+    Examples:
+      artcafe channel history chn_…
+      artcafe channel history chn_… --after 2026-11-22T08:00:00Z --limit 1000 --json
+    """
+    found = [each async for each in caller.rest.history(caller.tenant, channel, after=after, before=before, limit=limit)]
+    if caller.as_json:
+        click.echo(f"[{','.join(one_line(msgspec.json.encode(each)) for each in found)}]")
+        return
+    for each in found:
+        click.echo(_line(each))
+    if not found:
+        caller.note("no messages are kept there")
+
+
+def _line(message: KeptMessage) -> str:
+    return f"{as_text(message.time)} #{message.seq} {as_text(message.sender)}: {one_line(bytes(message.raw))}"
+
+
+@channel.command(cls=Failing)
+@click.argument("channel")
+@data_argument
+@text_option
+@message_options
+@in_tenant
+async def publish(
+    caller: Caller,
+    channel: str,
+    data: object,
+    is_text: bool,
+    message_key: str | None,
+    headers: Mapping[str, str] | None,
+    reply_to: str | None,
+) -> None:
+    """Publishes DATA (JSON; '-' or nothing: standard input) as yourself, and prints where it stands once it is on disk.
+
+    \b
+    Examples:
+      artcafe channel publish chn_… '{"task": "summarise"}'
+      date | artcafe channel publish chn_… --text
+    """
+    receipt = await caller.rest.publish(caller.tenant, channel, data, key=message_key, headers=headers, reply_to=reply_to)
+    click.echo(msgspec.json.encode(receipt) if caller.as_json else receipt_line(receipt))

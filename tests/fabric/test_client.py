@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.msg import Msg
+
+from artcafe.fabric.client import Incoming, Outgoing
+from artcafe.rules.subjects import Subject
+from tests.fabric.rooms import Nats, a_tenant, until, within
+
+HERE = Subject("here")
+
+
+@given(st.binary(), st.sampled_from(["", "A: b\r\n", "A: b\r\nNats-Msg-Id: c\r\n"]), st.sampled_from(["", "_INBOX.1"]))
+def test_a_message_goes_out_with_the_sizes_that_it_has(body: bytes, headers: str, reply: str) -> None:
+    line, _, rest = Outgoing(HERE, headers, body).encoded(reply).partition(b"\r\n")
+    head = f"NATS/1.0\r\n{headers}\r\n".encode() if headers else b""
+
+    sizes = [len(head), len(head + body)] if headers else [len(body)]
+    assert line.decode().split() == ["HPUB" if headers else "PUB", "here", *([reply] if reply else []), *map(str, sizes)]
+    assert rest == head + body + b"\r\n"
+
+
+def test_headers_are_found_whole_and_by_their_whole_names() -> None:
+    came = Incoming(b"data", b"NATS/1.0\r\nNats-Subject: ch.a\r\nX-Nats-Sequence: 1\r\nNats-Sequence: 42\r\nEmpty: \r\n\r\n")
+
+    assert (came.header(b"Nats-Subject"), came.number(b"Nats-Sequence"), came.status) == ("ch.a", 42, 0)
+    assert (came.header(b"Empty"), came.header(b"Sequence"), came.number(b"Nats-Last-Sequence")) == ("", "", 0)
+
+
+def test_a_status_is_told_from_headers() -> None:
+    end = Incoming(b"", b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 3\r\n\r\n")
+
+    assert (end.status, end.description, end.number(b"Nats-Num-Pending")) == (204, "EOB", 3)
+    assert (Incoming(b"", b"NATS/1.0 503\r\n\r\n").status, Incoming(b"", b"NATS/1.0 503\r\n\r\n").description) == (503, "")
+    assert (Incoming(b"", None).status, Incoming(b"", None).header(b"A")) == (0, "")
+
+
+async def test_what_is_sent_arrives_as_nats_py_reads_it(nats: Nats) -> None:
+    tenant = a_tenant()
+    got: asyncio.Queue[Msg] = asyncio.Queue()
+    async with nats.link(tenant) as link, nats.link(tenant) as other:
+        await other.subscribe(HERE, got.put)
+        await link.client().send(Outgoing(HERE, "A: b\r\nC: d\r\n", b"one").encoded() + Outgoing(HERE, "", b"two").encoded())
+
+        one, two = await within(got.get()), await within(got.get())
+        assert (one.data, one.headers, two.data, two.headers) == (b"one", {"A": "b", "C": "d"}, b"two", None)
+
+
+async def test_what_is_not_taken_goes_to_the_callback_and_after_the_end_nothing_does(nats: Nats) -> None:
+    tenant = a_tenant()
+    taken: list[bytes] = []
+    left: list[bytes] = []
+
+    def take(came: Incoming) -> bool:
+        if came.header(b"Take"):
+            taken.append(came.data)
+        return bool(came.header(b"Take"))
+
+    async def leave(msg: Msg) -> None:
+        left.append(msg.data)
+
+    async with nats.link(tenant) as link, nats.link(tenant) as other:
+        follow = await other.subscribe(HERE, leave, take)
+        for number in range(20):
+            await link.client().send(Outgoing(HERE, "Take: it\r\n" if number % 3 else "", b"%d" % number).encoded())
+        await until(lambda: len(taken) + len(left) == 20)
+
+        assert taken == [b"%d" % number for number in range(20) if number % 3]
+        assert left == [b"%d" % number for number in range(0, 20, 3)]
+        await other.unsubscribe(follow)
+        await link.client().send(Outgoing(HERE, "Take: it\r\n", b"late").encoded())
+        await link.client().flush()
+        await other.client().flush()
+        assert b"late" not in taken

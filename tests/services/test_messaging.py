@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec import Raw
+
+from artcafe.errors import ArtcafeError, ChannelNotFound, Forbidden, Invalid, KeyReused, TooLarge
+from artcafe.model import Role, TenantId
+from artcafe.rules import limits
+from artcafe.services.messaging import check
+from artcafe.wire.frames import Publish, parse_envelope
+from tests.gateway.house import House, house
+from tests.services.world import with_role
+
+
+def message(it: House, data: bytes = b"1", key: str | None = None) -> Publish:
+    return Publish(it.channel.id, Raw(data), key)
+
+
+async def test_a_member_and_an_agent_publish_each_under_its_own_name_and_keys(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        member = await it.messaging.publish(it.owner, it.channel.id, message(it, key="k"))
+        agent = await it.messaging.publish(it.principal, it.channel.id, message(it, b"2", key="k"))
+        again = await it.messaging.publish(it.principal, it.channel.id, message(it, b"2", key="k"))
+
+        assert (member.seq, agent.seq, agent.duplicate) == (1, 2, False)
+        assert (again.seq, again.message_id, again.duplicate) == (2, agent.message_id, True)
+        with pytest.raises(KeyReused):
+            await it.messaging.publish(it.owner, it.channel.id, message(it, b"2", key="k"))
+        stored = await it.fabric.room(it.owner.tenant_id).log.after(it.channel.id, 0)
+        envelopes = [parse_envelope(each.envelope) for each in stored]
+        assert [each.sender for each in envelopes] == ["usr:alice", it.agent.id]
+        assert [each.message_id for each in envelopes] == [member.message_id, agent.message_id]
+
+
+async def test_who_may_not_or_names_no_channel_stores_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        stranger = it.principal.__class__(agent_id=it.agent.id, tenant_id=TenantId("ten_other"), epoch=0)
+        for principal, channel, error in (
+            (with_role(it.owner, Role.VIEWER), it.channel.id, Forbidden),
+            (stranger, it.channel.id, ChannelNotFound),
+            (it.owner, "chn_none", ChannelNotFound),
+            (it.owner, "*", ChannelNotFound),
+        ):
+            with pytest.raises(error):
+                await it.messaging.publish(principal, channel, message(it))
+
+        assert await it.fabric.room(it.owner.tenant_id).log.state() is None
+
+
+async def test_what_is_in_memory_is_published_without_waiting_and_reads_no_table(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        assert it.messaging.prepare_now(it.principal, it.channel.id, message(it)) is None
+        await it.messaging.publish(it.principal, it.channel.id, message(it))
+        await it.tables.close()
+
+        waiting = [it.messaging.prepare_now(it.principal, it.channel.id, message(it, b"%d" % n)) for n in range(100)]
+        assert [(await each).seq for each in waiting if each is not None] == list(range(2, 102))
+
+
+@pytest.mark.parametrize(
+    ("publish", "field"),
+    [
+        (Publish("c", Raw(b"1"), key=""), "key"),
+        (Publish("c", Raw(b"1"), key="é"), "key"),
+        (Publish("c", Raw(b"1"), headers={"x" * 65: ""}), "headers"),
+        (Publish("c", Raw(b"1"), headers={"x": "y" * 1025}), "headers.x"),
+        (Publish("c", Raw(b"1"), reply_to="x" * 256), "reply_to"),
+        (Publish("c", Raw(b"[" * 33 + b"]" * 33)), "data"),
+    ],
+)
+def test_a_message_that_is_wrong_is_told_by_its_field(publish: Publish, field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        check(publish)
+
+    assert refused.value.field == field
+
+
+def test_a_message_of_the_most_that_is_allowed_passes_and_one_byte_more_does_not() -> None:
+    headers = {f"{number:064}": "v" * 1024 for number in range(32)}
+    check(Publish("c", Raw(b'"%b"' % (b"x" * (limits.MESSAGE_BYTES - 2))), "k" * 255, headers, "r" * 255))
+
+    with pytest.raises(TooLarge) as refused:
+        check(Publish("c", Raw(b'"%b"' % (b"x" * (limits.MESSAGE_BYTES - 1)))))
+    assert isinstance(refused.value, ArtcafeError)
