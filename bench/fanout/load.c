@@ -1,14 +1,15 @@
-/* The load of the fan-out bench: reads many sockets, writes one, and checks that nothing is missing or out of order.
+/* The load of the fan-out bench: reads many sockets, writes one, and checks that nothing is missing, twice or out of order.
  *
- * It speaks no protocol. bench/fanout opens and greets every socket and hands them over as file descriptors; each message
- * carries a stamp ^SSSSSSSSSS:TTTTTTTTTTTTTTTTTTT (its number and the monotonic time in ns at which it was written), which is
- * all that is looked for in what comes back.
+ * It speaks no protocol. bench.fanout opens and greets every socket and hands them over as file descriptors; each message
+ * carries a stamp ^SSSSSSSSSS:TTTTTTTTTTTTTTTTTTT (its number, and the monotonic time in ns at which it was written or, at a
+ * rate, was due), which is all that is looked for in what comes back. Every reader must get every number, each once, in order.
  *
- *   load FIRST_SUBSCRIBER SUBSCRIBERS CHANNELS PUBLISHER TEMPLATE_FILE MODE AMOUNT SECONDS [PID ...]
+ *   load SOCKETS TEXTS window|rate AMOUNT WARM_S SECONDS [PID ...]
  *
- * Subscriber i gets channel i % CHANNELS, or every channel where CHANNELS is negative (then -CHANNELS of them in turn, each
- * message on one). MODE window: AMOUNT messages may be on their way. MODE rate: AMOUNT messages a second. The template file holds
- * one message for each channel, separated by a byte 0, as the publisher must write it. Prints one line of key=value. */
+ * SOCKETS is a file of descriptors: the publisher's, then the readers'. TEXTS is a file of pieces, each behind its size and a
+ * line feed: what keeps a reader's socket alive, what keeps the publisher's alive, then one message for each channel as the
+ * publisher must write it; they are published in turn. window: so many messages are on their way to the slowest reader.
+ * rate: so many messages a second. Prints one line of key=value; `missing` is what had not come 5 s after the last byte came. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -21,67 +22,97 @@
 #include <time.h>
 #include <unistd.h>
 
-#define STAMP 31           /* ^ + 10 digits + : + 19 digits */
+#define STAMP 31 /* ^ + 10 digits + : + 19 digits */
 #define MAX_CHANNELS 64
-#define WARM_S 1.0
-#define STALL_S 10
+#define MAX_PIDS 8
+#define MAX_READERS 20000
+#define HISTOGRAM_US 4000000
+#define SILENCE_NS 5000000000ull
+#define ALIVE_NS 5000000000ull
 
-typedef struct { uint32_t expected; uint64_t got; int carried; uint8_t carry[STAMP]; } Reader;
-typedef struct { uint8_t *text; int size, stamp; } Template;
+typedef struct { int fd; uint32_t expected; uint64_t got; int carried; uint8_t carry[STAMP]; } Reader;
+typedef struct { uint8_t *text; int size, stamp; } Text;
 
 static Reader *readers;
-static Template templates[MAX_CHANNELS];
-static int first, subscribers, channels, all_channels, publisher;
-static uint64_t received, wrong, measured;
-static uint32_t published;
-static uint32_t *histogram; /* by microsecond, up to 4 s */
-static uint64_t slowest_us;
+static Text alive_reader, alive_publisher, messages[MAX_CHANNELS];
+static int subscribers, channels, publisher;
+static uint64_t received, bytes, reads, wrong, measured, slowest_us;
+static uint32_t published, *histogram;
 static int measuring;
 
 static uint64_t now_ns(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
 static void die(const char *what) { perror(what); exit(2); }
+static void quit(const char *what) { fprintf(stderr, "%s\n", what); exit(2); }
 
 static void digits(uint8_t *at, uint64_t value, int count) { while (count--) { at[count] = '0' + value % 10; value /= 10; } }
 static uint64_t number(const uint8_t *at, int count) { uint64_t v = 0; for (int i = 0; i < count; i++) v = v * 10 + (at[i] - '0'); return v; }
 
-static void load_templates(const char *path) {
-    static uint8_t buffer[1 << 20];
-    int file = open(path, O_RDONLY); if (file < 0) die(path);
-    int size = read(file, buffer, sizeof buffer - 1); close(file);
-    uint8_t *at = buffer, *end = buffer + size;
-    for (int i = 0; i < channels; i++) {
-        uint8_t *stop = memchr(at, 0, end - at); if (!stop) stop = end;
-        templates[i].text = at; templates[i].size = stop - at;
-        uint8_t *stamp = memchr(at, '^', stop - at); if (!stamp) { fprintf(stderr, "no stamp in template %d\n", i); exit(2); }
-        templates[i].stamp = stamp - at; at = stop + 1;
-    }
+static void load_sockets(const char *path) {
+    FILE *file = fopen(path, "r"); if (!file) die(path);
+    readers = calloc(MAX_READERS, sizeof *readers);
+    if (fscanf(file, "%d", &publisher) != 1) quit("no publisher");
+    while (subscribers < MAX_READERS && fscanf(file, "%d", &readers[subscribers].fd) == 1) subscribers++;
+    fclose(file); if (!subscribers) quit("no readers");
 }
 
-/* A message's number counts over all channels; a subscriber of one channel sees every CHANNELS-th of them. */
+static int next_text(FILE *file, Text *text) {
+    if (fscanf(file, "%d", &text->size) != 1) return 0;
+    fgetc(file); text->text = malloc(text->size + 1);
+    if ((int)fread(text->text, 1, text->size, file) != text->size) quit("a text is cut short");
+    return 1;
+}
+
+static void load_texts(const char *path) {
+    FILE *file = fopen(path, "rb"); if (!file) die(path);
+    if (!next_text(file, &alive_reader) || !next_text(file, &alive_publisher)) quit("nothing that keeps sockets alive");
+    while (channels < MAX_CHANNELS && next_text(file, &messages[channels])) {
+        Text *t = &messages[channels++]; uint8_t *stamp = memchr(t->text, '^', t->size);
+        if (!stamp) quit("a message without a stamp");
+        t->stamp = stamp - t->text;
+    }
+    fclose(file); if (!channels) quit("no messages");
+}
+
 static void saw(Reader *reader, const uint8_t *stamp, uint64_t now) {
     uint32_t seq = number(stamp + 1, 10);
     if (seq != reader->expected) wrong++;
-    reader->expected = seq + (all_channels ? 1 : channels);
+    reader->expected = seq + 1;
     reader->got++; received++;
     if (!measuring) return;
     uint64_t sent = number(stamp + 12, 19), us = now > sent ? (now - sent) / 1000 : 0;
     if (us > slowest_us) slowest_us = us;
-    histogram[us < 4000000 ? us : 3999999]++; measured++;
+    histogram[us < HISTOGRAM_US ? us : HISTOGRAM_US - 1]++; measured++;
+}
+
+/* A ^ may also be a byte of a frame's length, so what follows must look like a stamp. Returns where to look on, or -1 when what
+ * is left may be the beginning of a stamp. */
+static int at_caret(Reader *reader, const uint8_t *data, int at, int size, uint64_t now) {
+    int left = size - at;
+    for (int i = 1; i < STAMP && i < left; i++)
+        if (i == 11 ? data[at + i] != ':' : data[at + i] < '0' || data[at + i] > '9') return at + 1;
+    if (left < STAMP) return -1;
+    saw(reader, data + at, now); return at + STAMP;
 }
 
 static void scan(Reader *reader, const uint8_t *data, int size, uint64_t now) {
     int at = 0;
-    if (reader->carried) {
-        int more = STAMP - reader->carried; if (more > size) more = size;
-        memcpy(reader->carry + reader->carried, data, more); reader->carried += more; at = more;
-        if (reader->carried < STAMP) return;
-        saw(reader, reader->carry, now); reader->carried = 0;
+    if (reader->carried) { /* a stamp that may have begun in the read before: both ends beside each other */
+        uint8_t joint[2 * STAMP]; int had = reader->carried, more = size < STAMP ? size : STAMP;
+        memcpy(joint, reader->carry, had); memcpy(joint + had, data, more); reader->carried = 0;
+        int i = 0;
+        while (i < had) {
+            if (joint[i] != '^') { i++; continue; }
+            int next = at_caret(reader, joint, i, had + more, now);
+            if (next < 0) { reader->carried = had + more - i; memmove(reader->carry, joint + i, reader->carried); return; }
+            i = next;
+        }
+        at = i - had;
     }
     while (at < size) {
-        const uint8_t *stamp = memchr(data + at, '^', size - at); if (!stamp) return;
-        int left = data + size - stamp;
-        if (left < STAMP) { memcpy(reader->carry, stamp, left); reader->carried = left; return; }
-        saw(reader, stamp, now); at = stamp - data + STAMP;
+        const uint8_t *caret = memchr(data + at, '^', size - at); if (!caret) return;
+        int next = at_caret(reader, data, caret - data, size, now);
+        if (next < 0) { reader->carried = data + size - caret; memcpy(reader->carry, caret, reader->carried); return; }
+        at = next;
     }
 }
 
@@ -91,39 +122,38 @@ static uint32_t slowest_reader(void) {
     return least;
 }
 
-static double cpu_s(int pids, char **pid) {
-    double total = 0;
+static void cpu_s(int pids, char **pid, double *used) {
     for (int i = 0; i < pids; i++) {
-        char path[64], text[2048]; snprintf(path, sizeof path, "/proc/%s/stat", pid[i]);
-        FILE *file = fopen(path, "r"); if (!file) continue;
-        int size = fread(text, 1, sizeof text - 1, file); text[size] = 0; fclose(file);
-        unsigned long user, system; char *close = strrchr(text, ')');
-        if (close && sscanf(close + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system) == 2)
-            total += (user + system) / (double)sysconf(_SC_CLK_TCK);
+        clockid_t clock; struct timespec t; used[i] = 0;
+        if (clock_getcpuclockid(atoi(pid[i]), &clock) || clock_gettime(clock, &t)) die("a server's clock");
+        used[i] = t.tv_sec + t.tv_nsec * 1e-9;
     }
-    return total;
 }
+
+static double own_cpu_s(void) { struct timespec t; clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); return t.tv_sec + t.tv_nsec * 1e-9; }
 
 static uint64_t percentile(double share) {
     uint64_t wanted = measured * share, seen = 0;
-    for (uint32_t us = 0; us < 4000000; us++) { seen += histogram[us]; if (seen > wanted) return us; }
+    for (uint32_t us = 0; us < HISTOGRAM_US; us++) { seen += histogram[us]; if (seen > wanted) return us; }
     return slowest_us;
 }
 
 /* What is to be written next is built in `out`, so that one write carries as many messages as may go. */
 static uint8_t out[1 << 20]; static int out_size, out_at;
 
-static void build(uint32_t may) {
+static int room(int size) {
     if (out_at == out_size) out_at = out_size = 0;
-    uint64_t now = now_ns();
-    for (uint32_t i = 0; i < may; i++) {
-        Template *t = &templates[published % channels];
-        if (out_size + t->size > (int)sizeof out) return;
-        memcpy(out + out_size, t->text, t->size);
-        digits(out + out_size + t->stamp + 1, published, 10);
-        digits(out + out_size + t->stamp + 12, now, 19);
-        out_size += t->size; published++;
-    }
+    return out_size + size <= (int)sizeof out;
+}
+
+static int build(uint64_t written) {
+    Text *t = &messages[published % channels];
+    if (!room(t->size)) return 0;
+    memcpy(out + out_size, t->text, t->size);
+    digits(out + out_size + t->stamp + 1, published, 10);
+    digits(out + out_size + t->stamp + 12, written, 19);
+    out_size += t->size; published++;
+    return 1;
 }
 
 static void write_some(void) {
@@ -134,47 +164,66 @@ static void write_some(void) {
     }
 }
 
-int main(int argc, char **argv) {
-    if (argc < 9) { fprintf(stderr, "usage: load FIRST SUBSCRIBERS CHANNELS PUBLISHER TEMPLATES window|rate AMOUNT SECONDS [PID ...]\n"); return 2; }
-    first = atoi(argv[1]); subscribers = atoi(argv[2]); channels = atoi(argv[3]); publisher = atoi(argv[4]);
-    if (channels < 0) { all_channels = 1; channels = -channels; }
-    load_templates(argv[5]);
-    int by_rate = !strcmp(argv[6], "rate"); double amount = atof(argv[7]), seconds = atof(argv[8]);
-    int pids = argc - 9; char **pid = argv + 9;
-    readers = calloc(subscribers, sizeof *readers); histogram = calloc(4000000, sizeof *histogram);
-    int poll = epoll_create1(0);
-    for (int i = 0; i < subscribers; i++) {
-        readers[i].expected = all_channels ? 0 : i % channels;
-        fcntl(first + i, F_SETFL, fcntl(first + i, F_GETFL) | O_NONBLOCK);
-        struct epoll_event event = {.events = EPOLLIN, .data.u32 = i};
-        if (epoll_ctl(poll, EPOLL_CTL_ADD, first + i, &event)) die("epoll_ctl");
-    }
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = UINT32_MAX}; /* what the publisher is told is read and dropped */
-    if (epoll_ctl(poll, EPOLL_CTL_ADD, publisher, &event)) die("epoll_ctl publisher");
+static void keep_alive(void) {
+    if (alive_publisher.size && room(alive_publisher.size)) { memcpy(out + out_size, alive_publisher.text, alive_publisher.size); out_size += alive_publisher.size; }
+    if (alive_reader.size) for (int i = 0; i < subscribers; i++) send(readers[i].fd, alive_reader.text, alive_reader.size, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static void watch(int poll, int fd, uint32_t who) {
+    struct epoll_event event = {.events = EPOLLIN, .data.u32 = who};
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    if (epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event)) die("epoll_ctl");
+}
+
+static void read_some(int poll, int64_t wait_ns) {
     static uint8_t data[1 << 18]; static struct epoll_event events[1024];
-    uint64_t start = now_ns(), begin = 0, end = 0, last_moved = start, last_received = 0, begin_received = 0;
-    uint32_t begin_published = 0; double begin_cpu = 0;
+    struct timespec wait = {wait_ns / 1000000000, wait_ns % 1000000000};
+    int ready = epoll_pwait2(poll, events, 1024, &wait, NULL);
+    for (int i = 0; i < ready; i++) {
+        uint32_t who = events[i].data.u32; int fd = who == UINT32_MAX ? publisher : readers[who].fd;
+        int size = recv(fd, data, sizeof data, MSG_DONTWAIT);
+        if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR)) { fprintf(stderr, "socket %d (reader %d) ended after %u published\n", fd, (int)who, published); exit(3); }
+        if (size > 0 && who != UINT32_MAX) { bytes += size; reads++; scan(&readers[who], data, size, now_ns()); } /* what the publisher is told is dropped */
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc < 7 || argc > 7 + MAX_PIDS) quit("usage: load SOCKETS TEXTS window|rate AMOUNT WARM_S SECONDS [PID ...]");
+    load_sockets(argv[1]); load_texts(argv[2]);
+    int by_rate = !strcmp(argv[3], "rate"); double amount = atof(argv[4]), warm_ns = atof(argv[5]) * 1e9, run_ns = atof(argv[6]) * 1e9;
+    int pids = argc - 7; char **pid = argv + 7; double cpu_begin[MAX_PIDS], cpu_end[MAX_PIDS], own = 0;
+    histogram = calloc(HISTOGRAM_US, sizeof *histogram);
+    int poll = epoll_create1(0);
+    for (int i = 0; i < subscribers; i++) watch(poll, readers[i].fd, i);
+    watch(poll, publisher, UINT32_MAX);
+    uint64_t start = now_ns(), begin = 0, end = 0, moved = start, seen = 0, alive = start;
+    uint64_t got = 0, got_bytes = 0, got_reads = 0; uint32_t sent = 0;
     for (;;) {
         uint64_t now = now_ns();
-        if (!begin && now - start > WARM_S * 1e9) { begin = now; measuring = 1; begin_received = received; begin_published = published; begin_cpu = cpu_s(pids, pid); }
-        if (begin && now - begin > seconds * 1e9) { end = now; break; }
-        if (received != last_received) { last_received = received; last_moved = now; }
-        else if (now - last_moved > STALL_S * 1000000000ull) { fprintf(stderr, "nothing came for %d s\n", STALL_S); return 3; }
-        if (by_rate) { uint64_t due = (now - start) / 1e9 * amount; if (due > published) build(due - published > 4096 ? 4096 : due - published); }
-        else { uint32_t done = slowest_reader(); if (published < done + amount) build(done + amount - published); }
-        write_some();
-        int wait = by_rate ? 0 : 1;
-        int ready = epoll_wait(poll, events, 1024, wait);
-        for (int i = 0; i < ready; i++) {
-            uint32_t who = events[i].data.u32; int fd = who == UINT32_MAX ? publisher : first + (int)who;
-            int size = recv(fd, data, sizeof data, MSG_DONTWAIT);
-            if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR)) { fprintf(stderr, "socket %d (reader %d) ended after %u published\n", fd, (int)who, published); return 3; }
-            if (size > 0 && who != UINT32_MAX) scan(&readers[who], data, size, now_ns());
+        if (!begin && now - start > warm_ns) { begin = now; measuring = 1; got = received; got_bytes = bytes; got_reads = reads; sent = published; cpu_s(pids, pid, cpu_begin); own = own_cpu_s(); }
+        if (begin && !end && now - begin > run_ns) { end = now; measuring = 0; got = received - got; got_bytes = bytes - got_bytes; got_reads = reads - got_reads; sent = published - sent; cpu_s(pids, pid, cpu_end); own = own_cpu_s() - own; }
+        if (received != seen) { seen = received; moved = now; }
+        if (end && (received >= (uint64_t)published * subscribers || now - moved > SILENCE_NS)) break;
+        if (!end && now - moved > SILENCE_NS) quit("nothing came for 5 s");
+        if (now - alive > ALIVE_NS) { alive = now; keep_alive(); }
+        int64_t wait = 1000000;
+        if (!end && by_rate) {
+            uint64_t due;
+            while ((due = start + (uint64_t)(published * 1e9 / amount)) <= now && build(due));
+            wait = due > now ? (int64_t)(due - now) : 0; if (wait > 1000000) wait = 1000000;
+        } else if (!end) {
+            for (uint32_t until = slowest_reader() + amount; published < until && build(now););
         }
+        write_some();
+        if (out_at < out_size) wait = 0;
+        read_some(poll, wait);
     }
-    double elapsed = (end - begin) / 1e9, cpu = cpu_s(pids, pid) - begin_cpu; uint64_t got = received - begin_received;
-    printf("deliveries_per_s=%.0f published_per_s=%.0f wrong=%llu cores=%.3f us_cpu_per_delivery=%.3f p50_us=%llu p99_us=%llu max_us=%llu\n",
-           got / elapsed, (published - begin_published) / elapsed, (unsigned long long)wrong, cpu / elapsed, got ? cpu * 1e6 / got : 0,
+    uint64_t missing = 0; for (int i = 0; i < subscribers; i++) missing += published - readers[i].got;
+    double elapsed = (end - begin) / 1e9;
+    printf("deliveries_per_s=%.0f published_per_s=%.0f wrong=%llu missing=%lld bytes=%.1f messages_a_read=%.1f load_cores=%.3f p50_us=%llu p99_us=%llu max_us=%llu cores=",
+           got / elapsed, sent / elapsed, (unsigned long long)wrong, (long long)missing, got ? got_bytes / (double)got : 0, got_reads ? got / (double)got_reads : 0, own / elapsed,
            (unsigned long long)percentile(0.5), (unsigned long long)percentile(0.99), (unsigned long long)slowest_us);
-    return wrong ? 4 : 0;
+    for (int i = 0; i < pids; i++) printf("%s%.4f", i ? "," : "", (cpu_end[i] - cpu_begin[i]) / elapsed);
+    printf("\n");
+    return wrong || missing ? 4 : 0;
 }

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -45,23 +45,30 @@ class Frozen:
         self._pids = pids
 
     def stop(self) -> None:
-        for pid in self._pids:
-            os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda: all(state == "T" for pid in self._pids for state in _states(pid)), "all threads stopped")
+        """Returns when all stand still."""
+        self._signal(signal.SIGSTOP)
+        wait_for(lambda: self._are("T"), "all threads stopped")
 
     def go_on(self) -> None:
-        for pid in self._pids:
-            os.kill(pid, signal.SIGCONT)
+        """Lets those that still are there go on."""
+        self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Returns when none of them is left."""
+        self._signal(signal.SIGKILL)
+        wait_for(lambda: self._are("ZX"), "their end")
+
+    def _signal(self, number: signal.Signals) -> None:
         for pid in self._pids:
-            os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: all(state in "ZX" for pid in self._pids for state in _states(pid)), "their end")
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _are(self, states: str) -> bool:
+        return all(state in states for pid in self._pids for state in _states(pid))
 
 
 def _states(pid: int) -> Iterator[str]:
-    """The state of each thread of a process (proc(5)): T is stopped, D waits for a disk, Z has ended."""
+    """The state of each thread of a process (proc(5)): T is stopped, D waits for a disk, Z and X have ended."""
     for task in Path(f"/proc/{pid}/task").glob("*/stat"):
         try:
             yield task.read_text().rpartition(")")[2].split()[0]
@@ -71,12 +78,10 @@ def _states(pid: int) -> Iterator[str]:
 
 @contextmanager
 def frozen(*pids: int) -> Iterator[Frozen]:
-    """Stops these, and lets them go on at the end if they still are there."""
+    """Stops these, and lets them go on at the end."""
     users = Frozen(*pids)
-    users.stop()
     try:
+        users.stop()
         yield users
     finally:
-        for pid in pids:
-            if Path(f"/proc/{pid}").exists():
-                os.kill(pid, signal.SIGCONT)
+        users.go_on()

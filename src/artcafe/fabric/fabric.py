@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.batch import GroupCommit
 from artcafe.fabric.link import Link, unreachable
 from artcafe.fabric.reader import Tail
+from artcafe.fabric.roster import LEASE_S, RENEW_S, Roster
 from artcafe.fabric.streams import TenantLog
 from artcafe.model import ChannelId, Cursor, TenantId
 from artcafe.observe import log
@@ -28,11 +30,11 @@ CLAIMS_UPDATE: Final = Subject("$SYS.REQ.CLAIMS.UPDATE")
 
 
 class Room:
-    """One tenant's part of NATS on this server: its connection, its log, the one writer and the followed channels."""
+    """One tenant's part of NATS on this server: its connection, its log, the one writer, the followed channels and who is there."""
 
-    def __init__(self, tenant_id: TenantId, link: Link, log: TenantLog) -> None:
+    def __init__(self, tenant_id: TenantId, link: Link, log: TenantLog, roster: Roster) -> None:
         self.tenant_id = tenant_id
-        self.link, self.log = link, log
+        self.link, self.log, self.roster = link, log, roster
         self.writer = GroupCommit(log)
         self.tail = Tail(log)
         self.used_at = time.monotonic()
@@ -41,11 +43,19 @@ class Room:
     async def run(self) -> None:
         """Serves the tenant until told to leave."""
         async with asyncio.TaskGroup() as group:
-            parts = [group.create_task(part) for part in (self.link.run(), self.writer.run(), self.tail.run())]
+            parts = [group.create_task(part) for part in self._parts()]
             await self.leave.wait()
             for part in parts[1:]:
                 part.cancel()
             self.link.close()
+
+    def _parts(self) -> Sequence[Coroutine[None, None, None]]:
+        return self.link.run(), self.writer.run(), self.tail.run(), self.roster.run()
+
+    @property
+    def is_used(self) -> bool:
+        """Whether somebody follows a channel of the tenant here, or an agent of it is connected here."""
+        return len(self.tail) > 0 or len(self.roster) > 0
 
 
 class Fabric:
@@ -59,9 +69,14 @@ class Fabric:
         replicas: int = 1,
         idle_s: float = IDLE_S,
         sweep_s: float = SWEEP_S,
+        lease_s: float = LEASE_S,
+        renew_s: float = RENEW_S,
     ) -> None:
+        """`lease_s` and `renew_s`: how long other servers' word on who is connected is believed, and how often ours is given."""
         self._urls, self._accounts, self._replicas = list(urls), accounts, replicas
-        self._idle_s, self._sweep_s = idle_s, sweep_s
+        self._idle_s, self._sweep_s, self._lease_s, self._renew_s = idle_s, sweep_s, lease_s, renew_s
+        self._server = secrets.token_hex(8)
+        """This server among the others, for as long as it runs."""
         self._system = Link("system", self._urls, accounts.system_user)
         self._rooms: dict[TenantId, Room] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -109,7 +124,8 @@ class Fabric:
                 await self._push(self._accounts.account_jwt(tenant_id))
 
             link = Link(f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit)
-            room = Room(tenant_id, link, TenantLog(link, replicas=self._replicas))
+            roster = Roster(link, self._server, lease_s=self._lease_s, renew_s=self._renew_s)
+            room = Room(tenant_id, link, TenantLog(link, replicas=self._replicas), roster)
             self._rooms[tenant_id] = room
             # A fresh context: what it logs belongs to no request, though one was the first to need it.
             self._group.create_task(room.run(), name=f"room {tenant_id}", context=contextvars.Context())
@@ -163,6 +179,6 @@ class Fabric:
         while True:
             await asyncio.sleep(self._sweep_s)
             for room in list(self._rooms.values()):
-                if len(room.tail) == 0 and time.monotonic() - room.used_at > self._idle_s:
+                if not room.is_used and time.monotonic() - room.used_at > self._idle_s:
                     log.debug("fabric.room_closed", tenant=room.tenant_id)
                     self._leave(room)

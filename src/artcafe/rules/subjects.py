@@ -15,6 +15,10 @@ STORED: Final = Subject("ch.>")
 """Everything the tenant's stream stores."""
 LIVE: Final = Subject("live.ch.>")
 """Where the stream repeats what it stored, and where `live` channels are published."""
+PRESENCE: Final = Subject("presence")
+"""Where each server says which of the tenant's agents it holds."""
+PRESENCE_ASK: Final = Subject("presence.ask")
+"""Where a server asks the others to say it now."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

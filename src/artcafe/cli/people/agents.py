@@ -21,8 +21,8 @@ class _BothHalves(click.Group):
     """A group whose help tells apart who speaks."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = [(name, each.get_short_help_str(80)) for name, each in self.commands.items() if name in itself.commands]
-        others = [(name, each.get_short_help_str(80)) for name, each in self.commands.items() if name not in itself.commands]
+        own = [(name, each.get_short_help_str(90)) for name, each in self.commands.items() if name in itself.commands]
+        others = [(name, each.get_short_help_str(90)) for name, each in self.commands.items() if name not in itself.commands]
         for title, rows in (("As a member of its tenant", others), ("As the agent itself, with its SSH key", own)):
             with formatter.section(title):
                 formatter.write_dl(rows)
@@ -30,7 +30,7 @@ class _BothHalves(click.Group):
 
 @click.group(cls=_BothHalves, context_settings={"help_option_names": ["-h", "--help"]})
 def agent() -> None:
-    """Manages the agents of a tenant, and speaks as one of them.
+    """The agents of a tenant, and speaking as one of them.
 
     \b
     Examples:
@@ -179,7 +179,7 @@ async def update(
 @yes_option
 @in_tenant
 async def delete(caller: Caller, agent: str, yes: bool) -> None:
-    """Deletes an agent with its subscriptions; its tokens and connections end within 5 seconds.
+    """Deletes an agent with its subscriptions. Its tokens and connections end within 5 seconds.
 
     \b
     Example:
@@ -195,7 +195,7 @@ async def delete(caller: Caller, agent: str, yes: bool) -> None:
 @click.argument("agent")
 @in_tenant
 async def disable(caller: Caller, agent: str) -> None:
-    """Keeps an agent out: its tokens and connections end within 5 seconds, its subscriptions stay.
+    """Keeps an agent out. Its tokens and connections end within 5 seconds, and its subscriptions stay.
 
     \b
     Example:

@@ -28,7 +28,7 @@ description_option = click.option("--description", metavar="TEXT", help="What it
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def channel() -> None:
-    """Manages the channels of a tenant: named, ordered logs of messages.
+    """The channels of a tenant: ordered logs of messages.
 
     \b
     Example:
@@ -151,7 +151,7 @@ async def delete(caller: Caller, channel: str, yes: bool) -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=SHOWN, show_default=True, metavar="N", help="At most so many.")
 @in_tenant
 async def history(caller: Caller, channel: str, after: str | None, before: str | None, limit: int) -> None:
-    """Prints what a channel keeps, one line a message. The newest come first, or with --after the oldest.
+    """Prints what a channel keeps. One line a message; the newest come first, or with --after the oldest.
 
     \b
     Examples:
@@ -187,7 +187,7 @@ async def publish(
     headers: Mapping[str, str] | None,
     reply_to: str | None,
 ) -> None:
-    """Publishes DATA (JSON; '-' or nothing: standard input) as yourself, and prints where it stands once it is on disk.
+    """Publishes DATA as yourself. It is JSON ('-' or nothing: standard input); printed is where it stands, once it is on disk.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ from artcafe.model import Permission, SubscriptionStatus
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def subscription() -> None:
-    """Manages subscriptions: which agent receives which channel.
+    """Subscriptions: which agent receives which channel.
 
     \b
     Example:
@@ -35,7 +35,9 @@ def of_both(command: Callable[..., Any]) -> Callable[..., Any]:
 @limit_option
 @in_tenant
 async def list_subscriptions(caller: Caller, channel: str | None, agent: str | None, limit: int | None) -> None:
-    """Lists who receives a channel, or what an agent receives. ACKNOWLEDGED is the sequence up to which the agent has done so.
+    """Lists who receives a channel, or what an agent receives.
+
+    ACKNOWLEDGED is the sequence up to which the agent has done so.
 
     \b
     Examples:
@@ -96,7 +98,7 @@ async def show(caller: Caller, channel: str, agent: str) -> None:
 @of_both
 @in_tenant
 async def pause(caller: Caller, channel: str, agent: str) -> None:
-    """Ends delivery and keeps the place: what is published meanwhile comes afterwards.
+    """Ends delivery and keeps the place. What is published meanwhile comes afterwards.
 
     \b
     Example:

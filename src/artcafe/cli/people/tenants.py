@@ -11,7 +11,7 @@ from artcafe.cli.people.caller import Caller, by_person, only_tenant
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def tenant() -> None:
-    """Manages your tenants: organisations that never see each other.
+    """Your tenants: organisations that never see each other.
 
     \b
     On the machine of the server, in the folder where it keeps its data, you are known:

@@ -1,0 +1,82 @@
+"""Presence: which agents are connected, and the status that each has set. How servers tell each other is `fabric.roster`'s."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from artcafe.errors import Unavailable
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.roster import Roster, Seat
+from artcafe.model import AgentId, AgentPrincipal, TenantId
+from artcafe.observe import Clock
+from artcafe.rules import limits
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """An agent's presence: since when it has been connected without a break, and the status that it set since."""
+
+    connected: bool
+    status: str | None = None
+    since: datetime | None = None
+
+
+class View:
+    """The presence of one tenant's agents at the moment of each question."""
+
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+
+    def of(self, agent_id: AgentId) -> Seen:
+        """The agent's presence; one that does not exist is not connected."""
+        seat = self._roster.find(agent_id)
+        return Seen(connected=False) if seat is None else Seen(connected=True, status=seat.status, since=seat.since)
+
+
+class Presence:
+    """The sockets of this server's agents are told here, and who is connected on any server is asked here.
+
+    What this server holds counts at once; what another holds, as soon as it has told. When a server dies, its agents are shown
+    as disconnected when its lease ends.
+    """
+
+    def __init__(self, fabric: Fabric, clock: Clock) -> None:
+        self._fabric, self._clock = fabric, clock
+        self._sockets: dict[tuple[TenantId, AgentId], int] = {}
+
+    def came(self, agent: AgentPrincipal) -> None:
+        """One more socket of the agent. Raises `Unavailable` while the server ends, and counts nothing then."""
+        roster = self._fabric.room(agent.tenant_id).roster
+        who = (agent.tenant_id, agent.agent_id)
+        self._sockets[who] = self._sockets.get(who, 0) + 1
+        if self._sockets[who] == 1:
+            roster.put(Seat(agent.agent_id, self._clock()))
+
+    def gone(self, agent: AgentPrincipal) -> None:
+        """One socket of the agent less; its status ends with the last, on whichever server."""
+        who = (agent.tenant_id, agent.agent_id)
+        self._sockets[who] -= 1
+        if self._sockets[who] > 0:
+            return
+        del self._sockets[who]
+        room = self._fabric.peek(agent.tenant_id)
+        if room is not None:
+            room.roster.remove(agent.agent_id)
+
+    def set_status(self, agent: AgentPrincipal, status: str | None) -> str | None:
+        """Sets the status of a connected agent, or takes it away, and returns it as it is shown. Raises `Invalid`."""
+        status = None if status is None else limits.name(status, "status")
+        roster = self._fabric.room(agent.tenant_id).roster
+        now = self._clock()
+        since = seat.since if (seat := roster.own(agent.agent_id)) else now
+        roster.put(Seat(agent.agent_id, since, status, now))
+        return status
+
+    async def view(self, tenant_id: TenantId) -> View | None:
+        """Who is connected; None where nobody can tell, because NATS cannot be reached. No table is read."""
+        try:
+            roster = self._fabric.room(tenant_id).roster
+        except Unavailable:
+            return None
+        return View(roster) if await roster.is_known() else None
