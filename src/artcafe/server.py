@@ -38,6 +38,7 @@ from artcafe.services.directory import Directory
 from artcafe.services.history import History
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
+from artcafe.services.presence import Presence
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.tables.catalog import Environment
@@ -153,9 +154,12 @@ async def _serve(
             subscriptions = Subscriptions(store, changes, now, fabric.position)
             messaging = Messaging(directory, fabric, now)
             cursors = Cursors(store, settings.cursor_write_s)
+            presence = Presence(fabric, now)
 
-            gateway = Gateway(Desk(login, directory, subscriptions, messaging, cursors, Hub(fabric, group), now), group)
+            desk = Desk(login, directory, subscriptions, messaging, cursors, Hub(fabric, group), now, presence)
+            gateway = Gateway(desk, group)
             changes.watch(gateway.changed)
+            fabric.watch_failures(gateway.send_back)
             try:
                 port = await gateway.listen(*settings.gateway_listen)
             except OSError as exc:
@@ -173,6 +177,7 @@ async def _serve(
                 subscriptions=subscriptions,
                 messaging=messaging,
                 history=History(directory, fabric),
+                presence=presence,
                 identity=LocalIdentity(derive(secret, "local-identity")),
                 health=partial(_health, store, fabric),
                 clock=now,

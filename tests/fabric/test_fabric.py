@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from artcafe.errors import Unavailable
+from artcafe.errors import OutcomeUnknown, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.child import some_free_port
 from artcafe.fabric.fabric import IDLE_S, SWEEP_S, Fabric
 from artcafe.model import Cursor, TenantId
+from artcafe.rules import subjects
 from tests.fabric.clients import BOUND_S
 from tests.fabric.rooms import A, Nats, Writer, a_tenant, until
 from tests.fabric.test_reader import Sink
@@ -147,3 +148,20 @@ async def test_the_check_asks_nats_itself(nats: Nats) -> None:
             with pytest.raises(Unavailable):
                 await fabric.check()
             fabric.close()
+
+
+async def test_what_nobody_foresaw_ends_one_tenants_room_and_is_told(nats: Nats) -> None:
+    one, other = a_tenant(), a_tenant()
+    async with running(nats) as fabric:
+        failed: list[TenantId] = []
+        fabric.watch_failures(failed.append)
+        # An envelope that nothing of ours wrote: its repeat is to be compared with it, and cannot be.
+        for _ in range(2):
+            told = fabric.room(one).writer.submit(subjects.stored(A), b"garbage", "msg_1", "key")
+        await until(lambda: failed == [one])
+        assert isinstance(told.exception(), OutcomeUnknown)
+
+        assert fabric.peek(one) is None
+        await writer_of(fabric, one).publish(1)
+        await writer_of(fabric, other).publish(2)
+        assert await writer_of(fabric, other).stored() == [b"2"]

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import secrets
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Final
 
 import msgspec
@@ -81,6 +81,7 @@ class Fabric:
         self._rooms: dict[TenantId, Room] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
+        self._watchers: list[Callable[[TenantId], None]] = []
 
     async def run(self) -> None:
         """Serves every tenant until `close`; then each in turn finishes what it has in flight."""
@@ -128,8 +129,25 @@ class Fabric:
             room = Room(tenant_id, link, TenantLog(link, replicas=self._replicas), roster)
             self._rooms[tenant_id] = room
             # A fresh context: what it logs belongs to no request, though one was the first to need it.
-            self._group.create_task(room.run(), name=f"room {tenant_id}", context=contextvars.Context())
+            self._group.create_task(self._keep(room), name=f"room {tenant_id}", context=contextvars.Context())
         return room
+
+    async def _keep(self, room: Room) -> None:
+        """The supervisor of a tenant's background: what nobody foresaw ends this tenant's room and no other's.
+
+        Its agents are sent away to come back, and find a new room.
+        """
+        try:
+            await room.run()
+        except Exception:  # noqa: BLE001 (one of the three supervisors: logged here once, and the watchers keep the promise)
+            log.exception("fabric.room_failed", tenant=room.tenant_id)
+            self._leave(room)
+            for callback in self._watchers:
+                callback(room.tenant_id)
+
+    def watch_failures(self, callback: Callable[[TenantId], None]) -> None:
+        """Has `callback` called with a tenant whose room has failed: whatever was followed in it is followed no more."""
+        self._watchers.append(callback)
 
     async def position(self, tenant_id: TenantId) -> Cursor:
         """Where the tenant's log stands now: a subscription that begins here gets every later message. Raises `Unavailable`."""

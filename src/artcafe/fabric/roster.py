@@ -168,7 +168,7 @@ class Roster:
 
     async def _ask(self) -> None:
         """Returns when every server with agents of the tenant has told them: each tells, and names the others it knows of."""
-        with contextlib.suppress(NoResponder, TimeoutError):
+        with contextlib.suppress(NoResponder, TimeoutError, msgspec.DecodeError):
             async with asyncio.timeout(ASK_S):
                 answer = await self._link.request(PRESENCE_ASK, b"", timeout_s=ASK_S)
                 named = set(_names.decode(answer.data)) - {self._server}

@@ -38,6 +38,7 @@ from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
+from artcafe.services.presence import Presence
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.wire import frames
 
@@ -68,6 +69,7 @@ class Desk:
     cursors: Cursors
     hub: Hub
     clock: Clock
+    presence: Presence
 
 
 class Peer(Socket, Protocol):
@@ -117,6 +119,8 @@ class Conversation:
 
     def end(self) -> None:
         """Nothing more is done or delivered. What was acknowledged is the cursors' to write. May be repeated."""
+        if self.principal is not None and not self._is_over:
+            self._desk.presence.gone(self.principal)
         self._is_over = True
         self._commands.clear()  # what was not done has no reply, which the peer reads as unknown
         self.backlog.stop()
@@ -175,6 +179,9 @@ class Conversation:
                     self.backlog.soon()
                 case frames.Unsubscribe():
                     self._peer.send(frames.reply(id, kind, self._unsubscribe(body)))
+                case frames.Status():
+                    status = self._desk.presence.set_status(self._proven(), body.status)
+                    self._peer.send(frames.reply(id, kind, frames.StatusReply(status)))
                 case _:
                     assert_never(body)
         except ArtcafeError as exc:
@@ -236,6 +243,8 @@ class Conversation:
         known = self.principal
         if known is not None and (known.tenant_id, known.agent_id) != (principal.tenant_id, principal.agent_id):
             raise BadCredentials()  # a connection stays one agent's for its life
+        if known is None:
+            self._desk.presence.came(principal)
         self.principal, self.token_until, self._max_unacked = principal, until, proof.max_unacked
         self._peer.proven()
         log.info("agent.connected", tenant=principal.tenant_id, agent=principal.agent_id)

@@ -15,6 +15,7 @@ from artcafe.errors import (
     ArtcafeError,
     ConnectTimeout,
     CredentialsExpired,
+    Internal,
     NoPong,
     ShuttingDown,
     SlowConsumer,
@@ -230,6 +231,11 @@ class Gateway:
         if tenant_id in self._by_tenant:
             self._changed.add(tenant_id)
             self._change.set()
+
+    def send_back(self, tenant_id: TenantId) -> None:
+        """What the tenant's agents are fed by has failed: they are closed so that they come back, and lose nothing."""
+        for connection in list(self._by_tenant.get(tenant_id, ())):
+            connection.close(Internal())
 
     async def run_changes(self) -> None:
         """Looks again at the agents of every tenant that has changed, until cancelled."""
