@@ -23,7 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from nats.js import JetStreamContext
@@ -46,23 +46,52 @@ WARM_UP_S: Final = 0.2
 Way = Callable[[int, float], Awaitable[Sample]]
 """Publishes with so many waiting for so many seconds."""
 
+Taken = dict[tuple[str, int], list[Sample]]
+"""The samples of each way and number of waiting publishes."""
+
+
+class Used(NamedTuple):
+    """Processor time in seconds, by process, and how many messages it was used for."""
+
+    client: float
+    server: float
+    nats: float
+    messages: int = 0
+
+    @classmethod
+    def by(cls, here: Stage) -> Used:
+        """Until now."""
+        assert here.platform.process is not None
+        return cls(time.process_time(), report.cpu_seconds(here.platform.process.pid), report.cpu_seconds(here.platform.nats_pid))
+
+    def since(self, before: Used, messages: int) -> Used:
+        """From then until now, for so many messages."""
+        return Used(self.client - before.client, self.server - before.server, self.nats - before.nats, messages)
+
+
 NATS_PY: Final = "nats-py alone"
 LIMIT: Final = "nats-server alone"
 
 
 async def run(options: Options) -> list[Table]:
-    """Rates, ratios and latencies of every way."""
+    """Rates, ratios, latencies and processor time of every way."""
+    taken: Taken = defaultdict(list)
+    used: dict[str, list[Used]] = defaultdict(list)
     async with AsyncExitStack() as stack:
-        ways = await _ways(await stack.enter_async_context(stage(options)), stack)
-        taken: dict[tuple[str, int], list[Sample]] = defaultdict(list)
+        here = await stack.enter_async_context(stage(options))
+        ways = await _ways(here, stack)
         turns = list(itertools.product(ways.items(), WAITING))
         for number in range(options.rounds + 1):
             random.shuffle(turns)
             for (name, way), waiting in turns:
+                before = Used.by(here)
                 sample = await way(waiting, options.seconds if number else WARM_UP_S)
                 if number:
                     taken[name, waiting].append(sample)
-    return [_rates(taken, list(ways)), _ratios(taken, list(ways)), _latencies(taken, list(ways))]
+                if number and waiting == WAITING[-1]:
+                    used[name].append(Used.by(here).since(before, sample.count))
+    names = list(ways)
+    return [_rates(taken, names), _ratios(taken, names), _latencies(taken, names), _processors(used, names)]
 
 
 async def _ways(stage: Stage, stack: AsyncExitStack) -> dict[str, Way]:
@@ -197,7 +226,7 @@ def _batch(body: bytes, size: int, number: int) -> bytes:
     return b"".join([*(Outgoing(SUBJECT, each, body).encoded() for each in headers), last.encoded("_INBOX.bench")])
 
 
-def _rates(taken: dict[tuple[str, int], list[Sample]], ways: list[str]) -> Table:
+def _rates(taken: Taken, ways: list[str]) -> Table:
     table = Table(
         "Stored publishes a second",
         ["", *(f"{waiting} waiting" for waiting in WAITING)],
@@ -207,7 +236,7 @@ def _rates(taken: dict[tuple[str, int], list[Sample]], ways: list[str]) -> Table
     return table
 
 
-def _ratios(taken: dict[tuple[str, int], list[Sample]], ways: list[str]) -> Table:
+def _ratios(taken: Taken, ways: list[str]) -> Table:
     table = Table(
         "The same as ratios",
         ["", *(f"{waiting} waiting: to nats-py, to the limit" for waiting in WAITING)],
@@ -223,11 +252,24 @@ def _ratios(taken: dict[tuple[str, int], list[Sample]], ways: list[str]) -> Tabl
     return table
 
 
-def _latencies(taken: dict[tuple[str, int], list[Sample]], ways: list[str]) -> Table:
+def _latencies(taken: Taken, ways: list[str]) -> Table:
     table = Table(
         "Latency of a stored publish, p50 / p99 in ms",
         ["", *(f"{waiting} waiting" for waiting in WAITING)],
         ["Medians of the rounds. For the last row: of a whole group."],
     )
     table.rows = [(name, *(report.median_latency(taken[name, waiting]) for waiting in WAITING)) for name in ways]
+    return table
+
+
+def _processors(used: dict[str, list[Used]], ways: list[str]) -> Table:
+    table = Table(
+        f"Processor time of a stored publish with {WAITING[-1]} waiting, in µs",
+        ["", "this process", "artcafe up", "nats-server"],
+        ["All rounds together. What others do on the machine shakes these less than the rates."],
+    )
+    for name in ways:
+        messages = sum(each.messages for each in used[name])
+        spent = (sum(each[at] for each in used[name]) for at in range(3))
+        table.rows.append((name, *(f"{seconds / messages * 1e6:.1f}" for seconds in spent)))
     return table

@@ -7,6 +7,7 @@ memory and no Python. Still this process shares the cores with the server that i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import sys
@@ -21,6 +22,8 @@ from bench.wire import Line, connect, masked
 
 MESSAGE: Final = b'{"message":{'
 HEAD: Final = re.compile(rb'.*\{"message":\{"channel":"[^"]+","seq":(\d+),', re.DOTALL)
+PATIENCE_S: Final = 30.0
+"""Then what has come is told, for whoever ordered it to find that it is too little."""
 RECENT_BYTES: Final = 512
 """Holds the head of the last message, if not all of it."""
 
@@ -51,6 +54,11 @@ class Counter(Line):
         """From here on, only counts."""
         self._expected = expected
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever waits for more need not."""
+        super().connection_lost(exc)
+        self.done.set()
+
     def data_received(self, data: bytes) -> None:
         if self._expected < 0:
             super().data_received(data)
@@ -75,8 +83,10 @@ async def read(order: Order) -> None:
         for socket in sockets:
             socket.transport.write(masked(frames.command("subscribe", frames.Subscribe(order.channel, start="first"), 1)))
     print("{}", flush=True)
-    for socket in sockets:
-        await socket.done.wait()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_S):
+            for socket in sockets:
+                await socket.done.wait()
     ended = time.monotonic()
     sockets[0].transport.write(masked(frames.command("ack", frames.Ack(order.channel, sockets[0].last_seq))))
     last = {socket.last_seq for socket in sockets}

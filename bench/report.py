@@ -83,6 +83,12 @@ def median_ratio(samples: Sequence[Sample], others: Sequence[Sample]) -> str:
     return f"{statistics.median(a.rate / b.rate for a, b in zip(samples, others, strict=True)):.2f}×"
 
 
+def cpu_seconds(pid: int) -> float:
+    """The processor time that a process has used, to a hundredth of a second (proc(5), stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def machine(folder: Path) -> str:
     """One line on what this runs on: the figures mean nothing without it."""
     nats = subprocess.run([find_binary(), "--version"], capture_output=True, check=True, text=True).stdout.split()[-1]

@@ -38,6 +38,7 @@ static Text alive_reader, alive_publisher, messages[MAX_CHANNELS];
 static int subscribers, channels, publisher;
 static uint64_t received, bytes, reads, wrong, measured, slowest_us;
 static uint32_t published, *histogram;
+static uint32_t least; static int at_least; /* the slowest reader expects `least`, and so many expect it */
 static int measuring;
 
 static uint64_t now_ns(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
@@ -73,10 +74,19 @@ static void load_texts(const char *path) {
     fclose(file); if (!channels) quit("no messages");
 }
 
+static void find_least(void) {
+    least = UINT32_MAX;
+    for (int i = 0; i < subscribers; i++) {
+        if (readers[i].expected < least) { least = readers[i].expected; at_least = 0; }
+        if (readers[i].expected == least) at_least++;
+    }
+}
+
 static void saw(Reader *reader, const uint8_t *stamp, uint64_t now) {
     uint32_t seq = number(stamp + 1, 10);
     if (seq != reader->expected) wrong++;
-    reader->expected = seq + 1;
+    uint32_t before = reader->expected; reader->expected = seq + 1;
+    if (before == least && --at_least == 0) find_least();
     reader->got++; received++;
     if (!measuring) return;
     uint64_t sent = number(stamp + 12, 19), us = now > sent ? (now - sent) / 1000 : 0;
@@ -114,12 +124,6 @@ static void scan(Reader *reader, const uint8_t *data, int size, uint64_t now) {
         if (next < 0) { reader->carried = data + size - caret; memcpy(reader->carry, caret, reader->carried); return; }
         at = next;
     }
-}
-
-static uint32_t slowest_reader(void) {
-    uint32_t least = UINT32_MAX;
-    for (int i = 0; i < subscribers; i++) if (readers[i].expected < least) least = readers[i].expected;
-    return least;
 }
 
 static void cpu_s(int pids, char **pid, double *used) {
@@ -195,7 +199,7 @@ int main(int argc, char **argv) {
     histogram = calloc(HISTOGRAM_US, sizeof *histogram);
     int poll = epoll_create1(0);
     for (int i = 0; i < subscribers; i++) watch(poll, readers[i].fd, i);
-    watch(poll, publisher, UINT32_MAX);
+    watch(poll, publisher, UINT32_MAX); find_least();
     uint64_t start = now_ns(), begin = 0, end = 0, moved = start, seen = 0, alive = start;
     uint64_t got = 0, got_bytes = 0, got_reads = 0; uint32_t sent = 0;
     for (;;) {
@@ -212,7 +216,7 @@ int main(int argc, char **argv) {
             while ((due = start + (uint64_t)(published * 1e9 / amount)) <= now && build(due));
             wait = due > now ? (int64_t)(due - now) : 0; if (wait > 1000000) wait = 1000000;
         } else if (!end) {
-            for (uint32_t until = slowest_reader() + amount; published < until && build(now););
+            for (uint32_t until = least + amount; published < until && build(now););
         }
         write_some();
         if (out_at < out_size) wait = 0;

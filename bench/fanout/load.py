@@ -55,6 +55,7 @@ class Result:
     published_per_s: float
     bytes: float
     """That one delivery has on the wire, above TCP."""
+    messages_a_read: float
     p50_us: float
     p99_us: float
     max_us: float
@@ -108,5 +109,5 @@ class Load:
             raise RuntimeError(f"the load failed ({process.returncode}): {failed.decode()}{told.decode()}")
         found = dict(pair.split("=") for pair in told.decode().split())
         cores = [float(each) for each in found["cores"].split(",") if each]
-        names = ("deliveries_per_s", "published_per_s", "bytes", "p50_us", "p99_us", "max_us", "load_cores")
+        names = ("deliveries_per_s", "published_per_s", "bytes", "messages_a_read", "p50_us", "p99_us", "max_us", "load_cores")
         return Result(*(float(found[name]) for name in names), cores)

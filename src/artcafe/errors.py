@@ -368,6 +368,11 @@ class ShuttingDown(OurFault):
     text = "this server is shutting down; connect again"
 
 
+class LogRenewed(OurFault):
+    code, close = "log_renewed", 4000
+    text = "the message log was restored or begun anew; connect again: what is gone is told by a gap, and the rest is delivered"
+
+
 class Internal(OurFault):
     code, status, temporary, close = "internal", 500, False, 4000
     text = "an error of ours, logged under this request's id; whether anything was changed is unknown"

@@ -108,20 +108,6 @@ class Agent(Record, frozen=True, kw_only=True):
     request_hash: str | None = None
 
 
-class Channel(Record, frozen=True, kw_only=True):
-    """A named, ordered log of messages in a tenant."""
-
-    tenant_id: TenantId
-    id: ChannelId
-    name: str
-    description: str = ""
-    type: ChannelType = ChannelType.BROADCAST
-    access: Access = Access.OPEN
-    created_at: datetime
-    updated_at: datetime
-    request_hash: str | None = None
-
-
 class Cursor(Record, frozen=True, kw_only=True):
     """How far a subscription has come: everything up to `seq` in the log of `epoch` is acknowledged or before its start.
 
@@ -130,6 +116,26 @@ class Cursor(Record, frozen=True, kw_only=True):
 
     epoch: Epoch | None = None
     seq: Seq = 0
+
+
+class Channel(Record, frozen=True, kw_only=True):
+    """A named, ordered log of messages in a tenant.
+
+    Messages older than `retention_s` seconds are removed, oldest first; None: as old as the tenant's plan allows. Up to
+    `removed_to` they are gone, or about to be: it is written before anything is removed.
+    """
+
+    tenant_id: TenantId
+    id: ChannelId
+    name: str
+    description: str = ""
+    type: ChannelType = ChannelType.BROADCAST
+    access: Access = Access.OPEN
+    retention_s: int | None = None
+    removed_to: Cursor = Cursor()
+    created_at: datetime
+    updated_at: datetime
+    request_hash: str | None = None
 
 
 class Subscription(Record, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ from artcafe.services.history import History
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
+from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.tables.catalog import Environment
@@ -155,16 +156,14 @@ async def _serve(
             messaging = Messaging(directory, fabric, now)
             cursors = Cursors(store, settings.cursor_write_s)
             presence = Presence(fabric, now)
+            retention = Retention(store, fabric, now)
+            fabric.limit_storage(retention.storage_bytes)
 
-            desk = Desk(login, directory, subscriptions, messaging, cursors, Hub(fabric, group), now, presence)
-            gateway = Gateway(desk, group)
+            hub = Hub(fabric, group, retention.removed_to)
+            gateway = Gateway(Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence), group)
             changes.watch(gateway.changed)
             fabric.watch_failures(gateway.send_back)
-            try:
-                port = await gateway.listen(*settings.gateway_listen)
-            except OSError as exc:
-                raise _not_listening(settings.gateway_listen, "--gateway-listen", exc) from exc
-
+            port = await _open_gateway(gateway, settings.gateway_listen)
             host, rest_port = listener.getsockname()[:2]
             addresses = Addresses(
                 f"http://{Address(host, rest_port)}", f"ws://{Address(settings.gateway_listen.host, port)}{PATH}"
@@ -190,6 +189,7 @@ async def _serve(
                     gateway.run(),
                     gateway.run_changes(),
                     cursors.run(),
+                    retention.run(),
                     _sweep(tables),
                     changes.run(store, lambda: gateway.tenants() | set(directory.tenants())),
                 )
@@ -209,6 +209,14 @@ async def _serve(
             await running
     finally:
         await tables.close()
+
+
+async def _open_gateway(gateway: Gateway, address: Address) -> int:
+    """The port at which agents connect from here on."""
+    try:
+        return await gateway.listen(*address)
+    except OSError as exc:
+        raise _not_listening(address, "--gateway-listen", exc) from exc
 
 
 async def _sweep(tables: Sqlite) -> None:

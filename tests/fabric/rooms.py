@@ -177,10 +177,15 @@ class Writer:
 
 @asynccontextmanager
 async def writing(
-    link: Link, *, max_bytes: int = -1, patience_s: float = BOUND_S, most_messages: int = 20_000
+    link: Link, *, max_bytes: int | None = None, patience_s: float = BOUND_S, most_messages: int = 20_000
 ) -> AsyncIterator[Writer]:
     """A writer of the link's log."""
-    log = TenantLog(link, max_bytes=max_bytes)
+
+    async def quota() -> int:
+        assert max_bytes is not None
+        return max_bytes
+
+    log = TenantLog(link, quota=None if max_bytes is None else quota)
     commit = GroupCommit(log, patience_s=patience_s, most_messages=most_messages)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(commit.run())

@@ -11,6 +11,7 @@ from artcafe.fabric.link import Link
 from artcafe.fabric.reader import LOOK_S, Tail
 from artcafe.fabric.streams import Stored, TenantLog
 from artcafe.model import ChannelId, Seq
+from artcafe.rules.starts import Life
 from tests.fabric.rooms import A, B, Nats, a_tenant, until, writing
 
 
@@ -18,12 +19,22 @@ class Sink:
     """Keeps what it is handed."""
 
     def __init__(self) -> None:
-        self.began: Seq | None = None
+        self.begins: list[Seq] = []
+        self.lives: list[Life] = []
         self.got: list[Stored] = []
 
-    def begin(self, last: Seq) -> None:
-        assert self.began is None
-        self.began = last
+    @property
+    def began(self) -> Seq | None:
+        """Where, if it was once."""
+        return self.begins[0] if len(self.begins) == 1 else None
+
+    def begin(self, last: Seq, life: Life) -> None:
+        self.begins.append(last)
+        self.lives.append(life)
+
+    def begun(self, life: Life) -> None:
+        assert self.lives.pop() == Life(None)
+        self.lives.append(life)
 
     def take(self, found: list[Stored]) -> None:
         self.got += found

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from artcafe.errors import LogRefused, Unavailable
-from artcafe.fabric.streams import BATCH_MESSAGES, TenantLog
-from artcafe.rules import subjects
+from artcafe.errors import LogRefused, QuotaFull, Unavailable
+from artcafe.fabric.streams import BATCH_MESSAGES, CONTINUES, Stored, TenantLog, continues_of
+from artcafe.model import Epoch
+from artcafe.observe import now
+from artcafe.rules import subjects, times
+from artcafe.rules.starts import Life
+from tests.fabric.clients import BOUND_S
 from tests.fabric.rooms import A, B, Nats, a_tenant, until, writing
 
 
@@ -30,9 +37,9 @@ async def test_servers_that_begin_the_log_at_the_same_time_begin_one(nats: Nats)
         async with asyncio.TaskGroup() as group:
             making = [group.create_task(log.ensure()) for log in logs]
 
-        states = {task.result() for task in making}
-        assert len(states) == 1
-        assert {log.epoch for log in logs} == {states.pop().epoch}
+        epochs = {task.result().epoch for task in making}
+        assert len(epochs) == 1
+        assert {log.epoch for log in logs} == epochs
 
 
 async def test_a_log_that_begins_anew_has_another_epoch(nats: Nats) -> None:
@@ -107,3 +114,95 @@ async def test_every_question_says_so_when_nats_cannot_be_reached(nats: Nats) ->
         for question in (lambda: log.after(A, 0), lambda: log.last_of(A)):
             with pytest.raises(Unavailable):
                 await question()
+
+
+# --- what retention asks ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_newest_that_is_older_than_a_time_is_found_for_each_channel(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        log, long_ago = writer.log, now() - timedelta(days=1)
+        assert await log.last_of_each([A, B], until=now()) == {}
+        for channel in (A, B, A):
+            await writer.publish(1, channel=channel)
+        between = await _a_later_millisecond()
+        await writer.publish(1, channel=B)
+
+        assert await log.last_of_each([A, B], until=long_ago) == {}
+        assert await log.last_of_each([A, B], until=between) == {subjects.stored(A): 3, subjects.stored(B): 2}
+        assert await log.last_of_each([A, B], until=now() + timedelta(hours=1)) == {subjects.stored(A): 3, subjects.stored(B): 4}
+
+
+async def _a_later_millisecond() -> datetime:
+    """A time behind what was stored before the call, and before what is stored after it: NATS is asked in milliseconds."""
+    before = now()
+    async with asyncio.timeout(BOUND_S):
+        while times.to_text(now()) <= times.to_text(before + timedelta(milliseconds=1)):  # noqa: ASYNC110 (time itself is awaited)
+            await asyncio.sleep(0)
+    return before + timedelta(milliseconds=1)
+
+
+async def test_a_purge_up_to_a_sequence_leaves_what_is_above_it_and_other_channels(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        for number in range(1, 7):
+            await writer.publish(number, channel=A if number % 2 else B)
+
+        await writer.log.purge(A, up_to=3)
+        await writer.log.purge(A, up_to=3)
+
+        assert (await writer.stored(A), await writer.stored(B)) == ([b"5"], [b"2", b"4", b"6"])
+        await writer.log.purge(A, up_to=5)
+        assert await writer.stored(A) == []
+
+
+async def test_what_is_behind_a_message_is_known_to_be_whole_as_long_as_that_message_is_there(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        for number in range(1, 9):
+            await writer.publish(number, channel=A if number % 2 else B)
+        log = writer.log
+
+        def seqs(answer: tuple[list[Stored], bool]) -> tuple[list[tuple[int, int | None]], bool]:
+            return [(one.seq, one.prev) for one in answer[0]], answer[1]
+
+        assert seqs(await log.behind(A, 3, 3)) == ([(5, 3), (7, 5)], True)
+        assert seqs(await log.behind(A, 3, 4)) == ([(5, 3), (7, 5)], True)
+        assert seqs(await log.behind(A, 7, 7)) == ([], True)
+        assert seqs(await log.behind(A, 0, 0)) == ([(1, None), (3, 1), (5, 3), (7, 5)], False)
+        await log.purge(A, up_to=3)
+        assert seqs(await log.behind(A, 3, 3)) == ([(5, None), (7, 5)], False)
+        assert seqs(await log.behind(A, 5, 5)) == ([(7, 5)], True)
+        await log.purge(A, up_to=7)
+        assert seqs(await log.behind(A, 7, 7)) == ([], False)
+
+
+async def test_a_bound_that_is_lowered_drops_nothing_and_refuses_what_comes(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link, max_bytes=1 << 20) as writer:
+        for number in range(10):
+            await writer.publish(number)
+        for bytes_ in (100, 0):
+            await writer.log.limit(bytes_)
+            with pytest.raises(QuotaFull):
+                await writer.publish(10)
+        assert len(await writer.stored()) == 10
+
+        await writer.log.limit(1 << 20)
+        assert (await writer.publish(10)).seq == 11
+
+
+async def test_what_a_log_was_restored_from_stands_in_its_metadata_and_is_forgotten_with_its_end(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link:
+        log = TenantLog(link)
+        assert (await log.ensure()).life == Life(log.epoch or Epoch(""), {})
+        info = await log._api("STREAM.INFO.log", {})
+        info["config"]["metadata"][CONTINUES] = "01A:7 01B:3"
+        await log._api("STREAM.UPDATE.log", info["config"])
+
+        state = await log.state()
+        assert state is not None
+        assert state.continues == {"01A": 7, "01B": 3}
+        assert (await log.begin_epoch()).continues == {}
+
+
+@given(st.text(alphabet="01A: x", max_size=20))
+def test_metadata_that_nobody_can_read_continue_nothing(text: str) -> None:
+    assert all(epoch and seq >= 0 for epoch, seq in continues_of(text).items())

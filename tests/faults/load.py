@@ -46,6 +46,8 @@ WINDOW: Final = 8
 PAD: Final = "x" * 120
 ACK_EVERY: Final = 5
 BEFORE_AWAY: Final = 20
+AT_FIRST: Final = 0
+"""The connection on which that agent was there before the fault; the others count from 1."""
 REPEATS: Final = 25
 
 WAIT_S: Final = 30.0
@@ -108,12 +110,13 @@ class Load:
                     self._record(Written(row.agent_id, channel, row.cursor.seq))
 
     async def end(self, *, is_retried: bool = False) -> History:
-        """Stops the publishers, brings back the agent that was away, and returns everything that was seen when everybody has
-        what the log holds. `is_retried` is the history's."""
+        """Brings back the agent that was away, while there is still traffic, stops the publishers, and returns everything that
+        was seen when everybody has what the log holds. `is_retried` is the history's."""
+        self._listeners.append(self._group.create_task(self._listen_bare(AWAY, None)))
+        await self.acknowledged(100)
         await self._end_publishing()
         await self._publish_again()
         log = await self._read_log()
-        self._listeners.append(self._group.create_task(self._listen_bare(AWAY, None)))
         await self._until_level({entry.channel: entry.seq for entry in log})
         for task in self._listeners:
             task.cancel()
@@ -275,14 +278,14 @@ class Load:
     async def _come_and_leave(self) -> None:
         """An agent gets some messages, acknowledges the last of each channel and leaves; waits until that is written."""
         name, last = self.cast.agents[AWAY], dict[str, int]()
-        self._record(Joined(name, 0))
+        self._record(Joined(name, AT_FIRST))
         async with asyncio.timeout(WAIT_S), bare.connected(self._platform.gateway_url, self.cast, AWAY) as agent:
             for _ in range(BEFORE_AWAY):
                 entry = await self._next_message(agent)
-                self._got(name, 0, entry)
+                self._got(name, AT_FIRST, entry)
                 last[entry.channel] = entry.seq
             for channel, seq in last.items():
-                self._record(Acked(name, 0, channel, seq))
+                self._record(Acked(name, AT_FIRST, channel, seq))
                 await agent.ack(channel, seq)
         wanted = {Written(name, channel, seq) for channel, seq in last.items()}
         for _ in range(100):

@@ -27,6 +27,8 @@ from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
+from artcafe.services.presence import Presence
+from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.tables.catalog import Environment
@@ -59,6 +61,7 @@ class House:
     tables: Sqlite
     cursors: Cursors
     messaging: Messaging
+    presence: Presence
     channels: Channels
     agents: Agents
     subscriptions: Subscriptions
@@ -134,11 +137,13 @@ async def _make(
     folder: Path, group: asyncio.TaskGroup, tables: Sqlite, fabric: Fabric, sweep_s: float, connect_s: float, stall_s: float
 ) -> tuple[House, list[asyncio.Task[None]]]:
     clock, store, changes, tokens = Clock(), Store(tables), Changes(), Tokens(b"t" * 32, "test")
-    directory, cursors, hub = Directory(store, changes), Cursors(store, LONG_S), Hub(fabric, group)
+    directory, cursors, retention = Directory(store, changes), Cursors(store, LONG_S), Retention(store, fabric, clock)
+    hub = Hub(fabric, group, retention.removed_to)
     login = Login(store, directory, tokens, clock, "test")
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
     messaging = Messaging(directory, fabric, clock)
-    desk = Desk(login, directory, subscriptions, messaging, cursors, hub, clock)
+    presence = Presence(fabric, clock)
+    desk = Desk(login, directory, subscriptions, messaging, cursors, hub, clock, presence)
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
     changes.watch(gateway.changed)
     port = await gateway.listen("127.0.0.1", 0)
@@ -151,7 +156,7 @@ async def _make(
     channel = await channels.create(owner, name="channel")
     await subscriptions.put(owner, channel.id, agent.id)
     made = House(
-        gateway, hub, fabric, tables, cursors, messaging, channels, agents, subscriptions, login, tokens, clock,
+        gateway, hub, fabric, tables, cursors, messaging, presence, channels, agents, subscriptions, login, tokens, clock,
         f"ws://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
     )  # fmt: skip
     return made, [group.create_task(loop) for loop in (gateway.run(), gateway.run_changes())]

@@ -111,6 +111,7 @@ S: Final = T + "/channels/{channel_id}/subscriptions/{agent_id}"
 
 TABLE: Final[Mapping[str, Line]] = {
     "GET /openapi.json": Line(everybody(200)),
+    "GET /asyncapi.json": Line(everybody(200)),
     "GET /health/live": Line(everybody(200)),
     "GET /health/ready": Line(everybody(200)),
     "GET /v1": Line(everybody(200)),

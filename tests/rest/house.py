@@ -37,6 +37,7 @@ from artcafe.services.directory import Directory
 from artcafe.services.history import History
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
+from artcafe.services.presence import Presence
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.tables.catalog import Environment
@@ -63,6 +64,7 @@ class House:
         self._ready = threading.Event()
         self._numbers = itertools.count(1)
         self._clients = ExitStack()
+        self.nats: EmbeddedNats
         self.fabric: Fabric
         self.services: Services
         self.store: Store
@@ -87,7 +89,7 @@ class House:
     async def _live(self) -> None:
         self._loop, self._leave = asyncio.get_running_loop(), asyncio.Event()
         accounts = Accounts(b"s" * 32, "dev")
-        nats = EmbeddedNats(self._folder / "nats", accounts)
+        self.nats = nats = EmbeddedNats(self._folder / "nats", accounts)
         await nats.start()
         tables = await Sqlite.open(self._folder / "tables.db", Environment.DEV)
         try:
@@ -131,6 +133,7 @@ class House:
             subscriptions=Subscriptions(self.store, changes, now, fabric.position),
             messaging=Messaging(directory, fabric, now),
             history=History(directory, fabric),
+            presence=Presence(fabric, now),
             identity=self.identity,
             health=health,
             clock=now,

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from artcafe.model import Role
+from artcafe.model import AgentId, AgentPrincipal, Role, TenantId
 from tests import ssh_keygen
+from tests.conftest import Require
 from tests.rest.house import Caller, House, Tenant
 
 ATTRIBUTES = {
     "id", "tenant_id", "name", "description", "capabilities", "public_key", "fingerprint", "status", "created_at", "updated_at",
+    "presence",
 }  # fmt: skip
-CARD = {"id", "tenant_id", "name", "description", "capabilities"}
+CARD = {"id", "tenant_id", "name", "description", "capabilities", "presence"}
+AWAY = {"connected": False, "status": None, "since": None}
 
 
 @pytest.fixture
@@ -24,7 +29,7 @@ def test_a_registered_agent_is_shown_with_its_key_and_fingerprint(house: House, 
     made = answer.json()
     assert set(made) == ATTRIBUTES
     assert made["id"].startswith("agt_")
-    assert (made["tenant_id"], made["status"]) == (tenant.id, "active")
+    assert (made["tenant_id"], made["status"], made["presence"]) == (tenant.id, "active", AWAY)
     assert made["public_key"] == " ".join(line.split()[:2])
     assert made["fingerprint"] == ssh_keygen.fingerprint(line)
     assert made | body == made | {"public_key": line}
@@ -58,10 +63,61 @@ def test_a_list_is_filtered_by_status_and_capability(house: House) -> None:
     assert ids(capability="pla") == []
 
 
-@pytest.mark.parametrize("query", ["status=online", "connected=true", "capabilities=plan", "limit=0", "limit=201", "limit=x"])
+@pytest.mark.parametrize("query", ["status=online", "connected=perhaps", "capabilities=plan", "limit=0", "limit=201", "limit=x"])
 def test_a_filter_that_is_none_is_refused_rather_than_ignored(tenant: Tenant, query: str) -> None:
     answer = tenant.owner.get(f"{tenant.path}/agents?{query}")
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, query.partition("=")[0])
+
+
+def test_presence_is_shown_to_members_and_agents_and_can_be_filtered_by(house: House) -> None:
+    tenant = house.tenant()
+    present, away = tenant.agent(), tenant.agent()
+    principal = AgentPrincipal(agent_id=AgentId(present.id), tenant_id=TenantId(tenant.id), epoch=0)
+
+    async def come(status: str) -> None:
+        house.services.presence.came(principal)
+        house.services.presence.set_status(principal, status)
+
+    house.run(come("busy"))
+    for caller in (tenant.owner, tenant.member(Role.VIEWER), away.login()):
+        here = caller.get(present.path).json()["presence"]
+        assert (here["connected"], here["status"]) == (True, "busy")
+        assert here["since"].endswith("Z")
+        assert caller.get(away.path).json()["presence"] == AWAY
+        listed = caller.get(f"{tenant.path}/agents").json()["items"]
+        assert {each["id"]: each["presence"] for each in listed} == {present.id: here, away.id: AWAY}
+        for connected, expected in (("true", present), ("false", away)):
+            found = caller.get(f"{tenant.path}/agents", params={"connected": connected}).json()
+            assert ([each["id"] for each in found["items"]], found["next_cursor"]) == ([expected.id], None)
+    assert tenant.owner.patch(present.path, json={"name": "Other"}).json()["presence"] == here
+
+
+def test_a_list_of_those_connected_has_pages_whose_cursors_are_of_that_filter(house: House) -> None:
+    tenant = house.tenant()
+    agents = sorted(tenant.agent().id for _ in range(3))
+    path = f"{tenant.path}/agents"
+    first = tenant.owner.get(path, params={"connected": "false", "limit": 2}).json()
+    assert [each["id"] for each in first["items"]] == agents[:2]
+    again = {"cursor": first["next_cursor"], "limit": 2}
+    assert tenant.owner.get(path, params={**again, "connected": "true"}).json()["code"] == "bad_cursor"
+    rest = tenant.owner.get(path, params={**again, "connected": "false"}).json()
+    assert [each["id"] for each in rest["items"]] == agents[2:]
+
+
+def test_presence_that_nobody_knows_is_null_and_cannot_be_filtered_by(tmp_path: Path, require: Require) -> None:
+    require("ssh-keygen", ssh_keygen.PRESENT)
+    with House(tmp_path) as house:
+        tenant = house.tenant()
+        agent = tenant.agent()
+        assert tenant.owner.get(agent.path).json()["presence"] == AWAY
+        house.run(house.nats.stop())
+
+        shown = tenant.owner.get(agent.path)
+        assert (shown.status_code, shown.json()["presence"]) == (200, None)
+        listed = tenant.owner.get(f"{tenant.path}/agents").json()["items"]
+        assert [each["presence"] for each in listed] == [None]
+        refused = tenant.owner.get(f"{tenant.path}/agents", params={"connected": "false"})
+        assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
 
 
 def test_a_change_touches_only_what_it_names(tenant: Tenant, owner: Caller) -> None:

@@ -16,6 +16,7 @@ def test_the_entry_names_the_gateway_and_the_document(anyone: Caller) -> None:
         "gateway_url": GATEWAY_URL,
         "subprotocol": "artcafe.v1",
         "openapi": "/openapi.json",
+        "asyncapi": "/asyncapi.json",
     }
 
 

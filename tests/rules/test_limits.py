@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.errors import Invalid
-from artcafe.model import Tenant, TenantId
+from artcafe.model import Channel, ChannelId, Tenant, TenantId
 from artcafe.rules import limits
 from artcafe.rules.limits import Limit
 from tests.services.world import START
@@ -17,8 +17,8 @@ def tenant(plan: str = "free", **own: int) -> Tenant:
     return Tenant(id=TenantId("ten_a"), name="A", plan=plan, limits=own, created_at=START, updated_at=START)
 
 
-def test_the_free_plan_has_100_agents_and_100_channels() -> None:
-    assert [limits.of(tenant(), limit) for limit in Limit] == [100, 100]
+def test_the_free_plan_has_100_agents_100_channels_30_days_and_10_gib() -> None:
+    assert [limits.of(tenant(), limit) for limit in Limit] == [100, 100, 30 * 86_400, 10 * 2**30]
 
 
 def test_a_tenants_own_limit_stands_in_place_of_its_plans() -> None:
@@ -29,6 +29,23 @@ def test_a_tenants_own_limit_stands_in_place_of_its_plans() -> None:
 
 def test_a_plan_nobody_knows_is_the_free_one() -> None:
     assert limits.of(tenant("platinum"), Limit.AGENTS) == 100
+
+
+@given(st.integers(-5, 2**40), st.integers(0, 2**40))
+def test_a_channel_may_keep_its_messages_for_as_long_as_the_plan_does_or_less(seconds: int, most: int) -> None:
+    if 1 <= seconds <= most:
+        assert limits.retention(seconds, tenant(retention_s=most)) == seconds
+        return
+    with pytest.raises(Invalid, match=r"^retention_s: "):
+        limits.retention(seconds, tenant(retention_s=most))
+
+
+@given(st.none() | st.integers(1, 2**40), st.integers(0, 2**40))
+def test_a_plan_that_has_come_to_allow_less_holds_for_every_channel(seconds: int | None, most: int) -> None:
+    channel = Channel(
+        tenant_id=TenantId("ten_a"), id=ChannelId("chn_a"), name="A", retention_s=seconds, created_at=START, updated_at=START
+    )
+    assert limits.retention_of(channel, tenant(retention_s=most)) == (most if seconds is None else min(seconds, most))
 
 
 @given(st.text(max_size=70))

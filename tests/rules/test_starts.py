@@ -3,33 +3,123 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe.model import Cursor, Epoch
-from artcafe.rules.starts import behind
-from artcafe.wire.frames import Gap
+from artcafe.model import Cursor, Epoch, Seq
+from artcafe.rules.starts import Life, behind
+from artcafe.wire.frames import Gap, Start
 
-HERE, ELSEWHERE = Epoch("here"), Epoch("elsewhere")
-OLDER = Cursor()
+HERE, BEFORE, ELSEWHERE = Epoch("here"), Epoch("before"), Epoch("elsewhere")
+OLDER, NOTHING = Cursor(), Cursor()
+LIFE = Life(HERE)
 seqs = st.integers(0, 2**53)
+few = st.integers(0, 12)
+"""So few that sequences often meet."""
+ones = st.integers(1, 12)
+
+
+def at(seq: Seq, epoch: Epoch = HERE) -> Cursor:
+    return Cursor(epoch=epoch, seq=seq)
+
+
+# --- nothing was removed -------------------------------------------------------------------------------------------------
 
 
 @given(seqs, seqs)
 def test_from_the_cursor_goes_on_behind_it(seq: int, last: int) -> None:
-    assert behind("cursor", Cursor(epoch=HERE, seq=seq), HERE, last) == (seq, None)
+    assert behind("cursor", at(seq), LIFE, last, NOTHING) == (seq, None)
 
 
 @given(seqs)
 def test_a_subscription_that_is_older_than_the_log_gets_all_of_it(last: int) -> None:
-    assert behind("cursor", OLDER, HERE, last) == (0, None)
-    assert behind("cursor", OLDER, None, 0) == (0, None)
+    assert behind("cursor", OLDER, LIFE, last, NOTHING) == (0, None)
+    assert behind("cursor", OLDER, Life(None), 0, NOTHING) == (0, None)
 
 
-@given(seqs, seqs, st.sampled_from([HERE, None]))
-def test_a_cursor_of_another_log_yields_a_gap_and_all_there_is(seq: int, last: int, epoch: Epoch | None) -> None:
-    assert behind("cursor", Cursor(epoch=ELSEWHERE, seq=seq), epoch, last) == (0, Gap(seq + 1, None, "epoch"))
+@given(seqs, seqs, st.sampled_from([LIFE, Life(None), Life(HERE, {BEFORE: 5})]))
+def test_a_cursor_of_another_log_yields_a_gap_and_all_there_is(seq: int, last: int, life: Life) -> None:
+    assert behind("cursor", at(seq, ELSEWHERE), life, last, NOTHING) == (0, Gap(seq + 1, None, "epoch"))
 
 
-@given(st.sampled_from([OLDER, Cursor(epoch=HERE, seq=41), Cursor(epoch=ELSEWHERE, seq=41)]), seqs, st.integers(1, 2**53))
+@given(st.sampled_from([OLDER, at(41), at(41, ELSEWHERE)]), seqs, st.integers(1, 2**53))
 def test_new_first_and_a_sequence_do_not_look_at_the_cursor(cursor: Cursor, last: int, wanted: int) -> None:
-    assert behind("new", cursor, HERE, last) == (last, None)
-    assert behind("first", cursor, HERE, last) == (0, None)
-    assert behind(wanted, cursor, HERE, last) == (wanted - 1, None)
+    assert behind("new", cursor, LIFE, last, NOTHING) == (last, None)
+    assert behind("first", cursor, LIFE, last, NOTHING) == (0, None)
+    assert behind(wanted, cursor, LIFE, last, NOTHING) == (wanted - 1, None)
+
+
+# --- retention -----------------------------------------------------------------------------------------------------------
+
+
+@given(few, few)
+def test_who_goes_on_below_what_is_kept_is_told_what_is_gone_and_gets_the_rest(seq: int, removed: int) -> None:
+    expected = (removed, Gap(seq + 1, removed, "retention")) if seq < removed else (seq, None)
+    assert behind("cursor", at(seq), LIFE, 20, at(removed)) == expected
+    assert behind(seq + 1, OLDER, LIFE, 20, at(removed)) == expected
+
+
+@given(few)
+def test_a_subscription_that_is_older_than_the_log_is_told_what_is_gone_of_it(removed: int) -> None:
+    gap = Gap(1, removed, "retention") if removed else None
+    assert behind("cursor", OLDER, LIFE, 20, at(removed)) == (removed, gap)
+
+
+@given(few, few, few)
+def test_the_first_that_is_kept_and_what_is_new_are_no_gap(seq: int, removed: int, last: int) -> None:
+    assert behind("first", at(seq), LIFE, last, at(removed)) == (removed, None)
+    assert behind("new", at(seq), LIFE, last, at(removed)) == (last, None)
+
+
+@given(few, few)
+def test_what_was_removed_from_another_log_is_nothing_in_this_one(seq: int, removed: int) -> None:
+    assert behind("cursor", at(seq), LIFE, 20, at(removed, ELSEWHERE)) == (seq, None)
+
+
+# --- a log that was restored from another -----------------------------------------------------------------------------------
+
+
+@given(few, ones)
+def test_a_cursor_of_the_log_before_goes_on_where_it_was_and_is_told_that_there_may_have_been_more(seq: int, end: int) -> None:
+    life = Life(HERE, {BEFORE: end})
+    assert behind("cursor", at(seq, BEFORE), life, 20, NOTHING) == (min(seq, end), Gap(max(seq, end) + 1, None, "epoch"))
+
+
+@given(few, ones, few)
+def test_a_restored_log_knows_what_was_removed_before_it_was_saved(seq: int, end: int, removed: int) -> None:
+    life = Life(HERE, {BEFORE: end})
+    common = min(removed, end)
+    assert behind("first", OLDER, life, 20, at(removed, BEFORE)) == (common, None)
+    start, gap = behind("cursor", at(seq), life, 20, at(removed, BEFORE))
+    assert (start, gap) == ((common, Gap(seq + 1, common, "retention")) if seq < common else (seq, None))
+
+
+# --- all of it -----------------------------------------------------------------------------------------------------------
+
+epochs = st.sampled_from([HERE, BEFORE, ELSEWHERE])
+places = st.one_of(st.just(Cursor()), st.builds(at, few, epochs))
+lives = st.one_of(st.just(LIFE), st.builds(lambda end: Life(HERE, {BEFORE: end}), ones))
+starts = st.one_of(st.sampled_from(["cursor", "first"]), ones)
+
+
+@given(starts, places, lives, places)
+def test_nothing_is_ever_passed_over_without_a_word(start: Start, cursor: Cursor, life: Life, removed_to: Cursor) -> None:
+    """Whoever asks for what is behind a place gets it, or hears of a gap that holds what it does not get."""
+    begun, gap = behind(start, cursor, life, 20, removed_to)
+    assert begun >= life.seq_of(removed_to)
+    if start == "first":
+        return
+    asked = start - 1 if isinstance(start, int) else cursor.seq
+    is_same_log = isinstance(start, int) or cursor.epoch in (None, HERE)
+    if is_same_log:
+        missing = set(range(asked + 1, begun + 1))
+        assert missing == (set() if gap is None or gap.to is None else set(range(gap.from_, gap.to + 1)))
+        return
+    assert gap is not None
+    assert (gap.reason, gap.to) == ("epoch", None)
+    common = life.continues.get(cursor.epoch, 0) if cursor.epoch else 0
+    # Of the cursor's log, this one has what is common; all that it does not deliver of that, and all behind it, is in the gap.
+    assert set(range(asked + 1, 20)) - set(range(begun + 1, common + 1)) <= set(range(gap.from_, 20))
+
+
+@given(places, lives, places)
+def test_where_a_cursor_is_moved_by_a_gap_it_hears_of_it_once(cursor: Cursor, life: Life, removed_to: Cursor) -> None:
+    begun, _ = behind("cursor", cursor, life, 20, removed_to)
+    assert behind("cursor", at(begun), life, 20, removed_to) == (begun, None)

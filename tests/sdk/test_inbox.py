@@ -172,6 +172,26 @@ def test_until_it_is_acknowledged_in_the_new_log_the_same_gap_begins_no_other() 
     assert taken(inbox) == [Gap(CHANNEL, 41, None, "epoch"), 1]
 
 
+def test_an_equal_gap_in_yet_another_log_begins_anew() -> None:
+    inbox = Inbox(WINDOW)
+    for epoch in ("E2", "E2", "E3"):
+        inbox.gap(CHANNEL, gap(41, None, "epoch"), epoch)
+        inbox.message(pushed(1))
+        inbox.lost()
+    assert taken(inbox) == [Gap(CHANNEL, 41, None, "epoch"), 1, Gap(CHANNEL, 41, None, "epoch"), 1]
+
+
+@pytest.mark.parametrize("is_pushed_first", [True, False])
+def test_a_gap_before_the_place_that_was_asked_for_is_shown_before_its_messages(is_pushed_first: bool) -> None:
+    inbox = Inbox(WINDOW)
+    inbox.message(pushed(30))
+    if is_pushed_first:
+        inbox.gap(CHANNEL, gap(5, 20, "retention"))
+    inbox.joined(CHANNEL, 5, frames.SubscribeReply("E1", 20, 30, frames.Gap(5, 20, "retention")))
+    inbox.message(pushed(30))
+    assert taken(inbox) == [Gap(CHANNEL, 5, 20, "retention"), 30]
+
+
 def test_a_gap_in_the_answer_and_pushed_before_it_is_one() -> None:
     inbox = Inbox(WINDOW)
     inbox.gap(CHANNEL, gap(41, None, "epoch"))

@@ -223,3 +223,16 @@ def test_whatever_happens_each_message_is_stored_once_in_order_and_settled_once(
     assert line.stored == list(range(line.made))
     assert all(len(outcomes) == 1 for outcomes in line.publisher.outcomes.values())
     assert len(line.publisher.outbox) == 0
+
+
+def test_what_stands_first_is_sent_before_all_that_waits_and_may_be_dropped() -> None:
+    publisher = Publisher()
+    publisher.publish(1)
+    publisher.publish(2)
+    publisher.sent()
+    publisher.outbox.lost()
+    dropped = publisher.outbox.add("status", frames.Status("idle"), lambda _: None, first=True)
+    publisher.outbox.drop(dropped)
+    publisher.outbox.add("status", frames.Status("busy"), lambda _: None, first=True)
+    kinds = [[*json.loads(frame)][1] for frame in publisher.outbox.due(0.0)]
+    assert kinds == ["status", "publish", "publish"]

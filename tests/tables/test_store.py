@@ -83,7 +83,9 @@ def agent(id: AgentId = AGENT, tenant_id: TenantId = ACME) -> Agent:
 
 
 def channel(id: ChannelId = CHANNEL, tenant_id: TenantId = ACME) -> Channel:
-    return Channel(tenant_id=tenant_id, id=id, name="News", description="D", created_at=NOW, updated_at=NOW, request_hash="h")
+    return Channel(
+        tenant_id=tenant_id, id=id, name="News", description="D", retention_s=60, created_at=NOW, updated_at=NOW, request_hash="h"
+    )
 
 
 def subscription(cursor: Cursor = Cursor(), tenant_id: TenantId = ACME) -> Subscription:  # noqa: B008 (it is frozen)
@@ -419,6 +421,33 @@ async def test_taking_what_is_not_there_makes_no_row(store: Store, tables: Table
     assert await tables.get(CHALLENGES, [Key("chl_none")], consistent=True) == [None]
 
 
+# --- how far a channel's messages are gone ---------------------------------------------------------------------------
+
+
+async def test_what_is_removed_is_noted_and_never_goes_backwards_in_a_log(acme: TenantStore) -> None:
+    first, second = Epoch("e1"), Epoch("e2")
+    await acme.transact([acme.insert_channel(channel())])
+    assert await acme.removed_to(CHANNEL) == Cursor()
+    for epoch, seq, then in [(first, 5, 5), (first, 9, 9), (first, 9, 9), (first, 8, 9), (second, 2, 2), (second, 3, 3)]:
+        assert await acme.note_removed(CHANNEL, Cursor(epoch=epoch, seq=seq))
+        assert await acme.removed_to(CHANNEL) == Cursor(epoch=epoch, seq=then)
+    found = await acme.channel(CHANNEL)
+    assert found is not None
+    assert (found.removed_to, found.retention_s) == (Cursor(epoch=second, seq=3), 60)
+
+
+async def test_nothing_is_noted_of_a_channel_that_is_gone_or_another_tenants(store: Store, acme: TenantStore) -> None:
+    await acme.transact([acme.insert_channel(channel())])
+    place = Cursor(epoch=Epoch("e"), seq=1)
+    assert not await store.tenant(OTHER).note_removed(CHANNEL, place)
+    assert await store.tenant(OTHER).removed_to(CHANNEL) == Cursor()
+    await acme.transact([acme.begin_channel_deletion(CHANNEL)])
+    assert not await acme.note_removed(CHANNEL, place)
+    await acme.transact([acme.delete_channel(CHANNEL)])
+    assert not await acme.note_removed(CHANNEL, place)
+    assert await acme.channel(CHANNEL, also_deleting=True) is None
+
+
 # --- odd items -------------------------------------------------------------------------------------------------------
 
 values: st.SearchStrategy[Value] = st.one_of(
@@ -433,7 +462,8 @@ values: st.SearchStrategy[Value] = st.one_of(
     st.frozensets(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), min_size=1, max_size=3),
 )
 NAMES = sorted(
-    {name for table in TABLES for name in table.attributes} | {"epoch", "version", "channels", "acked_seq", "request_hash"}
+    {name for table in TABLES for name in table.attributes}
+    | {"epoch", "version", "channels", "acked_seq", "request_hash", "retention_s", "removed_to"}
 )
 
 

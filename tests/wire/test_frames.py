@@ -68,6 +68,8 @@ def said_of(payload: bytes) -> tuple[int | None, str, frames.Body] | ArtcafeErro
         ('{"id":3,"subscribe":{"channel":"chn_1","from":42}}', (3, "subscribe", Subscribe("chn_1", 42, None))),
         ('{"ack":{"channel":"chn_1","seq":58}}', (None, "ack", Ack("chn_1", 58))),
         ('{"id":8,"unsubscribe":{"channel":"chn_1"}}', (8, "unsubscribe", Unsubscribe("chn_1"))),
+        ('{"id":7,"status":{"status":"busy"}}', (7, "status", Status("busy"))),
+        ('{"id":7,"status":{"status":null}}', (7, "status", Status(None))),
     ],
 )
 def test_the_commands_of_the_contract_are_read(text: str, command: tuple[int | None, str, frames.Body]) -> None:

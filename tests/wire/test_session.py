@@ -17,6 +17,7 @@ FRAMES = {
     "subscribe": b'{"id":3,"subscribe":{"channel":"chn_1"}}',
     "ack": b'{"ack":{"channel":"chn_1","seq":58}}',
     "unsubscribe": b'{"id":8,"unsubscribe":{"channel":"chn_1"}}',
+    "status": b'{"id":7,"status":{"status":"busy"}}',
 }
 
 

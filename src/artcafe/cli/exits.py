@@ -41,6 +41,11 @@ class Failing(click.Command):
                 raise
             tell(error, as_json=bool(ctx.params.get("as_json")))
             ctx.exit(code_of(error))
+        except click.UsageError as exc:
+            if not ctx.params.get("as_json"):
+                raise
+            click.echo(json.dumps({"error": {"code": "usage", "message": exc.format_message()}}), err=True)
+            ctx.exit(USAGE)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from artcafe.config import Settings
 from artcafe.errors import StartRefused
 from artcafe.folder import read_secret
 from artcafe.identity.local import LocalIdentity
 from artcafe.observe import now
 from artcafe.rules.secrets import derive
+
+DEMO_USER: Final = "alice@example.com"
+"""Whose tenant the demo is."""
 
 
 def token_for(settings: Settings, user: str) -> str:

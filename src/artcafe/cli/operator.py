@@ -18,14 +18,12 @@ import click
 from artcafe import config
 from artcafe.cli import demo as play
 from artcafe.cli.exits import Failing
-from artcafe.cli.local import token_for
+from artcafe.cli.local import DEMO_USER, token_for
 from artcafe.config import Settings
 from artcafe.errors import StartRefused
 from artcafe.folder import server_of
 from artcafe.observe import configure
 from artcafe.server import Addresses, serve
-
-DEMO_USER: Final = "alice@example.com"
 
 
 def _settings_flags(command: Callable[..., Any]) -> Callable[..., Any]:

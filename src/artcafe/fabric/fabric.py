@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -30,7 +31,7 @@ CLAIMS_UPDATE: Final = Subject("$SYS.REQ.CLAIMS.UPDATE")
 
 
 class Room:
-    """One tenant's part of NATS on this server: its connection, its log, the one writer, the followed channels and who is there."""
+    """One tenant's part of NATS on this server: its connection, its log, the one writer, the followed channels, who is there."""
 
     def __init__(self, tenant_id: TenantId, link: Link, log: TenantLog, roster: Roster) -> None:
         self.tenant_id = tenant_id
@@ -82,6 +83,7 @@ class Fabric:
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
         self._watchers: list[Callable[[TenantId], None]] = []
+        self._quota: Callable[[TenantId], Awaitable[int]] | None = None
 
     async def run(self) -> None:
         """Serves every tenant until `close`; then each in turn finishes what it has in flight."""
@@ -126,7 +128,8 @@ class Fabric:
 
             link = Link(f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit)
             roster = Roster(link, self._server, lease_s=self._lease_s, renew_s=self._renew_s)
-            room = Room(tenant_id, link, TenantLog(link, replicas=self._replicas), roster)
+            quota = None if self._quota is None else partial(self._quota, tenant_id)
+            room = Room(tenant_id, link, TenantLog(link, replicas=self._replicas, quota=quota), roster)
             self._rooms[tenant_id] = room
             # A fresh context: what it logs belongs to no request, though one was the first to need it.
             self._group.create_task(self._keep(room), name=f"room {tenant_id}", context=contextvars.Context())
@@ -144,6 +147,14 @@ class Fabric:
             self._leave(room)
             for callback in self._watchers:
                 callback(room.tenant_id)
+
+    def limit_storage(self, quota: Callable[[TenantId], Awaitable[int]]) -> None:
+        """Bounds each log that is made from here on by the bytes that `quota` says of its tenant then."""
+        self._quota = quota
+
+    def open_rooms(self) -> list[Room]:
+        """The rooms of this moment. That they were looked at does not keep them."""
+        return list(self._rooms.values())
 
     def watch_failures(self, callback: Callable[[TenantId], None]) -> None:
         """Has `callback` called with a tenant whose room has failed: whatever was followed in it is followed no more."""

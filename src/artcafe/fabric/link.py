@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
+from nats.errors import SlowConsumerError
 
 from artcafe.errors import LinkLost, NoResponder, OurFault, Unavailable
 from artcafe.fabric.client import Incoming, Outgoing, ShortClient, Take
@@ -134,7 +135,8 @@ class Link:
             self._waiting.pop(token, None)
 
     def on_up(self, callback: Callable[[], None]) -> None:
-        """Calls back after each new connection, with the subscriptions in place: what was missed can be read now."""
+        """Calls back after each new connection, with the subscriptions in place, and where one dropped what came too fast: what
+        was missed can be read now."""
         self._on_up.append(callback)
 
     async def run(self) -> None:
@@ -182,9 +184,12 @@ class Link:
         await client.flush()
         self._up.set()
         log.debug("link.up", link=self.name)
+        self._tell_up()
+        return client
+
+    def _tell_up(self) -> None:
         for on_up in self._on_up:
             on_up()
-        return client
 
     async def _dial(self) -> ShortClient:
         """A connected client. nats-py leaves the socket of one that was refused open; it is closed here."""
@@ -196,6 +201,8 @@ class Link:
 
         async def on_error(exc: Exception) -> None:
             log.debug("link.error", link=self.name, error=repr(exc))
+            if isinstance(exc, SlowConsumerError):  # it dropped what was followed: to be looked for as after a new connection
+                self._tell_up()
 
         try:
             await client.connect(

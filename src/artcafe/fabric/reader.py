@@ -13,11 +13,12 @@ from nats.aio.msg import Msg
 
 from artcafe.errors import OurFault
 from artcafe.fabric.client import Incoming
-from artcafe.fabric.link import Follow
-from artcafe.fabric.streams import Stored, TenantLog, seq_of
+from artcafe.fabric.link import Follow, unreachable
+from artcafe.fabric.streams import LAG_PAUSE_S, LAG_TRIES, Stored, TenantLog, seq_of
 from artcafe.model import ChannelId, Seq
 from artcafe.observe import log
 from artcafe.rules import subjects
+from artcafe.rules.starts import Life
 
 LOOK_S: Final = 5.0
 """How often the log is asked whether a channel has something newer than was seen. Republishing is at most once: a leader that
@@ -25,39 +26,49 @@ dies between storing and repeating leaves nothing behind that would show the gap
 LOOK_CHANNELS: Final = 500
 RETRY_S: Final = 0.2
 """After a look that failed: a server that has just come up may need a moment until it finds its streams."""
-LAG_TRIES: Final = 40
-LAG_PAUSE_S: Final = 0.05
-"""A direct get may be answered by a follower that lags behind the leader's live message: asked again for 2 s."""
 
 
 class Sink(Protocol):
     """Who a channel is followed for."""
 
-    def begin(self, last: Seq) -> None:
-        """Everything above `last` will be handed on; `last` and below is in the log alone."""
+    def begin(self, last: Seq, life: Life) -> None:
+        """Everything above `last` will be handed on; `last` and below is in the log alone.
+
+        Comes again where the reader cannot go on from what it handed on: something behind that may have been removed before it
+        was read, or the log is another one, and `life` with it. What is not handed on then is to be looked for in the log.
+        """
+
+    def begun(self, life: Life) -> None:
+        """The log, which had not begun, has."""
 
     def take(self, found: list[Stored]) -> None:
         """The next messages, in order."""
 
 
 class Reader:
-    """One channel: every message above `last`, once and in order, goes to the sink in the loop turn in which `last` rises."""
+    """One channel: every message above `last`, once and in order, goes to the sink in the loop turn in which `last` rises.
+
+    While `is_sure` nothing was missed, and a live message that names none above `last` before it is the next. After a lost
+    connection that has to be found out: retention may have been faster, and then a message names no other before it at all.
+    """
 
     def __init__(self, log: TenantLog, channel: ChannelId, sink: Sink) -> None:
         self.channel = channel
         self.last: Seq = 0
+        self.life = Life(None)
         self._log, self._sink = log, sink
         self._filling = asyncio.Lock()
         self._follow: Follow | None = None
-        self.is_open = False
+        self.is_open = self.is_sure = False
 
     async def open(self) -> None:
         """Begins behind the newest message. Raises `Unavailable`."""
         async with self._filling:
             self._follow = await self._log.link.subscribe(subjects.live(self.channel), self._on_live, self._take)
-            self.last = await self._log.last_of(self.channel)
+            state = await self._log.state()
+            last = await self._log.last_of(self.channel) if state else 0
             self.is_open = True
-            self._sink.begin(self.last)
+            self._begin(last, state.life if state else Life(None))
 
     async def close(self) -> None:
         """Hands nothing on any more. May be repeated."""
@@ -66,14 +77,46 @@ class Reader:
             await self._log.link.unsubscribe(self._follow)
 
     async def level(self) -> None:
-        """Reads from the log whatever is above `last`. Raises `Unavailable`, with everything read so far handed on."""
+        """Hands on from the log whatever is above `last`, or begins again. Raises `Unavailable`; what was read is handed on."""
         async with self._filling:
             if self.is_open:
-                await self._fill()
+                await self._level()
 
-    async def _fill(self) -> None:
-        while found := await self._log.after(self.channel, self.last):
-            self._hand_on([one for one in found if one.seq > self.last])
+    async def compare(self, life: Life, newest: Seq) -> None:
+        """Levels unless a log of this life, with this newest message of the channel, shows nothing that was not handed on."""
+        if life.epoch == self.life.epoch and newest == self.last > 0:
+            self.is_sure = True
+        elif life.epoch != self.life.epoch or newest > self.last or not self.is_sure:
+            await self.level()
+
+    def _begin(self, last: Seq, life: Life) -> None:
+        self.last, self.life, self.is_sure = last, life, life.epoch is not None
+        self._sink.begin(last, life)
+
+    async def _level(self) -> None:
+        state = await self._log.state()
+        if state is None:
+            raise unreachable()
+        if self.life.epoch is None:
+            self.life = state.life
+            self._sink.begun(state.life)
+        if self.life.epoch != state.epoch:
+            log.info("reader.another_log", channel=self.channel, epoch=state.epoch)
+            self._begin(await self._log.last_of(self.channel), state.life)
+            return
+        found: list[Stored] | None = None
+        while found != []:
+            found, is_whole = await self._log.behind(self.channel, self.last, self.last)
+            if not (is_whole or await self._is_complete()):
+                self._begin(await self._log.last_of(self.channel), self.life)
+                return
+            self._hand_on(found)
+        self.is_sure = True
+
+    async def _is_complete(self) -> bool:
+        """Whether nothing was ever removed from the log."""
+        state = await self._log.state()
+        return state is not None and state.epoch == self.life.epoch and state.is_complete
 
     def _hand_on(self, found: list[Stored]) -> None:
         if found:
@@ -84,7 +127,7 @@ class Reader:
         """Hands a live message on at once if it is the next one, as nearly all are. Those that wait for a gap to be filled stand
         before it, so it never overtakes them."""
         seq, before = seq_of(live), live.number(b"Nats-Last-Sequence")
-        is_next = before <= self.last < seq and self.is_open and not self._filling.locked()
+        is_next = before <= self.last < seq and self.is_sure and self.is_open and not self._filling.locked()
         if is_next:
             self._hand_on([Stored(seq, before or None, live.data)])
         return is_next
@@ -95,19 +138,21 @@ class Reader:
         try:
             async with self._filling:
                 await self._catch_up(before)
-                if seq > self.last:
+                if seq > self.last and self.is_open:
                     self._hand_on([Stored(seq, before or None, msg.data)])
         except OurFault as exc:  # the next live message, look or connection shows the gap again
             log.debug("reader.behind", channel=self.channel, error=repr(exc))
 
     async def _catch_up(self, to: Seq) -> None:
-        """Fills up to `to`, which stands before a live message. What is still missing then has been removed: its follower
-        names it in `prev`, so that the subscriber sees the gap."""
+        """Levels up to `to`, which stands before a live message, or begins again where that has been removed."""
         for _ in range(LAG_TRIES):
+            if not self.is_open or (self.is_sure and self.last >= to):
+                return
+            await self._level()
             if self.last >= to:
                 return
-            await self._fill()
-            if self.last >= to or await self._log.read(to) is None:
+            if await self._log.read(to) is None:
+                self._begin(await self._log.last_of(self.channel), self.life)
                 return
             await asyncio.sleep(LAG_PAUSE_S)
 
@@ -122,7 +167,7 @@ class LiveReader:
     async def open(self) -> None:
         """Raises `Unavailable`."""
         self._follow = await self._link.subscribe(subjects.live(self._channel), self._on_live, self._take)
-        self._sink.begin(0)
+        self._sink.begin(0, Life(None))
 
     async def close(self) -> None:
         """Hands nothing on any more. May be repeated."""
@@ -145,7 +190,7 @@ class Tail:
         self._readers: set[Reader] = set()
         self._live: set[LiveReader] = set()
         self._due = asyncio.Event()
-        log.link.on_up(self._due.set)
+        log.link.on_up(self._doubt)
 
     def __len__(self) -> int:
         return len(self._readers) + len(self._live)
@@ -176,6 +221,12 @@ class Tail:
             self._readers.discard(reader)
         await reader.close()
 
+    def _doubt(self) -> None:
+        """Something may have been missed: nothing is handed on before the log was asked."""
+        for reader in self._readers:
+            reader.is_sure = False
+        self._due.set()
+
     async def run(self) -> None:
         """Looks whether a channel has something that its reader was not shown: with each new connection and every few seconds."""
         wait_s = self._look_s
@@ -193,9 +244,11 @@ class Tail:
 
     async def _look(self) -> None:
         readers = list(self._readers)
+        state = await self._log.state() if readers else None
+        if state is None:
+            return
         for start in range(0, len(readers), LOOK_CHANNELS):
             some = readers[start : start + LOOK_CHANNELS]
             newest = await self._log.last_of_each([reader.channel for reader in some])
             for reader in some:
-                if newest.get(subjects.stored(reader.channel), 0) > reader.last:
-                    await reader.level()
+                await reader.compare(state.life, newest.get(subjects.stored(reader.channel), 0))

@@ -1,6 +1,6 @@
 """Who of one tenant is connected, on whichever server: each tells the agents it holds, and is believed for a lease.
 
-Nothing is stored, and what is told is told at most once (contract, sentence 12; decision record 6). Counting an agent's sockets,
+Nothing is stored, and what is told is told at most once (contract, sentence 12; decision record 10). Counting an agent's sockets,
 and what its presence is called, is `services.presence`'s.
 """
 

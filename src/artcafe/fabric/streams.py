@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +16,7 @@ from artcafe.fabric.client import Incoming
 from artcafe.fabric.link import Link, unreachable
 from artcafe.model import ChannelId, Epoch, Seq
 from artcafe.rules import subjects, times
+from artcafe.rules.starts import Life
 from artcafe.rules.subjects import Subject
 
 STREAM: Final = "log"
@@ -30,7 +32,13 @@ BATCH_BYTES: Final = 1 << 20
 STREAM_NOT_FOUND: Final = 10059
 NAME_IN_USE: Final = 10058
 NO_MESSAGE: Final = 10037
+LAG_TRIES: Final = 40
+LAG_PAUSE_S: Final = 0.05
+"""A direct get may be answered by a follower that lags behind what its leader has shown: asked again for 2 s."""
+
 EPOCH: Final = "artcafe-epoch"
+CONTINUES: Final = "artcafe-continues"
+"""The logs that this one was restored from: each one's epoch, a colon, and up to where both are the same; a space between two."""
 
 
 class Stored(NamedTuple):
@@ -47,15 +55,32 @@ class LogState(NamedTuple):
     epoch: Epoch
     first_seq: Seq
     last_seq: Seq
+    messages: int = 0
+    continues: Mapping[Epoch, Seq] = {}
+
+    @property
+    def life(self) -> Life:
+        return Life(self.epoch, self.continues)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing was ever removed."""
+        return self.messages == self.last_seq
+
+
+Quota = Callable[[], Awaitable[int]]
+"""How many bytes a log may take on disk, read when it matters."""
 
 
 class TenantLog:
     """The stream of the account that `link` is connected to."""
 
-    def __init__(self, link: Link, *, replicas: int = 1, max_bytes: int = -1) -> None:
+    def __init__(self, link: Link, *, replicas: int = 1, quota: Quota | None = None) -> None:
+        """`quota`: without one there is no bound."""
         self.link = link
-        self.replicas, self._max_bytes = replicas, max_bytes
+        self.replicas, self._quota = replicas, quota
         self._making = asyncio.Lock()
+        """Held while the stream's configuration is made or changed: NATS takes it whole, so two changes at once lose one."""
         self.epoch: Epoch | None = None
         """The log's epoch as far as it is known here; None before the first look and where there is no log yet."""
 
@@ -75,13 +100,13 @@ class TenantLog:
             state = await self.state()
             if state is not None:
                 return state
-            config = {
+            config: dict[str, Any] = {
                 "name": STREAM,
                 "subjects": [subjects.STORED],
                 "storage": "file",
                 "retention": "limits",
                 "discard": "new",
-                "max_bytes": self._max_bytes,
+                "max_bytes": -1 if self._quota is None else bound(await self._quota()),
                 "num_replicas": self.replicas,
                 "allow_direct": True,
                 "allow_atomic": True,
@@ -101,13 +126,25 @@ class TenantLog:
 
     async def begin_epoch(self) -> LogState:
         """Gives the log another epoch, because it was found to hold less than had been acknowledged. Raises `Unavailable`."""
-        config = (await self._api(f"STREAM.INFO.{STREAM}", {}))["config"]
-        config["metadata"] = {**config.get("metadata", {}), EPOCH: str(ULID())}
-        return self._noted(await self._api(f"STREAM.UPDATE.{STREAM}", config))
+        async with self._making:
+            config = (await self._api(f"STREAM.INFO.{STREAM}", {}))["config"]
+            # Since when it has held less is not known, so it continues no other: what was lost may have been written over.
+            config["metadata"] = {**config.get("metadata", {}), EPOCH: new_epoch(), CONTINUES: ""}
+            return self._noted(await self._api(f"STREAM.UPDATE.{STREAM}", config))
 
-    async def purge(self, channel: ChannelId) -> None:
-        """Removes every message of a channel. A log that does not exist has none."""
-        await self._forgiving(f"STREAM.PURGE.{STREAM}", {"filter": subjects.stored(channel)})
+    async def limit(self, max_bytes: int) -> None:
+        """Bounds what the log may take on disk, where it is bounded otherwise; drops nothing. Raises `Unavailable`."""
+        async with self._making:
+            config = (await self._api(f"STREAM.INFO.{STREAM}", {}))["config"]
+            if config["max_bytes"] != bound(max_bytes):
+                await self._api(f"STREAM.UPDATE.{STREAM}", {**config, "max_bytes": bound(max_bytes)})
+
+    async def purge(self, channel: ChannelId, *, up_to: Seq | None = None) -> None:
+        """Removes the messages of a channel, up to a sequence where one is given. A log that does not exist has none."""
+        wanted: dict[str, Any] = {"filter": subjects.stored(channel)}
+        if up_to is not None:
+            wanted["seq"] = up_to + 1
+        await self._forgiving(f"STREAM.PURGE.{STREAM}", wanted)
 
     async def drop(self) -> None:
         """Removes the log with everything in it. May be repeated."""
@@ -139,11 +176,18 @@ class TenantLog:
         found = await self.last_of_each([channel], up_to=up_to)
         return found.get(subjects.stored(channel), 0)
 
-    async def last_of_each(self, channels: list[ChannelId], *, up_to: Seq | None = None) -> dict[Subject, Seq]:
-        """The newest sequence (at or below `up_to`) of each channel that has one, by its subject. At most 1,000 channels."""
+    async def last_of_each(
+        self, channels: list[ChannelId], *, up_to: Seq | None = None, until: datetime | None = None
+    ) -> dict[Subject, Seq]:
+        """The newest sequence (at or below `up_to`, or stored before `until`) of each channel that has one, by its subject.
+
+        At most 1,000 channels. Raises `Unavailable`.
+        """
         wanted: dict[str, Any] = {"multi_last": [subjects.stored(channel) for channel in channels]}
         if up_to is not None:
             wanted["up_to_seq"] = up_to
+        if until is not None:
+            wanted["up_to_time"] = times.to_text(until)
         got = await self._ask_many(wanted) if up_to != 0 else []
         return {Subject(each.header(b"Nats-Subject")): seq_of(each) for each in got}
 
@@ -160,6 +204,22 @@ class TenantLog:
             found.append(Stored(at, prev or None, each.data))
             prev = at
         return found
+
+    async def behind(self, channel: ChannelId, anchor: Seq, seq: Seq) -> tuple[list[Stored], bool]:
+        """The next messages of a channel above `seq`, and whether nothing is missing between the two.
+
+        That is known where the message at `anchor`, the newest up to `seq`, is still there: the oldest are removed first. The
+        first message's `prev` is the anchor, None where that is not there. As `after` otherwise. Raises `Unavailable`.
+        """
+        for _ in range(LAG_TRIES):
+            found = await self.after(channel, anchor - 1 if anchor else seq)
+            if anchor and found and found[0].seq == anchor:
+                return found[1:], True
+            if not anchor or await self.read(anchor) is None:
+                rest = [one for one in found if one.seq > seq]
+                return [one._replace(prev=None) for one in rest[:1]] + rest[1:], False
+            await asyncio.sleep(LAG_PAUSE_S)
+        raise unreachable()
 
     async def before(self, channel: ChannelId, seq: Seq | None, *, most: int) -> list[Stored]:
         """The messages of a channel below `seq`, newest first, at most `most`; None: the newest. Raises `Unavailable`.
@@ -212,9 +272,26 @@ class TenantLog:
         return answer
 
     def _noted(self, info: dict[str, Any]) -> LogState:
-        epoch = Epoch(info["config"].get("metadata", {}).get(EPOCH, ""))
-        self.epoch = epoch
-        return LogState(epoch, info["state"]["first_seq"], info["state"]["last_seq"])
+        metadata = info["config"].get("metadata", {})
+        self.epoch = Epoch(metadata.get(EPOCH, ""))
+        state, continues = info["state"], continues_of(metadata.get(CONTINUES, ""))
+        return LogState(self.epoch, state["first_seq"], state["last_seq"], state["messages"], continues)
+
+
+def new_epoch() -> str:
+    """The name of a log's next life."""
+    return str(ULID())
+
+
+def bound(max_bytes: int) -> int:
+    """The bound as NATS takes it: there 0 would mean none."""
+    return max(1, max_bytes)
+
+
+def continues_of(text: str) -> dict[Epoch, Seq]:
+    """What the metadata say of the logs that one was restored from; what cannot be read is passed over."""
+    pairs = (part.rpartition(":") for part in text.split())
+    return {Epoch(epoch): int(seq) for epoch, _, seq in pairs if epoch and seq.isascii() and seq.isdigit()}
 
 
 def refusal(answer: dict[str, Any]) -> None:

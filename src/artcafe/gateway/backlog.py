@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Final
 
-from artcafe.errors import OurFault
+from artcafe.errors import LogRenewed, OurFault
+from artcafe.fabric.reader import Reader
 from artcafe.fabric.streams import Stored
 from artcafe.gateway.hub import Delivery, Socket, text_frame
 from artcafe.model import ChannelId, Seq
 from artcafe.observe import log
-from artcafe.wire.frames import message_frame
+from artcafe.rules import starts
+from artcafe.wire import frames
+from artcafe.wire.frames import Gap
 
 RETRY_S: Final = 0.2
 """Between tries while NATS is away, and while a follower lags behind what the leader has shown us."""
@@ -57,12 +60,18 @@ class Backlog:
         await feed.opened.wait()
         shown = feed.flushed
         try:
-            found = await self._read(delivery, shown)
+            if feed.is_live:
+                found: list[Stored] = []
+            elif await self._is_of_this_log(delivery):
+                found = await self._read(delivery, shown)
+            else:
+                self._socket.close(LogRenewed())
+                return
         except OurFault as exc:
             log.debug("backlog.waits", channel=feed.channel, error=repr(exc))
             await asyncio.sleep(RETRY_S)
             return
-        if self._deliveries.get(feed.channel) is not delivery or delivery.member:
+        if not self._is_fed(delivery):
             return
         due = [one for one in found if one.seq <= feed.flushed]
         if due:
@@ -70,29 +79,62 @@ class Backlog:
             return
         # The log has nothing between what this socket and the members were sent: what comes above is left to the feed, so
         # nothing is sent twice and nothing falls between.
-        level = feed.flushed if found else shown
-        if level > delivery.sent:
-            delivery.sent, delivery.rooted = level, True
+        delivery.sent = max(delivery.sent, feed.flushed if found else shown)
         feed.join(delivery)
 
+    def _is_fed(self, delivery: Delivery) -> bool:
+        """Whether the delivery is still one of this socket's, to be fed from here."""
+        return self._deliveries.get(delivery.feed.channel) is delivery and not delivery.member
+
+    @staticmethod
+    async def _is_of_this_log(delivery: Delivery) -> bool:
+        """Whether the log is still the one in which the delivery's sequences mean something. Raises `Unavailable`.
+
+        If not, its socket is closed rather than begun anew in place: an ack that is on its way would count in the wrong log.
+        """
+        feed = delivery.feed
+        if delivery.epoch not in (None, feed.life.epoch) and isinstance(feed.reader, Reader):
+            await feed.reader.level()  # Of the two it may be the reader that has not seen the new log yet.
+        delivery.epoch = delivery.epoch or feed.life.epoch
+        return delivery.epoch == feed.life.epoch
+
     async def _read(self, delivery: Delivery, shown: Seq) -> list[Stored]:
-        """The next piece behind a delivery; empty only where the log has nothing up to `shown`. Raises `Unavailable`."""
-        feed, room_log = delivery.feed, delivery.feed.room.log
-        if delivery.sent >= shown:
-            return []
-        while not (found := await room_log.after(feed.channel, delivery.sent)):
-            # The oldest are removed first: without the message at `shown` there is none before it either.
-            if await room_log.read(shown) is None:
-                return []
-            await asyncio.sleep(RETRY_S)  # a follower that lags behind the leader answered first
+        """The next piece behind a delivery, with the gap before it told; empty only where the log has nothing up to `shown`.
+
+        Raises `Unavailable`.
+        """
+        channel, room_log = delivery.feed.channel, delivery.feed.room.log
         if not delivery.rooted:
-            found[0] = found[0]._replace(prev=await room_log.last_of(feed.channel, up_to=delivery.sent) or None)
-        return found
+            delivery.anchor = await room_log.last_of(channel, up_to=delivery.sent)
+        while not delivery.rooted or delivery.sent < shown:
+            found, is_whole = await room_log.behind(channel, delivery.anchor, delivery.sent)
+            if not is_whole:
+                found = await self._without_removed(delivery, found)
+            delivery.rooted = True
+            if found or delivery.sent >= shown:
+                return found
+            if await room_log.read(shown) is None:
+                return await self._without_removed(delivery, found)
+            await asyncio.sleep(RETRY_S)  # a follower that lags behind the leader answered first
+        return []
+
+    async def _without_removed(self, delivery: Delivery, found: list[Stored]) -> list[Stored]:
+        """What was found behind a message that is not there: what retention took before it was sent is told first.
+
+        How far that is stands in the channel's row before anything is removed, so a row that is read now has it.
+        """
+        removed = await delivery.feed.removed_to()
+        delivery.anchor = 0
+        if removed > delivery.sent and self._is_fed(delivery):
+            gap = Gap(delivery.sent + 1, removed, starts.RETENTION)
+            self._socket.write(text_frame(frames.gap(delivery.feed.channel, gap)))
+            delivery.sent = removed
+        return [one for one in found if one.seq > delivery.sent]
 
     def _send(self, delivery: Delivery, due: list[Stored]) -> None:
         fits = delivery.may_be_sent()
         due = due if fits is None else due[:fits]
         delivery.owe([one.seq for one in due])
         channel = delivery.feed.channel.encode()
-        delivery.sent, delivery.rooted = due[-1].seq, True
-        self._socket.write(b"".join(text_frame(message_frame(channel, one.seq, one.prev, one.envelope)) for one in due))
+        delivery.stand_on(due[-1].seq)
+        self._socket.write(b"".join(text_frame(frames.message_frame(channel, one.seq, one.prev, one.envelope)) for one in due))

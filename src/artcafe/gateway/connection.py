@@ -11,7 +11,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
 from artcafe.gateway.conversation import Conversation, Desk
-from artcafe.gateway.hub import text_frame
+from artcafe.gateway.hub import Piece, text_frame
 from artcafe.observe import log
 from artcafe.wire import frames
 from artcafe.wire.frames import MAX_FRAME_BYTES
@@ -58,7 +58,7 @@ class Connection(WSListener):
         self._replies: list[bytes] = []
         self._under_way = 0
         self._is_reading = True
-        self.out: list[bytes] = []
+        self.out: list[Piece] = []
         self.is_paused = False
         self.is_closed = False
         self.has_answered = True

@@ -78,9 +78,6 @@ class Peer(Socket, Protocol):
     def send(self, frame: bytes) -> None:
         """Sends one frame's text with the others of this loop turn."""
 
-    def close(self, reason: ArtcafeError) -> None:
-        """Ends the connection with the reason's close code."""
-
     def count(self, change: int) -> None:
         """So many more commands or publishes are under way; the socket is not read while there are too many."""
 
@@ -162,10 +159,8 @@ class Conversation:
 
     async def _do(self, id: int | None, kind: str, body: frames.Body) -> None:
         try:
-            if isinstance(body, frames.Ack):
-                await self._acknowledge_in_new_log(body)
-                return
             assert id is not None, "the session lets no other command through without an id"
+            assert not isinstance(body, frames.Ack), "an ack is done when it is heard"
             match body:
                 case frames.Publish():
                     self._await_stored(id, await self._desk.messaging.prepare(self._proven(), body.channel, body))
@@ -329,17 +324,20 @@ class Conversation:
             state = await room_log.state()
             if state is not None and cursor.epoch == state.epoch and cursor.seq > state.last_seq:
                 state = await room_log.begin_epoch()  # the log has lost its end: its sequences will come again
-            epoch, newest = (state.epoch, state.last_seq) if state else (None, 0)
+            life, newest = (state.life, state.last_seq) if state else (starts.Life(None), 0)
             last = await room_log.last_of(channel_id) if state else 0
-            behind, gap = starts.behind(start, cursor, epoch, newest)
-            delivery = Delivery(self._peer, feed, behind, epoch, max_unacked)
+            removed_to = await self._desk.hub.removed_to(tenant_id, channel_id)
+            behind, gap = starts.behind(start, cursor, life, newest, removed_to)
+            delivery = Delivery(self._peer, feed, behind, life.epoch, max_unacked)
+            if 0 < last <= behind:
+                delivery.anchor, delivery.rooted = last, True
         finally:
             if delivery is None:
                 self._desk.hub.let_go(feed)
         self.deliveries[channel_id] = delivery
         if gap is not None:
-            self._peer.send(frames.gap(channel_id, gap))
-        return frames.SubscribeReply(epoch, behind, last, gap)
+            self._peer.send(frames.gap(channel_id, gap, life.epoch))
+        return frames.SubscribeReply(life.epoch, behind, last, gap)
 
     def _unsubscribe(self, wanted: frames.Unsubscribe) -> frames.UnsubscribeReply:
         channel_id = ChannelId(wanted.channel)
@@ -364,21 +362,9 @@ class Conversation:
         elif ack.seq > delivery.acked:
             delivery.settle(ack.seq)
             self.backlog.soon()
-            # A log that had not begun with this delivery has by now, and perhaps on this server.
-            delivery.epoch = delivery.epoch or delivery.feed.room.log.epoch
-            if delivery.epoch is not None:
-                self._move_cursor(delivery.feed.channel, delivery.epoch, ack.seq)
-            else:
-                self._commands.append((None, "ack", ack))
-                self._peer.count(+1)
-                self._work_soon()
-
-    async def _acknowledge_in_new_log(self, ack: frames.Ack) -> None:
-        """The log was begun, by another server, after this subscription: its epoch has to be looked up once."""
-        delivery = self.deliveries.get(ChannelId(ack.channel))
-        state = await delivery.feed.room.log.state() if delivery else None
-        if delivery is not None and state is not None:
-            delivery.epoch = delivery.epoch or state.epoch
+            # A log that had not begun with this delivery has by now: its feed knew of it before there was anything to send.
+            delivery.epoch = delivery.epoch or delivery.feed.life.epoch
+            assert delivery.epoch is not None
             self._move_cursor(delivery.feed.channel, delivery.epoch, ack.seq)
 
     def _move_cursor(self, channel_id: ChannelId, epoch: Epoch, seq: model.Seq) -> None:

@@ -1,23 +1,25 @@
 """The fan-out: one frame, encoded once, to every local socket of a channel that is level with it.
 
 A socket that is not level (it came with a backlog, reads slowly, or owes acknowledgements) is no member here; its connection
-feeds it from the log until it is (`gateway.connection`). The cost is the system call, so frames are joined once a channel and
-written once a socket (design, decision 6).
+feeds it from the log until it is (`gateway.connection`). The cost is the system call, so frames are written once a socket, in
+the order in which they came on all its channels, and joined once for all sockets that get the same (design, decision 6).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Final, Protocol
 
-from artcafe.errors import OurFault
+from artcafe.errors import ArtcafeError, OurFault
 from artcafe.fabric.fabric import Fabric, Room
 from artcafe.fabric.reader import LiveReader, Reader
 from artcafe.fabric.streams import Stored
-from artcafe.model import ChannelId, Epoch, Seq, TenantId
+from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
 from artcafe.observe import log
+from artcafe.rules.starts import Life
 from artcafe.wire.frames import live_frame, message_frame
 
 FLUSH_S: Final = 0.001
@@ -27,10 +29,26 @@ subscribers that takes 0.6 of a core where a flush every turn takes a whole one 
 RETRY_S: Final = 0.2
 
 
+class Piece:
+    """Frames of one channel that sockets get together, and the turn of each among those of all channels."""
+
+    __slots__ = ("frames", "turns")
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.turns: list[int] = []
+
+    def since(self, first: int) -> Piece:
+        """Those from the one at `first` on."""
+        rest = Piece()
+        rest.frames, rest.turns = self.frames[first:], self.turns[first:]
+        return rest
+
+
 class Socket(Protocol):
     """What the hub needs of a connection. `out` is empty outside a flush; a paused one takes nothing now and is no member."""
 
-    out: list[bytes]
+    out: list[Piece]
     is_paused: bool
 
     def write(self, frames: bytes) -> None:
@@ -39,24 +57,33 @@ class Socket(Protocol):
     def feed_soon(self) -> None:
         """A delivery of this socket has left the live set: go on from the log."""
 
+    def close(self, reason: ArtcafeError) -> None:
+        """Ends the connection with the reason's close code."""
+
 
 class Delivery:
     """One channel on one socket: how far it was sent, and what it owes.
 
-    While `member` is set the feed sends it what comes; else its connection reads the log for it, above `sent`. `rooted` says
-    that `sent` is a message of this channel (or its beginning), and not only a place in the tenant's log. `epoch` is that of the
-    log its sequences are in, None as long as there is no log.
+    While `member` is set the feed sends it what comes; else its connection reads the log for it, above `sent`, which may be a
+    place in the tenant's log where no message of this channel is: `anchor` is the newest one of it up to there, 0 where there is
+    none, and means something once the delivery is `rooted`. `epoch` is that of the log its sequences are in, None as long as
+    there is no log.
     """
 
-    __slots__ = ("acked", "epoch", "feed", "max_unacked", "member", "rooted", "sent", "socket", "unacked")
+    __slots__ = ("acked", "anchor", "epoch", "feed", "max_unacked", "member", "rooted", "sent", "socket", "unacked")
 
     def __init__(self, socket: Socket, feed: Feed, start: Seq, epoch: Epoch | None, max_unacked: int | None) -> None:
         self.socket, self.feed, self.epoch, self.max_unacked = socket, feed, epoch, max_unacked
         self.sent = self.acked = start
         self.unacked: deque[Seq] = deque()
         """The sequences sent and not acknowledged; kept only under a `max_unacked`."""
-        self.member = False
-        self.rooted = start == 0
+        self.member = self.rooted = False
+        self.anchor: Seq = 0
+
+    def stand_on(self, seq: Seq) -> None:
+        """Everything up to this message of the channel has been sent."""
+        self.sent = self.anchor = seq
+        self.rooted = True
 
     @property
     def sent_up_to(self) -> Seq:
@@ -97,6 +124,7 @@ class Feed:
         "flushed",
         "is_live",
         "level",
+        "life",
         "opened",
         "pending",
         "reader",
@@ -110,8 +138,10 @@ class Feed:
         self._hub, self.room, self.channel, self.is_live = hub, room, channel, is_live
         self.reader: Reader | LiveReader | None = None
         self.opened = asyncio.Event()
+        self.life = Life(None)
+        """Which log the reader reads."""
         self.flushed: Seq = 0
-        self.pending: list[bytes] = []
+        self.pending = Piece()
         self.seqs: list[Seq] = []
         self.level: dict[Socket, Delivery] = {}
         """Members that get whatever comes."""
@@ -123,15 +153,29 @@ class Feed:
         self.users = 0
         """Deliveries of this channel, members or not: the feed is kept while there are any."""
 
-    def begin(self, last: Seq) -> None:
-        """The reader is open: members will get everything above `last`."""
-        self.flushed = last
+    def begin(self, last: Seq, life: Life) -> None:
+        """The reader is open: members will get everything above `last`. When this comes again, whoever is one looks in the log
+        for what is missing, or finds that there is another log."""
+        for delivery in [*self.level.values(), *self.windowed.values(), *self.ahead.values()]:
+            delivery.epoch = delivery.epoch or self.life.epoch
+            self.leave(delivery)
+            delivery.socket.feed_soon()
+        self.pending, self.seqs = Piece(), []
+        self.flushed, self.life = last, life
         self.opened.set()
+
+    def begun(self, life: Life) -> None:
+        """The tenant's log has begun."""
+        self.life = life
+
+    async def removed_to(self) -> Seq:
+        """Up to which sequence the channel's messages are gone, or about to be. Raises `Unavailable`."""
+        return self.life.seq_of(await self._hub.removed_to(self.room.tenant_id, self.channel))
 
     def take(self, found: list[Stored]) -> None:
         """New messages of the channel, in order."""
         channel = self.channel.encode()
-        if not self.pending:
+        if not self.seqs:
             self._hub.dirty(self)
         for stored in found:
             frame = (
@@ -139,7 +183,8 @@ class Feed:
                 if self.is_live
                 else message_frame(channel, stored.seq, stored.prev, stored.envelope)
             )
-            self.pending.append(text_frame(frame))
+            self.pending.frames.append(text_frame(frame))
+            self.pending.turns.append(self._hub.turn())
             self.seqs.append(stored.seq)
 
     def join(self, delivery: Delivery) -> bool:
@@ -160,32 +205,33 @@ class Feed:
         if not delivery.member:
             return
         if delivery.socket not in self.ahead:
-            delivery.sent, delivery.rooted = self.flushed, True
+            delivery.stand_on(self.flushed)
         delivery.member = False
         for members in (self.level, self.windowed, self.ahead):
             members.pop(delivery.socket, None)
 
     def spread(self, touched: list[Socket]) -> None:
-        """Puts the pending frames, joined once, into every member's `out`; `touched` gains those whose `out` was empty."""
-        frames, seqs = self.pending, self.seqs
-        self.pending, self.seqs = [], []
-        joined = frames[0] if len(frames) == 1 else b"".join(frames)
+        """Puts the pending frames into every member's `out`; `touched` gains those whose `out` was empty."""
+        piece, seqs = self.pending, self.seqs
+        if not seqs:
+            return  # it began again since it had frames to send
+        self.pending, self.seqs = Piece(), []
         for socket in self.level:
             out = socket.out
             if not out:
                 touched.append(socket)
-            out.append(joined)
+            out.append(piece)
         for delivery in list(self.windowed.values()):
             if delivery.owe(seqs):
-                _put(delivery.socket, joined, touched)
+                _put(delivery.socket, piece, touched)
             else:
                 self.leave(delivery)
                 delivery.socket.feed_soon()
         self.flushed = seqs[-1]
         for delivery in [each for each in self.ahead.values() if each.sent < self.flushed]:
-            self._reached(delivery, frames, seqs, touched)
+            self._reached(delivery, piece, seqs, touched)
 
-    def _reached(self, delivery: Delivery, frames: list[bytes], seqs: list[Seq], touched: list[Socket]) -> None:
+    def _reached(self, delivery: Delivery, piece: Piece, seqs: list[Seq], touched: list[Socket]) -> None:
         """What was ahead gets just the frames above its cursor, and is level then."""
         del self.ahead[delivery.socket]
         delivery.member = False
@@ -193,26 +239,41 @@ class Feed:
         if not delivery.owe(seqs[first:]):
             delivery.socket.feed_soon()
             return
-        _put(delivery.socket, b"".join(frames[first:]), touched)
-        delivery.sent, delivery.rooted = self.flushed, True
+        _put(delivery.socket, piece.since(first), touched)
+        delivery.stand_on(self.flushed)
         self.join(delivery)
 
 
-def _put(socket: Socket, frames: bytes, touched: list[Socket]) -> None:
+def _put(socket: Socket, piece: Piece, touched: list[Socket]) -> None:
     if not socket.out:
         touched.append(socket)
-    socket.out.append(frames)
+    socket.out.append(piece)
+
+
+def _joined(pieces: Sequence[Piece]) -> bytes:
+    """The frames of all the pieces, by their turns."""
+    if len(pieces) == 1:
+        frames = pieces[0].frames
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+    turned = sorted(pair for piece in pieces for pair in zip(piece.turns, piece.frames, strict=True))
+    return b"".join([frame for _, frame in turned])
+
+
+RemovedTo = Callable[[TenantId, ChannelId], Awaitable[Cursor]]
+"""How far a channel's messages are gone, read anew: what it says holds for everything that was read of the log before."""
 
 
 class Hub:
     """Every feed of this gateway, and the flush that they share. `group` owns the tasks that open and close feeds."""
 
-    def __init__(self, fabric: Fabric, group: asyncio.TaskGroup) -> None:
-        self._fabric, self._group = fabric, group
+    def __init__(self, fabric: Fabric, group: asyncio.TaskGroup, removed_to: RemovedTo) -> None:
+        self._fabric, self._group, self.removed_to = fabric, group, removed_to
         self._loop = asyncio.get_running_loop()
         self._feeds: dict[tuple[TenantId, ChannelId], Feed] = {}
         self._dirty: list[Feed] = []
         self._next_flush = 0.0
+        self.turn: Callable[[], int] = itertools.count().__next__
+        """Numbers frames as they come, over all channels."""
 
     def feed(self, tenant_id: TenantId, channel: ChannelId, *, is_live: bool = False) -> Feed:
         """The channel's feed, for one more delivery. It opens by itself; `opened` tells when."""
@@ -267,9 +328,15 @@ class Hub:
         touched: list[Socket] = []
         for feed in dirty:
             feed.spread(touched)
+        # Most sockets get what others get, so the joined frames are kept by the pieces that they are made of.
+        known: dict[tuple[Piece, ...], bytes] = {}
         for socket in touched:
-            out, socket.out = socket.out, []
-            socket.write(out[0] if len(out) == 1 else b"".join(out))
+            pieces = tuple(socket.out)
+            socket.out.clear()
+            frames = known.get(pieces)
+            if frames is None:
+                frames = known[pieces] = _joined(pieces)
+            socket.write(frames)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         self._group.create_task(work)

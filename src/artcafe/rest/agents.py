@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field, computed_field
@@ -13,6 +14,7 @@ from artcafe.rest.bodies import Body, json_body, takes
 from artcafe.rest.paging import Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
+from artcafe.services.presence import View
 from artcafe.wire.sshkeys import parse_public_key
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents", tags=["agents"])
@@ -49,6 +51,15 @@ class AgentQuery(PageQuery):
 
     status: model.AgentStatus | None = Field(None, description="Only those with this status.")
     capability: str | None = Field(None, description="Only those that name this capability.")
+    connected: bool | None = Field(None, description="Only those that are, or are not, connected now.")
+
+
+class Presence(Shown):
+    """Whether an agent is connected now, on whichever server. Nothing of it is kept: it is told at most once."""
+
+    connected: bool
+    status: str | None = Field(description="What the agent set, until its last connection ends.", examples=["busy"])
+    since: Time | None = Field(description="Since when it has been connected; null when it is not.")
 
 
 class AgentCard(Shown):
@@ -59,6 +70,7 @@ class AgentCard(Shown):
     name: str = Field(examples=["Planner"])
     description: str
     capabilities: list[str] = Field(examples=[["plan", "summarise"]])
+    presence: Presence | None = Field(None, description="Null where it is unknown, because the message log cannot be reached.")
 
 
 class Agent(AgentCard):
@@ -80,6 +92,9 @@ class Agent(AgentCard):
             return None
 
 
+Card = TypeVar("Card", bound=AgentCard)
+
+
 class AgentPage(BaseModel):
     """A part of the tenant's agents: in full for members, as cards for agents."""
 
@@ -87,17 +102,35 @@ class AgentPage(BaseModel):
     next_cursor: str | None
 
 
-def shown_to(principal: model.Principal, agent: model.Agent) -> Agent | AgentCard:
+def shown_to(principal: model.Principal, agent: model.Agent, view: View | None) -> Agent | AgentCard:
     """In full for members, as a card for other agents."""
-    return (AgentCard if isinstance(principal, model.AgentPrincipal) else Agent).model_validate(agent)
+    return _shown(AgentCard if isinstance(principal, model.AgentPrincipal) else Agent, agent, view)
+
+
+def _shown(kind: type[Card], agent: model.Agent, view: View | None) -> Card:
+    shown = kind.model_validate(agent)
+    if view is not None:
+        shown.presence = Presence.model_validate(view.of(agent.id))
+    return shown
+
+
+def _is_connected(view: View | None, wanted: bool | None) -> Callable[[model.Agent], bool]:
+    """The filter `connected`. Raises Unavailable where nobody can tell: an answer without some agents would be wrong."""
+    if wanted is None:
+        return lambda _: True
+    if view is None:
+        raise errors.Unavailable("who is connected is unknown: the message log (NATS)")
+    return lambda agent: view.of(agent.id).connected is wanted
 
 
 @router.get("", summary="List agents", responses=problems.responses(*problems.IN_TENANT, *problems.LIST))
 async def list_agents(request: Request, parts: Parts, principal: InTenant, query: Annotated[AgentQuery, Query()]) -> AgentPage:
     """An agent finds the others of its tenant with it."""
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await parts.agents.list(principal, listing.request, status=query.status, capability=query.capability)
-    return AgentPage(items=[shown_to(principal, each) for each in page.items], next_cursor=listing.next_cursor(page))
+    view = await parts.presence.view(principal.tenant_id)
+    only = _is_connected(view, query.connected)
+    page = await parts.agents.list(principal, listing.request, status=query.status, capability=query.capability, only=only)
+    return AgentPage(items=[shown_to(principal, each, view) for each in page.items], next_cursor=listing.next_cursor(page))
 
 
 @router.post(
@@ -124,13 +157,14 @@ async def create_agent(
         idempotency_key=key,
     )
     response.headers["Location"] = f"/v1/tenants/{agent.tenant_id}/agents/{agent.id}"
-    return Agent.model_validate(agent)
+    return _shown(Agent, agent, await parts.presence.view(principal.tenant_id))
 
 
 @router.get("/{agent_id}", summary="Read an agent", responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound))
 async def read_agent(parts: Parts, principal: InTenant, agent_id: AgentPath) -> Agent | AgentCard:
     """In full for members, as a card for agents."""
-    return shown_to(principal, await parts.agents.get(principal, agent_id))
+    agent = await parts.agents.get(principal, agent_id)
+    return shown_to(principal, agent, await parts.presence.view(principal.tenant_id))
 
 
 @router.patch(
@@ -143,7 +177,8 @@ async def change_agent(
     parts: Parts, principal: InTenant, agent_id: AgentPath, body: Annotated[AgentChange, Depends(json_body(AgentChange))]
 ) -> Agent:
     """Another status or key ends the agent's tokens and connections within seconds, on every server."""
-    return Agent.model_validate(await parts.agents.update(principal, agent_id, **body.given()))
+    agent = await parts.agents.update(principal, agent_id, **body.given())
+    return _shown(Agent, agent, await parts.presence.view(principal.tenant_id))
 
 
 @router.delete(

@@ -25,6 +25,7 @@ class Home(BaseModel):
     gateway_url: str = Field(description="Where agents connect.", examples=["ws://127.0.0.1:8081/v1/connect"])
     subprotocol: str = Field(description="The WebSocket subprotocol to ask for.", examples=[SUBPROTOCOL])
     openapi: str = Field(description="The path of the OpenAPI document.", examples=["/openapi.json"])
+    asyncapi: str = Field(description="The path of the AsyncAPI document, of the gateway's frames.", examples=["/asyncapi.json"])
     time: Time = Field(description="The server's clock.")
 
 
@@ -59,6 +60,7 @@ async def read_home(request: Request, parts: Parts) -> Home:
         gateway_url=parts.gateway_url,
         subprotocol=SUBPROTOCOL,
         openapi="/openapi.json",
+        asyncapi="/asyncapi.json",
         time=parts.clock(),
     )
 

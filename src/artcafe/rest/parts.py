@@ -16,6 +16,7 @@ from artcafe.services.channels import Channels
 from artcafe.services.history import History
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
+from artcafe.services.presence import Presence
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 
@@ -43,6 +44,7 @@ class Services:
     subscriptions: Subscriptions
     messaging: Messaging
     history: History
+    presence: Presence
     identity: Identity
     health: Health
     clock: Clock

@@ -1,23 +1,61 @@
-"""Where a delivery begins, given what was asked, the cursor, and the log as it stands."""
+"""Where a delivery begins, and what is known to be missing there: given what was asked, the cursor, and the log as it stands."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from artcafe.model import Cursor, Epoch, Seq
 from artcafe.wire.frames import Gap, Start
 
+RETENTION: Final = "retention"
+"""The messages grew older than their channel keeps them."""
+EPOCH: Final = "epoch"
+"""The log was restored, or begun anew: what the old one had beyond that is gone, and nobody knows how much it was."""
 
-def behind(start: Start, cursor: Cursor, epoch: Epoch | None, last_seq: Seq) -> tuple[Seq, Gap | None]:
+
+class Life(NamedTuple):
+    """Which log it is: its epoch, None before its first message.
+
+    `continues` are the epochs of logs that it was restored from, each with the sequence up to which both are the same.
+    """
+
+    epoch: Epoch | None
+    continues: Mapping[Epoch, Seq] = {}
+
+    def end_of(self, epoch: Epoch | None) -> Seq | None:
+        """Up to which sequence the log of an epoch and this one are the same. None: without end, for it is this one."""
+        if epoch == self.epoch:
+            return None
+        return 0 if epoch is None else self.continues.get(epoch, 0)
+
+    def seq_of(self, place: Cursor) -> Seq:
+        """The sequence in this log that a place means; 0 where it means none in it."""
+        end = self.end_of(place.epoch)
+        return place.seq if end is None else min(place.seq, end)
+
+
+def behind(start: Start, cursor: Cursor, life: Life, last_seq: Seq, removed_to: Cursor) -> tuple[Seq, Gap | None]:
     """The sequence behind which to deliver, and what is known to be missing there.
 
-    `epoch` is the log's, None before its first message; `last_seq` its newest sequence. A cursor of another epoch means nothing
-    in this log: everything that it has is delivered, and the gap says that there may have been more.
+    `last_seq` is the log's newest sequence; up to `removed_to` the channel's messages are gone, or about to be. A cursor of
+    another log gets all that this one has, or what stands behind the place in it that the cursor means, where it was restored
+    from that log. Either way there was perhaps more, and the gap says so, in the sequences of the cursor's own log.
     """
+    removed = life.seq_of(removed_to)
     if start == "new":
         return last_seq, None
     if start == "first":
-        return 0, None
+        return removed, None
     if isinstance(start, int):
-        return start - 1, None
-    if cursor.epoch is not None and cursor.epoch != epoch:
-        return 0, Gap(cursor.seq + 1, None, "epoch")
-    return cursor.seq, None
+        return _kept(start - 1, removed)
+    end = None if cursor.epoch is None else life.end_of(cursor.epoch)
+    if end is None:
+        return _kept(cursor.seq, removed)
+    # Up to `end` both logs are the same, so what is missing begins behind it, unless retention was at the cursor before.
+    first = end + 1 if removed <= cursor.seq < end else cursor.seq + 1
+    return max(min(cursor.seq, end), removed), Gap(first, None, EPOCH)
+
+
+def _kept(seq: Seq, removed: Seq) -> tuple[Seq, Gap | None]:
+    return (removed, Gap(seq + 1, removed, RETENTION)) if seq < removed else (seq, None)

@@ -153,6 +153,18 @@ class Agent:
         assert isinstance(reply, frames.SubscribeReply)
         self._line.inbox.joined(channel, start, reply)
 
+    async def set_status(self, status: str | None, *, timeout_s: float = 30.0) -> None:
+        """Shows a status, 1 to 64 characters, in the agent's presence until its last connection ends; None takes it away.
+
+        A connection that comes back sets it again. May be repeated. Raises `Invalid`.
+        """
+        self._check_entered()
+        await self._line.ask("status", frames.Status(status), timeout_s, self._on_status)
+
+    def _on_status(self, reply: Reply) -> None:
+        assert isinstance(reply, frames.StatusReply)
+        self._line.status = reply.status
+
     @overload
     def messages(
         self, *channels: str, start: frames.Start = "cursor", auto_ack: bool = False, gaps: Literal[False] = False

@@ -40,10 +40,15 @@ class Place:
     """Behind which sequence it began, where that was not its cursor: a new connection has to be told where to go on."""
     is_resuming: bool = False
     """It has not been told yet: what comes until then is from the cursor, which may be further on, and is passed over."""
-    gap: Gap | None = None
-    """The newest one: it is told again until something behind it is acknowledged."""
+    gap: tuple[Gap, str | None] | None = None
+    """The newest one, and in which log it is told: again and again, until something behind it is acknowledged. Two logs may be
+    restored from one backup, and their gaps are alike."""
     waiting: deque[tuple[int, Message | Gap]] = field(default_factory=deque)
     unacked: deque[int] = field(default_factory=deque)
+
+    def knows(self, gap: Gap, epoch: str | None) -> bool:
+        """Whether the program was told of this gap. Without an epoch, as older servers push it, an equal gap is the same."""
+        return self.gap is not None and self.gap[0] == gap and (None in (epoch, self.gap[1]) or epoch == self.gap[1])
 
     def begin(self, cursor: int) -> None:
         """Another log, or another place in this one: no sequence seen so far means anything now."""
@@ -92,15 +97,16 @@ class Inbox:
             place.unacked.append(pushed.seq)
         self._keep(place, Message(pushed, place.life, self._ack))
 
-    def gap(self, channel: str, pushed: frames.Gap | frames.GapPush) -> None:
-        """A gap arrived. It is kept for whoever asks for gaps, and logged for everybody else."""
+    def gap(self, channel: str, pushed: frames.Gap | frames.GapPush, epoch: str | None = None) -> None:
+        """A gap arrived; `epoch` is that of the log it is told in, where that is another one. It is kept for whoever asks for gaps,
+        and logged for everybody else."""
         place = self._place(channel)
         if place.is_resuming:
             return
         gap = Gap(channel, pushed.from_, pushed.to, pushed.reason)
-        if gap == place.gap or (gap.last is not None and gap.last <= place.received):
-            return  # The program knows of it.
-        place.gap = gap
+        if place.knows(gap, epoch) or (gap.last is not None and gap.last <= place.received):
+            return
+        place.gap = (gap, epoch)
         if gap.last is None:
             place.begin(0)
         else:
@@ -123,8 +129,10 @@ class Inbox:
             place.begin(reply.cursor)
             self._held -= len(place.waiting)
             place.waiting.clear()
-        if reply.gap is not None:
-            self.gap(channel, reply.gap)
+            if reply.gap is not None:  # It was pushed too, before the place that it stands at was known.
+                self._keep(place, Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason))
+        elif reply.gap is not None:
+            self.gap(channel, reply.gap, _other_log(reply))
 
     def resumed(self, channel: str, reply: frames.SubscribeReply) -> bool:
         """The new connection goes on where the one before ended. False: that was in another log, and the channel is to be asked
@@ -137,7 +145,7 @@ class Inbox:
             return False
         place.is_resuming, place.epoch = False, reply.epoch
         if reply.gap is not None:
-            self.gap(channel, reply.gap)
+            self.gap(channel, reply.gap, _other_log(reply))
         return True
 
     def lost(self) -> list[tuple[str, int]]:
@@ -209,3 +217,8 @@ class Inbox:
                 found.append(frames.command("ack", frames.Ack(channel, seq)))
         self._to_ack.clear()
         return found
+
+
+def _other_log(reply: frames.SubscribeReply) -> str | None:
+    """The epoch that the gap in this answer is pushed with."""
+    return reply.epoch if reply.gap is not None and reply.gap.to is None else None

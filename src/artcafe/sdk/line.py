@@ -41,6 +41,9 @@ class Line:
         self.outbox = Outbox()
         self.inbox = Inbox(max_unacked, on_ack=self._wake)
         self.limits: Mapping[str, int] = {}
+        self.status: str | None = None
+        """What the agent's presence shows; it ends with a connection, and is set again on the next one."""
+        self._status_again: Ask | None = None
         self.failure: Exception | None = None
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._opened = asyncio.Event()  # The first login succeeded, or the line has ended.
@@ -142,6 +145,15 @@ class Line:
         self.outbox.lost()
         for channel, start in self.inbox.lost():
             self._resume(channel, start)
+        if self._status_again is not None:
+            self.outbox.drop(self._status_again)
+        if self.status is not None:
+            # First: a status that was on its way when the connection was lost is a newer one, and stays the last.
+            self._status_again = self.outbox.add("status", frames.Status(self.status), self._on_status_again, first=True)
+
+    def _on_status_again(self, outcome: Reply | Exception) -> None:
+        if isinstance(outcome, Exception) and not self._leaving.is_set():
+            log.warning("the status is not shown any more: %s", outcome)
 
     def _resume(self, channel: str, start: frames.Start) -> None:
         body = frames.Subscribe(channel, start, self._max_unacked)

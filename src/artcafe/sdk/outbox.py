@@ -14,7 +14,7 @@ from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown
 from artcafe.sdk import backoff
 from artcafe.wire import frames
 
-Reply = frames.PublishReply | frames.SubscribeReply | frames.UnsubscribeReply
+Reply = frames.PublishReply | frames.SubscribeReply | frames.UnsubscribeReply | frames.StatusReply
 
 FIRST_ID: Final = 2
 """The two commands of the login take 0 and 1."""
@@ -65,10 +65,13 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._unsent) + len(self._sent)
 
-    def add(self, kind: str, body: frames.Body, settle: Callable[[Reply | Exception], None]) -> Ask:
-        """Takes a command in. `settle` gets its reply, or the error that ends it, once, unless it is dropped before."""
+    def add(self, kind: str, body: frames.Body, settle: Callable[[Reply | Exception], None], *, first: bool = False) -> Ask:
+        """Takes a command in. `settle` gets its reply, or the error that ends it, once, unless it is dropped before.
+
+        `first`: it stands before all others, as what a connection must know before it goes on.
+        """
         self._made += 1
-        ask = Ask(self._made, kind, body, settle)
+        ask = Ask(0 if first else self._made, kind, body, settle)
         heapq.heappush(self._unsent, ask)
         return ask
 

@@ -55,14 +55,24 @@ class Tenant(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+class Presence(msgspec.Struct, frozen=True):
+    """Whether an agent is connected now, since when, and the status that it has set."""
+
+    connected: bool
+    status: str | None = None
+    since: datetime | None = None
+
+
 class AgentCard(msgspec.Struct, frozen=True):
-    """An agent as its tenant's members see it; to other agents the last five are not shown."""
+    """An agent as its tenant's members see it; to other agents the last five are not shown. `presence` is None where it is
+    unknown."""
 
     id: str
     tenant_id: str
     name: str
     description: str = ""
     capabilities: tuple[str, ...] = ()
+    presence: Presence | None = None
     public_key: str | None = None
     fingerprint: str | None = None
     status: str | None = None

@@ -126,9 +126,16 @@ class Rest:
         return await self._send(AgentCard, "POST", _path(tenant, "agents"), body, key=key)
 
     def agents(
-        self, tenant: str, *, status: str | None = None, capability: str | None = None, limit: int | None = None
+        self,
+        tenant: str,
+        *,
+        status: str | None = None,
+        capability: str | None = None,
+        connected: bool | None = None,
+        limit: int | None = None,
     ) -> AsyncIterator[AgentCard]:
-        return self._list(AgentCard, _path(tenant, "agents"), _given(status=status, capability=capability), limit=limit)
+        query = _given(status=status, capability=capability, connected=connected)
+        return self._list(AgentCard, _path(tenant, "agents"), query, limit=limit)
 
     async def agent(self, tenant: str, agent: str) -> AgentCard:
         return await self._get(AgentCard, _path(tenant, "agents", agent))
@@ -309,7 +316,7 @@ def _path(tenant: str, *parts: str) -> str:
     """Raises `Invalid` for an id that is none: in a path it would name something else, such as the tenant that `..` stands in."""
     for part in (tenant, *parts):
         if part in {"", ".", ".."}:
-            raise errors.Invalid("id", f"{part!r} is none")
+            raise errors.Invalid("id", f"{part!r} is no id")
     return "/v1/tenants/" + "/".join(quote(part, safe="") for part in (tenant, *parts))
 
 

@@ -107,7 +107,7 @@ class Session:
             self._inbox.message(frame.message)
         elif frame.gap is not None:
             self._go("gap")
-            self._inbox.gap(frame.gap.channel, frame.gap)
+            self._inbox.gap(frame.gap.channel, frame.gap, frame.gap.epoch)
         elif frame.challenge is not None:
             self._go("challenge")
             self._challenge = frame.challenge
@@ -132,6 +132,7 @@ class Session:
             "publish": frame.publish,
             "subscribe": frame.subscribe,
             "unsubscribe": frame.unsubscribe,
+            "status": frame.status,
         }
         for kind, reply in replies.items():
             if reply is not None and frame.id is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from artcafe.errors import AgentNotFound, BadKey, Conflict, KeyTaken, LimitReached, TenantNotFound
@@ -69,12 +69,14 @@ class Agents:
         *,
         status: AgentStatus | None = None,
         capability: str | None = None,
+        only: Callable[[Agent], bool] = lambda _: True,
     ) -> Page[Agent]:
-        """The tenant's agents in the order of their ids, perhaps only those with a status or a capability. Raises Forbidden."""
+        """The tenant's agents in the order of their ids, perhaps only those with a status or a capability, and those that `only`
+        says, for what does not stand in their rows. Raises Forbidden."""
         access.check(principal, Action.READ_AGENTS)
 
         def is_asked_for(agent: Agent) -> bool:
-            return status in (None, agent.status) and (capability is None or capability in agent.capabilities)
+            return status in (None, agent.status) and (capability is None or capability in agent.capabilities) and only(agent)
 
         return await self._store.tenant(principal.tenant_id).agents(page, is_asked_for)
 

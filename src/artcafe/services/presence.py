@@ -50,7 +50,7 @@ class Presence:
         roster = self._fabric.room(agent.tenant_id).roster
         who = (agent.tenant_id, agent.agent_id)
         self._sockets[who] = self._sockets.get(who, 0) + 1
-        if self._sockets[who] == 1:
+        if roster.own(agent.agent_id) is None:
             roster.put(Seat(agent.agent_id, self._clock()))
 
     def gone(self, agent: AgentPrincipal) -> None:

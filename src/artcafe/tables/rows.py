@@ -43,6 +43,9 @@ UNKNOWN_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
 DELETING: Final = "deleting"
 """The attribute of an agent, channel or tenant whose deletion has begun: to everyone but that deletion it is gone."""
 
+REMOVED_TO: Final = "removed_to"
+"""The attribute of a channel that says how far its messages are gone: a map of `epoch` and `seq`."""
+
 CLAIM_PREFIX: Final = "~key#"
 """The sort key of a claim in the agents' table is this and a key's fingerprint: which agent of the tenant has that key."""
 
@@ -115,10 +118,19 @@ def channel_of(item: Item) -> Channel:
         description=_text(item, "description"),
         type=_known(ChannelType, _text(item, "type"), ChannelType.BROADCAST),
         access=_access(item.get("access")),
+        retention_s=max(_number(item, "retention_s"), 0) or None,
+        removed_to=removed_to_of(item),
         created_at=_time(item, "created_at"),
         updated_at=_time(item, "updated_at"),
         request_hash=_text(item, "request_hash") or None,
     )
+
+
+def removed_to_of(item: Item) -> Cursor:
+    """How far a channel's messages are gone."""
+    removed = entries_of(item, REMOVED_TO)
+    epoch = _text(removed, "epoch")
+    return Cursor(epoch=Epoch(epoch), seq=_number(removed, "seq")) if epoch else Cursor()
 
 
 def subscription_of(item: Item) -> Subscription:
@@ -216,6 +228,7 @@ def channel_item(channel: Channel) -> Item:
         "description": channel.description,
         "type": channel.type.value,
         "access": channel.access.value,
+        **({} if channel.retention_s is None else {"retention_s": channel.retention_s}),
         "created_at": times.to_text(channel.created_at),
         "updated_at": times.to_text(channel.updated_at),
         **_hash(channel.request_hash),
@@ -238,6 +251,11 @@ def subscription_item(subscription: Subscription) -> Item:
         "updated_at": times.to_text(subscription.updated_at),
         **({} if epoch is None else {"epoch": epoch}),
     }
+
+
+def removed_to_value(removed_to: Cursor) -> Value:
+    """What stands in a channel's `removed_to`."""
+    return {"epoch": removed_to.epoch, "seq": removed_to.seq}
 
 
 def challenge_item(challenge: Challenge) -> Item:

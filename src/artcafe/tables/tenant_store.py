@@ -16,6 +16,7 @@ from artcafe.model import (
     AgentId,
     Channel,
     ChannelId,
+    Cursor,
     Permission,
     Subscription,
     SubscriptionStatus,
@@ -36,13 +37,14 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
     Table,
 )
-from artcafe.tables.conditions import Absent, And, Condition, Equals, Exists, Less, Or
+from artcafe.tables.conditions import Absent, And, Condition, Equals, Exists, Less, NotEquals, Or
 from artcafe.tables.port import (
     Add,
     Assign,
     AssignIfAbsent,
     Change,
     Check,
+    ConditionFailed,
     Delete,
     Key,
     Put,
@@ -220,6 +222,25 @@ class TenantStore:
     def check_channel(self, channel_id: ChannelId) -> Check:
         """Fails unless the channel is there."""
         return Check(CHANNELS, Key(self.id, channel_id), self._there())
+
+    async def removed_to(self, channel_id: ChannelId) -> Cursor:
+        """How far the channel's messages are gone; the empty cursor where nothing is, or no such channel is there."""
+        (item,) = await self._tables.get(CHANNELS, [Key(self.id, channel_id)], consistent=True)
+        return Cursor() if item is None else rows.removed_to_of(item)
+
+    async def note_removed(self, channel_id: ChannelId, to: Cursor) -> bool:
+        """Notes that the channel's messages up to `to` go. May be repeated; never backwards in an epoch.
+
+        Says whether the row now has this or a higher place in the same epoch; not so where the channel is gone.
+        """
+        seq, epoch = (rows.REMOVED_TO, "seq"), (rows.REMOVED_TO, "epoch")
+        ahead = Or(NotEquals(epoch, to.epoch), Absent(seq), Less(seq, to.seq))
+        change = Assign(rows.REMOVED_TO, rows.removed_to_value(to))
+        try:
+            await self._tables.update(Update(CHANNELS, Key(self.id, channel_id), [change], And(self._there(), ahead)))
+        except ConditionFailed as failed:
+            return failed.item is not None and not rows.is_deleting(failed.item)
+        return True
 
     def begin_channel_deletion(self, channel_id: ChannelId) -> Update:
         """The channel counts as gone from here on. May be repeated."""

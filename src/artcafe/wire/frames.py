@@ -76,7 +76,13 @@ class Ack(Frame, frozen=True):
     seq: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 
 
-Body = Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack
+class Status(Frame, frozen=True):
+    """What the agent says of itself, to be seen in its presence until its last socket ends; null takes it away."""
+
+    status: str | None
+
+
+Body = Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack | Status
 
 
 class Command(Frame, frozen=True):
@@ -89,6 +95,7 @@ class Command(Frame, frozen=True):
     unsubscribe: Unsubscribe | None = None
     challenge: Challenge | None = None
     connect: Connect | None = None
+    status: Status | None = None
 
 
 KINDS: Final = tuple(field for field in Command.__struct_fields__ if field != "id")
@@ -213,6 +220,12 @@ class UnsubscribeReply(msgspec.Struct, frozen=True):
     channel: str
 
 
+class StatusReply(msgspec.Struct, frozen=True):
+    """The status as it is shown from here on."""
+
+    status: str | None
+
+
 class ErrorBody(msgspec.Struct, frozen=True):
     code: str
     message: str
@@ -234,11 +247,14 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from
     data: msgspec.Raw
 
 
-class GapPush(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+class GapPush(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"from_": "from"}):
+    """As `Gap`. `epoch` stands only in one that is about another log: the epoch of the log that is read from here on."""
+
     channel: str
     from_: int
     to: int | None
     reason: str
+    epoch: str | None = None
 
 
 class Incoming(msgspec.Struct, frozen=True):
@@ -252,6 +268,7 @@ class Incoming(msgspec.Struct, frozen=True):
     connect: ConnectReply | None = None
     subscribe: SubscribeReply | None = None
     unsubscribe: UnsubscribeReply | None = None
+    status: StatusReply | None = None
     gap: GapPush | None = None
 
 
@@ -282,9 +299,10 @@ def error(fault: ArtcafeError, id: int | None = None) -> bytes:
     return _encode({"error": body} if id is None else {"id": id, "error": body})
 
 
-def gap(channel: str, gap: Gap) -> bytes:
-    """The push that names what a subscription will not get."""
-    return _encode({"gap": GapPush(channel=channel, from_=gap.from_, to=gap.to, reason=gap.reason)})
+def gap(channel: str, gap: Gap, epoch: str | None = None) -> bytes:
+    """The push that names what a subscription will not get; `epoch` is that of the log, told where it is another one."""
+    known = epoch if gap.to is None else None
+    return _encode({"gap": GapPush(channel=channel, from_=gap.from_, to=gap.to, reason=gap.reason, epoch=known)})
 
 
 # --- messages: the envelope is stored as the text that goes out ---------------------------------------------------------

@@ -26,6 +26,7 @@ NEXT: Final[dict[tuple[State, str], State]] = {
     (State.CONNECTED, "subscribe"): State.CONNECTED,
     (State.CONNECTED, "unsubscribe"): State.CONNECTED,
     (State.CONNECTED, "ack"): State.CONNECTED,
+    (State.CONNECTED, "status"): State.CONNECTED,
 }
 
 

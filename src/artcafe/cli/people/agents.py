@@ -12,6 +12,7 @@ from artcafe.cli.exits import Failing
 from artcafe.cli.people.answers import confirm, limit_option, once_option, show_all, show_deleted, show_done, show_one, yes_option
 from artcafe.cli.people.caller import Caller, in_tenant
 from artcafe.model import AgentStatus
+from artcafe.sdk.records import Presence
 
 MAX_KEY_BYTES: Final = 16 * 1024
 """A public key of RSA with 16384 bits is a line of 3 KB; this keeps a wrong path, such as a device, from being read for ever."""
@@ -75,9 +76,12 @@ capability_option = click.option(
 @agent.command("list", cls=Failing)
 @click.option("--status", type=click.Choice([each.value for each in AgentStatus]), help="Only those.")
 @click.option("--capability", metavar="WORD", help="Only those that can do this.")
+@click.option("--connected/--away", default=None, help="Only those that are, or are not, connected now.")
 @limit_option
 @in_tenant
-async def list_agents(caller: Caller, status: str | None, capability: str | None, limit: int | None) -> None:
+async def list_agents(
+    caller: Caller, status: str | None, capability: str | None, connected: bool | None, limit: int | None
+) -> None:
     """Lists the agents.
 
     \b
@@ -88,15 +92,24 @@ async def list_agents(caller: Caller, status: str | None, capability: str | None
         "ID": lambda each: each.id,
         "NAME": lambda each: each.name,
         "STATUS": lambda each: each.status,
+        "PRESENCE": lambda each: _presence(each.presence),
         "CAPABILITIES": lambda each: each.capabilities,
         "CREATED": lambda each: each.created_at,
     }
-    found = caller.rest.agents(caller.tenant, status=status, capability=capability, limit=limit)
-    is_all = status is None and capability is None
+    found = caller.rest.agents(caller.tenant, status=status, capability=capability, connected=connected, limit=limit)
+    is_all = status is None and capability is None and connected is None
     none = (
         "there are no agents yet; make one: artcafe agent create NAME --public-key FILE" if is_all else "there are no such agents"
     )
     await show_all(caller, found, columns, none=none)
+
+
+def _presence(presence: Presence | None) -> str:
+    if presence is None:
+        return "unknown"
+    if not presence.connected:
+        return "away"
+    return "connected" if presence.status is None else f"connected ({presence.status})"
 
 
 @agent.command(cls=Failing)

@@ -90,7 +90,9 @@ limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", 
 
 def as_json(thing: object) -> str:
     """One line of JSON, its times written as the server writes them."""
-    text = json.dumps(msgspec.to_builtins(thing, builtin_types=(datetime,)), default=times.to_text, ensure_ascii=False)
+    text = json.dumps(
+        msgspec.to_builtins(thing, builtin_types=(datetime,)), default=times.to_text, ensure_ascii=False, separators=(",", ":")
+    )
     return one_line(text.encode())
 
 
@@ -100,6 +102,8 @@ def as_text(value: Any) -> str:
         return ""
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%dT%H:%M:%SZ}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, msgspec.Struct):
         value = msgspec.structs.asdict(value)
     if isinstance(value, Mapping):

@@ -28,11 +28,12 @@ NAMED: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An address, and the token to show there. `user` is who the local identity says it is; None for a token that was given."""
+    """An address, and the token to show there. For the local identity also who that is, and how others' things are seen."""
 
     url: str
     token: str = field(repr=False)
-    user: str | None = None
+    user: str = ""
+    others: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +150,7 @@ def _account(url: str | None, token: str | None, user: str | None, data_dir: Pat
         raise click.UsageError(f"no access token for {url}: give --token or ARTCAFE_TOKEN. {_why_not_local(told, data_dir)}")
     if not told:
         raise _not_running(data_dir)
-    user = user or _this_user()
-    return Account(told["url"], _local_token(data_dir, user), user)
+    return _local(told["url"], data_dir, user or _this_user())
 
 
 def _server_of(data_dir: Path) -> dict[str, str]:
@@ -161,17 +161,19 @@ def _server_of(data_dir: Path) -> dict[str, str]:
     return server_of(data_dir)
 
 
-def _local_token(data_dir: Path, user: str) -> str:
+def _local(url: str, data_dir: Path, user: str) -> Account:
     try:
         from artcafe import config
-        from artcafe.cli.local import token_for
+        from artcafe.cli.local import DEMO_USER, token_for
     except ModuleNotFoundError as exc:
         if (exc.name or "").startswith("artcafe"):
             raise
         raise click.UsageError(
             "no access token: give --token or ARTCAFE_TOKEN. (To be known without one, the server must be installed here.)"
         ) from exc
-    return token_for(config.load({"data_dir": data_dir}), user)
+    is_demo_there = user != DEMO_USER and (data_dir / "demo").is_dir()
+    others = f"another user's are seen with --user{f', the demo with --user {DEMO_USER}' if is_demo_there else ''}"
+    return Account(url, token_for(config.load({"data_dir": data_dir}), user), user, others)
 
 
 def _why_not_local(told: Mapping[str, str], data_dir: Path) -> str:
@@ -231,8 +233,14 @@ async def only_tenant(caller: Caller) -> str:
         caller.note(f"in tenant {me.tenants[0].tenant_id} ({me.tenants[0].name})")
         return me.tenants[0].tenant_id
     if not me.tenants:
-        raise click.UsageError(f"{me.user_id} is in no tenant yet; make one: artcafe tenant create NAME")
+        raise click.UsageError(in_none(caller.account))
     raise click.UsageError(f"{me.user_id} is in several tenants; say which by --tenant or ARTCAFE_TENANT:\n{_listed(me.tenants)}")
+
+
+def in_none(account: Account) -> str:
+    """What to say to somebody without a tenant."""
+    who = f"{account.user} is" if account.user else "you are"
+    return "; ".join(filter(None, (f"{who} in no tenant yet", "make one: artcafe tenant create NAME", account.others)))
 
 
 def _listed(tenants: tuple[Membership, ...]) -> str:
@@ -245,11 +253,11 @@ def _listed(tenants: tuple[Membership, ...]) -> str:
 # --- what went wrong -----------------------------------------------------------------------------------------------------
 
 WORDS: Final[Mapping[type[ArtcafeError], str]] = {
-    errors.TenantNotFound: "no tenant {tenant} among yours; 'artcafe tenant list' shows them",
-    errors.AgentNotFound: "no agent {agent} in this tenant; 'artcafe agent list' shows them",
-    errors.ChannelNotFound: "no channel {channel} in this tenant; it is named by its id (chn_…), see 'artcafe channel list'",
+    errors.TenantNotFound: "no tenant {tenant!r} among yours; 'artcafe tenant list' shows them",
+    errors.AgentNotFound: "no agent {agent!r} in this tenant; 'artcafe agent list' shows them",
+    errors.ChannelNotFound: "no channel {channel!r} in this tenant; it is named by its id (chn_…), see 'artcafe channel list'",
     errors.SubscriptionNotFound: (
-        "agent {agent} has no subscription to channel {channel}; make one: artcafe subscription create --channel … --agent …"
+        "agent {agent!r} has no subscription to channel {channel!r}; make one: artcafe subscription create --channel … --agent …"
     ),
 }
 """The server does not repeat an id that it did not find, and cannot know the command that lists them."""

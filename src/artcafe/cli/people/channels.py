@@ -166,6 +166,9 @@ async def history(caller: Caller, channel: str, after: str | None, before: str |
         click.echo(_line(each))
     if not found:
         caller.note("no messages are kept there")
+    elif len(found) == limit:
+        further = f"--after {found[-1].seq}" if after else f"--before {found[-1].seq}"
+        caller.note(f"at most {limit} are shown; further ones: {further}")
 
 
 def _line(message: KeptMessage) -> str:

@@ -6,7 +6,7 @@ import click
 
 from artcafe.cli.exits import Failing
 from artcafe.cli.people.answers import confirm, limit_option, once_option, show_all, show_deleted, show_one, yes_option
-from artcafe.cli.people.caller import Caller, by_person, only_tenant
+from artcafe.cli.people.caller import Caller, by_person, in_none, only_tenant
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,10 +38,7 @@ async def list_tenants(caller: Caller, limit: int | None) -> None:
         "PLAN": lambda each: each.plan,
         "CREATED": lambda each: each.created_at,
     }
-    who = f"{caller.account.user} is" if caller.account.user else "you are"
-    others = "; another user's are listed by --user" if caller.account.user else ""
-    none = f"{who} in no tenant yet; make one: artcafe tenant create NAME{others}"
-    await show_all(caller, caller.rest.tenants(limit=limit), columns, none=none)
+    await show_all(caller, caller.rest.tenants(limit=limit), columns, none=in_none(caller.account))
 
 
 @tenant.command(cls=Failing)

@@ -1,0 +1,5 @@
+"""Fan-out."""
+
+from bench.fanout.windows import run
+
+__all__ = ["run"]

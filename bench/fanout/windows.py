@@ -1,0 +1,83 @@
+"""The fan-out in closed loops: 64 messages under way, and one at a time, to 1,000 subscribers, with one channel and with ten."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+from bench.fanout.load import Line, Load, Result
+from bench.fanout.peers import ArtCafe, Peer, fastapi, nats_web_socket, redis
+from bench.report import Options, Table
+from bench.stage import stage
+
+READERS: Final = 1000
+CHANNELS: Final = (1, 10)
+WINDOWS: Final = (64, 1)
+SECONDS: Final = 0.8
+"""Of each sample at least: a window of 64,000 deliveries lasts a tenth of that with the slowest."""
+
+Taken = dict[tuple[str, int, int], list[Result]]
+
+
+async def run(options: Options) -> list[Table]:
+    """A table for each window and number of channels."""
+    async with AsyncExitStack() as stack:
+        load = await stack.enter_async_context(Load())
+        here = await stack.enter_async_context(stage(options))
+        cast = await here.platform.tenant_with(agents=len(CHANNELS) + 1, channels=0)
+        found = [
+            ArtCafe(here, cast),
+            await stack.enter_async_context(nats_web_socket(options.folder)),
+            await stack.enter_async_context(redis(options.folder)),
+            await stack.enter_async_context(fastapi(options.folder)),
+        ]
+        peers: list[Peer] = [each for each in found if each is not None]
+        lines: dict[tuple[str, int], Line] = {}
+        for peer, channels in itertools.product(peers, CHANNELS):
+            line = lines[peer.name, channels] = await peer.line(READERS, channels)
+            stack.callback(line.close)
+        taken = await _rounds(load, lines, options)
+    return [_table(taken, window, channels, [each.name for each in peers]) for window, channels in itertools.product(WINDOWS, CHANNELS)]
+
+
+async def _rounds(load: Load, lines: dict[tuple[str, int], Line], options: Options) -> Taken:
+    taken: Taken = defaultdict(list)
+    turns = list(itertools.product(WINDOWS, lines.items()))
+    for _ in range(options.rounds):
+        random.shuffle(turns)
+        for window, ((name, channels), line) in turns:
+            for each in lines.values():
+                each.keep_alive()
+            taken[name, window, channels].append(await load.run(line, "window", window, max(SECONDS, options.seconds)))
+    return taken
+
+
+def _table(taken: Taken, window: int, channels: int, names: Sequence[str]) -> Table:
+    ours = taken[names[0], window, channels]
+    underway = "one at a time" if window == 1 else f"{window} under way"
+    table = Table(
+        f"{READERS:,} subscribers, {underway}, {'one channel' if channels == 1 else f'{channels} channels a socket'}",
+        ["", "deliveries/s", "ArtCafe to this", "CPU of a delivery, µs", "cores: server", "NATS", "load", "bytes"],
+    )
+    for name in names:
+        results = taken[name, window, channels]
+        rates = [each.deliveries_per_s for each in results]
+        ratio = statistics.median(a.deliveries_per_s / b.deliveries_per_s for a, b in zip(ours, results, strict=True))
+        table.rows.append(
+            (
+                name,
+                f"{statistics.median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f})",
+                f"{ratio:.2f}×",
+                f"{statistics.median(each.cpu_us for each in results):.2f}",
+                f"{statistics.median(each.cores[0] for each in results):.2f}",
+                f"{statistics.median(each.cores[1] for each in results):.2f}" if len(results[0].cores) > 1 else "",
+                f"{statistics.median(each.load_cores for each in results):.2f}",
+                f"{results[0].bytes:.0f}",
+            )
+        )
+    return table

@@ -1,0 +1,86 @@
+"""Retention: how long messages are kept, and how much of them. What is removed is told to agents by the gateway, as a gap.
+
+It is a loop of ours and not NATS's: behind what NATS removes by itself, the next message names no other before it, so that a gap
+would look like a quiet channel (design, decision 2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from datetime import timedelta
+from typing import Final
+
+from artcafe.errors import OurFault
+from artcafe.fabric.fabric import Fabric, Room
+from artcafe.model import Channel, ChannelId, Cursor, Tenant, TenantId
+from artcafe.observe import Clock, log
+from artcafe.rules import limits, subjects
+from artcafe.rules.limits import Limit
+from artcafe.tables.store import Store
+
+PERIOD_S: Final = 60.0
+CHANNELS_AT_ONCE: Final = 500
+"""NATS answers for 1,024 at most."""
+
+
+class Retention:
+    """Removes what is older than its channel keeps it, oldest first.
+
+    Every server of a fleet may do it for the same tenant, and any may end anywhere in it. How far messages go is written to the
+    channel's row first, and then they are removed: whoever finds one gone reads there how far that goes.
+    """
+
+    def __init__(self, store: Store, fabric: Fabric, clock: Clock, *, period_s: float = PERIOD_S) -> None:
+        self._store, self._fabric, self._clock, self._period_s = store, fabric, clock, period_s
+
+    async def run(self) -> None:
+        """Sweeps every `period_s` over the tenants that are open on this server, until cancelled."""
+        while True:
+            await asyncio.sleep(self._period_s)
+            for room in self._fabric.open_rooms():
+                try:
+                    await self.sweep(room)
+                except OurFault as exc:
+                    log.debug("retention.waits", tenant=room.tenant_id, error=str(exc))
+
+    async def sweep(self, room: Room) -> None:
+        """Removes what is due in one tenant, and bounds its log as its plan now has it. May be repeated. Raises `Unavailable`."""
+        state = await room.log.state()
+        tenant = await self._store.tenant(room.tenant_id).tenant()
+        if state is None or tenant is None:
+            return
+        await room.log.limit(limits.of(tenant, Limit.STORAGE_BYTES))
+        for seconds, channels in (await self._by_age(tenant)).items():
+            for start in range(0, len(channels), CHANNELS_AT_ONCE):
+                some = channels[start : start + CHANNELS_AT_ONCE]
+                due = await room.log.last_of_each(some, until=self._clock() - timedelta(seconds=seconds))
+                for channel_id in some:
+                    if seq := due.get(subjects.stored(channel_id)):
+                        await self._remove(room, channel_id, Cursor(epoch=state.epoch, seq=seq))
+
+    async def _by_age(self, tenant: Tenant) -> dict[int, list[ChannelId]]:
+        """The tenant's channels by how many seconds they keep their messages."""
+        found: dict[int, list[ChannelId]] = defaultdict(list)
+        channels: list[Channel] = await self._store.tenant(tenant.id).all_channels()
+        for channel in channels:
+            found[limits.retention_of(channel, tenant)].append(channel.id)
+        return found
+
+    async def _remove(self, room: Room, channel_id: ChannelId, to: Cursor) -> None:
+        if await self._store.tenant(room.tenant_id).note_removed(channel_id, to):
+            await room.log.purge(channel_id, up_to=to.seq)
+            log.debug("retention.removed", tenant=room.tenant_id, channel=channel_id, to=to.seq)
+
+    # --- what others ask ---
+
+    async def removed_to(self, tenant_id: TenantId, channel_id: ChannelId) -> Cursor:
+        """How far the channel's messages are gone, or about to be; read anew. Raises `Unavailable`."""
+        return await self._store.tenant(tenant_id).removed_to(channel_id)
+
+    async def storage_bytes(self, tenant_id: TenantId) -> int:
+        """How much the tenant's messages may take on disk. Raises `Unavailable`."""
+        tenant = await self._store.tenant(tenant_id).tenant()
+        if tenant is None:  # It is being deleted; whoever published a moment ago still has to be answered.
+            return limits.PLANS[limits.DEFAULT_PLAN][Limit.STORAGE_BYTES]
+        return limits.of(tenant, Limit.STORAGE_BYTES)

@@ -1,0 +1,602 @@
+"""A day with the people's commands, as somebody who has never seen them: against the platform, mistakes included."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from artcafe.cli.commands import artcafe
+from artcafe.folder import read_secret
+from artcafe.identity.local import LocalIdentity
+from artcafe.observe import now
+from artcafe.rules.secrets import derive
+from artcafe.sdk.keys import load_signer
+from artcafe.sdk.rest import Rest
+from tests import ssh_keygen
+from tests.casts import recast
+from tests.platform import Cast, Platform
+
+WAIT_S = 30
+"""For a process on a machine that is busy with other tests."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        assert self.code == 0, self.stderr
+        return json.loads(self.stdout)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What `show` and the like print for people."""
+        assert self.code == 0, self.stderr
+        return {name: text.strip() for name, _, text in (line.partition(" ") for line in self.stdout.splitlines())}
+
+    @property
+    def error(self) -> dict[str, str]:
+        """What a command with --json says of its failure."""
+        assert self.stdout == ""
+        error: dict[str, str] = json.loads(self.stderr)["error"]
+        return error
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody at a terminal; `environ` holds their ARTCAFE_ variables, without the prefix."""
+
+    environ: dict[str, str]
+
+    def variables(self) -> dict[str, str]:
+        return {f"ARTCAFE_{name}": value for name, value in self.environ.items()}
+
+    def surroundings(self) -> dict[str, str]:
+        """The environment of a process of theirs."""
+        return {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")} | self.variables()
+
+    def run(self, *arguments: str, stdin: str | bytes = "") -> Done:
+        others = dict.fromkeys(name for name in os.environ if name.startswith("ARTCAFE_"))
+        result = CliRunner().invoke(artcafe, arguments, input=stdin, env=others | self.variables())
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+    def but(self, **changed: str) -> Person:
+        return Person(self.environ | changed)
+
+    def without(self, *names: str) -> Person:
+        return Person({name: value for name, value in self.environ.items() if name not in names})
+
+
+@pytest.fixture(scope="module")
+def home(platform: Platform) -> Cast:
+    return asyncio.run(platform.tenant_with(agents=0, channels=0))
+
+
+@pytest.fixture
+def owner(home: Cast, tmp_path: Path) -> Person:
+    """The owner of one tenant, with a token, in a folder where no server runs."""
+    return Person({"URL": home.url, "TOKEN": home.token, "DATA_DIR": str(tmp_path / "nowhere")})
+
+
+@pytest.fixture(scope="module")
+def populated(platform: Platform) -> Cast:
+    """A tenant with an agent that is subscribed to one channel, which keeps 60 messages."""
+    cast = asyncio.run(platform.tenant_with())
+
+    async def publish() -> None:
+        async with cast.rest() as rest:
+            for number in range(60):
+                await rest.publish(cast.tenant, cast.channels[0], {"number": number})
+
+    asyncio.run(publish())
+    return cast
+
+
+@pytest.fixture
+def member(populated: Cast, tmp_path: Path) -> Person:
+    return Person({"URL": populated.url, "TOKEN": populated.token, "DATA_DIR": str(tmp_path / "nowhere")})
+
+
+def public_key(folder: Path, name: str = "key") -> str:
+    return f"{ssh_keygen.make_key(folder / name)}.pub"
+
+
+# --- a day -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_day_from_the_first_tenant_to_the_last_deletion(platform: Platform, tmp_path: Path) -> None:
+    alice = Person({"DATA_DIR": str(platform.data), "USER": "stranger@example.com"})
+    assert alice.run("tenant", "list").stderr.startswith("artcafe: stranger@example.com is in no tenant yet; make one: artcafe")
+    tenant = alice.run("tenant", "create", "Acme").fields
+    assert (tenant["name"], tenant["role"]) == ("Acme", "owner")
+    assert alice.run("tenant", "rename", tenant["id"], "Acme Ltd").fields["name"] == "Acme Ltd"
+    assert alice.run("tenant", "show").fields["id"] == tenant["id"]
+
+    made = alice.run("agent", "create", "scout", "--public-key", public_key(tmp_path), "--capability", "search")
+    assert made.stderr == f"artcafe: in tenant {tenant['id']} (Acme Ltd)\n"
+    agent = made.fields
+    assert agent["fingerprint"] == ssh_keygen.fingerprint(ssh_keygen.public_line(tmp_path / "key"))
+    channel = alice.run("channel", "create", "news", "--description", "What is new").fields
+    assert (channel["type"], channel["access"], channel["description"]) == ("broadcast", "open", "What is new")
+    subscription = ["--channel", channel["id"], "--agent", agent["id"]]
+    assert alice.run("subscription", "create", *subscription).fields["status"] == "active"
+
+    assert re.fullmatch(r"#\d+ msg_\w+\n", alice.run("channel", "publish", channel["id"], '{"hello": "world"}').stdout)
+    shown = alice.run("channel", "history", channel["id"]).stdout
+    assert re.fullmatch(r'[\d-]+T[\d:]+Z #\d+ usr:stranger@example\.com: {"hello": "world"}\n', shown)
+
+    assert alice.run("subscription", "pause", *subscription).stdout.startswith("Paused: ")
+    assert alice.run("subscription", "show", *subscription).fields["status"] == "paused"
+    assert alice.run("subscription", "resume", *subscription).stdout.startswith("Resumed: ")
+    assert "is disabled" in alice.run("agent", "disable", agent["id"]).stdout
+    assert alice.run("agent", "show", agent["id"]).fields["status"] == "disabled"
+    assert "is active" in alice.run("agent", "enable", agent["id"]).stdout
+
+    assert alice.run("subscription", "delete", *subscription, "--yes").stdout.startswith("Deleted the subscription of agent")
+    for kind, thing in (("agent", agent), ("channel", channel), ("tenant", tenant)):
+        name = "Acme Ltd" if kind == "tenant" else thing["name"]
+        assert alice.run(kind, "delete", thing["id"], "--yes").stdout == f"Deleted {kind} {thing['id']} ({name}).\n"
+        assert alice.run(kind, "show", thing["id"], "--json").code != 0
+    assert alice.run("tenant", "list", "--json").json == []
+
+
+def test_lists_are_tables_for_people_and_arrays_for_programs(owner: Person, home: Cast, tmp_path: Path) -> None:
+    cast = asyncio.run(recast_empty(home, tmp_path))
+    for kind, head in (("tenant", "ID NAME ROLE PLAN CREATED"), ("agent", "ID NAME STATUS"), ("channel", "ID NAME TYPE ACCESS")):
+        found = owner.run(kind, "list", "--json").json
+        lines = owner.run(kind, "list").stdout.splitlines()
+        assert " ".join(lines[0].split()).startswith(head)
+        assert [line.split()[0] for line in lines[1:]] == [each["id"] for each in found]
+        assert all(line.index(each["name"]) == lines[0].index("NAME") for line, each in zip(lines[1:], found, strict=True))
+    by_channel = owner.run("subscription", "list", "--channel", cast.channels[0], "--json").json
+    by_agent = owner.run("subscription", "list", "--agent", cast.agents[0], "--json").json
+    assert [each["id"] for each in by_channel] == [each["id"] for each in by_agent] == [f"{cast.channels[0]}#{cast.agents[0]}"]
+    assert owner.run("subscription", "list", "--channel", cast.channels[0]).stdout.splitlines()[1].split() == [
+        cast.channels[0],
+        cast.agents[0],
+        "active",
+        "receive",
+        "#0",
+    ]
+
+
+async def recast_empty(home: Cast, folder: Path) -> Cast:
+    """An agent and a channel in a tenant that had none."""
+    key = ssh_keygen.make_key(folder / "first")
+    return await recast(Cast(home.tenant, [], [], [key], home.url, home.token))
+
+
+def test_what_is_shown_with_json_is_what_rest_answers(owner: Person, tmp_path: Path) -> None:
+    agent = owner.run("agent", "create", "日本 scout", "--public-key", public_key(tmp_path), "--json").json
+    assert owner.run("agent", "show", agent["id"], "--json").json["created_at"] == agent["created_at"]
+    assert (agent["name"], agent["capabilities"], agent["description"]) == ("日本 scout", [], "")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", agent["created_at"])
+    assert owner.run("agent", "delete", agent["id"], "--yes", "--json").json == {"id": agent["id"], "deleted": True}
+
+
+def test_an_update_changes_what_is_given_and_nothing_else(owner: Person, tmp_path: Path) -> None:
+    made = owner.run(
+        "agent", "create", "a", "--public-key", public_key(tmp_path), "--capability", "x", "--description", "d", "--json"
+    ).json
+    changed = owner.run("agent", "update", made["id"], "--name", "b", "--json").json
+    assert {name for name in made if made[name] != changed[name]} == {"name", "updated_at"}
+    line = ssh_keygen.public_line(ssh_keygen.make_key(tmp_path / "other"))
+    changed = owner.run(
+        "agent", "update", made["id"], "--public-key", line, "--no-capabilities", "--description", "", "--json"
+    ).json
+    assert (changed["capabilities"], changed["description"]) == ([], "")
+    assert changed["fingerprint"] == ssh_keygen.fingerprint(line)
+    channel = owner.run("channel", "create", "c", "--access", "managed", "--type", "live", "--json").json
+    changed = owner.run("channel", "update", channel["id"], "--access", "open", "--name", "d", "--json").json
+    assert {name for name in channel if channel[name] != changed[name]} == {"name", "access", "updated_at"}
+
+
+def test_permissions_are_given_to_an_agent_of_a_managed_channel(owner: Person, tmp_path: Path) -> None:
+    agent = owner.run("agent", "create", "a", "--public-key", public_key(tmp_path), "--json").json["id"]
+    channel = owner.run("channel", "create", "m", "--access", "managed", "--json").json["id"]
+    named = ["--channel", channel, "--agent", agent]
+    assert owner.run("subscription", "create", *named, "--json").json["permissions"] == ["receive"]
+    both = owner.run("subscription", "create", *named, "--permission", "publish", "--permission", "receive", "--json").json
+    assert both["permissions"] == ["publish", "receive"]
+    assert owner.run("subscription", "create", *named, "--json").json["permissions"] == both["permissions"]
+
+
+def test_agents_are_found_by_what_they_can_do_and_how_they_are(owner: Person, tmp_path: Path) -> None:
+    one = owner.run("agent", "create", "one", "--public-key", public_key(tmp_path, "1"), "--capability", "juggle", "--json").json
+    two = owner.run("agent", "create", "two", "--public-key", public_key(tmp_path, "2"), "--capability", "juggle", "--json").json
+    owner.run("agent", "disable", two["id"])
+    found = {
+        flags: [each["id"] for each in owner.run("agent", "list", "--capability", "juggle", *flags, "--json").json]
+        for flags in ((), ("--status", "active"), ("--status", "disabled"), ("--away",), ("--connected",))
+    }
+    assert found == {
+        (): [one["id"], two["id"]],
+        ("--status", "active"): [one["id"]],
+        ("--status", "disabled"): [two["id"]],
+        ("--away",): [one["id"], two["id"]],
+        ("--connected",): [],
+    }
+
+
+def test_a_request_repeated_with_its_key_makes_one_thing(owner: Person) -> None:
+    first, again = (owner.run("channel", "create", "once", "--idempotency-key", "k-1", "--json").json for _ in range(2))
+    assert first == again
+    other = owner.run("channel", "create", "twice", "--idempotency-key", "k-1", "--json")
+    assert (other.code, other.error["code"]) == (3, "idempotency_mismatch")
+
+
+# --- pages and history ----------------------------------------------------------------------------------------------------
+
+
+def test_every_page_is_followed_unless_fewer_are_asked_for(owner: Person, home: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fill() -> None:
+        async with home.rest() as rest, asyncio.TaskGroup() as group:
+            for number in range(60):
+                group.create_task(rest.create_channel(home.tenant, f"channel {number}"))
+
+    asyncio.run(fill())
+    all_of_them = [each["id"] for each in owner.run("channel", "list", "--json").json]
+    assert len(set(all_of_them)) == len(all_of_them) > 60
+    monkeypatch.setattr("artcafe.sdk.rest.PAGE", 7)
+    assert [each["id"] for each in owner.run("channel", "list", "--json").json] == all_of_them
+    assert [each["id"] for each in owner.run("channel", "list", "--limit", "55", "--json").json] == all_of_them[:55]
+    assert len(owner.run("channel", "list", "--limit", "3").stdout.splitlines()) == 1 + 3
+
+
+def test_history_comes_newest_first_or_from_a_place_on(member: Person, populated: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = populated.channels[0]
+
+    def numbers(*arguments: str) -> list[int]:
+        found = member.run("channel", "history", channel, *arguments, "--json").json
+        return [each["data"]["number"] for each in found]
+
+    assert numbers() == [*range(59, 39, -1)]
+    monkeypatch.setattr("artcafe.sdk.rest.PAGE", 7)
+    assert numbers("--limit", "1000") == [*range(59, -1, -1)]
+    assert numbers("--after", "0", "--limit", "1000") == [*range(60)]
+    oldest, *_, newest = member.run("channel", "history", channel, "--after", "0", "--limit", "60", "--json").json
+    assert (oldest["from"].startswith("usr:owner-"), oldest["channel"], oldest["headers"]) == (True, channel, {})
+    assert numbers("--before", str(newest["seq"]), "--limit", "2") == [58, 57]
+    assert numbers("--after", oldest["time"], "--before", newest["time"], "--limit", "1") == [0]
+    told = member.run("channel", "history", channel, "--limit", "2")
+    assert len(told.stdout.splitlines()) == 2
+    assert re.search(r"further ones: --before \d+\n$", told.stderr)
+
+
+def test_a_message_is_published_from_the_argument_or_standard_input_once_with_a_key(owner: Person) -> None:
+    channel = owner.run("channel", "create", "published", "--json").json["id"]
+    one, other = (
+        owner.run("channel", "publish", channel, "--text", "--message-key", "k", "--header", "a=b=c", stdin="two\nlines").stdout
+        for _ in range(2)
+    )
+    assert other == one.replace("\n", " (stored before)\n")
+    assert owner.run("channel", "publish", channel, "[1.50]", "--reply-to", "me", "--json").json["duplicate"] is False
+    raw = owner.run("channel", "history", channel, "--json").stdout
+    assert '"data":[1.50]' in raw
+    newest, oldest = json.loads(raw)
+    assert (oldest["data"], oldest["headers"], newest["reply_to"]) == ("two\nlines", {"a": "b=c"}, "me")
+    live = owner.run("channel", "create", "live", "--type", "live", "--json").json["id"]
+    assert owner.run("channel", "publish", live, "1").stdout.startswith("live ")
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tenant", "show", "ten_1"], "no tenant 'ten_1' among yours; 'artcafe tenant list' shows them"),
+        (["agent", "list", "--tenant", "ten_1"], "no tenant 'ten_1' among yours; 'artcafe tenant list' shows them"),
+        (["agent", "show", "scout"], "no agent 'scout' in this tenant; 'artcafe agent list' shows them"),
+        (["channel", "delete", "news", "--yes"], "no channel 'news' in this tenant; it is named by its id (chn_…)"),
+        (["channel", "publish", "news", "1"], "no channel 'news' in this tenant"),
+        (["channel", "history", "news"], "no channel 'news' in this tenant"),
+        (["subscription", "pause", "--channel", "c", "--agent", "a"], "agent 'a' has no subscription to channel 'c'; make one: "),
+        (["agent", "delete", "..", "--yes"], "id: '..' is no id"),
+        (["channel", "show", ""], "id: '' is no id"),
+        (["channel", "create", "x" * 65], "name: must have 1 to 64 characters; this has 65"),
+        (["tenant", "create", " "], "name: must have more than spaces"),
+        (["agent", "create", "a", "--public-key", "ssh-ed25519 AAAA"], "public_key: "),
+    ],
+)
+def test_what_the_server_refuses_ends_with_3_and_says_what_was_wrong(owner: Person, arguments: list[str], words: str) -> None:
+    done = owner.run(*arguments)
+    assert (done.code, done.stdout) == (3, "")
+    assert f"artcafe: {words}" in done.stderr
+    with_json = owner.run(*arguments, "--json")
+    assert (with_json.code, words in with_json.error["message"]) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tenant", "create"], "Missing argument 'NAME'"),
+        (["tenant", "frobnicate"], "No such command"),
+        (["agent", "create", "a"], "Missing option '--public-key'"),
+        (["agent", "create", "a", "--public-key", "nowhere.pub"], "'nowhere.pub' cannot be read: no such file or directory"),
+        (["agent", "update", "agt_1"], "say what to change: --name, --public-key"),
+        (["agent", "update", "agt_1", "--capability", "x", "--no-capabilities"], "not both"),
+        (["channel", "update", "chn_1"], "say what to change: --name, --access or --description"),
+        (["channel", "create", "c", "--type", "carrier-pigeon"], "'carrier-pigeon' is not one of 'broadcast', 'live'"),
+        (["channel", "list", "--limit", "0"], "--limit"),
+        (["channel", "publish", "chn_1", "{bad"], "DATA is not JSON"),
+        (["channel", "publish", "chn_1", "1", "--header", "trace"], "'trace' is not NAME=VALUE"),
+        (["channel", "create", "c", "--idempotency-key", "é"], "must be printable ASCII characters"),
+        (["channel", "show", "\udcff"], "is not UTF-8 text"),
+        (["subscription", "list"], "say whose by either --channel or --agent"),
+        (["subscription", "list", "--channel", "c", "--agent", "a"], "artcafe subscription show"),
+        (["subscription", "show", "--channel", "c"], "Missing option '--agent'"),
+        (["tenant", "list", "--user", "bob"], "--user is for a call without a token"),
+    ],
+)
+def test_a_wrong_command_ends_with_2_and_says_what_is_wrong(owner: Person, arguments: list[str], words: str) -> None:
+    done = owner.run(*arguments)
+    assert (done.code, done.stdout) == (2, "")
+    assert words in done.stderr
+
+
+def test_a_private_key_is_never_sent(owner: Person, tmp_path: Path) -> None:
+    key = ssh_keygen.make_key(tmp_path / "scout")
+    done = owner.without("URL").run("agent", "create", "a", "--public-key", str(key))
+    assert done.code == 2
+    assert f"'{key}' is the private half, which stays with the agent; give {key}.pub" in done.stderr
+
+
+def test_a_file_that_is_no_key_is_refused_before_it_is_sent(owner: Person, tmp_path: Path) -> None:
+    for content in (b"", b"\xff\xfe", b"x" * 20_000):
+        (tmp_path / "file").write_bytes(content)
+        done = owner.run("agent", "create", "a", "--public-key", str(tmp_path / "file"))
+        assert (done.code, "is no public key" in done.stderr) == (2, True)
+
+
+def test_the_things_of_another_tenant_are_not_there(owner: Person, populated: Cast) -> None:
+    for arguments in (
+        ["agent", "show", populated.agents[0]],
+        ["channel", "delete", populated.channels[0], "--yes"],
+        ["tenant", "delete", populated.tenant, "--yes"],
+        ["channel", "list", "--tenant", populated.tenant],
+    ):
+        done = owner.run(*arguments, "--json")
+        assert (done.code, done.error["code"].endswith("_not_found")) == (3, True)
+
+
+def test_somebody_in_several_tenants_says_which(owner: Person, platform: Platform) -> None:
+    bob = Person({"DATA_DIR": str(platform.data), "USER": "several@example.com"})
+    ids = [bob.run("tenant", "create", f"Tenant {number}", "--json").json["id"] for number in range(12)]
+    done = bob.run("channel", "list")
+    assert (done.code, done.stdout) == (2, "")
+    assert "several@example.com is in several tenants; say which by --tenant or ARTCAFE_TENANT:" in done.stderr
+    assert f"  {ids[0]}  Tenant 0\n" in done.stderr
+    assert "  and 2 more: artcafe tenant list\n" in done.stderr
+    assert bob.run("channel", "list", "--json").error["code"] == "usage"
+    assert bob.run("channel", "list", "--tenant", ids[3], "--json").json == []
+    assert bob.but(TENANT=ids[3]).run("channel", "create", "here", "--json").json["tenant_id"] == ids[3]
+    assert bob.but(TENANT=ids[3]).run("tenant", "show").fields["id"] == ids[3]
+
+
+def test_somebody_without_a_tenant_is_told_how_to_make_one(platform: Platform) -> None:
+    done = Person({"DATA_DIR": str(platform.data), "USER": "nobody@example.com"}).run("agent", "list")
+    assert done.code == 2
+    assert "nobody@example.com is in no tenant yet; make one: artcafe tenant create NAME" in done.stderr
+
+
+# --- who calls, and where to ----------------------------------------------------------------------------------------------
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_where_nobody_answers_it_ends_with_4_and_says_what_to_do(owner: Person) -> None:
+    done = owner.but(URL=f"http://127.0.0.1:{closed_port()}").run("tenant", "list")
+    assert (done.code, done.stdout) == (4, "")
+    assert "connection refused" in done.stderr
+    assert "is a server running there? Another address is given by --url or ARTCAFE_URL" in done.stderr
+
+
+def test_a_token_that_is_none_ends_with_3_or_2(owner: Person) -> None:
+    refused = owner.but(TOKEN="eyJhbGciOiJub25lIn0.e30.").run("tenant", "list", "--json")
+    assert (refused.code, refused.error["code"]) == (3, "unauthenticated")
+    for text in ("two words", "é", "line\nbreak"):
+        done = owner.but(TOKEN=text).run("tenant", "list")
+        assert (done.code, "is none: it has spaces" in done.stderr) == (2, True)
+
+
+def test_without_a_token_or_a_server_it_says_how_to_get_one(owner: Person, tmp_path: Path) -> None:
+    nobody = owner.without("TOKEN", "URL")
+    done = nobody.run("tenant", "list")
+    assert done.code == 2
+    assert "no access token: give --token or ARTCAFE_TOKEN" in done.stderr
+    assert "begin with 'artcafe up'" in done.stderr
+    (tmp_path / "stopped").mkdir()
+    done = nobody.but(DATA_DIR=str(tmp_path / "stopped")).run("tenant", "list")
+    assert done.code == 4
+    assert f"no artcafe runs on the data folder {tmp_path / 'stopped'}; start it (artcafe up --data-dir" in done.stderr
+
+
+def test_the_identity_of_this_machine_is_shown_to_its_own_server_alone(owner: Person, platform: Platform) -> None:
+    here = Person({"DATA_DIR": str(platform.data), "USER": "local@example.com"})
+    assert here.run("tenant", "list", "--json").json == []
+    port = platform.url.rpartition(":")[2]
+    assert here.run("tenant", "list", "--json", "--url", f"http://localhost:{port}").json == []
+    elsewhere = here.run("tenant", "list", "--url", "https://artcafe.example.com")
+    assert elsewhere.code == 2
+    assert "no access token for https://artcafe.example.com: give --token or ARTCAFE_TOKEN" in elsewhere.stderr
+    assert f"is at {platform.url}; leave out --url for that one" in elsewhere.stderr
+    assert here.run("tenant", "list", "--url", "ws://127.0.0.1:1").code == 3
+
+
+def test_a_token_goes_to_the_server_of_this_folder_unless_told_otherwise(home: Cast, platform: Platform) -> None:
+    person = Person({"DATA_DIR": str(platform.data), "TOKEN": f" {home.token}\n", "USER": "ignored@example.com"})
+    assert [each["id"] for each in person.run("tenant", "list", "--json").json] == [home.tenant]
+
+
+def test_whoever_names_no_user_is_the_systems(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "carol")
+    done = Person({"DATA_DIR": str(platform.data)}).run("tenant", "list")
+    assert done.stderr.startswith("artcafe: carol@localhost is in no tenant yet")
+
+
+def test_an_agents_token_is_in_its_own_tenant(populated: Cast, member: Person) -> None:
+    async def token() -> str:
+        async with Rest(populated.url) as rest:
+            return (await rest.login(populated.tenant, populated.agents[0], load_signer(populated.keys[0]))).access_token
+
+    agent = member.but(TOKEN=asyncio.run(token()))
+    (card,) = agent.run("agent", "list", "--json").json
+    assert (card["id"], card["public_key"]) == (populated.agents[0], None)
+    assert len(agent.run("channel", "history", populated.channels[0], "--json").json) == 20
+    refused = agent.run("channel", "create", "not for agents", "--json")
+    assert (refused.code, refused.error["code"]) == (3, "forbidden")
+
+
+def test_an_expired_token_is_refused_for_good(platform: Platform, owner: Person) -> None:
+    identity = LocalIdentity(derive(read_secret(platform.data / "secret"), "local-identity"))
+    done = owner.but(TOKEN=identity.issue("late@example.com", now() - timedelta(days=2))).run("tenant", "list", "--json")
+    assert (done.code, done.error["code"]) == (3, "credentials_expired")
+
+
+# --- deleting asks first --------------------------------------------------------------------------------------------------
+
+
+def test_a_deletion_without_a_terminal_demands_yes(member: Person, populated: Cast) -> None:
+    for arguments in (
+        ["tenant", "delete", populated.tenant],
+        ["agent", "delete", populated.agents[0]],
+        ["channel", "delete", populated.channels[0]],
+        ["subscription", "delete", "--channel", populated.channels[0], "--agent", populated.agents[0]],
+    ):
+        done = member.run(*arguments)
+        assert (done.code, done.stdout) == (2, "")
+        assert "this would delete" in done.stderr
+        assert "there is no terminal to ask at: say --yes" in done.stderr
+    assert member.run("subscription", "list", "--channel", populated.channels[0], "--json").json != []
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, int]]:
+    """Both ends of one: ours, and the command's."""
+    ours, theirs = pty.openpty()
+    yield ours, theirs
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"\n", 1), (None, 1), (b"y\n", 0)], ids=["n", "Enter", "Ctrl-C", "y"])
+def test_at_a_terminal_a_deletion_is_asked_for(owner: Person, terminal: tuple[int, int], answer: bytes | None, code: int) -> None:
+    channel = owner.run("channel", "create", "doomed", "--json").json["id"]
+    ours, theirs = terminal
+    with subprocess.Popen(
+        [sys.executable, "-m", "artcafe", "channel", "delete", channel],
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=owner.surroundings(),
+        text=True,
+    ) as command:
+        asked = read_until(command.stderr, "[y/N]: ")
+        assert f"Delete channel {channel} (doomed) with its subscriptions and messages?" in asked
+        if answer is None:
+            command.send_signal(signal.SIGINT)
+        else:
+            os.write(ours, answer)
+        assert command.wait(WAIT_S) == code
+    assert owner.run("channel", "show", channel).code == (0 if code else 3)
+
+
+def read_until(stream: Any, end: str) -> str:
+    text = ""
+    while not text.endswith(end):
+        text += stream.read(1) or pytest.fail(f"it ended with {text!r}")
+    return text
+
+
+# --- help, and what an agent's install has ---------------------------------------------------------------------------------
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    for name in group.list_commands(click.Context(group)):
+        found = group.get_command(click.Context(group), name)
+        if isinstance(found, click.Group):
+            yield from commands(found, *path, name)
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", [path for path in commands(artcafe) if len(path) == 2], ids=" ".join)
+def test_the_help_of_a_command_has_an_example_of_it(path: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(artcafe, [*path, "--help"])
+    assert done.exit_code == 0
+    assert re.search(rf"Examples?:\n(?:.*\n)*?.*artcafe {' '.join(path)}\b", done.stdout)
+    assert "--json" in done.stdout
+
+
+def test_the_agents_group_has_both_halves() -> None:
+    text = CliRunner().invoke(artcafe, ["agent", "--help"]).stdout
+    members, itself = text.split("As the agent itself, with its SSH key:")
+    assert all(f"  {name} " in members for name in ("list", "create", "show", "update", "delete", "disable", "enable"))
+    assert all(f"  {name} " in itself for name in ("login", "publish", "listen"))
+
+
+WITHOUT_THE_SERVER = """
+import runpy, sys
+SERVER = "fastapi joserfc nats picows prometheus_client pydantic starlette structlog ulid uvicorn uvloop".split()
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in SERVER:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+sys.argv = ["artcafe", *sys.argv[1:]]
+runpy.run_module("artcafe", run_name="__main__", alter_sys=True)
+"""
+
+
+def run_without_the_server(person: Person, *arguments: str) -> Done:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_THE_SERVER, *arguments],
+        env=person.surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_without_the_servers_libraries_a_token_is_all_that_is_needed(owner: Person, home: Cast, platform: Platform) -> None:
+    assert [each["id"] for each in run_without_the_server(owner, "tenant", "list", "--json").json] == [home.tenant]
+    listed = run_without_the_server(owner, "--help")
+    assert listed.code == 0
+    assert re.search(r"  up +Needs the server, which is not installed\.\n", listed.stdout)
+    assert "  channel " in listed.stdout
+    refused = run_without_the_server(owner, "up", "--help")
+    assert refused.code == 3
+    assert "'up' needs the server, which is not installed" in refused.stderr
+    local = run_without_the_server(Person({"DATA_DIR": str(platform.data)}), "tenant", "list")
+    assert local.code == 2
+    assert "To be known without one, the server must be installed here" in local.stderr

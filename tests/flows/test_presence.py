@@ -1,0 +1,133 @@
+"""Who is there, as a member, another agent and another tenant see it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from artcafe.errors import AgentNotFound, Invalid
+from artcafe.sdk.client import Agent
+from artcafe.sdk.keys import load_signer
+from artcafe.sdk.records import Presence
+from artcafe.sdk.rest import Rest
+from tests.platform import Cast, Platform
+from tests.relay import relayed
+
+BOUND_S = 5
+AWAY = Presence(connected=False)
+
+
+async def presence(cast: Cast, number: int = 0) -> Presence:
+    """An agent's, as a member sees it now."""
+    async with Rest(cast.url, cast.token) as rest:
+        found = (await rest.agent(cast.tenant, cast.agents[number])).presence
+    assert found is not None
+    return found
+
+
+async def until_it_is(cast: Cast, wanted: Callable[[Presence], bool]) -> None:
+    """Returns when the first agent's presence is as wanted."""
+    async with asyncio.timeout(BOUND_S):
+        while not wanted(await presence(cast)):
+            await asyncio.sleep(0.01)
+
+
+async def until_it_came_back(cast: Cast, before: Presence, *, status: str | None) -> None:
+    """Returns when the first agent is connected anew, with this status."""
+    await until_it_is(cast, lambda now: now.connected and now.since != before.since and now.status == status)
+
+
+async def test_an_agent_is_connected_at_once_with_its_status_and_until_it_leaves(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2)
+    assert await presence(cast) == AWAY
+    async with cast.agent(0) as agent:
+        came = await presence(cast)
+        assert (came.connected, came.status) == (True, None)
+        await agent.set_status("busy")
+        busy = await presence(cast)
+        assert (busy.connected, busy.status, busy.since) == (True, "busy", came.since)
+        async with cast.agent(0):
+            assert (await presence(cast)).since == came.since
+        assert await presence(cast) == busy
+        assert await presence(cast, 1) == AWAY
+
+        await agent.set_status(None)
+        assert (await presence(cast)).status is None
+        with pytest.raises(Invalid, match="64"):
+            await agent.set_status("x" * 65)
+    await until_it_is(cast, AWAY.__eq__)
+
+
+async def test_agents_are_found_by_whether_they_are_connected(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=3)
+    async with Rest(cast.url, cast.token) as rest, cast.agent(1) as agent:
+        await agent.set_status("busy")
+
+        async def ids(connected: bool | None) -> set[str]:
+            return {each.id async for each in rest.agents(cast.tenant, connected=connected)}
+
+        assert await ids(True) == {cast.agents[1]}
+        assert await ids(False) == {cast.agents[0], cast.agents[2]}
+        assert await ids(None) == set(cast.agents)
+
+
+async def test_an_agent_sees_who_is_there_in_its_tenant_and_nobody_sees_into_another(platform: Platform) -> None:
+    ours, theirs = await platform.tenant_with(agents=2), await platform.tenant_with(agents=1)
+    async with ours.agent(0) as agent, theirs.agent(0):
+        await agent.set_status("busy")
+        async with Rest(ours.url) as rest:
+            await rest.login(ours.tenant, ours.agents[1], load_signer(ours.keys[1]))
+            cards = {each.id: each.presence async for each in rest.agents(ours.tenant)}
+            assert {id: seen and (seen.connected, seen.status) for id, seen in cards.items()} == {
+                ours.agents[0]: (True, "busy"),
+                ours.agents[1]: (False, None),
+            }
+            with pytest.raises(AgentNotFound):
+                await rest.agent(ours.tenant, theirs.agents[0])
+
+
+async def test_a_status_is_set_again_on_every_connection_that_comes_back(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1)
+    async with (
+        relayed(platform.gateway_url) as relay,
+        Agent(relay.url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0]) as agent,
+    ):
+        await agent.set_status("busy")
+        for _ in range(3):
+            before = await presence(cast)
+            relay.cut()
+            await until_it_came_back(cast, before, status="busy")
+
+
+async def test_the_newest_status_is_the_one_that_stays_after_a_connection_was_lost(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1)
+    async with (
+        relayed(platform.gateway_url) as relay,
+        Agent(relay.url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0]) as agent,
+    ):
+        await agent.set_status("old")
+        relay.is_deaf = True  # The answer to the next one gets lost.
+        async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
+            setting = group.create_task(agent.set_status("new"))
+            await until_it_is(cast, lambda now: now.status == "new")
+            relay.is_deaf = False
+            relay.cut()
+            await setting
+        assert (await presence(cast)).status == "new"
+
+
+async def test_a_status_that_was_taken_away_does_not_come_back(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1)
+    async with (
+        relayed(platform.gateway_url) as relay,
+        Agent(relay.url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0]) as agent,
+    ):
+        await agent.set_status("busy")
+        await agent.set_status(None)
+        before = await presence(cast)
+        relay.cut()
+        await until_it_came_back(cast, before, status=None)
+        await agent.subscribe(cast.channels[0])  # What was sent before it on the new connection has been done by now.
+        assert (await presence(cast)).status is None

@@ -1,0 +1,84 @@
+"""Presence and status as a socket makes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from artcafe.services.presence import Seen, View
+from tests.gateway.house import House, house, until
+from tests.gateway.raw import dialled
+
+
+async def seen(it: House) -> View:
+    """Who is connected in the house's tenant."""
+    view = await it.presence.view(it.owner.tenant_id)
+    assert view is not None
+    return view
+
+
+async def test_an_agent_is_connected_as_soon_as_it_is_told_so_and_until_its_last_socket_ends(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        view = await seen(it)
+        assert view.of(it.agent.id) == Seen(connected=False)
+        async with it.connected() as first:
+            assert view.of(it.agent.id).connected
+            async with it.connected():
+                assert len(it.gateway.connections()) == 2
+            await until(lambda: len(it.gateway.connections()) == 1)
+            assert view.of(it.agent.id).connected
+            assert "session_id" in await first.ask("connect", access_token=it.token())
+        await until(lambda: not it.gateway.connections())
+        assert not view.of(it.agent.id).connected
+
+
+async def test_a_socket_that_did_not_prove_who_it_is_makes_nobody_present(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, dialled(it.url) as raw:
+        posed = await raw.ask("challenge", tenant_id=it.owner.tenant_id, agent_id=it.agent.id)
+        refused = await raw.ask("connect", challenge_id=posed["challenge_id"], signature="x")
+        assert refused["code"] == "bad_credentials"
+        assert not (await seen(it)).of(it.agent.id).connected
+
+
+async def test_a_revoked_agent_is_gone_before_its_peer_answers_the_close(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.bare() as mute:
+        view = await seen(it)
+        assert view.of(it.agent.id).connected
+        await it.agents.delete(it.owner, it.agent.id)
+        assert await mute.closed() == 4503
+        assert not view.of(it.agent.id).connected
+
+
+async def test_a_status_is_answered_and_shown_and_ends_with_the_last_socket(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected():
+        view = await seen(it)
+        async with it.connected() as raw:
+            assert await raw.ask("status", status="busy") == {"status": "busy"}
+            assert view.of(it.agent.id).status == "busy"
+            assert await raw.ask("status", status=None) == {"status": None}
+            assert view.of(it.agent.id).status is None
+            assert await raw.ask("status", status="idle") == {"status": "idle"}
+        await until(lambda: len(it.gateway.connections()) == 1)
+        assert view.of(it.agent.id).status == "idle"
+
+
+async def test_a_status_that_is_none_is_refused_and_the_socket_goes_on(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        for wrong in ("", "x" * 65, "two\nlines"):
+            assert (await raw.ask("status", status=wrong))["code"] == "invalid"
+        for wrong in (7, ["busy"]):
+            assert (await raw.ask("status", status=wrong))["code"] == "bad_command"
+        assert (await raw.ask("status"))["code"] == "bad_command"
+        assert (await raw.ask("status", status="busy", until="noon"))["code"] == "bad_command"
+        assert (await seen(it)).of(it.agent.id).status is None
+        assert await raw.ask("status", status="x" * 64) == {"status": "x" * 64}
+
+
+async def test_a_status_before_connect_is_out_of_turn_and_behind_it_waits_its_turn(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        async with dialled(it.url) as early:
+            await early.say("status", status="busy")
+            assert await early.closed() == 4501
+        async with dialled(it.url) as raw:
+            await raw.say("connect", access_token=it.token())
+            assert await raw.ask("status", status="busy") == {"status": "busy"}
+            assert (await seen(it)).of(it.agent.id).status == "busy"

@@ -1,0 +1,183 @@
+"""The AsyncAPI document against the specification's rules (3.0.0), the frames that it describes and the errors that it names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from artcafe.errors import REGISTRY
+from artcafe.rest.asyncapi import COMMANDS, PUSHES, document
+from artcafe.wire import frames
+from tests.rest.house import GATEWAY_URL, Caller
+
+FIXED = {
+    "": {"asyncapi", "id", "info", "servers", "defaultContentType", "channels", "operations", "components"},
+    "server": {"host", "protocol", "protocolVersion", "pathname", "description", "title", "summary", "variables", "security",
+               "tags", "externalDocs", "bindings"},
+    "channel": {"address", "messages", "title", "summary", "description", "servers", "parameters", "tags", "externalDocs",
+                "bindings"},
+    "operation": {"action", "channel", "title", "summary", "description", "security", "tags", "externalDocs", "bindings",
+                  "traits", "messages", "reply"},
+    "reply": {"address", "channel", "messages"},
+    "message": {"headers", "payload", "correlationId", "contentType", "name", "title", "summary", "description", "tags",
+                "externalDocs", "bindings", "examples", "traits"},
+}  # fmt: skip
+"""The fields that an object of the specification may have; others begin with `x-`."""
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(document("wss://gateway.example.com:8443/v1/connect", "1.2.3"))
+    return found
+
+
+def check_fields(kind: str, found: dict[str, Any], *required: str) -> None:
+    assert set(required) <= found.keys() <= FIXED[kind] | {name for name in found if name.startswith("x-")}
+
+
+def references(part: object) -> Iterator[str]:
+    if isinstance(part, dict):
+        if "$ref" in part:
+            assert part.keys() == {"$ref"}
+            yield part["$ref"]
+        for each in part.values():
+            yield from references(each)
+    elif isinstance(part, list):
+        for each in part:
+            yield from references(each)
+
+
+def at(document: dict[str, Any], reference: str) -> Any:
+    found: Any = document
+    for part in reference.removeprefix("#/").split("/"):
+        found = found[part]
+    return found
+
+
+def name_of(reference: dict[str, str]) -> str:
+    return reference["$ref"].rpartition("/")[2]
+
+
+def kinds(frame: type[msgspec.Struct]) -> set[str]:
+    return set(frame.__struct_fields__) - {"id"}
+
+
+# --- the specification's rules -------------------------------------------------------------------------------------------
+
+
+def test_anyone_may_read_it_and_it_names_this_gateway(anyone: Caller) -> None:
+    answer = anyone.get("/asyncapi.json")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    host, _, path = GATEWAY_URL.partition("://")[2].partition("/")
+    assert (answer.json()["servers"]["gateway"]["host"], answer.json()["channels"]["gateway"]["address"]) == (host, f"/{path}")
+    assert answer.json()["info"]["version"] == anyone.get("/v1").json()["version"]
+    assert anyone.get("/v1").json()["asyncapi"] == "/asyncapi.json"
+
+
+def test_it_has_what_the_specification_requires(told: dict[str, Any]) -> None:
+    check_fields("", told, "asyncapi", "info")
+    assert told["asyncapi"] == "3.0.0"
+    assert told["info"]["title"]
+    assert told["info"]["version"] == "1.2.3"
+    (server,) = told["servers"].values()
+    check_fields("server", server, "host", "protocol")
+    assert (server["host"], server["protocol"]) == ("gateway.example.com:8443", "wss")
+    (channel,) = told["channels"].values()
+    check_fields("channel", channel, "address", "messages")
+    assert channel["bindings"]["ws"]["headers"]["properties"]["Sec-WebSocket-Protocol"]["const"] == frames.SUBPROTOCOL
+
+
+def test_its_operations_are_the_servers(told: dict[str, Any]) -> None:
+    for name, operation in told["operations"].items():
+        check_fields("operation", operation, "action", "channel", "summary", "messages")
+        assert operation["action"] == ("send" if name.endswith("_push") else "receive")
+        assert operation["channel"] == {"$ref": "#/channels/gateway"}
+        if "reply" in operation:
+            check_fields("reply", operation["reply"], "channel", "messages")
+
+
+def test_its_messages_have_a_payload_and_what_has_an_id_says_where(told: dict[str, Any]) -> None:
+    for message in told["components"]["messages"].values():
+        check_fields("message", message, "name", "summary", "payload", "examples")
+        assert ("correlationId" in message) == ("id" in message["payload"]["properties"])
+
+
+def test_every_reference_leads_somewhere_and_an_operation_uses_messages_of_its_channel(told: dict[str, Any]) -> None:
+    for reference in references(told):
+        assert at(told, reference)
+    for operation in told["operations"].values():
+        for each in (*operation["messages"], *operation.get("reply", {}).get("messages", [])):
+            assert each["$ref"].startswith("#/channels/gateway/messages/")
+
+
+def test_every_name_is_one_that_the_specification_takes(told: dict[str, Any]) -> None:
+    places = (told["servers"], told["channels"], told["operations"], *told["components"].values())
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for place in places for name in place)
+
+
+# --- the frames ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_command_reply_and_push_is_told_of(told: dict[str, Any]) -> None:
+    """Whoever adds a frame says in `rest/asyncapi.py` what it is for."""
+    commands, incoming = kinds(frames.Command), kinds(frames.Incoming)
+    assert COMMANDS.keys() == commands
+    assert PUSHES.keys() == incoming - commands
+    assert {kind for kind, each in COMMANDS.items() if each.reply is not None} == incoming & commands
+    assert told["operations"].keys() == commands | {f"{kind}_push" for kind in incoming - commands}
+
+
+def test_a_commands_reply_is_its_own_or_an_error(told: dict[str, Any]) -> None:
+    for kind, each in COMMANDS.items():
+        operation = told["operations"][kind]
+        assert [name_of(message) for message in operation["messages"]] == [kind]
+        answers = [name_of(message) for message in operation.get("reply", {}).get("messages", [])]
+        assert answers == ([] if each.reply is None else [f"{kind}_reply", "error_reply"])
+
+
+def test_a_body_has_the_fields_that_its_frame_has(told: dict[str, Any]) -> None:
+    for message in told["components"]["messages"].values():
+        (kind,) = set(message["payload"]["required"]) - {"id"}
+        schema = at(told, message["payload"]["properties"][kind]["$ref"])
+        assert set(schema["properties"]) == set(getattr(frames, schema["title"]).__struct_encode_fields__)
+        assert "\n  " not in schema.get("description", "")
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_the_server_takes_the_example_of_a_command(told: dict[str, Any], kind: str) -> None:
+    (example,) = told["components"]["messages"][kind]["examples"]
+    assert frames.parse(msgspec.json.encode(example["payload"]))[1] == kind
+
+
+def test_a_client_reads_the_example_of_a_reply_or_push_with_nothing_left_over(told: dict[str, Any]) -> None:
+    for name, message in told["components"]["messages"].items():
+        if name in COMMANDS:
+            continue
+        payload = message["examples"][0]["payload"]
+        parsed = getattr(frames.parse_incoming(msgspec.json.encode(payload)), message["name"])
+        assert payload[message["name"]].keys() <= set(parsed.__struct_encode_fields__)
+
+
+# --- errors and close codes ----------------------------------------------------------------------------------------------
+
+
+def test_every_close_code_of_ours_is_told_with_its_errors(told: dict[str, Any]) -> None:
+    codes = {each["code"]: each for each in told["channels"]["gateway"]["x-close-codes"]}
+    assert codes.keys() == {kind.close for kind in REGISTRY.values() if kind.close is not None}
+    for code, each in codes.items():
+        assert each["comes_back"] is (4000 <= code < 4500)
+        assert each["errors"] == sorted(kind.code for kind in REGISTRY.values() if kind.close == code)
+
+
+def test_every_error_that_is_named_is_told(told: dict[str, Any]) -> None:
+    named = {code for operation in told["operations"].values() for code in operation.get("x-errors", [])}
+    named |= {code for each in told["channels"]["gateway"]["x-close-codes"] for code in each["errors"]}
+    assert named == told["x-errors"].keys()
+    for code, each in told["x-errors"].items():
+        assert each["temporary"] is REGISTRY[code].temporary
+        assert each["message"]
+        assert "{" not in each["message"]
