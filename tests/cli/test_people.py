@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
@@ -34,6 +35,7 @@ from tests.platform import Cast, Platform
 
 WAIT_S = 30
 """For a process on a machine that is busy with other tests."""
+SECONDS_PER_TRY = 5
 
 
 @dataclass(frozen=True)
@@ -522,11 +524,20 @@ def test_at_a_terminal_a_deletion_is_asked_for(owner: Person, terminal: tuple[in
         asked = read_until(command.stderr, "[y/N]: ")
         assert f"Delete channel {channel} (doomed) with its subscriptions and messages?" in asked
         if answer is None:
-            command.send_signal(signal.SIGINT)
+            interrupt(command)
         else:
             os.write(ours, answer)
         assert command.wait(WAIT_S) == code
     assert owner.run("channel", "show", channel).code == (0 if code else 3)
+
+
+def interrupt(command: subprocess.Popen[str]) -> None:
+    """Ctrl-C. One that comes just before a program waits for a key is seen with the next key, or the next Ctrl-C."""
+    for _ in range(WAIT_S // SECONDS_PER_TRY):
+        command.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            command.wait(SECONDS_PER_TRY)
+            return
 
 
 def read_until(stream: Any, end: str) -> str:

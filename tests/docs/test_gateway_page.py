@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from artcafe.errors import REGISTRY
+from artcafe.fabric.roster import LEASE_S
 from artcafe.gateway.connection import MOST_UNDER_WAY
 from artcafe.gateway.conversation import LIMITS, MAX_CHALLENGES, MAX_SUBSCRIPTIONS, PING_S
 from artcafe.gateway.listener import CONNECT_S, STALL_S
@@ -62,12 +63,17 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
         "`headers`, a value": limits.HEADER_CHARS,
         "`reply_to`": limits.REPLY_TO_CHARS,
         "`max_unacked`": get_args(get_args(frames.MaxUnacked)[0])[1].le,
+        "`status`": limits.NAME_CHARS,
         "live subscriptions of a connection": MAX_SUBSCRIPTIONS,
         "challenges of a connection": MAX_CHALLENGES,
         "commands without an answer": MOST_UNDER_WAY,
         "time until `connect` has succeeded": CONNECT_S,
         "time in which a socket takes no byte though messages wait": STALL_S,
     }
+
+
+def test_the_lease_on_the_page_is_that_of_the_code() -> None:
+    assert f"for up to {LEASE_S:g} s more" in PAGE.replace("\n", " ")
 
 
 def test_connect_is_shown_with_the_pings_and_limits_that_it_has() -> None:

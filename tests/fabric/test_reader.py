@@ -124,7 +124,55 @@ async def test_a_last_message_that_was_never_shown_is_found_by_looking(nats: Nat
         assert (sink.got[0].seq, sink.got[0].prev) == (2, None)
 
 
-async def test_what_was_missed_and_removed_shows_in_the_message_after_it(nats: Nats) -> None:
+async def test_where_something_was_missed_and_removed_the_reader_begins_again_behind_it(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with (
+        nats.proxy() as proxy,
+        nats.link(tenant, proxy.url) as link,
+        nats.link(tenant) as other,
+        writing(other) as writer,
+        tailing(link) as tail,
+    ):
+        sink, bystander = Sink(), Sink()
+        await writer.publish(0)
+        await writer.publish(0, channel=B)
+        await tail.follow(A, sink)
+        await tail.follow(B, bystander)
+        for _ in range(4):
+            proxy.is_open = False
+            proxy.cut()
+            await until(lambda: not link.is_up)
+            lost = [(await writer.publish(1)).seq for _ in range(2)]
+            await writer.log.purge(A)
+            proxy.is_open = True
+            await link.wait_up()
+            kept = [(await writer.publish(1)).seq for _ in range(5)]  # Some of it before the log was looked at, perhaps.
+            await until(lambda kept=kept: max([*sink.seqs, sink.begins[-1]]) == kept[-1])
+
+            again = sink.begins[-1]
+            assert again not in lost
+            assert [seq for seq in kept if seq > again] == [seq for seq in sink.seqs if seq >= kept[0]]
+
+        assert len(sink.begins) == 5
+        assert bystander.begins == [2]
+
+
+async def test_a_channel_that_was_emptied_goes_on_without_a_break_where_nothing_was_missed(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link, look_s=0.02) as tail:
+        sink = Sink()
+        await writer.publish(0)
+        await tail.follow(A, sink)
+        for number in range(3):
+            await writer.publish(number)
+            await until(lambda number=number: len(sink.got) == number + 1)
+            await writer.log.purge(A)
+            await link.check(5)
+
+        assert sink.begins == [1]
+        assert [(one.seq, one.prev) for one in sink.got] == [(2, 1), (3, None), (4, None)]
+
+
+async def test_after_a_cut_the_reader_goes_on_behind_a_message_that_is_still_there(nats: Nats) -> None:
     tenant = a_tenant()
     async with (
         nats.proxy() as proxy,
@@ -134,22 +182,62 @@ async def test_what_was_missed_and_removed_shows_in_the_message_after_it(nats: N
         tailing(link) as tail,
     ):
         sink = Sink()
-        await writer.publish(0)
+        for number in range(3):
+            await writer.publish(number)
         await tail.follow(A, sink)
-        proxy.is_open = False
+        await writer.log.purge(A, up_to=2)
         proxy.cut()
         await until(lambda: not link.is_up)
-        await writer.publish(1)
-        await writer.publish(2)
-        await writer.log.purge(A)
-        proxy.is_open = True
-        await link.wait_up()
-        await link.check(5)
         await writer.publish(3)
-        await writer.publish(4)
-        await until(lambda: len(sink.got) == 2)
+        await link.wait_up()
+        await until(lambda: len(sink.got) == 1)
 
-        assert [(one.seq, one.prev) for one in sink.got] == [(4, None), (5, 4)]
+        assert (sink.begins, sink.got[0].prev) == ([3], 3)
+
+
+async def test_a_log_that_begins_is_known_before_its_first_message_is_handed_on(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link) as tail:
+        sink = Sink()
+        await tail.follow(A, sink)
+        assert sink.lives == [Life(None)]
+        for number in range(20):
+            await writer.publish(number, channel=B if number % 2 else A)
+        await until(lambda: len(sink.got) == 10)
+
+        assert sink.begins == [0]
+        assert sink.lives == [Life(writer.log.epoch)]
+        assert sink.seqs == list(range(1, 20, 2))
+
+
+async def test_a_log_that_another_has_taken_the_place_of_is_noticed_and_read_from_there(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link, look_s=0.05) as tail:
+        sink = Sink()
+        for number in range(10):
+            await writer.publish(number)
+        await tail.follow(A, sink)
+        await writer.log.drop()
+        for number in range(3):
+            await writer.publish(number)
+        state = await writer.log.state()
+        assert state is not None
+        await until(lambda: len(sink.begins) == 2)
+        await writer.publish(3)
+        await until(lambda: bool(sink.got))
+
+        assert sink.begins == [10, 3]
+        assert sink.lives[1] == state.life != sink.lives[0]
+        assert [(one.seq, one.prev) for one in sink.got] == [(4, 3)]
+
+
+async def test_another_epoch_is_noticed_even_where_the_sequences_fit(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link, look_s=0.05) as tail:
+        sink = Sink()
+        await writer.publish(0)
+        await tail.follow(A, sink)
+        state = await writer.log.begin_epoch()
+        await until(lambda: len(sink.begins) == 2)
+
+        assert (sink.begins, sink.lives[1]) == ([1, 1], state.life)
 
 
 async def test_two_readers_of_a_channel_do_not_disturb_each_other_and_one_that_ended_gets_nothing(nats: Nats) -> None:

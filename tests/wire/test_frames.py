@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from artcafe.errors import ArtcafeError, BadCommand, BadFrame, ChannelNotFound
 from artcafe.wire import frames
-from artcafe.wire.frames import MAX_DEPTH, MAX_ID, Ack, Connect, Publish, Refused, Subscribe, Unsubscribe
+from artcafe.wire.frames import MAX_DEPTH, MAX_ID, Ack, Connect, Publish, Refused, Status, Subscribe, Unsubscribe
 
 text = st.text(st.characters(exclude_categories=["Cs"]))  # Half a surrogate pair is no text.
 json_values = st.recursive(
@@ -129,6 +129,8 @@ def test_data_that_is_no_json_is_never_let_in(data: bytes) -> None:
         (b'{"id":5,"subscribe":{"channel":"chn_1","misspelt":1}}', 5),
         (b'{"id":5,"publish":{"channel":"chn_1"}}', 5),
         (b'{"id":5,"fly":{}}', 5),
+        (b'{"id":5,"status":{}}', 5),
+        (b'{"id":5,"status":{"status":1}}', 5),
         (b'{"id":5}', 5),
         (b'{"id":5,"publish":null}', 5),
         (b'{"id":5,"ack":{"channel":"c","seq":1},"unsubscribe":{"channel":"c"}}', 5),
@@ -154,6 +156,7 @@ def test_an_object_that_is_no_command_is_refused_under_its_id(payload: bytes, id
     | st.builds(frames.Challenge, text, text)
     | st.builds(Connect, st.none() | text, st.none() | text, st.none() | text, st.none() | text)
     | st.builds(Unsubscribe, text)
+    | st.builds(Status, st.none() | text)
     | st.builds(Ack, text, st.integers(0, frames.MAX_SEQ)),
 )
 def test_what_a_client_writes_is_what_the_server_reads(id: int, body: frames.Body) -> None:

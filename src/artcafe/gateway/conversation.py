@@ -49,6 +49,9 @@ MAX_CHALLENGES: Final = 4
 RETRY_S: Final = 0.5
 """Between tries to begin the agent's subscriptions while the tables or NATS are away."""
 
+LIVE_S: Final = 5.0
+"""How long the answer to `subscribe` waits until a `live` channel is followed."""
+
 LIMITS: Final = {
     "frame_bytes": frames.MAX_FRAME_BYTES,
     "json_depth": frames.MAX_DEPTH,
@@ -313,9 +316,7 @@ class Conversation:
         """Makes the delivery, to be fed from the log until it is level. Raises `ChannelNotFound` and `Unavailable`."""
         tenant_id = self._proven().tenant_id
         if (await self._desk.directory.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
-            feed = self._desk.hub.feed(tenant_id, channel_id, is_live=True)
-            self.deliveries[channel_id] = Delivery(self._peer, feed, 0, None, None)
-            return frames.SubscribeReply(None, None, None)
+            return await self._begin_live(channel_id)
         feed = self._desk.hub.feed(tenant_id, channel_id)
         room_log = feed.room.log
         delivery: Delivery | None = None
@@ -338,6 +339,17 @@ class Conversation:
         if gap is not None:
             self._peer.send(frames.gap(channel_id, gap, life.epoch))
         return frames.SubscribeReply(life.epoch, behind, last, gap)
+
+    async def _begin_live(self, channel_id: ChannelId) -> frames.SubscribeReply:
+        """Makes the delivery of a channel of which nothing is stored. Once answered, whatever comes is delivered."""
+        feed = self._desk.hub.feed(self._proven().tenant_id, channel_id, is_live=True)
+        delivery = self.deliveries[channel_id] = Delivery(self._peer, feed, 0, None, None)
+        with contextlib.suppress(TimeoutError):  # without NATS it begins by itself, later
+            async with asyncio.timeout(LIVE_S):
+                await feed.opened.wait()
+        if self.deliveries.get(channel_id) is delivery and not (self._peer.is_paused or delivery.member):
+            feed.join(delivery)
+        return frames.SubscribeReply(None, None, None)
 
     def _unsubscribe(self, wanted: frames.Unsubscribe) -> frames.UnsubscribeReply:
         channel_id = ChannelId(wanted.channel)

@@ -97,7 +97,7 @@ COMMANDS: Final[Mapping[str, Told]] = {
         (errors.AckBeyondSent, errors.NotSubscribed),
     ),
     "status": Told(
-        "Says what the agent is doing, to be seen in its presence.",
+        "Says what the agent is doing, to be seen in its presence until its last connection ends; null takes it away.",
         {"status": "busy"},
         {"status": "busy"},
         (errors.Invalid,),
