@@ -14,14 +14,23 @@ import uvloop
 
 from artcafe.observe import configure
 from bench import deliver, publish, tables
+from bench.fanout import curve, idle, stall, windows
 from bench.report import Options, Table, machine
 
-LIMIT_S: Final = 300.0
+LIMIT_S: Final = 600.0
 """For each bench; one that takes longer hangs."""
 
 Run = Callable[[Options], Awaitable[list[Table]]]
 
-MODULES: Final[dict[str, ModuleType]] = {"publish": publish, "deliver": deliver, "tables": tables}
+MODULES: Final[dict[str, ModuleType]] = {
+    "publish": publish,
+    "deliver": deliver,
+    "tables": tables,
+    "fanout": windows,
+    "curve": curve,
+    "stall": stall,
+    "idle": idle,
+}
 """Each with a `run`, and a docstring that says what it measures and how."""
 
 

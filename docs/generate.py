@@ -89,8 +89,8 @@ log_json = true
 ```
 
 {client_variables} are no settings of a server, which passes over them: they
-are for the SDK and the commands of agents and people. `artcafe token` and `artcafe demo` take the data folder from
-`{prefix}DATA_DIR` too.
+are for the SDK and the commands of agents and people. `artcafe token`, `artcafe demo` and the people's commands take the data
+folder from `{prefix}DATA_DIR` too.
 """
 
 

@@ -1,5 +1,1 @@
-"""Fan-out."""
-
-from bench.fanout.windows import run
-
-__all__ = ["run"]
+"""Fan-out to many sockets, by a load in C: `windows` in closed loops, `curve` at rates, `stall` and `idle`."""

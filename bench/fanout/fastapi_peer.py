@@ -41,4 +41,6 @@ async def publish(socket: WebSocket) -> None:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", ws_per_message_deflate=False, ws_ping_interval=None)
+    uvicorn.run(
+        app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", ws_per_message_deflate=False, ws_ping_interval=None
+    )

@@ -224,8 +224,8 @@ int main(int argc, char **argv) {
     }
     uint64_t missing = 0; for (int i = 0; i < subscribers; i++) missing += published - readers[i].got;
     double elapsed = (end - begin) / 1e9;
-    printf("deliveries_per_s=%.0f published_per_s=%.0f wrong=%llu missing=%lld bytes=%.1f messages_a_read=%.1f load_cores=%.3f p50_us=%llu p99_us=%llu max_us=%llu cores=",
-           got / elapsed, sent / elapsed, (unsigned long long)wrong, (long long)missing, got ? got_bytes / (double)got : 0, got_reads ? got / (double)got_reads : 0, own / elapsed,
+    printf("deliveries_per_s=%.0f published_per_s=%.0f published=%u wrong=%llu missing=%lld bytes=%.1f messages_a_read=%.1f load_cores=%.3f p50_us=%llu p99_us=%llu max_us=%llu cores=",
+           got / elapsed, sent / elapsed, published, (unsigned long long)wrong, (long long)missing, got ? got_bytes / (double)got : 0, got_reads ? got / (double)got_reads : 0, own / elapsed,
            (unsigned long long)percentile(0.5), (unsigned long long)percentile(0.99), (unsigned long long)slowest_us);
     for (int i = 0; i < pids; i++) printf("%s%.4f", i ? "," : "", (cpu_end[i] - cpu_begin[i]) / elapsed);
     printf("\n");

@@ -47,7 +47,7 @@ class ArtCafe:
         self.name = "ArtCafe" if kind == "live" else "ArtCafe, stored"
         self._stage, self._cast, self._kind, self._by_gateway = stage, cast, kind, by_gateway
         self._agents = iter(range(1, len(cast.agents)))
-        self._publisher: str | None = None
+        self._token = ""
 
     async def line(self, readers: int, channels: int) -> Line:
         stage, cast = self._stage, self._cast
@@ -56,11 +56,11 @@ class ArtCafe:
             names = [(await rest.create_channel(cast.tenant, f"{agent}-{n}", type=self._kind)).id for n in range(channels)]
             for name in names:
                 await rest.subscribe(cast.tenant, name, cast.agents[agent])
-        token = await stage.token(cast, agent)
-        connected = [self._connect(token) for _ in range(readers)]
+        self._token = await stage.token(cast, agent)
+        connected = [self.again() for _ in range(readers)]
         if self._by_gateway:
-            publisher = self._connect(await stage.token(cast, 0))
-            messages = [_command("publish", frames.Publish(name, msgspec.Raw(PAYLOAD))) for name in names]
+            publisher = self.connect(await stage.token(cast, 0))
+            messages = [command("publish", frames.Publish(name, msgspec.Raw(PAYLOAD))) for name in names]
             alive = sockets.PONG
         else:
             port = urlsplit(stage.nats_url).port or 0
@@ -73,10 +73,15 @@ class ArtCafe:
         sockets.settle(line)
         return line
 
-    def _connect(self, token: str) -> socket.socket:
+    def again(self) -> socket.socket:
+        """One more socket of the last line's agent."""
+        return self.connect(self._token)
+
+    def connect(self, token: str) -> socket.socket:
+        """A socket on which that agent is logged in."""
         url = urlsplit(self._stage.platform.gateway_url)
         connected, _ = sockets.web_socket(url.port or 0, url.path, frames.SUBPROTOCOL)
-        connected.sendall(_command("connect", frames.Connect(access_token=token, tenant_id=self._cast.tenant)))
+        connected.sendall(command("connect", frames.Connect(access_token=token, tenant_id=self._cast.tenant)))
         found = sockets.until(connected, b"}")
         if b'"session_id"' not in found:
             raise ConnectionError(found.decode(errors="replace"))
@@ -88,8 +93,9 @@ class ArtCafe:
         return frames.envelope(publish, message_id=f"msg_{agent[4:]}", sender=agent, time="2026-11-22T17:00:00.000Z")
 
 
-def _command(kind: str, body: frames.Body) -> bytes:
-    return masked(frames.command(kind, body, 1))
+def command(kind: str, body: frames.Body) -> bytes:
+    """A command to the gateway, as it goes over the wire."""
+    return masked(frames.command(kind, body, None if isinstance(body, frames.Ack) else 1))
 
 
 def _pub(subject: str, body: bytes) -> bytes:

@@ -120,5 +120,3 @@ def _hears(reader: socket.socket, heard: list[bytes], at: int, wanted: set[bytes
     wanted -= {mark for mark in wanted if mark in heard[at]}
     heard[at] = heard[at][-len(NUMBER) :]
     return not wanted
-
-

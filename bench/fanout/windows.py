@@ -42,7 +42,10 @@ async def run(options: Options) -> list[Table]:
             line = lines[peer.name, channels] = await peer.line(READERS, channels)
             stack.callback(line.close)
         taken = await _rounds(load, lines, options)
-    return [_table(taken, window, channels, [each.name for each in peers]) for window, channels in itertools.product(WINDOWS, CHANNELS)]
+    return [
+        _table(taken, window, channels, [each.name for each in peers])
+        for window, channels in itertools.product(WINDOWS, CHANNELS)
+    ]
 
 
 async def _rounds(load: Load, lines: dict[tuple[str, int], Line], options: Options) -> Taken:
@@ -62,7 +65,17 @@ def _table(taken: Taken, window: int, channels: int, names: Sequence[str]) -> Ta
     underway = "one at a time" if window == 1 else f"{window} under way"
     table = Table(
         f"{READERS:,} subscribers, {underway}, {'one channel' if channels == 1 else f'{channels} channels a socket'}",
-        ["", "deliveries/s", "ArtCafe to this", "CPU of a delivery, µs", "cores: server", "NATS", "load", "bytes"],
+        [
+            "",
+            "deliveries/s",
+            "ArtCafe to this",
+            "CPU of a delivery, µs",
+            "this to ArtCafe",
+            "cores: server",
+            "NATS",
+            "load",
+            "bytes",
+        ],
     )
     for name in names:
         results = taken[name, window, channels]
@@ -74,6 +87,7 @@ def _table(taken: Taken, window: int, channels: int, names: Sequence[str]) -> Ta
                 f"{statistics.median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f})",
                 f"{ratio:.2f}×",
                 f"{statistics.median(each.cpu_us for each in results):.2f}",
+                f"{statistics.median(b.cpu_us / a.cpu_us for a, b in zip(ours, results, strict=True)):.2f}×",
                 f"{statistics.median(each.cores[0] for each in results):.2f}",
                 f"{statistics.median(each.cores[1] for each in results):.2f}" if len(results[0].cores) > 1 else "",
                 f"{statistics.median(each.load_cores for each in results):.2f}",

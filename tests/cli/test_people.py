@@ -509,7 +509,7 @@ def terminal() -> Iterator[tuple[int, int]]:
     os.close(theirs)
 
 
-@pytest.mark.parametrize(("answer", "code"), [(b"n\n", 1), (b"\n", 1), (None, 1), (b"y\n", 0)], ids=["n", "Enter", "Ctrl-C", "y"])
+@pytest.mark.parametrize(("answer", "code"), [(b"\n", 1), (None, 1), (b"y\n", 0)], ids=["Enter", "Ctrl-C", "y"])
 def test_at_a_terminal_a_deletion_is_asked_for(owner: Person, terminal: tuple[int, int], answer: bytes | None, code: int) -> None:
     channel = owner.run("channel", "create", "doomed", "--json").json["id"]
     ours, theirs = terminal

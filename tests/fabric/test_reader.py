@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -12,7 +13,7 @@ from artcafe.fabric.reader import LOOK_S, Tail
 from artcafe.fabric.streams import Stored, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.rules.starts import Life
-from tests.fabric.rooms import A, B, Nats, a_tenant, until, writing
+from tests.fabric.rooms import A, B, Nats, Writer, a_tenant, until, writing
 
 
 class Sink:
@@ -124,6 +125,15 @@ async def test_a_last_message_that_was_never_shown_is_found_by_looking(nats: Nat
         assert (sink.got[0].seq, sink.got[0].prev) == (2, None)
 
 
+async def stored(writer: Writer, count: int) -> list[Seq]:
+    """The sequences of so many new messages."""
+    return [reply.seq or 0 for reply in [await writer.publish(number) for number in range(count)]]
+
+
+def has_come_to(sink: Sink, seq: Seq) -> bool:
+    return max([*sink.seqs, sink.begins[-1]]) == seq
+
+
 async def test_where_something_was_missed_and_removed_the_reader_begins_again_behind_it(nats: Nats) -> None:
     tenant = a_tenant()
     async with (
@@ -142,12 +152,12 @@ async def test_where_something_was_missed_and_removed_the_reader_begins_again_be
             proxy.is_open = False
             proxy.cut()
             await until(lambda: not link.is_up)
-            lost = [(await writer.publish(1)).seq for _ in range(2)]
+            lost = await stored(writer, 2)
             await writer.log.purge(A)
             proxy.is_open = True
             await link.wait_up()
-            kept = [(await writer.publish(1)).seq for _ in range(5)]  # Some of it before the log was looked at, perhaps.
-            await until(lambda kept=kept: max([*sink.seqs, sink.begins[-1]]) == kept[-1])
+            kept = await stored(writer, 5)  # Some of it before the log was looked at, perhaps.
+            await until(partial(has_come_to, sink, kept[-1]))
 
             again = sink.begins[-1]
             assert again not in lost
@@ -164,7 +174,7 @@ async def test_a_channel_that_was_emptied_goes_on_without_a_break_where_nothing_
         await tail.follow(A, sink)
         for number in range(3):
             await writer.publish(number)
-            await until(lambda number=number: len(sink.got) == number + 1)
+            await until(partial(has_come_to, sink, number + 2))
             await writer.log.purge(A)
             await link.check(5)
 

@@ -30,7 +30,7 @@ async def presence(cast: Cast, number: int = 0) -> Presence:
 async def until_it_is(cast: Cast, wanted: Callable[[Presence], bool]) -> None:
     """Returns when the first agent's presence is as wanted."""
     async with asyncio.timeout(BOUND_S):
-        while not wanted(await presence(cast)):
+        while not wanted(await presence(cast)):  # noqa: ASYNC110 (what is waited for is in another process)
             await asyncio.sleep(0.01)
 
 

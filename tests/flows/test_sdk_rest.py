@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from artcafe.errors import BadCredentials, ChannelNotFound, Forbidden, TenantNotFound
+from artcafe.errors import (
+    AgentNotFound,
+    BadCredentials,
+    ChannelNotFound,
+    Forbidden,
+    Invalid,
+    SubscriptionNotFound,
+    TenantNotFound,
+)
 from artcafe.sdk.keys import load_signer
+from artcafe.sdk.records import Me
 from artcafe.sdk.rest import Rest
 from tests import ssh_keygen
 from tests.platform import Cast, Platform
@@ -67,3 +78,89 @@ async def test_a_login_with_another_agents_key_is_refused(cast: Cast) -> None:
         with pytest.raises(BadCredentials):
             await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[1]))
         assert rest.token is None
+
+
+# --- what people do ----------------------------------------------------------------------------------------------------------
+
+
+async def test_whoever_holds_a_token_sees_who_they_are(cast: Cast) -> None:
+    async with cast.rest() as rest:
+        me = await rest.me()
+        assert me.user_id is not None
+        assert {each.tenant_id: each.role for each in me.tenants}[cast.tenant] == "owner"
+        await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))
+        assert (await rest.me()) == Me(agent_id=cast.agents[0], tenant_id=cast.tenant)
+
+
+async def test_a_tenant_is_renamed_and_deleted(cast: Cast) -> None:
+    async with cast.rest() as rest:
+        tenant = await rest.create_tenant("Short-lived")
+        assert (await rest.rename_tenant(tenant.id, "Renamed")).name == "Renamed"
+        assert (await rest.tenant(tenant.id)).name == "Renamed"
+        await rest.delete_tenant(tenant.id)
+        with pytest.raises(TenantNotFound):
+            await rest.tenant(tenant.id)
+
+
+async def test_an_update_leaves_alone_what_is_none(cast: Cast, tmp_path: Path) -> None:
+    line = ssh_keygen.public_line(ssh_keygen.make_key(tmp_path / "key"))
+    async with cast.rest() as rest:
+        agent = await rest.create_agent(cast.tenant, "a", line, description="d", capabilities=["x"])
+        changed = await rest.update_agent(cast.tenant, agent.id, name="b", capabilities=[])
+        assert (changed.name, changed.description, changed.capabilities, changed.status) == ("b", "d", (), "active")
+        assert (await rest.update_agent(cast.tenant, agent.id, status="disabled")).status == "disabled"
+        assert agent.id in {each.id async for each in rest.agents(cast.tenant, status="disabled")}
+        assert [each async for each in rest.agents(cast.tenant, capability="x")] == []
+        await rest.delete_agent(cast.tenant, agent.id)
+        with pytest.raises(AgentNotFound):
+            await rest.agent(cast.tenant, agent.id)
+        channel = await rest.create_channel(cast.tenant, "c", description="d")
+        changed_channel = await rest.update_channel(cast.tenant, channel.id, access="managed")
+        assert (changed_channel.name, changed_channel.description, changed_channel.access) == ("c", "d", "managed")
+        await rest.delete_channel(cast.tenant, channel.id)
+        with pytest.raises(ChannelNotFound):
+            await rest.channel(cast.tenant, channel.id)
+
+
+async def test_a_subscription_is_made_paused_and_deleted(cast: Cast) -> None:
+    agent = cast.agents[1]
+    async with cast.rest() as rest:
+        channel = (await rest.create_channel(cast.tenant, "managed", access="managed")).id
+        made = await rest.subscribe(cast.tenant, channel, agent, permissions=["publish", "receive"])
+        assert made.permissions == ("publish", "receive")
+        assert (await rest.subscribe(cast.tenant, channel, agent)).permissions == made.permissions
+        assert (await rest.update_subscription(cast.tenant, channel, agent, status="paused")).status == "paused"
+        assert (await rest.subscription(cast.tenant, channel, agent)).status == "paused"
+        assert channel in {each.channel_id async for each in rest.agent_subscriptions(cast.tenant, agent)}
+        await rest.delete_subscription(cast.tenant, channel, agent)
+        with pytest.raises(SubscriptionNotFound):
+            await rest.subscription(cast.tenant, channel, agent)
+
+
+async def test_history_is_read_from_a_sequence_or_a_time_and_at_most_so_much(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("artcafe.sdk.rest.PAGE", 3)
+    async with cast.rest() as rest:
+        channel = (await rest.create_channel(cast.tenant, "kept")).id
+        receipts = [await rest.publish(cast.tenant, channel, number, headers={"n": str(number)}) for number in range(10)]
+
+        async def data(**query: Any) -> list[object]:
+            return [each.data async for each in rest.history(cast.tenant, channel, **query)]
+
+        assert await data() == [*range(9, -1, -1)]
+        assert await data(after=0) == [*range(10)]
+        assert await data(after=receipts[4].seq, limit=4) == [5, 6, 7, 8]
+        assert await data(before=receipts[4].seq, limit=2) == [3, 2]
+        (first,) = [each async for each in rest.history(cast.tenant, channel, after=0, limit=1)]
+        assert await data(after=first.time) == [*range(10)]
+        assert (first.seq, first.headers, bytes(first.raw)) == (receipts[0].seq, {"n": "0"}, b"0")
+        assert first.sender.startswith("usr:")
+
+
+@pytest.mark.parametrize("id", ["", ".", ".."])
+async def test_what_would_name_another_thing_in_a_path_is_no_id(cast: Cast, id: str) -> None:
+    async with cast.rest() as rest:
+        with pytest.raises(Invalid):
+            await rest.delete_agent(cast.tenant, id)
+        with pytest.raises(Invalid):
+            await rest.delete_channel(id, cast.channels[0])
+        assert (await rest.tenant(cast.tenant)).id == cast.tenant

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
 from artcafe.wire.frames import Publish
 from tests import ssh_keygen
+from tests.fabric.rooms import Nats, Proxy
 from tests.gateway.raw import BOUND_S, Bare, Raw, bare, dialled
 
 LONG_S = 3600.0
@@ -74,6 +75,8 @@ class House:
     agent: Agent
     key: Path
     channel: Channel
+    nats: Nats = field(init=False)
+    proxy: Proxy | None = field(init=False)
 
     @property
     def principal(self) -> AgentPrincipal:
@@ -107,19 +110,25 @@ class House:
 
 @asynccontextmanager
 async def house(
-    folder: Path, *, sweep_s: float = 0.02, connect_s: float = LONG_S, stall_s: float = LONG_S
+    folder: Path, *, sweep_s: float = 0.02, connect_s: float = LONG_S, stall_s: float = LONG_S, is_cuttable: bool = False
 ) -> AsyncIterator[House]:
-    """Everything up; whatever the test left behind, it must end when the test does."""
+    """Everything up; whatever the test left behind, it must end when the test does.
+
+    `is_cuttable`: the server reaches NATS by a way that the test can cut, `house.proxy`.
+    """
     accounts = Accounts(b"s" * 32, "dev")
     nats = EmbeddedNats(folder / "nats", accounts)
     await nats.start()
     tables = await Sqlite.open(folder / "tables.db", Environment.DEV)
     try:
-        async with asyncio.TaskGroup() as group:
-            fabric = Fabric([nats.url], accounts)
+        async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            there = Nats(nats.url, accounts)
+            proxy = await stack.enter_async_context(there.proxy()) if is_cuttable else None
+            fabric = Fabric([proxy.url if proxy else nats.url], accounts)
             running = group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
             made, loops = await _make(folder, group, tables, fabric, sweep_s, connect_s, stall_s)
+            made.nats, made.proxy = there, proxy
             try:
                 yield made
             finally:

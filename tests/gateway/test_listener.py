@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from artcafe.rules import tokens
+from artcafe.rules import subjects, tokens
 from tests.gateway.house import house, until
 from tests.gateway.raw import UPGRADE, answer_of, bare, dialled
 from tests.platform import Platform, running
@@ -149,7 +149,9 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
         room = it.fabric.peek(it.owner.tenant_id)
 
         assert room is not None
-        await until(lambda: len(room.tail) == 0 and not room.link._follows)
+        channels = {subjects.live(it.channel.id), subjects.stored(it.channel.id)}
+        await until(lambda: len(room.tail) == 0 and not channels & {follow._subject for follow in room.link._follows})
+        assert len(room.roster) == 0
         async with it.connected() as again:
             await it.publish(b'"still here"')
             while (await again.message())["data"] != "still here":

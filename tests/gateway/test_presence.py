@@ -65,8 +65,8 @@ async def test_a_status_that_is_none_is_refused_and_the_socket_goes_on(tmp_path:
     async with house(tmp_path) as it, it.connected() as raw:
         for wrong in ("", "x" * 65, "two\nlines"):
             assert (await raw.ask("status", status=wrong))["code"] == "invalid"
-        for wrong in (7, ["busy"]):
-            assert (await raw.ask("status", status=wrong))["code"] == "bad_command"
+        for no_text in (7, ["busy"]):
+            assert (await raw.ask("status", status=no_text))["code"] == "bad_command"
         assert (await raw.ask("status"))["code"] == "bad_command"
         assert (await raw.ask("status", status="busy", until="noon"))["code"] == "bad_command"
         assert (await seen(it)).of(it.agent.id).status is None

@@ -109,3 +109,16 @@ async def test_a_login_signs_no_challenge_of_another_agent() -> None:
     async with server("201 Created", posed) as (url, _), Rest(url) as rest:
         with pytest.raises(ChallengeRefused):
             await rest.login("ten_1", "agt_1", signer)
+
+
+async def test_what_was_to_be_deleted_may_be_asked_for_again() -> None:
+    async with server("", "") as (url, _), Rest(url) as rest:
+        with pytest.raises(OutcomeUnknown, match="it may be repeated") as caught:
+            await rest.delete_channel("ten_1", "chn_1")
+        assert "same key" not in str(caught.value)
+
+
+async def test_a_page_that_is_none_is_refused() -> None:
+    async with server("200 OK", '{"items":[{"id":"chn_1"}],"next_cursor":null}') as (url, _), Rest(url) as rest:
+        with pytest.raises(Invalid, match="is not ArtCafe's REST address"):
+            [each async for each in rest.channels("ten_1")]

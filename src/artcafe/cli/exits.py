@@ -44,7 +44,7 @@ class Failing(click.Command):
         except click.UsageError as exc:
             if not ctx.params.get("as_json"):
                 raise
-            click.echo(json.dumps({"error": {"code": "usage", "message": exc.format_message()}}), err=True)
+            click.echo(_as_json("usage", exc.format_message()), err=True)
             ctx.exit(USAGE)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
@@ -59,5 +59,8 @@ def _named(exc: BaseException) -> ArtcafeError | None:
 
 def tell(error: ArtcafeError, *, as_json: bool) -> None:
     """Says what went wrong on standard error."""
-    text = json.dumps({"error": {"code": error.code, "message": str(error)}}) if as_json else f"artcafe: {error}"
-    click.echo(text, err=True)
+    click.echo(_as_json(error.code, str(error)) if as_json else f"artcafe: {error}", err=True)
+
+
+def _as_json(code: str, message: str) -> bytes:
+    return json.dumps({"error": {"code": code, "message": message}}, ensure_ascii=False).encode()

@@ -52,7 +52,7 @@ class Connection(WSListener):
     """One socket. picows calls the `on_ws_…` methods and `pause_writing`, `resume_writing`."""
 
     def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: Door) -> None:
-        self._group, self._door = group, door
+        self._group, self._door, self._talking = group, door, desk.hub.talking
         self._session = Session()
         self._partial: bytearray | None = None
         self._replies: list[bytes] = []
@@ -71,6 +71,7 @@ class Connection(WSListener):
         """The upgrade is done."""
         self._transport = transport
         self._stream = transport.underlying_transport
+        self.put: Callable[[bytes], None] = self._stream.write
         self._stream.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         sock = self._stream.get_extra_info("socket")
         if sock is not None and hasattr(sockets, "TCP_NOTSENT_LOWAT"):
@@ -168,6 +169,7 @@ class Connection(WSListener):
     def send(self, frame: bytes) -> None:
         """Sends a reply or push with the others of this loop turn: one system call for all of them."""
         if not self._replies:
+            self._talking.add(self)
             asyncio.get_running_loop().call_soon(self._send_replies)
         self._replies.append(text_frame(frame))
 
@@ -179,6 +181,7 @@ class Connection(WSListener):
         """Sends encoded frames now, behind the replies that wait: what answers a command comes before what it set off."""
         if self._replies:
             replies, self._replies = self._replies, []
+            self._talking.discard(self)
             frames = b"".join(replies) + frames
         if not self.is_closed:
             self._stream.write(frames)

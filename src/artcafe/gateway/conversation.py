@@ -337,6 +337,8 @@ class Conversation:
                 self._desk.hub.let_go(feed)
         self.deliveries[channel_id] = delivery
         if gap is not None:
+            # An ack of where delivery goes on says that the gap was heard, and moves the cursor over it.
+            delivery.acked = min(gap.from_, behind) - 1
             self._peer.send(frames.gap(channel_id, gap, life.epoch))
         return frames.SubscribeReply(life.epoch, behind, last, gap)
 

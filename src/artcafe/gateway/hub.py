@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Final, Protocol
 
 from artcafe.errors import ArtcafeError, OurFault
@@ -50,6 +50,8 @@ class Socket(Protocol):
 
     out: list[Piece]
     is_paused: bool
+    put: Callable[[bytes], None]
+    """The transport's own write, which knows of no replies that wait."""
 
     def write(self, frames: bytes) -> None:
         """Sends encoded frames now."""
@@ -127,6 +129,7 @@ class Feed:
         "life",
         "opened",
         "pending",
+        "puts",
         "reader",
         "room",
         "seqs",
@@ -143,6 +146,8 @@ class Feed:
         self.flushed: Seq = 0
         self.pending = Piece()
         self.seqs: list[Seq] = []
+        self.puts: list[Callable[[bytes], None]] | None = None
+        """The `put` of every socket in `level`; None when that has changed."""
         self.level: dict[Socket, Delivery] = {}
         """Members that get whatever comes."""
         self.windowed: dict[Socket, Delivery] = {}
@@ -195,6 +200,7 @@ class Feed:
             self.ahead[delivery.socket] = delivery
         elif delivery.max_unacked is None:
             self.level[delivery.socket] = delivery
+            self.puts = None
         else:
             self.windowed[delivery.socket] = delivery
         delivery.member = True
@@ -207,8 +213,26 @@ class Feed:
         if delivery.socket not in self.ahead:
             delivery.stand_on(self.flushed)
         delivery.member = False
+        self.puts = None
         for members in (self.level, self.windowed, self.ahead):
             members.pop(delivery.socket, None)
+
+    def send(self, talking: Iterable[Socket]) -> None:
+        """Sends the pending frames where no other channel has any and every member gets them all: one call a socket and nothing
+        else, since each thing that is looked up of a thousand sockets misses the cache. `talking` have replies waiting."""
+        piece, seqs = self.pending, self.seqs
+        if not seqs:
+            return  # it began again since it had frames to send
+        self.pending, self.seqs = Piece(), []
+        self.flushed = seqs[-1]
+        puts = self.puts
+        if puts is None:
+            puts = self.puts = [socket.put for socket in self.level]
+        for socket in [each for each in talking if each in self.level]:
+            socket.write(b"")
+        frames = _joined([piece])
+        for put in puts:
+            put(frames)
 
     def spread(self, touched: list[Socket]) -> None:
         """Puts the pending frames into every member's `out`; `touched` gains those whose `out` was empty."""
@@ -272,6 +296,8 @@ class Hub:
         self._feeds: dict[tuple[TenantId, ChannelId], Feed] = {}
         self._dirty: list[Feed] = []
         self._next_flush = 0.0
+        self.talking: set[Socket] = set()
+        """Sockets with replies that wait for the end of the loop turn; what they answer comes before what it set off."""
         self.turn: Callable[[], int] = itertools.count().__next__
         """Numbers frames as they come, over all channels."""
 
@@ -325,6 +351,9 @@ class Hub:
 
     def _flush(self) -> None:
         dirty, self._dirty = self._dirty, []
+        if len(dirty) == 1 and not dirty[0].windowed and not dirty[0].ahead:
+            dirty[0].send(self.talking)
+            return
         touched: list[Socket] = []
         for feed in dirty:
             feed.spread(touched)

@@ -24,6 +24,9 @@ class NewChannel(Body):
     description: str = Field("", description="At most 1024 characters.")
     type: model.ChannelType = Field(model.ChannelType.BROADCAST, description="How it delivers; it never changes.")
     access: model.Access = Field(model.Access.OPEN, description="`managed`: only agents that a member subscribed to it.")
+    retention_s: int | None = Field(
+        None, description="For how many seconds a message is kept, up to what the plan has; null is as long as that.", ge=1
+    )
 
 
 class ChannelChange(Body):
@@ -32,6 +35,16 @@ class ChannelChange(Body):
     name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Research"])
     description: str = Field(default_factory=str, description="At most 1024 characters.")
     access: model.Access = Field(model.Access.OPEN, description="`managed`: only agents that a member subscribed to it.")
+    retention_s: int | None = Field(
+        None, description="For how many seconds a message is kept, up to what the plan has; null is as long as that.", ge=1
+    )
+
+
+class RemovedTo(Shown):
+    """A place in one life of the tenant's log."""
+
+    epoch: str
+    seq: int
 
 
 class Channel(Shown):
@@ -43,6 +56,8 @@ class Channel(Shown):
     description: str
     type: model.ChannelType
     access: model.Access
+    retention_s: int | None = Field(description="For how many seconds a message is kept; null: as long as the plan has it.")
+    removed_to: RemovedTo | None = Field(description="Retention has removed every message up to here.")
     created_at: Time
     updated_at: Time
 

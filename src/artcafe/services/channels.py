@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import Protocol
 
-from artcafe.errors import ChannelNotFound, Conflict, LimitReached, TenantNotFound
-from artcafe.model import Access, Channel, ChannelId, ChannelType, Principal, TenantId
+from artcafe.errors import ChannelNotFound, Conflict, Invalid, LimitReached, TenantNotFound
+from artcafe.model import Access, Channel, ChannelId, ChannelType, Principal, Tenant, TenantId
 from artcafe.observe import Clock
 from artcafe.rules import access as rules
 from artcafe.rules import limits, times
@@ -15,7 +16,7 @@ from artcafe.rules.limits import Limit
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
 from artcafe.services.subscriptions import end
-from artcafe.tables.port import Assign, Change, ConditionFailed
+from artcafe.tables.port import Assign, Change, ConditionFailed, Remove
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
 
@@ -26,6 +27,12 @@ class Logs(Protocol):
     async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
         """Removes every message of the channel. May be repeated, also where nothing was stored."""
         ...
+
+
+class Keep(Enum):
+    """Stands for what is left as it is, where None has a meaning of its own."""
+
+    AS_IT_IS = auto()
 
 
 class Channels:
@@ -42,11 +49,13 @@ class Channels:
         description: str = "",
         type: ChannelType = ChannelType.BROADCAST,
         access: Access = Access.OPEN,
+        retention_s: int | None = None,
         idempotency_key: str | None = None,
     ) -> Channel:
         """A new channel. With an idempotency key it may be repeated: the same request gets the same channel.
 
-        Raises Forbidden, Invalid, LimitReached, and IdempotencyMismatch where the key was another request's.
+        `retention_s`: how long it keeps a message; None, as long as the plan has it. Raises Forbidden, Invalid, LimitReached, and
+        IdempotencyMismatch where the key was another request's.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         name, description = limits.name(name), limits.description(description)
@@ -59,9 +68,10 @@ class Channels:
             description=description,
             type=type,
             access=access,
+            retention_s=retention_s,
             created_at=now,
             updated_at=now,
-            request_hash=request.hash(name, description, type.value, access.value),
+            request_hash=request.hash(name, description, type.value, access.value, str(retention_s)),
         )
         return await self._insert(self._store.tenant(principal.tenant_id), channel)
 
@@ -83,8 +93,10 @@ class Channels:
         name: str | None = None,
         description: str | None = None,
         access: Access | None = None,
+        retention_s: int | None | Keep = Keep.AS_IT_IS,
     ) -> Channel:
-        """Changes what is given; may be repeated. Raises Forbidden, ChannelNotFound and Invalid."""
+        """Changes what is given; may be repeated. `retention_s` of None is the plan's. Raises Forbidden, ChannelNotFound and
+        Invalid."""
         rules.check(principal, Action.CHANGE_CHANNELS)
         changes: list[Change] = []
         if name is not None:
@@ -95,6 +107,8 @@ class Channels:
             changes.append(Assign("access", access.value))
         tenant = self._store.tenant(principal.tenant_id)
         channel = await _there(tenant, channel_id)
+        if not isinstance(retention_s, Keep):
+            changes.append(_retention(retention_s, channel.type, await _row(tenant)))
         if not changes:
             return channel
         changes.append(Assign("updated_at", times.to_text(self._clock())))
@@ -123,9 +137,8 @@ class Channels:
             raise ChannelNotFound(channel_id) from failed
 
     async def _insert(self, tenant: TenantStore, channel: Channel) -> Channel:
-        row = await tenant.tenant()
-        if row is None:
-            raise TenantNotFound(tenant.id)
+        row = await _row(tenant)
+        _retention(channel.retention_s, channel.type, row)
         limit = limits.of(row, Limit.CHANNELS)
         try:
             await self._changes.commit(tenant, tenant.count(Count.CHANNELS, 1, limit), tenant.insert_channel(channel))
@@ -139,6 +152,22 @@ class Channels:
                 raise LimitReached(Limit.CHANNELS.value, limit) from failed
             raise Conflict("the channel is being deleted by another request at the same time; try again") from failed
         return channel
+
+
+def _retention(seconds: int | None, type: ChannelType, tenant: Tenant) -> Change:
+    """The change that gives a channel this retention. Raises Invalid."""
+    if seconds is None:
+        return Remove("retention_s")
+    if type is ChannelType.LIVE:
+        raise Invalid("retention_s", "has no meaning for a live channel, which stores nothing")
+    return Assign("retention_s", limits.retention(seconds, tenant))
+
+
+async def _row(tenant: TenantStore) -> Tenant:
+    row = await tenant.tenant()
+    if row is None:
+        raise TenantNotFound(tenant.id)
+    return row
 
 
 async def _there(tenant: TenantStore, channel_id: str) -> Channel:

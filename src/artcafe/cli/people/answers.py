@@ -29,7 +29,7 @@ async def show_all(caller: Caller, things: AsyncIterator[T], columns: Columns[T]
     """Prints a list; where it is empty a person reads `none`."""
     found = [each async for each in things]
     if caller.as_json:
-        click.echo(as_json(found))
+        click.echo(as_json(found).encode())
     elif not found:
         caller.note(none)
     else:
@@ -41,7 +41,7 @@ async def show_all(caller: Caller, things: AsyncIterator[T], columns: Columns[T]
 def show_one(caller: Caller, thing: msgspec.Struct) -> None:
     """Prints one thing, a field a line. Fields that are empty are left out for people."""
     if caller.as_json:
-        click.echo(as_json(thing))
+        click.echo(as_json(thing).encode())
         return
     fields = {name: as_text(value) for name, value in msgspec.structs.asdict(thing).items()}
     for line in aligned([[name, text] for name, text in fields.items() if text]):
@@ -50,12 +50,12 @@ def show_one(caller: Caller, thing: msgspec.Struct) -> None:
 
 def show_done(caller: Caller, thing: msgspec.Struct, text: str) -> None:
     """Says that something was done to a thing: the sentence for people, the thing for programs."""
-    click.echo(as_json(thing) if caller.as_json else plain(text))
+    click.echo(as_json(thing).encode() if caller.as_json else plain(text))
 
 
 def show_deleted(caller: Caller, what: str, id: str) -> None:
     """Says that something is gone."""
-    click.echo(as_json({"id": id, "deleted": True}) if caller.as_json else f"Deleted {plain(what)}.")
+    click.echo(as_json({"id": id, "deleted": True}).encode() if caller.as_json else f"Deleted {plain(what)}.")
 
 
 def confirm(what: str, *, yes: bool) -> None:
@@ -89,7 +89,7 @@ limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", 
 
 
 def as_json(thing: object) -> str:
-    """One line of JSON, its times written as the server writes them."""
+    """One line of JSON, its times written as the server writes them. Print its bytes: JSON is UTF-8, whatever the terminal is."""
     text = json.dumps(
         msgspec.to_builtins(thing, builtin_types=(datetime,)), default=times.to_text, ensure_ascii=False, separators=(",", ":")
     )

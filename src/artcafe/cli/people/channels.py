@@ -160,7 +160,7 @@ async def history(caller: Caller, channel: str, after: str | None, before: str |
     """
     found = [each async for each in caller.rest.history(caller.tenant, channel, after=after, before=before, limit=limit)]
     if caller.as_json:
-        click.echo(f"[{','.join(one_line(msgspec.json.encode(each)) for each in found)}]")
+        click.echo(f"[{','.join(one_line(msgspec.json.encode(each)) for each in found)}]".encode())
         return
     for each in found:
         click.echo(_line(each))

@@ -71,7 +71,7 @@ async def list_subscriptions(caller: Caller, channel: str | None, agent: str | N
 )
 @in_tenant
 async def create(caller: Caller, channel: str, agent: str, permissions: tuple[str, ...]) -> None:
-    """Makes an agent receive a channel, from its newest message on. One that stands stays, but for the permissions.
+    """Makes an agent receive a channel, from the next message on. One that stands stays, but for the permissions.
 
     \b
     Examples:
@@ -121,7 +121,7 @@ async def resume(caller: Caller, channel: str, agent: str) -> None:
     """
     status = SubscriptionStatus.ACTIVE.value
     changed = await caller.rest.update_subscription(caller.tenant, channel, agent, status=status)
-    show_done(caller, changed, f"Resumed: agent {agent} gets channel {channel} from #{changed.cursor.seq} on.")
+    show_done(caller, changed, f"Resumed: agent {agent} goes on with channel {channel} behind #{changed.cursor.seq}.")
 
 
 @subscription.command(cls=Failing)

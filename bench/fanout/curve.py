@@ -1,0 +1,75 @@
+"""The fan-out at given rates to 100 subscribers: what it costs, and how late messages are, beside nats-server's WebSocket.
+
+The messages are stamped with the time at which they were due, so a server that falls behind is not spared. Stored channels are
+published to on a socket of the gateway and so carry the whole road with them: they are printed, and compared with nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import statistics
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from typing import Final
+
+from bench.fanout.load import Line, Load, Result
+from bench.fanout.peers import ArtCafe, Peer, nats_web_socket
+from bench.report import Options, Table
+from bench.stage import stage
+
+READERS: Final = 100
+RATES: Final = (100_000, 200_000, 1_000_000, 3_000_000)
+STORED_RATES: Final = (100_000, 200_000, 1_000_000)
+SECONDS: Final = 1.5
+
+
+async def run(options: Options) -> list[Table]:
+    """One table: a row for each rate and server."""
+    async with AsyncExitStack() as stack:
+        load = await stack.enter_async_context(Load())
+        here = await stack.enter_async_context(stage(options))
+        cast = await here.platform.tenant_with(agents=2, channels=0)
+        stored = await here.platform.tenant_with(agents=2, channels=0)
+        peers: list[Peer] = [
+            ArtCafe(here, cast),
+            await stack.enter_async_context(nats_web_socket(options.folder)),
+            ArtCafe(here, stored, kind="broadcast", by_gateway=True),
+        ]
+        lines: dict[str, Line] = {}
+        for peer in peers:
+            line = lines[peer.name] = await peer.line(READERS, 1)
+            stack.callback(line.close)
+        taken: dict[tuple[int, str], list[Result]] = defaultdict(list)
+        turns = [(rate, name) for rate, name in itertools.product(RATES, lines) if rate in STORED_RATES or name != peers[2].name]
+        for _ in range(options.rounds):
+            random.shuffle(turns)
+            for rate, name in turns:
+                for each in lines.values():
+                    each.keep_alive()
+                seconds = max(SECONDS, options.seconds)
+                taken[rate, name].append(await load.run(lines[name], "rate", rate / READERS, seconds, may_lose=True))
+    table = Table(
+        f"{READERS} subscribers, one channel, at a rate",
+        ["deliveries/s asked", "of", "given", "lost", "cores: all", "server", "NATS", "load", "p50, ms", "p99, ms"],
+        [f"Medians of {options.rounds} rounds. p99 in brackets: lowest–highest."],
+    )
+    table.rows = [_row(rate, name, taken[rate, name]) for rate, name in itertools.product(RATES, lines) if taken[rate, name]]
+    return [table]
+
+
+def _row(rate: int, name: str, results: list[Result]) -> tuple[str, ...]:
+    p99 = [each.p99_us / 1000 for each in results]
+    lost = sum(each.missing for each in results) / sum(each.published * READERS for each in results)
+    return (
+        f"{rate:,}",
+        name,
+        f"{statistics.median(each.deliveries_per_s for each in results):,.0f}",
+        f"{lost:.2%}" if lost else "none",
+        f"{statistics.median(each.all_cores for each in results):.2f}",
+        f"{statistics.median(each.cores[0] for each in results):.2f}",
+        f"{statistics.median(each.cores[1] for each in results):.2f}" if len(results[0].cores) > 1 else "",
+        f"{statistics.median(each.load_cores for each in results):.2f}",
+        f"{statistics.median(each.p50_us for each in results) / 1000:.2f}",
+        f"{statistics.median(p99):.2f} ({min(p99):.2f}–{max(p99):.2f})",
+    )

@@ -1,0 +1,94 @@
+"""What a connected agent that does nothing costs: the server's resident memory as 5,000 agents connect, one socket each.
+
+Each has a key, a login over REST and one subscription, all to one channel, of which nothing is published. They are made and logged
+in before the first size is taken; then they connect, a thousand at a time, and each thousand is one sample.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from artcafe.sdk.keys import load_signer
+from artcafe.sdk.rest import Rest
+from bench.fanout import sockets
+from bench.fanout.load import Load
+from bench.fanout.peers import ArtCafe
+from bench.report import Options, Table
+from bench.stage import stage
+from tests.platform import Cast
+
+STEPS: Final = 5
+STEP: Final = 1000
+TOGETHER: Final = 16
+"""Agents that are made at a time."""
+SETTLE_S: Final = 2.0
+"""After the last connect: the subscriptions begin behind its answer."""
+
+
+async def run(options: Options) -> list[Table]:
+    """One table."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(Load())  # which raises the limit of open files
+        here = await stack.enter_async_context(stage(options))
+        cast = await here.platform.tenant_with(agents=1, channels=1)
+        peer = ArtCafe(here, cast)
+        tokens = await _agents(cast, here.platform.folder)
+        stack.callback(lambda: [each.close() for each in connected])
+        connected = [peer.connect(tokens.pop())]
+        assert here.platform.process is not None
+        pid = here.platform.process.pid
+        sizes = [_resident_bytes(pid)]
+        for _ in range(STEPS):
+            connected += [peer.connect(tokens.pop()) for _ in range(STEP)]
+            await asyncio.sleep(SETTLE_S)
+            for each in connected:
+                each.send(sockets.PONG)
+            sizes.append(_resident_bytes(pid))
+    steps = [(after - before) / STEP for before, after in itertools.pairwise(sizes)]
+    table = Table(
+        f"{STEPS * STEP:,} idle agents",
+        ["", "bytes an agent"],
+        [f"The server's resident memory was {sizes[0] / 2**20:.0f} MiB with one agent and {sizes[-1] / 2**20:.0f} MiB with all."],
+    )
+    table.rows.append(
+        (
+            f"median of {STEPS} thousands (lowest–highest)",
+            f"{statistics.median(steps):,.0f} ({min(steps):,.0f}–{max(steps):,.0f})",
+        )
+    )
+    table.rows.append(("all together", f"{(sizes[-1] - sizes[0]) / STEPS / STEP:,.0f}"))
+    return [table]
+
+
+async def _agents(cast: Cast, folder: Path) -> list[str]:
+    """A token of each new agent."""
+    tokens: list[str] = []
+    numbers = itertools.count()
+
+    async def make(rest: Rest, login: Rest) -> None:
+        while (number := next(numbers)) <= STEPS * STEP:
+            key, file = Ed25519PrivateKey.generate(), folder / f"key-{number}"
+            file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+            file.chmod(0o600)
+            public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+            agent = (await rest.create_agent(cast.tenant, f"idle {number}", public)).id
+            await rest.subscribe(cast.tenant, cast.channels[0], agent)
+            tokens.append((await login.login(cast.tenant, agent, load_signer(file))).access_token)
+
+    async with cast.rest() as rest, Rest(cast.url, None) as login, asyncio.TaskGroup() as group:
+        for _ in range(TOGETHER):
+            group.create_task(make(rest, login))
+    return tokens
+
+
+def _resident_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))

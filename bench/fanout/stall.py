@@ -1,0 +1,146 @@
+"""One reader stalls and comes back: what it got, and how late the messages of the 100 others were meanwhile.
+
+It reads and acknowledges for 2 s, then takes nothing for a while: 5 s, or 30 s, which is more than the 10 s after which a socket
+is closed with 4008. Then it reads what is there, connects again where it was closed, and goes on to the last message. What the
+others get is checked by the load as always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Final
+
+from artcafe.wire import frames
+from bench.fanout.load import WARM_S, Line, Load, Result
+from bench.fanout.peers import ArtCafe, command
+from bench.report import Options, Table
+from bench.stage import Stage, stage
+
+READERS: Final = 100
+RATES: Final = {"live": 1000, "broadcast": 500}
+"""Messages a second."""
+STALLS_S: Final = (0.0, 5.0, 30.0)
+BEFORE_S: Final = 2.0
+AFTER_S: Final = 3.0
+QUIET_S: Final = 2.0
+ACK_EVERY: Final = 100
+CLOSE: Final = 0x88
+MESSAGE: Final = re.compile(rb'"channel":"([^"]+)","seq":(\d+|null).*"\^(\d{10}):')
+
+
+class Reader:
+    """One reader in a thread of its own. `sockets` holds the messages' numbers as each of its sockets got them."""
+
+    def __init__(self, connected: socket.socket, again: Callable[[], socket.socket]) -> None:
+        self._connected, self._again = connected, again
+        self._buffer = b""
+        self.sockets: list[list[int]] = [[]]
+        self.codes: list[int] = []
+        self.is_over = threading.Event()
+
+    def run(self, stall_s: float) -> None:
+        """Reads, stalls, reads on; returns when nothing comes any more after `is_over`."""
+        if stall_s:
+            self._read(time.monotonic() + BEFORE_S)
+            self.is_over.wait(stall_s)
+        while self._read(math.inf):
+            self._connected.close()
+            self._connected, self._buffer = self._again(), b""
+            self.sockets.append([])
+
+    def _read(self, until: float) -> bool:
+        """Reads until this time, or until it is quiet after `is_over`, or closed; True where it was closed."""
+        while time.monotonic() < until:
+            self._connected.settimeout(min(QUIET_S, max(until - time.monotonic(), 0.001)))
+            try:
+                more = self._connected.recv(1 << 18)
+            except TimeoutError:
+                if self.is_over.is_set():
+                    return False
+                continue
+            except ConnectionResetError:
+                more = b""
+            if not more:
+                return True
+            self._buffer += more
+            for kind, payload in self._frames():
+                if kind == CLOSE:
+                    self.codes.append(int.from_bytes(payload[:2], "big"))
+                elif found := MESSAGE.search(payload):
+                    self._take(found)
+        return False
+
+    def _take(self, found: re.Match[bytes]) -> None:
+        self.sockets[-1].append(int(found[3]))
+        if found[2] != b"null" and len(self.sockets[-1]) % ACK_EVERY == 0:
+            self._connected.sendall(command("ack", frames.Ack(found[1].decode(), int(found[2]))))
+
+    def _frames(self) -> Iterator[tuple[int, bytes]]:
+        at, data = 0, self._buffer
+        while len(data) - at >= 4:
+            size, start = data[at + 1], at + 2
+            if size == 126:
+                size, start = int.from_bytes(data[start : start + 2], "big"), start + 2
+            if start + size > len(data):
+                break
+            yield data[at], data[start : start + size]
+            at = start + size
+        self._buffer = data[at:]
+
+    def told(self, result: Result) -> str:
+        """What it got, in words."""
+        got = [number for numbers in self.sockets for number in numbers]
+        ordered = all(a < b for numbers in self.sockets for a, b in zip(numbers, numbers[1:], strict=False))
+        text = f"{len(set(got)):,} of {result.published:,}, {'in order' if ordered else 'OUT OF ORDER'}"
+        if repeats := len(got) - len(set(got)):
+            text += f", {repeats:,} of them twice"
+        return text + "".join(f", closed with {code}" for code in self.codes)
+
+
+async def run(options: Options) -> list[Table]:
+    """A row for each kind of channel and length of the stall."""
+    table = Table(
+        f"One of {READERS + 1} readers stalls",
+        ["channel", "messages/s", "stall, s", "others' p50, ms", "p99, ms", "slowest, ms", "others missed", "the reader got"],
+    )
+    async with AsyncExitStack() as stack:
+        load = await stack.enter_async_context(Load())
+        here = await stack.enter_async_context(stage(options))
+        for kind in RATES:
+            for stall_s in STALLS_S:
+                table.rows.append(await _stalled(load, here, kind, stall_s))
+    return [table]
+
+
+async def _stalled(load: Load, here: Stage, kind: str, stall_s: float) -> tuple[str, ...]:
+    cast = await here.platform.tenant_with(agents=2, channels=0)
+    peer = ArtCafe(here, cast, kind=kind, by_gateway=kind != "live")
+    line = await peer.line(READERS + 1, 1)
+    reader = Reader(line.readers[-1], peer.again)
+    others = Line(line.publisher, line.readers[:-1], line.messages, line.pids, line.alive_reader, line.alive_publisher)
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(asyncio.to_thread(reader.run, stall_s))
+        try:
+            seconds = BEFORE_S + max(stall_s, 5.0) + AFTER_S - WARM_S
+            result = await load.run(others, "rate", RATES[kind], seconds, may_lose=True)
+        finally:
+            reader.is_over.set()
+        await reading
+    line.close()
+    return (
+        kind,
+        f"{RATES[kind]:,}",
+        f"{stall_s:.0f}",
+        f"{result.p50_us / 1000:.2f}",
+        f"{result.p99_us / 1000:.2f}",
+        f"{result.max_us / 1000:.0f}",
+        f"{result.missing:,}",
+        reader.told(result),
+    )

@@ -1,0 +1,348 @@
+"""What is gone is told, on every road: behind a cursor, in the middle of a backlog, to whoever is live, and over logs."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artcafe.fabric.streams import CONTINUES, TenantLog
+from artcafe.model import Cursor
+from artcafe.observe import now
+from artcafe.rules import limits, times
+from artcafe.rules.limits import Limit
+from artcafe.services.retention import Retention
+from artcafe.tables.store import Store
+from tests.fabric.rooms import Writer, within, writing
+from tests.gateway.house import House, house, until
+from tests.gateway.raw import BOUND_S, Raw
+
+KEPT_S = limits.PLANS[limits.DEFAULT_PLAN][Limit.RETENTION_S]
+
+
+async def remove(it: House, stored_before: datetime | None = None) -> None:
+    """Retention as it does it when all that was stored before a time, or by now, has grown too old."""
+    at = stored_before or now() + timedelta(seconds=1)
+    retention = Retention(Store(it.tables), it.fabric, lambda: at + timedelta(seconds=KEPT_S))
+    await retention.sweep(it.fabric.room(it.owner.tenant_id))
+
+
+async def a_moment(it: House) -> datetime:
+    """A time behind everything stored so far and before what is stored next: NATS is asked in milliseconds."""
+    at = now() + timedelta(milliseconds=1)
+    async with asyncio.timeout(BOUND_S):
+        while times.to_text(now()) <= times.to_text(at):  # noqa: ASYNC110 (time itself is awaited)
+            await asyncio.sleep(0)
+    return at
+
+
+async def publish(it: House, count: int) -> None:
+    for number in range(count):
+        await it.publish(b"%d" % number)
+
+
+async def next_of(raw: Raw) -> dict[str, Any]:
+    return raw.pushes.pop(0) if raw.pushes else await raw.next()
+
+
+def gap(it: House, first: int, last: int | None, reason: str = "retention") -> dict[str, Any]:
+    return {"gap": {"channel": it.channel.id, "from": first, "to": last, "reason": reason}}
+
+
+async def places(raw: Raw, count: int) -> list[tuple[int, int | None]]:
+    """`seq` and `prev` of the next messages; nothing else may come between them."""
+    return [(message["seq"], message["prev"]) for message in [await raw.message() for _ in range(count)]]
+
+
+# --- behind a cursor -----------------------------------------------------------------------------------------------------
+
+
+async def test_who_comes_back_below_what_is_kept_is_told_before_the_first_message(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await publish(it, 3)
+        async with it.connected() as raw:
+            await places(raw, 3)
+            await raw.ack(it.channel.id, 2)
+        await publish(it, 2)
+        at = await a_moment(it)
+        await publish(it, 2)
+        await remove(it, at)
+
+        for _ in range(2):  # Until something is acknowledged, it is told each time.
+            async with it.connected() as raw:
+                assert await next_of(raw) == gap(it, 3, 5)
+                assert await places(raw, 2) == [(6, None), (7, 6)]
+                assert await raw.is_quiet()
+        async with it.connected() as raw:
+            assert await next_of(raw) == gap(it, 3, 5)
+            await raw.ack(it.channel.id, 5)
+        async with it.connected() as raw:
+            assert await places(raw, 2) == [(6, None), (7, 6)]
+
+
+async def test_who_acknowledged_all_that_is_gone_misses_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await publish(it, 3)
+        async with it.connected() as raw:
+            await places(raw, 3)
+            await raw.ack(it.channel.id, 3)
+        await remove(it)
+        async with it.connected() as raw:
+            assert await raw.is_quiet()
+            await publish(it, 1)
+            assert await places(raw, 1) == [(4, None)]
+        await remove(it)
+        await publish(it, 1)
+        async with it.connected() as raw:
+            assert await next_of(raw) == gap(it, 4, 4)
+            assert await places(raw, 1) == [(5, None)]
+
+
+async def test_a_channel_of_which_everything_is_gone_says_so_and_goes_on(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await publish(it, 4)
+        await remove(it)
+        async with it.connected() as raw:
+            assert await next_of(raw) == gap(it, 1, 4)
+            await publish(it, 2)
+            assert await places(raw, 2) == [(5, None), (6, 5)]
+
+
+@pytest.mark.parametrize(
+    ("start", "cursor", "first_gone", "delivered"),
+    [
+        ("first", 4, None, [5, 6]),
+        ("new", 6, None, []),
+        ("cursor", 4, 1, [5, 6]),
+        (2, 4, 2, [5, 6]),
+        (4, 4, 4, [5, 6]),
+        (5, 4, None, [5, 6]),
+        (6, 5, None, [6]),
+    ],
+)
+async def test_the_answer_to_subscribe_says_what_is_gone_below_the_place_that_was_asked_for(
+    tmp_path: Path, start: str | int, cursor: int, first_gone: int | None, delivered: list[int]
+) -> None:
+    async with house(tmp_path) as it:
+        await publish(it, 4)
+        at = await a_moment(it)
+        await publish(it, 2)
+        await remove(it, at)
+        async with it.connected() as raw:
+            assert await next_of(raw) == gap(it, 1, 4)
+            await places(raw, 2)
+            reply = await raw.ask("subscribe", channel=it.channel.id, **{"from": start})
+
+            told = None if first_gone is None else {"from": first_gone, "to": 4, "reason": "retention"}
+            assert (reply["cursor"], reply["last"], reply["gap"]) == (cursor, 6, told)
+            if first_gone is not None:
+                assert await next_of(raw) == gap(it, first_gone, 4)
+            assert [seq for seq, _ in await places(raw, len(delivered))] == delivered
+            assert await raw.is_quiet()
+
+
+# --- in the middle ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_reader_whom_retention_overtakes_is_told_where_it_stands(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected(max_unacked=2) as raw:
+        await publish(it, 6)
+        at = await a_moment(it)
+        await publish(it, 3)
+        assert await places(raw, 2) == [(1, None), (2, 1)]
+        await remove(it, at)
+        await raw.ack(it.channel.id, 2)
+
+        assert await next_of(raw) == gap(it, 3, 6)
+        assert await places(raw, 2) == [(7, None), (8, 7)]
+        await remove(it)
+        await raw.ack(it.channel.id, 8)
+        assert await next_of(raw) == gap(it, 9, 9)
+        await publish(it, 1)
+        assert await places(raw, 1) == [(10, None)]
+
+
+async def test_a_reader_that_stands_on_what_is_removed_and_misses_nothing_is_told_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected(max_unacked=2) as raw:
+        await publish(it, 2)
+        at = await a_moment(it)
+        await publish(it, 2)
+        assert await places(raw, 2) == [(1, None), (2, 1)]
+        await remove(it, at)
+        await raw.ack(it.channel.id, 2)
+
+        assert await places(raw, 2) == [(3, None), (4, 3)]
+        assert await raw.is_quiet()
+
+
+async def test_who_is_live_hears_of_what_came_and_went_while_nats_was_away(tmp_path: Path) -> None:
+    async with house(tmp_path, is_cuttable=True) as it, it.connected() as raw, it.connected(max_unacked=5) as windowed:
+        await publish(it, 2)
+        for each in (raw, windowed):
+            await places(each, 2)
+        async with cut_off(it) as away:
+            await away.publish(b"3", channel=it.channel.id)
+            await away.publish(b"4", channel=it.channel.id)
+            await remove_by(it, away.log)
+        await publish(it, 2)
+
+        for each in (raw, windowed):
+            assert await next_of(each) == gap(it, 3, 4)
+            assert await places(each, 2) == [(5, None), (6, 5)]
+
+
+@asynccontextmanager
+async def cut_off(it: House) -> AsyncIterator[Writer]:
+    """The server has no NATS for a while; another one, which has, writes."""
+    assert it.proxy is not None
+    room = it.fabric.room(it.owner.tenant_id)
+    async with it.nats.link(it.owner.tenant_id) as link, writing(link) as writer:
+        it.proxy.is_open = False
+        it.proxy.cut()
+        await until(lambda: not room.link.is_up)
+        yield writer
+    it.proxy.is_open = True
+    await room.link.wait_up()
+
+
+async def remove_by(it: House, log: TenantLog) -> None:
+    """What retention does to the whole channel, on another server."""
+    state = await log.state()
+    assert state is not None
+    to = Cursor(epoch=state.epoch, seq=await log.last_of(it.channel.id))
+    assert await Store(it.tables).tenant(it.owner.tenant_id).note_removed(it.channel.id, to)
+    await log.purge(it.channel.id, up_to=to.seq)
+
+
+class Witness:
+    """Follows one connection, and holds it to the promise: every sequence is delivered once and in order, or told to be gone."""
+
+    def __init__(self, raw: Raw, channel: str, at: int) -> None:
+        self.raw, self._channel, self.at = raw, channel, at
+        self.gaps = 0
+
+    async def until(self, last: int) -> None:
+        while self.at < last:
+            frame = await next_of(self.raw)
+            told = frame.get("gap")
+            if told is not None:
+                assert (told["from"], told["reason"]) == (self.at + 1, "retention")
+                assert told["to"] >= told["from"]
+                self.at, self.gaps = told["to"], self.gaps + 1
+                continue
+            message = frame["message"]
+            assert (message["seq"], message["prev"] or self.at) == (self.at + 1, self.at)
+            self.at += 1
+            if self.at % 3 == 0 or self.at == last:
+                await self.raw.ack(self._channel, self.at)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_whatever_retention_does_meanwhile_every_message_is_delivered_or_told_to_be_gone(tmp_path: Path, seed: int) -> None:
+    count, chance = 500, random.Random(seed)
+    async with house(tmp_path) as it:
+        gaps = 0
+
+        async def publishing() -> None:
+            for _ in range(count // 25):
+                async with asyncio.TaskGroup() as burst:
+                    for number in range(25):
+                        burst.create_task(it.publish(b"%d" % number))
+                await remove(it, now() - timedelta(milliseconds=chance.randrange(4)))
+
+        async def reading(window: int | None) -> None:
+            nonlocal gaps
+            at = 0
+            while at < count:
+                async with it.connected(**({} if window is None else {"max_unacked": window})) as raw:
+                    reply = await raw.ask("subscribe", channel=it.channel.id, max_unacked=window, **{"from": at + 1})
+                    raw.pushes.clear()  # What began by itself, from the cursor.
+                    if reply["gap"] is not None:
+                        assert reply["gap"]["from"] == at + 1
+                        at, gaps = reply["gap"]["to"], gaps + 1
+                    witness = Witness(raw, it.channel.id, at)
+                    await witness.until(min(count, at + chance.randrange(1, 100)))
+                    at, gaps = witness.at, gaps + witness.gaps
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(publishing())
+            for window in (None, 3, 20):
+                group.create_task(reading(window))
+        assert gaps > 0
+
+
+# --- another log -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_log_that_lost_its_end_sends_everyone_back_to_be_told(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        await publish(it, 3)
+        await places(raw, 3)
+        await raw.ack(it.channel.id, 3)
+        assert await raw.is_quiet()
+        room = it.fabric.room(it.owner.tenant_id)
+        await room.log.begin_epoch()
+        await room.tail._look()  # As it does every 5 s.
+
+        assert await within(raw.closed()) == 4000
+        async with it.connected() as again:
+            told = await next_of(again)
+            assert told["gap"].pop("epoch") == room.log.epoch
+            assert told == gap(it, 4, None, "epoch")
+            assert await places(again, 3) == [(1, None), (2, 1), (3, 2)]
+            await again.ack(it.channel.id, 3)
+        async with it.connected() as again:
+            assert await again.is_quiet()
+
+
+async def test_a_log_begun_anew_is_delivered_from_its_first_message_however_low_its_sequences(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw, it.connected(max_unacked=1) as waiting:
+        await publish(it, 5)
+        await places(raw, 5)
+        await raw.ack(it.channel.id, 4)
+        await places(waiting, 1)
+        room = it.fabric.room(it.owner.tenant_id)
+        await room.log.drop()
+        await publish(it, 2)
+        await room.tail._look()
+
+        assert await within(raw.closed()) == 4000
+        await waiting.ack(it.channel.id, 1)
+        assert await within(waiting.closed()) == 4000
+        await it.cursors.write_all()
+        async with it.connected() as again:
+            told = await next_of(again)
+            assert (told["gap"]["from"], told["gap"]["to"], told["gap"]["reason"]) == (5, None, "epoch")
+            assert await places(again, 2) == [(1, None), (2, 1)]
+            reply = await again.ask("subscribe", channel=it.channel.id)
+            assert reply["epoch"] == room.log.epoch
+            assert reply["gap"] == {"from": 5, "to": None, "reason": "epoch"}
+
+
+async def test_who_comes_back_to_a_restored_log_goes_on_at_its_cursor_and_hears_that_there_was_more(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await publish(it, 4)
+        async with it.connected() as raw:
+            await places(raw, 4)
+            await raw.ack(it.channel.id, 2)
+        log = it.fabric.room(it.owner.tenant_id).log
+        config = (await log._api("STREAM.INFO.log", {}))["config"]
+        before, config["metadata"]["artcafe-epoch"] = config["metadata"]["artcafe-epoch"], "01RESTORED"
+        config["metadata"][CONTINUES] = f"{before}:4"
+        await log._api("STREAM.UPDATE.log", config)
+        await publish(it, 1)
+
+        async with it.connected() as raw:
+            told = await next_of(raw)
+            assert told["gap"].pop("epoch") == "01RESTORED"
+            assert told == gap(it, 5, None, "epoch")
+            assert await places(raw, 3) == [(3, 2), (4, 3), (5, 4)]
+            await raw.ack(it.channel.id, 5)
+        async with it.connected() as raw:
+            assert await raw.is_quiet()
