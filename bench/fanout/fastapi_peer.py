@@ -41,6 +41,6 @@ async def publish(socket: WebSocket) -> None:
 
 
 if __name__ == "__main__":
-    uvicorn.run(
-        app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", ws_per_message_deflate=False, ws_ping_interval=None
-    )
+    # It asks every 20 s for a pong that answers just this ping, which the load cannot give.
+    config = uvicorn.Config(app, port=int(sys.argv[1]), log_level="error", ws_ping_interval=None, ws_per_message_deflate=False)
+    uvicorn.Server(config).run()

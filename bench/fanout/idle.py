@@ -1,7 +1,7 @@
 """What a connected agent that does nothing costs: the server's resident memory as 5,000 agents connect, one socket each.
 
-Each has a key, a login over REST and one subscription, all to one channel, of which nothing is published. They are made and logged
-in before the first size is taken; then they connect, a thousand at a time, and each thousand is one sample.
+Each has a key, a login over REST and one subscription, all to one channel, to which nothing is published. They are made and
+logged in before the first size is taken; then they connect, a thousand at a time, and each thousand is one sample.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ async def run(options: Options) -> list[Table]:
         cast = await here.platform.tenant_with(agents=1, channels=1)
         peer = ArtCafe(here, cast)
         tokens = await _agents(cast, here.platform.folder)
-        stack.callback(lambda: [each.close() for each in connected])
         connected = [peer.connect(tokens.pop())]
         assert here.platform.process is not None
         pid = here.platform.process.pid
@@ -52,18 +51,16 @@ async def run(options: Options) -> list[Table]:
             for each in connected:
                 each.send(sockets.PONG)
             sizes.append(_resident_bytes(pid))
+        for each in connected:
+            each.close()
     steps = [(after - before) / STEP for before, after in itertools.pairwise(sizes)]
     table = Table(
         f"{STEPS * STEP:,} idle agents",
         ["", "bytes an agent"],
         [f"The server's resident memory was {sizes[0] / 2**20:.0f} MiB with one agent and {sizes[-1] / 2**20:.0f} MiB with all."],
     )
-    table.rows.append(
-        (
-            f"median of {STEPS} thousands (lowest–highest)",
-            f"{statistics.median(steps):,.0f} ({min(steps):,.0f}–{max(steps):,.0f})",
-        )
-    )
+    spread = f"{statistics.median(steps):,.0f} ({min(steps):,.0f}–{max(steps):,.0f})"
+    table.rows.append((f"median of {STEPS} thousands (lowest–highest)", spread))
     table.rows.append(("all together", f"{(sizes[-1] - sizes[0]) / STEPS / STEP:,.0f}"))
     return [table]
 

@@ -1,4 +1,4 @@
-"""Compiles and runs the load (`load.c`), which gets sockets that are open and greeted; opening them is `bench.fanout.sockets`'s."""
+"""Compiles and runs the load (`load.c`), which gets sockets that are open and greeted; `bench.fanout.sockets` opens them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
 from typing import Final, Self
+
+import msgspec
 
 SOURCE: Final = Path(__file__).with_name("load.c")
 WARM_S: Final = 0.5
@@ -103,10 +105,9 @@ class Load:
         fds = [each.fileno() for each in (line.publisher, *line.readers)]
         sockets, texts = self._folder / "sockets", self._folder / "texts"
         sockets.write_text("\n".join(map(str, fds)))
-        texts.write_bytes(
-            b"".join(b"%d\n%b" % (len(each), each) for each in (line.alive_reader, line.alive_publisher, *line.messages))
-        )
-        order = [sockets, texts, mode, f"{amount:.3f}", str(WARM_S), f"{seconds:.3f}", *map(str, line.pids)]
+        pieces = (line.alive_reader, line.alive_publisher, *line.messages)
+        texts.write_bytes(b"".join(b"%d\n%b" % (len(each), each) for each in pieces))
+        order: list[str | Path] = [sockets, texts, mode, f"{amount:.3f}", str(WARM_S), f"{seconds:.3f}", *map(str, line.pids)]
         process = await asyncio.create_subprocess_exec(self._program, *order, pass_fds=fds, stdout=PIPE, stderr=PIPE)
         try:
             async with asyncio.timeout(WARM_S + seconds + PATIENCE_S):
@@ -117,8 +118,5 @@ class Load:
         if process.returncode and not (may_lose and process.returncode == LOST):
             raise RuntimeError(f"the load failed ({process.returncode}): {failed.decode()}{told.decode()}")
         found = dict(pair.split("=") for pair in told.decode().split())
-        cores = [float(each) for each in found["cores"].split(",") if each]
-        counts = (int(found[name]) for name in ("published", "wrong", "missing"))
-        names = ("bytes", "messages_a_read", "p50_us", "p99_us", "max_us", "load_cores")
-        rates = (float(found[name]) for name in ("deliveries_per_s", "published_per_s"))
-        return Result(*rates, *counts, *(float(found[name]) for name in names), cores)
+        cores = [float(each) for each in found.pop("cores").split(",") if each]
+        return msgspec.convert({**found, "cores": cores}, Result, strict=False)

@@ -6,7 +6,6 @@ import base64
 import json
 import socket
 import time
-from collections.abc import Sequence
 from typing import Final
 
 from artcafe.fabric.accounts import UserCredentials

@@ -8,6 +8,7 @@ others get is checked by the load as always.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import re
 import socket
@@ -97,7 +98,7 @@ class Reader:
     def told(self, result: Result) -> str:
         """What it got, in words."""
         got = [number for numbers in self.sockets for number in numbers]
-        ordered = all(a < b for numbers in self.sockets for a, b in zip(numbers, numbers[1:], strict=False))
+        ordered = all(a < b for numbers in self.sockets for a, b in itertools.pairwise(numbers))
         text = f"{len(set(got)):,} of {result.published:,}, {'in order' if ordered else 'OUT OF ORDER'}"
         if repeats := len(got) - len(set(got)):
             text += f", {repeats:,} of them twice"

@@ -30,13 +30,13 @@ async def run(options: Options) -> list[Table]:
         load = await stack.enter_async_context(Load())
         here = await stack.enter_async_context(stage(options))
         cast = await here.platform.tenant_with(agents=len(CHANNELS) + 1, channels=0)
-        found = [
+        found: list[Peer | None] = [
             ArtCafe(here, cast),
             await stack.enter_async_context(nats_web_socket(options.folder)),
             await stack.enter_async_context(redis(options.folder)),
             await stack.enter_async_context(fastapi(options.folder)),
         ]
-        peers: list[Peer] = [each for each in found if each is not None]
+        peers = [each for each in found if each is not None]
         lines: dict[tuple[str, int], Line] = {}
         for peer, channels in itertools.product(peers, CHANNELS):
             line = lines[peer.name, channels] = await peer.line(READERS, channels)

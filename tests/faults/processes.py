@@ -27,9 +27,11 @@ def wait_for(holds: Callable[[], bool], what: str) -> None:
 
 def kill_nats(platform: Platform) -> None:
     """kill -9 of nats-server; returns when the server has started another."""
-    pid = platform.nats_pid
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: platform.nats_pid != pid, "another nats-server")
+    pid_file = platform.data / "nats" / "nats.pid"
+    pid = pid_file.read_text()
+    os.kill(int(pid), signal.SIGKILL)
+    # It is made empty first, and written then.
+    wait_for(lambda: pid_file.read_text() not in {"", pid}, "another nats-server")
 
 
 def kill_both(platform: Platform) -> None:

@@ -5,7 +5,7 @@ import pytest
 from artcafe.model import Role
 from tests.rest.house import Caller, Tenant
 
-ATTRIBUTES = {"id", "tenant_id", "name", "description", "type", "access", "created_at", "updated_at"}
+ATTRIBUTES = {"id", "tenant_id", "name", "description", "type", "access", "retention_s", "created_at", "updated_at"}
 
 
 def test_a_new_channel_is_shown_as_its_row(tenant: Tenant, owner: Caller) -> None:
@@ -30,6 +30,9 @@ def test_a_new_channel_is_shown_as_its_row(tenant: Tenant, owner: Caller) -> Non
         ({"name": "x", "type": "postcard"}, "type"),
         ({"name": "x", "access": "secret"}, "access"),
         ({"name": "x", "description": "\0"}, "description"),
+        ({"name": "x", "retention_s": 0}, "retention_s"),
+        ({"name": "x", "retention_s": 10**9}, "retention_s"),
+        ({"name": "x", "retention_s": 60, "type": "live"}, "retention_s"),
         ({"name": "x", "x": 1}, "x"),
     ],
 )
@@ -44,6 +47,21 @@ def test_a_channel_is_renamed_but_never_of_another_type(tenant: Tenant, owner: C
     assert (answer.status_code, answer.json()["name"], answer.json()["description"]) == (200, "Findings", "Stays")
     assert owner.get(path).json() == answer.json()
     assert owner.patch(path, json={"type": "broadcast"}).status_code == 422
+
+
+def test_how_long_messages_are_kept_is_set_and_given_back_to_the_plan(tenant: Tenant, owner: Caller) -> None:
+    made = owner.post(f"{tenant.path}/channels", json={"name": "Short", "retention_s": 3600}).json()
+    path = f"{tenant.path}/channels/{made['id']}"
+    assert made["retention_s"] == owner.get(path).json()["retention_s"] == 3600
+    for sent, then in [
+        ({"name": "Shorter"}, 3600),
+        ({"retention_s": 60}, 60),
+        ({"retention_s": None}, None),
+        ({"name": "x"}, None),
+    ]:
+        assert owner.patch(path, json=sent).json()["retention_s"] == then
+        assert owner.get(path).json()["retention_s"] == then
+    assert owner.patch(path, json={"retention_s": 10**9}).json()["errors"][0]["field"] == "retention_s"
 
 
 def test_a_repeat_with_the_same_key_makes_one_channel(tenant: Tenant, owner: Caller) -> None:

@@ -37,6 +37,9 @@ async def test_a_created_channel_is_read_back_with_all_it_was_given(server: Serv
 
 async def test_what_is_wrong_with_a_channel_is_named_and_nothing_is_made(server: Server, owner: UserPrincipal) -> None:
     for wrong in (
+        server.channels.create(owner, name="A", retention_s=0),
+        server.channels.create(owner, name="A", retention_s=31 * 86_400),
+        server.channels.create(owner, name="A", retention_s=60, type=ChannelType.LIVE),
         server.channels.create(owner, name="a\nb"),
         server.channels.create(owner, name="A", description="\x00"),
         server.channels.create(owner, name="A", idempotency_key="x" * 256),
@@ -44,6 +47,21 @@ async def test_what_is_wrong_with_a_channel_is_named_and_nothing_is_made(server:
         with pytest.raises(Invalid):
             await wrong
     assert (await server.channels.list(owner)).items == ()
+
+
+async def test_a_channel_keeps_messages_as_long_as_it_was_told_or_as_the_plan_has_it(
+    server: Server, owner: UserPrincipal
+) -> None:
+    channel = await server.channels.create(owner, name="News", retention_s=3600)
+    for seconds in (60, None, 30 * 86_400):
+        changed = await server.channels.update(owner, channel.id, retention_s=seconds)
+        assert changed.retention_s == seconds
+        assert (await server.channels.update(owner, channel.id, name="N")).retention_s == seconds
+    with pytest.raises(Invalid):
+        await server.channels.update(owner, channel.id, retention_s=30 * 86_400 + 1)
+    live = await server.channels.create(owner, name="Live", type=ChannelType.LIVE)
+    with pytest.raises(Invalid):
+        await server.channels.update(owner, live.id, retention_s=60)
 
 
 async def test_fifty_creates_at_once_against_a_limit_of_ten_make_exactly_ten(server: Server, owner: UserPrincipal) -> None:

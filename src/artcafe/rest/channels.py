@@ -40,13 +40,6 @@ class ChannelChange(Body):
     )
 
 
-class RemovedTo(Shown):
-    """A place in one life of the tenant's log."""
-
-    epoch: str
-    seq: int
-
-
 class Channel(Shown):
     """A named, ordered log of messages."""
 
@@ -57,7 +50,6 @@ class Channel(Shown):
     type: model.ChannelType
     access: model.Access
     retention_s: int | None = Field(description="For how many seconds a message is kept; null: as long as the plan has it.")
-    removed_to: RemovedTo | None = Field(description="Retention has removed every message up to here.")
     created_at: Time
     updated_at: Time
 
@@ -93,7 +85,13 @@ async def create_channel(
 ) -> Channel:
     """It begins empty and without subscribers."""
     channel = await parts.channels.create(
-        principal, name=body.name, description=body.description, type=body.type, access=body.access, idempotency_key=key
+        principal,
+        name=body.name,
+        description=body.description,
+        type=body.type,
+        access=body.access,
+        retention_s=body.retention_s,
+        idempotency_key=key,
     )
     response.headers["Location"] = f"/v1/tenants/{channel.tenant_id}/channels/{channel.id}"
     return Channel.model_validate(channel)

@@ -1,4 +1,5 @@
-"""Publishing over HTTP, and reading what is kept. A message's data is passed on as the text it was; what a message may be is `services.messaging`'s."""
+"""Publishing over HTTP, and reading what is kept. A message's data is passed on as the text it was; what a message may be is
+`services.messaging`'s."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Inbox:
         self._keep(place, Message(pushed, place.life, self._ack))
 
     def gap(self, channel: str, pushed: frames.Gap | frames.GapPush, epoch: str | None = None) -> None:
-        """A gap arrived; `epoch` is that of the log it is told in, where it is about another. It is kept for whoever asks for gaps,
+        """A gap arrived; `epoch` is that of the log it is told in, if it is about another. It is kept for whoever asks for gaps,
         and logged for everybody else."""
         place = self._place(channel)
         if place.is_resuming:

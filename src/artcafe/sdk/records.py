@@ -89,6 +89,8 @@ class Channel(msgspec.Struct, frozen=True):
     access: str
     created_at: datetime
     updated_at: datetime
+    retention_s: int | None = None
+    """For how many seconds a message is kept; None: as long as the tenant's plan has it."""
 
 
 class Cursor(msgspec.Struct, frozen=True):

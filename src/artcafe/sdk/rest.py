@@ -167,9 +167,11 @@ class Rest:
         description: str = "",
         type: str = "broadcast",
         access: str = "open",
+        retention_s: int | None = None,
         key: str | None = None,
     ) -> Channel:
-        body = {"name": name, "description": description, "type": type, "access": access}
+        """`retention_s`: for how many seconds a message is kept, up to what the plan has; None is as long as that."""
+        body = {"name": name, "description": description, "type": type, "access": access, **_given(retention_s=retention_s)}
         return await self._send(Channel, "POST", _path(tenant, "channels"), body, key=key)
 
     def channels(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[Channel]:
@@ -179,9 +181,16 @@ class Rest:
         return await self._get(Channel, _path(tenant, "channels", channel))
 
     async def update_channel(
-        self, tenant: str, channel: str, *, name: str | None = None, description: str | None = None, access: str | None = None
+        self,
+        tenant: str,
+        channel: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        access: str | None = None,
+        retention_s: int | None = None,
     ) -> Channel:
-        body = _given(name=name, description=description, access=access)
+        body = _given(name=name, description=description, access=access, retention_s=retention_s)
         return await self._send(Channel, "PATCH", _path(tenant, "channels", channel), body)
 
     async def delete_channel(self, tenant: str, channel: str) -> None:

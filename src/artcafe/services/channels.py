@@ -93,7 +93,7 @@ class Channels:
         name: str | None = None,
         description: str | None = None,
         access: Access | None = None,
-        retention_s: int | None | Keep = Keep.AS_IT_IS,
+        retention_s: int | Keep | None = Keep.AS_IT_IS,
     ) -> Channel:
         """Changes what is given; may be repeated. `retention_s` of None is the plan's. Raises Forbidden, ChannelNotFound and
         Invalid."""
