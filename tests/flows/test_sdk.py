@@ -140,7 +140,7 @@ async def test_a_start_may_be_a_sequence_or_the_end(home: Cast) -> None:
     async with cast.agent() as agent:
         receipts = [await agent.publish(cast.channels[0], number) for number in range(5)]
         await take(agent.messages(), 5)
-        assert data_of(await take(agent.messages(cast.channels[0], start=receipts[3].seq), 2)) == [3, 4]
+        assert data_of(await take(agent.messages(cast.channels[0], start=receipts[3].seq or 0), 2)) == [3, 4]
         subscribed = await agent.subscribe(cast.channels[0], "new")
         assert (subscribed.cursor, subscribed.last) == (receipts[4].seq, receipts[4].seq)
         await agent.publish(cast.channels[0], 5)

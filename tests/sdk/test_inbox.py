@@ -42,9 +42,9 @@ def acks(inbox: Inbox) -> list[tuple[str, int]]:
 
 def taken(inbox: Inbox, *channels: str) -> list[int | Gap]:
     """Everything that waits, messages by their sequence."""
-    found = []
+    found: list[int | Gap] = []
     while (item := inbox.take(channels)) is not None:
-        found.append(item.seq if isinstance(item, Message) else item)
+        found.append((item.seq or 0) if isinstance(item, Message) else item)
     return found
 
 
@@ -303,7 +303,7 @@ class Feed:
     def take(self) -> None:
         item = self.inbox.take()
         if isinstance(item, Message):
-            self.seen.append(item.seq)
+            self.seen.append(item.seq or 0)
             self.unacked.append(item)
 
     def ack(self) -> None:

@@ -23,14 +23,17 @@ class History:
     async def forward(self, principal: Principal, channel_id: str, after: Place, before: Place | None, most: int) -> list[Stored]:
         """The messages above a sequence, or stored at a time or later, oldest first, and below `before` where it is given.
 
-        At most `most`, and about a megabyte: fewer do not mean that there are no more. Raises `ChannelNotFound`, `Forbidden`
-        and `Unavailable`.
+        At most `most`; fewer mean that there are no more. Raises `ChannelNotFound`, `Forbidden` and `Unavailable`.
         """
         channel, log = await self._open(principal, channel_id)
         behind = await _behind(log, channel.id, after)
         end = None if before is None else await _below(log, channel.id, before)
-        found = [] if behind is None else await log.after(channel.id, behind, most=most)
-        return [one for one in found if end is None or one.seq < end]
+        found: list[Stored] = []
+        while behind is not None and len(found) < most:
+            some = await log.after(channel.id, behind, most=most - len(found))  # which holds about a megabyte, or nothing more
+            found += [one for one in some if end is None or one.seq < end]
+            behind = some[-1].seq if some and some[-1] is found[-1] else None
+        return found
 
     async def backward(self, principal: Principal, channel_id: str, before: Place | None, most: int) -> list[Stored]:
         """The messages below a sequence or a time, newest first, at most `most`; without `before` the newest of all.

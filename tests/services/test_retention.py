@@ -1,0 +1,184 @@
+"""Retention on real tables and a real log. What agents hear of it is tested in tests/gateway/test_gaps.py."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from artcafe.errors import QuotaFull, Unavailable
+from artcafe.model import Channel, Cursor
+from artcafe.observe import now
+from artcafe.rules import limits
+from artcafe.rules.limits import Limit
+from artcafe.services.retention import Retention
+from artcafe.tables.catalog import TENANTS
+from artcafe.tables.port import Assign, Key, Update
+from artcafe.tables.store import Store
+from artcafe.tables.tenant_store import TenantStore
+from tests.fabric.rooms import within
+from tests.gateway.house import House, house, until
+
+PLAN_S = limits.PLANS[limits.DEFAULT_PLAN][Limit.RETENTION_S]
+
+
+def retention(it: House, ahead_s: float, *, period_s: float = 60) -> Retention:
+    """A server's, whose clock is ahead by so much."""
+    return Retention(Store(it.tables), it.fabric, lambda: now() + timedelta(seconds=ahead_s), period_s=period_s)
+
+
+def rows(it: House) -> TenantStore:
+    return Store(it.tables).tenant(it.owner.tenant_id)
+
+
+async def sweep(it: House, ahead_s: float) -> None:
+    await retention(it, ahead_s).sweep(it.fabric.room(it.owner.tenant_id))
+
+
+async def kept(it: House, channel: Channel | None = None) -> list[int]:
+    return [one.seq for one in await it.fabric.room(it.owner.tenant_id).log.after((channel or it.channel).id, 0)]
+
+
+async def limit(it: House, **own: int) -> None:
+    await it.tables.update(Update(TENANTS, Key(it.owner.tenant_id), [Assign("limits", own)]))
+
+
+async def at(it: House, seq: int) -> Cursor:
+    state = await it.fabric.room(it.owner.tenant_id).log.state()
+    assert state is not None
+    return Cursor(epoch=state.epoch, seq=seq)
+
+
+async def test_each_channel_keeps_its_messages_for_its_own_time(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        short = await it.channels.create(it.owner, name="short", retention_s=3600)
+        empty = await it.channels.create(it.owner, name="empty", retention_s=3600)
+        for _ in range(2):
+            await it.publish(b"1")
+            await it.publish(b"1", short)
+
+        await sweep(it, 3590)
+        assert (await kept(it), await kept(it, short)) == ([1, 3], [2, 4])
+        await sweep(it, 3610)
+        assert (await kept(it), await kept(it, short)) == ([1, 3], [])
+        assert await rows(it).removed_to(short.id) == await at(it, 4)
+        assert await rows(it).removed_to(it.channel.id) == Cursor()
+
+        await it.publish(b"1", short)
+        await sweep(it, PLAN_S + 10)
+        assert (await kept(it), await kept(it, short)) == ([], [])
+        assert await rows(it).removed_to(it.channel.id) == await at(it, 3)
+        assert await rows(it).removed_to(empty.id) == Cursor()
+
+
+async def test_a_plan_that_has_come_to_allow_less_holds_for_what_is_stored_already(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        long = await it.channels.create(it.owner, name="long", retention_s=PLAN_S)
+        await it.publish(b"1", long)
+        await sweep(it, 100)
+        assert await kept(it, long) == [1]
+        await limit(it, retention_s=60)
+        await sweep(it, 100)
+        assert await kept(it, long) == []
+
+
+async def test_a_server_that_ended_before_it_removed_what_it_had_noted_is_finished_by_the_next(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        for _ in range(3):
+            await it.publish(b"1")
+        assert await rows(it).note_removed(it.channel.id, await at(it, 3))
+        await sweep(it, PLAN_S + 10)
+
+        assert await kept(it) == []
+        assert await rows(it).removed_to(it.channel.id) == await at(it, 3)
+
+
+async def test_servers_that_remove_the_same_at_once_remove_it_once_and_never_go_back(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        others = [await it.channels.create(it.owner, name=f"channel {number}") for number in range(5)]
+        for channel in (it.channel, *others):
+            for _ in range(3):
+                await it.publish(b"1", channel)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(6):
+                group.create_task(sweep(it, PLAN_S + 10))
+
+        assert [await kept(it, channel) for channel in others] == [[]] * 5
+        assert await rows(it).removed_to(others[-1].id) == await at(it, 18)
+        await it.publish(b"1")
+        await sweep(it, 0)
+        assert await kept(it) == [19]
+
+
+async def test_what_was_removed_from_a_log_says_nothing_of_the_next_one(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        for _ in range(3):
+            await it.publish(b"1")
+        await sweep(it, PLAN_S + 10)
+        log = it.fabric.room(it.owner.tenant_id).log
+        await log.drop()
+        await it.publish(b"1")
+        await sweep(it, 0)
+        assert await kept(it) == [1]
+        await sweep(it, PLAN_S + 10)
+        assert (await kept(it), await rows(it).removed_to(it.channel.id)) == ([], await at(it, 1))
+
+
+async def test_a_full_quota_refuses_publishes_drops_nothing_and_ends_when_the_plan_allows_more(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        it.fabric.limit_storage(retention(it, 0).storage_bytes)
+        await limit(it, storage_bytes=20_000)
+        with pytest.raises(QuotaFull):
+            for _ in range(100):
+                await it.publish(b'"%b"' % (b"x" * 1000))
+        stored = await kept(it)
+        assert 10 < len(stored) < 20
+        await limit(it, storage_bytes=40_000)
+        await sweep(it, 0)
+        await it.publish(b"1")
+        await limit(it, storage_bytes=1000)
+        await sweep(it, 0)
+        with pytest.raises(QuotaFull):
+            await it.publish(b"1")
+        assert await kept(it) == [*stored, stored[-1] + 1]
+        await sweep(it, PLAN_S + 10)
+        await it.publish(b"1")
+
+
+async def test_a_tenant_that_stored_nothing_has_nothing_removed_and_no_log_is_made(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        room = it.fabric.room(it.owner.tenant_id)
+        await room.link.wait_up()
+        await sweep(it, PLAN_S + 10)
+        assert await room.log.state() is None
+
+
+async def test_the_loop_sweeps_what_is_open_and_goes_on_over_a_time_without_nats(tmp_path: Path) -> None:
+    async with house(tmp_path, is_cuttable=True) as it:
+        assert it.proxy is not None
+        room = it.fabric.room(it.owner.tenant_id)
+        await it.publish(b"1")
+        it.proxy.is_open = False
+        it.proxy.cut()
+        await until(lambda: not room.link.is_up)
+        with pytest.raises(Unavailable):
+            await within(sweep(it, PLAN_S + 10))
+
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(retention(it, PLAN_S + 10, period_s=0.01).run())
+            used_at = room.used_at
+            it.proxy.is_open = True
+            await room.link.wait_up()
+            async with asyncio.timeout(5):
+                while await kept_quietly(it):
+                    await asyncio.sleep(0.01)
+            assert room.used_at == used_at  # Nobody used it: it may be let go.
+            running.cancel()
+
+
+async def kept_quietly(it: House) -> bool:
+    """Whether anything is there, without using the room as those do who need it."""
+    (room,) = it.fabric.open_rooms()
+    return bool(await room.log.after(it.channel.id, 0))
