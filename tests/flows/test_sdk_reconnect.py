@@ -144,9 +144,9 @@ async def test_an_agent_that_is_started_before_the_gateway_waits_for_it(home: Ca
     cast = await recast(home)
     relay.shut()
 
-    async def connect() -> int | None:
+    async def connect() -> int:
         async with agent_over(relay, cast) as agent:
-            return (await agent.publish(cast.channels[0], "here")).seq
+            return (await agent.publish(cast.channels[0], "here")).seq or 0
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         connecting = group.create_task(connect())

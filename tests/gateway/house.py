@@ -147,6 +147,7 @@ async def _make(
 ) -> tuple[House, list[asyncio.Task[None]]]:
     clock, store, changes, tokens = Clock(), Store(tables), Changes(), Tokens(b"t" * 32, "test")
     directory, cursors, retention = Directory(store, changes), Cursors(store, LONG_S), Retention(store, fabric, clock)
+    fabric.limit_storage(retention.storage_bytes)
     hub = Hub(fabric, group, retention.removed_to)
     login = Login(store, directory, tokens, clock, "test")
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
