@@ -8,6 +8,7 @@ others get is checked by the load as always.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import re
@@ -81,7 +82,8 @@ class Reader:
     def _take(self, found: re.Match[bytes]) -> None:
         self.sockets[-1].append(int(found[3]))
         if found[2] != b"null" and len(self.sockets[-1]) % ACK_EVERY == 0:
-            self._connected.sendall(command("ack", frames.Ack(found[1].decode(), int(found[2]))))
+            with contextlib.suppress(OSError):  # a socket that was closed, of which the rest is still to be read
+                self._connected.sendall(command("ack", frames.Ack(found[1].decode(), int(found[2]))))
 
     def _frames(self) -> Iterator[tuple[int, bytes]]:
         at, data = 0, self._buffer

@@ -215,6 +215,15 @@ def test_an_update_changes_what_is_given_and_nothing_else(owner: Person, tmp_pat
     assert {name for name in channel if channel[name] != changed[name]} == {"name", "access", "updated_at"}
 
 
+def test_messages_are_kept_as_long_as_the_channel_says(owner: Person) -> None:
+    channel = owner.run("channel", "create", "brief", "--retention", "12h", "--json").json
+    assert channel["retention_s"] == 12 * 3600
+    for text, seconds in (("90", 90), ("90s", 90), ("15m", 900), ("7d", 7 * 86400), ("plan", None)):
+        assert owner.run("channel", "update", channel["id"], "--retention", text, "--json").json["retention_s"] == seconds
+    refused = owner.run("channel", "update", channel["id"], "--retention", "9999d", "--json")
+    assert (refused.code, refused.error["message"].startswith("retention_s: must be from 1 to ")) == (3, True)
+
+
 def test_permissions_are_given_to_an_agent_of_a_managed_channel(owner: Person, tmp_path: Path) -> None:
     agent = owner.run("agent", "create", "a", "--public-key", public_key(tmp_path), "--json").json["id"]
     channel = owner.run("channel", "create", "m", "--access", "managed", "--json").json["id"]
@@ -340,8 +349,9 @@ def test_what_the_server_refuses_ends_with_3_and_says_what_was_wrong(owner: Pers
         (["agent", "create", "a", "--public-key", "nowhere.pub"], "'nowhere.pub' cannot be read: no such file or directory"),
         (["agent", "update", "agt_1"], "say what to change: --name, --public-key"),
         (["agent", "update", "agt_1", "--capability", "x", "--no-capabilities"], "not both"),
-        (["channel", "update", "chn_1"], "say what to change: --name, --access or --description"),
+        (["channel", "update", "chn_1"], "say what to change: --name, --access, --retention or --description"),
         (["channel", "create", "c", "--type", "carrier-pigeon"], "'carrier-pigeon' is not one of 'broadcast', 'live'"),
+        (["channel", "create", "c", "--retention", "forever"], "neither a time such as 90s, 15m, 12h or 30d nor 'plan'"),
         (["channel", "list", "--limit", "0"], "--limit"),
         (["channel", "publish", "chn_1", "{bad"], "DATA is not JSON"),
         (["channel", "publish", "chn_1", "1", "--header", "trace"], "'trace' is not NAME=VALUE"),

@@ -17,7 +17,7 @@ def path(tenant: Tenant, owner: Caller) -> str:
     return path
 
 
-def pages(caller: Caller, path: str, **query: Any) -> list[list[int]]:
+def pages(caller: Caller, path: str, **query: Any) -> list[list[Any]]:
     """The data of every page, following `next_cursor` to the end."""
     found, cursor = [], None
     while True:
@@ -41,6 +41,14 @@ def test_history_goes_forward_from_a_sequence_and_ends_below_another(owner: Call
     assert pages(owner, path, after=seqs[9]) == [[]]
     assert pages(owner, path, after=10**15) == [[]]
     assert pages(owner, path, before=10**15, limit=200) == [list(range(9, -1, -1))]
+
+
+def test_long_messages_are_all_there_however_many_reads_of_the_log_they_take(tenant: Tenant, owner: Caller) -> None:
+    path = f"{tenant.path}/channels/{tenant.channel()}/messages"
+    for number in range(40):
+        assert owner.post(path, json={"data": [number, "x" * 60_000]}).status_code == 201
+    for query in ({"after": 0}, {"after": 0, "limit": 30}, {"after": 0, "before": 10**15}):
+        assert [number for page in pages(owner, path, **query) for number, _ in page] == [*range(40)]
 
 
 def test_history_goes_from_a_time(owner: Caller, path: str) -> None:

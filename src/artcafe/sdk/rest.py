@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -188,9 +188,12 @@ class Rest:
         name: str | None = None,
         description: str | None = None,
         access: str | None = None,
-        retention_s: int | None = None,
+        retention_s: int | Literal["plan"] | None = None,
     ) -> Channel:
+        """A `retention_s` of `plan` keeps messages as long as that has it."""
         body = _given(name=name, description=description, access=access, retention_s=retention_s)
+        if retention_s == "plan":
+            body["retention_s"] = None
         return await self._send(Channel, "PATCH", _path(tenant, "channels", channel), body)
 
     async def delete_channel(self, tenant: str, channel: str) -> None:

@@ -32,7 +32,7 @@ class History:
         while behind is not None and len(found) < most:
             some = await log.after(channel.id, behind, most=most - len(found))  # which holds about a megabyte, or nothing more
             found += [one for one in some if end is None or one.seq < end]
-            behind = some[-1].seq if some and some[-1] is found[-1] else None
+            behind = some[-1].seq if some and (end is None or some[-1].seq < end) else None
         return found
 
     async def backward(self, principal: Principal, channel_id: str, before: Place | None, most: int) -> list[Stored]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, Literal, cast
 
 import click
 import msgspec
@@ -22,6 +23,30 @@ access_option = click.option(
     "--access",
     type=click.Choice([each.value for each in Access]),
     help="open: any agent of the tenant may use it; managed: those that a member subscribed.",
+)
+
+
+class _Retention(click.ParamType["int | Literal['plan']"]):
+    """A time in seconds, minutes, hours or days, or `plan` for as long as that has it."""
+
+    name = "retention"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["plan"]:
+        if value == "plan" or isinstance(value, int):
+            return cast("int | Literal['plan']", value)  # mypy does not narrow a value that may be anything.
+        found = re.fullmatch(r"(\d{1,9})([smhd]?)", value)
+        if found is None:
+            self.fail(f"{value!r} is neither a time such as 90s, 15m, 12h or 30d nor 'plan'", param, ctx)
+        return int(found[1]) * SECONDS[found[2]]
+
+
+SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+retention_option = click.option(
+    "--retention",
+    type=_Retention(),
+    metavar="TIME|plan",
+    help="How long messages are kept, such as 12h or 30d; plan: as long as the tenant's plan has it.",
 )
 description_option = click.option("--description", metavar="TEXT", help="What it is for.")
 
@@ -68,18 +93,25 @@ async def list_channels(caller: Caller, limit: int | None) -> None:
     help="broadcast: every subscriber gets every message; live: the same for those who are there, and nothing is stored.",
 )
 @access_option
+@retention_option
 @description_option
 @once_option
 @in_tenant
 async def create(
-    caller: Caller, name: str, kind: str, access: str | None, description: str | None, idempotency_key: str | None
+    caller: Caller,
+    name: str,
+    kind: str,
+    access: str | None,
+    retention: int | Literal["plan"] | None,
+    description: str | None,
+    idempotency_key: str | None,
 ) -> None:
     """Makes a channel. Its type stays; the rest can be changed.
 
     \b
     Examples:
       artcafe channel create news
-      artcafe channel create orders --access managed --description "What was ordered"
+      artcafe channel create orders --access managed --retention 7d --description "What was ordered"
     """
     made = await caller.rest.create_channel(
         caller.tenant,
@@ -87,6 +119,7 @@ async def create(
         description=description or "",
         type=kind,
         access=access or Access.OPEN.value,
+        retention_s=None if retention == "plan" else retention,
         key=idempotency_key,
     )
     show_one(caller, made)
@@ -109,18 +142,28 @@ async def show(caller: Caller, channel: str) -> None:
 @click.argument("channel")
 @click.option("--name", metavar="TEXT", help="Another name.")
 @access_option
+@retention_option
 @description_option
 @in_tenant
-async def update(caller: Caller, channel: str, name: str | None, access: str | None, description: str | None) -> None:
+async def update(
+    caller: Caller,
+    channel: str,
+    name: str | None,
+    access: str | None,
+    retention: int | Literal["plan"] | None,
+    description: str | None,
+) -> None:
     """Changes a channel; what is left out stays.
 
     \b
     Example:
       artcafe channel update chn_… --name headlines --access managed
     """
-    if name is None and access is None and description is None:
-        raise click.UsageError("say what to change: --name, --access or --description")
-    changed = await caller.rest.update_channel(caller.tenant, channel, name=name, access=access, description=description)
+    if all(value is None for value in (name, access, retention, description)):
+        raise click.UsageError("say what to change: --name, --access, --retention or --description")
+    changed = await caller.rest.update_channel(
+        caller.tenant, channel, name=name, access=access, retention_s=retention, description=description
+    )
     show_one(caller, changed)
 
 
