@@ -1,10 +1,11 @@
 """A first figure of delivery: a stored channel to 1, 10 and 100 subscribers, one agent's backlog, and what an idle socket costs.
 
-Four processes share the cores: the server, its nats-server, one that publishes and one that reads, and the last two take about
-a third of two cores. So these are figures of the whole machine, and lower bounds of the server's.
+Four processes share the cores: the server, its nats-server, one that publishes and one that reads. So these are figures of the
+whole machine, and lower bounds of the server's.
 
 * deliver: 256 publishes always wait on one socket; counted is from the first publish to the last message on the last
-  subscriber's socket. How many came and which was the last is checked, their order in between is not.
+  subscriber's socket. How many came and which was the last is checked, not their order in between (`bench.fanout` does that).
+  Publishing limits it: what it publishes takes the whole road, and a disk.
 * backlog: a new socket subscribes from the first message. Beside it, the same log read by nats-py alone (an ordered consumer,
   and a pull consumer 256 at a time) and by the house's own reader without a gateway.
 * idle: the server's resident memory as 1,000 logged-in sockets come, ten for each of 100 agents, every one with a delivery.

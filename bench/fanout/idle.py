@@ -1,13 +1,15 @@
 """What a connected agent that does nothing costs: the server's resident memory as 5,000 agents connect, one socket each.
 
-Each has a key, a login over REST and one subscription, all to one channel, to which nothing is published. They are made and
-logged in before the first size is taken; then they connect, a thousand at a time, and each thousand is one sample.
+Each has a key, a login over REST and one subscription to the channel of its tenant, to which nothing is published; a tenant has a
+hundred. They are made and logged in before the first size is taken; then they connect, a thousand at a time, and each thousand
+is one sample, its tenants' part included.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import statistics
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -27,6 +29,8 @@ from tests.platform import Cast
 
 STEPS: Final = 5
 STEP: Final = 1000
+TENANT: Final = 100
+"""Agents of one tenant: its limit."""
 TOGETHER: Final = 16
 """Agents that are made at a time."""
 SETTLE_S: Final = 2.0
@@ -38,15 +42,17 @@ async def run(options: Options) -> list[Table]:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(Load())  # which raises the limit of open files
         here = await stack.enter_async_context(stage(options))
-        cast = await here.platform.tenant_with(agents=1, channels=1)
-        peer = ArtCafe(here, cast)
-        tokens = await _agents(cast, here.platform.folder)
-        connected = [peer.connect(tokens.pop())]
+        waiting: list[tuple[ArtCafe, str]] = []
+        for _ in range(STEPS * STEP // TENANT + 1):
+            cast = await here.platform.tenant_with(agents=0, channels=1)
+            peer = ArtCafe(here, cast)
+            waiting += [(peer, token) for token in await _agents(cast, here.platform.folder)]
+        connected = [_next(waiting)]
         assert here.platform.process is not None
         pid = here.platform.process.pid
         sizes = [_resident_bytes(pid)]
         for _ in range(STEPS):
-            connected += [peer.connect(tokens.pop()) for _ in range(STEP)]
+            connected += [_next(waiting) for _ in range(STEP)]
             await asyncio.sleep(SETTLE_S)
             for each in connected:
                 each.send(sockets.PONG)
@@ -65,14 +71,19 @@ async def run(options: Options) -> list[Table]:
     return [table]
 
 
+def _next(waiting: list[tuple[ArtCafe, str]]) -> socket.socket:
+    peer, token = waiting.pop()
+    return peer.connect(token)
+
+
 async def _agents(cast: Cast, folder: Path) -> list[str]:
     """A token of each new agent."""
     tokens: list[str] = []
     numbers = itertools.count()
 
     async def make(rest: Rest, login: Rest) -> None:
-        while (number := next(numbers)) <= STEPS * STEP:
-            key, file = Ed25519PrivateKey.generate(), folder / f"key-{number}"
+        while (number := next(numbers)) < TENANT:
+            key, file = Ed25519PrivateKey.generate(), folder / f"{cast.tenant}-{number}"
             file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
             file.chmod(0o600)
             public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()

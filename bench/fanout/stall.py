@@ -104,7 +104,8 @@ class Reader:
         text = f"{len(set(got)):,} of {result.published:,}, {'in order' if ordered else 'OUT OF ORDER'}"
         if repeats := len(got) - len(set(got)):
             text += f", {repeats:,} of them twice"
-        return text + "".join(f", closed with {code}" for code in self.codes)
+        text += "".join(f", closed with {code}" for code in self.codes)
+        return f"{text}; {len(self.sockets)} socket{'s' if len(self.sockets) > 1 else ''}"
 
 
 async def run(options: Options) -> list[Table]:
