@@ -1,7 +1,7 @@
 """nats-py's client with short ways out and in for what comes in bulk. Whatever private part of nats-py is used is used here.
 
 Its own ways cost, for each message, 11 µs out (checks, regular expressions) and 27 µs in (a dictionary of headers, a queue, a
-task), more than everything else that publishing or delivering it costs this process; these cost 1 and 7.
+task), more than everything else that publishing or delivering it costs this process; these cost 1 and 3.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
+from artcafe.fabric.parser import ShortParser
 from artcafe.rules.subjects import Subject
 
 
@@ -72,6 +73,7 @@ class ShortClient(Client):
         self._short_inbox, self._short_answer = inbox, answer
         self._short_prefix = f"{inbox}.".encode()
         self._short_takes: dict[int, Take] = {}
+        self._ps = ShortParser(self, self)
 
     async def open_inbox(self) -> None:
         """Begins to listen for answers."""
@@ -90,12 +92,21 @@ class ShortClient(Client):
         """The subscription has ended."""
         self._short_takes.pop(subscription._id, None)
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        """What nats-py's parser calls with each message, in the order of the wire."""
+    def take(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
+        """Takes a message the short way, or leaves it by False."""
         take = self._short_takes.get(sid)
         if take is not None and take(Incoming(data, headers)):
-            return
+            return True
         if subject.startswith(self._short_prefix):
             self._short_answer(subject[len(self._short_prefix) :].decode(), Incoming(data, headers))
-            return
-        await super()._process_msg(sid, subject, reply, data, headers)
+            return True
+        return False
+
+    async def leave(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        """What the short way left, in nats-py's."""
+        await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]  # it takes None, and says so not
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        """What nats-py's parser calls with each message behind something that is none."""
+        if not self.take(sid, subject, data, headers):
+            await self.leave(sid, subject, reply, data, headers)
