@@ -38,6 +38,7 @@ from artcafe.services.history import History
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
+from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.tables.catalog import Environment
@@ -132,7 +133,7 @@ class House:
             channels=Channels(self.store, changes, now, fabric),
             subscriptions=Subscriptions(self.store, changes, now, fabric.position),
             messaging=Messaging(directory, fabric, now),
-            history=History(directory, fabric),
+            history=History(directory, fabric, Retention(self.store, fabric, now)),
             presence=Presence(fabric, now),
             identity=self.identity,
             health=health,

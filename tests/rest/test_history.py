@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tests.rest.house import Caller, Tenant
+from artcafe.model import TenantId
+from artcafe.observe import now
+from artcafe.services.retention import Retention
+from tests.rest.house import Caller, House, Tenant
 
 
 @pytest.fixture
@@ -83,3 +87,26 @@ def test_an_agent_reads_the_history_of_a_managed_channel_only_where_it_may_recei
     assert agent.login().get(f"{path}/messages").status_code == 403
     owner.put(f"{path}/subscriptions/{agent.id}", json={"permissions": ["receive"]})
     assert agent.login().get(f"{path}/messages").json() == {"items": [], "next_cursor": None}
+
+
+def test_history_says_what_is_gone_above_the_sequence_that_it_begins_at(
+    house: House, tenant: Tenant, owner: Caller, path: str
+) -> None:
+    seqs = [each["seq"] for each in owner.get(path).json()["items"]][::-1]
+    house.run(remove_all(house, TenantId(tenant.id)))
+    assert owner.post(path, json={"data": "new"}).status_code == 201
+
+    def asked(after: int, **query: Any) -> tuple[list[Any], Any]:
+        answer = owner.get(path, params={"after": after, **query}).json()
+        return [each["data"] for each in answer["items"]], answer.get("gap")
+
+    assert asked(0) == (["new"], {"from": 1, "to": seqs[-1], "reason": "retention"})
+    assert asked(seqs[3]) == (["new"], {"from": seqs[3] + 1, "to": seqs[-1], "reason": "retention"})
+    assert asked(seqs[-1]) == (["new"], None)
+    assert set(owner.get(path).json()) == {"items", "next_cursor"}
+    assert pages(owner, path) == [["new"]]
+
+
+async def remove_all(house: House, tenant_id: TenantId) -> None:
+    """Retention, as it will be in a year."""
+    await Retention(house.store, house.fabric, lambda: now() + timedelta(days=365)).sweep(house.fabric.room(tenant_id))

@@ -115,6 +115,12 @@ HISTORY: Final[dict[str, Any]] = {
     "properties": {
         "items": {"type": "array", "items": {"type": "object", "description": "A message as it is delivered, without `prev`."}},
         "next_cursor": {"type": ["string", "null"]},
+        "gap": {
+            "type": "object",
+            "description": "Only where messages above the sequence asked for are gone: which, both ends included, and why.",
+            "required": ["from", "to", "reason"],
+            "properties": {"from": {"type": "integer"}, "to": {"type": ["integer", "null"]}, "reason": {"type": "string"}},
+        },
     },
 }
 
@@ -147,14 +153,18 @@ async def read_history(
     before = None if query.before is None else _place("before", query.before)
     if query.after is not None:
         after = _place("after", query.after) if behind is None else int(behind)
-        found = await parts.history.forward(principal, channel_id, after, before, most + 1)
+        found, gap = await parts.history.forward(principal, channel_id, after, before, most + 1)
     else:
-        found = await parts.history.backward(principal, channel_id, before if behind is None else int(behind), most + 1)
+        found, gap = (
+            await parts.history.backward(principal, channel_id, before if behind is None else int(behind), most + 1),
+            None,
+        )
     shown = found[:most]
     page = Page(tuple(shown), str(shown[-1].seq) if len(found) > most else None)
     items = b",".join(frames.message_text(channel_id, one.seq, one.envelope) for one in shown)
     cursor = msgspec.json.encode(listing.next_cursor(page))
-    return Response(b'{"items":[%b],"next_cursor":%b}' % (items, cursor), media_type="application/json")
+    told = b"" if gap is None else b',"gap":' + msgspec.json.encode(gap)
+    return Response(b'{"items":[%b],"next_cursor":%b%b}' % (items, cursor, told), media_type="application/json")
 
 
 @router.post(

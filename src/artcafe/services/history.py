@@ -6,9 +6,11 @@ from datetime import datetime
 
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.streams import Stored, TenantLog
-from artcafe.model import Channel, ChannelId, Permission, Principal, Seq
-from artcafe.rules import access
+from artcafe.model import Channel, ChannelId, Cursor, Permission, Principal, Seq
+from artcafe.rules import access, starts
 from artcafe.services.directory import Directory
+from artcafe.services.retention import Retention
+from artcafe.wire.frames import Gap
 
 Place = Seq | datetime
 """A sequence of the tenant's log, or a time."""
@@ -17,13 +19,16 @@ Place = Seq | datetime
 class History:
     """What is kept of a tenant's channels."""
 
-    def __init__(self, directory: Directory, fabric: Fabric) -> None:
-        self._directory, self._fabric = directory, fabric
+    def __init__(self, directory: Directory, fabric: Fabric, retention: Retention) -> None:
+        self._directory, self._fabric, self._retention = directory, fabric, retention
 
-    async def forward(self, principal: Principal, channel_id: str, after: Place, before: Place | None, most: int) -> list[Stored]:
+    async def forward(
+        self, principal: Principal, channel_id: str, after: Place, before: Place | None, most: int
+    ) -> tuple[list[Stored], Gap | None]:
         """The messages above a sequence, or stored at a time or later, oldest first, and below `before` where it is given.
 
-        At most `most`; fewer mean that there are no more. Raises `ChannelNotFound`, `Forbidden` and `Unavailable`.
+        At most `most`; fewer mean that there are no more. With them, what retention took above the sequence. Raises
+        `ChannelNotFound`, `Forbidden` and `Unavailable`.
         """
         channel, log = await self._open(principal, channel_id)
         behind = await _behind(log, channel.id, after)
@@ -33,7 +38,17 @@ class History:
             some = await log.after(channel.id, behind, most=most - len(found))  # which holds about a megabyte, or nothing more
             found += [one for one in some if end is None or one.seq < end]
             behind = some[-1].seq if some and (end is None or some[-1].seq < end) else None
-        return found
+        gap = None if isinstance(after, datetime) else await self._gap(channel, log, after)
+        return [one for one in found if gap is None or gap.to is None or one.seq > gap.to], gap
+
+    async def _gap(self, channel: Channel, log: TenantLog, after: Seq) -> Gap | None:
+        """What is gone above a sequence; asked behind the messages, since it is noted before anything is removed."""
+        removed_to = await self._retention.removed_to(channel.tenant_id, channel.id)
+        if removed_to.seq <= after:
+            return None
+        state = await log.state()
+        _, gap = starts.behind(after + 1, Cursor(), state.life if state else starts.Life(None), 0, removed_to)
+        return gap
 
     async def backward(self, principal: Principal, channel_id: str, before: Place | None, most: int) -> list[Stored]:
         """The messages below a sequence or a time, newest first, at most `most`; without `before` the newest of all.
