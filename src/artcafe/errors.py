@@ -390,6 +390,19 @@ class StartRefused(ArtcafeError):
     code, text = "start_refused", "{problem}\n  {remedy}"
 
 
+class FolderInUse(StartRefused):
+    """Another process holds the data folder."""
+
+
+@dataclass(eq=False, repr=False)
+class ArchiveRefused(ArtcafeError):
+    """No backup is made, or none restored; nothing was changed. The two facts are whole clauses, as above."""
+
+    problem: str
+    remedy: str
+    code, text = "archive_refused", "{problem}\n  {remedy}"
+
+
 @dataclass(eq=False, repr=False)
 class SettingInvalid(ArtcafeError):
     name: str

@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 from typing import Final, Self
 
-from artcafe.errors import StartRefused
+from artcafe.errors import FolderInUse, StartRefused
 
 FORMAT: Final = 1
 """Rises when a folder that this version wrote cannot be read by an older one."""
@@ -41,7 +41,7 @@ class DataFolder:
         except BlockingIOError:
             holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
             os.close(lock)
-            raise StartRefused(
+            raise FolderInUse(
                 f"the data folder {path} is in use by another artcafe{f' (process {holder})' if holder else ''}",
                 "use that one, stop it first, or start this one with another --data-dir",
             ) from None

@@ -175,7 +175,7 @@ async def _serve(
                 channels=Channels(store, changes, now, fabric),
                 subscriptions=subscriptions,
                 messaging=messaging,
-                history=History(directory, fabric),
+                history=History(directory, fabric, retention),
                 presence=presence,
                 identity=LocalIdentity(derive(secret, "local-identity")),
                 health=partial(_health, store, fabric),

@@ -82,6 +82,13 @@ def test_a_cursor_of_the_log_before_goes_on_where_it_was_and_is_told_that_there_
     assert behind("cursor", at(seq, BEFORE), life, 20, NOTHING) == (min(seq, end), Gap(max(seq, end) + 1, None, "epoch"))
 
 
+@given(ones, few)
+def test_a_subscription_that_is_older_than_every_log_is_told_what_a_restored_one_has_lost(end: int, removed: int) -> None:
+    life = Life(HERE, {BEFORE: end, ELSEWHERE: 1})
+    lost = 1 if removed else end + 1
+    assert behind("cursor", OLDER, life, 20, at(removed)) == (removed, Gap(lost, None, "epoch"))
+
+
 @given(few, ones, few)
 def test_a_restored_log_knows_what_was_removed_before_it_was_saved(seq: int, end: int, removed: int) -> None:
     life = Life(HERE, {BEFORE: end})
@@ -107,14 +114,14 @@ def test_nothing_is_ever_passed_over_without_a_word(start: Start, cursor: Cursor
     if start == "first":
         return
     asked = start - 1 if isinstance(start, int) else cursor.seq
-    is_same_log = isinstance(start, int) or cursor.epoch in (None, HERE)
+    is_same_log = isinstance(start, int) or cursor.epoch == HERE or (cursor.epoch is None and not life.continues)
     if is_same_log:
         missing = set(range(asked + 1, begun + 1))
         assert missing == (set() if gap is None or gap.to is None else set(range(gap.from_, gap.to + 1)))
         return
     assert gap is not None
     assert (gap.reason, gap.to) == ("epoch", None)
-    common = life.continues.get(cursor.epoch, 0) if cursor.epoch else 0
+    common = life.continues.get(cursor.epoch or BEFORE, 0)
     # Of the cursor's log, this one has what is common; all that it does not deliver of that, and all behind it, is in the gap.
     assert set(range(asked + 1, 20)) - set(range(begun + 1, common + 1)) <= set(range(gap.from_, 20))
 

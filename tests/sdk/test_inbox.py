@@ -254,6 +254,22 @@ def test_a_delivery_that_finds_another_log_begins_there_at_its_first_message() -
     assert taken(inbox) == [9, Gap(CHANNEL, 10, None, "epoch"), 1]
 
 
+def test_a_delivery_that_is_older_than_its_log_hears_from_the_cursor_that_the_log_is_another_one_now() -> None:
+    inbox = Inbox(WINDOW)
+    inbox.joined(CHANNEL, "first", frames.SubscribeReply(None, 0, 0))
+    inbox.message(pushed(9))
+    inbox.lost()
+    assert inbox.resumed(CHANNEL, frames.SubscribeReply(None, 0, 9))
+    inbox.lost()
+    inbox.gap(CHANNEL, gap(5, None, "epoch"), "E2")
+    assert not inbox.resumed(CHANNEL, frames.SubscribeReply("E2", 9, 20))
+    assert inbox.resumed(CHANNEL, frames.SubscribeReply("E2", 0, 20))
+    inbox.lost()
+    inbox.gap(CHANNEL, gap(5, None, "epoch"), "E2")  # Nothing was acknowledged in it yet, but it is known.
+    assert inbox.resumed(CHANNEL, frames.SubscribeReply("E2", 0, 20))
+    assert taken(inbox) == [9, Gap(CHANNEL, 10, None, "epoch")]
+
+
 def test_a_gap_that_the_server_names_when_it_goes_on_is_shown() -> None:
     inbox = Inbox(WINDOW)
     inbox.joined(CHANNEL, "first", frames.SubscribeReply("E1", 0, 9))

@@ -15,6 +15,8 @@ COMMANDS: Final = {
     "demo": ("artcafe.cli.operator", "demo"),
     "serve": ("artcafe.cli.operator", "serve_one"),
     "token": ("artcafe.cli.operator", "token"),
+    "backup": ("artcafe.cli.backup", "backup"),
+    "restore": ("artcafe.cli.backup", "restore"),
     "tenant": ("artcafe.cli.people.tenants", "tenant"),
     "agent": ("artcafe.cli.people.agents", "agent"),
     "channel": ("artcafe.cli.people.channels", "channel"),

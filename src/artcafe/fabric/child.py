@@ -108,13 +108,19 @@ def configuration(folder: Path, port: int, accounts: Accounts) -> dict[str, obje
     }
 
 
-def recorded_port(conf: Path) -> int | None:
-    """The port that an earlier start wrote down, if it is still free."""
+def recorded(conf: Path) -> tuple[str, int] | None:
+    """The system account and the port that the last start wrote down; None before the first."""
     try:
-        port = json.loads(conf.read_bytes())["port"]
+        known = json.loads(conf.read_bytes())
+        return str(known["system_account"]), int(known["port"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return port if port in PORTS and _is_free(port) else None
+
+
+def recorded_port(conf: Path) -> int | None:
+    """The port that an earlier start wrote down, if it is still free."""
+    known = recorded(conf)
+    return known[1] if known is not None and known[1] in PORTS and _is_free(known[1]) else None
 
 
 def some_free_port() -> int:

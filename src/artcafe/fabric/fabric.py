@@ -28,6 +28,8 @@ IDLE_S: Final = 300.0
 SWEEP_S: Final = 30.0
 
 CLAIMS_UPDATE: Final = Subject("$SYS.REQ.CLAIMS.UPDATE")
+"""Tells NATS of an account, by its JWT; every node keeps it."""
+CLAIMS_DELETE: Final = Subject("$SYS.REQ.CLAIMS.DELETE")
 
 
 class Room:
@@ -124,7 +126,7 @@ class Fabric:
                 raise unreachable()
 
             async def admit() -> None:
-                await self._push(self._accounts.account_jwt(tenant_id))
+                await tell_system(self._system, CLAIMS_UPDATE, self._accounts.account_jwt(tenant_id))
 
             link = Link(f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit)
             roster = Roster(link, self._server, lease_s=self._lease_s, renew_s=self._renew_s)
@@ -185,19 +187,7 @@ class Fabric:
             await room.log.drop()
         finally:
             self._leave(room)
-        await self._system_request(Subject("$SYS.REQ.CLAIMS.DELETE"), self._accounts.deletion_jwt(tenant_id))
-
-    async def _push(self, account_jwt: str) -> None:
-        """Tells NATS of an account; every node keeps it. Raises `Unavailable`."""
-        await self._system_request(CLAIMS_UPDATE, account_jwt)
-
-    async def _system_request(self, subject: Subject, jwt: str) -> None:
-        try:
-            answer = msgspec.json.decode((await self._system.request(subject, jwt.encode())).data)
-        except (TimeoutError, NoResponder, LinkLost) as exc:
-            raise unreachable() from exc
-        if "error" in answer:
-            raise LogRefused(answer["error"].get("code", 0), answer["error"].get("description", ""))
+        await tell_system(self._system, CLAIMS_DELETE, self._accounts.deletion_jwt(tenant_id))
 
     def _leave(self, room: Room) -> None:
         room.leave.set()
@@ -211,3 +201,13 @@ class Fabric:
                 if not room.is_used and time.monotonic() - room.used_at > self._idle_s:
                     log.debug("fabric.room_closed", tenant=room.tenant_id)
                     self._leave(room)
+
+
+async def tell_system(system: Link, subject: Subject, jwt: str) -> None:
+    """A request of the system account. Raises `Unavailable`, and `LogRefused` with what NATS has against it."""
+    try:
+        answer = msgspec.json.decode((await system.request(subject, jwt.encode())).data)
+    except (TimeoutError, NoResponder, LinkLost) as exc:
+        raise unreachable() from exc
+    if "error" in answer:
+        raise LogRefused(answer["error"].get("code", 0), answer["error"].get("description", ""))

@@ -24,14 +24,17 @@ class Life(NamedTuple):
     continues: Mapping[Epoch, Seq] = {}
 
     def end_of(self, epoch: Epoch | None) -> Seq | None:
-        """Up to which sequence the log of an epoch and this one are the same. None: without end, for it is this one."""
-        if epoch == self.epoch:
-            return None
-        return 0 if epoch is None else self.continues.get(epoch, 0)
+        """Up to which sequence the log of an epoch and this one are the same. None: without end, for it is this one.
+
+        No epoch means whichever log was the first: this one, unless it was restored.
+        """
+        if epoch is None:
+            return max(self.continues.values(), default=None)
+        return None if epoch == self.epoch else self.continues.get(epoch, 0)
 
     def seq_of(self, place: Cursor) -> Seq:
         """The sequence in this log that a place means; 0 where it means none in it."""
-        end = self.end_of(place.epoch)
+        end = self.end_of(place.epoch) if place.seq else None
         return place.seq if end is None else min(place.seq, end)
 
 
@@ -49,7 +52,7 @@ def behind(start: Start, cursor: Cursor, life: Life, last_seq: Seq, removed_to: 
         return removed, None
     if isinstance(start, int):
         return _kept(start - 1, removed)
-    end = None if cursor.epoch is None else life.end_of(cursor.epoch)
+    end = life.end_of(cursor.epoch)
     if end is None:
         return _kept(cursor.seq, removed)
     # Up to `end` both logs are the same, so what is missing begins behind it, unless retention was at the cursor before.

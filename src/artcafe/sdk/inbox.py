@@ -40,6 +40,8 @@ class Place:
     """Behind which sequence it began, where that was not its cursor: a new connection has to be told where to go on."""
     is_resuming: bool = False
     """It has not been told yet: what comes until then is from the cursor, which may be further on, and is passed over."""
+    is_elsewhere: bool = False
+    """The new connection said of the cursor that its log is another one; told of that place alone, it could not."""
     gap: tuple[Gap, str | None] | None = None
     """The newest one, and in which log it is told: again and again, until something behind it is acknowledged. Two logs may be
     restored from one backup, and their gaps are alike."""
@@ -102,6 +104,7 @@ class Inbox:
         and logged for everybody else."""
         place = self._place(channel)
         if place.is_resuming:
+            place.is_elsewhere |= pushed.to is None
             return
         gap = Gap(channel, pushed.from_, pushed.to, pushed.reason)
         if place.knows(gap, epoch) or (gap.last is not None and gap.last <= place.received):
@@ -138,7 +141,10 @@ class Inbox:
         """The new connection goes on where the one before ended. False: that was in another log, and the channel is to be asked
         for again, from this log's first message."""
         place = self._place(channel)
-        if place.epoch is not None and reply.epoch != place.epoch:
+        # A log that began after the channel was asked for has an epoch that this end never heard of.
+        is_other = place.is_elsewhere if place.epoch is None else reply.epoch != place.epoch
+        place.is_elsewhere = False
+        if is_other:
             self._miss(place, Gap(channel, place.received + 1, None, ANOTHER_LOG))
             place.begin(0)
             place.steered_to, place.epoch = 0, reply.epoch

@@ -6,9 +6,10 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from artcafe import errors
-from artcafe.tables.catalog import TABLES, Environment
+from artcafe.tables.catalog import TABLES, Environment, Table
 
 FORMAT = 1
 APPLICATION_ID = int.from_bytes(b"ArtC")
@@ -41,6 +42,54 @@ def connect(path: Path, busy_s: float = BUSY_S) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA synchronous = FULL")
     return db
+
+
+def copy(path: Path, to: Path) -> None:
+    """Copies a table file that may be in use, as it is at one moment (SQLite's online backup API), to a new file of mode 0600.
+
+    Raises `errors.StartRefused` for one that is not ours or a newer ArtCafe's, or cannot be read or written whole.
+    """
+    try:
+        with closing(_existing(path)) as source:
+            _recognise(source, path)
+            _make(to)
+            with closing(connect(to)) as target:
+                source.backup(target)
+                ((found,),) = target.execute("PRAGMA integrity_check(1)").fetchall()
+                target.execute("PRAGMA journal_mode = DELETE")  # so that it is one file
+    except (OSError, sqlite3.Error) as exc:
+        raise errors.StartRefused(f"the table file {path} cannot be copied to {to}: {exc}", "make room on the disk") from exc
+    if found != "ok":
+        raise errors.StartRefused(f"the table file {path} is damaged: {found}", "restore an older backup")
+
+
+def rows(path: Path) -> dict[str, int]:
+    """How many rows each table of the file has. Raises `errors.StartRefused` as `copy` does."""
+    return {name: count for name, ((count,),) in _each(path, "SELECT count(*)").items()}
+
+
+def partitions(path: Path, table: Table, environment: Environment) -> list[str]:
+    """The partition keys of a table, in order. Raises `errors.StartRefused` as `copy` does."""
+    return [key for (key,) in _each(path, "SELECT DISTINCT partition").get(table.name_in(environment), [])]
+
+
+def _each(path: Path, select: str) -> dict[str, list[Any]]:
+    """What the query finds in each table of ours that is in the file."""
+    try:
+        with closing(_existing(path)) as db:
+            _recognise(db, path)
+            there = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            ours = {table.name_in(environment) for table in TABLES for environment in Environment}
+            return {name: db.execute(f'{select} FROM "{name}" ORDER BY 1').fetchall() for name in sorted(ours & there)}
+    except (OSError, sqlite3.Error) as exc:
+        raise errors.StartRefused(f"the table file {path} cannot be read: {exc}", "check that it is whole and yours") from exc
+
+
+def _existing(path: Path) -> sqlite3.Connection:
+    """A connection to a file that is there; one that is not would be made empty."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    return connect(path)
 
 
 def _make(path: Path) -> None:

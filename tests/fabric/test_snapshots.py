@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from artcafe.errors import LogRefused
+from artcafe.fabric import snapshots
+from artcafe.fabric.link import Link
+from artcafe.fabric.snapshots import Saved, Vault
+from artcafe.fabric.streams import CONTINUES, EPOCH, STREAM, Stored, TenantLog
+from artcafe.model import ChannelId, Seq
+from artcafe.rules import subjects
+from tests.fabric.rooms import A, B, Nats, Writer, a_tenant, within, writing
+
+
+async def saved(link: Link) -> tuple[Saved, list[bytes]]:
+    pieces: list[bytes] = []
+    return await within(snapshots.save(link, STREAM, pieces.append)), pieces
+
+
+async def all_of(log: TenantLog) -> list[Stored]:
+    return [one for channel in (A, B) for one in await log.after(channel, 0)]
+
+
+async def fill(writer: Writer, count: int, size: int = 0) -> None:
+    """Messages that do not compress, to both channels."""
+    async with asyncio.TaskGroup() as group:
+        for number in range(count):
+            text = random.Random(number).randbytes(size).hex()
+            group.create_task(publish(writer, f'"{text}"'.encode(), A if number % 2 else B))
+
+
+async def publish(writer: Writer, data: bytes, channel: ChannelId) -> None:
+    await writer.publish(data, channel=channel)
+
+
+async def test_a_log_that_was_saved_comes_back_message_by_message_as_another_log(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with nats.link(tenant) as link, writing(link) as writer:
+        await fill(writer, 200, 3000)
+        await writer.log.purge(A, up_to=50)
+        before, kept = await writer.log.state(), await all_of(writer.log)
+        assert before is not None
+        taken, pieces = await saved(link)
+        assert len(pieces) > 1
+        assert (taken.name, taken.epoch, taken.messages, taken.last_seq) == (STREAM, before.epoch, before.messages, 200)
+        await writer.log.drop()
+
+        async with Vault(nats.url, nats.accounts).enter(tenant) as there:
+            await snapshots.load(there, taken.renewed(), pieces)
+        after = await writer.log.state()
+        assert after is not None
+        assert (after.messages, after.first_seq, after.last_seq) == (before.messages, before.first_seq, before.last_seq)
+        assert (after.epoch != before.epoch, after.continues) == (True, {before.epoch: 200})
+        assert await all_of(writer.log) == kept
+        assert (await writer.publish(1)).seq == 201
+
+
+async def test_a_log_is_saved_as_it_was_at_the_beginning_while_it_is_written_and_purged(nats: Nats) -> None:
+    tenant = a_tenant()
+    async with nats.link(tenant) as link, nats.link(tenant) as other, writing(other) as writer:
+        await fill(writer, 300, 4000)
+        kept = await writer.log.after(B, 0, most=1000)
+        pieces: list[bytes] = []
+        meanwhile: list[asyncio.Task[None]] = []
+        async with asyncio.TaskGroup() as group:
+
+            def write(piece: bytes) -> None:
+                pieces.append(piece)
+                if len(pieces) == 2:
+                    meanwhile.append(group.create_task(writer.log.purge(A, up_to=250)))
+                    meanwhile.append(group.create_task(fill(writer, 300, 10)))
+
+            taken = await within(snapshots.save(link, STREAM, write))
+        assert len(meanwhile) == 2
+        await writer.log.drop()
+        await snapshots.load(link, taken.renewed(), pieces)
+
+        assert taken.last_seq == 300
+        assert await writer.log.after(B, 0, most=1000) == kept
+        found = [one.seq for one in await writer.log.after(A, 0, most=1000)]
+        assert [seq for seq in found if seq > 250] == list(range(252, 301, 2))
+        assert (await writer.publish(1)).seq == 301
+
+
+async def test_an_empty_log_keeps_the_place_of_what_comes(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        for number in range(5):
+            await writer.publish(number)
+        await writer.log.purge(A)
+        taken, pieces = await saved(link)
+        await writer.log.drop()
+        await snapshots.load(link, taken.renewed(), pieces)
+        assert (await writer.publish(1)).seq == 6
+
+
+async def test_what_is_damaged_or_there_already_is_refused(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        await fill(writer, 50, 3000)
+        taken, pieces = await saved(link)
+        with pytest.raises(LogRefused, match="in use"):
+            await snapshots.load(link, taken, pieces)
+        await writer.log.drop()
+        with pytest.raises(LogRefused):
+            await snapshots.load(link, taken, [pieces[0][:-1000]])
+        assert await writer.log.state() is None
+        await snapshots.load(link, taken, pieces)
+        assert len(await all_of(writer.log)) == 50
+
+
+async def test_the_streams_of_an_account_are_named_and_one_that_is_unknown_to_nats_is_made_known(nats: Nats) -> None:
+    tenant = a_tenant()
+    vault = Vault(nats.url, nats.accounts)
+    async with vault.enter(tenant) as link:
+        assert await snapshots.names(link) == []
+        await TenantLog(link).ensure()
+        assert await snapshots.names(link) == [STREAM]
+        with pytest.raises(LogRefused):
+            await snapshots.save(link, "none", lambda piece: None)
+    async with vault.enter(None) as link:
+        assert STREAM not in await snapshots.names(link)
+
+
+def log_of(epoch: str, last_seq: Seq, continues: str = "") -> Saved:
+    metadata = {EPOCH: epoch, CONTINUES: continues, "other": "kept"}
+    return Saved({"name": STREAM, "subjects": [subjects.STORED], "metadata": metadata}, {"messages": 1, "last_seq": last_seq})
+
+
+def test_a_log_that_is_restored_again_and_again_knows_its_forebears_as_far_as_they_are_common() -> None:
+    second = log_of("E1", 50, "E0:80 E00:20").renewed()
+    assert second.epoch not in ("E1", None)
+    assert second.config["metadata"][CONTINUES] == "E1:50 E0:50 E00:20"
+    assert second.config["metadata"]["other"] == "kept"
+    many = log_of("E", 9, " ".join(f"E{number}:9" for number in range(40))).renewed()
+    assert many.config["metadata"][CONTINUES].split()[0] == "E:9"
+    assert len(many.config["metadata"][CONTINUES].split()) == snapshots.MOST_CONTINUED
+
+
+def test_a_stream_that_is_no_log_stays_as_it_is() -> None:
+    audit = Saved({"name": "audit", "metadata": {}}, {"messages": 1, "last_seq": 9})
+    assert audit.renewed() is audit
