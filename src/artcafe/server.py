@@ -147,7 +147,7 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             running = group.create_task(fabric.run())
             await fabric.wait_up(NATS_START_S)
-            store, changes = Store(tables), Changes()
+            store, changes = Store(tables), _changes(fabric)
             directory = Directory(store, changes)
             service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
             tokens = Tokens(derive(secret, "agent-tokens"), service_name)
@@ -209,6 +209,13 @@ async def _serve(
             await running
     finally:
         await tables.close()
+
+
+def _changes(fabric: Fabric) -> Changes:
+    """The changes of this server, told to the others, and theirs told here."""
+    changes = Changes(fabric.announcements.tell)
+    fabric.announcements.listen(changes.hear)
+    return changes
 
 
 async def _open_gateway(gateway: Gateway, address: Address) -> int:

@@ -8,6 +8,7 @@ import pytest
 
 from artcafe.errors import TenantNotFound, Unavailable
 from artcafe.model import AgentId, TenantId
+from artcafe.services.changes import Changes
 from artcafe.tables.catalog import TENANTS
 from artcafe.tables.port import ConditionFailed
 from artcafe.tables.tenant_store import Count
@@ -26,6 +27,18 @@ async def test_every_watcher_is_called_with_the_tenant_in_the_order_they_came(se
         server.changes.watch(partial(note, number))
     server.changes.tell(TenantId("ten_a"))
     assert called == [(0, "ten_a"), (1, "ten_a"), (2, "ten_a")]
+
+
+async def test_what_was_changed_here_is_announced_and_what_another_server_changed_is_not(server: Server) -> None:
+    announced: list[TenantId] = []
+    changes, told = Changes(announced.append), list[TenantId]()
+    changes.watch(told.append)
+    tenant = server.store.tenant((await server.tenant()).tenant_id)
+    await changes.commit(tenant, tenant.touch())
+    assert (announced, told) == ([tenant.id], [tenant.id])
+    await changes.look(server.store, [tenant.id], {})
+    changes.hear(TenantId("ten_b"))
+    assert (announced, told) == ([tenant.id], [tenant.id, tenant.id, "ten_b"])
 
 
 async def test_a_commit_raises_the_version_and_tells(server: Server) -> None:

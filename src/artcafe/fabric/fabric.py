@@ -14,6 +14,7 @@ import msgspec
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder
 from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.batch import GroupCommit
 from artcafe.fabric.link import Link, unreachable
 from artcafe.fabric.reader import Tail
@@ -81,6 +82,8 @@ class Fabric:
         self._server = secrets.token_hex(8)
         """This server among the others, for as long as it runs."""
         self._system = Link("system", self._urls, accounts.system_user)
+        self._platform = Link("platform", self._urls, accounts.platform_user)
+        self.announcements = Announcements(self._platform, self._server)
         self._rooms: dict[TenantId, Room] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
@@ -92,11 +95,14 @@ class Fabric:
         async with asyncio.TaskGroup() as group:
             self._group = group
             group.create_task(self._system.run())
-            sweeper = group.create_task(self._sweep())
+            group.create_task(self._platform.run())
+            loops = [group.create_task(loop) for loop in (self._sweep(), self.announcements.run())]
             await self._closing.wait()
-            sweeper.cancel()
+            for loop in loops:
+                loop.cancel()
             for room in self._rooms.values():
                 room.leave.set()
+            self._platform.close()
             self._system.close()
 
     def close(self) -> None:

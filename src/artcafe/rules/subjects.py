@@ -1,4 +1,5 @@
-"""The NATS subjects inside a tenant's account. The only place where one is built, and only from ids that the server made."""
+"""The NATS subjects inside a tenant's account, and the platform's. The only place where one is built, and only from ids that the
+server made."""
 
 from __future__ import annotations
 
@@ -19,6 +20,8 @@ PRESENCE: Final = Subject("presence")
 """Where each server says which of the tenant's agents it holds."""
 PRESENCE_ASK: Final = Subject("presence.ask")
 """Where a server asks the others to say it now."""
+CHANGES: Final = Subject("changes")
+"""In the platform's own account: where a server says which tenants have changed."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

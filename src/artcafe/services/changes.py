@@ -1,6 +1,7 @@
-"""Changes of who may do what: made together with the tenant's version, told at once in this process and within seconds to all.
+"""Changes of who may do what: made together with the tenant's version, told at once in this process and to the other servers.
 
-The version in the tenant's row is the truth; telling only makes it fast. What a change makes invalid, each watcher knows.
+The version in the tenant's row is the truth, read again every few seconds; telling only makes it fast. What a change makes
+invalid, each watcher knows.
 """
 
 from __future__ import annotations
@@ -26,15 +27,23 @@ Seen = Mapping[TenantId, int | None]
 class Changes:
     """Whoever keeps something of a tenant watches here, and forgets it when the tenant is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, announce: Callable[[TenantId], None] | None = None) -> None:
+        """`announce` tells the other servers, which `hear` it; it must not raise, and may get lost."""
         self._watchers: list[Callable[[TenantId], None]] = []
+        self._announce = announce
 
     def watch(self, callback: Callable[[TenantId], None]) -> None:
         """Has `callback` called with every tenant that is told, in the order of the calls to `watch`. It must not raise."""
         self._watchers.append(callback)
 
     def tell(self, tenant_id: TenantId) -> None:
-        """Something in the tenant has changed; may be said too often."""
+        """Something in the tenant was changed here; may be said too often."""
+        self.hear(tenant_id)
+        if self._announce is not None:
+            self._announce(tenant_id)
+
+    def hear(self, tenant_id: TenantId) -> None:
+        """Something in the tenant was changed, here or by another server, which has told the others itself."""
         for callback in self._watchers:
             callback(tenant_id)
 
@@ -90,7 +99,7 @@ class Changes:
         versions = await store.versions(list(dict.fromkeys(served)))
         for tenant_id, version in versions.items():
             if tenant_id not in seen or seen[tenant_id] != version:
-                self.tell(tenant_id)
+                self.hear(tenant_id)
         return versions
 
 
