@@ -19,6 +19,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 TOOLS = Path(sys.executable).parent
 
 LONGEST_FILE = 400
+TABLES_OF_THEIR_OWN = {"errors.py": 700}
+"""Long because they are one table, which is read by looking a line up."""
 EMPTY_WORDS = {"utils", "helpers", "manager", "base", "common"}
 STALE_ENDINGS = ("_v2", "_new", "_fixed")
 
@@ -75,7 +77,7 @@ def test_the_tools_of_make_check_find_nothing(command: str) -> None:
 def test_a_module_says_what_it_is_and_fits_a_sitting(module: Path) -> None:
     text = module.read_text()
     assert ast.get_docstring(ast.parse(text)), "it has no docstring"
-    assert len(text.splitlines()) <= LONGEST_FILE
+    assert len(text.splitlines()) <= TABLES_OF_THEIR_OWN.get(module.relative_to(SOURCE).as_posix(), LONGEST_FILE)
 
 
 def test_a_module_is_named_for_something_of_the_product() -> None:

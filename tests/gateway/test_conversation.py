@@ -255,8 +255,8 @@ async def test_subscribing_goes_on_from_wherever_it_is_told_to(platform: Platfor
         for number in range(1, 6):
             await raw.ask("publish", channel=channel, data=number)
             await raw.ask("publish", channel=other, data=0)
+        await raw.messages(10)
         await raw.ask("unsubscribe", channel=other)
-        raw.pushes.clear()
         await raw.ack(channel, 5)
 
         for start, cursor, rest in [("first", 0, [1, 2, 3, 4, 5]), ("cursor", 5, [4, 5]), (7, 6, [4, 5]), ("new", 10, [])]:
@@ -275,7 +275,7 @@ async def test_a_message_names_the_one_before_it_wherever_delivery_begins(platfo
     async with connected(platform, cast) as raw:
         for chosen in (other, channel, other, channel, other, channel):
             await raw.ask("publish", channel=chosen, data=0)
-        raw.pushes.clear()
+        await raw.messages(6)
 
         for start, expected in [("first", (2, None)), (1, (2, None)), (3, (4, 2)), (4, (4, 2)), (5, (6, 4))]:
             await raw.ask("subscribe", channel=channel, **{"from": start})
