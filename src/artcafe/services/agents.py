@@ -14,7 +14,7 @@ from artcafe.rules.idempotency import Request, check_repeat
 from artcafe.rules.limits import Limit
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
-from artcafe.tables.port import Add, Assign, Change, ConditionFailed, Write
+from artcafe.tables.port import Assign, Change, ConditionFailed, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
 from artcafe.wire.sshkeys import PublicKey, parse_public_key
@@ -170,7 +170,8 @@ class Agents:
             proofs.append(Assign("public_key", key.line))
             claims = await self._exchange(tenant, agent, key)
         if proofs:
-            proofs.append(Add("epoch", 1))
+            # Not `Add`: the update holds only for the epoch that was read, and an older system's may be no number.
+            proofs.append(Assign("epoch", agent.epoch + 1))
         if not (changes or proofs):
             return True
         changes = [*changes, *proofs, Assign("updated_at", times.to_text(self._clock()))]

@@ -172,6 +172,11 @@ def is_deleting(item: Item) -> bool:
     return item.get(DELETING) is True
 
 
+def is_number(value: Value) -> bool:
+    """Whether an engine can add to it."""
+    return isinstance(value, int | Decimal) and not isinstance(value, bool)
+
+
 # --- to items --------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ What a write means, and what is told when its condition fails, is the services'.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, TypeVar
@@ -37,11 +38,10 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
     Table,
 )
-from artcafe.tables.conditions import Absent, And, Condition, Equals, Exists, Less, NotEquals, Or
+from artcafe.tables.conditions import Absent, And, Condition, Equals, Exists, Less, Not, NotEquals, OfKind, Or
 from artcafe.tables.port import (
     Add,
     Assign,
-    AssignIfAbsent,
     Change,
     Check,
     ConditionFailed,
@@ -54,13 +54,15 @@ from artcafe.tables.port import (
     Write,
     key_of,
 )
-from artcafe.tables.values import Item
+from artcafe.tables.values import Item, Kind
 
 RecordT = TypeVar("RecordT")
 
 MOST_READS: Final = 20
 """Queries for one page. A filter that few records pass ends a page early rather than reading a whole tenant for one request."""
 
+_LASTS: Final = NotEquals(rows.DELETING, True)
+"""As `rows.is_deleting` has it: an older system may have written anything else there."""
 _BEHIND_CLAIMS: Final = rows.CLAIM_PREFIX + "\U0010ffff"
 _ALL_AT_ONCE: Final = 100
 """Items of a query that reads everything; as many as one transaction deletes."""
@@ -114,7 +116,8 @@ class TenantStore:
         return [Delete(TENANTS, Key(self.id)), *self.delete_member(owner)]
 
     def _touched(self, changes: Sequence[Change], more: Sequence[Condition]) -> Update:
-        there = And(Exists("id"), Absent(rows.DELETING), Exists(Count.AGENTS.value), Exists(Count.CHANNELS.value), *more)
+        counted = (OfKind(count.value, Kind.NUMBER) for count in Count)
+        there = And(Exists("id"), _LASTS, *counted, *more)
         return Update(TENANTS, Key(self.id), [*changes, Add("version", 1)], there)
 
     @staticmethod
@@ -124,13 +127,18 @@ class TenantStore:
 
     @staticmethod
     def is_counted(row: Item) -> bool:
-        """Whether a tenant's row has its counts; an older system's has none."""
-        return Count.AGENTS.value in row and Count.CHANNELS.value in row
+        """Whether a tenant's row has its counts, and a version that can rise; an older system's may have other things there."""
+        return all(rows.is_number(row.get(name)) for name in Count) and rows.is_number(row.get("version", 0))
 
     async def set_counts(self, agents: int, channels: int) -> None:
-        """Gives the counts to a row without them; one that has them keeps its own."""
-        counts = [AssignIfAbsent(Count.AGENTS.value, agents), AssignIfAbsent(Count.CHANNELS.value, channels)]
-        await self._tables.update(Update(TENANTS, Key(self.id), counts, Exists("id")))
+        """Gives the counts, and a version, to a row without them; one that has them keeps its own.
+
+        One at a time, since a row may have one of them; nothing is counted before both stand (`touch`).
+        """
+        for name, number in ((Count.AGENTS.value, agents), (Count.CHANNELS.value, channels), ("version", 0)):
+            missing = And(Exists("id"), Not(OfKind(name, Kind.NUMBER)))
+            with suppress(ConditionFailed):
+                await self._tables.update(Update(TENANTS, Key(self.id), [Assign(name, number)], missing))
 
     # --- members ---
 
@@ -162,10 +170,10 @@ class TenantStore:
         return Put(AGENTS, rows.agent_item(agent), Absent("id"))
 
     def change_agent(self, agent: Agent, changes: Sequence[Change]) -> Update:
-        """Fails unless the agent is there, with the epoch it had when it was read."""
+        """Fails unless the agent is there, with the epoch it had when it was read: none, or something else, reads as 0."""
         epoch = Equals("epoch", agent.epoch)
-        same = epoch if agent.epoch else Or(Absent("epoch"), epoch)
-        return Update(AGENTS, Key(self.id, agent.id), changes, And(Exists("id"), Absent(rows.DELETING), same))
+        same = epoch if agent.epoch else Or(Not(OfKind("epoch", Kind.NUMBER)), epoch)
+        return Update(AGENTS, Key(self.id, agent.id), changes, And(self._there(), same))
 
     def begin_agent_deletion(self, agent_id: AgentId) -> Update:
         """The agent counts as gone from here on. May be repeated."""
@@ -309,9 +317,16 @@ class TenantStore:
         return Update(AGENTS, Key(self.id, agent_id), [Remove(("channels", channel_id))], Exists("id"))
 
     async def give_map(self, agent_id: AgentId) -> None:
-        """Gives an agent's row of an older system its map of channels. Raises ConditionFailed when there is no such agent."""
-        change = AssignIfAbsent("channels", {})
-        await self._tables.update(Update(AGENTS, Key(self.id, agent_id), [change], self._there()))
+        """Gives an agent's row of an older system its map of channels, in place of whatever else stands there; a map stays.
+
+        Raises ConditionFailed when there is no such agent.
+        """
+        missing = And(self._there(), Not(OfKind("channels", Kind.MAP)))
+        try:
+            await self._tables.update(Update(AGENTS, Key(self.id, agent_id), [Assign("channels", {})], missing))
+        except ConditionFailed as failed:
+            if failed.item is None or rows.is_deleting(failed.item):
+                raise
 
     # --- everything ---
 
@@ -325,7 +340,7 @@ class TenantStore:
 
     @staticmethod
     def _there() -> Condition:
-        return And(Exists("id"), Absent(rows.DELETING))
+        return And(Exists("id"), _LASTS)
 
     async def _item(self, table: Table, id: str, also_deleting: bool) -> Item | None:
         if not ids.is_possible(id):
