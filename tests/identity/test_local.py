@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from datetime import timedelta
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from artcafe.errors import CredentialsExpired, Invalid, Unauthenticated
 from artcafe.identity.local import LocalIdentity
-from artcafe.model import AgentId, AgentPrincipal, TenantId
+from artcafe.identity.port import Address, Person
+from artcafe.model import AgentId, AgentPrincipal, TenantId, UserId
 from artcafe.rules.tokens import Tokens
 from tests.services.world import START
 
@@ -17,17 +19,23 @@ IDENTITY = LocalIdentity(KEY)
 
 
 @pytest.mark.parametrize("user", ["alice@example.com", "a", "ü" * 128, "Alice Example"])
-def test_a_token_names_the_user_it_was_issued_for(user: str) -> None:
-    assert IDENTITY.verify(IDENTITY.issue(user, START), START) == user
+async def test_a_token_names_the_user_it_was_issued_for(user: str) -> None:
+    assert (await IDENTITY.verify(IDENTITY.issue(user, START), START)).user_id == user
 
 
-def test_a_token_lives_12_hours() -> None:
+async def test_a_token_lives_12_hours() -> None:
     token = IDENTITY.issue("alice", START)
     end = START.replace(microsecond=0) + timedelta(hours=12)
-    assert IDENTITY.expiry_of(token, START) == end
-    assert IDENTITY.verify(token, end - timedelta(seconds=1)) == "alice"
+    assert await IDENTITY.verify(token, end - timedelta(seconds=1)) == Person(user_id=UserId("alice"), expires_at=end)
     with pytest.raises(CredentialsExpired):
-        IDENTITY.verify(token, end)
+        await IDENTITY.verify(token, end)
+
+
+async def test_a_users_name_is_the_address_it_proves() -> None:
+    address = await IDENTITY.verify_id_token(IDENTITY.issue("alice@example.com", START), START)
+    assert address == Address(user_id=UserId("alice@example.com"), email="alice@example.com", is_verified=True)
+    with pytest.raises(Unauthenticated):
+        await IDENTITY.verify_id_token("alice@example.com", START)
 
 
 @pytest.mark.parametrize("user", ["", "a" * 129, "a\nb", "\x00"])
@@ -36,21 +44,27 @@ def test_a_user_nobody_could_name_gets_no_token(user: str) -> None:
         IDENTITY.issue(user, START)
 
 
-def test_another_installations_token_is_not_believed() -> None:
+async def test_another_installations_token_is_not_believed() -> None:
     with pytest.raises(Unauthenticated):
-        IDENTITY.verify(LocalIdentity(b"l" * 32).issue("alice", START), START)
+        await IDENTITY.verify(LocalIdentity(b"l" * 32).issue("alice", START), START)
 
 
-def test_an_agents_token_is_no_persons_even_under_the_same_key() -> None:
+async def test_an_agents_token_is_no_persons_even_under_the_same_key() -> None:
     agents = Tokens(KEY, "artcafe-local")
     token = agents.mint(AgentPrincipal(agent_id=AgentId("agt_a"), tenant_id=TenantId("ten_a"), epoch=0), START)
     with pytest.raises(Unauthenticated):
-        IDENTITY.verify(token, START)
+        await IDENTITY.verify(token, START)
     with pytest.raises(Unauthenticated):
         agents.read(IDENTITY.issue("alice", START), START)
 
 
 @given(st.text())
-def test_no_other_text_is_a_token(text: str) -> None:
+async def test_no_other_text_is_a_token(text: str) -> None:
     with pytest.raises(Unauthenticated):
-        IDENTITY.verify(text, START)
+        await IDENTITY.verify(text, START)
+
+
+async def test_a_header_that_is_nested_too_deeply_to_be_read_is_no_token() -> None:
+    header = base64.urlsafe_b64encode(b"[" * 2400).rstrip(b"=").decode()
+    with pytest.raises(Unauthenticated):
+        await IDENTITY.verify(f"{header}.e30.e30", START)

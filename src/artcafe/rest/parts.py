@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Annotated, Protocol, cast
+from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from artcafe.model import UserId
+from artcafe.identity.port import Identity
 from artcafe.observe import Clock
 from artcafe.services.agents import Agents
 from artcafe.services.channels import Channels
@@ -19,15 +18,6 @@ from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
-
-
-class Identity(Protocol):
-    """Whoever vouches for people."""
-
-    def verify(self, token: str, now: datetime) -> UserId:
-        """Raises Unauthenticated for what is no token of theirs and CredentialsExpired for one that was."""
-        ...
-
 
 Health = Callable[[], Awaitable[Mapping[str, str]]]
 """Asks every part this server needs: its name, and `ok` or a phrase that says what is wrong. Bounded in time, raises nothing."""

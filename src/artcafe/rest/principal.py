@@ -25,14 +25,14 @@ _bearer = HTTPBearer(
 
 
 async def caller(parts: Parts, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
-    """Raises Unauthenticated, CredentialsExpired or Revoked. The two kinds of token have different issuers and keys, so that
-    no token is good for both."""
+    """Raises Unauthenticated, CredentialsExpired, Revoked or Unavailable. The two kinds of token have different issuers and keys,
+    so that no token is good for both."""
     if credentials is None:
         raise Unauthenticated
     try:
         return await parts.login.agent_of(credentials.credentials)
     except Unauthenticated:
-        return parts.identity.verify(credentials.credentials, parts.clock())
+        return (await parts.identity.verify(credentials.credentials, parts.clock())).user_id
 
 
 AnyCaller = Annotated[Caller, Depends(caller)]
