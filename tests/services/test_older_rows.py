@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeGuard
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -45,6 +46,10 @@ def rows_of(table: Table) -> st.SearchStrategy[Mapping[str, Value]]:
 odd_ids = texts(least=1).filter(ids.is_possible).filter(lambda id: not id.startswith("~key#"))
 
 
+def is_number(value: Value) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def stays(before: Item, after: Item | None) -> bool:
     """Whether everything that nobody changed, and that is none of our words, is as it was."""
     assert after is not None
@@ -56,6 +61,7 @@ def stays(before: Item, after: Item | None) -> bool:
 @example(
     {"version": "2.1", "deleting": False}, {"channels": ["general"], "epoch": "n"}, {"deleting": ""}, "acme", "bot", "general"
 )
+@example({"agent_count": 7, "channel_count": 5}, {}, {}, "t", "a", "c")
 @example({"agent_count": "3"}, {"status": "offline", "deleting": None}, {}, "a.b", "*", ">")
 @example({"channel_count": 1}, {}, {}, "tenant one", "bot@example.com", "número 1")
 async def test_whatever_an_older_system_wrote_everything_can_be_done_and_the_rest_stays(
@@ -99,6 +105,9 @@ async def test_whatever_an_older_system_wrote_everything_can_be_done_and_the_res
             await server.channels.delete(alice, channel_id)
             row = await server.item(TENANTS, tenant_id)
             assert row is not None
-            assert (row["agent_count"], row["channel_count"]) == (0, 0)
+            # Two numbers in the places of the counts are believed: `artcafe tables check` compares them with what is there.
+            counts = [tenant.get("agent_count"), tenant.get("channel_count")]
+            left = [count - 1 for count in counts if is_number(count)]
+            assert [row["agent_count"], row["channel_count"]] == (left if len(left) == 2 else [0, 0])
         finally:
             await tables.close()

@@ -131,14 +131,15 @@ class TenantStore:
         return all(rows.is_number(row.get(name)) for name in Count) and rows.is_number(row.get("version", 0))
 
     async def set_counts(self, agents: int, channels: int) -> None:
-        """Gives the counts, and a version, to a row without them; one that has them keeps its own.
+        """Gives both counts to a row that lacks one, and a version where none stands; what is there stays.
 
-        One at a time, since a row may have one of them; nothing is counted before both stand (`touch`).
+        Nothing of ours is counted before both stand (`touch`), so a row with one of them has it from somewhere else.
         """
-        for name, number in ((Count.AGENTS.value, agents), (Count.CHANNELS.value, channels), ("version", 0)):
-            missing = And(Exists("id"), Not(OfKind(name, Kind.NUMBER)))
+        numbers = [Not(OfKind(count.value, Kind.NUMBER)) for count in Count]
+        counts = [Assign(Count.AGENTS.value, agents), Assign(Count.CHANNELS.value, channels)]
+        for changes, missing in ((counts, Or(*numbers)), ([Assign("version", 0)], Not(OfKind("version", Kind.NUMBER)))):
             with suppress(ConditionFailed):
-                await self._tables.update(Update(TENANTS, Key(self.id), [Assign(name, number)], missing))
+                await self._tables.update(Update(TENANTS, Key(self.id), changes, And(Exists("id"), missing)))
 
     # --- members ---
 
