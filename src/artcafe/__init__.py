@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from artcafe.sdk.client import Agent
     from artcafe.sdk.keys import Signer, agent_signer, load_signer
     from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
+    from artcafe.sdk.records import History
     from artcafe.sdk.rest import Rest
 
 __all__ = [
     "Agent",
     "ArtcafeError",
     "Gap",
+    "History",
     "Message",
     "Receipt",
     "Rest",
@@ -31,6 +33,7 @@ _HOMES: Final = {
     "Agent": "artcafe.sdk.client",
     "ArtcafeError": "artcafe.errors",
     "Gap": "artcafe.sdk.messages",
+    "History": "artcafe.sdk.records",
     "Message": "artcafe.sdk.messages",
     "Receipt": "artcafe.sdk.messages",
     "Rest": "artcafe.sdk.rest",

@@ -159,8 +159,8 @@ async def _serve(
             retention = Retention(store, fabric, now)
             fabric.limit_storage(retention.storage_bytes)
 
-            hub = Hub(fabric, group, retention.removed_to)
-            gateway = Gateway(Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence), group)
+            hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
+            gateway = Gateway(Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history), group)
             changes.watch(gateway.changed)
             fabric.watch_failures(gateway.send_back)
             port = await _open_gateway(gateway, settings.gateway_listen)
@@ -175,7 +175,7 @@ async def _serve(
                 channels=Channels(store, changes, now, fabric),
                 subscriptions=subscriptions,
                 messaging=messaging,
-                history=History(directory, fabric, retention),
+                history=history,
                 presence=presence,
                 identity=LocalIdentity(derive(secret, "local-identity")),
                 health=partial(_health, store, fabric),

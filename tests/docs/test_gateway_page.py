@@ -64,6 +64,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
         "`reply_to`": limits.REPLY_TO_CHARS,
         "`max_unacked`": get_args(get_args(frames.MaxUnacked)[0])[1].le,
         "`status`": limits.NAME_CHARS,
+        "messages in a page of history": frames.HISTORY_MESSAGES,
         "live subscriptions of a connection": MAX_SUBSCRIPTIONS,
         "challenges of a connection": MAX_CHALLENGES,
         "commands without an answer": MOST_UNDER_WAY,

@@ -103,6 +103,27 @@ async def test_publishes_of_many_tasks_stand_in_the_order_of_their_calls(home: C
         assert data_of(await take(agent.messages(), 600)) == list(range(600))
 
 
+async def test_history_is_read_page_by_page_without_receiving_anything(home: Cast) -> None:
+    cast = await recast(home)
+    (channel,) = cast.channels
+    async with cast.agent() as agent:
+        receipts = [await agent.publish(channel, number, headers={"n": str(number)}, reply_to="here") for number in range(5)]
+        page = await agent.history(channel, after=0, limit=3)
+        assert ([each.data for each in page.messages], page.gap, page.has_more) == ([0, 1, 2], None, True)
+        rest = await agent.history(channel, after=page.messages[-1].seq)
+        assert ([each.data for each in rest.messages], rest.has_more) == ([3, 4], False)
+        back = await agent.history(channel, before=receipts[2].seq)
+        assert [each.seq for each in back.messages] == [receipts[1].seq, receipts[0].seq]
+        first = back.messages[-1]
+        assert [each.data for each in (await agent.history(channel, after=first.time)).messages] == [*range(5)]
+        assert (first.sender, first.headers, first.reply_to, bytes(first.raw)) == (cast.agents[0], {"n": "0"}, "here", b"0")
+        assert data_of(await take(agent.messages(), 5)) == [*range(5)]
+        with pytest.raises(ChannelNotFound):
+            await agent.history("chn_nowhere")
+        with pytest.raises(Invalid, match="after"):
+            await agent.history(channel, after="yesterday")
+
+
 async def test_a_publish_that_is_refused_says_why_and_harms_no_other(home: Cast) -> None:
     cast = await recast(home)
     async with cast.agent() as agent:

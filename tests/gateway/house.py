@@ -25,6 +25,7 @@ from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
+from artcafe.services.history import History
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
@@ -153,7 +154,7 @@ async def _make(
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
     messaging = Messaging(directory, fabric, clock)
     presence = Presence(fabric, clock)
-    desk = Desk(login, directory, subscriptions, messaging, cursors, hub, clock, presence)
+    desk = Desk(login, directory, subscriptions, messaging, cursors, hub, clock, presence, History(directory, fabric, retention))
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
     changes.watch(gateway.changed)
     port = await gateway.listen("127.0.0.1", 0)

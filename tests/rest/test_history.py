@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import asyncio
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from artcafe.cli.commands import artcafe
 from artcafe.model import TenantId
 from artcafe.observe import now
+from artcafe.rules import times
+from artcafe.sdk.messages import Gap
+from artcafe.sdk.rest import Rest
 from artcafe.services.retention import Retention
 from tests.rest.house import Caller, House, Tenant
 
@@ -103,8 +110,55 @@ def test_history_says_what_is_gone_above_the_sequence_that_it_begins_at(
     assert asked(0) == (["new"], {"from": 1, "to": seqs[-1], "reason": "retention"})
     assert asked(seqs[3]) == (["new"], {"from": seqs[3] + 1, "to": seqs[-1], "reason": "retention"})
     assert asked(seqs[-1]) == (["new"], None)
-    assert set(owner.get(path).json()) == {"items", "next_cursor"}
     assert pages(owner, path) == [["new"]]
+
+    # From a time, and back from the end.
+    assert asked_from(owner, path, after="2020-01-01T00:00:00Z") == (["new"], {"from": 1, "to": seqs[-1], "reason": "retention"})
+    assert asked_from(owner, path, after=times.to_text(now() + timedelta(days=400))) == ([], None)
+    assert asked_from(owner, path) == (["new"], {"from": 1, "to": seqs[-1], "reason": "retention"})
+    assert asked_from(owner, path, before=seqs[3]) == ([], {"from": 1, "to": seqs[3] - 1, "reason": "retention"})
+    assert asked_from(owner, path, before=1) == ([], None)
+
+
+def asked_from(caller: Caller, path: str, **query: Any) -> tuple[list[Any], Any]:
+    """The data of a page, and its gap."""
+    answer = caller.get(path, params=query).json()
+    return [each["data"] for each in answer["items"]], answer.get("gap")
+
+
+def test_only_the_last_page_back_tells_what_is_gone_below_it(house: House, tenant: Tenant, owner: Caller, path: str) -> None:
+    house.run(remove_all(house, TenantId(tenant.id)))
+    for number in range(3):
+        owner.post(path, json={"data": number})
+    first = owner.get(path, params={"limit": 2}).json()
+    assert ([each["data"] for each in first["items"]], "gap" in first) == ([2, 1], False)
+    last = owner.get(path, params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert ([each["data"] for each in last["items"]], last["gap"]["from"]) == ([0], 1)
+
+
+def test_the_sdk_and_the_command_line_say_what_is_gone(
+    house: House, tenant: Tenant, owner: Caller, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.run(remove_all(house, TenantId(tenant.id)))
+    channel = path.split("/")[-2]
+
+    async def read() -> list[Gap]:
+        told: list[Gap] = []
+        async with Rest(house.url, owner.token) as rest:
+            assert [each async for each in rest.history(tenant.id, channel, after=0, on_gap=told.append)] == []
+            assert [each async for each in rest.history(tenant.id, channel)] == []
+        return told
+
+    (gap,) = asyncio.run(read())
+    assert (gap.channel, gap.first, gap.reason) == (channel, 1, "retention")
+    assert f"messages of {channel} will not come: 1 to {gap.last} (retention)" in caplog.text
+
+    arguments = ["channel", "history", channel, "--url", house.url, "--token", str(owner.token), "--tenant", tenant.id]
+    shown = CliRunner().invoke(artcafe, arguments)
+    assert f"#1 to #{gap.last} are gone: they grew older than the channel keeps them" in shown.stderr
+    shown = CliRunner().invoke(artcafe, [*arguments, "--json"])
+    assert json.loads(shown.stderr)["gap"] == {"channel": channel, "from": 1, "to": gap.last, "reason": "retention"}
+    assert "[]" in shown.stdout.splitlines()  # the house logs there too
 
 
 async def remove_all(house: House, tenant_id: TenantId) -> None:

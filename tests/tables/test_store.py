@@ -436,6 +436,15 @@ async def test_what_is_removed_is_noted_and_never_goes_backwards_in_a_log(acme: 
     assert (found.removed_to, found.retention_s) == (Cursor(epoch=second, seq=3), 60)
 
 
+async def test_what_is_removed_is_noted_with_the_time_before_which_it_was_stored(acme: TenantStore) -> None:
+    await acme.transact([acme.insert_channel(channel())])
+    assert await acme.removal(CHANNEL) == (Cursor(), None)
+    for seq, before in [(5, None), (6, NOW)]:
+        place = Cursor(epoch=Epoch("e"), seq=seq)
+        assert await acme.note_removed(CHANNEL, place, before)
+        assert await acme.removal(CHANNEL) == (place, before)
+
+
 async def test_nothing_is_noted_of_a_channel_that_is_gone_or_another_tenants(store: Store, acme: TenantStore) -> None:
     await acme.transact([acme.insert_channel(channel())])
     place = Cursor(epoch=Epoch("e"), seq=1)

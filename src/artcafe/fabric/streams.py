@@ -221,8 +221,9 @@ class TenantLog:
             await asyncio.sleep(LAG_PAUSE_S)
         raise unreachable()
 
-    async def before(self, channel: ChannelId, seq: Seq | None, *, most: int) -> list[Stored]:
-        """The messages of a channel below `seq`, newest first, at most `most`; None: the newest. Raises `Unavailable`.
+    async def before(self, channel: ChannelId, seq: Seq | None, *, most: int, most_bytes: int = BATCH_BYTES) -> list[Stored]:
+        """The messages of a channel below `seq`, newest first; None: the newest. At most `most`, and once they have more than
+        `most_bytes` no further ones. Raises `Unavailable`.
 
         NATS reads forward only, so each message is a request of its own: some 0.2 ms.
         """
@@ -231,12 +232,14 @@ class TenantLog:
             state = await self.state()
             seq = seq if state is not None and seq <= state.last_seq else None  # NATS finds nothing up to what is not there yet
         wanted: dict[str, Any] = {"multi_last": [subjects.stored(channel)]}
-        while len(found) < most and seq != 1:
+        size = 0
+        while len(found) < most and size <= most_bytes and seq != 1:
             got = await self._ask_many(wanted if seq is None else {**wanted, "up_to_seq": seq - 1})
             if not got:
                 break
             seq = seq_of(got[0])
             found.append(Stored(seq, None, got[0].data))
+            size += len(got[0].data)
         return found
 
     async def since(self, channel: ChannelId, time: datetime) -> Seq | None:

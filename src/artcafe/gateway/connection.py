@@ -117,7 +117,7 @@ class Connection(WSListener):
         self.has_answered = True  # taking bytes is a sign of life, and its pong may be among what was not read
         self._read_or_not()
         self._door.stalled(self, False)
-        self.conversation.backlog.soon()
+        self.conversation.resumed()
 
     # --- in ----------------------------------------------------------------------------------------------------------
 

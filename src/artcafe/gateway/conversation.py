@@ -36,6 +36,7 @@ from artcafe.rules import ids, starts, times
 from artcafe.rules.access import Action
 from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
+from artcafe.services.history import History, place
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
@@ -73,6 +74,7 @@ class Desk:
     hub: Hub
     clock: Clock
     presence: Presence
+    history: History
 
 
 class Peer(Socket, Protocol):
@@ -112,7 +114,7 @@ class Conversation:
         """A command has come. What can be done at once is done at once; the rest waits its turn, in order."""
         if isinstance(body, frames.Ack):
             self._acknowledge(body)
-        elif self._worker is not None or not self._publish_now(id, body):
+        elif self._worker is not None or self._commands or not self._publish_now(id, body):
             self._commands.append((id, kind, body))
             self._peer.count(+1)
             self._work_soon()
@@ -151,7 +153,7 @@ class Conversation:
                 if self._is_look_due:
                     self._is_look_due = False
                     await self._look()
-                elif self._commands:
+                elif self._commands and not self._is_held():
                     command = self._commands.popleft()
                     self._peer.count(-1)
                     await self._do(*command)
@@ -159,6 +161,16 @@ class Conversation:
                     return
         finally:
             self._worker = None
+
+    def _is_held(self) -> bool:
+        """Whether the next command waits until the peer takes what it was sent: it is short, and a page of history is long."""
+        return self._peer.is_paused and isinstance(self._commands[0][2], frames.History)
+
+    def resumed(self) -> None:
+        """The peer has taken what was waiting for it: what was held goes on."""
+        self.backlog.soon()
+        if self._commands:
+            self._work_soon()
 
     async def _do(self, id: int | None, kind: str, body: frames.Body) -> None:
         try:
@@ -180,6 +192,8 @@ class Conversation:
                 case frames.Status():
                     status = self._desk.presence.set_status(self._proven(), body.status)
                     self._peer.send(frames.reply(id, kind, frames.StatusReply(status)))
+                case frames.History():
+                    self._peer.send(await self._recall(id, body))
                 case _:
                     assert_never(body)
         except ArtcafeError as exc:
@@ -352,6 +366,13 @@ class Conversation:
         if self.deliveries.get(channel_id) is delivery and not (self._peer.is_paused or delivery.member):
             feed.join(delivery)
         return frames.SubscribeReply(None, None, None)
+
+    async def _recall(self, id: int, wanted: frames.History) -> bytes:
+        after = None if wanted.after is None else place(str(wanted.after), "after")
+        before = None if wanted.before is None else place(str(wanted.before), "before")
+        past = await self._desk.history.page(self._proven(), wanted.channel, after, before, wanted.limit)
+        shown = (frames.message_text(wanted.channel, one.seq, one.envelope) for one in past.messages)
+        return frames.history_reply(id, shown, past.gap, past.has_more, past.epoch)
 
     def _unsubscribe(self, wanted: frames.Unsubscribe) -> frames.UnsubscribeReply:
         channel_id = ChannelId(wanted.channel)

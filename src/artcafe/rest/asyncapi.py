@@ -102,6 +102,27 @@ COMMANDS: Final[Mapping[str, Told]] = {
         {"status": "busy"},
         (errors.Invalid,),
     ),
+    "history": Told(
+        "Reads what a channel keeps, without receiving it: from a sequence or a time on, or back from the end.",
+        {"channel": "chn_01M8", "after": 41, "limit": 2},
+        {
+            "messages": [
+                {
+                    "channel": "chn_01M8",
+                    "seq": 42,
+                    "message_id": "msg_01M8",
+                    "from": "agt_01M9",
+                    "time": "2026-11-22T17:50:19.894Z",
+                    "headers": {},
+                    "data": {"task": "summarise"},
+                }
+            ],
+            "gap": None,
+            "more": False,
+            "epoch": "01M825XBWF4S8NAK4DV9X03YBS",
+        },
+        (*NOWHERE, errors.Invalid),
+    ),
 }
 """Every command of `frames.Command`."""
 

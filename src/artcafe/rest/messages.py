@@ -17,9 +17,8 @@ from artcafe.rest.bodies import shown_as
 from artcafe.rest.paging import Listing, PageQuery
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
-from artcafe.rules import times
 from artcafe.rules.pages import Page
-from artcafe.services.history import Place
+from artcafe.services.history import place
 from artcafe.wire import frames
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels/{channel_id}/messages", tags=["messages"])
@@ -117,21 +116,12 @@ HISTORY: Final[dict[str, Any]] = {
         "next_cursor": {"type": ["string", "null"]},
         "gap": {
             "type": "object",
-            "description": "Only where messages above the sequence asked for are gone: which, both ends included, and why.",
+            "description": "Only where some of what was asked for is gone: which, both ends included, and why.",
             "required": ["from", "to", "reason"],
             "properties": {"from": {"type": "integer"}, "to": {"type": ["integer", "null"]}, "reason": {"type": "string"}},
         },
     },
 }
-
-
-def _place(field: str, text: str) -> Place:
-    if text.isascii() and text.isdigit() and len(text) <= 16:
-        return int(text)
-    try:
-        return times.from_text(text)
-    except ValueError:
-        raise Invalid(field, "must be a sequence such as 41, or an RFC 3339 time such as 2026-11-22T16:50:57Z") from None
 
 
 @router.get(
@@ -149,21 +139,16 @@ async def read_history(
     """With `after` oldest first from there; without it newest first, back from `before` or from the end. For every member, and
     for agents that may receive the channel."""
     listing = Listing.of(request, principal.tenant_id, query)
-    most, behind = listing.request.limit, listing.request.after
-    before = None if query.before is None else _place("before", query.before)
-    if query.after is not None:
-        after = _place("after", query.after) if behind is None else int(behind)
-        found, gap = await parts.history.forward(principal, channel_id, after, before, most + 1)
-    else:
-        found, gap = (
-            await parts.history.backward(principal, channel_id, before if behind is None else int(behind), most + 1),
-            None,
-        )
-    shown = found[:most]
-    page = Page(tuple(shown), str(shown[-1].seq) if len(found) > most else None)
-    items = b",".join(frames.message_text(channel_id, one.seq, one.envelope) for one in shown)
+    behind = listing.request.after
+    after = None if query.after is None else place(query.after, "after")
+    before = None if query.before is None else place(query.before, "before")
+    if behind is not None:  # where the page before this one ended
+        after, before = (None, int(behind)) if after is None else (int(behind), before)
+    past = await parts.history.page(principal, channel_id, after, before, listing.request.limit)
+    page = Page(tuple(past.messages), str(past.messages[-1].seq) if past.has_more else None)
+    items = b",".join(frames.message_text(channel_id, one.seq, one.envelope) for one in page.items)
     cursor = msgspec.json.encode(listing.next_cursor(page))
-    told = b"" if gap is None else b',"gap":' + msgspec.json.encode(gap)
+    told = b"" if past.gap is None else b',"gap":' + msgspec.json.encode(past.gap)
     return Response(b'{"items":[%b],"next_cursor":%b%b}' % (items, cursor, told), media_type="application/json")
 
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import uuid
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,8 @@ from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.line import CLOSED, Line
 from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
 from artcafe.sdk.outbox import Reply
+from artcafe.sdk.records import History, KeptMessage
+from artcafe.sdk.rest import place
 from artcafe.wire import frames
 
 LONGEST_TIMEOUT_S: Final = 540.0
@@ -164,6 +167,28 @@ class Agent:
     def _on_status(self, reply: Reply) -> None:
         assert isinstance(reply, frames.StatusReply)
         self._line.status = reply.status
+
+    async def history(
+        self,
+        channel: str,
+        *,
+        after: int | datetime | str | None = None,
+        before: int | datetime | str | None = None,
+        limit: int = 50,
+        timeout_s: float = 30.0,
+    ) -> History:
+        """A page of what a channel keeps, `limit` messages (200) at most; nothing is received or acknowledged by it.
+
+        With `after` (a sequence, or an aware time) oldest first from there; without it newest first, back from `before` or from
+        the end. Where `has_more` is set, the next page is behind the last message's `seq`. May be repeated. Raises the server's
+        error, such as `ChannelNotFound`, or `Forbidden` for a managed channel that the agent may not receive.
+        """
+        self._check_entered()
+        body = frames.History(channel, place(after), place(before), limit)
+        reply = await self._line.ask("history", body, timeout_s)
+        assert isinstance(reply, frames.HistoryReply)
+        gap = None if reply.gap is None else Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason)
+        return History(tuple(map(KeptMessage.of, reply.messages)), gap, reply.more, reply.epoch)
 
     @overload
     def messages(

@@ -5,16 +5,13 @@ Frames in and acknowledgements out, without I/O. Waiting for a message is `sdk.c
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from artcafe.sdk.messages import Gap, Message
+from artcafe.sdk.messages import Gap, Message, warn_of
 from artcafe.wire import frames
-
-log = logging.getLogger("artcafe")
 
 ROOM: Final = 1024
 """Messages held for the program before the socket is left unread, where no `max_unacked` makes the server wait."""
@@ -117,9 +114,7 @@ class Inbox:
         self._miss(place, gap)
 
     def _miss(self, place: Place, gap: Gap) -> None:
-        log.warning(
-            "messages of %s will not come: %s to %s (%s)", gap.channel, gap.first, gap.last or "an unknown end", gap.reason
-        )
+        warn_of(gap)
         self._keep(place, gap)
 
     def joined(self, channel: str, start: frames.Start, reply: frames.SubscribeReply) -> None:

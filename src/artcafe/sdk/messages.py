@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,8 @@ from typing import Any
 import msgspec
 
 from artcafe.wire import frames
+
+log = logging.getLogger("artcafe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,11 @@ class Gap:
     first: int
     last: int | None
     reason: str
+
+
+def warn_of(gap: Gap) -> None:
+    """Logs what will not come: a gap is never silent, also where nobody asks for it."""
+    log.warning("messages of %s will not come: %s to %s (%s)", gap.channel, gap.first, gap.last or "an unknown end", gap.reason)
 
 
 class Message:

@@ -14,7 +14,7 @@ from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown
 from artcafe.sdk import backoff
 from artcafe.wire import frames
 
-Reply = frames.PublishReply | frames.SubscribeReply | frames.UnsubscribeReply | frames.StatusReply
+Reply = frames.PublishReply | frames.SubscribeReply | frames.UnsubscribeReply | frames.StatusReply | frames.HistoryReply
 
 FIRST_ID: Final = 2
 """The two commands of the login take 0 and 1."""

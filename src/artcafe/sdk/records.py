@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import msgspec
+
+from artcafe.sdk.messages import Gap
+from artcafe.wire import frames
 
 
 class Home(msgspec.Struct, frozen=True):
@@ -124,6 +127,20 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"send
     """The data as the JSON text that was published."""
     reply_to: str | None = None
 
+    @classmethod
+    def of(cls, past: frames.PastMessage) -> Self:
+        """The message as the gateway told of it."""
+        return cls(
+            channel=past.channel,
+            seq=past.seq,
+            message_id=past.message_id,
+            sender=past.sender,
+            time_text=past.time,
+            headers=past.headers,
+            raw=past.data,
+            reply_to=past.reply_to,
+        )
+
     @property
     def time(self) -> datetime:
         """When the server took it in; aware, UTC."""
@@ -133,3 +150,13 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"send
     def data(self) -> Any:
         """The data, parsed: None, bool, int, float, str, list or dict."""
         return msgspec.json.decode(self.raw)
+
+
+class History(msgspec.Struct, frozen=True):
+    """A page of what a channel keeps: its messages, which of those asked for are gone and why, and whether more are there.
+    `epoch` names the life of the log that the sequences are in; None before the tenant's first message."""
+
+    messages: tuple[KeptMessage, ...]
+    gap: Gap | None
+    has_more: bool
+    epoch: str | None

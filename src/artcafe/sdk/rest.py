@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
@@ -18,7 +18,7 @@ from artcafe import errors
 from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
 from artcafe.sdk.keys import Signer
-from artcafe.sdk.messages import Receipt
+from artcafe.sdk.messages import Gap, Receipt, warn_of
 from artcafe.sdk.records import AgentCard, Channel, Home, KeptMessage, Me, Subscription, Tenant, Token
 from artcafe.sdk.session import check_challenge
 from artcafe.wire import frames
@@ -36,6 +36,7 @@ T = TypeVar("T")
 class _Page(msgspec.Struct, Generic[T], frozen=True):
     items: list[T]
     next_cursor: str | None
+    gap: frames.Gap | None = None
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -248,11 +249,19 @@ class Rest:
         after: int | datetime | str | None = None,
         before: int | datetime | str | None = None,
         limit: int | None = None,
+        on_gap: Callable[[Gap], None] | None = None,
     ) -> AsyncIterator[KeptMessage]:
         """What the channel keeps. With `after` (a sequence, or an aware time) oldest first from there; without it newest first,
-        back from `before` or from the end. A text is passed on as it is."""
-        query = _given(after=_place(after), before=_place(before))
-        return self._list(KeptMessage, _path(tenant, "channels", channel, "messages"), query, limit=limit)
+        back from `before` or from the end. A text is passed on as it is.
+
+        What is gone of what was asked for is logged as a warning, or told to `on_gap`.
+        """
+        query = _given(after=place(after), before=place(before))
+
+        def told(gap: frames.Gap) -> None:
+            (on_gap or warn_of)(Gap(channel, gap.from_, gap.to, gap.reason))
+
+        return self._list(KeptMessage, _path(tenant, "channels", channel, "messages"), query, limit=limit, on_gap=told)
 
     async def _get(self, type: type[T], path: str, query: Mapping[str, str | int] | None = None) -> T:
         return self._read(type, await self._request(self._http.build_request("GET", path, params=query)))
@@ -273,7 +282,13 @@ class Rest:
         return self._read(type, await self._request(request))
 
     async def _list(
-        self, type: type[T], path: str, query: Mapping[str, Any] = NOTHING, *, limit: int | None = None
+        self,
+        type: type[T],
+        path: str,
+        query: Mapping[str, Any] = NOTHING,
+        *,
+        limit: int | None = None,
+        on_gap: Callable[[frames.Gap], None] = lambda _: None,
     ) -> AsyncIterator[T]:
         cursor: str | None = None
         left = sys.maxsize if limit is None else limit
@@ -283,6 +298,8 @@ class Rest:
                 path,
                 {**query, "limit": min(PAGE, left), **({"cursor": cursor} if cursor else {})},
             )
+            if page.gap is not None:
+                on_gap(page.gap)
             for item in page.items:
                 yield item
             left -= len(page.items)
@@ -341,5 +358,6 @@ def _given(**fields: object) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _place(place: int | datetime | str | None) -> int | str | None:
-    return place.isoformat() if isinstance(place, datetime) else place
+def place(given: int | datetime | str | None) -> int | str | None:
+    """A place in a channel as it is sent: a sequence, or a time as text."""
+    return given.isoformat() if isinstance(given, datetime) else given

@@ -133,6 +133,7 @@ class Session:
             "subscribe": frame.subscribe,
             "unsubscribe": frame.unsubscribe,
             "status": frame.status,
+            "history": frame.history,
         }
         for kind, reply in replies.items():
             if reply is not None and frame.id is not None:

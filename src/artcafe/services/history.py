@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Final, NamedTuple
 
+from artcafe.errors import Invalid
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.streams import Stored, TenantLog
-from artcafe.model import Channel, ChannelId, Cursor, Permission, Principal, Seq
-from artcafe.rules import access, starts
+from artcafe.model import Channel, ChannelId, Epoch, Permission, Principal, Seq
+from artcafe.rules import access, starts, times
+from artcafe.rules.starts import Life
 from artcafe.services.directory import Directory
 from artcafe.services.retention import Retention
 from artcafe.wire.frames import Gap
 
 Place = Seq | datetime
 """A sequence of the tenant's log, or a time."""
+
+PAGE_BYTES: Final = 512 * 1024
+"""What the messages of a page have together at most, but for a single longer one: a page is one frame on the gateway, where a
+client takes up to 1 MiB (docs/gateway.md)."""
+
+
+def place(text: str, field: str) -> Place:
+    """The place that a text names. Raises `Invalid` for `field` where it names none."""
+    if text.isascii() and text.isdigit() and len(text) <= 16:
+        return int(text)
+    try:
+        return times.from_text(text)
+    except ValueError:
+        raise Invalid(field, "must be a sequence such as 41, or an RFC 3339 time such as 2026-11-22T16:50:57Z") from None
+
+
+class Past(NamedTuple):
+    """A page of a channel's messages: what is known to be gone of what was asked for, and whether more of it is there."""
+
+    messages: Sequence[Stored]
+    gap: Gap | None
+    has_more: bool
+    epoch: Epoch | None
+    """Of the log in which the sequences mean something; None where there is none yet."""
 
 
 class History:
@@ -22,42 +50,52 @@ class History:
     def __init__(self, directory: Directory, fabric: Fabric, retention: Retention) -> None:
         self._directory, self._fabric, self._retention = directory, fabric, retention
 
-    async def forward(
-        self, principal: Principal, channel_id: str, after: Place, before: Place | None, most: int
-    ) -> tuple[list[Stored], Gap | None]:
-        """The messages above a sequence, or stored at a time or later, oldest first, and below `before` where it is given.
-
-        At most `most`; fewer mean that there are no more. With them, what retention took above the sequence. Raises
-        `ChannelNotFound`, `Forbidden` and `Unavailable`.
-        """
-        channel, log = await self._open(principal, channel_id)
-        behind = await _behind(log, channel.id, after)
-        end = None if before is None else await _below(log, channel.id, before)
-        found: list[Stored] = []
-        while behind is not None and len(found) < most:
-            some = await log.after(channel.id, behind, most=most - len(found))  # which holds about a megabyte, or nothing more
-            found += [one for one in some if end is None or one.seq < end]
-            behind = some[-1].seq if some and (end is None or some[-1].seq < end) else None
-        gap = None if isinstance(after, datetime) else await self._gap(channel, log, after)
-        return [one for one in found if gap is None or gap.to is None or one.seq > gap.to], gap
-
-    async def _gap(self, channel: Channel, log: TenantLog, after: Seq) -> Gap | None:
-        """What is gone above a sequence; asked behind the messages, since it is noted before anything is removed."""
-        removed_to = await self._retention.removed_to(channel.tenant_id, channel.id)
-        if removed_to.seq <= after:
-            return None
-        state = await log.state()
-        _, gap = starts.behind(after + 1, Cursor(), state.life if state else starts.Life(None), 0, removed_to)
-        return gap
-
-    async def backward(self, principal: Principal, channel_id: str, before: Place | None, most: int) -> list[Stored]:
-        """The messages below a sequence or a time, newest first, at most `most`; without `before` the newest of all.
+    async def page(self, principal: Principal, channel_id: str, after: Place | None, before: Place | None, most: int) -> Past:
+        """At most `most` messages. With `after` those above a sequence, or stored at a time or later, oldest first; without it
+        the newest first. Either way only those below `before`, a sequence or a time, where it is given.
 
         Raises `ChannelNotFound`, `Forbidden` and `Unavailable`.
         """
         channel, log = await self._open(principal, channel_id)
         end = None if before is None else await _below(log, channel.id, before)
-        return await log.before(channel.id, end, most=most)
+        if after is None:
+            return await self._back(channel, log, end, most)
+        behind = await _behind(log, channel.id, after)
+        while True:
+            found = await _forward(log, channel.id, behind, end, most + 1)
+            # Asked behind the messages, since it is noted before anything is removed.
+            life, gap = await self._gone(channel, log, after)
+            if gap is None or gap.to is None or behind is None or behind >= gap.to:
+                break
+            behind = gap.to
+        shown = _fitting(found, most)
+        return Past(shown, gap, len(found) > len(shown), life.epoch)
+
+    async def _back(self, channel: Channel, log: TenantLog, end: Seq | None, most: int) -> Past:
+        """The newest below `end`. What retention took is below all that is kept, so the last page tells of it."""
+        found = await log.before(channel.id, end, most=most + 1, most_bytes=PAGE_BYTES)
+        life, gap = await self._gone(channel, log, 0)
+        kept = [one for one in found if gap is None or gap.to is None or one.seq > gap.to]
+        shown = _fitting(kept, most)
+        has_more = len(kept) > len(shown)
+        if gap is not None and gap.to is not None and end is not None:
+            gap = Gap(1, min(gap.to, end - 1), gap.reason) if end > 1 else None
+        return Past(shown, None if has_more else gap, has_more, life.epoch)
+
+    async def _gone(self, channel: Channel, log: TenantLog, after: Place) -> tuple[Life, Gap | None]:
+        """Which log it is, and what retention took of what stood above a place."""
+        removed_to, removed_before = await self._retention.removal(channel.tenant_id, channel.id)
+        state = await log.state()
+        life = state.life if state else Life(None)
+        if isinstance(after, datetime):
+            # The oldest go first: none of what was stored since then is gone where all that is gone, or anything kept, is older.
+            if removed_before is not None and removed_before <= after:
+                return life, None
+            if await log.last_of_each([channel.id], until=after):
+                return life, None
+            after = 0  # which of them were stored since then is not known any more
+        removed = life.seq_of(removed_to)
+        return life, Gap(after + 1, removed, starts.RETENTION) if removed > after else None
 
     async def _open(self, principal: Principal, channel_id: str) -> tuple[Channel, TenantLog]:
         access.check(principal, access.Action.READ_MESSAGES)
@@ -66,6 +104,28 @@ class History:
         room = self._fabric.room(principal.tenant_id)
         await room.link.wait_up()
         return channel, room.log
+
+
+async def _forward(log: TenantLog, channel_id: ChannelId, behind: Seq | None, end: Seq | None, most: int) -> list[Stored]:
+    """The messages above a sequence and below `end`, oldest first: `most`, or more than a page holds, or all that there are."""
+    found: list[Stored] = []
+    size = 0
+    while behind is not None and len(found) < most and size <= PAGE_BYTES:
+        some = await log.after(channel_id, behind, most=most - len(found))  # which holds about a megabyte, or nothing more
+        found += [one for one in some if end is None or one.seq < end]
+        size = sum(len(one.envelope) for one in found)
+        behind = some[-1].seq if some and (end is None or some[-1].seq < end) else None
+    return found
+
+
+def _fitting(found: Sequence[Stored], most: int) -> Sequence[Stored]:
+    """The first of them that make a page: one at least, where there is one."""
+    size = 0
+    for at, one in enumerate(found[:most]):
+        size += len(one.envelope)
+        if size > PAGE_BYTES and at > 0:
+            return found[:at]
+    return found[:most]
 
 
 async def _behind(log: TenantLog, channel_id: ChannelId, place: Place) -> Seq | None:

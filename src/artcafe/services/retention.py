@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from artcafe.errors import OurFault
@@ -54,10 +54,11 @@ class Retention:
         for seconds, channels in (await self._by_age(tenant)).items():
             for start in range(0, len(channels), CHANNELS_AT_ONCE):
                 some = channels[start : start + CHANNELS_AT_ONCE]
-                due = await room.log.last_of_each(some, until=self._clock() - timedelta(seconds=seconds))
+                before = self._clock() - timedelta(seconds=seconds)
+                due = await room.log.last_of_each(some, until=before)
                 for channel_id in some:
                     if seq := due.get(subjects.stored(channel_id)):
-                        await self._remove(room, channel_id, Cursor(epoch=state.epoch, seq=seq))
+                        await self._remove(room, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
 
     async def _by_age(self, tenant: Tenant) -> dict[int, list[ChannelId]]:
         """The tenant's channels by how many seconds they keep their messages."""
@@ -67,8 +68,8 @@ class Retention:
             found[limits.retention_of(channel, tenant)].append(channel.id)
         return found
 
-    async def _remove(self, room: Room, channel_id: ChannelId, to: Cursor) -> None:
-        if await self._store.tenant(room.tenant_id).note_removed(channel_id, to):
+    async def _remove(self, room: Room, channel_id: ChannelId, to: Cursor, before: datetime) -> None:
+        if await self._store.tenant(room.tenant_id).note_removed(channel_id, to, before):
             await room.log.purge(channel_id, up_to=to.seq)
             log.debug("retention.removed", tenant=room.tenant_id, channel=channel_id, to=to.seq)
 
@@ -77,6 +78,10 @@ class Retention:
     async def removed_to(self, tenant_id: TenantId, channel_id: ChannelId) -> Cursor:
         """How far the channel's messages are gone, or about to be; read anew. Raises `Unavailable`."""
         return await self._store.tenant(tenant_id).removed_to(channel_id)
+
+    async def removal(self, tenant_id: TenantId, channel_id: ChannelId) -> tuple[Cursor, datetime | None]:
+        """As `removed_to`, and the time before which all of that was stored, where it was noted. Raises `Unavailable`."""
+        return await self._store.tenant(tenant_id).removal(channel_id)
 
     async def storage_bytes(self, tenant_id: TenantId) -> int:
         """How much the tenant's messages may take on disk. Raises `Unavailable`."""

@@ -133,6 +133,12 @@ def removed_to_of(item: Item) -> Cursor:
     return Cursor(epoch=Epoch(epoch), seq=_number(removed, "seq")) if epoch else Cursor()
 
 
+def removed_before_of(item: Item) -> datetime | None:
+    """The time before which all of them were stored; None where that was not noted, or cannot be read."""
+    before = _time(entries_of(item, REMOVED_TO), "before")
+    return None if before == UNKNOWN_TIME else before
+
+
 def subscription_of(item: Item) -> Subscription:
     """A subscription's record. None for a status means active; one that ArtCafe doesn't know receives nothing."""
     status = item.get("status")
@@ -258,9 +264,10 @@ def subscription_item(subscription: Subscription) -> Item:
     }
 
 
-def removed_to_value(removed_to: Cursor) -> Value:
+def removed_to_value(removed_to: Cursor, before: datetime | None) -> Value:
     """What stands in a channel's `removed_to`."""
-    return {"epoch": removed_to.epoch, "seq": removed_to.seq}
+    place: dict[str, Value] = {"epoch": removed_to.epoch, "seq": removed_to.seq}
+    return place if before is None else {**place, "before": times.to_text(before)}
 
 
 def challenge_item(challenge: Challenge) -> Item:

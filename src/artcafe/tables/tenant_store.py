@@ -237,14 +237,19 @@ class TenantStore:
         (item,) = await self._tables.get(CHANNELS, [Key(self.id, channel_id)], consistent=True)
         return Cursor() if item is None else rows.removed_to_of(item)
 
-    async def note_removed(self, channel_id: ChannelId, to: Cursor) -> bool:
-        """Notes that the channel's messages up to `to` go. May be repeated; never backwards in an epoch.
+    async def removal(self, channel_id: ChannelId) -> tuple[Cursor, datetime | None]:
+        """As `removed_to`, and the time before which all of that was stored, where it was noted."""
+        (item,) = await self._tables.get(CHANNELS, [Key(self.id, channel_id)], consistent=True)
+        return (Cursor(), None) if item is None else (rows.removed_to_of(item), rows.removed_before_of(item))
+
+    async def note_removed(self, channel_id: ChannelId, to: Cursor, before: datetime | None = None) -> bool:
+        """Notes that the channel's messages up to `to`, all stored before a time, go. Repeatable; never backwards in an epoch.
 
         Says whether the row now has this or a higher place in the same epoch; not so where the channel is gone.
         """
         seq, epoch = (rows.REMOVED_TO, "seq"), (rows.REMOVED_TO, "epoch")
         ahead = Or(NotEquals(epoch, to.epoch), Absent(seq), Less(seq, to.seq))
-        change = Assign(rows.REMOVED_TO, rows.removed_to_value(to))
+        change = Assign(rows.REMOVED_TO, rows.removed_to_value(to, before))
         try:
             await self._tables.update(Update(CHANNELS, Key(self.id, channel_id), [change], And(self._there(), ahead)))
         except ConditionFailed as failed:

@@ -6,7 +6,7 @@ Text in, structs out, and back; what may follow what is `wire.session`'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -82,7 +82,24 @@ class Status(Frame, frozen=True):
     status: str | None
 
 
-Body = Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack | Status
+HISTORY_MESSAGES: Final = 200
+"""The most that one page of history has."""
+
+HistoryPlace = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)] | str
+"""A sequence, or an RFC 3339 time."""
+
+
+class History(Frame, frozen=True):
+    """What a channel keeps, without receiving it. With `after` what stands above that sequence or was stored at that time or
+    later, oldest first; without it the newest first. Either way only what stands below `before`, where it is given."""
+
+    channel: str
+    after: HistoryPlace | None = None
+    before: HistoryPlace | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=HISTORY_MESSAGES)] = 50
+
+
+Body = Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack | Status | History
 
 
 class Command(Frame, frozen=True):
@@ -96,6 +113,7 @@ class Command(Frame, frozen=True):
     challenge: Challenge | None = None
     connect: Connect | None = None
     status: Status | None = None
+    history: History | None = None
 
 
 KINDS: Final = tuple(field for field in Command.__struct_fields__ if field != "id")
@@ -226,6 +244,29 @@ class StatusReply(msgspec.Struct, frozen=True):
     status: str | None
 
 
+class PastMessage(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
+    """A message as history shows it: as it was delivered, without `prev`."""
+
+    channel: str
+    seq: int
+    message_id: str
+    sender: str
+    time: str
+    headers: Mapping[str, str] = {}
+    reply_to: str | None = None
+    data: msgspec.Raw
+
+
+class HistoryReply(msgspec.Struct, frozen=True):
+    """A page of history. `gap` names what is known to be gone of what was asked for; with `more` there is a next page, above the
+    last message's sequence, or below it where the newest came first. `epoch` is that of the log, null for one not yet begun."""
+
+    messages: list[PastMessage]
+    gap: Gap | None
+    more: bool
+    epoch: str | None
+
+
 class ErrorBody(msgspec.Struct, frozen=True):
     code: str
     message: str
@@ -269,6 +310,7 @@ class Incoming(msgspec.Struct, frozen=True):
     subscribe: SubscribeReply | None = None
     unsubscribe: UnsubscribeReply | None = None
     status: StatusReply | None = None
+    history: HistoryReply | None = None
     gap: GapPush | None = None
 
 
@@ -291,6 +333,12 @@ def command(kind: str, body: Body, id: int | None = None) -> bytes:
 def reply(id: int, kind: str, body: msgspec.Struct) -> bytes:
     """The answer to the command `id`, under the command's own key."""
     return _encode({"id": id, kind: body})
+
+
+def history_reply(id: int, messages: Iterable[bytes], gap: Gap | None, has_more: bool, epoch: str | None) -> bytes:
+    """The answer to the command `id`, from messages as `message_text` has them."""
+    told = _encode(gap), _encode(has_more), _encode(epoch)
+    return b'{"id":%d,"history":{"messages":[%b],"gap":%b,"more":%b,"epoch":%b}}' % (id, b",".join(messages), *told)
 
 
 def error(fault: ArtcafeError, id: int | None = None) -> bytes:

@@ -27,6 +27,7 @@ NEXT: Final[dict[tuple[State, str], State]] = {
     (State.CONNECTED, "unsubscribe"): State.CONNECTED,
     (State.CONNECTED, "ack"): State.CONNECTED,
     (State.CONNECTED, "status"): State.CONNECTED,
+    (State.CONNECTED, "history"): State.CONNECTED,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal, cast
@@ -14,6 +15,7 @@ from artcafe.cli.payload import data_argument, message_options, one_line, receip
 from artcafe.cli.people.answers import as_text, confirm, limit_option, once_option, show_all, show_deleted, show_one, yes_option
 from artcafe.cli.people.caller import Caller, in_tenant
 from artcafe.model import Access, ChannelType
+from artcafe.sdk.messages import Gap
 from artcafe.sdk.records import KeptMessage
 
 SHOWN: Final = 20
@@ -184,6 +186,9 @@ async def delete(caller: Caller, channel: str, yes: bool) -> None:
     show_deleted(caller, f"channel {found.id} ({found.name})", found.id)
 
 
+REASONS: Final = {"retention": "they grew older than the channel keeps them"}
+
+
 # --- messages --------------------------------------------------------------------------------------------------------------
 
 
@@ -201,7 +206,15 @@ async def history(caller: Caller, channel: str, after: str | None, before: str |
       artcafe channel history chn_…
       artcafe channel history chn_… --after 2026-11-22T08:00:00Z --limit 1000 --json
     """
-    found = [each async for each in caller.rest.history(caller.tenant, channel, after=after, before=before, limit=limit)]
+
+    def gone(gap: Gap) -> None:
+        told = {"gap": {"channel": gap.channel, "from": gap.first, "to": gap.last, "reason": gap.reason}}
+        why = REASONS.get(gap.reason, gap.reason)
+        text = json.dumps(told) if caller.as_json else f"artcafe: #{gap.first} to #{gap.last} are gone: {why}"
+        click.echo(text, err=True)
+
+    kept = caller.rest.history(caller.tenant, channel, after=after, before=before, limit=limit, on_gap=gone)
+    found = [each async for each in kept]
     if caller.as_json:
         click.echo(f"[{','.join(one_line(msgspec.json.encode(each)) for each in found)}]".encode())
         return

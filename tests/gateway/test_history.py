@@ -1,0 +1,158 @@
+"""History on the socket: pages from a place, what is gone named, and no socket's memory filled by asking."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artcafe.model import Access
+from artcafe.rules import times
+from tests.gateway.house import House, house, until
+from tests.gateway.raw import Raw
+from tests.gateway.test_gaps import a_moment, publish, remove
+
+
+async def asked(raw: Raw, it: House, **query: object) -> tuple[list[int], Any, bool]:
+    """The sequences of a page, its gap, and whether more follows."""
+    page = await raw.ask("history", channel=it.channel.id, **query)
+    return [each["seq"] for each in page["messages"]], page["gap"], page["more"]
+
+
+async def test_history_goes_forward_from_a_sequence_and_back_from_the_end(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        await publish(it, 6)
+        await raw.messages(6)
+
+        assert await asked(raw, it) == ([6, 5, 4, 3, 2, 1], None, False)
+        assert await asked(raw, it, limit=4) == ([6, 5, 4, 3], None, True)
+        assert await asked(raw, it, before=3) == ([2, 1], None, False)
+        assert await asked(raw, it, after=0, limit=2) == ([1, 2], None, True)
+        assert await asked(raw, it, after=2, before=6) == ([3, 4, 5], None, False)
+        assert await asked(raw, it, after=6) == ([], None, False)
+
+
+async def test_history_goes_from_a_time(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        await publish(it, 2)
+        at = times.to_text(await a_moment(it))
+        await publish(it, 2)
+        await raw.messages(4)
+
+        assert await asked(raw, it, after=at) == ([3, 4], None, False)
+        assert await asked(raw, it, before=at) == ([2, 1], None, False)
+        assert await asked(raw, it, after="2020-01-01T00:00:00+01:00", before=at, limit=1) == ([1], None, True)
+        assert await asked(raw, it, after="2099-01-01T00:00:00Z") == ([], None, False)
+
+
+async def test_a_past_message_is_the_message_as_it_was_delivered_and_reading_it_acknowledges_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        async with it.connected() as raw:
+            await it.publish(b'{"b":1.0, "a":"\xe2\x98\x83"}')
+            delivered = await raw.message()
+            del delivered["prev"]
+            page = await raw.ask("history", channel=it.channel.id)
+            assert page["messages"] == [delivered]
+        async with it.connected() as again:
+            assert (await again.message())["seq"] == 1
+
+
+async def test_history_needs_no_subscription_but_the_right_to_receive(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        managed = await it.channels.create(it.owner, name="orders", access=Access.MANAGED)
+        other = await it.channels.create(it.owner, name="other")
+        await it.publish(b"1", other)
+
+        assert len((await raw.ask("history", channel=other.id))["messages"]) == 1
+        assert (await raw.ask("history", channel=managed.id))["code"] == "forbidden"
+        assert (await raw.ask("history", channel="chn_none"))["code"] == "channel_not_found"
+        assert await raw.is_quiet()
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({"after": "yesterday"}, "invalid"),
+        ({"before": "2026-11-22T08:00:00"}, "invalid"),
+        ({"after": -1}, "bad_command"),
+        ({"after": 1.5}, "bad_command"),
+        ({"limit": 0}, "bad_command"),
+        ({"limit": 201}, "bad_command"),
+        ({"from": 1}, "bad_command"),
+    ],
+)
+async def test_a_place_or_a_size_that_is_none_is_refused(tmp_path: Path, query: dict[str, object], code: str) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        assert (await raw.ask("history", channel=it.channel.id, **query))["code"] == code
+
+
+async def test_what_retention_took_above_the_place_is_named_and_the_page_goes_on_behind_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        await publish(it, 4)
+        at = await a_moment(it)
+        await publish(it, 2)
+        await raw.messages(6)
+        await remove(it, at)
+
+        assert await asked(raw, it, after=1, limit=1) == ([5], {"from": 2, "to": 4, "reason": "retention"}, True)
+        assert await asked(raw, it, after=4) == ([5, 6], None, False)
+
+
+async def test_a_time_since_when_nothing_went_has_no_gap_and_an_earlier_one_has(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        await publish(it, 2)
+        early = times.to_text(await a_moment(it))
+        await publish(it, 2)
+        at = await a_moment(it)
+        await publish(it, 2)
+        await raw.messages(6)
+        await remove(it, at)
+
+        gone = {"from": 1, "to": 4, "reason": "retention"}
+        assert await asked(raw, it, after=early) == ([5, 6], gone, False)
+        assert await asked(raw, it, after=times.to_text(at)) == ([5, 6], None, False)
+        assert await asked(raw, it, limit=1) == ([6], None, True)
+        assert await asked(raw, it, before=6) == ([5], gone, False)
+
+
+async def test_a_page_names_the_life_of_the_log_that_its_sequences_are_in(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        assert (await raw.ask("history", channel=it.channel.id))["epoch"] is None
+        await it.publish(b"1")
+        epoch = (await raw.ask("subscribe", channel=it.channel.id))["epoch"]
+        assert (await raw.ask("history", channel=it.channel.id))["epoch"] == epoch
+
+
+async def test_long_messages_make_short_pages(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected(max_unacked=1) as raw:
+        for _ in range(20):
+            await it.publish(b'"%b"' % (b"x" * 60_000))
+        found: list[int] = []
+        has_more, pages = True, 0
+        while has_more:
+            seqs, _, has_more = await asked(raw, it, after=found[-1] if found else 0, limit=200)
+            found += seqs
+            pages += 1
+        assert (found, pages) == ([*range(1, 21)], 3)
+        assert await asked(raw, it, limit=200) == ([*range(20, 12, -1)], None, True)
+
+
+async def test_one_that_asks_for_much_and_does_not_read_is_answered_as_it_reads(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        for _ in range(9):
+            await it.publish(b'"%b"' % (b"x" * 60_000))
+        async with it.bare(max_unacked=1) as greedy:
+            greedy.reader._transport.pause_reading()  # type: ignore[attr-defined]  # StreamReader has no public way to stop reading
+            for id in range(100):
+                greedy.send({"id": id, "history": {"channel": it.channel.id, "after": 0}})
+            await until(lambda: any(each.is_paused for each in it.gateway.connections()))
+            async with it.connected(max_unacked=1) as other:
+                await asked(other, it)
+            assert sum(each.waiting_bytes() for each in it.gateway.connections()) < 2 * 1024 * 1024
+
+            greedy.reader._transport.resume_reading()  # type: ignore[attr-defined]  # as above
+            async with asyncio.timeout(30):
+                answers = [frame["id"] for frame in [await greedy.text() for _ in range(101)] if "history" in frame]
+            assert answers == [*range(100)]
