@@ -404,6 +404,15 @@ class ArchiveRefused(ArtcafeError):
 
 
 @dataclass(eq=False, repr=False)
+class TablesRefused(ArtcafeError):
+    """An operator's command on the tables did not do what it was asked. The two facts are whole clauses, as above."""
+
+    problem: str
+    remedy: str
+    code, text = "tables_refused", "{problem}\n  {remedy}"
+
+
+@dataclass(eq=False, repr=False)
 class SettingInvalid(ArtcafeError):
     name: str
     problem: str

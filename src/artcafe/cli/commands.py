@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "token": ("artcafe.cli.operator", "token"),
     "backup": ("artcafe.cli.backup", "backup"),
     "restore": ("artcafe.cli.backup", "restore"),
+    "tables": ("artcafe.cli.tables.group", "tables"),
     "tenant": ("artcafe.cli.people.tenants", "tenant"),
     "agent": ("artcafe.cli.people.agents", "agent"),
     "channel": ("artcafe.cli.people.channels", "channel"),

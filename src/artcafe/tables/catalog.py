@@ -6,6 +6,7 @@ existing tables work unchanged. No row and no request is known here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -123,6 +124,15 @@ TABLES: tuple[Table, ...] = (
     TERMS_ACCEPTANCE,
     CHALLENGES,
 )
+
+TAGS: Mapping[str, str] = {"application": "artcafe"}
+"""What is put on every table that ArtCafe creates or exports, beside its environment."""
+
+
+def tags_of(name: str) -> Mapping[str, str]:
+    """The tags of a table by its name. What both environments share counts as production's."""
+    is_twin = any(name == table.dev_twin for table in TABLES)
+    return {**TAGS, "environment": (Environment.DEV if is_twin else Environment.PROD).value}
 
 
 @dataclass(frozen=True, slots=True)

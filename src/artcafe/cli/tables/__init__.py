@@ -1,0 +1,1 @@
+"""`artcafe tables …`: what an operator does with the tables."""

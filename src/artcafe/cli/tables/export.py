@@ -1,0 +1,62 @@
+"""`artcafe tables export`: the tables as a template of another tool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import click
+
+from artcafe.cli.exits import Failing
+from artcafe.errors import TablesRefused
+from artcafe.tables import templates
+from artcafe.tables.catalog import Environment
+
+FORMATS: Final = {"cloudformation": templates.cloudformation, "terraform": templates.terraform}
+ENVIRONMENTS: Final = {"prod": [Environment.PROD], "dev": [Environment.DEV], "both": [Environment.PROD, Environment.DEV]}
+
+
+@click.command(cls=Failing)
+@click.option(
+    "--format", "kind", type=click.Choice(list(FORMATS)), default="cloudformation", show_default=True, help="For which tool."
+)
+@click.option(
+    "--environment",
+    type=click.Choice(list(ENVIRONMENTS)),
+    default="prod",
+    show_default=True,
+    help="Whose tables: dev has four of its own and the others in common with prod.",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="A new file, else standard output."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Says what was written as a JSON object. (The template is JSON in any case.)"
+)
+def export(kind: str, environment: str, output: Path | None, as_json: bool) -> None:
+    """Prints a CloudFormation template or a Terraform configuration that creates the tables as 'artcafe tables apply' does.
+
+    Keys, on-demand billing, point-in-time recovery, the time to live of challenges and tags. Neither tool deletes a table for it.
+
+    \b
+    Examples:
+      artcafe tables export --output artcafe-tables.json
+      artcafe tables export --format terraform --environment both --output artcafe_tables.tf.json
+    """
+    names = list(templates.names_in(ENVIRONMENTS[environment]))
+    text = json.dumps(FORMATS[kind](ENVIRONMENTS[environment]), indent=2)
+    if output is None:
+        click.echo(text)
+        return
+    try:
+        with output.open("x", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    except FileExistsError:
+        raise TablesRefused(f"{output} is there already", "give another name, or move it away") from None
+    except OSError as exc:
+        raise TablesRefused(f"{output} cannot be written: {exc.strerror}", "name a file in a folder that is yours") from exc
+    if as_json:
+        click.echo(json.dumps({"file": str(output), "format": kind, "tables": names}))
+    else:
+        click.echo(f"Wrote {len(names)} tables to {output} ({kind}).")

@@ -1,0 +1,21 @@
+"""The group of the commands below `artcafe tables`."""
+
+from __future__ import annotations
+
+import click
+
+from artcafe.cli.tables.export import export
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def tables() -> None:
+    """The tables that ArtCafe keeps everything but messages in: in a file, or on DynamoDB.
+
+    \b
+    Which ones are meant is said as it is to a server:
+      artcafe tables list --data-dir ./artcafe-data
+      ARTCAFE_TABLES=dynamodb:eu-central-1 artcafe tables plan
+    """
+
+
+tables.add_command(export)
