@@ -1,4 +1,4 @@
-"""What every test may use: `require` for a real part that may be missing, and the --faults switch."""
+"""What every test may use: `require` for a real part that may be missing, a platform, AWS, and the --faults switch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import hypothesis
 import pytest
 
+from tests import aws as emulator
 from tests.platform import Platform, running
 
 Require = Callable[[str, bool], None]
@@ -49,3 +50,15 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """One `artcafe up` for all tests that do not break it; each makes its own tenant."""
     with running(tmp_path_factory.mktemp("platform")) as platform:
         yield platform
+
+
+@pytest.fixture(scope="session")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Aws]:
+    """One emulator of AWS for all tests, each of which takes a region of its own: `aws.new_region()`.
+
+    Clients of this process and its children sign with made-up credentials.
+    """
+    with pytest.MonkeyPatch.context() as environ, emulator.running(tmp_path_factory.mktemp("aws")) as aws:
+        for name, value in emulator.CREDENTIALS.items():
+            environ.setenv(name, value)
+        yield aws

@@ -33,7 +33,9 @@ REGISTRY_HOST = re.compile(r"\b(?:pypi|pythonhosted|npmjs)" + r"\.org\b")
 
 WITHOUT_THE_SERVER = """
 import runpy, sys
-SERVER = "fastapi joserfc nats picows prometheus_client pydantic starlette structlog ulid uvicorn uvloop".split()
+SERVER = (
+    "aiobotocore botocore fastapi joserfc nats picows prometheus_client pydantic starlette structlog ulid uvicorn uvloop"
+).split()
 class Absent:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in SERVER:
