@@ -263,7 +263,7 @@ class BadCommand(CallerFault):
 class OutOfTurn(CallerFault):
     command: str
     code, close = "out_of_turn", 4501
-    text = "{command} is out of turn: before connect comes nothing but challenge, and behind it no challenge any more"
+    text = "{command} is out of turn: before connect comes nothing but challenge"
 
 
 class ConnectTimeout(CallerFault):
@@ -283,9 +283,10 @@ class NoPong(CallerFault):
 
 @dataclass(eq=False, repr=False)
 class ConnectionLimit(CallerFault):
+    whose: str
     limit: int
     code, status, close = "connection_limit", 409, 4504
-    text = "the limit of {limit} connections is reached; close some first"
+    text = "this {whose}'s limit of {limit} connections to one server is reached; close some first"
 
 
 @dataclass(eq=False, repr=False)

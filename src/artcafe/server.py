@@ -33,6 +33,7 @@ from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
+from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
 from artcafe.services.history import History
@@ -160,7 +161,9 @@ async def _serve(
             fabric.limit_storage(retention.storage_bytes)
 
             hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
-            gateway = Gateway(Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history), group)
+            gateway = Gateway(
+                Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, Connections(store)), group
+            )
             changes.watch(gateway.changed)
             fabric.watch_failures(gateway.send_back)
             port = await _open_gateway(gateway, settings.gateway_listen)

@@ -9,10 +9,13 @@ import pytest
 
 from artcafe.errors import REGISTRY
 from artcafe.fabric.roster import LEASE_S
-from artcafe.gateway.connection import MOST_UNDER_WAY
-from artcafe.gateway.conversation import LIMITS, MAX_CHALLENGES, MAX_SUBSCRIPTIONS, PING_S
+from artcafe.fabric.streams import BATCH_MESSAGES
+from artcafe.gateway.connection import MOST_UNDER_WAY, WRITE_HIGH_BYTES
+from artcafe.gateway.conversation import LIMITS, MAX_SUBSCRIPTIONS, PING_S
 from artcafe.gateway.listener import CONNECT_S, STALL_S
+from artcafe.gateway.proofs import MAX_CHALLENGES
 from artcafe.rules import limits
+from artcafe.rules.limits import Limit
 from artcafe.wire import frames
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
@@ -66,7 +69,11 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
         "`status`": limits.NAME_CHARS,
         "messages in a page of history": frames.HISTORY_MESSAGES,
         "live subscriptions of a connection": MAX_SUBSCRIPTIONS,
-        "challenges of a connection": MAX_CHALLENGES,
+        "unanswered challenges of a connection": MAX_CHALLENGES,
+        "connections of an agent to one server": limits.PLANS[limits.DEFAULT_PLAN][Limit.AGENT_CONNECTIONS],
+        "connections of a tenant to one server": limits.PLANS[limits.DEFAULT_PLAN][Limit.CONNECTIONS],
+        "messages read from the log at once for a socket that is behind": BATCH_MESSAGES,
+        "bytes that wait for a socket": WRITE_HIGH_BYTES,
         "commands without an answer": MOST_UNDER_WAY,
         "time until `connect` has succeeded": CONNECT_S,
         "time in which a socket takes no byte though messages wait": STALL_S,

@@ -23,6 +23,7 @@ from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
+from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
 from artcafe.services.history import History
@@ -154,7 +155,18 @@ async def _make(
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
     messaging = Messaging(directory, fabric, clock)
     presence = Presence(fabric, clock)
-    desk = Desk(login, directory, subscriptions, messaging, cursors, hub, clock, presence, History(directory, fabric, retention))
+    desk = Desk(
+        login,
+        directory,
+        subscriptions,
+        messaging,
+        cursors,
+        hub,
+        clock,
+        presence,
+        History(directory, fabric, retention),
+        Connections(store),
+    )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
     changes.watch(gateway.changed)
     port = await gateway.listen("127.0.0.1", 0)

@@ -136,6 +136,8 @@ async def test_strangers_are_challenged_like_agents_a_few_times(platform: Platfo
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
+        ("history", {"channel": "chn_1"}),
+        ("status", {"status": "busy"}),
         ("publish", {"channel": "chn_1", "data": {}}),
         ("subscribe", {"channel": "chn_1"}),
         ("unsubscribe", {"channel": "chn_1"}),

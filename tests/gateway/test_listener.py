@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from artcafe.gateway.proofs import MAX_CHALLENGES
 from artcafe.rules import subjects, tokens
+from artcafe.services.login import CHALLENGE_S
+from artcafe.tables.catalog import TENANTS
+from artcafe.tables.port import Assign, Key, Update
+from tests import ssh_keygen
 from tests.gateway.house import house, until
 from tests.gateway.raw import UPGRADE, answer_of, bare, dialled
 from tests.platform import Platform, running
@@ -82,6 +87,73 @@ async def test_a_token_ends_its_socket_with_4001_unless_a_fresh_one_came(tmp_pat
         assert await renewed.is_quiet()
         signed.send({"id": 5, "unsubscribe": {"channel": it.channel.id}})
         assert "unsubscribe" in await signed.text()
+
+
+async def test_a_socket_of_a_token_is_renewed_by_a_signature_and_goes_on_as_it_was(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected(max_unacked=1) as raw:
+        await it.publish(b"1")
+        await it.publish(b"2")
+        assert await raw.messages(1) == [1]
+        assert "session_id" in await raw.login(it.owner.tenant_id, it.agent.id, it.key)
+        it.clock.ahead += timedelta(seconds=tokens.LIFETIME_S + 1)
+        other = await it.channels.create(it.owner, name="other")
+        await it.subscriptions.put(it.owner, other.id, it.agent.id)
+        await it.publish(b"3", other)
+        await it.publish(b"4", other)
+
+        assert await raw.messages(1) == [3]
+        assert await raw.is_quiet()  # the window of its first connect holds for what begins later, too
+        await raw.ack(it.channel.id, 1)
+        assert await raw.messages(1) == [2]
+
+
+async def test_a_renewal_by_another_agent_or_a_wrong_key_ends_the_connection(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw, it.connected() as other:
+        wrong = ssh_keygen.make_key(tmp_path / "wrong")
+        for each, agent in ((raw, it.agent.id), (other, "agt_none")):
+            posed = await each.ask("challenge", tenant_id=it.owner.tenant_id, agent_id=agent)
+            signature = ssh_keygen.sign(wrong, posed["challenge"].encode())
+            await each.say("connect", challenge_id=posed["challenge_id"], signature=signature)
+            assert await each.closed() == 4500
+
+
+async def test_challenges_that_were_never_answered_make_room_when_they_expire(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        claim = {"tenant_id": it.owner.tenant_id, "agent_id": it.agent.id}
+        for _ in range(MAX_CHALLENGES):
+            assert "challenge" in await raw.ask("challenge", **claim)
+        assert (await raw.ask("challenge", **claim))["code"] == "bad_command"
+        it.clock.ahead += timedelta(seconds=CHALLENGE_S + 1)
+        assert "challenge" in await raw.ask("challenge", **claim)
+
+
+@pytest.mark.parametrize("limit", ["connections", "agent_connections"])
+async def test_a_connection_over_the_limit_is_closed_with_4504_and_one_that_goes_makes_room(tmp_path: Path, limit: str) -> None:
+    async with house(tmp_path) as it:
+        await it.tables.update(Update(TENANTS, Key(it.owner.tenant_id), [Assign("limits", {limit: 2})]))
+        async with it.connected() as first, it.connected() as second, dialled(it.url) as third:
+            await third.say("connect", access_token=it.token())
+            assert await third.closed() == 4504
+            (told,) = third.pushes
+            assert told["error"]["message"] == (
+                f"this {'tenant' if limit == 'connections' else 'agent'}'s limit of 2 connections to one server is reached;"
+                " close some first"
+            )
+            assert await first.is_quiet()
+            assert await second.is_quiet()
+            await first.ask("connect", access_token=it.token())  # renewing is no further connection
+        await until(lambda: not it.gateway.connections())
+        async with it.connected() as again:
+            assert await again.is_quiet()
+
+
+async def test_another_tenants_or_agents_connections_take_no_room(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await it.tables.update(Update(TENANTS, Key(it.owner.tenant_id), [Assign("limits", {"agent_connections": 1})]))
+        key = ssh_keygen.make_key(tmp_path / "other")
+        other = await it.agents.create(it.owner, name="other", public_key=ssh_keygen.public_line(key))
+        async with it.connected(), dialled(it.url) as raw:
+            assert "session_id" in await raw.login(it.owner.tenant_id, other.id, key)
 
 
 async def test_a_token_that_has_expired_is_refused_with_4001(tmp_path: Path) -> None:

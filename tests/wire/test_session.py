@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.errors import ArtcafeError, OutOfTurn, TooLarge
-from artcafe.wire.frames import MAX_FRAME_BYTES, Refused
+from artcafe.wire.frames import KINDS, MAX_FRAME_BYTES, Refused
 from artcafe.wire.session import Session, State
 
 FRAMES = {
@@ -17,6 +17,7 @@ FRAMES = {
     "subscribe": b'{"id":3,"subscribe":{"channel":"chn_1"}}',
     "ack": b'{"ack":{"channel":"chn_1","seq":58}}',
     "unsubscribe": b'{"id":8,"unsubscribe":{"channel":"chn_1"}}',
+    "history": b'{"id":6,"history":{"channel":"chn_1"}}',
     "status": b'{"id":7,"status":{"status":"busy"}}',
 }
 
@@ -43,8 +44,12 @@ def test_a_command_before_connect_is_out_of_turn(kind: str) -> None:
     assert refused.value.close == 4501
 
 
-@pytest.mark.parametrize("kind", sorted(FRAMES.keys() - {"challenge"}))
-def test_after_connect_every_command_has_its_turn_and_connect_comes_again(kind: str) -> None:
+def test_every_command_is_tried_here() -> None:
+    assert FRAMES.keys() == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", sorted(FRAMES))
+def test_after_connect_every_command_has_its_turn_and_challenge_and_connect_come_again(kind: str) -> None:
     session = Session()
     session.receive(FRAMES["connect"])
 

@@ -17,7 +17,6 @@ from artcafe import model
 from artcafe.errors import (
     AckBeyondSent,
     ArtcafeError,
-    BadCommand,
     BadCredentials,
     ChannelNotFound,
     Conflict,
@@ -30,10 +29,12 @@ from artcafe.errors import (
 )
 from artcafe.gateway.backlog import Backlog, Spawn
 from artcafe.gateway.hub import Delivery, Hub, Socket
+from artcafe.gateway.proofs import Proofs
 from artcafe.model import AgentPrincipal, ChannelId, ChannelType, Cursor, Epoch, Permission, Subscription, SubscriptionStatus
 from artcafe.observe import Clock, log
-from artcafe.rules import ids, starts, times
+from artcafe.rules import ids, starts
 from artcafe.rules.access import Action
+from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
 from artcafe.services.history import History, place
@@ -45,8 +46,6 @@ from artcafe.wire import frames
 
 PING_S: Final = 25
 MAX_SUBSCRIPTIONS: Final = 128
-MAX_CHALLENGES: Final = 4
-"""A login needs one; a few more let an agent with several keys try."""
 RETRY_S: Final = 0.5
 """Between tries to begin the agent's subscriptions while the tables or NATS are away."""
 
@@ -75,6 +74,7 @@ class Desk:
     clock: Clock
     presence: Presence
     history: History
+    connections: Connections
 
 
 class Peer(Socket, Protocol):
@@ -96,7 +96,7 @@ class Conversation:
     def __init__(self, desk: Desk, peer: Peer, spawn: Spawn) -> None:
         """`spawn` starts work under the connection's supervisor."""
         self._desk, self._peer, self._spawn = desk, peer, spawn
-        self._challenges: dict[str, model.Challenge] = {}
+        self._proofs = Proofs(desk.login, desk.clock)
         self._commands: deque[Command] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._is_look_due = False
@@ -123,6 +123,7 @@ class Conversation:
         """Nothing more is done or delivered. What was acknowledged is the cursors' to write. May be repeated."""
         if self.principal is not None and not self._is_over:
             self._desk.presence.gone(self.principal)
+            self._desk.connections.leave(self.principal)
         self._is_over = True
         self._commands.clear()  # what was not done has no reply, which the peer reads as unknown
         self.backlog.stop()
@@ -180,7 +181,7 @@ class Conversation:
                 case frames.Publish():
                     self._await_stored(id, await self._desk.messaging.prepare(self._proven(), body.channel, body))
                 case frames.Challenge():
-                    self._peer.send(frames.reply(id, kind, self._pose(body)))
+                    self._peer.send(frames.reply(id, kind, self._proofs.pose(body)))
                 case frames.Connect():
                     self._peer.send(frames.reply(id, kind, await self._connect(body)))
                     self._look_soon()
@@ -243,39 +244,28 @@ class Conversation:
 
     # --- who is there ------------------------------------------------------------------------------------------------
 
-    def _pose(self, claim: frames.Challenge) -> frames.ChallengeReply:
-        if len(self._challenges) >= MAX_CHALLENGES:
-            raise BadCommand(f"at most {MAX_CHALLENGES} challenges a connection; connect again for more")
-        posed = self._desk.login.pose(claim.tenant_id, claim.agent_id)
-        self._challenges[posed.id] = posed
-        return frames.ChallengeReply(posed.id, posed.text, times.to_text(posed.expires_at))
-
     async def _connect(self, proof: frames.Connect) -> frames.ConnectReply:
-        principal, until = await self._prove(proof)
+        """The first time, and whenever the agent proves itself again: a token is renewed so, by a fresh one or by a signature."""
+        principal, until = await self._proofs.prove(proof)
         known = self.principal
-        if known is not None and (known.tenant_id, known.agent_id) != (principal.tenant_id, principal.agent_id):
-            raise BadCredentials()  # a connection stays one agent's for its life
         if known is None:
-            self._desk.presence.came(principal)
-        self.principal, self.token_until, self._max_unacked = principal, until, proof.max_unacked
+            await self._come(principal)
+        elif (known.tenant_id, known.agent_id) != (principal.tenant_id, principal.agent_id):
+            raise BadCredentials()  # a connection stays one agent's for its life
+        if known is None or proof.max_unacked is not None:
+            self._max_unacked = proof.max_unacked
+        self.principal, self.token_until = principal, until
         self._peer.proven()
         log.info("agent.connected", tenant=principal.tenant_id, agent=principal.agent_id)
         return frames.ConnectReply(ids.new_id("ses"), principal.agent_id, principal.tenant_id, PING_S, LIMITS)
 
-    async def _prove(self, proof: frames.Connect) -> tuple[AgentPrincipal, datetime | None]:
-        """The agent that the proof bears out, and until when. Raises `BadCredentials` or `CredentialsExpired`."""
-        login = self._desk.login
-        if proof.access_token is not None and proof.challenge_id is None and proof.signature is None:
-            principal = await login.agent_of(proof.access_token)
-            if proof.tenant_id is not None and proof.tenant_id != principal.tenant_id:
-                raise BadCredentials()
-            return principal, login.expiry_of(proof.access_token)
-        if proof.challenge_id is None or proof.signature is None or proof.access_token is not None:
-            raise BadCredentials()
-        challenge = self._challenges.pop(proof.challenge_id, None)
-        if challenge is None:
-            raise BadCredentials()
-        return await login.prove(challenge, proof.signature), None
+    async def _come(self, principal: AgentPrincipal) -> None:
+        await self._desk.connections.enter(principal)
+        try:
+            self._desk.presence.came(principal)
+        except ArtcafeError:
+            self._desk.connections.leave(principal)
+            raise
 
     # --- what it receives --------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ COMMANDS: Final[Mapping[str, Told]] = {
             "ping_s": 25,
             "limits": {"subscriptions": 128},
         },
-        (errors.BadCredentials, errors.CredentialsExpired, errors.Revoked, errors.Unavailable),
+        (errors.BadCredentials, errors.CredentialsExpired, errors.Revoked, errors.ConnectionLimit, errors.Unavailable),
     ),
     "publish": Told(
         "Publishes a message to a channel; the reply comes when it is on disk.",

@@ -31,6 +31,10 @@ class Limit(StrEnum):
     """The age at which messages are removed at the latest, in seconds; a channel may have less."""
     STORAGE_BYTES = "storage_bytes"
     """What the tenant's messages may take on disk together; when it is full, publishes are refused."""
+    CONNECTIONS = "connections"
+    """Sockets of the tenant's agents on one server, at some 15 KB of its memory each."""
+    AGENT_CONNECTIONS = "agent_connections"
+    """Those of one agent, so that one that runs wild leaves room for the others."""
 
 
 DEFAULT_PLAN: Final = "free"
@@ -40,6 +44,8 @@ PLANS: Final[Mapping[str, Mapping[Limit, int]]] = {
         Limit.CHANNELS: 100,
         Limit.RETENTION_S: 30 * 24 * 3600,
         Limit.STORAGE_BYTES: 10 << 30,
+        Limit.CONNECTIONS: 2000,
+        Limit.AGENT_CONNECTIONS: 1000,
     },
 }
 

@@ -21,7 +21,8 @@ class State(Enum):
 NEXT: Final[dict[tuple[State, str], State]] = {
     (State.FRESH, "challenge"): State.FRESH,
     (State.FRESH, "connect"): State.CONNECTED,
-    (State.CONNECTED, "connect"): State.CONNECTED,  # again, with a fresh token
+    (State.CONNECTED, "challenge"): State.CONNECTED,  # to connect again by a signature
+    (State.CONNECTED, "connect"): State.CONNECTED,  # again, with a fresh token or that
     (State.CONNECTED, "publish"): State.CONNECTED,
     (State.CONNECTED, "subscribe"): State.CONNECTED,
     (State.CONNECTED, "unsubscribe"): State.CONNECTED,
