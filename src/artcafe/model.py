@@ -199,3 +199,34 @@ class AgentPrincipal(Record, frozen=True, kw_only=True):
 
 
 Principal = UserPrincipal | AgentPrincipal
+
+
+class Outcome(StrEnum):
+    """What became of something that is in the audit. `intended` stands before a change, one of the others behind it."""
+
+    INTENDED = "intended"
+    DONE = "done"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    """It may have been made: the answer of what makes it was lost."""
+
+
+class Entry(Record, frozen=True, kw_only=True):
+    """One line of an audit: who did what to what, when and from where.
+
+    `number` counts from 1 without a hole; `before` is the digest of the entry before (`rules.chain`), so that none can be
+    changed, removed or put between others unseen. `intent` is the number of the entry whose outcome this one tells.
+    """
+
+    number: int
+    id: str
+    time: datetime
+    action: str
+    actor: str
+    outcome: Outcome
+    target: str | None = None
+    facts: Mapping[str, str] = {}
+    address: str | None = None
+    request_id: str | None = None
+    intent: int | None = None
+    before: str

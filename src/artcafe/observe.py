@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from typing import Final, NamedTuple, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -25,6 +25,19 @@ log: FilteringBoundLogger = structlog.get_logger()
 def now() -> datetime:
     """The real clock."""
     return datetime.now(UTC)
+
+
+class Origin(NamedTuple):
+    """Whence something is asked: the address that was observed, and the request's id; None where it is not a request."""
+
+    address: str | None
+    request_id: str | None
+
+
+def origin() -> Origin:
+    """Of what this task does now, as the door that let it in has bound it to the context of the log."""
+    bound = structlog.contextvars.get_contextvars()
+    return Origin(bound.get("address"), bound.get("request_id"))
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -31,6 +31,7 @@ from artcafe.rest.deadline import DeadlineProtocol
 from artcafe.rules.secrets import derive
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.connections import Connections
@@ -149,10 +150,10 @@ async def _serve(
             running = group.create_task(fabric.run())
             await fabric.wait_up(NATS_START_S)
             store, changes = Store(tables), _changes(fabric)
-            directory = Directory(store, changes)
+            directory, audit = Directory(store, changes), Audit(fabric.audit_log, store, now)
             service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
             tokens = Tokens(derive(secret, "agent-tokens"), service_name)
-            login = Login(store, directory, tokens, now, service_name)
+            login = Login(store, directory, tokens, now, service_name, audit)
             subscriptions = Subscriptions(store, changes, now, fabric.position)
             messaging = Messaging(directory, fabric, now)
             cursors = Cursors(store, settings.cursor_write_s)
@@ -180,6 +181,7 @@ async def _serve(
                 messaging=messaging,
                 history=history,
                 presence=presence,
+                audit=audit,
                 identity=LocalIdentity(derive(secret, "local-identity")),
                 health=partial(_health, store, fabric),
                 clock=now,
@@ -193,6 +195,7 @@ async def _serve(
                     gateway.run_changes(),
                     cursors.run(),
                     retention.run(),
+                    audit.run(),
                     _sweep(tables),
                     changes.run(store, lambda: gateway.tenants() | set(directory.tenants())),
                 )
@@ -208,10 +211,16 @@ async def _serve(
             await serving
             for loop in loops:
                 loop.cancel()
-            fabric.close()
+            await _close(fabric, audit)
             await running
     finally:
         await tables.close()
+
+
+async def _close(fabric: Fabric, audit: Audit) -> None:
+    """Tells the audit what is only counted yet, and leaves NATS."""
+    await audit.flush()
+    fabric.close()
 
 
 def _changes(fabric: Fabric) -> Changes:

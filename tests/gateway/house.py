@@ -21,6 +21,7 @@ from artcafe.model import Agent, AgentPrincipal, Channel, Role, UserId, UserPrin
 from artcafe.observe import now
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.connections import Connections
@@ -151,7 +152,7 @@ async def _make(
     directory, cursors, retention = Directory(store, changes), Cursors(store, LONG_S), Retention(store, fabric, clock)
     fabric.limit_storage(retention.storage_bytes)
     hub = Hub(fabric, group, retention.removed_to)
-    login = Login(store, directory, tokens, clock, "test")
+    login = Login(store, directory, tokens, clock, "test", Audit(fabric.audit_log, store, clock))
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
     messaging = Messaging(directory, fabric, clock)
     presence = Presence(fabric, clock)

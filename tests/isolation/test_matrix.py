@@ -137,6 +137,7 @@ TABLE: Final[Mapping[str, Line]] = {
     f"GET {T}/channels/{{channel_id}}/subscriptions": Line(members(200), CHANNEL),
     f"GET {T}/channels/{{channel_id}}/messages": Line(members(200, any_agent=True), CHANNEL),
     f"POST {T}/channels/{{channel_id}}/messages": Line(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
+    f"GET {T}/audit": Line(within(200, viewer=403, member=403, admin=200, owner=200), TENANT),
     f"GET {S}": Line(members(200, itself=True), SUBSCRIPTION, about_agent=True),
     f"PUT {S}": Line(writers(200, itself=True), BOTH, about_agent=True),
     f"PATCH {S}": Line(writers(200, itself=True), SUBSCRIPTION, lambda _: {"status": "active"}, about_agent=True),

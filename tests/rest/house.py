@@ -31,6 +31,7 @@ from artcafe.rest.app import Services, Settings, build
 from artcafe.rest.deadline import DeadlineProtocol
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.directory import Directory
@@ -118,6 +119,7 @@ class House:
     def _services(self, fabric: Fabric) -> Services:
         changes = Changes()
         directory = Directory(self.store, changes)
+        self.audit = audit = Audit(fabric.audit_log, self.store, now)
 
         async def health() -> Mapping[str, str]:
             try:
@@ -127,7 +129,7 @@ class House:
             return {"tables": "ok", "nats": "ok"}
 
         return Services(
-            login=Login(self.store, directory, self.tokens, now, "test"),
+            login=Login(self.store, directory, self.tokens, now, "test", audit),
             tenants=Tenants(self.store, changes, now, fabric),
             agents=Agents(self.store, changes, now),
             channels=Channels(self.store, changes, now, fabric),
@@ -135,6 +137,7 @@ class House:
             messaging=Messaging(directory, fabric, now),
             history=History(directory, fabric, Retention(self.store, fabric, now)),
             presence=Presence(fabric, now),
+            audit=audit,
             identity=self.identity,
             health=health,
             clock=now,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from artcafe.errors import AgentNotFound, BadCredentials, CredentialsExpired, Revoked, Unauthenticated
 from artcafe.model import Agent, AgentStatus, Challenge, UserPrincipal
 from artcafe.rules.tokens import Tokens
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.directory import Directory
 from artcafe.services.login import Login
@@ -20,7 +21,7 @@ from artcafe.tables.catalog import AGENTS, CHALLENGES
 from artcafe.tables.store import Store
 from tests import ssh_keygen
 from tests.conftest import Require
-from tests.services.world import START, TOKENS, Server, new_key, proven
+from tests.services.world import START, TOKENS, Clock, Logs, Server, new_key, proven
 
 LINE = re.compile(
     r"artcafe login 1 service=artcafe\.test tenant=(\S*) agent=(\S*) challenge=(chl_\w{26}) nonce=[0-9a-f]{64}"
@@ -116,7 +117,7 @@ def test_printf_leaves_a_text_as_it_is() -> None:
 def posed_nowhere() -> Login:
     """For what touches no table: this one has none."""
     store = Store(None)  # type: ignore[arg-type]  # to show that posing does not ask it
-    return Login(store, Directory(store, Changes()), TOKENS, lambda: START, "artcafe.test")
+    return Login(store, Directory(store, Changes()), TOKENS, Clock(), "artcafe.test", Audit(Logs(), store, Clock()))
 
 
 # --- redeeming -------------------------------------------------------------------------------------------------------

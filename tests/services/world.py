@@ -11,9 +11,12 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from artcafe.fabric.audit_log import Compose, Kept
 from artcafe.model import Agent, AgentPrincipal, ChannelId, Cursor, Epoch, Role, Tenant, TenantId, UserId, UserPrincipal
+from artcafe.rules.subjects import Subject
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.directory import Directory
@@ -51,6 +54,8 @@ class Logs:
         self.purged: list[ChannelId] = []
         self.dropped: list[TenantId] = []
         self.failure: Exception | None = None
+        self.chains: dict[Subject, list[Kept]] = {}
+        self.audit_failure: Exception | None = None
         self.end = Cursor(epoch=Epoch("epoch-1"), seq=41)
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
@@ -65,6 +70,20 @@ class Logs:
         """As the port of `services.channels` has it."""
         self._fail()
         self.purged.append(channel_id)
+
+    async def append(self, chain: Subject, compose: Compose) -> bytes:
+        """As the port of `services.audit` has it; so are the next two."""
+        if self.audit_failure is not None:
+            raise self.audit_failure
+        kept = self.chains.setdefault(chain, [])
+        kept.append(Kept(len(kept) + 1, compose(kept[-1].text if kept else None)))
+        return kept[-1].text
+
+    async def after(self, chain: Subject, seq: int, most: int) -> list[Kept]:
+        return self.chains.get(chain, [])[seq:][:most]
+
+    async def before(self, chain: Subject, seq: int | None, most: int) -> list[Kept]:
+        return self.chains.get(chain, [])[: None if seq is None else seq - 1][::-1][:most]
 
     async def drop(self, tenant_id: TenantId) -> None:
         """As the port of `services.tenants` has it."""
@@ -92,8 +111,12 @@ class Server:
         return Directory(self.store, self.changes)
 
     @cached_property
+    def audit(self) -> Audit:
+        return Audit(self.logs, self.store, self.clock)
+
+    @cached_property
     def login(self) -> Login:
-        return Login(self.store, self.directory, TOKENS, self.clock, "artcafe.test")
+        return Login(self.store, self.directory, TOKENS, self.clock, "artcafe.test", self.audit)
 
     @cached_property
     def tenants(self) -> Tenants:

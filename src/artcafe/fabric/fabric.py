@@ -15,6 +15,7 @@ import msgspec
 from artcafe.errors import LinkLost, LogRefused, NoResponder
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
+from artcafe.fabric.audit_log import AuditLog
 from artcafe.fabric.batch import GroupCommit
 from artcafe.fabric.link import Link, unreachable
 from artcafe.fabric.reader import Tail
@@ -84,6 +85,7 @@ class Fabric:
         self._system = Link("system", self._urls, accounts.system_user)
         self._platform = Link("platform", self._urls, accounts.platform_user)
         self.announcements = Announcements(self._platform, self._server)
+        self.audit_log = AuditLog(self._platform, replicas=replicas)
         self._rooms: dict[TenantId, Room] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from artcafe.errors import ArtcafeError, Internal, MethodNotAllowed, OurFault, RouteNotFound
 from artcafe.observe import log
-from artcafe.rest import agents, asyncapi, auth, channels, health, home, messages, problems, subscriptions, tenants
+from artcafe.rest import agents, asyncapi, audit, auth, channels, health, home, messages, problems, subscriptions, tenants
 from artcafe.rest.bodies import Disconnected, receive_body, replayed
 from artcafe.rest.parts import Services, Settings
 from artcafe.rules.ids import new_id
@@ -32,6 +32,7 @@ ROUTERS: Final = (
     channels.router,
     subscriptions.router,
     messages.router,
+    audit.router,
     health.router,
     asyncapi.router,
 )
@@ -44,6 +45,7 @@ TAGS: Final = {
     "channels": "Named, ordered logs of messages.",
     "subscriptions": "Which agent receives which channel.",
     "messages": "Publishing.",
+    "audit": "Who did what.",
     "health": "For operators.",
 }
 
@@ -154,7 +156,7 @@ class _Request:
         self.code: str | None = None
         self.id = new_id("req")  # Never the client's: it would be a way into the log.
         scope.setdefault("state", {})["request_id"] = self.id
-        structlog.contextvars.bind_contextvars(request_id=self.id)
+        structlog.contextvars.bind_contextvars(request_id=self.id, address=(scope.get("client") or [None])[0])
 
     async def serve(self, app: ASGIApp, settings: Settings) -> None:
         body = await receive_body(self._scope, self._receive, settings)

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from artcafe.identity.port import Identity
 from artcafe.observe import Clock
 from artcafe.services.agents import Agents
+from artcafe.services.audit import Audit
 from artcafe.services.channels import Channels
 from artcafe.services.history import History
 from artcafe.services.login import Login
@@ -35,6 +36,7 @@ class Services:
     messaging: Messaging
     history: History
     presence: Presence
+    audit: Audit
     identity: Identity
     health: Health
     clock: Clock

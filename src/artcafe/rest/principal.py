@@ -8,7 +8,7 @@ import structlog
 from fastapi import Depends, Header, Path
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from artcafe.errors import Forbidden, Unauthenticated
+from artcafe.errors import Forbidden, TenantNotFound, Unauthenticated
 from artcafe.model import AgentPrincipal, Principal, UserId
 from artcafe.rest.parts import Parts
 from artcafe.rules import access
@@ -52,10 +52,16 @@ TenantPath = Annotated[str, Path(description="The tenant, one of the caller's ow
 async def principal(parts: Parts, who: AnyCaller, tenant_id: TenantPath) -> Principal:
     """Raises TenantNotFound for a tenant that is not the caller's, whether or not it exists."""
     if isinstance(who, AgentPrincipal):
+        if who.tenant_id != tenant_id:
+            parts.audit.trespass(who.tenant_id, who.sender, tenant_id)
         access.require_tenant(who, tenant_id)
         proven: Principal = who
     else:
-        proven = await parts.tenants.enter(who, tenant_id)
+        try:
+            proven = await parts.tenants.enter(who, tenant_id)
+        except TenantNotFound:
+            parts.audit.trespass(None, f"usr:{who}", tenant_id)
+            raise
     structlog.contextvars.bind_contextvars(tenant=proven.tenant_id, principal=proven.sender)
     return proven
 

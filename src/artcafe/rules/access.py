@@ -27,6 +27,7 @@ class Action(StrEnum):
     PUBLISH_MANAGED = "publish to this managed channel without a subscription that lets it"
     READ_MESSAGES = "read messages"
     READ_MANAGED = "receive this managed channel without a subscription that lets it"
+    READ_AUDIT = "read the audit"
 
 
 class Agents(Enum):
@@ -61,6 +62,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], Agents]]] = {
     Action.PUBLISH_MANAGED: (_MEMBER, Agents.NONE),
     Action.READ_MESSAGES: (_VIEWER, Agents.ANY),
     Action.READ_MANAGED: (_VIEWER, Agents.NONE),
+    Action.READ_AUDIT: (_ADMIN, Agents.NONE),
 }
 
 

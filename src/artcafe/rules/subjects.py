@@ -7,7 +7,7 @@ import hashlib
 import re
 from typing import Final, NewType
 
-from artcafe.model import ChannelId
+from artcafe.model import ChannelId, TenantId
 
 Subject = NewType("Subject", str)
 """A subject without wildcards, or one of the constants below."""
@@ -22,6 +22,11 @@ PRESENCE_ASK: Final = Subject("presence.ask")
 """Where a server asks the others to say it now."""
 CHANGES: Final = Subject("changes")
 """In the platform's own account: where a server says which tenants have changed."""
+
+AUDIT: Final = Subject("audit.>")
+"""In the platform's own account: everything that the audit keeps."""
+AUDIT_OF_PLATFORM: Final = Subject("audit.platform")
+"""What happened to no one tenant: people's terms, tenants that came and went."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -41,6 +46,11 @@ def stored(channel: ChannelId) -> Subject:
 def live(channel: ChannelId) -> Subject:
     """Where a channel's stored messages are repeated."""
     return Subject(f"live.ch.{token(channel)}")
+
+
+def audit(tenant_id: TenantId) -> Subject:
+    """Where the audit of a tenant is kept."""
+    return Subject(f"audit.tenant.{token(tenant_id)}")
 
 
 def dedupe_id(channel: ChannelId, sender: str, key: str) -> str:

@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from artcafe.errors import AgentNotFound, BadCredentials, BadKey, Revoked
-from artcafe.model import Agent, AgentId, AgentPrincipal, AgentStatus, Challenge, ChallengeId, TenantId
+from artcafe.model import Agent, AgentId, AgentPrincipal, AgentStatus, Challenge, ChallengeId, Outcome, TenantId
 from artcafe.observe import Clock
 from artcafe.rules import ids, times, tokens
+from artcafe.services.audit import Audit
 from artcafe.services.directory import Directory
 from artcafe.tables.store import Store
 from artcafe.wire.sshkeys import PublicKey, parse_public_key
@@ -32,7 +33,10 @@ _NOBODY: Final = "nobody"
 class Login:
     """Proves agents. `service_name` stands in each challenge, so that its signature is worth nothing to another service."""
 
-    def __init__(self, store: Store, directory: Directory, tokens: tokens.Tokens, clock: Clock, service_name: str) -> None:
+    def __init__(
+        self, store: Store, directory: Directory, tokens: tokens.Tokens, clock: Clock, service_name: str, audit: Audit
+    ) -> None:
+        self._audit = audit
         self._store, self._directory, self._tokens, self._clock = store, directory, tokens, clock
         self._service = service_name
         # Nobody has its private half: it is not kept.
@@ -77,10 +81,13 @@ class Login:
     async def prove(self, challenge: Challenge, signature: str) -> AgentPrincipal:
         """The agent that signed the challenge with its current key. Raises BadCredentials; fails closed."""
         agent = await self._store.tenant(challenge.tenant_id).agent(challenge.agent_id)
-        is_signed = verify(signature, challenge.text.encode(), self._key_of(agent))
+        key = self._key_of(agent)
+        is_signed = verify(signature, challenge.text.encode(), key)
         is_current = self._clock() < challenge.expires_at
         if agent is None or agent.status is not AgentStatus.ACTIVE or not (is_signed and is_current):
+            self._audit.note(challenge.tenant_id, challenge.agent_id, "agent.login", Outcome.REFUSED)
             raise BadCredentials
+        self._audit.note(agent.tenant_id, agent.id, "agent.login", key=key.fingerprint)
         return AgentPrincipal(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch)
 
     # --- with a token ---

@@ -1,0 +1,158 @@
+"""Where the audit is kept: one stream of the platform's own account, a subject a chain, from which NATS removes nothing (design,
+decision 12). What an entry says is not known here.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from artcafe.errors import LinkLost, LogRefused, NoResponder
+from artcafe.fabric.client import Incoming, Outgoing
+from artcafe.fabric.link import Link, unreachable
+from artcafe.fabric.streams import NAME_IN_USE, NO_MESSAGE, STREAM_NOT_FOUND, refusal, seq_of
+from artcafe.model import Seq
+from artcafe.rules.subjects import AUDIT, Subject
+
+STREAM: Final = "audit"
+WRONG_LAST: Final = 10071
+"""NATS's code where the subject's last sequence is another than was expected: somebody else has appended."""
+TRIES: Final = 20
+"""Of one append that meets others'; each try means that another server's went through, or that an answer was lost."""
+MOST_BYTES: Final = 1 << 20
+
+
+class Kept(NamedTuple):
+    """A text as it is kept, and its place, which rises in its chain and skips numbers."""
+
+    seq: Seq
+    text: bytes
+
+
+Compose = Callable[[bytes | None], bytes]
+"""Makes the next text of a chain from its last one, None where it is the first."""
+
+
+class AuditLog:
+    """The chains of all tenants, and the platform's. Every method raises `Unavailable`."""
+
+    def __init__(self, link: Link, *, replicas: int = 1) -> None:
+        """`link` is into the platform's account."""
+        self._link, self._replicas = link, replicas
+
+    async def append(self, chain: Subject, compose: Compose) -> bytes:
+        """Puts the next text behind the chain's last one, and nothing between the two, whichever servers append at once.
+
+        Returns the text, which is on disk then. `compose` may be called again when another text came first; no two texts that
+        it makes, here or on another server, may be equal.
+        """
+        last = await self._last(chain)
+        for _ in range(TRIES):
+            text = compose(None if last is None else last.text)
+            is_put = await self._put(chain, text, 0 if last is None else last.seq)
+            if is_put:
+                return text
+            last = await self._last(chain)
+            if is_put is None and last is not None and last.text == text:  # it was ours, and its answer was lost
+                return text
+        raise unreachable()
+
+    async def after(self, chain: Subject, seq: Seq, most: int) -> list[Kept]:
+        """The next texts of a chain above a place, oldest first; none where nothing follows."""
+        wanted = {"seq": seq + 1, "batch": most, "max_bytes": MOST_BYTES, "next_by_subj": chain}
+        return [Kept(seq_of(each), each.data) for each in await self._read(wanted)]
+
+    async def before(self, chain: Subject, seq: Seq | None, most: int) -> list[Kept]:
+        """The texts of a chain below a place, newest first; None: the newest."""
+        found: list[Kept] = []
+        while len(found) < most and seq != 1:
+            got = await self._read({"multi_last": [chain], **({} if seq is None else {"up_to_seq": seq - 1})})
+            if not got:
+                break
+            seq = seq_of(got[0])
+            found.append(Kept(seq, got[0].data))
+        return found
+
+    async def _last(self, chain: Subject) -> Kept | None:
+        """The chain's last text. Asks the leader, which knows of every append that was answered."""
+        try:
+            answer = await self._api(f"STREAM.MSG.GET.{STREAM}", {"last_by_subj": chain})
+        except LogRefused as exc:
+            if exc.error_code == STREAM_NOT_FOUND:
+                await self._make()
+            elif exc.error_code != NO_MESSAGE:
+                raise
+            return None
+        message = answer["message"]
+        return Kept(message["seq"], b64decode(message["data"]))
+
+    async def _put(self, chain: Subject, text: bytes, last: Seq) -> bool | None:
+        """Says whether it was put there, None where the answer was lost."""
+        head = f"Nats-Expected-Last-Subject-Sequence: {last}\r\n"
+        try:
+            answer = msgspec.json.decode((await self._link.request_last([Outgoing(chain, head, text)])).data)
+            refusal(answer)
+        except (TimeoutError, LinkLost):
+            await self._link.wait_up()
+            return None
+        except NoResponder as exc:
+            raise unreachable() from exc
+        except LogRefused as exc:
+            if exc.error_code != WRONG_LAST:
+                raise
+            return False
+        return True
+
+    async def _make(self) -> None:
+        """Makes the stream. May be repeated, and raced."""
+        config = {
+            "name": STREAM,
+            "subjects": [AUDIT],
+            "storage": "file",
+            "retention": "limits",
+            "discard": "new",
+            "num_replicas": self._replicas,
+            "allow_direct": True,
+            "deny_delete": True,
+            "deny_purge": True,
+        }
+        try:
+            await self._api(f"STREAM.CREATE.{STREAM}", config)
+        except LogRefused as exc:
+            if exc.error_code != NAME_IN_USE:
+                raise
+
+    async def _read(self, wanted: dict[str, Any]) -> list[Incoming]:
+        try:
+            found, end = await self._link.request_many(Subject(f"$JS.API.DIRECT.GET.{STREAM}"), msgspec.json.encode(wanted))
+        except NoResponder:
+            # Nobody serves what was never made: where it is there, the leader answers, and it is only starting.
+            if await self._is_absent():
+                return []
+            raise unreachable() from None
+        except (TimeoutError, LinkLost) as exc:
+            raise unreachable() from exc
+        if end.status not in (204, 404):
+            raise LogRefused(end.status, end.description)
+        return found
+
+    async def _is_absent(self) -> bool:
+        try:
+            await self._api(f"STREAM.INFO.{STREAM}", {})
+        except LogRefused as exc:
+            if exc.error_code == STREAM_NOT_FOUND:
+                return True
+            raise
+        return False
+
+    async def _api(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            got = await self._link.request(Subject(f"$JS.API.{verb}"), msgspec.json.encode(body))
+        except (TimeoutError, NoResponder, LinkLost) as exc:
+            raise unreachable() from exc
+        answer: dict[str, Any] = msgspec.json.decode(got.data)
+        refusal(answer)
+        return answer

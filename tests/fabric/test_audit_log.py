@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from artcafe.errors import LogRefused, Unavailable
+from artcafe.fabric.audit_log import STREAM, AuditLog
+from artcafe.fabric.link import Link
+from artcafe.fabric.streams import refusal
+from artcafe.model import TenantId
+from artcafe.rules import subjects
+from artcafe.rules.subjects import Subject
+from tests.fabric.clients import BOUND_S
+from tests.fabric.rooms import Nats, a_tenant
+
+
+@asynccontextmanager
+async def platform(nats: Nats, url: str | None = None) -> AsyncIterator[Link]:
+    """A link of the platform's own account."""
+    link = Link("test platform", [url or nats.url], nats.accounts.platform_user)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(link.run())
+        try:
+            await link.wait_up(BOUND_S)
+            yield link
+        finally:
+            link.close()
+
+
+def counted(last: bytes | None) -> bytes:
+    """The next number."""
+    return b"1" if last is None else b"%d" % (int(last) + 1)
+
+
+async def test_what_is_appended_is_read_in_both_directions_and_of_its_chain_alone(nats: Nats) -> None:
+    mine, other = subjects.audit(a_tenant()), subjects.audit(a_tenant())
+    async with platform(nats) as link:
+        log = AuditLog(link)
+        assert (await log.after(mine, 0, 10), await log.before(mine, None, 10)) == ([], [])
+        for _ in range(5):
+            await log.append(mine, counted)
+            await log.append(other, counted)
+        found = await log.after(mine, 0, 10)
+        assert [each.text for each in found] == [b"1", b"2", b"3", b"4", b"5"]
+        assert await log.after(mine, found[1].seq, 2) == found[2:4]
+        assert await log.before(mine, None, 2) == [found[4], found[3]]
+        assert await log.before(mine, found[3].seq, 10) == [found[2], found[1], found[0]]
+
+
+async def test_however_many_append_at_once_nothing_stands_between_a_text_and_the_one_it_was_made_from(nats: Nats) -> None:
+    chain = subjects.audit(a_tenant())
+
+    def composed_by(name: str) -> Callable[[bytes | None], bytes]:
+        return lambda last: b"%d %b" % (1 if last is None else int(last.split()[0]) + 1, name.encode())
+
+    async with platform(nats) as one, platform(nats) as two, asyncio.TaskGroup() as group:
+        for server, log in (("one", AuditLog(one)), ("two", AuditLog(two))):
+            for number in range(6):
+                group.create_task(log.append(chain, composed_by(f"{server}-{number}")))
+    async with platform(nats) as link:
+        found = [each.text.split() for each in await AuditLog(link).after(chain, 0, 100)]
+    assert [int(number) for number, _ in found] == list(range(1, 13))
+    assert len({name for _, name in found}) == 12
+
+
+async def test_nobody_removes_anything_from_it(nats: Nats) -> None:
+    chain = subjects.audit(a_tenant())
+    async with platform(nats) as link:
+        log = AuditLog(link)
+        await log.append(chain, counted)
+        (kept,) = await log.after(chain, 0, 10)
+        for verb, body in (
+            ("STREAM.PURGE", {"filter": chain}),
+            ("STREAM.MSG.DELETE", {"seq": kept.seq}),
+            ("STREAM.UPDATE", {"name": STREAM, "subjects": [subjects.AUDIT], "deny_purge": False, "deny_delete": False}),
+        ):
+            answer = await link.request(Subject(f"$JS.API.{verb}.{STREAM}"), msgspec.json.encode(body))
+            with pytest.raises(LogRefused):
+                refusal(msgspec.json.decode(answer.data))
+        assert await log.after(chain, 0, 10) == [kept]
+
+
+async def test_an_answer_that_was_lost_does_not_append_twice(nats: Nats) -> None:
+    chain = subjects.audit(a_tenant())
+    async with nats.proxy() as proxy, platform(nats, proxy.url) as link:
+        log = AuditLog(link)
+        await log.append(chain, counted)
+        composed: list[bytes] = []
+
+        def cut_behind(last: bytes | None) -> bytes:
+            composed.append(counted(last))
+            if len(composed) == 1:
+                proxy.is_mute = True
+                asyncio.get_running_loop().call_later(0.2, reopen)
+            return composed[-1]
+
+        def reopen() -> None:
+            proxy.is_mute = False
+            proxy.cut()
+
+        assert await log.append(chain, cut_behind) == b"2"
+        assert [each.text for each in await log.after(chain, 0, 10)] == [b"1", b"2"]
+
+
+async def test_without_nats_nothing_is_appended(nats: Nats) -> None:
+    async with nats.proxy() as proxy, platform(nats, proxy.url) as link:
+        log = AuditLog(link)
+        proxy.is_open = False
+        proxy.cut()
+        with pytest.raises(Unavailable):
+            await log.append(subjects.audit(TenantId("ten_nowhere")), counted)

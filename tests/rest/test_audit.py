@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from artcafe.model import Role
+from tests.rest.house import House
+
+
+def whole(house: House, path: str, caller: Any) -> list[dict[str, Any]]:
+    """The audit, oldest first, read in pages of two."""
+    house.run(house.services.audit.flush())
+    found: list[dict[str, Any]] = []
+    query = {"order": "oldest", "limit": "2"}
+    while True:
+        page = caller.get(f"{path}/audit", params=query).json()
+        found += page["items"]
+        if page["next_cursor"] is None:
+            return found
+        query["cursor"] = page["next_cursor"]
+
+
+def test_admins_read_who_logged_in_and_who_tried(house: House) -> None:
+    tenant = house.tenant()
+    agent, other = tenant.agent(), house.tenant()
+    agent.login()
+    house.client().post("/v1/auth/tokens", json={"challenge_id": agent.challenge()["challenge_id"], "signature": "x"})
+    assert other.owner.get(f"{tenant.path}/agents").status_code == 404
+    entries = whole(house, tenant.path, tenant.member(Role.ADMIN))
+    found = [(each["action"], each["actor"], each["outcome"]) for each in entries]
+    assert ("agent.login", agent.id, "done") in found
+    assert ("agent.login", agent.id, "refused") in found
+    assert ("tenant.trespass", "outsider", "refused") in found
+    assert {each["address"] for each in entries} == {"127.0.0.1"}
+
+
+def test_whoever_reads_it_can_check_the_chain(house: House) -> None:
+    tenant = house.tenant()
+    for _ in range(3):
+        tenant.agent().login()
+    entries = whole(house, tenant.path, tenant.owner)
+    assert len(entries) >= 3
+    before = ""
+    for number, entry in enumerate(entries, 1):
+        digest = entry.pop("digest")
+        assert (entry["number"], entry["before"]) == (number, before)
+        text = json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        assert hashlib.sha256(text.encode()).hexdigest() == digest
+        before = digest
+
+
+def test_no_secret_stands_in_it(house: House) -> None:
+    tenant = house.tenant()
+    agent = tenant.agent(name="A name that is no secret")
+    token = agent.login().token
+    text = json.dumps(whole(house, tenant.path, tenant.owner))
+    assert agent.id in text
+    assert token is not None
+    for secret in (token, tenant.owner.token, "BEGIN SSH", "ssh-ed25519"):
+        assert secret is not None
+        assert secret not in text

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.model import Entry, Outcome
+from artcafe.rules import chain
+
+TEXT = st.text(max_size=20)
+ENTRIES = st.builds(
+    Entry,
+    number=st.just(1),
+    id=TEXT,
+    time=st.datetimes(timezones=st.just(UTC)).map(lambda time: time.replace(microsecond=time.microsecond // 1000 * 1000)),
+    action=TEXT,
+    actor=TEXT,
+    outcome=st.sampled_from(Outcome),
+    target=st.none() | TEXT,
+    facts=st.dictionaries(TEXT, TEXT, max_size=4),
+    address=st.none() | TEXT,
+    request_id=st.none() | TEXT,
+    intent=st.none() | st.integers(0, 2**53),
+    before=st.just(chain.FIRST),
+)
+
+
+def entry_of(number: int, before: str, actor: str = "usr:a") -> Entry:
+    time = datetime(2026, 11, 25, 8, 0, number, tzinfo=UTC)
+    id = f"aud_{number}"
+    return Entry(number=number, id=id, time=time, action="agent.create", actor=actor, outcome=Outcome.DONE, before=before)
+
+
+def chained(count: int) -> list[Entry]:
+    entries: list[Entry] = []
+    before = chain.FIRST
+    for number in range(1, count + 1):
+        entries.append(entry_of(number, before))
+        before = chain.digest(chain.canonical(entries[-1]))
+    return entries
+
+
+@given(ENTRIES)
+def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
+    assert chain.read(chain.canonical(entry)) == entry
+
+
+@given(ENTRIES)
+def test_anyone_can_compute_the_digest_of_an_entry_that_was_read_as_json(entry: Entry) -> None:
+    text = chain.canonical(entry)
+    again = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert hashlib.sha256(again).hexdigest() == chain.digest(text)
+
+
+def test_a_chain_that_nobody_touched_holds() -> None:
+    assert chain.first_break([]) is None
+    entries = chained(5)
+    assert chain.first_break(entries) is None
+    assert chain.first_break(entries[2:], 3, entries[2].before) is None
+
+
+def test_a_chain_shows_what_was_changed_removed_added_or_swapped() -> None:
+    entries = chained(5)
+    for position in range(4):  # what was changed shows at the next entry, so of the last one only to who has its digest
+        changed = [*entries]
+        changed[position] = entry_of(position + 1, entries[position].before, actor="usr:b")
+        assert chain.first_break(changed) == chain.Break(
+            position + 2, "does not name the one before it: one of the two was changed"
+        )
+        gone = entries[:position] + entries[position + 1 :]
+        assert chain.first_break(gone) == chain.Break(position + 1, f"is missing: the next one there is number {position + 2}")
+        twice = entries[: position + 1] + entries[position:]
+        broken = chain.first_break(twice)
+        assert broken is not None
+        assert broken.number == position + 2

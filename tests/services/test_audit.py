@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from artcafe.errors import Conflict, Forbidden, OutcomeUnknown, Unavailable
+from artcafe.model import Entry, Outcome, Role, TenantId, UserPrincipal
+from artcafe.rules import chain, subjects
+from artcafe.rules.pages import PageRequest
+from artcafe.services.audit import MOST_ACTORS, OTHERS, OUTSIDER
+from tests.services.world import Server, with_role
+
+GONE = Unavailable("the message log (NATS)")
+
+
+def told(server: Server, tenant_id: TenantId | None) -> list[Entry]:
+    """The whole chain, which holds."""
+    where = subjects.AUDIT_OF_PLATFORM if tenant_id is None else subjects.audit(tenant_id)
+    entries = [chain.read(kept.text) for kept in server.logs.chains.get(where, [])]
+    assert chain.first_break(entries) is None
+    return entries
+
+
+def shown(entries: list[Entry]) -> list[tuple[str, str, str, str | None]]:
+    return [(entry.action, entry.actor, entry.outcome.value, entry.facts.get("count")) for entry in entries]
+
+
+async def change(server: Server, owner: UserPrincipal, problem: BaseException | None = None) -> None:
+    async with server.audit.change(owner.tenant_id, owner.sender, "agent.create", name="Planner") as deed:
+        deed.target = "agt_1"
+        if problem is not None:
+            raise problem
+
+
+async def test_a_change_is_told_before_it_is_made_and_when_it_is(server: Server) -> None:
+    owner = await server.tenant()
+    before = len(told(server, owner.tenant_id))
+    async with server.audit.change(owner.tenant_id, owner.sender, "agent.create", name="Planner") as deed:
+        (intent,) = told(server, owner.tenant_id)[before:]
+        assert (intent.outcome, intent.target, intent.facts) == (Outcome.INTENDED, None, {"name": "Planner"})
+        deed.target = "agt_1"
+        deed.facts["key"] = "SHA256:x"
+    done = told(server, owner.tenant_id)[-1]
+    assert (done.outcome, done.target, done.intent) == (Outcome.DONE, "agt_1", intent.number)
+    assert done.facts == {"name": "Planner", "key": "SHA256:x"}
+
+
+@pytest.mark.parametrize(
+    ("problem", "outcome", "code"),
+    [
+        (Conflict("no"), Outcome.REFUSED, "conflict"),
+        (GONE, Outcome.UNKNOWN, "unavailable"),
+        (OutcomeUnknown(), Outcome.UNKNOWN, "outcome_unknown"),
+        (RuntimeError("a fault of ours"), Outcome.UNKNOWN, None),
+        (asyncio.CancelledError(), Outcome.UNKNOWN, None),
+    ],
+)
+async def test_what_became_of_a_change_is_told_whatever_became_of_it(
+    server: Server, problem: BaseException, outcome: Outcome, code: str | None
+) -> None:
+    owner = await server.tenant()
+    with pytest.raises(type(problem)):
+        await change(server, owner, problem)
+    last = told(server, owner.tenant_id)[-1]
+    assert (last.outcome, last.facts.get("code")) == (outcome, code)
+
+
+async def test_nothing_is_changed_that_cannot_be_told(server: Server) -> None:
+    owner = await server.tenant()
+    server.logs.audit_failure = GONE
+    reached = False
+    with pytest.raises(Unavailable):
+        async with server.audit.change(owner.tenant_id, owner.sender, "agent.create"):
+            reached = True
+    assert not reached
+
+
+async def test_a_change_that_was_made_stands_though_its_outcome_cannot_be_told(server: Server) -> None:
+    owner = await server.tenant()
+    async with server.audit.change(owner.tenant_id, owner.sender, "agent.create"):
+        server.logs.audit_failure = GONE
+    assert told(server, owner.tenant_id)[-1].outcome is Outcome.INTENDED
+
+
+async def test_what_comes_in_floods_is_counted(server: Server) -> None:
+    owner = await server.tenant()
+    before = len(told(server, owner.tenant_id))
+    for _ in range(1000):
+        server.audit.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+    server.clock.pass_s(10)
+    server.audit.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+    server.audit.note(owner.tenant_id, "agt_2", "agent.login", key="SHA256:x")
+    await server.audit.flush()
+    entries = told(server, owner.tenant_id)[before:]
+    assert shown(entries) == [("agent.login", "agt_1", "refused", "1001"), ("agent.login", "agt_2", "done", None)]
+    assert entries[0].facts["last"] > entries[0].facts["first"]
+
+
+async def test_the_first_of_a_kind_is_told_at_once_and_the_rest_with_the_minute(server: Server) -> None:
+    owner = await server.tenant()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(server.audit.run())
+        before = len(told(server, owner.tenant_id))
+        server.audit.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        async with asyncio.timeout(5):
+            while len(told(server, owner.tenant_id)) == before:  # noqa: ASYNC110 (a chain tells nobody)
+                await asyncio.sleep(0.01)
+        server.audit.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        running.cancel()
+    assert len(told(server, owner.tenant_id)) == before + 1
+    await server.audit.flush()
+    assert len(told(server, owner.tenant_id)) == before + 2
+
+
+async def test_made_up_agents_and_tenants_fill_no_audit(server: Server) -> None:
+    owner = await server.tenant()
+    before = len(told(server, owner.tenant_id))
+    for number in range(3 * MOST_ACTORS):
+        server.audit.note(owner.tenant_id, f"agt_{number}", "agent.login", Outcome.REFUSED)
+        server.audit.note(TenantId(f"ten_{number}"), "agt_1", "agent.login", Outcome.REFUSED)
+    platform = len(told(server, None))
+    await server.audit.flush()
+    entries = told(server, owner.tenant_id)[before:]
+    assert len(entries) == MOST_ACTORS + 1
+    assert shown(entries)[-1] == ("agent.login", OTHERS, "refused", str(2 * MOST_ACTORS))
+    (strangers,) = told(server, None)[platform:]
+    assert (strangers.facts["count"], strangers.facts["problem"]) == (str(3 * MOST_ACTORS), "there is no such tenant")
+
+
+async def test_who_names_another_tenant_is_named_in_their_own_audit_alone(server: Server) -> None:
+    ours, theirs = await server.tenant(), await server.tenant("bob", "Bob's")
+    before = len(told(server, ours.tenant_id)), len(told(server, theirs.tenant_id))
+    server.audit.trespass(theirs.tenant_id, "agt_theirs", ours.tenant_id)
+    server.audit.trespass(None, "usr:bob", ours.tenant_id)
+    await server.audit.flush()
+    assert shown(told(server, ours.tenant_id)[before[0] :]) == [("tenant.trespass", OUTSIDER, "refused", "2")]
+    assert shown(told(server, theirs.tenant_id)[before[1] :]) == [("tenant.trespass", "agt_theirs", "refused", None)]
+    assert told(server, None)[-1].actor == "usr:bob"
+
+
+async def test_what_cannot_be_told_now_is_told_later(server: Server) -> None:
+    owner = await server.tenant()
+    before = len(told(server, owner.tenant_id))
+    server.logs.audit_failure = GONE
+    for _ in range(3):
+        server.audit.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        await server.audit.flush()
+    server.logs.audit_failure = None
+    await server.audit.flush()
+    assert shown(told(server, owner.tenant_id)[before:]) == [("agent.login", "agt_1", "refused", "3")]
+
+
+async def test_admins_read_it_in_pages_from_either_end(server: Server) -> None:
+    owner = await server.tenant()
+    for _ in range(3):
+        await change(server, owner)
+    entries = told(server, owner.tenant_id)
+    for oldest_first, expected in ((True, entries), (False, entries[::-1])):
+        found, after = [], None
+        while True:
+            page = await server.audit.page(owner, PageRequest(limit=2, after=after), oldest_first=oldest_first)
+            found += [line.entry for line in page.items]
+            after = page.next
+            if after is None:
+                break
+        assert found == expected
+    for role in (Role.MEMBER, Role.VIEWER):
+        with pytest.raises(Forbidden):
+            await server.audit.page(with_role(owner, role))
+
+
+async def test_a_tenants_admin_reads_that_tenants_audit_alone(server: Server) -> None:
+    owner, other = await server.tenant(), await server.tenant("bob", "Bob's")
+    await change(server, owner)
+    before = (await server.audit.page(other)).items
+    await change(server, owner)
+    assert (await server.audit.page(other)).items == before
