@@ -148,7 +148,7 @@ async def _serve(
     try:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(fabric.run())
-            await fabric.wait_up(NATS_START_S)
+            await fabric.settle_copies(NATS_START_S)
             store, changes = Store(tables), _changes(fabric)
             directory, audit = Directory(store, changes), Audit(fabric.audit_log, store, now)
             service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"

@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "up": ("artcafe.cli.operator", "up"),
     "demo": ("artcafe.cli.operator", "demo"),
     "serve": ("artcafe.cli.operator", "serve_one"),
+    "nats": ("artcafe.cli.nats", "nats"),
     "token": ("artcafe.cli.operator", "token"),
     "backup": ("artcafe.cli.backup", "backup"),
     "restore": ("artcafe.cli.backup", "restore"),

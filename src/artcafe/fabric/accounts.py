@@ -106,14 +106,15 @@ class Accounts:
         """`secret`: at least `SECRET_BYTES` random bytes. `generation`: of the signing keys, where a call names no other."""
         if len(secret) < SECRET_BYTES:
             raise ValueError(f"the secret has {len(secret)} bytes, and {SECRET_BYTES} are the least")
-        self._secret, self._environment, self._generation, self._clock = secret, environment, generation, clock
+        self.environment = environment
+        self._secret, self._generation, self._clock = secret, generation, clock
         self._operator = self._derive(Kind.OPERATOR, "operator")
         self.operator_key = self._operator.public
         self.system_key = self._derive(Kind.ACCOUNT, "system").public
         self.platform_key = self._derive(Kind.ACCOUNT, "platform").public
 
     def __repr__(self) -> str:
-        return f"Accounts(environment={self._environment!r}, generation={self._generation})"
+        return f"Accounts(environment={self.environment!r}, generation={self._generation})"
 
     def operator_jwt(self) -> str:
         """What a NATS server must be told to believe everything else here; holds no secret."""
@@ -126,6 +127,10 @@ class Accounts:
     def platform_jwt(self) -> str:
         """The platform's own account: the audit stream and the announcements of changes."""
         return self._account("platform", "platform", _jetstream(_UNLIMITED), self._generation)
+
+    def route_password(self) -> str:
+        """What the NATS servers of a cluster prove to each other that they are of this installation with."""
+        return self._hkdf("routes").hex()
 
     def account_key(self, tenant_id: TenantId) -> str:
         """The tenant's account as NATS names it everywhere: its public nkey."""
@@ -193,8 +198,11 @@ class Accounts:
         return self._derive(Kind.ACCOUNT, f"{label}/signing/{generation}")
 
     def _derive(self, kind: Kind, label: str) -> KeyPair:
-        hkdf = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"nats/{self._environment}/{label}".encode())
-        return KeyPair.of(kind, Ed25519PrivateKey.from_private_bytes(hkdf.derive(self._secret)))
+        return KeyPair.of(kind, Ed25519PrivateKey.from_private_bytes(self._hkdf(label)))
+
+    def _hkdf(self, label: str) -> bytes:
+        info = f"nats/{self.environment}/{label}".encode()
+        return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(self._secret)
 
     def _signed(self, signer: KeyPair, subject: str, name: str, nats: Mapping[str, object]) -> str:
         claims = {"iat": int(self._clock().timestamp()), "iss": signer.public, "name": name, "sub": subject, "nats": nats}

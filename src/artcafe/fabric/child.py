@@ -1,4 +1,4 @@
-"""What a nats-server child needs around it: binary, configuration, port, a folder to itself, and words for when it fails."""
+"""What a nats-server child needs around it: binary, configuration file, port, a folder to itself, and words for when it fails."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from typing import Final
 
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.configuration import LONE_LOOKUP, Configuration, server
 from artcafe.observe import log
 
 LEAST_VERSION: Final = (2, 15, 1)
@@ -30,7 +31,6 @@ PORTS: Final = range(20_000, 32_000)
 """Below the ports that Linux and macOS lend to outgoing connections. Of those, the child's own could be lent to a client that
 dials it while it restarts: the client would be connected to itself, and the port taken."""
 
-MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 LOG_BYTES: Final = 10 * 1024 * 1024
 END_S: Final = 10.0
 """What a nats-server gets for ending by itself: usually 10 ms, more with thousands of consumers on disk (decision 11)."""
@@ -72,35 +72,10 @@ async def check_version(binary: Path) -> None:
         raise StartRefused(f"{binary} is too old: it is {found[0]}", _GET_BINARY)
 
 
-def configuration(folder: Path, port: int, accounts: Accounts) -> dict[str, object]:
-    """What the child is told, to be written as JSON, which NATS's own format includes. Holds no secret."""
-    return {
-        "server_name": "artcafe",
-        "host": "127.0.0.1",
-        "port": port,
-        "operator": accounts.operator_jwt(),
-        "system_account": accounts.system_key,
-        "resolver": {
-            "type": "full",
-            "dir": str(folder / "jwt"),
-            "allow_delete": True,
-            "hard_delete": True,
-            # For an account it doesn't know, NATS asks the other servers, of which there are none, and waits so long for their
-            # answers: at the default of 1.9 s that was each new tenant's first login, and 79 s of a start with 40 lost JWTs.
-            "timeout": "1ms",
-        },
-        "resolver_preload": {accounts.system_key: accounts.system_jwt(), accounts.platform_key: accounts.platform_jwt()},
-        "jetstream": {
-            "store_dir": str(folder / "jetstream"),
-            # Flushed before it is acknowledged (decision 3): at the default, a power cut lost everything of the last minutes.
-            "sync_interval": "always",
-            # Nothing is kept in memory; the account's limits say so too.
-            "max_mem": 64 * 1024 * 1024,
-            # Accounts' limits are reservations against this one (decision 1), so it is as good as infinite: 2**60 is 1 EiB.
-            "max_file": 2**60,
-        },
-        "max_payload": MAX_PAYLOAD_BYTES,
-        "write_deadline": "10s",
+def configuration(folder: Path, port: int, accounts: Accounts) -> Configuration:
+    """What the child is told: what every nats-server is, and where it leaves its traces. Holds no secret."""
+    told = server(accounts, name="artcafe", host="127.0.0.1", port=port, folder=folder, lookup=LONE_LOOKUP)
+    return told | {
         "pid_file": str(folder / "nats.pid"),
         "log_file": str(folder / "nats.log"),
         "logfile_size_limit": LOG_BYTES,

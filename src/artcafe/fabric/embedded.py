@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -28,6 +27,7 @@ from artcafe.fabric.child import (
     some_free_port,
     tail,
 )
+from artcafe.fabric.configuration import text
 from artcafe.fabric.health import Scope, problems
 from artcafe.observe import log
 
@@ -157,7 +157,7 @@ class EmbeddedNats:
         for key in (self._accounts.system_key, self._accounts.platform_key):
             (self._folder / "jwt" / f"{key}.jwt").unlink(missing_ok=True)
         draft = self._conf.with_suffix(".new")
-        draft.write_text(json.dumps(configuration(self._folder, self._port, self._accounts), indent=2, ensure_ascii=False))
+        draft.write_text(text(configuration(self._folder, self._port, self._accounts)))
         draft.replace(self._conf)
 
     async def _launch_on_some_port(self) -> None:

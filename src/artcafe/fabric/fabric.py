@@ -17,6 +17,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
 from artcafe.fabric.batch import GroupCommit
+from artcafe.fabric.cluster import copies
 from artcafe.fabric.link import Link, unreachable
 from artcafe.fabric.reader import Tail
 from artcafe.fabric.roster import LEASE_S, RENEW_S, Roster
@@ -118,6 +119,14 @@ class Fabric:
     async def wait_up(self, timeout_s: float) -> None:
         """Raises `Unavailable` unless NATS is connected within the time."""
         await self._system.wait_up(timeout_s)
+
+    async def settle_copies(self, timeout_s: float) -> int:
+        """Has each log kept as many times as the NATS cluster has room for, and returns how many. Waits for NATS.
+
+        Raises `Unavailable` where it doesn't say within the time.
+        """
+        self._replicas = await copies(self._system, within_s=timeout_s)
+        return self._replicas
 
     def peek(self, tenant_id: TenantId) -> Room | None:
         """The tenant's room if it is open already."""

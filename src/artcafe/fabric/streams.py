@@ -34,7 +34,8 @@ NAME_IN_USE: Final = 10058
 NO_MESSAGE: Final = 10037
 LAG_TRIES: Final = 40
 LAG_PAUSE_S: Final = 0.05
-"""A direct get may be answered by a follower that lags behind what its leader has shown: asked again for 2 s."""
+"""A direct get may be answered by a follower that lags behind what its leader has shown, and a request by a cluster that has no
+leader now, or has not heard everywhere of a new account: asked again for 2 s."""
 
 EPOCH: Final = "artcafe-epoch"
 CONTINUES: Final = "artcafe-continues"
@@ -133,11 +134,14 @@ class TenantLog:
             return self._noted(await self._api(f"STREAM.UPDATE.{STREAM}", config))
 
     async def limit(self, max_bytes: int) -> None:
-        """Bounds what the log may take on disk, where it is bounded otherwise; drops nothing. Raises `Unavailable`."""
+        """Bounds what the log may take on disk, and has it kept as often as it now should be, where that is otherwise; drops
+        nothing. Raises `Unavailable`."""
         async with self._making:
             config = (await self._api(f"STREAM.INFO.{STREAM}", {}))["config"]
-            if config["max_bytes"] != bound(max_bytes):
-                await self._api(f"STREAM.UPDATE.{STREAM}", {**config, "max_bytes": bound(max_bytes)})
+            # Never fewer copies: whoever believes the cluster to be smaller may be wrong.
+            wanted = {"max_bytes": bound(max_bytes), "num_replicas": max(self.replicas, config["num_replicas"])}
+            if config != config | wanted:
+                await self._api(f"STREAM.UPDATE.{STREAM}", config | wanted)
 
     async def purge(self, channel: ChannelId, *, up_to: Seq | None = None) -> None:
         """Removes the messages of a channel, up to a sequence where one is given. A log that does not exist has none."""
@@ -270,9 +274,15 @@ class TenantLog:
         return found
 
     async def _api(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = msgspec.json.decode((await self._ask(verb, body)).data)
-        refusal(answer)
-        return answer
+        for _ in range(LAG_TRIES):
+            answer: dict[str, Any] = msgspec.json.decode((await self._ask(verb, body)).data)
+            try:
+                refusal(answer)
+            except NoResponder:
+                await asyncio.sleep(LAG_PAUSE_S)
+            else:
+                return answer
+        raise unreachable()
 
     def _noted(self, info: dict[str, Any]) -> LogState:
         metadata = info["config"].get("metadata", {})
@@ -298,11 +308,14 @@ def continues_of(text: str) -> dict[Epoch, Seq]:
 
 
 def refusal(answer: dict[str, Any]) -> None:
-    """Raises what an answer of JetStream's refuses: `QuotaFull` for a full store, else `LogRefused`."""
+    """Raises what an answer of JetStream's refuses: `QuotaFull` for a full store, `NoResponder` where a cluster can't yet, else
+    `LogRefused`. Nothing was changed."""
     error = answer.get("error")
     if error is None:
         return
     code, description = error.get("err_code", 0), error.get("description", "")
+    if code in UNSETTLED:
+        raise NoResponder
     if code in QUOTA_CODES or (code == STORE_FAILED and "maximum" in description):
         raise QuotaFull()
     raise LogRefused(code, description)
@@ -310,6 +323,9 @@ def refusal(answer: dict[str, Any]) -> None:
 
 STORE_FAILED: Final = 10077
 """`stream store failed`: among others "maximum bytes exceeded" of a stream with `discard: new`."""
+UNSETTLED: Final = frozenset({10004, 10007, 10008, 10009, 10039})
+"""A cluster without a leader (incomplete, not assigned, not available, not the leader), or with a server that has not heard yet
+of an account that another one admitted (JetStream not enabled for account). A server alone says none of them."""
 QUOTA_CODES: Final = frozenset({10002, 10047, 10122})
 """Account or storage limits exceeded (nats-server, server/errors.json): nothing was stored."""
 

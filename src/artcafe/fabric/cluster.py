@@ -1,0 +1,46 @@
+"""How many NATS servers keep the streams together, and so how many copies a stream has."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+
+from artcafe.errors import LogRefused, OurFault
+from artcafe.fabric.link import Link, unreachable
+from artcafe.observe import log
+from artcafe.rules.subjects import Subject
+
+COPIES: Final = 3
+"""With three, one may be lost (contract, sentence 11); each further one would cost every publish and survive what is rarer."""
+RETRY_S: Final = 0.2
+
+_JETSTREAM: Final = Subject("$SYS.REQ.SERVER.PING.JSZ")
+
+
+async def copies(system: Link, *, within_s: float) -> int:
+    """How many copies a new stream gets here: three in a cluster that has room for them, else one.
+
+    A server of the cluster that is away now counts too: it comes back. Raises `Unavailable` where none answers in the time.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                try:
+                    return COPIES if await _size(system) >= COPIES else 1
+                except (OurFault, TimeoutError) as exc:
+                    log.debug("cluster.not_known", error=repr(exc))
+                    await asyncio.sleep(RETRY_S)
+    except TimeoutError:
+        raise unreachable() from None
+
+
+async def _size(system: Link) -> int:
+    """The servers of JetStream's own group, 1 for a server alone. Raises as `Link.request`, and `LogRefused`."""
+    answer: dict[str, Any] = msgspec.json.decode((await system.request(_JETSTREAM, b"{}")).data)
+    size = answer.get("data", {}).get("meta_cluster", {}).get("cluster_size", 0)
+    if size == 0 and ("data" not in answer or "cluster" in answer.get("server", {})):
+        error = answer.get("error", {})
+        raise LogRefused(error.get("code", 0), error.get("description", "it has not found the others yet"))
+    return max(1, int(size))

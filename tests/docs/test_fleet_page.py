@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from artcafe.fabric.child import some_free_port
+
+PAGE = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+BIN = Path(sys.executable).parent
+STORY_S = 55.0
+"""Twelve processes of Python, on a machine that is busy with other tests."""
+
+TYPED = re.findall(r"^    \$ (.*)$", PAGE, re.MULTILINE)
+
+
+def test_the_two_servers_of_the_page_carry_its_message_from_one_to_the_other(tmp_path: Path) -> None:
+    script = "\n".join(TYPED)
+    for port in sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", script))):
+        script = script.replace(f":{port}", f":{some_free_port()}")
+    # What the shell started in the background ends with it.
+    whole = f"set -euo pipefail\ntrap 'kill $(jobs -p) && wait || true' EXIT\n{script}\n"
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
+    environ |= {"PATH": f"{BIN}{os.pathsep}{environ.get('PATH', '')}", "NO_PROXY": "127.0.0.1"}
+    with (tmp_path / "log").open("w") as log:
+        done = subprocess.run(
+            ["bash", "-c", whole],
+            cwd=tmp_path,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            check=False,
+            timeout=STORY_S,
+        )
+    assert done.returncode == 0, (done.stdout, (tmp_path / "log").read_text()[-3000:])
+    assert '"tables":"ok"' in done.stdout.replace(" ", "")
+    assert "hello from the other server" in done.stdout.splitlines()[-1]
+
+
+def test_every_command_of_a_cluster_on_the_page_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s" * 32)
+    (tmp_path / "secret").chmod(0o600)
+    shown = re.findall(r"^    artcafe (nats config .*) >", PAGE, re.MULTILINE)
+    assert len(shown) == 3
+    for command in shown:
+        done = subprocess.run(
+            [BIN / "artcafe", *command.split(), "--secret-file", tmp_path / "secret"],
+            capture_output=True,
+            check=False,
+            timeout=STORY_S,
+        )
+        assert done.returncode == 0, done.stderr
