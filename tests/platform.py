@@ -1,4 +1,7 @@
-"""The platform as a stranger runs it: `artcafe up` as a process on free ports, and what a test needs around it."""
+"""The platform as a stranger runs it: `artcafe up` as a process on free ports, and what a test needs around it.
+
+A fleet of several `artcafe serve` is `tests/fleet.py`.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +50,13 @@ class Cast:
 
 
 class Platform:
-    """One `artcafe up` on a data folder, which may be killed and started again."""
+    """One `artcafe up` on a data folder, which may be killed and started again; or one `artcafe serve`."""
 
-    def __init__(self, folder: Path, flags: Sequence[str] = ()) -> None:
-        self.folder, self._flags = folder, list(flags)
+    def __init__(self, folder: Path, flags: Sequence[str] = (), *, command: str = "up", secret: Path | None = None) -> None:
+        """`secret` names the file that a server is given in `flags`; the other command makes its own."""
+        self.folder, self._flags, self._command = folder, list(flags), command
         self.data = folder / "data"
+        self.secret = secret or self.data / "secret"
         self.process: subprocess.Popen[bytes] | None = None
         self.url = self.gateway_url = ""
         self._ports = ("0", "0")
@@ -62,15 +67,17 @@ class Platform:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.data / "server.json").unlink(missing_ok=True)
         rest, gateway = self._ports
-        command = [sys.executable, "-m", "artcafe", "up", "--data-dir", str(self.data), "--log-level", "info"]
+        command = [sys.executable, "-m", "artcafe", self._command, "--data-dir", str(self.data), "--log-level", "info"]
         command += ["--listen", f"127.0.0.1:{rest}", "--gateway-listen", f"127.0.0.1:{gateway}", *self._flags]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environ, start_new_session=True)
         until = time.monotonic() + WAIT_S
         while not (self.data / "server.json").exists():
-            assert self.process.poll() is None, f"artcafe up ended with {self.process.returncode}:\n{self.log()[-3000:]}"
-            assert time.monotonic() < until, f"artcafe up is not ready:\n{self.log()[-3000:]}"
+            assert self.process.poll() is None, (
+                f"artcafe {self._command} ended with {self.process.returncode}:\n{self.log()[-3000:]}"
+            )
+            assert time.monotonic() < until, f"artcafe {self._command} is not ready:\n{self.log()[-3000:]}"
             threading.Event().wait(0.02)
         told = json.loads((self.data / "server.json").read_text())
         self.url, self.gateway_url = told["url"], told["gateway_url"]
@@ -89,6 +96,11 @@ class Platform:
         return self.process.wait(20)
 
     @property
+    def agents_url(self) -> str:
+        """The address that agents and people are given."""
+        return self.url
+
+    @property
     def nats_pid(self) -> int:
         return int((self.data / "nats" / "nats.pid").read_text())
 
@@ -104,11 +116,11 @@ class Platform:
         """A new tenant of a user of its own, with agents (real keys) and channels, every agent subscribed to every channel."""
         self._casts += 1
         # As `token` has it, without a process for each tenant.
-        identity = LocalIdentity(derive(read_secret(self.data / "secret"), "local-identity"))
+        identity = LocalIdentity(derive(read_secret(self.secret), "local-identity"))
         token = identity.issue(f"owner-{self._casts}@example.com", now())
         folder = self.folder / f"cast-{self._casts}"
         folder.mkdir()
-        cast = Cast("", [], [], [], self.url, token)
+        cast = Cast("", [], [], [], self.agents_url, token)
         async with Rest(self.url, token) as rest:
             cast.tenant = (await rest.create_tenant(f"Tenant {self._casts}")).id
             for number in range(agents):

@@ -1,0 +1,200 @@
+"""A fleet as an operator runs it: NATS servers as `artcafe nats config` has them, several `artcafe serve` on the same tables, and
+a balancer before them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from artcafe.fabric.child import find_binary, some_free_port
+from artcafe.fabric.configuration import Node
+from tests.platform import Platform
+
+WAIT_S = 30.0
+CHUNK_BYTES = 65536
+
+
+class NatsServers:
+    """One NATS server, or three in a cluster; each a process that may be killed and started again."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder = folder
+        self.secret = folder / "secret"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.secret.write_text(secrets.token_hex(32))
+        self.secret.chmod(0o600)
+        ports = {some_free_port() for _ in range(4 * size)}
+        self.nodes = [Node(f"nats-{n}", "127.0.0.1", ports.pop(), ports.pop()) for n in range(1, size + 1)]
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        for node in self.nodes:
+            self._conf(node).write_text(self._configured(node))
+
+    @property
+    def urls(self) -> str:
+        """For `--nats-urls`."""
+        return ",".join(node.url for node in self.nodes)
+
+    def _conf(self, node: Node) -> Path:
+        return self.folder / f"{node.name}.conf"
+
+    def _configured(self, node: Node) -> str:
+        command = [sys.executable, "-m", "artcafe", "nats", "config", "--secret-file", str(self.secret), "--name", node.name]
+        command += ["--store", str(self.folder / node.name)]
+        for each in self.nodes:
+            command += ["--node", f"{each.name}={each.host}:{each.port}:{each.route_port}"]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=WAIT_S, env=plain_environ()).stdout
+
+    def start(self, *nodes: Node) -> None:
+        """Starts these, or all. They find each other while others wait for them."""
+        for node in nodes or self.nodes:
+            with self._log(node).open("ab") as log:
+                self._processes[node.name] = subprocess.Popen(
+                    [find_binary(), "-c", self._conf(node)], stdout=log, stderr=log, start_new_session=True
+                )
+
+    def _log(self, node: Node) -> Path:
+        return self.folder / f"{node.name}.log"
+
+    def kill(self, name: str) -> None:
+        """kill -9 of a NATS server."""
+        self._processes[name].kill()
+        self._processes[name].wait(10)
+
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
+
+    def node(self, name: str) -> Node:
+        return next(node for node in self.nodes if node.name == name)
+
+    def end(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.wait(10)
+
+    def log(self) -> str:
+        return "".join(
+            f"--- {node.name}\n{self._log(node).read_text()[-1500:]}" for node in self.nodes if self._log(node).exists()
+        )
+
+
+class Fleet(Platform):
+    """Several servers. As a platform it is the first of them, but agents are given the balancer's address."""
+
+    def __init__(self, nats: NatsServers, servers: Sequence[Platform]) -> None:
+        super().__init__(nats.folder, secret=nats.secret)
+        self.nats, self.servers = nats, list(servers)
+        self._balancer: Balancer | None = None
+
+    @property
+    def living(self) -> list[Platform]:
+        """The servers that run."""
+        return [server for server in self.servers if server.process is not None and server.process.poll() is None]
+
+    @property
+    def agents_url(self) -> str:
+        return self.url if self._balancer is None else self._balancer.url
+
+    @asynccontextmanager
+    async def balanced(self) -> AsyncIterator[None]:
+        """Agents are given one address for all servers, as long as this lasts."""
+        async with Balancer(self).open() as self._balancer:
+            try:
+                yield
+            finally:
+                self._balancer = None
+
+    def log(self) -> str:
+        return "".join(f"=== server {number}\n{server.log()[-1500:]}" for number, server in enumerate(self.servers, 1))
+
+
+class Balancer:
+    """Passes each connection on to the next server that takes it, in turns, as a load balancer before a fleet does."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet, self._turns = fleet, itertools.count()
+        self.url = ""
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Balancer]:
+        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            server.close()
+            for writer in self._writers:
+                writer.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await self._dial()
+        if there is None:
+            writer.transport.abort()
+            return
+        both = {writer, there[1]}
+        self._writers |= both
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass(reader, there[1]))
+                group.create_task(self._pass(there[0], writer))
+        except* OSError:
+            pass
+        finally:
+            for each in both:
+                each.transport.abort()
+            self._writers -= both
+
+    async def _dial(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        urls = [server.url for server in self._fleet.servers]
+        start = next(self._turns)
+        for offset in range(len(urls)):
+            parsed = urlsplit(urls[(start + offset) % len(urls)])
+            try:
+                return await asyncio.open_connection(parsed.hostname, parsed.port)
+            except OSError:
+                continue
+        return None
+
+    @staticmethod
+    async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(CHUNK_BYTES):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+
+
+def plain_environ() -> dict[str, str]:
+    """This process's variables without any of ArtCafe's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
+
+
+@contextmanager
+def running_fleet(folder: Path, *, servers: int = 2, nats: int = 1, flags: Sequence[str] = ()) -> Iterator[Fleet]:
+    """A fleet that is up, and is ended with everything it started whatever the test did to it."""
+    cluster = NatsServers(folder / "nats", nats)
+    shared = ["--nats-urls", cluster.urls, "--secret-file", str(cluster.secret), "--tables", f"sqlite:{folder / 'tables.sqlite'}"]
+    members = [
+        Platform(folder / f"server-{number}", [*shared, *flags], command="serve", secret=cluster.secret)
+        for number in range(1, servers + 1)
+    ]
+    try:
+        cluster.start()
+        for member in members:
+            member.start()
+        fleet = Fleet(cluster, members)
+        fleet.url, fleet.gateway_url = members[0].url, members[0].gateway_url
+        yield fleet
+    finally:
+        for member in members:
+            if member.process is not None and member.process.poll() is None:
+                member.stop()
+        cluster.end()

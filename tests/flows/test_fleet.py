@@ -1,0 +1,184 @@
+"""Two servers on the same tables and one NATS: an agent may come to either, and what is done at one holds at the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import pytest
+
+from artcafe.errors import ArtcafeError, BadCredentials, Forbidden, Revoked
+from artcafe.sdk.keys import load_signer
+from artcafe.sdk.records import Presence
+from artcafe.sdk.rest import Rest
+from tests.fleet import Fleet, running_fleet
+from tests.flows.test_road import take
+from tests.gateway.raw import dialled
+from tests.platform import Cast, Platform
+from tests.ssh_keygen import make_key, public_line
+
+BOUND_S = 5
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with running_fleet(tmp_path_factory.mktemp("fleet")) as fleet:
+        yield fleet
+
+
+def at(server: Platform, cast: Cast) -> Cast:
+    """The cast as it meets this server."""
+    return replace(cast, url=server.url)
+
+
+async def posed(http: httpx.AsyncClient, server: Platform, cast: Cast) -> tuple[str, str]:
+    """A challenge of the cast's first agent, by its id, and the agent's signature of it."""
+    claim = {"tenant_id": cast.tenant, "agent_id": cast.agents[0]}
+    made = await http.post(f"{server.url}/v1/auth/challenges", json=claim)
+    assert made.status_code == 201
+    return made.json()["challenge_id"], await load_signer(cast.keys[0]).sign(made.json()["challenge"])
+
+
+async def redeemed(http: httpx.AsyncClient, server: Platform, challenge_id: str, signature: str) -> httpx.Response:
+    return await http.post(f"{server.url}/v1/auth/tokens", json={"challenge_id": challenge_id, "signature": signature})
+
+
+async def test_a_challenge_of_one_server_is_answered_at_the_other_once(fleet: Fleet) -> None:
+    one, other = fleet.servers
+    cast = await fleet.tenant_with()
+    async with httpx.AsyncClient(trust_env=False) as http:
+        proof = await posed(http, one, cast)
+        token = (await redeemed(http, other, *proof)).json()["access_token"]
+        for server in fleet.servers:
+            assert (await redeemed(http, server, *proof)).json()["code"] == "bad_credentials"
+            async with Rest(server.url, token) as agent:
+                assert (await agent.me()).agent_id == cast.agents[0]
+
+
+async def test_what_is_published_at_one_server_is_delivered_at_the_other_in_order(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with(agents=2)
+    here, there = (at(server, cast) for server in fleet.servers)
+    async with here.agent(0) as first, there.agent(1) as second:
+        for number in range(100):
+            await (first if number % 2 else second).publish(cast.channels[0], number)
+        for agent in (first, second):
+            assert [message.data for message in await take(agent, 100)] == list(range(100))
+
+
+async def test_a_key_used_at_one_server_is_known_at_the_other(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with()
+    here, there = (at(server, cast) for server in fleet.servers)
+    async with here.agent() as first, there.agent() as second:
+        receipt = await first.publish(cast.channels[0], "once", key="k")
+        again = await second.publish(cast.channels[0], "once", key="k")
+        assert (again.seq, again.message_id, again.duplicate) == (receipt.seq, receipt.message_id, True)
+
+
+async def test_an_agent_that_moves_to_the_other_server_goes_on_behind_what_it_acknowledged(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with(agents=2)
+    here, there = (at(server, cast) for server in fleet.servers)
+    async with here.agent(0) as sender:
+        got: list[object] = []
+        for turn in range(6):
+            for number in range(10):
+                await sender.publish(cast.channels[0], 10 * turn + number)
+            async with (there, here)[turn % 2].agent(1) as mover:
+                got += [message.data for message in await take(mover, 10)]
+        assert got == list(range(60)), "in order, nothing twice, nothing missing"
+
+
+async def test_each_server_shows_whom_the_other_holds(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with()
+    here, there = (at(server, cast) for server in fleet.servers)
+
+    async def seen() -> Presence | None:
+        async with there.rest() as rest:
+            return (await rest.agent(cast.tenant, cast.agents[0])).presence
+
+    async with here.agent() as agent:
+        await agent.set_status("busy")
+        await until_it_is(seen, lambda now: now is not None and (now.connected, now.status) == (True, "busy"))
+    await until_it_is(seen, lambda now: now is not None and not now.connected)
+
+
+async def test_a_subscription_made_at_one_server_holds_at_the_other_and_pauses_there(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with(agents=2, subscribed=False)
+    here, there = (at(server, cast) for server in fleet.servers)
+    channel, agent = cast.channels[0], cast.agents[1]
+    async with here.rest() as rest, there.agent(0) as sender:
+        await sender.publish(channel, "before")
+        await rest.subscribe(cast.tenant, channel, agent)
+        async with there.agent(1) as receiver:
+            await sender.publish(channel, "while it holds")
+            assert [message.data for message in await take(receiver, 1)] == ["while it holds"]
+            await rest.update_subscription(cast.tenant, channel, agent, status="paused")
+            await until_it_raises(lambda: receiver.subscribe(channel), ArtcafeError)
+
+
+async def test_permission_taken_at_one_server_is_gone_at_the_other(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with()
+    here, there = (at(server, cast) for server in fleet.servers)
+    async with here.rest() as rest, there.agent() as agent:
+        channel = (await rest.create_channel(cast.tenant, "managed", access="managed")).id
+        await rest.subscribe(cast.tenant, channel, cast.agents[0], permissions=["publish"])
+        await agent.publish(channel, "let")
+        await rest.subscribe(cast.tenant, channel, cast.agents[0], permissions=["receive"])
+        await until_it_raises(lambda: agent.publish(channel, "not let"), Forbidden)
+
+
+@pytest.mark.parametrize("how", ["deleted", "disabled", "re-keyed"])
+async def test_the_tokens_and_sockets_of_an_agent_end_at_both_servers_when_it_is_withdrawn_at_one(
+    fleet: Fleet, tmp_path: Path, how: str
+) -> None:
+    cast = await fleet.tenant_with()
+    agent = cast.agents[0]
+    async with AsyncExitStack() as stack:
+        members = [await stack.enter_async_context(Rest(server.url)) for server in fleet.servers]
+        tokens = [(await rest.login(cast.tenant, agent, load_signer(cast.keys[0]))).access_token for rest in members]
+        by_token = [await stack.enter_async_context(dialled(server.gateway_url)) for server in fleet.servers]
+        by_key = [await stack.enter_async_context(dialled(server.gateway_url)) for server in fleet.servers]
+        for socket, token in zip(by_token, reversed(tokens), strict=True):  # each server's token at the other
+            assert "session_id" in await socket.ask("connect", access_token=token, tenant_id=cast.tenant)
+        for socket in by_key:
+            assert "session_id" in await socket.login(cast.tenant, agent, cast.keys[0])
+
+        owner = await stack.enter_async_context(at(fleet.servers[0], cast).rest())
+        if how == "deleted":
+            await owner.delete_agent(cast.tenant, agent)
+        elif how == "disabled":
+            await owner.update_agent(cast.tenant, agent, status="disabled")
+        else:
+            await owner.update_agent(cast.tenant, agent, public_key=public_line(make_key(tmp_path / "new")))
+
+        async with asyncio.timeout(BOUND_S):
+            assert [await socket.closed() for socket in (*by_token, *by_key)] == [4503] * 4
+        for rest in members:
+            await until_it_raises(rest.me, Revoked)
+            with pytest.raises(BadCredentials):
+                await rest.login(cast.tenant, agent, load_signer(cast.keys[0]))
+
+
+async def until_it_is(seen: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> None:
+    async with asyncio.timeout(BOUND_S):
+        while not wanted(await seen()):  # noqa: ASYNC110 (what is waited for is in another process)
+            await asyncio.sleep(0.01)
+
+
+async def until_it_raises(attempt: Callable[[], Awaitable[object]], error: type[Exception]) -> None:
+    """Returns when the attempt is refused; until then it must succeed."""
+
+    async def is_refused() -> bool:
+        try:
+            await attempt()
+        except error:
+            return True
+        return False
+
+    await until_it_is(is_refused, bool)
