@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the pages that are made from the code: docs/errors.md and docs/settings.md. `make docs` runs it."""
+"""Writes the pages that are made from the code: docs/errors.md, docs/frames.md and docs/settings.md. `make docs` runs it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import importlib
 import pkgutil
 import re
 from pathlib import Path
-from typing import Final, Literal, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
+
+import msgspec
 
 import artcafe
 from artcafe.cli.operator import up
 from artcafe.config import CLIENT_VARIABLES, FILE_VARIABLE, PREFIX, Settings
 from artcafe.errors import REGISTRY, ArtcafeError
+from artcafe.rest import asyncapi
+from artcafe.wire import frames
 
 DOCS: Final = Path(__file__).parent
 
@@ -65,6 +69,33 @@ These are met elsewhere, and have neither a status nor a close code.
 {apart}
 """
 
+FRAMES_PAGE: Final = """\
+<!-- Made from frames.py and meanings.py of src/artcafe/wire and rest/asyncapi.py: change it there, and run `make docs`. -->
+
+# Frames
+
+Every frame of the gateway and every field of it, for looking up. [gateway.md](gateway.md) tells how they go together, and
+`GET /asyncapi.json` of a running server has the same for programs.
+
+A command carries an `id`, an integer of your choice from 0 to 2^53, beside its own key; its reply carries the same `id` and the
+same key, or [`error`](#error). An unknown field of a command is refused; one of the server's is to be passed over, and so is a
+push that is not here. What is neither required nor always there may be left out.
+
+## Commands
+
+{commands}
+
+## Pushes
+
+They answer no command, and have no `id`.
+
+{pushes}
+
+## Parts
+
+{parts}
+"""
+
 SETTINGS_PAGE: Final = """\
 <!-- Made from src/artcafe/config.py: change it there, and run `make docs`. -->
 
@@ -97,7 +128,7 @@ folder from `{prefix}DATA_DIR` too.
 
 def pages() -> dict[Path, str]:
     """The generated pages: where each belongs, and what must stand there."""
-    return {DOCS / "errors.md": errors_page(), DOCS / "settings.md": settings_page()}
+    return {DOCS / "errors.md": errors_page(), DOCS / "frames.md": frames_page(), DOCS / "settings.md": settings_page()}
 
 
 def errors_page() -> str:
@@ -116,6 +147,87 @@ def settings_page() -> str:
     rows = [_setting_row(name, flags[name]) for name in Settings.model_fields]
     clients = ", ".join(f"`{name}`" for name in sorted(CLIENT_VARIABLES - {FILE_VARIABLE}))
     return _filled(SETTINGS_PAGE, settings="\n".join(rows), file_variable=FILE_VARIABLE, client_variables=clients, prefix=PREFIX)
+
+
+def frames_page() -> str:
+    """Every frame of the AsyncAPI document, which is made from the frames' types."""
+    told = msgspec.json.decode(asyncapi.document("ws://127.0.0.1:8081/v1/connect", "0"))
+    schemas = told["components"]["schemas"]
+    commands = [_command(kind, told) for kind in sorted(asyncapi.COMMANDS)]
+    pushes = [_push(kind, told) for kind in sorted(asyncapi.PUSHES)]
+    parts = [f"### `{name}`\n\n{_fields(schemas[name])}" for name in sorted(_parts(schemas))]
+    filled = {"commands": commands, "pushes": pushes, "parts": parts}
+    return _filled(FRAMES_PAGE, **{name: "\n\n".join(sections) for name, sections in filled.items()})
+
+
+def _command(kind: str, told: dict[str, Any]) -> str:
+    command, reply = asyncapi.COMMANDS[kind], told["components"]["messages"].get(f"{kind}_reply")
+    shown = [f"### `{kind}`", command.summary, f"    > {_example(kind, told)}", _fields(_body(kind, kind, told))]
+    if reply is not None:
+        shown += ["Its reply:", f"    < {_example(f'{kind}_reply', told)}", _fields(_body(f"{kind}_reply", kind, told))]
+    codes = ", ".join(f"[`{code}`](errors.md#{code})" for code in told["operations"][kind]["x-errors"])
+    return "\n\n".join([*shown, f"Errors: {codes}."])
+
+
+def _push(kind: str, told: dict[str, Any]) -> str:
+    name = f"{kind}_push"
+    shown = [f"### `{kind}`", asyncapi.PUSHES[kind].summary, f"    < {_example(name, told)}", _fields(_body(name, kind, told))]
+    return "\n\n".join(shown)
+
+
+def _example(name: str, told: dict[str, Any]) -> str:
+    (example,) = told["components"]["messages"][name]["examples"]
+    return msgspec.json.encode(example["payload"]).decode()
+
+
+def _body(name: str, kind: str, told: dict[str, Any]) -> dict[str, Any]:
+    """The schema of what stands under a frame's key."""
+    reference: str = told["components"]["messages"][name]["payload"]["properties"][kind]["$ref"]
+    schema: dict[str, Any] = told["components"]["schemas"][reference.rpartition("/")[2]]
+    return schema
+
+
+def _fields(schema: dict[str, Any]) -> str:
+    required = schema.get("required", [])
+    must = "required" if schema.get("additionalProperties") is False else "always"
+    rows = [
+        f"| `{name}` | {_type(field)} | {_presence(name in required, must, field)} | {field['description']} |"
+        for name, field in schema["properties"].items()
+    ]
+    return "\n".join(["| field | type | | meaning |", "| --- | --- | --- | --- |", *rows])
+
+
+def _presence(is_required: bool, must: str, field: dict[str, Any]) -> str:
+    default = field.get("default")
+    if is_required:
+        return must
+    return f"else `{default}`" if default not in (None, {}) else ""
+
+
+def _type(field: dict[str, Any]) -> str:
+    """A JSON schema in words."""
+    if "anyOf" in field:
+        return " or ".join(_type(each) for each in field["anyOf"])
+    if "enum" in field:
+        return ", ".join(f"`{each}`" for each in field["enum"])
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}"
+    if field.get("type") == "object":
+        return f"object of {_type(field['additionalProperties'])}"
+    bounds = [field[each] for each in ("minimum", "maximum") if each in field]
+    return str(field.get("type", "any JSON")) + (f" {_number(bounds[0])} to {_number(bounds[1])}" if len(bounds) == 2 else "")
+
+
+def _number(number: int) -> str:
+    return "2^53" if number == frames.MAX_SEQ else f"{number:,}"
+
+
+def _parts(schemas: dict[str, Any]) -> set[str]:
+    """The schemas that stand within others."""
+    return set(re.findall(r'"#/components/schemas/(\w+)"', msgspec.json.encode(schemas).decode()))
 
 
 def _told_row(kind: type[ArtcafeError]) -> str:

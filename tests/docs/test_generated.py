@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import NoneType
+from typing import get_args, get_type_hints
 
+import msgspec
 import pytest
 
 from artcafe import config
 from artcafe.errors import REGISTRY
+from artcafe.wire import frames, meanings
 from docs import generate
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +31,41 @@ def test_every_setting_stands_on_the_page_with_its_variable() -> None:
     rows = re.findall(r"`ARTCAFE_(\w+)` \| `(\w+)` \|", PAGES[ROOT / "docs" / "settings.md"])
     assert [key for _, key in rows] == list(config.Settings.model_fields)
     assert all(variable == key.upper() for variable, key in rows)
+
+
+FRAMES = PAGES[ROOT / "docs" / "frames.md"]
+
+
+def section(heading: str) -> str:
+    """What stands under a frame's heading."""
+    (found,) = re.findall(rf"^### `{heading}`\n(.*?)(?=^##|\Z)", FRAMES, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+def fields_of(frame: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
+    """The struct under each key of a frame."""
+    hints = get_type_hints(frame)
+    return {name: next(each for each in get_args(hint) if each is not NoneType) for name, hint in hints.items() if name != "id"}
+
+
+def test_every_frame_stands_on_the_page_with_every_field_that_it_has() -> None:
+    commands, incoming = fields_of(frames.Command), fields_of(frames.Incoming)
+    assert re.findall(r"^### `(\w+)`$", FRAMES.partition("## Parts")[0], re.MULTILINE) == [
+        *sorted(commands),
+        *sorted(incoming.keys() - commands.keys()),
+    ]
+    for kind in commands | incoming:
+        told = re.findall(r"^\| `(\w+)` \|", section(kind), re.MULTILINE)
+        structs = [each for each in (commands.get(kind), incoming.get(kind)) if each is not None]
+        assert told == [name for struct in structs for name in struct.__struct_encode_fields__]
+
+
+def test_no_meaning_is_told_of_a_field_that_is_not_there() -> None:
+    structs: list[type[msgspec.Struct]] = [frames.Gap, frames.PastMessage]
+    structs += [*fields_of(frames.Command).values(), *fields_of(frames.Incoming).values()]
+    known = {f"{struct.__name__}.{name}" for struct in structs for name in struct.__struct_encode_fields__}
+    assert {key for key in meanings.MEANINGS if "." in key} <= known
+    assert {key for key in meanings.MEANINGS if "." not in key} <= {each.partition(".")[2] for each in known}
 
 
 def test_the_file_that_the_page_shows_is_taken(tmp_path: Path) -> None:

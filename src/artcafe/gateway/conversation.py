@@ -256,8 +256,9 @@ class Conversation:
             self._max_unacked = proof.max_unacked
         self.principal, self.token_until = principal, until
         self._peer.proven()
-        log.info("agent.connected", tenant=principal.tenant_id, agent=principal.agent_id)
-        return frames.ConnectReply(ids.new_id("ses"), principal.agent_id, principal.tenant_id, PING_S, LIMITS)
+        session_id = ids.new_id("ses")
+        log.info("agent.connected", tenant=principal.tenant_id, agent=principal.agent_id, session=session_id)
+        return frames.ConnectReply(session_id, principal.agent_id, principal.tenant_id, PING_S, LIMITS)
 
     async def _come(self, principal: AgentPrincipal) -> None:
         await self._desk.connections.enter(principal)

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from artcafe import errors
 from artcafe.errors import ArtcafeError
 from artcafe.rest.parts import Parts, settings_of
-from artcafe.wire import frames
+from artcafe.wire import frames, meanings
 
 router = APIRouter()
 
@@ -188,7 +188,7 @@ def document(gateway_url: str, version: str) -> bytes:
         "operations": _operations(),
         "components": {
             "messages": messages,
-            "schemas": {name: _tidy(schema) for name, schema in schemas.items()},
+            "schemas": {name: _tidy(name, schema) for name, schema in schemas.items()},
         },
         "x-errors": _errors(),
     }
@@ -301,8 +301,10 @@ def _errors() -> Document:
     }
 
 
-def _tidy(schema: Document) -> Document:
-    """The schema with its description as the paragraphs that the docstring is."""
+def _tidy(name: str, schema: Document) -> Document:
+    """The schema with its description as the paragraphs that the docstring is, and with what each of its fields means."""
     if "description" in schema:
         schema["description"] = inspect.cleandoc(schema["description"])
+    for field, told in schema.get("properties", {}).items():
+        told["description"] = meanings.of(name, field)
     return schema
