@@ -22,6 +22,7 @@ DOCS: Final = Path(__file__).parent
 
 APART: Final = {
     "start_refused": "at the start of a server, and of the commands that read its data folder",
+    "chain_broken": "in `artcafe audit verify`",
     "archive_refused": "in `artcafe backup` and `artcafe restore`",
     "setting_invalid": "at the start, for a flag, a variable or a line of the file",
     "key_unusable": "in the SDK and in `artcafe agent …`, before anything is sent",

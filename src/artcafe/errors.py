@@ -396,6 +396,13 @@ class FolderInUse(StartRefused):
 
 
 @dataclass(eq=False, repr=False)
+class ChainBroken(ArtcafeError):
+    number: int
+    problem: str
+    code, text = "chain_broken", "entry {number} of the audit {problem}"
+
+
+@dataclass(eq=False, repr=False)
 class ArchiveRefused(ArtcafeError):
     """No backup is made, or none restored; nothing was changed. The two facts are whole clauses, as above."""
 

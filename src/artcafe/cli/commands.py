@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "tenant": ("artcafe.cli.people.tenants", "tenant"),
     "agent": ("artcafe.cli.people.agents", "agent"),
     "channel": ("artcafe.cli.people.channels", "channel"),
+    "audit": ("artcafe.cli.people.audit", "audit"),
     "subscription": ("artcafe.cli.people.subscriptions", "subscription"),
 }
 

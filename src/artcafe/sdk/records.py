@@ -113,6 +113,24 @@ class Subscription(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+class AuditEntry(msgspec.Struct, frozen=True):
+    """One line of a tenant's audit. `digest` is made of all the other fields, and named by the next entry as its `before`."""
+
+    number: int
+    id: str
+    time: datetime
+    action: str
+    actor: str
+    outcome: str
+    target: str | None
+    facts: Mapping[str, str]
+    address: str | None
+    request_id: str | None
+    intent: int | None
+    before: str
+    digest: str
+
+
 class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "from", "time_text": "time", "raw": "data"}):
     """A message that a channel keeps. Encoded, it is the JSON object that it was in the answer."""
 

@@ -19,7 +19,7 @@ from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
 from artcafe.sdk.keys import Signer
 from artcafe.sdk.messages import Gap, Receipt, warn_of
-from artcafe.sdk.records import AgentCard, Channel, Home, KeptMessage, Me, Subscription, Tenant, Token
+from artcafe.sdk.records import AgentCard, AuditEntry, Channel, Home, KeptMessage, Me, Subscription, Tenant, Token
 from artcafe.sdk.session import check_challenge
 from artcafe.wire import frames
 
@@ -262,6 +262,11 @@ class Rest:
             (on_gap or warn_of)(Gap(channel, gap.from_, gap.to, gap.reason))
 
         return self._list(KeptMessage, _path(tenant, "channels", channel, "messages"), query, limit=limit, on_gap=told)
+
+    def audit(self, tenant: str, *, oldest_first: bool = False, limit: int | None = None) -> AsyncIterator[AuditEntry]:
+        """Who did what in the tenant, newest first unless asked otherwise."""
+        order = "oldest" if oldest_first else "newest"
+        return self._list(AuditEntry, _path(tenant, "audit"), {"order": order}, limit=limit)
 
     async def _get(self, type: type[T], path: str, query: Mapping[str, str | int] | None = None) -> T:
         return self._read(type, await self._request(self._http.build_request("GET", path, params=query)))
