@@ -86,6 +86,8 @@ def test_who_has_only_the_folder_finds_the_server_as_long_as_it_runs(tmp_path: P
 
     held.tell("http://127.0.0.1:1", "ws://127.0.0.1:2/v1/connect")
     assert server_of(tmp_path) == {"url": "http://127.0.0.1:1", "gateway_url": "ws://127.0.0.1:2/v1/connect"}
+    held.tell("http://127.0.0.1:1", "ws://127.0.0.1:2/v1/connect", "https://example.com")
+    assert server_of(tmp_path)["issuer"] == "https://example.com"
 
     held.release()
     assert server_of(tmp_path) == {}

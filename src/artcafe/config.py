@@ -76,6 +76,16 @@ class Settings(BaseModel):
     secret_file: Path | None = None
     """The root of every key: 32 bytes or more, readable by its owner alone. Absent: `secret` in the data folder, made by `up`."""
 
+    issuer: str | None = None
+    """Who vouches for people: the URL of an OpenID Connect issuer such as a Cognito user pool, exactly as its tokens name it.
+    Absent: the local identity, `artcafe token`, for this machine alone."""
+
+    jwks_url: str | None = None
+    """Where the issuer's keys are. Absent: where its discovery document (`/.well-known/openid-configuration`) says."""
+
+    client_ids: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
+    """Whom a token must be made out to, separated by commas: app clients of a Cognito pool, or audiences of another issuer."""
+
     cursor_write_s: float = Field(default=5.0, ge=0.1, le=600)
     """How many seconds an acknowledgement may wait until it is written. A crash repeats at most so much."""
 

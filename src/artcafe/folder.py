@@ -85,13 +85,16 @@ class DataFolder:
                 "run that version or a later one; nothing in the folder was changed",
             )
 
-    def tell(self, url: str, gateway_url: str) -> None:
-        """Notes where this folder's server listens, for the commands that are given only the folder."""
-        _write_whole(self.path / "server.json", json.dumps({"url": url, "gateway_url": gateway_url, "pid": os.getpid()}))
+    def tell(self, url: str, gateway_url: str, issuer: str | None = None) -> None:
+        """Notes where this folder's server listens and who vouches for people there, for the commands that are given only the
+        folder."""
+        told = {"url": url, "gateway_url": gateway_url, "issuer": issuer, "pid": os.getpid()}
+        _write_whole(self.path / "server.json", json.dumps(told))
 
 
 def server_of(path: Path) -> dict[str, str]:
-    """Where the folder's server listens (`url`, `gateway_url`); empty when none runs."""
+    """Where the folder's server listens (`url`, `gateway_url`), and the `issuer` where it is not the local identity; empty when
+    none runs."""
     try:
         told = json.loads((path / "server.json").read_text())
         # What a killed server told is still there. Trying the lock would tell for sure, and keep a server from starting now.
@@ -100,7 +103,7 @@ def server_of(path: Path) -> dict[str, str]:
         pass  # it runs, as another user
     except (OSError, ValueError, KeyError):
         return {}
-    return {"url": told["url"], "gateway_url": told["gateway_url"]}
+    return {name: told[name] for name in ("url", "gateway_url", "issuer") if told.get(name) is not None}
 
 
 def make_secret(file: Path) -> None:

@@ -24,6 +24,8 @@ from artcafe.gateway.conversation import Desk
 from artcafe.gateway.hub import Hub
 from artcafe.gateway.listener import PATH, Gateway
 from artcafe.identity.local import LocalIdentity
+from artcafe.identity.oidc import OidcIdentity
+from artcafe.identity.port import Identity
 from artcafe.model import TenantId
 from artcafe.observe import log, now
 from artcafe.rest import app as rest
@@ -76,10 +78,11 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
         if embedded:
             make_secret(settings.secret_path)
         secret = read_secret(settings.secret_path)
+        identity = await _identity(settings, secret)
         with _listening(settings.listen, "--listen") as listener:
             accounts = Accounts(derive(secret, "nats"), settings.environment)
             async with _nats(settings, accounts) as urls:
-                await _serve(settings, secret, Fabric(urls, accounts), listener, folder, until, ready)
+                await _serve(settings, secret, identity, Fabric(urls, accounts), listener, folder, until, ready)
     finally:
         folder.release()
 
@@ -96,6 +99,18 @@ def _check(settings: Settings, *, embedded: bool) -> None:
             "--nats-urls (ARTCAFE_NATS_URLS) is not set, and a server of a fleet runs no NATS of its own",
             "set it to the fleet's NATS servers, or use 'artcafe up' for everything on one machine",
         )
+
+
+async def _identity(settings: Settings, secret: bytes) -> Identity:
+    """Who vouches for people. Raises `StartRefused` for a setting that cannot be right."""
+    if settings.issuer is not None:
+        return await OidcIdentity.open(settings.issuer, settings.client_ids, settings.jwks_url)
+    for name, given in (("JWKS_URL", settings.jwks_url), ("CLIENT_IDS", settings.client_ids)):
+        if given:
+            raise StartRefused(
+                f"{name} is set, but ISSUER is not: whose tokens it is about is open", "set ARTCAFE_ISSUER too, or neither"
+            )
+    return LocalIdentity(derive(secret, "local-identity"))
 
 
 @contextlib.contextmanager
@@ -138,6 +153,7 @@ async def _nats(settings: Settings, accounts: Accounts) -> AsyncIterator[list[st
 async def _serve(
     settings: Settings,
     secret: bytes,
+    identity: Identity,
     fabric: Fabric,
     listener: socket.socket,
     folder: DataFolder,
@@ -182,7 +198,7 @@ async def _serve(
                 history=history,
                 presence=presence,
                 audit=audit,
-                identity=LocalIdentity(derive(secret, "local-identity")),
+                identity=identity,
                 health=partial(_health, store, fabric),
                 clock=now,
                 gateway_url=addresses.gateway_url,
@@ -191,6 +207,7 @@ async def _serve(
             loops = [
                 group.create_task(loop)
                 for loop in (
+                    identity.run(),
                     gateway.run(),
                     gateway.run_changes(),
                     cursors.run(),
@@ -201,7 +218,7 @@ async def _serve(
                 )
             ]
             serving = group.create_task(api.serve(sockets=[listener]))
-            folder.tell(addresses.url, addresses.gateway_url)
+            folder.tell(addresses.url, addresses.gateway_url, settings.issuer)
             ready(addresses)
             await until.wait()
 

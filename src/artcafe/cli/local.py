@@ -6,7 +6,7 @@ from typing import Final
 
 from artcafe.config import Settings
 from artcafe.errors import StartRefused
-from artcafe.folder import read_secret
+from artcafe.folder import read_secret, server_of
 from artcafe.identity.local import LocalIdentity
 from artcafe.observe import now
 from artcafe.rules.secrets import derive
@@ -18,9 +18,15 @@ DEMO_USER: Final = "alice@example.com"
 def token_for(settings: Settings, user: str) -> str:
     """A token for `user`, signed with the folder's secret and good for 12 hours.
 
-    Raises `StartRefused` where the secret cannot be read or the server listens to other machines, and `Invalid` for what is no
-    user's name.
+    Raises `StartRefused` where an issuer vouches for people, the secret cannot be read or the server listens to other machines,
+    and `Invalid` for what is no user's name.
     """
+    issuer = settings.issuer or server_of(settings.data_dir).get("issuer")
+    if issuer is not None:
+        raise StartRefused(
+            f"the local identity is off: the server believes the tokens of {issuer} alone",
+            "log in there, and give the access token that you get (ARTCAFE_TOKEN, or --token)",
+        )
     if not (settings.listen.is_loopback and settings.gateway_listen.is_loopback):
         raise StartRefused(
             "the local identity is for a server that listens on loopback only",

@@ -49,6 +49,9 @@ METAVARS: Final = {
     "tables": "ENGINE",
     "nats_urls": "URL,…",
     "secret_file": "FILE",
+    "issuer": "URL",
+    "jwks_url": "URL",
+    "client_ids": "ID,…",
     "cursor_write_s": "SECONDS",
     "log_level": "LEVEL",
 }

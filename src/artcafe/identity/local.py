@@ -46,6 +46,9 @@ class LocalIdentity:
         user = UserId(self._read(id_token, now).sub)
         return Address(user_id=user, email=user, is_verified=True)
 
+    async def run(self) -> None:
+        """Its key does not change."""
+
     def _read(self, token: str, now: datetime) -> _UserToken:
         claims = tokens.verified(token, TYPE, self._key, _UserToken, ISSUER, now)
         if not _is_user(claims.sub):

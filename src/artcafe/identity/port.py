@@ -45,3 +45,7 @@ class Identity(Protocol):
         An ID token opens nothing: it is believed here alone. Access tokens often name no address (Cognito's never do).
         """
         ...
+
+    async def run(self) -> None:
+        """Keeps fresh what it needs for that, until cancelled; returns where that is nothing."""
+        ...

@@ -1,0 +1,160 @@
+"""What a person's token must say, once its signature holds: OpenID Connect's rules, and Cognito's differences as data."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from artcafe.errors import CredentialsExpired, Unauthenticated
+from artcafe.identity.port import Address, Person
+from artcafe.model import UserId
+
+LEEWAY_S: Final = 60
+"""How far the issuer's clock and ours may be apart."""
+LONGEST_S: Final = 48 * 3600
+"""No token that ends later is believed. Cognito's longest are 24 hours; one that is good for years is a mistake or a trap."""
+SUBJECT_CHARS: Final = 255
+"""OpenID Connect Core 1.0, section 2."""
+_EMAIL_CHARS: Final = 254
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tokens of one kind of issuer differ.
+
+    `use` is the claim that says what a token is for, with its value in access tokens and in ID tokens; None where the issuer has
+    no such claim. `audience` is the claim of an access token that must name one of ours, and `whose` what it names.
+    """
+
+    whose: str
+    use: tuple[str, str, str] | None
+    audience: str
+
+
+COGNITO: Final = Rules(whose="app clients of the user pool", use=("token_use", "access", "id"), audience="client_id")
+"""docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-tokens-verifying-a-jwt.html"""
+OIDC: Final = Rules(whose="audiences of the access tokens", use=None, audience="aud")
+
+_COGNITO_ISSUER: Final = re.compile(r"https://cognito-idp\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/[a-z0-9-]+_[A-Za-z0-9]+")
+
+_ID_TYPES: Final = frozenset({"jwt"})
+_ACCESS_TYPE: Final = "at+jwt"
+"""RFC 9068, section 2.1."""
+
+
+def rules_of(issuer: str) -> Rules:
+    """The rules for this issuer's tokens, told by its name."""
+    return COGNITO if _COGNITO_ISSUER.fullmatch(issuer) else OIDC
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose tokens are believed: exactly this issuer's, made out to one of these."""
+
+    issuer: str
+    clients: frozenset[str]
+    rules: Rules
+
+    def person(self, header: Mapping[str, Any], claims: Mapping[str, Any], now: datetime) -> Person:
+        """Whom an access token names. Raises CredentialsExpired where nothing but its time is wrong, else Unauthenticated."""
+        subject = self._subject(claims)
+        _require(self._is_access(header, claims))
+        _require(not self.clients.isdisjoint(_texts(claims.get(self.rules.audience))))
+        # A program that got a token with its own secret is nobody (RFC 9068, section 2.2: its subject is the client).
+        _require(subject not in (claims.get("client_id"), claims.get("azp")))
+        return Person(user_id=subject, expires_at=_in_time(claims, now))
+
+    def address(self, header: Mapping[str, Any], claims: Mapping[str, Any], now: datetime) -> Address:
+        """Which address an ID token proves. Raises as `person` does."""
+        subject = self._subject(claims)
+        _require(self._is_id(header, claims))
+        _require(not self.clients.isdisjoint(_texts(claims.get("aud"))))
+        _in_time(claims, now)
+        email = claims.get("email")
+        is_email = isinstance(email, str) and 0 < len(email) <= _EMAIL_CHARS and email.isprintable()
+        said = claims.get("email_verified")
+        is_verified = is_email and (said is True or said == "true")  # Some issuers send the text; anything else is no yes.
+        return Address(user_id=subject, email=email if is_email else None, is_verified=is_verified)
+
+    def _subject(self, claims: Mapping[str, Any]) -> UserId:
+        _require(claims.get("iss") == self.issuer)
+        subject = claims.get("sub")
+        if not isinstance(subject, str) or not 0 < len(subject) <= SUBJECT_CHARS or not subject.isprintable():
+            raise Unauthenticated
+        return UserId(subject)
+
+    def _is_access(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> bool:
+        """Where the issuer has no claim for it, an access token shows itself by its type or a scope, which no ID token has:
+        with an ID token anybody who runs a site where the person logs in could come here."""
+        if self.rules.use is not None:
+            claim, access, _ = self.rules.use
+            return claims.get(claim) == access
+        if "at_hash" in claims or "c_hash" in claims or claims.get("typ", "Bearer") != "Bearer":  # "ID", "Refresh": Keycloak's
+            return False
+        return _type(header) == _ACCESS_TYPE or "scope" in claims or "scp" in claims
+
+    def _is_id(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> bool:
+        if _type(header) not in _ID_TYPES:
+            return False
+        if self.rules.use is not None:
+            claim, _, id_token = self.rules.use
+            return claims.get(claim) == id_token
+        return claims.get("typ", "ID") == "ID" and "scope" not in claims and "scp" not in claims
+
+
+class StrictDecoder(json.JSONDecoder):
+    """JSON in which no name stands twice: which of two claims counts would be anybody's guess."""
+
+    def __init__(self) -> None:
+        super().__init__(object_pairs_hook=_once, parse_constant=_no_number)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _type(header: Mapping[str, Any]) -> str:
+    """The token's media type without `application/` (RFC 7515, section 4.1.9); plain `jwt` where none is named."""
+    named = header.get("typ", "JWT")
+    return named.lower().removeprefix("application/") if isinstance(named, str) else ""
+
+
+def _in_time(claims: Mapping[str, Any], now: datetime) -> datetime:
+    """When the token ends. Raises CredentialsExpired, or Unauthenticated for times that no sound token has."""
+    at = now.timestamp()
+    end = _seconds(claims.get("exp"))
+    for begin in ("nbf", "iat"):
+        _require(begin not in claims or _seconds(claims[begin]) <= at + LEEWAY_S)
+    _require(end <= at + LONGEST_S)
+    if at >= end + LEEWAY_S:
+        raise CredentialsExpired
+    return datetime.fromtimestamp(end, UTC)
+
+
+def _seconds(value: object) -> float:
+    """A NumericDate (RFC 7519, section 2), which JSON's `true` and NaN are not."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 40:
+        raise Unauthenticated
+    return value
+
+
+def _texts(value: object) -> frozenset[str]:
+    """An audience, which is a text or a list of texts (RFC 7519, section 4.1.3)."""
+    if isinstance(value, str):
+        return frozenset({value})
+    return frozenset(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else frozenset()
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise Unauthenticated

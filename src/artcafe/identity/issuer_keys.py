@@ -1,0 +1,238 @@
+"""The keys of an issuer: found, fetched within bounds, kept by their ids. What a token must say is `identity.claims`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import time
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+from joserfc.jwk import RSAKey
+
+from artcafe.errors import StartRefused, Unauthenticated, Unavailable
+from artcafe.identity.claims import LONGEST_S
+from artcafe.observe import log
+
+DISCOVERY: Final = "/.well-known/openid-configuration"
+"""OpenID Connect Discovery 1.0, section 4."""
+FETCH_S: Final = 5.0
+MAX_BYTES: Final = 256 * 1024
+MOST_KEYS: Final = 64
+"""Issuers publish two to five."""
+UNKNOWN_S: Final = 60.0
+"""An unknown key id asks the issuer again at most so often: anybody can send one."""
+RETRY_S: Final = 2.0
+"""Between tries while there is no key at all."""
+REFRESH_S: Final = 3600.0
+MIN_BITS: Final = 2048
+MIN_EXPONENT: Final = 65537
+_KID_CHARS: Final = 256
+
+_MODULUS_CHARS: Final = 1400
+"""8192 bits; a longer key would only make every check slow."""
+ALGORITHM: Final = "RS256"
+
+T = TypeVar("T")
+
+
+class _Wrong(Exception):
+    """The issuer answers, but with what cannot be right: waiting will not mend it. The text is a clause."""
+
+
+class _Away(Exception):
+    """The issuer does not answer now."""
+
+
+class _Discovery(msgspec.Struct):
+    issuer: str
+    jwks_uri: str
+
+
+class _Jwk(msgspec.Struct):
+    kty: str
+    kid: str | None = None
+    use: str | None = None
+    alg: str | None = None
+    key_ops: list[str] | None = None
+    n: str | None = None
+    e: str | None = None
+
+
+class _JwkSet(msgspec.Struct):
+    keys: list[dict[str, Any]]
+
+
+class IssuerKeys:
+    """The RSA keys of one issuer. `jwks_url` is where they are; None: as its discovery document says."""
+
+    def __init__(
+        self, issuer: str, jwks_url: str | None = None, *, unknown_s: float = UNKNOWN_S, fetch_s: float = FETCH_S
+    ) -> None:
+        self._issuer, self._jwks_url, self._unknown_s, self._fetch_s = issuer, jwks_url, unknown_s, fetch_s
+        self._keys: dict[str, tuple[RSAKey, float]] = {}
+        """By key id; and when the issuer was last seen to publish it, on the monotonic clock."""
+        self._fetching = asyncio.Lock()
+        self._asked = float("-inf")
+        self._is_away = False
+
+    async def begin(self) -> None:
+        """Fetches the keys for the first time.
+
+        Raises StartRefused where the issuer's answer shows that a setting is wrong. One that cannot be reached now is logged, and
+        asked again by `run`: agents need no issuer, so a server starts without it, and people are refused until it is back.
+        """
+        try:
+            await self._fetch()
+        except _Wrong as exc:
+            raise StartRefused(
+                f"people cannot log in: {exc}", "correct ISSUER, or name the issuer's key set by JWKS_URL, or mend the issuer"
+            ) from exc
+        except _Away as exc:
+            self._tell(exc)
+
+    async def run(self) -> None:
+        """Fetches the keys again every hour, and every 2 s while there are none, until cancelled."""
+        while True:
+            await asyncio.sleep(REFRESH_S if self._keys else RETRY_S)
+            async with self._fetching:
+                await self._try_fetch()
+
+    async def find(self, kid: str) -> RSAKey:
+        """The key of this id. Raises Unauthenticated where the issuer has none, Unavailable where it could not be asked."""
+        known = self._keys.get(kid)
+        if known is None:
+            await self._look_again(kid)
+            known = self._keys.get(kid)
+        if known is not None:
+            return known[0]
+        if self._is_away:
+            raise Unavailable("the identity provider, whose keys this token needs,")
+        raise Unauthenticated
+
+    async def _look_again(self, kid: str) -> None:
+        """One caller asks; those that come meanwhile wait for the same answer."""
+        async with self._fetching:
+            wait_s = self._unknown_s if self._keys else min(self._unknown_s, RETRY_S)
+            if kid not in self._keys and time.monotonic() - self._asked >= wait_s:
+                await self._try_fetch()
+
+    async def _try_fetch(self) -> None:
+        """Fetches; a failure takes nothing from what is known."""
+        try:
+            await self._fetch()
+        except (_Wrong, _Away) as exc:
+            self._tell(exc)
+
+    def _tell(self, exc: Exception) -> None:
+        self._is_away = True
+        log.warning("identity.keys_not_fetched", issuer=self._issuer, error=str(exc), known=len(self._keys))
+
+    async def _fetch(self) -> None:
+        self._asked = now = time.monotonic()
+        try:
+            async with asyncio.timeout(self._fetch_s):
+                found = await self._fetched()
+        except TimeoutError as exc:
+            raise _Away(f"{self._issuer} does not answer within {self._fetch_s:g} s") from exc
+        # A key that is published no more stays for as long as a token under it can live: the issuer may just have changed keys.
+        kept = {kid: each for kid, each in self._keys.items() if now - each[1] < LONGEST_S}
+        newest_first = {kid: (key, now) for kid, key in found.items()}
+        for kid, each in sorted(kept.items(), key=lambda item: -item[1][1]):
+            newest_first.setdefault(kid, each)
+        self._keys = dict(list(newest_first.items())[:MOST_KEYS])
+        if self._is_away:
+            log.info("identity.keys_fetched", issuer=self._issuer, known=len(self._keys))
+        self._is_away = False
+
+    async def _fetched(self) -> dict[str, RSAKey]:
+        url = self._jwks_url or await self._discovered()
+        keys = _usable(await _get(url, _JwkSet))
+        if not keys:
+            raise _Wrong(f"{url} has no RSA key of {MIN_BITS} bits or more for signatures by RS256")
+        return keys
+
+    async def _discovered(self) -> str:
+        url = self._issuer.rstrip("/") + DISCOVERY
+        told = await _get(url, _Discovery)
+        if told.issuer != self._issuer:
+            # OpenID Connect Discovery 1.0, section 4.3: they must be identical, or the tokens would not match either.
+            raise _Wrong(f"{url} names the issuer {told.issuer!r}, and ISSUER is {self._issuer!r}; they must be the same")
+        if not is_safe_url(told.jwks_uri):
+            raise _Wrong(f"{url} names a key set that is not behind https: {told.jwks_uri!r}")
+        return told.jwks_uri
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether what is fetched from there is what its owner sent: https, or this machine itself."""
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and not parts.username and parts.port != 0
+    except ValueError:
+        return False
+    return is_whole and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def _get(url: str, into: type[T]) -> T:
+    """What is there, read as JSON of that shape and no further than `MAX_BYTES`. No redirect is followed."""
+    is_here = _is_loopback(urlsplit(url).hostname or "")
+    try:
+        async with httpx.AsyncClient(timeout=FETCH_S, trust_env=not is_here) as client, client.stream("GET", url) as answer:
+            if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
+                raise _Away(f"{url} answers HTTP {answer.status_code}")
+            if answer.status_code != httpx.codes.OK:
+                raise _Wrong(f"{url} answers HTTP {answer.status_code}")
+            body = bytearray()
+            async for chunk in answer.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise _Wrong(f"{url} answers with more than {MAX_BYTES} bytes")
+    except httpx.HTTPError as exc:
+        raise _Away(f"{url} cannot be reached ({str(exc) or type(exc).__name__})") from exc
+    try:
+        return msgspec.json.decode(body, type=into)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise _Wrong(f"{url} does not answer as an OpenID Connect issuer does: {exc}") from exc
+
+
+def _usable(published: _JwkSet) -> dict[str, RSAKey]:
+    """By id, the keys that may have signed by RS256. What is for something else is passed over, as RFC 7517, section 5 says."""
+    usable: dict[str, RSAKey] = {}
+    for each in published.keys:
+        try:
+            jwk = msgspec.convert(each, _Jwk)
+            if _may_sign(jwk) and jwk.kid not in usable:
+                numbers = RSAPublicNumbers(_natural(jwk.e), _natural(jwk.n))
+                if numbers.n.bit_length() >= MIN_BITS and numbers.e >= MIN_EXPONENT:
+                    usable[jwk.kid or ""] = RSAKey.import_key(numbers.public_key())
+        except (msgspec.ValidationError, ValueError):
+            continue
+    return usable
+
+
+def _may_sign(jwk: _Jwk) -> bool:
+    return (
+        jwk.kty == "RSA"
+        and 0 < len(jwk.kid or "") <= _KID_CHARS
+        and jwk.use in (None, "sig")
+        and jwk.alg in (None, ALGORITHM)
+        and (jwk.key_ops is None or "verify" in jwk.key_ops)
+        and 0 < len(jwk.n or "") <= _MODULUS_CHARS
+    )
+
+
+def _natural(text: str | None) -> int:
+    """A Base64urlUInt (RFC 7518, section 2)."""
+    text = text or ""
+    return int.from_bytes(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True), "big")

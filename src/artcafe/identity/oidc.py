@@ -1,0 +1,101 @@
+"""People of any OpenID Connect issuer, Amazon Cognito's user pools first: their tokens, verified by the issuer's own keys."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final, NamedTuple, Self
+
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jws import JWSRegistry
+
+from artcafe.errors import StartRefused, Unauthenticated
+from artcafe.identity.claims import Expected, StrictDecoder, rules_of
+from artcafe.identity.issuer_keys import ALGORITHM, IssuerKeys, is_safe_url
+from artcafe.identity.port import Address, Person
+
+MAX_CHARS: Final = 16 * 1024
+"""Groups make a token long; a head of more than 64 KiB uvicorn does not take anyway."""
+
+_HEADER_CHARS: Final = 1024
+
+_REFUSED: Final = frozenset({"jwk", "jku", "x5c", "x5u", "crit", "b64", "zip"})
+"""Header parameters by which a token would bring its own key along, or another way to be read (RFC 7515, section 4.1)."""
+
+# Other parameters are ignored, as RFC 7515 has it: issuers add theirs.
+_REGISTRY: Final = JWSRegistry(algorithms=[ALGORITHM], strict_check_header=False)
+
+
+class _Token(NamedTuple):
+    header: dict[str, Any]
+    claims: dict[str, Any]
+
+
+class OidcIdentity:
+    """Believes access tokens of exactly this `issuer` that name one of `clients`."""
+
+    def __init__(self, issuer: str, clients: Iterable[str], keys: IssuerKeys) -> None:
+        self._expected = Expected(issuer=issuer, clients=frozenset(clients), rules=rules_of(issuer))
+        self._keys = keys
+
+    @classmethod
+    async def open(cls, issuer: str, clients: Iterable[str], jwks_url: str | None = None) -> Self:
+        """The issuer, and its keys where it can be reached. Raises StartRefused for what shows that a setting is wrong."""
+        for name, url in (("ISSUER", issuer), ("JWKS_URL", jwks_url)):
+            if url is not None and not is_safe_url(url):
+                raise StartRefused(
+                    f"{name} is {url!r}, from where anybody on the way could send keys of their own",
+                    "use the https:// address; http:// is for an issuer on this machine alone",
+                )
+        clients = frozenset(clients)
+        if not clients:
+            raise StartRefused(
+                "ISSUER is set, but CLIENT_IDS is not: tokens that the issuer gave for any other program would be good here too",
+                f"name the {rules_of(issuer).whose} that people log in through, such as: ARTCAFE_CLIENT_IDS=4k2j…",
+            )
+        keys = IssuerKeys(issuer, jwks_url)
+        await keys.begin()
+        return cls(issuer, clients, keys)
+
+    async def verify(self, token: str, now: datetime) -> Person:
+        """As `Identity.verify`."""
+        opened = await self._open(token)
+        return self._expected.person(opened.header, opened.claims, now)
+
+    async def verify_id_token(self, id_token: str, now: datetime) -> Address:
+        """As `Identity.verify_id_token`."""
+        opened = await self._open(id_token)
+        return self._expected.address(opened.header, opened.claims, now)
+
+    async def run(self) -> None:
+        """As `Identity.run`."""
+        await self._keys.run()
+
+    async def _open(self, token: str) -> _Token:
+        """Header and claims of a token that a key of the issuer has signed by RS256. Raises Unauthenticated or Unavailable."""
+        if len(token) > MAX_CHARS or not token.isascii():
+            raise Unauthenticated
+        try:
+            key = await self._keys.find(_kid(token))
+            opened = jwt.decode(token, key, algorithms=[ALGORITHM], registry=_REGISTRY, decoder_cls=StrictDecoder)
+        except (JoseError, ValueError, RecursionError) as exc:
+            raise Unauthenticated from exc
+        return _Token(opened.header, opened.claims)
+
+
+def _kid(token: str) -> str:
+    """The id of the key that the header names. Raises ValueError unless the header is one of ours to read."""
+    segment = token.partition(".")[0]
+    if len(segment) > _HEADER_CHARS:
+        raise ValueError("a header of such a length")
+    # `validate` alone would let padding and stray bits through; joserfc refuses those, below.
+    header = json.loads(base64.b64decode(segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True), cls=StrictDecoder)
+    if not isinstance(header, dict) or header.get("alg") != ALGORITHM or not _REFUSED.isdisjoint(header):
+        raise ValueError("not signed by RS256 under a key of the issuer")
+    kid = header.get("kid")
+    if not isinstance(kid, str):
+        raise ValueError("no key is named")  # noqa: TRY004 (what a peer sent)
+    return kid

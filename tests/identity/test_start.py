@@ -1,0 +1,86 @@
+"""What a server says about its identity provider when it starts, to the person at the terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.issuer import DISCOVERY_PATH, Issuer
+from tests.platform import running
+
+
+def artcafe(*words: str) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
+    command = [sys.executable, "-m", "artcafe", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environ)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ["--issuer", "http://example.com", "--client-ids", "a"],
+            "ISSUER is 'http://example.com', from where anybody on the way",
+        ),
+        (["--issuer", "https://example.com"], "ISSUER is set, but CLIENT_IDS is not"),
+        (["--issuer", "https://example.com", "--client-ids", ", ,"], "ISSUER is set, but CLIENT_IDS is not"),
+        (["--issuer", "https://example.com", "--client-ids", "a", "--jwks-url", "http://b"], "JWKS_URL is 'http://b'"),
+        (["--client-ids", "a"], "CLIENT_IDS is set, but ISSUER is not"),
+        (["--jwks-url", "https://example.com"], "JWKS_URL is set, but ISSUER is not"),
+    ],
+)
+def test_a_setting_that_cannot_be_right_stops_the_start_with_a_sentence(tmp_path: Path, flags: list[str], words: str) -> None:
+    done = artcafe(
+        "up", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0", *flags
+    )
+    assert done.returncode == 3
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_issuer_that_says_it_is_another_stops_the_start(tmp_path: Path) -> None:
+    with Issuer() as issuer:
+        issuer.discovery = {"issuer": "https://example.com"}
+        done = artcafe("up", "--data-dir", str(tmp_path / "data"), "--issuer", issuer.url, "--client-ids", "a")
+        assert done.returncode == 3
+        assert f"people cannot log in: {issuer.url}{DISCOVERY_PATH} names the issuer 'https://example.com'" in done.stderr
+
+
+def test_people_are_refused_while_their_issuer_is_away_and_let_in_once_it_is_there(tmp_path: Path) -> None:
+    with Issuer() as issuer:
+        issuer.go()
+        with running(tmp_path, ["--issuer", issuer.url, "--client-ids", issuer.audience]) as platform:
+            me, headers = f"{platform.url}/v1/me", {"Authorization": f"Bearer {issuer.token()}"}
+            answer = httpx.get(me, headers=headers, trust_env=False)
+            assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+            assert answer.headers["retry-after"]
+            assert "identity.keys_not_fetched" in platform.log()
+            # Agents need no issuer, and neither does the health of the server.
+            assert httpx.get(f"{platform.url}/health/ready", trust_env=False).status_code == 200
+            issuer.come()
+            until = time.monotonic() + 5
+            while answer.status_code == 503 and time.monotonic() < until:
+                threading.Event().wait(0.05)
+                answer = httpx.get(me, headers=headers, trust_env=False)
+            assert answer.json()["user_id"] == "alice"
+
+
+def test_the_local_identity_is_off_where_an_issuer_vouches_for_people(tmp_path: Path) -> None:
+    with running(tmp_path / "local") as platform:
+        local = platform.token("alice")
+        secret = str(platform.data / "secret")
+    with Issuer() as issuer:
+        flags = ["--issuer", issuer.url, "--client-ids", issuer.audience, "--secret-file", secret]
+        with running(tmp_path / "oidc", flags) as platform:
+            answer = httpx.get(f"{platform.url}/v1/me", headers={"Authorization": f"Bearer {local}"}, trust_env=False)
+            assert answer.json()["code"] == "unauthenticated"
+            done = artcafe("token", "--user", "alice", "--data-dir", str(platform.data))
+            assert done.returncode == 3
+            assert f"the tokens of {issuer.url} alone" in done.stderr
