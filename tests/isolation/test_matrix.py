@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
 from urllib.parse import quote
@@ -16,7 +17,8 @@ import httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from artcafe.model import Role
+from artcafe.model import AgentId, AgentPrincipal, Role, TenantId
+from artcafe.observe import now
 from artcafe.rest.app import build
 from tests import ssh_keygen
 from tests.rest.house import SETTINGS, Agent, Caller, House, Tenant
@@ -27,6 +29,11 @@ class Who(StrEnum):
 
     NOBODY = "nobody"
     GARBAGE = "garbage"
+    EXPIRED = "a person whose token has expired"
+    EXPIRED_AGENT = "an agent whose token has expired"
+    DISABLED = "an agent that was disabled since"
+    DELETED = "an agent that was deleted since"
+    REKEYED = "an agent that got another key since"
     STRANGER = "stranger"
     FOREIGN = "foreign agent"
     OWNER = "owner"
@@ -38,7 +45,16 @@ class Who(StrEnum):
 
 
 AGENTS: Final = (Who.AGENT, Who.OTHER, Who.FOREIGN)
-UNPROVEN: Final = (Who.NOBODY, Who.GARBAGE)
+UNPROVEN: Final = {
+    Who.NOBODY: "unauthenticated",
+    Who.GARBAGE: "unauthenticated",
+    Who.EXPIRED: "credentials_expired",
+    Who.EXPIRED_AGENT: "credentials_expired",
+    Who.DISABLED: "revoked",
+    Who.DELETED: "revoked",
+    Who.REKEYED: "revoked",
+}
+"""Who proves nothing, and what they are told."""
 OUTSIDE: Final = (Who.STRANGER, Who.FOREIGN)
 
 Statuses = Mapping[Who, int]
@@ -97,7 +113,7 @@ class Line:
 
 
 def made_agent(house: House) -> dict[str, str]:
-    return {"name": "An agent", "public_key": ssh_keygen.public_line(house.key())}
+    return {"name": "An agent"} | made_key(house)
 
 
 TENANT: Final = {"tenant_id": "tenant_not_found"}
@@ -115,7 +131,7 @@ TABLE: Final[Mapping[str, Line]] = {
     "GET /health/live": Line(everybody(200)),
     "GET /health/ready": Line(everybody(200)),
     "GET /v1": Line(everybody(200)),
-    "GET /v1/me": Line({**everybody(200), Who.NOBODY: 401, Who.GARBAGE: 401}),
+    "GET /v1/me": Line({**everybody(200), **dict.fromkeys(UNPROVEN, 401)}),
     "POST /v1/auth/challenges": Line(everybody(201), body=lambda _: {"tenant_id": "ten_x", "agent_id": "agt_x"}),
     "POST /v1/auth/tokens": Line(everybody(401), body=lambda _: {"challenge_id": "chl_x", "signature": "x"}),
     "GET /v1/tenants": Line(people(200)),
@@ -153,21 +169,37 @@ MALFORMED: Final = ("x", "\0", "\n", " ", "é", "#", "*", ">", "%", "?", "key#SH
 PARAMETER: Final = re.compile(r"{(\w+)}")
 
 
+OUR_CANARY: Final = "canary-of-ours"
+THEIR_CANARY: Final = "canary-of-theirs"
+"""What is named, described and published in each tenant, and must not show to the other."""
+
+
 @pytest.fixture(scope="module")
 def ours(house: House) -> World:
-    return made_world(house)
+    return made_world(house, OUR_CANARY)
 
 
 @pytest.fixture(scope="module")
 def theirs(house: House) -> World:
-    return made_world(house)
+    return made_world(house, THEIR_CANARY)
 
 
 @pytest.fixture(scope="module")
-def callers(house: House, ours: World, theirs: World) -> Mapping[Who, Caller]:
+def before(theirs: World) -> dict[str, Any]:
+    return all_of(theirs)
+
+
+@pytest.fixture(scope="module")
+def callers(house: House, ours: World, theirs: World, before: dict[str, Any]) -> Mapping[Who, Caller]:
+    assert before
     return {
         Who.NOBODY: house.client(),
         Who.GARBAGE: house.client("eyJhbGciOiJub25lIn0.e30."),
+        Who.EXPIRED: house.client(house.identity.issue("late@example.com", now() - timedelta(days=30))),
+        Who.EXPIRED_AGENT: house.client(house.tokens.mint(principal_of(ours.agent), now() - timedelta(hours=1))),
+        Who.DISABLED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json={"status": "disabled"})),
+        Who.DELETED: withdrawn(ours, lambda agent: agent.tenant.owner.delete(agent.path)),
+        Who.REKEYED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json=made_key(house))),
         Who.STRANGER: theirs.tenant.owner,
         Who.FOREIGN: theirs.agent.login(),
         Who.OWNER: ours.tenant.owner,
@@ -179,11 +211,38 @@ def callers(house: House, ours: World, theirs: World) -> Mapping[Who, Caller]:
     }
 
 
-def made_world(house: House) -> World:
+def made_world(house: House, canary: str) -> World:
     tenant = house.tenant()
-    world = World(tenant, tenant.agent(), tenant.channel())
+    assert tenant.owner.patch(tenant.path, json={"name": canary}).status_code == 200
+    words = {"name": canary, "description": canary}
+    world = World(tenant, tenant.agent(**words, capabilities=[canary]), tenant.channel(**words))
     tenant.subscribed(world.channel, world.agent)
+    published = tenant.owner.post(f"{tenant.path}/channels/{world.channel}/messages", json={"data": canary})
+    assert published.status_code == 201, published.text
     return world
+
+
+def all_of(world: World) -> dict[str, Any]:
+    """Everything that a tenant's owner can read of it, but for what reading it changes."""
+    tenant = world.tenant
+    parts = ("", "/agents", "/channels", *(f"/channels/{world.channel}/{part}" for part in ("subscriptions", "messages")))
+    return {part: tenant.owner.get(f"{tenant.path}{part}").json() for part in parts}
+
+
+def principal_of(agent: Agent) -> AgentPrincipal:
+    return AgentPrincipal(agent_id=AgentId(agent.id), tenant_id=TenantId(agent.tenant.id), epoch=0)
+
+
+def withdrawn(world: World, change: Callable[[Agent], httpx.Response]) -> Caller:
+    """An agent that logged in and was withdrawn afterwards."""
+    agent = world.tenant.agent()
+    caller = agent.login()
+    assert change(agent).is_success
+    return caller
+
+
+def made_key(house: House) -> dict[str, str]:
+    return {"public_key": ssh_keygen.public_line(house.key())}
 
 
 def spare(route: str, world: World) -> dict[str, str]:
@@ -199,10 +258,13 @@ def spare(route: str, world: World) -> dict[str, str]:
     return ids | {"channel_id": channel}
 
 
-def send(caller: Caller, route: str, ids: Mapping[str, str], body: Any) -> httpx.Response:
+def send(callers: Mapping[Who, Caller], who: Who, route: str, ids: Mapping[str, str], body: Any) -> httpx.Response:
+    """An answer, in which nothing of the tenant stands that the caller is not of."""
     method, template = route.split()
     path = template.format_map({name: quote(id, safe="") for name, id in ids.items()})
-    return caller.request(method, path, json=body)
+    answer = callers[who].request(method, path, json=body)
+    assert (OUR_CANARY if who in OUTSIDE else THEIR_CANARY) not in answer.text
+    return answer
 
 
 def body_of(house: House, route: str) -> Any:
@@ -227,7 +289,7 @@ def elsewhere(ours: World, theirs: World, parameter: str, who: Who) -> Iterator[
 
 def expected_elsewhere(line: Line, who: Who, parameter: str) -> tuple[int, str]:
     if who in UNPROVEN:
-        return 401, "unauthenticated"
+        return 401, UNPROVEN[who]
     if parameter == "tenant_id":
         return 404, line.missing[parameter]
     if line.there[who] == 403 or (line.about_agent and parameter == "agent_id" and who in AGENTS):
@@ -257,7 +319,7 @@ CELLS: Final = [(route, who) for route in TABLE for who in Who if who not in OUT
 def test_what_is_there(house: House, ours: World, callers: Mapping[Who, Caller], route: str, who: Who) -> None:
     expected = 401 if PARAMETER.search(route) and who in UNPROVEN else TABLE[route].there[who]
     ids = spare(route, ours) if expected == 204 else ours.ids()
-    answer = send(callers[who], route, ids, body_of(house, route))
+    answer = send(callers, who, route, ids, body_of(house, route))
     assert answer.status_code == expected, answer.text
 
 
@@ -267,7 +329,7 @@ def test_what_is_elsewhere(
     house: House, ours: World, theirs: World, callers: Mapping[Who, Caller], route: str, parameter: str, who: Who
 ) -> None:
     body = body_of(house, route)
-    answers = [send(callers[who], route, ids, body) for ids in elsewhere(ours, theirs, parameter, who)]
+    answers = [send(callers, who, route, ids, body) for ids in elsewhere(ours, theirs, parameter, who)]
     found = [seen(answer) for answer in answers]
     assert found == [found[0]] * len(found)
     assert (answers[0].status_code, answers[0].json()["code"]) == expected_elsewhere(TABLE[route], who, parameter)
@@ -278,7 +340,13 @@ def test_what_is_elsewhere(
 def test_what_is_another_tenants(house: House, ours: World, callers: Mapping[Who, Caller], route: str, who: Who) -> None:
     body = body_of(house, route)
     paths = [ours.ids(), ABSENT, *(ABSENT | {"tenant_id": id} for id in MALFORMED)]
-    found = [seen(send(callers[who], route, ids, body)) for ids in paths]
+    found = [seen(send(callers, who, route, ids, body)) for ids in paths]
     assert found == [found[0]] * len(found)
     assert found[0][0] == 404
     assert '"tenant_not_found"' in found[0][1]
+
+
+def test_what_is_theirs_is_as_it_was(theirs: World, before: dict[str, Any]) -> None:
+    """Runs last: `before` was read before the first of the others."""
+    assert all_of(theirs) == before
+    assert all(THEIR_CANARY in str(part) for name, part in before.items() if not name.endswith("subscriptions"))
