@@ -1,0 +1,78 @@
+"""People of a Cognito user pool: what the emulator signs, at the door of a whole server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from artcafe.errors import Unauthenticated
+from artcafe.identity.oidc import OidcIdentity
+from artcafe.observe import now
+from tests.aws import Aws
+from tests.cognito import Pool
+from tests.platform import Platform, running
+
+
+@pytest.fixture(scope="module")
+def pool(aws: Aws) -> Pool:
+    return Pool(aws)
+
+
+@pytest.fixture(scope="module")
+def server(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with running(tmp_path_factory.mktemp("cognito"), pool.flags) as platform:
+        yield platform
+
+
+def ask(server: Platform, token: str) -> tuple[int, str]:
+    answer = httpx.get(f"{server.url}/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+    return answer.status_code, answer.json().get("code") or answer.json()["user_id"]
+
+
+def test_a_person_who_has_logged_in_is_known_by_their_sub(server: Platform, pool: Pool) -> None:
+    session = pool.person()
+    assert ask(server, session.access_token) == (200, session.user_id)
+
+
+def test_a_token_from_a_refresh_is_as_good(server: Platform, pool: Pool) -> None:
+    session = pool.person()
+    fresh = pool.refresh(session)
+    assert fresh.access_token != session.access_token
+    assert ask(server, fresh.access_token) == (200, session.user_id)
+
+
+def test_no_other_token_of_a_login_opens_anything(server: Platform, pool: Pool) -> None:
+    session = pool.person()
+    assert ask(server, session.id_token) == (401, "unauthenticated")
+    assert ask(server, session.refresh_token) == (401, "unauthenticated")
+
+
+def test_a_token_for_another_app_of_the_pool_is_refused(server: Platform, pool: Pool) -> None:
+    session = pool.login(pool.person().email, pool.new_client())
+    assert ask(server, session.access_token) == (401, "unauthenticated")
+
+
+def test_people_of_another_pool_are_strangers(server: Platform, aws: Aws) -> None:
+    assert ask(server, Pool(aws).person().access_token) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize("is_verified", [True, False])
+async def test_an_id_token_proves_an_address_once_cognito_has_verified_it(pool: Pool, is_verified: bool) -> None:
+    identity = await OidcIdentity.open(pool.issuer, [pool.client_id], pool.jwks_url)
+    session = pool.person(is_verified=is_verified)
+    address = await identity.verify_id_token(session.id_token, now())
+    assert (address.user_id, address.email, address.is_verified) == (session.user_id, session.email, is_verified)
+    with pytest.raises(Unauthenticated):
+        await identity.verify_id_token(session.access_token, now())
+
+
+def test_a_person_of_the_pool_makes_a_tenant_and_is_its_owner(server: Platform, pool: Pool) -> None:
+    owner, stranger = pool.person(), pool.person()
+    with httpx.Client(base_url=server.url, trust_env=False) as client:
+        client.headers["Authorization"] = f"Bearer {owner.access_token}"
+        made = client.post("/v1/tenants", json={"name": "Example Ltd"})
+        assert (made.status_code, made.json()["role"]) == (201, "owner")
+        client.headers["Authorization"] = f"Bearer {stranger.access_token}"
+        assert client.get(f"/v1/tenants/{made.json()['id']}").json()["code"] == "tenant_not_found"
