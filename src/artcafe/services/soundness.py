@@ -1,0 +1,228 @@
+"""What an older system left askew in a tenant's rows, and the writes that mend it. Pure: rows go in, findings come out.
+
+Reading them and mending is `repair`'s. A mend never gives anybody a right that ArtCafe did not grant already, and never removes a
+thing: an agent, a channel or a subscription that can be followed by its attributes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from artcafe.errors import BadKey
+from artcafe.model import Agent, AgentId, ChannelId, subscription_id
+from artcafe.rules import ids
+from artcafe.tables import rows
+from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS
+from artcafe.tables.conditions import Absent, And, Equals, Exists, Not, OfKind
+from artcafe.tables.port import Assign, Change, Delete, Key, Put, Update, Write
+from artcafe.tables.tenant_store import Count
+from artcafe.tables.values import Item, Kind, Value
+from artcafe.wire.sshkeys import parse_public_key
+
+
+class Askew(StrEnum):
+    """What can be wrong."""
+
+    MEMBERSHIP = "membership"
+    SUBSCRIPTION_ID = "subscription_id"
+    CHANNEL_MAP = "channel_map"
+    COUNT = "count"
+    KEY_CLAIM = "key_claim"
+    ADDRESS = "address"
+    DELETION = "deletion"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is not as it should be: which row, what about it, and whether it is mended by itself."""
+
+    what: Askew
+    tenant_id: str
+    table: str
+    key: str
+    says: str
+    is_mended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """A finding with the writes that mend it; none where a person has to."""
+
+    finding: Finding
+    writes: tuple[Write, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """Every row of one tenant. `agents` has the claims too, as the table has."""
+
+    tenant: Item
+    agents: Sequence[Item]
+    channels: Sequence[Item]
+    subscriptions: Sequence[Item]
+
+
+def examine(had: Holdings) -> list[Mend]:
+    """Everything that is askew in a tenant's own rows. No two mends write the same row, and none the tenant's."""
+    tenant_id = str(had.tenant["id"])
+    if rows.is_deleting(had.tenant):
+        says = "its deletion was begun and not ended; its owner deletes it again to end it"
+        return [Mend(_finding(Askew.DELETION, tenant_id, TENANTS.name, tenant_id, says))]
+    agents = [agent for item in had.agents if (agent := rows.agent_of(item)) is not None]
+    return [
+        *_addresses(tenant_id, had),
+        *_subscription_ids(tenant_id, had),
+        *_channel_maps(tenant_id, had),
+        *_claims(tenant_id, agents, [item for item in had.agents if rows.agent_of(item) is None]),
+    ]
+
+
+def miscounts(had: Holdings) -> list[tuple[Finding, Change]]:
+    """The counts in a tenant's row that are not what is there, each with its right number."""
+    if rows.is_deleting(had.tenant):
+        return []
+    tenant_id = str(had.tenant["id"])
+    agents = sum(rows.agent_of(item) is not None for item in had.agents)
+    found: list[tuple[Finding, Change]] = []
+    for name, number in ((Count.AGENTS.value, agents), (Count.CHANNELS.value, len(had.channels))):
+        told = had.tenant.get(name)
+        if not rows.is_number(told) or told != number:
+            says = f"{name} is {'missing' if told is None else repr(told)}, and there are {number}"
+            found.append((_finding(Askew.COUNT, tenant_id, TENANTS.name, tenant_id, says, mended=True), Assign(name, number)))
+    return found
+
+
+def _finding(what: Askew, tenant_id: str, table: str, key: str, says: str, *, mended: bool = False) -> Finding:
+    return Finding(what=what, tenant_id=tenant_id, table=table, key=key, says=says, is_mended=mended)
+
+
+# --- ids -----------------------------------------------------------------------------------------------------------------
+
+
+def _addresses(tenant_id: str, had: Holdings) -> Iterator[Mend]:
+    for table, items in ((AGENTS, had.agents), (CHANNELS, had.channels)):
+        for item in items:
+            id = str(item["id"])
+            if id.startswith(rows.CLAIM_PREFIX):
+                continue
+            if not ids.is_possible(id):
+                says = f"its id is no printable text of at most {ids.MAX_BYTES} bytes, so nobody can name it"
+            elif "/" in id:
+                says = "its id has a '/', so that REST cannot name it; the gateway can"
+            else:
+                continue
+            yield Mend(_finding(Askew.ADDRESS, tenant_id, table.name, id, says))
+
+
+# --- subscriptions -------------------------------------------------------------------------------------------------------
+
+
+def _subscription_ids(tenant_id: str, had: Holdings) -> Iterator[Mend]:
+    """A subscription whose id is not the channel's and the agent's is copied to where it belongs, unless it stands there too."""
+    places = {str(item["id"]): _pair(item) for item in had.subscriptions}
+    for item in had.subscriptions:
+        id, pair = str(item["id"]), _pair(item)
+        right = "" if pair is None else subscription_id(*pair)
+        if right == id:
+            continue
+        writes: tuple[Write, ...] = ()
+        gone = Delete(CHANNEL_SUBSCRIPTIONS, Key(tenant_id, id), Exists("id"))
+        if pair is None:
+            says = "it names no channel or no agent, so it stands for nothing"
+        elif right not in places:
+            places[right] = pair
+            writes = (Put(CHANNEL_SUBSCRIPTIONS, {**item, "id": right}, Absent("id")), gone)
+            says = f"its id must be {right}"
+        elif places[right] == pair:
+            writes = (gone,)
+            says = f"there is {right} for the same channel and agent, which stays"
+        else:
+            says = f"its id must be {right}, where another channel's or agent's stands"
+        finding = _finding(Askew.SUBSCRIPTION_ID, tenant_id, CHANNEL_SUBSCRIPTIONS.name, id, says, mended=bool(writes))
+        yield Mend(finding, writes)
+
+
+def _pair(item: Item) -> tuple[ChannelId, AgentId] | None:
+    subscription = rows.subscription_of(item)
+    if not subscription.channel_id or not subscription.agent_id:
+        return None
+    return subscription.channel_id, subscription.agent_id
+
+
+def _channel_maps(tenant_id: str, had: Holdings) -> Iterator[Mend]:
+    """An agent's map names the channels of its subscriptions, as far as they are there, and no others."""
+    there = {str(item["id"]) for item in had.channels}
+    subscribed: defaultdict[str, set[str]] = defaultdict(set)
+    for item in had.subscriptions:
+        pair = _pair(item)
+        if pair is not None and pair[0] in there:
+            subscribed[pair[1]].add(pair[0])
+    for item in had.agents:
+        agent = rows.agent_of(item)
+        if agent is None or rows.is_deleting(item):
+            continue
+        right, found = subscribed[agent.id], item.get("channels")
+        if isinstance(found, Mapping) and found.keys() == right:
+            continue
+        if not right and found is None:
+            continue  # One without a map, as an older system has it, is given one with its first subscription.
+        value: Value = dict.fromkeys(sorted(right), True)
+        as_read = Equals("channels", found) if isinstance(found, Mapping) else Not(OfKind("channels", Kind.MAP))
+        update = Update(AGENTS, Key(tenant_id, agent.id), [Assign("channels", value)], And(Exists("id"), as_read))
+        says = _difference(right, found)
+        yield Mend(_finding(Askew.CHANNEL_MAP, tenant_id, AGENTS.name, agent.id, says, mended=True), (update,))
+
+
+def _difference(right: set[str], found: Value) -> str:
+    if not isinstance(found, Mapping):
+        return f"it has no map of its channels, and {len(right)} subscriptions"
+    missing, extra = sorted(right - found.keys()), sorted(found.keys() - right)
+    told = [f"lacks {', '.join(missing)}"] if missing else []
+    told += [f"names {', '.join(extra)} without a subscription"] if extra else []
+    return f"its map of channels {' and '.join(told)}"
+
+
+# --- keys ----------------------------------------------------------------------------------------------------------------
+
+
+def _claims(tenant_id: str, agents: Sequence[Agent], claims: Sequence[Item]) -> Iterator[Mend]:
+    """A key is claimed by an agent that has it (decision record 6); a claim whose agent has not is another's, or goes."""
+    holders: defaultdict[str, list[AgentId]] = defaultdict(list)
+    for agent in sorted(agents, key=lambda each: each.id):
+        fingerprint = _fingerprint(agent)
+        if fingerprint is not None:
+            holders[fingerprint].append(agent.id)
+    claimed = {str(item["id"]).removeprefix(rows.CLAIM_PREFIX): item for item in claims}
+    for fingerprint in sorted(holders.keys() | claimed.keys()):
+        item, owners = claimed.get(fingerprint), holders.get(fingerprint, [])
+        owner = None if item is None else item.get("agent_id")
+        if len(owners) > 1:
+            says = f"agents {', '.join(owners)} have one key, so that nobody knows which of them signs; give all but one another"
+            yield Mend(_finding(Askew.KEY_CLAIM, tenant_id, AGENTS.name, rows.CLAIM_PREFIX + fingerprint, says))
+        if owner not in owners:
+            yield _mended_claim(tenant_id, fingerprint, owners, item)
+
+
+def _mended_claim(tenant_id: str, fingerprint: str, owners: Sequence[AgentId], item: Item | None) -> Mend:
+    key = Key(tenant_id, rows.CLAIM_PREFIX + fingerprint)
+    as_read = Absent("id") if item is None else Equals("agent_id", item["agent_id"]) if "agent_id" in item else Absent("agent_id")
+    if owners:
+        claim = {"tenant_id": tenant_id, "id": key.sort, "agent_id": owners[0]}
+        write: Write = Put(AGENTS, claim, as_read)
+        says = f"the key of agent {owners[0]} is {'claimed by nobody' if item is None else 'claimed by one that has not got it'}"
+    else:
+        write = Delete(AGENTS, key, as_read)
+        says = "no agent has the key that is claimed here"
+    return Mend(_finding(Askew.KEY_CLAIM, tenant_id, AGENTS.name, str(key.sort), says, mended=True), (write,))
+
+
+def _fingerprint(agent: Agent) -> str | None:
+    """Of the agent's key; None where an older system kept no key that is admitted today."""
+    try:
+        return parse_public_key(agent.public_key).fingerprint
+    except BadKey:
+        return None

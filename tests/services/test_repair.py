@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from artcafe.model import AgentId, AgentPrincipal, TenantId, UserId
+from artcafe.services.repair import Repair
+from artcafe.services.soundness import Askew, Finding
+from artcafe.tables import rows
+from artcafe.tables.catalog import (
+    AGENTS,
+    CHANNEL_SUBSCRIPTIONS,
+    CHANNELS,
+    TABLES,
+    TENANTS,
+    USER_TENANT_INDEX,
+    USER_TENANTS,
+    Environment,
+)
+from artcafe.tables.port import Delete, Key, Put
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.values import Item
+from artcafe.wire.sshkeys import parse_public_key
+from tests.services.world import Clock, Logs, Server, new_key
+
+ACME = TenantId("acme")
+
+
+@pytest.fixture
+def repair(server: Server) -> Repair:
+    return Repair(server.tables)
+
+
+async def everything(tables: Sqlite) -> dict[str, list[Item]]:
+    found = {table.name: [item async for item in tables.scan(table)] for table in TABLES}
+    for item in found[TENANTS.name]:
+        item.pop("version", None)  # type: ignore[attr-defined]  # the engine gives fresh dicts
+    return found
+
+
+async def kinds(repair: Repair, *, mended: bool = True) -> list[Askew]:
+    return [finding.what for finding in await repair.look(ACME) if finding.is_mended is mended]
+
+
+async def memberships(repair: Repair, only: TenantId | None = None) -> list[Finding]:
+    """Mends them all, and returns what was found."""
+    mends = [mend async for mend in repair.memberships(only)]
+    for mend in mends:
+        assert not mend.writes or await repair.mend_membership(mend)
+    return [mend.finding for mend in mends]
+
+
+async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) -> None:
+    owner = await server.tenant()
+    agent = await server.agent(owner)
+    channel = await server.channels.create(owner, name="News")
+    await server.subscriptions.put(owner, channel.id, agent.id)
+    await server.agents.update(owner, agent.id, public_key=new_key())
+    before = await everything(server.tables)
+    assert [tenant async for tenant in repair.tenants()] == [owner.tenant_id]
+    assert await repair.look(owner.tenant_id) == []
+    assert await repair.mend(owner.tenant_id) == []
+    assert await memberships(repair) == []
+    assert await everything(server.tables) == before
+
+
+async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Server, repair: Repair) -> None:
+    key = new_key()
+    claim = rows.CLAIM_PREFIX + parse_public_key(key).fingerprint
+    await server.put(TENANTS, id=ACME, name="Acme", agent_count=9)
+    await server.put(USER_TENANTS, user_id="alice", tenant_id=ACME, role="owner")
+    await server.put(CHANNELS, tenant_id=ACME, id="general")
+    await server.put(AGENTS, tenant_id=ACME, id="bot", public_key=key, model="m")
+    await server.put(AGENTS, tenant_id=ACME, id="other", channels={"general": True, "gone": True})
+    await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id="5f1c", channel_id="general", agent_id="bot", note="kept")
+    await server.put(AGENTS, tenant_id=ACME, id=f"{rows.CLAIM_PREFIX}SHA256:nobody", agent_id="bot")
+
+    before = await everything(server.tables)
+    found = await repair.look(ACME)
+    assert await everything(server.tables) == before
+    assert {(each.what.value, each.key) for each in found} == {
+        ("channel_map", "bot"),
+        ("channel_map", "other"),
+        ("count", ACME),
+        ("key_claim", f"{rows.CLAIM_PREFIX}SHA256:nobody"),
+        ("key_claim", claim),
+        ("subscription_id", "5f1c"),
+    }
+    assert len(found) == 7
+    mended = await repair.mend(ACME)
+    assert sorted(map(str, mended)) == sorted(map(str, found))
+    assert (await repair.look(ACME), await repair.mend(ACME)) == ([], [])
+
+    assert [each.what for each in await memberships(repair)] == [Askew.MEMBERSHIP]
+    assert await memberships(repair) == []
+    alice = await server.tenants.enter(UserId("alice"), ACME)
+    (subscription,) = (await server.subscriptions.of_agent(alice, "bot")).items
+    assert (subscription.id, subscription.status.value) == ("general#bot", "active")
+    assert (await server.item(CHANNEL_SUBSCRIPTIONS, ACME, "general#bot") or {})["note"] == "kept"
+    assert await server.item(CHANNEL_SUBSCRIPTIONS, ACME, "5f1c") is None
+    connecting = AgentPrincipal(agent_id=AgentId("bot"), tenant_id=ACME, epoch=0)
+    assert [each.channel_id for each in await server.subscriptions.for_connect(connecting)] == ["general"]
+    assert (await server.agents.get(alice, "other")).channels == set()
+    assert (await server.item(AGENTS, ACME, "bot") or {})["model"] == "m"
+    row = await server.item(TENANTS, ACME)
+    assert row is not None
+    assert (row["agent_count"], row["channel_count"]) == (2, 1)
+    assert await server.store.tenant(ACME).members() == ["alice"]
+
+
+async def test_a_second_row_for_the_same_channel_and_agent_goes(server: Server, repair: Repair) -> None:
+    await server.put(TENANTS, id=ACME, agent_count=1, channel_count=1)
+    await server.put(CHANNELS, tenant_id=ACME, id="c")
+    await server.put(AGENTS, tenant_id=ACME, id="a", channels={"c": True})
+    for id, note in (("1", "one"), ("c#a", "right"), ("2", "two")):
+        await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id=id, channel_id="c", agent_id="a", note=note)
+    assert await kinds(repair) == [Askew.SUBSCRIPTION_ID] * 2
+    await repair.mend(ACME)
+    assert [item["note"] for item in await server.items(CHANNEL_SUBSCRIPTIONS, ACME)] == ["right"]
+
+
+async def test_what_only_a_person_can_decide_is_told_and_left(server: Server, repair: Repair) -> None:
+    key = new_key()
+    await server.put(TENANTS, id=ACME, agent_count=4, channel_count=0)
+    for id in ("a", "b", "team/bot", "x" * 300):
+        await server.put(AGENTS, tenant_id=ACME, id=id, **({"public_key": key} if id in "ab" else {}))
+    await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id="?", status="active")
+    await repair.mend(ACME)
+    before = await everything(server.tables)
+    assert sorted(await kinds(repair, mended=False)) == [
+        Askew.ADDRESS,
+        Askew.ADDRESS,
+        Askew.KEY_CLAIM,
+        Askew.SUBSCRIPTION_ID,
+    ]
+    assert await kinds(repair) == []
+    await repair.mend(ACME)
+    assert await everything(server.tables) == before
+
+
+async def test_a_tenant_whose_deletion_was_cut_short_is_only_told(server: Server, repair: Repair) -> None:
+    await server.put(TENANTS, id=ACME, deleting=True)
+    await server.put(AGENTS, tenant_id=ACME, id="a", public_key=new_key())
+    assert await kinds(repair, mended=False) == [Askew.DELETION]
+    assert await repair.mend(ACME) == []
+    assert (await repair.look(TenantId("none")), await repair.mend(TenantId("none"))) == ([], [])
+
+
+# --- memberships -----------------------------------------------------------------------------------------------------
+
+
+async def test_nobody_gets_in_by_a_mend_and_a_role_is_the_one_that_was_believed(server: Server, repair: Repair) -> None:
+    owner = await server.tenant()
+    tenant_id = owner.tenant_id
+    for user, there, listed in (("bob", None, "admin"), ("carol", "viewer", "admin"), ("dave", "member", None)):
+        if there:
+            await server.put(USER_TENANTS, user_id=user, tenant_id=tenant_id, role=there)
+        if listed:
+            await server.put(USER_TENANT_INDEX, user_id=user, tenant_id=tenant_id, role=listed, note="kept")
+    assert len(await memberships(repair, TenantId("another"))) == 0
+    assert len(await memberships(repair, tenant_id)) == 3
+    listed_now = {item["user_id"]: item["role"] for item in await server.items(USER_TENANT_INDEX, tenant_id)}
+    assert listed_now == {"alice": "owner", "carol": "viewer", "dave": "member"}
+    assert (await server.item(USER_TENANT_INDEX, tenant_id, "carol") or {})["note"] == "kept"
+    assert await server.item(USER_TENANTS, "bob", tenant_id) is None
+    assert await memberships(repair) == []
+
+
+async def test_the_only_trace_of_an_owner_is_left_for_a_person(server: Server, repair: Repair) -> None:
+    await server.put(TENANTS, id=ACME)
+    await server.put(USER_TENANT_INDEX, user_id="alice", tenant_id=ACME, role="owner")
+    (found,) = await memberships(repair)
+    assert not found.is_mended
+    assert "alice" in found.says
+    assert await server.item(USER_TENANT_INDEX, ACME, "alice") is not None
+
+
+async def test_a_membership_that_changed_since_it_was_read_is_not_mended(server: Server, repair: Repair) -> None:
+    await server.put(USER_TENANTS, user_id="bob", tenant_id=ACME, role="member")
+    (mend,) = [mend async for mend in repair.memberships()]
+    await server.tables.delete(Delete(USER_TENANTS, Key("bob", ACME)))
+    assert not await repair.mend_membership(mend)
+    assert await server.item(USER_TENANT_INDEX, ACME, "bob") is None
+
+
+# --- meanwhile -------------------------------------------------------------------------------------------------------
+
+
+async def test_mending_while_servers_work_loses_nothing(server: Server, repair: Repair) -> None:
+    owner = await server.tenant()
+    channel = await server.channels.create(owner, name="News")
+    agents = [await server.agent(owner, f"{n}") for n in range(4)]
+    for n in range(30):
+        await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=owner.tenant_id, id=f"old-{n}", channel_id=channel.id, agent_id=f"a{n}")
+        await server.put(AGENTS, tenant_id=owner.tenant_id, id=f"a{n}")
+
+    async def work() -> None:
+        for agent in agents:
+            await server.subscriptions.put(owner, channel.id, agent.id)
+            await server.subscriptions.delete(owner, channel.id, agent.id)
+            await server.subscriptions.put(owner, channel.id, agent.id)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work())
+        group.create_task(repair.mend(owner.tenant_id))
+    assert await repair.look(owner.tenant_id) == []
+    assert {each.agent_id for each in (await server.subscriptions.of_channel(owner, channel.id)).items} == {
+        *(agent.id for agent in agents),
+        *(f"a{n}" for n in range(30)),
+    }
+
+
+names = st.sampled_from(["a", "b", "c", "c#a", "a#b"])
+KEYS = [new_key() for _ in range(2)]
+agents = st.dictionaries(
+    names,
+    st.fixed_dictionaries(
+        {}, optional={"public_key": st.sampled_from([*KEYS, "x"]), "channels": st.dictionaries(names, st.just(True))}
+    ),
+)
+subscriptions = st.dictionaries(st.sampled_from(["a#b", "b#a", "c#a#b", "1", "2", "3"]), st.tuples(names, names))
+counts = st.none() | st.integers(0, 5) | st.just("many")
+
+
+@settings(max_examples=80)
+@given(agents, st.sets(names), subscriptions, counts, counts, st.dictionaries(st.sampled_from(["SHA256:x", "SHA256:y"]), names))
+async def test_whatever_was_left_one_mend_makes_it_sound(
+    agents: dict[str, Item],
+    channels: set[str],
+    subscriptions: dict[str, tuple[str, str]],
+    agent_count: str | int | None,
+    channel_count: str | int | None,
+    claims: dict[str, str],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        tables = await Sqlite.open(Path(folder) / "tables.db", Environment.PROD)
+        try:
+            server = Server(tables, Clock(), Logs())
+            told = {"agent_count": agent_count, "channel_count": channel_count}
+            await server.put(TENANTS, id=ACME, **{name: count for name, count in told.items() if count is not None})
+            for agent_id, attributes in agents.items():
+                await tables.put(Put(AGENTS, {**attributes, "tenant_id": ACME, "id": agent_id}))
+            for channel_id in channels:
+                await server.put(CHANNELS, tenant_id=ACME, id=channel_id)
+            for id, (channel_id, agent_id) in subscriptions.items():
+                await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id=id, channel_id=channel_id, agent_id=agent_id)
+            for fingerprint, agent_id in claims.items():
+                await server.put(AGENTS, tenant_id=ACME, id=rows.CLAIM_PREFIX + fingerprint, agent_id=agent_id)
+            repair = Repair(tables)
+            found = [finding for finding in await repair.look(ACME) if finding.is_mended]
+            assert {str(each) for each in await repair.mend(ACME)} >= set(map(str, found))
+            assert [finding for finding in await repair.look(ACME) if finding.is_mended] == []
+            assert await repair.mend(ACME) == []
+            pairs = {(item["channel_id"], item["agent_id"]) for item in await server.items(CHANNEL_SUBSCRIPTIONS, ACME)}
+            assert pairs == set(subscriptions.values())
+            for agent in await server.store.tenant(ACME).all_agents():
+                assert agent.channels == {c for c, a in pairs if a == agent.id and c in channels}
+        finally:
+            await tables.close()
