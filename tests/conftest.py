@@ -1,9 +1,13 @@
-"""What every test may use: `require` for a real part that may be missing, a platform, AWS, and the --faults switch."""
+"""What every test may use: `require` for a real part that may be missing, a platform, AWS, ssh-agent, the --faults switch."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -62,3 +66,28 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Aws]:
         for name, value in emulator.CREDENTIALS.items():
             environ.setenv(name, value)
         yield aws
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for sockets, whose paths may have no more than 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="keys") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def ssh_agent(short_folder: Path, monkeypatch: pytest.MonkeyPatch, require: Require) -> Iterator[Path]:
+    """A real ssh-agent of this test's own, at SSH_AUTH_SOCK."""
+    require("ssh-agent", shutil.which("ssh-agent") is not None)
+    socket_path = short_folder / "agent"
+    # A confirmation is asked of this program, which always says no.
+    monkeypatch.setenv("SSH_ASKPASS", shutil.which("false") or "false")
+    with subprocess.Popen(("ssh-agent", "-D", "-a", str(socket_path)), stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            # It prints the variables for a shell once it listens.
+            assert b"SSH_AUTH_SOCK" in process.stdout.readline()
+            monkeypatch.setenv("SSH_AUTH_SOCK", str(socket_path))
+            yield socket_path
+        finally:
+            process.terminate()

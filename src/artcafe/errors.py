@@ -185,6 +185,10 @@ class KeyUnusable(CallerFault):
     code, text = "key_unusable", "the SSH key cannot be used: {problem}"
 
 
+class KeyLocked(KeyUnusable):
+    """A key that only its passphrase opens, and none was given."""
+
+
 @dataclass(eq=False, repr=False)
 class ChallengeRefused(ArtcafeError):
     """A challenge that the SDK does not sign: a signature under it could be good for something else. Never sent to a peer."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
+import pty
 import re
 import signal
 import socket
@@ -20,6 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from artcafe.cli.agent import agent
+from tests import ssh_keygen
 from tests.casts import recast
 from tests.platform import Cast, Platform
 
@@ -209,8 +212,56 @@ def test_with_json_an_error_is_json_on_standard_error(cast: Cast) -> None:
 
 def test_a_key_file_that_is_not_there_is_named(home: Cast, tmp_path: Path) -> None:
     done = run(home, "listen", KEY=str(tmp_path / "nothing"))
-    assert done.code == 3
+    assert done.code == 2
     assert str(tmp_path / "nothing") in done.stderr
+
+
+@pytest.fixture
+def locked(cast: Cast, tmp_path: Path) -> Path:
+    """The first agent's key, under a passphrase."""
+    path = tmp_path / "locked"
+    path.write_bytes(cast.keys[0].read_bytes())
+    path.chmod(0o600)
+    ssh_keygen.run("-q", "-p", "-P", "", "-N", "open sesame", "-f", str(path))
+    return path
+
+
+def test_a_locked_key_names_the_ways_to_open_it_where_nobody_can_be_asked(cast: Cast, locked: Path) -> None:
+    done = run(cast, "login", KEY=str(locked))
+    assert (done.code, done.stdout) == (2, "")
+    assert "is protected by a passphrase" in done.stderr
+    assert "ssh-add it and name its .pub file" in done.stderr
+
+
+@pytest.mark.parametrize(("answer", "code", "told"), [("open sesame", 0, "eyJ"), ("guess", 2, "the passphrase is wrong")])
+def test_at_a_terminal_the_passphrase_is_asked_for_and_not_shown(
+    cast: Cast, locked: Path, answer: str, code: int, told: str
+) -> None:
+    pid, terminal = pty.fork()  # the passphrase is read from the terminal itself, whatever standard input is
+    if not pid:
+        os.execve(sys.executable, [*COMMAND, "login"], environ(cast, KEY=str(locked)))  # noqa: S606 (the child is the command)
+    try:
+        shown = _read(terminal, until=b": ")
+        assert b"Passphrase of" in shown
+        os.write(terminal, f"{answer}\n".encode())
+        shown = _read(terminal)
+    finally:
+        _, status = os.waitpid(pid, 0)
+        os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == code
+    assert told in shown.decode()
+    assert answer not in shown.decode()
+
+
+def _read(terminal: int, until: bytes | None = None) -> bytes:
+    """What the command prints, up to there or to its end, which a terminal tells as an error."""
+    found = b""
+    with contextlib.suppress(OSError):
+        while until is None or not found.endswith(until):
+            if not (some := os.read(terminal, 1024)):
+                break
+            found += some
+    return found
 
 
 def test_the_line_that_fails_is_named_and_those_before_it_are_published(cast: Cast) -> None:

@@ -17,9 +17,9 @@ import msgspec
 from artcafe.cli.exits import Failing
 from artcafe.cli.lines import stdin_lines
 from artcafe.cli.payload import data_of, message_options, one_line, parsed, place_of, receipt_line, text_option
-from artcafe.errors import ArtcafeError
+from artcafe.errors import ArtcafeError, KeyLocked
 from artcafe.sdk.client import Agent
-from artcafe.sdk.keys import load_signer
+from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Receipt
 from artcafe.sdk.rest import Rest
 from artcafe.wire import frames
@@ -43,13 +43,22 @@ class Account:
     key: Path
     wait_s: float
 
+    def signer(self) -> Signer:
+        """The agent's key, opened; a person at the terminal is asked for its passphrase where it has one."""
+        try:
+            return load_signer(self.key)
+        except KeyLocked:
+            if not sys.stderr.isatty():
+                raise
+            return load_signer(self.key, click.prompt(f"Passphrase of {self.key}", hide_input=True, err=True))
+
     def speaking(self, max_unacked: int | None = WINDOW) -> Agent:
         """The agent, to be entered."""
         return Agent(
             self.url,
             tenant=self.tenant,
             agent=self.agent,
-            key=self.key,
+            key=self.signer(),
             max_unacked=max_unacked,
             connect_timeout_s=self.wait_s,
         )
@@ -139,7 +148,7 @@ def login(account: Account, as_json: bool) -> None:
 
 
 async def _login(account: Account, as_json: bool) -> None:
-    signer = load_signer(account.key)
+    signer = account.signer()
     async with Rest(account.url) as rest:
         token = await rest.login(account.tenant, account.agent, signer)
     click.echo(msgspec.json.encode(token) if as_json else token.access_token)

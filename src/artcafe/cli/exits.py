@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from artcafe.errors import ArtcafeError, CredentialsExpired, SettingInvalid
+from artcafe.errors import ArtcafeError, CredentialsExpired, KeyUnusable, SettingInvalid
 
 DECLINED: Final = 1
 """The person was asked, and said no; click's own code for it."""
@@ -23,7 +23,7 @@ INTERRUPTED: Final = 130
 
 def code_of(error: ArtcafeError) -> int:
     """The exit code of an error."""
-    if isinstance(error, SettingInvalid):
+    if isinstance(error, SettingInvalid | KeyUnusable):
         return USAGE
     # An expired token comes back for a client that logs in by itself; a command that was given it stays refused.
     return UNREACHABLE if error.temporary and not isinstance(error, CredentialsExpired) else REFUSED

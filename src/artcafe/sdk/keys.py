@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from artcafe.errors import BadKey, KeyUnusable
+from artcafe.errors import BadKey, KeyLocked, KeyUnusable
 from artcafe.wire import sshsig
 from artcafe.wire.sshkeys import PublicKey, Reader, mpint, parse_public_key, string
 
@@ -57,7 +57,8 @@ class Signer(Protocol):
 def load_signer(path: str | Path, passphrase: str | None = None) -> Signer:
     """The signer for a key file of OpenSSH or PEM form; for a `.pub` file, whichever ssh-agent holds its other half.
 
-    Blocks for the reading of a small file. Raises KeyUnusable, with what to do about it.
+    Blocks for the reading of a small file, and for a passphrase some 0.1 s. Raises KeyUnusable, with what to do about it; its
+    KeyLocked where a passphrase is missing.
     """
     data = _read(path)
     if b"PRIVATE KEY-----" not in data:
@@ -160,9 +161,11 @@ def _load_private(path: str | Path, data: bytes, passphrase: str | None) -> Priv
         # The library says so of a passphrase that is missing and of one too many.
         if passphrase:
             raise KeyUnusable(f"{path} has no passphrase, but one was given") from exc
-        raise KeyUnusable(f"{path} is protected by a passphrase: pass it, or {_USE_SSH_AGENT}") from exc
+        raise KeyLocked(
+            f"{path} is protected by a passphrase: a command asks for it at a terminal, load_signer takes it, or {_USE_SSH_AGENT}"
+        ) from exc
     except UnsupportedAlgorithm as exc:
-        # The keys of hardware tokens end here, and OpenSSH's encryption where the package bcrypt is not installed.
+        # The keys of hardware tokens end here.
         raise KeyUnusable(f"{path} does not open here ({exc}); {_USE_SSH_AGENT}") from exc
     except ValueError as exc:
         raise KeyUnusable(f"{path} is damaged{', or the passphrase is wrong' if passphrase else ''}") from exc

@@ -234,8 +234,7 @@ class TenantStore:
 
     async def removed_to(self, channel_id: ChannelId) -> Cursor:
         """How far the channel's messages are gone; the empty cursor where nothing is, or no such channel is there."""
-        (item,) = await self._tables.get(CHANNELS, [Key(self.id, channel_id)], consistent=True)
-        return Cursor() if item is None else rows.removed_to_of(item)
+        return (await self.removal(channel_id))[0]
 
     async def removal(self, channel_id: ChannelId) -> tuple[Cursor, datetime | None]:
         """As `removed_to`, and the time before which all of that was stored, where it was noted."""

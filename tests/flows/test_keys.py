@@ -1,0 +1,117 @@
+"""Every kind of key that an agent may have, from its registration over both ways to log in; and those that are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from artcafe.errors import BadCredentials, BadKey, KeyTaken
+from artcafe.sdk.client import Agent
+from artcafe.sdk.keys import load_signer
+from artcafe.sdk.rest import Rest
+from artcafe.wire import sshsig
+from artcafe.wire.sshkeys import mpint, parse_public_key
+from tests import ssh_keygen
+from tests.gateway.raw import dialled
+from tests.platform import Cast, Platform
+
+
+@pytest.fixture(scope="module")
+def cast(platform: Platform) -> Cast:
+    return asyncio.run(platform.tenant_with(agents=1, channels=1))
+
+
+class Token:
+    """A signer over a FIDO key in software, which is touched or not."""
+
+    def __init__(self, key: ssh_keygen.FidoKey, flags: int) -> None:
+        self._key, self._flags = key, flags
+        self.public_key = key.line
+
+    async def sign(self, challenge: str) -> str:
+        """The armored signature of the challenge."""
+        blob = self._key.sign(challenge.encode(), flags=self._flags)
+        return sshsig.armor(parse_public_key(self.public_key).blob, blob, sshsig.NAMESPACE, "sha512")
+
+
+@pytest.mark.parametrize("kind", ssh_keygen.KINDS)
+async def test_an_agent_with_a_key_of_ssh_keygen_logs_in_on_the_socket_and_over_rest(
+    cast: Cast, kind: str, tmp_path: Path
+) -> None:
+    key = ssh_keygen.make_key(tmp_path / "key", kind)
+    async with cast.rest() as rest:
+        agent = (await rest.create_agent(cast.tenant, kind, ssh_keygen.public_line(key))).id
+        assert (await rest.login(cast.tenant, agent, load_signer(key))).expires_in == 900
+    async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=key) as connected:
+        assert (await connected.publish(cast.channels[0], kind)).seq is not None
+
+
+@pytest.mark.parametrize("curve", ["ed25519", "nistp256"])
+@pytest.mark.parametrize("flags", [0x01, 0x05], ids=["touched", "touched, with a PIN"])
+async def test_an_agent_with_a_security_key_logs_in_when_it_is_touched(cast: Cast, curve: str, flags: int) -> None:
+    key = ssh_keygen.FidoKey(curve)
+    async with cast.rest() as rest:
+        agent = (await rest.create_agent(cast.tenant, "Token", key.line)).id
+        assert (await rest.login(cast.tenant, agent, Token(key, flags))).expires_in == 900
+        for refused in (Token(key, 0x00), Token(key, 0x04), Token(ssh_keygen.FidoKey(curve), flags)):
+            with pytest.raises(BadCredentials):
+                await rest.login(cast.tenant, agent, refused)
+    async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=Token(key, flags)) as connected:
+        assert (await connected.publish(cast.channels[0], curve)).seq is not None
+    with pytest.raises(BadCredentials):
+        async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=Token(key, 0x04)):
+            pass
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa-256", "rsa-2048"])
+async def test_ssh_agent_logs_in_for_the_sdk_and_for_ssh_keygen_though_the_key_file_is_gone(
+    platform: Platform, cast: Cast, kind: str, tmp_path: Path, ssh_agent: Path
+) -> None:
+    key = ssh_keygen.make_key(tmp_path / "key", kind)
+    public = tmp_path / "key.pub"
+    subprocess.run(("ssh-add", "-q", str(key)), check=True, timeout=5, env=dict(os.environ))
+    key.unlink()
+    async with cast.rest() as rest:
+        agent = (await rest.create_agent(cast.tenant, "By ssh-agent", public.read_text())).id
+    async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=public) as connected:
+        assert (await connected.publish(cast.channels[0], 1)).seq is not None
+    async with dialled(
+        platform.gateway_url
+    ) as raw:  # as the contract has it: ssh-keygen asks ssh-agent for a public key's other half
+        posed = await raw.ask("challenge", tenant_id=cast.tenant, agent_id=agent)
+        signature = ssh_keygen.sign(public, posed["challenge"].encode())
+        assert "session_id" in await raw.ask("connect", challenge_id=posed["challenge_id"], signature=signature)
+
+
+REFUSED = {
+    "DSA": ssh_keygen.as_line("ssh-dss", *[mpint(2**159 + 1)] * 4),
+    "RSA below 2048 bits": ssh_keygen.as_line("ssh-rsa", mpint(65_537), mpint(2**1023 + 1)),
+    "RSA with a small exponent": ssh_keygen.as_line("ssh-rsa", mpint(3), mpint(2**2047 + 1)),
+    "Ed25519 of small order": ssh_keygen.as_line("ssh-ed25519", b"\0\0\0\x20" + bytes(32)),
+    "a certificate": ssh_keygen.as_line("ssh-ed25519-cert-v01@openssh.com", b"\0\0\0\x20" + bytes(32)),
+}
+
+
+@pytest.mark.parametrize("line", REFUSED.values(), ids=REFUSED)
+async def test_a_key_that_is_no_good_is_refused_when_an_agent_is_made_and_when_it_is_changed(cast: Cast, line: str) -> None:
+    async with cast.rest() as rest:
+        with pytest.raises(BadKey):
+            await rest.create_agent(cast.tenant, "Weak", line)
+        with pytest.raises(BadKey):
+            await rest.update_agent(cast.tenant, cast.agents[0], public_key=line)
+
+
+async def test_a_key_that_another_agent_of_the_tenant_has_is_refused_and_another_tenant_may_have_it(
+    platform: Platform, cast: Cast
+) -> None:
+    line = ssh_keygen.public_line(cast.keys[0])
+    async with cast.rest() as rest:
+        with pytest.raises(KeyTaken):
+            await rest.create_agent(cast.tenant, "Twin", f"{line.split()[0]} {line.split()[1]} another comment")
+    other = await platform.tenant_with(agents=0)
+    async with Rest(other.url, other.token) as rest:
+        assert (await rest.create_agent(other.tenant, "Twin", line)).id != cast.agents[0]
