@@ -26,16 +26,19 @@ CREDENTIALS: Final = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "
 """What the emulator takes, and what keeps a client from looking for others on this machine."""
 
 CHILD: Final = """
-import asyncio, sys
+import asyncio, decimal, sys
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from ministack.app import app
 
+decimal.DefaultContext.prec = 300
+decimal.setcontext(decimal.DefaultContext)
 config = Config()
 config.bind = [f"fd://{sys.argv[1]}"]
 config.graceful_timeout = 0.1
 asyncio.run(serve(app, config, shutdown_trigger=lambda: asyncio.to_thread(sys.stdin.read)))
 """
+"""It adds numbers in its threads' contexts, whose 28 digits round; DynamoDB refuses a sum of more than 38."""
 
 
 @dataclass(frozen=True, slots=True)

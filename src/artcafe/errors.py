@@ -345,7 +345,7 @@ class OutcomeUnknown(OurFault):
 @dataclass(eq=False, repr=False)
 class Unavailable(OurFault):
     what: str
-    code, text = "unavailable", "{what} cannot be reached now; nothing was changed, try again"
+    code, text = "unavailable", "{what} cannot be reached now; try again"
 
 
 class LinkLost(OurFault):

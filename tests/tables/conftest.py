@@ -1,26 +1,65 @@
-"""The table engines: every test that asks for `tables` runs on each of them."""
+"""The table engines: every test that asks for `tables` runs on each of them, and finds them empty.
+
+They are the file, the emulator, and whatever ARTCAFE_TEST_DYNAMODB_ENDPOINT names (in AWS_REGION, with the credentials that AWS's
+chain finds). That one's tables are made, and emptied before every test, so they must be empty to begin with.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from artcafe.tables.catalog import Environment
-from artcafe.tables.port import Tables
+from artcafe.tables.catalog import TABLES, Environment
+from artcafe.tables.dynamodb import DynamoDb
+from artcafe.tables.dynamodb_client import Client, Endpoint
+from artcafe.tables.dynamodb_schema import make_ready
+from artcafe.tables.port import Delete, Key, Tables
 from artcafe.tables.sqlite import Sqlite
+from tests.aws import Aws
+
+NAMED = os.environ.get("ARTCAFE_TEST_DYNAMODB_ENDPOINT")
 
 
-async def sqlite(folder: Path) -> Tables:
-    return await Sqlite.open(folder / "tables.db", Environment.PROD)
+PREPARED: set[Endpoint] = set()
 
 
-ENGINES: dict[str, Callable[[Path], Awaitable[Tables]]] = {"sqlite": sqlite}
+async def emptied(endpoint: Endpoint) -> DynamoDb:
+    """An engine on tables in which nothing stands, made at the first time."""
+    client = await Client.open(endpoint)
+    engine = DynamoDb(client, Environment.PROD)
+    if endpoint not in PREPARED:
+        await make_ready(client, Environment.PROD, make_missing=True)
+    items = [(table, item) for table in TABLES async for item in engine.scan(table)]
+    if items and endpoint not in PREPARED:
+        pytest.fail(f"the tables of {endpoint} hold {len(items)} items, which these tests would delete: name an empty endpoint")
+    PREPARED.add(endpoint)
+    for table, item in items:
+        keys = [str(item[name]) for name in table.key_attributes]
+        await engine.delete(Delete(table, Key(*keys)))
+    return engine
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(scope="session")
+def emulated(aws: Aws) -> Endpoint:
+    """A region of the emulator for the tests of this folder."""
+    return Endpoint(aws.new_region(), aws.url)
+
+
+@pytest.fixture(scope="session")
+def named() -> Endpoint:
+    """What ARTCAFE_TEST_DYNAMODB_ENDPOINT names."""
+    return Endpoint(os.environ.get("AWS_REGION", "us-east-1"), NAMED)
+
+
+@pytest.fixture(params=["sqlite", "dynamodb", *(["named"] if NAMED else [])])
 async def tables(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Tables]:
-    engine = await ENGINES[request.param](tmp_path)
+    engine: Tables
+    if request.param == "sqlite":
+        engine = await Sqlite.open(tmp_path / "tables.db", Environment.PROD)
+    else:
+        engine = await emptied(request.getfixturevalue("emulated" if request.param == "dynamodb" else "named"))
     yield engine
     await engine.close()

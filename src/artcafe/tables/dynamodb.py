@@ -1,0 +1,224 @@
+"""The table engine of a fleet: the port on DynamoDB. How that is called is `dynamodb_client`'s; its tables, `dynamodb_schema`'s.
+
+Each verb is one call, and a transaction carries a token, so that one whose answer was lost is not made twice when it is asked
+again. A single write has no token: asked again, it meets what its first try left, which is why every write is built to be
+safe to repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+from artcafe.tables.catalog import Environment, Table
+from artcafe.tables.conditions import Condition
+from artcafe.tables.dynamodb_client import Client, Consumed, Endpoint, Refused, reasons_of, waits
+from artcafe.tables.dynamodb_expressions import Expressions
+from artcafe.tables.dynamodb_values import Attribute, from_attributes, to_attributes
+from artcafe.tables.port import (
+    Check,
+    ConditionFailed,
+    Delete,
+    Key,
+    Page,
+    Put,
+    Query,
+    Update,
+    Write,
+    check_table_key,
+    check_transaction,
+)
+from artcafe.tables.values import Item, Unstorable
+
+MOST_KEYS_A_BATCH: Final = 100
+"""BatchGetItem's own limit."""
+
+_ACTIONS: Final[dict[type[Write], str]] = {Put: "Put", Update: "Update", Delete: "Delete", Check: "ConditionCheck"}
+_CONDITION_FAILED: Final = {"ConditionalCheckFailedException", "ConditionalCheckFailed"}
+_UNSTORABLE: Final = ("Item size to update", "Number overflow", "Number underflow", "significant digits", "Nesting Levels")
+"""What DynamoDB says where only the outcome of an update is too large; its code is the same for all that is invalid."""
+
+
+class DynamoDb:
+    """A table engine on one endpoint; `DynamoDb.open` makes one. Belongs to the loop it was opened on."""
+
+    def __init__(self, client: Client, environment: Environment) -> None:
+        """`client` is closed with the engine."""
+        self._client, self._environment = client, environment
+
+    @classmethod
+    async def open(
+        cls, endpoint: Endpoint, environment: Environment, consumed: Callable[[Consumed], None] | None = None
+    ) -> DynamoDb:
+        """An engine on tables that stand already. Raises `errors.StartRefused` as `Client.open` does."""
+        return cls(await Client.open(endpoint, consumed), environment)
+
+    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+        """As the port has it."""
+        for key in keys:
+            check_table_key(table, key)
+        distinct = list(dict.fromkeys(keys))
+        if len(distinct) == 1:
+            found = {distinct[0]: await self._get_one(table, distinct[0], consistent)}
+        else:
+            found = {}
+            for start in range(0, len(distinct), MOST_KEYS_A_BATCH):
+                found |= await self._get_batch(table, distinct[start : start + MOST_KEYS_A_BATCH], consistent)
+        return [found.get(key) for key in keys]
+
+    async def query(
+        self,
+        table: Table,
+        partition: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 50,
+        descending: bool = False,
+        where: Condition | None = None,
+        consistent: bool = False,
+    ) -> Page:
+        """As the port has it."""
+        query = Query(table, partition, prefix, after, limit, descending, where, consistent)
+        sort_key = table.key_attributes[1]
+        answer = await self._client.items("query", self._query(query, sort_key))
+        last: dict[str, Attribute] | None = answer.get("LastEvaluatedKey")
+        return Page([from_attributes(item) for item in answer["Items"]], None if last is None else last[sort_key]["S"])
+
+    async def put(self, write: Put) -> None:
+        """As the port has it."""
+        await self._write("put_item", write)
+
+    async def update(self, write: Update) -> Item:
+        """As the port has it."""
+        answer = await self._write("update_item", write, ReturnValues="ALL_NEW")
+        return from_attributes(answer["Attributes"])
+
+    async def delete(self, write: Delete) -> Item | None:
+        """As the port has it."""
+        answer = await self._write("delete_item", write, ReturnValues="ALL_OLD")
+        return from_attributes(answer["Attributes"]) if answer.get("Attributes") else None
+
+    async def transact(self, writes: Sequence[Write]) -> None:
+        """As the port has it."""
+        check_transaction(writes)
+        actions = [{_ACTIONS[type(write)]: self._request(write)} for write in writes]
+        try:
+            await self._client.items("transact_write_items", {"TransactItems": actions, "ClientRequestToken": str(uuid.uuid4())})
+        except Refused as refused:
+            raise self._failure("transact_write_items", refused, reasons_of(refused)) from refused
+
+    async def scan(self, table: Table) -> AsyncIterator[Item]:
+        """As `port.Scans` has it."""
+        request: dict[str, Any] = {"TableName": self._name(table)}
+        while True:
+            answer = await self._client.items("scan", request)
+            for item in answer["Items"]:
+                yield from_attributes(item)
+            if not answer.get("LastEvaluatedKey"):
+                return
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    async def close(self) -> None:
+        """As the port has it."""
+        await self._client.close()
+
+    # --- reads ---
+
+    async def _get_one(self, table: Table, key: Key, consistent: bool) -> Item | None:
+        request = {"TableName": self._name(table), "Key": _key(table, key), "ConsistentRead": consistent}
+        answer = await self._client.items("get_item", request)
+        return from_attributes(answer["Item"]) if "Item" in answer else None
+
+    async def _get_batch(self, table: Table, keys: Sequence[Key], consistent: bool) -> dict[Key, Item]:
+        """DynamoDB may answer some of the keys and leave the others for later: above 16 MB, or where it is throttled."""
+        wanted = {self._name(table): {"Keys": [_key(table, key) for key in keys], "ConsistentRead": consistent}} if keys else {}
+        found: dict[Key, Item] = {}
+        pauses = waits()
+        while wanted:
+            answer = await self._client.items("batch_get_item", {"RequestItems": wanted})
+            items = [from_attributes(item) for item in answer["Responses"].get(self._name(table), [])]
+            found |= {_key_in(table, item): item for item in items}
+            wanted = answer.get("UnprocessedKeys", {})
+            if wanted and not items:
+                pause_s = next(pauses, None)
+                if pause_s is None:
+                    raise self._client.unavailable("batch_get_item", "UnprocessedKeys", "not all keys were read")
+                await asyncio.sleep(pause_s)
+        return found
+
+    def _query(self, query: Query, sort_key: str) -> dict[str, Any]:
+        table, expressions = query.table, Expressions()
+        keys = f"{expressions.name(table.partition_key)} = {expressions.value({'S': query.partition})}"
+        if query.prefix:
+            keys += f" AND begins_with({expressions.name(sort_key)}, {expressions.value({'S': query.prefix})})"
+        request = {
+            "TableName": self._name(table),
+            "KeyConditionExpression": keys,
+            "Limit": query.limit,
+            "ScanIndexForward": not query.descending,
+            "ConsistentRead": query.consistent,
+        }
+        if query.where is not None:
+            request["FilterExpression"] = expressions.condition(query.where)
+        if query.after is not None:
+            request["ExclusiveStartKey"] = _key(table, Key(query.partition, query.after))
+        return request | expressions.parameters()
+
+    # --- writes ---
+
+    async def _write(self, operation: str, write: Put | Update | Delete, **wanted: str) -> dict[str, Any]:
+        try:
+            return await self._client.items(operation, self._request(write) | wanted)
+        except Refused as refused:
+            reason = {"Code": refused.code, "Message": refused.message, "Item": refused.answer.get("Item")}
+            raise self._failure(operation, refused, [reason]) from refused
+
+    def _request(self, write: Write) -> dict[str, Any]:
+        """What the write's own call and its place in a transaction have in common."""
+        expressions = Expressions()
+        request: dict[str, Any] = {"TableName": self._name(write.table)}
+        if isinstance(write, Put):
+            request["Item"] = to_attributes(write.item)
+        else:
+            request["Key"] = _key(write.table, write.key)
+        if isinstance(write, Update):
+            request["UpdateExpression"] = expressions.changes(write.changes)
+        guard = write.guard
+        if guard is not None:
+            request["ConditionExpression"] = expressions.condition(guard)
+            request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+        return request | expressions.parameters()
+
+    def _failure(self, operation: str, refused: Refused, reasons: Sequence[dict[str, Any]]) -> Exception:
+        """What a refused write is to its caller: a false condition, too large an outcome, or else nothing that was foreseen.
+
+        A condition counts before a value, as the port's engines all decide conditions first.
+        """
+        failed = {index: reason.get("Item") for index, reason in enumerate(reasons) if reason.get("Code") in _CONDITION_FAILED}
+        if failed:
+            return ConditionFailed({index: from_attributes(item) if item else None for index, item in failed.items()})
+        messages = [refused.message, *(reason.get("Message") or "" for reason in reasons)]
+        for message in messages:
+            if any(sign in message for sign in _UNSTORABLE):
+                return Unstorable("item", message)
+        return self._client.unavailable(operation, refused.code, " ".join(filter(None, messages)))
+
+    def _name(self, table: Table) -> str:
+        return table.name_in(self._environment)
+
+
+def _key(table: Table, key: Key) -> dict[str, Attribute]:
+    attributes: dict[str, Attribute] = {table.partition_key: {"S": key.partition}}
+    if table.sort_key is not None:
+        attributes[table.sort_key] = {"S": key.sort}
+    return attributes
+
+
+def _key_in(table: Table, item: Item) -> Key:
+    partition, sort = item[table.partition_key], item[table.sort_key] if table.sort_key else None
+    assert isinstance(partition, str), "the tables' keys are text, which was checked at the start"
+    assert sort is None or isinstance(sort, str), "as above"
+    return Key(partition, sort)

@@ -1,0 +1,214 @@
+"""DynamoDB's client: where it calls, how long it waits, what it repeats, foreign errors as ours. Only here are AWS's libraries.
+
+What it repeats by itself is what AWS's standard mode repeats: throttling, server errors, lost connections and answers, five
+tries in all. Conflicts of transactions and throttling inside one it leaves to its caller; those are repeated here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+from artcafe import errors
+from artcafe.observe import log
+
+# Read once, when botocore is imported. Without it the client waits up to a second before its first repeat, of whatever kind.
+os.environ.setdefault("AWS_NEW_RETRIES_2026", "true")
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
+from botocore.exceptions import BotoCoreError, ClientError
+
+CONFIG: Final = {
+    "connect_timeout": 2,
+    "read_timeout": 5,
+    "max_pool_connections": 64,
+    "retries": {"mode": "standard", "total_max_attempts": 5},
+}
+"""The client's own defaults wait 60 s for an answer and keep 10 connections (design, decision 10)."""
+
+CALL_S: Final = 12.0
+"""How long a call may take with everything that is repeated; two slow answers fit in."""
+
+MOST_CALLS: Final = 1024
+"""Calls that may be under way or wait for one of the connections; the next would only be late, and make the others later."""
+
+MOST_TRIES: Final = 10
+FIRST_WAIT_S: Final = 0.025
+LONGEST_WAIT_S: Final = 1.0
+
+_BY_ITEMS: Final = {"ConditionalCheckFailedException", "TransactionCanceledException", "ValidationException"}
+"""What DynamoDB refuses because of the items that it was given or found."""
+
+_THROTTLED: Final = {
+    "LimitExceededException",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottlingException",
+    "TransactionInProgressException",
+}
+_PASSING_REASONS: Final = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+"""Why a transaction may have been cancelled that goes through a little later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A region of AWS, or what stands at `url` in its place. Credentials are whatever AWS's whole chain finds."""
+
+    region: str
+    url: str | None = None
+
+    def __str__(self) -> str:
+        return f"DynamoDB in {self.region}" if self.url is None else f"DynamoDB at {self.url}"
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What one call was charged: capacity units by the name of the table."""
+
+    operation: str
+    units: Mapping[str, float]
+
+
+class Refused(Exception):
+    """DynamoDB answered that it did not do it, and asking again would not help. `answer` has what it said beside that."""
+
+    def __init__(self, code: str, message: str, answer: Mapping[str, Any]) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code, self.message, self.answer = code, message, answer
+
+
+class Client:
+    """A client of one endpoint; `Client.open` makes one. Belongs to the loop it was opened on."""
+
+    def __init__(
+        self, endpoint: Endpoint, service: Any, stack: AsyncExitStack, consumed: Callable[[Consumed], None] | None
+    ) -> None:
+        """For `open`."""
+        self.endpoint = endpoint
+        self._service, self._stack, self._consumed = service, stack, consumed
+        self._calls = 0
+        self._is_open, self._idle = True, asyncio.Event()
+        self._idle.set()
+        self._trouble: str | None = None
+
+    @classmethod
+    async def open(cls, endpoint: Endpoint, consumed: Callable[[Consumed], None] | None = None) -> Client:
+        """Connects nowhere yet. `consumed` is told what each read or write of items was charged. Raises `StartRefused`."""
+        stack = AsyncExitStack()
+        try:
+            maker = get_session().create_client(
+                "dynamodb", region_name=endpoint.region, endpoint_url=endpoint.url, config=AioConfig(**CONFIG)
+            )
+            service = await stack.enter_async_context(maker)
+        except (BotoCoreError, ValueError) as exc:
+            raise errors.StartRefused(
+                f"{endpoint} cannot be used: {str(exc).rstrip('.')}",
+                "look at ARTCAFE_TABLES=dynamodb:REGION, ARTCAFE_DYNAMODB_ENDPOINT and the AWS_… variables",
+            ) from exc
+        return cls(endpoint, service, stack, consumed)
+
+    async def items(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """A call that reads or writes items, as `call` has it; its price goes to whoever was named at `open`.
+
+        Raises `Refused` only where an item is the reason: a condition or the transaction it stands in, or a value.
+        """
+        if self._consumed is not None:
+            request = {**request, "ReturnConsumedCapacity": "TOTAL"}
+        try:
+            answer = await self.call(operation, request)
+        except Refused as refused:
+            if refused.code in _BY_ITEMS:
+                raise
+            raise self.unavailable(operation, refused.code, refused.message) from refused
+        if self._consumed is not None:
+            charged = answer.get("ConsumedCapacity", [])
+            tables = charged if isinstance(charged, list) else [charged]
+            self._consumed(Consumed(operation, {table["TableName"]: table["CapacityUnits"] for table in tables}))
+        return answer
+
+    async def call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """DynamoDB's answer. Raises `Refused` for what stays refused, and `errors.Unavailable` where that may pass."""
+        if not self._is_open or self._calls >= MOST_CALLS:
+            raise errors.Unavailable(str(self.endpoint))
+        self._calls += 1
+        self._idle.clear()
+        try:
+            async with asyncio.timeout(CALL_S):
+                answer = await self._repeated(operation, request)
+        except (BotoCoreError, TimeoutError) as exc:
+            raise self.unavailable(operation, type(exc).__name__, str(exc)) from exc
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+        if self._trouble is not None:
+            log.info("tables.available")
+            self._trouble = None
+        return answer
+
+    async def close(self) -> None:
+        """Returns when every call is answered; what is called later is `Unavailable`. May be repeated."""
+        self._is_open = False
+        await self._idle.wait()
+        await self._stack.aclose()
+
+    def unavailable(self, operation: str, code: str, message: str) -> errors.Unavailable:
+        """The error to raise. The reason is for the log, once for each kind of trouble until a call goes through: while nothing
+        does, every call would say the same."""
+        if self._trouble != code:
+            self._trouble = code
+            log.warning("tables.unavailable", operation=operation, code=code, message=message)
+        return errors.Unavailable(str(self.endpoint))
+
+    async def _repeated(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        call, pauses = getattr(self._service, operation), waits()
+        while True:
+            try:
+                answer: dict[str, Any] = await call(**request)
+            except ClientError as exc:
+                refused = _refused(exc)
+                passes = _passes(refused)
+                pause_s = next(pauses, None) if passes else None
+                if pause_s is None and not passes and not _is_its_own(refused):
+                    raise refused from exc
+                if pause_s is None:
+                    raise self.unavailable(operation, refused.code, refused.message) from exc
+            else:
+                return answer
+            await asyncio.sleep(pause_s)
+
+
+def waits() -> Iterator[float]:
+    """Seconds to wait before each further try: "full jitter" from 25 ms to 1 s, so that those who collided do not again."""
+    for number in range(MOST_TRIES):
+        yield random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**number))  # noqa: S311 - it spreads load and keeps no secret
+
+
+def reasons_of(refused: Refused) -> list[dict[str, Any]]:
+    """Why a transaction was cancelled: for each of its writes a reason, whose code is `None` where that write was not it."""
+    reasons: list[dict[str, Any]] = refused.answer.get("CancellationReasons", [])
+    return reasons
+
+
+def _refused(exc: ClientError) -> Refused:
+    error = exc.response.get("Error", {})
+    return Refused(error.get("Code", "Unknown"), error.get("Message", str(exc)), exc.response)
+
+
+def _is_its_own(refused: Refused) -> bool:
+    """Whether the trouble is DynamoDB's own, and was repeated in vain."""
+    return refused.code in _THROTTLED or refused.answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
+
+
+def _passes(refused: Refused) -> bool:
+    """Whether it is one of those that AWS's client does not repeat, though they pass."""
+    if refused.code == "TransactionConflictException":
+        return True
+    codes = {reason.get("Code", "None") for reason in reasons_of(refused)} - {"None"}
+    return refused.code == "TransactionCanceledException" and bool(codes) and codes <= _PASSING_REASONS

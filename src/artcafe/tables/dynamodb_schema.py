@@ -1,0 +1,265 @@
+"""The catalog's tables on DynamoDB: what stands there, how it differs from the catalog, and making what is missing.
+
+Nothing is altered or deleted that stands: an operator's tables are theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from artcafe import errors
+from artcafe.observe import log
+from artcafe.tables.catalog import DELETED, TABLES, DeletedTable, Environment, Table, tags_of
+from artcafe.tables.dynamodb_client import Client, Endpoint, Refused
+
+CREATE_S: Final = 180.0
+"""How long a new table may take until it can be used; DynamoDB needs some seconds."""
+
+LOOK_AGAIN_S: Final = 0.5
+
+ON_DEMAND: Final = "PAY_PER_REQUEST"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A table as DynamoDB describes it. `keys` are name and type (`S`, `N`, `B`), the partition's first.
+
+    `ttl` is the attribute after which rows go, or None. `items` and `size_bytes` are as DynamoDB counted them some hours ago.
+    """
+
+    name: str
+    status: str
+    keys: tuple[tuple[str, str], ...]
+    ttl: str | None
+    billing: str
+    items: int
+    size_bytes: int
+    arn: str
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a table that stands is not as the catalog has it. `is_fatal`: ArtCafe can't work on it, and nothing can mend it."""
+
+    table: str
+    problem: str
+    is_fatal: bool
+
+
+class Schema:
+    """The catalog's tables of one environment on one endpoint.
+
+    Every method raises `errors.TablesRefused` where DynamoDB refuses (a right that is missing), and `errors.Unavailable`.
+    """
+
+    def __init__(self, client: Client, environment: Environment) -> None:
+        """`client` stays its owner's to close."""
+        self._client, self._environment = client, environment
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, endpoint: Endpoint, environment: Environment) -> AsyncIterator[Schema]:
+        """With a client of its own, for a command. Raises `errors.StartRefused` as `Client.open` does."""
+        client = await Client.open(endpoint)
+        try:
+            yield cls(client, environment)
+        finally:
+            await client.close()
+
+    async def look(self) -> dict[Table, Standing | None]:
+        """What stands of every table of the catalog, in its order; None where nothing does."""
+        return {table: await self.standing(table) for table in TABLES}
+
+    async def standing(self, table: Table) -> Standing | None:
+        """The table as it stands now, or None."""
+        name = table.name_in(self._environment)
+        try:
+            described = (await self._client.call("describe_table", {"TableName": name}))["Table"]
+            expiry = (await self._client.call("describe_time_to_live", {"TableName": name}))["TimeToLiveDescription"]
+        except Refused as refused:
+            if refused.code == "ResourceNotFoundException":
+                return None
+            raise self._refusal("describe", name, refused) from refused
+        types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
+        keys = sorted(described["KeySchema"], key=lambda key: str(key["KeyType"]) != "HASH")
+        return Standing(
+            name=name,
+            status=described["TableStatus"],
+            keys=tuple((key["AttributeName"], types[key["AttributeName"]]) for key in keys),
+            ttl=expiry.get("AttributeName") if expiry["TimeToLiveStatus"] in {"ENABLED", "ENABLING"} else None,
+            billing=described.get("BillingModeSummary", {}).get("BillingMode", "PROVISIONED"),
+            items=described.get("ItemCount", 0),
+            size_bytes=described.get("TableSizeBytes", 0),
+            arn=described["TableArn"],
+        )
+
+    async def has_recovery(self, table: Table) -> bool:
+        """Whether point-in-time recovery is on."""
+        name = table.name_in(self._environment)
+        answer = await self._call("describe_continuous_backups", name, {"TableName": name})
+        recovery = answer["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+        return bool(recovery.get("PointInTimeRecoveryStatus") == "ENABLED")
+
+    async def deleted(self) -> list[DeletedTable]:
+        """The tables of an older system that still stand."""
+        names = set(await self.names())
+        return [each for each in DELETED if each.name in names]
+
+    async def names(self) -> list[str]:
+        """The names of all tables of this account and region, ArtCafe's or not."""
+        names: list[str] = []
+        request: dict[str, Any] = {}
+        while True:
+            answer = await self._call("list_tables", "all tables", request)
+            names += answer["TableNames"]
+            if "LastEvaluatedTableName" not in answer:
+                return names
+            request = {"ExclusiveStartTableName": answer["LastEvaluatedTableName"]}
+
+    async def create(self, tables: Iterable[Table], told: Callable[[str], None] = lambda name: None) -> list[str]:
+        """Makes those that are missing, waits until they can be used, and returns their names. May be repeated.
+
+        `told` gets the name of each as soon as it is ready. What stands is left as it is, and waited for if somebody else is just
+        making it.
+        """
+        named = {table: table.name_in(self._environment) for table in tables}
+        made = [table for table, name in named.items() if await self._begin(table, name)]
+        for table, name in named.items():
+            await self._wait_active(table)
+            if table in made:
+                await self.expire(table)
+                await self._recover(name)
+                told(name)
+        return [named[table] for table in made]
+
+    async def expire(self, table: Table) -> bool:
+        """Turns on the time to live where the catalog has one; says whether it was off. May be repeated."""
+        standing = await self.standing(table)
+        if table.ttl is None or standing is None or standing.ttl is not None:
+            return False
+        specification = {"AttributeName": table.ttl, "Enabled": True}
+        request = {"TableName": standing.name, "TimeToLiveSpecification": specification}
+        await self._call("update_time_to_live", standing.name, request)
+        return True
+
+    async def _begin(self, table: Table, name: str) -> bool:
+        """Asks for the table; False where it stands."""
+        try:
+            await self._client.call("create_table", creation(table, self._environment))
+        except Refused as refused:
+            if refused.code == "ResourceInUseException":
+                return False
+            raise self._refusal("create", name, refused) from refused
+        return True
+
+    async def _wait_active(self, table: Table) -> None:
+        until = time.monotonic() + CREATE_S
+        while True:
+            standing = await self.standing(table)
+            if standing is not None and standing.status == "ACTIVE":
+                return
+            if time.monotonic() > until:
+                raise errors.Unavailable(f"the new table {table.name_in(self._environment)}")
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def _recover(self, name: str) -> None:
+        """A table that has just become active may not take this yet."""
+        until = time.monotonic() + CREATE_S
+        specification = {"PointInTimeRecoveryEnabled": True}
+        while True:
+            try:
+                await self._client.call(
+                    "update_continuous_backups", {"TableName": name, "PointInTimeRecoverySpecification": specification}
+                )
+            except Refused as refused:
+                if refused.code != "ContinuousBackupsUnavailableException" or time.monotonic() > until:
+                    raise self._refusal("turn on point-in-time recovery of", name, refused) from refused
+            else:
+                return
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def _call(self, operation: str, what: str, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._client.call(operation, request)
+        except Refused as refused:
+            raise self._refusal(operation.replace("_", " "), what, refused) from refused
+
+    def _refusal(self, doing: str, what: str, refused: Refused) -> errors.TablesRefused:
+        return errors.TablesRefused(
+            f"{self._client.endpoint} refuses to {doing} {what}: {refused}",
+            "the credentials that were found need the rights that docs/dynamodb.md lists",
+        )
+
+
+def creation(table: Table, environment: Environment) -> dict[str, Any]:
+    """The parameters of CreateTable: the catalog's keys, billed on demand, with tags."""
+    name = table.name_in(environment)
+    roles = zip(table.key_attributes, ("HASH", "RANGE"), strict=False)
+    return {
+        "TableName": name,
+        "AttributeDefinitions": [{"AttributeName": key, "AttributeType": "S"} for key in table.key_attributes],
+        "KeySchema": [{"AttributeName": key, "KeyType": role} for key, role in roles],
+        "BillingMode": ON_DEMAND,
+        "Tags": [{"Key": key, "Value": value} for key, value in tags_of(name).items()],
+    }
+
+
+def differences(found: Mapping[Table, Standing | None]) -> list[Difference]:
+    """Where the tables that stand are not as the catalog has them; of what is missing nothing is said."""
+    return [difference for table, standing in found.items() if standing is not None for difference in _between(table, standing)]
+
+
+def _between(table: Table, standing: Standing) -> list[Difference]:
+    found: list[Difference] = []
+    wanted = tuple((key, "S") for key in table.key_attributes)
+    if standing.keys != wanted:
+        found.append(Difference(standing.name, f"its key is {_spelled(standing.keys)}, and must be {_spelled(wanted)}", True))
+    if table.ttl and standing.ttl is None:
+        found.append(Difference(standing.name, f"its time to live on {table.ttl} is off, so that its rows never go", False))
+    elif standing.ttl != table.ttl:
+        found.append(
+            Difference(standing.name, f"rows go by its time to live on {standing.ttl}, which ArtCafe does not expect", False)
+        )
+    return found
+
+
+def _spelled(keys: Sequence[tuple[str, str]]) -> str:
+    return " and ".join(f"{name} ({kind})" for name, kind in keys)
+
+
+async def make_ready(client: Client, environment: Environment, *, make_missing: bool) -> None:
+    """What a server does at its start: its tables are looked at, and made where they are missing if it may.
+
+    Raises `errors.StartRefused` with what to do for a table that is missing or has other keys, or that can't be looked at.
+    """
+    schema = Schema(client, environment)
+    try:
+        found = await schema.look()
+        missing = [table for table, standing in found.items() if standing is None]
+        unready = [table for table, standing in found.items() if standing is None or standing.status == "CREATING"]
+        if missing and not make_missing:
+            names = ", ".join(table.name_in(environment) for table in missing)
+            remedy = f"make {'it' if len(missing) == 1 else 'them'}: artcafe tables apply"
+            raise errors.StartRefused(f"{client.endpoint} lacks {names}", remedy)
+        for difference in differences(found):
+            if difference.is_fatal:
+                raise errors.StartRefused(
+                    f"the table {difference.table} in {client.endpoint} is not ArtCafe's: {difference.problem}",
+                    "a table's key cannot be changed; move what is in it, or use another region or account",
+                )
+            log.warning("tables.differ", table=difference.table, problem=difference.problem)
+        if unready:
+            log.info("tables.creating", tables=len(unready))
+            await schema.create(unready, lambda name: log.info("tables.created", table=name))
+    except errors.TablesRefused as exc:
+        raise errors.StartRefused(exc.problem, exc.remedy) from exc
+    except errors.Unavailable as exc:
+        raise errors.StartRefused(
+            f"{client.endpoint} does not answer: {exc.__cause__ or exc}",
+            "look at the endpoint, the network and the credentials that AWS's chain finds here (aws sts get-caller-identity)",
+        ) from exc
