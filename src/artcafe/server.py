@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -50,11 +51,15 @@ from artcafe.tables.catalog import Environment
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
 
+if sys.platform != "win32":
+    import resource
+
 NATS_START_S: Final = 10.0
 REST_DRAIN_S: Final = 5
 KEEP_ALIVE_S: Final = 10
 HEALTH_S: Final = 2
 SWEEP_S: Final = 60
+MOST_SOCKETS: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
     then nothing is left running.
     """
     _check(settings, embedded=embedded)
+    _allow_sockets()
     folder = DataFolder.take(settings.data_dir)
     try:
         if embedded:
@@ -111,6 +117,17 @@ async def _identity(settings: Settings, secret: bytes) -> Identity:
                 f"{name} is set, but ISSUER is not: whose tokens it is about is open", "set ARTCAFE_ISSUER too, or neither"
             )
     return LocalIdentity(derive(secret, "local-identity"))
+
+
+def _allow_sockets() -> None:
+    """Lets this process have as many sockets as the system lets it ask for; many shells begin with 1,024."""
+    if sys.platform == "win32":
+        return  # it has no such limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_SOCKETS if hard == resource.RLIM_INFINITY else min(hard, MOST_SOCKETS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a limit beside the one that it tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,144 @@
+"""Both doors against peers that send too much, never end, or only hold a place: they are refused, and nobody else waits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from artcafe.rest.parts import Settings
+from artcafe.sdk.client import Agent
+from artcafe.sdk.keys import load_signer
+from artcafe.wire.frames import MAX_DEPTH
+from tests.gateway.raw import UPGRADE, dialled
+from tests.platform import Cast, Platform, running
+
+BOUND_S = 10
+SHELLS_LIMIT = 1024
+"""Open files of a process, as many systems set it for a shell."""
+HALF_OPEN = 500
+
+POST = b"POST /v1/auth/challenges HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+CHUNK = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+
+
+@contextmanager
+def few_files() -> Iterator[None]:
+    """What is started within may have so many open files, unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(SHELLS_LIMIT, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft if soft > SHELLS_LIMIT else hard, hard))
+
+
+@asynccontextmanager
+async def wire(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    at = urlsplit(url)
+    async with asyncio.timeout(BOUND_S):
+        reader, writer = await asyncio.open_connection(at.hostname, at.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def sent_until_closed(url: str, head: bytes, piece: bytes, most: int) -> int:
+    """How many bytes of a request without end could be sent until the server hung up."""
+    async with wire(url) as (_, writer), asyncio.timeout(BOUND_S):
+        writer.write(head)
+        sent = 0
+        try:
+            while sent < most:
+                writer.write(piece)
+                sent += len(piece)
+                await writer.drain()
+        except OSError:
+            return sent
+    pytest.fail(f"all {most} bytes were taken")
+
+
+async def logs_in(cast: Cast) -> None:
+    """An agent logs in over REST and on the socket, and is heard."""
+    async with asyncio.timeout(BOUND_S):
+        async with cast.rest() as rest:
+            assert (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).expires_in == 900
+        async with Agent(cast.url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0]) as agent:
+            assert (await agent.publish(cast.channels[0], 1)).seq is not None
+
+
+async def test_five_hundred_half_open_connections_at_each_door_stop_no_login(tmp_path: Path) -> None:
+    with few_files(), running(tmp_path) as platform:
+        cast = await platform.tenant_with()
+        half = (b"", POST, POST + b"Content-Length: 9\r\n\r\n{")
+        upgrade = "\r\n".join(["GET /v1/connect HTTP/1.1", *UPGRADE, "", ""]).encode()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)  # ours, not its
+        async with AsyncExitStack() as open_ones:
+            for number in range(HALF_OPEN):
+                _, writer = await open_ones.enter_async_context(wire(platform.url))
+                writer.write(half[number % len(half)])
+                _, writer = await open_ones.enter_async_context(wire(platform.gateway_url))
+                writer.write((b"", upgrade[:40], upgrade)[number % 3])
+            await logs_in(cast)
+        assert "Too many open files" not in platform.log()
+
+
+async def test_a_body_of_300_mb_is_refused_at_256_kib_whether_or_not_it_is_announced(platform: Platform) -> None:
+    size = 300_000_000
+    announced = POST + b"Content-Length: %d\r\n\r\n" % size
+    for head, piece in ((announced, b" " * 0x10000), (POST + b"Transfer-Encoding: chunked\r\n\r\n", CHUNK)):
+        # What could be sent beyond the limit is in the kernel's buffers, which hold some megabytes.
+        assert await sent_until_closed(platform.url, head, piece, size) < 16 << 20
+    limit = Settings(version="", page_key=b"").max_body_bytes
+    assert limit == 256 * 1024
+    async with wire(platform.url) as (reader, writer), asyncio.timeout(BOUND_S):
+        writer.write(POST + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK * 4)
+        await writer.drain()
+        writer.write(b"1\r\nx\r\n")  # the first byte above it
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 413 ")
+        assert json.loads(body)["detail"] == f"the request's body is larger than {limit} bytes; nothing was stored"
+
+
+async def test_a_head_without_end_is_refused_at_both_doors(platform: Platform) -> None:
+    for url, path in ((platform.url, "/v1"), (platform.gateway_url, "/v1/connect")):
+        begun = f"GET {path} HTTP/1.1\r\nHost: x\r\n".encode()
+        for line in (b"X-Long: " + b"x" * 0x10000, b"X: y\r\n" * 10_000):
+            assert await sent_until_closed(url, begun, line, 64 << 20) < 16 << 20
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+async def test_json_is_taken_32_levels_deep_and_not_33_at_both_doors(platform: Platform) -> None:
+    cast = await platform.tenant_with()
+    (channel,) = cast.channels
+    async with cast.rest() as rest, dialled(platform.gateway_url) as raw:
+        token = (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
+        await raw.ask("connect", access_token=token)
+        await raw.ask("unsubscribe", channel=channel)
+        path = f"/v1/tenants/{cast.tenant}/channels/{channel}/messages"
+        for depth, is_taken in ((MAX_DEPTH, True), (MAX_DEPTH + 1, False), (500, False)):
+            await raw.socket.send(f'{{"id":99,"publish":{{"channel":"{channel}","data":{nested(depth)}}}}}')
+            told = await raw.next()
+            status = await posted(platform, path, cast.token, f'{{"data":{nested(depth)}}}')
+            assert (told.get("error", {}).get("code"), status) == ((None, 201) if is_taken else ("invalid", 422))
+        assert await posted(platform, path, cast.token, f'{{"data":{nested(30_000)}}}') == 422
+        await raw.socket.send(f'{{"id":99,"publish":{{"channel":"{channel}","data":{nested(30_000)}}}}}')
+        assert await raw.closed() == 4501  # so deep that it is not read to its end
+
+
+async def posted(platform: Platform, path: str, token: str, body: str) -> int:
+    """The status that a body as it stands is answered with."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with wire(platform.url) as (reader, writer), asyncio.timeout(BOUND_S):
+        writer.write((head + body).encode())
+        return int((await reader.readline()).split()[1])
