@@ -100,7 +100,7 @@ class CredentialsExpired(CallerFault):
 
 class Revoked(CallerFault):
     code, status, close = "revoked", 401, 4503
-    text = "this agent was deleted, disabled or given another key; log in again with its current key"
+    text = "this agent was deleted, disabled or given another key, or the key it used has ended; log in again with an active key"
 
 
 @dataclass(eq=False, repr=False)
@@ -140,6 +140,10 @@ class TenantNotFound(NotFound):
 
 class AgentNotFound(NotFound):
     code, text = "agent_not_found", "no agent {id!r} in this tenant"
+
+
+class KeyNotFound(NotFound):
+    code, text = "key_not_found", "no key {id!r} of this agent; a key is named by its id (key_…)"
 
 
 class ChannelNotFound(NotFound):
@@ -223,6 +227,13 @@ class LimitReached(CallerFault):
     limit: int
     code, status = "limit_reached", 409
     text = "this tenant's limit of {limit} {what} is reached; delete some, or ask for a higher limit"
+
+
+@dataclass(eq=False, repr=False)
+class KeyLimit(CallerFault):
+    limit: int
+    code, status = "key_limit", 409
+    text = "this agent has {limit} keys beside its first one, which is all it may have; revoke one that is not used any more"
 
 
 class BadCursor(CallerFault):

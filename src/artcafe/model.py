@@ -14,6 +14,7 @@ UserId = NewType("UserId", str)
 AgentId = NewType("AgentId", str)
 ChannelId = NewType("ChannelId", str)
 ChallengeId = NewType("ChallengeId", str)
+KeyId = NewType("KeyId", str)
 
 Epoch = NewType("Epoch", str)
 """Names one life of a tenant's log. A restored log, or one begun anew, has another; sequences mean nothing across epochs."""
@@ -34,6 +35,11 @@ class Role(StrEnum):
 
 
 class AgentStatus(StrEnum):
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class KeyStatus(StrEnum):
     ACTIVE = "active"
     DISABLED = "disabled"
 
@@ -90,9 +96,26 @@ class Member(Record, frozen=True, kw_only=True):
     joined_at: datetime
 
 
+class AgentKey(Record, frozen=True, kw_only=True):
+    """One of an agent's SSH keys, good until `not_after`. `serial` is new whenever it becomes active: a proof names it, and ends
+    with it. `request` and its hash are those of the request that added it, where that may be repeated."""
+
+    line: str
+    added_at: datetime
+    status: KeyStatus = KeyStatus.ACTIVE
+    serial: int
+    not_after: datetime | None = None
+    request: str | None = None
+    request_hash: str | None = None
+
+
 class Agent(Record, frozen=True, kw_only=True):
-    """A program of a tenant. `epoch` rises when its key or status changes and is in every token of it; `channels` maps the
-    channels it has a subscription to, active or not, so that they are found without an index."""
+    """A program of a tenant. `epoch` rises when its first key or its status changes and is in every token of it; `channels` maps
+    the channels it has a subscription to, active or not, so that they are found without an index.
+
+    `public_key` is its first key, with the serial `key_serial`; `keys` are the others, and `keys_version` rises with each change
+    of any.
+    """
 
     tenant_id: TenantId
     id: AgentId
@@ -104,6 +127,10 @@ class Agent(Record, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     epoch: int = 0
+    key_serial: int = 0
+    key_added_at: datetime | None = None
+    keys: tuple[AgentKey, ...] = ()
+    keys_version: int = 0
     channels: frozenset[ChannelId] = frozenset()
     request_hash: str | None = None
 
@@ -187,11 +214,16 @@ class UserPrincipal(Record, frozen=True, kw_only=True):
 
 
 class AgentPrincipal(Record, frozen=True, kw_only=True):
-    """A proven agent. `epoch` is the agent's at the time of the proof; a later epoch in its record ends this principal."""
+    """A proven agent. `epoch` is the agent's at the time of the proof; a later epoch in its record ends this principal.
+
+    So does the end of the key that proved it, whose serial is `key`; `until` is when that ends by itself.
+    """
 
     agent_id: AgentId
     tenant_id: TenantId
     epoch: int
+    key: int = 0
+    until: datetime | None = None
 
     @property
     def sender(self) -> str:

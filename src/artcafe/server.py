@@ -41,6 +41,7 @@ from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
 from artcafe.services.history import History
+from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
@@ -209,6 +210,7 @@ async def _serve(
                 login=login,
                 tenants=Tenants(store, changes, now, fabric),
                 agents=Agents(store, changes, now),
+                keys=AgentKeys(store, changes, now),
                 channels=Channels(store, changes, now, fabric),
                 subscriptions=subscriptions,
                 messaging=messaging,

@@ -258,6 +258,25 @@ def test_a_request_repeated_with_its_key_makes_one_thing(owner: Person) -> None:
     assert (other.code, other.error["code"]) == (3, "idempotency_mismatch")
 
 
+def test_an_agents_key_is_exchanged_without_a_break(owner: Person, tmp_path: Path) -> None:
+    agent = owner.run("agent", "create", "scout", "--public-key", public_key(tmp_path)).fields["id"]
+    added = owner.run("agent", "key", "add", agent, "--public-key", public_key(tmp_path, "new"), "--json").json
+    listed = owner.run("agent", "key", "list", agent).stdout.splitlines()
+    assert listed[0].split() == ["ID", "FINGERPRINT", "STATUS", "ADDED", "UNTIL"]
+    first = next(line.split()[0] for line in listed if "active (first)" in line)
+    assert first != added["id"]
+    assert "is disabled" in owner.run("agent", "key", "disable", agent, first).stdout
+    assert owner.run("agent", "show", agent).fields["public_key"] == added["public_key"]
+    assert "is active" in owner.run("agent", "key", "enable", agent, first).stdout
+    assert owner.run("agent", "key", "revoke", agent, first, "--yes").stdout == f"Deleted key {first} of agent {agent}.\n"
+    assert owner.run("agent", "key", "revoke", agent, added["id"], "--yes", "--json").error["code"] == "conflict"
+    ending = owner.run("agent", "key", "add", agent, "--public-key", public_key(tmp_path, "x"), "--until", "2126-01-01T00:00:00Z")
+    assert ending.fields["not_after"] == "2126-01-01T00:00:00Z"
+    for wrong in ("tomorrow", "2126-01-01T00:00:00"):
+        refused = owner.run("agent", "key", "add", agent, "--public-key", str(tmp_path / "x.pub"), "--until", wrong)
+        assert (refused.code, "is no time such as" in refused.stderr) == (2, True)
+
+
 # --- pages and history ----------------------------------------------------------------------------------------------------
 
 

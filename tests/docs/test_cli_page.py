@@ -124,7 +124,7 @@ def test_the_day_is_as_the_page_has_it(day: Day) -> None:
 
 def path_of(words: list[str]) -> tuple[str, ...]:
     """The command that a line begins with."""
-    return next((tuple(words[:length]) for length in (2, 1) if tuple(words[:length]) in COMMANDS), ())
+    return next((tuple(words[:length]) for length in (3, 2, 1) if tuple(words[:length]) in COMMANDS), ())
 
 
 def test_every_command_that_the_page_names_exists_and_has_the_options_it_names() -> None:

@@ -28,6 +28,7 @@ from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
 from artcafe.services.history import History
+from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
@@ -68,6 +69,7 @@ class House:
     presence: Presence
     channels: Channels
     agents: Agents
+    keys: AgentKeys
     subscriptions: Subscriptions
     login: Login
     tokens: Tokens
@@ -180,7 +182,8 @@ async def _make(
     channel = await channels.create(owner, name="channel")
     await subscriptions.put(owner, channel.id, agent.id)
     made = House(
-        gateway, hub, fabric, tables, cursors, messaging, presence, channels, agents, subscriptions, login, tokens, clock,
+        gateway, hub, fabric, tables, cursors, messaging, presence, channels, agents, AgentKeys(store, changes, clock),
+        subscriptions, login, tokens, clock,
         f"ws://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
     )  # fmt: skip
     return made, [group.create_task(loop) for loop in (gateway.run(), gateway.run_changes())]

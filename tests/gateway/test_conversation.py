@@ -4,11 +4,15 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 
+from artcafe.rules.keys import key_id
 from tests import ssh_keygen
+from tests.gateway.house import house
 from tests.gateway.raw import BOUND_S, Raw, dialled
 from tests.platform import Cast, Platform
 
@@ -457,3 +461,33 @@ async def test_an_agent_that_is_withdrawn_is_closed_with_4503_on_all_its_sockets
     async with dialled(platform.gateway_url) as again:
         await again.say("connect", access_token=token)
         assert await again.closed() == 4503
+
+
+async def test_a_key_that_is_revoked_closes_the_sockets_that_it_opened_and_no_others(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=1)
+    second = ssh_keygen.make_key(platform.folder / f"{cast.tenant}-second")
+    keys = f"/agents/{cast.agents[0]}/keys"
+    assert await rest(platform, cast, "POST", keys, public_key=ssh_keygen.public_line(second)) == 201
+    async with connected(platform, cast) as first, dialled(platform.gateway_url) as other:
+        assert "session_id" in await other.login(cast.tenant, cast.agents[0], second)
+        assert await rest(platform, cast, "DELETE", f"{keys}/{key_id(ssh_keygen.public_line(second))}") == 204
+
+        assert await other.closed() == 4503
+        assert (await first.ask("publish", channel=cast.channels[0], data=1))["seq"] == 1
+    async with dialled(platform.gateway_url) as again:
+        assert (await again.login(cast.tenant, cast.agents[0], second))["code"] == "bad_credentials"
+
+
+async def test_a_key_that_ends_by_itself_closes_its_sockets_with_4001(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        second = ssh_keygen.make_key(tmp_path / "second")
+        line, end = ssh_keygen.public_line(second), it.clock() + timedelta(seconds=60)
+        await it.keys.add(it.owner, it.agent.id, public_key=line, not_after=end)
+        async with it.bare() as first, dialled(it.url) as other:
+            assert "session_id" in await other.login(it.owner.tenant_id, it.agent.id, second)
+            it.clock.ahead = timedelta(seconds=61)
+            assert await other.closed() == 4001
+            first.send({"id": 2, "publish": {"channel": it.channel.id, "data": 1}})
+            while "publish" not in (answer := await first.text()):
+                continue
+            assert answer["publish"]["seq"] == 1

@@ -94,9 +94,11 @@ class World:
     agent: Agent
     channel: str
 
+    key: str
+
     def ids(self) -> dict[str, str]:
         """What fills each parameter of a path."""
-        return {"tenant_id": self.tenant.id, "agent_id": self.agent.id, "channel_id": self.channel}
+        return {"tenant_id": self.tenant.id, "agent_id": self.agent.id, "channel_id": self.channel, "key_id": self.key}
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,13 @@ def made_agent(house: House) -> dict[str, str]:
 
 TENANT: Final = {"tenant_id": "tenant_not_found"}
 AGENT: Final = TENANT | {"agent_id": "agent_not_found"}
+KEY: Final = AGENT | {"key_id": "key_not_found"}
 CHANNEL: Final = TENANT | {"channel_id": "channel_not_found"}
 BOTH: Final = TENANT | {"agent_id": "agent_not_found", "channel_id": "channel_not_found"}
 SUBSCRIPTION: Final = TENANT | {"agent_id": "subscription_not_found", "channel_id": "subscription_not_found"}
 
 T: Final = "/v1/tenants/{tenant_id}"
+K: Final = T + "/agents/{agent_id}/keys"
 S: Final = T + "/channels/{channel_id}/subscriptions/{agent_id}"
 
 TABLE: Final[Mapping[str, Line]] = {
@@ -145,6 +149,11 @@ TABLE: Final[Mapping[str, Line]] = {
     f"PATCH {T}/agents/{{agent_id}}": Line(writers(200), AGENT, lambda _: {"name": "An agent"}),
     f"DELETE {T}/agents/{{agent_id}}": Line(writers(204), AGENT),
     f"GET {T}/agents/{{agent_id}}/subscriptions": Line(members(200, itself=True), AGENT, about_agent=True),
+    f"GET {K}": Line(members(200), AGENT),
+    f"POST {K}": Line(writers(201), AGENT, lambda house: {"public_key": ssh_keygen.public_line(house.key())}),
+    f"GET {K}/{{key_id}}": Line(members(200), KEY),
+    f"PATCH {K}/{{key_id}}": Line(writers(200), KEY, lambda _: {"status": "active"}),
+    f"DELETE {K}/{{key_id}}": Line(writers(204), KEY),
     f"GET {T}/channels": Line(members(200), TENANT),
     f"POST {T}/channels": Line(writers(201), TENANT, lambda _: {"name": "A channel"}),
     f"GET {T}/channels/{{channel_id}}": Line(members(200), CHANNEL),
@@ -164,6 +173,7 @@ ABSENT: Final = {
     "tenant_id": "ten_00000000000000000000000000",
     "agent_id": "agt_00000000000000000000000000",
     "channel_id": "chn_00000000000000000000000000",
+    "key_id": "key_00000000000000000000000000",
 }
 MALFORMED: Final = ("x", "\0", "\n", " ", "é", "#", "*", ">", "%", "?", "key#SHA256:x", "..\\..", "x" * 129, "x" * 5000)
 PARAMETER: Final = re.compile(r"{(\w+)}")
@@ -215,7 +225,8 @@ def made_world(house: House, canary: str) -> World:
     tenant = house.tenant()
     assert tenant.owner.patch(tenant.path, json={"name": canary}).status_code == 200
     words = {"name": canary, "description": canary}
-    world = World(tenant, tenant.agent(**words, capabilities=[canary]), tenant.channel(**words))
+    agent = tenant.agent(**words, capabilities=[canary])
+    world = World(tenant, agent, tenant.channel(**words), agent.another_key())
     tenant.subscribed(world.channel, world.agent)
     published = tenant.owner.post(f"{tenant.path}/channels/{world.channel}/messages", json={"data": canary})
     assert published.status_code == 201, published.text
@@ -252,6 +263,9 @@ def spare(route: str, world: World) -> dict[str, str]:
         return {"tenant_id": tenant.owner.post("/v1/tenants", json={"name": "A spare"}).json()["id"]}
     if route.endswith("/agents/{agent_id}"):
         return ids | {"agent_id": tenant.agent().id}
+    if route.endswith("/keys/{key_id}"):
+        agent = tenant.agent()
+        return ids | {"agent_id": agent.id, "key_id": agent.another_key()}
     channel = tenant.channel()
     if route == f"DELETE {S}":
         tenant.subscribed(channel, world.agent)

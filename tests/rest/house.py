@@ -36,6 +36,7 @@ from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.directory import Directory
 from artcafe.services.history import History
+from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
@@ -132,6 +133,7 @@ class House:
             login=Login(self.store, directory, self.tokens, now, "test", audit),
             tenants=Tenants(self.store, changes, now, fabric),
             agents=Agents(self.store, changes, now),
+            keys=AgentKeys(self.store, changes, now),
             channels=Channels(self.store, changes, now, fabric),
             subscriptions=Subscriptions(self.store, changes, now, fabric.position),
             messaging=Messaging(directory, fabric, now),
@@ -232,6 +234,12 @@ class Agent:
     def path(self) -> str:
         """Its path."""
         return f"{self.tenant.path}/agents/{self.id}"
+
+    def another_key(self) -> str:
+        """The id of one more key of it."""
+        made = self.tenant.owner.post(f"{self.path}/keys", json={"public_key": ssh_keygen.public_line(self.tenant.house.key())})
+        assert made.status_code == 201, made.text
+        return str(made.json()["id"])
 
     def challenge(self) -> dict[str, str]:
         """A login begun."""

@@ -79,7 +79,8 @@ def test_a_body_has_a_name_and_takes_nothing_unknown(document: dict[str, Any]) -
         if "requestBody" in operation
     }
     assert bodies == {
-        "NewChallenge", "NewToken", "NewTenant", "Rename", "NewAgent", "AgentChange", "NewChannel", "ChannelChange",
+        "NewChallenge", "NewToken", "NewTenant", "Rename", "NewAgent", "AgentChange",
+        "NewKey", "KeyChange", "NewChannel", "ChannelChange",
         "SubscriptionChange", "NewMessage", "NewSubscription",
     }  # fmt: skip
     assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)

@@ -61,6 +61,7 @@ async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) 
     channel = await server.channels.create(owner, name="News")
     await server.subscriptions.put(owner, channel.id, agent.id)
     await server.agents.update(owner, agent.id, public_key=new_key())
+    await server.keys.add(owner, agent.id, public_key=new_key())
     before = await everything(server.tables)
     assert [tenant async for tenant in repair.tenants()] == [owner.tenant_id]
     assert await repair.look(owner.tenant_id) == []

@@ -20,6 +20,7 @@ from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.directory import Directory
+from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
@@ -127,6 +128,10 @@ class Server:
         return Agents(self.store, self.changes, self.clock)
 
     @cached_property
+    def keys(self) -> AgentKeys:
+        return AgentKeys(self.store, self.changes, self.clock)
+
+    @cached_property
     def channels(self) -> Channels:
         return Channels(self.store, self.changes, self.clock, self.logs)
 
@@ -185,7 +190,7 @@ def with_role(member: UserPrincipal, role: Role) -> UserPrincipal:
 
 def proven(agent: Agent) -> AgentPrincipal:
     """The agent, as it would be after a login."""
-    return AgentPrincipal(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch)
+    return AgentPrincipal(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch, key=agent.key_serial)
 
 
 def new_key() -> str:

@@ -103,7 +103,8 @@ class Conversation:
         self._is_over = False
         self.principal: AgentPrincipal | None = None
         self.token_until: datetime | None = None
-        """When the token that it connected with expires; None for a signature, which proves the connection for its life."""
+        """When the token, or the key, that it connected with expires; None for a signature by a key without an end, which proves
+        the connection for its life."""
         self._max_unacked: int | None = None
         self._muted: set[ChannelId] = set()
         """Channels that this socket unsubscribed from: their rows stand, and start nothing here."""

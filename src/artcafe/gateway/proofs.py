@@ -36,7 +36,7 @@ class Proofs:
         return frames.ChallengeReply(posed.id, posed.text, times.to_text(posed.expires_at))
 
     async def prove(self, proof: frames.Connect) -> tuple[AgentPrincipal, datetime | None]:
-        """The agent that the proof bears out, and until when: a signature holds as long as the connection (None).
+        """The agent that the proof bears out, and until when: a signature holds as long as the connection (None), or its key.
 
         Raises `BadCredentials`, `Unauthenticated`, `CredentialsExpired` or `Revoked`.
         """
@@ -50,4 +50,5 @@ class Proofs:
         challenge = self._posed.pop(proof.challenge_id, None)
         if challenge is None:
             raise BadCredentials()
-        return await self._login.prove(challenge, proof.signature), None
+        principal = await self._login.prove(challenge, proof.signature)
+        return principal, principal.until

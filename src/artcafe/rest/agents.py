@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents", tags=["agents"])
 
 KEYS = (errors.BadKey, errors.KeyTaken)
 
-_PUBLIC_KEY = Field(
+PUBLIC_KEY = Field(
     description="The line of a .pub file: Ed25519, ECDSA, RSA of 2048 bits or more, or a FIDO (sk-) key.",
     examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJkLKM6rbiRrNTC7aCk5pVAqxzYZpXvVPlVTMoBZqYqQ"],
 )
@@ -31,16 +31,16 @@ class NewAgent(Body):
     """An agent to register."""
 
     name: str = Field(description="1 to 64 characters.", examples=["Planner"])
-    public_key: str = _PUBLIC_KEY
+    public_key: str = PUBLIC_KEY
     description: str = Field("", description="At most 1024 characters.")
     capabilities: list[str] = Field([], description="At most 32, of 1 to 64 characters.", examples=[["plan", "summarise"]])
 
 
 class AgentChange(Body):
-    """What to change of an agent; what is left out stays. Another status or key ends its tokens and connections."""
+    """What to change of an agent; what is left out stays. Another status or first key ends its tokens and connections."""
 
     name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Planner"])
-    public_key: str = Field(default_factory=str, description=_PUBLIC_KEY.description, examples=_PUBLIC_KEY.examples)
+    public_key: str = Field(default_factory=str, description=PUBLIC_KEY.description, examples=PUBLIC_KEY.examples)
     description: str = Field(default_factory=str, description="At most 1024 characters.")
     capabilities: list[str] = Field(default_factory=list, description="All of them, in place of those before.")
     status: model.AgentStatus = Field(default_factory=lambda: model.AgentStatus.ACTIVE)
@@ -76,7 +76,7 @@ class AgentCard(Shown):
 class Agent(AgentCard):
     """A program of a tenant."""
 
-    public_key: str = Field(examples=_PUBLIC_KEY.examples)
+    public_key: str = Field(examples=PUBLIC_KEY.examples)
     status: model.AgentStatus
     created_at: Time
     updated_at: Time

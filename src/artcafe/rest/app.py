@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from artcafe.errors import ArtcafeError, Internal, MethodNotAllowed, OurFault, RouteNotFound
 from artcafe.observe import log
-from artcafe.rest import agents, asyncapi, audit, auth, channels, health, home, messages, problems, subscriptions, tenants
+from artcafe.rest import agents, asyncapi, audit, auth, channels, health, home, keys, messages, problems, subscriptions, tenants
 from artcafe.rest.bodies import Disconnected, receive_body, replayed
 from artcafe.rest.parts import Services, Settings
 from artcafe.rules.ids import new_id
@@ -29,6 +29,7 @@ ROUTERS: Final = (
     auth.router,
     tenants.router,
     agents.router,
+    keys.router,
     channels.router,
     subscriptions.router,
     messages.router,

@@ -14,6 +14,7 @@ from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit
 from artcafe.services.channels import Channels
 from artcafe.services.history import History
+from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
@@ -31,6 +32,7 @@ class Services:
     login: Login
     tenants: Tenants
     agents: Agents
+    keys: AgentKeys
     channels: Channels
     subscriptions: Subscriptions
     messaging: Messaging

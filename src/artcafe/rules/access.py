@@ -17,6 +17,7 @@ class Action(StrEnum):
     DELETE_TENANT = "delete the tenant"
     READ_AGENTS = "read agents"
     CHANGE_AGENTS = "create, change or delete agents"
+    READ_KEYS = "read an agent's keys"
     READ_CHANNELS = "read channels"
     CHANGE_CHANNELS = "create, change or delete channels"
     READ_SUBSCRIPTIONS = "list a channel's subscriptions"
@@ -52,6 +53,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], Agents]]] = {
     Action.DELETE_TENANT: (_OWNER, Agents.NONE),
     Action.READ_AGENTS: (_VIEWER, Agents.ANY),
     Action.CHANGE_AGENTS: (_MEMBER, Agents.NONE),
+    Action.READ_KEYS: (_VIEWER, Agents.NONE),
     Action.READ_CHANNELS: (_VIEWER, Agents.NONE),
     Action.CHANGE_CHANNELS: (_MEMBER, Agents.NONE),
     Action.READ_SUBSCRIPTIONS: (_VIEWER, Agents.NONE),

@@ -38,6 +38,7 @@ class _AgentToken(Claims, frozen=True, kw_only=True):
     jti: str
     tenant: str
     epoch: int
+    key: int = 0
 
 
 class AgentClaims(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +60,7 @@ class Tokens:
         self._service = service_name
 
     def mint(self, principal: AgentPrincipal, now: datetime) -> str:
-        """A token for the agent that has just proven itself, good for 900 s."""
+        """A token for the agent that has just proven itself, good for 900 s, or as long as its proof where that is less."""
         issued = int(now.timestamp())
         claims = _AgentToken(
             iss=self._service,
@@ -67,8 +68,9 @@ class Tokens:
             sub=principal.agent_id,
             tenant=principal.tenant_id,
             epoch=principal.epoch,
+            key=principal.key,
             iat=issued,
-            exp=issued + LIFETIME_S,
+            exp=issued + lifetime_s(principal, now),
             jti=ids.new_id("tok"),
         )
         return sign(claims, TYPE, self._key)
@@ -82,10 +84,18 @@ class Tokens:
         if claims.aud != self._service:
             raise Unauthenticated
         return AgentClaims(
-            principal=AgentPrincipal(agent_id=AgentId(claims.sub), tenant_id=TenantId(claims.tenant), epoch=claims.epoch),
+            principal=AgentPrincipal(
+                agent_id=AgentId(claims.sub), tenant_id=TenantId(claims.tenant), epoch=claims.epoch, key=claims.key
+            ),
             expires_at=datetime.fromtimestamp(claims.exp, UTC),
             id=claims.jti,
         )
+
+
+def lifetime_s(principal: AgentPrincipal, now: datetime) -> int:
+    """For how many seconds a token of the principal that is minted now is good."""
+    left = LIFETIME_S if principal.until is None else int(principal.until.timestamp()) - int(now.timestamp())
+    return max(0, min(LIFETIME_S, left))
 
 
 def sign(claims: Claims, token_type: str, key: OctKey) -> str:

@@ -83,6 +83,19 @@ class AgentCard(msgspec.Struct, frozen=True):
     updated_at: datetime | None = None
 
 
+class AgentKey(msgspec.Struct, frozen=True):
+    """An SSH key that an agent may log in with; `first` marks the one that the agent shows as its `public_key`."""
+
+    id: str
+    agent_id: str
+    public_key: str
+    fingerprint: str | None
+    first: bool
+    status: str
+    added_at: datetime
+    not_after: datetime | None = None
+
+
 class Channel(msgspec.Struct, frozen=True):
     id: str
     tenant_id: str

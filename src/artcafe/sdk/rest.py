@@ -19,7 +19,7 @@ from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
 from artcafe.sdk.keys import Signer
 from artcafe.sdk.messages import Gap, Receipt, warn_of
-from artcafe.sdk.records import AgentCard, AuditEntry, Channel, Home, KeptMessage, Me, Subscription, Tenant, Token
+from artcafe.sdk.records import AgentCard, AgentKey, AuditEntry, Channel, Home, KeptMessage, Me, Subscription, Tenant, Token
 from artcafe.sdk.session import check_challenge
 from artcafe.wire import frames
 
@@ -159,6 +159,25 @@ class Rest:
     async def delete_agent(self, tenant: str, agent: str) -> None:
         """Deletes an agent with its subscriptions; its tokens and connections end."""
         await self._delete(_path(tenant, "agents", agent))
+
+    async def add_key(
+        self, tenant: str, agent: str, public_key: str, *, not_after: datetime | None = None, key: str | None = None
+    ) -> AgentKey:
+        """Lets the agent log in with one more key, perhaps only until `not_after`. It may have five beside its first one."""
+        body = {"public_key": public_key, **_given(not_after=place(not_after))}
+        return await self._send(AgentKey, "POST", _path(tenant, "agents", agent, "keys"), body, key=key)
+
+    def keys(self, tenant: str, agent: str, *, limit: int | None = None) -> AsyncIterator[AgentKey]:
+        """The agent's keys, its first one among them."""
+        return self._list(AgentKey, _path(tenant, "agents", agent, "keys"), limit=limit)
+
+    async def update_key(self, tenant: str, agent: str, id: str, *, status: str) -> AgentKey:
+        """`disabled` ends the tokens and connections that the key opened, and no others; `active` lets it log in again."""
+        return await self._send(AgentKey, "PATCH", _path(tenant, "agents", agent, "keys", id), {"status": status})
+
+    async def revoke_key(self, tenant: str, agent: str, id: str) -> None:
+        """Takes a key from the agent; the tokens and connections that it opened end, and no others."""
+        await self._delete(_path(tenant, "agents", agent, "keys", id))
 
     async def create_channel(
         self,

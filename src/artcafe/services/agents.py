@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from artcafe.errors import AgentNotFound, BadKey, Conflict, KeyTaken, LimitReached, TenantNotFound
+from artcafe.errors import AgentNotFound, Conflict, LimitReached, TenantNotFound
 from artcafe.model import Agent, AgentId, AgentStatus, Principal
 from artcafe.observe import Clock
-from artcafe.rules import access, limits, times
+from artcafe.rules import access, keys, limits, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat
 from artcafe.rules.limits import Limit
 from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.services import claims
 from artcafe.services.changes import Changes
 from artcafe.tables.port import Assign, Change, ConditionFailed, Write
+from artcafe.tables.rows import KEYS_VERSION, keys_value
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
 from artcafe.wire.sshkeys import PublicKey, parse_public_key
@@ -96,7 +98,8 @@ class Agents:
         status: AgentStatus | None = None,
         public_key: str | None = None,
     ) -> Agent:
-        """Changes what is given. Another status or key raises the agent's epoch, which ends its tokens and its sockets.
+        """Changes what is given. Another status or first key raises the agent's epoch, which ends its tokens and its sockets,
+        whichever of its keys opened them; its other keys stay (`services.keys`).
 
         May be repeated. Raises Forbidden, AgentNotFound, Invalid, BadKey, KeyTaken, and Conflict when others keep changing it.
         """
@@ -152,7 +155,7 @@ class Agents:
                     return existing
                 if 0 in failed.failed:
                     raise LimitReached(Limit.AGENTS.value, limit) from failed
-                stale = await self._owner_without(tenant, key)
+                stale = await claims.owner_without(tenant, key)
                 claim = tenant.claim_key(key.fingerprint, agent.id, instead_of=stale)
             else:
                 return agent
@@ -163,12 +166,12 @@ class Agents:
     ) -> bool:
         """Makes the changes and says whether it could; not so when the agent was changed since it was read."""
         proofs: list[Change] = []
-        claims: Sequence[Write] = []
+        claimed: Sequence[Write] = []
         if status is not None and status is not agent.status:
             proofs.append(Assign("status", status.value))
-        if key is not None and key != _key_of(agent):
-            proofs.append(Assign("public_key", key.line))
-            claims = await self._exchange(tenant, agent, key)
+        if key is not None and key != claims.parsed(agent.public_key):
+            proofs += self._first(agent, key)
+            claimed = [await claims.claim(tenant, key, agent.id), *await claims.release(tenant, agent, [agent.public_key])]
         if proofs:
             # Not `Add`: the update holds only for the epoch that was read, and an older system's may be no number.
             proofs.append(Assign("epoch", agent.epoch + 1))
@@ -176,35 +179,22 @@ class Agents:
             return True
         changes = [*changes, *proofs, Assign("updated_at", times.to_text(self._clock()))]
         try:
-            await self._changes.commit(tenant, tenant.touch(), tenant.change_agent(agent, changes), *claims)
+            await self._changes.commit(tenant, tenant.touch(), tenant.change_agent(agent, changes), *claimed)
         except ConditionFailed:
             return False
         return True
 
-    async def _exchange(self, tenant: TenantStore, agent: Agent, key: PublicKey) -> Sequence[Write]:
-        """The writes that give the agent another key's claim for its own. Raises KeyTaken."""
-        stale = await self._owner_without(tenant, key, unless=agent.id)
-        return [tenant.claim_key(key.fingerprint, agent.id, instead_of=stale), *await self._release(tenant, agent)]
-
-    async def _release(self, tenant: TenantStore, agent: Agent) -> Sequence[Write]:
-        """The write that gives up the agent's claim, if it has one: of two older agents with one key only one has."""
-        key = _key_of(agent)
-        if key is None or await tenant.key_owner(key.fingerprint) != agent.id:
-            return []
-        return [tenant.release_key(key.fingerprint, agent.id)]
-
-    async def _owner_without(self, tenant: TenantStore, key: PublicKey, unless: AgentId | None = None) -> AgentId | None:
-        """The owner of a claim that may be taken over, because its agent is gone or has another key; None where nobody claims it.
-
-        Raises KeyTaken when another agent than `unless` has the key.
-        """
-        owner = await tenant.key_owner(key.fingerprint)
-        if owner is None or owner == unless:
-            return owner
-        agent = await tenant.agent(owner, also_deleting=True)
-        if agent is not None and _key_of(agent) == key:
-            raise KeyTaken(owner)
-        return owner
+    def _first(self, agent: Agent, key: PublicKey) -> Sequence[Change]:
+        """What gives the agent another first key, perhaps one that was among its others."""
+        others = [each for each in agent.keys if keys.canonical(each.line) != key.line]
+        version = agent.keys_version + 1
+        return [
+            Assign("public_key", key.line),
+            Assign("key_serial", version),
+            Assign("key_added_at", times.to_text(self._clock())),
+            Assign("keys", keys_value(others)),
+            Assign(KEYS_VERSION, version),
+        ]
 
     async def _remove(self, tenant: TenantStore, agent: Agent) -> None:
         """Removes an agent whose deletion has begun."""
@@ -212,7 +202,7 @@ class Agents:
         for start in range(0, len(channels), _DELETES_AT_ONCE):
             some = channels[start : start + _DELETES_AT_ONCE]
             await tenant.transact([tenant.delete_subscription(channel_id, agent.id) for channel_id in some])
-        released = await self._release(tenant, agent)
+        released = await claims.release(tenant, agent, [key.line for key in keys.all_of(agent)])
         await self._changes.commit(tenant, tenant.count(Count.AGENTS, -1), tenant.delete_agent(agent.id), *released)
 
 
@@ -221,11 +211,3 @@ async def _there(tenant: TenantStore, agent_id: str) -> Agent:
     if agent is None:
         raise AgentNotFound(agent_id)
     return agent
-
-
-def _key_of(agent: Agent) -> PublicKey | None:
-    """The agent's key; None where an older system kept no key that is admitted today."""
-    try:
-        return parse_public_key(agent.public_key)
-    except BadKey:
-        return None

@@ -13,6 +13,7 @@ from typing import Final
 from artcafe.errors import BadKey, TenantNotFound, Unavailable
 from artcafe.model import TenantId
 from artcafe.observe import log
+from artcafe.rules import keys
 from artcafe.tables.port import ConditionFailed, Update, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
@@ -111,9 +112,10 @@ async def _adopt(tenant: TenantStore) -> None:
     """
     agents = await tenant.all_agents()
     for agent in agents:
-        try:
-            fingerprint = parse_public_key(agent.public_key).fingerprint
-            await tenant.transact([tenant.claim_key(fingerprint, agent.id)])
-        except (BadKey, ConditionFailed):
-            continue
+        for each in keys.all_of(agent):
+            try:
+                fingerprint = parse_public_key(each.line).fingerprint
+                await tenant.transact([tenant.claim_key(fingerprint, agent.id)])
+            except (BadKey, ConditionFailed):
+                continue
     await tenant.set_counts(len(agents), len(await tenant.all_channels()))

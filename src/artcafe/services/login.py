@@ -1,6 +1,7 @@
 """Login of agents: challenges posed, signatures proven, tokens given and believed. A person's identity is `identity`'s.
 
-Every way to fail is one error, BadCredentials, after the same work: one read of the agent's row and one verification.
+Every way to fail is one error, BadCredentials, after the same work: one read of the agent's row and one verification, by the
+key that the signature itself names. Whether that key is one of the agent's is compared afterwards, as text.
 """
 
 from __future__ import annotations
@@ -10,18 +11,14 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import quote
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-from artcafe.errors import AgentNotFound, BadCredentials, BadKey, Revoked
+from artcafe.errors import AgentNotFound, BadCredentials, Revoked
 from artcafe.model import Agent, AgentId, AgentPrincipal, AgentStatus, Challenge, ChallengeId, Outcome, TenantId
 from artcafe.observe import Clock
-from artcafe.rules import ids, times, tokens
+from artcafe.rules import ids, keys, times, tokens
 from artcafe.services.audit import Audit
 from artcafe.services.directory import Directory
 from artcafe.tables.store import Store
-from artcafe.wire.sshkeys import PublicKey, parse_public_key
-from artcafe.wire.sshsig import verify
+from artcafe.wire.sshsig import signer
 
 CHALLENGE_S: Final = 300
 _NONCE_BYTES: Final = 32
@@ -39,9 +36,6 @@ class Login:
         self._audit = audit
         self._store, self._directory, self._tokens, self._clock = store, directory, tokens, clock
         self._service = service_name
-        # Nobody has its private half: it is not kept.
-        public = Ed25519PrivateKey.generate().public_key()
-        self._dummy_line = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
     # --- over REST ---
 
@@ -60,7 +54,8 @@ class Login:
         challenge_id = challenge_id if ids.is_possible(challenge_id) else _NOBODY
         taken = await self._store.take_challenge(challenge_id, attempt, self._clock())
         principal = await self.prove(taken or self.pose(_NOBODY, _NOBODY), signature)
-        return self._tokens.mint(principal, self._clock()), tokens.LIFETIME_S
+        now = self._clock()
+        return self._tokens.mint(principal, now), tokens.lifetime_s(principal, now)
 
     # --- on the socket ---
 
@@ -79,31 +74,36 @@ class Login:
         )
 
     async def prove(self, challenge: Challenge, signature: str) -> AgentPrincipal:
-        """The agent that signed the challenge with its current key. Raises BadCredentials; fails closed."""
+        """The agent that signed the challenge with any of its active keys. Raises BadCredentials; fails closed."""
         agent = await self._store.tenant(challenge.tenant_id).agent(challenge.agent_id)
-        key = self._key_of(agent)
-        is_signed = verify(signature, challenge.text.encode(), key)
-        is_current = self._clock() < challenge.expires_at
-        if agent is None or agent.status is not AgentStatus.ACTIVE or not (is_signed and is_current):
+        by = signer(signature, challenge.text.encode())
+        now = self._clock()
+        is_welcome = agent is not None and agent.status is AgentStatus.ACTIVE and now < challenge.expires_at
+        key = None if agent is None or by is None else keys.proving(agent, by.line, now)
+        if agent is None or by is None or key is None or not is_welcome:
             self._audit.note(challenge.tenant_id, challenge.agent_id, "agent.login", Outcome.REFUSED)
             raise BadCredentials
-        self._audit.note(agent.tenant_id, agent.id, "agent.login", key=key.fingerprint)
-        return AgentPrincipal(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch)
+        self._audit.note(agent.tenant_id, agent.id, "agent.login", key=by.fingerprint)
+        return AgentPrincipal(
+            agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch, key=key.serial, until=key.not_after
+        )
 
     # --- with a token ---
 
     async def agent_of(self, token: str) -> AgentPrincipal:
         """The agent whose token it is. Raises Unauthenticated for what is none of ours, CredentialsExpired, and Revoked once the
-        agent was deleted, disabled or given another key. Fails closed."""
+        agent was deleted, disabled or given another first key, or the key that opened it ended. Fails closed."""
         principal = self._tokens.read(token, self._clock()).principal
         if not await self.is_current(principal):
             raise Revoked
         return principal
 
     async def is_current(self, principal: AgentPrincipal) -> bool:
-        """Whether a proof once given still holds: the agent is there, active, and has the key it had."""
+        """Whether a proof once given still holds: the agent is there, active, and has the key that gave it."""
         agent = await self._known(principal)
-        return agent is not None and agent.status is AgentStatus.ACTIVE and agent.epoch == principal.epoch
+        if agent is None or agent.status is not AgentStatus.ACTIVE or agent.epoch != principal.epoch:
+            return False
+        return keys.is_standing(agent, principal.key, self._clock())
 
     def expiry_of(self, token: str) -> datetime:
         """When the token ends. Raises Unauthenticated or CredentialsExpired."""
@@ -112,20 +112,13 @@ class Login:
     async def _known(self, principal: AgentPrincipal) -> Agent | None:
         try:
             agent = await self._directory.agent(principal.tenant_id, principal.agent_id)
-            if agent.epoch < principal.epoch:
+            if agent.epoch < principal.epoch or agent.keys_version < principal.key:
                 # The proof is newer than what is in memory: another server changed the agent a moment ago.
                 self._directory.forget(principal.tenant_id)
                 agent = await self._directory.agent(principal.tenant_id, principal.agent_id)
         except AgentNotFound:
             return None
         return agent
-
-    def _key_of(self, agent: Agent | None) -> PublicKey:
-        """The agent's key, or one that nothing verifies against where there is none or an older system kept no such key."""
-        try:
-            return parse_public_key(self._dummy_line if agent is None else agent.public_key)
-        except BadKey:
-            return parse_public_key(self._dummy_line)
 
     def _text(self, tenant_id: str, agent_id: str, challenge_id: str, expires_at: datetime) -> str:
         """The text to sign: one line of printable ASCII, which `printf %s` leaves as it is."""

@@ -13,16 +13,15 @@ from enum import StrEnum
 
 import msgspec
 
-from artcafe.errors import BadKey
 from artcafe.model import Agent, AgentId, ChannelId, subscription_id
-from artcafe.rules import ids
+from artcafe.rules import ids, keys
+from artcafe.services.claims import parsed
 from artcafe.tables import rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS
 from artcafe.tables.conditions import Absent, And, Equals, Exists, Not, OfKind
 from artcafe.tables.port import Assign, Change, Delete, Key, Put, Update, Write
 from artcafe.tables.tenant_store import Count
 from artcafe.tables.values import Item, Kind, Value
-from artcafe.wire.sshkeys import parse_public_key
 
 
 class Askew(StrEnum):
@@ -193,8 +192,7 @@ def _claims(tenant_id: str, agents: Sequence[Agent], claims: Sequence[Item]) -> 
     """A key is claimed by an agent that has it (decision record 6); a claim whose agent has not is another's, or goes."""
     holders: defaultdict[str, list[AgentId]] = defaultdict(list)
     for agent in sorted(agents, key=lambda each: each.id):
-        fingerprint = _fingerprint(agent)
-        if fingerprint is not None:
+        for fingerprint in _fingerprints(agent):
             holders[fingerprint].append(agent.id)
     claimed = {str(item["id"]).removeprefix(rows.CLAIM_PREFIX): item for item in claims}
     for fingerprint in sorted(holders.keys() | claimed.keys()):
@@ -220,9 +218,7 @@ def _mended_claim(tenant_id: str, fingerprint: str, owners: Sequence[AgentId], i
     return Mend(_finding(Askew.KEY_CLAIM, tenant_id, AGENTS.name, str(key.sort), says, mended=True), (write,))
 
 
-def _fingerprint(agent: Agent) -> str | None:
-    """Of the agent's key; None where an older system kept no key that is admitted today."""
-    try:
-        return parse_public_key(agent.public_key).fingerprint
-    except BadKey:
-        return None
+def _fingerprints(agent: Agent) -> list[str]:
+    """Of the agent's keys, active or not, but for those of an older system that are not admitted today."""
+    found = (parsed(key.line) for key in keys.all_of(agent))
+    return [key.fingerprint for key in found if key is not None]

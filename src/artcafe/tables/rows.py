@@ -6,7 +6,7 @@ rights. Nothing here rewrites such an item; an update changes the attributes tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,6 +17,7 @@ from artcafe.model import (
     Access,
     Agent,
     AgentId,
+    AgentKey,
     AgentStatus,
     Challenge,
     ChallengeId,
@@ -25,6 +26,7 @@ from artcafe.model import (
     ChannelType,
     Cursor,
     Epoch,
+    KeyStatus,
     Member,
     Permission,
     Role,
@@ -35,6 +37,7 @@ from artcafe.model import (
     UserId,
 )
 from artcafe.rules import times
+from artcafe.rules.keys import key_id
 from artcafe.tables.values import Item, Value
 
 UNKNOWN_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,6 +48,9 @@ DELETING: Final = "deleting"
 
 REMOVED_TO: Final = "removed_to"
 """The attribute of a channel that says how far its messages are gone: a map of `epoch` and `seq`."""
+
+KEYS_VERSION: Final = "keys_version"
+"""The attribute of an agent that rises with each change of its keys."""
 
 CLAIM_PREFIX: Final = "~key#"
 """The sort key of a claim in the agents' table is this and a key's fingerprint: which agent of the tenant has that key."""
@@ -103,9 +109,31 @@ def agent_of(item: Item) -> Agent | None:
         created_at=_time(item, "created_at"),
         updated_at=_time(item, "updated_at"),
         epoch=_number(item, "epoch"),
+        key_serial=_number(item, "key_serial"),
+        key_added_at=_time(item, "key_added_at") if "key_added_at" in item else None,
+        keys=keys_of(item),
+        keys_version=_number(item, KEYS_VERSION),
         channels=frozenset(ChannelId(channel_id) for channel_id in entries_of(item, "channels")),
         request_hash=_text(item, "request_hash") or None,
     )
+
+
+def keys_of(item: Item) -> tuple[AgentKey, ...]:
+    """The keys of an agent beside its first one, by their serials. One of a status that ArtCafe doesn't know is disabled."""
+    keys = [
+        AgentKey(
+            line=_text(entry, "public_key"),
+            added_at=_time(entry, "added_at"),
+            status=_known(KeyStatus, _text(entry, "status"), KeyStatus.DISABLED),
+            serial=_number(entry, "serial"),
+            not_after=_time(entry, "not_after") if "not_after" in entry else None,
+            request=_text(entry, "request") or None,
+            request_hash=_text(entry, "request_hash") or None,
+        )
+        for entry in entries_of(item, "keys").values()
+        if isinstance(entry, Mapping)
+    ]
+    return tuple(sorted(keys, key=lambda key: key.serial))
 
 
 def channel_of(item: Item) -> Channel:
@@ -228,6 +256,25 @@ def agent_item(agent: Agent) -> Item:
         "channels": dict.fromkeys(agent.channels, True),
         **_hash(agent.request_hash),
     }
+
+
+def keys_value(keys: Iterable[AgentKey]) -> Value:
+    """What stands in an agent's `keys`: a map by their ids."""
+    return {key_id(key.line): _key_entry(key) for key in keys}
+
+
+def _key_entry(key: AgentKey) -> Value:
+    entry: dict[str, Value] = {
+        "public_key": key.line,
+        "added_at": times.to_text(key.added_at),
+        "status": key.status.value,
+        "serial": key.serial,
+    }
+    if key.not_after is not None:
+        entry["not_after"] = times.to_text(key.not_after)
+    if key.request is not None:
+        entry["request"] = key.request
+    return {**entry, **_hash(key.request_hash)}
 
 
 def channel_item(channel: Channel) -> Item:

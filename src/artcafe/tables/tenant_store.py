@@ -171,10 +171,9 @@ class TenantStore:
         return Put(AGENTS, rows.agent_item(agent), Absent("id"))
 
     def change_agent(self, agent: Agent, changes: Sequence[Change]) -> Update:
-        """Fails unless the agent is there, with the epoch it had when it was read: none, or something else, reads as 0."""
-        epoch = Equals("epoch", agent.epoch)
-        same = epoch if agent.epoch else Or(Not(OfKind("epoch", Kind.NUMBER)), epoch)
-        return Update(AGENTS, Key(self.id, agent.id), changes, And(self._there(), same))
+        """Fails unless the agent is there, with the epoch and the keys it had when it was read."""
+        same = And(self._there(), _same("epoch", agent.epoch), _same(rows.KEYS_VERSION, agent.keys_version))
+        return Update(AGENTS, Key(self.id, agent.id), changes, same)
 
     def begin_agent_deletion(self, agent_id: AgentId) -> Update:
         """The agent counts as gone from here on. May be repeated."""
@@ -392,6 +391,12 @@ class TenantStore:
             if after is None:
                 break
         return Page(tuple(record for _, record in found), after)
+
+
+def _same(name: str, number: int) -> Condition:
+    """The attribute is the number that was read: none, or something else, reads as 0."""
+    equal = Equals(name, number)
+    return equal if number else Or(Not(OfKind(name, Kind.NUMBER)), equal)
 
 
 def _kept(

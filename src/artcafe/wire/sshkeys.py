@@ -141,6 +141,14 @@ def parse_public_key(line: str) -> PublicKey:
         raise BadKey(f"its base64 is not a whole {kind} key ({exc}); was it cut off or changed in copying?") from exc
 
 
+def read_blob(blob: bytes) -> PublicKey:
+    """The key in a blob as a signature carries it, admitted as `parse_public_key` would. Raises BadKey or ValueError."""
+    kind = Reader(blob).string().decode("ascii")
+    if kind not in _READERS:
+        raise BadKey(_unknown_type(kind, []))
+    return _read_key(kind, blob)
+
+
 _MISTAKES = (
     (
         r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|\APuTTY-User-Key-File|\bb3BlbnNzaC1rZXktdjE",

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 
-from artcafe.wire.sshkeys import PublicKey, Reader, decode_base64, string
+from artcafe.errors import BadKey
+from artcafe.wire.sshkeys import PublicKey, Reader, decode_base64, read_blob, string
 
 HashName = Literal["sha256", "sha512"]
 
@@ -54,11 +55,27 @@ def verify(armored: str, message: bytes, key: PublicKey, namespace: str = NAMESP
     may serve as an id.
     """
     try:
-        hash_name, signature = _open(armored, key, namespace)
+        blob, hash_name, signature = _open(armored, namespace)
+        if blob != key.blob:
+            return False
         _check(signature, signed_data(message, namespace, hash_name), key)
     except (ValueError, InvalidSignature):
         return False
     return True
+
+
+def signer(armored: str, message: bytes, namespace: str = NAMESPACE) -> PublicKey | None:
+    """The key that signed `message` under `namespace`: the signature names and proves it, and whose it is others know.
+
+    As strict as `verify`, and fails closed: None for whatever that would refuse, or a key that may not be registered.
+    """
+    try:
+        blob, hash_name, signature = _open(armored, namespace)
+        key = read_blob(blob)
+        _check(signature, signed_data(message, namespace, hash_name), key)
+    except (ValueError, BadKey, InvalidSignature):
+        return None
+    return key
 
 
 def signed_data(message: bytes, namespace: str, hash_algorithm: HashName) -> bytes:
@@ -79,13 +96,15 @@ def armor(public_blob: bytes, signature_blob: bytes, namespace: str, hash_algori
     return "\n".join((_BEGIN, *lines, _END, ""))
 
 
-def _open(armored: str, key: PublicKey, namespace: str) -> tuple[HashName, bytes]:
-    """The name of the message's hash and the signature blob, once all around them is as it should be; else ValueError."""
+def _open(armored: str, namespace: str) -> tuple[bytes, HashName, bytes]:
+    """The key's blob, the name of the message's hash and the signature's blob, once all around them is as it should be.
+
+    Else ValueError.
+    """
     fields = Reader(_dearmor(armored))
     if fields.take(len(_MAGIC)) != _MAGIC or fields.uint32() != _VERSION:
         raise ValueError("not an SSHSIG of version 1")
-    if fields.string() != key.blob:
-        raise ValueError("made by another key")
+    blob = fields.string()
     if fields.string() != namespace.encode():
         raise ValueError("made for another purpose")
     if fields.string():
@@ -96,7 +115,7 @@ def _open(armored: str, key: PublicKey, namespace: str) -> tuple[HashName, bytes
         raise ValueError("a hash the format does not have")
     signature = fields.string()
     fields.end()
-    return hash_name, signature
+    return blob, hash_name, signature
 
 
 def _dearmor(armored: str) -> bytes:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from artcafe.cli.agent import agent as itself
 from artcafe.cli.exits import Failing
+from artcafe.cli.people import keys
 from artcafe.cli.people.answers import confirm, limit_option, once_option, show_all, show_deleted, show_done, show_one, yes_option
 from artcafe.cli.people.caller import Caller, in_tenant
+from artcafe.cli.people.keys import PublicKey
 from artcafe.model import AgentStatus
 from artcafe.sdk.records import Presence
-
-MAX_KEY_BYTES: Final = 16 * 1024
-"""A public key of RSA with 16384 bits is a line of 3 KB; this keeps a wrong path, such as a device, from being read for ever."""
 
 
 class _BothHalves(click.Group):
@@ -41,30 +39,9 @@ def agent() -> None:
     """
 
 
+agent.add_command(keys.key)
 for _name, _command in itself.commands.items():
     agent.add_command(_command, _name)
-
-
-class _PublicKey(click.ParamType[str]):
-    """A public key: the path of a .pub file, or its line."""
-
-    name = "key"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if " " in value and value.lstrip().startswith(("ssh-", "ecdsa-", "sk-")):
-            return str(value).strip()
-        try:
-            with Path(value).open("rb") as file:
-                text = file.read(MAX_KEY_BYTES + 1).decode("ascii").strip()
-        except OSError as exc:
-            self.fail(f"{value!r} cannot be read: {(exc.strerror or str(exc)).lower()}", param, ctx)
-        except UnicodeDecodeError:
-            self.fail(f"{value!r} is no public key; give the .pub file that ssh-keygen made", param, ctx)
-        if "PRIVATE KEY" in text:
-            self.fail(f"{value!r} is the private half, which stays with the agent; give {value}.pub", param, ctx)
-        if not text or len(text) > MAX_KEY_BYTES:
-            self.fail(f"{value!r} is no public key; give the .pub file that ssh-keygen made", param, ctx)
-        return text
 
 
 description_option = click.option("--description", metavar="TEXT", help="What it is for.")
@@ -115,7 +92,7 @@ def _presence(presence: Presence | None) -> str:
 @agent.command(cls=Failing)
 @click.argument("name")
 @click.option(
-    "--public-key", required=True, type=_PublicKey(), metavar="FILE", help="The agent's .pub file, or the line that is in it."
+    "--public-key", required=True, type=PublicKey(), metavar="FILE", help="The agent's .pub file, or the line that is in it."
 )
 @description_option
 @capability_option
@@ -158,7 +135,7 @@ async def show(caller: Caller, agent: str) -> None:
 @agent.command(cls=Failing)
 @click.argument("agent")
 @click.option("--name", metavar="TEXT", help="Another name.")
-@click.option("--public-key", type=_PublicKey(), metavar="FILE", help="Another key; tokens and connections by the old one end.")
+@click.option("--public-key", type=PublicKey(), metavar="FILE", help="Another key; tokens and connections by the old one end.")
 @description_option
 @capability_option
 @click.option("--no-capabilities", is_flag=True, help="It can do nothing in particular any more.")

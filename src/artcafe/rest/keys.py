@@ -1,0 +1,146 @@
+"""The keys of an agent: added, listed, disabled, revoked, so that they can be exchanged without a break."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from artcafe import errors, model
+from artcafe.rest import agents, problems
+from artcafe.rest.bodies import Body, json_body, takes
+from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.parts import Parts
+from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
+from artcafe.rules.keys import key_id
+from artcafe.services import claims
+
+router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents/{agent_id}/keys", tags=["agents"])
+
+KeyPath = Annotated[str, Path(description="The key's id.", examples=["key_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])]
+FOUND = (errors.AgentNotFound, errors.KeyNotFound)
+
+
+class NewKey(Body):
+    """One more key of an agent."""
+
+    public_key: str = agents.PUBLIC_KEY
+    not_after: datetime | None = Field(
+        None, description="When it ends by itself, with what it opened; never where left out.", examples=["2026-12-24T00:00:00Z"]
+    )
+
+
+class KeyChange(Body):
+    """What to change of a key."""
+
+    status: model.KeyStatus = Field(description="`disabled` ends what it opened; `active` lets it log in again.")
+
+
+class Key(Shown):
+    """An SSH key of an agent, its public half."""
+
+    id: str = Field(examples=["key_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    public_key: str = Field(examples=agents.PUBLIC_KEY.examples)
+    fingerprint: str | None = Field(
+        description="As ssh-keygen -l prints it; null for an older row's key that is refused today.",
+        examples=["SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpKZIDTMczCvj3tD2s"],
+    )
+    first: bool = Field(description="Whether it is the one that the agent shows as its `public_key`.")
+    status: model.KeyStatus
+    added_at: Time
+    not_after: Time | None
+
+
+class KeyPage(BaseModel):
+    """A part of the agent's keys."""
+
+    items: list[Key]
+    next_cursor: str | None
+
+
+def _shown(found: tuple[model.Agent, model.AgentKey]) -> Key:
+    agent, key = found
+    parsed = claims.parsed(key.line)
+    return Key(
+        id=key_id(key.line),
+        agent_id=agent.id,
+        public_key=key.line,
+        fingerprint=None if parsed is None else parsed.fingerprint,
+        first=key.line == agent.public_key,
+        status=key.status,
+        added_at=key.added_at,
+        not_after=key.not_after,
+    )
+
+
+@router.get(
+    "", summary="List an agent's keys", responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound, *problems.LIST)
+)
+async def list_keys(
+    request: Request, parts: Parts, principal: InTenant, agent_id: AgentPath, query: Annotated[PageQuery, Query()]
+) -> KeyPage:
+    """Its first one, and up to five beside it."""
+    listing = Listing.of(request, principal.tenant_id, query)
+    page = await parts.keys.list(principal, agent_id, listing.request)
+    return KeyPage(items=[_shown(each) for each in page.items], next_cursor=listing.next_cursor(page))
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Add a key to an agent",
+    responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound, *agents.KEYS, errors.KeyLimit, *problems.POST),
+    openapi_extra=takes(NewKey),
+)
+async def add_key(
+    response: Response,
+    parts: Parts,
+    principal: InTenant,
+    agent_id: AgentPath,
+    body: Annotated[NewKey, Depends(json_body(NewKey))],
+    key: IdempotencyKey = None,
+) -> Key:
+    """The agent can log in with it at once, as with any other; none that it has ends by this."""
+    not_after = body.not_after
+    if not_after is not None and not_after.tzinfo is None:
+        raise errors.Invalid("not_after", "must name its zone, such as 2026-12-24T00:00:00Z")
+    made = _shown(await parts.keys.add(principal, agent_id, public_key=body.public_key, not_after=not_after, idempotency_key=key))
+    response.headers["Location"] = f"/v1/tenants/{principal.tenant_id}/agents/{made.agent_id}/keys/{made.id}"
+    return made
+
+
+@router.get("/{key_id}", summary="Read an agent's key", responses=problems.responses(*problems.IN_TENANT, *FOUND))
+async def read_key(parts: Parts, principal: InTenant, agent_id: AgentPath, key_id: KeyPath) -> Key:
+    """One of the agent's keys."""
+    return _shown(await parts.keys.get(principal, agent_id, key_id))
+
+
+@router.patch(
+    "/{key_id}",
+    summary="Disable or enable an agent's key",
+    responses=problems.responses(*problems.IN_TENANT, *FOUND, errors.Conflict, *problems.BODY),
+    openapi_extra=takes(KeyChange),
+)
+async def change_key(
+    parts: Parts,
+    principal: InTenant,
+    agent_id: AgentPath,
+    key_id: KeyPath,
+    body: Annotated[KeyChange, Depends(json_body(KeyChange))],
+) -> Key:
+    """Disabling ends the tokens and connections that this key opened, and no others; another one becomes first in its place."""
+    return _shown(await parts.keys.set_status(principal, agent_id, key_id, body.status))
+
+
+@router.delete(
+    "/{key_id}",
+    status_code=204,
+    summary="Revoke an agent's key",
+    responses=problems.responses(*problems.IN_TENANT, *FOUND, errors.Conflict),
+)
+async def revoke_key(parts: Parts, principal: InTenant, agent_id: AgentPath, key_id: KeyPath) -> None:
+    """The tokens and connections that this key opened end within 5 seconds, on every server, and no others."""
+    await parts.keys.revoke(principal, agent_id, key_id)

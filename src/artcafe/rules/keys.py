@@ -1,0 +1,61 @@
+"""An agent's keys: which are its own, which may prove it now, and which takes the first one's place. Reading a key is
+`wire.sshkeys`'; changing them is `services.keys`'."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Final
+
+from artcafe.model import Agent, AgentKey, KeyId, KeyStatus
+from artcafe.rules import ids
+
+MOST: Final = 5
+"""Keys beside the first one."""
+
+
+def key_id(line: str) -> KeyId:
+    """The id of a key in an agent: the same for every spelling of its line."""
+    return KeyId(ids.derived_id("key", canonical(line)))
+
+
+def canonical(line: str) -> str:
+    """A line without its comment, as `PublicKey.line` has it; an older system kept it as it was sent."""
+    return " ".join(re.split(r"[ \t]+", line.strip(" \t\r\n"), maxsplit=2)[:2])
+
+
+def all_of(agent: Agent) -> tuple[AgentKey, ...]:
+    """Every key of the agent, its first one in front. That one is always active, and has no end."""
+    first = AgentKey(line=agent.public_key, added_at=agent.key_added_at or agent.created_at, serial=agent.key_serial)
+    return (first, *agent.keys)
+
+
+def has(agent: Agent, line: str) -> bool:
+    """Whether the agent has the key of this canonical line, active or not."""
+    return any(canonical(key.line) == line for key in all_of(agent))
+
+
+def find(agent: Agent, id: str) -> AgentKey | None:
+    """The agent's key of that id."""
+    return next((key for key in all_of(agent) if key_id(key.line) == id), None)
+
+
+def proving(agent: Agent, line: str, now: datetime) -> AgentKey | None:
+    """The agent's key of this canonical line, if it may prove the agent now."""
+    return next((key for key in all_of(agent) if canonical(key.line) == line and is_usable(key, now)), None)
+
+
+def is_standing(agent: Agent, serial: int, now: datetime) -> bool:
+    """Whether what the key of this serial has proven still holds."""
+    return any(key.serial == serial and is_usable(key, now) for key in all_of(agent))
+
+
+def is_usable(key: AgentKey, now: datetime) -> bool:
+    """Whether the key may prove its agent now."""
+    return key.status is KeyStatus.ACTIVE and (key.not_after is None or now < key.not_after)
+
+
+def successor(agent: Agent) -> AgentKey | None:
+    """The key that takes the first one's place when that goes: the oldest other one that is active and has no end."""
+    lasting = [key for key in agent.keys if key.status is KeyStatus.ACTIVE and key.not_after is None]
+    return min(lasting, key=lambda key: key.serial, default=None)

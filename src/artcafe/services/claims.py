@@ -1,0 +1,50 @@
+"""Claims: that no two agents of a tenant have one key, made true by a row for each key (decision record 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from artcafe.errors import BadKey, KeyTaken
+from artcafe.model import Agent, AgentId
+from artcafe.rules import keys
+from artcafe.tables.port import Put, Write
+from artcafe.tables.tenant_store import TenantStore
+from artcafe.wire.sshkeys import PublicKey, parse_public_key
+
+
+async def claim(tenant: TenantStore, key: PublicKey, agent_id: AgentId) -> Put:
+    """The write that makes the key the agent's; it fails when another has come first. Raises KeyTaken."""
+    stale = await owner_without(tenant, key, unless=agent_id)
+    return tenant.claim_key(key.fingerprint, agent_id, instead_of=stale)
+
+
+async def owner_without(tenant: TenantStore, key: PublicKey, unless: AgentId | None = None) -> AgentId | None:
+    """The owner of a claim that may be taken over, because its agent is gone or has other keys; None where nobody claims it.
+
+    Raises KeyTaken when another agent than `unless` has the key, active or not.
+    """
+    owner = await tenant.key_owner(key.fingerprint)
+    if owner is None or owner == unless:
+        return owner
+    agent = await tenant.agent(owner, also_deleting=True)
+    if agent is not None and keys.has(agent, key.line):
+        raise KeyTaken(owner)
+    return owner
+
+
+async def release(tenant: TenantStore, agent: Agent, lines: Iterable[str]) -> list[Write]:
+    """The writes that give up those keys of the agent which it has claimed: of two older agents with one key only one has."""
+    writes: list[Write] = []
+    for line in lines:
+        key = parsed(line)
+        if key is not None and await tenant.key_owner(key.fingerprint) == agent.id:
+            writes.append(tenant.release_key(key.fingerprint, agent.id))
+    return writes
+
+
+def parsed(line: str) -> PublicKey | None:
+    """The key; None where an older system kept one that is not admitted today."""
+    try:
+        return parse_public_key(line)
+    except BadKey:
+        return None
