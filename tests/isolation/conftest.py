@@ -8,6 +8,7 @@ import pytest
 
 from tests import ssh_keygen
 from tests.conftest import Require
+from tests.isolation.matrix import Matrix, made
 from tests.rest.house import House
 
 
@@ -17,3 +18,9 @@ def house(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterato
     require("ssh-keygen", ssh_keygen.PRESENT)
     with House(tmp_path_factory.mktemp("house")) as house:
         yield house
+
+
+@pytest.fixture(scope="module")
+def matrix(house: House) -> Matrix:
+    """Two tenants of it, and everybody who may call."""
+    return made(house)

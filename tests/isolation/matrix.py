@@ -1,0 +1,339 @@
+"""Every route × whoever may call × what is there, another tenant's, absent or no id at all: the walls, as one table.
+
+A route that is not in the table fails `test_matrix`, so none is added without saying who may do what; `test_mutations` shows what
+the table is worth.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+
+from artcafe.model import AgentId, AgentPrincipal, Role, TenantId
+from artcafe.observe import now
+from tests import ssh_keygen
+from tests.rest.house import Agent, Caller, House, Tenant
+
+
+class Who(StrEnum):
+    """Whoever may call. The tenant is `A`; a stranger and a foreign agent are of another one."""
+
+    NOBODY = "nobody"
+    GARBAGE = "garbage"
+    EXPIRED = "a person whose token has expired"
+    EXPIRED_AGENT = "an agent whose token has expired"
+    DISABLED = "an agent that was disabled since"
+    DELETED = "an agent that was deleted since"
+    REKEYED = "an agent that got another key since"
+    STRANGER = "stranger"
+    FOREIGN = "foreign agent"
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+    VIEWER = "viewer"
+    AGENT = "the agent that the path names"
+    OTHER = "another agent"
+
+
+AGENTS: Final = (Who.AGENT, Who.OTHER, Who.FOREIGN)
+UNPROVEN: Final = {
+    Who.NOBODY: "unauthenticated",
+    Who.GARBAGE: "unauthenticated",
+    Who.EXPIRED: "credentials_expired",
+    Who.EXPIRED_AGENT: "credentials_expired",
+    Who.DISABLED: "revoked",
+    Who.DELETED: "revoked",
+    Who.REKEYED: "revoked",
+}
+"""Who proves nothing, and what they are told."""
+OUTSIDE: Final = (Who.STRANGER, Who.FOREIGN)
+
+Statuses = Mapping[Who, int]
+
+
+def within(reads: int, *, viewer: int, member: int, admin: int, owner: int, agent: int = 403, other: int = 403) -> Statuses:
+    """What each of the tenant's own is answered about a thing that is there; `reads` only says which status is a success."""
+    own = {Who.VIEWER: viewer, Who.MEMBER: member, Who.ADMIN: admin, Who.OWNER: owner, Who.AGENT: agent, Who.OTHER: other}
+    assert set(own.values()) <= {reads, 403}
+    return own
+
+
+def everybody(status: int) -> Statuses:
+    return dict.fromkeys(Who, status)
+
+
+def people(status: int) -> Statuses:
+    return dict.fromkeys(Who, status) | dict.fromkeys(AGENTS, 403) | dict.fromkeys(UNPROVEN, 401)
+
+
+def members(status: int, *, itself: bool = False, any_agent: bool = False) -> Statuses:
+    """For everybody in the tenant but agents: those only where it is about themselves, or where any may."""
+    agent, other = (status if itself or any_agent else 403), (status if any_agent else 403)
+    return within(status, viewer=status, member=status, admin=status, owner=status, agent=agent, other=other)
+
+
+def writers(status: int, *, itself: bool = False, any_agent: bool = False) -> Statuses:
+    """As `members`, but not for viewers."""
+    return {**members(status, itself=itself, any_agent=any_agent), Who.VIEWER: 403}
+
+
+@dataclass(frozen=True)
+class World:
+    """What there is in one tenant."""
+
+    tenant: Tenant
+    agent: Agent
+    channel: str
+
+    key: str
+
+    def ids(self) -> dict[str, str]:
+        """What fills each parameter of a path."""
+        return {"tenant_id": self.tenant.id, "agent_id": self.agent.id, "channel_id": self.channel, "key_id": self.key}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a route answers: by caller where the thing is there, and by parameter with which code where it isn't.
+
+    `about_agent`: an agent may where the path names itself.
+    """
+
+    there: Statuses
+    missing: Mapping[str, str] = field(default_factory=dict)
+    body: Callable[[House], Any] | None = None
+    about_agent: bool = False
+
+
+def made_agent(house: House) -> dict[str, str]:
+    return {"name": "An agent"} | made_key(house)
+
+
+TENANT: Final = {"tenant_id": "tenant_not_found"}
+AGENT: Final = TENANT | {"agent_id": "agent_not_found"}
+KEY: Final = AGENT | {"key_id": "key_not_found"}
+CHANNEL: Final = TENANT | {"channel_id": "channel_not_found"}
+BOTH: Final = TENANT | {"agent_id": "agent_not_found", "channel_id": "channel_not_found"}
+SUBSCRIPTION: Final = TENANT | {"agent_id": "subscription_not_found", "channel_id": "subscription_not_found"}
+
+T: Final = "/v1/tenants/{tenant_id}"
+K: Final = T + "/agents/{agent_id}/keys"
+S: Final = T + "/channels/{channel_id}/subscriptions/{agent_id}"
+
+TABLE: Final[Mapping[str, Line]] = {
+    "GET /openapi.json": Line(everybody(200)),
+    "GET /asyncapi.json": Line(everybody(200)),
+    "GET /health/live": Line(everybody(200)),
+    "GET /health/ready": Line(everybody(200)),
+    "GET /v1": Line(everybody(200)),
+    "GET /v1/me": Line({**everybody(200), **dict.fromkeys(UNPROVEN, 401)}),
+    "POST /v1/auth/challenges": Line(everybody(201), body=lambda _: {"tenant_id": "ten_x", "agent_id": "agt_x"}),
+    "POST /v1/auth/tokens": Line(everybody(401), body=lambda _: {"challenge_id": "chl_x", "signature": "x"}),
+    "GET /v1/tenants": Line(people(200)),
+    "POST /v1/tenants": Line(people(201), body=lambda _: {"name": "A tenant"}),
+    f"GET {T}": Line(members(200), TENANT),
+    f"PATCH {T}": Line(within(200, viewer=403, member=403, admin=200, owner=200), TENANT, lambda _: {"name": "A tenant"}),
+    f"DELETE {T}": Line(within(204, viewer=403, member=403, admin=403, owner=204), TENANT),
+    f"GET {T}/agents": Line(members(200, any_agent=True), TENANT),
+    f"POST {T}/agents": Line(writers(201), TENANT, made_agent),
+    f"GET {T}/agents/{{agent_id}}": Line(members(200, any_agent=True), AGENT),
+    f"PATCH {T}/agents/{{agent_id}}": Line(writers(200), AGENT, lambda _: {"name": "An agent"}),
+    f"DELETE {T}/agents/{{agent_id}}": Line(writers(204), AGENT),
+    f"GET {T}/agents/{{agent_id}}/subscriptions": Line(members(200, itself=True), AGENT, about_agent=True),
+    f"GET {K}": Line(members(200), AGENT),
+    f"POST {K}": Line(writers(201), AGENT, lambda house: {"public_key": ssh_keygen.public_line(house.key())}),
+    f"GET {K}/{{key_id}}": Line(members(200), KEY),
+    f"PATCH {K}/{{key_id}}": Line(writers(200), KEY, lambda _: {"status": "active"}),
+    f"DELETE {K}/{{key_id}}": Line(writers(204), KEY),
+    f"GET {T}/channels": Line(members(200), TENANT),
+    f"POST {T}/channels": Line(writers(201), TENANT, lambda _: {"name": "A channel"}),
+    f"GET {T}/channels/{{channel_id}}": Line(members(200), CHANNEL),
+    f"PATCH {T}/channels/{{channel_id}}": Line(writers(200), CHANNEL, lambda _: {"name": "A channel"}),
+    f"DELETE {T}/channels/{{channel_id}}": Line(writers(204), CHANNEL),
+    f"GET {T}/channels/{{channel_id}}/subscriptions": Line(members(200), CHANNEL),
+    f"GET {T}/channels/{{channel_id}}/messages": Line(members(200, any_agent=True), CHANNEL),
+    f"POST {T}/channels/{{channel_id}}/messages": Line(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
+    f"GET {T}/audit": Line(within(200, viewer=403, member=403, admin=200, owner=200), TENANT),
+    f"GET {S}": Line(members(200, itself=True), SUBSCRIPTION, about_agent=True),
+    f"PUT {S}": Line(writers(200, itself=True), BOTH, about_agent=True),
+    f"PATCH {S}": Line(writers(200, itself=True), SUBSCRIPTION, lambda _: {"status": "active"}, about_agent=True),
+    f"DELETE {S}": Line(writers(204, itself=True), SUBSCRIPTION, about_agent=True),
+}
+
+ABSENT: Final = {
+    "tenant_id": "ten_00000000000000000000000000",
+    "agent_id": "agt_00000000000000000000000000",
+    "channel_id": "chn_00000000000000000000000000",
+    "key_id": "key_00000000000000000000000000",
+}
+MALFORMED: Final = ("x", "\0", "\n", " ", "é", "#", "*", ">", "%", "?", "key#SHA256:x", "..\\..", "x" * 129, "x" * 5000)
+PARAMETER: Final = re.compile(r"{(\w+)}")
+
+
+OUR_CANARY: Final = "canary-of-ours"
+THEIR_CANARY: Final = "canary-of-theirs"
+"""What is named, described and published in each tenant, and must not show to the other."""
+
+
+def made(house: House) -> Matrix:
+    """Two tenants, and everybody who may call."""
+    ours, theirs = made_world(house, OUR_CANARY), made_world(house, THEIR_CANARY)
+    before = all_of(theirs)
+    return Matrix(house, ours, theirs, callers(house, ours, theirs), before)
+
+
+def callers(house: House, ours: World, theirs: World) -> Mapping[Who, Caller]:
+    return {
+        Who.NOBODY: house.client(),
+        Who.GARBAGE: house.client("eyJhbGciOiJub25lIn0.e30."),
+        Who.EXPIRED: house.client(house.identity.issue("late@example.com", now() - timedelta(days=30))),
+        Who.EXPIRED_AGENT: house.client(house.tokens.mint(principal_of(ours.agent), now() - timedelta(hours=1))),
+        Who.DISABLED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json={"status": "disabled"})),
+        Who.DELETED: withdrawn(ours, lambda agent: agent.tenant.owner.delete(agent.path)),
+        Who.REKEYED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json=made_key(house))),
+        Who.STRANGER: theirs.tenant.owner,
+        Who.FOREIGN: theirs.agent.login(),
+        Who.OWNER: ours.tenant.owner,
+        Who.ADMIN: ours.tenant.member(Role.ADMIN),
+        Who.MEMBER: ours.tenant.member(Role.MEMBER),
+        Who.VIEWER: ours.tenant.member(Role.VIEWER),
+        Who.AGENT: ours.agent.login(),
+        Who.OTHER: ours.tenant.agent().login(),
+    }
+
+
+def made_world(house: House, canary: str) -> World:
+    tenant = house.tenant()
+    assert tenant.owner.patch(tenant.path, json={"name": canary}).status_code == 200
+    words = {"name": canary, "description": canary}
+    agent = tenant.agent(**words, capabilities=[canary])
+    world = World(tenant, agent, tenant.channel(**words), agent.another_key())
+    tenant.subscribed(world.channel, world.agent)
+    published = tenant.owner.post(f"{tenant.path}/channels/{world.channel}/messages", json={"data": canary})
+    assert published.status_code == 201, published.text
+    return world
+
+
+def all_of(world: World) -> dict[str, Any]:
+    """Everything that a tenant's owner can read of it, but for what reading it changes."""
+    tenant = world.tenant
+    parts = ("", "/agents", "/channels", *(f"/channels/{world.channel}/{part}" for part in ("subscriptions", "messages")))
+    return {part: tenant.owner.get(f"{tenant.path}{part}").json() for part in parts}
+
+
+def principal_of(agent: Agent) -> AgentPrincipal:
+    return AgentPrincipal(agent_id=AgentId(agent.id), tenant_id=TenantId(agent.tenant.id), epoch=0)
+
+
+def withdrawn(world: World, change: Callable[[Agent], httpx.Response]) -> Caller:
+    """An agent that logged in and was withdrawn afterwards."""
+    agent = world.tenant.agent()
+    caller = agent.login()
+    assert change(agent).is_success
+    return caller
+
+
+def made_key(house: House) -> dict[str, str]:
+    return {"public_key": ssh_keygen.public_line(house.key())}
+
+
+def spare(route: str, world: World) -> dict[str, str]:
+    """The path of a thing like the world's own, for a route that removes it."""
+    tenant, ids = world.tenant, world.ids()
+    if route == f"DELETE {T}":
+        return {"tenant_id": tenant.owner.post("/v1/tenants", json={"name": "A spare"}).json()["id"]}
+    if route.endswith("/agents/{agent_id}"):
+        return ids | {"agent_id": tenant.agent().id}
+    if route.endswith("/keys/{key_id}"):
+        agent = tenant.agent()
+        return ids | {"agent_id": agent.id, "key_id": agent.another_key()}
+    channel = tenant.channel()
+    if route == f"DELETE {S}":
+        tenant.subscribed(channel, world.agent)
+    return ids | {"channel_id": channel}
+
+
+def seen(answer: httpx.Response) -> tuple[int, str, dict[str, str]]:
+    """All that an answer tells, but for what every answer has of its own."""
+    own = answer.headers["x-request-id"]
+    headers = {name: value for name, value in answer.headers.items() if name not in {"date", "x-request-id"}}
+    return answer.status_code, answer.text.replace(own, ""), headers
+
+
+def elsewhere(ours: World, theirs: World, parameter: str, who: Who) -> Iterator[dict[str, str]]:
+    """Paths in which one parameter is another tenant's, absent or no id. A foreign tenant's own things stand in it too."""
+    for id in (theirs.ids()[parameter], ABSENT[parameter], *(MALFORMED if who is Who.OWNER else MALFORMED[:2])):
+        yield ours.ids() | {parameter: id}
+    if parameter == "tenant_id":
+        yield theirs.ids()
+
+
+def expected_elsewhere(line: Line, who: Who, parameter: str) -> tuple[int, str]:
+    if who in UNPROVEN:
+        return 401, UNPROVEN[who]
+    if parameter == "tenant_id":
+        return 404, line.missing[parameter]
+    if line.there[who] == 403 or (line.about_agent and parameter == "agent_id" and who in AGENTS):
+        return 403, "forbidden"
+    return 404, line.missing[parameter]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The cells of the table, each of which raises AssertionError where the server answers otherwise."""
+
+    house: House
+    ours: World
+    theirs: World
+    callers: Mapping[Who, Caller]
+    before: dict[str, Any]
+
+    def there(self, route: str, who: Who) -> None:
+        """What is there."""
+        expected = 401 if PARAMETER.search(route) and who in UNPROVEN else TABLE[route].there[who]
+        ids = spare(route, self.ours) if expected == 204 else self.ours.ids()
+        answer = self.send(who, route, ids, self.body_of(route))
+        assert answer.status_code == expected, answer.text
+
+    def elsewhere(self, route: str, parameter: str, who: Who) -> None:
+        """What is another tenant's, absent or no id at all, in one parameter of the path."""
+        body = self.body_of(route)
+        answers = [self.send(who, route, ids, body) for ids in elsewhere(self.ours, self.theirs, parameter, who)]
+        found = [seen(answer) for answer in answers]
+        assert found == [found[0]] * len(found)
+        assert (answers[0].status_code, answers[0].json()["code"]) == expected_elsewhere(TABLE[route], who, parameter)
+
+    def outside(self, route: str, who: Who) -> None:
+        """What a caller from outside is answered, whatever they name."""
+        body = self.body_of(route)
+        paths = [self.ours.ids(), ABSENT, *(ABSENT | {"tenant_id": id} for id in MALFORMED)]
+        found = [seen(self.send(who, route, ids, body)) for ids in paths]
+        assert found == [found[0]] * len(found)
+        assert found[0][0] == 404
+        assert '"tenant_not_found"' in found[0][1]
+
+    def send(self, who: Who, route: str, ids: Mapping[str, str], body: Any) -> httpx.Response:
+        """An answer, in which nothing of the tenant stands that the caller is not of."""
+        method, template = route.split()
+        path = template.format_map({name: quote(id, safe="") for name, id in ids.items()})
+        answer = self.callers[who].request(method, path, json=body)
+        assert (OUR_CANARY if who in OUTSIDE else THEIR_CANARY) not in answer.text
+        return answer
+
+    def body_of(self, route: str) -> Any:
+        make = TABLE[route].body
+        return None if make is None else make(self.house)
+
+
+THERE: Final = [(route, who) for route in TABLE for who in Who if who not in OUTSIDE or not PARAMETER.search(route)]
+ELSEWHERE: Final = [
+    (route, name, who) for route in TABLE for name in PARAMETER.findall(route) for who in Who if who not in OUTSIDE
+]
+FROM_OUTSIDE: Final = [(route, who) for route in TABLE if PARAMETER.search(route) for who in OUTSIDE]
