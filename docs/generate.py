@@ -246,7 +246,8 @@ def _setting_row(name: str, flags: list[str]) -> str:
     if isinstance(field.default, bool):
         default = default.lower()
     choices = f" One of {', '.join(get_args(field.annotation))}." if get_origin(field.annotation) is Literal else ""
-    return f"| {flag} | `{PREFIX}{name.upper()}` | `{name}` | {default} | {field.description}{choices} |"
+    meaning = " ".join((field.description or "").split())
+    return f"| {flag} | `{PREFIX}{name.upper()}` | `{name}` | {default} | {meaning}{choices} |"
 
 
 def _anchor(code: str) -> str:

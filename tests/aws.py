@@ -53,6 +53,10 @@ class Aws:
         """A region in which nothing stands yet."""
         return f"us-test-{next(self._numbers)}"
 
+    def tables_flags(self, url: str | None = None) -> list[str]:
+        """What tells a server to keep its tables here in a new region, through `url` where that stands before the emulator."""
+        return ["--tables", f"dynamodb:{self.new_region()}", "--dynamodb-endpoint", url or self.url]
+
 
 @contextmanager
 def running(folder: Path) -> Iterator[Aws]:

@@ -50,20 +50,33 @@ def require() -> Require:
 
 
 @pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def platform_on_a_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """One `artcafe up` for all tests that do not break it; each makes its own tenant."""
     with running(tmp_path_factory.mktemp("platform")) as platform:
         yield platform
 
 
 @pytest.fixture(scope="session")
+def platform_on_dynamodb(aws: emulator.Aws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """The same, with its tables in the emulator."""
+    with running(tmp_path_factory.mktemp("on-dynamodb"), aws.tables_flags()) as platform:
+        yield platform
+
+
+@pytest.fixture(scope="session")
+def platform(platform_on_a_file: Platform) -> Platform:
+    """What a test takes that asks nothing of the table engine."""
+    return platform_on_a_file
+
+
+@pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Aws]:
     """One emulator of AWS for all tests, each of which takes a region of its own: `aws.new_region()`.
 
-    Clients of this process and its children sign with made-up credentials.
+    Clients of this process and its children sign with made-up credentials, but where real ones are needed for another endpoint.
     """
     with pytest.MonkeyPatch.context() as environ, emulator.running(tmp_path_factory.mktemp("aws")) as aws:
-        for name, value in emulator.CREDENTIALS.items():
+        for name, value in emulator.CREDENTIALS.items() if "ARTCAFE_TEST_DYNAMODB_ENDPOINT" not in os.environ else ():
             environ.setenv(name, value)
         yield aws
 

@@ -43,6 +43,16 @@ def test_lists_paths_and_tables_are_read_from_text() -> None:
     assert (settings.tables_file, settings.secret_path) == (Path("/x/y.db"), Path("/s"))
 
 
+def test_tables_on_dynamodb_have_a_region_and_perhaps_an_endpoint_and_cursors_that_wait_longer() -> None:
+    settings = load({}, {"ARTCAFE_TABLES": "dynamodb:us-east-1", "ARTCAFE_DYNAMODB_ENDPOINT": "http://127.0.0.1:8000"})
+
+    assert (settings.tables_place, settings.dynamodb_endpoint) == ("dynamodb:us-east-1", "http://127.0.0.1:8000")
+    assert (settings.cursor_seconds, Settings().cursor_seconds) == (60, 5)
+    assert Settings(tables="dynamodb:us-east-1", cursor_write_s=1).cursor_seconds == 1
+    with pytest.raises(SettingInvalid, match="it is dynamodb:us-east-1, and this is about tables in a file"):
+        _ = settings.tables_file
+
+
 def test_variables_of_the_commands_and_of_tests_are_no_settings() -> None:
     environ = dict.fromkeys([*CLIENT_VARIABLES - {"ARTCAFE_CONFIG"}, "ARTCAFE_TEST_DYNAMODB_ENDPOINT", "HOME"], "x")
 
@@ -57,7 +67,11 @@ def test_variables_of_the_commands_and_of_tests_are_no_settings() -> None:
         ("ARTCAFE_LISTEN", ":8080", ["HOST:PORT"]),
         ("ARTCAFE_LISTEN", "localhost:65536", ["HOST:PORT"]),
         ("ARTCAFE_LISTEN", "localhost:²", ["HOST:PORT"]),
-        ("ARTCAFE_TABLES", "mysql:x", ["TABLES", "'mysql:x'"]),
+        ("ARTCAFE_TABLES", "mysql:x", ["TABLES", "'mysql:x'", "dynamodb:REGION"]),
+        ("ARTCAFE_TABLES", "dynamodb:", ["TABLES", "dynamodb:eu-central-1"]),
+        ("ARTCAFE_TABLES", "dynamodb:EU", ["TABLES", "dynamodb:eu-central-1"]),
+        ("ARTCAFE_DYNAMODB_ENDPOINT", "http://127.0.0.1:8000", ["DYNAMODB_ENDPOINT", "TABLES is not dynamodb:REGION"]),
+        ("ARTCAFE_DYNAMODB_ENDPOINT", "127.0.0.1:8000", ["DYNAMODB_ENDPOINT", "'127.0.0.1:8000'"]),
         ("ARTCAFE_ENVIRONMENT", "staging", ["ENVIRONMENT", "'prod' or 'dev'"]),
         ("ARTCAFE_CURSOR_WRITE_S", "0", ["CURSOR_WRITE_S", "0.1"]),
         ("ARTCAFE_CURSOR_WRITE_S", "nan", ["CURSOR_WRITE_S"]),

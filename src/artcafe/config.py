@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from artcafe.errors import SettingInvalid
 
 PREFIX: Final = "ARTCAFE_"
 FILE_VARIABLE: Final = "ARTCAFE_CONFIG"
+SQLITE: Final = "sqlite:"
+DYNAMODB: Final = "dynamodb:"
 
 CLIENT_VARIABLES: Final = frozenset(f"{PREFIX}{name}" for name in ("CONFIG", "URL", "TENANT", "AGENT", "KEY", "TOKEN", "USER"))
 """Variables that belong to the agent's and the people's commands, so that they may stand beside a server's."""
@@ -46,6 +58,12 @@ def _address(value: object) -> object:
     return Address(host.strip("[]"), int(port))
 
 
+def _place(value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"sqlite:.+|dynamodb:[a-z]+(-[a-z0-9]+)+", value):
+        raise ValueError("must be sqlite:PATH or dynamodb:REGION, such as dynamodb:eu-central-1")
+    return value
+
+
 def _list(value: object) -> object:
     return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
@@ -67,8 +85,12 @@ class Settings(BaseModel):
     gateway_listen: Annotated[Address, BeforeValidator(_address)] = Address("127.0.0.1", 8081)
     """Where agents connect by WebSocket, HOST:PORT. Port 0 takes a free one."""
 
-    tables: str | None = Field(default=None, pattern=r"^sqlite:.+$")
-    """Where the tables are: `sqlite:PATH`. Absent: `tables.sqlite` in the data folder."""
+    tables: Annotated[str | None, AfterValidator(_place)] = None
+    """Where the tables are: `sqlite:PATH`, or `dynamodb:REGION` on AWS, with whatever credentials its tools would find here.
+    Absent: `sqlite:` and `tables.sqlite` in the data folder."""
+
+    dynamodb_endpoint: str | None = Field(default=None, pattern=r"^https?://.+$")
+    """The URL of what speaks DynamoDB in place of AWS's own service in the region."""
 
     nats_urls: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
     """The NATS servers of a fleet, separated by commas. Absent: `up` runs one as its child."""
@@ -86,8 +108,9 @@ class Settings(BaseModel):
     client_ids: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
     """Whom a token must be made out to, separated by commas: app clients of a Cognito pool, or audiences of another issuer."""
 
-    cursor_write_s: float = Field(default=5.0, ge=0.1, le=600)
-    """How many seconds an acknowledgement may wait until it is written. A crash repeats at most so much."""
+    cursor_write_s: float | None = Field(default=None, ge=0.1, le=600)
+    """How many seconds an acknowledgement may wait until it is written. A crash repeats at most so much. Absent: 5, or 60 where
+    the tables are on DynamoDB, which charges for every write."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
     """How much is logged, on standard error."""
@@ -95,9 +118,30 @@ class Settings(BaseModel):
     log_json: bool = False
     """Logs JSON lines for a collector instead of lines for a person."""
 
+    @field_validator("dynamodb_endpoint")
+    @classmethod
+    def _belongs_to_dynamodb(cls, endpoint: str | None, info: ValidationInfo) -> str | None:
+        # `tables` stands before it, and is missing here where it was wrong.
+        if endpoint is not None and not (info.data.get("tables", DYNAMODB) or "").startswith(DYNAMODB):
+            raise ValueError("is set, but TABLES is not dynamodb:REGION: set both, or neither")
+        return endpoint
+
+    @property
+    def tables_place(self) -> str:
+        """`sqlite:PATH` or `dynamodb:REGION`."""
+        return self.tables or f"{SQLITE}{self.data_dir / 'tables.sqlite'}"
+
     @property
     def tables_file(self) -> Path:
-        return Path(self.tables.removeprefix("sqlite:")) if self.tables else self.data_dir / "tables.sqlite"
+        """The file of the tables. Raises `SettingInvalid` where they are on DynamoDB."""
+        if not self.tables_place.startswith(SQLITE):
+            raise SettingInvalid("TABLES", f"it is {self.tables_place}, and this is about tables in a file (sqlite:PATH)")
+        return Path(self.tables_place.removeprefix(SQLITE))
+
+    @property
+    def cursor_seconds(self) -> float:
+        """`cursor_write_s`, or its default where the tables are."""
+        return self.cursor_write_s or (60.0 if self.tables_place.startswith(DYNAMODB) else 5.0)
 
     @property
     def secret_path(self) -> Path:

@@ -356,7 +356,13 @@ class OutcomeUnknown(OurFault):
 @dataclass(eq=False, repr=False)
 class Unavailable(OurFault):
     what: str
-    code, text = "unavailable", "{what} cannot be reached now; try again"
+    code, text = "unavailable", "{what} cannot be reached now; nothing was changed, try again"
+
+
+class Unanswered(Unavailable):
+    """Of a write whose answer did not come: it may have been made, and if so, whole. Asking again is safe all the same."""
+
+    text = "{what} did not answer in time; whether anything was changed is unknown, try again"
 
 
 class LinkLost(OurFault):

@@ -49,6 +49,7 @@ from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.tables.catalog import Environment
+from artcafe.tables.engines import Engine, open_engine
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
 
@@ -89,7 +90,9 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
         with _listening(settings.listen, "--listen") as listener:
             accounts = Accounts(derive(secret, "nats"), settings.environment)
             async with _nats(settings, accounts) as urls:
-                await _serve(settings, secret, identity, Fabric(urls, accounts), listener, folder, until, ready)
+                place, environment = settings.tables_place, Environment(settings.environment)
+                tables = await open_engine(place, settings.dynamodb_endpoint, environment, make_missing=embedded)
+                await _serve(settings, secret, identity, tables, Fabric(urls, accounts), listener, folder, until, ready)
     finally:
         folder.release()
 
@@ -172,13 +175,14 @@ async def _serve(
     settings: Settings,
     secret: bytes,
     identity: Identity,
+    tables: Engine,
     fabric: Fabric,
     listener: socket.socket,
     folder: DataFolder,
     until: asyncio.Event,
     ready: Callable[[Addresses], None],
 ) -> None:
-    tables = await Sqlite.open(settings.tables_file, Environment(settings.environment))
+    """Until told to end; then everything is ended that was given or made here, the tables last."""
     try:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(fabric.run())
@@ -190,7 +194,7 @@ async def _serve(
             login = Login(store, directory, tokens, now, service_name, audit)
             subscriptions = Subscriptions(store, changes, now, fabric.position)
             messaging = Messaging(directory, fabric, now)
-            cursors = Cursors(store, settings.cursor_write_s)
+            cursors = Cursors(store, settings.cursor_seconds)
             presence = Presence(fabric, now)
             retention = Retention(store, fabric, now)
             fabric.limit_storage(retention.storage_bytes)
@@ -232,7 +236,7 @@ async def _serve(
                     cursors.run(),
                     retention.run(),
                     audit.run(),
-                    _sweep(tables),
+                    *([_sweep(tables)] if isinstance(tables, Sqlite) else []),
                     changes.run(store, lambda: gateway.tenants() | set(directory.tenants())),
                 )
             ]

@@ -69,7 +69,7 @@ async def test_when_the_queue_is_full_the_next_is_refused_at_once_and_those_wait
         await commits.held()
         waiting = [tasks.create_task(group.answer(number)) for number in range(MOST_WAITING)]
         await asyncio.sleep(0)
-        with pytest.raises(errors.Unavailable, match="the test cannot be reached now; try again"):
+        with pytest.raises(errors.Unavailable, match="the test cannot be reached now; nothing was changed"):
             await group.answer(1)
         commits.go_on.set()
     assert [task.result() for task in waiting] == [2 * number for number in range(MOST_WAITING)]

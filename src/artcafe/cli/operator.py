@@ -47,6 +47,7 @@ METAVARS: Final = {
     "listen": "HOST:PORT",
     "gateway_listen": "HOST:PORT",
     "tables": "ENGINE",
+    "dynamodb_endpoint": "URL",
     "nats_urls": "URL,…",
     "secret_file": "FILE",
     "issuer": "URL",
@@ -61,7 +62,7 @@ def _help(name: str) -> str:
     field = Settings.model_fields[name]
     choices = f" One of {', '.join(get_args(field.annotation))}." if get_origin(field.annotation) is Literal else ""
     default = "" if field.default in (None, ()) else f" [default: {field.default}]"
-    return f"{field.description}{choices}{default}"
+    return f"{' '.join((field.description or '').split())}{choices}{default}"
 
 
 @click.command(cls=Failing)
@@ -137,9 +138,10 @@ def _say_ready(settings: Settings, addresses: Addresses, *, after_demo: bool) ->
     # Under `make run` this program is in no PATH, and the other terminal may stand in another folder.
     artcafe = "artcafe" if shutil.which("artcafe") else shlex.quote(str(Path(sys.executable).with_name("artcafe")))
     data = shlex.quote(str(settings.data_dir.absolute()))
+    kept = data if settings.tables is None else f"{data}, its tables in {settings.tables},"
     click.echo(
         f"""
-ArtCafe is up. Its data is in {data} and stays there; Ctrl-C stops it.
+ArtCafe is up. Its data is in {kept} and stays there; Ctrl-C stops it.
 
   REST     {addresses.url}            (its routes: {addresses.url}/openapi.json)
   Gateway  {addresses.gateway_url}

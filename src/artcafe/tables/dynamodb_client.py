@@ -22,7 +22,7 @@ os.environ.setdefault("AWS_NEW_RETRIES_2026", "true")
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError  # noqa: A004 - AWS's own names
 
 CONFIG: Final = {
     "connect_timeout": 2,
@@ -52,6 +52,8 @@ _THROTTLED: Final = {
     "ThrottlingException",
     "TransactionInProgressException",
 }
+_WRITES: Final = {"put_item", "update_item", "delete_item", "transact_write_items"}
+
 _PASSING_REASONS: Final = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 """Why a transaction may have been cancelled that goes through a little later."""
 
@@ -142,7 +144,8 @@ class Client:
             async with asyncio.timeout(CALL_S):
                 answer = await self._repeated(operation, request)
         except (BotoCoreError, TimeoutError) as exc:
-            raise self.unavailable(operation, type(exc).__name__, str(exc)) from exc
+            was_sent = isinstance(exc, HTTPClientError | ConnectionError | TimeoutError)
+            raise self.unavailable(operation, type(exc).__name__, str(exc), was_sent=was_sent) from exc
         finally:
             self._calls -= 1
             if not self._calls:
@@ -158,13 +161,17 @@ class Client:
         await self._idle.wait()
         await self._stack.aclose()
 
-    def unavailable(self, operation: str, code: str, message: str) -> errors.Unavailable:
-        """The error to raise. The reason is for the log, once for each kind of trouble until a call goes through: while nothing
-        does, every call would say the same."""
+    def unavailable(self, operation: str, code: str, message: str, *, was_sent: bool = False) -> errors.Unavailable:
+        """The error to raise; `was_sent`: of a write it is unknown whether it was made, by this or an earlier try.
+
+        The reason is for the log, once for each kind of trouble until a call goes through: while nothing does, every call would
+        say the same.
+        """
         if self._trouble != code:
             self._trouble = code
             log.warning("tables.unavailable", operation=operation, code=code, message=message)
-        return errors.Unavailable(str(self.endpoint))
+        kind = errors.Unanswered if was_sent and operation in _WRITES else errors.Unavailable
+        return kind(str(self.endpoint))
 
     async def _repeated(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         call, pauses = getattr(self._service, operation), waits()
@@ -178,7 +185,8 @@ class Client:
                 if pause_s is None and not passes and not _is_its_own(refused):
                     raise refused from exc
                 if pause_s is None:
-                    raise self.unavailable(operation, refused.code, refused.message) from exc
+                    was_sent = not passes and refused.code not in _THROTTLED
+                    raise self.unavailable(operation, refused.code, refused.message, was_sent=was_sent) from exc
             else:
                 return answer
             await asyncio.sleep(pause_s)

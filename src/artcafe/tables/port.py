@@ -245,8 +245,10 @@ class Query:
 class Tables(Protocol):
     """What an engine does. Every call raises `errors.Unavailable` when the engine cannot be reached or is overloaded.
 
-    A write whose answer was lost, or whose caller was cancelled, may have been made; if so, it was made whole. So every
-    write is built to be safe to repeat. Raises `Unstorable` also at the write itself, where only the outcome is too large.
+    A write whose answer was lost (`errors.Unanswered`), or whose caller was cancelled, may have been made; if so, it was made
+    whole. So every write is built to be safe to repeat.
+
+    Raises `Unstorable` also at the write itself, where only the outcome is too large.
     """
 
     async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
