@@ -92,6 +92,7 @@ class Fleet(Platform):
         super().__init__(nats.folder, secret=nats.secret)
         self.nats, self.servers = nats, list(servers)
         self._balancer: Balancer | None = None
+        self._turns = itertools.count()
 
     @property
     def living(self) -> list[Platform]:
@@ -101,6 +102,11 @@ class Fleet(Platform):
     @property
     def agents_url(self) -> str:
         return self.url if self._balancer is None else self._balancer.url
+
+    def a_gateway(self) -> str:
+        """The next living server's gateway, in turns."""
+        living = self.living
+        return living[next(self._turns) % len(living)].gateway_url
 
     @asynccontextmanager
     async def balanced(self) -> AsyncIterator[None]:

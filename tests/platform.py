@@ -100,6 +100,10 @@ class Platform:
         """The address that agents and people are given."""
         return self.url
 
+    def a_gateway(self) -> str:
+        """Where an agent that speaks to no REST connects now."""
+        return self.gateway_url
+
     @property
     def nats_pid(self) -> int:
         return int((self.data / "nats" / "nats.pid").read_text())

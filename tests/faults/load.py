@@ -210,7 +210,7 @@ class Load:
             connection += 1
             waiting: dict[int, Sent] = {}
             try:
-                async with bare.connected(self._platform.gateway_url, self.cast, number) as agent:
+                async with bare.connected(self._platform.a_gateway(), self.cast, number) as agent:
                     await self._publish_on(agent, number, f"{self.cast.agents[number]}/{connection}", waiting)
             except bare.GONE:
                 await asyncio.sleep(RETRY_S)
@@ -257,7 +257,7 @@ class Load:
             connection += 1
             self._record(Joined(self.cast.agents[number], connection))
             try:
-                async with bare.connected(self._platform.gateway_url, self.cast, number, max_unacked) as agent:
+                async with bare.connected(self._platform.a_gateway(), self.cast, number, max_unacked) as agent:
                     while True:
                         await self._take(agent, number, connection)
             except bare.GONE:
@@ -279,7 +279,7 @@ class Load:
         """An agent gets some messages, acknowledges the last of each channel and leaves; waits until that is written."""
         name, last = self.cast.agents[AWAY], dict[str, int]()
         self._record(Joined(name, AT_FIRST))
-        async with asyncio.timeout(WAIT_S), bare.connected(self._platform.gateway_url, self.cast, AWAY) as agent:
+        async with asyncio.timeout(WAIT_S), bare.connected(self._platform.a_gateway(), self.cast, AWAY) as agent:
             for _ in range(BEFORE_AWAY):
                 entry = await self._next_message(agent)
                 self._got(name, AT_FIRST, entry)
@@ -300,7 +300,7 @@ class Load:
         log: list[Entry] = []
         async with asyncio.timeout(WAIT_S):
             for channel in self.cast.channels:
-                async with bare.connected(self._platform.gateway_url, self.cast, NEWCOMER) as agent:
+                async with bare.connected(self._platform.a_gateway(), self.cast, NEWCOMER) as agent:
                     reply = await agent.subscribe(channel, "first")
                     while _place(reply.last) > (log[-1].seq if log and log[-1].channel == channel else 0):
                         entry = await self._next_message(agent)

@@ -1,0 +1,113 @@
+"""What a fleet survives: the loss of a server, and of a node of its NATS cluster, while agents publish and receive."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from nats.errors import Error as NatsError
+
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.streams import STREAM
+from artcafe.folder import read_secret
+from artcafe.model import TenantId
+from artcafe.rules.secrets import derive
+from tests.fabric.clients import connected
+from tests.faults.checker import judge
+from tests.faults.conftest import SEED, Report
+from tests.faults.load import running_on
+from tests.fleet import Fleet, running_fleet
+
+KILLS: Final = 6
+LEADER_S: Final = 30.0
+"""For a cluster to agree on a leader, on a machine that is busy with other tests."""
+FLAGS: Final = ["--cursor-write-s", "0.3"]
+
+
+@pytest.fixture
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with running_fleet(tmp_path_factory.mktemp("fleet"), flags=FLAGS) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def clustered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with running_fleet(tmp_path_factory.mktemp("fleet"), nats=3, flags=FLAGS) as fleet:
+        yield fleet
+
+
+async def stream_of(fleet: Fleet, tenant: str) -> dict[str, object]:
+    """What NATS says of the tenant's log, once it has a leader."""
+    accounts = Accounts(derive(read_secret(fleet.secret), "nats"), "prod")
+    async with asyncio.timeout(LEADER_S):
+        while True:
+            for node in fleet.nats.nodes:
+                try:
+                    async with connected(node.url, accounts.user(TenantId(tenant))) as client:
+                        told = json.loads((await client.request(f"$JS.API.STREAM.INFO.{STREAM}", b"{}", timeout=1)).data)
+                    if told.get("cluster", {}).get("leader"):
+                        return dict(told)
+                except (NatsError, OSError, TimeoutError):
+                    continue
+            await asyncio.sleep(0.1)
+
+
+async def leader_of(fleet: Fleet, tenant: str) -> str:
+    return str((await stream_of(fleet, tenant))["cluster"]["leader"])  # type: ignore[index]  # as NATS has it
+
+
+async def test_a_server_that_is_killed_costs_nothing_acknowledged_and_its_agents_go_on_at_the_other(
+    fleet: Fleet, report: Report
+) -> None:
+    async with fleet.balanced(), running_on(fleet) as load:
+        await load.acknowledged(300)
+        await load.note_cursors()
+        await load.mid_publish()
+        fleet.servers[1].kill()
+        await load.acknowledged(300)
+        verdict = judge(await load.end())
+    report("kill -9 of one server of two", verdict)
+    assert not verdict.findings, str(verdict)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+async def test_servers_killed_in_turns_cost_nothing_acknowledged(fleet: Fleet, report: Report) -> None:
+    chance = random.Random(f"{SEED} servers")
+    async with fleet.balanced(), running_on(fleet) as load:
+        for number in range(KILLS):
+            await load.acknowledged(chance.randrange(1, 500))
+            await load.note_cursors()
+            await load.mid_publish()
+            victim = fleet.servers[1 - number % 2]
+            victim.kill()
+            await load.acknowledged(chance.randrange(1, 500))
+            await asyncio.to_thread(victim.start)
+        verdict = judge(await load.end())
+    report(f"{KILLS} × kill -9 of one server of two", verdict)
+    assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+async def test_a_cluster_of_three_loses_nothing_with_the_leader_of_a_log(clustered: Fleet, report: Report) -> None:
+    """Each leader in turn is killed while everybody publishes, and comes back before the next."""
+    nats = clustered.nats
+    async with clustered.balanced(), running_on(clustered) as load:
+        told = await stream_of(clustered, load.cast.tenant)
+        assert told["config"]["num_replicas"] == 3  # type: ignore[index]  # as NATS has it
+        for _ in range(KILLS):
+            await load.acknowledged(200)
+            await load.note_cursors()
+            leader = await leader_of(clustered, load.cast.tenant)
+            await load.mid_publish()
+            nats.kill(leader)
+            await load.acknowledged(200)
+            nats.start(nats.node(leader))
+        verdict = judge(await load.end(is_retried=True))
+    report(f"{KILLS} × kill -9 of the leader of three nats-servers", verdict)
+    assert not verdict.findings, str(verdict)
