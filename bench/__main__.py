@@ -13,7 +13,7 @@ from typing import Final
 import uvloop
 
 from artcafe.observe import configure
-from bench import deliver, publish, tables
+from bench import deliver, login, publish, revoke, tables
 from bench.fanout import curve, idle, stall, windows
 from bench.report import Options, Table, machine
 
@@ -30,6 +30,8 @@ MODULES: Final[dict[str, ModuleType]] = {
     "curve": curve,
     "stall": stall,
     "idle": idle,
+    "login": login,
+    "revoke": revoke,
 }
 """Each with a `run`, and a docstring that says what it measures and how."""
 

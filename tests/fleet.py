@@ -20,6 +20,7 @@ from tests.platform import Platform
 
 WAIT_S = 30.0
 CHUNK_BYTES = 65536
+TABLES = "tables.sqlite"
 
 
 class NatsServers:
@@ -93,6 +94,11 @@ class Fleet(Platform):
         self.nats, self.servers = nats, list(servers)
         self._balancer: Balancer | None = None
         self._turns = itertools.count()
+
+    @property
+    def tables(self) -> Path:
+        """The table file of all servers."""
+        return self.folder.parent / TABLES
 
     @property
     def living(self) -> list[Platform]:
@@ -187,7 +193,7 @@ def plain_environ() -> dict[str, str]:
 def running_fleet(folder: Path, *, servers: int = 2, nats: int = 1, flags: Sequence[str] = ()) -> Iterator[Fleet]:
     """A fleet that is up, and is ended with everything it started whatever the test did to it."""
     cluster = NatsServers(folder / "nats", nats)
-    shared = ["--nats-urls", cluster.urls, "--secret-file", str(cluster.secret), "--tables", f"sqlite:{folder / 'tables.sqlite'}"]
+    shared = ["--nats-urls", cluster.urls, "--secret-file", str(cluster.secret), "--tables", f"sqlite:{folder / TABLES}"]
     members = [
         Platform(folder / f"server-{number}", [*shared, *flags], command="serve", secret=cluster.secret)
         for number in range(1, servers + 1)

@@ -20,9 +20,9 @@ _JETSTREAM: Final = Subject("$SYS.REQ.SERVER.PING.JSZ")
 
 
 async def copies(system: Link, *, within_s: float) -> int:
-    """How many copies a new stream gets here: three in a cluster that has room for them, else one.
+    """How many copies a log gets here: three in a cluster that has room for them, else one.
 
-    A server of the cluster that is away now counts too: it comes back. Raises `Unavailable` where none answers in the time.
+    A server of the cluster that is away now counts too: it comes back. Raises `Unavailable` where none says so in the time.
     """
     try:
         async with asyncio.timeout(within_s):
@@ -39,8 +39,10 @@ async def copies(system: Link, *, within_s: float) -> int:
 async def _size(system: Link) -> int:
     """The servers of JetStream's own group, 1 for a server alone. Raises as `Link.request`, and `LogRefused`."""
     answer: dict[str, Any] = msgspec.json.decode((await system.request(_JETSTREAM, b"{}")).data)
-    size = answer.get("data", {}).get("meta_cluster", {}).get("cluster_size", 0)
-    if size == 0 and ("data" not in answer or "cluster" in answer.get("server", {})):
-        error = answer.get("error", {})
-        raise LogRefused(error.get("code", 0), error.get("description", "it has not found the others yet"))
-    return max(1, int(size))
+    group, error = answer.get("data", {}).get("meta_cluster", {}), answer.get("error", {})
+    if "data" in answer and "cluster" not in answer["server"]:
+        return 1
+    # Before they have a leader, each server counts whom it has met.
+    if "leader" not in group:
+        raise LogRefused(error.get("code", 0), error.get("description", "its servers have not found each other yet"))
+    return int(group["cluster_size"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import secrets
 import time
@@ -12,12 +13,12 @@ from typing import Final
 
 import msgspec
 
-from artcafe.errors import LinkLost, LogRefused, NoResponder
+from artcafe.errors import LinkLost, LogRefused, NoResponder, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
 from artcafe.fabric.batch import GroupCommit
-from artcafe.fabric.cluster import copies
+from artcafe.fabric.cluster import COPIES, copies
 from artcafe.fabric.link import Link, unreachable
 from artcafe.fabric.reader import Tail
 from artcafe.fabric.roster import LEASE_S, RENEW_S, Roster
@@ -29,6 +30,7 @@ from artcafe.rules.subjects import Subject
 IDLE_S: Final = 300.0
 """A tenant whom nobody followed or wrote to for so long is let go: its connection, some 100 KB here and in NATS."""
 SWEEP_S: Final = 30.0
+COUNT_S: Final = 5.0
 
 CLAIMS_UPDATE: Final = Subject("$SYS.REQ.CLAIMS.UPDATE")
 """Tells NATS of an account, by its JWT; every node keeps it."""
@@ -79,7 +81,9 @@ class Fabric:
         renew_s: float = RENEW_S,
     ) -> None:
         """`lease_s` and `renew_s`: how long other servers' word on who is connected is believed, and how often ours is given."""
-        self._urls, self._accounts, self._replicas = list(urls), accounts, replicas
+        self._urls, self._accounts = list(urls), accounts
+        # While a cluster forms it may count fewer servers than we were told of.
+        self._replicas = COPIES if len(self._urls) >= COPIES else replicas
         self._idle_s, self._sweep_s, self._lease_s, self._renew_s = idle_s, sweep_s, lease_s, renew_s
         self._server = secrets.token_hex(8)
         """This server among the others, for as long as it runs."""
@@ -123,9 +127,11 @@ class Fabric:
     async def settle_copies(self, timeout_s: float) -> int:
         """Has each log kept as many times as the NATS cluster has room for, and returns how many. Waits for NATS.
 
-        Raises `Unavailable` where it doesn't say within the time.
+        A cluster that has grown since gets more; never fewer. Raises `Unavailable` where NATS doesn't say within the time.
         """
-        self._replicas = await copies(self._system, within_s=timeout_s)
+        self._replicas = max(self._replicas, await copies(self._system, within_s=timeout_s))
+        for room in self._rooms.values():
+            room.log.replicas = self._replicas
         return self._replicas
 
     def peek(self, tenant_id: TenantId) -> Room | None:
@@ -214,6 +220,8 @@ class Fabric:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self._sweep_s)
+            with contextlib.suppress(Unavailable):
+                await self.settle_copies(COUNT_S)
             for room in list(self._rooms.values()):
                 if not room.is_used and time.monotonic() - room.used_at > self._idle_s:
                     log.debug("fabric.room_closed", tenant=room.tenant_id)

@@ -176,9 +176,23 @@ class TenantLog:
         return b64decode(answer["message"]["data"])
 
     async def last_of(self, channel: ChannelId, *, up_to: Seq | None = None) -> Seq:
-        """The sequence of a channel's newest message, at or below `up_to`; 0 when there is none. Raises `Unavailable`."""
+        """The sequence of a channel's newest message, at or below `up_to`; 0 when there is none. Raises `Unavailable`.
+
+        Without `up_to` that is at or above whatever was acknowledged before. With it a follower that has not come so far says 0.
+        """
+        if up_to is None and self.replicas > 1:
+            return await self._seq_at_leader({"last_by_subj": subjects.stored(channel)})
         found = await self.last_of_each([channel], up_to=up_to)
         return found.get(subjects.stored(channel), 0)
+
+    async def _seq_at_leader(self, wanted: dict[str, Any]) -> Seq:
+        """The sequence of the message that is wanted, 0 where there is none, as the leader has it. Raises `Unavailable`."""
+        try:
+            return int((await self._api(f"STREAM.MSG.GET.{STREAM}", wanted))["message"]["seq"])
+        except LogRefused as exc:
+            if exc.error_code in (NO_MESSAGE, STREAM_NOT_FOUND):
+                return 0
+            raise
 
     async def last_of_each(
         self, channels: list[ChannelId], *, up_to: Seq | None = None, until: datetime | None = None
@@ -209,6 +223,14 @@ class TenantLog:
             prev = at
         return found
 
+    async def level_after(self, channel: ChannelId, seq: Seq, *, most: int) -> list[Stored]:
+        """As `after`, where none means that there was nothing more, on whichever copy, when this was asked."""
+        for _ in range(LAG_TRIES):
+            if (found := await self.after(channel, seq, most=most)) or self.replicas == 1 or await self.last_of(channel) <= seq:
+                return found
+            await asyncio.sleep(LAG_PAUSE_S)
+        raise unreachable()
+
     async def behind(self, channel: ChannelId, anchor: Seq, seq: Seq) -> tuple[list[Stored], bool]:
         """The next messages of a channel above `seq`, and whether nothing is missing between the two.
 
@@ -235,16 +257,31 @@ class TenantLog:
         if seq is not None:
             state = await self.state()
             seq = seq if state is not None and seq <= state.last_seq else None  # NATS finds nothing up to what is not there yet
-        wanted: dict[str, Any] = {"multi_last": [subjects.stored(channel)]}
+        if seq is None and self.replicas > 1:
+            seq = await self.last_of(channel) + 1
         size = 0
         while len(found) < most and size <= most_bytes and seq != 1:
-            got = await self._ask_many(wanted if seq is None else {**wanted, "up_to_seq": seq - 1})
-            if not got:
+            got = await self._newest_below(channel, seq)
+            if got is None:
                 break
-            seq = seq_of(got[0])
-            found.append(Stored(seq, None, got[0].data))
-            size += len(got[0].data)
+            seq = seq_of(got)
+            found.append(Stored(seq, None, got.data))
+            size += len(got.data)
         return found
+
+    async def _newest_below(self, channel: ChannelId, seq: Seq | None) -> Incoming | None:
+        """The channel's newest message below `seq`, or of all; None where there is none. Raises `Unavailable`."""
+        wanted: dict[str, Any] = {"multi_last": [subjects.stored(channel)]}
+        if seq is not None:
+            wanted["up_to_seq"] = seq - 1
+        for _ in range(LAG_TRIES):
+            if got := await self._ask_many(wanted):
+                return got[0]
+            first = {"seq": 1, "next_by_subj": subjects.stored(channel)}
+            if self.replicas == 1 or seq is None or not 0 < await self._seq_at_leader(first) < seq:
+                return None
+            await asyncio.sleep(LAG_PAUSE_S)
+        raise unreachable()
 
     async def since(self, channel: ChannelId, time: datetime) -> Seq | None:
         """The sequence of a channel's first message stored at `time` or later; None when there is none. Raises `Unavailable`."""
@@ -323,9 +360,9 @@ def refusal(answer: dict[str, Any]) -> None:
 
 STORE_FAILED: Final = 10077
 """`stream store failed`: among others "maximum bytes exceeded" of a stream with `discard: new`."""
-UNSETTLED: Final = frozenset({10004, 10007, 10008, 10009, 10039})
-"""A cluster without a leader (incomplete, not assigned, not available, not the leader), or with a server that has not heard yet
-of an account that another one admitted (JetStream not enabled for account). A server alone says none of them."""
+UNSETTLED: Final = frozenset({10004, 10005, 10007, 10008, 10009, 10039})
+"""A cluster without a leader (incomplete, not assigned, not available, not the leader), too few servers (no peers), or
+one that has not heard yet of an account that another admitted (JetStream not enabled for account)."""
 QUOTA_CODES: Final = frozenset({10002, 10047, 10122})
 """Account or storage limits exceeded (nats-server, server/errors.json): nothing was stored."""
 

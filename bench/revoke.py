@@ -1,0 +1,163 @@
+"""Seconds from a withdrawal at one server to the last message that the agent is sent there, and at another server.
+
+Two servers on the same tables and one NATS; the agent has a socket at each, and 200 messages a second come to both. The time is
+taken from before the request leaves. Where the change is not announced, it is written into the tables behind the servers' backs,
+as if NATS had lost the word: then they find it at their next reading of the versions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from msgspec import Raw
+
+from artcafe.model import AgentStatus, Role, TenantId, UserId, UserPrincipal
+from artcafe.observe import now
+from artcafe.sdk.keys import load_signer
+from artcafe.sdk.rest import Rest
+from artcafe.services.agents import Agents
+from artcafe.services.changes import Changes
+from artcafe.tables.catalog import Environment
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.store import Store
+from artcafe.wire import frames
+from bench.report import Options, Table
+from bench.wire import Line, connect, masked
+from tests.fleet import Fleet, running_fleet
+from tests.platform import Cast
+from tests.ssh_keygen import make_key, public_line
+
+EVERY_S: Final = 0.005
+SILENT_S: Final = 1.0
+"""No message for so long, of 200 a second: it was the last."""
+
+Withdraw = Callable[[Fleet, Cast], Awaitable[None]]
+
+
+class Listener(Line):
+    """Notes when the last message came, and how many there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = 0.0
+        self.count = 0
+
+    def listen(self) -> None:
+        self.on_frame = self._got
+
+    def _got(self, payload: bytes) -> None:
+        if payload.startswith(b'{"message"'):
+            self.last = time.perf_counter()
+            self.count += 1
+
+
+async def _delete(fleet: Fleet, cast: Cast) -> None:
+    async with cast.rest() as rest:
+        await rest.delete_agent(cast.tenant, cast.agents[0])
+
+
+async def _disable(fleet: Fleet, cast: Cast) -> None:
+    async with cast.rest() as rest:
+        await rest.update_agent(cast.tenant, cast.agents[0], status="disabled")
+
+
+async def _rekey(fleet: Fleet, cast: Cast) -> None:
+    key = await asyncio.to_thread(make_key, cast.keys[0].with_name("another"))
+    async with cast.rest() as rest:
+        await rest.update_agent(cast.tenant, cast.agents[0], public_key=public_line(key))
+
+
+async def _unsubscribe(fleet: Fleet, cast: Cast) -> None:
+    async with cast.rest() as rest:
+        await rest.delete_subscription(cast.tenant, cast.channels[0], cast.agents[0])
+
+
+async def _disable_silently(fleet: Fleet, cast: Cast) -> None:
+    tables = await Sqlite.open(fleet.tables, Environment.PROD)
+    try:
+        owner = UserPrincipal(user_id=UserId("bench"), tenant_id=TenantId(cast.tenant), role=Role.OWNER)
+        agents = Agents(Store(tables), Changes(), now)
+        await agents.update(owner, cast.agents[0], status=AgentStatus.DISABLED)
+    finally:
+        await tables.close()
+
+
+WAYS: Final[dict[str, Withdraw]] = {
+    "agent deleted": _delete,
+    "agent disabled": _disable,
+    "agent given another key": _rekey,
+    "subscription deleted": _unsubscribe,
+    "agent disabled, not announced": _disable_silently,
+}
+
+
+async def run(options: Options) -> list[Table]:
+    """The table of this bench."""
+    table = Table(
+        "Seconds from a withdrawal to the last delivery",
+        ["withdrawn at the first server", "there", "at the other server"],
+        [f"Median (highest) of {options.rounds} rounds. The contract allows 5 s."],
+    )
+    with TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder, running_fleet(Path(folder)) as fleet:
+        for way, withdraw in WAYS.items():
+            times = [await _one(fleet, withdraw) for _ in range(options.rounds)]
+            table.rows.append([way, *(_shown(sorted(each)) for each in zip(*times, strict=True))])
+    return [table]
+
+
+def _shown(seconds: list[float]) -> str:
+    return f"{seconds[len(seconds) // 2]:.2f} ({seconds[-1]:.2f})"
+
+
+async def _one(fleet: Fleet, withdraw: Withdraw) -> list[float]:
+    """The seconds at each server, in a new tenant."""
+    cast = await fleet.tenant_with(agents=2)
+    listeners = [await _listener(server.gateway_url, cast) for server in fleet.servers]
+    async with _publishing(fleet, cast):
+        while any(listener.count < 20 for listener in listeners):  # noqa: ASYNC110 (it comes from another process)
+            await asyncio.sleep(EVERY_S)
+        began = time.perf_counter()
+        await withdraw(fleet, cast)
+        while any(time.perf_counter() - max(began, each.last) < SILENT_S for each in listeners):  # noqa: ASYNC110 (as above)
+            await asyncio.sleep(EVERY_S)
+    for listener in listeners:
+        listener.close()
+    return [max(0.0, listener.last - began) for listener in listeners]
+
+
+async def _listener(url: str, cast: Cast) -> Listener:
+    line = await connect(url, cast.tenant, await _token(cast, 0), Listener)
+    assert isinstance(line, Listener)
+    line.listen()
+    return line
+
+
+@asynccontextmanager
+async def _publishing(fleet: Fleet, cast: Cast) -> AsyncIterator[None]:
+    line = await connect(fleet.servers[0].gateway_url, cast.tenant, await _token(cast, 1))
+    line.on_frame = lambda _: None  # neither the answers nor what it receives itself
+
+    async def publish() -> None:
+        for id in itertools.count(1):
+            line.transport.write(masked(frames.command("publish", frames.Publish(cast.channels[0], Raw(str(id).encode())), id)))
+            await asyncio.sleep(EVERY_S)
+
+    async with asyncio.TaskGroup() as group:
+        publishing = group.create_task(publish())
+        try:
+            yield
+        finally:
+            publishing.cancel()
+            line.close()
+
+
+async def _token(cast: Cast, agent: int) -> str:
+    async with Rest(cast.url) as rest:
+        return (await rest.login(cast.tenant, cast.agents[agent], load_signer(cast.keys[agent]))).access_token

@@ -1,0 +1,190 @@
+"""Three NATS servers, as a fleet has them: copies of a log, and copies that lag."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.errors import Error as NatsError
+
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.cluster import COPIES
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.streams import STREAM, TenantLog
+from artcafe.folder import read_secret
+from artcafe.model import TenantId
+from artcafe.rules.secrets import derive
+from tests.fabric.clients import connected
+from tests.fabric.rooms import A, Nats, Writer, a_tenant, within
+from tests.fabric.test_reader import Sink
+from tests.fleet import NatsServers
+
+START_S = 30.0
+"""For three servers to find each other and a leader, on a machine that is busy with other tests."""
+
+MESSAGE_BYTES = 100
+"""At least, of each message on disk."""
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServers]:
+    servers = NatsServers(tmp_path_factory.mktemp("cluster"), 3)
+    servers.start()
+    try:
+        yield servers
+    finally:
+        servers.end()
+
+
+@pytest.fixture(scope="module")
+def accounts(servers: NatsServers) -> Accounts:
+    return Accounts(derive(read_secret(servers.secret), "nats"), "prod")
+
+
+@asynccontextmanager
+async def fabric_on(urls: list[str], accounts: Accounts, *, is_settled: bool = True) -> AsyncIterator[Fabric]:
+    fabric = Fabric(urls, accounts)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fabric.run())
+        try:
+            await fabric.wait_up(START_S)
+            async with asyncio.timeout(START_S):
+                while is_settled and await fabric.settle_copies(START_S) < COPIES:  # noqa: ASYNC110 (the servers find each other)
+                    await asyncio.sleep(0.1)
+            yield fabric
+        finally:
+            fabric.close()
+
+
+async def stream(servers: NatsServers, accounts: Accounts, tenant: TenantId) -> dict[str, Any]:
+    """What a tenant's log is, once it has a leader and every copy is level."""
+    async with asyncio.timeout(START_S):
+        while True:
+            for node in servers.nodes:
+                try:
+                    async with connected(node.url, accounts.user(tenant)) as client:
+                        answer = await client.request(f"$JS.API.STREAM.INFO.{STREAM}", b"{}", timeout=2)
+                except (NatsError, OSError, TimeoutError):
+                    continue
+                told: dict[str, Any] = json.loads(answer.data)
+                cluster = told.get("cluster", {})
+                copies = cluster.get("replicas", [])
+                if cluster.get("leader") and all(copy["current"] for copy in copies):
+                    return told
+            await asyncio.sleep(0.1)
+
+
+async def first_publish(fabric: Fabric, tenant: TenantId, data: bytes = b"0") -> Writer:
+    """A writer of the tenant's log, which is there from here on."""
+    room = fabric.room(tenant)
+    await room.link.wait_up(START_S)
+    writer = Writer(room.writer, room.log)
+    async with asyncio.timeout(START_S):
+        await writer.submit(data)
+    return writer
+
+
+async def test_a_server_alone_keeps_one_copy(nats: Nats) -> None:
+    fabric = Fabric([nats.url], nats.accounts)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fabric.run())
+        assert await within(fabric.settle_copies(5)) == 1
+        fabric.close()
+
+
+async def test_a_cluster_of_three_keeps_three(servers: NatsServers, accounts: Accounts) -> None:
+    tenant = a_tenant()
+    async with fabric_on([node.url for node in servers.nodes], accounts) as fabric:
+        await first_publish(fabric, tenant)
+    assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
+
+
+async def test_a_log_of_one_copy_gets_the_others_and_never_loses_them_again(servers: NatsServers, accounts: Accounts) -> None:
+    tenant, urls = a_tenant(), [servers.nodes[0].url]
+    async with fabric_on(urls, accounts, is_settled=False) as before:
+        writer = await first_publish(before, tenant)
+        for number in range(1, 20):
+            await writer.publish(number)
+    assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 1
+    async with fabric_on(urls, accounts) as fabric:
+        room = fabric.room(tenant)
+        await room.link.wait_up(START_S)
+        await room.log.limit(1 << 20)
+        told = await stream(servers, accounts, tenant)
+        assert (told["config"]["num_replicas"], told["config"]["max_bytes"]) == (3, 1 << 20)
+        assert await Writer(room.writer, room.log).stored() == [str(number).encode() for number in range(20)]
+        await TenantLog(room.link).limit(1 << 20)
+    assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
+
+
+async def test_what_was_acknowledged_is_read_at_every_node_at_once(servers: NatsServers, accounts: Accounts) -> None:
+    """A direct get is answered by the node that a server is connected to, which may not have applied the last message yet."""
+    tenant = a_tenant()
+    async with AsyncExitStack() as stack:
+        fabrics = [await stack.enter_async_context(fabric_on([node.url], accounts)) for node in servers.nodes]
+        writers = [await first_publish(fabric, tenant) for fabric in fabrics]
+        for number in range(100):
+            seq = (await writers[number % 3].publish(number)).seq
+            assert seq is not None
+            for writer in writers:
+                assert await writer.log.last_of(A) == seq
+                newest, before = await writer.log.before(A, None, most=2)
+                assert (newest.seq, before.seq) == (seq, seq - 1)
+                assert [one.seq for one in await writer.log.level_after(A, seq - 1, most=10)] == [seq]
+                assert await writer.log.before(A, 1, most=1) == []
+                assert await writer.log.level_after(A, seq, most=10) == []
+
+
+async def test_followers_at_every_node_are_shown_every_message_once_and_in_order(
+    servers: NatsServers, accounts: Accounts
+) -> None:
+    tenant, count = a_tenant(), 300
+    async with AsyncExitStack() as stack:
+        fabrics = [await stack.enter_async_context(fabric_on([node.url], accounts)) for node in servers.nodes]
+        writers = [await first_publish(fabric, tenant) for fabric in fabrics]
+        sinks = [Sink() for _ in fabrics]
+        for fabric, sink in zip(fabrics, sinks, strict=True):
+            await fabric.room(tenant).tail.follow(A, sink)
+        async with asyncio.timeout(START_S):
+            for number in range(0, count, 3):
+                await asyncio.wait([writer.submit(number + offset) for offset, writer in enumerate(writers)])
+            while any(len(sink.got) < count for sink in sinks):  # noqa: ASYNC110 (another process tells the sinks)
+                await asyncio.sleep(0.01)
+        assert sinks[0].got == sinks[1].got == sinks[2].got
+        assert len(sinks[0].got) == count
+
+
+@pytest.mark.timeout(120)
+async def test_a_node_that_comes_back_empty_copies_everything_from_the_others(tmp_path: Path) -> None:
+    servers = NatsServers(tmp_path, 3)
+    accounts = Accounts(derive(read_secret(servers.secret), "nats"), "prod")
+    servers.start()
+    try:
+        tenant, (lost, *others) = a_tenant(), servers.nodes
+        async with fabric_on([node.url for node in servers.nodes], accounts) as fabric:
+            writer = await first_publish(fabric, tenant)
+            for number in range(1, 50):
+                await writer.publish(number)
+        servers.kill(lost.name)
+        (servers.folder / lost.name).rename(servers.folder / "lost")
+        servers.start(lost)
+        copied = servers.folder / lost.name / "jetstream" / "jetstream" / accounts.account_key(tenant) / "streams" / STREAM
+        async with asyncio.timeout(START_S):
+            while sum(block.stat().st_size for block in copied.glob("msgs/*.blk")) < 50 * MESSAGE_BYTES:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
+        servers.kill(others[0].name)  # so that no majority is without the node that came back
+        async with fabric_on([lost.url], accounts) as fabric:
+            room = fabric.room(tenant)
+            await room.link.wait_up(START_S)
+            async with asyncio.timeout(START_S):
+                while await room.log.after(A, 0, most=1) == []:  # noqa: ASYNC110 (another process has it soon)
+                    await asyncio.sleep(0.1)
+            assert await Writer(room.writer, room.log).stored() == [str(number).encode() for number in range(50)]
+    finally:
+        servers.end()
