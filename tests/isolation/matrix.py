@@ -91,8 +91,11 @@ class World:
     tenant: Tenant
     agent: Agent
     channel: str
-
     key: str
+    managed: str
+    """A managed channel, in which the agent may receive."""
+    other: Agent
+    """One that is in no channel."""
 
     def ids(self) -> dict[str, str]:
         """What fills each parameter of a path."""
@@ -177,6 +180,13 @@ MALFORMED: Final = ("x", "\0", "\n", " ", "é", "#", "*", ">", "%", "?", "key#SH
 PARAMETER: Final = re.compile(r"{(\w+)}")
 
 
+MANAGED: Final[Mapping[str, tuple[Statuses, Any]]] = {
+    f"GET {T}/channels/{{channel_id}}/messages": ({**members(200, itself=True)}, None),
+    f"POST {T}/channels/{{channel_id}}/messages": ({**writers(201)}, {"data": 1}),
+    f"PUT {S}": ({**writers(200)}, {"permissions": ["receive", "publish"]}),
+}
+"""In a managed channel, in which the agent may receive and the other one nothing: who may what, and the body that they send."""
+
 OUR_CANARY: Final = "canary-of-ours"
 THEIR_CANARY: Final = "canary-of-theirs"
 """What is named, described and published in each tenant, and must not show to the other."""
@@ -205,7 +215,7 @@ def callers(house: House, ours: World, theirs: World) -> Mapping[Who, Caller]:
         Who.MEMBER: ours.tenant.member(Role.MEMBER),
         Who.VIEWER: ours.tenant.member(Role.VIEWER),
         Who.AGENT: ours.agent.login(),
-        Who.OTHER: ours.tenant.agent().login(),
+        Who.OTHER: ours.other.login(),
     }
 
 
@@ -214,8 +224,10 @@ def made_world(house: House, canary: str) -> World:
     assert tenant.owner.patch(tenant.path, json={"name": canary}).status_code == 200
     words = {"name": canary, "description": canary}
     agent = tenant.agent(**words, capabilities=[canary])
-    world = World(tenant, agent, tenant.channel(**words), agent.another_key())
-    tenant.subscribed(world.channel, world.agent)
+    managed = tenant.channel(**words, access="managed")
+    world = World(tenant, agent, tenant.channel(**words), agent.another_key(), managed, tenant.agent())
+    for channel in (world.channel, world.managed):
+        tenant.subscribed(channel, world.agent)
     published = tenant.owner.post(f"{tenant.path}/channels/{world.channel}/messages", json={"data": canary})
     assert published.status_code == 201, published.text
     return world
@@ -302,6 +314,20 @@ class Matrix:
         answer = self.send(who, route, ids, self.body_of(route))
         assert answer.status_code == expected, answer.text
 
+    def managed(self, route: str, who: Who) -> None:
+        """What is there in a managed channel."""
+        statuses, body = MANAGED[route]
+        answer = self.send(who, route, self.ours.ids() | {"channel_id": self.ours.managed}, body)
+        assert answer.status_code == statuses[who], answer.text
+
+    def entering(self, who: Who) -> None:
+        """Whether somebody may enter an agent into a managed channel, themselves where they are one."""
+        agent = self.ours.other if who is Who.OTHER else self.ours.tenant.agent() if who is not Who.AGENT else self.ours.agent
+        channel = self.ours.tenant.channel(access="managed")
+        ids = self.ours.ids() | {"channel_id": channel, "agent_id": agent.id}
+        answer = self.send(who, f"PUT {S}", ids, None)
+        assert answer.status_code == (403 if who in (Who.VIEWER, *AGENTS) else 201), answer.text
+
     def elsewhere(self, route: str, parameter: str, who: Who) -> None:
         """What is another tenant's, absent or no id at all, in one parameter of the path."""
         body = self.body_of(route)
@@ -336,4 +362,6 @@ THERE: Final = [(route, who) for route in TABLE for who in Who if who not in OUT
 ELSEWHERE: Final = [
     (route, name, who) for route in TABLE for name in PARAMETER.findall(route) for who in Who if who not in OUTSIDE
 ]
+OWN: Final = [Who.OWNER, Who.ADMIN, Who.MEMBER, Who.VIEWER, Who.AGENT, Who.OTHER]
+IN_MANAGED: Final = [(route, who) for route in MANAGED for who in OWN]
 FROM_OUTSIDE: Final = [(route, who) for route in TABLE if PARAMETER.search(route) for who in OUTSIDE]

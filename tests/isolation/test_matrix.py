@@ -6,7 +6,19 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from artcafe.rest.app import build
-from tests.isolation.matrix import ELSEWHERE, FROM_OUTSIDE, PARAMETER, TABLE, THEIR_CANARY, THERE, Matrix, Who, all_of
+from tests.isolation.matrix import (
+    ELSEWHERE,
+    FROM_OUTSIDE,
+    IN_MANAGED,
+    OWN,
+    PARAMETER,
+    TABLE,
+    THEIR_CANARY,
+    THERE,
+    Matrix,
+    Who,
+    all_of,
+)
 from tests.rest.house import SETTINGS, House
 
 
@@ -28,6 +40,16 @@ def test_every_line_says_what_each_parameter_answers_when_it_is_missing() -> Non
 @pytest.mark.parametrize(("route", "who"), THERE)
 def test_what_is_there(matrix: Matrix, route: str, who: Who) -> None:
     matrix.there(route, who)
+
+
+@pytest.mark.parametrize(("route", "who"), IN_MANAGED)
+def test_what_is_in_a_managed_channel(matrix: Matrix, route: str, who: Who) -> None:
+    matrix.managed(route, who)
+
+
+@pytest.mark.parametrize("who", OWN)
+def test_entering_a_managed_channel(matrix: Matrix, who: Who) -> None:
+    matrix.entering(who)
 
 
 @pytest.mark.parametrize(("route", "parameter", "who"), ELSEWHERE)

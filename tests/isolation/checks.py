@@ -1,0 +1,168 @@
+"""The checks of who may do what, found in the source, and taken out of the running code one at a time."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Final
+
+from artcafe.model import Role
+from artcafe.rules import access
+from artcafe.rules.access import Action, Agents
+
+SOURCE: Final = Path(access.__file__).parents[1]
+FILES: Final = (*sorted((SOURCE / "services").glob("*.py")), SOURCE / "rest" / "principal.py", SOURCE / "rules" / "access.py")
+CALLS: Final = frozenset({"check", "check_managed", "require_tenant"})
+"""What raises where the caller may not."""
+WALLS: Final = frozenset({"Forbidden", "TenantNotFound", "Unauthenticated", "Revoked", "BadCredentials"})
+"""Errors that say no to whoever asks. Raised behind a condition, they are a check."""
+NO_WALL: Final[Mapping[str, str]] = {
+    "check(publish)": "bounds a message's size, and asks nothing of who sends it",
+    "if row is None:": "the tenant may be deleted while something is done in it; tests/services holds it",
+    "if row is None or tenant.is_gone(row):": "the same, in the transaction",
+    "if tenant is None:": "the same, when it is read",
+}
+"""What looks like a check of who may do what, and is none."""
+BEHIND: Final[Mapping[str, str]] = {
+    "Messaging._enveloped": "the second of two: on the socket, where agents alone publish, the first is passed over for speed",
+}
+"""Functions whose checks another check stands before, wherever a cell of the matrix can come from."""
+HIT: Final = "__check_is_reached__"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A statement that stops a caller: where it stands, the function that it stands in, and its first line."""
+
+    file: Path
+    line: int
+    function: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(SOURCE)} {self.function}: {self.text}"
+
+
+def found() -> list[Check]:
+    """Every check that can stop anyone."""
+    return [check for file in FILES for check in _in(file)]
+
+
+def _in(file: Path) -> Iterator[Check]:
+    text = file.read_text()
+    lines = text.splitlines()
+    for node, function in _statements(ast.parse(text)):
+        if function in BEHIND or not _stops(node):
+            continue
+        if (first := lines[node.lineno - 1].strip()) not in NO_WALL and not _lets_everyone(first):
+            yield Check(file, node.lineno, function, first)
+
+
+def _statements(tree: ast.AST, function: str = "") -> Iterator[tuple[ast.stmt, str]]:
+    for node in ast.iter_child_nodes(tree):
+        inside = function
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            inside = f"{function}.{node.name}" if function else node.name
+        if isinstance(node, ast.stmt):
+            yield node, function
+        yield from _statements(node, inside)
+
+
+def _stops(node: ast.stmt) -> bool:
+    if isinstance(node, ast.Expr):
+        called = node.value.value if isinstance(node.value, ast.Await) else node.value
+        return isinstance(called, ast.Call) and _name(called.func) in CALLS
+    if not (isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is not None):
+        return False
+    raised = node.body[-1].exc
+    return _name(raised.func if isinstance(raised, ast.Call) else raised) in WALLS
+
+
+def _name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _lets_everyone(text: str) -> bool:
+    """Whether it asks for what whoever is in the tenant may do: it stands there for the day on which not everyone may."""
+    named = [action for action in Action if f"Action.{action.name}," in text or f"Action.{action.name})" in text]
+    return any(access.WHO[action] == (frozenset(Role), Agents.ANY) for action in named)
+
+
+@contextmanager
+def watched(checks: Sequence[Check], reached: Callable[[Check], None]) -> Iterator[None]:
+    """Has `reached` called with each check that the running code comes to."""
+
+    def hit(number: int) -> None:
+        reached(checks[number])
+
+    modules = [vars(importlib.import_module(_module(file))) for file in FILES]
+    for names in modules:
+        names[HIT] = hit
+    try:
+        with _changed(checks, {check: ast.parse(f"{HIT}({number})").body for number, check in enumerate(checks)}):
+            yield
+    finally:
+        for names in modules:
+            del names[HIT]
+
+
+@contextmanager
+def without(check: Check) -> Iterator[None]:
+    """The running code, with the check taken out."""
+    with _changed([check], {}):
+        yield
+
+
+@contextmanager
+def _changed(checks: Sequence[Check], before: Mapping[Check, list[ast.stmt]]) -> Iterator[None]:
+    """Each check gets the given statements before it; one that gets none is taken out."""
+    replaced: list[tuple[FunctionType, CodeType]] = []
+    try:
+        for file in {check.file for check in checks}:
+            here = {check.line: check for check in checks if check.file == file}
+            tree = ast.parse(file.read_text())
+            _Rewriter(here, before).visit(tree)
+            codes = dict(_codes(compile(ast.fix_missing_locations(tree), str(file), "exec")))
+            for name in {check.function for check in here.values()}:
+                function = _function(_module(file), name)
+                replaced.append((function, function.__code__))
+                function.__code__ = codes[name]
+        yield
+    finally:
+        for function, code in replaced:
+            function.__code__ = code
+
+
+class _Rewriter(ast.NodeTransformer):
+    def __init__(self, here: Mapping[int, Check], before: Mapping[Check, list[ast.stmt]]) -> None:
+        self._here, self._before = here, before
+
+    def visit(self, node: ast.AST) -> object:
+        check = self._here.get(node.lineno) if isinstance(node, ast.stmt) and _stops(node) else None
+        if check is None:
+            return self.generic_visit(node)
+        return [*self._before[check], node] if check in self._before else [ast.Pass()]
+
+
+def _codes(code: CodeType) -> Iterator[tuple[str, CodeType]]:
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield each.co_qualname, each
+            yield from _codes(each)
+
+
+def _module(file: Path) -> str:
+    return ".".join(("artcafe", *file.relative_to(SOURCE).with_suffix("").parts))
+
+
+def _function(module: str, name: str) -> FunctionType:
+    found: object = importlib.import_module(module)
+    for part in name.split("."):
+        found = vars(found)[part]
+    assert isinstance(found, FunctionType), f"{module}.{name} is no plain function"
+    return found

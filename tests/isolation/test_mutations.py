@@ -1,0 +1,64 @@
+"""What the matrix is worth: with any one check of who may do what taken out of the code, it must turn red.
+
+The checks are found in the source, so that one which is added later, and which no cell of the matrix needs, fails here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+import pytest
+
+from tests.isolation import checks
+from tests.isolation.checks import Check
+from tests.isolation.matrix import ELSEWHERE, FROM_OUTSIDE, IN_MANAGED, OWN, THERE, Matrix, made
+from tests.rest.house import House
+
+CHECKS: Final = checks.found()
+Cell = Callable[[Matrix], None]
+
+CELLS: Final[list[Cell]] = [
+    *(partial(Matrix.there, route=route, who=who) for route, who in THERE),
+    *(partial(Matrix.elsewhere, route=route, parameter=name, who=who) for route, name, who in ELSEWHERE),
+    *(partial(Matrix.managed, route=route, who=who) for route, who in IN_MANAGED),
+    *(partial(Matrix.entering, who=who) for who in OWN),
+    *(partial(Matrix.outside, route=route, who=who) for route, who in FROM_OUTSIDE),
+]
+
+
+@pytest.fixture(scope="module")
+def cells_of(house: House) -> Mapping[Check, list[Cell]]:
+    """The cells that come to each check."""
+    found: dict[Check, list[Cell]] = defaultdict(list)
+    reached: set[Check] = set()
+    matrix = made(house)
+    with checks.watched(CHECKS, reached.add):
+        for cell in CELLS:
+            reached.clear()
+            cell(matrix)
+            for check in reached:
+                found[check].append(cell)
+    return found
+
+
+@pytest.mark.timeout(180)  # The first one waits for all cells.
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+def test_without_a_check_the_matrix_is_red(house: House, cells_of: Mapping[Check, list[Cell]], check: Check) -> None:
+    matrix = made(house)  # A new one each time: what a check kept from happening may be done in it.
+    with checks.without(check):
+        assert any(_is_red(cell, matrix) for cell in cells_of[check]), f"line {check.line} can go, and nobody notices"
+
+
+def _is_red(cell: Cell, matrix: Matrix) -> bool:
+    try:
+        cell(matrix)
+    except AssertionError:
+        return True
+    return False
+
+
+def test_there_are_checks_to_take_out() -> None:
+    assert len(CHECKS) > 25
