@@ -30,6 +30,18 @@ def test_an_agent_that_signs_its_challenge_gets_a_token(anyone: Caller, agent: A
     assert list(token) == ["access_token"]
 
 
+def test_an_idempotency_key_changes_nothing_of_a_login(anyone: Caller, agent: Agent) -> None:
+    headers = {"Idempotency-Key": "one"}
+    claim = {"tenant_id": agent.tenant.id, "agent_id": agent.id}
+    first, second = (anyone.post("/v1/auth/challenges", json=claim, headers=headers) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert first.json()["challenge_id"] != second.json()["challenge_id"]
+    signature = ssh_keygen.sign(agent.key, second.json()["challenge"].encode())
+    proof = {"challenge_id": second.json()["challenge_id"], "signature": signature}
+    first, second = (anyone.post("/v1/auth/tokens", json=proof, headers=headers) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 401)  # one challenge, one attempt
+
+
 def test_an_unknown_agent_is_posed_a_challenge_of_the_same_shape(anyone: Caller, agent: Agent) -> None:
     shapes = []
     for tenant_id, agent_id in ((agent.tenant.id, agent.id), (agent.tenant.id, NOBODY), (NOWHERE, NOBODY)):

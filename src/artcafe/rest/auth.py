@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Header
 from pydantic import BaseModel, Field
 
 from artcafe.errors import BadCredentials
@@ -52,6 +52,18 @@ class Token(BaseModel):
     expires_in: int = Field(description="Seconds.", examples=[900])
 
 
+LoginKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description=(
+            "Taken as on every POST, and without effect here: nobody is known yet whose key it could be, and a login that is"
+            " repeated makes nothing twice. When an answer gets lost, begin again with a new challenge."
+        ),
+    ),
+]
+
+
 @router.post(
     "/challenges",
     status_code=201,
@@ -59,7 +71,9 @@ class Token(BaseModel):
     responses=problems.responses(*problems.BODY),
     openapi_extra=takes(NewChallenge),
 )
-async def create_challenge(parts: Parts, body: Annotated[NewChallenge, Depends(json_body(NewChallenge))]) -> Challenge:
+async def create_challenge(
+    parts: Parts, body: Annotated[NewChallenge, Depends(json_body(NewChallenge))], _key: LoginKey = None
+) -> Challenge:
     """An unknown agent gets an answer just like a known one."""
     posed = await parts.login.begin(body.tenant_id, body.agent_id)
     return Challenge(challenge_id=posed.id, challenge=posed.text, expires_at=posed.expires_at)
@@ -72,7 +86,7 @@ async def create_challenge(parts: Parts, body: Annotated[NewChallenge, Depends(j
     responses=problems.responses(BadCredentials, *problems.BODY),
     openapi_extra=takes(NewToken),
 )
-async def create_token(parts: Parts, body: Annotated[NewToken, Depends(json_body(NewToken))]) -> Token:
+async def create_token(parts: Parts, body: Annotated[NewToken, Depends(json_body(NewToken))], _key: LoginKey = None) -> Token:
     """The challenge is spent by this attempt, also when it fails: every failure gets the same answer."""
     token, expires_in_s = await parts.login.redeem(body.challenge_id, body.signature)
     return Token(access_token=token, expires_in=expires_in_s)
