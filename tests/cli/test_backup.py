@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,7 +87,7 @@ def test_a_running_server_is_saved_and_goes_on_and_what_is_restored_runs_beside_
     file = tmp_path / "backup.tar"
     done = artcafe("backup", "--data-dir", home.data, file)
     assert done.code == 0
-    assert done.out.startswith("Saved 10 messages in 1 log and ")
+    assert re.match(r"Saved 10 messages in 1 log, \d+ entr(y|ies) of the audit and \d+ rows of tables to ", done.out)
     assert "goes on" in done.err
     assert "holds the secret" in done.err
     assert file.stat().st_mode & 0o777 == 0o600
@@ -109,8 +110,8 @@ def test_a_stopped_folder_is_saved_too_and_what_was_saved_can_be_saved_again(arc
     made = artcafe("restore", archive, "--data-dir", folder, "--json").json
     saved = artcafe("backup", "--data-dir", folder, again, "--json")
     assert "goes on" not in saved.err
-    assert {name: saved.json[name] for name in ("logs", "messages", "rows", "environment")} == {
-        name: made[name] for name in ("logs", "messages", "rows", "environment")
+    assert {name: saved.json[name] for name in ("logs", "messages", "audit_entries", "rows", "environment")} == {
+        name: made[name] for name in ("logs", "messages", "audit_entries", "rows", "environment")
     }
     assert (saved.json["messages"], saved.json["rows"]["artcafe-agents"]) == (10, 2)  # The agent and the claim to its key.
     assert artcafe("restore", again, "--data-dir", tmp_path / "third").code == 0

@@ -127,9 +127,13 @@ def path_of(words: list[str]) -> tuple[str, ...]:
     return next((tuple(words[:length]) for length in (3, 2, 1) if tuple(words[:length]) in COMMANDS), ())
 
 
-def test_every_command_that_the_page_names_exists_and_has_the_options_it_names() -> None:
-    named = [command for command, _ in TYPED if command.startswith("artcafe ")]
-    named += re.findall(r"`(artcafe [^`]+)`", PAGE)
+BACKUP_PAGE = (Path(__file__).parents[2] / "docs" / "backup.md").read_text()
+
+
+@pytest.mark.parametrize("page", [PAGE, BACKUP_PAGE], ids=["cli.md", "backup.md"])
+def test_every_command_that_a_page_names_exists_and_has_the_options_it_names(page: str) -> None:
+    named = re.findall(r"^    \$ (artcafe .*)$", page, re.MULTILINE) + re.findall(r"`(artcafe [^`]+)`", page)
+    assert named
     for line in named:
         words = re.split(r"[\s\[\];|<]+", line)[1:]
         path = path_of(words)

@@ -61,8 +61,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return [*(stream.part for stream in self.streams), self.tables, *([self.secret] if self.secret else [])]
 
     @property
+    def logs(self) -> list[Stream]:
+        """The tenants' own."""
+        return [stream for stream in self.streams if stream.tenant_id is not None]
+
+    @property
     def messages(self) -> int:
-        return sum(stream.saved.messages for stream in self.streams)
+        return sum(stream.saved.messages for stream in self.logs)
+
+    @property
+    def audit_entries(self) -> int:
+        """What the platform's own streams have."""
+        return sum(stream.saved.messages for stream in self.streams if stream.tenant_id is None)
 
 
 class _Format(msgspec.Struct, frozen=True):

@@ -105,17 +105,19 @@ def restore(file: Path, data_dir: Path, secret_file: Path | None, as_json: bool)
 
 def _tell(more: dict[str, object], manifest: Manifest, *, as_json: bool) -> None:
     if as_json:
-        told = {"made_at": manifest.made_at, "environment": manifest.environment, "logs": len(manifest.streams)}
-        click.echo(json.dumps({**more, **told, "messages": manifest.messages, "rows": manifest.rows}))
+        told = {"made_at": manifest.made_at, "environment": manifest.environment, "logs": len(manifest.logs)}
+        counts = {"messages": manifest.messages, "audit_entries": manifest.audit_entries, "rows": manifest.rows}
+        click.echo(json.dumps({**more, **told, **counts}))
 
 
 def _contents(manifest: Manifest) -> str:
-    logs = f"{_many(manifest.messages, 'message')} in {_many(len(manifest.streams), 'log')}"
-    return f"{logs} and {_many(sum(manifest.rows.values()), 'row')} of tables"
+    logs = f"{_many(manifest.messages, 'message')} in {_many(len(manifest.logs), 'log')}"
+    audit = _many(manifest.audit_entries, "entry of the audit", "entries of the audit")
+    return f"{logs}, {audit} and {_many(sum(manifest.rows.values()), 'row of tables', 'rows of tables')}"
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+def _many(count: int, one: str, more: str = "") -> str:
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
 
 
 def _say(text: str) -> None:
@@ -136,7 +138,7 @@ def _save(settings: Settings, file: Path, *, with_secret: bool) -> Manifest:
         tables = Path(spool) / "tables.sqlite"
         streams = asyncio.run(_save_data(settings, secret, out, tables))
         rows = sqlite_file.rows(tables)
-        _say(f"{_many(sum(rows.values()), 'row')} of tables")
+        _say(_many(sum(rows.values()), "row of tables", "rows of tables"))
         manifest = Manifest(
             artcafe=version("artcafe"),
             made_at=times.to_text(now()),
@@ -198,14 +200,14 @@ async def _child(folder: Path, accounts: Accounts) -> AsyncIterator[str]:
 
 async def _save_streams(vault: Vault, tenants: list[str], out: archive.Writer) -> list[Stream]:
     streams: list[Stream] = []
-    progress = Progress(len(tenants))
+    progress = Progress(len(tenants), "tenant")
     for number, tenant_id in enumerate([None, *map(TenantId, tenants)]):
         async with vault.enter(tenant_id) as link:
             for name in await snapshots.names(link):
                 with out.part(f"streams/{number:06}-{name}.snapshot") as part:
                     saved = await snapshots.save(link, name, part.write)
                 streams.append(Stream(tenant_id, saved, part.done()))
-                progress.add(saved.messages)
+                progress.add(saved.messages if tenant_id is not None else 0)
         progress.at(number)
     return streams
 
@@ -213,19 +215,19 @@ async def _save_streams(vault: Vault, tenants: list[str], out: archive.Writer) -
 class Progress:
     """How far it is, on standard error, once a second and at the end."""
 
-    def __init__(self, tenants: int) -> None:
-        self._tenants, self._messages = tenants, 0
+    def __init__(self, most: int, what: str) -> None:
+        self._most, self._what, self._messages = most, what, 0
         self._told = time.monotonic()
 
     def add(self, messages: int) -> None:
         """So many more messages are done."""
         self._messages += messages
 
-    def at(self, tenants: int) -> None:
-        """So many tenants are done."""
-        if tenants == self._tenants or time.monotonic() - self._told >= 1:
+    def at(self, done: int) -> None:
+        """So many of them are done."""
+        if done == self._most or time.monotonic() - self._told >= 1:
             self._told = time.monotonic()
-            _say(f"{_many(self._messages, 'message')}; {tenants:,} of {_many(self._tenants, 'tenant')} done")
+            _say(f"{_many(self._messages, 'message')}; {done:,} of {_many(self._most, self._what)} done")
 
 
 def _check_of(secret: bytes) -> str:
@@ -261,10 +263,11 @@ async def _fill(source: archive.Reader, places: Settings, secret_file: Path | No
     source.extract(manifest.tables, places.tables_file)
     sqlite_file.prepare(places.tables_file, Environment(manifest.environment))
     accounts = Accounts(derive(secret, "nats"), manifest.environment)
-    progress = Progress(len(manifest.streams))
+    progress = Progress(len(manifest.streams), "log")
     async with _child(places.data_dir / "nats", accounts) as url:
         for number, stream in enumerate(manifest.streams, 1):
-            progress.add(await _load_stream(Vault(url, accounts), source, stream))
+            count = await _load_stream(Vault(url, accounts), source, stream)
+            progress.add(count if stream.tenant_id is not None else 0)
             progress.at(number)
 
 
