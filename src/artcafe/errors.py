@@ -103,6 +103,21 @@ class Revoked(CallerFault):
     text = "this agent was deleted, disabled or given another key, or the key it used has ended; log in again with an active key"
 
 
+class NoMember(CallerFault):
+    code, status, close = "no_member", 403, 4500
+    text = "this person is in no such tenant; connect names one of their own as tenant_id, and GET /v1/me lists them"
+
+
+class MembershipEnded(CallerFault):
+    code, status, close = "membership_ended", 403, 4503
+    text = "this person was removed from the tenant"
+
+
+class RoleChanged(CallerFault):
+    code, status, close, temporary = "role_changed", 403, 4001, True
+    text = "this person's role in the tenant is another one now; connect again"
+
+
 @dataclass(eq=False, repr=False)
 class Forbidden(CallerFault):
     action: str

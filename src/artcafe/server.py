@@ -21,7 +21,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.folder import DataFolder, make_secret, read_secret
-from artcafe.gateway.conversation import Desk
+from artcafe.gateway.desk import Desk
 from artcafe.gateway.hub import Hub
 from artcafe.gateway.listener import PATH, Gateway
 from artcafe.identity.local import LocalIdentity
@@ -40,6 +40,7 @@ from artcafe.services.channels import Channels
 from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
+from artcafe.services.entrance import Entrance
 from artcafe.services.history import History
 from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
@@ -193,15 +194,15 @@ async def _serve(
             tokens = Tokens(derive(secret, "agent-tokens"), service_name)
             login = Login(store, directory, tokens, now, service_name, audit)
             subscriptions = Subscriptions(store, changes, now, fabric.position)
-            messaging = Messaging(directory, fabric, now)
             cursors = Cursors(store, settings.cursor_seconds)
-            presence = Presence(fabric, now)
-            retention = Retention(store, fabric, now)
+            presence, retention = Presence(fabric, now), Retention(store, fabric, now)
             fabric.limit_storage(retention.storage_bytes)
 
             hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
+            messaging, tenants = Messaging(directory, fabric, now), Tenants(store, changes, now, fabric)
+            people = Connections(store), Entrance(identity, tenants, audit, now)
             gateway = Gateway(
-                Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, Connections(store)), group
+                Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people), group
             )
             changes.watch(gateway.changed)
             fabric.watch_failures(gateway.send_back)
@@ -212,7 +213,7 @@ async def _serve(
             )
             services = rest.Services(
                 login=login,
-                tenants=Tenants(store, changes, now, fabric),
+                tenants=tenants,
                 agents=Agents(store, changes, now),
                 keys=AgentKeys(store, changes, now),
                 channels=Channels(store, changes, now, fabric),

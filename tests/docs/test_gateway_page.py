@@ -11,7 +11,7 @@ from artcafe.errors import REGISTRY
 from artcafe.fabric.roster import LEASE_S
 from artcafe.fabric.streams import BATCH_MESSAGES
 from artcafe.gateway.connection import MOST_UNDER_WAY, WRITE_HIGH_BYTES
-from artcafe.gateway.conversation import LIMITS, MAX_SUBSCRIPTIONS, PING_S
+from artcafe.gateway.desk import LIMITS, MAX_SUBSCRIPTIONS, PING_S
 from artcafe.gateway.listener import CONNECT_S, STALL_S
 from artcafe.gateway.proofs import MAX_CHALLENGES
 from artcafe.rules import limits
@@ -85,8 +85,8 @@ def test_the_lease_on_the_page_is_that_of_the_code() -> None:
 
 
 def test_connect_is_shown_with_the_pings_and_limits_that_it_has() -> None:
-    (shown,) = [body for frame in PUSHED if (body := frames.parse_incoming(frame).connect)]
-    assert (shown.ping_s, shown.limits) == (PING_S, LIMITS)
+    shown = [body for frame in PUSHED if (body := frames.parse_incoming(frame).connect)]
+    assert [(body.ping_s, body.limits) for body in shown] == [(PING_S, LIMITS)] * 2
 
 
 def test_every_close_code_of_ours_is_on_the_page() -> None:

@@ -14,10 +14,11 @@ from msgspec import Raw as Json
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
-from artcafe.gateway.conversation import Desk
+from artcafe.gateway.desk import Desk
 from artcafe.gateway.hub import Hub
 from artcafe.gateway.listener import PATH, Gateway
-from artcafe.model import Agent, AgentPrincipal, Channel, Role, UserId, UserPrincipal
+from artcafe.identity.local import LocalIdentity
+from artcafe.model import Agent, AgentPrincipal, Channel, Member, Role, UserId, UserPrincipal
 from artcafe.observe import now
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
@@ -27,6 +28,7 @@ from artcafe.services.channels import Channels
 from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
+from artcafe.services.entrance import Entrance
 from artcafe.services.history import History
 from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
@@ -35,7 +37,8 @@ from artcafe.services.presence import Presence
 from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
-from artcafe.tables.catalog import Environment
+from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS, Environment
+from artcafe.tables.port import Assign, Key, Update, Write
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
 from artcafe.wire.frames import Publish
@@ -74,6 +77,9 @@ class House:
     login: Login
     tokens: Tokens
     clock: Clock
+    identity: LocalIdentity
+    store: Store
+    changes: Changes
     url: str
     folder: Path
     owner: UserPrincipal
@@ -90,6 +96,38 @@ class House:
     def token(self) -> str:
         """An access token of the agent, as REST gives it."""
         return self.tokens.mint(self.principal, self.clock())
+
+    @asynccontextmanager
+    async def visited(self, role: Role = Role.VIEWER) -> AsyncIterator[Raw]:
+        """A new member of the tenant with this role, logged in."""
+        user = UserId(f"{role}@example.com")
+        await self.join(user, role)
+        async with dialled(self.url) as raw:
+            token = self.identity.issue(user, self.clock())
+            reply = await raw.ask("connect", access_token=token, tenant_id=self.owner.tenant_id)
+            assert (reply["user_id"], reply["role"]) == (user, role)
+            yield raw
+
+    async def join(self, user: UserId, role: Role) -> None:
+        """The person becomes a member of the tenant, and everybody hears of it."""
+        member = Member(user_id=user, tenant_id=self.owner.tenant_id, role=role, joined_at=self.clock())
+        await self._commit(*self.store.insert_member(member))
+
+    async def remove(self, user: UserId) -> None:
+        """The person is no member any more."""
+        await self._commit(*self.store.tenant(self.owner.tenant_id).delete_member(user))
+
+    async def demote(self, user: UserId, role: Role) -> None:
+        """The member has another role."""
+        tenant = self.store.tenant(self.owner.tenant_id)
+        changes = [Assign("role", role.value)]
+        await self._commit(
+            Update(USER_TENANTS, Key(user, tenant.id), changes), Update(USER_TENANT_INDEX, Key(tenant.id, user), changes)
+        )
+
+    async def _commit(self, *writes: Write) -> None:
+        tenant = self.store.tenant(self.owner.tenant_id)
+        await self.changes.commit(tenant, tenant.touch(), *writes)
 
     @asynccontextmanager
     async def connected(self, **more: object) -> AsyncIterator[Raw]:
@@ -154,7 +192,8 @@ async def _make(
     directory, cursors, retention = Directory(store, changes), Cursors(store, LONG_S), Retention(store, fabric, clock)
     fabric.limit_storage(retention.storage_bytes)
     hub = Hub(fabric, group, retention.removed_to)
-    login = Login(store, directory, tokens, clock, "test", Audit(fabric.audit_log, store, clock))
+    audit, identity = Audit(fabric.audit_log, store, clock), LocalIdentity(b"i" * 32)
+    login, tenants = Login(store, directory, tokens, clock, "test", audit), Tenants(store, changes, clock, fabric)
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
     messaging = Messaging(directory, fabric, clock)
     presence = Presence(fabric, clock)
@@ -169,12 +208,13 @@ async def _make(
         presence,
         History(directory, fabric, retention),
         Connections(store),
+        Entrance(identity, tenants, audit, clock),
     )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
     changes.watch(gateway.changed)
     port = await gateway.listen("127.0.0.1", 0)
 
-    tenant = await Tenants(store, changes, clock, fabric).create(UserId("alice"), "Alice's")
+    tenant = await tenants.create(UserId("alice"), "Alice's")
     owner = UserPrincipal(user_id=UserId("alice"), tenant_id=tenant.id, role=Role.OWNER)
     agents, channels = Agents(store, changes, clock), Channels(store, changes, clock, fabric)
     key = ssh_keygen.make_key(folder / "key")
@@ -183,7 +223,7 @@ async def _make(
     await subscriptions.put(owner, channel.id, agent.id)
     made = House(
         gateway, hub, fabric, tables, cursors, messaging, presence, channels, agents, AgentKeys(store, changes, clock),
-        subscriptions, login, tokens, clock,
+        subscriptions, login, tokens, clock, identity, store, changes,
         f"ws://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
     )  # fmt: skip
     return made, [group.create_task(loop) for loop in (gateway.run(), gateway.run_changes())]

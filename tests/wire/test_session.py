@@ -18,6 +18,8 @@ FRAMES = {
     "ack": b'{"ack":{"channel":"chn_1","seq":58}}',
     "unsubscribe": b'{"id":8,"unsubscribe":{"channel":"chn_1"}}',
     "history": b'{"id":6,"history":{"channel":"chn_1"}}',
+    "watch": b'{"id":9,"watch":{"channel":"chn_1"}}',
+    "unwatch": b'{"id":9,"unwatch":{"presence":true}}',
     "status": b'{"id":7,"status":{"status":"busy"}}',
 }
 

@@ -62,8 +62,8 @@ class Room:
 
     @property
     def is_used(self) -> bool:
-        """Whether somebody follows a channel of the tenant here, or an agent of it is connected here."""
-        return len(self.tail) > 0 or len(self.roster) > 0
+        """Whether somebody follows a channel of the tenant here or its presence, or an agent of it is connected here."""
+        return len(self.tail) > 0 or len(self.roster) > 0 or self.roster.is_watched
 
 
 class Fabric:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -84,11 +84,30 @@ class Roster:
         self._heard: set[str] = set()
         self._news = asyncio.Event()
         self._follows: list[Follow] = []
+        self._watchers: list[Callable[[AgentId], None]] = []
         link.on_up(self._begin_anew)
 
     def __len__(self) -> int:
         """How many agents this server holds."""
         return len(self._own)
+
+    # --- who looks on --------------------------------------------------------------------------------------------------
+
+    def watch(self, callback: Callable[[AgentId], None]) -> None:
+        """Has `callback` called with every agent of which something else may be found now. It must not raise."""
+        self._watchers.append(callback)
+
+    def unwatch(self, callback: Callable[[AgentId], None]) -> None:
+        self._watchers.remove(callback)
+
+    @property
+    def is_watched(self) -> bool:
+        return bool(self._watchers)
+
+    def _say(self, agents: Iterable[AgentId]) -> None:
+        for agent in agents if self._watchers else ():
+            for callback in list(self._watchers):
+                callback(agent)
 
     # --- what this server holds ----------------------------------------------------------------------------------------
 
@@ -100,11 +119,13 @@ class Roster:
         """The agent is here, or its status is another; the others hear of it soon."""
         self._own[seat.agent] = seat
         self._tell_soon(seat.agent)
+        self._say([seat.agent])
 
     def remove(self, agent: AgentId) -> None:
         """The agent is here no more. May be repeated."""
         if self._own.pop(agent, None) is not None:
             self._tell_soon(agent)
+            self._say([agent])
 
     def _tell_soon(self, agent: AgentId) -> None:
         self._untold.add(agent)
@@ -120,6 +141,10 @@ class Roster:
             async with asyncio.timeout(2 * ASK_S):
                 await self._settled.wait()
         return self._is_known and self._link.is_up
+
+    def agents(self) -> set[AgentId]:
+        """Every agent that may be connected, on whichever server."""
+        return {*self._own, *(agent for held in self._others.values() for agent in held)}
 
     def find(self, agent: AgentId) -> Seat | None:
         """The agent, on however many servers: since the first of them, with the status that was set last. None: on none."""
@@ -233,7 +258,7 @@ class Roster:
                 self._news.set()
         return True
 
-    def _hear(self, server: str, seats: Iterable[Seat]) -> None:
+    def _hear(self, server: str, seats: Sequence[Seat]) -> None:
         held = self._others.setdefault(server, {})
         until = time.monotonic() + self._lease_s
         for seat in seats:
@@ -243,6 +268,7 @@ class Roster:
                 self._inherit(left[0])
         if not held:
             del self._others[server]
+        self._say([seat.agent for seat in seats])
 
     def _inherit(self, left: Seat) -> None:
         """A status ends with the agent's last socket: where others of its sockets are here, it goes on here."""
@@ -253,10 +279,12 @@ class Roster:
     def _forget_expired(self) -> None:
         now = time.monotonic()
         for server, held in list(self._others.items()):
-            for agent in [agent for agent, (_, until) in held.items() if until <= now]:
+            gone = [agent for agent, (_, until) in held.items() if until <= now]
+            for agent in gone:
                 del held[agent]
             if not held:
                 del self._others[server]
+            self._say(gone)
 
 
 _NOWHERE: Final = (Seat(AgentId(""), None), 0.0)

@@ -10,7 +10,8 @@ from typing import Final, Protocol
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
 from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
-from artcafe.gateway.conversation import Conversation, Desk
+from artcafe.gateway.conversation import Conversation
+from artcafe.gateway.desk import Desk
 from artcafe.gateway.hub import Piece, text_frame
 from artcafe.observe import log
 from artcafe.wire import frames
@@ -188,7 +189,7 @@ class Connection(WSListener):
 
     def feed_soon(self) -> None:
         """A delivery of this socket has left the live set: go on from the log."""
-        self.conversation.backlog.soon()
+        self.conversation.feed_soon()
 
     def waiting_bytes(self) -> int:
         """What the peer has still to take, of what this process keeps for it."""

@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from typing import Final, Protocol, assert_never
+from typing import Final, assert_never
 
 from artcafe import model
 from artcafe.errors import (
@@ -23,71 +21,40 @@ from artcafe.errors import (
     Forbidden,
     NotSubscribed,
     OurFault,
-    OutcomeUnknown,
     Revoked,
     SubscriptionLimit,
 )
 from artcafe.gateway.backlog import Backlog, Spawn
-from artcafe.gateway.hub import Delivery, Hub, Socket
+from artcafe.gateway.desk import LIMITS, MAX_SUBSCRIPTIONS, PING_S, Desk, Peer
+from artcafe.gateway.hub import Delivery
 from artcafe.gateway.proofs import Proofs
-from artcafe.model import AgentPrincipal, ChannelId, ChannelType, Cursor, Epoch, Permission, Subscription, SubscriptionStatus
-from artcafe.observe import Clock, log
+from artcafe.gateway.publishes import Publishes
+from artcafe.gateway.visitor import Visitor, refusal
+from artcafe.model import (
+    AgentPrincipal,
+    ChannelId,
+    ChannelType,
+    Cursor,
+    Epoch,
+    Permission,
+    Principal,
+    Subscription,
+    SubscriptionStatus,
+    UserPrincipal,
+)
+from artcafe.observe import log
 from artcafe.rules import ids, starts
 from artcafe.rules.access import Action
-from artcafe.services.connections import Connections
-from artcafe.services.cursors import Cursors
-from artcafe.services.directory import Directory
-from artcafe.services.history import History, place
-from artcafe.services.login import Login
-from artcafe.services.messaging import Messaging
-from artcafe.services.presence import Presence
-from artcafe.services.subscriptions import Subscriptions
+from artcafe.services.history import place
 from artcafe.wire import frames
 
-PING_S: Final = 25
-MAX_SUBSCRIPTIONS: Final = 128
 RETRY_S: Final = 0.5
 """Between tries to begin the agent's subscriptions while the tables or NATS are away."""
 
 LIVE_S: Final = 5.0
 """How long the answer to `subscribe` waits until a `live` channel is followed."""
 
-LIMITS: Final = {
-    "frame_bytes": frames.MAX_FRAME_BYTES,
-    "json_depth": frames.MAX_DEPTH,
-    "subscriptions": MAX_SUBSCRIPTIONS,
-}
-
 Command = tuple[int | None, str, frames.Body]
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What every conversation of a gateway works with."""
-
-    login: Login
-    directory: Directory
-    subscriptions: Subscriptions
-    messaging: Messaging
-    cursors: Cursors
-    hub: Hub
-    clock: Clock
-    presence: Presence
-    history: History
-    connections: Connections
-
-
-class Peer(Socket, Protocol):
-    """The socket, as a conversation sees it."""
-
-    def send(self, frame: bytes) -> None:
-        """Sends one frame's text with the others of this loop turn."""
-
-    def count(self, change: int) -> None:
-        """So many more commands or publishes are under way; the socket is not read while there are too many."""
-
-    def proven(self) -> None:
-        """The agent has proven who it is; from here on it hears of what is withdrawn."""
 
 
 class Conversation:
@@ -96,12 +63,15 @@ class Conversation:
     def __init__(self, desk: Desk, peer: Peer, spawn: Spawn) -> None:
         """`spawn` starts work under the connection's supervisor."""
         self._desk, self._peer, self._spawn = desk, peer, spawn
-        self._proofs = Proofs(desk.login, desk.clock)
+        self._proofs = Proofs(desk.login, desk.entrance, desk.clock)
+        self._publishes = Publishes(desk.messaging, peer)
+        self._visitor: Visitor | None = None
+        """Of a person's connection, for whom it does whatever is said behind `connect`."""
         self._commands: deque[Command] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._is_look_due = False
         self._is_over = False
-        self.principal: AgentPrincipal | None = None
+        self.principal: Principal | None = None
         self.token_until: datetime | None = None
         """When the token, or the key, that it connected with expires; None for a signature by a key without an end, which proves
         the connection for its life."""
@@ -123,8 +93,11 @@ class Conversation:
     def end(self) -> None:
         """Nothing more is done or delivered. What was acknowledged is the cursors' to write. May be repeated."""
         if self.principal is not None and not self._is_over:
-            self._desk.presence.gone(self.principal)
             self._desk.connections.leave(self.principal)
+            if isinstance(self.principal, AgentPrincipal):
+                self._desk.presence.gone(self.principal)
+        if self._visitor is not None:
+            self._visitor.end()
         self._is_over = True
         self._commands.clear()  # what was not done has no reply, which the peer reads as unknown
         self.backlog.stop()
@@ -134,7 +107,10 @@ class Conversation:
             self._end_delivery(channel_id)
 
     async def recheck(self) -> None:
-        """Ends at once what has been withdrawn from the agent; what is new begins soon. Raises `Unavailable`."""
+        """Ends at once what has been withdrawn from the peer; what is new begins soon. Raises `Unavailable`."""
+        if self._visitor is not None:
+            await self._visitor.recheck()
+            return
         if not await self._is_current():
             return
         is_new = bool(await self._missing()) and len(self.deliveries) < MAX_SUBSCRIPTIONS
@@ -170,38 +146,53 @@ class Conversation:
 
     def resumed(self) -> None:
         """The peer has taken what was waiting for it: what was held goes on."""
-        self.backlog.soon()
+        self.feed_soon()
         if self._commands:
             self._work_soon()
+
+    def feed_soon(self) -> None:
+        """A delivery is not level: an agent's goes on from the log, and a person's from here on."""
+        if self._visitor is None:
+            self.backlog.soon()
+        else:
+            asyncio.get_running_loop().call_soon(self._visitor.resume)
 
     async def _do(self, id: int | None, kind: str, body: frames.Body) -> None:
         try:
             assert id is not None, "the session lets no other command through without an id"
-            assert not isinstance(body, frames.Ack), "an ack is done when it is heard"
-            match body:
-                case frames.Publish():
-                    self._await_stored(id, await self._desk.messaging.prepare(self._proven(), body.channel, body))
-                case frames.Challenge():
-                    self._peer.send(frames.reply(id, kind, self._proofs.pose(body)))
-                case frames.Connect():
-                    self._peer.send(frames.reply(id, kind, await self._connect(body)))
-                    self._look_soon()
-                case frames.Subscribe():
-                    self._peer.send(frames.reply(id, kind, await self._subscribe(body)))
-                    self.backlog.soon()
-                case frames.Unsubscribe():
-                    self._peer.send(frames.reply(id, kind, self._unsubscribe(body)))
-                case frames.Status():
-                    status = self._desk.presence.set_status(self._proven(), body.status)
-                    self._peer.send(frames.reply(id, kind, frames.StatusReply(status)))
-                case frames.History():
-                    self._peer.send(await self._recall(id, body))
-                case _:
-                    assert_never(body)
+            if self._visitor is None or isinstance(body, frames.Challenge | frames.Connect):
+                await self._answer(id, kind, body)
+            else:
+                await self._visitor.do(id, kind, body)
         except ArtcafeError as exc:
             self._peer.send(frames.error(exc, id))
             if isinstance(body, frames.Connect):
                 self._peer.close(exc)
+
+    async def _answer(self, id: int, kind: str, body: frames.Body) -> None:
+        assert not isinstance(body, frames.Ack), "an ack is done when it is heard"
+        match body:
+            case frames.Publish():
+                await self._publishes.begin(self._proven(), id, body)
+            case frames.Challenge():
+                self._peer.send(frames.reply(id, kind, self._proofs.pose(body)))
+            case frames.Connect():
+                self._peer.send(frames.reply(id, kind, await self._connect(body)))
+                self._look_soon()
+            case frames.Subscribe():
+                self._peer.send(frames.reply(id, kind, await self._subscribe(body)))
+                self.backlog.soon()
+            case frames.Unsubscribe():
+                self._peer.send(frames.reply(id, kind, self._unsubscribe(body)))
+            case frames.Status():
+                status = self._desk.presence.set_status(self._proven(), body.status)
+                self._peer.send(frames.reply(id, kind, frames.StatusReply(status)))
+            case frames.History():
+                self._peer.send(await self._recall(id, body))
+            case frames.Watch() | frames.Unwatch():
+                raise refusal(kind)
+            case _:
+                assert_never(body)
 
     async def _is_current(self) -> bool:
         """Whether the agent's proof still holds; the connection ends where it doesn't. Raises `Unavailable`."""
@@ -211,58 +202,55 @@ class Conversation:
         return is_current
 
     def _proven(self) -> AgentPrincipal:
-        assert self.principal is not None, "the session lets connect come first, and its failure closes"
+        assert isinstance(self.principal, AgentPrincipal), "the session lets connect come first, and its failure closes"
         return self.principal
 
     def _publish_now(self, id: int | None, body: frames.Body) -> bool:
-        """Publishes without a task, as nearly every publish can be; False when something must be looked up first."""
-        if not isinstance(body, frames.Publish) or self.principal is None or id is None:
+        if not isinstance(body, frames.Publish) or not isinstance(self.principal, AgentPrincipal) or id is None:
             return False
-        try:
-            stored = self._desk.messaging.prepare_now(self.principal, body.channel, body)
-        except ArtcafeError as exc:
-            self._peer.send(frames.error(exc, id))
-            return True
-        if stored is None:
-            return False
-        self._await_stored(id, stored)
-        return True
-
-    def _await_stored(self, id: int, stored: asyncio.Future[frames.PublishReply]) -> None:
-        self._peer.count(+1)
-        stored.add_done_callback(partial(self._stored, id))
-
-    def _stored(self, id: int, stored: asyncio.Future[frames.PublishReply]) -> None:
-        self._peer.count(-1)
-        error = OutcomeUnknown() if stored.cancelled() else stored.exception()
-        if error is None:
-            self._peer.send(frames.reply(id, "publish", stored.result()))
-            return
-        if not isinstance(error, ArtcafeError):
-            log.error("publish.failed", error=repr(error))
-            error = OutcomeUnknown()
-        self._peer.send(frames.error(error, id))
+        return self._publishes.now(self.principal, id, body)
 
     # --- who is there ------------------------------------------------------------------------------------------------
 
     async def _connect(self, proof: frames.Connect) -> frames.ConnectReply:
-        """The first time, and whenever the agent proves itself again: a token is renewed so, by a fresh one or by a signature."""
+        """The first time, and whenever the peer proves itself again: a token is renewed so, by a fresh one or by a signature."""
         principal, until = await self._proofs.prove(proof)
         known = self.principal
         if known is None:
             await self._come(principal)
-        elif (known.tenant_id, known.agent_id) != (principal.tenant_id, principal.agent_id):
-            raise BadCredentials()  # a connection stays one agent's for its life
+        elif (known.tenant_id, known.sender) != (principal.tenant_id, principal.sender):
+            raise BadCredentials()  # a connection stays one agent's or person's for its life
         if known is None or proof.max_unacked is not None:
             self._max_unacked = proof.max_unacked
         self.principal, self.token_until = principal, until
         self._peer.proven()
+        if isinstance(principal, UserPrincipal):
+            return self._greeted(principal)
         session_id = ids.new_id("ses")
         log.info("agent.connected", tenant=principal.tenant_id, agent=principal.agent_id, session=session_id)
-        return frames.ConnectReply(session_id, principal.agent_id, principal.tenant_id, PING_S, LIMITS)
+        return frames.ConnectReply(
+            session_id=session_id, agent_id=principal.agent_id, tenant_id=principal.tenant_id, ping_s=PING_S, limits=LIMITS
+        )
 
-    async def _come(self, principal: AgentPrincipal) -> None:
+    def _greeted(self, person: UserPrincipal) -> frames.ConnectReply:
+        if self._visitor is None:
+            self._visitor = Visitor(self._desk, self._peer, person, self.deliveries)
+        self._visitor.principal = person
+        session_id = ids.new_id("ses")
+        log.info("person.connected", tenant=person.tenant_id, user=person.user_id, session=session_id)
+        return frames.ConnectReply(
+            session_id=session_id,
+            user_id=person.user_id,
+            role=person.role.value,
+            tenant_id=person.tenant_id,
+            ping_s=PING_S,
+            limits=LIMITS,
+        )
+
+    async def _come(self, principal: Principal) -> None:
         await self._desk.connections.enter(principal)
+        if isinstance(principal, UserPrincipal):
+            return
         try:
             self._desk.presence.came(principal)
         except ArtcafeError:
@@ -273,7 +261,7 @@ class Conversation:
 
     def _look_soon(self) -> None:
         """The agent's subscriptions are looked at before the next command."""
-        if not self._is_over:
+        if not self._is_over and self._visitor is None:
             self._is_look_due = True
             self._work_soon()
 
@@ -381,6 +369,9 @@ class Conversation:
             self._desk.hub.let_go(delivery.feed)
 
     def _acknowledge(self, ack: frames.Ack) -> None:
+        if self._visitor is not None:
+            self._peer.send(frames.error(refusal("ack")))
+            return
         delivery = self.deliveries.get(ChannelId(ack.channel))
         if delivery is None:
             self._peer.send(frames.error(NotSubscribed(ack.channel)))

@@ -21,8 +21,8 @@ from artcafe.errors import (
     SlowConsumer,
 )
 from artcafe.gateway.connection import Connection
-from artcafe.gateway.conversation import PING_S, Desk
-from artcafe.model import TenantId
+from artcafe.gateway.desk import PING_S, Desk
+from artcafe.model import TenantId, UserPrincipal
 from artcafe.observe import log
 from artcafe.wire.frames import MAX_FRAME_BYTES, SUBPROTOCOL
 
@@ -183,6 +183,9 @@ class Gateway:
         here.discard(connection)
         if not here:
             del self._by_tenant[principal.tenant_id]
+        if isinstance(principal, UserPrincipal):
+            log.info("person.disconnected", tenant=principal.tenant_id, user=principal.user_id)
+            return
         log.info("agent.disconnected", tenant=principal.tenant_id, agent=principal.agent_id)
         if not self._is_draining:
             self._group.create_task(self._desk.cursors.write_agent(principal.tenant_id, principal.agent_id))

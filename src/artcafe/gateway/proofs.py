@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from artcafe.errors import BadCommand, BadCredentials
-from artcafe.model import AgentPrincipal, Challenge
+from artcafe.errors import BadCommand, BadCredentials, Unauthenticated
+from artcafe.model import Challenge, Principal
 from artcafe.observe import Clock
 from artcafe.rules import times
+from artcafe.services.entrance import Entrance
 from artcafe.services.login import Login
 from artcafe.wire import frames
 
@@ -19,10 +20,10 @@ MAX_CHALLENGES: Final = 4
 class Proofs:
     """What was posed on this connection and not answered yet, before `connect` and between two."""
 
-    __slots__ = ("_clock", "_login", "_posed")
+    __slots__ = ("_clock", "_entrance", "_login", "_posed")
 
-    def __init__(self, login: Login, clock: Clock) -> None:
-        self._login, self._clock = login, clock
+    def __init__(self, login: Login, entrance: Entrance, clock: Clock) -> None:
+        self._login, self._entrance, self._clock = login, entrance, clock
         self._posed: dict[str, Challenge] = {}
 
     def pose(self, claim: frames.Challenge) -> frames.ChallengeReply:
@@ -35,13 +36,16 @@ class Proofs:
         self._posed[posed.id] = posed
         return frames.ChallengeReply(posed.id, posed.text, times.to_text(posed.expires_at))
 
-    async def prove(self, proof: frames.Connect) -> tuple[AgentPrincipal, datetime | None]:
-        """The agent that the proof bears out, and until when: a signature holds as long as the connection (None), or its key.
+    async def prove(self, proof: frames.Connect) -> tuple[Principal, datetime | None]:
+        """The agent or person that the proof bears out, and until when: a signature as long as the connection (None) or its key.
 
-        Raises `BadCredentials`, `Unauthenticated`, `CredentialsExpired` or `Revoked`.
+        Raises `BadCredentials`, `Unauthenticated`, `NoMember`, `CredentialsExpired`, `Revoked` or `Unavailable`.
         """
         if proof.access_token is not None and proof.challenge_id is None and proof.signature is None:
-            principal = await self._login.agent_of(proof.access_token)
+            try:
+                principal = await self._login.agent_of(proof.access_token)
+            except Unauthenticated:
+                return await self._entrance.enter(proof.access_token, proof.tenant_id)
             if proof.tenant_id is not None and proof.tenant_id != principal.tenant_id:
                 raise BadCredentials()
             return principal, self._login.expiry_of(proof.access_token)

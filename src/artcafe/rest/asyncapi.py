@@ -61,7 +61,14 @@ COMMANDS: Final[Mapping[str, Told]] = {
             "ping_s": 25,
             "limits": {"subscriptions": 128},
         },
-        (errors.BadCredentials, errors.CredentialsExpired, errors.Revoked, errors.ConnectionLimit, errors.Unavailable),
+        (
+            errors.BadCredentials,
+            errors.NoMember,
+            errors.CredentialsExpired,
+            errors.Revoked,
+            errors.ConnectionLimit,
+            errors.Unavailable,
+        ),
     ),
     "publish": Told(
         "Publishes a message to a channel; the reply comes when it is on disk.",
@@ -123,6 +130,18 @@ COMMANDS: Final[Mapping[str, Told]] = {
         },
         (*NOWHERE, errors.Invalid),
     ),
+    "watch": Told(
+        "Shows a person a channel's messages as they come, at most once each, or the presence of the tenant's agents.",
+        {"channel": "chn_01M8"},
+        {"channel": "chn_01M8"},
+        (*NOWHERE, errors.SubscriptionLimit),
+    ),
+    "unwatch": Told(
+        "Ends what a person watches on this connection.",
+        {"presence": True},
+        {"presence": True},
+        (errors.Forbidden, errors.NotSubscribed),
+    ),
 }
 """Every command of `frames.Command`."""
 
@@ -143,6 +162,10 @@ PUSHES: Final[Mapping[str, Told]] = {
     "gap": Told(
         "Names messages that will not come. Nothing is skipped without one.",
         {"channel": "chn_01M8", "from": 42, "to": None, "reason": "epoch"},
+    ),
+    "presence": Told(
+        "How an agent is, to whoever watches: once for each that is connected when it begins, then whenever it changes.",
+        {"agent": "agt_01M8", "connected": True, "status": "busy", "since": "2026-11-22T17:50:19.894Z"},
     ),
     "error": Told(
         "What went wrong with something that has no id.",

@@ -1,4 +1,4 @@
-"""How many connections an agent and a tenant have on this server, under the limits of the tenant's plan."""
+"""How many connections an agent, a person and a tenant have on this server, under the limits of the tenant's plan."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TypeVar
 
 from artcafe.errors import ConnectionLimit
-from artcafe.model import AgentId, AgentPrincipal, TenantId
+from artcafe.model import AgentPrincipal, Principal, TenantId
 from artcafe.rules import limits
 from artcafe.rules.limits import Limit
 from artcafe.tables.store import Store
@@ -21,26 +21,30 @@ class Connections:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._of_tenant: Counter[TenantId] = Counter()
-        self._of_agent: Counter[tuple[TenantId, AgentId]] = Counter()
+        self._of_one: Counter[tuple[TenantId, str]] = Counter()
 
-    async def enter(self, agent: AgentPrincipal) -> None:
-        """One more connection of the agent. Raises `ConnectionLimit` or `Unavailable`, and counts nothing then."""
-        tenant = await self._store.tenant(agent.tenant_id).tenant()
+    async def enter(self, who: Principal) -> None:
+        """One more connection, of an agent or a person. Raises `ConnectionLimit` or `Unavailable`, and counts nothing then."""
+        tenant = await self._store.tenant(who.tenant_id).tenant()
         counts = (
-            ("agent", Limit.AGENT_CONNECTIONS, self._of_agent[agent.tenant_id, agent.agent_id]),
-            ("tenant", Limit.CONNECTIONS, self._of_tenant[agent.tenant_id]),
+            (
+                "agent" if isinstance(who, AgentPrincipal) else "person",
+                Limit.AGENT_CONNECTIONS,
+                self._of_one[who.tenant_id, who.sender],
+            ),
+            ("tenant", Limit.CONNECTIONS, self._of_tenant[who.tenant_id]),
         )
         for whose, limit, count in counts:
             most = limits.PLANS[limits.DEFAULT_PLAN][limit] if tenant is None else limits.of(tenant, limit)
             if count >= most:
                 raise ConnectionLimit(whose, most)
-        self._of_agent[agent.tenant_id, agent.agent_id] += 1
-        self._of_tenant[agent.tenant_id] += 1
+        self._of_one[who.tenant_id, who.sender] += 1
+        self._of_tenant[who.tenant_id] += 1
 
-    def leave(self, agent: AgentPrincipal) -> None:
+    def leave(self, who: Principal) -> None:
         """One connection less, of those that entered."""
-        _less(self._of_agent, (agent.tenant_id, agent.agent_id))
-        _less(self._of_tenant, agent.tenant_id)
+        _less(self._of_one, (who.tenant_id, who.sender))
+        _less(self._of_tenant, who.tenant_id)
 
     def __len__(self) -> int:
         return self._of_tenant.total()

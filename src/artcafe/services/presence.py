@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
 import msgspec
 
 from artcafe.errors import Unavailable
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.roster import Roster, Seat
-from artcafe.model import AgentId, AgentPrincipal, TenantId
+from artcafe.model import AgentId, AgentPrincipal, Principal, TenantId
 from artcafe.observe import Clock
-from artcafe.rules import limits
+from artcafe.rules import access, limits
+from artcafe.rules.access import Action
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -32,6 +35,39 @@ class View:
         """The agent's presence; one that does not exist is not connected."""
         seat = self._roster.find(agent_id)
         return Seen(connected=False) if seat is None else Seen(connected=True, status=seat.status, since=seat.since)
+
+
+AWAY: Final = Seen(connected=False)
+
+
+class Watch:
+    """Tells one onlooker of each agent whose presence is another than it was told last."""
+
+    def __init__(self, roster: Roster, tell: Callable[[AgentId, Seen], None], is_held: Callable[[], bool]) -> None:
+        """While `is_held` nothing is told: `look_at_all` afterwards tells how things are then."""
+        self._roster, self._view, self._tell, self._is_held = roster, View(roster), tell, is_held
+        self._told: dict[AgentId, Seen] = {}
+        roster.watch(self._look)
+
+    def look_at_all(self) -> None:
+        """Tells of every agent that is not as it was told, at first of all that are connected."""
+        for agent_id in sorted({*self._told, *self._roster.agents()}):
+            self._look(agent_id)
+
+    def stop(self) -> None:
+        self._roster.unwatch(self._look)
+
+    def _look(self, agent_id: AgentId) -> None:
+        if self._is_held():
+            return
+        seen = self._view.of(agent_id)
+        if seen == self._told.get(agent_id, AWAY):
+            return
+        if seen.connected:
+            self._told[agent_id] = seen
+        else:
+            del self._told[agent_id]
+        self._tell(agent_id, seen)
 
 
 class Presence:
@@ -72,6 +108,19 @@ class Presence:
         since = seat.since if (seat := roster.own(agent.agent_id)) else now
         roster.put(Seat(agent.agent_id, since, status, now))
         return status
+
+    async def watch(
+        self, principal: Principal, tell: Callable[[AgentId, Seen], None], is_held: Callable[[], bool] = lambda: False
+    ) -> Watch:
+        """Has `tell` called with what changes in the principal's tenant, at most once each, until the watch is stopped.
+
+        Raises Forbidden, and Unavailable where nobody can tell because NATS cannot be reached.
+        """
+        access.check(principal, Action.READ_AGENTS)
+        roster = self._fabric.room(principal.tenant_id).roster
+        if not await roster.is_known():
+            raise Unavailable("who is connected is unknown: the message log (NATS)")
+        return Watch(roster, tell, is_held)
 
     async def view(self, tenant_id: TenantId) -> View | None:
         """Who is connected; None where nobody can tell, because NATS cannot be reached. No table is read."""

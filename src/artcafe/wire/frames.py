@@ -99,7 +99,18 @@ class History(Frame, frozen=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=HISTORY_MESSAGES)] = 50
 
 
-Body = Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack | Status | History
+class Watch(Frame, frozen=True):
+    """What a person looks at: one channel's messages as they come, or the presence of the tenant's agents."""
+
+    channel: str | None = None
+    presence: bool = False
+
+
+class Unwatch(Watch, frozen=True):
+    """As `Watch`, to end it."""
+
+
+Body = Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack | Status | History | Watch | Unwatch
 
 
 class Command(Frame, frozen=True):
@@ -114,6 +125,8 @@ class Command(Frame, frozen=True):
     connect: Connect | None = None
     status: Status | None = None
     history: History | None = None
+    watch: Watch | None = None
+    unwatch: Unwatch | None = None
 
 
 KINDS: Final = tuple(field for field in Command.__struct_fields__ if field != "id")
@@ -199,9 +212,13 @@ class ChallengeReply(msgspec.Struct, frozen=True):
     expires_at: str
 
 
-class ConnectReply(msgspec.Struct, frozen=True):
+class ConnectReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who is there now: an agent, or a person with the role that they have in the tenant."""
+
     session_id: str
-    agent_id: str
+    agent_id: str | None = None
+    user_id: str | None = None
+    role: str | None = None
     tenant_id: str
     ping_s: int
     limits: Mapping[str, int]
@@ -267,6 +284,26 @@ class HistoryReply(msgspec.Struct, frozen=True):
     epoch: str | None
 
 
+class WatchReply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is watched, or not any more: as it was asked for."""
+
+    channel: str | None = None
+    presence: bool = False
+
+
+class UnwatchReply(WatchReply, frozen=True):
+    """As `WatchReply`."""
+
+
+class PresencePush(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent whose presence has changed: whether it is connected, since when, and the status that it has set."""
+
+    agent: str
+    connected: bool
+    status: str | None
+    since: str | None
+
+
 class ErrorBody(msgspec.Struct, frozen=True):
     code: str
     message: str
@@ -311,7 +348,10 @@ class Incoming(msgspec.Struct, frozen=True):
     unsubscribe: UnsubscribeReply | None = None
     status: StatusReply | None = None
     history: HistoryReply | None = None
+    watch: WatchReply | None = None
+    unwatch: UnwatchReply | None = None
     gap: GapPush | None = None
+    presence: PresencePush | None = None
 
 
 _incoming = msgspec.json.Decoder(Incoming)
@@ -351,6 +391,11 @@ def gap(channel: str, gap: Gap, epoch: str | None = None) -> bytes:
     """The push that names what a subscription will not get; `epoch` is that of the log, told where it is another one."""
     known = epoch if gap.to is None else None
     return _encode({"gap": GapPush(channel=channel, from_=gap.from_, to=gap.to, reason=gap.reason, epoch=known)})
+
+
+def presence(push: PresencePush) -> bytes:
+    """The push that says how an agent is now."""
+    return _encode({"presence": push})
 
 
 # --- messages: the envelope is stored as the text that goes out ---------------------------------------------------------

@@ -9,14 +9,21 @@ from collections.abc import Mapping
 from typing import Final
 
 MEANINGS: Final[Mapping[str, str]] = {
-    "access_token": "An agent's token, from REST. With it neither `challenge_id` nor `signature`.",
+    "access_token": "An agent's or a person's token. With it neither `challenge_id` nor `signature`.",
     "after": "Oldest first, above this sequence, or from this RFC 3339 time on. Without it newest first.",
+    "agent": "The agent's id.",
     "agent_id": "The agent's id.",
+    "ConnectReply.agent_id": "The agent that is connected; left out for a person.",
     "before": "Only what is below this sequence, or was stored before this RFC 3339 time.",
     "challenge": "The text to sign, exactly as it is.",
     "challenge_id": "The challenge's id. It is good for one attempt on the connection that asked for it.",
     "Connect.challenge_id": "The challenge that was signed, one of this connection's.",
     "channel": "The channel's id; names are for people.",
+    "Watch.channel": "A channel whose messages are pushed as they come. Either this or `presence`.",
+    "Unwatch.channel": "A channel that is watched no more. Either this or `presence`.",
+    "WatchReply.channel": "The channel that is watched; left out for the presence of agents.",
+    "UnwatchReply.channel": "The channel that is watched no more; left out for the presence of agents.",
+    "connected": "Whether it is connected now, on whichever server.",
     "code": "What went wrong, for programs (docs/errors.md).",
     "cursor": "Delivery goes on behind this sequence. Null for a `live` channel.",
     "data": "Any JSON; it is stored and delivered as the text it was.",
@@ -45,18 +52,24 @@ MEANINGS: Final[Mapping[str, str]] = {
     "messages": "The page's messages.",
     "more": "Whether there is a next page: above the last message's `seq`, or below it where the newest came first.",
     "ping_s": "How often the server pings, in seconds.",
+    "presence": "Whether it is about the presence of the tenant's agents. Either true, or a `channel`.",
     "prev": "The sequence of the message before it in its channel; null where there is none, or none any more.",
     "reason": "Why: `retention` or `epoch`. A newer server may have more.",
     "reply_to": "Where an answer is awaited; its meaning is the agents' own.",
+    "role": "The person's role in the tenant; left out for an agent.",
     "seq": "The message's place, which rises in a channel and may skip numbers; null in a `live` channel.",
     "Ack.seq": "Everything in the channel up to here is done with.",
     "session_id": "A name for this login, to tell an operator.",
     "signature": "The armored SSHSIG of the challenge's text.",
+    "since": "Since when it has been connected without a break; null when it is not.",
     "status": "What the agent is doing, on one line; null for nothing.",
     "temporary": "Whether the same command can succeed a little later.",
     "tenant_id": "The tenant's id.",
-    "Connect.tenant_id": "The tenant that the token is for. It may be left out; where it stands it must be the token's.",
+    "Connect.tenant_id": (
+        "The tenant. An agent's token may leave it out, and it must be the token's; a person says with it in which of theirs."
+    ),
     "time": "When the server took it in.",
+    "user_id": "The person that is connected; left out for an agent.",
     "to": "The last sequence that will not come; null where nobody knows how many there were.",
 }
 

@@ -29,6 +29,8 @@ NEXT: Final[dict[tuple[State, str], State]] = {
     (State.CONNECTED, "ack"): State.CONNECTED,
     (State.CONNECTED, "status"): State.CONNECTED,
     (State.CONNECTED, "history"): State.CONNECTED,
+    (State.CONNECTED, "watch"): State.CONNECTED,
+    (State.CONNECTED, "unwatch"): State.CONNECTED,
 }
 
 

@@ -1,0 +1,58 @@
+"""What every conversation of a gateway works with, and the socket as a conversation sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from artcafe.gateway.hub import Hub, Socket
+from artcafe.observe import Clock
+from artcafe.services.connections import Connections
+from artcafe.services.cursors import Cursors
+from artcafe.services.directory import Directory
+from artcafe.services.entrance import Entrance
+from artcafe.services.history import History
+from artcafe.services.login import Login
+from artcafe.services.messaging import Messaging
+from artcafe.services.presence import Presence
+from artcafe.services.subscriptions import Subscriptions
+from artcafe.wire import frames
+
+PING_S: Final = 25
+MAX_SUBSCRIPTIONS: Final = 128
+
+LIMITS: Final = {
+    "frame_bytes": frames.MAX_FRAME_BYTES,
+    "json_depth": frames.MAX_DEPTH,
+    "subscriptions": MAX_SUBSCRIPTIONS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What every conversation of a gateway works with."""
+
+    login: Login
+    directory: Directory
+    subscriptions: Subscriptions
+    messaging: Messaging
+    cursors: Cursors
+    hub: Hub
+    clock: Clock
+    presence: Presence
+    history: History
+    connections: Connections
+    entrance: Entrance
+
+
+class Peer(Socket, Protocol):
+    """The socket, as a conversation sees it."""
+
+    def send(self, frame: bytes) -> None:
+        """Sends one frame's text with the others of this loop turn."""
+
+    def count(self, change: int) -> None:
+        """So many more commands or publishes are under way; the socket is not read while there are too many."""
+
+    def proven(self) -> None:
+        """The peer has proven who it is; from here on it hears of what is withdrawn."""

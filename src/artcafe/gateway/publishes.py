@@ -1,0 +1,53 @@
+"""The publishes of one socket: begun at once where nothing must be looked up, and answered when they are stored."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from artcafe.errors import ArtcafeError, OutcomeUnknown
+from artcafe.gateway.desk import Peer
+from artcafe.model import AgentPrincipal
+from artcafe.observe import log
+from artcafe.services.messaging import Messaging
+from artcafe.wire import frames
+
+
+class Publishes:
+    """What this socket has published and was not answered yet is the peer's to count."""
+
+    __slots__ = ("_messaging", "_peer")
+
+    def __init__(self, messaging: Messaging, peer: Peer) -> None:
+        self._messaging, self._peer = messaging, peer
+
+    def now(self, principal: AgentPrincipal, id: int, body: frames.Publish) -> bool:
+        """Publishes without a task, as nearly every publish can be; False when something must be looked up first."""
+        try:
+            stored = self._messaging.prepare_now(principal, body.channel, body)
+        except ArtcafeError as exc:
+            self._peer.send(frames.error(exc, id))
+            return True
+        if stored is None:
+            return False
+        self._await_stored(id, stored)
+        return True
+
+    async def begin(self, principal: AgentPrincipal, id: int, body: frames.Publish) -> None:
+        """Looks up what must be, and publishes. Raises what refuses it."""
+        self._await_stored(id, await self._messaging.prepare(principal, body.channel, body))
+
+    def _await_stored(self, id: int, stored: asyncio.Future[frames.PublishReply]) -> None:
+        self._peer.count(+1)
+        stored.add_done_callback(partial(self._stored, id))
+
+    def _stored(self, id: int, stored: asyncio.Future[frames.PublishReply]) -> None:
+        self._peer.count(-1)
+        error = OutcomeUnknown() if stored.cancelled() else stored.exception()
+        if error is None:
+            self._peer.send(frames.reply(id, "publish", stored.result()))
+            return
+        if not isinstance(error, ArtcafeError):
+            log.error("publish.failed", error=repr(error))
+            error = OutcomeUnknown()
+        self._peer.send(frames.error(error, id))

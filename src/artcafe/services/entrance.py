@@ -1,0 +1,42 @@
+"""People at the gateway: their token, and the membership that must bear out the tenant they name."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from artcafe.errors import MembershipEnded, NoMember, RoleChanged, TenantNotFound
+from artcafe.identity.port import Identity
+from artcafe.model import UserPrincipal
+from artcafe.observe import Clock
+from artcafe.services.audit import Audit
+from artcafe.services.tenants import Tenants
+
+
+class Entrance:
+    """Lets people in, and knows who may stay. Everything is read anew: a membership may end at any moment."""
+
+    def __init__(self, identity: Identity, tenants: Tenants, audit: Audit, clock: Clock) -> None:
+        self._identity, self._tenants, self._audit, self._clock = identity, tenants, audit, clock
+
+    async def enter(self, token: str, tenant_id: str | None) -> tuple[UserPrincipal, datetime]:
+        """The person as a member of the tenant that they name, and until when the token proves it. Fails closed.
+
+        Raises Unauthenticated, CredentialsExpired, Unavailable, and NoMember alike for a tenant that is absent, another's or not
+        named.
+        """
+        person = await self._identity.verify(token, self._clock())
+        try:
+            principal = await self._tenants.enter(person.user_id, tenant_id or "")
+        except TenantNotFound as exc:
+            self._audit.trespass(None, f"usr:{person.user_id}", tenant_id or "")
+            raise NoMember from exc
+        return principal, person.expires_at
+
+    async def check(self, principal: UserPrincipal) -> None:
+        """Returns while the person is in the tenant as they came. Raises MembershipEnded, RoleChanged and Unavailable."""
+        try:
+            now = await self._tenants.enter(principal.user_id, principal.tenant_id)
+        except TenantNotFound as exc:
+            raise MembershipEnded from exc
+        if now.role is not principal.role:
+            raise RoleChanged

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from artcafe.model import ChannelType, Role, UserId
+from tests.gateway.house import House, house, until
+from tests.gateway.raw import Raw, dialled
+
+VIEWER = UserId("viewer@example.com")
+
+
+def token(it: House, user: str = VIEWER) -> str:
+    return it.identity.issue(user, it.clock())
+
+
+async def presence(raw: Raw) -> tuple[str, bool, str | None]:
+    """The next push, which is about presence."""
+    frame = raw.pushes.pop(0) if raw.pushes else await raw.next()
+    assert list(frame) == ["presence"], frame
+    assert list(frame["presence"]) == ["agent", "connected", "status", "since"]
+    assert (frame["presence"]["since"] is not None) is frame["presence"]["connected"]
+    return frame["presence"]["agent"], frame["presence"]["connected"], frame["presence"]["status"]
+
+
+# --- who comes in ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_member_of_any_role_comes_in_with_their_token_and_the_tenant(tmp_path: Path, role: Role) -> None:
+    async with house(tmp_path) as it:
+        user = UserId("bob@example.com")
+        await it.join(user, role)
+        async with dialled(it.url) as raw:
+            reply = await raw.ask("connect", access_token=token(it, user), tenant_id=it.owner.tenant_id)
+            assert list(reply) == ["session_id", "user_id", "role", "tenant_id", "ping_s", "limits"]
+            assert (reply["user_id"], reply["role"], reply["tenant_id"]) == (user, role, it.owner.tenant_id)
+            assert await raw.ask("watch", channel=it.channel.id) == {"channel": it.channel.id}
+            assert await raw.ask("watch", presence=True) == {"presence": True}
+
+
+async def test_a_tenant_that_is_absent_anothers_or_not_named_is_refused_alike(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        found = []
+        for tenant in (
+            {},
+            {"tenant_id": "ten_00000000000000000000000000"},
+            {"tenant_id": "\0"},
+            {"tenant_id": it.owner.tenant_id},
+        ):
+            async with dialled(it.url) as raw:
+                await raw.say("connect", access_token=token(it, "mallory"), **tenant)
+                assert await raw.closed() == 4500
+                found.append(raw.pushes)
+        assert found == [found[0]] * 4
+        assert found[0][0]["error"]["code"] == "no_member"
+
+
+async def test_a_token_that_has_expired_or_is_none_closes(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await it.join(VIEWER, Role.VIEWER)
+        expired = it.identity.issue(VIEWER, it.clock() - timedelta(days=1))
+        for given, code in ((expired, 4001), (token(it)[:-3], 4500)):
+            async with dialled(it.url) as raw:
+                await raw.say("connect", access_token=given, tenant_id=it.owner.tenant_id)
+                assert await raw.closed() == code
+
+
+# --- channels --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_watched_channel_is_shown_from_then_on_and_not_when_it_is_not_watched_any_more(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.visited() as raw:
+        await it.publish(b'"before"')
+        await raw.ask("watch", channel=it.channel.id)
+        assert await raw.ask("watch", channel=it.channel.id) == {"channel": it.channel.id}
+        seq = await it.publish(b'{"n":1}')
+        message = await raw.message()
+        assert (message["channel"], message["seq"], message["data"]) == (it.channel.id, seq, {"n": 1})
+        assert message["from"] == "usr:alice"
+        assert await raw.ask("unwatch", channel=it.channel.id) == {"channel": it.channel.id}
+        await it.publish(b"2")
+        assert (await raw.ask("unwatch", channel=it.channel.id))["code"] == "not_subscribed"
+        assert raw.pushes == []
+
+
+async def test_watching_makes_no_subscription_and_moves_no_cursor(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.visited() as raw:
+        await raw.ask("watch", channel=it.channel.id)
+        await it.publish(b"1")
+        assert await raw.messages(1) == [1]
+        rows = await it.subscriptions.for_connect(it.principal)
+        assert [row.cursor.seq for row in rows] == [0]
+        async with it.connected() as agent:
+            assert await agent.messages(1) == [1]
+
+
+async def test_a_live_channel_is_watched_too(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.visited() as raw:
+        live = await it.channels.create(it.owner, name="live", type=ChannelType.LIVE)
+        await raw.ask("watch", channel=live.id)
+        async with it.connected() as agent:
+            assert (await agent.ask("publish", channel=live.id, data=7))["seq"] is None
+        assert (await raw.message())["data"] == 7
+
+
+async def test_a_channel_that_is_deleted_is_told_and_the_connection_goes_on(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.visited() as raw:
+        await raw.ask("watch", channel=it.channel.id)
+        await it.channels.delete(it.owner, it.channel.id)
+        assert (await raw.next())["error"]["code"] == "channel_not_found"
+        assert await raw.ask("watch", presence=True) == {"presence": True}
+
+
+async def test_a_visitor_that_reads_nothing_delays_nobody_and_goes_on_from_where_things_are(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.visited() as raw:
+        await raw.ask("watch", channel=it.channel.id)
+        (connection,) = it.gateway.connections()
+        connection.pause_writing()
+        (delivery,) = connection.conversation.deliveries.values()
+        missed = await it.publish(b'"missed"')
+        await until(lambda: delivery.feed.flushed == missed)
+        connection.resume_writing()
+        await until(lambda: all(each.member for each in connection.conversation.deliveries.values()))
+        await it.publish(b'"seen"')
+        assert await raw.messages(1) == ["seen"]
+
+
+# --- presence --------------------------------------------------------------------------------------------------------
+
+
+async def test_presence_is_shown_as_it_is_and_then_as_it_changes(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as agent:
+        await agent.ask("status", status="idle")
+        async with it.visited() as raw:
+            assert await raw.ask("watch", presence=True) == {"presence": True}
+            assert await presence(raw) == (it.agent.id, True, "idle")
+            await agent.ask("status", status="busy")
+            assert await presence(raw) == (it.agent.id, True, "busy")
+            await agent.socket.close()
+            assert await presence(raw) == (it.agent.id, False, None)
+            async with it.connected():
+                assert await presence(raw) == (it.agent.id, True, None)
+            assert await presence(raw) == (it.agent.id, False, None)
+            assert await raw.ask("unwatch", presence=True) == {"presence": True}
+            async with it.connected():
+                assert (await raw.ask("unwatch", presence=True))["code"] == "not_subscribed"
+            assert raw.pushes == []
+
+
+async def test_what_changed_while_a_visitor_read_nothing_is_shown_afterwards_as_it_is(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.visited() as raw:
+        await raw.ask("watch", presence=True)
+        (connection,) = it.gateway.connections()
+        connection.pause_writing()
+        async with it.connected() as agent:
+            for status in ("one", "two"):
+                await agent.ask("status", status=status)
+            connection.resume_writing()
+            assert await presence(raw) == (it.agent.id, True, "two")
+
+
+# --- what is not for people, and what is not for agents --------------------------------------------------------------
+
+
+async def test_what_is_for_agents_is_refused_and_the_connection_goes_on(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.visited(Role.OWNER) as raw:
+        channel = it.channel.id
+        for kind, body in (
+            ("publish", {"channel": channel, "data": 1}),
+            ("subscribe", {"channel": channel}),
+            ("status", {"status": "busy"}),
+            ("history", {"channel": channel}),
+        ):
+            refused = await raw.ask(kind, **body)
+            assert (refused["code"], kind in refused["message"]) == ("forbidden", True)
+        await raw.ack(channel, 1)
+        refused = (await raw.next())["error"]
+        assert (refused["code"], refused["message"].startswith("a person may not ack")) == ("forbidden", True)
+        assert (await raw.ask("watch"))["code"] == "bad_command"
+        assert (await raw.ask("watch", channel=channel, presence=True))["code"] == "bad_command"
+        assert (await raw.ask("watch", channel="chn_00000000000000000000000000"))["code"] == "channel_not_found"
+        assert await it.publish(b"1") == 1, "nothing was stored before"
+
+
+async def test_an_agent_does_not_watch(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        assert (await raw.ask("watch", presence=True))["code"] == "forbidden"
+        assert (await raw.ask("unwatch", channel=it.channel.id))["code"] == "forbidden"
+
+
+# --- what ends -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_member_who_is_removed_is_closed_with_4503_and_one_whose_role_changes_with_4001(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.visited() as raw, it.visited(Role.ADMIN) as bystander:
+        await it.remove(VIEWER)
+        assert await raw.closed() == 4503
+        async with dialled(it.url) as again:
+            await again.say("connect", access_token=token(it), tenant_id=it.owner.tenant_id)
+            assert await again.closed() == 4500
+        assert await bystander.ask("watch", presence=True) == {"presence": True}
+        await it.demote(UserId("admin@example.com"), Role.VIEWER)
+        assert await bystander.closed() == 4001
+
+
+async def test_a_connection_ends_with_its_token_unless_that_is_renewed_by_the_same_person(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.visited() as renewed, it.visited(Role.MEMBER) as other:
+        await renewed.ask("watch", channel=it.channel.id)
+        it.clock.ahead = timedelta(hours=11)
+        reply = await renewed.ask("connect", access_token=token(it), tenant_id=it.owner.tenant_id)
+        assert reply["user_id"] == VIEWER
+        it.clock.ahead = timedelta(hours=13)
+        assert await other.closed() == 4001
+        await it.publish(b"1")
+        assert await renewed.messages(1) == [1]
+        await renewed.say("connect", access_token=it.identity.issue("alice", it.clock()), tenant_id=it.owner.tenant_id)
+        assert await renewed.closed() == 4500
