@@ -32,6 +32,9 @@ CLIENT_VARIABLES: Final = frozenset(f"{PREFIX}{name}" for name in ("CONFIG", "UR
 """Variables that belong to the agent's and the people's commands, so that they may stand beside a server's."""
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 class Address(NamedTuple):
     """Where to listen. Port 0 takes a free one."""
 
@@ -107,6 +110,36 @@ class Settings(BaseModel):
 
     client_ids: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
     """Whom a token must be made out to, separated by commas: app clients of a Cognito pool, or audiences of another issuer."""
+
+    tls_cert: Path | None = None
+    """The certificate of both listeners, with its chain, as PEM. Absent: they are plain, on loopback or behind a proxy."""
+
+    tls_key: Path | None = None
+    """Its private key, as PEM without a password, not readable by everybody."""
+
+    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_list)] = ()
+    """The proxies in front, as networks separated by commas, such as `10.0.0.0/8`: where a call comes from is then taken from
+    their `X-Forwarded-For`."""
+
+    public_gateway_url: str | None = Field(default=None, pattern=r"^wss?://[^/?#\s]+/v1/connect$")
+    """Where agents reach the gateway, as `GET /v1` tells them, such as `wss://agents.example.com/v1/connect`. Absent: where it
+    listens."""
+
+    allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
+    """Origins whose pages may connect to the gateway, separated by commas, such as `https://app.example.com`. Those of the
+    gateway's own host always may, and so may programs, which name none."""
+
+    requests_per_s: float = Field(default=1000.0, ge=0)
+    """How many REST requests one address may make each second, on average over ten. 0: as many as it likes."""
+
+    connects_per_s: float = Field(default=1000.0, ge=0)
+    """How many sockets one address may open each second, on average over ten. 0: as many as it likes."""
+
+    challenges_per_min: float = Field(default=600.0, ge=0)
+    """How many logins of one agent one address may begin each minute; one that fails counts as ten. 0: as many as it likes."""
+
+    nats_ca: Path | None = None
+    """The authority that NATS's certificates are checked by, as PEM, for `tls://` among the NATS URLs. Absent: the system's."""
 
     cursor_write_s: float | None = Field(default=None, ge=0.1, le=600)
     """How many seconds an acknowledgement may wait until it is written. A crash repeats at most so much. Absent: 5, or 60 where

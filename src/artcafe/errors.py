@@ -119,6 +119,14 @@ class RoleChanged(CallerFault):
 
 
 @dataclass(eq=False, repr=False)
+class TooFast(CallerFault):
+    what: str
+    wait_s: float
+    code, status, close, temporary = "too_fast", 429, 4029, True
+    text = "too many {what} from this address; wait {wait_s:.3g} s and try again"
+
+
+@dataclass(eq=False, repr=False)
 class Forbidden(CallerFault):
     action: str
     who: str

@@ -40,6 +40,12 @@ def origin() -> Origin:
     return Origin(bound.get("address"), bound.get("request_id"))
 
 
+def bind_origin(address: str | None) -> None:
+    """Says for the rest of this task, in its log too, from which address it was asked; a task that it starts inherits it."""
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(address=address)
+
+
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for field in SECRET_FIELDS.intersection(event):
         event[field] = f"<{len(str(event[field]))} characters>"

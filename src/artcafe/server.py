@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from typing import Final
 
 import uvicorn
 
+from artcafe import doors
 from artcafe.config import Address, Settings
 from artcafe.errors import ArtcafeError, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.folder import DataFolder, make_secret, read_secret
+from artcafe.gateway.admission import Admission
 from artcafe.gateway.desk import Desk
 from artcafe.gateway.hub import Hub
 from artcafe.gateway.listener import PATH, Gateway
@@ -31,9 +34,11 @@ from artcafe.model import TenantId
 from artcafe.observe import log, now
 from artcafe.rest import app as rest
 from artcafe.rest.deadline import DeadlineProtocol
+from artcafe.rules.clients import Proxies
 from artcafe.rules.secrets import derive
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
+from artcafe.services.attempts import Attempts
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
@@ -99,12 +104,7 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
 
 
 def _check(settings: Settings, *, embedded: bool) -> None:
-    for flag, address in (("--listen", settings.listen), ("--gateway-listen", settings.gateway_listen)):
-        if not address.is_loopback:
-            raise StartRefused(
-                f"{flag} is {address}, but people log in with the local identity, which is for this machine alone",
-                f"listen on loopback: {flag} 127.0.0.1:{address.port}",
-            )
+    doors.check(settings)
     if not embedded and not settings.nats_urls:
         raise StartRefused(
             "--nats-urls (ARTCAFE_NATS_URLS) is not set, and a server of a fleet runs no NATS of its own",
@@ -184,6 +184,7 @@ async def _serve(
     ready: Callable[[Addresses], None],
 ) -> None:
     """Until told to end; then everything is ended that was given or made here, the tables last."""
+    proxies, tls = Proxies(settings.trusted_proxies), doors.tls_of(settings, now())
     try:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(fabric.run())
@@ -192,7 +193,7 @@ async def _serve(
             directory, audit = Directory(store, changes), Audit(fabric.audit_log, store, now)
             service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
             tokens = Tokens(derive(secret, "agent-tokens"), service_name)
-            login = Login(store, directory, tokens, now, service_name, audit)
+            login = Login(store, directory, tokens, now, service_name, audit, Attempts(settings.challenges_per_min))
             subscriptions = Subscriptions(store, changes, now, fabric.position)
             cursors = Cursors(store, settings.cursor_seconds)
             presence, retention = Presence(fabric, now), Retention(store, fabric, now)
@@ -202,14 +203,17 @@ async def _serve(
             messaging, tenants = Messaging(directory, fabric, now), Tenants(store, changes, now, fabric)
             people = Connections(store), Entrance(identity, tenants, audit, now)
             gateway = Gateway(
-                Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people), group
+                Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people),
+                group,
+                admission=Admission(proxies, settings.allowed_origins, settings.connects_per_s),
             )
             changes.watch(gateway.changed)
             fabric.watch_failures(gateway.send_back)
-            port = await _open_gateway(gateway, settings.gateway_listen)
-            host, rest_port = listener.getsockname()[:2]
+            port = await _open_gateway(gateway, settings.gateway_listen, tls)
             addresses = Addresses(
-                f"http://{Address(host, rest_port)}", f"ws://{Address(settings.gateway_listen.host, port)}{PATH}"
+                f"{doors.scheme('http', tls)}://{doors.shown(Address(*listener.getsockname()[:2]))}",
+                settings.public_gateway_url
+                or f"{doors.scheme('ws', tls)}://{doors.shown(Address(settings.gateway_listen.host, port))}{PATH}",
             )
             services = rest.Services(
                 login=login,
@@ -227,7 +231,16 @@ async def _serve(
                 clock=now,
                 gateway_url=addresses.gateway_url,
             )
-            api = _Rest(services, derive(secret, "page-cursors"))
+            api = _Rest(
+                services,
+                rest.Settings(
+                    version=version("artcafe"),
+                    page_key=derive(secret, "page-cursors"),
+                    proxies=proxies,
+                    requests_per_s=settings.requests_per_s,
+                ),
+                tls,
+            )
             loops = [
                 group.create_task(loop)
                 for loop in (
@@ -271,10 +284,10 @@ def _changes(fabric: Fabric) -> Changes:
     return changes
 
 
-async def _open_gateway(gateway: Gateway, address: Address) -> int:
+async def _open_gateway(gateway: Gateway, address: Address, tls: ssl.SSLContext | None) -> int:
     """The port at which agents connect from here on."""
     try:
-        return await gateway.listen(*address)
+        return await gateway.listen(*address, tls=tls)
     except OSError as exc:
         raise _not_listening(address, "--gateway-listen", exc) from exc
 
@@ -305,8 +318,8 @@ async def _health(store: Store, fabric: Fabric) -> dict[str, str]:
 class _Rest(uvicorn.Server):
     """uvicorn without its signal handlers: when to end is the caller's to say."""
 
-    def __init__(self, services: rest.Services, page_key: bytes) -> None:
-        api = rest.build(services, rest.Settings(version=version("artcafe"), page_key=page_key))
+    def __init__(self, services: rest.Services, settings: rest.Settings, tls: ssl.SSLContext | None) -> None:
+        api = rest.build(services, settings)
         super().__init__(
             uvicorn.Config(
                 api,
@@ -315,6 +328,8 @@ class _Rest(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # uvicorn's own reading believes any proxy of this machine: `rules.clients` does it.
+                ssl_context_factory=None if tls is None else lambda _config, _default: tls,
                 timeout_graceful_shutdown=REST_DRAIN_S,
                 timeout_keep_alive=KEEP_ALIVE_S,
             )

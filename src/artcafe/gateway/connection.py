@@ -13,7 +13,7 @@ from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
 from artcafe.gateway.conversation import Conversation
 from artcafe.gateway.desk import Desk
 from artcafe.gateway.hub import Piece, text_frame
-from artcafe.observe import log
+from artcafe.observe import bind_origin, log
 from artcafe.wire import frames
 from artcafe.wire.frames import MAX_FRAME_BYTES
 from artcafe.wire.session import Session
@@ -32,6 +32,10 @@ CLOSE_REASON_BYTES: Final = 123
 
 class Door(Protocol):
     """Whoever watches over all connections."""
+
+    def admit(self, peer: str | None, forwarded: list[str]) -> str:
+        """The address of a socket that may stay, behind whichever proxies. Raises TooFast."""
+        ...
 
     def came(self, connection: Connection) -> None:
         """The socket is open."""
@@ -52,9 +56,12 @@ class Door(Protocol):
 class Connection(WSListener):
     """One socket. picows calls the `on_ws_…` methods and `pause_writing`, `resume_writing`."""
 
-    def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: Door) -> None:
+    def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: Door, forwarded: list[str]) -> None:
+        """`forwarded`: what its upgrade said in X-Forwarded-For."""
         self._group, self._door, self._talking = group, door, desk.hub.talking
         self._session = Session()
+        self._forwarded = forwarded
+        self._address: str | None = None
         self._partial: bytearray | None = None
         self._replies: list[bytes] = []
         self._under_way = 0
@@ -78,6 +85,11 @@ class Connection(WSListener):
         if sock is not None and hasattr(sockets, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
         self._door.came(self)
+        try:
+            peer = self._stream.get_extra_info("peername")
+            self._address = self._door.admit(peer[0] if isinstance(peer, tuple) else None, self._forwarded)
+        except ArtcafeError as fatal:
+            self.close(fatal)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A frame has come. Its payload dies when this returns."""
@@ -232,6 +244,7 @@ class Connection(WSListener):
 
     async def _supervise(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """The supervisor of a connection: what nobody foresaw ends this connection and no other."""
+        bind_origin(self._address)
         try:
             await work()
         except Exception:  # noqa: BLE001 (the supervisor of connections: logged here once, and the peer is told)

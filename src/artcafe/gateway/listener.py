@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections import defaultdict
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from artcafe.errors import (
     ShuttingDown,
     SlowConsumer,
 )
+from artcafe.gateway.admission import Admission
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.desk import PING_S, Desk
 from artcafe.model import TenantId, UserPrincipal
@@ -55,7 +57,10 @@ class Gateway:
         connect_s: float = CONNECT_S,
         stall_s: float = STALL_S,
         recheck_s: float = RECHECK_S,
+        admission: Admission | None = None,
     ) -> None:
+        """Without `admission`, every program may connect as often as it likes."""
+        self._admission = admission or Admission()
         self._desk, self._group = desk, group
         self._sweep_s, self._connect_s, self._stall_s, self._recheck_s = sweep_s, connect_s, stall_s, recheck_s
         self._waiting: dict[Connection, float] = {}
@@ -74,7 +79,7 @@ class Gateway:
         self._gone = asyncio.Event()
         self._server: asyncio.Server | None = None
 
-    async def listen(self, host: str, port: int) -> int:
+    async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Opens the door and returns its port. Raises `OSError` when it cannot be had."""
         self._server = await ws_create_server(
             self._upgrade,
@@ -85,6 +90,7 @@ class Gateway:
             read_buffer_init_size=READ_BUFFER_BYTES,
             backlog=BACKLOG,
             use_aiofastnet=False,
+            ssl=tls,
         )
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -138,9 +144,15 @@ class Gateway:
             return _refuse(HTTPStatus.BAD_REQUEST, f"Offer the subprotocol: Sec-WebSocket-Protocol: {SUBPROTOCOL}")
         if self._is_draining:
             return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, str(ShuttingDown()))
-        connection = Connection(self._desk, self._group, self)
+        if not self._admission.is_welcome(request.headers):
+            return _refuse(HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; ALLOWED_ORIGINS names those that may.")
+        connection = Connection(self._desk, self._group, self, request.headers.getall("X-Forwarded-For", []))
         accepted = WSUpgradeResponse.create_101_response(extra_headers={"Sec-WebSocket-Protocol": SUBPROTOCOL})
         return WSUpgradeResponseWithListener(accepted, connection)
+
+    def admit(self, peer: str | None, forwarded: list[str]) -> str:
+        """The address of a socket that may stay. Raises TooFast."""
+        return self._admission.admit(peer, forwarded)
 
     def came(self, connection: Connection) -> None:
         """The upgrade is done. Only now: picows tells no listener of an upgrade that it refused itself, for want of a key."""
@@ -269,7 +281,12 @@ class Gateway:
 
 
 def _refuse(status: HTTPStatus, text: str) -> WSUpgradeResponseWithListener:
-    headers = {"Content-Type": "text/plain; charset=utf-8"}
+    headers = {
+        "Content-Type": "text/plain; charset=utf-8",
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+    }
     if status is HTTPStatus.UPGRADE_REQUIRED:
         headers["Upgrade"] = "websocket"  # RFC 9110, section 15.5.22
     response = WSUpgradeResponse.create_error_response(status, (text + "\n").encode(), headers)

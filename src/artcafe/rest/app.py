@@ -15,12 +15,14 @@ from starlette.middleware import Middleware
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from artcafe.errors import ArtcafeError, Internal, MethodNotAllowed, OurFault, RouteNotFound
+from artcafe.errors import ArtcafeError, Internal, MethodNotAllowed, OurFault, RouteNotFound, TooFast
 from artcafe.observe import log
 from artcafe.rest import agents, asyncapi, audit, auth, channels, health, home, keys, messages, problems, subscriptions, tenants
 from artcafe.rest.bodies import Disconnected, receive_body, replayed
 from artcafe.rest.parts import Services, Settings
+from artcafe.rules.clients import counted_as
 from artcafe.rules.ids import new_id
+from artcafe.rules.throttle import Buckets
 
 __all__ = ["Services", "Settings", "build"]
 
@@ -50,16 +52,25 @@ TAGS: Final = {
     "health": "For operators.",
 }
 
+BURST_S: Final = 10
+"""So many seconds' worth of an address's requests may come at once."""
+
 LONGEST_PATH: Final = 200
 """Characters of a path that are logged: twice the longest of ours."""
 
 HEADERS: Final = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
-"""On every answer. They are JSON for programs: a browser that is lured here shall neither keep, frame nor run one."""
+"""On every answer, and no header of CORS on any. They are JSON for programs: a browser that is lured here shall neither keep,
+frame nor run one."""
+
+
+TLS_ONLY: Final = (b"strict-transport-security", b"max-age=31536000")
+"""A year, on answers over TLS of ours (RFC 6797). Behind a proxy that ends TLS it is the proxy's to say."""
 
 
 def build(services: Services, settings: Settings) -> FastAPI:
@@ -124,14 +135,18 @@ class Supervisor:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
+        self._buckets = Buckets(settings.requests_per_s, settings.requests_per_s * BURST_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         structlog.contextvars.clear_contextvars()
+        address = self._observed(scope)
+        scope["client"] = (address, 0)
         request = _Request(scope, receive, send)
         try:
+            self._bound(address)
             await request.serve(self._app, self._settings)
         except Disconnected:
             request.code = "disconnected"
@@ -143,6 +158,17 @@ class Supervisor:
             log.exception("request.failed", method=scope["method"], path=request.path)
             await request.refuse(Internal())
         request.tell()
+
+    def _observed(self, scope: Scope) -> str:
+        peer, _ = scope.get("client") or (None, 0)
+        forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        return self._settings.proxies.observed(peer, forwarded)
+
+    def _bound(self, address: str) -> None:
+        """Raises TooFast, before anything is read or looked up for the request."""
+        wait_s = self._buckets.take(counted_as(address), time.monotonic())
+        if wait_s:
+            raise TooFast("requests", wait_s)
 
 
 class _Request:
@@ -157,7 +183,7 @@ class _Request:
         self.code: str | None = None
         self.id = new_id("req")  # Never the client's: it would be a way into the log.
         scope.setdefault("state", {})["request_id"] = self.id
-        structlog.contextvars.bind_contextvars(request_id=self.id, address=(scope.get("client") or [None])[0])
+        structlog.contextvars.bind_contextvars(request_id=self.id, address=scope["client"][0])
 
     async def serve(self, app: ASGIApp, settings: Settings) -> None:
         body = await receive_body(self._scope, self._receive, settings)
@@ -177,8 +203,11 @@ class _Request:
     async def _answer(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.id.encode()), *HEADERS]
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.id.encode()), *self._headers()]
         await self._send(message)
+
+    def _headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        return (*HEADERS, TLS_ONLY) if self._scope.get("scheme") == "https" else HEADERS
 
     def tell(self) -> None:
         log.debug(

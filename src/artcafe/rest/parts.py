@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from artcafe.identity.port import Identity
 from artcafe.observe import Clock
+from artcafe.rules.clients import Proxies
 from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit
 from artcafe.services.channels import Channels
@@ -49,12 +50,15 @@ class Services:
 class Settings:
     """How the HTTP side behaves. `page_key` seals the cursors of lists: 32 bytes, the same on every server of a fleet.
 
-    A body may have `max_body_bytes` (four frames of the gateway: the longest is a publish) and must be here `body_deadline_s`
-    after its headers.
+    `proxies` are believed on where a request comes from. One address may ask `requests_per_s` times (0: as often as it likes),
+    and ten seconds' worth at once. A body may have `max_body_bytes` (four frames of the gateway: the longest is a publish) and
+    must be here `body_deadline_s` after its headers.
     """
 
     version: str
     page_key: bytes = field(repr=False)
+    proxies: Proxies = field(default_factory=Proxies)
+    requests_per_s: float = 0.0
     max_body_bytes: int = 256 * 1024
     body_deadline_s: float = 15.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -98,6 +99,8 @@ def _headers(error: ArtcafeError) -> dict[str, str]:
     headers = {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    elif isinstance(error, errors.TooFast):
+        headers["Retry-After"] = str(max(RETRY_AFTER_S, math.ceil(error.wait_s)))
     elif error.temporary:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if isinstance(error, errors.MethodNotAllowed):
@@ -142,7 +145,7 @@ def _phrase(found: Mapping[str, Any]) -> str:
 
 Kinds = tuple[type[ArtcafeError], ...]
 
-ANYWHERE: Final[Kinds] = (errors.RequestTimeout, errors.TooLarge, errors.Internal, errors.Unavailable)
+ANYWHERE: Final[Kinds] = (errors.RequestTimeout, errors.TooFast, errors.TooLarge, errors.Internal, errors.Unavailable)
 BEARER: Final[Kinds] = (errors.Unauthenticated, errors.CredentialsExpired, errors.Revoked)
 IN_TENANT: Final[Kinds] = (*BEARER, errors.TenantNotFound, errors.Forbidden)
 BODY: Final[Kinds] = (errors.BadJson, errors.Invalid)

@@ -59,7 +59,8 @@ class Rest:
         self._http = httpx.AsyncClient(
             base_url=self.url,
             timeout=timeout_s,
-            trust_env=not addresses.is_loopback(self.url),
+            trust_env=not addresses.is_loopback(self.url),  # No proxy on the way to this machine itself,
+            verify=httpx.create_ssl_context(),  # but SSL_CERT_FILE counts there too, as it does for the socket.
             headers={"Accept": "application/json"},
         )
 

@@ -15,6 +15,7 @@ from artcafe.errors import AgentNotFound, BadCredentials, Revoked
 from artcafe.model import Agent, AgentId, AgentPrincipal, AgentStatus, Challenge, ChallengeId, Outcome, TenantId
 from artcafe.observe import Clock
 from artcafe.rules import ids, keys, times, tokens
+from artcafe.services.attempts import Attempts
 from artcafe.services.audit import Audit
 from artcafe.services.directory import Directory
 from artcafe.tables.store import Store
@@ -31,16 +32,24 @@ class Login:
     """Proves agents. `service_name` stands in each challenge, so that its signature is worth nothing to another service."""
 
     def __init__(
-        self, store: Store, directory: Directory, tokens: tokens.Tokens, clock: Clock, service_name: str, audit: Audit
+        self,
+        store: Store,
+        directory: Directory,
+        tokens: tokens.Tokens,
+        clock: Clock,
+        service_name: str,
+        audit: Audit,
+        attempts: Attempts | None = None,
     ) -> None:
-        self._audit = audit
+        """Without `attempts`, an agent's login may be tried as often as anybody likes."""
+        self._audit, self._attempts = audit, attempts or Attempts(0)
         self._store, self._directory, self._tokens, self._clock = store, directory, tokens, clock
         self._service = service_name
 
     # --- over REST ---
 
     async def begin(self, tenant_id: str, agent_id: str) -> Challenge:
-        """A challenge that is kept for 5 minutes, on whatever server; the same for agents that do not exist."""
+        """A challenge that is kept for 5 minutes, on whatever server; the same for agents that do not exist. Raises TooFast."""
         challenge = self.pose(tenant_id, agent_id)
         await self._store.put_challenge(challenge)
         return challenge
@@ -53,14 +62,18 @@ class Login:
         attempt = ids.new_id("att")
         challenge_id = challenge_id if ids.is_possible(challenge_id) else _NOBODY
         taken = await self._store.take_challenge(challenge_id, attempt, self._clock())
-        principal = await self.prove(taken or self.pose(_NOBODY, _NOBODY), signature)
+        principal = await self.prove(taken or self._posed(_NOBODY, _NOBODY), signature)
         now = self._clock()
         return self._tokens.mint(principal, now), tokens.lifetime_s(principal, now)
 
     # --- on the socket ---
 
     def pose(self, tenant_id: str, agent_id: str) -> Challenge:
-        """A challenge that only its caller keeps, and must offer to `prove` once."""
+        """A challenge that only its caller keeps, and must offer to `prove` once. Raises TooFast."""
+        self._attempts.begin(TenantId(_claimed(tenant_id)), AgentId(_claimed(agent_id)))
+        return self._posed(tenant_id, agent_id)
+
+    def _posed(self, tenant_id: str, agent_id: str) -> Challenge:
         now = self._clock()
         challenge_id = ids.new_id("chl")
         # Whole seconds, as the table's TTL has them.
@@ -81,6 +94,7 @@ class Login:
         is_welcome = agent is not None and agent.status is AgentStatus.ACTIVE and now < challenge.expires_at
         key = None if agent is None or by is None else keys.proving(agent, by.line, now)
         if agent is None or by is None or key is None or not is_welcome:
+            self._attempts.failed(challenge.tenant_id, challenge.agent_id)
             self._audit.note(challenge.tenant_id, challenge.agent_id, "agent.login", Outcome.REFUSED)
             raise BadCredentials
         self._audit.note(agent.tenant_id, agent.id, "agent.login", key=by.fingerprint)

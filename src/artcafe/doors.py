@@ -1,0 +1,108 @@
+"""The two listeners: where they may stand, behind which proxies, and with which certificate. A wrong setting stops the start."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from artcafe.config import Address, Settings
+from artcafe.errors import StartRefused
+
+ALPN: Final = ["http/1.1"]
+
+
+def check(settings: Settings) -> None:
+    """Raises StartRefused where others than this machine could reach a listener that is not fit for them."""
+    if bool(settings.tls_cert) is not bool(settings.tls_key):
+        there, missing = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
+        raise StartRefused(f"{there} is set, but {missing} is not: a certificate is worth nothing without its key", "set both")
+    for name, address in (("listen", settings.listen), ("gateway-listen", settings.gateway_listen)):
+        if address.is_loopback:
+            continue
+        if settings.issuer is None:
+            raise StartRefused(
+                f"--{name} is {address}, but people log in with the local identity, which is for this machine alone",
+                f"name your identity provider by ISSUER and CLIENT_IDS, or listen on loopback: --{name} 127.0.0.1:{address.port}",
+            )
+        if settings.tls_cert is None and not settings.trusted_proxies:
+            raise StartRefused(
+                f"--{name} is {address} without TLS: tokens would be read by anybody on the way",
+                "set TLS_CERT and TLS_KEY, or TRUSTED_PROXIES to the proxy in front that ends TLS, or listen on loopback",
+            )
+
+
+def tls_of(settings: Settings, now: datetime) -> ssl.SSLContext | None:
+    """What both listeners encrypt with; None for plain ones. Raises StartRefused for files that cannot be used."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    _check_key(settings.tls_key)
+    _check_certificate(settings.tls_cert, now)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(ALPN)
+    try:
+        # A password is refused rather than asked for: nobody sits at the terminal of a server.
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password=lambda: "")
+    except (OSError, ssl.SSLError) as exc:
+        raise StartRefused(
+            f"TLS_CERT {settings.tls_cert} and TLS_KEY {settings.tls_key} do not go together: {_reason(exc)}",
+            "give the certificate with its chain, and the key it was made for, both as PEM and the key without a password",
+        ) from exc
+    return context
+
+
+def scheme(name: str, tls: ssl.SSLContext | None) -> str:
+    """`https` for `http`, and `wss` for `ws`, where there is TLS."""
+    return f"{name}s" if tls else name
+
+
+def nats_tls(settings: Settings) -> ssl.SSLContext | None:
+    """What NATS's certificates are checked by; None: as this machine checks all others. Raises StartRefused."""
+    if settings.nats_ca is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=settings.nats_ca)
+    except (OSError, ssl.SSLError) as exc:
+        raise StartRefused(
+            f"NATS_CA {settings.nats_ca} cannot be used: {_reason(exc)}", "give the authority's certificate as PEM"
+        ) from exc
+
+
+def _check_key(file: Path) -> None:
+    try:
+        mode = file.stat().st_mode
+    except OSError as exc:
+        raise StartRefused(f"TLS_KEY {file} cannot be read: {exc.strerror}", "correct the path, or mend its rights") from exc
+    if mode & 0o007:
+        raise StartRefused(f"TLS_KEY {file} can be read by everybody on this machine", f"chmod o= {file}")
+
+
+def _check_certificate(file: Path, now: datetime) -> None:
+    try:
+        certificate = x509.load_pem_x509_certificates(file.read_bytes())[0]
+    except OSError as exc:
+        raise StartRefused(f"TLS_CERT {file} cannot be read: {exc.strerror}", "correct the path, or mend its rights") from exc
+    except ValueError as exc:
+        raise StartRefused(f"TLS_CERT {file} is no certificate as PEM", "give the certificate, with its chain behind it") from exc
+    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+        raise StartRefused(
+            f"TLS_CERT {file} is good from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+            f" to {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and not now",
+            "renew it, or set this machine's clock right",
+        )
+
+
+def _reason(exc: OSError) -> str:
+    if isinstance(exc, ssl.SSLError):
+        return (exc.reason or str(exc)).replace("_", " ").lower()
+    return exc.strerror or str(exc)
+
+
+def shown(address: Address) -> Address:
+    """The address as a client on this machine reaches it: `0.0.0.0` and `::` are none."""
+    hosts = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what is replaced)
+    return Address(hosts.get(address.host, address.host), address.port)

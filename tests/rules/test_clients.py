@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.rules.clients import UNKNOWN, Proxies, counted_as
+
+OURS = Proxies([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")])
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "observed"),
+    [
+        ("10.0.0.1", ["192.0.2.7"], "192.0.2.7"),
+        ("10.0.0.1", ["198.51.100.9, 192.0.2.7"], "192.0.2.7"),
+        ("10.0.0.1", ["198.51.100.9", "192.0.2.7"], "192.0.2.7"),
+        ("10.0.0.1", ["192.0.2.7, 10.2.2.2"], "192.0.2.7"),
+        ("10.0.0.1", ["10.3.3.3, 10.2.2.2"], "10.3.3.3"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["unknown"], "10.0.0.1"),
+        ("10.0.0.1", ["192.0.2.7, _hidden"], "10.0.0.1"),
+        ("10.0.0.1", ["192.0.2.7:4711"], "192.0.2.7"),
+        ("fd00::1", ["[2001:db8::7]:4711"], "2001:db8::7"),
+        ("::ffff:10.0.0.1", ["::ffff:192.0.2.7"], "192.0.2.7"),
+        ("fe80::1%eth0", ["192.0.2.7"], "fe80::1"),
+        ("192.0.2.1", ["192.0.2.7"], "192.0.2.1"),
+        (None, ["192.0.2.7"], UNKNOWN),
+    ],
+)
+def test_the_nearest_address_that_is_no_proxy_of_ours_is_believed(peer: str | None, forwarded: list[str], observed: str) -> None:
+    assert OURS.observed(peer, forwarded) == observed
+
+
+@given(st.lists(st.text()))
+def test_nobody_but_a_proxy_of_ours_says_where_a_call_comes_from(forwarded: list[str]) -> None:
+    assert OURS.observed("192.0.2.1", forwarded) == "192.0.2.1"
+    assert Proxies().observed("10.0.0.1", forwarded) == "10.0.0.1"
+
+
+@given(st.text(), st.ip_addresses(v=4).filter(lambda address: address not in ipaddress.ip_network("10.0.0.0/8")))
+def test_whatever_a_client_writes_stands_before_what_our_proxy_saw(written: str, client: ipaddress.IPv4Address) -> None:
+    assert OURS.observed("10.0.0.1", [f"{written},{client}"]) == str(client)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("192.0.2.7", "192.0.2.7", True),
+        ("192.0.2.7", "192.0.2.8", False),
+        ("2001:db8:0:1::7", "2001:db8:0:1:ffff::8", True),
+        ("2001:db8:0:1::7", "2001:db8:0:2::7", False),
+        (UNKNOWN, UNKNOWN, True),
+    ],
+)
+def test_everybody_of_one_site_is_counted_together(one: str, other: str, is_same: bool) -> None:
+    assert (counted_as(one) == counted_as(other)) is is_same

@@ -1,0 +1,271 @@
+"""The two listeners as strangers and proxies meet them: TLS, headers, origins, addresses and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+
+from tests.certificates import Authority
+from tests.gateway.raw import BOUND_S, PROTOCOL, Raw
+from tests.platform import Cast, Platform, running
+
+LIMITS = ["--trusted-proxies", "127.0.0.1/32,::1/128", "--requests-per-s", "0.8", "--connects-per-s", "0.3"]
+LIMITS += ["--challenges-per-min", "12", "--allowed-origins", "https://app.example.com"]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+def refused(tmp_path: Path, *flags: str) -> str:
+    """What `artcafe up` says before it ends."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
+    command = [sys.executable, "-m", "artcafe", "up", "--data-dir", str(tmp_path / "data"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environ)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+# --- where they may stand ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--gateway-listen"])
+def test_nobody_else_reaches_the_local_identity(tmp_path: Path, flag: str) -> None:
+    said = refused(tmp_path, flag, "0.0.0.0:0")
+    assert f"{flag} is 0.0.0.0:0, but people log in with the local identity" in said
+    assert "ISSUER and CLIENT_IDS" in said
+
+
+@pytest.mark.parametrize("flag", ["--listen", "--gateway-listen"])
+def test_nothing_is_plain_beyond_this_machine(tmp_path: Path, flag: str) -> None:
+    said = refused(tmp_path, flag, "0.0.0.0:0", "--issuer", "https://example.com", "--client-ids", "a")
+    assert f"{flag} is 0.0.0.0:0 without TLS" in said
+    assert "TLS_CERT and TLS_KEY, or TRUSTED_PROXIES" in said
+
+
+@pytest.mark.parametrize("fault", ["no key", "no certificate", "missing", "readable", "another's", "no PEM", "expired"])
+def test_a_certificate_that_cannot_be_used_stops_the_start_with_a_sentence(
+    tmp_path: Path, authority: Authority, fault: str
+) -> None:
+    made = authority.sign("fault", datetime.now(UTC) - timedelta(minutes=1) if fault == "expired" else None)
+    flags = ["--tls-cert", str(made.cert), "--tls-key", str(made.key)]
+    said = {
+        "no key": "TLS_CERT is set, but TLS_KEY is not",
+        "no certificate": "TLS_KEY is set, but TLS_CERT is not",
+        "missing": "cannot be read: No such file or directory",
+        "readable": "can be read by everybody on this machine",
+        "another's": "do not go together: key values mismatch",
+        "no PEM": "is no certificate as PEM",
+        "expired": "and not now",
+    }
+    match fault:
+        case "no key":
+            flags = flags[:2]
+        case "no certificate":
+            flags = flags[2:]
+        case "missing":
+            made.cert.unlink()
+        case "readable":
+            made.key.chmod(0o604)
+        case "another's":
+            shutil.copy(authority.sign("another").key, made.key)
+        case "no PEM":
+            made.cert.write_text("certificate")
+    assert said[fault] in refused(tmp_path, *flags)
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Platform]:
+    made = authority.sign("server")
+    with running(tmp_path_factory.mktemp("secure"), ["--tls-cert", str(made.cert), "--tls-key", str(made.key)]) as platform:
+        yield platform
+
+
+def test_rest_speaks_tls_and_says_that_it_always_will(secure: Platform, authority: Authority) -> None:
+    assert secure.url.startswith("https://")
+    answer = httpx.get(f"{secure.url}/v1", verify=authority.client(), trust_env=False)
+    assert answer.json()["gateway_url"] == secure.gateway_url
+    assert answer.headers["strict-transport-security"] == "max-age=31536000"
+
+
+def test_who_speaks_plainly_to_a_listener_with_tls_hears_nothing(secure: Platform) -> None:
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(secure.url.replace("https", "http"), trust_env=False)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+@pytest.mark.parametrize("address", ["url", "gateway_url"])
+def test_older_tls_than_1_2_is_refused(secure: Platform, authority: Authority, address: str) -> None:
+    old = authority.client()
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    old.maximum_version = ssl.TLSVersion.TLSv1_1
+    port = int(getattr(secure, address).split(":")[2].split("/")[0])
+    with socket.create_connection(("127.0.0.1", port), BOUND_S) as plain, pytest.raises(ssl.SSLError):
+        old.wrap_socket(plain, server_hostname="localhost")
+
+
+async def test_an_agent_publishes_and_receives_over_tls(
+    secure: Platform, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    assert secure.gateway_url.startswith("wss://")
+    cast = await secure.tenant_with(agents=2)
+    async with cast.agent(0) as writer, cast.agent(1) as reader:
+        await writer.publish(cast.channels[0], {"over": "TLS"})
+        async with asyncio.timeout(BOUND_S):
+            message = await anext(reader.messages())
+    assert message.data == {"over": "TLS"}
+
+
+# --- from where, and how often -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with running(tmp_path_factory.mktemp("limited"), LIMITS) as platform:
+        yield platform
+
+
+@pytest.fixture(scope="module")
+def cast(tmp_path_factory: pytest.TempPathFactory, limited: Platform) -> Cast:
+    return asyncio.run(limited.tenant_with(agents=2))
+
+
+def behind(address: str) -> dict[str, str]:
+    """What the proxy says of somebody at this address, who wrote another one himself."""
+    return {"X-Forwarded-For": f"203.0.113.1, {address}"}
+
+
+def ask(limited: Platform, address: str) -> httpx.Response:
+    return httpx.get(f"{limited.url}/health/live", headers=behind(address), trust_env=False)
+
+
+def test_one_address_is_bounded_before_it_is_asked_who_it_is_and_others_go_on(limited: Platform) -> None:
+    answers = [ask(limited, "192.0.2.1") for _ in range(16)]
+    assert [answer.status_code for answer in answers[:8]] == [200] * 8
+    last = answers[-1]
+    assert (last.status_code, last.json()["code"]) == (429, "too_fast")
+    assert int(last.headers["retry-after"]) >= 1
+    assert "requests from this address; wait" in last.json()["detail"]
+    assert ask(limited, "192.0.2.2").status_code == 200
+
+
+def test_addresses_of_one_ipv6_site_are_counted_together(limited: Platform) -> None:
+    codes = [ask(limited, f"2001:db8::{number:x}").status_code for number in range(16)]
+    assert codes[-1] == 429
+    assert ask(limited, "2001:db8:0:1::1").status_code == 200
+
+
+def test_an_address_that_is_only_claimed_is_not_believed(limited: Platform) -> None:
+    claims = [{"X-Forwarded-For": f"198.51.100.{number}, 192.0.2.3"} for number in range(16)]
+    codes = [httpx.get(f"{limited.url}/v1", headers=claim, trust_env=False).status_code for claim in claims]
+    assert codes[-1] == 429
+
+
+def challenge(limited: Platform, tenant: str, agent: str, address: str) -> httpx.Response:
+    body = {"tenant_id": tenant, "agent_id": agent}
+    return httpx.post(f"{limited.url}/v1/auth/challenges", json=body, headers=behind(address), trust_env=False)
+
+
+def test_a_flood_for_one_agent_locks_nobody_out_but_its_own_address(limited: Platform, cast: Cast) -> None:
+    flood = [challenge(limited, cast.tenant, cast.agents[0], "192.0.2.10") for _ in range(3)]
+    spoilt = {"challenge_id": flood[0].json()["challenge_id"], "signature": "-----BEGIN SSH SIGNATURE-----"}
+    answer = httpx.post(f"{limited.url}/v1/auth/tokens", json=spoilt, headers=behind("192.0.2.10"), trust_env=False)
+    assert answer.status_code == 401
+    last = challenge(limited, cast.tenant, cast.agents[0], "192.0.2.10")
+    assert (last.status_code, last.json()["code"]) == (429, "too_fast")  # Three, and one failure that counts as ten: thirteen.
+    assert int(last.headers["retry-after"]) >= 1
+    # The agent itself logs in from elsewhere, another agent from the same address, and one that does not exist is counted alike.
+    assert challenge(limited, cast.tenant, cast.agents[0], "192.0.2.11").status_code == 201
+    assert challenge(limited, cast.tenant, cast.agents[1], "192.0.2.10").status_code == 201
+
+
+def test_an_agent_that_does_not_exist_is_bounded_like_one_that_does(limited: Platform, cast: Cast) -> None:
+    codes = {}
+    for agent, first in ((cast.agents[1], 20), ("agt_nobody", 30)):
+        # Two addresses for the requests, of which each is bounded by itself too: one site, as logins count it.
+        answers = [challenge(limited, cast.tenant, agent, f"2001:db8:{first}::{number}") for number in range(10)]
+        codes[agent] = [answer.status_code for answer in answers]
+    assert codes[cast.agents[1]] == codes["agt_nobody"]
+
+
+async def socket_from(limited: Platform, address: str, **headers: str) -> Raw:
+    more = {**behind(address), **headers}
+    url = limited.gateway_url
+    return Raw(await connect(url, subprotocols=[PROTOCOL], compression=None, proxy=None, additional_headers=more))
+
+
+async def test_one_address_opens_no_more_sockets_than_it_may_and_others_go_on(limited: Platform) -> None:
+    opened = [await socket_from(limited, "192.0.2.40") for _ in range(4)]
+    with pytest.raises(ConnectionClosedError) as closed:
+        await opened[3].next()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4029
+    assert "too many connections from this address" in closed.value.rcvd.reason
+    other = await socket_from(limited, "192.0.2.41")
+    assert "challenge" in (await other.ask("challenge", tenant_id="ten_a", agent_id="agt_a"))
+    for raw in (*opened, other):
+        await raw.socket.close()
+
+
+async def test_challenges_on_sockets_are_bounded_like_those_of_rest(limited: Platform) -> None:
+    replies = []
+    for _ in range(3):
+        raw = await socket_from(limited, "192.0.2.50")
+        replies += [await raw.ask("challenge", tenant_id="ten_a", agent_id="agt_flooded") for _ in range(4)]
+        await raw.socket.close()
+    assert all("challenge_id" in reply for reply in replies)
+    posed = challenge(limited, "ten_a", "agt_flooded", "192.0.2.50")
+    assert posed.json()["code"] == "too_fast"
+    raw = await socket_from(limited, "192.0.2.51")
+    assert "challenge_id" in await raw.ask("challenge", tenant_id="ten_a", agent_id="agt_flooded")
+    await raw.socket.close()
+
+
+# --- pages of a browser --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("origin", ["https://app.example.com", "http://127.0.0.1:3000", "https://127.0.0.1"])
+async def test_pages_that_are_allowed_and_those_of_the_same_host_connect(limited: Platform, origin: str) -> None:
+    raw = await socket_from(limited, "192.0.2.60", Origin=origin)
+    await raw.socket.close()
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://example.com", "http://app.example.com", "https://app.example.com.evil.example", "null", "https://[", ""]
+)
+async def test_pages_of_any_other_origin_do_not_connect(limited: Platform, origin: str) -> None:
+    with pytest.raises(InvalidStatus) as refusal:
+        await socket_from(limited, "192.0.2.70", Origin=origin)
+    assert refusal.value.response.status_code == 403
+    assert refusal.value.response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_no_page_of_another_origin_reads_an_answer(limited: Platform) -> None:
+    asked = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST", **behind("192.0.2.80")}
+    preflight = httpx.options(f"{limited.url}/v1/tenants", headers=asked, trust_env=False)
+    assert preflight.status_code == 405
+    answer = httpx.get(f"{limited.url}/v1", headers=asked, trust_env=False)
+    for each in (preflight, answer):
+        assert not [name for name in each.headers if name.startswith("access-control-")]
+        assert each.headers["cache-control"] == "no-store"
+        assert each.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
