@@ -26,7 +26,9 @@ TABLES = "tables.sqlite"
 class NatsServers:
     """One NATS server, or three in a cluster; each a process that may be killed and started again."""
 
-    def __init__(self, folder: Path, size: int) -> None:
+    def __init__(self, folder: Path, size: int, tls: Sequence[str] = ()) -> None:
+        """`tls`: the flags of `artcafe nats config` for it."""
+        self._tls = list(tls)
         self.folder = folder
         self.secret = folder / "secret"
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,14 +43,15 @@ class NatsServers:
     @property
     def urls(self) -> str:
         """For `--nats-urls`."""
-        return ",".join(node.url for node in self.nodes)
+        urls = ",".join(node.url for node in self.nodes)
+        return urls.replace("nats://", "tls://") if self._tls else urls
 
     def _conf(self, node: Node) -> Path:
         return self.folder / f"{node.name}.conf"
 
     def _configured(self, node: Node) -> str:
         command = [sys.executable, "-m", "artcafe", "nats", "config", "--secret-file", str(self.secret), "--name", node.name]
-        command += ["--store", str(self.folder / node.name)]
+        command += ["--store", str(self.folder / node.name), *self._tls]
         for each in self.nodes:
             command += ["--node", f"{each.name}={each.host}:{each.port}:{each.route_port}"]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=WAIT_S, env=plain_environ()).stdout

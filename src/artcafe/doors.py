@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
+from urllib.parse import urlsplit
 
 from cryptography import x509
 
 from artcafe.config import Address, Settings
 from artcafe.errors import StartRefused
+from artcafe.observe import log
+from artcafe.rules.clients import Proxies
 
 ALPN: Final = ["http/1.1"]
 
 
-def check(settings: Settings) -> None:
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What both listeners are opened with, and how the way to NATS is checked. None of `tls`: they are plain."""
+
+    proxies: Proxies
+    tls: ssl.SSLContext | None
+    nats_tls: ssl.SSLContext | None
+
+    @classmethod
+    def of(cls, settings: Settings, now: datetime) -> Self:
+        """Raises StartRefused for settings and files that cannot be right."""
+        _check(settings)
+        return cls(Proxies(settings.trusted_proxies), _tls(settings, now), _nats_tls(settings))
+
+    def url(self, scheme: str, address: Address) -> str:
+        """The URL of a listener (`http` or `ws`) as a client on this machine reaches it: `0.0.0.0` and `::` are no addresses."""
+        hosts = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what is replaced)
+        here = Address(hosts.get(address.host, address.host), address.port)
+        return f"{scheme}s://{here}" if self.tls else f"{scheme}://{here}"
+
+
+def _check(settings: Settings) -> None:
     """Raises StartRefused where others than this machine could reach a listener that is not fit for them."""
     if bool(settings.tls_cert) is not bool(settings.tls_key):
         there, missing = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
@@ -35,7 +60,7 @@ def check(settings: Settings) -> None:
             )
 
 
-def tls_of(settings: Settings, now: datetime) -> ssl.SSLContext | None:
+def _tls(settings: Settings, now: datetime) -> ssl.SSLContext | None:
     """What both listeners encrypt with; None for plain ones. Raises StartRefused for files that cannot be used."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
@@ -55,13 +80,14 @@ def tls_of(settings: Settings, now: datetime) -> ssl.SSLContext | None:
     return context
 
 
-def scheme(name: str, tls: ssl.SSLContext | None) -> str:
-    """`https` for `http`, and `wss` for `ws`, where there is TLS."""
-    return f"{name}s" if tls else name
+def _nats_tls(settings: Settings) -> ssl.SSLContext | None:
+    """What NATS's certificates are checked by; None: as this machine checks all others. Raises StartRefused.
 
-
-def nats_tls(settings: Settings) -> ssl.SSLContext | None:
-    """What NATS's certificates are checked by; None: as this machine checks all others. Raises StartRefused."""
+    Plain NATS on another machine is only warned of: many run it in a network of its own that is encrypted below.
+    """
+    for url in settings.nats_urls:
+        if not url.startswith(("tls://", "wss://")) and not _is_here(url):
+            log.warning("nats.not_encrypted", url=url, remedy="tls:// in NATS_URLS, or a network that encrypts")
     if settings.nats_ca is None:
         return None
     try:
@@ -70,6 +96,11 @@ def nats_tls(settings: Settings) -> ssl.SSLContext | None:
         raise StartRefused(
             f"NATS_CA {settings.nats_ca} cannot be used: {_reason(exc)}", "give the authority's certificate as PEM"
         ) from exc
+
+
+def _is_here(url: str) -> bool:
+    host = urlsplit(url if "://" in url else f"nats://{url}").hostname or ""
+    return Address(host, 0).is_loopback
 
 
 def _check_key(file: Path) -> None:
@@ -100,9 +131,3 @@ def _reason(exc: OSError) -> str:
     if isinstance(exc, ssl.SSLError):
         return (exc.reason or str(exc)).replace("_", " ").lower()
     return exc.strerror or str(exc)
-
-
-def shown(address: Address) -> Address:
-    """The address as a client on this machine reaches it: `0.0.0.0` and `::` are none."""
-    hosts = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what is replaced)
-    return Address(hosts.get(address.host, address.host), address.port)

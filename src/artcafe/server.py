@@ -16,8 +16,8 @@ from typing import Final
 
 import uvicorn
 
-from artcafe import doors
 from artcafe.config import Address, Settings
+from artcafe.doors import Doors
 from artcafe.errors import ArtcafeError, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
@@ -34,7 +34,6 @@ from artcafe.model import TenantId
 from artcafe.observe import log, now
 from artcafe.rest import app as rest
 from artcafe.rest.deadline import DeadlineProtocol
-from artcafe.rules.clients import Proxies
 from artcafe.rules.secrets import derive
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
@@ -85,7 +84,7 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
     Raises `StartRefused` with what to do when it cannot start (from a task, so within an ExceptionGroup, where it got that far);
     then nothing is left running.
     """
-    _check(settings, embedded=embedded)
+    front = _check(settings, embedded=embedded)
     _allow_sockets()
     folder = DataFolder.take(settings.data_dir)
     try:
@@ -98,18 +97,21 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
             async with _nats(settings, accounts) as urls:
                 place, environment = settings.tables_place, Environment(settings.environment)
                 tables = await open_engine(place, settings.dynamodb_endpoint, environment, make_missing=embedded)
-                await _serve(settings, secret, identity, tables, Fabric(urls, accounts), listener, folder, until, ready)
+                fabric = Fabric(urls, accounts, tls=front.nats_tls)
+                await _serve(settings, front, secret, identity, tables, fabric, listener, folder, until, ready)
     finally:
         folder.release()
 
 
-def _check(settings: Settings, *, embedded: bool) -> None:
-    doors.check(settings)
+def _check(settings: Settings, *, embedded: bool) -> Doors:
+    """What both doors are made of. Raises `StartRefused` for settings that cannot be right, before anything is opened."""
+    front = Doors.of(settings, now())
     if not embedded and not settings.nats_urls:
         raise StartRefused(
             "--nats-urls (ARTCAFE_NATS_URLS) is not set, and a server of a fleet runs no NATS of its own",
             "set it to the fleet's NATS servers, or use 'artcafe up' for everything on one machine",
         )
+    return front
 
 
 async def _identity(settings: Settings, secret: bytes) -> Identity:
@@ -174,6 +176,7 @@ async def _nats(settings: Settings, accounts: Accounts) -> AsyncIterator[list[st
 
 async def _serve(
     settings: Settings,
+    front: Doors,
     secret: bytes,
     identity: Identity,
     tables: Engine,
@@ -184,7 +187,6 @@ async def _serve(
     ready: Callable[[Addresses], None],
 ) -> None:
     """Until told to end; then everything is ended that was given or made here, the tables last."""
-    proxies, tls = Proxies(settings.trusted_proxies), doors.tls_of(settings, now())
     try:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(fabric.run())
@@ -205,15 +207,14 @@ async def _serve(
             gateway = Gateway(
                 Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people),
                 group,
-                admission=Admission(proxies, settings.allowed_origins, settings.connects_per_s),
+                admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s),
             )
             changes.watch(gateway.changed)
             fabric.watch_failures(gateway.send_back)
-            port = await _open_gateway(gateway, settings.gateway_listen, tls)
+            port = await _open_gateway(gateway, settings.gateway_listen, front.tls)
             addresses = Addresses(
-                f"{doors.scheme('http', tls)}://{doors.shown(Address(*listener.getsockname()[:2]))}",
-                settings.public_gateway_url
-                or f"{doors.scheme('ws', tls)}://{doors.shown(Address(settings.gateway_listen.host, port))}{PATH}",
+                front.url("http", Address(*listener.getsockname()[:2])),
+                settings.public_gateway_url or front.url("ws", Address(settings.gateway_listen.host, port)) + PATH,
             )
             services = rest.Services(
                 login=login,
@@ -236,10 +237,10 @@ async def _serve(
                 rest.Settings(
                     version=version("artcafe"),
                     page_key=derive(secret, "page-cursors"),
-                    proxies=proxies,
+                    proxies=front.proxies,
                     requests_per_s=settings.requests_per_s,
                 ),
-                tls,
+                front.tls,
             )
             loops = [
                 group.create_task(loop)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import secrets
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
@@ -79,16 +80,20 @@ class Fabric:
         sweep_s: float = SWEEP_S,
         lease_s: float = LEASE_S,
         renew_s: float = RENEW_S,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`lease_s` and `renew_s`: how long other servers' word on who is connected is believed, and how often ours is given."""
-        self._urls, self._accounts = list(urls), accounts
+        """`tls` checks NATS's certificates; None: as the system does.
+
+        `lease_s` and `renew_s`: how long other servers' word on who is connected is believed, and how often ours is given.
+        """
+        self._urls, self._accounts, self._tls = list(urls), accounts, tls
         # While a cluster forms it may count fewer servers than we were told of.
         self._replicas = COPIES if len(self._urls) >= COPIES else replicas
         self._idle_s, self._sweep_s, self._lease_s, self._renew_s = idle_s, sweep_s, lease_s, renew_s
         self._server = secrets.token_hex(8)
         """This server among the others, for as long as it runs."""
-        self._system = Link("system", self._urls, accounts.system_user)
-        self._platform = Link("platform", self._urls, accounts.platform_user)
+        self._system = Link("system", self._urls, accounts.system_user, tls=tls)
+        self._platform = Link("platform", self._urls, accounts.platform_user, tls=tls)
         self.announcements = Announcements(self._platform, self._server)
         self.audit_log = AuditLog(self._platform, replicas=replicas)
         self._rooms: dict[TenantId, Room] = {}
@@ -151,7 +156,7 @@ class Fabric:
             async def admit() -> None:
                 await tell_system(self._system, CLAIMS_UPDATE, self._accounts.account_jwt(tenant_id))
 
-            link = Link(f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit)
+            link = Link(f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit, tls=self._tls)
             roster = Roster(link, self._server, lease_s=self._lease_s, renew_s=self._renew_s)
             quota = None if self._quota is None else partial(self._quota, tenant_id)
             room = Room(tenant_id, link, TenantLog(link, replicas=self._replicas, quota=quota), roster)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
@@ -90,9 +91,11 @@ class Link:
         admit: Callable[[], Awaitable[None]] | None = None,
         *,
         ping_s: float = PING_INTERVAL_S,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`admit` makes NATS know the account; it is called when NATS refuses the credentials."""
-        self.name, self._ping_s = name, ping_s
+        """`admit` makes NATS know the account; it is called when NATS refuses the credentials. `tls` checks the certificates of
+        `tls://` servers; None: as the system does."""
+        self.name, self._ping_s, self._tls = name, ping_s, tls
         self._urls, self._credentials, self._admit = list(urls), credentials, admit
         self._client: ShortClient | None = None
         self._up = asyncio.Event()
@@ -215,6 +218,7 @@ class Link:
                 ping_interval=self._ping_s,  # type: ignore[arg-type]  # it only sleeps for so long
                 max_outstanding_pings=2,
                 pending_size=PENDING_BYTES,
+                tls=self._tls,
                 user_jwt_cb=user.user_jwt_cb,
                 signature_cb=user.signature_cb,
                 error_cb=on_error,
