@@ -171,60 +171,67 @@ def cast(tmp_path_factory: pytest.TempPathFactory, limited: Platform) -> Cast:
     return asyncio.run(limited.tenant_with(agents=2))
 
 
+@pytest.fixture(scope="module")
+def web(limited: Platform) -> Iterator[httpx.Client]:
+    """Quick enough that nothing is regained between one call and the next."""
+    with httpx.Client(base_url=limited.url, trust_env=False) as web:
+        yield web
+
+
 def behind(address: str) -> dict[str, str]:
     """What the proxy says of somebody at this address, who wrote another one himself."""
     return {"X-Forwarded-For": f"203.0.113.1, {address}"}
 
 
-def ask(limited: Platform, address: str) -> httpx.Response:
-    return httpx.get(f"{limited.url}/health/live", headers=behind(address), trust_env=False)
+def ask(web: httpx.Client, address: str) -> httpx.Response:
+    return web.get("/health/live", headers=behind(address))
 
 
-def test_one_address_is_bounded_before_it_is_asked_who_it_is_and_others_go_on(limited: Platform) -> None:
-    answers = [ask(limited, "192.0.2.1") for _ in range(16)]
+def test_one_address_is_bounded_before_it_is_asked_who_it_is_and_others_go_on(web: httpx.Client) -> None:
+    answers = [ask(web, "192.0.2.1") for _ in range(16)]
     assert [answer.status_code for answer in answers[:8]] == [200] * 8
     last = answers[-1]
     assert (last.status_code, last.json()["code"]) == (429, "too_fast")
     assert int(last.headers["retry-after"]) >= 1
     assert "requests from this address; wait" in last.json()["detail"]
-    assert ask(limited, "192.0.2.2").status_code == 200
+    assert ask(web, "192.0.2.2").status_code == 200
 
 
-def test_addresses_of_one_ipv6_site_are_counted_together(limited: Platform) -> None:
-    codes = [ask(limited, f"2001:db8::{number:x}").status_code for number in range(16)]
+def test_addresses_of_one_ipv6_site_are_counted_together(web: httpx.Client) -> None:
+    codes = [ask(web, f"2001:db8::{number:x}").status_code for number in range(16)]
     assert codes[-1] == 429
-    assert ask(limited, "2001:db8:0:1::1").status_code == 200
+    assert ask(web, "2001:db8:0:1::1").status_code == 200
 
 
-def test_an_address_that_is_only_claimed_is_not_believed(limited: Platform) -> None:
+def test_an_address_that_is_only_claimed_is_not_believed(web: httpx.Client) -> None:
     claims = [{"X-Forwarded-For": f"198.51.100.{number}, 192.0.2.3"} for number in range(16)]
-    codes = [httpx.get(f"{limited.url}/v1", headers=claim, trust_env=False).status_code for claim in claims]
+    codes = [web.get("/v1", headers=claim).status_code for claim in claims]
     assert codes[-1] == 429
 
 
-def challenge(limited: Platform, tenant: str, agent: str, address: str) -> httpx.Response:
+def challenge(web: httpx.Client, tenant: str, agent: str, address: str) -> httpx.Response:
     body = {"tenant_id": tenant, "agent_id": agent}
-    return httpx.post(f"{limited.url}/v1/auth/challenges", json=body, headers=behind(address), trust_env=False)
+    return web.post("/v1/auth/challenges", json=body, headers=behind(address))
 
 
-def test_a_flood_for_one_agent_locks_nobody_out_but_its_own_address(limited: Platform, cast: Cast) -> None:
-    flood = [challenge(limited, cast.tenant, cast.agents[0], "192.0.2.10") for _ in range(3)]
+def test_a_flood_for_one_agent_locks_nobody_out_but_its_own_address(web: httpx.Client, cast: Cast) -> None:
+    flood = [challenge(web, cast.tenant, cast.agents[0], "192.0.2.10") for _ in range(3)]
     spoilt = {"challenge_id": flood[0].json()["challenge_id"], "signature": "-----BEGIN SSH SIGNATURE-----"}
-    answer = httpx.post(f"{limited.url}/v1/auth/tokens", json=spoilt, headers=behind("192.0.2.10"), trust_env=False)
+    answer = web.post("/v1/auth/tokens", json=spoilt, headers=behind("192.0.2.10"))
     assert answer.status_code == 401
-    last = challenge(limited, cast.tenant, cast.agents[0], "192.0.2.10")
+    last = challenge(web, cast.tenant, cast.agents[0], "192.0.2.10")
     assert (last.status_code, last.json()["code"]) == (429, "too_fast")  # Three, and one failure that counts as ten: thirteen.
     assert int(last.headers["retry-after"]) >= 1
     # The agent itself logs in from elsewhere, another agent from the same address, and one that does not exist is counted alike.
-    assert challenge(limited, cast.tenant, cast.agents[0], "192.0.2.11").status_code == 201
-    assert challenge(limited, cast.tenant, cast.agents[1], "192.0.2.10").status_code == 201
+    assert challenge(web, cast.tenant, cast.agents[0], "192.0.2.11").status_code == 201
+    assert challenge(web, cast.tenant, cast.agents[1], "192.0.2.10").status_code == 201
 
 
-def test_an_agent_that_does_not_exist_is_bounded_like_one_that_does(limited: Platform, cast: Cast) -> None:
+def test_an_agent_that_does_not_exist_is_bounded_like_one_that_does(web: httpx.Client, cast: Cast) -> None:
     codes = {}
     for agent, first in ((cast.agents[1], 20), ("agt_nobody", 30)):
         # Two addresses for the requests, of which each is bounded by itself too: one site, as logins count it.
-        answers = [challenge(limited, cast.tenant, agent, f"2001:db8:{first}::{number}") for number in range(10)]
+        answers = [challenge(web, cast.tenant, agent, f"2001:db8:{first}::{number}") for number in range(10)]
         codes[agent] = [answer.status_code for answer in answers]
     assert codes[cast.agents[1]] == codes["agt_nobody"]
 
@@ -248,14 +255,14 @@ async def test_one_address_opens_no_more_sockets_than_it_may_and_others_go_on(li
         await raw.socket.close()
 
 
-async def test_challenges_on_sockets_are_bounded_like_those_of_rest(limited: Platform) -> None:
+async def test_challenges_on_sockets_are_bounded_like_those_of_rest(limited: Platform, web: httpx.Client) -> None:
     replies = []
     for _ in range(3):
         raw = await socket_from(limited, "192.0.2.50")
         replies += [await raw.ask("challenge", tenant_id="ten_a", agent_id="agt_flooded") for _ in range(4)]
         await raw.socket.close()
     assert all("challenge_id" in reply for reply in replies)
-    posed = challenge(limited, "ten_a", "agt_flooded", "192.0.2.50")
+    posed = challenge(web, "ten_a", "agt_flooded", "192.0.2.50")
     assert posed.json()["code"] == "too_fast"
     raw = await socket_from(limited, "192.0.2.51")
     assert "challenge_id" in await raw.ask("challenge", tenant_id="ten_a", agent_id="agt_flooded")
@@ -281,11 +288,11 @@ async def test_pages_of_any_other_origin_do_not_connect(limited: Platform, origi
     assert refusal.value.response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_no_page_of_another_origin_reads_an_answer(limited: Platform) -> None:
+def test_no_page_of_another_origin_reads_an_answer(web: httpx.Client) -> None:
     asked = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST", **behind("192.0.2.80")}
-    preflight = httpx.options(f"{limited.url}/v1/tenants", headers=asked, trust_env=False)
+    preflight = web.options("/v1/tenants", headers=asked)
     assert preflight.status_code == 405
-    answer = httpx.get(f"{limited.url}/v1", headers=asked, trust_env=False)
+    answer = web.get("/v1", headers=asked)
     for each in (preflight, answer):
         assert not [name for name in each.headers if name.startswith("access-control-")]
         assert each.headers["cache-control"] == "no-store"
