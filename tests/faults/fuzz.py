@@ -1,0 +1,111 @@
+"""`python -m tests.faults.fuzz PARSER [libFuzzer's options] [CORPUS]`: a parser is given whatever libFuzzer comes up with.
+
+Each parser has the errors that it may raise; any other, and any broken promise, is a crash that libFuzzer reports with the
+bytes that led to it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import atheris  # type: ignore[import-untyped]  # it has no types
+
+with atheris.instrument_imports(include=["artcafe"]):
+    from artcafe.errors import ArtcafeError, BadCursor, BadKey
+    from artcafe.rules import chain, pages
+    from artcafe.wire import frames, sshkeys, sshsig
+    from artcafe.wire.frames import Refused
+    from artcafe.wire.session import Session
+
+KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJkLKM6rbiRrNTC7aCk5pVAqxzYZpXvVPlVTMoBZqYqQ"
+"""Nobody has its private half, so no text is its signature."""
+SECRET: Final = bytes(32)
+
+
+def signature(data: bytes) -> None:
+    """An armored SSHSIG never verifies, and never raises."""
+    assert not sshsig.verify(data.decode(errors="replace"), b"a message", sshkeys.parse_public_key(KEY))
+
+
+def public_key(data: bytes) -> None:
+    """What is admitted as a key is admitted again as it is written down."""
+    try:
+        key = sshkeys.parse_public_key(data.decode(errors="replace"))
+    except BadKey:
+        return
+    assert sshkeys.parse_public_key(key.line) == key
+
+
+def blob(data: bytes) -> None:
+    """The same, of a key's bytes."""
+    try:
+        key = sshkeys.read_blob(data)
+    except (BadKey, ValueError):
+        return
+    assert sshkeys.parse_public_key(key.line) == key
+
+
+def frame(data: bytes) -> None:
+    """A command is understood or refused."""
+    try:
+        id, kind, body = frames.parse(data)
+    except (Refused, ArtcafeError):
+        return
+    assert id is None or id >= 0
+    assert kind
+    assert body is not None
+
+
+def conversation(data: bytes) -> None:
+    """So are several, a line each, in one session."""
+    session = Session()
+    for line in data.split(b"\n"):
+        try:
+            session.receive(line)
+        except Refused:
+            continue
+        except ArtcafeError:
+            return
+
+
+def cursor(data: bytes) -> None:
+    """Nothing but what was sealed is a page's cursor."""
+    try:
+        pages.open(SECRET, "ten_1", "agents", data.decode(errors="replace"))
+    except BadCursor:
+        return
+    raise AssertionError("a cursor was opened that nobody sealed")
+
+
+def entry(data: bytes) -> None:
+    """An entry of an audit is read, or is a ValueError."""
+    try:
+        found = chain.read(data)
+    except ValueError:
+        return
+    chain.canonical(found)
+
+
+PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
+    each.__name__: each for each in (signature, public_key, blob, frame, conversation, cursor, entry)
+}
+
+
+def planted(data: bytes) -> None:
+    """A parser with a fault behind three branches, to show that it would be found."""
+    if data[:1] == b"s" and data[1:2] == b"s" and data[2:3] == b"h" and data[3:4] == b"!":
+        raise AssertionError("planted")
+
+
+def main() -> None:
+    """Fuzzes until the time that the options give is over."""
+    parser = PARSERS.get(sys.argv[1], planted)
+    atheris.instrument_func(parser)
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], parser)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

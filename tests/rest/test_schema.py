@@ -1,0 +1,72 @@
+"""Whatever the OpenAPI document lets a client send, and much that it does not, from three kinds of caller: no answer is a fault
+of ours, and each is one that the document has.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi import checks
+
+from artcafe.model import Role
+from artcafe.rest.app import build
+from artcafe.rest.parts import Services
+from tests.rest.house import BOUND_S, SETTINGS, House
+
+# The document is the same whatever serves it.
+DOCUMENT: Final = build(cast("Services", None), SETTINGS).openapi()
+FOUND: Final = [found for found in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations() if isinstance(found, Ok)]
+OPERATIONS: Final = {found.ok().label: found.ok() for found in FOUND}
+CHECKS: Final = [
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+]
+CALLERS: Final = ("owner", "viewer", "agent")
+EXAMPLES: Final = 8
+"""For each operation and caller, half of them as the document says and half not."""
+
+quietly = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_nothing_that_is_sent_is_our_fault_or_answered_as_the_document_says_not(house: House, label: str, caller: str) -> None:
+    operation = OPERATIONS[label]
+    tenant = house.tenant()  # One for each: some remove it.
+    agent, channel = tenant.agent(), tenant.channel()
+    tenant.subscribed(channel, agent)
+    ids = {"tenant_id": tenant.id, "agent_id": agent.id, "channel_id": channel}
+    who = {"owner": lambda: tenant.owner, "viewer": lambda: tenant.member(Role.VIEWER), "agent": agent.login}[caller]()
+    there = {name: id for name, id in ids.items() if f"{{{name}}}" in operation.path}
+    cases = st.sampled_from(list(GenerationMode)).flatmap(
+        lambda mode: operation.as_strategy(mode, path_parameters=there if mode is GenerationMode.POSITIVE else None)
+    )
+
+    @quietly
+    @given(cases)
+    def send(case: Case[Any]) -> None:
+        headers: dict[str, Any] = {"Authorization": f"Bearer {who.token}"}
+        response = case.call(base_url=house.url, headers=headers, timeout=BOUND_S)
+        assert response.status_code < 500, case.as_curl_command()
+        case.validate_response(response, checks=CHECKS)
+
+    send()
+
+
+def test_every_operation_is_tried() -> None:
+    assert len(OPERATIONS) == sum(len(methods) for methods in DOCUMENT["paths"].values())
