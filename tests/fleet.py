@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -55,6 +56,18 @@ class NatsServers:
         for each in self.nodes:
             command += ["--node", f"{each.name}={each.host}:{each.port}:{each.route_port}"]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=WAIT_S, env=plain_environ()).stdout
+
+    def reroute(self, node: Node, ports: Mapping[str, int], advertised: int) -> None:
+        """Has a node reach the others at other ports than they listen on, and call such a port its own."""
+        lines = self._conf(node).read_text().splitlines()
+        told = json.loads("".join(line for line in lines if not line.startswith("#")))
+        others = [each for each in self.nodes if each is not node]
+        told["cluster"]["routes"] = [
+            f"{route.rpartition(':')[0]}:{ports.get(other.name, other.route_port)}"
+            for route, other in zip(told["cluster"]["routes"], others, strict=True)
+        ]
+        told["cluster"]["advertise"] = f"127.0.0.1:{advertised}"
+        self._conf(node).write_text(json.dumps(told))
 
     def start(self, *nodes: Node) -> None:
         """Starts these, or all. They find each other while others wait for them."""

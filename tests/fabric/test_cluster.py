@@ -14,10 +14,12 @@ from nats.errors import Error as NatsError
 
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.cluster import COPIES
+from artcafe.fabric.configuration import Node
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.streams import STREAM, TenantLog
 from artcafe.folder import read_secret
 from artcafe.model import TenantId
+from artcafe.rules import subjects
 from artcafe.rules.secrets import derive
 from tests.fabric.clients import connected
 from tests.fabric.rooms import A, Nats, Writer, a_tenant, within
@@ -27,6 +29,7 @@ from tests.fleet import NatsServers
 START_S = 30.0
 """For three servers to find each other and a leader, on a machine that is busy with other tests."""
 
+FAR_S = 0.1
 MESSAGE_BYTES = 100
 """At least, of each message on disk."""
 
@@ -138,6 +141,87 @@ async def test_what_was_acknowledged_is_read_at_every_node_at_once(servers: Nats
                 assert [one.seq for one in await writer.log.level_after(A, seq - 1, most=10)] == [seq]
                 assert await writer.log.before(A, 1, most=1) == []
                 assert await writer.log.level_after(A, seq, most=10) == []
+
+
+class Far:
+    """A way to a port of this machine on which everything takes its time, in both directions."""
+
+    def __init__(self, port: int) -> None:
+        self._to, self._carried = port, 0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[int]:
+        """The port at this end of it."""
+        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        async with server:
+            yield int(server.sockets[0].getsockname()[1])
+            async with asyncio.timeout(START_S):
+                while self._carried:  # noqa: ASYNC110 (whose ends are other processes)
+                    await asyncio.sleep(0.01)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        except OSError:
+            writer.transport.abort()
+            return
+        self._carried += 1
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass(reader, there_writer))
+                group.create_task(self._pass(there_reader, writer))
+        except* OSError:
+            pass
+        finally:
+            self._carried -= 1
+            for each in (writer, there_writer):
+                each.transport.abort()
+
+    @staticmethod
+    async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await reader.read(65536):
+            loop.call_later(FAR_S, writer.write, data)  # in order: the loop keeps that of equal delays
+        raise ConnectionAbortedError
+
+
+@pytest.mark.timeout(120)
+async def test_a_node_that_lags_gives_no_older_answer_than_was_acknowledged(tmp_path: Path) -> None:
+    """The third node is far from the other two, so a majority acknowledges before it has a message."""
+    servers = NatsServers(tmp_path, 3)
+    accounts, tenant = Accounts(derive(read_secret(servers.secret), "nats"), "prod"), a_tenant()
+    one, two, far = servers.nodes
+    async with AsyncExitStack() as stack:
+        ways = {node.name: await stack.enter_async_context(Far(node.route_port).open()) for node in servers.nodes}
+        for node in (one, two):
+            servers.reroute(node, {far.name: ways[far.name]}, ways[node.name])
+        servers.reroute(far, ways, ways[far.name])
+        stack.callback(servers.end)
+        servers.start()
+        near = await stack.enter_async_context(fabric_on([one.url, two.url], accounts))
+        writer = await first_publish(near, tenant)
+        there = await first_publish(await stack.enter_async_context(fabric_on([far.url], accounts)), tenant)
+        stale = 0
+        async with asyncio.timeout(60):
+            while (await stream(servers, accounts, tenant))["cluster"]["leader"] == far.name:
+                await step_down(one, accounts, tenant)
+            for number in range(1, 16):
+                seq = (await writer.publish(number)).seq
+                assert seq is not None
+                stale += (await there.log.last_of_each([A]))[subjects.stored(A)] < seq
+                if number % 3 == 0:
+                    assert await there.log.last_of(A) == seq
+                elif number % 3 == 1:
+                    assert [each.seq for each in await there.log.before(A, None, most=2)] == [seq, seq - 1]
+                else:
+                    assert [each.seq for each in await there.log.level_after(A, seq - 1, most=10)] == [seq]
+        assert stale, "an answer without the leader was too old"
+
+
+async def step_down(node: Node, accounts: Accounts, tenant: TenantId) -> None:
+    """Has another node lead the tenant's log."""
+    async with connected(node.url, accounts.user(tenant)) as client:
+        await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{STREAM}", b"{}", timeout=5)
 
 
 async def test_followers_at_every_node_are_shown_every_message_once_and_in_order(
