@@ -11,12 +11,16 @@ import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from artcafe.fabric.child import find_binary, some_free_port
 from artcafe.fabric.configuration import Node
+from artcafe.tables.catalog import Environment
+from artcafe.tables.engines import open_engine
+from tests.aws import Aws
 from tests.platform import Platform
 
 WAIT_S = 30.0
@@ -113,7 +117,7 @@ class Fleet(Platform):
 
     @property
     def tables(self) -> Path:
-        """The table file of all servers."""
+        """The table file of all servers, where they have one."""
         return self.folder.parent / TABLES
 
     @property
@@ -200,16 +204,32 @@ class Balancer:
             writer.write_eof()
 
 
+def _make_tables(place: str, endpoint: str) -> None:
+    """As an operator does once: `artcafe serve` makes none."""
+
+    async def make() -> None:
+        engine = await open_engine(place, endpoint, Environment.PROD, make_missing=True)
+        await engine.close()
+
+    with ThreadPoolExecutor(1) as thread:  # a test's own loop may be running here
+        thread.submit(asyncio.run, make()).result()
+
+
 def plain_environ() -> dict[str, str]:
     """This process's variables without any of ArtCafe's."""
     return {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
 
 
 @contextmanager
-def running_fleet(folder: Path, *, servers: int = 2, nats: int = 1, flags: Sequence[str] = ()) -> Iterator[Fleet]:
-    """A fleet that is up, and is ended with everything it started whatever the test did to it."""
+def running_fleet(
+    folder: Path, *, servers: int = 2, nats: int = 1, flags: Sequence[str] = (), aws: Aws | None = None
+) -> Iterator[Fleet]:
+    """A fleet that is up, and is ended with everything it started whatever the test did to it. `aws`: where its tables are."""
     cluster = NatsServers(folder / "nats", nats)
-    shared = ["--nats-urls", cluster.urls, "--secret-file", str(cluster.secret), "--tables", f"sqlite:{folder / TABLES}"]
+    tables = ["--tables", f"sqlite:{folder / TABLES}"] if aws is None else aws.tables_flags()
+    if aws is not None:
+        _make_tables(tables[1], aws.url)
+    shared = ["--nats-urls", cluster.urls, "--secret-file", str(cluster.secret), *tables]
     members = [
         Platform(folder / f"server-{number}", [*shared, *flags], command="serve", secret=cluster.secret)
         for number in range(1, servers + 1)

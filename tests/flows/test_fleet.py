@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,8 @@ from artcafe.errors import ArtcafeError, BadCredentials, Forbidden, Revoked
 from artcafe.sdk.keys import load_signer
 from artcafe.sdk.records import Presence
 from artcafe.sdk.rest import Rest
+from tests.aws import CREDENTIALS
+from tests.aws import running as emulated
 from tests.fleet import Fleet, running_fleet
 from tests.flows.test_road import take
 from tests.gateway.raw import dialled
@@ -27,9 +29,10 @@ BOUND_S = 5
 T = TypeVar("T")
 
 
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with running_fleet(tmp_path_factory.mktemp("fleet")) as fleet:
+@pytest.fixture(scope="module", params=["sqlite", "dynamodb"])
+def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    aws = request.getfixturevalue("aws") if request.param == "dynamodb" else None
+    with running_fleet(tmp_path_factory.mktemp("fleet"), aws=aws) as fleet:
         yield fleet
 
 
@@ -163,6 +166,37 @@ async def test_the_tokens_and_sockets_of_an_agent_end_at_both_servers_when_it_is
             await until_it_raises(rest.me, Revoked)
             with pytest.raises(BadCredentials):
                 await rest.login(cast.tenant, agent, load_signer(cast.keys[0]))
+
+
+@pytest.mark.timeout(120)
+async def test_without_tables_connected_agents_go_on_at_both_servers_and_readiness_says_what_is_down(tmp_path: Path) -> None:
+    with ExitStack() as emulator:
+        aws = emulator.enter_context(emulated(tmp_path))
+        with pytest.MonkeyPatch.context() as environ, ExitStack() as stack:
+            for name, value in CREDENTIALS.items():
+                environ.setenv(name, value)
+            fleet = stack.enter_context(running_fleet(tmp_path, aws=aws))
+            cast = await fleet.tenant_with(agents=2)
+            here, there = (at(server, cast) for server in fleet.servers)
+            async with here.agent(0) as first, there.agent(1) as second, httpx.AsyncClient(trust_env=False) as http:
+                await first.publish(cast.channels[0], 0)
+                for agent in (first, second):
+                    await take(agent, 1)
+                await asyncio.to_thread(emulator.close)
+                for number in range(1, 20):
+                    await (first if number % 2 else second).publish(cast.channels[0], number)
+                for agent in (first, second):
+                    assert [message.data for message in await take(agent, 19)] == list(range(1, 20))
+                for server in fleet.servers:
+                    answer = await http.get(f"{server.url}/health/ready", timeout=BOUND_S)
+                    assert (answer.status_code, answer.json()["nats"]) == (503, "ok")
+                    assert answer.json()["tables"] != "ok"
+                    refused = await http.post(
+                        f"{server.url}/v1/auth/challenges",
+                        json={"tenant_id": cast.tenant, "agent_id": cast.agents[0]},
+                        timeout=30,
+                    )
+                    assert refused.status_code == 503
 
 
 async def until_it_is(seen: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> None:

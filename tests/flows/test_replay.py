@@ -55,8 +55,12 @@ async def proof(http: httpx.AsyncClient, url: str, cast: Cast) -> bytes:
 
 
 @pytest.mark.timeout(180)
-async def test_of_four_processes_with_the_same_proof_at_two_servers_one_is_let_in(tmp_path: Path) -> None:
-    with running_fleet(tmp_path) as fleet:
+@pytest.mark.parametrize("engine", ["sqlite", "dynamodb"])
+async def test_of_four_processes_with_the_same_proof_at_two_servers_one_is_let_in(
+    request: pytest.FixtureRequest, tmp_path: Path, engine: str
+) -> None:
+    aws = request.getfixturevalue("aws") if engine == "dynamodb" else None
+    with running_fleet(tmp_path, aws=aws) as fleet:
         cast = await fleet.tenant_with(channels=0)
         answers: Counter[tuple[str, ...]] = Counter()
         winners: Counter[int] = Counter()
