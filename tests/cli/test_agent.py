@@ -216,6 +216,12 @@ def test_a_key_file_that_is_not_there_is_named(home: Cast, tmp_path: Path) -> No
     assert str(tmp_path / "nothing") in done.stderr
 
 
+def test_without_a_url_it_is_the_server_of_the_data_folder(platform: Platform, cast: Cast, tmp_path: Path) -> None:
+    assert run(cast, "login", URL="", DATA_DIR=str(platform.data)).code == 0
+    done = run(cast, "login", "--wait", "0", URL="", DATA_DIR=str(tmp_path / "nothing"))
+    assert (done.code, "http://127.0.0.1:8080" in done.stderr) in {(4, True), (3, False)}  # (3: somebody listens there)
+
+
 @pytest.fixture
 def locked(cast: Cast, tmp_path: Path) -> Path:
     """The first agent's key, under a passphrase."""

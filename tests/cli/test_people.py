@@ -576,6 +576,12 @@ def read_until(stream: Any, end: str) -> str:
     return text
 
 
+def test_a_misspelt_command_is_told_what_may_have_been_meant(owner: Person) -> None:
+    done = owner.run("tenants", "list")
+    assert (done.code, "No such command 'tenants'; did you mean 'tenant'?" in done.stderr) == (2, True)
+    assert "did you mean" not in owner.run("fly").stderr
+
+
 # --- help, and what an agent's install has ---------------------------------------------------------------------------------
 
 

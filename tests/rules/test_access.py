@@ -39,7 +39,7 @@ def test_each_role_may_what_the_one_below_it_may() -> None:
 
 
 def test_a_viewer_reads_what_a_member_reads_and_changes_nothing() -> None:
-    for action in Action:
+    for action in set(Action) - {Action.READ_AUDIT}:  # which is for admins
         is_reading = action.name.startswith("READ")
         assert may(member(Role.VIEWER), action) is is_reading, action
         assert may(member(Role.MEMBER), action) or not is_reading, action

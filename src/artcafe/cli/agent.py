@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import msgspec
 from artcafe.cli.exits import Failing
 from artcafe.cli.lines import stdin_lines
 from artcafe.cli.payload import data_of, message_options, one_line, parsed, place_of, receipt_line, text_option
+from artcafe.cli.people.caller import DEFAULT_URL, server_of
 from artcafe.errors import ArtcafeError, KeyLocked
 from artcafe.sdk.client import Agent
 from artcafe.sdk.keys import Signer, load_signer
@@ -26,7 +28,7 @@ from artcafe.wire import frames
 
 P = ParamSpec("P")
 
-DEFAULT_URL: Final = "http://127.0.0.1:8080"
+DEFAULT_DATA_DIR: Final = "artcafe-data"
 WAIT_S: Final = 5.0
 """A person waits: a server that is being started is there by then, and a wrong address is said soon."""
 WINDOW: Final = 64
@@ -69,7 +71,7 @@ def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapped(
-        *args: Any, url: str, tenant: str | None, agent: str | None, key: Path | None, wait_s: float, **kwargs: Any
+        *args: Any, url: str | None, tenant: str | None, agent: str | None, key: Path | None, wait_s: float, **kwargs: Any
     ) -> None:
         _log_to_stderr()
         missing = [name for name, value in (("tenant", tenant), ("agent", agent), ("key", key)) if not value]
@@ -78,7 +80,7 @@ def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
                 f"missing {', '.join(f'--{name}' for name in missing)};"
                 f" in the environment: {', '.join(f'ARTCAFE_{name.upper()}' for name in missing)}"
             )
-        account = Account(url, tenant, agent, key, wait_s)
+        account = Account(url or _server_here(), tenant, agent, key, wait_s)
         command(*args, account=account, **kwargs)  # type: ignore[arg-type]  # click passes by name
 
     for option in (
@@ -103,14 +105,21 @@ def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
         click.option("--tenant", envvar="ARTCAFE_TENANT", metavar="ID", help="Its tenant's id [env: ARTCAFE_TENANT]."),
         click.option(
             "--url",
-            default=DEFAULT_URL,
             envvar="ARTCAFE_URL",
-            show_default=True,
-            help="The REST address, or the gateway's (ws://…) for all but login [env: ARTCAFE_URL].",
+            metavar="URL",
+            help=(
+                "The REST address, or the gateway's (ws://…) for all but login [env: ARTCAFE_URL]. Otherwise the server of the"
+                f" data folder ({DEFAULT_DATA_DIR}, or ARTCAFE_DATA_DIR), or {DEFAULT_URL}."
+            ),
         ),
     ):
         wrapped = option(wrapped)
     return wrapped
+
+
+def _server_here() -> str:
+    """The server of this machine's data folder, where one runs; else where one listens that was told nothing else."""
+    return server_of(Path(os.environ.get("ARTCAFE_DATA_DIR") or DEFAULT_DATA_DIR)).get("url", DEFAULT_URL)
 
 
 def _log_to_stderr() -> None:

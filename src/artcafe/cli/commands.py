@@ -3,6 +3,7 @@ works without the server's libraries."""
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from typing import Final
 
@@ -44,6 +45,16 @@ class Commands(click.Group):
                 raise
             return _without_the_server(cmd_name)
         return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, with the command that may have been meant where there is none of this name."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            if not near:
+                raise
+            raise click.UsageError(f"{exc.message.rstrip('.')}; did you mean '{near[0]}'?", exc.ctx) from None
 
 
 def _without_the_server(name: str) -> click.Command:

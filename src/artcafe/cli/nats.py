@@ -83,7 +83,7 @@ def show(
     """Prints the configuration of one NATS server of a fleet. Give all servers' commands the same nodes and the same secret.
 
     \b
-    Example, of a cluster of three:
+    Example:
       artcafe nats config --secret-file secret --name nats-1 \\
         --node nats-1=10.0.0.11 --node nats-2=10.0.0.12 --node nats-3=10.0.0.13 >nats-1.conf
     """

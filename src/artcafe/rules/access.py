@@ -23,7 +23,8 @@ class Action(StrEnum):
     READ_SUBSCRIPTIONS = "list a channel's subscriptions"
     READ_SUBSCRIPTION = "read this agent's subscriptions"
     CHANGE_SUBSCRIPTION = "change this agent's subscriptions"
-    GIVE_PERMISSIONS = "give an agent permissions, or enter it into a managed channel"
+    GIVE_PERMISSIONS = "give an agent permissions"
+    ENTER_MANAGED = "subscribe to a managed channel by itself: a member of the tenant has to make that subscription"
     PUBLISH = "publish messages"
     PUBLISH_MANAGED = "publish to this managed channel without a subscription that lets it"
     READ_MESSAGES = "read messages"
@@ -60,6 +61,7 @@ WHO: Final[dict[Action, tuple[frozenset[Role], Agents]]] = {
     Action.READ_SUBSCRIPTION: (_VIEWER, Agents.ITSELF),
     Action.CHANGE_SUBSCRIPTION: (_MEMBER, Agents.ITSELF),
     Action.GIVE_PERMISSIONS: (_MEMBER, Agents.NONE),
+    Action.ENTER_MANAGED: (_MEMBER, Agents.NONE),
     Action.PUBLISH: (_MEMBER, Agents.ANY),
     Action.PUBLISH_MANAGED: (_MEMBER, Agents.NONE),
     Action.READ_MESSAGES: (_VIEWER, Agents.ANY),

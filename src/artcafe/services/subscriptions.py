@@ -63,7 +63,7 @@ class Subscriptions:
             if existing is not None and existing.channel_id in agent.channels:
                 return await self._permit(tenant, existing, permissions), False
             if existing is None and channel.access is Access.MANAGED:
-                access.check(principal, Action.GIVE_PERMISSIONS)
+                access.check(principal, Action.ENTER_MANAGED)
             subscription = existing or await self._new(tenant, ChannelId(channel_id), agent, permissions)
             if await self._enter(tenant, subscription, is_new=existing is None):
                 return await self._permit(tenant, subscription, permissions), existing is None
