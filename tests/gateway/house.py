@@ -78,6 +78,7 @@ class House:
     tokens: Tokens
     clock: Clock
     identity: LocalIdentity
+    tenants: Tenants
     store: Store
     changes: Changes
     url: str
@@ -223,7 +224,7 @@ async def _make(
     await subscriptions.put(owner, channel.id, agent.id)
     made = House(
         gateway, hub, fabric, tables, cursors, messaging, presence, channels, agents, AgentKeys(store, changes, clock),
-        subscriptions, login, tokens, clock, identity, store, changes,
+        subscriptions, login, tokens, clock, identity, tenants, store, changes,
         f"ws://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
     )  # fmt: skip
     return made, [group.create_task(loop) for loop in (gateway.run(), gateway.run_changes())]

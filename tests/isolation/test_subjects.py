@@ -1,0 +1,108 @@
+"""The walls of NATS: every subject × whoever is in another account. One that is not in the table fails."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
+from enum import StrEnum
+from typing import Final
+
+import pytest
+from nats.aio.client import Client
+
+from artcafe.model import ChannelId, TenantId
+from artcafe.rules import subjects
+from tests.fabric.clients import BOUND_S, connected, push
+from tests.fabric.conftest import nats as nats  # noqa: PLC0414 (pytest finds a fixture by its name here)
+from tests.fabric.rooms import Nats
+
+CHANNEL: Final = ChannelId("chn_a")
+OURS, THEIRS = TenantId("ten_ours"), TenantId("ten_theirs")
+
+
+class Account(StrEnum):
+    """Who may be on NATS. A server holds a connection in each account; an agent is in none."""
+
+    OURS = "our tenant"
+    THEIRS = "another tenant"
+    PLATFORM = "the platform"
+
+
+TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
+    "STORED": (Account.OURS, "ch.chn_a"),
+    "LIVE": (Account.OURS, "live.ch.chn_a"),
+    "PRESENCE": (Account.OURS, "presence"),
+    "PRESENCE_ASK": (Account.OURS, "presence.ask"),
+    "stored": (Account.OURS, subjects.stored(CHANNEL)),
+    "live": (Account.OURS, subjects.live(CHANNEL)),
+    "CHANGES": (Account.PLATFORM, "changes"),
+    "AUDIT": (Account.PLATFORM, "audit.tenant.ten_ours"),
+    "AUDIT_OF_PLATFORM": (Account.PLATFORM, subjects.AUDIT_OF_PLATFORM),
+    "audit": (Account.PLATFORM, subjects.audit(OURS)),
+    "token": None,
+    "dedupe_id": None,
+}
+"""Whatever `rules.subjects` has: the account that it is for, and a subject of it. None: it is a part of one, or no subject."""
+
+CELLS: Final = [(name, line) for name, line in TABLE.items() if line is not None]
+
+
+def builders() -> Iterator[str]:
+    for name, value in vars(subjects).items():
+        is_constant = name.isupper() and isinstance(value, str) and not name.startswith("_")
+        is_builder = inspect.isfunction(value) and value.__module__ == subjects.__name__ and not name.startswith("_")
+        if is_constant or is_builder:
+            yield name
+
+
+def test_every_subject_has_its_line() -> None:
+    assert set(builders()) == set(TABLE)
+
+
+class Ear:
+    """Everything that one account hears."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+
+    async def listen(self, *patterns: str) -> None:
+        async def note(msg: object) -> None:
+            self._heard.put_nowait((getattr(msg, "subject", ""), getattr(msg, "data", b"")))
+
+        for pattern in patterns:
+            await self.client.subscribe(pattern, cb=note)
+        await self.client.flush(timeout=BOUND_S)
+
+    async def heard(self) -> list[tuple[str, bytes]]:
+        """What has come up to now: what its own account is told last comes behind everything that was under way."""
+        await self.client.publish("marker", b"")
+        found: list[tuple[str, bytes]] = []
+        async with asyncio.timeout(BOUND_S):
+            while (each := await self._heard.get())[0] != "marker":
+                found.append(each)
+        return found
+
+
+@pytest.mark.parametrize(("name", "line"), CELLS)
+async def test_what_is_said_in_one_account_is_heard_in_no_other(nats: Nats, name: str, line: tuple[Account, str]) -> None:
+    home, subject = line
+    users = {
+        Account.OURS: nats.accounts.user(OURS),
+        Account.THEIRS: nats.accounts.user(THEIRS),
+        Account.PLATFORM: nats.accounts.platform_user(),
+    }
+    async with AsyncExitStack() as stack:
+        system = await stack.enter_async_context(connected(nats.url, nats.accounts.system_user()))
+        for tenant in (OURS, THEIRS):
+            await push(system, nats.accounts.account_jwt(tenant))
+        ears = {account: Ear(await stack.enter_async_context(connected(nats.url, user))) for account, user in users.items()}
+        for ear in ears.values():
+            await ear.listen(">")
+        for account, ear in ears.items():
+            await ear.client.publish(subject, f"said in {account}".encode())
+            await ear.client.flush(timeout=BOUND_S)
+        for account, ear in ears.items():
+            assert await ear.heard() == [(subject, f"said in {account}".encode())], f"{name} is for {home}"
