@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from artcafe.redaction import redacted
+
 Clock = Callable[[], datetime]
 """Aware UTC time. One is passed in wherever time decides something."""
-
-SECRET_FIELDS: Final = frozenset(
-    {"access_token", "authorization", "data", "key", "payload", "public_key", "secret", "signature", "token"}
-)
-"""Fields that are replaced by their length in every log line, whoever wrote it."""
 
 log: FilteringBoundLogger = structlog.get_logger()
 
@@ -46,25 +44,40 @@ def bind_origin(address: str | None) -> None:
     structlog.contextvars.bind_contextvars(address=address)
 
 
-def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    for field in SECRET_FIELDS.intersection(event):
-        event[field] = f"<{len(str(event[field]))} characters>"
-    return event
-
-
 def configure(level: str = "info", *, json: bool = False, stream: TextIO = sys.stderr) -> None:
-    """Sets up logging for the process: lines for a person, or JSON lines for a collector."""
+    """Sets up logging for the process: lines for a person, or JSON lines for a collector; libraries' warnings among them."""
     renderer = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=stream.isatty())
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _redact,
             structlog.processors.format_exc_info,
+            _redact,  # Behind whatever makes text: a traceback may quote what it failed on.
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if isinstance(each, _Forward)]:
+        root.removeHandler(handler)
+    root.addHandler(_Forward(logging.WARNING))
+
+
+def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    return {name: redacted(value, name) for name, value in event.items()}
+
+
+class _Forward(logging.Handler):
+    """What libraries say, in our log and through its redaction. Nothing below warnings: some would tell of payloads."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say = log.error if record.levelno >= logging.ERROR else log.warning
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # the library's format and its values do not go together
+            message = str(record.msg)
+        with contextlib.suppress(OSError, ValueError):  # nobody reads the log any more; `handleError` would print it unredacted
+            say("library.said", library=record.name, message=message, exc_info=record.exc_info)
