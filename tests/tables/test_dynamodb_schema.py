@@ -1,0 +1,144 @@
+"""The catalog's tables on DynamoDB, seen by AWS's own client as an operator would see them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import boto3
+import pytest
+
+from artcafe.errors import StartRefused
+from artcafe.tables.catalog import AGENTS, CHALLENGES, DELETED, TABLES, TENANTS, Environment
+from artcafe.tables.dynamodb_client import Client, Endpoint
+from artcafe.tables.dynamodb_schema import Difference, Schema, creation, differences, make_ready
+from artcafe.tables.engines import open_engine
+from artcafe.tables.port import Key
+from tests.aws import Aws
+
+
+@pytest.fixture
+def endpoint(aws: Aws) -> Endpoint:
+    return Endpoint(aws.new_region(), aws.url)
+
+
+@pytest.fixture
+def operator(endpoint: Endpoint) -> Any:
+    return boto3.client("dynamodb", endpoint.region, endpoint_url=endpoint.url)
+
+
+@pytest.fixture
+async def client(endpoint: Endpoint) -> AsyncIterator[Client]:
+    client = await Client.open(endpoint)
+    yield client
+    await client.close()
+
+
+@pytest.mark.parametrize("environment", Environment)
+async def test_the_tables_are_made_with_their_keys_billed_on_demand_recoverable_and_tagged(
+    client: Client, operator: Any, environment: Environment
+) -> None:
+    await make_ready(client, environment, make_missing=True)
+    assert sorted(operator.list_tables()["TableNames"]) == sorted(table.name_in(environment) for table in TABLES)
+    for table in TABLES:
+        name = table.name_in(environment)
+        described = operator.describe_table(TableName=name)["Table"]
+        assert [(key["AttributeName"], key["KeyType"]) for key in described["KeySchema"]] == [
+            *[(table.partition_key, "HASH")],
+            *[(sort_key, "RANGE") for sort_key in table.key_attributes[1:]],
+        ]
+        assert {each["AttributeType"] for each in described["AttributeDefinitions"]} == {"S"}
+        assert described["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+        assert not described.get("GlobalSecondaryIndexes")
+        backups = operator.describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"]
+        assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+        tags = {tag["Key"]: tag["Value"] for tag in operator.list_tags_of_resource(ResourceArn=described["TableArn"])["Tags"]}
+        assert tags["environment"] == ("dev" if name.endswith("-dev") else "prod")
+
+
+async def test_rows_go_by_themselves_from_the_table_of_challenges_alone(client: Client, operator: Any) -> None:
+    await make_ready(client, Environment.PROD, make_missing=True)
+    for table in TABLES:
+        expiry = operator.describe_time_to_live(TableName=table.name)["TimeToLiveDescription"]
+        on = expiry["TimeToLiveStatus"] == "ENABLED"
+        assert (on, expiry.get("AttributeName")) == ((True, "ttl") if table is CHALLENGES else (False, None))
+
+
+async def test_a_server_that_may_make_none_names_what_is_missing_and_the_command(client: Client, operator: Any) -> None:
+    await Schema(client, Environment.PROD).create([AGENTS])
+    with pytest.raises(StartRefused, match=r"lacks artcafe-tenants, .*artcafe-Challenges\n  make them: artcafe tables apply"):
+        await make_ready(client, Environment.PROD, make_missing=False)
+    assert operator.list_tables()["TableNames"] == ["artcafe-agents"]
+
+
+async def test_tables_that_stand_are_used_with_what_is_in_them(endpoint: Endpoint, operator: Any) -> None:
+    operator.create_table(**creation(TENANTS, Environment.PROD) | {"BillingMode": "PAY_PER_REQUEST", "Tags": []})
+    operator.put_item(TableName="artcafe-tenants", Item={"id": {"S": "an odd id"}, "name": {"S": "Older"}})
+    engine = await open_engine(f"dynamodb:{endpoint.region}", endpoint.url, Environment.PROD, make_missing=True)
+    assert await engine.get(TENANTS, [Key("an odd id")]) == [{"id": "an odd id", "name": "Older"}]
+    await engine.close()
+
+
+async def test_a_table_with_another_key_stops_the_start(client: Client, operator: Any) -> None:
+    operator.create_table(
+        TableName="artcafe-agents",
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "N"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    with pytest.raises(StartRefused, match=r"its key is id \(N\), and must be tenant_id \(S\) and id \(S\)"):
+        await make_ready(client, Environment.PROD, make_missing=True)
+
+
+async def test_times_to_live_that_are_off_or_unexpected_are_told_and_stop_nothing(client: Client, operator: Any) -> None:
+    schema = Schema(client, Environment.PROD)
+    operator.create_table(**creation(CHALLENGES, Environment.PROD))
+    operator.create_table(**creation(AGENTS, Environment.PROD))
+    specification = {"AttributeName": "gone_at", "Enabled": True}
+    operator.update_time_to_live(TableName="artcafe-agents", TimeToLiveSpecification=specification)
+    await make_ready(client, Environment.PROD, make_missing=True)
+    assert differences(await schema.look()) == [
+        Difference("artcafe-agents", "rows go by its time to live on gone_at, which ArtCafe does not expect", False),
+        Difference("artcafe-Challenges", "its time to live on ttl is off, so that its rows never go", False),
+    ]
+    assert await schema.expire(CHALLENGES)
+    assert not await schema.expire(CHALLENGES)
+    assert [difference.table for difference in differences(await schema.look())] == ["artcafe-agents"]
+
+
+async def test_servers_that_make_the_tables_at_the_same_time_do_not_mind(endpoint: Endpoint, operator: Any) -> None:
+    place = f"dynamodb:{endpoint.region}"
+    async with asyncio.TaskGroup() as group:
+        starts = [group.create_task(open_engine(place, endpoint.url, Environment.PROD, make_missing=True)) for _ in range(3)]
+    for start in starts:
+        await start.result().close()
+    assert len(operator.list_tables()["TableNames"]) == len(TABLES)
+
+
+async def test_deleted_tables_that_still_stand_are_found(client: Client, operator: Any) -> None:
+    schema = Schema(client, Environment.PROD)
+    await schema.create(TABLES)
+    assert await schema.deleted() == []
+    key = creation(TENANTS, Environment.PROD)
+    for deleted in DELETED[:2]:
+        operator.create_table(**key | {"TableName": deleted.name})
+    assert await schema.deleted() == list(DELETED[:2])
+
+
+async def test_names_are_listed_whole_however_many_there_are(client: Client, operator: Any) -> None:
+    key = creation(TENANTS, Environment.PROD)
+    wanted = [f"table-{number:03}" for number in range(105)]
+    for name in wanted:
+        operator.create_table(**key | {"TableName": name})
+    assert sorted(await Schema(client, Environment.PROD).names()) == wanted
+
+
+async def test_without_credentials_or_an_endpoint_the_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with pytest.raises(StartRefused, match="does not answer: Unable to locate credentials"):
+        await open_engine("dynamodb:us-east-1", "http://127.0.0.1:9", Environment.PROD, make_missing=True)
