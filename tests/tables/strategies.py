@@ -14,6 +14,11 @@ def texts(most: int = 20, least: int = 0) -> st.SearchStrategy[str]:
     return st.text(st.characters(exclude_categories=["Cs"]), min_size=least, max_size=most)
 
 
+def names() -> st.SearchStrategy[str]:
+    """Any name of an attribute or entry, but for those of DynamoDB's types: the emulator takes `{"M": …}` for a value."""
+    return texts(least=1).filter(lambda name: name not in set(Kind))
+
+
 def exact_decimals() -> st.SearchStrategy[Decimal]:
     """Numbers as DynamoDB keeps them: at most 38 digits, from 1E-130 to 9.9…E+125 on either side of zero."""
     digits = st.integers(-(10**38) + 1, 10**38 - 1)
@@ -37,7 +42,7 @@ def values() -> st.SearchStrategy[Value]:
     single: st.SearchStrategy[Value] = st.none() | st.booleans() | numbers() | texts() | st.binary(max_size=20)
     return st.recursive(
         single | sets(),
-        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts(least=1), inner, max_size=4),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names(), inner, max_size=4),
         max_leaves=8,
     )
 

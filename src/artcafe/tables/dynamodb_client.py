@@ -38,6 +38,9 @@ CALL_S: Final = 12.0
 MOST_CALLS: Final = 1024
 """Calls that may be under way or wait for one of the connections; the next would only be late, and make the others later."""
 
+NAME: Final = "the tables on DynamoDB"
+"""What a peer is told about: where they are is the log's to say."""
+
 MOST_TRIES: Final = 10
 FIRST_WAIT_S: Final = 0.025
 LONGEST_WAIT_S: Final = 1.0
@@ -137,7 +140,7 @@ class Client:
     async def call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """DynamoDB's answer. Raises `Refused` for what stays refused, and `errors.Unavailable` where that may pass."""
         if not self._is_open or self._calls >= MOST_CALLS:
-            raise errors.Unavailable(str(self.endpoint))
+            raise errors.Unavailable(NAME)
         self._calls += 1
         self._idle.clear()
         try:
@@ -169,9 +172,9 @@ class Client:
         """
         if self._trouble != code:
             self._trouble = code
-            log.warning("tables.unavailable", operation=operation, code=code, message=message)
+            log.warning("tables.unavailable", where=str(self.endpoint), operation=operation, code=code, message=message)
         kind = errors.Unanswered if was_sent and operation in _WRITES else errors.Unavailable
-        return kind(str(self.endpoint))
+        return kind(NAME)
 
     async def _repeated(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         call, pauses = getattr(self._service, operation), waits()

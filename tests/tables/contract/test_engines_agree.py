@@ -16,12 +16,12 @@ from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.values import Item, Unstorable
 from tests.tables.conftest import emptied
 from tests.tables.contract.test_differential import PLACES, on_engine, operations, spelled
-from tests.tables.strategies import numbers, texts, values
+from tests.tables.strategies import names, numbers, values
 
 Engines = tuple[Tables, Tables]
 
 QUICK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-ANYTHING = st.dictionaries(texts(least=1), values(), max_size=4)
+ANYTHING = st.dictionaries(names(), values(), max_size=4)
 KEY = Key("p", "a")
 
 

@@ -10,7 +10,7 @@ from artcafe.tables.catalog import AGENTS, CHALLENGES, TABLES, TENANTS, Table
 from artcafe.tables.conditions import Absent, Exists
 from artcafe.tables.port import Assign, Delete, Key, Put, Remove, Tables, Update
 from artcafe.tables.values import Item, Unstorable, Value, normal_item
-from tests.tables.strategies import texts, told_apart, values
+from tests.tables.strategies import names, texts, told_apart, values
 
 # The engine is the same for all examples of a test, and each example writes its item anew.
 on_one_engine = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -22,7 +22,7 @@ async def one(tables: Tables, table: Table, key: Key) -> Item | None:
 
 
 @on_one_engine
-@given(attributes=st.dictionaries(texts(least=1), values(), max_size=4))
+@given(attributes=st.dictionaries(names(), values(), max_size=4))
 async def test_every_value_comes_back_as_it_went_in(tables: Tables, attributes: dict[str, Value]) -> None:
     item = {**attributes, "tenant_id": "ten_1", "id": "agt_1"}
     await tables.put(Put(AGENTS, item))

@@ -1,0 +1,195 @@
+"""A proxy before AWS's emulator that does what the emulator never does: throttles, fails, conflicts, is slow, loses answers.
+
+It runs in a thread of its own, so that tests may wait for processes that call it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final, TypeVar
+
+import httpx
+
+Result = TypeVar("Result")
+
+WRITES: Final = ("PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems")
+READS: Final = ("GetItem", "BatchGetItem", "Query", "Scan")
+SLOW_S: Final = 5.5
+"""Longer than the client waits for an answer."""
+
+
+class Fault(Enum):
+    """What happens to a call."""
+
+    THROTTLED = "throttled"
+    FAILED = "answered 500"
+    CONFLICT = "in conflict with a transaction"
+    LOST = "made, and its answer lost"
+    SLOW = "made, and answered too late"
+    UNREAD = "no key of the batch read"
+    HELD = "held until released"
+
+
+@dataclass
+class Rule:
+    """Strikes every `every`-th call of these operations, `most` times in all."""
+
+    fault: Fault
+    operations: tuple[str, ...]
+    every: int
+    most: int | None
+    seen: int = 0
+    struck: int = 0
+    first: threading.Event = field(default_factory=threading.Event)
+    """Set when it has struck."""
+
+    def strikes(self, operation: str) -> bool:
+        """Counts the call, and says whether it is struck."""
+        if operation not in self.operations or (self.most is not None and self.struck >= self.most):
+            return False
+        self.seen += 1
+        is_struck = self.seen % self.every == 0
+        if is_struck:
+            self.struck += 1
+            self.first.set()
+        return is_struck
+
+
+class FaultyAws:
+    """A running proxy. `calls` counts what came, by operation; `url` stands in the emulator's place."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="faulty-aws", daemon=True)
+        self._listener: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._http = httpx.AsyncClient(base_url=target, trust_env=False, timeout=30)
+        self._rules: list[Rule] = []
+        self._released = asyncio.Event()
+        self._port = 0
+        self.calls: Counter[str] = Counter()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        self._thread.start()
+        self.open()
+
+    def stop(self) -> None:
+        self.shut()
+        self._in_loop(self._http.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    def strike(self, fault: Fault, *operations: str, every: int = 1, most: int | None = None) -> Rule:
+        """From here on, until `spare`; several rules are asked in their order. No operations: all of them."""
+        rule = Rule(fault, operations or (*WRITES, *READS), every, most)
+        self._rules.append(rule)
+        return rule
+
+    def spare(self) -> None:
+        """Strikes nothing more, and lets go what is held."""
+        self._rules.clear()
+        self._loop.call_soon_threadsafe(self._released.set)
+
+    def shut(self) -> None:
+        """Refuses connections, and breaks those that there are."""
+        self._in_loop(self._shut())
+
+    def open(self) -> None:
+        """Listens: the first time on a free port, then on that one again."""
+        self._in_loop(self._open())
+
+    def _in_loop(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _open(self) -> None:
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self._port, backlog=1024)
+        self._port = self._listener.sockets[0].getsockname()[1]
+
+    async def _shut(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError, httpx.HTTPError):
+                while await self._one(reader, writer):
+                    pass
+        finally:
+            writer.transport.abort()
+            self._writers.discard(writer)
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One call; whether the connection goes on."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = dict(line.split(": ", 1) for line in head[1:] if line)
+        lower = {name.lower(): value for name, value in headers.items()}
+        body = await reader.readexactly(int(lower.get("content-length", "0")))
+        operation = lower.get("x-amz-target", "").rpartition(".")[2]
+        self.calls[operation] += 1
+        fault = next((rule.fault for rule in self._rules if rule.strikes(operation)), None)
+        if fault is Fault.HELD:
+            self._released.clear()
+            await self._released.wait()
+        answer = _refusal(fault, operation, body)
+        if answer is None:
+            made = await self._http.post("/", content=body, headers={name: headers[name] for name in headers})
+            answer = made.status_code, made.content
+        if fault is Fault.LOST:
+            return False
+        if fault is Fault.SLOW:
+            await asyncio.sleep(SLOW_S)
+        status, content = answer
+        writer.write(
+            f"HTTP/1.1 {status} x\r\nContent-Type: application/x-amz-json-1.0\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+            + content
+        )
+        await writer.drain()
+        return True
+
+
+def _refusal(fault: Fault | None, operation: str, body: bytes) -> tuple[int, bytes] | None:
+    """The answer of a call that the emulator does not get to see."""
+    if fault is Fault.FAILED:
+        return _error(500, "InternalServerError")
+    if fault is Fault.UNREAD:
+        request = json.loads(body)
+        return 200, json.dumps({"Responses": {}, "UnprocessedKeys": request["RequestItems"]}).encode()
+    if fault not in {Fault.THROTTLED, Fault.CONFLICT}:
+        return None
+    if operation == "TransactWriteItems":
+        code = "ThrottlingError" if fault is Fault.THROTTLED else "TransactionConflict"
+        others = [{"Code": "None"}] * (len(json.loads(body)["TransactItems"]) - 1)
+        return _error(400, "TransactionCanceledException", CancellationReasons=[{"Code": code, "Message": "x"}, *others])
+    return _error(400, "ThrottlingException" if fault is Fault.THROTTLED else "TransactionConflictException")
+
+
+def _error(status: int, code: str, **more: object) -> tuple[int, bytes]:
+    return status, json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "injected", **more}).encode()
+
+
+@contextmanager
+def faulty(target: str) -> Iterator[FaultyAws]:
+    """A proxy before the emulator at `target` that strikes nothing yet."""
+    proxy = FaultyAws(target)
+    proxy.start()
+    try:
+        yield proxy
+    finally:
+        proxy.spare()
+        proxy.stop()

@@ -1,0 +1,165 @@
+"""What agents and people see while the tables throttle, fail, lose answers or are not there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import boto3
+import httpx
+import pytest
+
+from artcafe.errors import BadCredentials, LimitReached, Unavailable
+from artcafe.sdk.keys import load_signer
+from artcafe.sdk.rest import Rest
+from tests import ssh_keygen
+from tests.aws import Aws
+from tests.faulty_aws import WRITES, Fault, FaultyAws, faulty
+from tests.flows.test_road import take
+from tests.platform import Cast, Platform, running
+from tests.services.world import new_key
+
+
+@pytest.fixture(scope="module")
+def proxy(aws: Aws) -> Iterator[FaultyAws]:
+    with faulty(aws.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def flags(aws: Aws, proxy: FaultyAws) -> list[str]:
+    return aws.tables_flags(proxy.url)
+
+
+@pytest.fixture(scope="module")
+def platform(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """One `artcafe up` whose tables are behind the proxy."""
+    with running(tmp_path_factory.mktemp("faulty"), flags) as platform:
+        yield platform
+
+
+@pytest.fixture(autouse=True)
+def spared(proxy: FaultyAws) -> Iterator[None]:
+    yield
+    proxy.spare()
+
+
+async def log_in(cast: Cast, number: int = 0) -> str:
+    async with Rest(cast.url) as rest:
+        signer = load_signer(cast.keys[number])
+        return (await rest.login(cast.tenant, cast.agents[number], signer)).access_token
+
+
+async def readiness(platform: Platform) -> tuple[int, str, str]:
+    async with httpx.AsyncClient(base_url=platform.url, trust_env=False) as client:
+        answer = await client.get("/health/ready", timeout=10)
+    told = answer.json()
+    return answer.status_code, told["tables"], told["nats"]
+
+
+async def test_without_tables_agents_go_on_talking_logins_fail_closed_and_readiness_names_the_tables(
+    platform: Platform, proxy: FaultyAws
+) -> None:
+    cast = await platform.tenant_with(agents=2)
+    async with cast.agent(0) as sender, cast.agent(1) as receiver:
+        await sender.publish(cast.channels[0], "before")
+        await take(receiver, 1)
+        proxy.shut()
+        try:
+            for number in range(50):
+                await sender.publish(cast.channels[0], number)
+            assert [message.data for message in await take(receiver, 50)] == list(range(50))
+            with pytest.raises(Unavailable, match="DynamoDB"):
+                await log_in(cast)
+            status, tables, nats = await readiness(platform)
+            assert (status, nats) == (503, "ok")
+            assert "DynamoDB" in tables
+        finally:
+            proxy.open()
+        assert await readiness(platform) == (200, "ok", "ok")
+        await log_in(cast)
+        await sender.publish(cast.channels[0], "after")
+        assert [message.data for message in await take(receiver, 1)] == ["after"]
+    async with cast.agent(1) as back:
+        await back.publish(cast.channels[0], "last")
+        (message,) = await take(back, 1)
+    assert message.data == "last", "every acknowledgement was written, though the tables were away meanwhile"
+
+
+@pytest.mark.parametrize("operation", ["PutItem", "UpdateItem", "GetItem"])
+async def test_a_login_whose_table_call_goes_on_failing_gets_no_token_and_works_afterwards(
+    platform: Platform, proxy: FaultyAws, operation: str
+) -> None:
+    cast = await platform.tenant_with()
+    proxy.strike(Fault.FAILED, operation)
+    with pytest.raises(Unavailable):
+        await log_in(cast)
+    proxy.spare()
+    assert await log_in(cast)
+
+
+async def test_logins_of_which_every_fifth_table_call_loses_its_answer_all_succeed(platform: Platform, proxy: FaultyAws) -> None:
+    cast = await platform.tenant_with(agents=4)
+    lost = proxy.strike(Fault.LOST, "PutItem", "UpdateItem", "GetItem", every=5)
+    async with asyncio.TaskGroup() as group:
+        logins = [group.create_task(log_in(cast, number % 4)) for number in range(24)]
+    assert lost.struck >= 12
+    assert len({login.result() for login in logins}) == 24
+
+
+async def test_a_challenge_admits_one_attempt_though_the_answer_that_spent_it_was_lost(
+    platform: Platform, proxy: FaultyAws
+) -> None:
+    cast = await platform.tenant_with()
+    async with httpx.AsyncClient(base_url=platform.url, trust_env=False, timeout=30) as client:
+        ids = {"tenant_id": cast.tenant, "agent_id": cast.agents[0]}
+        posed = (await client.post("/v1/auth/challenges", json=ids)).json()
+        signature = ssh_keygen.sign(cast.keys[0], posed["challenge"].encode())
+        proof = {"challenge_id": posed["challenge_id"], "signature": signature}
+        proxy.strike(Fault.LOST, "UpdateItem", most=2)
+        async with asyncio.TaskGroup() as group:
+            tries = [group.create_task(client.post("/v1/auth/tokens", json=proof)) for _ in range(4)]
+        assert sorted(each.result().status_code for each in tries) == [200, 401, 401, 401]
+        assert (await client.post("/v1/auth/tokens", json=proof)).json()["type"].endswith(BadCredentials.code)
+
+
+async def test_fifty_creates_at_once_under_conflicts_and_lost_answers_make_exactly_what_the_limit_allows(
+    platform: Platform, proxy: FaultyAws, flags: list[str]
+) -> None:
+    cast = await platform.tenant_with(agents=1)
+    operator = boto3.client("dynamodb", flags[1].removeprefix("dynamodb:"), endpoint_url=proxy.url)
+    operator.update_item(
+        TableName="artcafe-tenants",
+        Key={"id": {"S": cast.tenant}},
+        UpdateExpression="SET limits = :limits",
+        ExpressionAttributeValues={":limits": {"M": {"agents": {"N": "10"}}}},
+    )
+    rules = [proxy.strike(fault, "TransactWriteItems", every=every) for fault, every in ((Fault.LOST, 4), (Fault.CONFLICT, 3))]
+    async with cast.rest() as rest:
+
+        async def create(number: int) -> bool:
+            try:
+                await rest.create_agent(cast.tenant, f"agent {number}", new_key())
+            except LimitReached:
+                return False
+            return True
+
+        async with asyncio.TaskGroup() as group:
+            creates = [group.create_task(create(number)) for number in range(50)]
+        assert all(rule.struck for rule in rules)
+        assert sum(task.result() for task in creates) == 9
+        proxy.spare()
+        assert len([agent async for agent in rest.agents(cast.tenant)]) == 10
+
+
+async def test_a_write_all_of_whose_answers_were_lost_is_made_once_by_a_request_with_the_same_key(
+    platform: Platform, proxy: FaultyAws
+) -> None:
+    cast = await platform.tenant_with(agents=0, channels=0)
+    async with cast.rest() as rest:
+        proxy.strike(Fault.LOST, *WRITES)
+        with pytest.raises(Unavailable, match="whether anything was changed is unknown"):
+            await rest.create_channel(cast.tenant, "plans", key="once")
+        proxy.spare()
+        made = await rest.create_channel(cast.tenant, "plans", key="once")
+        assert [channel.id async for channel in rest.channels(cast.tenant)] == [made.id]

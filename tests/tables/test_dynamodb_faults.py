@@ -1,0 +1,294 @@
+"""What the engine makes of a DynamoDB that throttles, fails, conflicts, loses answers or is not there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+
+import pytest
+import structlog
+
+from artcafe.errors import Unanswered, Unavailable
+from artcafe.tables.catalog import AGENTS, TENANTS, Environment
+from artcafe.tables.conditions import Absent, Equals
+from artcafe.tables.dynamodb import DynamoDb
+from artcafe.tables.dynamodb_client import LONGEST_WAIT_S, MOST_CALLS, MOST_TRIES, Client, Endpoint, waits
+from artcafe.tables.dynamodb_schema import Schema
+from artcafe.tables.port import Add, Assign, ConditionFailed, Delete, Key, Put, Update
+from tests.aws import Aws
+from tests.faulty_aws import READS, WRITES, Fault, FaultyAws, faulty
+
+TENANT = Key("ten_1")
+ROW = {"tenant_id": "ten_1", "id": "agt_1", "name": "Planner"}
+AGENT = Key("ten_1", "agt_1")
+
+
+@pytest.fixture
+def proxy(aws: Aws) -> Iterator[FaultyAws]:
+    with faulty(aws.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def tables(aws: Aws, proxy: FaultyAws) -> AsyncIterator[DynamoDb]:
+    """An engine behind the proxy, on tables that hold one tenant and one agent."""
+    client = await Client.open(Endpoint(aws.new_region(), proxy.url))
+    await Schema(client, Environment.PROD).create([AGENTS, TENANTS])
+    engine = DynamoDb(client, Environment.PROD)
+    await engine.transact([Put(TENANTS, {"id": "ten_1", "count": 0}), Put(AGENTS, ROW)])
+    proxy.calls.clear()
+    yield engine
+    proxy.spare()
+    await engine.close()
+
+
+async def put(tables: DynamoDb) -> None:
+    await tables.put(Put(AGENTS, {**ROW, "id": "agt_2"}))
+    assert await tables.get(AGENTS, [Key("ten_1", "agt_2")], consistent=True) == [{**ROW, "id": "agt_2"}]
+
+
+async def update(tables: DynamoDb) -> None:
+    assert await tables.update(Update(AGENTS, AGENT, [Assign("name", "Critic")])) == {**ROW, "name": "Critic"}
+
+
+async def delete(tables: DynamoDb) -> None:
+    await tables.delete(Delete(AGENTS, AGENT))
+    assert await tables.get(AGENTS, [AGENT], consistent=True) == [None]
+
+
+async def transact(tables: DynamoDb) -> None:
+    new = {**ROW, "id": "agt_2"}
+    await tables.transact([Update(TENANTS, TENANT, [Add("count", 1)]), Put(AGENTS, new, Absent("id"))])
+    assert await tables.get(TENANTS, [TENANT], consistent=True) == [{"id": "ten_1", "count": 1}]
+    assert await tables.get(AGENTS, [Key("ten_1", "agt_2")], consistent=True) == [new]
+
+
+async def get(tables: DynamoDb) -> None:
+    assert await tables.get(AGENTS, [AGENT]) == [ROW]
+
+
+async def get_several(tables: DynamoDb) -> None:
+    assert await tables.get(AGENTS, [AGENT, Key("ten_1", "agt_9")]) == [ROW, None]
+
+
+async def query(tables: DynamoDb) -> None:
+    page = await tables.query(AGENTS, "ten_1")
+    assert (page.items, page.next) == ([ROW], None)
+
+
+async def scan(tables: DynamoDb) -> None:
+    assert [item async for item in tables.scan(AGENTS)] == [ROW]
+
+
+Verb = Callable[[DynamoDb], Awaitable[None]]
+VERBS = {
+    "PutItem": put,
+    "UpdateItem": update,
+    "DeleteItem": delete,
+    "TransactWriteItems": transact,
+    "GetItem": get,
+    "BatchGetItem": get_several,
+    "Query": query,
+    "Scan": scan,
+}
+
+
+@pytest.mark.parametrize("operation", VERBS)
+@pytest.mark.parametrize("fault", [Fault.FAILED, Fault.LOST])
+async def test_what_fails_or_loses_its_answer_is_asked_again_and_done_once(
+    tables: DynamoDb, proxy: FaultyAws, operation: str, fault: Fault
+) -> None:
+    proxy.strike(fault, operation, most=2)
+    await VERBS[operation](tables)
+    assert proxy.calls[operation] == 3
+
+
+@pytest.mark.parametrize("operation", WRITES)
+async def test_a_write_in_conflict_with_a_transaction_is_asked_again(tables: DynamoDb, proxy: FaultyAws, operation: str) -> None:
+    proxy.strike(Fault.CONFLICT, operation, most=3)
+    await VERBS[operation](tables)
+    assert proxy.calls[operation] == 4
+
+
+@pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems", "Query"])
+async def test_what_is_throttled_is_asked_again(tables: DynamoDb, proxy: FaultyAws, operation: str) -> None:
+    proxy.strike(Fault.THROTTLED, operation, most=1)
+    await VERBS[operation](tables)
+    assert proxy.calls[operation] == 2
+
+
+async def test_keys_that_were_left_unread_are_asked_for_again(tables: DynamoDb, proxy: FaultyAws) -> None:
+    proxy.strike(Fault.UNREAD, "BatchGetItem", most=3)
+    await get_several(tables)
+    assert proxy.calls["BatchGetItem"] == 4
+
+
+async def test_keys_that_are_never_read_are_unavailable_after_so_many_tries(tables: DynamoDb, proxy: FaultyAws) -> None:
+    proxy.strike(Fault.UNREAD, "BatchGetItem")
+    with pytest.raises(Unavailable):
+        await get_several(tables)
+    assert proxy.calls["BatchGetItem"] == MOST_TRIES + 1
+
+
+@pytest.mark.parametrize("operation", VERBS)
+async def test_what_goes_on_failing_is_unavailable_after_five_tries(tables: DynamoDb, proxy: FaultyAws, operation: str) -> None:
+    proxy.strike(Fault.FAILED, operation)
+    with pytest.raises(Unavailable) as told:
+        await VERBS[operation](tables)
+    assert proxy.calls[operation] == 5
+    assert isinstance(told.value, Unanswered) is (operation in WRITES)
+
+
+@pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems"])
+async def test_a_conflict_that_does_not_end_is_unavailable_and_nothing_was_changed(
+    tables: DynamoDb, proxy: FaultyAws, operation: str
+) -> None:
+    proxy.strike(Fault.CONFLICT, operation)
+    with pytest.raises(Unavailable, match="nothing was changed") as told:
+        await VERBS[operation](tables)
+    assert not isinstance(told.value, Unanswered)
+    assert proxy.calls[operation] == MOST_TRIES + 1
+
+
+async def test_a_write_all_of_whose_answers_were_lost_says_that_its_outcome_is_unknown(
+    tables: DynamoDb, proxy: FaultyAws
+) -> None:
+    proxy.strike(Fault.LOST, *WRITES)
+    with pytest.raises(Unanswered, match="whether anything was changed is unknown"):
+        await transact(tables)
+    proxy.spare()
+    assert await tables.get(TENANTS, [TENANT], consistent=True) == [{"id": "ten_1", "count": 1}]
+
+
+async def test_where_nobody_listens_every_verb_is_unavailable_and_works_when_somebody_does(
+    tables: DynamoDb, proxy: FaultyAws
+) -> None:
+    proxy.shut()
+    for verb in VERBS.values():
+        with pytest.raises(Unavailable):
+            await verb(tables)
+    proxy.open()
+    await get(tables)
+
+
+async def test_transactions_count_exactly_whatever_happens_to_their_answers(tables: DynamoDb, proxy: FaultyAws) -> None:
+    """A blind sum, which would count twice if a transaction were made twice."""
+    rules = [proxy.strike(fault, "TransactWriteItems", every=every) for fault, every in ((Fault.LOST, 3), (Fault.CONFLICT, 4))]
+
+    async def add(number: int) -> None:
+        await tables.transact([Update(TENANTS, TENANT, [Add("count", 1)]), Put(AGENTS, {**ROW, "id": f"agt_{number}"})])
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(100, 140):
+            group.create_task(add(number))
+    assert all(rule.struck for rule in rules)
+    assert await tables.get(TENANTS, [TENANT], consistent=True) == [{"id": "ten_1", "count": 40}]
+
+
+async def test_a_guarded_sum_counts_once_though_answers_are_lost(tables: DynamoDb, proxy: FaultyAws) -> None:
+    """A cursor and a sum in one conditional update, as metering does it."""
+    await tables.update(Update(TENANTS, TENANT, [Assign("cursor", 0)]))
+    rule = proxy.strike(Fault.LOST, "UpdateItem", every=3)
+    for number in range(1, 31):
+        # A condition that fails was met by its own first try, whose answer was lost.
+        with suppress(ConditionFailed):
+            step = Update(TENANTS, TENANT, [Assign("cursor", number), Add("count", 1)], Equals("cursor", number - 1))
+            await tables.update(step)
+    assert rule.struck > 5
+    assert await tables.get(TENANTS, [TENANT], consistent=True) == [{"id": "ten_1", "count": 30, "cursor": 30}]
+
+
+async def test_a_condition_that_fails_beside_a_conflict_is_a_failed_condition(tables: DynamoDb) -> None:
+    with pytest.raises(ConditionFailed) as failed:
+        await tables.transact([Put(AGENTS, ROW, Absent("id")), Update(TENANTS, TENANT, [Add("count", 1)])])
+    assert failed.value.failed == {0: ROW}
+
+
+async def test_calls_beyond_those_that_can_wait_are_refused_at_once(tables: DynamoDb, proxy: FaultyAws) -> None:
+    proxy.strike(Fault.HELD, "GetItem")
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(get(tables)) for _ in range(MOST_CALLS)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await get(tables)
+        for each in waiting:
+            each.cancel()
+    proxy.spare()
+    await get(tables)
+
+
+async def test_closing_waits_for_what_is_under_way_and_refuses_what_comes_after(tables: DynamoDb, proxy: FaultyAws) -> None:
+    held = proxy.strike(Fault.HELD, "UpdateItem")
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        writing = group.create_task(update(tables))
+        assert await asyncio.to_thread(held.first.wait, 5)
+        closing = group.create_task(tables.close())
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await get(tables)
+        assert not closing.done()
+        proxy.spare()
+    assert writing.exception() is None
+
+
+async def test_trouble_is_logged_once_for_its_kind_and_its_end_too(tables: DynamoDb, proxy: FaultyAws) -> None:
+    with structlog.testing.capture_logs() as lines:
+        proxy.strike(Fault.FAILED, *READS)
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await get(tables)
+        proxy.spare()
+        await get(tables)
+        await get(tables)
+    assert [(line["event"], line.get("code")) for line in lines] == [
+        ("tables.unavailable", "InternalServerError"),
+        ("tables.available", None),
+    ]
+
+
+async def test_units_are_told_for_every_call_where_somebody_asks(aws: Aws) -> None:
+    endpoint = Endpoint(aws.new_region(), aws.url)
+    seen: list[tuple[str, dict[str, float]]] = []
+    client = await Client.open(endpoint, lambda consumed: seen.append((consumed.operation, dict(consumed.units))))
+    await Schema(client, Environment.PROD).create([AGENTS, TENANTS])
+    engine = DynamoDb(client, Environment.PROD)
+    await engine.put(Put(AGENTS, ROW))
+    await engine.get(AGENTS, [AGENT], consistent=True)
+    await engine.get(AGENTS, [AGENT])
+    await engine.transact([Put(AGENTS, ROW), Put(TENANTS, {"id": "ten_1"})])
+    await engine.close()
+    assert seen == [
+        ("put_item", {"artcafe-agents": 1.0}),
+        ("get_item", {"artcafe-agents": 1.0}),
+        ("get_item", {"artcafe-agents": 0.5}),
+        ("transact_write_items", {"artcafe-agents": 2.0, "artcafe-tenants": 2.0}),
+    ]
+
+
+def test_waits_grow_from_25_ms_to_a_second_with_full_jitter() -> None:
+    runs = [list(waits()) for _ in range(200)]
+    assert {len(run) for run in runs} == {MOST_TRIES}
+    for number, tries in enumerate(zip(*runs, strict=True)):
+        bound = min(LONGEST_WAIT_S, 0.025 * 2**number)
+        assert 0 <= min(tries) < bound / 4
+        assert bound * 3 / 4 < max(tries) <= bound
+
+
+@pytest.mark.faults
+async def test_an_answer_that_comes_too_late_is_asked_for_again(tables: DynamoDb, proxy: FaultyAws) -> None:
+    proxy.strike(Fault.SLOW, "TransactWriteItems", most=1)
+    await transact(tables)
+    assert proxy.calls["TransactWriteItems"] == 2
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("fault", "operation"), [(Fault.SLOW, "GetItem"), (Fault.THROTTLED, "GetItem")])
+async def test_what_stays_slow_or_throttled_is_given_up_within_bounds(
+    tables: DynamoDb, proxy: FaultyAws, fault: Fault, operation: str
+) -> None:
+    proxy.strike(fault, operation)
+    with pytest.raises(Unavailable):
+        async with asyncio.timeout(20):
+            await get(tables)
+    assert proxy.calls[operation] <= 5
