@@ -232,7 +232,7 @@ async def test_a_publish_that_is_wrong_is_answered_and_the_connection_goes_on(pl
 async def test_a_channel_of_another_tenant_does_not_exist(platform: Platform) -> None:
     mine, theirs = await platform.tenant_with(agents=1), await platform.tenant_with(agents=1)
     async with connected(platform, mine) as raw:
-        for kind, more in (("publish", {"data": 1}), ("subscribe", {})):
+        for kind, more in (("publish", {"data": 1}), ("subscribe", {}), ("history", {}), ("history", {"after": 0})):
             assert (await raw.ask(kind, channel=theirs.channels[0], **more))["code"] == "channel_not_found"
 
 
