@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the pages that are made from the code: docs/errors.md, docs/frames.md and docs/settings.md. `make docs` runs it."""
+"""Writes the pages that are made from the code: errors.md, frames.md, roles.md and settings.md. `make docs` runs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import artcafe
 from artcafe.cli.operator import up
 from artcafe.config import CLIENT_VARIABLES, FILE_VARIABLE, PREFIX, Settings
 from artcafe.errors import REGISTRY, ArtcafeError
+from artcafe.model import Role
 from artcafe.rest import asyncapi
+from artcafe.rules.access import WHILE_SUSPENDED, WHO, Action, Agents
 from artcafe.wire import frames
 
 DOCS: Final = Path(__file__).parent
@@ -68,6 +70,23 @@ These are met elsewhere, and have neither a status nor a close code.
 | code | what it says | where |
 | --- | --- | --- |
 {apart}
+"""
+
+ROLES_PAGE: Final = """\
+<!-- Made from src/artcafe/rules/access.py: change it there, and run `make docs`. -->
+
+# Who may do what
+
+A person acts in a tenant with the role of their membership, an agent as itself. This is the whole table: nobody may what does not
+stand here. *itself*: only where the thing is about that agent.
+
+| may | {roles} | agent | in a suspended tenant |
+| --- | {rule} | --- | --- |
+{rows}
+
+An admin invites, changes and removes members, but makes nobody an owner, and changes and removes no owner; everybody may leave.
+The last owner stays: they make somebody else an owner first, or delete the tenant. In a suspended tenant agents are out, and
+people do what the last column says.
 """
 
 FRAMES_PAGE: Final = """\
@@ -129,7 +148,8 @@ folder from `{prefix}DATA_DIR` too.
 
 def pages() -> dict[Path, str]:
     """The generated pages: where each belongs, and what must stand there."""
-    return {DOCS / "errors.md": errors_page(), DOCS / "frames.md": frames_page(), DOCS / "settings.md": settings_page()}
+    made = {"errors": errors_page(), "frames": frames_page(), "roles": roles_page(), "settings": settings_page()}
+    return {DOCS / f"{name}.md": page for name, page in made.items()}
 
 
 def errors_page() -> str:
@@ -140,6 +160,19 @@ def errors_page() -> str:
     told = [_told_row(kind) for code, kind in ours.items() if code not in APART]
     apart = [f"| {_anchor(code)} | {_text(ours[code])} | {where} |" for code, where in sorted(APART.items())]
     return _filled(ERRORS_PAGE, told="\n".join(told), apart="\n".join(apart))
+
+
+def roles_page() -> str:
+    """The table of `rules.access`, an action a line."""
+    told = {Agents.NONE: "–", Agents.ITSELF: "itself", Agents.ANY: "yes"}
+    rows = []
+    for action in Action:
+        roles, agents = WHO[action]
+        cells = [action.value, *("yes" if role in roles else "–" for role in Role), told[agents]]
+        cells.append("yes" if action in WHILE_SUSPENDED else "–")
+        rows.append(f"| {' | '.join(cells)} |")
+    rule = " | ".join("---" for _ in Role)
+    return _filled(ROLES_PAGE, roles=" | ".join(Role), rule=rule, rows="\n".join(rows))
 
 
 def settings_page() -> str:

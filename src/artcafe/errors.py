@@ -98,6 +98,21 @@ class CredentialsExpired(CallerFault):
     text = "the access token has expired; log in again for a new one"
 
 
+class TenantSuspended(CallerFault):
+    code, status, close = "tenant_suspended", 403, 4506
+    text = (
+        "this tenant is suspended: its agents are out, and its people read what is in the tables and change nothing; whoever"
+        " runs this service can say why, and resume it"
+    )
+
+
+@dataclass(eq=False, repr=False)
+class TermsRequired(CallerFault):
+    version: str
+    code, status = "terms_required", 403
+    text = "version {version} of the terms is not accepted yet: read it at GET /v1/terms, accept it by POST /v1/terms/acceptances"
+
+
 class Revoked(CallerFault):
     code, status, close = "revoked", 401, 4503
     text = "this agent was deleted, disabled or given another key, or the key it used has ended; log in again with an active key"
@@ -159,6 +174,14 @@ class MethodNotAllowed(CallerFault):
 
 class TenantNotFound(NotFound):
     code, text = "tenant_not_found", "no tenant {id!r} among yours; GET /v1/me lists them"
+
+
+class MemberNotFound(NotFound):
+    code, text = "member_not_found", "no member {id!r} in this tenant; a member is named by the user_id in the list"
+
+
+class InvitationNotFound(NotFound):
+    code, text = "invitation_not_found", "no invitation {id!r} in this tenant; it may have been used or revoked"
 
 
 class AgentNotFound(NotFound):
@@ -242,6 +265,35 @@ class Conflict(CallerFault):
 class IdempotencyMismatch(CallerFault):
     code, status = "idempotency_mismatch", 409
     text = "this Idempotency-Key was used for another request; repeat a request unchanged, or take a new key for a new one"
+
+
+class LastOwner(CallerFault):
+    code, status = "last_owner", 409
+    text = "this is the tenant's last owner, who stays: make another member an owner first, or delete the tenant"
+
+
+class InvitationRefused(CallerFault):
+    """Every token that opens nothing, alike for one that never was, was used, was revoked or has expired."""
+
+    code, status = "invitation_refused", 403
+    text = (
+        "this invitation opens nothing: it may have been used or revoked, or is older than 72 hours, or whoever made it may"
+        " invite nobody any more; ask for another one, and hand over the whole of it"
+    )
+
+
+@dataclass(eq=False, repr=False)
+class AddressUnproven(CallerFault):
+    problem: str
+    code, status = "address_unproven", 403
+    text = "an invitation is for one e-mail address, which must be proven: {problem}"
+
+
+@dataclass(eq=False, repr=False)
+class TermsChanged(CallerFault):
+    version: str
+    code, status = "terms_changed", 409
+    text = "this is not the current version of the terms, which is {version}: read that at GET /v1/terms; nothing was accepted"
 
 
 @dataclass(eq=False, repr=False)

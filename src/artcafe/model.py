@@ -15,6 +15,10 @@ AgentId = NewType("AgentId", str)
 ChannelId = NewType("ChannelId", str)
 ChallengeId = NewType("ChallengeId", str)
 KeyId = NewType("KeyId", str)
+InvitationId = NewType("InvitationId", str)
+
+USER_PREFIX = "usr:"
+"""Before a person's id, where agents could be meant too."""
 
 Epoch = NewType("Epoch", str)
 """Names one life of a tenant's log. A restored log, or one begun anew, has another; sequences mean nothing across epochs."""
@@ -32,6 +36,13 @@ class Role(StrEnum):
     ADMIN = "admin"
     MEMBER = "member"
     VIEWER = "viewer"
+
+
+class TenantStatus(StrEnum):
+    """`suspended`: its agents are out, and its people read and change nothing, until an operator resumes it."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
 
 
 class AgentStatus(StrEnum):
@@ -84,16 +95,35 @@ class Tenant(Record, frozen=True, kw_only=True):
     version: int = 0
     agent_count: int = 0
     channel_count: int = 0
+    member_count: int = 0
+    status: TenantStatus = TenantStatus.ACTIVE
+    is_deleting: bool = False
+    """From the moment that its deletion begins; what is left of it afterwards says so too."""
     request_hash: str | None = None
 
 
 class Member(Record, frozen=True, kw_only=True):
-    """A user in a tenant."""
+    """A user in a tenant. Who came by an invitation keeps its id, and the address that it was for."""
 
     user_id: UserId
     tenant_id: TenantId
     role: Role
     joined_at: datetime
+    address: str | None = None
+    invitation_id: InvitationId | None = None
+
+
+class Invitation(Record, frozen=True, kw_only=True):
+    """A way into a tenant that is open until `expires_at`, once, with one role, for whoever has proven one e-mail address."""
+
+    tenant_id: TenantId
+    id: InvitationId
+    address: str
+    role: Role
+    invited_by: str
+    created_at: datetime
+    expires_at: datetime
+    request_hash: str | None = None
 
 
 class AgentKey(Record, frozen=True, kw_only=True):
@@ -207,10 +237,12 @@ class UserPrincipal(Record, frozen=True, kw_only=True):
     user_id: UserId
     tenant_id: TenantId
     role: Role
+    is_suspended: bool = False
+    """The tenant is: this person reads in it, and no more."""
 
     @property
     def sender(self) -> str:
-        return f"usr:{self.user_id}"
+        return USER_PREFIX + self.user_id
 
 
 class AgentPrincipal(Record, frozen=True, kw_only=True):

@@ -46,8 +46,10 @@ from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
 from artcafe.services.entrance import Entrance
 from artcafe.services.history import History
+from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
+from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
 from artcafe.services.retention import Retention
@@ -202,7 +204,7 @@ async def _serve(
             fabric.limit_storage(retention.storage_bytes)
 
             hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
-            messaging, tenants = Messaging(directory, fabric, now), Tenants(store, changes, now, fabric)
+            messaging, tenants = Messaging(directory, fabric, now), Tenants(store, changes, now, fabric, directory)
             people = Connections(store), Entrance(identity, tenants, audit, now)
             gateway = Gateway(
                 Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people),
@@ -219,6 +221,8 @@ async def _serve(
             services = rest.Services(
                 login=login,
                 tenants=tenants,
+                members=Members(store, changes),
+                invitations=Invitations(store, changes, now, derive(secret, "invitations")),
                 agents=Agents(store, changes, now),
                 keys=AgentKeys(store, changes, now),
                 channels=Channels(store, changes, now, fabric),

@@ -18,7 +18,7 @@ from artcafe.gateway.desk import Desk
 from artcafe.gateway.hub import Hub
 from artcafe.gateway.listener import PATH, Gateway
 from artcafe.identity.local import LocalIdentity
-from artcafe.model import Agent, AgentPrincipal, Channel, Member, Role, UserId, UserPrincipal
+from artcafe.model import Agent, AgentPrincipal, Channel, Role, TenantStatus, UserId, UserPrincipal
 from artcafe.observe import now
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
@@ -30,15 +30,16 @@ from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory
 from artcafe.services.entrance import Entrance
 from artcafe.services.history import History
+from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
+from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
 from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
-from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS, Environment
-from artcafe.tables.port import Assign, Key, Update, Write
+from artcafe.tables.catalog import Environment
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
 from artcafe.wire.frames import Publish
@@ -110,25 +111,24 @@ class House:
             yield raw
 
     async def join(self, user: UserId, role: Role) -> None:
-        """The person becomes a member of the tenant, and everybody hears of it."""
-        member = Member(user_id=user, tenant_id=self.owner.tenant_id, role=role, joined_at=self.clock())
-        await self._commit(*self.store.insert_member(member))
+        """The person becomes a member of the tenant, by an invitation."""
+        invitations = Invitations(self.store, self.changes, self.clock, b"v" * 32)
+        _, token = await invitations.create(self.owner, address="bob@example.com", role=role)
+        await invitations.accept(user, "bob@example.com", token)
 
     async def remove(self, user: UserId) -> None:
         """The person is no member any more."""
-        await self._commit(*self.store.tenant(self.owner.tenant_id).delete_member(user))
+        await Members(self.store, self.changes).remove(self.owner, user)
 
     async def demote(self, user: UserId, role: Role) -> None:
         """The member has another role."""
-        tenant = self.store.tenant(self.owner.tenant_id)
-        changes = [Assign("role", role.value)]
-        await self._commit(
-            Update(USER_TENANTS, Key(user, tenant.id), changes), Update(USER_TENANT_INDEX, Key(tenant.id, user), changes)
-        )
+        await Members(self.store, self.changes).set_role(self.owner, user, role)
 
-    async def _commit(self, *writes: Write) -> None:
+    async def suspend(self, status: TenantStatus = TenantStatus.SUSPENDED) -> None:
+        """The tenant is suspended, and everybody hears of it."""
         tenant = self.store.tenant(self.owner.tenant_id)
-        await self.changes.commit(tenant, tenant.touch(), *writes)
+        await tenant.transact([tenant.set_status(status, self.clock())])
+        self.changes.tell(tenant.id)
 
     @asynccontextmanager
     async def connected(self, **more: object) -> AsyncIterator[Raw]:
@@ -194,7 +194,7 @@ async def _make(
     fabric.limit_storage(retention.storage_bytes)
     hub = Hub(fabric, group, retention.removed_to)
     audit, identity = Audit(fabric.audit_log, store, clock), LocalIdentity(b"i" * 32)
-    login, tenants = Login(store, directory, tokens, clock, "test", audit), Tenants(store, changes, clock, fabric)
+    login, tenants = Login(store, directory, tokens, clock, "test", audit), Tenants(store, changes, clock, fabric, directory)
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
     messaging = Messaging(directory, fabric, clock)
     presence = Presence(fabric, clock)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from artcafe.model import ChannelType, Role, UserId
+from artcafe.model import ChannelType, Role, TenantStatus, UserId
 from tests.gateway.house import House, house, until
 from tests.gateway.raw import Raw, dialled
 
@@ -218,3 +218,16 @@ async def test_a_connection_ends_with_its_token_unless_that_is_renewed_by_the_sa
         assert await renewed.messages(1) == [1]
         await renewed.say("connect", access_token=it.identity.issue("alice", it.clock()), tenant_id=it.owner.tenant_id)
         assert await renewed.closed() == 4500
+
+
+async def test_in_a_suspended_tenant_every_socket_is_closed_with_4506_and_none_comes_in(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.visited() as person, it.connected() as agent:
+        await it.suspend()
+        assert (await person.closed(), await agent.closed()) == (4506, 4506)
+        for credentials in ({"access_token": token(it), "tenant_id": it.owner.tenant_id}, {"access_token": it.token()}):
+            async with dialled(it.url) as again:
+                await again.say("connect", **credentials)
+                assert await again.closed() == 4506
+        await it.suspend(TenantStatus.ACTIVE)
+        async with it.connected() as back:
+            assert await back.ask("status", status="back") == {"status": "back"}

@@ -26,6 +26,7 @@ NO_WALL: Final[Mapping[str, str]] = {
     "if row is None:": "the tenant may be deleted while something is done in it; tests/services holds it",
     "if row is None or tenant.is_gone(row):": "the same, in the transaction",
     "if tenant is None:": "the same, when it is read",
+    "if known is None:": "the same, when it is asked for in memory",
 }
 """What looks like a check of who may do what, and is none."""
 BEHIND: Final[Mapping[str, str]] = {

@@ -84,6 +84,10 @@ def writers(status: int, *, itself: bool = False, any_agent: bool = False) -> St
     return {**members(status, itself=itself, any_agent=any_agent), Who.VIEWER: 403}
 
 
+def admins(status: int) -> Statuses:
+    return within(status, viewer=403, member=403, admin=status, owner=status)
+
+
 @dataclass(frozen=True)
 class World:
     """What there is in one tenant."""
@@ -96,10 +100,19 @@ class World:
     """A managed channel, in which the agent may receive."""
     other: Agent
     """One that is in no channel."""
+    user: str
+    invitation: str
 
     def ids(self) -> dict[str, str]:
         """What fills each parameter of a path."""
-        return {"tenant_id": self.tenant.id, "agent_id": self.agent.id, "channel_id": self.channel, "key_id": self.key}
+        return {
+            "tenant_id": self.tenant.id,
+            "agent_id": self.agent.id,
+            "channel_id": self.channel,
+            "key_id": self.key,
+            "user_id": self.user,
+            "invitation_id": self.invitation,
+        }
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,8 @@ def made_agent(house: House) -> dict[str, str]:
 TENANT: Final = {"tenant_id": "tenant_not_found"}
 AGENT: Final = TENANT | {"agent_id": "agent_not_found"}
 KEY: Final = AGENT | {"key_id": "key_not_found"}
+USER: Final = TENANT | {"user_id": "member_not_found"}
+INVITATION: Final = TENANT | {"invitation_id": "invitation_not_found"}
 CHANNEL: Final = TENANT | {"channel_id": "channel_not_found"}
 BOTH: Final = TENANT | {"agent_id": "agent_not_found", "channel_id": "channel_not_found"}
 SUBSCRIPTION: Final = TENANT | {"agent_id": "subscription_not_found", "channel_id": "subscription_not_found"}
@@ -142,8 +157,15 @@ TABLE: Final[Mapping[str, Line]] = {
     "GET /v1/tenants": Line(people(200)),
     "POST /v1/tenants": Line(people(201), body=lambda _: {"name": "A tenant"}),
     f"GET {T}": Line(members(200), TENANT),
-    f"PATCH {T}": Line(within(200, viewer=403, member=403, admin=200, owner=200), TENANT, lambda _: {"name": "A tenant"}),
+    f"PATCH {T}": Line(admins(200), TENANT, lambda _: {"name": "A tenant"}),
     f"DELETE {T}": Line(within(204, viewer=403, member=403, admin=403, owner=204), TENANT),
+    f"GET {T}/members": Line(admins(200), TENANT),
+    f"POST {T}/members": Line(admins(201), TENANT, lambda _: {"address": "bob@example.com", "role": "member"}),
+    f"PATCH {T}/members/{{user_id}}": Line(admins(200), USER, lambda _: {"role": "viewer"}),
+    f"DELETE {T}/members/{{user_id}}": Line(admins(204), USER),
+    f"GET {T}/invitations": Line(admins(200), TENANT),
+    f"DELETE {T}/invitations/{{invitation_id}}": Line(admins(204), INVITATION),
+    "POST /v1/invitations/acceptances": Line(people(403), body=lambda _: {"token": "x"}),
     f"GET {T}/agents": Line(members(200, any_agent=True), TENANT),
     f"POST {T}/agents": Line(writers(201), TENANT, made_agent),
     f"GET {T}/agents/{{agent_id}}": Line(members(200, any_agent=True), AGENT),
@@ -163,7 +185,7 @@ TABLE: Final[Mapping[str, Line]] = {
     f"GET {T}/channels/{{channel_id}}/subscriptions": Line(members(200), CHANNEL),
     f"GET {T}/channels/{{channel_id}}/messages": Line(members(200, any_agent=True), CHANNEL),
     f"POST {T}/channels/{{channel_id}}/messages": Line(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
-    f"GET {T}/audit": Line(within(200, viewer=403, member=403, admin=200, owner=200), TENANT),
+    f"GET {T}/audit": Line(admins(200), TENANT),
     f"GET {S}": Line(members(200, itself=True), SUBSCRIPTION, about_agent=True),
     f"PUT {S}": Line(writers(200, itself=True), BOTH, about_agent=True),
     f"PATCH {S}": Line(writers(200, itself=True), SUBSCRIPTION, lambda _: {"status": "active"}, about_agent=True),
@@ -175,6 +197,8 @@ ABSENT: Final = {
     "agent_id": "agt_00000000000000000000000000",
     "channel_id": "chn_00000000000000000000000000",
     "key_id": "key_00000000000000000000000000",
+    "user_id": "nobody@example.com",
+    "invitation_id": "inv_00000000000000000000000000",
 }
 MALFORMED: Final = ("x", "\0", "\n", " ", "é", "#", "*", ">", "%", "?", "key#SHA256:x", "..\\..", "x" * 129, "x" * 5000)
 PARAMETER: Final = re.compile(r"{(\w+)}")
@@ -225,7 +249,9 @@ def made_world(house: House, canary: str) -> World:
     words = {"name": canary, "description": canary}
     agent = tenant.agent(**words, capabilities=[canary])
     managed = tenant.channel(**words, access="managed")
-    world = World(tenant, agent, tenant.channel(**words), agent.another_key(), managed, tenant.agent())
+    user = tenant.member(Role.VIEWER, canary).get("/v1/me").json()["user_id"]
+    invitation = tenant.invite(f"{canary}@example.com")["id"]
+    world = World(tenant, agent, tenant.channel(**words), agent.another_key(), managed, tenant.agent(), user, invitation)
     for channel in (world.channel, world.managed):
         tenant.subscribed(channel, world.agent)
     published = tenant.owner.post(f"{tenant.path}/channels/{world.channel}/messages", json={"data": canary})
@@ -236,7 +262,14 @@ def made_world(house: House, canary: str) -> World:
 def all_of(world: World) -> dict[str, Any]:
     """Everything that a tenant's owner can read of it, but for what reading it changes."""
     tenant = world.tenant
-    parts = ("", "/agents", "/channels", *(f"/channels/{world.channel}/{part}" for part in ("subscriptions", "messages")))
+    parts = (
+        "",
+        "/members",
+        "/invitations",
+        "/agents",
+        "/channels",
+        *(f"/channels/{world.channel}/{part}" for part in ("subscriptions", "messages")),
+    )
     return {part: tenant.owner.get(f"{tenant.path}{part}").json() for part in parts}
 
 
@@ -261,6 +294,10 @@ def spare(route: str, world: World) -> dict[str, str]:
     tenant, ids = world.tenant, world.ids()
     if route == f"DELETE {T}":
         return {"tenant_id": tenant.owner.post("/v1/tenants", json={"name": "A spare"}).json()["id"]}
+    if route.endswith("/members/{user_id}"):
+        return ids | {"user_id": tenant.member(Role.VIEWER).get("/v1/me").json()["user_id"]}
+    if route.endswith("/invitations/{invitation_id}"):
+        return ids | {"invitation_id": tenant.invite("spare@example.com")["id"]}
     if route.endswith("/agents/{agent_id}"):
         return ids | {"agent_id": tenant.agent().id}
     if route.endswith("/keys/{key_id}"):

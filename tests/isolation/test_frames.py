@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from artcafe.model import Agent, AgentPrincipal, AgentStatus, Channel, Member, Role, UserId, UserPrincipal
+from artcafe.model import Agent, AgentPrincipal, AgentStatus, Channel, Role, UserId, UserPrincipal
 from artcafe.rules.keys import key_id
 from artcafe.wire import frames
 from tests import ssh_keygen
@@ -179,8 +179,7 @@ async def proofs(it: House, theirs: UserPrincipal, their_agent: Agent) -> Mappin
     found: dict[Who, dict[str, str]] = {}
     for role in Role:
         user = UserId(f"{role}@example.com")
-        member = Member(user_id=user, tenant_id=ours, role=role, joined_at=now)
-        await it.store.transact(it.store.insert_member(member))
+        await it.join(user, role)
         found[Who[role.name]] = {"access_token": it.identity.issue(user, now), "tenant_id": ours}
 
     async def agent() -> Agent:

@@ -25,7 +25,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.identity.local import LocalIdentity
-from artcafe.model import Member, Role, TenantId, UserId
+from artcafe.model import Role
 from artcafe.observe import now
 from artcafe.rest.app import Services, Settings, build
 from artcafe.rest.deadline import DeadlineProtocol
@@ -36,8 +36,10 @@ from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.directory import Directory
 from artcafe.services.history import History
+from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
+from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
 from artcafe.services.retention import Retention
@@ -131,7 +133,9 @@ class House:
 
         return Services(
             login=Login(self.store, directory, self.tokens, now, "test", audit),
-            tenants=Tenants(self.store, changes, now, fabric),
+            tenants=Tenants(self.store, changes, now, fabric, directory),
+            members=Members(self.store, changes),
+            invitations=Invitations(self.store, changes, now, b"v" * 32),
             agents=Agents(self.store, changes, now),
             keys=AgentKeys(self.store, changes, now),
             channels=Channels(self.store, changes, now, fabric),
@@ -194,12 +198,19 @@ class Tenant:
         """Its path."""
         return f"/v1/tenants/{self.id}"
 
-    def member(self, role: Role) -> Caller:
+    def member(self, role: Role, name: str = "") -> Caller:
         """A new person with that role in the tenant."""
-        user = f"{role}-{next(self.house._numbers)}@example.com"
-        member = Member(user_id=UserId(user), tenant_id=TenantId(self.id), role=role, joined_at=now())
-        self.house.run(self.house.store.transact(self.house.store.insert_member(member)))
-        return self.house.user(user)
+        address = f"{name or role}-{next(self.house._numbers)}@example.com"
+        member = self.house.user(address)
+        accepted = member.post("/v1/invitations/acceptances", json={"token": self.invite(address, role)["token"]})
+        assert accepted.status_code == 201, accepted.text
+        return member
+
+    def invite(self, address: str, role: Role = Role.MEMBER) -> dict[str, str]:
+        """An open invitation."""
+        made = self.owner.post(f"{self.path}/members", json={"address": address, "role": role})
+        assert made.status_code == 201, made.text
+        return dict(made.json())
 
     def agent(self, **fields: Any) -> Agent:
         """A new agent with a key of its own."""

@@ -17,8 +17,8 @@ def tenant(plan: str = "free", **own: int) -> Tenant:
     return Tenant(id=TenantId("ten_a"), name="A", plan=plan, limits=own, created_at=START, updated_at=START)
 
 
-def test_the_free_plan_has_100_agents_100_channels_30_days_and_10_gib() -> None:
-    assert [limits.of(tenant(), limit) for limit in Limit] == [100, 100, 30 * 86_400, 10 * 2**30]
+def test_the_free_plan_has_100_agents_channels_and_members_30_days_and_10_gib() -> None:
+    assert [limits.of(tenant(), limit) for limit in Limit] == [100, 100, 100, 30 * 86_400, 10 * 2**30]
 
 
 def test_a_tenants_own_limit_stands_in_place_of_its_plans() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artcafe.model import AgentId, AgentPrincipal, TenantId, UserId
+from artcafe.model import AgentId, AgentPrincipal, Role, TenantId, UserId
 from artcafe.services.repair import Repair
 from artcafe.services.soundness import Askew, Finding
 from artcafe.tables import rows
@@ -92,7 +92,7 @@ async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Se
         ("key_claim", claim),
         ("subscription_id", "5f1c"),
     }
-    assert len(found) == 7
+    assert len(found) == 8
     mended = await repair.mend(ACME)
     assert sorted(map(str, mended)) == sorted(map(str, found))
     assert (await repair.look(ACME), await repair.mend(ACME)) == ([], [])
@@ -111,11 +111,22 @@ async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Se
     row = await server.item(TENANTS, ACME)
     assert row is not None
     assert (row["agent_count"], row["channel_count"]) == (2, 1)
-    assert await server.store.tenant(ACME).members() == ["alice"]
+    assert [each.user_id for each in await server.store.people(ACME).all_members()] == ["alice"]
+
+
+async def test_invitations_and_what_is_kept_of_a_deleted_tenant_are_nothing_askew(server: Server, repair: Repair) -> None:
+    owner, gone = await server.tenant(), await server.tenant()
+    await server.invitations.create(owner, address="bob@example.com", role=Role.OWNER)
+    await server.tenants.delete(gone)
+    before = await everything(server.tables)
+    for tenant_id in (owner.tenant_id, gone.tenant_id):
+        assert (await repair.look(tenant_id), await repair.mend(tenant_id)) == ([], [])
+    assert await memberships(repair) == []
+    assert await everything(server.tables) == before
 
 
 async def test_a_second_row_for_the_same_channel_and_agent_goes(server: Server, repair: Repair) -> None:
-    await server.put(TENANTS, id=ACME, agent_count=1, channel_count=1)
+    await server.put(TENANTS, id=ACME, agent_count=1, channel_count=1, member_count=0)
     await server.put(CHANNELS, tenant_id=ACME, id="c")
     await server.put(AGENTS, tenant_id=ACME, id="a", channels={"c": True})
     for id, note in (("1", "one"), ("c#a", "right"), ("2", "two")):

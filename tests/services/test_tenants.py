@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from artcafe.errors import Forbidden, IdempotencyMismatch, Invalid, NotStored, TenantNotFound
-from artcafe.model import Role, TenantId, UserId
+from artcafe.errors import Conflict, Forbidden, IdempotencyMismatch, Invalid, NotStored, TenantNotFound, TenantSuspended
+from artcafe.model import Role, TenantId, TenantStatus, UserId
 from artcafe.rules.pages import PageRequest
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, USER_TENANT_INDEX, USER_TENANTS
 from tests.services.world import START, Server, as_member, proven, with_role
@@ -108,7 +108,7 @@ async def left(server: Server, tenant_id: TenantId) -> int:
     """How many items of the tenant there are, in all tables."""
     tables = (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USER_TENANT_INDEX)
     there = sum([len(await server.items(table, tenant_id)) for table in tables])
-    there += (await server.item(TENANTS, tenant_id)) is not None
+    there += (await server.store.tenant(tenant_id).tenant()) is not None
     return there + len(await server.items(USER_TENANTS, ALICE)) + len(await server.items(USER_TENANTS, BOB))
 
 
@@ -123,6 +123,68 @@ async def test_a_deleted_tenant_leaves_nothing_and_takes_nothing_of_others(serve
     for user in (ALICE, BOB):
         with pytest.raises(TenantNotFound):
             await server.tenants.enter(user, tenant_id)
+
+
+async def test_of_a_deleted_tenant_a_record_is_kept_and_its_id_is_never_given_again(server: Server) -> None:
+    tenant = await server.tenants.create(ALICE, "Alice's", "key-1")
+    owner = as_member(tenant, ALICE)
+    await server.agent(owner)
+    server.clock.pass_s(60)
+    await server.tenants.delete(owner)
+    item = await server.item(TENANTS, tenant.id)
+    assert item is not None
+    assert {name: item[name] for name in ("name", "created_at", "deleted_at", "deleted_by", "deleting")} == {
+        "name": "Alice's",
+        "created_at": "2026-11-22T16:50:57.123Z",
+        "deleted_at": "2026-11-22T16:51:57.123Z",
+        "deleted_by": ALICE,
+        "deleting": True,
+    }
+    assert await server.store.versions([tenant.id]) == {tenant.id: None}
+    with pytest.raises(Conflict):
+        await server.tenants.create(ALICE, "Alice's", "key-1")
+    for refused in (server.agent(owner), server.tenants.get(owner), server.tenants.delete(owner)):
+        with pytest.raises(TenantNotFound):
+            await refused
+    assert (await server.item(TENANTS, tenant.id) or {})["deleted_at"] == item["deleted_at"]
+
+
+async def test_from_the_first_write_of_a_deletion_agents_are_out_and_only_owners_are_in(server: Server) -> None:
+    owner = await server.tenant(ALICE)
+    agent = proven(await server.agent(owner))
+    _, token = await server.invitations.create(owner, address="bob@example.com", role=Role.ADMIN)
+    await server.invitations.accept(BOB, "bob@example.com", token)
+    assert await server.login.is_current(agent)
+    server.logs.failure = NotStored()
+    other = server.another()
+    with pytest.raises(NotStored):
+        await server.tenants.delete(owner)
+    assert not await other.login.is_current(agent)
+    with pytest.raises(TenantNotFound):
+        await other.tenants.enter(BOB, owner.tenant_id)
+    await other.tenants.delete(await other.tenants.enter(ALICE, owner.tenant_id))
+
+
+async def test_a_suspended_tenants_agents_are_out_and_its_people_read(server: Server) -> None:
+    owner = await server.tenant(ALICE)
+    agent = await server.agent(owner)
+    assert await server.login.is_current(proven(agent))
+    tenant = server.store.tenant(owner.tenant_id)
+    await tenant.transact([tenant.set_status(TenantStatus.SUSPENDED, server.clock())])
+    assert await server.login.is_current(proven(agent)), "until it is told, or read again within 4 s"
+    server.changes.hear(owner.tenant_id)
+    with pytest.raises(TenantSuspended):
+        await server.login.is_current(proven(agent))
+    alice = await server.tenants.enter(ALICE, owner.tenant_id)
+    assert alice.is_suspended
+    assert await server.agents.get(alice, agent.id) == agent
+    for refused in (server.agent(alice), server.tenants.rename(alice, "Mine"), server.tenants.delete(alice)):
+        with pytest.raises(TenantSuspended):
+            await refused
+    await tenant.transact([tenant.set_status(TenantStatus.ACTIVE, server.clock())])
+    server.changes.hear(owner.tenant_id)
+    assert await server.login.is_current(proven(agent))
+    await server.tenants.rename(await server.tenants.enter(ALICE, owner.tenant_id), "Mine")
 
 
 async def test_a_deletion_that_was_cut_short_is_done_by_repeating_it(server: Server) -> None:

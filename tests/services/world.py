@@ -20,8 +20,10 @@ from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.directory import Directory
+from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
+from artcafe.services.members import Members
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.tables.catalog import Environment, Table
@@ -121,7 +123,15 @@ class Server:
 
     @cached_property
     def tenants(self) -> Tenants:
-        return Tenants(self.store, self.changes, self.clock, self.logs)
+        return Tenants(self.store, self.changes, self.clock, self.logs, self.directory)
+
+    @cached_property
+    def members(self) -> Members:
+        return Members(self.store, self.changes)
+
+    @cached_property
+    def invitations(self) -> Invitations:
+        return Invitations(self.store, self.changes, self.clock, b"v" * 32)
 
     @cached_property
     def agents(self) -> Agents:

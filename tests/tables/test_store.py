@@ -19,6 +19,8 @@ from artcafe.model import (
     ChannelId,
     Cursor,
     Epoch,
+    Invitation,
+    InvitationId,
     Member,
     Role,
     Subscription,
@@ -100,6 +102,18 @@ def subscription(cursor: Cursor = Cursor(), tenant_id: TenantId = ACME) -> Subsc
     )
 
 
+def invitation() -> Invitation:
+    return Invitation(
+        tenant_id=ACME,
+        id=InvitationId("inv_a"),
+        address="a@example.com",
+        role=Role.ADMIN,
+        invited_by="usr:bob",
+        created_at=NOW,
+        expires_at=NOW + timedelta(hours=72),
+    )
+
+
 def challenge() -> Challenge:
     expires_at = NOW.replace(microsecond=0) + timedelta(seconds=300)
     return Challenge(id=ChallengeId("chl_a"), text="sign me", tenant_id=ACME, agent_id=AGENT, expires_at=expires_at)
@@ -115,14 +129,20 @@ async def put(tables: Tables, item: Item) -> None:
 async def test_every_record_comes_back_as_it_went_in(store: Store, acme: TenantStore) -> None:
     made = subscription(Cursor(epoch=Epoch("e"), seq=7))
     await acme.transact([acme.insert_agent(agent()), acme.insert_channel(channel()), acme.insert_subscription(made)])
-    member = Member(user_id=UserId("alice"), tenant_id=ACME, role=Role.ADMIN, joined_at=NOW)
-    await store.transact(store.insert_member(member))
+    alice = UserId("alice")
+    invited = InvitationId("inv_a")
+    member = Member(user_id=alice, tenant_id=ACME, role=Role.ADMIN, joined_at=NOW, address="a@example.com", invitation_id=invited)
+    people = store.people(ACME)
+    await store.transact([*people.insert_member(member), people.insert_invitation(invitation())])
     await store.put_challenge(challenge())
     assert await acme.tenant() == tenant(ACME)
     assert await acme.agent(AGENT) == agent()
     assert await acme.channel(CHANNEL) == channel()
     assert await acme.subscription(CHANNEL, AGENT) == made
-    assert await store.membership(UserId("alice"), ACME) == member
+    assert await people.member(alice) == member
+    assert await people.all_members() == [member], "and no invitation"
+    assert await people.invitation(invited) == invitation()
+    assert await people.all_invitations() == [invitation()]
     assert await store.take_challenge("chl_a", "1", NOW) == challenge()
 
 
@@ -172,7 +192,7 @@ async def test_what_is_another_tenants_answers_like_what_is_absent(store: Store,
     assert (await other.agents(FIRST)).items == ()
     assert (await other.channels(FIRST)).items == ()
     assert (await other.subscriptions_of_channel(CHANNEL, FIRST)).items == ()
-    assert (await other.members(), await other.all_agents(), await other.all_channels()) == ([], [], [])
+    assert (await other.member_count(), await other.all_agents(), await other.all_channels()) == (0, [], [])
 
 
 async def test_no_write_of_one_tenant_reaches_anothers_rows(store: Store, acme: TenantStore) -> None:
@@ -239,12 +259,12 @@ async def test_a_tenant_without_counts_or_being_deleted_is_not_touched(store: St
         with pytest.raises(ConditionFailed) as raised:
             await view.transact([view.touch()])
         assert view.is_gone(raised.value.item) is (view is not older)
-    await older.set_counts(2, 1)
-    await older.set_counts(7, 7)
+    await older.set_counts({Count.AGENTS: 2, Count.CHANNELS: 1, Count.MEMBERS: 3})
+    await older.set_counts(dict.fromkeys(Count, 7))
     await older.transact([older.touch()])
     found = await older.tenant()
     assert found is not None
-    assert (found.agent_count, found.channel_count, found.version) == (2, 1, 1)
+    assert (found.agent_count, found.channel_count, found.member_count, found.version) == (2, 1, 3, 1)
 
 
 async def test_versions_of_many_tenants_are_read_at_once(store: Store, tables: Tables, acme: TenantStore) -> None:
@@ -259,7 +279,8 @@ async def test_versions_of_many_tenants_are_read_at_once(store: Store, tables: T
 async def test_a_membership_in_a_tenant_that_is_not_there_is_left_out(store: Store, acme: TenantStore) -> None:
     alice = UserId("alice")
     for tenant_id in (ACME, OTHER):
-        await store.transact(store.insert_member(Member(user_id=alice, tenant_id=tenant_id, role=Role.OWNER, joined_at=NOW)))
+        member = Member(user_id=alice, tenant_id=tenant_id, role=Role.OWNER, joined_at=NOW)
+        await store.transact(store.people(tenant_id).insert_member(member))
     page = await store.memberships(alice, FIRST)
     assert [found.id for found, _ in page.items] == [ACME]
 

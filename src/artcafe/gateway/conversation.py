@@ -23,6 +23,7 @@ from artcafe.errors import (
     OurFault,
     Revoked,
     SubscriptionLimit,
+    TenantSuspended,
 )
 from artcafe.gateway.backlog import Backlog, Spawn
 from artcafe.gateway.desk import LIMITS, MAX_SUBSCRIPTIONS, PING_S, Desk, Peer
@@ -196,7 +197,11 @@ class Conversation:
 
     async def _is_current(self) -> bool:
         """Whether the agent's proof still holds; the connection ends where it doesn't. Raises `Unavailable`."""
-        is_current = await self._desk.login.is_current(self._proven())
+        try:
+            is_current = await self._desk.login.is_current(self._proven())
+        except TenantSuspended as exc:
+            self._peer.close(exc)
+            return False
         if not is_current:
             self._peer.close(Revoked())
         return is_current

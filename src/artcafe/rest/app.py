@@ -17,7 +17,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from artcafe.errors import ArtcafeError, Internal, MethodNotAllowed, OurFault, RouteNotFound, TooFast
 from artcafe.observe import log
-from artcafe.rest import agents, asyncapi, audit, auth, channels, health, home, keys, messages, problems, subscriptions, tenants
+from artcafe.rest import (
+    agents,
+    asyncapi,
+    audit,
+    auth,
+    channels,
+    health,
+    home,
+    invitations,
+    keys,
+    members,
+    messages,
+    problems,
+    subscriptions,
+    tenants,
+)
 from artcafe.rest.bodies import Disconnected, receive_body, replayed
 from artcafe.rest.parts import Services, Settings
 from artcafe.rules.clients import counted_as
@@ -30,6 +45,8 @@ ROUTERS: Final = (
     home.router,
     auth.router,
     tenants.router,
+    members.router,
+    invitations.router,
     agents.router,
     keys.router,
     channels.router,
@@ -44,6 +61,7 @@ TAGS: Final = {
     "home": "Where everything is, and who is calling.",
     "auth": "Login of agents, by a signature with their SSH key.",
     "tenants": "Organisations, which nothing crosses.",
+    "members": "The people in a tenant, and invitations into it.",
     "agents": "The programs of a tenant.",
     "channels": "Named, ordered logs of messages.",
     "subscriptions": "Which agent receives which channel.",

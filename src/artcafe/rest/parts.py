@@ -15,8 +15,10 @@ from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit
 from artcafe.services.channels import Channels
 from artcafe.services.history import History
+from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
+from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
 from artcafe.services.subscriptions import Subscriptions
@@ -32,6 +34,8 @@ class Services:
 
     login: Login
     tenants: Tenants
+    members: Members
+    invitations: Invitations
     agents: Agents
     keys: AgentKeys
     channels: Channels

@@ -16,7 +16,7 @@ from artcafe.rules import access
 Caller = UserId | AgentPrincipal
 """Who holds the token. A person becomes a principal only in a tenant, by a membership."""
 
-_bearer = HTTPBearer(
+bearer = HTTPBearer(
     auto_error=False,
     scheme_name="bearer",
     bearerFormat="JWT",
@@ -24,7 +24,7 @@ _bearer = HTTPBearer(
 )
 
 
-async def caller(parts: Parts, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> Caller:
+async def caller(parts: Parts, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> Caller:
     """Raises Unauthenticated, CredentialsExpired, Revoked or Unavailable. The two kinds of token have different issuers and keys,
     so that no token is good for both."""
     if credentials is None:
@@ -77,6 +77,13 @@ IdempotencyKey = Annotated[
             " the first answer again; another request with it is refused."
         ),
         examples=["0d8f6d0e-3f54-4a53-9a1d-6f1f0b7c9f11"],
+    ),
+]
+NeedlessKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Taken as on every POST, and without effect here: what is repeated is done once and answered alike.",
     ),
 ]
 AgentPath = Annotated[str, Path(description="The agent's id.", examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])]

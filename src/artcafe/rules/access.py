@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import Enum, StrEnum, auto
 from typing import Final
 
-from artcafe.errors import Forbidden, TenantNotFound
-from artcafe.model import AgentId, AgentPrincipal, Principal, Role
+from artcafe.errors import Forbidden, TenantNotFound, TenantSuspended
+from artcafe.model import AgentId, AgentPrincipal, Principal, Role, UserPrincipal
 
 
 class Action(StrEnum):
@@ -15,6 +15,10 @@ class Action(StrEnum):
     READ_TENANT = "read the tenant"
     RENAME_TENANT = "change the tenant"
     DELETE_TENANT = "delete the tenant"
+    READ_MEMBERS = "see members and invitations"
+    CHANGE_MEMBERS = "invite, change or remove members"
+    CHANGE_OWNERS = "make somebody an owner, or an owner something else"
+    LEAVE = "leave the tenant"
     READ_AGENTS = "read agents"
     CHANGE_AGENTS = "create, change or delete agents"
     READ_KEYS = "read an agent's keys"
@@ -52,6 +56,10 @@ WHO: Final[dict[Action, tuple[frozenset[Role], Agents]]] = {
     Action.READ_TENANT: (_VIEWER, Agents.NONE),
     Action.RENAME_TENANT: (_ADMIN, Agents.NONE),
     Action.DELETE_TENANT: (_OWNER, Agents.NONE),
+    Action.READ_MEMBERS: (_ADMIN, Agents.NONE),
+    Action.CHANGE_MEMBERS: (_ADMIN, Agents.NONE),
+    Action.CHANGE_OWNERS: (_OWNER, Agents.NONE),
+    Action.LEAVE: (_VIEWER, Agents.NONE),
     Action.READ_AGENTS: (_VIEWER, Agents.ANY),
     Action.CHANGE_AGENTS: (_MEMBER, Agents.NONE),
     Action.READ_KEYS: (_VIEWER, Agents.NONE),
@@ -69,10 +77,25 @@ WHO: Final[dict[Action, tuple[frozenset[Role], Agents]]] = {
     Action.READ_AUDIT: (_ADMIN, Agents.NONE),
 }
 
+WHILE_SUSPENDED: Final = frozenset(
+    {
+        Action.READ_TENANT,
+        Action.READ_MEMBERS,
+        Action.READ_AGENTS,
+        Action.READ_KEYS,
+        Action.READ_CHANNELS,
+        Action.READ_SUBSCRIPTIONS,
+        Action.READ_SUBSCRIPTION,
+        Action.READ_AUDIT,
+    }
+)
+"""What the people of a suspended tenant still may: read, but for messages, since its account on NATS lets nobody in."""
+
 
 def check(principal: Principal, action: Action, subject_agent: AgentId | None = None) -> None:
     """Returns when the principal may; raises Forbidden when not, also for an action that the table does not know.
 
+    Raises TenantSuspended for a person of a suspended tenant, where it is allowed else and not `WHILE_SUSPENDED`.
     `subject_agent` is the agent that the thing is about, where it is about one.
     """
     roles, agents = WHO.get(action, _NOBODY)
@@ -84,6 +107,8 @@ def check(principal: Principal, action: Action, subject_agent: AgentId | None = 
         who = f"an {principal.role}" if principal.role[0] in "ao" else f"a {principal.role}"
     if not allowed:
         raise Forbidden(action.value, who)
+    if isinstance(principal, UserPrincipal) and principal.is_suspended and action not in WHILE_SUSPENDED:
+        raise TenantSuspended
 
 
 def require_tenant(principal: Principal, tenant_id: str) -> None:

@@ -20,6 +20,11 @@ MESSAGE_BYTES: Final = 64 * 1024
 HEADERS: Final = 32
 HEADER_CHARS: Final = 1024
 REPLY_TO_CHARS: Final = 255
+ADDRESS_CHARS: Final = 254
+USER_ID_BYTES: Final = 255
+"""A `sub` has at most 255 ASCII characters (OpenID Connect Core 1.0, section 2)."""
+RESERVED: Final = "~"
+"""Begins the sort keys of rows that stand beside members and agents and are none."""
 
 
 class Limit(StrEnum):
@@ -27,6 +32,7 @@ class Limit(StrEnum):
 
     AGENTS = "agents"
     CHANNELS = "channels"
+    MEMBERS = "members"
     RETENTION_S = "retention_s"
     """The age at which messages are removed at the latest, in seconds; a channel may have less."""
     STORAGE_BYTES = "storage_bytes"
@@ -42,6 +48,7 @@ PLANS: Final[Mapping[str, Mapping[Limit, int]]] = {
     DEFAULT_PLAN: {
         Limit.AGENTS: 100,
         Limit.CHANNELS: 100,
+        Limit.MEMBERS: 100,
         Limit.RETENTION_S: 30 * 24 * 3600,
         Limit.STORAGE_BYTES: 10 << 30,
         Limit.CONNECTIONS: 2000,
@@ -83,6 +90,39 @@ def description(text: str) -> str:
     if any(unicodedata.category(char) == "Cc" and char not in "\t\n" for char in text):
         raise Invalid("description", "must have no control characters but tabs and line feeds")
     return text
+
+
+def address(text: str) -> str:
+    """An e-mail address, in the form in which it is kept and compared: NFC, in small letters. Raises Invalid.
+
+    Refused is only what can be none (RFC 5321, section 4.5.3.1.3, has 254 characters); whether there is one, its owner shows.
+    """
+    text = _one_line(text, "address", ADDRESS_CHARS).casefold()
+    local, _, domain = text.rpartition("@")
+    if not local or not domain or any(char.isspace() for char in text):
+        raise Invalid("address", "must be an e-mail address, such as bob@example.com")
+    return text
+
+
+def is_same_address(one: str, other: str) -> bool:
+    """Whether two addresses are one, as `address` keeps them. What cannot be an address is the same as none."""
+    try:
+        return address(one) == address(other)
+    except Invalid:
+        return False
+
+
+def user_id(text: str) -> str:
+    """The id that an identity provider gives to somebody who comes into a tenant. Raises Invalid for one that cannot be kept."""
+    if not is_user_id(text):
+        raise Invalid("sub", f"must be 1 to {USER_ID_BYTES} bytes of printable text, not beginning with '{RESERVED}'")
+    return text
+
+
+def is_user_id(text: str) -> bool:
+    """Whether text that a peer sent can be the id of somebody in a tenant; what fails this names nobody."""
+    # Half a surrogate pair is not printable, so `encode` cannot fail.
+    return text.isprintable() and 0 < len(text.encode()) <= USER_ID_BYTES and not text.startswith(RESERVED)
 
 
 def capabilities(names: Iterable[str]) -> tuple[str, ...]:

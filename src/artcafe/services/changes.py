@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from artcafe.errors import BadKey, TenantNotFound, Unavailable
+from artcafe.errors import BadKey, TenantNotFound, TenantSuspended, Unavailable
 from artcafe.model import TenantId
 from artcafe.observe import log
 from artcafe.rules import keys
 from artcafe.tables.port import ConditionFailed, Update, Write
 from artcafe.tables.store import Store
-from artcafe.tables.tenant_store import TenantStore
+from artcafe.tables.tenant_store import Count, TenantStore
 from artcafe.wire.sshkeys import parse_public_key
 
 READ_EVERY_S: Final = 4.0
@@ -51,8 +51,8 @@ class Changes:
     async def commit(self, tenant: TenantStore, touch: Update, *writes: Write) -> None:
         """Makes the writes and `touch`, the tenant's own row (`TenantStore.touch` or `count`), in one transaction, and tells.
 
-        Raises TenantNotFound, and ConditionFailed with `touch` as write 0; then nothing was changed. A tenant of an older system
-        gets its counts and claims first.
+        Raises TenantNotFound, TenantSuspended, and ConditionFailed with `touch` as write 0; then nothing was changed. A tenant of
+        an older system gets its counts and claims first.
         """
         try:
             await self._commit(tenant, [touch, *writes])
@@ -69,6 +69,8 @@ class Changes:
             row = failed.failed[0]
             if row is None or tenant.is_gone(row):
                 raise TenantNotFound(tenant.id) from failed
+            if tenant.is_suspended(row):
+                raise TenantSuspended from failed
             if tenant.is_counted(row):
                 raise
             await _adopt(tenant)
@@ -118,4 +120,5 @@ async def _adopt(tenant: TenantStore) -> None:
                 await tenant.transact([tenant.claim_key(fingerprint, agent.id)])
             except (BadKey, ConditionFailed):
                 continue
-    await tenant.set_counts(len(agents), len(await tenant.all_channels()))
+    channels, members = len(await tenant.all_channels()), await tenant.member_count()
+    await tenant.set_counts({Count.AGENTS: len(agents), Count.CHANNELS: channels, Count.MEMBERS: members})

@@ -1,4 +1,4 @@
-"""Channels, agents and permissions in memory, for the hot path: publishing reads no table. What must be newest, the store has."""
+"""Tenants, channels, agents and permissions in memory: publishing reads no table. What must be newest, the store has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable
 from typing import Final, Generic, TypeVar
 
-from artcafe.errors import AgentNotFound, ChannelNotFound
+from artcafe.errors import AgentNotFound, ChannelNotFound, TenantNotFound
 from artcafe.model import (
     Access,
     Agent,
@@ -16,6 +16,7 @@ from artcafe.model import (
     Permission,
     Principal,
     Subscription,
+    Tenant,
     TenantId,
     subscription_id,
 )
@@ -35,10 +36,19 @@ class Directory:
 
     def __init__(self, store: Store, changes: Changes, size: int = SIZE) -> None:
         self._store = store
+        self._tenants = _Known[Tenant](size)
         self._channels = _Known[Channel](size)
         self._agents = _Known[Agent](size)
         self._subscriptions = _Known[Subscription](size)
         changes.watch(self.forget)
+
+    async def tenant(self, tenant_id: TenantId) -> Tenant:
+        """The tenant, also while it is suspended or being deleted. Raises TenantNotFound."""
+        known = self._tenants.get(tenant_id, "")
+        known = known or await self._tenants.load(tenant_id, "", self._store.tenant(tenant_id).tenant())
+        if known is None:
+            raise TenantNotFound(tenant_id)
+        return known
 
     async def channel(self, tenant_id: TenantId, channel_id: str) -> Channel:
         """Raises ChannelNotFound."""
@@ -78,13 +88,15 @@ class Directory:
 
     def forget(self, tenant_id: TenantId) -> None:
         """Whatever is asked of the tenant from here on is read again."""
+        self._tenants.forget(tenant_id)
         self._channels.forget(tenant_id)
         self._subscriptions.forget(tenant_id)
         self._agents.forget(tenant_id)
 
     def tenants(self) -> set[TenantId]:
         """The tenants of which something is in memory: those whose version must be watched."""
-        return self._channels.tenants() | self._agents.tenants() | self._subscriptions.tenants()
+        kinds = (self._tenants, self._channels, self._agents, self._subscriptions)
+        return {tenant_id for known in kinds for tenant_id in known.tenants()}
 
 
 class _Known(Generic[RecordT]):

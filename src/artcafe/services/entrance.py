@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from artcafe.errors import MembershipEnded, NoMember, RoleChanged, TenantNotFound
+from artcafe.errors import MembershipEnded, NoMember, RoleChanged, TenantNotFound, TenantSuspended
 from artcafe.identity.port import Identity
 from artcafe.model import UserPrincipal
 from artcafe.observe import Clock
@@ -22,7 +22,7 @@ class Entrance:
         """The person as a member of the tenant that they name, and until when the token proves it. Fails closed.
 
         Raises Unauthenticated, CredentialsExpired, Unavailable, and NoMember alike for a tenant that is absent, another's or not
-        named.
+        named; TenantSuspended where it is theirs.
         """
         person = await self._identity.verify(token, self._clock())
         try:
@@ -30,13 +30,18 @@ class Entrance:
         except TenantNotFound as exc:
             self._audit.trespass(None, f"usr:{person.user_id}", tenant_id or "")
             raise NoMember from exc
+        if principal.is_suspended:
+            raise TenantSuspended
         return principal, person.expires_at
 
     async def check(self, principal: UserPrincipal) -> None:
-        """Returns while the person is in the tenant as they came. Raises MembershipEnded, RoleChanged and Unavailable."""
+        """Returns while the person is in the tenant as they came. Raises MembershipEnded, RoleChanged, TenantSuspended
+        and Unavailable."""
         try:
             now = await self._tenants.enter(principal.user_id, principal.tenant_id)
         except TenantNotFound as exc:
             raise MembershipEnded from exc
         if now.role is not principal.role:
             raise RoleChanged
+        if now.is_suspended:
+            raise TenantSuspended

@@ -1,7 +1,7 @@
 """Login of agents: challenges posed, signatures proven, tokens given and believed. A person's identity is `identity`'s.
 
-Every way to fail is one error, BadCredentials, after the same work: one read of the agent's row and one verification, by the
-key that the signature itself names. Whether that key is one of the agent's is compared afterwards, as text.
+Every way to fail is one error, BadCredentials, after the same work: the same two reads and one verification, by the key that the
+signature itself names. Whether that key is one of the agent's is compared afterwards, as text.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import quote
 
-from artcafe.errors import AgentNotFound, BadCredentials, Revoked
-from artcafe.model import Agent, AgentId, AgentPrincipal, AgentStatus, Challenge, ChallengeId, Outcome, TenantId
+from artcafe.errors import AgentNotFound, BadCredentials, Revoked, TenantNotFound, TenantSuspended
+from artcafe.model import Agent, AgentId, AgentPrincipal, AgentStatus, Challenge, ChallengeId, Outcome, TenantId, TenantStatus
 from artcafe.observe import Clock
 from artcafe.rules import ids, keys, times, tokens
 from artcafe.services.attempts import Attempts
@@ -55,7 +55,7 @@ class Login:
         return challenge
 
     async def redeem(self, challenge_id: str, signature: str) -> tuple[str, int]:
-        """A token and the seconds it lives, for the armored signature of a challenge. Raises BadCredentials.
+        """A token and the seconds it lives, for the armored signature of a challenge. Raises BadCredentials, and TenantSuspended.
 
         The challenge is spent before anything is verified: one challenge, one attempt. A failure needs a new one.
         """
@@ -87,16 +87,22 @@ class Login:
         )
 
     async def prove(self, challenge: Challenge, signature: str) -> AgentPrincipal:
-        """The agent that signed the challenge with any of its active keys. Raises BadCredentials; fails closed."""
-        agent = await self._store.tenant(challenge.tenant_id).agent(challenge.agent_id)
+        """The agent that signed the challenge with any of its active keys. Raises BadCredentials, and TenantSuspended; fails
+        closed."""
+        store = self._store.tenant(challenge.tenant_id)
+        agent, tenant = await store.agent(challenge.agent_id), await store.tenant()
         by = signer(signature, challenge.text.encode())
         now = self._clock()
         is_welcome = agent is not None and agent.status is AgentStatus.ACTIVE and now < challenge.expires_at
+        is_there = tenant is not None and not tenant.is_deleting
         key = None if agent is None or by is None else keys.proving(agent, by.line, now)
-        if agent is None or by is None or key is None or not is_welcome:
+        if agent is None or tenant is None or by is None or key is None or not (is_welcome and is_there):
             self._attempts.failed(challenge.tenant_id, challenge.agent_id)
             self._audit.note(challenge.tenant_id, challenge.agent_id, "agent.login", Outcome.REFUSED)
             raise BadCredentials
+        if tenant.status is TenantStatus.SUSPENDED:
+            self._audit.note(agent.tenant_id, agent.id, "agent.login", Outcome.REFUSED, key=by.fingerprint)
+            raise TenantSuspended  # Told to nobody but whoever has the agent's key.
         self._audit.note(agent.tenant_id, agent.id, "agent.login", key=by.fingerprint)
         return AgentPrincipal(
             agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch, key=key.serial, until=key.not_after
@@ -106,14 +112,20 @@ class Login:
 
     async def agent_of(self, token: str) -> AgentPrincipal:
         """The agent whose token it is. Raises Unauthenticated for what is none of ours, CredentialsExpired, and Revoked once the
-        agent was deleted, disabled or given another first key, or the key that opened it ended. Fails closed."""
+        agent was deleted, disabled or given another first key, or the key that opened it ended; TenantSuspended where its tenant
+        is. Fails closed."""
         principal = self._tokens.read(token, self._clock()).principal
         if not await self.is_current(principal):
             raise Revoked
         return principal
 
     async def is_current(self, principal: AgentPrincipal) -> bool:
-        """Whether a proof once given still holds: the agent is there, active, and has the key that gave it."""
+        """Whether a proof once given still holds: the agent is there, active, and has the key that gave it.
+
+        Raises TenantSuspended where its tenant is.
+        """
+        if not await self._is_there(principal.tenant_id):
+            return False
         agent = await self._known(principal)
         if agent is None or agent.status is not AgentStatus.ACTIVE or agent.epoch != principal.epoch:
             return False
@@ -122,6 +134,16 @@ class Login:
     def expiry_of(self, token: str) -> datetime:
         """When the token ends. Raises Unauthenticated or CredentialsExpired."""
         return self._tokens.read(token, self._clock()).expires_at
+
+    async def _is_there(self, tenant_id: TenantId) -> bool:
+        """Whether the tenant is neither absent nor being deleted. Raises TenantSuspended."""
+        try:
+            tenant = await self._directory.tenant(tenant_id)
+        except TenantNotFound:
+            return False
+        if tenant.status is TenantStatus.SUSPENDED:
+            raise TenantSuspended
+        return not tenant.is_deleting
 
     async def _known(self, principal: AgentPrincipal) -> Agent | None:
         try:

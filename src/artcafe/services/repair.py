@@ -124,7 +124,7 @@ class Repair:
                     yield _made_alike(member, listed)
         async for both in self._pairs(USER_TENANT_INDEX, USER_TENANTS, only):
             for listed_one, entering in both:
-                if entering is None:
+                if entering is None and rows.indexed_member_of(listed_one) is not None:
                     yield await self._alone(listed_one)
 
     async def mend_membership(self, mend: Mend) -> bool:
@@ -169,7 +169,7 @@ class Repair:
         owners = [
             Key(member.user_id, tenant_id)
             async for item in self._partition(USER_TENANT_INDEX, tenant_id)
-            if (member := rows.member_of(item)).role is Role.OWNER
+            if (member := rows.indexed_member_of(item)) is not None and member.role is Role.OWNER
         ]
         found = await self._tables.get(USER_TENANTS, owners, consistent=True) if owners else []
         return any(item is not None and rows.member_of(item).role is Role.OWNER for item in found)
@@ -179,13 +179,14 @@ class Repair:
     async def _holdings(self, tenant_id: TenantId) -> Holdings | None:
         # The tenant's row first: whatever is added later raises the version that is read here.
         (tenant,) = await self._tables.get(TENANTS, [Key(tenant_id)], consistent=True)
-        if tenant is None:
+        if tenant is None or rows.BURIED in tenant:
             return None
         return Holdings(
             tenant,
             agents=[item async for item in self._partition(AGENTS, tenant_id)],
             channels=[item async for item in self._partition(CHANNELS, tenant_id)],
             subscriptions=[item async for item in self._partition(CHANNEL_SUBSCRIPTIONS, tenant_id)],
+            members=[item async for item in self._partition(USER_TENANT_INDEX, tenant_id)],
         )
 
     async def _partition(self, table: Table, partition: str) -> AsyncIterator[Item]:

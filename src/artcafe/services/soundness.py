@@ -57,12 +57,13 @@ class Mend:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """Every row of one tenant. `agents` has the claims too, as the table has."""
+    """Every row of one tenant. `agents` has the claims too, and `members` the invitations, as the tables have."""
 
     tenant: Item
     agents: Sequence[Item]
     channels: Sequence[Item]
     subscriptions: Sequence[Item]
+    members: Sequence[Item]
 
 
 def examine(had: Holdings) -> list[Mend]:
@@ -86,8 +87,10 @@ def miscounts(had: Holdings) -> list[tuple[Finding, Change]]:
         return []
     tenant_id = str(had.tenant["id"])
     agents = sum(rows.agent_of(item) is not None for item in had.agents)
+    members = sum(rows.indexed_member_of(item) is not None for item in had.members)
+    counted = {Count.AGENTS: agents, Count.CHANNELS: len(had.channels), Count.MEMBERS: members}
     found: list[tuple[Finding, Change]] = []
-    for name, number in ((Count.AGENTS.value, agents), (Count.CHANNELS.value, len(had.channels))):
+    for name, number in ((count.value, counted[count]) for count in Count):
         told = had.tenant.get(name)
         if not rows.is_number(told) or told != number:
             says = f"{name} is {'missing' if told is None else repr(told)}, and there are {number}"

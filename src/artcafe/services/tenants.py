@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-from artcafe.errors import TenantNotFound
-from artcafe.model import Member, Principal, Record, Role, Tenant, TenantId, UserId, UserPrincipal
+from artcafe.errors import Conflict, TenantNotFound
+from artcafe.model import Member, Principal, Record, Role, Tenant, TenantId, TenantStatus, UserId, UserPrincipal
 from artcafe.observe import Clock
 from artcafe.rules import access, ids, limits, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
+from artcafe.services.directory import Directory
 from artcafe.tables.port import Assign, ConditionFailed
 from artcafe.tables.store import Store
 
@@ -36,23 +37,30 @@ class Membership(Record, frozen=True, kw_only=True):
 class Tenants:
     """What is done to a tenant itself, and who may enter it."""
 
-    def __init__(self, store: Store, changes: Changes, clock: Clock, fabric: Logs) -> None:
+    def __init__(self, store: Store, changes: Changes, clock: Clock, fabric: Logs, directory: Directory) -> None:
         self._store, self._changes, self._clock, self._fabric = store, changes, clock, fabric
+        self._directory = directory
 
     async def create(self, user_id: UserId, name: str, idempotency_key: str | None = None) -> Tenant:
         """A new tenant with the user as its owner. Raises Invalid, and IdempotencyMismatch where the key was another request's.
 
         With a key it may be repeated: the same request gets the same tenant.
         """
-        name = limits.name(name)
+        name, user_id = limits.name(name), UserId(limits.user_id(user_id))
         request = Request(idempotency_key, f"usr:{user_id}", "tenants")
         tenant_id, now = TenantId(request.new_id("ten")), self._clock()
-        tenant = Tenant(id=tenant_id, name=name, created_at=now, updated_at=now, request_hash=request.hash(name))
+        hashed = request.hash(name)
+        tenant = Tenant(id=tenant_id, name=name, created_at=now, updated_at=now, member_count=1, request_hash=hashed)
         owner = Member(user_id=user_id, tenant_id=tenant.id, role=Role.OWNER, joined_at=now)
         try:
-            await self._store.transact([self._store.insert_tenant(tenant), *self._store.insert_member(owner)])
-        except ConditionFailed:
-            existing = await self._there(tenant.id)
+            people = self._store.people(tenant.id)
+            await self._store.transact([self._store.insert_tenant(tenant), *people.insert_member(owner)])
+        except ConditionFailed as failed:
+            existing = await self._store.tenant(tenant.id).tenant()
+            if existing is None:
+                raise Conflict(
+                    "this request made a tenant that was deleted; take a new Idempotency-Key for a new one"
+                ) from failed
             check_repeat(existing.request_hash, tenant.request_hash)
             return existing
         return tenant
@@ -64,11 +72,22 @@ class Tenants:
         return Page(tuple(items), found.next)
 
     async def enter(self, user_id: UserId, tenant_id: str) -> UserPrincipal:
-        """The user as a member of the tenant. Raises TenantNotFound for every other tenant; fails closed."""
-        member = await self._store.membership(user_id, TenantId(tenant_id)) if ids.is_possible(tenant_id) else None
-        if member is None:
+        """The user as a member of the tenant. Raises TenantNotFound for every other tenant; fails closed.
+
+        The membership is read each time, so that whoever was removed is out at once. A tenant that is being deleted is left to
+        its owners, who may repeat that; that it is suspended is known within 5 s.
+        """
+        member = await self._membership(user_id, tenant_id)
+        tenant = None if member is None else await self._directory.tenant(member.tenant_id)
+        if member is None or tenant is None or (tenant.is_deleting and member.role is not Role.OWNER):
             raise TenantNotFound(tenant_id)
-        return UserPrincipal(user_id=user_id, tenant_id=member.tenant_id, role=member.role)
+        is_suspended = tenant.status is not TenantStatus.ACTIVE
+        return UserPrincipal(user_id=user_id, tenant_id=member.tenant_id, role=member.role, is_suspended=is_suspended)
+
+    async def _membership(self, user_id: UserId, tenant_id: str) -> Member | None:
+        if not ids.is_possible(tenant_id):
+            return None
+        return await self._store.people(TenantId(tenant_id)).member(user_id)
 
     async def get(self, principal: Principal) -> Tenant:
         """The principal's tenant. Raises Forbidden and TenantNotFound."""
@@ -84,13 +103,14 @@ class Tenants:
         return await self._there(principal.tenant_id)
 
     async def delete(self, principal: Principal) -> None:
-        """Removes the tenant with everything in it. Raises Forbidden.
+        """Removes the tenant with everything in it, and keeps a record that there was one. Raises Forbidden.
 
-        When it was cut short it may be repeated and goes on: the owner's membership and the tenant's row go last, together.
+        Its agents are out, and nothing is added to it, from the first write on. When it was cut short it may be repeated and goes
+        on: the owner's membership goes last, together with the tenant's row, in whose place the record stands.
         """
         access.check(principal, Action.DELETE_TENANT)
         assert isinstance(principal, UserPrincipal)  # `access` lets owners through only.
-        tenant = self._store.tenant(principal.tenant_id)
+        tenant, people = self._store.tenant(principal.tenant_id), self._store.people(principal.tenant_id)
         try:
             await tenant.transact([tenant.begin_deletion()])
         except ConditionFailed as failed:
@@ -99,10 +119,12 @@ class Tenants:
             self._changes.tell(tenant.id)
         await tenant.remove_all()
         await self._fabric.drop(tenant.id)
-        for user_id in await tenant.members():
-            if user_id != principal.user_id:
-                await tenant.transact(tenant.delete_member(user_id))
-        await tenant.transact(tenant.delete_tenant(principal.user_id))
+        await people.remove_invitations()
+        for member in await people.all_members():
+            if member.user_id != principal.user_id:
+                await tenant.transact(people.remove_member(member.user_id))
+        row = await self._there(tenant.id)
+        await tenant.transact([tenant.bury(row, principal.user_id, self._clock()), *people.remove_member(principal.user_id)])
         self._changes.tell(tenant.id)
 
     async def _there(self, tenant_id: TenantId) -> Tenant:

@@ -26,6 +26,8 @@ from artcafe.model import (
     ChannelType,
     Cursor,
     Epoch,
+    Invitation,
+    InvitationId,
     KeyStatus,
     Member,
     Permission,
@@ -34,6 +36,7 @@ from artcafe.model import (
     SubscriptionStatus,
     Tenant,
     TenantId,
+    TenantStatus,
     UserId,
 )
 from artcafe.rules import times
@@ -46,6 +49,9 @@ UNKNOWN_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
 DELETING: Final = "deleting"
 """The attribute of an agent, channel or tenant whose deletion has begun: to everyone but that deletion it is gone."""
 
+BURIED: Final = "deleted_at"
+"""The attribute of a tenant of which nothing is left but the record that there was one."""
+
 REMOVED_TO: Final = "removed_to"
 """The attribute of a channel that says how far its messages are gone: a map of `epoch` and `seq`."""
 
@@ -54,6 +60,9 @@ KEYS_VERSION: Final = "keys_version"
 
 CLAIM_PREFIX: Final = "~key#"
 """The sort key of a claim in the agents' table is this and a key's fingerprint: which agent of the tenant has that key."""
+
+INVITATION_PREFIX: Final = "~invitation#"
+"""The sort key of an invitation in the index of members is this and its id (decision 14). No user's id may begin so."""
 
 _OLDER_ACTIVE: Final = ("", "online", "offline")
 _MILLISECONDS_ABOVE: Final = 10**11
@@ -65,7 +74,7 @@ StatusT = TypeVar("StatusT", bound=StrEnum)
 
 
 def tenant_of(item: Item) -> Tenant:
-    """A tenant's record."""
+    """A tenant's record. A status that ArtCafe doesn't know is an older system's own, and suspends nobody (decision 15)."""
     tenant_id = _text(item, "id")
     limits = item.get("limits")
     own = limits.items() if isinstance(limits, Mapping) else ()
@@ -79,6 +88,9 @@ def tenant_of(item: Item) -> Tenant:
         version=_number(item, "version"),
         agent_count=_number(item, "agent_count"),
         channel_count=_number(item, "channel_count"),
+        member_count=_number(item, "member_count"),
+        status=_known(TenantStatus, _text(item, "status"), TenantStatus.ACTIVE),
+        is_deleting=is_deleting(item),
         request_hash=_text(item, "request_hash") or None,
     )
 
@@ -90,6 +102,27 @@ def member_of(item: Item) -> Member:
         tenant_id=TenantId(_text(item, "tenant_id")),
         role=_known(Role, _text(item, "role"), Role.VIEWER),
         joined_at=_time(item, "joined_at"),
+        address=_text(item, "address") or None,
+        invitation_id=InvitationId(_text(item, "invitation_id")) if _text(item, "invitation_id") else None,
+    )
+
+
+def indexed_member_of(item: Item) -> Member | None:
+    """A membership from the index; None for an invitation, which stands in the same table."""
+    return None if _text(item, "user_id").startswith(INVITATION_PREFIX) else member_of(item)
+
+
+def invitation_of(item: Item) -> Invitation:
+    """An invitation's record. Without a readable expiry it has expired."""
+    return Invitation(
+        tenant_id=TenantId(_text(item, "tenant_id")),
+        id=InvitationId(_text(item, "user_id").removeprefix(INVITATION_PREFIX)),
+        address=_text(item, "address"),
+        role=_known(Role, _text(item, "role"), Role.VIEWER),
+        invited_by=_text(item, "invited_by"),
+        created_at=_time(item, "created_at"),
+        expires_at=_time(item, "expires_at"),
+        request_hash=_text(item, "request_hash") or None,
     )
 
 
@@ -226,6 +259,23 @@ def tenant_item(tenant: Tenant) -> Item:
         "version": tenant.version,
         "agent_count": tenant.agent_count,
         "channel_count": tenant.channel_count,
+        "member_count": tenant.member_count,
+        **_hash(tenant.request_hash),
+    }
+
+
+def buried_item(tenant: Tenant, by: UserId, now: datetime) -> Item:
+    """What is kept of a tenant that was deleted."""
+    return {
+        "id": tenant.id,
+        "name": tenant.name,
+        "plan": tenant.plan,
+        "created_at": times.to_text(tenant.created_at),
+        "updated_at": times.to_text(now),
+        "version": tenant.version + 1,
+        DELETING: True,
+        BURIED: times.to_text(now),
+        "deleted_by": by,
         **_hash(tenant.request_hash),
     }
 
@@ -237,6 +287,22 @@ def member_item(member: Member) -> Item:
         "tenant_id": member.tenant_id,
         "role": member.role.value,
         "joined_at": times.to_text(member.joined_at),
+        **({} if member.address is None else {"address": member.address}),
+        **({} if member.invitation_id is None else {"invitation_id": member.invitation_id}),
+    }
+
+
+def invitation_item(invitation: Invitation) -> Item:
+    """The item of a new invitation."""
+    return {
+        "tenant_id": invitation.tenant_id,
+        "user_id": INVITATION_PREFIX + invitation.id,
+        "address": invitation.address,
+        "role": invitation.role.value,
+        "invited_by": invitation.invited_by,
+        "created_at": times.to_text(invitation.created_at),
+        "expires_at": times.to_text(invitation.expires_at),
+        **_hash(invitation.request_hash),
     }
 
 

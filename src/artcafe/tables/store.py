@@ -25,10 +25,10 @@ from artcafe.tables.catalog import (
     CHALLENGES,
     CHANNEL_SUBSCRIPTIONS,
     TENANTS,
-    USER_TENANT_INDEX,
     USER_TENANTS,
 )
 from artcafe.tables.conditions import Absent, And, Equals, Exists, Greater, Less, NotEquals, Or
+from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.port import (
     Assign,
     ConditionFailed,
@@ -51,25 +51,19 @@ class Store:
         """The view of one tenant. The id is a proven principal's, or one that a proof is about to bear out."""
         return TenantStore(self._tables, tenant_id)
 
+    def people(self, tenant_id: TenantId) -> PeopleStore:
+        """The view of one tenant's people; of the id, the same holds."""
+        return PeopleStore(self._tables, tenant_id)
+
     async def transact(self, writes: Sequence[Write]) -> None:
         """All of the writes or none. Raises ConditionFailed."""
         await self._tables.transact(writes)
 
-    # --- tenants and their members ---
+    # --- tenants ---
 
     def insert_tenant(self, tenant: Tenant) -> Put:
         """A new tenant; fails when its id is taken."""
         return Put(TENANTS, rows.tenant_item(tenant), Absent("id"))
-
-    def insert_member(self, member: Member) -> list[Write]:
-        """A membership in both directions, which go into one transaction."""
-        item = rows.member_item(member)
-        return [Put(USER_TENANTS, item), Put(USER_TENANT_INDEX, item)]
-
-    async def membership(self, user_id: UserId, tenant_id: TenantId) -> Member | None:
-        """The user's membership in the tenant."""
-        (item,) = await self._tables.get(USER_TENANTS, [Key(user_id, tenant_id)], consistent=True)
-        return None if item is None else rows.member_of(item)
 
     async def memberships(self, user_id: UserId, ask: PageRequest) -> Page[tuple[Tenant, Member]]:
         """The user's tenants in the order of their ids; a membership in a tenant that is not there is left out."""
@@ -80,9 +74,9 @@ class Store:
         return Page(tuple((rows.tenant_of(item), member) for item, member in both if item is not None), page.next)
 
     async def versions(self, tenant_ids: Sequence[TenantId]) -> dict[TenantId, int | None]:
-        """The version of each tenant, None where there is no such tenant."""
+        """The version of each tenant, None where there is no such tenant any more."""
         items = await self._tables.get(TENANTS, [Key(tenant_id) for tenant_id in tenant_ids], consistent=True)
-        found = (None if item is None else rows.tenant_of(item).version for item in items)
+        found = (None if item is None or rows.BURIED in item else rows.tenant_of(item).version for item in items)
         return dict(zip(tenant_ids, found, strict=True))
 
     # --- challenges ---

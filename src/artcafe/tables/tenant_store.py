@@ -5,11 +5,11 @@ What a write means, and what is told when its condition fails, is the services'.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, TypeVar
+from typing import Final
 
 from artcafe.errors import BadCursor
 from artcafe.model import (
@@ -23,6 +23,7 @@ from artcafe.model import (
     SubscriptionStatus,
     Tenant,
     TenantId,
+    TenantStatus,
     UserId,
     subscription_id,
 )
@@ -34,11 +35,11 @@ from artcafe.tables.catalog import (
     CHANNEL_SUBSCRIPTIONS,
     CHANNELS,
     TENANTS,
-    USER_TENANT_INDEX,
-    USER_TENANTS,
     Table,
 )
 from artcafe.tables.conditions import Absent, And, Condition, Equals, Exists, Less, Not, NotEquals, OfKind, Or
+from artcafe.tables.partition import Partition
+from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.port import (
     Add,
     Assign,
@@ -56,16 +57,12 @@ from artcafe.tables.port import (
 )
 from artcafe.tables.values import Item, Kind
 
-RecordT = TypeVar("RecordT")
-
-MOST_READS: Final = 20
-"""Queries for one page. A filter that few records pass ends a page early rather than reading a whole tenant for one request."""
-
 _LASTS: Final = NotEquals(rows.DELETING, True)
 """As `rows.is_deleting` has it: an older system may have written anything else there."""
-_BEHIND_CLAIMS: Final = rows.CLAIM_PREFIX + "\U0010ffff"
-_ALL_AT_ONCE: Final = 100
-"""Items of a query that reads everything; as many as one transaction deletes."""
+
+
+_IS_ACTIVE: Final = NotEquals("status", TenantStatus.SUSPENDED.value)
+"""As `rows.tenant_of` has it."""
 
 
 class Count(StrEnum):
@@ -73,6 +70,7 @@ class Count(StrEnum):
 
     AGENTS = "agent_count"
     CHANNELS = "channel_count"
+    MEMBERS = "member_count"
 
 
 class TenantStore:
@@ -81,6 +79,9 @@ class TenantStore:
     def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
         self._tables = tables
         self.id = tenant_id
+        self._agents = Partition(tables, AGENTS, tenant_id, apart=rows.CLAIM_PREFIX)
+        self._channels = Partition(tables, CHANNELS, tenant_id)
+        self._subscriptions = Partition(tables, CHANNEL_SUBSCRIPTIONS, tenant_id)
 
     async def transact(self, writes: Sequence[Write]) -> None:
         """All of the writes or none. Raises ConditionFailed."""
@@ -89,14 +90,19 @@ class TenantStore:
     # --- the tenant's row ---
 
     async def tenant(self) -> Tenant | None:
-        """The tenant, also while it is being deleted."""
+        """The tenant, also while it is being deleted; None once it is."""
         (item,) = await self._tables.get(TENANTS, [Key(self.id)], consistent=True)
-        return None if item is None else rows.tenant_of(item)
+        return None if item is None or rows.BURIED in item else rows.tenant_of(item)
+
+    async def is_buried(self) -> bool:
+        """Whether there was such a tenant, which was deleted."""
+        (item,) = await self._tables.get(TENANTS, [Key(self.id)], consistent=True)
+        return item is not None and rows.BURIED in item
 
     def touch(self, *changes: Change) -> Update:
         """The one write of the tenant's row that stands in every transaction that alters who may do what.
 
-        Fails unless the tenant is there, is not being deleted, and has its counts (`is_counted`).
+        Fails unless the tenant is there, is neither suspended nor being deleted, and has its counts (`is_counted`).
         """
         return self._touched(changes, [])
 
@@ -111,13 +117,21 @@ class TenantStore:
         """The tenant counts as being deleted from here on: nothing is added to it any more. May be repeated."""
         return Update(TENANTS, Key(self.id), [Assign(rows.DELETING, True), Add("version", 1)], Exists("id"))
 
-    def delete_tenant(self, owner: UserId) -> list[Write]:
-        """The tenant's row and its last membership."""
-        return [Delete(TENANTS, Key(self.id)), *self.delete_member(owner)]
+    def set_status(self, status: TenantStatus, now: datetime) -> Update:
+        """Suspends or resumes the tenant. Fails unless it is there and not being deleted. May be repeated."""
+        changes: list[Change] = [Assign("status", status.value), Assign("updated_at", times.to_text(now)), Add("version", 1)]
+        return Update(TENANTS, Key(self.id), changes, self._there())
+
+    def bury(self, row: Tenant, by: UserId, now: datetime) -> Put:
+        """What is left of a deleted tenant, in place of its row: who it was, when it was deleted and by whom. May be repeated.
+
+        The id is never given again, and nobody is in it (decision 15).
+        """
+        return Put(TENANTS, rows.buried_item(row, by, now), Exists("id"))
 
     def _touched(self, changes: Sequence[Change], more: Sequence[Condition]) -> Update:
         counted = (OfKind(count.value, Kind.NUMBER) for count in Count)
-        there = And(Exists("id"), _LASTS, *counted, *more)
+        there = And(Exists("id"), _LASTS, _IS_ACTIVE, *counted, *more)
         return Update(TENANTS, Key(self.id), [*changes, Add("version", 1)], there)
 
     @staticmethod
@@ -126,30 +140,29 @@ class TenantStore:
         return row is None or rows.is_deleting(row)
 
     @staticmethod
+    def is_suspended(row: Item) -> bool:
+        """Whether a tenant's row is that of one that is suspended."""
+        return rows.tenant_of(row).status is TenantStatus.SUSPENDED
+
+    @staticmethod
     def is_counted(row: Item) -> bool:
         """Whether a tenant's row has its counts, and a version that can rise; an older system's may have other things there."""
         return all(rows.is_number(row.get(name)) for name in Count) and rows.is_number(row.get("version", 0))
 
-    async def set_counts(self, agents: int, channels: int) -> None:
-        """Gives both counts to a row that lacks one, and a version where none stands; what is there stays.
+    async def set_counts(self, counted: Mapping[Count, int]) -> None:
+        """Gives all counts to a row that lacks one, and a version where none stands; what is there stays.
 
-        Nothing of ours is counted before both stand (`touch`), so a row with one of them has it from somewhere else.
+        Nothing of ours is counted before all stand (`touch`), so a row with one of them has it from somewhere else.
         """
         numbers = [Not(OfKind(count.value, Kind.NUMBER)) for count in Count]
-        counts = [Assign(Count.AGENTS.value, agents), Assign(Count.CHANNELS.value, channels)]
+        counts = [Assign(count.value, counted[count]) for count in Count]
         for changes, missing in ((counts, Or(*numbers)), ([Assign("version", 0)], Not(OfKind("version", Kind.NUMBER)))):
             with suppress(ConditionFailed):
                 await self._tables.update(Update(TENANTS, Key(self.id), changes, And(Exists("id"), missing)))
 
-    # --- members ---
-
-    async def members(self) -> list[UserId]:
-        """Every member of the tenant."""
-        return [rows.member_of(item).user_id async for item in self._items(USER_TENANT_INDEX)]
-
-    def delete_member(self, user_id: UserId) -> list[Write]:
-        """A membership in both directions."""
-        return [Delete(USER_TENANTS, Key(user_id, self.id)), Delete(USER_TENANT_INDEX, Key(self.id, user_id))]
+    async def member_count(self) -> int:
+        """How many are in the tenant, counted one by one."""
+        return len(await PeopleStore(self._tables, self.id).all_members())
 
     # --- agents ---
 
@@ -160,11 +173,11 @@ class TenantStore:
 
     async def agents(self, ask: PageRequest, keep: Callable[[Agent], bool] = lambda _: True) -> Page[Agent]:
         """Agents in the order of their ids."""
-        return await self._page(AGENTS, ask, rows.agent_of, keep)
+        return await self._agents.page(ask, rows.agent_of, keep)
 
     async def all_agents(self) -> list[Agent]:
         """Every agent, also one that is being deleted."""
-        return [agent async for item in self._items(AGENTS) if (agent := rows.agent_of(item)) is not None]
+        return [agent async for item in self._agents.items() if (agent := rows.agent_of(item)) is not None]
 
     def insert_agent(self, agent: Agent) -> Put:
         """A new agent; fails when its id is taken."""
@@ -213,11 +226,11 @@ class TenantStore:
 
     async def channels(self, ask: PageRequest) -> Page[Channel]:
         """Channels in the order of their ids."""
-        return await self._page(CHANNELS, ask, rows.channel_of)
+        return await self._channels.page(ask, rows.channel_of)
 
     async def all_channels(self) -> list[Channel]:
         """Every channel, also one that is being deleted."""
-        return [rows.channel_of(item) async for item in self._items(CHANNELS)]
+        return [rows.channel_of(item) async for item in self._channels.items()]
 
     def insert_channel(self, channel: Channel) -> Put:
         """A new channel; fails when its id is taken."""
@@ -284,8 +297,8 @@ class TenantStore:
         prefix = subscription_id(channel_id, AgentId(""))
         if ask.after is not None and not ask.after.startswith(prefix):
             raise BadCursor
-        return await self._page(
-            CHANNEL_SUBSCRIPTIONS, ask, rows.subscription_of, lambda each: each.channel_id == channel_id, prefix=prefix
+        return await self._subscriptions.page(
+            ask, rows.subscription_of, lambda each: each.channel_id == channel_id, prefix=prefix
         )
 
     def insert_subscription(self, subscription: Subscription) -> Put:
@@ -336,8 +349,9 @@ class TenantStore:
 
     async def remove_all(self) -> None:
         """Removes every subscription, channel, agent and claim. May be repeated."""
-        for table in (CHANNEL_SUBSCRIPTIONS, CHANNELS, AGENTS):
-            async for items in self._queries(table):
+        everything = ((CHANNEL_SUBSCRIPTIONS, self._subscriptions), (CHANNELS, self._channels), (AGENTS, self._agents))
+        for table, partition in everything:
+            async for items in partition.queries():
                 await self._tables.transact([Delete(table, key_of(table, item)) for item in items])
 
     # --- reading ---
@@ -352,66 +366,8 @@ class TenantStore:
         (item,) = await self._tables.get(table, [Key(self.id, id)], consistent=True)
         return None if item is None or (rows.is_deleting(item) and not also_deleting) else item
 
-    async def _items(self, table: Table) -> AsyncIterator[Item]:
-        async for items in self._queries(table):
-            for item in items:
-                yield item
-
-    async def _queries(self, table: Table) -> AsyncIterator[list[Item]]:
-        """Every item of the tenant in a table, in portions that are not empty; they may be deleted on the way."""
-        after: str | None = None
-        while True:
-            page = await self._tables.query(table, self.id, after=after, limit=_ALL_AT_ONCE, consistent=True)
-            if page.items:
-                yield page.items
-            after = page.next
-            if after is None:
-                return
-
-    async def _page(
-        self,
-        table: Table,
-        ask: PageRequest,
-        read: Callable[[Item], RecordT | None],
-        keep: Callable[[RecordT], bool] = lambda _: True,
-        prefix: str = "",
-    ) -> Page[RecordT]:
-        """One page of the records that `keep` lets through. One more than asked for is looked for, so that `next` promises
-        something; only a page that took `MOST_READS` queries may be followed by nothing."""
-        found: list[tuple[str, RecordT]] = []
-        after = ask.after
-        for _ in range(MOST_READS):
-            page = await self._tables.query(table, self.id, prefix=prefix, after=after, limit=ask.limit + 1, consistent=True)
-            found += _kept(page.items, table, read, keep)
-            if len(found) > ask.limit:
-                return Page(tuple(record for _, record in found[: ask.limit]), found[ask.limit - 1][0])
-            after = page.next
-            if after is not None and table is AGENTS and after.startswith(rows.CLAIM_PREFIX):
-                after = _BEHIND_CLAIMS
-            if after is None:
-                break
-        return Page(tuple(record for _, record in found), after)
-
 
 def _same(name: str, number: int) -> Condition:
     """The attribute is the number that was read: none, or something else, reads as 0."""
     equal = Equals(name, number)
     return equal if number else Or(Not(OfKind(name, Kind.NUMBER)), equal)
-
-
-def _kept(
-    items: Iterable[Item], table: Table, read: Callable[[Item], RecordT | None], keep: Callable[[RecordT], bool]
-) -> list[tuple[str, RecordT]]:
-    """The records of a query that are neither being deleted nor left out, each with its sort key."""
-    found: list[tuple[str, RecordT]] = []
-    for item in items:
-        sort_key, record = item[_sort_key(table)], read(item)
-        if record is not None and not rows.is_deleting(item) and keep(record):
-            assert isinstance(sort_key, str)
-            found.append((sort_key, record))
-    return found
-
-
-def _sort_key(table: Table) -> str:
-    assert table.sort_key is not None
-    return table.sort_key

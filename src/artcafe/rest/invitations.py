@@ -1,0 +1,130 @@
+"""Invitations into a tenant: listed and revoked by its admins, accepted by whoever was invited. Making one is `rest.members`'."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.security import HTTPAuthorizationCredentials
+from pydantic import BaseModel, Field
+
+from artcafe import errors, model
+from artcafe.errors import AddressUnproven, Unauthenticated
+from artcafe.rest import problems, tenants
+from artcafe.rest.bodies import Body, json_body, takes
+from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.parts import Parts, Services
+from artcafe.rest.principal import InTenant, NeedlessKey, Person, bearer
+
+router = APIRouter(tags=["members"])
+
+InvitationPath = Annotated[str, Path(description="The invitation's id.", examples=["inv_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])]
+
+
+class Invitation(Shown):
+    """A way into a tenant, open until it is used, revoked or expired."""
+
+    id: str = Field(examples=["inv_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    address: str = Field(examples=["bob@example.com"])
+    role: model.Role
+    invited_by: str = Field(examples=["usr:5d0e1c1e-8f0b-4f5e-9a70-0d6a6f1f8a11"])
+    created_at: Time
+    expires_at: Time
+
+
+class NewInvitation(Invitation):
+    """An invitation, with what is handed over to the invited person."""
+
+    token: str = Field(examples=["artcafe-invitation.dGVuXzAx….inv_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2.q8Jz…"])
+
+    @classmethod
+    def of(cls, invitation: model.Invitation, token: str) -> Self:
+        return cls(**Invitation.model_validate(invitation).model_dump(), token=token)
+
+
+class InvitationPage(BaseModel):
+    """A part of the tenant's open invitations."""
+
+    items: list[Invitation]
+    next_cursor: str | None
+
+
+class Acceptance(Body):
+    """An invitation that is accepted."""
+
+    token: str = Field(description="The token that was handed over.")
+    id_token: str | None = Field(
+        None,
+        description="The identity provider's ID token of the same person: it says which e-mail address is verified. Needless only"
+        " with the local identity, whose access tokens say it.",
+    )
+
+
+@router.get(
+    "/v1/tenants/{tenant_id}/invitations",
+    summary="List open invitations",
+    responses=problems.responses(*problems.IN_TENANT, *problems.LIST),
+)
+async def list_invitations(
+    request: Request, parts: Parts, principal: InTenant, query: Annotated[PageQuery, Query()]
+) -> InvitationPage:
+    """For owners and admins."""
+    listing = Listing.of(request, principal.tenant_id, query)
+    page = await parts.invitations.list(principal, listing.request)
+    items = [Invitation.model_validate(each) for each in page.items]
+    return InvitationPage(items=items, next_cursor=listing.next_cursor(page))
+
+
+@router.delete(
+    "/v1/tenants/{tenant_id}/invitations/{invitation_id}",
+    status_code=204,
+    summary="Revoke an invitation",
+    responses=problems.responses(*problems.IN_TENANT, errors.TenantSuspended, errors.InvitationNotFound),
+)
+async def revoke_invitation(parts: Parts, principal: InTenant, invitation_id: InvitationPath) -> None:
+    """For owners and admins. It opens nothing any more."""
+    await parts.invitations.revoke(principal, invitation_id)
+
+
+@router.post(
+    "/v1/invitations/acceptances",
+    status_code=201,
+    summary="Accept an invitation",
+    responses=problems.responses(
+        *problems.BEARER,
+        errors.Forbidden,
+        errors.InvitationRefused,
+        errors.AddressUnproven,
+        errors.TenantSuspended,
+        errors.LimitReached,
+        errors.Conflict,
+        *problems.BODY,
+    ),
+    openapi_extra=takes(Acceptance),
+)
+async def accept_invitation(
+    parts: Parts,
+    user: Person,
+    credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)],
+    body: Annotated[Acceptance, Depends(json_body(Acceptance))],
+    _key: NeedlessKey = None,
+) -> tenants.Tenant:
+    """Makes the caller a member, where the address that the invitation is for is verified as theirs. The same request may be
+    repeated: whoever came in by an invitation gets the same answer again."""
+    address = await _proven_address(parts, user, body.id_token or credentials.credentials)
+    tenant, member = await parts.invitations.accept(user, address, body.token)
+    return tenants.shown(tenant, member.role)
+
+
+async def _proven_address(parts: Services, user: model.UserId, id_token: str) -> str:
+    """The verified address of the caller, whose ID token it must be. Raises AddressUnproven; fails closed."""
+    try:
+        address = await parts.identity.verify_id_token(id_token, parts.clock())
+    except (Unauthenticated, errors.CredentialsExpired) as exc:
+        raise AddressUnproven("send your identity provider's ID token, a current one, as id_token") from exc
+    if address.user_id != user:
+        raise AddressUnproven("the ID token is another person's than the access token")
+    if not address.email or not address.is_verified:
+        raise AddressUnproven("your identity provider has verified no e-mail address of yours; verify it there")
+    return address.email

@@ -1,0 +1,108 @@
+"""The members of a tenant: listed, invited, given another role, removed. How an invitation is accepted is `rest.invitations`'."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from artcafe import errors, model
+from artcafe.rest import problems
+from artcafe.rest.bodies import Body, json_body, takes
+from artcafe.rest.invitations import NewInvitation
+from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.parts import Parts
+from artcafe.rest.principal import IdempotencyKey, InTenant
+
+router = APIRouter(prefix="/v1/tenants/{tenant_id}/members", tags=["members"])
+
+UserPath = Annotated[str, Path(description="The member's `user_id`.", examples=["5d0e1c1e-8f0b-4f5e-9a70-0d6a6f1f8a11"])]
+
+
+class NewMember(Body):
+    """Whom to invite, and as what."""
+
+    address: str = Field(description="The e-mail address that the invited person has to prove.", examples=["bob@example.com"])
+    role: model.Role = Field(model.Role.MEMBER, description="Owners are made by owners only.")
+
+
+class RoleChange(Body):
+    """What to make of a member."""
+
+    role: model.Role
+
+
+class Member(Shown):
+    """A person in a tenant."""
+
+    user_id: str = Field(description="The identity provider's `sub`.", examples=["5d0e1c1e-8f0b-4f5e-9a70-0d6a6f1f8a11"])
+    tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    role: model.Role
+    address: str | None = Field(description="That of the invitation they came by.", examples=["bob@example.com"])
+    joined_at: Time
+
+
+class MemberPage(BaseModel):
+    """A part of the tenant's members."""
+
+    items: list[Member]
+    next_cursor: str | None
+
+
+@router.get("", summary="List members", responses=problems.responses(*problems.IN_TENANT, *problems.LIST))
+async def list_members(request: Request, parts: Parts, principal: InTenant, query: Annotated[PageQuery, Query()]) -> MemberPage:
+    """For owners and admins."""
+    listing = Listing.of(request, principal.tenant_id, query)
+    page = await parts.members.list(principal, listing.request)
+    return MemberPage(items=[Member.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page))
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Invite somebody",
+    responses=problems.responses(*problems.IN_TENANT, errors.TenantSuspended, errors.LimitReached, *problems.POST),
+    openapi_extra=takes(NewMember),
+)
+async def invite_member(
+    response: Response,
+    parts: Parts,
+    principal: InTenant,
+    body: Annotated[NewMember, Depends(json_body(NewMember))],
+    key: IdempotencyKey = None,
+) -> NewInvitation:
+    """For owners and admins. The answer has the token to hand over, since ArtCafe sends no mail; it is shown nowhere else. It is
+    good for 72 hours, once, for whoever proves the address."""
+    invitation, token = await parts.invitations.create(principal, address=body.address, role=body.role, idempotency_key=key)
+    response.headers["Location"] = f"/v1/tenants/{invitation.tenant_id}/invitations/{invitation.id}"
+    return NewInvitation.of(invitation, token)
+
+
+@router.patch(
+    "/{user_id}",
+    summary="Give a member another role",
+    responses=problems.responses(
+        *problems.IN_TENANT, errors.TenantSuspended, errors.MemberNotFound, errors.LastOwner, errors.Conflict, *problems.BODY
+    ),
+    openapi_extra=takes(RoleChange),
+)
+async def change_member(
+    parts: Parts, principal: InTenant, user_id: UserPath, body: Annotated[RoleChange, Depends(json_body(RoleChange))]
+) -> Member:
+    """For owners and admins; only owners make somebody an owner, or an owner something else. The last owner stays one."""
+    return Member.model_validate(await parts.members.set_role(principal, user_id, body.role))
+
+
+@router.delete(
+    "/{user_id}",
+    status_code=204,
+    summary="Remove a member, or leave",
+    responses=problems.responses(
+        *problems.IN_TENANT, errors.TenantSuspended, errors.MemberNotFound, errors.LastOwner, errors.Conflict
+    ),
+)
+async def remove_member(parts: Parts, principal: InTenant, user_id: UserPath) -> None:
+    """For owners and admins, and for every member themselves; only owners remove owners, and the last one stays. They are out at
+    their next request, and off their connections within 5 seconds."""
+    await parts.members.remove(principal, user_id)

@@ -1,0 +1,54 @@
+"""The token that an invitation is handed over as: what it names, and proof that this installation made it. Pure.
+
+The same invitation always gives the same token, so that a repeated request is answered as the first one was. It is in no table,
+and whoever reads those cannot make it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from datetime import timedelta
+from hashlib import sha256
+from typing import Final
+
+from artcafe.errors import InvitationRefused
+from artcafe.model import InvitationId, TenantId
+
+LIFETIME: Final = timedelta(hours=72)
+MOST_OPEN: Final = 100
+"""Open invitations of a tenant at a time; made at the same moment, a few more."""
+
+_PREFIX: Final = "artcafe-invitation"
+_MAX_CHARS: Final = 1024
+"""A tenant's id has at most 128 bytes, and an invitation's 30."""
+
+
+def token(key: bytes, tenant_id: TenantId, invitation_id: InvitationId) -> str:
+    """`artcafe-invitation.…`: printable ASCII without a space, of some 120 characters. `key` has 32 bytes."""
+    named = f"{_encoded(tenant_id.encode())}.{invitation_id}"
+    return f"{_PREFIX}.{named}.{_encoded(_mac(key, named))}"
+
+
+def named_by(key: bytes, text: str) -> tuple[TenantId, InvitationId]:
+    """What a token names. Raises InvitationRefused for text that `token` did not make with this key; fails closed."""
+    parts = text.split(".", 4) if len(text) <= _MAX_CHARS and text.isascii() else []
+    if len(parts) != 4 or parts[0] != _PREFIX:
+        raise InvitationRefused
+    _, tenant, invitation_id, mac = parts
+    if not hmac.compare_digest(_encoded(_mac(key, f"{tenant}.{invitation_id}")), mac):
+        raise InvitationRefused
+    try:
+        tenant_id = base64.urlsafe_b64decode(tenant + "=" * (-len(tenant) % 4)).decode()
+    except (binascii.Error, ValueError) as exc:
+        raise InvitationRefused from exc
+    return TenantId(tenant_id), InvitationId(invitation_id)
+
+
+def _mac(key: bytes, named: str) -> bytes:
+    return hmac.digest(key, named.encode(), sha256)
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

@@ -1,0 +1,162 @@
+"""Invitations: the way into a tenant for somebody who is not in it. ArtCafe sends no mail: whoever invites hands over the token.
+
+An invitation is a row among the tenant's members, and the token is derived from its id (decision 14): 72 hours, one role, one
+address, once.
+"""
+
+from __future__ import annotations
+
+from artcafe.errors import (
+    AddressUnproven,
+    Conflict,
+    Forbidden,
+    InvitationNotFound,
+    InvitationRefused,
+    LimitReached,
+    TenantNotFound,
+)
+from artcafe.model import USER_PREFIX, Invitation, InvitationId, Member, Principal, Role, Tenant, UserId, UserPrincipal
+from artcafe.observe import Clock
+from artcafe.rules import access, ids, limits
+from artcafe.rules import invitations as rules
+from artcafe.rules.access import Action
+from artcafe.rules.idempotency import Request, check_repeat
+from artcafe.rules.limits import Limit
+from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.services.changes import Changes
+from artcafe.tables.port import ConditionFailed
+from artcafe.tables.store import Store
+from artcafe.tables.tenant_store import Count
+
+
+class Invitations:
+    """What admins do with invitations into their tenant, and whoever was invited with theirs."""
+
+    def __init__(self, store: Store, changes: Changes, clock: Clock, key: bytes) -> None:
+        """`key` proves tokens: 32 bytes, the same on every server of a fleet."""
+        self._store, self._changes, self._clock, self._key = store, changes, clock, key
+
+    async def create(
+        self, principal: Principal, *, address: str, role: Role, idempotency_key: str | None = None
+    ) -> tuple[Invitation, str]:
+        """A new invitation, and the token to hand over. With a key it may be repeated while the invitation is open.
+
+        Raises Forbidden (only owners invite owners), Invalid, LimitReached, and IdempotencyMismatch where the key was another
+        request's.
+        """
+        _check(principal, role)
+        address = limits.address(address)
+        request = Request(idempotency_key, principal.tenant_id, principal.sender, "invitations")
+        now = self._clock()
+        invitation = Invitation(
+            tenant_id=principal.tenant_id,
+            id=InvitationId(request.new_id("inv")),
+            address=address,
+            role=role,
+            invited_by=principal.sender,
+            created_at=now,
+            expires_at=now + rules.LIFETIME,
+            request_hash=request.hash(address, role.value),
+        )
+        kept = await self._insert(invitation)
+        return kept, rules.token(self._key, kept.tenant_id, kept.id)
+
+    async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Invitation]:
+        """The tenant's open invitations in the order in which they were made. Raises Forbidden."""
+        access.check(principal, Action.READ_MEMBERS)
+        now = self._clock()
+        return await self._store.people(principal.tenant_id).invitations(page, lambda each: each.expires_at > now)
+
+    async def revoke(self, principal: Principal, invitation_id: str) -> None:
+        """Takes an invitation back. Raises Forbidden, and InvitationNotFound also for one that was used."""
+        access.check(principal, Action.CHANGE_MEMBERS)
+        if not ids.is_possible(invitation_id):
+            raise InvitationNotFound(invitation_id)
+        tenant, people = self._store.tenant(principal.tenant_id), self._store.people(principal.tenant_id)
+        try:
+            await self._changes.commit(tenant, tenant.touch(), people.delete_invitation(invitation_id))
+        except ConditionFailed as failed:
+            raise InvitationNotFound(invitation_id) from failed
+
+    async def accept(self, user_id: UserId, proven_address: str, token: str) -> tuple[Tenant, Member]:
+        """Makes the user a member, by an invitation for an address that is proven to be theirs. May be repeated.
+
+        Raises InvitationRefused, AddressUnproven, LimitReached, and Conflict for somebody who is in the tenant already.
+        """
+        limits.user_id(user_id)
+        tenant_id, invitation_id = rules.named_by(self._key, token)
+        tenant, people = self._store.tenant(tenant_id), self._store.people(tenant_id)
+        row, invitation, now = await tenant.tenant(), await people.invitation(invitation_id), self._clock()
+        if row is None:
+            raise InvitationRefused
+        there = await people.member(user_id)
+        if there is not None and there.invitation_id == invitation_id:
+            return row, there
+        if invitation is None or invitation.expires_at <= now or not await self._may_invite(invitation):
+            raise InvitationRefused
+        if not limits.is_same_address(proven_address, invitation.address):
+            raise AddressUnproven("this one is for another address than that which your identity provider has verified")
+        if there is not None:
+            raise Conflict("you are a member of this tenant already; the invitation stays open")
+        member = Member(
+            user_id=user_id,
+            tenant_id=tenant_id,
+            role=invitation.role,
+            joined_at=now,
+            address=invitation.address,
+            invitation_id=invitation_id,
+        )
+        limit = limits.of(row, Limit.MEMBERS)
+        writes = [people.take_invitation(invitation, now), *people.insert_member(member)]
+        try:
+            await self._changes.commit(tenant, tenant.count(Count.MEMBERS, 1, limit), *writes)
+        except TenantNotFound as gone:
+            raise InvitationRefused from gone
+        except ConditionFailed as failed:
+            if 0 in failed.failed:
+                raise LimitReached(Limit.MEMBERS.value, limit) from failed
+            return row, await self._accepted_meanwhile(user_id, member, failed)
+        return row, member
+
+    async def _may_invite(self, invitation: Invitation) -> bool:
+        """Whether whoever made the invitation is still in the tenant, and still may: else it would be a way back for them."""
+        user_id = UserId(invitation.invited_by.removeprefix(USER_PREFIX))
+        member = await self._store.people(invitation.tenant_id).member(user_id)
+        if member is None:
+            return False
+        principal = UserPrincipal(user_id=user_id, tenant_id=invitation.tenant_id, role=member.role)
+        try:
+            _check(principal, invitation.role)
+        except Forbidden:
+            return False
+        return True
+
+    async def _accepted_meanwhile(self, user_id: UserId, member: Member, failed: ConditionFailed) -> Member:
+        """The membership, where the same request came twice at a moment; else somebody was faster."""
+        there = await self._store.people(member.tenant_id).member(user_id)
+        if there is None or there.invitation_id != member.invitation_id:
+            raise InvitationRefused from failed
+        return there
+
+    async def _insert(self, invitation: Invitation) -> Invitation:
+        tenant, people = self._store.tenant(invitation.tenant_id), self._store.people(invitation.tenant_id)
+        known = await people.all_invitations()
+        await people.remove_expired(known, invitation.created_at)
+        if len([each for each in known if each.expires_at > invitation.created_at]) >= rules.MOST_OPEN:
+            raise LimitReached("open invitations", rules.MOST_OPEN)
+        try:
+            await self._changes.commit(tenant, tenant.touch(), people.insert_invitation(invitation))
+        except ConditionFailed as failed:
+            existing = await people.invitation(invitation.id)
+            if existing is None:
+                raise Conflict("the invitation of this request was used or revoked a moment ago; take a new key") from failed
+            check_repeat(existing.request_hash, invitation.request_hash)
+            return existing
+        return invitation
+
+
+def _check(principal: Principal, role: Role) -> None:
+    """Raises Forbidden unless the principal may make somebody that."""
+    access.check(principal, Action.CHANGE_MEMBERS)
+    if role is Role.OWNER:
+        access.check(principal, Action.CHANGE_OWNERS)

@@ -1,0 +1,132 @@
+"""Who is in one tenant, and who is invited, as records; both directions of a membership go into one transaction.
+
+Invitations stand among the members of the index, apart by the prefix of their sort keys (decision 14).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from artcafe.errors import BadCursor
+from artcafe.model import Invitation, Member, Role, TenantId, UserId
+from artcafe.rules import times
+from artcafe.rules.pages import Page, PageRequest
+from artcafe.tables import rows
+from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS
+from artcafe.tables.conditions import Absent, And, Equals, Exists, Greater, NotEquals
+from artcafe.tables.partition import ALL_AT_ONCE, Partition
+from artcafe.tables.port import Assign, AssignIfAbsent, Check, Delete, Key, Put, Tables, Update, Write, key_of
+
+
+class PeopleStore:
+    """What one tenant has of people: every read and write carries its key. Builders return writes, for `TenantStore.transact`."""
+
+    def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
+        self._tables = tables
+        self.tenant_id = tenant_id
+        self._index = Partition(tables, USER_TENANT_INDEX, tenant_id, apart=rows.INVITATION_PREFIX)
+
+    # --- members ---
+
+    async def member(self, user_id: UserId) -> Member | None:
+        """The user's membership."""
+        (item,) = await self._tables.get(USER_TENANTS, [Key(user_id, self.tenant_id)], consistent=True)
+        return None if item is None else rows.member_of(item)
+
+    async def members(self, ask: PageRequest) -> Page[Member]:
+        """Members in the order of their ids."""
+        return await self._index.page(ask, rows.indexed_member_of)
+
+    async def all_members(self) -> list[Member]:
+        """Every member."""
+        return [member async for item in self._index.items() if (member := rows.indexed_member_of(item)) is not None]
+
+    async def owner_beside(self, user_id: UserId) -> UserId | None:
+        """An owner who is somebody else."""
+        async for item in self._index.items():
+            member = rows.indexed_member_of(item)
+            if member is not None and member.role is Role.OWNER and member.user_id != user_id:
+                return member.user_id
+        return None
+
+    def insert_member(self, member: Member) -> list[Write]:
+        """A new membership; fails when there is one."""
+        item = rows.member_item(member)
+        return [Put(USER_TENANTS, item, Absent("user_id")), Put(USER_TENANT_INDEX, item)]
+
+    def set_role(self, member: Member, role: Role) -> list[Write]:
+        """Another role for a member; fails unless their role is still the one that was read."""
+        changes = [Assign("role", role.value)]
+        # An older system may have left the index without this row; then it is made.
+        joined = AssignIfAbsent("joined_at", times.to_text(member.joined_at))
+        return [
+            Update(USER_TENANTS, Key(member.user_id, self.tenant_id), changes, self._same_role(member)),
+            Update(USER_TENANT_INDEX, Key(self.tenant_id, member.user_id), [*changes, joined]),
+        ]
+
+    def delete_member(self, member: Member) -> list[Write]:
+        """A membership less; fails unless it is there with the role that was read."""
+        return [
+            Delete(USER_TENANTS, Key(member.user_id, self.tenant_id), self._same_role(member)),
+            Delete(USER_TENANT_INDEX, Key(self.tenant_id, member.user_id)),
+        ]
+
+    def check_owner(self, user_id: UserId) -> Check:
+        """Fails unless the user is an owner."""
+        return Check(USER_TENANTS, Key(user_id, self.tenant_id), Equals("role", Role.OWNER.value))
+
+    def remove_member(self, user_id: UserId) -> list[Write]:
+        """No membership, whether or not there is one."""
+        return [Delete(USER_TENANTS, Key(user_id, self.tenant_id)), Delete(USER_TENANT_INDEX, Key(self.tenant_id, user_id))]
+
+    @staticmethod
+    def _same_role(member: Member) -> And:
+        # A role that ArtCafe does not know was read as a viewer's: whatever is none of the others.
+        others = [NotEquals("role", role.value) for role in Role if role is not member.role]
+        return And(Exists("user_id"), *(others if member.role is Role.VIEWER else [Equals("role", member.role.value)]))
+
+    # --- invitations ---
+
+    async def invitation(self, invitation_id: str) -> Invitation | None:
+        """The invitation, also one that has expired."""
+        (item,) = await self._tables.get(USER_TENANT_INDEX, [self._key(invitation_id)], consistent=True)
+        return None if item is None else rows.invitation_of(item)
+
+    async def invitations(self, ask: PageRequest, keep: Callable[[Invitation], bool]) -> Page[Invitation]:
+        """Invitations in the order of their ids. Raises BadCursor for another list's sort key."""
+        if ask.after is not None and not ask.after.startswith(rows.INVITATION_PREFIX):
+            raise BadCursor
+        return await self._index.page(ask, rows.invitation_of, keep, rows.INVITATION_PREFIX)
+
+    async def all_invitations(self) -> list[Invitation]:
+        """Every invitation, also those that have expired, in the order in which they were made."""
+        return [rows.invitation_of(item) async for item in self._index.items(rows.INVITATION_PREFIX)]
+
+    async def remove_invitations(self) -> None:
+        """Removes every invitation. May be repeated."""
+        async for items in self._index.queries(rows.INVITATION_PREFIX):
+            await self._tables.transact([Delete(USER_TENANT_INDEX, key_of(USER_TENANT_INDEX, item)) for item in items])
+
+    async def remove_expired(self, invitations: list[Invitation], now: datetime) -> None:
+        """Removes those of the invitations that have expired."""
+        expired = [each for each in invitations if each.expires_at <= now]
+        for start in range(0, len(expired), ALL_AT_ONCE):
+            writes = [Delete(USER_TENANT_INDEX, self._key(each.id)) for each in expired[start : start + ALL_AT_ONCE]]
+            await self._tables.transact(writes)
+
+    def insert_invitation(self, invitation: Invitation) -> Put:
+        """A new invitation; fails when its id is taken."""
+        return Put(USER_TENANT_INDEX, rows.invitation_item(invitation), Absent("user_id"))
+
+    def take_invitation(self, invitation: Invitation, now: datetime) -> Delete:
+        """Spends the invitation; fails unless it is there and open: whoever comes first has it."""
+        is_open = Greater("expires_at", times.to_text(now))
+        return Delete(USER_TENANT_INDEX, self._key(invitation.id), And(Exists("user_id"), is_open))
+
+    def delete_invitation(self, invitation_id: str) -> Delete:
+        """Fails when it is not there."""
+        return Delete(USER_TENANT_INDEX, self._key(invitation_id), Exists("user_id"))
+
+    def _key(self, invitation_id: str) -> Key:
+        return Key(self.tenant_id, rows.INVITATION_PREFIX + invitation_id)

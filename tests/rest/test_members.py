@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from artcafe.model import Role
+from tests.rest.house import Caller, House, Tenant
+
+
+def me(caller: Caller) -> str:
+    return str(caller.get("/v1/me").json()["user_id"])
+
+
+def accept(caller: Caller, token: str, **more: str) -> tuple[int, dict[str, object]]:
+    answer = caller.post("/v1/invitations/acceptances", json={"token": token, **more})
+    return answer.status_code, answer.json()
+
+
+def test_an_invitation_is_made_listed_accepted_and_gone(house: House, tenant: Tenant) -> None:
+    made = tenant.owner.post(f"{tenant.path}/members", json={"address": "Zoe@example.com", "role": "admin"})
+    assert made.status_code == 201
+    token = made.json()["token"]
+    assert {name: made.json()[name] for name in ("tenant_id", "address", "role", "invited_by")} == {
+        "tenant_id": tenant.id,
+        "address": "zoe@example.com",
+        "role": "admin",
+        "invited_by": f"usr:{me(tenant.owner)}",
+    }
+    listed = tenant.owner.get(f"{tenant.path}/invitations").json()["items"]
+    (open_one,) = [each for each in listed if each["id"] == made.json()["id"]]
+    assert open_one == {name: value for name, value in made.json().items() if name != "token"}
+    assert made.headers["Location"] == f"{tenant.path}/invitations/{open_one['id']}"
+
+    zoe = house.user("zoe@example.com")
+    assert zoe.get(tenant.path).status_code == 404
+    status, joined = accept(zoe, token)
+    assert (status, joined["id"], joined["role"]) == (201, tenant.id, "admin")
+    assert accept(zoe, token) == (status, joined), "repeated, it is answered the same"
+    assert zoe.get(tenant.path).json()["role"] == "admin"
+    assert open_one["id"] not in str(tenant.owner.get(f"{tenant.path}/invitations").json())
+    (member,) = [
+        each for each in tenant.owner.get(f"{tenant.path}/members").json()["items"] if each["user_id"] == "zoe@example.com"
+    ]
+    assert (member["role"], member["address"], member["tenant_id"]) == ("admin", "zoe@example.com", tenant.id)
+
+
+def test_a_revoked_invitation_and_one_for_somebody_else_open_nothing(house: House, tenant: Tenant) -> None:
+    invitation = tenant.invite("yan@example.com")
+    status, problem = accept(house.user("mallory@example.com"), invitation["token"])
+    assert (status, problem["code"]) == (403, "address_unproven")
+    assert tenant.owner.delete(f"{tenant.path}/invitations/{invitation['id']}").status_code == 204
+    status, problem = accept(house.user("yan@example.com"), invitation["token"])
+    assert (status, problem["code"]) == (403, "invitation_refused")
+    assert tenant.owner.delete(f"{tenant.path}/invitations/{invitation['id']}").status_code == 404
+
+
+def test_an_id_token_is_the_callers_own_or_proves_nothing(house: House, tenant: Tenant) -> None:
+    invitation = tenant.invite("xia@example.com")
+    xia = house.user("xia@example.com")
+    assert xia.token is not None
+    for id_token in (str(house.user("mallory@example.com").token), "x", str(tenant.owner.token)):
+        status, problem = accept(xia, invitation["token"], id_token=id_token)
+        assert (status, problem["code"]) == (403, "address_unproven")
+    status, problem = accept(house.user("mallory@example.com"), invitation["token"], id_token=xia.token)
+    assert (status, problem["code"]) == (403, "address_unproven")
+    assert accept(xia, invitation["token"], id_token=xia.token)[0] == 201
+
+
+def test_an_agent_accepts_no_invitation(tenant: Tenant) -> None:
+    status, problem = accept(tenant.agent().login(), tenant.invite("wim@example.com")["token"])
+    assert (status, problem["code"]) == (403, "forbidden")
+
+
+def test_a_member_gets_another_role_and_is_removed_and_out_at_the_next_request(tenant: Tenant) -> None:
+    member = tenant.member(Role.VIEWER)
+    path = f"{tenant.path}/members/{me(member)}"
+    assert member.post(f"{tenant.path}/channels", json={"name": "News"}).status_code == 403
+    changed = tenant.owner.patch(path, json={"role": "member"})
+    assert (changed.status_code, changed.json()["role"]) == (200, "member")
+    assert member.post(f"{tenant.path}/channels", json={"name": "News"}).status_code == 201
+    assert tenant.owner.delete(path).status_code == 204
+    assert member.get(tenant.path).status_code == 404
+    assert member.get("/v1/me").json()["tenants"] == []
+
+
+def test_everybody_may_leave_and_the_last_owner_not(house: House) -> None:
+    tenant = house.tenant()
+    viewer = tenant.member(Role.VIEWER)
+    assert viewer.delete(f"{tenant.path}/members/{me(viewer)}").status_code == 204
+    own = f"{tenant.path}/members/{me(tenant.owner)}"
+    for answer in (tenant.owner.delete(own), tenant.owner.patch(own, json={"role": "admin"})):
+        assert (answer.status_code, answer.json()["code"]) == (409, "last_owner")
+    second = tenant.member(Role.OWNER)
+    assert tenant.owner.delete(own).status_code == 204
+    assert second.get(tenant.path).json()["role"] == "owner"
+
+
+def test_the_pages_of_members_hold_each_once(house: House) -> None:
+    tenant = house.tenant()
+    users = {me(tenant.owner), *(me(tenant.member(Role.MEMBER)) for _ in range(6))}
+    found: list[str] = []
+    cursor = None
+    while True:
+        query = {"limit": "2", **({"cursor": cursor} if cursor else {})}
+        page = tenant.owner.get(f"{tenant.path}/members", params=query).json()
+        found += [each["user_id"] for each in page["items"]]
+        if (cursor := page["next_cursor"]) is None:
+            break
+    assert (len(found), set(found)) == (7, users)
+
+
+def test_an_invitation_repeated_with_its_key_is_made_once(tenant: Tenant) -> None:
+    headers = {"Idempotency-Key": "invite-1"}
+    body = {"address": "vic@example.com", "role": "viewer"}
+    first, again = (tenant.owner.post(f"{tenant.path}/members", json=body, headers=headers) for _ in range(2))
+    assert (first.status_code, again.status_code, first.json()) == (201, 201, again.json())
+    other = tenant.owner.post(f"{tenant.path}/members", json={**body, "role": "admin"}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_mismatch")
