@@ -518,6 +518,15 @@ class TablesRefused(ArtcafeError):
 
 
 @dataclass(eq=False, repr=False)
+class TablesUnreachable(OurFault):
+    """As above, where trying again can help."""
+
+    problem: str
+    remedy: str
+    code, text = "tables_unreachable", "{problem}\n  {remedy}"
+
+
+@dataclass(eq=False, repr=False)
 class SettingInvalid(ArtcafeError):
     name: str
     problem: str

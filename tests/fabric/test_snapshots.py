@@ -56,7 +56,7 @@ async def test_a_log_that_was_saved_comes_back_message_by_message_as_another_log
         assert (taken.name, taken.epoch, taken.messages, taken.last_seq) == (STREAM, before.epoch, before.messages, 200)
         await writer.log.drop()
 
-        async with Vault(nats.url, nats.accounts).enter(tenant) as there:
+        async with Vault([nats.url], nats.accounts).enter(tenant) as there:
             await snapshots.load(there, taken.renewed(), pieces)
         after = await writer.log.state()
         assert after is not None
@@ -120,7 +120,7 @@ async def test_what_is_damaged_or_there_already_is_refused(nats: Nats) -> None:
 
 async def test_the_streams_of_an_account_are_named_and_one_that_is_unknown_to_nats_is_made_known(nats: Nats) -> None:
     tenant = a_tenant()
-    vault = Vault(nats.url, nats.accounts)
+    vault = Vault([nats.url], nats.accounts)
     async with vault.enter(tenant) as link:
         assert await snapshots.names(link) == []
         await TenantLog(link).ensure()

@@ -13,8 +13,6 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -25,12 +23,11 @@ from artcafe import config
 from artcafe.cli import archive
 from artcafe.cli.archive import Manifest, Stream
 from artcafe.cli.exits import Failing
+from artcafe.cli.messages import nats_child, nats_of_folder
 from artcafe.config import Settings
-from artcafe.errors import ArchiveRefused, FolderInUse, Unavailable
+from artcafe.errors import ArchiveRefused
 from artcafe.fabric import snapshots
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.child import recorded
-from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.snapshots import Vault
 from artcafe.folder import DataFolder, read_secret
 from artcafe.model import TenantId
@@ -156,46 +153,11 @@ def _save(settings: Settings, file: Path, *, with_secret: bool) -> Manifest:
 async def _save_data(settings: Settings, secret: bytes, out: archive.Writer, tables: Path) -> list[Stream]:
     """Saves the messages, and then copies the tables."""
     accounts = Accounts(derive(secret, "nats"), settings.environment)
-    async with _nats_of(settings, accounts) as url:
+    async with nats_of_folder(settings, accounts, _say) as url:
         tenants = sqlite_file.partitions(settings.tables_file, TENANTS, Environment(settings.environment))
-        streams = await _save_streams(Vault(url, accounts), tenants, out)
+        streams = await _save_streams(Vault([url], accounts), tenants, out)
         await asyncio.to_thread(sqlite_file.copy, settings.tables_file, tables)
     return streams
-
-
-@asynccontextmanager
-async def _nats_of(settings: Settings, accounts: Accounts) -> AsyncIterator[str]:
-    """The NATS of the data folder: of the server that runs on it, or one that runs for as long as this."""
-    conf = settings.data_dir / "nats" / "nats.conf"
-    known = recorded(conf)
-    if known is not None and known[0] != accounts.system_key:
-        raise ArchiveRefused(
-            f"the messages in {settings.data_dir} are of another secret or environment than {settings.environment!r}",
-            "set ARTCAFE_ENVIRONMENT and ARTCAFE_SECRET_FILE as they are for its server",
-        )
-    try:
-        held = DataFolder.take(settings.data_dir)
-    except FolderInUse:
-        if known is None:
-            raise Unavailable(f"the server on {settings.data_dir}, which is only starting,") from None
-        _say(f"the server on {settings.data_dir} runs, and goes on")
-        yield f"nats://127.0.0.1:{known[1]}"
-        return
-    try:
-        async with _child(conf.parent, accounts) as url:
-            yield url
-    finally:
-        held.release()
-
-
-@asynccontextmanager
-async def _child(folder: Path, accounts: Accounts) -> AsyncIterator[str]:
-    child = EmbeddedNats(folder, accounts)
-    await child.start()
-    try:
-        yield child.url
-    finally:
-        await child.stop()
 
 
 async def _save_streams(vault: Vault, tenants: list[str], out: archive.Writer) -> list[Stream]:
@@ -264,9 +226,9 @@ async def _fill(source: archive.Reader, places: Settings, secret_file: Path | No
     sqlite_file.prepare(places.tables_file, Environment(manifest.environment))
     accounts = Accounts(derive(secret, "nats"), manifest.environment)
     progress = Progress(len(manifest.streams), "log")
-    async with _child(places.data_dir / "nats", accounts) as url:
+    async with nats_child(places.data_dir / "nats", accounts) as url:
         for number, stream in enumerate(manifest.streams, 1):
-            count = await _load_stream(Vault(url, accounts), source, stream)
+            count = await _load_stream(Vault([url], accounts), source, stream)
             progress.add(count if stream.tenant_id is not None else 0)
             progress.at(number)
 

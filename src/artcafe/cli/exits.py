@@ -17,6 +17,8 @@ REFUSED: Final = 3
 """The server (or the start of one) said no, and will again."""
 UNREACHABLE: Final = 4
 """The server could not be reached or could not do it now: trying again can help."""
+DIFFERENT: Final = 5
+"""It was looked at, and is not as it should be."""
 INTERRUPTED: Final = 130
 """Ctrl-C, as shells count it: 128 and the signal's number."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -19,9 +19,10 @@ from nats.aio.msg import Msg
 from artcafe.errors import LinkLost, LogRefused, NoResponder
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.client import Incoming, Outgoing
+from artcafe.fabric.cluster import copies
 from artcafe.fabric.fabric import CLAIMS_UPDATE, tell_system
 from artcafe.fabric.link import Credentials, Link, unreachable
-from artcafe.fabric.streams import CONTINUES, EPOCH, continues_of, new_epoch, refusal
+from artcafe.fabric.streams import CONTINUES, EPOCH, STREAM_NOT_FOUND, continues_of, new_epoch, refusal
 from artcafe.model import Epoch, Seq, TenantId
 from artcafe.rules.subjects import Subject
 
@@ -73,10 +74,10 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 class Vault:
-    """The accounts of one NATS server, entered one at a time."""
+    """The accounts of one NATS server, or of a cluster, entered one at a time."""
 
-    def __init__(self, url: str, accounts: Accounts) -> None:
-        self._url, self._accounts = url, accounts
+    def __init__(self, urls: Sequence[str], accounts: Accounts) -> None:
+        self._urls, self._accounts = list(urls), accounts
 
     @asynccontextmanager
     async def enter(self, tenant_id: TenantId | None) -> AsyncIterator[Link]:
@@ -85,11 +86,16 @@ class Vault:
             credentials, admit = self._accounts.platform_user, None
         else:
             credentials, admit = partial(self._accounts.user, tenant_id), partial(self._admit, tenant_id)
-        async with self._linked(Link(f"backup of {tenant_id or 'the platform'}", [self._url], credentials, admit)) as link:
+        async with self._linked(Link(f"backup of {tenant_id or 'the platform'}", self._urls, credentials, admit)) as link:
             yield link
 
+    async def copies(self) -> int:
+        """How many copies a stream has here. Raises `Unavailable`."""
+        async with self._linked(Link("backup", self._urls, self._system_user)) as system:
+            return await copies(system, within_s=UP_S)
+
     async def _admit(self, tenant_id: TenantId) -> None:
-        async with self._linked(Link("backup", [self._url], self._system_user)) as system:
+        async with self._linked(Link("backup", self._urls, self._system_user)) as system:
             await tell_system(system, CLAIMS_UPDATE, self._accounts.account_jwt(tenant_id))
 
     def _system_user(self) -> Credentials:
@@ -136,6 +142,22 @@ async def save(link: Link, stream: str, write: Callable[[bytes], object]) -> Sav
     if headers.get("Status", "204") != "204":
         raise LogRefused(int(headers["Status"]), headers.get("Description", ""))
     return Saved(answer["config"], answer["state"])
+
+
+async def standing(link: Link, stream: str) -> Saved | None:
+    """The stream as it is now, or None where there is none. Raises `Unavailable`."""
+    try:
+        info = await _ask(link, f"STREAM.INFO.{stream}", {})
+    except LogRefused as exc:
+        if exc.error_code == STREAM_NOT_FOUND:
+            return None
+        raise
+    return Saved(info["config"], info["state"])
+
+
+async def remove(link: Link, stream: str) -> None:
+    """Removes a stream with everything in it. Raises `Unavailable`, and `LogRefused` where there is none."""
+    await _ask(link, f"STREAM.DELETE.{stream}", {})
 
 
 async def load(link: Link, saved: Saved, pieces: Iterable[bytes]) -> Saved:

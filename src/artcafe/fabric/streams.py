@@ -231,6 +231,12 @@ class TenantLog:
             await asyncio.sleep(LAG_PAUSE_S)
         raise unreachable()
 
+    async def all_after(self, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[tuple[Seq, Subject, bytes]]:
+        """The next messages of all channels above `seq`, in order, each with its subject; as `after` otherwise."""
+        wanted = {"seq": seq + 1, "batch": most, "max_bytes": BATCH_BYTES, "next_by_subj": subjects.STORED}
+        got = await self._ask_many(wanted)
+        return [(seq_of(each), Subject(each.header(b"Nats-Subject")), each.data) for each in got]
+
     async def behind(self, channel: ChannelId, anchor: Seq, seq: Seq) -> tuple[list[Stored], bool]:
         """The next messages of a channel above `seq`, and whether nothing is missing between the two.
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import click
 
+from artcafe.cli.tables.apply import apply, plan
+from artcafe.cli.tables.check import check
+from artcafe.cli.tables.copy import copy
 from artcafe.cli.tables.export import export
+from artcafe.cli.tables.list import list_tables
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,4 +22,5 @@ def tables() -> None:
     """
 
 
-tables.add_command(export)
+for command in (list_tables, plan, apply, check, export, copy):
+    tables.add_command(command)

@@ -1,0 +1,50 @@
+"""The NATS that has a data folder's messages, for a command: its server's, or one that runs for as long as the command."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from artcafe.config import Settings
+from artcafe.errors import ArchiveRefused, FolderInUse, Unavailable
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.child import recorded
+from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.folder import DataFolder
+
+
+@asynccontextmanager
+async def nats_of_folder(settings: Settings, accounts: Accounts, say: Callable[[str], None]) -> AsyncIterator[str]:
+    """The NATS of the data folder: of the server that runs on it, or one that runs for as long as this."""
+    conf = settings.data_dir / "nats" / "nats.conf"
+    known = recorded(conf)
+    if known is not None and known[0] != accounts.system_key:
+        raise ArchiveRefused(
+            f"the messages in {settings.data_dir} are of another secret or environment than {settings.environment!r}",
+            "set ARTCAFE_ENVIRONMENT and ARTCAFE_SECRET_FILE as they are for its server",
+        )
+    try:
+        held = DataFolder.take(settings.data_dir)
+    except FolderInUse:
+        if known is None:
+            raise Unavailable(f"the server on {settings.data_dir}, which is only starting,") from None
+        say(f"the server on {settings.data_dir} runs, and goes on")
+        yield f"nats://127.0.0.1:{known[1]}"
+        return
+    try:
+        async with nats_child(conf.parent, accounts) as url:
+            yield url
+    finally:
+        held.release()
+
+
+@asynccontextmanager
+async def nats_child(folder: Path, accounts: Accounts) -> AsyncIterator[str]:
+    """A nats-server on that folder, for as long as this lasts."""
+    child = EmbeddedNats(folder, accounts)
+    await child.start()
+    try:
+        yield child.url
+    finally:
+        await child.stop()

@@ -1,0 +1,175 @@
+"""`artcafe tables check`: whether the tables are as the catalog has them, and the rows as ArtCafe would have left them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import click
+import msgspec
+
+from artcafe.cli.exits import DIFFERENT, Failing
+from artcafe.cli.tables import answers
+from artcafe.cli.tables.place import Place, at_place
+from artcafe.cli.tables.standing import ABSENT, look, schema_of
+from artcafe.model import TenantId
+from artcafe.services.repair import Repair
+from artcafe.services.soundness import Finding, Mend
+from artcafe.tables.dynamodb_schema import Schema, differences
+
+SHOWN: Final = 1000
+"""Findings for a person; a program gets all."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a table is not as the catalog has it; advice is about one that ArtCafe can well work on."""
+
+    table: str
+    says: str
+    remedy: str
+    is_advice: bool = False
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found. `findings` is null where the rows were not looked at; `mended` is how many of them are put right now."""
+
+    place: str
+    problems: list[Problem]
+    findings: list[Finding] | None = None
+    mended: int = 0
+
+    @property
+    def is_sound(self) -> bool:
+        return all(each.is_advice for each in self.problems) and len(self.findings or []) == self.mended
+
+
+@click.command(cls=Failing)
+@click.option("--rows", is_flag=True, help="Reads every row too, and tells what an older system left askew.")
+@click.option("--repair", is_flag=True, help="As --rows, and mends it, after asking.")
+@click.option("--tenant", metavar="TENANT", help="Looks at this tenant's rows only.")
+@answers.yes_option
+@at_place
+async def check(place: Place, rows: bool, repair: bool, tenant: str | None, yes: bool) -> int:
+    """Compares the tables with what they must be: keys, time to live, and tables of an older system that still stand. With --rows
+    also what is in them: memberships whose two directions disagree, subscriptions' ids, agents' channels, counts, claims to keys.
+
+    It deletes no table, and changes nothing without --repair. On DynamoDB, reading every row is paid for. Exit code 5 says that
+    something is not as it should be.
+
+    \b
+    Examples:
+      artcafe tables check --tables dynamodb:eu-central-1
+      artcafe tables check --data-dir ./artcafe-data --repair
+    """
+    report = Report(place=str(place), problems=await _problems(place))
+    if rows or repair or tenant:
+        if any(problem.says == ABSENT for problem in report.problems):
+            place.note("the rows are not looked at, because tables are missing")
+        else:
+            report = await _with_rows(place, report, TenantId(tenant) if tenant else None, repair=repair, yes=yes)
+    _tell(place, report)
+    return 0 if report.is_sound else DIFFERENT
+
+
+# --- the tables ----------------------------------------------------------------------------------------------------------
+
+
+async def _problems(place: Place) -> list[Problem]:
+    missing = [
+        Problem(table=each.name, says=ABSENT, remedy="artcafe tables apply") for each in await look(place) if each.state == ABSENT
+    ]
+    if not place.is_dynamodb:
+        return missing
+    async with schema_of(place) as schema:
+        return [*missing, *await _differences(schema), *await _left_over(schema)]
+
+
+async def _differences(schema: Schema) -> list[Problem]:
+    found = await schema.look()
+    problems = [
+        Problem(
+            table=each.table,
+            says=each.problem,
+            remedy="a key cannot be changed: make the table anew and move what is in it"
+            if each.is_fatal
+            else "artcafe tables apply",
+        )
+        for each in differences(found)
+    ]
+    for table, standing in found.items():
+        if standing is not None and not await schema.has_recovery(table):
+            says = "point-in-time recovery is off, so that nothing brings back what is deleted by mistake"
+            remedy = f"aws dynamodb update-continuous-backups --table-name {standing.name}"
+            remedy += " --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true"
+            problems.append(Problem(table=standing.name, says=says, remedy=remedy, is_advice=True))
+    return problems
+
+
+async def _left_over(schema: Schema) -> list[Problem]:
+    return [
+        Problem(
+            table=each.name,
+            says=f"it was deleted on 24 May 2025 and still stands; in its place: {each.replaced_by}",
+            remedy=f"delete it once nothing needs it: aws dynamodb delete-table --table-name {each.name}",
+        )
+        for each in await schema.deleted()
+    ]
+
+
+# --- the rows ------------------------------------------------------------------------------------------------------------
+
+
+async def _with_rows(place: Place, report: Report, only: TenantId | None, *, repair: bool, yes: bool) -> Report:
+    async with place.engine() as engine:
+        work = Repair(engine)
+        tenants = [only] if only is not None else [each async for each in work.tenants()]
+        memberships = [each async for each in work.memberships(only)]
+        found = [finding for tenant_id in tenants for finding in await work.look(tenant_id)]
+        findings = [*(mend.finding for mend in memberships), *found]
+        mended = 0
+        if repair and any(each.is_mended for each in findings):
+            if not place.as_json:
+                _show_findings(place, findings)
+            answers.asked(f"Mend {sum(each.is_mended for each in findings)} of them in {place}", yes=yes)
+            mended = await _mend(work, memberships, {each.tenant_id for each in found if each.is_mended})
+    return msgspec.structs.replace(report, findings=findings, mended=mended)
+
+
+async def _mend(work: Repair, memberships: Sequence[Mend], tenants: set[str]) -> int:
+    done = sum([await work.mend_membership(mend) for mend in memberships if mend.writes])
+    for tenant_id in sorted(tenants):
+        done += len(await work.mend(TenantId(tenant_id)))
+    return done
+
+
+# --- telling -------------------------------------------------------------------------------------------------------------
+
+
+def _tell(place: Place, report: Report) -> None:
+    if place.as_json:
+        answers.show(place, report, [], [])
+        return
+    if report.problems:
+        headings = ["TABLE", "IS", "WHAT TO DO"]
+        answers.show(place, report, headings, [[each.table, each.says, each.remedy] for each in report.problems])
+    if report.findings and not report.mended:
+        _show_findings(place, report.findings)
+    findings, left = len(report.findings or []), len(report.findings or []) - report.mended
+    if report.mended:
+        place.note(
+            f"mended {report.mended:,}; {answers.many(left, 'finding')} left for a person"
+            if left
+            else f"mended {report.mended:,}"
+        )
+    elif findings:
+        mendable = sum(each.is_mended for each in report.findings or [])
+        place.note(f"{answers.many(findings, 'finding')}; 'artcafe tables check --repair' mends {mendable:,} of them")
+    if report.is_sound and not report.mended:
+        place.note(f"everything in {place} is as it should be")
+
+
+def _show_findings(place: Place, findings: Sequence[Finding]) -> None:
+    rows = [[each.what, each.tenant_id, each.table, each.key, each.says] for each in findings[:SHOWN]]
+    answers.show(place, findings, ["WHAT", "TENANT", "TABLE", "ROW", "IS"], rows)
+    if len(findings) > SHOWN:
+        place.note(f"{len(findings) - SHOWN:,} more; --json prints all")

@@ -1,0 +1,179 @@
+"""A tenant's rows from one engine to another, compared at the end. Its messages are `fabric.transfer`'s.
+
+May be repeated: what stands at the other end already is read, which costs less than writing it again, and the tenant's own row
+goes last, so that a copy that was cut short is known by its absence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
+
+from artcafe.model import TenantId, UserId
+from artcafe.services.renaming import Renaming
+from artcafe.services.repair import Engine
+from artcafe.tables import rows
+from artcafe.tables.catalog import (
+    AGENTS,
+    CHANNEL_SUBSCRIPTIONS,
+    CHANNELS,
+    TENANTS,
+    TERMS_ACCEPTANCE,
+    USAGE_METRICS,
+    USER_TENANT_INDEX,
+    USER_TENANTS,
+    Table,
+)
+from artcafe.tables.checksums import Checksum
+from artcafe.tables.port import Delete, Key, Put, key_of
+from artcafe.tables.values import Item
+
+PARTITIONS: Final = (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USAGE_METRICS, USER_TENANT_INDEX)
+"""What is read by the tenant's key."""
+OF_TENANT: Final = (*PARTITIONS, USER_TENANTS, TENANTS)
+"""In this order."""
+COPIED: Final = (*OF_TENANT, TERMS_ACCEPTANCE)
+"""Challenges are left: they end within minutes."""
+PAGE: Final = 100
+AT_ONCE: Final = 32
+
+Told = Callable[[int], None]
+"""Gets how many more rows are done."""
+
+
+class Sums:
+    """What was read here and what is there now, for each table."""
+
+    def __init__(self) -> None:
+        self.here = {table: Checksum() for table in COPIED}
+        self.there = {table: Checksum() for table in COPIED}
+        self.people: set[UserId] = set()
+        """Those whose acceptances were dealt with, since they may be members of several tenants."""
+
+    @property
+    def are_equal(self) -> bool:
+        return all(self.here[table] == self.there[table] for table in COPIED)
+
+
+class Copying:
+    """Copies tenants' rows between two engines."""
+
+    def __init__(self, source: Engine, target: Engine) -> None:
+        self._source, self._target = source, target
+
+    async def is_there(self, tenant_id: TenantId) -> bool:
+        """Whether the other end has the tenant, whole."""
+        (row,) = await self._target.get(TENANTS, [Key(tenant_id)], consistent=True)
+        return row is not None
+
+    async def copy(self, tenant_id: TenantId, renaming: Renaming, sums: Sums, told: Told) -> None:
+        """Writes what is missing or different, removes what an earlier try left and is no more, and adds to the sums.
+
+        The other end must not be serving the tenant yet. A tenant that is not here leaves nothing there.
+        """
+        await self._accept(tenant_id, sums, write=True)
+        for table in OF_TENANT:
+            async for items in self._portions(self._source, table, tenant_id):
+                made = [new for item in items if (new := renaming.item(table, item)) is not None]
+                for item in made:
+                    sums.here[table].add(item)
+                await self._write(table, made)
+                told(len(items))
+            if table in PARTITIONS:
+                await self._tidy(table, tenant_id, renaming)
+        await self._sum_up(tenant_id, renaming, sums)
+
+    async def compare(self, tenant_id: TenantId, renaming: Renaming, sums: Sums) -> None:
+        """Adds both ends to the sums, and changes nothing."""
+        await self._accept(tenant_id, sums, write=False)
+        for table in OF_TENANT:
+            async for items in self._portions(self._source, table, tenant_id):
+                for item in items:
+                    if (new := renaming.item(table, item)) is not None:
+                        sums.here[table].add(new)
+        await self._sum_up(tenant_id, renaming, sums)
+
+    async def _accept(self, tenant_id: TenantId, sums: Sums, *, write: bool) -> None:
+        """What members have accepted: added where it is missing, and never written over."""
+        async for members in self._partition(self._source, USER_TENANT_INDEX, tenant_id):
+            for user_id in {rows.member_of(item).user_id for item in members} - sums.people:
+                sums.people.add(user_id)
+                items = (await self._source.query(TERMS_ACCEPTANCE, user_id, limit=PAGE, consistent=True)).items
+                if write:
+                    await self._write(TERMS_ACCEPTANCE, items, only_missing=True)
+                for item in items:
+                    sums.here[TERMS_ACCEPTANCE].add(item)
+                for there in await self._found(TERMS_ACCEPTANCE, items):
+                    if there is not None:
+                        sums.there[TERMS_ACCEPTANCE].add(there)
+
+    async def _sum_up(self, tenant_id: TenantId, renaming: Renaming, sums: Sums) -> None:
+        for table in OF_TENANT:
+            async for items in self._portions(self._target, table, renaming.tenant_id(tenant_id)):
+                for item in items:
+                    sums.there[table].add(item)
+
+    async def _found(self, table: Table, items: Sequence[Item]) -> list[Item | None]:
+        """What stands at the other end in the places of these."""
+        return await self._target.get(table, [key_of(table, item) for item in items], consistent=True) if items else []
+
+    async def _write(self, table: Table, items: Sequence[Item], *, only_missing: bool = False) -> None:
+        found = await self._found(table, items)
+        limit = asyncio.Semaphore(AT_ONCE)
+
+        async def put(item: Item) -> None:
+            async with limit:
+                await self._target.put(Put(table, item))
+
+        async with asyncio.TaskGroup() as group:
+            for item, there in zip(items, found, strict=True):
+                if there is None or not (only_missing or _is_same(item, there)):
+                    group.create_task(put(item))
+
+    async def _tidy(self, table: Table, tenant_id: TenantId, renaming: Renaming) -> None:
+        """Removes at the other end what is not here, which only an earlier try can have written."""
+        new_id = renaming.tenant_id(tenant_id)
+        if await self.is_there(new_id):
+            return
+        wanted: set[Key] = set()
+        async for items in self._portions(self._source, table, tenant_id):
+            wanted |= {key_of(table, new) for item in items if (new := renaming.item(table, item)) is not None}
+        async for items in self._portions(self._target, table, new_id):
+            for item in items:
+                if (key := key_of(table, item)) not in wanted:
+                    await self._target.delete(Delete(table, key))
+
+    # --- reading ---
+
+    async def _portions(self, engine: Engine, table: Table, tenant_id: TenantId) -> AsyncIterator[list[Item]]:
+        """All that a table has of a tenant."""
+        if table is TENANTS:
+            (row,) = await engine.get(TENANTS, [Key(tenant_id)], consistent=True)
+            yield [] if row is None else [row]
+            return
+        if table not in PARTITIONS:
+            async for members in self._partition(engine, USER_TENANT_INDEX, tenant_id):
+                users = [rows.member_of(item).user_id for item in members]
+                found = await engine.get(table, [Key(user_id, tenant_id) for user_id in users], consistent=True) if users else []
+                yield [item for item in found if item is not None]
+            return
+        async for items in self._partition(engine, table, tenant_id):
+            yield items
+
+    @staticmethod
+    async def _partition(engine: Engine, table: Table, partition: str) -> AsyncIterator[list[Item]]:
+        after: str | None = None
+        while True:
+            page = await engine.query(table, partition, after=after, limit=PAGE, consistent=True)
+            yield page.items
+            after = page.next
+            if after is None:
+                return
+
+
+def _is_same(one: Item, other: Item) -> bool:
+    left, right = Checksum(), Checksum()
+    left.add(one)
+    right.add(other)
+    return left == right

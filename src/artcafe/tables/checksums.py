@@ -1,0 +1,50 @@
+"""Whether two sets of items are the same, whatever engine each is on and in whatever order it is read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+from artcafe.tables.item_text import to_text
+from artcafe.tables.values import Item, Value
+
+_SIZE: Final = 2**256
+
+
+class Checksum:
+    """A count of items and the sum of their SHA-256 digests: equal sets have equal sums in any order.
+
+    It finds what was lost, doubled or changed by mistake. It is no proof against somebody who means to deceive.
+    """
+
+    def __init__(self) -> None:
+        self.rows, self._sum = 0, 0
+
+    def add(self, item: Item) -> None:
+        """Counts an item in normal form."""
+        self.rows += 1
+        self._sum = (self._sum + int.from_bytes(hashlib.sha256(canonical(item).encode()).digest())) % _SIZE
+
+    @property
+    def text(self) -> str:
+        """64 hexadecimal digits."""
+        return f"{self._sum:064x}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Checksum) and (self.rows, self._sum) == (other.rows, other._sum)
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+
+def canonical(item: Item) -> str:
+    """The one text of an item: its types are in it, and the order of names in maps is not."""
+    return to_text({name: _sorted(item[name]) for name in sorted(item)})
+
+
+def _sorted(value: Value) -> Value:
+    if isinstance(value, Mapping):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    if isinstance(value, list):
+        return [_sorted(member) for member in value]
+    return value

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS, USER_TENANTS, Environment, Table
+from artcafe.tables.engines import open_engine
+from artcafe.tables.port import Key, Put
+from artcafe.tables.values import Item
+from tests.aws import Aws
+from tests.cli.tables.shell import Done, run
+
+DIFFERENT, REFUSED, UNREACHABLE, USAGE = 5, 3, 4, 2
+
+
+class Cloud:
+    """A region of its own, by the commands and by boto3."""
+
+    def __init__(self, aws: Aws) -> None:
+        self.url, self.region = aws.url, aws.new_region()
+        self.boto: Any = boto3.client("dynamodb", region_name=self.region, endpoint_url=aws.url)
+
+    @property
+    def place(self) -> str:
+        return f"dynamodb:{self.region}"
+
+    def run(self, *arguments: str, **environ: str) -> Done:
+        return run(*arguments, ARTCAFE_TABLES=self.place, ARTCAFE_DYNAMODB_ENDPOINT=self.url, **environ)
+
+    def make(self, name: str, *keys: str) -> None:
+        """A table as somebody else made it."""
+        kinds = zip(keys, ("HASH", "RANGE"), strict=False)
+        self.boto.create_table(
+            TableName=name,
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": "S"} for key in keys],
+            KeySchema=[{"AttributeName": key, "KeyType": kind} for key, kind in kinds],
+            BillingMode="PAY_PER_REQUEST",
+        )
+
+    def put(self, table: Table, **item: Any) -> None:
+        """An item as an older system wrote it."""
+        asyncio.run(self._put(table, item))
+
+    async def _put(self, table: Table, item: Item) -> None:
+        engine = await open_engine(self.place, self.url, Environment.PROD, make_missing=False)
+        await engine.put(Put(table, item))
+        await engine.close()
+
+    def item(self, table: Table, key: Key) -> Item | None:
+        return asyncio.run(self._item(table, key))
+
+    async def _item(self, table: Table, key: Key) -> Item | None:
+        engine = await open_engine(self.place, self.url, Environment.PROD, make_missing=False)
+        (found,) = await engine.get(table, [key], consistent=True)
+        await engine.close()
+        return found
+
+
+@pytest.fixture
+def cloud(aws: Aws) -> Cloud:
+    return Cloud(aws)
+
+
+def test_what_is_missing_is_planned_and_made_once(cloud: Cloud) -> None:
+    assert {each["state"] for each in cloud.run("list", "--json").json} == {"missing"}
+    planned = cloud.run("plan", "--json")
+    assert (planned.code, len(planned.json)) == (DIFFERENT, 9)
+    assert (cloud.run("apply").code, cloud.boto.list_tables()["TableNames"]) == (USAGE, [])  # Nobody can be asked.
+    assert cloud.run("check").code == DIFFERENT
+
+    made = cloud.run("apply", "--yes", "--json")
+    assert (made.code, made.json) == (0, planned.json)
+    assert len(cloud.boto.list_tables()["TableNames"]) == 9
+    expiry = cloud.boto.describe_time_to_live(TableName="artcafe-Challenges")["TimeToLiveDescription"]
+    assert (expiry["AttributeName"], expiry["TimeToLiveStatus"]) == ("ttl", "ENABLED")
+
+    assert {each["state"] for each in cloud.run("list", "--json").json} == {"active"}
+    assert (cloud.run("plan", "--json").code, cloud.run("plan", "--json").json) == (0, [])
+    assert cloud.run("apply", "--yes").code == 0
+    checked = cloud.run("check", "--rows", "--json")
+    assert (checked.code, checked.json["problems"], checked.json["findings"]) == (0, [], [])
+
+
+def test_a_time_to_live_that_is_off_is_turned_on(cloud: Cloud) -> None:
+    cloud.run("apply", "--yes")
+    off = {"Enabled": False, "AttributeName": "ttl"}
+    cloud.boto.update_time_to_live(TableName="artcafe-Challenges", TimeToLiveSpecification=off)
+    (problem,) = cloud.run("check", "--json").json["problems"]
+    assert (problem["table"], problem["remedy"]) == ("artcafe-Challenges", "artcafe tables apply")
+    assert [(each["table"], each["action"]) for each in cloud.run("plan", "--json").json] == [("artcafe-Challenges", "expire")]
+    assert cloud.run("apply", "--yes").code == 0
+    assert cloud.run("check").code == 0
+
+
+def test_another_key_and_tables_of_an_older_system_are_named_and_left(cloud: Cloud) -> None:
+    cloud.make("artcafe-agents", "id", "tenant_id")
+    cloud.make("artcafe-subscribers", "id")
+    cloud.make("artcafe-user-tenants-index", "id")
+    cloud.make("somebody-elses", "id")
+    before = cloud.run("apply", "--yes")
+    assert before.code == 0
+    done = cloud.run("check", "--json")
+    found = {each["table"]: each for each in done.json["problems"] if not each["is_advice"]}
+    assert done.code == DIFFERENT
+    assert found.keys() == {"artcafe-agents", "artcafe-subscribers", "artcafe-user-tenants-index"}
+    assert "id (S) and tenant_id (S)" in found["artcafe-agents"]["says"]
+    assert "artcafe-channel-subscriptions" in found["artcafe-subscribers"]["says"]
+    assert "somebody-elses" not in found
+    assert "artcafe-subscribers" in cloud.run("check").out
+    assert {"artcafe-subscribers", "artcafe-user-tenants-index"} <= set(cloud.boto.list_tables()["TableNames"])
+
+
+def test_without_point_in_time_recovery_a_table_is_sound_and_it_is_advised(cloud: Cloud) -> None:
+    cloud.run("apply", "--yes")
+    off = {"PointInTimeRecoveryEnabled": False}
+    cloud.boto.update_continuous_backups(TableName="artcafe-tenants", PointInTimeRecoverySpecification=off)
+    done = cloud.run("check", "--json")
+    assert (done.code, [(each["table"], each["is_advice"]) for each in done.json["problems"]]) == (0, [("artcafe-tenants", True)])
+
+
+def test_dev_makes_the_twins_and_what_it_shares(cloud: Cloud) -> None:
+    cloud.run("apply", "--yes")
+    planned = cloud.run("plan", "--json", "--environment", "dev")
+    assert [each["table"] for each in planned.json] == [
+        "artcafe-agents-dev",
+        "artcafe-tenants-dev",
+        "artcafe-channels-dev",
+        "artcafe-usage-metrics-dev",
+    ]
+    assert cloud.run("apply", "--yes", ARTCAFE_ENVIRONMENT="dev").code == 0
+    assert len(cloud.boto.list_tables()["TableNames"]) == 13
+
+
+def test_rows_are_mended_after_they_were_told(cloud: Cloud) -> None:
+    cloud.run("apply", "--yes")
+    cloud.put(TENANTS, id="acme", name="Acme")
+    cloud.put(USER_TENANTS, user_id="alice", tenant_id="acme", role="owner")
+    cloud.put(AGENTS, tenant_id="acme", id="bot", channels=["general"])
+    cloud.put(CHANNELS, tenant_id="acme", id="general")
+    told = cloud.run("check", "--rows", "--json")
+    assert (told.code, told.json["mended"]) == (DIFFERENT, 0)
+    assert {each["what"] for each in told.json["findings"]} == {"membership", "channel_map", "count"}
+    assert cloud.run("check", "--repair").code == USAGE  # Nobody can be asked.
+    assert "agent_count" not in (cloud.item(TENANTS, Key("acme")) or {})
+
+    mended = cloud.run("check", "--repair", "--yes", "--json")
+    assert (mended.code, mended.json["mended"]) == (0, len(told.json["findings"]))
+    row = cloud.item(TENANTS, Key("acme"))
+    assert row is not None
+    assert (row["agent_count"], row["channel_count"]) == (1, 1)
+    again = cloud.run("check", "--repair", "--json")
+    assert (again.code, again.json["findings"]) == (0, [])
+
+
+def test_one_tenant_can_be_looked_at_alone(cloud: Cloud) -> None:
+    cloud.run("apply", "--yes")
+    cloud.put(TENANTS, id="acme")
+    cloud.put(TENANTS, id="other")
+    told = cloud.run("check", "--tenant", "acme", "--json").json["findings"]
+    assert {each["tenant_id"] for each in told} == {"acme"}
+
+
+def test_a_file_is_made_listed_and_checked_alike(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    assert run("plan", "--data-dir", folder).code == DIFFERENT
+    assert not (folder / "tables.sqlite").exists()
+    assert run("apply", "--data-dir", folder, "--yes").code == 0
+    assert run("plan", "--data-dir", folder).code == 0
+    listed = run("list", "--data-dir", folder, "--json").json
+    assert [(each["state"], each["rows"]) for each in listed] == [("active", 0)] * 9
+    assert "artcafe-Challenges" in run("list", "--data-dir", folder).out
+    checked = run("check", "--rows", "--data-dir", folder)
+    assert (checked.code, "as it should be" in checked.err) == (0, True)
+
+
+# --- what can be wrong -----------------------------------------------------------------------------------------------
+
+
+def test_whoever_has_no_credentials_is_told_how_to_give_them(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    done = cloud.run("list")
+    assert (done.code, "AWS_PROFILE" in done.err, "Traceback" in done.err) == (REFUSED, True, False)
+    assert cloud.run("list", "--json").error == "tables_refused"
+
+
+def test_nobody_at_the_endpoint_can_be_tried_again() -> None:
+    for arguments in (["list"], ["plan"], ["apply", "--yes"], ["check", "--rows"]):
+        done = run(*arguments, "--json", ARTCAFE_TABLES="dynamodb:us-east-1", ARTCAFE_DYNAMODB_ENDPOINT="http://127.0.0.1:9")
+        assert (done.code, done.error) == (UNREACHABLE, "tables_unreachable"), arguments
+
+
+def test_what_is_no_region_or_no_endpoint_is_a_wrong_setting() -> None:
+    assert run("list", ARTCAFE_TABLES="dynamodb:moon").code == USAGE
+    assert run("list", ARTCAFE_TABLES="postgres:here").code == USAGE
+    assert run("list", ARTCAFE_DYNAMODB_ENDPOINT="http://127.0.0.1:9").code == USAGE
+
+
+def test_rows_of_tables_that_are_missing_are_not_looked_at(cloud: Cloud) -> None:
+    done = cloud.run("check", "--repair", "--yes", "--json")
+    assert (done.code, done.json["findings"]) == (DIFFERENT, None)
+
+
+@pytest.mark.parametrize("command", ["list", "plan", "apply", "check", "export", "copy"])
+def test_every_command_has_an_example(command: str) -> None:
+    done = run(command, "--help")
+    assert (done.code, f"artcafe tables {command} " in done.out.split("Example")[1]) == (0, True)

@@ -1,0 +1,183 @@
+"""`artcafe tables copy` between two data folders: cut short and gone on with, refused, and under new ids. The way to DynamoDB and
+back with agents is tests/flows/test_copy.py's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from artcafe.sdk.messages import Message
+from tests.cli.tables.shell import run
+from tests.platform import Cast, Platform, running
+
+DIFFERENT, REFUSED, USAGE = 5, 3, 2
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder whose server has ended, with a tenant in which ten messages are stored; the agent has acknowledged four."""
+
+    data: Path
+    cast: Cast
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    with running(tmp_path_factory.mktemp("home"), ["--cursor-write-s", "0.1"]) as platform:
+        cast = asyncio.run(filled(platform))
+    return Home(platform.data, cast)
+
+
+async def filled(platform: Platform) -> Cast:
+    cast = await platform.tenant_with(agents=2, channels=2)
+    async with cast.agent(0) as agent, cast.rest() as rest:
+        for number in range(10):
+            sent = await agent.publish(cast.channels[number % 2], number)
+        assert sent.seq == 10
+        await rest.publish(cast.tenant, cast.channels[0], "from a person")
+        await rest.delete_channel(cast.tenant, (await rest.create_channel(cast.tenant, "gone")).id)
+    return cast
+
+
+def rows(folder: Path) -> dict[str, list[tuple[str, ...]]]:
+    """Every row of every table of a folder."""
+    with closing(sqlite3.connect(folder / "tables.sqlite")) as db:
+        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: db.execute(f'SELECT * FROM "{name}" ORDER BY 1, 2').fetchall() for name in sorted(names)}  # noqa: S608 (its own)
+
+
+def change(folder: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(folder / "tables.sqlite")) as db:
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+
+
+def test_everything_comes_along_and_is_compared(home: Home, tmp_path: Path) -> None:
+    done = run("copy", "--from", home.data, "--to", tmp_path / "there", "--json")
+    assert done.code == 0
+    assert (done.json["is_whole"], done.json["messages"]) == (True, 11)
+    assert {each["table"]: each["rows_there"] for each in done.json["tables"]} == {
+        "artcafe-agents": 4,
+        "artcafe-channels": 2,
+        "artcafe-channel-subscriptions": 4,
+        "artcafe-usage-metrics": done.json["tables"][3]["rows"],
+        "artcafe-user-tenant-index": 1,
+        "artcafe-user-tenants": 1,
+        "artcafe-tenants": 1,
+        "artcafe-terms-acceptance": 0,
+    }
+    here, there = rows(home.data), rows(tmp_path / "there")
+    here["artcafe-Challenges"] = there["artcafe-Challenges"] = []
+    assert there == here
+
+
+def test_a_copy_that_was_cut_short_goes_on_and_what_is_no_more_goes(home: Home, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    assert run("copy", "--from", home.data, "--to", there).code == 0
+    whole = rows(there)
+    # As it is when the command is killed before the tenant's own row, and the tenant was changed here since.
+    change(
+        there,
+        'DELETE FROM "artcafe-tenants"',
+        'DELETE FROM "artcafe-channels" WHERE sort = (SELECT max(sort) FROM "artcafe-channels")',
+        'INSERT INTO "artcafe-agents"'
+        " SELECT partition, sort || 'x', json_set(item, '$.id', sort || 'x') FROM \"artcafe-agents\"",
+        "UPDATE \"artcafe-channel-subscriptions\" SET item = json_set(item, '$.status', 'paused')",
+    )
+    done = run("copy", "--from", home.data, "--to", there, "--json")
+    assert (done.code, done.json["tenants"][0]["state"], done.json["messages"]) == (0, "copied", 11)
+    assert rows(there) == whole
+
+
+def test_what_is_there_already_is_left_and_told(home: Home, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    assert run("copy", "--from", home.data, "--to", there).code == 0
+    assert run("copy", "--from", home.data, "--to", there, "--json").json["tenants"][0]["state"] == "there"
+    change(there, "UPDATE \"artcafe-tenants\" SET item = json_set(item, '$.name', 'Theirs')")
+    before = rows(there)
+    done = run("copy", "--from", home.data, "--to", there, "--json")
+    assert (done.code, done.json["is_whole"], done.json["tenants"][0]["state"]) == (DIFFERENT, False, "different")
+    assert rows(there) == before
+    assert "not the same" in run("copy", "--from", home.data, "--to", there).err
+
+
+def test_messages_of_another_log_are_not_written_over(home: Home, tmp_path: Path) -> None:
+    there, third = tmp_path / "there", tmp_path / "third"
+    for target in (there, third):
+        assert run("copy", "--from", home.data, "--to", target).code == 0
+    change(there, 'DELETE FROM "artcafe-tenants"')
+    before = rows(there)
+    done = run("copy", "--from", third, "--to", there)
+    assert (done.code, "not a copy" in done.err, rows(there)) == (REFUSED, True, before)
+
+
+def test_the_same_tables_at_both_ends_are_refused(home: Home, tmp_path: Path) -> None:
+    settings = tmp_path / "dev.toml"
+    settings.write_text(
+        f'environment = "dev"\ndata_dir = "{tmp_path / "dev"}"\ntables = "sqlite:{home.data / "tables.sqlite"}"\n'
+    )
+    for target, said in ((home.data, "the same tables"), (settings, "share some")):
+        done = run("copy", "--from", home.data, "--to", target)
+        assert (done.code, said in done.err) == (REFUSED, True), done.err
+
+
+def test_what_is_no_place_or_no_tenant_is_told(home: Home, tmp_path: Path) -> None:
+    assert run("copy", "--from", tmp_path / "none", "--to", tmp_path / "there").code == REFUSED
+    assert run("copy", "--from", home.data, "--to", tmp_path / "there", "--tenant", "ten_none").code == REFUSED
+    assert run("copy", "--from", home.data, "--to", tmp_path / "there", "--label", "x").code == USAGE
+    (tmp_path / "wrong.toml").write_text('tabels = "sqlite:x"\n')
+    done = run("copy", "--from", tmp_path / "wrong.toml", "--to", tmp_path / "there", "--json")
+    assert (done.code, done.error) == (REFUSED, "tables_refused")
+
+
+def test_under_new_ids_both_stand_side_by_side_in_two_environments(home: Home, tmp_path: Path) -> None:
+    data = tmp_path / "prod"
+    shutil.copytree(home.data, data)
+    before = rows(data)
+    settings, ids = tmp_path / "dev.toml", tmp_path / "ids.json"
+    settings.write_text(
+        f'environment = "dev"\ndata_dir = "{tmp_path / "dev" / "data"}"\ntables = "sqlite:{data / "tables.sqlite"}"\n'
+    )
+    told = run("copy", "--from", data, "--to", settings, "--new-ids", "--ids", ids, "--json")
+    assert (told.code, told.json["is_whole"], told.json["messages"]) == (0, True, 11)
+    (tenant,) = json.loads(ids.read_text())
+    assert tenant["tenant_id"] == home.cast.tenant
+    assert run("copy", "--from", data, "--to", settings, "--new-ids", "--json").json["tenants"][0]["state"] == "there"
+    other = run("copy", "--from", data, "--to", settings, "--new-ids", "--label", "again", "--json").json["tenants"][0]
+    assert (other["state"], other["copy_id"] != tenant["copy_id"]) == ("copied", True)
+    after = rows(data)
+    assert all(set(before[name]) <= set(after[name]) for name in before)
+    assert run("check", "--rows", "--tables", f"sqlite:{data / 'tables.sqlite'}", "--environment", "dev").code == 0
+
+    platform = Platform(tmp_path / "dev", ["--environment", "dev", "--tables", f"sqlite:{data / 'tables.sqlite'}"])
+    platform.start()
+    try:
+        asyncio.run(goes_on(platform, home.cast, tenant))
+    finally:
+        platform.stop()
+
+
+async def goes_on(platform: Platform, cast: Cast, tenant: dict[str, dict[str, str]]) -> None:
+    """The copy's agents log in with the same keys, and get the messages as they were, from each other by their new names."""
+    copy = replace(
+        cast,
+        tenant=str(tenant["copy_id"]),
+        agents=[tenant["agents"][agent] for agent in cast.agents],
+        channels=[tenant["channels"][channel] for channel in cast.channels],
+        url=platform.url,
+        token=platform.token("owner-1@example.com"),
+    )
+    async with copy.agent(1) as agent, asyncio.timeout(20):
+        messages = agent.messages()
+        found: list[Message] = [await anext(messages) for _ in range(11)]
+    by_channel = {channel: [each.data for each in found if each.channel == channel] for channel in copy.channels}
+    assert by_channel == {copy.channels[0]: [0, 2, 4, 6, 8, "from a person"], copy.channels[1]: [1, 3, 5, 7, 9]}
+    assert {each.sender for each in found} == {copy.agents[0], "usr:owner-1@example.com"}
