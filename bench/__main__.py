@@ -13,7 +13,7 @@ from typing import Final
 import uvloop
 
 from artcafe.observe import configure
-from bench import deliver, login, publish, revoke, tables
+from bench import deliver, failures, login, publish, revoke, tables
 from bench.fanout import curve, idle, stall, windows
 from bench.report import Options, Table, machine
 
@@ -31,6 +31,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "stall": stall,
     "idle": idle,
     "login": login,
+    "failures": failures,
     "revoke": revoke,
 }
 """Each with a `run`, and a docstring that says what it measures and how."""

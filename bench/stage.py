@@ -68,11 +68,15 @@ class Stage:
         return await connect(self.platform.gateway_url, cast.tenant, token)
 
 
+UNBOUNDED: Final = ["--requests-per-s", "0", "--connects-per-s", "0", "--challenges-per-min", "0"]
+"""A bench asks oftener than one address may."""
+
+
 @asynccontextmanager
 async def stage(options: Options) -> AsyncIterator[Stage]:
     """`artcafe up` on a new folder, ended and removed afterwards."""
     options.folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder, running(Path(folder)) as platform:
+    with TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder, running(Path(folder), UNBOUNDED) as platform:
         conf = json.loads((platform.data / "nats" / "nats.conf").read_text())
         accounts = Accounts(derive(read_secret(platform.data / "secret"), "nats"), "prod")
         url = f"nats://127.0.0.1:{conf['port']}"
