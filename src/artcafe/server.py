@@ -192,7 +192,7 @@ async def _serve(
     try:
         async with asyncio.TaskGroup() as group:
             running = group.create_task(fabric.run())
-            await fabric.settle_copies(NATS_START_S)
+            await _reach_nats(fabric)
             store, changes = Store(tables), _changes(fabric)
             directory, audit = Directory(store, changes), Audit(fabric.audit_log, store, now)
             service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
@@ -280,6 +280,17 @@ async def _close(fabric: Fabric, audit: Audit) -> None:
     """Tells the audit what is only counted yet, and leaves NATS."""
     await audit.flush()
     fabric.close()
+
+
+async def _reach_nats(fabric: Fabric) -> None:
+    """Raises `StartRefused` where NATS cannot be used."""
+    try:
+        await fabric.settle_copies(NATS_START_S)
+    except Unavailable as exc:
+        raise StartRefused(
+            f"NATS cannot be used: {fabric.problem or exc}",
+            "is it up at --nats-urls, on what 'artcafe nats config' printed for this secret and environment?",
+        ) from exc
 
 
 def _changes(fabric: Fabric) -> Changes:

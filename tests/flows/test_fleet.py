@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
@@ -12,13 +14,14 @@ from typing import TypeVar
 import httpx
 import pytest
 
+from artcafe.cli.exits import REFUSED
 from artcafe.errors import ArtcafeError, BadCredentials, Forbidden, Revoked
 from artcafe.sdk.keys import load_signer
 from artcafe.sdk.records import Presence
 from artcafe.sdk.rest import Rest
 from tests.aws import CREDENTIALS
 from tests.aws import running as emulated
-from tests.fleet import Fleet, running_fleet
+from tests.fleet import Fleet, NatsServers, plain_environ, running_fleet
 from tests.flows.test_road import take
 from tests.gateway.raw import dialled
 from tests.platform import Cast, Platform
@@ -166,6 +169,22 @@ async def test_the_tokens_and_sockets_of_an_agent_end_at_both_servers_when_it_is
             await until_it_raises(rest.me, Revoked)
             with pytest.raises(BadCredentials):
                 await rest.login(cast.tenant, agent, load_signer(cast.keys[0]))
+
+
+def test_a_server_with_another_secret_says_that_nats_refuses_it(tmp_path: Path) -> None:
+    nats, other = NatsServers(tmp_path / "nats", 1), tmp_path / "secret"
+    other.write_text("o" * 32)
+    other.chmod(0o600)
+    command = [sys.executable, "-m", "artcafe", "serve", "--data-dir", str(tmp_path / "data"), "--secret-file", str(other)]
+    command += ["--nats-urls", nats.urls, "--listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0"]
+    nats.start()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50, env=plain_environ())
+    finally:
+        nats.end()
+    assert done.returncode == REFUSED
+    assert "NATS cannot be used: nats: 'Authorization Violation'" in done.stderr
+    assert "for this secret and environment" in done.stderr
 
 
 @pytest.mark.timeout(120)

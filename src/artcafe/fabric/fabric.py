@@ -129,6 +129,11 @@ class Fabric:
         """Raises `Unavailable` unless NATS is connected within the time."""
         await self._system.wait_up(timeout_s)
 
+    @property
+    def problem(self) -> str | None:
+        """Why there was no connection at the last try, in the words of whoever refused."""
+        return self._system.problem
+
     async def settle_copies(self, timeout_s: float) -> int:
         """Has each log kept as many times as the NATS cluster has room for, and returns how many. Waits for NATS.
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.errors import SlowConsumerError
+from nats.errors import NoServersError, SlowConsumerError
 
 from artcafe.errors import LinkLost, NoResponder, OurFault, Unavailable
 from artcafe.fabric.client import Incoming, Outgoing, ShortClient, Take
@@ -31,7 +31,8 @@ PENDING_BYTES: Final = 64 * 1024 * 1024
 FOLLOW_BYTES: Final = 16 * 1024 * 1024
 """What waits of one followed subject while its callback is busy. More is dropped, and shows as a gap to whoever fills gaps."""
 CLOSE_TIMEOUT_S: Final = 2.0
-"""A server that hangs takes nothing any more, and nats-py wants to send it what is left."""
+"""A server that hangs takes nothing any more, and nats-py wants to send it what is left; and it waits for ever for the end of a
+TLS connection whose certificate it did not believe."""
 
 
 class Credentials(Protocol):
@@ -101,6 +102,8 @@ class Link:
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
         self._closing = asyncio.Event()
+        self.problem: str | None = None
+        """Why the last try to connect failed, in the words of whoever refused."""
         self._inbox = f"_INBOX.{secrets.token_hex(8)}"
         self._waiting: dict[str, Callable[[Incoming | OurFault], None]] = {}
         self._tokens = 0
@@ -152,6 +155,8 @@ class Link:
                 await self._until_lost(client)
             except (NatsError, OSError, TimeoutError, OurFault) as exc:
                 log.debug("link.connect_failed", link=self.name, error=repr(exc))
+                if not isinstance(exc, NoServersError):  # of which it has told why, server by server
+                    self.problem = _words(exc)
             finally:
                 await self._drop()
             with contextlib.suppress(TimeoutError):
@@ -204,6 +209,7 @@ class Link:
 
         async def on_error(exc: Exception) -> None:
             log.debug("link.error", link=self.name, error=repr(exc))
+            self.problem = _words(exc)
             if isinstance(exc, SlowConsumerError):  # it dropped what was followed: to be looked for as after a new connection
                 self._tell_up()
 
@@ -227,7 +233,7 @@ class Link:
             connected = True
         finally:
             if not connected:
-                await client.close()
+                await self._close(client)
         return client
 
     async def _drop(self) -> None:
@@ -237,8 +243,10 @@ class Link:
         waiting, self._waiting = self._waiting, {}
         for deliver in waiting.values():
             deliver(LinkLost())
-        if client is None or client.is_closed:
-            return
+        if client is not None and not client.is_closed:
+            await self._close(client)
+
+    async def _close(self, client: ShortClient) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await client.close()
@@ -376,6 +384,11 @@ class Link:
         deliver = self._waiting.get(token)
         if deliver is not None:
             deliver(answer)
+
+
+def _words(exc: Exception) -> str:
+    said = exc.strerror if isinstance(exc, OSError) else None
+    return said or str(exc) or "no answer in time"
 
 
 def _outcome(answer: asyncio.Future[Incoming]) -> Incoming | Exception:

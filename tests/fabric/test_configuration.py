@@ -1,0 +1,73 @@
+"""A fleet's nats-server with a certificate that nobody vouches for."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.child import find_binary, some_free_port
+from artcafe.fabric.configuration import Node, Tls, fleet, text
+from artcafe.fabric.link import Link
+from artcafe.observe import now
+
+START_S = 15.0
+
+
+def certified(folder: Path) -> Tls:
+    """A key and its certificate for this machine, which is its own authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nats")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now() - timedelta(hours=1))
+        .not_valid_after(now() + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return Tls(folder / "cert.pem", folder / "key.pem", folder / "cert.pem")
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path) -> Iterator[tuple[Node, Accounts]]:
+    accounts, node = Accounts(bytes(range(32)), "prod"), Node("n1", "127.0.0.1", some_free_port())
+    told = fleet(accounts, [node], node, folder=tmp_path, bind="127.0.0.1", tls=certified(tmp_path))
+    (tmp_path / "nats.conf").write_text(text(told | {"log_file": str(tmp_path / "log")}))
+    with subprocess.Popen([find_binary(), "-c", tmp_path / "nats.conf"]) as process:
+        try:
+            yield node, accounts
+        finally:
+            process.terminate()
+
+
+async def test_a_link_that_does_not_believe_the_certificate_says_so_and_tries_again_and_again(
+    encrypted: tuple[Node, Accounts],
+) -> None:
+    node, accounts = encrypted
+    link = Link("system", [node.url.replace("nats:", "tls:")], accounts.system_user)
+    async with asyncio.timeout(START_S), asyncio.TaskGroup() as group:
+        group.create_task(link.run())
+        for _ in range(2):  # nats-py never comes back by itself
+            link.problem = ""
+            while "certificate verify failed" not in link.problem:  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.01)
+        assert not link.is_up
+        link.close()
