@@ -1,0 +1,116 @@
+"""What is withdrawn at one server of a fleet ends at the other, on every open socket, within the contract's 5 s."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import httpx
+import pytest
+
+from artcafe.folder import read_secret
+from artcafe.identity.local import LocalIdentity
+from artcafe.observe import now
+from artcafe.rules.keys import key_id
+from artcafe.rules.secrets import derive
+from tests import ssh_keygen
+from tests.fleet import Fleet, running_fleet
+from tests.gateway.raw import Raw, dialled
+from tests.platform import Cast, Platform
+
+BOUND_S = 5
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with running_fleet(tmp_path_factory.mktemp("fleet")) as fleet:
+        yield fleet
+
+
+def token_of(fleet: Fleet, user: str) -> str:
+    """As the local identity gives it."""
+    return LocalIdentity(derive(read_secret(fleet.secret), "local-identity")).issue(user, now())
+
+
+def owner_at(server: Platform, cast: Cast) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=f"{server.url}/v1/tenants/{cast.tenant}", headers={"Authorization": f"Bearer {cast.token}"}, trust_env=False
+    )
+
+
+async def joined(fleet: Fleet, cast: Cast, user: str, role: str) -> str:
+    """The token of somebody who was invited and has accepted."""
+    token = token_of(fleet, user)
+    async with owner_at(fleet.servers[0], cast) as owner:
+        invited = await owner.post("/members", json={"address": user, "role": role})
+        assert invited.status_code == 201, invited.text
+        accepted = await owner.post(
+            f"{fleet.servers[0].url}/v1/invitations/acceptances",
+            headers={"Authorization": f"Bearer {token}"},
+            json={"token": invited.json()["token"], "id_token": token},
+        )
+        assert accepted.status_code == 201, accepted.text
+    return token
+
+
+async def open_socket(stack: AsyncExitStack, server: Platform) -> Raw:
+    return await stack.enter_async_context(dialled(server.gateway_url))
+
+
+async def all_closed(sockets: list[Raw], code: int) -> None:
+    async with asyncio.timeout(BOUND_S):
+        assert [await each.closed() for each in sockets] == [code] * len(sockets)
+
+
+async def test_a_key_revoked_at_one_server_closes_what_it_opened_at_both_and_nothing_else(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with()
+    second = ssh_keygen.make_key(fleet.folder / f"{cast.tenant}-second")
+    line = ssh_keygen.public_line(second)
+    async with AsyncExitStack() as stack, owner_at(fleet.servers[0], cast) as owner:
+        path = f"/agents/{cast.agents[0]}/keys"
+        assert (await owner.post(path, json={"public_key": line})).status_code == 201
+        by_first = [await open_socket(stack, server) for server in fleet.servers]
+        by_second = [await open_socket(stack, server) for server in fleet.servers]
+        for sockets, key in ((by_first, cast.keys[0]), (by_second, second)):
+            for socket in sockets:
+                assert "session_id" in await socket.login(cast.tenant, cast.agents[0], key)
+
+        assert (await owner.delete(f"{path}/{key_id(line)}")).status_code == 204
+
+        await all_closed(by_second, 4503)
+        for socket in by_first:
+            assert await socket.ask("status", status="here") == {"status": "here"}
+
+
+@pytest.mark.parametrize(("change", "code"), [("removed", 4503), ("demoted", 4001)])
+async def test_a_member_who_is_removed_or_demoted_at_one_server_is_off_at_both(fleet: Fleet, change: str, code: int) -> None:
+    cast = await fleet.tenant_with()
+    user = f"{change}-{cast.tenant}@example.com"
+    token = await joined(fleet, cast, user, "member")
+    async with AsyncExitStack() as stack, owner_at(fleet.servers[0], cast) as owner:
+        sockets = [await open_socket(stack, server) for server in fleet.servers]
+        for socket in sockets:
+            assert (await socket.ask("connect", access_token=token, tenant_id=cast.tenant))["role"] == "member"
+            assert await socket.ask("watch", channel=cast.channels[0]) == {"channel": cast.channels[0]}
+
+        if change == "removed":
+            assert (await owner.delete(f"/members/{user}")).status_code == 204
+        else:
+            assert (await owner.patch(f"/members/{user}", json={"role": "viewer"})).status_code == 200
+
+        await all_closed(sockets, code)
+
+
+async def test_a_person_at_one_server_sees_who_comes_and_goes_at_the_other(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with()
+    async with dialled(fleet.servers[0].gateway_url) as person:
+        await person.ask("connect", access_token=cast.token, tenant_id=cast.tenant)
+        assert await person.ask("watch", presence=True) == {"presence": True}
+        async with dialled(fleet.servers[1].gateway_url) as agent:
+            await agent.login(cast.tenant, cast.agents[0], cast.keys[0])
+            came = (await person.next())["presence"]
+            assert (came["agent"], came["connected"], came["status"]) == (cast.agents[0], True, None)
+            await agent.ask("status", status="busy")
+            assert (await person.next())["presence"]["status"] == "busy"
+        assert (await person.next())["presence"] == {"agent": cast.agents[0], "connected": False, "status": None, "since": None}
