@@ -20,6 +20,7 @@ from tests.fabric.clients import connected
 from tests.faults.checker import judge
 from tests.faults.conftest import SEED, Report
 from tests.faults.load import running_on
+from tests.faults.processes import frozen
 from tests.fleet import Fleet, running_fleet
 
 KILLS: Final = 6
@@ -110,4 +111,20 @@ async def test_a_cluster_of_three_loses_nothing_with_the_leader_of_a_log(cluster
             nats.start(nats.node(leader))
         verdict = judge(await load.end(is_retried=True))
     report(f"{KILLS} × kill -9 of the leader of three nats-servers", verdict)
+    assert not verdict.findings, str(verdict)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+async def test_a_cluster_of_three_goes_on_while_the_leader_of_a_log_stands_still(clustered: Fleet, report: Report) -> None:
+    """It hangs instead of dying, so nobody is told, and then it goes on as if nothing had been."""
+    async with clustered.balanced(), running_on(clustered) as load:
+        await load.acknowledged(200)
+        leader = await leader_of(clustered, load.cast.tenant)
+        await load.mid_publish()
+        with frozen(clustered.nats.pid(leader)):
+            await load.acknowledged(200)
+        await load.acknowledged(200)
+        verdict = judge(await load.end(is_retried=True))
+    report("pause of the leader of three nats-servers", verdict)
     assert not verdict.findings, str(verdict)
