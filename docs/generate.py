@@ -87,6 +87,9 @@ stand here. *itself*: only where the thing is about that agent.
 An admin invites, changes and removes members, but makes nobody an owner, and changes and removes no owner; everybody may leave.
 The last owner stays: they make somebody else an owner first, or delete the tenant. In a suspended tenant agents are out, and
 people do what the last column says.
+
+Where the operator has set terms (`TERMS_VERSION`), a person who has not accepted the current version may do nothing but read and
+accept it (`/v1/terms`), and ask who they are (`/v1/me`). Agents are not asked.
 """
 
 FRAMES_PAGE: Final = """\

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -140,6 +141,17 @@ class Settings(BaseModel):
 
     nats_ca: Path | None = None
     """The authority that NATS's certificates are checked by, as PEM, for `tls://` among the NATS URLs. Absent: the system's."""
+
+    terms_version: str | None = Field(default=None, pattern=r"^[!-~]{1,64}$")
+    """The terms that people must accept before they do anything, by a name of 1 to 64 characters, such as `2026-11`. Absent:
+    there is nothing to accept."""
+
+    terms_file: Path | None = None
+    """The text of those terms, as UTF-8, which `GET /v1/terms` answers. Absent: it is told elsewhere."""
+
+    terms_grace_until: AwareDatetime | None = None
+    """Until when whoever accepted an earlier version goes on without this one, such as `2026-12-31T00:00:00Z`. Absent: a new
+    version asks at once."""
 
     cursor_write_s: float | None = Field(default=None, ge=0.1, le=600)
     """How many seconds an acknowledgement may wait until it is written. A crash repeats at most so much. Absent: 5, or 60 where

@@ -109,7 +109,7 @@ class TenantSuspended(CallerFault):
 @dataclass(eq=False, repr=False)
 class TermsRequired(CallerFault):
     version: str
-    code, status = "terms_required", 403
+    code, status, close = "terms_required", 403, 4500
     text = "version {version} of the terms is not accepted yet: read it at GET /v1/terms, accept it by POST /v1/terms/acceptances"
 
 

@@ -221,6 +221,15 @@ def subscription_id(channel_id: ChannelId, agent_id: AgentId) -> str:
     return f"{channel_id}#{agent_id}"
 
 
+class Acceptance(Record, frozen=True, kw_only=True):
+    """That a person has accepted a version of the terms, when, and from the address that was observed."""
+
+    user_id: UserId
+    version: str
+    accepted_at: datetime
+    ip_address: str
+
+
 class Challenge(Record, frozen=True, kw_only=True):
     """A login begun over REST. `text` is exactly what the agent signs."""
 

@@ -55,6 +55,7 @@ from artcafe.services.presence import Presence
 from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
+from artcafe.services.terms import Current, Terms
 from artcafe.tables.catalog import Environment
 from artcafe.tables.engines import Engine, open_engine
 from artcafe.tables.sqlite import Sqlite
@@ -93,14 +94,14 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
         if embedded:
             make_secret(settings.secret_path)
         secret = read_secret(settings.secret_path)
-        identity = await _identity(settings, secret)
+        identity, current_terms = await _identity(settings, secret), _terms(settings)
         with _listening(settings.listen, "--listen") as listener:
             accounts = Accounts(derive(secret, "nats"), settings.environment)
             async with _nats(settings, accounts) as urls:
                 place, environment = settings.tables_place, Environment(settings.environment)
                 tables = await open_engine(place, settings.dynamodb_endpoint, environment, make_missing=embedded)
                 fabric = Fabric(urls, accounts, tls=front.nats_tls)
-                await _serve(settings, front, secret, identity, tables, fabric, listener, folder, until, ready)
+                await _serve(settings, front, secret, identity, current_terms, tables, fabric, listener, folder, until, ready)
     finally:
         folder.release()
 
@@ -126,6 +127,23 @@ async def _identity(settings: Settings, secret: bytes) -> Identity:
                 f"{name} is set, but ISSUER is not: whose tokens it is about is open", "set ARTCAFE_ISSUER too, or neither"
             )
     return LocalIdentity(derive(secret, "local-identity"))
+
+
+def _terms(settings: Settings) -> Current | None:
+    """What people must accept. Raises `StartRefused` for settings that cannot be right, or a text that cannot be read."""
+    version, file = settings.terms_version, settings.terms_file
+    if version is None:
+        if file or settings.terms_grace_until:
+            raise StartRefused(
+                "TERMS_FILE or TERMS_GRACE_UNTIL is set, but TERMS_VERSION is not: nobody would be asked to accept anything",
+                "set ARTCAFE_TERMS_VERSION too, such as 2026-11, or none of the three",
+            )
+        return None
+    try:
+        text = file.read_text("utf-8") if file else None
+    except (OSError, UnicodeDecodeError) as exc:
+        raise StartRefused(f"TERMS_FILE, {file}, cannot be read as text: {exc}", "name a file of UTF-8 text") from exc
+    return Current(version=version, text=text, grace_until=settings.terms_grace_until)
 
 
 def _allow_sockets() -> None:
@@ -181,6 +199,7 @@ async def _serve(
     front: Doors,
     secret: bytes,
     identity: Identity,
+    current_terms: Current | None,
     tables: Engine,
     fabric: Fabric,
     listener: socket.socket,
@@ -205,7 +224,8 @@ async def _serve(
 
             hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
             messaging, tenants = Messaging(directory, fabric, now), Tenants(store, changes, now, fabric, directory)
-            people = Connections(store), Entrance(identity, tenants, audit, now)
+            terms = Terms(store, now, current_terms)
+            people = Connections(store), Entrance(identity, tenants, terms, audit, now)
             gateway = Gateway(
                 Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people),
                 group,
@@ -221,6 +241,7 @@ async def _serve(
             services = rest.Services(
                 login=login,
                 tenants=tenants,
+                terms=terms,
                 members=Members(store, changes),
                 invitations=Invitations(store, changes, now, derive(secret, "invitations")),
                 agents=Agents(store, changes, now),

@@ -39,6 +39,7 @@ from artcafe.services.presence import Presence
 from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
+from artcafe.services.terms import Terms
 from artcafe.tables.catalog import Environment
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
@@ -209,7 +210,7 @@ async def _make(
         presence,
         History(directory, fabric, retention),
         Connections(store),
-        Entrance(identity, tenants, audit, clock),
+        Entrance(identity, tenants, Terms(store, clock, None), audit, clock),
     )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
     changes.watch(gateway.changed)

@@ -19,7 +19,7 @@ SOURCE: Final = Path(access.__file__).parents[1]
 FILES: Final = (*sorted((SOURCE / "services").glob("*.py")), SOURCE / "rest" / "principal.py", SOURCE / "rules" / "access.py")
 CALLS: Final = frozenset({"check", "check_managed", "require_tenant"})
 """What raises where the caller may not."""
-WALLS: Final = frozenset({"Forbidden", "TenantNotFound", "Unauthenticated", "Revoked", "BadCredentials"})
+WALLS: Final = frozenset({"Forbidden", "TermsRequired", "TenantNotFound", "Unauthenticated", "Revoked", "BadCredentials"})
 """Errors that say no to whoever asks. Raised behind a condition, they are a check."""
 NO_WALL: Final[Mapping[str, str]] = {
     "check(publish)": "bounds a message's size, and asks nothing of who sends it",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from artcafe.services.terms import Current
 from tests import ssh_keygen
 from tests.conftest import Require
 from tests.isolation.matrix import Matrix, made
@@ -16,7 +17,7 @@ from tests.rest.house import House
 def house(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterator[House]:
     """A server with nobody in it."""
     require("ssh-keygen", ssh_keygen.PRESENT)
-    with House(tmp_path_factory.mktemp("house")) as house:
+    with House(tmp_path_factory.mktemp("house"), Current(version="2026-11")) as house:
         yield house
 
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import httpx
 
-from artcafe.model import AgentId, AgentPrincipal, Role, TenantId
+from artcafe.model import AgentId, AgentPrincipal, Member, Role, TenantId, UserId
 from artcafe.observe import now
 from tests import ssh_keygen
 from tests.rest.house import Agent, Caller, House, Tenant
@@ -32,6 +32,7 @@ class Who(StrEnum):
     DISABLED = "an agent that was disabled since"
     DELETED = "an agent that was deleted since"
     REKEYED = "an agent that got another key since"
+    UNWILLING = "a member who has not accepted the terms"
     STRANGER = "stranger"
     FOREIGN = "foreign agent"
     OWNER = "owner"
@@ -62,7 +63,7 @@ def within(reads: int, *, viewer: int, member: int, admin: int, owner: int, agen
     """What each of the tenant's own is answered about a thing that is there; `reads` only says which status is a success."""
     own = {Who.VIEWER: viewer, Who.MEMBER: member, Who.ADMIN: admin, Who.OWNER: owner, Who.AGENT: agent, Who.OTHER: other}
     assert set(own.values()) <= {reads, 403}
-    return own
+    return {**own, Who.UNWILLING: 403}
 
 
 def everybody(status: int) -> Statuses:
@@ -70,6 +71,11 @@ def everybody(status: int) -> Statuses:
 
 
 def people(status: int) -> Statuses:
+    return {**anyone_in_person(status), Who.UNWILLING: 403}
+
+
+def anyone_in_person(status: int) -> Statuses:
+    """As `people`, also for those who have not accepted the terms."""
     return dict.fromkeys(Who, status) | dict.fromkeys(AGENTS, 403) | dict.fromkeys(UNPROVEN, 401)
 
 
@@ -154,6 +160,9 @@ TABLE: Final[Mapping[str, Line]] = {
     "GET /v1/me": Line({**everybody(200), **dict.fromkeys(UNPROVEN, 401)}),
     "POST /v1/auth/challenges": Line(everybody(201), body=lambda _: {"tenant_id": "ten_x", "agent_id": "agt_x"}),
     "POST /v1/auth/tokens": Line(everybody(401), body=lambda _: {"challenge_id": "chl_x", "signature": "x"}),
+    "GET /v1/terms": Line(anyone_in_person(200)),
+    "GET /v1/terms/acceptances": Line(anyone_in_person(200)),
+    "POST /v1/terms/acceptances": Line(anyone_in_person(409), body=lambda _: {"version": "none"}),
     "GET /v1/tenants": Line(people(200)),
     "POST /v1/tenants": Line(people(201), body=lambda _: {"name": "A tenant"}),
     f"GET {T}": Line(members(200), TENANT),
@@ -232,6 +241,7 @@ def callers(house: House, ours: World, theirs: World) -> Mapping[Who, Caller]:
         Who.DISABLED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json={"status": "disabled"})),
         Who.DELETED: withdrawn(ours, lambda agent: agent.tenant.owner.delete(agent.path)),
         Who.REKEYED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json=made_key(house))),
+        Who.UNWILLING: unwilling(ours),
         Who.STRANGER: theirs.tenant.owner,
         Who.FOREIGN: theirs.agent.login(),
         Who.OWNER: ours.tenant.owner,
@@ -257,6 +267,14 @@ def made_world(house: House, canary: str) -> World:
     published = tenant.owner.post(f"{tenant.path}/channels/{world.channel}/messages", json={"data": canary})
     assert published.status_code == 201, published.text
     return world
+
+
+def unwilling(world: World) -> Caller:
+    """A member who came when there were other terms, or none."""
+    house, tenant_id = world.tenant.house, TenantId(world.tenant.id)
+    member = Member(user_id=UserId("unwilling@example.com"), tenant_id=tenant_id, role=Role.OWNER, joined_at=now())
+    house.run(house.store.transact(house.store.people(tenant_id).insert_member(member)))
+    return house.user(member.user_id, accepts=False)
 
 
 def all_of(world: World) -> dict[str, Any]:
@@ -327,6 +345,8 @@ def elsewhere(ours: World, theirs: World, parameter: str, who: Who) -> Iterator[
 def expected_elsewhere(line: Line, who: Who, parameter: str) -> tuple[int, str]:
     if who in UNPROVEN:
         return 401, UNPROVEN[who]
+    if who is Who.UNWILLING:
+        return 403, "terms_required"
     if parameter == "tenant_id":
         return 404, line.missing[parameter]
     if line.there[who] == 403 or (line.about_agent and parameter == "agent_id" and who in AGENTS):

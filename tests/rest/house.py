@@ -45,6 +45,7 @@ from artcafe.services.presence import Presence
 from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
+from artcafe.services.terms import Current, Terms
 from artcafe.tables.catalog import Environment
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
@@ -63,8 +64,9 @@ class House:
     identity = LocalIdentity(b"i" * 32)
     tokens = Tokens(b"t" * 32, "test")
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, terms: Current | None = None) -> None:
+        """`terms`: what people must accept; whoever is made here has, but for `user(…, accepts=False)`."""
+        self._folder, self._terms = folder, terms
         self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="house")
         self._ready = threading.Event()
         self._numbers = itertools.count(1)
@@ -134,6 +136,7 @@ class House:
         return Services(
             login=Login(self.store, directory, self.tokens, now, "test", audit),
             tenants=Tenants(self.store, changes, now, fabric, directory),
+            terms=Terms(self.store, now, self._terms),
             members=Members(self.store, changes),
             invitations=Invitations(self.store, changes, now, b"v" * 32),
             agents=Agents(self.store, changes, now),
@@ -160,9 +163,12 @@ class House:
         """Somebody who was never here before."""
         return self.user(f"person-{next(self._numbers)}@example.com")
 
-    def user(self, user: str) -> Caller:
+    def user(self, user: str, *, accepts: bool = True) -> Caller:
         """Somebody with this `sub`."""
-        return self.client(self.identity.issue(user, now()))
+        caller = self.client(self.identity.issue(user, now()))
+        if accepts and self._terms is not None:
+            assert caller.post("/v1/terms/acceptances").status_code == 201
+        return caller
 
     def tenant(self) -> Tenant:
         """A new tenant and its owner."""

@@ -82,7 +82,7 @@ def test_a_body_has_a_name_and_takes_nothing_unknown(document: dict[str, Any]) -
     assert bodies == {
         "NewChallenge", "NewToken", "NewTenant", "Rename", "NewAgent", "AgentChange",
         "NewKey", "KeyChange", "NewChannel", "ChannelChange",
-        "SubscriptionChange", "NewMessage", "NewSubscription", "NewMember", "RoleChange", "Acceptance",
+        "SubscriptionChange", "NewMessage", "NewSubscription", "NewMember", "RoleChange", "Acceptance", "NewTermsAcceptance",
     }  # fmt: skip
     assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)
 

@@ -26,6 +26,7 @@ from artcafe.services.login import Login
 from artcafe.services.members import Members
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
+from artcafe.services.terms import Current, Terms
 from artcafe.tables.catalog import Environment, Table
 from artcafe.tables.port import Key, Put
 from artcafe.tables.sqlite import Sqlite
@@ -124,6 +125,10 @@ class Server:
     @cached_property
     def tenants(self) -> Tenants:
         return Tenants(self.store, self.changes, self.clock, self.logs, self.directory)
+
+    def terms(self, current: Current | None) -> Terms:
+        """As they are once an operator has set these."""
+        return Terms(self.store, self.clock, current)
 
     @cached_property
     def members(self) -> Members:

@@ -62,6 +62,9 @@ METAVARS: Final = {
     "connects_per_s": "NUMBER",
     "challenges_per_min": "NUMBER",
     "nats_ca": "FILE",
+    "terms_version": "NAME",
+    "terms_file": "FILE",
+    "terms_grace_until": "TIME",
     "cursor_write_s": "SECONDS",
     "log_level": "LEVEL",
 }

@@ -32,6 +32,7 @@ from artcafe.rest import (
     problems,
     subscriptions,
     tenants,
+    terms,
 )
 from artcafe.rest.bodies import Disconnected, receive_body, replayed
 from artcafe.rest.parts import Services, Settings
@@ -43,6 +44,7 @@ __all__ = ["Services", "Settings", "build"]
 
 ROUTERS: Final = (
     home.router,
+    terms.router,
     auth.router,
     tenants.router,
     members.router,
@@ -60,6 +62,7 @@ ROUTERS: Final = (
 TAGS: Final = {
     "home": "Where everything is, and who is calling.",
     "auth": "Login of agents, by a signature with their SSH key.",
+    "terms": "What people accept before anything else.",
     "tenants": "Organisations, which nothing crosses.",
     "members": "The people in a tenant, and invitations into it.",
     "agents": "The programs of a tenant.",

@@ -37,11 +37,19 @@ class MyTenant(BaseModel):
     role: Role
 
 
+class OutstandingTerms(BaseModel):
+    """Terms that the caller has still to accept, at `/v1/terms/acceptances`."""
+
+    version: str = Field(examples=["2026-11"])
+    grace_until: Time | None = Field(description="Until then, whoever accepted an earlier version goes on without this one.")
+
+
 class Me(BaseModel):
     """A person, and the tenants they are in."""
 
     user_id: str = Field(examples=["alice@example.com"])
     tenants: list[MyTenant]
+    terms_outstanding: OutstandingTerms | None = Field(description="Null where there is nothing to accept.")
 
 
 class MyAgent(BaseModel):
@@ -70,7 +78,9 @@ async def read_me(parts: Parts, who: AnyCaller) -> Me | MyAgent:
     """A person gets their tenants and roles, an agent its id and tenant."""
     if isinstance(who, AgentPrincipal):
         return MyAgent(agent_id=who.agent_id, tenant_id=who.tenant_id)
-    return Me(user_id=who, tenants=await _tenants_of(parts.tenants, who))
+    terms = await parts.terms.outstanding(who)
+    outstanding = None if terms is None else OutstandingTerms(version=terms.version, grace_until=terms.grace_until)
+    return Me(user_id=who, tenants=await _tenants_of(parts.tenants, who), terms_outstanding=outstanding)
 
 
 async def _tenants_of(tenants: Tenants, user: UserId) -> list[MyTenant]:

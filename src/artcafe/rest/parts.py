@@ -23,6 +23,7 @@ from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
+from artcafe.services.terms import Terms
 
 Health = Callable[[], Awaitable[Mapping[str, str]]]
 """Asks every part this server needs: its name, and `ok` or a phrase that says what is wrong. Bounded in time, raises nothing."""
@@ -36,6 +37,7 @@ class Services:
     tenants: Tenants
     members: Members
     invitations: Invitations
+    terms: Terms
     agents: Agents
     keys: AgentKeys
     channels: Channels

@@ -38,10 +38,19 @@ async def caller(parts: Parts, credentials: Annotated[HTTPAuthorizationCredentia
 AnyCaller = Annotated[Caller, Depends(caller)]
 
 
-async def person(who: AnyCaller) -> UserId:
-    """Raises Forbidden for an agent: it belongs to one tenant, and has no list of them."""
+async def any_person(who: AnyCaller) -> UserId:
+    """A person, also one who has not accepted the terms. Raises Forbidden for an agent: it belongs to one tenant for its life."""
     if isinstance(who, AgentPrincipal):
-        raise Forbidden("list or make tenants", "an agent")
+        raise Forbidden("do what is a person's: accept terms, enter, list or make tenants", "an agent")
+    return who
+
+
+AnyPerson = Annotated[UserId, Depends(any_person)]
+
+
+async def person(parts: Parts, who: AnyPerson) -> UserId:
+    """A person who has accepted the terms. Raises TermsRequired for one who has not."""
+    await parts.terms.check(who)
     return who
 
 
@@ -50,13 +59,14 @@ TenantPath = Annotated[str, Path(description="The tenant, one of the caller's ow
 
 
 async def principal(parts: Parts, who: AnyCaller, tenant_id: TenantPath) -> Principal:
-    """Raises TenantNotFound for a tenant that is not the caller's, whether or not it exists."""
+    """Raises TenantNotFound for a tenant that is not the caller's, whether or not it exists, and before that TermsRequired."""
     if isinstance(who, AgentPrincipal):
         if who.tenant_id != tenant_id:
             parts.audit.trespass(who.tenant_id, who.sender, tenant_id)
         access.require_tenant(who, tenant_id)
         proven: Principal = who
     else:
+        await parts.terms.check(who)
         try:
             proven = await parts.tenants.enter(who, tenant_id)
         except TenantNotFound:

@@ -147,7 +147,7 @@ Kinds = tuple[type[ArtcafeError], ...]
 
 ANYWHERE: Final[Kinds] = (errors.RequestTimeout, errors.TooFast, errors.TooLarge, errors.Internal, errors.Unavailable)
 BEARER: Final[Kinds] = (errors.Unauthenticated, errors.CredentialsExpired, errors.Revoked)
-IN_TENANT: Final[Kinds] = (*BEARER, errors.TenantNotFound, errors.Forbidden)
+IN_TENANT: Final[Kinds] = (*BEARER, errors.TermsRequired, errors.TenantNotFound, errors.Forbidden, errors.TenantSuspended)
 BODY: Final[Kinds] = (errors.BadJson, errors.Invalid)
 POST: Final[Kinds] = (*BODY, errors.IdempotencyMismatch)
 LIST: Final[Kinds] = (errors.BadCursor, errors.Invalid)

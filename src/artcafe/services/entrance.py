@@ -10,21 +10,23 @@ from artcafe.model import UserPrincipal
 from artcafe.observe import Clock
 from artcafe.services.audit import Audit
 from artcafe.services.tenants import Tenants
+from artcafe.services.terms import Terms
 
 
 class Entrance:
     """Lets people in, and knows who may stay. Everything is read anew: a membership may end at any moment."""
 
-    def __init__(self, identity: Identity, tenants: Tenants, audit: Audit, clock: Clock) -> None:
-        self._identity, self._tenants, self._audit, self._clock = identity, tenants, audit, clock
+    def __init__(self, identity: Identity, tenants: Tenants, terms: Terms, audit: Audit, clock: Clock) -> None:
+        self._identity, self._tenants, self._terms, self._audit, self._clock = identity, tenants, terms, audit, clock
 
     async def enter(self, token: str, tenant_id: str | None) -> tuple[UserPrincipal, datetime]:
         """The person as a member of the tenant that they name, and until when the token proves it. Fails closed.
 
-        Raises Unauthenticated, CredentialsExpired, Unavailable, and NoMember alike for a tenant that is absent, another's or not
-        named; TenantSuspended where it is theirs.
+        Raises Unauthenticated, CredentialsExpired, TermsRequired, Unavailable, and NoMember alike for a tenant that is absent,
+        another's or not named; TenantSuspended where it is theirs.
         """
         person = await self._identity.verify(token, self._clock())
+        await self._terms.check(person.user_id)
         try:
             principal = await self._tenants.enter(person.user_id, tenant_id or "")
         except TenantNotFound as exc:

@@ -75,79 +75,79 @@ StatusT = TypeVar("StatusT", bound=StrEnum)
 
 def tenant_of(item: Item) -> Tenant:
     """A tenant's record. A status that ArtCafe doesn't know is an older system's own, and suspends nobody (decision 15)."""
-    tenant_id = _text(item, "id")
+    tenant_id = text(item, "id")
     limits = item.get("limits")
     own = limits.items() if isinstance(limits, Mapping) else ()
     return Tenant(
         id=TenantId(tenant_id),
-        name=_text(item, "name") or tenant_id,
-        plan=_text(item, "plan") or "free",
+        name=text(item, "name") or tenant_id,
+        plan=text(item, "plan") or "free",
         limits={name: limit for name, limit in own if isinstance(limit, int) and not isinstance(limit, bool)},
-        created_at=_time(item, "created_at"),
-        updated_at=_time(item, "updated_at"),
+        created_at=time(item, "created_at"),
+        updated_at=time(item, "updated_at"),
         version=_number(item, "version"),
         agent_count=_number(item, "agent_count"),
         channel_count=_number(item, "channel_count"),
         member_count=_number(item, "member_count"),
-        status=_known(TenantStatus, _text(item, "status"), TenantStatus.ACTIVE),
+        status=_known(TenantStatus, text(item, "status"), TenantStatus.ACTIVE),
         is_deleting=is_deleting(item),
-        request_hash=_text(item, "request_hash") or None,
+        request_hash=text(item, "request_hash") or None,
     )
 
 
 def member_of(item: Item) -> Member:
     """A membership, from either table. A role that ArtCafe doesn't know may read and change nothing: a viewer's."""
     return Member(
-        user_id=UserId(_text(item, "user_id")),
-        tenant_id=TenantId(_text(item, "tenant_id")),
-        role=_known(Role, _text(item, "role"), Role.VIEWER),
-        joined_at=_time(item, "joined_at"),
-        address=_text(item, "address") or None,
-        invitation_id=InvitationId(_text(item, "invitation_id")) if _text(item, "invitation_id") else None,
+        user_id=UserId(text(item, "user_id")),
+        tenant_id=TenantId(text(item, "tenant_id")),
+        role=_known(Role, text(item, "role"), Role.VIEWER),
+        joined_at=time(item, "joined_at"),
+        address=text(item, "address") or None,
+        invitation_id=InvitationId(text(item, "invitation_id")) if text(item, "invitation_id") else None,
     )
 
 
 def indexed_member_of(item: Item) -> Member | None:
     """A membership from the index; None for an invitation, which stands in the same table."""
-    return None if _text(item, "user_id").startswith(INVITATION_PREFIX) else member_of(item)
+    return None if text(item, "user_id").startswith(INVITATION_PREFIX) else member_of(item)
 
 
 def invitation_of(item: Item) -> Invitation:
     """An invitation's record. Without a readable expiry it has expired."""
     return Invitation(
-        tenant_id=TenantId(_text(item, "tenant_id")),
-        id=InvitationId(_text(item, "user_id").removeprefix(INVITATION_PREFIX)),
-        address=_text(item, "address"),
-        role=_known(Role, _text(item, "role"), Role.VIEWER),
-        invited_by=_text(item, "invited_by"),
-        created_at=_time(item, "created_at"),
-        expires_at=_time(item, "expires_at"),
-        request_hash=_text(item, "request_hash") or None,
+        tenant_id=TenantId(text(item, "tenant_id")),
+        id=InvitationId(text(item, "user_id").removeprefix(INVITATION_PREFIX)),
+        address=text(item, "address"),
+        role=_known(Role, text(item, "role"), Role.VIEWER),
+        invited_by=text(item, "invited_by"),
+        created_at=time(item, "created_at"),
+        expires_at=time(item, "expires_at"),
+        request_hash=text(item, "request_hash") or None,
     )
 
 
 def agent_of(item: Item) -> Agent | None:
     """An agent's record; None for a claim, which stands in the same table."""
-    agent_id = _text(item, "id")
+    agent_id = text(item, "id")
     if agent_id.startswith(CLAIM_PREFIX):
         return None
     return Agent(
-        tenant_id=TenantId(_text(item, "tenant_id")),
+        tenant_id=TenantId(text(item, "tenant_id")),
         id=AgentId(agent_id),
-        name=_text(item, "name") or agent_id,
-        description=_text(item, "description"),
-        public_key=_text(item, "public_key"),
+        name=text(item, "name") or agent_id,
+        description=text(item, "description"),
+        public_key=text(item, "public_key"),
         capabilities=_texts(item, "capabilities"),
         status=_agent_status(item.get("status")),
-        created_at=_time(item, "created_at"),
-        updated_at=_time(item, "updated_at"),
+        created_at=time(item, "created_at"),
+        updated_at=time(item, "updated_at"),
         epoch=_number(item, "epoch"),
         key_serial=_number(item, "key_serial"),
-        key_added_at=_time(item, "key_added_at") if "key_added_at" in item else None,
+        key_added_at=time(item, "key_added_at") if "key_added_at" in item else None,
         keys=keys_of(item),
         keys_version=_number(item, KEYS_VERSION),
         channels=frozenset(ChannelId(channel_id) for channel_id in entries_of(item, "channels")),
-        request_hash=_text(item, "request_hash") or None,
+        request_hash=text(item, "request_hash") or None,
     )
 
 
@@ -155,13 +155,13 @@ def keys_of(item: Item) -> tuple[AgentKey, ...]:
     """The keys of an agent beside its first one, by their serials. One of a status that ArtCafe doesn't know is disabled."""
     keys = [
         AgentKey(
-            line=_text(entry, "public_key"),
-            added_at=_time(entry, "added_at"),
-            status=_known(KeyStatus, _text(entry, "status"), KeyStatus.DISABLED),
+            line=text(entry, "public_key"),
+            added_at=time(entry, "added_at"),
+            status=_known(KeyStatus, text(entry, "status"), KeyStatus.DISABLED),
             serial=_number(entry, "serial"),
-            not_after=_time(entry, "not_after") if "not_after" in entry else None,
-            request=_text(entry, "request") or None,
-            request_hash=_text(entry, "request_hash") or None,
+            not_after=time(entry, "not_after") if "not_after" in entry else None,
+            request=text(entry, "request") or None,
+            request_hash=text(entry, "request_hash") or None,
         )
         for entry in entries_of(item, "keys").values()
         if isinstance(entry, Mapping)
@@ -171,32 +171,32 @@ def keys_of(item: Item) -> tuple[AgentKey, ...]:
 
 def channel_of(item: Item) -> Channel:
     """A channel's record. A type that ArtCafe doesn't know, or none, is a broadcast."""
-    channel_id = _text(item, "id")
+    channel_id = text(item, "id")
     return Channel(
-        tenant_id=TenantId(_text(item, "tenant_id")),
+        tenant_id=TenantId(text(item, "tenant_id")),
         id=ChannelId(channel_id),
-        name=_text(item, "name") or channel_id,
-        description=_text(item, "description"),
-        type=_known(ChannelType, _text(item, "type"), ChannelType.BROADCAST),
+        name=text(item, "name") or channel_id,
+        description=text(item, "description"),
+        type=_known(ChannelType, text(item, "type"), ChannelType.BROADCAST),
         access=_access(item.get("access")),
         retention_s=max(_number(item, "retention_s"), 0) or None,
         removed_to=removed_to_of(item),
-        created_at=_time(item, "created_at"),
-        updated_at=_time(item, "updated_at"),
-        request_hash=_text(item, "request_hash") or None,
+        created_at=time(item, "created_at"),
+        updated_at=time(item, "updated_at"),
+        request_hash=text(item, "request_hash") or None,
     )
 
 
 def removed_to_of(item: Item) -> Cursor:
     """How far a channel's messages are gone."""
     removed = entries_of(item, REMOVED_TO)
-    epoch = _text(removed, "epoch")
+    epoch = text(removed, "epoch")
     return Cursor(epoch=Epoch(epoch), seq=_number(removed, "seq")) if epoch else Cursor()
 
 
 def removed_before_of(item: Item) -> datetime | None:
     """The time before which all of them were stored; None where that was not noted, or cannot be read."""
-    before = _time(entries_of(item, REMOVED_TO), "before")
+    before = time(entries_of(item, REMOVED_TO), "before")
     return None if before == UNKNOWN_TIME else before
 
 
@@ -204,27 +204,27 @@ def subscription_of(item: Item) -> Subscription:
     """A subscription's record. None for a status means active; one that ArtCafe doesn't know receives nothing."""
     status = item.get("status")
     return Subscription(
-        tenant_id=TenantId(_text(item, "tenant_id")),
-        channel_id=ChannelId(_text(item, "channel_id")),
-        agent_id=AgentId(_text(item, "agent_id")),
+        tenant_id=TenantId(text(item, "tenant_id")),
+        channel_id=ChannelId(text(item, "channel_id")),
+        agent_id=AgentId(text(item, "agent_id")),
         status=SubscriptionStatus.ACTIVE
         if status is None or status == ""
-        else _known(SubscriptionStatus, _text(item, "status"), SubscriptionStatus.PAUSED),
+        else _known(SubscriptionStatus, text(item, "status"), SubscriptionStatus.PAUSED),
         permissions=_permissions(item),
-        cursor=Cursor(epoch=Epoch(epoch) if (epoch := _text(item, "epoch")) else None, seq=_number(item, "acked_seq")),
-        created_at=_time(item, "created_at"),
-        updated_at=_time(item, "updated_at"),
+        cursor=Cursor(epoch=Epoch(epoch) if (epoch := text(item, "epoch")) else None, seq=_number(item, "acked_seq")),
+        created_at=time(item, "created_at"),
+        updated_at=time(item, "updated_at"),
     )
 
 
 def challenge_of(item: Item) -> Challenge:
     """A challenge's record. Without a readable expiry it has expired."""
     return Challenge(
-        id=ChallengeId(_text(item, "challenge_id")),
-        text=_text(item, "challenge"),
-        tenant_id=TenantId(_text(item, "tenant_id")),
-        agent_id=AgentId(_text(item, "agent_id")),
-        expires_at=_time(item, "expires_at"),
+        id=ChallengeId(text(item, "challenge_id")),
+        text=text(item, "challenge"),
+        tenant_id=TenantId(text(item, "tenant_id")),
+        agent_id=AgentId(text(item, "agent_id")),
+        expires_at=time(item, "expires_at"),
     )
 
 
@@ -402,7 +402,8 @@ def _hash(request_hash: str | None) -> Item:
     return {} if request_hash is None else {"request_hash": request_hash}
 
 
-def _text(item: Item, name: str) -> str:
+def text(item: Item, name: str) -> str:
+    """The text of that name, or none."""
     value = item.get(name)
     return value if isinstance(value, str) else ""
 
@@ -419,7 +420,7 @@ def _number(item: Item, name: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
-def _time(item: Item, name: str) -> datetime:
+def time(item: Item, name: str) -> datetime:
     """RFC 3339, or what older systems wrote: the same without a zone, meaning UTC, or a number since 1970."""
     value = item.get(name)
     try:

@@ -21,6 +21,7 @@ from artcafe.model import (
 )
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import rows
+from artcafe.tables.acceptance_store import AcceptanceStore
 from artcafe.tables.catalog import (
     CHALLENGES,
     CHANNEL_SUBSCRIPTIONS,
@@ -54,6 +55,10 @@ class Store:
     def people(self, tenant_id: TenantId) -> PeopleStore:
         """The view of one tenant's people; of the id, the same holds."""
         return PeopleStore(self._tables, tenant_id)
+
+    def acceptances(self, user_id: UserId) -> AcceptanceStore:
+        """The view of what one person has accepted."""
+        return AcceptanceStore(self._tables, user_id)
 
     async def transact(self, writes: Sequence[Write]) -> None:
         """All of the writes or none. Raises ConditionFailed."""

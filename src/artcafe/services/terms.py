@@ -1,0 +1,89 @@
+"""The terms of the service: which version is current, who has accepted it, and who has still to. Agents are never asked."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from datetime import datetime
+from typing import Final
+
+from artcafe.errors import Conflict, TermsChanged, TermsRequired
+from artcafe.model import Acceptance, Record, UserId
+from artcafe.observe import Clock, origin
+from artcafe.rules import limits
+from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.tables.store import Store
+
+REMEMBERED: Final = 100_000
+"""People whose acceptance is kept in memory, at some 200 bytes each: it never ends, and would be read at each request."""
+
+
+class Current(Record, frozen=True, kw_only=True):
+    """The terms that an operator has set. Until `grace_until`, who has accepted an earlier version goes on without this one."""
+
+    version: str
+    text: str | None = None
+    grace_until: datetime | None = None
+
+
+class Terms:
+    """What people have accepted. `current` is None where there is nothing to accept."""
+
+    def __init__(self, store: Store, clock: Clock, current: Current | None) -> None:
+        self._store, self._clock, self.current = store, clock, current
+        self._accepted: OrderedDict[UserId, None] = OrderedDict()
+
+    async def check(self, user_id: UserId) -> None:
+        """Returns for whoever has accepted the current terms, or need not yet. Raises TermsRequired; fails closed."""
+        current = self.current
+        if current is None or await self._has_accepted(user_id, current):
+            return
+        if not await self._is_in_grace(user_id, current):
+            raise TermsRequired(current.version)
+
+    async def outstanding(self, user_id: UserId) -> Current | None:
+        """The terms that the person has still to accept, also those that they may still go on without."""
+        current = self.current
+        return None if current is None or await self._has_accepted(user_id, current) else current
+
+    async def list(self, user_id: UserId, page: PageRequest = FIRST) -> Page[Acceptance]:
+        """What the person has accepted."""
+        return await self._store.acceptances(user_id).list(page)
+
+    async def accept(self, user_id: UserId, version: str | None = None) -> Acceptance:
+        """Notes that the person accepts the current terms, when, and from the address that was observed. What was noted once
+        stays as it is, so that it may be repeated. Raises TermsChanged where `version` is another one, and Conflict for none."""
+        if self.current is None:
+            raise Conflict("this service has no terms to accept")
+        if version not in (None, self.current.version):
+            raise TermsChanged(self.current.version)
+        limits.user_id(user_id)
+        acceptances = self._store.acceptances(user_id)
+        accepted = Acceptance(
+            user_id=user_id,
+            version=self.current.version,
+            accepted_at=self._clock(),
+            ip_address=origin().address or "",
+        )
+        if not await acceptances.insert(accepted):
+            accepted = await acceptances.get(self.current.version) or accepted
+        self._remember(user_id)
+        return accepted
+
+    async def _has_accepted(self, user_id: UserId, current: Current) -> bool:
+        if user_id in self._accepted:
+            self._accepted.move_to_end(user_id)
+            return True
+        if not limits.is_user_id(user_id) or await self._store.acceptances(user_id).get(current.version) is None:
+            return False
+        self._remember(user_id)
+        return True
+
+    async def _is_in_grace(self, user_id: UserId, current: Current) -> bool:
+        if current.grace_until is None or self._clock() >= current.grace_until:
+            return False
+        return await self._store.acceptances(user_id).has_any()
+
+    def _remember(self, user_id: UserId) -> None:
+        self._accepted[user_id] = None
+        if len(self._accepted) > REMEMBERED:
+            self._accepted.popitem(last=False)

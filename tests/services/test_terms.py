@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from artcafe import observe
+from artcafe.errors import Conflict, Invalid, TermsChanged, TermsRequired
+from artcafe.model import UserId
+from artcafe.rules.pages import PageRequest
+from artcafe.services.terms import Current
+from artcafe.tables.catalog import TERMS_ACCEPTANCE
+from tests.services.world import START, Server
+
+ALICE, BOB = UserId("alice"), UserId("bob")
+FIRST, SECOND = Current(version="2026-01", text="Be kind."), Current(version="2026-11", text="Be kinder.")
+
+
+async def test_without_terms_there_is_nothing_to_accept(server: Server) -> None:
+    terms = server.terms(None)
+    await terms.check(ALICE)
+    assert await terms.outstanding(ALICE) is None
+    with pytest.raises(Conflict):
+        await terms.accept(ALICE)
+
+
+async def test_whoever_has_not_accepted_is_stopped_and_whoever_has_is_not_on_any_server(server: Server) -> None:
+    terms = server.terms(FIRST)
+    with pytest.raises(TermsRequired, match="2026-01"):
+        await terms.check(ALICE)
+    assert await terms.outstanding(ALICE) == FIRST
+    await terms.accept(ALICE)
+    for each in (terms, server.another().terms(FIRST)):
+        await each.check(ALICE)
+        assert await each.outstanding(ALICE) is None
+        with pytest.raises(TermsRequired):
+            await each.check(BOB)
+
+
+async def test_an_acceptance_keeps_version_time_and_observed_address_and_is_never_overwritten(server: Server) -> None:
+    terms = server.terms(FIRST)
+    observe.bind_origin("203.0.113.7")
+    first = await terms.accept(ALICE, "2026-01")
+    assert (first.user_id, first.version, first.accepted_at, first.ip_address) == (ALICE, "2026-01", START, "203.0.113.7")
+    server.clock.pass_s(60)
+    observe.bind_origin("198.51.100.1")
+    assert await terms.accept(ALICE) == await server.another().terms(FIRST).accept(ALICE) == first
+    assert await server.item(TERMS_ACCEPTANCE, ALICE, "2026-01") == {
+        "user_id": ALICE,
+        "version": "2026-01",
+        "accepted_at": "2026-11-22T16:50:57.123Z",
+        "ip_address": "203.0.113.7",
+    }
+
+
+async def test_a_new_version_asks_again_at_once_and_the_old_acceptance_stays(server: Server) -> None:
+    await server.terms(FIRST).accept(ALICE)
+    terms = server.terms(SECOND)
+    with pytest.raises(TermsRequired, match="2026-11"):
+        await terms.check(ALICE)
+    with pytest.raises(TermsChanged):
+        await terms.accept(ALICE, "2026-01")
+    await terms.accept(ALICE, "2026-11")
+    await terms.check(ALICE)
+    assert [each.version for each in (await terms.list(ALICE)).items] == ["2026-01", "2026-11"]
+    assert [each.version for each in (await terms.list(ALICE, PageRequest(1))).items] == ["2026-01"]
+    assert (await terms.list(BOB)).items == ()
+
+
+async def test_until_the_grace_date_who_accepted_an_earlier_version_goes_on_and_nobody_else(server: Server) -> None:
+    await server.terms(FIRST).accept(ALICE)
+    graced = Current(version="2026-11", grace_until=START + timedelta(seconds=60))
+    terms = server.terms(graced)
+    await terms.check(ALICE)
+    assert await terms.outstanding(ALICE) == graced
+    with pytest.raises(TermsRequired):
+        await terms.check(BOB)
+    server.clock.pass_s(60)
+    with pytest.raises(TermsRequired):
+        await terms.check(ALICE)
+
+
+async def test_an_acceptance_of_an_older_system_counts(server: Server) -> None:
+    await server.put(TERMS_ACCEPTANCE, user_id=ALICE, version="2026-01", acceptance_timestamp=1700000000)
+    await server.terms(FIRST).check(ALICE)
+
+
+@pytest.mark.parametrize("user", ["", "x" * 256, "two\nlines"])
+async def test_nobody_accepts_whose_id_cannot_be_kept(server: Server, user: str) -> None:
+    terms = server.terms(FIRST)
+    with pytest.raises(Invalid):
+        await terms.accept(UserId(user))
+    with pytest.raises(TermsRequired):
+        await terms.check(UserId(user))
