@@ -13,7 +13,7 @@ from typing import Final
 import uvloop
 
 from artcafe.observe import configure
-from bench import deliver, failures, login, publish, revoke, tables
+from bench import deliver, dynamodb, failures, login, publish, revoke, tables
 from bench.fanout import curve, idle, stall, windows
 from bench.report import Options, Table, machine
 
@@ -26,6 +26,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "publish": publish,
     "deliver": deliver,
     "tables": tables,
+    "dynamodb": dynamodb,
     "fanout": windows,
     "curve": curve,
     "stall": stall,

@@ -76,6 +76,8 @@ class FaultyAws:
         self._released = asyncio.Event()
         self._port = 0
         self.calls: Counter[str] = Counter()
+        self.tables: Counter[tuple[str, str]] = Counter()
+        """The same by operation and table."""
 
     @property
     def url(self) -> str:
@@ -142,6 +144,7 @@ class FaultyAws:
         body = await reader.readexactly(int(lower.get("content-length", "0")))
         operation = lower.get("x-amz-target", "").rpartition(".")[2]
         self.calls[operation] += 1
+        self.tables.update((operation, table) for table in _tables_in(body))
         fault = next((rule.fault for rule in self._rules if rule.strikes(operation)), None)
         if fault is Fault.HELD:
             self._released.clear()
@@ -161,6 +164,12 @@ class FaultyAws:
         )
         await writer.drain()
         return True
+
+
+def _tables_in(body: bytes) -> set[str]:
+    request = json.loads(body)
+    actions = [action for each in request.get("TransactItems", []) for action in each.values()]
+    return {*request.get("RequestItems", ()), *(each["TableName"] for each in [request, *actions] if "TableName" in each)}
 
 
 def _refusal(fault: Fault | None, operation: str, body: bytes) -> tuple[int, bytes] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import pytest
@@ -52,13 +53,37 @@ def _figures(verdict: Verdict) -> list[int]:
     return [verdict.published, verdict.acknowledged, verdict.unknown, verdict.refused, *shown, other, verdict.repeats]
 
 
+TableReport = Callable[[str, int, int, int, Counter[str], int, int], None]
+
+TABLE_HEADINGS = ("fault", "writes and reads", "calls", "struck", "answered", "refused", "unknown", "lost", "doubled", "s")
+TABLE_ROWS = pytest.StashKey[list[tuple[object, ...]]]()
+
+
+@pytest.fixture
+def table_report(request: pytest.FixtureRequest) -> TableReport:
+    """Puts a row into the table of what was done to the tables."""
+    began = time.monotonic()
+    rows = request.config.stash.setdefault(TABLE_ROWS, [])
+
+    def note(fault: str, made: int, calls: int, struck: int, told: Counter[str], lost: int, doubled: int) -> None:
+        answers = told["ok"], told["refused"], told["unknown"]
+        rows.append((fault, made, calls, struck, *answers, lost, doubled, round(time.monotonic() - began)))
+
+    return note
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the table, as Markdown, where --faults was given."""
-    rows = config.stash.get(ROWS, [])
-    if not rows or not config.getoption("--faults"):
+    """Prints both tables, as Markdown, where --faults was given."""
+    if config.getoption("--faults"):
+        _print(terminalreporter, f"faults (ARTCAFE_TEST_SEED={SEED})", HEADINGS, config.stash.get(ROWS, []))
+        _print(terminalreporter, "faults of the tables", TABLE_HEADINGS, config.stash.get(TABLE_ROWS, []))
+
+
+def _print(reporter: pytest.TerminalReporter, title: str, headings: Sequence[str], rows: list[tuple[object, ...]]) -> None:
+    if not rows:
         return
-    terminalreporter.section(f"faults (ARTCAFE_TEST_SEED={SEED})")
-    terminalreporter.line("| " + " | ".join(HEADINGS) + " |")
-    terminalreporter.line("| --- |" + " ---: |" * (len(HEADINGS) - 1))
+    reporter.section(title)
+    reporter.line("| " + " | ".join(headings) + " |")
+    reporter.line("| --- |" + " ---: |" * (len(headings) - 1))
     for row in rows:
-        terminalreporter.line("| " + " | ".join(map(str, row)) + " |")
+        reporter.line("| " + " | ".join(map(str, row)) + " |")

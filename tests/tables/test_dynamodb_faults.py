@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from artcafe.errors import Unanswered, Unavailable
+from artcafe.tables import dynamodb_client
 from artcafe.tables.catalog import AGENTS, TENANTS, Environment
 from artcafe.tables.conditions import Absent, Equals
 from artcafe.tables.dynamodb import DynamoDb
@@ -232,13 +233,17 @@ async def test_closing_waits_for_what_is_under_way_and_refuses_what_comes_after(
     assert writing.exception() is None
 
 
-async def test_trouble_is_logged_once_for_its_kind_and_its_end_too(tables: DynamoDb, proxy: FaultyAws) -> None:
+async def test_trouble_is_logged_once_for_its_kind_and_its_end_too(
+    tables: DynamoDb, proxy: FaultyAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with structlog.testing.capture_logs() as lines:
-        proxy.strike(Fault.FAILED, *READS)
         for _ in range(3):
+            proxy.strike(Fault.FAILED, *READS)
             with pytest.raises(Unavailable):
                 await get(tables)
-        proxy.spare()
+            proxy.spare()
+            await get(tables)
+        monkeypatch.setattr(dynamodb_client, "QUIET_S", 0)
         await get(tables)
         await get(tables)
     assert [(line["event"], line.get("code")) for line in lines] == [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ MOST_CALLS: Final = 1024
 
 NAME: Final = "the tables on DynamoDB"
 """What a peer is told about: where they are is the log's to say."""
+
+QUIET_S: Final = 10.0
+"""For how long every call must go through until the trouble counts as over."""
 
 MOST_TRIES: Final = 10
 FIRST_WAIT_S: Final = 0.025
@@ -101,6 +105,7 @@ class Client:
         self._is_open, self._idle = True, asyncio.Event()
         self._idle.set()
         self._trouble: str | None = None
+        self._trouble_at = 0.0
 
     @classmethod
     async def open(cls, endpoint: Endpoint, consumed: Callable[[Consumed], None] | None = None) -> Client:
@@ -153,7 +158,7 @@ class Client:
             self._calls -= 1
             if not self._calls:
                 self._idle.set()
-        if self._trouble is not None:
+        if self._trouble is not None and time.monotonic() - self._trouble_at >= QUIET_S:
             log.info("tables.available")
             self._trouble = None
         return answer
@@ -167,9 +172,10 @@ class Client:
     def unavailable(self, operation: str, code: str, message: str, *, was_sent: bool = False) -> errors.Unavailable:
         """The error to raise; `was_sent`: of a write it is unknown whether it was made, by this or an earlier try.
 
-        The reason is for the log, once for each kind of trouble until a call goes through: while nothing does, every call would
-        say the same.
+        The reason is for the log, once for each kind of trouble until calls have gone through for `QUIET_S`: meanwhile every call
+        that fails would say the same.
         """
+        self._trouble_at = time.monotonic()
         if self._trouble != code:
             self._trouble = code
             log.warning("tables.unavailable", where=str(self.endpoint), operation=operation, code=code, message=message)

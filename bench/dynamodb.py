@@ -1,0 +1,173 @@
+"""What the port costs over bare aiobotocore, and which table calls are made while agents publish, receive and acknowledge.
+
+* cpu: processor time a call, of this process alone; DynamoDB is the emulator, in another process. Bare aiobotocore sends the same
+  requests, put together beforehand, and looks at no answer; the port builds and checks its write, and gives a checked item back.
+  They take turns within each round. Items of about 450 bytes.
+* calls: `artcafe up` on the emulator behind a proxy that counts. One agent publishes and ten receive and acknowledge. While they
+  do, a subscription's cursor may be written when it is due, and the versions of tenants are read every 4 s; anything else fails
+  the bench.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from artcafe.sdk.client import Agent
+from artcafe.tables.catalog import AGENTS, Environment
+from artcafe.tables.conditions import Absent
+from artcafe.tables.dynamodb import DynamoDb
+from artcafe.tables.dynamodb_client import Client, Endpoint
+from artcafe.tables.dynamodb_schema import Schema
+from artcafe.tables.dynamodb_values import to_attributes
+from artcafe.tables.port import Assign, Key, Put, Update
+from artcafe.tables.values import normal_item
+from bench.report import Options, Table
+from bench.tables import agent
+from tests import aws
+from tests.faulty_aws import faulty
+from tests.platform import running
+
+CALLS: Final = 200
+"""Between two looks at the processor time."""
+
+MOST: Final = 0.15
+"""Of bare aiobotocore's processor time: what the port may add (the design's figure)."""
+
+RECEIVERS: Final = 10
+PUBLISHED: Final = 3000
+CURSOR_S: Final = 2
+WATCHED: Final = {("GetItem", "artcafe-tenants"), ("BatchGetItem", "artcafe-tenants")}
+DUE: Final = ("UpdateItem", "artcafe-channel-subscriptions")
+
+numbers = count(1)
+Call = Callable[[], Awaitable[object]]
+
+
+async def run(options: Options) -> list[Table]:
+    """Both; raises AssertionError for calls that are not allowed."""
+    os.environ.update(aws.CREDENTIALS)
+    with TemporaryDirectory(dir=options.folder) as folder, aws.running(Path(folder)) as emulator:
+        return [await overhead(options, emulator), await calls(Path(folder), emulator)]
+
+
+async def overhead(options: Options, emulator: aws.Aws) -> Table:
+    """One row for each verb."""
+    client = await Client.open(Endpoint(emulator.new_region(), emulator.url))
+    await Schema(client, Environment.PROD).create([AGENTS])
+    engine = DynamoDb(client, Environment.PROD)
+    await engine.put(Put(AGENTS, agent(0)))
+    table = Table("Processor time a call, in µs", ("verb", "the port", "bare aiobotocore", "added"), ("Medians of the rounds.",))
+    for verb, (ours, bare) in _ways(engine, client._service).items():  # The very client that the port uses.
+        rounds = [(await cpu_us(ours), await cpu_us(bare)) for _ in range(options.rounds)]
+        added = statistics.median(one / other - 1 for one, other in rounds)
+        port, other = (statistics.median(each) for each in zip(*rounds, strict=True))
+        table.rows.append((verb, f"{port:,.0f}", f"{other:,.0f}", f"{added:+.1%}"))
+        assert added < MOST, f"{verb}: the port adds {added:.1%}, and may add {MOST:.0%}"
+    await engine.close()
+    return table
+
+
+def _ways(engine: DynamoDb, bare: Any) -> dict[str, tuple[Call, Call]]:
+    name, key = AGENTS.name, Key(str(agent(0)["tenant_id"]), str(agent(0)["id"]))
+    key_attributes = {"tenant_id": {"S": key.partition}, "id": {"S": key.sort}}
+    guarded = {"ConditionExpression": "attribute_not_exists(#0)", "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+    item = to_attributes(normal_item(agent(0)))
+
+    def fresh() -> dict[str, Any]:
+        return item | {"id": {"S": f"bare_{next(numbers)}"}}
+
+    return {
+        "get": (
+            lambda: engine.get(AGENTS, [key], consistent=True),
+            lambda: bare.get_item(TableName=name, Key=key_attributes, ConsistentRead=True),
+        ),
+        "put, on a condition": (
+            lambda: engine.put(Put(AGENTS, agent(next(numbers)), Absent("id"))),
+            lambda: bare.put_item(TableName=name, Item=fresh(), ExpressionAttributeNames={"#0": "id"}, **guarded),
+        ),
+        "update": (
+            lambda: engine.update(Update(AGENTS, key, [Assign("name", "critic")])),
+            lambda: bare.update_item(
+                TableName=name,
+                Key=key_attributes,
+                UpdateExpression="SET #0 = :0",
+                ExpressionAttributeNames={"#0": "name"},
+                ExpressionAttributeValues={":0": {"S": "critic"}},
+                ReturnValues="ALL_NEW",
+            ),
+        ),
+        "query of 20": (
+            lambda: engine.query(AGENTS, key.partition, limit=20),
+            lambda: bare.query(
+                TableName=name,
+                KeyConditionExpression="#0 = :0",
+                ExpressionAttributeNames={"#0": "tenant_id"},
+                ExpressionAttributeValues={":0": {"S": key.partition}},
+                Limit=20,
+            ),
+        ),
+    }
+
+
+async def cpu_us(call: Call) -> float:
+    """Microseconds of this process for each of so many calls, one after the other."""
+    began = time.process_time()
+    for _ in range(CALLS):
+        await call()
+    return (time.process_time() - began) / CALLS * 1e6
+
+
+async def calls(folder: Path, emulator: aws.Aws) -> Table:
+    """What came at the proxy, by operation and table."""
+    with faulty(emulator.url) as proxy:
+        flags = [*emulator.tables_flags(proxy.url), "--cursor-write-s", str(CURSOR_S)]
+        with running(folder / "platform", flags) as platform:
+            cast = await platform.tenant_with(agents=RECEIVERS)
+            async with asyncio.TaskGroup() as group:
+                receivers = [cast.agent(number) for number in range(RECEIVERS)]
+                for receiver in receivers:
+                    await receiver.__aenter__()
+                await receivers[0].publish(cast.channels[0], "warm")
+                reading = [group.create_task(take(receiver, PUBLISHED)) for receiver in receivers]
+                await asyncio.sleep(CURSOR_S * 2)
+                proxy.tables.clear()
+                began = time.monotonic()
+                for number in range(PUBLISHED // 100):
+                    async with asyncio.TaskGroup() as hundred:
+                        for each in range(100):
+                            hundred.create_task(receivers[0].publish(cast.channels[0], number * 100 + each))
+            taken_s = time.monotonic() - began
+            seen = dict(proxy.tables)
+            for receiver in receivers:
+                await receiver.__aexit__(None, None, None)
+    assert all(each.done() for each in reading)
+    table = Table(
+        f"Table calls in {taken_s:.1f} s with {PUBLISHED:,} publishes, {PUBLISHED * RECEIVERS:,} deliveries and acknowledgements",
+        ("call", "count", "allowed"),
+        (f"Cursors are due every {CURSOR_S} s.",),
+    )
+    due = RECEIVERS * (math.ceil(taken_s / CURSOR_S) + 1)
+    allowed = {DUE: due, **dict.fromkeys(WATCHED, math.ceil(taken_s / 4) + 1)}
+    for call in sorted({DUE, *seen}):
+        table.rows.append((" ".join(call), str(seen.get(call, 0)), str(allowed.get(call, 0))))
+        assert seen.get(call, 0) <= allowed.get(call, 0), f"{call} came {seen[call]} times; allowed is {allowed.get(call, 0)}"
+    return table
+
+
+async def take(receiver: Agent, most: int) -> None:
+    """Receives and acknowledges so many messages, and the one before."""
+    got = 0
+    async for message in receiver.messages():
+        await message.ack()
+        got += 1
+        if got == most + 1:
+            return

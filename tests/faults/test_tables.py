@@ -1,0 +1,136 @@
+"""A load on the tables while every so many calls are struck: nothing that was answered is lost, nothing is made twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from artcafe.errors import Unanswered, Unavailable
+from artcafe.tables.catalog import AGENTS, TENANTS, USAGE_METRICS, Environment
+from artcafe.tables.conditions import Absent, Equals
+from artcafe.tables.dynamodb import DynamoDb
+from artcafe.tables.dynamodb_client import Client, Endpoint
+from artcafe.tables.dynamodb_schema import Schema
+from artcafe.tables.port import Add, Assign, ConditionFailed, Key, Put, Update
+from tests.aws import Aws
+from tests.faults.conftest import TableReport
+from tests.faulty_aws import READS, WRITES, Fault, FaultyAws, Rule, faulty
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+
+WORKERS = 16
+ROUNDS = 25
+TENANT = Key("ten_1")
+
+STRIKES: dict[str, tuple[Fault, tuple[str, ...], int]] = {
+    "throttled, every 10th call": (Fault.THROTTLED, (*WRITES, *READS), 10),
+    "answered 500, every 4th call": (Fault.FAILED, (*WRITES, *READS), 4),
+    "conflict, every 3rd write": (Fault.CONFLICT, WRITES, 3),
+    "made and the answer lost, every 4th write": (Fault.LOST, WRITES, 4),
+    "answered after 5.5 s, every 60th call": (Fault.SLOW, (*WRITES, *READS), 60),
+    "answered 500, every call": (Fault.FAILED, WRITES, 1),
+    "conflict, every write": (Fault.CONFLICT, WRITES, 1),
+    "made and the answer lost, every write": (Fault.LOST, WRITES, 1),
+}
+
+
+@pytest.fixture
+def proxy(aws: Aws) -> Iterator[FaultyAws]:
+    with faulty(aws.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def tables(aws: Aws, proxy: FaultyAws) -> AsyncIterator[DynamoDb]:
+    client = await Client.open(Endpoint(aws.new_region(), proxy.url))
+    await Schema(client, Environment.PROD).create([AGENTS, TENANTS, USAGE_METRICS])
+    engine = DynamoDb(client, Environment.PROD)
+    await engine.put(Put(TENANTS, {"id": TENANT.partition, "count": 0}))
+    yield engine
+    proxy.spare()
+    await engine.close()
+
+
+class Load:
+    """Workers that each make rows, a transaction each with a sum in it, and a guarded sum of their own, as metering does."""
+
+    def __init__(self, tables: DynamoDb) -> None:
+        self._tables = tables
+        self.told: Counter[str] = Counter()
+        self.rows: dict[str, str] = {}
+        """What each row's writer was told."""
+
+    async def run(self, rounds: int) -> None:
+        async with asyncio.TaskGroup() as group:
+            for worker in range(WORKERS):
+                group.create_task(self._work(worker, rounds))
+
+    async def _work(self, worker: int, rounds: int) -> None:
+        meter = Key("ten_1", f"meter_{worker}")
+        await self._one("", self._tables.put(Put(USAGE_METRICS, {"tenant_id": "ten_1", "metric_id": meter.sort, "cursor": 0})))
+        for number in range(1, rounds + 1):
+            row = f"agt_{worker:02}_{number:03}"
+            count = Update(TENANTS, TENANT, [Add("count", 1)])
+            await self._one(row, self._tables.transact([count, Put(AGENTS, {"tenant_id": "ten_1", "id": row}, Absent("id"))]))
+            step = Update(USAGE_METRICS, meter, [Assign("cursor", number), Add("value", 1)], Equals("cursor", number - 1))
+            await self._one("", self._tables.update(step))
+            await self._one("", self._tables.get(AGENTS, [Key("ten_1", row)], consistent=True))
+
+    async def _one(self, row: str, call: object) -> None:
+        try:
+            await call  # type: ignore[misc]  # of whichever type; its answer is not looked at
+            told = "ok"
+        except Unanswered:
+            told = "unknown"
+        except Unavailable:
+            told = "refused"
+        except ConditionFailed:
+            # Of the guarded sum alone: its own first try had been made, or the one before was not.
+            assert not row
+            told = "ok"
+        self.told[told] += 1
+        if row:
+            self.rows[row] = told
+
+    async def verdict(self) -> tuple[int, int]:
+        """How many answered rows are lost, and how many things were made twice or by halves."""
+        found: set[str] = set()
+        after: str | None = None
+        while True:
+            page = await self._tables.query(AGENTS, "ten_1", after=after, limit=500, consistent=True)
+            found |= {str(item["id"]) for item in page.items}
+            after = page.next
+            if after is None:
+                break
+        lost = [row for row, told in self.rows.items() if told == "ok" and row not in found]
+        unasked = [row for row, told in self.rows.items() if told == "refused" and row in found]
+        (tenant,) = await self._tables.get(TENANTS, [TENANT], consistent=True)
+        assert tenant is not None
+        count = tenant["count"]
+        assert isinstance(count, int)
+        meters = (await self._tables.query(USAGE_METRICS, "ten_1", limit=500, consistent=True)).items
+        uneven = [meter for meter in meters if meter["cursor"] != meter.get("value", 0)]
+        return len(lost), abs(count - len(found)) + len(unasked) + len(uneven)
+
+
+@pytest.mark.parametrize("name", STRIKES)
+async def test_a_load_under_strikes_loses_nothing_and_makes_nothing_twice(
+    tables: DynamoDb, proxy: FaultyAws, table_report: TableReport, name: str
+) -> None:
+    fault, operations, every = STRIKES[name]
+    load = Load(tables)
+    proxy.calls.clear()
+    rule: Rule = proxy.strike(fault, *operations, every=every)
+    await load.run(ROUNDS if every > 1 else 1)
+    asked, struck = proxy.calls.total(), rule.struck
+    proxy.spare()
+    lost, doubled = await load.verdict()
+    table_report(name, sum(load.told.values()), asked, struck, load.told, lost, doubled)
+    assert struck > 5
+    assert (lost, doubled) == (0, 0)
+    if every > 1:
+        # Not all: AWS's client has a budget of repeats, which calls that go through fill up again.
+        assert load.told["ok"] > 0.8 * sum(load.told.values()), load.told

@@ -1,0 +1,60 @@
+"""How many table calls a login costs, counted where DynamoDB charges for them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from artcafe.tables.catalog import Environment
+from artcafe.tables.dynamodb import DynamoDb
+from artcafe.tables.dynamodb_client import Client, Consumed, Endpoint
+from artcafe.tables.dynamodb_schema import make_ready
+from tests import ssh_keygen
+from tests.aws import Aws
+from tests.conftest import Require
+from tests.services.world import Clock, Logs, Server
+
+
+@pytest.fixture
+def charged() -> list[Consumed]:
+    return []
+
+
+@pytest.fixture
+async def server(aws: Aws, charged: list[Consumed]) -> AsyncIterator[Server]:
+    client = await Client.open(Endpoint(aws.new_region(), aws.url), charged.append)
+    await make_ready(client, Environment.PROD, make_missing=True)
+    engine = DynamoDb(client, Environment.PROD)
+    yield Server(engine, Clock(), Logs())  # type: ignore[arg-type]  # Of its tables it uses no more than the port.
+    await engine.close()
+
+
+@pytest.fixture
+def key(tmp_path: Path, require: Require) -> Path:
+    require("ssh-keygen", ssh_keygen.PRESENT)
+    return ssh_keygen.make_key(tmp_path / "key")
+
+
+async def test_a_login_over_rest_takes_two_writes_and_one_consistent_read(
+    server: Server, charged: list[Consumed], key: Path
+) -> None:
+    agent = await server.agent(await server.tenant(), public_key=ssh_keygen.public_line(key))
+    charged.clear()
+    challenge = await server.login.begin(agent.tenant_id, agent.id)
+    await server.login.redeem(challenge.id, ssh_keygen.sign(key, challenge.text.encode()))
+    # One unit reads up to 4 KB consistently; read as it may be late, it would be half a unit.
+    assert [(call.operation, dict(call.units)) for call in charged] == [
+        ("put_item", {"artcafe-Challenges": 1}),
+        ("update_item", {"artcafe-Challenges": 1}),
+        ("get_item", {"artcafe-agents": 1}),
+    ]
+
+
+async def test_a_login_on_the_socket_takes_one_read(server: Server, charged: list[Consumed], key: Path) -> None:
+    agent = await server.agent(await server.tenant(), public_key=ssh_keygen.public_line(key))
+    charged.clear()
+    challenge = server.login.pose(agent.tenant_id, agent.id)
+    await server.login.prove(challenge, ssh_keygen.sign(key, challenge.text.encode()))
+    assert [(call.operation, dict(call.units)) for call in charged] == [("get_item", {"artcafe-agents": 1})]
