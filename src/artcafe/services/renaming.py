@@ -50,7 +50,7 @@ class AsTheyAre:
 
 
 class UnderNewIds:
-    """Tenant, agents and channels get new ids; people keep theirs. What was used stays with the old tenant.
+    """Tenant, agents and channels get new ids; people keep theirs. What was used, and who is invited, stays with the old tenant.
 
     The log is another one, so a channel has nothing removed in it yet, and cursors stand at the same messages by `place`.
     """
@@ -81,7 +81,7 @@ class UnderNewIds:
 
     def item(self, table: Table, item: Item) -> Item | None:
         """The item of the copy; None for what does not come along."""
-        if table is USAGE_METRICS:
+        if table is USAGE_METRICS or str(item.get("user_id", "")).startswith(rows.INVITATION_PREFIX):
             return None
         if table is TENANTS:
             return {**item, "id": self.new_id}

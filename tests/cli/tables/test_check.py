@@ -211,7 +211,7 @@ def test_rows_of_tables_that_are_missing_are_not_looked_at(cloud: Cloud) -> None
     assert (done.code, done.json["findings"]) == (DIFFERENT, None)
 
 
-@pytest.mark.parametrize("command", ["list", "plan", "apply", "check", "export", "copy"])
+@pytest.mark.parametrize("command", ["list", "plan", "apply", "check", "export", "copy", "cost"])
 def test_every_command_has_an_example(command: str) -> None:
     done = run(command, "--help")
     assert (done.code, f"artcafe tables {command} " in done.out.split("Example")[1]) == (0, True)

@@ -51,6 +51,8 @@ class State(StrEnum):
     """It was there already, and is not the same: nothing was done."""
     DELETING = "deleting"
     """Its deletion was begun and not ended: nothing was done."""
+    DELETED = "deleted"
+    """It was deleted; the record of that gets no new id."""
 
 
 class TenantCopy(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,6 +182,8 @@ class _Copy:
         copying = Copying(here.engine, there.engine)
         if rows.is_deleting(row):
             state = State.DELETING
+        elif rows.BURIED in row and isinstance(renaming, UnderNewIds):
+            state = State.DELETED
         elif await copying.is_there(copy_id):
             state = await self._compared(here, there, tenant_id, renaming, copying)
         else:

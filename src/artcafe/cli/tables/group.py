@@ -7,6 +7,7 @@ import click
 from artcafe.cli.tables.apply import apply, plan
 from artcafe.cli.tables.check import check
 from artcafe.cli.tables.copy import copy
+from artcafe.cli.tables.cost import cost
 from artcafe.cli.tables.export import export
 from artcafe.cli.tables.list import list_tables
 
@@ -22,5 +23,5 @@ def tables() -> None:
     """
 
 
-for command in (list_tables, plan, apply, check, export, copy):
+for command in (list_tables, plan, apply, check, export, copy, cost):
     tables.add_command(command)

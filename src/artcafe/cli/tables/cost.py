@@ -1,0 +1,233 @@
+"""`artcafe tables cost`: what each operation is charged on DynamoDB, and what a described fleet costs a month."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+
+from artcafe.cli.exits import Failing
+from artcafe.cli.tables import answers
+from artcafe.cli.tables.operations import Measured, Operations
+from artcafe.cli.tables.place import Place, at_place
+from artcafe.services.changes import READ_EVERY_S
+from artcafe.tables.capacity import Reckoned, Units
+from artcafe.tables.catalog import Environment
+from artcafe.tables.dynamodb import DynamoDb
+from artcafe.tables.dynamodb_client import Consumed, Endpoint
+from artcafe.tables.sqlite import Sqlite
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DAYS: Final = 30
+DAY_S: Final = 86_400
+WRITING: Final = frozenset({"put_item", "update_item", "delete_item", "transact_write_items"})
+BY_RULES: Final = "reckoned by DynamoDB's published rules from the sizes of the items, on a file made for it"
+BY_DYNAMODB: Final = "as {place} charged them (ReturnConsumedCapacity)"
+
+
+class Prices(msgspec.Struct, frozen=True, kw_only=True):
+    """Dollars, by default those of us-east-1 on demand since November 2024 (aws.amazon.com/dynamodb/pricing)."""
+
+    million_reads: float
+    million_writes: float
+    gigabyte_month: float
+
+
+class Fleet(msgspec.Struct, frozen=True, kw_only=True):
+    """What is paid for: a fleet in numbers."""
+
+    tenants: int
+    agents: int
+    subscriptions: int
+    messages_per_day: float
+    logins_per_day: float
+    rest_logins_per_day: float
+    changes_per_day: float
+    servers: int
+    cursor_write_s: float
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of the bill: how often in a month, its units, and its dollars."""
+
+    what: str
+    times: float
+    reads: float
+    writes: float
+    dollars: float
+
+
+class Bill(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is printed."""
+
+    measured: str
+    operations: list[Measured]
+    fleet: Fleet
+    prices: Prices
+    month: list[Share]
+    dollars: float
+
+
+def _number(flag: str, default: float, help: str) -> Callable[[F], F]:
+    kind = click.IntRange(min=0) if isinstance(default, int) else click.FloatRange(min=0)
+    return click.option(flag, type=kind, default=default, show_default=True, metavar="N", help=help)
+
+
+@click.command(cls=Failing)
+@_number("--tenants", 10, "Tenants with agents that are connected.")
+@_number("--agents", 1000, "Agents, all connected all day.")
+@_number("--subscriptions", 1, "Channels that each agent receives.")
+@_number("--messages-per-day", 1000.0, "Messages that come to each subscription in a day.")
+@_number("--logins-per-day", 4.0, "Connections that each agent makes in a day.")
+@_number("--rest-logins-per-day", 0.0, "Tokens that each agent gets over REST in a day.")
+@_number("--changes-per-day", 100.0, "Agents registered and subscribed in a day, altogether.")
+@_number("--servers", 2, "Servers, each of which watches every tenant.")
+@click.option(
+    "--cursor-write-s", type=click.FloatRange(min=0.1, max=600), metavar="S", help="As the setting [default: the setting, or 60]."
+)
+@_number("--price-million-reads", 0.125, "Dollars for a million read units.")
+@_number("--price-million-writes", 0.625, "Dollars for a million write units.")
+@_number("--price-gigabyte", 0.25, "Dollars for a gigabyte and month.")
+@answers.yes_option
+@at_place
+async def cost(
+    place: Place,
+    tenants: int,
+    agents: int,
+    subscriptions: int,
+    messages_per_day: float,
+    logins_per_day: float,
+    rest_logins_per_day: float,
+    changes_per_day: float,
+    servers: int,
+    cursor_write_s: float | None,
+    price_million_reads: float,
+    price_million_writes: float,
+    price_gigabyte: float,
+    yes: bool,
+) -> int:
+    """Prints the read and write units of each operation, and the dollars a month of a fleet that is described by the options.
+
+    With tables on DynamoDB every operation is done there once, in a tenant that is made for it and removed (for less than a cent;
+    it asks first), and what DynamoDB says that it charged is printed. Else it is reckoned from the items' sizes. Publishing and
+    delivering touch no table but for cursors.
+
+    \b
+    Examples:
+      artcafe tables cost --agents 5000 --messages-per-day 20000 --cursor-write-s 60
+      artcafe tables cost --tables dynamodb:eu-central-1 --yes --json
+    """
+    seconds = cursor_write_s or place.settings.cursor_write_s or 60.0
+    fleet = Fleet(
+        tenants=tenants,
+        agents=agents,
+        subscriptions=subscriptions,
+        messages_per_day=messages_per_day,
+        logins_per_day=logins_per_day,
+        rest_logins_per_day=rest_logins_per_day,
+        changes_per_day=changes_per_day,
+        servers=servers,
+        cursor_write_s=seconds,
+    )
+    prices = Prices(million_reads=price_million_reads, million_writes=price_million_writes, gigabyte_month=price_gigabyte)
+    measured = await (_on_dynamodb(place, yes=yes) if place.is_dynamodb else _on_a_file())
+    month = bill_of(measured, fleet, prices)
+    how = BY_DYNAMODB.format(place=place) if place.is_dynamodb else BY_RULES
+    total = round(sum(each.dollars for each in month), 2)
+    _tell(place, Bill(measured=how, operations=measured, fleet=fleet, prices=prices, month=month, dollars=total))
+    return 0
+
+
+def bill_of(measured: list[Measured], fleet: Fleet, prices: Prices) -> list[Share]:
+    """The parts of a month's bill, of 30 days."""
+    by_name = {each.operation: each for each in measured}
+    followed = fleet.agents * fleet.subscriptions
+    # A cursor is written when it has moved, and no more often than every `cursor_write_s`.
+    cursor_writes = followed * min(fleet.messages_per_day, DAY_S / fleet.cursor_write_s)
+    often = {
+        "write a cursor": cursor_writes,
+        "watch a tenant for changes": fleet.tenants * fleet.servers * DAY_S / READ_EVERY_S,
+        "log in on the socket": fleet.agents * fleet.logins_per_day,
+        "begin the subscriptions": fleet.agents * fleet.logins_per_day,
+        "log in over REST": fleet.agents * fleet.rest_logins_per_day,
+        "register an agent": fleet.changes_per_day,
+        "subscribe": fleet.changes_per_day * fleet.subscriptions,
+    }
+    return [_share(by_name[name], times * DAYS, prices) for name, times in often.items() if times]
+
+
+def _share(measured: Measured, times: float, prices: Prices) -> Share:
+    reads, writes = measured.reads * times, measured.writes * times
+    dollars = (reads * prices.million_reads + writes * prices.million_writes) / 1e6
+    return Share(what=measured.operation, times=times, reads=reads, writes=writes, dollars=round(dollars, 4))
+
+
+# --- measuring -----------------------------------------------------------------------------------------------------------
+
+
+async def _on_a_file() -> list[Measured]:
+    units = Units()
+    with tempfile.TemporaryDirectory() as folder:
+        tables = Reckoned(await Sqlite.open(Path(folder) / "tables.sqlite", Environment.PROD), units)
+        try:
+            return await Operations(tables, units).measure()
+        finally:
+            await tables.close()
+
+
+async def _on_dynamodb(place: Place, *, yes: bool) -> list[Measured]:
+    answers.asked(f"Make a tenant in {place}, measure with it, and remove it", yes=yes)
+    units = Units()
+
+    def charged(consumed: Consumed) -> None:
+        if consumed.operation in WRITING:
+            units.writes += sum(consumed.units.values())
+        else:
+            units.reads += sum(consumed.units.values())
+
+    async with place.engine():
+        pass  # Which looks whether the tables are there, and says what to do where they are not.
+    endpoint = Endpoint(place.region, place.settings.dynamodb_endpoint)
+    tables = await DynamoDb.open(endpoint, place.environment, charged)
+    try:
+        return await Operations(tables, units).measure()
+    finally:
+        await tables.close()
+
+
+# --- telling -------------------------------------------------------------------------------------------------------------
+
+
+def _tell(place: Place, bill: Bill) -> None:
+    operations = [[each.operation, f"{each.reads:g}", f"{each.writes:g}"] for each in bill.operations]
+    free = [["publish, deliver", "0", "0"]]
+    answers.show(place, bill, ["OPERATION", "READ UNITS", "WRITE UNITS"], [*operations, *free])
+    if place.as_json:
+        return
+    click.echo(f"\nUnits {bill.measured}.\n")
+    shares = [
+        [each.what, f"{each.times:,.0f}", f"{each.reads:,.0f}", f"{each.writes:,.0f}", f"{each.dollars:,.2f}"]
+        for each in bill.month
+    ]
+    answers.show(place, bill, ["A MONTH", "TIMES", "READ UNITS", "WRITE UNITS", "DOLLARS"], shares)
+    prices = bill.prices
+    click.echo(
+        f"\n${bill.dollars:,.2f} a month, and ${prices.gigabyte_month:g} for each GB stored, at ${prices.million_reads:g} for a"
+        f" million read units and ${prices.million_writes:g} for a million write units"
+        f"\n(on demand, us-east-1; --price-… takes others)."
+        f"\nThe fleet: {_described(bill.fleet)}.\nNATS, servers and traffic are not in it."
+    )
+
+
+def _described(fleet: Fleet) -> str:
+    where = f"{answers.many(fleet.agents, 'agent')} in {answers.many(fleet.tenants, 'tenant')}"
+    return (
+        f"{where} on {answers.many(fleet.servers, 'server')}, each agent with {answers.many(fleet.subscriptions, 'subscription')}"
+        f" and {fleet.logins_per_day:g} connections a day,\n{fleet.messages_per_day:,.0f} messages a day to each subscription,"
+        f" cursors written every {fleet.cursor_write_s:g} s at most"
+    )

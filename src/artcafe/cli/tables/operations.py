@@ -1,0 +1,143 @@
+"""The operations whose price is measured: done once each, in a tenant that is made for it and removed afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from artcafe.fabric.audit_log import Compose, Kept
+from artcafe.model import Agent, AgentPrincipal, Channel, ChannelId, Cursor, Epoch, Role, TenantId, UserId, UserPrincipal
+from artcafe.observe import now
+from artcafe.rules.ids import new_id
+from artcafe.rules.subjects import Subject
+from artcafe.rules.tokens import Tokens
+from artcafe.sdk.keys import FileSigner
+from artcafe.services.agents import Agents
+from artcafe.services.audit import Audit
+from artcafe.services.changes import Changes
+from artcafe.services.channels import Channels
+from artcafe.services.directory import Directory
+from artcafe.services.login import Login
+from artcafe.services.subscriptions import Subscriptions
+from artcafe.services.tenants import Tenants
+from artcafe.tables.capacity import Units
+from artcafe.tables.catalog import TENANTS
+from artcafe.tables.port import Delete, Key, Tables
+from artcafe.tables.store import Store
+from artcafe.wire.sshkeys import parse_public_key
+
+USER: Final = UserId("artcafe-tables-cost")
+SERVICE: Final = "artcafe.cost"
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """What one operation was charged, in DynamoDB's capacity units."""
+
+    operation: str
+    reads: float
+    writes: float
+
+
+class NoMessages:
+    """The log of a tenant in which nothing is ever published: it keeps nothing, and no audit."""
+
+    async def position(self, _tenant_id: TenantId) -> Cursor:
+        """It has not begun."""
+        return Cursor()
+
+    async def purge(self, _tenant_id: TenantId, _channel_id: ChannelId) -> None:
+        """There is nothing to remove."""
+
+    async def drop(self, _tenant_id: TenantId) -> None:
+        """As above."""
+
+    async def append(self, _chain: Subject, compose: Compose) -> bytes:
+        """What it would be."""
+        return compose(None)
+
+    async def after(self, _chain: Subject, _seq: int, _most: int) -> list[Kept]:
+        """There is nothing to read."""
+        return []
+
+    async def before(self, _chain: Subject, _seq: int | None, _most: int) -> list[Kept]:
+        """As above."""
+        return []
+
+
+class Operations:
+    """The services on the engine that is measured. `units` is where it adds what it was charged."""
+
+    def __init__(self, tables: Tables, units: Units) -> None:
+        self._tables, self._units = tables, units
+        self.measured: list[Measured] = []
+        changes, log = Changes(), NoMessages()
+        self._store = Store(tables)
+        directory = Directory(self._store, changes)
+        self._tenants = Tenants(self._store, changes, now, log, directory)
+        self._agents = Agents(self._store, changes, now)
+        self._channels = Channels(self._store, changes, now, log)
+        self._subscriptions = Subscriptions(self._store, changes, now, log.position)
+        self._login = Login(self._store, directory, Tokens(b"0" * 32, SERVICE), now, SERVICE, Audit(log, self._store, now))
+
+    async def measure(self) -> list[Measured]:
+        """Everything, in order; the tenant is removed also after an error."""
+        tenant = await self._tenants.create(USER, "artcafe tables cost")
+        owner = UserPrincipal(user_id=USER, tenant_id=tenant.id, role=Role.OWNER)
+        try:
+            await self._in_tenant(owner, _key())
+        finally:
+            await self._noted("delete a tenant", lambda: self._tenants.delete(owner))
+            # Of a deleted tenant a record is kept; nobody wants one of this.
+            await self._tables.delete(Delete(TENANTS, Key(owner.tenant_id)))
+        return self.measured
+
+    async def _in_tenant(self, owner: UserPrincipal, signer: FileSigner) -> None:
+        made: list[Agent] = []
+        channels: list[Channel] = []
+
+        async def register() -> None:
+            made.append(await self._agents.create(owner, name="agent", public_key=signer.public_key, capabilities=["measure"]))
+
+        async def open_channel() -> None:
+            channels.append(await self._channels.create(owner, name="channel"))
+
+        await self._noted("register an agent", register)
+        await self._noted("make a channel", open_channel)
+        agent, channel = made[0], channels[0]
+        await self._noted("subscribe", lambda: self._subscriptions.put(owner, channel.id, agent.id))
+        await self._noted("log in over REST", lambda: self._over_rest(agent, signer))
+        await self._noted("log in on the socket", lambda: self._on_socket(agent, signer))
+        proven = AgentPrincipal(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch)
+        await self._noted("begin the subscriptions", lambda: self._subscriptions.for_connect(proven))
+        cursor = Cursor(epoch=Epoch(new_id("log")), seq=1)
+        await self._noted("write a cursor", lambda: self._store.write_cursor(owner.tenant_id, channel.id, agent.id, cursor))
+        await self._noted("watch a tenant for changes", lambda: self._store.versions([owner.tenant_id]))
+        await self._noted("enter with a person's token", lambda: self._tenants.enter(USER, owner.tenant_id))
+        await self._noted("list agents", lambda: self._agents.list(owner))
+        await self._noted("unsubscribe", lambda: self._subscriptions.delete(owner, channel.id, agent.id))
+        await self._noted("delete a channel", lambda: self._channels.delete(owner, channel.id))
+        await self._noted("delete an agent", lambda: self._agents.delete(owner, agent.id))
+
+    async def _over_rest(self, agent: Agent, signer: FileSigner) -> None:
+        challenge = await self._login.begin(agent.tenant_id, agent.id)
+        await self._login.redeem(challenge.id, await signer.sign(challenge.text))
+
+    async def _on_socket(self, agent: Agent, signer: FileSigner) -> None:
+        challenge = self._login.pose(agent.tenant_id, agent.id)
+        await self._login.prove(challenge, await signer.sign(challenge.text))
+
+    async def _noted(self, operation: str, do: Callable[[], Awaitable[object]]) -> None:
+        reads, writes = self._units.reads, self._units.writes
+        await do()
+        charged = Measured(operation=operation, reads=self._units.reads - reads, writes=self._units.writes - writes)
+        self.measured.append(charged)
+
+
+def _key() -> FileSigner:
+    private = Ed25519PrivateKey.generate()
+    line = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return FileSigner(parse_public_key(line), private)

@@ -1,0 +1,121 @@
+"""What DynamoDB charges for an item, by its published rules, and an engine that reckons by them what it is asked.
+
+The rules: developer guide, "DynamoDB read and write operations" and "Capacity unit consumption". What DynamoDB itself says is
+`dynamodb_client.Consumed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import ceil
+from typing import Final
+
+from artcafe.tables.catalog import Table
+from artcafe.tables.conditions import Condition
+from artcafe.tables.port import Delete, Key, Page, Put, Tables, Update, Write
+from artcafe.tables.values import Item, size_of
+
+READ_BYTES: Final = 4096
+WRITE_BYTES: Final = 1024
+TRANSACTED: Final = 2
+"""Each item of a transaction is written twice: prepared and committed."""
+ROW_BYTES: Final = 100
+"""What a stored item is charged beside its own size."""
+
+
+def item_bytes(item: Item | None) -> int:
+    """The size that counts: names and values."""
+    return 0 if item is None else sum(len(name.encode()) + size_of(value) for name, value in item.items())
+
+
+def read_units(size_bytes: int, *, consistent: bool) -> float:
+    """Of one read of so many bytes; nothing costs as much as little."""
+    units = max(1, ceil(size_bytes / READ_BYTES))
+    return units if consistent else units / 2
+
+
+def write_units(before: Item | None, after: Item | None) -> int:
+    """Of one write: the larger of both counts."""
+    return max(1, ceil(max(item_bytes(before), item_bytes(after)) / WRITE_BYTES))
+
+
+class Units:
+    """A running sum."""
+
+    def __init__(self) -> None:
+        self.reads = self.writes = 0.0
+
+
+class Reckoned:
+    """An engine on another one, which adds to `units` what DynamoDB would charge. For one caller at a time."""
+
+    def __init__(self, tables: Tables, units: Units) -> None:
+        self._tables, self._units = tables, units
+
+    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+        """As the port has it: each item is a read of its own."""
+        found = await self._tables.get(table, keys, consistent=consistent)
+        self._units.reads += sum(read_units(item_bytes(item), consistent=consistent) for item in found)
+        return found
+
+    async def query(
+        self,
+        table: Table,
+        partition: str,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int = 50,
+        descending: bool = False,
+        where: Condition | None = None,
+        consistent: bool = False,
+    ) -> Page:
+        """As the port has it: all items together are one read, also those that `where` leaves out."""
+        more = {"prefix": prefix, "after": after, "limit": limit, "descending": descending, "consistent": consistent}
+        read = await self._tables.query(table, partition, **more)  # type: ignore[arg-type]  # they are the arguments above
+        self._units.reads += read_units(sum(map(item_bytes, read.items)), consistent=consistent)
+        return read if where is None else await self._tables.query(table, partition, where=where, **more)  # type: ignore[arg-type]  # as above
+
+    async def put(self, write: Put) -> None:
+        """As the port has it."""
+        before = await self._before([write])
+        try:
+            await self._tables.put(write)
+        finally:
+            await self._written([write], before)
+
+    async def update(self, write: Update) -> Item:
+        """As the port has it."""
+        before = await self._before([write])
+        try:
+            return await self._tables.update(write)
+        finally:
+            await self._written([write], before)
+
+    async def delete(self, write: Delete) -> Item | None:
+        """As the port has it."""
+        before = await self._before([write])
+        try:
+            return await self._tables.delete(write)
+        finally:
+            await self._written([write], before)
+
+    async def transact(self, writes: Sequence[Write]) -> None:
+        """As the port has it: twice the price; a check is charged like a write."""
+        before = await self._before(writes)
+        try:
+            await self._tables.transact(writes)
+        finally:
+            await self._written(writes, before, times=TRANSACTED)
+
+    async def close(self) -> None:
+        """As the port has it."""
+        await self._tables.close()
+
+    async def _before(self, writes: Iterable[Write]) -> list[Item | None]:
+        return [(await self._tables.get(write.table, [write.key], consistent=True))[0] for write in writes]
+
+    async def _written(self, writes: Sequence[Write], before: Sequence[Item | None], times: int = 1) -> None:
+        """Also what failed is charged."""
+        after = await self._before(writes)
+        self._units.writes += times * sum(write_units(*both) for both in zip(before, after, strict=True))

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.tables.capacity import Reckoned, Units, item_bytes, read_units, write_units
+from artcafe.tables.catalog import AGENTS, Environment
+from artcafe.tables.conditions import Absent, Equals, Exists
+from artcafe.tables.dynamodb import DynamoDb
+from artcafe.tables.dynamodb_client import Consumed, Endpoint
+from artcafe.tables.engines import open_engine
+from artcafe.tables.port import Assign, Check, ConditionFailed, Delete, Key, Put, Tables, Update
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.values import Item
+from tests.aws import Aws
+
+SIZES = (10, 1000, 1025, 4000, 4097, 9000)
+READING = {"get_item", "batch_get_item", "query", "scan"}
+
+
+def item(id: str, size: int) -> Item:
+    return {"tenant_id": "t", "id": id, "text": "x" * size}
+
+
+def test_the_published_examples() -> None:
+    # Developer guide, "Capacity unit consumption".
+    assert [read_units(size, consistent=True) for size in (1, 3 * 1024, 4096, 4097, 8 * 1024)] == [1, 1, 1, 2, 2]
+    assert read_units(4096, consistent=False) == 0.5
+    assert read_units(0, consistent=True) == 1
+    assert write_units(None, item("a", 10)) == 1
+    assert write_units(None, item("a", 1024)) == 2
+    assert write_units(item("a", 3000), item("a", 10)) == 3
+    assert item_bytes({"tenant_id": "t", "id": "a"}) == len("tenant_idtida")
+
+
+@given(st.integers(0, 400_000))
+def test_more_bytes_never_cost_less(size: int) -> None:
+    assert read_units(size, consistent=True) <= read_units(size + 1, consistent=True)
+    assert read_units(size, consistent=True) == 2 * read_units(size, consistent=False)
+
+
+async def asked(tables: Tables, units: Units) -> list[tuple[float, float]]:
+    """A round of what an engine can be asked, and what each was charged. Left out is what the emulator reckons otherwise than
+    DynamoDB's guide: several keys at once, and what a filter leaves out."""
+    charged: list[tuple[float, float]] = []
+
+    def note() -> None:
+        charged.append((units.reads, units.writes))
+        units.reads = units.writes = 0.0
+
+    for number, size in enumerate(SIZES):
+        await tables.put(Put(AGENTS, item(f"{number}", size)))
+        note()
+    for consistent in (True, False):
+        await tables.get(AGENTS, [Key("t", "1")], consistent=consistent)
+        note()
+        await tables.query(AGENTS, "t", consistent=consistent)
+        note()
+    await tables.get(AGENTS, [Key("t", "none")], consistent=True)
+    note()
+    await tables.update(Update(AGENTS, Key("t", "5"), [Assign("text", "y")]))
+    note()
+    await tables.transact(
+        [
+            Put(AGENTS, item("new", 2000)),
+            Update(AGENTS, Key("t", "4"), [Assign("more", 1)]),
+            Delete(AGENTS, Key("t", "3")),
+            Check(AGENTS, Key("t", "2"), Exists("id")),
+        ]
+    )
+    note()
+    await tables.delete(Delete(AGENTS, Key("t", "4")))
+    note()
+    return charged
+
+
+@pytest.fixture
+async def reckoned(tmp_path: Path) -> AsyncIterator[tuple[Reckoned, Units]]:
+    units = Units()
+    tables = Reckoned(await Sqlite.open(tmp_path / "tables.sqlite", Environment.PROD), units)
+    yield tables, units
+    await tables.close()
+
+
+async def test_what_is_reckoned_is_what_an_engine_says_it_charges(aws: Aws, reckoned: tuple[Reckoned, Units]) -> None:
+    endpoint, units = Endpoint(aws.new_region(), aws.url), Units()
+    await (await open_engine(f"dynamodb:{endpoint.region}", aws.url, Environment.PROD, make_missing=True)).close()
+
+    def charge(consumed: Consumed) -> None:
+        if consumed.operation in READING:
+            units.reads += sum(consumed.units.values())
+        else:
+            units.writes += sum(consumed.units.values())
+
+    dynamodb = await DynamoDb.open(endpoint, Environment.PROD, charge)
+    try:
+        assert await asked(*reckoned) == await asked(dynamodb, units)
+    finally:
+        await dynamodb.close()
+
+
+async def test_several_keys_are_as_many_reads(reckoned: tuple[Reckoned, Units]) -> None:
+    tables, units = reckoned
+    for number, size in enumerate(SIZES):
+        await tables.put(Put(AGENTS, item(f"{number}", size)))
+    await tables.get(AGENTS, [Key("t", f"{number}") for number in range(len(SIZES) + 1)], consistent=True)
+    assert units.reads == 1 + 1 + 1 + 1 + 2 + 3 + 1
+
+
+async def test_what_a_filter_leaves_out_was_read(reckoned: tuple[Reckoned, Units]) -> None:
+    tables, units = reckoned
+    for number, size in enumerate(SIZES):
+        await tables.put(Put(AGENTS, item(f"{number}", size)))
+    found = await tables.query(AGENTS, "t", where=Equals("text", "none"), consistent=True)
+    assert (found.items, units.reads) == ([], 5)
+
+
+async def test_what_was_refused_is_charged_too(reckoned: tuple[Reckoned, Units]) -> None:
+    tables, units = reckoned
+    await tables.put(Put(AGENTS, item("a", 1500)))
+    units.writes = 0
+    with pytest.raises(ConditionFailed):
+        await tables.put(Put(AGENTS, item("a", 10), Absent("id")))
+    assert units.writes == 2
