@@ -20,6 +20,8 @@ COMMANDS: Final = {
     "backup": ("artcafe.cli.backup", "backup"),
     "restore": ("artcafe.cli.backup", "restore"),
     "tables": ("artcafe.cli.tables.group", "tables"),
+    "suspend": ("artcafe.cli.suspension", "suspend"),
+    "resume": ("artcafe.cli.suspension", "resume"),
     "tenant": ("artcafe.cli.people.tenants", "tenant"),
     "agent": ("artcafe.cli.people.agents", "agent"),
     "channel": ("artcafe.cli.people.channels", "channel"),
