@@ -67,6 +67,7 @@ def test_variables_of_the_commands_and_of_tests_are_no_settings() -> None:
         ("ARTCAFE_LISTEN", ":8080", ["HOST:PORT"]),
         ("ARTCAFE_LISTEN", "localhost:65536", ["HOST:PORT"]),
         ("ARTCAFE_LISTEN", "localhost:²", ["HOST:PORT"]),
+        ("ARTCAFE_TRUSTED_PROXIES", "10.0.0.1/8", ["TRUSTED_PROXIES: must be networks, such as 10.0.0.0/8", "host bits set"]),
         ("ARTCAFE_TABLES", "mysql:x", ["TABLES", "'mysql:x'", "dynamodb:REGION"]),
         ("ARTCAFE_TABLES", "dynamodb:", ["TABLES", "dynamodb:eu-central-1"]),
         ("ARTCAFE_TABLES", "dynamodb:EU", ["TABLES", "dynamodb:eu-central-1"]),

@@ -68,8 +68,15 @@ def _place(value: str | None) -> str | None:
     return value
 
 
-def _list(value: object) -> object:
+def _list(value: object) -> Any:
     return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
+
+
+def _networks(value: object) -> object:
+    try:
+        return tuple(map(ipaddress.ip_network, _list(value))) if isinstance(value, str) else value
+    except ValueError as exc:
+        raise ValueError(f"must be networks, such as 10.0.0.0/8, or addresses: {exc}") from None
 
 
 class Settings(BaseModel):
@@ -118,7 +125,7 @@ class Settings(BaseModel):
     tls_key: Path | None = None
     """Its private key, as PEM without a password, not readable by everybody."""
 
-    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_list)] = ()
+    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = ()
     """The proxies in front, as networks separated by commas, such as `10.0.0.0/8`: where a call comes from is then taken from
     their `X-Forwarded-For`."""
 

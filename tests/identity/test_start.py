@@ -61,7 +61,9 @@ def test_people_are_refused_while_their_issuer_is_away_and_let_in_once_it_is_the
             answer = httpx.get(me, headers=headers, trust_env=False)
             assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
             assert answer.headers["retry-after"]
-            assert "identity.keys_not_fetched" in platform.log()
+            assert platform.log().count("identity.keys_not_fetched") == 1
+            assert f"an access token of {issuer.url}" in platform.log()
+            assert "artcafe token" not in platform.log()
             # Agents need no issuer, and neither does the health of the server.
             assert httpx.get(f"{platform.url}/health/ready", trust_env=False).status_code == 200
             issuer.come()

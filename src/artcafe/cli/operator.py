@@ -151,6 +151,9 @@ def _say_ready(settings: Settings, addresses: Addresses, *, after_demo: bool) ->
     artcafe = "artcafe" if shutil.which("artcafe") else shlex.quote(str(Path(sys.executable).with_name("artcafe")))
     data = shlex.quote(str(settings.data_dir.absolute()))
     kept = data if settings.tables is None else f"{data}, its tables in {settings.tables},"
+    token, is_local = f"TOKEN=$({artcafe} token --user {DEMO_USER} --data-dir {data})", settings.issuer is None
+    if not is_local:
+        token = f"TOKEN=…  # an access token of {settings.issuer}"
     click.echo(
         f"""
 ArtCafe is up. Its data is in {kept} and stays there; Ctrl-C stops it.
@@ -160,10 +163,10 @@ ArtCafe is up. Its data is in {kept} and stays there; Ctrl-C stops it.
 
 Try, in another terminal:
 
-  TOKEN=$({artcafe} token --user {DEMO_USER} --data-dir {data})
+  {token}
   curl -s {addresses.url}/v1/me -H "Authorization: Bearer $TOKEN"
 """
-        + ("" if after_demo else f"\nSee the main job played on it:  {artcafe} demo --data-dir {data}\n")
+        + ("" if after_demo or not is_local else f"\nSee the main job played on it:  {artcafe} demo --data-dir {data}\n")
     )
     sys.stdout.flush()
 

@@ -129,8 +129,9 @@ class IssuerKeys:
             self._tell(exc)
 
     def _tell(self, exc: Exception) -> None:
+        say = log.debug if self._is_away else log.warning  # Once, not every two seconds.
         self._is_away = True
-        log.warning("identity.keys_not_fetched", issuer=self._issuer, error=str(exc), known=len(self._keys))
+        say("identity.keys_not_fetched", issuer=self._issuer, error=str(exc), known=len(self._keys))
 
     async def _fetch(self) -> None:
         self._asked = now = time.monotonic()
