@@ -58,6 +58,46 @@ class Tenant(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
+class Member(msgspec.Struct, frozen=True):
+    """A person in a tenant; `address` is that of the invitation they came by."""
+
+    user_id: str
+    tenant_id: str
+    role: str
+    joined_at: datetime
+    address: str | None = None
+
+
+class Invitation(msgspec.Struct, frozen=True):
+    """A way into a tenant. `token` is known only to whoever has just made it."""
+
+    id: str
+    tenant_id: str
+    address: str
+    role: str
+    invited_by: str
+    created_at: datetime
+    expires_at: datetime
+    token: str | None = None
+
+
+class CurrentTerms(msgspec.Struct, frozen=True):
+    """What people accept; no version where there is nothing to accept."""
+
+    version: str | None
+    text: str | None = None
+    grace_until: datetime | None = None
+
+
+class TermsAcceptance(msgspec.Struct, frozen=True):
+    """That a person has accepted a version."""
+
+    user_id: str
+    version: str
+    accepted_at: datetime
+    ip_address: str
+
+
 class Presence(msgspec.Struct, frozen=True):
     """Whether an agent is connected now, since when, and the status that it has set."""
 

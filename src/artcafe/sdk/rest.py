@@ -19,6 +19,7 @@ from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
 from artcafe.sdk.keys import Signer
 from artcafe.sdk.messages import Gap, Receipt, warn_of
+from artcafe.sdk.people import People
 from artcafe.sdk.records import AgentCard, AgentKey, AuditEntry, Channel, Home, KeptMessage, Me, Subscription, Tenant, Token
 from artcafe.sdk.session import check_challenge
 from artcafe.wire import frames
@@ -75,6 +76,11 @@ class Rest:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._http.__aexit__(exc_type, exc, traceback)
+
+    @property
+    def people(self) -> People:
+        """Members, invitations and terms."""
+        return People(_Routes(self))
 
     async def home(self) -> Home:
         """Where everything is; needs no token."""
@@ -364,6 +370,14 @@ class Rest:
         if response.status_code in {502, 503, 504}:
             return errors.Unavailable(f"{self.url} (a proxy answered {status})")
         return errors.Invalid("url", f"{self.url} answered {status}, and not as ArtCafe does; is it the REST address?")
+
+
+class _Routes:
+    """What `sdk.people` asks by."""
+
+    def __init__(self, rest: Rest) -> None:
+        self.read, self.send, self.remove, self.all_of = rest._get, rest._send, rest._delete, rest._list
+        self.path_of = _path
 
 
 def _path(tenant: str, *parts: str) -> str:
