@@ -30,6 +30,7 @@ class Fault(Enum):
 
     THROTTLED = "throttled"
     FAILED = "answered 500"
+    DENIED = "refused, for a right is missing"
     CONFLICT = "in conflict with a transaction"
     LOST = "made, and its answer lost"
     SLOW = "made, and answered too late"
@@ -176,6 +177,8 @@ def _refusal(fault: Fault | None, operation: str, body: bytes) -> tuple[int, byt
     """The answer of a call that the emulator does not get to see."""
     if fault is Fault.FAILED:
         return _error(500, "InternalServerError")
+    if fault is Fault.DENIED:
+        return _error(400, "AccessDeniedException")
     if fault is Fault.UNREAD:
         request = json.loads(body)
         return 200, json.dumps({"Responses": {}, "UnprocessedKeys": request["RequestItems"]}).encode()

@@ -14,6 +14,7 @@ from artcafe.tables.port import Key, Put
 from artcafe.tables.values import Item
 from tests.aws import Aws
 from tests.cli.tables.shell import Done, run
+from tests.faulty_aws import Fault, faulty
 
 DIFFERENT, REFUSED, UNREACHABLE, USAGE = 5, 3, 4, 2
 
@@ -192,6 +193,25 @@ def test_whoever_has_no_credentials_is_told_how_to_give_them(
     done = cloud.run("list")
     assert (done.code, "AWS_PROFILE" in done.err, "Traceback" in done.err) == (REFUSED, True, False)
     assert cloud.run("list", "--json").error == "tables_refused"
+
+
+@pytest.mark.parametrize(
+    ("right", "arguments"),
+    [
+        ("DescribeTable", ["list"]),
+        ("DescribeTable", ["check"]),
+        ("CreateTable", ["apply", "--yes"]),
+        ("ListTables", ["check"]),
+        ("Scan", ["check", "--rows"]),
+    ],
+)
+def test_a_right_that_is_missing_is_named_and_where_to_read_of_it(cloud: Cloud, right: str, arguments: list[str]) -> None:
+    if right != "CreateTable":
+        cloud.run("apply", "--yes")
+    with faulty(cloud.url) as proxy:
+        proxy.strike(Fault.DENIED, right)
+        done = run(*arguments, ARTCAFE_TABLES=cloud.place, ARTCAFE_DYNAMODB_ENDPOINT=proxy.url)
+    assert (done.code, "AccessDeniedException" in done.err, "docs/dynamodb.md" in done.err) == (REFUSED, True, True), done.err
 
 
 def test_nobody_at_the_endpoint_can_be_tried_again() -> None:

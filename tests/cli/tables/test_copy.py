@@ -7,6 +7,10 @@ import asyncio
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
+import threading
+import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,6 +99,39 @@ def test_a_copy_that_was_cut_short_goes_on_and_what_is_no_more_goes(home: Home, 
     done = run("copy", "--from", home.data, "--to", there, "--json")
     assert (done.code, done.json["tenants"][0]["state"], done.json["messages"]) == (0, "copied", 11)
     assert rows(there) == whole
+
+
+def test_a_copy_that_is_killed_goes_on_when_it_is_repeated(home: Home, tmp_path: Path) -> None:
+    data, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(home.data, data)
+    change(
+        data,
+        "WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 4000)"
+        " INSERT INTO \"artcafe-agents\" SELECT partition, 'agt_' || value,"
+        " json_object('tenant_id', partition, 'id', 'agt_' || value) FROM \"artcafe-tenants\", n",
+    )
+    command = [sys.executable, "-m", "artcafe", "tables", "copy", "--from", str(data), "--to", str(there), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        until = time.monotonic() + 30
+        while _agents(there) < 200:
+            assert process.poll() is None, "it was done before it could be killed"
+            assert time.monotonic() < until
+            threading.Event().wait(0.005)
+        process.kill()
+    assert rows(there)["artcafe-tenants"] == []
+    assert 200 <= _agents(there) < 4004
+    done = run("copy", "--from", data, "--to", there, "--json")
+    assert (done.code, done.json["is_whole"], done.json["messages"]) == (0, True, 11)
+    assert rows(there)["artcafe-agents"] == rows(data)["artcafe-agents"]
+
+
+def _agents(folder: Path) -> int:
+    try:
+        with closing(sqlite3.connect(f"file:{folder / 'tables.sqlite'}?mode=ro", uri=True)) as db:
+            count: int = db.execute('SELECT count(*) FROM "artcafe-agents"').fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0  # It is not there yet.
+    return count
 
 
 def test_what_is_there_already_is_left_and_told(home: Home, tmp_path: Path) -> None:
