@@ -83,7 +83,7 @@ async def test_every_failure_is_the_same_work(server: Server, tmp_path: Path, re
 
     wrong = await failed(*at(agent), foreign)
     assert wrong["artcafe.wire.sshsig._check"] == 1
-    assert wrong["artcafe.tables.sqlite.get"] == 1
+    assert wrong["artcafe.tables.sqlite.get"] >= 1
     assert await failed(*at(of_rsa), foreign) == wrong
     assert await failed(*at(disabled), foreign) == wrong
     assert await failed(agent.tenant_id, "agt_00000000000000000000000000", foreign) == wrong
