@@ -30,6 +30,7 @@ NO_WALL: Final[Mapping[str, str]] = {
 }
 """What looks like a check of who may do what, and is none."""
 BEHIND: Final[Mapping[str, str]] = {
+    "Entrance.enter": "people at the gateway, which the matrix of REST never comes to; tests/services/test_terms.py holds it",
     "Messaging._enveloped": "the second of two: on the socket, where agents alone publish, the first is passed over for speed",
 }
 """Functions whose checks another check stands before, wherever a cell of the matrix can come from."""

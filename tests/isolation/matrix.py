@@ -385,6 +385,16 @@ class Matrix:
         answer = self.send(who, f"PUT {S}", ids, None)
         assert answer.status_code == (403 if who in (Who.VIEWER, *AGENTS) else 201), answer.text
 
+    def owning(self, who: Who) -> None:
+        """Whether somebody may make an owner, by an invitation or a role, and remove one."""
+        owner = self.ours.tenant.member(Role.OWNER).get("/v1/me").json()["user_id"]
+        viewer = self.ours.tenant.member(Role.VIEWER).get("/v1/me").json()["user_id"]
+        invited = self.send(who, f"POST {T}/members", self.ours.ids(), {"address": "o@example.com", "role": "owner"})
+        made = self.send(who, f"PATCH {T}/members/{{user_id}}", self.ours.ids() | {"user_id": viewer}, {"role": "owner"})
+        removed = self.send(who, f"DELETE {T}/members/{{user_id}}", self.ours.ids() | {"user_id": owner}, None)
+        found = (invited.status_code, made.status_code, removed.status_code)
+        assert found == ((201, 200, 204) if who is Who.OWNER else (403, 403, 403))
+
     def elsewhere(self, route: str, parameter: str, who: Who) -> None:
         """What is another tenant's, absent or no id at all, in one parameter of the path."""
         body = self.body_of(route)

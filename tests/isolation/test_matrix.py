@@ -52,6 +52,11 @@ def test_entering_a_managed_channel(matrix: Matrix, who: Who) -> None:
     matrix.entering(who)
 
 
+@pytest.mark.parametrize("who", OWN)
+def test_making_and_unmaking_owners(matrix: Matrix, who: Who) -> None:
+    matrix.owning(who)
+
+
 @pytest.mark.parametrize(("route", "parameter", "who"), ELSEWHERE)
 def test_what_is_elsewhere(matrix: Matrix, route: str, parameter: str, who: Who) -> None:
     matrix.elsewhere(route, parameter, who)

@@ -25,6 +25,7 @@ CELLS: Final[list[Cell]] = [
     *(partial(Matrix.elsewhere, route=route, parameter=name, who=who) for route, name, who in ELSEWHERE),
     *(partial(Matrix.managed, route=route, who=who) for route, who in IN_MANAGED),
     *(partial(Matrix.entering, who=who) for who in OWN),
+    *(partial(Matrix.owning, who=who) for who in OWN),
     *(partial(Matrix.outside, route=route, who=who) for route, who in FROM_OUTSIDE),
 ]
 

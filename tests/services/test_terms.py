@@ -6,8 +6,10 @@ import pytest
 
 from artcafe import observe
 from artcafe.errors import Conflict, Invalid, TermsChanged, TermsRequired
+from artcafe.identity.local import LocalIdentity
 from artcafe.model import UserId
 from artcafe.rules.pages import PageRequest
+from artcafe.services.entrance import Entrance
 from artcafe.services.terms import Current
 from artcafe.tables.catalog import TERMS_ACCEPTANCE
 from tests.services.world import START, Server
@@ -92,3 +94,15 @@ async def test_nobody_accepts_whose_id_cannot_be_kept(server: Server, user: str)
         await terms.accept(UserId(user))
     with pytest.raises(TermsRequired):
         await terms.check(UserId(user))
+
+
+async def test_the_gateway_lets_in_nobody_who_has_not_accepted(server: Server) -> None:
+    terms, identity = server.terms(FIRST), LocalIdentity(b"i" * 32)
+    entrance = Entrance(identity, server.tenants, terms, server.audit, server.clock)
+    tenant_id = (await server.tenant("alice")).tenant_id
+    token = identity.issue("alice", server.clock())
+    with pytest.raises(TermsRequired):
+        await entrance.enter(token, tenant_id)
+    await terms.accept(ALICE)
+    principal, _ = await entrance.enter(token, tenant_id)
+    assert principal.user_id == ALICE
