@@ -1,7 +1,7 @@
 """`artcafe tables copy`: tenants with their messages from one place to another, compared at the end.
 
 A tenant's messages go first, then its rows, and its own row last: what was cut short is known by that row's absence, and goes on
-when the command is repeated.
+when the command is repeated (decision 20).
 """
 
 from __future__ import annotations
