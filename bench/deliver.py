@@ -1,4 +1,4 @@
-"""A first figure of delivery: a stored channel to 1, 10 and 100 subscribers, one agent's backlog, and what an idle socket costs.
+"""Delivery of what is stored: to 1, 10 and 100 subscribers as it is published, and one agent's backlog.
 
 Four processes share the cores: the server, its nats-server, one that publishes and one that reads. So these are figures of the
 whole machine, and lower bounds of the server's.
@@ -8,20 +8,16 @@ whole machine, and lower bounds of the server's.
   Publishing limits it: what it publishes takes the whole road, and a disk.
 * backlog: a new socket subscribes from the first message. Beside it, the same log read by nats-py alone (an ordered consumer,
   and a pull consumer 256 at a time) and by the house's own reader without a gateway.
-* idle: the server's resident memory as 1,000 logged-in sockets come, ten for each of 100 agents, every one with a delivery.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import statistics
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -45,15 +41,12 @@ MESSAGES: Final = 6_000
 """To each subscriber, in one round."""
 BACKLOG: Final = 20_000
 WAITING: Final = 256
-IDLE_STEPS: Final = 5
-IDLE_STEP: Final = 200
-IDLE_AGENTS: Final = 100
 FETCH: Final = 256
 
 
 async def run(options: Options) -> list[Table]:
-    """The three figures, each with a platform of its own."""
-    return [await _deliver(options), await _backlog(options), await _idle(options)]
+    """The two figures, each with a platform of its own."""
+    return [await _deliver(options), await _backlog(options)]
 
 
 # --- deliver -----------------------------------------------------------------------------------------------------------
@@ -197,32 +190,3 @@ async def _by_fetching(client: Client, channel: ChannelId) -> Sample:
     sample = Sample(BACKLOG, time.perf_counter() - start)
     await puller.unsubscribe()
     return sample
-
-
-# --- idle --------------------------------------------------------------------------------------------------------------
-
-
-async def _idle(options: Options) -> Table:
-    """Steps of sockets, each measured: the median step is not the one in which some pool happened to grow."""
-    async with stage(options) as here:
-        cast = await here.platform.tenant_with(agents=IDLE_AGENTS, channels=1)
-        tokens = [await here.token(cast, agent) for agent in range(IDLE_AGENTS)]
-        assert here.platform.process is not None
-        pid = here.platform.process.pid
-        sockets = [await here.line(cast, token) for token in tokens]  # what the first of an agent leaves in memory is no socket's
-        sizes = [_resident_bytes(pid)]
-        for step in range(IDLE_STEPS):
-            sockets += [await here.line(cast, tokens[(step + at) % IDLE_AGENTS]) for at in range(IDLE_STEP)]
-            sizes.append(_resident_bytes(pid))
-        steps = [(after - before) / IDLE_STEP for before, after in itertools.pairwise(sizes)]
-    before = f"{sizes[0] / 2**20:.0f} MiB"
-    note = f"Growth of the server's resident memory from {before}, over {IDLE_STEPS} steps of {IDLE_STEP} sockets."
-    table = Table("Memory of an idle socket", ["", "bytes a socket"], [note])
-    table.rows.append(("median step (lowest–highest)", f"{statistics.median(steps):,.0f} ({min(steps):,.0f}–{max(steps):,.0f})"))
-    table.rows.append(("all together", f"{(sizes[-1] - sizes[0]) / IDLE_STEP / IDLE_STEPS:,.0f}"))
-    return table
-
-
-def _resident_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))

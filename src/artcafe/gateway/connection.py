@@ -56,6 +56,27 @@ class Door(Protocol):
 class Connection(WSListener):
     """One socket. picows calls the `on_ws_…` methods and `pause_writing`, `resume_writing`."""
 
+    __slots__ = (
+        "_address",
+        "_door",
+        "_forwarded",
+        "_group",
+        "_is_reading",
+        "_partial",
+        "_replies",
+        "_session",
+        "_stream",
+        "_talking",
+        "_transport",
+        "_under_way",
+        "conversation",
+        "has_answered",
+        "is_closed",
+        "is_paused",
+        "out",
+        "put",
+    )
+
     def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: Door, forwarded: list[str]) -> None:
         """`forwarded`: what its upgrade said in X-Forwarded-For."""
         self._group, self._door, self._talking = group, door, desk.hub.talking
@@ -78,6 +99,8 @@ class Connection(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """The upgrade is done."""
         self._transport = transport
+        for upgrade in (transport.request, transport.response):
+            upgrade.headers.clear()  # picows keeps both as long as the socket, and they were a tenth of what an idle one costs
         self._stream = transport.underlying_transport
         self.put: Callable[[bytes], None] = self._stream.write
         self._stream.set_write_buffer_limits(high=WRITE_HIGH_BYTES)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from datetime import datetime
 from typing import Final, assert_never
 
@@ -57,6 +56,9 @@ LIVE_S: Final = 5.0
 
 Command = tuple[int | None, str, frames.Body]
 
+_NONE: Final[frozenset[ChannelId]] = frozenset()
+"""Of every conversation that mutes none: each empty set takes 0.2 KB."""
+
 
 class Conversation:
     """The state of one agent's connection above its bytes."""
@@ -68,7 +70,8 @@ class Conversation:
         self._publishes = Publishes(desk.messaging, peer)
         self._visitor: Visitor | None = None
         """Of a person's connection, for whom it does whatever is said behind `connect`."""
-        self._commands: deque[Command] = deque()
+        self._commands: list[Command] = []
+        """At most as many as a connection lets be under way. A list, since an empty deque takes 0.7 KB of an idle agent's 10."""
         self._worker: asyncio.Task[None] | None = None
         self._is_look_due = False
         self._is_over = False
@@ -77,7 +80,7 @@ class Conversation:
         """When the token, or the key, that it connected with expires; None for a signature by a key without an end, which proves
         the connection for its life."""
         self._max_unacked: int | None = None
-        self._muted: set[ChannelId] = set()
+        self._muted = _NONE
         """Channels that this socket unsubscribed from: their rows stand, and start nothing here."""
         self.deliveries: dict[ChannelId, Delivery] = {}
         self.backlog = Backlog(peer, self.deliveries, spawn)
@@ -133,7 +136,7 @@ class Conversation:
                     self._is_look_due = False
                     await self._look()
                 elif self._commands and not self._is_held():
-                    command = self._commands.popleft()
+                    command = self._commands.pop(0)
                     self._peer.count(-1)
                     await self._do(*command)
                 else:
@@ -305,7 +308,7 @@ class Conversation:
             raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
         if not row.lets(Permission.RECEIVE):
             raise Forbidden(Action.READ_MANAGED.value, "an agent")
-        self._muted.discard(row.channel_id)
+        self._muted -= {row.channel_id}
         self._end_delivery(row.channel_id)
         return await self._begin(row.channel_id, wanted.start, self._desk.cursors.newest(row), wanted.max_unacked)
 
@@ -363,7 +366,7 @@ class Conversation:
         channel_id = ChannelId(wanted.channel)
         if channel_id not in self.deliveries:
             raise NotSubscribed(wanted.channel)
-        self._muted.add(channel_id)
+        self._muted |= {channel_id}
         self._end_delivery(channel_id)
         return frames.UnsubscribeReply(channel_id)
 
