@@ -14,7 +14,7 @@ import uvloop
 
 from artcafe.observe import configure
 from bench import deliver, dynamodb, failures, login, publish, revoke, tables
-from bench.fanout import curve, idle, stall, windows
+from bench.fanout import curve, idle, profile, stall, windows
 from bench.report import Options, Table, machine
 
 LIMIT_S: Final = 600.0
@@ -29,6 +29,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "dynamodb": dynamodb,
     "fanout": windows,
     "curve": curve,
+    "profile": profile,
     "stall": stall,
     "idle": idle,
     "login": login,

@@ -10,6 +10,9 @@ all of them.
   share the cores then, this client among them.
 * nats-server alone: the messages of group commit (a batch, or a few in a row) encoded in one go, one group after another, on a
   bare socket. No client that works so can be faster, so it tells a slow machine from a slow program.
+* the disk alone: what the same groups make nats-server 2.15 flush, by this process in the same folder and with nothing else: for
+  a batch two small new files and their folder, the staged batch, and the log; for a few the log each time. On a disk that
+  flushes for nothing (`--folder /dev/shm/bench`) the rest shows.
 """
 
 from __future__ import annotations
@@ -18,11 +21,15 @@ import asyncio
 import base64
 import itertools
 import json
+import os
 import random
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 import msgspec
@@ -71,6 +78,7 @@ class Used(NamedTuple):
 
 NATS_PY: Final = "nats-py alone"
 LIMIT: Final = "nats-server alone"
+DISK: Final = "the disk alone"
 
 
 async def run(options: Options) -> list[Table]:
@@ -80,10 +88,11 @@ async def run(options: Options) -> list[Table]:
     async with AsyncExitStack() as stack:
         here = await stack.enter_async_context(stage(options))
         ways = await _ways(here, stack)
-        turns = list(itertools.product(ways.items(), WAITING))
+        turns, numbers = list(ways.items()), list(WAITING)
         for number in range(options.rounds + 1):
             random.shuffle(turns)
-            for (name, way), waiting in turns:
+            random.shuffle(numbers)
+            for waiting, (name, way) in itertools.product(numbers, turns):  # with as many waiting one right after the other
                 before = Used.by(here)
                 sample = await way(waiting, options.seconds if number else WARM_UP_S)
                 if number:
@@ -109,6 +118,7 @@ async def _ways(stage: Stage, stack: AsyncExitStack) -> dict[str, Way]:
         "whole road, 1 socket": _road(publishers[:1]),
         "whole road, 16 sockets": _road(publishers),
         LIMIT: bare,
+        DISK: _disk(stack.enter_context(TemporaryDirectory(prefix="flushes-", dir=stage.platform.data))),
     }
 
 
@@ -216,6 +226,50 @@ async def _bare_nats(stage: Stage, tenant: str) -> AsyncIterator[Way]:
         writer.close()
 
 
+def _disk(folder: str) -> Way:
+    """The flushes of nats-server 2.15 for a group, as strace shows them."""
+    body, log = _envelope(), Path(folder) / "log"
+
+    def group(waiting: int) -> None:
+        if waiting <= FEW:
+            for _ in range(waiting):
+                _append(log, body)
+            return
+        staged = Path(folder) / "batch"
+        staged.mkdir()
+        for name in ("meta.inf", "meta.sum"):
+            _append(staged / f"{name}.tmp", body)
+            (staged / f"{name}.tmp").rename(staged / name)
+            _flush_folder(staged)
+        for file in (staged / "1.blk", log):
+            _append(file, body * waiting)
+        shutil.rmtree(staged)
+
+    async def way(waiting: int, seconds: float) -> Sample:
+        latencies: list[float] = []
+        start = time.perf_counter()
+        while (begun := time.perf_counter()) - start < seconds:
+            await asyncio.to_thread(group, waiting)
+            latencies.append(time.perf_counter() - begun)
+        return Sample(len(latencies) * waiting, time.perf_counter() - start, latencies)
+
+    return way
+
+
+def _append(file: Path, data: bytes) -> None:
+    with file.open("ab", buffering=0) as out:
+        out.write(data)
+        os.fsync(out.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _single(body: bytes) -> bytes:
     return b"PUB %b _INBOX.bench %d\r\n%b\r\n" % (SUBJECT.encode(), len(body), body)
 
@@ -256,7 +310,7 @@ def _latencies(taken: Taken, ways: list[str]) -> Table:
     table = Table(
         "Latency of a stored publish, p50 / p99 in ms",
         ["", *(f"{waiting} waiting" for waiting in WAITING)],
-        ["Medians of the rounds. For the last row: of a whole group."],
+        ["Medians of the rounds. For the last two rows: of a whole group."],
     )
     table.rows = [(name, *(report.median_latency(taken[name, waiting]) for waiting in WAITING)) for name in ways]
     return table

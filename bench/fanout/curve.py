@@ -41,10 +41,13 @@ async def run(options: Options) -> list[Table]:
             line = lines[peer.name] = await peer.line(READERS, 1)
             stack.callback(line.close)
         taken: dict[tuple[int, str], list[Result]] = defaultdict(list)
-        turns = [(rate, name) for rate, name in itertools.product(RATES, lines) if rate in STORED_RATES or name != peers[2].name]
+        rates, names = list(RATES), list(lines)
         for _ in range(options.rounds):
-            random.shuffle(turns)
-            for rate, name in turns:
+            random.shuffle(rates)
+            random.shuffle(names)
+            for rate, name in itertools.product(rates, names):  # at each rate one right after the other
+                if name == peers[2].name and rate not in STORED_RATES:
+                    continue
                 for each in lines.values():
                     each.keep_alive()
                 seconds = max(SECONDS, options.seconds)
@@ -55,7 +58,32 @@ async def run(options: Options) -> list[Table]:
         [f"Medians of {options.rounds} rounds. p99 in brackets: lowest–highest."],
     )
     table.rows = [_row(rate, name, taken[rate, name]) for rate, name in itertools.product(RATES, lines) if taken[rate, name]]
-    return [table]
+    ours, theirs = (each.name for each in peers[:2])
+    return [table, _ratios({rate: list(zip(taken[rate, ours], taken[rate, theirs], strict=True)) for rate in RATES})]
+
+
+def _ratios(rounds: dict[int, list[tuple[Result, Result]]]) -> Table:
+    """The two at the same rate, each round beside the same round."""
+    table = Table(
+        "ArtCafe, its nats-server included, to nats-server's WebSocket at the same rate",
+        ["deliveries/s asked", "CPU of a delivery", "p50", "p99", "rounds with less CPU", "with a lower p99"],
+        ["Median of each round's ratio: below 1 is less."],
+    )
+    for rate, pairs in rounds.items():
+        cpu, p50, p99 = (
+            statistics.median(a / b for a, b in each)
+            for each in (
+                [(ours.cpu_us, theirs.cpu_us) for ours, theirs in pairs],
+                [(ours.p50_us, theirs.p50_us) for ours, theirs in pairs],
+                [(ours.p99_us, theirs.p99_us) for ours, theirs in pairs],
+            )
+        )
+        less = sum(ours.cpu_us < theirs.cpu_us for ours, theirs in pairs)
+        lower = sum(ours.p99_us < theirs.p99_us for ours, theirs in pairs)
+        table.rows.append(
+            (f"{rate:,}", f"{cpu:.2f}×", f"{p50:.2f}×", f"{p99:.2f}×", f"{less} of {len(pairs)}", f"{lower} of {len(pairs)}")
+        )
+    return table
 
 
 def _row(rate: int, name: str, results: list[Result]) -> tuple[str, ...]:

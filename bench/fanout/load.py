@@ -89,6 +89,10 @@ class Load:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         self._folder = Path(mkdtemp(prefix="artcafe-load-"))
         self._program = self._folder / "load"
+        if shutil.which("gcc") is None:
+            raise RuntimeError(
+                "the load is a C program and there is no gcc here to compile it (Debian: apt-get install gcc libc6-dev)"
+            )
         compiler = await asyncio.create_subprocess_exec("gcc", "-O2", "-o", self._program, SOURCE)
         if await compiler.wait():
             raise RuntimeError(f"gcc did not compile {SOURCE}")

@@ -28,6 +28,7 @@ from tests.platform import Cast
 PAYLOAD: Final = b'"%b"' % NUMBER.ljust(198, b"x")
 """200 bytes, a JSON string."""
 END_S: Final = 10.0
+NO_REDIS: Final = "There is no redis-server here (Debian: apt-get install redis-server), so redis pub/sub is not in the tables."
 
 
 class Peer(Protocol):
