@@ -212,8 +212,10 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             running = group.create_task(fabric.run())
             await _reach_nats(fabric)
-            store, changes = Store(tables), _changes(fabric)
-            directory, audit = Directory(store, changes), Audit(fabric.audit_log, store, now)
+            store = Store(tables)
+            audit = Audit(fabric.audit_log, store, now)
+            changes = _changes(fabric, audit)
+            directory = Directory(store, changes)
             service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
             tokens = Tokens(derive(secret, "agent-tokens"), service_name)
             login = Login(store, directory, tokens, now, service_name, audit, Attempts(settings.challenges_per_min))
@@ -314,9 +316,9 @@ async def _reach_nats(fabric: Fabric) -> None:
         ) from exc
 
 
-def _changes(fabric: Fabric) -> Changes:
+def _changes(fabric: Fabric, audit: Audit) -> Changes:
     """The changes of this server, told to the others, and theirs told here."""
-    changes = Changes(fabric.announcements.tell)
+    changes = Changes(audit, fabric.announcements.tell)
     fabric.announcements.listen(changes.hear)
     return changes
 

@@ -190,11 +190,12 @@ async def house(
 async def _make(
     folder: Path, group: asyncio.TaskGroup, tables: Sqlite, fabric: Fabric, sweep_s: float, connect_s: float, stall_s: float
 ) -> tuple[House, list[asyncio.Task[None]]]:
-    clock, store, changes, tokens = Clock(), Store(tables), Changes(), Tokens(b"t" * 32, "test")
+    clock, store, tokens = Clock(), Store(tables), Tokens(b"t" * 32, "test")
+    audit, identity = Audit(fabric.audit_log, store, clock), LocalIdentity(b"i" * 32)
+    changes = Changes(audit)
     directory, cursors, retention = Directory(store, changes), Cursors(store, LONG_S), Retention(store, fabric, clock)
     fabric.limit_storage(retention.storage_bytes)
     hub = Hub(fabric, group, retention.removed_to)
-    audit, identity = Audit(fabric.audit_log, store, clock), LocalIdentity(b"i" * 32)
     login, tenants = Login(store, directory, tokens, clock, "test", audit), Tenants(store, changes, clock, fabric, directory)
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
     messaging = Messaging(directory, fabric, clock)

@@ -122,9 +122,9 @@ class House:
             await nats.stop()
 
     def _services(self, fabric: Fabric) -> Services:
-        changes = Changes()
-        directory = Directory(self.store, changes)
         self.audit = audit = Audit(fabric.audit_log, self.store, now)
+        changes = Changes(audit)
+        directory = Directory(self.store, changes)
 
         async def health() -> Mapping[str, str]:
             try:

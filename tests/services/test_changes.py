@@ -31,7 +31,7 @@ async def test_every_watcher_is_called_with_the_tenant_in_the_order_they_came(se
 
 async def test_what_was_changed_here_is_announced_and_what_another_server_changed_is_not(server: Server) -> None:
     announced: list[TenantId] = []
-    changes, told = Changes(announced.append), list[TenantId]()
+    changes, told = Changes(server.audit, announced.append), list[TenantId]()
     changes.watch(told.append)
     tenant = server.store.tenant((await server.tenant()).tenant_id)
     await changes.commit(tenant, tenant.touch())

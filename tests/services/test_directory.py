@@ -114,7 +114,7 @@ async def test_what_was_read_before_a_change_is_not_kept_after_it(server: Server
 
 
 async def test_it_keeps_what_was_used_last(server: Server, owner: UserPrincipal) -> None:
-    directory = Directory(server.store, Changes(), size=2)
+    directory = Directory(server.store, Changes(server.audit), size=2)
     channels = [await server.channels.create(owner, name=f"C{n}") for n in range(3)]
     for at in (0, 1, 0, 2):
         await directory.channel(owner.tenant_id, channels[at].id)
@@ -123,7 +123,7 @@ async def test_it_keeps_what_was_used_last(server: Server, owner: UserPrincipal)
 
 
 async def test_a_tenant_whose_last_record_made_room_is_watched_no_longer(server: Server, owner: UserPrincipal) -> None:
-    directory = Directory(server.store, Changes(), size=1)
+    directory = Directory(server.store, Changes(server.audit), size=1)
     foreign = await server.tenant("bob")
     mine, theirs = await server.channels.create(owner, name="A"), await server.channels.create(foreign, name="B")
     await directory.channel(owner.tenant_id, mine.id)

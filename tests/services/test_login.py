@@ -117,7 +117,8 @@ def test_printf_leaves_a_text_as_it_is() -> None:
 def posed_nowhere() -> Login:
     """For what touches no table: this one has none."""
     store = Store(None)  # type: ignore[arg-type]  # to show that posing does not ask it
-    return Login(store, Directory(store, Changes()), TOKENS, Clock(), "artcafe.test", Audit(Logs(), store, Clock()))
+    audit = Audit(Logs(), store, Clock())
+    return Login(store, Directory(store, Changes(audit)), TOKENS, Clock(), "artcafe.test", audit)
 
 
 # --- redeeming -------------------------------------------------------------------------------------------------------

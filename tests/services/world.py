@@ -106,17 +106,14 @@ class Server:
     def __init__(self, tables: Sqlite, clock: Clock, logs: Logs) -> None:
         self.tables, self.clock, self.logs = tables, clock, logs
         self.store = Store(tables)
-        self.changes = Changes()
+        self.audit = Audit(logs, self.store, clock)
+        self.changes = Changes(self.audit)
         self.told: list[TenantId] = []
         self.changes.watch(self.told.append)
 
     @cached_property
     def directory(self) -> Directory:
         return Directory(self.store, self.changes)
-
-    @cached_property
-    def audit(self) -> Audit:
-        return Audit(self.logs, self.store, self.clock)
 
     @cached_property
     def login(self) -> Login:

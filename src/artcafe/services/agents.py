@@ -62,7 +62,8 @@ class Agents:
             updated_at=now,
             request_hash=request.hash(name, description, key.line, *named),
         )
-        return await self._insert(self._store.tenant(principal.tenant_id), agent, key)
+        async with self._changes.audited(principal, "agent.create", agent.id, name=name, key=key.fingerprint):
+            return await self._insert(self._store.tenant(principal.tenant_id), agent, key)
 
     async def list(
         self,
@@ -113,10 +114,12 @@ class Agents:
             changes.append(Assign("capabilities", limits.capabilities(capabilities)))
         key = None if public_key is None else parse_public_key(public_key)
         tenant = self._store.tenant(principal.tenant_id)
-        for _ in range(_TRIES):
-            if await self._changed(tenant, await _there(tenant, agent_id), changes, status, key):
-                return await _there(tenant, agent_id)
-        raise Conflict(f"agent {agent_id} is being changed by others at the same time; try again")
+        await _there(tenant, agent_id)
+        async with self._changes.audited(principal, "agent.change", agent_id, **_facts(name, status, key)):
+            for _ in range(_TRIES):
+                if await self._changed(tenant, await _there(tenant, agent_id), changes, status, key):
+                    return await _there(tenant, agent_id)
+            raise Conflict(f"agent {agent_id} is being changed by others at the same time; try again")
 
     async def delete(self, principal: Principal, agent_id: str) -> None:
         """Removes the agent with its subscriptions; its tokens and sockets end. Raises Forbidden and AgentNotFound.
@@ -127,14 +130,15 @@ class Agents:
         tenant = self._store.tenant(principal.tenant_id)
         if await tenant.agent(agent_id, also_deleting=True) is None:
             raise AgentNotFound(agent_id)
-        try:
-            await self._changes.commit(tenant, tenant.touch(), tenant.begin_agent_deletion(AgentId(agent_id)))
-            # Read again: from the mark on it takes no other key and no other channel.
-            agent = await tenant.agent(agent_id, also_deleting=True)
-            if agent is not None:
-                await self._remove(tenant, agent)
-        except ConditionFailed as failed:
-            raise AgentNotFound(agent_id) from failed
+        async with self._changes.audited(principal, "agent.delete", agent_id):
+            try:
+                await self._changes.commit(tenant, tenant.touch(), tenant.begin_agent_deletion(AgentId(agent_id)))
+                # Read again: from the mark on it takes no other key and no other channel.
+                agent = await tenant.agent(agent_id, also_deleting=True)
+                if agent is not None:
+                    await self._remove(tenant, agent)
+            except ConditionFailed as failed:
+                raise AgentNotFound(agent_id) from failed
 
     # --- the transactions ---
 
@@ -211,3 +215,9 @@ async def _there(tenant: TenantStore, agent_id: str) -> Agent:
     if agent is None:
         raise AgentNotFound(agent_id)
     return agent
+
+
+def _facts(name: str | None, status: AgentStatus | None, key: PublicKey | None) -> dict[str, str]:
+    """What the audit is told of a change."""
+    told = {"name": name, "status": status and status.value, "key": key and key.fingerprint}
+    return {fact: text for fact, text in told.items() if text is not None}

@@ -22,6 +22,7 @@ from artcafe.rules import access, chain, ids, subjects, times
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.subjects import Subject
+from artcafe.tables.port import ConditionFailed
 from artcafe.tables.store import Store
 
 MINUTE_S: Final = 60.0
@@ -112,6 +113,9 @@ class Audit:
         try:
             yield deed
             outcome = Outcome.DONE
+        except ConditionFailed:  # somebody was faster, and it is tried again
+            outcome = Outcome.REFUSED
+            raise
         except ArtcafeError as exc:
             deed.facts["code"] = exc.code
             outcome = Outcome.UNKNOWN if isinstance(exc, OurFault | OutcomeUnknown) else Outcome.REFUSED

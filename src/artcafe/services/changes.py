@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from artcafe.errors import BadKey, TenantNotFound, TenantSuspended, Unavailable
-from artcafe.model import TenantId
+from artcafe.model import Principal, TenantId
 from artcafe.observe import log
 from artcafe.rules import keys
+from artcafe.services.audit import Audit, Deed
 from artcafe.tables.port import ConditionFailed, Update, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
@@ -28,8 +30,9 @@ Seen = Mapping[TenantId, int | None]
 class Changes:
     """Whoever keeps something of a tenant watches here, and forgets it when the tenant is told."""
 
-    def __init__(self, announce: Callable[[TenantId], None] | None = None) -> None:
+    def __init__(self, audit: Audit, announce: Callable[[TenantId], None] | None = None) -> None:
         """`announce` tells the other servers, which `hear` it; it must not raise, and may get lost."""
+        self.audit = audit
         self._watchers: list[Callable[[TenantId], None]] = []
         self._announce = announce
 
@@ -47,6 +50,12 @@ class Changes:
         """Something in the tenant was changed, here or by another server, which has told the others itself."""
         for callback in self._watchers:
             callback(tenant_id)
+
+    def audited(
+        self, principal: Principal, action: str, target: str | None = None, **facts: str
+    ) -> AbstractAsyncContextManager[Deed]:
+        """Around a change of who may do what, once it is known to be the principal's to make: `Audit.change` in their tenant."""
+        return self.audit.change(principal.tenant_id, principal.sender, action, target, **facts)
 
     async def commit(self, tenant: TenantStore, touch: Update, *writes: Write) -> None:
         """Makes the writes and `touch`, the tenant's own row (`TenantStore.touch` or `count`), in one transaction, and tells.

@@ -73,7 +73,8 @@ class Channels:
             updated_at=now,
             request_hash=request.hash(name, description, type.value, access.value, str(retention_s)),
         )
-        return await self._insert(self._store.tenant(principal.tenant_id), channel)
+        async with self._changes.audited(principal, "channel.create", channel.id, name=name, access=access.value):
+            return await self._insert(self._store.tenant(principal.tenant_id), channel)
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Channel]:
         """The tenant's channels in the order of their ids. Raises Forbidden."""
@@ -112,11 +113,13 @@ class Channels:
         if not changes:
             return channel
         changes.append(Assign("updated_at", times.to_text(self._clock())))
-        try:
-            await self._changes.commit(tenant, tenant.touch(), tenant.change_channel(channel.id, changes))
-        except ConditionFailed as failed:
-            raise ChannelNotFound(channel_id) from failed
-        return await _there(tenant, channel_id)
+        facts = {} if access is None else {"access": access.value}
+        async with self._changes.audited(principal, "channel.change", channel.id, **facts):
+            try:
+                await self._changes.commit(tenant, tenant.touch(), tenant.change_channel(channel.id, changes))
+            except ConditionFailed as failed:
+                raise ChannelNotFound(channel_id) from failed
+            return await _there(tenant, channel_id)
 
     async def delete(self, principal: Principal, channel_id: str) -> None:
         """Removes the channel with its subscriptions and its messages. Raises Forbidden and ChannelNotFound.
@@ -128,13 +131,14 @@ class Channels:
         channel = await tenant.channel(channel_id, also_deleting=True)
         if channel is None:
             raise ChannelNotFound(channel_id)
-        try:
-            await self._changes.commit(tenant, tenant.touch(), tenant.begin_channel_deletion(channel.id))
-            await _remove_subscriptions(tenant, channel.id)
-            await self._fabric.purge(tenant.id, channel.id)
-            await self._changes.commit(tenant, tenant.count(Count.CHANNELS, -1), tenant.delete_channel(channel.id))
-        except ConditionFailed as failed:
-            raise ChannelNotFound(channel_id) from failed
+        async with self._changes.audited(principal, "channel.delete", channel.id):
+            try:
+                await self._changes.commit(tenant, tenant.touch(), tenant.begin_channel_deletion(channel.id))
+                await _remove_subscriptions(tenant, channel.id)
+                await self._fabric.purge(tenant.id, channel.id)
+                await self._changes.commit(tenant, tenant.count(Count.CHANNELS, -1), tenant.delete_channel(channel.id))
+            except ConditionFailed as failed:
+                raise ChannelNotFound(channel_id) from failed
 
     async def _insert(self, tenant: TenantStore, channel: Channel) -> Channel:
         row = await _row(tenant)

@@ -58,7 +58,8 @@ class Invitations:
             expires_at=now + rules.LIFETIME,
             request_hash=request.hash(address, role.value),
         )
-        kept = await self._insert(invitation)
+        async with self._changes.audited(principal, "invitation.create", invitation.id, address=address, role=role.value):
+            kept = await self._insert(invitation)
         return kept, rules.token(self._key, kept.tenant_id, kept.id)
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Invitation]:
@@ -73,10 +74,11 @@ class Invitations:
         if not ids.is_possible(invitation_id):
             raise InvitationNotFound(invitation_id)
         tenant, people = self._store.tenant(principal.tenant_id), self._store.people(principal.tenant_id)
-        try:
-            await self._changes.commit(tenant, tenant.touch(), people.delete_invitation(invitation_id))
-        except ConditionFailed as failed:
-            raise InvitationNotFound(invitation_id) from failed
+        async with self._changes.audited(principal, "invitation.revoke", invitation_id):
+            try:
+                await self._changes.commit(tenant, tenant.touch(), people.delete_invitation(invitation_id))
+            except ConditionFailed as failed:
+                raise InvitationNotFound(invitation_id) from failed
 
     async def accept(self, user_id: UserId, proven_address: str, token: str) -> tuple[Tenant, Member]:
         """Makes the user a member, by an invitation for an address that is proven to be theirs. May be repeated.
@@ -108,8 +110,10 @@ class Invitations:
         )
         limit = limits.of(row, Limit.MEMBERS)
         writes = [people.take_invitation(invitation, now), *people.insert_member(member)]
+        joining = UserPrincipal(user_id=user_id, tenant_id=tenant_id, role=member.role)
         try:
-            await self._changes.commit(tenant, tenant.count(Count.MEMBERS, 1, limit), *writes)
+            async with self._changes.audited(joining, "member.join", user_id, role=member.role.value, invitation=invitation_id):
+                await self._changes.commit(tenant, tenant.count(Count.MEMBERS, 1, limit), *writes)
         except TenantNotFound as gone:
             raise InvitationRefused from gone
         except ConditionFailed as failed:

@@ -25,7 +25,7 @@ from artcafe.tables.port import Assign, Change, ConditionFailed, Write
 from artcafe.tables.rows import KEYS_VERSION, keys_value
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
-from artcafe.wire.sshkeys import parse_public_key
+from artcafe.wire.sshkeys import PublicKey, parse_public_key
 
 _TRIES: Final = 8
 """Of a change that met another one of the same agent. Each try means that somebody else's went through, so that of any number of
@@ -82,11 +82,17 @@ class AgentKeys:
             request_hash=hash,
         )
         tenant = self._store.tenant(principal.tenant_id)
+        await _there(tenant, agent_id)
+        async with self._changes.audited(principal, "key.add", agent_id, key=key.fingerprint):
+            return await self._add(tenant, agent_id, made, key)
+
+    async def _add(self, tenant: TenantStore, agent_id: str, made: AgentKey, key: PublicKey) -> tuple[Agent, AgentKey]:
+        """Gives the agent the key, or finds that it was given it by the same request before."""
         for _ in range(_TRIES):
             agent = await _there(tenant, agent_id)
             first = next((each for each in agent.keys if made.request is not None and each.request == made.request), None)
             if first is not None:
-                check_repeat(first.request_hash, hash)
+                check_repeat(first.request_hash, made.request_hash)
                 return agent, first
             _check_room(agent, key.line)
             made = msgspec.structs.replace(made, serial=agent.keys_version + 1)
@@ -107,17 +113,23 @@ class AgentKeys:
                 other = msgspec.structs.replace(other, serial=agent.keys_version + 1)
             return [*(each for each in agent.keys if each is not key), other]
 
-        return await self._change(principal, agent_id, key_id, changed, unless=lambda key: key.status is status)
+        action = "key.enable" if status is KeyStatus.ACTIVE else "key.disable"
+        return await self._change(principal, action, agent_id, key_id, changed, unless=lambda key: key.status is status)
 
     async def revoke(self, principal: Principal, agent_id: str, key_id: str) -> None:
         """Takes a key from the agent for good, and ends what it opened. As `set_status` else."""
-        await self._change(principal, agent_id, key_id, lambda agent, key: [each for each in agent.keys if each is not key])
+
+        def rest(agent: Agent, key: AgentKey) -> Sequence[AgentKey]:
+            return [each for each in agent.keys if each is not key]
+
+        await self._change(principal, "key.revoke", agent_id, key_id, rest)
 
     # --- the transaction ---
 
     async def _change(
         self,
         principal: Principal,
+        action: str,
         agent_id: str,
         key_id: str,
         changed: Callable[[Agent, AgentKey], Sequence[AgentKey]],
@@ -126,6 +138,18 @@ class AgentKeys:
         """Gives the agent the keys that `changed` says beside its first one, which the change may be about."""
         access.check(principal, Action.CHANGE_AGENTS)
         tenant = self._store.tenant(principal.tenant_id)
+        key = _found(await _there(tenant, agent_id), key_id)
+        async with self._changes.audited(principal, action, agent_id, key=_fingerprint(key)):
+            return await self._exchange(tenant, agent_id, key_id, changed, unless)
+
+    async def _exchange(
+        self,
+        tenant: TenantStore,
+        agent_id: str,
+        key_id: str,
+        changed: Callable[[Agent, AgentKey], Sequence[AgentKey]],
+        unless: Callable[[AgentKey], bool],
+    ) -> tuple[Agent, AgentKey]:
         for _ in range(_TRIES):
             agent = await _there(tenant, agent_id)
             key = _found(agent, key_id)
@@ -199,3 +223,9 @@ async def _there(tenant: TenantStore, agent_id: str) -> Agent:
 
 def _busy(agent_id: str) -> Conflict:
     return Conflict(f"agent {agent_id} is being changed by others at the same time; try again")
+
+
+def _fingerprint(key: AgentKey) -> str:
+    """The key's, or its line's where an older system kept one that is no key today."""
+    parsed = claims.parsed(key.line)
+    return key.line if parsed is None else parsed.fingerprint

@@ -47,8 +47,10 @@ class Members:
                 access.check(principal, Action.CHANGE_OWNERS)
             # Repeated, it is written all the same: nothing is told of a role that was not just confirmed.
             stays = await _one_stays(people, member) if member.role is Role.OWNER and role is not Role.OWNER else []
+            facts = {"role": role.value, "before": member.role.value}
             try:
-                await self._changes.commit(tenant, tenant.touch(), *people.set_role(member, role), *stays)
+                async with self._changes.audited(principal, "member.role", user_id, **facts):
+                    await self._changes.commit(tenant, tenant.touch(), *people.set_role(member, role), *stays)
             except ConditionFailed:
                 continue
             return await _there(people, user_id)
@@ -68,7 +70,8 @@ class Members:
                 access.check(principal, Action.CHANGE_OWNERS)
             stays = await _one_stays(people, member) if member.role is Role.OWNER else []
             try:
-                await self._changes.commit(tenant, tenant.count(Count.MEMBERS, -1), *people.delete_member(member), *stays)
+                async with self._changes.audited(principal, "member.remove", user_id, role=member.role.value):
+                    await self._changes.commit(tenant, tenant.count(Count.MEMBERS, -1), *people.delete_member(member), *stays)
             except ConditionFailed:
                 continue
             return

@@ -16,6 +16,7 @@ from artcafe.services.changes import Changes
 from artcafe.services.directory import Directory
 from artcafe.tables.port import Assign, ConditionFailed
 from artcafe.tables.store import Store
+from artcafe.tables.tenant_store import TenantStore
 
 
 class Logs(Protocol):
@@ -54,7 +55,8 @@ class Tenants:
         owner = Member(user_id=user_id, tenant_id=tenant.id, role=Role.OWNER, joined_at=now)
         try:
             people = self._store.people(tenant.id)
-            await self._store.transact([self._store.insert_tenant(tenant), *people.insert_member(owner)])
+            async with self._changes.audit.change(tenant.id, f"usr:{user_id}", "tenant.create", tenant.id, name=name):
+                await self._store.transact([self._store.insert_tenant(tenant), *people.insert_member(owner)])
         except ConditionFailed as failed:
             existing = await self._store.tenant(tenant.id).tenant()
             if existing is None:
@@ -99,7 +101,8 @@ class Tenants:
         access.check(principal, Action.RENAME_TENANT)
         name, now = limits.name(name), times.to_text(self._clock())
         tenant = self._store.tenant(principal.tenant_id)
-        await self._changes.commit(tenant, tenant.touch(Assign("name", name), Assign("updated_at", now)))
+        async with self._changes.audited(principal, "tenant.change", tenant.id, name=name):
+            await self._changes.commit(tenant, tenant.touch(Assign("name", name), Assign("updated_at", now)))
         return await self._there(principal.tenant_id)
 
     async def delete(self, principal: Principal) -> None:
@@ -110,21 +113,28 @@ class Tenants:
         """
         access.check(principal, Action.DELETE_TENANT)
         assert isinstance(principal, UserPrincipal)  # `access` lets owners through only.
-        tenant, people = self._store.tenant(principal.tenant_id), self._store.people(principal.tenant_id)
+        async with (
+            self._changes.audited(principal, "tenant.delete", principal.tenant_id),
+            self._changes.audit.change(None, principal.sender, "tenant.delete", principal.tenant_id),
+        ):
+            await self._remove(self._store.tenant(principal.tenant_id), principal.user_id)
+
+    async def _remove(self, tenant: TenantStore, owner: UserId) -> None:
+        people = self._store.people(tenant.id)
         try:
             await tenant.transact([tenant.begin_deletion()])
         except ConditionFailed as failed:
-            raise TenantNotFound(principal.tenant_id) from failed
+            raise TenantNotFound(tenant.id) from failed
         finally:
             self._changes.tell(tenant.id)
         await tenant.remove_all()
         await self._fabric.drop(tenant.id)
         await people.remove_invitations()
         for member in await people.all_members():
-            if member.user_id != principal.user_id:
+            if member.user_id != owner:
                 await tenant.transact(people.remove_member(member.user_id))
         row = await self._there(tenant.id)
-        await tenant.transact([tenant.bury(row, principal.user_id, self._clock()), *people.remove_member(principal.user_id)])
+        await tenant.transact([tenant.bury(row, owner, self._clock()), *people.remove_member(owner)])
         self._changes.tell(tenant.id)
 
     async def _there(self, tenant_id: TenantId) -> Tenant:
