@@ -18,13 +18,11 @@ from typing import Final
 
 from msgspec import Raw
 
-from artcafe.model import AgentStatus, Role, TenantId, UserId, UserPrincipal
-from artcafe.observe import now
+from artcafe.model import AgentId, AgentStatus, TenantId
 from artcafe.sdk.keys import load_signer
 from artcafe.sdk.rest import Rest
-from artcafe.services.agents import Agents
-from artcafe.services.changes import Changes
 from artcafe.tables.catalog import Environment
+from artcafe.tables.port import Assign
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
 from artcafe.wire import frames
@@ -82,9 +80,11 @@ async def _unsubscribe(fleet: Fleet, cast: Cast) -> None:
 async def _disable_silently(fleet: Fleet, cast: Cast) -> None:
     tables = await Sqlite.open(fleet.tables, Environment.PROD)
     try:
-        owner = UserPrincipal(user_id=UserId("bench"), tenant_id=TenantId(cast.tenant), role=Role.OWNER)
-        agents = Agents(Store(tables), Changes(), now)
-        await agents.update(owner, cast.agents[0], status=AgentStatus.DISABLED)
+        tenant = Store(tables).tenant(TenantId(cast.tenant))
+        agent = await tenant.agent(AgentId(cast.agents[0]))
+        assert agent is not None
+        changes = [Assign("status", AgentStatus.DISABLED.value), Assign("epoch", agent.epoch + 1)]
+        await tenant.transact([tenant.touch(), tenant.change_agent(agent, changes)])
     finally:
         await tables.close()
 

@@ -213,12 +213,11 @@ async def _serve(
             running = group.create_task(fabric.run())
             await _reach_nats(fabric)
             store = Store(tables)
-            audit = Audit(fabric.audit_log, store, now)
-            changes = _changes(fabric, audit)
+            changes = _changes(fabric, Audit(fabric.audit_log, store, now))
             directory = Directory(store, changes)
             service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
             tokens = Tokens(derive(secret, "agent-tokens"), service_name)
-            login = Login(store, directory, tokens, now, service_name, audit, Attempts(settings.challenges_per_min))
+            login = Login(store, directory, tokens, now, service_name, changes.audit, Attempts(settings.challenges_per_min))
             subscriptions = Subscriptions(store, changes, now, fabric.position)
             cursors = Cursors(store, settings.cursor_seconds)
             presence, retention = Presence(fabric, now), Retention(store, fabric, now)
@@ -227,7 +226,7 @@ async def _serve(
             hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
             messaging, tenants = Messaging(directory, fabric, now), Tenants(store, changes, now, fabric, directory)
             terms = Terms(store, now, current_terms)
-            people = Connections(store), Entrance(identity, tenants, terms, audit, now)
+            people = Connections(store), Entrance(identity, tenants, terms, changes.audit, now)
             gateway = Gateway(
                 Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people),
                 group,
@@ -253,7 +252,7 @@ async def _serve(
                 messaging=messaging,
                 history=history,
                 presence=presence,
-                audit=audit,
+                audit=changes.audit,
                 identity=identity,
                 health=partial(_health, store, fabric),
                 clock=now,
@@ -277,7 +276,7 @@ async def _serve(
                     gateway.run_changes(),
                     cursors.run(),
                     retention.run(),
-                    audit.run(),
+                    changes.audit.run(),
                     *([_sweep(tables)] if isinstance(tables, Sqlite) else []),
                     changes.run(store, lambda: gateway.tenants() | set(directory.tenants())),
                 )
@@ -293,7 +292,7 @@ async def _serve(
             await serving
             for loop in loops:
                 loop.cancel()
-            await _close(fabric, audit)
+            await _close(fabric, changes.audit)
             await running
     finally:
         await tables.close()

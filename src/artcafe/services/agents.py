@@ -219,5 +219,9 @@ async def _there(tenant: TenantStore, agent_id: str) -> Agent:
 
 def _facts(name: str | None, status: AgentStatus | None, key: PublicKey | None) -> dict[str, str]:
     """What the audit is told of a change."""
-    told = {"name": name, "status": status and status.value, "key": key and key.fingerprint}
+    told: dict[str, str | None] = {
+        "name": name,
+        "status": None if status is None else status.value,
+        "key": None if key is None else key.fingerprint,
+    }
     return {fact: text for fact, text in told.items() if text is not None}
