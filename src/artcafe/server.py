@@ -214,18 +214,17 @@ async def _serve(
             await _reach_nats(fabric)
             store = Store(tables)
             changes = _changes(fabric, Audit(fabric.audit_log, store, now))
-            directory = Directory(store, changes)
+            directory, subscriptions = Directory(store, changes), Subscriptions(store, changes, now, fabric.position)
             service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
             tokens = Tokens(derive(secret, "agent-tokens"), service_name)
             login = Login(store, directory, tokens, now, service_name, changes.audit, Attempts(settings.challenges_per_min))
-            subscriptions = Subscriptions(store, changes, now, fabric.position)
             cursors = Cursors(store, settings.cursor_seconds)
             presence, retention = Presence(fabric, now), Retention(store, fabric, now)
             fabric.limit_storage(retention.storage_bytes)
 
             hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
             messaging, tenants = Messaging(directory, fabric, now), Tenants(store, changes, now, fabric, directory)
-            terms = Terms(store, now, current_terms)
+            terms = Terms(store, changes.audit, now, current_terms)
             people = Connections(store), Entrance(identity, tenants, terms, changes.audit, now)
             gateway = Gateway(
                 Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people),

@@ -211,7 +211,7 @@ async def _make(
         presence,
         History(directory, fabric, retention),
         Connections(store),
-        Entrance(identity, tenants, Terms(store, clock, None), audit, clock),
+        Entrance(identity, tenants, Terms(store, audit, clock, None), audit, clock),
     )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
     changes.watch(gateway.changed)

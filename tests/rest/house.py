@@ -136,7 +136,7 @@ class House:
         return Services(
             login=Login(self.store, directory, self.tokens, now, "test", audit),
             tenants=Tenants(self.store, changes, now, fabric, directory),
-            terms=Terms(self.store, now, self._terms),
+            terms=Terms(self.store, audit, now, self._terms),
             members=Members(self.store, changes),
             invitations=Invitations(self.store, changes, now, b"v" * 32),
             agents=Agents(self.store, changes, now),

@@ -125,7 +125,7 @@ class Server:
 
     def terms(self, current: Current | None) -> Terms:
         """As they are once an operator has set these."""
-        return Terms(self.store, self.clock, current)
+        return Terms(self.store, self.audit, self.clock, current)
 
     @cached_property
     def members(self) -> Members:

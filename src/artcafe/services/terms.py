@@ -7,10 +7,11 @@ from datetime import datetime
 from typing import Final
 
 from artcafe.errors import Conflict, TermsChanged, TermsRequired
-from artcafe.model import Acceptance, Record, UserId
+from artcafe.model import USER_PREFIX, Acceptance, Record, UserId
 from artcafe.observe import Clock, origin
 from artcafe.rules import limits
 from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.services.audit import Audit
 from artcafe.tables.store import Store
 
 REMEMBERED: Final = 100_000
@@ -28,8 +29,8 @@ class Current(Record, frozen=True, kw_only=True):
 class Terms:
     """What people have accepted. `current` is None where there is nothing to accept."""
 
-    def __init__(self, store: Store, clock: Clock, current: Current | None) -> None:
-        self._store, self._clock, self.current = store, clock, current
+    def __init__(self, store: Store, audit: Audit, clock: Clock, current: Current | None) -> None:
+        self._store, self._audit, self._clock, self.current = store, audit, clock, current
         self._accepted: OrderedDict[UserId, None] = OrderedDict()
 
     async def check(self, user_id: UserId) -> None:
@@ -64,8 +65,9 @@ class Terms:
             accepted_at=self._clock(),
             ip_address=origin().address or "",
         )
-        if not await acceptances.insert(accepted):
-            accepted = await acceptances.get(self.current.version) or accepted
+        async with self._audit.change(None, f"{USER_PREFIX}{user_id}", "terms.accept", self.current.version):
+            if not await acceptances.insert(accepted):
+                accepted = await acceptances.get(self.current.version) or accepted
         self._remember(user_id)
         return accepted
 
