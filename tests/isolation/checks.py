@@ -25,6 +25,7 @@ NO_WALL: Final[Mapping[str, str]] = {
     "check(publish)": "bounds a message's size, and asks nothing of who sends it",
     "if row is None:": "the tenant may be deleted while something is done in it; tests/services holds it",
     "if row is None or tenant.is_gone(row):": "the same, in the transaction",
+    "if tenant.is_deleting:": "a moment, after which the agent is gone; tests/services holds it",
     "if tenant is None:": "the same, when it is read",
     "if known is None:": "the same, when it is asked for in memory",
 }

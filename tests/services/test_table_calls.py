@@ -41,6 +41,7 @@ async def test_a_login_over_rest_takes_two_writes_and_one_consistent_read(
     server: Server, charged: list[Consumed], key: Path
 ) -> None:
     agent = await server.agent(await server.tenant(), public_key=ssh_keygen.public_line(key))
+    await server.directory.tenant(agent.tenant_id)  # In memory, as after any login of its agents.
     charged.clear()
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     await server.login.redeem(challenge.id, ssh_keygen.sign(key, challenge.text.encode()))
@@ -54,6 +55,7 @@ async def test_a_login_over_rest_takes_two_writes_and_one_consistent_read(
 
 async def test_a_login_on_the_socket_takes_one_read(server: Server, charged: list[Consumed], key: Path) -> None:
     agent = await server.agent(await server.tenant(), public_key=ssh_keygen.public_line(key))
+    await server.directory.tenant(agent.tenant_id)  # In memory, as after any login of its agents.
     charged.clear()
     challenge = server.login.pose(agent.tenant_id, agent.id)
     await server.login.prove(challenge, ssh_keygen.sign(key, challenge.text.encode()))

@@ -49,6 +49,7 @@ class AuditLog:
         Returns the text, which is on disk then. `compose` may be called again when another text came first; no two texts that
         it makes, here or on another server, may be equal.
         """
+        await self._link.wait_up()
         last = await self._last(chain)
         for _ in range(TRIES):
             text = compose(None if last is None else last.text)

@@ -89,16 +89,21 @@ class Login:
     async def prove(self, challenge: Challenge, signature: str) -> AgentPrincipal:
         """The agent that signed the challenge with any of its active keys. Raises BadCredentials, and TenantSuspended; fails
         closed."""
-        store = self._store.tenant(challenge.tenant_id)
-        agent, tenant = await store.agent(challenge.agent_id), await store.tenant()
+        agent = await self._store.tenant(challenge.tenant_id).agent(challenge.agent_id)
         by = signer(signature, challenge.text.encode())
         now = self._clock()
         is_welcome = agent is not None and agent.status is AgentStatus.ACTIVE and now < challenge.expires_at
-        is_there = tenant is not None and not tenant.is_deleting
         key = None if agent is None or by is None else keys.proving(agent, by.line, now)
-        if agent is None or tenant is None or by is None or key is None or not (is_welcome and is_there):
+        if agent is None or by is None or key is None or not is_welcome:
             self._attempts.failed(challenge.tenant_id, challenge.agent_id)
             self._audit.note(challenge.tenant_id, challenge.agent_id, "agent.login", Outcome.REFUSED)
+            raise BadCredentials
+        # Only now, so that every failure above is the same work; and from memory, which is told of changes within seconds.
+        try:
+            tenant = await self._directory.tenant(agent.tenant_id)
+        except TenantNotFound as exc:
+            raise BadCredentials from exc
+        if tenant.is_deleting:
             raise BadCredentials
         if tenant.status is TenantStatus.SUSPENDED:
             self._audit.note(agent.tenant_id, agent.id, "agent.login", Outcome.REFUSED, key=by.fingerprint)

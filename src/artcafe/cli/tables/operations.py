@@ -74,14 +74,15 @@ class Operations:
     def __init__(self, tables: Tables, units: Units) -> None:
         self._tables, self._units = tables, units
         self.measured: list[Measured] = []
-        changes, log = Changes(), NoMessages()
-        self._store = Store(tables)
+        log, self._store = NoMessages(), Store(tables)
+        audit = Audit(log, self._store, now)
+        changes = Changes(audit)
         directory = Directory(self._store, changes)
         self._tenants = Tenants(self._store, changes, now, log, directory)
         self._agents = Agents(self._store, changes, now)
         self._channels = Channels(self._store, changes, now, log)
         self._subscriptions = Subscriptions(self._store, changes, now, log.position)
-        self._login = Login(self._store, directory, Tokens(b"0" * 32, SERVICE), now, SERVICE, Audit(log, self._store, now))
+        self._login = Login(self._store, directory, Tokens(b"0" * 32, SERVICE), now, SERVICE, audit)
 
     async def measure(self) -> list[Measured]:
         """Everything, in order; the tenant is removed also after an error."""
