@@ -131,7 +131,7 @@ def test_a_temporary_error_answers_nobody_yet() -> None:
 def test_what_only_a_newer_server_says_is_passed_over() -> None:
     agent = Agent()
     agent.logs_in()
-    agent.hears(presence={"agent": "agt_2", "connected": True})
+    agent.hears(weather={"channel": CHANNEL, "sunny": True})
     agent.hears(message={**pushed(1), "priority": 3}, trace="7f3a")
     agent.hears(id=99, publish={"seq": 9, "message_id": "msg_9", "duplicate": False})
     assert len(agent.inbox) == 1
@@ -236,14 +236,14 @@ def test_only_this_agents_own_login_is_signed(text: str, problem: str) -> None:
         (4001, errors.CredentialsExpired, True),
         (4008, errors.SlowConsumer, True),
         (4012, errors.NoPong, True),
-        (4029, errors.UnknownError, True),
+        (4029, errors.TooFast, True),
         (4499, errors.UnknownError, True),
         (4500, errors.BadCredentials, False),
         (4501, errors.BadFrame, False),
         (4502, errors.ConnectTimeout, False),
         (4503, errors.Revoked, False),
         (4504, errors.ConnectionLimit, False),
-        (4506, errors.UnknownError, False),
+        (4506, errors.TenantSuspended, False),
         (4999, errors.UnknownError, False),
     ],
 )

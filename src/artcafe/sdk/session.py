@@ -170,11 +170,13 @@ ENDS: Final[Mapping[int, type[ArtcafeError]]] = {
     4001: errors.CredentialsExpired,
     4008: errors.SlowConsumer,
     4012: errors.NoPong,
+    4029: errors.TooFast,
     4500: errors.BadCredentials,
     4501: errors.BadFrame,
     4502: errors.ConnectTimeout,
     4503: errors.Revoked,
     4504: errors.ConnectionLimit,
+    4506: errors.TenantSuspended,
 }
 
 DISAGREEMENTS: Final = frozenset({1002, 1003, 1007, 1009, 1010})
