@@ -82,6 +82,11 @@ async def stream(servers: NatsServers, accounts: Accounts, tenant: TenantId) -> 
             await asyncio.sleep(0.1)
 
 
+def bytes_of(stream: Path) -> int:
+    """How much of a stream is on a server's disk, below its folder."""
+    return sum(block.stat().st_size for block in stream.glob("msgs/*.blk"))
+
+
 async def first_publish(fabric: Fabric, tenant: TenantId, data: bytes = b"0") -> Writer:
     """A writer of the tenant's log, which is there from here on."""
     room = fabric.room(tenant)
@@ -259,7 +264,7 @@ async def test_a_node_that_comes_back_empty_copies_everything_from_the_others(tm
         servers.start(lost)
         copied = servers.folder / lost.name / "jetstream" / "jetstream" / accounts.account_key(tenant) / "streams" / STREAM
         async with asyncio.timeout(START_S):
-            while sum(block.stat().st_size for block in copied.glob("msgs/*.blk")) < 50 * MESSAGE_BYTES:  # noqa: ASYNC110
+            while bytes_of(copied) < 50 * MESSAGE_BYTES:  # noqa: ASYNC110 (another process has it soon)
                 await asyncio.sleep(0.1)
         assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
         servers.kill(others[0].name)  # so that no majority is without the node that came back

@@ -17,7 +17,7 @@ def main(url: str) -> None:
         print("ready", flush=True)  # noqa: T201 (it is what this process is for)
         for proof in sys.stdin:
             answer = http.post("/v1/auth/tokens", content=proof, headers={"Content-Type": "application/json"})
-            print(answer.status_code, flush=True)  # noqa: T201
+            print(answer.status_code, flush=True)  # noqa: T201 (as above)
 
 
 if __name__ == "__main__":

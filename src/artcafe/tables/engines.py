@@ -23,10 +23,9 @@ async def open_engine(place: str, endpoint: str | None, environment: Environment
     kind, _, where = place.partition(":")
     if kind == "sqlite":
         return await Sqlite.open(Path(where), environment)
-    # AWS's client takes 0.3 s to import, and who runs on a file does without it.
-    from artcafe.tables.dynamodb import DynamoDb  # noqa: PLC0415
-    from artcafe.tables.dynamodb_client import Client, Endpoint  # noqa: PLC0415
-    from artcafe.tables.dynamodb_schema import make_ready  # noqa: PLC0415
+    from artcafe.tables.dynamodb import DynamoDb  # noqa: PLC0415 (AWS's client takes 0.3 s to import: not for a file)
+    from artcafe.tables.dynamodb_client import Client, Endpoint  # noqa: PLC0415 (as above)
+    from artcafe.tables.dynamodb_schema import make_ready  # noqa: PLC0415 (as above)
 
     client = await Client.open(Endpoint(where, endpoint))
     try:
