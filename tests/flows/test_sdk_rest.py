@@ -30,7 +30,7 @@ def cast(platform: Platform) -> Cast:
 
 
 async def test_what_was_made_is_listed_page_after_page(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("artcafe.sdk.rest.PAGE", 1)
+    monkeypatch.setattr("artcafe.sdk.routes.PAGE", 1)
     async with cast.rest() as rest:
         assert [tenant.id async for tenant in rest.tenants()] == [cast.tenant]
         assert sorted([agent.id async for agent in rest.agents(cast.tenant)]) == sorted(cast.agents)
@@ -138,7 +138,7 @@ async def test_a_subscription_is_made_paused_and_deleted(cast: Cast) -> None:
 
 
 async def test_history_is_read_from_a_sequence_or_a_time_and_at_most_so_much(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("artcafe.sdk.rest.PAGE", 3)
+    monkeypatch.setattr("artcafe.sdk.routes.PAGE", 3)
     async with cast.rest() as rest:
         channel = (await rest.create_channel(cast.tenant, "kept")).id
         receipts = [await rest.publish(cast.tenant, channel, number, headers={"n": str(number)}) for number in range(10)]

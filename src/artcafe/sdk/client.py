@@ -22,7 +22,7 @@ from artcafe.sdk.line import CLOSED, Line
 from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
 from artcafe.sdk.outbox import Reply
 from artcafe.sdk.records import History, KeptMessage
-from artcafe.sdk.rest import place
+from artcafe.sdk.routes import place
 from artcafe.wire import frames
 
 LONGEST_TIMEOUT_S: Final = 540.0

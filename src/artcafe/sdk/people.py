@@ -1,29 +1,12 @@
-"""The REST routes about people: members, invitations, terms; `Rest.people` is one of these. Sending is `sdk.rest`'s."""
+"""The REST routes about people: members, invitations, terms; `Rest.people` is one of these. `sdk.routes` sends them."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 from artcafe.sdk.records import CurrentTerms, Invitation, Member, Tenant, TermsAcceptance
-
-T = TypeVar("T")
-
-
-class Routes(Protocol):
-    """What asks, as `Rest` does."""
-
-    async def read(self, type: type[T], path: str) -> T: ...
-
-    async def send(
-        self, type: type[T], method: str, path: str, body: Mapping[str, object] | None, *, key: str | None = None
-    ) -> T: ...
-
-    async def remove(self, path: str) -> None: ...
-
-    def all_of(self, type: type[T], path: str, *, limit: int | None = None) -> AsyncIterator[T]: ...
-
-    def path_of(self, tenant: str, *parts: str) -> str: ...
+from artcafe.sdk.routes import Routes, path_of
 
 
 class People:
@@ -33,26 +16,26 @@ class People:
         self._routes = routes
 
     def members(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[Member]:
-        return self._routes.all_of(Member, self._routes.path_of(tenant, "members"), limit=limit)
+        return self._routes.all_of(Member, path_of(tenant, "members"), limit=limit)
 
     async def invite(self, tenant: str, address: str, *, role: str = "member", key: str | None = None) -> Invitation:
         """Invites an e-mail address. The answer alone has the `token`, which is handed over to whoever is invited."""
         body = {"address": address, "role": role}
-        return await self._routes.send(Invitation, "POST", self._routes.path_of(tenant, "members"), body, key=key)
+        return await self._routes.send(Invitation, "POST", path_of(tenant, "members"), body, key=key)
 
     async def set_role(self, tenant: str, user: str, role: str) -> Member:
-        return await self._routes.send(Member, "PATCH", self._routes.path_of(tenant, "members", user), {"role": role})
+        return await self._routes.send(Member, "PATCH", path_of(tenant, "members", user), {"role": role})
 
     async def remove(self, tenant: str, user: str) -> None:
         """Removes a member, or the caller themselves."""
-        await self._routes.remove(self._routes.path_of(tenant, "members", user))
+        await self._routes.remove(path_of(tenant, "members", user))
 
     def invitations(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[Invitation]:
         """Those that are open."""
-        return self._routes.all_of(Invitation, self._routes.path_of(tenant, "invitations"), limit=limit)
+        return self._routes.all_of(Invitation, path_of(tenant, "invitations"), limit=limit)
 
     async def revoke(self, tenant: str, invitation: str) -> None:
-        await self._routes.remove(self._routes.path_of(tenant, "invitations", invitation))
+        await self._routes.remove(path_of(tenant, "invitations", invitation))
 
     async def accept(self, token: str, *, id_token: str | None = None) -> Tenant:
         """Comes into the tenant of an invitation. `id_token` is the identity provider's, which proves the address."""

@@ -1,0 +1,160 @@
+"""How REST routes are asked by a client: a request with its token sent, its answer read, its error raised; pages followed.
+
+Which routes there are is `sdk.rest`'s and `sdk.people`'s.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from artcafe import errors
+from artcafe.errors import ArtcafeError
+from artcafe.sdk import addresses
+from artcafe.wire import frames
+
+TIMEOUT_S: Final = 30.0
+"""For each of: connecting, sending, and waiting for the next byte. The server gives a body 15 s and answers within seconds."""
+PAGE: Final = 200
+"""The most that a page may hold (contract, section 3)."""
+NOTHING: Final[Mapping[str, Any]] = {}
+
+
+T = TypeVar("T")
+
+
+class _Page(msgspec.Struct, Generic[T], frozen=True):
+    items: list[T]
+    next_cursor: str | None
+    gap: frames.Gap | None = None
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    code: str
+    detail: str
+
+
+class Routes:
+    """The routes of one server, asked with one token. Use it in `async with`. What is raised, `Rest` says."""
+
+    def __init__(self, url: str, token: str | None, timeout_s: float) -> None:
+        self.url = addresses.rest(url)
+        self.token = token
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            timeout=timeout_s,
+            trust_env=not addresses.is_loopback(self.url),  # No proxy on the way to this machine itself,
+            verify=httpx.create_ssl_context(),  # but SSL_CERT_FILE counts there too, as it does for the socket.
+            headers={"Accept": "application/json"},
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(exc_type, exc, traceback)
+
+    async def read(self, type: type[T], path: str, query: Mapping[str, str | int] | None = None) -> T:
+        return self._read(type, await self._request(self._http.build_request("GET", path, params=query)))
+
+    async def remove(self, path: str) -> None:
+        response = await self._request(self._http.build_request("DELETE", path))
+        if not response.is_success:
+            raise self._problem(response)
+
+    async def send(
+        self, type: type[T], method: str, path: str, body: Mapping[str, object] | None, *, key: str | None = None
+    ) -> T:
+        request = self._http.build_request(method, path, content=None if body is None else msgspec.json.encode(body))
+        if body is not None:
+            request.headers["Content-Type"] = "application/json"
+        if key is not None:
+            request.headers["Idempotency-Key"] = key
+        return self._read(type, await self._request(request))
+
+    async def all_of(
+        self,
+        type: type[T],
+        path: str,
+        query: Mapping[str, Any] = NOTHING,
+        *,
+        limit: int | None = None,
+        on_gap: Callable[[frames.Gap], None] = lambda _: None,
+    ) -> AsyncIterator[T]:
+        cursor: str | None = None
+        left = sys.maxsize if limit is None else limit
+        while left > 0:
+            page = await self.read(
+                _Page[type],  # type: ignore[valid-type]  # msgspec takes a generic struct with its parameter filled in
+                path,
+                {**query, "limit": min(PAGE, left), **({"cursor": cursor} if cursor else {})},
+            )
+            if page.gap is not None:
+                on_gap(page.gap)
+            for item in page.items:
+                yield item
+            left -= len(page.items)
+            if (cursor := page.next_cursor) is None:
+                return
+
+    async def _request(self, request: httpx.Request) -> httpx.Response:
+        """Sends it and brings the whole answer; what httpx raises becomes ours here."""
+        if self.token is not None:
+            request.headers["Authorization"] = f"Bearer {self.token}"
+        try:
+            return await self._http.send(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
+            raise addresses.failure(self.url, exc) from exc
+        except httpx.TransportError as exc:
+            if request.method == "GET":
+                raise addresses.failure(self.url, exc) from exc
+            how = "with the same key it may be repeated" if request.method == "POST" else "it may be repeated"
+            raise errors.OutcomeUnknown.told(f"whether it was done is unknown: no answer came from {self.url}; {how}") from exc
+
+    def _read(self, type: type[T], response: httpx.Response) -> T:
+        if not response.is_success:
+            raise self._problem(response)
+        try:
+            return msgspec.json.decode(response.content, type=type)
+        except msgspec.DecodeError as exc:
+            raise errors.Invalid("url", f"what answers at {self.url} is not ArtCafe's REST address ({exc})") from exc
+
+    def _problem(self, response: httpx.Response) -> ArtcafeError:
+        try:
+            problem = msgspec.json.decode(response.content, type=_Problem)
+        except msgspec.DecodeError:
+            pass
+        else:
+            return errors.from_wire(problem.code, problem.detail)
+        status = f"HTTP {response.status_code}"
+        if response.status_code in {502, 503, 504}:
+            return errors.Unavailable(f"{self.url} (a proxy answered {status})")
+        return errors.Invalid("url", f"{self.url} answered {status}, and not as ArtCafe does; is it the REST address?")
+
+
+def path_of(tenant: str, *parts: str) -> str:
+    """Raises `Invalid` for an id that is none: in a path it would name something else, such as the tenant that `..` stands in."""
+    for part in (tenant, *parts):
+        if part in {"", ".", ".."}:
+            raise errors.Invalid("id", f"{part!r} is no id")
+    return "/v1/tenants/" + "/".join(quote(part, safe="") for part in (tenant, *parts))
+
+
+def given(**fields: object) -> dict[str, Any]:
+    """The fields that are not left out."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def place(given: int | datetime | str | None) -> int | str | None:
+    """A place in a channel as it is sent: a sequence, or a time as text."""
+    return given.isoformat() if isinstance(given, datetime) else given
