@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from artcafe.model import AgentId, AgentPrincipal, Role, TenantId, UserId
 from artcafe.services.repair import Repair
 from artcafe.services.soundness import Askew, Finding
-from artcafe.tables import rows
+from artcafe.tables import agent_rows
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
@@ -72,14 +72,14 @@ async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) 
 
 async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Server, repair: Repair) -> None:
     key = new_key()
-    claim = rows.CLAIM_PREFIX + parse_public_key(key).fingerprint
+    claim = agent_rows.CLAIM_PREFIX + parse_public_key(key).fingerprint
     await server.put(TENANTS, id=ACME, name="Acme", agent_count=9)
     await server.put(USER_TENANTS, user_id="alice", tenant_id=ACME, role="owner")
     await server.put(CHANNELS, tenant_id=ACME, id="general")
     await server.put(AGENTS, tenant_id=ACME, id="bot", public_key=key, model="m")
     await server.put(AGENTS, tenant_id=ACME, id="other", channels={"general": True, "gone": True})
     await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id="5f1c", channel_id="general", agent_id="bot", note="kept")
-    await server.put(AGENTS, tenant_id=ACME, id=f"{rows.CLAIM_PREFIX}SHA256:nobody", agent_id="bot")
+    await server.put(AGENTS, tenant_id=ACME, id=f"{agent_rows.CLAIM_PREFIX}SHA256:nobody", agent_id="bot")
 
     before = await everything(server.tables)
     found = await repair.look(ACME)
@@ -88,7 +88,7 @@ async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Se
         ("channel_map", "bot"),
         ("channel_map", "other"),
         ("count", ACME),
-        ("key_claim", f"{rows.CLAIM_PREFIX}SHA256:nobody"),
+        ("key_claim", f"{agent_rows.CLAIM_PREFIX}SHA256:nobody"),
         ("key_claim", claim),
         ("subscription_id", "5f1c"),
     }
@@ -262,7 +262,7 @@ async def test_whatever_was_left_one_mend_makes_it_sound(
             for id, (channel_id, agent_id) in subscriptions.items():
                 await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id=id, channel_id=channel_id, agent_id=agent_id)
             for fingerprint, agent_id in claims.items():
-                await server.put(AGENTS, tenant_id=ACME, id=rows.CLAIM_PREFIX + fingerprint, agent_id=agent_id)
+                await server.put(AGENTS, tenant_id=ACME, id=agent_rows.CLAIM_PREFIX + fingerprint, agent_id=agent_id)
             repair = Repair(tables)
             found = [finding for finding in await repair.look(ACME) if finding.is_mended]
             assert {str(each) for each in await repair.mend(ACME)} >= set(map(str, found))

@@ -30,7 +30,7 @@ from artcafe.model import (
     UserId,
 )
 from artcafe.rules.pages import FIRST, PageRequest
-from artcafe.tables import rows
+from artcafe.tables import agent_rows, people_rows, rows
 from artcafe.tables.catalog import AGENTS, CHALLENGES, CHANNEL_SUBSCRIPTIONS, TABLES, TENANTS
 from artcafe.tables.port import Add, Assign, ConditionFailed, Key, Put, Tables
 from artcafe.tables.store import Store
@@ -148,12 +148,14 @@ async def test_every_record_comes_back_as_it_went_in(store: Store, acme: TenantS
 
 async def test_an_item_has_every_attribute_that_the_seed_names(store: Store, tables: Tables, acme: TenantStore) -> None:
     made = {
-        "artcafe-agents": rows.agent_item(agent()),
+        "artcafe-agents": agent_rows.agent_item(agent()),
         "artcafe-tenants": rows.tenant_item(tenant(ACME)),
         "artcafe-channels": rows.channel_item(channel()),
         "artcafe-channel-subscriptions": rows.subscription_item(subscription()),
         "artcafe-Challenges": rows.challenge_item(challenge()),
-        "artcafe-user-tenants": rows.member_item(Member(user_id=UserId("a"), tenant_id=ACME, role=Role.OWNER, joined_at=NOW)),
+        "artcafe-user-tenants": people_rows.member_item(
+            Member(user_id=UserId("a"), tenant_id=ACME, role=Role.OWNER, joined_at=NOW)
+        ),
     }
     for table in TABLES:
         if table.name in made:
@@ -500,12 +502,12 @@ NAMES = sorted(
 @given(st.dictionaries(st.sampled_from(NAMES), values))
 def test_whatever_an_older_system_wrote_is_read(attributes: dict[str, Value]) -> None:
     item = normal_item({**attributes, "tenant_id": "t", "id": "i", "user_id": "u", "challenge_id": "c"})
-    read = rows.agent_of(item)
+    read = agent_rows.agent_of(item)
     assert read is not None
     assert read.name
     for record in (read, rows.tenant_of(item), rows.channel_of(item), rows.subscription_of(item)):
         assert record.created_at.tzinfo is not None
-    assert rows.member_of(item).role in Role
+    assert people_rows.member_of(item).role in Role
     assert rows.challenge_of(item).expires_at.tzinfo is not None
 
 
@@ -535,14 +537,15 @@ def test_a_time_is_read_in_each_form_that_systems_wrote(written: Value, read: st
     [(["a", 7, "b"], ("a", "b")), (frozenset({"b", "a"}), ("a", "b")), ("a,b", ()), (None, ()), ({"a": 1}, ())],
 )
 def test_capabilities_are_a_list_or_a_set_of_texts(written: Value, read: tuple[str, ...]) -> None:
-    found = rows.agent_of({"tenant_id": "t", "id": "i", "capabilities": written})
+    found = agent_rows.agent_of({"tenant_id": "t", "id": "i", "capabilities": written})
     assert found is not None
     assert found.capabilities == read
 
 
 def test_a_role_that_nobody_knows_is_a_viewers() -> None:
     roles = {
-        role: rows.member_of({"role": role}).role for role in ("owner", "admin", "member", "viewer", "Owner", "root", "", None)
+        role: people_rows.member_of({"role": role}).role
+        for role in ("owner", "admin", "member", "viewer", "Owner", "root", "", None)
     }
     assert [roles[role] for role in ("owner", "admin", "member", "viewer")] == [Role.OWNER, Role.ADMIN, Role.MEMBER, Role.VIEWER]
     assert {roles[role] for role in ("Owner", "root", "", None)} == {Role.VIEWER}

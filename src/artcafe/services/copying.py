@@ -13,7 +13,7 @@ from typing import Final
 from artcafe.model import TenantId, UserId
 from artcafe.services.renaming import Renaming
 from artcafe.services.repair import Engine
-from artcafe.tables import rows
+from artcafe.tables import people_rows
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
@@ -97,7 +97,7 @@ class Copying:
     async def _accept(self, tenant_id: TenantId, sums: Sums, *, write: bool) -> None:
         """What members have accepted: added where it is missing, and never written over."""
         async for members in self._partition(self._source, USER_TENANT_INDEX, tenant_id):
-            for user_id in {rows.member_of(item).user_id for item in members} - sums.people:
+            for user_id in {people_rows.member_of(item).user_id for item in members} - sums.people:
                 sums.people.add(user_id)
                 items = (await self._source.query(TERMS_ACCEPTANCE, user_id, limit=PAGE, consistent=True)).items
                 if write:
@@ -154,7 +154,7 @@ class Copying:
             return
         if table not in PARTITIONS:
             async for members in self._partition(engine, USER_TENANT_INDEX, tenant_id):
-                users = [rows.member_of(item).user_id for item in members]
+                users = [people_rows.member_of(item).user_id for item in members]
                 found = await engine.get(table, [Key(user_id, tenant_id) for user_id in users], consistent=True) if users else []
                 yield [item for item in found if item is not None]
             return

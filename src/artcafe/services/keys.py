@@ -21,8 +21,8 @@ from artcafe.rules.idempotency import Request, check_repeat
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services import claims
 from artcafe.services.changes import Changes
+from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
 from artcafe.tables.port import Assign, Change, ConditionFailed, Write
-from artcafe.tables.rows import KEYS_VERSION, keys_value
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 from artcafe.wire.sshkeys import PublicKey, parse_public_key

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from artcafe.model import AgentId, ChannelId, Cursor, TenantId, subscription_id
 from artcafe.rules.ids import derived_id
-from artcafe.tables import rows
+from artcafe.tables import agent_rows, people_rows, rows
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
@@ -81,7 +81,7 @@ class UnderNewIds:
 
     def item(self, table: Table, item: Item) -> Item | None:
         """The item of the copy; None for what does not come along."""
-        if table is USAGE_METRICS or str(item.get("user_id", "")).startswith(rows.INVITATION_PREFIX):
+        if table is USAGE_METRICS or str(item.get("user_id", "")).startswith(people_rows.INVITATION_PREFIX):
             return None
         if table is TENANTS:
             return {**item, "id": self.new_id}
@@ -97,7 +97,7 @@ class UnderNewIds:
 
     def _agent(self, item: dict[str, Value]) -> Item:
         id = str(item["id"])
-        if id.startswith(rows.CLAIM_PREFIX):
+        if id.startswith(agent_rows.CLAIM_PREFIX):
             return {**item, "agent_id": self.agent(str(item.get("agent_id", "")))}
         channels = item.get("channels")
         if isinstance(channels, Mapping):

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from artcafe.errors import Conflict
 from artcafe.model import Role, TenantId
 from artcafe.services.soundness import Askew, Finding, Holdings, Mend, examine, miscounts
-from artcafe.tables import rows
+from artcafe.tables import people_rows, rows
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
@@ -124,7 +124,7 @@ class Repair:
                     yield _made_alike(member, listed)
         async for both in self._pairs(USER_TENANT_INDEX, USER_TENANTS, only):
             for listed_one, entering in both:
-                if entering is None and rows.indexed_member_of(listed_one) is not None:
+                if entering is None and people_rows.indexed_member_of(listed_one) is not None:
                     yield await self._alone(listed_one)
 
     async def mend_membership(self, mend: Mend) -> bool:
@@ -153,7 +153,7 @@ class Repair:
 
     async def _alone(self, back: Item) -> Mend:
         """The row of a member who may not enter. Not removed where it is the only trace of who owns the tenant."""
-        member = rows.member_of(back)
+        member = people_rows.member_of(back)
         key = Key(member.user_id, member.tenant_id)
         if member.role is Role.OWNER and not await self._has_owner(member.tenant_id):
             says = (
@@ -169,10 +169,10 @@ class Repair:
         owners = [
             Key(member.user_id, tenant_id)
             async for item in self._partition(USER_TENANT_INDEX, tenant_id)
-            if (member := rows.indexed_member_of(item)) is not None and member.role is Role.OWNER
+            if (member := people_rows.indexed_member_of(item)) is not None and member.role is Role.OWNER
         ]
         found = await self._tables.get(USER_TENANTS, owners, consistent=True) if owners else []
-        return any(item is not None and rows.member_of(item).role is Role.OWNER for item in found)
+        return any(item is not None and people_rows.member_of(item).role is Role.OWNER for item in found)
 
     # --- reading ---
 
@@ -237,7 +237,7 @@ def _agree(forward: Item, back: Item | None) -> bool:
 
 
 def _made_alike(forward: Item, back: Item | None) -> Mend:
-    member = rows.member_of(forward)
+    member = people_rows.member_of(forward)
     as_read: Condition = Absent("user_id")
     says = f"{member.user_id} is a member, and is not listed among them"
     if back is not None:
@@ -255,7 +255,7 @@ def _same(item: Item, name: str) -> Condition:
 
 
 def _membership(item: Item, table: Table, says: str, *, mended: bool = True) -> Finding:
-    member = rows.member_of(item)
+    member = people_rows.member_of(item)
     return Finding(
         what=Askew.MEMBERSHIP,
         tenant_id=member.tenant_id,

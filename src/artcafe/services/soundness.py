@@ -16,7 +16,7 @@ import msgspec
 from artcafe.model import Agent, AgentId, ChannelId, subscription_id
 from artcafe.rules import ids, keys
 from artcafe.services.claims import parsed
-from artcafe.tables import rows
+from artcafe.tables import agent_rows, attributes, people_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS
 from artcafe.tables.conditions import Absent, And, Equals, Exists, Not, OfKind
 from artcafe.tables.port import Assign, Change, Delete, Key, Put, Update, Write
@@ -72,12 +72,12 @@ def examine(had: Holdings) -> list[Mend]:
     if rows.is_deleting(had.tenant):
         says = "its deletion was begun and not ended; its owner deletes it again to end it"
         return [Mend(_finding(Askew.DELETION, tenant_id, TENANTS.name, tenant_id, says))]
-    agents = [agent for item in had.agents if (agent := rows.agent_of(item)) is not None]
+    agents = [agent for item in had.agents if (agent := agent_rows.agent_of(item)) is not None]
     return [
         *_addresses(tenant_id, had),
         *_subscription_ids(tenant_id, had),
         *_channel_maps(tenant_id, had),
-        *_claims(tenant_id, agents, [item for item in had.agents if rows.agent_of(item) is None]),
+        *_claims(tenant_id, agents, [item for item in had.agents if agent_rows.agent_of(item) is None]),
     ]
 
 
@@ -86,13 +86,13 @@ def miscounts(had: Holdings) -> list[tuple[Finding, Change]]:
     if rows.is_deleting(had.tenant):
         return []
     tenant_id = str(had.tenant["id"])
-    agents = sum(rows.agent_of(item) is not None for item in had.agents)
-    members = sum(rows.indexed_member_of(item) is not None for item in had.members)
+    agents = sum(agent_rows.agent_of(item) is not None for item in had.agents)
+    members = sum(people_rows.indexed_member_of(item) is not None for item in had.members)
     counted = {Count.AGENTS: agents, Count.CHANNELS: len(had.channels), Count.MEMBERS: members}
     found: list[tuple[Finding, Change]] = []
     for name, number in ((count.value, counted[count]) for count in Count):
         told = had.tenant.get(name)
-        if not rows.is_number(told) or told != number:
+        if not attributes.is_number(told) or told != number:
             says = f"{name} is {'missing' if told is None else repr(told)}, and there are {number}"
             found.append((_finding(Askew.COUNT, tenant_id, TENANTS.name, tenant_id, says, mended=True), Assign(name, number)))
     return found
@@ -109,7 +109,7 @@ def _addresses(tenant_id: str, had: Holdings) -> Iterator[Mend]:
     for table, items in ((AGENTS, had.agents), (CHANNELS, had.channels)):
         for item in items:
             id = str(item["id"])
-            if id.startswith(rows.CLAIM_PREFIX):
+            if id.startswith(agent_rows.CLAIM_PREFIX):
                 continue
             if not ids.is_possible(id):
                 says = f"its id is no printable text of at most {ids.MAX_BYTES} bytes, so nobody can name it"
@@ -164,7 +164,7 @@ def _channel_maps(tenant_id: str, had: Holdings) -> Iterator[Mend]:
         if pair is not None and pair[0] in there:
             subscribed[pair[1]].add(pair[0])
     for item in had.agents:
-        agent = rows.agent_of(item)
+        agent = agent_rows.agent_of(item)
         if agent is None or rows.is_deleting(item):
             continue
         right, found = subscribed[agent.id], item.get("channels")
@@ -197,19 +197,19 @@ def _claims(tenant_id: str, agents: Sequence[Agent], claims: Sequence[Item]) -> 
     for agent in sorted(agents, key=lambda each: each.id):
         for fingerprint in _fingerprints(agent):
             holders[fingerprint].append(agent.id)
-    claimed = {str(item["id"]).removeprefix(rows.CLAIM_PREFIX): item for item in claims}
+    claimed = {str(item["id"]).removeprefix(agent_rows.CLAIM_PREFIX): item for item in claims}
     for fingerprint in sorted(holders.keys() | claimed.keys()):
         item, owners = claimed.get(fingerprint), holders.get(fingerprint, [])
         owner = None if item is None else item.get("agent_id")
         if len(owners) > 1:
             says = f"agents {', '.join(owners)} have one key, so that nobody knows which of them signs; give all but one another"
-            yield Mend(_finding(Askew.KEY_CLAIM, tenant_id, AGENTS.name, rows.CLAIM_PREFIX + fingerprint, says))
+            yield Mend(_finding(Askew.KEY_CLAIM, tenant_id, AGENTS.name, agent_rows.CLAIM_PREFIX + fingerprint, says))
         if owner not in owners:
             yield _mended_claim(tenant_id, fingerprint, owners, item)
 
 
 def _mended_claim(tenant_id: str, fingerprint: str, owners: Sequence[AgentId], item: Item | None) -> Mend:
-    key = Key(tenant_id, rows.CLAIM_PREFIX + fingerprint)
+    key = Key(tenant_id, agent_rows.CLAIM_PREFIX + fingerprint)
     as_read = Absent("id") if item is None else Equals("agent_id", item["agent_id"]) if "agent_id" in item else Absent("agent_id")
     if owners:
         claim = {"tenant_id": tenant_id, "id": key.sort, "agent_id": owners[0]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from artcafe.model import Acceptance, UserId
 from artcafe.rules import times
 from artcafe.rules.pages import Page, PageRequest
-from artcafe.tables import rows
+from artcafe.tables import attributes
 from artcafe.tables.catalog import TERMS_ACCEPTANCE
 from artcafe.tables.conditions import Absent
 from artcafe.tables.partition import Partition
@@ -51,8 +51,8 @@ class AcceptanceStore:
 
 def _acceptance_of(item: Item) -> Acceptance:
     return Acceptance(
-        user_id=UserId(rows.text(item, "user_id")),
-        version=rows.text(item, "version"),
-        accepted_at=rows.time(item, "accepted_at"),
-        ip_address=rows.text(item, "ip_address"),
+        user_id=UserId(attributes.text(item, "user_id")),
+        version=attributes.text(item, "version"),
+        accepted_at=attributes.time(item, "accepted_at"),
+        ip_address=attributes.text(item, "ip_address"),
     )

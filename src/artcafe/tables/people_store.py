@@ -12,7 +12,7 @@ from artcafe.errors import BadCursor
 from artcafe.model import Invitation, Member, Role, TenantId, UserId
 from artcafe.rules import times
 from artcafe.rules.pages import Page, PageRequest
-from artcafe.tables import rows
+from artcafe.tables import people_rows
 from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS
 from artcafe.tables.conditions import Absent, And, Equals, Exists, Greater, NotEquals
 from artcafe.tables.partition import ALL_AT_ONCE, Partition
@@ -25,34 +25,34 @@ class PeopleStore:
     def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
         self._tables = tables
         self.tenant_id = tenant_id
-        self._index = Partition(tables, USER_TENANT_INDEX, tenant_id, apart=rows.INVITATION_PREFIX)
+        self._index = Partition(tables, USER_TENANT_INDEX, tenant_id, apart=people_rows.INVITATION_PREFIX)
 
     # --- members ---
 
     async def member(self, user_id: UserId) -> Member | None:
         """The user's membership."""
         (item,) = await self._tables.get(USER_TENANTS, [Key(user_id, self.tenant_id)], consistent=True)
-        return None if item is None else rows.member_of(item)
+        return None if item is None else people_rows.member_of(item)
 
     async def members(self, ask: PageRequest) -> Page[Member]:
         """Members in the order of their ids."""
-        return await self._index.page(ask, rows.indexed_member_of)
+        return await self._index.page(ask, people_rows.indexed_member_of)
 
     async def all_members(self) -> list[Member]:
         """Every member."""
-        return [member async for item in self._index.items() if (member := rows.indexed_member_of(item)) is not None]
+        return [member async for item in self._index.items() if (member := people_rows.indexed_member_of(item)) is not None]
 
     async def owner_beside(self, user_id: UserId) -> UserId | None:
         """An owner who is somebody else."""
         async for item in self._index.items():
-            member = rows.indexed_member_of(item)
+            member = people_rows.indexed_member_of(item)
             if member is not None and member.role is Role.OWNER and member.user_id != user_id:
                 return member.user_id
         return None
 
     def insert_member(self, member: Member) -> list[Write]:
         """A new membership; fails when there is one."""
-        item = rows.member_item(member)
+        item = people_rows.member_item(member)
         return [Put(USER_TENANTS, item, Absent("user_id")), Put(USER_TENANT_INDEX, item)]
 
     def set_role(self, member: Member, role: Role) -> list[Write]:
@@ -91,21 +91,21 @@ class PeopleStore:
     async def invitation(self, invitation_id: str) -> Invitation | None:
         """The invitation, also one that has expired."""
         (item,) = await self._tables.get(USER_TENANT_INDEX, [self._key(invitation_id)], consistent=True)
-        return None if item is None else rows.invitation_of(item)
+        return None if item is None else people_rows.invitation_of(item)
 
     async def invitations(self, ask: PageRequest, keep: Callable[[Invitation], bool]) -> Page[Invitation]:
         """Invitations in the order of their ids. Raises BadCursor for another list's sort key."""
-        if ask.after is not None and not ask.after.startswith(rows.INVITATION_PREFIX):
+        if ask.after is not None and not ask.after.startswith(people_rows.INVITATION_PREFIX):
             raise BadCursor
-        return await self._index.page(ask, rows.invitation_of, keep, rows.INVITATION_PREFIX)
+        return await self._index.page(ask, people_rows.invitation_of, keep, people_rows.INVITATION_PREFIX)
 
     async def all_invitations(self) -> list[Invitation]:
         """Every invitation, also those that have expired, in the order in which they were made."""
-        return [rows.invitation_of(item) async for item in self._index.items(rows.INVITATION_PREFIX)]
+        return [people_rows.invitation_of(item) async for item in self._index.items(people_rows.INVITATION_PREFIX)]
 
     async def remove_invitations(self) -> None:
         """Removes every invitation. May be repeated."""
-        async for items in self._index.queries(rows.INVITATION_PREFIX):
+        async for items in self._index.queries(people_rows.INVITATION_PREFIX):
             await self._tables.transact([Delete(USER_TENANT_INDEX, key_of(USER_TENANT_INDEX, item)) for item in items])
 
     async def remove_expired(self, invitations: list[Invitation], now: datetime) -> None:
@@ -117,7 +117,7 @@ class PeopleStore:
 
     def insert_invitation(self, invitation: Invitation) -> Put:
         """A new invitation; fails when its id is taken."""
-        return Put(USER_TENANT_INDEX, rows.invitation_item(invitation), Absent("user_id"))
+        return Put(USER_TENANT_INDEX, people_rows.invitation_item(invitation), Absent("user_id"))
 
     def take_invitation(self, invitation: Invitation, now: datetime) -> Delete:
         """Spends the invitation; fails unless it is there and open: whoever comes first has it."""
@@ -129,4 +129,4 @@ class PeopleStore:
         return Delete(USER_TENANT_INDEX, self._key(invitation_id), Exists("user_id"))
 
     def _key(self, invitation_id: str) -> Key:
-        return Key(self.tenant_id, rows.INVITATION_PREFIX + invitation_id)
+        return Key(self.tenant_id, people_rows.INVITATION_PREFIX + invitation_id)

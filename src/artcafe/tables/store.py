@@ -1,6 +1,6 @@
 """The tables as records: what belongs to no one tenant, and the way to a tenant's own view, which is `tenant_store`'s.
 
-How a record is an item is `rows`'.
+How a record is an item is `rows`' and `people_rows`'.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from artcafe.model import (
     subscription_id,
 )
 from artcafe.rules.pages import Page, PageRequest
-from artcafe.tables import rows
+from artcafe.tables import people_rows, rows
 from artcafe.tables.acceptance_store import AcceptanceStore
 from artcafe.tables.catalog import (
     CHALLENGES,
@@ -73,7 +73,7 @@ class Store:
     async def memberships(self, user_id: UserId, ask: PageRequest) -> Page[tuple[Tenant, Member]]:
         """The user's tenants in the order of their ids; a membership in a tenant that is not there is left out."""
         page = await self._tables.query(USER_TENANTS, user_id, after=ask.after, limit=ask.limit, consistent=True)
-        members = [rows.member_of(item) for item in page.items]
+        members = [people_rows.member_of(item) for item in page.items]
         tenants = await self._tables.get(TENANTS, [Key(member.tenant_id) for member in members], consistent=True)
         both = zip(tenants, members, strict=True)
         return Page(tuple((rows.tenant_of(item), member) for item, member in both if item is not None), page.next)

@@ -1,6 +1,7 @@
 """What one tenant has, as records: what is read of it, and the writes a service puts together into one transaction.
 
-What a write means, and what is told when its condition fails, is the services'. How a record is an item is `rows`'.
+What a write means, and what is told when its condition fails, is the services'. How a record is an item is `rows`' and
+`agent_rows`'.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from artcafe.model import (
 )
 from artcafe.rules import ids, times
 from artcafe.rules.pages import Page, PageRequest
-from artcafe.tables import rows
+from artcafe.tables import agent_rows, attributes, rows
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
@@ -79,7 +80,7 @@ class TenantStore:
     def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
         self._tables = tables
         self.id = tenant_id
-        self._agents = Partition(tables, AGENTS, tenant_id, apart=rows.CLAIM_PREFIX)
+        self._agents = Partition(tables, AGENTS, tenant_id, apart=agent_rows.CLAIM_PREFIX)
         self._channels = Partition(tables, CHANNELS, tenant_id)
         self._subscriptions = Partition(tables, CHANNEL_SUBSCRIPTIONS, tenant_id)
 
@@ -147,7 +148,7 @@ class TenantStore:
     @staticmethod
     def is_counted(row: Item) -> bool:
         """Whether a tenant's row has its counts, and a version that can rise; an older system's may have other things there."""
-        return all(rows.is_number(row.get(name)) for name in Count) and rows.is_number(row.get("version", 0))
+        return all(attributes.is_number(row.get(name)) for name in Count) and attributes.is_number(row.get("version", 0))
 
     async def set_counts(self, counted: Mapping[Count, int]) -> None:
         """Gives all counts to a row that lacks one, and a version where none stands; what is there stays.
@@ -169,23 +170,23 @@ class TenantStore:
     async def agent(self, agent_id: str, *, also_deleting: bool = False) -> Agent | None:
         """The agent; None for an id that is absent, malformed or another tenant's, or an agent that is being deleted."""
         item = await self._item(AGENTS, agent_id, also_deleting)
-        return None if item is None else rows.agent_of(item)
+        return None if item is None else agent_rows.agent_of(item)
 
     async def agents(self, ask: PageRequest, keep: Callable[[Agent], bool] = lambda _: True) -> Page[Agent]:
         """Agents in the order of their ids."""
-        return await self._agents.page(ask, rows.agent_of, keep)
+        return await self._agents.page(ask, agent_rows.agent_of, keep)
 
     async def all_agents(self) -> list[Agent]:
         """Every agent, also one that is being deleted."""
-        return [agent async for item in self._agents.items() if (agent := rows.agent_of(item)) is not None]
+        return [agent async for item in self._agents.items() if (agent := agent_rows.agent_of(item)) is not None]
 
     def insert_agent(self, agent: Agent) -> Put:
         """A new agent; fails when its id is taken."""
-        return Put(AGENTS, rows.agent_item(agent), Absent("id"))
+        return Put(AGENTS, agent_rows.agent_item(agent), Absent("id"))
 
     def change_agent(self, agent: Agent, changes: Sequence[Change]) -> Update:
         """Fails unless the agent is there, with the epoch and the keys it had when it was read."""
-        same = And(self._there(), _same("epoch", agent.epoch), _same(rows.KEYS_VERSION, agent.keys_version))
+        same = And(self._there(), _same("epoch", agent.epoch), _same(agent_rows.KEYS_VERSION, agent.keys_version))
         return Update(AGENTS, Key(self.id, agent.id), changes, same)
 
     def begin_agent_deletion(self, agent_id: AgentId) -> Update:
@@ -215,7 +216,7 @@ class TenantStore:
         return Delete(AGENTS, self._claim(fingerprint), Or(Absent("id"), Equals("agent_id", agent_id)))
 
     def _claim(self, fingerprint: str) -> Key:
-        return Key(self.id, rows.CLAIM_PREFIX + fingerprint)
+        return Key(self.id, agent_rows.CLAIM_PREFIX + fingerprint)
 
     # --- channels ---
 

@@ -1,0 +1,111 @@
+"""Agents with their keys as items, and back; and the sort keys of the claims that stand in the same table (decision 6).
+
+Which item is read or written, and when, is `store`'s; how odd attributes are read, `attributes`'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, ChannelId, KeyStatus, TenantId
+from artcafe.rules import times
+from artcafe.rules.keys import key_id
+from artcafe.tables.attributes import entries_of, hash_attribute, known, number, text, texts, time
+from artcafe.tables.values import Item, Value
+
+KEYS_VERSION: Final = "keys_version"
+"""The attribute of an agent that rises with each change of its keys."""
+
+CLAIM_PREFIX: Final = "~key#"
+"""The sort key of a claim in the agents' table is this and a key's fingerprint: which agent of the tenant has that key."""
+
+_OLDER_ACTIVE: Final = ("", "online", "offline")
+
+
+def agent_of(item: Item) -> Agent | None:
+    """An agent's record; None for a claim, which stands in the same table."""
+    agent_id = text(item, "id")
+    if agent_id.startswith(CLAIM_PREFIX):
+        return None
+    return Agent(
+        tenant_id=TenantId(text(item, "tenant_id")),
+        id=AgentId(agent_id),
+        name=text(item, "name") or agent_id,
+        description=text(item, "description"),
+        public_key=text(item, "public_key"),
+        capabilities=texts(item, "capabilities"),
+        status=_agent_status(item.get("status")),
+        created_at=time(item, "created_at"),
+        updated_at=time(item, "updated_at"),
+        epoch=number(item, "epoch"),
+        key_serial=number(item, "key_serial"),
+        key_added_at=time(item, "key_added_at") if "key_added_at" in item else None,
+        keys=keys_of(item),
+        keys_version=number(item, KEYS_VERSION),
+        channels=frozenset(ChannelId(channel_id) for channel_id in entries_of(item, "channels")),
+        request_hash=text(item, "request_hash") or None,
+    )
+
+
+def keys_of(item: Item) -> tuple[AgentKey, ...]:
+    """The keys of an agent beside its first one, by their serials. One of a status that ArtCafe doesn't know is disabled."""
+    keys = [
+        AgentKey(
+            line=text(entry, "public_key"),
+            added_at=time(entry, "added_at"),
+            status=known(KeyStatus, text(entry, "status"), KeyStatus.DISABLED),
+            serial=number(entry, "serial"),
+            not_after=time(entry, "not_after") if "not_after" in entry else None,
+            request=text(entry, "request") or None,
+            request_hash=text(entry, "request_hash") or None,
+        )
+        for entry in entries_of(item, "keys").values()
+        if isinstance(entry, Mapping)
+    ]
+    return tuple(sorted(keys, key=lambda key: key.serial))
+
+
+def _agent_status(value: Value) -> AgentStatus:
+    """Older rows told in it whether the agent was connected; what nobody knows, or is no text, may not log in."""
+    if value is None:
+        return AgentStatus.ACTIVE
+    is_active = isinstance(value, str) and (value in _OLDER_ACTIVE or value == AgentStatus.ACTIVE)
+    return AgentStatus.ACTIVE if is_active else AgentStatus.DISABLED
+
+
+def agent_item(agent: Agent) -> Item:
+    """The item of a new agent."""
+    return {
+        "tenant_id": agent.tenant_id,
+        "id": agent.id,
+        "name": agent.name,
+        "description": agent.description,
+        "public_key": agent.public_key,
+        "capabilities": agent.capabilities,
+        "status": agent.status.value,
+        "created_at": times.to_text(agent.created_at),
+        "updated_at": times.to_text(agent.updated_at),
+        "epoch": agent.epoch,
+        "channels": dict.fromkeys(agent.channels, True),
+        **hash_attribute(agent.request_hash),
+    }
+
+
+def keys_value(keys: Iterable[AgentKey]) -> Value:
+    """What stands in an agent's `keys`: a map by their ids."""
+    return {key_id(key.line): _key_entry(key) for key in keys}
+
+
+def _key_entry(key: AgentKey) -> Value:
+    entry: dict[str, Value] = {
+        "public_key": key.line,
+        "added_at": times.to_text(key.added_at),
+        "status": key.status.value,
+        "serial": key.serial,
+    }
+    if key.not_after is not None:
+        entry["not_after"] = times.to_text(key.not_after)
+    if key.request is not None:
+        entry["request"] = key.request
+    return {**entry, **hash_attribute(key.request_hash)}
