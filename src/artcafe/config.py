@@ -29,7 +29,9 @@ FILE_VARIABLE: Final = "ARTCAFE_CONFIG"
 SQLITE: Final = "sqlite:"
 DYNAMODB: Final = "dynamodb:"
 
-CLIENT_VARIABLES: Final = frozenset(f"{PREFIX}{name}" for name in ("CONFIG", "URL", "TENANT", "AGENT", "KEY", "TOKEN", "USER"))
+CLIENT_VARIABLES: Final = frozenset(
+    f"{PREFIX}{name}" for name in ("CONFIG", "URL", "TENANT", "AGENT", "KEY", "TOKEN", "ID_TOKEN", "USER")
+)
 """Variables that belong to the agent's and the people's commands, so that they may stand beside a server's."""
 
 

@@ -88,7 +88,7 @@ class Unauthenticated(CallerFault):
     code, status, close = "unauthenticated", 401, 4500
     text = (
         "there is no valid access token here (REST takes it as 'Authorization: Bearer TOKEN'): an agent gets one by logging in"
-        " with its SSH key at /v1/auth/challenges, a person from the identity provider, or on one machine from"
+        " with its SSH key at /v1/auth/challenges, a person from the issuer that GET /v1 names, or on one machine from"
         " 'artcafe token'"
     )
 

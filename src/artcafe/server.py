@@ -262,6 +262,7 @@ async def _serve(
                 rest.Settings(
                     version=version("artcafe"),
                     page_key=derive(secret, "page-cursors"),
+                    issuer=settings.issuer,
                     proxies=front.proxies,
                     requests_per_s=settings.requests_per_s,
                 ),

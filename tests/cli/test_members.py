@@ -1,31 +1,141 @@
+"""The people's commands about people: coming in, roles, going, and the terms."""
+
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 from artcafe.cli.commands import artcafe
-from tests.platform import Platform
+from tests.aws import Aws
+from tests.cognito import Pool
+from tests.platform import Platform, running
+
+OWNER, BOB = "owner.of.this@example.com", "bob.of.this@example.com"
+UNSET = {f"ARTCAFE_{name}": None for name in ("TOKEN", "ID_TOKEN", "TENANT", "URL", "USER")}
 
 
-def test_people_come_in_get_roles_and_go(platform: Platform) -> None:
-    def run(user: str, *arguments: str) -> str:
-        options = ["--url", platform.url, "--data-dir", str(platform.data), "--user", user]
-        environ = {f"ARTCAFE_{name}": None for name in ("TOKEN", "TENANT", "URL", "USER")}
-        result = CliRunner().invoke(artcafe, [*arguments, *options], env=environ)
-        assert result.exit_code == 0, result.output
-        return result.stdout
+class Person:
+    """Somebody at a terminal on the machine of the server."""
 
-    owner, bob = "owner.of.this@example.com", "bob.of.this@example.com"
-    tenant = json.loads(run(owner, "tenant", "create", "Acme", "--json"))["id"]
-    invited = json.loads(run(owner, "member", "invite", bob, "--role", "viewer", "--json"))
-    assert invited["id"] in run(owner, "invitation", "list")
-    assert json.loads(run(bob, "invitation", "accept", invited["token"], "--json"))["id"] == tenant
-    assert "admin" in run(owner, "member", "role", bob, "admin")
-    members = json.loads(run(owner, "member", "list", "--json"))
-    assert [(each["user_id"], each["role"]) for each in members] == [(bob, "admin"), (owner, "owner")]
-    run(bob, "member", "leave", "--yes")
-    spare = json.loads(run(owner, "member", "invite", bob, "--json"))
-    run(owner, "invitation", "revoke", spare["id"])
-    assert json.loads(run(owner, "invitation", "list", "--json")) == []
-    assert json.loads(run(owner, "terms", "show", "--json"))["version"] is None
+    def __init__(self, platform: Platform, user: str) -> None:
+        self._options = ["--url", platform.url, "--data-dir", str(platform.data), "--user", user]
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """What a command prints on both streams."""
+        result = CliRunner().invoke(artcafe, [*arguments, *self._options], env=UNSET)
+        assert result.exit_code == code, result.output
+        return result.output
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json"))
+
+
+@pytest.fixture
+def owner(platform: Platform) -> Person:
+    return Person(platform, OWNER)
+
+
+@pytest.fixture
+def bob(platform: Platform) -> Person:
+    return Person(platform, BOB)
+
+
+def test_people_come_in_get_roles_and_go(owner: Person, bob: Person) -> None:
+    tenant = owner.json("tenant", "create", "Acme")["id"]
+    here = ("--tenant", tenant)
+    invited = owner.json("member", "invite", BOB, "--role", "viewer", *here)
+    assert invited["id"] in owner.run("invitation", "list", *here)
+    assert bob.json("invitation", "accept", invited["token"])["id"] == tenant
+    assert "admin" in owner.run("member", "role", BOB, "admin", *here)
+    members = owner.json("member", "list", *here)
+    assert [(each["user_id"], each["role"]) for each in members] == [(BOB, "admin"), (OWNER, "owner")]
+    bob.run("member", "leave", "--yes", *here)
+    spare = owner.json("member", "invite", BOB, *here)
+    owner.run("invitation", "revoke", spare["id"], *here)
+    assert owner.json("invitation", "list", *here) == []
+    assert owner.json("terms", "show")["version"] is None
+
+
+def test_a_member_is_removed_after_a_question_and_is_out(owner: Person, bob: Person) -> None:
+    tenant = owner.json("tenant", "create", "Acme")["id"]
+    here = ("--tenant", tenant)
+    bob.run("invitation", "accept", owner.json("member", "invite", BOB, *here)["token"])
+    assert tenant in bob.run("me")
+    assert "say --yes" in owner.run("member", "remove", BOB, *here, code=2)
+    assert owner.run("member", "remove", BOB, "--yes", *here) == f"Deleted the membership of {BOB}.\n"
+    assert tenant not in bob.run("me")
+    assert f"no tenant '{tenant}' among yours" in bob.run("tenant", "show", tenant, code=3)
+    assert "last owner" in owner.run("member", "remove", OWNER, "--yes", *here, code=3)
+    for command in (("member", "remove", BOB, "--yes"), ("member", "role", BOB, "viewer")):
+        assert "'artcafe member list' shows" in owner.run(*command, *here, code=3)
+    assert "'artcafe invitation list' shows" in owner.run("invitation", "revoke", "inv_none", *here, code=3)
+
+
+def test_me_says_who_somebody_is_and_where(owner: Person) -> None:
+    tenant = owner.json("tenant", "create", "Acme")["id"]
+    me = owner.json("me")
+    assert me["user_id"] == OWNER
+    assert {"tenant_id": tenant, "name": "Acme", "role": "owner"} in me["tenants"]
+    assert me["terms_outstanding"] is None
+    assert f"user_id  {OWNER}\n" in owner.run("me")
+
+
+# --- with an issuer, and terms ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pool(aws: Aws) -> Pool:
+    return Pool(aws)
+
+
+def run(platform: Platform, token: str, *arguments: str, code: int = 0, **environ: str) -> str:
+    """What a command prints to somebody with this token."""
+    given = {**UNSET, "ARTCAFE_TOKEN": token, "ARTCAFE_URL": platform.url, **environ}
+    result = CliRunner().invoke(artcafe, arguments, env=given)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def platform_with_terms(pool: Pool, tmp_path: Path) -> Iterator[Platform]:
+    with running(tmp_path, [*pool.flags, "--terms-version", "2026-11"]) as platform:
+        yield platform
+
+
+def test_terms_are_accepted_first_and_an_invitation_with_an_id_token(platform_with_terms: Platform, pool: Pool) -> None:
+    server, alice, bob = platform_with_terms, pool.person(), pool.person()
+    for command in (("tenant", "list"), ("agent", "list"), ("invitation", "accept", "x")):
+        assert "'artcafe terms show' has them" in run(server, alice.access_token, *command, code=3)
+    assert "terms_outstanding  version 2026-11" in run(server, alice.access_token, "me")
+    assert "version  2026-11" in run(server, alice.access_token, "terms", "show")
+    refused = run(server, alice.access_token, "terms", "accept", "2025-01", code=3)
+    assert "not the current version" in refused
+    accepted = json.loads(run(server, alice.access_token, "terms", "accept", "2026-11", "--json"))
+    assert (accepted["user_id"], accepted["version"], accepted["ip_address"]) == (alice.user_id, "2026-11", "127.0.0.1")
+    assert "terms_outstanding" not in run(server, alice.access_token, "me")
+
+    tenant = json.loads(run(server, alice.access_token, "tenant", "create", "Acme", "--json"))["id"]
+    token = json.loads(run(server, alice.access_token, "member", "invite", bob.email, "--json"))["token"]
+    run(server, bob.access_token, "terms", "accept", "2026-11")
+    assert "--id-token" in run(server, bob.access_token, "invitation", "accept", token, code=3)
+    joined = run(server, bob.access_token, "invitation", "accept", token, "--json", ARTCAFE_ID_TOKEN=bob.id_token)
+    assert json.loads(joined)["id"] == tenant
+
+
+def test_terms_that_may_wait_are_told_until_they_are_accepted(pool: Pool, tmp_path: Path) -> None:
+    alice = pool.person()
+    with running(tmp_path, [*pool.flags, "--terms-version", "2026-11"]) as server:
+        run(server, alice.access_token, "terms", "accept", "2026-11")
+        run(server, alice.access_token, "tenant", "create", "Acme")
+    grace = ["--terms-grace-until", "2199-12-31T00:00:00Z"]
+    with running(tmp_path, [*pool.flags, "--terms-version", "2027-01", *grace]) as server:
+        told = "version 2027-01 of the terms is to be accepted by 2199-12-31T00:00:00Z"
+        for command in (("tenant", "list"), ("agent", "list")):
+            assert told in run(server, alice.access_token, *command)
+        run(server, alice.access_token, "terms", "accept", "2027-01")
+        assert "terms" not in run(server, alice.access_token, "tenant", "list")

@@ -15,6 +15,8 @@ def test_the_entry_names_the_gateway_and_the_document(anyone: Caller) -> None:
         "version": "1.2.3",
         "gateway_url": GATEWAY_URL,
         "subprotocol": "artcafe.v1",
+        "issuer": None,
+        "terms_version": None,
         "openapi": "/openapi.json",
         "asyncapi": "/asyncapi.json",
     }

@@ -24,6 +24,14 @@ class Home(BaseModel):
     version: str = Field(examples=["0.1.0"])
     gateway_url: str = Field(description="Where agents connect.", examples=["ws://127.0.0.1:8081/v1/connect"])
     subprotocol: str = Field(description="The WebSocket subprotocol to ask for.", examples=[SUBPROTOCOL])
+    issuer: str | None = Field(
+        description="Where people log in: the OpenID Connect issuer whose tokens are believed. Null with the local identity.",
+        examples=["https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEfGhI"],
+    )
+    terms_version: str | None = Field(
+        description="The terms that people must accept, at `/v1/terms`. Null where there is nothing to accept.",
+        examples=["2026-11"],
+    )
     openapi: str = Field(description="The path of the OpenAPI document.", examples=["/openapi.json"])
     asyncapi: str = Field(description="The path of the AsyncAPI document, of the gateway's frames.", examples=["/asyncapi.json"])
     time: Time = Field(description="The server's clock.")
@@ -67,6 +75,8 @@ async def read_home(request: Request, parts: Parts) -> Home:
         version=settings_of(request).version,
         gateway_url=parts.gateway_url,
         subprotocol=SUBPROTOCOL,
+        issuer=settings_of(request).issuer,
+        terms_version=None if parts.terms.current is None else parts.terms.current.version,
         openapi="/openapi.json",
         asyncapi="/asyncapi.json",
         time=parts.clock(),

@@ -122,7 +122,7 @@ async def _proven_address(parts: Services, user: model.UserId, id_token: str) ->
     try:
         address = await parts.identity.verify_id_token(id_token, parts.clock())
     except (Unauthenticated, errors.CredentialsExpired) as exc:
-        raise AddressUnproven("send your identity provider's ID token, a current one, as id_token") from exc
+        raise AddressUnproven("send your identity provider's ID token, a current one, as id_token (--id-token)") from exc
     if address.user_id != user:
         raise AddressUnproven("the ID token is another person's than the access token")
     if not address.email or not address.is_verified:

@@ -56,13 +56,14 @@ class Services:
 class Settings:
     """How the HTTP side behaves. `page_key` seals the cursors of lists: 32 bytes, the same on every server of a fleet.
 
-    `proxies` are believed on where a request comes from. One address may ask `requests_per_s` times (0: as often as it likes),
-    and ten seconds' worth at once. A body may have `max_body_bytes` (four frames of the gateway: the longest is a publish) and
-    must be here `body_deadline_s` after its headers.
+    `issuer` is who vouches for people, where that is not the installation itself. `proxies` are believed on where a request comes
+    from. One address may ask `requests_per_s` times (0: as often as it likes), and ten seconds' worth at once. A body may have
+    `max_body_bytes` (four frames of the gateway: the longest is a publish) and must be here `body_deadline_s` after its headers.
     """
 
     version: str
     page_key: bytes = field(repr=False)
+    issuer: str | None = None
     proxies: Proxies = field(default_factory=Proxies)
     requests_per_s: float = 0.0
     max_body_bytes: int = 256 * 1024

@@ -18,6 +18,10 @@ class Home(msgspec.Struct, frozen=True):
     name: str
     version: str
     gateway_url: str
+    issuer: str | None = None
+    """Where people log in; None where the server vouches for them itself, on its own machine."""
+    terms_version: str | None = None
+    """What people must accept; None where there is nothing to accept."""
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -39,11 +43,19 @@ class Membership(msgspec.Struct, frozen=True):
     role: str
 
 
+class OutstandingTerms(msgspec.Struct, frozen=True):
+    """Terms that a person has still to accept; until `grace_until` whoever accepted an earlier version goes on without them."""
+
+    version: str
+    grace_until: datetime | None = None
+
+
 class Me(msgspec.Struct, frozen=True):
-    """Who holds the token: a person (`user_id`, `tenants`) or an agent (`agent_id`, `tenant_id`)."""
+    """Who holds the token: a person (`user_id`, `tenants`, `terms_outstanding`) or an agent (`agent_id`, `tenant_id`)."""
 
     user_id: str | None = None
     tenants: tuple[Membership, ...] = ()
+    terms_outstanding: OutstandingTerms | None = None
     agent_id: str | None = None
     tenant_id: str | None = None
 

@@ -16,7 +16,7 @@ import click
 from artcafe import errors
 from artcafe.errors import ArtcafeError, Unavailable
 from artcafe.sdk import addresses
-from artcafe.sdk.records import Membership
+from artcafe.sdk.records import Me, Membership
 from artcafe.sdk.rest import Rest
 
 P = ParamSpec("P")
@@ -226,16 +226,30 @@ def _check_text(given: Mapping[str, Any]) -> None:
 
 
 async def only_tenant(caller: Caller) -> str:
-    """The caller's only tenant, or an agent's own; said on standard error. Raises `click.UsageError` for none and for several."""
+    """The caller's only tenant, or an agent's own; said on standard error. Raises `click.UsageError` for none and for several,
+    and `TermsRequired` for somebody who has to accept those first."""
     me = await caller.rest.me()
     if me.tenant_id is not None:
         return me.tenant_id
+    note_terms(caller, me)
     if len(me.tenants) == 1:
         caller.note(f"in tenant {me.tenants[0].tenant_id} ({me.tenants[0].name})")
         return me.tenants[0].tenant_id
+    if not me.tenants and me.terms_outstanding is not None:
+        raise errors.TermsRequired(me.terms_outstanding.version)
     if not me.tenants:
         raise click.UsageError(in_none(caller.account))
     raise click.UsageError(f"{me.user_id} is in several tenants; say which by --tenant or ARTCAFE_TENANT:\n{_listed(me.tenants)}")
+
+
+def note_terms(caller: Caller, me: Me) -> None:
+    """Says which terms the caller has still to accept, and until when that may wait; of those that may not an error tells."""
+    terms = me.terms_outstanding
+    if terms is not None and terms.grace_until is not None:
+        caller.note(
+            f"version {terms.version} of the terms is to be accepted by {terms.grace_until:%Y-%m-%dT%H:%M:%SZ}:"
+            f" 'artcafe terms show' has it, and 'artcafe terms accept {terms.version}' accepts it"
+        )
 
 
 def in_none(account: Account) -> str:
@@ -257,6 +271,12 @@ WORDS: Final[Mapping[type[ArtcafeError], str]] = {
     errors.TenantNotFound: "no tenant {tenant!r} among yours; 'artcafe tenant list' shows them",
     errors.AgentNotFound: "no agent {agent!r} in this tenant; 'artcafe agent list' shows them",
     errors.ChannelNotFound: "no channel {channel!r} in this tenant; it is named by its id (chn_…), see 'artcafe channel list'",
+    errors.MemberNotFound: "no such member in this tenant; a member is named by the id that 'artcafe member list' shows first",
+    errors.InvitationNotFound: "no such open invitation in this tenant; 'artcafe invitation list' shows them",
+    errors.TermsRequired: (
+        "you have not accepted the terms yet: 'artcafe terms show' has them, and 'artcafe terms accept VERSION' accepts them"
+    ),
+    errors.TermsChanged: "that is not the current version of the terms, which 'artcafe terms show' has; nothing was accepted",
     errors.SubscriptionNotFound: (
         "agent {agent!r} has no subscription to channel {channel!r}; make one: artcafe subscription create --channel … --agent …"
     ),

@@ -61,11 +61,12 @@ async def invite(caller: Caller, address: str, role: str, idempotency_key: str |
 @click.argument("role", type=ROLES, metavar="ROLE")
 @in_tenant
 async def set_role(caller: Caller, member_id: str, role: str) -> None:
-    """Gives a member another role; only owners make and unmake owners.
+    """Gives a member another role; only owners make and unmake owners. Their connections end, and come back with the new one.
 
     \b
     Example:
-      artcafe member role bob@example.com admin
+      artcafe member list
+      artcafe member role 5d0e1c1e-… admin
     """
     show_one(caller, await caller.rest.people.set_role(caller.tenant, member_id, role))
 
@@ -75,11 +76,12 @@ async def set_role(caller: Caller, member_id: str, role: str) -> None:
 @yes_option
 @in_tenant
 async def remove(caller: Caller, member_id: str, yes: bool) -> None:
-    """Removes a member, who is out at their next request.
+    """Removes a member, who is out at their next request, and off their connections within 5 seconds.
 
     \b
     Example:
-      artcafe member remove bob@example.com --yes
+      artcafe member list
+      artcafe member remove 5d0e1c1e-… --yes
     """
     confirm(f"the membership of {member_id}", yes=yes)
     await caller.rest.people.remove(caller.tenant, member_id)
@@ -97,8 +99,10 @@ async def leave(caller: Caller, yes: bool) -> None:
       artcafe member leave --tenant ten_… --yes
     """
     me = await caller.rest.me()
+    if me.user_id is None:
+        raise click.UsageError("the access token is an agent's, and agents are no members")
     confirm(f"your membership in {caller.tenant}", yes=yes)
-    await caller.rest.people.remove(caller.tenant, me.user_id or "")
+    await caller.rest.people.remove(caller.tenant, me.user_id)
     show_deleted(caller, f"your membership in {caller.tenant}", caller.tenant)
 
 
@@ -148,7 +152,13 @@ async def revoke(caller: Caller, invitation: str) -> None:
 
 @invitation.command(cls=Failing)
 @click.argument("invitation", metavar="TOKEN")
-@click.option("--id-token", metavar="JWT", help="Your identity provider's ID token; not needed on the server's own machine.")
+@click.option(
+    "--id-token",
+    envvar="ARTCAFE_ID_TOKEN",
+    metavar="TOKEN",
+    help="Your identity provider's ID token, which proves your address; not needed with the local identity. Better as"
+    " ARTCAFE_ID_TOKEN.",
+)
 @by_person
 async def accept(caller: Caller, invitation: str, id_token: str | None) -> None:
     """Comes into the tenant of an invitation that was handed over to you.
@@ -186,7 +196,7 @@ async def show_terms(caller: Caller) -> None:
 @click.argument("version")
 @by_person
 async def accept_terms(caller: Caller, version: str) -> None:
-    """Accepts a version, which must be the current one.
+    """Accepts a version, which must be the current one. Time and address are noted.
 
     \b
     Example:

@@ -6,7 +6,7 @@ import click
 
 from artcafe.cli.exits import Failing
 from artcafe.cli.people.answers import confirm, limit_option, once_option, show_all, show_deleted, show_one, yes_option
-from artcafe.cli.people.caller import Caller, by_person, in_none, only_tenant
+from artcafe.cli.people.caller import Caller, by_person, in_none, note_terms, only_tenant
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,6 +38,7 @@ async def list_tenants(caller: Caller, limit: int | None) -> None:
         "PLAN": lambda each: each.plan,
         "CREATED": lambda each: each.created_at,
     }
+    note_terms(caller, await caller.rest.me())
     await show_all(caller, caller.rest.tenants(limit=limit), columns, none=in_none(caller.account))
 
 

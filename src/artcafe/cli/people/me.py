@@ -1,0 +1,21 @@
+"""`artcafe me`: who the caller is to the server."""
+
+from __future__ import annotations
+
+import click
+
+from artcafe.cli.exits import Failing
+from artcafe.cli.people.answers import show_one
+from artcafe.cli.people.caller import Caller, by_person
+
+
+@click.command(cls=Failing)
+@by_person
+async def me(caller: Caller) -> None:
+    """Says who you are to the server: your id, your tenants and roles, and which terms you have still to accept.
+
+    \b
+    Example:
+      artcafe me
+    """
+    show_one(caller, await caller.rest.me())
