@@ -17,8 +17,16 @@ def tenant(plan: str = "free", **own: int) -> Tenant:
     return Tenant(id=TenantId("ten_a"), name="A", plan=plan, limits=own, created_at=START, updated_at=START)
 
 
-def test_the_free_plan_has_100_agents_channels_and_members_30_days_and_10_gib() -> None:
-    assert [limits.of(tenant(), limit) for limit in Limit] == [100, 100, 100, 30 * 86_400, 10 * 2**30]
+def test_the_free_plan_has_100_agents_channels_and_members_30_days_10_gib_and_2000_connections_1000_of_one_agent() -> None:
+    assert {limit: limits.of(tenant(), limit) for limit in Limit} == {
+        Limit.AGENTS: 100,
+        Limit.CHANNELS: 100,
+        Limit.MEMBERS: 100,
+        Limit.RETENTION_S: 30 * 86_400,
+        Limit.STORAGE_BYTES: 10 * 2**30,
+        Limit.CONNECTIONS: 2_000,
+        Limit.AGENT_CONNECTIONS: 1_000,
+    }
 
 
 def test_a_tenants_own_limit_stands_in_place_of_its_plans() -> None:

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from artcafe.model import Cursor, Epoch, Seq
 from artcafe.rules.starts import Life, behind
-from artcafe.wire.frames import Gap, Start
+from artcafe.wire.frames import Start
+from artcafe.wire.replies import Gap
 
 HERE, BEFORE, ELSEWHERE = Epoch("here"), Epoch("before"), Epoch("elsewhere")
 OLDER, NOTHING = Cursor(), Cursor()

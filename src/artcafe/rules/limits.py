@@ -38,7 +38,7 @@ class Limit(StrEnum):
     STORAGE_BYTES = "storage_bytes"
     """What the tenant's messages may take on disk together; when it is full, publishes are refused."""
     CONNECTIONS = "connections"
-    """Sockets of the tenant's agents on one server, at some 15 KB of its memory each."""
+    """Sockets of the tenant's agents on one server, at some 10 KB of its memory each."""
     AGENT_CONNECTIONS = "agent_connections"
     """Those of one agent, so that one that runs wild leaves room for the others."""
 
