@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from artcafe.sdk.keys import Signer, load_signer
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 from bench.report import Options, Sample, Table, cpu_seconds, median_latency, median_rate
 from bench.stage import Stage, stage
 from bench.wire import Line
@@ -84,7 +84,7 @@ class Crowd:
         _, line = await asyncio.get_running_loop().create_connection(Line, parts.hostname or "", parts.port or 0)
         self.lines.append(line)
         await line.upgrade(parts.path, parts.netloc)
-        posed = frames.parse_incoming(await line.ask(frames.command("challenge", frames.Challenge(self._cast.tenant, agent), 0)))
+        posed = replies.parse_incoming(await line.ask(frames.command("challenge", frames.Challenge(self._cast.tenant, agent), 0)))
         assert posed.challenge is not None
         signature = await signer.sign(posed.challenge.challenge)
         proof = frames.Connect(challenge_id=posed.challenge.challenge_id, signature=signature)

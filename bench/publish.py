@@ -40,7 +40,7 @@ from artcafe.fabric.client import Outgoing
 from artcafe.fabric.fabric import Room
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
-from artcafe.wire import frames
+from artcafe.wire import envelopes, frames
 from bench import report
 from bench.report import Options, Sample, Table
 from bench.stage import Stage, stage
@@ -141,7 +141,7 @@ async def _closed_loop(publish: Callable[[int], Awaitable[object]], waiting: int
 
 def _envelope() -> bytes:
     publish = frames.Publish("chn_01KARTC0000000000000000000", msgspec.Raw(DATA))
-    return frames.envelope(
+    return envelopes.envelope(
         publish,
         message_id="msg_01KARTC0000000000000000000",
         sender="agt_01KARTC0000000000000000000",

@@ -93,7 +93,7 @@ accept it (`/v1/terms`), and ask who they are (`/v1/me`). Agents are not asked.
 """
 
 FRAMES_PAGE: Final = """\
-<!-- Made from frames.py and meanings.py of src/artcafe/wire and rest/asyncapi.py: change it there, and run `make docs`. -->
+<!-- Made from src/artcafe/wire (frames, replies, meanings) and rest/asyncapi.py: change it there, and run `make docs`. -->
 
 # Frames
 

@@ -18,7 +18,7 @@ import msgspec
 from artcafe.fabric.child import find_binary
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
-from artcafe.wire import frames
+from artcafe.wire import envelopes, frames
 from bench.fanout import sockets
 from bench.fanout.load import NUMBER, Line
 from bench.stage import Stage
@@ -91,7 +91,7 @@ class ArtCafe:
     @staticmethod
     def _envelope(channel: str, agent: str) -> bytes:
         publish = frames.Publish(channel, msgspec.Raw(PAYLOAD))
-        return frames.envelope(publish, message_id=f"msg_{agent[4:]}", sender=agent, time="2026-11-22T17:00:00.000Z")
+        return envelopes.envelope(publish, message_id=f"msg_{agent[4:]}", sender=agent, time="2026-11-22T17:00:00.000Z")
 
 
 def command(kind: str, body: frames.Body) -> bytes:

@@ -16,7 +16,7 @@ from artcafe.gateway.listener import CONNECT_S, STALL_S
 from artcafe.gateway.proofs import MAX_CHALLENGES
 from artcafe.rules import limits
 from artcafe.rules.limits import Limit
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
 SENT = re.findall(r"^    > (\{.*)$", PAGE, re.MULTILINE)
@@ -44,7 +44,7 @@ def test_the_page_shows_every_command() -> None:
 
 @pytest.mark.parametrize("frame", PUSHED)
 def test_a_client_understands_every_frame_that_the_page_has_the_server_send(frame: str) -> None:
-    parsed = frames.parse_incoming(frame)
+    parsed = replies.parse_incoming(frame)
     (kind,) = [name for name in msgspec.json.decode(frame) if name != "id"]
     fields = getattr(parsed, kind).__struct_encode_fields__
     assert msgspec.json.decode(frame)[kind].keys() <= set(fields)
@@ -52,7 +52,7 @@ def test_a_client_understands_every_frame_that_the_page_has_the_server_send(fram
 
 def test_the_page_shows_every_kind_of_frame_of_the_server() -> None:
     shown = {name for frame in PUSHED for name in msgspec.json.decode(frame)}
-    assert shown == set(frames.Incoming.__struct_fields__)
+    assert shown == set(replies.Incoming.__struct_fields__)
 
 
 def test_the_limits_on_the_page_are_those_of_the_code() -> None:
@@ -85,7 +85,7 @@ def test_the_lease_on_the_page_is_that_of_the_code() -> None:
 
 
 def test_connect_is_shown_with_the_pings_and_limits_that_it_has() -> None:
-    shown = [body for frame in PUSHED if (body := frames.parse_incoming(frame).connect)]
+    shown = [body for frame in PUSHED if (body := replies.parse_incoming(frame).connect)]
     assert [(body.ping_s, body.limits) for body in shown] == [(PING_S, LIMITS)] * 2
 
 

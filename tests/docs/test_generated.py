@@ -10,7 +10,7 @@ import pytest
 
 from artcafe import config
 from artcafe.errors import REGISTRY
-from artcafe.wire import frames, meanings
+from artcafe.wire import frames, meanings, replies
 from docs import generate
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def fields_of(frame: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
 
 
 def test_every_frame_stands_on_the_page_with_every_field_that_it_has() -> None:
-    commands, incoming = fields_of(frames.Command), fields_of(frames.Incoming)
+    commands, incoming = fields_of(frames.Command), fields_of(replies.Incoming)
     assert re.findall(r"^### `(\w+)`$", FRAMES.partition("## Parts")[0], re.MULTILINE) == [
         *sorted(commands),
         *sorted(incoming.keys() - commands.keys()),
@@ -61,8 +61,8 @@ def test_every_frame_stands_on_the_page_with_every_field_that_it_has() -> None:
 
 
 def test_no_meaning_is_told_of_a_field_that_is_not_there() -> None:
-    structs: list[type[msgspec.Struct]] = [frames.Gap, frames.PastMessage]
-    structs += [*fields_of(frames.Command).values(), *fields_of(frames.Incoming).values()]
+    structs: list[type[msgspec.Struct]] = [replies.Gap, replies.PastMessage]
+    structs += [*fields_of(frames.Command).values(), *fields_of(replies.Incoming).values()]
     known = {f"{struct.__name__}.{name}" for struct in structs for name in struct.__struct_encode_fields__}
     assert {key for key in meanings.MEANINGS if "." in key} <= known
     assert {key for key in meanings.MEANINGS if "." not in key} <= {each.partition(".")[2] for each in known}

@@ -17,7 +17,9 @@ from artcafe.fabric.link import Link
 from artcafe.fabric.streams import TenantLog
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
-from artcafe.wire.frames import Publish, PublishReply, envelope
+from artcafe.wire.envelopes import envelope
+from artcafe.wire.frames import Publish
+from artcafe.wire.replies import PublishReply
 from tests.fabric.clients import BOUND_S, connected, push
 
 A, B = ChannelId("chn_a"), ChannelId("chn_b")

@@ -7,7 +7,7 @@ import pytest
 from artcafe.errors import ArtcafeError, KeyReused, NotStored, OutcomeUnknown, QuotaFull
 from artcafe.fabric.batch import BATCH_MESSAGES, FEW
 from artcafe.rules.subjects import Subject
-from artcafe.wire.frames import PublishReply
+from artcafe.wire.replies import PublishReply
 from tests.fabric.rooms import A, B, Nats, a_tenant, until, within, writing
 
 

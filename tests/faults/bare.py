@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from artcafe.sdk.keys import load_signer
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 from tests.platform import Cast
 
 OPEN_S: Final = 10.0
@@ -40,11 +40,11 @@ class Bare:
     async def ack(self, channel: str, seq: int) -> None:
         await self._socket.send(frames.command("ack", frames.Ack(channel, seq)), text=True)
 
-    async def receive(self) -> frames.Incoming:
+    async def receive(self) -> replies.Incoming:
         """The next frame. Raises what `GONE` lists."""
-        return frames.parse_incoming(await self._socket.recv())
+        return replies.parse_incoming(await self._socket.recv())
 
-    async def subscribe(self, channel: str, start: frames.Start) -> frames.SubscribeReply:
+    async def subscribe(self, channel: str, start: frames.Start) -> replies.SubscribeReply:
         """Subscribes, passing over what other channels bring meanwhile. Raises what `GONE` lists."""
         id = self.new_id()
         await self.send("subscribe", frames.Subscribe(channel, start), id)
@@ -74,8 +74,8 @@ async def _login(socket: ClientConnection, cast: Cast, number: int, max_unacked:
     assert (await _answer(socket)).connect is not None
 
 
-async def _answer(socket: ClientConnection) -> frames.Incoming:
-    frame = frames.parse_incoming(await socket.recv())
+async def _answer(socket: ClientConnection) -> replies.Incoming:
+    frame = replies.parse_incoming(await socket.recv())
     if frame.error is not None:
         assert frame.error.temporary, frame
         raise ConnectionError(frame.error.message)

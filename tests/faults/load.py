@@ -16,7 +16,7 @@ import msgspec
 from artcafe.errors import ArtcafeError, OutcomeUnknown
 from artcafe.sdk.client import Agent
 from artcafe.sdk.messages import Message
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 from tests.faults import bare
 from tests.faults.checker import (
     Acked,
@@ -62,7 +62,7 @@ class Load:
         self._platform, self.cast = platform, cast
         self.events: list[Event] = []
         self.stored = self.unknown = 0
-        self.refused: list[frames.ErrorBody] = []
+        self.refused: list[replies.ErrorBody] = []
         self._open: dict[tuple[str, int], Sent] = {}
         """Publishes without an answer."""
         self._keyed: dict[tuple[str, int], Sent] = {}
@@ -166,17 +166,17 @@ class Load:
         self._record(sent)
         return sent
 
-    def _answered(self, sent: Sent, answer: frames.PublishReply | frames.ErrorBody | None) -> None:
+    def _answered(self, sent: Sent, answer: replies.PublishReply | replies.ErrorBody | None) -> None:
         """An error that leaves it open whether the message was stored counts as no answer."""
         self._open.pop((sent.line, sent.number), None)
         match answer:
-            case frames.PublishReply(seq, message_id, duplicate):
+            case replies.PublishReply(seq, message_id, duplicate):
                 self.stored += 1
                 self._answered_now.add(sent.sender)
                 if sent.key is not None:
                     self._keyed[sent.line, sent.number] = sent
                 self._record(Stored(sent.line, sent.number, _place(seq), message_id, duplicate))
-            case frames.ErrorBody(code) if code not in {"outcome_unknown", "internal"}:
+            case replies.ErrorBody(code) if code not in {"outcome_unknown", "internal"}:
                 self.refused.append(answer)
                 self._record(Refused(sent.line, sent.number, code))
             case _:
@@ -197,9 +197,9 @@ class Load:
         except OutcomeUnknown:
             self._answered(sent, None)
         except ArtcafeError as exc:
-            self._answered(sent, frames.ErrorBody(exc.code, str(exc), exc.temporary))
+            self._answered(sent, replies.ErrorBody(exc.code, str(exc), exc.temporary))
         else:
-            self._answered(sent, frames.PublishReply(receipt.seq, receipt.message_id, receipt.duplicate))
+            self._answered(sent, replies.PublishReply(receipt.seq, receipt.message_id, receipt.duplicate))
         finally:
             places.release()
 
@@ -346,7 +346,7 @@ def _place(seq: int | None) -> int:
     return seq
 
 
-def _entry(message: frames.Message) -> Entry:
+def _entry(message: replies.Message) -> Entry:
     data = bytes(message.data).decode()
     return Entry(message.channel, _place(message.seq), message.prev, message.message_id, message.sender, data)
 

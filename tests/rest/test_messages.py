@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.model import Role, TenantId
-from artcafe.wire.frames import MAX_DEPTH, Envelope, parse_envelope
+from artcafe.wire.envelopes import Envelope, parse_envelope
+from artcafe.wire.frames import MAX_DEPTH
 from tests.rest.house import Caller, House, Tenant
 
 

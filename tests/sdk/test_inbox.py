@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from artcafe.sdk.inbox import ROOM, Inbox
 from artcafe.sdk.messages import Gap, Message
-from artcafe.wire import frames
+from artcafe.wire import replies
 
 CHANNEL = "chn_1"
 WINDOW = 8
 
 
-def pushed(seq: int, channel: str = CHANNEL) -> frames.Message:
-    return frames.Message(
+def pushed(seq: int, channel: str = CHANNEL) -> replies.Message:
+    return replies.Message(
         channel=channel,
         seq=seq,
         prev=seq - 1 or None,
@@ -32,8 +32,8 @@ def pushed(seq: int, channel: str = CHANNEL) -> frames.Message:
     )
 
 
-def gap(first: int, last: int | None, reason: str) -> frames.GapPush:
-    return frames.GapPush(channel=CHANNEL, from_=first, to=last, reason=reason)
+def gap(first: int, last: int | None, reason: str) -> replies.GapPush:
+    return replies.GapPush(channel=CHANNEL, from_=first, to=last, reason=reason)
 
 
 def acks(inbox: Inbox) -> list[tuple[str, int]]:
@@ -187,7 +187,7 @@ def test_a_gap_before_the_place_that_was_asked_for_is_shown_before_its_messages(
     inbox.message(pushed(30))
     if is_pushed_first:
         inbox.gap(CHANNEL, gap(5, 20, "retention"))
-    inbox.joined(CHANNEL, 5, frames.SubscribeReply("E1", 20, 30, frames.Gap(5, 20, "retention")))
+    inbox.joined(CHANNEL, 5, replies.SubscribeReply("E1", 20, 30, replies.Gap(5, 20, "retention")))
     inbox.message(pushed(30))
     assert taken(inbox) == [Gap(CHANNEL, 5, 20, "retention"), 30]
 
@@ -195,7 +195,7 @@ def test_a_gap_before_the_place_that_was_asked_for_is_shown_before_its_messages(
 def test_a_gap_in_the_answer_and_pushed_before_it_is_one() -> None:
     inbox = Inbox(WINDOW)
     inbox.gap(CHANNEL, gap(41, None, "epoch"))
-    inbox.joined(CHANNEL, "cursor", frames.SubscribeReply("E2", 0, 9, frames.Gap(41, None, "epoch")))
+    inbox.joined(CHANNEL, "cursor", replies.SubscribeReply("E2", 0, 9, replies.Gap(41, None, "epoch")))
     inbox.message(pushed(1))
     assert taken(inbox) == [Gap(CHANNEL, 41, None, "epoch"), 1]
 
@@ -203,7 +203,7 @@ def test_a_gap_in_the_answer_and_pushed_before_it_is_one() -> None:
 def test_a_start_elsewhere_leaves_out_what_waited_and_shows_old_messages_again() -> None:
     inbox = Inbox(WINDOW)
     inbox.message(pushed(8))
-    inbox.joined(CHANNEL, "first", frames.SubscribeReply("E1", 0, 8))
+    inbox.joined(CHANNEL, "first", replies.SubscribeReply("E1", 0, 8))
     for seq in (7, 8):
         inbox.message(pushed(seq))
     assert taken(inbox) == [7, 8]
@@ -212,7 +212,7 @@ def test_a_start_elsewhere_leaves_out_what_waited_and_shows_old_messages_again()
 def test_a_start_at_the_cursor_repeats_nothing() -> None:
     inbox = Inbox(WINDOW)
     inbox.message(pushed(8))
-    inbox.joined(CHANNEL, "cursor", frames.SubscribeReply("E1", 7, 8))
+    inbox.joined(CHANNEL, "cursor", replies.SubscribeReply("E1", 7, 8))
     inbox.message(pushed(8))
     assert taken(inbox) == [8]
     assert inbox.lost() == []
@@ -220,12 +220,12 @@ def test_a_start_at_the_cursor_repeats_nothing() -> None:
 
 async def test_a_delivery_that_began_elsewhere_goes_on_behind_what_was_acknowledged() -> None:
     inbox = Inbox(WINDOW)
-    inbox.joined(CHANNEL, 5, frames.SubscribeReply("E1", 4, 90))
+    inbox.joined(CHANNEL, 5, replies.SubscribeReply("E1", 4, 90))
     inbox.message(pushed(5))
     inbox.message(pushed(6))
     assert inbox.lost() == [(CHANNEL, 5)]
     inbox.message(pushed(77))  # From the cursor, where the new connection begins by itself.
-    assert inbox.resumed(CHANNEL, frames.SubscribeReply("E1", 4, 90))
+    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E1", 4, 90))
     await message(inbox).ack()
     for seq in (5, 6, 7):
         inbox.message(pushed(seq))
@@ -236,7 +236,7 @@ async def test_a_delivery_that_began_elsewhere_goes_on_behind_what_was_acknowled
 
 def test_whoever_acknowledges_nothing_goes_on_behind_what_arrived() -> None:
     inbox = Inbox(None)
-    inbox.joined(CHANNEL, "first", frames.SubscribeReply("E1", 0, 90))
+    inbox.joined(CHANNEL, "first", replies.SubscribeReply("E1", 0, 90))
     inbox.message(pushed(5))
     assert inbox.lost() == [(CHANNEL, 6)]
     assert inbox.lost() == []  # It is told once, however often the connection breaks before the answer.
@@ -244,37 +244,37 @@ def test_whoever_acknowledges_nothing_goes_on_behind_what_arrived() -> None:
 
 def test_a_delivery_that_finds_another_log_begins_there_at_its_first_message() -> None:
     inbox = Inbox(WINDOW)
-    inbox.joined(CHANNEL, "first", frames.SubscribeReply("E1", 0, 9))
+    inbox.joined(CHANNEL, "first", replies.SubscribeReply("E1", 0, 9))
     inbox.message(pushed(9))
     inbox.lost()
-    assert not inbox.resumed(CHANNEL, frames.SubscribeReply("E2", 9, 20))
+    assert not inbox.resumed(CHANNEL, replies.SubscribeReply("E2", 9, 20))
     inbox.message(pushed(20))  # Of the delivery that began at the sequence of the other log.
-    assert inbox.resumed(CHANNEL, frames.SubscribeReply("E2", 0, 20))
+    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
     inbox.message(pushed(1))
     assert taken(inbox) == [9, Gap(CHANNEL, 10, None, "epoch"), 1]
 
 
 def test_a_delivery_that_is_older_than_its_log_hears_from_the_cursor_that_the_log_is_another_one_now() -> None:
     inbox = Inbox(WINDOW)
-    inbox.joined(CHANNEL, "first", frames.SubscribeReply(None, 0, 0))
+    inbox.joined(CHANNEL, "first", replies.SubscribeReply(None, 0, 0))
     inbox.message(pushed(9))
     inbox.lost()
-    assert inbox.resumed(CHANNEL, frames.SubscribeReply(None, 0, 9))
+    assert inbox.resumed(CHANNEL, replies.SubscribeReply(None, 0, 9))
     inbox.lost()
     inbox.gap(CHANNEL, gap(5, None, "epoch"), "E2")
-    assert not inbox.resumed(CHANNEL, frames.SubscribeReply("E2", 9, 20))
-    assert inbox.resumed(CHANNEL, frames.SubscribeReply("E2", 0, 20))
+    assert not inbox.resumed(CHANNEL, replies.SubscribeReply("E2", 9, 20))
+    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
     inbox.lost()
     inbox.gap(CHANNEL, gap(5, None, "epoch"), "E2")  # Nothing was acknowledged in it yet, but it is known.
-    assert inbox.resumed(CHANNEL, frames.SubscribeReply("E2", 0, 20))
+    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
     assert taken(inbox) == [9, Gap(CHANNEL, 10, None, "epoch")]
 
 
 def test_a_gap_that_the_server_names_when_it_goes_on_is_shown() -> None:
     inbox = Inbox(WINDOW)
-    inbox.joined(CHANNEL, "first", frames.SubscribeReply("E1", 0, 9))
+    inbox.joined(CHANNEL, "first", replies.SubscribeReply("E1", 0, 9))
     inbox.lost()
-    assert inbox.resumed(CHANNEL, frames.SubscribeReply("E1", 4, 9, frames.Gap(1, 4, "retention")))
+    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E1", 4, 9, replies.Gap(1, 4, "retention")))
     assert taken(inbox) == [Gap(CHANNEL, 1, 4, "retention")]
 
 

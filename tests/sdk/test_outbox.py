@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from artcafe.errors import BadFrame, ChannelNotFound, NotStored, OutcomeUnknown, QuotaFull, Revoked
 from artcafe.sdk.outbox import FIRST_ID, Ask, Outbox, Reply
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 
 LATER = 1e9
 
@@ -39,7 +39,7 @@ class Publisher:
         }
 
     def answer(self, id: int) -> None:
-        self.outbox.answered(id, "publish", frames.PublishReply(id, f"msg_{id}", False))
+        self.outbox.answered(id, "publish", replies.PublishReply(id, f"msg_{id}", False))
 
 
 def test_many_commands_are_on_their_way_at_once_in_the_order_of_their_calls() -> None:
@@ -57,7 +57,7 @@ def test_an_answer_settles_the_command_with_its_id_once() -> None:
     publisher.sent()
     publisher.answer(FIRST_ID + 1)
     publisher.answer(FIRST_ID + 1)
-    assert publisher.outcomes == {1: [], 2: [frames.PublishReply(FIRST_ID + 1, f"msg_{FIRST_ID + 1}", False)]}
+    assert publisher.outcomes == {1: [], 2: [replies.PublishReply(FIRST_ID + 1, f"msg_{FIRST_ID + 1}", False)]}
     assert len(publisher.outbox) == 1
 
 
@@ -66,7 +66,7 @@ def test_an_answer_of_another_kind_breaks_the_conversation() -> None:
     publisher.publish(1)
     publisher.sent()
     with pytest.raises(BadFrame, match="a reply of subscribe to publish"):
-        publisher.outbox.answered(FIRST_ID, "subscribe", frames.SubscribeReply(None, 0, 0))
+        publisher.outbox.answered(FIRST_ID, "subscribe", replies.SubscribeReply(None, 0, 0))
 
 
 def test_a_final_error_settles_the_command_and_a_temporary_one_sends_it_again() -> None:

@@ -25,7 +25,7 @@ from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message
 from artcafe.sdk.outbox import Outbox, Reply
 from artcafe.sdk.session import DISAGREEMENTS, Lost, Phase, Session, check_challenge, comes_back, end
-from artcafe.wire import frames, sshsig
+from artcafe.wire import frames, replies, sshsig
 from artcafe.wire.sshkeys import parse_public_key
 from tests import ssh_keygen
 
@@ -114,7 +114,7 @@ def test_replies_errors_messages_and_gaps_go_where_they_belong() -> None:
     refused, stored = agent.outcomes
     assert isinstance(refused, ChannelNotFound)
     assert str(refused) == "no channel"
-    assert stored == frames.PublishReply(9, "msg_9", False)
+    assert stored == replies.PublishReply(9, "msg_9", False)
     assert isinstance(agent.inbox.take(), Message)
     assert agent.inbox.take() == Gap(CHANNEL, 6, 8, "retention")
 
@@ -348,7 +348,7 @@ async def test_a_whole_conversation_over_a_websocket_in_pieces_of_any_size(signe
     for frame in agent.publishes():
         client.send_text(frame)
     settle()
-    assert agent.outcomes == [frames.PublishReply(2, "msg_2", False)]
+    assert agent.outcomes == [replies.PublishReply(2, "msg_2", False)]
     first, second = agent.inbox.take(), agent.inbox.take()
     assert isinstance(first, Message)
     assert isinstance(second, Message)

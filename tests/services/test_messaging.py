@@ -9,7 +9,8 @@ from artcafe.errors import ArtcafeError, ChannelNotFound, Forbidden, Invalid, Ke
 from artcafe.model import Role, TenantId
 from artcafe.rules import limits
 from artcafe.services.messaging import check
-from artcafe.wire.frames import Publish, parse_envelope
+from artcafe.wire.envelopes import parse_envelope
+from artcafe.wire.frames import Publish
 from tests.gateway.house import House, house
 from tests.services.world import with_role
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.errors import ArtcafeError, BadCommand, BadFrame, ChannelNotFound
-from artcafe.wire import frames
+from artcafe.wire import envelopes, frames, replies
 from artcafe.wire.frames import MAX_DEPTH, MAX_ID, Ack, Connect, Publish, Refused, Status, Subscribe, Unsubscribe
 
 text = st.text(st.characters(exclude_categories=["Cs"]))  # Half a surrogate pair is no text.
@@ -204,9 +204,9 @@ def test_depth_32_is_the_limit_and_brackets_in_strings_do_not_count(depth: int, 
     text,
 )
 def test_a_message_arrives_as_it_was_published(publish: Publish, message_id: str, sender: str, time: str) -> None:
-    stored = frames.envelope(publish, message_id=message_id, sender=sender, time=time)
-    whole = json.loads(frames.message_frame(b"chn_1", 42, 41, stored))
-    message = frames.parse_incoming(frames.message_frame(b"chn_1", 42, None, stored)).message
+    stored = envelopes.envelope(publish, message_id=message_id, sender=sender, time=time)
+    whole = json.loads(envelopes.message_frame(b"chn_1", 42, 41, stored))
+    message = replies.parse_incoming(envelopes.message_frame(b"chn_1", 42, None, stored)).message
 
     assert list(whole) == ["message"]
     assert whole["message"].pop("data") == json.loads(bytes(publish.data))
@@ -231,7 +231,7 @@ def test_a_message_arrives_as_it_was_published(publish: Publish, message_id: str
     text,
 )
 def test_a_stored_envelope_can_be_read_again(publish: Publish, sender: str) -> None:
-    again = frames.parse_envelope(frames.envelope(publish, message_id="msg_1", sender=sender, time="now"))
+    again = envelopes.parse_envelope(envelopes.envelope(publish, message_id="msg_1", sender=sender, time="now"))
 
     assert (again.message_id, again.sender, again.time) == ("msg_1", sender, "now")
     assert (again.headers, again.reply_to) == (publish.headers or {}, publish.reply_to)
@@ -241,27 +241,27 @@ def test_a_stored_envelope_can_be_read_again(publish: Publish, sender: str) -> N
 def test_replies_errors_and_gaps_are_the_contracts_text() -> None:
     lost = ChannelNotFound("chn_1")
 
-    assert frames.reply(2, "publish", frames.PublishReply(59, "msg_1", duplicate=False)) == (
+    assert replies.reply(2, "publish", replies.PublishReply(59, "msg_1", duplicate=False)) == (
         b'{"id":2,"publish":{"seq":59,"message_id":"msg_1","duplicate":false}}'
     )
-    assert frames.reply(3, "subscribe", frames.SubscribeReply("epoch", 41, 59, None)) == (
+    assert replies.reply(3, "subscribe", replies.SubscribeReply("epoch", 41, 59, None)) == (
         b'{"id":3,"subscribe":{"epoch":"epoch","cursor":41,"last":59,"gap":null}}'
     )
-    assert frames.gap("chn_1", frames.Gap(42, 50, "retention")) == (
+    assert replies.gap("chn_1", replies.Gap(42, 50, "retention")) == (
         b'{"gap":{"channel":"chn_1","from":42,"to":50,"reason":"retention"}}'
     )
     told = {"code": "channel_not_found", "message": str(lost), "temporary": False}
-    assert json.loads(frames.error(lost, 2)) == {"id": 2, "error": told}
-    assert json.loads(frames.error(lost)) == {"error": told}
+    assert json.loads(replies.error(lost, 2)) == {"id": 2, "error": told}
+    assert json.loads(replies.error(lost)) == {"error": told}
 
 
 @given(st.binary())
 def test_a_client_reads_any_bytes_as_a_frame_or_refuses_them(payload: bytes) -> None:
     with suppress(BadFrame):
-        frames.parse_incoming(payload)
+        replies.parse_incoming(payload)
 
 
 def test_a_client_passes_over_what_a_newer_server_adds() -> None:
-    read = frames.parse_incoming('{"id":2,"publish":{"seq":1,"message_id":"m","duplicate":false,"new":1},"newer":{}}')
+    read = replies.parse_incoming('{"id":2,"publish":{"seq":1,"message_id":"m","duplicate":false,"new":1},"newer":{}}')
 
-    assert read.publish == frames.PublishReply(1, "m", duplicate=False)
+    assert read.publish == replies.PublishReply(1, "m", duplicate=False)

@@ -30,7 +30,8 @@ from artcafe.fabric.client import Incoming, Outgoing
 from artcafe.fabric.streams import TenantLog, refusal
 from artcafe.observe import log
 from artcafe.rules.subjects import Subject
-from artcafe.wire.frames import PublishReply, parse_envelope
+from artcafe.wire.envelopes import parse_envelope
+from artcafe.wire.replies import PublishReply
 
 BATCH_MESSAGES: Final = 500
 """NATS takes 1,000; more than 500 gained nothing."""

@@ -24,7 +24,8 @@ from artcafe.fabric.streams import CONTINUES, LAG_PAUSE_S, LAG_TRIES, STREAM, Te
 from artcafe.model import Cursor, Epoch, Seq
 from artcafe.rules.starts import Life
 from artcafe.rules.subjects import Subject
-from artcafe.wire.frames import PublishReply, parse_envelope, sent_by
+from artcafe.wire.envelopes import parse_envelope, sent_by
+from artcafe.wire.replies import PublishReply
 
 WINDOW: Final = 2048
 """Messages that are on their way at once when a log is written again."""

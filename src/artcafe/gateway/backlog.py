@@ -13,8 +13,8 @@ from artcafe.gateway.hub import Delivery, Socket, text_frame
 from artcafe.model import ChannelId, Seq
 from artcafe.observe import log
 from artcafe.rules import starts
-from artcafe.wire import frames
-from artcafe.wire.frames import Gap
+from artcafe.wire import envelopes, replies
+from artcafe.wire.replies import Gap
 
 RETRY_S: Final = 0.2
 """Between tries while NATS is away, and while a follower lags behind what the leader has shown us."""
@@ -127,7 +127,7 @@ class Backlog:
         delivery.anchor = 0
         if removed > delivery.sent and self._is_fed(delivery):
             gap = Gap(delivery.sent + 1, removed, starts.RETENTION)
-            self._socket.write(text_frame(frames.gap(delivery.feed.channel, gap)))
+            self._socket.write(text_frame(replies.gap(delivery.feed.channel, gap)))
             delivery.sent = removed
         return [one for one in found if one.seq > delivery.sent]
 
@@ -137,4 +137,4 @@ class Backlog:
         delivery.owe([one.seq for one in due])
         channel = delivery.feed.channel.encode()
         delivery.stand_on(due[-1].seq)
-        self._socket.write(b"".join(text_frame(frames.message_frame(channel, one.seq, one.prev, one.envelope)) for one in due))
+        self._socket.write(b"".join(text_frame(envelopes.message_frame(channel, one.seq, one.prev, one.envelope)) for one in due))

@@ -14,7 +14,7 @@ from artcafe.gateway.conversation import Conversation
 from artcafe.gateway.desk import Desk
 from artcafe.gateway.hub import Piece, text_frame
 from artcafe.observe import bind_origin, log
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 from artcafe.wire.frames import MAX_FRAME_BYTES
 from artcafe.wire.session import Session
 
@@ -174,7 +174,7 @@ class Connection(WSListener):
         try:
             command = self._session.receive(payload)
         except frames.Refused as refused:
-            self.send(frames.error(refused.error, refused.id))
+            self.send(replies.error(refused.error, refused.id))
         except ArtcafeError as fatal:
             self.close(fatal)
         else:

@@ -46,7 +46,7 @@ from artcafe.observe import log
 from artcafe.rules import ids, starts
 from artcafe.rules.access import Action
 from artcafe.services.history import place
-from artcafe.wire import frames
+from artcafe.wire import envelopes, frames, replies
 
 RETRY_S: Final = 0.5
 """Between tries to begin the agent's subscriptions while the tables or NATS are away."""
@@ -169,7 +169,7 @@ class Conversation:
             else:
                 await self._visitor.do(id, kind, body)
         except ArtcafeError as exc:
-            self._peer.send(frames.error(exc, id))
+            self._peer.send(replies.error(exc, id))
             if isinstance(body, frames.Connect):
                 self._peer.close(exc)
 
@@ -179,18 +179,18 @@ class Conversation:
             case frames.Publish():
                 await self._publishes.begin(self._proven(), id, body)
             case frames.Challenge():
-                self._peer.send(frames.reply(id, kind, self._proofs.pose(body)))
+                self._peer.send(replies.reply(id, kind, self._proofs.pose(body)))
             case frames.Connect():
-                self._peer.send(frames.reply(id, kind, await self._connect(body)))
+                self._peer.send(replies.reply(id, kind, await self._connect(body)))
                 self._look_soon()
             case frames.Subscribe():
-                self._peer.send(frames.reply(id, kind, await self._subscribe(body)))
+                self._peer.send(replies.reply(id, kind, await self._subscribe(body)))
                 self.backlog.soon()
             case frames.Unsubscribe():
-                self._peer.send(frames.reply(id, kind, self._unsubscribe(body)))
+                self._peer.send(replies.reply(id, kind, self._unsubscribe(body)))
             case frames.Status():
                 status = self._desk.presence.set_status(self._proven(), body.status)
-                self._peer.send(frames.reply(id, kind, frames.StatusReply(status)))
+                self._peer.send(replies.reply(id, kind, replies.StatusReply(status)))
             case frames.History():
                 self._peer.send(await self._recall(id, body))
             case frames.Watch() | frames.Unwatch():
@@ -220,7 +220,7 @@ class Conversation:
 
     # --- who is there ------------------------------------------------------------------------------------------------
 
-    async def _connect(self, proof: frames.Connect) -> frames.ConnectReply:
+    async def _connect(self, proof: frames.Connect) -> replies.ConnectReply:
         """The first time, and whenever the peer proves itself again: a token is renewed so, by a fresh one or by a signature."""
         principal, until = await self._proofs.prove(proof)
         known = self.principal
@@ -236,17 +236,17 @@ class Conversation:
             return self._greeted(principal)
         session_id = ids.new_id("ses")
         log.info("agent.connected", tenant=principal.tenant_id, agent=principal.agent_id, session=session_id)
-        return frames.ConnectReply(
+        return replies.ConnectReply(
             session_id=session_id, agent_id=principal.agent_id, tenant_id=principal.tenant_id, ping_s=PING_S, limits=LIMITS
         )
 
-    def _greeted(self, person: UserPrincipal) -> frames.ConnectReply:
+    def _greeted(self, person: UserPrincipal) -> replies.ConnectReply:
         if self._visitor is None:
             self._visitor = Visitor(self._desk, self._peer, person, self.deliveries)
         self._visitor.principal = person
         session_id = ids.new_id("ses")
         log.info("person.connected", tenant=person.tenant_id, user=person.user_id, session=session_id)
-        return frames.ConnectReply(
+        return replies.ConnectReply(
             session_id=session_id,
             user_id=person.user_id,
             role=person.role.value,
@@ -280,7 +280,7 @@ class Conversation:
                 return
             for row in await self._missing():
                 if len(self.deliveries) >= MAX_SUBSCRIPTIONS:
-                    self._peer.send(frames.error(SubscriptionLimit(MAX_SUBSCRIPTIONS)))
+                    self._peer.send(replies.error(SubscriptionLimit(MAX_SUBSCRIPTIONS)))
                     break
                 with contextlib.suppress(ChannelNotFound):  # it is being deleted, and its subscriptions with it
                     await self._begin(row.channel_id, "cursor", self._desk.cursors.newest(row), self._max_unacked)
@@ -299,7 +299,7 @@ class Conversation:
                 self._end_delivery(channel_id)
         return [row for row in rows if row.channel_id not in self.deliveries and row.channel_id not in self._muted]
 
-    async def _subscribe(self, wanted: frames.Subscribe) -> frames.SubscribeReply:
+    async def _subscribe(self, wanted: frames.Subscribe) -> replies.SubscribeReply:
         principal = self._proven()
         if len(self.deliveries) >= MAX_SUBSCRIPTIONS and wanted.channel not in self.deliveries:
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
@@ -314,7 +314,7 @@ class Conversation:
 
     async def _begin(
         self, channel_id: ChannelId, start: frames.Start, cursor: Cursor, max_unacked: int | None
-    ) -> frames.SubscribeReply:
+    ) -> replies.SubscribeReply:
         """Makes the delivery, to be fed from the log until it is level. Raises `ChannelNotFound` and `Unavailable`."""
         tenant_id = self._proven().tenant_id
         if (await self._desk.directory.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
@@ -341,10 +341,10 @@ class Conversation:
         if gap is not None:
             # An ack of where delivery goes on says that the gap was heard, and moves the cursor over it.
             delivery.acked = min(gap.from_, behind) - 1
-            self._peer.send(frames.gap(channel_id, gap, life.epoch))
-        return frames.SubscribeReply(life.epoch, behind, last, gap)
+            self._peer.send(replies.gap(channel_id, gap, life.epoch))
+        return replies.SubscribeReply(life.epoch, behind, last, gap)
 
-    async def _begin_live(self, channel_id: ChannelId) -> frames.SubscribeReply:
+    async def _begin_live(self, channel_id: ChannelId) -> replies.SubscribeReply:
         """Makes the delivery of a channel of which nothing is stored. Once answered, whatever comes is delivered."""
         feed = self._desk.hub.feed(self._proven().tenant_id, channel_id, is_live=True)
         delivery = self.deliveries[channel_id] = Delivery(self._peer, feed, 0, None, None)
@@ -353,22 +353,22 @@ class Conversation:
                 await feed.opened.wait()
         if self.deliveries.get(channel_id) is delivery and not (self._peer.is_paused or delivery.member):
             feed.join(delivery)
-        return frames.SubscribeReply(None, None, None)
+        return replies.SubscribeReply(None, None, None)
 
     async def _recall(self, id: int, wanted: frames.History) -> bytes:
         after = None if wanted.after is None else place(str(wanted.after), "after")
         before = None if wanted.before is None else place(str(wanted.before), "before")
         past = await self._desk.history.page(self._proven(), wanted.channel, after, before, wanted.limit)
-        shown = (frames.message_text(wanted.channel, one.seq, one.envelope) for one in past.messages)
-        return frames.history_reply(id, shown, past.gap, past.has_more, past.epoch)
+        shown = (envelopes.message_text(wanted.channel, one.seq, one.envelope) for one in past.messages)
+        return replies.history_reply(id, shown, past.gap, past.has_more, past.epoch)
 
-    def _unsubscribe(self, wanted: frames.Unsubscribe) -> frames.UnsubscribeReply:
+    def _unsubscribe(self, wanted: frames.Unsubscribe) -> replies.UnsubscribeReply:
         channel_id = ChannelId(wanted.channel)
         if channel_id not in self.deliveries:
             raise NotSubscribed(wanted.channel)
         self._muted |= {channel_id}
         self._end_delivery(channel_id)
-        return frames.UnsubscribeReply(channel_id)
+        return replies.UnsubscribeReply(channel_id)
 
     def _end_delivery(self, channel_id: ChannelId) -> None:
         delivery = self.deliveries.pop(channel_id, None)
@@ -378,13 +378,13 @@ class Conversation:
 
     def _acknowledge(self, ack: frames.Ack) -> None:
         if self._visitor is not None:
-            self._peer.send(frames.error(refusal("ack")))
+            self._peer.send(replies.error(refusal("ack")))
             return
         delivery = self.deliveries.get(ChannelId(ack.channel))
         if delivery is None:
-            self._peer.send(frames.error(NotSubscribed(ack.channel)))
+            self._peer.send(replies.error(NotSubscribed(ack.channel)))
         elif ack.seq > delivery.sent_up_to:
-            self._peer.send(frames.error(AckBeyondSent(ack.channel, ack.seq, delivery.sent_up_to)))
+            self._peer.send(replies.error(AckBeyondSent(ack.channel, ack.seq, delivery.sent_up_to)))
         elif ack.seq > delivery.acked:
             delivery.settle(ack.seq)
             self.backlog.soon()

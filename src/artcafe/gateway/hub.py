@@ -20,7 +20,7 @@ from artcafe.fabric.streams import Stored
 from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
 from artcafe.observe import log
 from artcafe.rules.starts import Life
-from artcafe.wire.frames import live_frame, message_frame
+from artcafe.wire.envelopes import live_frame, message_frame
 
 FLUSH_S: Final = 0.001
 """The first message goes out at once, then at most one flush a millisecond: at a million deliveries a second to 100

@@ -11,7 +11,7 @@ from artcafe.observe import Clock
 from artcafe.rules import times
 from artcafe.services.entrance import Entrance
 from artcafe.services.login import Login
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 
 MAX_CHALLENGES: Final = 4
 """A login needs one; a few more let an agent with several keys try."""
@@ -26,7 +26,7 @@ class Proofs:
         self._login, self._entrance, self._clock = login, entrance, clock
         self._posed: dict[str, Challenge] = {}
 
-    def pose(self, claim: frames.Challenge) -> frames.ChallengeReply:
+    def pose(self, claim: frames.Challenge) -> replies.ChallengeReply:
         """A challenge for whoever the peer says it is. Raises `BadCommand` for one too many."""
         now = self._clock()
         self._posed = {id: each for id, each in self._posed.items() if now < each.expires_at}
@@ -34,7 +34,7 @@ class Proofs:
             raise BadCommand(f"at most {MAX_CHALLENGES} challenges a connection; connect again for more")
         posed = self._login.pose(claim.tenant_id, claim.agent_id)
         self._posed[posed.id] = posed
-        return frames.ChallengeReply(posed.id, posed.text, times.to_text(posed.expires_at))
+        return replies.ChallengeReply(posed.id, posed.text, times.to_text(posed.expires_at))
 
     async def prove(self, proof: frames.Connect) -> tuple[Principal, datetime | None]:
         """The agent or person that the proof bears out, and until when: a signature as long as the connection (None) or its key.

@@ -10,7 +10,7 @@ from artcafe.gateway.desk import Peer
 from artcafe.model import AgentPrincipal
 from artcafe.observe import log
 from artcafe.services.messaging import Messaging
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 
 
 class Publishes:
@@ -26,7 +26,7 @@ class Publishes:
         try:
             stored = self._messaging.prepare_now(principal, body.channel, body)
         except ArtcafeError as exc:
-            self._peer.send(frames.error(exc, id))
+            self._peer.send(replies.error(exc, id))
             return True
         if stored is None:
             return False
@@ -37,17 +37,17 @@ class Publishes:
         """Looks up what must be, and publishes. Raises what refuses it."""
         self._await_stored(id, await self._messaging.prepare(principal, body.channel, body))
 
-    def _await_stored(self, id: int, stored: asyncio.Future[frames.PublishReply]) -> None:
+    def _await_stored(self, id: int, stored: asyncio.Future[replies.PublishReply]) -> None:
         self._peer.count(+1)
         stored.add_done_callback(partial(self._stored, id))
 
-    def _stored(self, id: int, stored: asyncio.Future[frames.PublishReply]) -> None:
+    def _stored(self, id: int, stored: asyncio.Future[replies.PublishReply]) -> None:
         self._peer.count(-1)
         error = OutcomeUnknown() if stored.cancelled() else stored.exception()
         if error is None:
-            self._peer.send(frames.reply(id, "publish", stored.result()))
+            self._peer.send(replies.reply(id, "publish", stored.result()))
             return
         if not isinstance(error, ArtcafeError):
             log.error("publish.failed", error=repr(error))
             error = OutcomeUnknown()
-        self._peer.send(frames.error(error, id))
+        self._peer.send(replies.error(error, id))

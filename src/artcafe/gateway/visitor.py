@@ -14,7 +14,7 @@ from artcafe.model import AgentId, ChannelId, ChannelType, UserPrincipal
 from artcafe.rules import access, times
 from artcafe.rules.access import Action
 from artcafe.services.presence import Seen, Watch
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 
 FOLLOW_S: Final = 5.0
 """How long the answer to `watch` waits until the channel is followed."""
@@ -34,18 +34,18 @@ class Visitor:
         match body:
             case frames.Unwatch():
                 self._unwatch(body)
-                self._peer.send(frames.reply(id, kind, frames.UnwatchReply(body.channel, body.presence)))
+                self._peer.send(replies.reply(id, kind, replies.UnwatchReply(body.channel, body.presence)))
             case frames.Watch():
                 _check_one(body)
                 if body.channel is not None:
                     await self._watch_channel(body.channel)
                 else:
                     await self._watch_presence()
-                self._peer.send(frames.reply(id, kind, frames.WatchReply(body.channel, body.presence)))
+                self._peer.send(replies.reply(id, kind, replies.WatchReply(body.channel, body.presence)))
                 self.resume()
             case frames.Unsubscribe():
                 self._end_channel(body.channel)
-                self._peer.send(frames.reply(id, kind, frames.UnsubscribeReply(body.channel)))
+                self._peer.send(replies.reply(id, kind, replies.UnsubscribeReply(body.channel)))
             case _:
                 raise refusal(kind)
 
@@ -64,7 +64,7 @@ class Visitor:
             except ChannelNotFound as exc:
                 with contextlib.suppress(NotSubscribed):
                     self._end_channel(channel_id)
-                    self._peer.send(frames.error(exc))
+                    self._peer.send(replies.error(exc))
 
     def resume(self) -> None:
         """The peer takes what it is sent, or a feed has begun anew: what comes from here on is shown."""
@@ -123,8 +123,8 @@ class Visitor:
     def _show(self, agent_id: AgentId, seen: Seen) -> None:
         since = None if seen.since is None else times.to_text(seen.since)
         self._peer.send(
-            frames.presence(
-                frames.PresencePush(agent=agent_id, connected=seen.connected, status=seen.status, since=since),
+            replies.presence(
+                replies.PresencePush(agent=agent_id, connected=seen.connected, status=seen.status, since=since),
             )
         )
 

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from artcafe import errors
 from artcafe.errors import ArtcafeError
 from artcafe.rest.parts import Parts, settings_of
-from artcafe.wire import frames, meanings
+from artcafe.wire import frames, meanings, replies
 
 router = APIRouter()
 
@@ -177,7 +177,7 @@ PUSHES: Final[Mapping[str, Told]] = {
         errors=(errors.SubscriptionLimit,),
     ),
 }
-"""Every frame of `frames.Incoming` that answers no command."""
+"""Every frame of `replies.Incoming` that answers no command."""
 
 ANY: Final[Kinds] = (errors.BadCommand, errors.Internal)
 """Errors that any command may be answered with."""
@@ -233,7 +233,7 @@ class _Frame(NamedTuple):
 
 def _frames() -> list[_Frame]:
     """Every frame: commands, what answers them, and pushes. Raises `KeyError` for one that is not told of above."""
-    commands, incoming = _fields(frames.Command), _fields(frames.Incoming)
+    commands, incoming = _fields(frames.Command), _fields(replies.Incoming)
     error = PUSHES["error"]
     found = [_Frame("error_reply", "error", incoming["error"], "Answers a command that failed.", error.example, has_id=True)]
     for kind, body in commands.items():

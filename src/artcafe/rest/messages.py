@@ -19,7 +19,7 @@ from artcafe.rest.parts import Parts
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
 from artcafe.rules.pages import Page
 from artcafe.services.history import place
-from artcafe.wire import frames
+from artcafe.wire import envelopes, frames
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels/{channel_id}/messages", tags=["messages"])
 
@@ -146,7 +146,7 @@ async def read_history(
         after, before = (None, int(behind)) if after is None else (int(behind), before)
     past = await parts.history.page(principal, channel_id, after, before, listing.request.limit)
     page = Page(tuple(past.messages), str(past.messages[-1].seq) if past.has_more else None)
-    items = b",".join(frames.message_text(channel_id, one.seq, one.envelope) for one in page.items)
+    items = b",".join(envelopes.message_text(channel_id, one.seq, one.envelope) for one in page.items)
     cursor = msgspec.json.encode(listing.next_cursor(page))
     told = b"" if past.gap is None else b',"gap":' + msgspec.json.encode(past.gap)
     return Response(b'{"items":[%b],"next_cursor":%b%b}' % (items, cursor, told), media_type="application/json")

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from artcafe.model import Cursor, Epoch, Seq
-from artcafe.wire.frames import Gap, Start
+from artcafe.wire.frames import Start
+from artcafe.wire.replies import Gap
 
 RETENTION: Final = "retention"
 """The messages grew older than their channel keeps them."""

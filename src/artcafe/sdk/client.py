@@ -23,7 +23,7 @@ from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
 from artcafe.sdk.outbox import Reply
 from artcafe.sdk.records import History, KeptMessage
 from artcafe.sdk.routes import place
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 
 LONGEST_TIMEOUT_S: Final = 540.0
 """A key stores one message within 10 minutes (contract, section 5); repeating a publish ends before that."""
@@ -135,7 +135,7 @@ class Agent:
         if len(frames.command("publish", body, frames.MAX_ID)) > most:
             raise errors.TooLarge("the message", most)
         reply = await self._line.ask("publish", body, timeout_s)
-        assert isinstance(reply, frames.PublishReply)
+        assert isinstance(reply, replies.PublishReply)
         return Receipt(reply.seq, reply.message_id, reply.duplicate)
 
     async def subscribe(self, channel: str, start: frames.Start = "cursor", *, timeout_s: float = 30.0) -> Subscribed:
@@ -148,12 +148,12 @@ class Agent:
         self._check_entered()
         body = frames.Subscribe(channel, start, self._max_unacked)
         reply = await self._line.ask("subscribe", body, timeout_s, partial(self._on_subscribed, channel, start))
-        assert isinstance(reply, frames.SubscribeReply)
+        assert isinstance(reply, replies.SubscribeReply)
         self._joined.add(channel)
         return Subscribed(channel, reply.epoch, reply.cursor, reply.last)
 
     def _on_subscribed(self, channel: str, start: frames.Start, reply: Reply) -> None:
-        assert isinstance(reply, frames.SubscribeReply)
+        assert isinstance(reply, replies.SubscribeReply)
         self._line.inbox.joined(channel, start, reply)
 
     async def set_status(self, status: str | None, *, timeout_s: float = 30.0) -> None:
@@ -165,7 +165,7 @@ class Agent:
         await self._line.ask("status", frames.Status(status), timeout_s, self._on_status)
 
     def _on_status(self, reply: Reply) -> None:
-        assert isinstance(reply, frames.StatusReply)
+        assert isinstance(reply, replies.StatusReply)
         self._line.status = reply.status
 
     async def history(
@@ -186,7 +186,7 @@ class Agent:
         self._check_entered()
         body = frames.History(channel, place(after), place(before), limit)
         reply = await self._line.ask("history", body, timeout_s)
-        assert isinstance(reply, frames.HistoryReply)
+        assert isinstance(reply, replies.HistoryReply)
         gap = None if reply.gap is None else Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason)
         return History(tuple(map(KeptMessage.of, reply.messages)), gap, reply.more, reply.epoch)
 

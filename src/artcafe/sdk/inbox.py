@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from artcafe.sdk.messages import Gap, Message, warn_of
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 
 ROOM: Final = 1024
 """Messages held for the program before the socket is left unread, where no `max_unacked` makes the server wait."""
@@ -78,7 +78,7 @@ class Inbox:
 
     # --- from the server ---
 
-    def message(self, pushed: frames.Message) -> None:
+    def message(self, pushed: replies.Message) -> None:
         """A message arrived."""
         place = self._place(pushed.channel)
         if pushed.seq is None:  # of a live channel: at most once, so what the program does not keep up with is left out
@@ -96,7 +96,7 @@ class Inbox:
             place.unacked.append(pushed.seq)
         self._keep(place, Message(pushed, place.life, self._ack))
 
-    def gap(self, channel: str, pushed: frames.Gap | frames.GapPush, epoch: str | None = None) -> None:
+    def gap(self, channel: str, pushed: replies.Gap | replies.GapPush, epoch: str | None = None) -> None:
         """A gap arrived; `epoch` is that of the log it is told in, if it is about another. It is kept for whoever asks for gaps,
         and logged for everybody else."""
         place = self._place(channel)
@@ -117,7 +117,7 @@ class Inbox:
         warn_of(gap)
         self._keep(place, gap)
 
-    def joined(self, channel: str, start: frames.Start, reply: frames.SubscribeReply) -> None:
+    def joined(self, channel: str, start: frames.Start, reply: replies.SubscribeReply) -> None:
         """A `subscribe` of the program was answered."""
         place = self._place(channel)
         place.is_resuming = False
@@ -132,7 +132,7 @@ class Inbox:
         elif reply.gap is not None:
             self.gap(channel, reply.gap, _other_log(reply))
 
-    def resumed(self, channel: str, reply: frames.SubscribeReply) -> bool:
+    def resumed(self, channel: str, reply: replies.SubscribeReply) -> bool:
         """The new connection goes on where the one before ended. False: that was in another log, and the channel is to be asked
         for again, from this log's first message."""
         place = self._place(channel)
@@ -220,6 +220,6 @@ class Inbox:
         return found
 
 
-def _other_log(reply: frames.SubscribeReply) -> str | None:
+def _other_log(reply: replies.SubscribeReply) -> str | None:
     """The epoch that the gap in this answer is pushed with."""
     return reply.epoch if reply.gap is not None and reply.gap.to is None else None

@@ -22,7 +22,7 @@ from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.messages import Gap, Message
 from artcafe.sdk.outbox import Ask, Outbox, Reply
 from artcafe.sdk.session import Lost, Session
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 
 log = logging.getLogger("artcafe")
 
@@ -160,7 +160,7 @@ class Line:
         self.outbox.add("subscribe", body, partial(self._resumed, channel))
 
     def _resumed(self, channel: str, outcome: Reply | Exception) -> None:
-        if isinstance(outcome, frames.SubscribeReply):
+        if isinstance(outcome, replies.SubscribeReply):
             if not self.inbox.resumed(channel, outcome):
                 self._resume(channel, "first")
         elif not self._leaving.is_set():

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from artcafe.wire import frames
+from artcafe.wire import replies
 
 log = logging.getLogger("artcafe")
 
@@ -61,7 +61,7 @@ def warn_of(gap: Gap) -> None:
 class Message:
     """A message of a channel. Acknowledge it when it has been dealt with; until then it comes again after a new start."""
 
-    def __init__(self, pushed: frames.Message, life: int, on_ack: Callable[[Message], None]) -> None:
+    def __init__(self, pushed: replies.Message, life: int, on_ack: Callable[[Message], None]) -> None:
         self._pushed, self._on_ack = pushed, on_ack
         self.life = life
         """Counts the logs that the channel was seen to have; a sequence means something in its own life only."""

@@ -12,9 +12,9 @@ from typing import Final
 
 from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown
 from artcafe.sdk import backoff
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 
-Reply = frames.PublishReply | frames.SubscribeReply | frames.UnsubscribeReply | frames.StatusReply | frames.HistoryReply
+Reply = replies.PublishReply | replies.SubscribeReply | replies.UnsubscribeReply | replies.StatusReply | replies.HistoryReply
 
 FIRST_ID: Final = 2
 """The two commands of the login take 0 and 1."""

@@ -9,7 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from artcafe.sdk.messages import Gap
-from artcafe.wire import frames
+from artcafe.wire import replies
 
 
 class Home(msgspec.Struct, frozen=True):
@@ -211,7 +211,7 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"send
     reply_to: str | None = None
 
     @classmethod
-    def of(cls, past: frames.PastMessage) -> Self:
+    def of(cls, past: replies.PastMessage) -> Self:
         """The message as the gateway told of it."""
         return cls(
             channel=past.channel,

@@ -15,7 +15,7 @@ from artcafe.sdk.people import People
 from artcafe.sdk.records import AgentCard, AgentKey, AuditEntry, Channel, Home, KeptMessage, Me, Subscription, Tenant, Token
 from artcafe.sdk.routes import TIMEOUT_S, Routes, given, path_of, place
 from artcafe.sdk.session import check_challenge
-from artcafe.wire import frames
+from artcafe.wire import replies
 
 
 class Rest:
@@ -75,7 +75,7 @@ class Rest:
         Raises `BadCredentials`, `ChallengeRefused` and `KeyUnusable`.
         """
         posed = await self._routes.send(
-            frames.ChallengeReply, "POST", "/v1/auth/challenges", {"tenant_id": tenant, "agent_id": agent}
+            replies.ChallengeReply, "POST", "/v1/auth/challenges", {"tenant_id": tenant, "agent_id": agent}
         )
         check_challenge(posed.challenge, posed.challenge_id, tenant, agent)
         signature = await signer.sign(posed.challenge)
@@ -245,7 +245,7 @@ class Rest:
     ) -> Receipt:
         """Stores a message; on disk when this returns. `data` is whatever msgspec writes as JSON."""
         body = {"data": data, "key": key or uuid.uuid4().hex, "headers": headers, "reply_to": reply_to}
-        found = await self._routes.send(frames.PublishReply, "POST", path_of(tenant, "channels", channel, "messages"), body)
+        found = await self._routes.send(replies.PublishReply, "POST", path_of(tenant, "channels", channel, "messages"), body)
         return Receipt(found.seq, found.message_id, found.duplicate)
 
     def history(
@@ -265,7 +265,7 @@ class Rest:
         """
         query = given(after=place(after), before=place(before))
 
-        def told(gap: frames.Gap) -> None:
+        def told(gap: replies.Gap) -> None:
             (on_gap or warn_of)(Gap(channel, gap.from_, gap.to, gap.reason))
 
         return self._routes.all_of(KeptMessage, path_of(tenant, "channels", channel, "messages"), query, limit=limit, on_gap=told)

@@ -18,7 +18,7 @@ import msgspec
 from artcafe import errors
 from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
-from artcafe.wire import frames
+from artcafe.wire import replies
 
 TIMEOUT_S: Final = 30.0
 """For each of: connecting, sending, and waiting for the next byte. The server gives a body 15 s and answers within seconds."""
@@ -33,7 +33,7 @@ T = TypeVar("T")
 class _Page(msgspec.Struct, Generic[T], frozen=True):
     items: list[T]
     next_cursor: str | None
-    gap: frames.Gap | None = None
+    gap: replies.Gap | None = None
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -89,7 +89,7 @@ class Routes:
         query: Mapping[str, Any] = NOTHING,
         *,
         limit: int | None = None,
-        on_gap: Callable[[frames.Gap], None] = lambda _: None,
+        on_gap: Callable[[replies.Gap], None] = lambda _: None,
     ) -> AsyncIterator[T]:
         cursor: str | None = None
         left = sys.maxsize if limit is None else limit

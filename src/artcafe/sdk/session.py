@@ -15,7 +15,7 @@ from artcafe import errors
 from artcafe.errors import ArtcafeError, ChallengeRefused
 from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.outbox import Outbox, Reply
-from artcafe.wire import frames
+from artcafe.wire import frames, replies
 
 
 class Phase(Enum):
@@ -61,7 +61,7 @@ class Session:
     def __init__(self, tenant: str, agent: str, max_unacked: int | None, outbox: Outbox, inbox: Inbox) -> None:
         self._tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
         self._outbox, self._inbox = outbox, inbox
-        self._challenge: frames.ChallengeReply | None = None
+        self._challenge: replies.ChallengeReply | None = None
         self.phase = Phase.NEW
         self.limits: Mapping[str, int] = {}
         self.told: ArtcafeError | None = None
@@ -99,7 +99,7 @@ class Session:
 
         Raises `BadFrame` for one that has no place here, and `Lost` for a login that was refused.
         """
-        frame = frames.parse_incoming(payload)
+        frame = replies.parse_incoming(payload)
         if frame.error is not None:
             self._refused(frame.id, frame.error, now)
         elif frame.message is not None:
@@ -127,22 +127,22 @@ class Session:
             raise errors.BadFrame(f"{event} is out of turn for an agent that {self.phase.value}", example="a frame in its turn")
         self.phase = after
 
-    def _answered(self, frame: frames.Incoming) -> None:
-        replies: dict[str, Reply | None] = {
+    def _answered(self, frame: replies.Incoming) -> None:
+        by_kind: dict[str, Reply | None] = {
             "publish": frame.publish,
             "subscribe": frame.subscribe,
             "unsubscribe": frame.unsubscribe,
             "status": frame.status,
             "history": frame.history,
         }
-        for kind, reply in replies.items():
+        for kind, reply in by_kind.items():
             if reply is not None and frame.id is not None:
                 self._go("reply")
                 self._outbox.answered(frame.id, kind, reply)
                 return
         # Anything else is a push of a newer server, which this version passes over.
 
-    def _refused(self, id: int | None, body: frames.ErrorBody, now: float) -> None:
+    def _refused(self, id: int | None, body: replies.ErrorBody, now: float) -> None:
         error = errors.from_wire(body.code, body.message)
         if self.phase is not Phase.LIVE:
             raise Lost(error, comes_back=body.temporary or (error.close is not None and comes_back(error.close)))

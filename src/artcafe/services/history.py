@@ -14,7 +14,7 @@ from artcafe.rules import access, starts, times
 from artcafe.rules.starts import Life
 from artcafe.services.directory import Directory
 from artcafe.services.retention import Retention
-from artcafe.wire.frames import Gap
+from artcafe.wire.replies import Gap
 
 Place = Seq | datetime
 """A sequence of the tenant's log, or a time."""

@@ -11,7 +11,7 @@ from artcafe.model import Access, Channel, ChannelType, Permission, Principal
 from artcafe.observe import Clock
 from artcafe.rules import access, ids, limits, subjects, times
 from artcafe.services.directory import Directory
-from artcafe.wire import frames
+from artcafe.wire import envelopes, frames, replies
 
 
 class Messaging:
@@ -20,7 +20,7 @@ class Messaging:
     def __init__(self, directory: Directory, fabric: Fabric, clock: Clock) -> None:
         self._directory, self._fabric, self._clock = directory, fabric, clock
 
-    async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> frames.PublishReply:
+    async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> replies.PublishReply:
         """Stores one message and returns where it stands, once it is flushed to disk.
 
         Raises `ChannelNotFound`, `Forbidden`, `Invalid`, `TooLarge`, `QuotaFull`, `NotStored`, `KeyReused` (not stored), or
@@ -30,7 +30,7 @@ class Messaging:
 
     async def prepare(
         self, principal: Principal, channel_id: str, publish: frames.Publish
-    ) -> asyncio.Future[frames.PublishReply]:
+    ) -> asyncio.Future[replies.PublishReply]:
         """Puts the message in the queue: the future is its outcome. Messages prepared in turn stand in that order."""
         access.check(principal, access.Action.PUBLISH)
         channel = await self._directory.channel(principal.tenant_id, channel_id)
@@ -42,7 +42,7 @@ class Messaging:
 
     def prepare_now(
         self, principal: Principal, channel_id: str, publish: frames.Publish
-    ) -> asyncio.Future[frames.PublishReply] | None:
+    ) -> asyncio.Future[replies.PublishReply] | None:
         """As `prepare`, without waiting: None when the channel is not in memory and `prepare` must look it up."""
         channel = self._directory.peek_channel(principal.tenant_id, channel_id)
         room = self._fabric.peek(principal.tenant_id)
@@ -56,22 +56,22 @@ class Messaging:
         check(publish)
         message_id = ids.new_id("msg")
         time = times.to_text(self._clock())
-        return message_id, frames.envelope(publish, message_id=message_id, sender=principal.sender, time=time)
+        return message_id, envelopes.envelope(publish, message_id=message_id, sender=principal.sender, time=time)
 
     async def _send(
         self, principal: Principal, channel: Channel, room: Room, publish: frames.Publish
-    ) -> asyncio.Future[frames.PublishReply]:
+    ) -> asyncio.Future[replies.PublishReply]:
         """Sends a message to whoever is there. Raises `Unavailable` when it was not sent; its key means nothing."""
         message_id, envelope = self._enveloped(principal, publish)
         await room.link.wait_up()
         await room.link.send(Outgoing(subjects.live(channel.id), "", envelope))
-        sent: asyncio.Future[frames.PublishReply] = asyncio.get_running_loop().create_future()
-        sent.set_result(frames.PublishReply(None, message_id, duplicate=False))
+        sent: asyncio.Future[replies.PublishReply] = asyncio.get_running_loop().create_future()
+        sent.set_result(replies.PublishReply(None, message_id, duplicate=False))
         return sent
 
     def _submit(
         self, principal: Principal, channel: Channel, room: Room, publish: frames.Publish
-    ) -> asyncio.Future[frames.PublishReply]:
+    ) -> asyncio.Future[replies.PublishReply]:
         message_id, envelope = self._enveloped(principal, publish)
         key = publish.key
         dedupe_id = None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
