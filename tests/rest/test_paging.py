@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from tests.rest.house import Caller, House, Tenant
@@ -81,6 +83,19 @@ def test_a_cursor_is_good_for_its_own_list_alone(house: House, full: Tenant) -> 
         answer = caller.get(path, params={**query, "cursor": cursor})
         assert (answer.status_code, answer.json()["code"]) == (400, "bad_cursor")
     assert full.owner.get(agents, params={"cursor": cursor, "limit": 5}).status_code == 200
+
+
+def test_a_cursor_with_any_one_bit_flipped_is_refused(full: Tenant) -> None:
+    path = f"{full.path}/agents"
+    cursor = full.owner.get(path, params={"limit": 1}).json()["next_cursor"]
+    found = set()
+    for place, bit in itertools.product(range(len(cursor)), range(8)):
+        changed = bytearray(cursor.encode())
+        changed[place] ^= 1 << bit
+        escaped = "".join(f"%{byte:02X}" for byte in changed)
+        answer = full.owner.get(f"{path}?cursor={escaped}")
+        found.add((answer.status_code, answer.json()["code"]))
+    assert found == {(400, "bad_cursor")}
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "agt_00000000000000000000000000", "A" * 5000, "é"])

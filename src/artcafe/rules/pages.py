@@ -56,18 +56,24 @@ def seal(key: bytes, tenant: str, query: str, sort_key: str) -> str:
     """
     nonce = os.urandom(_NONCE_BYTES)
     sealed = AESGCM(key).encrypt(nonce, sort_key.encode(), _bound_to(tenant, query))
-    return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
+    return _text(nonce + sealed)
 
 
 def open(key: bytes, tenant: str, query: str, cursor: str) -> str:
-    """The sort key in a cursor. Raises BadCursor for one that `seal` did not make with the same key, tenant and query."""
+    """The sort key in a cursor. Raises BadCursor unless `seal` made it so, to the letter, with the same key, tenant and query."""
     if len(cursor) > _MAX_CURSOR_CHARS:
         raise BadCursor
     try:
         data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        if _text(data) != cursor:  # the same bytes in another spelling
+            raise BadCursor
         return AESGCM(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], _bound_to(tenant, query)).decode()
     except (binascii.Error, InvalidTag, ValueError) as exc:
         raise BadCursor from exc
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def _bound_to(tenant: str, query: str) -> bytes:
