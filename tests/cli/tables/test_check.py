@@ -153,9 +153,30 @@ def test_rows_are_mended_after_they_were_told(cloud: Cloud) -> None:
     assert (mended.code, mended.json["mended"]) == (0, len(told.json["findings"]))
     row = cloud.item(TENANTS, Key("acme"))
     assert row is not None
-    assert (row["agent_count"], row["channel_count"]) == (1, 1)
+    assert (row["agent_count"], row["channel_count"], row["member_count"]) == (1, 1, 1)
     again = cloud.run("check", "--repair", "--json")
     assert (again.code, again.json["findings"]) == (0, [])
+
+
+def test_a_count_that_only_a_mended_membership_makes_wrong_is_right_after_the_same_run(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    assert run("apply", "--data-dir", folder, "--yes").code == 0
+
+    async def left_behind() -> None:
+        tables = await open_engine(f"sqlite:{folder / 'tables.sqlite'}", None, Environment.PROD, make_missing=False)
+        counts = {"agent_count": 0, "channel_count": 0, "member_count": 0}
+        await tables.put(Put(TENANTS, {"id": "acme", **counts}))  # as many as are listed
+        await tables.put(Put(USER_TENANTS, {"user_id": "alice", "tenant_id": "acme", "role": "owner"}))
+        await tables.close()
+
+    asyncio.run(left_behind())
+    told = run("check", "--rows", "--data-dir", folder, "--json").json["findings"]
+    assert [each["what"] for each in told] == ["membership"]
+    mended = run("check", "--repair", "--yes", "--data-dir", folder, "--json")
+    assert (mended.code, mended.json["mended"]) == (0, 2)
+    assert [each["what"] for each in mended.json["findings"]] == ["membership", "count"]
+    assert run("check", "--rows", "--data-dir", folder, "--json").json["findings"] == []
 
 
 def test_one_tenant_can_be_looked_at_alone(cloud: Cloud) -> None:

@@ -31,7 +31,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. `findings` is null where the rows were not looked at; `mended` is how many of them are put right now."""
+    """What was found. `findings` is null where the rows were not looked at; the first `mended` of them are put right now.
+
+    Mending one thing may bring another to light, which then stands among them: a count of members, behind a membership.
+    """
 
     place: str
     problems: list[Problem]
@@ -126,20 +129,29 @@ async def _with_rows(place: Place, report: Report, only: TenantId | None, *, rep
         memberships = [each async for each in work.memberships(only)]
         found = [finding for tenant_id in tenants for finding in await work.look(tenant_id)]
         findings = [*(mend.finding for mend in memberships), *found]
-        mended = 0
-        if repair and any(each.is_mended for each in findings):
-            if not place.as_json:
-                _show_findings(place, findings)
-            answers.asked(f"Mend {sum(each.is_mended for each in findings)} of them in {place}", yes=yes)
-            mended = await _mend(work, memberships, {each.tenant_id for each in found if each.is_mended})
-    return msgspec.structs.replace(report, findings=findings, mended=mended)
+        if not repair or not any(each.is_mended for each in findings):
+            return msgspec.structs.replace(report, findings=findings)
+        if not place.as_json:
+            _show_findings(place, findings)
+        answers.asked(f"Mend {sum(each.is_mended for each in findings)} of them in {place}", yes=yes)
+        done, missed = await _mend(work, memberships, {each.tenant_id for each in found if each.is_mended})
+    left = [each for each in findings if not each.is_mended]
+    return msgspec.structs.replace(report, findings=[*done, *missed, *left], mended=len(done))
 
 
-async def _mend(work: Repair, memberships: Sequence[Mend], tenants: set[str]) -> int:
-    done = sum([await work.mend_membership(mend) for mend in memberships if mend.writes])
-    for tenant_id in sorted(tenants):
-        done += len(await work.mend(TenantId(tenant_id)))
-    return done
+async def _mend(work: Repair, memberships: Sequence[Mend], tenants: set[str]) -> tuple[list[Finding], list[Finding]]:
+    """Mends the memberships, and then the tenants' own rows, whose counts of members depend on them.
+
+    Returns what was mended, and the memberships that were changed meanwhile.
+    """
+    done: list[Finding] = []
+    missed: list[Finding] = []
+    for mend in memberships:
+        if mend.writes:
+            (done if await work.mend_membership(mend) else missed).append(mend.finding)
+    for tenant_id in sorted(tenants | {each.tenant_id for each in done}):
+        done += await work.mend(TenantId(tenant_id))
+    return done, missed
 
 
 # --- telling -------------------------------------------------------------------------------------------------------------
