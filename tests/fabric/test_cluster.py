@@ -13,6 +13,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.audit_log import STREAM as AUDIT_STREAM
 from artcafe.fabric.cluster import COPIES
 from artcafe.fabric.configuration import Node
 from artcafe.fabric.fabric import Fabric
@@ -128,6 +129,25 @@ async def test_a_log_of_one_copy_gets_the_others_and_never_loses_them_again(serv
         assert await Writer(room.writer, room.log).stored() == [str(number).encode() for number in range(20)]
         await TenantLog(room.link).limit(1 << 20)
     assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
+
+
+async def test_the_audit_of_one_copy_gets_the_others(servers: NatsServers, accounts: Accounts) -> None:
+    urls, chain = [servers.nodes[0].url], subjects.audit(a_tenant())
+    async with fabric_on(urls, accounts, is_settled=False) as before:
+        await within(before.audit_log.append(chain, lambda _: b"1"))
+        assert await audit_copies(before) == 1
+    async with fabric_on(urls, accounts) as fabric:
+        await within(fabric.audit_log.settle())
+        assert await audit_copies(fabric) == 3
+        fabric.audit_log.replicas = 1
+        await within(fabric.audit_log.settle())
+        assert await audit_copies(fabric) == 3, "never fewer"
+        assert [each.text for each in await fabric.audit_log.after(chain, 0, 2)] == [b"1"]
+
+
+async def audit_copies(fabric: Fabric) -> int:
+    answer = await fabric.audit_log._api(f"STREAM.INFO.{AUDIT_STREAM}", {})
+    return int(answer["config"]["num_replicas"])
 
 
 async def test_what_was_acknowledged_is_read_at_every_node_at_once(servers: NatsServers, accounts: Accounts) -> None:

@@ -40,8 +40,8 @@ class AuditLog:
     """The chains of all tenants, and the platform's. Every method raises `Unavailable`."""
 
     def __init__(self, link: Link, *, replicas: int = 1) -> None:
-        """`link` is into the platform's account."""
-        self._link, self._replicas = link, replicas
+        """`link` is into the platform's account; `replicas` is how many copies there are where it is made now."""
+        self._link, self.replicas = link, replicas
 
     async def append(self, chain: Subject, compose: Compose) -> bytes:
         """Puts the next text behind the chain's last one, and nothing between the two, whichever servers append at once.
@@ -115,7 +115,7 @@ class AuditLog:
             "storage": "file",
             "retention": "limits",
             "discard": "new",
-            "num_replicas": self._replicas,
+            "num_replicas": self.replicas,
             "allow_direct": True,
             "deny_delete": True,
             "deny_purge": True,
@@ -125,6 +125,17 @@ class AuditLog:
         except LogRefused as exc:
             if exc.error_code != NAME_IN_USE:
                 raise
+
+    async def settle(self) -> None:
+        """Has the stream kept as often as it now should be, never less often; nothing where there is none. May be repeated."""
+        try:
+            config = (await self._api(f"STREAM.INFO.{STREAM}", {}))["config"]
+        except LogRefused as exc:
+            if exc.error_code != STREAM_NOT_FOUND:
+                raise
+            return
+        if config["num_replicas"] < self.replicas:
+            await self._api(f"STREAM.UPDATE.{STREAM}", config | {"num_replicas": self.replicas})
 
     async def _read(self, wanted: dict[str, Any]) -> list[Incoming]:
         try:

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from artcafe.errors import LinkLost, LogRefused, NoResponder, Unavailable
+from artcafe.errors import LinkLost, LogRefused, NoResponder, OurFault
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
@@ -95,7 +95,7 @@ class Fabric:
         self._system = Link("system", self._urls, accounts.system_user, tls=tls)
         self._platform = Link("platform", self._urls, accounts.platform_user, tls=tls)
         self.announcements = Announcements(self._platform, self._server)
-        self.audit_log = AuditLog(self._platform, replicas=replicas)
+        self.audit_log = AuditLog(self._platform, replicas=self._replicas)
         self._rooms: dict[TenantId, Room] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
@@ -142,6 +142,7 @@ class Fabric:
         self._replicas = max(self._replicas, await copies(self._system, within_s=timeout_s))
         for room in self._rooms.values():
             room.log.replicas = self._replicas
+        self.audit_log.replicas = self._replicas
         return self._replicas
 
     def peek(self, tenant_id: TenantId) -> Room | None:
@@ -230,8 +231,9 @@ class Fabric:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self._sweep_s)
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(OurFault):  # It is tried again, and what there is stays.
                 await self.settle_copies(COUNT_S)
+                await self.audit_log.settle()
             for room in list(self._rooms.values()):
                 if not room.is_used and time.monotonic() - room.used_at > self._idle_s:
                     log.debug("fabric.room_closed", tenant=room.tenant_id)
