@@ -31,7 +31,7 @@ class Doors:
     def of(cls, settings: Settings, now: datetime) -> Self:
         """Raises StartRefused for settings and files that cannot be right."""
         _check(settings)
-        return cls(Proxies(settings.trusted_proxies), _tls(settings, now), _nats_tls(settings))
+        return cls(Proxies(settings.trusted_proxies), _tls(settings, now), nats_tls(settings))
 
     def url(self, scheme: str, address: Address) -> str:
         """The URL of a listener (`http` or `ws`) as a client on this machine reaches it: `0.0.0.0` and `::` are no addresses."""
@@ -80,7 +80,7 @@ def _tls(settings: Settings, now: datetime) -> ssl.SSLContext | None:
     return context
 
 
-def _nats_tls(settings: Settings) -> ssl.SSLContext | None:
+def nats_tls(settings: Settings) -> ssl.SSLContext | None:
     """What NATS's certificates are checked by; None: as this machine checks all others. Raises StartRefused.
 
     Plain NATS on another machine is only warned of: many run it in a network of its own that is encrypted below.

@@ -72,6 +72,13 @@ async def test_more_than_fits_one_message_is_told_in_several(nats: Nats) -> None
         await until(lambda: set(tenants) <= set(two.heard))
 
 
+async def test_what_is_told_now_is_with_nats_when_that_returns(nats: Nats) -> None:
+    async with asyncio.timeout(BOUND_S), serving(nats, "a") as one, serving(nats, "b") as two:
+        await two.hears(one)
+        await one.announcements.tell_now(ACME)
+        await until(lambda: ACME in two.heard)
+
+
 async def test_what_could_not_be_told_is_dropped_and_a_new_connection_goes_on(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), nats.proxy() as proxy, serving(nats, "a", proxy.url) as one, serving(nats, "b") as two:
         await two.hears(one)

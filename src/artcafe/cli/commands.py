@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "tables": ("artcafe.cli.tables.group", "tables"),
     "suspend": ("artcafe.cli.suspension", "suspend"),
     "resume": ("artcafe.cli.suspension", "resume"),
+    "platform": ("artcafe.cli.platform", "platform"),
     "me": ("artcafe.cli.people.me", "me"),
     "tenant": ("artcafe.cli.people.tenants", "tenant"),
     "member": ("artcafe.cli.people.members", "member"),

@@ -71,8 +71,8 @@ class UserCredentials:
     """A user of one account, made for one process; `nats.connect` takes the two callbacks under their names.
 
     The key lives in this object alone and is never written, so the JWT names no expiry: an expiry would cut every gateway's
-    connections again and again and protect nothing that outlives the process. What ends a user is its account: suspended,
-    deleted, or moved to the next generation of its signing key.
+    connections again and again and protect nothing that outlives the process. What ends a user is its account: deleted, or moved
+    to the next generation of its signing key.
     """
 
     public: str
@@ -140,17 +140,16 @@ class Accounts:
         """The tenant's account as NATS shows it to people: the id, or its hash where the id isn't plain."""
         return tenant_id if _PLAIN_ID.fullmatch(tenant_id) else f"sha256-{_hashed(tenant_id)}"
 
-    def account_jwt(
-        self, tenant_id: TenantId, *, storage_bytes: int = -1, suspended: bool = False, generation: int | None = None
-    ) -> str:
+    def account_jwt(self, tenant_id: TenantId, *, storage_bytes: int = -1, generation: int | None = None) -> str:
         """The tenant's account, signed by the operator, to be pushed to `$SYS.REQ.CLAIMS.UPDATE`.
 
         `storage_bytes` bounds all its streams together, -1 is no bound. It can be lowered below what is stored, which then
-        refuses publishes and drops nothing. `suspended` closes its connections and lets none in; its streams stay.
+        refuses publishes and drops nothing. Its connections are servers', so it stays open while the tenant is suspended
+        (decision record 21).
         Users signed by another `generation` than this one are refused, and cut off, from the push on.
         """
-        limits = _jetstream(storage_bytes) | {"conn": 0 if suspended else _UNLIMITED}
-        return self._account(_tenant_label(tenant_id), self.account_name(tenant_id), limits, generation or self._generation)
+        name, limits = self.account_name(tenant_id), _jetstream(storage_bytes)
+        return self._account(_tenant_label(tenant_id), name, limits, generation or self._generation)
 
     def deletion_jwt(self, tenant_id: TenantId) -> str:
         """What `$SYS.REQ.CLAIMS.DELETE` wants to forget the tenant's account.

@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 from nats.aio.msg import Msg
 
-from artcafe.errors import OurFault
+from artcafe.errors import LinkLost, OurFault
 from artcafe.fabric.client import Incoming, Outgoing
-from artcafe.fabric.link import Link
+from artcafe.fabric.link import REPLY_TIMEOUT_S, Link, unreachable
 from artcafe.model import TenantId
 from artcafe.observe import log
 from artcafe.rules.subjects import CHANGES
@@ -59,6 +59,15 @@ class Announcements:
         """Something in the tenant has changed here; may be said too often. Waits for nothing."""
         self._untold[tenant_id] = None
         self._due.set()
+
+    async def tell_now(self, tenant_id: TenantId) -> None:
+        """As `tell`, and returns when NATS has it. Raises `Unavailable`."""
+        await self._link.wait_up()
+        try:
+            await self._link.send(Outgoing(CHANGES, "", _encode(Announced(self._server, [tenant_id]))))
+        except LinkLost as exc:
+            raise unreachable() from exc
+        await self._link.check(REPLY_TIMEOUT_S)
 
     async def run(self) -> None:
         """Listens and tells until cancelled, over whichever connections there are."""

@@ -89,7 +89,8 @@ WHILE_SUSPENDED: Final = frozenset(
         Action.READ_AUDIT,
     }
 )
-"""What the people of a suspended tenant still may: read, but for messages, since its account on NATS lets nobody in."""
+"""What the people of a suspended tenant still may: read what the tables and the audit hold (decision record 15). Its messages
+rest: nobody publishes or reads any, though its account on NATS stays open to our own servers (decision record 21)."""
 
 
 def check(principal: Principal, action: Action, subject_agent: AgentId | None = None) -> None:

@@ -33,6 +33,8 @@ MOST_ACTORS: Final = 100
 OTHERS: Final = "others"
 OUTSIDER: Final = "outsider"
 """In a tenant's audit: somebody of another tenant, who is named in the platform's alone."""
+OPERATOR: Final = "operator"
+"""Whoever runs the service, by a command on its tables: it has no name but the secret."""
 
 
 class Chains(Protocol):
@@ -262,7 +264,12 @@ class Audit:
     async def page(self, principal: Principal, ask: PageRequest = FIRST, *, oldest_first: bool = False) -> Page[Line]:
         """The audit of the principal's tenant, newest first unless asked otherwise. Raises Forbidden and Unavailable."""
         access.check(principal, Action.READ_AUDIT)
-        where, at = _chain_of(principal.tenant_id), None if ask.after is None else int(ask.after)
+        return await self.read(principal.tenant_id, ask, oldest_first=oldest_first)
+
+    async def read(self, tenant_id: TenantId | None, ask: PageRequest = FIRST, *, oldest_first: bool = False) -> Page[Line]:
+        """Any audit, also one that has outlived its tenant; None: the platform's own. Asks for no right: it is for commands of
+        whoever holds the installation's secret. Raises Unavailable."""
+        where, at = _chain_of(tenant_id), None if ask.after is None else int(ask.after)
         if oldest_first:
             kept = await self._chains.after(where, at or 0, ask.limit)
         else:

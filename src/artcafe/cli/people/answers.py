@@ -9,7 +9,7 @@ import sys
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import click
 import msgspec
@@ -21,11 +21,22 @@ from artcafe.rules import times
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+
+class Asker(Protocol):
+    """Whoever typed the command: a person, or a program that wants JSON."""
+
+    @property
+    def as_json(self) -> bool: ...
+    def note(self, text: str) -> None:
+        """Tells a person something beside the answer."""
+        ...
+
+
 Columns = Mapping[str, Callable[[T], object]]
 """The heading of each column, and what stands in it."""
 
 
-async def show_all(caller: Caller, things: AsyncIterator[T], columns: Columns[T], *, none: str) -> None:
+async def show_all(caller: Asker, things: AsyncIterator[T], columns: Columns[T], *, none: str) -> None:
     """Prints a list; where it is empty a person reads `none`."""
     found = [each async for each in things]
     if caller.as_json:

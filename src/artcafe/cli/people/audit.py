@@ -86,7 +86,7 @@ async def verify(caller: Caller, until: str | None) -> None:
       artcafe audit verify
       artcafe audit verify --until 41:9f86d081884c7d65…
     """
-    _check([entry async for entry in caller.rest.audit(caller.tenant, oldest_first=True)], until, json=caller.as_json)
+    check_chain([entry async for entry in caller.rest.audit(caller.tenant, oldest_first=True)], until, json=caller.as_json)
 
 
 @audit.command(cls=Failing)
@@ -100,7 +100,7 @@ def check(file: Path, until: str | None, as_json: bool) -> None:
     Example:
       artcafe audit check audit.jsonl
     """
-    _check(_read(file), until, json=as_json)
+    check_chain(_read(file), until, json=as_json)
 
 
 def _read(file: Path) -> list[AuditEntry]:
@@ -113,7 +113,7 @@ def _read(file: Path) -> list[AuditEntry]:
     return found
 
 
-def _check(lines: Sequence[AuditEntry], until: str | None, *, json: bool) -> None:
+def check_chain(lines: Sequence[AuditEntry], until: str | None, *, json: bool) -> None:
     """Says that the chain holds, and its last entry. Raises ChainBroken."""
     entries = [msgspec.convert(msgspec.to_builtins(line), Entry) for line in lines]
     broken = chain.first_break(entries) or _misnamed(lines, entries)
