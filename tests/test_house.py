@@ -130,3 +130,9 @@ def test_every_dependency_has_its_reason_on_paper() -> None:
 
 def test_an_agents_half_runs_without_the_servers_libraries() -> None:
     run(sys.executable, "-c", WITHOUT_THE_SERVER)
+
+
+def test_decision_records_are_numbered_one_by_one_in_name_and_title() -> None:
+    records = {path.name: path.read_text() for path in (ROOT / "docs" / "decisions").glob("0*.md")}
+    assert [int(name[:4]) for name in sorted(records)] == list(range(1, len(records) + 1))
+    assert [name for name, text in records.items() if not text.startswith(f"# {int(name[:4])}. ")] == []

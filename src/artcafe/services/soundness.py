@@ -1,7 +1,7 @@
 """What an older system left askew in a tenant's rows, and the writes that mend it. Pure: rows go in, findings come out.
 
 Reading them and mending is `repair`'s. A mend never gives anybody a right that ArtCafe did not grant already, and never removes a
-thing: an agent, a channel or a subscription that can be followed by its attributes (decision 12).
+thing: an agent, a channel or a subscription that can be followed by its attributes (decision 17).
 """
 
 from __future__ import annotations
