@@ -57,7 +57,7 @@ docs: setup
 	@$(BIN)/python docs/generate.py
 
 faults: setup
-	@$(BIN)/python -m pytest tests/faults --faults
+	@$(BIN)/python -m pytest tests/faults tests/tables/test_dynamodb_faults.py --faults
 
 bench: setup
 	@$(BIN)/python -m bench

@@ -73,12 +73,13 @@ class NatsServers:
         told["cluster"]["advertise"] = f"127.0.0.1:{advertised}"
         self._conf(node).write_text(json.dumps(told))
 
-    def start(self, *nodes: Node) -> None:
-        """Starts these, or all. They find each other while others wait for them."""
+    def start(self, *nodes: Node, monitor: int | None = None) -> None:
+        """Starts these, or all. They find each other while others wait for them. `monitor`: where one tells how it is."""
+        more = [] if monitor is None else ["-m", str(monitor)]
         for node in nodes or self.nodes:
             with self._log(node).open("ab") as log:
                 self._processes[node.name] = subprocess.Popen(
-                    [find_binary(), "-c", self._conf(node)], stdout=log, stderr=log, start_new_session=True
+                    [find_binary(), "-c", self._conf(node), *more], stdout=log, stderr=log, start_new_session=True
                 )
 
     def _log(self, node: Node) -> Path:

@@ -97,9 +97,8 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
         identity, current_terms = await _identity(settings, secret), _terms(settings)
         with _listening(settings.listen, "--listen") as listener:
             accounts = Accounts(derive(secret, "nats"), settings.environment)
-            async with _nats(settings, accounts) as urls:
-                place, environment = settings.tables_place, Environment(settings.environment)
-                tables = await open_engine(place, settings.dynamodb_endpoint, environment, make_missing=embedded)
+            # The tables first: a wrong endpoint is told before a nats-server is started.
+            async with _tables(settings, make_missing=embedded) as tables, _nats(settings, accounts) as urls:
                 fabric = Fabric(urls, accounts, tls=front.nats_tls)
                 await _serve(settings, front, secret, identity, current_terms, tables, fabric, listener, folder, until, ready)
     finally:
@@ -176,6 +175,17 @@ def _not_listening(address: Address, flag: str, exc: OSError) -> StartRefused:
 
 
 @contextlib.asynccontextmanager
+async def _tables(settings: Settings, *, make_missing: bool) -> AsyncIterator[Engine]:
+    """The engine, as long as this lasts. Raises `StartRefused` where the tables cannot be used."""
+    place, endpoint, environment = settings.tables_place, settings.dynamodb_endpoint, Environment(settings.environment)
+    tables = await open_engine(place, endpoint, environment, make_missing=make_missing)
+    try:
+        yield tables
+    finally:
+        await tables.close()
+
+
+@contextlib.asynccontextmanager
 async def _nats(settings: Settings, accounts: Accounts) -> AsyncIterator[list[str]]:
     """The NATS servers to use: the fleet's, or a child that lives as long as this."""
     if settings.nats_urls:
@@ -207,95 +217,92 @@ async def _serve(
     until: asyncio.Event,
     ready: Callable[[Addresses], None],
 ) -> None:
-    """Until told to end; then everything is ended that was given or made here, the tables last."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(fabric.run())
-            await _reach_nats(fabric)
-            store = Store(tables)
-            changes = _changes(fabric, Audit(fabric.audit_log, store, now))
-            directory, subscriptions = Directory(store, changes), Subscriptions(store, changes, now, fabric.position)
-            service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
-            tokens = Tokens(derive(secret, "agent-tokens"), service_name)
-            login = Login(store, directory, tokens, now, service_name, changes.audit, Attempts(settings.challenges_per_min))
-            cursors = Cursors(store, settings.cursor_seconds)
-            presence, retention = Presence(fabric, now), Retention(store, fabric, now)
-            fabric.limit_storage(retention.storage_bytes)
+    """Until told to end; then everything that was made here is ended, and NATS is left."""
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(fabric.run())
+        await _reach_nats(fabric)
+        store = Store(tables)
+        changes = _changes(fabric, Audit(fabric.audit_log, store, now))
+        directory, subscriptions = Directory(store, changes), Subscriptions(store, changes, now, fabric.position)
+        service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
+        tokens = Tokens(derive(secret, "agent-tokens"), service_name)
+        login = Login(store, directory, tokens, now, service_name, changes.audit, Attempts(settings.challenges_per_min))
+        cursors = Cursors(store, settings.cursor_seconds)
+        presence, retention = Presence(fabric, now), Retention(store, fabric, now)
+        fabric.limit_storage(retention.storage_bytes)
 
-            hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
-            messaging, tenants = Messaging(directory, fabric, now), Tenants(store, changes, now, fabric, directory)
-            terms = Terms(store, changes.audit, now, current_terms)
-            people = Connections(store), Entrance(identity, tenants, terms, changes.audit, now)
-            gateway = Gateway(
-                Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people),
-                group,
-                admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s),
+        hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
+        messaging, tenants = Messaging(directory, fabric, now), Tenants(store, changes, now, fabric, directory)
+        terms = Terms(store, changes.audit, now, current_terms)
+        people = Connections(directory), Entrance(identity, tenants, terms, changes.audit, now)
+        gateway = Gateway(
+            Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people),
+            group,
+            admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s),
+        )
+        changes.watch(gateway.changed)
+        fabric.watch_failures(gateway.send_back)
+        port = await _open_gateway(gateway, settings.gateway_listen, front.tls)
+        addresses = Addresses(
+            front.url("http", Address(*listener.getsockname()[:2])),
+            settings.public_gateway_url or front.url("ws", Address(settings.gateway_listen.host, port)) + PATH,
+        )
+        services = rest.Services(
+            login=login,
+            tenants=tenants,
+            terms=terms,
+            members=Members(store, changes),
+            invitations=Invitations(store, changes, now, derive(secret, "invitations")),
+            agents=Agents(store, changes, now),
+            keys=AgentKeys(store, changes, now),
+            channels=Channels(store, changes, now, fabric),
+            subscriptions=subscriptions,
+            messaging=messaging,
+            history=history,
+            presence=presence,
+            audit=changes.audit,
+            identity=identity,
+            health=partial(_health, store, fabric),
+            clock=now,
+            gateway_url=addresses.gateway_url,
+        )
+        api = _Rest(
+            services,
+            rest.Settings(
+                version=version("artcafe"),
+                page_key=derive(secret, "page-cursors"),
+                issuer=settings.issuer,
+                proxies=front.proxies,
+                requests_per_s=settings.requests_per_s,
+            ),
+            front.tls,
+        )
+        loops = [
+            group.create_task(loop)
+            for loop in (
+                identity.run(),
+                gateway.run(),
+                gateway.run_changes(),
+                cursors.run(),
+                retention.run(),
+                changes.audit.run(),
+                *([_sweep(tables)] if isinstance(tables, Sqlite) else []),
+                changes.run(store, lambda: gateway.tenants() | set(directory.tenants())),
             )
-            changes.watch(gateway.changed)
-            fabric.watch_failures(gateway.send_back)
-            port = await _open_gateway(gateway, settings.gateway_listen, front.tls)
-            addresses = Addresses(
-                front.url("http", Address(*listener.getsockname()[:2])),
-                settings.public_gateway_url or front.url("ws", Address(settings.gateway_listen.host, port)) + PATH,
-            )
-            services = rest.Services(
-                login=login,
-                tenants=tenants,
-                terms=terms,
-                members=Members(store, changes),
-                invitations=Invitations(store, changes, now, derive(secret, "invitations")),
-                agents=Agents(store, changes, now),
-                keys=AgentKeys(store, changes, now),
-                channels=Channels(store, changes, now, fabric),
-                subscriptions=subscriptions,
-                messaging=messaging,
-                history=history,
-                presence=presence,
-                audit=changes.audit,
-                identity=identity,
-                health=partial(_health, store, fabric),
-                clock=now,
-                gateway_url=addresses.gateway_url,
-            )
-            api = _Rest(
-                services,
-                rest.Settings(
-                    version=version("artcafe"),
-                    page_key=derive(secret, "page-cursors"),
-                    issuer=settings.issuer,
-                    proxies=front.proxies,
-                    requests_per_s=settings.requests_per_s,
-                ),
-                front.tls,
-            )
-            loops = [
-                group.create_task(loop)
-                for loop in (
-                    identity.run(),
-                    gateway.run(),
-                    gateway.run_changes(),
-                    cursors.run(),
-                    retention.run(),
-                    changes.audit.run(),
-                    *([_sweep(tables)] if isinstance(tables, Sqlite) else []),
-                    changes.run(store, lambda: gateway.tenants() | set(directory.tenants())),
-                )
-            ]
-            serving = group.create_task(api.serve(sockets=[listener]))
-            folder.tell(addresses.url, addresses.gateway_url, settings.issuer)
-            ready(addresses)
-            await until.wait()
+        ]
+        serving = group.create_task(api.serve(sockets=[listener]))
+        folder.tell(addresses.url, addresses.gateway_url, settings.issuer)
+        ready(addresses)
+        await until.wait()
 
-            log.info("server.draining")
-            await gateway.drain()
-            api.should_exit = True
-            await serving
-            for loop in loops:
-                loop.cancel()
-            await _close(fabric, changes.audit)
-            await running
-    finally:
-        await tables.close()
+        log.info("server.draining")
+        await gateway.drain()
+        api.should_exit = True
+        await serving
+        for loop in loops:
+            loop.cancel()
+        await _close(fabric, changes.audit)
+        await running
 
 
 async def _close(fabric: Fabric, audit: Audit) -> None:

@@ -1,4 +1,4 @@
-"""How a server of a fleet begins on DynamoDB: with the tables that an operator has made, or not at all."""
+"""How a server begins on DynamoDB: with tables that it can use, or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import boto3
 
+from artcafe.fabric.child import some_free_port
 from tests.aws import Aws
 
 
@@ -34,3 +35,14 @@ def test_serve_names_the_tables_that_are_missing_and_the_command_that_makes_them
     assert "make them: artcafe tables apply" in done.stderr
     operator = boto3.client("dynamodb", flags[1].removeprefix("dynamodb:"), endpoint_url=aws.url)
     assert operator.list_tables()["TableNames"] == [], "it has made none"
+
+
+def test_up_says_that_nobody_is_at_the_endpoint_before_it_starts_anything(aws: Aws, tmp_path: Path) -> None:
+    nowhere, data = f"http://127.0.0.1:{some_free_port()}", tmp_path / "data"
+    command = [sys.executable, "-m", "artcafe", "up", "--data-dir", str(data), *aws.tables_flags(nowhere)]
+    command += ["--listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 3, done.stderr
+    assert f"artcafe: DynamoDB at {nowhere} cannot be used: Could not connect to the endpoint URL" in done.stderr
+    assert "look at the endpoint" in done.stderr
+    assert not (data / "nats").exists()

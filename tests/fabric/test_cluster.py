@@ -9,11 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from nats.errors import Error as NatsError
 
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.audit_log import STREAM as AUDIT_STREAM
+from artcafe.fabric.child import some_free_port
 from artcafe.fabric.cluster import COPIES
 from artcafe.fabric.configuration import Node
 from artcafe.fabric.fabric import Fabric
@@ -268,6 +270,15 @@ async def test_followers_at_every_node_are_shown_every_message_once_and_in_order
         assert len(sinks[0].got) == count
 
 
+async def is_well(http: httpx.AsyncClient, port: int) -> bool:
+    """Whether a NATS server says that it has everything; one that does not listen yet does not."""
+    try:
+        answer = await http.get(f"http://127.0.0.1:{port}/healthz")
+    except httpx.TransportError:
+        return False
+    return bool(answer.json()["status"] == "ok")
+
+
 @pytest.mark.timeout(120)
 async def test_a_node_that_comes_back_empty_copies_everything_from_the_others(tmp_path: Path) -> None:
     servers = NatsServers(tmp_path, 3)
@@ -281,11 +292,12 @@ async def test_a_node_that_comes_back_empty_copies_everything_from_the_others(tm
                 await writer.publish(number)
         servers.kill(lost.name)
         (servers.folder / lost.name).rename(servers.folder / "lost")
-        servers.start(lost)
+        servers.start(lost, monitor=(port := some_free_port()))
         copied = servers.folder / lost.name / "jetstream" / "jetstream" / accounts.account_key(tenant) / "streams" / STREAM
-        async with asyncio.timeout(START_S):
-            while bytes_of(copied) < 50 * MESSAGE_BYTES:  # noqa: ASYNC110 (another process has it soon)
+        async with asyncio.timeout(START_S), httpx.AsyncClient(trust_env=False) as http:
+            while not await is_well(http, port):  # noqa: ASYNC110 (another process has it soon)
                 await asyncio.sleep(0.1)
+        assert bytes_of(copied) >= 50 * MESSAGE_BYTES
         assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
         servers.kill(others[0].name)  # so that no majority is without the node that came back
         async with fabric_on([lost.url], accounts) as fabric:

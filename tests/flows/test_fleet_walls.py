@@ -14,8 +14,13 @@ from artcafe.identity.local import LocalIdentity
 from artcafe.observe import now
 from artcafe.rules.keys import key_id
 from artcafe.rules.secrets import derive
+from artcafe.sdk.keys import load_signer
+from artcafe.tables.catalog import TENANTS, Environment
+from artcafe.tables.port import Assign, Key, Update
+from artcafe.tables.sqlite import Sqlite
 from tests import ssh_keygen
 from tests.fleet import Fleet, running_fleet
+from tests.flows.test_fleet import until_it_is
 from tests.gateway.raw import Raw, dialled
 from tests.platform import Cast, Platform
 
@@ -100,6 +105,27 @@ async def test_a_member_who_is_removed_or_demoted_at_one_server_is_off_at_both(f
             assert (await owner.patch(f"/members/{user}", json={"role": "viewer"})).status_code == 200
 
         await all_closed(sockets, code)
+
+
+async def test_limits_that_an_operator_writes_into_the_row_hold_at_both_servers(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with()
+    async with AsyncExitStack() as stack:
+        rest = await stack.enter_async_context(cast.rest())
+        token = (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
+        for server in fleet.servers:  # Each has the tenant in memory from here on.
+            assert "session_id" in await (await open_socket(stack, server)).ask("connect", access_token=token)
+        tables = await Sqlite.open(fleet.tables, Environment.PROD)
+        await tables.update(Update(TENANTS, Key(cast.tenant), [Assign("limits", {"agent_connections": 1})]))
+        await tables.close()
+        for server in fleet.servers:
+
+            async def is_refused(server: Platform = server) -> bool:
+                async with dialled(server.gateway_url) as second:
+                    await second.say("connect", access_token=token)
+                    answer = await second.next()
+                    return "error" in answer and answer["error"]["code"] == "connection_limit"
+
+            await until_it_is(is_refused, bool)
 
 
 async def test_a_person_at_one_server_sees_who_comes_and_goes_at_the_other(fleet: Fleet) -> None:

@@ -210,7 +210,7 @@ async def _make(
         clock,
         presence,
         History(directory, fabric, retention),
-        Connections(store),
+        Connections(directory),
         Entrance(identity, tenants, Terms(store, audit, clock, None), audit, clock),
     )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)

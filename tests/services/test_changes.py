@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import pytest
@@ -10,8 +10,9 @@ from artcafe.errors import TenantNotFound, Unavailable
 from artcafe.model import AgentId, TenantId
 from artcafe.services.changes import Changes
 from artcafe.tables.catalog import TENANTS
-from artcafe.tables.port import ConditionFailed
+from artcafe.tables.port import Assign, ConditionFailed, Key, Update
 from artcafe.tables.tenant_store import Count
+from artcafe.tables.values import Value
 from tests.services.world import Server
 
 WAIT_S = 5
@@ -87,6 +88,23 @@ async def test_another_servers_change_is_told_at_the_next_look(server: Server) -
     await server.changes.commit(tenant, tenant.touch())
     seen = await other.changes.look(other.store, [one, two], seen)
     assert other.told == [one]
+
+
+@pytest.mark.parametrize("changed", [{"plan": "team"}, {"limits": {"connections": 3}}, {"status": "suspended"}])
+async def test_what_an_operator_writes_into_the_row_is_told_at_the_next_look_though_the_version_stays(
+    server: Server, changed: Mapping[str, Value]
+) -> None:
+    tenant_id = (await server.tenant()).tenant_id
+    seen = await server.changes.look(server.store, [tenant_id], {})
+    before = await server.directory.tenant(tenant_id)
+    await server.tables.update(Update(TENANTS, Key(tenant_id), [Assign(name, value) for name, value in changed.items()]))
+    assert await server.directory.tenant(tenant_id) is before
+    server.told.clear()
+    await server.changes.look(server.store, [tenant_id], seen)
+    assert server.told == [tenant_id]
+    after = await server.directory.tenant(tenant_id)
+    assert after.version == before.version
+    assert {name: getattr(after, name) for name in changed} == changed
 
 
 async def test_a_tenant_that_went_away_is_told(server: Server) -> None:

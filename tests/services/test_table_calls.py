@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from artcafe.services.connections import Connections
 from artcafe.tables.catalog import Environment
 from artcafe.tables.dynamodb import DynamoDb
 from artcafe.tables.dynamodb_client import Client, Consumed, Endpoint
@@ -58,5 +59,6 @@ async def test_a_login_on_the_socket_takes_one_read(server: Server, charged: lis
     await server.directory.tenant(agent.tenant_id)  # In memory, as after any login of its agents.
     charged.clear()
     challenge = server.login.pose(agent.tenant_id, agent.id)
-    await server.login.prove(challenge, ssh_keygen.sign(key, challenge.text.encode()))
+    principal = await server.login.prove(challenge, ssh_keygen.sign(key, challenge.text.encode()))
+    await Connections(server.directory).enter(principal)
     assert [(call.operation, dict(call.units)) for call in charged] == [("get_item", {"artcafe-agents": 1})]

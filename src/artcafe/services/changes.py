@@ -1,7 +1,8 @@
 """Changes of who may do what: made together with the tenant's version, told at once in this process and to the other servers.
 
-The version in the tenant's row is the truth, read again every few seconds; telling only makes it fast. What a change makes
-invalid, each watcher knows.
+The version in the tenant's row is the truth, read again every few seconds; telling only makes it fast. An operator who gives the
+row another plan, limits or status by hand raises no version, so these are compared too. What a change makes invalid, each
+watcher knows.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from artcafe.errors import BadKey, TenantNotFound, TenantSuspended, Unavailable
-from artcafe.model import Principal, TenantId
+from artcafe.model import Principal, Tenant, TenantId, TenantStatus
 from artcafe.observe import log
 from artcafe.rules import keys
 from artcafe.services.audit import Audit, Deed
@@ -24,7 +25,10 @@ from artcafe.wire.sshkeys import parse_public_key
 READ_EVERY_S: Final = 4.0
 """With the read itself this keeps the contract's 5 s until something withdrawn has ended on every server (section 2)."""
 
-Seen = Mapping[TenantId, int | None]
+Mark = tuple[int, str, Mapping[str, int], TenantStatus]
+"""What of a tenant's row is kept in memory somewhere: its version, plan, limits and status."""
+
+Seen = Mapping[TenantId, Mark | None]
 
 
 class Changes:
@@ -86,7 +90,7 @@ class Changes:
             await tenant.transact(writes)
 
     async def run(self, store: Store, served: Callable[[], Iterable[TenantId]], period_s: float = READ_EVERY_S) -> None:
-        """Reads the versions of the served tenants every `period_s` seconds, for ever, and tells those that have moved.
+        """Reads the rows of the served tenants every `period_s` seconds, for ever, and tells those that have moved.
 
         While the tables can't be reached nothing is told, and it goes on.
         """
@@ -104,15 +108,20 @@ class Changes:
             await asyncio.sleep(period_s)
 
     async def look(self, store: Store, served: Iterable[TenantId], seen: Seen) -> Seen:
-        """One reading: tells every tenant whose version is another than in `seen`, and returns the versions.
+        """One reading: tells every tenant whose mark is another than in `seen`, and returns the marks.
 
         A tenant that isn't in `seen` is told too: it may have changed between what was kept of it and this reading.
         """
-        versions = await store.versions(list(dict.fromkeys(served)))
-        for tenant_id, version in versions.items():
-            if tenant_id not in seen or seen[tenant_id] != version:
+        tenants = await store.tenants(list(dict.fromkeys(served)))
+        marks = {tenant_id: None if tenant is None else _mark(tenant) for tenant_id, tenant in tenants.items()}
+        for tenant_id, mark in marks.items():
+            if tenant_id not in seen or seen[tenant_id] != mark:
                 self.hear(tenant_id)
-        return versions
+        return marks
+
+
+def _mark(tenant: Tenant) -> Mark:
+    return tenant.version, tenant.plan, tenant.limits, tenant.status
 
 
 async def _adopt(tenant: TenantStore) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TypeVar
 
-from artcafe.errors import ConnectionLimit
+from artcafe.errors import ConnectionLimit, TenantNotFound
 from artcafe.model import AgentPrincipal, Principal, TenantId
 from artcafe.rules import limits
 from artcafe.rules.limits import Limit
-from artcafe.tables.store import Store
+from artcafe.services.directory import Directory
 
 K = TypeVar("K")
 
@@ -18,14 +19,14 @@ class Connections:
     """Each server counts its own: what a limit guards is a server's memory, and counting over a fleet would need a row a
     connection."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
         self._of_tenant: Counter[TenantId] = Counter()
         self._of_one: Counter[tuple[TenantId, str]] = Counter()
 
     async def enter(self, who: Principal) -> None:
         """One more connection, of an agent or a person. Raises `ConnectionLimit` or `Unavailable`, and counts nothing then."""
-        tenant = await self._store.tenant(who.tenant_id).tenant()
+        plan = await self._plan(who.tenant_id)
         counts = (
             (
                 "agent" if isinstance(who, AgentPrincipal) else "person",
@@ -35,11 +36,18 @@ class Connections:
             ("tenant", Limit.CONNECTIONS, self._of_tenant[who.tenant_id]),
         )
         for whose, limit, count in counts:
-            most = limits.PLANS[limits.DEFAULT_PLAN][limit] if tenant is None else limits.of(tenant, limit)
-            if count >= most:
-                raise ConnectionLimit(whose, most)
+            if count >= plan[limit]:
+                raise ConnectionLimit(whose, plan[limit])
         self._of_one[who.tenant_id, who.sender] += 1
         self._of_tenant[who.tenant_id] += 1
+
+    async def _plan(self, tenant_id: TenantId) -> Mapping[Limit, int]:
+        """From memory, which is told of changes within seconds: a login reads the tables for nothing but the agent."""
+        try:
+            tenant = await self._directory.tenant(tenant_id)
+        except TenantNotFound:  # It was deleted a moment ago, and its sockets are about to be closed.
+            return limits.PLANS[limits.DEFAULT_PLAN]
+        return {limit: limits.of(tenant, limit) for limit in (Limit.CONNECTIONS, Limit.AGENT_CONNECTIONS)}
 
     def leave(self, who: Principal) -> None:
         """One connection less, of those that entered."""

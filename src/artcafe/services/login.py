@@ -1,6 +1,6 @@
 """Login of agents: challenges posed, signatures proven, tokens given and believed. A person's identity is `identity`'s.
 
-Every way to fail is one error, BadCredentials, after the same work: the same two reads and one verification, by the key that the
+Every way to fail is one error, BadCredentials, after the same work: the same read and one verification, by the key that the
 signature itself names. Whether that key is one of the agent's is compared afterwards, as text.
 """
 

@@ -8,20 +8,42 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from artcafe.errors import OurFault
 from artcafe.fabric.fabric import Fabric, Room
-from artcafe.model import Channel, ChannelId, Cursor, Tenant, TenantId
+from artcafe.model import ChannelId, Cursor, TenantId
 from artcafe.observe import Clock, log
 from artcafe.rules import limits, subjects
 from artcafe.rules.limits import Limit
 from artcafe.tables.store import Store
+from artcafe.tables.tenant_store import TenantStore
 
 PERIOD_S: Final = 60.0
 CHANNELS_AT_ONCE: Final = 500
 """NATS answers for 1,024 at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a tenant's log is held to: its size, and its channels by how many seconds they keep their messages."""
+
+    storage_bytes: int
+    channels: Mapping[int, list[ChannelId]]
+
+
+async def read_plan(store: TenantStore) -> Plan | None:
+    """What every sweep reads of the tables; None where there is no such tenant any more. Raises `Unavailable`."""
+    tenant = await store.tenant()
+    if tenant is None:
+        return None
+    channels: dict[int, list[ChannelId]] = defaultdict(list)
+    for channel in await store.all_channels():
+        channels[limits.retention_of(channel, tenant)].append(channel.id)
+    return Plan(limits.of(tenant, Limit.STORAGE_BYTES), channels)
 
 
 class Retention:
@@ -47,11 +69,11 @@ class Retention:
     async def sweep(self, room: Room) -> None:
         """Removes what is due in one tenant, and bounds its log as its plan now has it. May be repeated. Raises `Unavailable`."""
         state = await room.log.state()
-        tenant = await self._store.tenant(room.tenant_id).tenant()
-        if state is None or tenant is None:
+        plan = None if state is None else await read_plan(self._store.tenant(room.tenant_id))
+        if state is None or plan is None:
             return
-        await room.log.limit(limits.of(tenant, Limit.STORAGE_BYTES))
-        for seconds, channels in (await self._by_age(tenant)).items():
+        await room.log.limit(plan.storage_bytes)
+        for seconds, channels in plan.channels.items():
             for start in range(0, len(channels), CHANNELS_AT_ONCE):
                 some = channels[start : start + CHANNELS_AT_ONCE]
                 before = self._clock() - timedelta(seconds=seconds)
@@ -59,14 +81,6 @@ class Retention:
                 for channel_id in some:
                     if seq := due.get(subjects.stored(channel_id)):
                         await self._remove(room, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
-
-    async def _by_age(self, tenant: Tenant) -> dict[int, list[ChannelId]]:
-        """The tenant's channels by how many seconds they keep their messages."""
-        found: dict[int, list[ChannelId]] = defaultdict(list)
-        channels: list[Channel] = await self._store.tenant(tenant.id).all_channels()
-        for channel in channels:
-            found[limits.retention_of(channel, tenant)].append(channel.id)
-        return found
 
     async def _remove(self, room: Room, channel_id: ChannelId, to: Cursor, before: datetime) -> None:
         if await self._store.tenant(room.tenant_id).note_removed(channel_id, to, before):

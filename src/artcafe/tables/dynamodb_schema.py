@@ -260,6 +260,6 @@ async def make_ready(client: Client, environment: Environment, *, make_missing: 
         raise errors.StartRefused(exc.problem, exc.remedy) from exc
     except errors.Unavailable as exc:
         raise errors.StartRefused(
-            f"{client.endpoint} does not answer: {exc.__cause__ or exc}",
+            f"{client.endpoint} cannot be used: {exc.__cause__ or exc}",
             "look at the endpoint, the network and the credentials that AWS's chain finds here (aws sts get-caller-identity)",
         ) from exc

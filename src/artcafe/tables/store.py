@@ -78,11 +78,16 @@ class Store:
         both = zip(tenants, members, strict=True)
         return Page(tuple((rows.tenant_of(item), member) for item, member in both if item is not None), page.next)
 
+    async def tenants(self, tenant_ids: Sequence[TenantId]) -> dict[TenantId, Tenant | None]:
+        """Each tenant's record, None where there is no such tenant any more."""
+        items = await self._tables.get(TENANTS, [Key(tenant_id) for tenant_id in tenant_ids], consistent=True)
+        found = (None if item is None or rows.BURIED in item else rows.tenant_of(item) for item in items)
+        return dict(zip(tenant_ids, found, strict=True))
+
     async def versions(self, tenant_ids: Sequence[TenantId]) -> dict[TenantId, int | None]:
         """The version of each tenant, None where there is no such tenant any more."""
-        items = await self._tables.get(TENANTS, [Key(tenant_id) for tenant_id in tenant_ids], consistent=True)
-        found = (None if item is None or rows.BURIED in item else rows.tenant_of(item).version for item in items)
-        return dict(zip(tenant_ids, found, strict=True))
+        found = await self.tenants(tenant_ids)
+        return {tenant_id: None if tenant is None else tenant.version for tenant_id, tenant in found.items()}
 
     # --- challenges ---
 

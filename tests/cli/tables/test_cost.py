@@ -18,13 +18,15 @@ def test_publishing_is_free_and_a_cursor_costs_one_write() -> None:
     units = {each["operation"]: (each["reads"], each["writes"]) for each in told["operations"]}
     assert units["write a cursor"] == (0, 1)
     assert units["watch a tenant for changes"] == (1, 0)
-    assert units["log in on the socket"][1] == 0
-    assert units["log in over REST"][1] == 2
+    assert units["log in on the socket"] == (1, 0)
+    assert units["log in over REST"] == (1, 2)
+    assert units["sweep a tenant's messages"] == (2, 0)
     assert "published rules" in told["measured"]
     assert told["prices"]["million_writes"] == 0.625
     shown = run("cost")
     assert "publish, deliver" in shown.out
     assert f"${told['dollars']:,.2f} a month" in shown.out
+    assert f"prices assumed, of us-east-1 on demand, {told['prices']['assumed_as_of']}; look them up at https://aws." in shown.out
 
 
 def test_a_thousand_busy_subscriptions_cost_what_the_design_says() -> None:
@@ -39,6 +41,8 @@ def test_a_quiet_subscription_writes_its_cursor_once_a_message() -> None:
 
 
 def test_prices_are_the_ones_that_were_given() -> None:
+    assert run("cost", "--json", "--price-gigabyte", "0.3").json["prices"]["assumed_as_of"] is None
+    assert "prices as they were given; look them up" in run("cost", "--price-gigabyte", "0.3").out
     dear, cheap = (month("--price-million-writes", price)[1]["write a cursor"]["dollars"] for price in ("2", "1"))
     assert dear == pytest.approx(2 * cheap)
 

@@ -15,6 +15,7 @@ from artcafe.cli.tables import answers
 from artcafe.cli.tables.operations import Measured, Operations
 from artcafe.cli.tables.place import Place, at_place
 from artcafe.services.changes import READ_EVERY_S
+from artcafe.services.retention import PERIOD_S
 from artcafe.tables.capacity import Reckoned, Units
 from artcafe.tables.catalog import Environment
 from artcafe.tables.dynamodb import DynamoDb
@@ -25,17 +26,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DAYS: Final = 30
 DAY_S: Final = 86_400
+SWEPT_CHANNELS: Final = 15
+"""At some 270 bytes each, of the 4 KB of a read unit."""
 WRITING: Final = frozenset({"put_item", "update_item", "delete_item", "transact_write_items"})
 BY_RULES: Final = "reckoned by DynamoDB's published rules from the sizes of the items, on a file made for it"
+PRICES_AS_OF: Final = "25 November 2026"
+PRICE_PAGE: Final = "https://aws.amazon.com/dynamodb/pricing/on-demand/"
 BY_DYNAMODB: Final = "as {place} charged them (ReturnConsumedCapacity)"
+ASSUMED: Final = (0.125, 0.625, 0.25)
+"""Dollars for a million read units, a million write units, and a gigabyte and month."""
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True):
-    """Dollars, by default those of us-east-1 on demand since November 2024 (aws.amazon.com/dynamodb/pricing)."""
+    """Dollars, assumed and not asked of AWS: by default those of us-east-1 on demand, which were halved in November 2024."""
 
     million_reads: float
     million_writes: float
     gigabyte_month: float
+    assumed_as_of: str | None = None
+    """When they were as here; None for prices that were given."""
+    look_up: str = PRICE_PAGE
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,9 +100,9 @@ def _number(flag: str, default: float, help: str) -> Callable[[F], F]:
 @click.option(
     "--cursor-write-s", type=click.FloatRange(min=0.1, max=600), metavar="S", help="As the setting [default: the setting, or 60]."
 )
-@_number("--price-million-reads", 0.125, "Dollars for a million read units.")
-@_number("--price-million-writes", 0.625, "Dollars for a million write units.")
-@_number("--price-gigabyte", 0.25, "Dollars for a gigabyte and month.")
+@_number("--price-million-reads", ASSUMED[0], "Dollars for a million read units.")
+@_number("--price-million-writes", ASSUMED[1], "Dollars for a million write units.")
+@_number("--price-gigabyte", ASSUMED[2], "Dollars for a gigabyte and month.")
 @answers.yes_option
 @at_place
 async def cost(
@@ -115,7 +125,7 @@ async def cost(
 
     With tables on DynamoDB every operation is done there once, in a tenant that is made for it and removed (for less than a cent;
     it asks first), and what DynamoDB says that it charged is printed. Else it is reckoned from the items' sizes. Publishing and
-    delivering touch no table but for cursors.
+    delivering touch no table but for cursors. The prices are assumed: look up those of your region and day, and give them.
 
     \b
     Examples:
@@ -134,7 +144,13 @@ async def cost(
         servers=servers,
         cursor_write_s=seconds,
     )
-    prices = Prices(million_reads=price_million_reads, million_writes=price_million_writes, gigabyte_month=price_gigabyte)
+    given = (price_million_reads, price_million_writes, price_gigabyte)
+    prices = Prices(
+        million_reads=price_million_reads,
+        million_writes=price_million_writes,
+        gigabyte_month=price_gigabyte,
+        assumed_as_of=PRICES_AS_OF if given == ASSUMED else None,
+    )
     measured = await (_on_dynamodb(place, yes=yes) if place.is_dynamodb else _on_a_file())
     month = bill_of(measured, fleet, prices)
     how = BY_DYNAMODB.format(place=place) if place.is_dynamodb else BY_RULES
@@ -152,6 +168,7 @@ def bill_of(measured: list[Measured], fleet: Fleet, prices: Prices) -> list[Shar
     often = {
         "write a cursor": cursor_writes,
         "watch a tenant for changes": fleet.tenants * fleet.servers * DAY_S / READ_EVERY_S,
+        "sweep a tenant's messages": fleet.tenants * fleet.servers * DAY_S / PERIOD_S,
         "log in on the socket": fleet.agents * fleet.logins_per_day,
         "begin the subscriptions": fleet.agents * fleet.logins_per_day,
         "log in over REST": fleet.agents * fleet.rest_logins_per_day,
@@ -216,11 +233,14 @@ def _tell(place: Place, bill: Bill) -> None:
     ]
     answers.show(place, bill, ["A MONTH", "TIMES", "READ UNITS", "WRITE UNITS", "DOLLARS"], shares)
     prices = bill.prices
+    assumed = "as they were given" if prices.assumed_as_of is None else f"assumed, of us-east-1 on demand, {prices.assumed_as_of}"
     click.echo(
         f"\n${bill.dollars:,.2f} a month, and ${prices.gigabyte_month:g} for each GB stored, at ${prices.million_reads:g} for a"
         f" million read units and ${prices.million_writes:g} for a million write units"
-        f"\n(on demand, us-east-1; --price-… takes others)."
-        f"\nThe fleet: {_described(bill.fleet)}.\nNATS, servers and traffic are not in it."
+        f"\n(prices {assumed}; look them up at {prices.look_up},\nand give yours by --price-…)."
+        f"\nThe fleet: {_described(bill.fleet)}."
+        f"\nNATS, servers, backups and traffic are not in it, nor what people and commands read. A sweep is measured with one"
+        f"\nchannel: some {SWEPT_CHANNELS} more in a tenant make it one read unit dearer."
     )
 
 

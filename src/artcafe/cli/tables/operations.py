@@ -22,6 +22,7 @@ from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.directory import Directory
 from artcafe.services.login import Login
+from artcafe.services.retention import read_plan
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.tables.capacity import Units
@@ -77,7 +78,7 @@ class Operations:
         log, self._store = NoMessages(), Store(tables)
         audit = Audit(log, self._store, now)
         changes = Changes(audit)
-        directory = Directory(self._store, changes)
+        self._directory = directory = Directory(self._store, changes)
         self._tenants = Tenants(self._store, changes, now, log, directory)
         self._agents = Agents(self._store, changes, now)
         self._channels = Channels(self._store, changes, now, log)
@@ -110,6 +111,8 @@ class Operations:
         await self._noted("make a channel", open_channel)
         agent, channel = made[0], channels[0]
         await self._noted("subscribe", lambda: self._subscriptions.put(owner, channel.id, agent.id))
+        # As after any login of the tenant's agents: its row is in memory until somebody changes something.
+        await self._directory.tenant(owner.tenant_id)
         await self._noted("log in over REST", lambda: self._over_rest(agent, signer))
         await self._noted("log in on the socket", lambda: self._on_socket(agent, signer))
         proven = AgentPrincipal(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch)
@@ -117,6 +120,7 @@ class Operations:
         cursor = Cursor(epoch=Epoch(new_id("log")), seq=1)
         await self._noted("write a cursor", lambda: self._store.write_cursor(owner.tenant_id, channel.id, agent.id, cursor))
         await self._noted("watch a tenant for changes", lambda: self._store.versions([owner.tenant_id]))
+        await self._noted("sweep a tenant's messages", lambda: read_plan(self._store.tenant(owner.tenant_id)))
         await self._noted("enter with a person's token", lambda: self._tenants.enter(USER, owner.tenant_id))
         await self._noted("list agents", lambda: self._agents.list(owner))
         await self._noted("unsubscribe", lambda: self._subscriptions.delete(owner, channel.id, agent.id))
