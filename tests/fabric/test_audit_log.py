@@ -9,8 +9,8 @@ import pytest
 
 from artcafe.errors import LogRefused, Unavailable
 from artcafe.fabric.audit_log import STREAM, AuditLog
+from artcafe.fabric.jetstream import refusal
 from artcafe.fabric.link import Link
-from artcafe.fabric.streams import refusal
 from artcafe.model import TenantId
 from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject

@@ -135,6 +135,8 @@ async def test_a_log_of_one_copy_gets_the_others_and_never_loses_them_again(serv
 
 async def test_the_audit_of_one_copy_gets_the_others(servers: NatsServers, accounts: Accounts) -> None:
     urls, chain = [servers.nodes[0].url], subjects.audit(a_tenant())
+    async with fabric_on(urls, accounts):
+        pass  # the servers have found each other now
     async with fabric_on(urls, accounts, is_settled=False) as before:
         await within(before.audit_log.append(chain, lambda _: b"1"))
         assert await audit_copies(before) == 1
@@ -148,7 +150,8 @@ async def test_the_audit_of_one_copy_gets_the_others(servers: NatsServers, accou
 
 
 async def audit_copies(fabric: Fabric) -> int:
-    answer = await fabric.audit_log._api(f"STREAM.INFO.{AUDIT_STREAM}", {})
+    answer = await fabric.audit_log._jetstream.info(AUDIT_STREAM)
+    assert answer is not None
     return int(answer["config"]["num_replicas"])
 
 

@@ -193,9 +193,9 @@ async def test_what_a_log_was_restored_from_stands_in_its_metadata_and_is_forgot
     async with nats.link(a_tenant()) as link:
         log = TenantLog(link)
         assert (await log.ensure()).life == Life(log.epoch or Epoch(""), {})
-        info = await log._api("STREAM.INFO.log", {})
+        info = await log._jetstream.ask("STREAM.INFO.log", {})
         info["config"]["metadata"][CONTINUES] = "01A:7 01B:3"
-        await log._api("STREAM.UPDATE.log", info["config"])
+        await log._jetstream.ask("STREAM.UPDATE.log", info["config"])
 
         state = await log.state()
         assert state is not None

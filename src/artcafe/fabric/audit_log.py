@@ -4,16 +4,15 @@ decision 12). What an entry says is not known here.
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder
-from artcafe.fabric.client import Incoming, Outgoing
+from artcafe.fabric.client import Outgoing
+from artcafe.fabric.jetstream import NAME_IN_USE, JetStream, refusal, seq_of
 from artcafe.fabric.link import Link, unreachable
-from artcafe.fabric.streams import NAME_IN_USE, NO_MESSAGE, STREAM_NOT_FOUND, refusal, seq_of
 from artcafe.model import Seq
 from artcafe.rules.subjects import AUDIT, Subject
 
@@ -42,6 +41,7 @@ class AuditLog:
     def __init__(self, link: Link, *, replicas: int = 1) -> None:
         """`link` is into the platform's account; `replicas` is how many copies there are where it is made now."""
         self._link, self.replicas = link, replicas
+        self._jetstream = JetStream(link)
 
     async def append(self, chain: Subject, compose: Compose) -> bytes:
         """Puts the next text behind the chain's last one, and nothing between the two, whichever servers append at once.
@@ -51,6 +51,8 @@ class AuditLog:
         """
         await self._link.wait_up()
         last = await self._last(chain)
+        if last is None:
+            await self._make()
         for _ in range(TRIES):
             text = compose(None if last is None else last.text)
             is_put = await self._put(chain, text, 0 if last is None else last.seq)
@@ -64,13 +66,15 @@ class AuditLog:
     async def after(self, chain: Subject, seq: Seq, most: int) -> list[Kept]:
         """The next texts of a chain above a place, oldest first; none where nothing follows."""
         wanted = {"seq": seq + 1, "batch": most, "max_bytes": MOST_BYTES, "next_by_subj": chain}
-        return [Kept(seq_of(each), each.data) for each in await self._read(wanted)]
+        return [Kept(seq_of(each), each.data) for each in await self._jetstream.at_hand(STREAM, wanted)]
 
     async def before(self, chain: Subject, seq: Seq | None, most: int) -> list[Kept]:
         """The texts of a chain below a place, newest first; None: the newest."""
         found: list[Kept] = []
         while len(found) < most and seq != 1:
-            got = await self._read({"multi_last": [chain], **({} if seq is None else {"up_to_seq": seq - 1})})
+            got = await self._jetstream.at_hand(
+                STREAM, {"multi_last": [chain], **({} if seq is None else {"up_to_seq": seq - 1})}
+            )
             if not got:
                 break
             seq = seq_of(got[0])
@@ -78,17 +82,9 @@ class AuditLog:
         return found
 
     async def _last(self, chain: Subject) -> Kept | None:
-        """The chain's last text. Asks the leader, which knows of every append that was answered."""
-        try:
-            answer = await self._api(f"STREAM.MSG.GET.{STREAM}", {"last_by_subj": chain})
-        except LogRefused as exc:
-            if exc.error_code == STREAM_NOT_FOUND:
-                await self._make()
-            elif exc.error_code != NO_MESSAGE:
-                raise
-            return None
-        message = answer["message"]
-        return Kept(message["seq"], b64decode(message["data"]))
+        """The chain's last text, as the leader has it, which knows of every append that was answered."""
+        found = await self._jetstream.at_leader(STREAM, {"last_by_subj": chain})
+        return None if found is None else Kept(*found)
 
     async def _put(self, chain: Subject, text: bytes, last: Seq) -> bool | None:
         """Says whether it was put there, None where the answer was lost."""
@@ -121,50 +117,14 @@ class AuditLog:
             "deny_purge": True,
         }
         try:
-            await self._api(f"STREAM.CREATE.{STREAM}", config)
+            await self._jetstream.ask(f"STREAM.CREATE.{STREAM}", config)
         except LogRefused as exc:
             if exc.error_code != NAME_IN_USE:
                 raise
 
     async def settle(self) -> None:
         """Has the stream kept as often as it now should be, never less often; nothing where there is none. May be repeated."""
-        try:
-            config = (await self._api(f"STREAM.INFO.{STREAM}", {}))["config"]
-        except LogRefused as exc:
-            if exc.error_code != STREAM_NOT_FOUND:
-                raise
-            return
-        if config["num_replicas"] < self.replicas:
-            await self._api(f"STREAM.UPDATE.{STREAM}", config | {"num_replicas": self.replicas})
-
-    async def _read(self, wanted: dict[str, Any]) -> list[Incoming]:
-        try:
-            found, end = await self._link.request_many(Subject(f"$JS.API.DIRECT.GET.{STREAM}"), msgspec.json.encode(wanted))
-        except NoResponder:
-            # Nobody serves what was never made: where it is there, the leader answers, and it is only starting.
-            if await self._is_absent():
-                return []
-            raise unreachable() from None
-        except (TimeoutError, LinkLost) as exc:
-            raise unreachable() from exc
-        if end.status not in (204, 404):
-            raise LogRefused(end.status, end.description)
-        return found
-
-    async def _is_absent(self) -> bool:
-        try:
-            await self._api(f"STREAM.INFO.{STREAM}", {})
-        except LogRefused as exc:
-            if exc.error_code == STREAM_NOT_FOUND:
-                return True
-            raise
-        return False
-
-    async def _api(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            got = await self._link.request(Subject(f"$JS.API.{verb}"), msgspec.json.encode(body))
-        except (TimeoutError, NoResponder, LinkLost) as exc:
-            raise unreachable() from exc
-        answer: dict[str, Any] = msgspec.json.decode(got.data)
-        refusal(answer)
-        return answer
+        await self._link.wait_up()
+        info = await self._jetstream.info(STREAM)
+        if info is not None and info["config"]["num_replicas"] < self.replicas:
+            await self._jetstream.ask(f"STREAM.UPDATE.{STREAM}", info["config"] | {"num_replicas": self.replicas})

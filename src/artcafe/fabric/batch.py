@@ -27,7 +27,8 @@ from artcafe.errors import (
     Unavailable,
 )
 from artcafe.fabric.client import Incoming, Outgoing
-from artcafe.fabric.streams import TenantLog, refusal
+from artcafe.fabric.jetstream import refusal
+from artcafe.fabric.streams import TenantLog
 from artcafe.observe import log
 from artcafe.rules.subjects import Subject
 from artcafe.wire.envelopes import parse_envelope

@@ -18,11 +18,12 @@ from nats.aio.msg import Msg
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.client import Incoming, Outgoing
+from artcafe.fabric.client import Outgoing
 from artcafe.fabric.cluster import copies
 from artcafe.fabric.fabric import CLAIMS_UPDATE, tell_system
+from artcafe.fabric.jetstream import JetStream, refusal
 from artcafe.fabric.link import Credentials, Link, unreachable
-from artcafe.fabric.streams import CONTINUES, EPOCH, STREAM_NOT_FOUND, continues_of, new_epoch, refusal
+from artcafe.fabric.streams import CONTINUES, EPOCH, continues_of, new_epoch
 from artcafe.model import Epoch, Seq, TenantId
 from artcafe.rules.subjects import Subject
 
@@ -115,7 +116,7 @@ class Vault:
 
 async def names(link: Link) -> list[str]:
     """The streams of the account. Raises `Unavailable`."""
-    answer = await _ask(link, "STREAM.NAMES", {})
+    answer = await JetStream(link).ask("STREAM.NAMES", {}, timeout_s=UP_S)
     return list(answer.get("streams") or [])
 
 
@@ -129,7 +130,7 @@ async def save(link: Link, stream: str, write: Callable[[bytes], object]) -> Sav
     follow = await link.subscribe(inbox, pieces.put)
     try:
         wanted = {"deliver_subject": inbox, "no_consumers": False, "jsck": True, "chunk_size": CHUNK_BYTES}
-        answer = await _ask(link, f"STREAM.SNAPSHOT.{stream}", wanted, WORK_S)
+        answer = await JetStream(link).ask(f"STREAM.SNAPSHOT.{stream}", wanted, timeout_s=WORK_S)
         while (piece := await _next(pieces)).data:
             write(piece.data)
             if piece.reply:  # NATS waits for it before it sends much more.
@@ -146,18 +147,13 @@ async def save(link: Link, stream: str, write: Callable[[bytes], object]) -> Sav
 
 async def standing(link: Link, stream: str) -> Saved | None:
     """The stream as it is now, or None where there is none. Raises `Unavailable`."""
-    try:
-        info = await _ask(link, f"STREAM.INFO.{stream}", {})
-    except LogRefused as exc:
-        if exc.error_code == STREAM_NOT_FOUND:
-            return None
-        raise
-    return Saved(info["config"], info["state"])
+    info = await JetStream(link).info(stream)
+    return None if info is None else Saved(info["config"], info["state"])
 
 
 async def remove(link: Link, stream: str) -> None:
     """Removes a stream with everything in it. Raises `Unavailable`, and `LogRefused` where there is none."""
-    await _ask(link, f"STREAM.DELETE.{stream}", {})
+    await JetStream(link).ask(f"STREAM.DELETE.{stream}", {}, timeout_s=UP_S)
 
 
 async def load(link: Link, saved: Saved, pieces: Iterable[bytes]) -> Saved:
@@ -166,11 +162,12 @@ async def load(link: Link, saved: Saved, pieces: Iterable[bytes]) -> Saved:
     The keys in its messages are known again once NATS was started anew. Raises `LogRefused`, also where the snapshot is damaged,
     and then there is no such stream; and `Unavailable`.
     """
-    answer = await _ask(link, f"STREAM.RESTORE.{saved.name}", {"config": saved.config, "state": saved.state})
+    begun = {"config": saved.config, "state": saved.state}
+    answer = await JetStream(link).ask(f"STREAM.RESTORE.{saved.name}", begun, timeout_s=UP_S)
     to = Subject(answer["deliver_subject"])
     for piece in pieces:
-        _refuse(await _request(link, to, piece, WORK_S))
-    made = _refuse(await _request(link, to, b"", WORK_S))
+        await _hand_over(link, to, piece)
+    made = await _hand_over(link, to, b"")
     return Saved(made["config"], made["state"])
 
 
@@ -182,22 +179,12 @@ async def _next(pieces: asyncio.Queue[Msg]) -> Msg:
         raise unreachable() from None
 
 
-async def _ask(link: Link, verb: str, body: dict[str, Any], timeout_s: float = UP_S) -> dict[str, Any]:
-    answer = await _request(link, Subject(f"$JS.API.{verb}"), msgspec.json.encode(body), timeout_s)
-    return _refuse(answer)
-
-
-async def _request(link: Link, subject: Subject, body: bytes, timeout_s: float) -> Incoming:
+async def _hand_over(link: Link, to: Subject, piece: bytes) -> dict[str, Any]:
+    """What is answered to a piece of a stream: nothing but that it has come, and behind the last one what the stream is now."""
     try:
-        return await link.request(subject, body, timeout_s=timeout_s)
+        answer = await link.request(to, piece, timeout_s=WORK_S)
     except (TimeoutError, NoResponder, LinkLost) as exc:
         raise unreachable() from exc
-
-
-def _refuse(answer: Incoming) -> dict[str, Any]:
-    """What was answered; an empty answer says that a piece has come. Raises `LogRefused`."""
-    if not answer.data:
-        return {}
-    told: dict[str, Any] = msgspec.json.decode(answer.data)
+    told: dict[str, Any] = msgspec.json.decode(answer.data) if answer.data else {}
     refusal(told)
     return told

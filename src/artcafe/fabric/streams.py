@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from ulid import ULID
 
-from artcafe.errors import LinkLost, LogRefused, NoResponder, QuotaFull
+from artcafe.errors import LogRefused
 from artcafe.fabric.client import Incoming
+from artcafe.fabric.jetstream import LAG_PAUSE_S, LAG_TRIES, NAME_IN_USE, STREAM_NOT_FOUND, JetStream, seq_of
 from artcafe.fabric.link import Link, unreachable
 from artcafe.model import ChannelId, Epoch, Seq
 from artcafe.rules import subjects, times
@@ -28,14 +27,6 @@ DEDUPE_WINDOW_S: Final = 600
 BATCH_MESSAGES: Final = 256
 BATCH_BYTES: Final = 1 << 20
 """A direct get is answered with at most so much, so that a backlog is read in pieces that fit a socket's buffer."""
-
-STREAM_NOT_FOUND: Final = 10059
-NAME_IN_USE: Final = 10058
-NO_MESSAGE: Final = 10037
-LAG_TRIES: Final = 40
-LAG_PAUSE_S: Final = 0.05
-"""A direct get may be answered by a follower that lags behind what its leader has shown, and a request by a cluster that has no
-leader now, or has not heard everywhere of a new account: asked again for 2 s."""
 
 EPOCH: Final = "artcafe-epoch"
 CONTINUES: Final = "artcafe-continues"
@@ -79,6 +70,7 @@ class TenantLog:
     def __init__(self, link: Link, *, replicas: int = 1, quota: Quota | None = None) -> None:
         """`quota`: without one there is no bound."""
         self.link = link
+        self._jetstream = JetStream(link)
         self.replicas, self._quota = replicas, quota
         self._making = asyncio.Lock()
         """Held while the stream's configuration is made or changed: NATS takes it whole, so two changes at once lose one."""
@@ -87,13 +79,8 @@ class TenantLog:
 
     async def state(self) -> LogState | None:
         """The log as it stands, or None before its first message. Raises `Unavailable`."""
-        try:
-            info = await self._api(f"STREAM.INFO.{STREAM}", {})
-        except LogRefused as exc:
-            if exc.error_code == STREAM_NOT_FOUND:
-                return None
-            raise
-        return self._noted(info)
+        info = await self._jetstream.info(STREAM)
+        return None if info is None else self._noted(info)
 
     async def ensure(self) -> LogState:
         """The log as it stands, made if there is none. May be repeated, and raced. Raises `Unavailable`."""
@@ -116,7 +103,7 @@ class TenantLog:
                 "metadata": {EPOCH: str(ULID())},
             }
             try:
-                return self._noted(await self._api(f"STREAM.CREATE.{STREAM}", config))
+                return self._noted(await self._jetstream.ask(f"STREAM.CREATE.{STREAM}", config))
             except LogRefused as exc:
                 if exc.error_code != NAME_IN_USE:  # another server made it between our look and our try
                     raise
@@ -128,20 +115,20 @@ class TenantLog:
     async def begin_epoch(self) -> LogState:
         """Gives the log another epoch, because it was found to hold less than had been acknowledged. Raises `Unavailable`."""
         async with self._making:
-            config = (await self._api(f"STREAM.INFO.{STREAM}", {}))["config"]
+            config = (await self._jetstream.ask(f"STREAM.INFO.{STREAM}", {}))["config"]
             # Since when it has held less is not known, so it continues no other: what was lost may have been written over.
             config["metadata"] = {**config.get("metadata", {}), EPOCH: new_epoch(), CONTINUES: ""}
-            return self._noted(await self._api(f"STREAM.UPDATE.{STREAM}", config))
+            return self._noted(await self._jetstream.ask(f"STREAM.UPDATE.{STREAM}", config))
 
     async def limit(self, max_bytes: int) -> None:
         """Bounds what the log may take on disk, and has it kept as often as it now should be, where that is otherwise; drops
         nothing. Raises `Unavailable`."""
         async with self._making:
-            config = (await self._api(f"STREAM.INFO.{STREAM}", {}))["config"]
+            config = (await self._jetstream.ask(f"STREAM.INFO.{STREAM}", {}))["config"]
             # Never fewer copies: whoever believes the cluster to be smaller may be wrong.
             wanted = {"max_bytes": bound(max_bytes), "num_replicas": max(self.replicas, config["num_replicas"])}
             if config != config | wanted:
-                await self._api(f"STREAM.UPDATE.{STREAM}", config | wanted)
+                await self._jetstream.ask(f"STREAM.UPDATE.{STREAM}", config | wanted)
 
     async def purge(self, channel: ChannelId, *, up_to: Seq | None = None) -> None:
         """Removes the messages of a channel, up to a sequence where one is given. A log that does not exist has none."""
@@ -157,23 +144,15 @@ class TenantLog:
 
     async def _forgiving(self, verb: str, body: dict[str, Any]) -> None:
         try:
-            await self._api(verb, body)
+            await self._jetstream.ask(verb, body)
         except LogRefused as exc:
             if exc.error_code != STREAM_NOT_FOUND:
                 raise
 
     async def read(self, seq: Seq) -> bytes | None:
-        """The envelope at a sequence, or None when it has been removed. Raises `Unavailable`.
-
-        Asks the leader, which a direct get does not: a follower that lags would call removed what it has not got yet.
-        """
-        try:
-            answer = await self._api(f"STREAM.MSG.GET.{STREAM}", {"seq": seq})
-        except LogRefused as exc:
-            if exc.error_code in (NO_MESSAGE, STREAM_NOT_FOUND):
-                return None
-            raise
-        return b64decode(answer["message"]["data"])
+        """The envelope at a sequence, or None when it has been removed, as the leader has it. Raises `Unavailable`."""
+        found = await self._jetstream.at_leader(STREAM, {"seq": seq})
+        return None if found is None else found.data
 
     async def last_of(self, channel: ChannelId, *, up_to: Seq | None = None) -> Seq:
         """The sequence of a channel's newest message, at or below `up_to`; 0 when there is none. Raises `Unavailable`.
@@ -187,12 +166,8 @@ class TenantLog:
 
     async def _seq_at_leader(self, wanted: dict[str, Any]) -> Seq:
         """The sequence of the message that is wanted, 0 where there is none, as the leader has it. Raises `Unavailable`."""
-        try:
-            return int((await self._api(f"STREAM.MSG.GET.{STREAM}", wanted))["message"]["seq"])
-        except LogRefused as exc:
-            if exc.error_code in (NO_MESSAGE, STREAM_NOT_FOUND):
-                return 0
-            raise
+        found = await self._jetstream.at_leader(STREAM, wanted)
+        return 0 if found is None else found.seq
 
     async def last_of_each(
         self, channels: list[ChannelId], *, up_to: Seq | None = None, until: datetime | None = None
@@ -206,7 +181,7 @@ class TenantLog:
             wanted["up_to_seq"] = up_to
         if until is not None:
             wanted["up_to_time"] = times.to_text(until)
-        got = await self._ask_many(wanted) if up_to != 0 else []
+        got = await self._jetstream.at_hand(STREAM, wanted) if up_to != 0 else []
         return {Subject(each.header(b"Nats-Subject")): seq_of(each) for each in got}
 
     async def after(self, channel: ChannelId, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[Stored]:
@@ -217,7 +192,7 @@ class TenantLog:
         wanted = {"seq": seq + 1, "batch": most, "max_bytes": BATCH_BYTES, "next_by_subj": subjects.stored(channel)}
         found: list[Stored] = []
         prev = seq
-        for each in await self._ask_many(wanted):
+        for each in await self._jetstream.at_hand(STREAM, wanted):
             at = seq_of(each)
             found.append(Stored(at, prev or None, each.data))
             prev = at
@@ -234,7 +209,7 @@ class TenantLog:
     async def all_after(self, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[tuple[Seq, Subject, bytes]]:
         """The next messages of all channels above `seq`, in order, each with its subject; as `after` otherwise."""
         wanted = {"seq": seq + 1, "batch": most, "max_bytes": BATCH_BYTES, "next_by_subj": subjects.STORED}
-        got = await self._ask_many(wanted)
+        got = await self._jetstream.at_hand(STREAM, wanted)
         return [(seq_of(each), Subject(each.header(b"Nats-Subject")), each.data) for each in got]
 
     async def behind(self, channel: ChannelId, anchor: Seq, seq: Seq) -> tuple[list[Stored], bool]:
@@ -281,7 +256,7 @@ class TenantLog:
         if seq is not None:
             wanted["up_to_seq"] = seq - 1
         for _ in range(LAG_TRIES):
-            if got := await self._ask_many(wanted):
+            if got := await self._jetstream.at_hand(STREAM, wanted):
                 return got[0]
             first = {"seq": 1, "next_by_subj": subjects.stored(channel)}
             if self.replicas == 1 or seq is None or not 0 < await self._seq_at_leader(first) < seq:
@@ -292,40 +267,8 @@ class TenantLog:
     async def since(self, channel: ChannelId, time: datetime) -> Seq | None:
         """The sequence of a channel's first message stored at `time` or later; None when there is none. Raises `Unavailable`."""
         wanted = {"start_time": times.to_text(time), "batch": 1, "next_by_subj": subjects.stored(channel)}
-        got = await self._ask_many(wanted)
+        got = await self._jetstream.at_hand(STREAM, wanted)
         return seq_of(got[0]) if got else None
-
-    async def _ask(self, verb: str, body: dict[str, Any]) -> Incoming:
-        try:
-            return await self.link.request(Subject(f"$JS.API.{verb}"), msgspec.json.encode(body))
-        except (TimeoutError, NoResponder, LinkLost) as exc:
-            raise unreachable() from exc
-
-    async def _ask_many(self, body: dict[str, Any]) -> list[Incoming]:
-        subject = Subject(f"$JS.API.DIRECT.GET.{STREAM}")
-        try:
-            found, end = await self.link.request_many(subject, msgspec.json.encode(body))
-        except NoResponder:
-            # Nobody serves direct gets of a stream that was never made; `state` tells that apart from one that is starting.
-            if await self.state() is None:
-                return []
-            raise unreachable() from None
-        except (TimeoutError, LinkLost) as exc:
-            raise unreachable() from exc
-        if end.status not in (204, 404):
-            raise LogRefused(end.status, end.description)
-        return found
-
-    async def _api(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
-        for _ in range(LAG_TRIES):
-            answer: dict[str, Any] = msgspec.json.decode((await self._ask(verb, body)).data)
-            try:
-                refusal(answer)
-            except NoResponder:
-                await asyncio.sleep(LAG_PAUSE_S)
-            else:
-                return answer
-        raise unreachable()
 
     def _noted(self, info: dict[str, Any]) -> LogState:
         metadata = info["config"].get("metadata", {})
@@ -348,31 +291,3 @@ def continues_of(text: str) -> dict[Epoch, Seq]:
     """What the metadata say of the logs that one was restored from; what cannot be read is passed over."""
     pairs = (part.rpartition(":") for part in text.split())
     return {Epoch(epoch): int(seq) for epoch, _, seq in pairs if epoch and seq.isascii() and seq.isdigit()}
-
-
-def refusal(answer: dict[str, Any]) -> None:
-    """Raises what an answer of JetStream's refuses: `QuotaFull` for a full store, `NoResponder` where a cluster can't yet, else
-    `LogRefused`. Nothing was changed."""
-    error = answer.get("error")
-    if error is None:
-        return
-    code, description = error.get("err_code", 0), error.get("description", "")
-    if code in UNSETTLED:
-        raise NoResponder
-    if code in QUOTA_CODES or (code == STORE_FAILED and "maximum" in description):
-        raise QuotaFull()
-    raise LogRefused(code, description)
-
-
-STORE_FAILED: Final = 10077
-"""`stream store failed`: among others "maximum bytes exceeded" of a stream with `discard: new`."""
-UNSETTLED: Final = frozenset({10004, 10005, 10007, 10008, 10009, 10039})
-"""A cluster without a leader (incomplete, not assigned, not available, not the leader), too few servers (no peers), or
-one that has not heard yet of an account that another admitted (JetStream not enabled for account)."""
-QUOTA_CODES: Final = frozenset({10002, 10047, 10122})
-"""Account or storage limits exceeded (nats-server, server/errors.json): nothing was stored."""
-
-
-def seq_of(message: Incoming) -> Seq:
-    """Where the message of a direct get, or of a live subject, is stored."""
-    return message.number(b"Nats-Sequence")

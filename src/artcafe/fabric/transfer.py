@@ -18,9 +18,10 @@ import msgspec
 from artcafe.errors import LogRefused
 from artcafe.fabric import snapshots
 from artcafe.fabric.batch import GroupCommit
+from artcafe.fabric.jetstream import LAG_PAUSE_S, LAG_TRIES
 from artcafe.fabric.link import Link, unreachable
 from artcafe.fabric.snapshots import CHUNK_BYTES, Saved
-from artcafe.fabric.streams import CONTINUES, LAG_PAUSE_S, LAG_TRIES, STREAM, TenantLog, continues_of
+from artcafe.fabric.streams import CONTINUES, STREAM, TenantLog, continues_of
 from artcafe.model import Cursor, Epoch, Seq
 from artcafe.rules.starts import Life
 from artcafe.rules.subjects import Subject
