@@ -285,7 +285,7 @@ async def _serve(
                 gateway.run_changes(),
                 cursors.run(),
                 retention.run(),
-                changes.audit.run(),
+                changes.audit.tally.run(),
                 *([_sweep(tables)] if isinstance(tables, Sqlite) else []),
                 changes.run(store, lambda: gateway.tenants() | set(directory.tenants())),
             )
@@ -307,7 +307,7 @@ async def _serve(
 
 async def _close(fabric: Fabric, audit: Audit) -> None:
     """Tells the audit what is only counted yet, and leaves NATS."""
-    await audit.flush()
+    await audit.tally.flush()
     fabric.close()
 
 

@@ -10,7 +10,7 @@ from tests.rest.house import House
 
 def whole(house: House, path: str, caller: Any) -> list[dict[str, Any]]:
     """The audit, oldest first, read in pages of two."""
-    house.run(house.services.audit.flush())
+    house.run(house.services.audit.tally.flush())
     found: list[dict[str, Any]] = []
     query = {"order": "oldest", "limit": "2"}
     while True:

@@ -8,7 +8,7 @@ from artcafe.errors import Conflict, Forbidden, OutcomeUnknown, Unavailable
 from artcafe.model import Entry, Outcome, Role, TenantId, UserPrincipal
 from artcafe.rules import chain, subjects
 from artcafe.rules.pages import PageRequest
-from artcafe.services.audit import MOST_ACTORS, OTHERS, OUTSIDER
+from artcafe.services.tally import MOST_ACTORS, OTHERS, OUTSIDER
 from tests.services.world import Server, with_role
 
 GONE = Unavailable("the message log (NATS)")
@@ -87,11 +87,11 @@ async def test_what_comes_in_floods_is_counted(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     for _ in range(1000):
-        server.audit.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
     server.clock.pass_s(10)
-    server.audit.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
-    server.audit.note(owner.tenant_id, "agt_2", "agent.login", key="SHA256:x")
-    await server.audit.flush()
+    server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+    server.audit.tally.note(owner.tenant_id, "agt_2", "agent.login", key="SHA256:x")
+    await server.audit.tally.flush()
     entries = told(server, owner.tenant_id)[before:]
     assert shown(entries) == [("agent.login", "agt_1", "refused", "1001"), ("agent.login", "agt_2", "done", None)]
     assert entries[0].facts["last"] > entries[0].facts["first"]
@@ -100,16 +100,16 @@ async def test_what_comes_in_floods_is_counted(server: Server) -> None:
 async def test_the_first_of_a_kind_is_told_at_once_and_the_rest_with_the_minute(server: Server) -> None:
     owner = await server.tenant()
     async with asyncio.TaskGroup() as group:
-        running = group.create_task(server.audit.run())
+        running = group.create_task(server.audit.tally.run())
         before = len(told(server, owner.tenant_id))
-        server.audit.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
         async with asyncio.timeout(5):
             while len(told(server, owner.tenant_id)) == before:  # noqa: ASYNC110 (a chain tells nobody)
                 await asyncio.sleep(0.01)
-        server.audit.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
         running.cancel()
     assert len(told(server, owner.tenant_id)) == before + 1
-    await server.audit.flush()
+    await server.audit.tally.flush()
     assert len(told(server, owner.tenant_id)) == before + 2
 
 
@@ -117,10 +117,10 @@ async def test_made_up_agents_and_tenants_fill_no_audit(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     for number in range(3 * MOST_ACTORS):
-        server.audit.note(owner.tenant_id, f"agt_{number}", "agent.login", Outcome.REFUSED)
-        server.audit.note(TenantId(f"ten_{number}"), "agt_1", "agent.login", Outcome.REFUSED)
+        server.audit.tally.note(owner.tenant_id, f"agt_{number}", "agent.login", Outcome.REFUSED)
+        server.audit.tally.note(TenantId(f"ten_{number}"), "agt_1", "agent.login", Outcome.REFUSED)
     platform = len(told(server, None))
-    await server.audit.flush()
+    await server.audit.tally.flush()
     entries = told(server, owner.tenant_id)[before:]
     assert len(entries) == MOST_ACTORS + 1
     assert shown(entries)[-1] == ("agent.login", OTHERS, "refused", str(2 * MOST_ACTORS))
@@ -131,9 +131,9 @@ async def test_made_up_agents_and_tenants_fill_no_audit(server: Server) -> None:
 async def test_who_names_another_tenant_is_named_in_their_own_audit_alone(server: Server) -> None:
     ours, theirs = await server.tenant(), await server.tenant("bob", "Bob's")
     before = len(told(server, ours.tenant_id)), len(told(server, theirs.tenant_id))
-    server.audit.trespass(theirs.tenant_id, "agt_theirs", ours.tenant_id)
-    server.audit.trespass(None, "usr:bob", ours.tenant_id)
-    await server.audit.flush()
+    server.audit.tally.trespass(theirs.tenant_id, "agt_theirs", ours.tenant_id)
+    server.audit.tally.trespass(None, "usr:bob", ours.tenant_id)
+    await server.audit.tally.flush()
     assert shown(told(server, ours.tenant_id)[before[0] :]) == [("tenant.trespass", OUTSIDER, "refused", "2")]
     assert shown(told(server, theirs.tenant_id)[before[1] :]) == [("tenant.trespass", "agt_theirs", "refused", None)]
     assert told(server, None)[-1].actor == "usr:bob"
@@ -144,10 +144,10 @@ async def test_what_cannot_be_told_now_is_told_later(server: Server) -> None:
     before = len(told(server, owner.tenant_id))
     server.logs.audit_failure = GONE
     for _ in range(3):
-        server.audit.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
-        await server.audit.flush()
+        server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        await server.audit.tally.flush()
     server.logs.audit_failure = None
-    await server.audit.flush()
+    await server.audit.tally.flush()
     assert shown(told(server, owner.tenant_id)[before:]) == [("agent.login", "agt_1", "refused", "3")]
 
 

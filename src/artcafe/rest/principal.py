@@ -62,7 +62,7 @@ async def principal(parts: Parts, who: AnyCaller, tenant_id: TenantPath) -> Prin
     """Raises TenantNotFound for a tenant that is not the caller's, whether or not it exists, and before that TermsRequired."""
     if isinstance(who, AgentPrincipal):
         if who.tenant_id != tenant_id:
-            parts.audit.trespass(who.tenant_id, who.sender, tenant_id)
+            parts.audit.tally.trespass(who.tenant_id, who.sender, tenant_id)
         access.require_tenant(who, tenant_id)
         proven: Principal = who
     else:
@@ -70,7 +70,7 @@ async def principal(parts: Parts, who: AnyCaller, tenant_id: TenantPath) -> Prin
         try:
             proven = await parts.tenants.enter(who, tenant_id)
         except TenantNotFound:
-            parts.audit.trespass(None, f"usr:{who}", tenant_id)
+            parts.audit.tally.trespass(None, f"usr:{who}", tenant_id)
             raise
     structlog.contextvars.bind_contextvars(tenant=proven.tenant_id, principal=proven.sender)
     return proven

@@ -30,7 +30,7 @@ class Entrance:
         try:
             principal = await self._tenants.enter(person.user_id, tenant_id or "")
         except TenantNotFound as exc:
-            self._audit.trespass(None, f"usr:{person.user_id}", tenant_id or "")
+            self._audit.tally.trespass(None, f"usr:{person.user_id}", tenant_id or "")
             raise NoMember from exc
         if principal.is_suspended:
             raise TenantSuspended

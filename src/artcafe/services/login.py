@@ -96,7 +96,7 @@ class Login:
         key = None if agent is None or by is None else keys.proving(agent, by.line, now)
         if agent is None or by is None or key is None or not is_welcome:
             self._attempts.failed(challenge.tenant_id, challenge.agent_id)
-            self._audit.note(challenge.tenant_id, challenge.agent_id, "agent.login", Outcome.REFUSED)
+            self._audit.tally.note(challenge.tenant_id, challenge.agent_id, "agent.login", Outcome.REFUSED)
             raise BadCredentials
         # Only now, so that every failure above is the same work; and from memory, which is told of changes within seconds.
         try:
@@ -106,9 +106,9 @@ class Login:
         if tenant.is_deleting:
             raise BadCredentials
         if tenant.status is TenantStatus.SUSPENDED:
-            self._audit.note(agent.tenant_id, agent.id, "agent.login", Outcome.REFUSED, key=by.fingerprint)
+            self._audit.tally.note(agent.tenant_id, agent.id, "agent.login", Outcome.REFUSED, key=by.fingerprint)
             raise TenantSuspended  # Told to nobody but whoever has the agent's key.
-        self._audit.note(agent.tenant_id, agent.id, "agent.login", key=by.fingerprint)
+        self._audit.tally.note(agent.tenant_id, agent.id, "agent.login", key=by.fingerprint)
         return AgentPrincipal(
             agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch, key=key.serial, until=key.not_after
         )
