@@ -142,6 +142,12 @@ def test_a_gap_stands_where_the_messages_are_missing_and_is_logged(caplog: pytes
     assert "chn_1 will not come: 2 to 5 (retention)" in caplog.text
 
 
+def test_a_log_that_was_begun_anew_is_logged_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "artcafe"):
+        Inbox(WINDOW).gap(CHANNEL, gap(41, None, "epoch"))
+    assert "the log of chn_1 was begun anew (epoch): what the one before it had from 41 on, if anything" in caplog.text
+
+
 def test_a_gap_that_is_told_again_is_not_shown_again() -> None:
     inbox = Inbox(WINDOW)
     inbox.gap(CHANNEL, gap(1, 5, "retention"))

@@ -55,7 +55,11 @@ class Gap:
 
 def warn_of(gap: Gap) -> None:
     """Logs what will not come: a gap is never silent, also where nobody asks for it."""
-    log.warning("messages of %s will not come: %s to %s (%s)", gap.channel, gap.first, gap.last or "an unknown end", gap.reason)
+    if gap.last is None:
+        text = "the log of %s was begun anew (%s): what the one before it had from %s on, if anything, will not come"
+        log.warning(text, gap.channel, gap.reason, gap.first)
+    else:
+        log.warning("messages of %s will not come: %s to %s (%s)", gap.channel, gap.first, gap.last, gap.reason)
 
 
 class Message:
