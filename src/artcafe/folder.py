@@ -143,7 +143,7 @@ def read_secret(file: Path) -> bytes:
         raise StartRefused(
             f"the secret {file} cannot be read: {exc.strerror}",
             "'artcafe up' makes one in its data folder: is --data-dir the right one?"
-            " A fleet's servers are given theirs by --secret-file",
+            " A fleet's servers, and commands beside them, are given theirs by --secret-file or ARTCAFE_SECRET_FILE",
         ) from exc
     if mode & 0o077:
         raise StartRefused(f"the secret {file} can be read by others than its owner", f"chmod 600 {file}")

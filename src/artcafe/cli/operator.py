@@ -149,6 +149,8 @@ def _spare_the_collector() -> None:
 def _say_ready(settings: Settings, addresses: Addresses, *, after_demo: bool) -> None:
     # Under `make run` this program is in no PATH, and the other terminal may stand in another folder.
     artcafe = "artcafe" if shutil.which("artcafe") else shlex.quote(str(Path(sys.executable).with_name("artcafe")))
+    if settings.secret_file is not None:
+        artcafe = f"ARTCAFE_SECRET_FILE={shlex.quote(str(settings.secret_file.absolute()))} {artcafe}"
     data = shlex.quote(str(settings.data_dir.absolute()))
     kept = data if settings.tables is None else f"{data}, its tables in {settings.tables},"
     token, is_local = f"TOKEN=$({artcafe} token --user {DEMO_USER} --data-dir {data})", settings.issuer is None
