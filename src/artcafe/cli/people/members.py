@@ -189,7 +189,10 @@ async def show_terms(caller: Caller) -> None:
     Example:
       artcafe terms show
     """
-    show_one(caller, await caller.rest.people.terms())
+    current = await caller.rest.people.terms()
+    if current.version is None:
+        caller.note("this service has no terms to accept")
+    show_one(caller, current)
 
 
 @terms.command("accept", cls=Failing)
