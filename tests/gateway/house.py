@@ -39,7 +39,7 @@ from artcafe.services.presence import Presence
 from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
-from artcafe.services.terms import Terms
+from artcafe.services.terms import Current, Terms
 from artcafe.tables.catalog import Environment
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
@@ -83,6 +83,7 @@ class House:
     tenants: Tenants
     store: Store
     changes: Changes
+    terms: Terms
     url: str
     folder: Path
     owner: UserPrincipal
@@ -155,11 +156,17 @@ class House:
 
 @asynccontextmanager
 async def house(
-    folder: Path, *, sweep_s: float = 0.02, connect_s: float = LONG_S, stall_s: float = LONG_S, is_cuttable: bool = False
+    folder: Path,
+    *,
+    sweep_s: float = 0.02,
+    connect_s: float = LONG_S,
+    stall_s: float = LONG_S,
+    is_cuttable: bool = False,
+    terms: Current | None = None,
 ) -> AsyncIterator[House]:
     """Everything up; whatever the test left behind, it must end when the test does.
 
-    `is_cuttable`: the server reaches NATS by a way that the test can cut, `house.proxy`.
+    `terms`: what people must accept. `is_cuttable`: the server reaches NATS by a way that the test can cut, `house.proxy`.
     """
     accounts = Accounts(b"s" * 32, "dev")
     nats = EmbeddedNats(folder / "nats", accounts)
@@ -172,7 +179,7 @@ async def house(
             fabric = Fabric([proxy.url if proxy else nats.url], accounts)
             running = group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
-            made, loops = await _make(folder, group, tables, fabric, sweep_s, connect_s, stall_s)
+            made, loops = await _make(folder, group, tables, fabric, sweep_s, connect_s, stall_s, terms)
             made.nats, made.proxy = there, proxy
             try:
                 yield made
@@ -188,7 +195,14 @@ async def house(
 
 
 async def _make(
-    folder: Path, group: asyncio.TaskGroup, tables: Sqlite, fabric: Fabric, sweep_s: float, connect_s: float, stall_s: float
+    folder: Path,
+    group: asyncio.TaskGroup,
+    tables: Sqlite,
+    fabric: Fabric,
+    sweep_s: float,
+    connect_s: float,
+    stall_s: float,
+    current: Current | None,
 ) -> tuple[House, list[asyncio.Task[None]]]:
     clock, store, tokens = Clock(), Store(tables), Tokens(b"t" * 32, "test")
     audit, identity = Audit(fabric.audit_log, store, clock), LocalIdentity(b"i" * 32)
@@ -199,7 +213,7 @@ async def _make(
     login, tenants = Login(store, directory, tokens, clock, "test", audit), Tenants(store, changes, clock, fabric, directory)
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
     messaging = Messaging(directory, fabric, clock)
-    presence = Presence(fabric, clock)
+    presence, terms = Presence(fabric, clock), Terms(store, audit, clock, current)
     desk = Desk(
         login,
         directory,
@@ -211,7 +225,7 @@ async def _make(
         presence,
         History(directory, fabric, retention),
         Connections(directory),
-        Entrance(identity, tenants, Terms(store, audit, clock, None), audit, clock),
+        Entrance(identity, tenants, terms, audit, clock),
     )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
     changes.watch(gateway.changed)
@@ -226,7 +240,7 @@ async def _make(
     await subscriptions.put(owner, channel.id, agent.id)
     made = House(
         gateway, hub, fabric, tables, cursors, messaging, presence, channels, agents, AgentKeys(store, changes, clock),
-        subscriptions, login, tokens, clock, identity, tenants, store, changes,
+        subscriptions, login, tokens, clock, identity, tenants, store, changes, terms,
         f"ws://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
     )  # fmt: skip
     return made, [group.create_task(loop) for loop in (gateway.run(), gateway.run_changes())]

@@ -17,9 +17,21 @@ from artcafe.rules.access import Action, Agents
 
 SOURCE: Final = Path(access.__file__).parents[1]
 FILES: Final = (*sorted((SOURCE / "services").glob("*.py")), SOURCE / "rest" / "principal.py", SOURCE / "rules" / "access.py")
+ENTRANCE: Final = SOURCE / "services" / "entrance.py"
 CALLS: Final = frozenset({"check", "check_managed", "require_tenant"})
 """What raises where the caller may not."""
-WALLS: Final = frozenset({"Forbidden", "TermsRequired", "TenantNotFound", "Unauthenticated", "Revoked", "BadCredentials"})
+WALLS: Final = frozenset(
+    {
+        "Forbidden",
+        "TermsRequired",
+        "TenantNotFound",
+        "TenantSuspended",
+        "Unauthenticated",
+        "Revoked",
+        "RoleChanged",
+        "BadCredentials",
+    }
+)
 """Errors that say no to whoever asks. Raised behind a condition, they are a check."""
 NO_WALL: Final[Mapping[str, str]] = {
     "check(publish)": "bounds a message's size, and asks nothing of who sends it",
@@ -31,7 +43,6 @@ NO_WALL: Final[Mapping[str, str]] = {
 }
 """What looks like a check of who may do what, and is none."""
 BEHIND: Final[Mapping[str, str]] = {
-    "Entrance.enter": "people at the gateway, which the matrix of REST never comes to; tests/services/test_terms.py holds it",
     "Messaging._enveloped": "the second of two: on the socket, where agents alone publish, the first is passed over for speed",
 }
 """Functions whose checks another check stands before, wherever a cell of the matrix can come from."""
@@ -52,8 +63,13 @@ class Check:
 
 
 def found() -> list[Check]:
-    """Every check that can stop anyone."""
-    return [check for file in FILES for check in _in(file)]
+    """Every check that can stop anyone, but for those that only people at the gateway come to."""
+    return [check for file in FILES if file != ENTRANCE for check in _in(file)]
+
+
+def of_entrance() -> list[Check]:
+    """Every check that can stop people at the gateway, where the matrix of REST never comes to."""
+    return list(_in(ENTRANCE))
 
 
 def _in(file: Path) -> Iterator[Check]:

@@ -34,6 +34,7 @@ class Who(StrEnum):
     REKEYED = "an agent that got another key since"
     UNWILLING = "a member who has not accepted the terms"
     STRANGER = "stranger"
+    INVITED = "a member of another tenant who has an open invitation here"
     FOREIGN = "foreign agent"
     OWNER = "owner"
     ADMIN = "admin"
@@ -41,9 +42,14 @@ class Who(StrEnum):
     VIEWER = "viewer"
     AGENT = "the agent that the path names"
     OTHER = "another agent"
+    SUSPENDED_OWNER = "owner of a suspended tenant"
+    SUSPENDED_ADMIN = "admin of a suspended tenant"
+    SUSPENDED_MEMBER = "member of a suspended tenant"
+    SUSPENDED_VIEWER = "viewer of a suspended tenant"
+    SUSPENDED_AGENT = "agent of a suspended tenant"
 
 
-AGENTS: Final = (Who.AGENT, Who.OTHER, Who.FOREIGN)
+AGENTS: Final = (Who.AGENT, Who.OTHER, Who.FOREIGN, Who.SUSPENDED_AGENT)
 UNPROVEN: Final = {
     Who.NOBODY: "unauthenticated",
     Who.GARBAGE: "unauthenticated",
@@ -54,7 +60,15 @@ UNPROVEN: Final = {
     Who.REKEYED: "revoked",
 }
 """Who proves nothing, and what they are told."""
-OUTSIDE: Final = (Who.STRANGER, Who.FOREIGN)
+OUTSIDE: Final = (Who.STRANGER, Who.INVITED, Who.FOREIGN)
+SUSPENDED: Final = {
+    Who.SUSPENDED_OWNER: Who.OWNER,
+    Who.SUSPENDED_ADMIN: Who.ADMIN,
+    Who.SUSPENDED_MEMBER: Who.MEMBER,
+    Who.SUSPENDED_VIEWER: Who.VIEWER,
+    Who.SUSPENDED_AGENT: Who.AGENT,
+}
+"""Whoever is in the suspended tenant, whose things they name, and who may do the same in another one."""
 
 Statuses = Mapping[Who, int]
 
@@ -157,7 +171,7 @@ TABLE: Final[Mapping[str, Line]] = {
     "GET /health/live": Line(everybody(200)),
     "GET /health/ready": Line(everybody(200)),
     "GET /v1": Line(everybody(200)),
-    "GET /v1/me": Line({**everybody(200), **dict.fromkeys(UNPROVEN, 401)}),
+    "GET /v1/me": Line({**everybody(200), **dict.fromkeys(UNPROVEN, 401), Who.SUSPENDED_AGENT: 403}),
     "POST /v1/auth/challenges": Line(everybody(201), body=lambda _: {"tenant_id": "ten_x", "agent_id": "agt_x"}),
     "POST /v1/auth/tokens": Line(everybody(401), body=lambda _: {"challenge_id": "chl_x", "signature": "x"}),
     "GET /v1/terms": Line(anyone_in_person(200)),
@@ -222,17 +236,40 @@ MANAGED: Final[Mapping[str, tuple[Statuses, Any]]] = {
 
 OUR_CANARY: Final = "canary-of-ours"
 THEIR_CANARY: Final = "canary-of-theirs"
-"""What is named, described and published in each tenant, and must not show to the other."""
+HALTED_CANARY: Final = "canary-of-the-suspended"
+"""What is named, described and published in each tenant, and must not show to the others."""
 
 
 def made(house: House) -> Matrix:
-    """Two tenants, and everybody who may call."""
-    ours, theirs = made_world(house, OUR_CANARY), made_world(house, THEIR_CANARY)
-    before = all_of(theirs)
-    return Matrix(house, ours, theirs, callers(house, ours, theirs), before)
+    """Three tenants, one of them suspended, and everybody who may call."""
+    ours, theirs, halted = (made_world(house, canary) for canary in (OUR_CANARY, THEIR_CANARY, HALTED_CANARY))
+    everybody = callers(house, ours, theirs) | inmates(halted)
+    open_invitation = halted.tenant.invite("late@example.com")["token"]
+    house.suspend(halted.tenant.id)
+    before = {Who.STRANGER: all_of(theirs), Who.SUSPENDED_OWNER: all_of(halted, but="messages")}
+    return Matrix(house, ours, theirs, halted, everybody, open_invitation, before)
 
 
-def callers(house: House, ours: World, theirs: World) -> Mapping[Who, Caller]:
+def inmates(halted: World) -> dict[Who, Caller]:
+    """Whoever is in a tenant, which is suspended afterwards."""
+    tenant = halted.tenant
+    return {
+        Who.SUSPENDED_OWNER: tenant.owner,
+        Who.SUSPENDED_ADMIN: tenant.member(Role.ADMIN),
+        Who.SUSPENDED_MEMBER: tenant.member(Role.MEMBER),
+        Who.SUSPENDED_VIEWER: tenant.member(Role.VIEWER),
+        Who.SUSPENDED_AGENT: halted.agent.login(),
+    }
+
+
+def invited(ours: World, theirs: World) -> Caller:
+    """A member of theirs, with an invitation into ours that nobody has accepted yet."""
+    caller = theirs.tenant.member(Role.ADMIN)
+    ours.tenant.invite(caller.get("/v1/me").json()["user_id"], Role.OWNER)
+    return caller
+
+
+def callers(house: House, ours: World, theirs: World) -> dict[Who, Caller]:
     return {
         Who.NOBODY: house.client(),
         Who.GARBAGE: house.client("eyJhbGciOiJub25lIn0.e30."),
@@ -243,6 +280,7 @@ def callers(house: House, ours: World, theirs: World) -> Mapping[Who, Caller]:
         Who.REKEYED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json=made_key(house))),
         Who.UNWILLING: unwilling(ours),
         Who.STRANGER: theirs.tenant.owner,
+        Who.INVITED: invited(ours, theirs),
         Who.FOREIGN: theirs.agent.login(),
         Who.OWNER: ours.tenant.owner,
         Who.ADMIN: ours.tenant.member(Role.ADMIN),
@@ -277,8 +315,8 @@ def unwilling(world: World) -> Caller:
     return house.user(member.user_id, accepts=False)
 
 
-def all_of(world: World) -> dict[str, Any]:
-    """Everything that a tenant's owner can read of it, but for what reading it changes."""
+def all_of(world: World, *, but: str = "nothing") -> dict[str, Any]:
+    """Everything that a tenant's owner can read of it, but for what reading it changes, and what is named."""
     tenant = world.tenant
     parts = (
         "",
@@ -288,7 +326,7 @@ def all_of(world: World) -> dict[str, Any]:
         "/channels",
         *(f"/channels/{world.channel}/{part}" for part in ("subscriptions", "messages")),
     )
-    return {part: tenant.owner.get(f"{tenant.path}{part}").json() for part in parts}
+    return {part: tenant.owner.get(f"{tenant.path}{part}").json() for part in parts if not part.endswith(but)}
 
 
 def principal_of(agent: Agent) -> AgentPrincipal:
@@ -342,9 +380,36 @@ def elsewhere(ours: World, theirs: World, parameter: str, who: Who) -> Iterator[
         yield theirs.ids()
 
 
-def expected_elsewhere(line: Line, who: Who, parameter: str) -> tuple[int, str]:
+def expected_there(route: str, who: Who) -> tuple[int, str | None]:
+    """The status, and the code of an error where more than one could be meant."""
+    line, is_in_tenant = TABLE[route], PARAMETER.search(route)
+    if is_in_tenant and who in UNPROVEN:
+        return 401, UNPROVEN[who]
+    if is_in_tenant and who in SUSPENDED:
+        return while_suspended(route, who) or (line.there[SUSPENDED[who]], None)
+    if who is Who.SUSPENDED_AGENT and line.there[who] == 403:
+        return 403, "tenant_suspended"
+    return line.there[who], None
+
+
+def while_suspended(route: str, who: Who) -> tuple[int, str] | None:
+    """What somebody in a suspended tenant is told for an answer; None where it is what they would be told else."""
+    if who is Who.SUSPENDED_AGENT:
+        return 403, "tenant_suspended"
+    if TABLE[route].there[SUSPENDED[who]] == 403:
+        return 403, "forbidden"
+    is_read = route.startswith("GET ") and not route.endswith("/messages")
+    return None if is_read else (403, "tenant_suspended")
+
+
+def expected_elsewhere(route: str, who: Who, parameter: str) -> tuple[int, str]:
+    line = TABLE[route]
     if who in UNPROVEN:
         return 401, UNPROVEN[who]
+    if who in SUSPENDED:
+        is_out = parameter == "tenant_id" and who is not Who.SUSPENDED_AGENT
+        told = None if is_out else while_suspended(route, who)
+        return told or (404, line.missing[parameter])
     if who is Who.UNWILLING:
         return 403, "terms_required"
     if parameter == "tenant_id":
@@ -361,15 +426,32 @@ class Matrix:
     house: House
     ours: World
     theirs: World
+    halted: World
+    """The tenant that is suspended."""
     callers: Mapping[Who, Caller]
-    before: dict[str, Any]
+    late: str
+    """The token of an invitation into the suspended tenant, for `late@example.com`."""
+    before: Mapping[Who, dict[str, Any]]
 
     def there(self, route: str, who: Who) -> None:
         """What is there."""
-        expected = 401 if PARAMETER.search(route) and who in UNPROVEN else TABLE[route].there[who]
-        ids = spare(route, self.ours) if expected == 204 else self.ours.ids()
+        expected, code = expected_there(route, who)
+        ids = self.halted.ids() if who in SUSPENDED else spare(route, self.ours) if expected == 204 else self.ours.ids()
         answer = self.send(who, route, ids, self.body_of(route))
         assert answer.status_code == expected, answer.text
+        assert code is None or answer.json()["code"] == code
+
+    def logging_in(self) -> None:
+        """Whether an agent may log in: not while its tenant is suspended."""
+        for agent, expected in ((self.ours.agent, 200), (self.halted.agent, 403)):
+            answer = agent.prove(agent.challenge())
+            assert answer.status_code == expected, answer.text
+        assert answer.json()["code"] == "tenant_suspended"
+
+    def joining(self) -> None:
+        """Whether an open invitation lets somebody in: not while the tenant is suspended."""
+        answer = self.house.user("late@example.com").post("/v1/invitations/acceptances", json={"token": self.late})
+        assert (answer.status_code, answer.json()["code"]) == (403, "tenant_suspended")
 
     def managed(self, route: str, who: Who) -> None:
         """What is there in a managed channel."""
@@ -398,10 +480,11 @@ class Matrix:
     def elsewhere(self, route: str, parameter: str, who: Who) -> None:
         """What is another tenant's, absent or no id at all, in one parameter of the path."""
         body = self.body_of(route)
-        answers = [self.send(who, route, ids, body) for ids in elsewhere(self.ours, self.theirs, parameter, who)]
+        home = self.halted if who in SUSPENDED else self.ours
+        answers = [self.send(who, route, ids, body) for ids in elsewhere(home, self.theirs, parameter, who)]
         found = [seen(answer) for answer in answers]
         assert found == [found[0]] * len(found)
-        assert (answers[0].status_code, answers[0].json()["code"]) == expected_elsewhere(TABLE[route], who, parameter)
+        assert (answers[0].status_code, answers[0].json()["code"]) == expected_elsewhere(route, who, parameter)
 
     def outside(self, route: str, who: Who) -> None:
         """What a caller from outside is answered, whatever they name."""
@@ -417,7 +500,8 @@ class Matrix:
         method, template = route.split()
         path = template.format_map({name: quote(id, safe="") for name, id in ids.items()})
         answer = self.callers[who].request(method, path, json=body)
-        assert (OUR_CANARY if who in OUTSIDE else THEIR_CANARY) not in answer.text
+        own = HALTED_CANARY if who in SUSPENDED else THEIR_CANARY if who in OUTSIDE else OUR_CANARY
+        assert not any(canary in answer.text for canary in (OUR_CANARY, THEIR_CANARY, HALTED_CANARY) if canary != own)
         return answer
 
     def body_of(self, route: str) -> Any:

@@ -9,6 +9,7 @@ from artcafe.rest.app import build
 from tests.isolation.matrix import (
     ELSEWHERE,
     FROM_OUTSIDE,
+    HALTED_CANARY,
     IN_MANAGED,
     OWN,
     PARAMETER,
@@ -67,7 +68,18 @@ def test_what_is_another_tenants(matrix: Matrix, route: str, who: Who) -> None:
     matrix.outside(route, who)
 
 
+def test_logging_in(matrix: Matrix) -> None:
+    matrix.logging_in()
+
+
+def test_joining_a_suspended_tenant(matrix: Matrix) -> None:
+    matrix.joining()
+
+
 def test_what_is_theirs_is_as_it_was(matrix: Matrix) -> None:
     """Runs last: what it was before was read before the first of the others."""
-    assert all_of(matrix.theirs) == matrix.before
-    assert all(THEIR_CANARY in str(part) for name, part in matrix.before.items() if not name.endswith("subscriptions"))
+    theirs, halted = matrix.before[Who.STRANGER], matrix.before[Who.SUSPENDED_OWNER]
+    assert all_of(matrix.theirs) == theirs
+    assert all_of(matrix.halted, but="messages") == halted
+    for before, canary in ((theirs, THEIR_CANARY), (halted, HALTED_CANARY)):
+        assert all(canary in str(part) for name, part in before.items() if not name.endswith("subscriptions"))

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.isolation import checks
+from tests.isolation import checks, frame_matrix
 from tests.isolation.checks import Check
+from tests.isolation.frame_matrix import REFUSED, WITHDRAWN, World, refused, withdrawn
 from tests.isolation.matrix import ELSEWHERE, FROM_OUTSIDE, IN_MANAGED, OWN, THERE, Matrix, made
 from tests.rest.house import House
 
-CHECKS: Final = checks.found()
+CHECKS, ENTRANCE = checks.found(), checks.of_entrance()
 Cell = Callable[[Matrix], None]
 
 CELLS: Final[list[Cell]] = [
@@ -26,6 +28,8 @@ CELLS: Final[list[Cell]] = [
     *(partial(Matrix.managed, route=route, who=who) for route, who in IN_MANAGED),
     *(partial(Matrix.entering, who=who) for who in OWN),
     *(partial(Matrix.owning, who=who) for who in OWN),
+    Matrix.logging_in,
+    Matrix.joining,
     *(partial(Matrix.outside, route=route, who=who) for route, who in FROM_OUTSIDE),
 ]
 
@@ -61,5 +65,24 @@ def _is_red(cell: Cell, matrix: Matrix) -> bool:
     return False
 
 
+@pytest.mark.parametrize("check", ENTRANCE, ids=str)
+async def test_without_a_check_of_people_at_the_gateway_the_frames_are_red(tmp_path: Path, check: Check) -> None:
+    async with frame_matrix.world(tmp_path) as w:
+        with checks.without(check):
+            assert await _lets_in(w), f"line {check.line} can go, and nobody notices"
+
+
+async def _lets_in(w: World) -> bool:
+    """Whether anybody comes in who should not, or stays."""
+    try:
+        for who, expected in REFUSED.items():
+            if await refused(w, who, "watch") != expected:
+                return True
+        return await withdrawn(w) != WITHDRAWN
+    except (AssertionError, TimeoutError):
+        return True
+
+
 def test_there_are_checks_to_take_out() -> None:
     assert len(CHECKS) > 25
+    assert len(ENTRANCE) >= 4

@@ -25,7 +25,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.identity.local import LocalIdentity
-from artcafe.model import Role
+from artcafe.model import Role, TenantId, TenantStatus
 from artcafe.observe import now
 from artcafe.rest.app import Services, Settings, build
 from artcafe.rest.deadline import DeadlineProtocol
@@ -123,7 +123,7 @@ class House:
 
     def _services(self, fabric: Fabric) -> Services:
         self.audit = audit = Audit(fabric.audit_log, self.store, now)
-        changes = Changes(audit)
+        self.changes = changes = Changes(audit)
         directory = Directory(self.store, changes)
 
         async def health() -> Mapping[str, str]:
@@ -176,6 +176,16 @@ class House:
         made = owner.post("/v1/tenants", json={"name": f"Tenant {next(self._numbers)}"})
         assert made.status_code == 201, made.text
         return Tenant(self, owner, made.json()["id"])
+
+    def suspend(self, tenant_id: str) -> None:
+        """An operator suspends the tenant, and the server hears of it."""
+        tenant = self.store.tenant(TenantId(tenant_id))
+
+        async def suspend() -> None:
+            await tenant.transact([tenant.set_status(TenantStatus.SUSPENDED, now())])
+            self.changes.tell(tenant.id)
+
+        self.run(suspend())
 
     def key(self) -> Path:
         """A new SSH key."""
@@ -265,11 +275,14 @@ class Agent:
         assert answer.status_code == 201, answer.text
         return dict(answer.json())
 
+    def prove(self, posed: Mapping[str, str]) -> httpx.Response:
+        """What the agent's own signature of a challenge is answered."""
+        proof = {"challenge_id": posed["challenge_id"], "signature": ssh_keygen.sign(self.key, posed["challenge"].encode())}
+        return self.tenant.house.client().post("/v1/auth/tokens", json=proof)
+
     def login(self) -> Caller:
         """The agent with a token of its own."""
-        posed = self.challenge()
-        proof = {"challenge_id": posed["challenge_id"], "signature": ssh_keygen.sign(self.key, posed["challenge"].encode())}
-        answer = self.tenant.house.client().post("/v1/auth/tokens", json=proof)
+        answer = self.prove(self.challenge())
         assert answer.status_code == 200, answer.text
         return self.tenant.house.client(answer.json()["access_token"])
 

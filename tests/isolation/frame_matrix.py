@@ -1,0 +1,320 @@
+"""Every kind of frame × whoever may be on a socket × what is there, another tenant's, absent or no id: the walls of the gateway,
+as one table.
+
+A kind of frame that is not in the table fails `test_frames`; `test_mutations` shows what the table is worth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from artcafe.model import Agent, AgentPrincipal, AgentStatus, Channel, Member, Role, TenantStatus, UserId, UserPrincipal
+from artcafe.rules.keys import key_id
+from artcafe.services.invitations import Invitations
+from artcafe.services.terms import Current
+from artcafe.wire import frames
+from tests.gateway.house import House, house
+from tests.gateway.raw import Raw, dialled
+from tests.services.world import new_key
+
+CANARY: Final = "canary-5b1d"
+"""Stands in whatever the other tenant has."""
+
+
+class Who(StrEnum):
+    """Whoever may be on a socket. The tenant is `ours`; what is foreign is of `theirs`."""
+
+    NOBODY = "nobody"
+    GARBAGE = "garbage for a token"
+    EXPIRED_AGENT = "agent with an expired token"
+    EXPIRED_PERSON = "owner with an expired token"
+    STRANGER = "owner of another tenant who names this one"
+    INVITED = "admin of another tenant who has an open invitation here, and names this one"
+    UNWILLING = "owner who has not accepted the terms"
+    TRESPASSER = "agent of another tenant that names this one"
+    DISABLED = "disabled agent"
+    DELETED = "deleted agent"
+    REKEYED = "agent that was given another key"
+    REVOKED = "agent whose key was revoked"
+    OWNER = "owner"
+    ADMIN = "admin"
+    MEMBER = "member"
+    VIEWER = "viewer"
+    AGENT = "agent that is subscribed"
+    OTHER = "agent that is not"
+    FOREIGN_AGENT = "agent of another tenant"
+    FOREIGN_OWNER = "owner of another tenant"
+    SUSPENDED_OWNER = "owner of a suspended tenant"
+    SUSPENDED_ADMIN = "admin of a suspended tenant"
+    SUSPENDED_MEMBER = "member of a suspended tenant"
+    SUSPENDED_VIEWER = "viewer of a suspended tenant"
+    SUSPENDED_AGENT = "agent of a suspended tenant"
+
+
+PEOPLE: Final = (Who.OWNER, Who.ADMIN, Who.MEMBER, Who.VIEWER)
+OUR_AGENTS: Final = (Who.AGENT, Who.OTHER)
+INSIDE: Final = (*PEOPLE, *OUR_AGENTS)
+FOREIGN: Final = (Who.FOREIGN_AGENT, Who.FOREIGN_OWNER)
+SUSPENDED: Final = {Role.OWNER: Who.SUSPENDED_OWNER, Role.ADMIN: Who.SUSPENDED_ADMIN, Role.MEMBER: Who.SUSPENDED_MEMBER} | {
+    Role.VIEWER: Who.SUSPENDED_VIEWER
+}
+"""The people of the suspended tenant."""
+
+REFUSED: Final[Mapping[Who, tuple[str, int]]] = {
+    Who.GARBAGE: ("unauthenticated", 4500),
+    Who.EXPIRED_AGENT: ("credentials_expired", 4001),
+    Who.EXPIRED_PERSON: ("credentials_expired", 4001),
+    Who.STRANGER: ("no_member", 4500),
+    Who.INVITED: ("no_member", 4500),
+    Who.UNWILLING: ("terms_required", 4500),
+    Who.TRESPASSER: ("bad_credentials", 4500),
+    Who.DISABLED: ("revoked", 4503),
+    Who.DELETED: ("revoked", 4503),
+    Who.REKEYED: ("revoked", 4503),
+    Who.REVOKED: ("revoked", 4503),
+    **dict.fromkeys((*SUSPENDED.values(), Who.SUSPENDED_AGENT), ("tenant_suspended", 4506)),
+}
+"""Who does not come in: the error of `connect`, and the code that the connection is closed with."""
+
+OK: Final = "ok"
+SILENCE: Final = "silence"
+
+
+@dataclass(frozen=True)
+class Line:
+    """What a kind of frame is answered: about what is there, by whoever is inside; and, to people and to agents, about an id in
+    each of its slots that is foreign, absent or none."""
+
+    people: str
+    agent: str
+    other: str
+    missing: tuple[str, str] | None = None
+    slots: tuple[str, ...] = ()
+    is_before_connect: bool = False
+
+    def there(self, who: Who) -> str:
+        return self.people if who in PEOPLE else self.agent if who is Who.AGENT else self.other
+
+
+CHANNEL: Final = ("channel",)
+TABLE: Final[Mapping[str, Line]] = {
+    "challenge": Line(OK, OK, OK, (OK, OK), ("tenant_id", "agent_id"), is_before_connect=True),
+    "connect": Line(OK, OK, OK, ("no_member", "bad_credentials"), ("tenant_id",), is_before_connect=True),
+    "publish": Line("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
+    "subscribe": Line("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
+    "unsubscribe": Line("not_subscribed", OK, "not_subscribed", ("not_subscribed", "not_subscribed"), CHANNEL),
+    "ack": Line("forbidden", SILENCE, "not_subscribed", ("forbidden", "not_subscribed"), CHANNEL),
+    "status": Line("forbidden", OK, OK),
+    "history": Line("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
+    "watch": Line(OK, "forbidden", "forbidden", ("channel_not_found", "forbidden"), CHANNEL),
+    "unwatch": Line("not_subscribed", "forbidden", "forbidden", ("not_subscribed", "forbidden"), CHANNEL),
+}
+
+SLOTS: Final = {"tenant_id", "agent_id", "channel", "agent", "request_id"}
+"""Fields of a frame that name something of a tenant. `challenge_id` names something of the connection, and has its own test."""
+
+ABSENT: Final = {
+    "tenant_id": "ten_00000000000000000000000000",
+    "agent_id": "agt_00000000000000000000000000",
+    "channel": "chn_00000000000000000000000000",
+}
+MALFORMED: Final = ("x", "", "\0", "*", ">", "ch.>", "#", "~key#x", "..", "x" * 129, "x" * 5000)
+ENDING: Final = ("connect",)
+"""Kinds whose failure ends the connection."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Two tenants, and the proof of everybody."""
+
+    it: House
+    theirs: UserPrincipal
+    their_agent: Agent
+    their_channel: Channel
+    proofs: Mapping[Who, dict[str, str]]
+
+    @property
+    def own(self) -> dict[str, str]:
+        return {"tenant_id": self.it.owner.tenant_id, "agent_id": self.it.agent.id, "channel": self.it.channel.id}
+
+    @property
+    def foreign(self) -> dict[str, str]:
+        return {"tenant_id": self.theirs.tenant_id, "agent_id": self.their_agent.id, "channel": self.their_channel.id}
+
+    def body(self, kind: str, who: Who) -> dict[str, Any]:
+        """What is said about things of the tenant."""
+        bodies: dict[str, dict[str, Any]] = {
+            "challenge": {"tenant_id": self.own["tenant_id"], "agent_id": self.own["agent_id"]},
+            "connect": self.proofs[who],
+            "publish": {"data": 1},
+            "ack": {"seq": 0},
+            "status": {"status": "busy"},
+        }
+        return bodies.get(kind, {}) | ({"channel": self.own["channel"]} if TABLE[kind].slots == CHANNEL else {})
+
+    @asynccontextmanager
+    async def inside(self, who: Who) -> AsyncIterator[Raw]:
+        """Somebody who has come in; an agent's subscriptions are being delivered."""
+        async with dialled(self.it.url) as raw:
+            assert "session_id" in await raw.ask("connect", **self.proofs[who])
+            await barrier(raw)
+            yield raw
+
+
+async def barrier(raw: Raw) -> None:
+    """Returns when all that was said before has been done: anybody may ask for a challenge, and commands keep their order."""
+    await raw.ask("challenge", tenant_id="ten_x", agent_id="agt_x")
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    async with house(folder, terms=Current(version="2026-11")) as it:
+        theirs = UserPrincipal(
+            user_id=UserId("mallory"), tenant_id=(await it.tenants.create(UserId("mallory"), CANARY)).id, role=Role.OWNER
+        )
+        their_agent = await it.agents.create(theirs, name=CANARY, public_key=new_key())
+        their_channel = await it.channels.create(theirs, name=CANARY)
+        await it.subscriptions.put(theirs, their_channel.id, their_agent.id)
+        body = frames.Publish(their_channel.id, msgspec.Raw(json.dumps(CANARY).encode()))
+        await it.messaging.publish(theirs, body.channel, body)
+        yield World(it, theirs, their_agent, their_channel, await proofs(it, theirs, their_agent))
+
+
+async def suspended(it: House) -> Mapping[Who, dict[str, str]]:
+    """A tenant with an agent and people of every role, which is suspended then; and their proofs."""
+    now, sam = it.clock(), UserId("sam")
+    tenant = await it.tenants.create(sam, "Sam's")
+    owner = UserPrincipal(user_id=sam, tenant_id=tenant.id, role=Role.OWNER)
+    agent = await it.agents.create(owner, name="agent", public_key=new_key())
+    found = {}
+    for role, who in SUSPENDED.items():
+        member = Member(user_id=UserId(f"{role}@example.org"), tenant_id=tenant.id, role=role, joined_at=now)
+        await it.store.transact(it.store.people(tenant.id).insert_member(member))
+        await it.terms.accept(member.user_id)
+        found[who] = {"access_token": it.identity.issue(member.user_id, now), "tenant_id": tenant.id}
+    principal = AgentPrincipal(agent_id=agent.id, tenant_id=tenant.id, epoch=agent.epoch)
+    found[Who.SUSPENDED_AGENT] = {"access_token": it.tokens.mint(principal, now), "tenant_id": tenant.id}
+    rows = it.store.tenant(tenant.id)
+    await rows.transact([rows.set_status(TenantStatus.SUSPENDED, now)])
+    it.changes.tell(tenant.id)
+    return found
+
+
+async def invited(it: House, theirs: UserPrincipal) -> UserId:
+    """An admin of the other tenant, whom an owner of ours has invited."""
+    ivy = UserId("ivy@example.com")
+    invitations = Invitations(it.store, it.changes, it.clock, b"v" * 32)
+    _, token = await invitations.create(theirs, address=ivy, role=Role.ADMIN)
+    await invitations.accept(ivy, ivy, token)
+    await invitations.create(it.owner, address=ivy, role=Role.OWNER)
+    return ivy
+
+
+async def proofs(it: House, theirs: UserPrincipal, their_agent: Agent) -> Mapping[Who, dict[str, str]]:
+    ours, now = it.owner.tenant_id, it.clock()
+    found: dict[Who, dict[str, str]] = {}
+    for role in Role:
+        user = UserId(f"{role}@example.com")
+        await it.join(user, role)
+        await it.terms.accept(user)
+        found[Who[role.name]] = {"access_token": it.identity.issue(user, now), "tenant_id": ours}
+
+    unwilling, ivy = UserId("unwilling@example.com"), await invited(it, theirs)
+    await it.join(unwilling, Role.OWNER)
+    for user in (ivy, UserId("alice"), UserId("mallory")):
+        await it.terms.accept(user)
+
+    async def agent() -> Agent:
+        return await it.agents.create(it.owner, name="agent", public_key=new_key())
+
+    def token(of: Agent, key: int = 0) -> dict[str, str]:
+        principal = AgentPrincipal(agent_id=of.id, tenant_id=of.tenant_id, epoch=of.epoch, key=key)
+        return {"access_token": it.tokens.mint(principal, now), "tenant_id": of.tenant_id}
+
+    disabled, deleted, rekeyed, revoked = [await agent() for _ in range(4)]
+    _, key = await it.keys.add(it.owner, revoked.id, public_key=new_key())
+    found |= await suspended(it)
+    found |= {
+        Who.GARBAGE: {"access_token": "eyJhbGciOiJub25lIn0.e30.", "tenant_id": ours},
+        Who.EXPIRED_AGENT: {"access_token": it.tokens.mint(it.principal, now - timedelta(hours=1)), "tenant_id": ours},
+        Who.EXPIRED_PERSON: {"access_token": it.identity.issue("alice", now - timedelta(days=1)), "tenant_id": ours},
+        Who.STRANGER: {"access_token": it.identity.issue("mallory", now), "tenant_id": ours},
+        Who.INVITED: {"access_token": it.identity.issue(ivy, now), "tenant_id": ours},
+        Who.UNWILLING: {"access_token": it.identity.issue(unwilling, now), "tenant_id": ours},
+        Who.TRESPASSER: token(their_agent) | {"tenant_id": ours},
+        Who.DISABLED: token(disabled),
+        Who.DELETED: token(deleted),
+        Who.REKEYED: token(rekeyed),
+        Who.REVOKED: token(revoked, key.serial),
+        Who.AGENT: token(it.agent),
+        Who.OTHER: token(await agent()),
+        Who.FOREIGN_AGENT: token(their_agent),
+        Who.FOREIGN_OWNER: {"access_token": it.identity.issue("mallory", now), "tenant_id": theirs.tenant_id},
+    }
+    await it.agents.update(it.owner, disabled.id, status=AgentStatus.DISABLED)
+    await it.agents.delete(it.owner, deleted.id)
+    await it.agents.update(it.owner, rekeyed.id, public_key=new_key())
+    await it.keys.revoke(it.owner, revoked.id, key_id(key.line))
+    return found
+
+
+async def said(raw: Raw, kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
+    """What a frame is answered: its code, and the whole answer."""
+    raw.pushes.clear()
+    if kind == "ack":
+        await raw.send(ack=body)
+        await barrier(raw)
+        told = [each["error"] for each in raw.pushes if "error" in each]
+        return (told[0]["code"], json.dumps(told[0])) if told else (SILENCE, "")
+    reply = await raw.ask(kind, **body)
+    return str(reply.get("code", OK)), json.dumps(reply)
+
+
+def nameless(kind: str, answer: str, id: str) -> str:
+    """The answer without the id that was asked about, and without what is new each time."""
+    if kind == "challenge":
+        return " ".join(sorted(json.loads(answer)))
+    for quoted in (json.dumps(repr(id))[1:-1], json.dumps(id)):
+        answer = answer.replace(quoted, "ID")
+    return answer
+
+
+# --- cells -----------------------------------------------------------------------------------------------------------
+
+
+async def refused(w: World, who: Who, kind: str) -> tuple[str, int]:
+    """How somebody is refused who does not come in, and that a frame behind it is not heard."""
+    async with dialled(w.it.url) as raw:
+        id = await raw.say("connect", **w.proofs[who])
+        body = w.body(kind, who)
+        await (raw.send(ack=body) if kind == "ack" else raw.say(kind, **body))
+        code = await raw.closed()
+        answers = [each for each in raw.pushes if "id" in each]
+        assert [each["id"] for each in answers] == [id], (who, kind, raw.pushes)
+        # An ack, which has no id, is not made to wait for connect: nobody receives anything yet.
+        rest = [each["error"]["code"] for each in raw.pushes if "id" not in each]
+        assert rest == (["not_subscribed"] if kind == "ack" else [])
+        return answers[0]["error"]["code"], code
+
+
+async def withdrawn(w: World) -> list[int]:
+    """The codes that people who are inside are closed with: one is removed, one gets another role, one's tenant is suspended."""
+    async with w.inside(Who.VIEWER) as removed, w.inside(Who.MEMBER) as changed, w.inside(Who.ADMIN) as last:
+        await w.it.remove(UserId("viewer@example.com"))
+        first = await removed.closed()
+        await w.it.demote(UserId("member@example.com"), Role.VIEWER)
+        second = await changed.closed()
+        await w.it.suspend()
+        return [first, second, await last.closed()]
+
+
+WITHDRAWN: Final = [4503, 4001, 4506]
