@@ -231,3 +231,30 @@ async def test_in_a_suspended_tenant_every_socket_is_closed_with_4506_and_none_c
         await it.suspend(TenantStatus.ACTIVE)
         async with it.connected() as back:
             assert await back.ask("status", status="back") == {"status": "back"}
+
+
+async def test_that_people_connect_or_are_refused_is_in_the_audit(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        async with it.visited():
+            pass
+        await it.suspend()
+        async with dialled(it.url) as again:
+            await again.say("connect", access_token=token(it), tenant_id=it.owner.tenant_id)
+            assert await again.closed() == 4506
+        async with dialled(it.url) as outsider:
+            stranger = it.identity.issue("mallory", it.clock())
+            await outsider.say("connect", access_token=stranger, tenant_id=it.owner.tenant_id)
+            assert await outsider.closed() == 4500
+        audit = it.changes.audit
+        await audit.tally.flush()
+        found = [
+            (line.entry.action, line.entry.actor, line.entry.outcome.value)
+            for line in (await audit.read(it.owner.tenant_id)).items
+        ]
+        assert {
+            ("member.connect", "usr:viewer@example.com", "done"),
+            ("member.connect", f"usr:{VIEWER}", "refused"),
+            ("tenant.trespass", "outsider", "refused"),
+        } <= set(found)
+        ours = [(line.entry.action, line.entry.actor) for line in (await audit.read(None)).items]
+        assert ("tenant.trespass", "usr:mallory") in ours

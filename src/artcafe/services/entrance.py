@@ -6,7 +6,7 @@ from datetime import datetime
 
 from artcafe.errors import MembershipEnded, NoMember, RoleChanged, TenantNotFound, TenantSuspended
 from artcafe.identity.port import Identity
-from artcafe.model import UserPrincipal
+from artcafe.model import Outcome, UserPrincipal
 from artcafe.observe import Clock
 from artcafe.services.audit import Audit
 from artcafe.services.tenants import Tenants
@@ -33,7 +33,9 @@ class Entrance:
             self._audit.tally.trespass(None, f"usr:{person.user_id}", tenant_id or "")
             raise NoMember from exc
         if principal.is_suspended:
+            self._audit.tally.note(principal.tenant_id, principal.sender, "member.connect", Outcome.REFUSED)
             raise TenantSuspended
+        self._audit.tally.note(principal.tenant_id, principal.sender, "member.connect")
         return principal, person.expires_at
 
     async def check(self, principal: UserPrincipal) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Final
 
 from artcafe.errors import AgentNotFound, ChannelNotFound, Conflict, SubscriptionNotFound
@@ -19,6 +19,7 @@ from artcafe.model import (
     Subscription,
     SubscriptionStatus,
     TenantId,
+    subscription_id,
 )
 from artcafe.observe import Clock
 from artcafe.rules import access
@@ -61,23 +62,25 @@ class Subscriptions:
                 raise ChannelNotFound(channel_id)
             existing = await tenant.subscription(channel_id, agent_id)
             if existing is not None and existing.channel_id in agent.channels:
-                return await self._permit(tenant, existing, permissions), False
+                return await self._permit(principal, existing, permissions), False
             if existing is None and channel.access is Access.MANAGED:
                 access.check(principal, Action.ENTER_MANAGED)
             subscription = existing or await self._new(tenant, ChannelId(channel_id), agent, permissions)
-            if await self._enter(tenant, subscription, is_new=existing is None):
-                return await self._permit(tenant, subscription, permissions), existing is None
+            if await self._enter(principal, subscription, is_new=existing is None):
+                return await self._permit(principal, subscription, permissions), existing is None
         raise _busy(channel_id, agent_id)
 
     async def _permit(
-        self, tenant: TenantStore, subscription: Subscription, permissions: frozenset[Permission] | None
+        self, principal: Principal, subscription: Subscription, permissions: frozenset[Permission] | None
     ) -> Subscription:
         """The subscription with these permissions, written where they are others."""
         if permissions is None or permissions == subscription.permissions:
             return subscription
+        tenant = self._store.tenant(principal.tenant_id)
         update = tenant.set_permissions(subscription.channel_id, subscription.agent_id, permissions, self._clock())
         try:
-            await self._changes.commit(tenant, tenant.touch(), update)
+            async with self._told(principal, "subscription.change", subscription, permissions=_words(permissions)):
+                await self._changes.commit(tenant, tenant.touch(), update)
         except ConditionFailed as failed:
             raise SubscriptionNotFound(subscription.agent_id) from failed
         return await _there(tenant, subscription.channel_id, subscription.agent_id)
@@ -96,7 +99,8 @@ class Subscriptions:
             return subscription
         update = tenant.set_subscription_status(subscription.channel_id, subscription.agent_id, status, self._clock())
         try:
-            await self._changes.commit(tenant, tenant.touch(), update)
+            async with self._told(principal, "subscription.change", subscription, status=status.value):
+                await self._changes.commit(tenant, tenant.touch(), update)
         except ConditionFailed as failed:
             raise SubscriptionNotFound(agent_id) from failed
         return await _there(tenant, channel_id, agent_id)
@@ -108,7 +112,8 @@ class Subscriptions:
         subscription = await _there(tenant, channel_id, agent_id)
 
         async def commit(writes: Sequence[Write]) -> None:
-            await self._changes.commit(tenant, tenant.touch(), *writes)
+            async with self._told(principal, "subscription.delete", subscription):
+                await self._changes.commit(tenant, tenant.touch(), *writes)
 
         if not await end(tenant, subscription, commit):
             raise SubscriptionNotFound(agent_id)
@@ -155,20 +160,32 @@ class Subscriptions:
             updated_at=now,
         )
 
-    async def _enter(self, tenant: TenantStore, subscription: Subscription, is_new: bool) -> bool:
+    async def _enter(self, principal: Principal, subscription: Subscription, is_new: bool) -> bool:
         """Writes the subscription and the agent's map; False when something was changed since it was read."""
+        tenant = self._store.tenant(principal.tenant_id)
         channel_id, agent_id = subscription.channel_id, subscription.agent_id
         writes: list[Write] = [tenant.check_channel(channel_id), tenant.enter_channel(agent_id, channel_id)]
         if is_new:
             writes.append(tenant.insert_subscription(subscription))
+        permissions = _words(subscription.permissions)
         try:
-            await self._changes.commit(tenant, tenant.touch(), *writes)
+            async with self._told(principal, "subscription.create", subscription, permissions=permissions):
+                await self._changes.commit(tenant, tenant.touch(), *writes)
         except ConditionFailed:
             # An agent's row of an older system has no map yet.
             with suppress(ConditionFailed):
                 await tenant.give_map(agent_id)
             return False
         return True
+
+    def _told(
+        self, principal: Principal, action: str, subscription: Subscription, **facts: str
+    ) -> AbstractAsyncContextManager[object]:
+        """In the audit, where a person does it: what an agent does itself changes nothing that it may (decision record 22)."""
+        if isinstance(principal, AgentPrincipal):
+            return nullcontext()
+        target = subscription_id(subscription.channel_id, subscription.agent_id)
+        return self._changes.audited(principal, action, target, **facts)
 
 
 async def end(tenant: TenantStore, subscription: Subscription, commit: Callable[[Sequence[Write]], Awaitable[None]]) -> bool:
@@ -201,6 +218,10 @@ async def _there(tenant: TenantStore, channel_id: str, agent_id: str) -> Subscri
     if subscription is None:
         raise SubscriptionNotFound(agent_id)
     return subscription
+
+
+def _words(permissions: frozenset[Permission]) -> str:
+    return " ".join(sorted(permission.value for permission in permissions))
 
 
 def _busy(channel_id: str, agent_id: str) -> Conflict:

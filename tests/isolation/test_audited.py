@@ -1,0 +1,146 @@
+"""The walls leave a trace: every route that changes something is in the audit, before and after, and none of what is secret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from artcafe.model import Outcome, TenantId
+from tests.isolation.matrix import PARAMETER, TABLE, K, Matrix, S, T, Who, spare
+from tests.rest.house import House
+
+CHANGING: Final = [route for route in TABLE if PARAMETER.search(route) and not route.startswith("GET ")]
+UNTOLD: Final[Mapping[str, str]] = {
+    f"POST {T}/channels/{{channel_id}}/messages": "a message is in the log, and a payload is never told",
+}
+"""What changes something in a tenant and is not told, with the reason."""
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "POST /v1/auth/challenges": "nothing is proven yet; what becomes of it is told as agent.login",
+    "POST /v1/auth/tokens": "agent.login, counted by the minute",
+    "POST /v1/terms/acceptances": "terms.accept, in the platform's audit",
+    "POST /v1/tenants": "tenant.create, in the audit of the tenant that it makes",
+    "POST /v1/invitations/acceptances": "member.join, in the audit of the tenant that it lets into",
+}
+"""What changes something outside a tenant's path, and where it is told: the story below has each."""
+CHANGES: Final[Mapping[str, Any]] = {
+    f"PATCH {S}": {"status": "paused"},
+    f"PUT {S}": {"permissions": ["publish"]},
+    f"PATCH {K}/{{key_id}}": {"status": "disabled"},
+}
+"""Bodies that change what is there, where those of the matrix do not."""
+PAYLOAD: Final = "a-payload-that-nobody-tells"
+
+
+def of_request(matrix: Matrix, answer: httpx.Response) -> list[dict[str, Any]]:
+    """What the tenant's audit tells of one request, oldest first."""
+    audit = matrix.ours.tenant.owner.get(f"{matrix.ours.tenant.path}/audit", params={"limit": 200})
+    assert audit.status_code == 200, audit.text
+    return [each for each in reversed(audit.json()["items"]) if each["request_id"] == answer.headers["x-request-id"]]
+
+
+def of_deletion(house: House, tenant_id: str | None, answer: httpx.Response) -> list[Outcome]:
+    """What is told of one request in an audit that no route reads: a deleted tenant's, or the platform's."""
+    page = house.run(house.audit.read(None if tenant_id is None else TenantId(tenant_id)))
+    entries = [line.entry for line in reversed(page.items)]
+    return [each.outcome for each in entries if each.request_id == answer.headers["x-request-id"]]
+
+
+def test_every_route_that_changes_something_is_tried() -> None:
+    outside = {route for route in TABLE if not PARAMETER.search(route) and not route.startswith("GET ")}
+    assert outside == set(ELSEWHERE)
+    assert set(UNTOLD) <= set(CHANGING)
+
+
+@pytest.mark.parametrize("route", CHANGING)
+def test_what_a_person_changes_is_told_before_and_after(matrix: Matrix, route: str) -> None:
+    is_removal = route.startswith("DELETE ")
+    ids = spare(route, matrix.ours) if is_removal else matrix.ours.ids()
+    body = CHANGES.get(route) or matrix.body_of(route)
+    done = matrix.send(Who.OWNER, route, ids, body)
+    assert done.is_success, done.text
+    if route == f"DELETE {T}":
+        for tenant_id in (ids["tenant_id"], None):
+            assert of_deletion(matrix.house, tenant_id, done) == [Outcome.INTENDED, Outcome.DONE]
+        return
+    told = of_request(matrix, done)
+    assert [each["outcome"] for each in told] == ([] if route in UNTOLD else ["intended", "done"])
+    for entry in told:
+        assert (entry["actor"], entry["address"]) == (f"usr:{user_id(matrix)}", "127.0.0.1")
+        assert entry["target"] is not None
+
+
+@pytest.mark.parametrize("route", CHANGING)
+def test_what_is_refused_is_not_told_as_done(matrix: Matrix, route: str) -> None:
+    refused = matrix.send(Who.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
+    assert refused.status_code == 403
+    told = of_request(matrix, refused)
+    assert "done" not in [each["outcome"] for each in told]
+
+
+def user_id(matrix: Matrix) -> str:
+    return str(matrix.ours.tenant.owner.get("/v1/me").json()["user_id"])
+
+
+def test_what_an_organisation_asks_its_audit_about_is_in_it(house: House) -> None:
+    """Logins and their failures, keys, members and roles, terms, deletions, attempts from outside; and nothing secret."""
+    tenant, stranger = house.tenant(), house.tenant()
+    agent, channel = tenant.agent(), tenant.channel()
+    tenant.subscribed(channel, agent)
+    caller, failed = agent.login(), house.client()
+    failed.post("/v1/auth/tokens", json={"challenge_id": agent.challenge()["challenge_id"], "signature": "a-bad-signature"})
+    key = agent.another_key()
+    for status in ("disabled", "active"):
+        assert tenant.owner.patch(f"{agent.path}/keys/{key}", json={"status": status}).is_success
+    assert tenant.owner.delete(f"{agent.path}/keys/{key}").is_success
+    invitation = tenant.invite("bob@example.com")
+    bob = house.user("bob@example.com")
+    assert bob.post("/v1/invitations/acceptances", json={"token": invitation["token"]}).status_code == 201
+    assert tenant.owner.patch(f"{tenant.path}/members/bob@example.com", json={"role": "admin"}).is_success
+    assert tenant.owner.delete(f"{tenant.path}/members/bob@example.com").is_success
+    assert stranger.owner.get(tenant.path).status_code == 404
+    publish = f"{tenant.path}/channels/{channel}/messages"
+    assert caller.post(publish, json={"data": PAYLOAD}).status_code == 201
+    assert tenant.owner.delete(agent.path).is_success
+    assert tenant.owner.delete(f"{tenant.path}/channels/{channel}").is_success
+    house.run(house.audit.tally.flush())
+
+    entries = tenant.owner.get(f"{tenant.path}/audit", params={"limit": 200}).json()["items"]
+    assert {(each["action"], each["outcome"]) for each in entries} == {
+        ("agent.login", "done"),
+        ("agent.login", "refused"),
+        ("tenant.trespass", "refused"),
+        *(
+            (action, outcome)
+            for outcome in ("intended", "done")
+            for action in (
+                "tenant.create",
+                "agent.create",
+                "agent.delete",
+                "channel.create",
+                "channel.delete",
+                "subscription.create",
+                "key.add",
+                "key.disable",
+                "key.enable",
+                "key.revoke",
+                "invitation.create",
+                "member.join",
+                "member.role",
+                "member.remove",
+            )
+        ),
+    }
+    platform = house.run(house.audit.read(None)).items
+    named = {(line.entry.action, line.entry.actor) for line in platform}
+    assert {("terms.accept", "usr:bob@example.com"), ("tenant.trespass", f"usr:{me(stranger.owner)}")} <= named
+    text = json.dumps(entries) + str(platform)
+    secrets = (PAYLOAD, "a-bad-signature", "ssh-ed25519", invitation["token"], caller.token, tenant.owner.token)
+    assert not [secret for secret in secrets if secret is None or secret in text]
+
+
+def me(caller: Any) -> str:
+    return str(caller.get("/v1/me").json()["user_id"])
