@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import structlog
 
 from tests import aws as emulator
 from tests.platform import Platform, running
@@ -104,3 +105,11 @@ def ssh_agent(short_folder: Path, monkeypatch: pytest.MonkeyPatch, require: Requ
             yield socket_path
         finally:
             process.terminate()
+
+
+@pytest.fixture(autouse=True)
+def logging_stays() -> Iterator[None]:
+    """A command that a test runs in this process sets up logging for itself; the next test has it as it was."""
+    config = structlog.get_config()
+    yield
+    structlog.configure(**config)
