@@ -89,7 +89,8 @@ The last owner stays: they make somebody else an owner first, or delete the tena
 people do what the last column says.
 
 Where the operator has set terms (`TERMS_VERSION`), a person who has not accepted the current version may do nothing but read and
-accept it (`/v1/terms`), and ask who they are (`/v1/me`). Agents are not asked.
+accept it (`/v1/terms`), and ask who they are (`/v1/me`); until `TERMS_GRACE_UNTIL` whoever accepted an earlier version goes on.
+Agents are not asked. [people.md](people.md) has a day of it.
 """
 
 FRAMES_PAGE: Final = """\
@@ -145,7 +146,7 @@ log_json = true
 
 {client_variables} are no settings of a server, which passes over them: they
 are for the SDK and the commands of agents and people. `artcafe token`, `artcafe demo` and the people's commands take the data
-folder from `{prefix}DATA_DIR` too.
+folder from `{prefix}DATA_DIR` too. How an issuer is set up stands in [people.md](people.md).
 """
 
 
