@@ -9,7 +9,8 @@ from typing import Final
 from artcafe.errors import LogRenewed, OurFault
 from artcafe.fabric.reader import Reader
 from artcafe.fabric.streams import Stored
-from artcafe.gateway.hub import Delivery, Socket, text_frame
+from artcafe.gateway.hub import Delivery, Socket
+from artcafe.gateway.pieces import text_frame
 from artcafe.model import ChannelId, Seq
 from artcafe.observe import log
 from artcafe.rules import starts

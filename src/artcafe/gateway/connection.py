@@ -12,7 +12,7 @@ from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
 from artcafe.gateway.conversation import Conversation
 from artcafe.gateway.desk import Desk
-from artcafe.gateway.hub import Piece, text_frame
+from artcafe.gateway.pieces import Piece, text_frame
 from artcafe.observe import bind_origin, log
 from artcafe.wire import frames, replies
 from artcafe.wire.frames import MAX_FRAME_BYTES

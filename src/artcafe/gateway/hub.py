@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final, Protocol
 
 from artcafe.errors import ArtcafeError, OurFault
 from artcafe.fabric.fabric import Fabric, Room
 from artcafe.fabric.reader import LiveReader, Reader
 from artcafe.fabric.streams import Stored
+from artcafe.gateway.pieces import Piece, joined, text_frame
 from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
 from artcafe.observe import log
 from artcafe.rules.starts import Life
@@ -27,22 +28,6 @@ FLUSH_S: Final = 0.001
 subscribers that takes 0.6 of a core where a flush every turn takes a whole one (design, decision 6)."""
 
 RETRY_S: Final = 0.2
-
-
-class Piece:
-    """Frames of one channel that sockets get together, and the turn of each among those of all channels."""
-
-    __slots__ = ("frames", "turns")
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-        self.turns: list[int] = []
-
-    def since(self, first: int) -> Piece:
-        """Those from the one at `first` on."""
-        rest = Piece()
-        rest.frames, rest.turns = self.frames[first:], self.turns[first:]
-        return rest
 
 
 class Socket(Protocol):
@@ -279,14 +264,6 @@ def _put(socket: Socket, piece: Piece, touched: list[Socket]) -> None:
     socket.out.append(piece)
 
 
-def _joined(pieces: Sequence[Piece]) -> bytes:
-    """The frames of all the pieces, by their turns."""
-    if len(pieces) == 1:
-        return b"".join(pieces[0].frames)  # which makes no copy of a single one
-    turned = sorted(pair for piece in pieces for pair in zip(piece.turns, piece.frames, strict=True))
-    return b"".join([frame for _, frame in turned])
-
-
 RemovedTo = Callable[[TenantId, ChannelId], Awaitable[Cursor]]
 """How far a channel's messages are gone, read anew: what it says holds for everything that was read of the log before."""
 
@@ -370,7 +347,7 @@ class Hub:
         """The feeds have the same members, as one alone has: one call a socket and nothing else, since each thing that is looked
         up of a thousand sockets misses the cache."""
         level, puts = feeds[0].level, feeds[0].all_puts()
-        frames = _joined([feed.drawn() for feed in feeds])
+        frames = joined([feed.drawn() for feed in feeds])
         for socket in [each for each in self.talking if each in level]:
             socket.write(b"")
         for put in puts if frames else ():
@@ -387,18 +364,8 @@ class Hub:
             socket.out.clear()
             frames = known.get(pieces)
             if frames is None:
-                frames = known[pieces] = _joined(pieces)
+                frames = known[pieces] = joined(pieces)
             socket.write(frames)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         self._group.create_task(work)
-
-
-def text_frame(payload: bytes) -> bytes:
-    """An unmasked WebSocket text frame, as a server sends it (RFC 6455, section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return b"%c%c%b" % (0x81, size, payload)
-    if size < 65536:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), payload)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), payload)
