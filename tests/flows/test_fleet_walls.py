@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from artcafe.cli.commands import artcafe
 from artcafe.folder import read_secret
 from artcafe.identity.local import LocalIdentity
 from artcafe.observe import now
@@ -140,3 +143,31 @@ async def test_a_person_at_one_server_sees_who_comes_and_goes_at_the_other(fleet
             await agent.ask("status", status="busy")
             assert (await person.next())["presence"]["status"] == "busy"
         assert (await person.next())["presence"] == {"agent": cast.agents[0], "connected": False, "status": None, "since": None}
+
+
+async def test_a_tenant_that_an_operator_suspends_is_out_at_both_servers_and_the_audits_tell(fleet: Fleet) -> None:
+    cast = await fleet.tenant_with()
+    environ = {
+        "ARTCAFE_TABLES": f"sqlite:{fleet.tables}",
+        "ARTCAFE_NATS_URLS": fleet.nats.urls,
+        "ARTCAFE_SECRET_FILE": str(fleet.secret),
+    }
+
+    async def operator(*command: str) -> str:
+        done = await asyncio.to_thread(CliRunner(env=environ).invoke, artcafe, [*command, "--json"])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    async with AsyncExitStack() as stack, cast.rest() as rest:
+        token = (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
+        sockets = [await open_socket(stack, server) for server in fleet.servers]
+        for socket in sockets:
+            assert "session_id" in await socket.ask("connect", access_token=token)
+        await operator("suspend", cast.tenant)
+        await all_closed(sockets, 4506)
+    async with cast.rest() as owner:
+        told = [each.action async for each in owner.audit(cast.tenant) if each.actor == "operator"]
+    assert told == ["tenant.suspend"] * 2
+    of_platform = json.loads(await operator("platform", "audit", "list"))
+    assert [each["outcome"] for each in of_platform if each["target"] == cast.tenant] == ["done", "intended"]
+    assert json.loads(await operator("platform", "audit", "verify", "--tenant", cast.tenant))["entries"] > 0
