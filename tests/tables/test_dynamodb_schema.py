@@ -140,5 +140,5 @@ async def test_without_credentials_or_an_endpoint_the_start_says_why(monkeypatch
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    with pytest.raises(StartRefused, match="does not answer: Unable to locate credentials"):
+    with pytest.raises(StartRefused, match="cannot be used: Unable to locate credentials"):
         await open_engine("dynamodb:us-east-1", "http://127.0.0.1:9", Environment.PROD, make_missing=True)
