@@ -129,6 +129,7 @@ def test_without_nats_nothing_is_changed_and_it_says_so(tmp_path: Path) -> None:
             artcafe, ["suspend", cast.tenant, "--data-dir", str(platform.data)]
         )
         assert (dead.exit_code, "NATS at nats://127.0.0.1:9" in dead.output) == (4, True), dead.output
+        assert ("nothing was changed" in dead.output, "DYNAMODB" in dead.output) == (True, False)
 
         async def is_active() -> bool:
             async with cast.rest() as owner:

@@ -47,8 +47,8 @@ async def at_work(place: Place) -> AsyncIterator[Office]:
         try:
             try:
                 await fabric.settle_copies(UP_S)
-            except Unavailable as exc:
-                raise Unavailable(f"NATS at {', '.join(urls)} ({fabric.problem or 'no answer'})") from exc
+            except Unavailable:
+                raise Unavailable(f"NATS at {', '.join(urls)} ({fabric.problem or 'no answer'})") from None
             store = Store(engine)
             yield Office(store, Audit(fabric.audit_log, store, now), fabric.announcements)
         finally:
@@ -67,5 +67,9 @@ async def _nats(place: Place, accounts: Accounts) -> AsyncIterator[list[str]]:
             f"{settings.data_dir} has no NATS of an 'artcafe up', so that neither the servers nor the audit could be told",
             "name that folder with --data-dir, or a fleet's by ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE",
         )
-    async with nats_of_folder(settings, accounts, place.note) as url:
+    async with nats_of_folder(settings, accounts, _say_nothing) as url:
         yield [url]
+
+
+def _say_nothing(_text: str) -> None:
+    """That a server runs there is what one expects of such a command."""
