@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from artcafe.cli.agent import agent as itself
+from artcafe.cli.consent import asked
 from artcafe.cli.exits import Failing
 from artcafe.cli.people import keys
-from artcafe.cli.people.answers import confirm, limit_option, once_option, show_all, show_deleted, show_done, show_one, yes_option
+from artcafe.cli.people.answers import limit_option, once_option, show_all, show_deleted, show_done, show_one, yes_option
 from artcafe.cli.people.caller import Caller, in_tenant
 from artcafe.cli.people.keys import PublicKey
 from artcafe.model import AgentStatus
@@ -176,7 +177,7 @@ async def delete(caller: Caller, agent: str, yes: bool) -> None:
       artcafe agent delete agt_… --yes
     """
     found = await caller.rest.agent(caller.tenant, agent)
-    confirm(f"agent {found.id} ({found.name}) with its subscriptions", yes=yes)
+    asked(f"Delete agent {found.id} ({found.name}) with its subscriptions", yes=yes)
     await caller.rest.delete_agent(caller.tenant, agent)
     show_deleted(caller, f"agent {found.id} ({found.name})", found.id)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import unicodedata
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
@@ -14,7 +13,6 @@ from typing import Any, Final, Protocol, TypeVar
 import click
 import msgspec
 
-from artcafe.cli.exits import DECLINED
 from artcafe.cli.payload import one_line
 from artcafe.cli.people.caller import Caller
 from artcafe.rules import times
@@ -67,20 +65,6 @@ def show_done(caller: Caller, thing: msgspec.Struct, text: str) -> None:
 def show_deleted(caller: Caller, what: str, id: str) -> None:
     """Says that something is gone."""
     click.echo(as_json({"id": id, "deleted": True}).encode() if caller.as_json else f"Deleted {plain(what)}.")
-
-
-def confirm(what: str, *, yes: bool) -> None:
-    """Asks whether `what` shall be deleted, unless that was said already. Ends the command where it shall not.
-
-    Raises `click.UsageError` where nobody can be asked.
-    """
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"this would delete {what}, and there is no terminal to ask at: say --yes")
-    if not click.confirm(f"Delete {plain(what)}?", err=True):
-        click.echo("artcafe: nothing was deleted", err=True)
-        click.get_current_context().exit(DECLINED)
 
 
 def _checked_key(_ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

@@ -10,9 +10,10 @@ from typing import Any, Final, Literal, cast
 import click
 import msgspec
 
+from artcafe.cli.consent import asked
 from artcafe.cli.exits import Failing
 from artcafe.cli.payload import data_argument, message_options, one_line, receipt_line, text_option
-from artcafe.cli.people.answers import as_text, confirm, limit_option, once_option, show_all, show_deleted, show_one, yes_option
+from artcafe.cli.people.answers import as_text, limit_option, once_option, show_all, show_deleted, show_one, yes_option
 from artcafe.cli.people.caller import Caller, in_tenant
 from artcafe.model import Access, ChannelType
 from artcafe.sdk.messages import Gap
@@ -181,7 +182,7 @@ async def delete(caller: Caller, channel: str, yes: bool) -> None:
       artcafe channel delete chn_… --yes
     """
     found = await caller.rest.channel(caller.tenant, channel)
-    confirm(f"channel {found.id} ({found.name}) with its subscriptions and messages", yes=yes)
+    asked(f"Delete channel {found.id} ({found.name}) with its subscriptions and messages", yes=yes)
     await caller.rest.delete_channel(caller.tenant, channel)
     show_deleted(caller, f"channel {found.id} ({found.name})", found.id)
 

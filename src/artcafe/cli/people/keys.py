@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import click
 
+from artcafe.cli.consent import asked
 from artcafe.cli.exits import Failing
-from artcafe.cli.people.answers import confirm, limit_option, once_option, show_all, show_deleted, show_done, show_one, yes_option
+from artcafe.cli.people.answers import limit_option, once_option, show_all, show_deleted, show_done, show_one, yes_option
 from artcafe.cli.people.caller import Caller, in_tenant
 from artcafe.rules import times
 from artcafe.sdk.records import AgentKey
@@ -147,7 +148,7 @@ async def revoke_key(caller: Caller, agent: str, key: str, yes: bool) -> None:
     Example:
       artcafe agent key revoke agt_… key_… --yes
     """
-    confirm(f"key {key} of agent {agent}", yes=yes)
+    asked(f"Delete key {key} of agent {agent}", yes=yes)
     await caller.rest.revoke_key(caller.tenant, agent, key)
     show_deleted(caller, f"key {key} of agent {agent}", key)
 

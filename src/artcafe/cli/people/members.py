@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from artcafe.cli.consent import asked
 from artcafe.cli.exits import Failing
-from artcafe.cli.people.answers import confirm, limit_option, once_option, show_all, show_deleted, show_one, yes_option
+from artcafe.cli.people.answers import limit_option, once_option, show_all, show_deleted, show_one, yes_option
 from artcafe.cli.people.caller import Caller, by_person, in_tenant
 
 ROLES = click.Choice(["owner", "admin", "member", "viewer"])
@@ -83,7 +84,7 @@ async def remove(caller: Caller, member_id: str, yes: bool) -> None:
       artcafe member list
       artcafe member remove 5d0e1c1e-… --yes
     """
-    confirm(f"the membership of {member_id}", yes=yes)
+    asked(f"Delete the membership of {member_id}", yes=yes)
     await caller.rest.people.remove(caller.tenant, member_id)
     show_deleted(caller, f"the membership of {member_id}", member_id)
 
@@ -101,7 +102,7 @@ async def leave(caller: Caller, yes: bool) -> None:
     me = await caller.rest.me()
     if me.user_id is None:
         raise click.UsageError("the access token is an agent's, and agents are no members")
-    confirm(f"your membership in {caller.tenant}", yes=yes)
+    asked(f"Delete your membership in {caller.tenant}", yes=yes)
     await caller.rest.people.remove(caller.tenant, me.user_id)
     show_deleted(caller, f"your membership in {caller.tenant}", caller.tenant)
 

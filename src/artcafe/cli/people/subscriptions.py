@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from artcafe.cli.consent import asked
 from artcafe.cli.exits import Failing
-from artcafe.cli.people.answers import confirm, limit_option, show_all, show_deleted, show_done, show_one, yes_option
+from artcafe.cli.people.answers import limit_option, show_all, show_deleted, show_done, show_one, yes_option
 from artcafe.cli.people.caller import Caller, in_tenant
 from artcafe.model import Permission, SubscriptionStatus
 
@@ -137,6 +138,6 @@ async def delete(caller: Caller, channel: str, agent: str, yes: bool) -> None:
     """
     found = await caller.rest.subscription(caller.tenant, channel, agent)
     what = f"the subscription of agent {found.agent_id} to channel {found.channel_id}"
-    confirm(f"{what}, and its place", yes=yes)
+    asked(f"Delete {what}, and its place", yes=yes)
     await caller.rest.delete_subscription(caller.tenant, channel, agent)
     show_deleted(caller, what, found.id)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from artcafe.cli.consent import asked
 from artcafe.cli.exits import Failing
-from artcafe.cli.people.answers import confirm, limit_option, once_option, show_all, show_deleted, show_one, yes_option
+from artcafe.cli.people.answers import limit_option, once_option, show_all, show_deleted, show_one, yes_option
 from artcafe.cli.people.caller import Caller, by_person, in_none, note_terms, only_tenant
 
 
@@ -96,6 +97,6 @@ async def delete(caller: Caller, tenant: str, yes: bool) -> None:
       artcafe tenant delete ten_… --yes
     """
     found = await caller.rest.tenant(tenant)
-    confirm(f"tenant {found.id} ({found.name}) with its agents, channels and messages", yes=yes)
+    asked(f"Delete tenant {found.id} ({found.name}) with its agents, channels and messages", yes=yes)
     await caller.rest.delete_tenant(tenant)
     show_deleted(caller, f"tenant {found.id} ({found.name})", found.id)

@@ -1,13 +1,11 @@
-"""What these commands print, and the question before they change something."""
+"""What these commands print."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import click
 
-from artcafe.cli.exits import DECLINED
 from artcafe.cli.people.answers import aligned, as_json, plain
 from artcafe.cli.tables.place import Place
 
@@ -21,17 +19,6 @@ def show(place: Place, document: object, headings: Sequence[str], rows: Sequence
         return
     for line in aligned([list(headings), *([plain("" if cell is None else str(cell)) for cell in row] for row in rows)]):
         click.echo(line)
-
-
-def asked(question: str, *, yes: bool) -> None:
-    """Asks, unless the answer was given. Ends the command where it is no; raises `click.UsageError` where nobody can be asked."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"this would {question[0].lower()}{question[1:]}, and there is no terminal to ask at: say --yes")
-    if not click.confirm(f"{question}?", err=True):
-        click.echo("artcafe: nothing was changed", err=True)
-        click.get_current_context().exit(DECLINED)
 
 
 def many(count: int, what: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import click
 
+from artcafe.cli.consent import asked
 from artcafe.cli.exits import DIFFERENT, Failing
 from artcafe.cli.tables import answers
 from artcafe.cli.tables.place import Place, at_place
@@ -48,7 +49,7 @@ async def apply(place: Place, yes: bool) -> int:
     else:
         if not place.as_json:
             _show(place, found)
-        answers.asked(f"Change {answers.many(len(found), 'table')} in {place}", yes=yes)
+        asked(f"Change {answers.many(len(found), 'table')} in {place}", yes=yes)
         await _do(place, found)
     if place.as_json:
         _show(place, found)

@@ -8,6 +8,7 @@ from typing import Final
 import click
 import msgspec
 
+from artcafe.cli.consent import asked
 from artcafe.cli.exits import DIFFERENT, Failing
 from artcafe.cli.tables import answers
 from artcafe.cli.tables.place import Place, at_place
@@ -133,7 +134,7 @@ async def _with_rows(place: Place, report: Report, only: TenantId | None, *, rep
             return msgspec.structs.replace(report, findings=findings)
         if not place.as_json:
             _show_findings(place, findings)
-        answers.asked(f"Mend {sum(each.is_mended for each in findings)} of them in {place}", yes=yes)
+        asked(f"Mend {sum(each.is_mended for each in findings)} of them in {place}", yes=yes)
         done, missed = await _mend(work, memberships, {each.tenant_id for each in found if each.is_mended})
     left = [each for each in findings if not each.is_mended]
     return msgspec.structs.replace(report, findings=[*done, *missed, *left], mended=len(done))

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
+from artcafe.cli.consent import asked
 from artcafe.cli.exits import Failing
 from artcafe.cli.tables import answers
 from artcafe.cli.tables.operations import Measured, Operations
@@ -198,7 +199,7 @@ async def _on_a_file() -> list[Measured]:
 
 
 async def _on_dynamodb(place: Place, *, yes: bool) -> list[Measured]:
-    answers.asked(f"Make a tenant in {place}, measure with it, and remove it", yes=yes)
+    asked(f"Make a tenant in {place}, measure with it, and remove it", yes=yes)
     units = Units()
 
     def charged(consumed: Consumed) -> None:
