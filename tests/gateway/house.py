@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from msgspec import Raw as Json
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
+from artcafe.gateway.connection import Connection
 from artcafe.gateway.desk import Desk
 from artcafe.gateway.hub import Hub
 from artcafe.gateway.listener import PATH, Gateway
@@ -45,6 +47,7 @@ from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
 from artcafe.wire.frames import Publish
 from tests import ssh_keygen
+from tests.certificates import Authority
 from tests.fabric.rooms import Nats, Proxy
 from tests.gateway.raw import BOUND_S, Bare, Raw, bare, dialled
 
@@ -90,6 +93,8 @@ class House:
     agent: Agent
     key: Path
     channel: Channel
+    trust: ssl.SSLContext | None
+    """What connects to `url`, where that is one of TLS."""
     nats: Nats = field(init=False)
     proxy: Proxy | None = field(init=False)
 
@@ -106,7 +111,7 @@ class House:
         """A new member of the tenant with this role, logged in."""
         user = UserId(f"{role}@example.com")
         await self.join(user, role)
-        async with dialled(self.url) as raw:
+        async with dialled(self.url, self.trust) as raw:
             token = self.identity.issue(user, self.clock())
             reply = await raw.ask("connect", access_token=token, tenant_id=self.owner.tenant_id)
             assert (reply["user_id"], reply["role"]) == (user, role)
@@ -135,23 +140,30 @@ class House:
     @asynccontextmanager
     async def connected(self, **more: object) -> AsyncIterator[Raw]:
         """The agent, logged in with a token."""
-        async with dialled(self.url) as raw:
+        async with dialled(self.url, self.trust) as raw:
             assert "session_id" in await raw.ask("connect", access_token=self.token(), **more)
             yield raw
 
     @asynccontextmanager
     async def bare(self, **more: object) -> AsyncIterator[Bare]:
         """The agent on bare TCP, logged in by a signature."""
-        async with bare(self.url) as raw:
+        async with bare(self.url, self.trust) as raw:
             await raw.login(self.owner.tenant_id, self.agent.id, self.key, **more)
             yield raw
 
+    async def level(self) -> None:
+        """Returns when whoever is connected has what it subscribed to, and gets whatever comes."""
+        await until(lambda: all(_is_level(each) for each in self.gateway.connections()))
+
     async def publish(self, data: bytes, channel: Channel | None = None) -> int:
         """Stores a message as the owner."""
-        body = Publish((channel or self.channel).id, Json(data))
-        seq = (await self.messaging.publish(self.owner, body.channel, body)).seq
+        seq = await self.say(data, channel or self.channel)
         assert seq is not None
         return seq
+
+    async def say(self, data: bytes, channel: Channel) -> int | None:
+        """Publishes a message as the owner, and returns its sequence if it is stored."""
+        return (await self.messaging.publish(self.owner, channel.id, Publish(channel.id, Json(data)))).seq
 
 
 @asynccontextmanager
@@ -163,10 +175,12 @@ async def house(
     stall_s: float = LONG_S,
     is_cuttable: bool = False,
     terms: Current | None = None,
+    authority: Authority | None = None,
 ) -> AsyncIterator[House]:
     """Everything up; whatever the test left behind, it must end when the test does.
 
     `terms`: what people must accept. `is_cuttable`: the server reaches NATS by a way that the test can cut, `house.proxy`.
+    `authority`: sockets are of TLS, by a certificate of this one.
     """
     accounts = Accounts(b"s" * 32, "dev")
     nats = EmbeddedNats(folder / "nats", accounts)
@@ -179,7 +193,7 @@ async def house(
             fabric = Fabric([proxy.url if proxy else nats.url], accounts)
             running = group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
-            made, loops = await _make(folder, group, tables, fabric, sweep_s, connect_s, stall_s, terms)
+            made, loops = await _make(folder, group, tables, fabric, sweep_s, connect_s, stall_s, terms, authority)
             made.nats, made.proxy = there, proxy
             try:
                 yield made
@@ -203,6 +217,7 @@ async def _make(
     connect_s: float,
     stall_s: float,
     current: Current | None,
+    authority: Authority | None,
 ) -> tuple[House, list[asyncio.Task[None]]]:
     clock, store, tokens = Clock(), Store(tables), Tokens(b"t" * 32, "test")
     audit, identity = Audit(fabric.audit_log, store, clock), LocalIdentity(b"i" * 32)
@@ -229,7 +244,7 @@ async def _make(
     )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
     changes.watch(gateway.changed)
-    port = await gateway.listen("127.0.0.1", 0)
+    port = await gateway.listen("127.0.0.1", 0, _tls(authority))
 
     tenant = await tenants.create(UserId("alice"), "Alice's")
     owner = UserPrincipal(user_id=UserId("alice"), tenant_id=tenant.id, role=Role.OWNER)
@@ -241,9 +256,23 @@ async def _make(
     made = House(
         gateway, hub, fabric, tables, cursors, messaging, presence, channels, agents, AgentKeys(store, changes, clock),
         subscriptions, login, tokens, clock, identity, tenants, store, changes, terms,
-        f"ws://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
+        f"{'wss' if authority else 'ws'}://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
+        authority.client() if authority else None,
     )  # fmt: skip
     return made, [group.create_task(loop) for loop in (gateway.run(), gateway.run_changes())]
+
+
+def _tls(authority: Authority | None) -> ssl.SSLContext | None:
+    if authority is None:
+        return None
+    made, context = authority.sign("gateway"), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.cert, made.key)
+    return context
+
+
+def _is_level(connection: Connection) -> bool:
+    deliveries = connection.conversation.deliveries.values()
+    return bool(deliveries) and all(each.member for each in deliveries)
 
 
 async def until(condition: Callable[[], bool]) -> None:

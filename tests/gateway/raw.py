@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -91,9 +92,11 @@ class Raw:
 
 
 @asynccontextmanager
-async def dialled(url: str) -> AsyncIterator[Raw]:
-    """A socket without a login."""
-    async with connect(url, subprotocols=[PROTOCOL], compression=None, max_size=None, max_queue=None, proxy=None) as socket:
+async def dialled(url: str, trust: ssl.SSLContext | None = None) -> AsyncIterator[Raw]:
+    """A socket without a login; `trust` is for one of TLS."""
+    async with connect(
+        url, subprotocols=[PROTOCOL], compression=None, max_size=None, max_queue=None, proxy=None, ssl=trust
+    ) as socket:
         yield Raw(socket)
 
 
@@ -136,6 +139,13 @@ class Bare:
         self.send({"id": 1, "connect": {"challenge_id": posed["challenge_id"], "signature": signature, **more}})
         assert "connect" in await self.text()
 
+    def stop_reading(self) -> None:
+        """From here on what comes stays where it is, until `go_on_reading`."""
+        self.reader._transport.pause_reading()  # type: ignore[attr-defined]  # StreamReader has no public way to stop reading
+
+    def go_on_reading(self) -> None:
+        self.reader._transport.resume_reading()  # type: ignore[attr-defined]  # as above
+
     async def closed(self) -> int:
         """The code that the server closes with."""
         opcode, payload = await self.next()
@@ -155,9 +165,9 @@ UPGRADE = (
 
 
 @asynccontextmanager
-async def bare(url: str) -> AsyncIterator[Bare]:
-    """A socket without a login, on TCP."""
-    answer, client = await _upgrade(url, "/v1/connect", UPGRADE)
+async def bare(url: str, trust: ssl.SSLContext | None = None) -> AsyncIterator[Bare]:
+    """A socket without a login, on TCP, or on TLS with `trust`."""
+    answer, client = await _upgrade(url, "/v1/connect", UPGRADE, trust)
     assert answer.startswith("HTTP/1.1 101"), answer
     try:
         yield client
@@ -175,9 +185,9 @@ async def answer_of(url: str, path: str = "/v1/connect", lines: tuple[str, ...] 
         client.writer.transport.abort()
 
 
-async def _upgrade(url: str, path: str, lines: tuple[str, ...]) -> tuple[str, Bare]:
+async def _upgrade(url: str, path: str, lines: tuple[str, ...], trust: ssl.SSLContext | None = None) -> tuple[str, Bare]:
     there = urlsplit(url)
-    reader, writer = await asyncio.open_connection(there.hostname, there.port)
+    reader, writer = await asyncio.open_connection(there.hostname, there.port, ssl=trust)
     writer.write("\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode())
     async with asyncio.timeout(BOUND_S):
         return (await reader.readuntil(b"\r\n\r\n")).decode(), Bare(reader, writer)

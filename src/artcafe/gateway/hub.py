@@ -151,7 +151,6 @@ class Feed:
         """The reader is open: members will get everything above `last`. When this comes again, whoever is one looks in the log
         for what is missing, or finds that there is another log."""
         for delivery in [*self.level.values(), *self.windowed.values(), *self.ahead.values()]:
-            delivery.epoch = delivery.epoch or self.life.epoch
             self.leave(delivery)
             delivery.socket.feed_soon()
         self.pending, self.seqs = Piece(), []
@@ -196,9 +195,10 @@ class Feed:
         return True
 
     def leave(self, delivery: Delivery) -> None:
-        """Takes a member out, noting what it was sent; from here on it is fed from the log."""
+        """Takes a member out, noting what it was sent, and of which log; from here on it is fed from the log."""
         if not delivery.member:
             return
+        delivery.epoch = delivery.epoch or self.life.epoch  # where it joined before there was one
         if delivery.socket not in self.ahead:
             delivery.stand_on(self.flushed)
         delivery.member = False
