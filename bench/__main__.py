@@ -14,7 +14,7 @@ import uvloop
 
 from artcafe.observe import configure
 from bench import deliver, dynamodb, failures, login, publish, revoke, tables
-from bench.fanout import curve, idle, one_core, profile, stall, windows
+from bench.fanout import curve, idle, profile, stall, windows
 from bench.report import Options, Table, machine
 
 LIMIT_S: Final = 600.0
@@ -28,7 +28,6 @@ MODULES: Final[dict[str, ModuleType]] = {
     "tables": tables,
     "dynamodb": dynamodb,
     "fanout": windows,
-    "one_core": one_core,
     "curve": curve,
     "profile": profile,
     "stall": stall,

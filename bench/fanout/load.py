@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import shutil
 import socket
@@ -85,9 +84,6 @@ class Result:
 class Load:
     """The compiled load, in a folder that goes with it."""
 
-    _processors: set[int] | None = None
-    """Where it may run, where that is not left to the kernel."""
-
     async def __aenter__(self) -> Self:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -105,14 +101,6 @@ class Load:
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         shutil.rmtree(self._folder)
 
-    def keep_apart(self, line: Line) -> None:
-        """Gives whoever serves the line one processor, and the load another, from here on. There must be two."""
-        ours, theirs = sorted(os.sched_getaffinity(0))[:2]
-        self._processors = {theirs}
-        for pid in line.pids:
-            for task in Path(f"/proc/{pid}/task").iterdir():  # Each thread has its own; later ones get their maker's.
-                os.sched_setaffinity(int(task.name), {ours})
-
     async def run(self, line: Line, mode: str, amount: float, seconds: float, *, may_lose: bool = False) -> Result:
         """`window`: with `amount` messages under way; `rate`: `amount` messages a second.
 
@@ -125,8 +113,6 @@ class Load:
         texts.write_bytes(b"".join(b"%d\n%b" % (len(each), each) for each in pieces))
         order: list[str | Path] = [sockets, texts, mode, f"{amount:.3f}", str(WARM_S), f"{seconds:.3f}", *map(str, line.pids)]
         process = await asyncio.create_subprocess_exec(self._program, *order, pass_fds=fds, stdout=PIPE, stderr=PIPE)
-        if self._processors is not None:
-            os.sched_setaffinity(process.pid, self._processors)
         try:
             async with asyncio.timeout(WARM_S + seconds + PATIENCE_S):
                 told, failed = await process.communicate()

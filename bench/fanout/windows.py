@@ -26,11 +26,6 @@ Taken = dict[tuple[str, int, int], list[Result]]
 
 async def run(options: Options) -> list[Table]:
     """A table for each window and number of channels."""
-    return await measured(options)
-
-
-async def measured(options: Options, *, on_one_core: bool = False) -> list[Table]:
-    """The tables; `on_one_core` gives each server one processor, and the load the other."""
     async with AsyncExitStack() as stack:
         load = await stack.enter_async_context(Load())
         here = await stack.enter_async_context(stage(options))
@@ -46,8 +41,6 @@ async def measured(options: Options, *, on_one_core: bool = False) -> list[Table
         for peer, channels in itertools.product(peers, CHANNELS):
             line = lines[peer.name, channels] = await peer.line(READERS, channels)
             stack.callback(line.close)
-            if on_one_core:
-                load.keep_apart(line)
         taken = await _rounds(load, lines, options)
     tables = [
         _table(taken, window, channels, [each.name for each in peers])

@@ -3,14 +3,12 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 
 from artcafe.wire.frames import MAX_FRAME_BYTES
-from tests.gateway.house import House, house, until
-from tests.gateway.raw import Raw, bare, dialled
+from tests.gateway.raw import bare, dialled
 from tests.platform import Platform
 
 TEXT, CONTINUATION, BINARY, CLOSE, MORE = 1, 0, 2, 8, -0x80
@@ -112,68 +110,3 @@ async def test_a_close_is_answered_with_a_close(platform: Platform, sent: bytes,
         assert await raw.closed() == answered
         async with asyncio.timeout(5):
             assert await raw.reader.read() == b""
-
-
-# --- readers that are slow ------------------------------------------------------------------------------------------------
-
-
-async def flood(it: House, messages: int = 400) -> list[int]:
-    """Some 12 MB, more than the buffers of two sockets hold."""
-    data = b'"%b"' % (b"x" * 30_000)
-    async with asyncio.TaskGroup() as group:
-        storing = [group.create_task(it.publish(data)) for _ in range(messages)]
-    return sorted(task.result() for task in storing)
-
-
-async def seqs_of(raw: Raw, count: int) -> list[int]:
-    return [(await raw.message())["seq"] for _ in range(count)]
-
-
-async def test_a_slow_reader_keeps_nobody_waiting_and_gets_everything_in_order_when_it_reads(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.bare() as slow, it.connected() as fast:
-        slow.reader._transport.pause_reading()  # type: ignore[attr-defined]  # StreamReader has no public way to stop reading
-        stored = await flood(it)
-        assert await seqs_of(fast, 400) == stored
-        await until(lambda: any(each.is_paused for each in it.gateway.connections()))
-        waiting = sum(each.waiting_bytes() for each in it.gateway.connections())
-        assert waiting < 3 * 1024 * 1024
-
-        slow.reader._transport.resume_reading()  # type: ignore[attr-defined]  # as above
-        got = [await slow.text() for _ in stored]
-        assert [frame["message"]["seq"] for frame in got] == stored
-        assert [frame["message"]["prev"] for frame in got] == [None, *stored[:-1]]
-        # And it is level again: what comes now comes to both.
-        (last,) = await flood(it, 1)
-        assert (await slow.text())["message"]["seq"] == last
-        assert (await fast.message())["seq"] == last
-
-
-async def test_one_that_reads_nothing_while_messages_wait_is_closed_with_4008_and_loses_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path, stall_s=0.2) as it:
-        async with it.bare() as stuck, it.connected() as fast:
-            stuck.reader._transport.pause_reading()  # type: ignore[attr-defined]  # StreamReader has no public way to stop reading
-            stored = await flood(it)
-            assert await seqs_of(fast, 400) == stored
-            await until(lambda: len(it.gateway.connections()) == 1 or any(each.is_closed for each in it.gateway.connections()))
-            stuck.reader._transport.resume_reading()  # type: ignore[attr-defined]  # as above
-            assert await stuck.closed() == 4008
-        async with it.connected() as again:
-            assert await seqs_of(again, 400) == stored
-
-
-async def test_one_that_asks_and_never_reads_the_answers_is_not_heard_until_it_does(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.bare() as rude, it.connected() as other:
-        rude.reader._transport.pause_reading()  # type: ignore[attr-defined]  # StreamReader has no public way to stop reading
-        commands = 40_000
-        for id in range(commands):
-            rude.send({"id": id, "unsubscribe": {"channel": "chn_none"}})
-            if id % 1000 == 0:
-                await asyncio.sleep(0)
-        await until(lambda: any(each.is_paused for each in it.gateway.connections()))
-        assert await other.is_quiet()
-        assert sum(each.waiting_bytes() for each in it.gateway.connections()) < 2 * 1024 * 1024
-
-        rude.reader._transport.resume_reading()  # type: ignore[attr-defined]  # as above
-        async with asyncio.timeout(20):
-            for id in range(commands):
-                assert (await rude.text())["id"] == id

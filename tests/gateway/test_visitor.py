@@ -118,7 +118,7 @@ async def test_a_visitor_that_reads_nothing_delays_nobody_and_goes_on_from_where
     async with house(tmp_path) as it, it.visited() as raw:
         await raw.ask("watch", channel=it.channel.id)
         (connection,) = it.gateway.connections()
-        connection.pause_writing()
+        connection.pause()
         (delivery,) = connection.conversation.deliveries.values()
         missed = await it.publish(b'"missed"')
         await until(lambda: delivery.feed.flushed == missed)
@@ -154,7 +154,7 @@ async def test_what_changed_while_a_visitor_read_nothing_is_shown_afterwards_as_
     async with house(tmp_path) as it, it.visited() as raw:
         await raw.ask("watch", presence=True)
         (connection,) = it.gateway.connections()
-        connection.pause_writing()
+        connection.pause()
         async with it.connected() as agent:
             for status in ("one", "two"):
                 await agent.ask("status", status=status)

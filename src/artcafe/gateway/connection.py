@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket as sockets
 from collections.abc import Callable, Coroutine
 from typing import Final, Protocol
@@ -58,6 +59,7 @@ class Connection(WSListener):
 
     __slots__ = (
         "_address",
+        "_direct",
         "_door",
         "_forwarded",
         "_group",
@@ -70,11 +72,11 @@ class Connection(WSListener):
         "_transport",
         "_under_way",
         "conversation",
+        "descriptor",
         "has_answered",
         "is_closed",
         "is_paused",
         "out",
-        "put",
     )
 
     def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: Door, forwarded: list[str]) -> None:
@@ -88,6 +90,9 @@ class Connection(WSListener):
         self._under_way = 0
         self._is_reading = True
         self.out: list[Piece] = []
+        self._direct: int | None = None
+        self.descriptor: int | None = None
+        """The socket's, as long as no bytes wait in the transport, behind which they would have to go, and there is no TLS."""
         self.is_paused = False
         self.is_closed = False
         self.has_answered = True
@@ -102,11 +107,14 @@ class Connection(WSListener):
         for upgrade in (transport.request, transport.response):
             upgrade.headers.clear()  # picows keeps both as long as the socket, and they were a tenth of what an idle one costs
         self._stream = transport.underlying_transport
-        self.put: Callable[[bytes], None] = self._stream.write
-        self._stream.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         sock = self._stream.get_extra_info("socket")
-        if sock is not None and hasattr(sockets, "TCP_NOTSENT_LOWAT"):
+        if hasattr(sockets, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
+        is_tls = self._stream.get_extra_info("ssl_object") is not None
+        # The first byte that waits is told: a transport of TLS tells when it has so many, one of TCP when it has more.
+        self._stream.set_write_buffer_limits(high=1 if is_tls else 0)
+        if not is_tls and os.name == "posix":  # elsewhere a socket is no file
+            self.descriptor = self._direct = sock.fileno()
         self._door.came(self)
         try:
             peer = self._stream.get_extra_info("peername")
@@ -117,6 +125,7 @@ class Connection(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A frame has come. Its payload dies when this returns."""
         self.has_answered = True
+        self._pause_or_not()  # picows has answered a ping by itself
         kind = frame.msg_type
         if self.is_closed:
             if kind is WSMsgType.CLOSE:
@@ -137,23 +146,18 @@ class Connection(WSListener):
         """The socket is gone, whoever ended it."""
         self.is_closed = True
         self.conversation.end()
+        self._use(None)  # the transport closes it behind this call, and then the number is another socket's
         self._door.gone(self)
 
     def pause_writing(self) -> None:
-        """The peer takes less than it is sent: its deliveries leave the live set, knowing what they were sent."""
-        self.is_paused = True
-        self._read_or_not()  # or a peer that asks and never listens would fill our memory with answers
-        self._door.stalled(self, True)
-        for delivery in self.conversation.deliveries.values():
-            delivery.feed.leave(delivery)
+        """The peer has not taken all it was sent: what comes goes behind that, into the transport."""
+        self._use(None)
 
     def resume_writing(self) -> None:
-        """The peer has taken what was waiting: its deliveries go on from the log."""
-        self.is_paused = False
-        self.has_answered = True  # taking bytes is a sign of life, and its pong may be among what was not read
-        self._read_or_not()
-        self._door.stalled(self, False)
-        self.conversation.resumed()
+        """The peer has taken what was waiting."""
+        self._use(self._direct)
+        if self.is_paused:
+            self._go_on()
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -221,6 +225,34 @@ class Connection(WSListener):
             frames = b"".join(replies) + frames
         if not self.is_closed:
             self._stream.write(frames)
+            self._pause_or_not()
+
+    def _use(self, descriptor: int | None) -> None:
+        """Lets the feeds know how this socket is written to."""
+        self.descriptor = descriptor
+        for delivery in self.conversation.deliveries.values():
+            delivery.feed.regroup()
+
+    def _pause_or_not(self) -> None:
+        if self.descriptor is None and not self.is_paused and self.waiting_bytes() > WRITE_HIGH_BYTES:
+            self.pause()
+
+    def pause(self) -> None:
+        """The peer takes less than it is sent: its deliveries leave the live set, knowing what they were sent, until it has taken
+        what waits."""
+        self.is_paused = True
+        self._read_or_not()  # or a peer that asks and never listens would fill our memory with answers
+        self._door.stalled(self, True)
+        for delivery in self.conversation.deliveries.values():
+            delivery.feed.leave(delivery)
+
+    def _go_on(self) -> None:
+        """Its deliveries go on from the log."""
+        self.is_paused = False
+        self.has_answered = True  # taking bytes is a sign of life, and its pong may be among what was not read
+        self._read_or_not()
+        self._door.stalled(self, False)
+        self.conversation.resumed()
 
     def feed_soon(self) -> None:
         """A delivery of this socket has left the live set: go on from the log."""

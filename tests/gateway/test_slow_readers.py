@@ -1,0 +1,181 @@
+"""Readers that take less than they are sent, for a moment or for good, with and without TLS, on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from artcafe.gateway.connection import WRITE_HIGH_BYTES, Connection
+from artcafe.model import ChannelType
+from tests.certificates import Authority
+from tests.gateway.house import House, house, until
+from tests.gateway.raw import Bare, Raw
+
+PING, PONG = 9, 10
+
+
+@pytest.fixture(params=["TCP", "TLS"])
+def authority(request: pytest.FixtureRequest, tmp_path: Path) -> Authority | None:
+    """Whose certificate the gateway has, if any."""
+    return Authority(tmp_path) if request.param == "TLS" else None
+
+
+async def flood(it: House, messages: int = 400) -> list[int]:
+    """Some 12 MB, more than the buffers of two sockets hold."""
+    data = b'"%b"' % (b"x" * 30_000)
+    async with asyncio.TaskGroup() as group:
+        storing = [group.create_task(it.publish(data)) for _ in range(messages)]
+    return sorted(task.result() for task in storing)
+
+
+async def seqs_of(raw: Raw, count: int) -> list[int]:
+    return [(await raw.message())["seq"] for _ in range(count)]
+
+
+async def test_a_slow_reader_keeps_nobody_waiting_and_gets_everything_in_order_when_it_reads(
+    tmp_path: Path, authority: Authority | None
+) -> None:
+    async with house(tmp_path, authority=authority) as it, it.bare() as slow, it.connected() as fast:
+        slow.stop_reading()
+        stored = await flood(it)
+        assert await seqs_of(fast, 400) == stored
+        await until(lambda: any(each.is_paused for each in it.gateway.connections()))
+        waiting = sum(each.waiting_bytes() for each in it.gateway.connections())
+        assert waiting < 3 * 1024 * 1024
+
+        slow.go_on_reading()
+        got = [await slow.text() for _ in stored]
+        assert [frame["message"]["seq"] for frame in got] == stored
+        assert [frame["message"]["prev"] for frame in got] == [None, *stored[:-1]]
+        # And it is level again: what comes now comes to both.
+        (last,) = await flood(it, 1)
+        assert (await slow.text())["message"]["seq"] == last
+        assert (await fast.message())["seq"] == last
+
+
+async def test_one_that_reads_nothing_while_messages_wait_is_closed_with_4008_and_loses_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path, stall_s=0.2) as it:
+        async with it.bare() as stuck, it.connected() as fast:
+            stuck.stop_reading()
+            stored = await flood(it)
+            assert await seqs_of(fast, 400) == stored
+            await until(lambda: len(it.gateway.connections()) == 1 or any(each.is_closed for each in it.gateway.connections()))
+            stuck.go_on_reading()
+            assert await stuck.closed() == 4008
+        async with it.connected() as again:
+            assert await seqs_of(again, 400) == stored
+
+
+async def test_one_that_asks_and_never_reads_the_answers_is_not_heard_until_it_does(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.bare() as rude, it.connected() as other:
+        rude.stop_reading()
+        commands = 40_000
+        for id in range(commands):
+            rude.send({"id": id, "unsubscribe": {"channel": "chn_none"}})
+            if id % 1000 == 0:
+                await asyncio.sleep(0)
+        await until(lambda: any(each.is_paused for each in it.gateway.connections()))
+        assert await other.is_quiet()
+        assert sum(each.waiting_bytes() for each in it.gateway.connections()) < 2 * 1024 * 1024
+
+        rude.go_on_reading()
+        async with asyncio.timeout(20):
+            for id in range(commands):
+                assert (await rude.text())["id"] == id
+
+
+async def test_one_that_stops_reading_for_a_moment_stays_in_the_live_set_and_misses_nothing(
+    tmp_path: Path, authority: Authority | None
+) -> None:
+    async with house(tmp_path, authority=authority) as it, it.bare() as slow:
+        live = await it.channels.create(it.owner, name="live", type=ChannelType.LIVE)
+        slow.send({"id": 2, "subscribe": {"channel": live.id}})
+        assert "subscribe" in await slow.text()
+        (connection,) = it.gateway.connections()
+        (delivery,) = [each for each in connection.conversation.deliveries.values() if each.feed.is_live]
+        async with it.connected() as fast:
+            await fast.ask("subscribe", channel=live.id)
+            slow.stop_reading()
+            count = 0
+            # Large ones until the kernel takes no more, then small ones with pings between, whose pongs go the same way.
+            while count < 400 and connection.waiting_bytes() == 0:
+                await it.say(b'[%d, "%b"]' % (count, b"x" * 30_000), live)
+                assert (await fast.message())["data"][0] == count  # so the flush is over
+                count += 1
+            small = range(count, count + 100)
+            for number in small:
+                slow.send(b"%d" % number, PING)
+                await it.say(b"[%d]" % number, live)
+                assert (await fast.message())["data"] == [number]
+            assert 0 < connection.waiting_bytes() < WRITE_HIGH_BYTES
+            assert connection.descriptor is None
+            assert delivery.member
+            slow.go_on_reading()
+            got, pongs = await taken(slow, count + 100)
+            assert got == list(range(count + 100))
+            await until(lambda: connection.waiting_bytes() == 0)
+            await until(lambda: (connection.descriptor is None) is (authority is not None))
+            await it.say(b"[-1]", live)
+            pongs += (await taken(slow, 1))[1]
+            assert pongs == list(small)
+
+
+async def taken(raw: Bare, count: int) -> tuple[list[int], list[int]]:
+    """The numbers of the next so many messages, and of the pongs among them."""
+    got: list[int] = []
+    pongs: list[int] = []
+    while len(got) < count:
+        opcode, payload = await raw.next()
+        if opcode == PONG:
+            pongs.append(int(payload))
+        else:
+            got.append(int(payload.partition(b'"data":[')[2].replace(b"]", b",").partition(b",")[0]))
+    return got, pongs
+
+
+# --- whose descriptor it is -----------------------------------------------------------------------------------------------
+
+
+def reset(raw: Bare, _: Connection) -> None:
+    """The peer is gone at once, and says so when something comes."""
+    raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+    raw.writer.transport.abort()
+
+
+ENDS: dict[str, Callable[[Bare, Connection], object]] = {
+    "the peer closes": lambda raw, _: raw.send((1000).to_bytes(2, "big"), 8),
+    "the peer hangs up": lambda raw, _: raw.writer.close(),
+    "the peer resets": reset,
+    "the peer speaks nonsense": lambda raw, _: raw.writer.write(b"\xff" * 64),
+    "the server hangs up": lambda _, connection: connection.abort(),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+async def test_nothing_is_written_to_a_descriptor_that_may_be_another_sockets(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as it, it.bare() as raw:
+        (connection,) = it.gateway.connections()
+        await it.level()
+        (delivery,) = connection.conversation.deliveries.values()
+        descriptor = connection.descriptor
+        assert descriptor is not None
+        socket_of_it = os.fstat(descriptor).st_ino
+        gone, seen = it.gateway.gone, asyncio.Event()
+
+        def watched(ended: Connection) -> None:
+            # Its deliveries have left, and the number is still its own: nobody else can have had it in between.
+            assert (os.fstat(descriptor).st_ino, ended.descriptor, delivery.member) == (socket_of_it, None, False)
+            gone(ended)
+            seen.set()
+
+        monkeypatch.setattr(it.gateway, "gone", watched)
+        ENDS[how](raw, connection)
+        async with asyncio.timeout(5):
+            await seen.wait()
