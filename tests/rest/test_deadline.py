@@ -17,6 +17,12 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 class Hasty(DeadlineProtocol):
     head_deadline_s = 0.01
+    answer_deadline_s = 0.2
+    is_gone = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.is_gone = True
 
     @property
     def is_awaiting_head(self) -> bool:
@@ -27,8 +33,8 @@ Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter, list[Hasty]]
 
 
 @asynccontextmanager
-async def connection() -> AsyncIterator[Wire]:
-    config = uvicorn.Config(PlainTextResponse("here"), log_config=None, timeout_keep_alive=BOUND_S)
+async def connection(answer: str = "here") -> AsyncIterator[Wire]:
+    config = uvicorn.Config(PlainTextResponse(answer), log_config=None, timeout_keep_alive=BOUND_S)
     loop = asyncio.get_running_loop()
     protocols: list[Hasty] = []
 
@@ -66,3 +72,12 @@ async def test_between_requests_only_the_keep_alive_timeout_counts() -> None:
             writer.write(REQUEST)
             assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
             assert not protocols[0].is_awaiting_head
+
+
+@pytest.mark.parametrize("size", [32 << 20, 1 << 20], ids=["more than all buffers hold", "what the buffers hold"])
+async def test_a_peer_that_takes_no_answer_is_closed(size: int) -> None:
+    async with connection("x" * size) as (reader, writer, protocols):
+        reader._transport.pause_reading()  # type: ignore[attr-defined]  # StreamReader has no public way to stop reading
+        writer.write(REQUEST)
+        while not protocols[0].is_gone:  # noqa: ASYNC110 (what is waited for tells nobody)
+            await asyncio.sleep(0.001)
