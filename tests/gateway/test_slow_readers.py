@@ -14,9 +14,9 @@ from artcafe.gateway.connection import WRITE_HIGH_BYTES, Connection
 from artcafe.model import ChannelType
 from tests.certificates import Authority
 from tests.gateway.house import House, house, until
-from tests.gateway.raw import Bare, Raw
+from tests.gateway.raw import Bare, Raw, bare
 
-PING, PONG = 9, 10
+TEXT, PING, PONG = 1, 9, 10
 
 
 @pytest.fixture(params=["TCP", "TLS"])
@@ -125,6 +125,84 @@ async def test_one_that_stops_reading_for_a_moment_stays_in_the_live_set_and_mis
             assert pongs == list(small)
 
 
+async def test_one_that_pings_and_never_reads_the_pongs_is_not_heard_until_it_does(
+    tmp_path: Path, authority: Authority | None
+) -> None:
+    async with house(tmp_path, authority=authority) as it, bare(it.url, it.trust) as rude:
+        (connection,) = it.gateway.connections()
+        rude.stop_reading()
+        pings = 40_000
+        for number in range(pings):
+            rude.send(b"%0125d" % number, PING)
+            if number % 1000 == 0:
+                await asyncio.sleep(0)
+        await until(lambda: connection.is_paused)
+        assert connection.waiting_bytes() < 2 * 1024 * 1024
+        rude.go_on_reading()
+        async with asyncio.timeout(20):
+            for number in range(pings):
+                assert await rude.next() == (PONG, b"%0125d" % number)
+
+
+async def test_one_that_leaves_the_live_set_by_what_it_is_answered_gets_what_was_to_be_flushed(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.bare() as slow:
+        (connection,) = it.gateway.connections()
+        await it.level()
+        slow.stop_reading()
+        count = 0
+        while connection.waiting_bytes() == 0:
+            count = await it.publish(b'"%b"' % (b"x" * 30_000))
+            await flushed(it)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(it.publish(b"0"))
+            while not it.hub._dirty:  # noqa: ASYNC110 (what is waited for tells nobody)
+                await asyncio.sleep(0)
+            connection.send(b"%0300000d" % 0)
+            it.hub._flush()
+            assert connection.is_paused
+        slow.go_on_reading()
+        assert [await seq_of(slow) for _ in range(count)] == list(range(1, count + 1))
+        assert await slow.next() == (TEXT, b"%0300000d" % 0)
+        assert await seq_of(slow) == count + 1
+
+
+async def flushed(it: House) -> None:
+    """Returns when what was stored has gone out."""
+    feed = it.hub._feeds[it.owner.tenant_id, it.channel.id]
+    last = await feed.room.log.last_of(it.channel.id)
+    await until(lambda: feed.flushed == last)
+
+
+async def seq_of(raw: Bare) -> int:
+    seq: int = (await raw.text())["message"]["seq"]
+    return seq
+
+
+async def test_one_that_leaves_the_live_set_while_the_log_is_read_for_it_is_no_member_until_it_takes_something(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as it:
+        await it.publish(b"0", await it.channels.create(it.owner, name="another"))  # A log, with nothing for it.
+        for steps in range(12):
+            async with it.bare() as slow:
+                (connection,) = it.gateway.connections()
+                backlog = connection.conversation.backlog
+                while backlog._task is None:  # noqa: ASYNC110 (what is waited for tells nobody)
+                    await asyncio.sleep(0)
+                for _ in range(steps):  # Further into it each time.
+                    await asyncio.sleep(0)
+                connection.pause()
+                await until(lambda backlog=backlog: backlog._task is None)  # type: ignore[misc]
+                (delivery,) = connection.conversation.deliveries.values()
+                assert not delivery.member
+                connection.resume_writing()
+                await it.level()
+                seq = await it.publish(b"1")
+                assert await seq_of(slow) == seq
+                slow.send({"ack": {"channel": it.channel.id, "seq": seq}})
+            await until(lambda: it.gateway.connections() == [])
+
+
 async def taken(raw: Bare, count: int) -> tuple[list[int], list[int]]:
     """The numbers of the next so many messages, and of the pongs among them."""
     got: list[int] = []
@@ -154,6 +232,26 @@ ENDS: dict[str, Callable[[Bare, Connection], object]] = {
     "the peer speaks nonsense": lambda raw, _: raw.writer.write(b"\xff" * 64),
     "the server hangs up": lambda _, connection: connection.abort(),
 }
+
+
+async def test_what_fails_at_the_end_of_a_socket_leaves_nothing_to_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as it, it.bare() as raw:
+        (connection,) = it.gateway.connections()
+        await it.level()
+        with monkeypatch.context() as patched:
+            patched.setattr(it.presence, "gone", lambda _: 1 / 0)
+            raw.writer.close()
+            await until(lambda: it.gateway.connections() == [])
+        (delivery,) = connection.conversation.deliveries.values()
+        assert (delivery.member, connection.descriptor) == (True, None)
+        async with bare(it.url) as stranger:
+            await it.publish(b'"not for strangers"')
+            await flushed(it)
+            stranger.send(b"still there", PING)
+            assert await stranger.next() == (PONG, b"still there")
+        delivery.feed.leave(delivery)
 
 
 @pytest.mark.parametrize("how", ENDS)

@@ -92,7 +92,7 @@ class Connection(WSListener):
         self.out: list[Piece] = []
         self._direct: int | None = None
         self.descriptor: int | None = None
-        """The socket's, as long as no bytes wait in the transport, behind which they would have to go, and there is no TLS."""
+        """The socket's, for who writes past the transport. None while bytes wait there, and with TLS."""
         self.is_paused = False
         self.is_closed = False
         self.has_answered = True
@@ -111,10 +111,10 @@ class Connection(WSListener):
         if hasattr(sockets, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
         is_tls = self._stream.get_extra_info("ssl_object") is not None
-        # The first byte that waits is told: a transport of TLS tells when it has so many, one of TCP when it has more.
-        self._stream.set_write_buffer_limits(high=1 if is_tls else 0)
         if not is_tls and os.name == "posix":  # elsewhere a socket is no file
             self.descriptor = self._direct = sock.fileno()
+        # The first byte that waits is told: a transport of TLS tells when it has so many, one of TCP when it has more.
+        self._stream.set_write_buffer_limits(high=1 if is_tls else 0)
         self._door.came(self)
         try:
             peer = self._stream.get_extra_info("peername")
@@ -125,7 +125,6 @@ class Connection(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """A frame has come. Its payload dies when this returns."""
         self.has_answered = True
-        self._pause_or_not()  # picows has answered a ping by itself
         kind = frame.msg_type
         if self.is_closed:
             if kind is WSMsgType.CLOSE:
@@ -134,6 +133,9 @@ class Connection(WSListener):
             self._receive(frame.get_payload_as_bytes())
         elif kind in (WSMsgType.TEXT, WSMsgType.CONTINUATION):
             self._receive_part(frame)
+        elif kind is WSMsgType.PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+            self._pause_or_not()
         elif kind is WSMsgType.BINARY:
             self.close(BadFrame("it is binary"))
         elif kind is WSMsgType.CLOSE:
@@ -145,9 +147,12 @@ class Connection(WSListener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is gone, whoever ended it."""
         self.is_closed = True
-        self.conversation.end()
-        self._use(None)  # the transport closes it behind this call, and then the number is another socket's
-        self._door.gone(self)
+        self._direct = None  # the transport closes it behind this call, and then the number is another socket's
+        self._use(None)
+        try:
+            self.conversation.end()
+        finally:
+            self._door.gone(self)
 
     def pause_writing(self) -> None:
         """The peer has not taken all it was sent: what comes goes behind that, into the transport."""
@@ -217,18 +222,20 @@ class Connection(WSListener):
         if self._replies:
             self.write(b"")
 
-    def write(self, frames: bytes) -> None:
+    def write(self, frames: bytes | memoryview) -> None:
         """Sends encoded frames now, behind the replies that wait: what answers a command comes before what it set off."""
         if self._replies:
             replies, self._replies = self._replies, []
             self._talking.discard(self)
-            frames = b"".join(replies) + frames
+            frames = b"".join([*replies, frames])
         if not self.is_closed:
             self._stream.write(frames)
             self._pause_or_not()
 
     def _use(self, descriptor: int | None) -> None:
         """Lets the feeds know how this socket is written to."""
+        if descriptor == self.descriptor:
+            return
         self.descriptor = descriptor
         for delivery in self.conversation.deliveries.values():
             delivery.feed.regroup()

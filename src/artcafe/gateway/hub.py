@@ -1,7 +1,7 @@
 """The fan-out: one frame, encoded once, to every local socket of a channel that is level with it.
 
-A socket that is not level (it came with a backlog, reads slowly, or owes acknowledgements) is no member here; its connection
-feeds it from the log until it is (`gateway.connection`). The cost is the system call, so frames are written once a socket, in
+A socket that is not level (it came with a backlog, reads slowly, or owes acknowledgements) is no member here, and is fed from the
+log until it is (`gateway.backlog`). The cost is the system call, so frames are written once a socket, in
 the order in which they came on all its channels, and joined once for all sockets that get the same (design, decision 6).
 """
 
@@ -24,9 +24,8 @@ from artcafe.rules.starts import Life
 from artcafe.wire.envelopes import live_frame, message_frame
 
 FLUSH_S: Final = 0.001
-"""The first message goes out at once, with what else has come by then, and then there is at most one flush a millisecond: at a
-million deliveries a second to 100 subscribers that takes 0.6 of a core where a flush every turn takes a whole one (design,
-decision 6)."""
+"""The first message goes out in the next turn, and then there is at most one flush a millisecond: at a million deliveries a
+second to 100 subscribers that takes 0.6 of a core where a flush every turn takes a whole one (design, decision 6)."""
 
 RETRY_S: Final = 0.2
 
@@ -39,7 +38,7 @@ class Socket(Protocol):
     descriptor: int | None
     """Where bytes may be written past the transport, which has none waiting. When that changes, its feeds are to `regroup`."""
 
-    def write(self, frames: bytes) -> None:
+    def write(self, frames: bytes | memoryview) -> None:
         """Sends encoded frames now."""
 
     def feed_soon(self) -> None:
@@ -224,14 +223,14 @@ class Feed:
         self._group = None
 
     def write(self, frames: bytes) -> None:
-        """Sends every socket in `level` the same, which has no replies waiting: one system call each and nothing else, since each
-        thing that is looked up of a thousand sockets misses the cache."""
+        """Sends every socket in `level` the same: one system call each and nothing else, since each thing that is looked up of
+        a thousand sockets misses the cache. None may have replies waiting, which would go between two parts of a short write."""
         if self._group is None:
             known = {socket: descriptor for socket in self.level if (descriptor := socket.descriptor) is not None}
             self._group = list(known), list(known.values()), [socket for socket in self.level if socket not in known]
         direct, descriptors, others = self._group
         for at, taken in write_to_all(descriptors, frames):
-            direct[at].write(frames[taken:])
+            direct[at].write(memoryview(frames)[taken:])  # no copy: they may be many who fall behind at once
         for socket in others:
             socket.write(frames)
 
@@ -330,8 +329,8 @@ class Hub:
             return
 
     def dirty(self, feed: Feed) -> None:
-        """The feed has frames to send. They go a turn later, so that what is there to be read then goes with them: under load a
-        flush takes milliseconds, and half of what came meanwhile is still to be read behind it (record 23)."""
+        """The feed has frames to send. Where a flush is due, they go a turn later, so that what is there to be read then goes
+        with them: a large flush takes milliseconds, and half of what came meanwhile is to be read behind it (record 23)."""
         if not self._dirty:
             now = self._loop.time()
             if now >= self._next_flush:
@@ -357,10 +356,9 @@ class Hub:
 
     def _send_alike(self, feeds: list[Feed]) -> None:
         """The feeds have the same members, as one alone has."""
-        frames = joined([feed.drawn() for feed in feeds])
         for socket in [each for each in self.talking if each in feeds[0].level]:
-            socket.write(b"")
-        if frames:
+            socket.write(b"")  # first: with that it may leave all of them, and must not be taken for one that was sent the frames
+        if frames := joined([feed.drawn() for feed in feeds]):
             feeds[0].write(frames)
 
     def _send_each(self, feeds: list[Feed]) -> None:

@@ -91,6 +91,7 @@ class Gateway:
             read_buffer_init_size=READ_BUFFER_BYTES,
             backlog=BACKLOG,
             use_aiofastnet=False,
+            enable_auto_pong=False,  # picows would answer pings for ever, whether or not the peer takes the answers
             # With a plain logger picows makes one of its own for each socket, which takes 0.7 KB; an adapter it uses as it is.
             logger_name=logging.LoggerAdapter(logging.getLogger("picows.server")),
             ssl=tls,
@@ -222,10 +223,10 @@ class Gateway:
             waits = connection.waiting_bytes()
             if waits < waiting:
                 self._stalled[connection] = (now, waits)
-            elif waits > waiting:
-                self._stalled[connection] = (since, waits)
             elif now - since > self._stall_s:
                 connection.close(SlowConsumer())
+            else:
+                self._stalled[connection] = (since, waits)
 
     def _abort_unwilling(self, now: float) -> None:
         for connection, since in list(self._closing.items()):

@@ -34,8 +34,8 @@ def joined(pieces: Sequence[Piece]) -> bytes:
 def write_to_all(descriptors: Sequence[int], frames: bytes) -> list[tuple[int, int]]:
     """Writes the same bytes to every descriptor with one system call each, the whole of what it costs (record 23).
 
-    Tells whom that did not send everything: the place in `descriptors`, and how many bytes were taken. None were by one that has
-    no room now, or that is gone, which its transport finds out when it tries.
+    Tells who has not taken everything: the place in `descriptors`, and how many bytes were taken. That is 0 where there is no
+    room now, and where the socket is gone, which its transport will find out.
     """
     taken: list[int] = []
     writes = map(os.write, descriptors, repeat(frames))
