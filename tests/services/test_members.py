@@ -130,7 +130,7 @@ async def test_an_invitation_lasts_72_hours_by_our_clock(server: Server) -> None
     invitation, token = await server.invitations.create(owner, address=BOB, role=Role.MEMBER)
     _, other = await server.invitations.create(owner, address=CAROL, role=Role.MEMBER)
     server.clock.pass_s(72 * 3600 - 0.001)
-    assert (await server.invitations.list(owner)).items[0] == invitation
+    assert invitation in (await server.invitations.list(owner)).items
     await server.invitations.accept(UserId(CAROL), CAROL, other)
     server.clock.pass_s(0.001)
     assert (await server.invitations.list(owner)).items == ()
