@@ -71,6 +71,21 @@ async def test_one_that_reads_nothing_while_messages_wait_is_closed_with_4008_an
             assert await seqs_of(again, 400) == stored
 
 
+async def test_one_that_takes_nothing_is_closed_with_4008_also_while_more_comes_for_it(tmp_path: Path) -> None:
+    async with house(tmp_path, stall_s=0.2) as it, it.bare() as stuck:
+        (connection,) = it.gateway.connections()
+        stuck.stop_reading()
+        while not connection.is_paused:
+            connection.send(b"0" * 30_000)
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while not connection.is_closed:
+                connection.send(b"0")
+                await asyncio.sleep(0.001)  # More often than the sweep looks.
+        stuck.go_on_reading()
+        assert await stuck.closed() == 4008
+
+
 async def test_one_that_asks_and_never_reads_the_answers_is_not_heard_until_it_does(tmp_path: Path) -> None:
     async with house(tmp_path) as it, it.bare() as rude, it.connected() as other:
         rude.stop_reading()
