@@ -199,23 +199,27 @@ async def test_one_that_leaves_the_live_set_while_the_log_is_read_for_it_is_no_m
     async with house(tmp_path) as it:
         await it.publish(b"0", await it.channels.create(it.owner, name="another"))  # A log, with nothing for it.
         for steps in range(12):
-            async with it.bare() as slow:
-                (connection,) = it.gateway.connections()
-                backlog = connection.conversation.backlog
-                while backlog._task is None:  # noqa: ASYNC110 (what is waited for tells nobody)
-                    await asyncio.sleep(0)
-                for _ in range(steps):  # Further into it each time.
-                    await asyncio.sleep(0)
-                connection.pause()
-                await until(lambda backlog=backlog: backlog._task is None)  # type: ignore[misc]
-                (delivery,) = connection.conversation.deliveries.values()
-                assert not delivery.member
-                connection.resume_writing()
-                await it.level()
-                seq = await it.publish(b"1")
-                assert await seq_of(slow) == seq
-                slow.send({"ack": {"channel": it.channel.id, "seq": seq}})
+            await paused_while_it_is_fed(it, steps)
             await until(lambda: it.gateway.connections() == [])
+
+
+async def paused_while_it_is_fed(it: House, steps: int) -> None:
+    async with it.bare() as slow:
+        (connection,) = it.gateway.connections()
+        backlog = connection.conversation.backlog
+        while backlog._task is None:  # noqa: ASYNC110 (what is waited for tells nobody)
+            await asyncio.sleep(0)
+        for _ in range(steps):  # Further into it each time.
+            await asyncio.sleep(0)
+        connection.pause()
+        await until(lambda: backlog._task is None)
+        (delivery,) = connection.conversation.deliveries.values()
+        assert not delivery.member
+        connection.resume_writing()
+        await it.level()
+        seq = await it.publish(b"1")
+        assert await seq_of(slow) == seq
+        slow.send({"ack": {"channel": it.channel.id, "seq": seq}})
 
 
 async def taken(raw: Bare, count: int) -> tuple[list[int], list[int]]:
