@@ -259,6 +259,9 @@ async def test_what_fails_at_the_end_of_a_socket_leaves_nothing_to_the_next_one(
     async with house(tmp_path) as it, it.bare() as raw:
         (connection,) = it.gateway.connections()
         await it.level()
+        await it.publish(b"0")  # From here on its feed knows the number.
+        await seq_of(raw)
+        descriptor = connection.descriptor
         with monkeypatch.context() as patched:
             patched.setattr(it.presence, "gone", lambda _: 1 / 0)
             raw.writer.close()
@@ -266,6 +269,8 @@ async def test_what_fails_at_the_end_of_a_socket_leaves_nothing_to_the_next_one(
         (delivery,) = connection.conversation.deliveries.values()
         assert (delivery.member, connection.descriptor) == (True, None)
         async with bare(it.url) as stranger:
+            (theirs,) = it.gateway.connections()
+            assert theirs.descriptor == descriptor
             await it.publish(b'"not for strangers"')
             await flushed(it)
             stranger.send(b"still there", PING)

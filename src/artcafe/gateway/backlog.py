@@ -72,8 +72,8 @@ class Backlog:
             log.debug("backlog.waits", channel=feed.channel, error=repr(exc))
             await asyncio.sleep(RETRY_S)
             return
-        if self._socket.is_paused or not self._is_fed(delivery):
-            return  # paused since: what was read is read again when it takes something
+        if not self._is_fed(delivery):
+            return
         due = [one for one in found if one.seq <= feed.flushed]
         if due:
             self._send(delivery, due)

@@ -351,7 +351,7 @@ class Conversation:
         with contextlib.suppress(TimeoutError):  # without NATS it begins by itself, later
             async with asyncio.timeout(LIVE_S):
                 await feed.opened.wait()
-        if self.deliveries.get(channel_id) is delivery and not (self._peer.is_paused or delivery.member):
+        if self.deliveries.get(channel_id) is delivery and not delivery.member:
             feed.join(delivery)
         return replies.SubscribeReply(None, None, None)
 

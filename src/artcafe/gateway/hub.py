@@ -1,8 +1,8 @@
 """The fan-out: one frame, encoded once, to every local socket of a channel that is level with it.
 
 A socket that is not level (it came with a backlog, reads slowly, or owes acknowledgements) is no member here, and is fed from the
-log until it is (`gateway.backlog`). The cost is the system call, so frames are written once a socket, in
-the order in which they came on all its channels, and joined once for all sockets that get the same (design, decision 6).
+log until it is (`gateway.backlog`). The cost is the system call, so frames are written once a socket, in the order in which they
+came on all its channels, and joined once for all sockets that get the same (design, decision 6; record 23).
 """
 
 from __future__ import annotations
@@ -181,8 +181,9 @@ class Feed:
             self.seqs.append(stored.seq)
 
     def join(self, delivery: Delivery) -> bool:
-        """Makes a delivery a member if the log holds nothing between what it was sent and what members get next."""
-        if not self.opened.is_set() or delivery.sent < self.flushed:
+        """Makes a delivery a member if its socket takes what it is sent, and the log holds nothing between what it was sent and
+        what members get next."""
+        if not self.opened.is_set() or delivery.socket.is_paused or delivery.sent < self.flushed:
             return False
         if delivery.sent > self.flushed:
             self.ahead[delivery.socket] = delivery
