@@ -493,6 +493,13 @@ def test_whoever_names_no_user_is_the_systems(platform: Platform, monkeypatch: p
     assert done.stderr.startswith("artcafe: carol@localhost is in no tenant yet")
 
 
+def test_whoever_names_another_users_tenant_hears_who_they_are(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "carol")
+    done = Person({"DATA_DIR": str(platform.data)}).run("channel", "list", "--tenant", "ten_1")
+    assert done.code == 3
+    assert "among yours; 'artcafe tenant list' shows them\n  you are carol@localhost; another user's are seen" in done.stderr
+
+
 def test_an_agents_token_is_in_its_own_tenant(populated: Cast, member: Person) -> None:
     async def token() -> str:
         async with Rest(populated.url) as rest:

@@ -94,7 +94,7 @@ async def _call(
                 caller = replace(caller, tenant=given.pop("tenant") or await only_tenant(caller))
             await command(caller, **given)
         except ArtcafeError as exc:
-            raise _in_words(exc, {"tenant": caller.tenant, **given}, account.url) from exc
+            raise _in_words(exc, {"tenant": caller.tenant, **given}, account) from exc
 
 
 PERSON: Final = (
@@ -284,11 +284,13 @@ WORDS: Final[Mapping[type[ArtcafeError], str]] = {
 """The server does not repeat an id that it did not find, and cannot know the command that lists them."""
 
 
-def _in_words(error: ArtcafeError, given: Mapping[str, Any], url: str) -> ArtcafeError:
+def _in_words(error: ArtcafeError, given: Mapping[str, Any], account: Account) -> ArtcafeError:
     """The error as it is told to whoever typed the command; `given` are its arguments, by their names."""
     words = WORDS.get(type(error))
+    if isinstance(error, errors.TenantNotFound) and account.user:
+        words = f"{words}\n  you are {account.user}; {account.others}"
     if words is not None:
         return type(error).told(words.format_map(given))
-    if isinstance(error, Unavailable) and url in str(error):
+    if isinstance(error, Unavailable) and account.url in str(error):
         return Unavailable.told(f"{error}\n  is a server running there? Another address is given by --url or ARTCAFE_URL")
     return error
