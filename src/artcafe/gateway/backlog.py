@@ -45,7 +45,7 @@ class Backlog:
             # A round feeds each delivery one piece, so that a long backlog does not keep the other channels waiting.
             while behind := [each for each in self._deliveries.values() if self._is_behind(each)]:
                 for delivery in behind:
-                    if self._is_behind(delivery):
+                    if self._is_fed(delivery) and self._is_behind(delivery):
                         await self._advance(delivery)
         finally:
             self._task = None
@@ -59,20 +59,21 @@ class Backlog:
         """Sends the next piece of a delivery's backlog, or makes it a member where there is none."""
         feed = delivery.feed
         await feed.opened.wait()
+        if not self._is_fed(delivery):
+            return  # the delivery has ended, and with its last delivery the feed has closed without ever knowing its log
         shown = feed.flushed
         try:
-            if feed.is_live:
-                found: list[Stored] = []
-            elif await self._is_of_this_log(delivery):
-                found = await self._read(delivery, shown)
-            else:
-                self._socket.close(LogRenewed())
-                return
+            is_same_log = feed.is_live or await self._is_of_this_log(delivery)
+            found = await self._read(delivery, shown) if is_same_log and not feed.is_live else []
         except OurFault as exc:
             log.debug("backlog.waits", channel=feed.channel, error=repr(exc))
             await asyncio.sleep(RETRY_S)
             return
         if not self._is_fed(delivery):
+            return
+        if not is_same_log:
+            log.info("backlog.another_log", channel=feed.channel, epoch=feed.life.epoch, delivered=delivery.epoch)
+            self._socket.close(LogRenewed())
             return
         due = [one for one in found if one.seq <= feed.flushed]
         if due:
@@ -84,7 +85,7 @@ class Backlog:
         feed.join(delivery)
 
     def _is_fed(self, delivery: Delivery) -> bool:
-        """Whether the delivery is still one of this socket's, to be fed from here."""
+        """Return whether the delivery still belongs to this socket and is not a member of its feed."""
         return self._deliveries.get(delivery.feed.channel) is delivery and not delivery.member
 
     @staticmethod

@@ -1,0 +1,56 @@
+"""A delivery that ends while its feed is still opening: the connection stays open, and the next delivery works."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from artcafe.model import SubscriptionStatus
+from tests.gateway.house import House, house
+from tests.gateway.raw import BOUND_S, Raw
+
+TURNS = 60
+
+
+async def publish_all_the_time(it: House) -> None:
+    while True:
+        await it.publish(b"1")
+
+
+async def answered(raw: Raw, kind: str, **body: object) -> None:
+    """Returns when the command is answered, whichever messages come before."""
+    reply = await raw.ask(kind, **body)
+    assert "code" not in reply, reply
+    raw.pushes.clear()
+
+
+async def deliver_the_next(it: House, raw: Raw) -> None:
+    """Returns when a message stored from here on has been delivered."""
+    seq = await it.publish(b'"last"')
+    async with asyncio.timeout(BOUND_S):
+        while (await raw.message())["seq"] != seq:
+            pass
+
+
+@pytest.mark.parametrize("ends", ["unsubscribe", "subscribe", "pause", "delete"])
+async def test_a_delivery_that_ends_while_it_begins_does_not_close_the_connection(tmp_path: Path, ends: str) -> None:
+    async with house(tmp_path) as it, asyncio.TaskGroup() as group:
+        channel, agent = it.channel.id, it.agent.id
+        await it.publish(b"1")
+        publishing = group.create_task(publish_all_the_time(it))
+        async with it.connected() as raw:
+            for turn in range(TURNS):
+                await answered(raw, "subscribe", channel=channel)
+                await asyncio.sleep((turn % 5) / 1000)
+                if ends == "unsubscribe":
+                    await answered(raw, "unsubscribe", channel=channel)
+                elif ends == "pause":
+                    await it.subscriptions.set_status(it.owner, channel, agent, SubscriptionStatus.PAUSED)
+                    await it.subscriptions.set_status(it.owner, channel, agent, SubscriptionStatus.ACTIVE)
+                elif ends == "delete":
+                    await it.subscriptions.delete(it.owner, channel, agent)
+            await answered(raw, "subscribe", channel=channel)
+            publishing.cancel()
+            await deliver_the_next(it, raw)
