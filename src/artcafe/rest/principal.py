@@ -84,7 +84,8 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         description=(
             "A text of your choice, new for every new request. The same request with the same key changes nothing more and gets"
-            " the first answer again; another request with it is refused."
+            " the first answer again; another request with it is refused, and so is a repeat for 72 hours after what it made was"
+            " deleted."
         ),
         examples=["0d8f6d0e-3f54-4a53-9a1d-6f1f0b7c9f11"],
     ),

@@ -149,7 +149,7 @@ ANYWHERE: Final[Kinds] = (errors.RequestTimeout, errors.TooFast, errors.TooLarge
 BEARER: Final[Kinds] = (errors.Unauthenticated, errors.CredentialsExpired, errors.Revoked)
 IN_TENANT: Final[Kinds] = (*BEARER, errors.TermsRequired, errors.TenantNotFound, errors.Forbidden, errors.TenantSuspended)
 BODY: Final[Kinds] = (errors.BadJson, errors.Invalid)
-POST: Final[Kinds] = (*BODY, errors.IdempotencyMismatch)
+POST: Final[Kinds] = (*BODY, errors.IdempotencyMismatch, errors.Conflict)
 LIST: Final[Kinds] = (errors.BadCursor, errors.Invalid)
 
 

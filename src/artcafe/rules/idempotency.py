@@ -1,8 +1,8 @@
-"""Requests that may be repeated: which id a new thing gets, and whether a second request with a key is the first one again."""
+"""Repeatable requests: the id a new thing gets, and whether a second request with a key is the first one again."""
 
 from __future__ import annotations
 
-from artcafe.errors import IdempotencyMismatch
+from artcafe.errors import Conflict, IdempotencyMismatch
 from artcafe.rules import ids, limits
 
 
@@ -26,3 +26,8 @@ def check_repeat(existing: str | None, hash: str | None) -> None:
     """Raises IdempotencyMismatch unless the hash that a row kept is that of this request."""
     if hash is None or existing != hash:
         raise IdempotencyMismatch
+
+
+def repeat_of_deleted(what: str) -> Conflict:
+    """Return the error for a repeat of a request whose result was deleted since; `what` says what it made."""
+    return Conflict(f"this request made {what}; take a new Idempotency-Key for a new one")

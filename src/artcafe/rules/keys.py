@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -59,3 +60,9 @@ def successor(agent: Agent) -> AgentKey | None:
     """The key that takes the first one's place when that goes: the oldest other one that is active and has no end."""
     lasting = [key for key in agent.keys if key.status is KeyStatus.ACTIVE and key.not_after is None]
     return min(lasting, key=lambda key: key.serial, default=None)
+
+
+def dropped_requests(agent: Agent, others: Sequence[AgentKey]) -> list[str]:
+    """Return the requests that added a key which is not among the agent's keys once `others` stand beside its first one."""
+    kept = {key.request for key in others}
+    return [key.request for key in agent.keys if key.request is not None and key.request not in kept]

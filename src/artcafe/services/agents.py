@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from artcafe.errors import AgentNotFound, Conflict, LimitReached, TenantNotFound
-from artcafe.model import Agent, AgentId, AgentStatus, Principal
+from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, Principal
 from artcafe.observe import Clock
 from artcafe.rules import access, keys, limits, times
 from artcafe.rules.access import Action
-from artcafe.rules.idempotency import Request, check_repeat
+from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.limits import Limit
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services import claims
@@ -42,9 +42,10 @@ class Agents:
         capabilities: Iterable[str] = (),
         idempotency_key: str | None = None,
     ) -> Agent:
-        """A new agent with this key. With an idempotency key it may be repeated: the same request gets the same agent.
+        """Create an agent with this key. With an idempotency key it may be repeated: the same request gets the same agent.
 
-        Raises Forbidden, Invalid, BadKey, KeyTaken, LimitReached, and IdempotencyMismatch where the key was another request's.
+        Raises Forbidden, Invalid, BadKey, KeyTaken, LimitReached, IdempotencyMismatch where the idempotency key was another
+        request's, and Conflict where the agent of this request was deleted.
         """
         access.check(principal, Action.CHANGE_AGENTS)
         name, description, named = limits.name(name), limits.description(description), limits.capabilities(capabilities)
@@ -147,16 +148,21 @@ class Agents:
         if row is None:
             raise TenantNotFound(tenant.id)
         limit = limits.of(row, Limit.AGENTS)
+        writes: list[Write] = [tenant.insert_agent(agent)]
+        if agent.request_hash is not None:
+            writes.append(tenant.tombstones.check_absent(agent.id, agent.created_at))
         claim = tenant.claim_key(key.fingerprint, agent.id)
         for _ in range(2):
             try:
-                await self._changes.commit(tenant, tenant.count(Count.AGENTS, 1, limit), tenant.insert_agent(agent), claim)
+                await self._changes.commit(tenant, tenant.count(Count.AGENTS, 1, limit), *writes, claim)
             except ConditionFailed as failed:
                 # A repeat comes first: the limit and the key are then full and taken by the first request itself.
                 existing = await tenant.agent(agent.id)
                 if existing is not None:
                     check_repeat(existing.request_hash, agent.request_hash)
                     return existing
+                if await tenant.tombstones.is_there(agent.id, agent.created_at):
+                    raise repeat_of_deleted("an agent that was deleted") from failed
                 if 0 in failed.failed:
                     raise LimitReached(Limit.AGENTS.value, limit) from failed
                 stale = await claims.owner_without(tenant, key)
@@ -170,12 +176,14 @@ class Agents:
     ) -> bool:
         """Makes the changes and says whether it could; not so when the agent was changed since it was read."""
         proofs: list[Change] = []
-        claimed: Sequence[Write] = []
+        claimed: list[Write] = []
         if status is not None and status is not agent.status:
             proofs.append(Assign("status", status.value))
         if key is not None and key != claims.parsed(agent.public_key):
-            proofs += self._first(agent, key)
+            others = [each for each in agent.keys if keys.canonical(each.line) != key.line]
+            proofs += self._first(agent, key, others)
             claimed = [await claims.claim(tenant, key, agent.id), *await claims.release(tenant, agent, [agent.public_key])]
+            claimed += [tenant.tombstones.put(request, self._clock()) for request in keys.dropped_requests(agent, others)]
         if proofs:
             # Not `Add`: the update holds only for the epoch that was read, and an older system's may be no number.
             proofs.append(Assign("epoch", agent.epoch + 1))
@@ -188,9 +196,8 @@ class Agents:
             return False
         return True
 
-    def _first(self, agent: Agent, key: PublicKey) -> Sequence[Change]:
-        """What gives the agent another first key, perhaps one that was among its others."""
-        others = [each for each in agent.keys if keys.canonical(each.line) != key.line]
+    def _first(self, agent: Agent, key: PublicKey, others: Sequence[AgentKey]) -> Sequence[Change]:
+        """Return the changes that give the agent another first key and leave it `others` beside it."""
         version = agent.keys_version + 1
         return [
             Assign("public_key", key.line),
@@ -206,8 +213,10 @@ class Agents:
         for start in range(0, len(channels), _DELETES_AT_ONCE):
             some = channels[start : start + _DELETES_AT_ONCE]
             await tenant.transact([tenant.delete_subscription(channel_id, agent.id) for channel_id in some])
-        released = await claims.release(tenant, agent, [key.line for key in keys.all_of(agent)])
-        await self._changes.commit(tenant, tenant.count(Count.AGENTS, -1), tenant.delete_agent(agent.id), *released)
+        writes = await claims.release(tenant, agent, [key.line for key in keys.all_of(agent)])
+        if agent.request_hash is not None:  # A repeat of the request could make it again.
+            writes.append(tenant.tombstones.put(agent.id, self._clock()))
+        await self._changes.commit(tenant, tenant.count(Count.AGENTS, -1), tenant.delete_agent(agent.id), *writes)
 
 
 async def _there(tenant: TenantStore, agent_id: str) -> Agent:

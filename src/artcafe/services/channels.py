@@ -11,12 +11,12 @@ from artcafe.observe import Clock
 from artcafe.rules import access as rules
 from artcafe.rules import limits, times
 from artcafe.rules.access import Action
-from artcafe.rules.idempotency import Request, check_repeat
+from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.limits import Limit
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
 from artcafe.services.subscriptions import end
-from artcafe.tables.port import Assign, Change, ConditionFailed, Remove
+from artcafe.tables.port import Assign, Change, ConditionFailed, Remove, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
 
@@ -52,10 +52,10 @@ class Channels:
         retention_s: int | None = None,
         idempotency_key: str | None = None,
     ) -> Channel:
-        """A new channel. With an idempotency key it may be repeated: the same request gets the same channel.
+        """Create a channel. With an idempotency key it may be repeated: the same request gets the same channel.
 
-        `retention_s`: how long it keeps a message; None, as long as the plan has it. Raises Forbidden, Invalid, LimitReached, and
-        IdempotencyMismatch where the key was another request's.
+        `retention_s`: how long it keeps a message; None, as long as the plan has it. Raises Forbidden, Invalid, LimitReached,
+        IdempotencyMismatch where the key was another request's, and Conflict where the channel of this request was deleted.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         name, description = limits.name(name), limits.description(description)
@@ -136,7 +136,10 @@ class Channels:
                 await self._changes.commit(tenant, tenant.touch(), tenant.begin_channel_deletion(channel.id))
                 await _remove_subscriptions(tenant, channel.id)
                 await self._fabric.purge(tenant.id, channel.id)
-                await self._changes.commit(tenant, tenant.count(Count.CHANNELS, -1), tenant.delete_channel(channel.id))
+                # A tombstone is left by what a repeated request could make again.
+                tombstones = [] if channel.request_hash is None else [tenant.tombstones.put(channel.id, self._clock())]
+                counted = tenant.count(Count.CHANNELS, -1)
+                await self._changes.commit(tenant, counted, tenant.delete_channel(channel.id), *tombstones)
             except ConditionFailed as failed:
                 raise ChannelNotFound(channel_id) from failed
 
@@ -144,14 +147,19 @@ class Channels:
         row = await _row(tenant)
         _retention(channel.retention_s, channel.type, row)
         limit = limits.of(row, Limit.CHANNELS)
+        writes: list[Write] = [tenant.insert_channel(channel)]
+        if channel.request_hash is not None:
+            writes.append(tenant.tombstones.check_absent(channel.id, channel.created_at))
         try:
-            await self._changes.commit(tenant, tenant.count(Count.CHANNELS, 1, limit), tenant.insert_channel(channel))
+            await self._changes.commit(tenant, tenant.count(Count.CHANNELS, 1, limit), *writes)
         except ConditionFailed as failed:
             # A repeat comes first: the first request itself may have reached the limit.
             existing = await tenant.channel(channel.id)
             if existing is not None:
                 check_repeat(existing.request_hash, channel.request_hash)
                 return existing
+            if await tenant.tombstones.is_there(channel.id, channel.created_at):
+                raise repeat_of_deleted("a channel that was deleted") from failed
             if 0 in failed.failed:
                 raise LimitReached(Limit.CHANNELS.value, limit) from failed
             raise Conflict("the channel is being deleted by another request at the same time; try again") from failed

@@ -20,7 +20,7 @@ from artcafe.observe import Clock
 from artcafe.rules import access, ids, limits
 from artcafe.rules import invitations as rules
 from artcafe.rules.access import Action
-from artcafe.rules.idempotency import Request, check_repeat
+from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.limits import Limit
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
@@ -39,10 +39,10 @@ class Invitations:
     async def create(
         self, principal: Principal, *, address: str, role: Role, idempotency_key: str | None = None
     ) -> tuple[Invitation, str]:
-        """A new invitation, and the token to hand over. With a key it may be repeated while the invitation is open.
+        """Create an invitation, and the token to hand over. With a key it may be repeated while the invitation is open.
 
-        Raises Forbidden (only owners invite owners), Invalid, LimitReached, and IdempotencyMismatch where the key was another
-        request's.
+        Raises Forbidden (only owners invite owners), Invalid, LimitReached, IdempotencyMismatch where the key was another
+        request's, and Conflict where the invitation of this request was used or revoked.
         """
         _check(principal, role)
         address = limits.address(address)
@@ -76,7 +76,8 @@ class Invitations:
         tenant, people = self._store.tenant(principal.tenant_id), self._store.people(principal.tenant_id)
         async with self._changes.audited(principal, "invitation.revoke", invitation_id):
             try:
-                await self._changes.commit(tenant, tenant.touch(), people.delete_invitation(invitation_id))
+                tombstone = tenant.tombstones.put(invitation_id, self._clock())
+                await self._changes.commit(tenant, tenant.touch(), people.delete_invitation(invitation_id), tombstone)
             except ConditionFailed as failed:
                 raise InvitationNotFound(invitation_id) from failed
 
@@ -109,7 +110,8 @@ class Invitations:
             invitation_id=invitation_id,
         )
         limit = limits.of(row, Limit.MEMBERS)
-        writes = [people.take_invitation(invitation, now), *people.insert_member(member)]
+        spent = tenant.tombstones.put(invitation_id, now)
+        writes = [people.take_invitation(invitation, now), *people.insert_member(member), spent]
         joining = UserPrincipal(user_id=user_id, tenant_id=tenant_id, role=member.role)
         try:
             async with self._changes.audited(joining, "member.join", user_id, role=member.role.value, invitation=invitation_id):
@@ -149,11 +151,12 @@ class Invitations:
         if len([each for each in known if each.expires_at > invitation.created_at]) >= rules.MOST_OPEN:
             raise LimitReached("open invitations", rules.MOST_OPEN)
         try:
-            await self._changes.commit(tenant, tenant.touch(), people.insert_invitation(invitation))
+            unspent = tenant.tombstones.check_absent(invitation.id, invitation.created_at)
+            await self._changes.commit(tenant, tenant.touch(), people.insert_invitation(invitation), unspent)
         except ConditionFailed as failed:
             existing = await people.invitation(invitation.id)
             if existing is None:
-                raise Conflict("the invitation of this request was used or revoked a moment ago; take a new key") from failed
+                raise repeat_of_deleted("an invitation that was used or revoked") from failed
             check_repeat(existing.request_hash, invitation.request_hash)
             return existing
         return invitation

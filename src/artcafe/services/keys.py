@@ -17,7 +17,7 @@ from artcafe.model import Agent, AgentKey, KeyStatus, Principal
 from artcafe.observe import Clock
 from artcafe.rules import access, keys, times
 from artcafe.rules.access import Action
-from artcafe.rules.idempotency import Request, check_repeat
+from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services import claims
 from artcafe.services.changes import Changes
@@ -62,10 +62,10 @@ class AgentKeys:
         not_after: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> tuple[Agent, AgentKey]:
-        """One more key, active at once, perhaps only until `not_after`. With an idempotency key it may be repeated.
+        """Add a key, active at once, perhaps only until `not_after`. With an idempotency key it may be repeated.
 
         Raises Forbidden, AgentNotFound, Invalid, BadKey, KeyTaken (also by this agent itself), KeyLimit, IdempotencyMismatch, and
-        Conflict when others keep changing the agent.
+        Conflict when the key of this request was taken from the agent, or others keep changing the agent.
         """
         access.check(principal, Action.CHANGE_AGENTS)
         key, now = parse_public_key(public_key), self._clock()
@@ -95,6 +95,9 @@ class AgentKeys:
                 check_repeat(first.request_hash, made.request_hash)
                 return agent, first
             _check_room(agent, key.line)
+            # Read behind the agent: a key that goes meanwhile changes its row, and then the write below fails.
+            if made.request is not None and await tenant.tombstones.is_there(made.request, made.added_at):
+                raise repeat_of_deleted("a key that was taken from the agent")
             made = msgspec.structs.replace(made, serial=agent.keys_version + 1)
             if await self._changed(tenant, agent, [*agent.keys, made], await claims.claim(tenant, key, agent.id)):
                 return agent, made
@@ -170,7 +173,8 @@ class AgentKeys:
     async def _changed(
         self, tenant: TenantStore, agent: Agent, others: Sequence[AgentKey], *writes: Write, more: Sequence[Change] = ()
     ) -> bool:
-        """Makes the change and says whether it could; not so when the agent was changed since it was read."""
+        """Make the change and return True, or False when the agent was changed since it was read."""
+        tombstones = [tenant.tombstones.put(request, self._clock()) for request in keys.dropped_requests(agent, others)]
         changes = [
             Assign("keys", keys_value(others)),
             Assign(KEYS_VERSION, agent.keys_version + 1),
@@ -178,7 +182,7 @@ class AgentKeys:
             Assign("updated_at", times.to_text(self._clock())),
         ]
         try:
-            await self._changes.commit(tenant, tenant.touch(), tenant.change_agent(agent, changes), *writes)
+            await self._changes.commit(tenant, tenant.touch(), tenant.change_agent(agent, changes), *writes, *tombstones)
         except ConditionFailed:
             return False
         return True

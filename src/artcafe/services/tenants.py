@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-from artcafe.errors import Conflict, TenantNotFound
+from artcafe.errors import TenantNotFound
 from artcafe.model import Member, Principal, Record, Role, Tenant, TenantId, TenantStatus, UserId, UserPrincipal
 from artcafe.observe import Clock
 from artcafe.rules import access, ids, limits, times
 from artcafe.rules.access import Action
-from artcafe.rules.idempotency import Request, check_repeat
+from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
 from artcafe.services.directory import Directory
@@ -60,9 +60,7 @@ class Tenants:
         except ConditionFailed as failed:
             existing = await self._store.tenant(tenant.id).tenant()
             if existing is None:
-                raise Conflict(
-                    "this request made a tenant that was deleted; take a new Idempotency-Key for a new one"
-                ) from failed
+                raise repeat_of_deleted("a tenant that was deleted") from failed
             check_repeat(existing.request_hash, tenant.request_hash)
             return existing
         return tenant

@@ -56,6 +56,7 @@ from artcafe.tables.port import (
     Write,
     key_of,
 )
+from artcafe.tables.tombstones import Tombstones
 from artcafe.tables.values import Item, Kind
 
 _LASTS: Final = NotEquals(rows.DELETING, True)
@@ -80,6 +81,7 @@ class TenantStore:
     def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
         self._tables = tables
         self.id = tenant_id
+        self.tombstones = Tombstones(tables, tenant_id)
         self._agents = Partition(tables, AGENTS, tenant_id, apart=agent_rows.CLAIM_PREFIX)
         self._channels = Partition(tables, CHANNELS, tenant_id)
         self._subscriptions = Partition(tables, CHANNEL_SUBSCRIPTIONS, tenant_id)

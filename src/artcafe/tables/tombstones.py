@@ -1,0 +1,44 @@
+"""Tombstones of what a request with an `Idempotency-Key` made and somebody deleted, so that a repeat does not make it again.
+
+They stand among the challenges, whose rows every engine removes by `ttl`, and whose readers find nothing that opens in them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from artcafe.model import TenantId
+from artcafe.rules import ids
+from artcafe.tables.catalog import CHALLENGES
+from artcafe.tables.conditions import Absent, Less, Or
+from artcafe.tables.port import Check, Key, Put, Tables
+from artcafe.tables.values import Item
+
+KEPT: Final = timedelta(hours=72)
+"""As long as an invitation is open, and longer than any library or queue repeats a request."""
+
+
+class Tombstones:
+    """The tombstones of one tenant. Builders return writes, for the transaction that deletes or creates."""
+
+    def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
+        self._tables, self._tenant_id = tables, tenant_id
+
+    def put(self, id: str, now: datetime) -> Put:
+        """Marks `id`, which a request derived, as deleted from now on for 72 hours. May be repeated."""
+        item: Item = {"challenge_id": self._key(id).partition, "tenant_id": self._tenant_id, "ttl": int((now + KEPT).timestamp())}
+        return Put(CHALLENGES, item)
+
+    def check_absent(self, id: str, now: datetime) -> Check:
+        """Fails where `id` was deleted within the last 72 hours."""
+        return Check(CHALLENGES, self._key(id), Or(Absent("challenge_id"), Less("ttl", int(now.timestamp()))))
+
+    async def is_there(self, id: str, now: datetime) -> bool:
+        """Whether `id` was deleted within the last 72 hours."""
+        (item,) = await self._tables.get(CHALLENGES, [self._key(id)], consistent=True)
+        ttl = None if item is None else item.get("ttl")
+        return isinstance(ttl, int) and ttl >= int(now.timestamp())
+
+    def _key(self, id: str) -> Key:
+        return Key(f"tombstone#{ids.digest(self._tenant_id, id)}")
