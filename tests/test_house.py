@@ -24,8 +24,9 @@ TABLES_OF_THEIR_OWN = {"errors.py": 700}
 EMPTY_WORDS = {"utils", "helpers", "manager", "base", "common"}
 STALE_ENDINGS = ("_v2", "_new", "_fixed")
 
-# Where `except Exception` stands, once each: the supervisors of a request, a connection and a background loop.
-SUPERVISORS = {"rest/app.py", "gateway/connection.py", "fabric/fabric.py"}
+# Where `except Exception` stands, once each: the supervisors of a request and a connection. Background loops use
+# `artcafe.supervision`, a context manager.
+SUPERVISORS = {"rest/app.py", "gateway/connection.py"}
 
 # Written in pieces, so that this file does not find itself.
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:wor" + r"k|roo" + r"t)/\w")

@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -56,6 +56,7 @@ from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Current, Terms
+from artcafe.supervision import Supervisor
 from artcafe.tables.catalog import Environment
 from artcafe.tables.engines import Engine, open_engine
 from artcafe.tables.sqlite import Sqlite
@@ -195,7 +196,7 @@ async def _nats(settings: Settings, accounts: Accounts) -> AsyncIterator[list[st
     await child.start()
     try:
         async with asyncio.TaskGroup() as group:
-            supervisor = group.create_task(child.run())
+            supervisor = group.create_task(Supervisor("nats").keep(child.run))
             try:
                 yield [child.url]
             finally:
@@ -277,19 +278,18 @@ async def _serve(
             ),
             front.tls,
         )
-        loops = [
-            group.create_task(loop)
-            for loop in (
-                identity.run(),
-                gateway.run(),
-                gateway.run_changes(),
-                cursors.run(),
-                retention.run(),
-                changes.audit.tally.run(),
-                *([_sweep(tables)] if isinstance(tables, Sqlite) else []),
-                changes.run(store, lambda: gateway.tenants() | set(directory.tenants())),
-            )
-        ]
+        background: dict[str, Callable[[], Awaitable[None]]] = {
+            "identity": identity.run,
+            "gateway": gateway.run,
+            "gateway_changes": gateway.run_changes,
+            "cursors": cursors.run,
+            "retention": retention.run,
+            "audit": changes.audit.tally.run,
+            "changes": partial(changes.run, store, lambda: gateway.tenants() | set(directory.tenants())),
+        }
+        if isinstance(tables, Sqlite):
+            background["tables"] = partial(_sweep, tables)
+        loops = [group.create_task(Supervisor(name).keep(loop)) for name, loop in background.items()]
         serving = group.create_task(api.serve(sockets=[listener]))
         folder.tell(addresses.url, addresses.gateway_url, settings.issuer)
         ready(addresses)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 
@@ -150,16 +151,29 @@ async def test_the_check_asks_nats_itself(nats: Nats) -> None:
             fabric.close()
 
 
-async def test_what_nobody_foresaw_ends_one_tenants_room_and_is_told(nats: Nats) -> None:
+async def test_a_group_that_fails_unforeseen_is_answered_and_the_writer_goes_on(nats: Nats) -> None:
+    one, other = a_tenant(), a_tenant()
+    async with running(nats) as fabric:
+        # An envelope that nothing of ours wrote: its repeat is to be compared with it, and cannot be.
+        for _ in range(2):
+            told = fabric.room(one).writer.submit(subjects.stored(A), b"garbage", "msg_1", "key")
+        await until(told.done)
+        assert isinstance(told.exception(), OutcomeUnknown)
+        assert fabric.room(one).writer.supervisor.failures == 1
+
+        await writer_of(fabric, one).publish(1)
+        await writer_of(fabric, other).publish(2)
+        assert await writer_of(fabric, other).stored() == [b"2"]
+
+
+async def test_a_room_whose_writer_ends_is_replaced_and_its_tenant_is_told(nats: Nats) -> None:
     one, other = a_tenant(), a_tenant()
     async with running(nats) as fabric:
         failed: list[TenantId] = []
         fabric.watch_failures(failed.append)
-        # An envelope that nothing of ours wrote: its repeat is to be compared with it, and cannot be.
-        for _ in range(2):
-            told = fabric.room(one).writer.submit(subjects.stored(A), b"garbage", "msg_1", "key")
+        unhashable = cast("str", ["key"])  # what no caller gives, to end the loop itself
+        fabric.room(one).writer.submit(subjects.stored(A), b"{}", "msg_1", unhashable).cancel()
         await until(lambda: failed == [one])
-        assert isinstance(told.exception(), OutcomeUnknown)
 
         assert fabric.peek(one) is None
         await writer_of(fabric, one).publish(1)

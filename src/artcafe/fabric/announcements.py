@@ -19,6 +19,7 @@ from artcafe.fabric.link import REPLY_TIMEOUT_S, Link, unreachable
 from artcafe.model import TenantId
 from artcafe.observe import log
 from artcafe.rules.subjects import CHANGES
+from artcafe.supervision import Supervisor
 
 RETRY_S: Final = 0.2
 PORTION: Final = 500
@@ -46,13 +47,14 @@ class Announcements:
         """In the order in which they changed; a tenant that changes again before it is told is told once."""
         self._due = asyncio.Event()
         self._listeners: list[Callable[[TenantId], None]] = []
+        self.supervisor = Supervisor("announcements")
 
     def __len__(self) -> int:
         """How many tenants are still to be told."""
         return len(self._untold)
 
     def listen(self, callback: Callable[[TenantId], None]) -> None:
-        """Has `callback` called with every tenant that another server says has changed. It must not raise."""
+        """Have `callback` called with every tenant that another server says has changed."""
         self._listeners.append(callback)
 
     def tell(self, tenant_id: TenantId) -> None:
@@ -75,7 +77,8 @@ class Announcements:
         while True:
             await self._due.wait()
             self._due.clear()
-            await self._tell_all()
+            with self.supervisor.contain():
+                await self._tell_all()
 
     async def _listen(self) -> None:
         """Returns when this server hears the others."""
@@ -109,5 +112,6 @@ class Announcements:
         if announced.server != self._server:
             for tenant_id in announced.tenants:
                 for callback in self._listeners:
-                    callback(tenant_id)
+                    with self.supervisor.contain(tenant=tenant_id):
+                        callback(tenant_id)
         return True

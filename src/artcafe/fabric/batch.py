@@ -31,6 +31,7 @@ from artcafe.fabric.jetstream import refusal
 from artcafe.fabric.streams import TenantLog
 from artcafe.observe import log
 from artcafe.rules.subjects import Subject
+from artcafe.supervision import Supervisor
 from artcafe.wire.envelopes import parse_envelope
 from artcafe.wire.replies import PublishReply
 
@@ -112,6 +113,7 @@ class GroupCommit:
         self._wake = asyncio.Event()
         self._exists = False
         self._is_over = False
+        self.supervisor = Supervisor("writer")
 
     def submit(self, subject: Subject, envelope: bytes, message_id: str, dedupe_id: str | None) -> asyncio.Future[PublishReply]:
         """Puts a message in the queue, in the order of the calls.
@@ -144,7 +146,11 @@ class GroupCommit:
                 await self._wake.wait()
                 self._wake.clear()
                 while group := self._take():
-                    await self._commit(group)
+                    with self.supervisor.contain(messages=len(group)):
+                        await self._commit(group)
+                        continue
+                    for waiting in group:
+                        waiting.fail(OutcomeUnknown())
         finally:
             for waiting in group:
                 waiting.fail(OutcomeUnknown())

@@ -8,7 +8,7 @@ import contextvars
 import secrets
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -27,6 +27,7 @@ from artcafe.fabric.streams import TenantLog
 from artcafe.model import ChannelId, Cursor, TenantId
 from artcafe.observe import log
 from artcafe.rules.subjects import Subject
+from artcafe.supervision import Supervisor
 
 IDLE_S: Final = 300.0
 """A tenant whom nobody followed or wrote to for so long is let go: its connection, some 100 KB here and in NATS."""
@@ -52,14 +53,14 @@ class Room:
     async def run(self) -> None:
         """Serves the tenant until told to leave."""
         async with asyncio.TaskGroup() as group:
-            parts = [group.create_task(part) for part in self._parts()]
+            # The writer is not started again: what it had taken is answered, and it takes no more. Its end is the room's.
+            loops = ("link", self.link.run), ("tail", self.tail.run), ("roster", self.roster.run)
+            parts = [group.create_task(Supervisor(name).keep(loop)) for name, loop in loops]
+            parts.append(group.create_task(self.writer.run()))
             await self.leave.wait()
             for part in parts[1:]:
                 part.cancel()
             self.link.close()
-
-    def _parts(self) -> Sequence[Coroutine[None, None, None]]:
-        return self.link.run(), self.writer.run(), self.tail.run(), self.roster.run()
 
     @property
     def is_used(self) -> bool:
@@ -101,14 +102,15 @@ class Fabric:
         self._closing = asyncio.Event()
         self._watchers: list[Callable[[TenantId], None]] = []
         self._quota: Callable[[TenantId], Awaitable[int]] | None = None
+        self.supervisor = Supervisor("fabric")
 
     async def run(self) -> None:
         """Serves every tenant until `close`; then each in turn finishes what it has in flight."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            group.create_task(self._system.run())
-            group.create_task(self._platform.run())
-            loops = [group.create_task(loop) for loop in (self._sweep(), self.announcements.run())]
+            group.create_task(self.supervisor.keep(self._system.run))
+            group.create_task(self.supervisor.keep(self._platform.run))
+            loops = [group.create_task(self.supervisor.keep(loop)) for loop in (self._sweep, self.announcements.run)]
             await self._closing.wait()
             for loop in loops:
                 loop.cancel()
@@ -172,16 +174,14 @@ class Fabric:
         return room
 
     async def _keep(self, room: Room) -> None:
-        """The supervisor of a tenant's background: what nobody foresaw ends this tenant's room and no other's.
-
-        Its agents are sent away to come back, and find a new room.
-        """
-        try:
+        """Run a tenant's room. An unforeseen exception ends this room and no other; its agents are closed with 4000, so that they
+        connect again and find a new room."""
+        with self.supervisor.contain(tenant=room.tenant_id):
             await room.run()
-        except Exception:  # noqa: BLE001 (one of the three supervisors: logged here once, and the watchers keep the promise)
-            log.exception("fabric.room_failed", tenant=room.tenant_id)
-            self._leave(room)
-            for callback in self._watchers:
+            return
+        self._leave(room)
+        for callback in self._watchers:
+            with self.supervisor.contain(tenant=room.tenant_id):
                 callback(room.tenant_id)
 
     def limit_storage(self, quota: Callable[[TenantId], Awaitable[int]]) -> None:
@@ -231,7 +231,7 @@ class Fabric:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self._sweep_s)
-            with contextlib.suppress(OurFault):  # It is tried again, and what there is stays.
+            with self.supervisor.contain(), contextlib.suppress(OurFault):  # It is tried again, and what there is stays.
                 await self.settle_copies(COUNT_S)
                 await self.audit_log.settle()
             for room in list(self._rooms.values()):

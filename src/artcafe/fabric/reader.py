@@ -20,6 +20,7 @@ from artcafe.model import ChannelId, Seq
 from artcafe.observe import log
 from artcafe.rules import subjects
 from artcafe.rules.starts import Life
+from artcafe.supervision import Supervisor
 
 LOOK_S: Final = 5.0
 """How often the log is asked whether a channel has something newer than was seen. Republishing is at most once: a leader that
@@ -121,8 +122,8 @@ class Reader:
 
     def _hand_on(self, found: list[Stored]) -> None:
         if found:
-            self.last = found[-1].seq
             self._sink.take(found)
+            self.last = found[-1].seq  # Behind that, so that what the sink failed to take is tried again from the log.
 
     def _take(self, live: Incoming) -> bool:
         """Hands a live message on at once if it is the next one, as nearly all are. Those that wait for a gap to be filled stand
@@ -191,6 +192,7 @@ class Tail:
         self._readers: set[Reader] = set()
         self._live: set[LiveReader] = set()
         self._due = asyncio.Event()
+        self.supervisor = Supervisor("tail")
         log.link.on_up(self._doubt)
 
     def __len__(self) -> int:
@@ -252,4 +254,5 @@ class Tail:
             some = readers[start : start + LOOK_CHANNELS]
             newest = await self._log.last_of_each([reader.channel for reader in some])
             for reader in some:
-                await reader.compare(state.life, newest.get(subjects.stored(reader.channel), 0))
+                with self.supervisor.contain(OurFault, channel=reader.channel):
+                    await reader.compare(state.life, newest.get(subjects.stored(reader.channel), 0))

@@ -22,6 +22,7 @@ from artcafe.fabric.link import Follow, Link
 from artcafe.model import AgentId
 from artcafe.observe import log
 from artcafe.rules.subjects import PRESENCE, PRESENCE_ASK, Subject
+from artcafe.supervision import Supervisor
 
 LEASE_S: Final = 50.0
 """How long what a server told of an agent is believed: two renewals may get lost."""
@@ -85,6 +86,7 @@ class Roster:
         self._news = asyncio.Event()
         self._follows: list[Follow] = []
         self._watchers: list[Callable[[AgentId], None]] = []
+        self.supervisor = Supervisor("roster")
         link.on_up(self._begin_anew)
 
     def __len__(self) -> int:
@@ -94,7 +96,7 @@ class Roster:
     # --- who looks on --------------------------------------------------------------------------------------------------
 
     def watch(self, callback: Callable[[AgentId], None]) -> None:
-        """Has `callback` called with every agent of which something else may be found now. It must not raise."""
+        """Have `callback` called with every agent whose presence may have changed."""
         self._watchers.append(callback)
 
     def unwatch(self, callback: Callable[[AgentId], None]) -> None:
@@ -107,7 +109,8 @@ class Roster:
     def _say(self, agents: Iterable[AgentId]) -> None:
         for agent in agents if self._watchers else ():
             for callback in list(self._watchers):
-                callback(agent)
+                with self.supervisor.contain(agent=agent):
+                    callback(agent)
 
     # --- what this server holds ----------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Protocol
 
 from artcafe.errors import ArtcafeError, OurFault
@@ -21,6 +22,7 @@ from artcafe.gateway.pieces import Piece, joined, text_frame, write_to_all
 from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
 from artcafe.observe import log
 from artcafe.rules.starts import Life
+from artcafe.supervision import Supervisor
 from artcafe.wire.envelopes import live_frame, message_frame
 
 FLUSH_S: Final = 0.001
@@ -288,6 +290,7 @@ class Hub:
         self._feeds: dict[tuple[TenantId, ChannelId], Feed] = {}
         self._dirty: list[Feed] = []
         self._next_flush = 0.0
+        self.supervisor = Supervisor("hub")
         self.talking: set[Socket] = set()
         """Sockets with replies that wait for the end of the loop turn; what they answer comes before what it set off."""
         self.turn: Callable[[], int] = itertools.count().__next__
@@ -299,7 +302,7 @@ class Hub:
         if feed is None:
             feed = Feed(self, self._fabric.room(tenant_id), channel, is_live)
             self._feeds[tenant_id, channel] = feed
-            self._spawn(self._open(feed))
+            self._spawn(partial(self._open, feed))
         feed.users += 1
         return feed
 
@@ -310,7 +313,7 @@ class Hub:
             feed.opened.set()  # nobody is to wait for a feed that does not open any more
             del self._feeds[feed.room.tenant_id, feed.channel]
             if feed.reader is not None:
-                self._spawn(feed.room.tail.unfollow(feed.reader))
+                self._spawn(partial(feed.room.tail.unfollow, feed.reader))
 
     async def _open(self, feed: Feed) -> None:
         """Follows the channel, trying until it succeeds or nobody wants it any more."""
@@ -376,5 +379,6 @@ class Hub:
                 frames = known[pieces] = joined(pieces)
             socket.write(frames)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        self._group.create_task(work)
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Start work that may be repeated."""
+        self._group.create_task(self.supervisor.keep(work))

@@ -8,6 +8,7 @@ import logging
 import ssl
 import time
 from collections import defaultdict
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -27,6 +28,7 @@ from artcafe.gateway.connection import Connection
 from artcafe.gateway.desk import PING_S, Desk
 from artcafe.model import TenantId, UserPrincipal
 from artcafe.observe import log
+from artcafe.supervision import Supervisor
 from artcafe.wire.frames import MAX_FRAME_BYTES, SUBPROTOCOL
 
 PATH: Final = "/v1/connect"
@@ -79,6 +81,7 @@ class Gateway:
         self._is_draining = False
         self._gone = asyncio.Event()
         self._server: asyncio.Server | None = None
+        self.supervisor = Supervisor("gateway")
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Opens the door and returns its port. Raises `OSError` when it cannot be had."""
@@ -102,12 +105,19 @@ class Gateway:
         """Sweeps over the sockets every `sweep_s`, until cancelled."""
         while True:
             await asyncio.sleep(self._sweep_s)
-            now = time.monotonic()
-            self._end_unproven(now)
-            self._end_expired()
-            self._end_stalled(now)
-            self._abort_unwilling(now)
-            self._ping_slot()
+            self._sweep(time.monotonic())
+
+    def _sweep(self, now: float) -> None:
+        steps = (
+            partial(self._end_unproven, now),
+            self._end_expired,
+            partial(self._end_stalled, now),
+            partial(self._abort_unwilling, now),
+            self._ping_slot,
+        )
+        for step in steps:
+            with self.supervisor.contain():
+                step()
 
     async def drain(self) -> None:
         """Closing time: nobody new, every socket is told to come back, and what they acknowledged is written."""
@@ -115,7 +125,7 @@ class Gateway:
         if self._server is not None:
             self._server.close()
         for connection in self.connections():
-            connection.close(ShuttingDown())
+            self._close(connection, ShuttingDown())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 while self._waiting or any(self._slots):
@@ -209,39 +219,47 @@ class Gateway:
     def _end_unproven(self, now: float) -> None:
         for connection, came in list(self._waiting.items()):
             if now - came > self._connect_s:
-                connection.close(ConnectTimeout())
+                self._close(connection, ConnectTimeout())
 
     def _end_expired(self) -> None:
         now = self._desk.clock()
         for connection in list(self._with_token):
             until = connection.conversation.token_until
             if until is not None and until <= now:
-                connection.close(CredentialsExpired())
+                self._close(connection, CredentialsExpired())
 
     def _end_stalled(self, now: float) -> None:
         for connection, (since, waiting) in list(self._stalled.items()):
-            waits = connection.waiting_bytes()
-            if waits < waiting:
-                self._stalled[connection] = (now, waits)
-            elif now - since > self._stall_s:
-                connection.close(SlowConsumer())
-            else:
-                self._stalled[connection] = (since, waits)
+            with self.supervisor.contain():
+                waits = connection.waiting_bytes()
+                if waits < waiting:
+                    self._stalled[connection] = (now, waits)
+                elif now - since > self._stall_s:
+                    connection.close(SlowConsumer())
+                else:
+                    self._stalled[connection] = (since, waits)
 
     def _abort_unwilling(self, now: float) -> None:
         for connection, since in list(self._closing.items()):
             if now - since > DRAIN_S:
-                connection.abort()
+                with self.supervisor.contain():
+                    connection.abort()
+
+    def _close(self, connection: Connection, reason: ArtcafeError) -> None:
+        """Close one of many connections. One that fails must not keep the others open."""
+        with self.supervisor.contain(reason=reason.code):
+            connection.close(reason)
 
     def _ping_slot(self) -> None:
         self._now_slot = (self._now_slot + 1) % PING_S
         for connection in list(self._slots[self._now_slot]):
             if connection.is_paused or connection.is_closed:
                 continue  # it is judged by the bytes it takes, and a ping would only wait behind them
-            if connection.has_answered:
+            if not connection.has_answered:
+                self._close(connection, NoPong())
+                continue
+            with self.supervisor.contain():
                 connection.ping()
-            else:
-                connection.close(NoPong())
 
     # --- withdrawing -------------------------------------------------------------------------------------------------
 
@@ -254,7 +272,7 @@ class Gateway:
     def send_back(self, tenant_id: TenantId) -> None:
         """What the tenant's agents are fed by has failed: they are closed so that they come back, and lose nothing."""
         for connection in list(self._by_tenant.get(tenant_id, ())):
-            connection.close(Internal())
+            self._close(connection, Internal())
 
     async def run_changes(self) -> None:
         """Looks again at the agents of every tenant that has changed, until cancelled."""
@@ -263,7 +281,8 @@ class Gateway:
             self._change.clear()
             changed, self._changed = self._changed, set()
             for tenant_id in changed:
-                await self._recheck(tenant_id)
+                with self.supervisor.contain(tenant=tenant_id):
+                    await self._recheck(tenant_id)
             await asyncio.sleep(self._recheck_s)
 
     async def _recheck(self, tenant_id: TenantId) -> None:
@@ -274,6 +293,13 @@ class Gateway:
                     group.create_task(self._recheck_one(tenant_id, connection))
 
     async def _recheck_one(self, tenant_id: TenantId, connection: Connection) -> None:
+        """Close the connection where it may not stay, or where an unforeseen error leaves that open: fail closed."""
+        with self.supervisor.contain(tenant=tenant_id):
+            await self._try_recheck(tenant_id, connection)
+            return
+        self._close(connection, Internal())
+
+    async def _try_recheck(self, tenant_id: TenantId, connection: Connection) -> None:
         try:
             await connection.conversation.recheck()
         except ArtcafeError as exc:

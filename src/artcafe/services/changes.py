@@ -17,6 +17,7 @@ from artcafe.model import Principal, Tenant, TenantId, TenantStatus
 from artcafe.observe import log
 from artcafe.rules import keys
 from artcafe.services.audit import Audit, Deed
+from artcafe.supervision import Supervisor
 from artcafe.tables.port import ConditionFailed, Update, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
@@ -39,9 +40,10 @@ class Changes:
         self.audit = audit
         self._watchers: list[Callable[[TenantId], None]] = []
         self._announce = announce
+        self.supervisor = Supervisor("changes")
 
     def watch(self, callback: Callable[[TenantId], None]) -> None:
-        """Has `callback` called with every tenant that is told, in the order of the calls to `watch`. It must not raise."""
+        """Have `callback` called with every tenant that is told, in the order of the calls to `watch`."""
         self._watchers.append(callback)
 
     def tell(self, tenant_id: TenantId) -> None:
@@ -53,7 +55,8 @@ class Changes:
     def hear(self, tenant_id: TenantId) -> None:
         """Something in the tenant was changed, here or by another server, which has told the others itself."""
         for callback in self._watchers:
-            callback(tenant_id)
+            with self.supervisor.contain(tenant=tenant_id):
+                callback(tenant_id)
 
     def audited(
         self, principal: Principal, action: str, target: str | None = None, **facts: str
@@ -112,11 +115,22 @@ class Changes:
 
         A tenant that isn't in `seen` is told too: it may have changed between what was kept of it and this reading.
         """
-        tenants = await store.tenants(list(dict.fromkeys(served)))
-        marks = {tenant_id: None if tenant is None else _mark(tenant) for tenant_id, tenant in tenants.items()}
+        marks = await self._marks(store, list(dict.fromkeys(served)))
         for tenant_id, mark in marks.items():
             if tenant_id not in seen or seen[tenant_id] != mark:
                 self.hear(tenant_id)
+        return marks
+
+    async def _marks(self, store: Store, tenant_ids: Sequence[TenantId]) -> Seen:
+        """Read the marks of the tenants. Where one row cannot be read, the others still are. Raises `Unavailable`."""
+        with self.supervisor.contain(Unavailable):
+            tenants = await store.tenants(tenant_ids)
+            return {tenant_id: None if tenant is None else _mark(tenant) for tenant_id, tenant in tenants.items()}
+        marks: dict[TenantId, Mark | None] = {}
+        for tenant_id in tenant_ids:
+            with self.supervisor.contain(Unavailable, tenant=tenant_id):
+                tenant = await store.tenant(tenant_id).tenant()
+                marks[tenant_id] = None if tenant is None else _mark(tenant)
         return marks
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from artcafe.errors import OurFault
 from artcafe.model import AgentId, ChannelId, Cursor, Subscription, TenantId
 from artcafe.observe import log
+from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 
 AT_ONCE: Final = 64
@@ -25,6 +26,7 @@ class Cursors:
     def __init__(self, store: Store, write_s: float) -> None:
         self._store, self._write_s = store, write_s
         self._unwritten: dict[Who, dict[ChannelId, Cursor]] = {}
+        self.supervisor = Supervisor("cursors")
 
     def acknowledge(self, tenant_id: TenantId, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor) -> None:
         """Moves a cursor forward, to be written within `write_s` seconds. One that is behind what is known changes nothing."""
@@ -64,6 +66,10 @@ class Cursors:
                     group.create_task(self._write_one(who, channel_id))
 
     async def _write_one(self, who: Who, channel_id: ChannelId) -> None:
+        with self.supervisor.contain(channel=channel_id, agent=who[1]):
+            await self._try_write(who, channel_id)
+
+    async def _try_write(self, who: Who, channel_id: ChannelId) -> None:
         cursor = self._unwritten.get(who, {}).get(channel_id)
         if cursor is None:
             return

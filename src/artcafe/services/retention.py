@@ -19,6 +19,7 @@ from artcafe.model import ChannelId, Cursor, TenantId
 from artcafe.observe import Clock, log
 from artcafe.rules import limits, subjects
 from artcafe.rules.limits import Limit
+from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 
@@ -55,16 +56,21 @@ class Retention:
 
     def __init__(self, store: Store, fabric: Fabric, clock: Clock, *, period_s: float = PERIOD_S) -> None:
         self._store, self._fabric, self._clock, self._period_s = store, fabric, clock, period_s
+        self.supervisor = Supervisor("retention")
 
     async def run(self) -> None:
-        """Sweeps every `period_s` over the tenants that are open on this server, until cancelled."""
+        """Sweep the tenants that are open on this server every `period_s`, until cancelled."""
         while True:
             await asyncio.sleep(self._period_s)
             for room in self._fabric.open_rooms():
-                try:
-                    await self.sweep(room)
-                except OurFault as exc:
-                    log.debug("retention.waits", tenant=room.tenant_id, error=str(exc))
+                with self.supervisor.contain(tenant=room.tenant_id):
+                    await self._try_sweep(room)
+
+    async def _try_sweep(self, room: Room) -> None:
+        try:
+            await self.sweep(room)
+        except OurFault as exc:
+            log.debug("retention.waits", tenant=room.tenant_id, error=str(exc))
 
     async def sweep(self, room: Room) -> None:
         """Removes what is due in one tenant, and bounds its log as its plan now has it. May be repeated. Raises `Unavailable`."""

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 from artcafe.errors import OurFault
 from artcafe.model import Outcome, TenantId
 from artcafe.observe import Clock, log, origin
-from artcafe.rules import times
+from artcafe.rules import ids, times
+from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 
 MINUTE_S: Final = 60.0
@@ -57,6 +58,7 @@ class Tally:
         self._fresh: list[Event] = []
         self._actors: dict[tuple[TenantId | None, str], set[str]] = {}
         self._due = asyncio.Event()
+        self.supervisor = Supervisor("audit")
 
     def note(self, tenant_id: TenantId | None, actor: str, action: str, outcome: Outcome = Outcome.DONE, **facts: str) -> None:
         """Tells soon that something happened, and by the minute how often it did again. Waits for nothing, raises nothing.
@@ -79,9 +81,10 @@ class Tally:
             log.warning("audit.flooded", action=action, most=MOST_COUNTED)
 
     def trespass(self, principal_tenant: TenantId | None, actor: str, tenant_id: str) -> None:
-        """Notes that somebody named a tenant that is not theirs: in that one's audit without who it was, and by name in their own
-        tenant's, or the platform's where they have none."""
-        self.note(TenantId(tenant_id), OUTSIDER, "tenant.trespass", Outcome.REFUSED)
+        """Count an attempt on another tenant: in that tenant's audit without the actor's name, and by name in the actor's own
+        tenant's audit, or in the platform's where they have none. Text that cannot be an id counts in the latter alone."""
+        if ids.is_possible(tenant_id):
+            self.note(TenantId(tenant_id), OUTSIDER, "tenant.trespass", Outcome.REFUSED)
         self.note(principal_tenant, actor, "tenant.trespass", Outcome.REFUSED)
 
     async def run(self) -> None:
@@ -133,10 +136,11 @@ class Tally:
             self._events.setdefault(event, _Counted(counted.first, 0)).add(counted)
 
     async def _tell(self, events: dict[Event, _Counted]) -> None:
-        """Tells the events, and removes each from them once it is told. Raises `Unavailable`."""
+        """Write the events, removing each once it is written. One that fails otherwise is dropped. Raises `Unavailable`."""
         while events:
             event, counted = next(iter(events.items()))
-            await self._tell_counted(event, counted)
+            with self.supervisor.contain(OurFault, action=event.action):
+                await self._tell_counted(event, counted)
             del events[event]
 
     async def _tell_counted(self, event: Event, counted: _Counted) -> None:
@@ -146,8 +150,8 @@ class Tally:
         await self._append(event, facts)
 
     async def _existing(self, events: Iterable[Event]) -> set[TenantId | None]:
-        """The tenants of the events that there are, and the platform."""
-        named = sorted({event.tenant_id for event in events if event.tenant_id is not None})
+        """Return those tenants of the events that exist, and None for the platform. Raises `Unavailable`."""
+        named = sorted({event.tenant_id for event in events if event.tenant_id is not None and ids.is_possible(event.tenant_id)})
         versions = await self._store.versions(named) if named else {}
         return {None, *(tenant_id for tenant_id, version in versions.items() if version is not None)}
 

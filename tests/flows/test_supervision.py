@@ -1,0 +1,51 @@
+"""No input ends the server: text that cannot be a tenant's id, at both doors, by a person and by an agent."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import httpx
+
+from artcafe.sdk.keys import load_signer
+from artcafe.sdk.rest import Rest
+from tests.gateway.raw import dialled
+from tests.platform import Cast, Platform
+
+IMPOSSIBLE = ["", None, "x" * 2049, "ten_\u202e", "ten_\x00"]
+
+
+async def token_of_agent(cast: Cast) -> str:
+    async with Rest(cast.url) as rest:
+        return (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
+
+
+async def connect(platform: Platform, token: str, tenant_id: str | None) -> int:
+    async with dialled(platform.gateway_url) as raw:
+        await raw.say("connect", access_token=token, **({} if tenant_id is None else {"tenant_id": tenant_id}))
+        return await raw.closed()
+
+
+async def is_audited(cast: Cast, token: str) -> bool:
+    """Whether an attempt by this token on the cast's tenant is written to its audit, behind everything counted before it."""
+    async with httpx.AsyncClient(base_url=cast.url) as web:
+        await web.get(f"/v1/tenants/{cast.tenant}", headers={"Authorization": f"Bearer {token}"})
+        mine = {"Authorization": f"Bearer {cast.token}"}
+        for _ in range(500):
+            page = (await web.get(f"/v1/tenants/{cast.tenant}/audit", headers=mine)).json()
+            if "tenant.trespass" in {each["action"] for each in page["items"]}:
+                return True
+    return False
+
+
+async def test_a_text_that_cannot_be_a_tenants_id_ends_nothing(platform: Platform) -> None:
+    cast, other = await platform.tenant_with(channels=0), await platform.tenant_with(channels=0)
+    stranger, agent = platform.token("stranger@example.com"), await token_of_agent(cast)
+    for tenant_id in IMPOSSIBLE:
+        async with httpx.AsyncClient(base_url=cast.url) as web:
+            for token in (stranger, agent):
+                answer = await web.get(f"/v1/tenants/{quote(tenant_id or '')}", headers={"Authorization": f"Bearer {token}"})
+                assert answer.status_code == 404
+        assert await connect(platform, stranger, tenant_id) in (4500, 4501)
+    assert await is_audited(other, agent)
+    assert platform.process is not None
+    assert platform.process.poll() is None
