@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from artcafe.sdk.inbox import ROOM, Inbox
@@ -36,8 +37,8 @@ def gap(first: int, last: int | None, reason: str) -> replies.GapPush:
     return replies.GapPush(channel=CHANNEL, from_=first, to=last, reason=reason)
 
 
-def acks(inbox: Inbox) -> list[tuple[str, int]]:
-    return [(ack["channel"], ack["seq"]) for ack in (json.loads(frame)["ack"] for frame in inbox.acks())]
+def acks(inbox: Inbox, held: Collection[str] = ()) -> list[tuple[str, int]]:
+    return [(ack["channel"], ack["seq"]) for ack in (json.loads(frame)["ack"] for frame in inbox.acks(held))]
 
 
 def taken(inbox: Inbox, *channels: str) -> list[int | Gap]:
@@ -306,11 +307,18 @@ async def test_with_a_window_the_server_waits_and_that_can_be_seen() -> None:
 
 
 class Feed:
-    """A server that feeds one channel from its cursor, loses connections, and takes acknowledgements of what it sent alone."""
+    """A server that feeds one channel from its cursor, under a window, with frames on their way in both directions."""
 
-    def __init__(self) -> None:
-        self.inbox = Inbox(WINDOW)
+    def __init__(self, window: int) -> None:
+        self.inbox, self.window = Inbox(window), window
         self.newest = self.cursor = self.sent = 0
+        self.owed: deque[int] = deque()
+        self.down: deque[int | replies.SubscribeReply] = deque()
+        self.up: deque[int | None] = deque()
+        """Acks, and None for a `subscribe`."""
+        self.subscribing: list[str] = []
+        self.refused: list[int] = []
+        self.restarts = 0
         self.seen: list[int] = []
         self.unacked: list[Message] = []
 
@@ -318,9 +326,41 @@ class Feed:
         self.newest += 1
 
     def feed(self) -> None:
-        if self.sent < self.newest:
+        if self.sent < self.newest and len(self.owed) < self.window:
             self.sent += 1
-            self.inbox.message(pushed(self.sent))
+            self.owed.append(self.sent)
+            self.down.append(self.sent)
+
+    def begin(self) -> None:
+        """Delivery begins anew behind the cursor."""
+        self.sent = self.cursor
+        self.owed.clear()
+
+    def serve(self) -> None:
+        """The server takes in a frame of the client."""
+        if not self.up:
+            return
+        seq = self.up.popleft()
+        if seq is None:
+            self.begin()
+            self.down.append(replies.SubscribeReply("E1", self.cursor, self.newest))
+        elif seq > self.sent:
+            self.refused.append(seq)
+        else:
+            self.cursor = max(self.cursor, seq)
+            while self.owed and self.owed[0] <= seq:
+                self.owed.popleft()
+
+    def hear(self) -> None:
+        """The client takes in a frame of the server."""
+        if not self.down:
+            return
+        frame = self.down.popleft()
+        if isinstance(frame, int):
+            self.inbox.message(pushed(frame))
+        else:
+            self.subscribing.pop()
+            self.inbox.joined(CHANNEL, "cursor", frame)
 
     def take(self) -> None:
         item = self.inbox.take()
@@ -333,38 +373,86 @@ class Feed:
             asyncio.run(self.unacked.pop(0).ack())
 
     def acks(self) -> None:
-        for _, seq in acks(self.inbox):
-            assert self.cursor <= seq <= self.sent  # saying on a new socket what the one before said is no fault
-            self.cursor = seq
+        self.up.extend(seq for _, seq in acks(self.inbox, self.subscribing))
+
+    def subscribe(self) -> None:
+        """The program begins another loop over the channel."""
+        self.acks()
+        self.subscribing.append(CHANNEL)
+        self.up.append(None)
+
+    def restart(self) -> None:
+        """A member pauses the subscription and resumes it: the client is not notified."""
+        self.restarts += 1
+        self.begin()
 
     def cut(self) -> None:
         self.inbox.lost()
-        self.sent = self.cursor
+        self.begin()
+        self.down.clear()
+        self.up.clear()
+        self.up.extend(None for _ in self.subscribing)
+
+    def arrive(self) -> None:
+        """A message is published, and comes."""
+        for step in (self.publish, self.feed, self.hear):
+            step()
+
+    def handle(self) -> None:
+        """The program deals with a message."""
+        for step in (self.take, self.ack, self.acks):
+            step()
+
+    def settle(self) -> None:
+        """Everything arrives, and the program acknowledges everything."""
+        for _ in range(4 * self.newest + 200):
+            for step in (self.feed, self.acks, self.serve, self.hear, self.take, self.ack):
+                step()
 
 
 STEPS: dict[str, Callable[[Feed], None]] = {
+    "arrive": Feed.arrive,
+    "handle": Feed.handle,
     "publish": Feed.publish,
     "feed": Feed.feed,
+    "serve": Feed.serve,
+    "hear": Feed.hear,
     "take": Feed.take,
     "ack": Feed.ack,
     "send acks": Feed.acks,
+    "subscribe": Feed.subscribe,
+    "restart": Feed.restart,
     "cut": Feed.cut,
 }
 
 
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=80))
-def test_whatever_happens_every_message_is_seen_once_in_order_and_the_cursor_follows(steps: list[str]) -> None:
-    feed = Feed()
+@example(["arrive", "arrive", "subscribe", "serve", "handle", "handle", "serve", "serve"])
+@example(["arrive", "arrive", "restart", "handle", "handle", "serve", "serve"])
+def test_every_message_is_seen_once_in_order_and_the_cursor_follows_the_acks(steps: list[str]) -> None:
+    feed = Feed(window=2)
     for step in steps:
         STEPS[step](feed)
-    feed.acks()
-    while feed.sent < feed.newest:
-        feed.feed()
-    feed.acks()
-    while len(feed.inbox):
-        feed.take()
-    while feed.unacked:
-        feed.ack()
-    feed.acks()
+    feed.settle()
     assert feed.seen == list(range(1, feed.newest + 1))
     assert feed.cursor == feed.newest
+    assert not feed.refused or feed.restarts
+
+
+def test_a_loop_that_begins_behind_a_full_window_sends_no_ack_until_the_server_has_restarted_the_delivery() -> None:
+    feed = Feed(WINDOW)
+    for _ in range(2 * WINDOW):
+        feed.publish()
+        feed.feed()
+    for _ in range(WINDOW):
+        feed.hear()
+    feed.subscribe()
+    feed.serve()
+    for _ in range(WINDOW):
+        feed.take()
+        feed.ack()
+    feed.acks()
+    feed.serve()
+    assert feed.refused == []
+    feed.settle()
+    assert (feed.seen, feed.cursor) == ([*range(1, 2 * WINDOW + 1)], 2 * WINDOW)

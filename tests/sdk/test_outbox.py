@@ -148,6 +148,33 @@ def test_a_dropped_command_is_neither_sent_again_nor_settled(is_sent: bool) -> N
     assert len(publisher.outbox) == 0
 
 
+def test_the_reply_to_a_dropped_command_still_takes_effect_and_its_temporary_error_sends_nothing_again() -> None:
+    publisher = Publisher()
+    dropped = [publisher.publish(number) for number in range(2)]
+    publisher.sent()
+    for ask in dropped:
+        publisher.outbox.drop(ask)
+    assert len(publisher.outbox) == 0
+    publisher.answer(FIRST_ID)
+    publisher.outbox.refused(FIRST_ID + 1, full := QuotaFull(), temporary=True, now=0)
+    assert publisher.outcomes == {0: [replies.PublishReply(FIRST_ID, f"msg_{FIRST_ID}", False)], 1: [full]}
+    assert publisher.sent(LATER) == {}
+
+
+def test_a_channel_is_subscribing_from_the_command_to_its_reply() -> None:
+    publisher = Publisher()
+    for number in range(3):
+        publisher.publish(number, kind="subscribe")
+    assert publisher.outbox.subscribing == []
+    publisher.sent()
+    assert publisher.outbox.subscribing == ["0", "1", "2"]
+    publisher.outbox.answered(FIRST_ID, "subscribe", replies.SubscribeReply(None, 0, 0))
+    publisher.outbox.refused(FIRST_ID + 1, ChannelNotFound("1"), temporary=False, now=0)
+    assert publisher.outbox.subscribing == ["2"]
+    publisher.outbox.lost()
+    assert publisher.outbox.subscribing == []
+
+
 def test_the_end_settles_everything_with_what_is_known_of_it() -> None:
     publisher = Publisher()
     publisher.publish(1)

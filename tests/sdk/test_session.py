@@ -128,10 +128,44 @@ def test_a_temporary_error_answers_nobody_yet() -> None:
     assert len(agent.outbox) == 1
 
 
-def test_what_only_a_newer_server_says_is_passed_over() -> None:
+def test_an_error_push_is_logged_once_in_a_row(caplog: pytest.LogCaptureFixture) -> None:
     agent = Agent()
     agent.logs_in()
-    agent.hears(weather={"channel": CHANNEL, "sunny": True})
+    for seq in (9, 9, 8):
+        agent.hears(error={"code": "ack_beyond_sent", "message": f"ack of {seq} on {CHANNEL}", "temporary": False})
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the server reports: ack of {seq} on {CHANNEL}" for seq in (9, 8)
+    ]
+
+
+async def test_acks_leave_before_a_subscribe_and_then_wait_for_its_reply() -> None:
+    agent = Agent()
+    agent.logs_in()
+    for seq in (1, 2):
+        agent.hears(message=pushed(seq))
+    first, second = agent.inbox.take(), agent.inbox.take()
+    assert isinstance(first, Message)
+    assert isinstance(second, Message)
+    await first.ack()
+    agent.outbox.add("subscribe", frames.Subscribe(CHANNEL), agent.outcomes.append)
+    assert [[*json.loads(frame)][-1] for frame in agent.session.due(0.0)] == ["ack", "subscribe"]
+    await second.ack()
+    assert agent.session.due(0.0) == []
+    agent.hears(id=2, subscribe={"epoch": "E1", "cursor": 1, "last": 2, "gap": None})
+    agent.inbox.joined(CHANNEL, "cursor", replies.SubscribeReply("E1", 1, 2))
+    assert agent.session.due(0.0) == []
+    agent.hears(message=pushed(2))
+    assert [json.loads(frame) for frame in agent.session.due(0.0)] == [{"ack": {"channel": CHANNEL, "seq": 2}}]
+
+
+def test_what_only_a_newer_server_says_is_ignored_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent()
+    agent.logs_in()
+    for _ in range(2):
+        agent.hears(weather={"channel": CHANNEL, "sunny": True})
+    assert [record.getMessage() for record in caplog.records] == [
+        "the server sent a frame that this version of the SDK does not know; it was ignored"
+    ]
     agent.hears(message={**pushed(1), "priority": 3}, trace="7f3a")
     agent.hears(id=99, publish={"seq": 9, "message_id": "msg_9", "duplicate": False})
     assert len(agent.inbox) == 1

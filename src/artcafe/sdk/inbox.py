@@ -29,8 +29,9 @@ class Place:
     acked: int = 0
     """As far as the program has acknowledged."""
     on_socket: int = 0
-    """The highest sequence of this connection: a socket may acknowledge only what it was sent."""
+    """Up to where the current delivery has sent: the server refuses an ack above it."""
     ack_sent: int = 0
+    """The highest ack of the current delivery."""
     life: int = 0
     epoch: str | None = None
     steered_to: int | None = None
@@ -49,11 +50,25 @@ class Place:
         """Whether the program was told of this gap. Without an epoch, as older servers push it, an equal gap is the same."""
         return self.gap is not None and self.gap[0] == gap and (None in (epoch, self.gap[1]) or epoch == self.gap[1])
 
+    def arrive(self, seq: int) -> None:
+        """Note that the server has sent `seq`.
+
+        Within a delivery sequences rise. The server begins another one without notice when a member resumes the subscription;
+        it then repeats what is above its cursor, and the acks of those messages are due again.
+        """
+        self.on_socket = seq
+        self.ack_sent = min(self.ack_sent, seq - 1)
+
+    def deliver_behind(self, cursor: int) -> None:
+        """Note that the server has begun a delivery on this connection: acks count from `cursor`."""
+        self.on_socket = self.ack_sent = cursor
+
     def begin(self, cursor: int) -> None:
-        """Another log, or another place in this one: no sequence seen so far means anything now."""
+        """Begin in another log, or at another place in this one: no sequence seen so far has a meaning now."""
         self.life += 1
         self.received = cursor
-        self.acked = self.on_socket = self.ack_sent = 0
+        self.acked = 0
+        self.deliver_behind(cursor)
         self.unacked.clear()
 
 
@@ -87,7 +102,7 @@ class Inbox:
             return
         if place.is_resuming:
             return
-        place.on_socket = max(place.on_socket, pushed.seq)
+        place.arrive(pushed.seq)
         if pushed.seq <= place.received:
             self._to_ack.add(pushed.channel)  # If it was acknowledged, the server has not heard of that yet.
             return
@@ -118,10 +133,12 @@ class Inbox:
         self._keep(place, gap)
 
     def joined(self, channel: str, start: frames.Start, reply: replies.SubscribeReply) -> None:
-        """A `subscribe` of the program was answered."""
+        """A `subscribe` of the program was answered: the server has ended the delivery before it and begun another one."""
         place = self._place(channel)
         place.is_resuming = False
         place.epoch = reply.epoch
+        if reply.cursor is not None:
+            place.deliver_behind(reply.cursor)
         if start != "cursor" and reply.cursor is not None:
             place.steered_to = reply.cursor
             place.begin(reply.cursor)
@@ -145,6 +162,8 @@ class Inbox:
             place.steered_to, place.epoch = 0, reply.epoch
             return False
         place.is_resuming, place.epoch = False, reply.epoch
+        if reply.cursor is not None:
+            place.deliver_behind(reply.cursor)
         if reply.gap is not None:
             self.gap(channel, reply.gap, _other_log(reply))
         return True
@@ -155,7 +174,7 @@ class Inbox:
         self._to_ack.clear()
         found: list[tuple[str, int]] = []
         for channel, place in self._places.items():
-            place.on_socket = place.ack_sent = 0
+            place.deliver_behind(0)
             if place.steered_to is not None and not place.is_resuming:
                 place.is_resuming = True
                 found.append((channel, self._resume_behind(place) + 1))
@@ -207,16 +226,19 @@ class Inbox:
         self._to_ack.add(message.channel)
         self._on_ack()
 
-    def acks(self) -> list[bytes]:
-        """The frames to send for what was acknowledged since: at most one a channel. They count as sent."""
+    def acks(self, held: Collection[str] = ()) -> list[bytes]:
+        """Return the ack frames to send, at most one for each channel; they count as sent.
+
+        Channels in `held` have a `subscribe` on its way, and the server refuses acks while it restarts their delivery.
+        """
         found = []
-        for channel in self._to_ack:
+        for channel in self._to_ack.difference(held):
             place = self._places[channel]
             seq = min(place.acked, place.on_socket)
             if seq > place.ack_sent:
                 place.ack_sent = seq
                 found.append(frames.command("ack", frames.Ack(channel, seq)))
-        self._to_ack.clear()
+        self._to_ack.intersection_update(held)
         return found
 
 

@@ -59,6 +59,10 @@ class Outbox:
         self._delay_s = delay_s
         self._unsent: list[Ask] = []
         self._sent: dict[int, Ask] = {}
+        self._dropped: dict[int, Ask] = {}
+        """On their way, and nobody waits for the reply any more; what the reply changes (`settle`) it changes all the same."""
+        self.subscribing: list[str] = []
+        """The channels of the `subscribe` commands on their way: until each reply, the server takes no ack for its channel."""
         self._next_id = FIRST_ID
         self._made = 0
 
@@ -76,9 +80,9 @@ class Outbox:
         return ask
 
     def drop(self, ask: Ask) -> None:
-        """Nobody waits for this one any more. An answer that still comes is passed over."""
+        """Stop waiting for a command: it is not sent again."""
         if ask.id is not None:
-            self._sent.pop(ask.id)
+            self._dropped[ask.id] = self._sent.pop(ask.id)
         elif ask in self._unsent:
             self._unsent.remove(ask)
             heapq.heapify(self._unsent)
@@ -96,6 +100,8 @@ class Outbox:
                 continue
             ask.id, self._next_id = self._next_id, self._next_id + 1
             self._sent[ask.id] = ask
+            if isinstance(ask.body, frames.Subscribe):
+                self.subscribing.append(ask.body.channel)
             found.append(frames.command(ask.kind, ask.body, ask.id))
         self._unsent = kept  # They came out sorted, which is a heap.
         return found
@@ -114,10 +120,11 @@ class Outbox:
 
     def refused(self, id: int, error: ArtcafeError, *, temporary: bool, now: float) -> None:
         """An error instead of a reply: final, or if `temporary` a reason to send the command again a little later."""
+        is_dropped = id in self._dropped
         ask = self._taken(id)
         if ask is None:
             return
-        if not temporary:
+        if not temporary or is_dropped:
             ask.settle(error)
             return
         if not isinstance(ask.problem, OutcomeUnknown):
@@ -127,8 +134,11 @@ class Outbox:
         heapq.heappush(self._unsent, ask)
 
     def _taken(self, id: int) -> Ask | None:
-        if ask := self._sent.pop(id, None):
+        ask = self._sent.pop(id, None) or self._dropped.pop(id, None)
+        if ask is not None:
             ask.id = None
+            if isinstance(ask.body, frames.Subscribe):
+                self.subscribing.remove(ask.body.channel)
         return ask
 
     def lost(self) -> None:
@@ -136,14 +146,19 @@ class Outbox:
         for ask in self._sent.values():
             ask.lose()
             heapq.heappush(self._unsent, ask)
-        self._sent.clear()
+        self._forget_sent()
         self._next_id = FIRST_ID
+
+    def _forget_sent(self) -> None:
+        self._sent.clear()
+        self._dropped.clear()
+        self.subscribing.clear()
 
     def fail(self, error: Exception) -> None:
         """There will be no further connection: everything that waits ends, with what is known of it."""
         waiting = sorted([*self._unsent, *self._sent.values()])
         self._unsent.clear()
-        self._sent.clear()
+        self._forget_sent()
         for ask in waiting:
             unknown = ask.unanswered()
             if unknown is not None:

@@ -5,6 +5,7 @@ No sockets and no signing: `sdk.client` carries the frames and `sdk.keys` signs.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from enum import Enum
@@ -16,6 +17,8 @@ from artcafe.errors import ArtcafeError, ChallengeRefused
 from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.outbox import Outbox, Reply
 from artcafe.wire import frames, replies
+
+log = logging.getLogger("artcafe")
 
 
 class Phase(Enum):
@@ -64,6 +67,7 @@ class Session:
         self._challenge: replies.ChallengeReply | None = None
         self.phase = Phase.NEW
         self.limits: Mapping[str, int] = {}
+        self._is_warned = False
         self.told: ArtcafeError | None = None
         """The last error that the server told without its being an answer: why it closes, where it closes next."""
 
@@ -119,7 +123,10 @@ class Session:
 
     def due(self, now: float) -> list[bytes]:
         """The frames to send now; they count as sent."""
-        return [*self._outbox.due(now), *self._inbox.acks()] if self.phase is Phase.LIVE else []
+        if self.phase is not Phase.LIVE:
+            return []
+        acks = self._inbox.acks(self._outbox.subscribing)  # Before a `subscribe`, whose place to begin they move.
+        return [*acks, *self._outbox.due(now)]
 
     def _go(self, event: str) -> None:
         after = NEXT.get((self.phase, event))
@@ -140,13 +147,17 @@ class Session:
                 self._go("reply")
                 self._outbox.answered(frame.id, kind, reply)
                 return
-        # Anything else is a push of a newer server, which this version passes over.
+        if frame.id is None and not self._is_warned:
+            self._is_warned = True
+            log.warning("the server sent a frame that this version of the SDK does not know; it was ignored")
 
     def _refused(self, id: int | None, body: replies.ErrorBody, now: float) -> None:
         error = errors.from_wire(body.code, body.message)
         if self.phase is not Phase.LIVE:
             raise Lost(error, comes_back=body.temporary or (error.close is not None and comes_back(error.close)))
         if id is None:
+            if self.told is None or str(self.told) != str(error):
+                log.warning("the server reports: %s", error)
             self.told = error
         else:
             self._outbox.refused(id, error, temporary=body.temporary, now=now)
