@@ -146,7 +146,6 @@ async def test_what_only_a_person_can_decide_is_told_and_left(server: Server, re
     before = await everything(server.tables)
     assert sorted(await kinds(repair, mended=False)) == [
         Askew.ADDRESS,
-        Askew.ADDRESS,
         Askew.KEY_CLAIM,
         Askew.SUBSCRIPTION_ID,
     ]

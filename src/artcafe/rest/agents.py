@@ -15,6 +15,7 @@ from artcafe.rest.paging import Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
 from artcafe.services.presence import View
+from artcafe.wire.segments import tenant_path
 from artcafe.wire.sshkeys import parse_public_key
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents", tags=["agents"])
@@ -156,7 +157,7 @@ async def create_agent(
         capabilities=body.capabilities,
         idempotency_key=key,
     )
-    response.headers["Location"] = f"/v1/tenants/{agent.tenant_id}/agents/{agent.id}"
+    response.headers["Location"] = tenant_path(agent.tenant_id, "agents", agent.id)
     return _shown(Agent, agent, await parts.presence.view(principal.tenant_id))
 
 

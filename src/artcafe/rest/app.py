@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -39,6 +39,7 @@ from artcafe.rest.parts import Services, Settings
 from artcafe.rules.clients import counted_as
 from artcafe.rules.ids import new_id
 from artcafe.rules.throttle import Buckets
+from artcafe.wire.segments import for_routing, from_routing
 
 __all__ = ["Services", "Settings", "build"]
 
@@ -105,6 +106,7 @@ def build(services: Services, settings: Settings) -> FastAPI:
         redirect_slashes=False,
         openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         generate_unique_id_function=lambda route: route.name,
+        dependencies=[Depends(_read_ids)],
         middleware=[Middleware(Supervisor, settings=settings)],
         exception_handlers={StarletteHTTPException: _refused, RequestValidationError: _invalid},
     )
@@ -113,6 +115,12 @@ def build(services: Services, settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+async def _read_ids(request: Request) -> None:
+    """Give every route the ids themselves, in place of what stood in the path. The application's dependencies come first."""
+    for name, segment in request.path_params.items():
+        request.path_params[name] = from_routing(segment)
 
 
 class _Api(FastAPI):
@@ -209,6 +217,8 @@ class _Request:
     async def serve(self, app: ASGIApp, settings: Settings) -> None:
         body = await receive_body(self._scope, self._receive, settings)
         self._is_received = True
+        # Routed by the path as it came: the server's own decoding makes two segments of an id with a slash in it.
+        self._scope["path"] = for_routing(self._scope["raw_path"].decode("ascii", "replace"))
         await app(self._scope, replayed(body, self._receive), self._answer)
 
     async def refuse(self, error: ArtcafeError) -> None:

@@ -13,6 +13,7 @@ from artcafe.rest.bodies import Body, json_body, takes
 from artcafe.rest.paging import Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
+from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels", tags=["channels"])
 
@@ -93,7 +94,7 @@ async def create_channel(
         retention_s=body.retention_s,
         idempotency_key=key,
     )
-    response.headers["Location"] = f"/v1/tenants/{channel.tenant_id}/channels/{channel.id}"
+    response.headers["Location"] = tenant_path(channel.tenant_id, "channels", channel.id)
     return Channel.model_validate(channel)
 
 

@@ -16,6 +16,7 @@ from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
 from artcafe.rules.keys import key_id
 from artcafe.services import claims
+from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents/{agent_id}/keys", tags=["agents"])
 
@@ -108,7 +109,7 @@ async def add_key(
     if not_after is not None and not_after.tzinfo is None:
         raise errors.Invalid("not_after", "must name its zone, such as 2026-12-24T00:00:00Z")
     made = _shown(await parts.keys.add(principal, agent_id, public_key=body.public_key, not_after=not_after, idempotency_key=key))
-    response.headers["Location"] = f"/v1/tenants/{principal.tenant_id}/agents/{made.agent_id}/keys/{made.id}"
+    response.headers["Location"] = tenant_path(principal.tenant_id, "agents", made.agent_id, "keys", made.id)
     return made
 
 

@@ -14,6 +14,7 @@ from artcafe.rest.invitations import NewInvitation
 from artcafe.rest.paging import Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import IdempotencyKey, InTenant
+from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/members", tags=["members"])
 
@@ -75,7 +76,7 @@ async def invite_member(
     """For owners and admins. The answer has the token to hand over, since ArtCafe sends no mail; it is shown nowhere else. It is
     good for 72 hours, once, for whoever proves the address."""
     invitation, token = await parts.invitations.create(principal, address=body.address, role=body.role, idempotency_key=key)
-    response.headers["Location"] = f"/v1/tenants/{invitation.tenant_id}/invitations/{invitation.id}"
+    response.headers["Location"] = tenant_path(invitation.tenant_id, "invitations", invitation.id)
     return NewInvitation.of(invitation, token)
 
 

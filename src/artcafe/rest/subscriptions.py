@@ -13,6 +13,7 @@ from artcafe.rest.bodies import Body, json_body, optional_body, takes
 from artcafe.rest.paging import Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
+from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}", tags=["subscriptions"])
 
@@ -131,8 +132,8 @@ async def put_subscription(
     subscription, made = await parts.subscriptions.put(principal, channel_id, agent_id, permissions)
     if made:
         response.status_code = 201
-        response.headers["Location"] = (
-            f"/v1/tenants/{subscription.tenant_id}/channels/{subscription.channel_id}/subscriptions/{subscription.agent_id}"
+        response.headers["Location"] = tenant_path(
+            subscription.tenant_id, "channels", subscription.channel_id, "subscriptions", subscription.agent_id
         )
     return Subscription.model_validate(subscription)
 

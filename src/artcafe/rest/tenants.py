@@ -13,6 +13,7 @@ from artcafe.rest.bodies import Body, json_body, takes
 from artcafe.rest.paging import Listing, PageQuery, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import IdempotencyKey, InTenant, Person
+from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
 
@@ -93,7 +94,7 @@ async def create_tenant(
 ) -> Tenant:
     """The caller becomes its owner."""
     tenant = await parts.tenants.create(user, body.name, idempotency_key=key)
-    response.headers["Location"] = f"/v1/tenants/{tenant.id}"
+    response.headers["Location"] = tenant_path(tenant.id)
     return shown(tenant, model.Role.OWNER)
 
 

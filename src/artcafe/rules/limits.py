@@ -9,6 +9,7 @@ from typing import Final
 
 from artcafe.errors import Invalid
 from artcafe.model import Channel, Tenant
+from artcafe.wire import segments
 
 NAME_CHARS: Final = 64
 DESCRIPTION_CHARS: Final = 1024
@@ -113,16 +114,20 @@ def is_same_address(one: str, other: str) -> bool:
 
 
 def user_id(text: str) -> str:
-    """The id that an identity provider gives to somebody who comes into a tenant. Raises Invalid for one that cannot be kept."""
-    if not is_user_id(text):
-        raise Invalid("sub", f"must be 1 to {USER_ID_BYTES} bytes of printable text, not beginning with '{RESERVED}'")
+    """Return the id that an identity provider gives to somebody who comes into a tenant. Raises Invalid.
+
+    A `sub` of `.` or `..` is refused: a client that asks for `…/members/..` by hand would name the tenant instead.
+    """
+    if not is_user_id(text) or text.startswith(RESERVED) or segments.is_dot_segment(text):
+        wanted = f"1 to {USER_ID_BYTES} bytes of printable text that is neither '.' nor '..' and does not begin with '{RESERVED}'"
+        raise Invalid("sub", f"must be {wanted}")
     return text
 
 
 def is_user_id(text: str) -> bool:
-    """Whether text that a peer sent can be the id of somebody in a tenant; what fails this names nobody."""
+    """Return whether text that a peer sent can be the id of somebody in a tenant, where an older system may have put anyone."""
     # Half a surrogate pair is not printable, so `encode` cannot fail.
-    return text.isprintable() and 0 < len(text.encode()) <= USER_ID_BYTES and not text.startswith(RESERVED)
+    return text.isprintable() and 0 < len(text.encode()) <= USER_ID_BYTES
 
 
 def capabilities(names: Iterable[str]) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
-from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -19,6 +18,7 @@ from artcafe import errors
 from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
 from artcafe.wire import replies
+from artcafe.wire.segments import tenant_path
 
 TIMEOUT_S: Final = 30.0
 """For each of: connecting, sending, and waiting for the next byte. The server gives a body 15 s and answers within seconds."""
@@ -143,11 +143,11 @@ class Routes:
 
 
 def path_of(tenant: str, *parts: str) -> str:
-    """Raises `Invalid` for an id that is none: in a path it would name something else, such as the tenant that `..` stands in."""
-    for part in (tenant, *parts):
-        if part in {"", ".", ".."}:
-            raise errors.Invalid("id", f"{part!r} is no id")
-    return "/v1/tenants/" + "/".join(quote(part, safe="") for part in (tenant, *parts))
+    """Return the path of something in a tenant, whatever characters its ids have. Raises `Invalid` for text that is no id."""
+    try:
+        return tenant_path(tenant, *parts)
+    except ValueError as exc:
+        raise errors.Invalid("id", "must be Unicode text of at least one character") from exc
 
 
 def given(**fields: object) -> dict[str, Any]:

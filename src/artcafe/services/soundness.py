@@ -113,11 +113,7 @@ def _addresses(tenant_id: str, had: Holdings) -> Iterator[Mend]:
                 continue
             if not ids.is_possible(id):
                 says = f"its id is no printable text of at most {ids.MAX_BYTES} bytes, so nobody can name it"
-            elif "/" in id:
-                says = "its id has a '/', so that REST cannot name it; the gateway can"
-            else:
-                continue
-            yield Mend(_finding(Askew.ADDRESS, tenant_id, table.name, id, says))
+                yield Mend(_finding(Askew.ADDRESS, tenant_id, table.name, id, says))
 
 
 # --- subscriptions -------------------------------------------------------------------------------------------------------
