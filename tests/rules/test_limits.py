@@ -113,3 +113,54 @@ def test_an_idempotency_key_is_1_to_255_printable_ascii_characters(key: str) -> 
     assert limits.idempotency_key("order 42!") == "order 42!"
     with pytest.raises(Invalid, match=r"^Idempotency-Key: "):
         limits.idempotency_key(key)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Bob@Example.COM", "bob@example.com"),
+        ("bob@stra\u00dfe.example", "bob@xn--strae-oqa.example"),
+        ("bob@B\u00fccher.example", "bob@XN--BCHER-KVA.EXAMPLE"),
+        ("jose\u0301@example.com", "jos\u00e9@example.com"),
+    ],
+)
+def test_addresses_are_one_in_whichever_case_and_form_they_are_written(one: str, other: str) -> None:
+    assert limits.is_same_address(one, other)
+    assert limits.is_same_address(other, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("bob@fass.example", "bob@fa\u00df.example"),
+        ("strasse@example.com", "stra\u00dfe@example.com"),
+        ("off@example.com", "o\ufb00@example.com"),
+        ("bob@example.com", "bob@e\u03c7ample.com"),
+        ("kim@example.com", "\u212aim@example.com"),
+        ("kim@example.com", "kim@example.com\u037e"),
+        ("sam@example.com", "\u017fam@example.com"),
+        ("\u03c3@example.com", "\u03c2@example.com"),
+        ("i@example.com", "\u0130@example.com"),
+        ("i@example.com", "\u0131@example.com"),
+        ("bob@example.com", "\uff42ob@example.com"),
+        ("bob@example.com", "bob@example.co\uff4d"),
+        ("bob@example.com", "bob+x@example.com"),
+        ("bob@example.com", '"bob"@example.com'),
+        ("bob@example.com", "bob@example.com."),
+        ("bob@xn--.example", "bob@.example"),
+    ],
+)
+def test_addresses_of_unlike_letters_are_two(one: str, other: str) -> None:
+    assert not limits.is_same_address(one, other)
+    assert not limits.is_same_address(other, one)
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_two_addresses_are_one_only_by_ascii_letters_composition_or_a_labels(one: str, other: str) -> None:
+    """Every letter beyond ASCII counts: the local parts are equal once NFC and the small letters of ASCII are taken."""
+    if limits.is_same_address(f"{one}@example.com", f"{other}@example.com"):
+        small = [
+            "".join(char.lower() if char.isascii() else char for char in unicodedata.normalize("NFC", text))
+            for text in (one, other)
+        ]
+        assert small[0] == small[1]

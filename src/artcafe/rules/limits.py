@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 import unicodedata
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -24,6 +25,7 @@ REPLY_TO_CHARS: Final = 255
 ADDRESS_CHARS: Final = 254
 USER_ID_BYTES: Final = 255
 """A `sub` has at most 255 ASCII characters (OpenID Connect Core 1.0, section 2)."""
+_SMALL: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 RESERVED: Final = "~"
 """Begins the sort keys of rows that stand beside members and agents and are none."""
 
@@ -94,11 +96,15 @@ def description(text: str) -> str:
 
 
 def address(text: str) -> str:
-    """An e-mail address, in the form in which it is kept and compared: NFC, in small letters. Raises Invalid.
+    """Return an e-mail address as it is kept: NFC, with the letters of ASCII in small. Raises Invalid.
 
-    Refused is only what can be none (RFC 5321, section 4.5.3.1.3, has 254 characters); whether there is one, its owner shows.
+    Refused is only text that cannot be an address (RFC 5321, section 4.5.3.1.3, has 254 characters). Letters beyond ASCII stay as
+    they are: Unicode's folding makes one address of several (`straße` and `strasse`, which are two domains), each with its owner.
     """
-    text = _one_line(text, "address", ADDRESS_CHARS).casefold()
+    # Such as the Kelvin sign, of which NFC makes the letter K.
+    if any(not char.isascii() and unicodedata.normalize("NFC", char).isascii() for char in text):
+        raise Invalid("address", "must have no characters that only look like ASCII")
+    text = _one_line(text, "address", ADDRESS_CHARS).translate(_SMALL)
     local, _, domain = text.rpartition("@")
     if not local or not domain or any(char.isspace() for char in text):
         raise Invalid("address", "must be an e-mail address, such as bob@example.com")
@@ -106,11 +112,18 @@ def address(text: str) -> str:
 
 
 def is_same_address(one: str, other: str) -> bool:
-    """Whether two addresses are one, as `address` keeps them. What cannot be an address is the same as none."""
+    """Return whether two addresses are one: the same local part at the same domain. Text that is no address is like none."""
     try:
-        return address(one) == address(other)
+        return _mailbox(address(one)) == _mailbox(address(other))
     except Invalid:
         return False
+
+
+def _mailbox(address: str) -> tuple[str, ...]:
+    """Return the local part and the labels of the domain, each as its A-label, which is what DNS compares (RFC 5890, 2.3.2.1)."""
+    local, _, domain = address.rpartition("@")
+    labels = domain.split(".")
+    return (local, *(label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in labels))
 
 
 def user_id(text: str) -> str:
