@@ -106,3 +106,19 @@ async def test_what_is_no_announcement_is_passed_over(nats: Nats) -> None:
         await one.link.send(Outgoing(CHANGES, "", b"[]"))
         one.announcements.tell(BETA)
         await until(lambda: two.heard == [BETA])
+
+
+async def test_a_listener_that_raises_costs_no_other_tenant(nats: Nats) -> None:
+    def fail(tenant_id: TenantId) -> None:
+        if tenant_id == ACME:
+            raise ValueError(tenant_id)
+
+    async with serving(nats, "a") as here, serving(nats, "b") as there:
+        there.announcements.listen(fail)
+        await there.hears(here)
+        for tenant_id in (ACME, BETA):
+            here.announcements.tell(tenant_id)
+        await until(lambda: {ACME, BETA} <= set(there.heard))
+        assert there.announcements.supervisor.failures == 1
+        here.announcements.tell(BETA)
+        await until(lambda: there.heard.count(BETA) == 2)

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
 from artcafe.fabric.parser import ShortParser
@@ -71,3 +73,28 @@ async def test_it_hands_on_what_nats_py_does_however_the_bytes_come(protocol: li
 
     assert ours.seen == theirs.seen
     assert not parser.buf
+
+
+class Choosy(Client):
+    """Takes nothing that is bad, and raises."""
+
+    def take(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
+        if data == b"bad":
+            raise ValueError(data)
+        return super().take(sid, subject, data, headers)
+
+
+@pytest.mark.parametrize("first", [b"", b"PING\r\n"], ids=["short way", "nats-py's way"])
+async def test_a_message_on_which_its_taker_raises_costs_no_other(first: bytes) -> None:
+    client = Choosy()
+    parser = ShortParser(client, client)
+    await parser.parse(first + b"MSG a 2 3\r\none\r\nMSG a 2 3\r\nbad\r\nMSG a 2 3\r\ntwo\r\nMSG a 2 3\r\nbad\r\nMSG a 2 5\r\nth")
+    await parser.parse(b"ree\r\n")
+    assert [each for each in client.seen if each != ("ping",)] == [(2, b"a", data, None) for data in (b"one", b"two", b"three")]
+    assert parser.supervisor.failures == 2
+
+
+async def test_bytes_that_are_no_message_end_the_connection_as_in_nats_py() -> None:
+    client = Client()
+    with pytest.raises(ProtocolError):
+        await ShortParser(client, client).parse(b"MSG a 2 three\r\none\r\n")

@@ -295,3 +295,30 @@ async def test_a_following_that_nats_leaves_in_the_middle_is_given_up_whole(nats
 async def _is_refused(tail: Tail) -> None:
     with pytest.raises(Unavailable):
         await tail.follow(A, Sink())
+
+
+class Failing(Sink):
+    """Raises on each message once, before it takes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: set[Seq] = set()
+
+    def take(self, found: list[Stored]) -> None:
+        if not {one.seq for one in found} <= self.refused:
+            self.refused.update(one.seq for one in found)
+            raise ValueError(found)
+        super().take(found)
+
+
+async def test_a_sink_that_raises_misses_nothing_and_no_other_channel_waits(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link, look_s=0.05) as tail:
+        failing, other = Failing(), Sink()
+        await tail.follow(A, failing)
+        await tail.follow(B, other)
+        for number in range(10):
+            await writer.publish(number)
+            await writer.publish(number, channel=B)
+        await until(lambda: len(failing.got) == 10 and len(other.got) == 10)
+        assert failing.seqs == list(range(1, 20, 2))
+        assert other.seqs == list(range(2, 21, 2))

@@ -220,3 +220,21 @@ async def test_without_nats_nobody_knows(nats: Nats) -> None:
             await link.wait_up(0)
         link.close()
         running[1].cancel()
+
+
+async def test_a_watcher_that_raises_costs_no_other_and_the_roster_goes_on(nats: Nats) -> None:
+    def fail(agent: AgentId) -> None:
+        raise ValueError(agent)
+
+    seen: list[AgentId] = []
+    tenant = a_tenant()
+    async with server(nats, tenant, "a") as here, server(nats, tenant, "b") as there:
+        for roster in (here, there):
+            roster.watch(fail)
+        there.watch(seen.append)
+        assert await within(here.is_known())
+        assert await within(there.is_known())
+        for agent in (X, Y):
+            here.put(Seat(agent, at(0)))
+            await until(lambda agent=agent: agent in seen)  # type: ignore[misc]  # mypy cannot infer a default's type
+        assert there.find(Y) == Seat(Y, at(0))

@@ -3,6 +3,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from artcafe.errors import ArtcafeError, Internal
+from artcafe.gateway.hub import Delivery
+from artcafe.gateway.pieces import Piece
 from artcafe.model import SubscriptionStatus
 from tests.gateway.house import House, house, until
 from tests.gateway.raw import Raw, dialled
@@ -117,3 +122,39 @@ async def test_two_sockets_of_one_agent_each_get_everything(tmp_path: Path) -> N
 
         assert await all_of(one, 300) == expected
         assert await all_of(other, 300) == expected
+
+
+class Broken:
+    """A socket that raises on what it is to send."""
+
+    def __init__(self) -> None:
+        self.out: list[Piece] = []
+        self.is_paused = False
+        self.descriptor: int | None = None
+        self.reason: ArtcafeError | None = None
+
+    def write(self, frames: bytes | memoryview) -> None:
+        raise ValueError(bytes(frames))
+
+    def feed_soon(self) -> None:
+        """It has no backlog."""
+
+    def close(self, reason: ArtcafeError) -> None:
+        self.reason = reason
+
+
+@pytest.mark.parametrize("max_unacked", [None, 64], ids=["all alike", "each its own"])
+async def test_a_flush_that_fails_closes_its_tenants_sockets_and_loses_nothing(tmp_path: Path, max_unacked: int | None) -> None:
+    async with house(tmp_path) as it:
+        async with it.connected() as raw:
+            await it.level()
+            feed = it.hub.feed(it.owner.tenant_id, it.channel.id)
+            broken = Broken()
+            assert feed.join(Delivery(broken, feed, feed.flushed, feed.life.epoch, max_unacked))
+            seqs = [await it.publish(b"1")]
+            assert await raw.closed() == 4000
+            assert isinstance(broken.reason, Internal)
+            it.hub.let_go(feed)
+        async with it.connected() as raw:
+            seqs.append(await it.publish(b"2"))
+            assert await all_of(raw, 2) == [(it.channel.id, seq) for seq in seqs]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from artcafe.gateway.connection import Connection
 from artcafe.gateway.proofs import MAX_CHALLENGES
 from artcafe.rules import subjects, tokens
 from artcafe.services.login import CHALLENGE_S
@@ -228,3 +229,30 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
             await it.publish(b'"still here"')
             while (await again.message())["data"] != "still here":
                 pass
+
+
+# --- what fails ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_that_cannot_be_closed_keeps_no_other_open(tmp_path: Path) -> None:
+    async with house(tmp_path, connect_s=0.05) as it:
+        # Without an upgrade it has no transport.
+        broken = Connection(it.gateway._desk, it.gateway._group, it.gateway, [])
+        it.gateway.came(broken)
+        async with dialled(it.url) as silent:
+            assert await silent.closed() == 4502
+        assert it.gateway.supervisor.failures > 0
+        it.gateway.gone(broken)
+
+
+async def test_a_recheck_that_fails_unforeseen_closes_the_connection_and_the_loops_go_on(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        async with it.connected() as raw:
+            it.clock.ahead = timedelta.max  # whoever asks for the time gets an OverflowError
+            it.changes.tell(it.owner.tenant_id)
+            assert await raw.closed() == 4000
+        it.clock.ahead = timedelta()
+        assert it.gateway.supervisor.failures > 0
+        async with it.connected() as raw:
+            await it.suspend()
+            assert await raw.closed() == 4506

@@ -155,6 +155,17 @@ async def test_a_key_set_that_anybody_on_the_way_could_change_stops_the_start(is
         await begun(issuer)
 
 
+async def test_a_key_set_at_what_is_no_url_stops_the_start_and_later_only_the_fetch(issuer: Issuer) -> None:
+    keys = await begun(issuer, unknown_s=0)
+    issuer.discovery = {"jwks_uri": "https://keys.example.com/\x7f"}
+    with capture_logs() as logs, pytest.raises(Unavailable):
+        await keys.find("second")
+    assert "is no URL" in logs[-1]["error"]
+    await keys.find("first")
+    with pytest.raises(StartRefused, match="is no URL"):
+        await begun(issuer)
+
+
 @pytest.mark.parametrize("name", ["ISSUER", "JWKS_URL"])
 @pytest.mark.parametrize(
     "url", ["http://example.com", "example.com", "ftp://127.0.0.1", "https://", "https://a@b", "http://[::1"]

@@ -176,3 +176,32 @@ async def test_a_tenants_admin_reads_that_tenants_audit_alone(server: Server) ->
     before = (await server.audit.page(other)).items
     await change(server, owner)
     assert (await server.audit.page(other)).items == before
+
+
+async def test_an_event_that_cannot_be_written_is_dropped_and_the_others_are_told(server: Server) -> None:
+    owner = await server.tenant()
+    before = len(told(server, owner.tenant_id))
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        running = group.create_task(server.audit.tally.run())
+        server.audit.tally.note(TenantId("x" * 2049), "agt_1", "agent.login", Outcome.REFUSED)
+        server.logs.audit_failure = ValueError("no such chain")
+        server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        while not server.audit.tally.supervisor.failures:  # noqa: ASYNC110 (a counter tells nobody)
+            await asyncio.sleep(0)
+        server.logs.audit_failure = None
+        server.audit.tally.note(owner.tenant_id, "agt_2", "agent.login", Outcome.REFUSED)
+        while len(told(server, owner.tenant_id)) == before:  # noqa: ASYNC110 (a chain tells nobody)
+            await asyncio.sleep(0)
+        running.cancel()
+    assert shown(told(server, owner.tenant_id)[before:]) == [("agent.login", "agt_2", "refused", None)]
+
+
+@pytest.mark.parametrize("claimed", ["", "x" * 2049, "ten_\u202e"])
+async def test_text_that_cannot_be_a_tenants_id_counts_in_the_actors_own_audit_alone(server: Server, claimed: str) -> None:
+    owner = await server.tenant()
+    before = len(told(server, owner.tenant_id)), len(told(server, None))
+    server.audit.tally.trespass(owner.tenant_id, "agt_1", claimed)
+    server.audit.tally.trespass(None, "usr:bob", claimed)
+    await server.audit.tally.flush()
+    assert shown(told(server, owner.tenant_id)[before[0] :]) == [("tenant.trespass", "agt_1", "refused", None)]
+    assert shown(told(server, None)[before[1] :]) == [("tenant.trespass", "usr:bob", "refused", None)]

@@ -160,3 +160,21 @@ async def test_it_looks_again_and_again_also_after_the_tables_were_away(server: 
         await server.changes.commit(tenant, tenant.touch())
         await told.wait()
         running.cancel()
+
+
+async def test_a_watcher_or_an_id_that_raises_keeps_no_other_tenant_from_being_told(server: Server) -> None:
+    tenant_id, told = (await server.tenant()).tenant_id, list[TenantId]()
+    changes, impossible = Changes(server.audit), TenantId("x" * 2049)
+
+    def fail(tenant_id: TenantId) -> None:
+        raise ValueError(tenant_id)
+
+    changes.watch(fail)
+    changes.watch(told.append)
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+        running = group.create_task(changes.run(server.store, lambda: [impossible, tenant_id], 0))
+        while not told:  # noqa: ASYNC110 (a list tells nobody)
+            await asyncio.sleep(0)
+        running.cancel()
+    assert told == [tenant_id]
+    assert changes.supervisor.failures >= 2

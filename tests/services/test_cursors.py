@@ -147,3 +147,16 @@ async def test_the_newest_cursor_is_the_highest_that_anybody_knows(server: Serve
     row = Subscription(tenant_id=tenant, channel_id=channel, agent_id=agent, cursor=at(written), created_at=now, updated_at=now)
 
     assert cursors.newest(row) == at(max([*acks, written]))
+
+
+async def test_a_cursor_that_no_table_can_hold_keeps_no_other_from_being_written(server: Server) -> None:
+    member, row = await subscribed(server)
+    cursors = Cursors(server.store, 0.01)
+    cursors.acknowledge(TenantId("x" * 2049), row.channel_id, row.agent_id, at(50))
+    acknowledge(cursors, row, at(50))
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        running = group.create_task(cursors.run())
+        while (await row_of(server, member, row)).cursor != at(50):  # noqa: ASYNC110 (nobody tells what is in a row)
+            await asyncio.sleep(0)
+        running.cancel()
+    assert cursors.supervisor.failures >= 1

@@ -7,9 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 
 from artcafe.errors import QuotaFull, Unavailable
-from artcafe.model import Channel, Cursor
+from artcafe.model import Channel, Cursor, Role, UserId, UserPrincipal
 from artcafe.observe import now
 from artcafe.rules import limits
 from artcafe.rules.limits import Limit
@@ -18,6 +19,7 @@ from artcafe.tables.catalog import TENANTS
 from artcafe.tables.port import Assign, Key, Update
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
+from artcafe.wire.frames import Publish
 from tests.fabric.rooms import within
 from tests.gateway.house import House, house, until
 
@@ -186,3 +188,22 @@ async def kept_quietly(it: House) -> bool:
     """Whether anything is there, without using the room as those do who need it."""
     (room,) = it.fabric.open_rooms()
     return bool(await room.log.after(it.channel.id, 0))
+
+
+async def test_a_limit_that_no_time_can_hold_keeps_no_other_tenant_from_being_swept(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await it.publish(b"1")
+        await limit(it, retention_s=10**18)
+        bob = UserId("bob")
+        other = UserPrincipal(user_id=bob, tenant_id=(await it.tenants.create(bob, "Bob's")).id, role=Role.OWNER)
+        channel = await it.channels.create(other, name="orders")
+        await it.messaging.publish(other, channel.id, Publish(channel.id, Raw(b"1")))
+        log = it.fabric.room(other.tenant_id).log
+        sweeping = retention(it, PLAN_S + 10, period_s=0.01)
+        async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+            running = group.create_task(sweeping.run())
+            while await log.after(channel.id, 0):  # noqa: ASYNC110 (the log tells nobody what was removed)
+                await asyncio.sleep(0.01)
+            running.cancel()
+        assert sweeping.supervisor.failures > 0
+        assert await kept(it) == [1]

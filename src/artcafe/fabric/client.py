@@ -61,7 +61,8 @@ class Incoming:
 
 
 Take = Callable[[Incoming], bool]
-"""Is called as a message is read, so it must not raise; False leaves the message to nats-py's way, behind those that went it."""
+"""Called as a message is read. Return False to fall back to nats-py, which preserves order. Where it raises, the message is
+dropped."""
 
 
 class ShortClient(Client):

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from nats.errors import Error as NatsError
+from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
+
+from artcafe.supervision import Supervisor
 
 
 class Taker(Protocol):
     """Who messages are parsed for."""
 
     def take(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
-        """Takes a message at once, or leaves it to nats-py's way by False. Must not raise."""
+        """Takes a message at once, or leaves it to nats-py's way by False. A message on which it raises is dropped."""
 
     async def leave(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         """What was left, in nats-py's way."""
@@ -27,9 +31,23 @@ class ShortParser(Parser):
     def __init__(self, client: object, taker: Taker) -> None:
         super().__init__(client)
         self._taker = taker
+        self.supervisor = Supervisor("nats_messages")
 
     async def parse(self, data: bytes = b"") -> None:
-        """The next bytes of the connection (docs.nats.io, client protocol: MSG, HMSG)."""
+        """Parse the next bytes of the connection (docs.nats.io, client protocol: MSG, HMSG).
+
+        An unforeseen exception costs one message. In nats-py it would end the read loop, and some seconds later the connection.
+        """
+        while True:
+            size = len(self.buf) + len(data)
+            with self.supervisor.contain(NatsError, OSError):
+                await self._parse(data)
+                return
+            if len(self.buf) >= size:
+                raise ProtocolError  # It was no message that failed, and it would fail again: nats-py closes the connection.
+            data = b""  # What was behind that message is in the buffer.
+
+    async def _parse(self, data: bytes) -> None:
         if self.state != AWAITING_CONTROL_LINE:  # within a message that nats-py's way has begun
             await super().parse(data)
             return

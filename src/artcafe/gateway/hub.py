@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Protocol
 
-from artcafe.errors import ArtcafeError, OurFault
+from artcafe.errors import ArtcafeError, Internal, OurFault
 from artcafe.fabric.fabric import Fabric, Room
 from artcafe.fabric.reader import LiveReader, Reader
 from artcafe.fabric.streams import Stored
@@ -351,12 +351,27 @@ class Hub:
         tenants: dict[TenantId, list[Feed]] = {}
         for feed in dirty:
             tenants.setdefault(feed.room.tenant_id, []).append(feed)
-        for feeds in tenants.values():
-            level = feeds[0].level.keys()
-            if all(feed.is_plain for feed in feeds) and all(feed.level.keys() == level for feed in feeds[1:]):
-                self._send_alike(feeds)
-            else:
-                self._send_each(feeds)
+        for tenant_id, feeds in tenants.items():
+            with self.supervisor.contain(tenant=tenant_id):
+                self._send(feeds)
+                continue
+            self._give_up(feeds)
+
+    def _send(self, feeds: list[Feed]) -> None:
+        level = feeds[0].level.keys()
+        if all(feed.is_plain for feed in feeds) and all(feed.level.keys() == level for feed in feeds[1:]):
+            self._send_alike(feeds)
+        else:
+            self._send_each(feeds)
+
+    def _give_up(self, feeds: list[Feed]) -> None:
+        """Close every socket of a tenant's feeds after a flush that failed: what each was sent is unknown. When their agents
+        connect again, they go on from their cursors."""
+        for feed in feeds:
+            feed.drawn()
+            for socket in [*feed.level, *feed.windowed, *feed.ahead]:
+                with self.supervisor.contain(channel=feed.channel):
+                    socket.close(Internal())
 
     def _send_alike(self, feeds: list[Feed]) -> None:
         """The feeds have the same members, as one alone has."""

@@ -199,6 +199,8 @@ async def _get(url: str, into: type[T]) -> T:
                 body += chunk
                 if len(body) > MAX_BYTES:
                     raise _Wrong(f"{url} answers with more than {MAX_BYTES} bytes")
+    except httpx.InvalidURL as exc:
+        raise _Wrong(f"{url!r} is no URL: {exc}") from exc
     except httpx.HTTPError as exc:
         raise _Away(f"{url} cannot be reached ({str(exc) or type(exc).__name__})") from exc
     try:
