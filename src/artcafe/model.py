@@ -28,7 +28,10 @@ Seq = int
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What every record is: immutable, compared by value."""
+    """What every record is: immutable, compared by value.
+
+    The time of an event is None where an older system left none that can be read.
+    """
 
 
 class Role(StrEnum):
@@ -90,8 +93,8 @@ class Tenant(Record, frozen=True, kw_only=True):
     name: str
     plan: str = "free"
     limits: Mapping[str, int] = {}
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None
+    updated_at: datetime | None
     version: int = 0
     agent_count: int = 0
     channel_count: int = 0
@@ -108,7 +111,7 @@ class Member(Record, frozen=True, kw_only=True):
     user_id: UserId
     tenant_id: TenantId
     role: Role
-    joined_at: datetime
+    joined_at: datetime | None
     address: str | None = None
     invitation_id: InvitationId | None = None
 
@@ -121,7 +124,7 @@ class Invitation(Record, frozen=True, kw_only=True):
     address: str
     role: Role
     invited_by: str
-    created_at: datetime
+    created_at: datetime | None
     expires_at: datetime
     request_hash: str | None = None
 
@@ -131,7 +134,7 @@ class AgentKey(Record, frozen=True, kw_only=True):
     with it. `request` and its hash are those of the request that added it, where that may be repeated."""
 
     line: str
-    added_at: datetime
+    added_at: datetime | None
     status: KeyStatus = KeyStatus.ACTIVE
     serial: int
     not_after: datetime | None = None
@@ -154,8 +157,8 @@ class Agent(Record, frozen=True, kw_only=True):
     public_key: str
     capabilities: tuple[str, ...] = ()
     status: AgentStatus = AgentStatus.ACTIVE
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None
+    updated_at: datetime | None
     epoch: int = 0
     key_serial: int = 0
     key_added_at: datetime | None = None
@@ -190,8 +193,8 @@ class Channel(Record, frozen=True, kw_only=True):
     access: Access = Access.OPEN
     retention_s: int | None = None
     removed_to: Cursor = Cursor()
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None
+    updated_at: datetime | None
     request_hash: str | None = None
 
 
@@ -204,8 +207,8 @@ class Subscription(Record, frozen=True, kw_only=True):
     status: SubscriptionStatus = SubscriptionStatus.ACTIVE
     permissions: frozenset[Permission] = frozenset({Permission.RECEIVE})
     cursor: Cursor = Cursor()
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None
+    updated_at: datetime | None
 
     @property
     def id(self) -> str:
@@ -226,7 +229,7 @@ class Acceptance(Record, frozen=True, kw_only=True):
 
     user_id: UserId
     version: str
-    accepted_at: datetime
+    accepted_at: datetime | None
     ip_address: str
 
 

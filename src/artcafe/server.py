@@ -58,7 +58,8 @@ from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Current, Terms
 from artcafe.supervision import Supervisor
 from artcafe.tables.catalog import Environment
-from artcafe.tables.engines import Engine, open_engine
+from artcafe.tables.engines import open_engine
+from artcafe.tables.port import Engine
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
 

@@ -212,7 +212,7 @@ async def test_the_key_at_the_time_of_the_proof_counts(server: Server, owner: Us
     assert (await server.login.agent_of(token)).epoch == agent.epoch + 1
 
 
-@pytest.mark.parametrize("status", ["online", "offline", "", None])
+@pytest.mark.parametrize("status", ["online", "offline", "busy", "error", "", None])
 async def test_an_older_agent_logs_in_with_its_own_id_and_key_line(
     server: Server, owner: UserPrincipal, keys: Path, status: str | None
 ) -> None:

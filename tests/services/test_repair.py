@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from artcafe.model import AgentId, AgentPrincipal, Role, TenantId, UserId
 from artcafe.services.repair import Repair
-from artcafe.services.soundness import Askew, Finding
+from artcafe.services.soundness import Askew
 from artcafe.tables import agent_rows
 from artcafe.tables.catalog import (
     AGENTS,
@@ -18,14 +18,14 @@ from artcafe.tables.catalog import (
     CHANNELS,
     TABLES,
     TENANTS,
-    USER_TENANT_INDEX,
     USER_TENANTS,
     Environment,
 )
-from artcafe.tables.port import Delete, Key, Put
+from artcafe.tables.port import Put
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.values import Item
 from artcafe.wire.sshkeys import parse_public_key
+from tests.services.test_membership_repair import memberships
 from tests.services.world import Clock, Logs, Server, new_key
 
 ACME = TenantId("acme")
@@ -47,14 +47,6 @@ async def kinds(repair: Repair, *, mended: bool = True) -> list[Askew]:
     return [finding.what for finding in await repair.look(ACME) if finding.is_mended is mended]
 
 
-async def memberships(repair: Repair, only: TenantId | None = None) -> list[Finding]:
-    """Mends them all, and returns what was found."""
-    mends = [mend async for mend in repair.memberships(only)]
-    for mend in mends:
-        assert not mend.writes or await repair.mend_membership(mend)
-    return [mend.finding for mend in mends]
-
-
 async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) -> None:
     owner = await server.tenant()
     agent = await server.agent(owner)
@@ -66,7 +58,7 @@ async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) 
     assert [tenant async for tenant in repair.tenants()] == [owner.tenant_id]
     assert await repair.look(owner.tenant_id) == []
     assert await repair.mend(owner.tenant_id) == []
-    assert await memberships(repair) == []
+    assert await memberships(server) == []
     assert await everything(server.tables) == before
 
 
@@ -97,8 +89,8 @@ async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Se
     assert sorted(map(str, mended)) == sorted(map(str, found))
     assert (await repair.look(ACME), await repair.mend(ACME)) == ([], [])
 
-    assert [each.what for each in await memberships(repair)] == [Askew.MEMBERSHIP]
-    assert await memberships(repair) == []
+    assert [each.what for each in await memberships(server)] == [Askew.MEMBERSHIP]
+    assert await memberships(server) == []
     alice = await server.tenants.enter(UserId("alice"), ACME)
     (subscription,) = (await server.subscriptions.of_agent(alice, "bot")).items
     assert (subscription.id, subscription.status.value) == ("general#bot", "active")
@@ -121,7 +113,7 @@ async def test_invitations_and_what_is_kept_of_a_deleted_tenant_are_nothing_aske
     before = await everything(server.tables)
     for tenant_id in (owner.tenant_id, gone.tenant_id):
         assert (await repair.look(tenant_id), await repair.mend(tenant_id)) == ([], [])
-    assert await memberships(repair) == []
+    assert await memberships(server) == []
     assert await everything(server.tables) == before
 
 
@@ -160,43 +152,6 @@ async def test_a_tenant_whose_deletion_was_cut_short_is_only_told(server: Server
     assert await kinds(repair, mended=False) == [Askew.DELETION]
     assert await repair.mend(ACME) == []
     assert (await repair.look(TenantId("none")), await repair.mend(TenantId("none"))) == ([], [])
-
-
-# --- memberships -----------------------------------------------------------------------------------------------------
-
-
-async def test_nobody_gets_in_by_a_mend_and_a_role_is_the_one_that_was_believed(server: Server, repair: Repair) -> None:
-    owner = await server.tenant()
-    tenant_id = owner.tenant_id
-    for user, there, listed in (("bob", None, "admin"), ("carol", "viewer", "admin"), ("dave", "member", None)):
-        if there:
-            await server.put(USER_TENANTS, user_id=user, tenant_id=tenant_id, role=there)
-        if listed:
-            await server.put(USER_TENANT_INDEX, user_id=user, tenant_id=tenant_id, role=listed, note="kept")
-    assert len(await memberships(repair, TenantId("another"))) == 0
-    assert len(await memberships(repair, tenant_id)) == 3
-    listed_now = {item["user_id"]: item["role"] for item in await server.items(USER_TENANT_INDEX, tenant_id)}
-    assert listed_now == {"alice": "owner", "carol": "viewer", "dave": "member"}
-    assert (await server.item(USER_TENANT_INDEX, tenant_id, "carol") or {})["note"] == "kept"
-    assert await server.item(USER_TENANTS, "bob", tenant_id) is None
-    assert await memberships(repair) == []
-
-
-async def test_the_only_trace_of_an_owner_is_left_for_a_person(server: Server, repair: Repair) -> None:
-    await server.put(TENANTS, id=ACME)
-    await server.put(USER_TENANT_INDEX, user_id="alice", tenant_id=ACME, role="owner")
-    (found,) = await memberships(repair)
-    assert not found.is_mended
-    assert "alice" in found.says
-    assert await server.item(USER_TENANT_INDEX, ACME, "alice") is not None
-
-
-async def test_a_membership_that_changed_since_it_was_read_is_not_mended(server: Server, repair: Repair) -> None:
-    await server.put(USER_TENANTS, user_id="bob", tenant_id=ACME, role="member")
-    (mend,) = [mend async for mend in repair.memberships()]
-    await server.tables.delete(Delete(USER_TENANTS, Key("bob", ACME)))
-    assert not await repair.mend_membership(mend)
-    assert await server.item(USER_TENANT_INDEX, ACME, "bob") is None
 
 
 # --- meanwhile -------------------------------------------------------------------------------------------------------

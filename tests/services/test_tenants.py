@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from artcafe.errors import Conflict, Forbidden, IdempotencyMismatch, Invalid, NotStored, TenantNotFound, TenantSuspended
@@ -224,7 +226,7 @@ async def test_a_tenant_of_an_older_system_is_read_renamed_and_keeps_what_we_do_
         await server.put(USER_TENANTS, user_id=ALICE, tenant_id=tenant_id, role=role)
     acme = await server.tenants.enter(ALICE, "acme")
     assert acme.role is Role.ADMIN
-    assert (await server.tenants.get(acme)).created_at.isoformat() == "2025-05-24T10:00:00+00:00"
+    assert (await server.tenants.get(acme)).created_at == datetime(2025, 5, 24, 10, tzinfo=UTC)
     assert (await server.tenants.rename(acme, "Acme Ltd")).name == "Acme Ltd"
     item = await server.item(TENANTS, "acme")
     assert item is not None

@@ -22,6 +22,7 @@ from artcafe.model import (
     Invitation,
     InvitationId,
     Member,
+    Permission,
     Role,
     Subscription,
     SubscriptionStatus,
@@ -506,8 +507,8 @@ def test_whatever_an_older_system_wrote_is_read(attributes: dict[str, Value]) ->
     assert read is not None
     assert read.name
     for record in (read, rows.tenant_of(item), rows.channel_of(item), rows.subscription_of(item)):
-        assert record.created_at.tzinfo is not None
-    assert people_rows.member_of(item).role in Role
+        assert record.created_at is None or record.created_at.tzinfo is not None
+    assert people_rows.stated_member_of(item).role in Role
     assert rows.challenge_of(item).expires_at.tzinfo is not None
 
 
@@ -520,16 +521,26 @@ def test_whatever_an_older_system_wrote_is_read(attributes: dict[str, Value]) ->
         (1_748_080_800, "2025-05-24T10:00:00+00:00"),
         (Decimal("1748080800.25"), "2025-05-24T10:00:00.250000+00:00"),
         (1_748_080_800_000, "2025-05-24T10:00:00+00:00"),
-        ("yesterday", "1970-01-01T00:00:00+00:00"),
-        ("", "1970-01-01T00:00:00+00:00"),
-        (None, "1970-01-01T00:00:00+00:00"),
-        (True, "1970-01-01T00:00:00+00:00"),
-        (10**30, "1970-01-01T00:00:00+00:00"),
-        (-(10**30), "1970-01-01T00:00:00+00:00"),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+        (True, None),
+        (10**30, None),
+        (-(10**30), None),
     ],
 )
-def test_a_time_is_read_in_each_form_that_systems_wrote(written: Value, read: str) -> None:
-    assert rows.channel_of({"tenant_id": "t", "id": "i", "created_at": written}).created_at.isoformat() == read
+def test_a_time_is_read_in_each_form_that_systems_wrote(written: Value, read: str | None) -> None:
+    created_at = rows.channel_of({"tenant_id": "t", "id": "i", "created_at": written}).created_at
+    assert created_at == (None if read is None else datetime.fromisoformat(read))
+
+
+def test_an_expiry_that_cannot_be_read_is_over() -> None:
+    key = {"public_key": "k", "not_after": "some day"}
+    (found,) = agent_rows.keys_of({"keys": {"key_1": key}})
+    assert found.not_after is not None
+    assert found.not_after.year == 1970
+    assert rows.challenge_of({}).expires_at.year == 1970
+    assert people_rows.invitation_of({"expires_at": None}).expires_at.year == 1970
 
 
 @pytest.mark.parametrize(
@@ -542,9 +553,37 @@ def test_capabilities_are_a_list_or_a_set_of_texts(written: Value, read: tuple[s
     assert found.capabilities == read
 
 
+RECEIVE, PUBLISH = Permission.RECEIVE, Permission.PUBLISH
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ({"read": 1, "write": 0, "publish": 0, "subscribe": 1, "manage": 0}, {RECEIVE}),
+        ({"read": 1, "write": 1, "publish": 1, "subscribe": 1, "manage": 0}, {RECEIVE, PUBLISH}),
+        ({"read": True, "write": False}, {RECEIVE}),
+        ({"read": 0, "subscribe": 1}, {RECEIVE}),
+        ({"read": 0, "manage": True}, {PUBLISH}),
+        ({"read": 0, "write": 0, "publish": 0, "subscribe": 0, "manage": 0}, set()),
+        ({"read": "1", "write": "yes", "publish": 2}, set()),
+        ({"publish": Decimal(1)}, {RECEIVE, PUBLISH}),
+        ({}, {RECEIVE}),
+        (None, {RECEIVE}),
+        (["publish", "fly"], {PUBLISH}),
+        (frozenset({"receive", "publish"}), {RECEIVE, PUBLISH}),
+        ([], set()),
+        ("receive", set()),
+        (1, set()),
+    ],
+)
+def test_permissions_are_a_list_or_an_older_map_of_flags(written: Value, read: set[Permission]) -> None:
+    found = rows.subscription_of({"tenant_id": "t", "channel_id": "c", "agent_id": "a", "permissions": written})
+    assert found.permissions == read
+
+
 def test_a_role_that_nobody_knows_is_a_viewers() -> None:
     roles = {
-        role: people_rows.member_of({"role": role}).role
+        role: people_rows.stated_member_of({"role": role}).role
         for role in ("owner", "admin", "member", "viewer", "Owner", "root", "", None)
     }
     assert [roles[role] for role in ("owner", "admin", "member", "viewer")] == [Role.OWNER, Role.ADMIN, Role.MEMBER, Role.VIEWER]

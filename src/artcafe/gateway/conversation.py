@@ -44,7 +44,6 @@ from artcafe.model import (
 )
 from artcafe.observe import log
 from artcafe.rules import ids, starts
-from artcafe.rules.access import Action
 from artcafe.services.history import place
 from artcafe.wire import envelopes, frames, replies
 
@@ -53,6 +52,8 @@ RETRY_S: Final = 0.5
 
 LIVE_S: Final = 5.0
 """How long the answer to `subscribe` waits until a `live` channel is followed."""
+
+_NOT_PERMITTED: Final = "receive this channel: its subscription lacks the permission 'receive', which a member can give it"
 
 Command = tuple[int | None, str, frames.Body]
 
@@ -307,7 +308,7 @@ class Conversation:
         if row.status is not SubscriptionStatus.ACTIVE:
             raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
         if not row.lets(Permission.RECEIVE):
-            raise Forbidden(Action.READ_MANAGED.value, "an agent")
+            raise Forbidden(_NOT_PERMITTED, "an agent")
         self._muted -= {row.channel_id}
         self._end_delivery(row.channel_id)
         return await self._begin(row.channel_id, wanted.start, self._desk.cursors.newest(row), wanted.max_unacked)

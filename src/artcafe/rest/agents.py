@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, computed_field
 from artcafe import errors, model
 from artcafe.rest import problems
 from artcafe.rest.bodies import Body, json_body, takes
-from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
 from artcafe.services.presence import View
@@ -79,8 +79,8 @@ class Agent(AgentCard):
 
     public_key: str = Field(examples=PUBLIC_KEY.examples)
     status: model.AgentStatus
-    created_at: Time
-    updated_at: Time
+    created_at: KnownTime
+    updated_at: KnownTime
 
     @computed_field(
         description="The key's, as ssh-keygen -l prints it; null for an older row's key that is refused today.",

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from artcafe import errors, model
 from artcafe.rest import problems
 from artcafe.rest.bodies import Body, json_body, takes
-from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
 from artcafe.wire.segments import tenant_path
@@ -51,8 +51,8 @@ class Channel(Shown):
     type: model.ChannelType
     access: model.Access
     retention_s: int | None = Field(description="For how many seconds a message is kept; null: as long as the plan has it.")
-    created_at: Time
-    updated_at: Time
+    created_at: KnownTime
+    updated_at: KnownTime
 
 
 class ChannelPage(BaseModel):

@@ -12,7 +12,7 @@ from artcafe import errors, model
 from artcafe.errors import AddressUnproven, Unauthenticated
 from artcafe.rest import problems, tenants
 from artcafe.rest.bodies import Body, json_body, takes
-from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts, Services
 from artcafe.rest.principal import InTenant, NeedlessKey, Person, bearer
 
@@ -29,7 +29,7 @@ class Invitation(Shown):
     address: str = Field(examples=["bob@example.com"])
     role: model.Role
     invited_by: str = Field(examples=["usr:5d0e1c1e-8f0b-4f5e-9a70-0d6a6f1f8a11"])
-    created_at: Time
+    created_at: KnownTime
     expires_at: Time
 
 

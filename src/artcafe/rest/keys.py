@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from artcafe import errors, model
 from artcafe.rest import agents, problems
 from artcafe.rest.bodies import Body, json_body, takes
-from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
 from artcafe.rules.keys import key_id
@@ -51,7 +51,7 @@ class Key(Shown):
     )
     first: bool = Field(description="Whether it is the one that the agent shows as its `public_key`.")
     status: model.KeyStatus
-    added_at: Time
+    added_at: KnownTime
     not_after: Time | None
 
 

@@ -11,7 +11,7 @@ from artcafe import errors, model
 from artcafe.rest import problems
 from artcafe.rest.bodies import Body, json_body, takes
 from artcafe.rest.invitations import NewInvitation
-from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import IdempotencyKey, InTenant
 from artcafe.wire.segments import tenant_path
@@ -41,7 +41,7 @@ class Member(Shown):
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     role: model.Role
     address: str | None = Field(description="That of the invitation they came by.", examples=["bob@example.com"])
-    joined_at: Time
+    joined_at: KnownTime
 
 
 class MemberPage(BaseModel):

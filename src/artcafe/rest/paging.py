@@ -21,6 +21,9 @@ Time = Annotated[
 ]
 """A time in an answer: RFC 3339, UTC, milliseconds."""
 
+KnownTime = Annotated[Time | None, Field(description="Null where an older system left no time that can be read.")]
+"""The time of an event, which the rows of an older system may lack."""
+
 
 class PageQuery(BaseModel):
     """The query of a list. A parameter it does not know is refused: a misspelt filter would answer with everything."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_validator
 from artcafe import errors, model
 from artcafe.rest import problems
 from artcafe.rest.bodies import Body, json_body, optional_body, takes
-from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
 from artcafe.wire.segments import tenant_path
@@ -53,8 +53,8 @@ class Subscription(Shown):
     status: model.SubscriptionStatus
     permissions: list[model.Permission]
     cursor: Cursor
-    created_at: Time
-    updated_at: Time
+    created_at: KnownTime
+    updated_at: KnownTime
 
     @field_validator("permissions", mode="before")
     @classmethod

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from artcafe import errors, model
 from artcafe.rest import problems
 from artcafe.rest.bodies import Body, json_body, takes
-from artcafe.rest.paging import Listing, PageQuery, Time
+from artcafe.rest.paging import KnownTime, Listing, PageQuery
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import IdempotencyKey, InTenant, Person
 from artcafe.wire.segments import tenant_path
@@ -38,8 +38,8 @@ class Tenant(BaseModel):
     plan: str = Field(examples=["free"])
     limits: dict[str, int] = Field(description="What stands in place of the plan's own limits.", examples=[{"agents": 100}])
     role: model.Role
-    created_at: Time
-    updated_at: Time
+    created_at: KnownTime
+    updated_at: KnownTime
 
 
 class TenantPage(BaseModel):

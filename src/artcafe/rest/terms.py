@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from artcafe import errors
 from artcafe.rest import problems
 from artcafe.rest.bodies import Body, optional_body, takes
-from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AnyPerson, NeedlessKey
 
@@ -30,7 +30,7 @@ class TermsAcceptance(Shown):
 
     user_id: str = Field(examples=["5d0e1c1e-8f0b-4f5e-9a70-0d6a6f1f8a11"])
     version: str = Field(examples=["2026-11"])
-    accepted_at: Time
+    accepted_at: KnownTime
     ip_address: str = Field(description="Where the call came from, as the server saw it.", examples=["203.0.113.7"])
 
 

@@ -66,8 +66,8 @@ class Tenant(msgspec.Struct, frozen=True):
     plan: str
     role: str
     limits: Mapping[str, int]
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None
+    updated_at: datetime | None
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -76,7 +76,7 @@ class Member(msgspec.Struct, frozen=True):
     user_id: str
     tenant_id: str
     role: str
-    joined_at: datetime
+    joined_at: datetime | None
     address: str | None = None
 
 
@@ -88,7 +88,7 @@ class Invitation(msgspec.Struct, frozen=True):
     address: str
     role: str
     invited_by: str
-    created_at: datetime
+    created_at: datetime | None
     expires_at: datetime
     token: str | None = None
 
@@ -106,7 +106,7 @@ class TermsAcceptance(msgspec.Struct, frozen=True):
 
     user_id: str
     version: str
-    accepted_at: datetime
+    accepted_at: datetime | None
     ip_address: str
 
 
@@ -144,7 +144,7 @@ class AgentKey(msgspec.Struct, frozen=True):
     fingerprint: str | None
     first: bool
     status: str
-    added_at: datetime
+    added_at: datetime | None
     not_after: datetime | None = None
 
 
@@ -155,8 +155,8 @@ class Channel(msgspec.Struct, frozen=True):
     description: str
     type: str
     access: str
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None
+    updated_at: datetime | None
     retention_s: int | None = None
     """For how many seconds a message is kept; None: as long as the tenant's plan has it."""
 
@@ -174,8 +174,8 @@ class Subscription(msgspec.Struct, frozen=True):
     status: str
     permissions: tuple[str, ...]
     cursor: Cursor
-    created_at: datetime
-    updated_at: datetime
+    created_at: datetime | None
+    updated_at: datetime | None
 
 
 class AuditEntry(msgspec.Struct, frozen=True):

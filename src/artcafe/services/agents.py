@@ -150,7 +150,7 @@ class Agents:
         limit = limits.of(row, Limit.AGENTS)
         writes: list[Write] = [tenant.insert_agent(agent)]
         if agent.request_hash is not None:
-            writes.append(tenant.tombstones.check_absent(agent.id, agent.created_at))
+            writes.append(tenant.tombstones.check_absent(agent.id, self._clock()))
         claim = tenant.claim_key(key.fingerprint, agent.id)
         for _ in range(2):
             try:
@@ -161,7 +161,7 @@ class Agents:
                 if existing is not None:
                     check_repeat(existing.request_hash, agent.request_hash)
                     return existing
-                if await tenant.tombstones.is_there(agent.id, agent.created_at):
+                if await tenant.tombstones.is_there(agent.id, self._clock()):
                     raise repeat_of_deleted("an agent that was deleted") from failed
                 if 0 in failed.failed:
                     raise LimitReached(Limit.AGENTS.value, limit) from failed

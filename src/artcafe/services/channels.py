@@ -149,7 +149,7 @@ class Channels:
         limit = limits.of(row, Limit.CHANNELS)
         writes: list[Write] = [tenant.insert_channel(channel)]
         if channel.request_hash is not None:
-            writes.append(tenant.tombstones.check_absent(channel.id, channel.created_at))
+            writes.append(tenant.tombstones.check_absent(channel.id, self._clock()))
         try:
             await self._changes.commit(tenant, tenant.count(Count.CHANNELS, 1, limit), *writes)
         except ConditionFailed as failed:
@@ -158,7 +158,7 @@ class Channels:
             if existing is not None:
                 check_repeat(existing.request_hash, channel.request_hash)
                 return existing
-            if await tenant.tombstones.is_there(channel.id, channel.created_at):
+            if await tenant.tombstones.is_there(channel.id, self._clock()):
                 raise repeat_of_deleted("a channel that was deleted") from failed
             if 0 in failed.failed:
                 raise LimitReached(Limit.CHANNELS.value, limit) from failed

@@ -12,8 +12,6 @@ from typing import Final
 
 from artcafe.model import TenantId, UserId
 from artcafe.services.renaming import Renaming
-from artcafe.services.repair import Engine
-from artcafe.tables import people_rows
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
@@ -26,7 +24,7 @@ from artcafe.tables.catalog import (
     Table,
 )
 from artcafe.tables.checksums import Checksum
-from artcafe.tables.port import Delete, Key, Put, key_of
+from artcafe.tables.port import Delete, Engine, Key, Put, key_of
 from artcafe.tables.values import Item
 
 PARTITIONS: Final = (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USAGE_METRICS, USER_TENANT_INDEX)
@@ -97,7 +95,7 @@ class Copying:
     async def _accept(self, tenant_id: TenantId, sums: Sums, *, write: bool) -> None:
         """What members have accepted: added where it is missing, and never written over."""
         async for members in self._partition(self._source, USER_TENANT_INDEX, tenant_id):
-            for user_id in {people_rows.member_of(item).user_id for item in members} - sums.people:
+            for user_id in {UserId(str(item["user_id"])) for item in members} - sums.people:
                 sums.people.add(user_id)
                 items = (await self._source.query(TERMS_ACCEPTANCE, user_id, limit=PAGE, consistent=True)).items
                 if write:
@@ -154,8 +152,8 @@ class Copying:
             return
         if table not in PARTITIONS:
             async for members in self._partition(engine, USER_TENANT_INDEX, tenant_id):
-                users = [people_rows.member_of(item).user_id for item in members]
-                found = await engine.get(table, [Key(user_id, tenant_id) for user_id in users], consistent=True) if users else []
+                keys = [Key(str(item["user_id"]), tenant_id) for item in members]
+                found = await engine.get(table, keys, consistent=True) if keys else []
                 yield [item for item in found if item is not None]
             return
         async for items in self._partition(engine, table, tenant_id):

@@ -6,6 +6,8 @@ address, once.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from artcafe.errors import (
     AddressUnproven,
     Conflict,
@@ -59,7 +61,7 @@ class Invitations:
             request_hash=request.hash(address, role.value),
         )
         async with self._changes.audited(principal, "invitation.create", invitation.id, address=address, role=role.value):
-            kept = await self._insert(invitation)
+            kept = await self._insert(invitation, now)
         return kept, rules.token(self._key, kept.tenant_id, kept.id)
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Invitation]:
@@ -144,14 +146,14 @@ class Invitations:
             raise InvitationRefused from failed
         return there
 
-    async def _insert(self, invitation: Invitation) -> Invitation:
+    async def _insert(self, invitation: Invitation, now: datetime) -> Invitation:
         tenant, people = self._store.tenant(invitation.tenant_id), self._store.people(invitation.tenant_id)
         known = await people.all_invitations()
-        await people.remove_expired(known, invitation.created_at)
-        if len([each for each in known if each.expires_at > invitation.created_at]) >= rules.MOST_OPEN:
+        await people.remove_expired(known, now)
+        if len([each for each in known if each.expires_at > now]) >= rules.MOST_OPEN:
             raise LimitReached("open invitations", rules.MOST_OPEN)
         try:
-            unspent = tenant.tombstones.check_absent(invitation.id, invitation.created_at)
+            unspent = tenant.tombstones.check_absent(invitation.id, now)
             await self._changes.commit(tenant, tenant.touch(), people.insert_invitation(invitation), unspent)
         except ConditionFailed as failed:
             existing = await people.invitation(invitation.id)

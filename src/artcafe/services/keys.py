@@ -22,7 +22,7 @@ from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services import claims
 from artcafe.services.changes import Changes
 from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
-from artcafe.tables.port import Assign, Change, ConditionFailed, Write
+from artcafe.tables.port import Assign, Change, ConditionFailed, Remove, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 from artcafe.wire.sshkeys import PublicKey, parse_public_key
@@ -96,7 +96,7 @@ class AgentKeys:
                 return agent, first
             _check_room(agent, key.line)
             # Read behind the agent: a key that goes meanwhile changes its row, and then the write below fails.
-            if made.request is not None and await tenant.tombstones.is_there(made.request, made.added_at):
+            if made.request is not None and await tenant.tombstones.is_there(made.request, self._clock()):
                 raise repeat_of_deleted("a key that was taken from the agent")
             made = msgspec.structs.replace(made, serial=agent.keys_version + 1)
             if await self._changed(tenant, agent, [*agent.keys, made], await claims.claim(tenant, key, agent.id)):
@@ -207,7 +207,7 @@ def _promotion(heir: AgentKey) -> list[Change]:
     return [
         Assign("public_key", heir.line),
         Assign("key_serial", heir.serial),
-        Assign("key_added_at", times.to_text(heir.added_at)),
+        Remove("key_added_at") if heir.added_at is None else Assign("key_added_at", times.to_text(heir.added_at)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Looking through all rows for what an older system left askew, and mending it. What is askew in a tenant says `soundness`.
+"""Find and mend what an older system left wrong in the rows of tenants; `soundness` decides what is wrong in one.
 
 For an operator's command: it reads, and on DynamoDB pays for, every row. It may run while servers do, and may be repeated.
 """
@@ -8,50 +8,30 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from artcafe.errors import Conflict
-from artcafe.model import Role, TenantId
-from artcafe.services.soundness import Askew, Finding, Holdings, Mend, examine, miscounts
-from artcafe.tables import people_rows, rows
+from artcafe.model import TenantId
+from artcafe.services.soundness import Finding, Holdings, Mend, examine, miscounts
+from artcafe.tables import rows
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
     CHANNELS,
     TENANTS,
     USER_TENANT_INDEX,
-    USER_TENANTS,
-    Table,
 )
-from artcafe.tables.conditions import Absent, And, Condition, Equals, Exists, Not, OfKind, Or
-from artcafe.tables.port import (
-    Assign,
-    Change,
-    Check,
-    ConditionFailed,
-    Delete,
-    Key,
-    Put,
-    Scans,
-    Tables,
-    Update,
-    Write,
-    key_of,
-)
-from artcafe.tables.values import Item, Kind, size_of
+from artcafe.tables.conditions import And, Condition, Equals, Exists, Not, OfKind, Or
+from artcafe.tables.partition import Partition
+from artcafe.tables.port import Assign, Change, ConditionFailed, Engine, Key, Put, Update, Write
+from artcafe.tables.values import Kind, size_of
 
-PAGE: Final = 200
-AT_ONCE: Final = 100
 MOST_WRITES: Final = 60
 MOST_BYTES: Final = 1024 * 1024
 """Of one transaction, which DynamoDB lets have four times as much; a map is counted again in its condition."""
 TRIES: Final = 10
 PAUSE_S: Final = 0.2
 """Of mending a tenant that servers change meanwhile: so often, and about so long after the first time, then longer."""
-
-
-class Engine(Tables, Scans, Protocol):
-    """An engine for an operator's commands, which may read all of it."""
 
 
 class Repair:
@@ -110,70 +90,6 @@ class Repair:
             yield [*findings, *(mend.finding for mend in some)]
             version, changes, findings = version + 1, [], []
 
-    # --- memberships ---
-
-    async def memberships(self, only: TenantId | None = None) -> AsyncIterator[Mend]:
-        """Every membership of which the two directions disagree.
-
-        What a person may enter is read from `artcafe-user-tenants`, so that direction is right: the other one is made like it,
-        and a row that stands in the other one alone, which lets nobody in, goes.
-        """
-        async for both in self._pairs(USER_TENANTS, USER_TENANT_INDEX, only):
-            for member, listed in both:
-                if not _agree(member, listed):
-                    yield _made_alike(member, listed)
-        async for both in self._pairs(USER_TENANT_INDEX, USER_TENANTS, only):
-            for listed_one, entering in both:
-                if entering is None and people_rows.indexed_member_of(listed_one) is not None:
-                    yield await self._alone(listed_one)
-
-    async def mend_membership(self, mend: Mend) -> bool:
-        """Makes one membership's directions agree; False where it was changed since it was read."""
-        try:
-            await self._tables.transact(mend.writes)
-        except ConditionFailed:
-            return False
-        return True
-
-    async def _pairs(self, table: Table, other: Table, only: TenantId | None) -> AsyncIterator[list[tuple[Item, Item | None]]]:
-        """Every item of a table with the one of the same user and tenant in the other table."""
-        some: list[Item] = []
-        async for item in self._tables.scan(table):
-            if only in (None, item["tenant_id"]):
-                some.append(item)
-            if len(some) == AT_ONCE:
-                yield await self._paired(some, other)
-                some = []
-        if some:
-            yield await self._paired(some, other)
-
-    async def _paired(self, items: Sequence[Item], other: Table) -> list[tuple[Item, Item | None]]:
-        found = await self._tables.get(other, [key_of(other, item) for item in items], consistent=True)
-        return list(zip(items, found, strict=True))
-
-    async def _alone(self, back: Item) -> Mend:
-        """The row of a member who may not enter. Not removed where it is the only trace of who owns the tenant."""
-        member = people_rows.member_of(back)
-        key = Key(member.user_id, member.tenant_id)
-        if member.role is Role.OWNER and not await self._has_owner(member.tenant_id):
-            says = (
-                f"{member.user_id} is an owner here alone and cannot enter, and nobody else is an owner:"
-                f" put the row into {USER_TENANTS.name} too if that is right"
-            )
-            return Mend(_membership(back, USER_TENANT_INDEX, says, mended=False))
-        gone = Delete(USER_TENANT_INDEX, key_of(USER_TENANT_INDEX, back), Exists("user_id"))
-        says = f"{member.user_id} stands here alone, and is no member: the row goes"
-        return Mend(_membership(back, USER_TENANT_INDEX, says), (gone, Check(USER_TENANTS, key, Absent("user_id"))))
-
-    async def _has_owner(self, tenant_id: TenantId) -> bool:
-        owners = [
-            Key(member.user_id, tenant_id)
-            async for item in self._partition(USER_TENANT_INDEX, tenant_id)
-            if (member := people_rows.indexed_member_of(item)) is not None and member.role is Role.OWNER
-        ]
-        found = await self._tables.get(USER_TENANTS, owners, consistent=True) if owners else []
-        return any(item is not None and people_rows.member_of(item).role is Role.OWNER for item in found)
-
     # --- reading ---
 
     async def _holdings(self, tenant_id: TenantId) -> Holdings | None:
@@ -183,21 +99,11 @@ class Repair:
             return None
         return Holdings(
             tenant,
-            agents=[item async for item in self._partition(AGENTS, tenant_id)],
-            channels=[item async for item in self._partition(CHANNELS, tenant_id)],
-            subscriptions=[item async for item in self._partition(CHANNEL_SUBSCRIPTIONS, tenant_id)],
-            members=[item async for item in self._partition(USER_TENANT_INDEX, tenant_id)],
+            agents=[item async for item in Partition(self._tables, AGENTS, tenant_id).items()],
+            channels=[item async for item in Partition(self._tables, CHANNELS, tenant_id).items()],
+            subscriptions=[item async for item in Partition(self._tables, CHANNEL_SUBSCRIPTIONS, tenant_id).items()],
+            members=[item async for item in Partition(self._tables, USER_TENANT_INDEX, tenant_id).items()],
         )
-
-    async def _partition(self, table: Table, partition: str) -> AsyncIterator[Item]:
-        after: str | None = None
-        while True:
-            page = await self._tables.query(table, partition, after=after, limit=PAGE, consistent=True)
-            for item in page.items:
-                yield item
-            after = page.next
-            if after is None:
-                return
 
 
 def _touch(tenant_id: TenantId, version: int, changes: Sequence[Change]) -> Update:
@@ -230,37 +136,3 @@ def _size_of(write: Write) -> int:
             return sum(2 * size_of(change.value) for change in write.changes if isinstance(change, Assign))
         case _:
             return 0
-
-
-def _agree(forward: Item, back: Item | None) -> bool:
-    return back is not None and all(forward.get(name) == back.get(name) for name in USER_TENANTS.attributes)
-
-
-def _made_alike(forward: Item, back: Item | None) -> Mend:
-    member = people_rows.member_of(forward)
-    as_read: Condition = Absent("user_id")
-    says = f"{member.user_id} is a member, and is not listed among them"
-    if back is not None:
-        role = back.get("role")
-        as_read = Absent("role") if "role" not in back else Equals("role", role)
-        says = f"{member.user_id} has role {forward.get('role')!r}, and is listed as {role!r}, or with another time of joining"
-    alike = Put(USER_TENANT_INDEX, {**(back or {}), **forward}, as_read)
-    still = Check(USER_TENANTS, key_of(USER_TENANTS, forward), _same(forward, "role"))
-    return Mend(_membership(forward, USER_TENANT_INDEX, says), (alike, still))
-
-
-def _same(item: Item, name: str) -> Condition:
-    there = Exists("user_id")
-    return And(there, Equals(name, item[name])) if name in item else And(there, Absent(name))
-
-
-def _membership(item: Item, table: Table, says: str, *, mended: bool = True) -> Finding:
-    member = people_rows.member_of(item)
-    return Finding(
-        what=Askew.MEMBERSHIP,
-        tenant_id=member.tenant_id,
-        table=table.name,
-        key=f"{member.tenant_id} {member.user_id}",
-        says=says,
-        is_mended=mended,
-    )

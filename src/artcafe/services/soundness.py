@@ -87,7 +87,7 @@ def miscounts(had: Holdings) -> list[tuple[Finding, Change]]:
         return []
     tenant_id = str(had.tenant["id"])
     agents = sum(agent_rows.agent_of(item) is not None for item in had.agents)
-    members = sum(people_rows.indexed_member_of(item) is not None for item in had.members)
+    members = sum(people_rows.member_of(item) is not None for item in had.members)
     counted = {Count.AGENTS: agents, Count.CHANNELS: len(had.channels), Count.MEMBERS: members}
     found: list[tuple[Finding, Change]] = []
     for name, number in ((count.value, counted[count]) for count in Count):

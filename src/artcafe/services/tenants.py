@@ -32,7 +32,7 @@ class Membership(Record, frozen=True, kw_only=True):
 
     tenant: Tenant
     role: Role
-    joined_at: datetime
+    joined_at: datetime | None
 
 
 class Tenants:

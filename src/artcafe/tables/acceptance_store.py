@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from artcafe.model import Acceptance, UserId
-from artcafe.rules import times
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import attributes
 from artcafe.tables.catalog import TERMS_ACCEPTANCE
@@ -39,7 +38,7 @@ class AcceptanceStore:
         item: Item = {
             "user_id": acceptance.user_id,
             "version": acceptance.version,
-            "accepted_at": times.to_text(acceptance.accepted_at),
+            **attributes.time_attribute("accepted_at", acceptance.accepted_at),
             "ip_address": acceptance.ip_address,
         }
         try:

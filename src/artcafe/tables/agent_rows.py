@@ -11,7 +11,7 @@ from typing import Final
 from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, ChannelId, KeyStatus, TenantId
 from artcafe.rules import times
 from artcafe.rules.keys import key_id
-from artcafe.tables.attributes import entries_of, hash_attribute, known, number, text, texts, time
+from artcafe.tables.attributes import entries_of, expiry, hash_attribute, known, number, text, texts, time, time_attribute
 from artcafe.tables.values import Item, Value
 
 KEYS_VERSION: Final = "keys_version"
@@ -20,7 +20,8 @@ KEYS_VERSION: Final = "keys_version"
 CLAIM_PREFIX: Final = "~key#"
 """The sort key of a claim in the agents' table is this and a key's fingerprint: which agent of the tenant has that key."""
 
-_OLDER_ACTIVE: Final = ("", "online", "offline")
+_LIVENESS: Final = ("", "online", "offline", "busy", "error")
+"""What the older system kept in an agent's `status`: whether it was connected and at work, not whether it may log in."""
 
 
 def agent_of(item: Item) -> Agent | None:
@@ -40,7 +41,7 @@ def agent_of(item: Item) -> Agent | None:
         updated_at=time(item, "updated_at"),
         epoch=number(item, "epoch"),
         key_serial=number(item, "key_serial"),
-        key_added_at=time(item, "key_added_at") if "key_added_at" in item else None,
+        key_added_at=time(item, "key_added_at"),
         keys=keys_of(item),
         keys_version=number(item, KEYS_VERSION),
         channels=frozenset(ChannelId(channel_id) for channel_id in entries_of(item, "channels")),
@@ -56,7 +57,7 @@ def keys_of(item: Item) -> tuple[AgentKey, ...]:
             added_at=time(entry, "added_at"),
             status=known(KeyStatus, text(entry, "status"), KeyStatus.DISABLED),
             serial=number(entry, "serial"),
-            not_after=time(entry, "not_after") if "not_after" in entry else None,
+            not_after=expiry(entry, "not_after") if "not_after" in entry else None,
             request=text(entry, "request") or None,
             request_hash=text(entry, "request_hash") or None,
         )
@@ -67,10 +68,8 @@ def keys_of(item: Item) -> tuple[AgentKey, ...]:
 
 
 def _agent_status(value: Value) -> AgentStatus:
-    """Older rows told in it whether the agent was connected; what nobody knows, or is no text, may not log in."""
-    if value is None:
-        return AgentStatus.ACTIVE
-    is_active = isinstance(value, str) and (value in _OLDER_ACTIVE or value == AgentStatus.ACTIVE)
+    """Return an agent's status; any word but `active` and the older system's words of liveness disables it."""
+    is_active = value is None or value == AgentStatus.ACTIVE or value in _LIVENESS
     return AgentStatus.ACTIVE if is_active else AgentStatus.DISABLED
 
 
@@ -84,8 +83,8 @@ def agent_item(agent: Agent) -> Item:
         "public_key": agent.public_key,
         "capabilities": agent.capabilities,
         "status": agent.status.value,
-        "created_at": times.to_text(agent.created_at),
-        "updated_at": times.to_text(agent.updated_at),
+        **time_attribute("created_at", agent.created_at),
+        **time_attribute("updated_at", agent.updated_at),
         "epoch": agent.epoch,
         "channels": dict.fromkeys(agent.channels, True),
         **hash_attribute(agent.request_hash),
@@ -100,7 +99,7 @@ def keys_value(keys: Iterable[AgentKey]) -> Value:
 def _key_entry(key: AgentKey) -> Value:
     entry: dict[str, Value] = {
         "public_key": key.line,
-        "added_at": times.to_text(key.added_at),
+        **time_attribute("added_at", key.added_at),
         "status": key.status.value,
         "serial": key.serial,
     }

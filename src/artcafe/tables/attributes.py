@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 from artcafe.rules import times
 from artcafe.tables.values import Item, Value
 
-UNKNOWN_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""Stands for a time that is missing or unreadable."""
+LONG_PAST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""An expiry that is missing or unreadable: already over, so that nothing lasts for ever by mistake."""
 
 _MILLISECONDS_ABOVE: Final = 10**11
 """A number above it, as a time, is in milliseconds: as seconds it would lie after the year 5000."""
@@ -49,8 +49,11 @@ def is_number(value: Value) -> bool:
     return isinstance(value, int | Decimal) and not isinstance(value, bool)
 
 
-def time(item: Item, name: str) -> datetime:
-    """RFC 3339, or what older systems wrote: the same without a zone, meaning UTC, or a number since 1970."""
+def time(item: Item, name: str) -> datetime | None:
+    """Return the time of that name; None where it is missing or unreadable.
+
+    It is RFC 3339, or what older systems wrote: the same without a zone, meaning UTC, or a number since 1970.
+    """
     value = item.get(name)
     try:
         if isinstance(value, str):
@@ -59,7 +62,17 @@ def time(item: Item, name: str) -> datetime:
             return datetime.fromtimestamp(float(value / 1000 if value > _MILLISECONDS_ABOVE else value), UTC)
     except (ValueError, OverflowError, OSError):
         pass
-    return UNKNOWN_TIME
+    return None
+
+
+def expiry(item: Item, name: str) -> datetime:
+    """Return the time after which the thing is over, which is long past where it is missing or unreadable."""
+    return time(item, name) or LONG_PAST
+
+
+def time_attribute(name: str, time: datetime | None) -> Item:
+    """Return the attribute that keeps a time; nothing for an unknown one, so that no made-up time is stored."""
+    return {} if time is None else {name: times.to_text(time)}
 
 
 def _time_of_text(text: str) -> datetime:

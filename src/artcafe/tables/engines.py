@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 from artcafe.tables.catalog import Environment
-from artcafe.tables.port import Scans, Tables
+from artcafe.tables.port import Engine
 from artcafe.tables.sqlite import Sqlite
-
-
-class Engine(Tables, Scans, Protocol):
-    """Either engine, whole: what requests use, and what an operator's commands use."""
 
 
 async def open_engine(place: str, endpoint: str | None, environment: Environment, *, make_missing: bool) -> Engine:

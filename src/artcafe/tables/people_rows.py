@@ -9,28 +9,56 @@ from typing import Final
 
 from artcafe.model import Invitation, InvitationId, Member, Role, TenantId, UserId
 from artcafe.rules import times
-from artcafe.tables.attributes import hash_attribute, known, text, time
-from artcafe.tables.values import Item
+from artcafe.tables.attributes import expiry, hash_attribute, is_number, known, text, time, time_attribute
+from artcafe.tables.conditions import Absent, And, Condition, Equals, NotEquals, OfKind, Or
+from artcafe.tables.values import Item, Kind
 
 INVITATION_PREFIX: Final = "~invitation#"
 """The sort key of an invitation in the index of members is this and its id (decision 14). No user's id may begin so."""
 
 
-def member_of(item: Item) -> Member:
-    """A membership, from either table. A role that ArtCafe doesn't know may read and change nothing: a viewer's."""
+IS_IN_FORCE: Final[Condition] = Or(
+    Absent("active"), Equals("active", True), And(OfKind("active", Kind.NUMBER), NotEquals("active", 0))
+)
+"""`is_withdrawn` as a condition of a write, the other way round."""
+
+
+def is_withdrawn(item: Item) -> bool:
+    """Return whether the row says that its person was removed.
+
+    The older system removed people by setting `active` to 0 and keeping the row, and read it at every request. Any other value
+    than true or a number above or below 0 counts as a removal too: an unreadable value gives no rights.
+    """
+    active = item.get("active", True)
+    return not (active is True or (is_number(active) and active != 0))
+
+
+def is_invitation(item: Item) -> bool:
+    """Return whether a row of the index is an invitation."""
+    return text(item, "user_id").startswith(INVITATION_PREFIX)
+
+
+def member_of(item: Item) -> Member | None:
+    """Return the membership in a row of either table; None for a removed person, and for an invitation in the index."""
+    if is_withdrawn(item) or is_invitation(item):
+        return None
+    return stated_member_of(item)
+
+
+def stated_member_of(item: Item) -> Member:
+    """Return what a row states about its person, whether or not it is in force.
+
+    An unknown role reads as viewer, which may read and change nothing. The older system wrote `created_at` and `user_email` for
+    the time of joining and the address.
+    """
     return Member(
         user_id=UserId(text(item, "user_id")),
         tenant_id=TenantId(text(item, "tenant_id")),
         role=known(Role, text(item, "role"), Role.VIEWER),
-        joined_at=time(item, "joined_at"),
-        address=text(item, "address") or None,
+        joined_at=time(item, "joined_at") or time(item, "created_at"),
+        address=text(item, "address") or text(item, "user_email") or None,
         invitation_id=InvitationId(text(item, "invitation_id")) if text(item, "invitation_id") else None,
     )
-
-
-def indexed_member_of(item: Item) -> Member | None:
-    """A membership from the index; None for an invitation, which stands in the same table."""
-    return None if text(item, "user_id").startswith(INVITATION_PREFIX) else member_of(item)
 
 
 def invitation_of(item: Item) -> Invitation:
@@ -42,7 +70,7 @@ def invitation_of(item: Item) -> Invitation:
         role=known(Role, text(item, "role"), Role.VIEWER),
         invited_by=text(item, "invited_by"),
         created_at=time(item, "created_at"),
-        expires_at=time(item, "expires_at"),
+        expires_at=expiry(item, "expires_at"),
         request_hash=text(item, "request_hash") or None,
     )
 
@@ -53,7 +81,7 @@ def member_item(member: Member) -> Item:
         "user_id": member.user_id,
         "tenant_id": member.tenant_id,
         "role": member.role.value,
-        "joined_at": times.to_text(member.joined_at),
+        **time_attribute("joined_at", member.joined_at),
         **({} if member.address is None else {"address": member.address}),
         **({} if member.invitation_id is None else {"invitation_id": member.invitation_id}),
     }
@@ -67,7 +95,7 @@ def invitation_item(invitation: Invitation) -> Item:
         "address": invitation.address,
         "role": invitation.role.value,
         "invited_by": invitation.invited_by,
-        "created_at": times.to_text(invitation.created_at),
+        **time_attribute("created_at", invitation.created_at),
         "expires_at": times.to_text(invitation.expires_at),
         **hash_attribute(invitation.request_hash),
     }

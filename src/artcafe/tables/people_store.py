@@ -14,9 +14,9 @@ from artcafe.rules import times
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import people_rows
 from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS
-from artcafe.tables.conditions import Absent, And, Equals, Exists, Greater, NotEquals
+from artcafe.tables.conditions import Absent, And, Equals, Exists, Greater, Not, NotEquals, Or
 from artcafe.tables.partition import ALL_AT_ONCE, Partition
-from artcafe.tables.port import Assign, AssignIfAbsent, Check, Delete, Key, Put, Tables, Update, Write, key_of
+from artcafe.tables.port import Assign, AssignIfAbsent, Change, Check, Delete, Key, Put, Remove, Tables, Update, Write, key_of
 
 
 class PeopleStore:
@@ -30,39 +30,43 @@ class PeopleStore:
     # --- members ---
 
     async def member(self, user_id: UserId) -> Member | None:
-        """The user's membership."""
+        """Return the user's membership; None also for somebody an older system removed (`people_rows.is_withdrawn`)."""
         (item,) = await self._tables.get(USER_TENANTS, [Key(user_id, self.tenant_id)], consistent=True)
         return None if item is None else people_rows.member_of(item)
 
     async def members(self, ask: PageRequest) -> Page[Member]:
         """Members in the order of their ids."""
-        return await self._index.page(ask, people_rows.indexed_member_of)
+        return await self._index.page(ask, people_rows.member_of)
 
     async def all_members(self) -> list[Member]:
         """Every member."""
-        return [member async for item in self._index.items() if (member := people_rows.indexed_member_of(item)) is not None]
+        return [member async for item in self._index.items() if (member := people_rows.member_of(item)) is not None]
 
     async def owner_beside(self, user_id: UserId) -> UserId | None:
         """An owner who is somebody else."""
         async for item in self._index.items():
-            member = people_rows.indexed_member_of(item)
+            member = people_rows.member_of(item)
             if member is not None and member.role is Role.OWNER and member.user_id != user_id:
                 return member.user_id
         return None
 
     def insert_member(self, member: Member) -> list[Write]:
-        """A new membership; fails when there is one."""
+        """Return the writes of a new membership, which replaces a withdrawn one; they fail when there is one in force."""
         item = people_rows.member_item(member)
-        return [Put(USER_TENANTS, item, Absent("user_id")), Put(USER_TENANT_INDEX, item)]
+        free = Or(Absent("user_id"), Not(people_rows.IS_IN_FORCE))
+        return [Put(USER_TENANTS, item, free), Put(USER_TENANT_INDEX, item)]
 
     def set_role(self, member: Member, role: Role) -> list[Write]:
         """Another role for a member; fails unless their role is still the one that was read."""
-        changes = [Assign("role", role.value)]
-        # An older system may have left the index without this row; then it is made.
-        joined = AssignIfAbsent("joined_at", times.to_text(member.joined_at))
+        changes: list[Change] = [Assign("role", role.value)]
+        # In an older row these may stand under other names, and its row in the index may be missing, which is then made.
+        if member.joined_at is not None:
+            changes.append(AssignIfAbsent("joined_at", times.to_text(member.joined_at)))
+        if member.address is not None:
+            changes.append(AssignIfAbsent("address", member.address))
         return [
             Update(USER_TENANTS, Key(member.user_id, self.tenant_id), changes, self._same_role(member)),
-            Update(USER_TENANT_INDEX, Key(self.tenant_id, member.user_id), [*changes, joined]),
+            Update(USER_TENANT_INDEX, Key(self.tenant_id, member.user_id), [*changes, Remove("active")]),
         ]
 
     def delete_member(self, member: Member) -> list[Write]:
@@ -74,7 +78,8 @@ class PeopleStore:
 
     def check_owner(self, user_id: UserId) -> Check:
         """Fails unless the user is an owner."""
-        return Check(USER_TENANTS, Key(user_id, self.tenant_id), Equals("role", Role.OWNER.value))
+        is_owner = And(Equals("role", Role.OWNER.value), people_rows.IS_IN_FORCE)
+        return Check(USER_TENANTS, Key(user_id, self.tenant_id), is_owner)
 
     def remove_member(self, user_id: UserId) -> list[Write]:
         """No membership, whether or not there is one."""
@@ -84,7 +89,8 @@ class PeopleStore:
     def _same_role(member: Member) -> And:
         # A role that ArtCafe does not know was read as a viewer's: whatever is none of the others.
         others = [NotEquals("role", role.value) for role in Role if role is not member.role]
-        return And(Exists("user_id"), *(others if member.role is Role.VIEWER else [Equals("role", member.role.value)]))
+        same = others if member.role is Role.VIEWER else [Equals("role", member.role.value)]
+        return And(Exists("user_id"), people_rows.IS_IN_FORCE, *same)
 
     # --- invitations ---
 

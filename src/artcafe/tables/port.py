@@ -310,6 +310,10 @@ class Scans(Protocol):
         ...
 
 
+class Engine(Tables, Scans, Protocol):
+    """An engine as operators' commands use it, which may read all of it."""
+
+
 def check_transaction(writes: Sequence[Write]) -> None:
     """Raises ValueError for what DynamoDB refuses: no write or more than 100, one item twice, more than 4 MB."""
     if not 1 <= len(writes) <= MOST_WRITES:

@@ -30,7 +30,18 @@ from artcafe.model import (
     UserId,
 )
 from artcafe.rules import times
-from artcafe.tables.attributes import UNKNOWN_TIME, entries_of, hash_attribute, known, number, text, texts, time
+from artcafe.tables.attributes import (
+    entries_of,
+    expiry,
+    hash_attribute,
+    is_number,
+    known,
+    number,
+    text,
+    texts,
+    time,
+    time_attribute,
+)
 from artcafe.tables.values import Item, Value
 
 DELETING: Final = "deleting"
@@ -38,6 +49,10 @@ DELETING: Final = "deleting"
 
 BURIED: Final = "deleted_at"
 """The attribute of a tenant of which nothing is left but the record that there was one."""
+
+READ_FLAGS: Final = ("read", "subscribe")
+WRITE_FLAGS: Final = ("write", "publish", "manage")
+"""The names in the older system's map of a subscription's permissions."""
 
 REMOVED_TO: Final = "removed_to"
 """The attribute of a channel that says how far its messages are gone: a map of `epoch` and `seq`."""
@@ -92,8 +107,7 @@ def removed_to_of(item: Item) -> Cursor:
 
 def removed_before_of(item: Item) -> datetime | None:
     """The time before which all of them were stored; None where that was not noted, or cannot be read."""
-    before = time(entries_of(item, REMOVED_TO), "before")
-    return None if before == UNKNOWN_TIME else before
+    return time(entries_of(item, REMOVED_TO), "before")
 
 
 def subscription_of(item: Item) -> Subscription:
@@ -120,7 +134,7 @@ def challenge_of(item: Item) -> Challenge:
         text=text(item, "challenge"),
         tenant_id=TenantId(text(item, "tenant_id")),
         agent_id=AgentId(text(item, "agent_id")),
-        expires_at=time(item, "expires_at"),
+        expires_at=expiry(item, "expires_at"),
     )
 
 
@@ -136,8 +150,8 @@ def tenant_item(tenant: Tenant) -> Item:
         "name": tenant.name,
         "plan": tenant.plan,
         "limits": dict(tenant.limits),
-        "created_at": times.to_text(tenant.created_at),
-        "updated_at": times.to_text(tenant.updated_at),
+        **time_attribute("created_at", tenant.created_at),
+        **time_attribute("updated_at", tenant.updated_at),
         "version": tenant.version,
         "agent_count": tenant.agent_count,
         "channel_count": tenant.channel_count,
@@ -152,7 +166,7 @@ def buried_item(tenant: Tenant, by: UserId, now: datetime) -> Item:
         "id": tenant.id,
         "name": tenant.name,
         "plan": tenant.plan,
-        "created_at": times.to_text(tenant.created_at),
+        **time_attribute("created_at", tenant.created_at),
         "updated_at": times.to_text(now),
         "version": tenant.version + 1,
         DELETING: True,
@@ -172,8 +186,8 @@ def channel_item(channel: Channel) -> Item:
         "type": channel.type.value,
         "access": channel.access.value,
         **({} if channel.retention_s is None else {"retention_s": channel.retention_s}),
-        "created_at": times.to_text(channel.created_at),
-        "updated_at": times.to_text(channel.updated_at),
+        **time_attribute("created_at", channel.created_at),
+        **time_attribute("updated_at", channel.updated_at),
         **hash_attribute(channel.request_hash),
     }
 
@@ -190,8 +204,8 @@ def subscription_item(subscription: Subscription) -> Item:
         "permissions": sorted(permission.value for permission in subscription.permissions),
         "start_seq": subscription.cursor.seq,
         "acked_seq": subscription.cursor.seq,
-        "created_at": times.to_text(subscription.created_at),
-        "updated_at": times.to_text(subscription.updated_at),
+        **time_attribute("created_at", subscription.created_at),
+        **time_attribute("updated_at", subscription.updated_at),
         **({} if epoch is None else {"epoch": epoch}),
     }
 
@@ -220,6 +234,23 @@ def _access(value: Value) -> Access:
 
 
 def _permissions(item: Item) -> frozenset[Permission]:
-    if "permissions" not in item:
+    """Return what a subscription lets its agent do: receive where the row says nothing about it.
+
+    The older system kept a map of flags that it never enforced; in it an agent receives unless `read` and `subscribe` are
+    refused, and publishes if one of `write`, `publish` and `manage` is granted.
+    """
+    value = item.get("permissions")
+    if value is None:
         return frozenset({Permission.RECEIVE})
+    if isinstance(value, Mapping):
+        reading = [value[flag] for flag in READ_FLAGS if flag in value]
+        receives = not reading or any(map(is_granted, reading))
+        publishes = any(is_granted(value.get(flag)) for flag in WRITE_FLAGS)
+        granted = {Permission.RECEIVE: receives, Permission.PUBLISH: publishes}
+        return frozenset(permission for permission, is_given in granted.items() if is_given)
     return frozenset(Permission(text) for text in texts(item, "permissions") if text in Permission._value2member_map_)
+
+
+def is_granted(flag: Value) -> bool:
+    """Return whether a flag in the older system's map of permissions is true: it wrote 1, and people true."""
+    return flag is True or (is_number(flag) and flag == 1)

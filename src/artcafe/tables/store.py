@@ -71,12 +71,15 @@ class Store:
         return Put(TENANTS, rows.tenant_item(tenant), Absent("id"))
 
     async def memberships(self, user_id: UserId, ask: PageRequest) -> Page[tuple[Tenant, Member]]:
-        """The user's tenants in the order of their ids; a membership in a tenant that is not there is left out."""
+        """Return a page of the user's tenants in the order of their ids.
+
+        Left out are memberships that were withdrawn, and those in a tenant that does not exist or was deleted.
+        """
         page = await self._tables.query(USER_TENANTS, user_id, after=ask.after, limit=ask.limit, consistent=True)
-        members = [people_rows.member_of(item) for item in page.items]
-        tenants = await self._tables.get(TENANTS, [Key(member.tenant_id) for member in members], consistent=True)
-        both = zip(tenants, members, strict=True)
-        return Page(tuple((rows.tenant_of(item), member) for item, member in both if item is not None), page.next)
+        members = [member for item in page.items if (member := people_rows.member_of(item)) is not None]
+        tenants = await self.tenants([member.tenant_id for member in members]) if members else {}
+        both = [(tenants[member.tenant_id], member) for member in members]
+        return Page(tuple((tenant, member) for tenant, member in both if tenant is not None), page.next)
 
     async def tenants(self, tenant_ids: Sequence[TenantId]) -> dict[TenantId, Tenant | None]:
         """Each tenant's record, None where there is no such tenant any more."""

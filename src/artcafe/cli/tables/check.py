@@ -14,9 +14,11 @@ from artcafe.cli.tables import answers
 from artcafe.cli.tables.place import Place, at_place
 from artcafe.cli.tables.standing import ABSENT, look, schema_of
 from artcafe.model import TenantId
+from artcafe.services.membership_repair import MembershipRepair
 from artcafe.services.repair import Repair
-from artcafe.services.soundness import Finding, Mend
+from artcafe.services.soundness import Finding
 from artcafe.tables.dynamodb_schema import Schema, differences
+from artcafe.tables.port import Engine
 
 SHOWN: Final = 1000
 """Findings for a person; a program gets all."""
@@ -125,34 +127,42 @@ async def _left_over(schema: Schema) -> list[Problem]:
 
 async def _with_rows(place: Place, report: Report, only: TenantId | None, *, repair: bool, yes: bool) -> Report:
     async with place.engine() as engine:
-        work = Repair(engine)
-        tenants = [only] if only is not None else [each async for each in work.tenants()]
-        memberships = [each async for each in work.memberships(only)]
-        found = [finding for tenant_id in tenants for finding in await work.look(tenant_id)]
-        findings = [*(mend.finding for mend in memberships), *found]
-        if not repair or not any(each.is_mended for each in findings):
-            return msgspec.structs.replace(report, findings=findings)
+        work = _Rows(engine, only)
+        found = await work.look()
+        if not repair or not any(each.is_mended for each in found):
+            return msgspec.structs.replace(report, findings=found)
         if not place.as_json:
-            _show_findings(place, findings)
-        asked(f"Mend {sum(each.is_mended for each in findings)} of them in {place}", yes=yes)
-        done, missed = await _mend(work, memberships, {each.tenant_id for each in found if each.is_mended})
-    left = [each for each in findings if not each.is_mended]
-    return msgspec.structs.replace(report, findings=[*done, *missed, *left], mended=len(done))
+            _show_findings(place, found)
+        asked(f"Mend {sum(each.is_mended for each in found)} of them in {place}", yes=yes)
+        written = await work.mend(found)
+        left = await work.look()
+    mended = [each for each in written if each not in left]
+    return msgspec.structs.replace(report, findings=[*mended, *left], mended=len(mended))
 
 
-async def _mend(work: Repair, memberships: Sequence[Mend], tenants: set[str]) -> tuple[list[Finding], list[Finding]]:
-    """Mends the memberships, and then the tenants' own rows, whose counts of members depend on them.
+class _Rows:
+    """The rows of all tenants, or of one."""
 
-    Returns what was mended, and the memberships that were changed meanwhile.
-    """
-    done: list[Finding] = []
-    missed: list[Finding] = []
-    for mend in memberships:
-        if mend.writes:
-            (done if await work.mend_membership(mend) else missed).append(mend.finding)
-    for tenant_id in sorted(tenants | {each.tenant_id for each in done}):
-        done += await work.mend(TenantId(tenant_id))
-    return done, missed
+    def __init__(self, engine: Engine, only: TenantId | None) -> None:
+        self._repair, self._memberships, self._only = Repair(engine), MembershipRepair(engine), only
+
+    async def look(self) -> list[Finding]:
+        """Read every row, and return what is wrong."""
+        tenants = [self._only] if self._only is not None else [each async for each in self._repair.tenants()]
+        memberships = [mend.finding async for mend in self._memberships.look(self._only)]
+        return [*memberships, *[finding for tenant_id in tenants for finding in await self._repair.look(tenant_id)]]
+
+    async def mend(self, found: Sequence[Finding]) -> list[Finding]:
+        """Write every mend, and return what they are about; another look shows what they have put right.
+
+        Memberships go first, because the counts of members depend on them.
+        """
+        mends = [mend async for mend in self._memberships.look(self._only) if mend.writes]
+        done = [mend.finding for mend in mends if await self._memberships.mend(mend)]
+        tenants = {each.tenant_id for each in found if each.is_mended} | {each.tenant_id for each in done}
+        for tenant_id in sorted(tenants):
+            done += await self._repair.mend(TenantId(tenant_id))
+        return done
 
 
 # --- telling -------------------------------------------------------------------------------------------------------------

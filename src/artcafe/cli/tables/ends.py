@@ -16,7 +16,8 @@ from artcafe.fabric.snapshots import Vault
 from artcafe.folder import make_secret, read_secret
 from artcafe.rules.secrets import derive
 from artcafe.tables.catalog import Environment
-from artcafe.tables.engines import Engine, open_engine
+from artcafe.tables.engines import open_engine
+from artcafe.tables.port import Engine
 
 
 @dataclass(frozen=True, slots=True)

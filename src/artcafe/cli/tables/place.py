@@ -19,7 +19,8 @@ from artcafe.errors import Unavailable
 from artcafe.observe import configure
 from artcafe.tables import sqlite_file
 from artcafe.tables.catalog import TABLES, Environment, Table
-from artcafe.tables.engines import Engine, open_engine
+from artcafe.tables.engines import open_engine
+from artcafe.tables.port import Engine
 
 T = TypeVar("T")
 

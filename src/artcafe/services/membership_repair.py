@@ -1,0 +1,151 @@
+"""Find and mend memberships whose rows in `artcafe-user-tenants` and `artcafe-user-tenant-index` disagree.
+
+Authorization reads `artcafe-user-tenants`, so that row is right: the index is made equal to it, and an index row without one is
+deleted. A membership that the older system withdrew is reported and never brought back (decision record 27).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from artcafe.model import Role, TenantId
+from artcafe.services.soundness import Askew, Finding, Mend
+from artcafe.tables import people_rows
+from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS, Table
+from artcafe.tables.conditions import Absent, And, Condition, Equals, Exists, Not
+from artcafe.tables.partition import Partition
+from artcafe.tables.port import Check, ConditionFailed, Delete, Engine, Key, Put, key_of
+from artcafe.tables.values import Item
+
+AT_ONCE: Final = 100
+
+STATED: Final = ("role", "active", "joined_at", "created_at", "address", "user_email", "invitation_id")
+"""What a membership is read from. The index keeps none of these that the right row lacks; its other attributes stay."""
+
+_WORDS: Final = {"role": "role", "joined_at": "time of joining", "address": "address", "invitation_id": "invitation"}
+
+
+class MembershipRepair:
+    """Compares and mends the memberships of all tenants, or of one."""
+
+    def __init__(self, tables: Engine) -> None:
+        self._tables = tables
+
+    async def look(self, only: TenantId | None = None) -> AsyncIterator[Mend]:
+        """Yield a mend for every membership whose rows disagree, and one without writes for every withdrawn membership."""
+        async for both in self._pairs(USER_TENANTS, USER_TENANT_INDEX, only):
+            for row, listed in both:
+                for mend in _compared(row, listed):
+                    yield mend
+        async for both in self._pairs(USER_TENANT_INDEX, USER_TENANTS, only):
+            for listed_one, right in both:
+                if right is None and not people_rows.is_invitation(listed_one):
+                    yield await self._alone(listed_one)
+
+    async def mend(self, mend: Mend) -> bool:
+        """Make the two rows of one membership agree; return False where they changed since they were read."""
+        try:
+            await self._tables.transact(mend.writes)
+        except ConditionFailed:
+            return False
+        return True
+
+    async def _pairs(self, table: Table, other: Table, only: TenantId | None) -> AsyncIterator[list[tuple[Item, Item | None]]]:
+        """Yield every item of a table with the one of the same user and tenant in the other table."""
+        some: list[Item] = []
+        async for item in self._tables.scan(table):
+            if only in (None, item["tenant_id"]):
+                some.append(item)
+            if len(some) == AT_ONCE:
+                yield await self._paired(some, other)
+                some = []
+        if some:
+            yield await self._paired(some, other)
+
+    async def _paired(self, items: Sequence[Item], other: Table) -> list[tuple[Item, Item | None]]:
+        found = await self._tables.get(other, [key_of(other, item) for item in items], consistent=True)
+        return list(zip(items, found, strict=True))
+
+    async def _alone(self, listed: Item) -> Mend:
+        """Return the mend of an index row without a membership: it goes, unless nothing else names an owner of the tenant."""
+        member = people_rows.stated_member_of(listed)
+        key = Key(member.user_id, member.tenant_id)
+        if member.role is Role.OWNER and not await self._has_owner(member.tenant_id):
+            says = (
+                f"{member.user_id} is an owner here alone and cannot enter, and nobody else is an owner:"
+                f" put the row into {USER_TENANTS.name} too if that is right"
+            )
+            return Mend(_finding(listed, USER_TENANT_INDEX, says))
+        gone = Delete(USER_TENANT_INDEX, key_of(USER_TENANT_INDEX, listed), Exists("user_id"))
+        says = f"{member.user_id} stands here alone, and is no member: the row goes"
+        finding = _finding(listed, USER_TENANT_INDEX, says, mended=True)
+        return Mend(finding, (gone, Check(USER_TENANTS, key, Absent("user_id"))))
+
+    async def _has_owner(self, tenant_id: TenantId) -> bool:
+        owners = [
+            Key(member.user_id, tenant_id)
+            async for item in Partition(self._tables, USER_TENANT_INDEX, tenant_id).items()
+            if (member := people_rows.member_of(item)) is not None and member.role is Role.OWNER
+        ]
+        found = await self._tables.get(USER_TENANTS, owners, consistent=True) if owners else []
+        members = [people_rows.member_of(item) for item in found if item is not None]
+        return any(member is not None and member.role is Role.OWNER for member in members)
+
+
+def _compared(row: Item, listed: Item | None) -> list[Mend]:
+    """Return what is wrong with a row of `artcafe-user-tenants` and its row in the index."""
+    if people_rows.is_withdrawn(row):
+        return _withdrawn(row, listed)
+    if listed is not None and people_rows.member_of(listed) == people_rows.member_of(row):
+        return []
+    kept = {name: value for name, value in (listed or {}).items() if name not in STATED}
+    put = Put(USER_TENANT_INDEX, {**kept, **row}, _as_read(listed))
+    still = Check(USER_TENANTS, key_of(USER_TENANTS, row), _as_read(row))
+    return [Mend(_finding(row, USER_TENANT_INDEX, _difference(row, listed), mended=True), (put, still))]
+
+
+def _withdrawn(row: Item, listed: Item | None) -> list[Mend]:
+    user_id = people_rows.stated_member_of(row).user_id
+    says = (
+        f"{user_id} is no member: an older system removed them (active is {row['active']!r});"
+        " delete the row, or invite them again"
+    )
+    mends = [Mend(_finding(row, USER_TENANTS, says))]
+    if listed is not None:
+        gone = Delete(USER_TENANT_INDEX, key_of(USER_TENANT_INDEX, listed), Exists("user_id"))
+        still = Check(USER_TENANTS, key_of(USER_TENANTS, row), Not(people_rows.IS_IN_FORCE))
+        says = f"{user_id} was removed by an older system, and is listed still: the row goes"
+        mends.append(Mend(_finding(listed, USER_TENANT_INDEX, says, mended=True), (gone, still)))
+    return mends
+
+
+def _difference(row: Item, listed: Item | None) -> str:
+    member = people_rows.stated_member_of(row)
+    if listed is None:
+        return f"{member.user_id} is a member, and is not listed among them"
+    if people_rows.is_withdrawn(listed):
+        return f"{member.user_id} is a member, and is listed as removed (active is {listed['active']!r})"
+    other = people_rows.stated_member_of(listed)
+    differing = [word for name, word in _WORDS.items() if getattr(member, name) != getattr(other, name)]
+    return f"{member.user_id} is listed with another {' and another '.join(differing)} than the membership has"
+
+
+def _as_read(item: Item | None) -> Condition:
+    """Return the condition that a row still gives its person what it gave when it was read."""
+    if item is None:
+        return Absent("user_id")
+    same = [Equals(name, item[name]) if name in item else Absent(name) for name in ("role", "active")]
+    return And(Exists("user_id"), *same)
+
+
+def _finding(item: Item, table: Table, says: str, *, mended: bool = False) -> Finding:
+    member = people_rows.stated_member_of(item)
+    return Finding(
+        what=Askew.MEMBERSHIP,
+        tenant_id=member.tenant_id,
+        table=table.name,
+        key=f"{member.tenant_id} {member.user_id}",
+        says=says,
+        is_mended=mended,
+    )

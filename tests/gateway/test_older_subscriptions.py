@@ -1,0 +1,61 @@
+"""Subscriptions as the older system wrote them: a map of flags in the place of the list of permissions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from artcafe.model import Access
+from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS
+from artcafe.tables.port import Assign, Key, Update
+from artcafe.tables.values import Value
+from tests.gateway.house import House, house
+
+
+async def write_permissions(it: House, permissions: Value) -> None:
+    """Put permissions into the agent's subscription as another system would: past our own services."""
+    key = Key(it.owner.tenant_id, f"{it.channel.id}#{it.agent.id}")
+    await it.tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, [Assign("permissions", permissions)]))
+    it.changes.tell(it.owner.tenant_id)
+
+
+@pytest.mark.parametrize(
+    "permissions",
+    [
+        {"read": 1, "write": 0, "publish": 0, "subscribe": 1, "manage": 0},
+        {"read": True, "write": False},
+        {"publish": 1},
+        {},
+        None,
+    ],
+)
+async def test_an_older_subscription_delivers_by_itself_and_when_it_is_asked_for(tmp_path: Path, permissions: Value) -> None:
+    async with house(tmp_path) as it:
+        await write_permissions(it, permissions)
+        async with it.connected() as raw:
+            await it.publish(b"1")
+            assert (await raw.message())["seq"] == 1
+            assert (await raw.ask("subscribe", channel=it.channel.id))["last"] == 1
+
+
+async def test_an_older_subscription_without_any_right_receives_nothing_and_the_refusal_says_so(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        await write_permissions(it, dict.fromkeys(("read", "write", "publish", "subscribe", "manage"), 0))
+        async with it.connected() as raw:
+            await it.publish(b"1")
+            refused = await raw.ask("subscribe", channel=it.channel.id)
+            assert (refused["code"], refused["temporary"]) == ("forbidden", False)
+            assert "lacks the permission 'receive'" in refused["message"]
+            assert "managed" not in refused["message"]
+            assert await raw.is_quiet()
+
+
+@pytest.mark.parametrize(("flag", "may"), [("write", True), ("publish", True), ("manage", True), ("read", False)])
+async def test_an_older_right_to_publish_holds_in_a_managed_channel(tmp_path: Path, flag: str, may: bool) -> None:
+    async with house(tmp_path) as it:
+        await write_permissions(it, {flag: 1})
+        await it.channels.update(it.owner, it.channel.id, access=Access.MANAGED)
+        async with it.connected() as raw:
+            reply = await raw.ask("publish", channel=it.channel.id, data=1)
+            assert ("seq" in reply) is may, reply
