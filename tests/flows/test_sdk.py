@@ -11,8 +11,9 @@ import msgspec
 import pytest
 
 from artcafe.errors import BadCredentials, ChannelNotFound, Invalid, KeyReused, Revoked, TooLarge
-from artcafe.sdk.client import Agent, Messages
+from artcafe.sdk.client import Agent
 from artcafe.sdk.inbox import ROOM
+from artcafe.sdk.iteration import Messages
 from artcafe.sdk.messages import Message
 from artcafe.wire.frames import MAX_FRAME_BYTES
 from tests.casts import recast
@@ -213,8 +214,9 @@ async def test_the_server_waits_for_acknowledgements_and_the_program_is_told(hom
             held = await take(messages, 4, ack=False)
             async with asyncio.timeout(5), asyncio.TaskGroup() as group:
                 fifth = group.create_task(take(messages, 1))
-                assert "4 messages are unacknowledged" in await heard.texts.get()
-                await held[-1].ack()
+                expected = f"4 messages of {cast.channels[0]} are unacknowledged, the oldest is {held[0].seq},"
+                assert expected in await heard.texts.get()
+                await held[-1].ack(cumulative=True)
             assert data_of(await fifth) == [4]
             assert data_of(await take(messages, 4)) == [5, 6, 7, 8]
     finally:

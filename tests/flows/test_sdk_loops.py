@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from artcafe.errors import ChannelNotFound, Conflict, OutcomeUnknown, Unavailable
 from artcafe.sdk.client import Agent
 from tests.casts import recast
 from tests.platform import Cast, Platform
+from tests.relay import relayed
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +39,129 @@ async def test_a_loop_over_a_channel_gets_every_message_also_those_that_came_bef
                     break
                 found.append(message.data)
             assert found == [*seen]
+
+
+async def test_a_message_that_was_acknowledged_last_to_first_by_many_tasks_is_done_when_all_are(home: Cast) -> None:
+    cast = await recast(home)
+    (channel,) = cast.channels
+    async with cast.agent() as agent, asyncio.timeout(10):
+        await fill(agent, channel, 6)
+        messages = agent.messages(channel)
+        six = [await anext(messages) for _ in range(6)]
+        for message in reversed(six[1:]):
+            await message.ack()
+    async with cast.agent() as agent, asyncio.timeout(10):
+        messages = agent.messages(channel)
+        again = [await anext(messages) for _ in range(6)]
+        assert [message.seq for message in again] == [message.seq for message in six]
+        async with asyncio.TaskGroup() as group:
+            for message in reversed(again):
+                group.create_task(message.ack())
+    assert await left(cast, channel) == []
+
+
+async def left(cast: Cast, channel: str) -> list[object]:
+    """What the agent gets of a channel with the next connection."""
+    async with cast.agent() as agent, asyncio.timeout(10):
+        await agent.publish(channel, "the end")
+        found = []
+        async for message in agent.messages(channel):
+            if message.data == "the end":
+                await message.ack()
+                break
+            found.append(message.data)
+    return found
+
+
+async def test_leaving_right_after_an_ack_sends_it(home: Cast) -> None:
+    cast = await recast(home)
+    (channel,) = cast.channels
+    for number in range(4):
+        async with cast.agent() as agent, asyncio.timeout(10):
+            await agent.publish(channel, number)
+            message = await anext(agent.messages(channel))
+            assert message.data == number
+            await message.ack()
+    assert await left(cast, channel) == []
+
+
+async def test_an_ack_that_was_flushed_is_kept_though_the_program_is_gone_without_a_word(platform: Platform, home: Cast) -> None:
+    cast = await recast(home)
+    (channel,) = cast.channels
+    async with relayed(platform.gateway_url) as relay, asyncio.timeout(10):
+        agent = Agent(relay.url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0], close_timeout_s=0)
+        async with agent:
+            await agent.publish(channel, 0)
+            await (await anext(agent.messages(channel))).ack()
+            await agent.flush()
+            await agent.history(channel)  # Answered behind the ack, so the relay has passed that on.
+            relay.cut()
+    assert await left(cast, channel) == []
+
+
+async def test_leaving_while_the_connection_is_lost_sends_what_was_acknowledged_on_the_next_one(
+    platform: Platform, home: Cast
+) -> None:
+    cast = await recast(home)
+    (channel,) = cast.channels
+    async with (
+        relayed(platform.gateway_url) as relay,
+        asyncio.timeout(10),
+        Agent(relay.url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0]) as agent,
+    ):
+        await agent.publish(channel, 0)
+        message = await anext(agent.messages(channel))
+        relay.shut()
+        relay.cut()
+        with pytest.raises((Unavailable, OutcomeUnknown)):
+            await agent.publish(channel, 1, timeout_s=0.2)
+        await message.ack()
+        await relay.open()
+    assert await left(cast, channel) == []
+
+
+async def test_a_new_loop_raises_when_the_subscription_is_paused_or_the_channel_gone(home: Cast) -> None:
+    cast = await recast(home)
+    (channel,) = cast.channels
+    async with cast.agent() as agent, home.rest() as rest, asyncio.timeout(10):
+        await agent.publish(channel, 0)
+        assert (await anext(agent.messages(channel))).data == 0
+        await rest.update_subscription(cast.tenant, channel, cast.agents[0], status="paused")
+        with pytest.raises(Conflict, match="paused"):
+            await anext(agent.messages(channel))
+        await rest.delete_subscription(cast.tenant, channel, cast.agents[0])
+        (subscribed,) = [await agent.subscribe(channel)]
+        await agent.publish(channel, 1)
+        assert (await anext(agent.messages(channel))).data == 1
+        assert subscribed.cursor == subscribed.last
+        await rest.delete_channel(cast.tenant, channel)
+        with pytest.raises(ChannelNotFound):
+            await anext(agent.messages(channel))
+
+
+async def test_an_agent_used_from_another_event_loop_raises(home: Cast) -> None:
+    cast = await recast(home)
+    (channel,) = cast.channels
+    async with cast.agent() as agent:
+        await agent.publish(channel, 0)
+        messages = agent.messages()
+        message = await anext(messages)
+
+        async def elsewhere() -> None:
+            for call in (
+                agent.publish(channel, 1),
+                agent.subscribe(channel),
+                agent.set_status("busy"),
+                agent.history(channel),
+                agent.flush(),
+                anext(messages),
+                message.ack(),
+            ):
+                with pytest.raises(RuntimeError, match="another event loop"):
+                    await call
+            with pytest.raises(RuntimeError, match="another event loop"):
+                agent.messages()
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        await message.ack()
+    assert await left(cast, channel) == []

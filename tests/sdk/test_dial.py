@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.typing import Subprotocol
 
 from artcafe.errors import (
     ArtcafeError,
@@ -31,29 +30,16 @@ from artcafe.errors import (
     Unavailable,
 )
 from artcafe.sdk import dial
-from artcafe.sdk.client import Agent
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message
-from artcafe.wire import frames
 from tests import ssh_keygen
-
-TENANT, AGENT, CHANNEL = "ten_1", "agt_1", "chn_1"
-
-Handler = Callable[[ServerConnection], Awaitable[None]]
+from tests.sdk.scripted import CHANNEL, agent_at, gateway, hear, let_in, message, pose, say
 
 
 @pytest.fixture(scope="module")
 def signer(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str, bool], None]) -> Signer:
     require("ssh-keygen", ssh_keygen.PRESENT)
     return load_signer(ssh_keygen.make_key(tmp_path_factory.mktemp("dial") / "key"))
-
-
-@asynccontextmanager
-async def gateway(handler: Handler, *, subprotocol: str | None = frames.SUBPROTOCOL) -> AsyncIterator[str]:
-    """A WebSocket server at the URL that it yields."""
-    spoken = [Subprotocol(subprotocol)] if subprotocol else None
-    async with serve(handler, "127.0.0.1", 0, subprotocols=spoken, close_timeout=1) as server:
-        yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/v1/connect"
 
 
 @asynccontextmanager
@@ -67,33 +53,6 @@ async def answering(answer: bytes) -> AsyncIterator[int]:
 
     async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]
-
-
-async def hear(socket: ServerConnection) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = json.loads(await socket.recv())
-    return found
-
-
-async def say(socket: ServerConnection, **frame: object) -> None:
-    await socket.send(json.dumps(frame))
-
-
-async def pose(socket: ServerConnection, *, tenant: str = TENANT) -> None:
-    assert "challenge" in await hear(socket)
-    text = (
-        f"artcafe login 1 service=s tenant={tenant} agent={AGENT} challenge=chl_1 nonce={'0f' * 32} expires=2026-11-22T16:50:57Z"
-    )
-    await say(socket, id=0, challenge={"challenge_id": "chl_1", "challenge": text, "expires_at": "…"})
-
-
-async def let_in(socket: ServerConnection) -> None:
-    await pose(socket)
-    assert "connect" in await hear(socket)
-    await say(socket, id=1, connect={"session_id": "s", "agent_id": AGENT, "tenant_id": TENANT, "ping_s": 25, "limits": {}})
-
-
-def agent_at(url: str, key: Signer, connect_timeout_s: float = 0.3) -> Agent:
-    return Agent(url, tenant=TENANT, agent=AGENT, key=key, connect_timeout_s=connect_timeout_s)
 
 
 async def failure(url: str, key: Signer) -> ArtcafeError:
@@ -281,10 +240,6 @@ async def test_leaving_closes_with_1000_after_the_acknowledgements(signer: Signe
             await (await anext(agent.messages())).ack()
         assert await closed == 1000
     assert [json.loads(frame) for frame in heard] == [{"ack": {"channel": CHANNEL, "seq": 1}}]
-
-
-def message(seq: int) -> dict[str, object]:
-    return {"channel": CHANNEL, "seq": seq, "prev": None, "message_id": f"m{seq}", "from": "a", "time": "…", "data": seq}
 
 
 async def test_a_log_that_was_begun_anew_between_two_connections_is_read_from_its_first_message(signer: Signer) -> None:

@@ -94,15 +94,57 @@ async def test_acknowledgements_leave_together_one_a_channel() -> None:
     assert len(woken) == 4
 
 
-async def test_an_acknowledgement_covers_what_came_before_and_never_goes_back() -> None:
+async def test_acks_in_any_order_leave_up_to_the_first_message_that_lacks_one() -> None:
     inbox = Inbox(WINDOW)
     for seq in (1, 2):
         inbox.message(pushed(seq))
-    first, second = message(inbox), message(inbox)
-    await second.ack()
+    inbox.gap(CHANNEL, gap(3, 8, "retention"))
+    for seq in (9, 11, 12):
+        inbox.message(pushed(seq))
+    one, two, _, nine, eleven, twelve = [inbox.take() for _ in range(6)]
+    sent = []
+    for each in (two, eleven, one, one, twelve, nine):
+        assert isinstance(each, Message)
+        await each.ack()
+        sent.append(acks(inbox))
+    assert sent == [[], [], [(CHANNEL, 2)], [], [], [(CHANNEL, 12)]]
+
+
+async def test_a_cumulative_ack_covers_what_came_before_and_never_goes_back() -> None:
+    inbox = Inbox(WINDOW)
+    for seq in (1, 2, 3, 4):
+        inbox.message(pushed(seq))
+    first, second, third, fourth = (message(inbox) for _ in range(4))
+    await fourth.ack()
+    await second.ack(cumulative=True)
     assert acks(inbox) == [(CHANNEL, 2)]
     await first.ack()
     assert acks(inbox) == []
+    await third.ack()
+    assert acks(inbox) == [(CHANNEL, 4)]
+    await first.ack(cumulative=True)
+    assert acks(inbox) == []
+
+
+async def test_everything_is_flushed_when_each_ack_has_left_on_some_connection() -> None:
+    inbox = Inbox(WINDOW)
+    for seq in (1, 2, 3):
+        inbox.message(pushed(seq))
+    one, two, three = (message(inbox) for _ in range(3))
+    await one.ack()
+    assert inbox.has_unsent_acks()
+    acks(inbox)
+    assert not inbox.has_unsent_acks()
+    inbox.lost()
+    await three.ack()
+    assert not inbox.has_unsent_acks()  # It waits for the second message.
+    await two.ack()
+    assert acks(inbox) == []
+    assert inbox.has_unsent_acks()
+    for seq in (2, 3):
+        inbox.message(pushed(seq))
+    assert acks(inbox) == [(CHANNEL, 3)]
+    assert not inbox.has_unsent_acks()
 
 
 async def test_what_repeats_after_a_reconnect_is_not_shown_and_is_acknowledged_again_when_it_was() -> None:
@@ -241,6 +283,24 @@ async def test_a_delivery_that_began_elsewhere_goes_on_behind_what_was_acknowled
     assert inbox.lost() == [(CHANNEL, 6)]
 
 
+def test_another_loop_goes_on_in_a_delivery_that_began_elsewhere_and_an_explicit_cursor_ends_that() -> None:
+    inbox = Inbox(WINDOW)
+    assert inbox.start_again(CHANNEL) == "cursor"
+    inbox.joined(CHANNEL, 5, replies.SubscribeReply("E1", 4, 90))
+    inbox.message(pushed(5))
+    assert inbox.start_again(CHANNEL) == 5
+    inbox.message(pushed(6))  # Of the delivery before, which the server ends when the command arrives.
+    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E1", 4, 90))
+    for seq in (5, 6, 7):
+        inbox.message(pushed(seq))
+    assert taken(inbox) == [5, 6, 7]
+    inbox.joined(CHANNEL, "cursor", replies.SubscribeReply("E1", 2, 90))
+    inbox.message(pushed(3))
+    assert taken(inbox) == [3]
+    assert inbox.start_again(CHANNEL) == "cursor"
+    assert inbox.lost() == []
+
+
 def test_whoever_acknowledges_nothing_goes_on_behind_what_arrived() -> None:
     inbox = Inbox(None)
     inbox.joined(CHANNEL, "first", replies.SubscribeReply("E1", 0, 90))
@@ -300,10 +360,10 @@ async def test_with_a_window_the_server_waits_and_that_can_be_seen() -> None:
     inbox.message(pushed(1))
     assert not inbox.stalled()
     inbox.message(pushed(2))
-    assert inbox.stalled()
-    assert not inbox.stalled(["another"])
+    assert inbox.stalled() == (CHANNEL, 1)
+    assert inbox.stalled(["another"]) is None
     await message(inbox).ack()
-    assert not inbox.stalled([CHANNEL])
+    assert inbox.stalled([CHANNEL]) is None
 
 
 class Feed:
@@ -372,6 +432,10 @@ class Feed:
         if self.unacked:
             asyncio.run(self.unacked.pop(0).ack())
 
+    def ack_last(self) -> None:
+        if self.unacked:
+            asyncio.run(self.unacked.pop().ack())
+
     def acks(self) -> None:
         self.up.extend(seq for _, seq in acks(self.inbox, self.subscribing))
 
@@ -419,6 +483,7 @@ STEPS: dict[str, Callable[[Feed], None]] = {
     "hear": Feed.hear,
     "take": Feed.take,
     "ack": Feed.ack,
+    "ack the last": Feed.ack_last,
     "send acks": Feed.acks,
     "subscribe": Feed.subscribe,
     "restart": Feed.restart,

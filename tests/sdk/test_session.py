@@ -388,6 +388,7 @@ async def test_a_whole_conversation_over_a_websocket_in_pieces_of_any_size(signe
     assert isinstance(second, Message)
     assert (first.data, second.data) == ("käse", "1")
     await second.ack()
+    await first.ack()
     for frame in agent.session.due(0.0):
         client.send_text(frame)
     settle()

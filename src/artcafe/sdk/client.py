@@ -8,17 +8,17 @@ import os
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Generic, Literal, Self, TypeVar, cast, overload
+from typing import Final, Literal, Self, overload
 
 import msgspec
 
 from artcafe import errors
 from artcafe.sdk import dial
+from artcafe.sdk.iteration import Messages
 from artcafe.sdk.keys import Signer, load_signer
-from artcafe.sdk.line import CLOSED, Line
+from artcafe.sdk.line import CLOSED, Command, Line
 from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
 from artcafe.sdk.outbox import Reply
 from artcafe.sdk.records import History, KeptMessage
@@ -27,8 +27,6 @@ from artcafe.wire import frames, replies
 
 LONGEST_TIMEOUT_S: Final = 540.0
 """A key stores one message within 10 minutes (contract, section 5); repeating a publish ends before that."""
-
-T = TypeVar("T", bound=Message | Gap)
 
 
 class Agent:
@@ -63,8 +61,7 @@ class Agent:
         signer = load_signer(key) if isinstance(key, str | Path) else key
         dialer = dial.Dialer(_given("url", url), signer, open_s=min(dial.OPEN_S, connect_timeout_s))
         self._line = Line(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s)
-        self._max_unacked, self._close_timeout_s = max_unacked, close_timeout_s
-        self._joined: set[str] = set()
+        self._close_timeout_s = close_timeout_s
         self._group = asyncio.TaskGroup()
         self._running: asyncio.Task[None] | None = None
 
@@ -74,6 +71,7 @@ class Agent:
     async def __aenter__(self) -> Self:
         if self._running is not None:
             raise RuntimeError("an Agent is entered once; make another one")
+        self._line.loop = asyncio.get_running_loop()
         await self._group.__aenter__()
         self._running = self._group.create_task(self._line.run())
         is_open = False
@@ -134,27 +132,21 @@ class Agent:
         most = self._line.limits.get("frame_bytes", frames.MAX_FRAME_BYTES)
         if len(frames.command("publish", body, frames.MAX_ID)) > most:
             raise errors.TooLarge("the message", most)
-        reply = await self._line.ask("publish", body, timeout_s)
+        reply = await self._line.ask(Command("publish", body), timeout_s)
         assert isinstance(reply, replies.PublishReply)
         return Receipt(reply.seq, reply.message_id, reply.duplicate)
 
     async def subscribe(self, channel: str, start: frames.Start = "cursor", *, timeout_s: float = 30.0) -> Subscribed:
-        """Receives a channel from here on; an agent's subscriptions that stand already need no call.
+        """Receive a channel from here on; an agent's subscriptions that stand already need no call.
 
         `start` is where: "cursor" (behind what was last acknowledged), "new" (behind the newest), "first" (the oldest kept), or
         a sequence. Any but the cursor leaves out what waits here unread of the channel. Raises the server's error, such as
         `ChannelNotFound`. May be repeated.
         """
         self._check_entered()
-        body = frames.Subscribe(channel, start, self._max_unacked)
-        reply = await self._line.ask("subscribe", body, timeout_s, partial(self._on_subscribed, channel, start))
+        reply = await self._line.ask(self._line.subscription(channel, start), timeout_s)
         assert isinstance(reply, replies.SubscribeReply)
-        self._joined.add(channel)
         return Subscribed(channel, reply.epoch, reply.cursor, reply.last)
-
-    def _on_subscribed(self, channel: str, start: frames.Start, reply: Reply) -> None:
-        assert isinstance(reply, replies.SubscribeReply)
-        self._line.inbox.joined(channel, start, reply)
 
     async def set_status(self, status: str | None, *, timeout_s: float = 30.0) -> None:
         """Shows a status, 1 to 64 characters, in the agent's presence until its last connection ends; None takes it away.
@@ -162,7 +154,7 @@ class Agent:
         A connection that comes back sets it again. May be repeated. Raises `Invalid`.
         """
         self._check_entered()
-        await self._line.ask("status", frames.Status(status), timeout_s, self._on_status)
+        await self._line.ask(Command("status", frames.Status(status), self._on_status), timeout_s)
 
     def _on_status(self, reply: Reply) -> None:
         assert isinstance(reply, replies.StatusReply)
@@ -185,7 +177,7 @@ class Agent:
         """
         self._check_entered()
         body = frames.History(channel, place(after), place(before), limit)
-        reply = await self._line.ask("history", body, timeout_s)
+        reply = await self._line.ask(Command("history", body), timeout_s)
         assert isinstance(reply, replies.HistoryReply)
         gap = None if reply.gap is None else Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason)
         return History(tuple(map(KeptMessage.of, reply.messages)), gap, reply.more, reply.epoch)
@@ -203,11 +195,16 @@ class Agent:
     def messages(
         self, *channels: str, start: frames.Start = "cursor", auto_ack: bool = False, gaps: bool = False
     ) -> Messages[Message] | Messages[Message | Gap]:
-        """Iterates over the messages of these channels, subscribing to them first, or of all that the agent is subscribed to.
+        """Iterate over the messages of these channels, subscribing to them first, or of all that the agent is subscribed to.
 
-        It goes on until the agent is closed. Each message goes to one loop: several over the same channel share it. Messages of
-        a channel come in order; `start` is as for `subscribe`. With `auto_ack` a message is acknowledged when the next one is
-        asked for, so the last before a `break` is not.
+        The loop goes on until the agent is closed. Each message goes to one loop: several over the same channel share it.
+        Messages of a channel come in order. With `auto_ack` a message is acknowledged when the next one is asked for, so the
+        last before a `break` is not.
+
+        Every loop over named channels subscribes to each of them once, so it raises `ChannelNotFound` where the channel is gone,
+        and `Conflict` where the subscription is paused. A channel that is received already goes on where it stands; any other
+        `start` is as for `subscribe`. A step may be cancelled, by a timeout for example: the next one goes on from there, and
+        nothing is skipped.
 
         Messages that will not come (retention took them) are logged as a warning, and with `gaps` also stand as `Gap`s among
         the messages, where they are missing.
@@ -215,47 +212,25 @@ class Agent:
         if start != "cursor" and not channels:
             raise ValueError("start is for named channels")
         self._check_entered()
-        return Messages(self, self._line, channels, start, auto_ack=auto_ack, gaps=gaps)
+        return Messages(self._line, channels, start, auto_ack=auto_ack, gaps=gaps)
 
-    async def _join(self, channels: tuple[str, ...], start: frames.Start) -> None:
-        for channel in channels:
-            if channel not in self._joined or start != "cursor":
-                await self.subscribe(channel, start)
+    async def flush(self, *, timeout_s: float = 30.0) -> None:
+        """Return when every ack made so far has been written to the connection. Raise `Unavailable` after `timeout_s`.
+
+        An ack behind a message that lacks one stays here, and is not waited for. After a lost connection an ack leaves when the
+        server has sent its message again. May be repeated.
+        """
+        self._check_entered()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._line.flushed()
+        except TimeoutError as exc:
+            raise errors.Unavailable("the gateway") from exc
 
     def _check_entered(self) -> None:
         if self._running is None:
             raise RuntimeError(CLOSED)
-
-
-class Messages(Generic[T]):
-    """An endless loop's worth of messages: `async for message in agent.messages():`."""
-
-    def __init__(
-        self, agent: Agent, line: Line, channels: tuple[str, ...], start: frames.Start, *, auto_ack: bool, gaps: bool
-    ) -> None:
-        self._agent, self._line, self._channels, self._start = agent, line, channels, start
-        self._auto_ack, self._gaps = auto_ack, gaps
-        self._is_joined = False
-        self._handled: Message | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        if not self._is_joined:
-            await self._agent._join(self._channels, self._start)
-            self._is_joined = True
-        if self._handled is not None:
-            await self._handled.ack()
-            self._handled = None
-        item = await self._line.item(self._channels)
-        while isinstance(item, Gap) and not self._gaps:
-            item = await self._line.item(self._channels)
-        if item is None:
-            raise StopAsyncIteration
-        if self._auto_ack and isinstance(item, Message):
-            self._handled = item
-        return cast(T, item)  # Without `gaps`, T is Message, and gaps were passed over above.
+        self._line.check_loop()
 
 
 def _given(name: str, value: str | None = None) -> str:

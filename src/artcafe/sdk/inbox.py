@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from artcafe.sdk.acks import Acked
 from artcafe.sdk.messages import Gap, Message, warn_of
 from artcafe.wire import frames, replies
 
@@ -26,12 +27,16 @@ class Place:
 
     received: int = 0
     """Everything up to here has been taken in, or will not come: what repeats it is passed over."""
-    acked: int = 0
-    """As far as the program has acknowledged."""
+    newest: int = 0
+    """The last message that was taken in, or where the channel began."""
+    acked: Acked = field(default_factory=Acked)
+    """What the program has acknowledged."""
     on_socket: int = 0
     """Up to where the current delivery has sent: the server refuses an ack above it."""
     ack_sent: int = 0
     """The highest ack of the current delivery."""
+    written: int = 0
+    """The highest ack that was ever sent, also on a connection that broke then: if it got lost, its message comes again."""
     life: int = 0
     epoch: str | None = None
     steered_to: int | None = None
@@ -66,15 +71,17 @@ class Place:
     def begin(self, cursor: int) -> None:
         """Begin in another log, or at another place in this one: no sequence seen so far has a meaning now."""
         self.life += 1
-        self.received = cursor
-        self.acked = 0
+        self.received = self.newest = self.written = cursor
+        if self.steered_to is not None:
+            self.steered_to = cursor
+        self.acked.reset(cursor)
         self.deliver_behind(cursor)
         self.unacked.clear()
 
 
 class Inbox:
-    """Every channel that was heard of. `max_unacked` is the window that the server was given, or None; `on_ack` is called when
-    `acks` has something to send."""
+    """Every channel that was heard of. `max_unacked` is the window that the server was given, or None; `on_ack` is called before
+    an ack is noted: `acks` may have something to send then."""
 
     def __init__(self, max_unacked: int | None, on_ack: Callable[[], None] = lambda: None) -> None:
         self._max_unacked, self._on_ack = max_unacked, on_ack
@@ -98,7 +105,7 @@ class Inbox:
         place = self._place(pushed.channel)
         if pushed.seq is None:  # of a live channel: at most once, so what the program does not keep up with is left out
             if self._held < ROOM:
-                self._keep(place, Message(pushed, place.life, self._ack))
+                self._keep(place, Message(pushed, place.life, 0, self._ack))
             return
         if place.is_resuming:
             return
@@ -106,10 +113,10 @@ class Inbox:
         if pushed.seq <= place.received:
             self._to_ack.add(pushed.channel)  # If it was acknowledged, the server has not heard of that yet.
             return
-        place.received = pushed.seq
         if self._max_unacked is not None:
             place.unacked.append(pushed.seq)
-        self._keep(place, Message(pushed, place.life, self._ack))
+        self._keep(place, Message(pushed, place.life, place.newest, self._ack))
+        place.received = place.newest = pushed.seq
 
     def gap(self, channel: str, pushed: replies.Gap | replies.GapPush, epoch: str | None = None) -> None:
         """A gap arrived; `epoch` is that of the log it is told in, if it is about another. It is kept for whoever asks for gaps,
@@ -137,21 +144,29 @@ class Inbox:
         place = self._place(channel)
         place.is_resuming = False
         place.epoch = reply.epoch
-        if reply.cursor is not None:
+        if reply.cursor is None:
+            return
+        if start == "cursor" and place.steered_to is None:
             place.deliver_behind(reply.cursor)
-        if start != "cursor" and reply.cursor is not None:
-            place.steered_to = reply.cursor
-            place.begin(reply.cursor)
-            self._held -= len(place.waiting)
-            place.waiting.clear()
-            if reply.gap is not None:  # It was pushed too, before the place that it stands at was known.
-                self._keep(place, Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason))
-        elif reply.gap is not None:
-            self.gap(channel, reply.gap, _other_log(reply))
+            if reply.gap is not None:
+                self.gap(channel, reply.gap, _other_log(reply))
+            return
+        place.steered_to = None if start == "cursor" else reply.cursor
+        place.begin(reply.cursor)
+        self._held -= len(place.waiting)
+        place.waiting.clear()
+        if reply.gap is not None:  # It was pushed too, before the place that it stands at was known.
+            self._keep(place, Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason))
+
+    def start_again(self, channel: str) -> frames.Start:
+        """Return where to subscribe so that the channel goes on where it stands. The reply goes to `joined` where that is the
+        cursor, else to `resumed`."""
+        place = self._places.get(channel)
+        return "cursor" if place is None or place.steered_to is None else self._resume_behind(place) + 1
 
     def resumed(self, channel: str, reply: replies.SubscribeReply) -> bool:
-        """The new connection goes on where the one before ended. False: that was in another log, and the channel is to be asked
-        for again, from this log's first message."""
+        """The channel goes on where it stood, on a new connection or by a new loop. False: that was in another log, and the
+        channel is to be asked for again, from this log's first message."""
         place = self._place(channel)
         # A log that began after the channel was asked for has an epoch that this end never heard of.
         is_other = place.is_elsewhere if place.epoch is None else reply.epoch != place.epoch
@@ -159,7 +174,7 @@ class Inbox:
         if is_other:
             self._miss(place, Gap(channel, place.received + 1, None, ANOTHER_LOG))
             place.begin(0)
-            place.steered_to, place.epoch = 0, reply.epoch
+            place.epoch = reply.epoch
             return False
         place.is_resuming, place.epoch = False, reply.epoch
         if reply.cursor is not None:
@@ -181,10 +196,13 @@ class Inbox:
         return found
 
     def _resume_behind(self, place: Place) -> int:
-        """What was not acknowledged must come again, though it does not surface: a socket acknowledges only what it was sent."""
-        if place.acked or self._max_unacked is None:
-            return place.acked or place.received
-        return place.steered_to or 0
+        """What was not acknowledged must come again, though it does not surface: a socket acknowledges only what it was sent.
+
+        A program without a window that has acknowledged nothing is taken for one that never does.
+        """
+        if self._max_unacked is None and place.acked.through == place.steered_to:
+            return place.received
+        return place.acked.through
 
     def _place(self, channel: str) -> Place:
         place = self._places.get(channel)
@@ -201,30 +219,40 @@ class Inbox:
 
     def take(self, channels: Collection[str] = ()) -> Message | Gap | None:
         """The oldest of what waits, of these channels or of all; None where nothing does."""
-        places = [place for place in self._chosen(channels) if place.waiting]
+        places = [place for _, place in self._chosen(channels) if place.waiting]
         if not places:
             return None
         self._held -= 1
         return min(places, key=lambda place: place.waiting[0][0]).waiting.popleft()[1]
 
-    def stalled(self, channels: Collection[str] = ()) -> bool:
-        """Whether the server waits for acknowledgements of these channels, or of any."""
-        return any(len(place.unacked) == self._max_unacked for place in self._chosen(channels))
+    def stalled(self, channels: Collection[str] = ()) -> tuple[str, int] | None:
+        """A channel of these, or of all, in which the server waits for acks, and the oldest message that lacks one."""
+        for channel, place in self._chosen(channels):
+            if len(place.unacked) == self._max_unacked:
+                return channel, place.unacked[0]
+        return None
 
-    def _chosen(self, channels: Collection[str]) -> Iterable[Place]:
+    def _chosen(self, channels: Collection[str]) -> Iterable[tuple[str, Place]]:
         if not channels:
-            return self._places.values()
-        return [self._places[channel] for channel in channels if channel in self._places]
+            return self._places.items()
+        return [(channel, self._places[channel]) for channel in channels if channel in self._places]
 
-    def _ack(self, message: Message) -> None:
+    def _ack(self, message: Message, is_cumulative: bool) -> None:
+        self._on_ack()
         place = self._places[message.channel]
-        if message.seq is None or message.life != place.life or message.seq <= place.acked:
+        if message.seq is None or message.life != place.life:
             return
-        place.acked = message.seq
-        while place.unacked and place.unacked[0] <= message.seq:
+        if is_cumulative:
+            place.acked.add_all(message.seq)
+        else:
+            place.acked.add(message.before, message.seq)
+        while place.unacked and place.unacked[0] <= place.acked.through:
             place.unacked.popleft()
         self._to_ack.add(message.channel)
-        self._on_ack()
+
+    def has_unsent_acks(self) -> bool:
+        """Whether an ack that may be sent has never been."""
+        return any(place.acked.through > place.written for place in self._places.values())
 
     def acks(self, held: Collection[str] = ()) -> list[bytes]:
         """Return the ack frames to send, at most one for each channel; they count as sent.
@@ -234,9 +262,10 @@ class Inbox:
         found = []
         for channel in self._to_ack.difference(held):
             place = self._places[channel]
-            seq = min(place.acked, place.on_socket)
+            seq = min(place.acked.through, place.on_socket)
             if seq > place.ack_sent:
                 place.ack_sent = seq
+                place.written = max(place.written, seq)
                 found.append(frames.command("ack", frames.Ack(channel, seq)))
         self._to_ack.intersection_update(held)
         return found

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -31,6 +32,23 @@ IN_FLIGHT: Final = 256
 (design, decision 3)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the program asks of the server; `on_reply` gets the reply in its turn among the frames."""
+
+    kind: str
+    body: frames.Body
+    on_reply: Callable[[Reply], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A command on its way, and the future of its reply."""
+
+    ask: Ask
+    reply: asyncio.Future[Reply]
+
+
 class Line:
     """Everything of an agent that outlives a connection. `run` is its loop; the rest is called from the program's tasks."""
 
@@ -39,7 +57,7 @@ class Line:
         self._tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
         self._connect_timeout_s = connect_timeout_s
         self.outbox = Outbox()
-        self.inbox = Inbox(max_unacked, on_ack=self._wake)
+        self.inbox = Inbox(max_unacked, on_ack=self._acked)
         self.limits: Mapping[str, int] = {}
         self.status: str | None = None
         """What the agent's presence shows; it ends with a connection, and is set again on the next one."""
@@ -53,6 +71,8 @@ class Line:
         self._moved = asyncio.Event()  # Something was taken, asked or answered.
         self._live_since = math.inf
         self._is_warned = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that this runs on, once it does."""
 
     # --- the loop ---
 
@@ -136,6 +156,7 @@ class Line:
                 self._due.clear()
                 for frame in session.due(loop.time()):
                     await socket.send(frame, text=True)
+                self._moved.set()
                 if self._leaving.is_set():
                     await socket.close()
                     return
@@ -169,6 +190,10 @@ class Line:
     def _wake(self) -> None:
         self._due.set()
 
+    def _acked(self) -> None:
+        self.check_loop()
+        self._wake()
+
     # --- for the program ---
 
     async def opened(self) -> None:
@@ -177,27 +202,59 @@ class Line:
         if self.failure is not None:
             raise self.failure
 
-    async def ask(
-        self, kind: str, body: frames.Body, timeout_s: float, on_reply: Callable[[Reply], None] = lambda _: None
-    ) -> Reply:
-        """Sends a command, again when need be, and returns its reply, of the same kind; `on_reply` gets it in its turn among the
-        frames. Raises the server's error, or after `timeout_s` the last one that was temporary."""
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        ask: Ask | None = None
+    async def ask(self, command: Command, timeout_s: float) -> Reply:
+        """Send a command, again when need be, and return its reply, of the same kind. Raise the server's error, or after
+        `timeout_s` the last one that was temporary."""
+        pending: Pending | None = None
         try:
             async with asyncio.timeout(timeout_s), self._slots:
-                self._check_open()
-                ask = self.outbox.add(kind, body, partial(_settle, answer, on_reply))
-                self._wake()
-                self._moved.set()
-                return await answer
+                pending = self.submit(command)
+                return await pending.reply
         except TimeoutError as exc:
-            raise (ask and ask.unanswered()) or errors.Unavailable("the gateway") from exc
+            raise (pending and pending.ask.unanswered()) or errors.Unavailable("the gateway") from exc
         finally:
-            if ask is not None:
-                self.outbox.drop(ask)
-                self._wake()  # It may have held others back.
-                self._moved.set()
+            if pending is not None:
+                self._withdraw(pending)
+
+    def submit(self, command: Command) -> Pending:
+        """Send a command as `ask` does, and return at once; `reply_to` waits for its reply."""
+        self._check_open()
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        reply.add_done_callback(_look_at)
+        ask = self.outbox.add(command.kind, command.body, partial(_settle, reply, command.on_reply))
+        self._wake()
+        self._moved.set()
+        return Pending(ask, reply)
+
+    async def reply_to(self, pending: Pending, timeout_s: float) -> Reply:
+        """Return the reply to a command of `submit`; raises as `ask` does. Cancelled, it leaves the command on its way."""
+        await asyncio.wait([pending.reply], timeout=timeout_s)
+        if not pending.reply.done():
+            self._withdraw(pending)
+            pending.reply.cancel()
+            raise pending.ask.unanswered() or errors.Unavailable("the gateway")
+        return pending.reply.result()
+
+    def _withdraw(self, pending: Pending) -> None:
+        self.outbox.drop(pending.ask)
+        self._wake()  # It may have held others back.
+        self._moved.set()
+
+    def subscription(self, channel: str, start: frames.Start) -> Command:
+        """The command that begins a channel at `start`."""
+        body = frames.Subscribe(channel, start, self._max_unacked)
+        return Command("subscribe", body, partial(self._subscribed, channel, start))
+
+    def _subscribed(self, channel: str, start: frames.Start, reply: Reply) -> None:
+        assert isinstance(reply, replies.SubscribeReply)
+        self.inbox.joined(channel, start, reply)
+
+    def continuation(self, channel: str) -> Command:
+        """The command that makes a channel go on where it stands, also where the server has ended its delivery."""
+        start = self.inbox.start_again(channel)
+        if start == "cursor":
+            return self.subscription(channel, start)
+        return Command("subscribe", frames.Subscribe(channel, start, self._max_unacked), partial(self._resumed, channel))
 
     async def item(self, channels: Collection[str]) -> Message | Gap | None:
         """The next message or gap of these channels, or of all; None after `leave`. Raises what ended the line."""
@@ -214,12 +271,19 @@ class Line:
             await self._arrived.wait()
 
     def _warn_if_stalled(self, channels: Collection[str]) -> None:
-        if not self._is_warned and self.inbox.stalled(channels):
+        if not self._is_warned and (stalled := self.inbox.stalled(channels)) is not None:
             self._is_warned = True
             log.warning(
-                "%d messages are unacknowledged, so no more of their channel are sent: ack() them when they are dealt with",
+                "%d messages of %s are unacknowledged, the oldest is %d, so the server sends no more of them: ack() each message"
+                " when it is dealt with",
                 self._max_unacked,
+                *stalled,
             )
+
+    def check_loop(self) -> None:
+        """Raise RuntimeError on another event loop than the one that this runs on."""
+        if self.loop is not None and asyncio.get_running_loop() is not self.loop:
+            raise RuntimeError(ANOTHER_LOOP)
 
     def _check_open(self) -> None:
         if self.failure is not None:
@@ -228,8 +292,15 @@ class Line:
             raise RuntimeError(CLOSED)
 
     async def drained(self) -> None:
-        """Returns when no command waits for its answer."""
-        while len(self.outbox) and not self._leaving.is_set():
+        """Return when no command waits for its answer, and every ack has been sent."""
+        while (len(self.outbox) or self.inbox.has_unsent_acks()) and not self._leaving.is_set():
+            self._moved.clear()
+            await self._moved.wait()
+
+    async def flushed(self) -> None:
+        """Return when every ack has been sent. Raise what ended the line."""
+        while self.inbox.has_unsent_acks():
+            self._check_open()
             self._moved.clear()
             await self._moved.wait()
 
@@ -242,6 +313,15 @@ class Line:
 
 
 CLOSED: Final = "this Agent is closed: use it within its 'async with'"
+ANOTHER_LOOP: Final = (
+    "this Agent runs on another event loop: call it from there (asyncio.run_coroutine_threadsafe hands a call over to it)"
+)
+
+
+def _look_at(reply: asyncio.Future[Reply]) -> None:
+    """Keep asyncio from logging an error that the loop over messages raises at its next step, or that nobody waits for."""
+    if not reply.cancelled():
+        reply.exception()
 
 
 def _settle(answer: asyncio.Future[Reply], on_reply: Callable[[Reply], None], outcome: Reply | Exception) -> None:

@@ -65,10 +65,13 @@ def warn_of(gap: Gap) -> None:
 class Message:
     """A message of a channel. Acknowledge it when it has been dealt with; until then it comes again after a new start."""
 
-    def __init__(self, pushed: replies.Message, life: int, on_ack: Callable[[Message], None]) -> None:
+    def __init__(self, pushed: replies.Message, life: int, before: int, on_ack: Callable[[Message, bool], None]) -> None:
         self._pushed, self._on_ack = pushed, on_ack
+        self._is_acked = False
         self.life = life
         """Counts the logs that the channel was seen to have; a sequence means something in its own life only."""
+        self.before = before
+        """The sequence of the message that came before it in its channel; 0 for the first one."""
 
     def __repr__(self) -> str:
         return f"Message(channel={self.channel!r}, seq={self.seq}, message_id={self.message_id!r}, sender={self.sender!r})"
@@ -124,10 +127,16 @@ class Message:
         """The data, parsed when it is first asked for: None, bool, int, float, str, list or dict."""
         return msgspec.json.decode(self._pushed.data)
 
-    async def ack(self) -> None:
-        """Says that this message and everything before it in its channel has been dealt with.
+    async def ack(self, *, cumulative: bool = False) -> None:
+        """Acknowledge this message; with `cumulative`, every message before it in its channel too.
 
-        Returns at once: the acknowledgement leaves with the next ones, and is remembered over a lost connection. May be
-        repeated. When the agent is closed before it could leave, the message comes again after the next start.
+        Messages may be acknowledged in any order, by several tasks. The server's cursor moves up to the first message that lacks
+        an ack: that one, and those behind it, come again after the next start.
+
+        Return at once: the ack leaves with the next ones, and is kept over a lost connection. `Agent.flush` waits until it has
+        left, and leaving the agent's block does the same. May be repeated. Raise RuntimeError on another event loop than the
+        agent's.
         """
-        self._on_ack(self)
+        if not self._is_acked or cumulative:
+            self._on_ack(self, cumulative)
+            self._is_acked = True

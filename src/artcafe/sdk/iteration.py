@@ -1,0 +1,63 @@
+"""The loop over messages: `async for message in agent.messages():`."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, Generic, Self, TypeVar, cast
+
+from artcafe.sdk.line import Command, Line, Pending
+from artcafe.sdk.messages import Gap, Message
+from artcafe.wire import frames
+
+SUBSCRIBE_S: Final = 30.0
+"""How long a loop waits for the reply to each of its `subscribe` commands."""
+
+T = TypeVar("T", bound=Message | Gap)
+
+
+class Messages(Generic[T]):
+    """An endless iterator over the messages of some channels, or of all that the agent is subscribed to.
+
+    It subscribes to the channels that it was given before it yields anything: to each once, however often a step is cancelled,
+    such as by a timeout. The command stays on its way then, and the next step waits for its reply.
+    """
+
+    def __init__(self, line: Line, channels: tuple[str, ...], start: frames.Start, *, auto_ack: bool, gaps: bool) -> None:
+        self._line, self._channels, self._start = line, channels, start
+        self._auto_ack, self._gaps = auto_ack, gaps
+        self._unjoined = deque(dict.fromkeys(channels))
+        self._pending: Pending | None = None
+        self._handled: Message | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        self._line.check_loop()
+        while self._unjoined:
+            await self._join(self._unjoined[0])
+            self._unjoined.popleft()
+        if self._handled is not None:
+            await self._handled.ack()
+            self._handled = None
+        item = await self._line.item(self._channels)
+        while isinstance(item, Gap) and not self._gaps:
+            item = await self._line.item(self._channels)
+        if item is None:
+            raise StopAsyncIteration
+        if self._auto_ack and isinstance(item, Message):
+            self._handled = item
+        return cast(T, item)  # Without `gaps`, T is Message, and gaps were passed over above.
+
+    async def _join(self, channel: str) -> None:
+        pending = self._pending = self._pending or self._line.submit(self._subscription(channel))
+        try:
+            await self._line.reply_to(pending, SUBSCRIBE_S)
+        finally:
+            if pending.reply.done():
+                self._pending = None
+
+    def _subscription(self, channel: str) -> Command:
+        if self._start == "cursor":
+            return self._line.continuation(channel)
+        return self._line.subscription(channel, self._start)
