@@ -11,12 +11,13 @@ PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check docs faults bench lock clean
+.PHONY: help setup run test smoke check docs faults bench lock clean
 
 help:
 	@echo "make setup   install ArtCafe and its tools into $(VENV)"
 	@echo "make run     start everything on this machine and play the demo on it; Ctrl-C stops it, its data stays"
 	@echo "make test    run the tests, which lint and type-check too"
+	@echo "make smoke   the tests of two minutes"
 	@echo "make check   only lint and type-check"
 	@echo "make docs    write docs/errors.md and docs/settings.md again from the code"
 	@echo "make faults  the tests that kill processes and cut the power"
@@ -41,9 +42,15 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 run: setup
 	@$(BIN)/artcafe up --demo
 
-# Slow machines get twice the time that pyproject.toml gives a test.
+# Slow machines get twice the time that pyproject.toml gives a test. Each worker starts its own platform, so four are enough.
+PARALLEL := -n auto --maxprocesses=4 --dist=worksteal
 test: setup
-	@$(BIN)/python -m pytest -q --timeout=120
+	@$(BIN)/python -m pytest -q --timeout=120 $(PARALLEL)
+
+# The rules, the formats, the services and one whole story: what most mistakes fail, in two minutes on two cores.
+smoke: setup
+	@$(BIN)/python -m pytest -q --timeout=120 $(PARALLEL) tests/test_house.py tests/test_config.py tests/rules tests/wire tests/sdk \
+		tests/services tests/flows/test_road.py tests/flows/test_sdk.py tests/cli/test_commands.py
 
 # tests/test_house.py runs the same four.
 check: setup

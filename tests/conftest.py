@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 import structlog
 
 from tests import aws as emulator
+from tests.children import interrupt_with_parent
 from tests.platform import Platform, running
 
 Require = Callable[[str, bool], None]
@@ -23,6 +25,27 @@ IN_CI = bool(os.environ.get("CI"))
 # No deadline: a test never asserts elapsed time. CI draws the same examples every time, so that its verdict is about the change.
 hypothesis.settings.register_profile("artcafe", deadline=None, derandomize=IN_CI)
 hypothesis.settings.load_profile("artcafe")
+
+
+class FailureNames:
+    """Name each failure when it happens, not only in the summary at the end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None:
+            terminal.write_line(f"\nFAILED {report.nodeid} ({report.when})", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have whatever stops the run clean up after it: SIGTERM is handled like Ctrl-C, and workers stop with the main process."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        interrupt_with_parent()
+    else:
+        config.pluginmanager.register(FailureNames(config), "failure-names")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

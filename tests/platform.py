@@ -24,6 +24,7 @@ from artcafe.rules.secrets import derive
 from artcafe.sdk.client import Agent
 from artcafe.sdk.rest import Rest
 from tests import ssh_keygen
+from tests.children import ended_with_parent
 
 WAIT_S = 30.0
 """For a start on a machine that is busy with other tests."""
@@ -71,7 +72,9 @@ class Platform:
         command += ["--listen", f"127.0.0.1:{rest}", "--gateway-listen", f"127.0.0.1:{gateway}", *self._flags]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environ, start_new_session=True)
+            self.process = subprocess.Popen(
+                ended_with_parent(command), stdout=log, stderr=log, env=environ, start_new_session=True
+            )
         until = time.monotonic() + WAIT_S
         while not (self.data / "server.json").exists():
             assert self.process.poll() is None, (

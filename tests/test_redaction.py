@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import logging
-import os
+import random
 import sys
 from pathlib import Path
 
@@ -23,9 +23,12 @@ from tests.conftest import Require
 from tests.issuer import Issuer, b64
 from tests.platform import running
 
-TOKEN = f"{b64(json.dumps({'alg': 'RS256'}).encode())}.{b64(os.urandom(90))}.{b64(os.urandom(256))}"
-SEEDS = [kind + base64.b32encode(os.urandom(35)).decode() for kind in ("SA", "SU")]
-PEM = f"-----BEGIN OPENSSH PRIVATE KEY-----\n{base64.b64encode(os.urandom(200)).decode()}\n-----END OPENSSH PRIVATE KEY-----"
+RANDOM = random.Random(28)  # Seeded, so that every worker of a parallel run collects the same test ids.
+TOKEN = f"{b64(json.dumps({'alg': 'RS256'}).encode())}.{b64(RANDOM.randbytes(90))}.{b64(RANDOM.randbytes(256))}"
+SEEDS = [kind + base64.b32encode(RANDOM.randbytes(35)).decode() for kind in ("SA", "SU")]
+PEM = (
+    f"-----BEGIN OPENSSH PRIVATE KEY-----\n{base64.b64encode(RANDOM.randbytes(200)).decode()}\n-----END OPENSSH PRIVATE KEY-----"
+)
 
 WAYS = [
     (TOKEN, "{}"), (TOKEN, "GET /v1/me Authorization: Bearer {} refused"), (TOKEN, "b'{}'"), (TOKEN[:40], "cut: {}"),

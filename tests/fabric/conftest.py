@@ -11,6 +11,7 @@ import pytest
 
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.child import configuration, find_binary, some_free_port
+from tests.children import ended_with_parent
 from tests.fabric.rooms import Nats
 
 START_S = 10.0
@@ -21,7 +22,7 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
     folder = tmp_path_factory.mktemp("nats")
     accounts, port = Accounts(bytes(range(32)), "dev"), some_free_port()
     (folder / "nats.conf").write_text(json.dumps(configuration(folder, port, accounts)))
-    with subprocess.Popen([find_binary(), "-c", str(folder / "nats.conf")]) as process:
+    with subprocess.Popen(ended_with_parent([find_binary(), "-c", folder / "nats.conf"])) as process:
         try:
             until = time.monotonic() + START_S
             while "Server is ready" not in _text(folder / "nats.log"):
