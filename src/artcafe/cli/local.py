@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
 
 from artcafe.config import Settings
 from artcafe.errors import StartRefused
@@ -33,3 +37,16 @@ def token_for(settings: Settings, user: str) -> str:
             f"LISTEN is {settings.listen} and GATEWAY_LISTEN {settings.gateway_listen}; people of such a server log in elsewhere",
         )
     return LocalIdentity(derive(read_secret(settings.secret_path), "local-identity")).issue(user, now())
+
+
+def data_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--data-dir`: the data folder of the server that 'artcafe up' runs."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        default=Path("artcafe-data"),
+        show_default=True,
+        envvar="ARTCAFE_DATA_DIR",
+        help="The data folder of the server that 'artcafe up' runs.",
+    )(command)

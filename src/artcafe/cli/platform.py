@@ -27,7 +27,7 @@ tenant_option = click.option(
 
 @click.group(context_settings=HELP)
 def platform() -> None:
-    """What is the platform's own, for whoever runs the service."""
+    """The platform's own records, for its operator."""
 
 
 @platform.group(context_settings=HELP)

@@ -22,7 +22,7 @@ from artcafe.tables.port import ConditionFailed
 @click.argument("tenant")
 @at_place
 async def suspend(place: Place, tenant: str) -> int:
-    """Suspends a tenant: its agents are out on every server at once, and its people read and change nothing.
+    """Suspends a tenant. Its agents are out on every server at once, and its people read and change nothing.
 
     For whoever runs the service: it works on the tables, tells the servers over NATS, and stands in the tenant's audit and the
     platform's. A fleet's NATS and secret are named by ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE.

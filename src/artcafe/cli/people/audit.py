@@ -34,7 +34,7 @@ COLUMNS: Final[Columns[AuditEntry]] = {
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def audit() -> None:
-    """Who did what in a tenant, for its admins: logins, and changes of who may do what.
+    """The audit of a tenant, for its admins. It records logins and changes of who may do what.
 
     \b
     Example:

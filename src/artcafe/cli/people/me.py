@@ -12,7 +12,7 @@ from artcafe.cli.people.caller import Caller, by_person
 @click.command(cls=Failing)
 @by_person
 async def me(caller: Caller) -> None:
-    """Says who you are to the server: your id, your tenants and roles, and which terms you have still to accept.
+    """Shows who you are to the server. Prints your id, your tenants and roles, and the terms you have not accepted yet.
 
     \b
     Example:

@@ -109,7 +109,7 @@ async def leave(caller: Caller, yes: bool) -> None:
 
 @click.group(context_settings=HELP)
 def invitation() -> None:
-    """Invitations into a tenant; 'artcafe member invite' makes one.
+    """Invitations into a tenant. 'artcafe member invite' makes one.
 
     \b
     Example:
@@ -173,7 +173,7 @@ async def accept(caller: Caller, invitation: str, id_token: str | None) -> None:
 
 @click.group(context_settings=HELP)
 def terms() -> None:
-    """The terms of the service, which people accept before anything else.
+    """The terms of the service. People accept them before anything else.
 
     \b
     Example:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
-from artcafe.cli.tables.apply import apply, plan
-from artcafe.cli.tables.check import check
-from artcafe.cli.tables.copy import copy
-from artcafe.cli.tables.cost import cost
-from artcafe.cli.tables.export import export
-from artcafe.cli.tables.list import list_tables
+from artcafe.cli.lazy_group import Home, LazyGroup
+
+COMMANDS: Final = {
+    "apply": Home("artcafe.cli.tables.apply", "apply", "Makes the tables that are missing."),
+    "check": Home("artcafe.cli.tables.check", "check", "Compares the tables with what they must be."),
+    "copy": Home("artcafe.cli.tables.copy", "copy", "Copies a tenant, or all, to other tables and another NATS."),
+    "cost": Home("artcafe.cli.tables.cost", "cost", "Prints the read and write units of each operation."),
+    "export": Home("artcafe.cli.tables.export", "export", "Prints a CloudFormation template or a Terraform configuration."),
+    "list": Home("artcafe.cli.tables.list", "list_tables", "Lists the tables."),
+    "plan": Home("artcafe.cli.tables.apply", "plan", "Shows what 'apply' would do, and does nothing."),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, homes=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 def tables() -> None:
-    """The tables that ArtCafe keeps everything but messages in: in a file, or on DynamoDB.
+    """The tables that hold everything but messages. They are in a file, or on DynamoDB.
 
     \b
     Which ones are meant is said as it is to a server:
       artcafe tables list --data-dir ./artcafe-data
       ARTCAFE_TABLES=dynamodb:eu-central-1 artcafe tables plan
     """
-
-
-for command in (list_tables, plan, apply, check, export, copy, cost):
-    tables.add_command(command)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from artcafe.cli.tables.place import Place
 from artcafe.tables.catalog import TABLES, Table
-from artcafe.tables.dynamodb_client import Endpoint
-from artcafe.tables.dynamodb_schema import Schema, Standing
+
+if TYPE_CHECKING:
+    from artcafe.tables.dynamodb_schema import Schema, Standing
 
 ABSENT: Final = "missing"
 
@@ -39,7 +40,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def schema_of(place: Place) -> AsyncIterator[Schema]:
-    """The tables of DynamoDB as a schema."""
+    """The tables of DynamoDB as a schema. AWS's libraries, which take half a second to import, are imported here alone."""
+    from artcafe.tables.dynamodb_client import Endpoint
+    from artcafe.tables.dynamodb_schema import Schema
+
     async with Schema.opened(Endpoint(place.region, place.settings.dynamodb_endpoint), place.environment) as schema:
         yield schema
 
