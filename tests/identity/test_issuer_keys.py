@@ -114,6 +114,14 @@ async def test_a_key_set_without_a_key_that_could_have_signed_stops_the_start(is
         await begun(issuer)
 
 
+async def test_a_key_set_whose_keys_only_lack_an_id_is_refused_with_that_reason(issuer: Issuer) -> None:
+    nameless = {name: value for name, value in jwk("a", issuer.keys["first"]).items() if name != "kid"}
+    for published in ([nameless], [{**nameless, "kid": ""}], [jwk("b", SMALL), nameless]):
+        issuer.answers[KEYS_PATH] = (200, json.dumps({"keys": published}).encode())
+        with pytest.raises(StartRefused, match=r"has no RSA key with an id \('kid'\)"):
+            await begun(issuer)
+
+
 @pytest.mark.parametrize("change", [{"use": "enc"}, {"alg": "RS512"}, {"key_ops": ["encrypt"]}, {"kid": ""}, {"kid": None}])
 async def test_a_key_for_something_else_is_passed_over(issuer: Issuer, change: dict[str, object]) -> None:
     issuer.published.insert(0, {**jwk("other", make_key()), **change})

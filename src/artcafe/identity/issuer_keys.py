@@ -152,7 +152,10 @@ class IssuerKeys:
 
     async def _fetched(self) -> dict[str, RSAKey]:
         url = self._jwks_url or await self._discovered()
-        keys = _usable(await _get(url, _JwkSet))
+        published = await _get(url, _JwkSet)
+        keys = _usable(published)
+        if not keys and any(each.get("kty") == "RSA" and not each.get("kid") for each in published.keys):
+            raise _Wrong(f"{url} has no RSA key with an id ('kid'), by which a token names the key that signed it")
         if not keys:
             raise _Wrong(f"{url} has no RSA key of {MIN_BITS} bits or more for signatures by RS256")
         return keys
