@@ -68,6 +68,21 @@ def test_a_sound_token_opens_the_door(door: Door) -> None:
     assert door.ask(door.token(header={"example.com/tag": 1})) == (200, "alice")
 
 
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"azp": "app", "gty": "password"},
+        {"azp": "app", "gty": ["authorization_code", "refresh_token"]},
+        {"cid": "app", "uid": "00u1"},
+        {"appid": "app", "oid": "alice", "idtyp": "user"},
+        {"azp": "app", "preferred_username": "alice"},
+        {"azp": ["alice"], "gty": 1, "idtyp": None, "preferred_username": 7},
+    ],
+)
+def test_a_persons_token_opens_the_door_whatever_else_its_issuer_says(door: Door, claims: Json) -> None:
+    assert door.ask(door.token(**claims)) == (200, "alice")
+
+
 def test_a_token_that_was_good_once_is_told_so(door: Door) -> None:
     assert door.ask(door.token(exp=int(time.time()) - 61)) == (401, "credentials_expired")
 
@@ -204,6 +219,14 @@ FORGERIES: dict[str, Callable[[Door], str]] = {
     "claims that are nested deeply": claims_as(b'{"a":' + b"[" * 5000),
     "claims of somebody else": swapped_claims,
     "a program's own token": lambda door: door.token(sub=CLIENT, azp=CLIENT),
+    "a program's own token by Auth0": changed(sub="program@clients", azp="program", gty="client-credentials"),
+    "a program's own token by Auth0 without its grant": changed(sub="program@clients"),
+    "a program's own token by Okta": changed(sub="program", cid="program"),
+    "a program's own token by Entra ID": changed(sub="0b1c", oid="0b1c", appid="program", idtyp="app"),
+    "a program's own token by Entra ID, where the program is the subject": changed(sub="program", appid="program"),
+    "a program's own token by Keycloak": changed(sub="5d0e", azp="program", preferred_username="service-account-program"),
+    "a program's own token by FusionAuth": changed(sub="5d0e", gty=["client_credentials"]),
+    "a program's own token by ForgeRock": changed(sub="(age!program)", grant_type="client_credentials"),
     "the header alone": lambda door: door.token().split(".")[0],
     "two parts": lambda door: door.token().rpartition(".")[0],
     "four parts": lambda door: door.token() + ".e30",

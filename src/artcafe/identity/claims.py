@@ -46,6 +46,15 @@ _ACCESS_TYPE: Final = "at+jwt"
 """RFC 9068, section 2.1."""
 
 
+_CLIENT_CLAIMS: Final = ("client_id", "azp", "cid", "appid", "clientId")
+"""Which client a token was given to: RFC 8693, OpenID Connect, Okta, Entra ID, older Keycloak."""
+_GRANT_CLAIMS: Final = ("gty", "grant_type")
+"""By which grant it got it: Auth0 and FusionAuth; ForgeRock."""
+_CLIENT_CREDENTIALS: Final = "client_credentials"
+_AUTH0_CLIENT: Final = "@clients"
+_KEYCLOAK_SERVICE: Final = "service-account-"
+
+
 def rules_of(issuer: str) -> Rules:
     """The rules for this issuer's tokens, told by its name."""
     return COGNITO if _COGNITO_ISSUER.fullmatch(issuer) else OIDC
@@ -63,8 +72,6 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         subject = self._subject(claims)
         _require(self._is_access(header, claims))
         _require(not self.clients.isdisjoint(_texts(claims.get(self.rules.audience))))
-        # A program that got a token with its own secret is nobody (RFC 9068, section 2.2: its subject is the client).
-        _require(subject not in (claims.get("client_id"), claims.get("azp")))
         return Person(user_id=subject, expires_at=_in_time(claims, now))
 
     def address(self, header: Mapping[str, Any], claims: Mapping[str, Any], now: datetime) -> Address:
@@ -84,6 +91,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         subject = claims.get("sub")
         if not isinstance(subject, str) or not 0 < len(subject) <= SUBJECT_CHARS or not subject.isprintable():
             raise Unauthenticated
+        _require(not _is_machine(subject, claims))
         return UserId(subject)
 
     def _is_access(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> bool:
@@ -127,6 +135,28 @@ def _type(header: Mapping[str, Any]) -> str:
     """The token's media type without `application/` (RFC 7515, section 4.1.9); plain `jwt` where none is named."""
     named = header.get("typ", "JWT")
     return named.lower().removeprefix("application/") if isinstance(named, str) else ""
+
+
+def _is_machine(subject: str, claims: Mapping[str, Any]) -> bool:
+    """Return whether a program got the token with its own secret, which makes it no person.
+
+    Its subject is then the client itself (RFC 9068, section 2.2), or a claim says so, as `docs/people.md` lists by issuer.
+    """
+    clients = _texts([claims[name] for name in _CLIENT_CLAIMS if isinstance(claims.get(name), str)])
+    grants = {_grant(text) for name in _GRANT_CLAIMS for text in _texts(claims.get(name))}
+    user_name = claims.get("preferred_username")
+    return (
+        subject.endswith(_AUTH0_CLIENT)
+        or subject in clients
+        or _CLIENT_CREDENTIALS in grants
+        or claims.get("idtyp") == "app"
+        or (isinstance(user_name, str) and user_name.startswith(_KEYCLOAK_SERVICE))
+    )
+
+
+def _grant(text: str) -> str:
+    """Return the name of a grant as RFC 6749 writes it: Auth0 has hyphens in it."""
+    return text.replace("-", "_")
 
 
 def _in_time(claims: Mapping[str, Any], now: datetime) -> datetime:
