@@ -87,7 +87,7 @@ class Platform:
         self._ports = (self.url.rpartition(":")[2], self.gateway_url.split(":")[2].split("/")[0])
 
     def kill(self) -> None:
-        """kill -9 of the server alone: its nats-server is left over."""
+        """kill -9 of the server alone; its nats-server ends a moment later."""
         assert self.process is not None
         self.process.kill()
         self.process.wait(10)

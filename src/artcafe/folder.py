@@ -76,7 +76,7 @@ class DataFolder:
     def _check_format(self) -> None:
         file = self.path / "format"
         if not file.exists():
-            _write_whole(file, f"{FORMAT}\n")
+            write_whole(file, f"{FORMAT}\n")
             return
         text = file.read_text(errors="replace").strip()
         if text not in {str(known) for known in range(FORMAT + 1)}:
@@ -89,7 +89,7 @@ class DataFolder:
         """Notes where this folder's server listens and who vouches for people there, for the commands that are given only the
         folder."""
         told = {"url": url, "gateway_url": gateway_url, "issuer": issuer, "pid": os.getpid()}
-        _write_whole(self.path / "server.json", json.dumps(told))
+        write_whole(self.path / "server.json", json.dumps(told))
 
 
 def server_of(path: Path) -> dict[str, str]:
@@ -111,12 +111,12 @@ def make_secret(file: Path) -> None:
     if file.exists():
         return
     try:
-        _write_whole(file, secrets.token_hex(SECRET_BYTES))
+        write_whole(file, secrets.token_hex(SECRET_BYTES))
     except OSError as exc:
         raise StartRefused(f"the secret {file} cannot be written: {exc.strerror}", "mend the rights of its folder") from exc
 
 
-def _write_whole(file: Path, text: str) -> None:
+def write_whole(file: Path, text: str) -> None:
     """Writes a file (mode 0600) whole or not at all, also when the machine dies in between."""
     part = file.with_name(f"{file.name}.{os.getpid()}")
     part.unlink(missing_ok=True)  # of a process that died here and had our number

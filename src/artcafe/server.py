@@ -21,7 +21,7 @@ from artcafe.doors import Doors
 from artcafe.errors import ArtcafeError, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
-from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.fabric import Broker, Fabric
 from artcafe.folder import DataFolder, make_secret, read_secret
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.desk import Desk
@@ -100,8 +100,8 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
         with _listening(settings.listen, "--listen") as listener:
             accounts = Accounts(derive(secret, "nats"), settings.environment)
             # The tables first: a wrong endpoint is told before a nats-server is started.
-            async with _tables(settings, make_missing=embedded) as tables, _nats(settings, accounts) as urls:
-                fabric = Fabric(urls, accounts, tls=front.nats_tls)
+            async with _tables(settings, make_missing=embedded) as tables, _nats(settings, front, accounts) as nats:
+                fabric = Fabric(nats.urls, accounts, tls=nats.tls, is_embedded=nats.is_embedded)
                 await _serve(settings, front, secret, identity, current_terms, tables, fabric, listener, folder, until, ready)
     finally:
         folder.release()
@@ -188,10 +188,10 @@ async def _tables(settings: Settings, *, make_missing: bool) -> AsyncIterator[En
 
 
 @contextlib.asynccontextmanager
-async def _nats(settings: Settings, accounts: Accounts) -> AsyncIterator[list[str]]:
+async def _nats(settings: Settings, front: Doors, accounts: Accounts) -> AsyncIterator[Broker]:
     """The NATS servers to use: the fleet's, or a child that lives as long as this."""
     if settings.nats_urls:
-        yield list(settings.nats_urls)
+        yield Broker(settings.nats_urls, front.nats_tls)
         return
     child = EmbeddedNats(settings.data_dir / "nats", accounts)
     await child.start()
@@ -199,7 +199,7 @@ async def _nats(settings: Settings, accounts: Accounts) -> AsyncIterator[list[st
         async with asyncio.TaskGroup() as group:
             supervisor = group.create_task(Supervisor("nats").keep(child.run))
             try:
-                yield [child.url]
+                yield Broker(child.urls, child.tls, is_embedded=True)
             finally:
                 supervisor.cancel()
     finally:

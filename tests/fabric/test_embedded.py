@@ -3,17 +3,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import structlog
 import uvloop
+from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from structlog.typing import EventDict, WrappedLogger
 
@@ -21,8 +24,12 @@ from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.child import PORTS, find_binary
 from artcafe.fabric.embedded import EmbeddedNats
-from artcafe.model import TenantId
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.health import Health, NotAsked, Scope
+from artcafe.model import ChannelId, TenantId
+from artcafe.rules import subjects
 from tests.fabric.clients import BOUND_S, connected, push
+from tests.fabric.rooms import until
 
 SECRET = bytes(range(32))
 A = TenantId("ten_a")
@@ -117,6 +124,12 @@ def runs(pid: int | None) -> bool:
     return listed.stdout.strip().rstrip("+")[:1] not in ("", "Z")
 
 
+def guards_of(pid: int | None) -> list[str]:
+    """The processes that wait to end that one."""
+    listed = subprocess.run(["ps", "-ww", "-eo", "command="], capture_output=True, text=True, check=True)
+    return [line for line in listed.stdout.splitlines() if line.endswith(f"artcafe-guard {pid}")]
+
+
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(["sleep", "60"])
@@ -188,6 +201,32 @@ async def test_the_folder_holds_no_secret(folder: Path, accounts: Accounts) -> N
     assert folder.stat().st_mode & 0o077 == 0
 
 
+async def test_nobody_else_can_read_a_file_of_it_whatever_the_umask(folder: Path, accounts: Accounts) -> None:
+    folder.mkdir(parents=True)
+    for name in ("nats.conf", "nats.log", "nats.err"):  # as an earlier version left them
+        (folder / name).touch(0o644)
+    before = os.umask(0)
+    try:
+        async with started(EmbeddedNats(folder, accounts)) as nats:
+            await store(nats, accounts)
+    finally:
+        os.umask(before)
+
+    assert [path for path in folder.rglob("*") if path.stat().st_mode & 0o077] == []
+
+
+async def test_the_child_gets_none_of_this_processs_environment(
+    folder: Path, accounts: Accounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
+    monkeypatch.setenv("GOMEMLIMIT", "1GiB")
+    nosy = script(tmp_path / "nats-server", f'env >> {tmp_path}/env; exec {find_binary()} "$@"')
+    async with started(EmbeddedNats(folder, accounts, binary=nosy)):
+        told = (tmp_path / "env").read_text().splitlines()
+
+    assert {line.partition("=")[0] for line in told} - {"PWD", "_", "SHLVL", "OLDPWD"} == {"PATH", "GOMEMLIMIT"}
+
+
 async def test_an_account_lost_in_a_power_cut_comes_back_with_its_streams_when_it_is_pushed(
     folder: Path, accounts: Accounts
 ) -> None:
@@ -210,18 +249,33 @@ async def test_a_new_generation_of_signing_keys_is_in_force_from_the_start(folde
 # --- what a killed parent leaves -----------------------------------------------------------------------------------------
 
 
-async def test_a_nats_server_left_over_from_a_killed_parent_is_replaced(folder: Path, accounts: Accounts) -> None:
+async def test_a_killed_parent_takes_its_nats_server_along(folder: Path) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen([sys.executable, "-c", PARENT, str(folder)], env=env, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        left = next(int(line.split()[1]) for line in parent.stdout if line.startswith("child"))
+        child = next(int(line.split()[1]) for line in parent.stdout if line.startswith("child"))
+        assert runs(child)
         parent.kill()
-    assert runs(left)
+    await until(lambda: not runs(child))
 
+
+async def test_a_child_that_ended_leaves_nobody_waiting_for_its_parent(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as nats:
-        assert not runs(left)
-        assert await store(nats, accounts) == 1
-        assert nats.pid != left
+        assert guards_of(nats.pid)
+    assert not guards_of(nats.pid)
+
+
+async def test_a_nats_server_that_was_left_over_nevertheless_is_replaced(folder: Path, accounts: Accounts) -> None:
+    async with started(EmbeddedNats(folder, accounts)):
+        pass
+    with subprocess.Popen([find_binary(), "-c", folder / "nats.conf"], start_new_session=True) as left:
+        try:
+            await until(lambda: (folder / "nats.pid").exists() and (folder / "nats.pid").read_text() == str(left.pid))
+            async with started(EmbeddedNats(folder, accounts)) as nats:
+                assert left.wait(BOUND_S) is not None
+                assert await store(nats, accounts) == 1
+        finally:
+            left.kill()
 
 
 async def test_a_leftover_that_hears_nothing_is_killed(folder: Path, accounts: Accounts) -> None:
@@ -271,6 +325,38 @@ async def test_a_recorded_port_that_another_program_took_is_given_up(folder: Pat
             assert await store(nats, accounts) == 1
 
 
+async def test_a_restart_gives_up_a_port_that_another_program_took_meanwhile_and_every_link_follows(
+    folder: Path, accounts: Accounts, heard: Heard
+) -> None:
+    async with supervised(EmbeddedNats(folder, accounts)) as nats:
+        fabric = Fabric(nats.urls, accounts, tls=nats.tls, is_embedded=True)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fabric.run())
+            await fabric.wait_up(BOUND_S)
+            room, taken = fabric.room(A), nats.url
+            await room.link.wait_up(BOUND_S)
+            assert nats.pid is not None
+            os.kill(nats.pid, signal.SIGKILL)
+            with taking(int(taken.rpartition(":")[2])):
+                assert (await heard.next("nats.restarted"))["url"] != taken
+                assert (await room.writer.submit(subjects.stored(ChannelId("chn_a")), b"{}", "msg_1", None)).seq == 1
+                assert await fabric.audit_log.append(subjects.AUDIT_OF_PLATFORM, lambda last: b"{}") == b"{}"
+            fabric.close()
+
+
+@contextmanager
+def taking(port: int) -> Iterator[None]:
+    """Listens there as soon as that can be done, while this process does nothing else."""
+    until_s = time.monotonic() + BOUND_S
+    while True:
+        with suppress(OSError):
+            listener = socket.create_server(("127.0.0.1", port))
+            break
+        assert time.monotonic() < until_s, "the port does not become free"
+    with listener:
+        yield
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"port": "x"}', '{"port": 22}'])
 async def test_a_spoiled_configuration_is_written_anew(folder: Path, accounts: Accounts, text: str) -> None:
     folder.mkdir(parents=True)
@@ -292,6 +378,69 @@ async def test_a_child_that_answers_nothing_is_replaced(folder: Path, accounts: 
         assert "answered none" in (await heard.next("nats.failed"))["problem"]
         await heard.next("nats.restarted")
         assert await store(nats, accounts) == 2
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_without_descriptors_a_child_is_neither_believed_dead_nor_kept_from_starting_again(
+    folder: Path, accounts: Accounts, heard: Heard, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def story() -> None:
+        async with supervised(EmbeddedNats(folder, accounts, check_every_s=0.1)) as nats:
+            child = nats.pid
+            assert child is not None
+            async with connected(nats.url, accounts.system_user()) as system:
+                before = await answered(system)
+                with no_descriptors():
+                    while await answered(system) < before + 20:  # noqa: ASYNC110 (ours and those of the checks; nobody tells)
+                        await asyncio.sleep(0.05)
+                    assert nats.pid == child
+            with no_descriptors():
+                os.kill(child, signal.SIGKILL)
+                await heard.next("nats.restarted")
+            assert await store(nats, accounts) == 1
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(story())
+
+
+async def answered(system: Client) -> int:
+    """How many messages nats-server has taken."""
+    told = json.loads((await system.request("$SYS.REQ.SERVER.PING.STATSZ", timeout=BOUND_S)).data)
+    return int(told["statsz"]["received"]["msgs"])
+
+
+async def test_what_this_process_lacks_is_not_the_childs_silence(folder: Path, accounts: Accounts) -> None:
+    async with started(EmbeddedNats(folder, accounts)) as nats:
+        known, new = Health(nats.urls, accounts, nats.tls), Health(nats.urls, accounts, nats.tls)
+        try:
+            assert await known.problems(Scope.SERVER, within_s=BOUND_S) == []
+            with no_descriptors():
+                assert await known.problems(Scope.SERVER, within_s=BOUND_S) == []
+                with pytest.raises(NotAsked, match="Too many open files"):
+                    await new.problems(Scope.SERVER, within_s=BOUND_S)
+            assert await new.problems(Scope.SERVER, within_s=BOUND_S) == []
+        finally:
+            await known.close()
+            await new.close()
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """While this lasts this process can open nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 64, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for each in taken:
+            os.close(each)
 
 
 async def test_a_stream_that_met_a_full_disk_stores_again_once_there_is_room(

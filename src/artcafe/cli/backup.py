@@ -153,9 +153,9 @@ def _save(settings: Settings, file: Path, *, with_secret: bool) -> Manifest:
 async def _save_data(settings: Settings, secret: bytes, out: archive.Writer, tables: Path) -> list[Stream]:
     """Saves the messages, and then copies the tables."""
     accounts = Accounts(derive(secret, "nats"), settings.environment)
-    async with nats_of_folder(settings, accounts, _say) as url:
+    async with nats_of_folder(settings, accounts, _say) as broker:
         tenants = sqlite_file.partitions(settings.tables_file, TENANTS, Environment(settings.environment))
-        streams = await _save_streams(Vault([url], accounts), tenants, out)
+        streams = await _save_streams(Vault(broker.urls, accounts, broker.tls), tenants, out)
         await asyncio.to_thread(sqlite_file.copy, settings.tables_file, tables)
     return streams
 
@@ -226,9 +226,9 @@ async def _fill(source: archive.Reader, places: Settings, secret_file: Path | No
     sqlite_file.prepare(places.tables_file, Environment(manifest.environment))
     accounts = Accounts(derive(secret, "nats"), manifest.environment)
     progress = Progress(len(manifest.streams), "log")
-    async with nats_child(places.data_dir / "nats", accounts) as url:
+    async with nats_child(places.data_dir / "nats", accounts) as broker:
         for number, stream in enumerate(manifest.streams, 1):
-            count = await _load_stream(Vault([url], accounts), source, stream)
+            count = await _load_stream(Vault(broker.urls, accounts, broker.tls), source, stream)
             progress.add(count if stream.tenant_id is not None else 0)
             progress.at(number)
 

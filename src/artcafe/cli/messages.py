@@ -9,13 +9,15 @@ from pathlib import Path
 from artcafe.config import Settings
 from artcafe.errors import ArchiveRefused, FolderInUse, Unavailable
 from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.certificate import HOST, client_context
 from artcafe.fabric.child import recorded
 from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.fabric import Broker
 from artcafe.folder import DataFolder
 
 
 @asynccontextmanager
-async def nats_of_folder(settings: Settings, accounts: Accounts, say: Callable[[str], None]) -> AsyncIterator[str]:
+async def nats_of_folder(settings: Settings, accounts: Accounts, say: Callable[[str], None]) -> AsyncIterator[Broker]:
     """The NATS of the data folder: of the server that runs on it, or one that runs for as long as this."""
     conf = settings.data_dir / "nats" / "nats.conf"
     known = recorded(conf)
@@ -30,21 +32,21 @@ async def nats_of_folder(settings: Settings, accounts: Accounts, say: Callable[[
         if known is None:
             raise Unavailable(f"the server on {settings.data_dir}, which is only starting,") from None
         say(f"the server on {settings.data_dir} runs, and goes on")
-        yield f"nats://127.0.0.1:{known[1]}"
+        yield Broker([f"tls://{HOST}:{known[1]}"], client_context(accounts), is_embedded=True)
         return
     try:
-        async with nats_child(conf.parent, accounts) as url:
-            yield url
+        async with nats_child(conf.parent, accounts) as broker:
+            yield broker
     finally:
         held.release()
 
 
 @asynccontextmanager
-async def nats_child(folder: Path, accounts: Accounts) -> AsyncIterator[str]:
+async def nats_child(folder: Path, accounts: Accounts) -> AsyncIterator[Broker]:
     """A nats-server on that folder, for as long as this lasts."""
     child = EmbeddedNats(folder, accounts)
     await child.start()
     try:
-        yield child.url
+        yield Broker(child.urls, child.tls, is_embedded=True)
     finally:
         await child.stop()

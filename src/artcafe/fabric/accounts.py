@@ -132,6 +132,10 @@ class Accounts:
         """What the NATS servers of a cluster prove to each other that they are of this installation with."""
         return self._hkdf("routes").hex()
 
+    def server_key(self) -> Ed25519PrivateKey:
+        """The private key of the embedded nats-server's certificate."""
+        return Ed25519PrivateKey.from_private_bytes(self._hkdf("server"))
+
     def account_key(self, tenant_id: TenantId) -> str:
         """The tenant's account as NATS names it everywhere: its public nkey."""
         return self._derive(Kind.ACCOUNT, _tenant_label(tenant_id)).public

@@ -22,6 +22,7 @@ from typing import Final
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.configuration import LONE_LOOKUP, Configuration, server
+from artcafe.fabric.spawn import environment
 from artcafe.observe import log
 
 LEAST_VERSION: Final = (2, 15, 1)
@@ -62,7 +63,9 @@ def find_binary() -> Path:
 async def check_version(binary: Path) -> None:
     """Raises `StartRefused` where `binary` is no nats-server or one before `LEAST_VERSION`."""
     try:
-        process = await asyncio.create_subprocess_exec(binary, "--version", stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL)
+        process = await asyncio.create_subprocess_exec(
+            binary, "--version", stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env=environment()
+        )
         said = (await process.communicate())[0].decode(errors="replace").strip()
     except OSError as exc:
         raise StartRefused(f"{binary} cannot be run: {exc}", _GET_BINARY) from exc

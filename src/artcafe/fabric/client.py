@@ -6,11 +6,13 @@ task), more than everything else that publishing or delivering it costs this pro
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, Protocol
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
+from nats.aio.transport import TcpTransport
 
 from artcafe.fabric.parser import ShortParser
 from artcafe.rules.subjects import Subject
@@ -65,12 +67,77 @@ Take = Callable[[Incoming], bool]
 dropped."""
 
 
-class ShortClient(Client):
+class Ends(NamedTuple):
+    """A connection's two ends, each an address and a port, and the number that the server gave it."""
+
+    client_id: int
+    local: tuple[str, int]
+    remote: tuple[str, int]
+
+
+class Proves(Protocol):
+    """What makes sure that a new connection ends at our nats-server, as `fabric.proof.Proof` does."""
+
+    async def ready(self) -> None:
+        """Wait until that can be done. Raises `Unavailable`."""
+        ...
+
+    async def check(self, ends: Ends) -> None:
+        """Raise an error of nats-py's where the connection ends elsewhere. Nothing has been sent over it yet."""
+        ...
+
+
+Prove = Callable[[Ends], Awaitable[None]]
+
+
+class SureClient(Client):
+    """A client that sends nothing before it knows to whom: `tls://` is TLS whatever the server says, and `prove` comes first.
+
+    nats-py follows the server's INFO, which comes unencrypted: one without `tls_required` made it go on in plain text.
+    """
+
+    def __init__(self, prove: Prove | None = None) -> None:
+        super().__init__()
+        self._prove = prove
+
+    def ends(self) -> Ends:
+        """The ends of the connection that there is."""
+        local, remote = (self._writer().get_extra_info(name)[:2] for name in ("sockname", "peername"))
+        return Ends(self._client_id or 0, local, remote)
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """What nats-py calls with an INFO, at first before it encrypts or sends anything."""
+        await super()._process_info(info, initial_connection)
+        if not initial_connection:
+            return
+        self._client_id = info.get("client_id")
+        assert self._current_server is not None, "connect comes first"
+        if self._current_server.uri.scheme == "tls":
+            self._server_info["tls_required"] = True
+        if self._prove is not None:
+            await self._prove(self.ends())
+
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        if not isinstance(self._transport, TcpTransport):
+            return
+        # What nats-py encrypts asyncio takes for plain, and would log a warning about it each time a server ends a connection.
+        protocol = self._writer().transport.get_protocol()
+        if self._writer().get_extra_info("sslcontext") is not None and hasattr(protocol, "_over_ssl"):
+            protocol._over_ssl = True
+
+    def _writer(self) -> asyncio.StreamWriter:
+        assert isinstance(self._transport, TcpTransport), "WebSockets are not proven"
+        assert self._transport._io_writer is not None, "connect comes first"
+        return self._transport._io_writer
+
+
+class ShortClient(SureClient):
     """A client whose requests are its owner's to match with their answers."""
 
-    def __init__(self, inbox: str, answer: Callable[[str, Incoming], None]) -> None:
+    def __init__(self, inbox: str, answer: Callable[[str, Incoming], None], prove: Prove | None = None) -> None:
         """`answer` gets what comes for `inbox.{token}`, with the token; it must not raise."""
-        super().__init__()
+        super().__init__(prove)
         self._short_inbox, self._short_answer = inbox, answer
         self._short_prefix = f"{inbox}.".encode()
         self._short_takes: dict[int, Take] = {}

@@ -8,12 +8,13 @@ import os
 import shutil
 import signal
 import time
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import Process
 from pathlib import Path
 from typing import Final
 
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.certificate import HOST, client_context, server_pem
 from artcafe.fabric.child import (
     END_S,
     PORTS,
@@ -28,7 +29,9 @@ from artcafe.fabric.child import (
     tail,
 )
 from artcafe.fabric.configuration import text
-from artcafe.fabric.health import Scope, problems
+from artcafe.fabric.health import Health, NotAsked, Scope
+from artcafe.fabric.spawn import Spawner
+from artcafe.folder import write_whole
 from artcafe.observe import log
 
 ENOUGH_FREE_BYTES: Final = 16 * 1024 * 1024
@@ -49,10 +52,9 @@ _PORT_TAKEN: Final = "address already in use"
 class EmbeddedNats:
     """One nats-server on 127.0.0.1, its files under one folder, its operator and system account those of `accounts`.
 
-    Every message is on disk before it is acknowledged, so ending the child in any way loses nothing. It may outlive a killed
-    parent; what is left over is replaced at the next `start`. It isn't tied to the parent's life by PR_SET_PDEATHSIG, which
-    only Linux has, which follows the parent's *thread*, and which would still need the replacing. It listens on one port:
-    its health is asked over NATS, as the system account.
+    Every message is on disk before it is acknowledged, so ending the child in any way loses nothing. It ends with this process;
+    one that outlived it nevertheless is replaced at the next `start`. It listens on one port, for TLS and for plain connections,
+    whose other end must be proven by the former (`fabric.proof`). Its health is asked over NATS, as the system account.
     """
 
     def __init__(
@@ -74,7 +76,12 @@ class EmbeddedNats:
         self._binary = binary
         self._check_every_s = check_every_s
         self._end_s = end_s
-        self._port = 0
+        self.tls = client_context(accounts)
+        """What accepts this nats-server's certificate, and no other."""
+        self.urls = [""]
+        """Where it listens, for TLS. A restart changes the list where another program has taken the port meanwhile."""
+        self._health = Health(self.urls, accounts, self.tls)
+        self._spawner: Spawner | None = None
         self._process: Process | None = None
         self._lock: int | None = None
         self._is_full = False
@@ -83,8 +90,8 @@ class EmbeddedNats:
 
     @property
     def url(self) -> str:
-        """Where clients connect: the same over every restart, once `start` has returned."""
-        return f"nats://127.0.0.1:{self._port}"
+        """Where it listens for plain connections, which prove nothing of it by themselves."""
+        return self.urls[0].replace("tls:", "nats:")
 
     @property
     def pid(self) -> int | None:
@@ -104,6 +111,7 @@ class EmbeddedNats:
                 self._take_folder()
                 await end_leftover(self._folder / "nats.pid", self._conf, within_s=self._end_s)
                 self._configure(recorded_port(self._conf))
+                self._spawner = Spawner(self._folder / "nats.err")
             await self._launch_on_some_port()
         except BaseException:
             self._leave_folder()
@@ -113,7 +121,8 @@ class EmbeddedNats:
     async def run(self) -> None:
         """Starts the child again whenever it dies, hangs or can store no more, until `stop`. Belongs in a `TaskGroup`.
 
-        A restart keeps port and data, so clients come back by themselves. Cancelling it leaves the child to `stop`.
+        A restart keeps the data, and the port where it is still free; clients come back by themselves. Cancelling it leaves the
+        child to `stop`.
         """
         delay_s = RETRY_MIN_S
         while not self._stopping.is_set():
@@ -145,20 +154,26 @@ class EmbeddedNats:
         except BlockingIOError as exc:
             problem = f"another ArtCafe is running on {self._folder}"
             raise StartRefused(problem, "stop it first, or start this one with another --data-dir") from exc
+        for file in self._folder.glob("nats.*"):  # made by an earlier version, as the umask had it
+            file.chmod(0o600)
 
     def _leave_folder(self) -> None:
+        if self._spawner is not None:
+            self._spawner.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def _configure(self, port: int | None) -> None:
-        self._port = port or some_free_port()
+        port = port or some_free_port()
+        self.urls[0] = f"tls://{HOST}:{port}"
         # The configuration's word on these two accounts wins over a copy from an earlier start, whatever the clock did since.
         for key in (self._accounts.system_key, self._accounts.platform_key):
             (self._folder / "jwt" / f"{key}.jwt").unlink(missing_ok=True)
-        draft = self._conf.with_suffix(".new")
-        draft.write_text(text(configuration(self._folder, self._port, self._accounts)))
-        draft.replace(self._conf)
+        certificate = self._folder / "nats.pem"
+        write_whole(certificate, server_pem(self._accounts))
+        tls = {"tls": {"cert_file": str(certificate), "key_file": str(certificate)}, "allow_non_tls": True}
+        write_whole(self._conf, text(configuration(self._folder, port, self._accounts) | tls))
 
     async def _launch_on_some_port(self) -> None:
         for _ in range(5):
@@ -167,28 +182,29 @@ class EmbeddedNats:
             except StartRefused as exc:
                 if _PORT_TAKEN not in exc.problem:
                     raise
-                self._configure(None)
+                with refusals(self._folder):
+                    self._configure(None)
         raise StartRefused(f"no port of 127.0.0.1 from {PORTS.start} to {PORTS.stop} is free", "end what listens there")
 
     async def _launch(self) -> None:
         """Leaves a child that is ready, or none and raises `StartRefused`."""
         assert self._binary is not None, "start comes first"
+        assert self._spawner is not None, "start comes first"
         async with self._changing:
-            with refusals(self._folder), (self._folder / "nats.err").open("wb") as errors:
-                # Its own session, so that Ctrl-C in the terminal reaches only the parent, which drains before it ends the child.
-                self._process = await asyncio.create_subprocess_exec(
-                    self._binary, "-c", self._conf, stdin=DEVNULL, stdout=errors, stderr=errors, start_new_session=True
-                )
-            try:
-                await self._until_ready(self._process)
-            except BaseException:
-                await self._end()
-                raise
+            # Until it has been asked once: what other connections had taken of the descriptors would keep it from that too.
+            with self._spawner.with_spare():
+                try:
+                    with refusals(self._folder):
+                        self._process = await self._spawner.start(self._binary, "-c", self._conf)
+                    await self._until_ready(self._process)
+                except BaseException:
+                    await self._end()
+                    raise
 
     async def _until_ready(self, process: Process) -> None:
         try:
             async with asyncio.timeout(READY_S):
-                while await self._problems(Scope.SERVER) != []:
+                while not await self._is_ready():
                     if (task := asyncio.current_task()) is not None and task.cancelling():
                         raise asyncio.CancelledError  # nats-py, in its close, takes a cancellation for a timeout of its own
                     if process.returncode is not None or self._stopping.is_set():
@@ -197,19 +213,25 @@ class EmbeddedNats:
         except TimeoutError:
             raise self._refused() from None
 
+    async def _is_ready(self) -> bool:
+        try:
+            return await self._health.problems(Scope.SERVER, within_s=self._check_every_s) == []
+        except NotAsked:
+            return False
+
     async def _restart(self, delay_s: float) -> None:
         """Ends what is left of the child and starts it after `delay_s`, over and over until it is ready or `stop` was called."""
         async with self._changing:
             await self._end()
         while not await _happens(self._stopping, within_s=delay_s):
             try:
-                await self._launch()
+                await self._launch_on_some_port()
             except StartRefused as exc:
                 if not self._stopping.is_set():
                     log.error("nats.restart_failed", problem=exc.problem, remedy=exc.remedy)
                 delay_s = min(delay_s * 2, RETRY_MAX_S)
             else:
-                log.info("nats.restarted", pid=self.pid)
+                log.info("nats.restarted", url=self.url, pid=self.pid)
                 return
 
     async def _failure(self) -> str:
@@ -221,17 +243,19 @@ class EmbeddedNats:
                 async with asyncio.timeout(self._check_every_s):
                     return f"it ended with {await self._process.wait()}"
             except TimeoutError:
-                found = await self._problems(Scope.SERVER)
-            silent = silent + 1 if found is None else 0
+                pass
+            try:
+                found = await self._health.problems(Scope.SERVER, within_s=self._check_every_s)
+                silent = silent + 1 if found is None else 0
+                if found == []:
+                    found = await self._health.problems(Scope.STREAMS, within_s=self._check_every_s)
+            except NotAsked as exc:  # which says nothing of the child
+                log.warning("nats.not_asked", problem=str(exc))
+                continue
             if silent >= SILENT_CHECKS:
                 return f"it answered none of {silent} checks"
-            if found == []:
-                found = await self._problems(Scope.STREAMS)
             if found and self._has_room():
                 return found[0]
-
-    async def _problems(self, scope: Scope) -> list[str] | None:
-        return await problems(self.url, self._accounts.system_user(), scope, within_s=self._check_every_s)
 
     def _has_room(self) -> bool:
         was_full, self._is_full = self._is_full, shutil.disk_usage(self._folder).free < ENOUGH_FREE_BYTES
@@ -240,6 +264,13 @@ class EmbeddedNats:
         return not self._is_full
 
     async def _end(self) -> None:
+        """Ends the child, and what was there on its account."""
+        await self._end_process()
+        await self._health.close()
+        if self._spawner is not None:
+            await self._spawner.ended()
+
+    async def _end_process(self) -> None:
         process = self._process
         for kill in (signal.SIGTERM, signal.SIGKILL):
             if process is None or process.returncode is not None:

@@ -10,7 +10,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,7 @@ from artcafe.fabric.audit_log import AuditLog
 from artcafe.fabric.batch import GroupCommit
 from artcafe.fabric.cluster import COPIES, copies
 from artcafe.fabric.link import Link, unreachable
+from artcafe.fabric.proof import Proof
 from artcafe.fabric.reader import Tail
 from artcafe.fabric.roster import LEASE_S, RENEW_S, Roster
 from artcafe.fabric.streams import TenantLog
@@ -37,6 +38,14 @@ COUNT_S: Final = 5.0
 CLAIMS_UPDATE: Final = Subject("$SYS.REQ.CLAIMS.UPDATE")
 """Tells NATS of an account, by its JWT; every node keeps it."""
 CLAIMS_DELETE: Final = Subject("$SYS.REQ.CLAIMS.DELETE")
+
+
+class Broker(NamedTuple):
+    """Where NATS is reached and how it is recognised: what `Fabric` is made of besides the accounts."""
+
+    urls: Sequence[str]
+    tls: ssl.SSLContext | None = None
+    is_embedded: bool = False
 
 
 class Room:
@@ -82,19 +91,23 @@ class Fabric:
         lease_s: float = LEASE_S,
         renew_s: float = RENEW_S,
         tls: ssl.SSLContext | None = None,
+        is_embedded: bool = False,
     ) -> None:
-        """`tls` checks NATS's certificates; None: as the system does.
+        """`urls` is read anew for each connection. `tls` checks NATS's certificates; None: as the system does.
+
+        `is_embedded`: NATS is this machine's, so that TLS for the system account proves the other connections (`fabric.proof`).
 
         `lease_s` and `renew_s`: how long other servers' word on who is connected is believed, and how often ours is given.
         """
-        self._urls, self._accounts, self._tls = list(urls), accounts, tls
+        self._urls, self._accounts, self._tls = urls, accounts, tls
         # While a cluster forms it may count fewer servers than we were told of.
         self._replicas = COPIES if len(self._urls) >= COPIES else replicas
         self._idle_s, self._sweep_s, self._lease_s, self._renew_s = idle_s, sweep_s, lease_s, renew_s
         self._server = secrets.token_hex(8)
         """This server among the others, for as long as it runs."""
-        self._system = Link("system", self._urls, accounts.system_user, tls=tls)
-        self._platform = Link("platform", self._urls, accounts.platform_user, tls=tls)
+        self._system = Link("system", urls, accounts.system_user, tls=tls)
+        self._proof = Proof(self._system) if is_embedded else None
+        self._platform = Link("platform", urls, accounts.platform_user, tls=tls, proof=self._proof)
         self.announcements = Announcements(self._platform, self._server)
         self.audit_log = AuditLog(self._platform, replicas=self._replicas)
         self._rooms: dict[TenantId, Room] = {}
@@ -164,7 +177,9 @@ class Fabric:
             async def admit() -> None:
                 await tell_system(self._system, CLAIMS_UPDATE, self._accounts.account_jwt(tenant_id))
 
-            link = Link(f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit, tls=self._tls)
+            link = Link(
+                f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit, tls=self._tls, proof=self._proof
+            )
             roster = Roster(link, self._server, lease_s=self._lease_s, renew_s=self._renew_s)
             quota = None if self._quota is None else partial(self._quota, tenant_id)
             room = Room(tenant_id, link, TenantLog(link, replicas=self._replicas, quota=quota), roster)

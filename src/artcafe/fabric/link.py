@@ -16,7 +16,7 @@ from nats.errors import Error as NatsError
 from nats.errors import NoServersError, SlowConsumerError
 
 from artcafe.errors import LinkLost, NoResponder, OurFault, Unavailable
-from artcafe.fabric.client import Incoming, Outgoing, ShortClient, Take
+from artcafe.fabric.client import Ends, Incoming, Outgoing, Proves, ShortClient, Take
 from artcafe.observe import log
 from artcafe.rules.subjects import Subject
 
@@ -93,11 +93,16 @@ class Link:
         *,
         ping_s: float = PING_INTERVAL_S,
         tls: ssl.SSLContext | None = None,
+        proof: Proves | None = None,
     ) -> None:
-        """`admit` makes NATS know the account; it is called when NATS refuses the credentials. `tls` checks the certificates of
-        `tls://` servers; None: as the system does."""
-        self.name, self._ping_s, self._tls = name, ping_s, tls
-        self._urls, self._credentials, self._admit = list(urls), credentials, admit
+        """`urls` is read anew for each connection, since the embedded nats-server may come back on another port.
+
+        `admit` makes NATS know the account; it is called when NATS refuses the credentials. `tls` checks the certificates of
+        `tls://` servers; None: as the system does. With `proof` connections are plain, and each is proven before
+        anything is sent over it.
+        """
+        self.name, self._ping_s, self._tls, self._proof = name, ping_s, tls, proof
+        self._urls, self._credentials, self._admit = urls, credentials, admit
         self._client: ShortClient | None = None
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
@@ -201,7 +206,11 @@ class Link:
 
     async def _dial(self) -> ShortClient:
         """A connected client. nats-py leaves the socket of one that was refused open; it is closed here."""
-        user, client, connected = self._credentials(), ShortClient(self._inbox, self._answer), False
+        prove, urls = None, list(self._urls)
+        if self._proof is not None:
+            await self._proof.ready()
+            prove, urls = self._proof.check, [url.replace("tls://", "nats://") for url in self._urls]
+        user, client, connected = self._credentials(), ShortClient(self._inbox, self._answer, prove), False
 
         async def on_closed() -> None:
             if connected:
@@ -215,7 +224,7 @@ class Link:
 
         try:
             await client.connect(
-                self._urls,
+                urls,
                 name=f"artcafe {self.name}",
                 allow_reconnect=False,
                 reconnect_time_wait=0,  # and these two make a refused connect fail at once, instead of 60 tries 2 s apart
@@ -258,6 +267,10 @@ class Link:
         if self._client is None or not self._up.is_set() or self._client.is_closed:
             raise unreachable()
         return self._client
+
+    def ends(self) -> Ends:
+        """The ends of this moment's connection. Raises `Unavailable` when there is none."""
+        return self.client().ends()
 
     async def subscribe(self, subject: Subject, callback: Callable[[Msg], Awaitable[None]], take: Take | None = None) -> Follow:
         """Follows a subject, over every connection to come, until the handle's `end`; in force when this returns.

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -77,8 +78,9 @@ class Saved(msgspec.Struct, frozen=True):
 class Vault:
     """The accounts of one NATS server, or of a cluster, entered one at a time."""
 
-    def __init__(self, urls: Sequence[str], accounts: Accounts) -> None:
-        self._urls, self._accounts = list(urls), accounts
+    def __init__(self, urls: Sequence[str], accounts: Accounts, tls: ssl.SSLContext | None = None) -> None:
+        """`tls` checks NATS's certificates; None: as the system does."""
+        self._urls, self._accounts, self._tls = urls, accounts, tls
 
     @asynccontextmanager
     async def enter(self, tenant_id: TenantId | None) -> AsyncIterator[Link]:
@@ -87,24 +89,26 @@ class Vault:
             credentials, admit = self._accounts.platform_user, None
         else:
             credentials, admit = partial(self._accounts.user, tenant_id), partial(self._admit, tenant_id)
-        async with self._linked(Link(f"backup of {tenant_id or 'the platform'}", self._urls, credentials, admit)) as link:
+        async with self._linked(f"backup of {tenant_id or 'the platform'}", credentials, admit) as link:
             yield link
 
     async def copies(self) -> int:
         """How many copies a stream has here. Raises `Unavailable`."""
-        async with self._linked(Link("backup", self._urls, self._system_user)) as system:
+        async with self._linked("backup", self._system_user) as system:
             return await copies(system, within_s=UP_S)
 
     async def _admit(self, tenant_id: TenantId) -> None:
-        async with self._linked(Link("backup", self._urls, self._system_user)) as system:
+        async with self._linked("backup", self._system_user) as system:
             await tell_system(system, CLAIMS_UPDATE, self._accounts.account_jwt(tenant_id))
 
     def _system_user(self) -> Credentials:
         return self._accounts.system_user()
 
-    @staticmethod
     @asynccontextmanager
-    async def _linked(link: Link) -> AsyncIterator[Link]:
+    async def _linked(
+        self, name: str, credentials: Callable[[], Credentials], admit: Callable[[], Awaitable[None]] | None = None
+    ) -> AsyncIterator[Link]:
+        link = Link(name, self._urls, credentials, admit, tls=self._tls)
         async with asyncio.TaskGroup() as group:
             group.create_task(link.run())
             try:

@@ -10,8 +10,10 @@ from pathlib import Path
 from artcafe import config
 from artcafe.cli.messages import nats_of_folder
 from artcafe.config import Settings
+from artcafe.doors import nats_tls
 from artcafe.errors import SettingInvalid, TablesRefused
 from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.fabric import Broker
 from artcafe.fabric.snapshots import Vault
 from artcafe.folder import make_secret, read_secret
 from artcafe.rules.secrets import derive
@@ -63,10 +65,11 @@ async def opened(settings: Settings, say: Callable[[str], None], *, is_source: b
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             make_secret(settings.secret_path)
         accounts = Accounts(derive(read_secret(settings.secret_path), "nats"), settings.environment)
-        urls = list(settings.nats_urls)
-        if not urls:
-            urls = [await stack.enter_async_context(nats_of_folder(settings, accounts, say))]
+        if settings.nats_urls:
+            nats = Broker(settings.nats_urls, nats_tls(settings))
+        else:
+            nats = await stack.enter_async_context(nats_of_folder(settings, accounts, say))
         place, environment = settings.tables_place, Environment(settings.environment)
         engine = await open_engine(place, settings.dynamodb_endpoint, environment, make_missing=False)
         stack.push_async_callback(engine.close)
-        yield End(settings, engine, Vault(urls, accounts), (accounts.operator_key, *sorted(urls)))
+        yield End(settings, engine, Vault(nats.urls, accounts, nats.tls), (accounts.operator_key, *sorted(nats.urls)))

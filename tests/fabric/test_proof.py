@@ -1,0 +1,162 @@
+"""Another program of this machine that listens where our nats-server did, and what it gets to see."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from artcafe.errors import Unavailable
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.link import Link
+from artcafe.fabric.proof import Proof, Unproven
+from artcafe.model import TenantId
+from artcafe.rules.subjects import Subject
+from tests.fabric.clients import BOUND_S
+from tests.fabric.rooms import Nats, until
+
+ACCOUNTS = Accounts(bytes(range(32)), "dev")
+TENANT = TenantId("ten_a")
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
+    nats = EmbeddedNats(tmp_path / "nats", ACCOUNTS)
+    await nats.start()
+    try:
+        yield nats
+    finally:
+        await nats.stop()
+
+
+class Impostor:
+    """Greets as nats-server does, without TLS, and notes what it is sent."""
+
+    def __init__(self, client_id: int) -> None:
+        self._info = {"server_id": "N", "version": "2.15.1", "nonce": "n", "max_payload": 1 << 20, "client_id": client_id}
+        self._info["auth_required"] = True
+        self.heard: list[bytes] = []
+        self.ended = 0
+
+    async def greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"INFO %b\r\n" % json.dumps(self._info).encode())
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                self.heard.append(data)
+                writer.write(b"PONG\r\n")
+        self.ended += 1
+        writer.close()
+
+
+@asynccontextmanager
+async def impostor(client_id: int = 1) -> AsyncIterator[tuple[Impostor, int]]:
+    """One that listens, and its port."""
+    made = Impostor(client_id)
+    server = await asyncio.start_server(made.greet, "127.0.0.1", 0)
+    async with server:
+        yield made, server.sockets[0].getsockname()[1]
+
+
+@asynccontextmanager
+async def up(*links: Link) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        for link in links:
+            group.create_task(link.run())
+        try:
+            yield
+        finally:
+            for link in links:
+                link.close()
+
+
+async def test_every_connection_of_the_fabric_is_proven_and_only_the_system_accounts_is_encrypted(nats: EmbeddedNats) -> None:
+    fabric = Fabric(nats.urls, ACCOUNTS, tls=nats.tls, is_embedded=True)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fabric.run())
+        await fabric.wait_up(BOUND_S)
+        await fabric.room(TENANT).link.wait_up(BOUND_S)
+        answer = json.loads((await fabric._system.request(Subject("$SYS.REQ.SERVER.PING.CONNZ"), b"{}")).data)
+        fabric.close()
+    is_encrypted = {each["name"]: "tls_version" in each for each in answer["data"]["connections"]}
+    assert is_encrypted.pop("artcafe health")
+    assert is_encrypted == {"artcafe system": True, "artcafe platform": False, "artcafe tenant ten_a": False}
+
+
+async def test_an_impostor_on_the_port_is_sent_nothing_but_the_beginning_of_a_handshake(nats: EmbeddedNats) -> None:
+    async with impostor() as (heard, port):
+        urls = [f"tls://127.0.0.1:{port}"]
+        system = Link("system", urls, ACCOUNTS.system_user, tls=nats.tls)
+        tenant = Link("tenant", urls, lambda: ACCOUNTS.user(TENANT), proof=Proof(system))
+        async with up(system, tenant):
+            await until(lambda: heard.ended >= 2)
+            assert not system.is_up
+            assert not tenant.is_up
+    assert {data[:1] for data in heard.heard} == {b"\x16"}, "a TLS handshake record"
+
+
+async def test_an_impostor_on_another_port_is_found_out_whichever_connection_it_calls_its_own(nats: EmbeddedNats) -> None:
+    system = Link("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
+    other = Link("other", nats.urls, ACCOUNTS.platform_user, proof=Proof(system))
+    async with up(system, other):
+        await other.wait_up(BOUND_S)
+        async with impostor(other.ends().client_id) as (heard, port):
+            tenant = Link("tenant", [f"tls://127.0.0.1:{port}"], lambda: ACCOUNTS.user(TENANT), proof=Proof(system))
+            async with up(tenant):
+                await until(lambda: heard.ended >= 2)
+                assert "is not our nats-server" in (tenant.problem or "")
+                with pytest.raises(Unavailable):
+                    tenant.client()
+    assert heard.heard == []
+
+
+async def test_a_program_in_between_that_passes_everything_on_is_found_out(nats: EmbeddedNats) -> None:
+    system = Link("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
+    async with up(system), Nats(nats.url, ACCOUNTS).proxy() as between:
+        tenant = Link("tenant", [between.url.replace("nats:", "tls:")], ACCOUNTS.platform_user, proof=Proof(system))
+        async with up(tenant):
+            await until(lambda: "is not our nats-server" in (tenant.problem or ""))
+            assert not tenant.is_up
+
+
+async def test_a_connection_that_nats_server_does_not_know_proves_nothing_though_the_port_is_right(nats: EmbeddedNats) -> None:
+    system = Link("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
+    async with up(system):
+        await system.wait_up(BOUND_S)
+        proof, ends = Proof(system), system.ends()
+        await proof.check(ends)
+        address, port = ends.local
+        for wrong in (
+            ends._replace(client_id=9999),
+            ends._replace(local=(address, 1)),
+            ends._replace(local=("127.0.0.2", port)),
+            ends._replace(remote=(address, 1)),
+        ):
+            with pytest.raises(Unproven, match="is not our nats-server"):
+                await proof.check(wrong)
+
+
+async def test_a_tls_address_is_never_spoken_to_in_plain_text_whatever_the_server_says() -> None:
+    """Of a fleet, whose servers are checked by the system's authorities."""
+    async with impostor() as (heard, port):
+        link = Link("system", [f"tls://127.0.0.1:{port}"], ACCOUNTS.system_user)
+        async with up(link):
+            await until(lambda: heard.ended >= 1)
+    assert {data[:1] for data in heard.heard} == {b"\x16"}
+
+
+async def test_a_nats_server_with_another_certificate_is_not_believed(tmp_path: Path) -> None:
+    theirs = EmbeddedNats(tmp_path / "nats", Accounts(b"t" * 32, "dev"))
+    await theirs.start()
+    try:
+        link = Link("system", theirs.urls, ACCOUNTS.system_user, tls=EmbeddedNats(tmp_path / "ours", ACCOUNTS).tls)
+        async with up(link):
+            await until(lambda: "certificate verify failed" in (link.problem or ""))
+            assert not link.is_up
+    finally:
+        await theirs.stop()
