@@ -145,6 +145,10 @@ class Settings(BaseModel):
     connects_per_s: float = Field(default=1000.0, ge=0)
     """How many sockets one address may open each second, on average over ten. 0: as many as it likes."""
 
+    connections_per_address: int = Field(default=10_000, ge=0)
+    """How many connections one address may have open, at both listeners together; never more than half of what the process can
+    open. Behind trusted proxies the sockets of the gateway count, by the address that is forwarded. 0: as many as there are."""
+
     challenges_per_min: float = Field(default=600.0, ge=0)
     """How many logins of one agent one address may begin each minute; one that fails counts as ten. 0: as many as it likes."""
 

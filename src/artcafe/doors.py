@@ -1,8 +1,10 @@
-"""The two listeners: where they may stand, behind which proxies, and with which certificate. A wrong setting stops the start."""
+"""The two listeners: addresses, proxies, certificate, and how many connections. A wrong setting stops the start."""
 
 from __future__ import annotations
 
+import contextlib
 import ssl
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,8 +17,26 @@ from artcafe.config import Address, Settings
 from artcafe.errors import StartRefused
 from artcafe.observe import log
 from artcafe.rules.clients import Proxies
+from artcafe.rules.connections import OpenConnections, capacity
+
+if sys.platform != "win32":
+    import resource
 
 ALPN: Final = ["http/1.1"]
+MOST_DESCRIPTORS: Final = 1 << 16
+
+
+def allow_descriptors() -> int:
+    """Raise the limit of open files as far as the system allows, many shells begin with 1,024, and return it."""
+    if sys.platform == "win32":
+        return MOST_DESCRIPTORS  # it has no such limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a limit beside the one that it tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +44,17 @@ class Doors:
     """What both listeners are opened with, and how the way to NATS is checked. None of `tls`: they are plain."""
 
     proxies: Proxies
+    connections: OpenConnections
     tls: ssl.SSLContext | None
     nats_tls: ssl.SSLContext | None
 
     @classmethod
-    def of(cls, settings: Settings, now: datetime) -> Self:
-        """Raises StartRefused for settings and files that cannot be right."""
+    def of(cls, settings: Settings, now: datetime, descriptors: int) -> Self:
+        """`descriptors`: how many this process may have open. Raises StartRefused for settings and files that cannot be right."""
         _check(settings)
-        return cls(Proxies(settings.trusted_proxies), _tls(settings, now), nats_tls(settings))
+        proxies = Proxies(settings.trusted_proxies)
+        connections = OpenConnections(proxies, capacity(descriptors), settings.connections_per_address)
+        return cls(proxies, connections, _tls(settings, now), nats_tls(settings))
 
     def url(self, scheme: str, address: Address) -> str:
         """The URL of a listener (`http` or `ws`) as a client on this machine reaches it: `0.0.0.0` and `::` are no addresses."""

@@ -330,6 +330,15 @@ class RequestTimeout(CallerFault):
     text = "the request's body did not arrive within {deadline_s:g} s; nothing was changed, send it again"
 
 
+@dataclass(eq=False, repr=False)
+class BadRequest(CallerFault):
+    """A request whose head or framing HTTP/1.1 forbids. The connection ends: where the next request begins is uncertain."""
+
+    problem: str
+    code, status = "bad_request", 400
+    text = "this is no request of HTTP/1.1: {problem}; nothing was done, and the connection is closed"
+
+
 # --- the gateway's frames --------------------------------------------------------------------------------------------
 
 
@@ -438,6 +447,12 @@ class Unanswered(Unavailable):
     """Of a write whose answer did not come: it may have been made, and if so, whole. Asking again is safe all the same."""
 
     text = "{what} did not answer in time; whether anything was changed is unknown, try again"
+
+
+@dataclass(eq=False, repr=False)
+class Overloaded(OurFault):
+    what: str
+    code, text = "overloaded", "this server holds as many {what} as it may; nothing was changed, try again"
 
 
 class LinkLost(OurFault):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple, TextIO
+from typing import ClassVar, NamedTuple, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -42,6 +43,27 @@ def bind_origin(address: str | None) -> None:
     """Says for the rest of this task, in its log too, from which address it was asked; a task that it starts inherits it."""
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(address=address)
+
+
+class Repeated:
+    """An event that a peer can cause as often as it likes: the first is logged, then one line a minute with their count."""
+
+    __slots__ = ("_count", "_event", "_logged_at", "_monotonic")
+
+    EVERY_S: ClassVar[float] = 60.0
+
+    def __init__(self, event: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._event, self._monotonic = event, monotonic
+        self._count = 0
+        self._logged_at: float | None = None
+
+    def warn(self, **fields: object) -> None:
+        """Count the event, and log it with the fields of this one if a minute has passed since the last line."""
+        self._count += 1
+        now = self._monotonic()
+        if self._logged_at is None or now - self._logged_at >= self.EVERY_S:
+            log.warning(self._event, **fields, count=self._count)
+            self._logged_at, self._count = now, 0
 
 
 def configure(level: str = "info", *, json: bool = False, stream: TextIO = sys.stderr) -> None:

@@ -7,17 +7,16 @@ import contextlib
 import os
 import socket
 import ssl
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 
 from artcafe.config import Address, Settings
-from artcafe.doors import Doors
+from artcafe.doors import Doors, allow_descriptors
 from artcafe.errors import ArtcafeError, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
@@ -63,15 +62,11 @@ from artcafe.tables.port import Engine
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.store import Store
 
-if sys.platform != "win32":
-    import resource
-
 NATS_START_S: Final = 10.0
 REST_DRAIN_S: Final = 5
 KEEP_ALIVE_S: Final = 10
 HEALTH_S: Final = 2
 SWEEP_S: Final = 60
-MOST_SOCKETS: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +85,6 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
     then nothing is left running.
     """
     front = _check(settings, embedded=embedded)
-    _allow_sockets()
     folder = DataFolder.take(settings.data_dir)
     try:
         if embedded:
@@ -109,7 +103,7 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
 
 def _check(settings: Settings, *, embedded: bool) -> Doors:
     """What both doors are made of. Raises `StartRefused` for settings that cannot be right, before anything is opened."""
-    front = Doors.of(settings, now())
+    front = Doors.of(settings, now(), allow_descriptors())
     if not embedded and not settings.nats_urls:
         raise StartRefused(
             "--nats-urls (ARTCAFE_NATS_URLS) is not set, and a server of a fleet runs no NATS of its own",
@@ -145,17 +139,6 @@ def _terms(settings: Settings) -> Current | None:
     except (OSError, UnicodeDecodeError) as exc:
         raise StartRefused(f"TERMS_FILE, {file}, cannot be read as text: {exc}", "name a file of UTF-8 text") from exc
     return Current(version=version, text=text, grace_until=settings.terms_grace_until)
-
-
-def _allow_sockets() -> None:
-    """Lets this process have as many sockets as the system lets it ask for; many shells begin with 1,024."""
-    if sys.platform == "win32":
-        return  # it has no such limit
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_SOCKETS if hard == resource.RLIM_INFINITY else min(hard, MOST_SOCKETS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # macOS has a limit beside the one that it tells
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager
@@ -277,7 +260,7 @@ async def _serve(
                 proxies=front.proxies,
                 requests_per_s=settings.requests_per_s,
             ),
-            front.tls,
+            front,
         )
         background: dict[str, Callable[[], Awaitable[None]]] = {
             "identity": identity.run,
@@ -364,12 +347,13 @@ async def _health(store: Store, fabric: Fabric) -> dict[str, str]:
 class _Rest(uvicorn.Server):
     """uvicorn without its signal handlers: when to end is the caller's to say."""
 
-    def __init__(self, services: rest.Services, settings: rest.Settings, tls: ssl.SSLContext | None) -> None:
-        api = rest.build(services, settings)
+    def __init__(self, services: rest.Services, settings: rest.Settings, front: Doors) -> None:
+        api, tls = rest.build(services, settings), front.tls
         super().__init__(
             uvicorn.Config(
                 api,
-                http=DeadlineProtocol,
+                # uvicorn calls it, and looks at nothing else of it; a class is what its stub names.
+                http=cast(type[asyncio.Protocol], partial(DeadlineProtocol, connections=front.connections)),
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -13,7 +13,10 @@ from starlette.types import Message, Scope
 from structlog.testing import capture_logs
 
 from artcafe.errors import Unauthenticated
-from artcafe.rest.app import HEADERS, build
+from artcafe.rest.app import MAX_PARAMETERS, MAX_TARGET_BYTES, build
+from artcafe.rest.bodies import BODY_MEMORY_BYTES_PER_ADDRESS, JSON_BODY_BYTES, SMALL_BODY_BYTES
+from artcafe.rest.headers import HEADERS
+from artcafe.rest.problems import MOST_FIELDS
 from tests.rest.house import BOUND_S, SETTINGS, Caller, House, Tenant
 
 REQUEST_ID_CHARS = len("req_") + 26
@@ -72,21 +75,30 @@ def test_an_id_that_is_not_there_is_not_repeated(tenant: Tenant) -> None:
 
 
 def test_a_long_path_is_not_repeated_whole(anyone: Caller) -> None:
-    answer = anyone.get("/" + "x" * 10_000)
+    answer = anyone.get("/" + "x" * (MAX_TARGET_BYTES - 1))
     assert answer.status_code == 404
     assert len(answer.content) < 1000
+
+
+@pytest.mark.parametrize("target", ["/" + "x" * MAX_TARGET_BYTES, "/v1?" + "x" * MAX_TARGET_BYTES])
+def test_a_path_and_query_above_the_limit_are_refused(anyone: Caller, target: str) -> None:
+    answer = anyone.get(target)
+    assert answer.status_code == 413
+    assert (
+        problem(answer)["detail"] == f"the request's path and query is larger than {MAX_TARGET_BYTES} bytes; nothing was stored"
+    )
 
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("HEAD", "/v1", "GET"),
-        ("OPTIONS", "/v1/tenants", "GET, POST"),
-        ("DELETE", "/v1/tenants", "GET, POST"),
-        ("PUT", "/v1/tenants/ten_x/agents/agt_x", "DELETE, GET, PATCH"),
-        ("POST", "/v1/tenants/ten_x/channels/chn_x/subscriptions/agt_x", "DELETE, GET, PATCH, PUT"),
+        ("HEAD", "/v1/auth/tokens", "POST"),
+        ("OPTIONS", "/v1/tenants", "GET, HEAD, POST"),
+        ("DELETE", "/v1/tenants", "GET, HEAD, POST"),
+        ("PUT", "/v1/tenants/ten_x/agents/agt_x", "DELETE, GET, HEAD, PATCH"),
+        ("POST", "/v1/tenants/ten_x/channels/chn_x/subscriptions/agt_x", "DELETE, GET, HEAD, PATCH, PUT"),
         ("GET", "/v1/auth/tokens", "POST"),
-        ("BREW", "/v1/me", "GET"),
+        ("BREW", "/v1/me", "GET, HEAD"),
     ],
 )
 def test_a_method_that_a_path_does_not_take_is_answered_with_those_it_does(
@@ -97,6 +109,30 @@ def test_a_method_that_a_path_does_not_take_is_answered_with_those_it_does(
     assert answer.headers["allow"] == allowed
     if method != "HEAD":
         assert problem(answer)["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("path", ["/v1", "/health/live", "/health/ready", "/openapi.json", "/v1/me", "/v1/nothing"])
+def test_head_is_answered_as_get_without_a_body(anyone: Caller, path: str) -> None:
+    for _ in range(2):  # twice on one connection: nothing of an answer may be left on it
+        asked, told = anyone.get(path), anyone.head(path)
+        assert (told.status_code, told.content) == (asked.status_code, b"")
+        assert set(told.headers) == set(asked.headers)
+
+
+async def test_head_of_readiness_is_503_where_get_is(house: House) -> None:
+    async def down() -> Mapping[str, str]:
+        return {"tables": "ok", "nats": "gone"}
+
+    app = build(replace(house.services, health=down), SETTINGS)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.head("/health/ready")).status_code == 503
+
+
+async def test_a_spare_connection_is_answered_about_health_alone_and_closed(house: House) -> None:
+    for path, status in (("/health/live", 200), ("/health/ready", 200), ("/v1", 503), ("/healthy", 503)):
+        start, body = await ask(house, path, None, method="GET", state={"is_spare": True})
+        assert (start["status"], (b"connection", b"close") in start["headers"]) == (status, True), path
+        assert (b"overloaded" in body["body"]) is (status == 503)
 
 
 # --- bodies that are too long or too late ------------------------------------------------------------------------------
@@ -128,12 +164,116 @@ def test_a_body_that_grows_too_long_is_refused_at_the_limit(house: House) -> Non
     assert said.startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_body_of_just_the_limit_is_read(anyone: Caller) -> None:
-    answer = anyone.post("/v1/auth/challenges", content=b"{" + b" " * (SETTINGS.max_body_bytes - 2) + b"}")
-    assert answer.status_code == 422
+def padded(size: int) -> bytes:
+    return b"{" + b" " * (size - 2) + b"}"
 
 
-async def ask(house: House, path: str, receive: Message | None, **changes: object) -> list[Message]:
+def test_a_body_of_just_the_limit_is_read_and_one_byte_more_is_not(tenant: Tenant, anyone: Caller) -> None:
+    publish = f"{tenant.path}/channels/{tenant.channel()}/messages"
+    for caller, path, limit in (
+        (anyone, "/v1/auth/challenges", SMALL_BODY_BYTES),
+        (anyone, "/v1/auth/tokens", SMALL_BODY_BYTES),
+        (tenant.owner, f"{tenant.path}/agents", JSON_BODY_BYTES),
+        (tenant.owner, publish, SETTINGS.max_body_bytes),
+    ):
+        statuses = [caller.post(path, content=padded(size)).status_code for size in (limit, limit + 1)]
+        assert statuses == [422, 413], path
+        chunks = (padded(limit + 1)[at : at + 1000] for at in range(0, limit + 1, 1000))
+        assert caller.post(path, content=chunks).status_code == 413, path
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 200000", "Transfer-Encoding: chunked"])
+def test_a_large_body_is_not_kept_of_a_caller_who_is_refused(house: House, tenant: Tenant, framing: str) -> None:
+    begun = f"POST {tenant.path}/channels/chn_x/messages HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode()
+    part = b"%x\r\n%b\r\n" % (SMALL_BODY_BYTES + 1, b"x" * (SMALL_BODY_BYTES + 1))
+    said = exchange(house, begun, *([part] if "chunked" in framing else []))
+    assert said.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nconnection: close\r\n" in said.lower()
+
+
+def test_a_body_that_no_route_reads_ends_the_connection_behind_the_answer(house: House) -> None:
+    said = exchange(house, b"GET /v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nconnection: close\r\n" in said.lower()
+
+
+# --- what costs much more than it takes to send ------------------------------------------------------------------------
+
+
+def test_a_body_of_many_wrong_fields_gets_a_short_answer(tenant: Tenant, anyone: Caller) -> None:
+    many = b"{" + b",".join(b'"%d":1' % number for number in range(800)) + b"}"
+    ones = b'{"name":"x","public_key":"x","capabilities":[' + b",".join([b"1"] * 12_000) + b"]}"
+    wrong = {"name": "x", "public_key": "x", "y" * 4000: 1}
+    for caller, path, body in (
+        (anyone, "/v1/auth/challenges", many),
+        (tenant.owner, f"{tenant.path}/agents", many),
+        (tenant.owner, f"{tenant.path}/agents", ones),
+        (tenant.owner, f"{tenant.path}/agents", json.dumps(wrong).encode()),
+    ):
+        answer = caller.post(path, content=body)
+        assert problem(answer)["code"] == "invalid"
+        assert len(answer.content) < 1500
+
+
+def test_the_first_wrong_fields_are_named_and_above_that_their_number(anyone: Caller) -> None:
+    some = anyone.post("/v1/auth/challenges", json={f"x{number}": 1 for number in range(MOST_FIELDS - 2)}).json()
+    assert [each["field"] for each in some["errors"]][:3] == ["tenant_id", "agent_id", "x0"]
+    assert len(some["errors"]) == MOST_FIELDS
+    more = anyone.post("/v1/auth/challenges", json={f"x{number}": 1 for number in range(MOST_FIELDS - 1)}).json()
+    assert more["detail"] == f"body: {MOST_FIELDS + 1} fields of it are unknown or wrong"
+
+
+def test_many_unknown_query_parameters_get_a_short_answer(tenant: Tenant) -> None:
+    for count in (MAX_PARAMETERS, MAX_PARAMETERS + 1, 400):
+        answer = tenant.owner.get(f"{tenant.path}/agents?" + "&".join(f"x{number}=1" for number in range(count)))
+        assert problem(answer)["code"] == "invalid"
+        assert len(answer.content) < 3000
+
+
+# --- heads that two parsers read differently ---------------------------------------------------------------------------
+
+AMBIGUOUS = {
+    "both lengths": b"GET /v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "bare LF": b"GET /v1 HTTP/1.1\nHost: x\n\n",
+    "one bare LF": b"GET /v1 HTTP/1.1\r\nHost: x\nX: y\r\n\r\n",
+    "folded": b"GET /v1 HTTP/1.1\r\nHost: x\r\nX: y\r\n z\r\n\r\n",
+    "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
+    "a long head": b"GET /v1 HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 17_000 + b"\r\n\r\n",
+}
+GOOD = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("request_", AMBIGUOUS.values(), ids=AMBIGUOUS)
+@pytest.mark.parametrize("before", [b"", GOOD], ids=["first", "pipelined"])
+def test_an_ambiguous_head_is_refused_and_nothing_behind_it_is_done(house: House, before: bytes, request_: bytes) -> None:
+    said = exchange(house, before + request_ + GOOD)
+    good, _, bad = said.partition(b"HTTP/1.1 4")
+    assert good.count(b"HTTP/1.1 200") == (1 if before else 0)
+    head, _, body = (b"HTTP/1.1 4" + bad).partition(b"\r\n\r\n")
+    assert b"\r\nconnection: close" in head.lower()
+    assert all(name in head.lower() for name, _ in HEADERS)
+    assert json.loads(body)["code"] == ("too_large" if len(request_) > 16_384 else "bad_request")
+
+
+def test_noise_is_counted_and_logged_once_a_minute(house: House) -> None:
+    with capture_logs() as logs:
+        for _ in range(20):
+            exchange(house, AMBIGUOUS["no HTTP"])
+    assert len([each for each in logs if each["event"] != "rest.remark"]) <= 1
+
+
+# --- bodies that are too long or too late, by plain ASGI -----------------------------------------------------------------
+
+
+async def ask(
+    house: House,
+    path: str,
+    receive: Message | None,
+    *,
+    method: str = "POST",
+    state: Mapping[str, object] | None = None,
+    **changes: object,
+) -> list[Message]:
     """What the application sends to one request, over plain ASGI; without a message the body never comes."""
     told: list[Message] = []
 
@@ -145,7 +285,9 @@ async def ask(house: House, path: str, receive: Message | None, **changes: objec
     async def send(message: Message) -> None:
         told.append(message)
 
-    scope: Scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [], "state": {}}
+    scope: Scope = {"type": "http", "method": method, "path": path, "query_string": b"", "state": {**(state or {})}}
+    scope["raw_path"] = path.encode()
+    scope["headers"] = [(b"content-length", b"9")] if method == "POST" else []
     async with asyncio.timeout(BOUND_S):
         await build(house.services, replace(SETTINGS, **changes))(scope, wait, send)  # type: ignore[arg-type]  # Named by the caller.
     return told
@@ -156,6 +298,61 @@ async def test_a_body_that_does_not_come_in_time_is_given_up(house: House) -> No
     assert start["status"] == 408
     assert (b"connection", b"close") in [(name.lower(), value) for name, value in start["headers"]]
     assert json.loads(body["body"])["code"] == "request_timeout"
+
+
+async def test_unfinished_bodies_share_a_memory_and_give_it_back(house: House) -> None:
+    """Over plain ASGI, since a real socket's buffers would hold most of it."""
+    app, told = build(house.services, SETTINGS), []
+    part: Message = {"type": "http.request", "body": b" " * SMALL_BODY_BYTES, "more_body": True}
+
+    async def send(message: Message) -> None:
+        told.append(message.get("status"))
+
+    async def ask_for(address: str, leave: asyncio.Event) -> None:
+        parts = [part]
+
+        async def receive() -> Message:
+            if not parts:
+                await leave.wait()
+                return {"type": "http.disconnect"}
+            return parts.pop()
+
+        scope: Scope = {"type": "http", "method": "POST", "path": "/v1/auth/challenges", "query_string": b"", "state": {}}
+        scope["headers"], scope["client"] = [(b"content-length", b"%d" % SMALL_BODY_BYTES)], (address, 1)
+        scope["raw_path"] = scope["path"].encode()
+        await app(scope, receive, send)
+
+    for _ in range(2):  # the second time only if the first was given back
+        told.clear()
+        leave = asyncio.Event()
+        async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
+            for _ in range(BODY_MEMORY_BYTES_PER_ADDRESS // SMALL_BODY_BYTES):
+                group.create_task(ask_for("192.0.2.1", leave))
+            await asyncio.sleep(0)
+            await ask_for("192.0.2.1", leave)
+            other = group.create_task(ask_for("192.0.2.2", leave))
+            await asyncio.sleep(0)
+            assert (told[0], other.done()) == (429, False)
+            leave.set()
+
+
+async def test_a_request_that_the_drain_cuts_off_is_answered_and_logged_in_one_line(house: House) -> None:
+    begun = asyncio.Event()
+
+    async def stuck() -> Mapping[str, str]:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = build(replace(house.services, health=stuck), SETTINGS)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=BOUND_S) as client:
+        with capture_logs() as logs:
+            async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
+                asked = group.create_task(client.get("/health/ready"))
+                await begun.wait()
+                asked.cancel("timeout graceful shutdown exceeded")  # as uvicorn does
+            assert (asked.result().status_code, asked.result().json()["code"]) == (503, "unavailable")
+    assert [each["event"] for each in logs] == ["request.cut_off", "request.done"]
 
 
 async def test_nobody_is_answered_who_left_before_the_body_was_here(house: House) -> None:

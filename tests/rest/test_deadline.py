@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,8 @@ from starlette.responses import PlainTextResponse
 from uvicorn.server import ServerState
 
 from artcafe.rest.deadline import DeadlineProtocol
+from artcafe.rest.headers import HEADERS
+from artcafe.rules.connections import OpenConnections
 from tests.rest.house import BOUND_S
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -33,13 +36,13 @@ Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter, list[Hasty]]
 
 
 @asynccontextmanager
-async def connection(answer: str = "here") -> AsyncIterator[Wire]:
+async def connection(answer: str = "here", connections: OpenConnections | None = None) -> AsyncIterator[Wire]:
     config = uvicorn.Config(PlainTextResponse(answer), log_config=None, timeout_keep_alive=BOUND_S)
     loop = asyncio.get_running_loop()
     protocols: list[Hasty] = []
 
     def accept() -> Hasty:
-        protocols.append(Hasty(config, ServerState(), {}))
+        protocols.append(Hasty(config, ServerState(), {}, connections=connections))
         return protocols[-1]
 
     server = await loop.create_server(accept, "127.0.0.1", 0)
@@ -72,6 +75,34 @@ async def test_between_requests_only_the_keep_alive_timeout_counts() -> None:
             writer.write(REQUEST)
             assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
             assert not protocols[0].is_awaiting_head
+
+
+async def test_a_connection_too_many_is_told_so_and_the_next_one_has_its_place() -> None:
+    connections = OpenConnections(most=4, most_per_address=2)
+    async with connection(connections=connections) as (one, writer, protocols):
+        address = writer.get_extra_info("peername")
+        other, other_writer = await asyncio.open_connection(*address)
+        for each, sender in ((one, writer), (other, other_writer)):
+            sender.write(REQUEST)
+            await each.readuntil(b"here")
+        third, third_writer = await asyncio.open_connection(*address)
+        head, _, body = (await third.read()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nretry-after: 1\r\n" in head
+        assert all(name in head for name, _ in HEADERS)
+        assert json.loads(body)["code"] == "too_fast"
+        third_writer.close()
+        other_writer.close()
+        while connections.count == 2:  # noqa: ASYNC110 (what is waited for tells nobody)
+            await asyncio.sleep(0.001)
+        fourth, fourth_writer = await asyncio.open_connection(*address)
+        fourth_writer.write(REQUEST)
+        assert (await fourth.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
+        assert len(protocols) == 4
+        for open_ in (writer, fourth_writer):
+            open_.close()
+        while connections.count:  # noqa: ASYNC110 (as above)
+            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("size", [32 << 20, 1 << 20], ids=["more than all buffers hold", "what the buffers hold"])

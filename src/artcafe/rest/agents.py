@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, computed_field
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import Body, json_body, takes
+from artcafe.rest.bodies import Body, Items, json_body, takes
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
@@ -34,7 +34,7 @@ class NewAgent(Body):
     name: str = Field(description="1 to 64 characters.", examples=["Planner"])
     public_key: str = PUBLIC_KEY
     description: str = Field("", description="At most 1024 characters.")
-    capabilities: list[str] = Field([], description="At most 32, of 1 to 64 characters.", examples=[["plan", "summarise"]])
+    capabilities: Items[str] = Field([], description="At most 32, of 1 to 64 characters.", examples=[["plan", "summarise"]])
 
 
 class AgentChange(Body):
@@ -43,7 +43,7 @@ class AgentChange(Body):
     name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Planner"])
     public_key: str = Field(default_factory=str, description=PUBLIC_KEY.description, examples=PUBLIC_KEY.examples)
     description: str = Field(default_factory=str, description="At most 1024 characters.")
-    capabilities: list[str] = Field(default_factory=list, description="All of them, in place of those before.")
+    capabilities: Items[str] = Field(default_factory=list, description="All of them, in place of those before.")
     status: model.AgentStatus = Field(default_factory=lambda: model.AgentStatus.ACTIVE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any, Final
 from urllib.parse import quote
@@ -15,7 +16,20 @@ from starlette.middleware import Middleware
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from artcafe.errors import ArtcafeError, Internal, MethodNotAllowed, OurFault, RouteNotFound, TooFast
+from artcafe.errors import (
+    ArtcafeError,
+    BadRequest,
+    Internal,
+    Invalid,
+    MethodNotAllowed,
+    OurFault,
+    Overloaded,
+    RequestTimeout,
+    RouteNotFound,
+    TooFast,
+    TooLarge,
+    Unanswered,
+)
 from artcafe.observe import log
 from artcafe.rest import (
     agents,
@@ -34,10 +48,12 @@ from artcafe.rest import (
     tenants,
     terms,
 )
-from artcafe.rest.bodies import Disconnected, receive_body, replayed
+from artcafe.rest.bodies import BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS, Disconnected, Incoming
+from artcafe.rest.headers import of_every_answer
 from artcafe.rest.parts import Services, Settings
 from artcafe.rules.clients import counted_as
 from artcafe.rules.ids import new_id
+from artcafe.rules.shares import Shares
 from artcafe.rules.throttle import Buckets
 from artcafe.wire.segments import for_routing, from_routing
 
@@ -77,22 +93,15 @@ TAGS: Final = {
 BURST_S: Final = 10
 """So many seconds' worth of an address's requests may come at once."""
 
+MAX_TARGET_BYTES: Final = 8192
+"""Of a path and query: several times the longest that anybody needs."""
+MAX_PARAMETERS: Final = 32
+
+HASTY: Final = frozenset(error.code for error in (BadRequest, Overloaded, RequestTimeout, TooFast))
+"""Answers that do not wait for the rest of a body: to peers that send too much, too fast, or not what they announced."""
+
 LONGEST_PATH: Final = 200
 """Characters of a path that are logged: twice the longest of ours."""
-
-HEADERS: Final = (
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-)
-"""On every answer, and no header of CORS on any. They are JSON for programs: a browser that is lured here shall neither keep,
-frame nor run one."""
-
-
-TLS_ONLY: Final = (b"strict-transport-security", b"max-age=31536000")
-"""A year, on answers over TLS of ours (RFC 6797). Behind a proxy that ends TLS it is the proxy's to say."""
 
 
 def build(services: Services, settings: Settings) -> FastAPI:
@@ -156,7 +165,7 @@ def _named(document: dict[str, Any]) -> dict[str, Any]:
 
 
 class Supervisor:
-    """Gives each request its id, takes in its body under a limit and a deadline, and answers whatever goes wrong.
+    """Gives each request its id, bounds what it may bring, begins to read its body, and answers whatever goes wrong.
 
     Raw ASGI: Starlette's own middleware class would run the rest in another task, where a context variable set by a route is
     lost to the log.
@@ -165,6 +174,7 @@ class Supervisor:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
         self._buckets = Buckets(settings.requests_per_s, settings.requests_per_s * BURST_S)
+        self._body_memory = Shares(BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -173,19 +183,26 @@ class Supervisor:
         structlog.contextvars.clear_contextvars()
         address = self._observed(scope)
         scope["client"] = (address, 0)
-        request = _Request(scope, receive, send)
+        request = _Request(scope, receive, send, Incoming(scope, receive, self._settings, self._body_memory))
         try:
             self._bound(address)
-            await request.serve(self._app, self._settings)
+            _check_spare(scope)
+            _check_head(scope)
+            await request.serve(self._app)
         except Disconnected:
             request.code = "disconnected"
         except ArtcafeError as error:
             if isinstance(error, OurFault):
                 log.warning("request.unavailable", code=error.code, problem=str(error))
             await request.refuse(error)
+        except asyncio.CancelledError:  # by uvicorn, whose drain has lasted long enough; the task ends here either way
+            log.warning("request.cut_off", method=scope["method"], path=request.path)
+            await request.refuse(Unanswered("this server, which is shutting down,"))
         except Exception:  # noqa: BLE001 (the supervisor of requests: logged here once, and the caller is told)
             log.exception("request.failed", method=scope["method"], path=request.path)
             await request.refuse(Internal())
+        finally:
+            request.body.release()
         request.tell()
 
     def _observed(self, scope: Scope) -> str:
@@ -203,42 +220,46 @@ class Supervisor:
 class _Request:
     """One request on its way through, and what was answered."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._scope, self._receive, self._send = scope, receive, send
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body: Incoming) -> None:
+        self._scope, self._receive, self._send, self.body = scope, receive, send, body
         self._started = time.monotonic()
-        self._is_received = False
         self.path = quote(scope["path"][:LONGEST_PATH])  # Encoded, so that no line break of a client's begins a line of the log.
         self.status: int | None = None
         self.code: str | None = None
         self.id = new_id("req")  # Never the client's: it would be a way into the log.
-        scope.setdefault("state", {})["request_id"] = self.id
+        scope.setdefault("state", {}).update(request_id=self.id, body=body)
         structlog.contextvars.bind_contextvars(request_id=self.id, address=scope["client"][0])
 
-    async def serve(self, app: ASGIApp, settings: Settings) -> None:
-        body = await receive_body(self._scope, self._receive, settings)
-        self._is_received = True
+    async def serve(self, app: ASGIApp) -> None:
+        await self.body.begin()
         # Routed by the path as it came: the server's own decoding makes two segments of an id with a slash in it.
         self._scope["path"] = for_routing(self._scope["raw_path"].decode("ascii", "replace"))
-        await app(self._scope, replayed(body, self._receive), self._answer)
+        # HEAD is answered as GET (RFC 9110, section 9.3.2). uvicorn leaves the body out, by the method in the scope that it made.
+        scope = {**self._scope, "method": "GET"} if self._scope["method"] == "HEAD" else self._scope
+        await app(scope, self._receive, self._answer)
 
     async def refuse(self, error: ArtcafeError) -> None:
         """Answers with the error, if nothing was answered yet."""
         self.code = error.code
         if self.status is not None:
             return
-        response = problems.answer(error, self.id)
-        if not self._is_received:
-            response.headers["Connection"] = "close"  # What comes next on it is the rest of this body, not a request.
-        await response(self._scope, self._receive, self._answer)
+        await problems.answer(error, self.id)(self._scope, self._receive, self._answer)
 
     async def _answer(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.id.encode()), *self._headers()]
+            if self.code not in HASTY:
+                await self.body.discard()
+            own = [(b"x-request-id", self.id.encode()), *of_every_answer(self._scope.get("scheme"))]
+            if self._is_last():
+                own.append((b"connection", b"close"))
+            message["headers"] = [*message.get("headers", ()), *own]
         await self._send(message)
 
-    def _headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        return (*HEADERS, TLS_ONLY) if self._scope.get("scheme") == "https" else HEADERS
+    def _is_last(self) -> bool:
+        """Whether the connection ends behind this answer: because what comes next is the rest of a body and no request, because
+        nobody knows where the next request begins, or because others need its place."""
+        return not self.body.is_complete or self.code == BadRequest.code or "is_spare" in self._scope["state"]
 
     def tell(self) -> None:
         log.debug(
@@ -249,6 +270,23 @@ class _Request:
             code=self.code,
             duration_s=round(time.monotonic() - self._started, 6),
         )
+
+
+def _check_spare(scope: Scope) -> None:
+    """Raise Overloaded on a connection beyond all others, unless it asks for health."""
+    if scope["state"].get("is_spare") and not scope["path"].startswith(health.router.prefix + "/"):
+        raise Overloaded("connections")
+
+
+def _check_head(scope: Scope) -> None:
+    """Raise BadRequest, TooLarge or Invalid for a head that costs or means more than ours do."""
+    names = {name for name, _ in scope["headers"]}
+    if b"content-length" in names and b"transfer-encoding" in names:  # RFC 9112, section 6.1: an attempt at smuggling, or a bug
+        raise BadRequest("it has both Content-Length and Transfer-Encoding")
+    if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
+        raise TooLarge("the request's path and query", MAX_TARGET_BYTES)
+    if scope["query_string"].count(b"&") >= MAX_PARAMETERS:
+        raise Invalid("query", f"has more than {MAX_PARAMETERS} parameters")
 
 
 # --- what the framework refuses, in our words --------------------------------------------------------------------------
@@ -276,4 +314,4 @@ def _allowed(request: Request) -> str:
     for route in iter_route_contexts(request.app.routes):
         if route.path and compile_path(route.path)[0].match(request.scope["path"]):
             methods |= route.methods or set()
-    return ", ".join(sorted(methods))
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from artcafe.errors import BadCredentials
 from artcafe.rest import problems
-from artcafe.rest.bodies import Body, json_body, takes
+from artcafe.rest.bodies import SMALL_BODY_BYTES, Body, json_body, takes
 from artcafe.rest.paging import Time
 from artcafe.rest.parts import Parts
 
@@ -72,7 +72,7 @@ LoginKey = Annotated[
     openapi_extra=takes(NewChallenge),
 )
 async def create_challenge(
-    parts: Parts, body: Annotated[NewChallenge, Depends(json_body(NewChallenge))], _key: LoginKey = None
+    parts: Parts, body: Annotated[NewChallenge, Depends(json_body(NewChallenge, SMALL_BODY_BYTES))], _key: LoginKey = None
 ) -> Challenge:
     """An unknown agent gets an answer just like a known one."""
     posed = await parts.login.begin(body.tenant_id, body.agent_id)
@@ -86,7 +86,9 @@ async def create_challenge(
     responses=problems.responses(BadCredentials, *problems.BODY),
     openapi_extra=takes(NewToken),
 )
-async def create_token(parts: Parts, body: Annotated[NewToken, Depends(json_body(NewToken))], _key: LoginKey = None) -> Token:
+async def create_token(
+    parts: Parts, body: Annotated[NewToken, Depends(json_body(NewToken, SMALL_BODY_BYTES))], _key: LoginKey = None
+) -> Token:
     """The challenge is spent by this attempt, also when it fails: every failure gets the same answer."""
     token, expires_in_s = await parts.login.redeem(body.challenge_id, body.signature)
     return Token(access_token=token, expires_in=expires_in_s)

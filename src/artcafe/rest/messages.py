@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field
 from artcafe import errors
 from artcafe.errors import BadJson, Invalid
 from artcafe.rest import problems
-from artcafe.rest.bodies import shown_as
+from artcafe.rest.bodies import body_of, shown_as
 from artcafe.rest.paging import Listing, PageQuery
-from artcafe.rest.parts import Parts
+from artcafe.rest.parts import Parts, settings_of
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
 from artcafe.rules.pages import Page
 from artcafe.services.history import place
@@ -68,8 +68,8 @@ _new_message: Final = msgspec.json.Decoder(NewMessage)
 
 
 async def new_message(request: Request) -> NewMessage:
-    """Raises BadJson for a body that is no JSON object, and Invalid for a wrong field."""
-    body = await request.body()
+    """Raises BadJson for a body that is no JSON object, Invalid for a wrong field, and what `Incoming.read` does."""
+    body = await body_of(request).read(settings_of(request).max_body_bytes)
     try:
         str(body, "utf-8")  # msgspec does not look inside a Raw.
         return _new_message.decode(body)

@@ -57,8 +57,8 @@ class Settings:
     """How the HTTP side behaves. `page_key` seals the cursors of lists: 32 bytes, the same on every server of a fleet.
 
     `issuer` is who vouches for people, where that is not the installation itself. `proxies` are believed on where a request comes
-    from. One address may ask `requests_per_s` times (0: as often as it likes), and ten seconds' worth at once. A body may have
-    `max_body_bytes` (four frames of the gateway: the longest is a publish) and must be here `body_deadline_s` after its headers.
+    from. One address may ask `requests_per_s` times (0: as often as it likes), and ten seconds' worth at once. The body of a
+    publish may have `max_body_bytes` (four frames of the gateway). A body must be here `body_deadline_s` after its headers.
     """
 
     version: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -114,26 +114,34 @@ _PHRASES: Final = {"missing": "is required", "extra_forbidden": "is not known he
 _PLACES: Final = ("body", "query", "path", "header")
 
 
+MOST_FIELDS: Final = 20
+"""Named in one answer. Building the text of every error of a long body would take a hundred times the body's own cost."""
+
+
 def of_json(exc: ValidationError) -> ArtcafeError:
     """What a body that is no such JSON is answered with."""
-    for found in exc.errors(include_url=False, include_input=False):
-        if found["type"] == "json_invalid":
-            return BadJson(str(found.get("ctx", {}).get("error", "it cannot be read")))
-        if not found["loc"]:
+    if exc.error_count() > MOST_FIELDS:  # `errors` would build them all
+        return Invalid("body", f"{exc.error_count()} fields of it are unknown or wrong")
+    found = exc.errors(include_url=False, include_input=False)
+    for each in found:
+        if each["type"] == "json_invalid":
+            return BadJson(str(each.get("ctx", {}).get("error", "it cannot be read")))
+        if not each["loc"]:
             return BadJson("it must be an object")
-    return of_fields(exc.errors(include_url=False, include_input=False))
+    return of_fields(found)
 
 
-def of_fields(found: Iterable[Mapping[str, Any]]) -> InvalidFields:
-    """What fields that pydantic refused are answered with; at least one."""
-    first, *others = [Invalid(_path(each["loc"]), _phrase(each)) for each in found]
+def of_fields(found: Sequence[Mapping[str, Any]]) -> InvalidFields:
+    """What fields that pydantic refused are answered with: the first `MOST_FIELDS` of them; at least one."""
+    first, *others = [Invalid(_path(each["loc"]), _phrase(each)) for each in found[:MOST_FIELDS]]
     return InvalidFields(first.field, first.problem, tuple(others))
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
     if loc and loc[0] in _PLACES:
         loc = loc[1:]
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    return path if len(path) <= _LONGEST_ECHO else path[:_LONGEST_ECHO] + "…"
 
 
 def _phrase(found: Mapping[str, Any]) -> str:
@@ -145,7 +153,15 @@ def _phrase(found: Mapping[str, Any]) -> str:
 
 Kinds = tuple[type[ArtcafeError], ...]
 
-ANYWHERE: Final[Kinds] = (errors.RequestTimeout, errors.TooFast, errors.TooLarge, errors.Internal, errors.Unavailable)
+ANYWHERE: Final[Kinds] = (
+    errors.BadRequest,
+    errors.RequestTimeout,
+    errors.TooFast,
+    errors.TooLarge,
+    errors.Internal,
+    errors.Overloaded,
+    errors.Unavailable,
+)
 BEARER: Final[Kinds] = (errors.Unauthenticated, errors.CredentialsExpired, errors.Revoked)
 IN_TENANT: Final[Kinds] = (*BEARER, errors.TermsRequired, errors.TenantNotFound, errors.Forbidden, errors.TenantSuspended)
 BODY: Final[Kinds] = (errors.BadJson, errors.Invalid)

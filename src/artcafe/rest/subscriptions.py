@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import Body, json_body, optional_body, takes
+from artcafe.rest.bodies import Body, Items, json_body, optional_body, takes
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
@@ -23,7 +23,7 @@ ONE = (*problems.IN_TENANT, errors.SubscriptionNotFound)
 class NewSubscription(Body):
     """What a subscription shall let its agent do."""
 
-    permissions: list[model.Permission] = Field(
+    permissions: Items[model.Permission] = Field(
         default_factory=lambda: [model.Permission.RECEIVE],
         min_length=1,
         description="In a managed channel: `receive`, `publish`, or both. Left out: `receive`, or what stands already.",

@@ -43,6 +43,11 @@ class Proxies:
                 address = nearer
         return str(address)
 
+    def trusts(self, peer: str | None) -> bool:
+        """Whether the peer is one of the proxies."""
+        address = _parsed(peer or "") if self._networks else None
+        return address is not None and self._has(address)
+
     def _has(self, address: IpAddress) -> bool:
         return any(address in network for network in self._networks if network.version == address.version)
 

@@ -1,0 +1,90 @@
+"""How many connections may be open: in all, below what the system lets this process open, and by address."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from artcafe.errors import Overloaded, TooFast
+from artcafe.rules.clients import UNKNOWN, Proxies, counted_as
+from artcafe.rules.shares import Refusal, Shares
+
+MIN_RESERVE: Final = 64
+RESERVED_SHARE: Final = 8
+"""One in so many descriptors is kept back, for NATS, the tables, the listeners and health checks."""
+SPARE: Final = 32
+"""Connections beyond all others, on which nothing but health is answered. They are among the descriptors kept back."""
+SPARE_PER_ADDRESS: Final = 4
+RETRY_S: Final = 1.0
+
+
+def capacity(descriptors: int) -> int:
+    """Return how many connections of peers a process takes that may have so many descriptors."""
+    return max(1, descriptors - max(MIN_RESERVE, descriptors // RESERVED_SHARE))
+
+
+@dataclass(slots=True)
+class Entry:
+    """One open connection, as it is counted. `counted` is None behind a proxy, until its client is known."""
+
+    counted: str | None
+    is_spare: bool = False
+
+
+class OpenConnections:
+    """Counts the connections of both listeners together. A bound of 0 bounds nothing."""
+
+    def __init__(self, proxies: Proxies | None = None, most: int = 0, most_per_address: int = 0) -> None:
+        """One address never holds more than half of `most`, so that others always find a place."""
+        if most and most_per_address:
+            most_per_address = min(most_per_address, max(1, most // 2))
+        self._proxies = proxies or Proxies()
+        self._all: Shares = Shares(most, 0)
+        self._by_address = Shares(0, most_per_address)
+        self._spare = Shares(SPARE, SPARE_PER_ADDRESS)
+
+    @property
+    def count(self) -> int:
+        """How many are open now, spare ones left out."""
+        return self._all.held
+
+    def enter(self, peer: str | None, *, may_use_spare: bool = False) -> Entry:
+        """Count a connection of this peer until `leave`. Raises TooFast (its address has too many) or Overloaded.
+
+        A proxy stands for many clients, so only the clients that it names are counted by address.
+        """
+        if self._proxies.trusts(peer):
+            entry = Entry(None)
+        else:
+            entry = Entry(counted_as(self._proxies.observed(peer, ())))
+            self._count(entry.counted)
+        if self._all.take(None) is None:
+            return entry
+        self._discount(entry.counted)
+        key = entry.counted or UNKNOWN
+        if may_use_spare and self._spare.take(key) is None:
+            return Entry(key, is_spare=True)
+        raise Overloaded("connections")
+
+    def identify(self, entry: Entry, address: str) -> None:
+        """Count a proxy's connection by the client that it names. Raises TooFast."""
+        if entry.counted is None:
+            counted = counted_as(address)
+            self._count(counted)
+            entry.counted = counted
+
+    def leave(self, entry: Entry) -> None:
+        """The connection is closed."""
+        if entry.is_spare:
+            self._spare.release(entry.counted)
+            return
+        self._all.release(None)
+        self._discount(entry.counted)
+
+    def _count(self, counted: str | None) -> None:
+        if self._by_address.take(counted) is Refusal.KEY:
+            raise TooFast("open connections", RETRY_S)
+
+    def _discount(self, counted: str | None) -> None:
+        if counted is not None:
+            self._by_address.release(counted)
