@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 
+import msgspec
 import pytest
 
 from artcafe import observe
@@ -12,6 +14,7 @@ from artcafe.rules.pages import PageRequest
 from artcafe.services.entrance import Entrance
 from artcafe.services.terms import Current
 from artcafe.tables.catalog import TERMS_ACCEPTANCE
+from artcafe.tables.values import Value
 from tests.services.world import START, Server
 
 ALICE, BOB = UserId("alice"), UserId("bob")
@@ -85,6 +88,31 @@ async def test_until_the_grace_date_who_accepted_an_earlier_version_goes_on_and_
 async def test_an_acceptance_of_an_older_system_counts(server: Server) -> None:
     await server.put(TERMS_ACCEPTANCE, user_id=ALICE, version="2026-01", acceptance_timestamp=1700000000)
     await server.terms(FIRST).check(ALICE)
+
+
+@pytest.mark.parametrize("revoked", [1, True, Decimal(1), "yes"])
+async def test_a_revoked_acceptance_counts_for_nothing_and_a_new_one_keeps_it(server: Server, revoked: Value) -> None:
+    older = {"user_id": ALICE, "version": "2026-01", "accepted_at": "2025-05-24T10:00:00", "revoked": revoked, "email": "a@b"}
+    await server.put(TERMS_ACCEPTANCE, **older)
+    terms = server.terms(msgspec.structs.replace(FIRST, grace_until=START + timedelta(days=1)))
+    with pytest.raises(TermsRequired):
+        await terms.check(ALICE)
+    assert await terms.outstanding(ALICE) is not None
+    assert (await terms.list(ALICE)).items == ()
+    assert (await terms.accept(ALICE)).accepted_at == START
+    assert (await server.another().terms(FIRST).accept(ALICE)).accepted_at == START
+    await server.another().terms(FIRST).check(ALICE)
+    assert [each.accepted_at for each in (await terms.list(ALICE)).items] == [START]
+    kept = await server.item(TERMS_ACCEPTANCE, ALICE, "2026-01")
+    assert kept is not None
+    assert kept["revoked_before"] == older
+
+
+@pytest.mark.parametrize("revoked", [0, False, None])
+async def test_an_acceptance_that_was_not_revoked_counts(server: Server, revoked: Value) -> None:
+    await server.put(TERMS_ACCEPTANCE, user_id=ALICE, version="2026-01", revoked=revoked)
+    await server.terms(FIRST).check(ALICE)
+    assert (await server.terms(FIRST).accept(ALICE)).accepted_at is None
 
 
 @pytest.mark.parametrize("user", ["", "x" * 256, "two\nlines"])

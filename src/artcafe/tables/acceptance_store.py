@@ -1,15 +1,23 @@
-"""Which versions of the terms each person has accepted, as records. Nothing here is ever changed or removed."""
+"""Which versions of the terms each person has accepted, as records. No acceptance is ever changed or removed.
+
+An acceptance that the older system revoked counts as none. A new one of the same version keeps it inside its own row.
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 from artcafe.model import Acceptance, UserId
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import attributes
 from artcafe.tables.catalog import TERMS_ACCEPTANCE
-from artcafe.tables.conditions import Absent
+from artcafe.tables.conditions import Absent, Equals
 from artcafe.tables.partition import Partition
 from artcafe.tables.port import ConditionFailed, Key, Put, Tables
 from artcafe.tables.values import Item
+
+REVOKED: Final = "revoked_before"
+"""The attribute of an acceptance that holds the row of an earlier one, which was revoked."""
 
 
 class AcceptanceStore:
@@ -20,13 +28,13 @@ class AcceptanceStore:
         self._all = Partition(tables, TERMS_ACCEPTANCE, user_id)
 
     async def get(self, version: str) -> Acceptance | None:
-        """The acceptance of a version."""
+        """Return the acceptance of a version, or None."""
         (item,) = await self._tables.get(TERMS_ACCEPTANCE, [Key(self._user_id, version)], consistent=True)
         return None if item is None else _acceptance_of(item)
 
     async def has_any(self) -> bool:
-        """Whether any version was ever accepted."""
-        page = await self._tables.query(TERMS_ACCEPTANCE, self._user_id, limit=1, consistent=True)
+        """Return whether any version was accepted and not revoked."""
+        page = await self._all.page(PageRequest(limit=1), _acceptance_of)
         return bool(page.items)
 
     async def list(self, ask: PageRequest) -> Page[Acceptance]:
@@ -43,12 +51,29 @@ class AcceptanceStore:
         }
         try:
             await self._tables.put(Put(TERMS_ACCEPTANCE, item, Absent("user_id")))
+        except ConditionFailed as failed:
+            if failed.item is None or not _is_revoked(failed.item):
+                return False
+            return await self._replace(failed.item, item)
+        return True
+
+    async def _replace(self, revoked: Item, item: Item) -> bool:
+        """Write an acceptance over a revoked one; return False where another request was faster."""
+        try:
+            await self._tables.put(Put(TERMS_ACCEPTANCE, {**item, REVOKED: revoked}, Equals("revoked", revoked["revoked"])))
         except ConditionFailed:
             return False
         return True
 
 
-def _acceptance_of(item: Item) -> Acceptance:
+def _is_revoked(item: Item) -> bool:
+    """Return whether an older system revoked the acceptance: any `revoked` but null, false and 0 says so."""
+    return item.get("revoked") not in (None, False, 0)
+
+
+def _acceptance_of(item: Item) -> Acceptance | None:
+    if _is_revoked(item):
+        return None
     return Acceptance(
         user_id=UserId(attributes.text(item, "user_id")),
         version=attributes.text(item, "version"),
