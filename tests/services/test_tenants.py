@@ -4,10 +4,20 @@ from datetime import UTC, datetime
 
 import pytest
 
-from artcafe.errors import Conflict, Forbidden, IdempotencyMismatch, Invalid, NotStored, TenantNotFound, TenantSuspended
+from artcafe.errors import (
+    Conflict,
+    Forbidden,
+    IdempotencyMismatch,
+    Invalid,
+    LimitReached,
+    NotStored,
+    TenantNotFound,
+    TenantSuspended,
+)
 from artcafe.model import Role, TenantId, TenantStatus, UserId
 from artcafe.rules.pages import PageRequest
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, USER_TENANT_INDEX, USER_TENANTS
+from artcafe.tables.values import Value
 from tests.services.world import START, Server, as_member, proven, with_role
 
 ALICE, BOB = UserId("alice"), UserId("bob")
@@ -234,3 +244,29 @@ async def test_a_tenant_of_an_older_system_is_read_renamed_and_keeps_what_we_do_
     bare = await server.tenants.enter(ALICE, "bare")
     assert bare.role is Role.VIEWER
     assert (await server.tenants.get(bare)).name == "bare"
+
+
+async def test_limits_of_an_older_tenant_are_kept(server: Server) -> None:
+    limits: Value = {"max_agents": 3, "max_channels": 2, "max_ssh_keys": 5}
+    await server.put(TENANTS, id="acme", subscription_plan="starter", limits=limits)
+    await server.put(USER_TENANTS, user_id=ALICE, tenant_id="acme", role="owner")
+    acme = await server.tenants.enter(ALICE, "acme")
+    for number in range(3):
+        await server.agent(acme, f"{number}")
+    for number in range(2):
+        await server.channels.create(acme, name=f"{number}")
+    with pytest.raises(LimitReached, match="3"):
+        await server.agent(acme)
+    with pytest.raises(LimitReached, match="2"):
+        await server.channels.create(acme, name="one more")
+    tenant = await server.tenants.get(acme)
+    assert (tenant.plan, tenant.limits) == ("starter", {"agents": 3, "channels": 2})
+
+
+async def test_an_older_tenant_with_higher_limits_than_the_free_plan_has_them(server: Server) -> None:
+    await server.put(TENANTS, id="acme", subscription_tier="enterprise", max_agents=999_999)
+    await server.put(USER_TENANTS, user_id=ALICE, tenant_id="acme", role="owner")
+    for number in range(101):
+        await server.put(AGENTS, tenant_id="acme", id=f"a{number}")
+    acme = await server.tenants.enter(ALICE, "acme")
+    assert (await server.agent(acme)).name == "Planner"

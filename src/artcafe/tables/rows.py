@@ -30,6 +30,7 @@ from artcafe.model import (
     UserId,
 )
 from artcafe.rules import times
+from artcafe.tables import limit_rows
 from artcafe.tables.attributes import (
     entries_of,
     expiry,
@@ -61,13 +62,11 @@ REMOVED_TO: Final = "removed_to"
 def tenant_of(item: Item) -> Tenant:
     """A tenant's record. A status that ArtCafe doesn't know is an older system's own, and suspends nobody (decision 15)."""
     tenant_id = text(item, "id")
-    limits = item.get("limits")
-    own = limits.items() if isinstance(limits, Mapping) else ()
     return Tenant(
         id=TenantId(tenant_id),
         name=text(item, "name") or tenant_id,
-        plan=text(item, "plan") or "free",
-        limits={name: limit for name, limit in own if isinstance(limit, int) and not isinstance(limit, bool)},
+        plan=limit_rows.plan_of(item),
+        limits=limit_rows.limits_of(item),
         created_at=time(item, "created_at"),
         updated_at=time(item, "updated_at"),
         version=number(item, "version"),

@@ -1,0 +1,68 @@
+"""A tenant's plan and limits as its row holds them: in our words, or in those of the older system (decision record 27)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Final
+
+from artcafe.rules.limits import DEFAULT_PLAN, Limit
+from artcafe.tables.attributes import entries_of, is_number, text
+from artcafe.tables.values import Item, Value
+
+_PLAN_NAMES: Final = ("plan", "subscription_plan", "subscription_tier")
+
+_OLDER_NAMES: Final = {
+    Limit.AGENTS: "max_agents",
+    Limit.CHANNELS: "max_channels",
+    Limit.CONNECTIONS: "max_concurrent_connections",
+    Limit.STORAGE_BYTES: "max_storage_gb",
+}
+"""The older system kept these in the map `limits`, and before that in the row itself."""
+
+_MOST: Final = 2**53
+"""Above it, JSON's numbers are not exact in every language."""
+
+
+def plan_of(item: Item) -> str:
+    """Return the name of the tenant's plan."""
+    return next((plan for name in _PLAN_NAMES if (plan := text(item, name))), DEFAULT_PLAN)
+
+
+def limits_of(item: Item) -> dict[str, int]:
+    """Return the limits in the tenant's own row that are kept, by our names; the plan sets the others."""
+    found = {limit.value: _limit_of(item, limit) for limit in Limit}
+    return {name: number for name, number in found.items() if number is not None}
+
+
+def unkept_of(item: Item) -> list[str]:
+    """Return the limits in the row that nothing keeps, in their own words: their names mean nothing here, or their values."""
+    own = entries_of(item, "limits")
+    of_row = {name: value for name, value in item.items() if name.startswith("max_")}
+    known = {limit.value for limit in Limit} | set(_OLDER_NAMES.values())
+    unknown = [name for name in sorted(own.keys() | of_row.keys()) if name not in known]
+    return [*unknown, *[name for limit in Limit for name, value in _stated(item, limit) if _number(name, value) is None]]
+
+
+def _limit_of(item: Item, limit: Limit) -> int | None:
+    numbers = (_number(name, value) for name, value in _stated(item, limit))
+    return next((number for number in numbers if number is not None), None)
+
+
+def _stated(item: Item, limit: Limit) -> Iterator[tuple[str, Value]]:
+    """Yield what the row says about a limit, the most recent form first."""
+    own, older = entries_of(item, "limits"), _OLDER_NAMES.get(limit)
+    if limit.value in own:
+        yield limit.value, own[limit.value]
+    if older is not None and older in own:
+        yield older, own[older]
+    if older is not None and older in item:
+        yield older, item[older]
+
+
+def _number(name: str, value: Value) -> int | None:
+    """Return the limit as a whole number, gigabytes as bytes; None for a value that is no limit, such as -1 or a text."""
+    if not is_number(value) or not isinstance(value, int | Decimal):
+        return None
+    number = int(value * 2**30) if name == _OLDER_NAMES[Limit.STORAGE_BYTES] else value
+    return number if isinstance(number, int) and 0 <= number <= _MOST else None
