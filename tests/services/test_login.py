@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -230,9 +231,21 @@ async def test_an_older_agent_without_a_usable_key_or_of_an_unknown_status_does_
     await server.put(AGENTS, tenant_id=owner.tenant_id, id="keyless")
     await server.put(AGENTS, tenant_id=owner.tenant_id, id="odd", public_key="not a key")
     await server.put(AGENTS, tenant_id=owner.tenant_id, id="suspended", public_key=line, status="suspended")
-    for id in ("keyless", "odd", "suspended"):
+    await server.put(AGENTS, tenant_id=owner.tenant_id, id="two", public_key=f"{line} one\n{new_key()} two\n")
+    await server.put(AGENTS, tenant_id=owner.tenant_id, id="usr:alice", public_key=line)
+    for id in ("keyless", "odd", "suspended", "two", "usr:alice"):
         challenge = await server.login.begin(owner.tenant_id, id)
         with pytest.raises(BadCredentials):
+            await server.login.redeem(challenge.id, signed(challenge, keys / "ed25519"))
+
+
+async def test_a_key_that_an_older_agent_cannot_use_is_free_for_another(server: Server, owner: UserPrincipal, keys: Path) -> None:
+    line = ssh_keygen.public_line(keys / "ed25519")
+    await server.put(AGENTS, tenant_id=owner.tenant_id, id="two", public_key=f"{line}\n{new_key()}\n")
+    other = await server.agent(owner, public_key=line)
+    for id, may in (("two", False), (other.id, True)):
+        challenge = await server.login.begin(owner.tenant_id, id)
+        with nullcontext() if may else pytest.raises(BadCredentials):
             await server.login.redeem(challenge.id, signed(challenge, keys / "ed25519"))
 
 

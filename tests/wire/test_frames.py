@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from artcafe.errors import ArtcafeError, BadCommand, BadFrame, ChannelNotFound
@@ -202,16 +202,19 @@ def test_depth_32_is_the_limit_and_brackets_in_strings_do_not_count(depth: int, 
     text,
     text,
     text,
+    text,
 )
-def test_a_message_arrives_as_it_was_published(publish: Publish, message_id: str, sender: str, time: str) -> None:
+@example(Publish("c", as_raw(1), None, None, None), "a", "agent", "now", 'quotes " and \\ backslashes')
+def test_a_message_arrives_as_it_was_published(publish: Publish, message_id: str, sender: str, time: str, channel: str) -> None:
     stored = envelopes.envelope(publish, message_id=message_id, sender=sender, time=time)
-    whole = json.loads(envelopes.message_frame(b"chn_1", 42, 41, stored))
-    message = replies.parse_incoming(envelopes.message_frame(b"chn_1", 42, None, stored)).message
+    id = envelopes.id_text(channel)
+    whole = json.loads(envelopes.message_frame(id, 42, 41, stored))
+    message = replies.parse_incoming(envelopes.message_frame(id, 42, None, stored)).message
 
     assert list(whole) == ["message"]
     assert whole["message"].pop("data") == json.loads(bytes(publish.data))
     assert whole["message"] == {
-        "channel": "chn_1",
+        "channel": channel,
         "seq": 42,
         "prev": 41,
         "message_id": message_id,
@@ -219,6 +222,8 @@ def test_a_message_arrives_as_it_was_published(publish: Publish, message_id: str
         "time": time,
         "headers": publish.headers or {},
     } | ({} if publish.reply_to is None else {"reply_to": publish.reply_to})
+    assert json.loads(envelopes.live_frame(id, stored))["message"]["channel"] == channel
+    assert json.loads(envelopes.message_text(channel, 42, stored))["channel"] == channel
     assert message is not None
     assert message.prev is None
     assert bytes(message.data) == bytes(publish.data)

@@ -137,6 +137,6 @@ class Backlog:
         fits = delivery.may_be_sent()
         due = due if fits is None else due[:fits]
         delivery.owe([one.seq for one in due])
-        channel = delivery.feed.channel.encode()
+        channel = envelopes.id_text(delivery.feed.channel)
         delivery.stand_on(due[-1].seq)
         self._socket.write(b"".join(text_frame(envelopes.message_frame(channel, one.seq, one.prev, one.envelope)) for one in due))

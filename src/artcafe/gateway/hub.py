@@ -23,7 +23,7 @@ from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
 from artcafe.observe import log
 from artcafe.rules.starts import Life
 from artcafe.supervision import Supervisor
-from artcafe.wire.envelopes import live_frame, message_frame
+from artcafe.wire.envelopes import id_text, live_frame, message_frame
 
 FLUSH_S: Final = 0.001
 """The first message goes out in the next turn, and then there is at most one flush a millisecond: at a million deliveries a
@@ -169,7 +169,7 @@ class Feed:
 
     def take(self, found: list[Stored]) -> None:
         """New messages of the channel, in order."""
-        channel = self.channel.encode()
+        channel = id_text(self.channel)
         if not self.seqs:
             self._hub.dirty(self)
         for stored in found:

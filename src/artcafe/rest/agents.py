@@ -14,9 +14,9 @@ from artcafe.rest.bodies import Body, Items, json_body, takes
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
+from artcafe.rules.keys import admitted
 from artcafe.services.presence import View
 from artcafe.wire.segments import tenant_path
-from artcafe.wire.sshkeys import parse_public_key
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents", tags=["agents"])
 
@@ -87,10 +87,8 @@ class Agent(AgentCard):
         examples=["SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpKZIDTMczCvj3tD2s"],
     )
     def fingerprint(self) -> str | None:
-        try:
-            return parse_public_key(self.public_key).fingerprint
-        except errors.BadKey:
-            return None
+        key = admitted(self.public_key)
+        return None if key is None else key.fingerprint
 
 
 Card = TypeVar("Card", bound=AgentCard)

@@ -14,8 +14,7 @@ from artcafe.rest.bodies import Body, json_body, takes
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
-from artcafe.rules.keys import key_id
-from artcafe.services import claims
+from artcafe.rules.keys import admitted, key_id
 from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents/{agent_id}/keys", tags=["agents"])
@@ -64,7 +63,7 @@ class KeyPage(BaseModel):
 
 def _shown(found: tuple[model.Agent, model.AgentKey]) -> Key:
     agent, key = found
-    parsed = claims.parsed(key.line)
+    parsed = admitted(key.line)
     return Key(
         id=key_id(key.line),
         agent_id=agent.id,

@@ -1,5 +1,8 @@
-"""An agent's keys: which are its own, which may prove it now, and which takes the first one's place. Reading a key is
-`wire.sshkeys`'; changing them is `services.keys`'."""
+"""An agent's keys: which are its own, which may prove it now, and which takes the first one's place. Changing them is
+`services.keys`'.
+
+One rule decides what proves an agent and what it claims: a line that could not be registered today is no key (`admitted`).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+from artcafe.errors import BadKey
 from artcafe.model import Agent, AgentKey, KeyId, KeyStatus
 from artcafe.rules import ids
+from artcafe.wire.sshkeys import PublicKey, parse_public_key
 
 MOST: Final = 5
 """Keys beside the first one."""
@@ -25,6 +30,19 @@ def canonical(line: str) -> str:
     return " ".join(re.split(r"[ \t]+", line.strip(" \t\r\n"), maxsplit=2)[:2])
 
 
+def admitted(line: str) -> PublicKey | None:
+    """Return the key in a stored line; None where an older system kept one that could not be registered today."""
+    try:
+        return parse_public_key(line)
+    except BadKey:
+        return None
+
+
+def is_key(stored: str, line: str) -> bool:
+    """Return whether a stored line is the admitted key of this canonical line."""
+    return canonical(stored) == line and admitted(stored) is not None
+
+
 def all_of(agent: Agent) -> tuple[AgentKey, ...]:
     """Every key of the agent, its first one in front. That one is always active, and has no end."""
     first = AgentKey(line=agent.public_key, added_at=agent.key_added_at or agent.created_at, serial=agent.key_serial)
@@ -33,7 +51,7 @@ def all_of(agent: Agent) -> tuple[AgentKey, ...]:
 
 def has(agent: Agent, line: str) -> bool:
     """Whether the agent has the key of this canonical line, active or not."""
-    return any(canonical(key.line) == line for key in all_of(agent))
+    return any(is_key(key.line, line) for key in all_of(agent))
 
 
 def find(agent: Agent, id: str) -> AgentKey | None:
@@ -43,7 +61,7 @@ def find(agent: Agent, id: str) -> AgentKey | None:
 
 def proving(agent: Agent, line: str, now: datetime) -> AgentKey | None:
     """The agent's key of this canonical line, if it may prove the agent now."""
-    return next((key for key in all_of(agent) if canonical(key.line) == line and is_usable(key, now)), None)
+    return next((key for key in all_of(agent) if is_key(key.line, line) and is_usable(key, now)), None)
 
 
 def is_standing(agent: Agent, serial: int, now: datetime) -> bool:

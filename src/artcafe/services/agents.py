@@ -179,7 +179,7 @@ class Agents:
         claimed: list[Write] = []
         if status is not None and status is not agent.status:
             proofs.append(Assign("status", status.value))
-        if key is not None and key != claims.parsed(agent.public_key):
+        if key is not None and key != keys.admitted(agent.public_key):
             others = [each for each in agent.keys if keys.canonical(each.line) != key.line]
             proofs += self._first(agent, key, others)
             claimed = [await claims.claim(tenant, key, agent.id), *await claims.release(tenant, agent, [agent.public_key])]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from artcafe.errors import BadKey, KeyTaken
+from artcafe.errors import KeyTaken
 from artcafe.model import Agent, AgentId
 from artcafe.rules import keys
 from artcafe.tables.port import Put, Write
 from artcafe.tables.tenant_store import TenantStore
-from artcafe.wire.sshkeys import PublicKey, parse_public_key
+from artcafe.wire.sshkeys import PublicKey
 
 
 async def claim(tenant: TenantStore, key: PublicKey, agent_id: AgentId) -> Put:
@@ -36,15 +36,7 @@ async def release(tenant: TenantStore, agent: Agent, lines: Iterable[str]) -> li
     """The writes that give up those keys of the agent which it has claimed: of two older agents with one key only one has."""
     writes: list[Write] = []
     for line in lines:
-        key = parsed(line)
+        key = keys.admitted(line)
         if key is not None and await tenant.key_owner(key.fingerprint) == agent.id:
             writes.append(tenant.release_key(key.fingerprint, agent.id))
     return writes
-
-
-def parsed(line: str) -> PublicKey | None:
-    """The key; None where an older system kept one that is not admitted today."""
-    try:
-        return parse_public_key(line)
-    except BadKey:
-        return None

@@ -12,7 +12,18 @@ from typing import Final
 from urllib.parse import quote
 
 from artcafe.errors import AgentNotFound, BadCredentials, Revoked, TenantNotFound, TenantSuspended
-from artcafe.model import Agent, AgentId, AgentPrincipal, AgentStatus, Challenge, ChallengeId, Outcome, TenantId, TenantStatus
+from artcafe.model import (
+    USER_PREFIX,
+    Agent,
+    AgentId,
+    AgentPrincipal,
+    AgentStatus,
+    Challenge,
+    ChallengeId,
+    Outcome,
+    TenantId,
+    TenantStatus,
+)
 from artcafe.observe import Clock
 from artcafe.rules import ids, keys, times, tokens
 from artcafe.services.attempts import Attempts
@@ -92,7 +103,7 @@ class Login:
         agent = await self._store.tenant(challenge.tenant_id).agent(challenge.agent_id)
         by = signer(signature, challenge.text.encode())
         now = self._clock()
-        is_welcome = agent is not None and agent.status is AgentStatus.ACTIVE and now < challenge.expires_at
+        is_welcome = agent is not None and _may_log_in(agent) and now < challenge.expires_at
         key = None if agent is None or by is None else keys.proving(agent, by.line, now)
         if agent is None or by is None or key is None or not is_welcome:
             self._attempts.failed(challenge.tenant_id, challenge.agent_id)
@@ -167,6 +178,11 @@ class Login:
             f"artcafe login 1 service={_shown(self._service)} tenant={_shown(tenant_id)} agent={_shown(agent_id)}"
             f" challenge={challenge_id} nonce={secrets.token_hex(_NONCE_BYTES)} expires={times.to_text(expires_at)}"
         )
+
+
+def _may_log_in(agent: Agent) -> bool:
+    """Return whether the agent is active, and has no older id that would make its messages look like a person's."""
+    return agent.status is AgentStatus.ACTIVE and not agent.id.startswith(USER_PREFIX)
 
 
 def _claimed(id: str) -> str:

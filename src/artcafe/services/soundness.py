@@ -15,7 +15,6 @@ import msgspec
 
 from artcafe.model import Agent, AgentId, ChannelId, subscription_id
 from artcafe.rules import ids, keys
-from artcafe.services.claims import parsed
 from artcafe.tables import agent_rows, attributes, people_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS
 from artcafe.tables.conditions import Absent, And, Equals, Exists, Not, OfKind
@@ -219,5 +218,5 @@ def _mended_claim(tenant_id: str, fingerprint: str, owners: Sequence[AgentId], i
 
 def _fingerprints(agent: Agent) -> list[str]:
     """Of the agent's keys, active or not, but for those of an older system that are not admitted today."""
-    found = (parsed(key.line) for key in keys.all_of(agent))
+    found = (keys.admitted(key.line) for key in keys.all_of(agent))
     return [key.fingerprint for key in found if key is not None]

@@ -19,20 +19,25 @@ def envelope(publish: Publish, *, message_id: str, sender: str, time: str) -> by
     return b'%b,"data":%b}' % (_encode(head)[:-1], bytes(publish.data))
 
 
+def id_text(id: str) -> bytes:
+    """Return an id as JSON. Ours need no escapes, but an id of an older system may have quotes and backslashes."""
+    return _encode(id)
+
+
 def message_frame(channel: bytes, seq: int, prev: int | None, envelope: bytes) -> bytes:
-    """The frame of a stored message: text around the stored text, nothing parsed."""
+    """Return the frame of a stored message: text around the stored text, nothing parsed. `channel` is its `id_text`."""
     before = b"null" if prev is None else b"%d" % prev
-    return b'{"message":{"channel":"%b","seq":%d,"prev":%b,%b}' % (channel, seq, before, envelope[1:])
+    return b'{"message":{"channel":%b,"seq":%d,"prev":%b,%b}' % (channel, seq, before, envelope[1:])
 
 
 def live_frame(channel: bytes, envelope: bytes) -> bytes:
-    """The frame of a message of a `live` channel, which stands nowhere."""
-    return b'{"message":{"channel":"%b","seq":null,"prev":null,%b}' % (channel, envelope[1:])
+    """Return the frame of a message of a `live` channel, which stands nowhere. `channel` is its `id_text`."""
+    return b'{"message":{"channel":%b,"seq":null,"prev":null,%b}' % (channel, envelope[1:])
 
 
 def message_text(channel: str, seq: int, envelope: bytes) -> bytes:
     """A stored message as history shows it: a JSON object, nothing of it parsed."""
-    return b'{"channel":"%b","seq":%d,%b' % (channel.encode(), seq, envelope[1:])
+    return b'{"channel":%b,"seq":%d,%b' % (id_text(channel), seq, envelope[1:])
 
 
 class Envelope(msgspec.Struct, frozen=True, rename={"sender": "from"}):

@@ -1,0 +1,55 @@
+"""Ids as an older system may have chosen them: every frame and every page of history stays valid JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+
+from artcafe.model import AgentId, Channel, ChannelType
+from artcafe.tables.catalog import AGENTS, CHANNELS
+from artcafe.tables.port import Put
+from tests.gateway.house import House, house
+from tests.gateway.raw import dialled
+
+ODD: Final = 'jobs "EU" \\ 1'
+
+
+async def put_channel(it: House, type: ChannelType) -> Channel:
+    """Write a channel with an odd id, as an older system had it."""
+    row = {"tenant_id": it.owner.tenant_id, "id": ODD, "name": "Jobs", "type": type.value}
+    await it.tables.put(Put(CHANNELS, row))
+    return await it.channels.get(it.owner, ODD)
+
+
+@pytest.mark.parametrize("type", list(ChannelType))
+async def test_messages_of_a_channel_whose_id_has_quotes_and_backslashes_arrive(tmp_path: Path, type: ChannelType) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        channel = await put_channel(it, type)
+        await raw.ask("subscribe", channel=ODD)
+        await it.say(b"1", channel)
+        assert (await raw.message())["channel"] == ODD
+
+
+async def test_the_backlog_and_the_history_of_such_a_channel_are_valid_json(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        channel = await put_channel(it, ChannelType.BROADCAST)
+        await it.say(b"1", channel)
+        await raw.ask("subscribe", channel=ODD, **{"from": "first"})
+        message = await raw.message()
+        assert (message["channel"], message["data"]) == (ODD, 1)
+        (past,) = (await raw.ask("history", channel=ODD))["messages"]
+        assert (past["channel"], past["data"]) == (ODD, 1)
+
+
+async def test_an_agent_whose_id_has_quotes_and_backslashes_is_named_as_it_is(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        await it.tables.put(Put(AGENTS, {"tenant_id": it.owner.tenant_id, "id": ODD, "public_key": ""}))
+        principal = msgspec.structs.replace(it.principal, agent_id=AgentId(ODD))
+        token = it.tokens.mint(principal, it.clock())
+        async with dialled(it.url) as other:
+            await other.ask("connect", access_token=token)
+            await other.ask("publish", channel=it.channel.id, data=1)
+        assert (await raw.message())["from"] == ODD
