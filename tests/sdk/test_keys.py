@@ -7,11 +7,12 @@ import base64
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
-from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.hashes import SHA1, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from artcafe.errors import KeyLocked, KeyUnusable
@@ -335,3 +336,26 @@ async def test_a_token_that_nobody_touches_is_waited_for_and_then_named(
         assert "did not sign within 0.05 s; does a token wait" in await refusal(agent_signer(LINE, 0.05).sign(CHALLENGE))
         async with asyncio.timeout(5):
             await hung_up.wait()
+
+
+async def test_an_ssh_agent_that_leaves_leading_zeros_out_of_rsa_signs_all_the_same(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As gpg-agent 2.2 does, with one signature of 256. What is sent has them, for servers that require the full length."""
+    private = rsa.generate_private_key(65_537, 2048)
+    key = parse_public_key(private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode())
+
+    def raw(challenge: str) -> bytes:
+        return private.sign(sshsig.signed_data(challenge.encode(), "artcafe", "sha512"), padding.PKCS1v15(), SHA512())
+
+    challenge = next(text for number in count() if raw(text := f"login {number}")[0] == 0)
+    short = string(string(b"rsa-sha2-512") + string(raw(challenge).lstrip(b"\0")))
+
+    def answer(request: bytes) -> bytes:
+        return listing(key.blob) if request[0] == 11 else string(bytes([14]) + short)
+
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(short_folder / "agent"))
+    async with stand_in(short_folder / "agent", answer):
+        armored = await agent_signer(key.line, timeout_s=4).sign(challenge)
+    whole = string(b"rsa-sha2-512") + string(raw(challenge))
+    assert armored == sshsig.armor(key.blob, whole, "artcafe", "sha512")

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -200,7 +201,7 @@ BAD_RSA: dict[str, Callable[[], Envelope]] = {
     "SHA-384": lambda: by_rsa_with("rsa-sha2-384", SHA384()),
     "PSS": lambda: by_rsa("rsa-sha2-512", rsa_key().sign(DATA, PSS(MGF1(SHA512()), PSS.DIGEST_LENGTH), SHA512())),
     "a zero in front": lambda: by_rsa("rsa-sha2-512", b"\0" + rsa_key().sign(DATA, PKCS1v15(), SHA512())),
-    "a byte cut off": lambda: by_rsa("rsa-sha2-512", rsa_key().sign(DATA, PKCS1v15(), SHA512())[1:]),
+    "a byte cut off": lambda: by_rsa("rsa-sha2-512", rsa_key().sign(DATA, PKCS1v15(), SHA512())[:-1]),
     "all ones": lambda: by_rsa("rsa-sha2-512", b"\xff" * 256),
     "all zero": lambda: by_rsa("rsa-sha2-512", bytes(256)),
     "the number 1": lambda: by_rsa("rsa-sha2-512", bytes(255) + b"\1"),
@@ -316,6 +317,25 @@ def test_rsa_is_good_with_either_sha2(algorithm: str, hash_algorithm: HashAlgori
     armored = by_rsa_with(algorithm, hash_algorithm).armored
     assert sshsig.verify(armored, MESSAGE, public(rsa_key()))
     assert ssh_keygen.accepts(folder, armored, MESSAGE, public(rsa_key()).line)
+
+
+def test_rsa_is_good_without_its_leading_zeros(folder: Path) -> None:
+    # gpg-agent 2.2 leaves them out. RFC 8332, section 3, lets a verifier put them back, as OpenSSH does.
+    message = next(text for number in count() if (text := b"%d" % number) and rsa_signature(text)[0] == 0)
+    short = by_rsa("rsa-sha2-512", rsa_signature(message).lstrip(b"\0"))
+    assert len(rsa_signature(message).lstrip(b"\0")) < 256
+    assert sshsig.verify(short.armored, message, public(rsa_key()))
+    assert sshsig.signer(short.armored, message) == public(rsa_key())
+    assert ssh_keygen.accepts(folder, short.armored, message, public(rsa_key()).line)
+    assert not sshsig.verify(short.armored, message + b"!", public(rsa_key()))
+    whole = sshsig.whole_signature(short.signature, public(rsa_key()))
+    assert whole == by_rsa("rsa-sha2-512", rsa_signature(message)).signature
+    assert sshsig.whole_signature(whole, public(rsa_key())) == whole
+    assert sshsig.whole_signature(GOOD.signature, public(ED25519)) == GOOD.signature
+
+
+def rsa_signature(message: bytes) -> bytes:
+    return rsa_key().sign(sshsig.signed_data(message, "artcafe", "sha512"), PKCS1v15(), SHA512())
 
 
 def test_the_untouched_crafts_are_good() -> None:

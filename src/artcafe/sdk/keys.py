@@ -198,7 +198,8 @@ class SshAgentSigner:
         message = challenge.encode()
         try:
             async with asyncio.timeout(self.timeout_s):
-                signature = await self._request(sshsig.signed_data(message, sshsig.NAMESPACE, "sha512"))
+                answer = await self._request(sshsig.signed_data(message, sshsig.NAMESPACE, "sha512"))
+            signature = sshsig.whole_signature(answer, self.key)
         except TimeoutError as exc:
             raise KeyUnusable(f"ssh-agent did not sign within {self.timeout_s:g} s; does a token wait for a touch?") from exc
         except (OSError, EOFError, ValueError) as exc:

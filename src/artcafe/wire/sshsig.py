@@ -84,6 +84,19 @@ def signed_data(message: bytes, namespace: str, hash_algorithm: HashName) -> byt
     return _MAGIC + string(namespace.encode()) + string(b"") + string(hash_algorithm.encode()) + string(digest)
 
 
+def whole_signature(signature_blob: bytes, key: PublicKey) -> bytes:
+    """Return an agent's signature blob in its full length, as older servers require it. Raises ValueError for a malformed one.
+
+    gpg-agent 2.2 writes an RSA signature as a number, without leading zeros: one of 256 is a byte short.
+    """
+    if not isinstance(key.material, RSAPublicKey):
+        return signature_blob
+    fields = Reader(signature_blob)
+    algorithm, raw = fields.string(), fields.string()
+    fields.end()
+    return string(algorithm) + string(_whole(raw, key.material))
+
+
 def armor(public_blob: bytes, signature_blob: bytes, namespace: str, hash_algorithm: HashName) -> str:
     """The text that `ssh-keygen -Y sign` would print for this signature of `signed_data`.
 
@@ -145,12 +158,20 @@ def _check(signature: bytes, data: bytes, key: PublicKey) -> None:
         case EllipticCurvePublicKey():
             key.material.verify(_der(raw), data, ECDSA(HASHES[algorithm]))
         case RSAPublicKey():
-            # OpenSSL refuses any other length too; the promise is ours, so it isn't left to a library's version.
-            if len(raw) != (key.material.key_size + 7) // 8:
-                raise ValueError("an RSA signature of another length")
-            key.material.verify(raw, data, PKCS1v15(), HASHES[algorithm])
+            key.material.verify(_whole(raw, key.material), data, PKCS1v15(), HASHES[algorithm])
         case _:
             assert_never(key.material)
+
+
+def _whole(raw: bytes, material: RSAPublicKey) -> bytes:
+    """Return an RSA signature as long as the key's modulus, with the leading zeros that some agents leave out (decision 28).
+
+    Raises ValueError for a longer one. OpenSSL refuses that too; the promise is ours, so it isn't left to a library's version.
+    """
+    size = (material.key_size + 7) // 8
+    if len(raw) > size:
+        raise ValueError("an RSA signature that is longer than its key")
+    return raw.rjust(size, b"\0")
 
 
 def _authenticator_data(flags_and_counter: bytes, application: bytes, data: bytes) -> bytes:
