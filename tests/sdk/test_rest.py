@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
-from artcafe.errors import AgentNotFound, ArtcafeError, ChallengeRefused, Invalid, OutcomeUnknown, Unavailable, UnknownError
-from artcafe.sdk.keys import Signer
+from artcafe.errors import (
+    AgentNotFound,
+    ArtcafeError,
+    BadCredentials,
+    ChallengeRefused,
+    CredentialsExpired,
+    Invalid,
+    KeyUnusable,
+    OutcomeUnknown,
+    Unavailable,
+    UnknownError,
+)
+from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.records import Token
 from artcafe.sdk.rest import Rest
+from tests import ssh_keygen
+from tests.conftest import Require
 
 
 @asynccontextmanager
@@ -122,3 +137,122 @@ async def test_a_page_that_is_none_is_refused() -> None:
     async with server("200 OK", '{"items":[{"id":"chn_1"}],"next_cursor":null}') as (url, _), Rest(url) as rest:
         with pytest.raises(Invalid, match="is not ArtCafe's REST address"):
             [each async for each in rest.channels("ten_1")]
+
+
+# --- a login that is renewed -------------------------------------------------------------------------------------------------
+
+
+class Expiring:
+    """A server whose tokens, `token-1` and so on, expire when the test says so."""
+
+    def __init__(self) -> None:
+        self.good: str | None = None
+        self.logins = 0
+        self.refusal: str | None = None
+        self.is_mute = False
+        """Hangs up on whoever proves something."""
+        self.changes: list[str] = []
+        self.url = ""
+
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str, object]:
+        match path:
+            case "/v1/auth/challenges":
+                text = f"artcafe login 1 service=x tenant=ten_1 agent=agt_1 challenge=chl_1 nonce={'0' * 64} expires=x"
+                return "201 Created", {"challenge_id": "chl_1", "challenge": text, "expires_at": "2026-11-22T16:50:57.123Z"}
+            case "/v1/auth/tokens" if self.refusal is None:
+                self.logins += 1
+                self.good = f"Bearer token-{self.logins}"
+                return "200 OK", {"access_token": f"token-{self.logins}", "token_type": "Bearer", "expires_in": 900}
+            case "/v1/auth/tokens":
+                return "401 Unauthorized", {"code": self.refusal, "detail": "no"}
+            case _ if headers.get("authorization") != self.good:
+                return "401 Unauthorized", {"code": "credentials_expired", "detail": "the access token has expired"}
+            case "/v1/me":
+                return "200 OK", {"agent_id": "agt_1", "tenant_id": "ten_1"}
+        self.changes.append(f"{method} {body.decode()}")
+        return "201 Created", {"seq": len(self.changes), "message_id": "msg_1", "duplicate": False}
+
+    async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines if line)}
+        method, path, _ = first.split()
+        if self.is_mute and path == "/v1/auth/tokens":
+            writer.close()
+            return
+        status, answer = self.answer(method, path, headers, await reader.readexactly(int(headers.get("content-length", 0))))
+        text = json.dumps(answer)
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode())
+        writer.close()
+
+
+@pytest.fixture
+async def expiring() -> AsyncIterator[Expiring]:
+    server = Expiring()
+    async with await asyncio.start_server(server.converse, "127.0.0.1", 0) as listener:
+        server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        yield server
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, require: Require) -> Path:
+    require("ssh-keygen", ssh_keygen.PRESENT)
+    return ssh_keygen.make_key(tmp_path / "key")
+
+
+@pytest.mark.parametrize("form", [Path, str, load_signer])
+async def test_an_expired_login_is_renewed_by_its_key_and_the_request_made_once(
+    expiring: Expiring, key_file: Path, form: Callable[[Path], Path | str | Signer]
+) -> None:
+    async with Rest(expiring.url) as rest:
+        assert (await rest.login("ten_1", "agt_1", form(key_file))).access_token == "token-1"
+        expiring.good = None
+        assert (await rest.publish("ten_1", "chn_1", 7, key="k")).seq == 1
+        assert (rest.token, expiring.logins, len(expiring.changes)) == ("token-2", 2, 1)
+
+
+async def test_requests_that_find_the_token_expired_together_log_in_once(expiring: Expiring, key_file: Path) -> None:
+    async with Rest(expiring.url) as rest:
+        await rest.login("ten_1", "agt_1", key_file)
+        expiring.good = None
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(rest.me())
+        assert expiring.logins == 2
+
+
+async def test_a_login_that_is_refused_when_it_is_renewed_is_raised_and_tried_again_by_the_next_request(
+    expiring: Expiring, key_file: Path
+) -> None:
+    async with Rest(expiring.url) as rest:
+        await rest.login("ten_1", "agt_1", key_file)
+        expiring.good, expiring.refusal = None, "bad_credentials"
+        with pytest.raises(BadCredentials):
+            await rest.me()
+        expiring.refusal = None
+        await rest.me()
+
+
+async def test_a_token_that_a_program_sets_is_not_renewed(expiring: Expiring, key_file: Path) -> None:
+    async with Rest(expiring.url, "mine") as rest:
+        with pytest.raises(CredentialsExpired):
+            await rest.me()
+        await rest.login("ten_1", "agt_1", key_file)
+        rest.token = "another"
+        with pytest.raises(CredentialsExpired):
+            await rest.me()
+        assert expiring.logins == 1
+
+
+async def test_a_path_that_leads_to_no_key_is_named_before_anything_is_sent(expiring: Expiring, tmp_path: Path) -> None:
+    async with Rest(expiring.url) as rest:
+        with pytest.raises(KeyUnusable, match="cannot be read"):
+            await rest.login("ten_1", "agt_1", tmp_path / "none")
+
+
+async def test_a_login_whose_answer_is_lost_says_that_nothing_was_changed(expiring: Expiring, key_file: Path) -> None:
+    async with Rest(expiring.url) as rest:
+        await rest.login("ten_1", "agt_1", key_file)
+        expiring.good, expiring.is_mute = None, True
+        with pytest.raises(Unavailable):
+            await rest.publish("ten_1", "chn_1", 7)
+        assert expiring.changes == []

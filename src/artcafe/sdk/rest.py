@@ -6,10 +6,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from artcafe.sdk.keys import Signer
+from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Receipt, warn_of
 from artcafe.sdk.people import People
 from artcafe.sdk.records import AgentCard, AgentKey, AuditEntry, Channel, Home, KeptMessage, Me, Subscription, Tenant, Token
@@ -54,7 +56,7 @@ class Rest:
 
     @token.setter
     def token(self, token: str | None) -> None:
-        self._routes.token = token
+        self._routes.token, self._routes.renew = token, None
 
     @property
     def people(self) -> People:
@@ -69,19 +71,26 @@ class Rest:
         """Who holds the token."""
         return await self._routes.read(Me, "/v1/me")
 
-    async def login(self, tenant: str, agent: str, signer: Signer) -> Token:
-        """Logs an agent in by its SSH key, and uses its token from here on.
+    async def login(self, tenant: str, agent: str, key: Signer | str | Path) -> Token:
+        """Log an agent in by its SSH key, and use its token from here on: a request that finds it expired logs in again.
 
-        Raises `BadCredentials`, `ChallengeRefused` and `KeyUnusable`.
+        `key` is a signer, or the path of a private key, or of a `.pub` file whose other half ssh-agent holds. Raises
+        `BadCredentials`, `ChallengeRefused` and `KeyUnusable`, as every later request may where it has to log in again. Setting
+        `token` ends the renewal.
         """
-        posed = await self._routes.send(
-            replies.ChallengeReply, "POST", "/v1/auth/challenges", {"tenant_id": tenant, "agent_id": agent}
-        )
+        signer = load_signer(key) if isinstance(key, str | Path) else key
+        token = await self._log_in(tenant, agent, signer)
+        self._routes.renew = partial(self._log_in, tenant, agent, signer)
+        return token
+
+    async def _log_in(self, tenant: str, agent: str, signer: Signer) -> Token:
+        asked = {"tenant_id": tenant, "agent_id": agent}
+        posed = await self._routes.send(replies.ChallengeReply, "POST", "/v1/auth/challenges", asked, is_login=True)
         check_challenge(posed.challenge, posed.challenge_id, tenant, agent)
         signature = await signer.sign(posed.challenge)
         proof = {"challenge_id": posed.challenge_id, "signature": signature}
-        token = await self._routes.send(Token, "POST", "/v1/auth/tokens", proof)
-        self.token = token.access_token
+        token = await self._routes.send(Token, "POST", "/v1/auth/tokens", proof, is_login=True)
+        self._routes.token = token.access_token
         return token
 
     async def create_tenant(self, name: str, *, key: str | None = None) -> Tenant:

@@ -5,8 +5,9 @@ Which routes there are is `sdk.rest`'s and `sdk.people`'s.
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
@@ -42,11 +43,16 @@ class _Problem(msgspec.Struct, frozen=True):
 
 
 class Routes:
-    """The routes of one server, asked with one token. Use it in `async with`. What is raised, `Rest` says."""
+    """The routes of one server, asked with one token. Use it in `async with`. What is raised, `Rest` says.
+
+    Where `renew` is set, it is called when the token has expired: it gets another one and sets `token`.
+    """
 
     def __init__(self, url: str, token: str | None, timeout_s: float) -> None:
         self.url = addresses.rest(url)
         self.token = token
+        self.renew: Callable[[], Awaitable[object]] | None = None
+        self._renewing = asyncio.Lock()
         self._http = httpx.AsyncClient(
             base_url=self.url,
             timeout=timeout_s,
@@ -73,14 +79,22 @@ class Routes:
             raise self._problem(response)
 
     async def send(
-        self, type: type[T], method: str, path: str, body: Mapping[str, object] | None, *, key: str | None = None
+        self,
+        type: type[T],
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        *,
+        key: str | None = None,
+        is_login: bool = False,
     ) -> T:
+        """Send a request that changes something and return its answer. One that is part of a login is sent without a token."""
         request = self._http.build_request(method, path, content=None if body is None else msgspec.json.encode(body))
         if body is not None:
             request.headers["Content-Type"] = "application/json"
         if key is not None:
             request.headers["Idempotency-Key"] = key
-        return self._read(type, await self._request(request))
+        return self._read(type, await (self._sent(request, None, is_login=True) if is_login else self._request(request)))
 
     async def all_of(
         self,
@@ -108,15 +122,31 @@ class Routes:
                 return
 
     async def _request(self, request: httpx.Request) -> httpx.Response:
-        """Sends it and brings the whole answer; what httpx raises becomes ours here."""
-        if self.token is not None:
-            request.headers["Authorization"] = f"Bearer {self.token}"
+        """Send a request and return its whole answer; once more with a fresh token where the first had expired.
+
+        That answer says that nothing was done, so a change may be repeated too.
+        """
+        token = self.token
+        response = await self._sent(request, token)
+        if self.renew is None or response.status_code != httpx.codes.UNAUTHORIZED:
+            return response
+        if not isinstance(self._problem(response), errors.CredentialsExpired):
+            return response
+        async with self._renewing:
+            if self.token == token:  # Else another request has renewed it meanwhile.
+                await self.renew()
+        return await self._sent(request, self.token)
+
+    async def _sent(self, request: httpx.Request, token: str | None, *, is_login: bool = False) -> httpx.Response:
+        """Send a request and return its whole answer. What httpx raises becomes ours here."""
+        if token is not None:
+            request.headers["Authorization"] = f"Bearer {token}"
         try:
             return await self._http.send(request)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
             raise addresses.failure(self.url, exc) from exc
         except httpx.TransportError as exc:
-            if request.method == "GET":
+            if request.method == "GET" or is_login:  # A login whose answer got lost has changed nothing.
                 raise addresses.failure(self.url, exc) from exc
             how = "with the same key it may be repeated" if request.method == "POST" else "it may be repeated"
             raise errors.OutcomeUnknown.told(f"whether it was done is unknown: no answer came from {self.url}; {how}") from exc
