@@ -221,7 +221,7 @@ async def _serve(
         terms = Terms(store, changes.audit, now, current_terms)
         people = Connections(directory), Entrance(identity, tenants, terms, changes.audit, now)
         gateway = Gateway(
-            Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people),
+            Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people, changes.audit.tally),
             group,
             admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s),
         )

@@ -241,6 +241,7 @@ async def _make(
         History(directory, fabric, retention),
         Connections(directory),
         Entrance(identity, tenants, terms, audit, clock),
+        audit.tally,
     )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
     changes.watch(gateway.changed)

@@ -81,6 +81,19 @@ def test_what_is_refused_is_not_told_as_done(matrix: Matrix, route: str) -> None
     assert "done" not in [each["outcome"] for each in told]
 
 
+@pytest.mark.parametrize("route", [route for route in CHANGING if route not in UNTOLD])
+def test_who_tries_what_they_may_not_is_in_the_audit_by_name(matrix: Matrix, route: str) -> None:
+    matrix.house.run(matrix.house.audit.tally.flush())
+    refused = matrix.send(Who.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
+    assert refused.status_code == 403
+    matrix.house.run(matrix.house.audit.tally.flush())
+    audit = matrix.ours.tenant.owner.get(f"{matrix.ours.tenant.path}/audit", params={"limit": 1}).json()["items"]
+    (entry,) = audit
+    assert (entry["action"], entry["outcome"], entry["facts"]["code"]) == ("access.refused", "refused", "forbidden")
+    assert entry["facts"]["request"] == f"{refused.request.method} {refused.request.url.raw_path.decode()}"
+    assert entry["actor"].startswith("usr:")
+
+
 def user_id(matrix: Matrix) -> str:
     return str(matrix.ours.tenant.owner.get("/v1/me").json()["user_id"])
 

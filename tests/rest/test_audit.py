@@ -60,3 +60,23 @@ def test_no_secret_stands_in_it(house: House) -> None:
     for secret in (token, tenant.owner.token, "BEGIN SSH", "ssh-ed25519"):
         assert secret is not None
         assert secret not in text
+
+
+def test_an_admin_who_tries_what_only_owners_may_is_in_the_audit(house: House) -> None:
+    tenant = house.tenant()
+    admin = tenant.member(Role.ADMIN)
+    me = admin.get("/v1/me").json()["user_id"]
+    assert admin.patch(f"{tenant.path}/members/{me}", json={"role": "owner"}).status_code == 403
+    assert admin.delete(tenant.path).status_code == 403
+    agent = tenant.agent().login()
+    assert agent.post("/v1/tenants", json={"name": "An agent's own"}).status_code == 403
+    found = {
+        (each["actor"], each["facts"].get("attempt"))
+        for each in whole(house, tenant.path, tenant.owner)
+        if each["action"] == "access.refused"
+    }
+    assert {
+        (f"usr:{me}", "make somebody an owner, or an owner something else"),
+        (f"usr:{me}", "delete the tenant"),
+    } <= found
+    assert len(found) == 3

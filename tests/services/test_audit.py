@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,11 @@ from artcafe.errors import Conflict, Forbidden, OutcomeUnknown, Unavailable
 from artcafe.model import Entry, Outcome, Role, TenantId, UserPrincipal
 from artcafe.rules import chain, subjects
 from artcafe.rules.pages import PageRequest
-from artcafe.services.tally import MOST_ACTORS, OTHERS, OUTSIDER
+from artcafe.services.counts import MOST_UNKNOWN, MOST_VARIANTS, OTHERS
+from artcafe.services.tally import MOST_CLAIMED, OUTSIDER
+from artcafe.tables.catalog import Environment
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.store import Store
 from tests.services.world import Server, with_role
 
 GONE = Unavailable("the message log (NATS)")
@@ -116,16 +121,79 @@ async def test_the_first_of_a_kind_is_told_at_once_and_the_rest_with_the_minute(
 async def test_made_up_agents_and_tenants_fill_no_audit(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
-    for number in range(3 * MOST_ACTORS):
-        server.audit.tally.note(owner.tenant_id, f"agt_{number}", "agent.login", Outcome.REFUSED)
-        server.audit.tally.note(TenantId(f"ten_{number}"), "agt_1", "agent.login", Outcome.REFUSED)
+    for number in range(3 * MOST_UNKNOWN):
+        server.audit.tally.note_claim(owner.tenant_id, f"agt_{number}", "agent.login")
+        server.audit.tally.note_claim(TenantId(f"ten_{number}"), "agt_1", "agent.login")
     platform = len(told(server, None))
     await server.audit.tally.flush()
     entries = told(server, owner.tenant_id)[before:]
-    assert len(entries) == MOST_ACTORS + 1
-    assert shown(entries)[-1] == ("agent.login", OTHERS, "refused", str(2 * MOST_ACTORS))
+    assert len(entries) == MOST_UNKNOWN + 1
+    assert shown(entries)[-1] == ("agent.login", OTHERS, "refused", str(2 * MOST_UNKNOWN))
     (strangers,) = told(server, None)[platform:]
-    assert (strangers.facts["count"], strangers.facts["problem"]) == (str(3 * MOST_ACTORS), "there is no such tenant")
+    assert (strangers.facts["count"], strangers.facts["problem"]) == (str(3 * MOST_UNKNOWN), "there is no such tenant")
+
+
+async def test_failures_in_one_tenant_or_by_one_actor_hide_nothing_of_others(server: Server) -> None:
+    """The attack that blinded all audits for a minute: 12,000 different failures, by one agent and by people without a login."""
+    ours, theirs = await server.tenant(), await server.tenant("mallory", "Mallory's")
+    before = len(told(server, ours.tenant_id))
+    tally = server.audit.tally
+    for number in range(12_000):
+        tally.trespass(theirs.tenant_id, "agt_mallory", f"ten_{number}")
+        tally.note_claim(TenantId(f"ten_{number}"), f"agt_{number}", "agent.login")
+        tally.note_claim(theirs.tenant_id, f"agt_{number}", "agent.login")
+        tally.note_claim(ours.tenant_id, f"agt_{number}", "agent.login")
+    tally.note(ours.tenant_id, "agt_1", "agent.login", key="SHA256:stolen")
+    tally.note(ours.tenant_id, "agt_known", "agent.login", Outcome.REFUSED)
+    tally.trespass(None, "usr:bob", ours.tenant_id)
+    await tally.flush()
+    assert {
+        ("agent.login", "agt_1", "done", None),
+        ("agent.login", "agt_known", "refused", None),
+        ("tenant.trespass", OUTSIDER, "refused", None),
+    } <= set(shown(told(server, ours.tenant_id)[before:]))
+    assert ("tenant.trespass", "usr:bob", "refused", None) in shown(told(server, None))
+    assert ("tenant.trespass", "agt_mallory", "refused", "12000") in shown(told(server, theirs.tenant_id))
+
+
+async def test_no_success_is_lost_however_many_there_are(server: Server) -> None:
+    owner = await server.tenant()
+    before = len(told(server, owner.tenant_id))
+    for number in range(2_000):
+        server.audit.tally.note(owner.tenant_id, f"agt_{number}", "agent.login", key="SHA256:own")
+    for number in range(3 * MOST_VARIANTS):
+        server.audit.tally.note(owner.tenant_id, "agt_0", "agent.login", key=f"SHA256:{number}")
+    await server.audit.tally.flush()
+    entries = told(server, owner.tenant_id)[before:]
+    assert {entry.actor for entry in entries} == {f"agt_{number}" for number in range(2_000)}
+    assert sum(int(entry.facts.get("count", "1")) for entry in entries) == 2_000 + 3 * MOST_VARIANTS
+    assert [entry.facts.get("count") for entry in entries if entry.actor == "agt_0"][-1] == str(2 * MOST_VARIANTS + 1)
+
+
+async def test_what_waits_to_be_looked_up_is_bounded_by_claimant(server: Server) -> None:
+    owner = await server.tenant()
+    before = len(told(server, owner.tenant_id))
+    for number in range(MOST_CLAIMED):
+        server.audit.tally.trespass(None, "usr:mallory", f"ten_{number}")
+    for actor in ("usr:mallory", "usr:bob"):
+        server.audit.tally.trespass(None, actor, owner.tenant_id)
+    await server.audit.tally.flush()
+    assert shown(told(server, owner.tenant_id)[before:]) == [("tenant.trespass", OUTSIDER, "refused", None)]
+    (unplaced,) = [entry for entry in told(server, None) if entry.actor == OTHERS]
+    assert unplaced.facts["count"] == str(MOST_CLAIMED + 1)
+
+
+async def test_claims_that_cannot_be_looked_up_now_are_told_later(server: Server, tmp_path: Path) -> None:
+    owner = await server.tenant()
+    before = len(told(server, owner.tenant_id))
+    server.audit.tally.trespass(None, "usr:bob", owner.tenant_id)
+    real, away = server.store, await Sqlite.open(tmp_path / "away.db", Environment.PROD)
+    await away.close()
+    server.audit.tally._store = Store(away)
+    await server.audit.tally.flush()
+    server.audit.tally._store = real
+    await server.audit.tally.flush()
+    assert shown(told(server, owner.tenant_id)[before:]) == [("tenant.trespass", OUTSIDER, "refused", None)]
 
 
 async def test_who_names_another_tenant_is_named_in_their_own_audit_alone(server: Server) -> None:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe.errors import AgentNotFound, BadCredentials, CredentialsExpired, Revoked, Unauthenticated
-from artcafe.model import Agent, AgentStatus, Challenge, UserPrincipal
+from artcafe.errors import AgentNotFound, BadCredentials, CredentialsExpired, Revoked, TenantSuspended, Unauthenticated
+from artcafe.model import Agent, AgentStatus, Challenge, KeyStatus, TenantStatus, UserPrincipal
+from artcafe.rules.keys import key_id
 from artcafe.rules.tokens import Tokens
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
@@ -202,6 +203,48 @@ async def test_every_failure_is_the_same_error(server: Server, owner: UserPrinci
             await server.login.redeem(challenge_id, signature)
         texts.add(str(raised.value))
     assert len(texts) == 1
+
+
+async def test_the_audit_has_the_reason_for_each_refused_login(
+    server: Server, owner: UserPrincipal, agent: Agent, keys: Path
+) -> None:
+    ended = await server.agent(owner, "Ended")
+    _, key = await server.keys.add(owner, ended.id, public_key=ssh_keygen.public_line(keys / "ecdsa-256"))
+    await server.keys.set_status(owner, ended.id, key_id(key.line), KeyStatus.DISABLED)
+    disabled = await server.agent(owner, "Disabled", ssh_keygen.public_line(keys / "rsa-2048"))
+    await server.agents.update(owner, disabled.id, status=AgentStatus.DISABLED)
+
+    async def refused(agent_id: str, key: str | None, wait_s: float = 0) -> None:
+        challenge = server.login.pose(agent.tenant_id, agent_id)
+        signature = "no signature" if key is None else signed(challenge, keys / key)
+        server.clock.pass_s(wait_s)
+        with pytest.raises(BadCredentials):
+            await server.login.prove(challenge, signature)
+
+    await refused("agt_none", "other")
+    await refused(agent.id, None)
+    await refused(agent.id, "other")
+    await refused(ended.id, "ecdsa-256")
+    await refused(disabled.id, "rsa-2048")
+    await refused(agent.id, "ed25519", 301)
+    tenant = server.store.tenant(owner.tenant_id)
+    await tenant.transact([tenant.set_status(TenantStatus.SUSPENDED, server.clock())])
+    server.changes.tell(owner.tenant_id)
+    challenge = server.login.pose(agent.tenant_id, agent.id)
+    with pytest.raises(TenantSuspended):
+        await server.login.prove(challenge, signed(challenge, keys / "ed25519"))
+
+    await server.audit.tally.flush()
+    entries = [line.entry for line in (await server.audit.page(owner)).items if line.entry.action == "agent.login"]
+    assert {(entry.actor, entry.facts["reason"], "key" in entry.facts) for entry in entries} == {
+        ("agt_none", "unknown_agent", True),
+        (agent.id, "bad_signature", False),
+        (agent.id, "unknown_key", True),
+        (ended.id, "key_ended", True),
+        (disabled.id, "agent_disabled", True),
+        (agent.id, "challenge_expired", True),
+        (agent.id, "tenant_suspended", True),
+    }
 
 
 async def test_the_key_at_the_time_of_the_proof_counts(server: Server, owner: UserPrincipal, agent: Agent, keys: Path) -> None:

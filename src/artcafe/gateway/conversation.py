@@ -170,6 +170,8 @@ class Conversation:
             else:
                 await self._visitor.do(id, kind, body)
         except ArtcafeError as exc:
+            if self.principal is not None:
+                self._desk.tally.refusal(self.principal, exc, request=kind)
             self._peer.send(replies.error(exc, id))
             if isinstance(body, frames.Connect):
                 self._peer.close(exc)

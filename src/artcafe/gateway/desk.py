@@ -16,6 +16,7 @@ from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
 from artcafe.services.subscriptions import Subscriptions
+from artcafe.services.tally import Tally
 from artcafe.wire import frames
 
 PING_S: Final = 25
@@ -43,6 +44,7 @@ class Desk:
     history: History
     connections: Connections
     entrance: Entrance
+    tally: Tally
 
 
 class Peer(Socket, Protocol):

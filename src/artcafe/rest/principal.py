@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import AsyncIterator
+from typing import Annotated, Final
 
 import structlog
-from fastapi import Depends, Header, Path
+from fastapi import Depends, Header, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from artcafe.errors import Forbidden, TenantNotFound, Unauthenticated
+from artcafe.errors import ArtcafeError, Forbidden, TenantNotFound, Unauthenticated
 from artcafe.model import AgentPrincipal, Principal, UserId
 from artcafe.rest.parts import Parts
 from artcafe.rules import access
 
 Caller = UserId | AgentPrincipal
 """Who holds the token. A person becomes a principal only in a tenant, by a membership."""
+
+LONGEST_PATH: Final = 256
+"""Characters of a refused request's path in the audit: its own ids fit in."""
 
 bearer = HTTPBearer(
     auto_error=False,
@@ -38,10 +42,12 @@ async def caller(parts: Parts, credentials: Annotated[HTTPAuthorizationCredentia
 AnyCaller = Annotated[Caller, Depends(caller)]
 
 
-async def any_person(who: AnyCaller) -> UserId:
+async def any_person(parts: Parts, who: AnyCaller) -> UserId:
     """A person, also one who has not accepted the terms. Raises Forbidden for an agent: it belongs to one tenant for its life."""
     if isinstance(who, AgentPrincipal):
-        raise Forbidden("do what is a person's: accept terms, enter, list or make tenants", "an agent")
+        refused = Forbidden("do what is a person's: accept terms, enter, list or make tenants", "an agent")
+        parts.audit.tally.refusal(who, refused)
+        raise refused
     return who
 
 
@@ -58,22 +64,33 @@ Person = Annotated[UserId, Depends(person)]
 TenantPath = Annotated[str, Path(description="The tenant, one of the caller's own.", examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])]
 
 
-async def principal(parts: Parts, who: AnyCaller, tenant_id: TenantPath) -> Principal:
-    """Raises TenantNotFound for a tenant that is not the caller's, whether or not it exists, and before that TermsRequired."""
+async def principal(request: Request, parts: Parts, who: AnyCaller, tenant_id: TenantPath) -> AsyncIterator[Principal]:
+    """Yield the caller as a principal of the tenant in the path, and count a refusal of what they ask then in its audit.
+
+    Raises TenantNotFound for a tenant that is not the caller's, whether or not it exists, and before that TermsRequired.
+    """
+    proven = await _in_tenant(parts, who, tenant_id)
+    structlog.contextvars.bind_contextvars(tenant=proven.tenant_id, principal=proven.sender)
+    try:
+        yield proven
+    except ArtcafeError as exc:
+        path = request.scope["raw_path"][:LONGEST_PATH].decode("ascii", "replace")
+        parts.audit.tally.refusal(proven, exc, request=f"{request.method} {path}")
+        raise
+
+
+async def _in_tenant(parts: Parts, who: Caller, tenant_id: str) -> Principal:
     if isinstance(who, AgentPrincipal):
         if who.tenant_id != tenant_id:
             parts.audit.tally.trespass(who.tenant_id, who.sender, tenant_id)
         access.require_tenant(who, tenant_id)
-        proven: Principal = who
-    else:
-        await parts.terms.check(who)
-        try:
-            proven = await parts.tenants.enter(who, tenant_id)
-        except TenantNotFound:
-            parts.audit.tally.trespass(None, f"usr:{who}", tenant_id)
-            raise
-    structlog.contextvars.bind_contextvars(tenant=proven.tenant_id, principal=proven.sender)
-    return proven
+        return who
+    await parts.terms.check(who)
+    try:
+        return await parts.tenants.enter(who, tenant_id)
+    except TenantNotFound:
+        parts.audit.tally.trespass(None, f"usr:{who}", tenant_id)
+        raise
 
 
 InTenant = Annotated[Principal, Depends(principal)]

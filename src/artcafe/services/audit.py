@@ -20,7 +20,8 @@ from artcafe.rules import access, chain, ids, subjects
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.subjects import Subject
-from artcafe.services.tally import Event, Tally
+from artcafe.services.counts import Event
+from artcafe.services.tally import Tally
 from artcafe.tables.port import ConditionFailed
 from artcafe.tables.store import Store
 

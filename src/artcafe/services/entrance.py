@@ -33,7 +33,9 @@ class Entrance:
             self._audit.tally.trespass(None, f"usr:{person.user_id}", tenant_id or "")
             raise NoMember from exc
         if principal.is_suspended:
-            self._audit.tally.note(principal.tenant_id, principal.sender, "member.connect", Outcome.REFUSED)
+            self._audit.tally.note(
+                principal.tenant_id, principal.sender, "member.connect", Outcome.REFUSED, reason=TenantSuspended.code
+            )
             raise TenantSuspended
         self._audit.tally.note(principal.tenant_id, principal.sender, "member.connect")
         return principal, person.expires_at

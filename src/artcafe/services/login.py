@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import partial
 from typing import Final
 from urllib.parse import quote
 
@@ -30,6 +32,7 @@ from artcafe.services.attempts import Attempts
 from artcafe.services.audit import Audit
 from artcafe.services.directory import Directory
 from artcafe.tables.store import Store
+from artcafe.wire.sshkeys import PublicKey
 from artcafe.wire.sshsig import signer
 
 CHALLENGE_S: Final = 300
@@ -37,6 +40,18 @@ _NONCE_BYTES: Final = 32
 
 _NOBODY: Final = "nobody"
 """Stands for an id that cannot be one, so that it is read and refused like any unknown id. No id that the server makes is it."""
+
+
+class Refusal(StrEnum):
+    """Why a login was refused, as the audit has it (`facts.reason`)."""
+
+    UNKNOWN_AGENT = "unknown_agent"
+    BAD_SIGNATURE = "bad_signature"
+    UNKNOWN_KEY = "unknown_key"
+    KEY_ENDED = "key_ended"
+    AGENT_DISABLED = "agent_disabled"
+    CHALLENGE_EXPIRED = "challenge_expired"
+    TENANT_SUSPENDED = "tenant_suspended"
 
 
 class Login:
@@ -107,9 +122,10 @@ class Login:
         key = None if agent is None or by is None else keys.proving(agent, by.line, now)
         if agent is None or by is None or key is None or not is_welcome:
             self._attempts.failed(challenge.tenant_id, challenge.agent_id)
-            self._audit.tally.note(challenge.tenant_id, challenge.agent_id, "agent.login", Outcome.REFUSED)
+            self._note_refused(challenge, agent, by, now)
             raise BadCredentials
         # Only now, so that every failure above is the same work; and from memory, which is told of changes within seconds.
+        note = partial(self._audit.tally.note, agent.tenant_id, agent.id, "agent.login", key=by.fingerprint)
         try:
             tenant = await self._directory.tenant(agent.tenant_id)
         except TenantNotFound as exc:
@@ -117,12 +133,21 @@ class Login:
         if tenant.is_deleting:
             raise BadCredentials
         if tenant.status is TenantStatus.SUSPENDED:
-            self._audit.tally.note(agent.tenant_id, agent.id, "agent.login", Outcome.REFUSED, key=by.fingerprint)
+            note(Outcome.REFUSED, reason=Refusal.TENANT_SUSPENDED)
             raise TenantSuspended  # Told to nobody but whoever has the agent's key.
-        self._audit.tally.note(agent.tenant_id, agent.id, "agent.login", key=by.fingerprint)
+        note()
         return AgentPrincipal(
             agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch, key=key.serial, until=key.not_after
         )
+
+    def _note_refused(self, challenge: Challenge, agent: Agent | None, by: PublicKey | None, now: datetime) -> None:
+        """Give the tenant's admins the reason, in the audit; the caller gets none."""
+        tally, key = self._audit.tally, {} if by is None else {"key": by.fingerprint}
+        if agent is None:
+            tally.note_claim(challenge.tenant_id, challenge.agent_id, "agent.login", reason=Refusal.UNKNOWN_AGENT, **key)
+        else:
+            reason = _why(challenge, agent, by, now)
+            tally.note(agent.tenant_id, agent.id, "agent.login", Outcome.REFUSED, reason=reason, **key)
 
     # --- with a token ---
 
@@ -183,6 +208,17 @@ class Login:
 def _may_log_in(agent: Agent) -> bool:
     """Return whether the agent is active, and has no older id that would make its messages look like a person's."""
     return agent.status is AgentStatus.ACTIVE and not agent.id.startswith(USER_PREFIX)
+
+
+def _why(challenge: Challenge, agent: Agent, by: PublicKey | None, now: datetime) -> Refusal:
+    """Return why a login of an agent that exists is refused."""
+    if by is None:
+        return Refusal.BAD_SIGNATURE
+    if not keys.has(agent, by.line):
+        return Refusal.UNKNOWN_KEY
+    if keys.proving(agent, by.line, now) is None:
+        return Refusal.KEY_ENDED
+    return Refusal.CHALLENGE_EXPIRED if _may_log_in(agent) else Refusal.AGENT_DISABLED
 
 
 def _claimed(id: str) -> str:

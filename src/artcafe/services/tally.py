@@ -1,52 +1,36 @@
-"""What comes in floods, counted by the minute and then told to the audit: logins, and attempts on what is another's."""
+"""Aggregate frequent audit events (logins, attempts on other tenants) and write one entry of each kind per minute.
+
+The first of a kind is written at once. Each tenant has counts of its own (`services.counts`), so that whatever is tried on one
+tenant, or by one actor, hides nothing of another. Events that name a tenant which may not exist wait apart until it is looked up.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from datetime import datetime
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
-from artcafe.errors import OurFault
-from artcafe.model import Outcome, TenantId
+from artcafe.errors import ArtcafeError, Forbidden, OurFault, TenantSuspended
+from artcafe.model import Outcome, Principal, TenantId
 from artcafe.observe import Clock, log, origin
 from artcafe.rules import ids, times
+from artcafe.services.counts import OTHERS, Counted, Counts, Event
 from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 
 MINUTE_S: Final = 60.0
-MOST_COUNTED: Final = 10_000
-"""Different things that are counted in a minute, over all tenants; what comes above is only logged."""
-MOST_ACTORS: Final = 100
-"""Different actors that are counted apart in a minute, for each tenant and action; the rest are counted together, as `OTHERS`."""
-OTHERS: Final = "others"
+MOST_CLAIMED: Final = 50
+"""Tenants that one claimant may name while none of them was looked up yet, which takes milliseconds."""
+MOST_CLAIMANTS: Final = 10_000
+CHAINS_AT_ONCE: Final = 16
+"""Audits that are written at the same time: a tenant with many events keeps the others waiting no longer than itself."""
 OUTSIDER: Final = "outsider"
 """In a tenant's audit: somebody of another tenant, who is named in the platform's alone."""
 
-
-class _Counted:
-    """How often something happened since the last time that was told."""
-
-    def __init__(self, now: datetime, count: int = 1) -> None:
-        self.count, self.first, self.last = count, now, now
-
-    def add(self, more: _Counted) -> None:
-        self.count, self.last = self.count + more.count, max(self.last, more.last)
-
-
-class Event(NamedTuple):
-    """Something that may happen again, just so."""
-
-    tenant_id: TenantId | None
-    action: str
-    actor: str
-    outcome: Outcome
-    address: str | None
-    facts: tuple[tuple[str, str], ...]
-
-
 Append = Callable[[Event, Mapping[str, str]], Awaitable[None]]
-"""Puts an event into its audit with what is known of it. Raises `Unavailable`."""
+"""Write an event to its audit with what is known of it. Raises `Unavailable`."""
+
+ByTenant = dict[TenantId | None, Counts]
 
 
 class Tally:
@@ -54,108 +38,173 @@ class Tally:
 
     def __init__(self, append: Append, store: Store, clock: Clock) -> None:
         self._append, self._store, self._clock = append, store, clock
-        self._events: dict[Event, _Counted] = {}
-        self._fresh: list[Event] = []
-        self._actors: dict[tuple[TenantId | None, str], set[str]] = {}
+        self._counts: ByTenant = {}
+        self._claims: dict[str, dict[TenantId, Counts]] = {}
+        """By claimant: the tenants that they named and that were not looked up yet."""
+        self._flooded = 0
         self._due = asyncio.Event()
         self.supervisor = Supervisor("audit")
 
-    def note(self, tenant_id: TenantId | None, actor: str, action: str, outcome: Outcome = Outcome.DONE, **facts: str) -> None:
-        """Tells soon that something happened, and by the minute how often it did again. Waits for nothing, raises nothing.
+    # --- counting ---
 
-        `tenant_id` may be a claim: it is told where there is such a tenant, and else in the platform's audit, counted together.
-        """
-        actors = self._actors.setdefault((tenant_id, action), set())
-        if actor not in actors and len(actors) >= MOST_ACTORS:
-            actor, facts = OTHERS, {}
-        actors.add(actor)
+    def note(self, tenant_id: TenantId | None, actor: str, action: str, outcome: Outcome = Outcome.DONE, **facts: str) -> None:
+        """Count what a known actor did in a tenant that exists. Waits for nothing and raises nothing."""
         event = Event(tenant_id, action, actor, outcome, origin().address, tuple(sorted(facts.items())))
-        known = self._events.get(event)
-        if known is not None:
-            known.add(_Counted(self._clock()))
-        elif len(self._events) < MOST_COUNTED:
-            self._events[event] = _Counted(self._clock())
-            self._fresh.append(event)
-            self._due.set()
-        else:
-            log.warning("audit.flooded", action=action, most=MOST_COUNTED)
+        self._counts.setdefault(tenant_id, Counts()).add(event, Counted(self._clock()))
+        self._due.set()
+
+    def note_claim(self, tenant_id: TenantId, actor: str, action: str, **facts: str) -> None:
+        """Count a refusal where tenant and actor are claims of whoever is at this address, who cannot be believed."""
+        address = origin().address
+        event = Event(tenant_id, action, actor, Outcome.REFUSED, address, tuple(sorted(facts.items())))
+        self._claim(address or "", event, Counted(self._clock()))
+        self._due.set()
 
     def trespass(self, principal_tenant: TenantId | None, actor: str, tenant_id: str) -> None:
         """Count an attempt on another tenant: in that tenant's audit without the actor's name, and by name in the actor's own
         tenant's audit, or in the platform's where they have none. Text that cannot be an id counts in the latter alone."""
         if ids.is_possible(tenant_id):
-            self.note(TenantId(tenant_id), OUTSIDER, "tenant.trespass", Outcome.REFUSED)
+            event = Event(TenantId(tenant_id), "tenant.trespass", OUTSIDER, Outcome.REFUSED, origin().address, ())
+            self._claim(actor, event, Counted(self._clock()))
         self.note(principal_tenant, actor, "tenant.trespass", Outcome.REFUSED)
 
+    def refusal(self, principal: Principal, error: ArtcafeError, **facts: str) -> None:
+        """Count a principal's attempt at something that they may not do. An error of another kind counts nothing."""
+        if isinstance(error, Forbidden):
+            facts["attempt"] = error.action
+        if isinstance(error, Forbidden | TenantSuspended):
+            self.note(principal.tenant_id, principal.sender, "access.refused", Outcome.REFUSED, code=error.code, **facts)
+
+    def _claim(self, claimant: str, event: Event, counted: Counted) -> None:
+        """Count an event in a tenant that may not exist. What one claimant names too fast takes no room from others."""
+        if event.tenant_id is None or not ids.is_possible(event.tenant_id):
+            self._add_unplaced(event, counted)
+        elif event.tenant_id in self._counts:
+            self._add_claimed(self._counts[event.tenant_id], event, counted)
+        elif self._has_room(claimant, event.tenant_id):
+            claimed = self._claims.setdefault(claimant, {})
+            self._add_claimed(claimed.setdefault(event.tenant_id, Counts()), event, counted)
+        else:
+            self._flooded += 1
+            self._add_unplaced(event, counted)
+
+    @staticmethod
+    def _add_claimed(counts: Counts, event: Event, counted: Counted) -> None:
+        counts.add(event, counted, is_known=event.actor == OUTSIDER)
+
+    def _has_room(self, claimant: str, tenant_id: TenantId) -> bool:
+        claimed = self._claims.get(claimant)
+        if claimed is None:
+            return len(self._claims) < MOST_CLAIMANTS
+        return tenant_id in claimed or len(claimed) < MOST_CLAIMED
+
+    def _add_unplaced(self, event: Event, counted: Counted) -> None:
+        """Count an event that names no tenant, together with all others of its action: whoever makes ids up must not fill the
+        platform's audit with them."""
+        facts = (("problem", "there is no such tenant"),)
+        event = Event(None, event.action, OTHERS, event.outcome, event.address, facts)
+        self._counts.setdefault(None, Counts()).add(event, counted, is_urgent=False)
+
+    # --- writing ---
+
     async def run(self) -> None:
-        """Tells what is noted until cancelled: the first of its kind at once, and the rest at the end of the minute."""
+        """Write what is counted until cancelled: the first of its kind at once, and the rest at the end of the minute."""
         clock = asyncio.get_running_loop().time
         ends_at = clock() + MINUTE_S
         while True:
             try:
                 async with asyncio.timeout_at(ends_at):
                     await self._due.wait()
-                self._due.clear()
-                await self._tell_fresh()
             except TimeoutError:
                 await self.flush()
                 ends_at = clock() + MINUTE_S
+            else:
+                self._due.clear()
+                await self._write_fresh()
 
     async def flush(self) -> None:
-        """Tells everything that is noted, and begins to count anew."""
-        self._fresh.clear()
-        events, self._events, self._actors = self._events, {}, {}
-        events = {event: counted for event, counted in events.items() if counted.count}
+        """Write everything that is counted, and begin to count anew."""
+        await self._look_up()
+        if self._flooded:
+            log.warning("audit.flooded", events=self._flooded)
+        self._flooded = 0
+        counts, self._counts = self._counts, {}
+        await self._write({tenant_id: list(each) for tenant_id, each in counts.items()})
+
+    async def _write_fresh(self) -> None:
+        await self._look_up()
+        await self._write({tenant_id: each.take_fresh() for tenant_id, each in self._counts.items() if each.is_fresh})
+
+    async def _look_up(self) -> None:
+        """Move what was claimed into the counts of its tenant, or of the platform where there is no such tenant."""
+        claims, self._claims = self._claims, {}
+        named = sorted({tenant_id for claimed in claims.values() for tenant_id in claimed})
+        if not named:
+            return
         try:
-            there = await self._existing(events)
-            merged: dict[Event, _Counted] = {}
-            for event, counted in events.items():
-                told = event if event.tenant_id in there else _of_no_tenant(event)
-                merged.setdefault(told, _Counted(counted.first, 0)).add(counted)
-            events = merged
-            await self._tell(events)
+            there = await self._existing(named)
         except OurFault as exc:
-            self._keep(events, exc)
+            log.warning("audit.not_looked_up", tenants=len(named), error=str(exc))
+            self._restore(claims)
+            return
+        for event, counted in _all(claims.values()):
+            if event.tenant_id in there:
+                self._add_claimed(self._counts.setdefault(event.tenant_id, Counts()), event, counted)
+            else:
+                self._add_unplaced(event, counted)
 
-    async def _tell_fresh(self) -> None:
-        fresh = {event: _Counted(self._events[event].first) for event in self._fresh}
-        self._fresh.clear()
-        try:
-            there = await self._existing(fresh)
-            fresh = {event: counted for event, counted in fresh.items() if event.tenant_id in there}
-            for event in fresh:
-                self._events[event].count -= 1
-            await self._tell(fresh)
-        except OurFault as exc:
-            self._keep(fresh, exc)
+    async def _existing(self, named: Sequence[TenantId]) -> set[TenantId | None]:
+        versions = await self._store.versions(named)
+        return {tenant_id for tenant_id, version in versions.items() if version is not None}
 
-    def _keep(self, events: Mapping[Event, _Counted], why: OurFault) -> None:
-        """Counts on what could not be told now, to be told at the end of a later minute."""
-        log.warning("audit.not_told_yet", entries=len(events), error=str(why))
-        for event, counted in events.items():
-            self._events.setdefault(event, _Counted(counted.first, 0)).add(counted)
+    def _restore(self, claims: Mapping[str, Mapping[TenantId, Counts]]) -> None:
+        """Keep claims that could not be looked up for the next time."""
+        for claimant, claimed in claims.items():
+            for event, counted in _all([claimed]):
+                self._claim(claimant, event, counted)
 
-    async def _tell(self, events: dict[Event, _Counted]) -> None:
-        """Write the events, removing each once it is written. One that fails otherwise is dropped. Raises `Unavailable`."""
-        while events:
-            event, counted = next(iter(events.items()))
-            with self.supervisor.contain(OurFault, action=event.action):
-                await self._tell_counted(event, counted)
-            del events[event]
-
-    async def _tell_counted(self, event: Event, counted: _Counted) -> None:
-        facts = dict(event.facts)
-        if counted.count > 1:
-            facts |= {"count": str(counted.count), "first": times.to_text(counted.first), "last": times.to_text(counted.last)}
-        await self._append(event, facts)
-
-    async def _existing(self, events: Iterable[Event]) -> set[TenantId | None]:
-        """Return those tenants of the events that exist, and None for the platform. Raises `Unavailable`."""
-        named = sorted({event.tenant_id for event in events if event.tenant_id is not None and ids.is_possible(event.tenant_id)})
-        versions = await self._store.versions(named) if named else {}
-        return {None, *(tenant_id for tenant_id, version in versions.items() if version is not None)}
+    async def _write(self, events: Mapping[TenantId | None, list[tuple[Event, Counted]]]) -> None:
+        """Write the events of several audits, and count again what cannot be written now."""
+        writing = _Writing(self._append, self.supervisor)
+        async with asyncio.TaskGroup() as group:
+            for each in events.values():
+                group.create_task(writing.write(each))
+        if writing.problem is None:
+            return
+        log.warning("audit.not_told_yet", entries=sum(map(len, events.values())), error=str(writing.problem))
+        for each in events.values():
+            for event, counted in each:
+                self._counts.setdefault(event.tenant_id, Counts()).add(event, counted, is_urgent=False)
 
 
-def _of_no_tenant(event: Event) -> Event:
-    """What was claimed of a tenant that is not there: whoever makes ids up shall not fill the platform's audit with them."""
-    return event._replace(tenant_id=None, actor=OTHERS, facts=(("problem", "there is no such tenant"),))
+class _Writing:
+    """One pass over several audits. The first failure to reach NATS ends it: the others would only wait for the same."""
+
+    def __init__(self, append: Append, supervisor: Supervisor) -> None:
+        self._append, self._supervisor = append, supervisor
+        self._at_once = asyncio.Semaphore(CHAINS_AT_ONCE)
+        self.problem: OurFault | None = None
+
+    async def write(self, events: list[tuple[Event, Counted]]) -> None:
+        """Write the events of one audit, removing each from the list once it is written. One that fails unforeseen is dropped."""
+        async with self._at_once:
+            while events and self.problem is None:
+                event, counted = events[0]
+                try:
+                    with self._supervisor.contain(OurFault, action=event.action):
+                        await self._append(event, _facts(event, counted))
+                except OurFault as exc:
+                    self.problem = exc
+                    return
+                del events[0]
+
+
+def _facts(event: Event, counted: Counted) -> dict[str, str]:
+    facts = dict(event.facts)
+    if counted.count > 1:
+        facts |= {"count": str(counted.count), "first": times.to_text(counted.first), "last": times.to_text(counted.last)}
+    return facts
+
+
+def _all(claims: Iterable[Mapping[TenantId, Counts]]) -> Iterator[tuple[Event, Counted]]:
+    return (each for claimed in claims for counts in claimed.values() for each in counts)
