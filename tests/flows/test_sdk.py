@@ -141,6 +141,35 @@ async def test_a_publish_that_is_refused_says_why_and_harms_no_other(home: Cast)
         await agent.publish(cast.channels[0], "x" * (MAX_FRAME_BYTES - 300))
 
 
+async def test_an_odd_value_in_any_call_is_an_error_of_that_call_alone(home: Cast) -> None:
+    cast = await recast(home)
+    (channel,) = cast.channels
+    half, long = "\ud800", "x" * 70_000
+    async with cast.agent() as agent, asyncio.timeout(20), asyncio.TaskGroup() as group:
+        publishing = [group.create_task(agent.publish(channel, number)) for number in range(50)]
+        for odd, expected in ((half, Invalid), (long, TooLarge), (object(), TypeError)):
+            for call in (
+                agent.set_status(odd),  # type: ignore[arg-type]
+                agent.subscribe(odd),  # type: ignore[arg-type]
+                agent.subscribe(channel, odd),  # type: ignore[arg-type]
+                agent.history(odd),  # type: ignore[arg-type]
+                agent.history(channel, after=odd),  # type: ignore[arg-type]
+                agent.publish(odd, 1),  # type: ignore[arg-type]
+                agent.publish(channel, odd),
+                agent.publish(channel, 1, key=odd),  # type: ignore[arg-type]
+                agent.publish(channel, 1, headers={"a": odd}),  # type: ignore[dict-item]
+                agent.publish(channel, 1, reply_to=odd),  # type: ignore[arg-type]
+                anext(agent.messages(odd)),  # type: ignore[call-overload]
+            ):
+                with pytest.raises(expected):
+                    await call
+        with pytest.raises(Invalid, match="key"):
+            await agent.publish(channel, 1, key="")
+        for number, receipt in enumerate([await each for each in publishing]):
+            assert receipt.seq is not None, number
+        assert data_of(await take(agent.messages(), 50)) == [*range(50)]
+
+
 # --- receiving -----------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,10 @@ from artcafe.wire import frames, replies
 LATER = 1e9
 
 
+def text_of(body: frames.Body) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(body))
+
+
 class Publisher:
     """An outbox whose messages are numbers, and what became of each."""
 
@@ -26,10 +30,9 @@ class Publisher:
 
     def publish(self, number: int, kind: str = "publish") -> Ask:
         outcomes = self.outcomes.setdefault(number, [])
-        body: frames.Body = frames.Publish("chn", msgspec.Raw(str(number).encode()))
         if kind == "subscribe":
-            body = frames.Subscribe(str(number))
-        return self.outbox.add(kind, body, outcomes.append)
+            return self.outbox.add(kind, text_of(frames.Subscribe(str(number))), outcomes.append, channel=str(number))
+        return self.outbox.add(kind, text_of(frames.Publish("chn", msgspec.Raw(str(number).encode()))), outcomes.append)
 
     def sent(self, now: float = 0.0) -> dict[int, int]:
         """What goes out now, by id."""
@@ -122,6 +125,16 @@ def test_whoever_stops_waiting_learns_what_is_known() -> None:
     assert isinstance(never_sent.unanswered(), OutcomeUnknown)
     publisher.outbox.refused(FIRST_ID, NotStored(), temporary=True, now=0)
     assert isinstance(never_sent.unanswered(), NotStored)
+
+
+@pytest.mark.parametrize(("kind", "words"), [("publish", "the message was stored"), ("subscribe", "done the subscribe command")])
+def test_an_unknown_outcome_is_said_of_the_command_that_it_is_about(kind: str, words: str) -> None:
+    publisher = Publisher()
+    ask = publisher.publish(1, kind)
+    publisher.sent()
+    assert words in str(ask.unanswered())
+    publisher.outbox.lost()
+    assert words in str(ask.unanswered())
 
 
 def test_an_outcome_that_was_unknown_stays_so_until_an_answer_settles_it() -> None:
@@ -258,8 +271,8 @@ def test_what_stands_first_is_sent_before_all_that_waits_and_may_be_dropped() ->
     publisher.publish(2)
     publisher.sent()
     publisher.outbox.lost()
-    dropped = publisher.outbox.add("status", frames.Status("idle"), lambda _: None, first=True)
+    dropped = publisher.outbox.add("status", text_of(frames.Status("idle")), lambda _: None, first=True)
     publisher.outbox.drop(dropped)
-    publisher.outbox.add("status", frames.Status("busy"), lambda _: None, first=True)
+    publisher.outbox.add("status", text_of(frames.Status("busy")), lambda _: None, first=True)
     kinds = [[*json.loads(frame)][1] for frame in publisher.outbox.due(0.0)]
     assert kinds == ["status", "publish", "publish"]

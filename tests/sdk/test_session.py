@@ -60,7 +60,8 @@ class Agent:
         self.hears(id=1, connect=connected())
 
     def publishes(self) -> list[bytes]:
-        self.outbox.add("publish", frames.Publish(CHANNEL, msgspec.Raw(b"1")), self.outcomes.append)
+        text = msgspec.json.encode(frames.Publish(CHANNEL, msgspec.Raw(b"1")))
+        self.outbox.add("publish", msgspec.Raw(text), self.outcomes.append)
         return self.session.due(0.0)
 
 
@@ -147,7 +148,8 @@ async def test_acks_leave_before_a_subscribe_and_then_wait_for_its_reply() -> No
     assert isinstance(first, Message)
     assert isinstance(second, Message)
     await first.ack()
-    agent.outbox.add("subscribe", frames.Subscribe(CHANNEL), agent.outcomes.append)
+    text = msgspec.json.encode(frames.Subscribe(CHANNEL))
+    agent.outbox.add("subscribe", msgspec.Raw(text), agent.outcomes.append, channel=CHANNEL)
     assert [[*json.loads(frame)][-1] for frame in agent.session.due(0.0)] == ["ack", "subscribe"]
     await second.ack()
     assert agent.session.due(0.0) == []

@@ -69,7 +69,7 @@ def parsed(text: str, what: str, *, is_text: bool) -> object:
         text.encode()
         if is_text:
             return text
-        msgspec.json.decode(text)
+        msgspec.json.decode(text, type=msgspec.Raw)
     except UnicodeEncodeError:
         raise click.UsageError(f"{what} is not UTF-8 text") from None
     except (msgspec.DecodeError, RecursionError) as exc:

@@ -12,10 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, overload
 
-import msgspec
-
 from artcafe import errors
-from artcafe.sdk import dial
+from artcafe.sdk import dial, encoding
 from artcafe.sdk.iteration import Messages
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.line import CLOSED, Command, Line
@@ -114,24 +112,22 @@ class Agent:
         reply_to: str | None = None,
         timeout_s: float = 30.0,
     ) -> Receipt:
-        """Stores a message in a channel; it is on disk when this returns.
+        """Store a message in a channel; it is on disk when this returns.
 
-        `data` is anything that msgspec writes as JSON, or `msgspec.Raw` with JSON text, which is delivered as it is. A lost
-        connection or a temporary error is answered by publishing again, for `timeout_s` (540 at most), under the same `key`, so
-        that it is stored once; without one, a key is made. Publishes of several tasks leave in the order of their calls, 256 at
-        most on the way, and return as they are answered.
+        `data` is what msgspec writes as JSON and reads back as it was, so no nan, sets or bytes; or `msgspec.Raw` with JSON text,
+        which is delivered as it is. After a lost connection or a temporary error the message is published again, for `timeout_s`
+        (540 at most), under the same `key`, so that it is stored once; without one, a key is made. Publishes of several tasks
+        leave in the order of their calls, 256 at most on the way, and return as they are answered.
 
-        Raises the server's error when trying again is no use, and when the time is over the last one: `OutcomeUnknown` where
-        the message may have been stored (publishing again with the same `key` is safe), else it was not. Raises `TooLarge` and
-        `Invalid` before anything is sent, and TypeError for what is no JSON.
+        Raise the server's error when trying again is no use, and when the time is over the last one: `OutcomeUnknown` where the
+        message may have been stored (publishing again with the same `key` is safe), else it was not. Raise `TooLarge`, `Invalid`
+        and TypeError before anything is sent; publishes of other tasks go on.
         """
         if not 0 < timeout_s <= LONGEST_TIMEOUT_S:
             raise ValueError(f"timeout_s must be above 0 and at most {LONGEST_TIMEOUT_S:g}")
-        body = frames.Publish(channel, _json(data), key or uuid.uuid4().hex, headers, reply_to)
         self._check_entered()
-        most = self._line.limits.get("frame_bytes", frames.MAX_FRAME_BYTES)
-        if len(frames.command("publish", body, frames.MAX_ID)) > most:
-            raise errors.TooLarge("the message", most)
+        text = encoding.data_text(data, self._line.limits.get("json_depth", frames.MAX_DEPTH))
+        body = frames.Publish(channel, text, uuid.uuid4().hex if key is None else key, headers, reply_to)
         reply = await self._line.ask(Command("publish", body), timeout_s)
         assert isinstance(reply, replies.PublishReply)
         return Receipt(reply.seq, reply.message_id, reply.duplicate)
@@ -240,14 +236,3 @@ def _given(name: str, value: str | None = None) -> str:
     if not found:
         raise errors.Invalid(name, f"give it, or set {variable}")
     return found
-
-
-def _json(data: object) -> msgspec.Raw:
-    """Raises TypeError for what cannot be written, and `Invalid` for a Raw that is no JSON: it would break the whole frame."""
-    if not isinstance(data, msgspec.Raw):
-        return msgspec.Raw(msgspec.json.encode(data))
-    try:
-        msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise errors.Invalid("data", f"is not JSON: {exc}") from None
-    return data

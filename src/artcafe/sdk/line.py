@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from artcafe import errors
-from artcafe.sdk import backoff, dial
+from artcafe.sdk import backoff, dial, encoding
 from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.messages import Gap, Message
 from artcafe.sdk.outbox import Ask, Outbox, Reply
@@ -39,6 +40,11 @@ class Command:
     kind: str
     body: frames.Body
     on_reply: Callable[[Reply], None] = lambda _: None
+
+    @property
+    def channel(self) -> str | None:
+        """Whose delivery it begins; None for all but `subscribe`."""
+        return self.body.channel if isinstance(self.body, frames.Subscribe) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +176,16 @@ class Line:
             self.outbox.drop(self._status_again)
         if self.status is not None:
             # First: a status that was on its way when the connection was lost is a newer one, and stays the last.
-            self._status_again = self.outbox.add("status", frames.Status(self.status), self._on_status_again, first=True)
+            text = msgspec.Raw(msgspec.json.encode(frames.Status(self.status)))
+            self._status_again = self.outbox.add("status", text, self._on_status_again, first=True)
 
     def _on_status_again(self, outcome: Reply | Exception) -> None:
         if isinstance(outcome, Exception) and not self._leaving.is_set():
             log.warning("the status is not shown any more: %s", outcome)
 
     def _resume(self, channel: str, start: frames.Start) -> None:
-        body = frames.Subscribe(channel, start, self._max_unacked)
-        self.outbox.add("subscribe", body, partial(self._resumed, channel))
+        text = msgspec.Raw(msgspec.json.encode(frames.Subscribe(channel, start, self._max_unacked)))
+        self.outbox.add("subscribe", text, partial(self._resumed, channel), channel=channel)
 
     def _resumed(self, channel: str, outcome: Reply | Exception) -> None:
         if isinstance(outcome, replies.SubscribeReply):
@@ -203,12 +210,16 @@ class Line:
             raise self.failure
 
     async def ask(self, command: Command, timeout_s: float) -> Reply:
-        """Send a command, again when need be, and return its reply, of the same kind. Raise the server's error, or after
-        `timeout_s` the last one that was temporary."""
+        """Send a command, again when need be, and return its reply, of the same kind.
+
+        Raise TypeError, `Invalid` or `TooLarge` before anything is sent; later the server's error, or after `timeout_s` the last
+        one that was temporary.
+        """
+        text = self._text(command)
         pending: Pending | None = None
         try:
             async with asyncio.timeout(timeout_s), self._slots:
-                pending = self.submit(command)
+                pending = self._submit(command, text)
                 return await pending.reply
         except TimeoutError as exc:
             raise (pending and pending.ask.unanswered()) or errors.Unavailable("the gateway") from exc
@@ -218,10 +229,17 @@ class Line:
 
     def submit(self, command: Command) -> Pending:
         """Send a command as `ask` does, and return at once; `reply_to` waits for its reply."""
+        return self._submit(command, self._text(command))
+
+    def _text(self, command: Command) -> msgspec.Raw:
+        return encoding.command_text(command.kind, command.body, self.limits.get("frame_bytes", frames.MAX_FRAME_BYTES))
+
+    def _submit(self, command: Command, text: msgspec.Raw) -> Pending:
         self._check_open()
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         reply.add_done_callback(_look_at)
-        ask = self.outbox.add(command.kind, command.body, partial(_settle, reply, command.on_reply))
+        settle = partial(_settle, reply, command.on_reply)
+        ask = self.outbox.add(command.kind, text, settle, channel=command.channel)
         self._wake()
         self._moved.set()
         return Pending(ask, reply)

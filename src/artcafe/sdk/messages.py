@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from artcafe.sdk.encoding import value_of
 from artcafe.wire import replies
 
 log = logging.getLogger("artcafe")
@@ -124,8 +125,11 @@ class Message:
 
     @cached_property
     def data(self) -> Any:
-        """The data, parsed when it is first asked for: None, bool, int, float, str, list or dict."""
-        return msgspec.json.decode(self._pushed.data)
+        """The data, parsed when it is first asked for: None, bool, int, float, str, list or dict.
+
+        Raises nothing: a number that no float holds is inf or -inf, and stands in `raw` as it was published.
+        """
+        return value_of(self._pushed.data)
 
     async def ack(self, *, cumulative: bool = False) -> None:
         """Acknowledge this message; with `cumulative`, every message before it in its channel too.

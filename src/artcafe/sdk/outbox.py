@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown
 from artcafe.sdk import backoff
 from artcafe.wire import frames, replies
@@ -26,7 +28,10 @@ class Ask:
 
     order: int
     kind: str
-    body: frames.Body
+    body: msgspec.Raw
+    """Encoded before it came here, so that no value can end the loop that sends everybody's commands."""
+    channel: str | None
+    """Whose delivery it begins; None for all but `subscribe`."""
     settle: Callable[[Reply | Exception], None] = field(repr=False)
     refusals: int = 0
     held_until: float = 0.0
@@ -40,12 +45,17 @@ class Ask:
 
     def unanswered(self) -> ArtcafeError | None:
         """What to tell a caller who stops waiting: None where nothing was ever sent, so that nothing can have happened."""
-        return self.problem if self.id is None else OutcomeUnknown()
+        return self.problem if self.id is None else self._unknown()
 
     def lose(self) -> None:
         """Its answer will not come any more."""
         self.id = None
-        self.problem = OutcomeUnknown()
+        self.problem = self._unknown()
+
+    def _unknown(self) -> OutcomeUnknown:
+        if self.kind == "publish":
+            return OutcomeUnknown()
+        return OutcomeUnknown.told(f"whether the server has done the {self.kind} command is unknown; it may be repeated")
 
 
 class Outbox:
@@ -69,13 +79,21 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._unsent) + len(self._sent)
 
-    def add(self, kind: str, body: frames.Body, settle: Callable[[Reply | Exception], None], *, first: bool = False) -> Ask:
-        """Takes a command in. `settle` gets its reply, or the error that ends it, once, unless it is dropped before.
+    def add(
+        self,
+        kind: str,
+        body: msgspec.Raw,
+        settle: Callable[[Reply | Exception], None],
+        *,
+        channel: str | None = None,
+        first: bool = False,
+    ) -> Ask:
+        """Take a command in. `settle` gets its reply, or the error that ends it, once, unless it is dropped before it was sent.
 
-        `first`: it stands before all others, as what a connection must know before it goes on.
+        `channel` is that of a `subscribe`. `first` puts it before all others: a connection must know it before it goes on.
         """
         self._made += 1
-        ask = Ask(0 if first else self._made, kind, body, settle)
+        ask = Ask(0 if first else self._made, kind, body, channel, settle)
         heapq.heappush(self._unsent, ask)
         return ask
 
@@ -100,8 +118,8 @@ class Outbox:
                 continue
             ask.id, self._next_id = self._next_id, self._next_id + 1
             self._sent[ask.id] = ask
-            if isinstance(ask.body, frames.Subscribe):
-                self.subscribing.append(ask.body.channel)
+            if ask.channel is not None:
+                self.subscribing.append(ask.channel)
             found.append(frames.command(ask.kind, ask.body, ask.id))
         self._unsent = kept  # They came out sorted, which is a heap.
         return found
@@ -137,8 +155,8 @@ class Outbox:
         ask = self._sent.pop(id, None) or self._dropped.pop(id, None)
         if ask is not None:
             ask.id = None
-            if isinstance(ask.body, frames.Subscribe):
-                self.subscribing.remove(ask.body.channel)
+            if ask.channel is not None:
+                self.subscribing.remove(ask.channel)
         return ask
 
     def lost(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import msgspec
 
+from artcafe.sdk.encoding import value_of
 from artcafe.sdk.messages import Gap
 from artcafe.wire import replies
 
@@ -231,8 +232,8 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"send
 
     @property
     def data(self) -> Any:
-        """The data, parsed: None, bool, int, float, str, list or dict."""
-        return msgspec.json.decode(self.raw)
+        """The data, parsed: None, bool, int, float, str, list or dict. A number that no float holds is inf or -inf."""
+        return value_of(self.raw)
 
 
 class History(msgspec.Struct, frozen=True):

@@ -187,8 +187,8 @@ def _id_of(payload: bytes) -> int | None:
         return None
 
 
-def command(kind: str, body: Body, id: int | None = None) -> bytes:
-    """A client's frame."""
+def command(kind: str, body: Body | msgspec.Raw, id: int | None = None) -> bytes:
+    """A client's frame. The body may be the JSON text that it is."""
     return _encode({kind: body} if id is None else {"id": id, kind: body})
 
 

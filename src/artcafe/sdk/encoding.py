@@ -1,0 +1,148 @@
+"""JSON on its way out, checked before anything is sent, and JSON that came in as Python values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from artcafe.errors import Invalid, TooLarge
+from artcafe.wire import frames
+
+_AT: Final = re.compile(r"(?P<problem>.*) - at `\$\.(?P<field>.*)`", re.DOTALL)
+_ARGUMENTS: Final[Mapping[str, str]] = {"from": "start"}
+"""What a field of a frame is called where the program gives it."""
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
+_DECODERS: Final[Mapping[type[frames.Body], msgspec.json.Decoder[Any]]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (frames.Publish, frames.Subscribe, frames.Status, frames.History)
+}
+"""What the server reads a command's body with."""
+_FRAME_BYTES: Final = len(frames.command("", msgspec.Raw(), frames.MAX_ID))
+"""What stands around the kind and the body of a command."""
+
+
+def command_text(kind: str, body: frames.Body, most_bytes: int) -> msgspec.Raw:
+    """Return the JSON of a command's body, once it reads back as the server will read it.
+
+    Raise before anything is sent, to the caller whom it concerns: `TooLarge` for a frame above `most_bytes`, `Invalid` for text
+    that is not Unicode and for values of the wrong type, TypeError for objects. The server would close the connection for some.
+    """
+    try:
+        text = _encode(body)
+    except UnicodeEncodeError as exc:
+        raise Invalid(_field_without_text(body), _no_text(exc)) from None
+    if _FRAME_BYTES + len(kind) + len(text) > most_bytes:
+        raise TooLarge("the message" if kind == "publish" else f"the {kind} command", most_bytes)
+    try:
+        _DECODERS[type(body)].decode(text)
+    except msgspec.ValidationError as exc:
+        found = _AT.fullmatch(str(exc))
+        field, problem = (found["field"], found["problem"]) if found else (kind, str(exc))
+        raise Invalid(_ARGUMENTS.get(field, field), problem) from None
+    return msgspec.Raw(text)
+
+
+def _field_without_text(body: frames.Body) -> str:
+    for field, name in zip(body.__struct_fields__, body.__struct_encode_fields__, strict=True):
+        try:
+            _encode(getattr(body, field))
+        except UnicodeEncodeError:
+            return _ARGUMENTS.get(name, name)
+    raise AssertionError("one of the fields could not be encoded")
+
+
+def _no_text(exc: UnicodeEncodeError) -> str:
+    return f"has {exc.object[exc.start]!a}, half of a surrogate pair, which is no Unicode text"
+
+
+# --- the data of a message -----------------------------------------------------------------------------------------------
+
+
+def data_text(data: object, max_depth: int = frames.MAX_DEPTH) -> msgspec.Raw:
+    """Return the JSON text of what is published: `msgspec.Raw` as it is, anything else as msgspec writes it.
+
+    Raise `Invalid` for text that is no JSON, for nan and inf, for half a surrogate pair, and for data nested deeper than
+    `max_depth`; TypeError for sets, for bytes, which would arrive as something else, and for objects that msgspec does not know.
+    """
+    text = _checked_raw(data) if isinstance(data, msgspec.Raw) else _encoded(data)
+    if frames.is_deep(text, max_depth):
+        raise Invalid("data", f"is nested deeper than {max_depth}")
+    # Reading it back is a comparison in C; walking in Python finds the place, and accepts what only reads back as another type.
+    if not isinstance(data, msgspec.Raw) and not _reads_back(text, data):
+        _check(data, "data")
+    return msgspec.Raw(text)
+
+
+def _checked_raw(raw: msgspec.Raw) -> bytes:
+    """Check JSON text as the server does: it would break the whole frame. Numbers may be larger than any Python float."""
+    text = bytes(raw)
+    try:
+        str(text, "utf-8")
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise Invalid("data", f"is not JSON: {exc}") from None
+    return text
+
+
+def _encoded(data: object) -> bytes:
+    try:
+        return _encode(data)
+    except UnicodeEncodeError as exc:
+        raise Invalid("data", _no_text(exc)) from None
+    except RecursionError:
+        raise Invalid("data", "is nested too deeply, or contains itself") from None
+    except TypeError as exc:
+        raise TypeError(f"data: {exc}") from None
+
+
+def _reads_back(text: bytes, data: object) -> bool:
+    try:
+        return bool(_decode(text) == data)
+    except msgspec.ValidationError:  # a number that only Python's int holds
+        return False
+
+
+def _check(value: object, path: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Invalid("data", f"{path} is {value}, which JSON does not have; publish null or text instead")
+    if isinstance(value, bytes | bytearray | memoryview):
+        raise TypeError(f"{path} is {type(value).__name__}, which JSON does not have; publish text, such as its base64")
+    if isinstance(value, set | frozenset):
+        raise TypeError(f"{path} is a {type(value).__name__}, which JSON does not have; publish a sorted list")
+    for name, part in _parts(value):
+        _check(part, f"{path}{name}")
+
+
+def _parts(value: object) -> Iterable[tuple[str, object]]:
+    """The values in a value, with their places in it, of whatever msgspec encodes as an object or an array."""
+    if isinstance(value, Mapping):
+        return [*((" (a key)", key) for key in value), *((f"[{key!r}]", part) for key, part in value.items())]
+    if isinstance(value, list | tuple):
+        return [(f"[{index}]", part) for index, part in enumerate(value)]
+    if isinstance(value, msgspec.Struct):
+        return [(f".{name}", getattr(value, name)) for name in value.__struct_fields__]
+    if dataclasses.is_dataclass(value):
+        return [(f".{field.name}", getattr(value, field.name)) for field in dataclasses.fields(value)]
+    return []
+
+
+def value_of(text: msgspec.Raw) -> Any:
+    """Return JSON text as Python values. A number that no float holds is inf or -inf, as in `json.loads`."""
+    try:
+        return _decode(text)
+    except msgspec.ValidationError:
+        return json.loads(bytes(text), parse_int=_integer)
+
+
+def _integer(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:  # Python reads no integer of more than sys.get_int_max_str_digits().
+        return float(digits)
