@@ -73,6 +73,8 @@ def test_variables_of_the_commands_and_of_tests_are_no_settings() -> None:
         ("ARTCAFE_TABLES", "dynamodb:EU", ["TABLES", "dynamodb:eu-central-1"]),
         ("ARTCAFE_DYNAMODB_ENDPOINT", "http://127.0.0.1:8000", ["DYNAMODB_ENDPOINT", "TABLES is not dynamodb:REGION"]),
         ("ARTCAFE_DYNAMODB_ENDPOINT", "127.0.0.1:8000", ["DYNAMODB_ENDPOINT", "'127.0.0.1:8000'"]),
+        ("ARTCAFE_ISSUER", "https://id.example:99999", ["ISSUER", "must be a URL", "port out of range"]),
+        ("ARTCAFE_DATA_DIR", "data-\udcff", ["DATA_DIR", "must be a path in UTF-8"]),
         ("ARTCAFE_ENVIRONMENT", "staging", ["ENVIRONMENT", "'prod' or 'dev'"]),
         ("ARTCAFE_CURSOR_WRITE_S", "0", ["CURSOR_WRITE_S", "0.1"]),
         ("ARTCAFE_CURSOR_WRITE_S", "nan", ["CURSOR_WRITE_S"]),
@@ -83,6 +85,16 @@ def test_a_setting_that_is_unknown_or_wrong_is_named_with_what_it_takes(variable
         load({}, {variable: value})
 
     assert [word for word in words if word not in str(refused.value)] == []
+
+
+def test_an_empty_variable_is_absent_whatever_the_setting_is() -> None:
+    assert load({}, {f"ARTCAFE_{name.upper()}": "" for name in Settings.model_fields}) == Settings()
+
+
+def test_a_port_that_does_not_exist_is_refused_in_every_url() -> None:
+    given = {"ARTCAFE_TABLES": "dynamodb:us-east-1", "ARTCAFE_DYNAMODB_ENDPOINT": "http://127.0.0.1:99999"}
+    with pytest.raises(SettingInvalid, match="DYNAMODB_ENDPOINT: must be a URL: port out of range"):
+        load({}, given)
 
 
 @pytest.mark.parametrize("content", [b"listen = ", b"\xff\xfe", None])

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -70,6 +71,22 @@ def _place(value: str | None) -> str | None:
     return value
 
 
+def _folder(path: Path) -> Path:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError("must be a path in UTF-8") from None
+    return path
+
+
+def _url(value: str | None) -> str | None:
+    try:
+        _ = urlsplit(value or "").port
+    except ValueError as exc:
+        raise ValueError(f"must be a URL: {str(exc).lower()}") from None
+    return value
+
+
 def _list(value: object) -> Any:
     return [each.strip() for each in value.split(",") if each.strip()] if isinstance(value, str) else value
 
@@ -89,7 +106,7 @@ class Settings(BaseModel):
     environment: Literal["prod", "dev"] = "prod"
     """Which set of tables: `dev` uses the `-dev` twins. Keys of NATS accounts differ too."""
 
-    data_dir: Path = Path("artcafe-data")
+    data_dir: Annotated[Path, AfterValidator(_folder)] = Path("artcafe-data")
     """The folder that holds everything of a single machine: tables, message log, secret. Made when it is missing."""
 
     listen: Annotated[Address, BeforeValidator(_address)] = Address("127.0.0.1", 8080)
@@ -102,7 +119,7 @@ class Settings(BaseModel):
     """Where the tables are: `sqlite:PATH`, or `dynamodb:REGION` on AWS, with whatever credentials its tools would find here.
     Absent: `sqlite:` and `tables.sqlite` in the data folder."""
 
-    dynamodb_endpoint: str | None = Field(default=None, pattern=r"^https?://.+$")
+    dynamodb_endpoint: Annotated[str | None, AfterValidator(_url)] = Field(default=None, pattern=r"^https?://.+$")
     """The URL of what speaks DynamoDB in place of AWS's own service in the region."""
 
     nats_urls: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
@@ -111,11 +128,11 @@ class Settings(BaseModel):
     secret_file: Path | None = None
     """The root of every key: 32 bytes or more, readable by its owner alone. Absent: `secret` in the data folder, made by `up`."""
 
-    issuer: str | None = None
+    issuer: Annotated[str | None, AfterValidator(_url)] = None
     """Who vouches for people: the URL of an OpenID Connect issuer such as a Cognito user pool, exactly as its tokens name it.
     Absent: the local identity, `artcafe token`, for this machine alone."""
 
-    jwks_url: str | None = None
+    jwks_url: Annotated[str | None, AfterValidator(_url)] = None
     """Where the issuer's keys are. Absent: where its discovery document (`/.well-known/openid-configuration`) says."""
 
     client_ids: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
@@ -131,7 +148,9 @@ class Settings(BaseModel):
     """The proxies in front, as networks separated by commas, such as `10.0.0.0/8`: where a call comes from is then taken from
     their `X-Forwarded-For`."""
 
-    public_gateway_url: str | None = Field(default=None, pattern=r"^wss?://[^/?#\s]+/v1/connect$")
+    public_gateway_url: Annotated[str | None, AfterValidator(_url)] = Field(
+        default=None, pattern=r"^wss?://[^/?#\s]+/v1/connect$"
+    )
     """Where agents reach the gateway, as `GET /v1` tells them, such as `wss://agents.example.com/v1/connect`. Absent: where it
     listens."""
 
@@ -208,7 +227,7 @@ class Settings(BaseModel):
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, file: Path | None = None) -> Settings:
     """The settings, a flag before a variable before the file. Raises `SettingInvalid` naming the one that is unknown or wrong."""
-    given = _from_file(file or (Path(environ[FILE_VARIABLE]) if FILE_VARIABLE in environ else None))
+    given = _from_file(file or (Path(environ[FILE_VARIABLE]) if environ.get(FILE_VARIABLE) else None))
     given |= _from_variables(environ)
     given |= {name: value for name, value in flags.items() if value is not None}
     try:
@@ -230,9 +249,15 @@ def _from_file(file: Path | None) -> dict[str, Any]:
 
 
 def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the variables set; an empty one is absent, as `${NAME:-}` in a compose file writes it."""
     given = {}
     for variable, value in environ.items():
-        if variable.startswith(PREFIX) and variable not in CLIENT_VARIABLES and not variable.startswith(f"{PREFIX}TEST_"):
+        if (
+            value
+            and variable.startswith(PREFIX)
+            and variable not in CLIENT_VARIABLES
+            and not variable.startswith(f"{PREFIX}TEST_")
+        ):
             given[variable.removeprefix(PREFIX).lower()] = value
     return given
 

@@ -133,3 +133,11 @@ def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
 
 def test_the_readme_fits_a_sitting() -> None:
     assert len(README.splitlines()) <= 150
+
+
+def test_git_ignores_the_keys_that_the_pages_have_one_make_here() -> None:
+    typed = "".join(page.read_text() for page in (ROOT / "README.md", ROOT / "docs" / "cli.md"))
+    keys = set(re.findall(r"ssh-keygen .*-t \S+ .*-f (\S+)", typed))
+    assert keys
+    for key in keys:
+        assert subprocess.run(["git", "check-ignore", "-q", key], cwd=ROOT, check=False).returncode == 0, key

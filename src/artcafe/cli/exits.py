@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from typing import Any, Final
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import click
 
 from artcafe.errors import ArtcafeError, CredentialsExpired, KeyUnusable, SettingInvalid
+
+E = TypeVar("E", bound=BaseException)
 
 DECLINED: Final = 1
 """The person was asked, and said no; click's own code for it."""
@@ -32,13 +38,24 @@ def code_of(error: ArtcafeError) -> int:
 
 
 class Failing(click.Command):
-    """A command that ends on one of our errors with its code and its text, never with a traceback."""
+    """A command that ends on one of our errors with its code and its text, never with a traceback.
+
+    It ends with 0 when the reader of its output has closed it, as `| head` does, and with `REFUSED` and a sentence when the
+    output cannot be written, as on a full disk.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except (ArtcafeError, BaseExceptionGroup) as exc:
-            error = _named(exc)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # Here, where a failure can be told; at its end Python would print a traceback.
+            return result
+        except (ArtcafeError, OSError, BaseExceptionGroup) as exc:
+            if unwritten := _first(exc, OSError, _is_of_the_output):
+                _drop_output()
+                if unwritten.errno != errno.EPIPE:
+                    click.echo(f"artcafe: the output cannot be written: {os.strerror(unwritten.errno or 0)}", err=True)
+                ctx.exit(0 if unwritten.errno == errno.EPIPE else REFUSED)
+            error = _first(exc, ArtcafeError)
             if error is None:
                 raise
             tell(error, as_json=bool(ctx.params.get("as_json")))
@@ -52,11 +69,23 @@ class Failing(click.Command):
             ctx.exit(INTERRUPTED)
 
 
-def _named(exc: BaseException) -> ArtcafeError | None:
-    """The first error of ours in an exception: task groups wrap what ended them, one around another."""
+def _first(exc: BaseException, kind: type[E], holds: Callable[[E], bool] = lambda _: True) -> E | None:
+    """Return the first exception of a kind: task groups wrap what ended them, one around another."""
     if isinstance(exc, BaseExceptionGroup):
-        return next((found for each in exc.exceptions if (found := _named(each))), None)
-    return exc if isinstance(exc, ArtcafeError) else None
+        return next((found for each in exc.exceptions if (found := _first(each, kind, holds))), None)
+    return exc if isinstance(exc, kind) and holds(exc) else None
+
+
+def _is_of_the_output(error: OSError) -> bool:
+    """Writing to a stream names no file, other than opening, reading or moving one."""
+    return error.filename is None and error.errno in {errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG}
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere, so that Python's own flush at the end does not fail again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def tell(error: ArtcafeError, *, as_json: bool) -> None:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from artcafe.cli.agent import agent as itself
 from artcafe.cli.consent import asked
-from artcafe.cli.exits import Failing
+from artcafe.cli.exits import REFUSED, Failing
 from artcafe.cli.people import keys
-from artcafe.cli.people.answers import limit_option, once_option, show_all, show_deleted, show_done, show_one, yes_option
+from artcafe.cli.people.answers import (
+    limit_option,
+    once_option,
+    show_all,
+    show_deleted,
+    show_done,
+    show_one,
+    show_rows,
+    yes_option,
+)
 from artcafe.cli.people.caller import Caller, in_tenant
-from artcafe.cli.people.keys import PublicKey
+from artcafe.cli.people.keys import PublicKey, PublicKeys
+from artcafe.errors import CallerFault, KeyTaken
 from artcafe.model import AgentStatus
 from artcafe.sdk.records import Presence
 
@@ -118,6 +129,33 @@ async def create(
         caller.tenant, name, public_key, description=description or "", capabilities=capabilities, key=idempotency_key
     )
     show_one(caller, made)
+
+
+@agent.command("import", cls=Failing)
+@click.argument("folder", type=PublicKeys())
+@capability_option
+@in_tenant
+async def import_folder(caller: Caller, folder: Mapping[str, str], capabilities: tuple[str, ...]) -> None:
+    """Registers an agent for each .pub file of FOLDER, by the file's name. It may be repeated: a key that an agent of the tenant
+    has already is passed over.
+
+    \b
+    Example:
+      artcafe agent import keys/ --capability search
+    """
+    rows, failed = [], False
+    for name, public_key in folder.items():
+        row = {"name": name, "id": "", "outcome": "registered"}
+        try:
+            row["id"] = (await caller.rest.create_agent(caller.tenant, name, public_key, capabilities=capabilities)).id
+        except KeyTaken as exc:
+            row["outcome"] = f"passed over: {exc}"
+        except CallerFault as exc:
+            row["outcome"], failed = f"refused: {exc}", True
+        rows.append(row)
+    show_rows(caller, rows)
+    if failed:
+        click.get_current_context().exit(REFUSED)
 
 
 @agent.command(cls=Failing)

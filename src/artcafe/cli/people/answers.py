@@ -47,6 +47,15 @@ async def show_all(caller: Asker, things: AsyncIterator[T], columns: Columns[T],
             click.echo(line)
 
 
+def show_rows(caller: Asker, rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows that have the same fields: columns for people, an array for programs."""
+    if caller.as_json:
+        click.echo(as_json(rows).encode())
+        return
+    for line in aligned([[name.upper() for name in rows[0]], *([plain(cell) for cell in row.values()] for row in rows)]):
+        click.echo(line)
+
+
 def show_one(caller: Caller, thing: msgspec.Struct) -> None:
     """Prints one thing, a field a line. Fields that are empty are left out for people."""
     if caller.as_json:

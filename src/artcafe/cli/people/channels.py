@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Literal, cast
+from typing import Any, Literal, cast
 
 import click
 import msgspec
 
 from artcafe.cli.consent import asked
 from artcafe.cli.exits import Failing
-from artcafe.cli.payload import data_argument, message_options, one_line, receipt_line, text_option
-from artcafe.cli.people.answers import as_text, limit_option, once_option, show_all, show_deleted, show_one, yes_option
+from artcafe.cli.moments import SECONDS
+from artcafe.cli.payload import data_argument, message_options, receipt_line, text_option
+from artcafe.cli.people.answers import limit_option, once_option, show_all, show_deleted, show_one, yes_option
 from artcafe.cli.people.caller import Caller, in_tenant
+from artcafe.cli.people.history import history
 from artcafe.model import Access, ChannelType
-from artcafe.sdk.messages import Gap
-from artcafe.sdk.records import KeptMessage
-
-SHOWN: Final = 20
-"""Messages of a history that nobody asked for in numbers: they fit a screen."""
 
 access_option = click.option(
     "--access",
@@ -42,8 +38,6 @@ class _Retention(click.ParamType["int | Literal['plan']"]):
             self.fail(f"{value!r} is neither a time such as 90s, 15m, 12h or 30d nor 'plan'", param, ctx)
         return int(found[1]) * SECONDS[found[2]]
 
-
-SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 retention_option = click.option(
     "--retention",
@@ -187,49 +181,7 @@ async def delete(caller: Caller, channel: str, yes: bool) -> None:
     show_deleted(caller, f"channel {found.id} ({found.name})", found.id)
 
 
-REASONS: Final = {"retention": "they grew older than the channel keeps them"}
-
-
-# --- messages --------------------------------------------------------------------------------------------------------------
-
-
-@channel.command(cls=Failing)
-@click.argument("channel")
-@click.option("--after", metavar="SEQ|TIME", help="Those above a sequence, or from an RFC 3339 time on, oldest first.")
-@click.option("--before", metavar="SEQ|TIME", help="Those below a sequence, or before a time.")
-@click.option("--limit", type=click.IntRange(min=1), default=SHOWN, show_default=True, metavar="N", help="At most so many.")
-@in_tenant
-async def history(caller: Caller, channel: str, after: str | None, before: str | None, limit: int) -> None:
-    """Prints what a channel keeps. One line a message; the newest come first, or with --after the oldest.
-
-    \b
-    Examples:
-      artcafe channel history chn_…
-      artcafe channel history chn_… --after 2026-11-22T08:00:00Z --limit 1000 --json
-    """
-
-    def gone(gap: Gap) -> None:
-        told = {"gap": {"channel": gap.channel, "from": gap.first, "to": gap.last, "reason": gap.reason}}
-        why = REASONS.get(gap.reason, gap.reason)
-        text = json.dumps(told) if caller.as_json else f"artcafe: #{gap.first} to #{gap.last} are gone: {why}"
-        click.echo(text, err=True)
-
-    kept = caller.rest.history(caller.tenant, channel, after=after, before=before, limit=limit, on_gap=gone)
-    found = [each async for each in kept]
-    if caller.as_json:
-        click.echo(f"[{','.join(one_line(msgspec.json.encode(each)) for each in found)}]".encode())
-        return
-    for each in found:
-        click.echo(_line(each))
-    if not found:
-        caller.note("no messages are kept there")
-    elif len(found) == limit:
-        further = f"--after {found[-1].seq}" if after else f"--before {found[-1].seq}"
-        caller.note(f"at most {limit} are shown; further ones: {further}")
-
-
-def _line(message: KeptMessage) -> str:
-    return f"{as_text(message.time)} #{message.seq} {as_text(message.sender)}: {one_line(bytes(message.raw))}"
+channel.add_command(history)
 
 
 @channel.command(cls=Failing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,9 +10,9 @@ import click
 
 from artcafe.cli.consent import asked
 from artcafe.cli.exits import Failing
+from artcafe.cli.moments import Moment
 from artcafe.cli.people.answers import limit_option, once_option, show_all, show_deleted, show_done, show_one, yes_option
 from artcafe.cli.people.caller import Caller, in_tenant
-from artcafe.rules import times
 from artcafe.sdk.records import AgentKey
 
 MAX_KEY_BYTES: Final = 16 * 1024
@@ -41,18 +41,16 @@ class PublicKey(click.ParamType[str]):
         return text
 
 
-class _Moment(click.ParamType[datetime]):
-    """A time with its zone."""
+class PublicKeys(click.ParamType[dict[str, str]]):
+    """A folder: the public key of each .pub file in it, by the file's stem. All files are read before any key is used."""
 
-    name = "time"
+    name = "folder"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            return times.from_text(str(value)).astimezone(UTC)
-        except ValueError:
-            self.fail(f"{value!r} is no time such as 2026-12-24T00:00:00Z", param, ctx)
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        files = sorted(Path(value).glob("*.pub"))
+        if not files:
+            self.fail(f"there are no .pub files in {str(value)!r}", param, ctx)
+        return {file.stem: PublicKey().convert(str(file), param, ctx) for file in files}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -92,7 +90,7 @@ async def list_keys(caller: Caller, agent: str, limit: int | None) -> None:
 @key.command("add", cls=Failing)
 @click.argument("agent")
 @click.option("--public-key", required=True, type=PublicKey(), metavar="FILE", help="The .pub file, or the line that is in it.")
-@click.option("--until", type=_Moment(), metavar="TIME", help="When it ends by itself, such as 2026-12-24T00:00:00Z.")
+@click.option("--until", type=Moment(ahead=True), metavar="TIME", help="When it ends by itself, such as 30d or 2026-12-24.")
 @once_option
 @in_tenant
 async def add_key(caller: Caller, agent: str, public_key: str, until: datetime | None, idempotency_key: str | None) -> None:
