@@ -71,7 +71,7 @@ def test_names_that_look_equal_are_equal() -> None:
     assert limits.name("Cafe\u0301") == limits.name("Café")
 
 
-@pytest.mark.parametrize("name", ["Planner", "A b", "机器人", "👩‍🚀", "x" * 64, "é" * 64, "e\u0301" * 64])
+@pytest.mark.parametrize("name", ["Planner", "A b", "机器人", "שלום", "مرحبا\u200f!", "👩‍🚀", "x" * 64, "é" * 64, "e\u0301" * 64])
 def test_names_people_have_are_taken(name: str) -> None:
     assert limits.name(name)
 
@@ -80,6 +80,13 @@ def test_names_people_have_are_taken(name: str) -> None:
 def test_names_nobody_could_read_are_refused(name: str) -> None:
     with pytest.raises(Invalid, match=r"^name: "):
         limits.name(name)
+
+
+@pytest.mark.parametrize("control", sorted(limits.BIDI_CONTROLS))
+def test_text_that_turns_its_surroundings_around_is_refused_by_its_code_point(control: str) -> None:
+    for check in (limits.name, limits.description, limits.address, lambda text: limits.capabilities([text])):
+        with pytest.raises(Invalid, match=rf"U\+{ord(control):04X}"):
+            check(f"bob{control}@example.com")
 
 
 def test_a_description_may_be_empty_and_have_lines() -> None:

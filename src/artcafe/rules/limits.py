@@ -26,6 +26,9 @@ ADDRESS_CHARS: Final = 254
 USER_ID_BYTES: Final = 255
 """A `sub` has at most 255 ASCII characters (OpenID Connect Core 1.0, section 2)."""
 _SMALL: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+BIDI_CONTROLS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Embeddings, overrides and isolates (Unicode Standard Annex 9): with them a name shows as another one, and turns the text around
+it. Right-to-left scripts need none of them for a name; the marks that they do use (U+200E, U+200F, U+061C) are taken."""
 RESERVED: Final = "~"
 """Begins the sort keys of rows that stand beside members and agents and are none."""
 
@@ -185,4 +188,6 @@ def _normal(text: str, field: str) -> str:
     # Half a surrogate pair comes through JSON's \\ud800 and can be neither stored nor sent.
     if any(unicodedata.category(char) == "Cs" for char in text):
         raise Invalid(field, "must be Unicode text; this has half of a surrogate pair")
+    if found := BIDI_CONTROLS.intersection(text):
+        raise Invalid(field, f"must not change the direction of text; this has U+{ord(min(found)):04X}")
     return unicodedata.normalize("NFC", text)
