@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from artcafe.sdk.client import Agent
-from artcafe.services.changes import READ_EVERY_S
+from artcafe.services.version_watch import READ_EVERY_S
 from artcafe.tables.catalog import AGENTS, Environment
 from artcafe.tables.conditions import Absent
 from artcafe.tables.dynamodb import DynamoDb

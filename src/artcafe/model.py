@@ -243,6 +243,21 @@ class Challenge(Record, frozen=True, kw_only=True):
     expires_at: datetime
 
 
+class TenantChange(Record, frozen=True, kw_only=True):
+    """The rows of one tenant that one transaction changed. With `is_whole` anything in the tenant may have changed.
+
+    `raised` is by how much the transaction raised the tenant's version; 0 where that is unknown.
+    """
+
+    tenant_id: TenantId
+    is_whole: bool = False
+    agents: tuple[AgentId, ...] = ()
+    channels: tuple[ChannelId, ...] = ()
+    subscriptions: tuple[tuple[ChannelId, AgentId], ...] = ()
+    users: tuple[UserId, ...] = ()
+    raised: int = 0
+
+
 class UserPrincipal(Record, frozen=True, kw_only=True):
     """A proven person acting in one tenant with one membership."""
 

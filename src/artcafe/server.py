@@ -17,7 +17,7 @@ import uvicorn
 
 from artcafe.config import Address, Settings
 from artcafe.doors import Doors, allow_descriptors
-from artcafe.errors import ArtcafeError, StartRefused, Unavailable
+from artcafe.errors import ArtcafeError, OurFault, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Broker, Fabric
@@ -55,6 +55,7 @@ from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Current, Terms
+from artcafe.services.version_watch import VersionWatch
 from artcafe.supervision import Supervisor
 from artcafe.tables.catalog import Environment
 from artcafe.tables.engines import open_engine
@@ -66,6 +67,7 @@ NATS_START_S: Final = 10.0
 REST_DRAIN_S: Final = 5
 KEEP_ALIVE_S: Final = 10
 HEALTH_S: Final = 2
+LEAVE_S: Final = 1.0
 SWEEP_S: Final = 60
 
 
@@ -225,7 +227,8 @@ async def _serve(
             group,
             admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s),
         )
-        changes.watch(gateway.changed)
+        changes.watch(gateway.rechecks.changed)
+        watch = VersionWatch(store, changes, lambda: gateway.rechecks.tenants() | directory.tenants(), fabric.announcements)
         fabric.watch_failures(gateway.send_back)
         port = await _open_gateway(gateway, settings.gateway_listen, front.tls)
         addresses = Addresses(
@@ -265,11 +268,12 @@ async def _serve(
         background: dict[str, Callable[[], Awaitable[None]]] = {
             "identity": identity.run,
             "gateway": gateway.run,
-            "gateway_changes": gateway.run_changes,
+            "gateway_changes": gateway.rechecks.run,
             "cursors": cursors.run,
             "retention": retention.run,
             "audit": changes.audit.tally.run,
-            "changes": partial(changes.run, store, lambda: gateway.tenants() | set(directory.tenants())),
+            "directory": directory.run,
+            "changes": watch.run,
         }
         if isinstance(tables, Sqlite):
             background["tables"] = partial(_sweep, tables)
@@ -292,6 +296,9 @@ async def _serve(
 async def _close(fabric: Fabric, audit: Audit) -> None:
     """Tells the audit what is only counted yet, and leaves NATS."""
     await audit.tally.flush()
+    with contextlib.suppress(OurFault, TimeoutError):  # the others notice by themselves, and then read the tables for a while
+        async with asyncio.timeout(LEAVE_S):
+            await fabric.announcements.leave()
     fabric.close()
 
 

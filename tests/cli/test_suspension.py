@@ -15,7 +15,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.child import recorded
 from artcafe.fabric.fabric import Fabric
 from artcafe.folder import read_secret
-from artcafe.model import TenantId
+from artcafe.model import TenantChange, TenantId
 from artcafe.rules.secrets import derive
 from artcafe.sdk.keys import load_signer
 from artcafe.sdk.records import AuditEntry
@@ -110,14 +110,14 @@ def test_every_server_is_told_at_once(platform: Platform) -> None:
 
     async def heard() -> TenantId:
         fabric = Fabric([nats_url(platform)], Accounts(derive(secret, "nats"), "prod"))
-        told: asyncio.Queue[TenantId] = asyncio.Queue()
+        told: asyncio.Queue[TenantChange] = asyncio.Queue()
         fabric.announcements.listen(told.put_nowait)
         async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
             group.create_task(fabric.run())
             while told.empty():  # again where it was not listening yet
                 await asyncio.to_thread(run, platform, "suspend", cast.tenant)
             fabric.close()
-        return told.get_nowait()
+        return told.get_nowait().tenant_id
 
     assert asyncio.run(heard()) == cast.tenant
 

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from artcafe.fabric.announcements import PORTION, Announcements
+from artcafe.fabric.announcements import PORTION, Announced, Announcements, _encode
 from artcafe.fabric.client import Outgoing
 from artcafe.fabric.link import Link
-from artcafe.model import TenantId
+from artcafe.model import TenantChange, TenantId
 from artcafe.rules.subjects import CHANGES
 from tests.fabric.clients import BOUND_S, connected
 from tests.fabric.rooms import Nats, until
@@ -20,16 +20,21 @@ class Server:
 
     def __init__(self, nats: Nats, name: str, url: str | None) -> None:
         self.link = Link("platform", [url or nats.url], nats.accounts.platform_user)
-        self.announcements = Announcements(self.link, name)
+        self.announcements = Announcements(self.link, name, beat_s=0.01, silent_s=0.5)
         self.heard: list[TenantId] = []
-        self.announcements.listen(self.heard.append)
+        self.announcements.listen(lambda change: self.heard.append(change.tenant_id))
+
+    def tell(self, tenant_id: TenantId) -> None:
+        """Announces that something in the tenant has changed."""
+        self.announcements.tell(TenantChange(tenant_id=tenant_id))
 
     async def hears(self, other: Server) -> None:
         """Returns once this one hears what the other tells."""
         count = len(self.heard)
         while len(self.heard) == count:
-            other.announcements.tell(TenantId("ten_hello"))
+            other.tell(TenantId("ten_hello"))
             await asyncio.sleep(0.01)
+        await until(lambda: len(other.announcements) == 0)
         self.heard.clear()
 
 
@@ -52,13 +57,10 @@ async def test_every_other_server_hears_what_one_tells_and_the_teller_does_not(n
         await two.hears(one)
         await three.hears(one)
         two.heard.clear()
-        one.announcements.tell(ACME)
-        one.announcements.tell(ACME)
-        one.announcements.tell(BETA)
+        one.tell(ACME)
+        one.tell(BETA)
         await until(lambda: BETA in two.heard and BETA in three.heard)
-        assert [each for each in two.heard if each in (ACME, BETA)] == [ACME, BETA], (
-            "what is told twice before it left is told once"
-        )
+        assert [each for each in two.heard if each in (ACME, BETA)] == [ACME, BETA]
         await one.hears(two)  # so whatever one might have heard of itself has come
         assert ACME not in one.heard
 
@@ -68,7 +70,7 @@ async def test_more_than_fits_one_message_is_told_in_several(nats: Nats) -> None
     async with asyncio.timeout(BOUND_S), serving(nats, "a") as one, serving(nats, "b") as two:
         await two.hears(one)
         for tenant in tenants:
-            one.announcements.tell(tenant)
+            one.tell(tenant)
         await until(lambda: set(tenants) <= set(two.heard))
 
 
@@ -85,13 +87,13 @@ async def test_what_could_not_be_told_is_dropped_and_a_new_connection_goes_on(na
         proxy.is_open = False
         proxy.cut()
         await until(lambda: not one.link.is_up)
-        one.announcements.tell(ACME)
+        one.tell(ACME)
         await until(lambda: len(one.announcements) == 0)
         proxy.is_open = True
         await one.link.wait_up(BOUND_S)
         await two.hears(one)
         await one.hears(two)
-        one.announcements.tell(BETA)
+        one.tell(BETA)
         await until(lambda: BETA in two.heard)
         assert ACME not in two.heard
 
@@ -104,21 +106,89 @@ async def test_what_is_no_announcement_is_passed_over(nats: Nats) -> None:
                 await stranger.publish(CHANGES, garbage)
             await stranger.flush()
         await one.link.send(Outgoing(CHANGES, "", b"[]"))
-        one.announcements.tell(BETA)
+        one.tell(BETA)
         await until(lambda: two.heard == [BETA])
 
 
 async def test_a_listener_that_raises_costs_no_other_tenant(nats: Nats) -> None:
-    def fail(tenant_id: TenantId) -> None:
-        if tenant_id == ACME:
-            raise ValueError(tenant_id)
+    def fail(change: TenantChange) -> None:
+        if change.tenant_id == ACME:
+            raise ValueError(change)
 
     async with serving(nats, "a") as here, serving(nats, "b") as there:
         there.announcements.listen(fail)
         await there.hears(here)
         for tenant_id in (ACME, BETA):
-            here.announcements.tell(tenant_id)
+            here.tell(tenant_id)
         await until(lambda: {ACME, BETA} <= set(there.heard))
         assert there.announcements.supervisor.failures == 1
-        here.announcements.tell(BETA)
+        here.tell(BETA)
         await until(lambda: there.heard.count(BETA) == 2)
+
+
+async def test_who_hears_everything_knows_it_and_notices_what_is_missing(nats: Nats) -> None:
+    async with asyncio.timeout(BOUND_S), serving(nats, "a") as one, serving(nats, "b") as two:
+        await two.hears(one)
+        await until(lambda: two.announcements.is_complete)
+        losses = two.announcements.losses
+        one.tell(ACME)
+        await until(lambda: ACME in two.heard)
+        assert two.announcements.losses == losses
+        one.announcements._number += 1  # as after an announcement that got lost
+        await until(lambda: two.announcements.losses == losses + 1)
+        assert two.announcements.is_complete, "what was lost can be read, and from here on everything arrives"
+
+
+async def test_a_server_that_falls_silent_may_announce_what_does_not_arrive(nats: Nats) -> None:
+    async with asyncio.timeout(BOUND_S), nats.proxy() as proxy, serving(nats, "a", proxy.url) as one, serving(nats, "b") as two:
+        await two.hears(one)
+        losses = two.announcements.losses
+        proxy.is_open = False
+        proxy.cut()
+        await until(lambda: not two.announcements.is_complete)
+        assert two.announcements.losses == losses + 1
+        assert not one.announcements.is_complete, "nor does it hear the other"
+        proxy.is_open = True
+        await until(lambda: two.announcements.is_complete and one.announcements.is_complete)
+
+
+async def test_a_server_that_leaves_is_not_waited_for(nats: Nats) -> None:
+    async with asyncio.timeout(BOUND_S), serving(nats, "b") as two:
+        async with serving(nats, "a") as one:
+            await two.hears(one)
+            losses = two.announcements.losses
+        # Its heartbeats have ended with its loop, and what it says last comes behind all of them.
+        async with connected(nats.url, nats.accounts.platform_user()) as last:
+            await last.publish(CHANGES, _encode(Announced("a", one.announcements._number, [], is_last=True)))
+        await until(lambda: not two.announcements._others)
+        assert two.announcements.is_complete
+        assert two.announcements.losses == losses
+
+
+async def test_a_server_is_heard_for_the_first_time_from_its_beginning_or_may_have_told_before(nats: Nats) -> None:
+    async with asyncio.timeout(BOUND_S), serving(nats, "b") as two:
+        async with serving(nats, "a") as one:
+            await until(lambda: "a" in two.announcements._others)
+            losses = two.announcements.losses
+            one.tell(ACME)
+            await until(lambda: ACME in two.heard)
+            assert two.announcements.losses == losses
+        async with serving(nats, "c") as late:
+            late.announcements._number = 7
+            await until(lambda: two.announcements.losses > losses)
+
+
+async def test_a_command_announces_once_and_is_no_server(nats: Nats) -> None:
+    async with asyncio.timeout(BOUND_S), serving(nats, "b") as two:
+        await until(lambda: two.announcements.is_complete)
+        losses = two.announcements.losses
+        command = Server(nats, "command", None)
+        command.announcements._listeners.clear()
+        async with asyncio.TaskGroup() as group:
+            loops = [group.create_task(command.link.run()), group.create_task(command.announcements.run())]
+            while ACME not in two.heard:
+                await command.announcements.tell_now(ACME)
+            command.link.close()
+            loops[1].cancel()
+        assert two.announcements._others == {}
+        assert (two.announcements.losses, two.announcements.is_complete) == (losses, True)

@@ -176,16 +176,17 @@ async def house(
     is_cuttable: bool = False,
     terms: Current | None = None,
     authority: Authority | None = None,
+    engine: type[Sqlite] = Sqlite,
 ) -> AsyncIterator[House]:
     """Everything up; whatever the test left behind, it must end when the test does.
 
     `terms`: what people must accept. `is_cuttable`: the server reaches NATS by a way that the test can cut, `house.proxy`.
-    `authority`: sockets are of TLS, by a certificate of this one.
+    `authority`: sockets are of TLS, by a certificate of this one. `engine`: the tables' one.
     """
     accounts = Accounts(b"s" * 32, "dev")
     nats = EmbeddedNats(folder / "nats", accounts)
     await nats.start()
-    tables = await Sqlite.open(folder / "tables.db", Environment.DEV)
+    tables = await engine.open(folder / "tables.db", Environment.DEV)
     try:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             there = Nats(nats.url, accounts)
@@ -244,7 +245,7 @@ async def _make(
         audit.tally,
     )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
-    changes.watch(gateway.changed)
+    changes.watch(gateway.rechecks.changed)
     port = await gateway.listen("127.0.0.1", 0, _tls(authority))
 
     tenant = await tenants.create(UserId("alice"), "Alice's")
@@ -260,7 +261,7 @@ async def _make(
         f"{'wss' if authority else 'ws'}://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
         authority.client() if authority else None,
     )  # fmt: skip
-    return made, [group.create_task(loop) for loop in (gateway.run(), gateway.run_changes())]
+    return made, [group.create_task(loop) for loop in (gateway.run(), gateway.rechecks.run())]
 
 
 def _tls(authority: Authority | None) -> ssl.SSLContext | None:

@@ -397,22 +397,6 @@ async def test_an_ack_beyond_what_was_sent_is_an_error_and_changes_nothing(platf
 # --- what is withdrawn ---------------------------------------------------------------------------------------------------
 
 
-async def test_pausing_ends_delivery_and_resuming_goes_on_where_it_stopped(platform: Platform) -> None:
-    cast = await platform.tenant_with(agents=2)
-    (channel,) = cast.channels
-    async with connected(platform, cast) as sender, connected(platform, cast, 1) as raw:
-        await sender.ask("publish", channel=channel, data=0)
-        assert await raw.messages(1) == [0]
-        await raw.ack(channel, 1)
-        assert await rest(platform, cast, "PATCH", subscription(cast, 1), status="paused") == 200
-        await _ended(raw, channel)
-        await sender.ask("publish", channel=channel, data=1)
-        assert await raw.is_quiet()
-
-        assert await rest(platform, cast, "PATCH", subscription(cast, 1), status="active") == 200
-        assert await raw.messages(1) == [1]
-
-
 async def test_deleting_a_subscription_ends_its_delivery_and_making_one_begins_it(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     (channel,) = cast.channels

@@ -217,7 +217,7 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
                 raw.send({"id": 3, "publish": {"channel": it.channel.id, "data": number}})
                 for _ in range(number):
                     await asyncio.sleep(0)  # Further into it each time.
-        await until(lambda: not it.gateway.connections() and not it.gateway.tenants())
+        await until(lambda: not it.gateway.connections() and not it.gateway.rechecks.tenants())
         await until(lambda: not it.hub._feeds)
         room = it.fabric.peek(it.owner.tenant_id)
 

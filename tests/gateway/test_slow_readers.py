@@ -206,7 +206,7 @@ async def test_one_that_leaves_the_live_set_while_the_log_is_read_for_it_is_no_m
 async def paused_while_it_is_fed(it: House, steps: int) -> None:
     async with it.bare() as slow:
         (connection,) = it.gateway.connections()
-        backlog = connection.conversation.backlog
+        backlog = connection.conversation.subscriber.backlog
         while backlog._task is None:  # noqa: ASYNC110 (what is waited for tells nobody)
             await asyncio.sleep(0)
         for _ in range(steps):  # Further into it each time.

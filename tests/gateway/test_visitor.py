@@ -91,7 +91,7 @@ async def test_watching_makes_no_subscription_and_moves_no_cursor(tmp_path: Path
         await raw.ask("watch", channel=it.channel.id)
         await it.publish(b"1")
         assert await raw.messages(1) == [1]
-        rows = await it.subscriptions.for_connect(it.principal)
+        rows = await it.subscriptions.for_connect(it.agent.tenant_id, it.agent.id)
         assert [row.cursor.seq for row in rows] == [0]
         async with it.connected() as agent:
             assert await agent.messages(1) == [1]

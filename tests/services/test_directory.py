@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from artcafe.errors import AgentNotFound, ChannelNotFound, Unavailable
-from artcafe.model import AgentStatus, UserPrincipal
+from artcafe.model import AgentStatus, TenantChange, UserPrincipal
 from artcafe.services.changes import Changes
 from artcafe.services.directory import Directory
 from artcafe.tables.catalog import Environment, Table
@@ -99,6 +99,34 @@ async def test_a_change_makes_it_forget_its_tenant_and_no_other(server: Server, 
     assert server.directory.tenants() == {owner.tenant_id}
 
 
+async def test_a_change_makes_it_forget_what_it_names_and_nothing_else(
+    server: Server, engine: Watched, owner: UserPrincipal
+) -> None:
+    one, two = await server.agent(owner), await server.agent(owner)
+    channel = await server.channels.create(owner, name="News")
+    for agent in (one, two):
+        await server.directory.agent(owner.tenant_id, agent.id)
+    await server.directory.channel(owner.tenant_id, channel.id)
+    await server.agents.update(owner, one.id, name="Other")
+    before = engine.reads
+    assert await server.directory.agent(owner.tenant_id, two.id) == two
+    assert server.directory.peek_channel(owner.tenant_id, channel.id) == channel
+    assert engine.reads == before
+    assert (await server.directory.agent(owner.tenant_id, one.id)).name == "Other"
+
+
+async def test_a_tenant_that_nobody_asks_for_is_dropped(server: Server, owner: UserPrincipal) -> None:
+    foreign = await server.tenant("bob")
+    mine, theirs = await server.channels.create(owner, name="A"), await server.channels.create(foreign, name="B")
+    await server.directory.channel(owner.tenant_id, mine.id)
+    await server.directory.channel(foreign.tenant_id, theirs.id)
+    server.directory.drop_idle()
+    assert server.directory.tenants() == {owner.tenant_id, foreign.tenant_id}, "both were asked for a moment ago"
+    assert server.directory.peek_channel(owner.tenant_id, mine.id) == mine
+    server.directory.drop_idle()
+    assert server.directory.tenants() == {owner.tenant_id}
+
+
 async def test_what_was_read_before_a_change_is_not_kept_after_it(server: Server, engine: Watched, owner: UserPrincipal) -> None:
     agent = await server.agent(owner)
     directory = server.directory
@@ -129,7 +157,7 @@ async def test_a_tenant_whose_last_record_made_room_is_watched_no_longer(server:
     await directory.channel(owner.tenant_id, mine.id)
     await directory.channel(foreign.tenant_id, theirs.id)
     assert directory.tenants() == {foreign.tenant_id}
-    directory.forget(owner.tenant_id)
+    directory.forget(TenantChange(tenant_id=owner.tenant_id, is_whole=True))
     assert await directory.channel(owner.tenant_id, mine.id) == mine
 
 

@@ -97,7 +97,9 @@ async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Se
     assert (await server.item(CHANNEL_SUBSCRIPTIONS, ACME, "general#bot") or {})["note"] == "kept"
     assert await server.item(CHANNEL_SUBSCRIPTIONS, ACME, "5f1c") is None
     connecting = AgentPrincipal(agent_id=AgentId("bot"), tenant_id=ACME, epoch=0)
-    assert [each.channel_id for each in await server.subscriptions.for_connect(connecting)] == ["general"]
+    assert [each.channel_id for each in await server.subscriptions.for_connect(connecting.tenant_id, connecting.agent_id)] == [
+        "general"
+    ]
     assert (await server.agents.get(alice, "other")).channels == set()
     assert (await server.item(AGENTS, ACME, "bot") or {})["model"] == "m"
     row = await server.item(TENANTS, ACME)

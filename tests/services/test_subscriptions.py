@@ -234,10 +234,10 @@ async def test_connecting_starts_the_agents_active_subscriptions(server: Server,
         await server.subscriptions.put(owner, channel.id, agent.id)
     await server.subscriptions.put(owner, channels[0].id, (await server.agent(owner)).id)
     await server.subscriptions.set_status(owner, channels[1].id, agent.id, PAUSED)
-    found = await server.subscriptions.for_connect(proven(agent))
+    found = await server.subscriptions.for_connect(agent.tenant_id, agent.id)
     assert [each.channel_id for each in found] == sorted([channels[0].id, channels[2].id])
     await server.agents.delete(owner, agent.id)
-    assert await server.subscriptions.for_connect(proven(agent)) == []
+    assert await server.subscriptions.for_connect(agent.tenant_id, agent.id) == []
 
 
 # --- an older system's rows ------------------------------------------------------------------------------------------

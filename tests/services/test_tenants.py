@@ -184,7 +184,7 @@ async def test_a_suspended_tenants_agents_are_out_and_its_people_read(server: Se
     tenant = server.store.tenant(owner.tenant_id)
     await tenant.transact([tenant.set_status(TenantStatus.SUSPENDED, server.clock())])
     assert await server.login.is_current(proven(agent)), "until it is told, or read again within 4 s"
-    server.changes.hear(owner.tenant_id)
+    server.changes.tell(owner.tenant_id)
     with pytest.raises(TenantSuspended):
         await server.login.is_current(proven(agent))
     alice = await server.tenants.enter(ALICE, owner.tenant_id)
@@ -194,7 +194,7 @@ async def test_a_suspended_tenants_agents_are_out_and_its_people_read(server: Se
         with pytest.raises(TenantSuspended):
             await refused
     await tenant.transact([tenant.set_status(TenantStatus.ACTIVE, server.clock())])
-    server.changes.hear(owner.tenant_id)
+    server.changes.tell(owner.tenant_id)
     assert await server.login.is_current(proven(agent))
     await server.tenants.rename(await server.tenants.enter(ALICE, owner.tenant_id), "Mine")
 

@@ -109,7 +109,8 @@ class Server:
         self.audit = Audit(logs, self.store, clock)
         self.changes = Changes(self.audit)
         self.told: list[TenantId] = []
-        self.changes.watch(self.told.append)
+        """The tenants of the changes so far."""
+        self.changes.watch(lambda change: self.told.append(change.tenant_id))
 
     @cached_property
     def directory(self) -> Directory:

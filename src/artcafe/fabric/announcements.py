@@ -1,13 +1,17 @@
-"""Which tenants have changed, told by each server to the others at once; the tables are the truth, and this only makes it fast.
+"""Changes announced from server to server at once, over the platform's own account of NATS (design, decision 12).
 
-It goes over the platform's own account (design, decision 12), at most once: nothing is stored, and what could not be told now is
-dropped. Every server reads the versions of the tenants it serves every few seconds besides (`services.changes`).
+They are sent at most once. Each server numbers what it sends and repeats its number every second, so that the others know when
+they may have missed something: a number that does not follow, a server that falls silent, a connection that was down. Then they
+read the tables (`services.version_watch`, decision 30).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -16,21 +20,43 @@ from nats.aio.msg import Msg
 from artcafe.errors import LinkLost, OurFault
 from artcafe.fabric.client import Incoming, Outgoing
 from artcafe.fabric.link import REPLY_TIMEOUT_S, Link, unreachable
-from artcafe.model import TenantId
+from artcafe.model import TenantChange, TenantId
 from artcafe.observe import log
 from artcafe.rules.subjects import CHANGES
 from artcafe.supervision import Supervisor
 
 RETRY_S: Final = 0.2
-PORTION: Final = 500
-"""Tenants in one message: at most 65 KB, and NATS takes 1 MiB."""
+PORTION: Final = 300
+"""Changes in one message: at most some 300 KB, and NATS takes 1 MiB."""
+BEAT_S: Final = 1.0
+"""How often a server repeats its number."""
+SILENT_S: Final = 2.5
+"""A server that was not heard for so long may be cut off, and announce what does not arrive. With the read that follows this
+stays within the contract's 5 s (sentence 12)."""
+FORGOTTEN_S: Final = 600.0
+"""A server that was not heard for so long has died."""
 
 
 class Announced(msgspec.Struct, frozen=True, array_like=True):
-    """What a server says has changed. It hears itself too, and passes over that."""
+    """What a server has changed. It hears itself too, and passes over that.
+
+    `number` is 0 for a sender that announces once and is no server, and else counts its announcements, of which `changes` are the
+    last ones; without any it is a heartbeat. `is_last` says that the server has ended.
+    """
 
     server: str
-    tenants: list[TenantId]
+    number: int
+    changes: list[TenantChange]
+    is_last: bool = False
+
+
+@dataclass(slots=True)
+class Other:
+    """Another server: its number, and when it was heard last."""
+
+    number: int
+    heard_at: float
+    is_silent: bool = False
 
 
 _encode = msgspec.json.Encoder().encode
@@ -38,67 +64,113 @@ _announced = msgspec.json.Decoder(Announced)
 
 
 class Announcements:
-    """What this server tells the others, and hears from them."""
+    """What this server announces to the others, and hears from them."""
 
-    def __init__(self, link: Link, server: str) -> None:
+    def __init__(self, link: Link, server: str, *, beat_s: float = BEAT_S, silent_s: float = SILENT_S) -> None:
         """`link` is into the platform's account; `server` is this server's name, as no other has it."""
-        self._link, self._server = link, server
-        self._untold: dict[TenantId, None] = {}
-        """In the order in which they changed; a tenant that changes again before it is told is told once."""
+        self._link, self._server, self._beat_s, self._silent_s = link, server, beat_s, silent_s
+        self._untold: list[TenantChange] = []
+        self._number = 0
         self._due = asyncio.Event()
-        self._listeners: list[Callable[[TenantId], None]] = []
+        self._listeners: list[Callable[[TenantChange], None]] = []
+        self._others: dict[str, Other] = {}
         self.supervisor = Supervisor("announcements")
+        self._is_listening = False
+        self.losses = 0
+        """How often announcements of others may have been lost so far."""
+        link.on_up(self._lost)
 
     def __len__(self) -> int:
-        """How many tenants are still to be told."""
+        """Return how many changes are still to be announced."""
         return len(self._untold)
 
-    def listen(self, callback: Callable[[TenantId], None]) -> None:
-        """Have `callback` called with every tenant that another server says has changed."""
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that the other servers announce arrives now, as far as can be known."""
+        return self._is_listening and self._link.is_up and not any(other.is_silent for other in self._others.values())
+
+    def listen(self, callback: Callable[[TenantChange], None]) -> None:
+        """Have `callback` called with every change that another server announces."""
         self._listeners.append(callback)
 
-    def tell(self, tenant_id: TenantId) -> None:
-        """Something in the tenant has changed here; may be said too often. Waits for nothing."""
-        self._untold[tenant_id] = None
+    def tell(self, change: TenantChange) -> None:
+        """Announce a change that was made here. Waits for nothing."""
+        self._untold.append(change)
         self._due.set()
 
     async def tell_now(self, tenant_id: TenantId) -> None:
-        """As `tell`, and returns when NATS has it. Raises `Unavailable`."""
-        await self._link.wait_up()
+        """Announce that anything in the tenant may have changed, and return when NATS has it. Raises `Unavailable`.
+
+        For a command, which is no server: it has no number.
+        """
+        await self._send_now(Announced(self._server, 0, [TenantChange(tenant_id=tenant_id, is_whole=True)]))
+
+    async def leave(self) -> None:
+        """Tell the other servers that this one ends, so that nobody waits for its heartbeat. Raises `Unavailable`."""
+        await self._send_now(Announced(self._server, self._number, [], is_last=True))
+
+    async def _send_now(self, announced: Announced) -> None:
+        await self._link.wait_up(REPLY_TIMEOUT_S)
         try:
-            await self._link.send(Outgoing(CHANGES, "", _encode(Announced(self._server, [tenant_id]))))
+            await self._link.send(Outgoing(CHANGES, "", _encode(announced)))
         except LinkLost as exc:
             raise unreachable() from exc
         await self._link.check(REPLY_TIMEOUT_S)
 
     async def run(self) -> None:
-        """Listens and tells until cancelled, over whichever connections there are."""
+        """Listen and announce until cancelled, over whichever connections there are."""
         await self._listen()
         while True:
-            await self._due.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._beat_s):
+                    await self._due.wait()
             self._due.clear()
             with self.supervisor.contain():
                 await self._tell_all()
+            self._look_for_silent(time.monotonic())
 
     async def _listen(self) -> None:
-        """Returns when this server hears the others."""
+        """Return when this server hears the others."""
         while True:
             try:
                 await self._link.wait_up()
                 await self._link.subscribe(CHANGES, self._on_announced, self._take)
-                return
             except OurFault as exc:
                 log.debug("announcements.apart", error=repr(exc))
                 await asyncio.sleep(RETRY_S)
+            else:
+                self._is_listening = True
+                self._lost()
+                return
 
     async def _tell_all(self) -> None:
-        untold, self._untold = list(self._untold), {}
+        """Announce what is due, or that nothing is. A command, which listens to nobody, sends no heartbeat."""
+        untold, self._untold = self._untold, []
+        portions = [untold[start : start + PORTION] for start in range(0, len(untold), PORTION)]
+        if self._listeners and not portions:
+            portions = [[]]
         try:
-            for start in range(0, len(untold), PORTION):
-                body = _encode(Announced(self._server, untold[start : start + PORTION]))
-                await self._link.send(Outgoing(CHANGES, "", body))
-        except OurFault as exc:  # before it could be told again, the others will have read it
-            log.debug("announcements.dropped", error=repr(exc), tenants=len(untold))
+            for portion in portions:
+                # A number counts also where sending fails: then the others find that it is missing.
+                self._number += len(portion)
+                await self._link.send(Outgoing(CHANGES, "", _encode(Announced(self._server, self._number, portion))))
+        except OurFault as exc:  # the others read it in the tables
+            log.debug("announcements.dropped", error=repr(exc), changes=len(untold))
+
+    # --- what the others announce ---
+
+    def _lost(self) -> None:
+        """Announcements may have been lost."""
+        self.losses += 1
+
+    def _look_for_silent(self, now: float) -> None:
+        for name, other in list(self._others.items()):
+            if now - other.heard_at > FORGOTTEN_S:
+                del self._others[name]
+            elif not other.is_silent and now - other.heard_at > self._silent_s:
+                log.info("announcements.server_silent", server=name)
+                other.is_silent = True
+                self._lost()
 
     async def _on_announced(self, msg: Msg) -> None:
         self._take(Incoming(msg.data, None))
@@ -110,8 +182,19 @@ class Announcements:
             log.warning("announcements.not_understood", error=str(exc))
             return True
         if announced.server != self._server:
-            for tenant_id in announced.tenants:
+            self._follow(announced)
+            for change in announced.changes:
                 for callback in self._listeners:
-                    with self.supervisor.contain(tenant=tenant_id):
-                        callback(tenant_id)
+                    with self.supervisor.contain(tenant=change.tenant_id):
+                        callback(change)
         return True
+
+    def _follow(self, announced: Announced) -> None:
+        """Note a loss unless this follows the last announcement of that server."""
+        if announced.number == 0 and announced.changes:
+            return
+        other = self._others.pop(announced.server, None)
+        if announced.number - len(announced.changes) != (0 if other is None else other.number):
+            self._lost()
+        if not announced.is_last:
+            self._others[announced.server] = Other(announced.number, time.monotonic())

@@ -6,59 +6,40 @@ The socket itself (bytes, bounds, closing) is `gateway.connection`'s.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, assert_never
 
-from artcafe import model
 from artcafe.errors import (
-    AckBeyondSent,
     ArtcafeError,
     BadCredentials,
-    ChannelNotFound,
-    Conflict,
-    Forbidden,
-    NotSubscribed,
     OurFault,
     Revoked,
-    SubscriptionLimit,
     TenantSuspended,
 )
-from artcafe.gateway.backlog import Backlog, Spawn
-from artcafe.gateway.desk import LIMITS, MAX_SUBSCRIPTIONS, PING_S, Desk, Peer
+from artcafe.gateway.backlog import Spawn
+from artcafe.gateway.desk import LIMITS, PING_S, Desk, Peer
 from artcafe.gateway.hub import Delivery
 from artcafe.gateway.proofs import Proofs
 from artcafe.gateway.publishes import Publishes
+from artcafe.gateway.subscriber import Subscriber
 from artcafe.gateway.visitor import Visitor, refusal
 from artcafe.model import (
     AgentPrincipal,
     ChannelId,
-    ChannelType,
-    Cursor,
-    Epoch,
-    Permission,
     Principal,
     Subscription,
-    SubscriptionStatus,
     UserPrincipal,
 )
 from artcafe.observe import log
-from artcafe.rules import ids, starts
+from artcafe.rules import ids
 from artcafe.services.history import place
 from artcafe.wire import envelopes, frames, replies
 
 RETRY_S: Final = 0.5
 """Between tries to begin the agent's subscriptions while the tables or NATS are away."""
 
-LIVE_S: Final = 5.0
-"""How long the answer to `subscribe` waits until a `live` channel is followed."""
-
-_NOT_PERMITTED: Final = "receive this channel: its subscription lacks the permission 'receive', which a member can give it"
-
 Command = tuple[int | None, str, frames.Body]
-
-_NONE: Final[frozenset[ChannelId]] = frozenset()
-"""Of every conversation that mutes none: each empty set takes 0.2 KB."""
 
 
 class Conversation:
@@ -74,22 +55,23 @@ class Conversation:
         self._commands: list[Command] = []
         """At most as many as a connection lets be under way. A list, since an empty deque takes 0.7 KB of an idle agent's 10."""
         self._worker: asyncio.Task[None] | None = None
-        self._is_look_due = False
+        self._is_look_due = self._is_waiting = False
+        """Whether the agent's subscriptions are to be read, and whether that waits for the tables or NATS."""
         self._is_over = False
         self.principal: Principal | None = None
         self.token_until: datetime | None = None
         """When the token, or the key, that it connected with expires; None for a signature by a key without an end, which proves
         the connection for its life."""
-        self._max_unacked: int | None = None
-        self._muted = _NONE
-        """Channels that this socket unsubscribed from: their rows stand, and start nothing here."""
         self.deliveries: dict[ChannelId, Delivery] = {}
-        self.backlog = Backlog(peer, self.deliveries, spawn)
+        self.subscriber = Subscriber(desk, peer, self.deliveries, spawn)
 
     def hear(self, id: int | None, kind: str, body: frames.Body) -> None:
         """A command has come. What can be done at once is done at once; the rest waits its turn, in order."""
         if isinstance(body, frames.Ack):
-            self._acknowledge(body)
+            if self._visitor is None:
+                self.subscriber.acknowledge(body)
+            else:
+                self._peer.send(replies.error(refusal("ack")))
         elif self._worker is not None or self._commands or not self._publish_now(id, body):
             self._commands.append((id, kind, body))
             self._peer.count(+1)
@@ -105,23 +87,14 @@ class Conversation:
             self._visitor.end()
         self._is_over = True
         self._commands.clear()  # what was not done has no reply, which the peer reads as unknown
-        self.backlog.stop()
+        self.subscriber.end()
         if self._worker is not None:
             self._worker.cancel()
-        for channel_id in list(self.deliveries):
-            self._end_delivery(channel_id)
 
-    async def recheck(self) -> None:
-        """Ends at once what has been withdrawn from the peer; what is new begins soon. Raises `Unavailable`."""
+    async def check_channels(self) -> None:
+        """Show a person no channel that is gone. Raises `Unavailable`."""
         if self._visitor is not None:
-            await self._visitor.recheck()
-            return
-        if not await self._is_current():
-            return
-        is_new = bool(await self._missing()) and len(self.deliveries) < MAX_SUBSCRIPTIONS
-        # What the worker begins just now, it may begin because of a row that it read before the change.
-        if is_new or self._worker is not None:
-            self._look_soon()
+            await self._visitor.check_channels()
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
@@ -133,8 +106,7 @@ class Conversation:
         """Does the waiting commands in their order. Deliveries begin here alone, so that no channel is ever begun twice."""
         try:
             while not self._is_over:
-                if self._is_look_due:
-                    self._is_look_due = False
+                if (self._is_look_due or self.subscriber.is_due) and not self._is_waiting:
                     await self._look()
                 elif self._commands and not self._is_held():
                     command = self._commands.pop(0)
@@ -158,7 +130,7 @@ class Conversation:
     def feed_soon(self) -> None:
         """A delivery is not level: an agent's goes on from the log, and a person's from here on."""
         if self._visitor is None:
-            self.backlog.soon()
+            self.subscriber.backlog.soon()
         else:
             asyncio.get_running_loop().call_soon(self._visitor.resume)
 
@@ -187,10 +159,10 @@ class Conversation:
                 self._peer.send(replies.reply(id, kind, await self._connect(body)))
                 self._look_soon()
             case frames.Subscribe():
-                self._peer.send(replies.reply(id, kind, await self._subscribe(body)))
-                self.backlog.soon()
+                self._peer.send(replies.reply(id, kind, await self.subscriber.subscribe(body)))
+                self.subscriber.backlog.soon()
             case frames.Unsubscribe():
-                self._peer.send(replies.reply(id, kind, self._unsubscribe(body)))
+                self._peer.send(replies.reply(id, kind, self.subscriber.unsubscribe(body)))
             case frames.Status():
                 status = self._desk.presence.set_status(self._proven(), body.status)
                 self._peer.send(replies.reply(id, kind, replies.StatusReply(status)))
@@ -201,7 +173,7 @@ class Conversation:
             case _:
                 assert_never(body)
 
-    async def _is_current(self) -> bool:
+    async def is_current(self) -> bool:
         """Whether the agent's proof still holds; the connection ends where it doesn't. Raises `Unavailable`."""
         try:
             is_current = await self._desk.login.is_current(self._proven())
@@ -232,7 +204,9 @@ class Conversation:
         elif (known.tenant_id, known.sender) != (principal.tenant_id, principal.sender):
             raise BadCredentials()  # a connection stays one agent's or person's for its life
         if known is None or proof.max_unacked is not None:
-            self._max_unacked = proof.max_unacked
+            self.subscriber.max_unacked = proof.max_unacked
+        if isinstance(principal, AgentPrincipal):
+            self.subscriber.of(principal)
         self.principal, self.token_until = principal, until
         self._peer.proven()
         if isinstance(principal, UserPrincipal):
@@ -270,93 +244,46 @@ class Conversation:
 
     # --- what it receives --------------------------------------------------------------------------------------------
 
+    def apply(self, channel_id: ChannelId, row: Subscription | None) -> None:
+        """Deliver a channel to the agent, or end its delivery, as its subscription's row is now."""
+        self.subscriber.apply(channel_id, row)
+        self._begin_soon()
+
+    def apply_all(self, rows: Sequence[Subscription]) -> None:
+        """Deliver what these subscriptions say, which are all that let the agent receive now, and nothing else."""
+        self.subscriber.apply_all(rows)
+        self._begin_soon()
+
+    def _begin_soon(self) -> None:
+        if self.subscriber.has_room:
+            self._look_soon()
+        elif self.subscriber.is_due and not self._is_over:
+            self._work_soon()
+
     def _look_soon(self) -> None:
-        """The agent's subscriptions are looked at before the next command."""
+        """Read the agent's subscriptions, and begin what is due, before the next command."""
         if not self._is_over and self._visitor is None:
-            self._is_look_due = True
+            self._is_look_due, self._is_waiting = True, False
             self._work_soon()
 
     async def _look(self) -> None:
-        """Begins the agent's active subscriptions that are not delivered here, each from its cursor; tries until it succeeds."""
+        """Read the agent's subscriptions, or begin one of them; try again later where the tables or NATS are away."""
+        is_reading, self._is_look_due = self._is_look_due, False
         try:
-            if not await self._is_current():
-                return
-            for row in await self._missing():
-                if len(self.deliveries) >= MAX_SUBSCRIPTIONS:
-                    self._peer.send(replies.error(SubscriptionLimit(MAX_SUBSCRIPTIONS)))
-                    break
-                with contextlib.suppress(ChannelNotFound):  # it is being deleted, and its subscriptions with it
-                    await self._begin(row.channel_id, "cursor", self._desk.cursors.newest(row), self._max_unacked)
+            if not is_reading:
+                await self.subscriber.begin_next()
+            elif await self.is_current():
+                await self.subscriber.look()
         except OurFault as exc:
             log.debug("conversation.look_failed", error=str(exc))
-            asyncio.get_running_loop().call_later(RETRY_S, self._look_soon)
-        self.backlog.soon()
+            self._is_look_due, self._is_waiting = self._is_look_due or is_reading, True
+            asyncio.get_running_loop().call_later(RETRY_S, self._try_again)
+        self.subscriber.backlog.soon()
 
-    async def _missing(self) -> list[Subscription]:
-        """The agent's active subscriptions that are not delivered here. Deliveries of what is active no more are ended."""
-        known = dict(self.deliveries)
-        rows = await self._desk.subscriptions.for_connect(self._proven())
-        active = {row.channel_id for row in rows}
-        for channel_id, delivery in known.items():
-            if channel_id not in active and self.deliveries.get(channel_id) is delivery:
-                self._end_delivery(channel_id)
-        return [row for row in rows if row.channel_id not in self.deliveries and row.channel_id not in self._muted]
-
-    async def _subscribe(self, wanted: frames.Subscribe) -> replies.SubscribeReply:
-        principal = self._proven()
-        if len(self.deliveries) >= MAX_SUBSCRIPTIONS and wanted.channel not in self.deliveries:
-            raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
-        row, _ = await self._desk.subscriptions.put(principal, wanted.channel, principal.agent_id)
-        if row.status is not SubscriptionStatus.ACTIVE:
-            raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
-        if not row.lets(Permission.RECEIVE):
-            raise Forbidden(_NOT_PERMITTED, "an agent")
-        self._muted -= {row.channel_id}
-        self._end_delivery(row.channel_id)
-        return await self._begin(row.channel_id, wanted.start, self._desk.cursors.newest(row), wanted.max_unacked)
-
-    async def _begin(
-        self, channel_id: ChannelId, start: frames.Start, cursor: Cursor, max_unacked: int | None
-    ) -> replies.SubscribeReply:
-        """Makes the delivery, to be fed from the log until it is level. Raises `ChannelNotFound` and `Unavailable`."""
-        tenant_id = self._proven().tenant_id
-        if (await self._desk.directory.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
-            return await self._begin_live(channel_id)
-        feed = self._desk.hub.feed(tenant_id, channel_id)
-        room_log = feed.room.log
-        delivery: Delivery | None = None
-        try:
-            await feed.room.link.wait_up()
-            state = await room_log.state()
-            if state is not None and cursor.epoch == state.epoch and cursor.seq > state.last_seq:
-                state = await room_log.begin_epoch()  # the log has lost its end: its sequences will come again
-            life, newest = (state.life, state.last_seq) if state else (starts.Life(None), 0)
-            last = await room_log.last_of(channel_id) if state else 0
-            removed_to = await self._desk.hub.removed_to(tenant_id, channel_id)
-            behind, gap = starts.behind(start, cursor, life, newest, removed_to)
-            delivery = Delivery(self._peer, feed, behind, life.epoch, max_unacked)
-            if 0 < last <= behind:
-                delivery.anchor, delivery.rooted = last, True
-        finally:
-            if delivery is None:
-                self._desk.hub.let_go(feed)
-        self.deliveries[channel_id] = delivery
-        if gap is not None:
-            # An ack of where delivery goes on says that the gap was heard, and moves the cursor over it.
-            delivery.acked = min(gap.from_, behind) - 1
-            self._peer.send(replies.gap(channel_id, gap, life.epoch))
-        return replies.SubscribeReply(life.epoch, behind, last, gap)
-
-    async def _begin_live(self, channel_id: ChannelId) -> replies.SubscribeReply:
-        """Makes the delivery of a channel of which nothing is stored. Once answered, whatever comes is delivered."""
-        feed = self._desk.hub.feed(self._proven().tenant_id, channel_id, is_live=True)
-        delivery = self.deliveries[channel_id] = Delivery(self._peer, feed, 0, None, None)
-        with contextlib.suppress(TimeoutError):  # without NATS it begins by itself, later
-            async with asyncio.timeout(LIVE_S):
-                await feed.opened.wait()
-        if self.deliveries.get(channel_id) is delivery and not delivery.member:
-            feed.join(delivery)
-        return replies.SubscribeReply(None, None, None)
+    def _try_again(self) -> None:
+        self._is_waiting = False
+        if not self._is_over:
+            self._work_soon()
 
     async def _recall(self, id: int, wanted: frames.History) -> bytes:
         after = None if wanted.after is None else place(str(wanted.after), "after")
@@ -364,38 +291,3 @@ class Conversation:
         past = await self._desk.history.page(self._proven(), wanted.channel, after, before, wanted.limit)
         shown = (envelopes.message_text(wanted.channel, one.seq, one.envelope) for one in past.messages)
         return replies.history_reply(id, shown, past.gap, past.has_more, past.epoch)
-
-    def _unsubscribe(self, wanted: frames.Unsubscribe) -> replies.UnsubscribeReply:
-        channel_id = ChannelId(wanted.channel)
-        if channel_id not in self.deliveries:
-            raise NotSubscribed(wanted.channel)
-        self._muted |= {channel_id}
-        self._end_delivery(channel_id)
-        return replies.UnsubscribeReply(channel_id)
-
-    def _end_delivery(self, channel_id: ChannelId) -> None:
-        delivery = self.deliveries.pop(channel_id, None)
-        if delivery is not None:
-            delivery.feed.leave(delivery)
-            self._desk.hub.let_go(delivery.feed)
-
-    def _acknowledge(self, ack: frames.Ack) -> None:
-        if self._visitor is not None:
-            self._peer.send(replies.error(refusal("ack")))
-            return
-        delivery = self.deliveries.get(ChannelId(ack.channel))
-        if delivery is None:
-            self._peer.send(replies.error(NotSubscribed(ack.channel)))
-        elif ack.seq > delivery.sent_up_to:
-            self._peer.send(replies.error(AckBeyondSent(ack.channel, ack.seq, delivery.sent_up_to)))
-        elif ack.seq > delivery.acked:
-            delivery.settle(ack.seq)
-            self.backlog.soon()
-            # A log that had not begun with this delivery has by now: its feed knew of it before there was anything to send.
-            delivery.epoch = delivery.epoch or delivery.feed.life.epoch
-            assert delivery.epoch is not None
-            self._move_cursor(delivery.feed.channel, delivery.epoch, ack.seq)
-
-    def _move_cursor(self, channel_id: ChannelId, epoch: Epoch, seq: model.Seq) -> None:
-        principal = self._proven()
-        self._desk.cursors.acknowledge(principal.tenant_id, channel_id, principal.agent_id, Cursor(epoch=epoch, seq=seq))

@@ -1,4 +1,4 @@
-"""The gateway's door: upgrades, the sweep over all sockets (deadlines, pings, stalled readers), withdrawal, and closing time."""
+"""The gateway's door: upgrades, the sweep over all sockets (deadlines, pings, stalled readers), and closing time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import logging
 import ssl
 import time
-from collections import defaultdict
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -26,6 +25,7 @@ from artcafe.errors import (
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.desk import PING_S, Desk
+from artcafe.gateway.rechecks import RECHECK_S, Rechecks
 from artcafe.model import TenantId, UserPrincipal
 from artcafe.observe import log
 from artcafe.supervision import Supervisor
@@ -41,9 +41,6 @@ READ_BUFFER_BYTES: Final = 2048
 """An idle socket costs 9.4 KB with it and 23 KB with picows's default (design, decision 6)."""
 READABLE_BYTES: Final = 4 * MAX_FRAME_BYTES
 """A frame that is too large is read up to here, so that it can be answered by 4501 and a sentence; above, picows says 1009."""
-RECHECK_S: Final = 1.0
-"""Changes of a tenant that come closer together than this are looked at together; a withdrawal has 5 s (sentence 12)."""
-RECHECK_AT_ONCE: Final = 64
 DRAIN_S: Final = 2.0
 """How long a peer may take to receive its close frame before it is cut off."""
 
@@ -65,7 +62,7 @@ class Gateway:
         """Without `admission`, every program may connect as often as it likes."""
         self._admission = admission or Admission()
         self._desk, self._group = desk, group
-        self._sweep_s, self._connect_s, self._stall_s, self._recheck_s = sweep_s, connect_s, stall_s, recheck_s
+        self._sweep_s, self._connect_s, self._stall_s = sweep_s, connect_s, stall_s
         self._waiting: dict[Connection, float] = {}
         """Sockets without a successful connect, and when they came."""
         self._slots: list[set[Connection]] = [set() for _ in range(PING_S)]
@@ -75,9 +72,7 @@ class Gateway:
         self._stalled: dict[Connection, tuple[float, int]] = {}
         """Sockets that are not taking bytes: when they last took any, and how many were waiting then."""
         self._closing: dict[Connection, float] = {}
-        self._by_tenant: dict[TenantId, set[Connection]] = defaultdict(set)
-        self._changed: set[TenantId] = set()
-        self._change = asyncio.Event()
+        self.rechecks = Rechecks(desk, recheck_s)
         self._is_draining = False
         self._gone = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -138,10 +133,6 @@ class Gateway:
     def connections(self) -> list[Connection]:
         return [*self._waiting, *(each for slot in self._slots for each in slot)]
 
-    def tenants(self) -> set[TenantId]:
-        """The tenants with an agent connected here."""
-        return set(self._by_tenant)
-
     # --- coming ------------------------------------------------------------------------------------------------------
 
     def _upgrade(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
@@ -174,11 +165,9 @@ class Gateway:
 
     def proven(self, connection: Connection) -> None:
         """An agent has proven who it is, for the first time or again with a fresh token."""
-        principal = connection.conversation.principal
-        assert principal is not None
         if self._waiting.pop(connection, None) is not None:
             self._slots[(self._now_slot - 1) % PING_S].add(connection)
-            self._by_tenant[principal.tenant_id].add(connection)
+            self.rechecks.enter(connection)
         if connection.conversation.token_until is not None:
             self._with_token.add(connection)
 
@@ -205,10 +194,7 @@ class Gateway:
         principal = connection.conversation.principal
         if principal is None:
             return
-        here = self._by_tenant[principal.tenant_id]
-        here.discard(connection)
-        if not here:
-            del self._by_tenant[principal.tenant_id]
+        self.rechecks.leave(connection)
         if isinstance(principal, UserPrincipal):
             log.info("person.disconnected", tenant=principal.tenant_id, user=principal.user_id)
             return
@@ -261,53 +247,10 @@ class Gateway:
             with self.supervisor.contain():
                 connection.ping()
 
-    # --- withdrawing -------------------------------------------------------------------------------------------------
-
-    def changed(self, tenant_id: TenantId) -> None:
-        """Something about who may do what in the tenant has changed."""
-        if tenant_id in self._by_tenant:
-            self._changed.add(tenant_id)
-            self._change.set()
-
     def send_back(self, tenant_id: TenantId) -> None:
         """What the tenant's agents are fed by has failed: they are closed so that they come back, and lose nothing."""
-        for connection in list(self._by_tenant.get(tenant_id, ())):
+        for connection in self.rechecks.of_tenant(tenant_id):
             self._close(connection, Internal())
-
-    async def run_changes(self) -> None:
-        """Looks again at the agents of every tenant that has changed, until cancelled."""
-        while True:
-            await self._change.wait()
-            self._change.clear()
-            changed, self._changed = self._changed, set()
-            for tenant_id in changed:
-                with self.supervisor.contain(tenant=tenant_id):
-                    await self._recheck(tenant_id)
-            await asyncio.sleep(self._recheck_s)
-
-    async def _recheck(self, tenant_id: TenantId) -> None:
-        connections = list(self._by_tenant.get(tenant_id, ()))
-        for start in range(0, len(connections), RECHECK_AT_ONCE):
-            async with asyncio.TaskGroup() as group:
-                for connection in connections[start : start + RECHECK_AT_ONCE]:
-                    group.create_task(self._recheck_one(tenant_id, connection))
-
-    async def _recheck_one(self, tenant_id: TenantId, connection: Connection) -> None:
-        """Close the connection where it may not stay, or where an unforeseen error leaves that open: fail closed."""
-        with self.supervisor.contain(tenant=tenant_id):
-            await self._try_recheck(tenant_id, connection)
-            return
-        self._close(connection, Internal())
-
-    async def _try_recheck(self, tenant_id: TenantId, connection: Connection) -> None:
-        try:
-            await connection.conversation.recheck()
-        except ArtcafeError as exc:
-            if connection.is_closed:
-                return
-            # Without the tables nobody can tell; delivery goes on, and the question is asked again.
-            log.warning("gateway.recheck_failed", tenant=tenant_id, error=str(exc))
-            self.changed(tenant_id)
 
 
 def _refuse(status: HTTPStatus, text: str) -> WSUpgradeResponseWithListener:

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from typing import Final
 
-from artcafe.errors import ArtcafeError, BadCommand, ChannelNotFound, Forbidden, NotSubscribed, SubscriptionLimit, Unavailable
+from artcafe.errors import BadCommand, ChannelNotFound, Forbidden, NotSubscribed, SubscriptionLimit, Unavailable
 from artcafe.gateway.desk import MAX_SUBSCRIPTIONS, Desk, Peer
 from artcafe.gateway.hub import Delivery
 from artcafe.model import AgentId, ChannelId, ChannelType, UserPrincipal
@@ -49,15 +49,8 @@ class Visitor:
             case _:
                 raise refusal(kind)
 
-    async def recheck(self) -> None:
-        """Ends at once what has been withdrawn: the connection, or a channel, which is told. Raises `Unavailable`."""
-        try:
-            await self._desk.entrance.check(self.principal)
-        except Unavailable:
-            raise
-        except ArtcafeError as exc:
-            self._peer.close(exc)
-            return
+    async def check_channels(self) -> None:
+        """End the channels that are gone, each with an error push. Raises `Unavailable`."""
         for channel_id in list(self._deliveries):
             try:
                 await self._desk.directory.channel(self.principal.tenant_id, channel_id)

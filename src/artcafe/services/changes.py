@@ -1,62 +1,56 @@
-"""Changes of who may do what: made together with the tenant's version, told at once in this process and to the other servers.
+"""Changes of who may do what: written together with the tenant's version, and announced in this process and to the other servers.
 
-The version in the tenant's row is the truth, read again every few seconds; telling only makes it fast. An operator who gives the
-row another plan, limits or status by hand raises no version, so these are compared too. What a change makes invalid, each
-watcher knows.
+A change names the rows that it wrote, so that each watcher reads again only what depends on them. Announcements make it fast;
+`version_watch` finds changes whose announcement was lost.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final
 
-from artcafe.errors import BadKey, TenantNotFound, TenantSuspended, Unavailable
-from artcafe.model import Principal, Tenant, TenantId, TenantStatus
-from artcafe.observe import log
-from artcafe.rules import keys
+import msgspec
+
+from artcafe.errors import BadKey, TenantNotFound, TenantSuspended
+from artcafe.model import AgentId, ChannelId, Principal, TenantChange, TenantId, UserId
+from artcafe.rules.keys import all_of
 from artcafe.services.audit import Audit, Deed
 from artcafe.supervision import Supervisor
-from artcafe.tables.port import ConditionFailed, Update, Write
-from artcafe.tables.store import Store
+from artcafe.tables.agent_rows import CLAIM_PREFIX
+from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, USER_TENANTS
+from artcafe.tables.port import Check, ConditionFailed, Update, Write
 from artcafe.tables.tenant_store import Count, TenantStore
 from artcafe.wire.sshkeys import parse_public_key
 
-READ_EVERY_S: Final = 4.0
-"""With the read itself this keeps the contract's 5 s until something withdrawn has ended on every server (section 2)."""
-
-Mark = tuple[int, str, Mapping[str, int], TenantStatus]
-"""What of a tenant's row is kept in memory somewhere: its version, plan, limits and status."""
-
-Seen = Mapping[TenantId, Mark | None]
-
 
 class Changes:
-    """Whoever keeps something of a tenant watches here, and forgets it when the tenant is told."""
+    """Notifies everyone in this process that caches something of a tenant."""
 
-    def __init__(self, audit: Audit, announce: Callable[[TenantId], None] | None = None) -> None:
-        """`announce` tells the other servers, which `hear` it; it must not raise, and may get lost."""
+    def __init__(self, audit: Audit, announce: Callable[[TenantChange], None] | None = None) -> None:
+        """`announce` sends a change to the other servers, which `hear` it; it must not raise, and may lose it."""
         self.audit = audit
-        self._watchers: list[Callable[[TenantId], None]] = []
+        self._watchers: list[Callable[[TenantChange], None]] = []
         self._announce = announce
         self.supervisor = Supervisor("changes")
 
-    def watch(self, callback: Callable[[TenantId], None]) -> None:
-        """Have `callback` called with every tenant that is told, in the order of the calls to `watch`."""
+    def watch(self, callback: Callable[[TenantChange], None]) -> None:
+        """Have `callback` called with every change, in the order of the calls to `watch`."""
         self._watchers.append(callback)
 
     def tell(self, tenant_id: TenantId) -> None:
-        """Something in the tenant was changed here; may be said too often."""
-        self.hear(tenant_id)
-        if self._announce is not None:
-            self._announce(tenant_id)
+        """Notify that anything in the tenant may have been changed here. May be repeated."""
+        self._tell(TenantChange(tenant_id=tenant_id, is_whole=True))
 
-    def hear(self, tenant_id: TenantId) -> None:
-        """Something in the tenant was changed, here or by another server, which has told the others itself."""
+    def hear(self, change: TenantChange) -> None:
+        """Notify this process of a change that another server announced, or that was found in the tables."""
         for callback in self._watchers:
-            with self.supervisor.contain(tenant=tenant_id):
-                callback(tenant_id)
+            with self.supervisor.contain(tenant=change.tenant_id):
+                callback(change)
+
+    def _tell(self, change: TenantChange) -> None:
+        self.hear(change)
+        if self._announce is not None:
+            self._announce(change)
 
     def audited(
         self, principal: Principal, action: str, target: str | None = None, **facts: str
@@ -65,16 +59,18 @@ class Changes:
         return self.audit.change(principal.tenant_id, principal.sender, action, target, **facts)
 
     async def commit(self, tenant: TenantStore, touch: Update, *writes: Write) -> None:
-        """Makes the writes and `touch`, the tenant's own row (`TenantStore.touch` or `count`), in one transaction, and tells.
+        """Make the writes and `touch`, the tenant's own row (`TenantStore.touch` or `count`), in one transaction, and notify.
 
         Raises TenantNotFound, TenantSuspended, and ConditionFailed with `touch` as write 0; then nothing was changed. A tenant of
         an older system gets its counts and claims first.
         """
+        change = change_of(tenant.id, writes)
         try:
             await self._commit(tenant, [touch, *writes])
+            change = msgspec.structs.replace(change, raised=1)
         finally:
             # Also after an error: a write whose answer was lost may have been made.
-            self.tell(tenant.id)
+            self._tell(change)
 
     async def _commit(self, tenant: TenantStore, writes: Sequence[Write]) -> None:
         try:
@@ -92,50 +88,22 @@ class Changes:
             await _adopt(tenant)
             await tenant.transact(writes)
 
-    async def run(self, store: Store, served: Callable[[], Iterable[TenantId]], period_s: float = READ_EVERY_S) -> None:
-        """Reads the rows of the served tenants every `period_s` seconds, for ever, and tells those that have moved.
 
-        While the tables can't be reached nothing is told, and it goes on.
-        """
-        seen: Seen = {}
-        is_blind = False
-        while True:
-            try:
-                seen = await self.look(store, served(), seen)
-            except Unavailable as exc:
-                if not is_blind:
-                    log.warning("changes.not_read", error=str(exc))
-                is_blind = True
-            else:
-                is_blind = False
-            await asyncio.sleep(period_s)
-
-    async def look(self, store: Store, served: Iterable[TenantId], seen: Seen) -> Seen:
-        """One reading: tells every tenant whose mark is another than in `seen`, and returns the marks.
-
-        A tenant that isn't in `seen` is told too: it may have changed between what was kept of it and this reading.
-        """
-        marks = await self._marks(store, list(dict.fromkeys(served)))
-        for tenant_id, mark in marks.items():
-            if tenant_id not in seen or seen[tenant_id] != mark:
-                self.hear(tenant_id)
-        return marks
-
-    async def _marks(self, store: Store, tenant_ids: Sequence[TenantId]) -> Seen:
-        """Read the marks of the tenants. Where one row cannot be read, the others still are. Raises `Unavailable`."""
-        with self.supervisor.contain(Unavailable):
-            tenants = await store.tenants(tenant_ids)
-            return {tenant_id: None if tenant is None else _mark(tenant) for tenant_id, tenant in tenants.items()}
-        marks: dict[TenantId, Mark | None] = {}
-        for tenant_id in tenant_ids:
-            with self.supervisor.contain(Unavailable, tenant=tenant_id):
-                tenant = await store.tenant(tenant_id).tenant()
-                marks[tenant_id] = None if tenant is None else _mark(tenant)
-        return marks
-
-
-def _mark(tenant: Tenant) -> Mark:
-    return tenant.version, tenant.plan, tenant.limits, tenant.status
+def change_of(tenant_id: TenantId, writes: Sequence[Write]) -> TenantChange:
+    """Return what the writes of a transaction change, by their tables and keys."""
+    keys = [(write.table, write.key.partition, write.key.sort or "") for write in writes if not isinstance(write, Check)]
+    pairs = [sort.split("#") for table, _, sort in keys if table is CHANNEL_SUBSCRIPTIONS]
+    if any(len(pair) != 2 for pair in pairs):  # an id of an older system has a '#' in it, and could be either of the two
+        return TenantChange(tenant_id=tenant_id, is_whole=True)
+    subscribers = {agent for _, agent in pairs}  # in their own rows only the list of channels is changed
+    agents = [sort for table, _, sort in keys if table is AGENTS and not sort.startswith(CLAIM_PREFIX)]
+    return TenantChange(
+        tenant_id=tenant_id,
+        agents=tuple(AgentId(agent) for agent in agents if agent not in subscribers),
+        channels=tuple(ChannelId(channel) for table, _, channel in keys if table is CHANNELS),
+        subscriptions=tuple((ChannelId(channel), AgentId(agent)) for channel, agent in pairs),
+        users=tuple(UserId(user) for table, user, _ in keys if table is USER_TENANTS),
+    )
 
 
 async def _adopt(tenant: TenantStore) -> None:
@@ -146,7 +114,7 @@ async def _adopt(tenant: TenantStore) -> None:
     """
     agents = await tenant.all_agents()
     for agent in agents:
-        for each in keys.all_of(agent):
+        for each in all_of(agent):
             try:
                 fingerprint = parse_public_key(each.line).fingerprint
                 await tenant.transact([tenant.claim_key(fingerprint, agent.id)])

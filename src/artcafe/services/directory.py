@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable
 from typing import Final, Generic, TypeVar
@@ -17,6 +18,7 @@ from artcafe.model import (
     Principal,
     Subscription,
     Tenant,
+    TenantChange,
     TenantId,
     subscription_id,
 )
@@ -27,12 +29,14 @@ from artcafe.tables.store import Store
 
 SIZE: Final = 100_000
 """Records of each kind; an agent with its key takes about 1 kB."""
+IDLE_S: Final = 60.0
+"""How long a tenant stays in memory after somebody asked for it: a tenant in memory costs reads of its version."""
 
 RecordT = TypeVar("RecordT")
 
 
 class Directory:
-    """A cache that forgets a tenant as soon as something in it is told to have changed."""
+    """A cache that drops a record as soon as a change names it."""
 
     def __init__(self, store: Store, changes: Changes, size: int = SIZE) -> None:
         self._store = store
@@ -40,6 +44,7 @@ class Directory:
         self._channels = _Known[Channel](size)
         self._agents = _Known[Agent](size)
         self._subscriptions = _Known[Subscription](size)
+        self._kinds = (self._tenants, self._channels, self._agents, self._subscriptions)
         changes.watch(self.forget)
 
     async def tenant(self, tenant_id: TenantId) -> Tenant:
@@ -86,17 +91,39 @@ class Directory:
         if not await self.lets(principal.tenant_id, channel, principal.agent_id, permission):
             access.check(principal, action)
 
-    def forget(self, tenant_id: TenantId) -> None:
-        """Whatever is asked of the tenant from here on is read again."""
+    def forget(self, change: TenantChange) -> None:
+        """Read what a change names again when it is asked for next."""
+        tenant_id = change.tenant_id
+        if change.is_whole:
+            self._forget_tenant(tenant_id)
+            return
         self._tenants.forget(tenant_id)
-        self._channels.forget(tenant_id)
-        self._subscriptions.forget(tenant_id)
-        self._agents.forget(tenant_id)
+        for channel_id in change.channels:
+            self._channels.forget_one(tenant_id, channel_id)
+        for channel_id, agent_id in change.subscriptions:
+            self._subscriptions.forget_one(tenant_id, subscription_id(channel_id, agent_id))
+        for agent_id in (*change.agents, *(agent_id for _, agent_id in change.subscriptions)):
+            self._agents.forget_one(tenant_id, agent_id)
 
     def tenants(self) -> set[TenantId]:
-        """The tenants of which something is in memory: those whose version must be watched."""
-        kinds = (self._tenants, self._channels, self._agents, self._subscriptions)
-        return {tenant_id for known in kinds for tenant_id in known.tenants()}
+        """Return the tenants with records in memory: those whose version must be watched."""
+        return {tenant_id for known in self._kinds for tenant_id in known.tenants()}
+
+    async def run(self) -> None:
+        """Drop the tenants that nobody asked for in the last `IDLE_S`, so that nothing is read for them, until cancelled."""
+        while True:
+            await asyncio.sleep(IDLE_S)
+            self.drop_idle()
+
+    def drop_idle(self) -> None:
+        """Drop the tenants that nobody asked for since the last call."""
+        used = {tenant_id for known in self._kinds for tenant_id in known.take_used()}
+        for tenant_id in self.tenants() - used:
+            self._forget_tenant(tenant_id)
+
+    def _forget_tenant(self, tenant_id: TenantId) -> None:
+        for known in self._kinds:
+            known.forget(tenant_id)
 
 
 class _Known(Generic[RecordT]):
@@ -106,21 +133,32 @@ class _Known(Generic[RecordT]):
         self._size = size
         self._records: OrderedDict[tuple[TenantId, str], RecordT] = OrderedDict()
         self._ids: dict[TenantId, set[str]] = {}
+        self._loads: dict[tuple[TenantId, str], object] = {}
+        """The newest load of each record that is being read; `forget_one` takes it away."""
+        self._used: set[TenantId] = set()
 
     def get(self, tenant_id: TenantId, id: str) -> RecordT | None:
         key = (tenant_id, id)
+        self._used.add(tenant_id)
         record = self._records.get(key)
         if record is not None:
             self._records.move_to_end(key)
         return record
 
     async def load(self, tenant_id: TenantId, id: str, reading: Awaitable[RecordT | None]) -> RecordT | None:
-        """Keeps what was read, unless the tenant was forgotten meanwhile: it may have been read before the change."""
+        """Read a record and keep it, unless it was forgotten meanwhile: it may have been read before the change."""
+        key = (tenant_id, id)
         ids = self._ids.setdefault(tenant_id, set())
-        record = await reading
+        load = self._loads[key] = object()
+        try:
+            record = await reading
+        finally:
+            is_newest = self._loads.get(key) is load
+            if is_newest:
+                del self._loads[key]
         # The set's identity is the generation: `forget` takes it away, and a later load begins another.
-        if record is not None and self._ids.get(tenant_id) is ids:
-            self._records[tenant_id, id] = record
+        if record is not None and is_newest and self._ids.get(tenant_id) is ids:
+            self._records[key] = record
             ids.add(id)
             self._make_room()
         return record
@@ -129,13 +167,26 @@ class _Known(Generic[RecordT]):
         for id in self._ids.pop(tenant_id, ()):
             del self._records[tenant_id, id]
 
+    def forget_one(self, tenant_id: TenantId, id: str) -> None:
+        self._loads.pop((tenant_id, id), None)
+        if self._records.pop((tenant_id, id), None) is not None:
+            self._drop_id(tenant_id, id)
+
+    def take_used(self) -> set[TenantId]:
+        """Return the tenants that were asked for since the last call."""
+        used, self._used = self._used, set()
+        return used
+
     def tenants(self) -> set[TenantId]:
         return set(self._ids)
 
     def _make_room(self) -> None:
         while len(self._records) > self._size:
             (tenant_id, id), _ = self._records.popitem(last=False)
-            ids = self._ids[tenant_id]
-            ids.remove(id)
-            if not ids:
-                del self._ids[tenant_id]
+            self._drop_id(tenant_id, id)
+
+    def _drop_id(self, tenant_id: TenantId, id: str) -> None:
+        ids = self._ids[tenant_id]
+        ids.remove(id)
+        if not ids:
+            del self._ids[tenant_id]

@@ -23,6 +23,7 @@ from artcafe.model import (
     Challenge,
     ChallengeId,
     Outcome,
+    TenantChange,
     TenantId,
     TenantStatus,
 )
@@ -191,7 +192,7 @@ class Login:
             agent = await self._directory.agent(principal.tenant_id, principal.agent_id)
             if agent.epoch < principal.epoch or agent.keys_version < principal.key:
                 # The proof is newer than what is in memory: another server changed the agent a moment ago.
-                self._directory.forget(principal.tenant_id)
+                self._directory.forget(TenantChange(tenant_id=principal.tenant_id, agents=(principal.agent_id,)))
                 agent = await self._directory.agent(principal.tenant_id, principal.agent_id)
         except AgentNotFound:
             return None

@@ -137,13 +137,17 @@ class Subscriptions:
         found = await tenant.subscriptions([(channel_id, agent.id) for channel_id in here])
         return Page(tuple(each for each in found if each is not None), here[-1] if len(left) > len(here) else None)
 
-    async def for_connect(self, principal: AgentPrincipal) -> list[Subscription]:
-        """The agent's subscriptions that let it receive now: those that start by themselves when it connects."""
-        tenant = self._store.tenant(principal.tenant_id)
-        agent = await tenant.agent(principal.agent_id)
+    async def for_connect(self, tenant_id: TenantId, agent_id: AgentId) -> list[Subscription]:
+        """Return the agent's subscriptions that let it receive now, in the order of their channels' ids: those that start by
+        themselves when it connects."""
+        agent = await self._store.tenant(tenant_id).agent(agent_id)
         channels = () if agent is None else sorted(agent.channels)
-        found = await tenant.subscriptions([(channel_id, principal.agent_id) for channel_id in channels])
+        found = await self.now(tenant_id, [(channel_id, agent_id) for channel_id in channels])
         return [each for each in found if each is not None and each.lets(Permission.RECEIVE)]
+
+    async def now(self, tenant_id: TenantId, pairs: Sequence[tuple[ChannelId, AgentId]]) -> list[Subscription | None]:
+        """Return the subscriptions of these channels and agents as they are now, in their order."""
+        return await self._store.tenant(tenant_id).subscriptions(pairs)
 
     async def _new(
         self, tenant: TenantStore, channel_id: ChannelId, agent: Agent, permissions: frozenset[Permission] | None

@@ -23,6 +23,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "Unwatch.channel": "A channel that is watched no more. Either this or `presence`.",
     "WatchReply.channel": "The channel that is watched; left out for the presence of agents.",
     "UnwatchReply.channel": "The channel that is watched no more; left out for the presence of agents.",
+    "channels": "The subscriptions that this connection leaves out, where `subscription_limit` is pushed; else left out.",
     "connected": "Whether it is connected now, on whichever server.",
     "code": "What went wrong, for programs (docs/errors.md).",
     "cursor": "Delivery goes on behind this sequence. Null for a `live` channel.",

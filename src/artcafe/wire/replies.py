@@ -5,7 +5,7 @@ Messages are put around the text that is stored (`wire.envelopes`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -112,10 +112,13 @@ class PresencePush(msgspec.Struct, frozen=True, kw_only=True):
     since: str | None
 
 
-class ErrorBody(msgspec.Struct, frozen=True):
+class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What went wrong. `channels` names those that a `subscription_limit` push leaves out of this connection."""
+
     code: str
     message: str
     temporary: bool
+    channels: Sequence[str] = ()
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
@@ -184,9 +187,9 @@ def history_reply(id: int, messages: Iterable[bytes], gap: Gap | None, has_more:
     return b'{"id":%d,"history":{"messages":[%b],"gap":%b,"more":%b,"epoch":%b}}' % (id, b",".join(messages), *told)
 
 
-def error(fault: ArtcafeError, id: int | None = None) -> bytes:
-    """The answer to a command that failed, or without `id` a push that says what went wrong."""
-    body = ErrorBody(code=fault.code, message=str(fault), temporary=fault.temporary)
+def error(fault: ArtcafeError, id: int | None = None, channels: Sequence[str] = ()) -> bytes:
+    """The answer to a command that failed, or without `id` a push that says what went wrong, and for which channels."""
+    body = ErrorBody(code=fault.code, message=str(fault), temporary=fault.temporary, channels=channels)
     return _encode({"error": body} if id is None else {"id": id, "error": body})
 
 

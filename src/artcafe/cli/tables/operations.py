@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from artcafe.fabric.audit_log import Compose, Kept
-from artcafe.model import Agent, AgentPrincipal, Channel, ChannelId, Cursor, Epoch, Role, TenantId, UserId, UserPrincipal
+from artcafe.model import Agent, Channel, ChannelId, Cursor, Epoch, Role, TenantId, UserId, UserPrincipal
 from artcafe.observe import now
 from artcafe.rules.ids import new_id
 from artcafe.rules.subjects import Subject
@@ -115,8 +115,7 @@ class Operations:
         await self._directory.tenant(owner.tenant_id)
         await self._noted("log in over REST", lambda: self._over_rest(agent, signer))
         await self._noted("log in on the socket", lambda: self._on_socket(agent, signer))
-        proven = AgentPrincipal(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch)
-        await self._noted("begin the subscriptions", lambda: self._subscriptions.for_connect(proven))
+        await self._noted("begin the subscriptions", lambda: self._subscriptions.for_connect(agent.tenant_id, agent.id))
         cursor = Cursor(epoch=Epoch(new_id("log")), seq=1)
         await self._noted("write a cursor", lambda: self._store.write_cursor(owner.tenant_id, channel.id, agent.id, cursor))
         await self._noted("watch a tenant for changes", lambda: self._store.versions([owner.tenant_id]))

@@ -1,0 +1,154 @@
+"""Finds changes whose announcement was lost, by the versions in the tenants' rows.
+
+While every announcement arrives, only a few rows are read, in turn, however many tenants there are: an operator may have changed
+a row by hand, or a server may have died between a change and its announcement. As soon as an announcement may have been lost, the
+rows of all served tenants are read (decision 30).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from artcafe.errors import Unavailable
+from artcafe.model import Tenant, TenantChange, TenantId, TenantStatus
+from artcafe.observe import log
+from artcafe.services.changes import Changes
+from artcafe.supervision import Supervisor
+from artcafe.tables.store import Store
+
+READ_EVERY_S: Final = 4.0
+"""No row is read more often. With the read itself this keeps the contract's 5 s until a revocation holds on every server
+(sentence 12)."""
+READ_AT_ONCE: Final = 10
+"""Rows that are read every `READ_EVERY_S` while no announcement is lost."""
+LOOK_EVERY_S: Final = 1.0
+
+Settings = tuple[str, Mapping[str, int], TenantStatus]
+"""Plan, limits and status: what an operator may write into a tenant's row without raising its version."""
+
+
+class Announced(Protocol):
+    """How complete the announcements of the other servers are."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether announcements of every server arrive now."""
+
+    @property
+    def losses(self) -> int:
+        """How often some may have been lost so far."""
+
+
+@dataclass(slots=True)
+class Known:
+    """A tenant's row at its last read.
+
+    `unheard` is by how much its version was above the changes heard; a rise is a change that was not announced, or not yet.
+    `suspected` is a rise that was found by the last read.
+    """
+
+    settings: Settings | None
+    unheard: int
+    suspected: int | None = None
+
+
+class VersionWatch:
+    """Reads the versions of the served tenants, and has every change told that nobody announced."""
+
+    def __init__(self, store: Store, changes: Changes, served: Callable[[], Iterable[TenantId]], announced: Announced) -> None:
+        """`served` answers the tenants of which this server keeps something."""
+        self._store, self._changes, self._served, self._announced = store, changes, served, announced
+        self._known: dict[TenantId, Known] = {}
+        """In the order in which they were read: the one that was read longest ago comes first."""
+        self._heard: Counter[TenantId] = Counter()
+        """By how much the changes heard since raised the version of each of these tenants."""
+        self.supervisor = Supervisor("changes")
+        self._losses = announced.losses
+        self._read_at = float("-inf")
+        self._is_blind = False
+        changes.watch(self._hear)
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled. While the tables cannot be read nothing is told, and it goes on."""
+        while True:
+            try:
+                await self.look(time.monotonic())
+                self._is_blind = False
+            except Unavailable as exc:
+                if not self._is_blind:
+                    log.warning("changes.not_read", error=str(exc))
+                self._is_blind = True
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def look(self, now: float) -> None:
+        """Read the rows that are due at this monotonic time. Raises `Unavailable`."""
+        losses = self._announced.losses
+        is_due = now - self._read_at >= READ_EVERY_S
+        if losses != self._losses or (is_due and not self._announced.is_complete):
+            await self.read(self._ordered())
+            self._losses = losses
+        elif is_due:
+            await self.read(self._ordered()[:READ_AT_ONCE])
+        else:
+            return
+        self._read_at = now
+
+    async def read(self, tenant_ids: Sequence[TenantId]) -> None:
+        """Read these tenants' rows, and tell of each that was changed without being announced. Raises `Unavailable`.
+
+        A tenant that is read for the first time is told of too: it may have been changed after something of it was kept.
+        """
+        heard = {tenant_id: self._heard[tenant_id] for tenant_id in tenant_ids}
+        tenants = await self._tenants(tenant_ids)
+        for tenant_id in [each for each in tenant_ids if each not in tenants]:
+            # It cannot be read; the others must get their turn all the same.
+            self._known[tenant_id] = self._known.pop(tenant_id, Known(None, 0))
+        for tenant_id, tenant in tenants.items():
+            known = self._known.pop(tenant_id, None)
+            # What was heard while it was read may or may not be in what was read. Not counting it can only tell too much.
+            found = Known(_settings(tenant), (0 if tenant is None else tenant.version) - heard[tenant_id])
+            if known is None or self._is_changed(known, found):
+                self._changes.hear(TenantChange(tenant_id=tenant_id, is_whole=True))
+            self._known[tenant_id] = found
+
+    async def _tenants(self, tenant_ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant | None]:
+        """Read the tenants. Where one row cannot be read, the others still are. Raises `Unavailable`."""
+        with self.supervisor.contain(Unavailable):
+            return await self._store.tenants(tenant_ids)
+        tenants: dict[TenantId, Tenant | None] = {}
+        for tenant_id in tenant_ids:
+            with self.supervisor.contain(Unavailable, tenant=tenant_id):
+                tenants[tenant_id] = await self._store.tenant(tenant_id).tenant()
+        return tenants
+
+    @staticmethod
+    def _is_changed(known: Known, found: Known) -> bool:
+        """Return whether something was changed and not announced; `found` is corrected to what is known from here on."""
+        if found.settings != known.settings:
+            return True
+        if found.unheard <= known.unheard:
+            return False
+        # Its announcement may be on its way. It is lost where the next read finds the same.
+        if found.unheard != known.suspected:
+            found.suspected, found.unheard = found.unheard, known.unheard
+        return True
+
+    def _ordered(self) -> list[TenantId]:
+        """Return the served tenants, those never read first and then those read longest ago; forget the others."""
+        served = dict.fromkeys(self._served())
+        for tenant_id in [each for each in self._known if each not in served]:
+            del self._known[tenant_id], self._heard[tenant_id]
+        return [each for each in served if each not in self._known] + list(self._known)
+
+    def _hear(self, change: TenantChange) -> None:
+        if change.tenant_id in self._known:
+            self._heard[change.tenant_id] += change.raised
+
+
+def _settings(tenant: Tenant | None) -> Settings | None:
+    return None if tenant is None else (tenant.plan, tenant.limits, tenant.status)

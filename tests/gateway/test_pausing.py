@@ -1,0 +1,102 @@
+"""A subscription that a member pauses and resumes while its agent is connected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from artcafe.model import SubscriptionStatus
+from tests.gateway.house import House, house, until
+from tests.gateway.raw import Raw
+
+
+async def set_status(it: House, status: SubscriptionStatus) -> None:
+    """Pause or resume, and return when the agent's sockets know."""
+    await it.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, status)
+    is_delivered = status is SubscriptionStatus.ACTIVE
+    deliveries = [each.conversation.deliveries for each in it.gateway.connections()]
+    await until(lambda: all((it.channel.id in each) is is_delivered for each in deliveries))
+
+
+async def publish(it: House, *numbers: int) -> None:
+    for number in numbers:
+        await it.publish(b"%d" % number)
+
+
+async def test_pausing_ends_delivery_and_resuming_goes_on_behind_what_this_socket_was_sent(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        await publish(it, 1, 2)
+        assert await raw.messages(2) == [1, 2]
+        await set_status(it, SubscriptionStatus.PAUSED)
+        await publish(it, 3)
+        assert await raw.is_quiet()
+        await set_status(it, SubscriptionStatus.ACTIVE)
+        message = await raw.message()
+        assert (message["data"], message["prev"]) == (3, 2)
+        await publish(it, 4)
+        assert await raw.messages(1) == [4]
+
+
+async def test_an_ack_of_a_message_sent_before_the_pause_counts_during_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as it:
+        async with it.connected() as raw:
+            await publish(it, 1, 2)
+            assert await raw.messages(2) == [1, 2]
+            await set_status(it, SubscriptionStatus.PAUSED)
+            await raw.ack(it.channel.id, 1)
+            assert await raw.is_quiet()
+            await raw.ack(it.channel.id, 3)
+            assert (await raw.next())["error"]["code"] == "ack_beyond_sent"
+            await set_status(it, SubscriptionStatus.ACTIVE)
+            await raw.ack(it.channel.id, 2)
+            assert await raw.is_quiet()
+        await until(lambda: not it.gateway.connections())
+        async with it.connected() as again:
+            await it.level()
+            assert await again.is_quiet()
+
+
+async def test_a_window_counts_what_was_sent_before_the_pause(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected(max_unacked=2) as raw:
+        await publish(it, 1, 2, 3)
+        assert await raw.messages(2) == [1, 2]
+        await set_status(it, SubscriptionStatus.PAUSED)
+        await set_status(it, SubscriptionStatus.ACTIVE)
+        assert await raw.is_quiet()
+        await raw.ack(it.channel.id, 1)
+        assert await raw.messages(1) == [3]
+
+
+async def test_a_subscription_deleted_and_made_anew_begins_at_its_own_cursor(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        await publish(it, 1)
+        assert await raw.messages(1) == [1]
+        await it.subscriptions.delete(it.owner, it.channel.id, it.agent.id)
+        (connection,) = it.gateway.connections()
+        await until(lambda: it.channel.id not in connection.conversation.deliveries)
+        await raw.ack(it.channel.id, 1)
+        assert (await raw.next())["error"]["code"] == "not_subscribed"
+        await publish(it, 2)
+        await it.subscriptions.put(it.owner, it.channel.id, it.agent.id)
+        await until(lambda: it.channel.id in connection.conversation.deliveries)
+        await publish(it, 3)
+        assert await raw.messages(1) == [3]
+
+
+@pytest.mark.parametrize("pauses", [1, 5])
+async def test_each_message_comes_once_however_often_it_is_paused(tmp_path: Path, pauses: int) -> None:
+    async with house(tmp_path) as it, it.connected() as raw, it.connected() as other:
+        for number in range(pauses):
+            await publish(it, 2 * number)
+            await set_status(it, SubscriptionStatus.PAUSED)
+            await publish(it, 2 * number + 1)
+            await set_status(it, SubscriptionStatus.ACTIVE)
+        for each in (raw, other):
+            assert await all_of(each, 2 * pauses) == list(range(2 * pauses))
+
+
+async def all_of(raw: Raw, count: int) -> list[int]:
+    found = await raw.messages(count)
+    assert await raw.is_quiet()
+    return found

@@ -1,0 +1,192 @@
+"""What a change costs, and that nobody's revocation waits for another's change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from artcafe.errors import Unavailable
+from artcafe.gateway.desk import MAX_SUBSCRIPTIONS
+from artcafe.model import AgentStatus, Channel, Role, TenantChange, TenantId, UserId, UserPrincipal
+from artcafe.services.agents import Agents
+from artcafe.services.changes import Changes
+from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS, TENANTS, Environment, Table
+from artcafe.tables.port import Assign, Key, Update
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.values import Item
+from tests import ssh_keygen
+from tests.gateway.house import House, house, until
+from tests.gateway.raw import BOUND_S, Raw, dialled
+
+SOCKETS = 20
+CHANNELS = 10
+
+
+class Watched(Sqlite):
+    """The embedded engine, which counts the keys that it is asked for, and can hold back a tenant's subscriptions."""
+
+    keys = 0
+    is_away = False
+    held: TenantId | None = None
+    released: asyncio.Event
+
+    @classmethod
+    async def open(cls, path: Path, environment: Environment) -> Watched:
+        """As the engine has it."""
+        opened = await super().open(path, environment)
+        assert isinstance(opened, Watched)
+        opened.released = asyncio.Event()
+        return opened
+
+    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+        """As the port has it."""
+        if self.is_away:
+            raise Unavailable("the tables")
+        self.keys += len(keys)
+        if table is CHANNEL_SUBSCRIPTIONS and any(key.partition == self.held for key in keys):
+            await self.released.wait()
+        return await super().get(table, keys, consistent=consistent)
+
+
+@asynccontextmanager
+async def crowd(folder: Path, channels: int = CHANNELS, sockets: int = SOCKETS) -> AsyncIterator[tuple[House, list[Raw]]]:
+    """An agent with so many subscriptions on so many sockets, all of them level."""
+    async with AsyncExitStack() as stack:
+        it = await stack.enter_async_context(house(folder, engine=Watched))
+        limits = Assign("limits", {"channels": channels + 1})
+        await it.tables.update(Update(TENANTS, Key(it.owner.tenant_id), [limits]))
+        for number in range(channels - 1):
+            await subscribed(it, f"channel-{number}")
+        raws = [await stack.enter_async_context(it.connected()) for _ in range(sockets)]
+        connections = it.gateway.connections()
+        await until(lambda: all(len(each.conversation.deliveries) == min(channels, MAX_SUBSCRIPTIONS) for each in connections))
+        await it.level()
+        yield it, raws
+
+
+async def subscribed(it: House, name: str) -> Channel:
+    channel = await it.channels.create(it.owner, name=name)
+    await it.subscriptions.put(it.owner, channel.id, it.agent.id)
+    return channel
+
+
+async def disabled_elsewhere(it: House) -> None:
+    """Another server disables the agent, and its announcement is lost."""
+    await Agents(it.store, Changes(it.changes.audit), it.clock).update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
+
+
+async def settled(it: House) -> None:
+    """Returns when nothing is being applied any more."""
+    (sockets,) = it.gateway.rechecks._tenants.values()
+    await until(lambda: not sockets.is_worked_on)
+
+
+async def test_a_change_reads_what_it_names_however_many_sockets_and_subscriptions_there_are(tmp_path: Path) -> None:
+    async with crowd(tmp_path) as (it, _):
+        assert isinstance(it.tables, Watched)
+        other = await it.agents.create(
+            it.owner, name="other", public_key=ssh_keygen.public_line(ssh_keygen.make_key(tmp_path / "o"))
+        )
+        await settled(it)
+        it.tables.keys = 0
+        await it.agents.update(it.owner, other.id, name="Renamed")
+        await settled(it)
+        elsewhere = it.tables.keys
+        it.tables.keys = 0
+        await it.agents.update(it.owner, it.agent.id, name="Renamed")
+        await settled(it)
+        assert it.tables.keys <= elsewhere + 2, "its own row and its tenant's are read once, for all its sockets"
+
+
+async def test_everything_is_read_once_an_agent_when_nobody_knows_what_has_changed(tmp_path: Path) -> None:
+    async with crowd(tmp_path) as (it, _):
+        assert isinstance(it.tables, Watched)
+        await settled(it)
+        it.tables.keys = 0
+        it.changes.tell(it.owner.tenant_id)
+        await settled(it)
+        assert it.tables.keys <= CHANNELS + 3, "the tenant's row, the agent's twice, and each subscription"
+
+
+async def test_a_new_subscription_begins_on_every_socket_and_reads_no_other(tmp_path: Path) -> None:
+    async with crowd(tmp_path) as (it, raws):
+        assert isinstance(it.tables, Watched)
+        await settled(it)
+        it.tables.keys = 0
+        channel = await subscribed(it, "new")
+        connections = it.gateway.connections()
+        await until(lambda: all(channel.id in each.conversation.deliveries for each in connections))
+        # How far retention has come in the channel is read for each delivery that begins.
+        assert it.tables.keys <= SOCKETS + 20
+        await it.publish(b'"news"', channel)
+        for raw in raws:
+            assert await raw.messages(1) == ["news"]
+
+
+async def test_a_revocation_does_not_wait_for_another_tenants_change(tmp_path: Path) -> None:
+    async with crowd(tmp_path, channels=2, sockets=1) as (it, _), AsyncExitStack() as stack:
+        assert isinstance(it.tables, Watched)
+        bob = await it.tenants.create(UserId("bob"), "Bob's")
+        owner = UserPrincipal(user_id=UserId("bob"), tenant_id=bob.id, role=Role.OWNER)
+        key = ssh_keygen.make_key(tmp_path / "bob")
+        theirs = await it.agents.create(owner, name="theirs", public_key=ssh_keygen.public_line(key))
+        raw = await stack.enter_async_context(dialled(it.url))
+        await raw.login(bob.id, theirs.id, key)
+
+        it.tables.held = it.owner.tenant_id
+        it.changes.tell(it.owner.tenant_id)
+        await until(lambda: not it.gateway.rechecks._due)
+        await it.agents.update(owner, theirs.id, status=AgentStatus.DISABLED)
+        assert await raw.closed() == 4503
+        it.tables.held = None
+        it.tables.released.set()
+
+
+async def test_revocations_of_a_tenant_come_before_its_subscriptions(tmp_path: Path) -> None:
+    async with crowd(tmp_path, channels=2, sockets=2) as (it, raws):
+        assert isinstance(it.tables, Watched)
+        it.tables.held = it.owner.tenant_id
+        await disabled_elsewhere(it)
+        it.changes.tell(it.owner.tenant_id)
+        async with asyncio.timeout(BOUND_S):
+            assert [await raw.closed() for raw in raws] == [4503, 4503]
+        it.tables.held = None
+        it.tables.released.set()
+
+
+async def test_a_change_that_cannot_be_read_is_applied_once_the_tables_are_back(tmp_path: Path) -> None:
+    async with crowd(tmp_path, channels=2, sockets=2) as (it, raws):
+        assert isinstance(it.tables, Watched)
+        await settled(it)
+        (sockets,) = it.gateway.rechecks._tenants.values()
+        await disabled_elsewhere(it)
+        it.tables.is_away = True
+        it.changes.hear(TenantChange(tenant_id=it.owner.tenant_id, agents=(it.agent.id,)))
+        await until(lambda: sockets.failure is not None)
+        assert await raws[0].is_quiet(), "nobody can tell, so delivery goes on"
+        it.tables.is_away = False
+        assert [await raw.closed() for raw in raws] == [4503, 4503]
+
+
+async def test_more_subscriptions_than_a_connection_may_have_are_the_same_on_every_socket_and_the_rest_is_named(
+    tmp_path: Path,
+) -> None:
+    too_many = 3
+    async with crowd(tmp_path, channels=MAX_SUBSCRIPTIONS + too_many, sockets=2) as (it, raws):
+        one, two = (sorted(each.conversation.deliveries) for each in it.gateway.connections())
+        assert one == two
+        assert len(one) == MAX_SUBSCRIPTIONS
+        rows = await it.subscriptions.for_connect(it.owner.tenant_id, it.agent.id)
+        left_out = sorted({row.channel_id for row in rows} - set(one))
+        assert one + left_out == sorted(one + left_out), "in the order of their ids"
+        for raw in raws:
+            assert not await raw.is_quiet()
+            (push,) = raw.pushes
+            assert push["error"]["code"] == "subscription_limit"
+            assert push["error"]["channels"] == left_out
+        # Where one of them ends, the next one begins.
+        await it.subscriptions.delete(it.owner, one[0], it.agent.id)
+        connections = it.gateway.connections()
+        await until(lambda: all(left_out[0] in each.conversation.deliveries for each in connections))

@@ -1,0 +1,225 @@
+"""Changes whose announcement was lost, found by the versions of the tenants' rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from artcafe.errors import Unavailable
+from artcafe.model import TenantChange, TenantId, UserId
+from artcafe.services.version_watch import READ_AT_ONCE, READ_EVERY_S, VersionWatch
+from artcafe.tables.catalog import TENANTS, Environment, Table
+from artcafe.tables.port import Assign, Key, Update
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.values import Item, Value
+from tests.services.world import Clock, Logs, Server
+
+WAIT_S = 5
+
+
+class Counted(Sqlite):
+    """The embedded engine, which counts the keys that it is asked for, and can be away."""
+
+    keys = 0
+    is_away = False
+
+    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+        """As the port has it."""
+        if self.is_away:
+            raise Unavailable("the tables")
+        self.keys += len(keys)
+        return await super().get(table, keys, consistent=consistent)
+
+
+class Hearing:
+    """How complete announcements are, as the test says."""
+
+    is_complete = True
+    losses = 0
+
+
+class Watch:
+    """A server that watches some tenants, on tables that others change."""
+
+    def __init__(self, tables: Counted) -> None:
+        self.tables, self.server = tables, Server(tables, Clock(), Logs())
+        self.hearing, self.served = Hearing(), list[TenantId]()
+        self.watch = VersionWatch(self.server.store, self.server.changes, lambda: self.served, self.hearing)
+        self.told = self.server.told
+        self.now = 0.0
+
+    async def tenant(self, name: str = "alice") -> TenantId:
+        """A new tenant that is served, and was read."""
+        tenant_id = (await self.server.tenant(name)).tenant_id
+        self.served.append(tenant_id)
+        await self.watch.read([tenant_id])
+        self.told.clear()
+        return tenant_id
+
+    async def look(self, after_s: float = READ_EVERY_S) -> list[TenantId]:
+        """What is told by the look so much later."""
+        self.told.clear()
+        self.now += after_s
+        await self.watch.look(self.now)
+        return list(self.told)
+
+    async def change(self, tenant_id: TenantId, *, is_heard: bool) -> None:
+        """A change that another server makes."""
+        other = self.server.another()
+        tenant = other.store.tenant(tenant_id)
+        await other.changes.commit(tenant, tenant.touch())
+        if is_heard:
+            self.server.changes.hear(TenantChange(tenant_id=tenant_id, raised=1))
+
+
+@pytest.fixture
+async def it(tmp_path: Path) -> AsyncIterator[Watch]:
+    tables = await Counted.open(tmp_path / "tables.db", Environment.PROD)
+    assert isinstance(tables, Counted)
+    yield Watch(tables)
+    await tables.close()
+
+
+async def test_a_change_that_was_not_announced_is_told_and_one_that_was_is_not(it: Watch) -> None:
+    one, two = await it.tenant("alice"), await it.tenant("bob")
+    assert await it.look() == []
+    await it.change(one, is_heard=False)
+    await it.change(two, is_heard=True)
+    assert await it.look() == [one]
+    assert await it.look() == [one], "it may have been another one that was lost"
+    assert await it.look() == []
+
+
+async def test_a_change_that_is_heard_behind_its_read_hides_no_other(it: Watch) -> None:
+    tenant_id = await it.tenant()
+    await it.change(tenant_id, is_heard=False)
+    assert await it.look() == [tenant_id]
+    it.server.changes.hear(TenantChange(tenant_id=tenant_id, raised=1))
+    assert await it.look() == []
+    await it.change(tenant_id, is_heard=False)
+    assert await it.look() == [tenant_id]
+
+
+async def test_a_tenant_is_told_when_it_is_first_read(it: Watch) -> None:
+    tenant_id = await it.tenant()
+    it.served.clear()
+    assert await it.look() == []
+    it.served.append(tenant_id)
+    assert await it.look() == [tenant_id], "it may have changed after something of it was kept"
+
+
+async def test_what_is_read_does_not_grow_with_the_tenants_while_every_announcement_arrives(it: Watch) -> None:
+    for number in range(3 * READ_AT_ONCE):
+        await it.tenant(f"user-{number}")
+    it.tables.keys = 0
+    for _ in range(3):
+        await it.look()
+    assert it.tables.keys == 3 * READ_AT_ONCE
+    assert await it.look(READ_EVERY_S / 4) == []
+    assert it.tables.keys == 3 * READ_AT_ONCE
+
+
+async def test_every_tenant_is_read_in_turn(it: Watch) -> None:
+    tenants = [await it.tenant(f"user-{number}") for number in range(3 * READ_AT_ONCE)]
+    for tenant_id in tenants:
+        await it.change(tenant_id, is_heard=False)
+    assert {tenant_id for _ in range(3) for tenant_id in await it.look()} == set(tenants)
+
+
+async def test_when_announcements_may_have_been_lost_all_tenants_are_read_at_once(it: Watch) -> None:
+    tenants = [await it.tenant(f"user-{number}") for number in range(2 * READ_AT_ONCE)]
+    for tenant_id in tenants:
+        await it.change(tenant_id, is_heard=False)
+    it.hearing.losses += 1
+    assert set(await it.look(0.1)) == set(tenants)
+
+
+async def test_while_announcements_do_not_arrive_all_tenants_are_read_again_and_again(it: Watch) -> None:
+    tenants = [await it.tenant(f"user-{number}") for number in range(2 * READ_AT_ONCE)]
+    it.hearing.is_complete = False
+    for _ in range(2):
+        for tenant_id in tenants:
+            await it.change(tenant_id, is_heard=False)
+        assert set(await it.look()) == set(tenants)
+
+
+async def test_a_loss_is_remembered_while_the_tables_are_away(it: Watch) -> None:
+    tenant_id = await it.tenant()
+    await it.change(tenant_id, is_heard=False)
+    it.hearing.losses += 1
+    it.tables.is_away = True
+    with pytest.raises(Unavailable):
+        await it.look(0.1)
+    it.tables.is_away = False
+    assert await it.look(0.1) == [tenant_id]
+
+
+@pytest.mark.parametrize("changed", [{"plan": "team"}, {"limits": {"connections": 3}}, {"status": "suspended"}])
+async def test_what_an_operator_writes_into_the_row_is_told_though_the_version_stays(
+    it: Watch, changed: Mapping[str, Value]
+) -> None:
+    tenant_id = await it.tenant()
+    before = await it.server.directory.tenant(tenant_id)
+    await it.tables.update(Update(TENANTS, Key(tenant_id), [Assign(name, value) for name, value in changed.items()]))
+    assert await it.server.directory.tenant(tenant_id) is before
+    assert await it.look() == [tenant_id]
+    after = await it.server.directory.tenant(tenant_id)
+    assert after.version == before.version
+    assert {name: getattr(after, name) for name in changed} == changed
+
+
+async def test_a_tenant_that_went_away_is_told_once(it: Watch) -> None:
+    tenant_id = await it.tenant()
+    other = it.server.another()
+    await other.tenants.delete(await other.tenants.enter(UserId("alice"), tenant_id))
+    assert await it.look() == [tenant_id]
+    assert await it.look() == []
+
+
+async def test_an_older_tenant_without_a_version_is_watched_like_any_other(it: Watch) -> None:
+    await it.server.put(TENANTS, id="acme")
+    acme = TenantId("acme")
+    it.served.append(acme)
+    await it.look()
+    await it.change(acme, is_heard=False)
+    assert await it.look() == [acme]
+
+
+async def test_it_looks_again_and_again_also_after_the_tables_were_away(it: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("artcafe.services.version_watch.LOOK_EVERY_S", 0.001)
+    tenant_id = await it.tenant()
+    it.hearing.losses, it.tables.is_away = 1, True
+    told = asyncio.Event()
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+        running = group.create_task(it.watch.run())
+        await asyncio.sleep(0.01)
+        it.tables.is_away = False
+        await it.change(tenant_id, is_heard=False)
+        it.server.changes.watch(lambda _: told.set())
+        it.hearing.losses += 1
+        await told.wait()
+        running.cancel()
+
+
+async def test_a_tenant_whose_row_cannot_be_read_keeps_no_other_from_being_read(it: Watch) -> None:
+    impossible = [TenantId("x" * 2049 + str(number)) for number in range(READ_AT_ONCE)]
+    it.served.extend(impossible)
+    tenant_id = await it.tenant()
+    await it.change(tenant_id, is_heard=False)
+    assert await it.look() == []
+    assert await it.look() == [tenant_id]
+
+
+async def test_a_watcher_that_raises_keeps_no_other_from_being_called(it: Watch) -> None:
+    def fail(change: TenantChange) -> None:
+        raise ValueError(change)
+
+    later: list[TenantId] = []
+    it.server.changes.watch(fail)
+    it.server.changes.watch(lambda change: later.append(change.tenant_id))
+    it.server.changes.tell(TenantId("ten_a"))
+    assert later == ["ten_a"]
+    assert it.server.changes.supervisor.failures == 1
