@@ -63,13 +63,13 @@ async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) 
 
 
 async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Server, repair: Repair) -> None:
-    key = new_key()
-    claim = agent_rows.CLAIM_PREFIX + parse_public_key(key).fingerprint
+    key, others = new_key(), new_key()
+    claims = [agent_rows.CLAIM_PREFIX + parse_public_key(each).fingerprint for each in (key, others)]
     await server.put(TENANTS, id=ACME, name="Acme", agent_count=9)
     await server.put(USER_TENANTS, user_id="alice", tenant_id=ACME, role="owner")
     await server.put(CHANNELS, tenant_id=ACME, id="general")
     await server.put(AGENTS, tenant_id=ACME, id="bot", public_key=key, model="m")
-    await server.put(AGENTS, tenant_id=ACME, id="other", channels={"general": True, "gone": True})
+    await server.put(AGENTS, tenant_id=ACME, id="other", public_key=others, channels={"general": True, "gone": True})
     await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id="5f1c", channel_id="general", agent_id="bot", note="kept")
     await server.put(AGENTS, tenant_id=ACME, id=f"{agent_rows.CLAIM_PREFIX}SHA256:nobody", agent_id="bot")
 
@@ -81,10 +81,10 @@ async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Se
         ("channel_map", "other"),
         ("count", ACME),
         ("key_claim", f"{agent_rows.CLAIM_PREFIX}SHA256:nobody"),
-        ("key_claim", claim),
+        *(("key_claim", claim) for claim in claims),
         ("subscription_id", "5f1c"),
     }
-    assert len(found) == 8
+    assert len(found) == 9
     mended = await repair.mend(ACME)
     assert sorted(map(str, mended)) == sorted(map(str, found))
     assert (await repair.look(ACME), await repair.mend(ACME)) == ([], [])
@@ -140,6 +140,8 @@ async def test_what_only_a_person_can_decide_is_told_and_left(server: Server, re
     before = await everything(server.tables)
     assert sorted(await kinds(repair, mended=False)) == [
         Askew.ADDRESS,
+        Askew.KEY,
+        Askew.KEY,
         Askew.KEY_CLAIM,
         Askew.SUBSCRIPTION_ID,
     ]
@@ -165,7 +167,7 @@ async def test_mending_while_servers_work_loses_nothing(server: Server, repair: 
     agents = [await server.agent(owner, f"{n}") for n in range(4)]
     for n in range(30):
         await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=owner.tenant_id, id=f"old-{n}", channel_id=channel.id, agent_id=f"a{n}")
-        await server.put(AGENTS, tenant_id=owner.tenant_id, id=f"a{n}")
+        await server.put(AGENTS, tenant_id=owner.tenant_id, id=f"a{n}", public_key=new_key())
 
     async def work() -> None:
         for agent in agents:

@@ -97,12 +97,16 @@ def _compared(row: Item, listed: Item | None) -> list[Mend]:
     """Return what is wrong with a row of `artcafe-user-tenants` and its row in the index."""
     if people_rows.is_withdrawn(row):
         return _withdrawn(row, listed)
+    found = []
+    if row.get("role") not in list(Role):
+        says = f"the role {row.get('role')!r} is not known here, and lets {row['user_id']!r} read and change nothing"
+        found.append(Mend(_finding(row, USER_TENANTS, says, what=Askew.ROLE)))
     if listed is not None and people_rows.member_of(listed) == people_rows.member_of(row):
-        return []
+        return found
     kept = {name: value for name, value in (listed or {}).items() if name not in STATED}
     put = Put(USER_TENANT_INDEX, {**kept, **row}, _as_read(listed))
     still = Check(USER_TENANTS, key_of(USER_TENANTS, row), _as_read(row))
-    return [Mend(_finding(row, USER_TENANT_INDEX, _difference(row, listed), mended=True), (put, still))]
+    return [*found, Mend(_finding(row, USER_TENANT_INDEX, _difference(row, listed), mended=True), (put, still))]
 
 
 def _withdrawn(row: Item, listed: Item | None) -> list[Mend]:
@@ -139,10 +143,10 @@ def _as_read(item: Item | None) -> Condition:
     return And(Exists("user_id"), *same)
 
 
-def _finding(item: Item, table: Table, says: str, *, mended: bool = False) -> Finding:
+def _finding(item: Item, table: Table, says: str, *, mended: bool = False, what: Askew = Askew.MEMBERSHIP) -> Finding:
     member = people_rows.stated_member_of(item)
     return Finding(
-        what=Askew.MEMBERSHIP,
+        what=what,
         tenant_id=member.tenant_id,
         table=table.name,
         key=f"{member.tenant_id} {member.user_id}",

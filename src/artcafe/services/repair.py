@@ -12,14 +12,16 @@ from typing import Final
 
 from artcafe.errors import Conflict
 from artcafe.model import TenantId
+from artcafe.services.row_faults import faults, orphan
 from artcafe.services.soundness import Finding, Holdings, Mend, examine, miscounts
-from artcafe.tables import rows
+from artcafe.tables import agent_rows, rows
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
     CHANNELS,
     TENANTS,
     USER_TENANT_INDEX,
+    USER_TENANTS,
 )
 from artcafe.tables.conditions import And, Condition, Equals, Exists, Not, OfKind, Or
 from artcafe.tables.partition import Partition
@@ -45,12 +47,27 @@ class Repair:
         async for item in self._tables.scan(TENANTS):
             yield TenantId(str(item["id"]))
 
+    async def is_there(self, tenant_id: TenantId) -> bool:
+        """Return whether the tenant has a row, also one that says it was deleted."""
+        (tenant,) = await self._tables.get(TENANTS, [Key(tenant_id)], consistent=True)
+        return tenant is not None
+
     async def look(self, tenant_id: TenantId) -> list[Finding]:
         """What is askew in the tenant's own rows; nothing in one that is not there."""
         had = await self._holdings(tenant_id)
         if had is None:
             return []
-        return [*(mend.finding for mend in examine(had)), *(finding for finding, _ in miscounts(had))]
+        return [*(mend.finding for mend in examine(had)), *(finding for finding, _ in miscounts(had)), *faults(had)]
+
+    async def orphans(self) -> list[Finding]:
+        """Find the rows of tenants that do not exist, or were deleted. It reads whole tables."""
+        there = {str(item["id"]) async for item in self._tables.scan(TENANTS) if rows.BURIED not in item}
+        found: list[Finding] = []
+        for table in (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USER_TENANTS):
+            items = self._tables.scan(table)
+            lost = [each async for each in items if each["tenant_id"] not in there and not agent_rows.is_claim(each)]
+            found += [orphan(table, item) for item in lost]
+        return found
 
     async def mend(self, tenant_id: TenantId) -> list[Finding]:
         """Mends what can be mended in the tenant's own rows, and returns it.

@@ -14,9 +14,9 @@ from enum import StrEnum
 import msgspec
 
 from artcafe.model import Agent, AgentId, ChannelId, subscription_id
-from artcafe.rules import ids, keys
+from artcafe.rules import keys
 from artcafe.tables import agent_rows, attributes, people_rows, rows
-from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS
+from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, TENANTS
 from artcafe.tables.conditions import Absent, And, Equals, Exists, Not, OfKind
 from artcafe.tables.port import Assign, Change, Delete, Key, Put, Update, Write
 from artcafe.tables.tenant_store import Count
@@ -33,6 +33,13 @@ class Askew(StrEnum):
     KEY_CLAIM = "key_claim"
     ADDRESS = "address"
     DELETION = "deletion"
+    KEY = "key"
+    LIMIT = "limit"
+    ORPHAN = "orphan"
+    PERMISSIONS = "permissions"
+    PLAN = "plan"
+    ROLE = "role"
+    STATUS = "status"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +80,6 @@ def examine(had: Holdings) -> list[Mend]:
         return [Mend(_finding(Askew.DELETION, tenant_id, TENANTS.name, tenant_id, says))]
     agents = [agent for item in had.agents if (agent := agent_rows.agent_of(item)) is not None]
     return [
-        *_addresses(tenant_id, had),
         *_subscription_ids(tenant_id, had),
         *_channel_maps(tenant_id, had),
         *_claims(tenant_id, agents, [item for item in had.agents if agent_rows.agent_of(item) is None]),
@@ -99,20 +105,6 @@ def miscounts(had: Holdings) -> list[tuple[Finding, Change]]:
 
 def _finding(what: Askew, tenant_id: str, table: str, key: str, says: str, *, mended: bool = False) -> Finding:
     return Finding(what=what, tenant_id=tenant_id, table=table, key=key, says=says, is_mended=mended)
-
-
-# --- ids -----------------------------------------------------------------------------------------------------------------
-
-
-def _addresses(tenant_id: str, had: Holdings) -> Iterator[Mend]:
-    for table, items in ((AGENTS, had.agents), (CHANNELS, had.channels)):
-        for item in items:
-            id = str(item["id"])
-            if id.startswith(agent_rows.CLAIM_PREFIX):
-                continue
-            if not ids.is_possible(id):
-                says = f"its id is no printable text of at most {ids.MAX_BYTES} bytes, so nobody can name it"
-                yield Mend(_finding(Askew.ADDRESS, tenant_id, table.name, id, says))
 
 
 # --- subscriptions -------------------------------------------------------------------------------------------------------

@@ -20,14 +20,19 @@ KEYS_VERSION: Final = "keys_version"
 CLAIM_PREFIX: Final = "~key#"
 """The sort key of a claim in the agents' table is this and a key's fingerprint: which agent of the tenant has that key."""
 
-_LIVENESS: Final = ("", "online", "offline", "busy", "error")
+LIVENESS: Final = ("", "online", "offline", "busy", "error")
 """What the older system kept in an agent's `status`: whether it was connected and at work, not whether it may log in."""
+
+
+def is_claim(item: Item) -> bool:
+    """Return whether a row of the agents' table claims a key."""
+    return text(item, "id").startswith(CLAIM_PREFIX)
 
 
 def agent_of(item: Item) -> Agent | None:
     """An agent's record; None for a claim, which stands in the same table."""
     agent_id = text(item, "id")
-    if agent_id.startswith(CLAIM_PREFIX):
+    if is_claim(item):
         return None
     return Agent(
         tenant_id=TenantId(text(item, "tenant_id")),
@@ -69,7 +74,7 @@ def keys_of(item: Item) -> tuple[AgentKey, ...]:
 
 def _agent_status(value: Value) -> AgentStatus:
     """Return an agent's status; any word but `active` and the older system's words of liveness disables it."""
-    is_active = value is None or value == AgentStatus.ACTIVE or value in _LIVENESS
+    is_active = value is None or value == AgentStatus.ACTIVE or value in LIVENESS
     return AgentStatus.ACTIVE if is_active else AgentStatus.DISABLED
 
 

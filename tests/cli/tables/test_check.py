@@ -8,13 +8,14 @@ from typing import Any
 import boto3
 import pytest
 
-from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS, USER_TENANTS, Environment, Table
+from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS, USER_TENANT_INDEX, USER_TENANTS, Environment, Table
 from artcafe.tables.engines import open_engine
 from artcafe.tables.port import Key, Put
 from artcafe.tables.values import Item
 from tests.aws import Aws
 from tests.cli.tables.shell import Done, run
 from tests.faulty_aws import Fault, faulty
+from tests.services.world import new_key
 
 DIFFERENT, REFUSED, UNREACHABLE, USAGE = 5, 3, 4, 2
 
@@ -141,11 +142,11 @@ def test_rows_are_mended_after_they_were_told(cloud: Cloud) -> None:
     cloud.run("apply", "--yes")
     cloud.put(TENANTS, id="acme", name="Acme")
     cloud.put(USER_TENANTS, user_id="alice", tenant_id="acme", role="owner")
-    cloud.put(AGENTS, tenant_id="acme", id="bot", channels=["general"])
+    cloud.put(AGENTS, tenant_id="acme", id="bot", public_key=new_key(), channels=["general"])
     cloud.put(CHANNELS, tenant_id="acme", id="general")
     told = cloud.run("check", "--rows", "--json")
     assert (told.code, told.json["mended"]) == (DIFFERENT, 0)
-    assert {each["what"] for each in told.json["findings"]} == {"membership", "channel_map", "count"}
+    assert {each["what"] for each in told.json["findings"]} == {"membership", "channel_map", "count", "key_claim"}
     assert cloud.run("check", "--repair").code == USAGE  # Nobody can be asked.
     assert "agent_count" not in (cloud.item(TENANTS, Key("acme")) or {})
 
@@ -185,6 +186,37 @@ def test_one_tenant_can_be_looked_at_alone(cloud: Cloud) -> None:
     cloud.put(TENANTS, id="other")
     told = cloud.run("check", "--tenant", "acme", "--json").json["findings"]
     assert {each["tenant_id"] for each in told} == {"acme"}
+
+
+def test_an_unknown_tenant_is_an_error(cloud: Cloud) -> None:
+    cloud.run("apply", "--yes")
+    done = cloud.run("check", "--tenant", "no-such-tenant")
+    assert (done.code, "there is no tenant no-such-tenant" in done.err) == (REFUSED, True)
+
+
+def test_rows_that_cannot_work_are_named_and_stay_for_a_person(cloud: Cloud) -> None:
+    cloud.run("apply", "--yes")
+    cloud.put(TENANTS, id="acme", agent_count=1, channel_count=0, member_count=0, subscription_plan="basic")
+    cloud.put(AGENTS, tenant_id="acme", id="bot", status="asleep")
+    cloud.put(AGENTS, tenant_id="gone", id="lost", public_key=new_key())
+    cloud.put(USER_TENANTS, user_id="eve", tenant_id="acme", role="admin", active=0)
+    for arguments in (["--rows"], ["--repair", "--yes"], ["--repair", "--yes"]):
+        done = cloud.run("check", *arguments, "--json")
+        found = {(each["what"], each["key"]) for each in done.json["findings"]}
+        assert found == {("plan", "acme"), ("status", "bot"), ("key", "bot"), ("orphan", "lost"), ("membership", "acme eve")}
+        assert (done.code, done.json["mended"]) == (DIFFERENT, 0)
+
+
+def test_a_repair_ends_and_says_only_what_it_has_mended(cloud: Cloud) -> None:
+    cloud.run("apply", "--yes")
+    cloud.put(TENANTS, id="acme", agent_count=0, channel_count=0, member_count=1)
+    cloud.put(USER_TENANTS, user_id="bob", tenant_id="acme", role="member")
+    cloud.put(USER_TENANT_INDEX, user_id="bob", tenant_id="acme", role="member", joined_at="2025-05-18T12:00:00Z")
+    counted = []
+    for _ in range(3):
+        done = cloud.run("check", "--repair", "--yes", "--json")
+        counted.append((done.code, done.json["mended"], len(done.json["findings"])))
+    assert counted == [(0, 1, 1), (0, 0, 0), (0, 0, 0)]
 
 
 def test_a_file_is_made_listed_and_checked_alike(tmp_path: Path) -> None:

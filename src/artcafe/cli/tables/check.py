@@ -13,6 +13,7 @@ from artcafe.cli.exits import DIFFERENT, Failing
 from artcafe.cli.tables import answers
 from artcafe.cli.tables.place import Place, at_place
 from artcafe.cli.tables.standing import ABSENT, look, schema_of
+from artcafe.errors import TablesRefused
 from artcafe.model import TenantId
 from artcafe.services.membership_repair import MembershipRepair
 from artcafe.services.repair import Repair
@@ -57,7 +58,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 @at_place
 async def check(place: Place, rows: bool, repair: bool, tenant: str | None, yes: bool) -> int:
     """Compares the tables with what they must be: keys, time to live, and tables of an older system that still stand. With --rows
-    also what is in them: memberships whose two directions disagree, subscriptions' ids, agents' channels, counts, claims to keys.
+    also what is in them: memberships whose two directions disagree, subscriptions' ids, agents' channels, counts, claims to keys,
+    which --repair mends; and rows that cannot work, such as an agent without a key that may log in, or a subscription of an agent
+    that is gone, for a person to decide about.
 
     It deletes no table, and changes nothing without --repair. On DynamoDB, reading every row is paid for. Exit code 5 says that
     something is not as it should be.
@@ -127,6 +130,8 @@ async def _left_over(schema: Schema) -> list[Problem]:
 
 async def _with_rows(place: Place, report: Report, only: TenantId | None, *, repair: bool, yes: bool) -> Report:
     async with place.engine() as engine:
+        if only is not None and not await Repair(engine).is_there(only):
+            raise TablesRefused(f"there is no tenant {only} in {place}", "'artcafe tenant list' shows a person's tenants")
         work = _Rows(engine, only)
         found = await work.look()
         if not repair or not any(each.is_mended for each in found):
@@ -148,9 +153,11 @@ class _Rows:
 
     async def look(self) -> list[Finding]:
         """Read every row, and return what is wrong."""
-        tenants = [self._only] if self._only is not None else [each async for each in self._repair.tenants()]
         memberships = [mend.finding async for mend in self._memberships.look(self._only)]
-        return [*memberships, *[finding for tenant_id in tenants for finding in await self._repair.look(tenant_id)]]
+        if self._only is not None:
+            return [*memberships, *await self._repair.look(self._only)]
+        of_tenants = [finding async for tenant_id in self._repair.tenants() for finding in await self._repair.look(tenant_id)]
+        return [*memberships, *of_tenants, *await self._repair.orphans()]
 
     async def mend(self, found: Sequence[Finding]) -> list[Finding]:
         """Write every mend, and return what they are about; another look shows what they have put right.
