@@ -17,7 +17,7 @@ import uvicorn
 
 from artcafe.config import Address, Settings
 from artcafe.doors import Doors, allow_descriptors
-from artcafe.errors import ArtcafeError, OurFault, StartRefused, Unavailable
+from artcafe.errors import OurFault, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Broker, Fabric
@@ -29,7 +29,6 @@ from artcafe.gateway.listener import PATH, Gateway
 from artcafe.identity.local import LocalIdentity
 from artcafe.identity.oidc import OidcIdentity
 from artcafe.identity.port import Identity
-from artcafe.model import TenantId
 from artcafe.observe import log, now
 from artcafe.rest import app as rest
 from artcafe.rest.deadline import DeadlineProtocol
@@ -51,6 +50,7 @@ from artcafe.services.login import Login
 from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
+from artcafe.services.readiness import Readiness
 from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
@@ -66,7 +66,6 @@ from artcafe.tables.store import Store
 NATS_START_S: Final = 10.0
 REST_DRAIN_S: Final = 5
 KEEP_ALIVE_S: Final = 10
-HEALTH_S: Final = 2
 LEAVE_S: Final = 1.0
 SWEEP_S: Final = 60
 
@@ -250,7 +249,7 @@ async def _serve(
             presence=presence,
             audit=changes.audit,
             identity=identity,
-            health=partial(_health, store, fabric),
+            health=Readiness(store, fabric, now).states,
             clock=now,
             gateway_url=addresses.gateway_url,
         )
@@ -336,19 +335,6 @@ async def _sweep(tables: Sqlite) -> None:
             await tables.sweep(now())
         except Unavailable as exc:
             log.warning("tables.not_swept", error=str(exc))
-
-
-async def _health(store: Store, fabric: Fabric) -> dict[str, str]:
-    """Every part this server needs, and `ok` or what is wrong with it."""
-    found = {}
-    for part, check in (("tables", partial(store.versions, [TenantId("health")])), ("nats", fabric.check)):
-        try:
-            async with asyncio.timeout(HEALTH_S):
-                await check()
-            found[part] = "ok"
-        except (ArtcafeError, TimeoutError) as exc:
-            found[part] = str(exc) or f"no answer within {HEALTH_S} s"
-    return found
 
 
 class _Rest(uvicorn.Server):

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from nats.errors import Error as NatsError
 
+from artcafe.errors import OurFault
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.audit_log import STREAM as AUDIT_STREAM
 from artcafe.fabric.child import some_free_port
@@ -312,3 +313,29 @@ async def test_a_node_that_comes_back_empty_copies_everything_from_the_others(tm
             assert await Writer(room.writer, room.log).stored() == [str(number).encode() for number in range(50)]
     finally:
         servers.end()
+
+
+async def test_with_two_of_three_servers_down_nothing_is_stored_and_the_check_says_so(
+    servers: NatsServers, accounts: Accounts
+) -> None:
+    alive, *down = servers.nodes
+    async with fabric_on([alive.url], accounts) as fabric:
+        await until_stored(fabric)
+        for node in down:
+            servers.kill(node.name)
+        try:
+            with pytest.raises((OurFault, TimeoutError)):
+                await fabric.try_storing(2)
+        finally:
+            servers.start(*down)
+        await until_stored(fabric)
+
+
+async def until_stored(fabric: Fabric) -> None:
+    """Returns when NATS has stored a message."""
+    async with asyncio.timeout(START_S):
+        while True:
+            try:
+                return await fabric.try_storing(2)
+            except (OurFault, TimeoutError):
+                await asyncio.sleep(0.1)

@@ -8,12 +8,13 @@ from typing import cast
 import pytest
 
 from artcafe.errors import OutcomeUnknown, Unavailable
+from artcafe.fabric import probe
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.child import some_free_port
 from artcafe.fabric.fabric import IDLE_S, SWEEP_S, Fabric
 from artcafe.model import Cursor, TenantId
 from artcafe.rules import subjects
-from tests.fabric.clients import BOUND_S
+from tests.fabric.clients import BOUND_S, connected
 from tests.fabric.rooms import A, Nats, Writer, a_tenant, until
 from tests.fabric.test_reader import Sink
 
@@ -131,23 +132,27 @@ async def test_without_nats_the_check_says_so_and_closing_still_ends_it() -> Non
         with pytest.raises(Unavailable):
             await fabric.wait_up(0.2)
         with pytest.raises(Unavailable):
-            await fabric.check()
+            await fabric.try_storing(BOUND_S)
         fabric.room(a_tenant())
         fabric.close()
         with pytest.raises(Unavailable):
             fabric.room(a_tenant())
 
 
-async def test_the_check_asks_nats_itself(nats: Nats) -> None:
+async def test_the_check_has_a_message_stored_and_fails_where_nats_does_not_answer(nats: Nats) -> None:
     async with nats.proxy() as proxy:
         fabric = Fabric([proxy.url], nats.accounts)
         async with asyncio.TaskGroup() as group:
             group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
-            await fabric.check()
+            for _ in range(2):
+                await fabric.try_storing(BOUND_S)
+            async with connected(nats.url, nats.accounts.platform_user()) as platform:
+                state = (await platform.jetstream().stream_info(probe.STREAM)).state
+            assert (state.messages, state.last_seq) == (1, 2), "it keeps the newest alone"
             proxy.stick()
-            with pytest.raises(Unavailable):
-                await fabric.check()
+            with pytest.raises(TimeoutError):
+                await fabric.try_storing(1)
             fabric.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.conftest import Require
@@ -12,11 +13,17 @@ from tests.faults import disk as disks
 from tests.faults.checker import judge
 from tests.faults.conftest import Report
 from tests.faults.load import running_on
-from tests.platform import running
+from tests.faults.processes import wait_for
+from tests.platform import Platform, running
 
 SIZE_MIB = 96
 """The server's own: room for two blocks of a stream, below which it does not start NATS again, and for the rest of the test."""
 FAILURES = 8
+
+
+def readiness(platform: Platform) -> int:
+    """The status of `/health/ready`."""
+    return httpx.get(f"{platform.url}/health/ready", timeout=10, trust_env=False).status_code
 
 
 @pytest.mark.faults
@@ -31,8 +38,10 @@ async def test_a_full_disk_loses_nothing_and_publishing_goes_on_when_there_is_ro
             await load.acknowledged(300)
             await asyncio.to_thread(disk.fill)
             await load.until(lambda: load.unknown + len(load.refused) >= FAILURES, "failed publishes")
+            await asyncio.to_thread(wait_for, lambda: readiness(platform) == 503, "a server that is not ready")
             disk.make_room()
             await load.acknowledged(300)
+            await asyncio.to_thread(wait_for, lambda: readiness(platform) == 200, "a server that is ready")
             verdict = judge(await load.end(is_retried=True))
     report("full disk", verdict)
     assert not verdict.findings, str(verdict)

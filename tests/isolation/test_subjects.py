@@ -40,6 +40,7 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "CHANGES": (Account.PLATFORM, "changes"),
     "AUDIT": (Account.PLATFORM, "audit.tenant.ten_ours"),
     "AUDIT_OF_PLATFORM": (Account.PLATFORM, subjects.AUDIT_OF_PLATFORM),
+    "HEALTH": (Account.PLATFORM, "health"),
     "audit": (Account.PLATFORM, subjects.audit(OURS)),
     "token": None,
     "dedupe_id": None,

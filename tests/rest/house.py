@@ -20,7 +20,6 @@ import httpx
 import uvicorn
 
 from artcafe import observe
-from artcafe.errors import Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
@@ -42,6 +41,7 @@ from artcafe.services.login import Login
 from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
+from artcafe.services.readiness import Readiness
 from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
@@ -126,13 +126,6 @@ class House:
         self.changes = changes = Changes(audit)
         directory = Directory(self.store, changes)
 
-        async def health() -> Mapping[str, str]:
-            try:
-                await fabric.check()
-            except Unavailable as exc:
-                return {"tables": "ok", "nats": str(exc)}
-            return {"tables": "ok", "nats": "ok"}
-
         return Services(
             login=Login(self.store, directory, self.tokens, now, "test", audit),
             tenants=Tenants(self.store, changes, now, fabric, directory),
@@ -148,7 +141,7 @@ class House:
             presence=Presence(fabric, now),
             audit=audit,
             identity=self.identity,
-            health=health,
+            health=Readiness(self.store, fabric, now).states,
             clock=now,
             gateway_url=GATEWAY_URL,
         )

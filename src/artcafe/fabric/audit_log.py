@@ -11,7 +11,7 @@ import msgspec
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder
 from artcafe.fabric.client import Outgoing
-from artcafe.fabric.jetstream import NAME_IN_USE, JetStream, refusal, seq_of
+from artcafe.fabric.jetstream import JetStream, refusal, seq_of
 from artcafe.fabric.link import Link, unreachable
 from artcafe.model import Seq
 from artcafe.rules.subjects import AUDIT, Subject
@@ -116,15 +116,8 @@ class AuditLog:
             "deny_delete": True,
             "deny_purge": True,
         }
-        try:
-            await self._jetstream.ask(f"STREAM.CREATE.{STREAM}", config)
-        except LogRefused as exc:
-            if exc.error_code != NAME_IN_USE:
-                raise
+        await self._jetstream.make(config)
 
     async def settle(self) -> None:
         """Has the stream kept as often as it now should be, never less often; nothing where there is none. May be repeated."""
-        await self._link.wait_up()
-        info = await self._jetstream.info(STREAM)
-        if info is not None and info["config"]["num_replicas"] < self.replicas:
-            await self._jetstream.ask(f"STREAM.UPDATE.{STREAM}", info["config"] | {"num_replicas": self.replicas})
+        await self._jetstream.raise_copies(STREAM, self.replicas)

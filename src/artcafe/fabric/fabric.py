@@ -21,6 +21,7 @@ from artcafe.fabric.audit_log import AuditLog
 from artcafe.fabric.batch import GroupCommit
 from artcafe.fabric.cluster import COPIES, copies
 from artcafe.fabric.link import Link, unreachable
+from artcafe.fabric.probe import StorageProbe
 from artcafe.fabric.proof import Proof
 from artcafe.fabric.reader import Tail
 from artcafe.fabric.roster import LEASE_S, RENEW_S, Roster
@@ -110,6 +111,7 @@ class Fabric:
         self._platform = Link("platform", urls, accounts.platform_user, tls=tls, proof=self._proof)
         self.announcements = Announcements(self._platform, self._server)
         self.audit_log = AuditLog(self._platform, replicas=self._replicas)
+        self._probe = StorageProbe(self._platform, replicas=self._replicas)
         self._rooms: dict[TenantId, Room] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
@@ -136,9 +138,9 @@ class Fabric:
         """Ends `run`. May be repeated."""
         self._closing.set()
 
-    async def check(self) -> None:
-        """Raises `Unavailable` unless NATS answers now."""
-        await self._system.check(timeout_s=1.0)
+    async def try_storing(self, timeout_s: float) -> None:
+        """Have NATS store a message now. Raises `TimeoutError` when it confirms nothing in time, and any of our faults."""
+        await self._probe.store(timeout_s)
 
     async def wait_up(self, timeout_s: float) -> None:
         """Raises `Unavailable` unless NATS is connected within the time."""
@@ -157,7 +159,7 @@ class Fabric:
         self._replicas = max(self._replicas, await copies(self._system, within_s=timeout_s))
         for room in self._rooms.values():
             room.log.replicas = self._replicas
-        self.audit_log.replicas = self._replicas
+        self.audit_log.replicas = self._probe.replicas = self._replicas
         return self._replicas
 
     def peek(self, tenant_id: TenantId) -> Room | None:
@@ -249,6 +251,7 @@ class Fabric:
             with self.supervisor.contain(), contextlib.suppress(OurFault):  # It is tried again, and what there is stays.
                 await self.settle_copies(COUNT_S)
                 await self.audit_log.settle()
+                await self._probe.settle()
             for room in list(self._rooms.values()):
                 if not room.is_used and time.monotonic() - room.used_at > self._idle_s:
                     log.debug("fabric.room_closed", tenant=room.tenant_id)

@@ -76,6 +76,21 @@ class JetStream:
                 return None
             raise
 
+    async def make(self, config: dict[str, Any]) -> None:
+        """Make a stream. May be repeated, and raced: one that is there stays as it is."""
+        try:
+            await self.ask(f"STREAM.CREATE.{config['name']}", config)
+        except LogRefused as exc:
+            if exc.error_code != NAME_IN_USE:
+                raise
+
+    async def raise_copies(self, stream: str, replicas: int) -> None:
+        """Keep a stream as often as it now should be, never less often; nothing where there is none. May be repeated."""
+        await self._link.wait_up()
+        info = await self.info(stream)
+        if info is not None and info["config"]["num_replicas"] < replicas:
+            await self.ask(f"STREAM.UPDATE.{stream}", info["config"] | {"num_replicas": replicas})
+
     async def at_leader(self, stream: str, wanted: dict[str, Any]) -> Found | None:
         """The message that is wanted, None where there is none, or no such stream, as the leader knows.
 

@@ -41,12 +41,13 @@ class Proof:
         Both halves are needed. A connection from our port is known to nats-server only if it is ours, since no two connections of
         a machine have the same two ends; but from our port to *another* port there may be one more, which is somebody else's.
         """
+        there = f"{ends.remote[0]}:{ends.remote[1]}"
         try:
             here = self._system.ends().remote
             body = msgspec.json.encode({"cid": ends.client_id})
             answer = msgspec.json.decode((await self._system.request(CONNECTIONS, body, timeout_s=ANSWER_S)).data)
         except (OurFault, TimeoutError) as exc:
-            raise Unproven(f"nats-server could not be asked whether {ends.remote} is its own: {exc}") from exc
+            raise Unproven(f"nats-server did not say whether {there} is its own: {str(exc) or 'no answer'}") from exc
         known = answer.get("data", {}).get("connections") or []
         if ends.remote != here or [(each["ip"], each["port"]) for each in known] != [ends.local]:
-            raise Unproven(f"what listens at {ends.remote[0]}:{ends.remote[1]} is not our nats-server")
+            raise Unproven(f"what listens at {there} is not our nats-server")

@@ -18,6 +18,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder
+from artcafe.fabric import probe
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.client import Outgoing
 from artcafe.fabric.cluster import copies
@@ -119,9 +120,9 @@ class Vault:
 
 
 async def names(link: Link) -> list[str]:
-    """The streams of the account. Raises `Unavailable`."""
+    """The streams of the account that hold anything to be kept. Raises `Unavailable`."""
     answer = await JetStream(link).ask("STREAM.NAMES", {}, timeout_s=UP_S)
-    return list(answer.get("streams") or [])
+    return [name for name in answer.get("streams") or [] if name != probe.STREAM]
 
 
 async def save(link: Link, stream: str, write: Callable[[bytes], object]) -> Saved:

@@ -38,7 +38,10 @@ async def read_live() -> Live:
 
 @router.get("/ready", summary="Say whether the server can work", response_model=Ready, responses=problems.responses(Unavailable))
 async def read_ready(request: Request, parts: Parts) -> Response | Ready:
-    """Every part is asked now. With one down it answers 503, and each part's state stands in the problem by the part's name."""
+    """Tries what agents need: a message is stored in NATS, a row written, and every table read, at most once a second.
+
+    With one part down it answers 503, and each part's state stands in the problem by the part's name.
+    """
     states = await parts.health()
     down = [name for name, state in states.items() if state != OK]
     if down:

@@ -27,6 +27,8 @@ AUDIT: Final = Subject("audit.>")
 """In the platform's own account: everything that the audit keeps."""
 AUDIT_OF_PLATFORM: Final = Subject("audit.platform")
 """What happened to no one tenant: people's terms, tenants that came and went."""
+HEALTH: Final = Subject("health")
+"""In the platform's own account: where servers try whether anything is stored."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from artcafe.model import (
     AgentId,
@@ -25,6 +26,7 @@ from artcafe.tables.acceptance_store import AcceptanceStore
 from artcafe.tables.catalog import (
     CHALLENGES,
     CHANNEL_SUBSCRIPTIONS,
+    TABLES,
     TENANTS,
     USER_TENANTS,
 )
@@ -40,6 +42,10 @@ from artcafe.tables.port import (
     Write,
 )
 from artcafe.tables.tenant_store import TenantStore
+
+TRIED: Final = "health"
+"""The key that is written and read to see whether that can be done; no id of ours is without a prefix."""
+TRIED_S: Final = 60
 
 
 class Store:
@@ -91,6 +97,15 @@ class Store:
         """The version of each tenant, None where there is no such tenant any more."""
         found = await self.tenants(tenant_ids)
         return {tenant_id: None if tenant is None else tenant.version for tenant_id, tenant in found.items()}
+
+    # --- all of them ---
+
+    async def try_all(self, now: datetime) -> None:
+        """Write a row as a login does, and read from every table. Raises `Unavailable` for the first that cannot be used."""
+        ends = int(now.timestamp()) + TRIED_S
+        await self._tables.put(Put(CHALLENGES, {"challenge_id": TRIED, "ttl": ends}))
+        for table in TABLES:
+            await self._tables.get(table, [Key(TRIED, None if table.sort_key is None else TRIED)])
 
     # --- challenges ---
 

@@ -1,0 +1,54 @@
+"""Whether NATS stores anything now. It is tried with an empty message: an answer alone says nothing of its disk or its quorum."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from artcafe.errors import NoResponder
+from artcafe.fabric.jetstream import JetStream, refusal
+from artcafe.fabric.link import Link
+from artcafe.rules.subjects import HEALTH
+
+STREAM: Final = "health"
+
+
+class StorageProbe:
+    """Stores messages in a stream of the platform's account, which keeps the newest and is shared by all servers.
+
+    It has as many copies as the logs, so a message is stored exactly when a publish would be: flushed, and by a majority. A
+    stream that met a full disk refuses everything until its nats-server starts anew, also when there is room again.
+    """
+
+    def __init__(self, link: Link, *, replicas: int = 1) -> None:
+        """`link` is into the platform's account; `replicas` is how many copies there are where the stream is made now."""
+        self._link, self.replicas = link, replicas
+        self._jetstream = JetStream(link)
+
+    async def store(self, timeout_s: float) -> None:
+        """Store a message. Raises `TimeoutError` when NATS does not confirm it within the time, and any of our faults."""
+        await self._link.wait_up(timeout_s / 2)
+        try:
+            await self._put(timeout_s)
+        except NoResponder:
+            await self._jetstream.make(self._config())
+            await self._put(timeout_s)
+
+    async def settle(self) -> None:
+        """Keep the stream as often as it now should be. May be repeated. Raises `Unavailable`."""
+        await self._jetstream.raise_copies(STREAM, self.replicas)
+
+    async def _put(self, timeout_s: float) -> None:
+        refusal(msgspec.json.decode((await self._link.request(HEALTH, b"", timeout_s=timeout_s)).data))
+
+    def _config(self) -> dict[str, object]:
+        return {
+            "name": STREAM,
+            "subjects": [HEALTH],
+            "storage": "file",
+            "retention": "limits",
+            "discard": "old",
+            "max_msgs": 1,
+            "num_replicas": self.replicas,
+        }
