@@ -135,6 +135,24 @@ async def test_json_is_taken_32_levels_deep_and_not_33_at_both_doors(platform: P
         assert await raw.closed() == 4501  # so deep that it is not read to its end
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1E+999", "9" * 5000])
+async def test_a_number_that_no_double_holds_is_refused_at_both_doors_and_readers_go_on(platform: Platform, number: str) -> None:
+    cast = await platform.tenant_with()
+    (channel,) = cast.channels
+    async with cast.rest() as rest, dialled(platform.gateway_url) as raw:
+        token = (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
+        await raw.ask("connect", access_token=token)
+        await raw.socket.send(f'{{"id":99,"publish":{{"channel":"{channel}","data":{{"a":[{number}]}}}}}}')
+        told = (await raw.next())["error"]
+        assert (told["code"], told["temporary"]) == ("invalid", False)
+        assert "data: has a number beyond 1.8e308" in told["message"]
+        path = f"/v1/tenants/{cast.tenant}/channels/{channel}/messages"
+        assert await posted(platform, path, cast.token, f'{{"data":{number}}}') == 422
+        await raw.ask("publish", channel=channel, data="1e999")
+        message = await raw.next()
+        assert message["message"]["data"] == "1e999"
+
+
 async def posted(platform: Platform, path: str, token: str, body: str) -> int:
     """The status that a body as it stands is answered with."""
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n\r\n"

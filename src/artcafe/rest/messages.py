@@ -51,7 +51,7 @@ SCHEMA: Final[dict[str, Any]] = {
     "required": ["data"],
     "properties": {
         "data": {
-            "description": "Any JSON; it is delivered as the text it was.",
+            "description": "Any JSON, with numbers below 1.8e308; it is delivered as the text it was.",
             "examples": [{"task": "summarise", "pages": [1, 2]}],
         },
         "key": {

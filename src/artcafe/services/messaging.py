@@ -11,7 +11,7 @@ from artcafe.model import Access, Channel, ChannelType, Permission, Principal
 from artcafe.observe import Clock
 from artcafe.rules import access, ids, limits, subjects, times
 from artcafe.services.directory import Directory
-from artcafe.wire import envelopes, frames, replies
+from artcafe.wire import envelopes, frames, payloads, replies
 
 
 class Messaging:
@@ -89,5 +89,6 @@ def check(publish: frames.Publish) -> None:
     data = bytes(publish.data)
     if len(data) > limits.MESSAGE_BYTES:
         raise TooLarge("data", limits.MESSAGE_BYTES)
-    if frames.is_deep(data):
-        raise Invalid("data", f"is nested deeper than {frames.MAX_DEPTH}")
+    problem = payloads.problem_of(data)
+    if problem is not None:
+        raise Invalid("data", problem)

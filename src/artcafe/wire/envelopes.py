@@ -16,7 +16,7 @@ def envelope(publish: Publish, *, message_id: str, sender: str, time: str) -> by
     head: dict[str, object] = {"message_id": message_id, "from": sender, "time": time, "headers": publish.headers or {}}
     if publish.reply_to is not None:
         head["reply_to"] = publish.reply_to
-    return b'%b,"data":%b}' % (_encode(head)[:-1], bytes(publish.data))
+    return b'%b,"data":%b}' % (_encode(head)[:-1], publish.data)
 
 
 def id_text(id: str) -> bytes:

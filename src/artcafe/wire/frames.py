@@ -198,12 +198,13 @@ def is_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
         return False
     # Without strings, and with one kind of bracket, each round takes away the innermost level, at the speed of `replace`: a walk
     # over 64 KiB in Python would keep the loop from everyone else for milliseconds.
-    brackets = _STRING.sub(b"", text).translate(_AS_SQUARE, delete=_NO_BRACKETS)
+    brackets = STRING.sub(b"", text).translate(_AS_SQUARE, delete=_NO_BRACKETS)
     for _ in range(limit):
         brackets = brackets.replace(b"[]", b"")
     return bool(brackets)
 
 
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+"""A string of JSON, with its quotes."""
 _AS_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))

@@ -27,7 +27,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "connected": "Whether it is connected now, on whichever server.",
     "code": "What went wrong, for programs (docs/errors.md).",
     "cursor": "Delivery goes on behind this sequence. Null for a `live` channel.",
-    "data": "Any JSON; it is stored and delivered as the text it was.",
+    "data": "Any JSON, with numbers below 1.8e308; it is stored and delivered as the text it was.",
     "duplicate": "Whether the key had stored the message before; then nothing was stored now.",
     "epoch": "The life of the tenant's log that the sequences are in; null before its first message.",
     "GapPush.epoch": "The life of the log that is read from here on, where it is another one.",
