@@ -10,7 +10,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -227,18 +227,27 @@ def plain_environ() -> dict[str, str]:
 
 @contextmanager
 def running_fleet(
-    folder: Path, *, servers: int = 2, nats: int = 1, flags: Sequence[str] = (), aws: Aws | None = None
+    folder: Path,
+    *,
+    servers: int = 2,
+    nats: int | NatsServers = 1,
+    flags: Sequence[str] = (),
+    aws: Aws | None = None,
+    urls: Callable[[int], str] | None = None,
 ) -> Iterator[Fleet]:
-    """A fleet that is up, and is ended with everything it started whatever the test did to it. `aws`: where its tables are."""
-    cluster = NatsServers(folder / "nats", nats)
+    """A fleet that is up, and is ended with everything it started whatever the test did to it.
+
+    `aws`: where its tables are. `urls`: where each of the servers reaches NATS, if not directly.
+    """
+    cluster = NatsServers(folder / "nats", nats) if isinstance(nats, int) else nats
     tables = ["--tables", f"sqlite:{folder / TABLES}"] if aws is None else aws.tables_flags()
     if aws is not None:
         _make_tables(tables[1], aws.url)
-    shared = ["--nats-urls", cluster.urls, "--secret-file", str(cluster.secret), *tables]
-    members = [
-        Platform(folder / f"server-{number}", [*shared, *flags], command="serve", secret=cluster.secret)
-        for number in range(1, servers + 1)
-    ]
+    shared = ["--secret-file", str(cluster.secret), *tables, *flags]
+    members = []
+    for number in range(servers):
+        reached = ["--nats-urls", cluster.urls if urls is None else urls(number)]
+        members.append(Platform(folder / f"server-{number + 1}", [*reached, *shared], command="serve", secret=cluster.secret))
     try:
         cluster.start()
         for member in members:

@@ -1,4 +1,4 @@
-"""A wire between a client and a server that can be cut, left dead, or made to lose what the server says."""
+"""A TCP relay between a client and a server that can break connections, hold back bytes, or lose what the server sends."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ class Relay:
         """What the server says is lost from here on."""
         self.connections = 0
         """How many there were in all."""
+        self._is_open = {False: asyncio.Event(), True: asyncio.Event()}
+        """Whether bytes pass, by direction: True for what the server sends."""
+        self.release()
 
     @property
     def url(self) -> str:
@@ -39,6 +42,18 @@ class Relay:
         if self._listener is not None:
             self._listener.close()
 
+    def hold(self, *, requests: bool = True, answers: bool = True) -> None:
+        """Keeps back what the client sends (`requests`), what the server sends (`answers`), or both, as a network that drops
+        packets does: connections stay open, and their bytes arrive after `release`."""
+        for is_answer, is_held in ((False, requests), (True, answers)):
+            if is_held:
+                self._is_open[is_answer].clear()
+
+    def release(self) -> None:
+        """Lets bytes pass in both directions."""
+        for event in self._is_open.values():
+            event.set()
+
     def cut(self) -> None:
         """Breaks every connection without a word."""
         for writer in self._writers:
@@ -46,7 +61,11 @@ class Relay:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        there_reader, there_writer = await asyncio.open_connection(self._host, self._server_port)
+        try:
+            there_reader, there_writer = await asyncio.open_connection(self._host, self._server_port)
+        except OSError:
+            writer.transport.abort()
+            return
         self._writers |= {writer, there_writer}
         try:
             async with asyncio.TaskGroup() as group:
@@ -60,12 +79,17 @@ class Relay:
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_answer: bool) -> None:
         try:
             while data := await reader.read(CHUNK_BYTES):
+                await self._is_open[is_answer].wait()
+                if (lost := reader.exception()) is not None:  # what was kept back is lost with a connection that was reset
+                    raise lost
                 if not (is_answer and self.is_deaf):
                     writer.write(data)
                     await writer.drain()
+            await self._is_open[is_answer].wait()
             if writer.can_write_eof():
                 writer.write_eof()
         except OSError:
+            await self._is_open[is_answer].wait()
             writer.transport.abort()
 
 
@@ -78,4 +102,5 @@ async def relayed(target: str) -> AsyncIterator[Relay]:
         yield relay
     finally:
         relay.shut()
+        relay.release()
         relay.cut()

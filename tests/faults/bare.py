@@ -40,6 +40,10 @@ class Bare:
     async def ack(self, channel: str, seq: int) -> None:
         await self._socket.send(frames.command("ack", frames.Ack(channel, seq)), text=True)
 
+    def abort(self) -> None:
+        """Breaks the connection without a close frame."""
+        self._socket.transport.abort()
+
     async def receive(self) -> replies.Incoming:
         """The next frame. Raises what `GONE` lists."""
         return replies.parse_incoming(await self._socket.recv())

@@ -70,6 +70,16 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Began:
+    """A subscriber subscribed on an open connection: the channel is delivered again, from above `cursor`."""
+
+    agent: str
+    connection: int
+    channel: str
+    cursor: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A message as it was delivered."""
 
@@ -119,7 +129,7 @@ class Written:
     seq: int
 
 
-Event = Sent | Stored | Refused | Unknown | Joined | Got | Missed | Acked | Written
+Event = Sent | Stored | Refused | Unknown | Joined | Began | Got | Missed | Acked | Written
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ class History:
     was subscribed before the first publish.
 
     `is_retried`: the platform was away for longer than the server tries, so what has a key may have been refused and published
-    again, behind what left at the same time.
+    again, behind what left at the same time; and what was answered as unknown may have been stored later.
     """
 
     events: Sequence[Event]
@@ -267,12 +277,14 @@ def _answers(run: _Run) -> Iterator[Finding]:
 def _order_of_lines(run: _Run) -> Iterator[Finding]:
     """What left on one line one after the other stands so in its channel."""
     last: dict[tuple[str, str], int] = {}
+    unknown = {(event.line, event.number) for event in run.history.of(Unknown)}
     for entry in run.history.log:
         sent = run.by_data.get(entry.data)
-        if sent is not None and not (run.history.is_retried and sent.key):
-            if last.get((sent.line, sent.channel), -1) > sent.number:
-                yield Finding(Broken.DISORDER, _name(entry))
-            last[sent.line, sent.channel] = sent.number
+        if sent is None or (run.history.is_retried and (sent.key or (sent.line, sent.number) in unknown)):
+            continue
+        if last.get((sent.line, sent.channel), -1) > sent.number:
+            yield Finding(Broken.DISORDER, _name(entry))
+        last[sent.line, sent.channel] = sent.number
 
 
 def _order_of_answers(run: _Run) -> Iterator[Finding]:
@@ -322,6 +334,8 @@ def _connections(run: _Run) -> Iterator[Finding]:
                 for (who, _), place in places.items():
                     if who == agent:
                         place.floor, place.ceiling, place.last = place.written, place.acked, None
+            case Began(agent, _, channel, _):
+                yield from _beginning(places[agent, channel], event)
             case Written(agent, channel, seq):
                 place = places[agent, channel]
                 place.written = max(place.written, seq)
@@ -332,6 +346,15 @@ def _connections(run: _Run) -> Iterator[Finding]:
                 yield from _turn(run, places[agent, entry.channel], event)
             case _:
                 pass
+
+
+def _beginning(place: _Place, began: Began) -> Iterator[Finding]:
+    """Whether a delivery begins where it may: between what is written and what was acknowledged."""
+    if began.cursor > place.acked:
+        yield Finding(Broken.SKIPPED, f"to {began.agent}: {began.channel} begins at {began.cursor}, acknowledged {place.acked}")
+    if began.cursor < place.written:
+        yield Finding(Broken.REPEATED, f"to {began.agent}: {began.channel} begins at {began.cursor}, written {place.written}")
+    place.last = began.cursor
 
 
 def _turn(run: _Run, place: _Place, got: Got) -> Iterator[Finding]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -58,6 +58,10 @@ RETRY_S: Final = 0.05
 class Load:
     """Traffic in one tenant, from `running_on` until `end`."""
 
+    pace_s = 0.0
+    """How long each publisher waits before it sends; 0: it sends as fast as it gets answers."""
+    wait_s = WAIT_S
+
     def __init__(self, platform: Platform, cast: Cast) -> None:
         self._platform, self.cast = platform, cast
         self.events: list[Event] = []
@@ -65,6 +69,9 @@ class Load:
         self.refused: list[replies.ErrorBody] = []
         self._open: dict[tuple[str, int], Sent] = {}
         """Publishes without an answer."""
+        self._sent_at: dict[tuple[str, int], float] = {}
+        self.slowest_s = 0.0
+        """The longest that a publish waited for its outcome."""
         self._keyed: dict[tuple[str, int], Sent] = {}
         self._answered_now: set[str] = set()
         """Who had a publish stored since it was last cleared."""
@@ -84,15 +91,15 @@ class Load:
         await self.until(lambda: self.stored >= target, f"{more} more acknowledged publishes")
 
     async def until(self, holds: Callable[[], bool], what: str) -> None:
-        """Waits until something of this load holds. Fails after `WAIT_S`."""
+        """Waits until something of this load holds. Fails after `wait_s`."""
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(self.wait_s):
                 while not holds():
                     self._check_running()
                     self._moved.clear()
                     await self._moved.wait()
         except TimeoutError:
-            raise AssertionError(f"no {what} within {WAIT_S} s:\n{self._platform.log()[-2000:]}") from None
+            raise AssertionError(f"no {what} within {self.wait_s} s:\n{self._platform.log()[-2000:]}") from None
 
     async def mid_publish(self) -> None:
         """Waits until every publisher has had an answer from now on, and all have publishes on their way."""
@@ -120,7 +127,11 @@ class Load:
         await self._until_level({entry.channel: entry.seq for entry in log})
         for task in self._listeners:
             task.cancel()
-        return History(self.events, log, {self.cast.agents[number]: self.cast.channels for number in LISTENERS}, is_retried)
+        return History(self.events, log, self._subscribers(), is_retried)
+
+    def _subscribers(self) -> dict[str, Sequence[str]]:
+        """The channels of each agent that was subscribed before the first publish."""
+        return {self.cast.agents[number]: self.cast.channels for number in LISTENERS}
 
     async def end_of_publishing(self) -> History:
         """As `end`, of the publishers alone: what they were told, and what the log holds."""
@@ -130,7 +141,7 @@ class Load:
 
     async def _end_publishing(self) -> None:
         self._stopping = True
-        async with asyncio.timeout(2 * WAIT_S):
+        async with asyncio.timeout(2 * self.wait_s):
             await asyncio.wait(self._publishers)
         self._check_running()
         assert not self._open, "every publish has an outcome"
@@ -157,18 +168,25 @@ class Load:
     # --- publishing ---
 
     def _next(self, line: str, number: int, *, keyed: bool) -> Sent:
+        """The next message of a line, by an agent, which leaves now."""
+        return self._next_of(line, self.cast.agents[number], is_keyed=keyed)
+
+    def _next_of(self, line: str, sender: str, *, is_keyed: bool) -> Sent:
         """The next message of a line, which leaves now."""
         self._numbers += 1
         data = msgspec.json.encode({"line": line, "n": self._numbers, "pad": PAD}).decode()
         channel = random.choice(self.cast.channels)
-        sent = Sent(line, self._numbers, self.cast.agents[number], channel, data, f"key {self._numbers}" if keyed else None)
+        sent = Sent(line, self._numbers, sender, channel, data, f"key {self._numbers}" if is_keyed else None)
         self._open[sent.line, sent.number] = sent
+        self._sent_at[sent.line, sent.number] = asyncio.get_running_loop().time()
         self._record(sent)
         return sent
 
     def _answered(self, sent: Sent, answer: replies.PublishReply | replies.ErrorBody | None) -> None:
         """An error that leaves it open whether the message was stored counts as no answer."""
         self._open.pop((sent.line, sent.number), None)
+        took_s = asyncio.get_running_loop().time() - self._sent_at.pop((sent.line, sent.number))
+        self.slowest_s = max(self.slowest_s, took_s)
         match answer:
             case replies.PublishReply(seq, message_id, duplicate):
                 self.stored += 1
@@ -187,6 +205,7 @@ class Load:
         places = asyncio.Semaphore(WINDOW)
         async with self.cast.agent(number) as agent, asyncio.TaskGroup() as group:
             while not self._stopping:
+                await asyncio.sleep(self.pace_s)
                 await places.acquire()
                 group.create_task(self._publish_one(agent, number, places))
 
@@ -221,6 +240,7 @@ class Load:
     async def _publish_on(self, agent: bare.Bare, number: int, line: str, waiting: dict[int, Sent]) -> None:
         while waiting or not self._stopping:
             while len(waiting) < WINDOW and not self._stopping:
+                await asyncio.sleep(self.pace_s)
                 id, sent = agent.new_id(), self._next(line, number, keyed=False)
                 waiting[id] = sent
                 await agent.send("publish", frames.Publish(sent.channel, msgspec.Raw(sent.data.encode())), id)
@@ -269,7 +289,7 @@ class Load:
         if frame.gap is not None:
             self._record(Missed(name, connection, frame.gap.channel, frame.gap.reason))
         if frame.message is not None:
-            entry = _entry(frame.message)
+            entry = entry_of(frame.message)
             self._got(name, connection, entry)
             if len(self.events) % ACK_EVERY == 0:
                 self._record(Acked(name, connection, entry.channel, entry.seq))
@@ -279,7 +299,7 @@ class Load:
         """An agent gets some messages, acknowledges the last of each channel and leaves; waits until that is written."""
         name, last = self.cast.agents[AWAY], dict[str, int]()
         self._record(Joined(name, AT_FIRST))
-        async with asyncio.timeout(WAIT_S), bare.connected(self._platform.a_gateway(), self.cast, AWAY) as agent:
+        async with asyncio.timeout(self.wait_s), bare.connected(self._platform.a_gateway(), self.cast, AWAY) as agent:
             for _ in range(BEFORE_AWAY):
                 entry = await self._next_message(agent)
                 self._got(name, AT_FIRST, entry)
@@ -298,7 +318,7 @@ class Load:
     async def _read_log(self) -> list[Entry]:
         """Everything that the log holds, as an agent that was never here is given it."""
         log: list[Entry] = []
-        async with asyncio.timeout(WAIT_S):
+        async with asyncio.timeout(self.wait_s):
             for channel in self.cast.channels:
                 async with bare.connected(self._platform.a_gateway(), self.cast, NEWCOMER) as agent:
                     reply = await agent.subscribe(channel, "first")
@@ -312,13 +332,18 @@ class Load:
     async def _next_message(agent: bare.Bare) -> Entry:
         while (frame := await agent.receive()).message is None:
             pass
-        return _entry(frame.message)
+        return entry_of(frame.message)
 
     async def _until_level(self, newest: dict[str, int]) -> None:
         """Waits until every listener has got the newest message. One that doesn't get there has missed some, which is judged."""
-        goal = {(self.cast.agents[number], channel): seq for number in LISTENERS for channel, seq in newest.items()}
+        goal = {
+            (agent, channel): newest[channel]
+            for agent, channels in self._subscribers().items()
+            for channel in channels
+            if channel in newest
+        }
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(self.wait_s):
                 while any(self._highest.get(place, 0) < seq for place, seq in goal.items()):
                     self._moved.clear()
                     await self._moved.wait()
@@ -346,15 +371,25 @@ def _place(seq: int | None) -> int:
     return seq
 
 
-def _entry(message: replies.Message) -> Entry:
+def entry_of(message: replies.Message) -> Entry:
     data = bytes(message.data).decode()
     return Entry(message.channel, _place(message.seq), message.prev, message.message_id, message.sender, data)
+
+
+AnyLoad = TypeVar("AnyLoad", bound=Load)
 
 
 @asynccontextmanager
 async def running_on(platform: Platform) -> AsyncIterator[Load]:
     """Traffic in a new tenant; it ends with this."""
-    load = Load(platform, await platform.tenant_with(agents=AGENTS, channels=CHANNELS, subscribed=False))
+    cast = await platform.tenant_with(agents=AGENTS, channels=CHANNELS, subscribed=False)
+    async with running(Load(platform, cast)) as load:
+        yield load
+
+
+@asynccontextmanager
+async def running(load: AnyLoad) -> AsyncIterator[AnyLoad]:
+    """The traffic of a load; it ends with this."""
     async with asyncio.TaskGroup() as group:
         try:
             await load.begin(group)

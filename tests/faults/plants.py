@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
@@ -12,6 +12,7 @@ from hypothesis import assume
 
 from tests.faults.checker import (
     Acked,
+    Began,
     Broken,
     Entry,
     Event,
@@ -220,22 +221,27 @@ def leave_out_a_message(run: History, chance: random.Random) -> History:
     return replace(run, events=kept)
 
 
+def turns(run: History) -> list[list[int]]:
+    """Where the deliveries of each channel stand that followed each other on a connection, without a new subscribe between."""
+    places: dict[tuple[str, int, str, int], list[int]] = defaultdict(list)
+    subscribed = Counter[tuple[str, str]]()
+    for at, event in enumerate(run.events):
+        if isinstance(event, Began):
+            subscribed[event.agent, event.channel] += 1
+        if isinstance(event, Got):
+            turn = subscribed[event.agent, event.entry.channel]
+            places[event.agent, event.connection, event.entry.channel, turn].append(at)
+    return list(places.values())
+
+
 def leave_out_a_message_of_one_connection(run: History, chance: random.Random) -> History:
     """It came on another one, which does not mend that this one went on without it."""
-    connections: dict[tuple[str, int, str], list[int]] = defaultdict(list)
-    for at, event in enumerate(run.events):
-        if isinstance(event, Got):
-            connections[event.agent, event.connection, event.entry.channel].append(at)
-    places = pick(chance, [each for each in connections.values() if len(each) > 2])
+    places = pick(chance, [each for each in turns(run) if len(each) > 2])
     return with_event(run, pick(chance, places[1:-1]))
 
 
 def swap_two_deliveries(run: History, chance: random.Random) -> History:
-    places: dict[tuple[str, int, str], list[int]] = defaultdict(list)
-    for at, event in enumerate(run.events):
-        if isinstance(event, Got):
-            places[event.agent, event.connection, event.entry.channel].append(at)
-    first, second = chance.sample(pick(chance, [each for each in places.values() if len(each) > 1]), 2)
+    first, second = chance.sample(pick(chance, [each for each in turns(run) if len(each) > 1]), 2)
     events = list(run.events)
     events[first], events[second] = events[second], events[first]
     return replace(run, events=events)
@@ -260,6 +266,17 @@ def repeat_what_was_acknowledged_and_written(run: History, chance: random.Random
             replace(got, connection=100),
         ],
     )
+
+
+def begin_beyond_what_was_acknowledged(run: History, chance: random.Random) -> History:
+    got = run.events[some(run, chance, Got)]
+    assert isinstance(got, Got)
+    return replace(run, events=[*run.events, Began(got.agent, 99, got.entry.channel, run.log[-1].seq + 1)])
+
+
+def begin_below_what_is_written(run: History, chance: random.Random) -> History:
+    written = pick(chance, [event for event in run.of(Written) if event.seq])
+    return replace(run, events=[*run.events, Began(written.agent, 99, written.channel, written.seq - 1)])
 
 
 def tell_of_a_gap(run: History, chance: random.Random) -> History:
@@ -289,5 +306,7 @@ PLANTS: Final[Mapping[Plant, Broken]] = {
     swap_two_deliveries: Broken.REPEATED,
     repeat_on_the_same_connection: Broken.REPEATED,
     repeat_what_was_acknowledged_and_written: Broken.REPEATED,
+    begin_beyond_what_was_acknowledged: Broken.SKIPPED,
+    begin_below_what_is_written: Broken.REPEATED,
     tell_of_a_gap: Broken.GAP,
 }

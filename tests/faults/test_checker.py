@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.faults.checker import (
     Acked,
+    Began,
     Broken,
     Entry,
     Event,
@@ -62,7 +63,7 @@ class Model:
     def run(self, steps: int) -> History:
         moves = (self.publish, self.publish, self.answer, self.answer, self.deliver, self.deliver, self.deliver)
         for _ in range(steps):
-            self.chance.choice((*moves, self.acknowledge, self.write, self.reconnect, self.repeat))()
+            self.chance.choice((*moves, self.acknowledge, self.write, self.reconnect, self.resubscribe, self.repeat))()
         while any(self.waiting.values()):
             self.answer()
         for reader in self.readers:
@@ -140,6 +141,12 @@ class Model:
         for channel in CHANNELS:
             reader.sent[channel] = self.chance.choice((reader.written, reader.acked))[channel]
             reader.acked[channel] = max(reader.acked[channel], reader.sent[channel])
+
+    def resubscribe(self) -> None:
+        reader, channel = self.chance.choice(self.readers), self.chance.choice(CHANNELS)
+        cursor = self.chance.choice((reader.written, reader.acked))[channel]
+        reader.sent[channel] = cursor
+        self.events.append(Began(reader.agent, reader.connection, channel, cursor))
 
 
 @st.composite

@@ -11,7 +11,7 @@ import msgspec
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder
 from artcafe.fabric.client import Outgoing
-from artcafe.fabric.jetstream import JetStream, refusal, seq_of
+from artcafe.fabric.jetstream import JetStream, refusal
 from artcafe.fabric.link import Link, unreachable
 from artcafe.model import Seq
 from artcafe.rules.subjects import AUDIT, Subject
@@ -64,27 +64,25 @@ class AuditLog:
         raise unreachable()
 
     async def after(self, chain: Subject, seq: Seq, most: int) -> list[Kept]:
-        """The next texts of a chain above a place, oldest first; none where nothing follows."""
-        wanted = {"seq": seq + 1, "batch": most, "max_bytes": MOST_BYTES, "next_by_subj": chain}
-        return [Kept(seq_of(each), each.data) for each in await self._jetstream.at_hand(STREAM, wanted)]
+        """Return the next texts of a chain above a place, oldest first; none only if the leader has none either."""
+        found = await self._jetstream.following(STREAM, chain, seq, most=most, most_bytes=MOST_BYTES, is_copied=self.replicas > 1)
+        return [Kept(each.seq, each.data) for each in found]
 
     async def before(self, chain: Subject, seq: Seq | None, most: int) -> list[Kept]:
         """The texts of a chain below a place, newest first; None: the newest."""
         found: list[Kept] = []
         while len(found) < most and seq != 1:
-            got = await self._jetstream.at_hand(
-                STREAM, {"multi_last": [chain], **({} if seq is None else {"up_to_seq": seq - 1})}
-            )
-            if not got:
+            got = await self._jetstream.newest(STREAM, chain, seq, is_copied=self.replicas > 1)
+            if got is None:
                 break
-            seq = seq_of(got[0])
-            found.append(Kept(seq, got[0].data))
+            seq = got.seq
+            found.append(Kept(seq, got.data))
         return found
 
     async def _last(self, chain: Subject) -> Kept | None:
         """The chain's last text, as the leader has it, which knows of every append that was answered."""
         found = await self._jetstream.at_leader(STREAM, {"last_by_subj": chain})
-        return None if found is None else Kept(*found)
+        return None if found is None else Kept(found.seq, found.data)
 
     async def _put(self, chain: Subject, text: bytes, last: Seq) -> bool | None:
         """Says whether it was put there, None where the answer was lost."""

@@ -7,6 +7,9 @@ task), more than everything else that publishing or delivering it costs this pro
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -146,6 +149,16 @@ class ShortClient(SureClient):
     async def open_inbox(self) -> None:
         """Begins to listen for answers."""
         await self.subscribe(f"{self._short_inbox}.*")
+
+    def keep_unsent(self, is_kept: bool) -> None:
+        """Choose whether the kernel still sends, once the connection is closed, what the server has not taken (SO_LINGER)."""
+        with contextlib.suppress(OSError):  # the connection has gone already
+            sock = self._writer().get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", not is_kept, 0))
+
+    def abort(self) -> None:
+        """Break the connection; what waits here to be sent is discarded. May be repeated."""
+        self._writer().transport.abort()
 
     async def send(self, protocol: bytes) -> None:
         """Sends encoded messages, whole ones; these are the two calls that nats-py's `publish` ends with."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -28,16 +29,25 @@ one that has not heard yet of an account that another admitted (JetStream not en
 QUOTA_CODES: Final = frozenset({10002, 10047, 10122})
 """Account or storage limits exceeded (nats-server, server/errors.json): nothing was stored."""
 
+READ_TRY_S: Final = 1.0
+"""How long the answer to one try of a read is waited for: after that it is asked again, since a leader may be there by now."""
 LAG_TRIES: Final = 40
 LAG_PAUSE_S: Final = 0.05
-"""A direct get may be answered by a follower that lags behind what its leader has shown, and a request by a cluster that has no
-leader now, or has not heard everywhere of a new account: asked again for 2 s."""
+"""A direct get may be answered by a follower that lags behind what its leader has shown: asked again for 2 s."""
+
+IsValid = Callable[[dict[str, Any]], bool]
+
+
+LEASE_NS: Final = 3_000_000_000
+"""A copy that heard from its leader within this time elects no other: heartbeats come every second, and elections begin after 4 s
+without one (nats-server 2.15, `server/raft.go`)."""
 
 
 class Found(NamedTuple):
-    """A message and where it stands in its stream."""
+    """A message, its sequence and its subject."""
 
     seq: Seq
+    subject: Subject
     data: bytes
 
 
@@ -51,26 +61,40 @@ class JetStream:
         self._link = link
 
     async def ask(self, verb: str, body: dict[str, Any], *, timeout_s: float = REPLY_TIMEOUT_S) -> dict[str, Any]:
-        """What is answered to `$JS.API.{verb}`. A cluster that can't yet is asked again."""
+        """Return the answer to `$JS.API.{verb}`. While a cluster cannot answer, it is asked again."""
+        return await self._ask(verb, body, timeout_s)
+
+    async def _read(self, verb: str, body: dict[str, Any], is_valid: IsValid = lambda _: True) -> dict[str, Any]:
+        """As `ask`, of what changes nothing: it is asked again also where no answer came, and until an answer is valid.
+
+        A member that does not know yet that the leader has gone answers nothing.
+        """
+        return await self._ask(verb, body, REPLY_TIMEOUT_S, is_valid, is_read=True)
+
+    async def _ask(
+        self, verb: str, body: dict[str, Any], timeout_s: float, is_valid: IsValid = lambda _: True, *, is_read: bool = False
+    ) -> dict[str, Any]:
         request = Subject(f"$JS.API.{verb}"), msgspec.json.encode(body)
-        for _ in range(LAG_TRIES):
-            try:
-                got = await self._link.request(*request, timeout_s=timeout_s)
-            except (TimeoutError, NoResponder, LinkLost) as exc:
-                raise unreachable() from exc
-            answer: dict[str, Any] = msgspec.json.decode(got.data)
-            try:
-                refusal(answer)
-            except NoResponder:
-                await asyncio.sleep(LAG_PAUSE_S)
-            else:
-                return answer
-        raise unreachable()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        got = await self._link.request(*request, timeout_s=READ_TRY_S if is_read else timeout_s)
+                    except TimeoutError:
+                        if not is_read:
+                            raise
+                        continue
+                    answer: dict[str, Any] = msgspec.json.decode(got.data)
+                    if is_settled(answer) and is_valid(answer):
+                        return answer
+                    await asyncio.sleep(LAG_PAUSE_S)
+        except (TimeoutError, NoResponder, LinkLost) as exc:
+            raise unreachable() from exc
 
     async def info(self, stream: str) -> dict[str, Any] | None:
-        """A stream's configuration and state; None where there is none."""
+        """Return a stream's configuration and state as its leader has them, or None if there is no such stream."""
         try:
-            return await self.ask(f"STREAM.INFO.{stream}", {})
+            return await self._read(f"STREAM.INFO.{stream}", {}, is_of_leader)
         except LogRefused as exc:
             if exc.error_code == STREAM_NOT_FOUND:
                 return None
@@ -97,27 +121,86 @@ class JetStream:
         A direct get does not ask the leader: a follower that lags would call removed what it has not got yet.
         """
         try:
-            message = (await self.ask(f"STREAM.MSG.GET.{stream}", wanted))["message"]
+            message = (await self._read(f"STREAM.MSG.GET.{stream}", wanted))["message"]
         except LogRefused as exc:
             if exc.error_code in (NO_MESSAGE, STREAM_NOT_FOUND):
                 return None
             raise
-        return Found(int(message["seq"]), b64decode(message.get("data", "")))
+        return Found(int(message["seq"]), Subject(message["subject"]), b64decode(message.get("data", "")))
+
+    async def following(
+        self, stream: str, subject: Subject, seq: Seq, *, most: int, most_bytes: int, is_copied: bool
+    ) -> list[Found]:
+        """Return the next messages of a subject above `seq`, oldest first; none only if the leader has none either.
+
+        A direct get of a copy that lags ends early. `is_copied`: the stream has other copies, so the leader is asked where one
+        copy has nothing; its answer is a single message, with which reading goes on however far that copy lags.
+        """
+        wanted = {"seq": seq + 1, "next_by_subj": subject}
+        some = await self.at_hand(stream, {**wanted, "batch": most, "max_bytes": most_bytes})
+        if some or not is_copied:
+            return [found(each) for each in some]
+        one = await self.at_leader(stream, wanted)
+        return [] if one is None else [one]
+
+    async def newest(self, stream: str, subject: Subject, below: Seq | None, *, is_copied: bool) -> Found | None:
+        """Return the newest message of a subject below a sequence, or of all if `below` is None; None if there is none.
+
+        A direct get finds nothing up to a sequence that a copy has not reached, so a find is exact, and only "nothing" is
+        checked against the leader.
+        """
+        newest = {"last_by_subj": subject}
+        if below is None and is_copied:
+            return await self.at_leader(stream, newest)
+        bound = {} if below is None else {"up_to_seq": below - 1}
+        for _ in range(LAG_TRIES):
+            if some := await self.at_hand(stream, {"multi_last": [subject], **bound}):
+                return found(some[0])
+            last = None if below is None else await self.at_leader(stream, newest)
+            if last is None or below is None or last.seq < below:
+                return last
+            first = await self.at_leader(stream, {"seq": 1, "next_by_subj": subject})
+            if first is None or first.seq >= below:
+                return None
+            await asyncio.sleep(LAG_PAUSE_S)
+        raise unreachable()
+
+    async def newest_of_each(self, stream: str, subjects: list[Subject], **bounds: Any) -> tuple[dict[Subject, Seq], Seq]:
+        """Return the newest sequence of each subject that has one, and how far the copy that answered had come.
+
+        At most 1,000 subjects. The second is 0 where no subject has a message, since such an answer does not carry it.
+        """
+        some, end = await self._direct(stream, {"multi_last": subjects, **bounds})
+        newest = {each.subject: each.seq for each in map(found, some)}
+        return newest, end.number(b"Nats-UpTo-Sequence") if end is not None else 0
 
     async def at_hand(self, stream: str, wanted: dict[str, Any]) -> list[Incoming]:
-        """The messages that are wanted, by a direct get: of whichever copy is near. None where there is no such stream."""
+        """Return the wanted messages by a direct get, which any copy answers, also one that lags; none if there is no stream."""
+        return (await self._direct(stream, wanted))[0]
+
+    async def _direct(self, stream: str, wanted: dict[str, Any]) -> tuple[list[Incoming], Incoming | None]:
+        """Return the messages of a direct get, and the answer that ended them, None if there is no such stream."""
         try:
-            found, end = await self._link.request_many(Subject(f"$JS.API.DIRECT.GET.{stream}"), msgspec.json.encode(wanted))
+            some, end = await self._link.request_many(Subject(f"$JS.API.DIRECT.GET.{stream}"), msgspec.json.encode(wanted))
         except NoResponder:
             # Nobody serves direct gets of a stream that was never made; the leader tells that apart from one that is starting.
             if await self.info(stream) is None:
-                return []
+                return [], None
             raise unreachable() from None
         except (TimeoutError, LinkLost) as exc:
             raise unreachable() from exc
         if end.status not in (204, 404):
             raise LogRefused(end.status, end.description)
-        return found
+        return some, end
+
+
+def is_settled(answer: dict[str, Any]) -> bool:
+    """Return whether a cluster answered, False where it cannot yet. Raises as `refusal` otherwise."""
+    try:
+        refusal(answer)
+    except NoResponder:
+        return False
+    return True
 
 
 def refusal(answer: dict[str, Any]) -> None:
@@ -132,6 +215,31 @@ def refusal(answer: dict[str, Any]) -> None:
     if code in QUOTA_CODES or (code == STORE_FAILED and "maximum" in description):
         raise QuotaFull()
     raise LogRefused(code, description)
+
+
+def is_of_leader(info: dict[str, Any]) -> bool:
+    """Return whether a stream's information was given by its leader.
+
+    While there is no leader any member answers, and for 10 s after its start the member that led when the stream was made, with a
+    copy that may lag (nats-server 2.15, `jsStreamInfoRequest`). Who answers leaves itself out of the `replicas` that it lists.
+    """
+    cluster = info.get("cluster")
+    if cluster is None:
+        return True
+    leader = cluster.get("leader")
+    return bool(leader) and leader not in {copy["name"] for copy in cluster.get("replicas") or ()}
+
+
+def is_agreed(info: dict[str, Any]) -> bool:
+    """Return whether a majority of the copies followed the leader a moment ago: without it, another may have been elected."""
+    others = (info.get("cluster") or {}).get("replicas") or []
+    followers: int = sum(0 < copy["active"] < LEASE_NS and not copy.get("offline") for copy in others)
+    return followers + 1 > (len(others) + 1) // 2
+
+
+def found(message: Incoming) -> Found:
+    """The message of a direct get."""
+    return Found(seq_of(message), Subject(message.header(b"Nats-Subject")), message.data)
 
 
 def seq_of(message: Incoming) -> Seq:

@@ -239,6 +239,9 @@ class Link:
                 error_cb=on_error,
                 closed_cb=on_closed,
             )
+            # What a lost connection has not carried must not arrive when the network is back: its publishers have been told that
+            # the outcome is unknown, and have published more.
+            client.keep_unsent(False)
             connected = True
         finally:
             if not connected:
@@ -252,7 +255,13 @@ class Link:
         waiting, self._waiting = self._waiting, {}
         for deliver in waiting.values():
             deliver(LinkLost())
-        if client is not None and not client.is_closed:
+        if client is None:
+            return
+        if self._closing.is_set():
+            client.keep_unsent(True)
+        else:
+            client.abort()
+        if not client.is_closed:
             await self._close(client)
 
     async def _close(self, client: ShortClient) -> None:

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from artcafe.errors import OurFault
 from artcafe.fabric.client import Incoming
-from artcafe.fabric.jetstream import LAG_PAUSE_S, LAG_TRIES, seq_of
+from artcafe.fabric.jetstream import seq_of
 from artcafe.fabric.link import Follow, unreachable
 from artcafe.fabric.streams import Stored, TenantLog
 from artcafe.model import ChannelId, Seq
@@ -84,9 +84,12 @@ class Reader:
             if self.is_open:
                 await self._level()
 
-    async def compare(self, life: Life, newest: Seq) -> None:
-        """Levels unless a log of this life, with this newest message of the channel, shows nothing that was not handed on."""
-        if life.epoch == self.life.epoch and newest == self.last > 0:
+    async def compare(self, life: Life, newest: Seq, *, is_current: bool) -> None:
+        """Read what is missing, unless a log of this life with this newest message of the channel shows that nothing is.
+
+        `is_current`: the copy of the log that answered had come as far as its leader.
+        """
+        if life.epoch == self.life.epoch and newest == self.last > 0 and is_current:
             self.is_sure = True
         elif life.epoch != self.life.epoch or newest > self.last or not self.is_sure:
             await self.level()
@@ -146,17 +149,17 @@ class Reader:
             log.debug("reader.behind", channel=self.channel, error=repr(exc))
 
     async def _catch_up(self, to: Seq) -> None:
-        """Levels up to `to`, which stands before a live message, or begins again where that has been removed."""
-        for _ in range(LAG_TRIES):
-            if not self.is_open or (self.is_sure and self.last >= to):
-                return
-            await self._level()
-            if self.last >= to:
-                return
-            if await self._log.read(to) is None:
-                self._begin(await self._log.last_of(self.channel), self.life)
-                return
-            await asyncio.sleep(LAG_PAUSE_S)
+        """Hand on everything up to `to`, the message before a live one, or begin again if that has been removed.
+
+        Raises `Unavailable` where neither can be known now: the live message must not be handed on then.
+        """
+        if not self.is_open or (self.is_sure and self.last >= to):
+            return
+        await self._level()
+        if self.last < to:
+            if not await self._log.is_removed(to):
+                raise unreachable()
+            self._begin(await self._log.last_of(self.channel), self.life)
 
 
 class LiveReader:
@@ -239,20 +242,24 @@ class Tail:
                     await self._due.wait()
             self._due.clear()
             try:
-                await self._look()
-                wait_s = self._look_s
+                wait_s = self._look_s if await self._look() else RETRY_S
             except OurFault as exc:
                 log.debug("tail.look_failed", error=repr(exc))
                 wait_s = RETRY_S
 
-    async def _look(self) -> None:
+    async def _look(self) -> bool:
+        """Return whether the copies of the log that were asked had come as far as its leader."""
         readers = list(self._readers)
         state = await self._log.state() if readers else None
         if state is None:
-            return
+            return True
+        is_level = True
         for start in range(0, len(readers), LOOK_CHANNELS):
             some = readers[start : start + LOOK_CHANNELS]
-            newest = await self._log.last_of_each([reader.channel for reader in some])
+            newest, end = await self._log.look([reader.channel for reader in some])
+            is_level = is_level and (end >= state.last_seq or not newest)
             for reader in some:
+                last = newest.get(subjects.stored(reader.channel), 0)
                 with self.supervisor.contain(OurFault, channel=reader.channel):
-                    await reader.compare(state.life, newest.get(subjects.stored(reader.channel), 0))
+                    await reader.compare(state.life, last, is_current=end >= state.last_seq)
+        return is_level

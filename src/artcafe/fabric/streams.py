@@ -10,10 +10,9 @@ from typing import Any, Final, NamedTuple
 from ulid import ULID
 
 from artcafe.errors import LogRefused
-from artcafe.fabric.client import Incoming
-from artcafe.fabric.jetstream import LAG_PAUSE_S, LAG_TRIES, NAME_IN_USE, STREAM_NOT_FOUND, JetStream, seq_of
+from artcafe.fabric.jetstream import NAME_IN_USE, STREAM_NOT_FOUND, Found, JetStream, is_agreed, seq_of
 from artcafe.fabric.link import Link, unreachable
-from artcafe.model import ChannelId, Epoch, Seq
+from artcafe.model import ChannelId, Cursor, Epoch, Seq
 from artcafe.rules import subjects, times
 from artcafe.rules.starts import Life
 from artcafe.rules.subjects import Subject
@@ -49,6 +48,8 @@ class LogState(NamedTuple):
     last_seq: Seq
     messages: int = 0
     continues: Mapping[Epoch, Seq] = {}
+    is_agreed: bool = True
+    """Whether a majority of the copies followed the leader that gave this; otherwise another may have been elected since."""
 
     @property
     def life(self) -> Life:
@@ -112,10 +113,28 @@ class TenantLog:
                 raise unreachable()
             return state
 
-    async def begin_epoch(self) -> LogState:
-        """Gives the log another epoch, because it was found to hold less than had been acknowledged. Raises `Unavailable`."""
+    async def state_for(self, cursor: Cursor) -> LogState | None:
+        """As `state`, of a log that holds the cursor's sequence or has another epoch than it.
+
+        A log that ends below an acknowledged sequence has lost its end and is given another epoch, since its sequences will
+        come again. A leader that was cut off looks the same, so a majority must have followed it. Raises `Unavailable`.
+        """
+        state = await self.state()
+        if state is None or cursor.epoch != state.epoch or cursor.seq <= state.last_seq:
+            return state
+        if not state.is_agreed:
+            raise unreachable()
+        return await self.begin_epoch(instead_of=state.epoch)
+
+    async def begin_epoch(self, *, instead_of: Epoch | None = None) -> LogState:
+        """Give the log another epoch, unless it has another one than `instead_of` already. Raises `Unavailable`."""
         async with self._making:
-            config = (await self._jetstream.ask(f"STREAM.INFO.{STREAM}", {}))["config"]
+            info = await self._jetstream.info(STREAM)
+            if info is None:
+                raise LogRefused(STREAM_NOT_FOUND, "stream not found")
+            if instead_of not in (None, (state := self._noted(info)).epoch):
+                return state
+            config = info["config"]
             # Since when it has held less is not known, so it continues no other: what was lost may have been written over.
             config["metadata"] = {**config.get("metadata", {}), EPOCH: new_epoch(), CONTINUES: ""}
             return self._noted(await self._jetstream.ask(f"STREAM.UPDATE.{STREAM}", config))
@@ -149,132 +168,129 @@ class TenantLog:
             if exc.error_code != STREAM_NOT_FOUND:
                 raise
 
+    async def is_removed(self, seq: Seq) -> bool:
+        """Return whether the message at a sequence that was stored has been removed.
+
+        Raises `Unavailable`, also where the leader has not come so far: it was cut off, and others have elected another.
+        """
+        if await self.read(seq) is not None:
+            return False
+        state = await self.state()
+        if state is None or state.last_seq < seq:
+            raise unreachable()
+        return True
+
     async def read(self, seq: Seq) -> bytes | None:
         """The envelope at a sequence, or None when it has been removed, as the leader has it. Raises `Unavailable`."""
         found = await self._jetstream.at_leader(STREAM, {"seq": seq})
         return None if found is None else found.data
 
     async def last_of(self, channel: ChannelId, *, up_to: Seq | None = None) -> Seq:
-        """The sequence of a channel's newest message, at or below `up_to`; 0 when there is none. Raises `Unavailable`.
+        """Return the sequence of a channel's newest message, at or below `up_to`; 0 if there is none. Raises `Unavailable`.
 
-        Without `up_to` that is at or above whatever was acknowledged before. With it a follower that has not come so far says 0.
+        At or above whatever was acknowledged before, unless the leader was cut off a moment ago.
         """
-        if up_to is None and self.replicas > 1:
-            return await self._seq_at_leader({"last_by_subj": subjects.stored(channel)})
-        found = await self.last_of_each([channel], up_to=up_to)
-        return found.get(subjects.stored(channel), 0)
+        if up_to == 0:
+            return 0
+        return seq_or_0(await self._newest(channel, below=None if up_to is None else up_to + 1))
 
-    async def _seq_at_leader(self, wanted: dict[str, Any]) -> Seq:
-        """The sequence of the message that is wanted, 0 where there is none, as the leader has it. Raises `Unavailable`."""
-        found = await self._jetstream.at_leader(STREAM, wanted)
-        return 0 if found is None else found.seq
+    async def _newest(self, channel: ChannelId, below: Seq | None) -> Found | None:
+        return await self._jetstream.newest(STREAM, subjects.stored(channel), below, is_copied=self.replicas > 1)
 
-    async def last_of_each(
-        self, channels: list[ChannelId], *, up_to: Seq | None = None, until: datetime | None = None
-    ) -> dict[Subject, Seq]:
-        """The newest sequence (at or below `up_to`, or stored before `until`) of each channel that has one, by its subject.
+    async def last_of_each(self, channels: list[ChannelId], *, until: datetime | None = None) -> dict[Subject, Seq]:
+        """Return the newest sequence (of those stored before `until`) of each channel that has one, by its subject.
 
-        At most 1,000 channels. Raises `Unavailable`.
+        At most 1,000 channels. Any copy answers, also one that lags. Raises `Unavailable`.
         """
-        wanted: dict[str, Any] = {"multi_last": [subjects.stored(channel) for channel in channels]}
-        if up_to is not None:
-            wanted["up_to_seq"] = up_to
-        if until is not None:
-            wanted["up_to_time"] = times.to_text(until)
-        got = await self._jetstream.at_hand(STREAM, wanted) if up_to != 0 else []
-        return {Subject(each.header(b"Nats-Subject")): seq_of(each) for each in got}
+        bounds = {} if until is None else {"up_to_time": times.to_text(until)}
+        return (await self._newest_of_each(channels, bounds))[0]
+
+    async def look(self, channels: list[ChannelId]) -> tuple[dict[Subject, Seq], Seq]:
+        """As `last_of_each`, with the last sequence of the copy that answered; 0 is not known, if no channel has a message."""
+        return await self._newest_of_each(channels, {})
+
+    async def _newest_of_each(self, channels: list[ChannelId], bounds: dict[str, str]) -> tuple[dict[Subject, Seq], Seq]:
+        return await self._jetstream.newest_of_each(STREAM, [subjects.stored(channel) for channel in channels], **bounds)
 
     async def after(self, channel: ChannelId, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[Stored]:
-        """The next messages of a channel above `seq`, oldest first: at most `most` and about a megabyte; none means level.
+        """Return the next messages of a channel above `seq`, oldest first: at most `most` and about a megabyte.
 
-        The first one's `prev` is `seq` as given (None for 0), the caller's to know better. Raises `Unavailable`.
+        None only if the leader has none either. The first one's `prev` is `seq` as given (None for 0), the caller's to know
+        better. Raises `Unavailable`.
         """
-        wanted = {"seq": seq + 1, "batch": most, "max_bytes": BATCH_BYTES, "next_by_subj": subjects.stored(channel)}
         found: list[Stored] = []
         prev = seq
-        for each in await self._jetstream.at_hand(STREAM, wanted):
-            at = seq_of(each)
-            found.append(Stored(at, prev or None, each.data))
-            prev = at
+        for each in await self._following(subjects.stored(channel), seq, most):
+            found.append(Stored(each.seq, prev or None, each.data))
+            prev = each.seq
         return found
 
-    async def level_after(self, channel: ChannelId, seq: Seq, *, most: int) -> list[Stored]:
-        """As `after`, where none means that there was nothing more, on whichever copy, when this was asked."""
-        for _ in range(LAG_TRIES):
-            if (found := await self.after(channel, seq, most=most)) or self.replicas == 1 or await self.last_of(channel) <= seq:
-                return found
-            await asyncio.sleep(LAG_PAUSE_S)
-        raise unreachable()
-
     async def all_after(self, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[tuple[Seq, Subject, bytes]]:
-        """The next messages of all channels above `seq`, in order, each with its subject; as `after` otherwise."""
-        wanted = {"seq": seq + 1, "batch": most, "max_bytes": BATCH_BYTES, "next_by_subj": subjects.STORED}
-        got = await self._jetstream.at_hand(STREAM, wanted)
-        return [(seq_of(each), Subject(each.header(b"Nats-Subject")), each.data) for each in got]
+        """Return the next messages of all channels above `seq`, in order, each with its subject; as `after` otherwise."""
+        return list(await self._following(subjects.STORED, seq, most))
+
+    async def _following(self, subject: Subject, seq: Seq, most: int) -> list[Found]:
+        return await self._jetstream.following(
+            STREAM, subject, seq, most=most, most_bytes=BATCH_BYTES, is_copied=self.replicas > 1
+        )
 
     async def behind(self, channel: ChannelId, anchor: Seq, seq: Seq) -> tuple[list[Stored], bool]:
-        """The next messages of a channel above `seq`, and whether nothing is missing between the two.
+        """Return the next messages of a channel above `seq`, and whether nothing is missing between the two.
 
         That is known where the message at `anchor`, the newest up to `seq`, is still there: the oldest are removed first. The
-        first message's `prev` is the anchor, None where that is not there. As `after` otherwise. Raises `Unavailable`.
+        first message's `prev` is the anchor, None where that is not there. No messages: the leader has none either.
         """
-        for _ in range(LAG_TRIES):
-            found = await self.after(channel, anchor - 1 if anchor else seq)
-            if anchor and found and found[0].seq == anchor:
-                return found[1:], True
-            if not anchor or await self.read(anchor) is None:
-                rest = [one for one in found if one.seq > seq]
-                return [one._replace(prev=None) for one in rest[:1]] + rest[1:], False
-            await asyncio.sleep(LAG_PAUSE_S)
-        raise unreachable()
+        found = await self.after(channel, anchor - 1 if anchor else seq)
+        is_whole = bool(anchor and found and found[0].seq == anchor)
+        rest = [one for one in found if one.seq > seq]
+        if not rest and found and self.replicas > 1:  # the copy that has the anchor may not have come further
+            rest = await self.after(channel, seq)
+            is_whole = is_whole and not (rest and await self.is_removed(anchor))
+        elif not rest and anchor and not is_whole:
+            is_whole = not await self.is_removed(anchor)
+        if rest:
+            rest[0] = rest[0]._replace(prev=anchor if is_whole else None)
+        return rest, is_whole
 
     async def before(self, channel: ChannelId, seq: Seq | None, *, most: int, most_bytes: int = BATCH_BYTES) -> list[Stored]:
-        """The messages of a channel below `seq`, newest first; None: the newest. At most `most`, and once they have more than
-        `most_bytes` no further ones. Raises `Unavailable`.
+        """Return the messages of a channel below `seq`, newest first; None: the newest. At most `most`, and once they have more
+        than `most_bytes` no further ones. Raises `Unavailable`.
 
         NATS reads forward only, so each message is a request of its own: some 0.2 ms.
         """
         found: list[Stored] = []
-        if seq is not None:
-            state = await self.state()
-            seq = seq if state is not None and seq <= state.last_seq else None  # NATS finds nothing up to what is not there yet
-        if seq is None and self.replicas > 1:
-            seq = await self.last_of(channel) + 1
         size = 0
         while len(found) < most and size <= most_bytes and seq != 1:
-            got = await self._newest_below(channel, seq)
+            got = await self._newest(channel, seq)
             if got is None:
                 break
-            seq = seq_of(got)
+            seq = got.seq
             found.append(Stored(seq, None, got.data))
             size += len(got.data)
         return found
 
-    async def _newest_below(self, channel: ChannelId, seq: Seq | None) -> Incoming | None:
-        """The channel's newest message below `seq`, or of all; None where there is none. Raises `Unavailable`."""
-        wanted: dict[str, Any] = {"multi_last": [subjects.stored(channel)]}
-        if seq is not None:
-            wanted["up_to_seq"] = seq - 1
-        for _ in range(LAG_TRIES):
-            if got := await self._jetstream.at_hand(STREAM, wanted):
-                return got[0]
-            first = {"seq": 1, "next_by_subj": subjects.stored(channel)}
-            if self.replicas == 1 or seq is None or not 0 < await self._seq_at_leader(first) < seq:
-                return None
-            await asyncio.sleep(LAG_PAUSE_S)
-        raise unreachable()
-
     async def since(self, channel: ChannelId, time: datetime) -> Seq | None:
-        """The sequence of a channel's first message stored at `time` or later; None when there is none. Raises `Unavailable`."""
-        wanted = {"start_time": times.to_text(time), "batch": 1, "next_by_subj": subjects.stored(channel)}
-        got = await self._jetstream.at_hand(STREAM, wanted)
-        return seq_of(got[0]) if got else None
+        """Return the sequence of a channel's first message stored at `time` or later; None if there is none.
+
+        Raises `Unavailable`.
+        """
+        wanted = {"start_time": times.to_text(time), "next_by_subj": subjects.stored(channel)}
+        if got := await self._jetstream.at_hand(STREAM, {**wanted, "batch": 1}):
+            return seq_of(got[0])
+        first = await self._jetstream.at_leader(STREAM, wanted) if self.replicas > 1 else None
+        return None if first is None else first.seq
 
     def _noted(self, info: dict[str, Any]) -> LogState:
         metadata = info["config"].get("metadata", {})
         self.epoch = Epoch(metadata.get(EPOCH, ""))
+        self.replicas = max(self.replicas, info["config"].get("num_replicas", 1))
         state, continues = info["state"], continues_of(metadata.get(CONTINUES, ""))
-        return LogState(self.epoch, state["first_seq"], state["last_seq"], state["messages"], continues)
+        return LogState(self.epoch, state["first_seq"], state["last_seq"], state["messages"], continues, is_agreed(info))
+
+
+def seq_or_0(found: Found | None) -> Seq:
+    """Where a message stands; 0 for none."""
+    return 0 if found is None else found.seq
 
 
 def new_epoch() -> str:

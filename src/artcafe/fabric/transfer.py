@@ -18,8 +18,7 @@ import msgspec
 from artcafe.errors import LogRefused
 from artcafe.fabric import snapshots
 from artcafe.fabric.batch import GroupCommit
-from artcafe.fabric.jetstream import LAG_PAUSE_S, LAG_TRIES
-from artcafe.fabric.link import Link, unreachable
+from artcafe.fabric.link import Link
 from artcafe.fabric.snapshots import CHUNK_BYTES, Saved
 from artcafe.fabric.streams import CONTINUES, STREAM, TenantLog, continues_of
 from artcafe.model import Cursor, Epoch, Seq
@@ -131,7 +130,7 @@ async def rewrite(
     async with asyncio.TaskGroup() as group:
         writer = GroupCommit(copy)
         writing = group.create_task(writer.run())
-        while seq < state.last_seq and (found := await _next(log, seq, state.last_seq)):
+        while seq < state.last_seq and (found := await log.all_after(seq)):
             some: list[tuple[Seq, asyncio.Future[PublishReply]]] = []
             for seq, subject, envelope in found:
                 if seq <= state.last_seq and subject in subjects:
@@ -148,13 +147,3 @@ def _from(envelope: bytes, sender: Callable[[str], str]) -> bytes:
     old = parse_envelope(envelope).sender
     new = sender(old)
     return envelope if new == old else sent_by(envelope, new)
-
-
-async def _next(log: TenantLog, seq: Seq, last_seq: Seq) -> list[tuple[Seq, Subject, bytes]]:
-    """The next messages; none only where there are none. A copy that lags in a cluster is asked again, since its leader knows."""
-    for _ in range(LAG_TRIES):
-        found = await log.all_after(seq)
-        if found or await log.read(last_seq) is None:
-            return found
-        await asyncio.sleep(LAG_PAUSE_S)
-    raise unreachable()

@@ -115,9 +115,9 @@ class Backlog:
             delivery.rooted = True
             if found or delivery.sent >= shown:
                 return found
-            if await room_log.read(shown) is None:
+            if await room_log.is_removed(shown):
                 return await self._without_removed(delivery, found)
-            await asyncio.sleep(RETRY_S)  # a follower that lags behind the leader answered first
+            await asyncio.sleep(RETRY_S)  # a leader that was cut off answered first
         return []
 
     async def _without_removed(self, delivery: Delivery, found: list[Stored]) -> list[Stored]:

@@ -232,9 +232,7 @@ class Subscriber:
         delivery: Delivery | None = None
         try:
             await feed.room.link.wait_up()
-            state = await room_log.state()
-            if state is not None and cursor.epoch == state.epoch and cursor.seq > state.last_seq:
-                state = await room_log.begin_epoch()  # the log has lost its end: its sequences will come again
+            state = await room_log.state_for(cursor)
             life, newest = (state.life, state.last_seq) if state else (starts.Life(None), 0)
             last = await room_log.last_of(channel_id) if state else 0
             removed_to = await self._desk.hub.removed_to(tenant_id, channel_id)

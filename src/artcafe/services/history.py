@@ -111,7 +111,7 @@ async def _forward(log: TenantLog, channel_id: ChannelId, behind: Seq | None, en
     found: list[Stored] = []
     size = 0
     while behind is not None and len(found) < most and size <= PAGE_BYTES:
-        some = await log.level_after(channel_id, behind, most=most - len(found))  # about a megabyte, or nothing more
+        some = await log.after(channel_id, behind, most=most - len(found))  # about a megabyte, or nothing more
         found += [one for one in some if end is None or one.seq < end]
         size = sum(len(one.envelope) for one in found)
         behind = some[-1].seq if some and (end is None or some[-1].seq < end) else None

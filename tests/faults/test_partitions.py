@@ -1,0 +1,113 @@
+"""A fleet whose NATS cluster is parted in eight ways, each in its turn, while agents come and go, publish and receive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
+from typing import Final
+
+import pytest
+
+from tests.faults.checker import judge
+from tests.faults.conftest import Report
+from tests.faults.flapping import flapping_on
+from tests.faults.processes import Frozen
+from tests.faults.test_fleet import FLAGS, leader_of
+from tests.faults.wires import Wires
+from tests.fleet import Fleet, NatsServers, running_fleet
+
+SERVERS: Final = 2
+
+Parted = tuple[Fleet, Wires]
+Part = Callable[[Wires, str, str, str], None]
+"""Parts a cluster: given its wires, the node that leads the log, and the two others."""
+
+
+@pytest.fixture
+async def parted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Parted]:
+    """A fleet on relays, which this loop has to pass bytes along: so its servers are started in a thread."""
+    folder = tmp_path_factory.mktemp("fleet")
+    nats = NatsServers(folder / "nats", 3)
+    async with Wires(nats).open(SERVERS) as wires:
+        with ExitStack() as stack:
+            fleet = await asyncio.to_thread(
+                stack.enter_context, running_fleet(folder, servers=SERVERS, nats=nats, flags=FLAGS, urls=wires.urls)
+            )
+            try:
+                yield fleet, wires
+            finally:
+                wires.heal()
+                await asyncio.to_thread(stack.close)
+
+
+def leader_from_nodes(wires: Wires, leader: str, one: str, other: str) -> None:
+    wires.isolate(leader)
+
+
+def leader_from_all(wires: Wires, leader: str, one: str, other: str) -> None:
+    wires.unplug(leader)
+
+
+def node_from_all(wires: Wires, leader: str, one: str, other: str) -> None:
+    wires.unplug(one)
+
+
+def leader_unheard(wires: Wires, leader: str, one: str, other: str) -> None:
+    wires.mute(leader, one)
+    wires.mute(leader, other)
+
+
+def leader_from_one(wires: Wires, leader: str, one: str, other: str) -> None:
+    wires.part(leader, one)
+
+
+def server_from_nats(wires: Wires, leader: str, one: str, other: str) -> None:
+    wires.cut_off(0)
+
+
+def each_from_each(wires: Wires, leader: str, one: str, other: str) -> None:
+    wires.isolate(leader)
+    wires.part(one, other)
+
+
+def leader_stands_still(wires: Wires, leader: str, one: str, other: str) -> None:
+    """No wire is held: the process is stopped instead."""
+
+
+PARTITIONS: Final[list[tuple[str, Part, float]]] = [
+    ("leader cut from the other nodes, not from our servers", leader_from_nodes, 25.0),
+    ("leader cut from everybody", leader_from_all, 15.0),
+    ("a follower cut from everybody", node_from_all, 15.0),
+    ("leader not heard by the others, but hearing them", leader_unheard, 15.0),
+    ("leader and one follower cut from each other", leader_from_one, 15.0),
+    ("one of our servers cut from NATS", server_from_nats, 15.0),
+    ("all three nodes cut from each other", each_from_each, 12.0),
+    ("leader stopped", leader_stands_still, 20.0),
+]
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("what", "part", "for_s"), PARTITIONS, ids=[each[1].__name__ for each in PARTITIONS])
+async def test_a_parted_cluster_leaves_nothing_out_and_repeats_nothing_acknowledged(
+    parted: Parted, report: Report, what: str, part: Part, for_s: float
+) -> None:
+    fleet, wires = parted
+    async with flapping_on(fleet) as load:
+        await load.acknowledged(100)
+        await load.note_cursors()
+        leader = await leader_of(fleet, load.cast.tenant)
+        one, other = (node.name for node in fleet.nats.nodes if node.name != leader)
+        stopped = Frozen(*([fleet.nats.pid(leader)] if part is leader_stands_still else []))
+        stopped.stop()
+        part(wires, leader, one, other)
+        try:
+            await asyncio.sleep(for_s)
+        finally:
+            wires.heal()
+            stopped.go_on()
+        await load.acknowledged(100)
+        verdict = judge(await load.end(is_retried=True))
+    report(f"{for_s:.0f} s of {what}", verdict)
+    assert not verdict.findings, str(verdict)
