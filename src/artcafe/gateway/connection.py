@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket as sockets
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Final, Protocol
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
@@ -26,6 +28,9 @@ NOTSENT_LOWAT_BYTES: Final = 64 * 1024
 
 MOST_UNDER_WAY: Final = 1024
 """Commands that wait and publishes that are not stored yet. When reached, the socket is not read until half are done."""
+
+WRITTEN_S: Final = 1.0
+"""How long a close frame waits until cursors are written; less than `listener.DRAIN_S`, after which the socket is cut off."""
 
 CLOSE_REASON_BYTES: Final = 123
 """A control frame holds 125 bytes, two of them the code (RFC 6455, section 5.5)."""
@@ -141,8 +146,7 @@ class Connection(WSListener):
         elif kind is WSMsgType.CLOSE:
             code = frame.get_close_code()
             # A close frame without a code reads as 1005, which must not be sent (RFC 6455, section 7.4.1).
-            self._end(WSCloseCode.OK if code == WSCloseCode.NO_INFO else code)
-            transport.disconnect()
+            self._end(WSCloseCode.OK if code == WSCloseCode.NO_INFO else code, is_answer=True)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is gone, whoever ended it."""
@@ -282,19 +286,35 @@ class Connection(WSListener):
         text = str(reason).encode()[:CLOSE_REASON_BYTES].decode(errors="ignore")
         self._end(reason.close if reason.close is not None else Internal.close, text.encode())
 
-    def _end(self, code: int | WSCloseCode, text: bytes = b"") -> None:
-        """Says the last word, behind the replies that wait.
+    def _end(self, code: int | WSCloseCode, text: bytes = b"", *, is_answer: bool = False) -> None:
+        """Send a close frame, behind the replies that wait and once what the agent acknowledged is written: its next connection,
+        perhaps to another server, must go on behind that.
 
         The socket stays until the peer has answered it, or the door loses patience: closing it over what the peer is just
-        sending would reset the connection, and the peer would never read the code.
+        sending would reset the connection, and the peer would never read the code. With `is_answer` the peer closed first.
         """
         self.write(b"")
         self.is_closed = True
         self._session.close()
         self.conversation.end()
-        self._transport.send_close(code, text)  # type: ignore[arg-type]  # any code; the stub names the registered ones
         self._read_or_not()
         self._door.closing(self)
+        if self.conversation.has_unwritten:
+            _ = self._spawn(partial(self._end_written, code, text, is_answer))
+        else:
+            self._send_close(code, text, is_answer)
+
+    async def _end_written(self, code: int | WSCloseCode, text: bytes, is_answer: bool) -> None:
+        with contextlib.suppress(TimeoutError):  # without the tables it is closed all the same, and messages come again
+            async with asyncio.timeout(WRITTEN_S):
+                await self.conversation.write_cursors()
+        if not self._stream.is_closing():
+            self._send_close(code, text, is_answer)
+
+    def _send_close(self, code: int | WSCloseCode, text: bytes, is_answer: bool) -> None:
+        self._transport.send_close(code, text)  # type: ignore[arg-type]  # any code; the stub names the registered ones
+        if is_answer:
+            self._transport.disconnect()
 
     def abort(self) -> None:
         """Ends the connection without waiting for the peer to take what was sent."""

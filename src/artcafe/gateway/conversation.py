@@ -91,6 +91,16 @@ class Conversation:
         if self._worker is not None:
             self._worker.cancel()
 
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether the agent has acknowledged something that is not in the tables yet."""
+        principal = self.principal
+        return isinstance(principal, AgentPrincipal) and self._desk.cursors.has_unwritten(principal.tenant_id, principal.agent_id)
+
+    async def write_cursors(self) -> None:
+        """Write what the agent has acknowledged."""
+        await self._desk.cursors.write_agent(self._proven().tenant_id, self._proven().agent_id)
+
     async def check_channels(self) -> None:
         """Show a person no channel that is gone. Raises `Unavailable`."""
         if self._visitor is not None:

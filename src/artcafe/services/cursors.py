@@ -6,6 +6,7 @@ A lost write means that messages come again, never that one is lost (design, dec
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Final
 
 from artcafe.errors import OurFault
@@ -17,7 +18,10 @@ from artcafe.tables.store import Store
 AT_ONCE: Final = 64
 """Cursors that are written at the same time: the embedded engine puts them into one commit."""
 
+REMEMBER_S: Final = 30.0
+
 Who = tuple[TenantId, AgentId]
+Known = dict[Who, dict[ChannelId, Cursor]]
 
 
 class Cursors:
@@ -25,7 +29,11 @@ class Cursors:
 
     def __init__(self, store: Store, write_s: float) -> None:
         self._store, self._write_s = store, write_s
-        self._unwritten: dict[Who, dict[ChannelId, Cursor]] = {}
+        self._unwritten: Known = {}
+        self._written: list[Known] = [{}, {}]
+        """What was written in this period of `REMEMBER_S` and the one before: a row that was read before the write, and is used
+        after it, must not take its agent back."""
+        self._period_began = time.monotonic()
         self.supervisor = Supervisor("cursors")
 
     def acknowledge(self, tenant_id: TenantId, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor) -> None:
@@ -36,12 +44,21 @@ class Cursors:
             channels[channel_id] = cursor
 
     def newest(self, subscription: Subscription) -> Cursor:
-        """The subscription's cursor: its row's, or what was acknowledged here and is not written yet."""
-        unwritten = self._unwritten.get((subscription.tenant_id, subscription.agent_id), {}).get(subscription.channel_id)
-        written = subscription.cursor
-        if unwritten is None or (unwritten.epoch == written.epoch and unwritten.seq < written.seq):
-            return written
+        """Return the subscription's cursor: its row's, or what was acknowledged here after the row was read."""
+        who, channel_id = (subscription.tenant_id, subscription.agent_id), subscription.channel_id
+        newest = subscription.cursor
+        for known in self._written:
+            written = known.get(who, {}).get(channel_id)
+            if written is not None and newest.epoch in (None, written.epoch):
+                newest = max(newest, written, key=lambda cursor: cursor.seq)
+        unwritten = self._unwritten.get(who, {}).get(channel_id)
+        if unwritten is None or (unwritten.epoch == newest.epoch and unwritten.seq < newest.seq):
+            return newest
         return unwritten
+
+    def has_unwritten(self, tenant_id: TenantId, agent_id: AgentId) -> bool:
+        """Return whether the agent has acknowledged something that is not written yet."""
+        return (tenant_id, agent_id) in self._unwritten
 
     async def run(self) -> None:
         """Writes what has moved, every `write_s` seconds."""
@@ -79,8 +96,15 @@ class Cursors:
         except OurFault as exc:
             log.warning("cursor.not_written", channel=channel_id, agent=agent_id, error=str(exc))
             return
+        self._remember(who, channel_id, cursor)
         channels = self._unwritten.get(who, {})
         if channels.get(channel_id) == cursor:  # else it moved on while this was being written
             del channels[channel_id]
             if not channels:
                 self._unwritten.pop(who, None)
+
+    def _remember(self, who: Who, channel_id: ChannelId, cursor: Cursor) -> None:
+        now = time.monotonic()
+        if now - self._period_began > REMEMBER_S:
+            self._written, self._period_began = [{}, self._written[0]], now
+        self._written[0].setdefault(who, {})[channel_id] = cursor

@@ -1,0 +1,94 @@
+"""What a connection that ends in order leaves behind: what was acknowledged is written before the close frame goes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from artcafe.model import AgentStatus
+from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS
+from artcafe.tables.port import Update
+from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.values import Item
+from tests.gateway.house import House, house, until
+from tests.gateway.raw import BOUND_S, Raw
+
+
+class Slow(Sqlite):
+    """The embedded engine, where a cursor is written some turns of the loop later, or not at all."""
+
+    is_away = False
+
+    async def update(self, write: Update) -> Item:
+        """As the port has it."""
+        if write.table is CHANNEL_SUBSCRIPTIONS:
+            await asyncio.sleep(0.05)
+            while self.is_away:  # noqa: ASYNC110 (a flag tells nobody)
+                await asyncio.sleep(0.01)
+        return await super().update(write)
+
+
+@asynccontextmanager
+async def acknowledged(folder: Path) -> AsyncIterator[tuple[House, Raw]]:
+    """An agent that has acknowledged two of three messages."""
+    async with house(folder, engine=Slow) as it, it.connected() as raw:
+        for number in range(3):
+            await it.publish(b"%d" % number)
+        assert await raw.messages(3) == [0, 1, 2]
+        await raw.ack(it.channel.id, 2)
+        assert await raw.is_quiet()
+        yield it, raw
+
+
+async def written(it: House) -> int:
+    return (await it.subscriptions.get(it.owner, it.channel.id, it.agent.id)).cursor.seq
+
+
+async def test_when_a_close_is_answered_what_was_acknowledged_is_written(tmp_path: Path) -> None:
+    async with acknowledged(tmp_path) as (it, raw):
+        assert await written(it) == 0
+        await raw.socket.close()
+        assert await written(it) == 2
+
+
+@pytest.mark.parametrize("ends", ["revocation", "bad frame", "closing time"])
+async def test_when_the_server_closes_what_was_acknowledged_is_written(tmp_path: Path, ends: str) -> None:
+    async with acknowledged(tmp_path) as (it, raw):
+        if ends == "revocation":
+            await it.agents.update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
+            assert await raw.closed() == 4503
+        elif ends == "bad frame":
+            await raw.socket.send("no JSON")
+            assert await raw.closed() == 4501
+        else:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(it.gateway.drain())
+                assert await raw.closed() == 4000
+        assert await written(it) == 2
+
+
+async def test_without_the_tables_a_connection_closes_all_the_same(tmp_path: Path) -> None:
+    async with acknowledged(tmp_path) as (it, raw):
+        assert isinstance(it.tables, Slow)
+        it.tables.is_away = True
+        async with asyncio.timeout(BOUND_S):
+            await raw.socket.close()
+        it.tables.is_away = False
+        await until(lambda: not it.gateway.connections())
+
+
+async def test_who_comes_back_while_the_cursor_is_written_goes_on_behind_it(tmp_path: Path) -> None:
+    """The row is read before the write and used after it."""
+    async with acknowledged(tmp_path) as (it, raw):
+        row = await it.subscriptions.get(it.owner, it.channel.id, it.agent.id)
+        assert row.cursor.seq == 0
+        await raw.socket.close()
+        await until(lambda: not it.cursors.has_unwritten(it.owner.tenant_id, it.agent.id))
+        assert it.cursors.newest(row).seq == 2
+        async with it.connected() as again:
+            assert await again.messages(1) == [2]
+            assert await again.is_quiet()
