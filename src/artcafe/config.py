@@ -171,6 +171,12 @@ class Settings(BaseModel):
     challenges_per_min: float = Field(default=600.0, ge=0)
     """How many logins of one agent one address may begin each minute; one that fails counts as ten. 0: as many as it likes."""
 
+    tenants_per_person: int = Field(default=100, ge=0)
+    """How many tenants one person may own at a time. 0: any number."""
+
+    tenants_per_day: int = Field(default=100, ge=0)
+    """How many tenants one person may make in a day of UTC. 0: any number."""
+
     nats_ca: Path | None = None
     """The authority that NATS's certificates are checked by, as PEM, for `tls://` among the NATS URLs. Absent: the system's."""
 

@@ -305,6 +305,14 @@ class LimitReached(CallerFault):
 
 
 @dataclass(eq=False, repr=False)
+class TenantLimit(CallerFault):
+    limit: int
+    how: str
+    code, status = "tenant_limit", 409
+    text = "the limit of {limit} tenants {how} is reached; delete one that is not needed, or ask the operator for a higher limit"
+
+
+@dataclass(eq=False, repr=False)
 class KeyLimit(CallerFault):
     limit: int
     code, status = "key_limit", 409

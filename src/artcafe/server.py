@@ -53,7 +53,7 @@ from artcafe.services.presence import Presence
 from artcafe.services.readiness import Readiness
 from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
-from artcafe.services.tenants import Tenants
+from artcafe.services.tenants import PerPerson, Tenants
 from artcafe.services.terms import Current, Terms
 from artcafe.services.version_watch import VersionWatch
 from artcafe.supervision import Supervisor
@@ -218,7 +218,7 @@ async def _serve(
         fabric.limit_storage(retention.storage_bytes)
 
         hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
-        messaging, tenants = Messaging(directory, fabric, now), Tenants(store, changes, now, fabric, directory)
+        messaging, tenants = Messaging(directory, fabric, now), _tenants(settings, store, changes, fabric, directory)
         terms = Terms(store, changes.audit, now, current_terms)
         people = Connections(directory), Entrance(identity, tenants, terms, changes.audit, now)
         gateway = Gateway(
@@ -310,6 +310,11 @@ async def _reach_nats(fabric: Fabric) -> None:
             f"NATS cannot be used: {fabric.problem or exc}",
             "is it up at --nats-urls, on what 'artcafe nats config' printed for this secret and environment?",
         ) from exc
+
+
+def _tenants(settings: Settings, store: Store, changes: Changes, fabric: Fabric, directory: Directory) -> Tenants:
+    per_person = PerPerson(settings.tenants_per_person, settings.tenants_per_day)
+    return Tenants(store, changes, now, fabric, directory, per_person)
 
 
 def _changes(fabric: Fabric, audit: Audit) -> Changes:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from datetime import UTC, datetime
 
 import pytest
@@ -11,11 +13,13 @@ from artcafe.errors import (
     Invalid,
     LimitReached,
     NotStored,
+    TenantLimit,
     TenantNotFound,
     TenantSuspended,
 )
-from artcafe.model import Role, TenantId, TenantStatus, UserId
+from artcafe.model import Role, Tenant, TenantId, TenantStatus, UserId
 from artcafe.rules.pages import PageRequest
+from artcafe.services.tenants import PerPerson, Tenants
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, USER_TENANT_INDEX, USER_TENANTS
 from artcafe.tables.values import Value
 from tests.services.world import START, Server, as_member, proven, with_role
@@ -270,3 +274,65 @@ async def test_an_older_tenant_with_higher_limits_than_the_free_plan_has_them(se
         await server.put(AGENTS, tenant_id="acme", id=f"a{number}")
     acme = await server.tenants.enter(ALICE, "acme")
     assert (await server.agent(acme)).name == "Planner"
+
+
+# --- how many one person may have ----------------------------------------------------------------------------------------
+
+
+def bounded(server: Server, owned: int = 0, made_a_day: int = 0) -> Tenants:
+    per_person = PerPerson(owned, made_a_day)
+    return Tenants(server.store, server.changes, server.clock, server.logs, server.directory, per_person)
+
+
+async def test_a_person_owns_so_many_tenants_and_one_more_after_deleting_one(server: Server) -> None:
+    tenants = bounded(server, owned=3)
+    alice = UserId("alice")
+    first, *_ = [await tenants.create(alice, f"T{number}", f"k{number}") for number in range(3)]
+    with pytest.raises(TenantLimit, match="3 tenants owned by one person"):
+        await tenants.create(alice, "One too many")
+    assert await tenants.create(alice, "T0", "k0") == first, "a repeat makes nothing"
+    await tenants.create(UserId("bob"), "Bob's")
+    await tenants.delete(as_member(first, "alice"))
+    with pytest.raises(Conflict):
+        await tenants.create(alice, "T0", "k0")
+    await tenants.create(alice, "Again")
+
+
+async def test_only_tenants_that_a_person_owns_count(server: Server) -> None:
+    tenants = bounded(server, owned=1)
+    for owner in ("bob", "carol"):
+        theirs = await server.tenant(owner)
+        _, token = await server.invitations.create(theirs, address="alice@example.com", role=Role.ADMIN)
+        await server.invitations.accept(UserId("alice"), "alice@example.com", token)
+    await tenants.create(UserId("alice"), "Alice's")
+
+
+async def test_a_person_makes_so_many_tenants_a_day_also_where_they_delete_them_at_once(server: Server) -> None:
+    tenants, alice = bounded(server, made_a_day=2), UserId("alice")
+    for number in range(2):
+        await tenants.delete(as_member(await tenants.create(alice, "T", f"k{number}"), "alice"))
+    before = {chain: len(entries) for chain, entries in server.logs.chains.items()}
+    for key in (None, "k9"):
+        with pytest.raises(TenantLimit, match="2 tenants made by one person in a day"):
+            await tenants.create(alice, "T", key)
+    assert {chain: len(entries) for chain, entries in server.logs.chains.items()} == before, (
+        "a refusal leaves nothing in the audit"
+    )
+    await tenants.create(UserId("bob"), "Bob's")
+    server.clock.pass_s(24 * 3600)
+    await tenants.create(alice, "T")
+
+
+async def test_of_many_made_at_once_exactly_the_days_number_is_made(server: Server) -> None:
+    servers = [bounded(server.another(), made_a_day=5) for _ in range(2)]
+    made: list[Tenant] = []
+
+    async def create(number: int) -> None:
+        with contextlib.suppress(TenantLimit):
+            made.append(await servers[number % 2].create(UserId("alice"), "T"))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(create(number))
+    assert len(made) == 5
+    assert len((await server.tenants.list(UserId("alice"))).items) == 5

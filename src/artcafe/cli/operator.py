@@ -52,6 +52,8 @@ METAVARS: Final = {
     "requests_per_s": "NUMBER",
     "connects_per_s": "NUMBER",
     "challenges_per_min": "NUMBER",
+    "tenants_per_person": "NUMBER",
+    "tenants_per_day": "NUMBER",
     "nats_ca": "FILE",
     "terms_version": "NAME",
     "terms_file": "FILE",

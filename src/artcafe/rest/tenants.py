@@ -82,7 +82,7 @@ async def list_tenants(request: Request, parts: Parts, user: Person, query: Anno
     "",
     status_code=201,
     summary="Make a tenant",
-    responses=problems.responses(*problems.BEARER, errors.Forbidden, *problems.POST),
+    responses=problems.responses(*problems.BEARER, errors.Forbidden, errors.TenantLimit, *problems.POST),
     openapi_extra=takes(NewTenant),
 )
 async def create_tenant(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from artcafe.errors import TenantNotFound
+from artcafe.errors import TenantLimit, TenantNotFound
 from artcafe.model import Member, Principal, Record, Role, Tenant, TenantId, TenantStatus, UserId, UserPrincipal
 from artcafe.observe import Clock
 from artcafe.rules import access, ids, limits, times
@@ -35,17 +36,34 @@ class Membership(Record, frozen=True, kw_only=True):
     joined_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class PerPerson:
+    """How many tenants one person may own at a time, and make in a day of UTC. 0 bounds nothing."""
+
+    owned: int = 100
+    made_a_day: int = 100
+
+
 class Tenants:
     """What is done to a tenant itself, and who may enter it."""
 
-    def __init__(self, store: Store, changes: Changes, clock: Clock, fabric: Logs, directory: Directory) -> None:
+    def __init__(
+        self,
+        store: Store,
+        changes: Changes,
+        clock: Clock,
+        fabric: Logs,
+        directory: Directory,
+        per_person: PerPerson | None = None,
+    ) -> None:
         self._store, self._changes, self._clock, self._fabric = store, changes, clock, fabric
-        self._directory = directory
+        self._directory, self._per_person = directory, per_person or PerPerson()
 
     async def create(self, user_id: UserId, name: str, idempotency_key: str | None = None) -> Tenant:
-        """A new tenant with the user as its owner. Raises Invalid, and IdempotencyMismatch where the key was another request's.
+        """Create a tenant with the user as its owner. With a key it may be repeated: the same request gets the same tenant.
 
-        With a key it may be repeated: the same request gets the same tenant.
+        Raises Invalid, TenantLimit, IdempotencyMismatch where the key was another request's, and Conflict where the tenant of
+        this request was deleted. Requests at the same moment may make the user own a few more than the limit.
         """
         name, user_id = limits.name(name), UserId(limits.user_id(user_id))
         request = Request(idempotency_key, f"usr:{user_id}", "tenants")
@@ -53,17 +71,40 @@ class Tenants:
         hashed = request.hash(name)
         tenant = Tenant(id=tenant_id, name=name, created_at=now, updated_at=now, member_count=1, request_hash=hashed)
         owner = Member(user_id=user_id, tenant_id=tenant.id, role=Role.OWNER, joined_at=now)
-        try:
-            people = self._store.people(tenant.id)
-            async with self._changes.audit.change(tenant.id, f"usr:{user_id}", "tenant.create", tenant.id, name=name):
-                await self._store.transact([self._store.insert_tenant(tenant), *people.insert_member(owner)])
-        except ConditionFailed as failed:
-            existing = await self._store.tenant(tenant.id).tenant()
-            if existing is None:
-                raise repeat_of_deleted("a tenant that was deleted") from failed
+        # Known before the audit is: nothing is ever removed from that, so a refusal leaves nothing there.
+        reached = await self._limit_reached(user_id, now)
+        if reached is None and await self._insert(tenant, owner, now):
+            return tenant
+        existing = await self._store.tenant(tenant.id).tenant()
+        if existing is not None:
             check_repeat(existing.request_hash, tenant.request_hash)
             return existing
-        return tenant
+        if await self._store.tenant(tenant.id).is_buried():
+            raise repeat_of_deleted("a tenant that was deleted")
+        raise reached or self._day_is_full()
+
+    async def _insert(self, tenant: Tenant, owner: Member, now: datetime) -> bool:
+        """Write the tenant with its owner, counted under the day's limit; False when it is there already, or the day is full."""
+        writes = [self._store.insert_tenant(tenant), *self._store.people(tenant.id).insert_member(owner)]
+        if self._per_person.made_a_day:
+            writes.append(self._store.ownership(owner.user_id).count_made(now, self._per_person.made_a_day))
+        try:
+            async with self._changes.audit.change(
+                tenant.id, f"usr:{owner.user_id}", "tenant.create", tenant.id, name=tenant.name
+            ):
+                await self._store.transact(writes)
+        except ConditionFailed:
+            return False
+        return True
+
+    async def _limit_reached(self, user_id: UserId, now: datetime) -> TenantLimit | None:
+        owned, made, theirs = self._per_person.owned, self._per_person.made_a_day, self._store.ownership(user_id)
+        if owned and await theirs.owned(owned) >= owned:
+            return TenantLimit(owned, "owned by one person")
+        return self._day_is_full() if made and await theirs.made_on(now) >= made else None
+
+    def _day_is_full(self) -> TenantLimit:
+        return TenantLimit(self._per_person.made_a_day, "made by one person in a day (UTC)")
 
     async def list(self, user_id: UserId, page: PageRequest = FIRST) -> Page[Membership]:
         """The user's own tenants, in the order of their ids."""

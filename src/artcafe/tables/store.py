@@ -31,6 +31,7 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
 )
 from artcafe.tables.conditions import Absent, And, Equals, Exists, Greater, Less, NotEquals, Or
+from artcafe.tables.ownership_store import OwnershipStore
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.port import (
     Assign,
@@ -65,6 +66,10 @@ class Store:
     def acceptances(self, user_id: UserId) -> AcceptanceStore:
         """The view of what one person has accepted."""
         return AcceptanceStore(self._tables, user_id)
+
+    def ownership(self, user_id: UserId) -> OwnershipStore:
+        """The view of how many tenants one person owns and has made."""
+        return OwnershipStore(self._tables, user_id)
 
     async def transact(self, writes: Sequence[Write]) -> None:
         """All of the writes or none. Raises ConditionFailed."""

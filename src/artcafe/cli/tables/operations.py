@@ -24,7 +24,7 @@ from artcafe.services.directory import Directory
 from artcafe.services.login import Login
 from artcafe.services.retention import read_plan
 from artcafe.services.subscriptions import Subscriptions
-from artcafe.services.tenants import Tenants
+from artcafe.services.tenants import PerPerson, Tenants
 from artcafe.tables.capacity import Units
 from artcafe.tables.catalog import TENANTS
 from artcafe.tables.port import Delete, Key, Tables
@@ -79,7 +79,7 @@ class Operations:
         audit = Audit(log, self._store, now)
         changes = Changes(audit)
         self._directory = directory = Directory(self._store, changes)
-        self._tenants = Tenants(self._store, changes, now, log, directory)
+        self._tenants = Tenants(self._store, changes, now, log, directory, PerPerson(0, 0))
         self._agents = Agents(self._store, changes, now)
         self._channels = Channels(self._store, changes, now, log)
         self._subscriptions = Subscriptions(self._store, changes, now, log.position)

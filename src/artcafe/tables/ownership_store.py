@@ -1,0 +1,55 @@
+"""How many tenants one person owns and has made, for the limits of a person.
+
+What they have made on a day is a row among the challenges, which every engine removes by its `ttl`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from artcafe.model import Role, UserId
+from artcafe.rules import ids
+from artcafe.tables import people_rows
+from artcafe.tables.attributes import number
+from artcafe.tables.catalog import CHALLENGES, USER_TENANTS
+from artcafe.tables.conditions import Absent, Less, Or
+from artcafe.tables.partition import ALL_AT_ONCE
+from artcafe.tables.port import Add, Assign, Change, Key, Tables, Update
+
+_KEPT: Final = timedelta(days=2)
+"""Longer than the day that is counted."""
+
+
+class OwnershipStore:
+    """One person's view. Builders return writes, for the transaction that creates a tenant."""
+
+    def __init__(self, tables: Tables, user_id: UserId) -> None:
+        self._tables, self._user_id = tables, user_id
+
+    async def owned(self, most: int) -> int:
+        """Return how many tenants the person owns, counted no further than a page beyond `most`."""
+        owned, after = 0, None
+        while True:
+            page = await self._tables.query(USER_TENANTS, self._user_id, after=after, limit=ALL_AT_ONCE, consistent=True)
+            members = (people_rows.member_of(item) for item in page.items)
+            owned += sum(member is not None and member.role is Role.OWNER for member in members)
+            after = page.next
+            if after is None or owned >= most:
+                return owned
+
+    async def made_on(self, now: datetime) -> int:
+        """Return how many tenants the person has made on this day of UTC."""
+        (item,) = await self._tables.get(CHALLENGES, [self._day(now)], consistent=True)
+        return 0 if item is None else number(item, "made")
+
+    def count_made(self, now: datetime, limit: int) -> Update:
+        """Count one more tenant made on this day of UTC; fails where `limit` were made.
+
+        Safe to repeat only beside a write that the first time makes impossible.
+        """
+        changes: list[Change] = [Add("made", 1), Assign("ttl", int((now + _KEPT).timestamp()))]
+        return Update(CHALLENGES, self._day(now), changes, Or(Absent("made"), Less("made", limit)))
+
+    def _day(self, now: datetime) -> Key:
+        return Key(f"tenants#{ids.digest(self._user_id, now.astimezone(UTC).date().isoformat())}")
