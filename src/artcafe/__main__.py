@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 
 
 def main() -> None:
-    """Run the command line. Characters that the terminal's encoding lacks are printed as escapes."""
+    """Run the command line. Characters that the terminal's encoding lacks are printed as escapes.
+
+    SIGTERM ends a command as Ctrl-C does: it cleans up behind itself, and exits with 130.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run() -> None:
     from artcafe.cli.commands import artcafe
 
     for stream in (sys.stdout, sys.stderr):

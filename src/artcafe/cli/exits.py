@@ -26,7 +26,7 @@ UNREACHABLE: Final = 4
 DIFFERENT: Final = 5
 """It was looked at, and is not as it should be."""
 INTERRUPTED: Final = 130
-"""Ctrl-C, as shells count it: 128 and the signal's number."""
+"""Ctrl-C, which SIGTERM is handled like, as shells count it: 128 and the signal's number."""
 
 
 def code_of(error: ArtcafeError) -> int:

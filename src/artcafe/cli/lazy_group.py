@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from artcafe.cli.exits import REFUSED
+from artcafe.cli.exits import INTERRUPTED, REFUSED
 
 WITHOUT_SERVER: Final = "Needs the server, which is not installed."
 
@@ -34,6 +34,12 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, homes: Mapping[str, Home], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.homes = homes
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # while a command's module is imported; click itself would exit with 1
+            ctx.exit(INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.homes)

@@ -33,27 +33,29 @@ def run(settings: Settings, *, embedded: bool, demo: bool) -> None:
 
 
 async def _until_told(settings: Settings, *, embedded: bool, demo: bool) -> None:
-    loop = asyncio.get_running_loop()
-    until, started = asyncio.Event(), loop.create_future()
+    """Serve until a signal, which also ends a server that has not come up yet: it may be reading files or waiting for NATS."""
+    loop, until = asyncio.get_running_loop(), asyncio.Event()
+    showing: asyncio.Task[None] | None = None
 
-    async def show() -> None:
-        addresses: Addresses = await started
+    async def show(addresses: Addresses) -> None:
         _spare_the_collector()
         if demo:
             await play(addresses.url, token_for(settings, DEMO_USER), settings.data_dir / "demo")
         _say_ready(settings, addresses, after_demo=demo)
 
+    def ready(addresses: Addresses) -> None:
+        nonlocal showing
+        showing = group.create_task(show(addresses))
+
+    def stop() -> None:
+        until.set()
+        (showing or serving).cancel()
+
     async with asyncio.TaskGroup() as group:
-        showing = group.create_task(show())
-
-        def stop() -> None:
-            showing.cancel()
-            until.set()
-
+        serving = group.create_task(serve(settings, until, ready, embedded=embedded))
+        serving.add_done_callback(lambda _: showing and showing.cancel())
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
-        await serve(settings, until, started.set_result, embedded=embedded)
-        showing.cancel()
 
 
 def _spare_the_collector() -> None:
