@@ -52,6 +52,20 @@ def test_nobody_else_reaches_the_local_identity(tmp_path: Path, flag: str) -> No
     assert "ISSUER and CLIENT_IDS" in said
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "name"),
+    [
+        ("--public-gateway-url", "wss://agents.example.com/v1/connect", "PUBLIC_GATEWAY_URL"),
+        ("--trusted-proxies", "127.0.0.1/32,10.0.0.0/8", "TRUSTED_PROXIES"),
+        ("--trusted-proxies", "0.0.0.0/0", "TRUSTED_PROXIES"),
+    ],
+)
+def test_no_proxy_brings_others_to_the_local_identity(tmp_path: Path, flag: str, value: str, name: str) -> None:
+    said = refused(tmp_path, flag, value)
+    assert f"{name} is {value.replace(',', ', ')}, so others than this machine come" in said
+    assert "ISSUER and CLIENT_IDS" in said
+
+
 @pytest.mark.parametrize("flag", ["--listen", "--gateway-listen"])
 def test_nothing_is_plain_beyond_this_machine(tmp_path: Path, flag: str) -> None:
     said = refused(tmp_path, flag, "0.0.0.0:0", "--issuer", "https://example.com", "--client-ids", "a")

@@ -68,6 +68,8 @@ def _check(settings: Settings) -> None:
     if bool(settings.tls_cert) is not bool(settings.tls_key):
         there, missing = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
         raise StartRefused(f"{there} is set, but {missing} is not: a certificate is worth nothing without its key", "set both")
+    if settings.issuer is None:
+        _check_is_local(settings)
     for name, address in (("listen", settings.listen), ("gateway-listen", settings.gateway_listen)):
         if address.is_loopback:
             continue
@@ -81,6 +83,21 @@ def _check(settings: Settings) -> None:
                 f"--{name} is {address} without TLS: tokens would be read by anybody on the way",
                 "set TLS_CERT and TLS_KEY, or TRUSTED_PROXIES to the proxy in front that ends TLS, or listen on loopback",
             )
+
+
+def _check_is_local(settings: Settings) -> None:
+    """Raise StartRefused where a proxy brings others to the local identity; a proxy on this machine may be for trying one."""
+    told = settings.public_gateway_url
+    if told is not None and not Address(urlsplit(told).hostname or "", 0).is_loopback:
+        said = f"PUBLIC_GATEWAY_URL is {told}"
+    elif not all(proxy.is_loopback for proxy in settings.trusted_proxies):
+        said = f"TRUSTED_PROXIES is {', '.join(map(str, settings.trusted_proxies))}"
+    else:
+        return
+    raise StartRefused(
+        f"{said}, so others than this machine come, but people log in with the local identity, which is for this machine alone",
+        "name your identity provider by ISSUER and CLIENT_IDS, or leave that setting out",
+    )
 
 
 def _tls(settings: Settings, now: datetime) -> ssl.SSLContext | None:
