@@ -156,7 +156,8 @@ class Settings(BaseModel):
 
     allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
     """Origins whose pages may connect to the gateway, separated by commas, such as `https://app.example.com`. Those of the
-    gateway's own host always may, and so may programs, which name none."""
+    gateway's own host always may, by its address, as `localhost`, or by the name in GATEWAY_LISTEN or PUBLIC_GATEWAY_URL; and so
+    may programs, which name no origin."""
 
     requests_per_s: float = Field(default=1000.0, ge=0)
     """How many REST requests one address may make each second, on average over ten. 0: as many as it likes."""
@@ -225,6 +226,12 @@ class Settings(BaseModel):
     def cursor_seconds(self) -> float:
         """`cursor_write_s`, or its default where the tables are."""
         return self.cursor_write_s or (60.0 if self.tables_place.startswith(DYNAMODB) else 5.0)
+
+    @property
+    def own_hosts(self) -> frozenset[str]:
+        """The names by which browsers may know the gateway's host."""
+        public = urlsplit(self.public_gateway_url).hostname if self.public_gateway_url else None
+        return frozenset({self.gateway_listen.host, *([public] if public else [])})
 
     @property
     def secret_path(self) -> Path:

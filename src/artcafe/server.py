@@ -25,7 +25,8 @@ from artcafe.folder import DataFolder, make_secret, read_secret
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.desk import Desk
 from artcafe.gateway.hub import Hub
-from artcafe.gateway.listener import PATH, Gateway
+from artcafe.gateway.listener import Gateway
+from artcafe.gateway.upgrade import PATH
 from artcafe.identity.local import LocalIdentity
 from artcafe.identity.oidc import OidcIdentity
 from artcafe.identity.port import Identity
@@ -224,7 +225,8 @@ async def _serve(
         gateway = Gateway(
             Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people, changes.audit.tally),
             group,
-            admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s),
+            admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s, settings.own_hosts),
+            connections=front.connections,
         )
         changes.watch(gateway.rechecks.changed)
         watch = VersionWatch(store, changes, lambda: gateway.rechecks.tenants() | directory.tenants(), fabric.announcements)

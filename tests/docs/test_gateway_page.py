@@ -10,8 +10,9 @@ import pytest
 from artcafe.errors import REGISTRY
 from artcafe.fabric.roster import LEASE_S
 from artcafe.fabric.streams import BATCH_MESSAGES
-from artcafe.gateway.connection import MOST_UNDER_WAY, WRITE_HIGH_BYTES
+from artcafe.gateway.connection import MOST_BYTES_UNDER_WAY, MOST_UNDER_WAY, WRITE_HIGH_BYTES
 from artcafe.gateway.desk import LIMITS, MAX_SUBSCRIPTIONS, PING_S
+from artcafe.gateway.handshake import MAX_BYTES_BEFORE_CONNECT
 from artcafe.gateway.listener import CONNECT_S, STALL_S
 from artcafe.gateway.proofs import MAX_CHALLENGES
 from artcafe.rules import limits
@@ -59,6 +60,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     told = {what: float(re.split(r"[^\d,]", limit)[0].replace(",", "")) for what, limit, _ in rows("what | limit")}
     assert told == {
         "a frame of a client, its fragments together": frames.MAX_FRAME_BYTES,
+        "all frames until `connect` has come": MAX_BYTES_BEFORE_CONNECT,
         "`data`, nesting": frames.MAX_DEPTH,
         "`key`": limits.IDEMPOTENCY_KEY_CHARS,
         "`headers`, how many": limits.HEADERS,
@@ -67,6 +69,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
         "`reply_to`": limits.REPLY_TO_CHARS,
         "`max_unacked`": get_args(get_args(frames.MaxUnacked)[0])[1].le,
         "`status`": limits.NAME_CHARS,
+        "an id, a status or a time": get_args(frames.Name)[1].max_length,
         "messages in a page of history": frames.HISTORY_MESSAGES,
         "live subscriptions of a connection": MAX_SUBSCRIPTIONS,
         "unanswered challenges of a connection": MAX_CHALLENGES,
@@ -75,6 +78,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
         "messages read from the log at once for a socket that is behind": BATCH_MESSAGES,
         "bytes that wait for a socket": WRITE_HIGH_BYTES,
         "commands without an answer": MOST_UNDER_WAY,
+        "bytes of commands without an answer": MOST_BYTES_UNDER_WAY,
         "time until `connect` has succeeded": CONNECT_S,
         "time in which a socket takes no byte though messages wait": STALL_S,
     }

@@ -18,10 +18,12 @@ from artcafe.fabric.fabric import Fabric
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.desk import Desk
 from artcafe.gateway.hub import Hub
-from artcafe.gateway.listener import PATH, Gateway
+from artcafe.gateway.listener import Gateway
+from artcafe.gateway.upgrade import PATH
 from artcafe.identity.local import LocalIdentity
 from artcafe.model import Agent, AgentPrincipal, Channel, Role, TenantStatus, UserId, UserPrincipal
 from artcafe.observe import now
+from artcafe.rules.connections import OpenConnections
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit
@@ -177,11 +179,12 @@ async def house(
     terms: Current | None = None,
     authority: Authority | None = None,
     engine: type[Sqlite] = Sqlite,
+    connections: OpenConnections | None = None,
 ) -> AsyncIterator[House]:
     """Everything up; whatever the test left behind, it must end when the test does.
 
     `terms`: what people must accept. `is_cuttable`: the server reaches NATS by a way that the test can cut, `house.proxy`.
-    `authority`: sockets are of TLS, by a certificate of this one. `engine`: the tables' one.
+    `authority`: sockets are of TLS, by a certificate of this one. `engine`: the tables' one. `connections`: how many may be open.
     """
     accounts = Accounts(b"s" * 32, "dev")
     nats = EmbeddedNats(folder / "nats", accounts)
@@ -194,7 +197,7 @@ async def house(
             fabric = Fabric([proxy.url if proxy else nats.url], accounts)
             running = group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
-            made, loops = await _make(folder, group, tables, fabric, sweep_s, connect_s, stall_s, terms, authority)
+            made, loops = await _make(folder, group, tables, fabric, sweep_s, connect_s, stall_s, terms, authority, connections)
             made.nats, made.proxy = there, proxy
             try:
                 yield made
@@ -219,6 +222,7 @@ async def _make(
     stall_s: float,
     current: Current | None,
     authority: Authority | None,
+    connections: OpenConnections | None,
 ) -> tuple[House, list[asyncio.Task[None]]]:
     clock, store, tokens = Clock(), Store(tables), Tokens(b"t" * 32, "test")
     audit, identity = Audit(fabric.audit_log, store, clock), LocalIdentity(b"i" * 32)
@@ -244,7 +248,7 @@ async def _make(
         Entrance(identity, tenants, terms, audit, clock),
         audit.tally,
     )
-    gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01)
+    gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01, connections=connections)
     changes.watch(gateway.rechecks.changed)
     port = await gateway.listen("127.0.0.1", 0, _tls(authority))
 

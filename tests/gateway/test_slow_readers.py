@@ -143,7 +143,7 @@ async def test_one_that_stops_reading_for_a_moment_stays_in_the_live_set_and_mis
 async def test_one_that_pings_and_never_reads_the_pongs_is_not_heard_until_it_does(
     tmp_path: Path, authority: Authority | None
 ) -> None:
-    async with house(tmp_path, authority=authority) as it, bare(it.url, it.trust) as rude:
+    async with house(tmp_path, authority=authority) as it, it.bare() as rude:
         (connection,) = it.gateway.connections()
         rude.stop_reading()
         pings = 40_000
@@ -156,7 +156,9 @@ async def test_one_that_pings_and_never_reads_the_pongs_is_not_heard_until_it_do
         rude.go_on_reading()
         async with asyncio.timeout(20):
             for number in range(pings):
-                assert await rude.next() == (PONG, b"%0125d" % number)
+                while (frame := await rude.next())[0] == PING:
+                    pass  # the server's own
+                assert frame == (PONG, b"%0125d" % number)
 
 
 async def test_one_that_leaves_the_live_set_by_what_it_is_answered_gets_what_was_to_be_flushed(tmp_path: Path) -> None:
@@ -230,7 +232,7 @@ async def taken(raw: Bare, count: int) -> tuple[list[int], list[int]]:
         opcode, payload = await raw.next()
         if opcode == PONG:
             pongs.append(int(payload))
-        else:
+        elif opcode != PING:  # the server's own
             got.append(int(payload.partition(b'"data":[')[2].replace(b"]", b",").partition(b",")[0]))
     return got, pongs
 

@@ -114,7 +114,7 @@ def test_nesting_that_no_parser_should_follow_ends_the_conversation(start: bytes
         frames.parse(start + b"[" * 30_000 + b"]" * 30_000 + b"}")
 
 
-@pytest.mark.parametrize("data", [b"1.", b"01", b"NaN", b'"\\x"', b'"\n"', b'"\\ud800"', b"[1,]", b"\xed\xa0\x80", b'"\xff"'])
+@pytest.mark.parametrize("data", [b"1.", b"01", b"NaN", b'"\\x"', b'"\n"', b'"\\x\\ud800"', b"[1,]", b"\xed\xa0\x80", b'"\xff"'])
 def test_data_that_is_no_json_is_never_let_in(data: bytes) -> None:
     with pytest.raises(BadFrame):
         frames.parse(b'{"id":1,"publish":{"channel":"chn_1","data":%b}}' % data)
@@ -123,6 +123,9 @@ def test_data_that_is_no_json_is_never_let_in(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("payload", "id"),
     [
+        (b'{"id":5,"publish":{"channel":"chn_1","data":"\\ud800"}}', 5),
+        (b'{"id":5,"publish":{"channel":"\\udfff","data":1}}', 5),
+        (b'{"publish":{"channel":"chn_1","data":"\\ud800"}}', None),
         (b'{"id":5,"subscribe":{"channel":"chn_1","from":"begin"}}', 5),
         (b'{"id":5,"subscribe":{"channel":"chn_1","from":0}}', 5),
         (b'{"id":5,"subscribe":{"channel":"chn_1","max_unacked":0}}', 5),

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from multidict import CIMultiDict
-
 from artcafe.errors import TooFast
-from artcafe.rules.clients import Proxies, counted_as
+from artcafe.rules.clients import Proxies, counted_as, is_address
 from artcafe.rules.throttle import Buckets
 
 BURST_S: Final = 10
@@ -18,29 +16,35 @@ BURST_S: Final = 10
 
 
 class Admission:
-    """`origins`: whose pages may connect beside those of the gateway's own host, such as `https://app.example.com`."""
+    """`origins`: whose pages may connect beside those of the gateway's own host, such as `https://app.example.com`. `hosts`: the
+    names of that host, beside its addresses and `localhost`."""
 
     def __init__(
         self,
         proxies: Proxies | None = None,
         origins: Iterable[str] = (),
         connects_per_s: float = 0.0,
+        hosts: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._proxies = proxies or Proxies()
-        self._origins = frozenset(origins)
+        self._origins, self._hosts = frozenset(origins), frozenset(hosts)
         self._buckets = Buckets(connects_per_s, connects_per_s * BURST_S)
         self._monotonic = monotonic
 
-    def is_welcome(self, headers: CIMultiDict[str]) -> bool:
-        """Whether the page that asks may connect (RFC 6455, section 10.2). Programs name no origin, and are welcome.
+    def is_welcome(self, origins: list[str], host: str) -> bool:
+        """Return whether the page that asks may connect (RFC 6455, section 10.2). Programs name no origin, and may.
 
-        No credential of a browser's comes along by itself here; this keeps a foreign page from trying what it was told.
+        `host` is the authority that the request names. A page of the same host may connect where that host is the gateway's: a
+        name that somebody else made resolve to this address (DNS rebinding) is not.
         """
-        origins = headers.getall("Origin", [])
         if not origins:
             return True
-        return len(origins) == 1 and (origins[0] in self._origins or _host(origins[0]) == _host(f"//{headers.get('Host', '')}"))
+        name = _host(origins[0])
+        return len(origins) == 1 and (origins[0] in self._origins or (name == _host(f"//{host}") and self._is_own(name)))
+
+    def _is_own(self, name: str) -> bool:
+        return name in self._hosts or name == "localhost" or is_address(name)
 
     def admit(self, peer: str | None, forwarded: Iterable[str]) -> str:
         """The address that is believed, of a socket that may stay. Raises TooFast."""
@@ -51,8 +55,8 @@ class Admission:
         return address
 
 
-def _host(url: str) -> str | None:
-    """The host without its port: a page beside the gateway, on a port of its own, is at home. None is nobody's."""
+def _host(url: str) -> str:
+    """The host without its port: a page beside the gateway, on a port of its own, is at home."""
     try:
         return urlsplit(url).hostname or url
     except ValueError:

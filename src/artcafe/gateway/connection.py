@@ -16,10 +16,12 @@ from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
 from artcafe.gateway.conversation import Conversation
 from artcafe.gateway.desk import Desk
 from artcafe.gateway.pieces import Piece, text_frame
+from artcafe.gateway.takeover import Discard, take_over
 from artcafe.observe import bind_origin, log
+from artcafe.rules.connections import Entry
 from artcafe.wire import frames, replies
 from artcafe.wire.frames import MAX_FRAME_BYTES
-from artcafe.wire.session import Session
+from artcafe.wire.session import Session, State
 
 WRITE_HIGH_BYTES: Final = 256 * 1024
 """A socket whose peer has this much still to take leaves the live set and is fed from the log at its own pace."""
@@ -28,6 +30,14 @@ NOTSENT_LOWAT_BYTES: Final = 64 * 1024
 
 MOST_UNDER_WAY: Final = 1024
 """Commands that wait and publishes that are not stored yet. When reached, the socket is not read until half are done."""
+MOST_BYTES_UNDER_WAY: Final = 1024 * 1024
+"""Of the frames of the same; likewise."""
+
+_NONE: Final[list[str]] = []
+"""Of every socket that was admitted."""
+
+_SENDABLE: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+"""The registered close codes (IANA) but for those that only an end itself may see."""
 
 WRITTEN_S: Final = 1.0
 """How long a close frame waits until cursors are written; less than `listener.DRAIN_S`, after which the socket is cut off."""
@@ -39,7 +49,7 @@ CLOSE_REASON_BYTES: Final = 123
 class Door(Protocol):
     """Whoever watches over all connections."""
 
-    def admit(self, peer: str | None, forwarded: list[str]) -> str:
+    def admit(self, entry: Entry, peer: str | None, forwarded: list[str]) -> str:
         """The address of a socket that may stay, behind whichever proxies. Raises TooFast."""
         ...
 
@@ -55,6 +65,12 @@ class Door(Protocol):
     def closing(self, connection: Connection) -> None:
         """The connection was closed from this side; the peer may be slow to take that."""
 
+    def broken(self, address: str | None, problem: str) -> None:
+        """A peer sent a frame that breaks the WebSocket protocol."""
+
+    def closed_for(self, connection: Connection, reason: ArtcafeError) -> None:
+        """The server closed the connection, for this reason."""
+
     def gone(self, connection: Connection) -> None:
         """The socket is gone."""
 
@@ -63,12 +79,10 @@ class Connection(WSListener):
     """One socket. picows calls the `on_ws_…` methods and `pause_writing`, `resume_writing`."""
 
     __slots__ = (
-        "_address",
         "_direct",
         "_door",
         "_forwarded",
         "_group",
-        "_is_reading",
         "_partial",
         "_replies",
         "_session",
@@ -76,24 +90,31 @@ class Connection(WSListener):
         "_talking",
         "_transport",
         "_under_way",
+        "_under_way_bytes",
+        "address",
         "conversation",
         "descriptor",
+        "entry",
         "has_answered",
         "is_closed",
         "is_paused",
+        "is_reading",
         "out",
     )
 
-    def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: Door, forwarded: list[str]) -> None:
-        """`forwarded`: what its upgrade said in X-Forwarded-For."""
+    def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: Door, entry: Entry, forwarded: list[str]) -> None:
+        """`entry`: how it is counted. `forwarded`: what its upgrade said in X-Forwarded-For."""
+        self.entry = entry
         self._group, self._door, self._talking = group, door, desk.hub.talking
         self._session = Session()
         self._forwarded = forwarded
-        self._address: str | None = None
+        self.address: str | None = None
+        """Where the peer is, once it was admitted."""
         self._partial: bytearray | None = None
         self._replies: list[bytes] = []
-        self._under_way = 0
-        self._is_reading = True
+        self._under_way = self._under_way_bytes = 0
+        self.is_reading = True
+        """Whether frames are taken in now."""
         self.out: list[Piece] = []
         self._direct: int | None = None
         self.descriptor: int | None = None
@@ -123,7 +144,8 @@ class Connection(WSListener):
         self._door.came(self)
         try:
             peer = self._stream.get_extra_info("peername")
-            self._address = self._door.admit(peer[0] if isinstance(peer, tuple) else None, self._forwarded)
+            self.address = self._door.admit(self.entry, peer[0] if isinstance(peer, tuple) else None, self._forwarded)
+            self._forwarded = _NONE
         except ArtcafeError as fatal:
             self.close(fatal)
 
@@ -134,6 +156,9 @@ class Connection(WSListener):
         if self.is_closed:
             if kind is WSMsgType.CLOSE:
                 transport.disconnect()
+        elif frame.rsv1 or frame.rsv2 or frame.rsv3:  # no extension is agreed on that could use them (RFC 6455, section 5.2)
+            self._door.broken(self.address, "reserved bits are set")
+            self._end(WSCloseCode.PROTOCOL_ERROR, b"reserved bits are set, and no extension was agreed on")
         elif kind is WSMsgType.TEXT and frame.fin and self._partial is None:
             self._receive(frame.get_payload_as_bytes())
         elif kind in (WSMsgType.TEXT, WSMsgType.CONTINUATION):
@@ -144,9 +169,7 @@ class Connection(WSListener):
         elif kind is WSMsgType.BINARY:
             self.close(BadFrame("it is binary"))
         elif kind is WSMsgType.CLOSE:
-            code = frame.get_close_code()
-            # A close frame without a code reads as 1005, which must not be sent (RFC 6455, section 7.4.1).
-            self._end(WSCloseCode.OK if code == WSCloseCode.NO_INFO else code, is_answer=True)
+            self._end(_answer_to_close(frame.get_payload_as_bytes()), is_answer=True)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """The socket is gone, whoever ended it."""
@@ -191,19 +214,34 @@ class Connection(WSListener):
         except ArtcafeError as fatal:
             self.close(fatal)
         else:
-            self.conversation.hear(*command)
+            self.conversation.hear(*command, len(payload))
 
-    def count(self, change: int) -> None:
-        """So many more commands or publishes are under way."""
+    @property
+    def has_heard_connect(self) -> bool:
+        """Whether a `connect` has come, proven or not."""
+        return self._session.state is not State.FRESH
+
+    def broken(self, problem: str) -> None:
+        """picows cannot read on. It sends the close frame behind this call and ends the socket: nothing may come between."""
+        if self.is_closed:
+            return
+        self._door.broken(self.address, problem)
+        self._finish()
+        take_over(self._stream, Discard(self._stream.get_protocol()))
+
+    def count(self, change: int, size: int) -> None:
+        """Adjust the number of commands and publishes in flight, and of the bytes of their frames."""
         self._under_way += change
+        self._under_way_bytes += size
         self._read_or_not()
 
     def _read_or_not(self) -> None:
-        most = MOST_UNDER_WAY if self._is_reading else MOST_UNDER_WAY // 2
-        is_willing = self.is_closed or (self._under_way <= most and not self.is_paused)
-        if is_willing is self._is_reading:
+        share = 1 if self.is_reading else 2
+        has_room = self._under_way <= MOST_UNDER_WAY // share and self._under_way_bytes <= MOST_BYTES_UNDER_WAY // share
+        is_willing = self.is_closed or (has_room and not self.is_paused)
+        if is_willing is self.is_reading:
             return
-        self._is_reading = is_willing
+        self.is_reading = is_willing
         if is_willing:
             self._stream.resume_reading()
         else:
@@ -283,6 +321,7 @@ class Connection(WSListener):
         """Ends the connection with the reason's close code. May be repeated."""
         if self.is_closed:
             return
+        self._door.closed_for(self, reason)
         text = str(reason).encode()[:CLOSE_REASON_BYTES].decode(errors="ignore")
         self._end(reason.close if reason.close is not None else Internal.close, text.encode())
 
@@ -293,10 +332,7 @@ class Connection(WSListener):
         The socket stays until the peer has answered it, or the door loses patience: closing it over what the peer is just
         sending would reset the connection, and the peer would never read the code. With `is_answer` the peer closed first.
         """
-        self.write(b"")
-        self.is_closed = True
-        self._session.close()
-        self.conversation.end()
+        self._finish()
         self._read_or_not()
         self._door.closing(self)
         if self.conversation.has_unwritten:
@@ -316,6 +352,13 @@ class Connection(WSListener):
         if is_answer:
             self._transport.disconnect()
 
+    def _finish(self) -> None:
+        """Send the replies that wait; nothing is received or delivered any more."""
+        self.write(b"")
+        self.is_closed = True
+        self._session.close()
+        self.conversation.end()
+
     def abort(self) -> None:
         """Ends the connection without waiting for the peer to take what was sent."""
         self.is_closed = True
@@ -326,9 +369,18 @@ class Connection(WSListener):
 
     async def _supervise(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
         """The supervisor of a connection: what nobody foresaw ends this connection and no other."""
-        bind_origin(self._address)
+        bind_origin(self.address)
         try:
             await work()
         except Exception:  # noqa: BLE001 (the supervisor of connections: logged here once, and the peer is told)
             log.exception("connection.failed")
             self.close(Internal())
+
+
+def _answer_to_close(payload: bytes) -> int:
+    """Return the code that answers a close frame: its own, if it may stand in one (RFC 6455, section 7.4)."""
+    if not payload:
+        return WSCloseCode.OK.value  # one without a code
+    code = int.from_bytes(payload[:2], "big")
+    is_sendable = code in _SENDABLE or 3000 <= code <= 4999
+    return code if is_sendable else WSCloseCode.PROTOCOL_ERROR.value

@@ -39,7 +39,8 @@ from artcafe.wire import envelopes, frames, replies
 RETRY_S: Final = 0.5
 """Between tries to begin the agent's subscriptions while the tables or NATS are away."""
 
-Command = tuple[int | None, str, frames.Body]
+Command = tuple[int | None, str, frames.Body, int]
+"""Id, kind, body, and the size of the frame."""
 
 
 class Conversation:
@@ -65,16 +66,16 @@ class Conversation:
         self.deliveries: dict[ChannelId, Delivery] = {}
         self.subscriber = Subscriber(desk, peer, self.deliveries, spawn)
 
-    def hear(self, id: int | None, kind: str, body: frames.Body) -> None:
-        """A command has come. What can be done at once is done at once; the rest waits its turn, in order."""
+    def hear(self, id: int | None, kind: str, body: frames.Body, size: int) -> None:
+        """A command has come, in a frame of this size. What can be done at once is done at once; the rest waits, in order."""
         if isinstance(body, frames.Ack):
             if self._visitor is None:
                 self.subscriber.acknowledge(body)
             else:
                 self._peer.send(replies.error(refusal("ack")))
-        elif self._worker is not None or self._commands or not self._publish_now(id, body):
-            self._commands.append((id, kind, body))
-            self._peer.count(+1)
+        elif self._worker is not None or self._commands or not self._publish_now(id, body, size):
+            self._commands.append((id, kind, body, size))
+            self._peer.count(+1, +size)
             self._work_soon()
 
     def end(self) -> None:
@@ -120,7 +121,7 @@ class Conversation:
                     await self._look()
                 elif self._commands and not self._is_held():
                     command = self._commands.pop(0)
-                    self._peer.count(-1)
+                    self._peer.count(-1, -command[3])
                     await self._do(*command)
                 else:
                     return
@@ -144,11 +145,11 @@ class Conversation:
         else:
             asyncio.get_running_loop().call_soon(self._visitor.resume)
 
-    async def _do(self, id: int | None, kind: str, body: frames.Body) -> None:
+    async def _do(self, id: int | None, kind: str, body: frames.Body, size: int) -> None:
         try:
             assert id is not None, "the session lets no other command through without an id"
             if self._visitor is None or isinstance(body, frames.Challenge | frames.Connect):
-                await self._answer(id, kind, body)
+                await self._answer(id, kind, body, size)
             else:
                 await self._visitor.do(id, kind, body)
         except ArtcafeError as exc:
@@ -158,11 +159,11 @@ class Conversation:
             if isinstance(body, frames.Connect):
                 self._peer.close(exc)
 
-    async def _answer(self, id: int, kind: str, body: frames.Body) -> None:
+    async def _answer(self, id: int, kind: str, body: frames.Body, size: int) -> None:
         assert not isinstance(body, frames.Ack), "an ack is done when it is heard"
         match body:
             case frames.Publish():
-                await self._publishes.begin(self._proven(), id, body)
+                await self._publishes.begin(self._proven(), id, body, size)
             case frames.Challenge():
                 self._peer.send(replies.reply(id, kind, self._proofs.pose(body)))
             case frames.Connect():
@@ -198,10 +199,10 @@ class Conversation:
         assert isinstance(self.principal, AgentPrincipal), "the session lets connect come first, and its failure closes"
         return self.principal
 
-    def _publish_now(self, id: int | None, body: frames.Body) -> bool:
+    def _publish_now(self, id: int | None, body: frames.Body, size: int) -> bool:
         if not isinstance(body, frames.Publish) or not isinstance(self.principal, AgentPrincipal) or id is None:
             return False
-        return self._publishes.now(self.principal, id, body)
+        return self._publishes.now(self.principal, id, body, size)
 
     # --- who is there ------------------------------------------------------------------------------------------------
 

@@ -53,8 +53,8 @@ class Peer(Socket, Protocol):
     def send(self, frame: bytes) -> None:
         """Sends one frame's text with the others of this loop turn."""
 
-    def count(self, change: int) -> None:
-        """So many more commands or publishes are under way; the socket is not read while there are too many."""
+    def count(self, change: int, size: int) -> None:
+        """Adjust the number of commands and publishes in flight, and of their bytes; above the bounds the socket is not read."""
 
     def proven(self) -> None:
         """The peer has proven who it is; from here on it hears of what is withdrawn."""

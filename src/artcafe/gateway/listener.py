@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import ssl
 import time
 from functools import partial
 from http import HTTPStatus
 from typing import Final
-
-from picows import WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener, ws_create_server
 
 from artcafe.errors import (
     ArtcafeError,
@@ -25,22 +22,19 @@ from artcafe.errors import (
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.desk import PING_S, Desk
+from artcafe.gateway.handshake import Handshake
 from artcafe.gateway.rechecks import RECHECK_S, Rechecks
+from artcafe.gateway.upgrade import Refused, Upgrade, refusal
 from artcafe.model import TenantId, UserPrincipal
-from artcafe.observe import log
+from artcafe.observe import Repeated, log
+from artcafe.rules.connections import Entry, OpenConnections
 from artcafe.supervision import Supervisor
-from artcafe.wire.frames import MAX_FRAME_BYTES, SUBPROTOCOL
 
-PATH: Final = "/v1/connect"
 CONNECT_S: Final = 10.0
 STALL_S: Final = 10.0
 """A socket that takes no byte for so long while something waits for it is closed with 4008 (contract, sentence 10)."""
 SWEEP_S: Final = 1.0
 BACKLOG: Final = 4096
-READ_BUFFER_BYTES: Final = 2048
-"""An idle socket costs 9.4 KB with it and 23 KB with picows's default (design, decision 6)."""
-READABLE_BYTES: Final = 4 * MAX_FRAME_BYTES
-"""A frame that is too large is read up to here, so that it can be answered by 4501 and a sentence; above, picows says 1009."""
 DRAIN_S: Final = 2.0
 """How long a peer may take to receive its close frame before it is cut off."""
 
@@ -58,9 +52,14 @@ class Gateway:
         stall_s: float = STALL_S,
         recheck_s: float = RECHECK_S,
         admission: Admission | None = None,
+        connections: OpenConnections | None = None,
     ) -> None:
-        """Without `admission`, every program may connect as often as it likes."""
+        """Without `admission`, every program may connect as often as it likes; without `connections`, any number may be open."""
         self._admission = admission or Admission()
+        self._open_connections = connections or OpenConnections()
+        self._arriving: set[Handshake] = set()
+        self._refused_origin, self._noise = Repeated("gateway.origin_refused"), Repeated("gateway.not_websocket")
+        self._closed_for: dict[str, Repeated] = {}
         self._desk, self._group = desk, group
         self._sweep_s, self._connect_s, self._stall_s = sweep_s, connect_s, stall_s
         self._waiting: dict[Connection, float] = {}
@@ -80,19 +79,13 @@ class Gateway:
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Opens the door and returns its port. Raises `OSError` when it cannot be had."""
-        self._server = await ws_create_server(
-            self._upgrade,
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Handshake(self, CONNECT_S),
             host,
             port,
-            websocket_handshake_timeout=CONNECT_S,
-            max_frame_size=READABLE_BYTES,
-            read_buffer_init_size=READ_BUFFER_BYTES,
             backlog=BACKLOG,
-            use_aiofastnet=False,
-            enable_auto_pong=False,  # picows would answer pings for ever, whether or not the peer takes the answers
-            # With a plain logger picows makes one of its own for each socket, which takes 0.7 KB; an adapter it uses as it is.
-            logger_name=logging.LoggerAdapter(logging.getLogger("picows.server")),
             ssl=tls,
+            ssl_handshake_timeout=None if tls is None else CONNECT_S,
         )
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -119,6 +112,8 @@ class Gateway:
         self._is_draining = True
         if self._server is not None:
             self._server.close()
+        for handshake in list(self._arriving):
+            handshake.abort()
         for connection in self.connections():
             self._close(connection, ShuttingDown())
         with contextlib.suppress(TimeoutError):
@@ -135,32 +130,55 @@ class Gateway:
 
     # --- coming ------------------------------------------------------------------------------------------------------
 
-    def _upgrade(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
-        """Answers an upgrade, or says in plain text what a WebSocket client has to do."""
-        path, _, query = request.path.decode("latin-1").partition("?")
-        offered = {each.strip() for each in ",".join(request.headers.getall("Sec-WebSocket-Protocol", [])).split(",")}
-        if path != PATH:
-            return _refuse(HTTPStatus.NOT_FOUND, f"There is nothing at {path}; agents connect at {PATH}.")
-        if query:
-            return _refuse(HTTPStatus.BAD_REQUEST, "Nothing goes into this URL, credentials least of all: send them in connect.")
-        if "Upgrade" not in request.headers:
-            return _refuse(HTTPStatus.UPGRADE_REQUIRED, f"This is a WebSocket: connect with the subprotocol {SUBPROTOCOL}.")
-        if SUBPROTOCOL not in offered:
-            return _refuse(HTTPStatus.BAD_REQUEST, f"Offer the subprotocol: Sec-WebSocket-Protocol: {SUBPROTOCOL}")
-        if self._is_draining:
-            return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, str(ShuttingDown()))
-        if not self._admission.is_welcome(request.headers):
-            return _refuse(HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; ALLOWED_ORIGINS names those that may.")
-        connection = Connection(self._desk, self._group, self, request.headers.getall("X-Forwarded-For", []))
-        accepted = WSUpgradeResponse.create_101_response(extra_headers={"Sec-WebSocket-Protocol": SUBPROTOCOL})
-        return WSUpgradeResponseWithListener(accepted, connection)
+    def enter(self, peer: str | None) -> Entry:
+        """Count a connection of this peer. Raises TooFast or Overloaded."""
+        return self._open_connections.enter(peer)
 
-    def admit(self, peer: str | None, forwarded: list[str]) -> str:
+    def leave(self, handshake: Handshake, entry: Entry) -> None:
+        """A connection that never became a socket is gone."""
+        self._open_connections.leave(entry)
+        self._arriving.discard(handshake)
+
+    def begin(self, handshake: Handshake) -> None:
+        """A connection has come, of which nothing is known yet."""
+        self._arriving.add(handshake)
+
+    def upgrade(self, handshake: Handshake, entry: Entry, asked: Upgrade) -> Connection:
+        """Return the socket of an upgrade that is accepted. Raises Refused."""
+        if self._is_draining:
+            raise refusal(ShuttingDown())
+        if not self._admission.is_welcome(asked.origins, asked.host):
+            self._refused_origin.warn(origins=asked.origins, host=asked.host, remedy="name it in ALLOWED_ORIGINS, if it is yours")
+            raise Refused(HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; ALLOWED_ORIGINS names those that may.")
+        self._arriving.discard(handshake)
+        return Connection(self._desk, self._group, self, entry, asked.forwarded)
+
+    def refused(self, peer: str | None, refused: Refused) -> None:
+        """A peer was refused: what is no HTTP, or one connection too many, is worth a line."""
+        if refused.is_noise:
+            self._noise.warn(address=peer, problem=refused.text)
+
+    def broken(self, address: str | None, problem: str) -> None:
+        """A peer sent a frame that breaks the WebSocket protocol."""
+        self._noise.warn(address=address, problem=problem)
+
+    def closed_for(self, connection: Connection, reason: ArtcafeError) -> None:
+        """The server closed the connection, for this reason: a line a minute for each kind."""
+        if isinstance(reason, ShuttingDown):
+            return
+        principal = connection.conversation.principal
+        who = {} if principal is None else {"tenant": principal.tenant_id, "principal": principal.sender}
+        line = self._closed_for.setdefault(reason.code, Repeated("gateway.closed"))
+        line.warn(code=reason.code, close=reason.close, address=connection.address, problem=str(reason), **who)
+
+    def admit(self, entry: Entry, peer: str | None, forwarded: list[str]) -> str:
         """The address of a socket that may stay. Raises TooFast."""
-        return self._admission.admit(peer, forwarded)
+        address = self._admission.admit(peer, forwarded)
+        self._open_connections.identify(entry, address)
+        return address
 
     def came(self, connection: Connection) -> None:
-        """The upgrade is done. Only now: picows tells no listener of an upgrade that it refused itself, for want of a key."""
+        """The upgrade is done."""
         self._waiting[connection] = time.monotonic()
 
     def proven(self, connection: Connection) -> None:
@@ -187,6 +205,7 @@ class Gateway:
     def gone(self, connection: Connection) -> None:
         """The socket is gone: what its agent acknowledged is written at once."""
         self._gone.set()
+        self._open_connections.leave(connection.entry)
         for known in (self._waiting, self._stalled, self._closing):
             known.pop(connection, None)
         for slot in (self._with_token, *self._slots):
@@ -251,16 +270,3 @@ class Gateway:
         """What the tenant's agents are fed by has failed: they are closed so that they come back, and lose nothing."""
         for connection in self.rechecks.of_tenant(tenant_id):
             self._close(connection, Internal())
-
-
-def _refuse(status: HTTPStatus, text: str) -> WSUpgradeResponseWithListener:
-    headers = {
-        "Content-Type": "text/plain; charset=utf-8",
-        "Cache-Control": "no-store",
-        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-        "X-Content-Type-Options": "nosniff",
-    }
-    if status is HTTPStatus.UPGRADE_REQUIRED:
-        headers["Upgrade"] = "websocket"  # RFC 9110, section 15.5.22
-    response = WSUpgradeResponse.create_error_response(status, (text + "\n").encode(), headers)
-    return WSUpgradeResponseWithListener(response, None)

@@ -21,8 +21,11 @@ class Publishes:
     def __init__(self, messaging: Messaging, peer: Peer) -> None:
         self._messaging, self._peer = messaging, peer
 
-    def now(self, principal: AgentPrincipal, id: int, body: frames.Publish) -> bool:
-        """Publishes without a task, as nearly every publish can be; False when something must be looked up first."""
+    def now(self, principal: AgentPrincipal, id: int, body: frames.Publish, size: int) -> bool:
+        """Publish without a task, as nearly every publish can be; return False when something must be looked up first.
+
+        `size` is that of the frame, here and below.
+        """
         try:
             stored = self._messaging.prepare_now(principal, body.channel, body)
         except ArtcafeError as exc:
@@ -30,19 +33,19 @@ class Publishes:
             return True
         if stored is None:
             return False
-        self._await_stored(id, stored)
+        self._await_stored(id, stored, size)
         return True
 
-    async def begin(self, principal: AgentPrincipal, id: int, body: frames.Publish) -> None:
+    async def begin(self, principal: AgentPrincipal, id: int, body: frames.Publish, size: int) -> None:
         """Looks up what must be, and publishes. Raises what refuses it."""
-        self._await_stored(id, await self._messaging.prepare(principal, body.channel, body))
+        self._await_stored(id, await self._messaging.prepare(principal, body.channel, body), size)
 
-    def _await_stored(self, id: int, stored: asyncio.Future[replies.PublishReply]) -> None:
-        self._peer.count(+1)
-        stored.add_done_callback(partial(self._stored, id))
+    def _await_stored(self, id: int, stored: asyncio.Future[replies.PublishReply], size: int) -> None:
+        self._peer.count(+1, +size)
+        stored.add_done_callback(partial(self._stored, id, size))
 
-    def _stored(self, id: int, stored: asyncio.Future[replies.PublishReply]) -> None:
-        self._peer.count(-1)
+    def _stored(self, id: int, size: int, stored: asyncio.Future[replies.PublishReply]) -> None:
+        self._peer.count(-1, -size)
         error = OutcomeUnknown() if stored.cancelled() else stored.exception()
         if error is None:
             self._peer.send(replies.reply(id, "publish", stored.result()))

@@ -60,6 +60,11 @@ def counted_as(address: str) -> str:
     return address
 
 
+def is_address(host: str) -> bool:
+    """Return whether a host is an IP address and no name."""
+    return _parsed(host) is not None
+
+
 def _parsed(text: str) -> IpAddress | None:
     """The address, without a port, a zone or IPv6 around IPv4; None for what is none."""
     text = text.strip()

@@ -26,6 +26,12 @@ class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """A part of a frame. A field this version does not know is refused, so that a misspelt option is never ignored."""
 
 
+Name = Annotated[str, msgspec.Meta(max_length=8192)]
+"""An id, a status or a time. Longer ones are refused as they come, before they wait behind other commands; how long each may be
+exactly, services decide."""
+
+Proof = Annotated[str, msgspec.Meta(max_length=16 * 1024)]
+
 Start = Literal["cursor", "new", "first"] | Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ)]
 
 MaxUnacked = Annotated[int, msgspec.Meta(ge=1, le=65536)] | None
@@ -33,8 +39,8 @@ MaxUnacked = Annotated[int, msgspec.Meta(ge=1, le=65536)] | None
 
 
 class Challenge(Frame, frozen=True):
-    tenant_id: str
-    agent_id: str
+    tenant_id: Name
+    agent_id: Name
 
 
 class Connect(Frame, frozen=True):
@@ -43,17 +49,17 @@ class Connect(Frame, frozen=True):
     `max_unacked` holds for the subscriptions that start by themselves.
     """
 
-    challenge_id: str | None = None
-    signature: str | None = None
-    access_token: str | None = None
-    tenant_id: str | None = None
+    challenge_id: Name | None = None
+    signature: Proof | None = None
+    access_token: Proof | None = None
+    tenant_id: Name | None = None
     max_unacked: MaxUnacked = None
 
 
 class Publish(Frame, frozen=True):
     """`data` stays the text it was: checked to be JSON, never parsed again."""
 
-    channel: str
+    channel: Name
     data: msgspec.Raw
     key: str | None = None
     headers: Mapping[str, str] | None = None
@@ -63,30 +69,30 @@ class Publish(Frame, frozen=True):
 class Subscribe(Frame, frozen=True, rename={"start": "from"}):
     """`start`, on the wire `from`, is where delivery begins: at the cursor, behind the newest, at the first, or at a sequence."""
 
-    channel: str
+    channel: Name
     start: Start = "cursor"
     max_unacked: MaxUnacked = None
 
 
 class Unsubscribe(Frame, frozen=True):
-    channel: str
+    channel: Name
 
 
 class Ack(Frame, frozen=True):
-    channel: str
+    channel: Name
     seq: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)]
 
 
 class Status(Frame, frozen=True):
     """What the agent says of itself, to be seen in its presence until its last socket ends; null takes it away."""
 
-    status: str | None
+    status: Name | None
 
 
 HISTORY_MESSAGES: Final = 200
 """The most that one page of history has."""
 
-HistoryPlace = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)] | str
+HistoryPlace = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)] | Name
 """A sequence, or an RFC 3339 time."""
 
 
@@ -94,7 +100,7 @@ class History(Frame, frozen=True):
     """What a channel keeps, without receiving it. With `after` what stands above that sequence or was stored at that time or
     later, oldest first; without it the newest first. Either way only what stands below `before`, where it is given."""
 
-    channel: str
+    channel: Name
     after: HistoryPlace | None = None
     before: HistoryPlace | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=HISTORY_MESSAGES)] = 50
@@ -103,7 +109,7 @@ class History(Frame, frozen=True):
 class Watch(Frame, frozen=True):
     """What a person looks at: one channel's messages as they come, or the presence of the tenant's agents."""
 
-    channel: str | None = None
+    channel: Name | None = None
     presence: bool = False
 
 
@@ -164,7 +170,7 @@ def parse(payload: bytes) -> tuple[int | None, str, Body]:
     except RecursionError:
         raise BadFrame(f"nested deeper than {MAX_DEPTH}") from None
     except msgspec.DecodeError as exc:
-        raise BadFrame(str(exc)) from None
+        raise _unread(payload, str(exc)) from None
     id = command.id
     found = [(kind, body) for kind in KINDS if (body := getattr(command, kind)) is not None]
     if len(found) != 1:
@@ -176,6 +182,20 @@ def parse(payload: bytes) -> tuple[int | None, str, Body]:
     if id is not None and not 0 <= id <= MAX_ID:
         raise Refused(None, BadCommand(f"id must be from 0 to {MAX_ID}"))
     return id, kind, body
+
+
+def _unread(payload: bytes, problem: str) -> Refused | BadFrame:
+    """What answers a frame that msgspec does not take: half a surrogate pair is JSON by its grammar, but no text.
+
+    Such a frame spoils one command; what is no JSON object ends the connection.
+    """
+    # Only whether it is a command otherwise, and of which id, is asked: so no escaped backslash need stay one.
+    readable = _SURROGATE.sub(b"?", payload.replace(b"\\\\", b"??"))
+    try:
+        id = _id_of(readable)
+    except msgspec.DecodeError:
+        return BadFrame(problem)
+    return Refused(id, BadCommand("not a command: a text in it has half a surrogate pair, which is no character"))
 
 
 def _id_of(payload: bytes) -> int | None:
@@ -204,6 +224,7 @@ def is_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
     return bool(brackets)
 
 
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 """A string of JSON, with its quotes."""
 _AS_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
