@@ -215,8 +215,7 @@ async def _serve(
         tokens = Tokens(derive(secret, "agent-tokens"), service_name)
         login = Login(store, directory, tokens, now, service_name, changes.audit, Attempts(settings.challenges_per_min))
         cursors = Cursors(store, settings.cursor_seconds)
-        presence, retention = Presence(fabric, now), Retention(store, fabric, now)
-        fabric.limit_storage(retention.storage_bytes)
+        presence, retention = Presence(fabric, now), _retention(store, fabric, changes)
 
         hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
         messaging, tenants = Messaging(directory, fabric, now), _tenants(settings, store, changes, fabric, directory)
@@ -324,6 +323,14 @@ def _changes(fabric: Fabric, audit: Audit) -> Changes:
     changes = Changes(audit, fabric.announcements.tell)
     fabric.announcements.listen(changes.hear)
     return changes
+
+
+def _retention(store: Store, fabric: Fabric, changes: Changes) -> Retention:
+    """The retention of this server, which bounds every tenant's log, and hears what changes."""
+    retention = Retention(store, fabric, now)
+    fabric.limit_storage(retention.storage_bytes)
+    changes.watch(retention.changed)
+    return retention
 
 
 async def _open_gateway(gateway: Gateway, address: Address, tls: ssl.SSLContext | None) -> int:

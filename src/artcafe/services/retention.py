@@ -7,6 +7,7 @@ would look like a quiet channel (design, decision 2).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from typing import Final
 
 from artcafe.errors import OurFault
 from artcafe.fabric.fabric import Fabric, Room
-from artcafe.model import ChannelId, Cursor, TenantId
+from artcafe.fabric.streams import DEDUPE_WINDOW_S
+from artcafe.model import ChannelId, Cursor, TenantChange, TenantId
 from artcafe.observe import Clock, log
 from artcafe.rules import limits, subjects
 from artcafe.rules.limits import Limit
@@ -24,6 +26,8 @@ from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 
 PERIOD_S: Final = 60.0
+PLAN_S: Final = 3600.0
+"""How long a tenant's plan and channels are believed; a change of either, wherever it was made, is heard before."""
 CHANNELS_AT_ONCE: Final = 500
 """NATS answers for 1,024 at most."""
 
@@ -56,13 +60,23 @@ class Retention:
 
     def __init__(self, store: Store, fabric: Fabric, clock: Clock, *, period_s: float = PERIOD_S) -> None:
         self._store, self._fabric, self._clock, self._period_s = store, fabric, clock, period_s
+        self._plans: dict[TenantId, tuple[float, Plan | None]] = {}
+        """What was read of each tenant that is open here, and when, by the monotonic clock."""
+        self._changes = 0
         self.supervisor = Supervisor("retention")
+
+    def changed(self, change: TenantChange) -> None:
+        """Read the tenant's plan and channels again at its next sweep."""
+        self._changes += 1
+        self._plans.pop(change.tenant_id, None)
 
     async def run(self) -> None:
         """Sweep the tenants that are open on this server every `period_s`, until cancelled."""
         while True:
             await asyncio.sleep(self._period_s)
-            for room in self._fabric.open_rooms():
+            rooms = self._fabric.open_rooms()
+            self._plans = {room.tenant_id: self._plans[room.tenant_id] for room in rooms if room.tenant_id in self._plans}
+            for room in rooms:
                 with self.supervisor.contain(tenant=room.tenant_id):
                     await self._try_sweep(room)
 
@@ -75,18 +89,29 @@ class Retention:
     async def sweep(self, room: Room) -> None:
         """Removes what is due in one tenant, and bounds its log as its plan now has it. May be repeated. Raises `Unavailable`."""
         state = await room.log.state()
-        plan = None if state is None else await read_plan(self._store.tenant(room.tenant_id))
+        plan = None if state is None else await self._plan(room.tenant_id)
         if state is None or plan is None:
             return
         await room.log.limit(plan.storage_bytes)
         for seconds, channels in plan.channels.items():
             for start in range(0, len(channels), CHANNELS_AT_ONCE):
                 some = channels[start : start + CHANNELS_AT_ONCE]
-                before = self._clock() - timedelta(seconds=seconds)
+                # The keys of messages are known from the messages where NATS starts anew (contract, sentence 3).
+                before = self._clock() - timedelta(seconds=max(seconds, DEDUPE_WINDOW_S))
                 due = await room.log.last_of_each(some, until=before)
                 for channel_id in some:
                     if seq := due.get(subjects.stored(channel_id)):
                         await self._remove(room, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
+
+    async def _plan(self, tenant_id: TenantId) -> Plan | None:
+        now = time.monotonic()
+        read_at, plan = self._plans.get(tenant_id, (float("-inf"), None))
+        if now - read_at > PLAN_S:
+            changes = self._changes
+            plan = await read_plan(self._store.tenant(tenant_id))
+            if changes == self._changes:  # else this tenant may have been changed while it was read
+                self._plans[tenant_id] = (now, plan)
+        return plan
 
     async def _remove(self, room: Room, channel_id: ChannelId, to: Cursor, before: datetime) -> None:
         if await self._store.tenant(room.tenant_id).note_removed(channel_id, to, before):

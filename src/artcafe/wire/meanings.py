@@ -10,7 +10,7 @@ from typing import Final
 
 MEANINGS: Final[Mapping[str, str]] = {
     "access_token": "An agent's or a person's token. With it neither `challenge_id` nor `signature`.",
-    "after": "Oldest first, above this sequence, or from this RFC 3339 time on. Without it newest first.",
+    "after": "Oldest first, above this sequence, or stored from this RFC 3339 time on. Without it newest first.",
     "agent": "The agent's id.",
     "agent_id": "The agent's id.",
     "ConnectReply.agent_id": "The agent that is connected; left out for a person.",

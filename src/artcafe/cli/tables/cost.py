@@ -15,7 +15,7 @@ from artcafe.cli.exits import Failing
 from artcafe.cli.tables import answers
 from artcafe.cli.tables.operations import Measured, Operations
 from artcafe.cli.tables.place import Place, at_place
-from artcafe.services.retention import PERIOD_S
+from artcafe.services.retention import PLAN_S
 from artcafe.services.version_watch import READ_AT_ONCE, READ_EVERY_S
 from artcafe.tables.capacity import Reckoned, Units
 from artcafe.tables.catalog import Environment
@@ -169,7 +169,7 @@ def bill_of(measured: list[Measured], fleet: Fleet, prices: Prices) -> list[Shar
     often = {
         "write a cursor": cursor_writes,
         "watch a tenant for changes": min(fleet.tenants, READ_AT_ONCE) * fleet.servers * DAY_S / READ_EVERY_S,
-        "sweep a tenant's messages": fleet.tenants * fleet.servers * DAY_S / PERIOD_S,
+        "sweep a tenant's messages": fleet.tenants * fleet.servers * DAY_S / PLAN_S,
         "log in on the socket": fleet.agents * fleet.logins_per_day,
         "begin the subscriptions": fleet.agents * fleet.logins_per_day,
         "log in over REST": fleet.agents * fleet.rest_logins_per_day,
