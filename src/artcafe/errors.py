@@ -239,6 +239,12 @@ class KeyLocked(KeyUnusable):
     """A key that only its passphrase opens, and none was given."""
 
 
+class SignatureInvalid(KeyUnusable):
+    """A signature by ssh-agent that the key does not verify; of another challenge it may be valid."""
+
+    temporary = True
+
+
 @dataclass(eq=False, repr=False)
 class ChallengeRefused(ArtcafeError):
     """A challenge that the SDK does not sign: a signature under it could be good for something else. Never sent to a peer."""

@@ -218,6 +218,22 @@ async def test_without_tables_connected_agents_go_on_at_both_servers_and_readine
                     assert refused.status_code == 503
 
 
+async def test_an_agent_with_the_addresses_of_both_servers_goes_on_at_the_other_when_one_is_killed(fleet: Fleet) -> None:
+    one, other = fleet.servers
+    cast = await fleet.tenant_with(agents=2)
+    both = replace(cast, url=f"{one.url},{other.url}")
+    async with both.agent(0) as agent, at(other, cast).agent(1) as sender, asyncio.timeout(30):
+        await sender.publish(cast.channels[0], 0)
+        assert [message.data for message in await take(agent, 1)] == [0]
+        await asyncio.to_thread(one.kill)
+        try:
+            await sender.publish(cast.channels[0], 1)
+            assert [message.data for message in await take(agent, 1)] == [1]
+            assert (await agent.publish(cast.channels[0], 2)).seq
+        finally:
+            await asyncio.to_thread(one.start)
+
+
 async def until_it_is(seen: Callable[[], Awaitable[T]], wanted: Callable[[T], bool]) -> None:
     async with asyncio.timeout(BOUND_S):
         while not wanted(await seen()):  # noqa: ASYNC110 (what is waited for is in another process)

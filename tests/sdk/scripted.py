@@ -35,21 +35,20 @@ async def say(socket: ServerConnection, **frame: object) -> None:
     await socket.send(json.dumps(frame))
 
 
-async def pose(socket: ServerConnection, *, tenant: str = TENANT) -> None:
+async def pose(socket: ServerConnection, *, tenant: str = TENANT, service: str = "s") -> None:
     assert "challenge" in await hear(socket)
-    text = (
-        f"artcafe login 1 service=s tenant={tenant} agent={AGENT} challenge=chl_1 nonce={'0f' * 32} expires=2026-11-22T16:50:57Z"
-    )
+    subject = f"service={service} tenant={tenant} agent={AGENT} challenge=chl_1"
+    text = f"artcafe login 1 {subject} nonce={'0f' * 32} expires=2026-11-22T16:50:57Z"
     await say(socket, id=0, challenge={"challenge_id": "chl_1", "challenge": text, "expires_at": "…"})
 
 
-async def let_in(socket: ServerConnection) -> None:
-    await pose(socket)
+async def let_in(socket: ServerConnection, *, service: str = "s") -> None:
+    await pose(socket, service=service)
     assert "connect" in await hear(socket)
     await say(socket, id=1, connect={"session_id": "s", "agent_id": AGENT, "tenant_id": TENANT, "ping_s": 25, "limits": {}})
 
 
-def agent_at(url: str, key: Signer, connect_timeout_s: float = 0.3) -> Agent:
+def agent_at(url: str | list[str], key: Signer, connect_timeout_s: float = 0.3) -> Agent:
     return Agent(url, tenant=TENANT, agent=AGENT, key=key, connect_timeout_s=connect_timeout_s)
 
 

@@ -105,3 +105,14 @@ def test_a_certificate_that_is_refused_is_no_reason_to_try_again() -> None:
     failure = addresses.failure("wss://host/", ssl.SSLCertVerificationError(1, "certificate verify failed"))
     assert isinstance(failure, Invalid)
     assert "certificate verify failed" in str(failure)
+
+
+def test_several_addresses_stand_between_commas_or_spaces_or_in_a_sequence() -> None:
+    both = ["http://a:1", "http://b:2"]
+    for given in ("http://a:1,http://b:2", " http://a:1 , http://b:2", "http://a:1 http://b:2", both, tuple(both)):
+        assert addresses.several(given) == both
+    for nothing in ("", " , "):
+        with pytest.raises(Invalid):
+            addresses.several(nothing)
+    with pytest.raises(Invalid):
+        addresses.several([])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
+import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from artcafe.errors import (
     KeyUnusable,
     OutcomeUnknown,
     Revoked,
+    SignatureInvalid,
     Unavailable,
 )
 from artcafe.sdk import dial
@@ -43,7 +46,7 @@ def signer(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str, boo
 
 
 @asynccontextmanager
-async def answering(answer: bytes) -> AsyncIterator[int]:
+async def answering(answer: bytes, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """A TCP server on the port that it yields, which reads a request and says this."""
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -51,11 +54,11 @@ async def answering(answer: bytes) -> AsyncIterator[int]:
         writer.write(answer)
         writer.close()
 
-    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(respond, "127.0.0.1", 0, ssl=context) as server:
         yield server.sockets[0].getsockname()[1]
 
 
-async def failure(url: str, key: Signer) -> ArtcafeError:
+async def failure(url: str | list[str], key: Signer) -> ArtcafeError:
     """What entering an agent raises."""
     with pytest.raises(ArtcafeError) as caught:
         async with asyncio.timeout(5), agent_at(url, key):
@@ -118,6 +121,7 @@ def self_signed(path: Path) -> Path:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
     made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
     text = made.sign(key, SHA256()).public_bytes(Encoding.PEM)
     path.write_bytes(text + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return path
@@ -170,6 +174,155 @@ async def test_a_close_during_the_login_says_why(signer: Signer) -> None:
 
     async with gateway(strict) as url:
         assert isinstance(await failure(url, signer), BadCredentials)
+
+
+async def test_a_signature_that_is_not_valid_is_followed_by_another_challenge(signer: Signer) -> None:
+    class Unlucky:
+        """The first signature is not valid, as one of 256 of some ssh-agents."""
+
+        public_key = signer.public_key
+        times = 0
+
+        async def sign(self, challenge: str) -> str:
+            self.times += 1
+            if self.times == 1:
+                raise SignatureInvalid("ssh-agent made a signature that is not valid")
+            return await signer.sign(challenge)
+
+    unlucky = Unlucky()
+    async with gateway(let_in) as url, asyncio.timeout(5), agent_at(url, unlucky, connect_timeout_s=4):
+        assert unlucky.times == 2
+
+
+async def test_a_key_that_is_away_when_the_connection_comes_back_is_asked_again(signer: Signer) -> None:
+    class Unplugged:
+        public_key = signer.public_key
+        times = 0
+
+        async def sign(self, challenge: str) -> str:
+            self.times += 1
+            if self.times == 2:
+                raise KeyUnusable("the token is not there")
+            return await signer.sign(challenge)
+
+    logins = 0
+
+    async def short(socket: ServerConnection) -> None:
+        nonlocal logins
+        await let_in(socket)
+        logins += 1
+        if logins == 2:
+            await say(socket, message=message(1))
+            await socket.wait_closed()
+
+    unplugged = Unplugged()
+    async with gateway(short) as url, asyncio.timeout(5), agent_at(url, unplugged) as agent:
+        assert (await anext(agent.messages())).seq == 1
+    assert unplugged.times == 3
+
+
+async def test_the_service_of_the_first_login_is_the_only_one_that_is_logged_in_to(signer: Signer) -> None:
+    logins = 0
+
+    async def moved(socket: ServerConnection) -> None:
+        nonlocal logins
+        logins += 1
+        await let_in(socket, service="one" if logins == 1 else "another")
+
+    async with gateway(moved) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+        assert agent.service == "one"
+        with pytest.raises(ChallengeRefused, match="the service 'another', not 'one'"):
+            await anext(agent.messages())
+
+
+# --- several servers -----------------------------------------------------------------------------------------------------
+
+
+async def test_an_agent_goes_on_at_another_server_when_its_own_is_gone(signer: Signer, caplog: pytest.LogCaptureFixture) -> None:
+    one_is_left = asyncio.Event()
+
+    async def one(socket: ServerConnection) -> None:
+        await let_in(socket)
+        await say(socket, message=message(1))
+        await one_is_left.wait()
+
+    async def other(socket: ServerConnection) -> None:
+        await let_in(socket)
+        await say(socket, message=message(2))
+        await socket.wait_closed()
+
+    caplog.set_level(logging.INFO, "artcafe")
+    async with gateway(other) as there, asyncio.timeout(5), AsyncExitStack() as stack:
+        here = await stack.enter_async_context(gateway(one))
+        async with agent_at([here, there], signer) as agent:
+            messages = agent.messages()
+            assert (await anext(messages)).seq == 1
+            one_is_left.set()
+            await stack.aclose()
+            assert (await anext(messages)).seq == 2
+    assert "connected again" in caplog.messages
+
+
+async def test_a_server_that_is_something_else_does_not_keep_an_agent_from_the_next_one(signer: Signer) -> None:
+    async with (
+        answering(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") as port,
+        gateway(let_in) as url,
+        asyncio.timeout(5),
+        agent_at(f"ws://127.0.0.1:{port}, {url}", signer) as agent,
+    ):
+        assert agent.service == "s"
+
+
+async def test_several_servers_that_do_not_answer_are_all_named(signer: Signer) -> None:
+    async with gateway(let_in) as one, gateway(let_in) as two:
+        pass
+    found = await failure([one, two], signer)
+    assert isinstance(found, Unavailable)
+    assert one in str(found)
+    assert two in str(found)
+
+
+async def test_a_login_that_is_refused_at_one_server_is_not_tried_at_the_next(signer: Signer) -> None:
+    asked: list[str] = []
+
+    async def strict(socket: ServerConnection) -> None:
+        asked.append("login")
+        await pose(socket)
+        await socket.close(4500, "no")
+
+    async with gateway(strict) as one, gateway(strict) as two:
+        assert isinstance(await failure([one, two], signer), BadCredentials)
+    assert asked == ["login"]
+
+
+# --- without encryption --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "is_warned"),
+    [("http://10.0.0.1:8080", True), ("ws://gw.example", True)]
+    + [(url, False) for url in ("https://10.0.0.1", "wss://gw.example", "http://127.0.0.1:8080", "ws://localhost:8081")],
+)
+def test_an_address_without_encryption_on_another_machine_is_warned_of(
+    url: str, is_warned: bool, signer: Signer, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent_at(url, signer)
+    assert [url.split("/")[2] in each and "not encrypted" in each for each in caplog.messages] == [True] * is_warned
+
+
+async def test_a_rest_address_with_tls_does_not_lead_to_a_gateway_without_it(
+    signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = self_signed(tmp_path / "certificate.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    home = json.dumps({"name": "artcafe", "version": "1", "gateway_url": "ws://127.0.0.1:1/v1/connect"}).encode()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(home), home)
+    async with answering(answer, context) as port:
+        found = await failure(f"https://127.0.0.1:{port}", signer)
+    assert isinstance(found, Invalid)
+    assert "has TLS, and the gateway that it names has not" in str(found)
 
 
 # --- after it ------------------------------------------------------------------------------------------------------------

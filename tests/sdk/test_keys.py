@@ -299,6 +299,16 @@ async def test_an_answer_that_is_no_signature_is_named(
         assert problem in await refusal(agent_signer(LINE, timeout_s=4).sign(CHALLENGE))
 
 
+@pytest.mark.parametrize(("mode", "is_warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_a_private_key_that_others_can_read_is_warned_of(
+    tmp_path: Path, mode: int, is_warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = ssh_keygen.make_key(tmp_path / "key")
+    key.chmod(mode)
+    load_signer(key)
+    assert [f"mode {mode:04o}): chmod 600 {key}" in each for each in caplog.messages] == [True] * is_warned
+
+
 async def test_an_ssh_agent_that_signs_rsa_with_sha1_is_caught_before_the_server_is_asked(
     short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,3 +256,33 @@ async def test_a_login_whose_answer_is_lost_says_that_nothing_was_changed(expiri
         with pytest.raises(Unavailable):
             await rest.publish("ten_1", "chn_1", 7)
         assert expiring.changes == []
+
+
+# --- several servers -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_request_goes_to_the_next_server_where_one_takes_no_connection() -> None:
+    tenant = {"id": "ten_1", "name": "Example", "plan": "basic", "role": "owner", "limits": {}}
+    body = json.dumps(tenant | dict.fromkeys(("created_at", "updated_at"), "2026-11-28T00:00:00Z"))
+    async with server("200 OK", "") as (closed, _):
+        pass
+    async with (
+        server("200 OK", body) as (there, heads),
+        Rest(f"{closed}, {there}/behind", "token") as rest,
+    ):
+        async with asyncio.TaskGroup() as group:
+            made = [group.create_task(rest.create_tenant("Example")) for _ in range(3)]
+        assert rest.url == f"{there}/behind"
+    assert [each.result().id for each in made] == ["ten_1"] * 3
+    assert [head.splitlines()[0] for head in heads] == [b"POST /behind/v1/tenants HTTP/1.1"] * 3
+    assert f"host: {there.removeprefix('http://')}" in heads[0].decode().lower()
+
+
+async def test_servers_that_all_take_no_connection_are_all_named() -> None:
+    async with server("200 OK", "") as (one, _), server("200 OK", "") as (two, _):
+        pass
+    async with Rest([one, two], "token") as rest:
+        with pytest.raises(Unavailable) as caught:
+            await rest.home()
+    assert one in str(caught.value)
+    assert two in str(caught.value)

@@ -255,6 +255,22 @@ def test_only_this_agents_own_login_is_signed(text: str, problem: str) -> None:
         _ = agent.session.to_sign
 
 
+def test_a_service_that_was_given_or_met_is_the_only_one_whose_challenge_is_signed() -> None:
+    assert check_challenge(CHALLENGE, "chl_1", TENANT, AGENT) == "artcafe:test"
+    assert check_challenge(CHALLENGE, "chl_1", TENANT, AGENT, "artcafe:test") == "artcafe:test"
+    with pytest.raises(ChallengeRefused, match="names the service 'artcafe:test', not 'artcafe:prod'"):
+        check_challenge(CHALLENGE, "chl_1", TENANT, AGENT, "artcafe:prod")
+    agent = Agent()
+    agent.logs_in()
+    assert agent.session.service is None  # Nothing was signed.
+    session = Session(TENANT, AGENT, 64, agent.outbox, agent.inbox, "artcafe:prod")
+    session.ask()
+    posed = {"id": 0, "challenge": {"challenge_id": "chl_1", "challenge": CHALLENGE, "expires_at": "…"}}
+    session.receive(json.dumps(posed).encode(), now=0.0)
+    with pytest.raises(ChallengeRefused, match="artcafe:prod"):
+        _ = session.to_sign
+
+
 # --- the end -------------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +316,11 @@ def test_the_reason_of_a_close_is_told_where_this_end_does_not_know_it() -> None
     assert str(end(4501, "bad frame: no object", None)) == "bad frame: no object"
     assert str(end(4503, "this agent was deleted, disab", None)) == str(errors.Revoked())
     assert "later, please" in str(end(4029, "later, please", None))
+    assert str(end(4000, "moving to another machine", None)) == "moving to another machine"
+    renewed = end(4000, str(errors.LogRenewed())[:120], None).error
+    assert isinstance(renewed, errors.LogRenewed)
+    assert str(renewed) == str(errors.LogRenewed())
+    assert isinstance(end(4000, str(errors.ShuttingDown()), None).error, errors.ShuttingDown)
 
 
 def test_an_error_that_was_pushed_explains_the_close_with_its_code_and_no_other() -> None:

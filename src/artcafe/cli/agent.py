@@ -108,7 +108,8 @@ def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
             envvar="ARTCAFE_URL",
             metavar="URL",
             help=(
-                "The REST address, or the gateway's (ws://…) for all but login [env: ARTCAFE_URL]. Otherwise the server of the"
+                "The REST address, or the gateway's (ws://…) for all but login; several between commas, to go on at another"
+                " server [env: ARTCAFE_URL]. Otherwise the server of the"
                 f" data folder ({DEFAULT_DATA_DIR}, or ARTCAFE_DATA_DIR), or {DEFAULT_URL}."
             ),
         ),
@@ -128,6 +129,7 @@ def _log_to_stderr() -> None:
     handler.setFormatter(logging.Formatter("artcafe: %(message)s"))
     log = logging.getLogger("artcafe")
     log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)  # That a connection is back is an info.
     log.propagate = False
 
 

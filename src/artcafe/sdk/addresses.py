@@ -6,12 +6,21 @@ import ipaddress
 import os
 import socket
 import ssl
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from artcafe.errors import ArtcafeError, Invalid, Unavailable
 
 GATEWAY_PATH: Final = "/v1/connect"
+
+
+def several(urls: str | Sequence[str]) -> list[str]:
+    """The addresses in a text, between commas or spaces, or in a sequence. Raises `Invalid` where there is none."""
+    found = urls.replace(",", " ").split() if isinstance(urls, str) else list(urls)
+    if not found:
+        raise Invalid("url", "give the address of a server, or of several")
+    return found
 
 
 def is_gateway(url: str) -> bool:
@@ -44,6 +53,11 @@ def is_loopback(url: str) -> bool:
         return host == "localhost"
 
 
+def is_plain(url: str) -> bool:
+    """Whether nothing is encrypted on the way to this address."""
+    return urlsplit(url).scheme in {"http", "ws"}
+
+
 def failure(url: str, exc: BaseException) -> ArtcafeError:
     """Why no connection to `url` came about, as ours: `Invalid` where TLS fails, as with a certificate that nobody vouches for,
     else `Unavailable`."""
@@ -51,6 +65,14 @@ def failure(url: str, exc: BaseException) -> ArtcafeError:
     if isinstance(found, ssl.SSLError):
         return Invalid("url", f"no TLS with {url}: {found}")
     return Unavailable(f"{url} ({_phrase(found or exc)})")
+
+
+def failures(failed: Sequence[ArtcafeError]) -> ArtcafeError:
+    """Why none of several addresses led anywhere: all of them named, or the failure that a later try may not have."""
+    unreachable = [error.what for error in failed if isinstance(error, Unavailable) and "what" in vars(error)]
+    if len(unreachable) == len(failed) > 1:
+        return Unavailable(" and ".join(unreachable))
+    return next((error for error in failed if error.temporary), failed[-1])
 
 
 def _system_error(exc: BaseException) -> OSError | None:

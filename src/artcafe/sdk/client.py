@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +30,12 @@ LONGEST_TIMEOUT_S: Final = 540.0
 class Agent:
     """An agent of a tenant, connected for as long as its `async with` lasts, which it can do once.
 
-    `url` is the gateway's address, or the REST address, which names the gateway; `key` is the path of a private key, or of a
-    `.pub` file whose other half ssh-agent holds, or any `Signer`. What is not given comes from ARTCAFE_URL, ARTCAFE_TENANT,
-    ARTCAFE_AGENT and ARTCAFE_KEY. Raises `Invalid` and `KeyUnusable`; entering it raises what prevents the login, `Unavailable`
-    where nobody answers for `connect_timeout_s`.
+    `url` is the gateway's address, or the REST address, which names the gateway; or several, in a sequence or between commas, so
+    that the agent goes on at another server when one does not answer. `key` is the path of a private key, or of a `.pub` file
+    whose other half ssh-agent holds, or any `Signer`. `service` is the name that the server must give itself in the challenge;
+    without it, the name in the first login counts for as long as this lives. What is not given comes from ARTCAFE_URL,
+    ARTCAFE_TENANT, ARTCAFE_AGENT, ARTCAFE_KEY and ARTCAFE_SERVICE. Raises `Invalid` and `KeyUnusable`; entering it raises what
+    prevents the login, `Unavailable` where nobody answers for `connect_timeout_s`.
 
     A connection that is lost comes back by itself, with what was on its way, and nothing surfaces twice. When it ends for good
     (the agent was revoked, say), that error comes out of whatever waits here, and of every later call. Leaving sends what is
@@ -45,11 +47,12 @@ class Agent:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         *,
         tenant: str | None = None,
         agent: str | None = None,
         key: str | Path | Signer | None = None,
+        service: str | None = None,
         max_unacked: int | None = 64,
         connect_timeout_s: float = 15.0,
         close_timeout_s: float = 5.0,
@@ -57,14 +60,20 @@ class Agent:
         self.tenant, self.agent = _given("tenant", tenant), _given("agent", agent)
         key = _given("key") if key is None else key
         signer = load_signer(key) if isinstance(key, str | Path) else key
-        dialer = dial.Dialer(_given("url", url), signer, open_s=min(dial.OPEN_S, connect_timeout_s))
+        dialer = dial.Dialer(url or _given("url"), signer, open_s=min(dial.OPEN_S, connect_timeout_s))
         self._line = Line(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s)
+        self._line.service = service or os.environ.get("ARTCAFE_SERVICE") or None
         self._close_timeout_s = close_timeout_s
         self._group = asyncio.TaskGroup()
         self._running: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"Agent(tenant={self.tenant!r}, agent={self.agent!r})"
+
+    @property
+    def service(self) -> str | None:
+        """The name of the service that the agent logs in to; None before its first login, where it was given none."""
+        return self._line.service
 
     async def __aenter__(self) -> Self:
         if self._running is not None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -17,6 +21,8 @@ from artcafe.sdk.rest import Rest
 from artcafe.sdk.session import Lost, Phase, Session, end
 from artcafe.wire import frames
 
+log = logging.getLogger("artcafe")
+
 OPEN_S: Final = 10.0
 LOGIN_S: Final = 15.0
 """The server waits 10 s for a login (contract, section 4); this ends one with a server that does not answer at all."""
@@ -26,22 +32,66 @@ UNREAD_FRAMES: Final = 64
 """Frames that wait in the library before it stops reading the socket."""
 
 
+@dataclass(slots=True)
+class Address:
+    """Where a server is: its gateway's address, or its REST address, which names the gateway."""
+
+    url: str
+    gateway: str | None = None
+    """As far as it is known: what REST names is asked for again when nobody answers there, since it may have moved."""
+
+    def __post_init__(self) -> None:
+        self.url = addresses.gateway(self.url) if addresses.is_gateway(self.url) else addresses.rest(self.url)
+        if addresses.is_plain(self.url) and not addresses.is_loopback(self.url):
+            log.warning(
+                "%s is on another machine and not encrypted: whoever is on the way can read and change what is sent, and act as"
+                " this agent; use https:// or wss://",
+                self.url,
+            )
+
+    async def find(self, timeout_s: float) -> str:
+        """Return the gateway's address. Raises what `Rest` does, and `Invalid` where the way on would be without TLS."""
+        if addresses.is_gateway(self.url):
+            return self.url
+        if self.gateway is None:
+            async with Rest(self.url, timeout_s=timeout_s) as rest:
+                found = addresses.gateway((await rest.home()).gateway_url)
+            if addresses.is_plain(found) and not addresses.is_plain(self.url):
+                raise errors.Invalid("url", f"{self.url} has TLS, and the gateway that it names has not ({found})")
+            self.gateway = found
+        return self.gateway
+
+
 class Dialer:
-    """Opens connections to the gateway that `url` is, or names where it is the REST address."""
+    """Opens connections to one of several servers: to the one that answered last, and when it does not, to the next."""
 
-    def __init__(self, url: str, signer: Signer, *, open_s: float = OPEN_S) -> None:
+    def __init__(self, urls: str | Sequence[str], signer: Signer, *, open_s: float = OPEN_S) -> None:
         self._signer, self._open_s = signer, open_s
-        self._gateway = addresses.gateway(url) if addresses.is_gateway(url) else None
-        self._rest = None if self._gateway else addresses.rest(url)
+        self._addresses = deque(Address(url) for url in addresses.several(urls))
 
-    async def open(self, session: Session) -> ClientConnection:
-        """A connection that is logged in. Raises `Lost`, with nothing left open."""
+    async def open(self, new_session: Callable[[], Session]) -> tuple[ClientConnection, Session]:
+        """Return a connection that is logged in, and its session. Raises `Lost`, with nothing left open.
+
+        A refused login is raised at once, since the servers are one platform; anything else may be otherwise at the next address.
+        """
+        failed: list[Lost] = []
+        for _ in range(len(self._addresses)):
+            session = new_session()
+            try:
+                return await self._open(self._addresses[0], session), session
+            except Lost as exc:
+                failed.append(exc)
+                if not exc.comes_back and not isinstance(exc.error, errors.Invalid):
+                    raise
+            self._addresses.rotate(-1)
+        raise Lost(addresses.failures([exc.error for exc in failed]), comes_back=any(exc.comes_back for exc in failed))
+
+    async def _open(self, address: Address, session: Session) -> ClientConnection:
         try:
-            url = await self._find()
+            url = await address.find(self._open_s)
             socket = await self._connect(url)
         except ArtcafeError as exc:
-            if self._rest:
-                self._gateway = None  # It may have moved.
+            address.gateway = None
             raise Lost(exc, comes_back=exc.temporary) from exc
         try:
             async with asyncio.timeout(LOGIN_S):
@@ -52,13 +102,6 @@ class Dialer:
             if session.phase is not Phase.LIVE:
                 socket.transport.abort()
         return socket
-
-    async def _find(self) -> str:
-        if self._gateway is None:
-            assert self._rest is not None
-            async with Rest(self._rest, timeout_s=self._open_s) as rest:
-                self._gateway = addresses.gateway((await rest.home()).gateway_url)
-        return self._gateway
 
     async def _connect(self, url: str) -> ClientConnection:
         try:

@@ -6,6 +6,8 @@ Making keys is `ssh-keygen`'s work, and checking signatures the server's (`wire.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import re
 from dataclasses import dataclass, field
@@ -25,9 +27,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from artcafe.errors import BadKey, KeyLocked, KeyUnusable
+from artcafe.errors import BadKey, KeyLocked, KeyUnusable, SignatureInvalid
 from artcafe.wire import sshsig
 from artcafe.wire.sshkeys import PublicKey, Reader, mpint, parse_public_key, string
+
+log = logging.getLogger("artcafe")
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
 
@@ -63,6 +67,7 @@ def load_signer(path: str | Path, passphrase: str | None = None) -> Signer:
     data = _read(path)
     if b"PRIVATE KEY-----" not in data:
         return agent_signer(_public_line(path, data))
+    _warn_if_open(Path(path).expanduser())
     private = _load_private(path, data, passphrase)
     try:
         line = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
@@ -143,6 +148,17 @@ def _read(path: str | Path) -> bytes:
     return data
 
 
+def _warn_if_open(path: Path) -> None:
+    """Log a warning for a private key that other users of this machine can read. As in ssh, one of another owner's is theirs."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        if found.st_uid == os.getuid() and found.st_mode & 0o077:
+            mode = found.st_mode & 0o777
+            log.warning("%s is a private key that others on this machine can reach (mode %04o): chmod 600 %s", path, mode, path)
+
+
 def _public_line(path: str | Path, data: bytes) -> str:
     """The public key line in a file, checked here so that the error can name the file."""
     try:
@@ -194,7 +210,8 @@ class SshAgentSigner:
         return self.key.line
 
     async def sign(self, challenge: str) -> str:
-        """The armored signature of `challenge`, within `timeout_s` seconds in all. Raises KeyUnusable."""
+        """The armored signature of `challenge`, within `timeout_s` seconds in all. Raises KeyUnusable; its SignatureInvalid
+        where another challenge may be signed well."""
         message = challenge.encode()
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -205,10 +222,12 @@ class SshAgentSigner:
         except (OSError, EOFError, ValueError) as exc:
             raise KeyUnusable(f"no ssh-agent answers properly at {self.socket_path} (SSH_AUTH_SOCK): {exc}") from exc
         armored = sshsig.armor(self.key.blob, signature, sshsig.NAMESPACE, "sha512")
-        if not sshsig.verify(armored, message, self.key):
-            # Agents that ignore the flag for SHA-2 sign RSA with SHA-1; better said here than as a refused login.
-            raise KeyUnusable("ssh-agent made a signature that is not valid; with RSA, an agent that is too old uses SHA-1")
-        return armored
+        if sshsig.verify(armored, message, self.key):
+            return armored
+        # Better said here than as a refused login.
+        if signature.startswith(string(b"ssh-rsa")):
+            raise KeyUnusable("this ssh-agent is too old: it signs RSA with SHA-1, which nobody takes any more")
+        raise SignatureInvalid("ssh-agent made a signature that is not valid for this key")
 
     async def _request(self, data: bytes) -> bytes:
         """The signature blob for `data`. Raises KeyUnusable where the agent hasn't the key or refuses."""

@@ -65,6 +65,8 @@ class Line:
         self.outbox = Outbox()
         self.inbox = Inbox(max_unacked, on_ack=self._acked)
         self.limits: Mapping[str, int] = {}
+        self.service: str | None = None
+        """The only service whose challenges are signed, once it is known."""
         self.status: str | None = None
         """What the agent's presence shows; it ends with a connection, and is set again on the next one."""
         self._status_again: Ask | None = None
@@ -109,18 +111,27 @@ class Line:
                 is_steady = loop.time() - self._live_since > backoff.bound_s(failures or 1)
                 failures = 1 if is_steady else failures + 1
                 delay_s = backoff.delay_s(failures)
-                if not exc.comes_back or not (self._opened.is_set() or loop.time() + delay_s < give_up_at):
+                if not self._comes_back(exc) or not (self._opened.is_set() or loop.time() + delay_s < give_up_at):
                     raise
                 what, _, _ = str(exc.error).partition(";")  # What follows tells a caller what to do, and this does it.
                 log.warning("%s; connecting again in %.1f s", what, delay_s)
                 await _wait(self._leaving, delay_s)
 
+    def _comes_back(self, lost: Lost) -> bool:
+        """Whether to connect again. A key that has signed before is taken to be away for a while: ssh-agent is started anew, or a
+        token is not plugged in."""
+        return lost.comes_back or (self._opened.is_set() and isinstance(lost.error, errors.KeyUnusable))
+
+    def _new_session(self) -> Session:
+        return Session(self._tenant, self._agent, self._max_unacked, self.outbox, self.inbox, self.service)
+
     async def _connection(self) -> None:
         """One connection, from its opening to its end. Returns after `leave`; else raises `Lost`."""
-        session = Session(self._tenant, self._agent, self._max_unacked, self.outbox, self.inbox)
-        socket = await self._dialer.open(session)
+        socket, session = await self._dialer.open(self._new_session)
         self._live_since = asyncio.get_running_loop().time()
-        self.limits = session.limits
+        self.limits, self.service = session.limits, session.service
+        if self._opened.is_set():
+            log.info("connected again")
         self._opened.set()
         try:
             async with asyncio.TaskGroup() as group:

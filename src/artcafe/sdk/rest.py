@@ -21,7 +21,8 @@ from artcafe.wire import replies
 
 
 class Rest:
-    """The REST routes of one server, with one token. Use it in `async with`.
+    """The REST routes of a platform, with one token. Use it in `async with`. `url` may be several of its addresses, in a sequence
+    or between commas: a request that finds no connection at one goes to the next.
 
     Every method raises the error that the server named; `Unavailable` where it cannot be reached or answers 502 to 504 by a
     proxy, and nothing was changed; and `OutcomeUnknown` where the answer got lost, except for reading, which may just be
@@ -29,7 +30,7 @@ class Rest:
     items where it is given. What changes something leaves alone what is None.
     """
 
-    def __init__(self, url: str, token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, url: str | Sequence[str], token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
         self._routes = Routes(url, token, timeout_s)
 
     def __repr__(self) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
@@ -43,23 +44,29 @@ class _Problem(msgspec.Struct, frozen=True):
 
 
 class Routes:
-    """The routes of one server, asked with one token. Use it in `async with`. What is raised, `Rest` says.
+    """The routes of one platform, asked with one token. Use it in `async with`. What is raised, `Rest` says.
 
-    Where `renew` is set, it is called when the token has expired: it gets another one and sets `token`.
+    A request goes to the server that answered last, and where it takes no connection, to the next of several. `renew`, where it
+    is set, is called when the token has expired: it gets another one and sets `token`.
     """
 
-    def __init__(self, url: str, token: str | None, timeout_s: float) -> None:
-        self.url = addresses.rest(url)
+    def __init__(self, urls: str | Sequence[str], token: str | None, timeout_s: float) -> None:
+        self._urls = deque(addresses.rest(url) for url in addresses.several(urls))
         self.token = token
         self.renew: Callable[[], Awaitable[object]] | None = None
         self._renewing = asyncio.Lock()
         self._http = httpx.AsyncClient(
             base_url=self.url,
             timeout=timeout_s,
-            trust_env=not addresses.is_loopback(self.url),  # No proxy on the way to this machine itself,
+            trust_env=not all(map(addresses.is_loopback, self._urls)),  # No proxy on the way to this machine itself,
             verify=httpx.create_ssl_context(),  # but SSL_CERT_FILE counts there too, as it does for the socket.
             headers={"Accept": "application/json"},
         )
+
+    @property
+    def url(self) -> str:
+        """Where the server is that answered last."""
+        return self._urls[0]
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -142,14 +149,37 @@ class Routes:
         if token is not None:
             request.headers["Authorization"] = f"Bearer {token}"
         try:
-            return await self._http.send(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
+            return await self._send(request)
+        except httpx.PoolTimeout as exc:
             raise addresses.failure(self.url, exc) from exc
         except httpx.TransportError as exc:
             if request.method == "GET" or is_login:  # A login whose answer got lost has changed nothing.
                 raise addresses.failure(self.url, exc) from exc
             how = "with the same key it may be repeated" if request.method == "POST" else "it may be repeated"
             raise errors.OutcomeUnknown.told(f"whether it was done is unknown: no answer came from {self.url}; {how}") from exc
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send a request to the first server that takes a connection: nothing has been sent to those before it."""
+        failed: list[ArtcafeError] = []
+        for url in list(self._urls):
+            try:
+                response = await self._http.send(self._at(url, request))
+            except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+                failed.append(addresses.failure(url, exc))
+            else:
+                self._urls.rotate(-self._urls.index(url))
+                return response
+        raise addresses.failures(failed)
+
+    def _at(self, url: str, request: httpx.Request) -> httpx.Request:
+        """The same request to this server."""
+        base, there = self._http.base_url, httpx.URL(url)
+        if (there.scheme, there.netloc) == (base.scheme, base.netloc):
+            return request
+        tail = request.url.raw_path.removeprefix(base.raw_path.rstrip(b"/"))
+        moved = there.copy_with(raw_path=there.raw_path.rstrip(b"/") + tail)
+        headers = [(name, value) for name, value in request.headers.raw if name.lower() != b"host"]
+        return httpx.Request(request.method, moved, headers=headers, content=request.content, extensions=request.extensions)
 
     def _read(self, type: type[T], response: httpx.Response) -> T:
         if not response.is_success:

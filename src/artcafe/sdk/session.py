@@ -45,7 +45,7 @@ CHALLENGE_ID: Final = 0
 CONNECT_ID: Final = 1
 
 CHALLENGE: Final = re.compile(
-    r"artcafe login 1 service=\S+ tenant=(?P<tenant>\S+) agent=(?P<agent>\S+) challenge=(?P<challenge>\S+)"
+    r"artcafe login 1 service=(?P<service>\S+) tenant=(?P<tenant>\S+) agent=(?P<agent>\S+) challenge=(?P<challenge>\S+)"
     r" nonce=[0-9a-f]{64} expires=\S+"
 )
 
@@ -61,7 +61,11 @@ class Lost(Exception):
 class Session:
     """One connection of an agent, from the first frame on. A frame that has no place in the conversation raises `BadFrame`."""
 
-    def __init__(self, tenant: str, agent: str, max_unacked: int | None, outbox: Outbox, inbox: Inbox) -> None:
+    def __init__(
+        self, tenant: str, agent: str, max_unacked: int | None, outbox: Outbox, inbox: Inbox, service: str | None = None
+    ) -> None:
+        """`service` is the only one whose challenge is signed; None: any, which stands there afterwards."""
+        self.service = service
         self._tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
         self._outbox, self._inbox = outbox, inbox
         self._challenge: replies.ChallengeReply | None = None
@@ -86,8 +90,9 @@ class Session:
         """
         if self.phase is not Phase.CHALLENGED or self._challenge is None:
             return None
-        check_challenge(self._challenge.challenge, self._challenge.challenge_id, self._tenant, self._agent)
-        return self._challenge.challenge
+        posed = self._challenge
+        self.service = check_challenge(posed.challenge, posed.challenge_id, self._tenant, self._agent, self.service)
+        return posed.challenge
 
     def prove(self, signature: str) -> bytes:
         """The second frame: the armored signature of `to_sign`."""
@@ -163,15 +168,20 @@ class Session:
             self._outbox.refused(id, error, temporary=body.temporary, now=now)
 
 
-def check_challenge(text: str, challenge_id: str, tenant: str, agent: str) -> None:
-    """Whether this text is a login of this agent by this challenge, in the one form that there is; ids in it are
-    percent-encoded. Raises `ChallengeRefused`."""
+def check_challenge(text: str, challenge_id: str, tenant: str, agent: str, service: str | None = None) -> str:
+    """Return the service that poses a challenge, once it is a login of this agent there, in the one form that there is.
+
+    Raises `ChallengeRefused` for any other text, and for another service than `service` where that is given. A signature is good
+    for the service that it names, whoever asked for it, so an agent that means another one must not give it.
+    """
     form = CHALLENGE.fullmatch(text)
     if form is None:
         raise ChallengeRefused("it is not of the form that an ArtCafe login has")
-    for name, expected in (("tenant", tenant), ("agent", agent), ("challenge", challenge_id)):
-        if unquote(form[name]) != expected:
-            raise ChallengeRefused(f"it names the {name} {unquote(form[name])!r}, not {expected!r}")
+    for name, expected in (("tenant", tenant), ("agent", agent), ("challenge", challenge_id), ("service", service)):
+        found = unquote(form[name])  # Ids are percent-encoded there.
+        if expected is not None and found != expected:
+            raise ChallengeRefused(f"it names the {name} {found!r}, not {expected!r}")
+    return unquote(form["service"])
 
 
 # --- how a connection ends ---------------------------------------------------------------------------------------------
@@ -204,11 +214,19 @@ def end(code: int, reason: str, told: ArtcafeError | None) -> Lost:
     if told is not None and told.close == code:
         return Lost(told, comes_back=comes_back(code))
     if code in ENDS:
-        # A close frame has room for 123 bytes of the text; where that is all there is to say, this end knows the whole of it.
-        kind = ENDS[code]
-        error = kind.told(reason or f"the gateway closed with {code}") if "{" in kind.text else kind()
+        error = _named(code, reason)
     elif 4000 <= code <= 4999 or code in DISAGREEMENTS:
         error = errors.UnknownError.told(f"the gateway closed the connection with {code}: {reason or 'no reason given'}")
     else:
         error = errors.Unavailable(f"the gateway (it closed with {code}{': ' + reason if reason else ''})")
     return Lost(error, comes_back=comes_back(code))
+
+
+def _named(code: int, reason: str) -> ArtcafeError:
+    """The error of a close code of ours, with the reason that the frame gives. A close frame has room for 123 bytes of it; where
+    they are the beginning of a text that this end knows, it is that error, with the whole text."""
+    alike = [kind for kind in errors.REGISTRY.values() if kind.close == code and "{" not in kind.text]
+    if reason:
+        known = next((kind for kind in alike if kind.text.startswith(reason)), None)
+        return known() if known else ENDS[code].told(reason)
+    return ENDS[code]() if ENDS[code] in alike else ENDS[code].told(f"the gateway closed with {code}")

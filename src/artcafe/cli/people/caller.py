@@ -102,7 +102,7 @@ PERSON: Final = (
         "--url",
         envvar="ARTCAFE_URL",
         metavar="URL",
-        help="The REST address [env: ARTCAFE_URL; default: that of the data folder's server].",
+        help="The REST address, or several between commas [env: ARTCAFE_URL; default: that of the data folder's server].",
     ),
     click.option(
         "--token",
@@ -145,8 +145,9 @@ def _account(url: str | None, token: str | None, user: str | None, data_dir: Pat
     if token:
         if click.get_current_context().get_parameter_source("user") is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError("--user is for a call without a token, and there is one (--token or ARTCAFE_TOKEN)")
-        return Account(addresses.rest(url or told.get("url", DEFAULT_URL)), _checked(token))
-    if url and not (told and _is_same(addresses.rest(url), told["url"])):
+        given = addresses.several(url or told.get("url", DEFAULT_URL))
+        return Account(",".join(map(addresses.rest, given)), _checked(token))
+    if url and not (told and any(_is_same(addresses.rest(each), told["url"]) for each in addresses.several(url))):
         raise click.UsageError(f"no access token for {url}: give --token or ARTCAFE_TOKEN. {_why_not_local(told, data_dir)}")
     if not told:
         raise _not_running(data_dir)
