@@ -79,6 +79,8 @@ class FaultyAws:
         self.calls: Counter[str] = Counter()
         self.tables: Counter[tuple[str, str]] = Counter()
         """The same by operation and table."""
+        self.states: dict[str, str] = {}
+        """The state that DescribeTable gives of a table, by its name."""
 
     @property
     def url(self) -> str:
@@ -137,6 +139,14 @@ class FaultyAws:
             writer.transport.abort()
             self._writers.discard(writer)
 
+    def _in_state(self, operation: str, body: bytes, content: bytes) -> bytes:
+        state = self.states.get(json.loads(body).get("TableName", "")) if operation == "DescribeTable" else None
+        if state is None:
+            return content
+        described = json.loads(content)
+        described["Table"]["TableStatus"] = state
+        return json.dumps(described).encode()
+
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One call; whether the connection goes on."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -153,7 +163,7 @@ class FaultyAws:
         answer = _refusal(fault, operation, body)
         if answer is None:
             made = await self._http.post("/", content=body, headers={name: headers[name] for name in headers})
-            answer = made.status_code, made.content
+            answer = made.status_code, self._in_state(operation, body, made.content)
         if fault is Fault.LOST:
             return False
         if fault is Fault.SLOW:

@@ -16,6 +16,7 @@ from artcafe.tables.dynamodb_schema import Difference, Schema, creation, differe
 from artcafe.tables.engines import open_engine
 from artcafe.tables.port import Key
 from tests.aws import Aws
+from tests.faulty_aws import faulty
 
 
 @pytest.fixture
@@ -89,6 +90,16 @@ async def test_a_table_with_another_key_stops_the_start(client: Client, operator
     )
     with pytest.raises(StartRefused, match=r"its key is id \(N\), and must be tenant_id \(S\) and id \(S\)"):
         await make_ready(client, Environment.PROD, make_missing=True)
+
+
+@pytest.mark.parametrize("state", ["DELETING", "ARCHIVED", "INACCESSIBLE_ENCRYPTION_CREDENTIALS"])
+async def test_a_table_that_cannot_be_used_in_its_state_stops_the_start(aws: Aws, endpoint: Endpoint, state: str) -> None:
+    place = f"dynamodb:{endpoint.region}"
+    await (await open_engine(place, endpoint.url, Environment.PROD, make_missing=True)).close()
+    with faulty(aws.url) as proxy:
+        proxy.states["artcafe-agents"] = state
+        with pytest.raises(StartRefused, match=f"artcafe-agents .* cannot be used: its state is {state}"):
+            await open_engine(place, proxy.url, Environment.PROD, make_missing=True)
 
 
 async def test_times_to_live_that_are_off_or_unexpected_are_told_and_stop_nothing(client: Client, operator: Any) -> None:

@@ -24,6 +24,20 @@ LOOK_AGAIN_S: Final = 0.5
 
 ON_DEMAND: Final = "PAY_PER_REQUEST"
 
+USABLE: Final = frozenset({"ACTIVE", "UPDATING"})
+"""The states in which DynamoDB reads and writes a table's rows (API reference, TableDescription, TableStatus)."""
+
+REMEDIES: Final = {
+    "CREATING": "wait until it has been created",
+    "DELETING": "wait until it is gone; 'artcafe tables apply' then makes it again, and a backup has its rows",
+    "INACCESSIBLE_ENCRYPTION_CREDENTIALS": "give DynamoDB access to the KMS key of the table again",
+    "ARCHIVING": "restore the table from the backup that DynamoDB makes of it",
+    "ARCHIVED": "restore the table from the backup that DynamoDB made of it",
+}
+"""What to do about a table in another state."""
+
+REKEY: Final = "a key cannot be changed: make the table anew and move what is in it, or use another region or account"
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -41,14 +55,25 @@ class Standing:
     size_bytes: int
     arn: str
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether DynamoDB reads and writes its rows now."""
+        return self.status in USABLE
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a table that cannot be used in its state."""
+        return REMEDIES.get(self.status, f"see what it means: aws dynamodb describe-table --table-name {self.name}")
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where a table that stands is not as the catalog has it. `is_fatal`: ArtCafe can't work on it, and nothing can mend it."""
+    """Where a table that stands is not as the catalog has it, and what to do. `is_fatal`: ArtCafe can't work on it as it is."""
 
     table: str
     problem: str
     is_fatal: bool
+    remedy: str = "artcafe tables apply"
 
 
 class Schema:
@@ -218,7 +243,11 @@ def _between(table: Table, standing: Standing) -> list[Difference]:
     found: list[Difference] = []
     wanted = tuple((key, "S") for key in table.key_attributes)
     if standing.keys != wanted:
-        found.append(Difference(standing.name, f"its key is {_spelled(standing.keys)}, and must be {_spelled(wanted)}", True))
+        problem = f"its key is {_spelled(standing.keys)}, and must be {_spelled(wanted)}"
+        found.append(Difference(standing.name, problem, True, REKEY))
+    if not standing.is_usable:
+        problem = f"its state is {standing.status}, in which nothing is read or written"
+        found.append(Difference(standing.name, problem, standing.status != "CREATING", standing.remedy))
     if table.ttl and standing.ttl is None:
         found.append(Difference(standing.name, f"its time to live on {table.ttl} is off, so that its rows never go", False))
     elif standing.ttl != table.ttl:
@@ -249,8 +278,7 @@ async def make_ready(client: Client, environment: Environment, *, make_missing: 
         for difference in differences(found):
             if difference.is_fatal:
                 raise errors.StartRefused(
-                    f"the table {difference.table} in {client.endpoint} is not ArtCafe's: {difference.problem}",
-                    "a table's key cannot be changed; move what is in it, or use another region or account",
+                    f"the table {difference.table} in {client.endpoint} cannot be used: {difference.problem}", difference.remedy
                 )
             log.warning("tables.differ", table=difference.table, problem=difference.problem)
         if unready:

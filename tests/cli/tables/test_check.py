@@ -188,6 +188,30 @@ def test_one_tenant_can_be_looked_at_alone(cloud: Cloud) -> None:
     assert {each["tenant_id"] for each in told} == {"acme"}
 
 
+@pytest.mark.parametrize("state", ["DELETING", "ARCHIVED", "INACCESSIBLE_ENCRYPTION_CREDENTIALS", "SOMETHING_NEW"])
+def test_a_table_that_cannot_be_used_in_its_state_is_a_problem_for_check_plan_and_apply(cloud: Cloud, state: str) -> None:
+    cloud.run("apply", "--yes")
+    with faulty(cloud.url) as proxy:
+        proxy.states["artcafe-agents"] = state
+        place = {"ARTCAFE_TABLES": cloud.place, "ARTCAFE_DYNAMODB_ENDPOINT": proxy.url}
+        done = run("check", "--rows", "--json", **place)
+        (problem,) = [each for each in done.json["problems"] if not each["is_advice"]]
+        assert (done.code, problem["table"], done.json["findings"]) == (DIFFERENT, "artcafe-agents", None)
+        assert state in problem["says"]
+        for command in (["plan"], ["apply", "--yes"]):
+            refused = run(*command, **place)
+            assert (refused.code, state in refused.err, "artcafe-agents" in refused.err) == (REFUSED, True, True), command
+
+
+@pytest.mark.parametrize("state", ["ACTIVE", "UPDATING"])
+def test_a_table_that_is_being_updated_is_used(cloud: Cloud, state: str) -> None:
+    cloud.run("apply", "--yes")
+    with faulty(cloud.url) as proxy:
+        proxy.states["artcafe-agents"] = state
+        for command in ("check", "plan"):
+            assert run(command, ARTCAFE_TABLES=cloud.place, ARTCAFE_DYNAMODB_ENDPOINT=proxy.url).code == 0
+
+
 def test_an_unknown_tenant_is_an_error(cloud: Cloud) -> None:
     cloud.run("apply", "--yes")
     done = cloud.run("check", "--tenant", "no-such-tenant")

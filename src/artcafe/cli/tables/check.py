@@ -32,6 +32,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     says: str
     remedy: str
     is_advice: bool = False
+    is_fatal: bool = False
+    """Its rows cannot be looked at."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,8 +74,8 @@ async def check(place: Place, rows: bool, repair: bool, tenant: str | None, yes:
     """
     report = Report(place=str(place), problems=await _problems(place))
     if rows or repair or tenant:
-        if any(problem.says == ABSENT for problem in report.problems):
-            place.note("the rows are not looked at, because tables are missing")
+        if any(problem.is_fatal for problem in report.problems):
+            place.note("the rows are not looked at, because tables are missing or cannot be used")
         else:
             report = await _with_rows(place, report, TenantId(tenant) if tenant else None, repair=repair, yes=yes)
     _tell(place, report)
@@ -85,7 +87,9 @@ async def check(place: Place, rows: bool, repair: bool, tenant: str | None, yes:
 
 async def _problems(place: Place) -> list[Problem]:
     missing = [
-        Problem(table=each.name, says=ABSENT, remedy="artcafe tables apply") for each in await look(place) if each.state == ABSENT
+        Problem(table=each.name, says=ABSENT, remedy="artcafe tables apply", is_fatal=True)
+        for each in await look(place)
+        if each.state == ABSENT
     ]
     if not place.is_dynamodb:
         return missing
@@ -99,14 +103,13 @@ async def _differences(schema: Schema) -> list[Problem]:
         Problem(
             table=each.table,
             says=each.problem,
-            remedy="a key cannot be changed: make the table anew and move what is in it"
-            if each.is_fatal
-            else "artcafe tables apply",
+            remedy=each.remedy,
+            is_fatal=each.is_fatal,
         )
         for each in differences(found)
     ]
     for table, standing in found.items():
-        if standing is not None and not await schema.has_recovery(table):
+        if standing is not None and standing.is_usable and not await schema.has_recovery(table):
             says = "point-in-time recovery is off, so that nothing brings back what is deleted by mistake"
             remedy = f"aws dynamodb update-continuous-backups --table-name {standing.name}"
             remedy += " --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from artcafe.cli.tables.place import Place
+from artcafe.errors import TablesRefused
 from artcafe.tables.catalog import TABLES, Table
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Stands(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int | None = None
     ttl: str | None = None
     purpose: str = ""
+    remedy: str | None = None
+    """What to do about a table that cannot be used in its state."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,9 +62,14 @@ async def look(place: Place) -> list[Stands]:
 
 
 async def steps(place: Place) -> list[Step]:
-    """What is missing; nothing that stands is altered but a time to live that is off."""
+    """Return what is missing; nothing that stands is altered but a time to live that is off.
+
+    Raises TablesRefused for a table that stands and cannot be used in its state.
+    """
     found = []
     for table, stands in zip(TABLES, await look(place), strict=True):
+        if stands.remedy is not None:
+            raise TablesRefused(f"the table {stands.name} cannot be used: its state is {stands.state.upper()}", stands.remedy)
         key = " and ".join(table.key_attributes)
         expiry = f", time to live on {table.ttl}" if table.ttl else ""
         if stands.state == ABSENT:
@@ -83,6 +91,7 @@ def _on_dynamodb(place: Place, table: Table, standing: Standing | None) -> Stand
         size_bytes=standing.size_bytes,
         ttl=standing.ttl,
         purpose=table.purpose,
+        remedy=None if standing.is_usable or standing.status == "CREATING" else standing.remedy,
     )
 
 
