@@ -25,9 +25,9 @@ class Person:
     def __init__(self, platform: Platform, user: str) -> None:
         self._options = ["--url", platform.url, "--data-dir", str(platform.data), "--user", user]
 
-    def run(self, *arguments: str, code: int = 0) -> str:
+    def run(self, *arguments: str, code: int = 0, stdin: str = "") -> str:
         """What a command prints on both streams."""
-        result = CliRunner().invoke(artcafe, [*arguments, *self._options], env=UNSET)
+        result = CliRunner().invoke(artcafe, [*arguments, *self._options], env=UNSET, input=stdin)
         assert result.exit_code == code, result.output
         return result.output
 
@@ -59,6 +59,21 @@ def test_people_come_in_get_roles_and_go(owner: Person, bob: Person) -> None:
     owner.run("invitation", "revoke", spare["id"], *here)
     assert owner.json("invitation", "list", *here) == []
     assert owner.json("terms", "show")["version"] is None
+
+
+def test_the_token_of_an_invitation_need_not_stand_among_the_arguments(owner: Person, bob: Person, tmp_path: Path) -> None:
+    tenant = owner.json("tenant", "create", "Acme")["id"]
+    file = tmp_path / "invitation.txt"
+    for arguments, with_stdin in (((), True), (("-",), True), ((str(file),), False)):
+        token = owner.json("member", "invite", BOB, "--tenant", tenant)["token"]
+        file.write_text(f"{token}\n")
+        joined = bob.run("invitation", "accept", *arguments, stdin=f" {token}\n" if with_stdin else "")
+        assert tenant in joined
+        bob.run("member", "leave", "--yes", "--tenant", tenant)
+    assert "opens nothing" in bob.run("invitation", "accept", "artcafe-invitation.x.y.z", code=3)
+    for stdin in ("", " \n", "two\nlines", "x" * 5000):
+        assert "standard input has no token of an invitation in it" in bob.run("invitation", "accept", code=2, stdin=stdin)
+    assert "cannot be read: is a directory" in bob.run("invitation", "accept", str(tmp_path), code=2)
 
 
 def test_a_member_is_removed_after_a_question_and_is_out(owner: Person, bob: Person) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import IO, Any, Final
+
 import click
 
 from artcafe.cli.consent import asked
@@ -11,6 +15,37 @@ from artcafe.cli.people.caller import Caller, by_person, in_tenant
 
 ROLES = click.Choice(["owner", "admin", "member", "viewer"])
 HELP = {"help_option_names": ["-h", "--help"]}
+MAX_TOKEN_BYTES: Final = 4096
+"""An invitation's token has some 120 characters, whatever the tenant's id at most 300."""
+
+
+class InvitationToken(click.ParamType[str]):
+    """The token of an invitation: `-` for standard input, the path of a file, or the token itself.
+
+    Other users of the machine see the arguments of a command, and a shell keeps them, so the token need not be one.
+    """
+
+    name = "token"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value == "-" and sys.stdin.isatty():
+            return str(click.prompt("Token of the invitation", hide_input=True, err=True))
+        if value == "-":
+            return self._read(sys.stdin.buffer, "standard input", param, ctx)
+        try:
+            with Path(value).open("rb") as file:
+                return self._read(file, repr(value), param, ctx)
+        except FileNotFoundError:
+            return str(value)
+        except OSError as exc:
+            self.fail(f"{value!r} cannot be read: {(exc.strerror or str(exc)).lower()}", param, ctx)
+
+    def _read(self, file: IO[bytes], name: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        data = file.read(MAX_TOKEN_BYTES + 1)
+        token = data.decode("ascii", "replace").strip()
+        if not token or len(data) > MAX_TOKEN_BYTES or not token.isprintable():
+            self.fail(f"{name} has no token of an invitation in it", param, ctx)
+        return token
 
 
 @click.group(context_settings=HELP)
@@ -113,7 +148,7 @@ def invitation() -> None:
 
     \b
     Example:
-      artcafe invitation accept artcafe-invitation.…
+      artcafe invitation accept <invitation.txt
     """
 
 
@@ -152,7 +187,7 @@ async def revoke(caller: Caller, invitation: str) -> None:
 
 
 @invitation.command(cls=Failing)
-@click.argument("invitation", metavar="TOKEN")
+@click.argument("invitation", metavar="[TOKEN]", type=InvitationToken(), default="-")
 @click.option(
     "--id-token",
     envvar="ARTCAFE_ID_TOKEN",
@@ -164,9 +199,12 @@ async def revoke(caller: Caller, invitation: str) -> None:
 async def accept(caller: Caller, invitation: str, id_token: str | None) -> None:
     """Comes into the tenant of an invitation that was handed over to you.
 
+    TOKEN may be the path of a file that has it. Left out, it is read from standard input, or asked for at a terminal, so that
+    other users of the machine do not see it among the arguments.
+
     \b
     Example:
-      artcafe invitation accept artcafe-invitation.…
+      artcafe invitation accept <invitation.txt
     """
     show_one(caller, await caller.rest.people.accept(invitation, id_token=id_token))
 
