@@ -29,6 +29,8 @@ async def test_history_goes_forward_from_a_sequence_and_back_from_the_end(tmp_pa
         assert await asked(raw, it) == ([6, 5, 4, 3, 2, 1], None, False)
         assert await asked(raw, it, limit=4) == ([6, 5, 4, 3], None, True)
         assert await asked(raw, it, before=3) == ([2, 1], None, False)
+        for nothing in ({"before": 1}, {"before": 0}, {"before": 0, "after": 0}, {"before": "1970-01-01T00:00:00Z"}):
+            assert await asked(raw, it, **nothing) == ([], None, False), nothing
         assert await asked(raw, it, after=0, limit=2) == ([1, 2], None, True)
         assert await asked(raw, it, after=2, before=6) == ([3, 4, 5], None, False)
         assert await asked(raw, it, after=6) == ([], None, False)

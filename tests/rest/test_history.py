@@ -49,6 +49,7 @@ def test_history_goes_forward_from_a_sequence_and_ends_below_another(owner: Call
     assert pages(owner, path, after=0, limit=6) == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9]]
     assert pages(owner, path, after=seqs[2], before=seqs[6]) == [[3, 4, 5]]
     assert pages(owner, path, before=seqs[2]) == [[1, 0]]
+    assert pages(owner, path, before=0) == pages(owner, path, before=0, after=0) == [[]]
     assert pages(owner, path, after=seqs[9]) == [[]]
     assert pages(owner, path, after=10**15) == [[]]
     assert pages(owner, path, before=10**15, limit=200) == [list(range(9, -1, -1))]

@@ -260,7 +260,7 @@ class TenantLog:
         """
         found: list[Stored] = []
         size = 0
-        while len(found) < most and size <= most_bytes and seq != 1:
+        while len(found) < most and size <= most_bytes and (seq is None or seq > 1):
             got = await self._newest(channel, seq)
             if got is None:
                 break
