@@ -15,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from artcafe.cli import drafts
 from artcafe.folder import DataFolder
+from tests.children import ended_with_parent
+from tests.faults.processes import wait_for
 from tests.platform import Cast, Platform, running
 
 REFUSED = 3
@@ -148,6 +151,60 @@ def test_a_folder_that_has_something_in_it_is_left_alone_and_an_empty_one_is_tak
     (tmp_path / "empty").mkdir()
     assert artcafe("restore", archive, "--data-dir", tmp_path / "empty").code == 0
     assert (tmp_path / "empty" / "tables.sqlite").exists()
+
+
+def test_a_killed_restore_leaves_no_nats_server_and_the_next_one_removes_what_it_had_made(archive: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = [sys.executable, "-m", "artcafe", "restore", archive, "--data-dir", tmp_path / "folder"]
+    with subprocess.Popen(ended_with_parent(command), stderr=subprocess.DEVNULL) as process:
+        draft = tmp_path / f".folder.{process.pid}"
+        pid_file = draft / "data" / "nats" / "nats.pid"
+        wait_for(lambda: pid_file.exists() and pid_file.read_text() != "", "a nats-server")
+        process.kill()
+    child = pid_file.read_text()
+    wait_for(lambda: "nats-server" not in command_of(child), "the end of that nats-server")
+    assert (draft / "data" / "secret").exists()
+
+    done = artcafe("restore", archive, "--data-dir", tmp_path / "folder")
+    assert (done.code, f"{draft} was removed" in done.err) == (0, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def command_of(pid: str) -> str:
+    """What a process runs; nothing for one that has ended."""
+    return subprocess.run(["ps", "-o", "command=", "-p", pid], capture_output=True, text=True, check=False).stdout
+
+
+def test_drafts_of_commands_that_run_and_of_other_targets_are_left_alone(tmp_path: Path) -> None:
+    said: list[str] = []
+    target, dead = tmp_path / "backup.tar", subprocess.Popen(["true"])
+    dead.wait()
+    holder = [sys.executable, "-c", HOLDER, str(target)]
+    with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        held = Path(other.stdout.readline().strip())
+        old, running = tmp_path / f".backup.tar.{dead.pid}", tmp_path / f".backup.tar.{os.getppid()}"
+        foreign = tmp_path / f".other.tar.{dead.pid}"
+        kept = {held, running, foreign}
+        for each in {old, *kept} - {held}:
+            each.write_text("as an earlier version made them")
+        with drafts.beside(target, said.append) as folder:
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert set(tmp_path.iterdir()) == {folder, *kept}
+        other.kill()
+    assert [str(old) in text for text in said] == [True]
+    with drafts.beside(target, said.append) as folder:
+        assert set(tmp_path.iterdir()) == {folder, *kept} - {held}
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from artcafe.cli import drafts
+with drafts.beside(Path(sys.argv[1]), print) as folder:
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+"""Another process that has a draft of the same target, until it is killed."""
 
 
 def test_a_damaged_archive_makes_no_folder(archive: Path, tmp_path: Path) -> None:

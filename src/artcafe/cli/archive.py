@@ -16,6 +16,7 @@ from typing import IO, Final
 
 import msgspec
 
+from artcafe.cli import drafts
 from artcafe.errors import ArchiveRefused
 from artcafe.fabric.snapshots import Saved
 
@@ -80,15 +81,15 @@ class _Format(msgspec.Struct, frozen=True):
 
 
 class Writer:
-    """An archive in the making."""
+    """An archive in the making. `folder` is for what is needed meanwhile: nobody else reads it, and it is removed."""
 
     def __init__(self, tar: tarfile.TarFile, folder: Path) -> None:
-        self._tar, self._folder = tar, folder
+        self._tar, self.folder = tar, folder
 
     @contextmanager
     def part(self, name: str) -> Iterator[PartWriter]:
         """A part that is written in pieces; it stands in the archive when this ends without an error."""
-        with tempfile.TemporaryFile(dir=self._folder) as spool:
+        with tempfile.TemporaryFile(dir=self.folder) as spool:
             writer = PartWriter(name, spool)
             yield writer
             spool.seek(0)
@@ -136,26 +137,25 @@ def _member(name: str, size_bytes: int) -> tarfile.TarInfo:
 
 
 @contextmanager
-def writing(file: Path) -> Iterator[Writer]:
+def writing(file: Path, say: Callable[[str], None] = lambda text: None) -> Iterator[Writer]:
     """A new archive (mode 0600), which is there under its name once this has ended without an error, and else not at all.
 
     Raises `ArchiveRefused` where the file is there already, or cannot be written.
     """
     if file.exists():
         raise ArchiveRefused(f"{file} is there already", "give another name, or move it away: a backup replaces no other")
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as target:
-            with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                yield Writer(tar, file.parent)
-            target.flush()
-            os.fsync(target.fileno())
-        draft.rename(file)
+        with drafts.beside(file, say) as folder:
+            draft = folder / "archive"
+            descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as target:
+                with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                    yield Writer(tar, folder)
+                target.flush()
+                os.fsync(target.fileno())
+            draft.rename(file)
     except OSError as exc:
         raise _unwritable(str(file), exc) from exc
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 class Reader:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
-import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Final
 import click
 
 from artcafe import config
-from artcafe.cli import archive
+from artcafe.cli import archive, drafts
 from artcafe.cli.archive import Manifest, Stream
 from artcafe.cli.exits import Failing
 from artcafe.cli.messages import nats_child, nats_of_folder
@@ -131,8 +129,8 @@ def _save(settings: Settings, file: Path, *, with_secret: bool) -> Manifest:
             "name it with --data-dir; the NATS servers of a fleet have backups of their own",
         )
     secret = read_secret(settings.secret_path)
-    with archive.writing(file) as out, tempfile.TemporaryDirectory(dir=file.parent, prefix=".artcafe-") as spool:
-        tables = Path(spool) / "tables.sqlite"
+    with archive.writing(file, _say) as out:
+        tables = out.folder / "tables.sqlite"
         streams = asyncio.run(_save_data(settings, secret, out, tables))
         rows = sqlite_file.rows(tables)
         _say(_many(sum(rows.values()), "row of tables", "rows of tables"))
@@ -204,18 +202,18 @@ def _load(file: Path, target: Path, secret_file: Path | None) -> Manifest:
     if target.exists() and any(target.iterdir()):
         raise ArchiveRefused(f"{target} has something in it", "name a folder that is not there yet, or move what is in it away")
     with archive.reading(file, _say) as source:
-        draft = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}")
-        held = DataFolder.take(draft)
         try:
-            asyncio.run(_fill(source, Settings(data_dir=draft), secret_file))
-            held.release()
-            os.sync()
-            draft.rename(target)
+            target.absolute().parent.mkdir(parents=True, exist_ok=True)
+            with drafts.beside(target, _say) as folder:
+                held = DataFolder.take(folder / "data")
+                try:
+                    asyncio.run(_fill(source, Settings(data_dir=held.path), secret_file))
+                finally:
+                    held.release()
+                os.sync()
+                held.path.rename(target)
         except OSError as exc:
             raise ArchiveRefused(f"{target} cannot be made: {exc.strerror or exc}", "make room, or name another folder") from exc
-        finally:
-            held.release()
-            shutil.rmtree(draft, ignore_errors=True)
         return source.manifest
 
 
