@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from artcafe.errors import (
@@ -139,6 +141,31 @@ async def test_a_page_that_is_none_is_refused() -> None:
             [each async for each in rest.channels("ten_1")]
 
 
+# --- what is refused before it is sent -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [math.nan, [1.5, math.inf], {"a": b"bytes"}, {1, 2}, "\ud800", msgspec.Raw(b"{")])
+async def test_data_that_json_does_not_have_is_refused_before_it_is_sent(data: object) -> None:
+    async with server("500 Error", "") as (url, heads), Rest(url) as rest:
+        with pytest.raises((Invalid, TypeError), match="data"):
+            await rest.publish("ten_1", "chn_1", data)
+        assert heads == []
+
+
+async def test_text_that_cannot_be_sent_is_refused_by_every_call() -> None:
+    async with server("500 Error", "") as (url, heads), Rest(url) as rest:
+        for call in (
+            rest.create_tenant("\ud800"),
+            rest.create_channel("ten_1", "name", key="sch\u00f6n"),
+            rest.delete_agent("ten_1", "\ud800"),
+            rest.publish("ten_1", "chn_1", 1, headers={"a": "\udfff"}),
+            anext(rest.agents("ten_1", capability="\ud800")),
+        ):
+            with pytest.raises(Invalid):
+                await call
+        assert heads == []
+
+
 # --- a login that is renewed -------------------------------------------------------------------------------------------------
 
 
@@ -149,6 +176,7 @@ class Expiring:
         self.good: str | None = None
         self.logins = 0
         self.refusal: str | None = None
+        self.service = "x"
         self.is_mute = False
         """Hangs up on whoever proves something."""
         self.changes: list[str] = []
@@ -157,7 +185,9 @@ class Expiring:
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str, object]:
         match path:
             case "/v1/auth/challenges":
-                text = f"artcafe login 1 service=x tenant=ten_1 agent=agt_1 challenge=chl_1 nonce={'0' * 64} expires=x"
+                text = (
+                    f"artcafe login 1 service={self.service} tenant=ten_1 agent=agt_1 challenge=chl_1 nonce={'0' * 64} expires=x"
+                )
                 return "201 Created", {"challenge_id": "chl_1", "challenge": text, "expires_at": "2026-11-22T16:50:57.123Z"}
             case "/v1/auth/tokens" if self.refusal is None:
                 self.logins += 1
@@ -286,3 +316,12 @@ async def test_servers_that_all_take_no_connection_are_all_named() -> None:
             await rest.home()
     assert one in str(caught.value)
     assert two in str(caught.value)
+
+
+async def test_a_renewal_signs_nothing_for_another_service(expiring: Expiring, key_file: Path) -> None:
+    async with Rest(expiring.url) as rest:
+        await rest.login("ten_1", "agt_1", key_file)
+        expiring.good, expiring.service = None, "another"
+        with pytest.raises(ChallengeRefused, match="names the service 'another', not 'x'"):
+            await rest.me()
+        assert expiring.logins == 1

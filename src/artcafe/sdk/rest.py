@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from artcafe.sdk import encoding
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Receipt, warn_of
 from artcafe.sdk.people import People
@@ -80,19 +81,20 @@ class Rest:
         `token` ends the renewal.
         """
         signer = load_signer(key) if isinstance(key, str | Path) else key
-        token = await self._log_in(tenant, agent, signer)
-        self._routes.renew = partial(self._log_in, tenant, agent, signer)
+        token, service = await self._log_in(tenant, agent, signer)
+        self._routes.renew = partial(self._log_in, tenant, agent, signer, service)
         return token
 
-    async def _log_in(self, tenant: str, agent: str, signer: Signer) -> Token:
+    async def _log_in(self, tenant: str, agent: str, signer: Signer, service: str | None = None) -> tuple[Token, str]:
+        """Return the token and the service that it is for, which a later login must name too where it is given."""
         asked = {"tenant_id": tenant, "agent_id": agent}
         posed = await self._routes.send(replies.ChallengeReply, "POST", "/v1/auth/challenges", asked, is_login=True)
-        check_challenge(posed.challenge, posed.challenge_id, tenant, agent)
+        named = check_challenge(posed.challenge, posed.challenge_id, tenant, agent, service)
         signature = await signer.sign(posed.challenge)
         proof = {"challenge_id": posed.challenge_id, "signature": signature}
         token = await self._routes.send(Token, "POST", "/v1/auth/tokens", proof, is_login=True)
         self._routes.token = token.access_token
-        return token
+        return token, named
 
     async def create_tenant(self, name: str, *, key: str | None = None) -> Tenant:
         return await self._routes.send(Tenant, "POST", "/v1/tenants", {"name": name}, key=key)
@@ -253,8 +255,12 @@ class Rest:
         headers: Mapping[str, str] | None = None,
         reply_to: str | None = None,
     ) -> Receipt:
-        """Stores a message; on disk when this returns. `data` is whatever msgspec writes as JSON."""
-        body = {"data": data, "key": key or uuid.uuid4().hex, "headers": headers, "reply_to": reply_to}
+        """Store a message; it is on disk when this returns. `data` is as for `Agent.publish`.
+
+        Raises `Invalid` and TypeError before anything is sent.
+        """
+        made = uuid.uuid4().hex if key is None else key
+        body = {"data": encoding.data_text(data), "key": made, "headers": headers, "reply_to": reply_to}
         found = await self._routes.send(replies.PublishReply, "POST", path_of(tenant, "channels", channel, "messages"), body)
         return Receipt(found.seq, found.message_id, found.duplicate)
 

@@ -78,10 +78,10 @@ class Routes:
         await self._http.__aexit__(exc_type, exc, traceback)
 
     async def read(self, type: type[T], path: str, query: Mapping[str, str | int] | None = None) -> T:
-        return self._read(type, await self._request(self._http.build_request("GET", path, params=query)))
+        return self._read(type, await self._request(self._built("GET", path, params=query)))
 
     async def remove(self, path: str) -> None:
-        response = await self._request(self._http.build_request("DELETE", path))
+        response = await self._request(self._built("DELETE", path))
         if not response.is_success:
             raise self._problem(response)
 
@@ -96,12 +96,18 @@ class Routes:
         is_login: bool = False,
     ) -> T:
         """Send a request that changes something and return its answer. One that is part of a login is sent without a token."""
-        request = self._http.build_request(method, path, content=None if body is None else msgspec.json.encode(body))
-        if body is not None:
-            request.headers["Content-Type"] = "application/json"
+        headers = {} if body is None else {"Content-Type": "application/json"}
         if key is not None:
-            request.headers["Idempotency-Key"] = key
+            headers["Idempotency-Key"] = key
+        request = self._built(method, path, body, headers=headers)
         return self._read(type, await (self._sent(request, None, is_login=True) if is_login else self._request(request)))
+
+    def _built(self, method: str, path: str, body: Mapping[str, object] | None = None, **more: Any) -> httpx.Request:
+        """Return the request. Raises `Invalid` for text that cannot be sent: half of a surrogate pair, a key beyond ASCII."""
+        try:
+            return self._http.build_request(method, path, content=None if body is None else msgspec.json.encode(body), **more)
+        except UnicodeEncodeError as exc:
+            raise errors.Invalid("text", f"has {exc.object[exc.start]!a}, which cannot be sent in a request") from None
 
     async def all_of(
         self,
