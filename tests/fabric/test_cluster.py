@@ -299,6 +299,31 @@ async def stored_once_led(writer: Writer) -> list[bytes] | None:
         return None
 
 
+async def jetstream_leader(node: Node, accounts: Accounts) -> str:
+    """The NATS server that places new streams."""
+    async with connected(node.url, accounts.system_user()) as client:
+        told = json.loads((await client.request("$SYS.REQ.SERVER.PING.JSZ", b"{}", timeout=5)).data)
+    return str(told["data"]["meta_cluster"]["leader"])
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(120)
+async def test_new_tenants_first_publishes_are_stored_while_a_node_is_down(tmp_path: Path) -> None:
+    """JetStream elects another leader first, and so do the logs that are given to the node that has just been killed."""
+    servers = NatsServers(tmp_path, 3)
+    accounts = Accounts(derive(read_secret(servers.secret), "nats"), "prod")
+    servers.start()
+    try:
+        async with fabric_on([node.url for node in servers.nodes], accounts) as fabric:
+            await first_publish(fabric, a_tenant())
+            servers.kill(await jetstream_leader(servers.nodes[0], accounts))
+            async with asyncio.timeout(3 * START_S), asyncio.TaskGroup() as group:
+                for _ in range(6):
+                    group.create_task(first_publish(fabric, a_tenant()))
+    finally:
+        servers.end()
+
+
 @pytest.mark.timeout(120)
 async def test_a_node_that_comes_back_empty_copies_everything_from_the_others(tmp_path: Path) -> None:
     servers = NatsServers(tmp_path, 3)

@@ -46,6 +46,9 @@ WAITING_BYTES: Final = 64 << 20
 """When so much waits, NATS is not keeping up, and a publish is refused at once with `not_stored` instead of growing the queue."""
 PATIENCE_S: Final = 10.0
 """How long a message is tried before its publisher is told; less than the 30 s after which the SDK gives up."""
+BEGIN_S: Final = 15.0
+"""How much longer, where the log is being made: a cluster with a node down may elect a leader for JetStream and one for the log
+first, each of which takes up to 9 s."""
 ANSWER_S: Final = 4.0
 PAUSE_S: Final = 0.05
 
@@ -207,7 +210,8 @@ class GroupCommit:
 
     def _out_of_patience(self, group: list[Waiting], exc: OurFault) -> list[Waiting]:
         """After a request that nobody took: nothing was stored, so all may be tried again while patience lasts."""
-        if time.monotonic() < group[0].until and not self._is_over:
+        more_s = BEGIN_S if self._log.is_beginning else 0.0
+        if time.monotonic() < group[0].until + more_s and not self._is_over:
             return group
         log.warning("publish.unavailable", error=str(exc), messages=len(group))
         for one in group:

@@ -29,8 +29,8 @@ one that has not heard yet of an account that another admitted (JetStream not en
 QUOTA_CODES: Final = frozenset({10002, 10047, 10122})
 """Account or storage limits exceeded (nats-server, server/errors.json): nothing was stored."""
 
-READ_TRY_S: Final = 1.0
-"""How long the answer to one try of a read is waited for: after that it is asked again, since a leader may be there by now."""
+TRY_S: Final = 1.0
+"""How long one try of a request that may be repeated waits: then it is asked again, since there may be a leader by now."""
 LAG_TRIES: Final = 40
 LAG_PAUSE_S: Final = 0.05
 """A direct get may be answered by a follower that lags behind what its leader has shown: asked again for 2 s."""
@@ -69,19 +69,19 @@ class JetStream:
 
         A member that does not know yet that the leader has gone answers nothing.
         """
-        return await self._ask(verb, body, REPLY_TIMEOUT_S, is_valid, is_read=True)
+        return await self._ask(verb, body, REPLY_TIMEOUT_S, is_valid, may_repeat=True)
 
     async def _ask(
-        self, verb: str, body: dict[str, Any], timeout_s: float, is_valid: IsValid = lambda _: True, *, is_read: bool = False
+        self, verb: str, body: dict[str, Any], timeout_s: float, is_valid: IsValid = lambda _: True, *, may_repeat: bool = False
     ) -> dict[str, Any]:
         request = Subject(f"$JS.API.{verb}"), msgspec.json.encode(body)
         try:
             async with asyncio.timeout(timeout_s):
                 while True:
                     try:
-                        got = await self._link.request(*request, timeout_s=READ_TRY_S if is_read else timeout_s)
+                        got = await self._link.request(*request, timeout_s=TRY_S if may_repeat else timeout_s)
                     except TimeoutError:
-                        if not is_read:
+                        if not may_repeat:
                             raise
                         continue
                     answer: dict[str, Any] = msgspec.json.decode(got.data)
@@ -103,7 +103,7 @@ class JetStream:
     async def make(self, config: dict[str, Any]) -> None:
         """Make a stream. May be repeated, and raced: one that is there stays as it is."""
         try:
-            await self.ask(f"STREAM.CREATE.{config['name']}", config)
+            await self._ask(f"STREAM.CREATE.{config['name']}", config, REPLY_TIMEOUT_S, may_repeat=True)
         except LogRefused as exc:
             if exc.error_code != NAME_IN_USE:
                 raise

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from ulid import ULID
 
 from artcafe.errors import LogRefused
-from artcafe.fabric.jetstream import NAME_IN_USE, STREAM_NOT_FOUND, Found, JetStream, is_agreed, seq_of
+from artcafe.fabric.jetstream import STREAM_NOT_FOUND, Found, JetStream, is_agreed, seq_of
 from artcafe.fabric.link import Link, unreachable
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
 from artcafe.rules import subjects, times
@@ -77,6 +77,8 @@ class TenantLog:
         """Held while the stream's configuration is made or changed: NATS takes it whole, so two changes at once lose one."""
         self.epoch: Epoch | None = None
         """The log's epoch as far as it is known here; None before the first look and where there is no log yet."""
+        self.is_beginning = False
+        """Whether there was no log at the last look, and it is being made."""
 
     async def state(self) -> LogState | None:
         """The log as it stands, or None before its first message. Raises `Unavailable`."""
@@ -103,11 +105,8 @@ class TenantLog:
                 "republish": {"src": subjects.STORED, "dest": subjects.LIVE},
                 "metadata": {EPOCH: str(ULID())},
             }
-            try:
-                return self._noted(await self._jetstream.ask(f"STREAM.CREATE.{STREAM}", config))
-            except LogRefused as exc:
-                if exc.error_code != NAME_IN_USE:  # another server made it between our look and our try
-                    raise
+            self.is_beginning = True
+            await self._jetstream.make(config)
             state = await self.state()
             if state is None:
                 raise unreachable()
@@ -283,6 +282,7 @@ class TenantLog:
     def _noted(self, info: dict[str, Any]) -> LogState:
         metadata = info["config"].get("metadata", {})
         self.epoch = Epoch(metadata.get(EPOCH, ""))
+        self.is_beginning = False
         self.replicas = max(self.replicas, info["config"].get("num_replicas", 1))
         state, continues = info["state"], continues_of(metadata.get(CONTINUES, ""))
         return LogState(self.epoch, state["first_seq"], state["last_seq"], state["messages"], continues, is_agreed(info))
