@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -19,8 +20,8 @@ from artcafe.sdk.messages import Gap, Message
 from tests.gateway.raw import Raw, dialled
 from tests.platform import Cast, Platform, running
 
-SOON_S = 15.0
-"""Until an SDK has come back: it waits up to a few seconds between its tries."""
+SOON_S = 30.0
+"""Until an SDK has come back: it waits up to 15 s between its tries."""
 
 
 @pytest.fixture
@@ -144,3 +145,34 @@ async def _hears_everything(raw: Raw, channel: str) -> None:
     assert [message["seq"] for message in messages] == list(range(1, 13))
     assert [message["prev"] for message in messages] == [None, *range(1, 12)]
     assert messages[-1]["data"] == "new 2"
+
+
+@pytest.mark.timeout(120)  # The server is started three times.
+async def test_files_that_were_put_back_under_an_agent_that_was_ahead_of_them(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2)
+    (channel,) = cast.channels
+    copy = platform.folder / "copy"
+    async with AsyncExitStack() as stack:
+        ahead, sender = [Ear(await stack.enter_async_context(cast.agent(number))) for number in range(2)]
+        for number in range(1, 11):
+            await sender.agent.publish(channel, number)
+        assert await ahead.hear(10) == [*range(1, 11)]
+        await asyncio.to_thread(put, platform, platform.data, copy)
+
+        for number in range(11, 33):
+            await sender.agent.publish(channel, number)
+        assert await ahead.hear(22) == [*range(11, 33)]
+        await asyncio.to_thread(put, platform, copy, platform.data)
+
+        # The epoch is the same, and so are the sequences; the messages are not.
+        receipts = [await sender.agent.publish(channel, f"new {number}") for number in range(11, 33)]
+        assert [receipt.seq for receipt in receipts] == [*range(11, 33)]
+        assert await ahead.hear(23) == [Gap(channel, 11, None, "epoch"), *(f"new {number}" for number in range(11, 33))]
+
+
+def put(platform: Platform, source: Path, target: Path) -> None:
+    """Stops the server, copies the files of its data folder, and starts it."""
+    platform.stop()
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    platform.start()

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from artcafe.sdk.inbox import ROOM, Inbox
+from artcafe.sdk.inbox import KNOWN, ROOM, Inbox
 from artcafe.sdk.messages import Gap, Message
 from artcafe.wire import replies
 
@@ -210,6 +210,55 @@ async def test_in_another_log_low_sequences_are_new_and_old_acknowledgements_mea
     await old.ack()
     assert acks(inbox) == []
     assert taken(inbox) == [Gap(CHANNEL, 41, None, "epoch"), 1, 50]
+
+
+def of_another_log(seq: int) -> replies.Message:
+    return msgspec.structs.replace(pushed(seq), message_id=f"other_{seq}")
+
+
+async def test_another_message_under_a_sequence_that_was_received_is_shown_behind_a_gap() -> None:
+    inbox = Inbox(WINDOW)
+    for seq in range(1, 11):
+        inbox.message(pushed(seq))
+        await message(inbox).ack()
+    acks(inbox)
+    inbox.lost()
+    for seq in (5, 6):
+        inbox.message(pushed(seq))
+    for seq in (7, 8):
+        inbox.message(of_another_log(seq))
+    gap, seven, eight = (inbox.take() for _ in range(3))
+    assert gap == Gap(CHANNEL, 5, None, "epoch")
+    for item, seq in ((seven, 7), (eight, 8)):
+        assert isinstance(item, Message)
+        assert item.message_id == f"other_{seq}"
+        await item.ack()
+    assert acks(inbox) == [(CHANNEL, 8)]
+
+
+def test_another_log_behind_messages_that_are_not_known_any_more_is_told_by_a_gap_too() -> None:
+    inbox = Inbox(None)
+    for seq in range(1, KNOWN + 51):
+        inbox.message(pushed(seq))
+    taken(inbox)
+    inbox.lost()
+    for seq in range(1, 53):
+        inbox.message(of_another_log(seq))
+    assert taken(inbox) == [Gap(CHANNEL, 1, None, "epoch"), 51, 52]
+
+
+def test_a_channel_that_may_not_go_on_where_it_stood_goes_on_from_its_cursor() -> None:
+    inbox = Inbox(WINDOW)
+    inbox.joined(CHANNEL, 5, replies.SubscribeReply("E1", 4, 9))
+    inbox.message(pushed(5))
+    assert inbox.lost() == [(CHANNEL, 5)]
+    inbox.message(pushed(3))
+    inbox.not_resumed(CHANNEL)  # A member has paused the subscription, and resumes it later.
+    for seq in (3, 4, 5, 6):
+        inbox.message(pushed(seq))
+    assert taken(inbox) == [5, 6]
+    inbox.lost()
+    assert inbox.start_again(CHANNEL) == "cursor"
 
 
 def test_until_it_is_acknowledged_in_the_new_log_the_same_gap_begins_no_other() -> None:

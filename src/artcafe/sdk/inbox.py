@@ -17,6 +17,9 @@ from artcafe.wire import frames, replies
 ROOM: Final = 1024
 """Messages held for the program before the socket is left unread, where no `max_unacked` makes the server wait."""
 
+KNOWN: Final = 256
+"""Messages of a channel whose ids are kept, to tell a repeat from another message under the same sequence."""
+
 ANOTHER_LOG: Final = "epoch"
 """The server's word for a gap whose end nobody knows: the log was restored, or begun anew."""
 
@@ -48,6 +51,10 @@ class Place:
     gap: tuple[Gap, str | None] | None = None
     """The newest one, and in which log it is told: again and again, until something behind it is acknowledged. Two logs may be
     restored from one backup, and their gaps are alike."""
+    ids: dict[int, str] = field(default_factory=dict)
+    """The newest messages that were taken in."""
+    repeats_from: int | None = None
+    """The first sequence that the current delivery has repeated."""
     waiting: deque[tuple[int, Message | Gap]] = field(default_factory=deque)
     unacked: deque[int] = field(default_factory=deque)
 
@@ -67,6 +74,22 @@ class Place:
     def deliver_behind(self, cursor: int) -> None:
         """Note that the server has begun a delivery on this connection: acks count from `cursor`."""
         self.on_socket = self.ack_sent = cursor
+        self.repeats_from = None
+
+    def is_repeat(self, seq: int, message_id: str) -> bool:
+        """Whether a sequence that was received before comes with the same message, as far as that is known.
+
+        A log whose files were put back gives its sequences again in the same epoch, and the server cannot know what was sent.
+        """
+        self.repeats_from = seq if self.repeats_from is None else min(self.repeats_from, seq)
+        return self.ids.get(seq, message_id) == message_id
+
+    def take_in(self, seq: int, message_id: str) -> None:
+        """Note a new message."""
+        self.received = self.newest = seq
+        self.ids[seq] = message_id
+        if len(self.ids) > KNOWN:
+            del self.ids[next(iter(self.ids))]
 
     def begin(self, cursor: int) -> None:
         """Begin in another log, or at another place in this one: no sequence seen so far has a meaning now."""
@@ -77,6 +100,7 @@ class Place:
         self.acked.reset(cursor)
         self.deliver_behind(cursor)
         self.unacked.clear()
+        self.ids.clear()
 
 
 class Inbox:
@@ -111,12 +135,16 @@ class Inbox:
             return
         place.arrive(pushed.seq)
         if pushed.seq <= place.received:
-            self._to_ack.add(pushed.channel)  # If it was acknowledged, the server has not heard of that yet.
-            return
+            if place.is_repeat(pushed.seq, pushed.message_id):
+                self._to_ack.add(pushed.channel)  # If it was acknowledged, the server has not heard of that yet.
+                return
+            self._miss(place, Gap(pushed.channel, place.repeats_from or pushed.seq, None, ANOTHER_LOG))
+            place.begin(pushed.seq - 1)
+            place.arrive(pushed.seq)
         if self._max_unacked is not None:
             place.unacked.append(pushed.seq)
         self._keep(place, Message(pushed, place.life, place.newest, self._ack))
-        place.received = place.newest = pushed.seq
+        place.take_in(pushed.seq, pushed.message_id)
 
     def gap(self, channel: str, pushed: replies.Gap | replies.GapPush, epoch: str | None = None) -> None:
         """A gap arrived; `epoch` is that of the log it is told in, if it is about another. It is kept for whoever asks for gaps,
@@ -182,6 +210,15 @@ class Inbox:
         if reply.gap is not None:
             self.gap(channel, reply.gap, _other_log(reply))
         return True
+
+    def not_resumed(self, channel: str) -> None:
+        """The server does not let the channel go on where it stood: from here on it goes on from its cursor, if at all."""
+        place = self._place(channel)
+        place.is_resuming, place.steered_to = False, None
+        if place.is_elsewhere:
+            place.is_elsewhere = False
+            self._miss(place, Gap(channel, place.received + 1, None, ANOTHER_LOG))
+            place.begin(0)
 
     def lost(self) -> list[tuple[str, int]]:
         """The connection is gone. Returns the channels that the next one must be told to go on with, and from which sequence;

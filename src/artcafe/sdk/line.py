@@ -203,6 +203,7 @@ class Line:
             if not self.inbox.resumed(channel, outcome):
                 self._resume(channel, "first")
         elif not self._leaving.is_set():
+            self.inbox.not_resumed(channel)
             log.warning("%s is not received any more: %s", channel, outcome)
 
     def _wake(self) -> None:
