@@ -11,7 +11,7 @@ from artcafe.errors import OutcomeUnknown, Unavailable
 from artcafe.fabric import probe
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.child import some_free_port
-from artcafe.fabric.fabric import IDLE_S, SWEEP_S, Fabric
+from artcafe.fabric.fabric import BUSY_S, IDLE_S, MOST_UNUSED, SWEEP_S, Fabric
 from artcafe.model import Cursor, TenantId
 from artcafe.rules import subjects
 from tests.fabric.clients import BOUND_S, connected
@@ -20,9 +20,11 @@ from tests.fabric.test_reader import Sink
 
 
 @asynccontextmanager
-async def running(nats: Nats, *, idle_s: float = IDLE_S, sweep_s: float = SWEEP_S) -> AsyncIterator[Fabric]:
+async def running(
+    nats: Nats, *, idle_s: float = IDLE_S, sweep_s: float = SWEEP_S, most_unused: int = MOST_UNUSED, busy_s: float = BUSY_S
+) -> AsyncIterator[Fabric]:
     """A server's fabric; it must end when it is told to."""
-    fabric = Fabric([nats.url], nats.accounts, idle_s=idle_s, sweep_s=sweep_s)
+    fabric = Fabric([nats.url], nats.accounts, idle_s=idle_s, sweep_s=sweep_s, most_unused=most_unused, busy_s=busy_s)
     async with asyncio.TaskGroup() as group:
         group.create_task(fabric.run())
         await fabric.wait_up(BOUND_S)
@@ -121,6 +123,30 @@ async def test_a_tenant_that_nobody_uses_is_let_go_and_one_that_is_followed_is_n
 
         await followed.tail.unfollow(reader)
         await until(followed.leave.is_set)
+
+
+async def test_the_rooms_that_nobody_uses_are_bounded_and_the_longest_unused_goes_first(nats: Nats) -> None:
+    async with running(nats, most_unused=3, busy_s=0) as fabric:
+        used = fabric.room(a_tenant())
+        await used.link.wait_up()
+        reader = await used.tail.follow(A, Sink())
+        unused = [fabric.room(a_tenant()) for _ in range(5)]
+        assert [room.leave.is_set() for room in unused] == [True, True, False, False, False]
+        fabric.peek(unused[2].tenant_id)
+        fabric.room(a_tenant())
+        assert [room.leave.is_set() for room in unused] == [True, True, False, True, False]
+        assert not used.leave.is_set()
+        await used.tail.unfollow(reader)
+
+
+async def test_a_room_that_was_just_asked_for_is_not_closed_for_one_that_is_not_needed(nats: Nats) -> None:
+    async with running(nats, most_unused=2, busy_s=60) as fabric:
+        busy = [fabric.room(a_tenant(), is_needed=False) for _ in range(2)]
+        with pytest.raises(Unavailable):
+            fabric.room(a_tenant(), is_needed=False)
+        assert fabric.room(busy[0].tenant_id, is_needed=False) is busy[0]
+        fabric.room(a_tenant())
+        assert not any(room.leave.is_set() for room in busy)
 
 
 async def test_without_nats_the_check_says_so_and_closing_still_ends_it() -> None:

@@ -33,6 +33,10 @@ from artcafe.supervision import Supervisor
 
 IDLE_S: Final = 300.0
 """A tenant whom nobody followed or wrote to for so long is let go: its connection, some 100 KB here and in NATS."""
+MOST_UNUSED: Final = 256
+"""Rooms that stay open though nobody uses them, so that a row of questions about many tenants does not open one for each."""
+BUSY_S: Final = 15.0
+"""A room that was asked for so lately may have a publish under way (`batch.PATIENCE_S`), and is not closed for another."""
 SWEEP_S: Final = 30.0
 COUNT_S: Final = 5.0
 
@@ -93,6 +97,8 @@ class Fabric:
         renew_s: float = RENEW_S,
         tls: ssl.SSLContext | None = None,
         is_embedded: bool = False,
+        most_unused: int = MOST_UNUSED,
+        busy_s: float = BUSY_S,
     ) -> None:
         """`urls` is read anew for each connection. `tls` checks NATS's certificates; None: as the system does.
 
@@ -103,6 +109,7 @@ class Fabric:
         self._urls, self._accounts, self._tls = urls, accounts, tls
         # While a cluster forms it may count fewer servers than we were told of.
         self._replicas = COPIES if len(self._urls) >= COPIES else replicas
+        self._most_unused, self._busy_s = most_unused, busy_s
         self._idle_s, self._sweep_s, self._lease_s, self._renew_s = idle_s, sweep_s, lease_s, renew_s
         self._server = secrets.token_hex(8)
         """This server among the others, for as long as it runs."""
@@ -169,11 +176,15 @@ class Fabric:
             room.used_at = time.monotonic()
         return room
 
-    def room(self, tenant_id: TenantId) -> Room:
-        """The tenant's room, opened if need be. It connects by itself; whoever needs the connection waits on its `link`."""
+    def room(self, tenant_id: TenantId, *, is_needed: bool = True) -> Room:
+        """The tenant's room, opened if need be. It connects by itself; whoever needs the connection waits on its `link`.
+
+        Raises `Unavailable` while the server ends, and where many rooms are open that nobody uses unless one `is_needed`.
+        """
         room = self.peek(tenant_id)
         if room is None:
-            if self._group is None or self._closing.is_set():
+            is_crowded = self._close_unused()
+            if self._group is None or self._closing.is_set() or (is_crowded and not is_needed):
                 raise unreachable()
 
             async def admit() -> None:
@@ -200,6 +211,17 @@ class Fabric:
         for callback in self._watchers:
             with self.supervisor.contain(tenant=room.tenant_id):
                 callback(room.tenant_id)
+
+    def _close_unused(self) -> bool:
+        """Make room for one more by closing what was unused for longest. Returns whether there are too many all the same."""
+        if len(self._rooms) < self._most_unused:
+            return False
+        unused = sorted((room for room in self._rooms.values() if not room.is_used), key=lambda room: room.used_at)
+        excess = max(0, len(unused) - self._most_unused + 1)
+        idle = [room for room in unused[:excess] if time.monotonic() - room.used_at >= self._busy_s]
+        for room in idle:
+            self._leave(room)
+        return len(idle) < excess
 
     def limit_storage(self, quota: Callable[[TenantId], Awaitable[int]]) -> None:
         """Bounds each log that is made from here on by the bytes that `quota` says of its tenant then."""

@@ -126,9 +126,11 @@ def _is_connected(view: View | None, wanted: bool | None) -> Callable[[model.Age
 async def list_agents(request: Request, parts: Parts, principal: InTenant, query: Annotated[AgentQuery, Query()]) -> AgentPage:
     """An agent finds the others of its tenant with it."""
     listing = Listing.of(request, principal.tenant_id, query)
-    view = await parts.presence.view(principal.tenant_id)
+    view = None if query.connected is None else await parts.presence.view(principal.tenant_id)
     only = _is_connected(view, query.connected)
     page = await parts.agents.list(principal, listing.request, status=query.status, capability=query.capability, only=only)
+    if view is None and page.items:  # where there is no agent nobody is asked: that would open a connection to NATS
+        view = await parts.presence.view(principal.tenant_id)
     return AgentPage(items=[shown_to(principal, each, view) for each in page.items], next_cursor=listing.next_cursor(page))
 
 

@@ -123,9 +123,12 @@ class Presence:
         return Watch(roster, tell, is_held)
 
     async def view(self, tenant_id: TenantId) -> View | None:
-        """Who is connected; None where nobody can tell, because NATS cannot be reached. No table is read."""
+        """Who is connected; None where nobody can tell: NATS cannot be reached, or many tenants are asked about at once.
+
+        No table is read.
+        """
         try:
-            roster = self._fabric.room(tenant_id).roster
+            roster = self._fabric.room(tenant_id, is_needed=False).roster
         except Unavailable:
             return None
         return View(roster) if await roster.is_known() else None
