@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from artcafe.tables.port import Update
 from artcafe.tables.sqlite import Sqlite
 from artcafe.tables.values import Item
 from tests.gateway.house import House, house, until
-from tests.gateway.raw import BOUND_S, Raw
+from tests.gateway.raw import BOUND_S, Bare, Raw
 
 
 class Slow(Sqlite):
@@ -92,3 +94,30 @@ async def test_who_comes_back_while_the_cursor_is_written_goes_on_behind_it(tmp_
         async with it.connected() as again:
             assert await again.messages(1) == [2]
             assert await again.is_quiet()
+
+
+async def test_at_closing_time_what_was_published_is_answered_before_the_close(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.bare() as raw:
+        await it.level()
+        (connection,) = it.gateway.connections()
+        for number in range(500):
+            raw.send({"id": 10 + number, "publish": {"channel": it.channel.id, "data": number, "key": f"key {number}"}})
+        await until(lambda: connection.conversation._publishes.in_flight > 100)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(it.gateway.drain())
+            answered = [frame["publish"]["seq"] for frame in await frames_before_close(raw) if "publish" in frame]
+        stored = [one.seq for one in await it.fabric.room(it.owner.tenant_id).log.after(it.channel.id, 0, most=1000)]
+        assert len(stored) > 100
+        assert answered == stored
+
+
+async def frames_before_close(raw: Bare) -> list[dict[str, Any]]:
+    """What comes until the server closes with 4000."""
+    found: list[dict[str, Any]] = []
+    while True:
+        opcode, payload = await raw.next()
+        if opcode == 8:
+            assert payload[:2] == (4000).to_bytes(2, "big")
+            return found
+        if opcode == 1:
+            found.append(json.loads(payload))

@@ -58,7 +58,7 @@ class Conversation:
         self._worker: asyncio.Task[None] | None = None
         self._is_look_due = self._is_waiting = False
         """Whether the agent's subscriptions are to be read, and whether that waits for the tables or NATS."""
-        self._is_over = False
+        self._is_over = self._is_winding_down = False
         self.principal: Principal | None = None
         self.token_until: datetime | None = None
         """When the token, or the key, that it connected with expires; None for a signature by a key without an end, which proves
@@ -73,10 +73,21 @@ class Conversation:
                 self.subscriber.acknowledge(body)
             else:
                 self._peer.send(replies.error(refusal("ack")))
+        elif self._is_winding_down:
+            return  # it is not done, and has no reply: the peer sends it again on its next connection
         elif self._worker is not None or self._commands or not self._publish_now(id, body, size):
             self._commands.append((id, kind, body, size))
             self._peer.count(+1, +size)
             self._work_soon()
+
+    def wind_down(self) -> None:
+        """Take in acks and nothing else, since the server ends: what has begun is answered before the connection closes."""
+        self._is_winding_down = True
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a command waits, or was not answered yet."""
+        return self._worker is not None or bool(self._commands) or self._publishes.in_flight > 0
 
     def end(self) -> None:
         """Nothing more is done or delivered. What was acknowledged is the cursors' to write. May be repeated."""

@@ -35,6 +35,9 @@ STALL_S: Final = 10.0
 """A socket that takes no byte for so long while something waits for it is closed with 4008 (contract, sentence 10)."""
 SWEEP_S: Final = 1.0
 BACKLOG: Final = 4096
+ANSWER_S: Final = 1.0
+"""How long closing time waits for publishes to be answered, and then for cursors to be written."""
+ANSWER_LOOK_S: Final = 0.02
 DRAIN_S: Final = 2.0
 """How long a peer may take to receive its close frame before it is cut off."""
 
@@ -108,12 +111,13 @@ class Gateway:
                 step()
 
     async def drain(self) -> None:
-        """Closing time: nobody new, every socket is told to come back, and what they acknowledged is written."""
+        """Close every socket with 4000: take no new one, answer what was published, and write what was acknowledged."""
         self._is_draining = True
         if self._server is not None:
             self._server.close()
         for handshake in list(self._arriving):
             handshake.abort()
+        await self._answer_all()
         for connection in self.connections():
             self._close(connection, ShuttingDown())
         with contextlib.suppress(TimeoutError):
@@ -124,6 +128,18 @@ class Gateway:
         for connection in self.connections():
             connection.abort()
         await self._desk.cursors.write_all()
+
+    async def _answer_all(self) -> None:
+        """Let what was published be answered and what was acknowledged be written, within `ANSWER_S` each."""
+        for connection in self.connections():
+            connection.conversation.wind_down()
+        for _ in range(round(ANSWER_S / ANSWER_LOOK_S)):
+            if not any(connection.conversation.is_busy for connection in self.connections()):
+                break
+            await asyncio.sleep(ANSWER_LOOK_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                await self._desk.cursors.write_all()
 
     def connections(self) -> list[Connection]:
         return [*self._waiting, *(each for slot in self._slots for each in slot)]

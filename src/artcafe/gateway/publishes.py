@@ -14,12 +14,14 @@ from artcafe.wire import frames, replies
 
 
 class Publishes:
-    """What this socket has published and was not answered yet is the peer's to count."""
+    """What this socket has published and was not answered yet."""
 
-    __slots__ = ("_messaging", "_peer")
+    __slots__ = ("_messaging", "_peer", "in_flight")
 
     def __init__(self, messaging: Messaging, peer: Peer) -> None:
         self._messaging, self._peer = messaging, peer
+        self.in_flight = 0
+        """Publishes that are not answered yet."""
 
     def now(self, principal: AgentPrincipal, id: int, body: frames.Publish, size: int) -> bool:
         """Publish without a task, as nearly every publish can be; return False when something must be looked up first.
@@ -41,10 +43,12 @@ class Publishes:
         self._await_stored(id, await self._messaging.prepare(principal, body.channel, body), size)
 
     def _await_stored(self, id: int, stored: asyncio.Future[replies.PublishReply], size: int) -> None:
+        self.in_flight += 1
         self._peer.count(+1, +size)
         stored.add_done_callback(partial(self._stored, id, size))
 
     def _stored(self, id: int, size: int, stored: asyncio.Future[replies.PublishReply]) -> None:
+        self.in_flight -= 1
         self._peer.count(-1, -size)
         error = OutcomeUnknown() if stored.cancelled() else stored.exception()
         if error is None:
