@@ -27,7 +27,9 @@ class Person:
 
     def run(self, *arguments: str, code: int = 0, stdin: str = "") -> str:
         """What a command prints on both streams."""
-        result = CliRunner().invoke(artcafe, [*arguments, *self._options], env=UNSET, input=stdin)
+        ends = arguments.index("--") if "--" in arguments else len(arguments)
+        command = [*arguments[:ends], *self._options, *arguments[ends:]]
+        result = CliRunner().invoke(artcafe, command, env=UNSET, input=stdin)
         assert result.exit_code == code, result.output
         return result.output
 
@@ -74,6 +76,19 @@ def test_the_token_of_an_invitation_need_not_stand_among_the_arguments(owner: Pe
     for stdin in ("", " \n", "two\nlines", "x" * 5000):
         assert "standard input has no token of an invitation in it" in bob.run("invitation", "accept", code=2, stdin=stdin)
     assert "cannot be read: is a directory" in bob.run("invitation", "accept", str(tmp_path), code=2)
+
+
+@pytest.mark.parametrize(
+    "user", ["samlp|corp|ab/cd==@example.com", "a%2Fb@example.com", "-x@example.com", "https://e.example/?a#b@c"]
+)
+def test_a_member_is_named_by_whatever_id_the_provider_gave(platform: Platform, owner: Person, user: str) -> None:
+    tenant = owner.json("tenant", "create", "Acme")["id"]
+    here = ("--tenant", tenant)
+    invited = json.loads(owner.run("member", "invite", "--json", *here, "--", user))
+    Person(platform, user).run("invitation", "accept", invited["token"])
+    assert "admin" in owner.run("member", "role", *here, "--", user, "admin")
+    owner.run("member", "remove", "--yes", *here, "--", user)
+    assert [each["user_id"] for each in owner.json("member", "list", *here)] == [OWNER]
 
 
 def test_a_member_is_removed_after_a_question_and_is_out(owner: Person, bob: Person) -> None:

@@ -1,0 +1,54 @@
+"""Tombstones and the count of a person's tenants: rows that go by their `ttl`, and count as gone before."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from artcafe.model import Member, Role, TenantId, UserId
+from artcafe.tables.ownership_store import OwnershipStore
+from artcafe.tables.people_store import PeopleStore
+from artcafe.tables.port import ConditionFailed, Tables
+from artcafe.tables.tombstones import KEPT, Tombstones
+
+NOW = datetime.now(UTC)  # DynamoDB removes what expired in the past.
+ALICE = UserId("alice")
+
+
+async def test_a_tombstone_stands_for_72_hours_in_its_own_tenant(tables: Tables) -> None:
+    here, elsewhere = Tombstones(tables, TenantId("ten_1")), Tombstones(tables, TenantId("ten_2"))
+    await tables.transact([here.check_absent("agt_1", NOW)])
+    for _ in range(2):
+        await tables.transact([here.put("agt_1", NOW)])
+    for until in (NOW, NOW + KEPT - timedelta(seconds=1)):
+        assert await here.is_there("agt_1", until)
+        with pytest.raises(ConditionFailed):
+            await tables.transact([here.check_absent("agt_1", until)])
+    later = NOW + KEPT + timedelta(seconds=1)
+    assert not await here.is_there("agt_1", later)
+    await tables.transact(
+        [here.check_absent("agt_1", later), here.check_absent("agt_2", NOW), elsewhere.check_absent("agt_1", NOW)]
+    )
+    assert not await elsewhere.is_there("agt_1", NOW)
+
+
+async def test_what_a_person_makes_is_counted_by_the_day_up_to_a_limit(tables: Tables) -> None:
+    alice, bob = OwnershipStore(tables, ALICE), OwnershipStore(tables, UserId("bob"))
+    for _ in range(3):
+        await tables.transact([alice.count_made(NOW, 3)])
+    with pytest.raises(ConditionFailed):
+        await tables.transact([alice.count_made(NOW, 3)])
+    assert await alice.made_on(NOW) == 3
+    assert await alice.made_on(NOW + timedelta(days=1)) == await bob.made_on(NOW) == 0
+    await tables.transact([alice.count_made(NOW + timedelta(days=1), 3), bob.count_made(NOW, 3)])
+
+
+async def test_only_what_a_person_owns_is_counted_over_all_pages(tables: Tables) -> None:
+    for number in range(130):
+        role = Role.OWNER if number % 2 else Role.ADMIN
+        member = Member(user_id=ALICE, tenant_id=TenantId(f"ten_{number}"), role=role, joined_at=NOW)
+        await tables.transact(PeopleStore(tables, member.tenant_id).insert_member(member))
+    assert await OwnershipStore(tables, ALICE).owned(100) == 65
+    assert await OwnershipStore(tables, ALICE).owned(10) >= 10
+    assert await OwnershipStore(tables, UserId("bob")).owned(10) == 0
