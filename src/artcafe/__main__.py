@@ -10,9 +10,10 @@ import sys
 def main() -> None:
     """Run the command line. Characters that the terminal's encoding lacks are printed as escapes.
 
-    SIGTERM ends a command as Ctrl-C does: it cleans up behind itself, and exits with 130.
+    SIGTERM ends a command as Ctrl-C does: it cleans up behind itself, and exits with 130. It is passed on as SIGINT, for which
+    asyncio cancels the command's task: an exception out of the handler could hit any task, such as the one that sends acks.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
     try:
         _run()
     except KeyboardInterrupt:

@@ -281,8 +281,11 @@ def test_the_line_that_fails_is_named_and_those_before_it_are_published(cast: Ca
     assert "line 2: the message is larger than 65536 bytes" in done.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("arguments", [["listen"], ["publish", "CHANNEL", "--lines"]])
-def test_ctrl_c_ends_it_with_130_and_no_traceback(cast: Cast, arguments: list[str]) -> None:
+def test_a_signal_ends_it_with_130_and_no_traceback_and_its_acks_are_kept(
+    cast: Cast, arguments: list[str], number: signal.Signals
+) -> None:
     run(cast, "publish", cast.channels[0], "1")
     command = [*COMMAND, *(argument.replace("CHANNEL", cast.channels[0]) for argument in arguments)]
     with subprocess.Popen(
@@ -293,10 +296,31 @@ def test_ctrl_c_ends_it_with_130_and_no_traceback(cast: Cast, arguments: list[st
         process.stdin.write(b"2\n")
         process.stdin.flush()
         assert process.stdout.readline()  # It is connected, and prints what comes.
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.wait(10) == 130
         assert process.stderr is not None
         assert process.stderr.read() == b""
+    if arguments == ["listen"]:
+        run(cast, "publish", cast.channels[0], '"the end"')
+        assert [message["data"] for message in heard(cast, 1)] == ["the end"]
+
+
+async def test_listen_says_that_nothing_comes_where_no_subscription_is_active(home: Cast) -> None:
+    cast = await recast(home, subscribed=False)
+    (channel,) = cast.channels
+    for notice in ("it has no subscription", f"all its subscriptions are paused ({channel})"):
+        listening = await asyncio.create_subprocess_exec(
+            *COMMAND, "listen", stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environ(cast)
+        )
+        assert listening.stderr is not None
+        async with asyncio.timeout(20):
+            expected = f"artcafe: nothing comes to {cast.agents[0]} as long as {notice}\n"
+            assert (await listening.stderr.readline()).decode() == expected
+            listening.terminate()
+            await listening.wait()
+        async with home.rest() as rest:
+            await rest.subscribe(cast.tenant, channel, cast.agents[0])
+            await rest.update_subscription(cast.tenant, channel, cast.agents[0], status="paused")
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(cast: Cast) -> None:

@@ -20,6 +20,7 @@ from artcafe.cli.lines import stdin_lines
 from artcafe.cli.payload import data_of, message_options, one_line, parsed, place_of, receipt_line, text_option
 from artcafe.cli.people.caller import DEFAULT_URL, server_of
 from artcafe.errors import ArtcafeError, KeyLocked
+from artcafe.sdk import addresses
 from artcafe.sdk.client import Agent
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Receipt
@@ -31,6 +32,8 @@ P = ParamSpec("P")
 DEFAULT_DATA_DIR: Final = "artcafe-data"
 WAIT_S: Final = 5.0
 """A person waits: a server that is being started is there by then, and a wrong address is said soon."""
+NAMED: Final = 3
+"""Paused channels that a note lists."""
 WINDOW: Final = 64
 """Lines that are published before the first has its answer; their order stays."""
 
@@ -54,13 +57,13 @@ class Account:
                 raise
             return load_signer(self.key, click.prompt(f"Passphrase of {self.key}", hide_input=True, err=True))
 
-    def speaking(self, max_unacked: int | None = WINDOW) -> Agent:
+    def speaking(self, max_unacked: int | None = WINDOW, signer: Signer | None = None) -> Agent:
         """The agent, to be entered."""
         return Agent(
             self.url,
             tenant=self.tenant,
             agent=self.agent,
-            key=self.signer(),
+            key=signer or self.signer(),
             max_unacked=max_unacked,
             connect_timeout_s=self.wait_s,
         )
@@ -301,7 +304,10 @@ async def _listen(
     account: Account, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool
 ) -> None:
     shown = 0
-    async with account.speaking(WINDOW if ack else None) as agent:
+    signer = account.signer()
+    async with account.speaking(WINDOW if ack else None, signer) as agent:
+        if not channels:
+            await _note_silence(account, signer)
         async for item in agent.messages(*channels, start=start, gaps=True):
             if isinstance(item, Gap):
                 if as_json:  # In words it is on standard error.
@@ -313,6 +319,23 @@ async def _listen(
             shown += 1
             if shown == count:
                 return
+
+
+async def _note_silence(account: Account, signer: Signer) -> None:
+    """Say on standard error when nothing will come, since no subscription is active. REST lists them, the gateway does not."""
+    if any(map(addresses.is_gateway, addresses.several(account.url))):
+        return
+    try:
+        async with Rest(account.url) as rest:
+            await rest.login(account.tenant, account.agent, signer)
+            rows = [row async for row in rest.agent_subscriptions(account.tenant, account.agent)]
+    except ArtcafeError:  # The messages come all the same.
+        return
+    if any(row.status == "active" for row in rows):
+        return
+    paused = ", ".join(row.channel_id for row in rows[:NAMED])
+    why = f"all its subscriptions are paused ({paused}{', …' if len(rows) > NAMED else ''})" if rows else "it has no subscription"
+    click.echo(f"artcafe: nothing comes to {account.agent} as long as {why}", err=True)
 
 
 def _shown(message: Message) -> str:
