@@ -86,6 +86,24 @@ def test_pages_go_on_whichever_form_names_the_channel(older: Tenant) -> None:
     assert {each["agent_id"] for each in (*first["items"], *rest.json()["items"])} == {"a/b", "//"}
 
 
+@pytest.mark.parametrize("id", ["a\nb", "\x7f", "~invited", "x" * 300])
+def test_a_member_of_an_older_system_whom_nobody_could_become_today_is_removed(house: House, tenant: Tenant, id: str) -> None:
+    member = Member(user_id=UserId(id), tenant_id=TenantId(tenant.id), role=Role.ADMIN, joined_at=now())
+    rows, people = house.store.tenant(member.tenant_id), house.store.people(member.tenant_id)
+    house.run(rows.transact([rows.count(Count.MEMBERS, 1), *people.insert_member(member)]))
+    assert id in everybody(tenant)
+    assert tenant.owner.delete(f"{tenant.path}/members/{segment_of(id)}").status_code == 204
+    assert id not in everybody(tenant)
+
+
+def test_a_stranger_names_nothing_by_either_form(house: House, older: Tenant) -> None:
+    stranger = house.person()
+    for path in (older.path, f"/v1/tenants/~{older.id.encode().hex()}"):
+        for target in ("", "/agents/a%2Fb", f"/agents/{segment_of('a/b')}", "/members/.."):
+            assert raw(stranger, "GET" if target != "/members/.." else "DELETE", f"{path}{target}") == 404
+    assert older.owner.get(f"/v1/tenants/~{older.id.encode().hex()}").json()["id"] == older.id
+
+
 def raw(caller: Caller, method: str, target: str) -> int:
     """The status of a request whose target nothing on this side rewrites."""
     url = urlsplit(str(caller.base_url))

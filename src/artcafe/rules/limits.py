@@ -25,6 +25,8 @@ REPLY_TO_CHARS: Final = 255
 ADDRESS_CHARS: Final = 254
 USER_ID_BYTES: Final = 255
 """A `sub` has at most 255 ASCII characters (OpenID Connect Core 1.0, section 2)."""
+KEPT_USER_ID_BYTES: Final = 1024
+"""All that a sort key holds, which is the id in the index of members."""
 _SMALL: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 BIDI_CONTROLS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Embeddings, overrides and isolates (Unicode Standard Annex 9): with them a name shows as another one, and turns the text around
@@ -134,7 +136,8 @@ def user_id(text: str) -> str:
 
     A `sub` of `.` or `..` is refused: a client that asks for `…/members/..` by hand would name the tenant instead.
     """
-    if not is_user_id(text) or text.startswith(RESERVED) or segments.is_dot_segment(text):
+    is_printable = text.isprintable() and 0 < len(text.encode()) <= USER_ID_BYTES  # Half a surrogate pair is not printable.
+    if not is_printable or text.startswith(RESERVED) or segments.is_dot_segment(text):
         wanted = f"1 to {USER_ID_BYTES} bytes of printable text that is neither '.' nor '..' and does not begin with '{RESERVED}'"
         raise Invalid("sub", f"must be {wanted}")
     return text
@@ -142,8 +145,11 @@ def user_id(text: str) -> str:
 
 def is_user_id(text: str) -> bool:
     """Return whether text that a peer sent can be the id of somebody in a tenant, where an older system may have put anyone."""
-    # Half a surrogate pair is not printable, so `encode` cannot fail.
-    return text.isprintable() and 0 < len(text.encode()) <= USER_ID_BYTES
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # Half a surrogate pair.
+        return False
+    return 0 < size <= KEPT_USER_ID_BYTES
 
 
 def capabilities(names: Iterable[str]) -> tuple[str, ...]:
