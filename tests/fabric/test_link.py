@@ -11,6 +11,7 @@ from artcafe.fabric.link import Follow, Link
 from artcafe.rules.subjects import Subject
 from tests.fabric.clients import BOUND_S
 from tests.fabric.rooms import Nats, a_tenant, until, within
+from tests.relay import relayed
 
 ASKED = Subject("asked")
 
@@ -183,3 +184,25 @@ async def test_closing_ends_a_link_that_cannot_connect(nats: Nats) -> None:
                 await link.wait_up(0.2)
             link.close()
             link.close()
+
+
+async def test_what_a_lost_connection_has_not_carried_is_not_delivered_when_the_network_is_back(nats: Nats) -> None:
+    tenant, got = a_tenant(), list[bytes]()
+
+    async def note(msg: Msg) -> None:
+        got.append(msg.data)
+
+    async with (
+        relayed(nats.url) as wire,
+        nats.link(tenant, wire.url, ping_s=0.2) as link,
+        nats.link(tenant) as other,
+    ):
+        await other.subscribe(ASKED, note)
+        wire.hold()
+        await link.send(Outgoing(ASKED, "", b"held"))
+        await until(lambda: not link.is_up)
+        wire.release()
+        await link.wait_up(BOUND_S)
+        await link.send(Outgoing(ASKED, "", b"later"))
+        await until(lambda: b"later" in got)
+        assert got == [b"later"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from artcafe.errors import LogRefused, QuotaFull, Unavailable
 from artcafe.fabric.streams import BATCH_MESSAGES, CONTINUES, Stored, TenantLog, continues_of
-from artcafe.model import Epoch
+from artcafe.model import Cursor, Epoch
 from artcafe.observe import now
 from artcafe.rules import subjects, times
 from artcafe.rules.starts import Life
@@ -47,11 +47,34 @@ async def test_a_log_that_begins_anew_has_another_epoch(nats: Nats) -> None:
         log = TenantLog(link)
         first = await log.ensure()
         changed = await log.begin_epoch()
+        assert (await log.begin_epoch(instead_of=first.epoch)).epoch == changed.epoch, "another server was faster"
         await log.drop()
         second = await log.ensure()
 
         assert len({first.epoch, changed.epoch, second.epoch}) == 3
         assert log.epoch == second.epoch
+
+
+async def test_a_log_gets_another_epoch_only_for_a_cursor_of_its_own_that_lies_beyond_it(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        await writer.publish(0)
+        state = await writer.log.state()
+        assert state is not None
+        for cursor in (Cursor(), Cursor(epoch=state.epoch, seq=1), Cursor(epoch=Epoch("another"), seq=9)):
+            assert await writer.log.state_for(cursor) == state
+        renewed = await writer.log.state_for(Cursor(epoch=state.epoch, seq=2))
+        assert renewed is not None
+        assert renewed.epoch != state.epoch
+
+
+async def test_a_message_is_removed_only_where_the_log_has_come_so_far(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link, writing(link) as writer:
+        await writer.publish(0)
+        await writer.publish(1)
+        await writer.log.purge(A, up_to=1)
+        assert (await writer.log.is_removed(1), await writer.log.is_removed(2)) == (True, False)
+        with pytest.raises(Unavailable):
+            await writer.log.is_removed(3)
 
 
 async def test_a_backlog_is_read_in_pieces_each_message_naming_the_one_before(nats: Nats) -> None:

@@ -69,8 +69,8 @@ class Backlog:
             log.debug("backlog.waits", channel=feed.channel, error=repr(exc))
             await asyncio.sleep(RETRY_S)
             return
-        if not self._is_fed(delivery):
-            return
+        if not self._is_fed(delivery) or (is_same_log and not feed.is_live and delivery.epoch != feed.life.epoch):
+            return  # it has ended, or the log was renewed while it was read
         if not is_same_log:
             log.info("backlog.another_log", channel=feed.channel, epoch=feed.life.epoch, delivered=delivery.epoch)
             self._socket.close(LogRenewed())

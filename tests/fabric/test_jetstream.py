@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from artcafe.fabric.jetstream import is_agreed, is_of_leader
+
+MOMENT, LONG = 500_000_000, 5_000_000_000
+
+
+def info(leader: str | None, **active: int) -> dict[str, Any]:
+    """What a member of a cluster says of a stream: who leads, and when it heard from each of the other copies (ns ago)."""
+    copies = [{"name": name.replace("_", "-"), "current": True, "active": ns} for name, ns in active.items()]
+    return {"cluster": {"name": "artcafe-prod", **({"leader": leader} if leader else {}), "replicas": copies}}
+
+
+@pytest.mark.parametrize(
+    ("given", "is_leaders"),
+    [
+        (info("nats-1", nats_2=MOMENT, nats_3=MOMENT), True),
+        (info("nats-1", nats_1=MOMENT, nats_3=MOMENT), False),  # given by nats-2, which names another
+        (info(None, nats_1=MOMENT, nats_2=MOMENT, nats_3=MOMENT), False),  # there is none
+        ({"cluster": {"leader": "nats-1"}}, True),  # the only copy in a cluster
+        ({}, True),  # a server alone
+    ],
+)
+def test_only_the_leaders_word_on_a_stream_counts(given: dict[str, Any], is_leaders: bool) -> None:
+    assert is_of_leader(given) is is_leaders
+
+
+@pytest.mark.parametrize(
+    ("given", "agreed"),
+    [
+        (info("nats-1", nats_2=MOMENT, nats_3=MOMENT), True),
+        (info("nats-1", nats_2=MOMENT, nats_3=LONG), True),
+        (info("nats-1", nats_2=LONG, nats_3=LONG), False),
+        (info("nats-1", nats_2=0, nats_3=0), False),  # it never heard from them
+        ({"cluster": {"leader": "nats-1"}}, True),
+        ({}, True),
+    ],
+)
+def test_a_leader_counts_as_followed_where_a_majority_answered_it_a_moment_ago(given: dict[str, Any], agreed: bool) -> None:
+    assert is_agreed(given) is agreed
