@@ -7,7 +7,8 @@ goes last, so that a copy that was cut short is known by its absence.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from artcafe.model import TenantId, UserId
@@ -54,11 +55,21 @@ class Sums:
         return all(self.here[table] == self.there[table] for table in COPIED)
 
 
+async def members_in(engine: Engine, only: TenantId | None = None) -> dict[TenantId, set[UserId]]:
+    """Return who has a membership in which tenant, by a scan: an older system may have left the index without some of them."""
+    found: defaultdict[TenantId, set[UserId]] = defaultdict(set)
+    async for item in engine.scan(USER_TENANTS):
+        if only in (None, item["tenant_id"]):
+            found[TenantId(str(item["tenant_id"]))].add(UserId(str(item["user_id"])))
+    return found
+
+
 class Copying:
     """Copies tenants' rows between two engines."""
 
-    def __init__(self, source: Engine, target: Engine) -> None:
-        self._source, self._target = source, target
+    def __init__(self, source: Engine, target: Engine, members: Mapping[TenantId, Collection[UserId]]) -> None:
+        """`members` is what `members_in` returned of the source."""
+        self._source, self._target, self._members = source, target, members
 
     async def is_there(self, tenant_id: TenantId) -> bool:
         """Whether the other end has the tenant, whole."""
@@ -72,7 +83,7 @@ class Copying:
         """
         await self._accept(tenant_id, sums, write=True)
         for table in OF_TENANT:
-            async for items in self._portions(self._source, table, tenant_id):
+            async for items in self._portions(self._source, table, tenant_id, tenant_id):
                 made = [new for item in items if (new := renaming.item(table, item)) is not None]
                 for item in made:
                     sums.here[table].add(item)
@@ -86,7 +97,7 @@ class Copying:
         """Adds both ends to the sums, and changes nothing."""
         await self._accept(tenant_id, sums, write=False)
         for table in OF_TENANT:
-            async for items in self._portions(self._source, table, tenant_id):
+            async for items in self._portions(self._source, table, tenant_id, tenant_id):
                 for item in items:
                     if (new := renaming.item(table, item)) is not None:
                         sums.here[table].add(new)
@@ -94,21 +105,42 @@ class Copying:
 
     async def _accept(self, tenant_id: TenantId, sums: Sums, *, write: bool) -> None:
         """What members have accepted: added where it is missing, and never written over."""
-        async for members in self._partition(self._source, USER_TENANT_INDEX, tenant_id):
-            for user_id in {UserId(str(item["user_id"])) for item in members} - sums.people:
-                sums.people.add(user_id)
-                items = (await self._source.query(TERMS_ACCEPTANCE, user_id, limit=PAGE, consistent=True)).items
-                if write:
-                    await self._write(TERMS_ACCEPTANCE, items, only_missing=True)
-                for item in items:
-                    sums.here[TERMS_ACCEPTANCE].add(item)
-                for there in await self._found(TERMS_ACCEPTANCE, items):
-                    if there is not None:
-                        sums.there[TERMS_ACCEPTANCE].add(there)
+        for user_id in sorted(await self._users(self._source, tenant_id, tenant_id) - sums.people):
+            sums.people.add(user_id)
+            items = (await self._source.query(TERMS_ACCEPTANCE, user_id, limit=PAGE, consistent=True)).items
+            await self._accept_all(items, sums, write=write)
+
+    async def copy_acceptances(self, sums: Sums) -> None:
+        """Copy what everybody else has accepted: people who are in no tenant, and those of whom only an address was known."""
+        some: list[Item] = []
+        async for item in self._source.scan(TERMS_ACCEPTANCE):
+            if item["user_id"] not in sums.people:
+                some.append(item)
+            if len(some) == PAGE:
+                await self._accept_all(some, sums, write=True)
+                some = []
+        await self._accept_all(some, sums, write=True)
+
+    async def _accept_all(self, items: Sequence[Item], sums: Sums, *, write: bool) -> None:
+        if write:
+            await self._write(TERMS_ACCEPTANCE, items, only_missing=True)
+        for item in items:
+            sums.here[TERMS_ACCEPTANCE].add(item)
+        for there in await self._found(TERMS_ACCEPTANCE, items):
+            if there is not None:
+                sums.there[TERMS_ACCEPTANCE].add(there)
+
+    async def left_behind(self, sums: Sums) -> dict[Table, int]:
+        """Count the rows of the source that are not among those that were copied or compared, by a scan of every table."""
+        counted = dict.fromkeys(COPIED, 0)
+        for table in COPIED:
+            async for _ in self._source.scan(table):
+                counted[table] += 1
+        return {table: max(0, count - sums.here[table].rows) for table, count in counted.items()}
 
     async def _sum_up(self, tenant_id: TenantId, renaming: Renaming, sums: Sums) -> None:
         for table in OF_TENANT:
-            async for items in self._portions(self._target, table, renaming.tenant_id(tenant_id)):
+            async for items in self._portions(self._target, table, renaming.tenant_id(tenant_id), tenant_id):
                 for item in items:
                     sums.there[table].add(item)
 
@@ -135,29 +167,36 @@ class Copying:
         if await self.is_there(new_id):
             return
         wanted: set[Key] = set()
-        async for items in self._portions(self._source, table, tenant_id):
+        async for items in self._portions(self._source, table, tenant_id, tenant_id):
             wanted |= {key_of(table, new) for item in items if (new := renaming.item(table, item)) is not None}
-        async for items in self._portions(self._target, table, new_id):
+        async for items in self._portions(self._target, table, new_id, tenant_id):
             for item in items:
                 if (key := key_of(table, item)) not in wanted:
                     await self._target.delete(Delete(table, key))
 
     # --- reading ---
 
-    async def _portions(self, engine: Engine, table: Table, tenant_id: TenantId) -> AsyncIterator[list[Item]]:
-        """All that a table has of a tenant."""
+    async def _portions(self, engine: Engine, table: Table, tenant_id: TenantId, here: TenantId) -> AsyncIterator[list[Item]]:
+        """Yield all that a table has of a tenant, which is called `here` in the source."""
         if table is TENANTS:
             (row,) = await engine.get(TENANTS, [Key(tenant_id)], consistent=True)
             yield [] if row is None else [row]
             return
         if table not in PARTITIONS:
-            async for members in self._partition(engine, USER_TENANT_INDEX, tenant_id):
-                keys = [Key(str(item["user_id"]), tenant_id) for item in members]
-                found = await engine.get(table, keys, consistent=True) if keys else []
+            keys = [Key(user_id, tenant_id) for user_id in sorted(await self._users(engine, tenant_id, here))]
+            for start in range(0, len(keys), PAGE):
+                found = await engine.get(table, keys[start : start + PAGE], consistent=True)
                 yield [item for item in found if item is not None]
             return
         async for items in self._partition(engine, table, tenant_id):
             yield items
+
+    async def _users(self, engine: Engine, tenant_id: TenantId, here: TenantId) -> set[UserId]:
+        """Return who has a membership in the source, or stands in the index of this engine."""
+        users = set(self._members.get(here, ()))
+        async for items in self._partition(engine, USER_TENANT_INDEX, tenant_id):
+            users |= {UserId(str(item["user_id"])) for item in items}
+        return users
 
     @staticmethod
     async def _partition(engine: Engine, table: Table, partition: str) -> AsyncIterator[list[Item]]:

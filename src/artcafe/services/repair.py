@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from typing import Final
 
 from artcafe.errors import Conflict
@@ -59,11 +59,15 @@ class Repair:
             return []
         return [*(mend.finding for mend in examine(had)), *(finding for finding, _ in miscounts(had)), *faults(had)]
 
-    async def orphans(self) -> list[Finding]:
-        """Find the rows of tenants that do not exist, or were deleted. It reads whole tables."""
-        there = {str(item["id"]) async for item in self._tables.scan(TENANTS) if rows.BURIED not in item}
+    async def orphans(self, elsewhere: Collection[TenantId] = ()) -> list[Finding]:
+        """Find the rows of tenants that do not exist, or were deleted. It reads whole tables.
+
+        `elsewhere` are the tenants of the other environment, whose rows stand in the tables that both share.
+        """
+        here = {str(item["id"]) async for item in self._tables.scan(TENANTS) if rows.BURIED not in item}
         found: list[Finding] = []
         for table in (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USER_TENANTS):
+            there = here if table.dev_twin is not None else here.union(elsewhere)
             items = self._tables.scan(table)
             lost = [each async for each in items if each["tenant_id"] not in there and not agent_rows.is_claim(each)]
             found += [orphan(table, item) for item in lost]

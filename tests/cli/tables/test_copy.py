@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from artcafe.sdk.messages import Message
+from artcafe.tables.catalog import TABLES
 from tests.cli.tables.shell import run
 from tests.platform import Cast, Platform, running
 
@@ -81,6 +82,37 @@ def test_everything_comes_along_and_is_compared(home: Home, tmp_path: Path) -> N
     here, there = rows(home.data), rows(tmp_path / "there")
     here["artcafe-Challenges"] = there["artcafe-Challenges"] = []
     assert there == here
+
+
+def test_all_acceptances_and_unlisted_members_come_along_and_what_stays_is_counted(home: Home, tmp_path: Path) -> None:
+    data = tmp_path / "here"
+    shutil.copytree(home.data, data)
+    rows_here: dict[str, list[dict[str, object]]] = {
+        "artcafe-terms-acceptance": [{"user_id": "hal@example.com", "version": "1"}, {"user_id": "ida", "version": "1"}],
+        "artcafe-user-tenants": [{"user_id": "unlisted", "tenant_id": home.cast.tenant, "role": "member", "active": 0}],
+        "artcafe-agents": [{"tenant_id": "gone", "id": "a"}, {"tenant_id": "gone", "id": "b"}],
+        "artcafe-usage-metrics": [{"tenant_id": "system", "metric_id": "2025-05-24"}],
+    }
+    keys = {table.name: table.key_attributes for table in TABLES}
+    for table, items in rows_here.items():
+        for item in items:
+            partition, sort = (str(item[name]) for name in keys[table])
+            text = json.dumps(item, separators=(",", ":"))
+            change(data, f"INSERT INTO \"{table}\" VALUES ('{partition}', '{sort}', '{text}')")  # noqa: S608 (its own)
+    done = run("copy", "--from", data, "--to", tmp_path / "there", "--json")
+    assert (done.code, done.json["is_whole"]) == (0, True)
+    left = {each["table"]: each["left_behind"] for each in done.json["tables"] if each["left_behind"]}
+    assert left == {"artcafe-agents": 2, "artcafe-usage-metrics": 1}
+    there = rows(tmp_path / "there")
+    for table in ("artcafe-terms-acceptance", "artcafe-user-tenants"):
+        assert there[table] == rows(data)[table], table
+    again = run("copy", "--from", data, "--to", tmp_path / "there")
+    assert again.code == 0
+    assert "2 rows of artcafe-agents not copied" in again.err
+
+    alone = run("copy", "--from", data, "--to", tmp_path / "alone", "--tenant", home.cast.tenant, "--json")
+    assert {each["left_behind"] for each in alone.json["tables"]} == {0}
+    assert rows(tmp_path / "alone")["artcafe-user-tenants"] == rows(data)["artcafe-user-tenants"]
 
 
 def test_a_copy_that_was_cut_short_goes_on_and_what_is_no_more_goes(home: Home, tmp_path: Path) -> None:

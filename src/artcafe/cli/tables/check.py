@@ -135,7 +135,7 @@ async def _with_rows(place: Place, report: Report, only: TenantId | None, *, rep
     async with place.engine() as engine:
         if only is not None and not await Repair(engine).is_there(only):
             raise TablesRefused(f"there is no tenant {only} in {place}", "'artcafe tenant list' shows a person's tenants")
-        work = _Rows(engine, only)
+        work = _Rows(engine, only, await _tenants_elsewhere(place.elsewhere) if only is None else [])
         found = await work.look()
         if not repair or not any(each.is_mended for each in found):
             return msgspec.structs.replace(report, findings=found)
@@ -148,11 +148,20 @@ async def _with_rows(place: Place, report: Report, only: TenantId | None, *, rep
     return msgspec.structs.replace(report, findings=[*mended, *left], mended=len(mended))
 
 
+async def _tenants_elsewhere(place: Place) -> list[TenantId]:
+    if any(each.state == ABSENT or each.remedy is not None for each in await look(place)):
+        return []
+    async with place.engine() as engine:
+        return [each async for each in Repair(engine).tenants()]
+
+
 class _Rows:
     """The rows of all tenants, or of one."""
 
-    def __init__(self, engine: Engine, only: TenantId | None) -> None:
-        self._repair, self._memberships, self._only = Repair(engine), MembershipRepair(engine), only
+    def __init__(self, engine: Engine, only: TenantId | None, elsewhere: Sequence[TenantId]) -> None:
+        """`elsewhere` are the tenants of the other environment, with which some tables are shared."""
+        self._repair, self._memberships = Repair(engine), MembershipRepair(engine)
+        self._only, self._elsewhere = only, elsewhere
 
     async def look(self) -> list[Finding]:
         """Read every row, and return what is wrong."""
@@ -160,7 +169,7 @@ class _Rows:
         if self._only is not None:
             return [*memberships, *await self._repair.look(self._only)]
         of_tenants = [finding async for tenant_id in self._repair.tenants() for finding in await self._repair.look(tenant_id)]
-        return [*memberships, *of_tenants, *await self._repair.orphans()]
+        return [*memberships, *of_tenants, *await self._repair.orphans(self._elsewhere)]
 
     async def mend(self, found: Sequence[Finding]) -> list[Finding]:
         """Write every mend, and return what they are about; another look shows what they have put right.

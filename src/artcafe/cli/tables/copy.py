@@ -25,14 +25,14 @@ from artcafe.errors import TablesRefused
 from artcafe.fabric import snapshots, transfer
 from artcafe.fabric.streams import STREAM
 from artcafe.fabric.transfer import Foreign
-from artcafe.model import TenantId
+from artcafe.model import TenantId, UserId
 from artcafe.observe import configure
 from artcafe.rules import subjects
-from artcafe.services.copying import COPIED, Copying, Sums
+from artcafe.services.copying import COPIED, Copying, Sums, members_in
 from artcafe.services.renaming import AsTheyAre, Renaming, UnderNewIds
 from artcafe.services.repair import Repair
 from artcafe.tables import rows
-from artcafe.tables.catalog import TENANTS
+from artcafe.tables.catalog import TENANTS, Table
 from artcafe.tables.port import Key
 from artcafe.tables.store import Store
 
@@ -77,6 +77,8 @@ class TableCopy(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str
     checksum_there: str
     is_equal: bool
+    left_behind: int = 0
+    """Rows that stay here, because they belong to no tenant that was copied. Counted when every tenant is copied."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +120,8 @@ def copy(
     source: Path | None, target: Path, tenant: str | None, new_ids: bool, label: str, ids_file: Path | None, as_json: bool
 ) -> None:
     """Copies a tenant, or all, to other tables and another NATS, and compares both in the end: members, agents, channels,
-    subscriptions, usage and messages. What is there already is left as it is. Cut short, it is repeated and goes on.
+    subscriptions, usage and messages. What is there already is left as it is. Cut short, it is repeated and goes on. With all
+    tenants, every acceptance of the terms goes along, and the rows of no tenant that stay here are counted.
 
     For a move, stop the agents first: what is published meanwhile is told, and is not in the copy. Agents keep their keys and,
     unless --new-ids, their ids: they log in there as they did here and get what they had not acknowledged. A gap (reason "epoch")
@@ -150,6 +153,8 @@ class _Copy:
     def __init__(self, *, only: TenantId | None, label: str | None, as_json: bool) -> None:
         self._only, self._label, self._as_json = only, label, as_json
         self._sums = Sums()
+        self._members: dict[TenantId, set[UserId]] = {}
+        self._left: dict[Table, int] = {}
 
     async def run(self, source: Path | None, target: Path) -> Result:
         """Copies, and returns what was done."""
@@ -157,10 +162,15 @@ class _Copy:
             here = await stack.enter_async_context(opened(settings_of(source, "--from"), _say, is_source=True))
             there = await stack.enter_async_context(opened(settings_of(target, "--to"), _say, is_source=False))
             self._check(here, there)
+            self._members = await members_in(here.engine, self._only)
             tenants = [self._only] if self._only is not None else sorted([each async for each in Repair(here.engine).tenants()])
             progress = Progress(len(tenants) * STEPS, is_shown=not self._as_json)
             with progress.running():
                 done = [await self._tenant(here, there, tenant_id, progress) for tenant_id in tenants]
+                if self._only is None:
+                    copying = Copying(here.engine, there.engine, self._members)
+                    await copying.copy_acceptances(self._sums)
+                    self._left = await copying.left_behind(self._sums)
         return self._result(done)
 
     def _check(self, here: End, there: End) -> None:
@@ -179,7 +189,7 @@ class _Copy:
             )
         renaming: Renaming = AsTheyAre() if self._label is None else UnderNewIds(tenant_id, self._label)
         copy_id = renaming.tenant_id(tenant_id)
-        copying = Copying(here.engine, there.engine)
+        copying = Copying(here.engine, there.engine, self._members)
         if rows.is_deleting(row):
             state = State.DELETING
         elif rows.BURIED in row and isinstance(renaming, UnderNewIds):
@@ -255,6 +265,7 @@ class _Copy:
                 checksum=self._sums.here[table].text,
                 checksum_there=self._sums.there[table].text,
                 is_equal=self._sums.here[table] == self._sums.there[table],
+                left_behind=self._left.get(table, 0),
             )
             for table in COPIED
         ]
@@ -285,6 +296,9 @@ def _tell(result: Result, *, as_json: bool) -> None:
     for tenant in result.tenants:
         for line in _said_of(tenant):
             _say(line)
+    for each in result.tables:
+        if each.left_behind:
+            _say(f"{many(each.left_behind, 'row')} of {each.table} not copied: of no tenant that was copied")
     if not result.is_equal:
         _say("not everything is equal: somebody wrote there meanwhile; look at it with 'artcafe tables check --rows'")
 

@@ -55,6 +55,12 @@ class Place:
         return Environment(self.settings.environment)
 
     @property
+    def elsewhere(self) -> Place:
+        """The tables of the other environment, some of which are these."""
+        other = Environment.DEV if self.environment is Environment.PROD else Environment.PROD
+        return Place(self.settings.model_copy(update={"environment": other.value}), self.as_json)
+
+    @property
     def is_dynamodb(self) -> bool:
         return self.settings.tables_place.startswith(DYNAMODB)
 
