@@ -1,0 +1,53 @@
+"""Write the first system's tables and rows to an endpoint of DynamoDB.
+
+    python -m tests.older --endpoint http://127.0.0.1:4566 --keys DIR [--region us-east-1] [--dev|--indexes|--as-scripted]
+
+DIR gets the agents' private keys and `manifest.json`, which says what each row stands for.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import boto3
+import click
+import msgspec
+
+from tests.older.attributes import attribute_of
+from tests.older.keys import KeyRing
+from tests.older.manifest import Manifest
+from tests.older.schema import Form, make_tables, name_of
+from tests.older.world import World
+
+
+def write_older_rows(client: Any, keys: Path, form: Form = Form.PLAIN) -> Manifest:
+    """Create the tables in a form, write every row, and return what they stand for. Tables of the scripts get no rows."""
+    make_tables(client, form)
+    if form is Form.AS_SCRIPTED:
+        return Manifest()
+    world = World(KeyRing(keys))
+    for table, item in world.rows:
+        client.put_item(TableName=name_of(table, form), Item={name: attribute_of(value) for name, value in item.items()})
+    (keys / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(world.manifest)))
+    return world.manifest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--endpoint", required=True)
+    parser.add_argument("--region", default="us-east-1")
+    parser.add_argument("--keys", type=Path, required=True, help="a folder for the private keys and manifest.json")
+    forms = parser.add_mutually_exclusive_group()
+    for form in (Form.DEV, Form.INDEXES, Form.AS_SCRIPTED):
+        forms.add_argument(f"--{form}", dest="form", action="store_const", const=form)
+    chosen = parser.parse_args()
+    credentials = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    client = boto3.client("dynamodb", chosen.region, endpoint_url=chosen.endpoint, **credentials)
+    manifest = write_older_rows(client, chosen.keys, chosen.form or Form.PLAIN)
+    click.echo(f"{len(manifest.rows)} rows; keys and manifest in {chosen.keys}")
+
+
+if __name__ == "__main__":
+    main()
