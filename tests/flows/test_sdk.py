@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import msgspec
@@ -139,6 +140,23 @@ async def test_a_publish_that_is_refused_says_why_and_harms_no_other(home: Cast)
         with pytest.raises(ValueError, match="at most 540"):
             await agent.publish(cast.channels[0], 1, timeout_s=600)
         await agent.publish(cast.channels[0], "x" * (MAX_FRAME_BYTES - 300))
+
+
+@pytest.mark.parametrize(
+    ("odd", "field"),
+    [
+        ({"tenant": "\ud800"}, "tenant_id"),
+        ({"agent": "\ud800"}, "agent_id"),
+        ({"agent": 5}, "agent_id"),
+        ({"max_unacked": 0}, "max_unacked"),
+        ({"max_unacked": "64"}, "max_unacked"),
+        ({"agent": "x" * 70_000}, "the challenge command"),
+    ],
+)
+def test_an_odd_value_for_the_login_is_refused_before_anything_is_sent(home: Cast, odd: dict[str, Any], field: str) -> None:
+    given: dict[str, Any] = {"tenant": home.tenant, "agent": home.agents[0], "key": home.keys[0]}
+    with pytest.raises((Invalid, TooLarge), match=field):
+        Agent(home.url, **(given | odd))
 
 
 async def test_an_odd_value_in_any_call_is_an_error_of_that_call_alone(home: Cast) -> None:

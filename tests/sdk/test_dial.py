@@ -346,18 +346,22 @@ async def test_a_gateway_that_breaks_the_rules_is_left_and_that_is_told(signer: 
         assert await closed == 1002
 
 
-async def test_a_publish_under_way_when_the_agent_is_revoked_is_unknown_and_the_next_is_refused(signer: Signer) -> None:
+async def test_a_publish_under_way_when_the_agent_is_revoked_is_unknown_and_the_next_is_refused(
+    signer: Signer, caplog: pytest.LogCaptureFixture
+) -> None:
     async def revoking(socket: ServerConnection) -> None:
         await let_in(socket)
         await hear(socket)
         await socket.close(4503, "deleted")
 
     async with gateway(revoking) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
+        caplog.clear()
         with pytest.raises(OutcomeUnknown) as unknown:
             await agent.publish(CHANNEL, 1)
         assert isinstance(unknown.value.__cause__, Revoked)
         with pytest.raises(Revoked):
             await agent.publish(CHANNEL, 2)
+        assert caplog.messages == ["the connection has ended for good: deleted"]
 
 
 async def test_a_close_code_that_says_come_back_is_obeyed_and_the_publish_repeated_under_its_key(signer: Signer) -> None:

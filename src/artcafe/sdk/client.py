@@ -58,6 +58,9 @@ class Agent:
         close_timeout_s: float = 5.0,
     ) -> None:
         self.tenant, self.agent = _given("tenant", tenant), _given("agent", agent)
+        # The login is sent in the background, where nobody could be told that it cannot be.
+        encoding.command_text("challenge", frames.Challenge(self.tenant, self.agent), frames.MAX_FRAME_BYTES)
+        encoding.command_text("connect", frames.Connect(max_unacked=max_unacked), frames.MAX_FRAME_BYTES)
         key = _given("key") if key is None else key
         signer = load_signer(key) if isinstance(key, str | Path) else key
         dialer = dial.Dialer(url or _given("url"), signer, open_s=min(dial.OPEN_S, connect_timeout_s))

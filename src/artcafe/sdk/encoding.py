@@ -21,7 +21,8 @@ _ARGUMENTS: Final[Mapping[str, str]] = {"from": "start"}
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 _DECODERS: Final[Mapping[type[frames.Body], msgspec.json.Decoder[Any]]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (frames.Publish, frames.Subscribe, frames.Status, frames.History)
+    kind: msgspec.json.Decoder(kind)
+    for kind in (frames.Challenge, frames.Connect, frames.Publish, frames.Subscribe, frames.Status, frames.History)
 }
 """What the server reads a command's body with."""
 _FRAME_BYTES: Final = len(frames.command("", msgspec.Raw(), frames.MAX_ID))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from artcafe.sdk.acks import Acked
@@ -51,8 +52,8 @@ class Place:
     gap: tuple[Gap, str | None] | None = None
     """The newest one, and in which log it is told: again and again, until something behind it is acknowledged. Two logs may be
     restored from one backup, and their gaps are alike."""
-    ids: dict[int, str] = field(default_factory=dict)
-    """The newest messages that were taken in."""
+    recent: deque[tuple[int, str]] = field(default_factory=partial(deque, maxlen=KNOWN))
+    """The newest messages that were taken in, by sequence and id."""
     repeats_from: int | None = None
     """The first sequence that the current delivery has repeated."""
     waiting: deque[tuple[int, Message | Gap]] = field(default_factory=deque)
@@ -82,14 +83,14 @@ class Place:
         A log whose files were put back gives its sequences again in the same epoch, and the server cannot know what was sent.
         """
         self.repeats_from = seq if self.repeats_from is None else min(self.repeats_from, seq)
-        return self.ids.get(seq, message_id) == message_id
+        if not self.recent or seq < self.recent[0][0]:
+            return True
+        return (seq, message_id) in self.recent or all(seq != known for known, _ in self.recent)
 
     def take_in(self, seq: int, message_id: str) -> None:
         """Note a new message."""
         self.received = self.newest = seq
-        self.ids[seq] = message_id
-        if len(self.ids) > KNOWN:
-            del self.ids[next(iter(self.ids))]
+        self.recent.append((seq, message_id))
 
     def begin(self, cursor: int) -> None:
         """Begin in another log, or at another place in this one: no sequence seen so far has a meaning now."""
@@ -100,7 +101,7 @@ class Place:
         self.acked.reset(cursor)
         self.deliver_behind(cursor)
         self.unacked.clear()
-        self.ids.clear()
+        self.recent.clear()
 
 
 class Inbox:

@@ -91,6 +91,8 @@ class Line:
             await self._stay_connected()
         except Lost as exc:
             self.failure = exc.error
+            if self._opened.is_set():  # Else whoever enters the agent hears of it.
+                log.warning("the connection has ended for good: %s", exc.error)
         finally:
             self.outbox.fail(self.failure or RuntimeError(CLOSED))
             self._leaving.set()
