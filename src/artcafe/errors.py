@@ -268,6 +268,19 @@ class Conflict(CallerFault):
     code, status, text = "conflict", 409, "{problem}"
 
 
+@dataclass(eq=False, repr=False)
+class RowFull(CallerFault):
+    """A row of the tables has no room for the change; `problem` says how large it would become."""
+
+    problem: str
+    most_bytes: int
+    code, status = "row_full", 409
+    text = (
+        "nothing was changed: a row of this thing is full, since it may hold {most_bytes} bytes ({problem}); make what you send"
+        " shorter, or have the operator remove from the row what an older system left there"
+    )
+
+
 class IdempotencyMismatch(CallerFault):
     code, status = "idempotency_mismatch", 409
     text = "this Idempotency-Key was used for another request; repeat a request unchanged, or take a new key for a new one"

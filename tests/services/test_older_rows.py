@@ -8,9 +8,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeGuard
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from artcafe.errors import RowFull
 from artcafe.model import AgentStatus, UserId
 from artcafe.rules import ids
 from artcafe.tables.catalog import (
@@ -24,7 +26,7 @@ from artcafe.tables.catalog import (
 )
 from artcafe.tables.port import Put
 from artcafe.tables.sqlite import Sqlite
-from artcafe.tables.values import Item, Value
+from artcafe.tables.values import MOST_ITEM_BYTES, Item, Value, size_of
 from tests.services.world import Clock, Logs, Server, new_key
 from tests.tables.strategies import texts, values
 
@@ -113,3 +115,33 @@ async def test_whatever_an_older_system_wrote_everything_can_be_done_and_the_res
             assert (row["agent_count"], row["channel_count"], row["member_count"]) == (agents, channels, members)
         finally:
             await tables.close()
+
+
+@pytest.mark.parametrize("table", [TENANTS, AGENTS, CHANNELS])
+async def test_a_change_of_a_full_row_is_refused_with_a_sentence_that_says_so(server: Server, table: Table) -> None:
+    rows: dict[Table, dict[str, Value]] = {
+        TENANTS: {"id": "acme", "name": "A"},
+        AGENTS: {"tenant_id": "acme", "id": "bot", "name": "B", "channels": {}},
+        CHANNELS: {"tenant_id": "acme", "id": "general", "name": "C"},
+    }
+    for of, row in rows.items():
+        room = MOST_ITEM_BYTES - sum(len(name) + size_of(value) for name, value in row.items()) - len("notes")
+        await server.put(of, **row, **({"notes": "x" * (room - 100)} if of is table else {}))
+    for of in (USER_TENANTS, USER_TENANT_INDEX):
+        await server.put(of, user_id="alice", tenant_id="acme", role="owner")
+    alice = await server.tenants.enter(UserId("alice"), "acme")
+    before = await server.item(table, "acme", None if table is TENANTS else str(rows[table]["id"]))
+
+    async def change(name: str) -> object:
+        if table is TENANTS:
+            return await server.tenants.rename(alice, name)
+        if table is AGENTS:
+            return await server.agents.update(alice, "bot", description=name * 16)
+        return await server.channels.update(alice, "general", description=name * 16)
+
+    with pytest.raises(RowFull, match="nothing was changed"):
+        await change("x" * 64)
+    after = await server.item(table, "acme", None if table is TENANTS else str(rows[table]["id"]))
+    assert before is not None
+    assert after is not None
+    assert {name: after.get(name) for name in before} == before  # A tenant's row has been given its counts.

@@ -164,7 +164,7 @@ ANYWHERE: Final[Kinds] = (
 )
 BEARER: Final[Kinds] = (errors.Unauthenticated, errors.CredentialsExpired, errors.Revoked)
 IN_TENANT: Final[Kinds] = (*BEARER, errors.TermsRequired, errors.TenantNotFound, errors.Forbidden, errors.TenantSuspended)
-BODY: Final[Kinds] = (errors.BadJson, errors.Invalid)
+BODY: Final[Kinds] = (errors.BadJson, errors.Invalid, errors.RowFull)
 POST: Final[Kinds] = (*BODY, errors.IdempotencyMismatch, errors.Conflict)
 LIST: Final[Kinds] = (errors.BadCursor, errors.Invalid)
 

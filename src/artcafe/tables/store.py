@@ -21,7 +21,7 @@ from artcafe.model import (
     subscription_id,
 )
 from artcafe.rules.pages import Page, PageRequest
-from artcafe.tables import people_rows, rows
+from artcafe.tables import full_rows, people_rows, rows
 from artcafe.tables.acceptance_store import AcceptanceStore
 from artcafe.tables.catalog import (
     CHALLENGES,
@@ -72,8 +72,9 @@ class Store:
         return OwnershipStore(self._tables, user_id)
 
     async def transact(self, writes: Sequence[Write]) -> None:
-        """All of the writes or none. Raises ConditionFailed."""
-        await self._tables.transact(writes)
+        """All of the writes or none. Raises ConditionFailed, and RowFull where a row has no room."""
+        with full_rows.reported():
+            await self._tables.transact(writes)
 
     # --- tenants ---
 

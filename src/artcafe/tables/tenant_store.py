@@ -30,7 +30,7 @@ from artcafe.model import (
 )
 from artcafe.rules import ids, times
 from artcafe.rules.pages import Page, PageRequest
-from artcafe.tables import agent_rows, attributes, rows
+from artcafe.tables import agent_rows, attributes, full_rows, rows
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
@@ -87,8 +87,9 @@ class TenantStore:
         self._subscriptions = Partition(tables, CHANNEL_SUBSCRIPTIONS, tenant_id)
 
     async def transact(self, writes: Sequence[Write]) -> None:
-        """All of the writes or none. Raises ConditionFailed."""
-        await self._tables.transact(writes)
+        """All of the writes or none. Raises ConditionFailed, and RowFull where a row has no room."""
+        with full_rows.reported():
+            await self._tables.transact(writes)
 
     # --- the tenant's row ---
 
@@ -160,7 +161,7 @@ class TenantStore:
         numbers = [Not(OfKind(count.value, Kind.NUMBER)) for count in Count]
         counts = [Assign(count.value, counted[count]) for count in Count]
         for changes, missing in ((counts, Or(*numbers)), ([Assign("version", 0)], Not(OfKind("version", Kind.NUMBER)))):
-            with suppress(ConditionFailed):
+            with suppress(ConditionFailed), full_rows.reported():
                 await self._tables.update(Update(TENANTS, Key(self.id), changes, And(Exists("id"), missing)))
 
     async def member_count(self) -> int:
@@ -343,7 +344,8 @@ class TenantStore:
         """
         missing = And(self._there(), Not(OfKind("channels", Kind.MAP)))
         try:
-            await self._tables.update(Update(AGENTS, Key(self.id, agent_id), [Assign("channels", {})], missing))
+            with full_rows.reported():
+                await self._tables.update(Update(AGENTS, Key(self.id, agent_id), [Assign("channels", {})], missing))
         except ConditionFailed as failed:
             if failed.item is None or rows.is_deleting(failed.item):
                 raise
