@@ -33,7 +33,7 @@ PARTITIONS: Final = (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USAGE_METRICS, USE
 OF_TENANT: Final = (*PARTITIONS, USER_TENANTS, TENANTS)
 """In this order."""
 COPIED: Final = (*OF_TENANT, TERMS_ACCEPTANCE)
-"""Challenges are left: they end within minutes."""
+"""Challenges are left, which end within minutes, and the rows beside them, which end within 72 hours."""
 PAGE: Final = 100
 AT_ONCE: Final = 32
 
