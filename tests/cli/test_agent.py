@@ -95,6 +95,13 @@ def test_login_prints_a_token_that_rest_takes(cast: Cast) -> None:
         assert me.json()["agent_id"] == cast.agents[0]
 
 
+@pytest.mark.parametrize("command", [["login"], ["listen", "--count", "1"], ["publish", "CHANNEL", "1"]])
+def test_a_service_that_is_not_the_one_that_was_given_is_not_logged_in_to(cast: Cast, command: list[str]) -> None:
+    done = run(cast, *(word.replace("CHANNEL", cast.channels[0]) for word in command), SERVICE="artcafe:another")
+    assert done.code == 3
+    assert "not 'artcafe:another'" in done.stderr
+
+
 # --- publish and listen --------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from artcafe.sdk.client import Agent
 from artcafe.sdk.rest import Rest
 from tests.flows.test_road import take
 from tests.platform import Cast, Platform
@@ -47,3 +48,22 @@ async def test_who_was_away_from_a_live_channel_missed_it(platform: Platform) ->
     assert message.data == "now"
     async with Rest(cast.url, cast.token) as rest:
         assert [each.id for each in [channel async for channel in rest.channels(cast.tenant)] if each.type == "live"] == [channel]
+
+
+async def test_subscribing_again_to_a_live_channel_misses_nothing(platform: Platform) -> None:
+    cast = await platform.tenant_with(agents=2)
+    channel = await live_channel(cast)
+    async with cast.agent(0) as sender, cast.agent(1) as agent, asyncio.timeout(30):
+        async with cast.rest() as rest:
+            await rest.delete_subscription(cast.tenant, channel, cast.agents[0])
+        await agent.subscribe(channel)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(subscribe_often(agent, channel))
+            for number in range(200):
+                await sender.publish(channel, number)
+        assert [message.data for message in await take(agent, 200)] == [*range(200)]
+
+
+async def subscribe_often(agent: Agent, channel: str) -> None:
+    for _ in range(50):
+        await agent.subscribe(channel)

@@ -47,6 +47,7 @@ class Account:
     agent: str
     key: Path
     wait_s: float
+    service: str | None
 
     def signer(self) -> Signer:
         """The agent's key, opened; a person at the terminal is asked for its passphrase where it has one."""
@@ -64,6 +65,7 @@ class Account:
             tenant=self.tenant,
             agent=self.agent,
             key=signer or self.signer(),
+            service=self.service,
             max_unacked=max_unacked,
             connect_timeout_s=self.wait_s,
         )
@@ -74,7 +76,14 @@ def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapped(
-        *args: Any, url: str | None, tenant: str | None, agent: str | None, key: Path | None, wait_s: float, **kwargs: Any
+        *args: Any,
+        url: str | None,
+        tenant: str | None,
+        agent: str | None,
+        key: Path | None,
+        wait_s: float,
+        service: str | None,
+        **kwargs: Any,
     ) -> None:
         _log_to_stderr()
         missing = [name for name, value in (("tenant", tenant), ("agent", agent), ("key", key)) if not value]
@@ -83,7 +92,7 @@ def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
                 f"missing {', '.join(f'--{name}' for name in missing)};"
                 f" in the environment: {', '.join(f'ARTCAFE_{name.upper()}' for name in missing)}"
             )
-        account = Account(url or _server_here(), tenant, agent, key, wait_s)
+        account = Account(url or _server_here(), tenant, agent, key, wait_s, service)
         command(*args, account=account, **kwargs)  # type: ignore[arg-type]  # click passes by name
 
     for option in (
@@ -96,6 +105,12 @@ def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
             show_default=True,
             metavar="SECONDS",
             help="How long to try where nobody answers, before anything was done.",
+        ),
+        click.option(
+            "--service",
+            envvar="ARTCAFE_SERVICE",
+            metavar="NAME",
+            help="The only service to log in to, as its challenge names it [env: ARTCAFE_SERVICE].",
         ),
         click.option(
             "--key",
@@ -164,7 +179,7 @@ def login(account: Account, as_json: bool) -> None:
 async def _login(account: Account, as_json: bool) -> None:
     signer = account.signer()
     async with Rest(account.url) as rest:
-        token = await rest.login(account.tenant, account.agent, signer)
+        token = await rest.login(account.tenant, account.agent, signer, service=account.service)
     click.echo(msgspec.json.encode(token) if as_json else token.access_token)
 
 
@@ -327,7 +342,7 @@ async def _note_silence(account: Account, signer: Signer) -> None:
         return
     try:
         async with Rest(account.url) as rest:
-            await rest.login(account.tenant, account.agent, signer)
+            await rest.login(account.tenant, account.agent, signer, service=account.service)
             rows = [row async for row in rest.agent_subscriptions(account.tenant, account.agent)]
     except ArtcafeError:  # The messages come all the same.
         return

@@ -171,7 +171,10 @@ class Subscriber:
     # --- by commands -------------------------------------------------------------------------------------------------
 
     async def subscribe(self, wanted: frames.Subscribe) -> replies.SubscribeReply:
-        """Begin a delivery, in place of the one there is. Raises what refuses it."""
+        """Begin a delivery, in place of the one there is. Raises what refuses it.
+
+        One of a live channel goes on: it has no other place to begin, and what came in between would be missed.
+        """
         if len(self.deliveries) >= MAX_SUBSCRIPTIONS and wanted.channel not in self.deliveries:
             raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
         channel_id = ChannelId(wanted.channel)
@@ -182,6 +185,9 @@ class Subscriber:
             if not row.lets(Permission.RECEIVE):
                 raise Forbidden(_NOT_PERMITTED, "an agent")
             self._muted -= {channel_id}
+            known = self.deliveries.get(channel_id)
+            if known is not None and known.feed.is_live:
+                return replies.SubscribeReply(None, None, None)
             self._end_delivery(channel_id)
             self._withheld.pop(channel_id, None)
             return await self._begin(channel_id, wanted.start, self._desk.cursors.newest(row), wanted.max_unacked)

@@ -73,15 +73,15 @@ class Rest:
         """Who holds the token."""
         return await self._routes.read(Me, "/v1/me")
 
-    async def login(self, tenant: str, agent: str, key: Signer | str | Path) -> Token:
+    async def login(self, tenant: str, agent: str, key: Signer | str | Path, *, service: str | None = None) -> Token:
         """Log an agent in by its SSH key, and use its token from here on: a request that finds it expired logs in again.
 
-        `key` is a signer, or the path of a private key, or of a `.pub` file whose other half ssh-agent holds. Raises
-        `BadCredentials`, `ChallengeRefused` and `KeyUnusable`, as every later request may where it has to log in again. Setting
-        `token` ends the renewal.
+        `key` is a signer, or the path of a private key, or of a `.pub` file whose other half ssh-agent holds. `service` is the
+        only one that is logged in to; without it, the one of this login from here on. Setting `token` ends the renewal. Raises
+        `BadCredentials`, `ChallengeRefused` and `KeyUnusable`, as every later request may where it has to log in again.
         """
         signer = load_signer(key) if isinstance(key, str | Path) else key
-        token, service = await self._log_in(tenant, agent, signer)
+        token, service = await self._log_in(tenant, agent, signer, service)
         self._routes.renew = partial(self._log_in, tenant, agent, signer, service)
         return token
 
