@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import Final, Self
 
@@ -15,6 +18,8 @@ FORMAT: Final = 1
 """Rises when a folder that this version wrote cannot be read by an older one."""
 
 SECRET_BYTES: Final = 32
+ROOM_BYTES: Final = 1024 * 1024
+"""With less, a server cannot start: what it must write of tables and NATS is some hundred KB."""
 
 
 class DataFolder:
@@ -34,7 +39,8 @@ class DataFolder:
             lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as exc:
             raise StartRefused(
-                f"the data folder {path} cannot be written: {exc.strerror}", "choose another with --data-dir, or mend its rights"
+                f"the data folder {path} cannot be written: {exc.strerror}",
+                disk_remedy(path, exc) or "choose another with --data-dir, or mend its rights",
             ) from exc
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,7 +65,8 @@ class DataFolder:
     def release(self) -> None:
         """Lets go of the folder. May be repeated."""
         if self._lock >= 0:
-            (self.path / "server.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # on a disk that became read-only it stays, and names a process that is gone
+                (self.path / "server.json").unlink()
             os.close(self._lock)
             self._lock = -1
 
@@ -70,7 +77,8 @@ class DataFolder:
             os.pwrite(self._lock, str(os.getpid()).encode(), 0)
         except OSError as exc:
             raise StartRefused(
-                f"the data folder {self.path} cannot be used: {exc.strerror}", "make room on its disk, or mend its rights"
+                f"the data folder {self.path} cannot be used: {exc.strerror}",
+                disk_remedy(self.path, exc) or "mend its rights",
             ) from exc
 
     def _check_format(self) -> None:
@@ -106,6 +114,27 @@ def server_of(path: Path) -> dict[str, str]:
     return {name: told[name] for name in ("url", "gateway_url", "issuer") if told.get(name) is not None}
 
 
+def disk_remedy(path: Path, exc: Exception) -> str | None:
+    """Return what to do where it is the disk that keeps a path from being written: full, read-only or broken; else None."""
+    number = exc.errno if isinstance(exc, OSError) else None
+    if number in {errno.ENOSPC, errno.EDQUOT} or _free_bytes(path) < ROOM_BYTES:
+        return f"make room on the disk of {path}"
+    if number in {errno.EROFS, errno.EIO}:
+        return (
+            "its disk is read-only or broken: systems stop writing to a disk that had an error, of which their log (dmesg) tells;"
+            " repair it, or choose another with --data-dir"
+        )
+    return None
+
+
+def _free_bytes(path: Path) -> int:
+    """The room on the disk of a path, or of the nearest folder above it that is there."""
+    for place in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(place).free
+    return ROOM_BYTES
+
+
 def make_secret(file: Path) -> None:
     """Makes the secret (mode 0600) unless there is one. Raises `StartRefused` when it cannot be written."""
     if file.exists():
@@ -113,7 +142,9 @@ def make_secret(file: Path) -> None:
     try:
         write_whole(file, secrets.token_hex(SECRET_BYTES))
     except OSError as exc:
-        raise StartRefused(f"the secret {file} cannot be written: {exc.strerror}", "mend the rights of its folder") from exc
+        raise StartRefused(
+            f"the secret {file} cannot be written: {exc.strerror}", disk_remedy(file, exc) or "mend the rights of its folder"
+        ) from exc
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -532,6 +532,17 @@ async def test_a_refused_start_tells_what_the_child_said(folder: Path, accounts:
         await EmbeddedNats(folder, accounts, binary=broken).start()
 
 
+async def test_a_start_that_waits_long_for_nats_server_says_so(
+    folder: Path, accounts: Accounts, tmp_path: Path, heard: Heard
+) -> None:
+    mute = script(tmp_path / "nats-server", '[ "$1" = --version ] && exec echo v2.15.1; exec sleep 60')
+    nats = EmbeddedNats(folder, accounts, binary=mute, check_every_s=0.05)
+    async with asyncio.TaskGroup() as group:
+        starting = group.create_task(nats.start())
+        assert (await heard.next("nats.slow_to_start"))["log"] == str(folder / "nats.log")
+        starting.cancel()
+
+
 async def test_a_cancelled_start_leaves_nothing_running(folder: Path, accounts: Accounts, tmp_path: Path) -> None:
     mute = script(tmp_path / "nats-server", f'[ "$1" = --version ] && exec echo v2.15.1; echo $$ > {tmp_path}/pid; exec sleep 60')
     nats = EmbeddedNats(folder, accounts, binary=mute)

@@ -77,6 +77,10 @@ class Disk:
         """Gives back what `fill` took."""
         (self._at / FILLER).unlink()
 
+    def abort(self) -> None:
+        """Has the file system stop writing, as it does by itself after an error of the device (ext4(5), `abort`)."""
+        _run("mount", "-o", "remount,abort", str(self._at))
+
     def _writes(self) -> list[str]:
         """What the kernel counts of writes to the device, done and under way."""
         fields = Path(f"/sys/block/{Path(self._device).name}/stat").read_text().split()

@@ -23,6 +23,7 @@ from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.configuration import LONE_LOOKUP, Configuration, server
 from artcafe.fabric.spawn import environment
+from artcafe.folder import disk_remedy
 from artcafe.observe import log
 
 LEAST_VERSION: Final = (2, 15, 1)
@@ -186,7 +187,8 @@ def refusals(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise StartRefused(f"{folder} cannot hold the files of NATS: {exc}", remedy(str(exc), folder)) from exc
+        told = disk_remedy(folder, exc) or remedy(str(exc), folder)
+        raise StartRefused(f"{folder} cannot hold the files of NATS: {exc}", told) from exc
 
 
 def remedy(words: str, folder: Path) -> str:

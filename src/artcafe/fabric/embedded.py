@@ -39,6 +39,8 @@ ENOUGH_FREE_BYTES: Final = 16 * 1024 * 1024
 
 READY_S: Final = 300.0
 """Usually 20 ms; after a crash JetStream reads its files first, and a child that is killed over it would never get through."""
+SLOW_CHECKS: Final = 2
+"""A start that takes longer than so many checks is said to wait for nats-server."""
 CHECK_S: Final = 5.0
 SILENT_CHECKS: Final = 3
 RETRY_MIN_S: Final = 0.05
@@ -202,6 +204,7 @@ class EmbeddedNats:
                     raise
 
     async def _until_ready(self, process: Process) -> None:
+        since, is_slow = time.monotonic(), False
         try:
             async with asyncio.timeout(READY_S):
                 while not await self._is_ready():
@@ -209,6 +212,9 @@ class EmbeddedNats:
                         raise asyncio.CancelledError  # nats-py, in its close, takes a cancellation for a timeout of its own
                     if process.returncode is not None or self._stopping.is_set():
                         raise self._refused()
+                    if not is_slow and time.monotonic() - since > SLOW_CHECKS * self._check_every_s:
+                        is_slow = True
+                        log.warning("nats.slow_to_start", pid=process.pid, log=str(self._folder / "nats.log"), most_s=READY_S)
                     await asyncio.sleep(0.01)
         except TimeoutError:
             raise self._refused() from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from artcafe import errors
+from artcafe.folder import disk_remedy
 from artcafe.tables.catalog import TABLES, Environment, Table
 
 FORMAT = 1
@@ -29,7 +30,8 @@ def prepare(path: Path, environment: Environment) -> None:
             _lay_out(db, path, environment)
     except (OSError, sqlite3.Error) as exc:
         raise errors.StartRefused(
-            f"the table file {path} cannot be used: {exc}", "check that its folder is there and yours, and that the file is whole"
+            f"the table file {path} cannot be used: {exc}",
+            disk_remedy(path, exc) or "check that its folder is there and yours, and that the file is whole",
         ) from exc
 
 
