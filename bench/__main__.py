@@ -13,7 +13,7 @@ from typing import Final
 import uvloop
 
 from artcafe.observe import configure
-from bench import deliver, dynamodb, failures, login, publish, revoke, tables
+from bench import deliver, dynamodb, failures, login, peers, publish, revoke, tables
 from bench.fanout import curve, idle, profile, stall, windows
 from bench.report import Options, Table, machine
 
@@ -35,6 +35,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "login": login,
     "failures": failures,
     "revoke": revoke,
+    "peers": peers,
 }
 """Each with a `run`, and a docstring that says what it measures and how."""
 

@@ -53,8 +53,18 @@ class Cast:
 class Platform:
     """One `artcafe up` on a data folder, which may be killed and started again; or one `artcafe serve`."""
 
-    def __init__(self, folder: Path, flags: Sequence[str] = (), *, command: str = "up", secret: Path | None = None) -> None:
-        """`secret` names the file that a server is given in `flags`; the other command makes its own."""
+    def __init__(
+        self,
+        folder: Path,
+        flags: Sequence[str] = (),
+        *,
+        command: str = "up",
+        secret: Path | None = None,
+        descriptors: int | None = None,
+    ) -> None:
+        """`secret` names the file that a server is given in `flags`; the other command makes its own. `descriptors`: how many
+        files it may open."""
+        self._limit = [] if descriptors is None else ["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "-"]
         self.folder, self._flags, self._command = folder, list(flags), command
         self.data = folder / "data"
         self.secret = secret or self.data / "secret"
@@ -73,7 +83,7 @@ class Platform:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                ended_with_parent(command), stdout=log, stderr=log, env=environ, start_new_session=True
+                ended_with_parent([*self._limit, *command]), stdout=log, stderr=log, env=environ, start_new_session=True
             )
         until = time.monotonic() + WAIT_S
         while not (self.data / "server.json").exists():
@@ -144,9 +154,9 @@ class Platform:
 
 
 @contextmanager
-def running(folder: Path, flags: Sequence[str] = ()) -> Iterator[Platform]:
+def running(folder: Path, flags: Sequence[str] = (), descriptors: int | None = None) -> Iterator[Platform]:
     """A platform that is up, and is ended with everything it started whatever the test did to it."""
-    platform = Platform(folder, flags)
+    platform = Platform(folder, flags, descriptors=descriptors)
     platform.start()
     try:
         yield platform

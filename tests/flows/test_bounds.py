@@ -6,7 +6,7 @@ import asyncio
 import json
 import resource
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ import pytest
 
 from artcafe.errors import TooLarge
 from artcafe.rest.bodies import SMALL_BODY_BYTES
+from artcafe.rules.connections import capacity
 from artcafe.sdk.client import Agent
 from artcafe.sdk.keys import load_signer
 from artcafe.wire.frames import MAX_DEPTH
@@ -89,6 +90,94 @@ async def test_five_hundred_half_open_connections_at_each_door_stop_no_login(tmp
                 writer.write((b"", upgrade[:40], upgrade)[number % 3])
             await logs_in(cast)
         assert "Too many open files" not in platform.log()
+
+
+# --- who holds all connections -------------------------------------------------------------------------------------------
+
+DESCRIPTORS = 256
+
+
+async def dial_from(open_: AsyncExitStack, source: str, url: str, count: int) -> int:
+    """Open connections from an address of loopback and ask nothing; return how many are not refused."""
+    at = urlsplit(url)
+    wires = [await asyncio.open_connection(at.hostname, at.port, local_addr=(source, 0)) for _ in range(count)]
+    for _, writer in wires:
+        open_.callback(end, writer)
+    async with asyncio.TaskGroup() as group:
+        kept = [group.create_task(is_left_alone(reader)) for reader, _ in wires]
+    return sum(each.result() for each in kept)
+
+
+def end(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+async def is_left_alone(reader: asyncio.StreamReader) -> bool:
+    """Whether nothing comes for a moment. Who is refused is answered and closed."""
+    try:
+        async with asyncio.timeout(1):
+            await reader.read(1)
+    except TimeoutError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+async def status_from(source: str, url: str, path: str) -> int:
+    """The status of an answer. Of many that are refused at once, only some are told why; the others are reset."""
+    async with asyncio.timeout(BOUND_S):
+        while True:
+            with suppress(ConnectionResetError):
+                return await asked_from(source, url, path)
+            await asyncio.sleep(0.1)
+
+
+async def asked_from(source: str, url: str, path: str) -> int:
+    at = urlsplit(url)
+    reader, writer = await asyncio.open_connection(at.hostname, at.port, local_addr=(source, 0))
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        return int((await reader.read()).split()[1])
+    finally:
+        end(writer)
+
+
+async def test_no_address_holds_all_connections_and_health_and_nats_outlive_those_who_do(tmp_path: Path) -> None:
+    most = capacity(DESCRIPTORS)
+    with running(tmp_path, descriptors=DESCRIPTORS) as platform:
+        cast = await platform.tenant_with()
+        async with AsyncExitStack() as open_, cast.agent() as agent:
+            assert (await agent.publish(cast.channels[0], 1)).seq is not None
+            held = 0
+            for url in (platform.url, platform.gateway_url):
+                held += await dial_from(open_, "127.0.0.2", url, most // 2)
+            assert held == most // 2  # at both listeners together
+            assert [await status_from("127.0.0.3", platform.url, "/v1") for _ in range(18)] == [200] * 18
+            assert await status_from("127.0.0.2", platform.url, "/v1") == 429
+
+            for source in ("127.0.0.3", "127.0.0.4"):
+                await dial_from(open_, source, platform.gateway_url, most // 2)
+            assert await status_from("127.0.0.5", platform.url, "/v1") == 503
+            assert await status_from("127.0.0.5", platform.gateway_url, "/v1/connect") == 503
+            assert await status_from("127.0.0.5", platform.url, "/health/ready") == 200
+            # On the connection that was there before, all goes on; a nats-server that answers is not ended.
+            assert (await agent.publish(cast.channels[0], 2)).seq is not None
+        assert await until_served(platform) == 200
+        log = platform.log()
+        assert "nats.failed" not in log
+        assert "Too many open files" not in log
+
+
+async def until_served(platform: Platform) -> int:
+    """The status of the first answer when the others are gone."""
+    async with asyncio.timeout(BOUND_S):
+        while (status := await status_from("127.0.0.5", platform.url, "/v1")) == 503:  # noqa: ASYNC110 (nothing tells)
+            await asyncio.sleep(0.05)
+    return status
+
+
+# --- what is too long ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_body_of_300_mb_is_refused_at_the_limit_whether_or_not_it_is_announced(platform: Platform) -> None:

@@ -14,7 +14,7 @@ from artcafe.errors import ArtcafeError, TooLarge
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.takeover import take_over
 from artcafe.gateway.upgrade import MAX_HEAD_BYTES, Refused, Upgrade, parse, refusal
-from artcafe.rules.connections import Entry
+from artcafe.rules.connections import LINGER_S, Entry
 from artcafe.wire.frames import MAX_FRAME_BYTES, SUBPROTOCOL
 
 MAX_BYTES_BEFORE_CONNECT: Final = 8 * 1024
@@ -25,8 +25,6 @@ READ_BYTES: Final = 64 * 1024
 """The most that is read at once. Without it the parser's buffer grew to what the kernel had, some MB a socket."""
 READABLE_BYTES: Final = 4 * MAX_FRAME_BYTES
 """A frame that is too large is read up to here, so that it can be answered by 4501 and a sentence; above, picows says 1009."""
-LINGER_S: Final = 1.0
-"""How long a refused peer may take to read its answer. Closed over bytes that are still coming, it would be reset instead."""
 
 _picows: Final = logging.getLogger("picows.server")
 
@@ -37,6 +35,13 @@ class Door(Protocol):
     def enter(self, peer: str | None) -> Entry:
         """Count a connection of this peer. Raises TooFast or Overloaded."""
         ...
+
+    def linger(self) -> bool:
+        """Whether a connection that `enter` refused may stay until its peer has read why."""
+        ...
+
+    def stop_lingering(self) -> None:
+        """Such a connection is closed."""
 
     def begin(self, handshake: Handshake) -> None:
         """A connection has come, of which nothing is known yet."""
@@ -62,6 +67,7 @@ class Handshake(asyncio.Protocol):
         "_door",
         "_entry",
         "_head",
+        "_is_lingering",
         "_is_over",
         "_peer",
         "_timer",
@@ -77,6 +83,7 @@ class Handshake(asyncio.Protocol):
         self._connection: Connection | None = None
         self._ws: Any = None
         self._timer: asyncio.TimerHandle | None = None
+        self._is_lingering = False
         self._is_over = False
         """Whether whatever comes is passed over."""
 
@@ -89,8 +96,10 @@ class Handshake(asyncio.Protocol):
         try:
             self._entry = self._door.enter(self._peer)
         except ArtcafeError as error:
+            self._is_lingering = self._door.linger()
             self._refuse(refusal(error))
-            self._transport.close()  # at once: it is one too many
+            if not self._is_lingering:
+                self._transport.close()
             return
         self._door.begin(self)
         self._wait(self._deadline_s)
@@ -128,6 +137,8 @@ class Handshake(asyncio.Protocol):
             self._ws.connection_lost(exc)
         elif self._entry is not None:
             self._door.leave(self, self._entry)
+        elif self._is_lingering:
+            self._door.stop_lingering()
 
     # --- the HTTP part -----------------------------------------------------------------------------------------------
 

@@ -150,6 +150,14 @@ class Gateway:
         """Count a connection of this peer. Raises TooFast or Overloaded."""
         return self._open_connections.enter(peer)
 
+    def linger(self) -> bool:
+        """Whether a connection that was refused may stay until its peer has read why."""
+        return self._open_connections.linger()
+
+    def stop_lingering(self) -> None:
+        """Such a connection is closed."""
+        self._open_connections.stop_lingering()
+
     def leave(self, handshake: Handshake, entry: Entry) -> None:
         """A connection that never became a socket is gone."""
         self._open_connections.leave(entry)

@@ -17,7 +17,7 @@ from artcafe.observe import Repeated, log
 from artcafe.rest import problems
 from artcafe.rest.headers import of_every_answer
 from artcafe.rest.heads import BadHead, StrictBuffer
-from artcafe.rules.connections import Entry, OpenConnections
+from artcafe.rules.connections import LINGER_S, Entry, OpenConnections
 from artcafe.rules.ids import new_id
 
 _LONGEST_PROBLEM: Final = 200
@@ -48,6 +48,7 @@ class DeadlineProtocol(H11Protocol):
     answer_deadline_s: ClassVar[float] = 10.0
     _head_timer: asyncio.TimerHandle | None = None
     _entry: Entry | None = None
+    _is_lingering = False
 
     def __init__(self, *args: Any, connections: OpenConnections | None = None, **more: Any) -> None:
         """Without `connections`, any number may be open."""
@@ -67,7 +68,8 @@ class DeadlineProtocol(H11Protocol):
             self._entry = self._connections.enter(peer, may_use_spare=True)
         except ArtcafeError as error:
             _refused.warn(address=peer, problem=str(error))
-            self._refuse(error)
+            self._answer(problems.answer(error, new_id("req")))
+            self._linger()
             return
         if self._entry.is_spare:
             self.app_state = {**self.app_state, "is_spare": True}
@@ -86,6 +88,8 @@ class DeadlineProtocol(H11Protocol):
         self._stop_waiting()
         if self._entry is not None:
             self._connections.leave(self._entry)
+        elif self._is_lingering:
+            self._connections.stop_lingering()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
@@ -100,6 +104,16 @@ class DeadlineProtocol(H11Protocol):
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._answer(problems.answer(error, new_id("req")))
         self.transport.close()
+
+    def _linger(self) -> None:
+        """Close the connection once the peer has read its answer, as far as there is room for that."""
+        self._is_lingering = self._connections.linger()
+        if not self._is_lingering:
+            self.transport.close()
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)
 
     def _answer(self, response: Response) -> None:
         headers = [*response.raw_headers, *of_every_answer(self.scheme), (b"connection", b"close")]

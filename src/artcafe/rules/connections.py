@@ -16,6 +16,10 @@ SPARE: Final = 32
 """Connections beyond all others, on which nothing but health is answered. They are among the descriptors kept back."""
 SPARE_PER_ADDRESS: Final = 4
 RETRY_S: Final = 1.0
+LINGERING: Final = 16
+"""Of the connections that are refused, so many at once may stay until their peers have read why: closed at once, over a request
+that is just coming, a connection is reset."""
+LINGER_S: Final = 0.5
 
 
 def capacity(descriptors: int) -> int:
@@ -42,6 +46,7 @@ class OpenConnections:
         self._all: Shares = Shares(most, 0)
         self._by_address = Shares(0, most_per_address)
         self._spare = Shares(SPARE, SPARE_PER_ADDRESS)
+        self._lingering = Shares(LINGERING, 0)
 
     @property
     def count(self) -> int:
@@ -80,6 +85,14 @@ class OpenConnections:
             return
         self._all.release(None)
         self._discount(entry.counted)
+
+    def linger(self) -> bool:
+        """Return whether a connection that was refused may stay for `LINGER_S`, until `stop_lingering`."""
+        return self._lingering.take(None) is None
+
+    def stop_lingering(self) -> None:
+        """A connection that was refused is closed."""
+        self._lingering.release(None)
 
     def _count(self, counted: str | None) -> None:
         if self._by_address.take(counted) is Refusal.KEY:
