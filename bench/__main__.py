@@ -13,7 +13,7 @@ from typing import Final
 import uvloop
 
 from artcafe.observe import configure
-from bench import deliver, dynamodb, failures, login, peers, publish, revoke, tables
+from bench import deliver, dynamodb, failures, login, neighbours, peers, publish, revoke, tables
 from bench.fanout import curve, idle, profile, stall, windows
 from bench.report import Options, Table, machine
 
@@ -36,6 +36,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "failures": failures,
     "revoke": revoke,
     "peers": peers,
+    "neighbours": neighbours,
 }
 """Each with a `run`, and a docstring that says what it measures and how."""
 

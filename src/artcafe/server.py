@@ -53,6 +53,7 @@ from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
 from artcafe.services.readiness import Readiness
 from artcafe.services.retention import Retention
+from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import PerPerson, Tenants
 from artcafe.services.terms import Current, Terms
@@ -222,7 +223,20 @@ async def _serve(
         terms = Terms(store, changes.audit, now, current_terms)
         people = Connections(directory), Entrance(identity, tenants, terms, changes.audit, now)
         gateway = Gateway(
-            Desk(login, directory, subscriptions, messaging, cursors, hub, now, presence, history, *people, changes.audit.tally),
+            Desk(
+                login,
+                directory,
+                subscriptions,
+                messaging,
+                cursors,
+                hub,
+                now,
+                presence,
+                history,
+                *people,
+                changes.audit.tally,
+                _shares(fabric),
+            ),
             group,
             admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s, settings.own_hosts),
             connections=front.connections,
@@ -331,6 +345,13 @@ def _retention(store: Store, fabric: Fabric, changes: Changes) -> Retention:
     fabric.limit_storage(retention.storage_bytes)
     changes.watch(retention.changed)
     return retention
+
+
+def _shares(fabric: Fabric) -> Shares:
+    """Make the shares of this server, by which its group commits go too."""
+    shares = Shares()
+    fabric.limit_groups(lambda: shares.most_a_group)
+    return shares
 
 
 async def _open_gateway(gateway: Gateway, address: Address, tls: ssl.SSLContext | None) -> int:

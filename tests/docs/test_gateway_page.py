@@ -17,6 +17,7 @@ from artcafe.gateway.listener import CONNECT_S, STALL_S
 from artcafe.gateway.proofs import MAX_CHALLENGES
 from artcafe.rules import limits
 from artcafe.rules.limits import Limit
+from artcafe.services.shares import AT_ONCE_OF_AGENT, MOST_A_TURN
 from artcafe.wire import frames, replies
 
 PAGE = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
@@ -72,6 +73,8 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
         "an id, a status or a time": get_args(frames.Name)[1].max_length,
         "messages in a page of history": frames.HISTORY_MESSAGES,
         "live subscriptions of a connection": MAX_SUBSCRIPTIONS,
+        "commands of all active tenants that begin in one turn of the server's event loop": MOST_A_TURN,
+        "commands of an agent but publishes that are done at once": AT_ONCE_OF_AGENT,
         "unanswered challenges of a connection": MAX_CHALLENGES,
         "connections of an agent to one server": limits.PLANS[limits.DEFAULT_PLAN][Limit.AGENT_CONNECTIONS],
         "connections of a tenant to one server": limits.PLANS[limits.DEFAULT_PLAN][Limit.CONNECTIONS],

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from artcafe.errors import ArtcafeError, KeyReused, NotStored, OutcomeUnknown, QuotaFull
-from artcafe.fabric.batch import BATCH_MESSAGES, FEW
+from artcafe.fabric.batch import BATCH_MESSAGES, FEW, SPARED, GroupCommit
+from artcafe.fabric.streams import TenantLog
+from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject
 from artcafe.wire.replies import PublishReply
 from tests.fabric.rooms import A, B, Nats, a_tenant, until, within, writing
@@ -236,3 +238,28 @@ async def test_a_log_that_was_removed_is_begun_anew_by_the_next_message(nats: Na
 
         assert (await writer.publish(2, "k")).seq == 1
         assert writer.log.epoch not in {first, None}
+
+
+async def test_senders_take_turns_in_a_group_and_each_keeps_its_order(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link:
+        commit = GroupCommit(TenantLog(link), most_a_group=lambda: 64)
+        done = [commit.submit(subjects.stored(A), b"%d" % number, f"msg_{number}", None, "busy") for number in range(300)]
+        quiet = [commit.submit(subjects.stored(A), b"%d" % number, f"msg_q{number}", None, "quiet") for number in range(3)]
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(commit.run())
+            first, stored = await seqs(quiet), await seqs(done)
+            running.cancel()
+        assert max(first) <= 64
+        assert (first, stored) == (sorted(first), sorted(stored))
+
+
+async def test_a_full_queue_refuses_whoever_fills_it_and_nobody_else(nats: Nats) -> None:
+    async with nats.link(a_tenant()) as link:
+        commit = GroupCommit(TenantLog(link), most_messages=100)
+        taken = [commit.submit(subjects.stored(A), b"1", "msg", None, "busy") for _ in range(200)]
+        assert sum(one.done() for one in taken) == 100
+        quiet = [commit.submit(subjects.stored(A), b"1", "msg", None, "quiet") for _ in range(2 * SPARED)]
+        assert [one.done() for one in quiet] == [False] * SPARED + [True] * SPARED
+        commit.close()
+        for one in (*taken, *quiet):
+            assert isinstance(one.exception(), NotStored)

@@ -41,6 +41,7 @@ from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
 from artcafe.services.retention import Retention
+from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Current, Terms
@@ -89,6 +90,7 @@ class House:
     store: Store
     changes: Changes
     terms: Terms
+    shares: Shares
     url: str
     folder: Path
     owner: UserPrincipal
@@ -233,6 +235,8 @@ async def _make(
     login, tenants = Login(store, directory, tokens, clock, "test", audit), Tenants(store, changes, clock, fabric, directory)
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
     messaging = Messaging(directory, fabric, clock)
+    shares = Shares()
+    fabric.limit_groups(lambda: shares.most_a_group)
     presence, terms = Presence(fabric, clock), Terms(store, audit, clock, current)
     desk = Desk(
         login,
@@ -247,6 +251,7 @@ async def _make(
         Connections(directory),
         Entrance(identity, tenants, terms, audit, clock),
         audit.tally,
+        shares,
     )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01, connections=connections)
     changes.watch(gateway.rechecks.changed)
@@ -261,7 +266,7 @@ async def _make(
     await subscriptions.put(owner, channel.id, agent.id)
     made = House(
         gateway, hub, fabric, tables, cursors, messaging, presence, channels, agents, AgentKeys(store, changes, clock),
-        subscriptions, login, tokens, clock, identity, tenants, store, changes, terms,
+        subscriptions, login, tokens, clock, identity, tenants, store, changes, terms, shares,
         f"{'wss' if authority else 'ws'}://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
         authority.client() if authority else None,
     )  # fmt: skip

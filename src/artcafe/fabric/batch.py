@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -44,6 +45,10 @@ n × 0.4 ms when sent without waiting in between, and in the same minute a batch
 WAITING_MESSAGES: Final = 20_000
 WAITING_BYTES: Final = 64 << 20
 """When so much waits, NATS is not keeping up, and a publish is refused at once with `not_stored` instead of growing the queue."""
+SPARED: Final = 16
+"""Of a sender that has fewer waiting, a publish is taken all the same: it is not the one who fills the queue."""
+IN_TURN: Final = 16
+"""Messages of one sender that go into a group before it is another's turn."""
 PATIENCE_S: Final = 10.0
 """How long a message is tried before its publisher is told; less than the 30 s after which the SDK gives up."""
 BEGIN_S: Final = 15.0
@@ -106,40 +111,70 @@ class Waiting:
                 one.done.set_exception(error)
 
 
+def _some(queue: deque[Waiting], most: float, most_bytes: int) -> Iterator[Waiting]:
+    """Take the first messages out of a queue: at most so many, and no further ones once they have so many bytes."""
+    while queue and most > 0 and most_bytes > 0:
+        one = queue.popleft()
+        most, most_bytes = most - 1, most_bytes - len(one.envelope)
+        yield one
+
+
 class GroupCommit:
     """The one writer of a tenant's log on this server."""
 
-    def __init__(self, log: TenantLog, *, patience_s: float = PATIENCE_S, most_messages: int = WAITING_MESSAGES) -> None:
+    def __init__(
+        self,
+        log: TenantLog,
+        *,
+        patience_s: float = PATIENCE_S,
+        most_messages: int = WAITING_MESSAGES,
+        most_a_group: Callable[[], float] = lambda: BATCH_MESSAGES,
+    ) -> None:
+        """`most_a_group` is asked before each group, and may say less than `BATCH_MESSAGES`."""
         self._log, self._patience_s, self._most_messages = log, patience_s, most_messages
-        self._waiting: deque[Waiting] = deque()
-        self._waiting_bytes = 0
+        self._most_a_group = most_a_group
+        self._spared = min(SPARED, most_messages)
+        self._waiting: OrderedDict[str, deque[Waiting]] = OrderedDict()
+        """By sender, who take turns."""
+        self._waiting_messages = self._waiting_bytes = 0
         self._wake = asyncio.Event()
         self._exists = False
         self._is_over = False
         self.supervisor = Supervisor("writer")
 
-    def submit(self, subject: Subject, envelope: bytes, message_id: str, dedupe_id: str | None) -> asyncio.Future[PublishReply]:
-        """Puts a message in the queue, in the order of the calls.
+    def submit(
+        self, subject: Subject, envelope: bytes, message_id: str, dedupe_id: str | None, sender: str = ""
+    ) -> asyncio.Future[PublishReply]:
+        """Queue a message. The messages of one sender are stored in the order of the calls, and senders take turns.
 
         The future ends with the reply once the message is flushed to disk (or committed by a majority), or with `NotStored`,
         `QuotaFull` or `KeyReused` (it was not stored), or `OutcomeUnknown`.
         """
         done: asyncio.Future[PublishReply] = asyncio.get_running_loop().create_future()
-        if self._is_over or len(self._waiting) >= self._most_messages or self._waiting_bytes >= WAITING_BYTES:
+        queue = self._waiting.get(sender)
+        if self._is_over or (self._is_full and queue is not None and len(queue) >= self._spared):
             done.set_exception(NotStored())
             return done
-        self._waiting.append(Waiting(subject, envelope, message_id, dedupe_id, done, time.monotonic() + self._patience_s))
+        if queue is None:
+            queue = self._waiting[sender] = deque()
+        queue.append(Waiting(subject, envelope, message_id, dedupe_id, done, time.monotonic() + self._patience_s))
+        self._waiting_messages += 1
         self._waiting_bytes += len(envelope)
         self._wake.set()
         return done
 
+    @property
+    def _is_full(self) -> bool:
+        return self._waiting_messages >= self._most_messages or self._waiting_bytes >= WAITING_BYTES
+
     def close(self) -> None:
         """Refuses what comes from here on, and what waits. May be repeated."""
         self._is_over = True
-        for waiting in self._waiting:
-            waiting.fail(NotStored())
+        for queue in self._waiting.values():
+            for waiting in queue:
+                waiting.fail(NotStored())
         self._waiting.clear()
-        self._waiting_bytes = 0
+        self._waiting_messages = self._waiting_bytes = 0
 
     async def run(self) -> None:
         """Commits group after group until cancelled; what is left then is answered, never forgotten."""
@@ -160,19 +195,24 @@ class GroupCommit:
             self.close()
 
     def _take(self) -> list[Waiting]:
-        """The next group, in order; a repeat of a key joins its first as a twin."""
+        """Return the next group: what each sender has waiting, in order, a few of each in turn. A repeat of a key joins its first
+        as a twin."""
+        most = min(self._most_a_group(), BATCH_MESSAGES)
         group: list[Waiting] = []
         firsts: dict[str, Waiting] = {}
-        size = 0
-        while self._waiting and len(group) < BATCH_MESSAGES and size < BATCH_BYTES:
-            one = self._waiting.popleft()
-            size += len(one.envelope)
-            if one.dedupe_id is not None:
-                first = firsts.setdefault(one.dedupe_id, one)
-                if first is not one:
+        size = taken = 0
+        while self._waiting and len(group) < most and size < BATCH_BYTES:
+            sender, queue = self._waiting.popitem(last=False)
+            for one in _some(queue, min(IN_TURN, most - len(group)), BATCH_BYTES - size):
+                size, taken = size + len(one.envelope), taken + 1
+                first = one if one.dedupe_id is None else firsts.setdefault(one.dedupe_id, one)
+                if first is one:
+                    group.append(one)
+                else:
                     first.twins.append(one)
-                    continue
-            group.append(one)
+            if queue:
+                self._waiting[sender] = queue
+        self._waiting_messages -= taken
         self._waiting_bytes -= size
         return group
 

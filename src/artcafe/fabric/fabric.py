@@ -18,7 +18,7 @@ from artcafe.errors import LinkLost, LogRefused, NoResponder, OurFault
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
-from artcafe.fabric.batch import GroupCommit
+from artcafe.fabric.batch import BATCH_MESSAGES, GroupCommit
 from artcafe.fabric.cluster import COPIES, copies
 from artcafe.fabric.link import Link, unreachable
 from artcafe.fabric.probe import StorageProbe
@@ -56,10 +56,9 @@ class Broker(NamedTuple):
 class Room:
     """One tenant's part of NATS on this server: its connection, its log, the one writer, the followed channels, who is there."""
 
-    def __init__(self, tenant_id: TenantId, link: Link, log: TenantLog, roster: Roster) -> None:
+    def __init__(self, tenant_id: TenantId, link: Link, writer: GroupCommit, log: TenantLog, roster: Roster) -> None:
         self.tenant_id = tenant_id
-        self.link, self.log, self.roster = link, log, roster
-        self.writer = GroupCommit(log)
+        self.link, self.writer, self.log, self.roster = link, writer, log, roster
         self.tail = Tail(log)
         self.used_at = time.monotonic()
         self.leave = asyncio.Event()
@@ -124,6 +123,7 @@ class Fabric:
         self._closing = asyncio.Event()
         self._watchers: list[Callable[[TenantId], None]] = []
         self._quota: Callable[[TenantId], Awaitable[int]] | None = None
+        self._most_a_group: Callable[[], float] = lambda: BATCH_MESSAGES
         self.supervisor = Supervisor("fabric")
 
     async def run(self) -> None:
@@ -195,7 +195,8 @@ class Fabric:
             )
             roster = Roster(link, self._server, lease_s=self._lease_s, renew_s=self._renew_s)
             quota = None if self._quota is None else partial(self._quota, tenant_id)
-            room = Room(tenant_id, link, TenantLog(link, replicas=self._replicas, quota=quota), roster)
+            tenant_log = TenantLog(link, replicas=self._replicas, quota=quota)
+            room = Room(tenant_id, link, GroupCommit(tenant_log, most_a_group=self._most_a_group), tenant_log, roster)
             self._rooms[tenant_id] = room
             # A fresh context: what it logs belongs to no request, though one was the first to need it.
             self._group.create_task(self._keep(room), name=f"room {tenant_id}", context=contextvars.Context())
@@ -226,6 +227,10 @@ class Fabric:
     def limit_storage(self, quota: Callable[[TenantId], Awaitable[int]]) -> None:
         """Bounds each log that is made from here on by the bytes that `quota` says of its tenant then."""
         self._quota = quota
+
+    def limit_groups(self, most: Callable[[], float]) -> None:
+        """Have `most` say, before each group commit, how many messages it may hold."""
+        self._most_a_group = most
 
     def open_rooms(self) -> list[Room]:
         """The rooms of this moment. That they were looked at does not keep them."""

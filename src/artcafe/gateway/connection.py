@@ -83,6 +83,7 @@ class Connection(WSListener):
         "_door",
         "_forwarded",
         "_group",
+        "_holds",
         "_partial",
         "_replies",
         "_session",
@@ -112,7 +113,7 @@ class Connection(WSListener):
         """Where the peer is, once it was admitted."""
         self._partial: bytearray | None = None
         self._replies: list[bytes] = []
-        self._under_way = self._under_way_bytes = 0
+        self._under_way = self._under_way_bytes = self._holds = 0
         self.is_reading = True
         """Whether frames are taken in now."""
         self.out: list[Piece] = []
@@ -210,6 +211,7 @@ class Connection(WSListener):
         try:
             command = self._session.receive(payload)
         except frames.Refused as refused:
+            self.conversation.spend()
             self.send(replies.error(refused.error, refused.id))
         except ArtcafeError as fatal:
             self.close(fatal)
@@ -235,10 +237,15 @@ class Connection(WSListener):
         self._under_way_bytes += size
         self._read_or_not()
 
+    def hold(self, change: int) -> None:
+        """Adjust how many reasons there are to read nothing: its principal's share of the server is used up."""
+        self._holds += change
+        self._read_or_not()
+
     def _read_or_not(self) -> None:
         share = 1 if self.is_reading else 2
         has_room = self._under_way <= MOST_UNDER_WAY // share and self._under_way_bytes <= MOST_BYTES_UNDER_WAY // share
-        is_willing = self.is_closed or (has_room and not self.is_paused)
+        is_willing = self.is_closed or (has_room and not self.is_paused and not self._holds)
         if is_willing is self.is_reading:
             return
         self.is_reading = is_willing

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final, assert_never
 
 from artcafe.errors import (
@@ -34,6 +35,7 @@ from artcafe.model import (
 from artcafe.observe import log
 from artcafe.rules import ids
 from artcafe.services.history import place
+from artcafe.services.shares import QUANTUM, Share
 from artcafe.wire import envelopes, frames, replies
 
 RETRY_S: Final = 0.5
@@ -59,6 +61,7 @@ class Conversation:
         self._is_look_due = self._is_waiting = False
         """Whether the agent's subscriptions are to be read, and whether that waits for the tables or NATS."""
         self._is_over = self._is_winding_down = False
+        self._share: Share | None = None
         self.principal: Principal | None = None
         self.token_until: datetime | None = None
         """When the token, or the key, that it connected with expires; None for a signature by a key without an end, which proves
@@ -73,9 +76,10 @@ class Conversation:
                 self.subscriber.acknowledge(body)
             else:
                 self._peer.send(replies.error(refusal("ack")))
+            self.spend()
         elif self._is_winding_down:
             return  # it is not done, and has no reply: the peer sends it again on its next connection
-        elif self._worker is not None or self._commands or not self._publish_now(id, body, size):
+        elif self._worker is not None or self._commands or not self._is_done_now(id, kind, body, size):
             self._commands.append((id, kind, body, size))
             self._peer.count(+1, +size)
             self._work_soon()
@@ -131,13 +135,59 @@ class Conversation:
                 if (self._is_look_due or self.subscriber.is_due) and not self._is_waiting:
                     await self._look()
                 elif self._commands and not self._is_held():
-                    command = self._commands.pop(0)
-                    self._peer.count(-1, -command[3])
-                    await self._do(*command)
+                    await self._do_next()
                 else:
                     return
         finally:
             self._worker = None
+
+    async def _do_next(self) -> None:
+        """Do the next command in a turn that has room for the principal's, and the publishes behind it as far as there is."""
+        share = self._shared()
+        if share is None:
+            await self._do(*self._next())
+        elif isinstance(self._commands[0][2], frames.Publish):
+            await self._take_turn(share)
+            await self._do(*self._next())
+            for _ in range(QUANTUM - 1):
+                if not (self._commands and share.is_open and self._publish_now(*self._commands[0])):
+                    break
+                share.begin()
+                self._next()
+        else:
+            async with share.place():
+                await self._take_turn(share)
+                await self._do(*self._next())
+
+    def _next(self) -> Command:
+        command = self._commands.pop(0)
+        self._peer.count(-1, -command[3])
+        return command
+
+    async def _take_turn(self, share: Share) -> None:
+        """As `Share.turn`; the socket is not read while this waits, or what comes would only wait here."""
+        holds = 0 if share.has_room else 1
+        self._peer.hold(+holds)
+        try:
+            await share.turn()
+        finally:
+            self._peer.hold(-holds)
+
+    def spend(self) -> None:
+        """Count what was done at once. Where the share is used up by that, the socket is not read until there is room."""
+        share = self._shared()
+        if share is None:
+            return
+        share.begin()
+        if not share.is_open:
+            self._peer.hold(+1)
+            share.wait(partial(self._peer.hold, -1))
+
+    def _shared(self) -> Share | None:
+        """Return the principal's share; None before the peer has proven itself. Idle peers need none."""
+        if self._share is None and self.principal is not None:
+            self._share = self._desk.shares.of(self.principal)
+        return self._share
 
     def _is_held(self) -> bool:
         """Whether the next command waits until the peer takes what it was sent: it is short, and a page of history is long."""
@@ -210,7 +260,11 @@ class Conversation:
         assert isinstance(self.principal, AgentPrincipal), "the session lets connect come first, and its failure closes"
         return self.principal
 
-    def _publish_now(self, id: int | None, body: frames.Body, size: int) -> bool:
+    def _is_done_now(self, id: int | None, kind: str, body: frames.Body, size: int) -> bool:
+        share = self._share or self._shared()
+        return share is not None and share.enter() and self._publish_now(id, kind, body, size)
+
+    def _publish_now(self, id: int | None, _kind: str, body: frames.Body, size: int) -> bool:
         if not isinstance(body, frames.Publish) or not isinstance(self.principal, AgentPrincipal) or id is None:
             return False
         return self._publishes.now(self.principal, id, body, size)

@@ -15,6 +15,7 @@ from artcafe.services.history import History
 from artcafe.services.login import Login
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
+from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tally import Tally
 from artcafe.wire import frames
@@ -45,6 +46,7 @@ class Desk:
     connections: Connections
     entrance: Entrance
     tally: Tally
+    shares: Shares
 
 
 class Peer(Socket, Protocol):
@@ -55,6 +57,9 @@ class Peer(Socket, Protocol):
 
     def count(self, change: int, size: int) -> None:
         """Adjust the number of commands and publishes in flight, and of their bytes; above the bounds the socket is not read."""
+
+    def hold(self, change: int) -> None:
+        """Adjust how many reasons there are to read nothing from the socket now."""
 
     def proven(self) -> None:
         """The peer has proven who it is; from here on it hears of what is withdrawn."""

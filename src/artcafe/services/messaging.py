@@ -75,7 +75,7 @@ class Messaging:
         message_id, envelope = self._enveloped(principal, publish)
         key = publish.key
         dedupe_id = None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
-        return room.writer.submit(subjects.stored(channel.id), envelope, message_id, dedupe_id)
+        return room.writer.submit(subjects.stored(channel.id), envelope, message_id, dedupe_id, principal.sender)
 
 
 def check(publish: frames.Publish) -> None:

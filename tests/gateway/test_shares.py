@@ -1,0 +1,68 @@
+"""One agent that uses up its share, on a real gateway: its commands are all done, in order, and nobody else waits for them."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from artcafe.model import AgentId, AgentPrincipal, TenantId
+from artcafe.services.shares import MOST_A_TURN
+from tests.gateway.house import House, house
+from tests.gateway.raw import Raw
+
+SOCKETS = 4
+EACH = 10 * MOST_A_TURN
+
+
+def others_are_active(it: House) -> None:
+    """From here on, for some seconds."""
+    share = it.shares.of(AgentPrincipal(agent_id=AgentId("agt_other"), tenant_id=TenantId("ten_other"), epoch=0))
+    share.begin()
+
+
+async def replies_to(raw: Raw, count: int) -> list[int]:
+    """The ids of the next so many replies; none is an error."""
+    ids = []
+    for _ in range(count):
+        frame = await raw.next()
+        assert "error" not in frame, frame
+        ids.append(frame["id"])
+    return ids
+
+
+async def test_more_publishes_than_a_share_are_all_stored_in_order_on_each_socket(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, AsyncExitStack() as stack:
+        quiet = await it.channels.create(it.owner, name="quiet")
+        sockets = [await stack.enter_async_context(it.connected()) for _ in range(SOCKETS)]
+        for raw in sockets:
+            await raw.ask("unsubscribe", channel=it.channel.id)
+        others_are_active(it)
+        said = [[await raw.say("publish", channel=quiet.id, data=number) for number in range(EACH)] for raw in sockets]
+        for raw, ids in zip(sockets, said, strict=True):
+            assert await replies_to(raw, EACH) == ids
+        assert not it.shares.supervisor.failures
+
+
+async def test_commands_of_all_kinds_keep_their_order_where_the_share_is_used_up(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as raw:
+        quiet = await it.channels.create(it.owner, name="quiet")
+        await it.level()
+        others_are_active(it)
+        expected = []
+        for number in range(8):
+            expected += [await raw.say("publish", channel=quiet.id, data=number) for _ in range(MOST_A_TURN)]
+            expected.append(await raw.say("history", channel=quiet.id, limit=200))
+            expected.append(await raw.say("status", status=f"at {number}"))
+            await raw.ack(it.channel.id, 0)
+        assert sorted(await replies_to(raw, len(expected))) == expected
+
+
+async def test_a_socket_that_ends_while_its_commands_wait_leaves_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, it.connected() as gone, it.connected() as raw:
+        others_are_active(it)
+        for number in range(EACH):
+            await gone.say("publish", channel=it.channel.id, data=number)
+        gone.socket.transport.abort()
+        await raw.ask("unsubscribe", channel=it.channel.id)
+        assert "seq" in await raw.ask("publish", channel=it.channel.id, data=0)
+        assert not any(each._holds for each in it.gateway.connections())
