@@ -73,6 +73,21 @@ async def left(cast: Cast, channel: str) -> list[object]:
     return found
 
 
+async def test_a_loop_with_auto_ack_that_was_left_does_not_hold_up_the_next_one(home: Cast) -> None:
+    cast = await recast(home)
+    (channel,) = cast.channels
+    async with cast.agent(max_unacked=2) as agent, asyncio.timeout(10):
+        await fill(agent, channel, 9)
+        found = []
+        for _ in range(3):
+            async for message in agent.messages(channel, auto_ack=True):
+                found.append(message.data)
+                if len(found) % 3 == 0:
+                    break
+    assert found == [*range(9)]
+    assert await left(cast, channel) == [8]
+
+
 async def test_leaving_right_after_an_ack_sends_it(home: Cast) -> None:
     cast = await recast(home)
     (channel,) = cast.channels
@@ -164,4 +179,25 @@ async def test_an_agent_used_from_another_event_loop_raises(home: Cast) -> None:
 
         await asyncio.to_thread(asyncio.run, elsewhere())
         await message.ack()
+    assert await left(cast, channel) == []
+
+
+async def test_acks_of_a_subscription_that_was_paused_and_resumed_let_the_next_messages_come(home: Cast) -> None:
+    cast = await recast(home, agents=2)
+    (channel,) = cast.channels
+    async with cast.agent(max_unacked=4) as agent, cast.agent(1) as sender, home.rest() as rest, asyncio.timeout(30):
+        await fill(sender, channel, 9)
+        messages = agent.messages(channel)
+        held = [await anext(messages) for _ in range(4)]
+        await rest.update_subscription(cast.tenant, channel, cast.agents[0], status="paused")
+        for message in held:
+            await message.ack()
+        await agent.flush()
+        await rest.update_subscription(cast.tenant, channel, cast.agents[0], status="active")
+        rest_of_it = []
+        for _ in range(5):
+            message = await anext(messages)
+            await message.ack()
+            rest_of_it.append(message.data)
+    assert rest_of_it == [4, 5, 6, 7, 8]
     assert await left(cast, channel) == []

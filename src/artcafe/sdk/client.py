@@ -207,7 +207,7 @@ class Agent:
 
         The loop goes on until the agent is closed. Each message goes to one loop: several over the same channel share it.
         Messages of a channel come in order. With `auto_ack` a message is acknowledged when the next one is asked for, so the
-        last before a `break` is not.
+        last before a `break` is acknowledged by the next such loop over its channel, if there is one.
 
         Every loop over named channels subscribes to each of them once, so it raises `ChannelNotFound` where the channel is gone,
         and `Conflict` where the subscription is paused. A channel that is received already goes on where it stands; any other

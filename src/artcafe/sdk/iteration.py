@@ -29,6 +29,11 @@ class Messages(Generic[T]):
         self._pending: Pending | None = None
         self._handled: Message | None = None
 
+    def __del__(self) -> None:
+        # A loop that ended by `break` or an exception: its last message would hold the cursor for every later loop.
+        if self._handled is not None:
+            self._line.left_over.append(self._handled)
+
     def __aiter__(self) -> Self:
         return self
 
@@ -37,9 +42,8 @@ class Messages(Generic[T]):
         while self._unjoined:
             await self._join(self._unjoined[0])
             self._unjoined.popleft()
-        if self._handled is not None:
-            await self._handled.ack()
-            self._handled = None
+        if self._auto_ack:
+            await self._ack_handled()
         item = await self._line.item(self._channels)
         while isinstance(item, Gap) and not self._gaps:
             item = await self._line.item(self._channels)
@@ -48,6 +52,13 @@ class Messages(Generic[T]):
         if self._auto_ack and isinstance(item, Message):
             self._handled = item
         return cast(T, item)  # Without `gaps`, T is Message, and gaps were passed over above.
+
+    async def _ack_handled(self) -> None:
+        """Acknowledge the message before, and the last ones of loops over these channels that have ended."""
+        handled = [self._handled] if self._handled is not None else []
+        for message in [*handled, *self._line.left_over_in(self._channels)]:
+            await message.ack()
+        self._handled = None
 
     async def _join(self, channel: str) -> None:
         pending = self._pending = self._pending or self._line.submit(self._subscription(channel))

@@ -70,6 +70,8 @@ class Line:
         self.status: str | None = None
         """What the agent's presence shows; it ends with a connection, and is set again on the next one."""
         self._status_again: Ask | None = None
+        self.left_over: list[Message] = []
+        """The last message of each loop with `auto_ack` that has ended: acknowledged when another loop asks for the next one."""
         self.failure: Exception | None = None
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._opened = asyncio.Event()  # The first login succeeded, or the line has ended.
@@ -301,6 +303,12 @@ class Line:
             self._warn_if_stalled(channels)
             self._arrived.clear()
             await self._arrived.wait()
+
+    def left_over_in(self, channels: Collection[str]) -> list[Message]:
+        """Take the messages out of `left_over` that are of these channels, or all."""
+        found = [message for message in self.left_over if not channels or message.channel in channels]
+        self.left_over = [message for message in self.left_over if message not in found]
+        return found
 
     def _warn_if_stalled(self, channels: Collection[str]) -> None:
         if not self._is_warned and (stalled := self.inbox.stalled(channels)) is not None:
