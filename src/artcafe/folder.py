@@ -153,6 +153,7 @@ def write_whole(file: Path, text: str) -> None:
     part.unlink(missing_ok=True)  # of a process that died here and had our number
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
+        os.fchmod(descriptor, 0o600)  # whatever the umask
         os.write(descriptor, text.encode())
         os.fsync(descriptor)
     finally:

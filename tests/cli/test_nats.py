@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,3 +124,34 @@ def test_what_is_wrong_is_said_in_a_sentence(arguments: Sequence[str], sentence:
     assert result.exit_code in (exits.USAGE, exits.REFUSED)
     assert sentence in " ".join(result.stderr.split())
     assert result.stdout == ""
+
+
+def test_a_file_is_written_whole_and_is_its_owners_alone_whatever_the_umask(secret: Path, tmp_path: Path) -> None:
+    arguments = ["--secret-file", secret, *THREE, "--name", "n1"]
+    file = tmp_path / "nats.conf"
+    file.touch(0o644)
+    before = os.umask(0)
+    try:
+        assert run(*arguments, "--output", file).output == ""
+    finally:
+        os.umask(before)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert without_tokens(file.read_text()) == without_tokens(run(*arguments).stdout)
+    refused = run(*arguments, "--output", tmp_path / "none" / "nats.conf")
+    assert (refused.exit_code, "cannot be written" in refused.output) == (exits.REFUSED, True)
+
+
+def without_tokens(configured: str) -> str:
+    """The text without what is signed, which has the time in it."""
+    return re.sub(r"eyJ[\w.-]+", "", configured)
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [(0o644, True), (0o600, False)])
+def test_printing_a_password_into_a_file_that_others_can_read_is_warned_of(
+    secret: Path, tmp_path: Path, mode: int, is_told: bool
+) -> None:
+    command = [sys.executable, "-m", "artcafe", "nats", "config", "--secret-file", str(secret), *THREE, "--name", "n1"]
+    with os.fdopen(os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT, mode), "wb") as out:
+        os.fchmod(out.fileno(), mode)
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=True, timeout=60)
+    assert ("others can read that file" in done.stderr) is is_told

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +13,10 @@ import click
 
 from artcafe import config
 from artcafe.cli.exits import Failing
+from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.configuration import Node, Tls, fleet, text
-from artcafe.folder import read_secret
+from artcafe.folder import read_secret, write_whole
 from artcafe.rules.secrets import derive
 
 DEFAULT_NODE: Final = "nats-1=127.0.0.1"
@@ -67,6 +70,7 @@ def nats() -> None:
 )
 @click.option("--tls-key", type=_PATH, metavar="FILE", help="The certificate's key.")
 @click.option("--tls-ca", type=_PATH, metavar="FILE", help="The authority that the certificates of all nodes are checked by.")
+@click.option("--output", type=_PATH, metavar="FILE", help="Writes it there, readable by you alone, instead of printing it.")
 @click.option("--json", "as_json", is_flag=True, help="Leaves out the comments above the configuration.")
 def show(
     secret_file: Path | None,
@@ -78,6 +82,7 @@ def show(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_ca: Path | None,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Prints the configuration of one NATS server of a fleet. Give all servers' commands the same nodes and the same secret.
@@ -85,16 +90,35 @@ def show(
     \b
     Example:
       artcafe nats config --secret-file secret --name nats-1 \\
-        --node nats-1=10.0.0.11 --node nats-2=10.0.0.12 --node nats-3=10.0.0.13 >nats-1.conf
+        --node nats-1=10.0.0.11 --node nats-2=10.0.0.12 --node nats-3=10.0.0.13 --output nats-1.conf
     """
     settings = config.load({"secret_file": secret_file, "environment": environment})
     node = _chosen(nodes, name)
     tls = _tls(tls_cert, tls_key, tls_ca)
     accounts = Accounts(derive(read_secret(settings.secret_path), "nats"), settings.environment)
     told = fleet(accounts, nodes, node, folder=store, bind=bind or node.host, tls=tls)
-    if not as_json:
-        click.echo(_above(nodes, node, settings.environment, tls))
-    click.echo(text(told))
+    written = text(told) if as_json else f"{_above(nodes, node, settings.environment, tls)}\n{text(told)}"
+    if output is None:
+        click.echo(written)
+        _warn_of_readers(is_secret=len(nodes) > 1)
+    else:
+        _write(output, written)
+
+
+def _write(output: Path, written: str) -> None:
+    try:
+        write_whole(output, f"{written}\n")
+    except OSError as exc:
+        raise StartRefused(
+            f"{output} cannot be written: {exc.strerror}", "name a file in a folder that is there and yours"
+        ) from exc
+
+
+def _warn_of_readers(*, is_secret: bool) -> None:
+    """A shell makes a file for standard output as the umask has it."""
+    mode = os.fstat(1).st_mode
+    if is_secret and stat.S_ISREG(mode) and mode & 0o077:
+        click.echo("artcafe: others can read that file, which holds a password: chmod 600 it, or use --output FILE", err=True)
 
 
 def _chosen(nodes: Sequence[Node], name: str | None) -> Node:
