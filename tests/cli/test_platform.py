@@ -73,6 +73,8 @@ def test_what_was_cut_off_is_missed(platform: Platform) -> None:
 def test_an_audit_that_nobody_wrote_in_is_empty(platform: Platform) -> None:
     listed = run("platform", "audit", "list", "--tenant", "ten_none", "--data-dir", platform.data)
     assert (listed.exit_code, "nothing is in the audit yet" in listed.output) == (0, True)
+    verified = run("platform", "audit", "verify", "--tenant", "ten_none", "--data-dir", platform.data)
+    assert (verified.exit_code, "begins with nothing, and not with the tenant's creation" in verified.stderr) == (0, True)
     assert until(platform.data, "--tenant", "ten_none") == "0:"
 
 

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from artcafe.errors import Conflict, Forbidden, OutcomeUnknown, Unavailable
 from artcafe.model import Entry, Outcome, Role, TenantId, UserPrincipal
@@ -273,3 +274,16 @@ async def test_text_that_cannot_be_a_tenants_id_counts_in_the_actors_own_audit_a
     await server.audit.tally.flush()
     assert shown(told(server, owner.tenant_id)[before[0] :]) == [("tenant.trespass", "agt_1", "refused", None)]
     assert shown(told(server, None)[before[1] :]) == [("tenant.trespass", "usr:bob", "refused", None)]
+
+
+async def test_an_audit_that_begins_with_anything_but_the_tenants_creation_is_logged(server: Server) -> None:
+    with capture_logs() as logs:
+        owner = await server.tenant()
+        await change(server, owner)
+    assert [each for each in logs if each["event"] == "audit.begun_late"] == []
+    server.logs.chains.clear()  # as if the stream had been removed, which only the secret's holder can do
+    with capture_logs() as logs:
+        await change(server, owner)
+        await change(server, owner)
+    late = [(each["tenant"], each["action"]) for each in logs if each["event"] == "audit.begun_late"]
+    assert late == [(owner.tenant_id, "agent.create")]

@@ -11,7 +11,7 @@ import msgspec
 from artcafe.cli.exits import Failing
 from artcafe.cli.office import Office, at_work
 from artcafe.cli.people.answers import as_json, limit_option, show_all
-from artcafe.cli.people.audit import COLUMNS, SHOWN, check_chain, until_option
+from artcafe.cli.people.audit import COLUMNS, SHOWN, check_chain, until_option, warn_of_late_beginning
 from artcafe.cli.tables.place import Place, at_place
 from artcafe.model import TenantId
 from artcafe.rules.pages import MAX_LIMIT, PageRequest
@@ -89,6 +89,8 @@ async def verify(place: Place, tenant: str | None, until: str | None) -> int:
     async with at_work(place) as office:
         entries = [entry async for entry in _entries(office, tenant, most=None, oldest_first=True)]
     check_chain(entries, until, json=place.as_json)
+    if tenant is not None:
+        warn_of_late_beginning(entries)
     return 0
 
 

@@ -17,6 +17,9 @@ from artcafe.rules import times
 FIRST: Final = ""
 """What the first entry names, which has none before it."""
 
+BEGINNING: Final = "tenant.create"
+"""The action of the first entry in the audit of a tenant that was made here."""
+
 
 class Break(NamedTuple):
     """Where a chain does not hold: at which entry, and how."""

@@ -111,6 +111,9 @@ class Audit:
         whence = origin() if whence is None else whence
 
         def compose(last: bytes | None) -> bytes:
+            if last is None and tenant_id is not None and action != chain.BEGINNING:
+                # Of an older system's tenant, once; of any other, its audit was there and is gone.
+                log.warning("audit.begun_late", tenant=tenant_id, action=action)
             number, before = (0, chain.FIRST) if last is None else (chain.read(last).number, chain.digest(last))
             entry = Entry(
                 number=number + 1,

@@ -86,7 +86,9 @@ async def verify(caller: Caller, until: str | None) -> None:
       artcafe audit verify
       artcafe audit verify --until 41:9f86d081884c7d65…
     """
-    check_chain([entry async for entry in caller.rest.audit(caller.tenant, oldest_first=True)], until, json=caller.as_json)
+    entries = [entry async for entry in caller.rest.audit(caller.tenant, oldest_first=True)]
+    check_chain(entries, until, json=caller.as_json)
+    warn_of_late_beginning(entries)
 
 
 @audit.command(cls=Failing)
@@ -124,6 +126,17 @@ def check_chain(lines: Sequence[AuditEntry], until: str | None, *, json: bool) -
     last = f"{lines[-1].number}:{lines[-1].digest}" if lines else "0:"
     told = f"{len(lines):,} entries, each as it was written. The last one is {last}"
     click.echo(as_json({"entries": len(lines), "until": last}) if json else told)
+
+
+def warn_of_late_beginning(lines: Sequence[AuditEntry]) -> None:
+    """Say on standard error that a tenant's audit begins without the tenant's creation: one that was begun anew holds, too."""
+    first = lines[0].action if lines else "nothing"
+    if first != chain.BEGINNING:
+        click.echo(
+            f"artcafe: it begins with {first}, and not with the tenant's creation: the tenant came from an older system,"
+            " or its audit was lost and begun anew",
+            err=True,
+        )
 
 
 def _misnamed(lines: Iterable[AuditEntry], entries: Iterable[Entry]) -> Break | None:
