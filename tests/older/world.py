@@ -361,11 +361,21 @@ class World:
         self._put("artcafe-terms-acceptance", "terms of somebody whose `sub` was not known", by_mail)
 
     def _usage_and_challenges(self) -> None:
+        """A day or a metric in each row of usage, and challenges of which one has expired."""
         acme = self.manifest.tenants["acme"].id
-        day = {"tenant_id": acme, "metric_id": "2025-05-18", "date": "2025-05-18", "messages": 0, "storage_mb": 0}
-        self._put("artcafe-usage-metrics", "the row that a tenant began with", day)
-        metric = {"tenant_id": acme, "metric_id": "messages#2025-05-24", "name": "messages", "value": 1204.0, "timestamp": at(24)}
-        self._put("artcafe-usage-metrics", "one metric, its value a float", metric)
+        for tenant in (acme, self.manifest.tenants["bistro"].id, self.manifest.tenants["empire"].id):
+            day = {"tenant_id": tenant, "metric_id": "2025-05-18", "date": "2025-05-18", "messages": 0, "storage_mb": 0}
+            self._put("artcafe-usage-metrics", "the row that a tenant began with", day)
+            metric = {"tenant_id": tenant, "metric_id": "messages#2025-05-24", "name": "messages", "value": 1204.0}
+            self._put("artcafe-usage-metrics", "one metric, its value a float", metric)
+        june = {
+            "tenant_id": acme,
+            "metric_id": "20250608",
+            "message_count": 17,
+            "active_agents": ["a", "b"],
+            "active_channels": [],
+        }
+        self._put("artcafe-usage-metrics", "a day in June, which goes a year later", june | {"ttl": 1_780_000_000})
         of_none = {"tenant_id": "system", "metric_id": "2025-05-24", "resources": {"cpu": 12.5}}
         self._put("artcafe-usage-metrics", "of no tenant", of_none, timed=False)
         now = datetime.now(UTC)
