@@ -162,22 +162,22 @@ def test_an_odd_value_for_the_login_is_refused_before_anything_is_sent(home: Cas
 async def test_an_odd_value_in_any_call_is_an_error_of_that_call_alone(home: Cast) -> None:
     cast = await recast(home)
     (channel,) = cast.channels
-    half, long = "\ud800", "x" * 70_000
+    odds: list[tuple[Any, type[Exception]]] = [("\ud800", Invalid), ("x" * 70_000, TooLarge), (object(), TypeError)]
     async with cast.agent() as agent, asyncio.timeout(20), asyncio.TaskGroup() as group:
         publishing = [group.create_task(agent.publish(channel, number)) for number in range(50)]
-        for odd, expected in ((half, Invalid), (long, TooLarge), (object(), TypeError)):
+        for odd, expected in odds:
             for call in (
-                agent.set_status(odd),  # type: ignore[arg-type]
-                agent.subscribe(odd),  # type: ignore[arg-type]
-                agent.subscribe(channel, odd),  # type: ignore[arg-type]
-                agent.history(odd),  # type: ignore[arg-type]
-                agent.history(channel, after=odd),  # type: ignore[arg-type]
-                agent.publish(odd, 1),  # type: ignore[arg-type]
+                agent.set_status(odd),
+                agent.subscribe(odd),
+                agent.subscribe(channel, odd),
+                agent.history(odd),
+                agent.history(channel, after=odd),
+                agent.publish(odd, 1),
                 agent.publish(channel, odd),
-                agent.publish(channel, 1, key=odd),  # type: ignore[arg-type]
-                agent.publish(channel, 1, headers={"a": odd}),  # type: ignore[dict-item]
-                agent.publish(channel, 1, reply_to=odd),  # type: ignore[arg-type]
-                anext(agent.messages(odd)),  # type: ignore[call-overload]
+                agent.publish(channel, 1, key=odd),
+                agent.publish(channel, 1, headers={"a": odd}),
+                agent.publish(channel, 1, reply_to=odd),
+                anext(agent.messages(odd)),
             ):
                 with pytest.raises(expected):
                     await call

@@ -157,10 +157,10 @@ async def test_history_is_read_from_a_sequence_or_a_time_and_at_most_so_much(cas
 
 
 @pytest.mark.parametrize("id", ["", ".", ".."])
-async def test_what_would_name_another_thing_in_a_path_is_no_id(cast: Cast, id: str) -> None:
+async def test_an_id_never_names_another_thing_in_a_path(cast: Cast, id: str) -> None:
     async with cast.rest() as rest:
-        with pytest.raises(Invalid):
+        with pytest.raises((Invalid, AgentNotFound)):
             await rest.delete_agent(cast.tenant, id)
-        with pytest.raises(Invalid):
+        with pytest.raises((Invalid, TenantNotFound)):
             await rest.delete_channel(id, cast.channels[0])
         assert (await rest.tenant(cast.tenant)).id == cast.tenant

@@ -18,6 +18,13 @@ from artcafe.sdk.encoding import command_text, data_text, value_of
 from artcafe.sdk.records import KeptMessage
 from artcafe.wire import frames
 
+FIVE: Any = 5
+NOTHING: Any = None
+A_WORD: Any = "newest"
+HALF: Any = "\ud800"
+OBJECT: Any = object()
+"""Arguments of the wrong type, which a program without a type checker gives."""
+
 
 class Part(msgspec.Struct):
     value: object
@@ -112,16 +119,16 @@ def test_json_text_with_numbers_beyond_a_float_is_sent_as_it_is_and_read_as_json
 @pytest.mark.parametrize(
     ("kind", "body", "problem"),
     [
-        ("publish", frames.Publish("chn", msgspec.Raw(b"1"), key=5), "key: Expected `str"),  # type: ignore[arg-type]
+        ("publish", frames.Publish("chn", msgspec.Raw(b"1"), key=FIVE), "key: Expected `str"),
         ("publish", frames.Publish("chn\ud800", msgspec.Raw(b"1")), "channel: has '\\\\ud800'"),
         ("publish", frames.Publish("chn", msgspec.Raw(b"1"), headers={"a": "\udfff"}), "headers: has '\\\\udfff'"),
-        ("publish", frames.Publish("chn", msgspec.Raw(b"1"), headers={"a": 1}), r"headers\[...\]: Expected `str"),  # type: ignore[dict-item]
+        ("publish", frames.Publish("chn", msgspec.Raw(b"1"), headers={"a": FIVE}), r"headers\[...\]: Expected `str"),
         ("status", frames.Status("\ud800"), "status: has '\\\\ud800'"),
-        ("status", frames.Status(5), "status: Expected `str"),  # type: ignore[arg-type]
+        ("status", frames.Status(FIVE), "status: Expected `str"),
         ("subscribe", frames.Subscribe("chn", 0), "start: "),
-        ("subscribe", frames.Subscribe("chn", "newest"), "start: "),  # type: ignore[arg-type]
-        ("subscribe", frames.Subscribe("chn", "\ud800"), "start: has "),  # type: ignore[arg-type]
-        ("subscribe", frames.Subscribe(None), "channel: Expected `str"),  # type: ignore[arg-type]
+        ("subscribe", frames.Subscribe("chn", A_WORD), "start: "),
+        ("subscribe", frames.Subscribe("chn", HALF), "start: has "),
+        ("subscribe", frames.Subscribe(NOTHING), "channel: Expected `str"),
         ("subscribe", frames.Subscribe("chn", max_unacked=0), "max_unacked: "),
         ("history", frames.History("chn", after=-1), "after: "),
         ("history", frames.History("chn", limit=201), "limit: "),
@@ -148,4 +155,4 @@ def test_a_command_that_is_longer_than_a_frame_may_be_is_too_large(kind: str, bo
 
 def test_a_value_that_json_does_not_have_is_a_type_error() -> None:
     with pytest.raises(TypeError):
-        command_text("history", frames.History("chn", after=object()), frames.MAX_FRAME_BYTES)  # type: ignore[arg-type]
+        command_text("history", frames.History("chn", after=OBJECT), frames.MAX_FRAME_BYTES)
