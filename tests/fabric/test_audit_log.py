@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from artcafe.fabric.audit_log import STREAM, AuditLog
 from artcafe.fabric.jetstream import refusal
 from artcafe.fabric.link import Link
 from artcafe.model import TenantId
+from artcafe.observe import now
 from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject
 from tests.fabric.clients import BOUND_S
@@ -113,3 +115,15 @@ async def test_without_nats_nothing_is_appended(nats: Nats) -> None:
         proxy.cut()
         with pytest.raises(Unavailable):
             await log.append(subjects.audit(TenantId("ten_nowhere")), counted)
+
+
+async def test_a_chain_is_read_from_a_time_on(nats: Nats) -> None:
+    mine, other = subjects.audit(a_tenant()), subjects.audit(a_tenant())
+    async with platform(nats) as link:
+        log = AuditLog(link)
+        begun = now()
+        for chain in (other, mine, other, mine):
+            await log.append(chain, counted)
+        first, _ = await log.after(mine, 0, 10)
+        assert await log.since(mine, begun - timedelta(hours=1)) == first.seq
+        assert await log.since(mine, now() + timedelta(hours=1)) is None

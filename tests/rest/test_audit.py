@@ -80,3 +80,33 @@ def test_an_admin_who_tries_what_only_owners_may_is_in_the_audit(house: House) -
         (f"usr:{me}", "delete the tenant"),
     } <= found
     assert len(found) == 3
+
+
+def test_admins_filter_it_by_agent_action_and_time(house: House) -> None:
+    tenant = house.tenant()
+    one, other = tenant.agent(), tenant.agent()
+    for agent in (one, other):
+        agent.login()
+        house.client().post("/v1/auth/tokens", json={"challenge_id": agent.challenge()["challenge_id"], "signature": "x"})
+    house.run(house.services.audit.tally.flush())
+
+    def found(**query: str) -> set[tuple[str, str, str | None]]:
+        answer = tenant.owner.get(f"{tenant.path}/audit", params={"limit": "200", **query})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["next_cursor"] is None
+        return {(each["action"], each["outcome"], each["facts"].get("reason")) for each in answer.json()["items"]}
+
+    assert found(agent=one.id, action="agent.login") == {
+        ("agent.login", "done", None),
+        ("agent.login", "refused", "bad_signature"),
+    }
+    assert ("agent.create", "done", None) in found(agent=one.id)
+    assert found(action="agent", since="2000-01-01T00:00:00Z", until="2100-01-01T00:00:00Z") == found(action="agent")
+    assert found(since="2100-01-01T00:00:00Z") == found(until="2000-01-01T00:00:00Z") == set()
+    assert found(order="oldest", since="2100-01-01T00:00:00Z") == set()
+    for wrong in ("yesterday", "2026-11-22", ""):
+        answer = tenant.owner.get(f"{tenant.path}/audit", params={"since": wrong})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    first = tenant.owner.get(f"{tenant.path}/audit", params={"limit": 1, "action": "agent"}).json()["next_cursor"]
+    other_filter = {"limit": 1, "action": "channel", "cursor": first}
+    assert tenant.owner.get(f"{tenant.path}/audit", params=other_filter).json()["code"] == "bad_cursor"

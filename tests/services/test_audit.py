@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from structlog.testing import capture_logs
 from artcafe.errors import Conflict, Forbidden, OutcomeUnknown, Unavailable
 from artcafe.model import Entry, Outcome, Role, TenantId, UserPrincipal
 from artcafe.rules import chain, subjects
+from artcafe.rules.audit_filters import AuditFilter
 from artcafe.rules.pages import PageRequest
 from artcafe.services.counts import MOST_UNKNOWN, MOST_VARIANTS, OTHERS
 from artcafe.services.tally import MOST_CLAIMED, OUTSIDER
@@ -287,3 +289,38 @@ async def test_an_audit_that_begins_with_anything_but_the_tenants_creation_is_lo
         await change(server, owner)
     late = [(each["tenant"], each["action"]) for each in logs if each["event"] == "audit.begun_late"]
     assert late == [(owner.tenant_id, "agent.create")]
+
+
+async def test_the_audit_is_filtered_by_agent_action_and_time_from_either_end(server: Server) -> None:
+    owner = await server.tenant()
+    start = server.clock.now
+    for number in range(6):
+        server.clock.pass_s(600)
+        async with server.audit.change(owner.tenant_id, owner.sender, "agent.create", f"agt_{number % 2}"):
+            pass
+        server.audit.tally.note(owner.tenant_id, f"agt_{number % 2}", "agent.login")
+        await server.audit.tally.flush()
+    entries = [entry for entry in told(server, owner.tenant_id) if entry.time > start]
+    at = start + timedelta(seconds=1800)
+    for wanted, expected in (
+        (AuditFilter(), told(server, owner.tenant_id)),
+        (AuditFilter(agent="agt_1"), [entry for entry in entries if "agt_1" in (entry.actor, entry.target)]),
+        (AuditFilter(action="agent.login"), [entry for entry in entries if entry.action == "agent.login"]),
+        (AuditFilter(action="agent"), entries),
+        (AuditFilter(action="agent.log"), []),
+        (AuditFilter(since=at), [entry for entry in entries if entry.time >= at]),
+        (AuditFilter(until=at), [entry for entry in told(server, owner.tenant_id) if entry.time < at]),
+        (
+            AuditFilter("agt_0", "agent.login", at, at + timedelta(seconds=601)),
+            [entry for entry in entries if entry.actor == "agt_0" and at <= entry.time < at + timedelta(seconds=601)],
+        ),
+    ):
+        for oldest_first in (True, False):
+            found, after = [], None
+            while True:
+                page = await server.audit.page(owner, PageRequest(limit=2, after=after), wanted, oldest_first=oldest_first)
+                found += [line.entry for line in page.items]
+                after = page.next
+                if after is None:
+                    break
+            assert found == (expected if oldest_first else expected[::-1]), wanted

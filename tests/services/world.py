@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from artcafe.fabric.audit_log import Compose, Kept
 from artcafe.model import Agent, AgentPrincipal, ChannelId, Cursor, Epoch, Role, Tenant, TenantId, UserId, UserPrincipal
+from artcafe.rules import chain as chains
 from artcafe.rules.subjects import Subject
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
@@ -88,6 +89,10 @@ class Logs:
 
     async def before(self, chain: Subject, seq: int | None, most: int) -> list[Kept]:
         return self.chains.get(chain, [])[: None if seq is None else seq - 1][::-1][:most]
+
+    async def since(self, chain: Subject, time: datetime) -> int | None:
+        """As the port of `services.audit` has it."""
+        return next((kept.seq for kept in self.chains.get(chain, []) if chains.read(kept.text).time >= time), None)
 
     async def drop(self, tenant_id: TenantId) -> None:
         """As the port of `services.tenants` has it."""

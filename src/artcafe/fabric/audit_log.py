@@ -5,6 +5,7 @@ decision 12). What an entry says is not known here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
@@ -14,6 +15,7 @@ from artcafe.fabric.client import Outgoing
 from artcafe.fabric.jetstream import JetStream, refusal
 from artcafe.fabric.link import Link, unreachable
 from artcafe.model import Seq
+from artcafe.rules import times
 from artcafe.rules.subjects import AUDIT, Subject
 
 STREAM: Final = "audit"
@@ -78,6 +80,11 @@ class AuditLog:
             seq = got.seq
             found.append(Kept(seq, got.data))
         return found
+
+    async def since(self, chain: Subject, time: datetime) -> Seq | None:
+        """Return the place of the chain's first text that was stored at this time or later; None where there is none."""
+        found = await self._jetstream.at_leader(STREAM, {"start_time": times.to_text(time), "next_by_subj": chain})
+        return None if found is None else found.seq
 
     async def _last(self, chain: Subject) -> Kept | None:
         """The chain's last text, as the leader has it, which knows of every append that was answered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -9,10 +10,13 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from artcafe import model
+from artcafe.errors import Invalid
 from artcafe.rest import problems
 from artcafe.rest.paging import Listing, PageQuery, Shown, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import InTenant
+from artcafe.rules import times
+from artcafe.rules.audit_filters import AuditFilter
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/audit", tags=["audit"])
 
@@ -23,9 +27,19 @@ class Order(StrEnum):
 
 
 class AuditQuery(PageQuery):
-    """Which way to read."""
+    """Which entries to list, and which way to read."""
 
     order: Order = Field(Order.NEWEST, description="Which comes first.")
+    agent: str | None = Field(None, description="Only what this agent, or person as `usr:` and the sub, did or had done to it.")
+    action: str | None = Field(
+        None, description="Only this action, or all that begin with it and a dot.", examples=["agent.login"]
+    )
+    since: str | None = Field(None, description="Only from this RFC 3339 time on.", examples=["2026-11-22T16:50:57Z"])
+    until: str | None = Field(None, description="Only before this RFC 3339 time.", examples=["2026-11-23T00:00:00Z"])
+
+    def wanted(self) -> AuditFilter:
+        """Raises Invalid for a time that is none."""
+        return AuditFilter(self.agent, self.action, _time(self.since, "since"), _time(self.until, "until"))
 
 
 class Entry(Shown):
@@ -67,8 +81,18 @@ class AuditPage(BaseModel):
     responses=problems.responses(*problems.IN_TENANT, *problems.LIST),
 )
 async def list_audit(request: Request, parts: Parts, principal: InTenant, query: Annotated[AuditQuery, Query()]) -> AuditPage:
-    """Logins and their failures, and every change of who may do what. Deleting things leaves what was told of them."""
+    """Logins and their failures, refused attempts, and every change of who may do what. Deleting things leaves their entries.
+
+    Entries are found by reading the others, so a page with filters may have fewer than `limit`, or none, and a `next_cursor`.
+    """
     listing = Listing.of(request, principal.tenant_id, query)
-    page = await parts.audit.page(principal, listing.request, oldest_first=query.order is Order.OLDEST)
+    page = await parts.audit.page(principal, listing.request, query.wanted(), oldest_first=query.order is Order.OLDEST)
     items = [DigestedEntry(digest=line.digest, **Entry.model_validate(line.entry).model_dump()) for line in page.items]
     return AuditPage(items=items, next_cursor=listing.next_cursor(page))
+
+
+def _time(text: str | None, field: str) -> datetime | None:
+    try:
+        return None if text is None else times.from_text(text)
+    except ValueError:
+        raise Invalid(field, "must be an RFC 3339 time such as 2026-11-22T16:50:57Z") from None

@@ -286,10 +286,25 @@ class Rest:
 
         return self._routes.all_of(KeptMessage, path_of(tenant, "channels", channel, "messages"), query, limit=limit, on_gap=told)
 
-    def audit(self, tenant: str, *, oldest_first: bool = False, limit: int | None = None) -> AsyncIterator[AuditEntry]:
-        """Who did what in the tenant, newest first unless asked otherwise."""
-        order = "oldest" if oldest_first else "newest"
-        return self._routes.all_of(AuditEntry, path_of(tenant, "audit"), {"order": order}, limit=limit)
+    def audit(
+        self,
+        tenant: str,
+        *,
+        agent: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        oldest_first: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[AuditEntry]:
+        """Who did what in the tenant, newest first unless asked otherwise.
+
+        `agent`, an id or `usr:` and a person's sub, is who did it or to whom it was done. `action` is one such as `agent.login`,
+        or the first part of several. Entries from `since` on and before `until`, which are aware times.
+        """
+        query = given(agent=agent, action=action, since=place(since), until=place(until))
+        query["order"] = "oldest" if oldest_first else "newest"
+        return self._routes.all_of(AuditEntry, path_of(tenant, "audit"), query, limit=limit)
 
 
 def _subscription(tenant: str, channel: str, agent: str) -> str:

@@ -41,6 +41,18 @@ def test_an_admin_reads_who_did_what(cast: Cast, admin: Person) -> None:
     assert len(admin.run("audit", "list", "--limit", "1", "--json").json) == 1
 
 
+def test_it_is_filtered_by_agent_action_and_time(cast: Cast, admin: Person) -> None:
+    def found(*filters: str) -> list[dict[str, object]]:
+        listed: list[dict[str, object]] = admin.run("audit", "list", "--json", *filters).json
+        return listed
+
+    logins = found("--agent", cast.agents[0], "--action", "agent.login", "--since", "1h")
+    assert {(each["actor"], each["action"]) for each in logins} == {(cast.agents[0], "agent.login")}
+    assert {each["target"] for each in found("--agent", cast.agents[1], "--action", "agent.create")} == {cast.agents[1]}
+    assert found("--until", "2026-01-01") == []
+    assert "no entry is like that" in admin.run("audit", "list", "--until", "2026-01-01").stderr
+
+
 def test_an_audit_is_verified_on_the_server_and_as_it_was_exported(admin: Person, tmp_path: Path) -> None:
     verified = admin.run("audit", "verify", "--json").json
     entries = exported(admin, tmp_path)

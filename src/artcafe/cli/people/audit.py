@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ import click
 import msgspec
 
 from artcafe.cli.exits import Failing
+from artcafe.cli.moments import Moment
 from artcafe.cli.people.answers import Columns, as_json, limit_option, show_all
 from artcafe.cli.people.caller import Caller, in_tenant
 from artcafe.errors import ChainBroken
@@ -44,15 +46,27 @@ def audit() -> None:
 
 @audit.command("list", cls=Failing)
 @limit_option
+@click.option("--agent", metavar="AGENT|usr:SUB", help="Only what this agent or person did, or had done to it.")
+@click.option("--action", help="Only this action, such as agent.login, or all that begin with it and a dot: agent.")
+@click.option("--since", type=Moment(), metavar="TIME", help="Only from this time on, such as 1h or '2026-11-28 10:00'.")
+@click.option("--until", type=Moment(), metavar="TIME", help="Only before this time.")
 @in_tenant
-async def list_entries(caller: Caller, limit: int | None) -> None:
+async def list_entries(
+    caller: Caller, limit: int | None, agent: str | None, action: str | None, since: datetime | None, until: datetime | None
+) -> None:
     """Lists what was done, newest first; 20 entries unless --limit says otherwise.
 
+    A refused login has its reason among the facts.
+
     \b
-    Example:
+    Examples:
       artcafe audit list --limit 100
+      artcafe audit list --action agent.login --since 1d
+      artcafe audit list --agent agt_01K…
     """
-    await show_all(caller, caller.rest.audit(caller.tenant, limit=limit or SHOWN), COLUMNS, none="nothing is in the audit yet")
+    entries = caller.rest.audit(caller.tenant, agent=agent, action=action, since=since, until=until, limit=limit or SHOWN)
+    is_filtered = any(each is not None for each in (agent, action, since, until))
+    await show_all(caller, entries, COLUMNS, none="no entry is like that" if is_filtered else "nothing is in the audit yet")
 
 
 @audit.command(cls=Failing)

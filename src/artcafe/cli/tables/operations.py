@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -67,6 +68,10 @@ class NoMessages:
     async def before(self, _chain: Subject, _seq: int | None, _most: int) -> list[Kept]:
         """As above."""
         return []
+
+    async def since(self, _chain: Subject, _time: datetime) -> int | None:
+        """As above."""
+        return None
 
 
 class Operations:

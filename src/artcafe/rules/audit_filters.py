@@ -1,0 +1,41 @@
+"""Which entries of an audit are wanted."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from artcafe.model import Entry
+
+SLACK: Final = timedelta(minutes=1)
+"""How far the order of entries may differ from their times: each server of a fleet has its own clock."""
+
+
+class AuditFilter(NamedTuple):
+    """The entries by or about an agent or person, of an action, from `since` on and before `until`; None: of any.
+
+    `agent` is the actor or the target. `action` is one such as `agent.login`, or the first part of several: `agent`.
+    """
+
+    agent: str | None = None
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def admits(self, entry: Entry) -> bool:
+        """Return whether the entry is wanted."""
+        return (
+            self.agent in (None, entry.actor, entry.target)
+            and (self.action is None or f"{entry.action}.".startswith(f"{self.action}."))
+            and (self.since is None or self.since <= entry.time)
+            and (self.until is None or entry.time < self.until)
+        )
+
+    def ends_at(self, entry: Entry, *, oldest_first: bool) -> bool:
+        """Return whether nothing that is wanted stands behind this entry, in the direction of reading."""
+        if oldest_first:
+            return self.until is not None and entry.time >= self.until + SLACK
+        return self.since is not None and entry.time < self.since - SLACK
+
+
+EVERYTHING: Final = AuditFilter()
