@@ -139,6 +139,18 @@ def test_an_error_push_is_logged_once_in_a_row(caplog: pytest.LogCaptureFixture)
     ]
 
 
+def test_the_channels_that_an_error_push_is_about_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    agent = Agent()
+    agent.logs_in()
+    for count in (2, 12):
+        channels = [f"chn_{number}" for number in range(count)]
+        error = {"code": "subscription_limit", "message": "too many", "temporary": False, "channels": channels}
+        agent.hears(error=error)
+    two, twelve = caplog.messages
+    assert two == "the server reports: too many (chn_0, chn_1)"
+    assert twelve.endswith("chn_9 and 2 more)")
+
+
 async def test_acks_leave_before_a_subscribe_and_then_wait_for_its_reply() -> None:
     agent = Agent()
     agent.logs_in()

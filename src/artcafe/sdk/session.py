@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final
 from urllib.parse import unquote
@@ -41,6 +41,9 @@ NEXT: Final[Mapping[tuple[Phase, str], Phase]] = {
     (Phase.LIVE, "gap"): Phase.LIVE,
 }
 
+LISTED: Final = 10
+"""Channels of an error that its line in the log names."""
+
 CHALLENGE_ID: Final = 0
 CONNECT_ID: Final = 1
 
@@ -72,6 +75,7 @@ class Session:
         self.phase = Phase.NEW
         self.limits: Mapping[str, int] = {}
         self._is_warned = False
+        self._reported = ""
         self.told: ArtcafeError | None = None
         """The last error that the server told without its being an answer: why it closes, where it closes next."""
 
@@ -161,11 +165,23 @@ class Session:
         if self.phase is not Phase.LIVE:
             raise Lost(error, comes_back=body.temporary or (error.close is not None and comes_back(error.close)))
         if id is None:
-            if self.told is None or str(self.told) != str(error):
-                log.warning("the server reports: %s", error)
             self.told = error
+            self._report(f"{error}{_listed(body.channels)}")
         else:
             self._outbox.refused(id, error, temporary=body.temporary, now=now)
+
+    def _report(self, text: str) -> None:
+        """Log an error push: nobody waits for it. Once in a row, since an ack of a paused channel is refused each time."""
+        if text != self._reported:
+            self._reported = text
+            log.warning("the server reports: %s", text)
+
+
+def _listed(channels: Sequence[str]) -> str:
+    if not channels:
+        return ""
+    more = f" and {len(channels) - LISTED} more" if len(channels) > LISTED else ""
+    return f" ({', '.join(channels[:LISTED])}{more})"
 
 
 def check_challenge(text: str, challenge_id: str, tenant: str, agent: str, service: str | None = None) -> str:
