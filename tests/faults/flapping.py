@@ -22,7 +22,9 @@ from tests.faults.load import Load
 from tests.fleet import Fleet
 from tests.platform import Cast
 
-CHANNELS: Final = 5
+CHANNELS: Final = 12
+LISTENED: Final = 2
+"""Channels with listeners that stay; of the others each server begins and ends to follow one all the time."""
 FLAPPERS: Final = 30
 OF_EACH: Final = 3
 """Channels that each of them is subscribed to."""
@@ -53,6 +55,10 @@ class Flapping(Load):
         self._connections = dict.fromkeys(numbers, 0)
         self._flappers: list[asyncio.Task[None]] = []
         self._are_leaving = False
+
+    @property
+    def listened(self) -> Sequence[str]:
+        return self.cast.channels[:LISTENED]
 
     async def begin(self, group: asyncio.TaskGroup) -> None:
         async with self.cast.rest() as rest:

@@ -131,7 +131,7 @@ class Load:
 
     def _subscribers(self) -> dict[str, Sequence[str]]:
         """The channels of each agent that was subscribed before the first publish."""
-        return {self.cast.agents[number]: self.cast.channels for number in LISTENERS}
+        return {self.cast.agents[number]: self.listened for number in LISTENERS}
 
     async def end_of_publishing(self) -> History:
         """As `end`, of the publishers alone: what they were told, and what the log holds."""
@@ -146,11 +146,16 @@ class Load:
         self._check_running()
         assert not self._open, "every publish has an outcome"
 
+    @property
+    def listened(self) -> Sequence[str]:
+        """The channels that the listeners are subscribed to."""
+        return self.cast.channels
+
     async def begin(self, group: asyncio.TaskGroup) -> None:
         """Subscribes the listeners, and starts everybody; when this returns, one agent has been there and left."""
         self._group = group
         async with self.cast.rest() as rest:
-            for channel in self.cast.channels:
+            for channel in self.listened:
                 for number in LISTENERS:
                     await rest.subscribe(self.cast.tenant, channel, self.cast.agents[number])
         self._listeners = [group.create_task(self._listen_sdk()), group.create_task(self._listen_bare(BARE_LISTENER, 64))]
