@@ -46,6 +46,7 @@ STRICTER_KEYS: Final[Mapping[str, str]] = {
     "RSA with exponent 35": WEAK,
     "RSA with an even exponent": WEAK,
     "RSA with a long exponent": "as above 8192 bits",
+    "RSA with a longer exponent": "as above 8192 bits",
     "RSA with an even modulus": WEAK,
     "RSA with zeros in front": SPELLING,
     "FIDO for a web site": SITE,
