@@ -137,8 +137,9 @@ class RoleChanged(CallerFault):
 class TooFast(CallerFault):
     what: str
     wait_s: float
+    whose: str = "from this address"
     code, status, close, temporary = "too_fast", 429, 4029, True
-    text = "too many {what} from this address; wait {wait_s:.3g} s and try again"
+    text = "too many {what} {whose}; wait {wait_s:.3g} s and try again"
 
 
 @dataclass(eq=False, repr=False)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from artcafe.errors import Conflict, Forbidden, OutcomeUnknown, Unavailable
+from artcafe.errors import Conflict, Forbidden, OutcomeUnknown, TooFast, Unavailable
 from artcafe.model import Entry, Outcome, Role, TenantId, UserPrincipal
 from artcafe.rules import chain, subjects
 from artcafe.rules.audit_filters import AuditFilter
 from artcafe.rules.pages import PageRequest
+from artcafe.services.audit import CHANGES_AT_ONCE, CHANGES_PER_S, Audit
 from artcafe.services.counts import MOST_UNKNOWN, MOST_VARIANTS, OTHERS
 from artcafe.services.tally import MOST_CLAIMED, OUTSIDER
 from artcafe.tables.catalog import Environment
@@ -324,3 +325,22 @@ async def test_the_audit_is_filtered_by_agent_action_and_time_from_either_end(se
                 if after is None:
                     break
             assert found == (expected if oldest_first else expected[::-1]), wanted
+
+
+async def test_an_actors_changes_have_a_rate_and_nobody_elses_are_kept_by_it(server: Server) -> None:
+    owner = await server.tenant()
+    since = 0.0
+    audit = Audit(server.logs, server.store, server.clock, lambda: since)
+    for _ in range(CHANGES_AT_ONCE):
+        assert audit._changes.take((owner.tenant_id, "usr:mallory"), since) == 0
+    before = len(told(server, owner.tenant_id))
+    with pytest.raises(TooFast, match="too many changes by you in this tenant; wait 1 s"):
+        async with audit.change(owner.tenant_id, "usr:mallory", "tenant.rename"):
+            pass
+    assert len(told(server, owner.tenant_id)) == before
+    async with audit.change(owner.tenant_id, owner.sender, "member.remove", "mallory"):
+        pass
+    since = 1 / CHANGES_PER_S
+    async with audit.change(owner.tenant_id, "usr:mallory", "tenant.rename"):
+        pass
+    assert len(told(server, owner.tenant_id)) == before + 4
