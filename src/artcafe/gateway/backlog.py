@@ -26,6 +26,8 @@ Spawn = Callable[[Callable[[], Coroutine[None, None, None]]], asyncio.Task[None]
 class Backlog:
     """The deliveries of one socket that are not members of their feed. Works while there are any and the socket takes bytes."""
 
+    __slots__ = ("_deliveries", "_socket", "_spawn", "_task")
+
     def __init__(self, socket: Socket, deliveries: Mapping[ChannelId, Delivery], spawn: Spawn) -> None:
         """`deliveries` are the socket's, as they come and go; `spawn` starts the work under the connection's supervisor."""
         self._socket, self._deliveries, self._spawn = socket, deliveries, spawn

@@ -48,6 +48,26 @@ Command = tuple[int | None, str, frames.Body, int]
 class Conversation:
     """The state of one agent's connection above its bytes."""
 
+    __slots__ = (
+        "_commands",
+        "_desk",
+        "_is_look_due",
+        "_is_over",
+        "_is_waiting",
+        "_is_winding_down",
+        "_peer",
+        "_proofs",
+        "_publishes",
+        "_share",
+        "_spawn",
+        "_visitor",
+        "_worker",
+        "deliveries",
+        "principal",
+        "subscriber",
+        "token_until",
+    )
+
     def __init__(self, desk: Desk, peer: Peer, spawn: Spawn) -> None:
         """`spawn` starts work under the connection's supervisor."""
         self._desk, self._peer, self._spawn = desk, peer, spawn

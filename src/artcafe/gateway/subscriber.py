@@ -149,6 +149,8 @@ class Subscriber:
                 await self._begin_from(channel_id, row)
         if self._due.get(channel_id) is row:
             del self._due[channel_id]
+        if not self._due:
+            self._due = {}  # a dict that was filled keeps its table, which costs an idle agent 0.2 KB
 
     async def _begin_from(self, channel_id: ChannelId, row: Subscription) -> None:
         before = self._withheld.get(channel_id)
