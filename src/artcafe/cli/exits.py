@@ -13,7 +13,7 @@ import click
 
 from artcafe.errors import ArtcafeError, CredentialsExpired, KeyUnusable, SettingInvalid
 
-E = TypeVar("E", bound=BaseException)
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 DECLINED: Final = 1
 """The person was asked, and said no; click's own code for it."""
@@ -69,7 +69,7 @@ class Failing(click.Command):
             ctx.exit(INTERRUPTED)
 
 
-def _first(exc: BaseException, kind: type[E], holds: Callable[[E], bool] = lambda _: True) -> E | None:
+def _first(exc: BaseException, kind: type[ErrorT], holds: Callable[[ErrorT], bool] = lambda _: True) -> ErrorT | None:
     """Return the first exception of a kind: task groups wrap what ended them, one around another."""
     if isinstance(exc, BaseExceptionGroup):
         return next((found for each in exc.exceptions if (found := _first(each, kind, holds))), None)
