@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 PR_SET_PDEATHSIG: Final = 1
 """From Linux's prctl(2)."""
@@ -23,6 +25,21 @@ def ended_with_parent(command: Sequence[str | Path]) -> list[str | Path]:
     """
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "TERM", "--", *command] if setpriv else list(command)
+
+
+_starter: Final = ThreadPoolExecutor(1, thread_name_prefix="children")
+
+
+def started_with_parent(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a command as `ended_with_parent` has it, from a thread that lasts as long as this process.
+
+    The kernel's parent is the *thread*: a server started by `asyncio.to_thread` would end with that test's event loop.
+    """
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(ended_with_parent(command), **options)
+
+    return _starter.submit(start).result()
 
 
 def interrupt_with_parent() -> None:

@@ -21,7 +21,7 @@ from artcafe.fabric.configuration import Node
 from artcafe.tables.catalog import Environment
 from artcafe.tables.engines import open_engine
 from tests.aws import Aws
-from tests.children import ended_with_parent
+from tests.children import started_with_parent
 from tests.platform import Platform
 
 WAIT_S = 30.0
@@ -79,8 +79,8 @@ class NatsServers:
         more = [] if monitor is None else ["-m", str(monitor)]
         for node in nodes or self.nodes:
             with self._log(node).open("ab") as log:
-                self._processes[node.name] = subprocess.Popen(
-                    ended_with_parent([find_binary(), "-c", self._conf(node), *more]),
+                self._processes[node.name] = started_with_parent(
+                    [find_binary(), "-c", self._conf(node), *more],
                     stdout=log,
                     stderr=log,
                     start_new_session=True,

@@ -24,7 +24,7 @@ from artcafe.rules.secrets import derive
 from artcafe.sdk.client import Agent
 from artcafe.sdk.rest import Rest
 from tests import ssh_keygen
-from tests.children import ended_with_parent
+from tests.children import started_with_parent
 
 WAIT_S = 30.0
 """For a start on a machine that is busy with other tests."""
@@ -82,8 +82,8 @@ class Platform:
         command += ["--listen", f"127.0.0.1:{rest}", "--gateway-listen", f"127.0.0.1:{gateway}", *self._flags]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ended_with_parent([*self._limit, *command]), stdout=log, stderr=log, env=environ, start_new_session=True
+            self.process = started_with_parent(
+                [*self._limit, *command], stdout=log, stderr=log, env=environ, start_new_session=True
             )
         until = time.monotonic() + WAIT_S
         while not (self.data / "server.json").exists():

@@ -16,7 +16,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.child import configuration, find_binary, some_free_port
 from artcafe.folder import make_secret, read_secret
 from artcafe.rules.secrets import derive
-from tests.children import ended_with_parent
+from tests.children import started_with_parent
 from tests.faults.processes import wait_for
 
 NATS_DEFAULT_FLUSH: Final = "2m"
@@ -51,8 +51,8 @@ class OutsideNats:
 
     def start(self) -> None:
         """Returns when it takes connections, which it does once it has read its files."""
-        command = ended_with_parent([find_binary(), "-c", self._conf])
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        command: list[str | Path] = [find_binary(), "-c", self._conf]
+        self._process = started_with_parent(command, stderr=subprocess.DEVNULL, start_new_session=True)
         wait_for(self._answers, "an answer of nats-server")
 
     def _answers(self) -> bool:
