@@ -7,7 +7,8 @@ from nats.aio.msg import Msg
 
 from artcafe.errors import LinkLost, NoResponder, Unavailable
 from artcafe.fabric.client import Outgoing
-from artcafe.fabric.link import Follow, Link
+from artcafe.fabric.follow import Follow
+from artcafe.fabric.link import Link
 from artcafe.rules.subjects import Subject
 from tests.fabric.clients import BOUND_S
 from tests.fabric.rooms import Nats, a_tenant, until, within

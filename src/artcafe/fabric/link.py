@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError, SlowConsumerError
 
 from artcafe.errors import LinkLost, NoResponder, OurFault, Unavailable
 from artcafe.fabric.client import Ends, Incoming, Outgoing, Proves, ShortClient, Take
+from artcafe.fabric.follow import Follow
 from artcafe.observe import log
 from artcafe.rules.subjects import Subject
 
@@ -28,8 +28,6 @@ RETRY_MIN_S: Final = 0.05
 RETRY_MAX_S: Final = 2.0
 PENDING_BYTES: Final = 64 * 1024 * 1024
 """What nats-py buffers before a publish waits for the socket; a full group commit is 4 MiB."""
-FOLLOW_BYTES: Final = 16 * 1024 * 1024
-"""What waits of one followed subject while its callback is busy. More is dropped, and shows as a gap to whoever fills gaps."""
 CLOSE_TIMEOUT_S: Final = 2.0
 """A server that hangs takes nothing any more, and nats-py wants to send it what is left; and it waits for ever for the end of a
 TLS connection whose certificate it did not believe."""
@@ -40,35 +38,6 @@ class Credentials(Protocol):
 
     def user_jwt_cb(self) -> bytes: ...
     def signature_cb(self, nonce: str) -> bytes: ...
-
-
-class Follow:
-    """A subject that is followed, on this moment's connection and, while one replaces another, perhaps on both."""
-
-    def __init__(self, subject: Subject, callback: Callable[[Msg], Awaitable[None]], take: Take | None = None) -> None:
-        self._subject, self._callback, self._take = subject, callback, take
-        self._on: dict[ShortClient, Subscription] = {}
-        self._is_over = False
-
-    async def begin(self, client: ShortClient) -> None:
-        """Follows on one more connection. Raises what nats-py raises."""
-        self._on = {each: subscription for each, subscription in self._on.items() if not each.is_closed}
-        self._on[client] = await client.subscribe(self._subject, cb=self._callback, pending_bytes_limit=FOLLOW_BYTES)
-        if self._take is not None:
-            client.shorten(self._on[client], self._take)
-        if self._is_over:  # while we waited
-            await self.end()
-
-    async def end(self) -> None:
-        """Follows no more. May be repeated."""
-        self._is_over = True
-        while self._on:
-            client, subscription = self._on.popitem()
-            client.lengthen(subscription)
-            try:
-                await subscription.unsubscribe()
-            except (NatsError, OSError) as exc:  # with its connection gone, so is the subscription
-                log.debug("link.unsubscribe_failed", error=repr(exc))
 
 
 def unreachable() -> Unavailable:

@@ -13,8 +13,9 @@ from nats.aio.msg import Msg
 
 from artcafe.errors import OurFault
 from artcafe.fabric.client import Incoming
+from artcafe.fabric.follow import Follow
 from artcafe.fabric.jetstream import seq_of
-from artcafe.fabric.link import Follow, unreachable
+from artcafe.fabric.link import unreachable
 from artcafe.fabric.streams import Stored, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.observe import log

@@ -18,7 +18,8 @@ from nats.aio.msg import Msg
 
 from artcafe.errors import NoResponder, OurFault
 from artcafe.fabric.client import Incoming, Outgoing
-from artcafe.fabric.link import Follow, Link
+from artcafe.fabric.follow import Follow
+from artcafe.fabric.link import Link
 from artcafe.model import AgentId
 from artcafe.observe import log
 from artcafe.rules.subjects import PRESENCE, PRESENCE_ASK, Subject
