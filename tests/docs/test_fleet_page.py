@@ -56,13 +56,15 @@ def test_the_two_servers_of_the_page_carry_its_message_from_one_to_the_other(tmp
 def test_every_command_of_a_cluster_on_the_page_is_taken(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s" * 32)
     (tmp_path / "secret").chmod(0o600)
-    shown = re.findall(r"^    artcafe (nats config .*) >", PAGE, re.MULTILINE)
+    shown = re.findall(r"^    artcafe (nats config .*)$", PAGE, re.MULTILINE)
     assert len(shown) == 3
     for command in shown:
         done = subprocess.run(
             [BIN / "artcafe", *command.split(), "--secret-file", tmp_path / "secret"],
+            cwd=tmp_path,
             capture_output=True,
             check=False,
             timeout=STORY_S,
         )
         assert done.returncode == 0, done.stderr
+        assert (tmp_path / command.split()[-1]).stat().st_mode & 0o777 == 0o600
