@@ -138,7 +138,10 @@ async def asked_from(source: str, url: str, path: str) -> int:
     reader, writer = await asyncio.open_connection(at.hostname, at.port, local_addr=(source, 0))
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
-        return int((await reader.read()).split()[1])
+        answer = await reader.read()
+        if not answer:  # reset, as seen by a peer that had sent its request already
+            raise ConnectionResetError
+        return int(answer.split()[1])
     finally:
         end(writer)
 

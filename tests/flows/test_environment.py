@@ -13,7 +13,8 @@ from tests.platform import running
 
 SEED_TWINS = {"artcafe-agents-dev", "artcafe-tenants-dev", "artcafe-channels-dev", "artcafe-usage-metrics-dev"}
 WRITTEN = {"artcafe-agents-dev", "artcafe-tenants-dev", "artcafe-channels-dev"}
-SHARED = {"artcafe-user-tenants", "artcafe-user-tenant-index", "artcafe-channel-subscriptions"}
+SHARED = {"artcafe-user-tenants", "artcafe-user-tenant-index", "artcafe-channel-subscriptions", "artcafe-Challenges"}
+"""Among the challenges is the row that readiness writes."""
 
 
 async def test_a_platform_in_dev_reads_and_writes_the_twins(tmp_path: Path) -> None:

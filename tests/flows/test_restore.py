@@ -157,6 +157,7 @@ async def test_files_that_were_put_back_under_an_agent_that_was_ahead_of_them(pl
         for number in range(1, 11):
             await sender.agent.publish(channel, number)
         assert await ahead.hear(10) == [*range(1, 11)]
+        await written(cast, 0, 10)
         await asyncio.to_thread(put, platform, platform.data, copy)
 
         for number in range(11, 33):

@@ -14,7 +14,7 @@ from artcafe.errors import ArtcafeError, TooLarge
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.takeover import take_over
 from artcafe.gateway.upgrade import MAX_HEAD_BYTES, Refused, Upgrade, parse, refusal
-from artcafe.rules.connections import LINGER_S, Entry
+from artcafe.rules.connections import LINGER_BYTES, LINGER_S, Entry
 from artcafe.wire.frames import MAX_FRAME_BYTES, SUBPROTOCOL
 
 MAX_BYTES_BEFORE_CONNECT: Final = 8 * 1024
@@ -106,6 +106,7 @@ class Handshake(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_over:
+            self._discard(len(data))
             return
         if self._ws is not None:
             self._pass_on(data)
@@ -162,6 +163,12 @@ class Handshake(asyncio.Protocol):
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._wait(LINGER_S)
+
+    def _discard(self, size: int) -> None:
+        """Pass over what a refused peer still sends, and abort the connection if it goes on sending."""
+        self._bytes += size
+        if self._bytes > LINGER_BYTES:
+            self.abort()
 
     def abort(self) -> None:
         """Close the connection: its time is over, or the server's."""

@@ -17,7 +17,7 @@ from artcafe.observe import Repeated, log
 from artcafe.rest import problems
 from artcafe.rest.headers import of_every_answer
 from artcafe.rest.heads import BadHead, StrictBuffer
-from artcafe.rules.connections import LINGER_S, Entry, OpenConnections
+from artcafe.rules.connections import LINGER_BYTES, LINGER_S, Entry, OpenConnections
 from artcafe.rules.ids import new_id
 
 _LONGEST_PROBLEM: Final = 200
@@ -49,6 +49,8 @@ class DeadlineProtocol(H11Protocol):
     _head_timer: asyncio.TimerHandle | None = None
     _entry: Entry | None = None
     _is_lingering = False
+    _discarded = 0
+    """Bytes of a connection that was refused."""
 
     def __init__(self, *args: Any, connections: OpenConnections | None = None, **more: Any) -> None:
         """Without `connections`, any number may be open."""
@@ -76,8 +78,11 @@ class DeadlineProtocol(H11Protocol):
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        if self._entry is None:
-            return  # refused, and already answered
+        if self._entry is None:  # refused, and already answered
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self.transport.abort()
+            return
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
             self._await_head()

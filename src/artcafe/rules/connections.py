@@ -20,6 +20,8 @@ LINGERING: Final = 16
 """Of the connections that are refused, so many at once may stay until their peers have read why: closed at once, over a request
 that is just coming, a connection is reset."""
 LINGER_S: Final = 0.5
+LINGER_BYTES: Final = 1024 * 1024
+"""What is read and discarded of it meanwhile: loopback carries gigabytes in that time, and reading them is work."""
 
 
 def capacity(descriptors: int) -> int:
