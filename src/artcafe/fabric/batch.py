@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -111,14 +111,6 @@ class Waiting:
                 one.done.set_exception(error)
 
 
-def _some(queue: deque[Waiting], most: float, most_bytes: int) -> Iterator[Waiting]:
-    """Take the first messages out of a queue: at most so many, and no further ones once they have so many bytes."""
-    while queue and most > 0 and most_bytes > 0:
-        one = queue.popleft()
-        most, most_bytes = most - 1, most_bytes - len(one.envelope)
-        yield one
-
-
 class GroupCommit:
     """The one writer of a tenant's log on this server."""
 
@@ -128,7 +120,7 @@ class GroupCommit:
         *,
         patience_s: float = PATIENCE_S,
         most_messages: int = WAITING_MESSAGES,
-        most_a_group: Callable[[], float] = lambda: BATCH_MESSAGES,
+        most_a_group: Callable[[], int] = lambda: BATCH_MESSAGES,
     ) -> None:
         """`most_a_group` is asked before each group, and may say less than `BATCH_MESSAGES`."""
         self._log, self._patience_s, self._most_messages = log, patience_s, most_messages
@@ -152,7 +144,8 @@ class GroupCommit:
         """
         done: asyncio.Future[PublishReply] = asyncio.get_running_loop().create_future()
         queue = self._waiting.get(sender)
-        if self._is_over or (self._is_full and queue is not None and len(queue) >= self._spared):
+        is_full = self._waiting_messages >= self._most_messages or self._waiting_bytes >= WAITING_BYTES
+        if self._is_over or (is_full and queue is not None and len(queue) >= self._spared):
             done.set_exception(NotStored())
             return done
         if queue is None:
@@ -162,10 +155,6 @@ class GroupCommit:
         self._waiting_bytes += len(envelope)
         self._wake.set()
         return done
-
-    @property
-    def _is_full(self) -> bool:
-        return self._waiting_messages >= self._most_messages or self._waiting_bytes >= WAITING_BYTES
 
     def close(self) -> None:
         """Refuses what comes from here on, and what waits. May be repeated."""
@@ -203,13 +192,14 @@ class GroupCommit:
         size = taken = 0
         while self._waiting and len(group) < most and size < BATCH_BYTES:
             sender, queue = self._waiting.popitem(last=False)
-            for one in _some(queue, min(IN_TURN, most - len(group)), BATCH_BYTES - size):
-                size, taken = size + len(one.envelope), taken + 1
+            for _ in range(min(IN_TURN, len(queue), most - len(group))):
+                one = queue.popleft()
+                taken += 1
+                size += len(one.envelope)
                 first = one if one.dedupe_id is None else firsts.setdefault(one.dedupe_id, one)
-                if first is one:
-                    group.append(one)
-                else:
-                    first.twins.append(one)
+                (group if first is one else first.twins).append(one)
+                if size >= BATCH_BYTES:
+                    break
             if queue:
                 self._waiting[sender] = queue
         self._waiting_messages -= taken

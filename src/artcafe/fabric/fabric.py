@@ -123,7 +123,7 @@ class Fabric:
         self._closing = asyncio.Event()
         self._watchers: list[Callable[[TenantId], None]] = []
         self._quota: Callable[[TenantId], Awaitable[int]] | None = None
-        self._most_a_group: Callable[[], float] = lambda: BATCH_MESSAGES
+        self._most_a_group: Callable[[], int] = lambda: BATCH_MESSAGES
         self.supervisor = Supervisor("fabric")
 
     async def run(self) -> None:
@@ -228,7 +228,7 @@ class Fabric:
         """Bounds each log that is made from here on by the bytes that `quota` says of its tenant then."""
         self._quota = quota
 
-    def limit_groups(self, most: Callable[[], float]) -> None:
+    def limit_groups(self, most: Callable[[], int]) -> None:
         """Have `most` say, before each group commit, how many messages it may hold."""
         self._most_a_group = most
 

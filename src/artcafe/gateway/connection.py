@@ -235,7 +235,8 @@ class Connection(WSListener):
         """Adjust the number of commands and publishes in flight, and of the bytes of their frames."""
         self._under_way += change
         self._under_way_bytes += size
-        self._read_or_not()
+        if not self.is_reading or self._under_way > MOST_UNDER_WAY or self._under_way_bytes > MOST_BYTES_UNDER_WAY:
+            self._read_or_not()
 
     def hold(self, change: int) -> None:
         """Adjust how many reasons there are to read nothing: its principal's share of the server is used up."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable
@@ -160,9 +161,9 @@ class Shares:
         return share
 
     @property
-    def most_a_group(self) -> float:
+    def most_a_group(self) -> int:
         """Return how many messages a group commit may hold, of whichever tenant."""
-        return math.inf if self.most_a_turn == math.inf else MOST_A_GROUP
+        return sys.maxsize if self.most_a_turn == math.inf else MOST_A_GROUP
 
     def begin_turn(self, tenant: _Tenant) -> None:
         """The tenant has something to do in this turn; with the next one it may begin as much again."""
