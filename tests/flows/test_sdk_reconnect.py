@@ -72,8 +72,10 @@ async def test_over_broken_connections_every_message_comes_once_and_in_order(
                 relay.cut()
             if len(seen) == 400:
                 break
+        # Without a window everything may have been received before the first cut.
+        while relay.connections < 2:  # noqa: ASYNC110 (the relay notifies nobody)
+            await asyncio.sleep(0.01)
     assert seen == list(range(400))
-    assert relay.connections >= 2
 
 
 async def test_what_was_acknowledged_while_the_wire_was_cut_is_not_repeated_by_the_next_start(home: Cast, relay: Relay) -> None:

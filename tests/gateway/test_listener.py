@@ -252,7 +252,7 @@ async def test_a_recheck_that_fails_unforeseen_closes_the_connection_and_the_loo
             it.changes.tell(it.owner.tenant_id)
             assert await raw.closed() == 4000
         it.clock.ahead = timedelta()
-        assert it.gateway.supervisor.failures > 0
+        assert it.gateway.rechecks.supervisor.failures > 0
         async with it.connected() as raw:
             await it.suspend()
             assert await raw.closed() == 4506
