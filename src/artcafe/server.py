@@ -16,6 +16,7 @@ from typing import Final, cast
 import uvicorn
 
 from artcafe.config import Address, Settings
+from artcafe.delivery.hub import Hub
 from artcafe.doors import Doors, allow_descriptors
 from artcafe.errors import OurFault, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
@@ -24,9 +25,8 @@ from artcafe.fabric.fabric import Broker, Fabric
 from artcafe.folder import DataFolder, make_secret, read_secret
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.desk import Desk
-from artcafe.gateway.hub import Hub
 from artcafe.gateway.listener import Gateway
-from artcafe.gateway.upgrade import PATH
+from artcafe.gateway.upgrade_request import PATH
 from artcafe.identity.local import LocalIdentity
 from artcafe.identity.oidc import OidcIdentity
 from artcafe.identity.port import Identity
@@ -241,8 +241,8 @@ async def _serve(
             admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s, settings.own_hosts),
             connections=front.connections,
         )
-        changes.watch(gateway.rechecks.changed)
-        watch = VersionWatch(store, changes, lambda: gateway.rechecks.tenants() | directory.tenants(), fabric.announcements)
+        changes.watch(gateway.access_updates.changed)
+        watch = VersionWatch(store, changes, lambda: gateway.access_updates.tenants() | directory.tenants(), fabric.announcements)
         fabric.watch_failures(gateway.send_back)
         port = await _open_gateway(gateway, settings.gateway_listen, front.tls)
         addresses = Addresses(
@@ -282,7 +282,7 @@ async def _serve(
         background: dict[str, Callable[[], Awaitable[None]]] = {
             "identity": identity.run,
             "gateway": gateway.run,
-            "gateway_changes": gateway.rechecks.run,
+            "gateway_changes": gateway.access_updates.run,
             "cursors": cursors.run,
             "retention": retention.run,
             "audit": changes.audit.tally.run,

@@ -12,9 +12,9 @@ from artcafe.fabric.roster import LEASE_S
 from artcafe.fabric.streams import BATCH_MESSAGES
 from artcafe.gateway.connection import MOST_BYTES_UNDER_WAY, MOST_UNDER_WAY, WRITE_HIGH_BYTES
 from artcafe.gateway.desk import LIMITS, MAX_SUBSCRIPTIONS, PING_S
-from artcafe.gateway.handshake import MAX_BYTES_BEFORE_CONNECT
 from artcafe.gateway.listener import CONNECT_S, STALL_S
-from artcafe.gateway.proofs import MAX_CHALLENGES
+from artcafe.gateway.login_handshake import MAX_CHALLENGES
+from artcafe.gateway.opening_handshake import MAX_BYTES_BEFORE_CONNECT
 from artcafe.rules import limits
 from artcafe.rules.limits import Limit
 from artcafe.services.shares import AT_ONCE_OF_AGENT, MOST_A_TURN

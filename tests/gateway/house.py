@@ -12,14 +12,14 @@ from pathlib import Path
 
 from msgspec import Raw as Json
 
+from artcafe.delivery.hub import Hub
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.desk import Desk
-from artcafe.gateway.hub import Hub
 from artcafe.gateway.listener import Gateway
-from artcafe.gateway.upgrade import PATH
+from artcafe.gateway.upgrade_request import PATH
 from artcafe.identity.local import LocalIdentity
 from artcafe.model import Agent, AgentPrincipal, Channel, Role, TenantStatus, UserId, UserPrincipal
 from artcafe.observe import now
@@ -254,7 +254,7 @@ async def _make(
         shares,
     )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01, connections=connections)
-    changes.watch(gateway.rechecks.changed)
+    changes.watch(gateway.access_updates.changed)
     port = await gateway.listen("127.0.0.1", 0, _tls(authority))
 
     tenant = await tenants.create(UserId("alice"), "Alice's")
@@ -270,7 +270,7 @@ async def _make(
         f"{'wss' if authority else 'ws'}://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
         authority.client() if authority else None,
     )  # fmt: skip
-    return made, [group.create_task(loop) for loop in (gateway.run(), gateway.rechecks.run())]
+    return made, [group.create_task(loop) for loop in (gateway.run(), gateway.access_updates.run())]
 
 
 def _tls(authority: Authority | None) -> ssl.SSLContext | None:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from artcafe.delivery.frame_batch import FrameBatch
+from artcafe.delivery.hub import Delivery
 from artcafe.errors import ArtcafeError, Internal
-from artcafe.gateway.hub import Delivery
-from artcafe.gateway.pieces import Piece
 from artcafe.model import SubscriptionStatus
 from tests.gateway.house import House, house, until
 from tests.gateway.raw import Raw, dialled
@@ -128,7 +128,7 @@ class Broken:
     """A socket that raises on what it is to send."""
 
     def __init__(self) -> None:
-        self.out: list[Piece] = []
+        self.out: list[FrameBatch] = []
         self.is_paused = False
         self.descriptor: int | None = None
         self.reason: ArtcafeError | None = None

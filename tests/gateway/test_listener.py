@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from artcafe.gateway.connection import Connection
-from artcafe.gateway.proofs import MAX_CHALLENGES
+from artcafe.gateway.login_handshake import MAX_CHALLENGES
 from artcafe.rules import subjects, tokens
 from artcafe.services.login import CHALLENGE_S
 from artcafe.tables.catalog import TENANTS
@@ -217,7 +217,7 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
                 raw.send({"id": 3, "publish": {"channel": it.channel.id, "data": number}})
                 for _ in range(number):
                     await asyncio.sleep(0)  # Further into it each time.
-        await until(lambda: not it.gateway.connections() and not it.gateway.rechecks.tenants())
+        await until(lambda: not it.gateway.connections() and not it.gateway.access_updates.tenants())
         await until(lambda: not it.hub._feeds)
         room = it.fabric.peek(it.owner.tenant_id)
 
@@ -252,7 +252,7 @@ async def test_a_recheck_that_fails_unforeseen_closes_the_connection_and_the_loo
             it.changes.tell(it.owner.tenant_id)
             assert await raw.closed() == 4000
         it.clock.ahead = timedelta()
-        assert it.gateway.rechecks.supervisor.failures > 0
+        assert it.gateway.access_updates.supervisor.failures > 0
         async with it.connected() as raw:
             await it.suspend()
             assert await raw.closed() == 4506

@@ -1,6 +1,6 @@
 """Following channels without a consumer: live messages from the republished subject, everything missed from the log, no seam.
 
-A channel is read once per server, however many agents listen (design, decision 4). Handing on to sockets is `gateway.hub`'s.
+A channel is read once per server, however many agents listen (design, decision 4). Handing on to sockets is `delivery.hub`'s.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from typing import Final, Protocol
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from artcafe.delivery.frame_batch import FrameBatch, text_frame
 from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
 from artcafe.gateway.conversation import Conversation
 from artcafe.gateway.desk import Desk
-from artcafe.gateway.pieces import Piece, text_frame
-from artcafe.gateway.takeover import Discard, take_over
+from artcafe.gateway.protocol_switch import DiscardProtocol, switch_protocol
 from artcafe.observe import bind_origin, log
 from artcafe.rules.connections import Entry
 from artcafe.wire import frames, replies
@@ -46,7 +46,7 @@ CLOSE_REASON_BYTES: Final = 123
 """A control frame holds 125 bytes, two of them the code (RFC 6455, section 5.5)."""
 
 
-class Door(Protocol):
+class ConnectionEvents(Protocol):
     """Whoever watches over all connections."""
 
     def admit(self, entry: Entry, peer: str | None, forwarded: list[str]) -> str:
@@ -103,7 +103,7 @@ class Connection(WSListener):
         "out",
     )
 
-    def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: Door, entry: Entry, forwarded: list[str]) -> None:
+    def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: ConnectionEvents, entry: Entry, forwarded: list[str]) -> None:
         """`entry`: how it is counted. `forwarded`: what its upgrade said in X-Forwarded-For."""
         self.entry = entry
         self._group, self._door, self._talking = group, door, desk.hub.talking
@@ -116,7 +116,7 @@ class Connection(WSListener):
         self._under_way = self._under_way_bytes = self._holds = 0
         self.is_reading = True
         """Whether frames are taken in now."""
-        self.out: list[Piece] = []
+        self.out: list[FrameBatch] = []
         self._direct: int | None = None
         self.descriptor: int | None = None
         """The socket's, for who writes past the transport. None while bytes wait there, and with TLS."""
@@ -229,7 +229,7 @@ class Connection(WSListener):
             return
         self._door.broken(self.address, problem)
         self._finish()
-        take_over(self._stream, Discard(self._stream.get_protocol()))
+        switch_protocol(self._stream, DiscardProtocol(self._stream.get_protocol()))
 
     def count(self, change: int, size: int) -> None:
         """Adjust the number of commands and publishes in flight, and of the bytes of their frames."""

@@ -11,6 +11,8 @@ from datetime import datetime
 from functools import partial
 from typing import Final, assert_never
 
+from artcafe.delivery.backlog import Spawn
+from artcafe.delivery.hub import Delivery
 from artcafe.errors import (
     ArtcafeError,
     BadCredentials,
@@ -18,10 +20,8 @@ from artcafe.errors import (
     Revoked,
     TenantSuspended,
 )
-from artcafe.gateway.backlog import Spawn
 from artcafe.gateway.desk import LIMITS, PING_S, Desk, Peer
-from artcafe.gateway.hub import Delivery
-from artcafe.gateway.proofs import Proofs
+from artcafe.gateway.login_handshake import LoginHandshake
 from artcafe.gateway.publishes import Publishes
 from artcafe.gateway.subscriber import Subscriber
 from artcafe.gateway.visitor import Visitor, refusal
@@ -55,8 +55,8 @@ class Conversation:
         "_is_over",
         "_is_waiting",
         "_is_winding_down",
+        "_login_handshake",
         "_peer",
-        "_proofs",
         "_publishes",
         "_share",
         "_spawn",
@@ -71,7 +71,7 @@ class Conversation:
     def __init__(self, desk: Desk, peer: Peer, spawn: Spawn) -> None:
         """`spawn` starts work under the connection's supervisor."""
         self._desk, self._peer, self._spawn = desk, peer, spawn
-        self._proofs = Proofs(desk.login, desk.entrance, desk.clock)
+        self._login_handshake = LoginHandshake(desk.login, desk.entrance, desk.clock)
         self._publishes = Publishes(desk.messaging, peer)
         self._visitor: Visitor | None = None
         """Of a person's connection, for whom it does whatever is said behind `connect`."""
@@ -246,7 +246,7 @@ class Conversation:
             case frames.Publish():
                 await self._publishes.begin(self._proven(), id, body, size)
             case frames.Challenge():
-                self._peer.send(replies.reply(id, kind, self._proofs.pose(body)))
+                self._peer.send(replies.reply(id, kind, self._login_handshake.pose(body)))
             case frames.Connect():
                 self._peer.send(replies.reply(id, kind, await self._connect(body)))
                 self._look_soon()
@@ -293,7 +293,7 @@ class Conversation:
 
     async def _connect(self, proof: frames.Connect) -> replies.ConnectReply:
         """The first time, and whenever the peer proves itself again: a token is renewed so, by a fresh one or by a signature."""
-        principal, until = await self._proofs.prove(proof)
+        principal, until = await self._login_handshake.prove(proof)
         known = self.principal
         if known is None:
             await self._come(principal)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from artcafe.gateway.hub import Hub, Socket
+from artcafe.delivery.hub import Hub, Socket
 from artcafe.observe import Clock
 from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors

@@ -19,12 +19,12 @@ from artcafe.errors import (
     ShuttingDown,
     SlowConsumer,
 )
+from artcafe.gateway.access_updates import RECHECK_S, AccessUpdates
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.desk import PING_S, Desk
-from artcafe.gateway.handshake import Handshake
-from artcafe.gateway.rechecks import RECHECK_S, Rechecks
-from artcafe.gateway.upgrade import Refused, Upgrade, refusal
+from artcafe.gateway.opening_handshake import OpeningHandshake
+from artcafe.gateway.upgrade_request import UpgradeRefused, UpgradeRequest, refusal
 from artcafe.model import TenantId, UserPrincipal
 from artcafe.observe import Repeated, log
 from artcafe.rules.connections import Entry, OpenConnections
@@ -60,7 +60,7 @@ class Gateway:
         """Without `admission`, every program may connect as often as it likes; without `connections`, any number may be open."""
         self._admission = admission or Admission()
         self._open_connections = connections or OpenConnections()
-        self._arriving: set[Handshake] = set()
+        self._arriving: set[OpeningHandshake] = set()
         self._refused_origin, self._noise = Repeated("gateway.origin_refused"), Repeated("gateway.not_websocket")
         self._closed_for: dict[str, Repeated] = {}
         self._desk, self._group = desk, group
@@ -74,7 +74,7 @@ class Gateway:
         self._stalled: dict[Connection, tuple[float, int]] = {}
         """Sockets that are not taking bytes: when they last took any, and how many were waiting then."""
         self._closing: dict[Connection, float] = {}
-        self.rechecks = Rechecks(desk, recheck_s)
+        self.access_updates = AccessUpdates(desk, recheck_s)
         self._is_draining = False
         self._gone = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -83,7 +83,7 @@ class Gateway:
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Opens the door and returns its port. Raises `OSError` when it cannot be had."""
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: Handshake(self, CONNECT_S),
+            lambda: OpeningHandshake(self, CONNECT_S),
             host,
             port,
             backlog=BACKLOG,
@@ -158,26 +158,28 @@ class Gateway:
         """Such a connection is closed."""
         self._open_connections.stop_lingering()
 
-    def leave(self, handshake: Handshake, entry: Entry) -> None:
+    def leave(self, handshake: OpeningHandshake, entry: Entry) -> None:
         """A connection that never became a socket is gone."""
         self._open_connections.leave(entry)
         self._arriving.discard(handshake)
 
-    def begin(self, handshake: Handshake) -> None:
+    def begin(self, handshake: OpeningHandshake) -> None:
         """A connection has come, of which nothing is known yet."""
         self._arriving.add(handshake)
 
-    def upgrade(self, handshake: Handshake, entry: Entry, asked: Upgrade) -> Connection:
-        """Return the socket of an upgrade that is accepted. Raises Refused."""
+    def upgrade(self, handshake: OpeningHandshake, entry: Entry, asked: UpgradeRequest) -> Connection:
+        """Return the socket of an upgrade that is accepted. Raises UpgradeRefused."""
         if self._is_draining:
             raise refusal(ShuttingDown())
         if not self._admission.is_welcome(asked.origins, asked.host):
             self._refused_origin.warn(origins=asked.origins, host=asked.host, remedy="name it in ALLOWED_ORIGINS, if it is yours")
-            raise Refused(HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; ALLOWED_ORIGINS names those that may.")
+            raise UpgradeRefused(
+                HTTPStatus.FORBIDDEN, "Pages of this origin may not connect; ALLOWED_ORIGINS names those that may."
+            )
         self._arriving.discard(handshake)
         return Connection(self._desk, self._group, self, entry, asked.forwarded)
 
-    def refused(self, peer: str | None, refused: Refused) -> None:
+    def refused(self, peer: str | None, refused: UpgradeRefused) -> None:
         """A peer was refused: what is no HTTP, or one connection too many, is worth a line."""
         if refused.is_noise:
             self._noise.warn(address=peer, problem=refused.text)
@@ -209,7 +211,7 @@ class Gateway:
         """An agent has proven who it is, for the first time or again with a fresh token."""
         if self._waiting.pop(connection, None) is not None:
             self._slots[(self._now_slot - 1) % PING_S].add(connection)
-            self.rechecks.enter(connection)
+            self.access_updates.enter(connection)
         if connection.conversation.token_until is not None:
             self._with_token.add(connection)
 
@@ -237,7 +239,7 @@ class Gateway:
         principal = connection.conversation.principal
         if principal is None:
             return
-        self.rechecks.leave(connection)
+        self.access_updates.leave(connection)
         if isinstance(principal, UserPrincipal):
             log.info("person.disconnected", tenant=principal.tenant_id, user=principal.user_id)
             return
@@ -292,5 +294,5 @@ class Gateway:
 
     def send_back(self, tenant_id: TenantId) -> None:
         """What the tenant's agents are fed by has failed: they are closed so that they come back, and lose nothing."""
-        for connection in self.rechecks.of_tenant(tenant_id):
+        for connection in self.access_updates.of_tenant(tenant_id):
             self._close(connection, Internal())

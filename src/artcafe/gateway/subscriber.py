@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from artcafe.delivery.backlog import Backlog, Spawn
+from artcafe.delivery.hub import Delivery
 from artcafe.errors import (
     AckBeyondSent,
     ChannelNotFound,
@@ -15,9 +17,7 @@ from artcafe.errors import (
     NotSubscribed,
     SubscriptionLimit,
 )
-from artcafe.gateway.backlog import Backlog, Spawn
 from artcafe.gateway.desk import MAX_SUBSCRIPTIONS, Desk, Peer
-from artcafe.gateway.hub import Delivery
 from artcafe.model import (
     AgentPrincipal,
     ChannelId,

@@ -7,9 +7,9 @@ import asyncio
 import contextlib
 from typing import Final
 
+from artcafe.delivery.hub import Delivery
 from artcafe.errors import BadCommand, ChannelNotFound, Forbidden, NotSubscribed, SubscriptionLimit, Unavailable
 from artcafe.gateway.desk import MAX_SUBSCRIPTIONS, Desk, Peer
-from artcafe.gateway.hub import Delivery
 from artcafe.model import AgentId, ChannelId, ChannelType, UserPrincipal
 from artcafe.rules import access, times
 from artcafe.rules.access import Action

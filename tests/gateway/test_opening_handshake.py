@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.connection import MOST_BYTES_UNDER_WAY, MOST_UNDER_WAY
-from artcafe.gateway.handshake import MAX_BYTES_BEFORE_CONNECT
-from artcafe.gateway.upgrade import MAX_HEAD_BYTES, Refused, parse
+from artcafe.gateway.opening_handshake import MAX_BYTES_BEFORE_CONNECT
+from artcafe.gateway.upgrade_request import MAX_HEAD_BYTES, UpgradeRefused, parse
 from artcafe.rules.connections import OpenConnections
 from artcafe.wire.frames import MAX_FRAME_BYTES
 from tests.gateway.house import house, until
@@ -157,7 +157,7 @@ def test_a_head_of_every_shape_is_parsed_or_refused() -> None:
     whole = request().removesuffix(b"\r\n\r\n")
     for at in range(len(whole)):
         for byte in (b"", b"\0", b"\n", b"\r", b":", b" ", b"\xff", b"http://"):
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(UpgradeRefused):
                 parse(whole[:at] + byte + whole[at + 1 :])
 
 

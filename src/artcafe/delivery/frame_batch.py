@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import repeat
 
 
-class Piece:
+class FrameBatch:
     """Frames of one channel that sockets get together, and the turn of each among those of all channels."""
 
     __slots__ = ("frames", "turns")
@@ -16,14 +16,14 @@ class Piece:
         self.frames: list[bytes] = []
         self.turns: list[int] = []
 
-    def since(self, first: int) -> Piece:
+    def since(self, first: int) -> FrameBatch:
         """Those from the one at `first` on."""
-        rest = Piece()
+        rest = FrameBatch()
         rest.frames, rest.turns = self.frames[first:], self.turns[first:]
         return rest
 
 
-def joined(pieces: Sequence[Piece]) -> bytes:
+def join_batches(pieces: Sequence[FrameBatch]) -> bytes:
     """The frames of all the pieces, by their turns."""
     if len(pieces) == 1:
         return b"".join(pieces[0].frames)  # which makes no copy of a single one

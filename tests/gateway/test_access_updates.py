@@ -79,7 +79,7 @@ async def disabled_elsewhere(it: House) -> None:
 
 async def settled(it: House) -> None:
     """Returns when nothing is being applied any more."""
-    (sockets,) = it.gateway.rechecks._tenants.values()
+    (sockets,) = it.gateway.access_updates._tenants.values()
     await until(lambda: not sockets.is_worked_on)
 
 
@@ -137,7 +137,7 @@ async def test_a_revocation_does_not_wait_for_another_tenants_change(tmp_path: P
 
         it.tables.held = it.owner.tenant_id
         it.changes.tell(it.owner.tenant_id)
-        await until(lambda: not it.gateway.rechecks._due)
+        await until(lambda: not it.gateway.access_updates._due)
         await it.agents.update(owner, theirs.id, status=AgentStatus.DISABLED)
         assert await raw.closed() == 4503
         it.tables.held = None
@@ -160,7 +160,7 @@ async def test_a_change_that_cannot_be_read_is_applied_once_the_tables_are_back(
     async with crowd(tmp_path, channels=2, sockets=2) as (it, raws):
         assert isinstance(it.tables, Watched)
         await settled(it)
-        (sockets,) = it.gateway.rechecks._tenants.values()
+        (sockets,) = it.gateway.access_updates._tenants.values()
         await disabled_elsewhere(it)
         it.tables.is_away = True
         it.changes.hear(TenantChange(tenant_id=it.owner.tenant_id, agents=(it.agent.id,)))

@@ -34,7 +34,7 @@ _ANSWERED_PATH_CHARS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Upgrade:
+class UpgradeRequest:
     """A request for a socket. `host` is the authority that it names, `origins` are the pages of a browser it comes from."""
 
     key: str
@@ -55,7 +55,7 @@ class Upgrade:
 
 
 @dataclass(eq=False)
-class Refused(Exception):
+class UpgradeRefused(Exception):
     """A request that is answered over HTTP, in plain text for whoever wrote the client."""
 
     status: HTTPStatus
@@ -72,15 +72,15 @@ class Refused(Exception):
         return "\r\n".join((*lines, "", "")).encode() + body
 
 
-def refusal(error: ArtcafeError) -> Refused:
+def refusal(error: ArtcafeError) -> UpgradeRefused:
     """Return how an error is answered over HTTP."""
     headers = {"Retry-After": "1"} if error.temporary else {}
     status = HTTPStatus.SERVICE_UNAVAILABLE if isinstance(error, ShuttingDown) else HTTPStatus(error.status)
-    return Refused(status, str(error), headers, is_noise=isinstance(error, TooFast))
+    return UpgradeRefused(status, str(error), headers, is_noise=isinstance(error, TooFast))
 
 
-def parse(head: bytes) -> Upgrade:
-    """Return the upgrade that a request's head, without its empty last line, asks for. Raises Refused."""
+def parse(head: bytes) -> UpgradeRequest:
+    """Return the upgrade that a request's head, without its empty last line, asks for. Raises UpgradeRefused."""
     target, headers = _read(head)
     scheme, _, rest = target.partition("://")
     authority = None
@@ -89,12 +89,12 @@ def parse(head: bytes) -> Upgrade:
         authority, target = parts.netloc, parts.path + (f"?{parts.query}" if parts.query else "")
     hosts = headers.get("host", [])
     if len(hosts) != 1:
-        raise Refused(HTTPStatus.BAD_REQUEST, "A request names one Host (RFC 9112, section 3.2).")
+        raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "A request names one Host (RFC 9112, section 3.2).")
     _check(target, headers)
     key = headers.get("sec-websocket-key", [])
     if len(key) != 1 or not _is_key(key[0]):
-        raise Refused(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key must be 16 random bytes in base64.")
-    return Upgrade(key[0], authority or hosts[0], headers.get("origin", []), headers.get("x-forwarded-for", []))
+        raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Key must be 16 random bytes in base64.")
+    return UpgradeRequest(key[0], authority or hosts[0], headers.get("origin", []), headers.get("x-forwarded-for", []))
 
 
 def _read(head: bytes) -> tuple[str, dict[str, list[str]]]:
@@ -102,42 +102,44 @@ def _read(head: bytes) -> tuple[str, dict[str, list[str]]]:
     first, *lines = head.split(b"\r\n")
     parts = first.split(b" ")
     if len(parts) != 3 or not parts[2].startswith(b"HTTP/") or not parts[1]:
-        raise Refused(HTTPStatus.BAD_REQUEST, "This is no request of HTTP/1.1.", is_noise=True)
+        raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "This is no request of HTTP/1.1.", is_noise=True)
     method, target, version = parts
     if version != b"HTTP/1.1":
-        raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "Connect by HTTP/1.1.")
+        raise UpgradeRefused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "Connect by HTTP/1.1.")
     if method != b"GET":
-        raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"Agents connect by GET {PATH}.", {"Allow": "GET"})
+        raise UpgradeRefused(HTTPStatus.METHOD_NOT_ALLOWED, f"Agents connect by GET {PATH}.", {"Allow": "GET"})
     headers: dict[str, list[str]] = {}
     for line in lines:
         name, colon, value = line.partition(b":")
         if not colon or not _NAME.fullmatch(name) or b"\n" in line or b"\r" in line or b"\0" in line:
-            raise Refused(HTTPStatus.BAD_REQUEST, "A line of the head is no header of HTTP/1.1.", is_noise=True)
+            raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "A line of the head is no header of HTTP/1.1.", is_noise=True)
         headers.setdefault(name.decode().lower(), []).append(value.strip(b" \t").decode("latin-1"))
     if "transfer-encoding" in headers or any(length.strip("0") for length in headers.get("content-length", [])):
-        raise Refused(HTTPStatus.BAD_REQUEST, "An upgrade has no body.")
+        raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "An upgrade has no body.")
     return target.decode("latin-1"), headers
 
 
 def _check(target: str, headers: Mapping[str, list[str]]) -> None:
-    """Raise Refused for what is no upgrade to this protocol. Lists are read as lists: Firefox says `keep-alive, Upgrade`."""
+    """Raise UpgradeRefused unless it is an upgrade to our protocol. Headers are lists: Firefox sends `keep-alive, Upgrade`."""
     path, _, query = target.partition("?")
     if path != PATH:
         shown = path[:_ANSWERED_PATH_CHARS]
-        raise Refused(HTTPStatus.NOT_FOUND, f"There is nothing at {shown}; agents connect at {PATH}.")
+        raise UpgradeRefused(HTTPStatus.NOT_FOUND, f"There is nothing at {shown}; agents connect at {PATH}.")
     if query:
-        raise Refused(HTTPStatus.BAD_REQUEST, "Nothing goes into this URL, credentials least of all: send them in connect.")
+        raise UpgradeRefused(
+            HTTPStatus.BAD_REQUEST, "Nothing goes into this URL, credentials least of all: send them in connect."
+        )
     if "websocket" not in _tokens(headers, "upgrade") or "upgrade" not in _tokens(headers, "connection"):
         raise _upgrade_required(f"This is a WebSocket: connect with the subprotocol {SUBPROTOCOL}.")
     if headers.get("sec-websocket-version", []) != [WEBSOCKET_VERSION]:
         raise _upgrade_required(f"This takes version {WEBSOCKET_VERSION} of the WebSocket protocol (RFC 6455).")
     if SUBPROTOCOL not in {each.strip() for each in ",".join(headers.get("sec-websocket-protocol", [])).split(",")}:
-        raise Refused(HTTPStatus.BAD_REQUEST, f"Offer the subprotocol: Sec-WebSocket-Protocol: {SUBPROTOCOL}")
+        raise UpgradeRefused(HTTPStatus.BAD_REQUEST, f"Offer the subprotocol: Sec-WebSocket-Protocol: {SUBPROTOCOL}")
 
 
-def _upgrade_required(text: str) -> Refused:
+def _upgrade_required(text: str) -> UpgradeRefused:
     """RFC 9110, section 15.5.22, and RFC 6455, section 4.4."""
-    return Refused(HTTPStatus.UPGRADE_REQUIRED, text, {"Upgrade": "websocket", "Sec-WebSocket-Version": WEBSOCKET_VERSION})
+    return UpgradeRefused(HTTPStatus.UPGRADE_REQUIRED, text, {"Upgrade": "websocket", "Sec-WebSocket-Version": WEBSOCKET_VERSION})
 
 
 def _tokens(headers: Mapping[str, list[str]], name: str) -> set[str]:

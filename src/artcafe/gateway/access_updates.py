@@ -30,7 +30,7 @@ IdT = TypeVar("IdT", AgentId, UserId)
 
 
 @dataclass(slots=True)
-class Pending:
+class PendingChanges:
     """What has changed in a tenant and was not applied yet."""
 
     is_whole: bool = False
@@ -39,7 +39,7 @@ class Pending:
     subscriptions: set[tuple[ChannelId, AgentId]] = field(default_factory=set)
     users: set[UserId] = field(default_factory=set)
 
-    def add(self, change: TenantChange | Pending) -> None:
+    def add(self, change: TenantChange | PendingChanges) -> None:
         """Add what a change names."""
         self.is_whole = self.is_whole or change.is_whole
         self.agents.update(change.agents)
@@ -51,7 +51,7 @@ class Pending:
         return self.is_whole or bool(self.agents or self.channels or self.subscriptions or self.users)
 
 
-class TenantSockets:
+class TenantConnections:
     """The connections of one tenant, by who is on them, and what is to be applied to them."""
 
     def __init__(self, tenant_id: TenantId) -> None:
@@ -59,14 +59,14 @@ class TenantSockets:
         self.agents: dict[AgentId, list[Connection]] = defaultdict(list)
         """Most agents have one connection, and a set would cost each of them 0.2 KB."""
         self.users: dict[UserId, list[Connection]] = defaultdict(list)
-        self.pending = Pending()
+        self.pending = PendingChanges()
         self.failure: OurFault | None = None
         """Why some of what is being applied could not be read."""
         self.is_worked_on = False
 
-    def take_pending(self) -> Pending:
+    def take_pending(self) -> PendingChanges:
         """Return what is pending, and begin anew."""
-        pending, self.pending, self.failure = self.pending, Pending(), None
+        pending, self.pending, self.failure = self.pending, PendingChanges(), None
         return pending
 
     def all(self) -> list[Connection]:
@@ -74,13 +74,13 @@ class TenantSockets:
         return [each for by_id in (self.agents, self.users) for sockets in by_id.values() for each in sockets]
 
 
-class Rechecks:
+class AccessUpdates:
     """The connections whose peers have proven themselves, and the loop that applies changes to them."""
 
     def __init__(self, desk: Desk, recheck_s: float = RECHECK_S) -> None:
         self._desk, self._recheck_s = desk, recheck_s
-        self._tenants: dict[TenantId, TenantSockets] = {}
-        self._due: list[TenantSockets] = []
+        self._tenants: dict[TenantId, TenantConnections] = {}
+        self._due: list[TenantConnections] = []
         self._change = asyncio.Event()
         self.supervisor = Supervisor("rechecks")
 
@@ -88,7 +88,7 @@ class Rechecks:
         """The peer has proven who it is: from here on changes apply to its connection."""
         principal = connection.conversation.principal
         assert principal is not None
-        sockets = self._tenants.setdefault(principal.tenant_id, TenantSockets(principal.tenant_id))
+        sockets = self._tenants.setdefault(principal.tenant_id, TenantConnections(principal.tenant_id))
         if isinstance(principal, AgentPrincipal):
             sockets.agents[principal.agent_id].append(connection)
         else:
@@ -133,13 +133,13 @@ class Rechecks:
                 for sockets in due:
                     group.create_task(self._work(sockets))
 
-    def _wake(self, sockets: TenantSockets) -> None:
+    def _wake(self, sockets: TenantConnections) -> None:
         if sockets.pending and not sockets.is_worked_on:
             sockets.is_worked_on = True
             self._due.append(sockets)
             self._change.set()
 
-    async def _work(self, sockets: TenantSockets) -> None:
+    async def _work(self, sockets: TenantConnections) -> None:
         """Apply what is pending in one tenant, until nothing is. Without the tables delivery goes on, and it is tried again."""
         try:
             while sockets.pending:
@@ -153,7 +153,7 @@ class Rechecks:
         finally:
             sockets.is_worked_on = False
 
-    async def _apply(self, sockets: TenantSockets, pending: Pending) -> None:
+    async def _apply(self, sockets: TenantConnections, pending: PendingChanges) -> None:
         agents, users = sockets.agents, sockets.users
         is_whole = pending.is_whole
         await self._each(sockets, agents, list(agents if is_whole else pending.agents), self._check_agent)
@@ -167,10 +167,10 @@ class Rechecks:
 
     async def _each(
         self,
-        sockets: TenantSockets,
+        sockets: TenantConnections,
         by_id: Mapping[IdT, list[Connection]],
         ids: Sequence[IdT],
-        do: Callable[[TenantSockets, IdT, list[Connection]], Awaitable[None]],
+        do: Callable[[TenantConnections, IdT, list[Connection]], Awaitable[None]],
     ) -> None:
         """Do it for each of these agents, or people, that are connected."""
         for start in range(0, len(ids), AT_ONCE):
@@ -181,7 +181,7 @@ class Rechecks:
             await asyncio.sleep(0)  # reading a file may have waited for nothing: now others have the loop
 
     async def _one(
-        self, sockets: TenantSockets, connections: list[Connection], do: Callable[[list[Connection]], Awaitable[None]]
+        self, sockets: TenantConnections, connections: list[Connection], do: Callable[[list[Connection]], Awaitable[None]]
     ) -> None:
         with self.supervisor.contain(tenant=sockets.tenant_id):
             try:
@@ -192,12 +192,12 @@ class Rechecks:
         for connection in connections:  # an unforeseen error leaves open whether they may stay: fail closed
             self._close(connection, Internal())
 
-    async def _check_agent(self, _: TenantSockets, __: AgentId, connections: list[Connection]) -> None:
+    async def _check_agent(self, _: TenantConnections, __: AgentId, connections: list[Connection]) -> None:
         """Close the connections whose proof has ended. The first one reads the agent's row, and the others find it in memory."""
         for connection in connections:
             await connection.conversation.is_current()
 
-    async def _check_user(self, _: TenantSockets, __: UserId, connections: list[Connection]) -> None:
+    async def _check_user(self, _: TenantConnections, __: UserId, connections: list[Connection]) -> None:
         """Close the connections of a person whose membership has ended or has another role."""
         refusals: dict[UserPrincipal, ArtcafeError | None] = {}
         for connection in connections:
@@ -217,17 +217,17 @@ class Rechecks:
             return exc
         return None
 
-    async def _check_channels(self, _: TenantSockets, __: UserId, connections: list[Connection]) -> None:
+    async def _check_channels(self, _: TenantConnections, __: UserId, connections: list[Connection]) -> None:
         for connection in connections:
             await connection.conversation.check_channels()
 
-    async def _apply_all(self, sockets: TenantSockets, agent_id: AgentId, connections: list[Connection]) -> None:
+    async def _apply_all(self, sockets: TenantConnections, agent_id: AgentId, connections: list[Connection]) -> None:
         """Read an agent's subscriptions, and have its connections deliver these and no others."""
         rows = await self._desk.subscriptions.for_connect(sockets.tenant_id, agent_id)
         for connection in connections:
             connection.conversation.apply_all(rows)
 
-    async def _apply_some(self, sockets: TenantSockets, pairs: Sequence[tuple[ChannelId, AgentId]]) -> None:
+    async def _apply_some(self, sockets: TenantConnections, pairs: Sequence[tuple[ChannelId, AgentId]]) -> None:
         """Read the subscriptions that have changed, and have the connections of their agents deliver what they say now."""
         try:
             rows = await self._desk.subscriptions.now(sockets.tenant_id, pairs)

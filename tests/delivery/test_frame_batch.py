@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from artcafe.gateway.pieces import write_to_all
+from artcafe.delivery.frame_batch import write_to_all
 
 FRAMES = bytes(range(256)) * 400
 

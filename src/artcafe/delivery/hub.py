@@ -1,7 +1,7 @@
 """The fan-out: one frame, encoded once, to every local socket of a channel that is level with it.
 
 A socket that is not level (it came with a backlog, reads slowly, or owes acknowledgements) is no member here, and is fed from the
-log until it is (`gateway.backlog`). The cost is the system call, so frames are written once a socket, in the order in which they
+log until it is (`delivery.backlog`). The cost is the system call, so frames are written once a socket, in the order in which they
 came on all its channels, and joined once for all sockets that get the same (design, decision 6; record 23).
 """
 
@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Protocol
 
+from artcafe.delivery.frame_batch import FrameBatch, join_batches, text_frame, write_to_all
 from artcafe.errors import ArtcafeError, Internal, OurFault
 from artcafe.fabric.fabric import Fabric, Room
 from artcafe.fabric.reader import LiveReader, Reader
 from artcafe.fabric.streams import Stored
-from artcafe.gateway.pieces import Piece, joined, text_frame, write_to_all
 from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
 from artcafe.observe import log
 from artcafe.rules.starts import Life
@@ -35,7 +35,7 @@ RETRY_S: Final = 0.2
 class Socket(Protocol):
     """What the hub needs of a connection. `out` is empty outside a flush; a paused one takes nothing now and is no member."""
 
-    out: list[Piece]
+    out: list[FrameBatch]
     is_paused: bool
     descriptor: int | None
     """Where bytes may be written past the transport, which has none waiting. When that changes, its feeds are to `regroup`."""
@@ -135,7 +135,7 @@ class Feed:
         self.life = Life(None)
         """Which log the reader reads."""
         self.flushed: Seq = 0
-        self.pending = Piece()
+        self.pending = FrameBatch()
         self.seqs: list[Seq] = []
         self._group: tuple[list[Socket], list[int], list[Socket]] | None = None
         """The sockets of `level` that have a descriptor, these, and the other sockets; None when something of it has changed."""
@@ -155,7 +155,7 @@ class Feed:
         for delivery in [*self.level.values(), *self.windowed.values(), *self.ahead.values()]:
             self.leave(delivery)
             delivery.socket.feed_soon()
-        self.pending, self.seqs = Piece(), []
+        self.pending, self.seqs = FrameBatch(), []
         self.flushed, self.life = last, life
         self.opened.set()
 
@@ -214,10 +214,10 @@ class Feed:
         """Whether every member gets whatever comes."""
         return not self.windowed and not self.ahead
 
-    def drawn(self) -> Piece:
+    def drawn(self) -> FrameBatch:
         """Takes the pending frames, all of which every member is about to be sent. None are there when it began again since."""
         piece, seqs = self.pending, self.seqs
-        self.pending, self.seqs = Piece(), []
+        self.pending, self.seqs = FrameBatch(), []
         self.flushed = seqs[-1] if seqs else self.flushed
         return piece
 
@@ -242,7 +242,7 @@ class Feed:
         piece, seqs = self.pending, self.seqs
         if not seqs:
             return  # it began again since it had frames to send
-        self.pending, self.seqs = Piece(), []
+        self.pending, self.seqs = FrameBatch(), []
         for socket in self.level:
             out = socket.out
             if not out:
@@ -258,7 +258,7 @@ class Feed:
         for delivery in [each for each in self.ahead.values() if each.sent < self.flushed]:
             self._reached(delivery, piece, seqs, touched)
 
-    def _reached(self, delivery: Delivery, piece: Piece, seqs: list[Seq], touched: list[Socket]) -> None:
+    def _reached(self, delivery: Delivery, piece: FrameBatch, seqs: list[Seq], touched: list[Socket]) -> None:
         """What was ahead gets just the frames above its cursor, and is level then."""
         del self.ahead[delivery.socket]
         delivery.member = False
@@ -271,7 +271,7 @@ class Feed:
         self.join(delivery)
 
 
-def _put(socket: Socket, piece: Piece, touched: list[Socket]) -> None:
+def _put(socket: Socket, piece: FrameBatch, touched: list[Socket]) -> None:
     if not socket.out:
         touched.append(socket)
     socket.out.append(piece)
@@ -377,7 +377,7 @@ class Hub:
         """The feeds have the same members, as one alone has."""
         for socket in [each for each in self.talking if each in feeds[0].level]:
             socket.write(b"")  # first: with that it may leave all of them, and must not be taken for one that was sent the frames
-        if frames := joined([feed.drawn() for feed in feeds]):
+        if frames := join_batches([feed.drawn() for feed in feeds]):
             feeds[0].write(frames)
 
     def _send_each(self, feeds: list[Feed]) -> None:
@@ -385,13 +385,13 @@ class Hub:
         touched: list[Socket] = []
         for feed in feeds:
             feed.spread(touched)
-        known: dict[tuple[Piece, ...], bytes] = {}
+        known: dict[tuple[FrameBatch, ...], bytes] = {}
         for socket in touched:
             pieces = tuple(socket.out)
             socket.out.clear()
             frames = known.get(pieces)
             if frames is None:
-                frames = known[pieces] = joined(pieces)
+                frames = known[pieces] = join_batches(pieces)
             socket.write(frames)
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:

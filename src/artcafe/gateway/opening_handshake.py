@@ -12,8 +12,8 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]  # it is not 
 
 from artcafe.errors import ArtcafeError, TooLarge
 from artcafe.gateway.connection import Connection
-from artcafe.gateway.takeover import take_over
-from artcafe.gateway.upgrade import MAX_HEAD_BYTES, Refused, Upgrade, parse, refusal
+from artcafe.gateway.protocol_switch import switch_protocol
+from artcafe.gateway.upgrade_request import MAX_HEAD_BYTES, UpgradeRefused, UpgradeRequest, parse, refusal
 from artcafe.rules.connections import LINGER_BYTES, LINGER_S, Entry
 from artcafe.wire.frames import MAX_FRAME_BYTES, SUBPROTOCOL
 
@@ -29,7 +29,7 @@ READABLE_BYTES: Final = 4 * MAX_FRAME_BYTES
 _picows: Final = logging.getLogger("picows.server")
 
 
-class Door(Protocol):
+class HandshakeEvents(Protocol):
     """Whoever decides about sockets that are not open yet."""
 
     def enter(self, peer: str | None) -> Entry:
@@ -43,21 +43,21 @@ class Door(Protocol):
     def stop_lingering(self) -> None:
         """Such a connection is closed."""
 
-    def begin(self, handshake: Handshake) -> None:
+    def begin(self, handshake: OpeningHandshake) -> None:
         """A connection has come, of which nothing is known yet."""
 
-    def leave(self, handshake: Handshake, entry: Entry) -> None:
+    def leave(self, handshake: OpeningHandshake, entry: Entry) -> None:
         """A connection that never became a socket is gone."""
 
-    def upgrade(self, handshake: Handshake, entry: Entry, asked: Upgrade) -> Connection:
-        """Return the socket of an upgrade that is accepted. Raises Refused."""
+    def upgrade(self, handshake: OpeningHandshake, entry: Entry, asked: UpgradeRequest) -> Connection:
+        """Return the socket of an upgrade that is accepted. Raises UpgradeRefused."""
         ...
 
-    def refused(self, peer: str | None, refused: Refused) -> None:
+    def refused(self, peer: str | None, refused: UpgradeRefused) -> None:
         """A peer was refused."""
 
 
-class Handshake(asyncio.Protocol):
+class OpeningHandshake(asyncio.Protocol):
     """Reads the upgrade, then passes on to picows what comes, until `connect` was heard. From there on picows reads by itself."""
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Handshake(asyncio.Protocol):
         "_ws",
     )
 
-    def __init__(self, door: Door, deadline_s: float) -> None:
+    def __init__(self, door: HandshakeEvents, deadline_s: float) -> None:
         self._door, self._deadline_s = door, deadline_s
         self._head = bytearray()
         self._bytes = 0
@@ -118,7 +118,7 @@ class Handshake(asyncio.Protocol):
                 assert self._entry is not None
                 asked = parse(bytes(self._head[:end]))
                 self._open(self._door.upgrade(self, self._entry, asked), asked, bytes(self._head[end + 4 :]))
-        except Refused as refused:
+        except UpgradeRefused as refused:
             self._refuse(refused)
 
     def eof_received(self) -> bool:
@@ -144,18 +144,18 @@ class Handshake(asyncio.Protocol):
     # --- the HTTP part -----------------------------------------------------------------------------------------------
 
     def _end_of_head(self) -> int | None:
-        """Where the head ends; None while it is not complete. Raises Refused for one that is too large, or is no HTTP."""
+        """Where the head ends; None while it is not complete. Raises UpgradeRefused for one that is too large, or is no HTTP."""
         if self._head[0] <= 0x20:  # a peer that speaks TLS, say: it would never end a line
-            raise Refused(HTTPStatus.BAD_REQUEST, "This is no request of HTTP/1.1.", is_noise=True)
+            raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "This is no request of HTTP/1.1.", is_noise=True)
         end = self._head.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
         if end >= 0:
             return end
         if len(self._head) > MAX_HEAD_BYTES:
             text = f"The request's head is larger than {MAX_HEAD_BYTES} bytes; are there cookies in it?"
-            raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text)
+            raise UpgradeRefused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, text)
         return None
 
-    def _refuse(self, refused: Refused) -> None:
+    def _refuse(self, refused: UpgradeRefused) -> None:
         self._is_over = True
         self._head.clear()
         self._door.refused(self._peer, refused)
@@ -185,7 +185,7 @@ class Handshake(asyncio.Protocol):
 
     # --- frames up to `connect` --------------------------------------------------------------------------------------
 
-    def _open(self, connection: Connection, asked: Upgrade, tail: bytes) -> None:
+    def _open(self, connection: Connection, asked: UpgradeRequest, tail: bytes) -> None:
         """Make the parser, let it answer the upgrade, and give it what came behind."""
         self._stop_waiting()
         self._head.clear()
@@ -208,7 +208,7 @@ class Handshake(asyncio.Protocol):
                 self._is_over = True
         if connection.has_heard_connect and self._is_reading():
             self._is_over = True
-            take_over(self._transport, self._ws)
+            switch_protocol(self._transport, self._ws)
             if not connection.is_reading:
                 self._transport.pause_reading()
 
@@ -236,7 +236,7 @@ class _Parser(WSProtocol):  # type: ignore[misc]  # it is not in the stub
         return room[:READ_BYTES]
 
 
-class _Remarks:
+class _PicowsLogger:
     """What picows takes for its logger: one for each socket, so that the socket hears of frames that cannot be parsed."""
 
     __slots__ = ("_connection",)
@@ -276,7 +276,7 @@ def _parser(connection: Connection) -> Any:
         None,  # path
         False,  # not the client's side
         accept,
-        _Remarks(connection),
+        _PicowsLogger(connection),
         True,  # an exception of ours ends the socket
         None,  # no deadline for the upgrade: it is complete
         False,  # no pings of its own

@@ -17,7 +17,7 @@ MAX_CHALLENGES: Final = 4
 """A login needs one; a few more let an agent with several keys try."""
 
 
-class Proofs:
+class LoginHandshake:
     """What was posed on this connection and not answered yet, before `connect` and between two."""
 
     __slots__ = ("_clock", "_entrance", "_login", "_posed")

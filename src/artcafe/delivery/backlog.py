@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Final
 
+from artcafe.delivery.frame_batch import text_frame
+from artcafe.delivery.hub import Delivery, Socket
 from artcafe.errors import LogRenewed, OurFault
 from artcafe.fabric.reader import Reader
 from artcafe.fabric.streams import Stored
-from artcafe.gateway.hub import Delivery, Socket
-from artcafe.gateway.pieces import text_frame
 from artcafe.model import ChannelId, Seq
 from artcafe.observe import log
 from artcafe.rules import starts

@@ -9,14 +9,14 @@ _SCRATCH: Final = bytearray(64 * 1024)
 """One buffer for everything that is passed over, on all sockets."""
 
 
-def take_over(transport: asyncio.Transport, protocol: asyncio.BufferedProtocol) -> None:
+def switch_protocol(transport: asyncio.Transport, protocol: asyncio.BufferedProtocol) -> None:
     """Let the protocol read from here on. uvloop decides where reading begins whether it reads into a protocol's own buffer."""
     transport.pause_reading()
     transport.set_protocol(protocol)
     transport.resume_reading()
 
 
-class Discard(asyncio.BufferedProtocol):
+class DiscardProtocol(asyncio.BufferedProtocol):
     """Takes the place of a parser that cannot read on. Else it would keep, log and answer all that still comes."""
 
     __slots__ = ("_replaced",)
