@@ -12,7 +12,7 @@ from typing import Final
 
 import uvloop
 
-from artcafe.observe import configure
+from artcafe.observe.logs import configure
 from bench import deliver, dynamodb, failures, login, neighbours, peers, publish, revoke, tables
 from bench.fanout import curve, idle, profile, stall, windows
 from bench.report import Options, Table, machine

@@ -14,9 +14,9 @@ from typing import Final
 import nats
 from nats.aio.client import Client
 
+from artcafe.data_dir import read_secret
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.fabric import Fabric, Room
-from artcafe.folder import read_secret
 from artcafe.model import TenantId
 from artcafe.rules.secrets import derive
 from artcafe.sdk.keys import load_signer

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from artcafe.folder import read_secret
+from artcafe.data_dir import read_secret
 from artcafe.identity.local import LocalIdentity
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.rules.secrets import derive
 from artcafe.sdk.client import Agent
 from artcafe.sdk.rest import Rest

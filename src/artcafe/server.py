@@ -16,13 +16,12 @@ from typing import Final, cast
 import uvicorn
 
 from artcafe.config import Address, Settings
+from artcafe.data_dir import DataDir, make_secret, read_secret
 from artcafe.delivery.hub import Hub
-from artcafe.doors import Doors, allow_descriptors
 from artcafe.errors import OurFault, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Broker, Fabric
-from artcafe.folder import DataFolder, make_secret, read_secret
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.desk import Desk
 from artcafe.gateway.listener import Gateway
@@ -30,7 +29,9 @@ from artcafe.gateway.upgrade_request import PATH
 from artcafe.identity.local import LocalIdentity
 from artcafe.identity.oidc import OidcIdentity
 from artcafe.identity.port import Identity
-from artcafe.observe import log, now
+from artcafe.listeners import ListenerSettings, allow_descriptors
+from artcafe.observe.clock import now
+from artcafe.observe.logs import log
 from artcafe.rest import app as rest
 from artcafe.rest.deadline import DeadlineProtocol
 from artcafe.rules.secrets import derive
@@ -88,7 +89,7 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
     then nothing is left running.
     """
     front = _check(settings, embedded=embedded)
-    folder = DataFolder.take(settings.data_dir)
+    folder = DataDir.acquire(settings.data_dir)
     try:
         if embedded:
             make_secret(settings.secret_path)
@@ -104,9 +105,9 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
         folder.release()
 
 
-def _check(settings: Settings, *, embedded: bool) -> Doors:
+def _check(settings: Settings, *, embedded: bool) -> ListenerSettings:
     """What both doors are made of. Raises `StartRefused` for settings that cannot be right, before anything is opened."""
-    front = Doors.of(settings, now(), allow_descriptors())
+    front = ListenerSettings.of(settings, now(), allow_descriptors())
     if not embedded and not settings.nats_urls:
         raise StartRefused(
             "--nats-urls (ARTCAFE_NATS_URLS) is not set, and a server of a fleet runs no NATS of its own",
@@ -174,7 +175,7 @@ async def _tables(settings: Settings, *, make_missing: bool) -> AsyncIterator[En
 
 
 @contextlib.asynccontextmanager
-async def _nats(settings: Settings, front: Doors, accounts: Accounts) -> AsyncIterator[Broker]:
+async def _nats(settings: Settings, front: ListenerSettings, accounts: Accounts) -> AsyncIterator[Broker]:
     """The NATS servers to use: the fleet's, or a child that lives as long as this."""
     if settings.nats_urls:
         yield Broker(settings.nats_urls, front.nats_tls)
@@ -194,14 +195,14 @@ async def _nats(settings: Settings, front: Doors, accounts: Accounts) -> AsyncIt
 
 async def _serve(
     settings: Settings,
-    front: Doors,
+    front: ListenerSettings,
     secret: bytes,
     identity: Identity,
     current_terms: Current | None,
     tables: Engine,
     fabric: Fabric,
     listener: socket.socket,
-    folder: DataFolder,
+    folder: DataDir,
     until: asyncio.Event,
     ready: Callable[[Addresses], None],
 ) -> None:
@@ -293,7 +294,7 @@ async def _serve(
             background["tables"] = partial(_sweep, tables)
         loops = [group.create_task(Supervisor(name).keep(loop)) for name, loop in background.items()]
         serving = group.create_task(api.serve(sockets=[listener]))
-        folder.tell(addresses.url, addresses.gateway_url, settings.issuer)
+        folder.write_server_info(addresses.url, addresses.gateway_url, settings.issuer)
         ready(addresses)
         await until.wait()
 
@@ -375,7 +376,7 @@ async def _sweep(tables: Sqlite) -> None:
 class _Rest(uvicorn.Server):
     """uvicorn without its signal handlers: when to end is the caller's to say."""
 
-    def __init__(self, services: rest.Services, settings: rest.Settings, front: Doors) -> None:
+    def __init__(self, services: rest.Services, settings: rest.Settings, front: ListenerSettings) -> None:
         api, tls = rest.build(services, settings), front.tls
         super().__init__(
             uvicorn.Config(

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final
 
-from artcafe.observe import log
+from artcafe.observe.logs import log
 
 RESTART_S: Final = 1.0
 """Pause before a loop that raised starts again, so that one that fails at once does not take a core."""

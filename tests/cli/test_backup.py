@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from artcafe.cli import drafts
-from artcafe.folder import DataFolder
+from artcafe.data_dir import DataDir
 from tests.children import ended_with_parent
 from tests.faults.processes import wait_for
 from tests.platform import Cast, Platform, running
@@ -231,7 +231,7 @@ def test_what_is_no_data_folder_is_not_saved_and_not_made(home: Home, tmp_path: 
 
 
 def test_a_folder_whose_server_is_only_starting_can_be_saved_a_little_later(tmp_path: Path) -> None:
-    folder = DataFolder.take(tmp_path / "data")
+    folder = DataDir.acquire(tmp_path / "data")
     (tmp_path / "data" / "secret").touch(mode=0o600)
     (tmp_path / "data" / "secret").write_bytes(b"0" * 64)
     try:

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from artcafe.cli.commands import artcafe
+from artcafe.data_dir import read_secret
 from artcafe.errors import TenantSuspended
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.child import recorded
 from artcafe.fabric.fabric import Fabric
-from artcafe.folder import read_secret
 from artcafe.model import TenantChange, TenantId
 from artcafe.rules.secrets import derive
 from artcafe.sdk.keys import load_signer

@@ -13,7 +13,7 @@ from artcafe.fabric.audit_log import STREAM, AuditLog
 from artcafe.fabric.jetstream import refusal
 from artcafe.fabric.link import Link
 from artcafe.model import TenantId
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject
 from tests.fabric.clients import BOUND_S

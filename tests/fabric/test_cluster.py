@@ -13,6 +13,7 @@ import httpx
 import pytest
 from nats.errors import Error as NatsError
 
+from artcafe.data_dir import read_secret
 from artcafe.errors import OurFault, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.audit_log import STREAM as AUDIT_STREAM
@@ -21,7 +22,6 @@ from artcafe.fabric.cluster import COPIES
 from artcafe.fabric.configuration import Node
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.streams import STREAM, TenantLog
-from artcafe.folder import read_secret
 from artcafe.model import TenantId
 from artcafe.rules import subjects
 from artcafe.rules.secrets import derive

@@ -20,7 +20,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.child import find_binary, some_free_port
 from artcafe.fabric.configuration import Node, Tls, fleet, text
 from artcafe.fabric.link import Link
-from artcafe.observe import now
+from artcafe.observe.clock import now
 
 START_S = 15.0
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from artcafe.errors import LogRefused, QuotaFull, Unavailable
 from artcafe.fabric.streams import BATCH_MESSAGES, CONTINUES, Stored, TenantLog, continues_of
 from artcafe.model import Cursor, Epoch
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.rules import subjects, times
 from artcafe.rules.starts import Life
 from tests.fabric.clients import BOUND_S

@@ -11,9 +11,9 @@ from typing import Final
 import pytest
 from nats.errors import Error as NatsError
 
+from artcafe.data_dir import read_secret
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.streams import STREAM
-from artcafe.folder import read_secret
 from artcafe.model import TenantId
 from artcafe.rules.secrets import derive
 from tests.fabric.clients import connected

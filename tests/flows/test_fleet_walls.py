@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from artcafe.cli.commands import artcafe
-from artcafe.folder import read_secret
+from artcafe.data_dir import read_secret
 from artcafe.identity.local import LocalIdentity
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.rules.keys import key_id
 from artcafe.rules.secrets import derive
 from artcafe.sdk.keys import load_signer

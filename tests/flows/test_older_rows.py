@@ -13,11 +13,11 @@ import boto3
 import httpx
 import pytest
 
+from artcafe.data_dir import read_secret
 from artcafe.errors import BadCredentials, Forbidden, KeyUnusable
-from artcafe.folder import read_secret
 from artcafe.identity.local import LocalIdentity
 from artcafe.model import UserId
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.rules.secrets import derive
 from artcafe.sdk.client import Agent
 from artcafe.sdk.rest import Rest

@@ -22,7 +22,7 @@ from artcafe.gateway.listener import Gateway
 from artcafe.gateway.upgrade_request import PATH
 from artcafe.identity.local import LocalIdentity
 from artcafe.model import Agent, AgentPrincipal, Channel, Role, TenantStatus, UserId, UserPrincipal
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.rules.connections import OpenConnections
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents

@@ -14,7 +14,7 @@ import pytest
 
 from artcafe.fabric.streams import CONTINUES, TenantLog
 from artcafe.model import Cursor
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.rules import limits, times
 from artcafe.rules.limits import Limit
 from artcafe.services.retention import Retention

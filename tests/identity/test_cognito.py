@@ -9,7 +9,7 @@ import pytest
 
 from artcafe.errors import Unauthenticated
 from artcafe.identity.oidc import OidcIdentity
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from tests.aws import Aws
 from tests.cognito import Pool
 from tests.platform import Platform, running

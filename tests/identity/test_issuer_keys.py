@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from artcafe.errors import CredentialsExpired, StartRefused, Unauthenticated, Unavailable
 from artcafe.identity.issuer_keys import FETCH_S, MAX_BYTES, IssuerKeys, is_safe_url
 from artcafe.identity.oidc import OidcIdentity
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from tests.issuer import DISCOVERY_PATH, KEYS_PATH, Issuer, Json, jwk, make_key
 
 

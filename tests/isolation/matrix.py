@@ -17,7 +17,7 @@ from urllib.parse import quote
 import httpx
 
 from artcafe.model import AgentId, AgentPrincipal, Member, Role, TenantId, UserId
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from tests import ssh_keygen
 from tests.rest.house import Agent, Caller, House, Tenant
 

@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 import httpx
 import uvicorn
 
-from artcafe import observe
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.identity.local import LocalIdentity
 from artcafe.model import Role, TenantId, TenantStatus
-from artcafe.observe import now
+from artcafe.observe.clock import now
+from artcafe.observe.logs import configure
 from artcafe.rest.app import Services, Settings, build
 from artcafe.rest.deadline import DeadlineProtocol
 from artcafe.rules.tokens import Tokens
@@ -78,7 +78,7 @@ class House:
         self.url: str
 
     def __enter__(self) -> House:
-        observe.configure("debug", stream=sys.stdout)  # structlog's own way prints every local, tokens too, and takes seconds.
+        configure("debug", stream=sys.stdout)  # structlog's own way prints every local, tokens too, and takes seconds.
         self._thread.start()
         assert self._ready.wait(BOUND_S * 2), "the house did not come up"
         return self

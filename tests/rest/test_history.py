@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from artcafe.cli.commands import artcafe
 from artcafe.model import TenantId
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.rules import times
 from artcafe.sdk.messages import Gap
 from artcafe.sdk.rest import Rest

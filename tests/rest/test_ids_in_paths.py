@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from artcafe.model import Agent, AgentId, Channel, ChannelId, Member, Role, TenantId, UserId
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.sdk.rest import Rest
 from artcafe.tables.tenant_store import Count
 from artcafe.wire.segments import segment_of

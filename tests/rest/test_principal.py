@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.model import AgentId, AgentPrincipal, TenantId
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from tests.rest.house import Caller, House, Tenant
 
 

@@ -17,7 +17,7 @@ from artcafe.fabric import probe
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.services import readiness
 from artcafe.services.readiness import OK, Readiness
 from artcafe.tables.catalog import TABLES, Environment, Table

@@ -12,7 +12,7 @@ from msgspec import Raw
 from artcafe.errors import QuotaFull, Unavailable
 from artcafe.fabric.streams import DEDUPE_WINDOW_S
 from artcafe.model import Channel, Cursor, Role, TenantChange, UserId, UserPrincipal
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.rules import limits
 from artcafe.rules.limits import Limit
 from artcafe.services.retention import Retention

@@ -6,10 +6,10 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from artcafe import observe
 from artcafe.errors import Conflict, Invalid, TermsChanged, TermsRequired
 from artcafe.identity.local import LocalIdentity
 from artcafe.model import UserId
+from artcafe.observe.context import bind_origin
 from artcafe.rules.pages import PageRequest
 from artcafe.services.entrance import Entrance
 from artcafe.services.terms import Current
@@ -44,11 +44,11 @@ async def test_whoever_has_not_accepted_is_stopped_and_whoever_has_is_not_on_any
 
 async def test_an_acceptance_keeps_version_time_and_observed_address_and_is_never_overwritten(server: Server) -> None:
     terms = server.terms(FIRST)
-    observe.bind_origin("203.0.113.7")
+    bind_origin("203.0.113.7")
     first = await terms.accept(ALICE, "2026-01")
     assert (first.user_id, first.version, first.accepted_at, first.ip_address) == (ALICE, "2026-01", START, "203.0.113.7")
     server.clock.pass_s(60)
-    observe.bind_origin("198.51.100.1")
+    bind_origin("198.51.100.1")
     assert await terms.accept(ALICE) == await server.another().terms(FIRST).accept(ALICE) == first
     assert await server.item(TERMS_ACCEPTANCE, ALICE, "2026-01") == {
         "user_id": ALICE,

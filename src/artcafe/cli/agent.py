@@ -18,7 +18,7 @@ import msgspec
 from artcafe.cli.exits import Failing
 from artcafe.cli.lines import stdin_lines
 from artcafe.cli.payload import data_of, message_options, one_line, parsed, place_of, receipt_line, text_option
-from artcafe.cli.people.caller import DEFAULT_URL, server_of
+from artcafe.cli.people.caller import DEFAULT_URL, read_server_info
 from artcafe.errors import ArtcafeError, KeyLocked
 from artcafe.sdk import addresses
 from artcafe.sdk.client import Agent
@@ -138,7 +138,7 @@ def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
 
 def _server_here() -> str:
     """The server of this machine's data folder, where one runs; else where one listens that was told nothing else."""
-    return server_of(Path(os.environ.get("ARTCAFE_DATA_DIR") or DEFAULT_DATA_DIR)).get("url", DEFAULT_URL)
+    return read_server_info(Path(os.environ.get("ARTCAFE_DATA_DIR") or DEFAULT_DATA_DIR)).get("url", DEFAULT_URL)
 
 
 def _log_to_stderr() -> None:

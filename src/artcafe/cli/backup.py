@@ -23,13 +23,14 @@ from artcafe.cli.archive import Manifest, Stream
 from artcafe.cli.exits import Failing
 from artcafe.cli.messages import nats_child, nats_of_folder
 from artcafe.config import Settings
+from artcafe.data_dir import DataDir, read_secret
 from artcafe.errors import ArchiveRefused
 from artcafe.fabric import snapshots
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.snapshots import Vault
-from artcafe.folder import DataFolder, read_secret
 from artcafe.model import TenantId
-from artcafe.observe import configure, now
+from artcafe.observe.clock import now
+from artcafe.observe.logs import configure
 from artcafe.rules import times
 from artcafe.rules.secrets import derive
 from artcafe.tables import sqlite_file
@@ -205,7 +206,7 @@ def _load(file: Path, target: Path, secret_file: Path | None) -> Manifest:
         try:
             target.absolute().parent.mkdir(parents=True, exist_ok=True)
             with drafts.beside(target, _say) as folder:
-                held = DataFolder.take(folder / "data")
+                held = DataDir.acquire(folder / "data")
                 try:
                     asyncio.run(_fill(source, Settings(data_dir=held.path), secret_file))
                 finally:

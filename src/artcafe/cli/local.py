@@ -9,10 +9,10 @@ from typing import Any, Final
 import click
 
 from artcafe.config import Settings
+from artcafe.data_dir import read_secret, read_server_info
 from artcafe.errors import StartRefused
-from artcafe.folder import read_secret, server_of
 from artcafe.identity.local import LocalIdentity
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.rules.secrets import derive
 
 DEMO_USER: Final = "alice@example.com"
@@ -25,7 +25,7 @@ def token_for(settings: Settings, user: str) -> str:
     Raises `StartRefused` where an issuer vouches for people, the secret cannot be read or the server listens to other machines,
     and `Invalid` for what is no user's name.
     """
-    issuer = settings.issuer or server_of(settings.data_dir).get("issuer")
+    issuer = settings.issuer or read_server_info(settings.data_dir).get("issuer")
     if issuer is not None:
         raise StartRefused(
             f"the local identity is off: the server believes the tokens of {issuer} alone",

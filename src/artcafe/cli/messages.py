@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from artcafe.config import Settings
+from artcafe.data_dir import DataDir
 from artcafe.errors import ArchiveRefused, FolderInUse, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.certificate import HOST, client_context
 from artcafe.fabric.child import recorded
 from artcafe.fabric.embedded import EmbeddedNats
 from artcafe.fabric.fabric import Broker
-from artcafe.folder import DataFolder
 
 
 @asynccontextmanager
@@ -27,7 +27,7 @@ async def nats_of_folder(settings: Settings, accounts: Accounts, say: Callable[[
             "set ARTCAFE_ENVIRONMENT and ARTCAFE_SECRET_FILE as they are for its server",
         )
     try:
-        held = DataFolder.take(settings.data_dir)
+        held = DataDir.acquire(settings.data_dir)
     except FolderInUse:
         if known is None:
             raise Unavailable(f"the server on {settings.data_dir}, which is only starting,") from None

@@ -12,14 +12,14 @@ from typing import Final
 
 from artcafe.cli.messages import nats_of_folder
 from artcafe.cli.tables.place import Place
-from artcafe.doors import nats_tls
+from artcafe.data_dir import read_secret
 from artcafe.errors import TablesRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.child import recorded
 from artcafe.fabric.fabric import Broker, Fabric
-from artcafe.folder import read_secret
-from artcafe.observe import now
+from artcafe.listeners import nats_tls
+from artcafe.observe.clock import now
 from artcafe.rules.secrets import derive
 from artcafe.services.audit import Audit
 from artcafe.tables.store import Store

@@ -13,8 +13,8 @@ from artcafe import config
 from artcafe.cli.exits import Failing
 from artcafe.cli.local import DEMO_USER, data_dir_option, token_for
 from artcafe.config import Settings
+from artcafe.data_dir import read_server_info
 from artcafe.errors import StartRefused
-from artcafe.folder import server_of
 
 
 def _settings_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,7 +111,7 @@ def demo(data_dir: Path) -> None:
       artcafe up        in one terminal
       artcafe demo      in another
     """
-    told = server_of(data_dir)
+    told = read_server_info(data_dir)
     if not told:
         raise StartRefused(f"no artcafe runs on the data folder {data_dir}", f"start one first: artcafe up --data-dir {data_dir}")
     settings = config.load({"data_dir": data_dir})

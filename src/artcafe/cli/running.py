@@ -15,7 +15,7 @@ import click
 from artcafe.cli.demo import play
 from artcafe.cli.local import DEMO_USER, token_for
 from artcafe.config import Settings
-from artcafe.observe import configure
+from artcafe.observe.logs import configure
 from artcafe.server import Addresses, serve
 
 

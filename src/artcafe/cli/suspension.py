@@ -13,7 +13,7 @@ from artcafe.cli.people.answers import as_json, plain
 from artcafe.cli.tables.place import Place, at_place
 from artcafe.errors import OurFault, TablesRefused
 from artcafe.model import TenantId, TenantStatus
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.services.audit import OPERATOR
 from artcafe.tables.port import ConditionFailed
 

@@ -12,7 +12,7 @@ from artcafe.errors import LogRenewed, OurFault
 from artcafe.fabric.reader import Reader
 from artcafe.fabric.streams import Stored
 from artcafe.model import ChannelId, Seq
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules import starts
 from artcafe.wire import envelopes, replies
 from artcafe.wire.replies import Gap

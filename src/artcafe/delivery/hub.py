@@ -20,7 +20,7 @@ from artcafe.fabric.fabric import Fabric, Room
 from artcafe.fabric.reader import LiveReader, Reader
 from artcafe.fabric.streams import Stored
 from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules.starts import Life
 from artcafe.supervision import Supervisor
 from artcafe.wire.envelopes import id_text, live_frame, message_frame

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from artcafe.model import TenantId
-from artcafe.observe import Clock, now
+from artcafe.observe.clock import Clock, now
 
 SECRET_BYTES = 32
 """The shortest secret that is taken: every identity is only as hard to guess as this."""

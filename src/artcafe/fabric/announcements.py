@@ -21,7 +21,7 @@ from artcafe.errors import LinkLost, OurFault
 from artcafe.fabric.client import Incoming, Outgoing
 from artcafe.fabric.link import REPLY_TIMEOUT_S, Link, unreachable
 from artcafe.model import TenantChange, TenantId
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules.subjects import CHANGES
 from artcafe.supervision import Supervisor
 

@@ -30,7 +30,7 @@ from artcafe.errors import (
 from artcafe.fabric.client import Incoming, Outgoing
 from artcafe.fabric.jetstream import refusal
 from artcafe.fabric.streams import TenantLog
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 from artcafe.supervision import Supervisor
 from artcafe.wire.envelopes import parse_envelope

@@ -19,12 +19,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from artcafe.data_dir import disk_remedy
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.configuration import LONE_LOOKUP, Configuration, server
 from artcafe.fabric.spawn import environment
-from artcafe.folder import disk_remedy
-from artcafe.observe import log
+from artcafe.observe.logs import log
 
 LEAST_VERSION: Final = (2, 15, 1)
 """Atomic batches, and the limits that the streams rely on, were measured with this one."""

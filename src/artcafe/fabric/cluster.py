@@ -9,7 +9,7 @@ import msgspec
 
 from artcafe.errors import LogRefused, OurFault
 from artcafe.fabric.link import Link, unreachable
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 
 COPIES: Final = 3

@@ -12,6 +12,7 @@ from asyncio.subprocess import Process
 from pathlib import Path
 from typing import Final
 
+from artcafe.data_dir import write_whole
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.certificate import HOST, client_context, server_pem
@@ -31,8 +32,7 @@ from artcafe.fabric.child import (
 from artcafe.fabric.configuration import text
 from artcafe.fabric.health import Health, NotAsked, Scope
 from artcafe.fabric.spawn import Spawner
-from artcafe.folder import write_whole
-from artcafe.observe import log
+from artcafe.observe.logs import log
 
 ENOUGH_FREE_BYTES: Final = 16 * 1024 * 1024
 """A stream that met a full disk is worth a new start once it can grow by two blocks (8 MiB each)."""

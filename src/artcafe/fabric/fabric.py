@@ -27,7 +27,7 @@ from artcafe.fabric.reader import Tail
 from artcafe.fabric.roster import LEASE_S, RENEW_S, Roster
 from artcafe.fabric.streams import TenantLog
 from artcafe.model import ChannelId, Cursor, TenantId
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 from artcafe.supervision import Supervisor
 

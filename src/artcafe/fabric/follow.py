@@ -10,7 +10,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from artcafe.fabric.client import ShortClient, Take
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 
 FOLLOW_BYTES: Final = 16 * 1024 * 1024

@@ -17,7 +17,7 @@ from nats.errors import NoServersError, SlowConsumerError
 from artcafe.errors import LinkLost, NoResponder, OurFault, Unavailable
 from artcafe.fabric.client import Ends, Incoming, Outgoing, Proves, ShortClient, Take
 from artcafe.fabric.follow import Follow
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 
 CONNECT_TIMEOUT_S: Final = 2

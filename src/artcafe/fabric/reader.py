@@ -18,7 +18,7 @@ from artcafe.fabric.jetstream import seq_of
 from artcafe.fabric.link import unreachable
 from artcafe.fabric.streams import Stored, TenantLog
 from artcafe.model import ChannelId, Seq
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules import subjects
 from artcafe.rules.starts import Life
 from artcafe.supervision import Supervisor

@@ -21,7 +21,7 @@ from artcafe.fabric.client import Incoming, Outgoing
 from artcafe.fabric.follow import Follow
 from artcafe.fabric.link import Link
 from artcafe.model import AgentId
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules.subjects import PRESENCE, PRESENCE_ASK, Subject
 from artcafe.supervision import Supervisor
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from artcafe.observe import log
+from artcafe.observe.logs import log
 
 SPARE_DESCRIPTORS: Final = 24
 """Starting the child takes some ten: the pipes of both processes, what stands for their input, and a connection to ask it by."""

@@ -17,7 +17,7 @@ from artcafe.errors import ArtcafeError, Internal, OurFault
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.desk import Desk
 from artcafe.model import AgentId, AgentPrincipal, ChannelId, TenantChange, TenantId, UserId, UserPrincipal
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.supervision import Supervisor
 
 RECHECK_S: Final = 1.0

@@ -17,7 +17,8 @@ from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
 from artcafe.gateway.conversation import Conversation
 from artcafe.gateway.desk import Desk
 from artcafe.gateway.protocol_switch import DiscardProtocol, switch_protocol
-from artcafe.observe import bind_origin, log
+from artcafe.observe.context import bind_origin
+from artcafe.observe.logs import log
 from artcafe.rules.connections import Entry
 from artcafe.wire import frames, replies
 from artcafe.wire.frames import MAX_FRAME_BYTES

@@ -32,7 +32,7 @@ from artcafe.model import (
     Subscription,
     UserPrincipal,
 )
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules import ids
 from artcafe.services.history import place
 from artcafe.services.shares import QUANTUM, Share

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from artcafe.delivery.hub import Hub, Socket
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
 from artcafe.services.directory import Directory

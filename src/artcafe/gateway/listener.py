@@ -26,7 +26,7 @@ from artcafe.gateway.desk import PING_S, Desk
 from artcafe.gateway.opening_handshake import OpeningHandshake
 from artcafe.gateway.upgrade_request import UpgradeRefused, UpgradeRequest, refusal
 from artcafe.model import TenantId, UserPrincipal
-from artcafe.observe import Repeated, log
+from artcafe.observe.logs import Repeated, log
 from artcafe.rules.connections import Entry, OpenConnections
 from artcafe.supervision import Supervisor
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from artcafe.errors import BadCommand, BadCredentials, Unauthenticated
 from artcafe.model import Challenge, Principal
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.rules import times
 from artcafe.services.entrance import Entrance
 from artcafe.services.login import Login

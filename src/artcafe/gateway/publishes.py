@@ -8,7 +8,7 @@ from functools import partial
 from artcafe.errors import ArtcafeError, OutcomeUnknown
 from artcafe.gateway.desk import Peer
 from artcafe.model import AgentPrincipal
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.services.messaging import Messaging
 from artcafe.wire import frames, replies
 

@@ -16,7 +16,7 @@ from joserfc.jwk import RSAKey
 
 from artcafe.errors import StartRefused, Unauthenticated, Unavailable
 from artcafe.identity.claims import LONGEST_S
-from artcafe.observe import log
+from artcafe.observe.logs import log
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
 """OpenID Connect Discovery 1.0, section 4."""

@@ -30,7 +30,7 @@ from artcafe.errors import (
     TooLarge,
     Unanswered,
 )
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rest import (
     agents,
     asyncapi,

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from artcafe.errors import ArtcafeError, BadRequest
-from artcafe.observe import Repeated, log
+from artcafe.observe.logs import Repeated, log
 from artcafe.rest import problems
 from artcafe.rest.headers import of_every_answer
 from artcafe.rest.heads import BadHead, StrictBuffer

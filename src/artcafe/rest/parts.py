@@ -9,7 +9,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from artcafe.identity.port import Identity
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.rules.clients import Proxies
 from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit

@@ -7,7 +7,7 @@ from typing import Final
 
 from artcafe.errors import AgentNotFound, Conflict, LimitReached, TenantNotFound
 from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, Principal
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.rules import access, keys, limits, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted

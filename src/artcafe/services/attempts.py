@@ -8,7 +8,7 @@ from typing import Final
 
 from artcafe.errors import TooFast
 from artcafe.model import AgentId, TenantId
-from artcafe.observe import origin
+from artcafe.observe.context import origin
 from artcafe.rules.clients import UNKNOWN, counted_as
 from artcafe.rules.throttle import Buckets
 
@@ -19,7 +19,7 @@ Key = tuple[TenantId, AgentId, str]
 
 
 class Attempts:
-    """Counts by agent and address, which the door has bound to the task (`observe.origin`). Agents that do not exist count alike.
+    """Counts by agent and address, which the door has bound to the task (`context.origin`). Agents that do not exist count alike.
 
     `challenges_per_min` may come at once and are regained in a minute; 0 bounds nothing. Each server counts for itself.
     """

@@ -18,7 +18,9 @@ from weakref import WeakValueDictionary
 from artcafe.errors import ArtcafeError, OurFault, OutcomeUnknown, TooFast
 from artcafe.fabric.audit_log import Compose, Kept
 from artcafe.model import Entry, Outcome, Principal, Seq, TenantId
-from artcafe.observe import Clock, Origin, log, origin
+from artcafe.observe.clock import Clock
+from artcafe.observe.context import Origin, origin
+from artcafe.observe.logs import log
 from artcafe.rules import access, chain, ids, subjects
 from artcafe.rules.access import Action
 from artcafe.rules.audit_filters import EVERYTHING, SLACK, AuditFilter

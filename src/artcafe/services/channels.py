@@ -7,7 +7,7 @@ from typing import Protocol
 
 from artcafe.errors import ChannelNotFound, Conflict, Invalid, LimitReached, TenantNotFound
 from artcafe.model import Access, Channel, ChannelId, ChannelType, Principal, Tenant, TenantId
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.rules import access as rules
 from artcafe.rules import limits, times
 from artcafe.rules.access import Action

@@ -11,7 +11,7 @@ from typing import Final
 
 from artcafe.errors import OurFault
 from artcafe.model import AgentId, ChannelId, Cursor, Subscription, TenantId
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from artcafe.errors import MembershipEnded, NoMember, RoleChanged, TenantNotFound, TenantSuspended
 from artcafe.identity.port import Identity
 from artcafe.model import Outcome, UserPrincipal
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.services.audit import Audit
 from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Terms

@@ -18,7 +18,7 @@ from artcafe.errors import (
     TenantNotFound,
 )
 from artcafe.model import USER_PREFIX, Invitation, InvitationId, Member, Principal, Role, Tenant, UserId, UserPrincipal
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.rules import access, ids, limits
 from artcafe.rules import invitations as rules
 from artcafe.rules.access import Action

@@ -14,7 +14,7 @@ import msgspec
 
 from artcafe.errors import AgentNotFound, Conflict, Invalid, KeyLimit, KeyNotFound, KeyTaken
 from artcafe.model import Agent, AgentKey, KeyStatus, Principal
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.rules import access, keys, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted

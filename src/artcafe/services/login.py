@@ -27,7 +27,7 @@ from artcafe.model import (
     TenantId,
     TenantStatus,
 )
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.rules import ids, keys, times, tokens
 from artcafe.services.attempts import Attempts
 from artcafe.services.audit import Audit

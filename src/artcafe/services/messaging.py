@@ -8,7 +8,7 @@ from artcafe.errors import Invalid, TooLarge
 from artcafe.fabric.client import Outgoing
 from artcafe.fabric.fabric import Fabric, Room
 from artcafe.model import Access, Channel, ChannelType, Permission, Principal
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.rules import access, ids, limits, subjects, times
 from artcafe.services.directory import Directory
 from artcafe.wire import envelopes, frames, payloads, replies

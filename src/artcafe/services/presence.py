@@ -12,7 +12,7 @@ from artcafe.errors import Unavailable
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.roster import Roster, Seat
 from artcafe.model import AgentId, AgentPrincipal, Principal, TenantId
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.rules import access, limits
 from artcafe.rules.access import Action
 

@@ -9,7 +9,8 @@ from typing import Final
 
 from artcafe.errors import ArtcafeError
 from artcafe.fabric.fabric import Fabric
-from artcafe.observe import Clock, log
+from artcafe.observe.clock import Clock
+from artcafe.observe.logs import log
 from artcafe.tables.store import Store
 
 OK: Final = "ok"

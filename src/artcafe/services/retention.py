@@ -18,7 +18,8 @@ from artcafe.errors import OurFault
 from artcafe.fabric.fabric import Fabric, Room
 from artcafe.fabric.streams import DEDUPE_WINDOW_S
 from artcafe.model import ChannelId, Cursor, TenantChange, TenantId
-from artcafe.observe import Clock, log
+from artcafe.observe.clock import Clock
+from artcafe.observe.logs import log
 from artcafe.rules import limits, subjects
 from artcafe.rules.limits import Limit
 from artcafe.supervision import Supervisor

@@ -21,7 +21,7 @@ from artcafe.model import (
     TenantId,
     subscription_id,
 )
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.rules import access
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest

@@ -12,7 +12,9 @@ from typing import Final
 
 from artcafe.errors import ArtcafeError, Forbidden, OurFault, TenantSuspended
 from artcafe.model import Outcome, Principal, TenantId
-from artcafe.observe import Clock, log, origin
+from artcafe.observe.clock import Clock
+from artcafe.observe.context import origin
+from artcafe.observe.logs import log
 from artcafe.rules import ids, times
 from artcafe.services.counts import OTHERS, Counted, Counts, Event
 from artcafe.supervision import Supervisor

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from artcafe.errors import TenantLimit, TenantNotFound
 from artcafe.model import Member, Principal, Record, Role, Tenant, TenantId, TenantStatus, UserId, UserPrincipal
-from artcafe.observe import Clock
+from artcafe.observe.clock import Clock
 from artcafe.rules import access, ids, limits, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted

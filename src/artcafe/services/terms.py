@@ -8,7 +8,8 @@ from typing import Final
 
 from artcafe.errors import Conflict, TermsChanged, TermsRequired
 from artcafe.model import USER_PREFIX, Acceptance, Record, UserId
-from artcafe.observe import Clock, origin
+from artcafe.observe.clock import Clock
+from artcafe.observe.context import origin
 from artcafe.rules import limits
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.audit import Audit

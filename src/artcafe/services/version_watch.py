@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from artcafe.errors import Unavailable
 from artcafe.model import Tenant, TenantChange, TenantId, TenantStatus
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.services.changes import Changes
 from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from artcafe import errors
-from artcafe.observe import log
+from artcafe.observe.logs import log
 
 # Read once, when botocore is imported. Without it the client waits up to a second before its first repeat, of whatever kind.
 os.environ.setdefault("AWS_NEW_RETRIES_2026", "true")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from artcafe import errors
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.tables.catalog import DELETED, TABLES, DeletedTable, Environment, Table, tags_of
 from artcafe.tables.dynamodb_client import Client, Endpoint, Refused
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from artcafe import errors
-from artcafe.folder import disk_remedy
+from artcafe.data_dir import disk_remedy
 from artcafe.tables.catalog import TABLES, Environment, Table
 
 FORMAT = 1

@@ -141,7 +141,7 @@ TENANT: Final = click.option(
 def _account(url: str | None, token: str | None, user: str | None, data_dir: Path) -> Account:
     """The token that was given, or one of the local identity for the server of the data folder, and for no other: what is good
     for everybody's account here is shown to nobody elsewhere."""
-    told = server_of(data_dir)
+    told = read_server_info(data_dir)
     if token:
         if click.get_current_context().get_parameter_source("user") is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError("--user is for a call without a token, and there is one (--token or ARTCAFE_TOKEN)")
@@ -154,13 +154,13 @@ def _account(url: str | None, token: str | None, user: str | None, data_dir: Pat
     return _local(told["url"], data_dir, user or _this_user())
 
 
-def server_of(data_dir: Path) -> dict[str, str]:
+def read_server_info(data_dir: Path) -> dict[str, str]:
     """Where the server that runs on a data folder is reached; nothing where none does."""
     try:
-        from artcafe import folder
+        from artcafe.data_dir import read_server_info
     except ModuleNotFoundError:  # no server runs on a system without file locks
         return {}
-    return folder.server_of(data_dir)
+    return read_server_info(data_dir)
 
 
 def _local(url: str, data_dir: Path, user: str) -> Account:

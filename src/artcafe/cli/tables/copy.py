@@ -26,7 +26,7 @@ from artcafe.fabric import snapshots, transfer
 from artcafe.fabric.streams import STREAM
 from artcafe.fabric.transfer import Foreign
 from artcafe.model import TenantId, UserId
-from artcafe.observe import configure
+from artcafe.observe.logs import configure
 from artcafe.rules import subjects
 from artcafe.services.copying import COPIED, Copying, Sums, members_in
 from artcafe.services.renaming import AsTheyAre, Renaming, UnderNewIds

@@ -10,12 +10,12 @@ from pathlib import Path
 from artcafe import config
 from artcafe.cli.messages import nats_of_folder
 from artcafe.config import Settings
-from artcafe.doors import nats_tls
+from artcafe.data_dir import make_secret, read_secret
 from artcafe.errors import SettingInvalid, TablesRefused
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.fabric import Broker
 from artcafe.fabric.snapshots import Vault
-from artcafe.folder import make_secret, read_secret
+from artcafe.listeners import nats_tls
 from artcafe.rules.secrets import derive
 from artcafe.tables.catalog import Environment
 from artcafe.tables.engines import open_engine

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from artcafe.fabric.audit_log import Compose, Kept
 from artcafe.model import Agent, Channel, ChannelId, Cursor, Epoch, Role, TenantId, UserId, UserPrincipal
-from artcafe.observe import now
+from artcafe.observe.clock import now
 from artcafe.rules.ids import new_id
 from artcafe.rules.subjects import Subject
 from artcafe.rules.tokens import Tokens

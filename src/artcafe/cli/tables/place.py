@@ -16,7 +16,7 @@ from artcafe import config
 from artcafe.cli.tables.trouble import in_words
 from artcafe.config import DYNAMODB, Settings
 from artcafe.errors import Unavailable
-from artcafe.observe import configure
+from artcafe.observe.logs import configure
 from artcafe.tables import sqlite_file
 from artcafe.tables.catalog import TABLES, Environment, Table
 from artcafe.tables.engines import open_engine

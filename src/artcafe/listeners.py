@@ -15,7 +15,7 @@ from cryptography import x509
 
 from artcafe.config import Address, Settings
 from artcafe.errors import StartRefused
-from artcafe.observe import log
+from artcafe.observe.logs import log
 from artcafe.rules.clients import Proxies
 from artcafe.rules.connections import OpenConnections, capacity
 
@@ -40,7 +40,7 @@ def allow_descriptors() -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class ListenerSettings:
     """What both listeners are opened with, and how the way to NATS is checked. None of `tls`: they are plain."""
 
     proxies: Proxies

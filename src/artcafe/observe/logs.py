@@ -1,4 +1,4 @@
-"""Logs and the clock: how the platform is watched. Events with fields, never a token, a key or a payload."""
+"""Logs: events with fields, never a token, a key or a payload."""
 
 from __future__ import annotations
 
@@ -7,42 +7,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import ClassVar, NamedTuple, TextIO
+from typing import ClassVar, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from artcafe.redaction import redacted
-
-Clock = Callable[[], datetime]
-"""Aware UTC time. One is passed in wherever time decides something."""
+from artcafe.observe.redaction import redacted
 
 log: FilteringBoundLogger = structlog.get_logger()
-
-
-def now() -> datetime:
-    """The real clock."""
-    return datetime.now(UTC)
-
-
-class Origin(NamedTuple):
-    """Whence something is asked: the address that was observed, and the request's id; None where it is not a request."""
-
-    address: str | None
-    request_id: str | None
-
-
-def origin() -> Origin:
-    """Of what this task does now, as the door that let it in has bound it to the context of the log."""
-    bound = structlog.contextvars.get_contextvars()
-    return Origin(bound.get("address"), bound.get("request_id"))
-
-
-def bind_origin(address: str | None) -> None:
-    """Says for the rest of this task, in its log too, from which address it was asked; a task that it starts inherits it."""
-    structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(address=address)
 
 
 class Repeated:

@@ -7,26 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from artcafe import folder
+from artcafe import data_dir
+from artcafe.data_dir import DataDir, make_secret, read_secret, read_server_info
 from artcafe.errors import StartRefused
-from artcafe.folder import DataFolder, make_secret, read_secret, server_of
 
 
 def test_a_folder_is_made_for_its_owner_alone_and_may_be_taken_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "data"
 
-    first = DataFolder.take(path)
+    first = DataDir.acquire(path)
     assert path.stat().st_mode & 0o777 == 0o700
     first.release()
     first.release()
 
-    DataFolder.take(path).release()
+    DataDir.acquire(path).release()
 
 
 def test_a_folder_in_use_names_its_holder_and_what_to_do(tmp_path: Path) -> None:
     script = (
-        "import pathlib, sys; from artcafe.folder import DataFolder; "
-        "DataFolder.take(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+        "import pathlib, sys; from artcafe.data_dir import DataDir; "
+        "DataDir.acquire(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", script, str(tmp_path)]
@@ -34,21 +34,21 @@ def test_a_folder_in_use_names_its_holder_and_what_to_do(tmp_path: Path) -> None
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         with pytest.raises(StartRefused, match=rf"in use by another artcafe \(process {holder.pid}\)(.|\n)*--data-dir"):
-            DataFolder.take(tmp_path)
+            DataDir.acquire(tmp_path)
         holder.communicate()
 
-    DataFolder.take(tmp_path).release()
+    DataDir.acquire(tmp_path).release()
 
 
 def test_a_folder_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "format").write_text("2\n")
 
     with pytest.raises(StartRefused, match=r"written by a newer artcafe \(format '2'"):
-        DataFolder.take(tmp_path)
+        DataDir.acquire(tmp_path)
 
     assert (tmp_path / "format").read_text() == "2\n"
     (tmp_path / "format").write_text("1\n")
-    DataFolder.take(tmp_path).release()
+    DataDir.acquire(tmp_path).release()
 
 
 @pytest.mark.parametrize("content", ["²", "9" * 5000, "", "one"])
@@ -56,41 +56,41 @@ def test_a_format_that_nobody_wrote_is_refused_and_lets_go_of_the_folder(tmp_pat
     (tmp_path / "format").write_text(content)
 
     with pytest.raises(StartRefused, match="format"):
-        DataFolder.take(tmp_path)
+        DataDir.acquire(tmp_path)
 
     (tmp_path / "format").unlink()
-    DataFolder.take(tmp_path).release()
+    DataDir.acquire(tmp_path).release()
 
 
 def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(StartRefused, match="cannot be written"):
-        DataFolder.take(tmp_path / "file")
+        DataDir.acquire(tmp_path / "file")
 
 
 def test_a_folder_that_cannot_hold_its_files_is_refused_and_let_go(tmp_path: Path) -> None:
     (tmp_path / "format").mkdir()
 
     with pytest.raises(StartRefused, match="cannot be used"):
-        DataFolder.take(tmp_path)
+        DataDir.acquire(tmp_path)
 
     (tmp_path / "format").rmdir()
-    DataFolder.take(tmp_path).release()
+    DataDir.acquire(tmp_path).release()
 
 
 def test_who_has_only_the_folder_finds_the_server_as_long_as_it_runs(tmp_path: Path) -> None:
-    assert server_of(tmp_path) == {}
-    held = DataFolder.take(tmp_path)
-    assert server_of(tmp_path) == {}
+    assert read_server_info(tmp_path) == {}
+    held = DataDir.acquire(tmp_path)
+    assert read_server_info(tmp_path) == {}
 
-    held.tell("http://127.0.0.1:1", "ws://127.0.0.1:2/v1/connect")
-    assert server_of(tmp_path) == {"url": "http://127.0.0.1:1", "gateway_url": "ws://127.0.0.1:2/v1/connect"}
-    held.tell("http://127.0.0.1:1", "ws://127.0.0.1:2/v1/connect", "https://example.com")
-    assert server_of(tmp_path)["issuer"] == "https://example.com"
+    held.write_server_info("http://127.0.0.1:1", "ws://127.0.0.1:2/v1/connect")
+    assert read_server_info(tmp_path) == {"url": "http://127.0.0.1:1", "gateway_url": "ws://127.0.0.1:2/v1/connect"}
+    held.write_server_info("http://127.0.0.1:1", "ws://127.0.0.1:2/v1/connect", "https://example.com")
+    assert read_server_info(tmp_path)["issuer"] == "https://example.com"
 
     held.release()
-    assert server_of(tmp_path) == {}
+    assert read_server_info(tmp_path) == {}
 
 
 def test_what_a_killed_server_told_is_not_believed(tmp_path: Path) -> None:
@@ -98,9 +98,9 @@ def test_what_a_killed_server_told_is_not_believed(tmp_path: Path) -> None:
     gone.wait()
     (tmp_path / "server.json").write_text(f'{{"url": "u", "gateway_url": "g", "pid": {gone.pid}}}')
 
-    assert server_of(tmp_path) == {}
+    assert read_server_info(tmp_path) == {}
     (tmp_path / "server.json").write_text('{"url"')
-    assert server_of(tmp_path) == {}
+    assert read_server_info(tmp_path) == {}
 
 
 def test_a_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     make_secret(file)
 
     assert read_secret(file) == secret
-    assert len(secret) >= folder.SECRET_BYTES
+    assert len(secret) >= data_dir.SECRET_BYTES
     assert file.stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == ["secret"]
 

@@ -16,9 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe import observe
-from artcafe.observe import log
-from artcafe.redaction import SECRET_FIELDS, redacted
+from artcafe.observe.logs import configure, log
+from artcafe.observe.redaction import SECRET_FIELDS, redacted
 from tests import ssh_keygen
 from tests.conftest import Require
 from tests.issuer import Issuer, b64
@@ -117,7 +116,7 @@ def test_whatever_is_logged_is_logged(value: object) -> None:
 @pytest.mark.parametrize("as_json", [True, False])
 def test_tracebacks_and_libraries_are_redacted_too(as_json: bool) -> None:
     stream = io.StringIO()
-    observe.configure("debug", json=as_json, stream=stream)
+    configure("debug", json=as_json, stream=stream)
     try:
         raise ValueError(f"cannot read {TOKEN}")
     except ValueError:
@@ -125,7 +124,7 @@ def test_tracebacks_and_libraries_are_redacted_too(as_json: bool) -> None:
         logging.getLogger("some.library").exception("failed on %s", TOKEN)
     finally:
         logging.getLogger("some.library").info("payload %s", "canary-of-a-library")
-        observe.configure("debug", stream=sys.__stdout__ or sys.stdout)
+        configure("debug", stream=sys.__stdout__ or sys.stdout)
     said = stream.getvalue()
     assert TOKEN not in said
     assert TOKEN[-40:] not in said

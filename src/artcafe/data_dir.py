@@ -22,14 +22,14 @@ ROOM_BYTES: Final = 1024 * 1024
 """With less, a server cannot start: what it must write of tables and NATS is some hundred KB."""
 
 
-class DataFolder:
+class DataDir:
     """A folder that is held by this process until `release`."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path, self._lock = path, lock
 
     @classmethod
-    def take(cls, path: Path) -> Self:
+    def acquire(cls, path: Path) -> Self:
         """Takes the folder, making it (mode 0700) if need be.
 
         Raises `StartRefused` when another process holds it, a newer version wrote it, or it cannot be written.
@@ -93,14 +93,14 @@ class DataFolder:
                 "run that version or a later one; nothing in the folder was changed",
             )
 
-    def tell(self, url: str, gateway_url: str, issuer: str | None = None) -> None:
+    def write_server_info(self, url: str, gateway_url: str, issuer: str | None = None) -> None:
         """Notes where this folder's server listens and who vouches for people there, for the commands that are given only the
         folder."""
         told = {"url": url, "gateway_url": gateway_url, "issuer": issuer, "pid": os.getpid()}
         write_whole(self.path / "server.json", json.dumps(told))
 
 
-def server_of(path: Path) -> dict[str, str]:
+def read_server_info(path: Path) -> dict[str, str]:
     """Where the folder's server listens (`url`, `gateway_url`), and the `issuer` where it is not the local identity; empty when
     none runs."""
     try:

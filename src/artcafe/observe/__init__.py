@@ -1,0 +1,1 @@
+"""Logs, the clock and the request context of the platform."""
