@@ -64,7 +64,7 @@ docs: setup
 	@$(BIN)/python docs/generate.py
 
 faults: setup
-	@$(BIN)/python -m pytest tests/faults tests/tables/test_dynamodb_faults.py tests/fabric/test_cluster.py --faults
+	@$(BIN)/python -m pytest tests/faults tests/tables/dynamodb/test_faults.py tests/fabric/test_cluster.py --faults
 
 bench: setup
 	@$(BIN)/python -m bench

@@ -24,13 +24,13 @@ from typing import Any, Final
 from artcafe.sdk.client import Agent
 from artcafe.services.version_watch import READ_EVERY_S
 from artcafe.tables.catalog import AGENTS, Environment
-from artcafe.tables.conditions import Absent
-from artcafe.tables.dynamodb import DynamoDb
-from artcafe.tables.dynamodb_client import Client, Endpoint
-from artcafe.tables.dynamodb_schema import Schema
-from artcafe.tables.dynamodb_values import to_attributes
-from artcafe.tables.port import Assign, Key, Put, Update
-from artcafe.tables.values import normal_item
+from artcafe.tables.dynamodb.client import Client, Endpoint
+from artcafe.tables.dynamodb.engine import DynamoDb
+from artcafe.tables.dynamodb.schema import Schema
+from artcafe.tables.dynamodb.values import to_attributes
+from artcafe.tables.engine.conditions import Absent
+from artcafe.tables.engine.port import Assign, Key, Put, Update
+from artcafe.tables.engine.values import normal_item
 from bench.report import Options, Table
 from bench.tables import agent
 from tests import aws

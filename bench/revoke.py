@@ -22,8 +22,8 @@ from artcafe.model import AgentId, AgentStatus, TenantId
 from artcafe.sdk.keys import load_signer
 from artcafe.sdk.rest import Rest
 from artcafe.tables.catalog import Environment
-from artcafe.tables.port import Assign
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.engine.port import Assign
+from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 from artcafe.wire import frames
 from bench.report import Options, Table

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Final
 
 from artcafe.tables.catalog import AGENTS, Environment
-from artcafe.tables.conditions import Absent
-from artcafe.tables.port import Key, Put
-from artcafe.tables.sqlite import Sqlite
-from artcafe.tables.sqlite_file import connect, prepare
-from artcafe.tables.values import Item
+from artcafe.tables.engine.conditions import Absent
+from artcafe.tables.engine.port import Key, Put
+from artcafe.tables.engine.values import Item
+from artcafe.tables.sqlite.engine import Sqlite
+from artcafe.tables.sqlite.file import connect, prepare
 from bench import report
 from bench.report import Options, Sample, Table
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from artcafe.fabric.child import find_binary, some_free_port
 from artcafe.fabric.configuration import Node
 from artcafe.tables.catalog import Environment
-from artcafe.tables.engines import open_engine
+from artcafe.tables.open import open_engine
 from tests.aws import Aws
 from tests.children import started_with_parent
 from tests.platform import Platform

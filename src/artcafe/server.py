@@ -61,9 +61,9 @@ from artcafe.services.terms import Current, Terms
 from artcafe.services.version_watch import VersionWatch
 from artcafe.supervision import Supervisor
 from artcafe.tables.catalog import Environment
-from artcafe.tables.engines import open_engine
-from artcafe.tables.port import Engine
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.engine.port import Engine
+from artcafe.tables.open import open_engine
+from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 
 NATS_START_S: Final = 10.0

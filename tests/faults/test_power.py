@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from artcafe.errors import OurFault
 from artcafe.sdk.messages import Receipt
 from artcafe.sdk.rest import Rest
-from artcafe.tables import sqlite_file
+from artcafe.tables.sqlite import file as sqlite_file
 from tests.conftest import Require
 from tests.faults import disk as disks
 from tests.faults.checker import Broken, judge

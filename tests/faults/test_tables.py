@@ -10,11 +10,11 @@ import pytest
 
 from artcafe.errors import Unanswered, Unavailable
 from artcafe.tables.catalog import AGENTS, TENANTS, USAGE_METRICS, Environment
-from artcafe.tables.conditions import Absent, Equals
-from artcafe.tables.dynamodb import DynamoDb
-from artcafe.tables.dynamodb_client import Client, Endpoint
-from artcafe.tables.dynamodb_schema import Schema
-from artcafe.tables.port import Add, Assign, ConditionFailed, Key, Put, Update
+from artcafe.tables.dynamodb.client import Client, Endpoint
+from artcafe.tables.dynamodb.engine import DynamoDb
+from artcafe.tables.dynamodb.schema import Schema
+from artcafe.tables.engine.conditions import Absent, Equals
+from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Key, Put, Update
 from tests.aws import Aws
 from tests.faults.conftest import TableReport
 from tests.faulty_aws import READS, WRITES, Fault, FaultyAws, Rule, faulty

@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from artcafe.tables.catalog import TABLES, Environment
-from artcafe.tables.port import Key, Put
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.engine.port import Key, Put
+from artcafe.tables.sqlite.engine import Sqlite
 from tests.platform import running
 
 SEED_TWINS = {"artcafe-agents-dev", "artcafe-tenants-dev", "artcafe-channels-dev", "artcafe-usage-metrics-dev"}

@@ -19,8 +19,8 @@ from artcafe.rules.keys import key_id
 from artcafe.rules.secrets import derive
 from artcafe.sdk.keys import load_signer
 from artcafe.tables.catalog import TENANTS, Environment
-from artcafe.tables.port import Assign, Key, Update
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.engine.port import Assign, Key, Update
+from artcafe.tables.sqlite.engine import Sqlite
 from tests import ssh_keygen
 from tests.fleet import Fleet, running_fleet
 from tests.flows.test_fleet import until_it_is

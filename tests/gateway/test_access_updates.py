@@ -13,9 +13,9 @@ from artcafe.model import AgentStatus, Channel, Role, TenantChange, TenantId, Us
 from artcafe.services.agents import Agents
 from artcafe.services.changes import Changes
 from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS, TENANTS, Environment, Table
-from artcafe.tables.port import Assign, Key, Update
-from artcafe.tables.sqlite import Sqlite
-from artcafe.tables.values import Item
+from artcafe.tables.engine.port import Assign, Key, Update
+from artcafe.tables.engine.values import Item
+from artcafe.tables.sqlite.engine import Sqlite
 from tests import ssh_keygen
 from tests.gateway.house import House, house, until
 from tests.gateway.raw import BOUND_S, Raw, dialled

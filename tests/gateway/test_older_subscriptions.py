@@ -8,8 +8,8 @@ import pytest
 
 from artcafe.model import Access
 from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS
-from artcafe.tables.port import Assign, Key, Update
-from artcafe.tables.values import Value
+from artcafe.tables.engine.port import Assign, Key, Update
+from artcafe.tables.engine.values import Value
 from tests.gateway.house import House, house
 
 

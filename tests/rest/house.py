@@ -47,7 +47,7 @@ from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Current, Terms
 from artcafe.tables.catalog import Environment
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 from tests import ssh_keygen
 

@@ -16,7 +16,7 @@ from artcafe.services.audit import CHANGES_AT_ONCE, CHANGES_PER_S, Audit
 from artcafe.services.counts import MOST_UNKNOWN, MOST_VARIANTS, OTHERS
 from artcafe.services.tally import MOST_CLAIMED, OUTSIDER
 from artcafe.tables.catalog import Environment
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 from tests.services.world import Server, with_role
 

@@ -8,7 +8,7 @@ import pytest
 from artcafe.errors import TenantNotFound, Unavailable
 from artcafe.model import AgentId, ChannelId, Role, SubscriptionStatus, TenantChange, TenantId, UserId
 from artcafe.services.changes import Changes, change_of
-from artcafe.tables.port import ConditionFailed
+from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.tenant_store import Count
 from tests.services.world import Server
 

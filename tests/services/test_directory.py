@@ -11,9 +11,9 @@ from artcafe.model import AgentStatus, TenantChange, UserPrincipal
 from artcafe.services.changes import Changes
 from artcafe.services.directory import Directory
 from artcafe.tables.catalog import Environment, Table
-from artcafe.tables.port import Key
-from artcafe.tables.sqlite import Sqlite
-from artcafe.tables.values import Item
+from artcafe.tables.engine.port import Key
+from artcafe.tables.engine.values import Item
+from artcafe.tables.sqlite.engine import Sqlite
 from tests.services.world import Clock, Logs, Server
 
 WAIT_S = 5

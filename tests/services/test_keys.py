@@ -26,7 +26,7 @@ from artcafe.rules import keys as rules
 from artcafe.rules import times
 from artcafe.rules.pages import PageRequest
 from artcafe.tables.catalog import AGENTS
-from artcafe.tables.values import Value
+from artcafe.tables.engine.values import Value
 from artcafe.wire.sshkeys import parse_public_key
 from tests import ssh_keygen
 from tests.conftest import Require

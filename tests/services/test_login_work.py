@@ -23,7 +23,7 @@ from tests.services.world import Server, running
 WORK = {
     "artcafe.wire.sshsig": {"signer", "_open", "_check", "signed_data"},
     "artcafe.wire.sshkeys": {"read_blob"},
-    "artcafe.tables.sqlite": {"get", "query", "put", "update", "delete", "transact"},
+    "artcafe.tables.sqlite.engine": {"get", "query", "put", "update", "delete", "transact"},
 }
 """What takes time in a login: the parts of a verification, and the table engine's verbs."""
 
@@ -83,7 +83,7 @@ async def test_every_failure_is_the_same_work(server: Server, tmp_path: Path, re
 
     wrong = await failed(*at(agent), foreign)
     assert wrong["artcafe.wire.sshsig._check"] == 1
-    assert wrong["artcafe.tables.sqlite.get"] >= 1
+    assert wrong["artcafe.tables.sqlite.engine.get"] >= 1
     assert await failed(*at(of_rsa), foreign) == wrong
     assert await failed(*at(disabled), foreign) == wrong
     assert await failed(agent.tenant_id, "agt_00000000000000000000000000", foreign) == wrong

@@ -11,8 +11,8 @@ from artcafe.services.membership_repair import MembershipRepair
 from artcafe.services.repair import Repair
 from artcafe.services.soundness import Finding
 from artcafe.tables.catalog import TENANTS, USER_TENANT_INDEX, USER_TENANTS
-from artcafe.tables.port import Delete, Key
-from artcafe.tables.values import Value
+from artcafe.tables.engine.port import Delete, Key
+from artcafe.tables.engine.values import Value
 from tests.services.world import Server
 
 ACME = TenantId("acme")

@@ -24,9 +24,9 @@ from artcafe.tables.catalog import (
     Environment,
     Table,
 )
-from artcafe.tables.port import Put
-from artcafe.tables.sqlite import Sqlite
-from artcafe.tables.values import MOST_ITEM_BYTES, Item, Value, size_of
+from artcafe.tables.engine.port import Put
+from artcafe.tables.engine.values import MOST_ITEM_BYTES, Item, Value, size_of
+from artcafe.tables.sqlite.engine import Sqlite
 from tests.services.world import Clock, Logs, Server, new_key
 from tests.tables.strategies import texts, values
 

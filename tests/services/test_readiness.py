@@ -21,7 +21,7 @@ from artcafe.observe.clock import now
 from artcafe.services import readiness
 from artcafe.services.readiness import OK, Readiness
 from artcafe.tables.catalog import TABLES, Environment, Table
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 from tests.fabric.clients import BOUND_S, connected
 

@@ -21,9 +21,9 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
     Environment,
 )
-from artcafe.tables.port import Put
-from artcafe.tables.sqlite import Sqlite
-from artcafe.tables.values import Item
+from artcafe.tables.engine.port import Put
+from artcafe.tables.engine.values import Item
+from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.wire.sshkeys import parse_public_key
 from tests.services.test_membership_repair import memberships
 from tests.services.world import Clock, Logs, Server, new_key

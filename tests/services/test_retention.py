@@ -17,7 +17,7 @@ from artcafe.rules import limits
 from artcafe.rules.limits import Limit
 from artcafe.services.retention import Retention
 from artcafe.tables.catalog import TENANTS
-from artcafe.tables.port import Assign, Key, Update
+from artcafe.tables.engine.port import Assign, Key, Update
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 from artcafe.wire.frames import Publish

@@ -20,7 +20,7 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
     Table,
 )
-from artcafe.tables.values import Value
+from artcafe.tables.engine.values import Value
 from tests.services.test_membership_repair import memberships
 from tests.services.world import Server, new_key
 

@@ -9,9 +9,9 @@ import pytest
 
 from artcafe.services.connections import Connections
 from artcafe.tables.catalog import Environment
-from artcafe.tables.dynamodb import DynamoDb
-from artcafe.tables.dynamodb_client import Client, Consumed, Endpoint
-from artcafe.tables.dynamodb_schema import make_ready
+from artcafe.tables.dynamodb.client import Client, Consumed, Endpoint
+from artcafe.tables.dynamodb.engine import DynamoDb
+from artcafe.tables.dynamodb.schema import make_ready
 from tests import ssh_keygen
 from tests.aws import Aws
 from tests.conftest import Require

@@ -21,7 +21,7 @@ from artcafe.model import Role, Tenant, TenantId, TenantStatus, UserId
 from artcafe.rules.pages import PageRequest
 from artcafe.services.tenants import PerPerson, Tenants
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, USER_TENANT_INDEX, USER_TENANTS
-from artcafe.tables.values import Value
+from artcafe.tables.engine.values import Value
 from tests.services.world import START, Server, as_member, proven, with_role
 
 ALICE, BOB = UserId("alice"), UserId("bob")

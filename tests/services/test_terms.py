@@ -14,7 +14,7 @@ from artcafe.rules.pages import PageRequest
 from artcafe.services.entrance import Entrance
 from artcafe.services.terms import Current
 from artcafe.tables.catalog import TERMS_ACCEPTANCE
-from artcafe.tables.values import Value
+from artcafe.tables.engine.values import Value
 from tests.services.world import START, Server
 
 ALICE, BOB = UserId("alice"), UserId("bob")

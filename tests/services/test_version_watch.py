@@ -12,9 +12,9 @@ from artcafe.errors import Unavailable
 from artcafe.model import TenantChange, TenantId, UserId
 from artcafe.services.version_watch import READ_AT_ONCE, READ_EVERY_S, VersionWatch
 from artcafe.tables.catalog import TENANTS, Environment, Table
-from artcafe.tables.port import Assign, Key, Update
-from artcafe.tables.sqlite import Sqlite
-from artcafe.tables.values import Item, Value
+from artcafe.tables.engine.port import Assign, Key, Update
+from artcafe.tables.engine.values import Item, Value
+from artcafe.tables.sqlite.engine import Sqlite
 from tests.services.world import Clock, Logs, Server
 
 WAIT_S = 5

@@ -29,10 +29,10 @@ from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Current, Terms
 from artcafe.tables.catalog import Environment, Table
-from artcafe.tables.port import Key, Put
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.engine.port import Key, Put
+from artcafe.tables.engine.values import Item, Value
+from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
-from artcafe.tables.values import Item, Value
 
 START = datetime(2026, 11, 22, 16, 50, 57, 123_000, tzinfo=UTC)
 TOKENS = Tokens(b"t" * 32, "artcafe.test")

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from artcafe.tables.catalog import TABLES, Environment
-from artcafe.tables.dynamodb import DynamoDb
-from artcafe.tables.dynamodb_client import Client, Endpoint
-from artcafe.tables.dynamodb_schema import make_ready
-from artcafe.tables.port import Delete, Key, Tables
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.dynamodb.client import Client, Endpoint
+from artcafe.tables.dynamodb.engine import DynamoDb
+from artcafe.tables.dynamodb.schema import make_ready
+from artcafe.tables.engine.port import Delete, Key, Tables
+from artcafe.tables.sqlite.engine import Sqlite
 from tests.aws import Aws
 
 NAMED = os.environ.get("ARTCAFE_TEST_DYNAMODB_ENDPOINT")

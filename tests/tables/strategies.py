@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from hypothesis import strategies as st
 
-from artcafe.tables.values import Kind, Value
+from artcafe.tables.engine.values import Kind, Value
 
 
 def texts(most: int = 20, least: int = 0) -> st.SearchStrategy[str]:

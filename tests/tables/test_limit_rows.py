@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from artcafe.rules.limits import Limit
 from artcafe.tables import limit_rows, rows
-from artcafe.tables.values import Value
+from artcafe.tables.engine.values import Value
 from tests.tables.strategies import values
 
 FLAGS = {"custom_domains_enabled": 1, "priority_support": 0}

@@ -33,10 +33,10 @@ from artcafe.model import (
 from artcafe.rules.pages import FIRST, PageRequest
 from artcafe.tables import agent_rows, people_rows, rows
 from artcafe.tables.catalog import AGENTS, CHALLENGES, CHANNEL_SUBSCRIPTIONS, TABLES, TENANTS
-from artcafe.tables.port import Add, Assign, ConditionFailed, Key, Put, Tables
+from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Key, Put, Tables
+from artcafe.tables.engine.values import Item, Value, normal_item
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
-from artcafe.tables.values import Item, Value, normal_item
 
 NOW = datetime(2026, 11, 22, 16, 50, 57, 123_000, tzinfo=UTC)
 ACME, OTHER = TenantId("ten_a"), TenantId("ten_b")

@@ -33,8 +33,8 @@ from artcafe.observe.clock import now
 from artcafe.observe.logs import configure
 from artcafe.rules import times
 from artcafe.rules.secrets import derive
-from artcafe.tables import sqlite_file
 from artcafe.tables.catalog import TENANTS, Environment
+from artcafe.tables.sqlite import file as sqlite_file
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _FOLDER: Final = click.Path(path_type=Path, file_okay=False)

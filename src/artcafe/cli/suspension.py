@@ -15,7 +15,7 @@ from artcafe.errors import OurFault, TablesRefused
 from artcafe.model import TenantId, TenantStatus
 from artcafe.observe.clock import now
 from artcafe.services.audit import OPERATOR
-from artcafe.tables.port import ConditionFailed
+from artcafe.tables.engine.port import ConditionFailed
 
 
 @click.command(cls=Failing)

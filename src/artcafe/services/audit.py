@@ -29,7 +29,7 @@ from artcafe.rules.subjects import Subject
 from artcafe.rules.throttle import Buckets
 from artcafe.services.counts import Event
 from artcafe.services.tally import Tally
-from artcafe.tables.port import ConditionFailed
+from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.store import Store
 
 CHANGES_AT_ONCE: Final = 20_000

@@ -18,7 +18,7 @@ from artcafe.services.audit import Audit, Deed
 from artcafe.supervision import Supervisor
 from artcafe.tables.agent_rows import CLAIM_PREFIX
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, USER_TENANTS
-from artcafe.tables.port import Check, ConditionFailed, Update, Write
+from artcafe.tables.engine.port import Check, ConditionFailed, Update, Write
 from artcafe.tables.tenant_store import Count, TenantStore
 from artcafe.wire.sshkeys import parse_public_key
 

@@ -16,7 +16,7 @@ from artcafe.rules.limits import Limit
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
 from artcafe.services.subscriptions import end
-from artcafe.tables.port import Assign, Change, ConditionFailed, Remove, Write
+from artcafe.tables.engine.port import Assign, Change, ConditionFailed, Remove, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
 

@@ -24,9 +24,9 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
     Table,
 )
-from artcafe.tables.checksums import Checksum
-from artcafe.tables.port import Delete, Engine, Key, Put, key_of
-from artcafe.tables.values import Item
+from artcafe.tables.engine.checksums import Checksum
+from artcafe.tables.engine.port import Delete, Engine, Key, Put, key_of
+from artcafe.tables.engine.values import Item
 
 PARTITIONS: Final = (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USAGE_METRICS, USER_TENANT_INDEX)
 """What is read by the tenant's key."""

@@ -26,7 +26,7 @@ from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.limits import Limit
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
-from artcafe.tables.port import ConditionFailed
+from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count
 

@@ -14,8 +14,8 @@ from artcafe.rules import access, limits
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
+from artcafe.tables.engine.port import ConditionFailed, Write
 from artcafe.tables.people_store import PeopleStore
-from artcafe.tables.port import ConditionFailed, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count
 

@@ -13,10 +13,10 @@ from artcafe.model import Role, TenantId
 from artcafe.services.soundness import Askew, Finding, Mend
 from artcafe.tables import people_rows
 from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS, Table
-from artcafe.tables.conditions import Absent, And, Condition, Equals, Exists, Not
+from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Exists, Not
+from artcafe.tables.engine.port import Check, ConditionFailed, Delete, Engine, Key, Put, key_of
+from artcafe.tables.engine.values import Item
 from artcafe.tables.partition import Partition
-from artcafe.tables.port import Check, ConditionFailed, Delete, Engine, Key, Put, key_of
-from artcafe.tables.values import Item
 
 AT_ONCE: Final = 100
 

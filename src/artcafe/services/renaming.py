@@ -21,7 +21,7 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
     Table,
 )
-from artcafe.tables.values import Item, Value
+from artcafe.tables.engine.values import Item, Value
 
 Place = Callable[[Cursor], Cursor]
 """A place in the old log as one in the new."""

@@ -23,10 +23,10 @@ from artcafe.tables.catalog import (
     USER_TENANT_INDEX,
     USER_TENANTS,
 )
-from artcafe.tables.conditions import And, Condition, Equals, Exists, Not, OfKind, Or
+from artcafe.tables.engine.conditions import And, Condition, Equals, Exists, Not, OfKind, Or
+from artcafe.tables.engine.port import Assign, Change, ConditionFailed, Engine, Key, Put, Update, Write
+from artcafe.tables.engine.values import Kind, size_of
 from artcafe.tables.partition import Partition
-from artcafe.tables.port import Assign, Change, ConditionFailed, Engine, Key, Put, Update, Write
-from artcafe.tables.values import Kind, size_of
 
 MOST_WRITES: Final = 60
 MOST_BYTES: Final = 1024 * 1024

@@ -14,7 +14,7 @@ from artcafe.rules.limits import DEFAULT_PLAN, PLANS
 from artcafe.services.soundness import Askew, Finding, Holdings
 from artcafe.tables import agent_rows, limit_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, Table
-from artcafe.tables.values import Item
+from artcafe.tables.engine.values import Item
 from artcafe.wire.sshkeys import parse_public_key
 
 

@@ -17,10 +17,10 @@ from artcafe.model import Agent, AgentId, ChannelId, subscription_id
 from artcafe.rules import keys
 from artcafe.tables import agent_rows, attributes, people_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, TENANTS
-from artcafe.tables.conditions import Absent, And, Equals, Exists, Not, OfKind
-from artcafe.tables.port import Assign, Change, Delete, Key, Put, Update, Write
+from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Not, OfKind
+from artcafe.tables.engine.port import Assign, Change, Delete, Key, Put, Update, Write
+from artcafe.tables.engine.values import Item, Kind, Value
 from artcafe.tables.tenant_store import Count
-from artcafe.tables.values import Item, Kind, Value
 
 
 class Askew(StrEnum):

@@ -26,7 +26,7 @@ from artcafe.rules import access
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
-from artcafe.tables.port import ConditionFailed, Write
+from artcafe.tables.engine.port import ConditionFailed, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 

@@ -15,7 +15,7 @@ from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
 from artcafe.services.directory import Directory
-from artcafe.tables.port import Assign, ConditionFailed
+from artcafe.tables.engine.port import Assign, ConditionFailed
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 

@@ -11,10 +11,10 @@ from artcafe.model import Acceptance, UserId
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import attributes
 from artcafe.tables.catalog import TERMS_ACCEPTANCE
-from artcafe.tables.conditions import Absent, Equals
+from artcafe.tables.engine.conditions import Absent, Equals
+from artcafe.tables.engine.port import ConditionFailed, Key, Put, Tables
+from artcafe.tables.engine.values import Item
 from artcafe.tables.partition import Partition
-from artcafe.tables.port import ConditionFailed, Key, Put, Tables
-from artcafe.tables.values import Item
 
 REVOKED: Final = "revoked_before"
 """The attribute of an acceptance that holds the row of an earlier one, which was revoked."""

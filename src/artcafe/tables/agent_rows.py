@@ -12,7 +12,7 @@ from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, ChannelId, KeyS
 from artcafe.rules import times
 from artcafe.rules.keys import key_id
 from artcafe.tables.attributes import entries_of, expiry, hash_attribute, known, number, text, texts, time, time_attribute
-from artcafe.tables.values import Item, Value
+from artcafe.tables.engine.values import Item, Value
 
 KEYS_VERSION: Final = "keys_version"
 """The attribute of an agent that rises with each change of its keys."""

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, TypeVar
 
 from artcafe.rules import times
-from artcafe.tables.values import Item, Value
+from artcafe.tables.engine.values import Item, Value
 
 LONG_PAST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """An expiry that is missing or unreadable: already over, so that nothing lasts for ever by mistake."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from artcafe.errors import RowFull
-from artcafe.tables.values import MOST_ITEM_BYTES, Unstorable
+from artcafe.tables.engine.values import MOST_ITEM_BYTES, Unstorable
 
 
 @contextmanager

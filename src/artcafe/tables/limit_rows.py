@@ -8,7 +8,7 @@ from typing import Final
 
 from artcafe.rules.limits import DEFAULT_PLAN, Limit
 from artcafe.tables.attributes import entries_of, is_number, text
-from artcafe.tables.values import Item, Value
+from artcafe.tables.engine.values import Item, Value
 
 _PLAN_NAMES: Final = ("plan", "subscription_plan", "subscription_tier")
 

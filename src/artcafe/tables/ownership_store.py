@@ -13,9 +13,9 @@ from artcafe.rules import ids
 from artcafe.tables import people_rows
 from artcafe.tables.attributes import number
 from artcafe.tables.catalog import CHALLENGES, USER_TENANTS
-from artcafe.tables.conditions import Absent, Less, Or
+from artcafe.tables.engine.conditions import Absent, Less, Or
+from artcafe.tables.engine.port import Add, Assign, Change, Key, Tables, Update
 from artcafe.tables.partition import ALL_AT_ONCE
-from artcafe.tables.port import Add, Assign, Change, Key, Tables, Update
 
 _KEPT: Final = timedelta(days=2)
 """Longer than the day that is counted."""

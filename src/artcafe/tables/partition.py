@@ -8,8 +8,8 @@ from typing import Final, TypeVar
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import rows
 from artcafe.tables.catalog import Table
-from artcafe.tables.port import Tables
-from artcafe.tables.values import Item
+from artcafe.tables.engine.port import Tables
+from artcafe.tables.engine.values import Item
 
 RecordT = TypeVar("RecordT")
 

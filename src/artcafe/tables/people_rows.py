@@ -10,8 +10,8 @@ from typing import Final
 from artcafe.model import Invitation, InvitationId, Member, Role, TenantId, UserId
 from artcafe.rules import times
 from artcafe.tables.attributes import expiry, hash_attribute, is_number, known, text, time, time_attribute
-from artcafe.tables.conditions import Absent, And, Condition, Equals, NotEquals, OfKind, Or
-from artcafe.tables.values import Item, Kind
+from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, NotEquals, OfKind, Or
+from artcafe.tables.engine.values import Item, Kind
 
 INVITATION_PREFIX: Final = "~invitation#"
 """The sort key of an invitation in the index of members is this and its id (decision 14). No user's id may begin so."""

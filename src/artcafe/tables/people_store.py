@@ -14,9 +14,22 @@ from artcafe.rules import times
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import people_rows
 from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS
-from artcafe.tables.conditions import Absent, And, Equals, Exists, Greater, Not, NotEquals, Or
+from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Greater, Not, NotEquals, Or
+from artcafe.tables.engine.port import (
+    Assign,
+    AssignIfAbsent,
+    Change,
+    Check,
+    Delete,
+    Key,
+    Put,
+    Remove,
+    Tables,
+    Update,
+    Write,
+    key_of,
+)
 from artcafe.tables.partition import ALL_AT_ONCE, Partition
-from artcafe.tables.port import Assign, AssignIfAbsent, Change, Check, Delete, Key, Put, Remove, Tables, Update, Write, key_of
 
 
 class PeopleStore:

@@ -43,7 +43,7 @@ from artcafe.tables.attributes import (
     time,
     time_attribute,
 )
-from artcafe.tables.values import Item, Value
+from artcafe.tables.engine.values import Item, Value
 
 DELETING: Final = "deleting"
 """The attribute of an agent, channel or tenant whose deletion has begun: to everyone but that deletion it is gone."""

@@ -30,10 +30,8 @@ from artcafe.tables.catalog import (
     TENANTS,
     USER_TENANTS,
 )
-from artcafe.tables.conditions import Absent, And, Equals, Exists, Greater, Less, NotEquals, Or
-from artcafe.tables.ownership_store import OwnershipStore
-from artcafe.tables.people_store import PeopleStore
-from artcafe.tables.port import (
+from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Greater, Less, NotEquals, Or
+from artcafe.tables.engine.port import (
     Assign,
     ConditionFailed,
     Key,
@@ -42,6 +40,8 @@ from artcafe.tables.port import (
     Update,
     Write,
 )
+from artcafe.tables.ownership_store import OwnershipStore
+from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.tenant_store import TenantStore
 
 TRIED: Final = "health"

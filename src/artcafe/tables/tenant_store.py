@@ -38,10 +38,8 @@ from artcafe.tables.catalog import (
     TENANTS,
     Table,
 )
-from artcafe.tables.conditions import Absent, And, Condition, Equals, Exists, Less, Not, NotEquals, OfKind, Or
-from artcafe.tables.partition import Partition
-from artcafe.tables.people_store import PeopleStore
-from artcafe.tables.port import (
+from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Exists, Less, Not, NotEquals, OfKind, Or
+from artcafe.tables.engine.port import (
     Add,
     Assign,
     Change,
@@ -56,8 +54,10 @@ from artcafe.tables.port import (
     Write,
     key_of,
 )
+from artcafe.tables.engine.values import Item, Kind
+from artcafe.tables.partition import Partition
+from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.tombstones import Tombstones
-from artcafe.tables.values import Item, Kind
 
 _LASTS: Final = NotEquals(rows.DELETING, True)
 """As `rows.is_deleting` has it: an older system may have written anything else there."""

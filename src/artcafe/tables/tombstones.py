@@ -11,9 +11,9 @@ from typing import Final
 from artcafe.model import TenantId
 from artcafe.rules import ids
 from artcafe.tables.catalog import CHALLENGES
-from artcafe.tables.conditions import Absent, Less, Or
-from artcafe.tables.port import Check, Key, Put, Tables
-from artcafe.tables.values import Item
+from artcafe.tables.engine.conditions import Absent, Less, Or
+from artcafe.tables.engine.port import Check, Key, Put, Tables
+from artcafe.tables.engine.values import Item
 
 KEPT: Final = timedelta(hours=72)
 """As long as an invitation is open, and longer than any library or queue repeats a request."""

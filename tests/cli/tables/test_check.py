@@ -9,9 +9,9 @@ import boto3
 import pytest
 
 from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS, USER_TENANT_INDEX, USER_TENANTS, Environment, Table
-from artcafe.tables.engines import open_engine
-from artcafe.tables.port import Key, Put
-from artcafe.tables.values import Item
+from artcafe.tables.engine.port import Key, Put
+from artcafe.tables.engine.values import Item
+from artcafe.tables.open import open_engine
 from tests.aws import Aws
 from tests.cli.tables.shell import Done, run
 from tests.faulty_aws import Fault, faulty

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from artcafe.tables.catalog import AGENTS
-from artcafe.tables.conditions import (
+from artcafe.tables.engine.conditions import (
     Absent,
     And,
     Condition,
@@ -24,8 +24,8 @@ from artcafe.tables.conditions import (
     OfKind,
     Or,
 )
-from artcafe.tables.port import Assign, Check, ConditionFailed, Delete, Key, Put, Tables, Update, Write
-from artcafe.tables.values import Item, Kind
+from artcafe.tables.engine.port import Assign, Check, ConditionFailed, Delete, Key, Put, Tables, Update, Write
+from artcafe.tables.engine.values import Item, Kind
 
 KEY = Key("ten_1", "agt_1")
 ITEM: Item = {

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artcafe.tables.catalog import AGENTS, TENANTS, Table
-from artcafe.tables.conditions import (
+from artcafe.tables.engine.conditions import (
     Absent,
     And,
     Condition,
@@ -29,7 +29,7 @@ from artcafe.tables.conditions import (
     Or,
     Path,
 )
-from artcafe.tables.port import (
+from artcafe.tables.engine.port import (
     Add,
     Assign,
     AssignIfAbsent,
@@ -46,7 +46,7 @@ from artcafe.tables.port import (
     Update,
     Write,
 )
-from artcafe.tables.values import Kind, Unstorable, Value
+from artcafe.tables.engine.values import Kind, Unstorable, Value
 from tests.tables.strategies import kind, told_apart
 
 Attributes: TypeAlias = dict[str, Value]

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artcafe.tables.catalog import AGENTS, Environment
-from artcafe.tables.dynamodb_client import Endpoint
-from artcafe.tables.port import Add, Assign, ConditionFailed, Delete, Key, Put, Query, Tables, Update, Write
-from artcafe.tables.sqlite import Sqlite
-from artcafe.tables.values import Item, Unstorable
+from artcafe.tables.dynamodb.client import Endpoint
+from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, Key, Put, Query, Tables, Update, Write
+from artcafe.tables.engine.values import Item, Unstorable
+from artcafe.tables.sqlite.engine import Sqlite
 from tests.tables.conftest import emptied
 from tests.tables.contract.test_differential import PLACES, on_engine, operations, spelled
 from tests.tables.strategies import names, numbers, values

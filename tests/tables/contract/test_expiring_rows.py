@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from artcafe.model import Member, Role, TenantId, UserId
+from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.ownership_store import OwnershipStore
 from artcafe.tables.people_store import PeopleStore
-from artcafe.tables.port import ConditionFailed, Tables
 from artcafe.tables.tombstones import KEPT, Tombstones
 
 NOW = datetime.now(UTC)  # DynamoDB removes what expired in the past.

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS
-from artcafe.tables.conditions import Condition, Contains, Equals
-from artcafe.tables.port import Delete, Key, Put, Tables
-from artcafe.tables.values import Item, Unstorable
+from artcafe.tables.engine.conditions import Condition, Contains, Equals
+from artcafe.tables.engine.port import Delete, Key, Put, Tables
+from artcafe.tables.engine.values import Item, Unstorable
 from tests.tables.strategies import texts
 
 EDGES = [

@@ -7,9 +7,22 @@ import asyncio
 import pytest
 
 from artcafe.tables.catalog import AGENTS, TENANTS, USER_TENANT_INDEX, USER_TENANTS
-from artcafe.tables.conditions import Absent, And, Equals, Exists, GreaterOrEqual, Less
-from artcafe.tables.port import Add, Assign, Change, Check, ConditionFailed, Delete, Key, Put, Remove, Tables, Update, Write
-from artcafe.tables.values import Item, Unstorable
+from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, GreaterOrEqual, Less
+from artcafe.tables.engine.port import (
+    Add,
+    Assign,
+    Change,
+    Check,
+    ConditionFailed,
+    Delete,
+    Key,
+    Put,
+    Remove,
+    Tables,
+    Update,
+    Write,
+)
+from artcafe.tables.engine.values import Item, Unstorable
 
 TENANT = Key("ten_1")
 

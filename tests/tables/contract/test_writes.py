@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 
 from artcafe.tables.catalog import AGENTS, TENANTS
-from artcafe.tables.conditions import Absent, Equals, Exists, Less
-from artcafe.tables.port import (
+from artcafe.tables.engine.conditions import Absent, Equals, Exists, Less
+from artcafe.tables.engine.port import (
     Add,
     Assign,
     AssignIfAbsent,
@@ -22,7 +22,7 @@ from artcafe.tables.port import (
     Tables,
     Update,
 )
-from artcafe.tables.values import Item, Unstorable
+from artcafe.tables.engine.values import Item, Unstorable
 
 KEY = Key("ten_1", "agt_1")
 AGENT: Item = {"tenant_id": "ten_1", "id": "agt_1", "name": "planner", "channels": {"chn_1": True}, "count": 1}

@@ -11,8 +11,8 @@ from artcafe.cli.exits import DIFFERENT, Failing
 from artcafe.cli.tables import answers
 from artcafe.cli.tables.place import Place, at_place
 from artcafe.cli.tables.standing import Step, schema_of, steps
-from artcafe.tables import sqlite_file
 from artcafe.tables.catalog import TABLES
+from artcafe.tables.sqlite import file as sqlite_file
 
 
 @click.command(cls=Failing)

@@ -18,8 +18,8 @@ from artcafe.model import TenantId
 from artcafe.services.membership_repair import MembershipRepair
 from artcafe.services.repair import Repair
 from artcafe.services.soundness import Finding
-from artcafe.tables.dynamodb_schema import Schema, differences
-from artcafe.tables.port import Engine
+from artcafe.tables.dynamodb.schema import Schema, differences
+from artcafe.tables.engine.port import Engine
 
 SHOWN: Final = 1000
 """Findings for a person; a program gets all."""

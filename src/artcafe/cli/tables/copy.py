@@ -33,7 +33,7 @@ from artcafe.services.renaming import AsTheyAre, Renaming, UnderNewIds
 from artcafe.services.repair import Repair
 from artcafe.tables import rows
 from artcafe.tables.catalog import TENANTS, Table
-from artcafe.tables.port import Key
+from artcafe.tables.engine.port import Key
 from artcafe.tables.store import Store
 
 STEPS: Final = 2

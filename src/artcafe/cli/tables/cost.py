@@ -17,11 +17,11 @@ from artcafe.cli.tables.operations import Measured, Operations
 from artcafe.cli.tables.place import Place, at_place
 from artcafe.services.retention import PLAN_S
 from artcafe.services.version_watch import READ_AT_ONCE, READ_EVERY_S
-from artcafe.tables.capacity import Reckoned, Units
 from artcafe.tables.catalog import Environment
-from artcafe.tables.dynamodb import DynamoDb
-from artcafe.tables.dynamodb_client import Consumed, Endpoint
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.dynamodb.client import Consumed, Endpoint
+from artcafe.tables.dynamodb.engine import DynamoDb
+from artcafe.tables.engine.capacity import Reckoned, Units
+from artcafe.tables.sqlite.engine import Sqlite
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -18,8 +18,8 @@ from artcafe.fabric.snapshots import Vault
 from artcafe.listeners import nats_tls
 from artcafe.rules.secrets import derive
 from artcafe.tables.catalog import Environment
-from artcafe.tables.engines import open_engine
-from artcafe.tables.port import Engine
+from artcafe.tables.engine.port import Engine
+from artcafe.tables.open import open_engine
 
 
 @dataclass(frozen=True, slots=True)

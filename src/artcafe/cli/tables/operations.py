@@ -26,9 +26,9 @@ from artcafe.services.login import Login
 from artcafe.services.retention import read_plan
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import PerPerson, Tenants
-from artcafe.tables.capacity import Units
 from artcafe.tables.catalog import TENANTS
-from artcafe.tables.port import Delete, Key, Tables
+from artcafe.tables.engine.capacity import Units
+from artcafe.tables.engine.port import Delete, Key, Tables
 from artcafe.tables.store import Store
 from artcafe.wire.sshkeys import parse_public_key
 

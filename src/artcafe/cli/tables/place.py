@@ -17,10 +17,10 @@ from artcafe.cli.tables.trouble import in_words
 from artcafe.config import DYNAMODB, Settings
 from artcafe.errors import Unavailable
 from artcafe.observe.logs import configure
-from artcafe.tables import sqlite_file
 from artcafe.tables.catalog import TABLES, Environment, Table
-from artcafe.tables.engines import open_engine
-from artcafe.tables.port import Engine
+from artcafe.tables.engine.port import Engine
+from artcafe.tables.open import open_engine
+from artcafe.tables.sqlite import file as sqlite_file
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from artcafe.errors import TablesRefused
 from artcafe.tables.catalog import TABLES, Table
 
 if TYPE_CHECKING:
-    from artcafe.tables.dynamodb_schema import Schema, Standing
+    from artcafe.tables.dynamodb.schema import Schema, Standing
 
 ABSENT: Final = "missing"
 
@@ -44,8 +44,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 @asynccontextmanager
 async def schema_of(place: Place) -> AsyncIterator[Schema]:
     """The tables of DynamoDB as a schema. AWS's libraries, which take half a second to import, are imported here alone."""
-    from artcafe.tables.dynamodb_client import Endpoint
-    from artcafe.tables.dynamodb_schema import Schema
+    from artcafe.tables.dynamodb.client import Endpoint
+    from artcafe.tables.dynamodb.schema import Schema
 
     async with Schema.opened(Endpoint(place.region, place.settings.dynamodb_endpoint), place.environment) as schema:
         yield schema

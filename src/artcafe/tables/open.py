@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from artcafe.tables.catalog import Environment
-from artcafe.tables.port import Engine
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.engine.port import Engine
+from artcafe.tables.sqlite.engine import Sqlite
 
 
 async def open_engine(place: str, endpoint: str | None, environment: Environment, *, make_missing: bool) -> Engine:
@@ -18,9 +18,9 @@ async def open_engine(place: str, endpoint: str | None, environment: Environment
     kind, _, where = place.partition(":")
     if kind == "sqlite":
         return await Sqlite.open(Path(where), environment)
-    from artcafe.tables.dynamodb import DynamoDb  # noqa: PLC0415 (AWS's client takes 0.3 s to import: not for a file)
-    from artcafe.tables.dynamodb_client import Client, Endpoint  # noqa: PLC0415 (as above)
-    from artcafe.tables.dynamodb_schema import make_ready  # noqa: PLC0415 (as above)
+    from artcafe.tables.dynamodb.client import Client, Endpoint  # noqa: PLC0415 (as above)
+    from artcafe.tables.dynamodb.engine import DynamoDb  # noqa: PLC0415 (AWS's client takes 0.3 s to import: not for a file)
+    from artcafe.tables.dynamodb.schema import make_ready  # noqa: PLC0415 (as above)
 
     client = await Client.open(Endpoint(where, endpoint))
     try:

@@ -1,4 +1,4 @@
-"""The table engine of a fleet: the port on DynamoDB. How that is called is `dynamodb_client`'s; its tables, `dynamodb_schema`'s.
+"""The table engine of a fleet: the port on DynamoDB. How that is called is `client`'s; its tables, `schema`'s.
 
 Each verb is one call, and a transaction carries a token, so that one whose answer was lost is not made twice when it is asked
 again. A single write has no token: asked again, it meets what its first try left, which is why every write is built to be
@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 from artcafe.tables.catalog import Environment, Table
-from artcafe.tables.conditions import Condition
-from artcafe.tables.dynamodb_client import Client, Consumed, Endpoint, Refused, reasons_of, waits
-from artcafe.tables.dynamodb_expressions import Expressions
-from artcafe.tables.dynamodb_values import Attribute, from_attributes, to_attributes
-from artcafe.tables.port import (
+from artcafe.tables.dynamodb.client import Client, Consumed, Endpoint, Refused, reasons_of, waits
+from artcafe.tables.dynamodb.expressions import Expressions
+from artcafe.tables.dynamodb.values import Attribute, from_attributes, to_attributes
+from artcafe.tables.engine.conditions import Condition
+from artcafe.tables.engine.port import (
     Check,
     ConditionFailed,
     Delete,
@@ -30,7 +30,7 @@ from artcafe.tables.port import (
     check_table_key,
     check_transaction,
 )
-from artcafe.tables.values import Item, Unstorable
+from artcafe.tables.engine.values import Item, Unstorable
 
 MOST_KEYS_A_BATCH: Final = 100
 """BatchGetItem's own limit."""

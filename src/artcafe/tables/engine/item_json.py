@@ -10,7 +10,7 @@ import json
 from base64 import b64decode, b64encode
 from decimal import Decimal
 
-from artcafe.tables.values import Item, Kind, Value
+from artcafe.tables.engine.values import Item, Kind, Value
 
 _TAG = '{"":'
 

@@ -1,7 +1,7 @@
 """What DynamoDB charges for an item, by its published rules, and an engine that reckons by them what it is asked.
 
 The rules: developer guide, "DynamoDB read and write operations" and "Capacity unit consumption". What DynamoDB itself says is
-`dynamodb_client.Consumed`.
+`dynamodb.client.Consumed`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from math import ceil
 from typing import Final
 
 from artcafe.tables.catalog import Table
-from artcafe.tables.conditions import Condition
-from artcafe.tables.port import Delete, Key, Page, Put, Tables, Update, Write
-from artcafe.tables.values import Item, size_of
+from artcafe.tables.engine.conditions import Condition
+from artcafe.tables.engine.port import Delete, Key, Page, Put, Tables, Update, Write
+from artcafe.tables.engine.values import Item, size_of
 
 READ_BYTES: Final = 4096
 WRITE_BYTES: Final = 1024

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from artcafe.tables.conditions import (
+from artcafe.tables.engine.conditions import (
     MOST_TESTS,
     Absent,
     And,
@@ -22,7 +22,7 @@ from artcafe.tables.conditions import (
     check_condition,
     paths_in,
 )
-from artcafe.tables.values import Kind, Unstorable, Value
+from artcafe.tables.engine.values import Kind, Unstorable, Value
 
 ORDERS: list[Callable[[str, Value], Condition]] = [Less, LessOrEqual, Greater, GreaterOrEqual]
 

@@ -17,10 +17,10 @@ import pytest
 
 from artcafe import errors
 from artcafe.tables.catalog import AGENTS, CHALLENGES, CHANNELS, TABLES, TENANTS, Environment
-from artcafe.tables.conditions import Absent, Less
-from artcafe.tables.port import Add, Assign, ConditionFailed, Delete, Key, Put, Scans, Tables, Update
-from artcafe.tables.sqlite import MOST_KEYS_ON_LOOP, MOST_READS, SCAN_ROWS, Sqlite
-from artcafe.tables.sqlite_file import FORMAT, connect
+from artcafe.tables.engine.conditions import Absent, Less
+from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, Key, Put, Scans, Tables, Update
+from artcafe.tables.sqlite.engine import MOST_KEYS_ON_LOOP, MOST_READS, SCAN_ROWS, Sqlite
+from artcafe.tables.sqlite.file import FORMAT, connect
 
 TENANT = Key("ten_1")
 
@@ -269,7 +269,7 @@ async def killed_after(acknowledged: int, path: Path, run: str) -> list[str]:
     """The ids that a writer acknowledged before it was killed in mid-write."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     writer = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.tables.killed_writer", str(path), run, stdout=asyncio.subprocess.PIPE, env=environment
+        sys.executable, "-m", "tests.tables.sqlite.killed_writer", str(path), run, stdout=asyncio.subprocess.PIPE, env=environment
     )
     assert writer.stdout is not None
     try:

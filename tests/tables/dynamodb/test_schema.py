@@ -11,10 +11,10 @@ import pytest
 
 from artcafe.errors import StartRefused
 from artcafe.tables.catalog import AGENTS, CHALLENGES, DELETED, TABLES, TENANTS, Environment
-from artcafe.tables.dynamodb_client import Client, Endpoint
-from artcafe.tables.dynamodb_schema import Difference, Schema, creation, differences, make_ready
-from artcafe.tables.engines import open_engine
-from artcafe.tables.port import Key
+from artcafe.tables.dynamodb.client import Client, Endpoint
+from artcafe.tables.dynamodb.schema import Difference, Schema, creation, differences, make_ready
+from artcafe.tables.engine.port import Key
+from artcafe.tables.open import open_engine
 from tests.aws import Aws
 from tests.faulty_aws import faulty
 

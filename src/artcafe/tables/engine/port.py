@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Protocol, TypeAlias
 
-from artcafe.tables import conditions
 from artcafe.tables.catalog import Table
-from artcafe.tables.conditions import Absent, And, Condition, Exists, OfKind, Or, Path
-from artcafe.tables.values import (
+from artcafe.tables.engine import conditions
+from artcafe.tables.engine.conditions import Absent, And, Condition, Exists, OfKind, Or, Path
+from artcafe.tables.engine.values import (
     MOST_PARTITION_KEY_BYTES,
     MOST_SORT_KEY_BYTES,
     Item,

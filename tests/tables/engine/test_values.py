@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 
-from artcafe.tables.values import MOST_ITEM_BYTES, Unstorable, Value, added, kind_of, normal, normal_item, size_of
+from artcafe.tables.engine.values import MOST_ITEM_BYTES, Unstorable, Value, added, kind_of, normal, normal_item, size_of
 from tests.tables.strategies import kind, told_apart, values
 
 VAST = 10**5000

@@ -1,4 +1,4 @@
-"""The embedded table engine: the port on one SQLite file, flushed at every commit. How the file is laid out is `sqlite_file`'s.
+"""The embedded table engine: the port on one SQLite file, flushed at every commit. How the file is laid out is `sqlite.file`'s.
 
 Writes that wait together share one commit in one thread (`group_commit`); conditions are evaluated there, inside the
 transaction that writes, so two processes on one file agree too. Reads have connections of their own and wait for no write.
@@ -24,13 +24,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from artcafe import errors
-from artcafe.tables import sqlite_file
 from artcafe.tables.catalog import TABLES, Environment, Table
-from artcafe.tables.conditions import Condition
-from artcafe.tables.evaluation import holds, outcome
-from artcafe.tables.group_commit import GroupCommit
-from artcafe.tables.item_text import from_text, to_text
-from artcafe.tables.port import (
+from artcafe.tables.engine.conditions import Condition
+from artcafe.tables.engine.evaluation import holds, outcome
+from artcafe.tables.engine.item_json import from_text, to_text
+from artcafe.tables.engine.port import (
     Check,
     ConditionFailed,
     Delete,
@@ -43,7 +41,9 @@ from artcafe.tables.port import (
     check_table_key,
     check_transaction,
 )
-from artcafe.tables.values import Item, Unstorable
+from artcafe.tables.engine.values import Item, Unstorable
+from artcafe.tables.sqlite import file as sqlite_file
+from artcafe.tables.sqlite.group_commit import GroupCommit
 
 NAME = "the table file"
 MOST_KEYS_ON_LOOP = 16
@@ -82,7 +82,7 @@ class Sqlite:
 
     @classmethod
     async def open(cls, path: Path, environment: Environment) -> Sqlite:
-        """Makes the file and its tables where they are missing. Raises `errors.StartRefused` as `sqlite_file.prepare` does."""
+        """Makes the file and its tables where they are missing. Raises `errors.StartRefused` as `sqlite.file.prepare` does."""
         await asyncio.to_thread(sqlite_file.prepare, path, environment)
         return cls(path, environment)
 

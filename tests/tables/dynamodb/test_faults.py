@@ -10,13 +10,13 @@ import pytest
 import structlog
 
 from artcafe.errors import Unanswered, Unavailable
-from artcafe.tables import dynamodb_client
 from artcafe.tables.catalog import AGENTS, TENANTS, Environment
-from artcafe.tables.conditions import Absent, Equals
-from artcafe.tables.dynamodb import DynamoDb
-from artcafe.tables.dynamodb_client import LONGEST_WAIT_S, MOST_CALLS, MOST_TRIES, Client, Endpoint, waits
-from artcafe.tables.dynamodb_schema import Schema
-from artcafe.tables.port import Add, Assign, ConditionFailed, Delete, Key, Put, Update
+from artcafe.tables.dynamodb import client as dynamodb_client
+from artcafe.tables.dynamodb.client import LONGEST_WAIT_S, MOST_CALLS, MOST_TRIES, Client, Endpoint, waits
+from artcafe.tables.dynamodb.engine import DynamoDb
+from artcafe.tables.dynamodb.schema import Schema
+from artcafe.tables.engine.conditions import Absent, Equals
+from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, Key, Put, Update
 from tests.aws import Aws
 from tests.faulty_aws import READS, WRITES, Fault, FaultyAws, faulty
 

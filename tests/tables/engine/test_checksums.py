@@ -6,8 +6,8 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe.tables.checksums import Checksum
-from artcafe.tables.values import Item, Value, normal_item
+from artcafe.tables.engine.checksums import Checksum
+from artcafe.tables.engine.values import Item, Value, normal_item
 from tests.tables.strategies import texts, told_apart, values
 
 items = st.dictionaries(texts(least=1), values(), max_size=4).map(normal_item)

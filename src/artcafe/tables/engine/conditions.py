@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from artcafe.tables.values import Kind, Value, check_name, kind_of, normal
+from artcafe.tables.engine.values import Kind, Value, check_name, kind_of, normal
 
 Path: TypeAlias = str | tuple[str, str]
 """An attribute's name, or an attribute that is a map and the name of one entry in it."""

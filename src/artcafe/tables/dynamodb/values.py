@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from artcafe.tables.values import Item, Kind, Value, kind_of, normal_number
+from artcafe.tables.engine.values import Item, Kind, Value, kind_of, normal_number
 
 Attribute: TypeAlias = dict[str, Any]
 """One attribute value, such as `{"S": "text"}`: a type descriptor, and what the client takes and gives for it."""

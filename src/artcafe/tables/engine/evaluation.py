@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import TypeGuard, assert_never
 
-from artcafe.tables.conditions import (
+from artcafe.tables.engine.conditions import (
     Absent,
     And,
     Condition,
@@ -27,8 +27,8 @@ from artcafe.tables.conditions import (
     Path,
     text_of,
 )
-from artcafe.tables.port import Add, Assign, AssignIfAbsent, Change, Check, Delete, Put, Remove, Update, Write
-from artcafe.tables.values import Item, Value, added, check_item_size, kind_of
+from artcafe.tables.engine.port import Add, Assign, AssignIfAbsent, Change, Check, Delete, Put, Remove, Update, Write
+from artcafe.tables.engine.values import Item, Value, added, check_item_size, kind_of
 
 
 class _Missing(Enum):

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
-from artcafe.tables.item_text import to_text
-from artcafe.tables.values import Item, Value
+from artcafe.tables.engine.item_json import to_text
+from artcafe.tables.engine.values import Item, Value
 
 _SIZE: Final = 2**256
 

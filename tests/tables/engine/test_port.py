@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS
-from artcafe.tables.conditions import Absent, And, Equals, Exists, OfKind, Or, Path
-from artcafe.tables.port import (
+from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, OfKind, Or, Path
+from artcafe.tables.engine.port import (
     MOST_CHANGES,
     Add,
     Assign,
@@ -22,7 +22,7 @@ from artcafe.tables.port import (
     Update,
     check_transaction,
 )
-from artcafe.tables.values import Item, Kind, Unstorable
+from artcafe.tables.engine.values import Item, Kind, Unstorable
 
 KEY = Key("ten_1", "agt_1")
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from artcafe import errors
-from artcafe.tables.group_commit import MOST_A_COMMIT, MOST_WAITING, GroupCommit
+from artcafe.tables.sqlite.group_commit import MOST_A_COMMIT, MOST_WAITING, GroupCommit
 
 
 class Commits:

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe.tables.capacity import Reckoned, Units, item_bytes, read_units, write_units
 from artcafe.tables.catalog import AGENTS, Environment
-from artcafe.tables.conditions import Absent, Equals, Exists
-from artcafe.tables.dynamodb import DynamoDb
-from artcafe.tables.dynamodb_client import Consumed, Endpoint
-from artcafe.tables.engines import open_engine
-from artcafe.tables.port import Assign, Check, ConditionFailed, Delete, Key, Put, Tables, Update
-from artcafe.tables.sqlite import Sqlite
-from artcafe.tables.values import Item
+from artcafe.tables.dynamodb.client import Consumed, Endpoint
+from artcafe.tables.dynamodb.engine import DynamoDb
+from artcafe.tables.engine.capacity import Reckoned, Units, item_bytes, read_units, write_units
+from artcafe.tables.engine.conditions import Absent, Equals, Exists
+from artcafe.tables.engine.port import Assign, Check, ConditionFailed, Delete, Key, Put, Tables, Update
+from artcafe.tables.engine.values import Item
+from artcafe.tables.open import open_engine
+from artcafe.tables.sqlite.engine import Sqlite
 from tests.aws import Aws
 
 SIZES = (10, 1000, 1025, 4000, 4097, 9000)

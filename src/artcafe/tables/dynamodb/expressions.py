@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Final, assert_never
 
-from artcafe.tables.conditions import (
+from artcafe.tables.dynamodb.values import Attribute, to_attribute
+from artcafe.tables.engine.conditions import (
     Absent,
     And,
     Condition,
@@ -26,8 +27,7 @@ from artcafe.tables.conditions import (
     Or,
     Path,
 )
-from artcafe.tables.dynamodb_values import Attribute, to_attribute
-from artcafe.tables.port import Add, Assign, AssignIfAbsent, Change, Remove
+from artcafe.tables.engine.port import Add, Assign, AssignIfAbsent, Change, Remove
 
 _OPERATORS: Final = {Equals: "=", NotEquals: "<>", Less: "<", LessOrEqual: "<=", Greater: ">", GreaterOrEqual: ">="}
 

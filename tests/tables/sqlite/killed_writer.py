@@ -1,4 +1,7 @@
-"""Writes to a table file and says what was acknowledged, until it is killed: `python -m tests.tables.killed_writer FILE RUN`."""
+"""Write rows to a table file and print each acknowledged one, until killed.
+
+Run as `python -m tests.tables.sqlite.killed_writer FILE RUN`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,9 @@ import sys
 from pathlib import Path
 
 from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS, Environment
-from artcafe.tables.conditions import Absent
-from artcafe.tables.port import Add, Key, Put, Update
-from artcafe.tables.sqlite import Sqlite
+from artcafe.tables.engine.conditions import Absent
+from artcafe.tables.engine.port import Add, Key, Put, Update
+from artcafe.tables.sqlite.engine import Sqlite
 
 
 async def write(tables: Sqlite, run: str, worker: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from artcafe import errors
 from artcafe.observe.logs import log
 from artcafe.tables.catalog import DELETED, TABLES, DeletedTable, Environment, Table, tags_of
-from artcafe.tables.dynamodb_client import Client, Endpoint, Refused
+from artcafe.tables.dynamodb.client import Client, Endpoint, Refused
 
 CREATE_S: Final = 180.0
 """How long a new table may take until it can be used; DynamoDB needs some seconds."""

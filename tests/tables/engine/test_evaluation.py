@@ -7,9 +7,9 @@ from copy import deepcopy
 import pytest
 
 from artcafe.tables.catalog import AGENTS
-from artcafe.tables.evaluation import outcome
-from artcafe.tables.port import Add, Assign, Change, Key, Remove, Update
-from artcafe.tables.values import Item
+from artcafe.tables.engine.evaluation import outcome
+from artcafe.tables.engine.port import Add, Assign, Change, Key, Remove, Update
+from artcafe.tables.engine.values import Item
 
 OLD: Item = {"tenant_id": "ten_1", "id": "agt_1", "count": 1, "channels": {"chn_1": 1, "chn_2": 2}}
 

@@ -1,0 +1,1 @@
+"""The engine for a fleet: the port on Amazon DynamoDB."""

@@ -1,0 +1,1 @@
+"""The engine port: six verbs, the values and conditions they take, and code that both engines share."""

@@ -1,0 +1,1 @@
+"""The embedded engine: the port on one SQLite file."""
