@@ -29,7 +29,7 @@ from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import Schema
 from artcafe.tables.dynamodb.values import to_attributes
 from artcafe.tables.engine.conditions import Absent
-from artcafe.tables.engine.port import Assign, Key, Put, Update
+from artcafe.tables.engine.port import Assign, ItemKey, Put, Update
 from artcafe.tables.engine.values import normal_item
 from bench.report import Options, Table
 from bench.tables import agent
@@ -81,7 +81,7 @@ async def overhead(options: Options, emulator: aws.Aws) -> Table:
 
 
 def _ways(engine: DynamoDb, bare: Any) -> dict[str, tuple[Call, Call]]:
-    name, key = AGENTS.name, Key(str(agent(0)["tenant_id"]), str(agent(0)["id"]))
+    name, key = AGENTS.name, ItemKey(str(agent(0)["tenant_id"]), str(agent(0)["id"]))
     key_attributes = {"tenant_id": {"S": key.partition}, "id": {"S": key.sort}}
     guarded = {"ConditionExpression": "attribute_not_exists(#0)", "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
     item = to_attributes(normal_item(agent(0)))

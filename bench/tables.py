@@ -26,7 +26,7 @@ from typing import Final
 
 from artcafe.tables.catalog import AGENTS, Environment
 from artcafe.tables.engine.conditions import Absent
-from artcafe.tables.engine.port import Key, Put
+from artcafe.tables.engine.port import ItemKey, Put
 from artcafe.tables.engine.values import Item
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.sqlite.file import connect, prepare
@@ -72,7 +72,7 @@ async def puts(options: Options, tables: Sqlite, plain: sqlite3.Connection) -> T
 async def gets(options: Options, tables: Sqlite, plain: sqlite3.Connection) -> Table:
     """One row: one key at a time, each item parsed."""
     item = agent(next(numbers))
-    key = Key(str(item["tenant_id"]), str(item["id"]))
+    key = ItemKey(str(item["tenant_id"]), str(item["id"]))
     await tables.put(Put(AGENTS, item))
     plain.execute(PUT, (key.partition, key.sort, json.dumps(item)))
     ours, others = [], []
@@ -129,7 +129,7 @@ def plain_puts(db: sqlite3.Connection, a_commit: int, seconds: float) -> Sample:
     return repeated(commit, seconds)
 
 
-async def port_gets(tables: Sqlite, key: Key, seconds: float) -> Sample:
+async def port_gets(tables: Sqlite, key: ItemKey, seconds: float) -> Sample:
     """One caller, one key at a time."""
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
@@ -139,7 +139,7 @@ async def port_gets(tables: Sqlite, key: Key, seconds: float) -> Sample:
     return Sample(done, time.perf_counter() - start)
 
 
-def plain_gets(db: sqlite3.Connection, key: Key, seconds: float) -> Sample:
+def plain_gets(db: sqlite3.Connection, key: ItemKey, seconds: float) -> Sample:
     """The statement and the parsing, nothing else."""
 
     def get() -> int:

@@ -14,7 +14,7 @@ from artcafe.tables.dynamodb.client import Client, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import Schema
 from artcafe.tables.engine.conditions import Absent, Equals
-from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Key, Put, Update
+from artcafe.tables.engine.port import Add, Assign, ConditionFailed, ItemKey, Put, Update
 from tests.aws import Aws
 from tests.faults.conftest import TableReport
 from tests.faulty_aws import READS, WRITES, Fault, FaultyAws, Rule, faulty
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
 WORKERS = 16
 ROUNDS = 25
-TENANT = Key("ten_1")
+TENANT = ItemKey("ten_1")
 
 STRIKES: dict[str, tuple[Fault, tuple[str, ...], int]] = {
     "throttled, every 10th call": (Fault.THROTTLED, (*WRITES, *READS), 10),
@@ -69,7 +69,7 @@ class Load:
                 group.create_task(self._work(worker, rounds))
 
     async def _work(self, worker: int, rounds: int) -> None:
-        meter = Key("ten_1", f"meter_{worker}")
+        meter = ItemKey("ten_1", f"meter_{worker}")
         await self._one("", self._tables.put(Put(USAGE_METRICS, {"tenant_id": "ten_1", "metric_id": meter.sort, "cursor": 0})))
         for number in range(1, rounds + 1):
             row = f"agt_{worker:02}_{number:03}"
@@ -77,7 +77,7 @@ class Load:
             await self._one(row, self._tables.transact([count, Put(AGENTS, {"tenant_id": "ten_1", "id": row}, Absent("id"))]))
             step = Update(USAGE_METRICS, meter, [Assign("cursor", number), Add("value", 1)], Equals("cursor", number - 1))
             await self._one("", self._tables.update(step))
-            await self._one("", self._tables.get(AGENTS, [Key("ten_1", row)], consistent=True))
+            await self._one("", self._tables.get(AGENTS, [ItemKey("ten_1", row)], consistent=True))
 
     async def _one(self, row: str, call: object) -> None:
         try:

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from artcafe.tables.catalog import TABLES, Environment
-from artcafe.tables.engine.port import Key, Put
+from artcafe.tables.engine.port import ItemKey, Put
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.platform import running
 
@@ -35,7 +35,7 @@ async def test_both_environments_on_one_file_share_only_what_has_no_twin(tmp_pat
     dev = await Sqlite.open(tmp_path / "tables.sqlite", Environment.DEV)
     try:
         for table in TABLES:
-            key = Key("a", "b" if table.sort_key else None)
+            key = ItemKey("a", "b" if table.sort_key else None)
             item = dict(zip(table.key_attributes, ("a", "b"), strict=False))
             await dev.put(Put(table, item))
             (found,) = await prod.get(table, [key], consistent=True)

@@ -19,7 +19,7 @@ from artcafe.rules.keys import key_id
 from artcafe.rules.secrets import derive
 from artcafe.sdk.keys import load_signer
 from artcafe.tables.catalog import TENANTS, Environment
-from artcafe.tables.engine.port import Assign, Key, Update
+from artcafe.tables.engine.port import Assign, ItemKey, Update
 from artcafe.tables.sqlite.engine import Sqlite
 from tests import ssh_keygen
 from tests.fleet import Fleet, running_fleet
@@ -118,7 +118,7 @@ async def test_limits_that_an_operator_writes_into_the_row_hold_at_both_servers(
         for server in fleet.servers:  # Each has the tenant in memory from here on.
             assert "session_id" in await (await open_socket(stack, server)).ask("connect", access_token=token)
         tables = await Sqlite.open(fleet.tables, Environment.PROD)
-        await tables.update(Update(TENANTS, Key(cast.tenant), [Assign("limits", {"agent_connections": 1})]))
+        await tables.update(Update(TENANTS, ItemKey(cast.tenant), [Assign("limits", {"agent_connections": 1})]))
         await tables.close()
         for server in fleet.servers:
 

@@ -13,7 +13,7 @@ from artcafe.model import AgentStatus, Channel, Role, TenantChange, TenantId, Us
 from artcafe.services.agents import Agents
 from artcafe.services.changes import Changes
 from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS, TENANTS, Environment, Table
-from artcafe.tables.engine.port import Assign, Key, Update
+from artcafe.tables.engine.port import Assign, ItemKey, Update
 from artcafe.tables.engine.values import Item
 from artcafe.tables.sqlite.engine import Sqlite
 from tests import ssh_keygen
@@ -40,7 +40,7 @@ class Watched(Sqlite):
         opened.released = asyncio.Event()
         return opened
 
-    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+    async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
         """As the port has it."""
         if self.is_away:
             raise Unavailable("the tables")
@@ -56,7 +56,7 @@ async def crowd(folder: Path, channels: int = CHANNELS, sockets: int = SOCKETS) 
     async with AsyncExitStack() as stack:
         it = await stack.enter_async_context(house(folder, engine=Watched))
         limits = Assign("limits", {"channels": channels + 1})
-        await it.tables.update(Update(TENANTS, Key(it.owner.tenant_id), [limits]))
+        await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [limits]))
         for number in range(channels - 1):
             await subscribed(it, f"channel-{number}")
         raws = [await stack.enter_async_context(it.connected()) for _ in range(sockets)]

@@ -11,7 +11,7 @@ from artcafe.gateway.login_handshake import MAX_CHALLENGES
 from artcafe.rules import subjects, tokens
 from artcafe.services.login import CHALLENGE_S
 from artcafe.tables.catalog import TENANTS
-from artcafe.tables.engine.port import Assign, Key, Update
+from artcafe.tables.engine.port import Assign, ItemKey, Update
 from tests import ssh_keygen
 from tests.gateway.house import house, until
 from tests.gateway.raw import UPGRADE, answer_of, bare, dialled
@@ -131,7 +131,7 @@ async def test_challenges_that_were_never_answered_make_room_when_they_expire(tm
 @pytest.mark.parametrize("limit", ["connections", "agent_connections"])
 async def test_a_connection_over_the_limit_is_closed_with_4504_and_one_that_goes_makes_room(tmp_path: Path, limit: str) -> None:
     async with house(tmp_path) as it:
-        await it.tables.update(Update(TENANTS, Key(it.owner.tenant_id), [Assign("limits", {limit: 2})]))
+        await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [Assign("limits", {limit: 2})]))
         async with it.connected() as first, it.connected() as second, dialled(it.url) as third:
             await third.say("connect", access_token=it.token())
             assert await third.closed() == 4504
@@ -150,7 +150,7 @@ async def test_a_connection_over_the_limit_is_closed_with_4504_and_one_that_goes
 
 async def test_another_tenants_or_agents_connections_take_no_room(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        await it.tables.update(Update(TENANTS, Key(it.owner.tenant_id), [Assign("limits", {"agent_connections": 1})]))
+        await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [Assign("limits", {"agent_connections": 1})]))
         key = ssh_keygen.make_key(tmp_path / "other")
         other = await it.agents.create(it.owner, name="other", public_key=ssh_keygen.public_line(key))
         async with it.connected(), dialled(it.url) as raw:

@@ -8,14 +8,14 @@ import pytest
 
 from artcafe.model import Access
 from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS
-from artcafe.tables.engine.port import Assign, Key, Update
+from artcafe.tables.engine.port import Assign, ItemKey, Update
 from artcafe.tables.engine.values import Value
 from tests.gateway.house import House, house
 
 
 async def write_permissions(it: House, permissions: Value) -> None:
     """Put permissions into the agent's subscription as another system would: past our own services."""
-    key = Key(it.owner.tenant_id, f"{it.channel.id}#{it.agent.id}")
+    key = ItemKey(it.owner.tenant_id, f"{it.channel.id}#{it.agent.id}")
     await it.tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, [Assign("permissions", permissions)]))
     it.changes.tell(it.owner.tenant_id)
 

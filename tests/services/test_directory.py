@@ -11,7 +11,7 @@ from artcafe.model import AgentStatus, TenantChange, UserPrincipal
 from artcafe.services.changes import Changes
 from artcafe.services.directory import Directory
 from artcafe.tables.catalog import Environment, Table
-from artcafe.tables.engine.port import Key
+from artcafe.tables.engine.port import ItemKey
 from artcafe.tables.engine.values import Item
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.services.world import Clock, Logs, Server
@@ -26,7 +26,7 @@ class Watched(Sqlite):
     held: asyncio.Event | None = None
     released: asyncio.Event
 
-    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+    async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
         """As the port has it."""
         self.reads += 1
         found = await super().get(table, keys, consistent=consistent)

@@ -11,7 +11,7 @@ from artcafe.services.membership_repair import MembershipRepair
 from artcafe.services.repair import Repair
 from artcafe.services.soundness import Finding
 from artcafe.tables.catalog import TENANTS, USER_TENANT_INDEX, USER_TENANTS
-from artcafe.tables.engine.port import Delete, Key
+from artcafe.tables.engine.port import Delete, ItemKey
 from artcafe.tables.engine.values import Value
 from tests.services.world import Server
 
@@ -66,7 +66,7 @@ async def test_a_membership_that_changed_since_it_was_read_is_not_mended(server:
     await server.put(USER_TENANTS, user_id="bob", tenant_id=ACME, role="member")
     repair = MembershipRepair(server.tables)
     (mend,) = [mend async for mend in repair.look()]
-    await server.tables.delete(Delete(USER_TENANTS, Key("bob", ACME)))
+    await server.tables.delete(Delete(USER_TENANTS, ItemKey("bob", ACME)))
     assert not await repair.mend(mend)
     assert await server.item(USER_TENANT_INDEX, ACME, "bob") is None
 

@@ -17,7 +17,7 @@ from artcafe.rules import limits
 from artcafe.rules.limits import Limit
 from artcafe.services.retention import Retention
 from artcafe.tables.catalog import TENANTS
-from artcafe.tables.engine.port import Assign, Key, Update
+from artcafe.tables.engine.port import Assign, ItemKey, Update
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 from artcafe.wire.frames import Publish
@@ -45,7 +45,7 @@ async def kept(it: House, channel: Channel | None = None) -> list[int]:
 
 
 async def limit(it: House, **own: int) -> None:
-    await it.tables.update(Update(TENANTS, Key(it.owner.tenant_id), [Assign("limits", own)]))
+    await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [Assign("limits", own)]))
 
 
 async def fill(it: House) -> None:

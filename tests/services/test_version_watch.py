@@ -12,7 +12,7 @@ from artcafe.errors import Unavailable
 from artcafe.model import TenantChange, TenantId, UserId
 from artcafe.services.version_watch import READ_AT_ONCE, READ_EVERY_S, VersionWatch
 from artcafe.tables.catalog import TENANTS, Environment, Table
-from artcafe.tables.engine.port import Assign, Key, Update
+from artcafe.tables.engine.port import Assign, ItemKey, Update
 from artcafe.tables.engine.values import Item, Value
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.services.world import Clock, Logs, Server
@@ -26,7 +26,7 @@ class Counted(Sqlite):
     keys = 0
     is_away = False
 
-    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+    async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
         """As the port has it."""
         if self.is_away:
             raise Unavailable("the tables")
@@ -163,7 +163,7 @@ async def test_what_an_operator_writes_into_the_row_is_told_though_the_version_s
 ) -> None:
     tenant_id = await it.tenant()
     before = await it.server.directory.tenant(tenant_id)
-    await it.tables.update(Update(TENANTS, Key(tenant_id), [Assign(name, value) for name, value in changed.items()]))
+    await it.tables.update(Update(TENANTS, ItemKey(tenant_id), [Assign(name, value) for name, value in changed.items()]))
     assert await it.server.directory.tenant(tenant_id) is before
     assert await it.look() == [tenant_id]
     after = await it.server.directory.tenant(tenant_id)

@@ -29,7 +29,7 @@ from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Current, Terms
 from artcafe.tables.catalog import Environment, Table
-from artcafe.tables.engine.port import Key, Put
+from artcafe.tables.engine.port import ItemKey, Put
 from artcafe.tables.engine.values import Item, Value
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
@@ -176,7 +176,7 @@ class Server:
 
     async def item(self, table: Table, partition: str, sort: str | None = None) -> Item | None:
         """An item as it is."""
-        (found,) = await self.tables.get(table, [Key(partition, sort)], consistent=True)
+        (found,) = await self.tables.get(table, [ItemKey(partition, sort)], consistent=True)
         return found
 
     async def items(self, table: Table, partition: str) -> list[Item]:

@@ -16,7 +16,7 @@ from artcafe.tables.catalog import TABLES, Environment
 from artcafe.tables.dynamodb.client import Client, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import make_ready
-from artcafe.tables.engine.port import Delete, Key, Tables
+from artcafe.tables.engine.port import Delete, ItemKey, Tables
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.aws import Aws
 
@@ -38,7 +38,7 @@ async def emptied(endpoint: Endpoint) -> DynamoDb:
     PREPARED.add(endpoint)
     for table, item in items:
         keys = [str(item[name]) for name in table.key_attributes]
-        await engine.delete(Delete(table, Key(*keys)))
+        await engine.delete(Delete(table, ItemKey(*keys)))
     return engine
 
 

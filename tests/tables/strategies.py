@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from hypothesis import strategies as st
 
-from artcafe.tables.engine.values import Kind, Value
+from artcafe.tables.engine.values import Value, ValueKind
 
 
 def texts(most: int = 20, least: int = 0) -> st.SearchStrategy[str]:
@@ -16,7 +16,7 @@ def texts(most: int = 20, least: int = 0) -> st.SearchStrategy[str]:
 
 def names() -> st.SearchStrategy[str]:
     """Any name of an attribute or entry, but for those of DynamoDB's types: the emulator takes `{"M": …}` for a value."""
-    return texts(least=1).filter(lambda name: name not in set(Kind))
+    return texts(least=1).filter(lambda name: name not in set(ValueKind))
 
 
 def exact_decimals() -> st.SearchStrategy[Decimal]:
@@ -47,25 +47,27 @@ def values() -> st.SearchStrategy[Value]:
     )
 
 
-def kind(value: Value) -> Kind:
+def kind(value: Value) -> ValueKind:
     """Written out again here, so that a mistake in the code is not its own judge."""
     match value:
         case None:
-            return Kind.NULL
+            return ValueKind.NULL
         case bool():
-            return Kind.BOOLEAN
+            return ValueKind.BOOLEAN
         case int() | Decimal():
-            return Kind.NUMBER
+            return ValueKind.NUMBER
         case str():
-            return Kind.STRING
+            return ValueKind.STRING
         case bytes():
-            return Kind.BINARY
+            return ValueKind.BINARY
         case list():
-            return Kind.LIST
+            return ValueKind.LIST
         case dict():
-            return Kind.MAP
+            return ValueKind.MAP
     assert isinstance(value, frozenset)
-    return {Kind.STRING: Kind.STRINGS, Kind.NUMBER: Kind.NUMBERS, Kind.BINARY: Kind.BINARIES}[kind(next(iter(value)))]
+    return {ValueKind.STRING: ValueKind.STRINGS, ValueKind.NUMBER: ValueKind.NUMBERS, ValueKind.BINARY: ValueKind.BINARIES}[
+        kind(next(iter(value)))
+    ]
 
 
 def told_apart(value: Value, spelled: bool = False) -> object:
@@ -74,9 +76,9 @@ def told_apart(value: Value, spelled: bool = False) -> object:
     Equal numbers are equal however they are written, unless `spelled`: then 1 and Decimal("1") differ.
     """
     if isinstance(value, list):
-        return (Kind.LIST, tuple(told_apart(member, spelled) for member in value))
+        return (ValueKind.LIST, tuple(told_apart(member, spelled) for member in value))
     if isinstance(value, dict):
-        return (Kind.MAP, frozenset((name, told_apart(member, spelled)) for name, member in value.items()))
+        return (ValueKind.MAP, frozenset((name, told_apart(member, spelled)) for name, member in value.items()))
     if isinstance(value, frozenset):
         return (kind(value), frozenset(told_apart(member, spelled) for member in value))
     return (kind(value), repr(value) if spelled else value)

@@ -33,7 +33,7 @@ from artcafe.model import (
 from artcafe.rules.pages import FIRST, PageRequest
 from artcafe.tables import agent_rows, people_rows, rows
 from artcafe.tables.catalog import AGENTS, CHALLENGES, CHANNEL_SUBSCRIPTIONS, TABLES, TENANTS
-from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Key, Put, Tables
+from artcafe.tables.engine.port import Add, Assign, ConditionFailed, ItemKey, Put, Tables
 from artcafe.tables.engine.values import Item, Value, normal_item
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
@@ -358,10 +358,10 @@ async def test_a_map_is_given_to_an_older_agent_and_kept_by_one_that_has_it(
     with pytest.raises(ConditionFailed):
         await acme.transact([acme.enter_channel(AgentId("older"), CHANNEL)])
     for id in (AGENT, AgentId("older")):
-        await acme.give_map(id)
+        await acme.ensure_channel_map(id)
         await acme.transact([acme.enter_channel(id, ChannelId("chn_b"))])
     with pytest.raises(ConditionFailed):
-        await acme.give_map(AgentId("agt_none"))
+        await acme.ensure_channel_map(AgentId("agt_none"))
     assert await acme.agent("agt_none") is None
     kept, given_now = await acme.agent(AGENT), await acme.agent("older")
     assert kept is not None
@@ -401,7 +401,7 @@ async def test_a_cursor_older_than_its_log_takes_the_first_epoch(store: Store, t
 
 async def test_a_cursor_whose_row_is_gone_makes_no_row(store: Store, tables: Tables, acme: TenantStore) -> None:
     assert not await store.write_cursor(ACME, CHANNEL, AGENT, Cursor(epoch=Epoch("e"), seq=1))
-    assert await tables.get(CHANNEL_SUBSCRIPTIONS, [Key(ACME, f"{CHANNEL}#{AGENT}")]) == [None]
+    assert await tables.get(CHANNEL_SUBSCRIPTIONS, [ItemKey(ACME, f"{CHANNEL}#{AGENT}")]) == [None]
 
 
 async def test_of_cursors_written_at_once_the_highest_stays(store: Store, acme: TenantStore) -> None:
@@ -434,7 +434,7 @@ async def test_of_many_attempts_at_once_one_takes_it(store: Store) -> None:
 async def test_an_expired_challenge_is_absent_though_its_row_is_there(store: Store, tables: Tables) -> None:
     await store.put_challenge(challenge())
     assert await store.take_challenge("chl_a", "1", challenge().expires_at) is None
-    (row,) = await tables.get(CHALLENGES, [Key("chl_a")], consistent=True)
+    (row,) = await tables.get(CHALLENGES, [ItemKey("chl_a")], consistent=True)
     assert row is not None
     assert "used_by" not in row
     assert await store.take_challenge("chl_a", "1", challenge().expires_at - timedelta(milliseconds=1)) is not None
@@ -442,7 +442,7 @@ async def test_an_expired_challenge_is_absent_though_its_row_is_there(store: Sto
 
 async def test_taking_what_is_not_there_makes_no_row(store: Store, tables: Tables) -> None:
     assert await store.take_challenge("chl_none", "1", NOW) is None
-    assert await tables.get(CHALLENGES, [Key("chl_none")], consistent=True) == [None]
+    assert await tables.get(CHALLENGES, [ItemKey("chl_none")], consistent=True) == [None]
 
 
 # --- how far a channel's messages are gone ---------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from artcafe.tables.catalog import (
     Table,
 )
 from artcafe.tables.engine.checksums import Checksum
-from artcafe.tables.engine.port import Delete, Engine, Key, Put, key_of
+from artcafe.tables.engine.port import Delete, Engine, ItemKey, Put, key_of
 from artcafe.tables.engine.values import Item
 
 PARTITIONS: Final = (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USAGE_METRICS, USER_TENANT_INDEX)
@@ -73,7 +73,7 @@ class Copying:
 
     async def is_there(self, tenant_id: TenantId) -> bool:
         """Whether the other end has the tenant, whole."""
-        (row,) = await self._target.get(TENANTS, [Key(tenant_id)], consistent=True)
+        (row,) = await self._target.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         return row is not None
 
     async def copy(self, tenant_id: TenantId, renaming: Renaming, sums: Sums, told: Told) -> None:
@@ -166,7 +166,7 @@ class Copying:
         new_id = renaming.tenant_id(tenant_id)
         if await self.is_there(new_id):
             return
-        wanted: set[Key] = set()
+        wanted: set[ItemKey] = set()
         async for items in self._portions(self._source, table, tenant_id, tenant_id):
             wanted |= {key_of(table, new) for item in items if (new := renaming.item(table, item)) is not None}
         async for items in self._portions(self._target, table, new_id, tenant_id):
@@ -179,11 +179,11 @@ class Copying:
     async def _portions(self, engine: Engine, table: Table, tenant_id: TenantId, here: TenantId) -> AsyncIterator[list[Item]]:
         """Yield all that a table has of a tenant, which is called `here` in the source."""
         if table is TENANTS:
-            (row,) = await engine.get(TENANTS, [Key(tenant_id)], consistent=True)
+            (row,) = await engine.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
             yield [] if row is None else [row]
             return
         if table not in PARTITIONS:
-            keys = [Key(user_id, tenant_id) for user_id in sorted(await self._users(engine, tenant_id, here))]
+            keys = [ItemKey(user_id, tenant_id) for user_id in sorted(await self._users(engine, tenant_id, here))]
             for start in range(0, len(keys), PAGE):
                 found = await engine.get(table, keys[start : start + PAGE], consistent=True)
                 yield [item for item in found if item is not None]

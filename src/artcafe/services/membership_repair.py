@@ -14,7 +14,7 @@ from artcafe.services.soundness import Askew, Finding, Mend
 from artcafe.tables import people_rows
 from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS, Table
 from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Exists, Not
-from artcafe.tables.engine.port import Check, ConditionFailed, Delete, Engine, Key, Put, key_of
+from artcafe.tables.engine.port import Check, ConditionFailed, Delete, Engine, ItemKey, Put, key_of
 from artcafe.tables.engine.values import Item
 from artcafe.tables.partition import Partition
 
@@ -70,7 +70,7 @@ class MembershipRepair:
     async def _alone(self, listed: Item) -> Mend:
         """Return the mend of an index row without a membership: it goes, unless nothing else names an owner of the tenant."""
         member = people_rows.stated_member_of(listed)
-        key = Key(member.user_id, member.tenant_id)
+        key = ItemKey(member.user_id, member.tenant_id)
         if member.role is Role.OWNER and not await self._has_owner(member.tenant_id):
             says = (
                 f"{member.user_id} is an owner here alone and cannot enter, and nobody else is an owner:"
@@ -84,7 +84,7 @@ class MembershipRepair:
 
     async def _has_owner(self, tenant_id: TenantId) -> bool:
         owners = [
-            Key(member.user_id, tenant_id)
+            ItemKey(member.user_id, tenant_id)
             async for item in Partition(self._tables, USER_TENANT_INDEX, tenant_id).items()
             if (member := people_rows.member_of(item)) is not None and member.role is Role.OWNER
         ]

@@ -24,8 +24,8 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
 )
 from artcafe.tables.engine.conditions import And, Condition, Equals, Exists, Not, OfKind, Or
-from artcafe.tables.engine.port import Assign, Change, ConditionFailed, Engine, Key, Put, Update, Write
-from artcafe.tables.engine.values import Kind, size_of
+from artcafe.tables.engine.port import Assign, Change, ConditionFailed, Engine, ItemKey, Put, Update, Write
+from artcafe.tables.engine.values import ValueKind, size_of
 from artcafe.tables.partition import Partition
 
 MOST_WRITES: Final = 60
@@ -49,7 +49,7 @@ class Repair:
 
     async def is_there(self, tenant_id: TenantId) -> bool:
         """Return whether the tenant has a row, also one that says it was deleted."""
-        (tenant,) = await self._tables.get(TENANTS, [Key(tenant_id)], consistent=True)
+        (tenant,) = await self._tables.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         return tenant is not None
 
     async def look(self, tenant_id: TenantId) -> list[Finding]:
@@ -64,7 +64,7 @@ class Repair:
 
         `elsewhere` are the tenants of the other environment, whose rows stand in the tables that both share.
         """
-        here = {str(item["id"]) async for item in self._tables.scan(TENANTS) if rows.BURIED not in item}
+        here = {str(item["id"]) async for item in self._tables.scan(TENANTS) if rows.TOMBSTONE not in item}
         found: list[Finding] = []
         for table in (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USER_TENANTS):
             there = here if table.dev_twin is not None else here.union(elsewhere)
@@ -115,8 +115,8 @@ class Repair:
 
     async def _holdings(self, tenant_id: TenantId) -> Holdings | None:
         # The tenant's row first: whatever is added later raises the version that is read here.
-        (tenant,) = await self._tables.get(TENANTS, [Key(tenant_id)], consistent=True)
-        if tenant is None or rows.BURIED in tenant:
+        (tenant,) = await self._tables.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
+        if tenant is None or rows.TOMBSTONE in tenant:
             return None
         return Holdings(
             tenant,
@@ -131,8 +131,8 @@ def _touch(tenant_id: TenantId, version: int, changes: Sequence[Change]) -> Upda
     """The tenant's row with its next version, which tells every server; fails where it has another version than was read."""
     as_read: Condition = Equals("version", version)
     if not version:
-        as_read = Or(Not(OfKind("version", Kind.NUMBER)), as_read)
-    return Update(TENANTS, Key(tenant_id), [*changes, Assign("version", version + 1)], And(Exists("id"), as_read))
+        as_read = Or(Not(OfKind("version", ValueKind.NUMBER)), as_read)
+    return Update(TENANTS, ItemKey(tenant_id), [*changes, Assign("version", version + 1)], And(Exists("id"), as_read))
 
 
 def _portions(mends: Sequence[Mend]) -> Iterator[list[Mend]]:

@@ -18,8 +18,8 @@ from artcafe.rules import keys
 from artcafe.tables import agent_rows, attributes, people_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, TENANTS
 from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Not, OfKind
-from artcafe.tables.engine.port import Assign, Change, Delete, Key, Put, Update, Write
-from artcafe.tables.engine.values import Item, Kind, Value
+from artcafe.tables.engine.port import Assign, Change, Delete, ItemKey, Put, Update, Write
+from artcafe.tables.engine.values import Item, Value, ValueKind
 from artcafe.tables.tenant_store import Count
 
 
@@ -119,7 +119,7 @@ def _subscription_ids(tenant_id: str, had: Holdings) -> Iterator[Mend]:
         if right == id:
             continue
         writes: tuple[Write, ...] = ()
-        gone = Delete(CHANNEL_SUBSCRIPTIONS, Key(tenant_id, id), Exists("id"))
+        gone = Delete(CHANNEL_SUBSCRIPTIONS, ItemKey(tenant_id, id), Exists("id"))
         if pair is None:
             says = "it names no channel or no agent, so it stands for nothing"
         elif right not in places:
@@ -160,8 +160,8 @@ def _channel_maps(tenant_id: str, had: Holdings) -> Iterator[Mend]:
         if not right and found is None:
             continue  # One without a map, as an older system has it, is given one with its first subscription.
         value: Value = dict.fromkeys(sorted(right), True)
-        as_read = Equals("channels", found) if isinstance(found, Mapping) else Not(OfKind("channels", Kind.MAP))
-        update = Update(AGENTS, Key(tenant_id, agent.id), [Assign("channels", value)], And(Exists("id"), as_read))
+        as_read = Equals("channels", found) if isinstance(found, Mapping) else Not(OfKind("channels", ValueKind.MAP))
+        update = Update(AGENTS, ItemKey(tenant_id, agent.id), [Assign("channels", value)], And(Exists("id"), as_read))
         says = _difference(right, found)
         yield Mend(_finding(Askew.CHANNEL_MAP, tenant_id, AGENTS.name, agent.id, says, mended=True), (update,))
 
@@ -196,7 +196,7 @@ def _claims(tenant_id: str, agents: Sequence[Agent], claims: Sequence[Item]) -> 
 
 
 def _mended_claim(tenant_id: str, fingerprint: str, owners: Sequence[AgentId], item: Item | None) -> Mend:
-    key = Key(tenant_id, agent_rows.CLAIM_PREFIX + fingerprint)
+    key = ItemKey(tenant_id, agent_rows.CLAIM_PREFIX + fingerprint)
     as_read = Absent("id") if item is None else Equals("agent_id", item["agent_id"]) if "agent_id" in item else Absent("agent_id")
     if owners:
         claim = {"tenant_id": tenant_id, "id": key.sort, "agent_id": owners[0]}

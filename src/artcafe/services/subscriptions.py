@@ -178,7 +178,7 @@ class Subscriptions:
         except ConditionFailed:
             # An agent's row of an older system has no map yet.
             with suppress(ConditionFailed):
-                await tenant.give_map(agent_id)
+                await tenant.ensure_channel_map(agent_id)
             return False
         return True
 

@@ -79,7 +79,7 @@ class Tenants:
         if existing is not None:
             check_repeat(existing.request_hash, tenant.request_hash)
             return existing
-        if await self._store.tenant(tenant.id).is_buried():
+        if await self._store.tenant(tenant.id).is_deleted():
             raise repeat_of_deleted("a tenant that was deleted")
         raise reached or self._day_is_full()
 
@@ -173,7 +173,7 @@ class Tenants:
             if member.user_id != owner:
                 await tenant.transact(people.remove_member(member.user_id))
         row = await self._there(tenant.id)
-        await tenant.transact([tenant.bury(row, owner, self._clock()), *people.remove_member(owner)])
+        await tenant.transact([tenant.write_tombstone(row, owner, self._clock()), *people.remove_member(owner)])
         self._changes.tell(tenant.id)
 
     async def _there(self, tenant_id: TenantId) -> Tenant:

@@ -12,7 +12,7 @@ from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import attributes
 from artcafe.tables.catalog import TERMS_ACCEPTANCE
 from artcafe.tables.engine.conditions import Absent, Equals
-from artcafe.tables.engine.port import ConditionFailed, Key, Put, Tables
+from artcafe.tables.engine.port import ConditionFailed, ItemKey, Put, Tables
 from artcafe.tables.engine.values import Item
 from artcafe.tables.partition import Partition
 
@@ -29,7 +29,7 @@ class AcceptanceStore:
 
     async def get(self, version: str) -> Acceptance | None:
         """Return the acceptance of a version, or None."""
-        (item,) = await self._tables.get(TERMS_ACCEPTANCE, [Key(self._user_id, version)], consistent=True)
+        (item,) = await self._tables.get(TERMS_ACCEPTANCE, [ItemKey(self._user_id, version)], consistent=True)
         return None if item is None else _acceptance_of(item)
 
     async def has_any(self) -> bool:

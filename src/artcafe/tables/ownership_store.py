@@ -14,7 +14,7 @@ from artcafe.tables import people_rows
 from artcafe.tables.attributes import number
 from artcafe.tables.catalog import CHALLENGES, USER_TENANTS
 from artcafe.tables.engine.conditions import Absent, Less, Or
-from artcafe.tables.engine.port import Add, Assign, Change, Key, Tables, Update
+from artcafe.tables.engine.port import Add, Assign, Change, ItemKey, Tables, Update
 from artcafe.tables.partition import ALL_AT_ONCE
 
 _KEPT: Final = timedelta(days=2)
@@ -51,5 +51,5 @@ class OwnershipStore:
         changes: list[Change] = [Add("made", 1), Assign("ttl", int((now + _KEPT).timestamp()))]
         return Update(CHALLENGES, self._day(now), changes, Or(Absent("made"), Less("made", limit)))
 
-    def _day(self, now: datetime) -> Key:
-        return Key(f"tenants#{ids.digest(self._user_id, now.astimezone(UTC).date().isoformat())}")
+    def _day(self, now: datetime) -> ItemKey:
+        return ItemKey(f"tenants#{ids.digest(self._user_id, now.astimezone(UTC).date().isoformat())}")

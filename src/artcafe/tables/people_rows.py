@@ -11,14 +11,14 @@ from artcafe.model import Invitation, InvitationId, Member, Role, TenantId, User
 from artcafe.rules import times
 from artcafe.tables.attributes import expiry, hash_attribute, is_number, known, text, time, time_attribute
 from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, NotEquals, OfKind, Or
-from artcafe.tables.engine.values import Item, Kind
+from artcafe.tables.engine.values import Item, ValueKind
 
 INVITATION_PREFIX: Final = "~invitation#"
 """The sort key of an invitation in the index of members is this and its id (decision 14). No user's id may begin so."""
 
 
 IS_IN_FORCE: Final[Condition] = Or(
-    Absent("active"), Equals("active", True), And(OfKind("active", Kind.NUMBER), NotEquals("active", 0))
+    Absent("active"), Equals("active", True), And(OfKind("active", ValueKind.NUMBER), NotEquals("active", 0))
 )
 """`is_withdrawn` as a condition of a write, the other way round."""
 

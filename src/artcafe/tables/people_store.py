@@ -21,7 +21,7 @@ from artcafe.tables.engine.port import (
     Change,
     Check,
     Delete,
-    Key,
+    ItemKey,
     Put,
     Remove,
     Tables,
@@ -44,7 +44,7 @@ class PeopleStore:
 
     async def member(self, user_id: UserId) -> Member | None:
         """Return the user's membership; None also for somebody an older system removed (`people_rows.is_withdrawn`)."""
-        (item,) = await self._tables.get(USER_TENANTS, [Key(user_id, self.tenant_id)], consistent=True)
+        (item,) = await self._tables.get(USER_TENANTS, [ItemKey(user_id, self.tenant_id)], consistent=True)
         return None if item is None else people_rows.member_of(item)
 
     async def members(self, ask: PageRequest) -> Page[Member]:
@@ -78,25 +78,28 @@ class PeopleStore:
         if member.address is not None:
             changes.append(AssignIfAbsent("address", member.address))
         return [
-            Update(USER_TENANTS, Key(member.user_id, self.tenant_id), changes, self._same_role(member)),
-            Update(USER_TENANT_INDEX, Key(self.tenant_id, member.user_id), [*changes, Remove("active")]),
+            Update(USER_TENANTS, ItemKey(member.user_id, self.tenant_id), changes, self._same_role(member)),
+            Update(USER_TENANT_INDEX, ItemKey(self.tenant_id, member.user_id), [*changes, Remove("active")]),
         ]
 
     def delete_member(self, member: Member) -> list[Write]:
         """A membership less; fails unless it is there with the role that was read."""
         return [
-            Delete(USER_TENANTS, Key(member.user_id, self.tenant_id), self._same_role(member)),
-            Delete(USER_TENANT_INDEX, Key(self.tenant_id, member.user_id)),
+            Delete(USER_TENANTS, ItemKey(member.user_id, self.tenant_id), self._same_role(member)),
+            Delete(USER_TENANT_INDEX, ItemKey(self.tenant_id, member.user_id)),
         ]
 
     def check_owner(self, user_id: UserId) -> Check:
         """Fails unless the user is an owner."""
         is_owner = And(Equals("role", Role.OWNER.value), people_rows.IS_IN_FORCE)
-        return Check(USER_TENANTS, Key(user_id, self.tenant_id), is_owner)
+        return Check(USER_TENANTS, ItemKey(user_id, self.tenant_id), is_owner)
 
     def remove_member(self, user_id: UserId) -> list[Write]:
         """No membership, whether or not there is one."""
-        return [Delete(USER_TENANTS, Key(user_id, self.tenant_id)), Delete(USER_TENANT_INDEX, Key(self.tenant_id, user_id))]
+        return [
+            Delete(USER_TENANTS, ItemKey(user_id, self.tenant_id)),
+            Delete(USER_TENANT_INDEX, ItemKey(self.tenant_id, user_id)),
+        ]
 
     @staticmethod
     def _same_role(member: Member) -> And:
@@ -147,5 +150,5 @@ class PeopleStore:
         """Fails when it is not there."""
         return Delete(USER_TENANT_INDEX, self._key(invitation_id), Exists("user_id"))
 
-    def _key(self, invitation_id: str) -> Key:
-        return Key(self.tenant_id, people_rows.INVITATION_PREFIX + invitation_id)
+    def _key(self, invitation_id: str) -> ItemKey:
+        return ItemKey(self.tenant_id, people_rows.INVITATION_PREFIX + invitation_id)

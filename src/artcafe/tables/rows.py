@@ -48,7 +48,7 @@ from artcafe.tables.engine.values import Item, Value
 DELETING: Final = "deleting"
 """The attribute of an agent, channel or tenant whose deletion has begun: to everyone but that deletion it is gone."""
 
-BURIED: Final = "deleted_at"
+TOMBSTONE: Final = "deleted_at"
 """The attribute of a tenant of which nothing is left but the record that there was one."""
 
 READ_FLAGS: Final = ("read", "subscribe")
@@ -169,7 +169,7 @@ def buried_item(tenant: Tenant, by: UserId, now: datetime) -> Item:
         "updated_at": times.to_text(now),
         "version": tenant.version + 1,
         DELETING: True,
-        BURIED: times.to_text(now),
+        TOMBSTONE: times.to_text(now),
         "deleted_by": by,
         **hash_attribute(tenant.request_hash),
     }

@@ -34,7 +34,7 @@ from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Greate
 from artcafe.tables.engine.port import (
     Assign,
     ConditionFailed,
-    Key,
+    ItemKey,
     Put,
     Tables,
     Update,
@@ -95,8 +95,8 @@ class Store:
 
     async def tenants(self, tenant_ids: Sequence[TenantId]) -> dict[TenantId, Tenant | None]:
         """Each tenant's record, None where there is no such tenant any more."""
-        items = await self._tables.get(TENANTS, [Key(tenant_id) for tenant_id in tenant_ids], consistent=True)
-        found = (None if item is None or rows.BURIED in item else rows.tenant_of(item) for item in items)
+        items = await self._tables.get(TENANTS, [ItemKey(tenant_id) for tenant_id in tenant_ids], consistent=True)
+        found = (None if item is None or rows.TOMBSTONE in item else rows.tenant_of(item) for item in items)
         return dict(zip(tenant_ids, found, strict=True))
 
     async def versions(self, tenant_ids: Sequence[TenantId]) -> dict[TenantId, int | None]:
@@ -111,7 +111,7 @@ class Store:
         ends = int(now.timestamp()) + TRIED_S
         await self._tables.put(Put(CHALLENGES, {"challenge_id": TRIED, "ttl": ends}))
         for table in TABLES:
-            await self._tables.get(table, [Key(TRIED, None if table.sort_key is None else TRIED)])
+            await self._tables.get(table, [ItemKey(TRIED, None if table.sort_key is None else TRIED)])
 
     # --- challenges ---
 
@@ -128,7 +128,7 @@ class Store:
         is_alive = Greater("ttl", int(now.timestamp()))
         good = And(Exists("challenge_id"), is_alive, Or(Absent("used_by"), Equals("used_by", attempt)))
         try:
-            item = await self._tables.update(Update(CHALLENGES, Key(challenge_id), [Assign("used_by", attempt)], good))
+            item = await self._tables.update(Update(CHALLENGES, ItemKey(challenge_id), [Assign("used_by", attempt)], good))
         except ConditionFailed:
             return None
         return rows.challenge_of(item)
@@ -143,7 +143,7 @@ class Store:
         if cursor.epoch is None:
             return False
         ahead = Or(NotEquals("epoch", cursor.epoch), Absent("acked_seq"), Less("acked_seq", cursor.seq))
-        key = Key(tenant_id, subscription_id(channel_id, agent_id))
+        key = ItemKey(tenant_id, subscription_id(channel_id, agent_id))
         changes = [Assign("epoch", cursor.epoch), Assign("acked_seq", cursor.seq)]
         try:
             await self._tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, changes, And(Exists("id"), ahead)))

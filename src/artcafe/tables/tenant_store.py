@@ -46,7 +46,7 @@ from artcafe.tables.engine.port import (
     Check,
     ConditionFailed,
     Delete,
-    Key,
+    ItemKey,
     Put,
     Remove,
     Tables,
@@ -54,7 +54,7 @@ from artcafe.tables.engine.port import (
     Write,
     key_of,
 )
-from artcafe.tables.engine.values import Item, Kind
+from artcafe.tables.engine.values import Item, ValueKind
 from artcafe.tables.partition import Partition
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.tombstones import Tombstones
@@ -95,13 +95,13 @@ class TenantStore:
 
     async def tenant(self) -> Tenant | None:
         """The tenant, also while it is being deleted; None once it is."""
-        (item,) = await self._tables.get(TENANTS, [Key(self.id)], consistent=True)
-        return None if item is None or rows.BURIED in item else rows.tenant_of(item)
+        (item,) = await self._tables.get(TENANTS, [ItemKey(self.id)], consistent=True)
+        return None if item is None or rows.TOMBSTONE in item else rows.tenant_of(item)
 
-    async def is_buried(self) -> bool:
+    async def is_deleted(self) -> bool:
         """Whether there was such a tenant, which was deleted."""
-        (item,) = await self._tables.get(TENANTS, [Key(self.id)], consistent=True)
-        return item is not None and rows.BURIED in item
+        (item,) = await self._tables.get(TENANTS, [ItemKey(self.id)], consistent=True)
+        return item is not None and rows.TOMBSTONE in item
 
     def touch(self, *changes: Change) -> Update:
         """The one write of the tenant's row that stands in every transaction that alters who may do what.
@@ -119,14 +119,14 @@ class TenantStore:
 
     def begin_deletion(self) -> Update:
         """The tenant counts as being deleted from here on: nothing is added to it any more. May be repeated."""
-        return Update(TENANTS, Key(self.id), [Assign(rows.DELETING, True), Add("version", 1)], Exists("id"))
+        return Update(TENANTS, ItemKey(self.id), [Assign(rows.DELETING, True), Add("version", 1)], Exists("id"))
 
     def set_status(self, status: TenantStatus, now: datetime) -> Update:
         """Suspends or resumes the tenant. Fails unless it is there and not being deleted. May be repeated."""
         changes: list[Change] = [Assign("status", status.value), Assign("updated_at", times.to_text(now)), Add("version", 1)]
-        return Update(TENANTS, Key(self.id), changes, self._there())
+        return Update(TENANTS, ItemKey(self.id), changes, self._there())
 
-    def bury(self, row: Tenant, by: UserId, now: datetime) -> Put:
+    def write_tombstone(self, row: Tenant, by: UserId, now: datetime) -> Put:
         """What is left of a deleted tenant, in place of its row: who it was, when it was deleted and by whom. May be repeated.
 
         The id is never given again, and nobody is in it (decision 15).
@@ -134,9 +134,9 @@ class TenantStore:
         return Put(TENANTS, rows.buried_item(row, by, now), Exists("id"))
 
     def _touched(self, changes: Sequence[Change], more: Sequence[Condition]) -> Update:
-        counted = (OfKind(count.value, Kind.NUMBER) for count in Count)
+        counted = (OfKind(count.value, ValueKind.NUMBER) for count in Count)
         there = And(Exists("id"), _LASTS, _IS_ACTIVE, *counted, *more)
-        return Update(TENANTS, Key(self.id), [*changes, Add("version", 1)], there)
+        return Update(TENANTS, ItemKey(self.id), [*changes, Add("version", 1)], there)
 
     @staticmethod
     def is_gone(row: Item | None) -> bool:
@@ -158,11 +158,11 @@ class TenantStore:
 
         Nothing of ours is counted before all stand (`touch`), so a row with one of them has it from somewhere else.
         """
-        numbers = [Not(OfKind(count.value, Kind.NUMBER)) for count in Count]
+        numbers = [Not(OfKind(count.value, ValueKind.NUMBER)) for count in Count]
         counts = [Assign(count.value, counted[count]) for count in Count]
-        for changes, missing in ((counts, Or(*numbers)), ([Assign("version", 0)], Not(OfKind("version", Kind.NUMBER)))):
+        for changes, missing in ((counts, Or(*numbers)), ([Assign("version", 0)], Not(OfKind("version", ValueKind.NUMBER)))):
             with suppress(ConditionFailed), full_rows.reported():
-                await self._tables.update(Update(TENANTS, Key(self.id), changes, And(Exists("id"), missing)))
+                await self._tables.update(Update(TENANTS, ItemKey(self.id), changes, And(Exists("id"), missing)))
 
     async def member_count(self) -> int:
         """How many are in the tenant, counted one by one."""
@@ -190,15 +190,15 @@ class TenantStore:
     def change_agent(self, agent: Agent, changes: Sequence[Change]) -> Update:
         """Fails unless the agent is there, with the epoch and the keys it had when it was read."""
         same = And(self._there(), _same("epoch", agent.epoch), _same(agent_rows.KEYS_VERSION, agent.keys_version))
-        return Update(AGENTS, Key(self.id, agent.id), changes, same)
+        return Update(AGENTS, ItemKey(self.id, agent.id), changes, same)
 
     def begin_agent_deletion(self, agent_id: AgentId) -> Update:
         """The agent counts as gone from here on. May be repeated."""
-        return Update(AGENTS, Key(self.id, agent_id), [Assign(rows.DELETING, True)], Exists("id"))
+        return Update(AGENTS, ItemKey(self.id, agent_id), [Assign(rows.DELETING, True)], Exists("id"))
 
     def delete_agent(self, agent_id: AgentId) -> Delete:
         """Fails when the agent is not there, so that its count goes down once."""
-        return Delete(AGENTS, Key(self.id, agent_id), Exists("id"))
+        return Delete(AGENTS, ItemKey(self.id, agent_id), Exists("id"))
 
     # --- which agent has which key ---
 
@@ -218,8 +218,8 @@ class TenantStore:
         """The key is nobody's; fails when it is another agent's."""
         return Delete(AGENTS, self._claim(fingerprint), Or(Absent("id"), Equals("agent_id", agent_id)))
 
-    def _claim(self, fingerprint: str) -> Key:
-        return Key(self.id, agent_rows.CLAIM_PREFIX + fingerprint)
+    def _claim(self, fingerprint: str) -> ItemKey:
+        return ItemKey(self.id, agent_rows.CLAIM_PREFIX + fingerprint)
 
     # --- channels ---
 
@@ -242,11 +242,11 @@ class TenantStore:
 
     def change_channel(self, channel_id: ChannelId, changes: Sequence[Change]) -> Update:
         """Fails unless the channel is there."""
-        return Update(CHANNELS, Key(self.id, channel_id), changes, self._there())
+        return Update(CHANNELS, ItemKey(self.id, channel_id), changes, self._there())
 
     def check_channel(self, channel_id: ChannelId) -> Check:
         """Fails unless the channel is there."""
-        return Check(CHANNELS, Key(self.id, channel_id), self._there())
+        return Check(CHANNELS, ItemKey(self.id, channel_id), self._there())
 
     async def removed_to(self, channel_id: ChannelId) -> Cursor:
         """How far the channel's messages are gone; the empty cursor where nothing is, or no such channel is there."""
@@ -254,7 +254,7 @@ class TenantStore:
 
     async def removal(self, channel_id: ChannelId) -> tuple[Cursor, datetime | None]:
         """As `removed_to`, and the time before which all of that was stored, where it was noted."""
-        (item,) = await self._tables.get(CHANNELS, [Key(self.id, channel_id)], consistent=True)
+        (item,) = await self._tables.get(CHANNELS, [ItemKey(self.id, channel_id)], consistent=True)
         return (Cursor(), None) if item is None else (rows.removed_to_of(item), rows.removed_before_of(item))
 
     async def note_removed(self, channel_id: ChannelId, to: Cursor, before: datetime | None = None) -> bool:
@@ -266,18 +266,18 @@ class TenantStore:
         ahead = Or(NotEquals(epoch, to.epoch), Absent(seq), Less(seq, to.seq))
         change = Assign(rows.REMOVED_TO, rows.removed_to_value(to, before))
         try:
-            await self._tables.update(Update(CHANNELS, Key(self.id, channel_id), [change], And(self._there(), ahead)))
+            await self._tables.update(Update(CHANNELS, ItemKey(self.id, channel_id), [change], And(self._there(), ahead)))
         except ConditionFailed as failed:
             return failed.item is not None and not rows.is_deleting(failed.item)
         return True
 
     def begin_channel_deletion(self, channel_id: ChannelId) -> Update:
         """The channel counts as gone from here on. May be repeated."""
-        return Update(CHANNELS, Key(self.id, channel_id), [Assign(rows.DELETING, True)], Exists("id"))
+        return Update(CHANNELS, ItemKey(self.id, channel_id), [Assign(rows.DELETING, True)], Exists("id"))
 
     def delete_channel(self, channel_id: ChannelId) -> Delete:
         """Fails when the channel is not there, so that its count goes down once."""
-        return Delete(CHANNELS, Key(self.id, channel_id), Exists("id"))
+        return Delete(CHANNELS, ItemKey(self.id, channel_id), Exists("id"))
 
     # --- subscriptions ---
 
@@ -289,7 +289,7 @@ class TenantStore:
     async def subscriptions(self, pairs: Sequence[tuple[str, str]]) -> list[Subscription | None]:
         """The subscriptions of these channels and agents, in their order."""
         possible = [pair for pair in pairs if ids.is_possible(pair[0]) and ids.is_possible(pair[1])]
-        keys = [Key(self.id, subscription_id(ChannelId(channel_id), AgentId(agent_id))) for channel_id, agent_id in possible]
+        keys = [ItemKey(self.id, subscription_id(ChannelId(channel_id), AgentId(agent_id))) for channel_id, agent_id in possible]
         items = await self._tables.get(CHANNEL_SUBSCRIPTIONS, keys, consistent=True) if keys else []
         read = (rows.subscription_of(item) for item in items if item is not None)
         # Two ids with a '#' in them could make the same text: the attributes decide.
@@ -314,7 +314,7 @@ class TenantStore:
     ) -> Update:
         """Fails unless the subscription is there."""
         changes = [Assign("status", status.value), Assign("updated_at", times.to_text(now))]
-        return Update(CHANNEL_SUBSCRIPTIONS, Key(self.id, subscription_id(channel_id, agent_id)), changes, Exists("id"))
+        return Update(CHANNEL_SUBSCRIPTIONS, ItemKey(self.id, subscription_id(channel_id, agent_id)), changes, Exists("id"))
 
     def set_permissions(
         self, channel_id: ChannelId, agent_id: AgentId, permissions: frozenset[Permission], now: datetime
@@ -322,30 +322,30 @@ class TenantStore:
         """Fails unless the subscription is there."""
         texts = sorted(permission.value for permission in permissions)
         changes = [Assign("permissions", texts), Assign("updated_at", times.to_text(now))]
-        return Update(CHANNEL_SUBSCRIPTIONS, Key(self.id, subscription_id(channel_id, agent_id)), changes, Exists("id"))
+        return Update(CHANNEL_SUBSCRIPTIONS, ItemKey(self.id, subscription_id(channel_id, agent_id)), changes, Exists("id"))
 
     def delete_subscription(self, channel_id: ChannelId, agent_id: AgentId, *, must_exist: bool = False) -> Delete:
         """With `must_exist` fails when it is not there."""
-        key = Key(self.id, subscription_id(channel_id, agent_id))
+        key = ItemKey(self.id, subscription_id(channel_id, agent_id))
         return Delete(CHANNEL_SUBSCRIPTIONS, key, Exists("id") if must_exist else None)
 
     def enter_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
-        """The agent's row names the channel; fails unless the agent is there and has its map (`give_map`)."""
-        return Update(AGENTS, Key(self.id, agent_id), [Assign(("channels", channel_id), True)], self._there())
+        """The agent's row names the channel; fails unless the agent is there and has its map (`ensure_channel_map`)."""
+        return Update(AGENTS, ItemKey(self.id, agent_id), [Assign(("channels", channel_id), True)], self._there())
 
     def leave_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
         """The agent's row doesn't name the channel; fails unless the agent is there and has its map."""
-        return Update(AGENTS, Key(self.id, agent_id), [Remove(("channels", channel_id))], Exists("id"))
+        return Update(AGENTS, ItemKey(self.id, agent_id), [Remove(("channels", channel_id))], Exists("id"))
 
-    async def give_map(self, agent_id: AgentId) -> None:
+    async def ensure_channel_map(self, agent_id: AgentId) -> None:
         """Gives an agent's row of an older system its map of channels, in place of whatever else stands there; a map stays.
 
         Raises ConditionFailed when there is no such agent.
         """
-        missing = And(self._there(), Not(OfKind("channels", Kind.MAP)))
+        missing = And(self._there(), Not(OfKind("channels", ValueKind.MAP)))
         try:
             with full_rows.reported():
-                await self._tables.update(Update(AGENTS, Key(self.id, agent_id), [Assign("channels", {})], missing))
+                await self._tables.update(Update(AGENTS, ItemKey(self.id, agent_id), [Assign("channels", {})], missing))
         except ConditionFailed as failed:
             if failed.item is None or rows.is_deleting(failed.item):
                 raise
@@ -368,11 +368,11 @@ class TenantStore:
     async def _item(self, table: Table, id: str, also_deleting: bool) -> Item | None:
         if not ids.is_possible(id):
             return None
-        (item,) = await self._tables.get(table, [Key(self.id, id)], consistent=True)
+        (item,) = await self._tables.get(table, [ItemKey(self.id, id)], consistent=True)
         return None if item is None or (rows.is_deleting(item) and not also_deleting) else item
 
 
 def _same(name: str, number: int) -> Condition:
     """The attribute is the number that was read: none, or something else, reads as 0."""
     equal = Equals(name, number)
-    return equal if number else Or(Not(OfKind(name, Kind.NUMBER)), equal)
+    return equal if number else Or(Not(OfKind(name, ValueKind.NUMBER)), equal)

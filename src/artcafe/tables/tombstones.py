@@ -12,7 +12,7 @@ from artcafe.model import TenantId
 from artcafe.rules import ids
 from artcafe.tables.catalog import CHALLENGES
 from artcafe.tables.engine.conditions import Absent, Less, Or
-from artcafe.tables.engine.port import Check, Key, Put, Tables
+from artcafe.tables.engine.port import Check, ItemKey, Put, Tables
 from artcafe.tables.engine.values import Item
 
 KEPT: Final = timedelta(hours=72)
@@ -40,5 +40,5 @@ class Tombstones:
         ttl = None if item is None else item.get("ttl")
         return isinstance(ttl, int) and ttl >= int(now.timestamp())
 
-    def _key(self, id: str) -> Key:
-        return Key(f"tombstone#{ids.digest(self._tenant_id, id)}")
+    def _key(self, id: str) -> ItemKey:
+        return ItemKey(f"tombstone#{ids.digest(self._tenant_id, id)}")

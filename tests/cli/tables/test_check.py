@@ -9,7 +9,7 @@ import boto3
 import pytest
 
 from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS, USER_TENANT_INDEX, USER_TENANTS, Environment, Table
-from artcafe.tables.engine.port import Key, Put
+from artcafe.tables.engine.port import ItemKey, Put
 from artcafe.tables.engine.values import Item
 from artcafe.tables.open import open_engine
 from tests.aws import Aws
@@ -53,10 +53,10 @@ class Cloud:
         await engine.put(Put(table, item))
         await engine.close()
 
-    def item(self, table: Table, key: Key) -> Item | None:
+    def item(self, table: Table, key: ItemKey) -> Item | None:
         return asyncio.run(self._item(table, key))
 
-    async def _item(self, table: Table, key: Key) -> Item | None:
+    async def _item(self, table: Table, key: ItemKey) -> Item | None:
         engine = await open_engine(self.place, self.url, Environment.PROD, make_missing=False)
         (found,) = await engine.get(table, [key], consistent=True)
         await engine.close()
@@ -148,11 +148,11 @@ def test_rows_are_mended_after_they_were_told(cloud: Cloud) -> None:
     assert (told.code, told.json["mended"]) == (DIFFERENT, 0)
     assert {each["what"] for each in told.json["findings"]} == {"membership", "channel_map", "count", "key_claim"}
     assert cloud.run("check", "--repair").code == USAGE  # Nobody can be asked.
-    assert "agent_count" not in (cloud.item(TENANTS, Key("acme")) or {})
+    assert "agent_count" not in (cloud.item(TENANTS, ItemKey("acme")) or {})
 
     mended = cloud.run("check", "--repair", "--yes", "--json")
     assert (mended.code, mended.json["mended"]) == (0, len(told.json["findings"]))
-    row = cloud.item(TENANTS, Key("acme"))
+    row = cloud.item(TENANTS, ItemKey("acme"))
     assert row is not None
     assert (row["agent_count"], row["channel_count"], row["member_count"]) == (1, 1, 1)
     again = cloud.run("check", "--repair", "--json")

@@ -24,10 +24,10 @@ from artcafe.tables.engine.conditions import (
     OfKind,
     Or,
 )
-from artcafe.tables.engine.port import Assign, Check, ConditionFailed, Delete, Key, Put, Tables, Update, Write
-from artcafe.tables.engine.values import Item, Kind
+from artcafe.tables.engine.port import Assign, Check, ConditionFailed, Delete, ItemKey, Put, Tables, Update, Write
+from artcafe.tables.engine.values import Item, ValueKind
 
-KEY = Key("ten_1", "agt_1")
+KEY = ItemKey("ten_1", "agt_1")
 ITEM: Item = {
     "tenant_id": "ten_1",
     "id": "agt_1",
@@ -89,16 +89,16 @@ TRUE: list[Condition] = [
     Contains("list", [True]),
     Contains("words", "a"),
     Contains("numbers", Decimal("2.5")),
-    OfKind("null", Kind.NULL),
-    OfKind("yes", Kind.BOOLEAN),
-    OfKind("half", Kind.NUMBER),
-    OfKind("word", Kind.STRING),
-    OfKind("raw", Kind.BINARY),
-    OfKind("list", Kind.LIST),
-    OfKind(("map", "deep"), Kind.MAP),
-    OfKind("words", Kind.STRINGS),
-    OfKind("numbers", Kind.NUMBERS),
-    OfKind("raws", Kind.BINARIES),
+    OfKind("null", ValueKind.NULL),
+    OfKind("yes", ValueKind.BOOLEAN),
+    OfKind("half", ValueKind.NUMBER),
+    OfKind("word", ValueKind.STRING),
+    OfKind("raw", ValueKind.BINARY),
+    OfKind("list", ValueKind.LIST),
+    OfKind(("map", "deep"), ValueKind.MAP),
+    OfKind("words", ValueKind.STRINGS),
+    OfKind("numbers", ValueKind.NUMBERS),
+    OfKind("raws", ValueKind.BINARIES),
     And(Exists("one")),
     And(Exists("one"), Absent("nothing"), Or(Equals("one", 2), Equals("one", 1))),
     Or(Absent("one"), Exists("one")),
@@ -147,9 +147,9 @@ FALSE: list[Condition] = [
     Contains("words", "ab"),
     Contains("nothing", "a"),
     Contains("numbers", "1"),
-    OfKind("nothing", Kind.NULL),
-    OfKind("yes", Kind.NUMBER),
-    OfKind("words", Kind.LIST),
+    OfKind("nothing", ValueKind.NULL),
+    OfKind("yes", ValueKind.NUMBER),
+    OfKind("words", ValueKind.LIST),
     And(Exists("one"), Exists("nothing")),
     Or(Exists("nothing"), Equals("one", 2)),
     Not(Exists("one")),
@@ -217,7 +217,7 @@ async def test_text_is_compared_by_its_utf8_bytes(tables: Tables, low: str, high
         (NotEquals("name", "x"), True),
         (Less("count", 10), False),
         (Not(Less("count", 10)), True),
-        (OfKind("name", Kind.NULL), False),
+        (OfKind("name", ValueKind.NULL), False),
     ],
     ids=str,
 )

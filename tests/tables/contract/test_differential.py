@@ -37,8 +37,8 @@ from artcafe.tables.engine.port import (
     Check,
     ConditionFailed,
     Delete,
-    Key,
-    Page,
+    ItemKey,
+    ItemPage,
     Put,
     Query,
     Remove,
@@ -46,11 +46,11 @@ from artcafe.tables.engine.port import (
     Update,
     Write,
 )
-from artcafe.tables.engine.values import Kind, Unstorable, Value
+from artcafe.tables.engine.values import Unstorable, Value, ValueKind
 from tests.tables.strategies import kind, told_apart
 
 Attributes: TypeAlias = dict[str, Value]
-Place: TypeAlias = tuple[Table, Key]
+Place: TypeAlias = tuple[Table, ItemKey]
 NOTHING = object()
 ROOM = Context(prec=300)
 
@@ -78,16 +78,16 @@ class Reference:
                 self.rows[write.table, write.key] = new
         return list(zip(before, after, strict=True))
 
-    def query(self, query: Query) -> Page:
+    def query(self, query: Query) -> ItemPage:
         keys = [key for table, key in self.rows if table is query.table and key.partition == query.partition]
         sorts = sorted((key.sort or "" for key in keys), key=str.encode, reverse=query.descending)
         if query.after is not None:
             behind = query.after.encode()
             sorts = [sort for sort in sorts if (sort.encode() < behind if query.descending else sort.encode() > behind)]
         read = [sort for sort in sorts if sort.startswith(query.prefix)][: query.limit]
-        items = [self.rows[query.table, Key(query.partition, sort)] for sort in read]
+        items = [self.rows[query.table, ItemKey(query.partition, sort)] for sort in read]
         passing = [item for item in items if query.where is None or true(query.where, item)]
-        return Page(list(passing), read[-1] if len(read) == query.limit else None)
+        return ItemPage(list(passing), read[-1] if len(read) == query.limit else None)
 
 
 def at(item: Attributes | None, path: Path) -> object:
@@ -194,8 +194,8 @@ def total(one: Value, other: int | Decimal) -> Value:
 
 # --- random operations -----------------------------------------------------------------------------------------------
 
-PLACES: list[Place] = [(AGENTS, Key(partition, sort)) for partition in "pq" for sort in ("a", "ab", "b")]
-PLACES += [(TENANTS, Key(partition)) for partition in "pq"]
+PLACES: list[Place] = [(AGENTS, ItemKey(partition, sort)) for partition in "pq" for sort in ("a", "ab", "b")]
+PLACES += [(TENANTS, ItemKey(partition)) for partition in "pq"]
 
 names = st.sampled_from(["n", "m", "s", "v"])
 paths: st.SearchStrategy[Path] = names | st.tuples(st.just("m"), st.sampled_from(["x", "y"]))
@@ -220,7 +220,7 @@ few_values: st.SearchStrategy[Value] = few_ordered | st.sampled_from(
 tests: st.SearchStrategy[Condition] = (
     st.builds(Exists, paths)
     | st.builds(Absent, paths)
-    | st.builds(OfKind, paths, st.sampled_from(Kind))
+    | st.builds(OfKind, paths, st.sampled_from(ValueKind))
     | st.builds(Equals, paths, few_values)
     | st.builds(NotEquals, paths, few_values)
     | st.builds(Contains, paths, few_values.filter(lambda value: not isinstance(value, bytes)))
@@ -308,7 +308,7 @@ async def on_engine(tables: Tables, writes: list[Write]) -> list[tuple[object, o
 def spelled(answer: object) -> object:
     """An answer in which a difference of type is a difference."""
     match answer:
-        case Page(items, following):
+        case ItemPage(items, following):
             return [told_apart(dict(item), spelled=True) for item in items], following
         case dict():
             return told_apart(answer, spelled=True)

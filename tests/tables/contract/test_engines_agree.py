@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from artcafe.tables.catalog import AGENTS, Environment
 from artcafe.tables.dynamodb.client import Endpoint
-from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, Key, Put, Query, Tables, Update, Write
+from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, ItemKey, Put, Query, Tables, Update, Write
 from artcafe.tables.engine.values import Item, Unstorable
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.tables.conftest import emptied
@@ -22,7 +22,7 @@ Engines = tuple[Tables, Tables]
 
 QUICK = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 ANYTHING = st.dictionaries(names(), values(), max_size=4)
-KEY = Key("p", "a")
+KEY = ItemKey("p", "a")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from artcafe.tables.catalog import AGENTS, CHALLENGES, TABLES, TENANTS, Table
 from artcafe.tables.engine.conditions import Absent, Exists
-from artcafe.tables.engine.port import Assign, Delete, Key, Put, Remove, Tables, Update
+from artcafe.tables.engine.port import Assign, Delete, ItemKey, Put, Remove, Tables, Update
 from artcafe.tables.engine.values import Item, Unstorable, Value, normal_item
 from tests.tables.strategies import names, texts, told_apart, values
 
@@ -16,7 +16,7 @@ from tests.tables.strategies import names, texts, told_apart, values
 on_one_engine = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 
 
-async def one(tables: Tables, table: Table, key: Key) -> Item | None:
+async def one(tables: Tables, table: Table, key: ItemKey) -> Item | None:
     (item,) = await tables.get(table, [key], consistent=True)
     return item
 
@@ -26,7 +26,7 @@ async def one(tables: Tables, table: Table, key: Key) -> Item | None:
 async def test_every_value_comes_back_as_it_went_in(tables: Tables, attributes: dict[str, Value]) -> None:
     item = {**attributes, "tenant_id": "ten_1", "id": "agt_1"}
     await tables.put(Put(AGENTS, item))
-    back = await one(tables, AGENTS, Key("ten_1", "agt_1"))
+    back = await one(tables, AGENTS, ItemKey("ten_1", "agt_1"))
     assert back is not None
     assert told_apart(dict(back)) == told_apart(item)
     assert told_apart(dict(back), spelled=True) == told_apart(normal_item(item), spelled=True)
@@ -36,15 +36,15 @@ async def test_every_value_comes_back_as_it_went_in(tables: Tables, attributes: 
 @given(value=values())
 async def test_an_assigned_value_comes_back_as_it_went_in(tables: Tables, value: Value) -> None:
     changes = [Assign("whole", value), Assign("map", {"entry": value}), Assign("list", [value])]
-    new = await tables.update(Update(AGENTS, Key("ten_1", "agt_1"), changes))
+    new = await tables.update(Update(AGENTS, ItemKey("ten_1", "agt_1"), changes))
     assert told_apart([new["whole"], new["map"], new["list"]]) == told_apart([value, {"entry": value}, [value]])
-    assert await one(tables, AGENTS, Key("ten_1", "agt_1")) == new
+    assert await one(tables, AGENTS, ItemKey("ten_1", "agt_1")) == new
 
 
 @on_one_engine
 @given(partition=texts(least=1), sort=texts(least=1), entry=texts(least=1))
 async def test_any_text_is_a_key_and_a_name(tables: Tables, partition: str, sort: str, entry: str) -> None:
-    key = Key(partition, sort)
+    key = ItemKey(partition, sort)
     await tables.put(Put(AGENTS, {"tenant_id": partition, "id": sort, "map": {}}))
     await tables.update(Update(AGENTS, key, [Assign(("map", entry), entry)]))
     assert await one(tables, AGENTS, key) == {"tenant_id": partition, "id": sort, "map": {entry: entry}}
@@ -56,13 +56,13 @@ async def test_any_text_is_a_key_and_a_name(tables: Tables, partition: str, sort
 async def test_every_table_holds_items(tables: Tables, table: Table) -> None:
     item = dict.fromkeys(table.key_attributes, "x")
     await tables.put(Put(table, item))
-    assert await one(tables, table, Key("x", "x" if table.sort_key else None)) == item
+    assert await one(tables, table, ItemKey("x", "x" if table.sort_key else None)) == item
 
 
 async def test_items_come_in_the_order_of_their_keys_and_none_where_there_is_none(tables: Tables) -> None:
     for number in (1, 2, 3):
         await tables.put(Put(TENANTS, {"id": f"ten_{number}", "name": f"n{number}"}))
-    keys = [Key("ten_3"), Key("ten_9"), Key("ten_1"), Key("ten_3")]
+    keys = [ItemKey("ten_3"), ItemKey("ten_9"), ItemKey("ten_1"), ItemKey("ten_3")]
     names = [None if item is None else item["name"] for item in await tables.get(TENANTS, keys)]
     assert names == ["n3", None, "n1", "n3"]
     assert await tables.get(TENANTS, []) == []
@@ -71,24 +71,24 @@ async def test_items_come_in_the_order_of_their_keys_and_none_where_there_is_non
 async def test_more_keys_than_one_request_holds_are_read(tables: Tables) -> None:
     for start in range(0, 200, 100):
         await tables.transact([Put(TENANTS, {"id": f"ten_{number}"}) for number in range(start, start + 100)])
-    found = await tables.get(TENANTS, [Key(f"ten_{number}") for number in range(250)], consistent=True)
+    found = await tables.get(TENANTS, [ItemKey(f"ten_{number}") for number in range(250)], consistent=True)
     assert found == [{"id": f"ten_{number}"} for number in range(200)] + [None] * 50
 
 
 async def test_a_key_that_cannot_be_is_refused_when_it_is_read(tables: Tables) -> None:
     with pytest.raises(Unstorable):
-        await tables.get(TENANTS, [Key("")])
+        await tables.get(TENANTS, [ItemKey("")])
     with pytest.raises(ValueError, match="has a sort key"):
-        await tables.get(AGENTS, [Key("ten_1")])
+        await tables.get(AGENTS, [ItemKey("ten_1")])
 
 
 async def test_one_table_knows_nothing_of_another(tables: Tables) -> None:
     await tables.put(Put(TENANTS, {"id": "same"}))
-    assert await one(tables, CHALLENGES, Key("same")) is None
+    assert await one(tables, CHALLENGES, ItemKey("same")) is None
 
 
 async def test_an_item_of_400_kilobytes_is_held_and_a_larger_one_is_not_made_by_an_update(tables: Tables) -> None:
-    key = Key("ten_1")
+    key = ItemKey("ten_1")
     await tables.put(Put(TENANTS, {"id": "ten_1", "name": "x" * 409_000}))
     with pytest.raises(Unstorable):
         await tables.update(Update(TENANTS, key, [Assign("plan", "y" * 1000)]))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS
 from artcafe.tables.engine.conditions import Condition, Contains, Equals
-from artcafe.tables.engine.port import Delete, Key, Put, Tables
+from artcafe.tables.engine.port import Delete, ItemKey, Put, Tables
 from artcafe.tables.engine.values import Item, Unstorable
 from tests.tables.strategies import texts
 
@@ -96,7 +96,7 @@ async def test_pages_hold_every_key_with_the_prefix_once_and_in_order(
         assert flat(pages) == expected
     finally:
         for each in ids:
-            await tables.delete(Delete(AGENTS, Key("ten_1", each)))
+            await tables.delete(Delete(AGENTS, ItemKey("ten_1", each)))
 
 
 async def test_the_items_of_a_page_are_whole(tables: Tables) -> None:
@@ -151,7 +151,7 @@ async def test_paging_through_what_changes_neither_repeats_nor_skips_what_stays(
         page = await tables.query(AGENTS, "ten_1", after=after, limit=2)
         seen += [str(item["id"]) for item in page.items]
         await fill(tables, [f"{number:02}"])
-        await tables.delete(Delete(AGENTS, Key("ten_1", seen[0])))
+        await tables.delete(Delete(AGENTS, ItemKey("ten_1", seen[0])))
         if page.next is None:
             break
         after = page.next

@@ -15,7 +15,7 @@ from artcafe.tables.engine.port import (
     Check,
     ConditionFailed,
     Delete,
-    Key,
+    ItemKey,
     Put,
     Remove,
     Tables,
@@ -24,7 +24,7 @@ from artcafe.tables.engine.port import (
 )
 from artcafe.tables.engine.values import Item, Unstorable
 
-TENANT = Key("ten_1")
+TENANT = ItemKey("ten_1")
 
 
 def member(user: str, role: str) -> list[Write]:
@@ -49,14 +49,16 @@ async def test_all_of_it_is_made(tables: Tables) -> None:
         [
             Put(AGENTS, {"tenant_id": "ten_1", "id": "agt_1"}, Absent("id")),
             Update(TENANTS, TENANT, changes, Exists("id")),
-            Delete(AGENTS, Key("ten_1", "agt_9")),
-            Check(AGENTS, Key("ten_1", "agt_8"), Absent("id")),
+            Delete(AGENTS, ItemKey("ten_1", "agt_9")),
+            Check(AGENTS, ItemKey("ten_1", "agt_8"), Absent("id")),
             *member("usr_1", "owner"),
         ]
     )
     assert await tenant(tables) == {"id": "ten_1", "agent_count": 1}
     assert await agents(tables) == ["agt_1"]
-    assert await tables.get(USER_TENANTS, [Key("usr_1", "ten_1")]) == await tables.get(USER_TENANT_INDEX, [Key("ten_1", "usr_1")])
+    assert await tables.get(USER_TENANTS, [ItemKey("usr_1", "ten_1")]) == await tables.get(
+        USER_TENANT_INDEX, [ItemKey("ten_1", "usr_1")]
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,8 +82,8 @@ async def test_one_false_condition_undoes_it_all_and_is_named(tables: Tables, fa
         await tables.transact(writes)
     assert refused.value.failed == {at: row}
     assert await tenant(tables) == row
-    assert await tables.get(USER_TENANTS, [Key("usr_1", "ten_1")]) == [None]
-    assert await tables.get(USER_TENANT_INDEX, [Key("ten_1", "usr_1")]) == [None]
+    assert await tables.get(USER_TENANTS, [ItemKey("usr_1", "ten_1")]) == [None]
+    assert await tables.get(USER_TENANT_INDEX, [ItemKey("ten_1", "usr_1")]) == [None]
 
 
 async def test_an_outcome_that_cannot_be_stored_undoes_it_all(tables: Tables) -> None:
@@ -89,7 +91,7 @@ async def test_an_outcome_that_cannot_be_stored_undoes_it_all(tables: Tables) ->
     with pytest.raises(Unstorable):
         await tables.transact([*member("usr_1", "owner"), Update(TENANTS, TENANT, [Add("count", 1)])])
     assert await tenant(tables) == {"id": "ten_1", "count": 10**50}
-    assert await tables.get(USER_TENANTS, [Key("usr_1", "ten_1")]) == [None]
+    assert await tables.get(USER_TENANTS, [ItemKey("usr_1", "ten_1")]) == [None]
 
 
 async def test_a_transaction_of_a_hundred_writes_is_made(tables: Tables) -> None:
@@ -137,11 +139,11 @@ async def test_fifty_creates_at_once_against_a_limit_of_ten_make_exactly_ten(tab
 
 async def test_transactions_that_cross_leave_what_one_after_the_other_would(tables: Tables) -> None:
     """Credit moves between two rows from many places at once: none is made, none is lost, none is owed."""
-    rows = [Key("ten_a"), Key("ten_b")]
+    rows = [ItemKey("ten_a"), ItemKey("ten_b")]
     for key in rows:
         await tables.put(Put(TENANTS, {"id": key.partition, "credit": 5}))
 
-    async def move(source: Key, target: Key) -> bool:
+    async def move(source: ItemKey, target: ItemKey) -> bool:
         take = Update(TENANTS, source, [Add("credit", -1)], GreaterOrEqual("credit", 1))
         try:
             await tables.transact([take, Update(TENANTS, target, [Add("credit", 1)])])

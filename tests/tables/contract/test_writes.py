@@ -16,7 +16,7 @@ from artcafe.tables.engine.port import (
     Change,
     ConditionFailed,
     Delete,
-    Key,
+    ItemKey,
     Put,
     Remove,
     Tables,
@@ -24,7 +24,7 @@ from artcafe.tables.engine.port import (
 )
 from artcafe.tables.engine.values import Item, Unstorable
 
-KEY = Key("ten_1", "agt_1")
+KEY = ItemKey("ten_1", "agt_1")
 AGENT: Item = {"tenant_id": "ten_1", "id": "agt_1", "name": "planner", "channels": {"chn_1": True}, "count": 1}
 
 
@@ -51,7 +51,7 @@ async def test_what_is_made_once_is_not_made_twice(tables: Tables) -> None:
 async def test_an_update_makes_the_item_with_its_key(tables: Tables) -> None:
     new = await tables.update(Update(AGENTS, KEY, [Assign("name", "planner"), Add("count", 2)]))
     assert new == {"tenant_id": "ten_1", "id": "agt_1", "name": "planner", "count": 2} == await stored(tables)
-    assert await tables.update(Update(TENANTS, Key("ten_1"), [Add("count", 1)])) == {"id": "ten_1", "count": 1}
+    assert await tables.update(Update(TENANTS, ItemKey("ten_1"), [Add("count", 1)])) == {"id": "ten_1", "count": 1}
 
 
 async def test_an_update_is_refused_where_its_condition_fails_and_tells_the_item(tables: Tables) -> None:
@@ -140,7 +140,7 @@ async def test_a_delete_is_refused_where_its_condition_fails(tables: Tables) -> 
     assert refused.value.failed == {0: AGENT}
     assert await stored(tables) == AGENT
     with pytest.raises(ConditionFailed):
-        await tables.delete(Delete(AGENTS, Key("ten_1", "agt_2"), Exists("id")))
+        await tables.delete(Delete(AGENTS, ItemKey("ten_1", "agt_2"), Exists("id")))
 
 
 async def test_numbers_added_at_the_same_time_are_all_counted(tables: Tables) -> None:

@@ -16,13 +16,13 @@ from artcafe.tables.dynamodb.client import LONGEST_WAIT_S, MOST_CALLS, MOST_TRIE
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import Schema
 from artcafe.tables.engine.conditions import Absent, Equals
-from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, Key, Put, Update
+from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, ItemKey, Put, Update
 from tests.aws import Aws
 from tests.faulty_aws import READS, WRITES, Fault, FaultyAws, faulty
 
-TENANT = Key("ten_1")
+TENANT = ItemKey("ten_1")
 ROW = {"tenant_id": "ten_1", "id": "agt_1", "name": "Planner"}
-AGENT = Key("ten_1", "agt_1")
+AGENT = ItemKey("ten_1", "agt_1")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def tables(aws: Aws, proxy: FaultyAws) -> AsyncIterator[DynamoDb]:
 
 async def put(tables: DynamoDb) -> None:
     await tables.put(Put(AGENTS, {**ROW, "id": "agt_2"}))
-    assert await tables.get(AGENTS, [Key("ten_1", "agt_2")], consistent=True) == [{**ROW, "id": "agt_2"}]
+    assert await tables.get(AGENTS, [ItemKey("ten_1", "agt_2")], consistent=True) == [{**ROW, "id": "agt_2"}]
 
 
 async def update(tables: DynamoDb) -> None:
@@ -62,7 +62,7 @@ async def transact(tables: DynamoDb) -> None:
     new = {**ROW, "id": "agt_2"}
     await tables.transact([Update(TENANTS, TENANT, [Add("count", 1)]), Put(AGENTS, new, Absent("id"))])
     assert await tables.get(TENANTS, [TENANT], consistent=True) == [{"id": "ten_1", "count": 1}]
-    assert await tables.get(AGENTS, [Key("ten_1", "agt_2")], consistent=True) == [new]
+    assert await tables.get(AGENTS, [ItemKey("ten_1", "agt_2")], consistent=True) == [new]
 
 
 async def get(tables: DynamoDb) -> None:
@@ -70,7 +70,7 @@ async def get(tables: DynamoDb) -> None:
 
 
 async def get_several(tables: DynamoDb) -> None:
-    assert await tables.get(AGENTS, [AGENT, Key("ten_1", "agt_9")]) == [ROW, None]
+    assert await tables.get(AGENTS, [AGENT, ItemKey("ten_1", "agt_9")]) == [ROW, None]
 
 
 async def query(tables: DynamoDb) -> None:
@@ -189,7 +189,7 @@ async def test_transactions_count_exactly_whatever_happens_to_their_answers(tabl
         for id in ids:
             group.create_task(add(id))
     assert all(rule.struck for rule in rules)
-    rows = await tables.get(AGENTS, [Key("ten_1", id) for id in ids], consistent=True)
+    rows = await tables.get(AGENTS, [ItemKey("ten_1", id) for id in ids], consistent=True)
     found = {row["id"] for row in rows if row is not None}
     assert len(done) > 20
     assert done <= found

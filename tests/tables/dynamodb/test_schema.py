@@ -13,7 +13,7 @@ from artcafe.errors import StartRefused
 from artcafe.tables.catalog import AGENTS, CHALLENGES, DELETED, TABLES, TENANTS, Environment
 from artcafe.tables.dynamodb.client import Client, Endpoint
 from artcafe.tables.dynamodb.schema import Difference, Schema, creation, differences, make_ready
-from artcafe.tables.engine.port import Key
+from artcafe.tables.engine.port import ItemKey
 from artcafe.tables.open import open_engine
 from tests.aws import Aws
 from tests.faulty_aws import faulty
@@ -77,7 +77,7 @@ async def test_tables_that_stand_are_used_with_what_is_in_them(endpoint: Endpoin
     operator.create_table(**creation(TENANTS, Environment.PROD) | {"BillingMode": "PAY_PER_REQUEST", "Tags": []})
     operator.put_item(TableName="artcafe-tenants", Item={"id": {"S": "an odd id"}, "name": {"S": "Older"}})
     engine = await open_engine(f"dynamodb:{endpoint.region}", endpoint.url, Environment.PROD, make_missing=True)
-    assert await engine.get(TENANTS, [Key("an odd id")]) == [{"id": "an odd id", "name": "Older"}]
+    assert await engine.get(TENANTS, [ItemKey("an odd id")]) == [{"id": "an odd id", "name": "Older"}]
     await engine.close()
 
 

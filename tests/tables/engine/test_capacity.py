@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from artcafe.tables.catalog import AGENTS, Environment
 from artcafe.tables.dynamodb.client import Consumed, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
-from artcafe.tables.engine.capacity import Reckoned, Units, item_bytes, read_units, write_units
+from artcafe.tables.engine.capacity import MeteredTables, Units, item_bytes, read_units, write_units
 from artcafe.tables.engine.conditions import Absent, Equals, Exists
-from artcafe.tables.engine.port import Assign, Check, ConditionFailed, Delete, Key, Put, Tables, Update
+from artcafe.tables.engine.port import Assign, Check, ConditionFailed, Delete, ItemKey, Put, Tables, Update
 from artcafe.tables.engine.values import Item
 from artcafe.tables.open import open_engine
 from artcafe.tables.sqlite.engine import Sqlite
@@ -56,35 +56,35 @@ async def asked(tables: Tables, units: Units) -> list[tuple[float, float]]:
         await tables.put(Put(AGENTS, item(f"{number}", size)))
         note()
     for consistent in (True, False):
-        await tables.get(AGENTS, [Key("t", "1")], consistent=consistent)
+        await tables.get(AGENTS, [ItemKey("t", "1")], consistent=consistent)
         note()
-    await tables.get(AGENTS, [Key("t", "none")], consistent=True)
+    await tables.get(AGENTS, [ItemKey("t", "none")], consistent=True)
     note()
-    await tables.update(Update(AGENTS, Key("t", "5"), [Assign("text", "y")]))
+    await tables.update(Update(AGENTS, ItemKey("t", "5"), [Assign("text", "y")]))
     note()
     await tables.transact(
         [
             Put(AGENTS, item("new", 2000)),
-            Update(AGENTS, Key("t", "4"), [Assign("more", 1)]),
-            Delete(AGENTS, Key("t", "3")),
-            Check(AGENTS, Key("t", "2"), Exists("id")),
+            Update(AGENTS, ItemKey("t", "4"), [Assign("more", 1)]),
+            Delete(AGENTS, ItemKey("t", "3")),
+            Check(AGENTS, ItemKey("t", "2"), Exists("id")),
         ]
     )
     note()
-    await tables.delete(Delete(AGENTS, Key("t", "4")))
+    await tables.delete(Delete(AGENTS, ItemKey("t", "4")))
     note()
     return charged
 
 
 @pytest.fixture
-async def reckoned(tmp_path: Path) -> AsyncIterator[tuple[Reckoned, Units]]:
+async def reckoned(tmp_path: Path) -> AsyncIterator[tuple[MeteredTables, Units]]:
     units = Units()
-    tables = Reckoned(await Sqlite.open(tmp_path / "tables.sqlite", Environment.PROD), units)
+    tables = MeteredTables(await Sqlite.open(tmp_path / "tables.sqlite", Environment.PROD), units)
     yield tables, units
     await tables.close()
 
 
-async def test_what_is_reckoned_is_what_an_engine_says_it_charges(aws: Aws, reckoned: tuple[Reckoned, Units]) -> None:
+async def test_what_is_reckoned_is_what_an_engine_says_it_charges(aws: Aws, reckoned: tuple[MeteredTables, Units]) -> None:
     endpoint, units = Endpoint(aws.new_region(), aws.url), Units()
     await (await open_engine(f"dynamodb:{endpoint.region}", aws.url, Environment.PROD, make_missing=True)).close()
 
@@ -101,15 +101,15 @@ async def test_what_is_reckoned_is_what_an_engine_says_it_charges(aws: Aws, reck
         await dynamodb.close()
 
 
-async def test_several_keys_are_as_many_reads(reckoned: tuple[Reckoned, Units]) -> None:
+async def test_several_keys_are_as_many_reads(reckoned: tuple[MeteredTables, Units]) -> None:
     tables, units = reckoned
     for number, size in enumerate(SIZES):
         await tables.put(Put(AGENTS, item(f"{number}", size)))
-    await tables.get(AGENTS, [Key("t", f"{number}") for number in range(len(SIZES) + 1)], consistent=True)
+    await tables.get(AGENTS, [ItemKey("t", f"{number}") for number in range(len(SIZES) + 1)], consistent=True)
     assert units.reads == 1 + 1 + 1 + 1 + 2 + 3 + 1
 
 
-async def test_what_a_filter_leaves_out_was_read(reckoned: tuple[Reckoned, Units]) -> None:
+async def test_what_a_filter_leaves_out_was_read(reckoned: tuple[MeteredTables, Units]) -> None:
     tables, units = reckoned
     for number, size in enumerate(SIZES):
         await tables.put(Put(AGENTS, item(f"{number}", size)))
@@ -119,7 +119,7 @@ async def test_what_a_filter_leaves_out_was_read(reckoned: tuple[Reckoned, Units
         assert (found.items, units.reads) == ([], charged)
 
 
-async def test_what_was_refused_is_charged_too(reckoned: tuple[Reckoned, Units]) -> None:
+async def test_what_was_refused_is_charged_too(reckoned: tuple[MeteredTables, Units]) -> None:
     tables, units = reckoned
     await tables.put(Put(AGENTS, item("a", 1500)))
     units.writes = 0

@@ -22,7 +22,7 @@ from artcafe.tables.engine.conditions import (
     check_condition,
     paths_in,
 )
-from artcafe.tables.engine.values import Kind, Unstorable, Value
+from artcafe.tables.engine.values import Unstorable, Value, ValueKind
 
 ORDERS: list[Callable[[str, Value], Condition]] = [Less, LessOrEqual, Greater, GreaterOrEqual]
 
@@ -54,7 +54,7 @@ def test_several_conditions_are_at_least_one(several: Callable[..., Condition]) 
 
 
 def test_the_paths_of_a_condition_are_those_of_its_tests() -> None:
-    condition = And(Exists("a"), Or(Not(Absent(("b", "c"))), Equals("d", 1)), OfKind("a", Kind.MAP))
+    condition = And(Exists("a"), Or(Not(Absent(("b", "c"))), Equals("d", 1)), OfKind("a", ValueKind.MAP))
     assert paths_in(condition) == ["a", ("b", "c"), "d", "a"]
     assert paths_in(None) == []
 

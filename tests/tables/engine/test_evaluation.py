@@ -8,7 +8,7 @@ import pytest
 
 from artcafe.tables.catalog import AGENTS
 from artcafe.tables.engine.evaluation import outcome
-from artcafe.tables.engine.port import Add, Assign, Change, Key, Remove, Update
+from artcafe.tables.engine.port import Add, Assign, Change, ItemKey, Remove, Update
 from artcafe.tables.engine.values import Item
 
 OLD: Item = {"tenant_id": "ten_1", "id": "agt_1", "count": 1, "channels": {"chn_1": 1, "chn_2": 2}}
@@ -25,6 +25,6 @@ OLD: Item = {"tenant_id": "ten_1", "id": "agt_1", "count": 1, "channels": {"chn_
 )
 def test_the_item_before_is_not_altered_by_what_comes_after(changes: list[Change]) -> None:
     old = deepcopy(OLD)
-    new = outcome(Update(AGENTS, Key("ten_1", "agt_1"), changes), old)
+    new = outcome(Update(AGENTS, ItemKey("ten_1", "agt_1"), changes), old)
     assert old == OLD
     assert new != OLD

@@ -15,21 +15,21 @@ from artcafe.tables.engine.port import (
     Check,
     ConditionFailed,
     Delete,
-    Key,
+    ItemKey,
     Put,
     Query,
     Remove,
     Update,
     check_transaction,
 )
-from artcafe.tables.engine.values import Item, Kind, Unstorable
+from artcafe.tables.engine.values import Item, Unstorable, ValueKind
 
-KEY = Key("ten_1", "agt_1")
+KEY = ItemKey("ten_1", "agt_1")
 
 
 def test_a_put_finds_its_key_in_the_item() -> None:
     assert Put(AGENTS, {"tenant_id": "ten_1", "id": "agt_1"}).key == KEY
-    assert Put(TENANTS, {"id": "ten_1"}).key == Key("ten_1")
+    assert Put(TENANTS, {"id": "ten_1"}).key == ItemKey("ten_1")
 
 
 @pytest.mark.parametrize("item", [{"tenant_id": "ten_1"}, {"id": "agt_1"}, {}], ids=str)
@@ -40,10 +40,10 @@ def test_an_item_without_its_key_is_refused(item: Item) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [Key("", "a"), Key("t", ""), Key("t" * 2049, "a"), Key("t", "é" * 513), Key("\ud800", "a")],
+    [ItemKey("", "a"), ItemKey("t", ""), ItemKey("t" * 2049, "a"), ItemKey("t", "é" * 513), ItemKey("\ud800", "a")],
     ids=lambda key: repr(key)[:40],
 )
-def test_a_key_out_of_bounds_is_refused_by_every_write(key: Key) -> None:
+def test_a_key_out_of_bounds_is_refused_by_every_write(key: ItemKey) -> None:
     with pytest.raises(Unstorable):
         Put(AGENTS, {"tenant_id": key.partition, "id": key.sort})
     with pytest.raises(Unstorable):
@@ -55,7 +55,7 @@ def test_a_key_out_of_bounds_is_refused_by_every_write(key: Key) -> None:
 
 
 def test_a_key_as_long_as_may_be_is_taken() -> None:
-    Delete(AGENTS, Key("t" * 2048, "é" * 512))
+    Delete(AGENTS, ItemKey("t" * 2048, "é" * 512))
 
 
 def test_a_key_is_text() -> None:
@@ -65,9 +65,9 @@ def test_a_key_is_text() -> None:
 
 def test_a_sort_key_stands_where_the_table_has_one() -> None:
     with pytest.raises(ValueError, match="artcafe-agents has a sort key"):
-        Delete(AGENTS, Key("ten_1"))
+        Delete(AGENTS, ItemKey("ten_1"))
     with pytest.raises(ValueError, match="artcafe-tenants has no sort key"):
-        Delete(TENANTS, Key("ten_1", "x"))
+        Delete(TENANTS, ItemKey("ten_1", "x"))
 
 
 def test_an_update_has_1_to_25_changes() -> None:
@@ -117,9 +117,9 @@ def test_the_guard_of_an_update_is_its_condition_and_what_its_changes_need() -> 
     when = Equals("status", "active")
     assert Update(AGENTS, KEY, [Assign("name", "a")]).guard is None
     assert Update(AGENTS, KEY, [Assign("name", "a")], when).guard == when
-    assert Update(AGENTS, KEY, [Assign(("c", "x"), 1), Remove(("c", "y"))]).guard == OfKind("c", Kind.MAP)
+    assert Update(AGENTS, KEY, [Assign(("c", "x"), 1), Remove(("c", "y"))]).guard == OfKind("c", ValueKind.MAP)
     assert Update(AGENTS, KEY, [Remove("name")]).guard == Exists("tenant_id")
-    counted = Or(Absent("n"), OfKind("n", Kind.NUMBER))
+    counted = Or(Absent("n"), OfKind("n", ValueKind.NUMBER))
     assert Update(AGENTS, KEY, [Add("n", 1), Remove("name")], when).guard == And(counted, when)
 
 
@@ -147,7 +147,7 @@ def test_a_filter_has_no_key_attribute() -> None:
 
 
 def test_a_transaction_has_1_to_100_writes_and_each_item_once() -> None:
-    keys = [Key("ten_1", f"agt_{number}") for number in range(101)]
+    keys = [ItemKey("ten_1", f"agt_{number}") for number in range(101)]
     check_transaction([Delete(AGENTS, key) for key in keys[:100]])
     for count in (0, 101):
         with pytest.raises(ValueError, match=f"a transaction of {count} writes"):

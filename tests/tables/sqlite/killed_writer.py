@@ -11,7 +11,7 @@ from pathlib import Path
 
 from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS, Environment
 from artcafe.tables.engine.conditions import Absent
-from artcafe.tables.engine.port import Add, Key, Put, Update
+from artcafe.tables.engine.port import Add, ItemKey, Put, Update
 from artcafe.tables.sqlite.engine import Sqlite
 
 
@@ -21,7 +21,7 @@ async def write(tables: Sqlite, run: str, worker: int) -> None:
     while True:
         row = {"tenant_id": "ten_1", "id": f"{run}_{worker}_{number}"}
         await tables.transact(
-            [Put(AGENTS, row, Absent("id")), Put(CHANNELS, row), Update(TENANTS, Key("ten_1"), [Add("count", 1)])]
+            [Put(AGENTS, row, Absent("id")), Put(CHANNELS, row), Update(TENANTS, ItemKey("ten_1"), [Add("count", 1)])]
         )
         sys.stdout.write(row["id"] + "\n")
         sys.stdout.flush()

@@ -18,11 +18,11 @@ import pytest
 from artcafe import errors
 from artcafe.tables.catalog import AGENTS, CHALLENGES, CHANNELS, TABLES, TENANTS, Environment
 from artcafe.tables.engine.conditions import Absent, Less
-from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, Key, Put, Scans, Tables, Update
+from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, ItemKey, Put, Scans, Tables, Update
 from artcafe.tables.sqlite.engine import MOST_KEYS_ON_LOOP, MOST_READS, SCAN_ROWS, Sqlite
 from artcafe.tables.sqlite.file import FORMAT, connect
 
-TENANT = Key("ten_1")
+TENANT = ItemKey("ten_1")
 
 
 @asynccontextmanager
@@ -75,7 +75,7 @@ async def test_dev_and_prod_in_one_file_share_only_the_tables_without_a_twin(pat
         await prod.put(Put(TENANTS, {"id": "ten_1"}))
         await prod.put(Put(CHALLENGES, {"challenge_id": "chl_1"}))
         assert await dev.get(TENANTS, [TENANT]) == [None]
-        assert await dev.get(CHALLENGES, [Key("chl_1")]) == [{"challenge_id": "chl_1"}]
+        assert await dev.get(CHALLENGES, [ItemKey("chl_1")]) == [{"challenge_id": "chl_1"}]
 
 
 async def test_nobody_else_may_read_the_file(path: Path) -> None:
@@ -305,16 +305,16 @@ async def test_every_acknowledged_write_survives_a_kill_and_every_transaction_is
 @pytest.mark.parametrize("count", [0, 1, SCAN_ROWS, SCAN_ROWS + 1])
 async def test_a_scan_reads_every_item_once(engine: Sqlite, count: int) -> None:
     scans: Scans = engine
-    keys = [Key(f"ten_{number % 7}", f"agt_{number}") for number in range(count)]
+    keys = [ItemKey(f"ten_{number % 7}", f"agt_{number}") for number in range(count)]
     for start in range(0, count, 100):
         await engine.transact([Put(AGENTS, {"tenant_id": key.partition, "id": key.sort}) for key in keys[start : start + 100]])
-    found = [Key(str(item["tenant_id"]), str(item["id"])) async for item in scans.scan(AGENTS)]
+    found = [ItemKey(str(item["tenant_id"]), str(item["id"])) async for item in scans.scan(AGENTS)]
     assert len(found) == count
     assert set(found) == set(keys)
 
 
 async def test_a_read_of_many_keys_and_of_few_is_the_same(engine: Sqlite) -> None:
-    keys = [Key(f"ten_{number}") for number in range(MOST_KEYS_ON_LOOP + 1)]
+    keys = [ItemKey(f"ten_{number}") for number in range(MOST_KEYS_ON_LOOP + 1)]
     await engine.transact([Put(TENANTS, {"id": key.partition}) for key in keys[::2]])
     many = await engine.get(TENANTS, keys)
     assert many == [(await engine.get(TENANTS, [key]))[0] for key in keys]

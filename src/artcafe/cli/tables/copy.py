@@ -33,7 +33,7 @@ from artcafe.services.renaming import AsTheyAre, Renaming, UnderNewIds
 from artcafe.services.repair import Repair
 from artcafe.tables import rows
 from artcafe.tables.catalog import TENANTS, Table
-from artcafe.tables.engine.port import Key
+from artcafe.tables.engine.port import ItemKey
 from artcafe.tables.store import Store
 
 STEPS: Final = 2
@@ -182,7 +182,7 @@ class _Copy:
             )
 
     async def _tenant(self, here: End, there: End, tenant_id: TenantId, progress: Progress) -> TenantCopy:
-        (row,) = await here.engine.get(TENANTS, [Key(tenant_id)], consistent=True)
+        (row,) = await here.engine.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         if row is None:
             raise TablesRefused(
                 f"there is no tenant {tenant_id} here", "'artcafe tables list' and 'artcafe tenant list' show what is"
@@ -192,7 +192,7 @@ class _Copy:
         copying = Copying(here.engine, there.engine, self._members)
         if rows.is_deleting(row):
             state = State.DELETING
-        elif rows.BURIED in row and isinstance(renaming, UnderNewIds):
+        elif rows.TOMBSTONE in row and isinstance(renaming, UnderNewIds):
             state = State.DELETED
         elif await copying.is_there(copy_id):
             state = await self._compared(here, there, tenant_id, renaming, copying)

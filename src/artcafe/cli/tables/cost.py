@@ -20,7 +20,7 @@ from artcafe.services.version_watch import READ_AT_ONCE, READ_EVERY_S
 from artcafe.tables.catalog import Environment
 from artcafe.tables.dynamodb.client import Consumed, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
-from artcafe.tables.engine.capacity import Reckoned, Units
+from artcafe.tables.engine.capacity import MeteredTables, Units
 from artcafe.tables.sqlite.engine import Sqlite
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -191,7 +191,7 @@ def _share(measured: Measured, times: float, prices: Prices) -> Share:
 async def _on_a_file() -> list[Measured]:
     units = Units()
     with tempfile.TemporaryDirectory() as folder:
-        tables = Reckoned(await Sqlite.open(Path(folder) / "tables.sqlite", Environment.PROD), units)
+        tables = MeteredTables(await Sqlite.open(Path(folder) / "tables.sqlite", Environment.PROD), units)
         try:
             return await Operations(tables, units).measure()
         finally:

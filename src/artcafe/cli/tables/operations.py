@@ -28,7 +28,7 @@ from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import PerPerson, Tenants
 from artcafe.tables.catalog import TENANTS
 from artcafe.tables.engine.capacity import Units
-from artcafe.tables.engine.port import Delete, Key, Tables
+from artcafe.tables.engine.port import Delete, ItemKey, Tables
 from artcafe.tables.store import Store
 from artcafe.wire.sshkeys import parse_public_key
 
@@ -99,7 +99,7 @@ class Operations:
         finally:
             await self._noted("delete a tenant", lambda: self._tenants.delete(owner))
             # Of a deleted tenant a record is kept; nobody wants one of this.
-            await self._tables.delete(Delete(TENANTS, Key(owner.tenant_id)))
+            await self._tables.delete(Delete(TENANTS, ItemKey(owner.tenant_id)))
         return self.measured
 
     async def _in_tenant(self, owner: UserPrincipal, signer: FileSigner) -> None:

@@ -84,7 +84,7 @@ class Consumed:
     units: Mapping[str, float]
 
 
-class Refused(Exception):
+class CallRefused(Exception):
     """DynamoDB answered that it did not do it, and asking again would not help. `answer` has what it said beside that."""
 
     def __init__(self, code: str, message: str, answer: Mapping[str, Any]) -> None:
@@ -126,13 +126,13 @@ class Client:
     async def items(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """A call that reads or writes items, as `call` has it; its price goes to whoever was named at `open`.
 
-        Raises `Refused` only where an item is the reason: a condition or the transaction it stands in, or a value.
+        Raises `CallRefused` only where an item is the reason: a condition or the transaction it stands in, or a value.
         """
         if self._consumed is not None:
             request = {**request, "ReturnConsumedCapacity": "TOTAL"}
         try:
             answer = await self.call(operation, request)
-        except Refused as refused:
+        except CallRefused as refused:
             if refused.code in _BY_ITEMS:
                 raise
             raise self.unavailable(operation, refused.code, refused.message) from refused
@@ -143,7 +143,7 @@ class Client:
         return answer
 
     async def call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        """DynamoDB's answer. Raises `Refused` for what stays refused, and `errors.Unavailable` where that may pass."""
+        """DynamoDB's answer. Raises `CallRefused` for what stays refused, and `errors.Unavailable` where that may pass."""
         if not self._is_open or self._calls >= MOST_CALLS:
             raise errors.Unavailable(NAME)
         self._calls += 1
@@ -207,23 +207,23 @@ def waits() -> Iterator[float]:
         yield random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**number))  # noqa: S311 - it spreads load and keeps no secret
 
 
-def reasons_of(refused: Refused) -> list[dict[str, Any]]:
+def reasons_of(refused: CallRefused) -> list[dict[str, Any]]:
     """Why a transaction was cancelled: for each of its writes a reason, whose code is `None` where that write was not it."""
     reasons: list[dict[str, Any]] = refused.answer.get("CancellationReasons", [])
     return reasons
 
 
-def _refused(exc: ClientError) -> Refused:
+def _refused(exc: ClientError) -> CallRefused:
     error = exc.response.get("Error", {})
-    return Refused(error.get("Code", "Unknown"), error.get("Message", str(exc)), exc.response)
+    return CallRefused(error.get("Code", "Unknown"), error.get("Message", str(exc)), exc.response)
 
 
-def _is_its_own(refused: Refused) -> bool:
+def _is_its_own(refused: CallRefused) -> bool:
     """Whether the trouble is DynamoDB's own, and was repeated in vain."""
     return refused.code in _THROTTLED or refused.answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
 
 
-def _passes(refused: Refused) -> bool:
+def _passes(refused: CallRefused) -> bool:
     """Whether it is one of those that AWS's client does not repeat, though they pass."""
     if refused.code == "TransactionConflictException":
         return True

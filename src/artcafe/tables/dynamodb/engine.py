@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 from artcafe.tables.catalog import Environment, Table
-from artcafe.tables.dynamodb.client import Client, Consumed, Endpoint, Refused, reasons_of, waits
+from artcafe.tables.dynamodb.client import CallRefused, Client, Consumed, Endpoint, reasons_of, waits
 from artcafe.tables.dynamodb.expressions import Expressions
 from artcafe.tables.dynamodb.values import Attribute, from_attributes, to_attributes
 from artcafe.tables.engine.conditions import Condition
@@ -21,8 +21,8 @@ from artcafe.tables.engine.port import (
     Check,
     ConditionFailed,
     Delete,
-    Key,
-    Page,
+    ItemKey,
+    ItemPage,
     Put,
     Query,
     Update,
@@ -55,7 +55,7 @@ class DynamoDb:
         """An engine on tables that stand already. Raises `errors.StartRefused` as `Client.open` does."""
         return cls(await Client.open(endpoint, consumed), environment)
 
-    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+    async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
         """As the port has it."""
         for key in keys:
             check_table_key(table, key)
@@ -79,13 +79,13 @@ class DynamoDb:
         descending: bool = False,
         where: Condition | None = None,
         consistent: bool = False,
-    ) -> Page:
+    ) -> ItemPage:
         """As the port has it."""
         query = Query(table, partition, prefix, after, limit, descending, where, consistent)
         sort_key = table.key_attributes[1]
         answer = await self._client.items("query", self._query(query, sort_key))
         last: dict[str, Attribute] | None = answer.get("LastEvaluatedKey")
-        return Page([from_attributes(item) for item in answer["Items"]], None if last is None else last[sort_key]["S"])
+        return ItemPage([from_attributes(item) for item in answer["Items"]], None if last is None else last[sort_key]["S"])
 
     async def put(self, write: Put) -> None:
         """As the port has it."""
@@ -107,7 +107,7 @@ class DynamoDb:
         actions = [{_ACTIONS[type(write)]: self._request(write)} for write in writes]
         try:
             await self._client.items("transact_write_items", {"TransactItems": actions, "ClientRequestToken": str(uuid.uuid4())})
-        except Refused as refused:
+        except CallRefused as refused:
             raise self._failure("transact_write_items", refused, reasons_of(refused)) from refused
 
     async def scan(self, table: Table) -> AsyncIterator[Item]:
@@ -127,15 +127,15 @@ class DynamoDb:
 
     # --- reads ---
 
-    async def _get_one(self, table: Table, key: Key, consistent: bool) -> Item | None:
+    async def _get_one(self, table: Table, key: ItemKey, consistent: bool) -> Item | None:
         request = {"TableName": self._name(table), "Key": _key(table, key), "ConsistentRead": consistent}
         answer = await self._client.items("get_item", request)
         return from_attributes(answer["Item"]) if "Item" in answer else None
 
-    async def _get_batch(self, table: Table, keys: Sequence[Key], consistent: bool) -> dict[Key, Item]:
+    async def _get_batch(self, table: Table, keys: Sequence[ItemKey], consistent: bool) -> dict[ItemKey, Item]:
         """DynamoDB may answer some of the keys and leave the others for later: above 16 MB, or where it is throttled."""
         wanted = {self._name(table): {"Keys": [_key(table, key) for key in keys], "ConsistentRead": consistent}} if keys else {}
-        found: dict[Key, Item] = {}
+        found: dict[ItemKey, Item] = {}
         pauses = waits()
         while wanted:
             answer = await self._client.items("batch_get_item", {"RequestItems": wanted})
@@ -164,7 +164,7 @@ class DynamoDb:
         if query.where is not None:
             request["FilterExpression"] = expressions.condition(query.where)
         if query.after is not None:
-            request["ExclusiveStartKey"] = _key(table, Key(query.partition, query.after))
+            request["ExclusiveStartKey"] = _key(table, ItemKey(query.partition, query.after))
         return request | expressions.parameters()
 
     # --- writes ---
@@ -172,7 +172,7 @@ class DynamoDb:
     async def _write(self, operation: str, write: Put | Update | Delete, **wanted: str) -> dict[str, Any]:
         try:
             return await self._client.items(operation, self._request(write) | wanted)
-        except Refused as refused:
+        except CallRefused as refused:
             reason = {"Code": refused.code, "Message": refused.message, "Item": refused.answer.get("Item")}
             raise self._failure(operation, refused, [reason]) from refused
 
@@ -192,7 +192,7 @@ class DynamoDb:
             request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
         return request | expressions.parameters()
 
-    def _failure(self, operation: str, refused: Refused, reasons: Sequence[dict[str, Any]]) -> Exception:
+    def _failure(self, operation: str, refused: CallRefused, reasons: Sequence[dict[str, Any]]) -> Exception:
         """What a refused write is to its caller: a false condition, too large an outcome, or else nothing that was foreseen.
 
         A condition counts before a value, as the port's engines all decide conditions first.
@@ -210,15 +210,15 @@ class DynamoDb:
         return table.name_in(self._environment)
 
 
-def _key(table: Table, key: Key) -> dict[str, Attribute]:
+def _key(table: Table, key: ItemKey) -> dict[str, Attribute]:
     attributes: dict[str, Attribute] = {table.partition_key: {"S": key.partition}}
     if table.sort_key is not None:
         attributes[table.sort_key] = {"S": key.sort}
     return attributes
 
 
-def _key_in(table: Table, item: Item) -> Key:
+def _key_in(table: Table, item: Item) -> ItemKey:
     partition, sort = item[table.partition_key], item[table.sort_key] if table.sort_key else None
     assert isinstance(partition, str), "the tables' keys are text, which was checked at the start"
     assert sort is None or isinstance(sort, str), "as above"
-    return Key(partition, sort)
+    return ItemKey(partition, sort)

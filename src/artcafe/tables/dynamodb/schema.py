@@ -15,7 +15,7 @@ from typing import Any, Final
 from artcafe import errors
 from artcafe.observe.logs import log
 from artcafe.tables.catalog import DELETED, TABLES, DeletedTable, Environment, Table, tags_of
-from artcafe.tables.dynamodb.client import Client, Endpoint, Refused
+from artcafe.tables.dynamodb.client import CallRefused, Client, Endpoint
 
 CREATE_S: Final = 180.0
 """How long a new table may take until it can be used; DynamoDB needs some seconds."""
@@ -106,7 +106,7 @@ class Schema:
         try:
             described = (await self._client.call("describe_table", {"TableName": name}))["Table"]
             expiry = (await self._client.call("describe_time_to_live", {"TableName": name}))["TimeToLiveDescription"]
-        except Refused as refused:
+        except CallRefused as refused:
             if refused.code == "ResourceNotFoundException":
                 return None
             raise self._refusal("describe", name, refused) from refused
@@ -176,7 +176,7 @@ class Schema:
         """Asks for the table; False where it stands."""
         try:
             await self._client.call("create_table", creation(table, self._environment))
-        except Refused as refused:
+        except CallRefused as refused:
             if refused.code == "ResourceInUseException":
                 return False
             raise self._refusal("create", name, refused) from refused
@@ -201,7 +201,7 @@ class Schema:
                 await self._client.call(
                     "update_continuous_backups", {"TableName": name, "PointInTimeRecoverySpecification": specification}
                 )
-            except Refused as refused:
+            except CallRefused as refused:
                 if refused.code != "ContinuousBackupsUnavailableException" or time.monotonic() > until:
                     raise self._refusal("turn on point-in-time recovery of", name, refused) from refused
             else:
@@ -211,10 +211,10 @@ class Schema:
     async def _call(self, operation: str, what: str, request: dict[str, Any]) -> dict[str, Any]:
         try:
             return await self._client.call(operation, request)
-        except Refused as refused:
+        except CallRefused as refused:
             raise self._refusal(operation.replace("_", " "), what, refused) from refused
 
-    def _refusal(self, doing: str, what: str, refused: Refused) -> errors.TablesRefused:
+    def _refusal(self, doing: str, what: str, refused: CallRefused) -> errors.TablesRefused:
         return errors.TablesRefused(
             f"{self._client.endpoint} refuses to {doing} {what}: {refused}",
             "the credentials that were found need the rights that docs/dynamodb.md lists",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
-from artcafe.tables.engine.values import Item, Kind, Value, kind_of, normal_number
+from artcafe.tables.engine.values import Item, Value, ValueKind, kind_of, normal_number
 
 Attribute: TypeAlias = dict[str, Any]
 """One attribute value, such as `{"S": "text"}`: a type descriptor, and what the client takes and gives for it."""
@@ -43,27 +43,27 @@ def _number(text: str) -> int | Decimal:
     return int(text) if text.lstrip("-").isdecimal() else normal_number(Decimal(text), "number")
 
 
-_TO: Final[dict[Kind, Callable[[Any], Any]]] = {
-    Kind.STRING: _same,
-    Kind.NUMBER: str,
-    Kind.BINARY: _same,
-    Kind.BOOLEAN: _same,
-    Kind.NULL: lambda _: True,
-    Kind.LIST: lambda members: [to_attribute(member) for member in members],
-    Kind.MAP: to_attributes,
-    Kind.STRINGS: sorted,
-    Kind.NUMBERS: lambda members: sorted(map(str, members)),
-    Kind.BINARIES: sorted,
+_TO: Final[dict[ValueKind, Callable[[Any], Any]]] = {
+    ValueKind.STRING: _same,
+    ValueKind.NUMBER: str,
+    ValueKind.BINARY: _same,
+    ValueKind.BOOLEAN: _same,
+    ValueKind.NULL: lambda _: True,
+    ValueKind.LIST: lambda members: [to_attribute(member) for member in members],
+    ValueKind.MAP: to_attributes,
+    ValueKind.STRINGS: sorted,
+    ValueKind.NUMBERS: lambda members: sorted(map(str, members)),
+    ValueKind.BINARIES: sorted,
 }
 _FROM: Final[dict[str, Callable[[Any], Value]]] = {
-    Kind.STRING.value: _same,
-    Kind.NUMBER.value: _number,
-    Kind.BINARY.value: _same,
-    Kind.BOOLEAN.value: _same,
-    Kind.NULL.value: lambda _: None,
-    Kind.LIST.value: lambda members: [from_attribute(member) for member in members],
-    Kind.MAP.value: from_attributes,
-    Kind.STRINGS.value: frozenset,
-    Kind.NUMBERS.value: lambda members: frozenset(map(_number, members)),
-    Kind.BINARIES.value: frozenset,
+    ValueKind.STRING.value: _same,
+    ValueKind.NUMBER.value: _number,
+    ValueKind.BINARY.value: _same,
+    ValueKind.BOOLEAN.value: _same,
+    ValueKind.NULL.value: lambda _: None,
+    ValueKind.LIST.value: lambda members: [from_attribute(member) for member in members],
+    ValueKind.MAP.value: from_attributes,
+    ValueKind.STRINGS.value: frozenset,
+    ValueKind.NUMBERS.value: lambda members: frozenset(map(_number, members)),
+    ValueKind.BINARIES.value: frozenset,
 }

@@ -12,7 +12,7 @@ from typing import Final
 
 from artcafe.tables.catalog import Table
 from artcafe.tables.engine.conditions import Condition
-from artcafe.tables.engine.port import Delete, Key, Page, Put, Tables, Update, Write
+from artcafe.tables.engine.port import Delete, ItemKey, ItemPage, Put, Tables, Update, Write
 from artcafe.tables.engine.values import Item, size_of
 
 READ_BYTES: Final = 4096
@@ -46,13 +46,13 @@ class Units:
         self.reads = self.writes = 0.0
 
 
-class Reckoned:
+class MeteredTables:
     """An engine on another one, which adds to `units` what DynamoDB would charge. For one caller at a time."""
 
     def __init__(self, tables: Tables, units: Units) -> None:
         self._tables, self._units = tables, units
 
-    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+    async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
         """As the port has it: each item is a read of its own."""
         found = await self._tables.get(table, keys, consistent=consistent)
         self._units.reads += sum(read_units(item_bytes(item), consistent=consistent) for item in found)
@@ -69,7 +69,7 @@ class Reckoned:
         descending: bool = False,
         where: Condition | None = None,
         consistent: bool = False,
-    ) -> Page:
+    ) -> ItemPage:
         """As the port has it: all items together are one read, also those that `where` leaves out."""
         more = {"prefix": prefix, "after": after, "limit": limit, "descending": descending, "consistent": consistent}
         read = await self._tables.query(table, partition, **more)  # type: ignore[arg-type]  # they are the arguments above

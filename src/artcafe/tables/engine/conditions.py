@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from artcafe.tables.engine.values import Kind, Value, check_name, kind_of, normal
+from artcafe.tables.engine.values import Value, ValueKind, check_name, kind_of, normal
 
 Path: TypeAlias = str | tuple[str, str]
 """An attribute's name, or an attribute that is a map and the name of one entry in it."""
@@ -17,7 +17,7 @@ Path: TypeAlias = str | tuple[str, str]
 # DynamoDB takes expressions of up to 4 KB; 25 tests and 25 changes of the longest form, names replaced by #0…, stay below it.
 MOST_TESTS = 25
 
-_ORDERED = (Kind.STRING, Kind.NUMBER, Kind.BINARY)
+_ORDERED = (ValueKind.STRING, ValueKind.NUMBER, ValueKind.BINARY)
 
 
 def text_of(path: Path) -> str:
@@ -50,7 +50,7 @@ class OfKind:
     """Is there, and of this type."""
 
     path: Path
-    kind: Kind
+    kind: ValueKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import json
 from base64 import b64decode, b64encode
 from decimal import Decimal
 
-from artcafe.tables.engine.values import Item, Kind, Value
+from artcafe.tables.engine.values import Item, Value, ValueKind
 
 _TAG = '{"":'
 
@@ -32,23 +32,23 @@ def from_text(text: str) -> dict[str, Value]:
 def _tagged(value: object) -> dict[str, list[object]]:
     match value:
         case Decimal():
-            return {"": [Kind.NUMBER, str(value)]}
+            return {"": [ValueKind.NUMBER, str(value)]}
         case bytes():
-            return {"": [Kind.BINARY, b64encode(value).decode()]}
+            return {"": [ValueKind.BINARY, b64encode(value).decode()]}
         case frozenset():
             return {"": [_set_kind(value), *sorted(map(_member, value))]}
         case _:
             raise TypeError(f"{type(value).__name__} is not in normal form")
 
 
-def _set_kind(members: frozenset[str] | frozenset[bytes] | frozenset[int | Decimal]) -> Kind:
+def _set_kind(members: frozenset[str] | frozenset[bytes] | frozenset[int | Decimal]) -> ValueKind:
     match next(iter(members)):
         case str():
-            return Kind.STRINGS
+            return ValueKind.STRINGS
         case bytes():
-            return Kind.BINARIES
+            return ValueKind.BINARIES
         case _:
-            return Kind.NUMBERS
+            return ValueKind.NUMBERS
 
 
 def _member(member: str | bytes | int | Decimal) -> str:
@@ -61,15 +61,15 @@ def _untagged(entries: dict[str, Value]) -> Value:
         return entries
     kind, *texts = tagged
     match kind:
-        case Kind.NUMBER:
+        case ValueKind.NUMBER:
             return Decimal(texts[0])
-        case Kind.BINARY:
+        case ValueKind.BINARY:
             return b64decode(texts[0])
-        case Kind.STRINGS:
+        case ValueKind.STRINGS:
             return frozenset(texts)
-        case Kind.BINARIES:
+        case ValueKind.BINARIES:
             return frozenset(map(b64decode, texts))
-        case Kind.NUMBERS:
+        case ValueKind.NUMBERS:
             return frozenset(int(text) if text.lstrip("-").isdecimal() else Decimal(text) for text in texts)
         case _:
             raise ValueError(f"a row of a newer version: it has a value of kind {kind!r}")

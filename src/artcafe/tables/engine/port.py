@@ -19,9 +19,9 @@ from artcafe.tables.engine.values import (
     MOST_PARTITION_KEY_BYTES,
     MOST_SORT_KEY_BYTES,
     Item,
-    Kind,
     Unstorable,
     Value,
+    ValueKind,
     check_key,
     normal,
     normal_item,
@@ -35,7 +35,7 @@ MOST_TRANSACTION_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ItemKey:
     """An item's place in a table; `sort` is None exactly where the table has no sort key."""
 
     partition: str
@@ -102,7 +102,7 @@ class Put:
     table: Table
     item: Item
     when: Condition | None = None
-    key: Key = field(init=False)
+    key: ItemKey = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "item", normal_item(self.item))
@@ -125,7 +125,7 @@ class Update:
     """
 
     table: Table
-    key: Key
+    key: ItemKey
     changes: Sequence[Change]
     when: Condition | None = None
 
@@ -141,9 +141,9 @@ class Update:
     def guard(self) -> Condition | None:
         """`when` and what the changes need: the condition an engine enforces."""
         maps = dict.fromkeys(change.path[0] for change in self.changes if isinstance(change.path, tuple))
-        needed: list[Condition] = [OfKind(name, Kind.MAP) for name in maps]
+        needed: list[Condition] = [OfKind(name, ValueKind.MAP) for name in maps]
         sums = [change.path for change in self.changes if isinstance(change, Add)]
-        needed += [Or(Absent(path), OfKind(path, Kind.NUMBER)) for path in sums]
+        needed += [Or(Absent(path), OfKind(path, ValueKind.NUMBER)) for path in sums]
         if all(isinstance(change, Remove) for change in self.changes):
             needed.append(Exists(self.table.partition_key))
         if self.when is not None:
@@ -156,7 +156,7 @@ class Delete:
     """The item is gone afterwards, whether or not it was there, unless `when` forbids."""
 
     table: Table
-    key: Key
+    key: ItemKey
     when: Condition | None = None
 
     def __post_init__(self) -> None:
@@ -173,7 +173,7 @@ class Check:
     """Changes nothing: the transaction it stands in fails unless `when` holds."""
 
     table: Table
-    key: Key
+    key: ItemKey
     when: Condition
 
     def __post_init__(self) -> None:
@@ -206,7 +206,7 @@ class ConditionFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ItemPage:
     """`next` goes into the following query's `after`; None says that nothing follows."""
 
     items: list[Item]
@@ -251,7 +251,7 @@ class Tables(Protocol):
     Raises `Unstorable` also at the write itself, where only the outcome is too large.
     """
 
-    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+    async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
         """The items in the order of `keys`, None for those that are not there. Not one snapshot, and not all at one moment.
 
         `consistent` sees every write that was answered before, at twice DynamoDB's price; without it, a read may be late.
@@ -269,7 +269,7 @@ class Tables(Protocol):
         descending: bool = False,
         where: Condition | None = None,
         consistent: bool = False,
-    ) -> Page:
+    ) -> ItemPage:
         """One page of a partition in the order of the sort key's UTF-8 bytes, or backwards.
 
         Begins behind the sort key `after`, which need not exist. `limit` counts the items *read*: `where` then leaves some
@@ -318,7 +318,7 @@ def check_transaction(writes: Sequence[Write]) -> None:
     """Raises ValueError for what DynamoDB refuses: no write or more than 100, one item twice, more than 4 MB."""
     if not 1 <= len(writes) <= MOST_WRITES:
         raise ValueError(f"a transaction of {len(writes)} writes; it has 1 to {MOST_WRITES}")
-    seen: set[tuple[str, Key]] = set()
+    seen: set[tuple[str, ItemKey]] = set()
     for write in writes:
         place = (write.table.name, write.key)
         if place in seen:
@@ -329,18 +329,18 @@ def check_transaction(writes: Sequence[Write]) -> None:
         raise Unstorable("transaction", f"{size} bytes; it has at most {MOST_TRANSACTION_BYTES}")
 
 
-def key_of(table: Table, item: Item) -> Key:
+def key_of(table: Table, item: Item) -> ItemKey:
     """The key that stands in an item; raises ValueError where it has none, else as `values.check_key` does."""
     for name in table.key_attributes:
         if name not in item:
             raise ValueError(f"an item of {table.name} has no {name!r}")
     partition = check_key(item[table.partition_key], table.partition_key, MOST_PARTITION_KEY_BYTES)
     if table.sort_key is None:
-        return Key(partition)
-    return Key(partition, check_key(item[table.sort_key], table.sort_key, MOST_SORT_KEY_BYTES))
+        return ItemKey(partition)
+    return ItemKey(partition, check_key(item[table.sort_key], table.sort_key, MOST_SORT_KEY_BYTES))
 
 
-def check_table_key(table: Table, key: Key) -> None:
+def check_table_key(table: Table, key: ItemKey) -> None:
     """Raises ValueError for a sort key that the table has not, or lacks, else as `values.check_key` does."""
     check_key(key.partition, table.partition_key, MOST_PARTITION_KEY_BYTES)
     if (key.sort is None) != (table.sort_key is None):

@@ -30,7 +30,7 @@ LEAST_EXPONENT, MOST_EXPONENT = -130, 125
 _EXACT = Context(prec=MOST_DIGITS, traps=[Inexact])
 
 
-class Kind(StrEnum):
+class ValueKind(StrEnum):
     """DynamoDB's type descriptors."""
 
     STRING = "S"
@@ -120,7 +120,7 @@ def added(number: int | Decimal, more: int | Decimal, path: str) -> int | Decima
         raise Unstorable(path, f"the sum has more than {MOST_DIGITS} significant digits") from None
 
 
-def kind_of(value: Value) -> Kind:
+def kind_of(value: Value) -> ValueKind:
     """The kind of a value in normal form."""
     simple = _KINDS.get(type(value))
     if simple is not None:
@@ -129,17 +129,17 @@ def kind_of(value: Value) -> Kind:
     return _SET_KINDS[kind_of(next(iter(value)))]
 
 
-_KINDS: dict[type, Kind] = {
-    str: Kind.STRING,
-    int: Kind.NUMBER,
-    Decimal: Kind.NUMBER,
-    bytes: Kind.BINARY,
-    bool: Kind.BOOLEAN,
-    type(None): Kind.NULL,
-    list: Kind.LIST,
-    dict: Kind.MAP,
+_KINDS: dict[type, ValueKind] = {
+    str: ValueKind.STRING,
+    int: ValueKind.NUMBER,
+    Decimal: ValueKind.NUMBER,
+    bytes: ValueKind.BINARY,
+    bool: ValueKind.BOOLEAN,
+    type(None): ValueKind.NULL,
+    list: ValueKind.LIST,
+    dict: ValueKind.MAP,
 }
-_SET_KINDS = {Kind.STRING: Kind.STRINGS, Kind.NUMBER: Kind.NUMBERS, Kind.BINARY: Kind.BINARIES}
+_SET_KINDS = {ValueKind.STRING: ValueKind.STRINGS, ValueKind.NUMBER: ValueKind.NUMBERS, ValueKind.BINARY: ValueKind.BINARIES}
 
 
 def size_of(value: Value) -> int:

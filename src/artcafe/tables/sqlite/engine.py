@@ -32,8 +32,8 @@ from artcafe.tables.engine.port import (
     Check,
     ConditionFailed,
     Delete,
-    Key,
-    Page,
+    ItemKey,
+    ItemPage,
     Put,
     Query,
     Update,
@@ -86,7 +86,7 @@ class Sqlite:
         await asyncio.to_thread(sqlite_file.prepare, path, environment)
         return cls(path, environment)
 
-    async def get(self, table: Table, keys: Sequence[Key], *, consistent: bool = False) -> list[Item | None]:
+    async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
         """As the port has it; always consistent."""
         for key in keys:
             check_table_key(table, key)
@@ -107,7 +107,7 @@ class Sqlite:
         descending: bool = False,
         where: Condition | None = None,
         consistent: bool = False,
-    ) -> Page:
+    ) -> ItemPage:
         """As the port has it; always consistent."""
         query = Query(table, partition, prefix, after, limit, descending, where, consistent)
         return await self._in_thread(partial(self._page, query))
@@ -225,7 +225,7 @@ class Sqlite:
             raise ConditionFailed(failed)
         return [_Done(old, outcome(write, old)) for write, old in zip(writes, before, strict=True)]
 
-    def _store(self, table: Table, key: Key, item: Item | None) -> None:
+    def _store(self, table: Table, key: ItemKey, item: Item | None) -> None:
         statements = self._statements[table]
         if item is None:
             self._write_db.execute(statements.delete, (key.partition, key.sort or ""))
@@ -243,11 +243,11 @@ class Sqlite:
 
     # --- wherever the connection is ---
 
-    def _read(self, db: sqlite3.Connection, table: Table, key: Key) -> Item | None:
+    def _read(self, db: sqlite3.Connection, table: Table, key: ItemKey) -> Item | None:
         row = db.execute(self._statements[table].get, (key.partition, key.sort or "")).fetchone()
         return None if row is None else from_text(row[0])
 
-    def _page(self, query: Query) -> Page:
+    def _page(self, query: Query) -> ItemPage:
         """Ends at `limit` items or about 1 MB, whichever comes first, as a page of DynamoDB does."""
         items: list[Item] = []
         read = characters = 0
@@ -259,8 +259,8 @@ class Sqlite:
                 read += 1
                 characters += len(text)
                 if read == query.limit or characters >= MOST_PAGE_CHARACTERS:
-                    return Page(items, next=sort)
-        return Page(items, next=None)
+                    return ItemPage(items, next=sort)
+        return ItemPage(items, next=None)
 
     def _stretch(self, table: Table, last: tuple[str, str]) -> tuple[list[Item], tuple[str, str] | None]:
         rows = self._page_db.execute(self._statements[table].scan, (*last, SCAN_ROWS)).fetchall()
