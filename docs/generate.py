@@ -17,7 +17,7 @@ from artcafe.config import CLIENT_VARIABLES, FILE_VARIABLE, PREFIX, Settings
 from artcafe.errors import REGISTRY, ArtcafeError
 from artcafe.model import Role
 from artcafe.rest import asyncapi
-from artcafe.rules.access import WHILE_SUSPENDED, WHO, Action, Agents
+from artcafe.rules.access import WHILE_SUSPENDED, WHO, Action, AgentAccess
 from artcafe.wire import frames
 
 DOCS: Final = Path(__file__).parent
@@ -168,7 +168,7 @@ def errors_page() -> str:
 
 def roles_page() -> str:
     """The table of `rules.access`, an action a line."""
-    told = {Agents.NONE: "–", Agents.ITSELF: "itself", Agents.ANY: "yes"}
+    told = {AgentAccess.NONE: "–", AgentAccess.ITSELF: "itself", AgentAccess.ANY: "yes"}
     rows = []
     for action in Action:
         roles, agents = WHO[action]

@@ -118,7 +118,7 @@ class Revoked(CallerFault):
     text = "this agent was deleted, disabled or given another key, or the key it used has ended; log in again with an active key"
 
 
-class NoMember(CallerFault):
+class NotAMember(CallerFault):
     code, status, close = "no_member", 403, 4500
     text = "this person is in no such tenant; connect names one of their own as tenant_id, and GET /v1/me lists them"
 
@@ -134,7 +134,7 @@ class RoleChanged(CallerFault):
 
 
 @dataclass(eq=False, repr=False)
-class TooFast(CallerFault):
+class RateLimited(CallerFault):
     what: str
     wait_s: float
     whose: str = "from this address"

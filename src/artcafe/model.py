@@ -214,7 +214,7 @@ class Subscription(Record, frozen=True, kw_only=True):
     def id(self) -> str:
         return subscription_id(self.channel_id, self.agent_id)
 
-    def lets(self, permission: Permission) -> bool:
+    def allows(self, permission: Permission) -> bool:
         """Whether it lets its agent do that now."""
         return self.status is SubscriptionStatus.ACTIVE and permission in self.permissions
 

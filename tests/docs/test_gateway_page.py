@@ -15,8 +15,8 @@ from artcafe.gateway.desk import LIMITS, MAX_SUBSCRIPTIONS, PING_S
 from artcafe.gateway.listener import CONNECT_S, STALL_S
 from artcafe.gateway.login_handshake import MAX_CHALLENGES
 from artcafe.gateway.opening_handshake import MAX_BYTES_BEFORE_CONNECT
-from artcafe.rules import limits
-from artcafe.rules.limits import Limit
+from artcafe.rules import fields, plans
+from artcafe.rules.plans import Limit
 from artcafe.services.shares import AT_ONCE_OF_AGENT, MOST_A_TURN
 from artcafe.wire import frames, replies
 
@@ -63,21 +63,21 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
         "a frame of a client, its fragments together": frames.MAX_FRAME_BYTES,
         "all frames until `connect` has come": MAX_BYTES_BEFORE_CONNECT,
         "`data`, nesting": frames.MAX_DEPTH,
-        "`key`": limits.IDEMPOTENCY_KEY_CHARS,
-        "`headers`, how many": limits.HEADERS,
-        "`headers`, a name": limits.NAME_CHARS,
-        "`headers`, a value": limits.HEADER_CHARS,
-        "`reply_to`": limits.REPLY_TO_CHARS,
+        "`key`": fields.IDEMPOTENCY_KEY_CHARS,
+        "`headers`, how many": fields.HEADERS,
+        "`headers`, a name": fields.NAME_CHARS,
+        "`headers`, a value": fields.HEADER_CHARS,
+        "`reply_to`": fields.REPLY_TO_CHARS,
         "`max_unacked`": get_args(get_args(frames.MaxUnacked)[0])[1].le,
-        "`status`": limits.NAME_CHARS,
+        "`status`": fields.NAME_CHARS,
         "an id, a status or a time": get_args(frames.Name)[1].max_length,
         "messages in a page of history": frames.HISTORY_MESSAGES,
         "live subscriptions of a connection": MAX_SUBSCRIPTIONS,
         "commands of all active tenants that begin in one turn of the server's event loop": MOST_A_TURN,
         "commands of an agent but publishes that are done at once": AT_ONCE_OF_AGENT,
         "unanswered challenges of a connection": MAX_CHALLENGES,
-        "connections of an agent to one server": limits.PLANS[limits.DEFAULT_PLAN][Limit.AGENT_CONNECTIONS],
-        "connections of a tenant to one server": limits.PLANS[limits.DEFAULT_PLAN][Limit.CONNECTIONS],
+        "connections of an agent to one server": plans.PLANS[plans.DEFAULT_PLAN][Limit.AGENT_CONNECTIONS],
+        "connections of a tenant to one server": plans.PLANS[plans.DEFAULT_PLAN][Limit.CONNECTIONS],
         "messages read from the log at once for a socket that is behind": BATCH_MESSAGES,
         "bytes that wait for a socket": WRITE_HIGH_BYTES,
         "commands without an answer": MOST_UNDER_WAY,

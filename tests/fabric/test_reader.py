@@ -12,7 +12,7 @@ from artcafe.fabric.link import Link
 from artcafe.fabric.reader import LOOK_S, Tail
 from artcafe.fabric.streams import Stored, TenantLog
 from artcafe.model import ChannelId, Seq
-from artcafe.rules.starts import Life
+from artcafe.rules.start_position import LogLineage
 from tests.fabric.rooms import A, B, Nats, Writer, a_tenant, until, writing
 
 
@@ -21,7 +21,7 @@ class Sink:
 
     def __init__(self) -> None:
         self.begins: list[Seq] = []
-        self.lives: list[Life] = []
+        self.lives: list[LogLineage] = []
         self.got: list[Stored] = []
 
     @property
@@ -29,12 +29,12 @@ class Sink:
         """Where, if it was once."""
         return self.begins[0] if len(self.begins) == 1 else None
 
-    def begin(self, last: Seq, life: Life) -> None:
+    def begin(self, last: Seq, life: LogLineage) -> None:
         self.begins.append(last)
         self.lives.append(life)
 
-    def begun(self, life: Life) -> None:
-        assert self.lives.pop() == Life(None)
+    def begun(self, life: LogLineage) -> None:
+        assert self.lives.pop() == LogLineage(None)
         self.lives.append(life)
 
     def take(self, found: list[Stored]) -> None:
@@ -209,13 +209,13 @@ async def test_a_log_that_begins_is_known_before_its_first_message_is_handed_on(
     async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link) as tail:
         sink = Sink()
         await tail.follow(A, sink)
-        assert sink.lives == [Life(None)]
+        assert sink.lives == [LogLineage(None)]
         for number in range(20):
             await writer.publish(number, channel=B if number % 2 else A)
         await until(lambda: len(sink.got) == 10)
 
         assert sink.begins == [0]
-        assert sink.lives == [Life(writer.log.epoch)]
+        assert sink.lives == [LogLineage(writer.log.epoch)]
         assert sink.seqs == list(range(1, 20, 2))
 
 

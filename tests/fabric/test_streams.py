@@ -12,7 +12,7 @@ from artcafe.fabric.streams import BATCH_MESSAGES, CONTINUES, Stored, TenantLog,
 from artcafe.model import Cursor, Epoch
 from artcafe.observe.clock import now
 from artcafe.rules import subjects, times
-from artcafe.rules.starts import Life
+from artcafe.rules.start_position import LogLineage
 from tests.fabric.clients import BOUND_S
 from tests.fabric.rooms import A, B, Nats, a_tenant, until, writing
 
@@ -215,7 +215,7 @@ async def test_a_bound_that_is_lowered_drops_nothing_and_refuses_what_comes(nats
 async def test_what_a_log_was_restored_from_stands_in_its_metadata_and_is_forgotten_with_its_end(nats: Nats) -> None:
     async with nats.link(a_tenant()) as link:
         log = TenantLog(link)
-        assert (await log.ensure()).life == Life(log.epoch or Epoch(""), {})
+        assert (await log.ensure()).life == LogLineage(log.epoch or Epoch(""), {})
         info = await log._jetstream.ask("STREAM.INFO.log", {})
         info["config"]["metadata"][CONTINUES] = "01A:7 01B:3"
         await log._jetstream.ask("STREAM.UPDATE.log", info["config"])

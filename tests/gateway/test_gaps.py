@@ -15,15 +15,15 @@ import pytest
 from artcafe.fabric.streams import CONTINUES, TenantLog
 from artcafe.model import Cursor
 from artcafe.observe.clock import now
-from artcafe.rules import limits, times
-from artcafe.rules.limits import Limit
+from artcafe.rules import plans, times
+from artcafe.rules.plans import Limit
 from artcafe.services.retention import Retention
 from artcafe.tables.store import Store
 from tests.fabric.rooms import Writer, within, writing
 from tests.gateway.house import House, house, until
 from tests.gateway.raw import BOUND_S, Raw
 
-KEPT_S = limits.PLANS[limits.DEFAULT_PLAN][Limit.RETENTION_S]
+KEPT_S = plans.PLANS[plans.DEFAULT_PLAN][Limit.RETENTION_S]
 
 
 async def remove(it: House, stored_before: datetime | None = None) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from artcafe.errors import CredentialsExpired, Invalid, Unauthenticated
 from artcafe.identity.local import LocalIdentity
-from artcafe.identity.port import Address, Person
+from artcafe.identity.port import EmailClaim, Person
 from artcafe.model import AgentId, AgentPrincipal, TenantId, UserId
 from artcafe.rules.tokens import Tokens
 from tests.services.world import START
@@ -33,7 +33,7 @@ async def test_a_token_lives_12_hours() -> None:
 
 async def test_a_users_name_is_the_address_it_proves() -> None:
     address = await IDENTITY.verify_id_token(IDENTITY.issue("alice@example.com", START), START)
-    assert address == Address(user_id=UserId("alice@example.com"), email="alice@example.com", is_verified=True)
+    assert address == EmailClaim(user_id=UserId("alice@example.com"), email="alice@example.com", is_verified=True)
     with pytest.raises(Unauthenticated):
         await IDENTITY.verify_id_token("alice@example.com", START)
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from artcafe.model import Role
 from artcafe.rules import access
-from artcafe.rules.access import Action, Agents
+from artcafe.rules.access import Action, AgentAccess
 
 SOURCE: Final = Path(access.__file__).parents[1]
 FILES: Final = (*sorted((SOURCE / "services").glob("*.py")), SOURCE / "rest" / "principal.py", SOURCE / "rules" / "access.py")
@@ -109,7 +109,7 @@ def _name(node: ast.expr) -> str:
 def _lets_everyone(text: str) -> bool:
     """Whether it asks for what whoever is in the tenant may do: it stands there for the day on which not everyone may."""
     named = [action for action in Action if f"Action.{action.name}," in text or f"Action.{action.name})" in text]
-    return any(access.WHO[action] == (frozenset(Role), Agents.ANY) for action in named)
+    return any(access.WHO[action] == (frozenset(Role), AgentAccess.ANY) for action in named)
 
 
 @contextmanager

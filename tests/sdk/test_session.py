@@ -300,7 +300,7 @@ def test_a_service_that_was_given_or_met_is_the_only_one_whose_challenge_is_sign
         (4001, errors.CredentialsExpired, True),
         (4008, errors.SlowConsumer, True),
         (4012, errors.NoPong, True),
-        (4029, errors.TooFast, True),
+        (4029, errors.RateLimited, True),
         (4499, errors.UnknownError, True),
         (4500, errors.BadCredentials, False),
         (4501, errors.BadFrame, False),

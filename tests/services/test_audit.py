@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from artcafe.errors import Conflict, Forbidden, OutcomeUnknown, TooFast, Unavailable
+from artcafe.errors import Conflict, Forbidden, OutcomeUnknown, RateLimited, Unavailable
 from artcafe.model import Entry, Outcome, Role, TenantId, UserPrincipal
 from artcafe.rules import chain, subjects
 from artcafe.rules.audit_filters import AuditFilter
@@ -334,7 +334,7 @@ async def test_an_actors_changes_have_a_rate_and_nobody_elses_are_kept_by_it(ser
     for _ in range(CHANGES_AT_ONCE):
         assert audit._changes.take((owner.tenant_id, "usr:mallory"), since) == 0
     before = len(told(server, owner.tenant_id))
-    with pytest.raises(TooFast, match="too many changes by you in this tenant; wait 1 s"):
+    with pytest.raises(RateLimited, match="too many changes by you in this tenant; wait 1 s"):
         async with audit.change(owner.tenant_id, "usr:mallory", "tenant.rename"):
             pass
     assert len(told(server, owner.tenant_id)) == before

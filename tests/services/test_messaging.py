@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from artcafe.errors import ArtcafeError, ChannelNotFound, Forbidden, Invalid, KeyReused, TooLarge
 from artcafe.model import Role, TenantId
-from artcafe.rules import limits
+from artcafe.rules import fields
 from artcafe.services.messaging import check
 from artcafe.wire.envelopes import parse_envelope
 from artcafe.wire.frames import Publish
@@ -80,8 +80,8 @@ def test_a_message_that_is_wrong_is_told_by_its_field(publish: Publish, field: s
 
 def test_a_message_of_the_most_that_is_allowed_passes_and_one_byte_more_does_not() -> None:
     headers = {f"{number:064}": "v" * 1024 for number in range(32)}
-    check(Publish("c", Raw(b'"%b"' % (b"x" * (limits.MESSAGE_BYTES - 2))), "k" * 255, headers, "r" * 255))
+    check(Publish("c", Raw(b'"%b"' % (b"x" * (fields.MESSAGE_BYTES - 2))), "k" * 255, headers, "r" * 255))
 
     with pytest.raises(TooLarge) as refused:
-        check(Publish("c", Raw(b'"%b"' % (b"x" * (limits.MESSAGE_BYTES - 1)))))
+        check(Publish("c", Raw(b'"%b"' % (b"x" * (fields.MESSAGE_BYTES - 1)))))
     assert isinstance(refused.value, ArtcafeError)

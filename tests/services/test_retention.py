@@ -13,8 +13,8 @@ from artcafe.errors import QuotaFull, Unavailable
 from artcafe.fabric.streams import DEDUPE_WINDOW_S
 from artcafe.model import Channel, Cursor, Role, TenantChange, UserId, UserPrincipal
 from artcafe.observe.clock import now
-from artcafe.rules import limits
-from artcafe.rules.limits import Limit
+from artcafe.rules import plans
+from artcafe.rules.plans import Limit
 from artcafe.services.retention import Retention
 from artcafe.tables.catalog import TENANTS
 from artcafe.tables.engine.port import Assign, ItemKey, Update
@@ -24,7 +24,7 @@ from artcafe.wire.frames import Publish
 from tests.fabric.rooms import within
 from tests.gateway.house import House, house, until
 
-PLAN_S = limits.PLANS[limits.DEFAULT_PLAN][Limit.RETENTION_S]
+PLAN_S = plans.PLANS[plans.DEFAULT_PLAN][Limit.RETENTION_S]
 
 
 def retention(it: House, ahead_s: float, *, period_s: float = 60) -> Retention:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe.rules.limits import Limit
+from artcafe.rules.plans import Limit
 from artcafe.tables import limit_rows, rows
 from artcafe.tables.engine.values import Value
 from tests.tables.strategies import values

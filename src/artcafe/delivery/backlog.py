@@ -13,7 +13,7 @@ from artcafe.fabric.reader import Reader
 from artcafe.fabric.streams import Stored
 from artcafe.model import ChannelId, Seq
 from artcafe.observe.logs import log
-from artcafe.rules import starts
+from artcafe.rules import start_position
 from artcafe.wire import envelopes, replies
 from artcafe.wire.replies import Gap
 
@@ -130,7 +130,7 @@ class Backlog:
         removed = await delivery.feed.removed_to()
         delivery.anchor = 0
         if removed > delivery.sent and self._is_fed(delivery):
-            gap = Gap(delivery.sent + 1, removed, starts.RETENTION)
+            gap = Gap(delivery.sent + 1, removed, start_position.RETENTION)
             self._socket.write(text_frame(replies.gap(delivery.feed.channel, gap)))
             delivery.sent = removed
         return [one for one in found if one.seq > delivery.sent]

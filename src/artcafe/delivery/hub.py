@@ -21,7 +21,7 @@ from artcafe.fabric.reader import LiveReader, Reader
 from artcafe.fabric.streams import Stored
 from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
 from artcafe.observe.logs import log
-from artcafe.rules.starts import Life
+from artcafe.rules.start_position import LogLineage
 from artcafe.supervision import Supervisor
 from artcafe.wire.envelopes import id_text, live_frame, message_frame
 
@@ -132,7 +132,7 @@ class Feed:
         self._hub, self.room, self.channel, self.is_live = hub, room, channel, is_live
         self.reader: Reader | LiveReader | None = None
         self.opened = asyncio.Event()
-        self.life = Life(None)
+        self.life = LogLineage(None)
         """Which log the reader reads."""
         self.flushed: Seq = 0
         self.pending = FrameBatch()
@@ -149,7 +149,7 @@ class Feed:
         self.users = 0
         """Deliveries of this channel, members or not: the feed is kept while there are any."""
 
-    def begin(self, last: Seq, life: Life) -> None:
+    def begin(self, last: Seq, life: LogLineage) -> None:
         """The reader is open: members will get everything above `last`. When this comes again, whoever is one looks in the log
         for what is missing, or finds that there is another log."""
         for delivery in [*self.level.values(), *self.windowed.values(), *self.ahead.values()]:
@@ -159,7 +159,7 @@ class Feed:
         self.flushed, self.life = last, life
         self.opened.set()
 
-    def begun(self, life: Life) -> None:
+    def begun(self, life: LogLineage) -> None:
         """The tenant's log has begun."""
         self.life = life
 

@@ -20,7 +20,7 @@ from artcafe.fabric.streams import Stored, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.observe.logs import log
 from artcafe.rules import subjects
-from artcafe.rules.starts import Life
+from artcafe.rules.start_position import LogLineage
 from artcafe.supervision import Supervisor
 
 LOOK_S: Final = 5.0
@@ -34,14 +34,14 @@ RETRY_S: Final = 0.2
 class Sink(Protocol):
     """Who a channel is followed for."""
 
-    def begin(self, last: Seq, life: Life) -> None:
+    def begin(self, last: Seq, life: LogLineage) -> None:
         """Everything above `last` will be handed on; `last` and below is in the log alone.
 
         Comes again where the reader cannot go on from what it handed on: something behind that may have been removed before it
         was read, or the log is another one, and `life` with it. What is not handed on then is to be looked for in the log.
         """
 
-    def begun(self, life: Life) -> None:
+    def begun(self, life: LogLineage) -> None:
         """The log, which had not begun, has."""
 
     def take(self, found: list[Stored]) -> None:
@@ -58,7 +58,7 @@ class Reader:
     def __init__(self, log: TenantLog, channel: ChannelId, sink: Sink) -> None:
         self.channel = channel
         self.last: Seq = 0
-        self.life = Life(None)
+        self.life = LogLineage(None)
         self._log, self._sink = log, sink
         self._filling = asyncio.Lock()
         self._follow: Follow | None = None
@@ -71,7 +71,7 @@ class Reader:
             state = await self._log.state()
             last = await self._log.last_of(self.channel) if state else 0
             self.is_open = True
-            self._begin(last, state.life if state else Life(None))
+            self._begin(last, state.life if state else LogLineage(None))
 
     async def close(self) -> None:
         """Hands nothing on any more. May be repeated."""
@@ -85,7 +85,7 @@ class Reader:
             if self.is_open:
                 await self._level()
 
-    async def compare(self, life: Life, newest: Seq, *, is_current: bool) -> None:
+    async def compare(self, life: LogLineage, newest: Seq, *, is_current: bool) -> None:
         """Read what is missing, unless a log of this life with this newest message of the channel shows that nothing is.
 
         `is_current`: the copy of the log that answered had come as far as its leader.
@@ -95,7 +95,7 @@ class Reader:
         elif life.epoch != self.life.epoch or newest > self.last or not self.is_sure:
             await self.level()
 
-    def _begin(self, last: Seq, life: Life) -> None:
+    def _begin(self, last: Seq, life: LogLineage) -> None:
         self.last, self.life, self.is_sure = last, life, life.epoch is not None
         self._sink.begin(last, life)
 
@@ -173,7 +173,7 @@ class LiveReader:
     async def open(self) -> None:
         """Raises `Unavailable`."""
         self._follow = await self._link.subscribe(subjects.live(self._channel), self._on_live, self._take)
-        self._sink.begin(0, Life(None))
+        self._sink.begin(0, LogLineage(None))
 
     async def close(self) -> None:
         """Hands nothing on any more. May be repeated."""

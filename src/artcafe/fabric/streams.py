@@ -14,7 +14,7 @@ from artcafe.fabric.jetstream import STREAM_NOT_FOUND, Found, JetStream, is_agre
 from artcafe.fabric.link import Link, unreachable
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
 from artcafe.rules import subjects, times
-from artcafe.rules.starts import Life
+from artcafe.rules.start_position import LogLineage
 from artcafe.rules.subjects import Subject
 
 STREAM: Final = "log"
@@ -52,8 +52,8 @@ class LogState(NamedTuple):
     """Whether a majority of the copies followed the leader that gave this; otherwise another may have been elected since."""
 
     @property
-    def life(self) -> Life:
-        return Life(self.epoch, self.continues)
+    def life(self) -> LogLineage:
+        return LogLineage(self.epoch, self.continues)
 
     @property
     def is_complete(self) -> bool:

@@ -22,7 +22,7 @@ from artcafe.fabric.link import Link
 from artcafe.fabric.snapshots import CHUNK_BYTES, Saved
 from artcafe.fabric.streams import CONTINUES, STREAM, TenantLog, continues_of
 from artcafe.model import Cursor, Epoch, Seq
-from artcafe.rules.starts import Life
+from artcafe.rules.start_position import LogLineage
 from artcafe.rules.subjects import Subject
 from artcafe.wire.envelopes import parse_envelope, sent_by
 from artcafe.wire.replies import PublishReply
@@ -84,7 +84,7 @@ def _copied_up_to(there: Saved, here: Saved) -> Seq | None:
 class Renumbered:
     """Which sequence of the new log each place in the old one means."""
 
-    def __init__(self, life: Life, epoch: Epoch | None) -> None:
+    def __init__(self, life: LogLineage, epoch: Epoch | None) -> None:
         self._life, self.epoch = life, epoch
         self._old, self._new = array("Q"), array("Q")
 
@@ -122,7 +122,7 @@ async def rewrite(
     log, copy = TenantLog(source), TenantLog(target, replicas=replicas)
     state = await log.state()
     if state is None:
-        return Moved(STREAM, 0, 0), Renumbered(Life(None), None)
+        return Moved(STREAM, 0, 0), Renumbered(LogLineage(None), None)
     if await copy.state() is not None:
         await copy.drop()
     made = Renumbered(state.life, (await copy.ensure()).epoch)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from artcafe.errors import TooFast
+from artcafe.errors import RateLimited
 from artcafe.rules.clients import Proxies, counted_as, is_address
 from artcafe.rules.throttle import Buckets
 
@@ -47,11 +47,11 @@ class Admission:
         return name in self._hosts or name == "localhost" or is_address(name)
 
     def admit(self, peer: str | None, forwarded: Iterable[str]) -> str:
-        """The address that is believed, of a socket that may stay. Raises TooFast."""
+        """The address that is believed, of a socket that may stay. Raises RateLimited."""
         address = self._proxies.observed(peer, forwarded)
         wait_s = self._buckets.take(counted_as(address), self._monotonic())
         if wait_s:
-            raise TooFast("connections", wait_s)
+            raise RateLimited("connections", wait_s)
         return address
 
 

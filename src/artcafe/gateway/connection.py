@@ -19,7 +19,7 @@ from artcafe.gateway.desk import Desk
 from artcafe.gateway.protocol_switch import DiscardProtocol, switch_protocol
 from artcafe.observe.context import bind_origin
 from artcafe.observe.logs import log
-from artcafe.rules.connections import Entry
+from artcafe.rules.connections import CountedConnection
 from artcafe.wire import frames, replies
 from artcafe.wire.frames import MAX_FRAME_BYTES
 from artcafe.wire.session import Session, State
@@ -50,8 +50,8 @@ CLOSE_REASON_BYTES: Final = 123
 class ConnectionEvents(Protocol):
     """Whoever watches over all connections."""
 
-    def admit(self, entry: Entry, peer: str | None, forwarded: list[str]) -> str:
-        """The address of a socket that may stay, behind whichever proxies. Raises TooFast."""
+    def admit(self, entry: CountedConnection, peer: str | None, forwarded: list[str]) -> str:
+        """The address of a socket that may stay, behind whichever proxies. Raises RateLimited."""
         ...
 
     def came(self, connection: Connection) -> None:
@@ -104,7 +104,9 @@ class Connection(WSListener):
         "out",
     )
 
-    def __init__(self, desk: Desk, group: asyncio.TaskGroup, door: ConnectionEvents, entry: Entry, forwarded: list[str]) -> None:
+    def __init__(
+        self, desk: Desk, group: asyncio.TaskGroup, door: ConnectionEvents, entry: CountedConnection, forwarded: list[str]
+    ) -> None:
         """`entry`: how it is counted. `forwarded`: what its upgrade said in X-Forwarded-For."""
         self.entry = entry
         self._group, self._door, self._talking = group, door, desk.hub.talking

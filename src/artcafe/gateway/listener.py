@@ -27,7 +27,7 @@ from artcafe.gateway.opening_handshake import OpeningHandshake
 from artcafe.gateway.upgrade_request import UpgradeRefused, UpgradeRequest, refusal
 from artcafe.model import TenantId, UserPrincipal
 from artcafe.observe.logs import Repeated, log
-from artcafe.rules.connections import Entry, OpenConnections
+from artcafe.rules.connections import CountedConnection, OpenConnections
 from artcafe.supervision import Supervisor
 
 CONNECT_S: Final = 10.0
@@ -146,8 +146,8 @@ class Gateway:
 
     # --- coming ------------------------------------------------------------------------------------------------------
 
-    def enter(self, peer: str | None) -> Entry:
-        """Count a connection of this peer. Raises TooFast or Overloaded."""
+    def enter(self, peer: str | None) -> CountedConnection:
+        """Count a connection of this peer. Raises RateLimited or Overloaded."""
         return self._open_connections.enter(peer)
 
     def linger(self) -> bool:
@@ -158,7 +158,7 @@ class Gateway:
         """Such a connection is closed."""
         self._open_connections.stop_lingering()
 
-    def leave(self, handshake: OpeningHandshake, entry: Entry) -> None:
+    def leave(self, handshake: OpeningHandshake, entry: CountedConnection) -> None:
         """A connection that never became a socket is gone."""
         self._open_connections.leave(entry)
         self._arriving.discard(handshake)
@@ -167,7 +167,7 @@ class Gateway:
         """A connection has come, of which nothing is known yet."""
         self._arriving.add(handshake)
 
-    def upgrade(self, handshake: OpeningHandshake, entry: Entry, asked: UpgradeRequest) -> Connection:
+    def upgrade(self, handshake: OpeningHandshake, entry: CountedConnection, asked: UpgradeRequest) -> Connection:
         """Return the socket of an upgrade that is accepted. Raises UpgradeRefused."""
         if self._is_draining:
             raise refusal(ShuttingDown())
@@ -197,8 +197,8 @@ class Gateway:
         line = self._closed_for.setdefault(reason.code, Repeated("gateway.closed"))
         line.warn(code=reason.code, close=reason.close, address=connection.address, problem=str(reason), **who)
 
-    def admit(self, entry: Entry, peer: str | None, forwarded: list[str]) -> str:
-        """The address of a socket that may stay. Raises TooFast."""
+    def admit(self, entry: CountedConnection, peer: str | None, forwarded: list[str]) -> str:
+        """The address of a socket that may stay. Raises RateLimited."""
         address = self._admission.admit(peer, forwarded)
         self._open_connections.identify(entry, address)
         return address

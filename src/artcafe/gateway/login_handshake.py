@@ -39,7 +39,7 @@ class LoginHandshake:
     async def prove(self, proof: frames.Connect) -> tuple[Principal, datetime | None]:
         """The agent or person that the proof bears out, and until when: a signature as long as the connection (None) or its key.
 
-        Raises `BadCredentials`, `Unauthenticated`, `NoMember`, `CredentialsExpired`, `Revoked` or `Unavailable`.
+        Raises `BadCredentials`, `Unauthenticated`, `NotAMember`, `CredentialsExpired`, `Revoked` or `Unavailable`.
         """
         if proof.access_token is not None and proof.challenge_id is None and proof.signature is None:
             try:

@@ -14,7 +14,7 @@ from artcafe.errors import ArtcafeError, TooLarge
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.protocol_switch import switch_protocol
 from artcafe.gateway.upgrade_request import MAX_HEAD_BYTES, UpgradeRefused, UpgradeRequest, parse, refusal
-from artcafe.rules.connections import LINGER_BYTES, LINGER_S, Entry
+from artcafe.rules.connections import LINGER_BYTES, LINGER_S, CountedConnection
 from artcafe.wire.frames import MAX_FRAME_BYTES, SUBPROTOCOL
 
 MAX_BYTES_BEFORE_CONNECT: Final = 8 * 1024
@@ -32,8 +32,8 @@ _picows: Final = logging.getLogger("picows.server")
 class HandshakeEvents(Protocol):
     """Whoever decides about sockets that are not open yet."""
 
-    def enter(self, peer: str | None) -> Entry:
-        """Count a connection of this peer. Raises TooFast or Overloaded."""
+    def enter(self, peer: str | None) -> CountedConnection:
+        """Count a connection of this peer. Raises RateLimited or Overloaded."""
         ...
 
     def linger(self) -> bool:
@@ -46,10 +46,10 @@ class HandshakeEvents(Protocol):
     def begin(self, handshake: OpeningHandshake) -> None:
         """A connection has come, of which nothing is known yet."""
 
-    def leave(self, handshake: OpeningHandshake, entry: Entry) -> None:
+    def leave(self, handshake: OpeningHandshake, entry: CountedConnection) -> None:
         """A connection that never became a socket is gone."""
 
-    def upgrade(self, handshake: OpeningHandshake, entry: Entry, asked: UpgradeRequest) -> Connection:
+    def upgrade(self, handshake: OpeningHandshake, entry: CountedConnection, asked: UpgradeRequest) -> Connection:
         """Return the socket of an upgrade that is accepted. Raises UpgradeRefused."""
         ...
 
@@ -79,7 +79,7 @@ class OpeningHandshake(asyncio.Protocol):
         self._door, self._deadline_s = door, deadline_s
         self._head = bytearray()
         self._bytes = 0
-        self._entry: Entry | None = None
+        self._entry: CountedConnection | None = None
         self._connection: Connection | None = None
         self._ws: Any = None
         self._timer: asyncio.TimerHandle | None = None

@@ -29,7 +29,7 @@ from artcafe.model import (
     Subscription,
     SubscriptionStatus,
 )
-from artcafe.rules import starts
+from artcafe.rules import start_position
 from artcafe.wire import frames, replies
 
 LIVE_S: Final = 5.0
@@ -119,7 +119,7 @@ class Subscriber:
     def apply(self, channel_id: ChannelId, row: Subscription | None) -> None:
         """Deliver a channel, or end its delivery, as its subscription's row is now. None: there is no row any more."""
         self._is_stale = self._is_reading
-        if row is not None and row.lets(Permission.RECEIVE):
+        if row is not None and row.allows(Permission.RECEIVE):
             if channel_id not in self.deliveries and channel_id not in self._muted:
                 self._due[channel_id] = row
             return
@@ -184,7 +184,7 @@ class Subscriber:
             row, _ = await self._desk.subscriptions.put(self.principal, channel_id, self.principal.agent_id)
             if row.status is not SubscriptionStatus.ACTIVE:
                 raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
-            if not row.lets(Permission.RECEIVE):
+            if not row.allows(Permission.RECEIVE):
                 raise Forbidden(_NOT_PERMITTED, "an agent")
             self._muted -= {channel_id}
             known = self.deliveries.get(channel_id)
@@ -241,10 +241,10 @@ class Subscriber:
         try:
             await feed.room.link.wait_up()
             state = await room_log.state_for(cursor)
-            life, newest = (state.life, state.last_seq) if state else (starts.Life(None), 0)
+            life, newest = (state.life, state.last_seq) if state else (start_position.LogLineage(None), 0)
             last = await room_log.last_of(channel_id) if state else 0
             removed_to = await self._desk.hub.removed_to(tenant_id, channel_id)
-            behind, gap = starts.behind(start, cursor, life, newest, removed_to)
+            behind, gap = start_position.resolve(start, cursor, life, newest, removed_to)
             delivery = Delivery(self._peer, feed, behind, life.epoch, max_unacked)
             if 0 < last <= behind:
                 delivery.anchor, delivery.rooted = last, True

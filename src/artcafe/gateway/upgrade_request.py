@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
-from artcafe.errors import ArtcafeError, ShuttingDown, TooFast
+from artcafe.errors import ArtcafeError, RateLimited, ShuttingDown
 from artcafe.wire.frames import SUBPROTOCOL
 
 PATH: Final = "/v1/connect"
@@ -76,7 +76,7 @@ def refusal(error: ArtcafeError) -> UpgradeRefused:
     """Return how an error is answered over HTTP."""
     headers = {"Retry-After": "1"} if error.temporary else {}
     status = HTTPStatus.SERVICE_UNAVAILABLE if isinstance(error, ShuttingDown) else HTTPStatus(error.status)
-    return UpgradeRefused(status, str(error), headers, is_noise=isinstance(error, TooFast))
+    return UpgradeRefused(status, str(error), headers, is_noise=isinstance(error, RateLimited))
 
 
 def parse(head: bytes) -> UpgradeRequest:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from artcafe.errors import CredentialsExpired, Unauthenticated
-from artcafe.identity.port import Address, Person
+from artcafe.identity.port import EmailClaim, Person
 from artcafe.model import UserId
 
 LEEWAY_S: Final = 60
@@ -74,7 +74,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         _require(not self.clients.isdisjoint(_texts(claims.get(self.rules.audience))))
         return Person(user_id=subject, expires_at=_in_time(claims, now))
 
-    def address(self, header: Mapping[str, Any], claims: Mapping[str, Any], now: datetime) -> Address:
+    def address(self, header: Mapping[str, Any], claims: Mapping[str, Any], now: datetime) -> EmailClaim:
         """Which address an ID token proves. Raises as `person` does."""
         subject = self._subject(claims)
         _require(self._is_id(header, claims))
@@ -84,7 +84,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         is_email = isinstance(email, str) and 0 < len(email) <= _EMAIL_CHARS and email.isprintable()
         said = claims.get("email_verified")
         is_verified = is_email and (said is True or said == "true")  # Some issuers send the text; anything else is no yes.
-        return Address(user_id=subject, email=email if is_email else None, is_verified=is_verified)
+        return EmailClaim(user_id=subject, email=email if is_email else None, is_verified=is_verified)
 
     def _subject(self, claims: Mapping[str, Any]) -> UserId:
         _require(claims.get("iss") == self.issuer)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from joserfc.jwk import OctKey
 
 from artcafe.errors import Invalid, Unauthenticated
-from artcafe.identity.port import Address, Person
+from artcafe.identity.port import EmailClaim, Person
 from artcafe.model import UserId
 from artcafe.rules import tokens
 
@@ -41,10 +41,10 @@ class LocalIdentity:
         claims = self._read(token, now)
         return Person(user_id=UserId(claims.sub), expires_at=datetime.fromtimestamp(claims.exp, UTC))
 
-    async def verify_id_token(self, id_token: str, now: datetime) -> Address:
+    async def verify_id_token(self, id_token: str, now: datetime) -> EmailClaim:
         """As `Identity.verify_id_token`. The access token is taken for it, and the name for the address."""
         user = UserId(self._read(id_token, now).sub)
-        return Address(user_id=user, email=user, is_verified=True)
+        return EmailClaim(user_id=user, email=user, is_verified=True)
 
     async def run(self) -> None:
         """Its key does not change."""

@@ -15,7 +15,7 @@ from joserfc.jws import JWSRegistry
 from artcafe.errors import StartRefused, Unauthenticated
 from artcafe.identity.claims import Expected, StrictDecoder, rules_of
 from artcafe.identity.issuer_keys import ALGORITHM, IssuerKeys, is_safe_url
-from artcafe.identity.port import Address, Person
+from artcafe.identity.port import EmailClaim, Person
 
 MAX_CHARS: Final = 16 * 1024
 """Groups make a token long; a head of more than 64 KiB uvicorn does not take anyway."""
@@ -65,7 +65,7 @@ class OidcIdentity:
         opened = await self._open(token)
         return self._expected.person(opened.header, opened.claims, now)
 
-    async def verify_id_token(self, id_token: str, now: datetime) -> Address:
+    async def verify_id_token(self, id_token: str, now: datetime) -> EmailClaim:
         """As `Identity.verify_id_token`."""
         opened = await self._open(id_token)
         return self._expected.address(opened.header, opened.claims, now)

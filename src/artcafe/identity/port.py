@@ -17,7 +17,7 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime
 
 
-class Address(msgspec.Struct, frozen=True, kw_only=True):
+class EmailClaim(msgspec.Struct, frozen=True, kw_only=True):
     """What an ID token says of a person's e-mail address. `email` is None where it names none.
 
     Whoever asks compares `user_id` with the caller's, and believes an address only where `is_verified`.
@@ -39,7 +39,7 @@ class Identity(Protocol):
         """
         ...
 
-    async def verify_id_token(self, id_token: str, now: datetime) -> Address:
+    async def verify_id_token(self, id_token: str, now: datetime) -> EmailClaim:
         """The address that an ID token proves (OpenID Connect Core 1.0, section 2). Raises as `verify` does; fails closed.
 
         An ID token opens nothing: it is believed here alone. Access tokens often name no address (Cognito's never do).

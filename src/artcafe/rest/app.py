@@ -24,9 +24,9 @@ from artcafe.errors import (
     MethodNotAllowed,
     OurFault,
     Overloaded,
+    RateLimited,
     RequestTimeout,
     RouteNotFound,
-    TooFast,
     TooLarge,
     Unanswered,
 )
@@ -53,7 +53,7 @@ from artcafe.rest.headers import of_every_answer
 from artcafe.rest.parts import Services, Settings
 from artcafe.rules.clients import counted_as
 from artcafe.rules.ids import new_id
-from artcafe.rules.shares import Shares
+from artcafe.rules.quotas import Quota
 from artcafe.rules.throttle import Buckets
 from artcafe.wire.segments import for_routing, from_routing
 
@@ -97,7 +97,7 @@ MAX_TARGET_BYTES: Final = 8192
 """Of a path and query: several times the longest that anybody needs."""
 MAX_PARAMETERS: Final = 32
 
-HASTY: Final = frozenset(error.code for error in (BadRequest, Overloaded, RequestTimeout, TooFast))
+HASTY: Final = frozenset(error.code for error in (BadRequest, Overloaded, RequestTimeout, RateLimited))
 """Answers that do not wait for the rest of a body: to peers that send too much, too fast, or not what they announced."""
 
 LONGEST_PATH: Final = 200
@@ -174,7 +174,7 @@ class Supervisor:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
         self._buckets = Buckets(settings.requests_per_s, settings.requests_per_s * BURST_S)
-        self._body_memory = Shares(BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS)
+        self._body_memory = Quota(BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -211,10 +211,10 @@ class Supervisor:
         return self._settings.proxies.observed(peer, forwarded)
 
     def _bound(self, address: str) -> None:
-        """Raises TooFast, before anything is read or looked up for the request."""
+        """Raises RateLimited, before anything is read or looked up for the request."""
         wait_s = self._buckets.take(counted_as(address), time.monotonic())
         if wait_s:
-            raise TooFast("requests", wait_s)
+            raise RateLimited("requests", wait_s)
 
 
 class _Request:

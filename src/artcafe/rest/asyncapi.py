@@ -63,7 +63,7 @@ COMMANDS: Final[Mapping[str, Told]] = {
         },
         (
             errors.BadCredentials,
-            errors.NoMember,
+            errors.NotAMember,
             errors.CredentialsExpired,
             errors.Revoked,
             errors.ConnectionLimit,

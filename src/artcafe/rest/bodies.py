@@ -11,11 +11,11 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
 from starlette.types import Receive, Scope
 
-from artcafe.errors import BadJson, Overloaded, RequestTimeout, TooFast, TooLarge
+from artcafe.errors import BadJson, Overloaded, RateLimited, RequestTimeout, TooLarge
 from artcafe.rest.parts import Settings
 from artcafe.rest.problems import REF, of_json
 from artcafe.rules.clients import counted_as
-from artcafe.rules.shares import Refusal, Shares
+from artcafe.rules.quotas import Quota, QuotaExceeded
 
 SMALL_BODY_BYTES: Final = 8 * 1024
 """What is read of a body before its caller is known, and the most that a route without a token takes. The longest login, an RSA
@@ -40,7 +40,7 @@ class Incoming:
     counts against `memory`, which all requests share.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, settings: Settings, memory: Shares) -> None:
+    def __init__(self, scope: Scope, receive: Receive, settings: Settings, memory: Quota) -> None:
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"0")
         self._declared_bytes = int(declared) if declared.isdigit() else 0
@@ -63,7 +63,7 @@ class Incoming:
         """Return the whole body. May be repeated.
 
         Raises TooLarge above `most_bytes`, before more than that is read; RequestTimeout when it does not arrive in time;
-        TooFast or Overloaded when there is no memory for it; and Disconnected.
+        RateLimited or Overloaded when there is no memory for it; and Disconnected.
         """
         if self._declared_bytes > most_bytes:
             raise TooLarge("the request's body", most_bytes)
@@ -107,9 +107,9 @@ class Incoming:
         part = message.get("body", b"")
         if part:
             refusal = self._memory.take(self._key, len(part))
-            if refusal is Refusal.KEY:
-                raise TooFast("unfinished request bodies", 1)
-            if refusal is Refusal.TOTAL:
+            if refusal is QuotaExceeded.KEY:
+                raise RateLimited("unfinished request bodies", 1)
+            if refusal is QuotaExceeded.TOTAL:
                 raise Overloaded("request bodies")
             self._body += part
         self.is_complete = not message.get("more_body", False)

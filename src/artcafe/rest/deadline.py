@@ -17,7 +17,7 @@ from artcafe.observe.logs import Repeated, log
 from artcafe.rest import problems
 from artcafe.rest.headers import of_every_answer
 from artcafe.rest.heads import BadHead, StrictBuffer
-from artcafe.rules.connections import LINGER_BYTES, LINGER_S, Entry, OpenConnections
+from artcafe.rules.connections import LINGER_BYTES, LINGER_S, CountedConnection, OpenConnections
 from artcafe.rules.ids import new_id
 
 _LONGEST_PROBLEM: Final = 200
@@ -47,7 +47,7 @@ class DeadlineProtocol(H11Protocol):
     spare_deadline_s: ClassVar[float] = 2.0
     answer_deadline_s: ClassVar[float] = 10.0
     _head_timer: asyncio.TimerHandle | None = None
-    _entry: Entry | None = None
+    _entry: CountedConnection | None = None
     _is_lingering = False
     _discarded = 0
     """Bytes of a connection that was refused."""

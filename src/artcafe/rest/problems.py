@@ -99,7 +99,7 @@ def _headers(error: ArtcafeError) -> dict[str, str]:
     headers = {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    elif isinstance(error, errors.TooFast):
+    elif isinstance(error, errors.RateLimited):
         headers["Retry-After"] = str(max(RETRY_AFTER_S, math.ceil(error.wait_s)))
     elif error.temporary:
         headers["Retry-After"] = str(RETRY_AFTER_S)
@@ -156,7 +156,7 @@ Kinds = tuple[type[ArtcafeError], ...]
 ANYWHERE: Final[Kinds] = (
     errors.BadRequest,
     errors.RequestTimeout,
-    errors.TooFast,
+    errors.RateLimited,
     errors.TooLarge,
     errors.Internal,
     errors.Overloaded,

@@ -36,7 +36,7 @@ class Action(StrEnum):
     READ_AUDIT = "read the audit"
 
 
-class Agents(Enum):
+class AgentAccess(Enum):
     """Which agents of the tenant may."""
 
     NONE = auto()
@@ -50,31 +50,31 @@ _ADMIN: Final = _OWNER | {Role.ADMIN}
 _MEMBER: Final = _ADMIN | {Role.MEMBER}
 _VIEWER: Final = _MEMBER | {Role.VIEWER}
 
-_NOBODY: Final = (frozenset[Role](), Agents.NONE)
+_NOBODY: Final = (frozenset[Role](), AgentAccess.NONE)
 
-WHO: Final[dict[Action, tuple[frozenset[Role], Agents]]] = {
-    Action.READ_TENANT: (_VIEWER, Agents.NONE),
-    Action.RENAME_TENANT: (_ADMIN, Agents.NONE),
-    Action.DELETE_TENANT: (_OWNER, Agents.NONE),
-    Action.READ_MEMBERS: (_ADMIN, Agents.NONE),
-    Action.CHANGE_MEMBERS: (_ADMIN, Agents.NONE),
-    Action.CHANGE_OWNERS: (_OWNER, Agents.NONE),
-    Action.LEAVE: (_VIEWER, Agents.NONE),
-    Action.READ_AGENTS: (_VIEWER, Agents.ANY),
-    Action.CHANGE_AGENTS: (_MEMBER, Agents.NONE),
-    Action.READ_KEYS: (_VIEWER, Agents.NONE),
-    Action.READ_CHANNELS: (_VIEWER, Agents.NONE),
-    Action.CHANGE_CHANNELS: (_MEMBER, Agents.NONE),
-    Action.READ_SUBSCRIPTIONS: (_VIEWER, Agents.NONE),
-    Action.READ_SUBSCRIPTION: (_VIEWER, Agents.ITSELF),
-    Action.CHANGE_SUBSCRIPTION: (_MEMBER, Agents.ITSELF),
-    Action.GIVE_PERMISSIONS: (_MEMBER, Agents.NONE),
-    Action.ENTER_MANAGED: (_MEMBER, Agents.NONE),
-    Action.PUBLISH: (_MEMBER, Agents.ANY),
-    Action.PUBLISH_MANAGED: (_MEMBER, Agents.NONE),
-    Action.READ_MESSAGES: (_VIEWER, Agents.ANY),
-    Action.READ_MANAGED: (_VIEWER, Agents.NONE),
-    Action.READ_AUDIT: (_ADMIN, Agents.NONE),
+WHO: Final[dict[Action, tuple[frozenset[Role], AgentAccess]]] = {
+    Action.READ_TENANT: (_VIEWER, AgentAccess.NONE),
+    Action.RENAME_TENANT: (_ADMIN, AgentAccess.NONE),
+    Action.DELETE_TENANT: (_OWNER, AgentAccess.NONE),
+    Action.READ_MEMBERS: (_ADMIN, AgentAccess.NONE),
+    Action.CHANGE_MEMBERS: (_ADMIN, AgentAccess.NONE),
+    Action.CHANGE_OWNERS: (_OWNER, AgentAccess.NONE),
+    Action.LEAVE: (_VIEWER, AgentAccess.NONE),
+    Action.READ_AGENTS: (_VIEWER, AgentAccess.ANY),
+    Action.CHANGE_AGENTS: (_MEMBER, AgentAccess.NONE),
+    Action.READ_KEYS: (_VIEWER, AgentAccess.NONE),
+    Action.READ_CHANNELS: (_VIEWER, AgentAccess.NONE),
+    Action.CHANGE_CHANNELS: (_MEMBER, AgentAccess.NONE),
+    Action.READ_SUBSCRIPTIONS: (_VIEWER, AgentAccess.NONE),
+    Action.READ_SUBSCRIPTION: (_VIEWER, AgentAccess.ITSELF),
+    Action.CHANGE_SUBSCRIPTION: (_MEMBER, AgentAccess.ITSELF),
+    Action.GIVE_PERMISSIONS: (_MEMBER, AgentAccess.NONE),
+    Action.ENTER_MANAGED: (_MEMBER, AgentAccess.NONE),
+    Action.PUBLISH: (_MEMBER, AgentAccess.ANY),
+    Action.PUBLISH_MANAGED: (_MEMBER, AgentAccess.NONE),
+    Action.READ_MESSAGES: (_VIEWER, AgentAccess.ANY),
+    Action.READ_MANAGED: (_VIEWER, AgentAccess.NONE),
+    Action.READ_AUDIT: (_ADMIN, AgentAccess.NONE),
 }
 
 WHILE_SUSPENDED: Final = frozenset(
@@ -101,7 +101,7 @@ def check(principal: Principal, action: Action, subject_agent: AgentId | None = 
     """
     roles, agents = WHO.get(action, _NOBODY)
     if isinstance(principal, AgentPrincipal):
-        allowed = agents is Agents.ANY or (agents is Agents.ITSELF and principal.agent_id == subject_agent)
+        allowed = agents is AgentAccess.ANY or (agents is AgentAccess.ITSELF and principal.agent_id == subject_agent)
         who = "an agent"
     else:
         allowed = principal.role in roles

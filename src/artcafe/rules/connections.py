@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from artcafe.errors import Overloaded, TooFast
+from artcafe.errors import Overloaded, RateLimited
 from artcafe.rules.clients import UNKNOWN, Proxies, counted_as
-from artcafe.rules.shares import Refusal, Shares
+from artcafe.rules.quotas import Quota, QuotaExceeded
 
 MIN_RESERVE: Final = 64
 RESERVED_SHARE: Final = 8
@@ -30,7 +30,7 @@ def capacity(descriptors: int) -> int:
 
 
 @dataclass(slots=True)
-class Entry:
+class CountedConnection:
     """One open connection, as it is counted. `counted` is None behind a proxy, until its client is known."""
 
     counted: str | None
@@ -45,42 +45,42 @@ class OpenConnections:
         if most and most_per_address:
             most_per_address = min(most_per_address, max(1, most // 2))
         self._proxies = proxies or Proxies()
-        self._all: Shares = Shares(most, 0)
-        self._by_address = Shares(0, most_per_address)
-        self._spare = Shares(SPARE, SPARE_PER_ADDRESS)
-        self._lingering = Shares(LINGERING, 0)
+        self._all: Quota = Quota(most, 0)
+        self._by_address = Quota(0, most_per_address)
+        self._spare = Quota(SPARE, SPARE_PER_ADDRESS)
+        self._lingering = Quota(LINGERING, 0)
 
     @property
     def count(self) -> int:
         """How many are open now, spare ones left out."""
         return self._all.held
 
-    def enter(self, peer: str | None, *, may_use_spare: bool = False) -> Entry:
-        """Count a connection of this peer until `leave`. Raises TooFast (its address has too many) or Overloaded.
+    def enter(self, peer: str | None, *, may_use_spare: bool = False) -> CountedConnection:
+        """Count a connection of this peer until `leave`. Raises RateLimited (its address has too many) or Overloaded.
 
         A proxy stands for many clients, so only the clients that it names are counted by address.
         """
         if self._proxies.trusts(peer):
-            entry = Entry(None)
+            entry = CountedConnection(None)
         else:
-            entry = Entry(counted_as(self._proxies.observed(peer, ())))
+            entry = CountedConnection(counted_as(self._proxies.observed(peer, ())))
             self._count(entry.counted)
         if self._all.take(None) is None:
             return entry
         self._discount(entry.counted)
         key = entry.counted or UNKNOWN
         if may_use_spare and self._spare.take(key) is None:
-            return Entry(key, is_spare=True)
+            return CountedConnection(key, is_spare=True)
         raise Overloaded("connections")
 
-    def identify(self, entry: Entry, address: str) -> None:
-        """Count a proxy's connection by the client that it names. Raises TooFast."""
+    def identify(self, entry: CountedConnection, address: str) -> None:
+        """Count a proxy's connection by the client that it names. Raises RateLimited."""
         if entry.counted is None:
             counted = counted_as(address)
             self._count(counted)
             entry.counted = counted
 
-    def leave(self, entry: Entry) -> None:
+    def leave(self, entry: CountedConnection) -> None:
         """The connection is closed."""
         if entry.is_spare:
             self._spare.release(entry.counted)
@@ -97,8 +97,8 @@ class OpenConnections:
         self._lingering.release(None)
 
     def _count(self, counted: str | None) -> None:
-        if self._by_address.take(counted) is Refusal.KEY:
-            raise TooFast("open connections", RETRY_S)
+        if self._by_address.take(counted) is QuotaExceeded.KEY:
+            raise RateLimited("open connections", RETRY_S)
 
     def _discount(self, counted: str | None) -> None:
         if counted is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from artcafe.errors import Conflict, IdempotencyMismatch
-from artcafe.rules import ids, limits
+from artcafe.rules import fields, ids
 
 
 class Request:
@@ -11,7 +11,7 @@ class Request:
 
     def __init__(self, key: str | None, *made_by: str) -> None:
         """`made_by` is whatever makes equal keys different requests: tenant, principal, route. Raises Invalid for a bad key."""
-        self._parts = None if key is None else (*made_by, limits.idempotency_key(key))
+        self._parts = None if key is None else (*made_by, fields.idempotency_key(key))
 
     def new_id(self, prefix: str) -> str:
         """The id of the thing: with a key, the same one whenever the request comes again."""

@@ -207,7 +207,7 @@ ENDS: Final[Mapping[int, type[ArtcafeError]]] = {
     4001: errors.CredentialsExpired,
     4008: errors.SlowConsumer,
     4012: errors.NoPong,
-    4029: errors.TooFast,
+    4029: errors.RateLimited,
     4500: errors.BadCredentials,
     4501: errors.BadFrame,
     4502: errors.ConnectTimeout,

@@ -8,11 +8,11 @@ from typing import Final
 from artcafe.errors import AgentNotFound, Conflict, LimitReached, TenantNotFound
 from artcafe.model import Agent, AgentId, AgentKey, AgentStatus, Principal
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, keys, limits, times
+from artcafe.rules import access, fields, keys, plans, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
-from artcafe.rules.limits import Limit
 from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.rules.plans import Limit
 from artcafe.services import claims
 from artcafe.services.changes import Changes
 from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
@@ -48,7 +48,7 @@ class Agents:
         request's, and Conflict where the agent of this request was deleted.
         """
         access.check(principal, Action.CHANGE_AGENTS)
-        name, description, named = limits.name(name), limits.description(description), limits.capabilities(capabilities)
+        name, description, named = fields.name(name), fields.description(description), fields.capabilities(capabilities)
         key = parse_public_key(public_key)
         request = Request(idempotency_key, principal.tenant_id, principal.sender, "agents")
         now = self._clock()
@@ -108,11 +108,11 @@ class Agents:
         access.check(principal, Action.CHANGE_AGENTS)
         changes: list[Change] = []
         if name is not None:
-            changes.append(Assign("name", limits.name(name)))
+            changes.append(Assign("name", fields.name(name)))
         if description is not None:
-            changes.append(Assign("description", limits.description(description)))
+            changes.append(Assign("description", fields.description(description)))
         if capabilities is not None:
-            changes.append(Assign("capabilities", limits.capabilities(capabilities)))
+            changes.append(Assign("capabilities", fields.capabilities(capabilities)))
         key = None if public_key is None else parse_public_key(public_key)
         tenant = self._store.tenant(principal.tenant_id)
         await _there(tenant, agent_id)
@@ -147,7 +147,7 @@ class Agents:
         row = await tenant.tenant()
         if row is None:
             raise TenantNotFound(tenant.id)
-        limit = limits.of(row, Limit.AGENTS)
+        limit = plans.limit_of(row, Limit.AGENTS)
         writes: list[Write] = [tenant.insert_agent(agent)]
         if agent.request_hash is not None:
             writes.append(tenant.tombstones.check_absent(agent.id, self._clock()))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from artcafe.errors import TooFast
+from artcafe.errors import RateLimited
 from artcafe.model import AgentId, TenantId
 from artcafe.observe.context import origin
 from artcafe.rules.clients import UNKNOWN, counted_as
@@ -29,10 +29,10 @@ class Attempts:
         self._monotonic = monotonic
 
     def begin(self, tenant_id: TenantId, agent_id: AgentId) -> None:
-        """A challenge is asked for. Raises TooFast."""
+        """A challenge is asked for. Raises RateLimited."""
         wait_s = self._buckets.take(_key(tenant_id, agent_id), self._monotonic())
         if wait_s:
-            raise TooFast("logins of this agent", wait_s)
+            raise RateLimited("logins of this agent", wait_s)
 
     def failed(self, tenant_id: TenantId, agent_id: AgentId) -> None:
         """A proof was refused."""

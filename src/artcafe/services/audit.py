@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
-from artcafe.errors import ArtcafeError, OurFault, OutcomeUnknown, TooFast
+from artcafe.errors import ArtcafeError, OurFault, OutcomeUnknown, RateLimited
 from artcafe.fabric.audit_log import Compose, Kept
 from artcafe.model import Entry, Outcome, Principal, Seq, TenantId
 from artcafe.observe.clock import Clock
@@ -97,11 +97,11 @@ class Audit:
     ) -> AsyncIterator[Deed]:
         """Tells that a change is intended, and behind it what became of it.
 
-        Raises `Unavailable` where the intent cannot be told, and `TooFast`: then nothing is to be changed. That the outcome could
-        not be told hides nothing, since the intent stands.
+        Raises `Unavailable` where the intent cannot be told, and `RateLimited`: then nothing is to be changed. That the
+        outcome could not be told hides nothing, since the intent stands.
         """
         if wait_s := self._changes.take((tenant_id, actor), self._monotonic()):
-            raise TooFast("changes", wait_s, "by you in this tenant")
+            raise RateLimited("changes", wait_s, "by you in this tenant")
         deed = Deed(target, facts)
         intent = await self._append(tenant_id, actor, action, Outcome.INTENDED, deed)
         outcome = Outcome.UNKNOWN

@@ -9,11 +9,11 @@ from artcafe.errors import ChannelNotFound, Conflict, Invalid, LimitReached, Ten
 from artcafe.model import Access, Channel, ChannelId, ChannelType, Principal, Tenant, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.rules import access as rules
-from artcafe.rules import limits, times
+from artcafe.rules import fields, plans, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
-from artcafe.rules.limits import Limit
 from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.rules.plans import Limit
 from artcafe.services.changes import Changes
 from artcafe.services.subscriptions import end
 from artcafe.tables.engine.port import Assign, Change, ConditionFailed, Remove, Write
@@ -58,7 +58,7 @@ class Channels:
         IdempotencyMismatch where the key was another request's, and Conflict where the channel of this request was deleted.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
-        name, description = limits.name(name), limits.description(description)
+        name, description = fields.name(name), fields.description(description)
         request = Request(idempotency_key, principal.tenant_id, principal.sender, "channels")
         now = self._clock()
         channel = Channel(
@@ -101,9 +101,9 @@ class Channels:
         rules.check(principal, Action.CHANGE_CHANNELS)
         changes: list[Change] = []
         if name is not None:
-            changes.append(Assign("name", limits.name(name)))
+            changes.append(Assign("name", fields.name(name)))
         if description is not None:
-            changes.append(Assign("description", limits.description(description)))
+            changes.append(Assign("description", fields.description(description)))
         if access is not None:
             changes.append(Assign("access", access.value))
         tenant = self._store.tenant(principal.tenant_id)
@@ -146,7 +146,7 @@ class Channels:
     async def _insert(self, tenant: TenantStore, channel: Channel) -> Channel:
         row = await _row(tenant)
         _retention(channel.retention_s, channel.type, row)
-        limit = limits.of(row, Limit.CHANNELS)
+        limit = plans.limit_of(row, Limit.CHANNELS)
         writes: list[Write] = [tenant.insert_channel(channel)]
         if channel.request_hash is not None:
             writes.append(tenant.tombstones.check_absent(channel.id, self._clock()))
@@ -172,7 +172,7 @@ def _retention(seconds: int | None, type: ChannelType, tenant: Tenant) -> Change
         return Remove("retention_s")
     if type is ChannelType.LIVE:
         raise Invalid("retention_s", "has no meaning for a live channel, which stores nothing")
-    return Assign("retention_s", limits.retention(seconds, tenant))
+    return Assign("retention_s", plans.retention(seconds, tenant))
 
 
 async def _row(tenant: TenantStore) -> Tenant:

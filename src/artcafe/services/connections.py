@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from artcafe.errors import ConnectionLimit, TenantNotFound
 from artcafe.model import AgentPrincipal, Principal, TenantId
-from artcafe.rules import limits
-from artcafe.rules.limits import Limit
+from artcafe.rules import plans
+from artcafe.rules.plans import Limit
 from artcafe.services.directory import Directory
 
 K = TypeVar("K")
@@ -46,8 +46,8 @@ class Connections:
         try:
             tenant = await self._directory.tenant(tenant_id)
         except TenantNotFound:  # It was deleted a moment ago, and its sockets are about to be closed.
-            return limits.PLANS[limits.DEFAULT_PLAN]
-        return {limit: limits.of(tenant, limit) for limit in (Limit.CONNECTIONS, Limit.AGENT_CONNECTIONS)}
+            return plans.PLANS[plans.DEFAULT_PLAN]
+        return {limit: plans.limit_of(tenant, limit) for limit in (Limit.CONNECTIONS, Limit.AGENT_CONNECTIONS)}
 
     def leave(self, who: Principal) -> None:
         """One connection less, of those that entered."""

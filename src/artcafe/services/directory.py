@@ -75,20 +75,20 @@ class Directory:
             raise AgentNotFound(agent_id)
         return known
 
-    async def lets(self, tenant_id: TenantId, channel: Channel, agent_id: AgentId, permission: Permission) -> bool:
+    async def allows(self, tenant_id: TenantId, channel: Channel, agent_id: AgentId, permission: Permission) -> bool:
         """Whether a subscription lets the agent do that in the channel now."""
         key = subscription_id(channel.id, agent_id)
         known = self._subscriptions.get(tenant_id, key)
         if known is None:
             reading = self._store.tenant(tenant_id).subscription(channel.id, agent_id)
             known = await self._subscriptions.load(tenant_id, key, reading)
-        return known is not None and known.lets(permission)
+        return known is not None and known.allows(permission)
 
     async def check_managed(self, principal: Principal, channel: Channel, permission: Permission, action: Action) -> None:
         """Raises Forbidden for an agent in a managed channel that no subscription lets do that; `action` names it."""
         if channel.access is Access.OPEN or not isinstance(principal, AgentPrincipal):
             return
-        if not await self.lets(principal.tenant_id, channel, principal.agent_id, permission):
+        if not await self.allows(principal.tenant_id, channel, principal.agent_id, permission):
             access.check(principal, action)
 
     def forget(self, change: TenantChange) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from artcafe.errors import MembershipEnded, NoMember, RoleChanged, TenantNotFound, TenantSuspended
+from artcafe.errors import MembershipEnded, NotAMember, RoleChanged, TenantNotFound, TenantSuspended
 from artcafe.identity.port import Identity
 from artcafe.model import Outcome, UserPrincipal
 from artcafe.observe.clock import Clock
@@ -22,7 +22,7 @@ class Entrance:
     async def enter(self, token: str, tenant_id: str | None) -> tuple[UserPrincipal, datetime]:
         """The person as a member of the tenant that they name, and until when the token proves it. Fails closed.
 
-        Raises Unauthenticated, CredentialsExpired, TermsRequired, Unavailable, and NoMember alike for a tenant that is absent,
+        Raises Unauthenticated, CredentialsExpired, TermsRequired, Unavailable, and NotAMember alike for a tenant that is absent,
         another's or not named; TenantSuspended where it is theirs.
         """
         person = await self._identity.verify(token, self._clock())
@@ -31,7 +31,7 @@ class Entrance:
             principal = await self._tenants.enter(person.user_id, tenant_id or "")
         except TenantNotFound as exc:
             self._audit.tally.trespass(None, f"usr:{person.user_id}", tenant_id or "")
-            raise NoMember from exc
+            raise NotAMember from exc
         if principal.is_suspended:
             self._audit.tally.note(
                 principal.tenant_id, principal.sender, "member.connect", Outcome.REFUSED, reason=TenantSuspended.code

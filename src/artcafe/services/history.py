@@ -10,8 +10,8 @@ from artcafe.errors import Invalid
 from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.streams import Stored, TenantLog
 from artcafe.model import Channel, ChannelId, Epoch, Permission, Principal, Seq
-from artcafe.rules import access, starts, times
-from artcafe.rules.starts import Life
+from artcafe.rules import access, start_position, times
+from artcafe.rules.start_position import LogLineage
 from artcafe.services.directory import Directory
 from artcafe.services.retention import Retention
 from artcafe.wire.replies import Gap
@@ -82,11 +82,11 @@ class History:
             gap = Gap(1, min(gap.to, end - 1), gap.reason) if end > 1 else None
         return Past(shown, None if has_more else gap, has_more, life.epoch)
 
-    async def _gone(self, channel: Channel, log: TenantLog, after: Place) -> tuple[Life, Gap | None]:
+    async def _gone(self, channel: Channel, log: TenantLog, after: Place) -> tuple[LogLineage, Gap | None]:
         """Which log it is, and what retention took of what stood above a place."""
         removed_to, removed_before = await self._retention.removal(channel.tenant_id, channel.id)
         state = await log.state()
-        life = state.life if state else Life(None)
+        life = state.life if state else LogLineage(None)
         if isinstance(after, datetime):
             # The oldest go first: none of what was stored since then is gone where all that is gone, or anything kept, is older.
             if removed_before is not None and removed_before <= after:
@@ -95,7 +95,7 @@ class History:
                 return life, None
             after = 0  # which of them were stored since then is not known any more
         removed = life.seq_of(removed_to)
-        return life, Gap(after + 1, removed, starts.RETENTION) if removed > after else None
+        return life, Gap(after + 1, removed, start_position.RETENTION) if removed > after else None
 
     async def _open(self, principal: Principal, channel_id: str) -> tuple[Channel, TenantLog]:
         access.check(principal, access.Action.READ_MESSAGES)

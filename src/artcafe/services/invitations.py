@@ -19,12 +19,12 @@ from artcafe.errors import (
 )
 from artcafe.model import USER_PREFIX, Invitation, InvitationId, Member, Principal, Role, Tenant, UserId, UserPrincipal
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, ids, limits
+from artcafe.rules import access, fields, ids, plans
 from artcafe.rules import invitations as rules
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
-from artcafe.rules.limits import Limit
 from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.rules.plans import Limit
 from artcafe.services.changes import Changes
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.store import Store
@@ -47,7 +47,7 @@ class Invitations:
         request's, and Conflict where the invitation of this request was used or revoked.
         """
         _check(principal, role)
-        address = limits.address(address)
+        address = fields.address(address)
         request = Request(idempotency_key, principal.tenant_id, principal.sender, "invitations")
         now = self._clock()
         invitation = Invitation(
@@ -88,7 +88,7 @@ class Invitations:
 
         Raises InvitationRefused, AddressUnproven, LimitReached, and Conflict for somebody who is in the tenant already.
         """
-        limits.user_id(user_id)
+        fields.user_id(user_id)
         tenant_id, invitation_id = rules.named_by(self._key, token)
         tenant, people = self._store.tenant(tenant_id), self._store.people(tenant_id)
         row, invitation, now = await tenant.tenant(), await people.invitation(invitation_id), self._clock()
@@ -99,7 +99,7 @@ class Invitations:
             return row, there
         if invitation is None or invitation.expires_at <= now or not await self._may_invite(invitation):
             raise InvitationRefused
-        if not limits.is_same_address(proven_address, invitation.address):
+        if not fields.is_same_address(proven_address, invitation.address):
             raise AddressUnproven("this one is for another address than that which your identity provider has verified")
         if there is not None:
             raise Conflict("you are a member of this tenant already; the invitation stays open")
@@ -111,7 +111,7 @@ class Invitations:
             address=invitation.address,
             invitation_id=invitation_id,
         )
-        limit = limits.of(row, Limit.MEMBERS)
+        limit = plans.limit_of(row, Limit.MEMBERS)
         spent = tenant.tombstones.put(invitation_id, now)
         writes = [people.take_invitation(invitation, now), *people.insert_member(member), spent]
         joining = UserPrincipal(user_id=user_id, tenant_id=tenant_id, role=member.role)

@@ -76,7 +76,10 @@ class Login:
     # --- over REST ---
 
     async def begin(self, tenant_id: str, agent_id: str) -> Challenge:
-        """A challenge that is kept for 5 minutes, on whatever server; the same for agents that do not exist. Raises TooFast."""
+        """A challenge that is kept for 5 minutes, on whatever server; the same for agents that do not exist.
+
+        Raises RateLimited.
+        """
         challenge = self.pose(tenant_id, agent_id)
         await self._store.put_challenge(challenge)
         return challenge
@@ -96,7 +99,7 @@ class Login:
     # --- on the socket ---
 
     def pose(self, tenant_id: str, agent_id: str) -> Challenge:
-        """A challenge that only its caller keeps, and must offer to `prove` once. Raises TooFast."""
+        """A challenge that only its caller keeps, and must offer to `prove` once. Raises RateLimited."""
         self._attempts.begin(TenantId(_claimed(tenant_id)), AgentId(_claimed(agent_id)))
         return self._posed(tenant_id, agent_id)
 

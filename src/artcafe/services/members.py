@@ -10,7 +10,7 @@ from typing import Final
 
 from artcafe.errors import Conflict, LastOwner, MemberNotFound
 from artcafe.model import Member, Principal, Role, UserId, UserPrincipal
-from artcafe.rules import access, limits
+from artcafe.rules import access, fields
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
@@ -80,7 +80,7 @@ class Members:
 
 async def _there(people: PeopleStore, user_id: str) -> Member:
     """Raises MemberNotFound for an id that is absent, malformed or of somebody who is in other tenants only."""
-    member = await people.member(UserId(user_id)) if limits.is_user_id(user_id) else None
+    member = await people.member(UserId(user_id)) if fields.is_user_id(user_id) else None
     if member is None:
         raise MemberNotFound(user_id)
     return member

@@ -9,7 +9,7 @@ from artcafe.fabric.client import Outgoing
 from artcafe.fabric.fabric import Fabric, Room
 from artcafe.model import Access, Channel, ChannelType, Permission, Principal
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, ids, limits, subjects, times
+from artcafe.rules import access, fields, ids, subjects, times
 from artcafe.services.directory import Directory
 from artcafe.wire import envelopes, frames, payloads, replies
 
@@ -81,14 +81,14 @@ class Messaging:
 def check(publish: frames.Publish) -> None:
     """Raises `Invalid` or `TooLarge`, naming the field that no message may have so."""
     if publish.key is not None:
-        limits.idempotency_key(publish.key, "key")
+        fields.idempotency_key(publish.key, "key")
     if publish.headers:
-        limits.headers(publish.headers)
-    if publish.reply_to is not None and len(publish.reply_to) > limits.REPLY_TO_CHARS:
-        raise Invalid("reply_to", f"must have at most {limits.REPLY_TO_CHARS} characters")
+        fields.headers(publish.headers)
+    if publish.reply_to is not None and len(publish.reply_to) > fields.REPLY_TO_CHARS:
+        raise Invalid("reply_to", f"must have at most {fields.REPLY_TO_CHARS} characters")
     data = bytes(publish.data)
-    if len(data) > limits.MESSAGE_BYTES:
-        raise TooLarge("data", limits.MESSAGE_BYTES)
+    if len(data) > fields.MESSAGE_BYTES:
+        raise TooLarge("data", fields.MESSAGE_BYTES)
     problem = payloads.problem_of(data)
     if problem is not None:
         raise Invalid("data", problem)

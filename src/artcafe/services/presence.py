@@ -13,7 +13,7 @@ from artcafe.fabric.fabric import Fabric
 from artcafe.fabric.roster import Roster, Seat
 from artcafe.model import AgentId, AgentPrincipal, Principal, TenantId
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, limits
+from artcafe.rules import access, fields
 from artcafe.rules.access import Action
 
 
@@ -102,7 +102,7 @@ class Presence:
 
     def set_status(self, agent: AgentPrincipal, status: str | None) -> str | None:
         """Sets the status of a connected agent, or takes it away, and returns it as it is shown. Raises `Invalid`."""
-        status = None if status is None else limits.name(status, "status")
+        status = None if status is None else fields.name(status, "status")
         roster = self._fabric.room(agent.tenant_id).roster
         now = self._clock()
         since = seat.since if (seat := roster.own(agent.agent_id)) else now

@@ -20,8 +20,8 @@ from artcafe.fabric.streams import DEDUPE_WINDOW_S
 from artcafe.model import ChannelId, Cursor, TenantChange, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log
-from artcafe.rules import limits, subjects
-from artcafe.rules.limits import Limit
+from artcafe.rules import plans, subjects
+from artcafe.rules.plans import Limit
 from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
@@ -48,8 +48,8 @@ async def read_plan(store: TenantStore) -> Plan | None:
         return None
     channels: dict[int, list[ChannelId]] = defaultdict(list)
     for channel in await store.all_channels():
-        channels[limits.retention_of(channel, tenant)].append(channel.id)
-    return Plan(limits.of(tenant, Limit.STORAGE_BYTES), channels)
+        channels[plans.retention_of(channel, tenant)].append(channel.id)
+    return Plan(plans.limit_of(tenant, Limit.STORAGE_BYTES), channels)
 
 
 class Retention:
@@ -133,5 +133,5 @@ class Retention:
         """How much the tenant's messages may take on disk. Raises `Unavailable`."""
         tenant = await self._store.tenant(tenant_id).tenant()
         if tenant is None:  # It is being deleted; whoever published a moment ago still has to be answered.
-            return limits.PLANS[limits.DEFAULT_PLAN][Limit.STORAGE_BYTES]
-        return limits.of(tenant, Limit.STORAGE_BYTES)
+            return plans.PLANS[plans.DEFAULT_PLAN][Limit.STORAGE_BYTES]
+        return plans.limit_of(tenant, Limit.STORAGE_BYTES)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from artcafe.errors import BadKey
 from artcafe.model import USER_PREFIX, AgentStatus, SubscriptionStatus, TenantStatus
 from artcafe.rules import ids, keys
-from artcafe.rules.limits import DEFAULT_PLAN, PLANS
+from artcafe.rules.plans import DEFAULT_PLAN, PLANS
 from artcafe.services.soundness import Askew, Finding, Holdings
 from artcafe.tables import agent_rows, limit_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, Table

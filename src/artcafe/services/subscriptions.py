@@ -143,7 +143,7 @@ class Subscriptions:
         agent = await self._store.tenant(tenant_id).agent(agent_id)
         channels = () if agent is None else sorted(agent.channels)
         found = await self.now(tenant_id, [(channel_id, agent_id) for channel_id in channels])
-        return [each for each in found if each is not None and each.lets(Permission.RECEIVE)]
+        return [each for each in found if each is not None and each.allows(Permission.RECEIVE)]
 
     async def now(self, tenant_id: TenantId, pairs: Sequence[tuple[ChannelId, AgentId]]) -> list[Subscription | None]:
         """Return the subscriptions of these channels and agents as they are now, in their order."""

@@ -9,7 +9,7 @@ from typing import Protocol
 from artcafe.errors import TenantLimit, TenantNotFound
 from artcafe.model import Member, Principal, Record, Role, Tenant, TenantId, TenantStatus, UserId, UserPrincipal
 from artcafe.observe.clock import Clock
-from artcafe.rules import access, ids, limits, times
+from artcafe.rules import access, fields, ids, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
@@ -65,7 +65,7 @@ class Tenants:
         Raises Invalid, TenantLimit, IdempotencyMismatch where the key was another request's, and Conflict where the tenant of
         this request was deleted. Requests at the same moment may make the user own a few more than the limit.
         """
-        name, user_id = limits.name(name), UserId(limits.user_id(user_id))
+        name, user_id = fields.name(name), UserId(fields.user_id(user_id))
         request = Request(idempotency_key, f"usr:{user_id}", "tenants")
         tenant_id, now = TenantId(request.new_id("ten")), self._clock()
         hashed = request.hash(name)
@@ -138,7 +138,7 @@ class Tenants:
     async def rename(self, principal: Principal, name: str) -> Tenant:
         """Gives the tenant another name. Raises Forbidden, Invalid and TenantNotFound."""
         access.check(principal, Action.RENAME_TENANT)
-        name, now = limits.name(name), times.to_text(self._clock())
+        name, now = fields.name(name), times.to_text(self._clock())
         tenant = self._store.tenant(principal.tenant_id)
         async with self._changes.audited(principal, "tenant.change", tenant.id, name=name):
             await self._changes.commit(tenant, tenant.touch(Assign("name", name), Assign("updated_at", now)))

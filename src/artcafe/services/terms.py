@@ -10,7 +10,7 @@ from artcafe.errors import Conflict, TermsChanged, TermsRequired
 from artcafe.model import USER_PREFIX, Acceptance, Record, UserId
 from artcafe.observe.clock import Clock
 from artcafe.observe.context import origin
-from artcafe.rules import limits
+from artcafe.rules import fields
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.audit import Audit
 from artcafe.tables.store import Store
@@ -58,7 +58,7 @@ class Terms:
             raise Conflict("this service has no terms to accept")
         if version not in (None, self.current.version):
             raise TermsChanged(self.current.version)
-        limits.user_id(user_id)
+        fields.user_id(user_id)
         acceptances = self._store.acceptances(user_id)
         accepted = Acceptance(
             user_id=user_id,
@@ -76,7 +76,7 @@ class Terms:
         if user_id in self._accepted:
             self._accepted.move_to_end(user_id)
             return True
-        if not limits.is_user_id(user_id) or await self._store.acceptances(user_id).get(current.version) is None:
+        if not fields.is_user_id(user_id) or await self._store.acceptances(user_id).get(current.version) is None:
             return False
         self._remember(user_id)
         return True

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
 
-from artcafe.rules.limits import DEFAULT_PLAN, Limit
+from artcafe.rules.plans import DEFAULT_PLAN, Limit
 from artcafe.tables.attributes import entries_of, is_number, text
 from artcafe.tables.engine.values import Item, Value
 

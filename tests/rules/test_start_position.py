@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.model import Cursor, Epoch, Seq
-from artcafe.rules.starts import Life, behind
+from artcafe.rules.start_position import LogLineage, resolve
 from artcafe.wire.frames import Start
 from artcafe.wire.replies import Gap
 
 HERE, BEFORE, ELSEWHERE = Epoch("here"), Epoch("before"), Epoch("elsewhere")
 OLDER, NOTHING = Cursor(), Cursor()
-LIFE = Life(HERE)
+LIFE = LogLineage(HERE)
 seqs = st.integers(0, 2**53)
 few = st.integers(0, 12)
 """So few that sequences often meet."""
@@ -26,25 +26,25 @@ def at(seq: Seq, epoch: Epoch = HERE) -> Cursor:
 
 @given(seqs, seqs)
 def test_from_the_cursor_goes_on_behind_it(seq: int, last: int) -> None:
-    assert behind("cursor", at(seq), LIFE, last, NOTHING) == (seq, None)
+    assert resolve("cursor", at(seq), LIFE, last, NOTHING) == (seq, None)
 
 
 @given(seqs)
 def test_a_subscription_that_is_older_than_the_log_gets_all_of_it(last: int) -> None:
-    assert behind("cursor", OLDER, LIFE, last, NOTHING) == (0, None)
-    assert behind("cursor", OLDER, Life(None), 0, NOTHING) == (0, None)
+    assert resolve("cursor", OLDER, LIFE, last, NOTHING) == (0, None)
+    assert resolve("cursor", OLDER, LogLineage(None), 0, NOTHING) == (0, None)
 
 
-@given(seqs, seqs, st.sampled_from([LIFE, Life(None), Life(HERE, {BEFORE: 5})]))
-def test_a_cursor_of_another_log_yields_a_gap_and_all_there_is(seq: int, last: int, life: Life) -> None:
-    assert behind("cursor", at(seq, ELSEWHERE), life, last, NOTHING) == (0, Gap(seq + 1, None, "epoch"))
+@given(seqs, seqs, st.sampled_from([LIFE, LogLineage(None), LogLineage(HERE, {BEFORE: 5})]))
+def test_a_cursor_of_another_log_yields_a_gap_and_all_there_is(seq: int, last: int, life: LogLineage) -> None:
+    assert resolve("cursor", at(seq, ELSEWHERE), life, last, NOTHING) == (0, Gap(seq + 1, None, "epoch"))
 
 
 @given(st.sampled_from([OLDER, at(41), at(41, ELSEWHERE)]), seqs, st.integers(1, 2**53))
 def test_new_first_and_a_sequence_do_not_look_at_the_cursor(cursor: Cursor, last: int, wanted: int) -> None:
-    assert behind("new", cursor, LIFE, last, NOTHING) == (last, None)
-    assert behind("first", cursor, LIFE, last, NOTHING) == (0, None)
-    assert behind(wanted, cursor, LIFE, last, NOTHING) == (wanted - 1, None)
+    assert resolve("new", cursor, LIFE, last, NOTHING) == (last, None)
+    assert resolve("first", cursor, LIFE, last, NOTHING) == (0, None)
+    assert resolve(wanted, cursor, LIFE, last, NOTHING) == (wanted - 1, None)
 
 
 # --- retention -----------------------------------------------------------------------------------------------------------
@@ -53,25 +53,25 @@ def test_new_first_and_a_sequence_do_not_look_at_the_cursor(cursor: Cursor, last
 @given(few, few)
 def test_who_goes_on_below_what_is_kept_is_told_what_is_gone_and_gets_the_rest(seq: int, removed: int) -> None:
     expected = (removed, Gap(seq + 1, removed, "retention")) if seq < removed else (seq, None)
-    assert behind("cursor", at(seq), LIFE, 20, at(removed)) == expected
-    assert behind(seq + 1, OLDER, LIFE, 20, at(removed)) == expected
+    assert resolve("cursor", at(seq), LIFE, 20, at(removed)) == expected
+    assert resolve(seq + 1, OLDER, LIFE, 20, at(removed)) == expected
 
 
 @given(few)
 def test_a_subscription_that_is_older_than_the_log_is_told_what_is_gone_of_it(removed: int) -> None:
     gap = Gap(1, removed, "retention") if removed else None
-    assert behind("cursor", OLDER, LIFE, 20, at(removed)) == (removed, gap)
+    assert resolve("cursor", OLDER, LIFE, 20, at(removed)) == (removed, gap)
 
 
 @given(few, few, few)
 def test_the_first_that_is_kept_and_what_is_new_are_no_gap(seq: int, removed: int, last: int) -> None:
-    assert behind("first", at(seq), LIFE, last, at(removed)) == (removed, None)
-    assert behind("new", at(seq), LIFE, last, at(removed)) == (last, None)
+    assert resolve("first", at(seq), LIFE, last, at(removed)) == (removed, None)
+    assert resolve("new", at(seq), LIFE, last, at(removed)) == (last, None)
 
 
 @given(few, few)
 def test_what_was_removed_from_another_log_is_nothing_in_this_one(seq: int, removed: int) -> None:
-    assert behind("cursor", at(seq), LIFE, 20, at(removed, ELSEWHERE)) == (seq, None)
+    assert resolve("cursor", at(seq), LIFE, 20, at(removed, ELSEWHERE)) == (seq, None)
 
 
 # --- a log that was restored from another -----------------------------------------------------------------------------------
@@ -79,23 +79,23 @@ def test_what_was_removed_from_another_log_is_nothing_in_this_one(seq: int, remo
 
 @given(few, ones)
 def test_a_cursor_of_the_log_before_goes_on_where_it_was_and_is_told_that_there_may_have_been_more(seq: int, end: int) -> None:
-    life = Life(HERE, {BEFORE: end})
-    assert behind("cursor", at(seq, BEFORE), life, 20, NOTHING) == (min(seq, end), Gap(max(seq, end) + 1, None, "epoch"))
+    life = LogLineage(HERE, {BEFORE: end})
+    assert resolve("cursor", at(seq, BEFORE), life, 20, NOTHING) == (min(seq, end), Gap(max(seq, end) + 1, None, "epoch"))
 
 
 @given(ones, few)
 def test_a_subscription_that_is_older_than_every_log_is_told_what_a_restored_one_has_lost(end: int, removed: int) -> None:
-    life = Life(HERE, {BEFORE: end, ELSEWHERE: 1})
+    life = LogLineage(HERE, {BEFORE: end, ELSEWHERE: 1})
     lost = 1 if removed else end + 1
-    assert behind("cursor", OLDER, life, 20, at(removed)) == (removed, Gap(lost, None, "epoch"))
+    assert resolve("cursor", OLDER, life, 20, at(removed)) == (removed, Gap(lost, None, "epoch"))
 
 
 @given(few, ones, few)
 def test_a_restored_log_knows_what_was_removed_before_it_was_saved(seq: int, end: int, removed: int) -> None:
-    life = Life(HERE, {BEFORE: end})
+    life = LogLineage(HERE, {BEFORE: end})
     common = min(removed, end)
-    assert behind("first", OLDER, life, 20, at(removed, BEFORE)) == (common, None)
-    start, gap = behind("cursor", at(seq), life, 20, at(removed, BEFORE))
+    assert resolve("first", OLDER, life, 20, at(removed, BEFORE)) == (common, None)
+    start, gap = resolve("cursor", at(seq), life, 20, at(removed, BEFORE))
     assert (start, gap) == ((common, Gap(seq + 1, common, "retention")) if seq < common else (seq, None))
 
 
@@ -103,14 +103,14 @@ def test_a_restored_log_knows_what_was_removed_before_it_was_saved(seq: int, end
 
 epochs = st.sampled_from([HERE, BEFORE, ELSEWHERE])
 places = st.one_of(st.just(Cursor()), st.builds(at, few, epochs))
-lives = st.one_of(st.just(LIFE), st.builds(lambda end: Life(HERE, {BEFORE: end}), ones))
+lives = st.one_of(st.just(LIFE), st.builds(lambda end: LogLineage(HERE, {BEFORE: end}), ones))
 starts = st.one_of(st.sampled_from(["cursor", "first"]), ones)
 
 
 @given(starts, places, lives, places)
-def test_nothing_is_ever_passed_over_without_a_word(start: Start, cursor: Cursor, life: Life, removed_to: Cursor) -> None:
+def test_nothing_is_ever_passed_over_without_a_word(start: Start, cursor: Cursor, life: LogLineage, removed_to: Cursor) -> None:
     """Whoever asks for what is behind a place gets it, or hears of a gap that holds what it does not get."""
-    begun, gap = behind(start, cursor, life, 20, removed_to)
+    begun, gap = resolve(start, cursor, life, 20, removed_to)
     assert begun >= life.seq_of(removed_to)
     if start == "first":
         return
@@ -128,6 +128,6 @@ def test_nothing_is_ever_passed_over_without_a_word(start: Start, cursor: Cursor
 
 
 @given(places, lives, places)
-def test_where_a_cursor_is_moved_by_a_gap_it_hears_of_it_once(cursor: Cursor, life: Life, removed_to: Cursor) -> None:
-    begun, _ = behind("cursor", cursor, life, 20, removed_to)
-    assert behind("cursor", at(begun), life, 20, removed_to) == (begun, None)
+def test_where_a_cursor_is_moved_by_a_gap_it_hears_of_it_once(cursor: Cursor, life: LogLineage, removed_to: Cursor) -> None:
+    begun, _ = resolve("cursor", cursor, life, 20, removed_to)
+    assert resolve("cursor", at(begun), life, 20, removed_to) == (begun, None)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from artcafe.errors import Invalid
 from artcafe.model import Channel, ChannelId, Tenant, TenantId
-from artcafe.rules import limits
-from artcafe.rules.limits import Limit
+from artcafe.rules import fields, plans
+from artcafe.rules.plans import Limit
 from tests.services.world import START
 
 
@@ -18,7 +18,7 @@ def tenant(plan: str = "free", **own: int) -> Tenant:
 
 
 def test_the_free_plan_has_100_agents_channels_and_members_30_days_10_gib_and_2000_connections_1000_of_one_agent() -> None:
-    assert {limit: limits.of(tenant(), limit) for limit in Limit} == {
+    assert {limit: plans.limit_of(tenant(), limit) for limit in Limit} == {
         Limit.AGENTS: 100,
         Limit.CHANNELS: 100,
         Limit.MEMBERS: 100,
@@ -30,22 +30,22 @@ def test_the_free_plan_has_100_agents_channels_and_members_30_days_10_gib_and_20
 
 
 def test_a_tenants_own_limit_stands_in_place_of_its_plans() -> None:
-    assert limits.of(tenant(agents=3), Limit.AGENTS) == 3
-    assert limits.of(tenant(agents=3), Limit.CHANNELS) == 100
-    assert limits.of(tenant(agents=0), Limit.AGENTS) == 0
+    assert plans.limit_of(tenant(agents=3), Limit.AGENTS) == 3
+    assert plans.limit_of(tenant(agents=3), Limit.CHANNELS) == 100
+    assert plans.limit_of(tenant(agents=0), Limit.AGENTS) == 0
 
 
 def test_a_plan_nobody_knows_is_the_free_one() -> None:
-    assert limits.of(tenant("platinum"), Limit.AGENTS) == 100
+    assert plans.limit_of(tenant("platinum"), Limit.AGENTS) == 100
 
 
 @given(st.integers(-5, 2**40), st.integers(0, 2**40))
 def test_a_channel_may_keep_its_messages_for_as_long_as_the_plan_does_or_less(seconds: int, most: int) -> None:
     if 1 <= seconds <= most:
-        assert limits.retention(seconds, tenant(retention_s=most)) == seconds
+        assert plans.retention(seconds, tenant(retention_s=most)) == seconds
         return
     with pytest.raises(Invalid, match=r"^retention_s: "):
-        limits.retention(seconds, tenant(retention_s=most))
+        plans.retention(seconds, tenant(retention_s=most))
 
 
 @given(st.none() | st.integers(1, 2**40), st.integers(0, 2**40))
@@ -53,13 +53,13 @@ def test_a_plan_that_has_come_to_allow_less_holds_for_every_channel(seconds: int
     channel = Channel(
         tenant_id=TenantId("ten_a"), id=ChannelId("chn_a"), name="A", retention_s=seconds, created_at=START, updated_at=START
     )
-    assert limits.retention_of(channel, tenant(retention_s=most)) == (most if seconds is None else min(seconds, most))
+    assert plans.retention_of(channel, tenant(retention_s=most)) == (most if seconds is None else min(seconds, most))
 
 
 @given(st.text(max_size=70))
 def test_a_name_is_refused_or_comes_back_in_nfc_with_1_to_64_characters_and_on_one_line(text: str) -> None:
     try:
-        name = limits.name(text)
+        name = fields.name(text)
     except Invalid:
         return
     assert name == unicodedata.normalize("NFC", text)
@@ -68,58 +68,58 @@ def test_a_name_is_refused_or_comes_back_in_nfc_with_1_to_64_characters_and_on_o
 
 
 def test_names_that_look_equal_are_equal() -> None:
-    assert limits.name("Cafe\u0301") == limits.name("Café")
+    assert fields.name("Cafe\u0301") == fields.name("Café")
 
 
 @pytest.mark.parametrize("name", ["Planner", "A b", "机器人", "שלום", "مرحبا\u200f!", "👩‍🚀", "x" * 64, "é" * 64, "e\u0301" * 64])
 def test_names_people_have_are_taken(name: str) -> None:
-    assert limits.name(name)
+    assert fields.name(name)
 
 
 @pytest.mark.parametrize("name", ["", " ", "\u3000", "x" * 65, "a\nb", "a\x00", "\x1b[31m", "\x85", "a\u2028b", "\ud83d"])
 def test_names_nobody_could_read_are_refused(name: str) -> None:
     with pytest.raises(Invalid, match=r"^name: "):
-        limits.name(name)
+        fields.name(name)
 
 
-@pytest.mark.parametrize("control", sorted(limits.BIDI_CONTROLS))
+@pytest.mark.parametrize("control", sorted(fields.BIDI_CONTROLS))
 def test_text_that_turns_its_surroundings_around_is_refused_by_its_code_point(control: str) -> None:
-    for check in (limits.name, limits.description, limits.address, lambda text: limits.capabilities([text])):
+    for check in (fields.name, fields.description, fields.address, lambda text: fields.capabilities([text])):
         with pytest.raises(Invalid, match=rf"U\+{ord(control):04X}"):
             check(f"bob{control}@example.com")
 
 
 def test_a_description_may_be_empty_and_have_lines() -> None:
-    assert limits.description("") == ""
-    assert limits.description("one\n\ttwo") == "one\n\ttwo"
+    assert fields.description("") == ""
+    assert fields.description("one\n\ttwo") == "one\n\ttwo"
 
 
 @pytest.mark.parametrize("text", ["x" * 1025, "a\x00", "a\rb", "\udfff"])
 def test_a_description_too_long_or_with_control_characters_is_refused(text: str) -> None:
     with pytest.raises(Invalid, match=r"^description: "):
-        limits.description(text)
+        fields.description(text)
 
 
 def test_capabilities_keep_their_order_and_stand_once() -> None:
-    assert limits.capabilities(["plan", "write", "plan"]) == ("plan", "write")
+    assert fields.capabilities(["plan", "write", "plan"]) == ("plan", "write")
 
 
 def test_a_capability_that_is_wrong_is_named_by_its_place() -> None:
     with pytest.raises(Invalid, match=r"^capabilities\[1\]: "):
-        limits.capabilities(["plan", ""])
+        fields.capabilities(["plan", ""])
 
 
 def test_there_are_at_most_32_capabilities() -> None:
-    assert len(limits.capabilities([f"c{n}" for n in range(32)])) == 32
+    assert len(fields.capabilities([f"c{n}" for n in range(32)])) == 32
     with pytest.raises(Invalid, match=r"^capabilities: "):
-        limits.capabilities([f"c{n}" for n in range(33)])
+        fields.capabilities([f"c{n}" for n in range(33)])
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\nb", "é"])
 def test_an_idempotency_key_is_1_to_255_printable_ascii_characters(key: str) -> None:
-    assert limits.idempotency_key("order 42!") == "order 42!"
+    assert fields.idempotency_key("order 42!") == "order 42!"
     with pytest.raises(Invalid, match=r"^Idempotency-Key: "):
-        limits.idempotency_key(key)
+        fields.idempotency_key(key)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_an_idempotency_key_is_1_to_255_printable_ascii_characters(key: str) -> 
     ],
 )
 def test_addresses_are_one_in_whichever_case_and_form_they_are_written(one: str, other: str) -> None:
-    assert limits.is_same_address(one, other)
-    assert limits.is_same_address(other, one)
+    assert fields.is_same_address(one, other)
+    assert fields.is_same_address(other, one)
 
 
 @pytest.mark.parametrize(
@@ -158,14 +158,14 @@ def test_addresses_are_one_in_whichever_case_and_form_they_are_written(one: str,
     ],
 )
 def test_addresses_of_unlike_letters_are_two(one: str, other: str) -> None:
-    assert not limits.is_same_address(one, other)
-    assert not limits.is_same_address(other, one)
+    assert not fields.is_same_address(one, other)
+    assert not fields.is_same_address(other, one)
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_two_addresses_are_one_only_by_ascii_letters_composition_or_a_labels(one: str, other: str) -> None:
     """Every letter beyond ASCII counts: the local parts are equal once NFC and the small letters of ASCII are taken."""
-    if limits.is_same_address(f"{one}@example.com", f"{other}@example.com"):
+    if fields.is_same_address(f"{one}@example.com", f"{other}@example.com"):
         small = [
             "".join(char.lower() if char.isascii() else char for char in unicodedata.normalize("NFC", text))
             for text in (one, other)

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe.errors import Overloaded, TooFast
+from artcafe.errors import Overloaded, RateLimited
 from artcafe.rules.clients import Proxies
-from artcafe.rules.connections import SPARE_PER_ADDRESS, Entry, OpenConnections, capacity
-from artcafe.rules.shares import Refusal, Shares
+from artcafe.rules.connections import SPARE_PER_ADDRESS, CountedConnection, OpenConnections, capacity
+from artcafe.rules.quotas import Quota, QuotaExceeded
 
 TAKES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4)), max_size=60)
 
@@ -19,11 +19,11 @@ TAKES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4)), max_size=
 def test_no_bound_is_ever_exceeded_and_what_is_released_can_be_taken_again(
     takes: list[tuple[str, int]], total: int, per_key: int
 ) -> None:
-    shares, held = Shares(total, per_key), Counter[str]()
+    shares, held = Quota(total, per_key), Counter[str]()
     for key, amount in takes:
         refusal = shares.take(key, amount)
         fits_key, fits_all = held[key] + amount <= per_key, held.total() + amount <= total
-        assert refusal is (None if fits_key and fits_all else Refusal.TOTAL if fits_key else Refusal.KEY)
+        assert refusal is (None if fits_key and fits_all else QuotaExceeded.TOTAL if fits_key else QuotaExceeded.KEY)
         if refusal is None:
             held[key] += amount
         assert shares.held == held.total()
@@ -37,7 +37,7 @@ def test_no_bound_is_ever_exceeded_and_what_is_released_can_be_taken_again(
 def test_an_address_holds_at_most_its_bound_and_never_more_than_half() -> None:
     open_ = OpenConnections(None, most=10, most_per_address=3)
     mine = [open_.enter("192.0.2.1") for _ in range(3)]
-    with pytest.raises(TooFast, match="too many open connections from this address"):
+    with pytest.raises(RateLimited, match="too many open connections from this address"):
         open_.enter("192.0.2.1")
     open_.leave(mine.pop())
     open_.enter("192.0.2.1")
@@ -45,7 +45,7 @@ def test_an_address_holds_at_most_its_bound_and_never_more_than_half() -> None:
     wide = OpenConnections(None, most=10, most_per_address=1000)
     for _ in range(5):
         wide.enter("2001:db8::1")
-    with pytest.raises(TooFast):
+    with pytest.raises(RateLimited):
         wide.enter("2001:db8::2")  # one customer of a network has a whole /64
     wide.enter("2001:db8:0:1::1")
 
@@ -68,10 +68,10 @@ def test_when_all_are_taken_a_few_spare_ones_are_left_for_health() -> None:
 def test_behind_a_proxy_the_clients_that_it_names_are_counted() -> None:
     open_ = OpenConnections(Proxies([ip_network("10.0.0.0/8")]), most=100, most_per_address=2)
     entries = [open_.enter("10.0.0.1") for _ in range(10)]
-    assert entries == [Entry(None)] * 10
+    assert entries == [CountedConnection(None)] * 10
     for entry in entries[:2]:
         open_.identify(entry, "192.0.2.1")
-    with pytest.raises(TooFast):
+    with pytest.raises(RateLimited):
         open_.identify(entries[2], "192.0.2.1")
     open_.identify(entries[2], "192.0.2.2")
     for entry in entries:

@@ -6,14 +6,14 @@ from collections.abc import Hashable
 from enum import Enum
 
 
-class Refusal(Enum):
+class QuotaExceeded(Enum):
     """Why nothing was taken."""
 
     KEY = "this key holds all that one may"
     TOTAL = "everything is taken"
 
 
-class Shares:
+class Quota:
     """At most `total` may be held by all keys together, and `per_key` by each. A bound of 0 bounds nothing."""
 
     __slots__ = ("_by_key", "_held", "_per_key", "_total")
@@ -29,13 +29,13 @@ class Shares:
         """What all keys hold together."""
         return self._held
 
-    def take(self, key: Hashable, amount: int = 1) -> Refusal | None:
+    def take(self, key: Hashable, amount: int = 1) -> QuotaExceeded | None:
         """Take `amount` for the key, to be given back by `release`; or take nothing, and return why."""
         mine = self._by_key.get(key, 0) + amount
         if self._per_key and mine > self._per_key:
-            return Refusal.KEY
+            return QuotaExceeded.KEY
         if self._total and self._held + amount > self._total:
-            return Refusal.TOTAL
+            return QuotaExceeded.TOTAL
         self._held += amount
         self._by_key[key] = mine
         return None

@@ -15,7 +15,7 @@ EPOCH: Final = "epoch"
 """The log was restored, or begun anew: what the old one had beyond that is gone, and nobody knows how much it was."""
 
 
-class Life(NamedTuple):
+class LogLineage(NamedTuple):
     """Which log it is: its epoch, None before its first message.
 
     `continues` are the epochs of logs that it was restored from, each with the sequence up to which both are the same.
@@ -39,7 +39,7 @@ class Life(NamedTuple):
         return place.seq if end is None else min(place.seq, end)
 
 
-def behind(start: Start, cursor: Cursor, life: Life, last_seq: Seq, removed_to: Cursor) -> tuple[Seq, Gap | None]:
+def resolve(start: Start, cursor: Cursor, life: LogLineage, last_seq: Seq, removed_to: Cursor) -> tuple[Seq, Gap | None]:
     """The sequence behind which to deliver, and what is known to be missing there.
 
     `last_seq` is the log's newest sequence; up to `removed_to` the channel's messages are gone, or about to be. A cursor of
