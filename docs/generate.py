@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 import msgspec
 
 import artcafe
-from artcafe.cli.operator import up
+from artcafe.cli.operate.serve import up
 from artcafe.config import CLIENT_VARIABLES, FILE_VARIABLE, PREFIX, Settings
 from artcafe.errors import REGISTRY, ArtcafeError
 from artcafe.model import Role

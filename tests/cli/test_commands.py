@@ -9,8 +9,8 @@ import click
 import pytest
 
 from artcafe.cli.commands import artcafe
-from artcafe.cli.lazy_group import LazyGroup
 from artcafe.cli.tables.group import tables
+from artcafe.cli.terminal.lazy_group import LazyGroup
 
 ENTRIES = [(group, name) for group in (artcafe, tables) for name in group.list_commands(click.Context(group))]
 

@@ -13,8 +13,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from artcafe.cli import exits
 from artcafe.cli.commands import artcafe
+from artcafe.cli.terminal import exit_codes
 from tests.platform import Platform
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -156,4 +156,4 @@ def test_every_command_is_in_the_table_with_its_arguments() -> None:
 
 def test_every_exit_code_is_told() -> None:
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)}
-    assert codes == {0, *(value for name, value in vars(exits).items() if name.isupper())}
+    assert codes == {0, *(value for name, value in vars(exit_codes).items() if name.isupper())}

@@ -14,7 +14,7 @@ from typing import TypeVar
 import httpx
 import pytest
 
-from artcafe.cli.exits import REFUSED
+from artcafe.cli.terminal.exit_codes import REFUSED
 from artcafe.errors import ArtcafeError, BadCredentials, Forbidden, Revoked
 from artcafe.sdk.keys import load_signer
 from artcafe.sdk.records import Presence

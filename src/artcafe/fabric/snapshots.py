@@ -1,7 +1,7 @@
 """Whole streams as bytes, and back, for backups: by NATS's own snapshots, which keep sequences, times and message ids.
 
 A snapshot holds the messages that were there when it began (some of what is purged meanwhile may be missing). What is taken when,
-and where it is put, is `cli.backup`'s.
+and where it is put, is `cli.operate.backup`'s.
 """
 
 from __future__ import annotations

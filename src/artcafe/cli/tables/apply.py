@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import click
 
-from artcafe.cli.consent import asked
-from artcafe.cli.exits import DIFFERENT, Failing
-from artcafe.cli.tables import answers
-from artcafe.cli.tables.place import Place, at_place
-from artcafe.cli.tables.standing import Step, schema_of, steps
+from artcafe.cli.installation.location import Place, at_place
+from artcafe.cli.tables.status import Step, schema_of, steps
+from artcafe.cli.terminal.confirm import asked
+from artcafe.cli.terminal.exit_codes import DIFFERENT, Failing
+from artcafe.cli.terminal.output import counted, show_table, yes_option
 from artcafe.tables.catalog import TABLES
 from artcafe.tables.sqlite import file as sqlite_file
 
@@ -33,7 +33,7 @@ async def plan(place: Place) -> int:
 
 
 @click.command(cls=Failing)
-@answers.yes_option
+@yes_option
 @at_place
 async def apply(place: Place, yes: bool) -> int:
     """Makes the tables that are missing, and turns on the time to live of challenges. Nothing else that stands is altered.
@@ -49,7 +49,7 @@ async def apply(place: Place, yes: bool) -> int:
     else:
         if not place.as_json:
             _show(place, found)
-        asked(f"Change {answers.many(len(found), 'table')} in {place}", yes=yes)
+        asked(f"Change {counted(len(found), 'table')} in {place}", yes=yes)
         await _do(place, found)
     if place.as_json:
         _show(place, found)
@@ -57,7 +57,7 @@ async def apply(place: Place, yes: bool) -> int:
 
 
 def _show(place: Place, found: list[Step]) -> None:
-    answers.show(place, found, ["TABLE", "ACTION", "HOW"], [[each.table, each.action, each.says] for each in found])
+    show_table(place, found, ["TABLE", "ACTION", "HOW"], [[each.table, each.action, each.says] for each in found])
 
 
 async def _do(place: Place, found: list[Step]) -> None:

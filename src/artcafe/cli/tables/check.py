@@ -8,11 +8,11 @@ from typing import Final
 import click
 import msgspec
 
-from artcafe.cli.consent import asked
-from artcafe.cli.exits import DIFFERENT, Failing
-from artcafe.cli.tables import answers
-from artcafe.cli.tables.place import Place, at_place
-from artcafe.cli.tables.standing import ABSENT, look, schema_of
+from artcafe.cli.installation.location import Place, at_place
+from artcafe.cli.tables.status import ABSENT, look, schema_of
+from artcafe.cli.terminal.confirm import asked
+from artcafe.cli.terminal.exit_codes import DIFFERENT, Failing
+from artcafe.cli.terminal.output import counted, show_table, yes_option
 from artcafe.errors import TablesRefused
 from artcafe.model import TenantId
 from artcafe.services.membership_repair import MembershipRepair
@@ -56,7 +56,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--rows", is_flag=True, help="Reads every row too, and tells what an older system left askew.")
 @click.option("--repair", is_flag=True, help="As --rows, and mends it, after asking.")
 @click.option("--tenant", metavar="TENANT", help="Looks at this tenant's rows only.")
-@answers.yes_option
+@yes_option
 @at_place
 async def check(place: Place, rows: bool, repair: bool, tenant: str | None, yes: bool) -> int:
     """Compares the tables with what they must be: keys, time to live, and tables of an older system that still stand. With --rows
@@ -189,29 +189,27 @@ class _Rows:
 
 def _tell(place: Place, report: Report) -> None:
     if place.as_json:
-        answers.show(place, report, [], [])
+        show_table(place, report, [], [])
         return
     if report.problems:
         headings = ["TABLE", "IS", "WHAT TO DO"]
-        answers.show(place, report, headings, [[each.table, each.says, each.remedy] for each in report.problems])
+        show_table(place, report, headings, [[each.table, each.says, each.remedy] for each in report.problems])
     if report.findings and not report.mended:
         _show_findings(place, report.findings)
     findings, left = len(report.findings or []), len(report.findings or []) - report.mended
     if report.mended:
         place.note(
-            f"mended {report.mended:,}; {answers.many(left, 'finding')} left for a person"
-            if left
-            else f"mended {report.mended:,}"
+            f"mended {report.mended:,}; {counted(left, 'finding')} left for a person" if left else f"mended {report.mended:,}"
         )
     elif findings:
         mendable = sum(each.is_mended for each in report.findings or [])
-        place.note(f"{answers.many(findings, 'finding')}; 'artcafe tables check --repair' mends {mendable:,} of them")
+        place.note(f"{counted(findings, 'finding')}; 'artcafe tables check --repair' mends {mendable:,} of them")
     if report.is_sound and not report.mended:
         place.note(f"everything in {place} is as it should be")
 
 
 def _show_findings(place: Place, findings: Sequence[Finding]) -> None:
     rows = [[each.what, each.tenant_id, each.table, each.key, each.says] for each in findings[:SHOWN]]
-    answers.show(place, findings, ["WHAT", "TENANT", "TABLE", "ROW", "IS"], rows)
+    show_table(place, findings, ["WHAT", "TENANT", "TABLE", "ROW", "IS"], rows)
     if len(findings) > SHOWN:
         place.note(f"{len(findings) - SHOWN:,} more; --json prints all")

@@ -15,12 +15,11 @@ from typing import Final
 import click
 import msgspec
 
-from artcafe.cli.exits import DIFFERENT, Failing
-from artcafe.cli.people.answers import aligned, as_json
-from artcafe.cli.tables.answers import many
-from artcafe.cli.tables.ends import End, opened, settings_of
-from artcafe.cli.tables.place import running
-from artcafe.cli.tables.progress import Progress
+from artcafe.cli.installation.location import running
+from artcafe.cli.tables.copy_ends import End, opened, settings_of
+from artcafe.cli.terminal.exit_codes import DIFFERENT, Failing
+from artcafe.cli.terminal.output import aligned, as_json, counted
+from artcafe.cli.terminal.progress import Progress
 from artcafe.errors import TablesRefused
 from artcafe.fabric import snapshots, transfer
 from artcafe.fabric.streams import STREAM
@@ -292,13 +291,13 @@ def _tell(result: Result, *, as_json: bool) -> None:
     for line in aligned(lines):
         click.echo(line)
     copied, there = (sum(each.state is state for each in result.tenants) for state in (State.COPIED, State.THERE))
-    click.echo(f"{many(copied, 'tenant')} copied with {many(result.messages, 'message')}; {there:,} were there already.")
+    click.echo(f"{counted(copied, 'tenant')} copied with {counted(result.messages, 'message')}; {there:,} were there already.")
     for tenant in result.tenants:
         for line in _said_of(tenant):
             _say(line)
     for each in result.tables:
         if each.left_behind:
-            _say(f"{many(each.left_behind, 'row')} of {each.table} not copied: of no tenant that was copied")
+            _say(f"{counted(each.left_behind, 'row')} of {each.table} not copied: of no tenant that was copied")
     if not result.is_equal:
         _say("not everything is equal: somebody wrote there meanwhile; look at it with 'artcafe tables check --rows'")
 
@@ -311,7 +310,7 @@ def _said_of(tenant: TenantCopy) -> Iterator[str]:
     if tenant.state is State.DELETING:
         yield f"{tenant.tenant_id} is being deleted, and was left out"
     if tenant.later:
-        later = many(tenant.later, "message")
+        later = counted(tenant.later, "message")
         yield f"{later} came to {tenant.tenant_id} while it was copied, and not into the copy; for a move, stop its agents first"
 
 

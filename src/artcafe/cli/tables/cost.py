@@ -10,11 +10,11 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
-from artcafe.cli.consent import asked
-from artcafe.cli.exits import Failing
-from artcafe.cli.tables import answers
-from artcafe.cli.tables.operations import Measured, Operations
-from artcafe.cli.tables.place import Place, at_place
+from artcafe.cli.installation.location import Place, at_place
+from artcafe.cli.tables.cost_probe import Measured, Operations
+from artcafe.cli.terminal.confirm import asked
+from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.output import counted, show_table, yes_option
 from artcafe.services.retention import PLAN_S
 from artcafe.services.version_watch import READ_AT_ONCE, READ_EVERY_S
 from artcafe.tables.catalog import Environment
@@ -104,7 +104,7 @@ def _number(flag: str, default: float, help: str) -> Callable[[F], F]:
 @_number("--price-million-reads", ASSUMED[0], "Dollars for a million read units.")
 @_number("--price-million-writes", ASSUMED[1], "Dollars for a million write units.")
 @_number("--price-gigabyte", ASSUMED[2], "Dollars for a gigabyte and month.")
-@answers.yes_option
+@yes_option
 @at_place
 async def cost(
     place: Place,
@@ -224,7 +224,7 @@ async def _on_dynamodb(place: Place, *, yes: bool) -> list[Measured]:
 def _tell(place: Place, bill: Bill) -> None:
     operations = [[each.operation, f"{each.reads:g}", f"{each.writes:g}"] for each in bill.operations]
     free = [["publish, deliver", "0", "0"]]
-    answers.show(place, bill, ["OPERATION", "READ UNITS", "WRITE UNITS"], [*operations, *free])
+    show_table(place, bill, ["OPERATION", "READ UNITS", "WRITE UNITS"], [*operations, *free])
     if place.as_json:
         return
     click.echo(f"\nUnits {bill.measured}.\n")
@@ -232,7 +232,7 @@ def _tell(place: Place, bill: Bill) -> None:
         [each.what, f"{each.times:,.0f}", f"{each.reads:,.0f}", f"{each.writes:,.0f}", f"{each.dollars:,.2f}"]
         for each in bill.month
     ]
-    answers.show(place, bill, ["A MONTH", "TIMES", "READ UNITS", "WRITE UNITS", "DOLLARS"], shares)
+    show_table(place, bill, ["A MONTH", "TIMES", "READ UNITS", "WRITE UNITS", "DOLLARS"], shares)
     prices = bill.prices
     assumed = "as they were given" if prices.assumed_as_of is None else f"assumed, of us-east-1 on demand, {prices.assumed_as_of}"
     click.echo(
@@ -246,9 +246,9 @@ def _tell(place: Place, bill: Bill) -> None:
 
 
 def _described(fleet: Fleet) -> str:
-    where = f"{answers.many(fleet.agents, 'agent')} in {answers.many(fleet.tenants, 'tenant')}"
+    where = f"{counted(fleet.agents, 'agent')} in {counted(fleet.tenants, 'tenant')}"
     return (
-        f"{where} on {answers.many(fleet.servers, 'server')}, each agent with {answers.many(fleet.subscriptions, 'subscription')}"
+        f"{where} on {counted(fleet.servers, 'server')}, each agent with {counted(fleet.subscriptions, 'subscription')}"
         f" and {fleet.logins_per_day:g} connections a day,\n{fleet.messages_per_day:,.0f} messages a day to each subscription,"
         f" cursors written every {fleet.cursor_write_s:g} s at most"
     )

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from artcafe.cli.exits import Failing
+from artcafe.cli.terminal.exit_codes import Failing
 from artcafe.errors import TablesRefused
 from artcafe.tables import templates
 from artcafe.tables.catalog import Environment

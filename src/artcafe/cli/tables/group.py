@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from artcafe.cli.lazy_group import Home, LazyGroup
+from artcafe.cli.terminal.lazy_group import Home, LazyGroup
 
 COMMANDS: Final = {
     "apply": Home("artcafe.cli.tables.apply", "apply", "Makes the tables that are missing."),

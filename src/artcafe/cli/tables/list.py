@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from artcafe.cli.exits import Failing
-from artcafe.cli.tables import answers
-from artcafe.cli.tables.place import Place, at_place
-from artcafe.cli.tables.standing import look
+from artcafe.cli.installation.location import Place, at_place
+from artcafe.cli.tables.status import look
+from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.output import show_table, size_text
 
 
 @click.command("list", cls=Failing)
@@ -21,6 +21,6 @@ async def list_tables(place: Place) -> int:
       artcafe tables list --tables dynamodb:eu-central-1
     """
     found = await look(place)
-    rows = [[each.name, " + ".join(each.key), each.state, each.rows, answers.size(each.size_bytes), each.ttl] for each in found]
-    answers.show(place, found, ["TABLE", "KEY", "STATE", "ROWS", "SIZE", "TTL"], rows)
+    rows = [[each.name, " + ".join(each.key), each.state, each.rows, size_text(each.size_bytes), each.ttl] for each in found]
+    show_table(place, found, ["TABLE", "KEY", "STATE", "ROWS", "SIZE", "TTL"], rows)
     return 0

@@ -1,0 +1,1 @@
+"""Commands that manage a tenant over REST, as a member or as one of its agents."""

@@ -1,0 +1,358 @@
+"""The commands that speak as an agent with an SSH key: login, publish, listen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, ParamSpec, cast
+
+import click
+import msgspec
+
+from artcafe.cli.manage.caller import DEFAULT_URL, read_server_info
+from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.payload import data_of, message_options, one_line, parsed, place_of, receipt_line, text_option
+from artcafe.cli.terminal.stdin import stdin_lines
+from artcafe.errors import ArtcafeError, KeyLocked
+from artcafe.sdk import addresses
+from artcafe.sdk.client import Agent
+from artcafe.sdk.keys import Signer, load_signer
+from artcafe.sdk.messages import Gap, Message, Receipt
+from artcafe.sdk.rest import Rest
+from artcafe.wire import frames
+
+P = ParamSpec("P")
+
+DEFAULT_DATA_DIR: Final = "artcafe-data"
+WAIT_S: Final = 5.0
+"""A person waits: a server that is being started is there by then, and a wrong address is said soon."""
+NAMED: Final = 3
+"""Paused channels that a note lists."""
+WINDOW: Final = 64
+"""Lines that are published before the first has its answer; their order stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who speaks, and where to."""
+
+    url: str
+    tenant: str
+    agent: str
+    key: Path
+    wait_s: float
+    service: str | None
+
+    def signer(self) -> Signer:
+        """The agent's key, opened; a person at the terminal is asked for its passphrase where it has one."""
+        try:
+            return load_signer(self.key)
+        except KeyLocked:
+            if not sys.stderr.isatty():
+                raise
+            return load_signer(self.key, click.prompt(f"Passphrase of {self.key}", hide_input=True, err=True))
+
+    def speaking(self, max_unacked: int | None = WINDOW, signer: Signer | None = None) -> Agent:
+        """The agent, to be entered."""
+        return Agent(
+            self.url,
+            tenant=self.tenant,
+            agent=self.agent,
+            key=signer or self.signer(),
+            service=self.service,
+            max_unacked=max_unacked,
+            connect_timeout_s=self.wait_s,
+        )
+
+
+def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
+    """Adds the options of every command here; the command gets them as one `account`."""
+
+    @wraps(command)
+    def wrapped(
+        *args: Any,
+        url: str | None,
+        tenant: str | None,
+        agent: str | None,
+        key: Path | None,
+        wait_s: float,
+        service: str | None,
+        **kwargs: Any,
+    ) -> None:
+        _log_to_stderr()
+        missing = [name for name, value in (("tenant", tenant), ("agent", agent), ("key", key)) if not value]
+        if missing or not tenant or not agent or not key:
+            raise click.UsageError(
+                f"missing {', '.join(f'--{name}' for name in missing)};"
+                f" in the environment: {', '.join(f'ARTCAFE_{name.upper()}' for name in missing)}"
+            )
+        account = Account(url or _server_here(), tenant, agent, key, wait_s, service)
+        command(*args, account=account, **kwargs)  # type: ignore[arg-type]  # click passes by name
+
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Prints JSON, errors too."),
+        click.option(
+            "--wait",
+            "wait_s",
+            type=click.FloatRange(min=0, max=3600),
+            default=WAIT_S,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to try where nobody answers, before anything was done.",
+        ),
+        click.option(
+            "--service",
+            envvar="ARTCAFE_SERVICE",
+            metavar="NAME",
+            help="The only service to log in to, as its challenge names it [env: ARTCAFE_SERVICE].",
+        ),
+        click.option(
+            "--key",
+            envvar="ARTCAFE_KEY",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Its SSH private key, or the .pub file of one that ssh-agent holds [env: ARTCAFE_KEY].",
+        ),
+        click.option("--agent", envvar="ARTCAFE_AGENT", metavar="ID", help="The agent's id [env: ARTCAFE_AGENT]."),
+        click.option("--tenant", envvar="ARTCAFE_TENANT", metavar="ID", help="Its tenant's id [env: ARTCAFE_TENANT]."),
+        click.option(
+            "--url",
+            envvar="ARTCAFE_URL",
+            metavar="URL",
+            help=(
+                "The REST address, or the gateway's (ws://…) for all but login; several between commas, to go on at another"
+                " server [env: ARTCAFE_URL]. Otherwise the server of the"
+                f" data folder ({DEFAULT_DATA_DIR}, or ARTCAFE_DATA_DIR), or {DEFAULT_URL}."
+            ),
+        ),
+    ):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def _server_here() -> str:
+    """The server of this machine's data folder, where one runs; else where one listens that was told nothing else."""
+    return read_server_info(Path(os.environ.get("ARTCAFE_DATA_DIR") or DEFAULT_DATA_DIR)).get("url", DEFAULT_URL)
+
+
+def _log_to_stderr() -> None:
+    """What happens to the connection is for the person at the terminal; standard output is for what was asked for."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("artcafe: %(message)s"))
+    log = logging.getLogger("artcafe")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)  # That a connection is back is an info.
+    log.propagate = False
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def agent() -> None:
+    """Speaks as an agent, with its SSH key.
+
+    \b
+    Who that is can stand in the environment once for all commands:
+      export ARTCAFE_TENANT=ten_… ARTCAFE_AGENT=agt_… ARTCAFE_KEY=./agent_key
+    """
+
+
+# --- login ---------------------------------------------------------------------------------------------------------------
+
+
+@agent.command(cls=Failing)
+@_for_an_account
+def login(account: Account, as_json: bool) -> None:
+    """Logs in over REST and prints an access token, good for 15 minutes.
+
+    \b
+    Example:
+      curl -s $ARTCAFE_URL/v1/me -H "Authorization: Bearer $(artcafe agent login)"
+    """
+    asyncio.run(_login(account, as_json))
+
+
+async def _login(account: Account, as_json: bool) -> None:
+    signer = account.signer()
+    async with Rest(account.url) as rest:
+        token = await rest.login(account.tenant, account.agent, signer, service=account.service)
+    click.echo(msgspec.json.encode(token) if as_json else token.access_token)
+
+
+# --- publish -------------------------------------------------------------------------------------------------------------
+
+
+@agent.command(cls=Failing)
+@click.argument("channel")
+@click.argument("data", required=False)
+@text_option
+@click.option("--lines", "by_line", is_flag=True, help="Each line of standard input is a message; empty ones are left out.")
+@message_options
+@_for_an_account
+def publish(
+    account: Account,
+    channel: str,
+    data: str | None,
+    is_text: bool,
+    by_line: bool,
+    message_key: str | None,
+    headers: Mapping[str, str] | None,
+    reply_to: str | None,
+    as_json: bool,
+) -> None:
+    """Publishes DATA (JSON; '-' or nothing: standard input) to CHANNEL, and prints where it stands once it is on disk.
+
+    \b
+    Examples:
+      artcafe agent publish chn_… '{"task": "summarise"}'
+      artcafe agent publish chn_… --text "hello"
+      tail -f app.log | artcafe agent publish chn_… --lines --text
+    """
+    if by_line and (data not in {None, "-"} or message_key is not None):
+        raise click.UsageError("--lines reads standard input, with a key for each line: leave out DATA and --message-key")
+    send = _Sending(channel, headers, reply_to, is_text, as_json)
+    if by_line:
+        asyncio.run(send.lines(account))
+    else:
+        asyncio.run(send.one(account, data_of(data, is_text=is_text), message_key))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """How every message of one command is sent and its receipt shown."""
+
+    channel: str
+    headers: Mapping[str, str] | None
+    reply_to: str | None
+    is_text: bool
+    as_json: bool
+
+    async def one(self, account: Account, data: object, key: str | None) -> None:
+        async with account.speaking() as agent:
+            self.show(await self.publish(agent, data, key))
+
+    async def publish(self, agent: Agent, data: object, key: str | None = None) -> Receipt:
+        return await agent.publish(self.channel, data, key=key, headers=self.headers, reply_to=self.reply_to)
+
+    async def lines(self, account: Account) -> None:
+        """Publishes lines as they come, many at once, and shows their receipts in order, until the input ends or one fails."""
+        refused: click.UsageError | None = None
+        async with account.speaking() as agent, asyncio.TaskGroup() as group:
+            under_way: asyncio.Queue[asyncio.Task[Receipt] | None] = asyncio.Queue(WINDOW)
+            group.create_task(self._show_all(under_way))
+            async for number, line in stdin_lines():
+                try:
+                    data = parsed(line, f"line {number}", is_text=self.is_text)
+                except click.UsageError as exc:
+                    refused = exc
+                    break
+                await under_way.put(group.create_task(self._line(agent, data, number)))
+            await under_way.put(None)
+        if refused is not None:
+            raise refused
+
+    async def _line(self, agent: Agent, data: object, number: int) -> Receipt:
+        try:
+            return await self.publish(agent, data)
+        except ArtcafeError as exc:
+            raise type(exc).told(f"line {number}: {exc}") from exc
+
+    async def _show_all(self, under_way: asyncio.Queue[asyncio.Task[Receipt] | None]) -> None:
+        while (task := await under_way.get()) is not None:
+            self.show(await task)
+
+    def show(self, receipt: Receipt) -> None:
+        if self.as_json:
+            click.echo(msgspec.json.encode(receipt))
+        else:
+            click.echo(receipt_line(receipt))
+
+
+# --- listen --------------------------------------------------------------------------------------------------------------
+
+
+class _Start(click.ParamType[frames.Start]):
+    """Where to begin: a word, or a sequence."""
+
+    name = "start"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frames.Start:
+        if value in {"cursor", "new", "first"}:
+            return cast(frames.Start, value)  # mypy does not narrow a str by membership.
+        if not str(value).isdecimal() or not 1 <= int(value) <= frames.MAX_SEQ:
+            self.fail(f"{value!r} is none of cursor, new, first and a sequence from 1", param, ctx)
+        return int(value)
+
+
+@agent.command(cls=Failing)
+@click.argument("channels", nargs=-1, metavar="[CHANNEL]…")
+@click.option(
+    "--from",
+    "start",
+    type=_Start(),
+    default="cursor",
+    show_default=True,
+    metavar="cursor|new|first|SEQ",
+    help="Where the named channels begin: behind what was acknowledged, behind the newest, at the oldest, at a sequence.",
+)
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Ends after so many messages.")
+@click.option("--ack/--no-ack", default=True, show_default=True, help="Acknowledges each message when it is printed.")
+@_for_an_account
+def listen(account: Account, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool) -> None:
+    """Prints one line a message of the named channels, subscribing to them first, or of all that the agent is subscribed to.
+
+    \b
+    Examples:
+      artcafe agent listen
+      artcafe agent listen chn_… --from first --no-ack --count 10 --json
+    """
+    if start != "cursor" and not channels:
+        raise click.UsageError("--from is for named channels")
+    asyncio.run(_listen(account, channels, start, count, ack, as_json))
+
+
+async def _listen(
+    account: Account, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool
+) -> None:
+    shown = 0
+    signer = account.signer()
+    async with account.speaking(WINDOW if ack else None, signer) as agent:
+        if not channels:
+            await _note_silence(account, signer)
+        async for item in agent.messages(*channels, start=start, gaps=True):
+            if isinstance(item, Gap):
+                if as_json:  # In words it is on standard error.
+                    click.echo(msgspec.json.encode({"gap": item}))
+                continue
+            click.echo(one_line(item.json) if as_json else _shown(item))
+            if ack:
+                await item.ack()
+            shown += 1
+            if shown == count:
+                return
+
+
+async def _note_silence(account: Account, signer: Signer) -> None:
+    """Say on standard error when nothing will come, since no subscription is active. REST lists them, the gateway does not."""
+    if any(map(addresses.is_gateway, addresses.several(account.url))):
+        return
+    try:
+        async with Rest(account.url) as rest:
+            await rest.login(account.tenant, account.agent, signer, service=account.service)
+            rows = [row async for row in rest.agent_subscriptions(account.tenant, account.agent)]
+    except ArtcafeError:  # The messages come all the same.
+        return
+    if any(row.status == "active" for row in rows):
+        return
+    paused = ", ".join(row.channel_id for row in rows[:NAMED])
+    why = f"all its subscriptions are paused ({paused}{', …' if len(rows) > NAMED else ''})" if rows else "it has no subscription"
+    click.echo(f"artcafe: nothing comes to {account.agent} as long as {why}", err=True)
+
+
+def _shown(message: Message) -> str:
+    place = place_of(message.seq)
+    return f"{message.time:%Y-%m-%dT%H:%M:%SZ} {message.channel} {place} {message.sender}: {one_line(message.raw)}"

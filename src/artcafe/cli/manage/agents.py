@@ -1,0 +1,248 @@
+"""`artcafe agent …`: what members do with the agents of their tenant, beside what an agent does itself (`agent_commands`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from artcafe.cli.manage import keys
+from artcafe.cli.manage.agent_commands import agent as itself
+from artcafe.cli.manage.caller import Caller, in_tenant
+from artcafe.cli.manage.keys import PublicKey, PublicKeys
+from artcafe.cli.terminal.confirm import asked
+from artcafe.cli.terminal.exit_codes import REFUSED, Failing
+from artcafe.cli.terminal.output import (
+    limit_option,
+    once_option,
+    show_all,
+    show_deleted,
+    show_done,
+    show_one,
+    show_rows,
+    yes_option,
+)
+from artcafe.errors import CallerFault, KeyTaken
+from artcafe.model import AgentStatus
+from artcafe.sdk.records import Presence
+
+
+class _BothHalves(click.Group):
+    """A group whose help tells apart who speaks."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [(name, each.get_short_help_str(90)) for name, each in self.commands.items() if name in itself.commands]
+        others = [(name, each.get_short_help_str(90)) for name, each in self.commands.items() if name not in itself.commands]
+        for title, rows in (("As a member of its tenant", others), ("As the agent itself, with its SSH key", own)):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+@click.group(cls=_BothHalves, context_settings={"help_option_names": ["-h", "--help"]})
+def agent() -> None:
+    """The agents of a tenant, and speaking as one of them.
+
+    \b
+    Examples:
+      ssh-keygen -q -t ed25519 -N '' -f scout
+      artcafe agent create scout --public-key scout.pub
+      ARTCAFE_TENANT=ten_… ARTCAFE_AGENT=agt_… ARTCAFE_KEY=scout artcafe agent listen
+    """
+
+
+agent.add_command(keys.key)
+for _name, _command in itself.commands.items():
+    agent.add_command(_command, _name)
+
+
+description_option = click.option("--description", metavar="TEXT", help="What it is for.")
+capability_option = click.option(
+    "--capability", "capabilities", multiple=True, metavar="WORD", help="Something it can do; may be repeated."
+)
+
+
+@agent.command("list", cls=Failing)
+@click.option("--status", type=click.Choice([each.value for each in AgentStatus]), help="Only those.")
+@click.option("--capability", metavar="WORD", help="Only those that can do this.")
+@click.option("--connected/--away", default=None, help="Only those that are, or are not, connected now.")
+@limit_option
+@in_tenant
+async def list_agents(
+    caller: Caller, status: str | None, capability: str | None, connected: bool | None, limit: int | None
+) -> None:
+    """Lists the agents.
+
+    \b
+    Example:
+      artcafe agent list --capability summarise
+    """
+    columns = {
+        "ID": lambda each: each.id,
+        "NAME": lambda each: each.name,
+        "STATUS": lambda each: each.status,
+        "PRESENCE": lambda each: _presence(each.presence),
+        "CAPABILITIES": lambda each: each.capabilities,
+        "CREATED": lambda each: each.created_at,
+    }
+    found = caller.rest.agents(caller.tenant, status=status, capability=capability, connected=connected, limit=limit)
+    is_all = status is None and capability is None and connected is None
+    none = (
+        "there are no agents yet; make one: artcafe agent create NAME --public-key FILE" if is_all else "there are no such agents"
+    )
+    await show_all(caller, found, columns, none=none)
+
+
+def _presence(presence: Presence | None) -> str:
+    if presence is None:
+        return "unknown"
+    if not presence.connected:
+        return "away"
+    return "connected" if presence.status is None else f"connected ({presence.status})"
+
+
+@agent.command(cls=Failing)
+@click.argument("name")
+@click.option(
+    "--public-key", required=True, type=PublicKey(), metavar="FILE", help="The agent's .pub file, or the line that is in it."
+)
+@description_option
+@capability_option
+@once_option
+@in_tenant
+async def create(
+    caller: Caller,
+    name: str,
+    public_key: str,
+    description: str | None,
+    capabilities: tuple[str, ...],
+    idempotency_key: str | None,
+) -> None:
+    """Registers an agent by its public key. Its private key stays where it is.
+
+    \b
+    Example:
+      ssh-keygen -q -t ed25519 -N '' -f scout
+      artcafe agent create scout --public-key scout.pub --capability search
+    """
+    made = await caller.rest.create_agent(
+        caller.tenant, name, public_key, description=description or "", capabilities=capabilities, key=idempotency_key
+    )
+    show_one(caller, made)
+
+
+@agent.command("import", cls=Failing)
+@click.argument("folder", type=PublicKeys())
+@capability_option
+@in_tenant
+async def import_folder(caller: Caller, folder: Mapping[str, str], capabilities: tuple[str, ...]) -> None:
+    """Registers an agent for each .pub file of FOLDER, by the file's name. It may be repeated: a key that an agent of the tenant
+    has already is passed over.
+
+    \b
+    Example:
+      artcafe agent import keys/ --capability search
+    """
+    rows, failed = [], False
+    for name, public_key in folder.items():
+        row = {"name": name, "id": "", "outcome": "registered"}
+        try:
+            row["id"] = (await caller.rest.create_agent(caller.tenant, name, public_key, capabilities=capabilities)).id
+        except KeyTaken as exc:
+            row["outcome"] = f"passed over: {exc}"
+        except CallerFault as exc:
+            row["outcome"], failed = f"refused: {exc}", True
+        rows.append(row)
+    show_rows(caller, rows)
+    if failed:
+        click.get_current_context().exit(REFUSED)
+
+
+@agent.command(cls=Failing)
+@click.argument("agent")
+@in_tenant
+async def show(caller: Caller, agent: str) -> None:
+    """Shows an agent.
+
+    \b
+    Example:
+      artcafe agent show agt_…
+    """
+    show_one(caller, await caller.rest.agent(caller.tenant, agent))
+
+
+@agent.command(cls=Failing)
+@click.argument("agent")
+@click.option("--name", metavar="TEXT", help="Another name.")
+@click.option("--public-key", type=PublicKey(), metavar="FILE", help="Another key; tokens and connections by the old one end.")
+@description_option
+@capability_option
+@click.option("--no-capabilities", is_flag=True, help="It can do nothing in particular any more.")
+@in_tenant
+async def update(
+    caller: Caller,
+    agent: str,
+    name: str | None,
+    public_key: str | None,
+    description: str | None,
+    capabilities: tuple[str, ...],
+    no_capabilities: bool,
+) -> None:
+    """Changes an agent; what is left out stays. Capabilities that are given take the place of those before.
+
+    \b
+    Example:
+      artcafe agent update agt_… --name "Scout 2" --capability search --capability summarise
+    """
+    if no_capabilities and capabilities:
+        raise click.UsageError("give --capability or --no-capabilities, not both")
+    changes: dict[str, Any] = {"name": name, "public_key": public_key, "description": description}
+    changes["capabilities"] = capabilities if capabilities or no_capabilities else None
+    if all(value is None for value in changes.values()):
+        raise click.UsageError("say what to change: --name, --public-key, --description, --capability or --no-capabilities")
+    show_one(caller, await caller.rest.update_agent(caller.tenant, agent, **changes))
+
+
+@agent.command(cls=Failing)
+@click.argument("agent")
+@yes_option
+@in_tenant
+async def delete(caller: Caller, agent: str, yes: bool) -> None:
+    """Deletes an agent with its subscriptions. Its tokens and connections end within 5 seconds.
+
+    \b
+    Example:
+      artcafe agent delete agt_… --yes
+    """
+    found = await caller.rest.agent(caller.tenant, agent)
+    asked(f"Delete agent {found.id} ({found.name}) with its subscriptions", yes=yes)
+    await caller.rest.delete_agent(caller.tenant, agent)
+    show_deleted(caller, f"agent {found.id} ({found.name})", found.id)
+
+
+@agent.command(cls=Failing)
+@click.argument("agent")
+@in_tenant
+async def disable(caller: Caller, agent: str) -> None:
+    """Keeps an agent out. Its tokens and connections end within 5 seconds, and its subscriptions stay.
+
+    \b
+    Example:
+      artcafe agent disable agt_…
+    """
+    changed = await caller.rest.update_agent(caller.tenant, agent, status=AgentStatus.DISABLED.value)
+    show_done(caller, changed, f"Agent {changed.id} ({changed.name}) is disabled; its connections end within 5 seconds.")
+
+
+@agent.command(cls=Failing)
+@click.argument("agent")
+@in_tenant
+async def enable(caller: Caller, agent: str) -> None:
+    """Lets an agent that was disabled in again.
+
+    \b
+    Example:
+      artcafe agent enable agt_…
+    """
+    changed = await caller.rest.update_agent(caller.tenant, agent, status=AgentStatus.ACTIVE.value)
+    show_done(caller, changed, f"Agent {changed.id} ({changed.name}) is active; it can log in again.")

@@ -1,0 +1,210 @@
+"""`artcafe channel …`: the channels of a tenant, what they keep, and publishing to them as a person."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import click
+import msgspec
+
+from artcafe.cli.manage.caller import Caller, in_tenant
+from artcafe.cli.manage.history import history
+from artcafe.cli.terminal.confirm import asked
+from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.output import limit_option, once_option, show_all, show_deleted, show_one, yes_option
+from artcafe.cli.terminal.payload import data_argument, message_options, receipt_line, text_option
+from artcafe.cli.terminal.time_params import SECONDS
+from artcafe.model import Access, ChannelType
+
+access_option = click.option(
+    "--access",
+    type=click.Choice([each.value for each in Access]),
+    help="open: any agent of the tenant may use it; managed: those that a member subscribed.",
+)
+
+
+class _Retention(click.ParamType["int | Literal['plan']"]):
+    """A time in seconds, minutes, hours or days, or `plan` for as long as that has it."""
+
+    name = "retention"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Literal["plan"]:
+        if value == "plan" or isinstance(value, int):
+            return cast("int | Literal['plan']", value)  # mypy does not narrow a value that may be anything.
+        found = re.fullmatch(r"(\d{1,9})([smhd]?)", value)
+        if found is None:
+            self.fail(f"{value!r} is neither a time such as 90s, 15m, 12h or 30d nor 'plan'", param, ctx)
+        return int(found[1]) * SECONDS[found[2]]
+
+
+retention_option = click.option(
+    "--retention",
+    type=_Retention(),
+    metavar="TIME|plan",
+    help="How long messages are kept, such as 12h or 30d; plan: as long as the tenant's plan has it.",
+)
+description_option = click.option("--description", metavar="TEXT", help="What it is for.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def channel() -> None:
+    """The channels of a tenant: ordered logs of messages.
+
+    \b
+    Example:
+      artcafe channel create news
+    """
+
+
+@channel.command("list", cls=Failing)
+@limit_option
+@in_tenant
+async def list_channels(caller: Caller, limit: int | None) -> None:
+    """Lists the channels.
+
+    \b
+    Example:
+      artcafe channel list --json
+    """
+    columns = {
+        "ID": lambda each: each.id,
+        "NAME": lambda each: each.name,
+        "TYPE": lambda each: each.type,
+        "ACCESS": lambda each: each.access,
+        "CREATED": lambda each: each.created_at,
+    }
+    none = "there are no channels yet; make one: artcafe channel create NAME"
+    await show_all(caller, caller.rest.channels(caller.tenant, limit=limit), columns, none=none)
+
+
+@channel.command(cls=Failing)
+@click.argument("name")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice([each.value for each in ChannelType]),
+    default=ChannelType.BROADCAST.value,
+    show_default=True,
+    help="broadcast: every subscriber gets every message; live: the same for those who are there, and nothing is stored.",
+)
+@access_option
+@retention_option
+@description_option
+@once_option
+@in_tenant
+async def create(
+    caller: Caller,
+    name: str,
+    kind: str,
+    access: str | None,
+    retention: int | Literal["plan"] | None,
+    description: str | None,
+    idempotency_key: str | None,
+) -> None:
+    """Makes a channel. Its type stays; the rest can be changed.
+
+    \b
+    Examples:
+      artcafe channel create news
+      artcafe channel create orders --access managed --retention 7d --description "What was ordered"
+    """
+    made = await caller.rest.create_channel(
+        caller.tenant,
+        name,
+        description=description or "",
+        type=kind,
+        access=access or Access.OPEN.value,
+        retention_s=None if retention == "plan" else retention,
+        key=idempotency_key,
+    )
+    show_one(caller, made)
+
+
+@channel.command(cls=Failing)
+@click.argument("channel")
+@in_tenant
+async def show(caller: Caller, channel: str) -> None:
+    """Shows a channel.
+
+    \b
+    Example:
+      artcafe channel show chn_…
+    """
+    show_one(caller, await caller.rest.channel(caller.tenant, channel))
+
+
+@channel.command(cls=Failing)
+@click.argument("channel")
+@click.option("--name", metavar="TEXT", help="Another name.")
+@access_option
+@retention_option
+@description_option
+@in_tenant
+async def update(
+    caller: Caller,
+    channel: str,
+    name: str | None,
+    access: str | None,
+    retention: int | Literal["plan"] | None,
+    description: str | None,
+) -> None:
+    """Changes a channel; what is left out stays.
+
+    \b
+    Example:
+      artcafe channel update chn_… --name headlines --access managed
+    """
+    if all(value is None for value in (name, access, retention, description)):
+        raise click.UsageError("say what to change: --name, --access, --retention or --description")
+    changed = await caller.rest.update_channel(
+        caller.tenant, channel, name=name, access=access, retention_s=retention, description=description
+    )
+    show_one(caller, changed)
+
+
+@channel.command(cls=Failing)
+@click.argument("channel")
+@yes_option
+@in_tenant
+async def delete(caller: Caller, channel: str, yes: bool) -> None:
+    """Deletes a channel with its subscriptions and messages.
+
+    \b
+    Example:
+      artcafe channel delete chn_… --yes
+    """
+    found = await caller.rest.channel(caller.tenant, channel)
+    asked(f"Delete channel {found.id} ({found.name}) with its subscriptions and messages", yes=yes)
+    await caller.rest.delete_channel(caller.tenant, channel)
+    show_deleted(caller, f"channel {found.id} ({found.name})", found.id)
+
+
+channel.add_command(history)
+
+
+@channel.command(cls=Failing)
+@click.argument("channel")
+@data_argument
+@text_option
+@message_options
+@in_tenant
+async def publish(
+    caller: Caller,
+    channel: str,
+    data: object,
+    is_text: bool,
+    message_key: str | None,
+    headers: Mapping[str, str] | None,
+    reply_to: str | None,
+) -> None:
+    """Publishes DATA as yourself. It is JSON ('-' or nothing: standard input); printed is where it stands, once it is on disk.
+
+    \b
+    Examples:
+      artcafe channel publish chn_… '{"task": "summarise"}'
+      date | artcafe channel publish chn_… --text
+    """
+    receipt = await caller.rest.publish(caller.tenant, channel, data, key=message_key, headers=headers, reply_to=reply_to)
+    click.echo(msgspec.json.encode(receipt) if caller.as_json else receipt_line(receipt))

@@ -1,0 +1,155 @@
+"""`artcafe agent key`: the SSH keys of an agent, and how a public key is given."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from artcafe.cli.manage.caller import Caller, in_tenant
+from artcafe.cli.terminal.confirm import asked
+from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.output import limit_option, once_option, show_all, show_deleted, show_done, show_one, yes_option
+from artcafe.cli.terminal.time_params import Moment
+from artcafe.sdk.records import AgentKey
+
+MAX_KEY_BYTES: Final = 16 * 1024
+"""A public key of RSA with 16384 bits is a line of 3 KB; this keeps a wrong path, such as a device, from being read for ever."""
+
+
+class PublicKey(click.ParamType[str]):
+    """A public key: the path of a .pub file, or its line."""
+
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if " " in value and value.lstrip().startswith(("ssh-", "ecdsa-", "sk-")):
+            return str(value).strip()
+        try:
+            with Path(value).open("rb") as file:
+                text = file.read(MAX_KEY_BYTES + 1).decode("ascii").strip()
+        except OSError as exc:
+            self.fail(f"{value!r} cannot be read: {(exc.strerror or str(exc)).lower()}", param, ctx)
+        except UnicodeDecodeError:
+            self.fail(f"{value!r} is no public key; give the .pub file that ssh-keygen made", param, ctx)
+        if "PRIVATE KEY" in text:
+            self.fail(f"{value!r} is the private half, which stays with the agent; give {value}.pub", param, ctx)
+        if not text or len(text) > MAX_KEY_BYTES:
+            self.fail(f"{value!r} is no public key; give the .pub file that ssh-keygen made", param, ctx)
+        return text
+
+
+class PublicKeys(click.ParamType[dict[str, str]]):
+    """A folder: the public key of each .pub file in it, by the file's stem. All files are read before any key is used."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
+        files = sorted(Path(value).glob("*.pub"))
+        if not files:
+            self.fail(f"there are no .pub files in {str(value)!r}", param, ctx)
+        return {file.stem: PublicKey().convert(str(file), param, ctx) for file in files}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def key() -> None:
+    """The SSH keys that an agent may log in with: its first one, and up to five beside it.
+
+    \b
+    Exchanging a key without a break:
+      artcafe agent key add agt_… --public-key new.pub
+      (the agent moves to the new key)
+      artcafe agent key list agt_…
+      artcafe agent key revoke agt_… key_…
+    """
+
+
+@key.command("list", cls=Failing)
+@click.argument("agent")
+@limit_option
+@in_tenant
+async def list_keys(caller: Caller, agent: str, limit: int | None) -> None:
+    """Lists an agent's keys.
+
+    \b
+    Example:
+      artcafe agent key list agt_…
+    """
+    columns = {
+        "ID": lambda each: each.id,
+        "FINGERPRINT": lambda each: each.fingerprint,
+        "STATUS": lambda each: f"{each.status} (first)" if each.first else each.status,
+        "ADDED": lambda each: each.added_at,
+        "UNTIL": lambda each: each.not_after,
+    }
+    await show_all(caller, caller.rest.keys(caller.tenant, agent, limit=limit), columns, none="this agent has no keys")
+
+
+@key.command("add", cls=Failing)
+@click.argument("agent")
+@click.option("--public-key", required=True, type=PublicKey(), metavar="FILE", help="The .pub file, or the line that is in it.")
+@click.option("--until", type=Moment(ahead=True), metavar="TIME", help="When it ends by itself, such as 30d or 2026-12-24.")
+@once_option
+@in_tenant
+async def add_key(caller: Caller, agent: str, public_key: str, until: datetime | None, idempotency_key: str | None) -> None:
+    """Lets an agent log in with one more key. Those it has stay.
+
+    \b
+    Example:
+      ssh-keygen -q -t ed25519 -N '' -f scout-2
+      artcafe agent key add agt_… --public-key scout-2.pub
+    """
+    show_one(caller, await caller.rest.add_key(caller.tenant, agent, public_key, not_after=until, key=idempotency_key))
+
+
+@key.command("disable", cls=Failing)
+@click.argument("agent")
+@click.argument("key")
+@in_tenant
+async def disable_key(caller: Caller, agent: str, key: str) -> None:
+    """Keeps a key from logging in. What it opened ends within 5 seconds; the agent's other keys go on.
+
+    \b
+    Example:
+      artcafe agent key disable agt_… key_…
+    """
+    changed = await caller.rest.update_key(caller.tenant, agent, key, status="disabled")
+    show_done(caller, changed, f"{_named(changed)} is disabled; what it opened ends within 5 seconds.")
+
+
+@key.command("enable", cls=Failing)
+@click.argument("agent")
+@click.argument("key")
+@in_tenant
+async def enable_key(caller: Caller, agent: str, key: str) -> None:
+    """Lets a key that was disabled log in again.
+
+    \b
+    Example:
+      artcafe agent key enable agt_… key_…
+    """
+    changed = await caller.rest.update_key(caller.tenant, agent, key, status="active")
+    show_done(caller, changed, f"{_named(changed)} is active; the agent can log in with it again.")
+
+
+@key.command("revoke", cls=Failing)
+@click.argument("agent")
+@click.argument("key")
+@yes_option
+@in_tenant
+async def revoke_key(caller: Caller, agent: str, key: str, yes: bool) -> None:
+    """Takes a key from an agent. What it opened ends within 5 seconds; the agent's other keys go on.
+
+    \b
+    Example:
+      artcafe agent key revoke agt_… key_… --yes
+    """
+    asked(f"Delete key {key} of agent {agent}", yes=yes)
+    await caller.rest.revoke_key(caller.tenant, agent, key)
+    show_deleted(caller, f"key {key} of agent {agent}", key)
+
+
+def _named(key: AgentKey) -> str:
+    return f"Key {key.id} of agent {key.agent_id}"

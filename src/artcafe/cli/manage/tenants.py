@@ -1,0 +1,102 @@
+"""`artcafe tenant …`: a person's tenants."""
+
+from __future__ import annotations
+
+import click
+
+from artcafe.cli.manage.caller import Caller, by_person, in_none, note_terms, only_tenant
+from artcafe.cli.terminal.confirm import asked
+from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.output import limit_option, once_option, show_all, show_deleted, show_one, yes_option
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def tenant() -> None:
+    """Your tenants: organisations that never see each other.
+
+    \b
+    On the machine of the server, in the folder where it keeps its data, you are known:
+      artcafe tenant create Acme
+    Elsewhere an access token says who you are:
+      export ARTCAFE_URL=https://… ARTCAFE_TOKEN=…
+    """
+
+
+@tenant.command("list", cls=Failing)
+@limit_option
+@by_person
+async def list_tenants(caller: Caller, limit: int | None) -> None:
+    """Lists the tenants that you are in, with your role in each.
+
+    \b
+    Example:
+      artcafe tenant list
+    """
+    columns = {
+        "ID": lambda each: each.id,
+        "NAME": lambda each: each.name,
+        "ROLE": lambda each: each.role,
+        "PLAN": lambda each: each.plan,
+        "CREATED": lambda each: each.created_at,
+    }
+    note_terms(caller, await caller.rest.me())
+    await show_all(caller, caller.rest.tenants(limit=limit), columns, none=in_none(caller.account))
+
+
+@tenant.command(cls=Failing)
+@click.argument("name")
+@once_option
+@by_person
+async def create(caller: Caller, name: str, idempotency_key: str | None) -> None:
+    """Makes a tenant; you become its owner.
+
+    \b
+    Example:
+      artcafe tenant create "Acme Ltd"
+    """
+    show_one(caller, await caller.rest.create_tenant(name, key=idempotency_key))
+
+
+@tenant.command(cls=Failing)
+@click.argument("tenant", required=False, envvar="ARTCAFE_TENANT")
+@by_person
+async def show(caller: Caller, tenant: str | None) -> None:
+    """Shows a tenant; without its id, your only one.
+
+    \b
+    Example:
+      artcafe tenant show ten_…
+    """
+    show_one(caller, await caller.rest.tenant(tenant or await only_tenant(caller)))
+
+
+@tenant.command(cls=Failing)
+@click.argument("tenant")
+@click.argument("name")
+@by_person
+async def rename(caller: Caller, tenant: str, name: str) -> None:
+    """Gives a tenant another name; for owners and admins.
+
+    \b
+    Example:
+      artcafe tenant rename ten_… "Acme Inc"
+    """
+    show_one(caller, await caller.rest.rename_tenant(tenant, name))
+
+
+@tenant.command(cls=Failing)
+@click.argument("tenant")
+@yes_option
+@by_person
+async def delete(caller: Caller, tenant: str, yes: bool) -> None:
+    """Deletes a tenant with its agents, channels and messages; for owners.
+
+    \b
+    Examples:
+      artcafe tenant delete ten_…
+      artcafe tenant delete ten_… --yes
+    """
+    found = await caller.rest.tenant(tenant)
+    asked(f"Delete tenant {found.id} ({found.name}) with its agents, channels and messages", yes=yes)
+    await caller.rest.delete_tenant(tenant)
+    show_deleted(caller, f"tenant {found.id} ({found.name})", found.id)

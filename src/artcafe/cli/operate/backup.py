@@ -1,0 +1,260 @@
+"""`artcafe backup` and `artcafe restore`: a data folder in one file, and a new data folder from one.
+
+First the messages are saved, then the tables: so what retention removed meanwhile is noted in its channel's row, and a cursor may
+be ahead of the saved messages, which is told by a gap. A restored log is another log than the one that was saved, since messages
+that came later are gone from it and their sequences will be given again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import click
+
+from artcafe import config
+from artcafe.cli.installation.data_dir_nats import nats_child, nats_of_folder
+from artcafe.cli.operate import archive, staging_dir
+from artcafe.cli.operate.archive import Manifest, Stream
+from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.config import Settings
+from artcafe.data_dir import DataDir, read_secret
+from artcafe.errors import ArchiveRefused
+from artcafe.fabric import snapshots
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.snapshots import Vault
+from artcafe.model import TenantId
+from artcafe.observe.clock import now
+from artcafe.observe.logs import configure
+from artcafe.rules import times
+from artcafe.rules.secrets import derive
+from artcafe.tables.catalog import TENANTS, Environment
+from artcafe.tables.sqlite import file as sqlite_file
+
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+_FOLDER: Final = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command(cls=Failing)
+@click.argument("file", type=_FILE)
+@click.option(
+    "--data-dir",
+    type=_FOLDER,
+    metavar="DIR",
+    default=Path("artcafe-data"),
+    show_default=True,
+    envvar="ARTCAFE_DATA_DIR",
+    help="The data folder of 'artcafe up', whether that runs or not.",
+)
+@click.option("--without-secret", is_flag=True, help="Leaves the secret out; a restore needs it then from elsewhere.")
+@click.option("--json", "as_json", is_flag=True, help="Prints a JSON object.")
+def backup(file: Path, data_dir: Path, without_secret: bool, as_json: bool) -> None:
+    """Saves a data folder to FILE: messages, tables and secret. A server that runs on it goes on.
+
+    Each tenant's messages are saved as they were at one moment, and the tables as they were a little later. What was published
+    behind that is in the next backup.
+
+    \b
+    Example:
+      artcafe backup --data-dir ./artcafe-data artcafe-2026-11-22.tar
+    """
+    settings = config.load({"data_dir": data_dir})
+    configure(settings.log_level, json=settings.log_json)
+    manifest = _save(settings, file, with_secret=not without_secret)
+    if not without_secret:
+        _say(
+            f"{file} holds the secret of this installation: whoever can read it can read every message and log in as every"
+            " person and agent. It is readable by you alone (mode 0600); keep it as you keep the data folder."
+        )
+    size = file.stat().st_size
+    _tell({"file": str(file), "size_bytes": size, "with_secret": not without_secret}, manifest, as_json=as_json)
+    if not as_json:
+        click.echo(f"Saved {_contents(manifest)} to {file} ({size:,} bytes).")
+
+
+@click.command(cls=Failing)
+@click.argument("file", type=_FILE)
+@click.option("--data-dir", type=_FOLDER, metavar="DIR", required=True, help="The new data folder: absent, or empty.")
+@click.option("--secret-file", type=_FILE, metavar="FILE", help="The secret, for a backup that was made without it.")
+@click.option("--json", "as_json", is_flag=True, help="Prints a JSON object.")
+def restore(file: Path, data_dir: Path, secret_file: Path | None, as_json: bool) -> None:
+    """Makes a new data folder of a backup, for 'artcafe up'. It is whole, or it is not there.
+
+    Agents whose cursors are ahead of the backup, and all who were connected, are told by a gap (reason "epoch") that messages
+    are gone; everything older is delivered from where they had acknowledged at the time of the backup.
+
+    \b
+    Example:
+      artcafe restore artcafe-2026-11-22.tar --data-dir ./artcafe-restored
+    """
+    configure("warning")
+    manifest = _load(file, data_dir, secret_file)
+    _tell({"data_dir": str(data_dir)}, manifest, as_json=as_json)
+    if not as_json:
+        click.echo(f"Restored {_contents(manifest)}, as of {manifest.made_at}.\nStart it:  artcafe up --data-dir {data_dir}")
+
+
+def _tell(more: dict[str, object], manifest: Manifest, *, as_json: bool) -> None:
+    if as_json:
+        told = {"made_at": manifest.made_at, "environment": manifest.environment, "logs": len(manifest.logs)}
+        counts = {"messages": manifest.messages, "audit_entries": manifest.audit_entries, "rows": manifest.rows}
+        click.echo(json.dumps({**more, **told, **counts}))
+
+
+def _contents(manifest: Manifest) -> str:
+    logs = f"{_many(manifest.messages, 'message')} in {_many(len(manifest.logs), 'log')}"
+    audit = _many(manifest.audit_entries, "entry of the audit", "entries of the audit")
+    return f"{logs}, {audit} and {_many(sum(manifest.rows.values()), 'row of tables', 'rows of tables')}"
+
+
+def _many(count: int, one: str, more: str = "") -> str:
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def _say(text: str) -> None:
+    click.echo(f"artcafe: {text}", err=True)
+
+
+# --- saving --------------------------------------------------------------------------------------------------------------
+
+
+def _save(settings: Settings, file: Path, *, with_secret: bool) -> Manifest:
+    if not (settings.data_dir / "format").exists() or settings.nats_urls:
+        raise ArchiveRefused(
+            f"{settings.data_dir} is not the data folder of an 'artcafe up' with tables and messages of its own",
+            "name it with --data-dir; the NATS servers of a fleet have backups of their own",
+        )
+    secret = read_secret(settings.secret_path)
+    with archive.writing(file, _say) as out:
+        tables = out.folder / "tables.sqlite"
+        streams = asyncio.run(_save_data(settings, secret, out, tables))
+        rows = sqlite_file.rows(tables)
+        _say(_many(sum(rows.values()), "row of tables", "rows of tables"))
+        manifest = Manifest(
+            artcafe=version("artcafe"),
+            made_at=times.to_text(now()),
+            environment=settings.environment,
+            secret_check=_check_of(secret),
+            secret=out.add("secret", settings.secret_path) if with_secret else None,
+            tables=out.add("tables.sqlite", tables),
+            rows=rows,
+            streams=streams,
+        )
+        out.finish(manifest)
+    return manifest
+
+
+async def _save_data(settings: Settings, secret: bytes, out: archive.Writer, tables: Path) -> list[Stream]:
+    """Saves the messages, and then copies the tables."""
+    accounts = Accounts(derive(secret, "nats"), settings.environment)
+    async with nats_of_folder(settings, accounts, _say) as broker:
+        tenants = sqlite_file.partitions(settings.tables_file, TENANTS, Environment(settings.environment))
+        streams = await _save_streams(Vault(broker.urls, accounts, broker.tls), tenants, out)
+        await asyncio.to_thread(sqlite_file.copy, settings.tables_file, tables)
+    return streams
+
+
+async def _save_streams(vault: Vault, tenants: list[str], out: archive.Writer) -> list[Stream]:
+    streams: list[Stream] = []
+    progress = Progress(len(tenants), "tenant")
+    for number, tenant_id in enumerate([None, *map(TenantId, tenants)]):
+        async with vault.enter(tenant_id) as link:
+            for name in await snapshots.names(link):
+                with out.part(f"streams/{number:06}-{name}.snapshot") as part:
+                    saved = await snapshots.save(link, name, part.write)
+                streams.append(Stream(tenant_id, saved, part.done()))
+                progress.add(saved.messages if tenant_id is not None else 0)
+        progress.at(number)
+    return streams
+
+
+class Progress:
+    """How far it is, on standard error, once a second and at the end."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self._most, self._what, self._messages = most, what, 0
+        self._told = time.monotonic()
+
+    def add(self, messages: int) -> None:
+        """So many more messages are done."""
+        self._messages += messages
+
+    def at(self, done: int) -> None:
+        """So many of them are done."""
+        if done == self._most or time.monotonic() - self._told >= 1:
+            self._told = time.monotonic()
+            _say(f"{_many(self._messages, 'message')}; {done:,} of {_many(self._most, self._what)} done")
+
+
+def _check_of(secret: bytes) -> str:
+    """Tells this secret from another one, and nothing of either."""
+    return derive(secret, "backup-check", 8).hex()
+
+
+# --- restoring -----------------------------------------------------------------------------------------------------------
+
+
+def _load(file: Path, target: Path, secret_file: Path | None) -> Manifest:
+    if target.exists() and any(target.iterdir()):
+        raise ArchiveRefused(f"{target} has something in it", "name a folder that is not there yet, or move what is in it away")
+    with archive.reading(file, _say) as source:
+        try:
+            target.absolute().parent.mkdir(parents=True, exist_ok=True)
+            with staging_dir.beside(target, _say) as folder:
+                held = DataDir.acquire(folder / "data")
+                try:
+                    asyncio.run(_fill(source, Settings(data_dir=held.path), secret_file))
+                finally:
+                    held.release()
+                os.sync()
+                held.path.rename(target)
+        except OSError as exc:
+            raise ArchiveRefused(f"{target} cannot be made: {exc.strerror or exc}", "make room, or name another folder") from exc
+        return source.manifest
+
+
+async def _fill(source: archive.Reader, places: Settings, secret_file: Path | None) -> None:
+    """Puts everything into a folder that nobody else looks at yet."""
+    manifest, secret = source.manifest, _secret_of(source, places.secret_path, secret_file)
+    source.extract(manifest.tables, places.tables_file)
+    sqlite_file.prepare(places.tables_file, Environment(manifest.environment))
+    accounts = Accounts(derive(secret, "nats"), manifest.environment)
+    progress = Progress(len(manifest.streams), "log")
+    async with nats_child(places.data_dir / "nats", accounts) as broker:
+        for number, stream in enumerate(manifest.streams, 1):
+            count = await _load_stream(Vault(broker.urls, accounts, broker.tls), source, stream)
+            progress.add(count if stream.tenant_id is not None else 0)
+            progress.at(number)
+
+
+async def _load_stream(vault: Vault, source: archive.Reader, stream: Stream) -> int:
+    """Makes a stream again, as another log where it is one, and returns how many messages it has."""
+    async with vault.enter(None if stream.tenant_id is None else TenantId(stream.tenant_id)) as link:
+        made = await snapshots.load(link, stream.saved.renewed(), source.pieces(stream.part))
+    if made.last_seq != stream.saved.last_seq:
+        raise ArchiveRefused(
+            f"the messages of {stream.tenant_id} came back up to {made.last_seq} and not {stream.saved.last_seq}",
+            "restore another backup, or this one with the version that made it",
+        )
+    return made.messages
+
+
+def _secret_of(source: archive.Reader, file: Path, secret_file: Path | None) -> bytes:
+    """The secret, which is in the file then. Raises `ArchiveRefused` where there is none, or it is another installation's."""
+    manifest = source.manifest
+    if secret_file is not None:
+        file.touch(mode=0o600)
+        file.write_bytes(read_secret(secret_file))
+    elif manifest.secret is not None:
+        source.extract(manifest.secret, file)
+    else:
+        raise ArchiveRefused("the backup was made without the secret", "give the secret of its installation: --secret-file FILE")
+    secret = read_secret(file)
+    if _check_of(secret) != manifest.secret_check:
+        raise ArchiveRefused(f"{secret_file} is not the secret of the backup's installation", "give the one that it had")
+    return secret

@@ -1,0 +1,75 @@
+"""What an operator's command works with beside the tables: the platform's own part of NATS, which has the audits and reaches all
+servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from artcafe.cli.installation.data_dir_nats import nats_of_folder
+from artcafe.cli.installation.location import Place
+from artcafe.data_dir import read_secret
+from artcafe.errors import TablesRefused, Unavailable
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.announcements import Announcements
+from artcafe.fabric.child import recorded
+from artcafe.fabric.fabric import Broker, Fabric
+from artcafe.listeners import nats_tls
+from artcafe.observe.clock import now
+from artcafe.rules.secrets import derive
+from artcafe.services.audit import Audit
+from artcafe.tables.store import Store
+
+UP_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """The tables, the audits, and the word to every server."""
+
+    store: Store
+    audit: Audit
+    announcements: Announcements
+
+
+@asynccontextmanager
+async def at_work(place: Place) -> AsyncIterator[Office]:
+    """Everything of that place, whether servers run on it or not. Raises `Unavailable` where NATS cannot be reached,
+    `StartRefused` and `TablesRefused` with what to do."""
+    accounts = Accounts(derive(read_secret(place.settings.secret_path), "nats"), place.settings.environment)
+    async with place.engine() as engine, _nats(place, accounts) as nats, asyncio.TaskGroup() as group:
+        fabric = Fabric(nats.urls, accounts, tls=nats.tls, is_embedded=nats.is_embedded)
+        group.create_task(fabric.run())
+        try:
+            try:
+                await fabric.settle_copies(UP_S)
+            except Unavailable:
+                raise Unavailable(f"NATS at {', '.join(nats.urls)} ({fabric.problem or 'no answer'})") from None
+            store = Store(engine)
+            yield Office(store, Audit(fabric.audit_log, store, now), fabric.announcements)
+        finally:
+            fabric.close()
+
+
+@asynccontextmanager
+async def _nats(place: Place, accounts: Accounts) -> AsyncIterator[Broker]:
+    """The fleet's NATS, or the data folder's."""
+    settings = place.settings
+    if settings.nats_urls:
+        yield Broker(settings.nats_urls, nats_tls(settings))
+        return
+    if recorded(settings.data_dir / "nats" / "nats.conf") is None:
+        raise TablesRefused(
+            f"{settings.data_dir} has no NATS of an 'artcafe up', so that neither the servers nor the audit could be told",
+            "name that folder with --data-dir, or a fleet's by ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE",
+        )
+    async with nats_of_folder(settings, accounts, _say_nothing) as broker:
+        yield broker
+
+
+def _say_nothing(_text: str) -> None:
+    """That a server runs there is what one expects of such a command."""

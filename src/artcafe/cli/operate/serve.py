@@ -1,0 +1,120 @@
+"""The operator's commands: `up`, `serve` and `demo`. The server is imported when one of them runs, not for `--help`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal, get_args, get_origin
+
+import click
+
+from artcafe import config
+from artcafe.cli.installation.local_token import DEMO_USER, data_dir_option, token_for
+from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.config import Settings
+from artcafe.data_dir import read_server_info
+from artcafe.errors import StartRefused
+
+
+def _settings_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A flag for every setting, with its meaning as help."""
+    for name, field in reversed(Settings.model_fields.items()):
+        flag = f"--{name.replace('_', '-')}"
+        if field.annotation is bool:
+            option = click.option(f"{flag}/--no-{name.replace('_', '-')}", default=None, help=field.description)
+        else:
+            option = click.option(flag, metavar=METAVARS.get(name, "WORD"), default=None, help=_help(name))
+        command = option(command)
+    path = click.Path(path_type=Path, exists=True, dir_okay=False)
+    config_file = click.option(
+        "--config", "config_file", type=path, help="A TOML file of settings; ARTCAFE_CONFIG names one too."
+    )
+    return config_file(command)
+
+
+METAVARS: Final = {
+    "data_dir": "DIR",
+    "listen": "HOST:PORT",
+    "gateway_listen": "HOST:PORT",
+    "tables": "ENGINE",
+    "dynamodb_endpoint": "URL",
+    "nats_urls": "URL,…",
+    "secret_file": "FILE",
+    "issuer": "URL",
+    "jwks_url": "URL",
+    "client_ids": "ID,…",
+    "tls_cert": "FILE",
+    "tls_key": "FILE",
+    "trusted_proxies": "CIDR,…",
+    "public_gateway_url": "URL",
+    "allowed_origins": "URL,…",
+    "requests_per_s": "NUMBER",
+    "connects_per_s": "NUMBER",
+    "challenges_per_min": "NUMBER",
+    "tenants_per_person": "NUMBER",
+    "tenants_per_day": "NUMBER",
+    "nats_ca": "FILE",
+    "terms_version": "NAME",
+    "terms_file": "FILE",
+    "terms_grace_until": "TIME",
+    "cursor_write_s": "SECONDS",
+    "log_level": "LEVEL",
+}
+
+
+def _help(name: str) -> str:
+    field = Settings.model_fields[name]
+    choices = f" One of {', '.join(get_args(field.annotation))}." if get_origin(field.annotation) is Literal else ""
+    default = "" if field.default in (None, ()) else f" [default: {field.default}]"
+    return f"{' '.join((field.description or '').split())}{choices}{default}"
+
+
+@click.command(cls=Failing)
+@_settings_flags
+@click.option("--demo", is_flag=True, help="Plays the demo once everything runs, and stays up.")
+def up(config_file: Path | None, demo: bool, **flags: Any) -> None:
+    """Runs everything on this machine until Ctrl-C. Tables in a file, nats-server as a child, REST and gateway; keeps its data.
+
+    \b
+    Example:
+      artcafe up --data-dir ./data --listen 127.0.0.1:8080
+    """
+    settings = config.load(flags, file=config_file)
+    from artcafe.cli.operate.server_runner import run
+
+    run(settings, embedded=True, demo=demo)
+
+
+@click.command("serve", cls=Failing)
+@_settings_flags
+def serve_one(config_file: Path | None, **flags: Any) -> None:
+    """Runs one server of a fleet until SIGTERM. NATS and the secret are given: nothing is made that servers could differ in.
+
+    \b
+    Example:
+      artcafe serve --nats-urls nats://127.0.0.1:4222 --secret-file /etc/artcafe/secret
+    """
+    settings = config.load(flags, file=config_file)
+    from artcafe.cli.operate.server_runner import run
+
+    run(settings, embedded=False, demo=False)
+
+
+@click.command(cls=Failing)
+@data_dir_option
+def demo(data_dir: Path) -> None:
+    """Plays the main job on a running server, step by step. Agents log in, talk, leave, come back and catch up.
+
+    \b
+    Example:
+      artcafe up        in one terminal
+      artcafe demo      in another
+    """
+    told = read_server_info(data_dir)
+    if not told:
+        raise StartRefused(f"no artcafe runs on the data folder {data_dir}", f"start one first: artcafe up --data-dir {data_dir}")
+    settings = config.load({"data_dir": data_dir})
+    from artcafe.cli.operate.demo import play
+
+    asyncio.run(play(told["url"], token_for(settings, DEMO_USER), data_dir / "demo"))

@@ -1,0 +1,92 @@
+"""A server in this process, from its start to the signal that stops it, and what it prints when it is up."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from artcafe.cli.installation.local_token import DEMO_USER, token_for
+from artcafe.cli.operate.demo import play
+from artcafe.config import Settings
+from artcafe.observe.logs import configure
+from artcafe.server import Addresses, serve
+
+
+def run(settings: Settings, *, embedded: bool, demo: bool) -> None:
+    """Run a server until SIGINT or SIGTERM. `demo` plays the demo once it is up."""
+    configure(settings.log_level, json=settings.log_json)
+    try:
+        import uvloop
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:  # not made for this platform; the standard loop does the same, slower
+        runner = asyncio.Runner()
+    with runner:
+        runner.run(_until_told(settings, embedded=embedded, demo=demo))
+
+
+async def _until_told(settings: Settings, *, embedded: bool, demo: bool) -> None:
+    """Serve until a signal, which also ends a server that has not come up yet: it may be reading files or waiting for NATS."""
+    loop, until = asyncio.get_running_loop(), asyncio.Event()
+    showing: asyncio.Task[None] | None = None
+
+    async def show(addresses: Addresses) -> None:
+        _spare_the_collector()
+        if demo:
+            await play(addresses.url, token_for(settings, DEMO_USER), settings.data_dir / "demo")
+        _say_ready(settings, addresses, after_demo=demo)
+
+    def ready(addresses: Addresses) -> None:
+        nonlocal showing
+        showing = group.create_task(show(addresses))
+
+    def stop() -> None:
+        until.set()
+        (showing or serving).cancel()
+
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(serve(settings, until, ready, embedded=embedded))
+        serving.add_done_callback(lambda _: showing and showing.cancel())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+
+
+def _spare_the_collector() -> None:
+    """What the start has made lives as long as the process, so the garbage collector need not look at it again: each full
+    collection of those 100,000 objects stopped everybody for 50 to 200 ms, every few seconds under load."""
+    gc.collect()
+    gc.freeze()
+
+
+def _say_ready(settings: Settings, addresses: Addresses, *, after_demo: bool) -> None:
+    # Under `make run` this program is in no PATH, and the other terminal may stand in another folder.
+    artcafe = "artcafe" if shutil.which("artcafe") else shlex.quote(str(Path(sys.executable).with_name("artcafe")))
+    if settings.secret_file is not None:
+        artcafe = f"ARTCAFE_SECRET_FILE={shlex.quote(str(settings.secret_file.absolute()))} {artcafe}"
+    data = shlex.quote(str(settings.data_dir.absolute()))
+    kept = data if settings.tables is None else f"{data}, its tables in {settings.tables},"
+    token, is_local = f"TOKEN=$({artcafe} token --user {DEMO_USER} --data-dir {data})", settings.issuer is None
+    if not is_local:
+        token = f"TOKEN=…  # an access token of {settings.issuer}"
+    click.echo(
+        f"""
+ArtCafe is up. Its data is in {kept} and stays there; Ctrl-C stops it.
+
+  REST     {addresses.url}            (its routes: {addresses.url}/openapi.json)
+  Gateway  {addresses.gateway_url}
+
+Try, in another terminal:
+
+  {token}
+  curl -s {addresses.url}/v1/me -H "Authorization: Bearer $TOKEN"
+"""
+        + ("" if after_demo or not is_local else f"\nSee the main job played on it:  {artcafe} demo --data-dir {data}\n")
+    )
+    sys.stdout.flush()

@@ -1,0 +1,29 @@
+"""`artcafe token`: access tokens of the local identity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from artcafe import config
+from artcafe.cli.installation.local_token import data_dir_option, token_for
+from artcafe.cli.terminal.exit_codes import Failing
+
+
+@click.command(cls=Failing)
+@click.option("--user", required=True, metavar="NAME", help="Who is to be believed to call, such as alice@example.com.")
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Prints a JSON object.")
+def token(user: str, data_dir: Path, as_json: bool) -> None:
+    """Prints an access token for a person. It is signed with the data folder's secret (the local identity, for this machine
+    alone) and good for 12 hours.
+
+    \b
+    Example:
+      TOKEN=$(artcafe token --user alice@example.com --data-dir ./artcafe-data)
+    """
+    settings = config.load({"data_dir": data_dir})
+    text = token_for(settings, user)
+    click.echo(json.dumps({"access_token": text, "token_type": "Bearer", "user_id": user}) if as_json else text)

@@ -1,1 +1,0 @@
-"""The commands with which people manage their tenants over REST."""

@@ -1,0 +1,75 @@
+"""The two ends of a copy: a data folder, or the settings of a fleet; each with its tables and its NATS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from artcafe import config
+from artcafe.cli.installation.data_dir_nats import nats_of_folder
+from artcafe.config import Settings
+from artcafe.data_dir import make_secret, read_secret
+from artcafe.errors import SettingInvalid, TablesRefused
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.fabric import Broker
+from artcafe.fabric.snapshots import Vault
+from artcafe.listeners import nats_tls
+from artcafe.rules.secrets import derive
+from artcafe.tables.catalog import Environment
+from artcafe.tables.engine.port import Engine
+from artcafe.tables.open import open_engine
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end, open. `log_home` tells which NATS and whose accounts it has."""
+
+    settings: Settings
+    engine: Engine
+    vault: Vault
+    log_home: tuple[str, ...]
+
+    @property
+    def tables_home(self) -> tuple[str, str | None]:
+        """Which tables these are, whatever the environment: some are common to both."""
+        place = self.settings.tables_place
+        kind, _, where = place.partition(":")
+        return (f"{kind}:{Path(where).absolute()}" if kind == "sqlite" else place, self.settings.dynamodb_endpoint)
+
+
+def settings_of(end: Path | None, option: str) -> Settings:
+    """The settings that a path names: a data folder, which may be new, or a TOML file. None: those of a server started here.
+
+    A named end takes nothing from the environment, since what stands there would count for both.
+    """
+    if end is None:
+        return config.load({})
+    try:
+        return config.load({}, environ={}, file=end) if end.is_file() else config.load({"data_dir": end}, environ={})
+    except SettingInvalid as exc:
+        raise TablesRefused(f"{option} {end}: {exc}", "mend that file") from exc
+
+
+@asynccontextmanager
+async def opened(settings: Settings, say: Callable[[str], None], *, is_source: bool) -> AsyncIterator[End]:
+    """The end with its tables and its NATS. A target's data folder is made if need be; the tables of DynamoDB must be there."""
+    if is_source and not settings.nats_urls and not (settings.data_dir / "format").exists():
+        raise TablesRefused(
+            f"{settings.data_dir} is not the data folder of an 'artcafe up'",
+            "name one, or a TOML file with tables, nats_urls and secret_file of a fleet",
+        )
+    async with AsyncExitStack() as stack:
+        if not is_source and not settings.nats_urls:
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_secret(settings.secret_path)
+        accounts = Accounts(derive(read_secret(settings.secret_path), "nats"), settings.environment)
+        if settings.nats_urls:
+            nats = Broker(settings.nats_urls, nats_tls(settings))
+        else:
+            nats = await stack.enter_async_context(nats_of_folder(settings, accounts, say))
+        place, environment = settings.tables_place, Environment(settings.environment)
+        engine = await open_engine(place, settings.dynamodb_endpoint, environment, make_missing=False)
+        stack.push_async_callback(engine.close)
+        yield End(settings, engine, Vault(nats.urls, accounts, nats.tls), (accounts.operator_key, *sorted(nats.urls)))

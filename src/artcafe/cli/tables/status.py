@@ -1,0 +1,100 @@
+"""What stands at a place, and what would have to change there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from artcafe.cli.installation.location import Place
+from artcafe.errors import TablesRefused
+from artcafe.tables.catalog import TABLES, Table
+
+if TYPE_CHECKING:
+    from artcafe.tables.dynamodb.schema import Schema, Standing
+
+ABSENT: Final = "missing"
+
+
+class Stands(msgspec.Struct, frozen=True, kw_only=True):
+    """A table of the catalog as it stands. DynamoDB counted `rows` and `size_bytes` some hours ago; a file is counted now, and
+    knows no size for each."""
+
+    name: str
+    key: tuple[str, ...]
+    state: str
+    rows: int | None = None
+    size_bytes: int | None = None
+    ttl: str | None = None
+    purpose: str = ""
+    remedy: str | None = None
+    """What to do about a table that cannot be used in its state."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that `apply` would do: make a `table`, or turn on its time to live."""
+
+    table: str
+    action: str
+    says: str
+
+
+@asynccontextmanager
+async def schema_of(place: Place) -> AsyncIterator[Schema]:
+    """The tables of DynamoDB as a schema. AWS's libraries, which take half a second to import, are imported here alone."""
+    from artcafe.tables.dynamodb.client import Endpoint
+    from artcafe.tables.dynamodb.schema import Schema
+
+    async with Schema.opened(Endpoint(place.region, place.settings.dynamodb_endpoint), place.environment) as schema:
+        yield schema
+
+
+async def look(place: Place) -> list[Stands]:
+    """Every table of the catalog, in its order."""
+    if place.is_dynamodb:
+        async with schema_of(place) as schema:
+            found = await schema.look()
+        return [_on_dynamodb(place, table, standing) for table, standing in found.items()]
+    counts = place.file_rows()
+    return [_in_file(place, table, counts.get(place.name(table))) for table in TABLES]
+
+
+async def steps(place: Place) -> list[Step]:
+    """Return what is missing; nothing that stands is altered but a time to live that is off.
+
+    Raises TablesRefused for a table that stands and cannot be used in its state.
+    """
+    found = []
+    for table, stands in zip(TABLES, await look(place), strict=True):
+        if stands.remedy is not None:
+            raise TablesRefused(f"the table {stands.name} cannot be used: its state is {stands.state.upper()}", stands.remedy)
+        key = " and ".join(table.key_attributes)
+        expiry = f", time to live on {table.ttl}" if table.ttl else ""
+        if stands.state == ABSENT:
+            more = f", billed on demand, point-in-time recovery{expiry}, tags" if place.is_dynamodb else ""
+            found.append(Step(table=stands.name, action="create", says=f"key {key}{more}"))
+        elif place.is_dynamodb and table.ttl and stands.ttl is None:
+            found.append(Step(table=stands.name, action="expire", says=f"time to live on {table.ttl}, which is off"))
+    return found
+
+
+def _on_dynamodb(place: Place, table: Table, standing: Standing | None) -> Stands:
+    if standing is None:
+        return Stands(name=place.name(table), key=table.key_attributes, state=ABSENT, purpose=table.purpose)
+    return Stands(
+        name=standing.name,
+        key=tuple(name for name, _ in standing.keys),
+        state=standing.status.lower(),
+        rows=standing.items,
+        size_bytes=standing.size_bytes,
+        ttl=standing.ttl,
+        purpose=table.purpose,
+        remedy=None if standing.is_usable or standing.status == "CREATING" else standing.remedy,
+    )
+
+
+def _in_file(place: Place, table: Table, rows: int | None) -> Stands:
+    state = ABSENT if rows is None else "active"
+    return Stands(name=place.name(table), key=table.key_attributes, state=state, rows=rows, ttl=table.ttl, purpose=table.purpose)

@@ -1,0 +1,1 @@
+"""Input and output of commands: arguments, standard input, printed text, prompts and exit codes."""

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.manage.test_manage import Person
+from tests.platform import Cast, Platform
+
+
+@pytest.fixture
+async def cast(platform: Platform) -> Cast:
+    """A tenant in which two agents have logged in."""
+    cast = await platform.tenant_with(agents=2)
+    for number in range(2):
+        async with cast.agent(number):
+            pass
+    async with asyncio.timeout(5), cast.rest() as rest:
+        while len([entry async for entry in rest.audit(cast.tenant)]) < 2:  # noqa: ASYNC110 (a chain tells nobody)
+            await asyncio.sleep(0.02)
+    return cast
+
+
+@pytest.fixture
+def admin(cast: Cast) -> Person:
+    return Person({"URL": cast.url, "TOKEN": cast.token})
+
+
+def exported(admin: Person, folder: Path) -> list[dict[str, object]]:
+    (folder / "audit.jsonl").write_text(admin.run("audit", "export").stdout)
+    return [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
+
+
+def test_an_admin_reads_who_did_what(cast: Cast, admin: Person) -> None:
+    listed = admin.run("audit", "list").stdout
+    for agent in cast.agents:
+        assert re.search(rf"agent\.login +{agent} +done", listed)
+    assert len(admin.run("audit", "list", "--limit", "1", "--json").json) == 1
+
+
+def test_it_is_filtered_by_agent_action_and_time(cast: Cast, admin: Person) -> None:
+    def found(*filters: str) -> list[dict[str, object]]:
+        listed: list[dict[str, object]] = admin.run("audit", "list", "--json", *filters).json
+        return listed
+
+    logins = found("--agent", cast.agents[0], "--action", "agent.login", "--since", "1h")
+    assert {(each["actor"], each["action"]) for each in logins} == {(cast.agents[0], "agent.login")}
+    assert {each["target"] for each in found("--agent", cast.agents[1], "--action", "agent.create")} == {cast.agents[1]}
+    assert found("--until", "2026-01-01") == []
+    assert "no entry is like that" in admin.run("audit", "list", "--until", "2026-01-01").stderr
+
+
+def test_an_audit_is_verified_on_the_server_and_as_it_was_exported(admin: Person, tmp_path: Path) -> None:
+    verified = admin.run("audit", "verify", "--json").json
+    entries = exported(admin, tmp_path)
+    assert verified == {"entries": len(entries), "until": f"{entries[-1]['number']}:{entries[-1]['digest']}"}
+    told = admin.run("audit", "check", str(tmp_path / "audit.jsonl"), "--until", verified["until"])
+    assert told.stdout == f"{len(entries)} entries, each as it was written. The last one is {verified['until']}\n"
+    again = admin.run("audit", "verify", "--until", verified["until"])
+    assert (again.code, "it begins with" in again.stderr) == (0, False)
+
+
+def test_whoever_changed_an_export_is_found_out(admin: Person, tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    entries = exported(admin, tmp_path)
+    until = f"{entries[-1]['number']}:{entries[-1]['digest']}"
+
+    def refused(changed: list[dict[str, object]], *more: str) -> str:
+        file.write_text("".join(json.dumps(entry) + "\n" for entry in changed))
+        done = admin.run("audit", "check", str(file), *more)
+        assert (done.code, done.stdout) == (3, "")
+        return done.stderr
+
+    assert "entry 2 of the audit does not name" in refused([{**entries[0], "actor": "agt_other"}, *entries[1:]])
+    assert f"entry {len(entries)} of the audit is not what" in refused([*entries[:-1], {**entries[-1], "actor": "agt_other"}])
+    assert "entry 1 of the audit is missing" in refused(entries[1:])
+    assert f"entry {len(entries)} of the audit is not there" in refused(entries[:-1], "--until", until)
+
+
+def test_what_is_no_audit_is_a_mistake_of_the_command(admin: Person, tmp_path: Path) -> None:
+    (tmp_path / "audit.jsonl").write_text("{}\n")
+    done = admin.run("audit", "check", str(tmp_path / "audit.jsonl"))
+    assert done.code == 2
+    assert "line 1 of" in done.stderr
+    assert "NUMBER:DIGEST" in admin.run("audit", "verify", "--until", "x").stderr

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.cli.operate import archive
+from artcafe.cli.operate.archive import Manifest, Part, Stream
+from artcafe.errors import ArchiveRefused
+from artcafe.fabric.snapshots import Saved
+
+CONTENTS = {"streams/000001-log.snapshot": b"messages " * 500, "tables.sqlite": bytes(range(256)) * 8, "secret": b"s" * 64}
+SAVED = Saved({"name": "log", "metadata": {}}, {"messages": 7, "last_seq": 9})
+
+
+def made(folder: Path) -> Path:
+    """An archive of `CONTENTS`."""
+    (folder / "tables").write_bytes(CONTENTS["tables.sqlite"])
+    (folder / "secret").write_bytes(CONTENTS["secret"])
+    file = folder / "backup.tar"
+    with archive.writing(file) as out:
+        with out.part("streams/000001-log.snapshot") as part:
+            for start in range(0, 4500, 1000):
+                part.write(CONTENTS["streams/000001-log.snapshot"][start : start + 1000])
+        out.finish(
+            Manifest(
+                artcafe="0",
+                made_at="2026-11-22T16:50:57.123Z",
+                environment="prod",
+                secret_check="c",
+                secret=out.add("secret", folder / "secret"),
+                tables=out.add("tables.sqlite", folder / "tables"),
+                rows={"artcafe-agents": 1},
+                streams=[Stream("ten_a", SAVED, part.done())],
+            )
+        )
+    return file
+
+
+def contents(file: Path) -> dict[str, bytes]:
+    """What an archive holds, as a restore reads it. Raises `ArchiveRefused`."""
+    with archive.reading(file) as source:
+        assert source.manifest.streams[0].saved == SAVED
+        return {part.name: b"".join(source.pieces(part)) for part in source.manifest.parts}
+
+
+def test_what_goes_in_comes_out_and_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+    file = made(tmp_path)
+    assert contents(file) == CONTENTS
+    assert file.stat().st_mode & 0o777 == 0o600
+    with archive.reading(file) as source:
+        assert source.manifest.messages == 7
+        source.extract(source.manifest.tables, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == CONTENTS["tables.sqlite"]
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
+
+
+def test_any_tar_lists_it_and_its_list_of_contents_comes_last(tmp_path: Path) -> None:
+    with tarfile.open(made(tmp_path)) as tar:
+        # The others are written as they are put together here.
+        assert sorted(tar.getnames()[:3]) == sorted(CONTENTS)
+        assert tar.getnames()[3:] == ["manifest.json", "manifest.sha256"]
+
+
+@pytest.fixture(scope="module")
+def whole() -> bytes:
+    with TemporaryDirectory() as folder:
+        return made(Path(folder)).read_bytes()
+
+
+@given(data=st.data())
+def test_an_archive_of_which_any_byte_is_another_is_refused_or_holds_the_same(whole: bytes, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(whole) - 1))
+    spoiled = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
+    assert in_a_file(spoiled) in (None, CONTENTS)
+
+
+@given(data=st.data())
+def test_an_archive_that_ends_early_is_refused_or_holds_the_same(whole: bytes, data: st.DataObject) -> None:
+    end = data.draw(st.integers(0, len(whole) - 1))
+    found = in_a_file(whole[:end])
+    assert found is None if end < whole.rindex(b"manifest.sha256") else found in (None, CONTENTS)
+
+
+def in_a_file(data: bytes) -> dict[str, bytes] | None:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "backup.tar"
+        file.write_bytes(data)
+        try:
+            return contents(file)
+        except ArchiveRefused:
+            return None
+
+
+@pytest.mark.parametrize("text", [b"", b"no tar", b"\0" * 10240])
+def test_what_is_no_archive_is_refused(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "file").write_bytes(text)
+    with pytest.raises(ArchiveRefused, match=r"no backup|damaged"):
+        contents(tmp_path / "file")
+    with pytest.raises(ArchiveRefused, match="cannot be read"):
+        contents(tmp_path / "none")
+
+
+def test_an_archive_of_a_newer_format_is_refused_by_name_whatever_else_it_holds(tmp_path: Path) -> None:
+    text = msgspec.json.encode({"format": archive.FORMAT + 1, "what": "else"})
+    with tarfile.open(tmp_path / "newer.tar", "w") as tar:
+        member = tarfile.TarInfo(archive.MANIFEST)
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+    with pytest.raises(ArchiveRefused, match="newer artcafe"):
+        contents(tmp_path / "newer.tar")
+
+
+def test_an_archive_that_fails_in_the_making_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), archive.writing(tmp_path / "backup.tar") as out:
+        _fails(out)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _fails(out: archive.Writer) -> None:
+    with out.part("part") as part:
+        part.write(b"data")
+    raise ZeroDivisionError
+
+
+def test_a_backup_replaces_no_other(tmp_path: Path) -> None:
+    file = made(tmp_path)
+    before = file.read_bytes()
+    with pytest.raises(ArchiveRefused, match="there already"), archive.writing(file):
+        pytest.fail("it is there")
+    assert file.read_bytes() == before
+    with pytest.raises(ArchiveRefused, match="cannot be written"), archive.writing(tmp_path / "none" / "backup.tar"):
+        pytest.fail("there is no folder")
+
+
+def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
+    file, missing = tmp_path / "backup.tar", Part("tables.sqlite", 1, "0")
+    with archive.writing(file) as out:
+        out.finish(
+            Manifest(
+                artcafe="0", made_at="", environment="prod", secret_check="", secret=None, tables=missing, rows={}, streams=[]
+            )
+        )
+    with pytest.raises(ArchiveRefused, match=r"tables\.sqlite is missing"):
+        contents(file)

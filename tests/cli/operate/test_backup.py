@@ -1,0 +1,247 @@
+"""`artcafe backup` and `artcafe restore` as a shell runs them. What agents are told then is tests/flows/test_restore.py's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from artcafe.cli.operate import staging_dir
+from artcafe.data_dir import DataDir
+from tests.children import ended_with_parent
+from tests.faults.processes import wait_for
+from tests.platform import Cast, Platform, running
+
+REFUSED = 3
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        printed: dict[str, Any] = json.loads(self.out)
+        return printed
+
+
+def artcafe(*arguments: str | Path, **environ: str) -> Done:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")} | environ
+    command = [sys.executable, "-m", "artcafe", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+@dataclass(frozen=True)
+class Home:
+    """A platform that runs, with a tenant in which ten messages are stored."""
+
+    platform: Platform
+    cast: Cast
+
+    @property
+    def data(self) -> Path:
+        return self.platform.data
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    with running(tmp_path_factory.mktemp("home")) as platform:
+        cast = asyncio.run(platform.tenant_with())
+        asyncio.run(publish(cast, range(10)))
+        yield Home(platform, cast)
+
+
+@pytest.fixture(scope="module")
+def archive(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("archive") / "backup.tar"
+    assert artcafe("backup", "--data-dir", home.data, file).code == 0
+    return file
+
+
+async def publish(cast: Cast, numbers: range) -> None:
+    async with cast.rest() as rest:
+        for number in numbers:
+            await rest.publish(cast.tenant, cast.channels[0], number)
+
+
+async def stored(cast: Cast, url: str) -> list[object]:
+    """The data of the first messages, as a platform at another address has them."""
+    moved = Cast(cast.tenant, cast.agents, cast.channels, cast.keys, url, cast.token)
+    async with moved.agent() as agent, asyncio.timeout(10):
+        messages = agent.messages(cast.channels[0], start="first")
+        return [(await anext(messages)).data for _ in range(10)]
+
+
+def test_a_running_server_is_saved_and_goes_on_and_what_is_restored_runs_beside_it(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "backup.tar"
+    done = artcafe("backup", "--data-dir", home.data, file)
+    assert done.code == 0
+    assert re.match(r"Saved 10 messages in 1 log, \d+ entr(y|ies) of the audit and \d+ rows of tables to ", done.out)
+    assert "goes on" in done.err
+    assert "holds the secret" in done.err
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["backup.tar"]
+
+    restored = Platform(tmp_path / "beside")
+    done = artcafe("restore", file, "--data-dir", restored.data)
+    assert (done.code, done.out.splitlines()[1]) == (0, f"Start it:  artcafe up --data-dir {restored.data}")
+    assert restored.data.stat().st_mode & 0o777 == 0o700
+    restored.start()
+    try:
+        assert asyncio.run(stored(home.cast, restored.url)) == list(range(10))
+        assert asyncio.run(stored(home.cast, home.platform.url)) == list(range(10))
+    finally:
+        restored.stop()
+
+
+def test_a_stopped_folder_is_saved_too_and_what_was_saved_can_be_saved_again(archive: Path, tmp_path: Path) -> None:
+    folder, again = tmp_path / "folder", tmp_path / "again.tar"
+    made = artcafe("restore", archive, "--data-dir", folder, "--json").json
+    saved = artcafe("backup", "--data-dir", folder, again, "--json")
+    assert "goes on" not in saved.err
+    assert {name: saved.json[name] for name in ("logs", "messages", "audit_entries", "rows", "environment")} == {
+        name: made[name] for name in ("logs", "messages", "audit_entries", "rows", "environment")
+    }
+    assert (saved.json["messages"], saved.json["rows"]["artcafe-agents"]) == (10, 2)  # The agent and the claim to its key.
+    assert artcafe("restore", again, "--data-dir", tmp_path / "third").code == 0
+
+
+def test_without_the_secret_a_backup_is_restored_with_the_one_it_was_made_with(home: Home, tmp_path: Path) -> None:
+    file, folder = tmp_path / "backup.tar", tmp_path / "folder"
+    done = artcafe("backup", "--data-dir", home.data, "--without-secret", file)
+    assert (done.code, "holds the secret" in done.err) == (0, False)
+    secret = (home.data / "secret").read_bytes()
+    assert secret not in file.read_bytes()
+
+    refused = artcafe("restore", file, "--data-dir", folder)
+    assert (refused.code, "--secret-file" in refused.err) == (REFUSED, True)
+    wrong = tmp_path / "wrong"
+    wrong.touch(mode=0o600)
+    wrong.write_bytes(b"0" * 64)
+    refused = artcafe("restore", file, "--data-dir", folder, "--secret-file", wrong)
+    assert (refused.code, "is not the secret" in refused.err) == (REFUSED, True)
+    assert not folder.exists()
+    assert artcafe("restore", file, "--data-dir", folder, "--secret-file", home.data / "secret").code == 0
+    assert (folder / "secret").read_bytes() == secret
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.tar", "folder", "wrong"]
+
+
+def test_a_folder_that_has_something_in_it_is_left_alone_and_an_empty_one_is_taken(archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "note").write_text("mine")
+    refused = artcafe("restore", archive, "--data-dir", tmp_path / "full", "--json")
+    assert refused.code == REFUSED
+    assert json.loads(refused.err.splitlines()[-1])["error"]["code"] == "archive_refused"
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["note"]
+
+    (tmp_path / "empty").mkdir()
+    assert artcafe("restore", archive, "--data-dir", tmp_path / "empty").code == 0
+    assert (tmp_path / "empty" / "tables.sqlite").exists()
+
+
+def test_a_killed_restore_leaves_no_nats_server_and_the_next_one_removes_what_it_had_made(archive: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = [sys.executable, "-m", "artcafe", "restore", archive, "--data-dir", tmp_path / "folder"]
+    with subprocess.Popen(ended_with_parent(command), stderr=subprocess.DEVNULL) as process:
+        draft = tmp_path / f".folder.{process.pid}"
+        pid_file = draft / "data" / "nats" / "nats.pid"
+        wait_for(lambda: pid_file.exists() and pid_file.read_text() != "", "a nats-server")
+        process.kill()
+    child = pid_file.read_text()
+    wait_for(lambda: "nats-server" not in command_of(child), "the end of that nats-server")
+    assert (draft / "data" / "secret").exists()
+
+    done = artcafe("restore", archive, "--data-dir", tmp_path / "folder")
+    assert (done.code, f"{draft} was removed" in done.err) == (0, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def command_of(pid: str) -> str:
+    """What a process runs; nothing for one that has ended."""
+    return subprocess.run(["ps", "-o", "command=", "-p", pid], capture_output=True, text=True, check=False).stdout
+
+
+def test_drafts_of_commands_that_run_and_of_other_targets_are_left_alone(tmp_path: Path) -> None:
+    said: list[str] = []
+    target, dead = tmp_path / "backup.tar", subprocess.Popen(["true"])
+    dead.wait()
+    holder = [sys.executable, "-c", HOLDER, str(target)]
+    with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        held = Path(other.stdout.readline().strip())
+        old, running = tmp_path / f".backup.tar.{dead.pid}", tmp_path / f".backup.tar.{os.getppid()}"
+        foreign = tmp_path / f".other.tar.{dead.pid}"
+        kept = {held, running, foreign}
+        for each in {old, *kept} - {held}:
+            each.write_text("as an earlier version made them")
+        with staging_dir.beside(target, said.append) as folder:
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert set(tmp_path.iterdir()) == {folder, *kept}
+        other.kill()
+    assert [str(old) in text for text in said] == [True]
+    with staging_dir.beside(target, said.append) as folder:
+        assert set(tmp_path.iterdir()) == {folder, *kept} - {held}
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from artcafe.cli.operate import staging_dir
+with staging_dir.beside(Path(sys.argv[1]), print) as folder:
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+"""Another process that has a draft of the same target, until it is killed."""
+
+
+def test_a_damaged_archive_makes_no_folder(archive: Path, tmp_path: Path) -> None:
+    spoiled = bytearray(archive.read_bytes())
+    spoiled[spoiled.index(b"SQLite format 3") + 5000] ^= 1
+    (tmp_path / "spoiled.tar").write_bytes(spoiled)
+    (tmp_path / "short.tar").write_bytes(archive.read_bytes()[:-12_000])
+    for name in ("spoiled.tar", "short.tar", "none.tar"):
+        refused = artcafe("restore", tmp_path / name, "--data-dir", tmp_path / "folder")
+        assert refused.code == REFUSED
+        assert "Traceback" not in refused.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["short.tar", "spoiled.tar"]
+
+
+def test_what_is_no_data_folder_is_not_saved_and_not_made(home: Home, tmp_path: Path) -> None:
+    for refused in (
+        artcafe("backup", "--data-dir", tmp_path / "none", tmp_path / "backup.tar"),
+        artcafe("backup", "--data-dir", home.data, tmp_path / "backup.tar", ARTCAFE_ENVIRONMENT="dev"),
+        artcafe("backup", "--data-dir", home.data, tmp_path / "backup.tar", ARTCAFE_NATS_URLS="nats://127.0.0.1:1"),
+        artcafe("backup", "--data-dir", home.data, tmp_path / "none" / "backup.tar"),
+    ):
+        assert (refused.code, "Traceback" in refused.err) == (REFUSED, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_whose_server_is_only_starting_can_be_saved_a_little_later(tmp_path: Path) -> None:
+    folder = DataDir.acquire(tmp_path / "data")
+    (tmp_path / "data" / "secret").touch(mode=0o600)
+    (tmp_path / "data" / "secret").write_bytes(b"0" * 64)
+    try:
+        done = artcafe("backup", "--data-dir", tmp_path / "data", tmp_path / "backup.tar")
+    finally:
+        folder.release()
+    assert (done.code, "only starting" in done.err) == (4, True)
+
+
+def test_the_help_of_both_has_an_example() -> None:
+    for command in ("backup", "restore"):
+        done = artcafe(command, "--help")
+        assert (done.code, f"artcafe {command} " in done.out.split("Example:")[1]) == (0, True)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.cli.terminal.output import aligned, as_json, as_text, plain, width
+from artcafe.sdk.records import Cursor
+
+OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u202e\u2066]")
+
+
+@given(st.text())
+def test_no_text_makes_a_terminal_do_anything(text: str) -> None:
+    assert not OBEYED.search(plain(text))
+
+
+def test_a_text_of_several_lines_stands_on_one() -> None:
+    assert plain("two\nlines \x1b[31mred") == "two lines \\u001b[31mred"
+
+
+@pytest.mark.parametrize(("text", "columns"), [("", 0), ("scout", 5), ("日本", 4), ("e\u0301", 1), ("👩", 2)])
+def test_the_width_is_what_a_terminal_takes(text: str, columns: int) -> None:
+    assert width(text) == columns
+
+
+@given(st.lists(st.lists(st.text(alphabet="aé日 \u0301", max_size=5), min_size=3, max_size=3), min_size=1))
+def test_every_column_begins_at_one_place(rows: list[list[str]]) -> None:
+    ended = [[*row, "|"] for row in rows]  # so that no cell of the rows is the last, whose spaces are cut off
+    assert len({width(line) for line in aligned(ended)}) == 1
+
+
+def test_the_columns_are_as_wide_as_their_widest_cell() -> None:
+    assert aligned([["ID", "NAME", "X"], ["1", "日本", ""], ["22", "a", "x"]]) == ["ID  NAME  X", "1   日本", "22  a     x"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, ""),
+        (True, "yes"),
+        (59, "59"),
+        ((), ""),
+        (("receive", "publish"), "receive, publish"),
+        ({"agents": 100}, "agents 100"),
+        (datetime(2026, 11, 22, 16, 50, 57, 123000, UTC), "2026-11-22T16:50:57Z"),
+        (Cursor(epoch=None, seq=41), "seq 41"),
+    ],
+)
+def test_a_value_is_shown_for_people(value: object, text: str) -> None:
+    assert as_text(value) == text
+
+
+def test_json_is_one_line_with_times_as_the_server_writes_them_and_nothing_that_a_terminal_obeys() -> None:
+    class Thing(msgspec.Struct):
+        name: str
+        at: datetime
+
+    text = as_json([Thing("日本 \x9b31m\n", datetime(2026, 11, 22, 16, 50, 57, 123000, UTC))])
+    assert text == '[{"name":"日本 \\u009b31m\\n","at":"2026-11-22T16:50:57.123Z"}]'
+    assert json.loads(text)[0]["name"] == "日本 \x9b31m\n"

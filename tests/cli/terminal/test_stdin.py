@@ -1,0 +1,34 @@
+"""Standard input as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from artcafe.cli.terminal.stdin import LONGEST_BYTES, split
+
+
+def pieces(text: bytes, sizes: list[int]) -> Iterator[bytes]:
+    """The text, cut as a pipe might."""
+    for size in sizes:
+        yield text[:size]
+        text = text[size:]
+    yield text
+
+
+@given(st.lists(st.binary(max_size=8).filter(lambda line: b"\n" not in line)), st.lists(st.integers(0, 9)), st.booleans())
+def test_lines_are_the_same_however_the_pipe_cuts_them(lines: list[bytes], sizes: list[int], is_ended: bool) -> None:
+    text = b"\n".join(lines) + (b"\n" if is_ended else b"")
+    expected = text.split(b"\n")
+    if expected[-1] == b"":
+        expected.pop()
+    assert list(split(pieces(text, sizes))) == expected
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory() -> None:
+    chunk = b"x" * 65536
+    found = list(split(iter([chunk] * 64)))
+    assert b"".join(found) == chunk * 64
+    assert max(map(len, found)) <= LONGEST_BYTES + len(chunk)
