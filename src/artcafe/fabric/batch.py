@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -76,7 +76,7 @@ class Waiting:
     done: asyncio.Future[PublishReply]
     until: float
     may_be_stored: bool = False
-    twins: list[Waiting] = field(default_factory=list)
+    twins: tuple[Waiting, ...] = ()
 
     @property
     def id_header(self) -> str:
@@ -197,7 +197,10 @@ class GroupCommit:
                 taken += 1
                 size += len(one.envelope)
                 first = one if one.dedupe_id is None else firsts.setdefault(one.dedupe_id, one)
-                (group if first is one else first.twins).append(one)
+                if first is one:
+                    group.append(one)
+                else:
+                    first.twins = (*first.twins, one)
                 if size >= BATCH_BYTES:
                     break
             if queue:

@@ -3,6 +3,7 @@ server made."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from typing import Final, NewType
@@ -40,8 +41,9 @@ def token(id: str) -> str:
     return "h" + hashlib.sha256(id.encode()).hexdigest()
 
 
+@functools.lru_cache(maxsize=4096)
 def stored(channel: ChannelId) -> Subject:
-    """Where a channel's messages are stored."""
+    """Where a channel's messages are stored. Cached, since every publish needs it."""
     return Subject(f"ch.{token(channel)}")
 
 

@@ -6,19 +6,23 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import msgspec
+
 _RFC3339: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(\.\d+)?(?:[Zz]|([+-](?:[01]\d|2[0-3]):[0-5]\d))",
     re.ASCII,
 )
+_SECONDS: Final = len("2026-11-22T16:50:57")
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def to_text(time: datetime) -> str:
     """`2026-11-22T16:50:57.123Z`. Takes aware times only; what is finer than a millisecond is cut off."""
     if time.tzinfo is None:
         raise ValueError("a time without a zone")
-    # isoformat and not strftime: glibc writes the year 999 without its zero, and then it would not sort.
-    utc = time if time.tzinfo is UTC else time.astimezone(UTC)  # which takes a third of all the time that this takes
-    return utc.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    # Every message gets a time: msgspec formats one in 0.3 µs, `isoformat` in 2. strftime writes the year 999 without its zero.
+    text = _encode(time.astimezone(UTC)).decode()[1:-1]
+    return f"{text[:_SECONDS]}.000Z" if time.microsecond == 0 else f"{text[: _SECONDS + 4]}Z"
 
 
 def from_text(text: str) -> datetime:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal
+from operator import attrgetter
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 
@@ -137,6 +138,8 @@ class Command(Frame, frozen=True):
 
 
 KINDS: Final = tuple(field for field in Command.__struct_fields__ if field != "id")
+_bodies: Final = attrgetter(*KINDS)
+_KIND_OF: Final = {body: body.__name__.lower() for body in get_args(Body)}
 
 
 _command = msgspec.json.Decoder(Command)
@@ -172,11 +175,12 @@ def parse(payload: bytes) -> tuple[int | None, str, Body]:
     except msgspec.DecodeError as exc:
         raise _unread(payload, str(exc)) from None
     id = command.id
-    found = [(kind, body) for kind in KINDS if (body := getattr(command, kind)) is not None]
+    found = [body for body in _bodies(command) if body is not None]
     if len(found) != 1:
-        said = "none" if not found else " and ".join(kind for kind, _ in found)
+        said = " and ".join(kind for kind in KINDS if getattr(command, kind) is not None) or "none"
         raise Refused(id, BadCommand(f"a frame holds exactly one command of {', '.join(KINDS)}; this one has {said}"))
-    kind, body = found[0]
+    (body,) = found
+    kind = _KIND_OF[type(body)]
     if id is None and kind != "ack":
         raise Refused(None, BadCommand(f"{kind} needs an id, an integer of your choice, that its reply will carry"))
     if id is not None and not 0 <= id <= MAX_ID:
