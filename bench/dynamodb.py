@@ -21,7 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
 from artcafe.services.version_watch import READ_EVERY_S
 from artcafe.tables.catalog import AGENTS, Environment
 from artcafe.tables.dynamodb.client import Client, Endpoint

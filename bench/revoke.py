@@ -19,8 +19,8 @@ from typing import Final
 from msgspec import Raw
 
 from artcafe.model import AgentId, AgentStatus, TenantId
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
-from artcafe.sdk.rest import Rest
 from artcafe.tables.catalog import Environment
 from artcafe.tables.engine.port import Assign
 from artcafe.tables.sqlite.engine import Sqlite
@@ -159,5 +159,5 @@ async def _publishing(fleet: Fleet, cast: Cast) -> AsyncIterator[None]:
 
 
 async def _token(cast: Cast, agent: int) -> str:
-    async with Rest(cast.url) as rest:
+    async with Client(cast.url) as rest:
         return (await rest.login(cast.tenant, cast.agents[agent], load_signer(cast.keys[agent]))).access_token

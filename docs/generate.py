@@ -94,7 +94,7 @@ Agents are not asked. [people.md](people.md) has a day of it.
 """
 
 FRAMES_PAGE: Final = """\
-<!-- Made from src/artcafe/wire (frames, replies, meanings) and rest/asyncapi.py: change it there, and run `make docs`. -->
+<!-- Made from src/artcafe/wire (frames, replies, field_docs) and rest/asyncapi.py: change it there, and run `make docs`. -->
 
 # Frames
 

@@ -21,8 +21,8 @@ from artcafe.data_dir import read_secret
 from artcafe.identity.local import LocalIdentity
 from artcafe.observe.clock import now
 from artcafe.rules.secrets import derive
-from artcafe.sdk.client import Agent
-from artcafe.sdk.rest import Rest
+from artcafe.sdk.agent import Agent
+from artcafe.sdk.client import Client
 from tests import ssh_keygen
 from tests.children import started_with_parent
 
@@ -45,9 +45,9 @@ class Cast:
         """The SDK's agent, not connected yet."""
         return Agent(self.url, tenant=self.tenant, agent=self.agents[number], key=self.keys[number], **options)  # type: ignore[arg-type]  # options are the test's
 
-    def rest(self) -> Rest:
+    def rest(self) -> Client:
         """REST as the tenant's owner."""
-        return Rest(self.url, self.token)
+        return Client(self.url, self.token)
 
 
 class Platform:
@@ -138,7 +138,7 @@ class Platform:
         folder = self.folder / f"cast-{self._casts}"
         folder.mkdir()
         cast = Cast("", [], [], [], self.agents_url, token)
-        async with Rest(self.url, token) as rest:
+        async with Client(self.url, token) as rest:
             cast.tenant = (await rest.create_tenant(f"Tenant {self._casts}")).id
             for number in range(agents):
                 key = ssh_keygen.make_key(folder / f"agent-{number}", kind)

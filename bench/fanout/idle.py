@@ -18,8 +18,8 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
-from artcafe.sdk.rest import Rest
 from bench.fanout import sockets
 from bench.fanout.load import Load
 from bench.fanout.peers import ArtCafe
@@ -81,7 +81,7 @@ async def _agents(cast: Cast, folder: Path) -> list[str]:
     tokens: list[str] = []
     numbers = itertools.count()
 
-    async def make(rest: Rest, login: Rest) -> None:
+    async def make(rest: Client, login: Client) -> None:
         while (number := next(numbers)) < TENANT:
             key, file = Ed25519PrivateKey.generate(), folder / f"{cast.tenant}-{number}"
             file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
@@ -91,7 +91,7 @@ async def _agents(cast: Cast, folder: Path) -> list[str]:
             await rest.subscribe(cast.tenant, cast.channels[0], agent)
             tokens.append((await login.login(cast.tenant, agent, load_signer(file))).access_token)
 
-    async with cast.rest() as rest, Rest(cast.url, None) as login, asyncio.TaskGroup() as group:
+    async with cast.rest() as rest, Client(cast.url, None) as login, asyncio.TaskGroup() as group:
         for _ in range(TOGETHER):
             group.create_task(make(rest, login))
     return tokens

@@ -1,27 +1,33 @@
-"""ArtCafe for Python programs: `from artcafe import Agent`. A name is loaded when it is first used, and the server never."""
+"""Python SDK of ArtCafe: `from artcafe import Agent, Client`.
+
+A name is imported when it is first used: the server and `artcafe --help` import this package too, and need none of them.
+"""
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from artcafe import errors
     from artcafe.errors import ArtcafeError
-    from artcafe.sdk.client import Agent
+    from artcafe.sdk.agent import Agent
+    from artcafe.sdk.client import Client
     from artcafe.sdk.keys import Signer, agent_signer, load_signer
     from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
     from artcafe.sdk.records import History
-    from artcafe.sdk.rest import Rest
+
+    Rest = Client  # Deprecated.
 
 __all__ = [
     "Agent",
     "ArtcafeError",
+    "Client",
     "Gap",
     "History",
     "Message",
     "Receipt",
-    "Rest",
     "Signer",
     "Subscribed",
     "agent_signer",
@@ -29,30 +35,35 @@ __all__ = [
     "load_signer",
 ]
 
-_HOMES: Final = {
-    "Agent": "artcafe.sdk.client",
+_MODULES: Final = {
+    "Agent": "artcafe.sdk.agent",
     "ArtcafeError": "artcafe.errors",
+    "Client": "artcafe.sdk.client",
     "Gap": "artcafe.sdk.messages",
     "History": "artcafe.sdk.records",
     "Message": "artcafe.sdk.messages",
     "Receipt": "artcafe.sdk.messages",
-    "Rest": "artcafe.sdk.rest",
     "Signer": "artcafe.sdk.keys",
     "Subscribed": "artcafe.sdk.messages",
     "agent_signer": "artcafe.sdk.keys",
     "load_signer": "artcafe.sdk.keys",
 }
+_RENAMED: Final = {"Rest": "Client"}
+"""Deprecated names, and the names that replace them."""
 
 
-if not TYPE_CHECKING:  # A type checker that saw this would take any name for one of ours.
+if not TYPE_CHECKING:  # A type checker that saw this function would accept any name.
 
     def __getattr__(name: str) -> object:
-        """Loads a public name where it is first used: the server and `artcafe --help` import this package too."""
+        """Import a public name on its first use, with a DeprecationWarning for a deprecated one."""
         if name == "errors":
             return import_module("artcafe.errors")
-        if name not in _HOMES:
+        current = _RENAMED.get(name, name)
+        if current not in _MODULES:
             raise AttributeError(f"module 'artcafe' has no attribute {name!r}")
-        found: object = getattr(import_module(_HOMES[name]), name)
+        if current != name:
+            warnings.warn(f"artcafe.{name} is deprecated: use artcafe.{current}", DeprecationWarning, stacklevel=2)
+        found: object = getattr(import_module(_MODULES[current]), current)
         globals()[name] = found
         return found
 

@@ -1,7 +1,7 @@
 """Every error ArtCafe tells anyone, in one table: code, class, HTTP status, close code, and whether trying again can help.
 
 An exception carries facts as attributes; its text is built from them. What happens on an error is decided by whoever
-meets it (`rest.app`, `gateway.connection`, `sdk.client`, `cli`); nothing here does I/O.
+meets it (`rest.app`, `gateway.connection`, `sdk.agent`, `cli`); nothing here does I/O.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 
 from artcafe import config
 from artcafe.errors import REGISTRY
-from artcafe.wire import frames, meanings, replies
+from artcafe.wire import field_docs, frames, replies
 from docs import generate
 
 ROOT = Path(__file__).parents[2]
@@ -64,8 +64,8 @@ def test_no_meaning_is_told_of_a_field_that_is_not_there() -> None:
     structs: list[type[msgspec.Struct]] = [replies.Gap, replies.PastMessage]
     structs += [*fields_of(frames.Command).values(), *fields_of(replies.Incoming).values()]
     known = {f"{struct.__name__}.{name}" for struct in structs for name in struct.__struct_encode_fields__}
-    assert {key for key in meanings.MEANINGS if "." in key} <= known
-    assert {key for key in meanings.MEANINGS if "." not in key} <= {each.partition(".")[2] for each in known}
+    assert {key for key in field_docs.FIELD_DOCS if "." in key} <= known
+    assert {key for key in field_docs.FIELD_DOCS if "." not in key} <= {each.partition(".")[2] for each in known}
 
 
 def test_the_file_that_the_page_shows_is_taken(tmp_path: Path) -> None:

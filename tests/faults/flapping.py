@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from artcafe.errors import ArtcafeError, OutcomeUnknown
-from artcafe.sdk.routes import Routes, path_of
+from artcafe.sdk.http import HttpClient, path_of
 from artcafe.wire import frames, replies
 from tests.faults import bare, load
 from tests.faults.checker import Acked, Began, Joined, Missed, Sent
@@ -97,10 +97,10 @@ class Flapping(Load):
         """The answer, None where the outcome is unknown."""
         url = self._chance.choice(self._fleet.living).url
         try:
-            async with Routes(url, self.cast.token, REST_TIMEOUT_S) as routes:
+            async with HttpClient(url, self.cast.token, REST_TIMEOUT_S) as client:
                 body = {"data": msgspec.Raw(sent.data.encode()), **({"key": sent.key} if sent.key else {})}
                 path = path_of(self.cast.tenant, "channels", sent.channel, "messages")
-                found = await routes.send(replies.PublishReply, "POST", path, body)
+                found = await client.send(replies.PublishReply, "POST", path, body)
         except OutcomeUnknown:
             return None
         except ArtcafeError as exc:

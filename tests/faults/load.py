@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from artcafe.errors import ArtcafeError, OutcomeUnknown
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
 from artcafe.sdk.messages import Message
 from artcafe.wire import frames, replies
 from tests.faults import bare

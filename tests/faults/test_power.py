@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from artcafe.errors import OurFault
+from artcafe.sdk.client import Client
 from artcafe.sdk.messages import Receipt
-from artcafe.sdk.rest import Rest
 from artcafe.tables.sqlite import file as sqlite_file
 from tests.conftest import Require
 from tests.faults import disk as disks
@@ -61,7 +61,7 @@ class Rows:
             except OurFault:
                 return
 
-    async def _make_some(self, rest: Rest, tenant: str) -> None:
+    async def _make_some(self, rest: Client, tenant: str) -> None:
         public = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
         agent = (await rest.create_agent(tenant, "made late", public.decode())).id
         self.agents.add(agent)

@@ -16,9 +16,9 @@ import pytest
 
 from artcafe.cli.terminal.exit_codes import REFUSED
 from artcafe.errors import ArtcafeError, BadCredentials, Forbidden, Revoked
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
 from artcafe.sdk.records import Presence
-from artcafe.sdk.rest import Rest
 from tests.aws import CREDENTIALS
 from tests.aws import running as emulated
 from tests.fleet import Fleet, NatsServers, plain_environ, running_fleet
@@ -64,7 +64,7 @@ async def test_a_challenge_of_one_server_is_answered_at_the_other_once(fleet: Fl
         token = (await redeemed(http, other, *proof)).json()["access_token"]
         for server in fleet.servers:
             assert (await redeemed(http, server, *proof)).json()["code"] == "bad_credentials"
-            async with Rest(server.url, token) as agent:
+            async with Client(server.url, token) as agent:
                 assert (await agent.me()).agent_id == cast.agents[0]
 
 
@@ -146,7 +146,7 @@ async def test_the_tokens_and_sockets_of_an_agent_end_at_both_servers_when_it_is
     cast = await fleet.tenant_with()
     agent = cast.agents[0]
     async with AsyncExitStack() as stack:
-        members = [await stack.enter_async_context(Rest(server.url)) for server in fleet.servers]
+        members = [await stack.enter_async_context(Client(server.url)) for server in fleet.servers]
         tokens = [(await rest.login(cast.tenant, agent, load_signer(cast.keys[0]))).access_token for rest in members]
         by_token = [await stack.enter_async_context(dialled(server.gateway_url)) for server in fleet.servers]
         by_key = [await stack.enter_async_context(dialled(server.gateway_url)) for server in fleet.servers]

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from artcafe.errors import BadCredentials, BadKey, KeyTaken
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
-from artcafe.sdk.rest import Rest
 from artcafe.wire import sshsig
 from artcafe.wire.sshkeys import mpint, parse_public_key
 from tests import ssh_keygen
@@ -113,5 +113,5 @@ async def test_a_key_that_another_agent_of_the_tenant_has_is_refused_and_another
         with pytest.raises(KeyTaken):
             await rest.create_agent(cast.tenant, "Twin", f"{line.split()[0]} {line.split()[1]} another comment")
     other = await platform.tenant_with(agents=0)
-    async with Rest(other.url, other.token) as rest:
+    async with Client(other.url, other.token) as rest:
         assert (await rest.create_agent(other.tenant, "Twin", line)).id != cast.agents[0]

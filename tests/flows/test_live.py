@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from artcafe.sdk.client import Agent
-from artcafe.sdk.rest import Rest
+from artcafe.sdk.agent import Agent
+from artcafe.sdk.client import Client
 from tests.flows.test_road import take
 from tests.platform import Cast, Platform
 
@@ -46,7 +46,7 @@ async def test_who_was_away_from_a_live_channel_missed_it(platform: Platform) ->
             await sender.publish(channel, "now")
             (message,) = await take(late, 1)
     assert message.data == "now"
-    async with Rest(cast.url, cast.token) as rest:
+    async with Client(cast.url, cast.token) as rest:
         assert [each.id for each in [channel async for channel in rest.channels(cast.tenant)] if each.type == "live"] == [channel]
 
 

@@ -19,8 +19,8 @@ from artcafe.identity.local import LocalIdentity
 from artcafe.model import UserId
 from artcafe.observe.clock import now
 from artcafe.rules.secrets import derive
-from artcafe.sdk.client import Agent
-from artcafe.sdk.rest import Rest
+from artcafe.sdk.agent import Agent
+from artcafe.sdk.client import Client
 from tests import ssh_keygen
 from tests.aws import Aws
 from tests.cli.tables.shell import Done, run
@@ -232,11 +232,11 @@ async def test_agents_log_in_and_receive_what_their_rows_say(server: Platform, c
         owner = next((p for p in cloud.manifest.people.values() if p.roles.get(tenant) == "owner"), None)
         if owner is None:
             continue
-        async with Rest(server.url, token(server, owner.user_id)) as rest:
+        async with Client(server.url, token(server, owner.user_id)) as rest:
             await rest.publish(tenant, channel, label)
     named = {channel: label for label, (_, channel) in cloud.manifest.channels.items()}
     for program in cloud.manifest.agents.values():
-        async with Rest(server.url) as rest:
+        async with Client(server.url) as rest:
             with nullcontext() if program.logs_in else pytest.raises((BadCredentials, KeyUnusable)):
                 await rest.login(program.tenant, program.id, program.key)
         if program.receives:

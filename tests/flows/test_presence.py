@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from artcafe.errors import AgentNotFound, Invalid
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
 from artcafe.sdk.records import Presence
-from artcafe.sdk.rest import Rest
 from tests.platform import Cast, Platform
 from tests.relay import relayed
 
@@ -21,7 +21,7 @@ AWAY = Presence(connected=False)
 
 async def presence(cast: Cast, number: int = 0) -> Presence:
     """An agent's, as a member sees it now."""
-    async with Rest(cast.url, cast.token) as rest:
+    async with Client(cast.url, cast.token) as rest:
         found = (await rest.agent(cast.tenant, cast.agents[number])).presence
     assert found is not None
     return found
@@ -62,7 +62,7 @@ async def test_an_agent_is_connected_at_once_with_its_status_and_until_it_leaves
 
 async def test_agents_are_found_by_whether_they_are_connected(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=3)
-    async with Rest(cast.url, cast.token) as rest, cast.agent(1) as agent:
+    async with Client(cast.url, cast.token) as rest, cast.agent(1) as agent:
         await agent.set_status("busy")
 
         async def ids(connected: bool | None) -> set[str]:
@@ -77,7 +77,7 @@ async def test_an_agent_sees_who_is_there_in_its_tenant_and_nobody_sees_into_ano
     ours, theirs = await platform.tenant_with(agents=2), await platform.tenant_with(agents=1)
     async with ours.agent(0) as agent, theirs.agent(0):
         await agent.set_status("busy")
-        async with Rest(ours.url) as rest:
+        async with Client(ours.url) as rest:
             await rest.login(ours.tenant, ours.agents[1], load_signer(ours.keys[1]))
             cards = {each.id: each.presence async for each in rest.agents(ours.tenant)}
             assert {id: seen and (seen.connected, seen.status) for id, seen in cards.items()} == {

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
 from artcafe.sdk.messages import Gap, Message
 from tests.gateway.raw import Raw, dialled
 from tests.platform import Cast, Platform, running

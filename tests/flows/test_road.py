@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
 from artcafe.sdk.messages import Message
 from tests.platform import Platform
 

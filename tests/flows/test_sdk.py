@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from artcafe.errors import BadCredentials, ChannelNotFound, Invalid, KeyReused, Revoked, TooLarge
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
 from artcafe.sdk.inbox import ROOM
 from artcafe.sdk.iteration import Messages
 from artcafe.sdk.messages import Message

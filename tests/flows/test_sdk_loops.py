@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from artcafe.errors import ChannelNotFound, Conflict, OutcomeUnknown, Unavailable
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
 from tests.casts import recast
 from tests.platform import Cast, Platform
 from tests.relay import relayed

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from artcafe.errors import OutcomeUnknown, Unavailable
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
 from tests.casts import recast
 from tests.platform import Cast, Platform
 from tests.relay import Relay, relayed

@@ -17,9 +17,9 @@ from artcafe.errors import (
     SubscriptionNotFound,
     TenantNotFound,
 )
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
 from artcafe.sdk.records import Me
-from artcafe.sdk.rest import Rest
 from tests import ssh_keygen
 from tests.platform import Cast, Platform
 
@@ -30,7 +30,7 @@ def cast(platform: Platform) -> Cast:
 
 
 async def test_what_was_made_is_listed_page_after_page(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("artcafe.sdk.routes.PAGE", 1)
+    monkeypatch.setattr("artcafe.sdk.http.PAGE", 1)
     async with cast.rest() as rest:
         assert [tenant.id async for tenant in rest.tenants()] == [cast.tenant]
         assert sorted([agent.id async for agent in rest.agents(cast.tenant)]) == sorted(cast.agents)
@@ -57,7 +57,7 @@ async def test_a_request_repeated_with_its_key_makes_one_thing(cast: Cast) -> No
 
 
 async def test_an_agent_logs_in_by_its_key_and_acts_as_itself(cast: Cast) -> None:
-    async with Rest(cast.url) as rest:
+    async with Client(cast.url) as rest:
         token = await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))
         assert (token.token_type, token.expires_in) == ("Bearer", 900)
         first = await rest.publish(cast.tenant, cast.channels[0], {"by": "rest"}, key="k")
@@ -74,7 +74,7 @@ async def test_an_agent_logs_in_by_its_key_and_acts_as_itself(cast: Cast) -> Non
 
 
 async def test_a_login_with_another_agents_key_is_refused(cast: Cast) -> None:
-    async with Rest(cast.url) as rest:
+    async with Client(cast.url) as rest:
         with pytest.raises(BadCredentials):
             await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[1]))
         assert rest.token is None
@@ -138,7 +138,7 @@ async def test_a_subscription_is_made_paused_and_deleted(cast: Cast) -> None:
 
 
 async def test_history_is_read_from_a_sequence_or_a_time_and_at_most_so_much(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("artcafe.sdk.routes.PAGE", 3)
+    monkeypatch.setattr("artcafe.sdk.http.PAGE", 3)
     async with cast.rest() as rest:
         channel = (await rest.create_channel(cast.tenant, "kept")).id
         receipts = [await rest.publish(cast.tenant, channel, number, headers={"n": str(number)}) for number in range(10)]

@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import httpx
 
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
-from artcafe.sdk.rest import Rest
 from tests.gateway.raw import dialled
 from tests.platform import Cast, Platform
 
@@ -15,7 +15,7 @@ IMPOSSIBLE = ["", None, "x" * 2049, "ten_\u202e", "ten_\x00"]
 
 
 async def token_of_agent(cast: Cast) -> str:
-    async with Rest(cast.url) as rest:
+    async with Client(cast.url) as rest:
         return (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
 
 

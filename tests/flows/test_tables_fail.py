@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from artcafe.errors import BadCredentials, LimitReached, Unavailable
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
-from artcafe.sdk.rest import Rest
 from tests import ssh_keygen
 from tests.aws import Aws
 from tests.faulty_aws import WRITES, Fault, FaultyAws, faulty
@@ -45,7 +45,7 @@ def spared(proxy: FaultyAws) -> Iterator[None]:
 
 
 async def log_in(cast: Cast, number: int = 0) -> str:
-    async with Rest(cast.url) as rest:
+    async with Client(cast.url) as rest:
         signer = load_signer(cast.keys[number])
         return (await rest.login(cast.tenant, cast.agents[number], signer)).access_token
 

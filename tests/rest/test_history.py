@@ -12,8 +12,8 @@ from artcafe.cli.commands import artcafe
 from artcafe.model import TenantId
 from artcafe.observe.clock import now
 from artcafe.rules import times
+from artcafe.sdk.client import Client
 from artcafe.sdk.messages import Gap
-from artcafe.sdk.rest import Rest
 from artcafe.services.retention import Retention
 from tests.rest.house import Caller, House, Tenant
 
@@ -145,7 +145,7 @@ def test_the_sdk_and_the_command_line_say_what_is_gone(
 
     async def read() -> list[Gap]:
         told: list[Gap] = []
-        async with Rest(house.url, owner.token) as rest:
+        async with Client(house.url, owner.token) as rest:
             assert [each async for each in rest.history(tenant.id, channel, after=0, on_gap=told.append)] == []
             assert [each async for each in rest.history(tenant.id, channel)] == []
         return told

@@ -10,7 +10,7 @@ import pytest
 
 from artcafe.model import Agent, AgentId, Channel, ChannelId, Member, Role, TenantId, UserId
 from artcafe.observe.clock import now
-from artcafe.sdk.rest import Rest
+from artcafe.sdk.client import Client
 from artcafe.tables.tenant_store import Count
 from artcafe.wire.segments import segment_of
 from tests.rest.house import Caller, House, Tenant
@@ -140,7 +140,7 @@ def test_a_sub_with_a_slash_comes_in_and_can_leave(house: House, tenant: Tenant)
 
 
 async def test_the_sdk_removes_everything_by_its_id_and_leaves_the_tenant(house: House, older: Tenant) -> None:
-    async with Rest(house.url, older.owner.token) as rest:
+    async with Client(house.url, older.owner.token) as rest:
         for id in ODD:
             assert (await rest.agent(older.id, id)).id == id
             await rest.delete_channel(older.id, id)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
 from artcafe.sdk.keys import Signer
 from artcafe.wire import frames
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.errors import BadFrame, ChannelNotFound, NotStored, OutcomeUnknown, QuotaFull, Revoked
-from artcafe.sdk.outbox import FIRST_ID, Ask, Outbox, Reply
+from artcafe.sdk.outbox import FIRST_ID, Outbox, PendingCommand, Reply
 from artcafe.wire import frames, replies
 
 LATER = 1e9
@@ -28,7 +28,7 @@ class Publisher:
         self.outbox = Outbox(delay_s=lambda failures: 10.0 * failures)
         self.outcomes: dict[int, list[Reply | Exception]] = {}
 
-    def publish(self, number: int, kind: str = "publish") -> Ask:
+    def publish(self, number: int, kind: str = "publish") -> PendingCommand:
         outcomes = self.outcomes.setdefault(number, [])
         if kind == "subscribe":
             return self.outbox.add(kind, text_of(frames.Subscribe(str(number))), outcomes.append, channel=str(number))

@@ -24,7 +24,7 @@ from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message
 from artcafe.sdk.outbox import Outbox, Reply
-from artcafe.sdk.session import DISAGREEMENTS, Lost, Phase, Session, check_challenge, comes_back, end
+from artcafe.sdk.session import DISAGREEMENTS, ConnectionLost, Phase, Session, check_challenge, end, should_reconnect
 from artcafe.wire import frames, replies, sshsig
 from artcafe.wire.sshkeys import parse_public_key
 from tests import ssh_keygen
@@ -232,9 +232,9 @@ def test_a_login_that_is_refused_ends_the_connection_and_says_whether_another_ca
 ) -> None:
     agent = Agent()
     agent.session.ask()
-    with pytest.raises(Lost, match="why not") as caught:
+    with pytest.raises(ConnectionLost, match="why not") as caught:
         agent.hears(id=0, error={"code": code, "message": "why not", "temporary": temporary})
-    assert caught.value.comes_back is returns
+    assert caught.value.should_reconnect is returns
 
 
 # --- the challenge -----------------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def test_a_service_that_was_given_or_met_is_the_only_one_whose_challenge_is_sign
 def test_a_close_code_says_what_happened_and_whether_to_come_back(code: int, kind: type[Exception], returns: bool) -> None:
     lost = end(code, "", None)
     assert type(lost.error) is kind
-    assert lost.comes_back is returns
+    assert lost.should_reconnect is returns
     assert str(lost)
 
 
@@ -347,7 +347,7 @@ def test_an_error_that_was_pushed_explains_the_close_with_its_code_and_no_other(
 
 @given(st.integers(1000, 4999))
 def test_4000_to_4499_come_back_and_4500_to_4999_do_not(code: int) -> None:
-    assert comes_back(code) == (code < 4500 and code not in DISAGREEMENTS)
+    assert should_reconnect(code) == (code < 4500 and code not in DISAGREEMENTS)
 
 
 # --- over the bytes of a WebSocket ----------------------------------------------------------------------------------------

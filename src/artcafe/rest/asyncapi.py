@@ -16,7 +16,7 @@ from fastapi import APIRouter, Request, Response
 from artcafe import errors
 from artcafe.errors import ArtcafeError
 from artcafe.rest.parts import Parts, settings_of
-from artcafe.wire import frames, meanings, replies
+from artcafe.wire import field_docs, frames, replies
 
 router = APIRouter()
 
@@ -329,5 +329,5 @@ def _tidy(name: str, schema: Document) -> Document:
     if "description" in schema:
         schema["description"] = inspect.cleandoc(schema["description"])
     for field, told in schema.get("properties", {}).items():
-        told["description"] = meanings.of(name, field)
+        told["description"] = field_docs.of(name, field)
     return schema

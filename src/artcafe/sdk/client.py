@@ -1,250 +1,311 @@
-"""The agent as a program sees it: publish, subscribe, iterate. The connection behind it is `sdk.line`'s."""
+"""A typed client of the REST routes: login, tenants, agents, channels, subscriptions, messages. How they are sent is
+`sdk.http`', what comes back `sdk.records`', and no socket is here."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, overload
+from typing import Literal, Self
 
-from artcafe import errors
-from artcafe.sdk import dial, encoding
-from artcafe.sdk.iteration import Messages
+from artcafe.sdk import encoding
+from artcafe.sdk.http import TIMEOUT_S, HttpClient, given, path_of, place
 from artcafe.sdk.keys import Signer, load_signer
-from artcafe.sdk.line import CLOSED, Command, Line
-from artcafe.sdk.messages import Gap, Message, Receipt, Subscribed
-from artcafe.sdk.outbox import Reply
-from artcafe.sdk.records import History, KeptMessage
-from artcafe.sdk.routes import place
-from artcafe.wire import frames, replies
-
-LONGEST_TIMEOUT_S: Final = 540.0
-"""A key stores one message within 10 minutes (contract, section 5); repeating a publish ends before that."""
+from artcafe.sdk.messages import Gap, Receipt, warn_of
+from artcafe.sdk.people import People
+from artcafe.sdk.records import AgentCard, AgentKey, AuditEntry, Channel, Home, KeptMessage, Me, Subscription, Tenant, Token
+from artcafe.sdk.session import check_challenge
+from artcafe.wire import replies
 
 
-class Agent:
-    """An agent of a tenant, connected for as long as its `async with` lasts, which it can do once.
+class Client:
+    """The REST routes of a platform, with one token. Use it in `async with`. `url` may be several of its addresses, in a sequence
+    or between commas: a request that finds no connection at one goes to the next.
 
-    `url` is the gateway's address, or the REST address, which names the gateway; or several, in a sequence or between commas, so
-    that the agent goes on at another server when one does not answer. `key` is the path of a private key, or of a `.pub` file
-    whose other half ssh-agent holds, or any `Signer`. `service` is the name that the server must give itself in the challenge;
-    without it, the name in the first login counts for as long as this lives. What is not given comes from ARTCAFE_URL,
-    ARTCAFE_TENANT, ARTCAFE_AGENT, ARTCAFE_KEY and ARTCAFE_SERVICE. Raises `Invalid` and `KeyUnusable`; entering it raises what
-    prevents the login, `Unavailable` where nobody answers for `connect_timeout_s`.
-
-    A connection that is lost comes back by itself, with what was on its way, and nothing surfaces twice. When it ends for good
-    (the agent was revoked, say), that error comes out of whatever waits here, and of every later call. Leaving sends what is
-    acknowledged, and waits for publishes of other tasks, for `close_timeout_s` at most.
-
-    `max_unacked` is how many messages of a channel are sent before the server waits for an `ack`. None: it does not wait; then
-    a program that is slower than its channels leaves the socket unread, until the server closes it and begins again.
+    Every method raises the error that the server named; `Unavailable` where it cannot be reached or answers 502 to 504 by a
+    proxy, and nothing was changed; and `OutcomeUnknown` where the answer got lost, except for reading, which may just be
+    repeated. Whatever makes something takes a `key`: repeated with it, it is made once. A list follows all pages, up to `limit`
+    items where it is given. What changes something leaves alone what is None.
     """
 
-    def __init__(
-        self,
-        url: str | Sequence[str] | None = None,
-        *,
-        tenant: str | None = None,
-        agent: str | None = None,
-        key: str | Path | Signer | None = None,
-        service: str | None = None,
-        max_unacked: int | None = 64,
-        connect_timeout_s: float = 15.0,
-        close_timeout_s: float = 5.0,
-    ) -> None:
-        self.tenant, self.agent = _given("tenant", tenant), _given("agent", agent)
-        # The login is sent in the background, where nobody could be told that it cannot be.
-        encoding.command_text("challenge", frames.Challenge(self.tenant, self.agent), frames.MAX_FRAME_BYTES)
-        encoding.command_text("connect", frames.Connect(max_unacked=max_unacked), frames.MAX_FRAME_BYTES)
-        key = _given("key") if key is None else key
-        signer = load_signer(key) if isinstance(key, str | Path) else key
-        dialer = dial.Dialer(url or _given("url"), signer, open_s=min(dial.OPEN_S, connect_timeout_s))
-        self._line = Line(dialer, self.tenant, self.agent, max_unacked, connect_timeout_s)
-        self._line.service = service or os.environ.get("ARTCAFE_SERVICE") or None
-        self._close_timeout_s = close_timeout_s
-        self._group = asyncio.TaskGroup()
-        self._running: asyncio.Task[None] | None = None
+    def __init__(self, url: str | Sequence[str], token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._http = HttpClient(url, token, timeout_s)
 
     def __repr__(self) -> str:
-        return f"Agent(tenant={self.tenant!r}, agent={self.agent!r})"
-
-    @property
-    def service(self) -> str | None:
-        """The name of the service that the agent logs in to; None before its first login, where it was given none."""
-        return self._line.service
+        return f"Client({self.url!r})"
 
     async def __aenter__(self) -> Self:
-        if self._running is not None:
-            raise RuntimeError("an Agent is entered once; make another one")
-        self._line.loop = asyncio.get_running_loop()
-        await self._group.__aenter__()
-        self._running = self._group.create_task(self._line.run())
-        is_open = False
-        try:
-            await self._line.opened()
-            is_open = True
-        finally:
-            if not is_open:
-                await self._stop()
+        await self._http.__aenter__()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._close_timeout_s):
-                    if exc_type is None:
-                        await self._line.drained()
-                    self._line.leave()
-                    if self._running is not None:
-                        await asyncio.wait([self._running])
-        finally:
-            await self._stop()
+        await self._http.__aexit__(exc_type, exc, traceback)
 
-    async def _stop(self) -> None:
-        """Ends the background at once. The group never hears of the body's error: it would wrap it into an ExceptionGroup."""
-        self._line.leave()
-        if self._running is not None:
-            self._running.cancel()
-        await self._group.__aexit__(None, None, None)
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+        return self._http.url
+
+    @property
+    def token(self) -> str | None:
+        """What every request is sent with."""
+        return self._http.token
+
+    @token.setter
+    def token(self, token: str | None) -> None:
+        self._http.token, self._http.renew = token, None
+
+    @property
+    def people(self) -> People:
+        """Members, invitations and terms."""
+        return People(self._http)
+
+    async def home(self) -> Home:
+        """Where everything is; needs no token."""
+        return await self._http.read(Home, "/v1")
+
+    async def me(self) -> Me:
+        """Who holds the token."""
+        return await self._http.read(Me, "/v1/me")
+
+    async def login(self, tenant: str, agent: str, key: Signer | str | Path, *, service: str | None = None) -> Token:
+        """Log an agent in by its SSH key, and use its token from here on: a request that finds it expired logs in again.
+
+        `key` is a signer, or the path of a private key, or of a `.pub` file whose other half ssh-agent holds. `service` is the
+        only one that is logged in to; without it, the one of this login from here on. Setting `token` ends the renewal. Raises
+        `BadCredentials`, `ChallengeRefused` and `KeyUnusable`, as every later request may where it has to log in again.
+        """
+        signer = load_signer(key) if isinstance(key, str | Path) else key
+        token, service = await self._log_in(tenant, agent, signer, service)
+        self._http.renew = partial(self._log_in, tenant, agent, signer, service)
+        return token
+
+    async def _log_in(self, tenant: str, agent: str, signer: Signer, service: str | None = None) -> tuple[Token, str]:
+        """Return the token and the service that it is for, which a later login must name too where it is given."""
+        asked = {"tenant_id": tenant, "agent_id": agent}
+        posed = await self._http.send(replies.ChallengeReply, "POST", "/v1/auth/challenges", asked, is_login=True)
+        named = check_challenge(posed.challenge, posed.challenge_id, tenant, agent, service)
+        signature = await signer.sign(posed.challenge)
+        proof = {"challenge_id": posed.challenge_id, "signature": signature}
+        token = await self._http.send(Token, "POST", "/v1/auth/tokens", proof, is_login=True)
+        self._http.token = token.access_token
+        return token, named
+
+    async def create_tenant(self, name: str, *, key: str | None = None) -> Tenant:
+        return await self._http.send(Tenant, "POST", "/v1/tenants", {"name": name}, key=key)
+
+    def tenants(self, *, limit: int | None = None) -> AsyncIterator[Tenant]:
+        return self._http.all_of(Tenant, "/v1/tenants", limit=limit)
+
+    async def tenant(self, tenant: str) -> Tenant:
+        return await self._http.read(Tenant, path_of(tenant))
+
+    async def rename_tenant(self, tenant: str, name: str) -> Tenant:
+        return await self._http.send(Tenant, "PATCH", path_of(tenant), {"name": name})
+
+    async def delete_tenant(self, tenant: str) -> None:
+        """Deletes a tenant with everything in it."""
+        await self._http.remove(path_of(tenant))
+
+    async def create_agent(
+        self,
+        tenant: str,
+        name: str,
+        public_key: str,
+        *,
+        description: str = "",
+        capabilities: Sequence[str] = (),
+        key: str | None = None,
+    ) -> AgentCard:
+        """Registers an agent; `public_key` is the line of its `.pub` file."""
+        body = {"name": name, "public_key": public_key, "description": description, "capabilities": list(capabilities)}
+        return await self._http.send(AgentCard, "POST", path_of(tenant, "agents"), body, key=key)
+
+    def agents(
+        self,
+        tenant: str,
+        *,
+        status: str | None = None,
+        capability: str | None = None,
+        connected: bool | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[AgentCard]:
+        query = given(status=status, capability=capability, connected=connected)
+        return self._http.all_of(AgentCard, path_of(tenant, "agents"), query, limit=limit)
+
+    async def agent(self, tenant: str, agent: str) -> AgentCard:
+        return await self._http.read(AgentCard, path_of(tenant, "agents", agent))
+
+    async def update_agent(
+        self,
+        tenant: str,
+        agent: str,
+        *,
+        name: str | None = None,
+        public_key: str | None = None,
+        description: str | None = None,
+        capabilities: Sequence[str] | None = None,
+        status: str | None = None,
+    ) -> AgentCard:
+        """Another key or status (`active`, `disabled`) ends the agent's tokens and connections."""
+        body = given(name=name, public_key=public_key, description=description, capabilities=capabilities, status=status)
+        return await self._http.send(AgentCard, "PATCH", path_of(tenant, "agents", agent), body)
+
+    async def delete_agent(self, tenant: str, agent: str) -> None:
+        """Deletes an agent with its subscriptions; its tokens and connections end."""
+        await self._http.remove(path_of(tenant, "agents", agent))
+
+    async def add_key(
+        self, tenant: str, agent: str, public_key: str, *, not_after: datetime | None = None, key: str | None = None
+    ) -> AgentKey:
+        """Lets the agent log in with one more key, perhaps only until `not_after`. It may have five beside its first one."""
+        body = {"public_key": public_key, **given(not_after=place(not_after))}
+        return await self._http.send(AgentKey, "POST", path_of(tenant, "agents", agent, "keys"), body, key=key)
+
+    def keys(self, tenant: str, agent: str, *, limit: int | None = None) -> AsyncIterator[AgentKey]:
+        """The agent's keys, its first one among them."""
+        return self._http.all_of(AgentKey, path_of(tenant, "agents", agent, "keys"), limit=limit)
+
+    async def update_key(self, tenant: str, agent: str, id: str, *, status: str) -> AgentKey:
+        """`disabled` ends the tokens and connections that the key opened, and no others; `active` lets it log in again."""
+        return await self._http.send(AgentKey, "PATCH", path_of(tenant, "agents", agent, "keys", id), {"status": status})
+
+    async def revoke_key(self, tenant: str, agent: str, id: str) -> None:
+        """Takes a key from the agent; the tokens and connections that it opened end, and no others."""
+        await self._http.remove(path_of(tenant, "agents", agent, "keys", id))
+
+    async def create_channel(
+        self,
+        tenant: str,
+        name: str,
+        *,
+        description: str = "",
+        type: str = "broadcast",
+        access: str = "open",
+        retention_s: int | None = None,
+        key: str | None = None,
+    ) -> Channel:
+        """`retention_s`: for how many seconds a message is kept, up to what the plan has; None is as long as that."""
+        body = {"name": name, "description": description, "type": type, "access": access, **given(retention_s=retention_s)}
+        return await self._http.send(Channel, "POST", path_of(tenant, "channels"), body, key=key)
+
+    def channels(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[Channel]:
+        return self._http.all_of(Channel, path_of(tenant, "channels"), limit=limit)
+
+    async def channel(self, tenant: str, channel: str) -> Channel:
+        return await self._http.read(Channel, path_of(tenant, "channels", channel))
+
+    async def update_channel(
+        self,
+        tenant: str,
+        channel: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        access: str | None = None,
+        retention_s: int | Literal["plan"] | None = None,
+    ) -> Channel:
+        """A `retention_s` of `plan` keeps messages as long as that has it."""
+        body = given(name=name, description=description, access=access, retention_s=retention_s)
+        if retention_s == "plan":
+            body["retention_s"] = None
+        return await self._http.send(Channel, "PATCH", path_of(tenant, "channels", channel), body)
+
+    async def delete_channel(self, tenant: str, channel: str) -> None:
+        """Deletes a channel with its subscriptions and messages."""
+        await self._http.remove(path_of(tenant, "channels", channel))
+
+    async def subscribe(self, tenant: str, channel: str, agent: str, *, permissions: Sequence[str] | None = None) -> Subscription:
+        """Makes the agent receive the channel from here on. May be repeated: a subscription that stands stays as it is, but for
+        the permissions (`receive`, `publish`, for a managed channel) where they are given."""
+        body = given(permissions=permissions) or None
+        return await self._http.send(Subscription, "PUT", _subscription(tenant, channel, agent), body)
+
+    def subscriptions(self, tenant: str, channel: str, *, limit: int | None = None) -> AsyncIterator[Subscription]:
+        """Who receives the channel."""
+        return self._http.all_of(Subscription, path_of(tenant, "channels", channel, "subscriptions"), limit=limit)
+
+    def agent_subscriptions(self, tenant: str, agent: str, *, limit: int | None = None) -> AsyncIterator[Subscription]:
+        """What the agent receives."""
+        return self._http.all_of(Subscription, path_of(tenant, "agents", agent, "subscriptions"), limit=limit)
+
+    async def subscription(self, tenant: str, channel: str, agent: str) -> Subscription:
+        return await self._http.read(Subscription, _subscription(tenant, channel, agent))
+
+    async def update_subscription(self, tenant: str, channel: str, agent: str, *, status: str) -> Subscription:
+        """`paused` ends delivery and keeps the cursor, `active` goes on from it."""
+        return await self._http.send(Subscription, "PATCH", _subscription(tenant, channel, agent), {"status": status})
+
+    async def delete_subscription(self, tenant: str, channel: str, agent: str) -> None:
+        """Ends a subscription and forgets its cursor."""
+        await self._http.remove(_subscription(tenant, channel, agent))
 
     async def publish(
         self,
+        tenant: str,
         channel: str,
         data: object,
         *,
         key: str | None = None,
         headers: Mapping[str, str] | None = None,
         reply_to: str | None = None,
-        timeout_s: float = 30.0,
     ) -> Receipt:
-        """Store a message in a channel; it is on disk when this returns.
+        """Store a message; it is on disk when this returns. `data` is as for `Agent.publish`.
 
-        `data` is what msgspec writes as JSON and reads back as it was, so no nan, sets or bytes; or `msgspec.Raw` with JSON text,
-        which is delivered as it is. After a lost connection or a temporary error the message is published again, for `timeout_s`
-        (540 at most), under the same `key`, so that it is stored once; without one, a key is made. Publishes of several tasks
-        leave in the order of their calls, 256 at most on the way, and return as they are answered.
-
-        Raise the server's error when trying again is no use, and when the time is over the last one: `OutcomeUnknown` where the
-        message may have been stored (publishing again with the same `key` is safe), else it was not. Raise `TooLarge`, `Invalid`
-        and TypeError before anything is sent; publishes of other tasks go on.
+        Raises `Invalid` and TypeError before anything is sent.
         """
-        if not 0 < timeout_s <= LONGEST_TIMEOUT_S:
-            raise ValueError(f"timeout_s must be above 0 and at most {LONGEST_TIMEOUT_S:g}")
-        self._check_entered()
-        text = encoding.data_text(data, self._line.limits.get("json_depth", frames.MAX_DEPTH))
-        body = frames.Publish(channel, text, uuid.uuid4().hex if key is None else key, headers, reply_to)
-        reply = await self._line.ask(Command("publish", body), timeout_s)
-        assert isinstance(reply, replies.PublishReply)
-        return Receipt(reply.seq, reply.message_id, reply.duplicate)
+        made = uuid.uuid4().hex if key is None else key
+        body = {"data": encoding.data_text(data), "key": made, "headers": headers, "reply_to": reply_to}
+        found = await self._http.send(replies.PublishReply, "POST", path_of(tenant, "channels", channel, "messages"), body)
+        return Receipt(found.seq, found.message_id, found.duplicate)
 
-    async def subscribe(self, channel: str, start: frames.Start = "cursor", *, timeout_s: float = 30.0) -> Subscribed:
-        """Receive a channel from here on; an agent's subscriptions that stand already need no call.
-
-        `start` is where: "cursor" (behind what was last acknowledged), "new" (behind the newest), "first" (the oldest kept), or
-        a sequence. Any but the cursor leaves out what waits here unread of the channel. Raises the server's error, such as
-        `ChannelNotFound`. May be repeated.
-        """
-        self._check_entered()
-        reply = await self._line.ask(self._line.subscription(channel, start), timeout_s)
-        assert isinstance(reply, replies.SubscribeReply)
-        return Subscribed(channel, reply.epoch, reply.cursor, reply.last)
-
-    async def set_status(self, status: str | None, *, timeout_s: float = 30.0) -> None:
-        """Shows a status, 1 to 64 characters, in the agent's presence until its last connection ends; None takes it away.
-
-        A connection that comes back sets it again. May be repeated. Raises `Invalid`.
-        """
-        self._check_entered()
-        await self._line.ask(Command("status", frames.Status(status), self._on_status), timeout_s)
-
-    def _on_status(self, reply: Reply) -> None:
-        assert isinstance(reply, replies.StatusReply)
-        self._line.status = reply.status
-
-    async def history(
+    def history(
         self,
+        tenant: str,
         channel: str,
         *,
         after: int | datetime | str | None = None,
         before: int | datetime | str | None = None,
-        limit: int = 50,
-        timeout_s: float = 30.0,
-    ) -> History:
-        """A page of what a channel keeps, `limit` messages (200) at most; nothing is received or acknowledged by it.
+        limit: int | None = None,
+        on_gap: Callable[[Gap], None] | None = None,
+    ) -> AsyncIterator[KeptMessage]:
+        """What the channel keeps. With `after` (a sequence, or an aware time) oldest first from there; without it newest first,
+        back from `before` or from the end. A text is passed on as it is.
 
-        With `after` (a sequence, or an aware time) oldest first from there; without it newest first, back from `before` or from
-        the end. Where `has_more` is set, the next page is behind the last message's `seq`. May be repeated. Raises the server's
-        error, such as `ChannelNotFound`, or `Forbidden` for a managed channel that the agent may not receive.
+        What is gone of what was asked for is logged as a warning, or told to `on_gap`.
         """
-        self._check_entered()
-        body = frames.History(channel, place(after), place(before), limit)
-        reply = await self._line.ask(Command("history", body), timeout_s)
-        assert isinstance(reply, replies.HistoryReply)
-        gap = None if reply.gap is None else Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason)
-        return History(tuple(map(KeptMessage.of, reply.messages)), gap, reply.more, reply.epoch)
+        query = given(after=place(after), before=place(before))
 
-    @overload
-    def messages(
-        self, *channels: str, start: frames.Start = "cursor", auto_ack: bool = False, gaps: Literal[False] = False
-    ) -> Messages[Message]: ...
+        def told(gap: replies.Gap) -> None:
+            (on_gap or warn_of)(Gap(channel, gap.from_, gap.to, gap.reason))
 
-    @overload
-    def messages(
-        self, *channels: str, start: frames.Start = "cursor", auto_ack: bool = False, gaps: Literal[True]
-    ) -> Messages[Message | Gap]: ...
+        return self._http.all_of(KeptMessage, path_of(tenant, "channels", channel, "messages"), query, limit=limit, on_gap=told)
 
-    def messages(
-        self, *channels: str, start: frames.Start = "cursor", auto_ack: bool = False, gaps: bool = False
-    ) -> Messages[Message] | Messages[Message | Gap]:
-        """Iterate over the messages of these channels, subscribing to them first, or of all that the agent is subscribed to.
+    def audit(
+        self,
+        tenant: str,
+        *,
+        agent: str | None = None,
+        action: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        oldest_first: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[AuditEntry]:
+        """Who did what in the tenant, newest first unless asked otherwise.
 
-        The loop goes on until the agent is closed. Each message goes to one loop: several over the same channel share it.
-        Messages of a channel come in order. With `auto_ack` a message is acknowledged when the next one is asked for, so the
-        last before a `break` is acknowledged by the next such loop over its channel, if there is one.
-
-        Every loop over named channels subscribes to each of them once, so it raises `ChannelNotFound` where the channel is gone,
-        and `Conflict` where the subscription is paused. A channel that is received already goes on where it stands; any other
-        `start` is as for `subscribe`. A step may be cancelled, by a timeout for example: the next one goes on from there, and
-        nothing is skipped.
-
-        Messages that will not come (retention took them) are logged as a warning, and with `gaps` also stand as `Gap`s among
-        the messages, where they are missing.
+        `agent`, an id or `usr:` and a person's sub, is who did it or to whom it was done. `action` is one such as `agent.login`,
+        or the first part of several. Entries from `since` on and before `until`, which are aware times.
         """
-        if start != "cursor" and not channels:
-            raise ValueError("start is for named channels")
-        self._check_entered()
-        return Messages(self._line, channels, start, auto_ack=auto_ack, gaps=gaps)
-
-    async def flush(self, *, timeout_s: float = 30.0) -> None:
-        """Return when every ack made so far has been written to the connection. Raise `Unavailable` after `timeout_s`.
-
-        An ack behind a message that lacks one stays here, and is not waited for. After a lost connection an ack leaves when the
-        server has sent its message again. May be repeated.
-        """
-        self._check_entered()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._line.flushed()
-        except TimeoutError as exc:
-            raise errors.Unavailable("the gateway") from exc
-
-    def _check_entered(self) -> None:
-        if self._running is None:
-            raise RuntimeError(CLOSED)
-        self._line.check_loop()
+        query = given(agent=agent, action=action, since=place(since), until=place(until))
+        query["order"] = "oldest" if oldest_first else "newest"
+        return self._http.all_of(AuditEntry, path_of(tenant, "audit"), query, limit=limit)
 
 
-def _given(name: str, value: str | None = None) -> str:
-    """The argument, or the environment's word for it. Raises `Invalid`."""
-    variable = f"ARTCAFE_{name.upper()}"
-    found = value or os.environ.get(variable)
-    if not found:
-        raise errors.Invalid(name, f"give it, or set {variable}")
-    return found
+def _subscription(tenant: str, channel: str, agent: str) -> str:
+    return path_of(tenant, "channels", channel, "subscriptions", agent)

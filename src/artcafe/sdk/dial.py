@@ -1,4 +1,7 @@
-"""Opening a connection: the gateway's address, the WebSocket, the login. Whatever the libraries raise becomes `Lost` here."""
+"""Open a connection: find the gateway's address, open the WebSocket, log in.
+
+An exception of the libraries becomes `ConnectionLost` here.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,9 @@ from websockets.typing import Subprotocol
 from artcafe import errors
 from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import Signer
-from artcafe.sdk.rest import Rest
-from artcafe.sdk.session import Lost, Phase, Session, end
+from artcafe.sdk.session import ConnectionLost, Phase, Session, end
 from artcafe.wire import frames
 
 log = logging.getLogger("artcafe")
@@ -50,11 +53,11 @@ class Address:
             )
 
     async def find(self, timeout_s: float) -> str:
-        """Return the gateway's address. Raises what `Rest` does, and `Invalid` where the way on would be without TLS."""
+        """Return the gateway's address. Raises what `Client` does, and `Invalid` where the way on would be without TLS."""
         if addresses.is_gateway(self.url):
             return self.url
         if self.gateway is None:
-            async with Rest(self.url, timeout_s=timeout_s) as rest:
+            async with Client(self.url, timeout_s=timeout_s) as rest:
                 found = addresses.gateway((await rest.home()).gateway_url)
             if addresses.is_plain(found) and not addresses.is_plain(self.url):
                 raise errors.Invalid("url", f"{self.url} has TLS, and the gateway that it names has not ({found})")
@@ -70,21 +73,23 @@ class Dialer:
         self._addresses = deque(Address(url) for url in addresses.several(urls))
 
     async def open(self, new_session: Callable[[], Session]) -> tuple[ClientConnection, Session]:
-        """Return a connection that is logged in, and its session. Raises `Lost`, with nothing left open.
+        """Return a connection that is logged in, and its session. Raises `ConnectionLost`, with nothing left open.
 
         A refused login is raised at once, since the servers are one platform; anything else may be otherwise at the next address.
         """
-        failed: list[Lost] = []
+        failed: list[ConnectionLost] = []
         for _ in range(len(self._addresses)):
             session = new_session()
             try:
                 return await self._open(self._addresses[0], session), session
-            except Lost as exc:
+            except ConnectionLost as exc:
                 failed.append(exc)
-                if not exc.comes_back and not isinstance(exc.error, errors.Invalid):
+                if not exc.should_reconnect and not isinstance(exc.error, errors.Invalid):
                     raise
             self._addresses.rotate(-1)
-        raise Lost(addresses.failures([exc.error for exc in failed]), comes_back=any(exc.comes_back for exc in failed))
+        raise ConnectionLost(
+            addresses.failures([exc.error for exc in failed]), should_reconnect=any(exc.should_reconnect for exc in failed)
+        )
 
     async def _open(self, address: Address, session: Session) -> ClientConnection:
         try:
@@ -92,12 +97,12 @@ class Dialer:
             socket = await self._connect(url)
         except ArtcafeError as exc:
             address.gateway = None
-            raise Lost(exc, comes_back=exc.temporary) from exc
+            raise ConnectionLost(exc, should_reconnect=exc.temporary) from exc
         try:
             async with asyncio.timeout(LOGIN_S):
                 await self._login(socket, session)
         except TimeoutError as exc:
-            raise Lost(errors.Unavailable(f"{url} (it does not answer the login)"), comes_back=True) from exc
+            raise ConnectionLost(errors.Unavailable(f"{url} (it does not answer the login)"), should_reconnect=True) from exc
         finally:
             if session.phase is not Phase.LIVE:
                 socket.transport.abort()
@@ -122,7 +127,7 @@ class Dialer:
         return socket
 
     async def _login(self, socket: ClientConnection, session: Session) -> None:
-        """Raises `Lost`, or `KeyUnusable` and `ChallengeRefused` within it."""
+        """Raises `ConnectionLost`, or `KeyUnusable` and `ChallengeRefused` within it."""
         try:
             await socket.send(session.ask(), text=True)
             while session.phase is not Phase.LIVE:
@@ -132,7 +137,7 @@ class Dialer:
         except ConnectionClosed as exc:
             raise ended(exc, session) from exc
         except ArtcafeError as exc:
-            raise Lost(exc, comes_back=exc.temporary) from exc
+            raise ConnectionLost(exc, should_reconnect=exc.temporary) from exc
 
 
 async def receive(socket: ClientConnection, session: Session) -> None:
@@ -141,7 +146,7 @@ async def receive(socket: ClientConnection, session: Session) -> None:
     session.receive(payload, asyncio.get_running_loop().time())
 
 
-def ended(exc: ConnectionClosed, session: Session) -> Lost:
+def ended(exc: ConnectionClosed, session: Session) -> ConnectionLost:
     """What the end of a connection means. Where the server said nothing, what this end closed it for counts."""
     close = exc.rcvd or exc.sent
     return end(close.code if close else 1006, close.reason if close else "", session.told)

@@ -1,6 +1,6 @@
 """What has arrived and what is acknowledged, a channel at a time, over any number of connections: nothing surfaces twice.
 
-Frames in and acknowledgements out, without I/O. Waiting for a message is `sdk.client`'s.
+Frames in and acknowledgements out, without I/O. Waiting for a message is `sdk.agent`'s.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ANOTHER_LOG: Final = "epoch"
 
 
 @dataclass(slots=True)
-class Place:
+class ChannelState:
     """How far one channel has come: on this socket, and as the program sees it."""
 
     received: int = 0
@@ -110,7 +110,7 @@ class Inbox:
 
     def __init__(self, max_unacked: int | None, on_ack: Callable[[], None] = lambda: None) -> None:
         self._max_unacked, self._on_ack = max_unacked, on_ack
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, ChannelState] = {}
         self._to_ack: set[str] = set()
         self._arrivals = 0
         self._held = 0
@@ -164,7 +164,7 @@ class Inbox:
             place.received = gap.last
         self._miss(place, gap)
 
-    def _miss(self, place: Place, gap: Gap) -> None:
+    def _miss(self, place: ChannelState, gap: Gap) -> None:
         warn_of(gap)
         self._keep(place, gap)
 
@@ -233,7 +233,7 @@ class Inbox:
                 found.append((channel, self._resume_behind(place) + 1))
         return found
 
-    def _resume_behind(self, place: Place) -> int:
+    def _resume_behind(self, place: ChannelState) -> int:
         """What was not acknowledged must come again, though it does not surface: a socket acknowledges only what it was sent.
 
         A program without a window that has acknowledged nothing is taken for one that never does.
@@ -242,13 +242,13 @@ class Inbox:
             return place.received
         return place.acked.through
 
-    def _place(self, channel: str) -> Place:
+    def _place(self, channel: str) -> ChannelState:
         place = self._places.get(channel)
         if place is None:
-            place = self._places[channel] = Place()
+            place = self._places[channel] = ChannelState()
         return place
 
-    def _keep(self, place: Place, item: Message | Gap) -> None:
+    def _keep(self, place: ChannelState, item: Message | Gap) -> None:
         self._arrivals += 1
         self._held += 1
         place.waiting.append((self._arrivals, item))
@@ -270,7 +270,7 @@ class Inbox:
                 return channel, place.unacked[0]
         return None
 
-    def _chosen(self, channels: Collection[str]) -> Iterable[tuple[str, Place]]:
+    def _chosen(self, channels: Collection[str]) -> Iterable[tuple[str, ChannelState]]:
         if not channels:
             return self._places.items()
         return [(channel, self._places[channel]) for channel in channels if channel in self._places]

@@ -1,6 +1,6 @@
 """Commands that wait for their answer: sent in order, many at once, and sent again in that order when an answer got lost.
 
-Which frames go out and what comes back is decided here; sockets, clocks and timeouts are `sdk.client`'s.
+Which frames go out and what comes back is decided here; sockets, clocks and timeouts are `sdk.agent`'s.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FIRST_ID: Final = 2
 
 
 @dataclass(slots=True, eq=False)
-class Ask:
+class PendingCommand:
     """A command, from the call that made it until its answer. Commands are ordered as they were made."""
 
     order: int
@@ -40,7 +40,7 @@ class Ask:
     problem: ArtcafeError | None = None
     """Why the last attempt brought no answer that counts; an unknown outcome stays unknown until an answer settles it."""
 
-    def __lt__(self, other: Ask) -> bool:
+    def __lt__(self, other: PendingCommand) -> bool:
         return self.order < other.order
 
     def unanswered(self) -> ArtcafeError | None:
@@ -67,9 +67,9 @@ class Outbox:
 
     def __init__(self, delay_s: Callable[[int], float] = backoff.delay_s) -> None:
         self._delay_s = delay_s
-        self._unsent: list[Ask] = []
-        self._sent: dict[int, Ask] = {}
-        self._dropped: dict[int, Ask] = {}
+        self._unsent: list[PendingCommand] = []
+        self._sent: dict[int, PendingCommand] = {}
+        self._dropped: dict[int, PendingCommand] = {}
         """On their way, and nobody waits for the reply any more; what the reply changes (`settle`) it changes all the same."""
         self.subscribing: list[str] = []
         """The channels of the `subscribe` commands on their way: until each reply, the server takes no ack for its channel."""
@@ -87,17 +87,17 @@ class Outbox:
         *,
         channel: str | None = None,
         first: bool = False,
-    ) -> Ask:
+    ) -> PendingCommand:
         """Take a command in. `settle` gets its reply, or the error that ends it, once, unless it is dropped before it was sent.
 
         `channel` is that of a `subscribe`. `first` puts it before all others: a connection must know it before it goes on.
         """
         self._made += 1
-        ask = Ask(0 if first else self._made, kind, body, channel, settle)
+        ask = PendingCommand(0 if first else self._made, kind, body, channel, settle)
         heapq.heappush(self._unsent, ask)
         return ask
 
-    def drop(self, ask: Ask) -> None:
+    def drop(self, ask: PendingCommand) -> None:
         """Stop waiting for a command: it is not sent again."""
         if ask.id is not None:
             self._dropped[ask.id] = self._sent.pop(ask.id)
@@ -108,7 +108,7 @@ class Outbox:
     def due(self, now: float) -> list[bytes]:
         """The frames to send now, in order; they count as sent. `now` is monotonic, in seconds."""
         found: list[bytes] = []
-        kept: list[Ask] = []
+        kept: list[PendingCommand] = []
         blocked: set[str] = set()
         while self._unsent:
             ask = heapq.heappop(self._unsent)
@@ -151,7 +151,7 @@ class Outbox:
         ask.held_until = now + self._delay_s(ask.refusals)
         heapq.heappush(self._unsent, ask)
 
-    def _taken(self, id: int) -> Ask | None:
+    def _taken(self, id: int) -> PendingCommand | None:
         ask = self._sent.pop(id, None) or self._dropped.pop(id, None)
         if ask is not None:
             ask.id = None

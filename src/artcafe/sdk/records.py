@@ -1,4 +1,4 @@
-"""What REST answers, as frozen structs. A field that a newer server added is passed over. Asking is `sdk.rest`'s."""
+"""What REST answers, as frozen structs. A field that a newer server added is passed over. Asking is `sdk.client`'s."""
 
 from __future__ import annotations
 

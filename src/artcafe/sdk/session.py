@@ -1,6 +1,6 @@
 """The client's half of one connection as a state machine: frames in, frames out, transitions as a table, and what its end means.
 
-No sockets and no signing: `sdk.client` carries the frames and `sdk.keys` signs.
+No sockets and no signing: `sdk.agent` carries the frames and `sdk.keys` signs.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ CHALLENGE: Final = re.compile(
 )
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """A connection that ended or did not come about: why, and whether another one can do better."""
 
-    def __init__(self, error: ArtcafeError, *, comes_back: bool) -> None:
+    def __init__(self, error: ArtcafeError, *, should_reconnect: bool) -> None:
         super().__init__(str(error))
-        self.error, self.comes_back = error, comes_back
+        self.error, self.should_reconnect = error, should_reconnect
 
 
 class Session:
@@ -110,7 +110,7 @@ class Session:
     def receive(self, payload: bytes, now: float) -> None:
         """A frame of the server; `now` is monotonic, in seconds.
 
-        Raises `BadFrame` for one that has no place here, and `Lost` for a login that was refused.
+        Raises `BadFrame` for one that has no place here, and `ConnectionLost` for a login that was refused.
         """
         frame = replies.parse_incoming(payload)
         if frame.error is not None:
@@ -163,7 +163,9 @@ class Session:
     def _refused(self, id: int | None, body: replies.ErrorBody, now: float) -> None:
         error = errors.from_wire(body.code, body.message)
         if self.phase is not Phase.LIVE:
-            raise Lost(error, comes_back=body.temporary or (error.close is not None and comes_back(error.close)))
+            raise ConnectionLost(
+                error, should_reconnect=body.temporary or (error.close is not None and should_reconnect(error.close))
+            )
         if id is None:
             self.told = error
             self._report(f"{error}{_listed(body.channels)}")
@@ -220,22 +222,22 @@ DISAGREEMENTS: Final = frozenset({1002, 1003, 1007, 1009, 1010})
 """The codes of RFC 6455, section 7.4.1, that say that the two ends do not speak alike: the next connection would end so too."""
 
 
-def comes_back(code: int) -> bool:
+def should_reconnect(code: int) -> bool:
     """Whether another connection can do better than one that was closed with this code. 1005 and 1006 mean: without one."""
     return code not in DISAGREEMENTS and not 4500 <= code <= 4999
 
 
-def end(code: int, reason: str, told: ArtcafeError | None) -> Lost:
+def end(code: int, reason: str, told: ArtcafeError | None) -> ConnectionLost:
     """What it means that a connection was closed with `code`. `told` is the last error that the server pushed."""
     if told is not None and told.close == code:
-        return Lost(told, comes_back=comes_back(code))
+        return ConnectionLost(told, should_reconnect=should_reconnect(code))
     if code in ENDS:
         error = _named(code, reason)
     elif 4000 <= code <= 4999 or code in DISAGREEMENTS:
         error = errors.UnknownError.told(f"the gateway closed the connection with {code}: {reason or 'no reason given'}")
     else:
         error = errors.Unavailable(f"the gateway (it closed with {code}{': ' + reason if reason else ''})")
-    return Lost(error, comes_back=comes_back(code))
+    return ConnectionLost(error, should_reconnect=should_reconnect(code))
 
 
 def _named(code: int, reason: str) -> ArtcafeError:

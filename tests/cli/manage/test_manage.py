@@ -27,8 +27,8 @@ from artcafe.data_dir import read_secret
 from artcafe.identity.local import LocalIdentity
 from artcafe.observe.clock import now
 from artcafe.rules.secrets import derive
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
-from artcafe.sdk.rest import Rest
 from tests import ssh_keygen
 from tests.casts import recast
 from tests.platform import Cast, Platform
@@ -289,7 +289,7 @@ def test_every_page_is_followed_unless_fewer_are_asked_for(owner: Person, home: 
     asyncio.run(fill())
     all_of_them = [each["id"] for each in owner.run("channel", "list", "--json").json]
     assert len(set(all_of_them)) == len(all_of_them) >= 60
-    monkeypatch.setattr("artcafe.sdk.routes.PAGE", 7)
+    monkeypatch.setattr("artcafe.sdk.http.PAGE", 7)
     assert [each["id"] for each in owner.run("channel", "list", "--json").json] == all_of_them
     assert [each["id"] for each in owner.run("channel", "list", "--limit", "55", "--json").json] == all_of_them[:55]
     assert len(owner.run("channel", "list", "--limit", "3").stdout.splitlines()) == 1 + 3
@@ -303,7 +303,7 @@ def test_history_comes_newest_first_or_from_a_place_on(member: Person, populated
         return [each["data"]["number"] for each in found]
 
     assert numbers() == [*range(59, 39, -1)]
-    monkeypatch.setattr("artcafe.sdk.routes.PAGE", 7)
+    monkeypatch.setattr("artcafe.sdk.http.PAGE", 7)
     assert numbers("--limit", "1000") == [*range(59, -1, -1)]
     assert numbers("--after", "0", "--limit", "1000") == [*range(60)]
     oldest, *_, newest = member.run("channel", "history", channel, "--after", "0", "--limit", "60", "--json").json
@@ -503,7 +503,7 @@ def test_whoever_names_another_users_tenant_hears_who_they_are(platform: Platfor
 
 def test_an_agents_token_is_in_its_own_tenant(populated: Cast, member: Person) -> None:
     async def token() -> str:
-        async with Rest(populated.url) as rest:
+        async with Client(populated.url) as rest:
             return (await rest.login(populated.tenant, populated.agents[0], load_signer(populated.keys[0]))).access_token
 
     agent = member.but(TOKEN=asyncio.run(token()))

@@ -17,9 +17,9 @@ from artcafe.fabric.child import recorded
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import TenantChange, TenantId
 from artcafe.rules.secrets import derive
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
 from artcafe.sdk.records import AuditEntry
-from artcafe.sdk.rest import Rest
 from tests.gateway.raw import dialled
 from tests.platform import Platform, running
 
@@ -53,7 +53,7 @@ def test_a_tenant_is_suspended_and_resumed_while_its_server_runs(platform: Platf
     cast = asyncio.run(platform.tenant_with(agents=1, channels=0))
 
     async def token() -> str:
-        async with Rest(cast.url) as rest:
+        async with Client(cast.url) as rest:
             return (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
 
     async def is_let_in() -> bool:

@@ -21,10 +21,10 @@ from artcafe.cli.terminal.payload import data_of, message_options, one_line, par
 from artcafe.cli.terminal.stdin import stdin_lines
 from artcafe.errors import ArtcafeError, KeyLocked
 from artcafe.sdk import addresses
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message, Receipt
-from artcafe.sdk.rest import Rest
 from artcafe.wire import frames
 
 P = ParamSpec("P")
@@ -178,7 +178,7 @@ def login(account: Account, as_json: bool) -> None:
 
 async def _login(account: Account, as_json: bool) -> None:
     signer = account.signer()
-    async with Rest(account.url) as rest:
+    async with Client(account.url) as rest:
         token = await rest.login(account.tenant, account.agent, signer, service=account.service)
     click.echo(msgspec.json.encode(token) if as_json else token.access_token)
 
@@ -341,7 +341,7 @@ async def _note_silence(account: Account, signer: Signer) -> None:
     if any(map(addresses.is_gateway, addresses.several(account.url))):
         return
     try:
-        async with Rest(account.url) as rest:
+        async with Client(account.url) as rest:
             await rest.login(account.tenant, account.agent, signer, service=account.service)
             rows = [row async for row in rest.agent_subscriptions(account.tenant, account.agent)]
     except ArtcafeError:  # The messages come all the same.

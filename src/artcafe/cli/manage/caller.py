@@ -16,8 +16,8 @@ import click
 from artcafe import errors
 from artcafe.errors import ArtcafeError, Unavailable
 from artcafe.sdk import addresses
+from artcafe.sdk.client import Client
 from artcafe.sdk.records import Me, Membership
-from artcafe.sdk.rest import Rest
 
 P = ParamSpec("P")
 
@@ -40,7 +40,7 @@ class Account:
 class Caller:
     """What a command works with. `tenant` is empty in a command that is not about the things of one."""
 
-    rest: Rest
+    rest: Client
     account: Account
     as_json: bool
     tenant: str = ""
@@ -87,7 +87,7 @@ async def _call(
     *,
     is_in_tenant: bool,
 ) -> None:
-    async with Rest(account.url, account.token) as rest:
+    async with Client(account.url, account.token) as rest:
         caller = Caller(rest, account, as_json)
         try:
             if is_in_tenant:

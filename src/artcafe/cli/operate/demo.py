@@ -16,9 +16,9 @@ import click
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from artcafe.sdk.client import Agent
+from artcafe.sdk.agent import Agent
+from artcafe.sdk.client import Client
 from artcafe.sdk.messages import Message
-from artcafe.sdk.rest import Rest
 
 CAST: Final = {
     "planner": ("Ed25519", "hands out work"),
@@ -52,13 +52,13 @@ class Stage:
 async def play(url: str, token: str, folder: Path) -> None:
     """Plays it all once. May be played again on the same data: tenant, agents and channels are found again by their keys."""
     _title("ArtCafe demo: three agents of one tenant")
-    async with Rest(url, token) as rest:
+    async with Client(url, token) as rest:
         stage = await _set_up(rest, url, folder)
     await _converse(stage)
     await _come_back(stage)
 
 
-async def _set_up(rest: Rest, url: str, folder: Path) -> Stage:
+async def _set_up(rest: Client, url: str, folder: Path) -> Stage:
     with _step("A person makes a tenant") as shown:
         tenant = await rest.create_tenant("Demo", key="demo-tenant")
         shown.append(tenant.id)

@@ -1,6 +1,6 @@
 """How REST routes are asked by a client: a request with its token sent, its answer read, its error raised; pages followed.
 
-Which routes there are is `sdk.rest`'s and `sdk.people`'s.
+Which routes there are is `sdk.client`'s and `sdk.people`'s.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class _Problem(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Routes:
-    """The routes of one platform, asked with one token. Use it in `async with`. What is raised, `Rest` says.
+class HttpClient:
+    """The routes of one platform, asked with one token. Use it in `async with`. What is raised, `Client` says.
 
     A request goes to the server that answered last, and where it takes no connection, to the next of several. `renew`, where it
     is set, is called when the token has expired: it gets another one and sets `token`.
@@ -55,7 +55,7 @@ class Routes:
         self.token = token
         self.renew: Callable[[], Awaitable[object]] | None = None
         self._renewing = asyncio.Lock()
-        self._http = httpx.AsyncClient(
+        self._client = httpx.AsyncClient(
             base_url=self.url,
             timeout=timeout_s,
             trust_env=not all(map(addresses.is_loopback, self._urls)),  # No proxy on the way to this machine itself,
@@ -69,13 +69,13 @@ class Routes:
         return self._urls[0]
 
     async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
+        await self._client.__aenter__()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._http.__aexit__(exc_type, exc, traceback)
+        await self._client.__aexit__(exc_type, exc, traceback)
 
     async def read(self, type: type[T], path: str, query: Mapping[str, str | int] | None = None) -> T:
         return self._read(type, await self._request(self._built("GET", path, params=query)))
@@ -105,7 +105,7 @@ class Routes:
     def _built(self, method: str, path: str, body: Mapping[str, object] | None = None, **more: Any) -> httpx.Request:
         """Return the request. Raises `Invalid` for text that cannot be sent: half of a surrogate pair, a key beyond ASCII."""
         try:
-            return self._http.build_request(method, path, content=None if body is None else msgspec.json.encode(body), **more)
+            return self._client.build_request(method, path, content=None if body is None else msgspec.json.encode(body), **more)
         except UnicodeEncodeError as exc:
             raise errors.Invalid("text", f"has {exc.object[exc.start]!a}, which cannot be sent in a request") from None
 
@@ -169,7 +169,7 @@ class Routes:
         failed: list[ArtcafeError] = []
         for url in list(self._urls):
             try:
-                response = await self._http.send(self._at(url, request))
+                response = await self._client.send(self._at(url, request))
             except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
                 failed.append(addresses.failure(url, exc))
             else:
@@ -179,7 +179,7 @@ class Routes:
 
     def _at(self, url: str, request: httpx.Request) -> httpx.Request:
         """The same request to this server."""
-        base, there = self._http.base_url, httpx.URL(url)
+        base, there = self._client.base_url, httpx.URL(url)
         if (there.scheme, there.netloc) == (base.scheme, base.netloc):
             return request
         tail = request.url.raw_path.removeprefix(base.raw_path.rstrip(b"/"))

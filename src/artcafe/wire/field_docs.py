@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-MEANINGS: Final[Mapping[str, str]] = {
+FIELD_DOCS: Final[Mapping[str, str]] = {
     "access_token": "An agent's or a person's token. With it neither `challenge_id` nor `signature`.",
     "after": "Oldest first, above this sequence, or stored from this RFC 3339 time on. Without it newest first.",
     "agent": "The agent's id.",
@@ -77,4 +77,4 @@ MEANINGS: Final[Mapping[str, str]] = {
 
 def of(struct: str, field: str) -> str:
     """What a field of the struct means. Raises `KeyError` for one that nobody told of."""
-    return MEANINGS.get(f"{struct}.{field}") or MEANINGS[field]
+    return FIELD_DOCS.get(f"{struct}.{field}") or FIELD_DOCS[field]

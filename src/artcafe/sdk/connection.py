@@ -22,8 +22,8 @@ from artcafe import errors
 from artcafe.sdk import backoff, dial, encoding
 from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.messages import Gap, Message
-from artcafe.sdk.outbox import Ask, Outbox, Reply
-from artcafe.sdk.session import Lost, Session
+from artcafe.sdk.outbox import Outbox, PendingCommand, Reply
+from artcafe.sdk.session import ConnectionLost, Session
 from artcafe.wire import frames, replies
 
 log = logging.getLogger("artcafe")
@@ -34,7 +34,7 @@ IN_FLIGHT: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class OutgoingCommand:
     """What the program asks of the server; `on_reply` gets the reply in its turn among the frames."""
 
     kind: str
@@ -48,14 +48,14 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingReply:
     """A command on its way, and the future of its reply."""
 
-    ask: Ask
+    ask: PendingCommand
     reply: asyncio.Future[Reply]
 
 
-class Line:
+class AgentConnection:
     """Everything of an agent that outlives a connection. `run` is its loop; the rest is called from the program's tasks."""
 
     def __init__(self, dialer: dial.Dialer, tenant: str, agent: str, max_unacked: int | None, connect_timeout_s: float) -> None:
@@ -69,7 +69,7 @@ class Line:
         """The only service whose challenges are signed, once it is known."""
         self.status: str | None = None
         """What the agent's presence shows; it ends with a connection, and is set again on the next one."""
-        self._status_again: Ask | None = None
+        self._status_again: PendingCommand | None = None
         self.left_over: list[Message] = []
         """The last message of each loop with `auto_ack` that has ended: acknowledged when another loop asks for the next one."""
         self.failure: Exception | None = None
@@ -91,7 +91,7 @@ class Line:
         nobody foresaw, which ends the `async with` as in any task group."""
         try:
             await self._stay_connected()
-        except Lost as exc:
+        except ConnectionLost as exc:
             self.failure = exc.error
             if self._opened.is_set():  # Else whoever enters the agent hears of it.
                 log.warning("the connection has ended for good: %s", exc.error)
@@ -108,29 +108,29 @@ class Line:
         while not self._leaving.is_set():
             self._live_since = math.inf
             try:
-                await self._connection()
-            except Lost as exc:
+                await self._serve_connection()
+            except ConnectionLost as exc:
                 # It begins anew only behind a connection that held longer than was waited for it: who is closed right after
                 # each login must not come back at once for ever.
                 is_steady = loop.time() - self._live_since > backoff.bound_s(failures or 1)
                 failures = 1 if is_steady else failures + 1
                 delay_s = backoff.delay_s(failures)
-                if not self._comes_back(exc) or not (self._opened.is_set() or loop.time() + delay_s < give_up_at):
+                if not self._should_reconnect(exc) or not (self._opened.is_set() or loop.time() + delay_s < give_up_at):
                     raise
                 what, _, _ = str(exc.error).partition(";")  # What follows tells a caller what to do, and this does it.
                 log.warning("%s; connecting again in %.1f s", what, delay_s)
                 await _wait(self._leaving, delay_s)
 
-    def _comes_back(self, lost: Lost) -> bool:
+    def _should_reconnect(self, lost: ConnectionLost) -> bool:
         """Whether to connect again. A key that has signed before is taken to be away for a while: ssh-agent is started anew, or a
         token is not plugged in."""
-        return lost.comes_back or (self._opened.is_set() and isinstance(lost.error, errors.KeyUnusable))
+        return lost.should_reconnect or (self._opened.is_set() and isinstance(lost.error, errors.KeyUnusable))
 
     def _new_session(self) -> Session:
         return Session(self._tenant, self._agent, self._max_unacked, self.outbox, self.inbox, self.service)
 
-    async def _connection(self) -> None:
-        """One connection, from its opening to its end. Returns after `leave`; else raises `Lost`."""
+    async def _serve_connection(self) -> None:
+        """One connection, from its opening to its end. Returns after `leave`; else raises `ConnectionLost`."""
         socket, session = await self._dialer.open(self._new_session)
         self._live_since = asyncio.get_running_loop().time()
         self.limits, self.service = session.limits, session.service
@@ -148,7 +148,7 @@ class Line:
         if not self._leaving.is_set():
             raise lost
 
-    async def _read(self, socket: ClientConnection, session: Session) -> Lost:
+    async def _read(self, socket: ClientConnection, session: Session) -> ConnectionLost:
         """Takes in frames until the connection ends; returns why it did."""
         try:
             while True:
@@ -161,7 +161,7 @@ class Line:
             return dial.ended(exc, session)
         except errors.BadFrame as exc:
             await socket.close(1002, "bad frame")
-            return Lost(exc, comes_back=False)
+            return ConnectionLost(exc, should_reconnect=False)
 
     async def _room(self) -> None:
         """Waits while the program has enough to do. While it waits for an answer itself, that must be read."""
@@ -225,14 +225,14 @@ class Line:
         if self.failure is not None:
             raise self.failure
 
-    async def ask(self, command: Command, timeout_s: float) -> Reply:
+    async def ask(self, command: OutgoingCommand, timeout_s: float) -> Reply:
         """Send a command, again when need be, and return its reply, of the same kind.
 
         Raise TypeError, `Invalid` or `TooLarge` before anything is sent; later the server's error, or after `timeout_s` the last
         one that was temporary.
         """
         text = self._text(command)
-        pending: Pending | None = None
+        pending: PendingReply | None = None
         try:
             async with asyncio.timeout(timeout_s), self._slots:
                 pending = self._submit(command, text)
@@ -243,14 +243,14 @@ class Line:
             if pending is not None:
                 self._withdraw(pending)
 
-    def submit(self, command: Command) -> Pending:
+    def submit(self, command: OutgoingCommand) -> PendingReply:
         """Send a command as `ask` does, and return at once; `reply_to` waits for its reply."""
         return self._submit(command, self._text(command))
 
-    def _text(self, command: Command) -> msgspec.Raw:
+    def _text(self, command: OutgoingCommand) -> msgspec.Raw:
         return encoding.command_text(command.kind, command.body, self.limits.get("frame_bytes", frames.MAX_FRAME_BYTES))
 
-    def _submit(self, command: Command, text: msgspec.Raw) -> Pending:
+    def _submit(self, command: OutgoingCommand, text: msgspec.Raw) -> PendingReply:
         self._check_open()
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         reply.add_done_callback(_look_at)
@@ -258,9 +258,9 @@ class Line:
         ask = self.outbox.add(command.kind, text, settle, channel=command.channel)
         self._wake()
         self._moved.set()
-        return Pending(ask, reply)
+        return PendingReply(ask, reply)
 
-    async def reply_to(self, pending: Pending, timeout_s: float) -> Reply:
+    async def reply_to(self, pending: PendingReply, timeout_s: float) -> Reply:
         """Return the reply to a command of `submit`; raises as `ask` does. Cancelled, it leaves the command on its way."""
         await asyncio.wait([pending.reply], timeout=timeout_s)
         if not pending.reply.done():
@@ -269,26 +269,26 @@ class Line:
             raise pending.ask.unanswered() or errors.Unavailable("the gateway")
         return pending.reply.result()
 
-    def _withdraw(self, pending: Pending) -> None:
+    def _withdraw(self, pending: PendingReply) -> None:
         self.outbox.drop(pending.ask)
         self._wake()  # It may have held others back.
         self._moved.set()
 
-    def subscription(self, channel: str, start: frames.Start) -> Command:
+    def subscription(self, channel: str, start: frames.Start) -> OutgoingCommand:
         """The command that begins a channel at `start`."""
         body = frames.Subscribe(channel, start, self._max_unacked)
-        return Command("subscribe", body, partial(self._subscribed, channel, start))
+        return OutgoingCommand("subscribe", body, partial(self._subscribed, channel, start))
 
     def _subscribed(self, channel: str, start: frames.Start, reply: Reply) -> None:
         assert isinstance(reply, replies.SubscribeReply)
         self.inbox.joined(channel, start, reply)
 
-    def continuation(self, channel: str) -> Command:
+    def continuation(self, channel: str) -> OutgoingCommand:
         """The command that makes a channel go on where it stands, also where the server has ended its delivery."""
         start = self.inbox.start_again(channel)
         if start == "cursor":
             return self.subscription(channel, start)
-        return Command("subscribe", frames.Subscribe(channel, start, self._max_unacked), partial(self._resumed, channel))
+        return OutgoingCommand("subscribe", frames.Subscribe(channel, start, self._max_unacked), partial(self._resumed, channel))
 
     async def item(self, channels: Collection[str]) -> Message | Gap | None:
         """The next message or gap of these channels, or of all; None after `leave`. Raises what ended the line."""

@@ -24,9 +24,9 @@ from artcafe.errors import (
     Unavailable,
     UnknownError,
 )
+from artcafe.sdk.client import Client
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.records import Token
-from artcafe.sdk.rest import Rest
 from tests import ssh_keygen
 from tests.conftest import Require
 
@@ -49,7 +49,7 @@ async def server(status: str, body: str) -> AsyncIterator[tuple[str, list[bytes]
 
 async def failure(status: str, body: str, *, reading: bool = False) -> ArtcafeError:
     """What a call raises that is answered so."""
-    async with server(status, body) as (url, _), Rest(url, "token") as rest:
+    async with server(status, body) as (url, _), Client(url, "token") as rest:
         with pytest.raises(ArtcafeError) as caught:
             await (rest.home() if reading else rest.create_tenant("Example"))
     return caught.value
@@ -92,13 +92,13 @@ async def test_a_lost_answer_leaves_a_change_unknown_and_a_reading_to_be_repeate
 async def test_nobody_there_is_unavailable_with_the_reason() -> None:
     async with server("200 OK", "{}") as (url, _):
         pass
-    async with Rest(url) as rest:
+    async with Client(url) as rest:
         with pytest.raises(Unavailable, match="connection refused"):
             await rest.home()
 
 
 async def test_the_token_stands_in_its_header_and_in_no_text() -> None:
-    async with server("200 OK", "{}") as (url, heads), Rest(url, "very-secret") as rest:
+    async with server("200 OK", "{}") as (url, heads), Client(url, "very-secret") as rest:
         with pytest.raises(Invalid) as caught:
             await rest.home()
         assert b"authorization: bearer very-secret" in heads[0].lower()
@@ -107,7 +107,7 @@ async def test_the_token_stands_in_its_header_and_in_no_text() -> None:
 
 
 async def test_the_key_of_a_request_is_its_idempotency_key() -> None:
-    async with server("200 OK", "{}") as (url, heads), Rest(url) as rest:
+    async with server("200 OK", "{}") as (url, heads), Client(url) as rest:
         with pytest.raises(Invalid):
             await rest.create_channel("ten/1", "name", key="once")
         assert heads[0].startswith(b"POST /v1/tenants/~74656e2f31/channels HTTP/1.1")
@@ -123,20 +123,20 @@ async def test_a_login_signs_no_challenge_of_another_agent() -> None:
 
     signer: Signer = Unasked()
     posed = '{"challenge_id":"chl_1","challenge":"transfer everything","expires_at":"2026-11-22T16:50:57.123Z"}'
-    async with server("201 Created", posed) as (url, _), Rest(url) as rest:
+    async with server("201 Created", posed) as (url, _), Client(url) as rest:
         with pytest.raises(ChallengeRefused):
             await rest.login("ten_1", "agt_1", signer)
 
 
 async def test_what_was_to_be_deleted_may_be_asked_for_again() -> None:
-    async with server("", "") as (url, _), Rest(url) as rest:
+    async with server("", "") as (url, _), Client(url) as rest:
         with pytest.raises(OutcomeUnknown, match="it may be repeated") as caught:
             await rest.delete_channel("ten_1", "chn_1")
         assert "same key" not in str(caught.value)
 
 
 async def test_a_page_that_is_none_is_refused() -> None:
-    async with server("200 OK", '{"items":[{"id":"chn_1"}],"next_cursor":null}') as (url, _), Rest(url) as rest:
+    async with server("200 OK", '{"items":[{"id":"chn_1"}],"next_cursor":null}') as (url, _), Client(url) as rest:
         with pytest.raises(Invalid, match="is not ArtCafe's REST address"):
             [each async for each in rest.channels("ten_1")]
 
@@ -146,14 +146,14 @@ async def test_a_page_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize("data", [math.nan, [1.5, math.inf], {"a": b"bytes"}, {1, 2}, "\ud800", msgspec.Raw(b"{")])
 async def test_data_that_json_does_not_have_is_refused_before_it_is_sent(data: object) -> None:
-    async with server("500 Error", "") as (url, heads), Rest(url) as rest:
+    async with server("500 Error", "") as (url, heads), Client(url) as rest:
         with pytest.raises((Invalid, TypeError), match="data"):
             await rest.publish("ten_1", "chn_1", data)
         assert heads == []
 
 
 async def test_text_that_cannot_be_sent_is_refused_by_every_call() -> None:
-    async with server("500 Error", "") as (url, heads), Rest(url) as rest:
+    async with server("500 Error", "") as (url, heads), Client(url) as rest:
         for call in (
             rest.create_tenant("\ud800"),
             rest.create_channel("ten_1", "name", key="sch\u00f6n"),
@@ -233,7 +233,7 @@ def key_file(tmp_path: Path, require: Require) -> Path:
 async def test_an_expired_login_is_renewed_by_its_key_and_the_request_made_once(
     expiring: Expiring, key_file: Path, form: Callable[[Path], Path | str | Signer]
 ) -> None:
-    async with Rest(expiring.url) as rest:
+    async with Client(expiring.url) as rest:
         assert (await rest.login("ten_1", "agt_1", form(key_file))).access_token == "token-1"
         expiring.good = None
         assert (await rest.publish("ten_1", "chn_1", 7, key="k")).seq == 1
@@ -241,7 +241,7 @@ async def test_an_expired_login_is_renewed_by_its_key_and_the_request_made_once(
 
 
 async def test_requests_that_find_the_token_expired_together_log_in_once(expiring: Expiring, key_file: Path) -> None:
-    async with Rest(expiring.url) as rest:
+    async with Client(expiring.url) as rest:
         await rest.login("ten_1", "agt_1", key_file)
         expiring.good = None
         async with asyncio.TaskGroup() as group:
@@ -253,7 +253,7 @@ async def test_requests_that_find_the_token_expired_together_log_in_once(expirin
 async def test_a_login_that_is_refused_when_it_is_renewed_is_raised_and_tried_again_by_the_next_request(
     expiring: Expiring, key_file: Path
 ) -> None:
-    async with Rest(expiring.url) as rest:
+    async with Client(expiring.url) as rest:
         await rest.login("ten_1", "agt_1", key_file)
         expiring.good, expiring.refusal = None, "bad_credentials"
         with pytest.raises(BadCredentials):
@@ -263,7 +263,7 @@ async def test_a_login_that_is_refused_when_it_is_renewed_is_raised_and_tried_ag
 
 
 async def test_a_token_that_a_program_sets_is_not_renewed(expiring: Expiring, key_file: Path) -> None:
-    async with Rest(expiring.url, "mine") as rest:
+    async with Client(expiring.url, "mine") as rest:
         with pytest.raises(CredentialsExpired):
             await rest.me()
         await rest.login("ten_1", "agt_1", key_file)
@@ -274,13 +274,13 @@ async def test_a_token_that_a_program_sets_is_not_renewed(expiring: Expiring, ke
 
 
 async def test_a_path_that_leads_to_no_key_is_named_before_anything_is_sent(expiring: Expiring, tmp_path: Path) -> None:
-    async with Rest(expiring.url) as rest:
+    async with Client(expiring.url) as rest:
         with pytest.raises(KeyUnusable, match="cannot be read"):
             await rest.login("ten_1", "agt_1", tmp_path / "none")
 
 
 async def test_a_login_whose_answer_is_lost_says_that_nothing_was_changed(expiring: Expiring, key_file: Path) -> None:
-    async with Rest(expiring.url) as rest:
+    async with Client(expiring.url) as rest:
         await rest.login("ten_1", "agt_1", key_file)
         expiring.good, expiring.is_mute = None, True
         with pytest.raises(Unavailable):
@@ -298,7 +298,7 @@ async def test_a_request_goes_to_the_next_server_where_one_takes_no_connection()
         pass
     async with (
         server("200 OK", body) as (there, heads),
-        Rest(f"{closed}, {there}/behind", "token") as rest,
+        Client(f"{closed}, {there}/behind", "token") as rest,
     ):
         async with asyncio.TaskGroup() as group:
             made = [group.create_task(rest.create_tenant("Example")) for _ in range(3)]
@@ -311,7 +311,7 @@ async def test_a_request_goes_to_the_next_server_where_one_takes_no_connection()
 async def test_servers_that_all_take_no_connection_are_all_named() -> None:
     async with server("200 OK", "") as (one, _), server("200 OK", "") as (two, _):
         pass
-    async with Rest([one, two], "token") as rest:
+    async with Client([one, two], "token") as rest:
         with pytest.raises(Unavailable) as caught:
             await rest.home()
     assert one in str(caught.value)
@@ -319,7 +319,7 @@ async def test_servers_that_all_take_no_connection_are_all_named() -> None:
 
 
 async def test_a_renewal_signs_nothing_for_another_service(expiring: Expiring, key_file: Path) -> None:
-    async with Rest(expiring.url) as rest:
+    async with Client(expiring.url) as rest:
         await rest.login("ten_1", "agt_1", key_file)
         expiring.good, expiring.service = None, "another"
         with pytest.raises(ChallengeRefused, match="names the service 'another', not 'x'"):
