@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from artcafe.sdk.keys import load_signer
 from artcafe.wire.frames import SUBPROTOCOL
-from artcafe.wire.sshkeys import mpint, string
+from artcafe.wire.ssh_bytes import mpint, string
 from artcafe.wire.sshsig import armor
 from bench.report import Options, Table, cpu_seconds
 from bench.wire import masked

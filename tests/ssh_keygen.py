@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from artcafe.wire.sshkeys import mpint, string
+from artcafe.wire.ssh_bytes import mpint, string
 from artcafe.wire.sshsig import signed_data
 
 PRESENT = shutil.which("ssh-keygen") is not None

@@ -14,7 +14,8 @@ from artcafe.sdk.agent import Agent
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
 from artcafe.wire import sshsig
-from artcafe.wire.sshkeys import mpint, parse_public_key
+from artcafe.wire.ssh_bytes import mpint
+from artcafe.wire.sshkeys import parse_public_key
 from tests import ssh_keygen
 from tests.gateway.raw import dialled
 from tests.platform import Cast, Platform

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from artcafe.errors import KeyLocked, KeyUnusable
 from artcafe.sdk.keys import agent_signer, load_signer
 from artcafe.wire import sshsig
-from artcafe.wire.sshkeys import parse_public_key, string
+from artcafe.wire.ssh_bytes import string
+from artcafe.wire.sshkeys import parse_public_key
 from tests import ssh_keygen
 
 CHALLENGE = "artcafe login, für agt_1"

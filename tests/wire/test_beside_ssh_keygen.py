@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA512
 
-from artcafe.wire.sshkeys import PublicKey, mpint, string
+from artcafe.wire.ssh_bytes import mpint, string
+from artcafe.wire.sshkeys import PublicKey
 from artcafe.wire.sshsig import signer, verify
 from tests import ssh_keygen
 from tests.wire import test_sshkeys, test_sshsig

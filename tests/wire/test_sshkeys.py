@@ -13,7 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from artcafe.errors import BadKey
-from artcafe.wire.sshkeys import PublicKey, Reader, mpint, parse_public_key, string
+from artcafe.wire.ssh_bytes import SshReader, mpint, string
+from artcafe.wire.sshkeys import PublicKey, parse_public_key
 from tests import ssh_keygen
 from tests.ssh_keygen import as_line
 
@@ -266,6 +267,6 @@ def test_no_text_is_anything_but_refused(line: str) -> None:
 
 @given(number=st.integers(min_value=1, max_value=2**4096), data=st.binary())
 def test_what_is_written_is_read_again(number: int, data: bytes) -> None:
-    fields = Reader(mpint(number) + string(data))
+    fields = SshReader(mpint(number) + string(data))
     assert (fields.natural(), fields.string()) == (number, data)
     fields.end()

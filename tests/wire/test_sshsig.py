@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.wire import sshsig
-from artcafe.wire.sshkeys import PublicKey, mpint, parse_public_key, string
+from artcafe.wire.ssh_bytes import mpint, string
+from artcafe.wire.sshkeys import PublicKey, parse_public_key
 from tests import ssh_keygen
 from tests.ssh_keygen import FidoKey, fido_key
 

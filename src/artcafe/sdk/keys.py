@@ -29,7 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from artcafe.errors import BadKey, KeyLocked, KeyUnusable, SignatureInvalid
 from artcafe.wire import sshsig
-from artcafe.wire.sshkeys import PublicKey, Reader, mpint, parse_public_key, string
+from artcafe.wire.ssh_bytes import SshReader, mpint, string
+from artcafe.wire.sshkeys import PublicKey, parse_public_key
 
 log = logging.getLogger("artcafe")
 
@@ -254,12 +255,12 @@ class SshAgentSigner:
         raise KeyUnusable(f"ssh-agent does not hold {self.key.fingerprint}: ssh-add it, or ssh-add -X if the agent is locked")
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int, Reader]:
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int, SshReader]:
     """One request and its answer: the message number, and a reader at what follows it."""
     writer.write(string(request))
     await writer.drain()
     size = int.from_bytes(await reader.readexactly(4), "big")
     if size > MAX_REPLY_BYTES:
         raise ValueError("its answer is too long")
-    answer = Reader(await reader.readexactly(size))
+    answer = SshReader(await reader.readexactly(size))
     return answer.take(1)[0], answer

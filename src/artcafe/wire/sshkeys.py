@@ -7,7 +7,6 @@ keys as plain ones), so the blob is read here field by field and only the arithm
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 
 from artcafe.errors import BadKey
+from artcafe.wire.ssh_bytes import SshReader, decode_base64
 
 Material = Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
 
@@ -61,64 +61,6 @@ class PublicKey:
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
 
 
-# --- the encoding of SSH ---------------------------------------------------------------------------------------------
-
-
-class Reader:
-    """Reads the data types of RFC 4251, section 5, one after the other; whatever is amiss is a `ValueError`."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def take(self, size: int) -> bytes:
-        """The next `size` bytes."""
-        start, self._at = self._at, self._at + size
-        if self._at > len(self._data):
-            raise ValueError("it ends too early")
-        return self._data[start : self._at]
-
-    def uint32(self) -> int:
-        """A number of four bytes."""
-        return int.from_bytes(self.take(4), "big")
-
-    def string(self) -> bytes:
-        """Bytes behind their length."""
-        return self.take(self.uint32())
-
-    def natural(self) -> int:
-        """An mpint above zero in its shortest form, so that one number has one spelling."""
-        digits = self.string()
-        number = int.from_bytes(digits, "big", signed=True)
-        if number <= 0 or mpint(number)[4:] != digits:
-            raise ValueError("a number in it is negative, zero or not in its shortest form")
-        return number
-
-    def end(self) -> None:
-        """Nothing may be left."""
-        if self._at != len(self._data):
-            raise ValueError("more bytes follow its end")
-
-
-def string(data: bytes) -> bytes:
-    """`data` behind its length (RFC 4251, section 5)."""
-    return len(data).to_bytes(4, "big") + data
-
-
-def mpint(number: int) -> bytes:
-    """A number above zero, as RFC 4251, section 5, writes it: the shortest two's complement behind its length."""
-    return string(number.to_bytes(number.bit_length() // 8 + 1, "big"))
-
-
-def decode_base64(text: str) -> bytes:
-    """The bytes of padded base64 without white space. Raises ValueError for any spelling but the one an encoder makes."""
-    data = binascii.a2b_base64(text, strict_mode=True)
-    if base64.b64encode(data).decode() != text:
-        raise ValueError("its base64 has stray bits at the end")
-    return data
-
-
 # --- admission -------------------------------------------------------------------------------------------------------
 
 
@@ -143,7 +85,7 @@ def parse_public_key(line: str) -> PublicKey:
 
 def read_blob(blob: bytes) -> PublicKey:
     """The key in a blob as a signature carries it, admitted as `parse_public_key` would. Raises BadKey or ValueError."""
-    kind = Reader(blob).string().decode("ascii")
+    kind = SshReader(blob).string().decode("ascii")
     if kind not in _READERS:
         raise BadKey(_unknown_type(kind, []))
     return _read_key(kind, blob)
@@ -185,7 +127,7 @@ def _unknown_type(kind: str, rest: list[str]) -> str:
 
 
 def _read_key(kind: str, blob: bytes) -> PublicKey:
-    fields = Reader(blob)
+    fields = SshReader(blob)
     if fields.string() != kind.encode():
         raise BadKey("the type before the base64 is not the one inside it")
     material = _READERS[kind](fields)
@@ -194,7 +136,7 @@ def _read_key(kind: str, blob: bytes) -> PublicKey:
     return PublicKey(kind, blob, material, application)
 
 
-def _read_application(fields: Reader) -> bytes:
+def _read_application(fields: SshReader) -> bytes:
     """What a FIDO key signs for (OpenSSH's PROTOCOL.u2f). Another prefix would be a key of a web site."""
     application = fields.string()
     if not re.fullmatch(rb"ssh:[\x20-\x7e]*", application):
@@ -202,7 +144,7 @@ def _read_application(fields: Reader) -> bytes:
     return application
 
 
-def _read_rsa(fields: Reader) -> RSAPublicKey:
+def _read_rsa(fields: SshReader) -> RSAPublicKey:
     exponent, modulus = fields.natural(), fields.natural()
     bits = modulus.bit_length()
     if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
@@ -214,7 +156,7 @@ def _read_rsa(fields: Reader) -> RSAPublicKey:
     return RSAPublicNumbers(exponent, modulus).public_key()
 
 
-def _read_ecdsa(name: bytes, curve: EllipticCurve, fields: Reader) -> EllipticCurvePublicKey:
+def _read_ecdsa(name: bytes, curve: EllipticCurve, fields: SshReader) -> EllipticCurvePublicKey:
     if fields.string() != name:
         raise BadKey("the curve inside its base64 is not the one its type names")
     point = fields.string()
@@ -227,7 +169,7 @@ def _read_ecdsa(name: bytes, curve: EllipticCurve, fields: Reader) -> EllipticCu
         raise BadKey("its point is not on the curve") from exc
 
 
-def _read_ed25519(fields: Reader) -> Ed25519PublicKey:
+def _read_ed25519(fields: SshReader) -> Ed25519PublicKey:
     encoded = fields.string()
     point = _decode_point(encoded)
     if point is None:
@@ -238,7 +180,7 @@ def _read_ed25519(fields: Reader) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(encoded)
 
 
-_READERS: dict[str, Callable[[Reader], Material]] = {
+_READERS: dict[str, Callable[[SshReader], Material]] = {
     "ssh-ed25519": _read_ed25519,
     "ecdsa-sha2-nistp256": partial(_read_ecdsa, b"nistp256", SECP256R1()),
     "ecdsa-sha2-nistp384": partial(_read_ecdsa, b"nistp384", SECP384R1()),

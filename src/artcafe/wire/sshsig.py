@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
 
 from artcafe.errors import BadKey
-from artcafe.wire.sshkeys import PublicKey, Reader, decode_base64, read_blob, string
+from artcafe.wire.ssh_bytes import SshReader, decode_base64, string
+from artcafe.wire.sshkeys import PublicKey, read_blob
 
 HashName = Literal["sha256", "sha512"]
 
@@ -91,7 +92,7 @@ def whole_signature(signature_blob: bytes, key: PublicKey) -> bytes:
     """
     if not isinstance(key.material, RSAPublicKey):
         return signature_blob
-    fields = Reader(signature_blob)
+    fields = SshReader(signature_blob)
     algorithm, raw = fields.string(), fields.string()
     fields.end()
     return string(algorithm) + string(_whole(raw, key.material))
@@ -114,7 +115,7 @@ def _open(armored: str, namespace: str) -> tuple[bytes, HashName, bytes]:
 
     Else ValueError.
     """
-    fields = Reader(_dearmor(armored))
+    fields = SshReader(_dearmor(armored))
     if fields.take(len(_MAGIC)) != _MAGIC or fields.uint32() != _VERSION:
         raise ValueError("not an SSHSIG of version 1")
     blob = fields.string()
@@ -143,7 +144,7 @@ def _dearmor(armored: str) -> bytes:
 
 def _check(signature: bytes, data: bytes, key: PublicKey) -> None:
     """Returns when the signature blob is `key`'s of `data`; raises ValueError or InvalidSignature when it is not."""
-    fields = Reader(signature)
+    fields = SshReader(signature)
     # Each kind names itself, but for RSA, whose own name would mean SHA-1.
     algorithm = fields.string().decode("ascii")
     if algorithm not in (_RSA_ALGORITHMS if key.type == "ssh-rsa" else (key.type,)):
@@ -186,7 +187,7 @@ def _authenticator_data(flags_and_counter: bytes, application: bytes, data: byte
 
 def _der(raw: bytes) -> bytes:
     """SSH's r and s (RFC 5656, section 3.1.2) in the form that `cryptography` takes."""
-    fields = Reader(raw)
+    fields = SshReader(raw)
     r, s = fields.natural(), fields.natural()
     fields.end()
     return encode_dss_signature(r, s)
