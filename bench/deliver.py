@@ -25,7 +25,7 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from artcafe.fabric.fabric import Room
-from artcafe.fabric.streams import STREAM
+from artcafe.fabric.tenant_log import STREAM
 from artcafe.model import ChannelId
 from artcafe.rules import subjects
 from bench import report

@@ -35,9 +35,9 @@ from typing import Final, NamedTuple
 import msgspec
 from nats.js import JetStreamContext
 
-from artcafe.fabric.batch import FEW
-from artcafe.fabric.client import Outgoing
 from artcafe.fabric.fabric import Room
+from artcafe.fabric.log_writer import FEW
+from artcafe.fabric.nats.client import Outgoing
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
 from artcafe.wire import envelopes, frames

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from artcafe.fabric.child import find_binary
+from artcafe.fabric.embedded.process import find_binary
 
 LIBRARIES: Final = ("nats-py", "picows", "uvloop", "msgspec", "cryptography")
 

@@ -16,8 +16,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from artcafe.fabric.child import find_binary, some_free_port
-from artcafe.fabric.configuration import Node
+from artcafe.fabric.embedded.process import find_binary, some_free_port
+from artcafe.fabric.nats.configuration import Node
 from artcafe.tables.catalog import Environment
 from artcafe.tables.open import open_engine
 from tests.aws import Aws

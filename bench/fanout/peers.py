@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from artcafe.fabric.child import find_binary
+from artcafe.fabric.embedded.process import find_binary
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
 from artcafe.wire import envelopes, frames

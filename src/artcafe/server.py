@@ -20,7 +20,7 @@ from artcafe.data_dir import DataDir, make_secret, read_secret
 from artcafe.delivery.hub import Hub
 from artcafe.errors import OurFault, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Broker, Fabric
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.desk import Desk

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from artcafe.fabric.child import some_free_port
+from artcafe.fabric.embedded.process import some_free_port
 
 PAGE = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
 BIN = Path(sys.executable).parent

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from artcafe.errors import REGISTRY
-from artcafe.fabric.roster import LEASE_S
-from artcafe.fabric.streams import BATCH_MESSAGES
+from artcafe.fabric.presence_registry import LEASE_S
+from artcafe.fabric.tenant_log import BATCH_MESSAGES
 from artcafe.gateway.connection import MOST_BYTES_UNDER_WAY, MOST_UNDER_WAY, WRITE_HIGH_BYTES
 from artcafe.gateway.desk import LIMITS, MAX_SUBSCRIPTIONS, PING_S
 from artcafe.gateway.listener import CONNECT_S, STALL_S

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from artcafe.fabric.child import some_free_port
+from artcafe.fabric.embedded.process import some_free_port
 from tests import ssh_keygen
 from tests.conftest import Require
 

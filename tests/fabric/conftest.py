@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.child import configuration, find_binary, some_free_port
+from artcafe.fabric.embedded.process import configuration, find_binary, some_free_port
 from tests.children import ended_with_parent
-from tests.fabric.rooms import Nats
+from tests.fabric.nats_env import Nats
 
 START_S = 10.0
 

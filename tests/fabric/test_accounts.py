@@ -19,9 +19,9 @@ from nats.js.api import DiscardPolicy
 from nats.js.errors import APIError
 
 from artcafe.fabric.accounts import Accounts, KeyPair, Kind
-from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.model import TenantId
-from tests.fabric.clients import BOUND_S, connected, is_admitted, push, until
+from tests.fabric.nats_clients import BOUND_S, connected, is_admitted, push, until
 
 SECRET = bytes(range(32))
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from artcafe.fabric.announcements import PORTION, Announced, Announcements, _encode
-from artcafe.fabric.client import Outgoing
-from artcafe.fabric.link import Link
+from artcafe.fabric.nats.client import Outgoing
+from artcafe.fabric.nats.connection import Link
 from artcafe.model import TenantChange, TenantId
 from artcafe.rules.subjects import CHANGES
-from tests.fabric.clients import BOUND_S, connected
-from tests.fabric.rooms import Nats, until
+from tests.fabric.nats_clients import BOUND_S, connected
+from tests.fabric.nats_env import Nats, until
 
 ACME, BETA = TenantId("ten_acme"), TenantId("ten_beta")
 

@@ -10,14 +10,14 @@ import pytest
 
 from artcafe.errors import LogRefused, Unavailable
 from artcafe.fabric.audit_log import STREAM, AuditLog
-from artcafe.fabric.jetstream import refusal
-from artcafe.fabric.link import Link
+from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.nats.jetstream import refusal
 from artcafe.model import TenantId
 from artcafe.observe.clock import now
 from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject
-from tests.fabric.clients import BOUND_S
-from tests.fabric.rooms import Nats, a_tenant
+from tests.fabric.nats_clients import BOUND_S
+from tests.fabric.nats_env import Nats, a_tenant
 
 
 @asynccontextmanager

@@ -17,17 +17,17 @@ from artcafe.data_dir import read_secret
 from artcafe.errors import OurFault, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.audit_log import STREAM as AUDIT_STREAM
-from artcafe.fabric.child import some_free_port
-from artcafe.fabric.cluster import COPIES
-from artcafe.fabric.configuration import Node
+from artcafe.fabric.embedded.process import some_free_port
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.streams import STREAM, TenantLog
+from artcafe.fabric.nats.cluster import COPIES
+from artcafe.fabric.nats.configuration import Node
+from artcafe.fabric.tenant_log import STREAM, TenantLog
 from artcafe.model import TenantId
 from artcafe.rules import subjects
 from artcafe.rules.secrets import derive
-from tests.fabric.clients import connected
-from tests.fabric.rooms import A, Nats, Writer, a_tenant, within
-from tests.fabric.test_reader import Sink
+from tests.fabric.nats_clients import connected
+from tests.fabric.nats_env import A, Nats, Writer, a_tenant, within
+from tests.fabric.test_channel_readers import Sink
 from tests.fleet import NatsServers
 
 START_S = 30.0

@@ -8,15 +8,15 @@ from typing import cast
 import pytest
 
 from artcafe.errors import OutcomeUnknown, Unavailable
-from artcafe.fabric import probe
+from artcafe.fabric import storage_probe
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.child import some_free_port
+from artcafe.fabric.embedded.process import some_free_port
 from artcafe.fabric.fabric import BUSY_S, IDLE_S, MOST_UNUSED, SWEEP_S, Fabric
 from artcafe.model import Cursor, TenantId
 from artcafe.rules import subjects
-from tests.fabric.clients import BOUND_S, connected
-from tests.fabric.rooms import A, Nats, Writer, a_tenant, until
-from tests.fabric.test_reader import Sink
+from tests.fabric.nats_clients import BOUND_S, connected
+from tests.fabric.nats_env import A, Nats, Writer, a_tenant, until
+from tests.fabric.test_channel_readers import Sink
 
 
 @asynccontextmanager
@@ -174,7 +174,7 @@ async def test_the_check_has_a_message_stored_and_fails_where_nats_does_not_answ
             for _ in range(2):
                 await fabric.try_storing(BOUND_S)
             async with connected(nats.url, nats.accounts.platform_user()) as platform:
-                state = (await platform.jetstream().stream_info(probe.STREAM)).state
+                state = (await platform.jetstream().stream_info(storage_probe.STREAM)).state
             assert (state.messages, state.last_seq) == (1, 2), "it keeps the newest alone"
             proxy.stick()
             with pytest.raises(TimeoutError):

@@ -7,12 +7,12 @@ import pytest
 
 from artcafe.errors import LogRefused
 from artcafe.fabric import snapshots
-from artcafe.fabric.link import Link
+from artcafe.fabric.nats.connection import Link
 from artcafe.fabric.snapshots import Saved, Vault
-from artcafe.fabric.streams import CONTINUES, EPOCH, STREAM, Stored, TenantLog
+from artcafe.fabric.tenant_log import CONTINUES, EPOCH, STREAM, Stored, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.rules import subjects
-from tests.fabric.rooms import A, B, Nats, Writer, a_tenant, within, writing
+from tests.fabric.nats_env import A, B, Nats, Writer, a_tenant, within, writing
 
 
 async def saved(link: Link) -> tuple[Saved, list[bytes]]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from artcafe.data_dir import make_secret, read_secret
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.child import configuration, find_binary, some_free_port
+from artcafe.fabric.embedded.process import configuration, find_binary, some_free_port
 from artcafe.rules.secrets import derive
 from tests.children import started_with_parent
 from tests.faults.processes import wait_for

@@ -13,10 +13,10 @@ from nats.errors import Error as NatsError
 
 from artcafe.data_dir import read_secret
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.streams import STREAM
+from artcafe.fabric.tenant_log import STREAM
 from artcafe.model import TenantId
 from artcafe.rules.secrets import derive
-from tests.fabric.clients import connected
+from tests.fabric.nats_clients import connected
 from tests.faults.checker import judge
 from tests.faults.conftest import SEED, Report
 from tests.faults.load import running_on

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
-from artcafe.fabric.configuration import Node
+from artcafe.fabric.nats.configuration import Node
 from tests.fleet import NatsServers
 from tests.relay import Relay, relayed
 

@@ -14,7 +14,7 @@ from msgspec import Raw as Json
 
 from artcafe.delivery.hub import Hub
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.desk import Desk
@@ -51,7 +51,7 @@ from artcafe.tables.store import Store
 from artcafe.wire.frames import Publish
 from tests import ssh_keygen
 from tests.certificates import Authority
-from tests.fabric.rooms import Nats, Proxy
+from tests.fabric.nats_env import Nats, Proxy
 from tests.gateway.raw import BOUND_S, Bare, Raw, bare, dialled
 
 LONG_S = 3600.0

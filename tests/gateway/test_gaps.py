@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from artcafe.fabric.streams import CONTINUES, TenantLog
+from artcafe.fabric.tenant_log import CONTINUES, TenantLog
 from artcafe.model import Cursor
 from artcafe.observe.clock import now
 from artcafe.rules import plans, times
 from artcafe.rules.plans import Limit
 from artcafe.services.retention import Retention
 from artcafe.tables.store import Store
-from tests.fabric.rooms import Writer, within, writing
+from tests.fabric.nats_env import Writer, within, writing
 from tests.gateway.house import House, house, until
 from tests.gateway.raw import BOUND_S, Raw
 

@@ -14,9 +14,9 @@ from nats.aio.client import Client
 
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
-from tests.fabric.clients import BOUND_S, connected, push
 from tests.fabric.conftest import nats as nats  # noqa: PLC0414 (pytest finds a fixture by its name here)
-from tests.fabric.rooms import Nats
+from tests.fabric.nats_clients import BOUND_S, connected, push
+from tests.fabric.nats_env import Nats
 
 CHANNEL: Final = ChannelId("chn_a")
 OURS, THEIRS = TenantId("ten_ours"), TenantId("ten_theirs")

@@ -20,7 +20,7 @@ import httpx
 import uvicorn
 
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.identity.local import LocalIdentity
 from artcafe.model import Role, TenantId, TenantStatus

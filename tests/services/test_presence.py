@@ -9,11 +9,11 @@ import pytest
 
 from artcafe.errors import Invalid, Unavailable
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import AgentId, AgentPrincipal, TenantId
 from artcafe.services.presence import Presence, Seen, View
-from tests.fabric.rooms import until
+from tests.fabric.nats_env import until
 from tests.services.world import START, Clock
 
 BOUND_S = 5

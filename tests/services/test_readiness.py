@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from artcafe.fabric import probe
+from artcafe.fabric import storage_probe
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.observe.clock import now
 from artcafe.services import readiness
@@ -23,7 +23,7 @@ from artcafe.services.readiness import OK, Readiness
 from artcafe.tables.catalog import TABLES, Environment, Table
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
-from tests.fabric.clients import BOUND_S, connected
+from tests.fabric.nats_clients import BOUND_S, connected
 
 ACCOUNTS = Accounts(b"s" * 32, "prod")
 READY = {"tables": OK, "nats": OK}
@@ -40,7 +40,7 @@ class Server:
     async def stored(self) -> int:
         """How many messages were ever stored to try it."""
         async with connected(self.nats.url, ACCOUNTS.platform_user()) as platform:
-            return (await platform.jetstream().stream_info(probe.STREAM)).state.last_seq
+            return (await platform.jetstream().stream_info(storage_probe.STREAM)).state.last_seq
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import pytest
 from msgspec import Raw
 
 from artcafe.errors import QuotaFull, Unavailable
-from artcafe.fabric.streams import DEDUPE_WINDOW_S
+from artcafe.fabric.tenant_log import DEDUPE_WINDOW_S
 from artcafe.model import Channel, Cursor, Role, TenantChange, UserId, UserPrincipal
 from artcafe.observe.clock import now
 from artcafe.rules import plans
@@ -21,7 +21,7 @@ from artcafe.tables.engine.port import Assign, ItemKey, Update
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 from artcafe.wire.frames import Publish
-from tests.fabric.rooms import within
+from tests.fabric.nats_env import within
 from tests.gateway.house import House, house, until
 
 PLAN_S = plans.PLANS[plans.DEFAULT_PLAN][Limit.RETENTION_S]

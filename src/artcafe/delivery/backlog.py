@@ -9,8 +9,8 @@ from typing import Final
 from artcafe.delivery.frame_batch import text_frame
 from artcafe.delivery.hub import Delivery, Socket
 from artcafe.errors import LogRenewed, OurFault
-from artcafe.fabric.reader import Reader
-from artcafe.fabric.streams import Stored
+from artcafe.fabric.channel_readers import Reader
+from artcafe.fabric.tenant_log import Stored
 from artcafe.model import ChannelId, Seq
 from artcafe.observe.logs import log
 from artcafe.rules import start_position

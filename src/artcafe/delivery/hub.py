@@ -16,9 +16,9 @@ from typing import Final, Protocol
 
 from artcafe.delivery.frame_batch import FrameBatch, join_batches, text_frame, write_to_all
 from artcafe.errors import ArtcafeError, Internal, OurFault
+from artcafe.fabric.channel_readers import LiveReader, Reader
 from artcafe.fabric.fabric import Fabric, Room
-from artcafe.fabric.reader import LiveReader, Reader
-from artcafe.fabric.streams import Stored
+from artcafe.fabric.tenant_log import Stored
 from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
 from artcafe.observe.logs import log
 from artcafe.rules.start_position import LogLineage

@@ -18,8 +18,8 @@ import msgspec
 from nats.aio.msg import Msg
 
 from artcafe.errors import LinkLost, OurFault
-from artcafe.fabric.client import Incoming, Outgoing
-from artcafe.fabric.link import REPLY_TIMEOUT_S, Link, unreachable
+from artcafe.fabric.nats.client import Incoming, Outgoing
+from artcafe.fabric.nats.connection import REPLY_TIMEOUT_S, Link, unreachable
 from artcafe.model import TenantChange, TenantId
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import CHANGES

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder
-from artcafe.fabric.client import Outgoing
-from artcafe.fabric.jetstream import JetStream, refusal
-from artcafe.fabric.link import Link, unreachable
+from artcafe.fabric.nats.client import Outgoing
+from artcafe.fabric.nats.connection import Link, unreachable
+from artcafe.fabric.nats.jetstream import JetStream, refusal
 from artcafe.model import Seq
 from artcafe.rules import times
 from artcafe.rules.subjects import AUDIT, Subject

@@ -18,14 +18,14 @@ from artcafe.errors import LinkLost, LogRefused, NoResponder, OurFault
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
-from artcafe.fabric.batch import BATCH_MESSAGES, GroupCommit
-from artcafe.fabric.cluster import COPIES, copies
-from artcafe.fabric.link import Link, unreachable
-from artcafe.fabric.probe import StorageProbe
-from artcafe.fabric.proof import Proof
-from artcafe.fabric.reader import Tail
-from artcafe.fabric.roster import LEASE_S, RENEW_S, Roster
-from artcafe.fabric.streams import TenantLog
+from artcafe.fabric.channel_readers import Tail
+from artcafe.fabric.log_writer import BATCH_MESSAGES, GroupCommit
+from artcafe.fabric.nats.cluster import COPIES, copies
+from artcafe.fabric.nats.connection import Link, unreachable
+from artcafe.fabric.nats.server_proof import Proof
+from artcafe.fabric.presence_registry import LEASE_S, RENEW_S, Roster
+from artcafe.fabric.storage_probe import StorageProbe
+from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import ChannelId, Cursor, TenantId
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
@@ -101,7 +101,7 @@ class Fabric:
     ) -> None:
         """`urls` is read anew for each connection. `tls` checks NATS's certificates; None: as the system does.
 
-        `is_embedded`: NATS is this machine's, so that TLS for the system account proves the other connections (`fabric.proof`).
+        `is_embedded`: NATS is this machine's, so that TLS for the system account proves the other connections (`server_proof`).
 
         `lease_s` and `renew_s`: how long other servers' word on who is connected is believed, and how often ours is given.
         """

@@ -18,14 +18,14 @@ import msgspec
 from nats.aio.msg import Msg
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder
-from artcafe.fabric import probe
+from artcafe.fabric import storage_probe
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.client import Outgoing
-from artcafe.fabric.cluster import copies
 from artcafe.fabric.fabric import CLAIMS_UPDATE, tell_system
-from artcafe.fabric.jetstream import JetStream, refusal
-from artcafe.fabric.link import Credentials, Link, unreachable
-from artcafe.fabric.streams import CONTINUES, EPOCH, continues_of, new_epoch
+from artcafe.fabric.nats.client import Outgoing
+from artcafe.fabric.nats.cluster import copies
+from artcafe.fabric.nats.connection import Credentials, Link, unreachable
+from artcafe.fabric.nats.jetstream import JetStream, refusal
+from artcafe.fabric.tenant_log import CONTINUES, EPOCH, continues_of, new_epoch
 from artcafe.model import Epoch, Seq, TenantId
 from artcafe.rules.subjects import Subject
 
@@ -122,7 +122,7 @@ class Vault:
 async def names(link: Link) -> list[str]:
     """The streams of the account that hold anything to be kept. Raises `Unavailable`."""
     answer = await JetStream(link).ask("STREAM.NAMES", {}, timeout_s=UP_S)
-    return [name for name in answer.get("streams") or [] if name != probe.STREAM]
+    return [name for name in answer.get("streams") or [] if name != storage_probe.STREAM]
 
 
 async def save(link: Link, stream: str, write: Callable[[bytes], object]) -> Saved:

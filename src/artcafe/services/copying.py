@@ -1,4 +1,4 @@
-"""A tenant's rows from one engine to another, compared at the end. Its messages are `fabric.transfer`'s.
+"""A tenant's rows from one engine to another, compared at the end. Its messages are `fabric.stream_copy`'s.
 
 May be repeated: what stands at the other end already is read, which costs less than writing it again, and the tenant's own row
 goes last, so that a copy that was cut short is known by its absence.

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from artcafe.errors import Invalid
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.streams import Stored, TenantLog
+from artcafe.fabric.tenant_log import Stored, TenantLog
 from artcafe.model import Channel, ChannelId, Epoch, Permission, Principal, Seq
 from artcafe.rules import access, start_position, times
 from artcafe.rules.start_position import LogLineage

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from artcafe.errors import Invalid, TooLarge
-from artcafe.fabric.client import Outgoing
 from artcafe.fabric.fabric import Fabric, Room
+from artcafe.fabric.nats.client import Outgoing
 from artcafe.model import Access, Channel, ChannelType, Permission, Principal
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields, ids, subjects, times

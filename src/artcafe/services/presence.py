@@ -1,4 +1,4 @@
-"""Presence: which agents are connected, and the status that each has set. How servers tell each other is `fabric.roster`'s."""
+"""Presence: which agents are connected, and the status that each has set. Servers share it by `fabric.presence_registry`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from artcafe.errors import Unavailable
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.roster import Roster, Seat
+from artcafe.fabric.presence_registry import Roster, Seat
 from artcafe.model import AgentId, AgentPrincipal, Principal, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields

@@ -16,7 +16,7 @@ from typing import Final
 
 from artcafe.errors import OurFault
 from artcafe.fabric.fabric import Fabric, Room
-from artcafe.fabric.streams import DEDUPE_WINDOW_S
+from artcafe.fabric.tenant_log import DEDUPE_WINDOW_S
 from artcafe.model import ChannelId, Cursor, TenantChange, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.logs import log

@@ -3,7 +3,7 @@
 A turn of the event loop is what everybody on the server waits for. So as soon as several tenants are active, the commands of each
 that begin in one turn are bounded, and so are the messages that one group commit answers. Commands that are not publishes take
 many turns, so how many are being done at the same time is bounded for each agent and tenant. Whoever reaches a bound waits in a
-queue of its own, and loses nothing. That the agents of one tenant share its log fairly is `fabric.batch`'s.
+queue of its own, and loses nothing. That the agents of one tenant share its log fairly is `fabric.log_writer`'s.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from artcafe.cli.commands import artcafe
 from artcafe.cli.terminal import exit_codes
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.child import configuration, find_binary
+from artcafe.fabric.embedded.process import configuration, find_binary
 from artcafe.rules.secrets import derive
 
 THREE = ("--node", "n1=10.0.0.11", "--node", "n2=10.0.0.12:4333", "--node", "n3=[fd00::3]:4222:7222")

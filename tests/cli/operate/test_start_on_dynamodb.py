@@ -8,7 +8,7 @@ from pathlib import Path
 
 import boto3
 
-from artcafe.fabric.child import some_free_port
+from artcafe.fabric.embedded.process import some_free_port
 from tests.aws import Aws
 
 

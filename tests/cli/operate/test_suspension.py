@@ -13,7 +13,7 @@ from artcafe.cli.commands import artcafe
 from artcafe.data_dir import read_secret
 from artcafe.errors import TenantSuspended
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.child import recorded
+from artcafe.fabric.embedded.process import recorded
 from artcafe.fabric.fabric import Fabric
 from artcafe.model import TenantChange, TenantId
 from artcafe.rules.secrets import derive

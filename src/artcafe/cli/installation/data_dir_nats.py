@@ -10,9 +10,9 @@ from artcafe.config import Settings
 from artcafe.data_dir import DataDir
 from artcafe.errors import ArchiveRefused, FolderInUse, Unavailable
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.certificate import HOST, client_context
-from artcafe.fabric.child import recorded
-from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.embedded.certificate import HOST, client_context
+from artcafe.fabric.embedded.process import recorded
+from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Broker
 
 

@@ -16,7 +16,7 @@ from artcafe.cli.terminal.exit_codes import Failing
 from artcafe.data_dir import read_secret, write_whole
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.configuration import Node, Tls, fleet, text
+from artcafe.fabric.nats.configuration import Node, Tls, fleet, text
 from artcafe.rules.secrets import derive
 
 DEFAULT_NODE: Final = "nats-1=127.0.0.1"

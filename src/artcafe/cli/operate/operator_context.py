@@ -16,7 +16,7 @@ from artcafe.data_dir import read_secret
 from artcafe.errors import TablesRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
-from artcafe.fabric.child import recorded
+from artcafe.fabric.embedded.process import recorded
 from artcafe.fabric.fabric import Broker, Fabric
 from artcafe.listeners import nats_tls
 from artcafe.observe.clock import now

@@ -21,9 +21,9 @@ from artcafe.cli.terminal.exit_codes import DIFFERENT, Failing
 from artcafe.cli.terminal.output import aligned, as_json, counted
 from artcafe.cli.terminal.progress import Progress
 from artcafe.errors import TablesRefused
-from artcafe.fabric import snapshots, transfer
-from artcafe.fabric.streams import STREAM
-from artcafe.fabric.transfer import Foreign
+from artcafe.fabric import snapshots, stream_copy
+from artcafe.fabric.stream_copy import Foreign
+from artcafe.fabric.tenant_log import STREAM
 from artcafe.model import TenantId, UserId
 from artcafe.observe.logs import configure
 from artcafe.rules import subjects
@@ -237,12 +237,12 @@ class _Copy:
             if isinstance(renaming, UnderNewIds):
                 channels = await Store(here.engine).tenant(tenant_id).all_channels()
                 names = {subjects.stored(each.id): subjects.stored(renaming.channel(each.id)) for each in channels}
-                moved, made = await transfer.rewrite(source, target, names, renaming.sender, replicas, progress.messages)
+                moved, made = await stream_copy.rewrite(source, target, names, renaming.sender, replicas, progress.messages)
                 renaming.place = made.place_of
                 found = [moved]
             else:
                 try:
-                    found = [await transfer.move(source, target, name, replicas) for name in await snapshots.names(source)]
+                    found = [await stream_copy.move(source, target, name, replicas) for name in await snapshots.names(source)]
                 except Foreign as exc:
                     raise TablesRefused(
                         f"there are messages of a tenant {tenant_id} already ({exc.stream}), and they are not a copy of these",

@@ -17,10 +17,10 @@ import msgspec
 
 from artcafe.errors import LogRefused
 from artcafe.fabric import snapshots
-from artcafe.fabric.batch import GroupCommit
-from artcafe.fabric.link import Link
+from artcafe.fabric.log_writer import GroupCommit
+from artcafe.fabric.nats.connection import Link
 from artcafe.fabric.snapshots import CHUNK_BYTES, Saved
-from artcafe.fabric.streams import CONTINUES, STREAM, TenantLog, continues_of
+from artcafe.fabric.tenant_log import CONTINUES, STREAM, TenantLog, continues_of
 from artcafe.model import Cursor, Epoch, Seq
 from artcafe.rules.start_position import LogLineage
 from artcafe.rules.subjects import Subject

@@ -6,12 +6,12 @@ import pytest
 from nats.aio.msg import Msg
 
 from artcafe.errors import LinkLost, NoResponder, Unavailable
-from artcafe.fabric.client import Outgoing
-from artcafe.fabric.follow import Follow
-from artcafe.fabric.link import Link
+from artcafe.fabric.nats.client import Outgoing
+from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.nats.subscription import Follow
 from artcafe.rules.subjects import Subject
-from tests.fabric.clients import BOUND_S
-from tests.fabric.rooms import Nats, a_tenant, until, within
+from tests.fabric.nats_clients import BOUND_S
+from tests.fabric.nats_env import Nats, a_tenant, until, within
 from tests.relay import relayed
 
 ASKED = Subject("asked")

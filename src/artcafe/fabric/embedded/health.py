@@ -13,7 +13,7 @@ from typing import Final
 from nats.errors import Error as NatsError
 
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.client import SureClient
+from artcafe.fabric.nats.client import SureClient
 
 OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """What this machine or this process lacks when a connection fails so: descriptors, memory, ports. NATS has no part in it."""

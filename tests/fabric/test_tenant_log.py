@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.errors import LogRefused, QuotaFull, Unavailable
-from artcafe.fabric.streams import BATCH_MESSAGES, CONTINUES, Stored, TenantLog, continues_of
+from artcafe.fabric.tenant_log import BATCH_MESSAGES, CONTINUES, Stored, TenantLog, continues_of
 from artcafe.model import Cursor, Epoch
 from artcafe.observe.clock import now
 from artcafe.rules import subjects, times
 from artcafe.rules.start_position import LogLineage
-from tests.fabric.clients import BOUND_S
-from tests.fabric.rooms import A, B, Nats, a_tenant, until, writing
+from tests.fabric.nats_clients import BOUND_S
+from tests.fabric.nats_env import A, B, Nats, a_tenant, until, writing
 
 
 async def test_a_log_that_has_not_begun_is_empty_to_every_question(nats: Nats) -> None:

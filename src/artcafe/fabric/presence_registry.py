@@ -17,9 +17,9 @@ import msgspec
 from nats.aio.msg import Msg
 
 from artcafe.errors import NoResponder, OurFault
-from artcafe.fabric.client import Incoming, Outgoing
-from artcafe.fabric.follow import Follow
-from artcafe.fabric.link import Link
+from artcafe.fabric.nats.client import Incoming, Outgoing
+from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.nats.subscription import Follow
 from artcafe.model import AgentId
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import PRESENCE, PRESENCE_ASK, Subject

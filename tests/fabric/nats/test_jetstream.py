@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from artcafe.fabric.jetstream import is_agreed, is_of_leader
+from artcafe.fabric.nats.jetstream import is_agreed, is_of_leader
 
 MOMENT, LONG = 500_000_000, 5_000_000_000
 

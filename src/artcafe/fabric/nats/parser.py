@@ -1,4 +1,4 @@
-"""nats-py's parser with a short way for messages, which are nearly everything that comes. Who gets them is `fabric.client`'s.
+"""nats-py's parser with a fast path for messages, which are nearly everything that arrives.
 
 nats-py's own tries six regular expressions and awaits a coroutine for each message, and that was half of what a message costs a
 gateway that fans it out to 100 sockets.

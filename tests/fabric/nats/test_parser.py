@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from artcafe.fabric.parser import ShortParser
+from artcafe.fabric.nats.parser import ShortParser
 
 Seen = list[tuple[object, ...]]
 

@@ -11,8 +11,8 @@ import msgspec
 from nats.errors import Error as NatsError
 
 from artcafe.errors import OurFault
-from artcafe.fabric.client import Ends
-from artcafe.fabric.link import Link
+from artcafe.fabric.nats.client import Ends
+from artcafe.fabric.nats.connection import Link
 from artcafe.rules.subjects import Subject
 
 CONNECTIONS = Subject("$SYS.REQ.SERVER.PING.CONNZ")

@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from artcafe.fabric.client import ShortClient, Take
+from artcafe.fabric.nats.client import ShortClient, Take
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 
-from artcafe.fabric.parser import ShortParser
+from artcafe.fabric.nats.parser import ShortParser
 from artcafe.rules.subjects import Subject
 
 
@@ -79,7 +79,7 @@ class Ends(NamedTuple):
 
 
 class Proves(Protocol):
-    """What makes sure that a new connection ends at our nats-server, as `fabric.proof.Proof` does."""
+    """What makes sure that a new connection ends at our nats-server, as `fabric.nats.server_proof.Proof` does."""
 
     async def ready(self) -> None:
         """Wait until that can be done. Raises `Unavailable`."""

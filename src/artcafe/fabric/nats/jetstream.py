@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder, QuotaFull
-from artcafe.fabric.client import Incoming
-from artcafe.fabric.link import REPLY_TIMEOUT_S, Link, unreachable
+from artcafe.fabric.nats.client import Incoming
+from artcafe.fabric.nats.connection import REPLY_TIMEOUT_S, Link, unreachable
 from artcafe.model import Seq
 from artcafe.rules.subjects import Subject
 

@@ -8,12 +8,12 @@ from functools import partial
 import pytest
 
 from artcafe.errors import Unavailable
-from artcafe.fabric.link import Link
-from artcafe.fabric.reader import LOOK_S, Tail
-from artcafe.fabric.streams import Stored, TenantLog
+from artcafe.fabric.channel_readers import LOOK_S, Tail
+from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.tenant_log import Stored, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.rules.start_position import LogLineage
-from tests.fabric.rooms import A, B, Nats, Writer, a_tenant, until, writing
+from tests.fabric.nats_env import A, B, Nats, Writer, a_tenant, until, writing
 
 
 class Sink:

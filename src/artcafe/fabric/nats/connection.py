@@ -15,8 +15,8 @@ from nats.errors import Error as NatsError
 from nats.errors import NoServersError, SlowConsumerError
 
 from artcafe.errors import LinkLost, NoResponder, OurFault, Unavailable
-from artcafe.fabric.client import Ends, Incoming, Outgoing, Proves, ShortClient, Take
-from artcafe.fabric.follow import Follow
+from artcafe.fabric.nats.client import Ends, Incoming, Outgoing, Proves, ShortClient, Take
+from artcafe.fabric.nats.subscription import Follow
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from artcafe.errors import LogRefused, OurFault
-from artcafe.fabric.link import Link, unreachable
+from artcafe.fabric.nats.connection import Link, unreachable
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 

@@ -12,15 +12,15 @@ from typing import TypeVar
 from msgspec import Raw
 
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.batch import GroupCommit
-from artcafe.fabric.link import Link
-from artcafe.fabric.streams import TenantLog
+from artcafe.fabric.log_writer import GroupCommit
+from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
 from artcafe.wire.envelopes import envelope
 from artcafe.wire.frames import Publish
 from artcafe.wire.replies import PublishReply
-from tests.fabric.clients import BOUND_S, connected, push
+from tests.fabric.nats_clients import BOUND_S, connected, push
 
 A, B = ChannelId("chn_a"), ChannelId("chn_b")
 

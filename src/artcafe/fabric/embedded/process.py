@@ -22,8 +22,8 @@ from typing import Final
 from artcafe.data_dir import disk_remedy
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.configuration import LONE_LOOKUP, Configuration, server
-from artcafe.fabric.spawn import environment
+from artcafe.fabric.embedded.spawner import environment
+from artcafe.fabric.nats.configuration import LONE_LOOKUP, Configuration, server
 from artcafe.observe.logs import log
 
 LEAST_VERSION: Final = (2, 15, 1)

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.child import find_binary, some_free_port
-from artcafe.fabric.configuration import Node, Tls, fleet, text
-from artcafe.fabric.link import Link
+from artcafe.fabric.embedded.process import find_binary, some_free_port
+from artcafe.fabric.nats.configuration import Node, Tls, fleet, text
+from artcafe.fabric.nats.connection import Link
 from artcafe.observe.clock import now
 
 START_S = 15.0

@@ -27,9 +27,9 @@ from artcafe.errors import (
     QuotaFull,
     Unavailable,
 )
-from artcafe.fabric.client import Incoming, Outgoing
-from artcafe.fabric.jetstream import refusal
-from artcafe.fabric.streams import TenantLog
+from artcafe.fabric.nats.client import Incoming, Outgoing
+from artcafe.fabric.nats.jetstream import refusal
+from artcafe.fabric.tenant_log import TenantLog
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 from artcafe.supervision import Supervisor

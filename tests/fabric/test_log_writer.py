@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from artcafe.errors import ArtcafeError, KeyReused, NotStored, OutcomeUnknown, QuotaFull
-from artcafe.fabric.batch import BATCH_MESSAGES, FEW, SPARED, GroupCommit
-from artcafe.fabric.streams import TenantLog
+from artcafe.fabric.log_writer import BATCH_MESSAGES, FEW, SPARED, GroupCommit
+from artcafe.fabric.tenant_log import TenantLog
 from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject
 from artcafe.wire.replies import PublishReply
-from tests.fabric.rooms import A, B, Nats, a_tenant, until, within, writing
+from tests.fabric.nats_env import A, B, Nats, a_tenant, until, within, writing
 
 
 async def outcome(done: asyncio.Future[PublishReply]) -> PublishReply | ArtcafeError:

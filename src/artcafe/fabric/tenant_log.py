@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 from ulid import ULID
 
 from artcafe.errors import LogRefused
-from artcafe.fabric.jetstream import STREAM_NOT_FOUND, Found, JetStream, is_agreed, seq_of
-from artcafe.fabric.link import Link, unreachable
+from artcafe.fabric.nats.connection import Link, unreachable
+from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, Found, JetStream, is_agreed, seq_of
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
 from artcafe.rules import subjects, times
 from artcafe.rules.start_position import LogLineage

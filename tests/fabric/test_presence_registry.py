@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from artcafe.errors import Unavailable
-from artcafe.fabric.child import some_free_port
-from artcafe.fabric.link import Link
-from artcafe.fabric.roster import PORTION, Roster, Seat
+from artcafe.fabric.embedded.process import some_free_port
+from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.presence_registry import PORTION, Roster, Seat
 from artcafe.model import AgentId, TenantId
 from artcafe.rules.subjects import PRESENCE
-from tests.fabric.clients import connected
-from tests.fabric.rooms import Nats, a_tenant, until, within
+from tests.fabric.nats_clients import connected
+from tests.fabric.nats_env import Nats, a_tenant, until, within
 
 X, Y = AgentId("agt_x"), AgentId("agt_y")
 START = datetime(2026, 11, 22, 16, 50, 57, tzinfo=UTC)

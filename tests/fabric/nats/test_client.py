@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from artcafe.fabric.client import Incoming, Outgoing
+from artcafe.fabric.nats.client import Incoming, Outgoing
 from artcafe.rules.subjects import Subject
-from tests.fabric.rooms import Nats, a_tenant, until, within
+from tests.fabric.nats_env import Nats, a_tenant, until, within
 
 HERE = Subject("here")
 

@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 
 from artcafe.errors import NoResponder
-from artcafe.fabric.jetstream import JetStream, refusal
-from artcafe.fabric.link import Link
+from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.nats.jetstream import JetStream, refusal
 from artcafe.rules.subjects import HEALTH
 
 STREAM: Final = "health"

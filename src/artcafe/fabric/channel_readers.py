@@ -12,11 +12,11 @@ from typing import Final, Protocol
 from nats.aio.msg import Msg
 
 from artcafe.errors import OurFault
-from artcafe.fabric.client import Incoming
-from artcafe.fabric.follow import Follow
-from artcafe.fabric.jetstream import seq_of
-from artcafe.fabric.link import unreachable
-from artcafe.fabric.streams import Stored, TenantLog
+from artcafe.fabric.nats.client import Incoming
+from artcafe.fabric.nats.connection import unreachable
+from artcafe.fabric.nats.jetstream import seq_of
+from artcafe.fabric.nats.subscription import Follow
+from artcafe.fabric.tenant_log import Stored, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.observe.logs import log
 from artcafe.rules import subjects

@@ -12,14 +12,14 @@ import pytest
 
 from artcafe.errors import Unavailable
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.link import Link
-from artcafe.fabric.proof import Proof, Unproven
+from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.nats.server_proof import Proof, Unproven
 from artcafe.model import TenantId
 from artcafe.rules.subjects import Subject
-from tests.fabric.clients import BOUND_S
-from tests.fabric.rooms import Nats, until
+from tests.fabric.nats_clients import BOUND_S
+from tests.fabric.nats_env import Nats, until
 
 ACCOUNTS = Accounts(bytes(range(32)), "dev")
 TENANT = TenantId("ten_a")

@@ -22,14 +22,14 @@ from structlog.typing import EventDict, WrappedLogger
 
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.child import PORTS, find_binary
-from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.embedded.health import Health, NotAsked, Scope
+from artcafe.fabric.embedded.process import PORTS, find_binary
+from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.health import Health, NotAsked, Scope
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
-from tests.fabric.clients import BOUND_S, connected, push
-from tests.fabric.rooms import until
+from tests.fabric.nats_clients import BOUND_S, connected, push
+from tests.fabric.nats_env import until
 
 SECRET = bytes(range(32))
 A = TenantId("ten_a")
@@ -38,7 +38,7 @@ PARENT = f"""
 import asyncio, sys
 from pathlib import Path
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.embedded import EmbeddedNats
+from artcafe.fabric.embedded.server import EmbeddedNats
 
 async def main():
     nats = EmbeddedNats(Path(sys.argv[1]), Accounts({SECRET!r}, "dev"))

@@ -15,8 +15,9 @@ from typing import Final
 from artcafe.data_dir import write_whole
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.certificate import HOST, client_context, server_pem
-from artcafe.fabric.child import (
+from artcafe.fabric.embedded.certificate import HOST, client_context, server_pem
+from artcafe.fabric.embedded.health import Health, NotAsked, Scope
+from artcafe.fabric.embedded.process import (
     END_S,
     PORTS,
     check_version,
@@ -29,9 +30,8 @@ from artcafe.fabric.child import (
     some_free_port,
     tail,
 )
-from artcafe.fabric.configuration import text
-from artcafe.fabric.health import Health, NotAsked, Scope
-from artcafe.fabric.spawn import Spawner
+from artcafe.fabric.embedded.spawner import Spawner
+from artcafe.fabric.nats.configuration import text
 from artcafe.observe.logs import log
 
 ENOUGH_FREE_BYTES: Final = 16 * 1024 * 1024
@@ -56,7 +56,7 @@ class EmbeddedNats:
 
     Every message is on disk before it is acknowledged, so ending the child in any way loses nothing. It ends with this process;
     one that outlived it nevertheless is replaced at the next `start`. It listens on one port, for TLS and for plain connections,
-    whose other end must be proven by the former (`fabric.proof`). Its health is asked over NATS, as the system account.
+    whose other end must be proven by the former (`nats.server_proof`). Its health is asked over NATS, as the system account.
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""The nats-server that `artcafe up` runs as a child process."""

@@ -1,0 +1,1 @@
+"""Connections to NATS: the client, JetStream, and the configuration of NATS servers."""
