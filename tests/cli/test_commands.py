@@ -33,7 +33,7 @@ def test_the_summary_of_a_command_is_how_its_help_begins(group: LazyGroup, name:
     command = group.get_command(click.Context(group), name)
     assert command is not None
     assert command.help is not None
-    assert " ".join(command.help.split()).startswith(group.homes[name].summary.removesuffix("."))
+    assert " ".join(command.help.split()).startswith(group.lazy_commands[name].summary.removesuffix("."))
 
 
 @pytest.mark.parametrize(

@@ -558,8 +558,8 @@ def test_at_a_terminal_a_deletion_is_asked_for(owner: Person, terminal: tuple[in
         env=owner.surroundings(),
         text=True,
     ) as command:
-        asked = read_until(command.stderr, "[y/N]: ")
-        assert f"Delete channel {channel} (doomed) with its subscriptions and messages?" in asked
+        prompt = read_until(command.stderr, "[y/N]: ")
+        assert f"Delete channel {channel} (doomed) with its subscriptions and messages?" in prompt
         if answer is None:
             interrupt(command)
         else:

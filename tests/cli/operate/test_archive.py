@@ -24,7 +24,7 @@ def made(folder: Path) -> Path:
     (folder / "tables").write_bytes(CONTENTS["tables.sqlite"])
     (folder / "secret").write_bytes(CONTENTS["secret"])
     file = folder / "backup.tar"
-    with archive.writing(file) as out:
+    with archive.create_archive(file) as out:
         with out.part("streams/000001-log.snapshot") as part:
             for start in range(0, 4500, 1000):
                 part.write(CONTENTS["streams/000001-log.snapshot"][start : start + 1000])
@@ -45,7 +45,7 @@ def made(folder: Path) -> Path:
 
 def contents(file: Path) -> dict[str, bytes]:
     """What an archive holds, as a restore reads it. Raises `ArchiveRefused`."""
-    with archive.reading(file) as source:
+    with archive.open_archive(file) as source:
         assert source.manifest.streams[0].saved == SAVED
         return {part.name: b"".join(source.pieces(part)) for part in source.manifest.parts}
 
@@ -54,7 +54,7 @@ def test_what_goes_in_comes_out_and_the_file_is_its_owners_alone(tmp_path: Path)
     file = made(tmp_path)
     assert contents(file) == CONTENTS
     assert file.stat().st_mode & 0o777 == 0o600
-    with archive.reading(file) as source:
+    with archive.open_archive(file) as source:
         assert source.manifest.messages == 7
         source.extract(source.manifest.tables, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == CONTENTS["tables.sqlite"]
@@ -118,12 +118,12 @@ def test_an_archive_of_a_newer_format_is_refused_by_name_whatever_else_it_holds(
 
 
 def test_an_archive_that_fails_in_the_making_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), archive.writing(tmp_path / "backup.tar") as out:
+    with pytest.raises(ZeroDivisionError), archive.create_archive(tmp_path / "backup.tar") as out:
         _fails(out)
     assert list(tmp_path.iterdir()) == []
 
 
-def _fails(out: archive.Writer) -> None:
+def _fails(out: archive.ArchiveWriter) -> None:
     with out.part("part") as part:
         part.write(b"data")
     raise ZeroDivisionError
@@ -132,16 +132,16 @@ def _fails(out: archive.Writer) -> None:
 def test_a_backup_replaces_no_other(tmp_path: Path) -> None:
     file = made(tmp_path)
     before = file.read_bytes()
-    with pytest.raises(ArchiveRefused, match="there already"), archive.writing(file):
+    with pytest.raises(ArchiveRefused, match="there already"), archive.create_archive(file):
         pytest.fail("it is there")
     assert file.read_bytes() == before
-    with pytest.raises(ArchiveRefused, match="cannot be written"), archive.writing(tmp_path / "none" / "backup.tar"):
+    with pytest.raises(ArchiveRefused, match="cannot be written"), archive.create_archive(tmp_path / "none" / "backup.tar"):
         pytest.fail("there is no folder")
 
 
 def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
     file, missing = tmp_path / "backup.tar", Part("tables.sqlite", 1, "0")
-    with archive.writing(file) as out:
+    with archive.create_archive(file) as out:
         out.finish(
             Manifest(
                 artcafe="0", made_at="", environment="prod", secret_check="", secret=None, tables=missing, rows={}, streams=[]

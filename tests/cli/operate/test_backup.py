@@ -187,12 +187,12 @@ def test_drafts_of_commands_that_run_and_of_other_targets_are_left_alone(tmp_pat
         kept = {held, running, foreign}
         for each in {old, *kept} - {held}:
             each.write_text("as an earlier version made them")
-        with staging_dir.beside(target, said.append) as folder:
+        with staging_dir.create(target, said.append) as folder:
             assert folder.stat().st_mode & 0o777 == 0o700
             assert set(tmp_path.iterdir()) == {folder, *kept}
         other.kill()
     assert [str(old) in text for text in said] == [True]
-    with staging_dir.beside(target, said.append) as folder:
+    with staging_dir.create(target, said.append) as folder:
         assert set(tmp_path.iterdir()) == {folder, *kept} - {held}
 
 

@@ -28,11 +28,11 @@ class Cloud:
         self.boto: Any = boto3.client("dynamodb", region_name=self.region, endpoint_url=aws.url)
 
     @property
-    def place(self) -> str:
+    def tables_setting(self) -> str:
         return f"dynamodb:{self.region}"
 
     def run(self, *arguments: str, **environ: str) -> Done:
-        return run(*arguments, ARTCAFE_TABLES=self.place, ARTCAFE_DYNAMODB_ENDPOINT=self.url, **environ)
+        return run(*arguments, ARTCAFE_TABLES=self.tables_setting, ARTCAFE_DYNAMODB_ENDPOINT=self.url, **environ)
 
     def make(self, name: str, *keys: str) -> None:
         """A table as somebody else made it."""
@@ -49,7 +49,7 @@ class Cloud:
         asyncio.run(self._put(table, item))
 
     async def _put(self, table: Table, item: Item) -> None:
-        engine = await open_engine(self.place, self.url, Environment.PROD, make_missing=False)
+        engine = await open_engine(self.tables_setting, self.url, Environment.PROD, make_missing=False)
         await engine.put(Put(table, item))
         await engine.close()
 
@@ -57,7 +57,7 @@ class Cloud:
         return asyncio.run(self._item(table, key))
 
     async def _item(self, table: Table, key: ItemKey) -> Item | None:
-        engine = await open_engine(self.place, self.url, Environment.PROD, make_missing=False)
+        engine = await open_engine(self.tables_setting, self.url, Environment.PROD, make_missing=False)
         (found,) = await engine.get(table, [key], consistent=True)
         await engine.close()
         return found
@@ -193,13 +193,13 @@ def test_a_table_that_cannot_be_used_in_its_state_is_a_problem_for_check_plan_an
     cloud.run("apply", "--yes")
     with faulty(cloud.url) as proxy:
         proxy.states["artcafe-agents"] = state
-        place = {"ARTCAFE_TABLES": cloud.place, "ARTCAFE_DYNAMODB_ENDPOINT": proxy.url}
-        done = run("check", "--rows", "--json", **place)
+        environ = {"ARTCAFE_TABLES": cloud.tables_setting, "ARTCAFE_DYNAMODB_ENDPOINT": proxy.url}
+        done = run("check", "--rows", "--json", **environ)
         (problem,) = [each for each in done.json["problems"] if not each["is_advice"]]
         assert (done.code, problem["table"], done.json["findings"]) == (DIFFERENT, "artcafe-agents", None)
         assert state in problem["says"]
         for command in (["plan"], ["apply", "--yes"]):
-            refused = run(*command, **place)
+            refused = run(*command, **environ)
             assert (refused.code, state in refused.err, "artcafe-agents" in refused.err) == (REFUSED, True, True), command
 
 
@@ -209,7 +209,7 @@ def test_a_table_that_is_being_updated_is_used(cloud: Cloud, state: str) -> None
     with faulty(cloud.url) as proxy:
         proxy.states["artcafe-agents"] = state
         for command in ("check", "plan"):
-            assert run(command, ARTCAFE_TABLES=cloud.place, ARTCAFE_DYNAMODB_ENDPOINT=proxy.url).code == 0
+            assert run(command, ARTCAFE_TABLES=cloud.tables_setting, ARTCAFE_DYNAMODB_ENDPOINT=proxy.url).code == 0
 
 
 def test_an_unknown_tenant_is_an_error(cloud: Cloud) -> None:
@@ -287,7 +287,7 @@ def test_a_right_that_is_missing_is_named_and_where_to_read_of_it(cloud: Cloud, 
         cloud.run("apply", "--yes")
     with faulty(cloud.url) as proxy:
         proxy.strike(Fault.DENIED, right)
-        done = run(*arguments, ARTCAFE_TABLES=cloud.place, ARTCAFE_DYNAMODB_ENDPOINT=proxy.url)
+        done = run(*arguments, ARTCAFE_TABLES=cloud.tables_setting, ARTCAFE_DYNAMODB_ENDPOINT=proxy.url)
     assert (done.code, "AccessDeniedException" in done.err, "docs/dynamodb.md" in done.err) == (REFUSED, True, True), done.err
 
 

@@ -48,14 +48,14 @@ def test_prices_are_the_ones_that_were_given() -> None:
 
 
 def test_on_dynamodb_it_is_measured_there_and_nothing_is_left(aws: Aws) -> None:
-    place = {"ARTCAFE_TABLES": f"dynamodb:{aws.new_region()}", "ARTCAFE_DYNAMODB_ENDPOINT": aws.url}
-    missing = run("cost", "--yes", **place)
+    environ = {"ARTCAFE_TABLES": f"dynamodb:{aws.new_region()}", "ARTCAFE_DYNAMODB_ENDPOINT": aws.url}
+    missing = run("cost", "--yes", **environ)
     assert (missing.code, "artcafe tables apply" in missing.err) == (3, True)
-    assert run("apply", "--yes", **place).code == 0
-    assert run("cost", **place).code == 2  # Nobody can be asked.
-    there, here = run("cost", "--yes", "--json", **place).json, run("cost", "--json").json
+    assert run("apply", "--yes", **environ).code == 0
+    assert run("cost", **environ).code == 2  # Nobody can be asked.
+    there, here = run("cost", "--yes", "--json", **environ).json, run("cost", "--json").json
     assert "ReturnConsumedCapacity" in there["measured"]
     assert there["operations"] == here["operations"]
     # Challenges, which were used, go by their time to live.
-    rows = {each["name"]: each["rows"] for each in run("list", "--json", **place).json}
+    rows = {each["name"]: each["rows"] for each in run("list", "--json", **environ).json}
     assert {name for name, count in rows.items() if count} <= {"artcafe-Challenges"}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe.cli.terminal.output import aligned, as_json, as_text, plain, width
+from artcafe.cli.terminal.output import align, as_json, as_text, escape, width
 from artcafe.sdk.records import Cursor
 
 OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u202e\u2066]")
@@ -17,11 +17,11 @@ OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u202e\u2066]")
 
 @given(st.text())
 def test_no_text_makes_a_terminal_do_anything(text: str) -> None:
-    assert not OBEYED.search(plain(text))
+    assert not OBEYED.search(escape(text))
 
 
 def test_a_text_of_several_lines_stands_on_one() -> None:
-    assert plain("two\nlines \x1b[31mred") == "two lines \\u001b[31mred"
+    assert escape("two\nlines \x1b[31mred") == "two lines \\u001b[31mred"
 
 
 @pytest.mark.parametrize(("text", "columns"), [("", 0), ("scout", 5), ("日本", 4), ("e\u0301", 1), ("👩", 2)])
@@ -32,11 +32,11 @@ def test_the_width_is_what_a_terminal_takes(text: str, columns: int) -> None:
 @given(st.lists(st.lists(st.text(alphabet="aé日 \u0301", max_size=5), min_size=3, max_size=3), min_size=1))
 def test_every_column_begins_at_one_place(rows: list[list[str]]) -> None:
     ended = [[*row, "|"] for row in rows]  # so that no cell of the rows is the last, whose spaces are cut off
-    assert len({width(line) for line in aligned(ended)}) == 1
+    assert len({width(line) for line in align(ended)}) == 1
 
 
 def test_the_columns_are_as_wide_as_their_widest_cell() -> None:
-    assert aligned([["ID", "NAME", "X"], ["1", "日本", ""], ["22", "a", "x"]]) == ["ID  NAME  X", "1   日本", "22  a     x"]
+    assert align([["ID", "NAME", "X"], ["1", "日本", ""], ["22", "a", "x"]]) == ["ID  NAME  X", "1   日本", "22  a     x"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe.cli.terminal.stdin import LONGEST_BYTES, split
+from artcafe.cli.terminal.stdin import LONGEST_BYTES, split_lines
 
 
 def pieces(text: bytes, sizes: list[int]) -> Iterator[bytes]:
@@ -24,11 +24,11 @@ def test_lines_are_the_same_however_the_pipe_cuts_them(lines: list[bytes], sizes
     expected = text.split(b"\n")
     if expected[-1] == b"":
         expected.pop()
-    assert list(split(pieces(text, sizes))) == expected
+    assert list(split_lines(pieces(text, sizes))) == expected
 
 
 def test_a_line_without_an_end_does_not_fill_the_memory() -> None:
     chunk = b"x" * 65536
-    found = list(split(iter([chunk] * 64)))
+    found = list(split_lines(iter([chunk] * 64)))
     assert b"".join(found) == chunk * 64
     assert max(map(len, found)) <= LONGEST_BYTES + len(chunk)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import pytest
 
-from artcafe.cli.terminal.time_params import Moment, SequenceOrMoment
+from artcafe.cli.terminal.time_params import SequenceOrTimeParam, TimeParam
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
@@ -30,11 +30,11 @@ def now() -> datetime:
     ],
 )
 def test_a_time_is_read_as_people_type_it(typed: str, meant: datetime) -> None:
-    assert Moment(clock=now).convert(typed, None, None) == meant
+    assert TimeParam(clock=now).convert(typed, None, None) == meant
 
 
 def test_a_distance_ahead_is_in_the_future() -> None:
-    assert Moment(ahead=True, clock=now).convert("30d", None, None) == NOW + timedelta(days=30)
+    assert TimeParam(ahead=True, clock=now).convert("30d", None, None) == NOW + timedelta(days=30)
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ def test_a_distance_ahead_is_in_the_future() -> None:
 )
 def test_anything_else_is_refused_with_examples(typed: str) -> None:
     with pytest.raises(click.BadParameter, match="is no time such as 1h, '2026-11-28 10:00'"):
-        Moment(clock=now).convert(typed, None, None)
+        TimeParam(clock=now).convert(typed, None, None)
 
 
 def test_digits_alone_are_a_sequence() -> None:
-    parameter = SequenceOrMoment(clock=now)
+    parameter = SequenceOrTimeParam(clock=now)
     assert parameter.convert("41", None, None) == 41
     assert parameter.convert("1h", None, None) == NOW - timedelta(hours=1)
     with pytest.raises(click.BadParameter):

@@ -17,7 +17,7 @@ from artcafe.fabric.fabric import Broker
 
 
 @asynccontextmanager
-async def nats_of_folder(settings: Settings, accounts: Accounts, say: Callable[[str], None]) -> AsyncIterator[Broker]:
+async def connect_nats(settings: Settings, accounts: Accounts, say: Callable[[str], None]) -> AsyncIterator[Broker]:
     """The NATS of the data folder: of the server that runs on it, or one that runs for as long as this."""
     conf = settings.data_dir / "nats" / "nats.conf"
     known = recorded(conf)
@@ -35,14 +35,14 @@ async def nats_of_folder(settings: Settings, accounts: Accounts, say: Callable[[
         yield Broker([f"tls://{HOST}:{known[1]}"], client_context(accounts), is_embedded=True)
         return
     try:
-        async with nats_child(conf.parent, accounts) as broker:
+        async with run_nats(conf.parent, accounts) as broker:
             yield broker
     finally:
         held.release()
 
 
 @asynccontextmanager
-async def nats_child(folder: Path, accounts: Accounts) -> AsyncIterator[Broker]:
+async def run_nats(folder: Path, accounts: Accounts) -> AsyncIterator[Broker]:
     """A nats-server on that folder, for as long as this lasts."""
     child = EmbeddedNats(folder, accounts)
     await child.start()

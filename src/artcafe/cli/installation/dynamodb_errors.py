@@ -22,7 +22,7 @@ REMEDIES: Final = {
 """By the name of botocore's exception, or DynamoDB's code. Only these stay as they are when one tries again."""
 
 
-def in_words(exc: Unavailable) -> ArtcafeError:
+def explain(exc: Unavailable) -> ArtcafeError:
     """The error for whoever is at the terminal, with what to do."""
     cause = exc.__cause__
     if cause is None:

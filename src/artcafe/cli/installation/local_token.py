@@ -19,7 +19,7 @@ DEMO_USER: Final = "alice@example.com"
 """Whose tenant the demo is."""
 
 
-def token_for(settings: Settings, user: str) -> str:
+def issue_token(settings: Settings, user: str) -> str:
     """A token for `user`, signed with the folder's secret and good for 12 hours.
 
     Raises `StartRefused` where an issuer vouches for people, the secret cannot be read or the server listens to other machines,

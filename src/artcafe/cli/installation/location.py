@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Final, TypeVar
 import click
 
 from artcafe import config
-from artcafe.cli.installation.dynamodb_errors import in_words
+from artcafe.cli.installation.dynamodb_errors import explain
 from artcafe.config import DYNAMODB, Settings
 from artcafe.errors import Unavailable
 from artcafe.observe.logs import configure
@@ -44,7 +44,7 @@ OPTIONS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Installation:
     """Tables, as the settings name them."""
 
     settings: Settings
@@ -55,10 +55,10 @@ class Place:
         return Environment(self.settings.environment)
 
     @property
-    def elsewhere(self) -> Place:
+    def other_environment(self) -> Installation:
         """The tables of the other environment, some of which are these."""
         other = Environment.DEV if self.environment is Environment.PROD else Environment.PROD
-        return Place(self.settings.model_copy(update={"environment": other.value}), self.as_json)
+        return Installation(self.settings.model_copy(update={"environment": other.value}), self.as_json)
 
     @property
     def is_dynamodb(self) -> bool:
@@ -104,24 +104,24 @@ class Place:
         return [table for table in TABLES if self.name(table) not in there]
 
 
-Command = Callable[Concatenate[Place, ...], Coroutine[Any, Any, int]]
+Command = Callable[Concatenate[Installation, ...], Coroutine[Any, Any, int]]
 """Returns the exit code."""
 
 
-def running(work: Coroutine[Any, Any, T]) -> T:
+def run_command(work: Coroutine[Any, Any, T]) -> T:
     """Runs a command; what keeps DynamoDB from being used is raised in words that say what to do."""
     try:
         return asyncio.run(work)
     except Unavailable as exc:
-        raise in_words(exc) from exc
+        raise explain(exc) from exc
     except BaseExceptionGroup as group:
         unavailable, _ = group.split(Unavailable)
         if unavailable is None:
             raise
-        raise in_words(_first(unavailable)) from group
+        raise explain(_first(unavailable)) from group
 
 
-def at_place(command: Command) -> Callable[..., None]:
+def with_installation(command: Command) -> Callable[..., None]:
     """Makes a click callback of a coroutine function: with the options that say which tables, and a `Place` in their stead."""
 
     @wraps(command)
@@ -129,8 +129,8 @@ def at_place(command: Command) -> Callable[..., None]:
         named = {name: given.pop(name) for name in ("tables", "dynamodb_endpoint", "environment", "data_dir")}
         settings = config.load(named, file=config_file)
         configure("error", json=settings.log_json)  # what goes wrong is said at the end, in a sentence
-        place = Place(settings, as_json)
-        code = running(command(place, **given))
+        installation = Installation(settings, as_json)
+        code = run_command(command(installation, **given))
         click.get_current_context().exit(code)
 
     for option in reversed(OPTIONS):

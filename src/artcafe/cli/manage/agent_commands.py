@@ -16,8 +16,16 @@ import click
 import msgspec
 
 from artcafe.cli.manage.caller import DEFAULT_URL, read_server_info
-from artcafe.cli.terminal.exit_codes import Failing
-from artcafe.cli.terminal.payload import data_of, message_options, one_line, parsed, place_of, receipt_line, text_option
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
+from artcafe.cli.terminal.payload import (
+    message_options,
+    one_line,
+    parse_data,
+    position_text,
+    read_data,
+    receipt_line,
+    text_option,
+)
 from artcafe.cli.terminal.stdin import stdin_lines
 from artcafe.errors import ArtcafeError, KeyLocked
 from artcafe.sdk import addresses
@@ -39,7 +47,7 @@ WINDOW: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class AgentOptions:
     """Who speaks, and where to."""
 
     url: str
@@ -71,7 +79,7 @@ class Account:
         )
 
 
-def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
+def _agent_options(command: Callable[P, None]) -> Callable[..., None]:
     """Adds the options of every command here; the command gets them as one `account`."""
 
     @wraps(command)
@@ -92,8 +100,8 @@ def _for_an_account(command: Callable[P, None]) -> Callable[..., None]:
                 f"missing {', '.join(f'--{name}' for name in missing)};"
                 f" in the environment: {', '.join(f'ARTCAFE_{name.upper()}' for name in missing)}"
             )
-        account = Account(url or _server_here(), tenant, agent, key, wait_s, service)
-        command(*args, account=account, **kwargs)  # type: ignore[arg-type]  # click passes by name
+        options = AgentOptions(url or _server_here(), tenant, agent, key, wait_s, service)
+        command(*args, options=options, **kwargs)  # type: ignore[arg-type]  # click passes by name
 
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Prints JSON, errors too."),
@@ -164,37 +172,37 @@ def agent() -> None:
 # --- login ---------------------------------------------------------------------------------------------------------------
 
 
-@agent.command(cls=Failing)
-@_for_an_account
-def login(account: Account, as_json: bool) -> None:
+@agent.command(cls=ArtcafeCommand)
+@_agent_options
+def login(options: AgentOptions, as_json: bool) -> None:
     """Logs in over REST and prints an access token, good for 15 minutes.
 
     \b
     Example:
       curl -s $ARTCAFE_URL/v1/me -H "Authorization: Bearer $(artcafe agent login)"
     """
-    asyncio.run(_login(account, as_json))
+    asyncio.run(_login(options, as_json))
 
 
-async def _login(account: Account, as_json: bool) -> None:
-    signer = account.signer()
-    async with Client(account.url) as rest:
-        token = await rest.login(account.tenant, account.agent, signer, service=account.service)
+async def _login(options: AgentOptions, as_json: bool) -> None:
+    signer = options.signer()
+    async with Client(options.url) as rest:
+        token = await rest.login(options.tenant, options.agent, signer, service=options.service)
     click.echo(msgspec.json.encode(token) if as_json else token.access_token)
 
 
 # --- publish -------------------------------------------------------------------------------------------------------------
 
 
-@agent.command(cls=Failing)
+@agent.command(cls=ArtcafeCommand)
 @click.argument("channel")
 @click.argument("data", required=False)
 @text_option
 @click.option("--lines", "by_line", is_flag=True, help="Each line of standard input is a message; empty ones are left out.")
 @message_options
-@_for_an_account
+@_agent_options
 def publish(
-    account: Account,
+    options: AgentOptions,
     channel: str,
     data: str | None,
     is_text: bool,
@@ -214,15 +222,15 @@ def publish(
     """
     if by_line and (data not in {None, "-"} or message_key is not None):
         raise click.UsageError("--lines reads standard input, with a key for each line: leave out DATA and --message-key")
-    send = _Sending(channel, headers, reply_to, is_text, as_json)
+    send = _Publisher(channel, headers, reply_to, is_text, as_json)
     if by_line:
-        asyncio.run(send.lines(account))
+        asyncio.run(send.lines(options))
     else:
-        asyncio.run(send.one(account, data_of(data, is_text=is_text), message_key))
+        asyncio.run(send.one(options, read_data(data, is_text=is_text), message_key))
 
 
 @dataclass(frozen=True, slots=True)
-class _Sending:
+class _Publisher:
     """How every message of one command is sent and its receipt shown."""
 
     channel: str
@@ -231,22 +239,22 @@ class _Sending:
     is_text: bool
     as_json: bool
 
-    async def one(self, account: Account, data: object, key: str | None) -> None:
-        async with account.speaking() as agent:
+    async def one(self, options: AgentOptions, data: object, key: str | None) -> None:
+        async with options.speaking() as agent:
             self.show(await self.publish(agent, data, key))
 
     async def publish(self, agent: Agent, data: object, key: str | None = None) -> Receipt:
         return await agent.publish(self.channel, data, key=key, headers=self.headers, reply_to=self.reply_to)
 
-    async def lines(self, account: Account) -> None:
+    async def lines(self, options: AgentOptions) -> None:
         """Publishes lines as they come, many at once, and shows their receipts in order, until the input ends or one fails."""
         refused: click.UsageError | None = None
-        async with account.speaking() as agent, asyncio.TaskGroup() as group:
+        async with options.speaking() as agent, asyncio.TaskGroup() as group:
             under_way: asyncio.Queue[asyncio.Task[Receipt] | None] = asyncio.Queue(WINDOW)
             group.create_task(self._show_all(under_way))
             async for number, line in stdin_lines():
                 try:
-                    data = parsed(line, f"line {number}", is_text=self.is_text)
+                    data = parse_data(line, f"line {number}", is_text=self.is_text)
                 except click.UsageError as exc:
                     refused = exc
                     break
@@ -275,7 +283,7 @@ class _Sending:
 # --- listen --------------------------------------------------------------------------------------------------------------
 
 
-class _Start(click.ParamType[frames.Start]):
+class _StartParam(click.ParamType[frames.Start]):
     """Where to begin: a word, or a sequence."""
 
     name = "start"
@@ -288,12 +296,12 @@ class _Start(click.ParamType[frames.Start]):
         return int(value)
 
 
-@agent.command(cls=Failing)
+@agent.command(cls=ArtcafeCommand)
 @click.argument("channels", nargs=-1, metavar="[CHANNEL]…")
 @click.option(
     "--from",
     "start",
-    type=_Start(),
+    type=_StartParam(),
     default="cursor",
     show_default=True,
     metavar="cursor|new|first|SEQ",
@@ -301,8 +309,10 @@ class _Start(click.ParamType[frames.Start]):
 )
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="Ends after so many messages.")
 @click.option("--ack/--no-ack", default=True, show_default=True, help="Acknowledges each message when it is printed.")
-@_for_an_account
-def listen(account: Account, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool) -> None:
+@_agent_options
+def listen(
+    options: AgentOptions, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool
+) -> None:
     """Prints one line a message of the named channels, subscribing to them first, or of all that the agent is subscribed to.
 
     \b
@@ -312,17 +322,17 @@ def listen(account: Account, channels: tuple[str, ...], start: frames.Start, cou
     """
     if start != "cursor" and not channels:
         raise click.UsageError("--from is for named channels")
-    asyncio.run(_listen(account, channels, start, count, ack, as_json))
+    asyncio.run(_listen(options, channels, start, count, ack, as_json))
 
 
 async def _listen(
-    account: Account, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool
+    options: AgentOptions, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool
 ) -> None:
     shown = 0
-    signer = account.signer()
-    async with account.speaking(WINDOW if ack else None, signer) as agent:
+    signer = options.signer()
+    async with options.speaking(WINDOW if ack else None, signer) as agent:
         if not channels:
-            await _note_silence(account, signer)
+            await _note_silence(options, signer)
         async for item in agent.messages(*channels, start=start, gaps=True):
             if isinstance(item, Gap):
                 if as_json:  # In words it is on standard error.
@@ -336,23 +346,23 @@ async def _listen(
                 return
 
 
-async def _note_silence(account: Account, signer: Signer) -> None:
+async def _note_silence(options: AgentOptions, signer: Signer) -> None:
     """Say on standard error when nothing will come, since no subscription is active. REST lists them, the gateway does not."""
-    if any(map(addresses.is_gateway, addresses.several(account.url))):
+    if any(map(addresses.is_gateway, addresses.several(options.url))):
         return
     try:
-        async with Client(account.url) as rest:
-            await rest.login(account.tenant, account.agent, signer, service=account.service)
-            rows = [row async for row in rest.agent_subscriptions(account.tenant, account.agent)]
+        async with Client(options.url) as rest:
+            await rest.login(options.tenant, options.agent, signer, service=options.service)
+            rows = [row async for row in rest.agent_subscriptions(options.tenant, options.agent)]
     except ArtcafeError:  # The messages come all the same.
         return
     if any(row.status == "active" for row in rows):
         return
     paused = ", ".join(row.channel_id for row in rows[:NAMED])
     why = f"all its subscriptions are paused ({paused}{', …' if len(rows) > NAMED else ''})" if rows else "it has no subscription"
-    click.echo(f"artcafe: nothing comes to {account.agent} as long as {why}", err=True)
+    click.echo(f"artcafe: nothing comes to {options.agent} as long as {why}", err=True)
 
 
 def _shown(message: Message) -> str:
-    place = place_of(message.seq)
-    return f"{message.time:%Y-%m-%dT%H:%M:%SZ} {message.channel} {place} {message.sender}: {one_line(message.raw)}"
+    position = position_text(message.seq)
+    return f"{message.time:%Y-%m-%dT%H:%M:%SZ} {message.channel} {position} {message.sender}: {one_line(message.raw)}"

@@ -10,12 +10,12 @@ import click
 from artcafe.cli.manage import keys
 from artcafe.cli.manage.agent_commands import agent as itself
 from artcafe.cli.manage.caller import Caller, in_tenant
-from artcafe.cli.manage.keys import PublicKey, PublicKeys
-from artcafe.cli.terminal.confirm import asked
-from artcafe.cli.terminal.exit_codes import REFUSED, Failing
+from artcafe.cli.manage.keys import PublicKeyFolderParam, PublicKeyParam
+from artcafe.cli.terminal.confirm import confirm
+from artcafe.cli.terminal.exit_codes import REFUSED, ArtcafeCommand
 from artcafe.cli.terminal.output import (
+    idempotency_key_option,
     limit_option,
-    once_option,
     show_all,
     show_deleted,
     show_done,
@@ -28,7 +28,7 @@ from artcafe.model import AgentStatus
 from artcafe.sdk.records import Presence
 
 
-class _BothHalves(click.Group):
+class _AgentGroup(click.Group):
     """A group whose help tells apart who speaks."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -39,7 +39,7 @@ class _BothHalves(click.Group):
                 formatter.write_dl(rows)
 
 
-@click.group(cls=_BothHalves, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_AgentGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def agent() -> None:
     """The agents of a tenant, and speaking as one of them.
 
@@ -62,7 +62,7 @@ capability_option = click.option(
 )
 
 
-@agent.command("list", cls=Failing)
+@agent.command("list", cls=ArtcafeCommand)
 @click.option("--status", type=click.Choice([each.value for each in AgentStatus]), help="Only those.")
 @click.option("--capability", metavar="WORD", help="Only those that can do this.")
 @click.option("--connected/--away", default=None, help="Only those that are, or are not, connected now.")
@@ -101,14 +101,14 @@ def _presence(presence: Presence | None) -> str:
     return "connected" if presence.status is None else f"connected ({presence.status})"
 
 
-@agent.command(cls=Failing)
+@agent.command(cls=ArtcafeCommand)
 @click.argument("name")
 @click.option(
-    "--public-key", required=True, type=PublicKey(), metavar="FILE", help="The agent's .pub file, or the line that is in it."
+    "--public-key", required=True, type=PublicKeyParam(), metavar="FILE", help="The agent's .pub file, or the line that is in it."
 )
 @description_option
 @capability_option
-@once_option
+@idempotency_key_option
 @in_tenant
 async def create(
     caller: Caller,
@@ -131,8 +131,8 @@ async def create(
     show_one(caller, made)
 
 
-@agent.command("import", cls=Failing)
-@click.argument("folder", type=PublicKeys())
+@agent.command("import", cls=ArtcafeCommand)
+@click.argument("folder", type=PublicKeyFolderParam())
 @capability_option
 @in_tenant
 async def import_folder(caller: Caller, folder: Mapping[str, str], capabilities: tuple[str, ...]) -> None:
@@ -158,7 +158,7 @@ async def import_folder(caller: Caller, folder: Mapping[str, str], capabilities:
         click.get_current_context().exit(REFUSED)
 
 
-@agent.command(cls=Failing)
+@agent.command(cls=ArtcafeCommand)
 @click.argument("agent")
 @in_tenant
 async def show(caller: Caller, agent: str) -> None:
@@ -171,10 +171,12 @@ async def show(caller: Caller, agent: str) -> None:
     show_one(caller, await caller.rest.agent(caller.tenant, agent))
 
 
-@agent.command(cls=Failing)
+@agent.command(cls=ArtcafeCommand)
 @click.argument("agent")
 @click.option("--name", metavar="TEXT", help="Another name.")
-@click.option("--public-key", type=PublicKey(), metavar="FILE", help="Another key; tokens and connections by the old one end.")
+@click.option(
+    "--public-key", type=PublicKeyParam(), metavar="FILE", help="Another key; tokens and connections by the old one end."
+)
 @description_option
 @capability_option
 @click.option("--no-capabilities", is_flag=True, help="It can do nothing in particular any more.")
@@ -203,7 +205,7 @@ async def update(
     show_one(caller, await caller.rest.update_agent(caller.tenant, agent, **changes))
 
 
-@agent.command(cls=Failing)
+@agent.command(cls=ArtcafeCommand)
 @click.argument("agent")
 @yes_option
 @in_tenant
@@ -215,12 +217,12 @@ async def delete(caller: Caller, agent: str, yes: bool) -> None:
       artcafe agent delete agt_… --yes
     """
     found = await caller.rest.agent(caller.tenant, agent)
-    asked(f"Delete agent {found.id} ({found.name}) with its subscriptions", yes=yes)
+    confirm(f"Delete agent {found.id} ({found.name}) with its subscriptions", yes=yes)
     await caller.rest.delete_agent(caller.tenant, agent)
     show_deleted(caller, f"agent {found.id} ({found.name})", found.id)
 
 
-@agent.command(cls=Failing)
+@agent.command(cls=ArtcafeCommand)
 @click.argument("agent")
 @in_tenant
 async def disable(caller: Caller, agent: str) -> None:
@@ -234,7 +236,7 @@ async def disable(caller: Caller, agent: str) -> None:
     show_done(caller, changed, f"Agent {changed.id} ({changed.name}) is disabled; its connections end within 5 seconds.")
 
 
-@agent.command(cls=Failing)
+@agent.command(cls=ArtcafeCommand)
 @click.argument("agent")
 @in_tenant
 async def enable(caller: Caller, agent: str) -> None:

@@ -11,9 +11,9 @@ import click
 import msgspec
 
 from artcafe.cli.manage.caller import Caller, in_tenant
-from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import Columns, as_json, limit_option, show_all
-from artcafe.cli.terminal.time_params import Moment
+from artcafe.cli.terminal.time_params import TimeParam
 from artcafe.errors import ChainBroken
 from artcafe.model import Entry
 from artcafe.rules import chain
@@ -44,12 +44,12 @@ def audit() -> None:
     """
 
 
-@audit.command("list", cls=Failing)
+@audit.command("list", cls=ArtcafeCommand)
 @limit_option
 @click.option("--agent", metavar="AGENT|usr:SUB", help="Only what this agent or person did, or had done to it.")
 @click.option("--action", help="Only this action, such as agent.login, or all that begin with it and a dot: agent.")
-@click.option("--since", type=Moment(), metavar="TIME", help="Only from this time on, such as 1h or '2026-11-28 10:00'.")
-@click.option("--until", type=Moment(), metavar="TIME", help="Only before this time.")
+@click.option("--since", type=TimeParam(), metavar="TIME", help="Only from this time on, such as 1h or '2026-11-28 10:00'.")
+@click.option("--until", type=TimeParam(), metavar="TIME", help="Only before this time.")
 @in_tenant
 async def list_entries(
     caller: Caller, limit: int | None, agent: str | None, action: str | None, since: datetime | None, until: datetime | None
@@ -69,7 +69,7 @@ async def list_entries(
     await show_all(caller, entries, COLUMNS, none="no entry is like that" if is_filtered else "nothing is in the audit yet")
 
 
-@audit.command(cls=Failing)
+@audit.command(cls=ArtcafeCommand)
 @in_tenant
 async def export(caller: Caller) -> None:
     """Prints the whole audit as JSON lines, oldest first. 'artcafe audit check' checks such a file without a server.
@@ -87,7 +87,7 @@ until_option = click.option(
 )
 
 
-@audit.command(cls=Failing)
+@audit.command(cls=ArtcafeCommand)
 @until_option
 @in_tenant
 async def verify(caller: Caller, until: str | None) -> None:
@@ -105,7 +105,7 @@ async def verify(caller: Caller, until: str | None) -> None:
     warn_of_late_beginning(entries)
 
 
-@audit.command(cls=Failing)
+@audit.command(cls=ArtcafeCommand)
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @until_option
 @click.option("--json", "as_json", is_flag=True, help="Prints a JSON object.")

@@ -27,7 +27,7 @@ NAMED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class Credentials:
     """An address, and the token to show there. For the local identity also who that is, and how others' things are seen."""
 
     url: str
@@ -41,7 +41,7 @@ class Caller:
     """What a command works with. `tenant` is empty in a command that is not about the things of one."""
 
     rest: Client
-    account: Account
+    credentials: Credentials
     as_json: bool
     tenant: str = ""
 
@@ -54,7 +54,7 @@ class Caller:
 Command = Callable[Concatenate[Caller, P], Coroutine[Any, Any, None]]
 
 
-def by_person(command: Command[P]) -> Callable[..., None]:
+def as_user(command: Command[P]) -> Callable[..., None]:
     """Makes a click callback of a coroutine function: with the options that say who calls, and a `Caller` in their place."""
     return _called(command, is_in_tenant=False)
 
@@ -68,8 +68,8 @@ def _called(command: Callable[..., Coroutine[Any, Any, None]], *, is_in_tenant: 
     @wraps(command)
     def wrapped(*, url: str | None, token: str | None, user: str | None, data_dir: Path, as_json: bool, **given: Any) -> None:
         _check_text(given)
-        account = _account(url, token, user, data_dir)
-        call = _call(command, account, as_json, given, is_in_tenant=is_in_tenant)
+        credentials = _credentials(url, token, user, data_dir)
+        call = _call(command, credentials, as_json, given, is_in_tenant=is_in_tenant)
         # Not runner.run: it takes the first Ctrl-C for itself, and a question at the terminal, which holds the loop, would stand.
         with asyncio.Runner() as runner:
             runner.get_loop().run_until_complete(call)
@@ -81,20 +81,20 @@ def _called(command: Callable[..., Coroutine[Any, Any, None]], *, is_in_tenant: 
 
 async def _call(
     command: Callable[..., Coroutine[Any, Any, None]],
-    account: Account,
+    credentials: Credentials,
     as_json: bool,
     given: dict[str, Any],
     *,
     is_in_tenant: bool,
 ) -> None:
-    async with Client(account.url, account.token) as rest:
-        caller = Caller(rest, account, as_json)
+    async with Client(credentials.url, credentials.token) as rest:
+        caller = Caller(rest, credentials, as_json)
         try:
             if is_in_tenant:
-                caller = replace(caller, tenant=given.pop("tenant") or await only_tenant(caller))
+                caller = replace(caller, tenant=given.pop("tenant") or await resolve_tenant(caller))
             await command(caller, **given)
         except ArtcafeError as exc:
-            raise _in_words(exc, {"tenant": caller.tenant, **given}, account) from exc
+            raise _reword(exc, {"tenant": caller.tenant, **given}, credentials) from exc
 
 
 PERSON: Final = (
@@ -138,7 +138,7 @@ TENANT: Final = click.option(
 # --- who calls -----------------------------------------------------------------------------------------------------------
 
 
-def _account(url: str | None, token: str | None, user: str | None, data_dir: Path) -> Account:
+def _credentials(url: str | None, token: str | None, user: str | None, data_dir: Path) -> Credentials:
     """The token that was given, or one of the local identity for the server of the data folder, and for no other: what is good
     for everybody's account here is shown to nobody elsewhere."""
     told = read_server_info(data_dir)
@@ -146,7 +146,7 @@ def _account(url: str | None, token: str | None, user: str | None, data_dir: Pat
         if click.get_current_context().get_parameter_source("user") is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError("--user is for a call without a token, and there is one (--token or ARTCAFE_TOKEN)")
         given = addresses.several(url or told.get("url", DEFAULT_URL))
-        return Account(",".join(map(addresses.rest, given)), _checked(token))
+        return Credentials(",".join(map(addresses.rest, given)), _checked(token))
     if url and not (told and any(_is_same(addresses.rest(each), told["url"]) for each in addresses.several(url))):
         raise click.UsageError(f"no access token for {url}: give --token or ARTCAFE_TOKEN. {_why_not_local(told, data_dir)}")
     if not told:
@@ -163,10 +163,10 @@ def read_server_info(data_dir: Path) -> dict[str, str]:
     return read_server_info(data_dir)
 
 
-def _local(url: str, data_dir: Path, user: str) -> Account:
+def _local(url: str, data_dir: Path, user: str) -> Credentials:
     try:
         from artcafe import config
-        from artcafe.cli.installation.local_token import DEMO_USER, token_for
+        from artcafe.cli.installation.local_token import DEMO_USER, issue_token
     except ModuleNotFoundError as exc:
         if (exc.name or "").startswith("artcafe"):
             raise
@@ -175,7 +175,7 @@ def _local(url: str, data_dir: Path, user: str) -> Account:
         ) from exc
     is_demo_there = user != DEMO_USER and (data_dir / "demo").is_dir()
     others = f"another user's are seen with --user{f', the demo with --user {DEMO_USER}' if is_demo_there else ''}"
-    return Account(url, token_for(config.load({"data_dir": data_dir}), user), user, others)
+    return Credentials(url, issue_token(config.load({"data_dir": data_dir}), user), user, others)
 
 
 def _why_not_local(told: Mapping[str, str], data_dir: Path) -> str:
@@ -226,7 +226,7 @@ def _check_text(given: Mapping[str, Any]) -> None:
 # --- which tenant --------------------------------------------------------------------------------------------------------
 
 
-async def only_tenant(caller: Caller) -> str:
+async def resolve_tenant(caller: Caller) -> str:
     """The caller's only tenant, or an agent's own; said on standard error. Raises `click.UsageError` for none and for several,
     and `TermsRequired` for somebody who has to accept those first."""
     me = await caller.rest.me()
@@ -239,7 +239,7 @@ async def only_tenant(caller: Caller) -> str:
     if not me.tenants and me.terms_outstanding is not None:
         raise errors.TermsRequired(me.terms_outstanding.version)
     if not me.tenants:
-        raise click.UsageError(in_none(caller.account))
+        raise click.UsageError(no_tenant_text(caller.credentials))
     raise click.UsageError(f"{me.user_id} is in several tenants; say which by --tenant or ARTCAFE_TENANT:\n{_listed(me.tenants)}")
 
 
@@ -253,10 +253,10 @@ def note_terms(caller: Caller, me: Me) -> None:
         )
 
 
-def in_none(account: Account) -> str:
+def no_tenant_text(credentials: Credentials) -> str:
     """What to say to somebody without a tenant."""
-    who = f"{account.user} is" if account.user else "you are"
-    return "; ".join(filter(None, (f"{who} in no tenant yet", "make one: artcafe tenant create NAME", account.others)))
+    who = f"{credentials.user} is" if credentials.user else "you are"
+    return "; ".join(filter(None, (f"{who} in no tenant yet", "make one: artcafe tenant create NAME", credentials.others)))
 
 
 def _listed(tenants: tuple[Membership, ...]) -> str:
@@ -268,7 +268,7 @@ def _listed(tenants: tuple[Membership, ...]) -> str:
 
 # --- what went wrong -----------------------------------------------------------------------------------------------------
 
-WORDS: Final[Mapping[type[ArtcafeError], str]] = {
+ERROR_TEXTS: Final[Mapping[type[ArtcafeError], str]] = {
     errors.TenantNotFound: "no tenant {tenant!r} among yours; 'artcafe tenant list' shows them",
     errors.AgentNotFound: "no agent {agent!r} in this tenant; 'artcafe agent list' shows them",
     errors.ChannelNotFound: "no channel {channel!r} in this tenant; it is named by its id (chn_…), see 'artcafe channel list'",
@@ -285,13 +285,13 @@ WORDS: Final[Mapping[type[ArtcafeError], str]] = {
 """The server does not repeat an id that it did not find, and cannot know the command that lists them."""
 
 
-def _in_words(error: ArtcafeError, given: Mapping[str, Any], account: Account) -> ArtcafeError:
+def _reword(error: ArtcafeError, given: Mapping[str, Any], credentials: Credentials) -> ArtcafeError:
     """The error as it is told to whoever typed the command; `given` are its arguments, by their names."""
-    words = WORDS.get(type(error))
-    if isinstance(error, errors.TenantNotFound) and account.user:
-        words = f"{words}\n  you are {account.user}; {account.others}"
+    words = ERROR_TEXTS.get(type(error))
+    if isinstance(error, errors.TenantNotFound) and credentials.user:
+        words = f"{words}\n  you are {credentials.user}; {credentials.others}"
     if words is not None:
         return type(error).told(words.format_map(given))
-    if isinstance(error, Unavailable) and account.url in str(error):
+    if isinstance(error, Unavailable) and credentials.url in str(error):
         return Unavailable.told(f"{error}\n  is a server running there? Another address is given by --url or ARTCAFE_URL")
     return error

@@ -11,11 +11,11 @@ import msgspec
 
 from artcafe.cli.manage.caller import Caller, in_tenant
 from artcafe.cli.manage.history import history
-from artcafe.cli.terminal.confirm import asked
-from artcafe.cli.terminal.exit_codes import Failing
-from artcafe.cli.terminal.output import limit_option, once_option, show_all, show_deleted, show_one, yes_option
+from artcafe.cli.terminal.confirm import confirm
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
+from artcafe.cli.terminal.output import idempotency_key_option, limit_option, show_all, show_deleted, show_one, yes_option
 from artcafe.cli.terminal.payload import data_argument, message_options, receipt_line, text_option
-from artcafe.cli.terminal.time_params import SECONDS
+from artcafe.cli.terminal.time_params import UNIT_SECONDS
 from artcafe.model import Access, ChannelType
 
 access_option = click.option(
@@ -36,7 +36,7 @@ class _Retention(click.ParamType["int | Literal['plan']"]):
         found = re.fullmatch(r"(\d{1,9})([smhd]?)", value)
         if found is None:
             self.fail(f"{value!r} is neither a time such as 90s, 15m, 12h or 30d nor 'plan'", param, ctx)
-        return int(found[1]) * SECONDS[found[2]]
+        return int(found[1]) * UNIT_SECONDS[found[2]]
 
 
 retention_option = click.option(
@@ -58,7 +58,7 @@ def channel() -> None:
     """
 
 
-@channel.command("list", cls=Failing)
+@channel.command("list", cls=ArtcafeCommand)
 @limit_option
 @in_tenant
 async def list_channels(caller: Caller, limit: int | None) -> None:
@@ -79,7 +79,7 @@ async def list_channels(caller: Caller, limit: int | None) -> None:
     await show_all(caller, caller.rest.channels(caller.tenant, limit=limit), columns, none=none)
 
 
-@channel.command(cls=Failing)
+@channel.command(cls=ArtcafeCommand)
 @click.argument("name")
 @click.option(
     "--type",
@@ -92,7 +92,7 @@ async def list_channels(caller: Caller, limit: int | None) -> None:
 @access_option
 @retention_option
 @description_option
-@once_option
+@idempotency_key_option
 @in_tenant
 async def create(
     caller: Caller,
@@ -122,7 +122,7 @@ async def create(
     show_one(caller, made)
 
 
-@channel.command(cls=Failing)
+@channel.command(cls=ArtcafeCommand)
 @click.argument("channel")
 @in_tenant
 async def show(caller: Caller, channel: str) -> None:
@@ -135,7 +135,7 @@ async def show(caller: Caller, channel: str) -> None:
     show_one(caller, await caller.rest.channel(caller.tenant, channel))
 
 
-@channel.command(cls=Failing)
+@channel.command(cls=ArtcafeCommand)
 @click.argument("channel")
 @click.option("--name", metavar="TEXT", help="Another name.")
 @access_option
@@ -164,7 +164,7 @@ async def update(
     show_one(caller, changed)
 
 
-@channel.command(cls=Failing)
+@channel.command(cls=ArtcafeCommand)
 @click.argument("channel")
 @yes_option
 @in_tenant
@@ -176,7 +176,7 @@ async def delete(caller: Caller, channel: str, yes: bool) -> None:
       artcafe channel delete chn_… --yes
     """
     found = await caller.rest.channel(caller.tenant, channel)
-    asked(f"Delete channel {found.id} ({found.name}) with its subscriptions and messages", yes=yes)
+    confirm(f"Delete channel {found.id} ({found.name}) with its subscriptions and messages", yes=yes)
     await caller.rest.delete_channel(caller.tenant, channel)
     show_deleted(caller, f"channel {found.id} ({found.name})", found.id)
 
@@ -184,7 +184,7 @@ async def delete(caller: Caller, channel: str, yes: bool) -> None:
 channel.add_command(history)
 
 
-@channel.command(cls=Failing)
+@channel.command(cls=ArtcafeCommand)
 @click.argument("channel")
 @data_argument
 @text_option

@@ -11,10 +11,10 @@ import click
 import msgspec
 
 from artcafe.cli.manage.caller import Caller, in_tenant
-from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import as_text
 from artcafe.cli.terminal.payload import one_line
-from artcafe.cli.terminal.time_params import SequenceOrMoment
+from artcafe.cli.terminal.time_params import SequenceOrTimeParam
 from artcafe.errors import ArtcafeError
 from artcafe.sdk.messages import Gap
 from artcafe.sdk.records import KeptMessage
@@ -28,15 +28,15 @@ REASONS: Final = {"retention": "they grew older than the channel keeps them"}
 Position = int | datetime | None
 
 
-@click.command(cls=Failing)
+@click.command(cls=ArtcafeCommand)
 @click.argument("channel")
 @click.option(
     "--after",
-    type=SequenceOrMoment(),
+    type=SequenceOrTimeParam(),
     metavar="SEQ|TIME",
     help="Those above a sequence, or from a time on (1h, '2026-11-28 10:00', RFC 3339), oldest first.",
 )
-@click.option("--before", type=SequenceOrMoment(), metavar="SEQ|TIME", help="Those below a sequence, or before a time.")
+@click.option("--before", type=SequenceOrTimeParam(), metavar="SEQ|TIME", help="Those below a sequence, or before a time.")
 @click.option("--limit", type=click.IntRange(min=1), default=SHOWN, show_default=True, metavar="N", help="At most so many.")
 @click.option("--follow", is_flag=True, help="Prints them oldest first, and new ones as they come, until Ctrl-C.")
 @in_tenant

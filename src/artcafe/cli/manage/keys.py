@@ -9,17 +9,25 @@ from typing import Any, Final
 import click
 
 from artcafe.cli.manage.caller import Caller, in_tenant
-from artcafe.cli.terminal.confirm import asked
-from artcafe.cli.terminal.exit_codes import Failing
-from artcafe.cli.terminal.output import limit_option, once_option, show_all, show_deleted, show_done, show_one, yes_option
-from artcafe.cli.terminal.time_params import Moment
+from artcafe.cli.terminal.confirm import confirm
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
+from artcafe.cli.terminal.output import (
+    idempotency_key_option,
+    limit_option,
+    show_all,
+    show_deleted,
+    show_done,
+    show_one,
+    yes_option,
+)
+from artcafe.cli.terminal.time_params import TimeParam
 from artcafe.sdk.records import AgentKey
 
 MAX_KEY_BYTES: Final = 16 * 1024
 """A public key of RSA with 16384 bits is a line of 3 KB; this keeps a wrong path, such as a device, from being read for ever."""
 
 
-class PublicKey(click.ParamType[str]):
+class PublicKeyParam(click.ParamType[str]):
     """A public key: the path of a .pub file, or its line."""
 
     name = "key"
@@ -41,7 +49,7 @@ class PublicKey(click.ParamType[str]):
         return text
 
 
-class PublicKeys(click.ParamType[dict[str, str]]):
+class PublicKeyFolderParam(click.ParamType[dict[str, str]]):
     """A folder: the public key of each .pub file in it, by the file's stem. All files are read before any key is used."""
 
     name = "folder"
@@ -50,7 +58,7 @@ class PublicKeys(click.ParamType[dict[str, str]]):
         files = sorted(Path(value).glob("*.pub"))
         if not files:
             self.fail(f"there are no .pub files in {str(value)!r}", param, ctx)
-        return {file.stem: PublicKey().convert(str(file), param, ctx) for file in files}
+        return {file.stem: PublicKeyParam().convert(str(file), param, ctx) for file in files}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,7 +74,7 @@ def key() -> None:
     """
 
 
-@key.command("list", cls=Failing)
+@key.command("list", cls=ArtcafeCommand)
 @click.argument("agent")
 @limit_option
 @in_tenant
@@ -87,11 +95,13 @@ async def list_keys(caller: Caller, agent: str, limit: int | None) -> None:
     await show_all(caller, caller.rest.keys(caller.tenant, agent, limit=limit), columns, none="this agent has no keys")
 
 
-@key.command("add", cls=Failing)
+@key.command("add", cls=ArtcafeCommand)
 @click.argument("agent")
-@click.option("--public-key", required=True, type=PublicKey(), metavar="FILE", help="The .pub file, or the line that is in it.")
-@click.option("--until", type=Moment(ahead=True), metavar="TIME", help="When it ends by itself, such as 30d or 2026-12-24.")
-@once_option
+@click.option(
+    "--public-key", required=True, type=PublicKeyParam(), metavar="FILE", help="The .pub file, or the line that is in it."
+)
+@click.option("--until", type=TimeParam(ahead=True), metavar="TIME", help="When it ends by itself, such as 30d or 2026-12-24.")
+@idempotency_key_option
 @in_tenant
 async def add_key(caller: Caller, agent: str, public_key: str, until: datetime | None, idempotency_key: str | None) -> None:
     """Lets an agent log in with one more key. Those it has stay.
@@ -104,7 +114,7 @@ async def add_key(caller: Caller, agent: str, public_key: str, until: datetime |
     show_one(caller, await caller.rest.add_key(caller.tenant, agent, public_key, not_after=until, key=idempotency_key))
 
 
-@key.command("disable", cls=Failing)
+@key.command("disable", cls=ArtcafeCommand)
 @click.argument("agent")
 @click.argument("key")
 @in_tenant
@@ -119,7 +129,7 @@ async def disable_key(caller: Caller, agent: str, key: str) -> None:
     show_done(caller, changed, f"{_named(changed)} is disabled; what it opened ends within 5 seconds.")
 
 
-@key.command("enable", cls=Failing)
+@key.command("enable", cls=ArtcafeCommand)
 @click.argument("agent")
 @click.argument("key")
 @in_tenant
@@ -134,7 +144,7 @@ async def enable_key(caller: Caller, agent: str, key: str) -> None:
     show_done(caller, changed, f"{_named(changed)} is active; the agent can log in with it again.")
 
 
-@key.command("revoke", cls=Failing)
+@key.command("revoke", cls=ArtcafeCommand)
 @click.argument("agent")
 @click.argument("key")
 @yes_option
@@ -146,7 +156,7 @@ async def revoke_key(caller: Caller, agent: str, key: str, yes: bool) -> None:
     Example:
       artcafe agent key revoke agt_… key_… --yes
     """
-    asked(f"Delete key {key} of agent {agent}", yes=yes)
+    confirm(f"Delete key {key} of agent {agent}", yes=yes)
     await caller.rest.revoke_key(caller.tenant, agent, key)
     show_deleted(caller, f"key {key} of agent {agent}", key)
 

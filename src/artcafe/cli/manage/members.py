@@ -8,10 +8,10 @@ from typing import IO, Any, Final
 
 import click
 
-from artcafe.cli.manage.caller import Caller, by_person, in_tenant
-from artcafe.cli.terminal.confirm import asked
-from artcafe.cli.terminal.exit_codes import Failing
-from artcafe.cli.terminal.output import limit_option, once_option, show_all, show_deleted, show_one, yes_option
+from artcafe.cli.manage.caller import Caller, as_user, in_tenant
+from artcafe.cli.terminal.confirm import confirm
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
+from artcafe.cli.terminal.output import idempotency_key_option, limit_option, show_all, show_deleted, show_one, yes_option
 
 ROLES = click.Choice(["owner", "admin", "member", "viewer"])
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -58,7 +58,7 @@ def member() -> None:
     """
 
 
-@member.command("list", cls=Failing)
+@member.command("list", cls=ArtcafeCommand)
 @limit_option
 @in_tenant
 async def list_members(caller: Caller, limit: int | None) -> None:
@@ -77,10 +77,10 @@ async def list_members(caller: Caller, limit: int | None) -> None:
     await show_all(caller, caller.rest.people.members(caller.tenant, limit=limit), columns, none="there are no members")
 
 
-@member.command(cls=Failing)
+@member.command(cls=ArtcafeCommand)
 @click.argument("address")
 @click.option("--role", type=ROLES, default="member", show_default=True, help="As what they come in.")
-@once_option
+@idempotency_key_option
 @in_tenant
 async def invite(caller: Caller, address: str, role: str, idempotency_key: str | None) -> None:
     """Invites an e-mail address, and prints the token to hand over: good for 72 hours, once. No mail is sent.
@@ -92,7 +92,7 @@ async def invite(caller: Caller, address: str, role: str, idempotency_key: str |
     show_one(caller, await caller.rest.people.invite(caller.tenant, address, role=role, key=idempotency_key))
 
 
-@member.command("role", cls=Failing)
+@member.command("role", cls=ArtcafeCommand)
 @click.argument("member_id", metavar="USER")
 @click.argument("role", type=ROLES, metavar="ROLE")
 @in_tenant
@@ -107,7 +107,7 @@ async def set_role(caller: Caller, member_id: str, role: str) -> None:
     show_one(caller, await caller.rest.people.set_role(caller.tenant, member_id, role))
 
 
-@member.command(cls=Failing)
+@member.command(cls=ArtcafeCommand)
 @click.argument("member_id", metavar="USER")
 @yes_option
 @in_tenant
@@ -119,12 +119,12 @@ async def remove(caller: Caller, member_id: str, yes: bool) -> None:
       artcafe member list
       artcafe member remove 5d0e1c1e-… --yes
     """
-    asked(f"Delete the membership of {member_id}", yes=yes)
+    confirm(f"Delete the membership of {member_id}", yes=yes)
     await caller.rest.people.remove(caller.tenant, member_id)
     show_deleted(caller, f"the membership of {member_id}", member_id)
 
 
-@member.command(cls=Failing)
+@member.command(cls=ArtcafeCommand)
 @yes_option
 @in_tenant
 async def leave(caller: Caller, yes: bool) -> None:
@@ -137,7 +137,7 @@ async def leave(caller: Caller, yes: bool) -> None:
     me = await caller.rest.me()
     if me.user_id is None:
         raise click.UsageError("the access token is an agent's, and agents are no members")
-    asked(f"Delete your membership in {caller.tenant}", yes=yes)
+    confirm(f"Delete your membership in {caller.tenant}", yes=yes)
     await caller.rest.people.remove(caller.tenant, me.user_id)
     show_deleted(caller, f"your membership in {caller.tenant}", caller.tenant)
 
@@ -152,7 +152,7 @@ def invitation() -> None:
     """
 
 
-@invitation.command("list", cls=Failing)
+@invitation.command("list", cls=ArtcafeCommand)
 @limit_option
 @in_tenant
 async def list_invitations(caller: Caller, limit: int | None) -> None:
@@ -172,7 +172,7 @@ async def list_invitations(caller: Caller, limit: int | None) -> None:
     await show_all(caller, found, columns, none="there are no open invitations; make one: artcafe member invite ADDRESS")
 
 
-@invitation.command(cls=Failing)
+@invitation.command(cls=ArtcafeCommand)
 @click.argument("invitation")
 @in_tenant
 async def revoke(caller: Caller, invitation: str) -> None:
@@ -186,7 +186,7 @@ async def revoke(caller: Caller, invitation: str) -> None:
     show_deleted(caller, f"invitation {invitation}", invitation)
 
 
-@invitation.command(cls=Failing)
+@invitation.command(cls=ArtcafeCommand)
 @click.argument("invitation", metavar="[TOKEN]", type=InvitationToken(), default="-")
 @click.option(
     "--id-token",
@@ -195,7 +195,7 @@ async def revoke(caller: Caller, invitation: str) -> None:
     help="Your identity provider's ID token, which proves your address; not needed with the local identity. Better as"
     " ARTCAFE_ID_TOKEN.",
 )
-@by_person
+@as_user
 async def accept(caller: Caller, invitation: str, id_token: str | None) -> None:
     """Comes into the tenant of an invitation that was handed over to you.
 
@@ -219,8 +219,8 @@ def terms() -> None:
     """
 
 
-@terms.command("show", cls=Failing)
-@by_person
+@terms.command("show", cls=ArtcafeCommand)
+@as_user
 async def show_terms(caller: Caller) -> None:
     """Shows the current version, and its text.
 
@@ -234,9 +234,9 @@ async def show_terms(caller: Caller) -> None:
     show_one(caller, current)
 
 
-@terms.command("accept", cls=Failing)
+@terms.command("accept", cls=ArtcafeCommand)
 @click.argument("version")
-@by_person
+@as_user
 async def accept_terms(caller: Caller, version: str) -> None:
     """Accepts a version, which must be the current one. Time and address are noted.
 

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from artcafe.cli.manage.caller import Caller, in_tenant
-from artcafe.cli.terminal.confirm import asked
-from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.confirm import confirm
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import limit_option, show_all, show_deleted, show_done, show_one, yes_option
 from artcafe.model import Permission, SubscriptionStatus
 
@@ -30,7 +30,7 @@ def of_both(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--channel", required=True, metavar="ID", help="To what: the channel's id.")(command)
 
 
-@subscription.command("list", cls=Failing)
+@subscription.command("list", cls=ArtcafeCommand)
 @click.option("--channel", metavar="ID", help="Who receives this channel.")
 @click.option("--agent", metavar="ID", help="What this agent receives.")
 @limit_option
@@ -61,7 +61,7 @@ async def list_subscriptions(caller: Caller, channel: str | None, agent: str | N
     await show_all(caller, found, columns, none=f"{none}; artcafe subscription create --channel … --agent …")
 
 
-@subscription.command(cls=Failing)
+@subscription.command(cls=ArtcafeCommand)
 @of_both
 @click.option(
     "--permission",
@@ -82,7 +82,7 @@ async def create(caller: Caller, channel: str, agent: str, permissions: tuple[st
     show_one(caller, await caller.rest.subscribe(caller.tenant, channel, agent, permissions=permissions or None))
 
 
-@subscription.command(cls=Failing)
+@subscription.command(cls=ArtcafeCommand)
 @of_both
 @in_tenant
 async def show(caller: Caller, channel: str, agent: str) -> None:
@@ -95,7 +95,7 @@ async def show(caller: Caller, channel: str, agent: str) -> None:
     show_one(caller, await caller.rest.subscription(caller.tenant, channel, agent))
 
 
-@subscription.command(cls=Failing)
+@subscription.command(cls=ArtcafeCommand)
 @of_both
 @in_tenant
 async def pause(caller: Caller, channel: str, agent: str) -> None:
@@ -110,7 +110,7 @@ async def pause(caller: Caller, channel: str, agent: str) -> None:
     show_done(caller, changed, f"Paused: agent {agent} gets nothing of channel {channel} until it is resumed.")
 
 
-@subscription.command(cls=Failing)
+@subscription.command(cls=ArtcafeCommand)
 @of_both
 @in_tenant
 async def resume(caller: Caller, channel: str, agent: str) -> None:
@@ -125,7 +125,7 @@ async def resume(caller: Caller, channel: str, agent: str) -> None:
     show_done(caller, changed, f"Resumed: agent {agent} goes on with channel {channel} behind #{changed.cursor.seq}.")
 
 
-@subscription.command(cls=Failing)
+@subscription.command(cls=ArtcafeCommand)
 @of_both
 @yes_option
 @in_tenant
@@ -138,6 +138,6 @@ async def delete(caller: Caller, channel: str, agent: str, yes: bool) -> None:
     """
     found = await caller.rest.subscription(caller.tenant, channel, agent)
     what = f"the subscription of agent {found.agent_id} to channel {found.channel_id}"
-    asked(f"Delete {what}, and its place", yes=yes)
+    confirm(f"Delete {what}, and its place", yes=yes)
     await caller.rest.delete_subscription(caller.tenant, channel, agent)
     show_deleted(caller, what, found.id)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from artcafe.cli.manage.caller import Caller, by_person, in_none, note_terms, only_tenant
-from artcafe.cli.terminal.confirm import asked
-from artcafe.cli.terminal.exit_codes import Failing
-from artcafe.cli.terminal.output import limit_option, once_option, show_all, show_deleted, show_one, yes_option
+from artcafe.cli.manage.caller import Caller, as_user, no_tenant_text, note_terms, resolve_tenant
+from artcafe.cli.terminal.confirm import confirm
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
+from artcafe.cli.terminal.output import idempotency_key_option, limit_option, show_all, show_deleted, show_one, yes_option
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,9 +22,9 @@ def tenant() -> None:
     """
 
 
-@tenant.command("list", cls=Failing)
+@tenant.command("list", cls=ArtcafeCommand)
 @limit_option
-@by_person
+@as_user
 async def list_tenants(caller: Caller, limit: int | None) -> None:
     """Lists the tenants that you are in, with your role in each.
 
@@ -40,13 +40,13 @@ async def list_tenants(caller: Caller, limit: int | None) -> None:
         "CREATED": lambda each: each.created_at,
     }
     note_terms(caller, await caller.rest.me())
-    await show_all(caller, caller.rest.tenants(limit=limit), columns, none=in_none(caller.account))
+    await show_all(caller, caller.rest.tenants(limit=limit), columns, none=no_tenant_text(caller.credentials))
 
 
-@tenant.command(cls=Failing)
+@tenant.command(cls=ArtcafeCommand)
 @click.argument("name")
-@once_option
-@by_person
+@idempotency_key_option
+@as_user
 async def create(caller: Caller, name: str, idempotency_key: str | None) -> None:
     """Makes a tenant; you become its owner.
 
@@ -57,9 +57,9 @@ async def create(caller: Caller, name: str, idempotency_key: str | None) -> None
     show_one(caller, await caller.rest.create_tenant(name, key=idempotency_key))
 
 
-@tenant.command(cls=Failing)
+@tenant.command(cls=ArtcafeCommand)
 @click.argument("tenant", required=False, envvar="ARTCAFE_TENANT")
-@by_person
+@as_user
 async def show(caller: Caller, tenant: str | None) -> None:
     """Shows a tenant; without its id, your only one.
 
@@ -67,13 +67,13 @@ async def show(caller: Caller, tenant: str | None) -> None:
     Example:
       artcafe tenant show ten_…
     """
-    show_one(caller, await caller.rest.tenant(tenant or await only_tenant(caller)))
+    show_one(caller, await caller.rest.tenant(tenant or await resolve_tenant(caller)))
 
 
-@tenant.command(cls=Failing)
+@tenant.command(cls=ArtcafeCommand)
 @click.argument("tenant")
 @click.argument("name")
-@by_person
+@as_user
 async def rename(caller: Caller, tenant: str, name: str) -> None:
     """Gives a tenant another name; for owners and admins.
 
@@ -84,10 +84,10 @@ async def rename(caller: Caller, tenant: str, name: str) -> None:
     show_one(caller, await caller.rest.rename_tenant(tenant, name))
 
 
-@tenant.command(cls=Failing)
+@tenant.command(cls=ArtcafeCommand)
 @click.argument("tenant")
 @yes_option
-@by_person
+@as_user
 async def delete(caller: Caller, tenant: str, yes: bool) -> None:
     """Deletes a tenant with its agents, channels and messages; for owners.
 
@@ -97,6 +97,6 @@ async def delete(caller: Caller, tenant: str, yes: bool) -> None:
       artcafe tenant delete ten_… --yes
     """
     found = await caller.rest.tenant(tenant)
-    asked(f"Delete tenant {found.id} ({found.name}) with its agents, channels and messages", yes=yes)
+    confirm(f"Delete tenant {found.id} ({found.name}) with its agents, channels and messages", yes=yes)
     await caller.rest.delete_tenant(tenant)
     show_deleted(caller, f"tenant {found.id} ({found.name})", found.id)

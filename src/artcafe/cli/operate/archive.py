@@ -78,17 +78,17 @@ class _Format(msgspec.Struct, frozen=True):
     format: int
 
 
-class Writer:
+class ArchiveWriter:
     """An archive in the making. `folder` is for what is needed meanwhile: nobody else reads it, and it is removed."""
 
     def __init__(self, tar: tarfile.TarFile, folder: Path) -> None:
         self._tar, self.folder = tar, folder
 
     @contextmanager
-    def part(self, name: str) -> Iterator[PartWriter]:
+    def part(self, name: str) -> Iterator[ArchivePartWriter]:
         """A part that is written in pieces; it stands in the archive when this ends without an error."""
         with tempfile.TemporaryFile(dir=self.folder) as spool:
-            writer = PartWriter(name, spool)
+            writer = ArchivePartWriter(name, spool)
             yield writer
             spool.seek(0)
             self._tar.addfile(_member(name, writer.size_bytes), spool)
@@ -107,7 +107,7 @@ class Writer:
                 part.write(data)
 
 
-class PartWriter:
+class ArchivePartWriter:
     """One part in the making."""
 
     def __init__(self, name: str, spool: IO[bytes]) -> None:
@@ -135,7 +135,7 @@ def _member(name: str, size_bytes: int) -> tarfile.TarInfo:
 
 
 @contextmanager
-def writing(file: Path, say: Callable[[str], None] = lambda text: None) -> Iterator[Writer]:
+def create_archive(file: Path, say: Callable[[str], None] = lambda text: None) -> Iterator[ArchiveWriter]:
     """A new archive (mode 0600), which is there under its name once this has ended without an error, and else not at all.
 
     Raises `ArchiveRefused` where the file is there already, or cannot be written.
@@ -143,12 +143,12 @@ def writing(file: Path, say: Callable[[str], None] = lambda text: None) -> Itera
     if file.exists():
         raise ArchiveRefused(f"{file} is there already", "give another name, or move it away: a backup replaces no other")
     try:
-        with staging_dir.beside(file, say) as folder:
+        with staging_dir.create(file, say) as folder:
             draft = folder / "archive"
             descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as target:
                 with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                    yield Writer(tar, folder)
+                    yield ArchiveWriter(tar, folder)
                 target.flush()
                 os.fsync(target.fileno())
             draft.rename(file)
@@ -156,7 +156,7 @@ def writing(file: Path, say: Callable[[str], None] = lambda text: None) -> Itera
         raise _unwritable(str(file), exc) from exc
 
 
-class Reader:
+class ArchiveReader:
     """An archive that is whole: every part was compared with its checksum."""
 
     def __init__(self, tar: tarfile.TarFile, manifest: Manifest) -> None:
@@ -179,14 +179,14 @@ class Reader:
 
 
 @contextmanager
-def reading(file: Path, progress: Callable[[str], None] = lambda text: None) -> Iterator[Reader]:
+def open_archive(file: Path, progress: Callable[[str], None] = lambda text: None) -> Iterator[ArchiveReader]:
     """An archive, read through once to see that it is whole.
 
     Raises `ArchiveRefused` for what is no backup, a damaged one, or one that a newer version made.
     """
     with ExitStack() as stack:
         try:
-            reader = Reader(tar := stack.enter_context(tarfile.open(file, mode="r:")), _manifest(tar, file))
+            reader = ArchiveReader(tar := stack.enter_context(tarfile.open(file, mode="r:")), _manifest(tar, file))
             progress(f"checking {file}: {sum(part.size_bytes for part in reader.manifest.parts):,} bytes")
             for part in reader.manifest.parts:
                 _check(reader, part, file)
@@ -219,7 +219,7 @@ def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
         raise _damaged(file, str(exc)) from exc
 
 
-def _check(reader: Reader, part: Part, file: Path) -> None:
+def _check(reader: ArchiveReader, part: Part, file: Path) -> None:
     found, size_bytes = hashlib.sha256(), 0
     try:
         for piece in reader.pieces(part):

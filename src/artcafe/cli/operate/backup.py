@@ -18,10 +18,10 @@ from typing import Final
 import click
 
 from artcafe import config
-from artcafe.cli.installation.data_dir_nats import nats_child, nats_of_folder
+from artcafe.cli.installation.data_dir_nats import connect_nats, run_nats
 from artcafe.cli.operate import archive, staging_dir
 from artcafe.cli.operate.archive import Manifest, Stream
-from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.config import Settings
 from artcafe.data_dir import DataDir, read_secret
 from artcafe.errors import ArchiveRefused
@@ -40,7 +40,7 @@ _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _FOLDER: Final = click.Path(path_type=Path, file_okay=False)
 
 
-@click.command(cls=Failing)
+@click.command(cls=ArtcafeCommand)
 @click.argument("file", type=_FILE)
 @click.option(
     "--data-dir",
@@ -77,7 +77,7 @@ def backup(file: Path, data_dir: Path, without_secret: bool, as_json: bool) -> N
         click.echo(f"Saved {_contents(manifest)} to {file} ({size:,} bytes).")
 
 
-@click.command(cls=Failing)
+@click.command(cls=ArtcafeCommand)
 @click.argument("file", type=_FILE)
 @click.option("--data-dir", type=_FOLDER, metavar="DIR", required=True, help="The new data folder: absent, or empty.")
 @click.option("--secret-file", type=_FILE, metavar="FILE", help="The secret, for a backup that was made without it.")
@@ -130,7 +130,7 @@ def _save(settings: Settings, file: Path, *, with_secret: bool) -> Manifest:
             "name it with --data-dir; the NATS servers of a fleet have backups of their own",
         )
     secret = read_secret(settings.secret_path)
-    with archive.writing(file, _say) as out:
+    with archive.create_archive(file, _say) as out:
         tables = out.folder / "tables.sqlite"
         streams = asyncio.run(_save_data(settings, secret, out, tables))
         rows = sqlite_file.rows(tables)
@@ -149,19 +149,19 @@ def _save(settings: Settings, file: Path, *, with_secret: bool) -> Manifest:
     return manifest
 
 
-async def _save_data(settings: Settings, secret: bytes, out: archive.Writer, tables: Path) -> list[Stream]:
+async def _save_data(settings: Settings, secret: bytes, out: archive.ArchiveWriter, tables: Path) -> list[Stream]:
     """Saves the messages, and then copies the tables."""
     accounts = Accounts(derive(secret, "nats"), settings.environment)
-    async with nats_of_folder(settings, accounts, _say) as broker:
+    async with connect_nats(settings, accounts, _say) as broker:
         tenants = sqlite_file.partitions(settings.tables_file, TENANTS, Environment(settings.environment))
         streams = await _save_streams(Vault(broker.urls, accounts, broker.tls), tenants, out)
         await asyncio.to_thread(sqlite_file.copy, settings.tables_file, tables)
     return streams
 
 
-async def _save_streams(vault: Vault, tenants: list[str], out: archive.Writer) -> list[Stream]:
+async def _save_streams(vault: Vault, tenants: list[str], out: archive.ArchiveWriter) -> list[Stream]:
     streams: list[Stream] = []
-    progress = Progress(len(tenants), "tenant")
+    progress = BackupProgress(len(tenants), "tenant")
     for number, tenant_id in enumerate([None, *map(TenantId, tenants)]):
         async with vault.enter(tenant_id) as link:
             for name in await snapshots.names(link):
@@ -173,7 +173,7 @@ async def _save_streams(vault: Vault, tenants: list[str], out: archive.Writer) -
     return streams
 
 
-class Progress:
+class BackupProgress:
     """How far it is, on standard error, once a second and at the end."""
 
     def __init__(self, most: int, what: str) -> None:
@@ -202,10 +202,10 @@ def _check_of(secret: bytes) -> str:
 def _load(file: Path, target: Path, secret_file: Path | None) -> Manifest:
     if target.exists() and any(target.iterdir()):
         raise ArchiveRefused(f"{target} has something in it", "name a folder that is not there yet, or move what is in it away")
-    with archive.reading(file, _say) as source:
+    with archive.open_archive(file, _say) as source:
         try:
             target.absolute().parent.mkdir(parents=True, exist_ok=True)
-            with staging_dir.beside(target, _say) as folder:
+            with staging_dir.create(target, _say) as folder:
                 held = DataDir.acquire(folder / "data")
                 try:
                     asyncio.run(_fill(source, Settings(data_dir=held.path), secret_file))
@@ -218,21 +218,21 @@ def _load(file: Path, target: Path, secret_file: Path | None) -> Manifest:
         return source.manifest
 
 
-async def _fill(source: archive.Reader, places: Settings, secret_file: Path | None) -> None:
+async def _fill(source: archive.ArchiveReader, places: Settings, secret_file: Path | None) -> None:
     """Puts everything into a folder that nobody else looks at yet."""
     manifest, secret = source.manifest, _secret_of(source, places.secret_path, secret_file)
     source.extract(manifest.tables, places.tables_file)
     sqlite_file.prepare(places.tables_file, Environment(manifest.environment))
     accounts = Accounts(derive(secret, "nats"), manifest.environment)
-    progress = Progress(len(manifest.streams), "log")
-    async with nats_child(places.data_dir / "nats", accounts) as broker:
+    progress = BackupProgress(len(manifest.streams), "log")
+    async with run_nats(places.data_dir / "nats", accounts) as broker:
         for number, stream in enumerate(manifest.streams, 1):
             count = await _load_stream(Vault(broker.urls, accounts, broker.tls), source, stream)
             progress.add(count if stream.tenant_id is not None else 0)
             progress.at(number)
 
 
-async def _load_stream(vault: Vault, source: archive.Reader, stream: Stream) -> int:
+async def _load_stream(vault: Vault, source: archive.ArchiveReader, stream: Stream) -> int:
     """Makes a stream again, as another log where it is one, and returns how many messages it has."""
     async with vault.enter(None if stream.tenant_id is None else TenantId(stream.tenant_id)) as link:
         made = await snapshots.load(link, stream.saved.renewed(), source.pieces(stream.part))
@@ -244,7 +244,7 @@ async def _load_stream(vault: Vault, source: archive.Reader, stream: Stream) -> 
     return made.messages
 
 
-def _secret_of(source: archive.Reader, file: Path, secret_file: Path | None) -> bytes:
+def _secret_of(source: archive.ArchiveReader, file: Path, secret_file: Path | None) -> bytes:
     """The secret, which is in the file then. Raises `ArchiveRefused` where there is none, or it is another installation's."""
     manifest = source.manifest
     if secret_file is not None:

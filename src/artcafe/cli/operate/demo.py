@@ -20,7 +20,7 @@ from artcafe.sdk.agent import Agent
 from artcafe.sdk.client import Client
 from artcafe.sdk.messages import Message
 
-CAST: Final = {
+AGENTS: Final = {
     "planner": ("Ed25519", "hands out work"),
     "researcher": ("ECDSA", "finds things out"),
     "writer": ("RSA", "writes them down"),
@@ -30,7 +30,7 @@ PATIENCE_S: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class DemoRun:
     """What the play is played on: the tenant, its channels, and who of the cast is which agent."""
 
     url: str
@@ -49,7 +49,7 @@ class Stage:
         return next((name for name, each in self.agents.items() if each == agent_id), agent_id)
 
 
-async def play(url: str, token: str, folder: Path) -> None:
+async def run_demo(url: str, token: str, folder: Path) -> None:
     """Plays it all once. May be played again on the same data: tenant, agents and channels are found again by their keys."""
     _title("ArtCafe demo: three agents of one tenant")
     async with Client(url, token) as rest:
@@ -58,12 +58,12 @@ async def play(url: str, token: str, folder: Path) -> None:
     await _come_back(stage)
 
 
-async def _set_up(rest: Client, url: str, folder: Path) -> Stage:
+async def _set_up(rest: Client, url: str, folder: Path) -> DemoRun:
     with _step("A person makes a tenant") as shown:
         tenant = await rest.create_tenant("Demo", key="demo-tenant")
         shown.append(tenant.id)
     agents, channels = {}, {}
-    for name, (kind, purpose) in CAST.items():
+    for name, (kind, purpose) in AGENTS.items():
         with _step(f"An agent is registered with its {kind} key") as shown:
             public_key = await asyncio.to_thread(_make_key, folder / name, kind)
             card = await rest.create_agent(tenant.id, name, public_key, description=purpose, key=f"demo-{name}")
@@ -77,10 +77,10 @@ async def _set_up(rest: Client, url: str, folder: Path) -> Stage:
         for agent, channel in (("researcher", "work"), ("writer", "work"), ("planner", "results"), ("writer", "results")):
             await rest.subscribe(tenant.id, channels[channel], agents[agent])
         shown.append("work → researcher, writer    results → planner, writer")
-    return Stage(url, folder, tenant.id, channels, agents, os.urandom(4).hex())
+    return DemoRun(url, folder, tenant.id, channels, agents, os.urandom(4).hex())
 
 
-async def _converse(stage: Stage) -> None:
+async def _converse(stage: DemoRun) -> None:
     """The planner asks, the researcher answers, and the writer hears both."""
     _title("All three log in by signing a challenge with their SSH key, and talk")
     async with (
@@ -97,13 +97,13 @@ async def _converse(stage: Stage) -> None:
         await _hear(stage, planner, "planner", 2)
 
 
-async def _answer(stage: Stage, researcher: Agent) -> None:
+async def _answer(stage: DemoRun, researcher: Agent) -> None:
     for answer in ("330 metres, antennas included.", "The company of Gustave Eiffel, from 1887 to 1889."):
         await _hear(stage, researcher, "researcher", 1)
         await _publish(stage, researcher, "researcher", "results", answer)
 
 
-async def _hear(stage: Stage, agent: Agent, name: str, count: int) -> list[Message]:
+async def _hear(stage: DemoRun, agent: Agent, name: str, count: int) -> list[Message]:
     """Shows and acknowledges the next messages of this play; those of an earlier, interrupted one are only acknowledged."""
     heard: list[Message] = []
     async for message in agent.messages():
@@ -117,7 +117,7 @@ async def _hear(stage: Stage, agent: Agent, name: str, count: int) -> list[Messa
     return heard
 
 
-async def _come_back(stage: Stage) -> None:
+async def _come_back(stage: DemoRun) -> None:
     """The writer is away while work goes on, and gets all of it when it is back."""
     _title(f"The writer has left. {AWAY} messages are published while it is away")
     async with stage.agent("planner") as planner:
@@ -132,19 +132,19 @@ async def _come_back(stage: Stage) -> None:
     click.echo(f"\n  It got {len(heard)} of {AWAY}, {how}, {_ms(began)} after it set out.")
 
 
-async def _publish(stage: Stage, agent: Agent, name: str, channel: str, text: str) -> None:
+async def _publish(stage: DemoRun, agent: Agent, name: str, channel: str, text: str) -> None:
     began = time.monotonic()
     receipt = await agent.publish(stage.channels[channel], text, headers={"demo-run": stage.run})
     _say(f"{name} →", f"{channel:8} #{receipt.seq:<5} {text:52} on disk after {_ms(began)}")
     stage.shown[receipt.message_id or ""].set()
 
 
-def _heard(stage: Stage, name: str, message: Message) -> None:
+def _heard(stage: DemoRun, name: str, message: Message) -> None:
     channel = next(name for name, id in stage.channels.items() if id == message.channel)
     _say(f"{name} ←", f"{channel:8} #{message.seq:<5} {message.data!s:52} from {stage.name_of(message.sender)}")
 
 
-def _is_ours(stage: Stage, message: Message) -> bool:
+def _is_ours(stage: DemoRun, message: Message) -> bool:
     return message.headers.get("demo-run") == stage.run
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import click
 
 from artcafe import config
-from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.data_dir import read_secret, write_whole
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
@@ -47,7 +47,7 @@ def nats() -> None:
     """The NATS servers of a fleet."""
 
 
-@nats.command("config", cls=Failing)
+@nats.command("config", cls=ArtcafeCommand)
 @click.option("--secret-file", type=_PATH, metavar="FILE", help="The fleet's secret, as its servers get it.")
 @click.option("--environment", metavar="WORD", help="As the servers' setting: prod or dev. [default: prod]")
 @click.option(

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from artcafe.cli.installation.data_dir_nats import nats_of_folder
-from artcafe.cli.installation.location import Place
+from artcafe.cli.installation.data_dir_nats import connect_nats
+from artcafe.cli.installation.location import Installation
 from artcafe.data_dir import read_secret
 from artcafe.errors import TablesRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
@@ -28,7 +28,7 @@ UP_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Office:
+class OperatorContext:
     """The tables, the audits, and the word to every server."""
 
     store: Store
@@ -37,11 +37,11 @@ class Office:
 
 
 @asynccontextmanager
-async def at_work(place: Place) -> AsyncIterator[Office]:
+async def connect(installation: Installation) -> AsyncIterator[OperatorContext]:
     """Everything of that place, whether servers run on it or not. Raises `Unavailable` where NATS cannot be reached,
     `StartRefused` and `TablesRefused` with what to do."""
-    accounts = Accounts(derive(read_secret(place.settings.secret_path), "nats"), place.settings.environment)
-    async with place.engine() as engine, _nats(place, accounts) as nats, asyncio.TaskGroup() as group:
+    accounts = Accounts(derive(read_secret(installation.settings.secret_path), "nats"), installation.settings.environment)
+    async with installation.engine() as engine, _nats(installation, accounts) as nats, asyncio.TaskGroup() as group:
         fabric = Fabric(nats.urls, accounts, tls=nats.tls, is_embedded=nats.is_embedded)
         group.create_task(fabric.run())
         try:
@@ -50,15 +50,15 @@ async def at_work(place: Place) -> AsyncIterator[Office]:
             except Unavailable:
                 raise Unavailable(f"NATS at {', '.join(nats.urls)} ({fabric.problem or 'no answer'})") from None
             store = Store(engine)
-            yield Office(store, Audit(fabric.audit_log, store, now), fabric.announcements)
+            yield OperatorContext(store, Audit(fabric.audit_log, store, now), fabric.announcements)
         finally:
             fabric.close()
 
 
 @asynccontextmanager
-async def _nats(place: Place, accounts: Accounts) -> AsyncIterator[Broker]:
+async def _nats(installation: Installation, accounts: Accounts) -> AsyncIterator[Broker]:
     """The fleet's NATS, or the data folder's."""
-    settings = place.settings
+    settings = installation.settings
     if settings.nats_urls:
         yield Broker(settings.nats_urls, nats_tls(settings))
         return
@@ -67,7 +67,7 @@ async def _nats(place: Place, accounts: Accounts) -> AsyncIterator[Broker]:
             f"{settings.data_dir} has no NATS of an 'artcafe up', so that neither the servers nor the audit could be told",
             "name that folder with --data-dir, or a fleet's by ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE",
         )
-    async with nats_of_folder(settings, accounts, _say_nothing) as broker:
+    async with connect_nats(settings, accounts, _say_nothing) as broker:
         yield broker
 
 

@@ -8,10 +8,10 @@ from typing import Final
 import click
 import msgspec
 
-from artcafe.cli.installation.location import Place, at_place
+from artcafe.cli.installation.location import Installation, with_installation
 from artcafe.cli.manage.audit import COLUMNS, SHOWN, check_chain, until_option, warn_of_late_beginning
-from artcafe.cli.operate.operator_context import Office, at_work
-from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.operate.operator_context import OperatorContext, connect
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import as_json, limit_option, show_all
 from artcafe.model import TenantId
 from artcafe.rules.pages import MAX_LIMIT, PageRequest
@@ -42,64 +42,66 @@ def audit() -> None:
     """
 
 
-@audit.command("list", cls=Failing)
+@audit.command("list", cls=ArtcafeCommand)
 @limit_option
 @tenant_option
-@at_place
-async def list_entries(place: Place, tenant: str | None, limit: int | None) -> int:
+@with_installation
+async def list_entries(installation: Installation, tenant: str | None, limit: int | None) -> int:
     """Lists what was done, newest first; 20 entries unless --limit says otherwise.
 
     \b
     Example:
       artcafe platform audit list --tenant ten_… --data-dir ./artcafe-data
     """
-    async with at_work(place) as office:
-        entries = _entries(office, tenant, most=limit or SHOWN, oldest_first=False)
-        await show_all(place, entries, COLUMNS, none="nothing is in the audit yet")
+    async with connect(installation) as context:
+        entries = _entries(context, tenant, most=limit or SHOWN, oldest_first=False)
+        await show_all(installation, entries, COLUMNS, none="nothing is in the audit yet")
     return 0
 
 
-@audit.command(cls=Failing)
+@audit.command(cls=ArtcafeCommand)
 @tenant_option
-@at_place
-async def export(place: Place, tenant: str | None) -> int:
+@with_installation
+async def export(installation: Installation, tenant: str | None) -> int:
     """Prints the whole audit as JSON lines, oldest first. 'artcafe audit check' checks such a file.
 
     \b
     Example:
       artcafe platform audit export --data-dir ./artcafe-data >audit.jsonl
     """
-    async with at_work(place) as office:
-        async for entry in _entries(office, tenant, most=None, oldest_first=True):
+    async with connect(installation) as context:
+        async for entry in _entries(context, tenant, most=None, oldest_first=True):
             click.echo(as_json(entry).encode())
     return 0
 
 
-@audit.command(cls=Failing)
+@audit.command(cls=ArtcafeCommand)
 @until_option
 @tenant_option
-@at_place
-async def verify(place: Place, tenant: str | None, until: str | None) -> int:
+@with_installation
+async def verify(installation: Installation, tenant: str | None, until: str | None) -> int:
     """Checks that nothing in the audit was changed, removed or added, and prints the last entry's number and digest.
 
     \b
     Example:
       artcafe platform audit verify --data-dir ./artcafe-data --until 41:9f86d081884c7d65…
     """
-    async with at_work(place) as office:
-        entries = [entry async for entry in _entries(office, tenant, most=None, oldest_first=True)]
-    check_chain(entries, until, json=place.as_json)
+    async with connect(installation) as context:
+        entries = [entry async for entry in _entries(context, tenant, most=None, oldest_first=True)]
+    check_chain(entries, until, json=installation.as_json)
     if tenant is not None:
         warn_of_late_beginning(entries)
     return 0
 
 
-async def _entries(office: Office, tenant: str | None, *, most: int | None, oldest_first: bool) -> AsyncIterator[AuditEntry]:
+async def _entries(
+    context: OperatorContext, tenant: str | None, *, most: int | None, oldest_first: bool
+) -> AsyncIterator[AuditEntry]:
     """The entries of an audit; `most` of them, or all."""
     after: str | None = None
     while most is None or most > 0:
         ask = PageRequest(MAX_LIMIT if most is None else min(most, MAX_LIMIT), after)
-        page = await office.audit.read(TenantId(tenant) if tenant else None, ask, oldest_first=oldest_first)
+        page = await context.audit.read(TenantId(tenant) if tenant else None, ask, oldest_first=oldest_first)
         for line in page.items:
             yield _shown(line)
         if page.next is None:

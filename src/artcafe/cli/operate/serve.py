@@ -10,8 +10,8 @@ from typing import Any, Final, Literal, get_args, get_origin
 import click
 
 from artcafe import config
-from artcafe.cli.installation.local_token import DEMO_USER, data_dir_option, token_for
-from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.installation.local_token import DEMO_USER, data_dir_option, issue_token
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.config import Settings
 from artcafe.data_dir import read_server_info
 from artcafe.errors import StartRefused
@@ -70,7 +70,7 @@ def _help(name: str) -> str:
     return f"{' '.join((field.description or '').split())}{choices}{default}"
 
 
-@click.command(cls=Failing)
+@click.command(cls=ArtcafeCommand)
 @_settings_flags
 @click.option("--demo", is_flag=True, help="Plays the demo once everything runs, and stays up.")
 def up(config_file: Path | None, demo: bool, **flags: Any) -> None:
@@ -86,7 +86,7 @@ def up(config_file: Path | None, demo: bool, **flags: Any) -> None:
     run(settings, embedded=True, demo=demo)
 
 
-@click.command("serve", cls=Failing)
+@click.command("serve", cls=ArtcafeCommand)
 @_settings_flags
 def serve_one(config_file: Path | None, **flags: Any) -> None:
     """Runs one server of a fleet until SIGTERM. NATS and the secret are given: nothing is made that servers could differ in.
@@ -101,7 +101,7 @@ def serve_one(config_file: Path | None, **flags: Any) -> None:
     run(settings, embedded=False, demo=False)
 
 
-@click.command(cls=Failing)
+@click.command(cls=ArtcafeCommand)
 @data_dir_option
 def demo(data_dir: Path) -> None:
     """Plays the main job on a running server, step by step. Agents log in, talk, leave, come back and catch up.
@@ -115,6 +115,6 @@ def demo(data_dir: Path) -> None:
     if not told:
         raise StartRefused(f"no artcafe runs on the data folder {data_dir}", f"start one first: artcafe up --data-dir {data_dir}")
     settings = config.load({"data_dir": data_dir})
-    from artcafe.cli.operate.demo import play
+    from artcafe.cli.operate.demo import run_demo
 
-    asyncio.run(play(told["url"], token_for(settings, DEMO_USER), data_dir / "demo"))
+    asyncio.run(run_demo(told["url"], issue_token(settings, DEMO_USER), data_dir / "demo"))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
-from artcafe.cli.installation.local_token import DEMO_USER, token_for
-from artcafe.cli.operate.demo import play
+from artcafe.cli.installation.local_token import DEMO_USER, issue_token
+from artcafe.cli.operate.demo import run_demo
 from artcafe.config import Settings
 from artcafe.observe.logs import configure
 from artcafe.server import Addresses, serve
@@ -29,19 +29,19 @@ def run(settings: Settings, *, embedded: bool, demo: bool) -> None:
     except ImportError:  # not made for this platform; the standard loop does the same, slower
         runner = asyncio.Runner()
     with runner:
-        runner.run(_until_told(settings, embedded=embedded, demo=demo))
+        runner.run(_serve_until_signal(settings, embedded=embedded, demo=demo))
 
 
-async def _until_told(settings: Settings, *, embedded: bool, demo: bool) -> None:
+async def _serve_until_signal(settings: Settings, *, embedded: bool, demo: bool) -> None:
     """Serve until a signal, which also ends a server that has not come up yet: it may be reading files or waiting for NATS."""
     loop, until = asyncio.get_running_loop(), asyncio.Event()
     showing: asyncio.Task[None] | None = None
 
     async def show(addresses: Addresses) -> None:
-        _spare_the_collector()
+        _freeze_heap()
         if demo:
-            await play(addresses.url, token_for(settings, DEMO_USER), settings.data_dir / "demo")
-        _say_ready(settings, addresses, after_demo=demo)
+            await run_demo(addresses.url, issue_token(settings, DEMO_USER), settings.data_dir / "demo")
+        _print_ready(settings, addresses, after_demo=demo)
 
     def ready(addresses: Addresses) -> None:
         nonlocal showing
@@ -58,14 +58,14 @@ async def _until_told(settings: Settings, *, embedded: bool, demo: bool) -> None
             loop.add_signal_handler(number, stop)
 
 
-def _spare_the_collector() -> None:
+def _freeze_heap() -> None:
     """What the start has made lives as long as the process, so the garbage collector need not look at it again: each full
     collection of those 100,000 objects stopped everybody for 50 to 200 ms, every few seconds under load."""
     gc.collect()
     gc.freeze()
 
 
-def _say_ready(settings: Settings, addresses: Addresses, *, after_demo: bool) -> None:
+def _print_ready(settings: Settings, addresses: Addresses, *, after_demo: bool) -> None:
     # Under `make run` this program is in no PATH, and the other terminal may stand in another folder.
     artcafe = "artcafe" if shutil.which("artcafe") else shlex.quote(str(Path(sys.executable).with_name("artcafe")))
     if settings.secret_file is not None:

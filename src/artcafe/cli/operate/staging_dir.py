@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @contextmanager
-def beside(target: Path, say: Callable[[str], None]) -> Iterator[Path]:
+def create(target: Path, say: Callable[[str], None]) -> Iterator[Path]:
     """Return a new folder (mode 0700) on the disk of `target`, which is gone when this ends. Raises OSError.
 
     Drafts of the same target whose process is gone are removed first: they may hold the secret, and every message.

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 
 from artcafe import config
-from artcafe.cli.installation.local_token import data_dir_option, token_for
-from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.installation.local_token import data_dir_option, issue_token
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 
 
-@click.command(cls=Failing)
+@click.command(cls=ArtcafeCommand)
 @click.option("--user", required=True, metavar="NAME", help="Who is to be believed to call, such as alice@example.com.")
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Prints a JSON object.")
@@ -25,5 +25,5 @@ def token(user: str, data_dir: Path, as_json: bool) -> None:
       TOKEN=$(artcafe token --user alice@example.com --data-dir ./artcafe-data)
     """
     settings = config.load({"data_dir": data_dir})
-    text = token_for(settings, user)
+    text = issue_token(settings, user)
     click.echo(json.dumps({"access_token": text, "token_type": "Bearer", "user_id": user}) if as_json else text)

@@ -6,36 +6,36 @@ from collections.abc import Callable
 
 import click
 
-from artcafe.cli.installation.location import Place, at_place
-from artcafe.cli.tables.status import Step, schema_of, steps
-from artcafe.cli.terminal.confirm import asked
-from artcafe.cli.terminal.exit_codes import DIFFERENT, Failing
+from artcafe.cli.installation.location import Installation, with_installation
+from artcafe.cli.tables.status import PlannedChange, open_schema, planned_changes
+from artcafe.cli.terminal.confirm import confirm
+from artcafe.cli.terminal.exit_codes import DIFFERENT, ArtcafeCommand
 from artcafe.cli.terminal.output import counted, show_table, yes_option
 from artcafe.tables.catalog import TABLES
 from artcafe.tables.sqlite import file as sqlite_file
 
 
-@click.command(cls=Failing)
-@at_place
-async def plan(place: Place) -> int:
+@click.command(cls=ArtcafeCommand)
+@with_installation
+async def plan(installation: Installation) -> int:
     """Shows what 'apply' would do, and does nothing. Exit code 5 says that there is something to do.
 
     \b
     Example:
       artcafe tables plan --tables dynamodb:eu-central-1
     """
-    found = await steps(place)
+    found = await planned_changes(installation)
     if not found:
-        place.note(f"nothing to do: every table stands in {place}")
-    if found or place.as_json:
-        _show(place, found)
+        installation.note(f"nothing to do: every table stands in {installation}")
+    if found or installation.as_json:
+        _show(installation, found)
     return DIFFERENT if found else 0
 
 
-@click.command(cls=Failing)
+@click.command(cls=ArtcafeCommand)
 @yes_option
-@at_place
-async def apply(place: Place, yes: bool) -> int:
+@with_installation
+async def apply(installation: Installation, yes: bool) -> int:
     """Makes the tables that are missing, and turns on the time to live of challenges. Nothing else that stands is altered.
 
     \b
@@ -43,35 +43,35 @@ async def apply(place: Place, yes: bool) -> int:
       artcafe tables apply --tables dynamodb:eu-central-1
       artcafe tables apply --tables dynamodb:eu-central-1 --yes --json
     """
-    found = await steps(place)
+    found = await planned_changes(installation)
     if not found:
-        place.note(f"nothing to do: every table stands in {place}")
+        installation.note(f"nothing to do: every table stands in {installation}")
     else:
-        if not place.as_json:
-            _show(place, found)
-        asked(f"Change {counted(len(found), 'table')} in {place}", yes=yes)
-        await _do(place, found)
-    if place.as_json:
-        _show(place, found)
+        if not installation.as_json:
+            _show(installation, found)
+        confirm(f"Change {counted(len(found), 'table')} in {installation}", yes=yes)
+        await _do(installation, found)
+    if installation.as_json:
+        _show(installation, found)
     return 0
 
 
-def _show(place: Place, found: list[Step]) -> None:
-    show_table(place, found, ["TABLE", "ACTION", "HOW"], [[each.table, each.action, each.says] for each in found])
+def _show(installation: Installation, found: list[PlannedChange]) -> None:
+    show_table(installation, found, ["TABLE", "ACTION", "HOW"], [[each.table, each.action, each.says] for each in found])
 
 
-async def _do(place: Place, found: list[Step]) -> None:
-    if not place.is_dynamodb:
-        sqlite_file.prepare(place.settings.tables_file, place.environment)
-        place.note(f"made {place}")
+async def _do(installation: Installation, found: list[PlannedChange]) -> None:
+    if not installation.is_dynamodb:
+        sqlite_file.prepare(installation.settings.tables_file, installation.environment)
+        installation.note(f"made {installation}")
         return
-    by_name = {place.name(table): table for table in TABLES}
-    async with schema_of(place) as schema:
-        await schema.create([by_name[each.table] for each in found if each.action == "create"], _told(place))
+    by_name = {installation.name(table): table for table in TABLES}
+    async with open_schema(installation) as schema:
+        await schema.create([by_name[each.table] for each in found if each.action == "create"], _told(installation))
         for each in found:
             if each.action == "expire" and await schema.expire(by_name[each.table]):
-                place.note(f"turned on the time to live of {each.table}")
+                installation.note(f"turned on the time to live of {each.table}")
 
 
-def _told(place: Place) -> Callable[[str], None]:
-    return lambda name: place.note(f"made {name}")
+def _told(installation: Installation) -> Callable[[str], None]:
+    return lambda name: installation.note(f"made {name}")

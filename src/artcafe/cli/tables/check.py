@@ -8,10 +8,10 @@ from typing import Final
 import click
 import msgspec
 
-from artcafe.cli.installation.location import Place, at_place
-from artcafe.cli.tables.status import ABSENT, look, schema_of
-from artcafe.cli.terminal.confirm import asked
-from artcafe.cli.terminal.exit_codes import DIFFERENT, Failing
+from artcafe.cli.installation.location import Installation, with_installation
+from artcafe.cli.tables.status import ABSENT, open_schema, read_status
+from artcafe.cli.terminal.confirm import confirm
+from artcafe.cli.terminal.exit_codes import DIFFERENT, ArtcafeCommand
 from artcafe.cli.terminal.output import counted, show_table, yes_option
 from artcafe.errors import TablesRefused
 from artcafe.model import TenantId
@@ -25,7 +25,7 @@ SHOWN: Final = 1000
 """Findings for a person; a program gets all."""
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
+class TableProblem(msgspec.Struct, frozen=True, kw_only=True):
     """Where a table is not as the catalog has it; advice is about one that ArtCafe can well work on."""
 
     table: str
@@ -43,7 +43,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     place: str
-    problems: list[Problem]
+    problems: list[TableProblem]
     findings: list[Finding] | None = None
     mended: int = 0
 
@@ -52,13 +52,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return all(each.is_advice for each in self.problems) and len(self.findings or []) == self.mended
 
 
-@click.command(cls=Failing)
+@click.command(cls=ArtcafeCommand)
 @click.option("--rows", is_flag=True, help="Reads every row too, and tells what an older system left askew.")
 @click.option("--repair", is_flag=True, help="As --rows, and mends it, after asking.")
 @click.option("--tenant", metavar="TENANT", help="Looks at this tenant's rows only.")
 @yes_option
-@at_place
-async def check(place: Place, rows: bool, repair: bool, tenant: str | None, yes: bool) -> int:
+@with_installation
+async def check(installation: Installation, rows: bool, repair: bool, tenant: str | None, yes: bool) -> int:
     """Compares the tables with what they must be: keys, time to live, and tables of an older system that still stand. With --rows
     also what is in them: memberships whose two directions disagree, subscriptions' ids, agents' channels, counts, claims to keys,
     which --repair mends; and rows that cannot work, such as an agent without a key that may log in, or a subscription of an agent
@@ -72,35 +72,35 @@ async def check(place: Place, rows: bool, repair: bool, tenant: str | None, yes:
       artcafe tables check --tables dynamodb:eu-central-1
       artcafe tables check --data-dir ./artcafe-data --repair
     """
-    report = Report(place=str(place), problems=await _problems(place))
+    report = Report(place=str(installation), problems=await _problems(installation))
     if rows or repair or tenant:
         if any(problem.is_fatal for problem in report.problems):
-            place.note("the rows are not looked at, because tables are missing or cannot be used")
+            installation.note("the rows are not looked at, because tables are missing or cannot be used")
         else:
-            report = await _with_rows(place, report, TenantId(tenant) if tenant else None, repair=repair, yes=yes)
-    _tell(place, report)
+            report = await _with_rows(installation, report, TenantId(tenant) if tenant else None, repair=repair, yes=yes)
+    _tell(installation, report)
     return 0 if report.is_sound else DIFFERENT
 
 
 # --- the tables ----------------------------------------------------------------------------------------------------------
 
 
-async def _problems(place: Place) -> list[Problem]:
+async def _problems(installation: Installation) -> list[TableProblem]:
     missing = [
-        Problem(table=each.name, says=ABSENT, remedy="artcafe tables apply", is_fatal=True)
-        for each in await look(place)
+        TableProblem(table=each.name, says=ABSENT, remedy="artcafe tables apply", is_fatal=True)
+        for each in await read_status(installation)
         if each.state == ABSENT
     ]
-    if not place.is_dynamodb:
+    if not installation.is_dynamodb:
         return missing
-    async with schema_of(place) as schema:
+    async with open_schema(installation) as schema:
         return [*missing, *await _differences(schema), *await _left_over(schema)]
 
 
-async def _differences(schema: Schema) -> list[Problem]:
+async def _differences(schema: Schema) -> list[TableProblem]:
     found = await schema.look()
     problems = [
-        Problem(
+        TableProblem(
             table=each.table,
             says=each.problem,
             remedy=each.remedy,
@@ -113,13 +113,13 @@ async def _differences(schema: Schema) -> list[Problem]:
             says = "point-in-time recovery is off, so that nothing brings back what is deleted by mistake"
             remedy = f"aws dynamodb update-continuous-backups --table-name {standing.name}"
             remedy += " --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true"
-            problems.append(Problem(table=standing.name, says=says, remedy=remedy, is_advice=True))
+            problems.append(TableProblem(table=standing.name, says=says, remedy=remedy, is_advice=True))
     return problems
 
 
-async def _left_over(schema: Schema) -> list[Problem]:
+async def _left_over(schema: Schema) -> list[TableProblem]:
     return [
-        Problem(
+        TableProblem(
             table=each.name,
             says=f"it was deleted on 24 May 2025 and still stands; in its place: {each.replaced_by}",
             remedy=f"delete it once nothing needs it: aws dynamodb delete-table --table-name {each.name}",
@@ -131,27 +131,27 @@ async def _left_over(schema: Schema) -> list[Problem]:
 # --- the rows ------------------------------------------------------------------------------------------------------------
 
 
-async def _with_rows(place: Place, report: Report, only: TenantId | None, *, repair: bool, yes: bool) -> Report:
-    async with place.engine() as engine:
+async def _with_rows(installation: Installation, report: Report, only: TenantId | None, *, repair: bool, yes: bool) -> Report:
+    async with installation.engine() as engine:
         if only is not None and not await Repair(engine).is_there(only):
-            raise TablesRefused(f"there is no tenant {only} in {place}", "'artcafe tenant list' shows a person's tenants")
-        work = _Rows(engine, only, await _tenants_elsewhere(place.elsewhere) if only is None else [])
+            raise TablesRefused(f"there is no tenant {only} in {installation}", "'artcafe tenant list' shows a person's tenants")
+        work = _Rows(engine, only, await _tenants_elsewhere(installation.other_environment) if only is None else [])
         found = await work.look()
         if not repair or not any(each.is_mended for each in found):
             return msgspec.structs.replace(report, findings=found)
-        if not place.as_json:
-            _show_findings(place, found)
-        asked(f"Mend {sum(each.is_mended for each in found)} of them in {place}", yes=yes)
+        if not installation.as_json:
+            _show_findings(installation, found)
+        confirm(f"Mend {sum(each.is_mended for each in found)} of them in {installation}", yes=yes)
         written = await work.mend(found)
         left = await work.look()
     mended = [each for each in written if each not in left]
     return msgspec.structs.replace(report, findings=[*mended, *left], mended=len(mended))
 
 
-async def _tenants_elsewhere(place: Place) -> list[TenantId]:
-    if any(each.state == ABSENT or each.remedy is not None for each in await look(place)):
+async def _tenants_elsewhere(installation: Installation) -> list[TenantId]:
+    if any(each.state == ABSENT or each.remedy is not None for each in await read_status(installation)):
         return []
-    async with place.engine() as engine:
+    async with installation.engine() as engine:
         return [each async for each in Repair(engine).tenants()]
 
 
@@ -187,29 +187,29 @@ class _Rows:
 # --- telling -------------------------------------------------------------------------------------------------------------
 
 
-def _tell(place: Place, report: Report) -> None:
-    if place.as_json:
-        show_table(place, report, [], [])
+def _tell(installation: Installation, report: Report) -> None:
+    if installation.as_json:
+        show_table(installation, report, [], [])
         return
     if report.problems:
         headings = ["TABLE", "IS", "WHAT TO DO"]
-        show_table(place, report, headings, [[each.table, each.says, each.remedy] for each in report.problems])
+        show_table(installation, report, headings, [[each.table, each.says, each.remedy] for each in report.problems])
     if report.findings and not report.mended:
-        _show_findings(place, report.findings)
+        _show_findings(installation, report.findings)
     findings, left = len(report.findings or []), len(report.findings or []) - report.mended
     if report.mended:
-        place.note(
+        installation.note(
             f"mended {report.mended:,}; {counted(left, 'finding')} left for a person" if left else f"mended {report.mended:,}"
         )
     elif findings:
         mendable = sum(each.is_mended for each in report.findings or [])
-        place.note(f"{counted(findings, 'finding')}; 'artcafe tables check --repair' mends {mendable:,} of them")
+        installation.note(f"{counted(findings, 'finding')}; 'artcafe tables check --repair' mends {mendable:,} of them")
     if report.is_sound and not report.mended:
-        place.note(f"everything in {place} is as it should be")
+        installation.note(f"everything in {installation} is as it should be")
 
 
-def _show_findings(place: Place, findings: Sequence[Finding]) -> None:
+def _show_findings(installation: Installation, findings: Sequence[Finding]) -> None:
     rows = [[each.what, each.tenant_id, each.table, each.key, each.says] for each in findings[:SHOWN]]
-    show_table(place, findings, ["WHAT", "TENANT", "TABLE", "ROW", "IS"], rows)
+    show_table(installation, findings, ["WHAT", "TENANT", "TABLE", "ROW", "IS"], rows)
     if len(findings) > SHOWN:
-        place.note(f"{len(findings) - SHOWN:,} more; --json prints all")
+        installation.note(f"{len(findings) - SHOWN:,} more; --json prints all")

@@ -15,10 +15,10 @@ from typing import Final
 import click
 import msgspec
 
-from artcafe.cli.installation.location import running
-from artcafe.cli.tables.copy_ends import End, opened, settings_of
-from artcafe.cli.terminal.exit_codes import DIFFERENT, Failing
-from artcafe.cli.terminal.output import aligned, as_json, counted
+from artcafe.cli.installation.location import run_command
+from artcafe.cli.tables.copy_ends import CopyEnd, load_settings, open_end
+from artcafe.cli.terminal.exit_codes import DIFFERENT, ArtcafeCommand
+from artcafe.cli.terminal.output import align, as_json, counted
 from artcafe.cli.terminal.progress import Progress
 from artcafe.errors import TablesRefused
 from artcafe.fabric import snapshots, stream_copy
@@ -40,7 +40,7 @@ STEPS: Final = 2
 PLACE: Final = click.Path(path_type=Path)
 
 
-class State(StrEnum):
+class CopyState(StrEnum):
     """What became of a tenant."""
 
     COPIED = "copied"
@@ -60,7 +60,7 @@ class TenantCopy(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant_id: str
     copy_id: str
-    state: State
+    state: CopyState
     messages: int = 0
     later: int = 0
     agents: dict[str, str] = {}
@@ -90,10 +90,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_whole(self) -> bool:
-        return self.is_equal and not any(each.state is State.DIFFERENT or each.later for each in self.tenants)
+        return self.is_equal and not any(each.state is CopyState.DIFFERENT or each.later for each in self.tenants)
 
 
-@click.command(cls=Failing)
+@click.command(cls=ArtcafeCommand)
 @click.option(
     "--from",
     "source",
@@ -139,7 +139,7 @@ def copy(
         raise click.UsageError("--label and --ids go with --new-ids")
     configure("error")
     work = _Copy(only=TenantId(tenant) if tenant else None, label=label if new_ids else None, as_json=as_json)
-    result = running(work.run(source, target))
+    result = run_command(work.run(source, target))
     if ids_file is not None:
         ids_file.write_bytes(msgspec.json.format(msgspec.json.encode(result.tenants)) + b"\n")
     _tell(result, as_json=as_json)
@@ -158,8 +158,8 @@ class _Copy:
     async def run(self, source: Path | None, target: Path) -> Result:
         """Copies, and returns what was done."""
         async with AsyncExitStack() as stack:
-            here = await stack.enter_async_context(opened(settings_of(source, "--from"), _say, is_source=True))
-            there = await stack.enter_async_context(opened(settings_of(target, "--to"), _say, is_source=False))
+            here = await stack.enter_async_context(open_end(load_settings(source, "--from"), _say, is_source=True))
+            there = await stack.enter_async_context(open_end(load_settings(target, "--to"), _say, is_source=False))
             self._check(here, there)
             self._members = await members_in(here.engine, self._only)
             tenants = [self._only] if self._only is not None else sorted([each async for each in Repair(here.engine).tenants()])
@@ -172,7 +172,7 @@ class _Copy:
                     self._left = await copying.left_behind(self._sums)
         return self._result(done)
 
-    def _check(self, here: End, there: End) -> None:
+    def _check(self, here: CopyEnd, there: CopyEnd) -> None:
         if self._label is None and here.tables_home == there.tables_home:
             raise TablesRefused(
                 "both ends are the same tables"
@@ -180,7 +180,7 @@ class _Copy:
                 "give --new-ids to make another tenant of it there, or name another --to",
             )
 
-    async def _tenant(self, here: End, there: End, tenant_id: TenantId, progress: Progress) -> TenantCopy:
+    async def _tenant(self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, progress: Progress) -> TenantCopy:
         (row,) = await here.engine.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         if row is None:
             raise TablesRefused(
@@ -190,9 +190,9 @@ class _Copy:
         copy_id = renaming.tenant_id(tenant_id)
         copying = Copying(here.engine, there.engine, self._members)
         if rows.is_deleting(row):
-            state = State.DELETING
+            state = CopyState.DELETING
         elif rows.TOMBSTONE in row and isinstance(renaming, UnderNewIds):
-            state = State.DELETED
+            state = CopyState.DELETED
         elif await copying.is_there(copy_id):
             state = await self._compared(here, there, tenant_id, renaming, copying)
         else:
@@ -200,17 +200,19 @@ class _Copy:
             progress.step()
             await copying.copy(tenant_id, renaming, self._sums, progress.rows)
             progress.step()
-            copied = TenantCopy(tenant_id=tenant_id, copy_id=copy_id, state=State.COPIED, messages=moved, later=later)
+            copied = TenantCopy(tenant_id=tenant_id, copy_id=copy_id, state=CopyState.COPIED, messages=moved, later=later)
             if isinstance(renaming, UnderNewIds):
                 return msgspec.structs.replace(copied, agents=renaming.agents, channels=renaming.channels)
             return copied
         progress.step(STEPS)
         return TenantCopy(tenant_id=tenant_id, copy_id=copy_id, state=state)
 
-    async def _compared(self, here: End, there: End, tenant_id: TenantId, renaming: Renaming, copying: Copying) -> State:
+    async def _compared(
+        self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, renaming: Renaming, copying: Copying
+    ) -> CopyState:
         """What a tenant is that is there already. One with new ids has its own life since, and isn't compared."""
         if isinstance(renaming, UnderNewIds):
-            return State.THERE
+            return CopyState.THERE
         sums = Sums()
         await copying.compare(tenant_id, renaming, sums)
         async with here.vault.enter(tenant_id) as source, there.vault.enter(tenant_id) as target:
@@ -219,14 +221,14 @@ class _Copy:
                 for log in (await snapshots.standing(source, STREAM), await snapshots.standing(target, STREAM))
             ]
         if not sums.are_equal or counts[0] != counts[1]:
-            return State.DIFFERENT
+            return CopyState.DIFFERENT
         await copying.compare(tenant_id, renaming, self._sums)
-        return State.THERE
+        return CopyState.THERE
 
     # --- messages ---
 
     async def _messages(
-        self, here: End, there: End, tenant_id: TenantId, renaming: Renaming, progress: Progress
+        self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, renaming: Renaming, progress: Progress
     ) -> tuple[int, int]:
         """How many messages are there now, and how many came here meanwhile."""
         if here.log_home == there.log_home and self._label is None:
@@ -288,9 +290,9 @@ def _tell(result: Result, *, as_json: bool) -> None:
     for each in result.tables:
         said = "equal" if each.is_equal else f"DIFFERENT there: {each.checksum_there[:16]}"
         lines.append([each.table, f"{each.rows:,}", f"{each.rows_there:,}", each.checksum[:16], said])
-    for line in aligned(lines):
+    for line in align(lines):
         click.echo(line)
-    copied, there = (sum(each.state is state for each in result.tenants) for state in (State.COPIED, State.THERE))
+    copied, there = (sum(each.state is state for each in result.tenants) for state in (CopyState.COPIED, CopyState.THERE))
     click.echo(f"{counted(copied, 'tenant')} copied with {counted(result.messages, 'message')}; {there:,} were there already.")
     for tenant in result.tenants:
         for line in _said_of(tenant):
@@ -305,9 +307,9 @@ def _tell(result: Result, *, as_json: bool) -> None:
 def _said_of(tenant: TenantCopy) -> Iterator[str]:
     if tenant.copy_id != tenant.tenant_id:
         yield f"{tenant.tenant_id} is there as {tenant.copy_id}"
-    if tenant.state is State.DIFFERENT:
+    if tenant.state is CopyState.DIFFERENT:
         yield f"{tenant.tenant_id} is there already, and is not the same; delete it there first, or copy under --new-ids"
-    if tenant.state is State.DELETING:
+    if tenant.state is CopyState.DELETING:
         yield f"{tenant.tenant_id} is being deleted, and was left out"
     if tenant.later:
         later = counted(tenant.later, "message")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artcafe import config
-from artcafe.cli.installation.data_dir_nats import nats_of_folder
+from artcafe.cli.installation.data_dir_nats import connect_nats
 from artcafe.config import Settings
 from artcafe.data_dir import make_secret, read_secret
 from artcafe.errors import SettingInvalid, TablesRefused
@@ -23,7 +23,7 @@ from artcafe.tables.open import open_engine
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class CopyEnd:
     """One end, open. `log_home` tells which NATS and whose accounts it has."""
 
     settings: Settings
@@ -34,12 +34,12 @@ class End:
     @property
     def tables_home(self) -> tuple[str, str | None]:
         """Which tables these are, whatever the environment: some are common to both."""
-        place = self.settings.tables_place
-        kind, _, where = place.partition(":")
-        return (f"{kind}:{Path(where).absolute()}" if kind == "sqlite" else place, self.settings.dynamodb_endpoint)
+        tables = self.settings.tables_place
+        kind, _, where = tables.partition(":")
+        return (f"{kind}:{Path(where).absolute()}" if kind == "sqlite" else tables, self.settings.dynamodb_endpoint)
 
 
-def settings_of(end: Path | None, option: str) -> Settings:
+def load_settings(end: Path | None, option: str) -> Settings:
     """The settings that a path names: a data folder, which may be new, or a TOML file. None: those of a server started here.
 
     A named end takes nothing from the environment, since what stands there would count for both.
@@ -53,7 +53,7 @@ def settings_of(end: Path | None, option: str) -> Settings:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, say: Callable[[str], None], *, is_source: bool) -> AsyncIterator[End]:
+async def open_end(settings: Settings, say: Callable[[str], None], *, is_source: bool) -> AsyncIterator[CopyEnd]:
     """The end with its tables and its NATS. A target's data folder is made if need be; the tables of DynamoDB must be there."""
     if is_source and not settings.nats_urls and not (settings.data_dir / "format").exists():
         raise TablesRefused(
@@ -68,8 +68,8 @@ async def opened(settings: Settings, say: Callable[[str], None], *, is_source: b
         if settings.nats_urls:
             nats = Broker(settings.nats_urls, nats_tls(settings))
         else:
-            nats = await stack.enter_async_context(nats_of_folder(settings, accounts, say))
-        place, environment = settings.tables_place, Environment(settings.environment)
-        engine = await open_engine(place, settings.dynamodb_endpoint, environment, make_missing=False)
+            nats = await stack.enter_async_context(connect_nats(settings, accounts, say))
+        tables, environment = settings.tables_place, Environment(settings.environment)
+        engine = await open_engine(tables, settings.dynamodb_endpoint, environment, make_missing=False)
         stack.push_async_callback(engine.close)
-        yield End(settings, engine, Vault(nats.urls, accounts, nats.tls), (accounts.operator_key, *sorted(nats.urls)))
+        yield CopyEnd(settings, engine, Vault(nats.urls, accounts, nats.tls), (accounts.operator_key, *sorted(nats.urls)))

@@ -10,10 +10,10 @@ from typing import Any, Final, TypeVar
 import click
 import msgspec
 
-from artcafe.cli.installation.location import Place, at_place
-from artcafe.cli.tables.cost_probe import Measured, Operations
-from artcafe.cli.terminal.confirm import asked
-from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.installation.location import Installation, with_installation
+from artcafe.cli.tables.cost_probe import CostProbe, Measured
+from artcafe.cli.terminal.confirm import confirm
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import counted, show_table, yes_option
 from artcafe.services.retention import PLAN_S
 from artcafe.services.version_watch import READ_AT_ONCE, READ_EVERY_S
@@ -33,7 +33,7 @@ WRITING: Final = frozenset({"put_item", "update_item", "delete_item", "transact_
 BY_RULES: Final = "reckoned by DynamoDB's published rules from the sizes of the items, on a file made for it"
 PRICES_AS_OF: Final = "25 November 2026"
 PRICE_PAGE: Final = "https://aws.amazon.com/dynamodb/pricing/on-demand/"
-BY_DYNAMODB: Final = "as {place} charged them (ReturnConsumedCapacity)"
+BY_DYNAMODB: Final = "as {installation} charged them (ReturnConsumedCapacity)"
 ASSUMED: Final = (0.125, 0.625, 0.25)
 """Dollars for a million read units, a million write units, and a gigabyte and month."""
 
@@ -63,7 +63,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     cursor_write_s: float
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True):
+class BillItem(msgspec.Struct, frozen=True, kw_only=True):
     """One part of the bill: how often in a month, its units, and its dollars."""
 
     what: str
@@ -80,7 +80,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
     operations: list[Measured]
     fleet: Fleet
     prices: Prices
-    month: list[Share]
+    month: list[BillItem]
     dollars: float
 
 
@@ -89,7 +89,7 @@ def _number(flag: str, default: float, help: str) -> Callable[[F], F]:
     return click.option(flag, type=kind, default=default, show_default=True, metavar="N", help=help)
 
 
-@click.command(cls=Failing)
+@click.command(cls=ArtcafeCommand)
 @_number("--tenants", 10, "Tenants with agents that are connected.")
 @_number("--agents", 1000, "Agents, all connected all day.")
 @_number("--subscriptions", 1, "Channels that each agent receives.")
@@ -105,9 +105,9 @@ def _number(flag: str, default: float, help: str) -> Callable[[F], F]:
 @_number("--price-million-writes", ASSUMED[1], "Dollars for a million write units.")
 @_number("--price-gigabyte", ASSUMED[2], "Dollars for a gigabyte and month.")
 @yes_option
-@at_place
+@with_installation
 async def cost(
-    place: Place,
+    installation: Installation,
     tenants: int,
     agents: int,
     subscriptions: int,
@@ -133,7 +133,7 @@ async def cost(
       artcafe tables cost --agents 5000 --messages-per-day 20000 --cursor-write-s 60
       artcafe tables cost --tables dynamodb:eu-central-1 --yes --json
     """
-    seconds = cursor_write_s or place.settings.cursor_write_s or 60.0
+    seconds = cursor_write_s or installation.settings.cursor_write_s or 60.0
     fleet = Fleet(
         tenants=tenants,
         agents=agents,
@@ -152,15 +152,15 @@ async def cost(
         gigabyte_month=price_gigabyte,
         assumed_as_of=PRICES_AS_OF if given == ASSUMED else None,
     )
-    measured = await (_on_dynamodb(place, yes=yes) if place.is_dynamodb else _on_a_file())
+    measured = await (_on_dynamodb(installation, yes=yes) if installation.is_dynamodb else _on_a_file())
     month = bill_of(measured, fleet, prices)
-    how = BY_DYNAMODB.format(place=place) if place.is_dynamodb else BY_RULES
+    how = BY_DYNAMODB.format(installation=installation) if installation.is_dynamodb else BY_RULES
     total = round(sum(each.dollars for each in month), 2)
-    _tell(place, Bill(measured=how, operations=measured, fleet=fleet, prices=prices, month=month, dollars=total))
+    _tell(installation, Bill(measured=how, operations=measured, fleet=fleet, prices=prices, month=month, dollars=total))
     return 0
 
 
-def bill_of(measured: list[Measured], fleet: Fleet, prices: Prices) -> list[Share]:
+def bill_of(measured: list[Measured], fleet: Fleet, prices: Prices) -> list[BillItem]:
     """The parts of a month's bill, of 30 days."""
     by_name = {each.operation: each for each in measured}
     followed = fleet.agents * fleet.subscriptions
@@ -176,13 +176,13 @@ def bill_of(measured: list[Measured], fleet: Fleet, prices: Prices) -> list[Shar
         "register an agent": fleet.changes_per_day,
         "subscribe": fleet.changes_per_day * fleet.subscriptions,
     }
-    return [_share(by_name[name], times * DAYS, prices) for name, times in often.items() if times]
+    return [_bill_item(by_name[name], times * DAYS, prices) for name, times in often.items() if times]
 
 
-def _share(measured: Measured, times: float, prices: Prices) -> Share:
+def _bill_item(measured: Measured, times: float, prices: Prices) -> BillItem:
     reads, writes = measured.reads * times, measured.writes * times
     dollars = (reads * prices.million_reads + writes * prices.million_writes) / 1e6
-    return Share(what=measured.operation, times=times, reads=reads, writes=writes, dollars=round(dollars, 4))
+    return BillItem(what=measured.operation, times=times, reads=reads, writes=writes, dollars=round(dollars, 4))
 
 
 # --- measuring -----------------------------------------------------------------------------------------------------------
@@ -193,13 +193,13 @@ async def _on_a_file() -> list[Measured]:
     with tempfile.TemporaryDirectory() as folder:
         tables = MeteredTables(await Sqlite.open(Path(folder) / "tables.sqlite", Environment.PROD), units)
         try:
-            return await Operations(tables, units).measure()
+            return await CostProbe(tables, units).measure()
         finally:
             await tables.close()
 
 
-async def _on_dynamodb(place: Place, *, yes: bool) -> list[Measured]:
-    asked(f"Make a tenant in {place}, measure with it, and remove it", yes=yes)
+async def _on_dynamodb(installation: Installation, *, yes: bool) -> list[Measured]:
+    confirm(f"Make a tenant in {installation}, measure with it, and remove it", yes=yes)
     units = Units()
 
     def charged(consumed: Consumed) -> None:
@@ -208,12 +208,12 @@ async def _on_dynamodb(place: Place, *, yes: bool) -> list[Measured]:
         else:
             units.reads += sum(consumed.units.values())
 
-    async with place.engine():
+    async with installation.engine():
         pass  # Which looks whether the tables are there, and says what to do where they are not.
-    endpoint = Endpoint(place.region, place.settings.dynamodb_endpoint)
-    tables = await DynamoDb.open(endpoint, place.environment, charged)
+    endpoint = Endpoint(installation.region, installation.settings.dynamodb_endpoint)
+    tables = await DynamoDb.open(endpoint, installation.environment, charged)
     try:
-        return await Operations(tables, units).measure()
+        return await CostProbe(tables, units).measure()
     finally:
         await tables.close()
 
@@ -221,18 +221,18 @@ async def _on_dynamodb(place: Place, *, yes: bool) -> list[Measured]:
 # --- telling -------------------------------------------------------------------------------------------------------------
 
 
-def _tell(place: Place, bill: Bill) -> None:
+def _tell(installation: Installation, bill: Bill) -> None:
     operations = [[each.operation, f"{each.reads:g}", f"{each.writes:g}"] for each in bill.operations]
     free = [["publish, deliver", "0", "0"]]
-    show_table(place, bill, ["OPERATION", "READ UNITS", "WRITE UNITS"], [*operations, *free])
-    if place.as_json:
+    show_table(installation, bill, ["OPERATION", "READ UNITS", "WRITE UNITS"], [*operations, *free])
+    if installation.as_json:
         return
     click.echo(f"\nUnits {bill.measured}.\n")
     shares = [
         [each.what, f"{each.times:,.0f}", f"{each.reads:,.0f}", f"{each.writes:,.0f}", f"{each.dollars:,.2f}"]
         for each in bill.month
     ]
-    show_table(place, bill, ["A MONTH", "TIMES", "READ UNITS", "WRITE UNITS", "DOLLARS"], shares)
+    show_table(installation, bill, ["A MONTH", "TIMES", "READ UNITS", "WRITE UNITS", "DOLLARS"], shares)
     prices = bill.prices
     assumed = "as they were given" if prices.assumed_as_of is None else f"assumed, of us-east-1 on demand, {prices.assumed_as_of}"
     click.echo(

@@ -74,7 +74,7 @@ class NoMessages:
         return None
 
 
-class Operations:
+class CostProbe:
     """The services on the engine that is measured. `units` is where it adds what it was charged."""
 
     def __init__(self, tables: Tables, units: Units) -> None:

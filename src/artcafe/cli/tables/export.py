@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.errors import TablesRefused
 from artcafe.tables import templates
 from artcafe.tables.catalog import Environment
@@ -17,7 +17,7 @@ FORMATS: Final = {"cloudformation": templates.cloudformation, "terraform": templ
 ENVIRONMENTS: Final = {"prod": [Environment.PROD], "dev": [Environment.DEV], "both": [Environment.PROD, Environment.DEV]}
 
 
-@click.command(cls=Failing)
+@click.command(cls=ArtcafeCommand)
 @click.option(
     "--format", "kind", type=click.Choice(list(FORMATS)), default="cloudformation", show_default=True, help="For which tool."
 )

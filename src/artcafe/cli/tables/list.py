@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from artcafe.cli.installation.location import Place, at_place
-from artcafe.cli.tables.status import look
-from artcafe.cli.terminal.exit_codes import Failing
+from artcafe.cli.installation.location import Installation, with_installation
+from artcafe.cli.tables.status import read_status
+from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import show_table, size_text
 
 
-@click.command("list", cls=Failing)
-@at_place
-async def list_tables(place: Place) -> int:
+@click.command("list", cls=ArtcafeCommand)
+@with_installation
+async def list_tables(installation: Installation) -> int:
     """Lists the tables, what stands of each, and how much is in it (on DynamoDB as it was counted some hours ago).
 
     \b
@@ -20,7 +20,7 @@ async def list_tables(place: Place) -> int:
       artcafe tables list --data-dir ./artcafe-data
       artcafe tables list --tables dynamodb:eu-central-1
     """
-    found = await look(place)
+    found = await read_status(installation)
     rows = [[each.name, " + ".join(each.key), each.state, each.rows, size_text(each.size_bytes), each.ttl] for each in found]
-    show_table(place, found, ["TABLE", "KEY", "STATE", "ROWS", "SIZE", "TTL"], rows)
+    show_table(installation, found, ["TABLE", "KEY", "STATE", "ROWS", "SIZE", "TTL"], rows)
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from artcafe.cli.installation.location import Place
+from artcafe.cli.installation.location import Installation
 from artcafe.errors import TablesRefused
 from artcafe.tables.catalog import TABLES, Table
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ABSENT: Final = "missing"
 
 
-class Stands(msgspec.Struct, frozen=True, kw_only=True):
+class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A table of the catalog as it stands. DynamoDB counted `rows` and `size_bytes` some hours ago; a file is counted now, and
     knows no size for each."""
 
@@ -33,7 +33,7 @@ class Stands(msgspec.Struct, frozen=True, kw_only=True):
     """What to do about a table that cannot be used in its state."""
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedChange(msgspec.Struct, frozen=True, kw_only=True):
     """Something that `apply` would do: make a `table`, or turn on its time to live."""
 
     table: str
@@ -42,48 +42,50 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @asynccontextmanager
-async def schema_of(place: Place) -> AsyncIterator[Schema]:
+async def open_schema(installation: Installation) -> AsyncIterator[Schema]:
     """The tables of DynamoDB as a schema. AWS's libraries, which take half a second to import, are imported here alone."""
     from artcafe.tables.dynamodb.client import Endpoint
     from artcafe.tables.dynamodb.schema import Schema
 
-    async with Schema.opened(Endpoint(place.region, place.settings.dynamodb_endpoint), place.environment) as schema:
+    async with Schema.opened(
+        Endpoint(installation.region, installation.settings.dynamodb_endpoint), installation.environment
+    ) as schema:
         yield schema
 
 
-async def look(place: Place) -> list[Stands]:
+async def read_status(installation: Installation) -> list[TableStatus]:
     """Every table of the catalog, in its order."""
-    if place.is_dynamodb:
-        async with schema_of(place) as schema:
+    if installation.is_dynamodb:
+        async with open_schema(installation) as schema:
             found = await schema.look()
-        return [_on_dynamodb(place, table, standing) for table, standing in found.items()]
-    counts = place.file_rows()
-    return [_in_file(place, table, counts.get(place.name(table))) for table in TABLES]
+        return [_on_dynamodb(installation, table, standing) for table, standing in found.items()]
+    counts = installation.file_rows()
+    return [_in_file(installation, table, counts.get(installation.name(table))) for table in TABLES]
 
 
-async def steps(place: Place) -> list[Step]:
+async def planned_changes(installation: Installation) -> list[PlannedChange]:
     """Return what is missing; nothing that stands is altered but a time to live that is off.
 
     Raises TablesRefused for a table that stands and cannot be used in its state.
     """
     found = []
-    for table, stands in zip(TABLES, await look(place), strict=True):
+    for table, stands in zip(TABLES, await read_status(installation), strict=True):
         if stands.remedy is not None:
             raise TablesRefused(f"the table {stands.name} cannot be used: its state is {stands.state.upper()}", stands.remedy)
         key = " and ".join(table.key_attributes)
         expiry = f", time to live on {table.ttl}" if table.ttl else ""
         if stands.state == ABSENT:
-            more = f", billed on demand, point-in-time recovery{expiry}, tags" if place.is_dynamodb else ""
-            found.append(Step(table=stands.name, action="create", says=f"key {key}{more}"))
-        elif place.is_dynamodb and table.ttl and stands.ttl is None:
-            found.append(Step(table=stands.name, action="expire", says=f"time to live on {table.ttl}, which is off"))
+            more = f", billed on demand, point-in-time recovery{expiry}, tags" if installation.is_dynamodb else ""
+            found.append(PlannedChange(table=stands.name, action="create", says=f"key {key}{more}"))
+        elif installation.is_dynamodb and table.ttl and stands.ttl is None:
+            found.append(PlannedChange(table=stands.name, action="expire", says=f"time to live on {table.ttl}, which is off"))
     return found
 
 
-def _on_dynamodb(place: Place, table: Table, standing: Standing | None) -> Stands:
+def _on_dynamodb(installation: Installation, table: Table, standing: Standing | None) -> TableStatus:
     if standing is None:
-        return Stands(name=place.name(table), key=table.key_attributes, state=ABSENT, purpose=table.purpose)
-    return Stands(
+        return TableStatus(name=installation.name(table), key=table.key_attributes, state=ABSENT, purpose=table.purpose)
+    return TableStatus(
         name=standing.name,
         key=tuple(name for name, _ in standing.keys),
         state=standing.status.lower(),
@@ -95,6 +97,8 @@ def _on_dynamodb(place: Place, table: Table, standing: Standing | None) -> Stand
     )
 
 
-def _in_file(place: Place, table: Table, rows: int | None) -> Stands:
+def _in_file(installation: Installation, table: Table, rows: int | None) -> TableStatus:
     state = ABSENT if rows is None else "active"
-    return Stands(name=place.name(table), key=table.key_attributes, state=state, rows=rows, ttl=table.ttl, purpose=table.purpose)
+    return TableStatus(
+        name=installation.name(table), key=table.key_attributes, state=state, rows=rows, ttl=table.ttl, purpose=table.purpose
+    )

@@ -29,7 +29,7 @@ INTERRUPTED: Final = 130
 """Ctrl-C, which SIGTERM is handled like, as shells count it: 128 and the signal's number."""
 
 
-def code_of(error: ArtcafeError) -> int:
+def exit_code_of(error: ArtcafeError) -> int:
     """The exit code of an error."""
     if isinstance(error, SettingInvalid | KeyUnusable):
         return USAGE
@@ -37,7 +37,7 @@ def code_of(error: ArtcafeError) -> int:
     return UNREACHABLE if error.temporary and not isinstance(error, CredentialsExpired) else REFUSED
 
 
-class Failing(click.Command):
+class ArtcafeCommand(click.Command):
     """A command that ends on one of our errors with its code and its text, never with a traceback.
 
     It ends with 0 when the reader of its output has closed it, as `| head` does, and with `REFUSED` and a sentence when the
@@ -58,8 +58,8 @@ class Failing(click.Command):
             error = _first(exc, ArtcafeError)
             if error is None:
                 raise
-            tell(error, as_json=bool(ctx.params.get("as_json")))
-            ctx.exit(code_of(error))
+            print_error(error, as_json=bool(ctx.params.get("as_json")))
+            ctx.exit(exit_code_of(error))
         except click.UsageError as exc:
             if not ctx.params.get("as_json"):
                 raise
@@ -88,7 +88,7 @@ def _drop_output() -> None:
     os.close(nowhere)
 
 
-def tell(error: ArtcafeError, *, as_json: bool) -> None:
+def print_error(error: ArtcafeError, *, as_json: bool) -> None:
     """Says what went wrong on standard error."""
     click.echo(_as_json(error.code, str(error)) if as_json else f"artcafe: {error}", err=True)
 

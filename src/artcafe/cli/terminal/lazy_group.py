@@ -14,7 +14,7 @@ from artcafe.cli.terminal.exit_codes import INTERRUPTED, REFUSED
 WITHOUT_SERVER: Final = "Needs the server, which is not installed."
 
 
-class Home(NamedTuple):
+class LazyCommand(NamedTuple):
     """Where a command is defined, and its summary in `--help`: the first words of its docstring."""
 
     module: str
@@ -31,9 +31,9 @@ class Home(NamedTuple):
 class LazyGroup(click.Group):
     """Look commands up in a table. Importing all of them costs 2 s of CPU, and one of them 0.1 to 0.3 s."""
 
-    def __init__(self, *args: Any, homes: Mapping[str, Home], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, lazy_commands: Mapping[str, LazyCommand], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.homes = homes
+        self.lazy_commands = lazy_commands
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -42,27 +42,29 @@ class LazyGroup(click.Group):
             ctx.exit(INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.homes)
+        return list(self.lazy_commands)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        home = self.homes.get(cmd_name)
-        if home is None:
+        lazy = self.lazy_commands.get(cmd_name)
+        if lazy is None:
             return None
-        if not home.can_run:
+        if not lazy.can_run:
             return _without_the_server(cmd_name)
-        command: click.Command = getattr(importlib.import_module(home.module), home.attribute)
+        command: click.Command = getattr(importlib.import_module(lazy.module), lazy.attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, home.summary if home.can_run else WITHOUT_SERVER) for name, home in self.homes.items()])
+            formatter.write_dl(
+                [(name, command.summary if command.can_run else WITHOUT_SERVER) for name, command in self.lazy_commands.items()]
+            )
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         """Resolve as click does, and suggest the nearest name when there is no such command."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as exc:
-            near = difflib.get_close_matches(args[0], self.homes, n=1)
+            near = difflib.get_close_matches(args[0], self.lazy_commands, n=1)
             if not near:
                 raise
             raise click.UsageError(f"{exc.message.rstrip('.')}; did you mean '{near[0]}'?", exc.ctx) from None

@@ -19,7 +19,7 @@ from artcafe.rules import times
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class Asker(Protocol):
+class OutputTarget(Protocol):
     """Whoever typed the command: a person, or a program that wants JSON."""
 
     @property
@@ -33,7 +33,7 @@ Columns = Mapping[str, Callable[[T], object]]
 """The heading of each column, and what stands in it."""
 
 
-async def show_all(caller: Asker, things: AsyncIterator[T], columns: Columns[T], *, none: str) -> None:
+async def show_all(caller: OutputTarget, things: AsyncIterator[T], columns: Columns[T], *, none: str) -> None:
     """Prints a list; where it is empty a person reads `none`."""
     found = [each async for each in things]
     if caller.as_json:
@@ -42,46 +42,46 @@ async def show_all(caller: Asker, things: AsyncIterator[T], columns: Columns[T],
         caller.note(none)
     else:
         rows = [[as_text(show(each)) for show in columns.values()] for each in found]
-        for line in aligned([list(columns), *rows]):
+        for line in align([list(columns), *rows]):
             click.echo(line)
 
 
-def show_rows(caller: Asker, rows: Sequence[Mapping[str, str]]) -> None:
+def show_rows(caller: OutputTarget, rows: Sequence[Mapping[str, str]]) -> None:
     """Print rows that have the same fields: columns for people, an array for programs."""
     if caller.as_json:
         click.echo(as_json(rows).encode())
         return
-    for line in aligned([[name.upper() for name in rows[0]], *([plain(cell) for cell in row.values()] for row in rows)]):
+    for line in align([[name.upper() for name in rows[0]], *([escape(cell) for cell in row.values()] for row in rows)]):
         click.echo(line)
 
 
-def show_table(caller: Asker, document: object, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def show_table(caller: OutputTarget, document: object, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print `rows` under `headings` for people, or `document` as JSON for programs."""
     if caller.as_json:
         click.echo(as_json(document).encode())
         return
-    for line in aligned([list(headings), *([plain("" if cell is None else str(cell)) for cell in row] for row in rows)]):
+    for line in align([list(headings), *([escape("" if cell is None else str(cell)) for cell in row] for row in rows)]):
         click.echo(line)
 
 
-def show_one(caller: Asker, thing: msgspec.Struct) -> None:
+def show_one(caller: OutputTarget, thing: msgspec.Struct) -> None:
     """Prints one thing, a field a line. Fields that are empty are left out for people."""
     if caller.as_json:
         click.echo(as_json(thing).encode())
         return
     fields = {name: as_text(value) for name, value in msgspec.structs.asdict(thing).items()}
-    for line in aligned([[name, text] for name, text in fields.items() if text]):
+    for line in align([[name, text] for name, text in fields.items() if text]):
         click.echo(line)
 
 
-def show_done(caller: Asker, thing: msgspec.Struct, text: str) -> None:
+def show_done(caller: OutputTarget, thing: msgspec.Struct, text: str) -> None:
     """Says that something was done to a thing: the sentence for people, the thing for programs."""
-    click.echo(as_json(thing).encode() if caller.as_json else plain(text))
+    click.echo(as_json(thing).encode() if caller.as_json else escape(text))
 
 
-def show_deleted(caller: Asker, what: str, id: str) -> None:
+def show_deleted(caller: OutputTarget, what: str, id: str) -> None:
     """Says that something is gone."""
-    click.echo(as_json({"id": id, "deleted": True}).encode() if caller.as_json else f"Deleted {plain(what)}.")
+    click.echo(as_json({"id": id, "deleted": True}).encode() if caller.as_json else f"Deleted {escape(what)}.")
 
 
 def _checked_key(_ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -90,7 +90,7 @@ def _checked_key(_ctx: click.Context, param: click.Parameter, value: str | None)
     return value
 
 
-once_option = click.option(
+idempotency_key_option = click.option(
     "--idempotency-key", metavar="KEY", callback=_checked_key, help="A text of yours: repeated with it, the thing is made once."
 )
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -122,7 +122,7 @@ def as_text(value: Any) -> str:
         return ", ".join(f"{name} {as_text(each)}" for name, each in value.items() if each is not None)
     if isinstance(value, tuple | list):
         return ", ".join(as_text(each) for each in value)
-    return plain(str(value))
+    return escape(str(value))
 
 
 def counted(count: int, noun: str) -> str:
@@ -142,16 +142,16 @@ def size_text(size_bytes: int | None) -> str:
     return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
 
 
-OBEYED: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+CONTROL_CHARACTERS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Characters that a terminal obeys instead of showing them: controls, and those that turn the direction of what follows."""
 
 
-def plain(text: str) -> str:
+def escape(text: str) -> str:
     """The text on one line, with what a terminal would obey escaped."""
-    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\n", " "))
+    return CONTROL_CHARACTERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\n", " "))
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
     """The rows with every column as wide as its widest cell, two spaces between them."""
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(_padded(cell, wide) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows]

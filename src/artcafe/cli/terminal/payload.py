@@ -49,21 +49,21 @@ def data_argument(command: Callable[..., Any]) -> Callable[..., Any]:
     """The argument DATA as what is published: `data`. For a command with `text_option`."""
 
     def read(ctx: click.Context, _param: click.Parameter, value: str | None) -> object:
-        return data_of(value, is_text=ctx.params["is_text"])
+        return read_data(value, is_text=ctx.params["is_text"])
 
     return click.argument("data", required=False, callback=read)(command)
 
 
-def data_of(argument: str | None, *, is_text: bool) -> object:
+def read_data(argument: str | None, *, is_text: bool) -> object:
     """The argument as data; '-' or none: standard input. Raises `click.UsageError`."""
     if argument is None and sys.stdin.isatty():
         raise click.UsageError("say what to publish: DATA, or something on standard input")
     is_read = argument is None or argument == "-"
     text = sys.stdin.buffer.read().decode(errors="surrogateescape") if is_read else argument
-    return parsed(text or "", "DATA", is_text=is_text)
+    return parse_data(text or "", "DATA", is_text=is_text)
 
 
-def parsed(text: str, what: str, *, is_text: bool) -> object:
+def parse_data(text: str, what: str, *, is_text: bool) -> object:
     """The text as what `publish` takes: JSON text stays as it was written. Raises `click.UsageError`."""
     try:
         text.encode()
@@ -77,14 +77,14 @@ def parsed(text: str, what: str, *, is_text: bool) -> object:
     return msgspec.Raw(text.encode())
 
 
-def place_of(seq: int | None) -> str:
+def position_text(seq: int | None) -> str:
     """Where a message stands, for people."""
     return "live" if seq is None else f"#{seq}"
 
 
 def receipt_line(receipt: Receipt) -> str:
     """What a publish is answered, for people."""
-    return f"{place_of(receipt.seq)} {receipt.message_id or '-'}{' (stored before)' if receipt.duplicate else ''}"
+    return f"{position_text(receipt.seq)} {receipt.message_id or '-'}{' (stored before)' if receipt.duplicate else ''}"
 
 
 def one_line(text: bytes) -> str:

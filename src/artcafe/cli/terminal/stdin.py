@@ -28,7 +28,7 @@ async def stdin_lines() -> AsyncIterator[tuple[int, str]]:
 
     def read() -> None:
         try:
-            for line in split(_chunks()):
+            for line in split_lines(_chunks()):
                 hand_on(line)
         except OSError as exc:
             hand_on(exc)
@@ -51,7 +51,7 @@ def _chunks() -> Iterator[bytes]:
             yield chunk
 
 
-def split(chunks: Iterator[bytes]) -> Iterator[bytes]:
+def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The lines in these bytes, without their ends. One of over a megabyte comes in pieces: no message has room for it."""
     rest = b""
     for chunk in chunks:

@@ -11,7 +11,7 @@ import click
 
 from artcafe.rules import times
 
-SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+UNIT_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 """What a unit behind a number stands for."""
 
 _DURATION: Final = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
@@ -19,7 +19,7 @@ _MINUTE: Final = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d)(:\d\d(?:\.\d+)
 _EXAMPLES: Final = "1h, '2026-11-28 10:00' (UTC) or 2026-11-28T10:00:00+01:00"
 
 
-class Moment(click.ParamType[datetime]):
+class TimeParam(click.ParamType[datetime]):
     """A time: RFC 3339, a date or a date and a time in UTC, or a distance from now such as `90s`, `15m`, `12h` or `30d`."""
 
     name = "time"
@@ -38,14 +38,14 @@ class Moment(click.ParamType[datetime]):
 
     def _parse(self, text: str) -> datetime:
         if distance := _DURATION.fullmatch(text):
-            return self._clock() + self._sign * timedelta(seconds=int(distance[1]) * SECONDS[distance[2]])
+            return self._clock() + self._sign * timedelta(seconds=int(distance[1]) * UNIT_SECONDS[distance[2]])
         if minute := _MINUTE.fullmatch(text):
             day, clock_time, seconds = minute.groups()
             text = f"{day}T{clock_time or '00:00'}{seconds or ':00'}Z"
         return times.from_text(text)
 
 
-class SequenceOrMoment(Moment):
+class SequenceOrTimeParam(TimeParam):
     """A sequence of a channel (digits alone), or a time."""
 
     name = "sequence or time"
