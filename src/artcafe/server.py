@@ -37,22 +37,22 @@ from artcafe.rest.deadline import DeadlineProtocol
 from artcafe.rules.secrets import derive
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
-from artcafe.services.attempts import Attempts
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
-from artcafe.services.directory import Directory
-from artcafe.services.entrance import Entrance
 from artcafe.services.history import History
 from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
+from artcafe.services.login_throttle import LoginThrottle
+from artcafe.services.member_login import MemberLogin
 from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
 from artcafe.services.readiness import Readiness
+from artcafe.services.record_cache import RecordCache
 from artcafe.services.retention import Retention
 from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
@@ -212,21 +212,21 @@ async def _serve(
         await _reach_nats(fabric)
         store = Store(tables)
         changes = _changes(fabric, Audit(fabric.audit_log, store, now))
-        directory, subscriptions = Directory(store, changes), Subscriptions(store, changes, now, fabric.position)
+        record_cache, subscriptions = RecordCache(store, changes), Subscriptions(store, changes, now, fabric.position)
         service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
         tokens = Tokens(derive(secret, "agent-tokens"), service_name)
-        login = Login(store, directory, tokens, now, service_name, changes.audit, Attempts(settings.challenges_per_min))
+        login = Login(store, record_cache, tokens, now, service_name, changes.audit, LoginThrottle(settings.challenges_per_min))
         cursors = Cursors(store, settings.cursor_seconds)
         presence, retention = Presence(fabric, now), _retention(store, fabric, changes)
 
-        hub, history = Hub(fabric, group, retention.removed_to), History(directory, fabric, retention)
-        messaging, tenants = Messaging(directory, fabric, now), _tenants(settings, store, changes, fabric, directory)
+        hub, history = Hub(fabric, group, retention.removed_to), History(record_cache, fabric, retention)
+        messaging, tenants = Messaging(record_cache, fabric, now), _tenants(settings, store, changes, fabric, record_cache)
         terms = Terms(store, changes.audit, now, current_terms)
-        people = Connections(directory), Entrance(identity, tenants, terms, changes.audit, now)
+        people = Connections(record_cache), MemberLogin(identity, tenants, terms, changes.audit, now)
         gateway = Gateway(
             Desk(
                 login,
-                directory,
+                record_cache,
                 subscriptions,
                 messaging,
                 cursors,
@@ -235,15 +235,17 @@ async def _serve(
                 presence,
                 history,
                 *people,
-                changes.audit.tally,
+                changes.audit.counters,
                 _shares(fabric),
             ),
             group,
             admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s, settings.own_hosts),
             connections=front.connections,
         )
-        changes.watch(gateway.access_updates.changed)
-        watch = VersionWatch(store, changes, lambda: gateway.access_updates.tenants() | directory.tenants(), fabric.announcements)
+        changes.subscribe(gateway.access_updates.changed)
+        watch = VersionWatch(
+            store, changes, lambda: gateway.access_updates.tenants() | record_cache.tenants(), fabric.announcements
+        )
         fabric.watch_failures(gateway.send_back)
         port = await _open_gateway(gateway, settings.gateway_listen, front.tls)
         addresses = Addresses(
@@ -286,8 +288,8 @@ async def _serve(
             "gateway_changes": gateway.access_updates.run,
             "cursors": cursors.run,
             "retention": retention.run,
-            "audit": changes.audit.tally.run,
-            "directory": directory.run,
+            "audit": changes.audit.counters.run,
+            "record_cache": record_cache.run,
             "changes": watch.run,
         }
         if isinstance(tables, Sqlite):
@@ -310,7 +312,7 @@ async def _serve(
 
 async def _close(fabric: Fabric, audit: Audit) -> None:
     """Tells the audit what is only counted yet, and leaves NATS."""
-    await audit.tally.flush()
+    await audit.counters.flush()
     with contextlib.suppress(OurFault, TimeoutError):  # the others notice by themselves, and then read the tables for a while
         async with asyncio.timeout(LEAVE_S):
             await fabric.announcements.leave()
@@ -328,15 +330,15 @@ async def _reach_nats(fabric: Fabric) -> None:
         ) from exc
 
 
-def _tenants(settings: Settings, store: Store, changes: Changes, fabric: Fabric, directory: Directory) -> Tenants:
+def _tenants(settings: Settings, store: Store, changes: Changes, fabric: Fabric, record_cache: RecordCache) -> Tenants:
     per_person = PerPerson(settings.tenants_per_person, settings.tenants_per_day)
-    return Tenants(store, changes, now, fabric, directory, per_person)
+    return Tenants(store, changes, now, fabric, record_cache, per_person)
 
 
 def _changes(fabric: Fabric, audit: Audit) -> Changes:
     """The changes of this server, told to the others, and theirs told here."""
     changes = Changes(audit, fabric.announcements.tell)
-    fabric.announcements.listen(changes.hear)
+    fabric.announcements.listen(changes.on_remote_change)
     return changes
 
 
@@ -344,7 +346,7 @@ def _retention(store: Store, fabric: Fabric, changes: Changes) -> Retention:
     """The retention of this server, which bounds every tenant's log, and hears what changes."""
     retention = Retention(store, fabric, now)
     fabric.limit_storage(retention.storage_bytes)
-    changes.watch(retention.changed)
+    changes.subscribe(retention.changed)
     return retention
 
 

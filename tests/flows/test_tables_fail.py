@@ -17,7 +17,7 @@ from tests.aws import Aws
 from tests.faulty_aws import WRITES, Fault, FaultyAws, faulty
 from tests.flows.test_road import take
 from tests.platform import Cast, Platform, running
-from tests.services.world import new_key
+from tests.services.service_env import new_key
 
 
 @pytest.fixture(scope="module")

@@ -31,15 +31,15 @@ from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
 from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
-from artcafe.services.directory import Directory
-from artcafe.services.entrance import Entrance
 from artcafe.services.history import History
 from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
+from artcafe.services.member_login import MemberLogin
 from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
+from artcafe.services.record_cache import RecordCache
 from artcafe.services.retention import Retention
 from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
@@ -139,7 +139,7 @@ class House:
         """The tenant is suspended, and everybody hears of it."""
         tenant = self.store.tenant(self.owner.tenant_id)
         await tenant.transact([tenant.set_status(status, self.clock())])
-        self.changes.tell(tenant.id)
+        self.changes.notify(tenant.id)
 
     @asynccontextmanager
     async def connected(self, **more: object) -> AsyncIterator[Raw]:
@@ -229,32 +229,33 @@ async def _make(
     clock, store, tokens = Clock(), Store(tables), Tokens(b"t" * 32, "test")
     audit, identity = Audit(fabric.audit_log, store, clock), LocalIdentity(b"i" * 32)
     changes = Changes(audit)
-    directory, cursors, retention = Directory(store, changes), Cursors(store, LONG_S), Retention(store, fabric, clock)
+    record_cache, cursors, retention = RecordCache(store, changes), Cursors(store, LONG_S), Retention(store, fabric, clock)
     fabric.limit_storage(retention.storage_bytes)
     hub = Hub(fabric, group, retention.removed_to)
-    login, tenants = Login(store, directory, tokens, clock, "test", audit), Tenants(store, changes, clock, fabric, directory)
+    login = Login(store, record_cache, tokens, clock, "test", audit)
+    tenants = Tenants(store, changes, clock, fabric, record_cache)
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
-    messaging = Messaging(directory, fabric, clock)
+    messaging = Messaging(record_cache, fabric, clock)
     shares = Shares()
     fabric.limit_groups(lambda: shares.most_a_group)
     presence, terms = Presence(fabric, clock), Terms(store, audit, clock, current)
     desk = Desk(
         login,
-        directory,
+        record_cache,
         subscriptions,
         messaging,
         cursors,
         hub,
         clock,
         presence,
-        History(directory, fabric, retention),
-        Connections(directory),
-        Entrance(identity, tenants, terms, audit, clock),
-        audit.tally,
+        History(record_cache, fabric, retention),
+        Connections(record_cache),
+        MemberLogin(identity, tenants, terms, audit, clock),
+        audit.counters,
         shares,
     )
     gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01, connections=connections)
-    changes.watch(gateway.access_updates.changed)
+    changes.subscribe(gateway.access_updates.changed)
     port = await gateway.listen("127.0.0.1", 0, _tls(authority))
 
     tenant = await tenants.create(UserId("alice"), "Alice's")

@@ -249,7 +249,7 @@ async def test_a_recheck_that_fails_unforeseen_closes_the_connection_and_the_loo
     async with house(tmp_path) as it:
         async with it.connected() as raw:
             it.clock.ahead = timedelta.max  # whoever asks for the time gets an OverflowError
-            it.changes.tell(it.owner.tenant_id)
+            it.changes.notify(it.owner.tenant_id)
             assert await raw.closed() == 4000
         it.clock.ahead = timedelta()
         assert it.gateway.access_updates.supervisor.failures > 0

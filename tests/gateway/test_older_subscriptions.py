@@ -17,7 +17,7 @@ async def write_permissions(it: House, permissions: Value) -> None:
     """Put permissions into the agent's subscription as another system would: past our own services."""
     key = ItemKey(it.owner.tenant_id, f"{it.channel.id}#{it.agent.id}")
     await it.tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, [Assign("permissions", permissions)]))
-    it.changes.tell(it.owner.tenant_id)
+    it.changes.notify(it.owner.tenant_id)
 
 
 @pytest.mark.parametrize(

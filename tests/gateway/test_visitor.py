@@ -246,7 +246,7 @@ async def test_that_people_connect_or_are_refused_is_in_the_audit(tmp_path: Path
             await outsider.say("connect", access_token=stranger, tenant_id=it.owner.tenant_id)
             assert await outsider.closed() == 4500
         audit = it.changes.audit
-        await audit.tally.flush()
+        await audit.counters.flush()
         found = [
             (line.entry.action, line.entry.actor, line.entry.outcome.value)
             for line in (await audit.read(it.owner.tenant_id)).items

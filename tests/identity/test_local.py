@@ -12,7 +12,7 @@ from artcafe.identity.local import LocalIdentity
 from artcafe.identity.port import EmailClaim, Person
 from artcafe.model import AgentId, AgentPrincipal, TenantId, UserId
 from artcafe.rules.tokens import Tokens
-from tests.services.world import START
+from tests.services.service_env import START
 
 KEY = b"k" * 32
 IDENTITY = LocalIdentity(KEY)

@@ -17,7 +17,7 @@ from artcafe.rules.access import Action, AgentAccess
 
 SOURCE: Final = Path(access.__file__).parents[1]
 FILES: Final = (*sorted((SOURCE / "services").glob("*.py")), SOURCE / "rest" / "principal.py", SOURCE / "rules" / "access.py")
-ENTRANCE: Final = SOURCE / "services" / "entrance.py"
+MEMBER_LOGIN: Final = SOURCE / "services" / "member_login.py"
 CALLS: Final = frozenset({"check", "check_managed", "require_tenant"})
 """What raises where the caller may not."""
 WALLS: Final = frozenset(
@@ -64,12 +64,12 @@ class Check:
 
 def found() -> list[Check]:
     """Every check that can stop anyone, but for those that only people at the gateway come to."""
-    return [check for file in FILES if file != ENTRANCE for check in _in(file)]
+    return [check for file in FILES if file != MEMBER_LOGIN for check in _in(file)]
 
 
-def of_entrance() -> list[Check]:
+def of_member_login() -> list[Check]:
     """Every check that can stop people at the gateway, where the matrix of REST never comes to."""
-    return list(_in(ENTRANCE))
+    return list(_in(MEMBER_LOGIN))
 
 
 def _in(file: Path) -> Iterator[Check]:

@@ -24,7 +24,7 @@ from artcafe.services.terms import Current
 from artcafe.wire import frames
 from tests.gateway.house import House, house
 from tests.gateway.raw import Raw, dialled
-from tests.services.world import new_key
+from tests.services.service_env import new_key
 
 CANARY: Final = "canary-5b1d"
 """Stands in whatever the other tenant has."""
@@ -205,7 +205,7 @@ async def suspended(it: House) -> Mapping[Who, dict[str, str]]:
     found[Who.SUSPENDED_AGENT] = {"access_token": it.tokens.mint(principal, now), "tenant_id": tenant.id}
     rows = it.store.tenant(tenant.id)
     await rows.transact([rows.set_status(TenantStatus.SUSPENDED, now)])
-    it.changes.tell(tenant.id)
+    it.changes.notify(tenant.id)
     return found
 
 

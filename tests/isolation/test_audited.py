@@ -83,10 +83,10 @@ def test_what_is_refused_is_not_told_as_done(matrix: Matrix, route: str) -> None
 
 @pytest.mark.parametrize("route", [route for route in CHANGING if route not in UNTOLD])
 def test_who_tries_what_they_may_not_is_in_the_audit_by_name(matrix: Matrix, route: str) -> None:
-    matrix.house.run(matrix.house.audit.tally.flush())
+    matrix.house.run(matrix.house.audit.counters.flush())
     refused = matrix.send(Who.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
     assert refused.status_code == 403
-    matrix.house.run(matrix.house.audit.tally.flush())
+    matrix.house.run(matrix.house.audit.counters.flush())
     audit = matrix.ours.tenant.owner.get(f"{matrix.ours.tenant.path}/audit", params={"limit": 1}).json()["items"]
     (entry,) = audit
     assert (entry["action"], entry["outcome"], entry["facts"]["code"]) == ("access.refused", "refused", "forbidden")
@@ -119,7 +119,7 @@ def test_what_an_organisation_asks_its_audit_about_is_in_it(house: House) -> Non
     assert caller.post(publish, json={"data": PAYLOAD}).status_code == 201
     assert tenant.owner.delete(agent.path).is_success
     assert tenant.owner.delete(f"{tenant.path}/channels/{channel}").is_success
-    house.run(house.audit.tally.flush())
+    house.run(house.audit.counters.flush())
 
     entries = tenant.owner.get(f"{tenant.path}/audit", params={"limit": 200}).json()["items"]
     assert {(each["action"], each["outcome"]) for each in entries} == {

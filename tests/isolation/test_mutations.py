@@ -19,7 +19,7 @@ from tests.isolation.frame_matrix import REFUSED, WITHDRAWN, World, refused, wit
 from tests.isolation.matrix import ELSEWHERE, FROM_OUTSIDE, IN_MANAGED, OWN, THERE, Matrix, made
 from tests.rest.house import House
 
-CHECKS, ENTRANCE = checks.found(), checks.of_entrance()
+CHECKS, ENTRANCE = checks.found(), checks.of_member_login()
 Cell = Callable[[Matrix], None]
 
 CELLS: Final[list[Cell]] = [

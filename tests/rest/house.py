@@ -33,7 +33,6 @@ from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
-from artcafe.services.directory import Directory
 from artcafe.services.history import History
 from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
@@ -42,6 +41,7 @@ from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
 from artcafe.services.readiness import Readiness
+from artcafe.services.record_cache import RecordCache
 from artcafe.services.retention import Retention
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
@@ -124,11 +124,11 @@ class House:
     def _services(self, fabric: Fabric) -> Services:
         self.audit = audit = Audit(fabric.audit_log, self.store, now)
         self.changes = changes = Changes(audit)
-        directory = Directory(self.store, changes)
+        record_cache = RecordCache(self.store, changes)
 
         return Services(
-            login=Login(self.store, directory, self.tokens, now, "test", audit),
-            tenants=Tenants(self.store, changes, now, fabric, directory),
+            login=Login(self.store, record_cache, self.tokens, now, "test", audit),
+            tenants=Tenants(self.store, changes, now, fabric, record_cache),
             terms=Terms(self.store, audit, now, self._terms),
             members=Members(self.store, changes),
             invitations=Invitations(self.store, changes, now, b"v" * 32),
@@ -136,8 +136,8 @@ class House:
             keys=AgentKeys(self.store, changes, now),
             channels=Channels(self.store, changes, now, fabric),
             subscriptions=Subscriptions(self.store, changes, now, fabric.position),
-            messaging=Messaging(directory, fabric, now),
-            history=History(directory, fabric, Retention(self.store, fabric, now)),
+            messaging=Messaging(record_cache, fabric, now),
+            history=History(record_cache, fabric, Retention(self.store, fabric, now)),
             presence=Presence(fabric, now),
             audit=audit,
             identity=self.identity,
@@ -176,7 +176,7 @@ class House:
 
         async def suspend() -> None:
             await tenant.transact([tenant.set_status(TenantStatus.SUSPENDED, now())])
-            self.changes.tell(tenant.id)
+            self.changes.notify(tenant.id)
 
         self.run(suspend())
 

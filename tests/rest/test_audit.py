@@ -10,7 +10,7 @@ from tests.rest.house import House
 
 def whole(house: House, path: str, caller: Any) -> list[dict[str, Any]]:
     """The audit, oldest first, read in pages of two."""
-    house.run(house.services.audit.tally.flush())
+    house.run(house.services.audit.counters.flush())
     found: list[dict[str, Any]] = []
     query = {"order": "oldest", "limit": "2"}
     while True:
@@ -88,7 +88,7 @@ def test_admins_filter_it_by_agent_action_and_time(house: House) -> None:
     for agent in (one, other):
         agent.login()
         house.client().post("/v1/auth/tokens", json={"challenge_id": agent.challenge()["challenge_id"], "signature": "x"})
-    house.run(house.services.audit.tally.flush())
+    house.run(house.services.audit.counters.flush())
 
     def found(**query: str) -> set[tuple[str, str, str | None]]:
         answer = tenant.owner.get(f"{tenant.path}/audit", params={"limit": "200", **query})

@@ -14,7 +14,7 @@ from artcafe.sdk.client import Client
 from artcafe.tables.tenant_store import Count
 from artcafe.wire.segments import segment_of
 from tests.rest.house import Caller, House, Tenant
-from tests.services.world import new_key
+from tests.services.service_env import new_key
 
 PRINTABLE = list(map(chr, range(0x20, 0x7F)))
 ODD = [

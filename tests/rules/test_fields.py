@@ -10,7 +10,7 @@ from artcafe.errors import Invalid
 from artcafe.model import Channel, ChannelId, Tenant, TenantId
 from artcafe.rules import fields, plans
 from artcafe.rules.plans import Limit
-from tests.services.world import START
+from tests.services.service_env import START
 
 
 def tenant(plan: str = "free", **own: int) -> Tenant:

@@ -13,7 +13,7 @@ from joserfc.jwk import OctKey
 from artcafe.errors import CredentialsExpired, Unauthenticated
 from artcafe.model import AgentId, AgentPrincipal, TenantId
 from artcafe.rules.tokens import Tokens
-from tests.services.world import START
+from tests.services.service_env import START
 
 KEY = b"k" * 32
 TOKENS = Tokens(KEY, "artcafe.test")

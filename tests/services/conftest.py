@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.world import Server, running
+from tests.services.service_env import Server, running
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from artcafe.model import Agent, AgentStatus, Role, UserId, UserPrincipal
 from artcafe.rules.pages import PageRequest
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, USER_TENANTS
 from artcafe.wire.sshkeys import parse_public_key
-from tests.services.world import Server, new_key, proven, with_role
+from tests.services.service_env import Server, new_key, proven, with_role
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ from artcafe.rules import chain, subjects
 from artcafe.rules.audit_filters import AuditFilter
 from artcafe.rules.pages import PageRequest
 from artcafe.services.audit import CHANGES_AT_ONCE, CHANGES_PER_S, Audit
-from artcafe.services.counts import MOST_UNKNOWN, MOST_VARIANTS, OTHERS
-from artcafe.services.tally import MOST_CLAIMED, OUTSIDER
+from artcafe.services.audit_counters import MOST_CLAIMED, OUTSIDER
+from artcafe.services.event_counts import MOST_UNKNOWN, MOST_VARIANTS, OTHERS
 from artcafe.tables.catalog import Environment
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
-from tests.services.world import Server, with_role
+from tests.services.service_env import Server, with_role
 
 GONE = Unavailable("the message log (NATS)")
 
@@ -96,11 +96,11 @@ async def test_what_comes_in_floods_is_counted(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     for _ in range(1000):
-        server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        server.audit.counters.count(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
     server.clock.pass_s(10)
-    server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
-    server.audit.tally.note(owner.tenant_id, "agt_2", "agent.login", key="SHA256:x")
-    await server.audit.tally.flush()
+    server.audit.counters.count(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+    server.audit.counters.count(owner.tenant_id, "agt_2", "agent.login", key="SHA256:x")
+    await server.audit.counters.flush()
     entries = told(server, owner.tenant_id)[before:]
     assert shown(entries) == [("agent.login", "agt_1", "refused", "1001"), ("agent.login", "agt_2", "done", None)]
     assert entries[0].facts["last"] > entries[0].facts["first"]
@@ -109,16 +109,16 @@ async def test_what_comes_in_floods_is_counted(server: Server) -> None:
 async def test_the_first_of_a_kind_is_told_at_once_and_the_rest_with_the_minute(server: Server) -> None:
     owner = await server.tenant()
     async with asyncio.TaskGroup() as group:
-        running = group.create_task(server.audit.tally.run())
+        running = group.create_task(server.audit.counters.run())
         before = len(told(server, owner.tenant_id))
-        server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        server.audit.counters.count(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
         async with asyncio.timeout(5):
             while len(told(server, owner.tenant_id)) == before:  # noqa: ASYNC110 (a chain tells nobody)
                 await asyncio.sleep(0.01)
-        server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        server.audit.counters.count(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
         running.cancel()
     assert len(told(server, owner.tenant_id)) == before + 1
-    await server.audit.tally.flush()
+    await server.audit.counters.flush()
     assert len(told(server, owner.tenant_id)) == before + 2
 
 
@@ -126,10 +126,10 @@ async def test_made_up_agents_and_tenants_fill_no_audit(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     for number in range(3 * MOST_UNKNOWN):
-        server.audit.tally.note_claim(owner.tenant_id, f"agt_{number}", "agent.login")
-        server.audit.tally.note_claim(TenantId(f"ten_{number}"), "agt_1", "agent.login")
+        server.audit.counters.count_claim(owner.tenant_id, f"agt_{number}", "agent.login")
+        server.audit.counters.count_claim(TenantId(f"ten_{number}"), "agt_1", "agent.login")
     platform = len(told(server, None))
-    await server.audit.tally.flush()
+    await server.audit.counters.flush()
     entries = told(server, owner.tenant_id)[before:]
     assert len(entries) == MOST_UNKNOWN + 1
     assert shown(entries)[-1] == ("agent.login", OTHERS, "refused", str(2 * MOST_UNKNOWN))
@@ -141,16 +141,16 @@ async def test_failures_in_one_tenant_or_by_one_actor_hide_nothing_of_others(ser
     """The attack that blinded all audits for a minute: 12,000 different failures, by one agent and by people without a login."""
     ours, theirs = await server.tenant(), await server.tenant("mallory", "Mallory's")
     before = len(told(server, ours.tenant_id))
-    tally = server.audit.tally
+    counters = server.audit.counters
     for number in range(12_000):
-        tally.trespass(theirs.tenant_id, "agt_mallory", f"ten_{number}")
-        tally.note_claim(TenantId(f"ten_{number}"), f"agt_{number}", "agent.login")
-        tally.note_claim(theirs.tenant_id, f"agt_{number}", "agent.login")
-        tally.note_claim(ours.tenant_id, f"agt_{number}", "agent.login")
-    tally.note(ours.tenant_id, "agt_1", "agent.login", key="SHA256:stolen")
-    tally.note(ours.tenant_id, "agt_known", "agent.login", Outcome.REFUSED)
-    tally.trespass(None, "usr:bob", ours.tenant_id)
-    await tally.flush()
+        counters.count_cross_tenant(theirs.tenant_id, "agt_mallory", f"ten_{number}")
+        counters.count_claim(TenantId(f"ten_{number}"), f"agt_{number}", "agent.login")
+        counters.count_claim(theirs.tenant_id, f"agt_{number}", "agent.login")
+        counters.count_claim(ours.tenant_id, f"agt_{number}", "agent.login")
+    counters.count(ours.tenant_id, "agt_1", "agent.login", key="SHA256:stolen")
+    counters.count(ours.tenant_id, "agt_known", "agent.login", Outcome.REFUSED)
+    counters.count_cross_tenant(None, "usr:bob", ours.tenant_id)
+    await counters.flush()
     assert {
         ("agent.login", "agt_1", "done", None),
         ("agent.login", "agt_known", "refused", None),
@@ -164,10 +164,10 @@ async def test_no_success_is_lost_however_many_there_are(server: Server) -> None
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     for number in range(2_000):
-        server.audit.tally.note(owner.tenant_id, f"agt_{number}", "agent.login", key="SHA256:own")
+        server.audit.counters.count(owner.tenant_id, f"agt_{number}", "agent.login", key="SHA256:own")
     for number in range(3 * MOST_VARIANTS):
-        server.audit.tally.note(owner.tenant_id, "agt_0", "agent.login", key=f"SHA256:{number}")
-    await server.audit.tally.flush()
+        server.audit.counters.count(owner.tenant_id, "agt_0", "agent.login", key=f"SHA256:{number}")
+    await server.audit.counters.flush()
     entries = told(server, owner.tenant_id)[before:]
     assert {entry.actor for entry in entries} == {f"agt_{number}" for number in range(2_000)}
     assert sum(int(entry.facts.get("count", "1")) for entry in entries) == 2_000 + 3 * MOST_VARIANTS
@@ -178,10 +178,10 @@ async def test_what_waits_to_be_looked_up_is_bounded_by_claimant(server: Server)
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     for number in range(MOST_CLAIMED):
-        server.audit.tally.trespass(None, "usr:mallory", f"ten_{number}")
+        server.audit.counters.count_cross_tenant(None, "usr:mallory", f"ten_{number}")
     for actor in ("usr:mallory", "usr:bob"):
-        server.audit.tally.trespass(None, actor, owner.tenant_id)
-    await server.audit.tally.flush()
+        server.audit.counters.count_cross_tenant(None, actor, owner.tenant_id)
+    await server.audit.counters.flush()
     assert shown(told(server, owner.tenant_id)[before:]) == [("tenant.trespass", OUTSIDER, "refused", None)]
     (unplaced,) = [entry for entry in told(server, None) if entry.actor == OTHERS]
     assert unplaced.facts["count"] == str(MOST_CLAIMED + 1)
@@ -190,22 +190,22 @@ async def test_what_waits_to_be_looked_up_is_bounded_by_claimant(server: Server)
 async def test_claims_that_cannot_be_looked_up_now_are_told_later(server: Server, tmp_path: Path) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
-    server.audit.tally.trespass(None, "usr:bob", owner.tenant_id)
+    server.audit.counters.count_cross_tenant(None, "usr:bob", owner.tenant_id)
     real, away = server.store, await Sqlite.open(tmp_path / "away.db", Environment.PROD)
     await away.close()
-    server.audit.tally._store = Store(away)
-    await server.audit.tally.flush()
-    server.audit.tally._store = real
-    await server.audit.tally.flush()
+    server.audit.counters._store = Store(away)
+    await server.audit.counters.flush()
+    server.audit.counters._store = real
+    await server.audit.counters.flush()
     assert shown(told(server, owner.tenant_id)[before:]) == [("tenant.trespass", OUTSIDER, "refused", None)]
 
 
 async def test_who_names_another_tenant_is_named_in_their_own_audit_alone(server: Server) -> None:
     ours, theirs = await server.tenant(), await server.tenant("bob", "Bob's")
     before = len(told(server, ours.tenant_id)), len(told(server, theirs.tenant_id))
-    server.audit.tally.trespass(theirs.tenant_id, "agt_theirs", ours.tenant_id)
-    server.audit.tally.trespass(None, "usr:bob", ours.tenant_id)
-    await server.audit.tally.flush()
+    server.audit.counters.count_cross_tenant(theirs.tenant_id, "agt_theirs", ours.tenant_id)
+    server.audit.counters.count_cross_tenant(None, "usr:bob", ours.tenant_id)
+    await server.audit.counters.flush()
     assert shown(told(server, ours.tenant_id)[before[0] :]) == [("tenant.trespass", OUTSIDER, "refused", "2")]
     assert shown(told(server, theirs.tenant_id)[before[1] :]) == [("tenant.trespass", "agt_theirs", "refused", None)]
     assert told(server, None)[-1].actor == "usr:bob"
@@ -216,10 +216,10 @@ async def test_what_cannot_be_told_now_is_told_later(server: Server) -> None:
     before = len(told(server, owner.tenant_id))
     server.logs.audit_failure = GONE
     for _ in range(3):
-        server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
-        await server.audit.tally.flush()
+        server.audit.counters.count(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        await server.audit.counters.flush()
     server.logs.audit_failure = None
-    await server.audit.tally.flush()
+    await server.audit.counters.flush()
     assert shown(told(server, owner.tenant_id)[before:]) == [("agent.login", "agt_1", "refused", "3")]
 
 
@@ -254,14 +254,14 @@ async def test_an_event_that_cannot_be_written_is_dropped_and_the_others_are_tol
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-        running = group.create_task(server.audit.tally.run())
-        server.audit.tally.note(TenantId("x" * 2049), "agt_1", "agent.login", Outcome.REFUSED)
+        running = group.create_task(server.audit.counters.run())
+        server.audit.counters.count(TenantId("x" * 2049), "agt_1", "agent.login", Outcome.REFUSED)
         server.logs.audit_failure = ValueError("no such chain")
-        server.audit.tally.note(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
-        while not server.audit.tally.supervisor.failures:  # noqa: ASYNC110 (a counter tells nobody)
+        server.audit.counters.count(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
+        while not server.audit.counters.supervisor.failures:  # noqa: ASYNC110 (a counter tells nobody)
             await asyncio.sleep(0)
         server.logs.audit_failure = None
-        server.audit.tally.note(owner.tenant_id, "agt_2", "agent.login", Outcome.REFUSED)
+        server.audit.counters.count(owner.tenant_id, "agt_2", "agent.login", Outcome.REFUSED)
         while len(told(server, owner.tenant_id)) == before:  # noqa: ASYNC110 (a chain tells nobody)
             await asyncio.sleep(0)
         running.cancel()
@@ -272,9 +272,9 @@ async def test_an_event_that_cannot_be_written_is_dropped_and_the_others_are_tol
 async def test_text_that_cannot_be_a_tenants_id_counts_in_the_actors_own_audit_alone(server: Server, claimed: str) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id)), len(told(server, None))
-    server.audit.tally.trespass(owner.tenant_id, "agt_1", claimed)
-    server.audit.tally.trespass(None, "usr:bob", claimed)
-    await server.audit.tally.flush()
+    server.audit.counters.count_cross_tenant(owner.tenant_id, "agt_1", claimed)
+    server.audit.counters.count_cross_tenant(None, "usr:bob", claimed)
+    await server.audit.counters.flush()
     assert shown(told(server, owner.tenant_id)[before[0] :]) == [("tenant.trespass", "agt_1", "refused", None)]
     assert shown(told(server, None)[before[1] :]) == [("tenant.trespass", "usr:bob", "refused", None)]
 
@@ -299,8 +299,8 @@ async def test_the_audit_is_filtered_by_agent_action_and_time_from_either_end(se
         server.clock.pass_s(600)
         async with server.audit.change(owner.tenant_id, owner.sender, "agent.create", f"agt_{number % 2}"):
             pass
-        server.audit.tally.note(owner.tenant_id, f"agt_{number % 2}", "agent.login")
-        await server.audit.tally.flush()
+        server.audit.counters.count(owner.tenant_id, f"agt_{number % 2}", "agent.login")
+        await server.audit.counters.flush()
     entries = [entry for entry in told(server, owner.tenant_id) if entry.time > start]
     at = start + timedelta(seconds=1800)
     for wanted, expected in (

@@ -10,7 +10,7 @@ from artcafe.model import AgentId, ChannelId, Role, SubscriptionStatus, TenantCh
 from artcafe.services.changes import Changes, change_of
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.tenant_store import Count
-from tests.services.world import Server
+from tests.services.service_env import Server
 
 
 async def test_every_watcher_is_called_with_the_change_in_the_order_they_came(server: Server) -> None:
@@ -20,8 +20,8 @@ async def test_every_watcher_is_called_with_the_change_in_the_order_they_came(se
         called.append((number, change))
 
     for number in range(3):
-        server.changes.watch(partial(note, number))
-    server.changes.tell(TenantId("ten_a"))
+        server.changes.subscribe(partial(note, number))
+    server.changes.notify(TenantId("ten_a"))
     change = TenantChange(tenant_id=TenantId("ten_a"), is_whole=True)
     assert called == [(0, change), (1, change), (2, change)]
 
@@ -29,12 +29,12 @@ async def test_every_watcher_is_called_with_the_change_in_the_order_they_came(se
 async def test_what_was_changed_here_is_announced_and_what_another_server_changed_is_not(server: Server) -> None:
     announced: list[TenantChange] = []
     changes, told = Changes(server.audit, announced.append), list[TenantChange]()
-    changes.watch(told.append)
+    changes.subscribe(told.append)
     tenant = server.store.tenant((await server.tenant()).tenant_id)
     await changes.commit(tenant, tenant.touch())
     made = TenantChange(tenant_id=tenant.id, raised=1)
     assert (announced, told) == ([made], [made])
-    changes.hear(TenantChange(tenant_id=TenantId("ten_b")))
+    changes.on_remote_change(TenantChange(tenant_id=TenantId("ten_b")))
     assert announced == [made]
     assert [change.tenant_id for change in told] == [tenant.id, "ten_b"]
 
@@ -42,7 +42,7 @@ async def test_what_was_changed_here_is_announced_and_what_another_server_change
 async def test_a_change_names_the_rows_that_were_written_and_no_others(server: Server) -> None:
     owner = await server.tenant()
     changes: list[TenantChange] = []
-    server.changes.watch(changes.append)
+    server.changes.subscribe(changes.append)
 
     def made() -> TenantChange:
         assert {change.tenant_id for change in changes} == {owner.tenant_id}

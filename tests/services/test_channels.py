@@ -9,7 +9,7 @@ from artcafe.errors import ChannelNotFound, Forbidden, IdempotencyMismatch, Inva
 from artcafe.model import Channel, ChannelType, Role, UserId, UserPrincipal
 from artcafe.rules.pages import PageRequest
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, USER_TENANTS
-from tests.services.world import Server, proven, with_role
+from tests.services.service_env import Server, proven, with_role
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ async def test_a_deletion_that_was_cut_short_is_gone_for_all_and_done_by_repeati
         server.channels.get(owner, channel.id),
         server.channels.update(owner, channel.id, name="Still here"),
         server.subscriptions.put(owner, channel.id, agent.id),
-        server.directory.channel(owner.tenant_id, channel.id),
+        server.record_cache.channel(owner.tenant_id, channel.id),
     ):
         with pytest.raises(ChannelNotFound):
             await refused

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from artcafe.model import AgentId, ChannelId, Cursor, Epoch, Subscription, TenantId, UserPrincipal
 from artcafe.services.cursors import AT_ONCE, Cursors
-from tests.services.world import Server
+from tests.services.service_env import Server
 
 ONE, OTHER = Epoch("epoch-1"), Epoch("epoch-2")
 LONG_S = 3600.0

@@ -30,7 +30,7 @@ from artcafe.tables.engine.values import Value
 from artcafe.wire.sshkeys import parse_public_key
 from tests import ssh_keygen
 from tests.conftest import Require
-from tests.services.world import Server, new_key, proven, with_role
+from tests.services.service_env import Server, new_key, proven, with_role
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,13 @@ from artcafe.rules.keys import key_id
 from artcafe.rules.tokens import Tokens
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
-from artcafe.services.directory import Directory
 from artcafe.services.login import Login
+from artcafe.services.record_cache import RecordCache
 from artcafe.tables.catalog import AGENTS, CHALLENGES
 from artcafe.tables.store import Store
 from tests import ssh_keygen
 from tests.conftest import Require
-from tests.services.world import START, TOKENS, Clock, Logs, Server, new_key, proven
+from tests.services.service_env import START, TOKENS, Clock, Logs, Server, new_key, proven
 
 LINE = re.compile(
     r"artcafe login 1 service=artcafe\.test tenant=(\S*) agent=(\S*) challenge=(chl_\w{26}) nonce=[0-9a-f]{64}"
@@ -120,7 +120,7 @@ def posed_nowhere() -> Login:
     """For what touches no table: this one has none."""
     store = Store(None)  # type: ignore[arg-type]  # to show that posing does not ask it
     audit = Audit(Logs(), store, Clock())
-    return Login(store, Directory(store, Changes(audit)), TOKENS, Clock(), "artcafe.test", audit)
+    return Login(store, RecordCache(store, Changes(audit)), TOKENS, Clock(), "artcafe.test", audit)
 
 
 # --- redeeming -------------------------------------------------------------------------------------------------------
@@ -229,12 +229,12 @@ async def test_the_audit_has_the_reason_for_each_refused_login(
     await refused(agent.id, "ed25519", 301)
     tenant = server.store.tenant(owner.tenant_id)
     await tenant.transact([tenant.set_status(TenantStatus.SUSPENDED, server.clock())])
-    server.changes.tell(owner.tenant_id)
+    server.changes.notify(owner.tenant_id)
     challenge = server.login.pose(agent.tenant_id, agent.id)
     with pytest.raises(TenantSuspended):
         await server.login.prove(challenge, signed(challenge, keys / "ed25519"))
 
-    await server.audit.tally.flush()
+    await server.audit.counters.flush()
     entries = [line.entry for line in (await server.audit.page(owner)).items if line.entry.action == "agent.login"]
     assert {(entry.actor, entry.facts["reason"], "key" in entry.facts) for entry in entries} == {
         ("agt_none", "unknown_agent", True),
@@ -380,4 +380,4 @@ async def test_a_claim_of_a_key_is_no_agent_to_log_in_as(server: Server, agent: 
     with pytest.raises(BadCredentials):
         await server.login.redeem(challenge.id, signed(challenge, keys / "ed25519"))
     with pytest.raises(AgentNotFound):
-        await server.directory.agent(agent.tenant_id, claim)
+        await server.record_cache.agent(agent.tenant_id, claim)

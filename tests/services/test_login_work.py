@@ -18,7 +18,7 @@ from artcafe.errors import BadCredentials
 from artcafe.model import Agent, AgentStatus
 from tests import ssh_keygen
 from tests.conftest import Require
-from tests.services.world import Server, running
+from tests.services.service_env import Server, running
 
 WORK = {
     "artcafe.wire.sshsig": {"signer", "_open", "_check", "signed_data"},

@@ -24,7 +24,7 @@ from artcafe.model import Member, Role, TenantId, TenantStatus, UserId, UserPrin
 from artcafe.rules.pages import PageRequest
 from artcafe.tables.catalog import TENANTS, USER_TENANT_INDEX, USER_TENANTS
 from artcafe.tables.engine.port import ConditionFailed
-from tests.services.world import Server, as_member, proven, with_role
+from tests.services.service_env import Server, as_member, proven, with_role
 
 ALICE, BOB, CAROL = "alice@example.com", "bob@example.com", "carol@example.com"
 

@@ -12,7 +12,7 @@ from artcafe.services.messaging import check
 from artcafe.wire.envelopes import parse_envelope
 from artcafe.wire.frames import Publish
 from tests.gateway.house import House, house
-from tests.services.world import with_role
+from tests.services.service_env import with_role
 
 
 def message(it: House, data: bytes = b"1", key: str | None = None) -> Publish:
@@ -52,11 +52,11 @@ async def test_who_may_not_or_names_no_channel_stores_nothing(tmp_path: Path) ->
 
 async def test_what_is_in_memory_is_published_without_waiting_and_reads_no_table(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        assert it.messaging.prepare_now(it.principal, it.channel.id, message(it)) is None
+        assert it.messaging.submit_nowait(it.principal, it.channel.id, message(it)) is None
         await it.messaging.publish(it.principal, it.channel.id, message(it))
         await it.tables.close()
 
-        waiting = [it.messaging.prepare_now(it.principal, it.channel.id, message(it, b"%d" % n)) for n in range(100)]
+        waiting = [it.messaging.submit_nowait(it.principal, it.channel.id, message(it, b"%d" % n)) for n in range(100)]
         assert [(await each).seq for each in waiting if each is not None] == list(range(2, 102))
 
 

@@ -14,7 +14,7 @@ from artcafe.fabric.fabric import Fabric
 from artcafe.model import AgentId, AgentPrincipal, TenantId
 from artcafe.services.presence import Presence, Seen, View
 from tests.fabric.nats_env import until
-from tests.services.world import START, Clock
+from tests.services.service_env import START, Clock
 
 BOUND_S = 5
 ACCOUNTS = Accounts(b"s" * 32, "dev")

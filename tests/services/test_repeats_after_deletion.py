@@ -10,7 +10,7 @@ from artcafe.errors import BadCredentials, Conflict, InvitationRefused, KeyTaken
 from artcafe.model import Agent, Role, UserId, UserPrincipal
 from artcafe.rules.keys import key_id
 from artcafe.tables.catalog import CHALLENGES
-from tests.services.world import TOKENS, Server, new_key, proven
+from tests.services.service_env import TOKENS, Server, new_key, proven
 
 HOURS_72 = 72 * 3600
 

@@ -11,7 +11,7 @@ from artcafe.errors import AgentNotFound, BadCursor, ChannelNotFound, Forbidden,
 from artcafe.model import Agent, Channel, Cursor, Epoch, Role, Subscription, SubscriptionStatus, UserId, UserPrincipal
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, USER_TENANTS
-from tests.services.world import Server, proven, with_role
+from tests.services.service_env import Server, proven, with_role
 
 ACTIVE, PAUSED = SubscriptionStatus.ACTIVE, SubscriptionStatus.PAUSED
 

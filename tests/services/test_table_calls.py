@@ -15,7 +15,7 @@ from artcafe.tables.dynamodb.schema import make_ready
 from tests import ssh_keygen
 from tests.aws import Aws
 from tests.conftest import Require
-from tests.services.world import Clock, Logs, Server
+from tests.services.service_env import Clock, Logs, Server
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def test_a_login_over_rest_takes_two_writes_and_one_consistent_read(
     server: Server, charged: list[Consumed], key: Path
 ) -> None:
     agent = await server.agent(await server.tenant(), public_key=ssh_keygen.public_line(key))
-    await server.directory.tenant(agent.tenant_id)  # In memory, as after any login of its agents.
+    await server.record_cache.tenant(agent.tenant_id)  # In memory, as after any login of its agents.
     charged.clear()
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     await server.login.redeem(challenge.id, ssh_keygen.sign(key, challenge.text.encode()))
@@ -56,9 +56,9 @@ async def test_a_login_over_rest_takes_two_writes_and_one_consistent_read(
 
 async def test_a_login_on_the_socket_takes_one_read(server: Server, charged: list[Consumed], key: Path) -> None:
     agent = await server.agent(await server.tenant(), public_key=ssh_keygen.public_line(key))
-    await server.directory.tenant(agent.tenant_id)  # In memory, as after any login of its agents.
+    await server.record_cache.tenant(agent.tenant_id)  # In memory, as after any login of its agents.
     charged.clear()
     challenge = server.login.pose(agent.tenant_id, agent.id)
     principal = await server.login.prove(challenge, ssh_keygen.sign(key, challenge.text.encode()))
-    await Connections(server.directory).enter(principal)
+    await Connections(server.record_cache).enter(principal)
     assert [(call.operation, dict(call.units)) for call in charged] == [("get_item", {"artcafe-agents": 1})]

@@ -11,11 +11,11 @@ from artcafe.identity.local import LocalIdentity
 from artcafe.model import UserId
 from artcafe.observe.context import bind_origin
 from artcafe.rules.pages import PageRequest
-from artcafe.services.entrance import Entrance
+from artcafe.services.member_login import MemberLogin
 from artcafe.services.terms import Current
 from artcafe.tables.catalog import TERMS_ACCEPTANCE
 from artcafe.tables.engine.values import Value
-from tests.services.world import START, Server
+from tests.services.service_env import START, Server
 
 ALICE, BOB = UserId("alice"), UserId("bob")
 FIRST, SECOND = Current(version="2026-01", text="Be kind."), Current(version="2026-11", text="Be kinder.")
@@ -126,11 +126,11 @@ async def test_nobody_accepts_whose_id_cannot_be_kept(server: Server, user: str)
 
 async def test_the_gateway_lets_in_nobody_who_has_not_accepted(server: Server) -> None:
     terms, identity = server.terms(FIRST), LocalIdentity(b"i" * 32)
-    entrance = Entrance(identity, server.tenants, terms, server.audit, server.clock)
+    member_login = MemberLogin(identity, server.tenants, terms, server.audit, server.clock)
     tenant_id = (await server.tenant("alice")).tenant_id
     token = identity.issue("alice", server.clock())
     with pytest.raises(TermsRequired):
-        await entrance.enter(token, tenant_id)
+        await member_login.enter(token, tenant_id)
     await terms.accept(ALICE)
-    principal, _ = await entrance.enter(token, tenant_id)
+    principal, _ = await member_login.enter(token, tenant_id)
     assert principal.user_id == ALICE

@@ -15,7 +15,7 @@ from artcafe.tables.catalog import TENANTS, Environment, Table
 from artcafe.tables.engine.port import Assign, ItemKey, Update
 from artcafe.tables.engine.values import Item, Value
 from artcafe.tables.sqlite.engine import Sqlite
-from tests.services.world import Clock, Logs, Server
+from tests.services.service_env import Clock, Logs, Server
 
 WAIT_S = 5
 
@@ -72,7 +72,7 @@ class Watch:
         tenant = other.store.tenant(tenant_id)
         await other.changes.commit(tenant, tenant.touch())
         if is_heard:
-            self.server.changes.hear(TenantChange(tenant_id=tenant_id, raised=1))
+            self.server.changes.on_remote_change(TenantChange(tenant_id=tenant_id, raised=1))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ async def test_a_change_that_is_heard_behind_its_read_hides_no_other(it: Watch) 
     tenant_id = await it.tenant()
     await it.change(tenant_id, is_heard=False)
     assert await it.look() == [tenant_id]
-    it.server.changes.hear(TenantChange(tenant_id=tenant_id, raised=1))
+    it.server.changes.on_remote_change(TenantChange(tenant_id=tenant_id, raised=1))
     assert await it.look() == []
     await it.change(tenant_id, is_heard=False)
     assert await it.look() == [tenant_id]
@@ -162,11 +162,11 @@ async def test_what_an_operator_writes_into_the_row_is_told_though_the_version_s
     it: Watch, changed: Mapping[str, Value]
 ) -> None:
     tenant_id = await it.tenant()
-    before = await it.server.directory.tenant(tenant_id)
+    before = await it.server.record_cache.tenant(tenant_id)
     await it.tables.update(Update(TENANTS, ItemKey(tenant_id), [Assign(name, value) for name, value in changed.items()]))
-    assert await it.server.directory.tenant(tenant_id) is before
+    assert await it.server.record_cache.tenant(tenant_id) is before
     assert await it.look() == [tenant_id]
-    after = await it.server.directory.tenant(tenant_id)
+    after = await it.server.record_cache.tenant(tenant_id)
     assert after.version == before.version
     assert {name: getattr(after, name) for name in changed} == changed
 
@@ -198,7 +198,7 @@ async def test_it_looks_again_and_again_also_after_the_tables_were_away(it: Watc
         await asyncio.sleep(0.01)
         it.tables.is_away = False
         await it.change(tenant_id, is_heard=False)
-        it.server.changes.watch(lambda _: told.set())
+        it.server.changes.subscribe(lambda _: told.set())
         it.hearing.losses += 1
         await told.wait()
         running.cancel()
@@ -218,8 +218,8 @@ async def test_a_watcher_that_raises_keeps_no_other_from_being_called(it: Watch)
         raise ValueError(change)
 
     later: list[TenantId] = []
-    it.server.changes.watch(fail)
-    it.server.changes.watch(lambda change: later.append(change.tenant_id))
-    it.server.changes.tell(TenantId("ten_a"))
+    it.server.changes.subscribe(fail)
+    it.server.changes.subscribe(lambda change: later.append(change.tenant_id))
+    it.server.changes.notify(TenantId("ten_a"))
     assert later == ["ten_a"]
     assert it.server.changes.supervisor.failures == 1

@@ -210,7 +210,7 @@ class AccessUpdates:
 
     async def _refusal(self, principal: UserPrincipal) -> ArtcafeError | None:
         try:
-            await self._desk.entrance.check(principal)
+            await self._desk.member_login.check(principal)
         except OurFault:
             raise
         except ArtcafeError as exc:

@@ -71,7 +71,7 @@ class Conversation:
     def __init__(self, desk: Desk, peer: Peer, spawn: Spawn) -> None:
         """`spawn` starts work under the connection's supervisor."""
         self._desk, self._peer, self._spawn = desk, peer, spawn
-        self._login_handshake = LoginHandshake(desk.login, desk.entrance, desk.clock)
+        self._login_handshake = LoginHandshake(desk.login, desk.member_login, desk.clock)
         self._publishes = Publishes(desk.messaging, peer)
         self._visitor: Visitor | None = None
         """Of a person's connection, for whom it does whatever is said behind `connect`."""
@@ -235,7 +235,7 @@ class Conversation:
                 await self._visitor.do(id, kind, body)
         except ArtcafeError as exc:
             if self.principal is not None:
-                self._desk.tally.refusal(self.principal, exc, request=kind)
+                self._desk.counters.count_refusal(self.principal, exc, request=kind)
             self._peer.send(replies.error(exc, id))
             if isinstance(body, frames.Connect):
                 self._peer.close(exc)

@@ -7,17 +7,17 @@ from typing import Final, Protocol
 
 from artcafe.delivery.hub import Hub, Socket
 from artcafe.observe.clock import Clock
+from artcafe.services.audit_counters import AuditCounters
 from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
-from artcafe.services.directory import Directory
-from artcafe.services.entrance import Entrance
 from artcafe.services.history import History
 from artcafe.services.login import Login
+from artcafe.services.member_login import MemberLogin
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
+from artcafe.services.record_cache import RecordCache
 from artcafe.services.shares import Shares
 from artcafe.services.subscriptions import Subscriptions
-from artcafe.services.tally import Tally
 from artcafe.wire import frames
 
 PING_S: Final = 25
@@ -35,7 +35,7 @@ class Desk:
     """What every conversation of a gateway works with."""
 
     login: Login
-    directory: Directory
+    record_cache: RecordCache
     subscriptions: Subscriptions
     messaging: Messaging
     cursors: Cursors
@@ -44,8 +44,8 @@ class Desk:
     presence: Presence
     history: History
     connections: Connections
-    entrance: Entrance
-    tally: Tally
+    member_login: MemberLogin
+    counters: AuditCounters
     shares: Shares
 
 

@@ -9,8 +9,8 @@ from artcafe.errors import BadCommand, BadCredentials, Unauthenticated
 from artcafe.model import Challenge, Principal
 from artcafe.observe.clock import Clock
 from artcafe.rules import times
-from artcafe.services.entrance import Entrance
 from artcafe.services.login import Login
+from artcafe.services.member_login import MemberLogin
 from artcafe.wire import frames, replies
 
 MAX_CHALLENGES: Final = 4
@@ -20,10 +20,10 @@ MAX_CHALLENGES: Final = 4
 class LoginHandshake:
     """What was posed on this connection and not answered yet, before `connect` and between two."""
 
-    __slots__ = ("_clock", "_entrance", "_login", "_posed")
+    __slots__ = ("_clock", "_login", "_member_login", "_posed")
 
-    def __init__(self, login: Login, entrance: Entrance, clock: Clock) -> None:
-        self._login, self._entrance, self._clock = login, entrance, clock
+    def __init__(self, login: Login, member_login: MemberLogin, clock: Clock) -> None:
+        self._login, self._member_login, self._clock = login, member_login, clock
         self._posed: dict[str, Challenge] = {}
 
     def pose(self, claim: frames.Challenge) -> replies.ChallengeReply:
@@ -45,7 +45,7 @@ class LoginHandshake:
             try:
                 principal = await self._login.agent_of(proof.access_token)
             except Unauthenticated:
-                return await self._entrance.enter(proof.access_token, proof.tenant_id)
+                return await self._member_login.enter(proof.access_token, proof.tenant_id)
             if proof.tenant_id is not None and proof.tenant_id != principal.tenant_id:
                 raise BadCredentials()
             return principal, self._login.expiry_of(proof.access_token)

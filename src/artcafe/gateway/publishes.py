@@ -29,7 +29,7 @@ class Publishes:
         `size` is that of the frame, here and below.
         """
         try:
-            stored = self._messaging.prepare_now(principal, body.channel, body)
+            stored = self._messaging.submit_nowait(principal, body.channel, body)
         except ArtcafeError as exc:
             self._peer.send(replies.error(exc, id))
             return True
@@ -40,7 +40,7 @@ class Publishes:
 
     async def begin(self, principal: AgentPrincipal, id: int, body: frames.Publish, size: int) -> None:
         """Looks up what must be, and publishes. Raises what refuses it."""
-        self._await_stored(id, await self._messaging.prepare(principal, body.channel, body), size)
+        self._await_stored(id, await self._messaging.submit(principal, body.channel, body), size)
 
     def _await_stored(self, id: int, stored: asyncio.Future[replies.PublishReply], size: int) -> None:
         self.in_flight += 1

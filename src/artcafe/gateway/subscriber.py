@@ -233,7 +233,7 @@ class Subscriber:
     ) -> replies.SubscribeReply:
         """Make the delivery, to be fed from the log until it is level. Raises `ChannelNotFound` and `Unavailable`."""
         tenant_id = self.principal.tenant_id
-        if (await self._desk.directory.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
+        if (await self._desk.record_cache.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
             return await self._begin_live(channel_id)
         feed = self._desk.hub.feed(tenant_id, channel_id)
         room_log = feed.room.log

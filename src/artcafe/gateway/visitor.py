@@ -53,7 +53,7 @@ class Visitor:
         """End the channels that are gone, each with an error push. Raises `Unavailable`."""
         for channel_id in list(self._deliveries):
             try:
-                await self._desk.directory.channel(self.principal.tenant_id, channel_id)
+                await self._desk.record_cache.channel(self.principal.tenant_id, channel_id)
             except ChannelNotFound as exc:
                 with contextlib.suppress(NotSubscribed):
                     self._end_channel(channel_id)
@@ -81,7 +81,7 @@ class Visitor:
 
     async def _watch_channel(self, claimed: str) -> None:
         tenant_id = self.principal.tenant_id
-        channel = await self._desk.directory.channel(tenant_id, claimed)
+        channel = await self._desk.record_cache.channel(tenant_id, claimed)
         access.check(self.principal, Action.READ_MESSAGES)
         if channel.id in self._deliveries:
             return

@@ -46,7 +46,7 @@ async def any_person(parts: Parts, who: AnyCaller) -> UserId:
     """A person, also one who has not accepted the terms. Raises Forbidden for an agent: it belongs to one tenant for its life."""
     if isinstance(who, AgentPrincipal):
         refused = Forbidden("do what is a person's: accept terms, enter, list or make tenants", "an agent")
-        parts.audit.tally.refusal(who, refused)
+        parts.audit.counters.count_refusal(who, refused)
         raise refused
     return who
 
@@ -75,21 +75,21 @@ async def principal(request: Request, parts: Parts, who: AnyCaller, tenant_id: T
         yield proven
     except ArtcafeError as exc:
         path = request.scope["raw_path"][:LONGEST_PATH].decode("ascii", "replace")
-        parts.audit.tally.refusal(proven, exc, request=f"{request.method} {path}")
+        parts.audit.counters.count_refusal(proven, exc, request=f"{request.method} {path}")
         raise
 
 
 async def _in_tenant(parts: Parts, who: Caller, tenant_id: str) -> Principal:
     if isinstance(who, AgentPrincipal):
         if who.tenant_id != tenant_id:
-            parts.audit.tally.trespass(who.tenant_id, who.sender, tenant_id)
+            parts.audit.counters.count_cross_tenant(who.tenant_id, who.sender, tenant_id)
         access.require_tenant(who, tenant_id)
         return who
     await parts.terms.check(who)
     try:
         return await parts.tenants.enter(who, tenant_id)
     except TenantNotFound:
-        parts.audit.tally.trespass(None, f"usr:{who}", tenant_id)
+        parts.audit.counters.count_cross_tenant(None, f"usr:{who}", tenant_id)
         raise
 
 

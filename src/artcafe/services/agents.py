@@ -13,7 +13,7 @@ from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit
-from artcafe.services import claims
+from artcafe.services import key_claims
 from artcafe.services.changes import Changes
 from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
 from artcafe.tables.engine.port import Assign, Change, ConditionFailed, Write
@@ -165,7 +165,7 @@ class Agents:
                     raise repeat_of_deleted("an agent that was deleted") from failed
                 if 0 in failed.failed:
                     raise LimitReached(Limit.AGENTS.value, limit) from failed
-                stale = await claims.owner_without(tenant, key)
+                stale = await key_claims.owner_without(tenant, key)
                 claim = tenant.claim_key(key.fingerprint, agent.id, instead_of=stale)
             else:
                 return agent
@@ -182,7 +182,10 @@ class Agents:
         if key is not None and key != keys.admitted(agent.public_key):
             others = [each for each in agent.keys if keys.canonical(each.line) != key.line]
             proofs += self._first(agent, key, others)
-            claimed = [await claims.claim(tenant, key, agent.id), *await claims.release(tenant, agent, [agent.public_key])]
+            claimed = [
+                await key_claims.claim(tenant, key, agent.id),
+                *await key_claims.release(tenant, agent, [agent.public_key]),
+            ]
             claimed += [tenant.tombstones.put(request, self._clock()) for request in keys.dropped_requests(agent, others)]
         if proofs:
             # Not `Add`: the update holds only for the epoch that was read, and an older system's may be no number.
@@ -213,7 +216,7 @@ class Agents:
         for start in range(0, len(channels), _DELETES_AT_ONCE):
             some = channels[start : start + _DELETES_AT_ONCE]
             await tenant.transact([tenant.delete_subscription(channel_id, agent.id) for channel_id in some])
-        writes = await claims.release(tenant, agent, [key.line for key in keys.all_of(agent)])
+        writes = await key_claims.release(tenant, agent, [key.line for key in keys.all_of(agent)])
         if agent.request_hash is not None:  # A repeat of the request could make it again.
             writes.append(tenant.tombstones.put(agent.id, self._clock()))
         await self._changes.commit(tenant, tenant.count(Count.AGENTS, -1), tenant.delete_agent(agent.id), *writes)

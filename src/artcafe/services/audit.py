@@ -1,7 +1,7 @@
 """The audit: who did what, when and from where, in a chain a tenant that nobody can change unseen (design, decision 12).
 
 A change is told twice: that it is intended, before it is made, so that none is made untold; and what became of it. What comes in
-floods is counted first (`services.tally`). Never a payload, a token or a key: a key by its fingerprint.
+floods is counted first (`services.audit_counters`). Never a payload, a token or a key: a key by its fingerprint.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from artcafe.rules.audit_filters import EVERYTHING, SLACK, AuditFilter
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.subjects import Subject
 from artcafe.rules.throttle import Buckets
-from artcafe.services.counts import Event
-from artcafe.services.tally import Tally
+from artcafe.services.audit_counters import AuditCounters
+from artcafe.services.event_counts import Event
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.store import Store
 
@@ -73,7 +73,7 @@ class Line(NamedTuple):
     digest: str
 
 
-class Deed:
+class AuditedAction:
     """Something that is being done: what is known of it only later is noted here."""
 
     def __init__(self, target: str | None, facts: Mapping[str, str]) -> None:
@@ -87,14 +87,14 @@ class Audit:
         self._chains, self._clock, self._monotonic = chains, clock, monotonic
         self._changes = Buckets(CHANGES_PER_S, CHANGES_AT_ONCE)
         self._locks: WeakValueDictionary[Subject, asyncio.Lock] = WeakValueDictionary()
-        self.tally = Tally(self._tell, store, clock)
+        self.counters = AuditCounters(self._tell, store, clock)
 
     # --- changes ---
 
     @asynccontextmanager
     async def change(
         self, tenant_id: TenantId | None, actor: str, action: str, target: str | None = None, **facts: str
-    ) -> AsyncIterator[Deed]:
+    ) -> AsyncIterator[AuditedAction]:
         """Tells that a change is intended, and behind it what became of it.
 
         Raises `Unavailable` where the intent cannot be told, and `RateLimited`: then nothing is to be changed. That the
@@ -102,22 +102,22 @@ class Audit:
         """
         if wait_s := self._changes.take((tenant_id, actor), self._monotonic()):
             raise RateLimited("changes", wait_s, "by you in this tenant")
-        deed = Deed(target, facts)
-        intent = await self._append(tenant_id, actor, action, Outcome.INTENDED, deed)
+        audited = AuditedAction(target, facts)
+        intent = await self._append(tenant_id, actor, action, Outcome.INTENDED, audited)
         outcome = Outcome.UNKNOWN
         try:
-            yield deed
+            yield audited
             outcome = Outcome.DONE
         except ConditionFailed:  # somebody was faster, and it is tried again
             outcome = Outcome.REFUSED
             raise
         except ArtcafeError as exc:
-            deed.facts["code"] = exc.code
+            audited.facts["code"] = exc.code
             outcome = Outcome.UNKNOWN if isinstance(exc, OurFault | OutcomeUnknown) else Outcome.REFUSED
             raise
         finally:
             try:
-                await self._append(tenant_id, actor, action, outcome, deed, intent.number)
+                await self._append(tenant_id, actor, action, outcome, audited, intent.number)
             except OurFault as exc:
                 log.warning("audit.outcome_not_told", action=action, intent=intent.number, outcome=outcome, error=str(exc))
 
@@ -127,7 +127,7 @@ class Audit:
         actor: str,
         action: str,
         outcome: Outcome,
-        deed: Deed,
+        audited: AuditedAction,
         intent: int | None = None,
         whence: Origin | None = None,
     ) -> Entry:
@@ -145,8 +145,8 @@ class Audit:
                 action=action,
                 actor=actor,
                 outcome=outcome,
-                target=deed.target,
-                facts=deed.facts,
+                target=audited.target,
+                facts=audited.facts,
                 address=whence.address,
                 request_id=whence.request_id,
                 intent=intent,
@@ -162,7 +162,7 @@ class Audit:
     async def _tell(self, event: Event, facts: Mapping[str, str]) -> None:
         """Tells what was counted."""
         whence = Origin(event.address, None)
-        await self._append(event.tenant_id, event.actor, event.action, event.outcome, Deed(None, facts), whence=whence)
+        await self._append(event.tenant_id, event.actor, event.action, event.outcome, AuditedAction(None, facts), whence=whence)
 
     # --- reading ---
 

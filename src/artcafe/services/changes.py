@@ -14,7 +14,7 @@ import msgspec
 from artcafe.errors import BadKey, TenantNotFound, TenantSuspended
 from artcafe.model import AgentId, ChannelId, Principal, TenantChange, TenantId, UserId
 from artcafe.rules.keys import all_of
-from artcafe.services.audit import Audit, Deed
+from artcafe.services.audit import Audit, AuditedAction
 from artcafe.supervision import Supervisor
 from artcafe.tables.agent_rows import CLAIM_PREFIX
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, USER_TENANTS
@@ -27,34 +27,34 @@ class Changes:
     """Notifies everyone in this process that caches something of a tenant."""
 
     def __init__(self, audit: Audit, announce: Callable[[TenantChange], None] | None = None) -> None:
-        """`announce` sends a change to the other servers, which `hear` it; it must not raise, and may lose it."""
+        """`announce` sends a change to the other servers, which pass it to `on_remote_change`. It must not raise."""
         self.audit = audit
-        self._watchers: list[Callable[[TenantChange], None]] = []
+        self._subscribers: list[Callable[[TenantChange], None]] = []
         self._announce = announce
         self.supervisor = Supervisor("changes")
 
-    def watch(self, callback: Callable[[TenantChange], None]) -> None:
-        """Have `callback` called with every change, in the order of the calls to `watch`."""
-        self._watchers.append(callback)
+    def subscribe(self, callback: Callable[[TenantChange], None]) -> None:
+        """Have `callback` called with every change, in the order of the calls to `subscribe`."""
+        self._subscribers.append(callback)
 
-    def tell(self, tenant_id: TenantId) -> None:
+    def notify(self, tenant_id: TenantId) -> None:
         """Notify that anything in the tenant may have been changed here. May be repeated."""
-        self._tell(TenantChange(tenant_id=tenant_id, is_whole=True))
+        self._publish(TenantChange(tenant_id=tenant_id, is_whole=True))
 
-    def hear(self, change: TenantChange) -> None:
+    def on_remote_change(self, change: TenantChange) -> None:
         """Notify this process of a change that another server announced, or that was found in the tables."""
-        for callback in self._watchers:
+        for callback in self._subscribers:
             with self.supervisor.contain(tenant=change.tenant_id):
                 callback(change)
 
-    def _tell(self, change: TenantChange) -> None:
-        self.hear(change)
+    def _publish(self, change: TenantChange) -> None:
+        self.on_remote_change(change)
         if self._announce is not None:
             self._announce(change)
 
     def audited(
         self, principal: Principal, action: str, target: str | None = None, **facts: str
-    ) -> AbstractAsyncContextManager[Deed]:
+    ) -> AbstractAsyncContextManager[AuditedAction]:
         """Around a change of who may do what, once it is known to be the principal's to make: `Audit.change` in their tenant."""
         return self.audit.change(principal.tenant_id, principal.sender, action, target, **facts)
 
@@ -70,7 +70,7 @@ class Changes:
             change = msgspec.structs.replace(change, raised=1)
         finally:
             # Also after an error: a write whose answer was lost may have been made.
-            self._tell(change)
+            self._publish(change)
 
     async def _commit(self, tenant: TenantStore, writes: Sequence[Write]) -> None:
         try:

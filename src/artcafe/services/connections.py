@@ -10,7 +10,7 @@ from artcafe.errors import ConnectionLimit, TenantNotFound
 from artcafe.model import AgentPrincipal, Principal, TenantId
 from artcafe.rules import plans
 from artcafe.rules.plans import Limit
-from artcafe.services.directory import Directory
+from artcafe.services.record_cache import RecordCache
 
 K = TypeVar("K")
 
@@ -19,8 +19,8 @@ class Connections:
     """Each server counts its own: what a limit guards is a server's memory, and counting over a fleet would need a row a
     connection."""
 
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
+    def __init__(self, record_cache: RecordCache) -> None:
+        self._record_cache = record_cache
         self._of_tenant: Counter[TenantId] = Counter()
         self._of_one: Counter[tuple[TenantId, str]] = Counter()
 
@@ -44,7 +44,7 @@ class Connections:
     async def _plan(self, tenant_id: TenantId) -> Mapping[Limit, int]:
         """From memory, which is told of changes within seconds: a login reads the tables for nothing but the agent."""
         try:
-            tenant = await self._directory.tenant(tenant_id)
+            tenant = await self._record_cache.tenant(tenant_id)
         except TenantNotFound:  # It was deleted a moment ago, and its sockets are about to be closed.
             return plans.PLANS[plans.DEFAULT_PLAN]
         return {limit: plans.limit_of(tenant, limit) for limit in (Limit.CONNECTIONS, Limit.AGENT_CONNECTIONS)}

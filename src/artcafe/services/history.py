@@ -12,7 +12,7 @@ from artcafe.fabric.tenant_log import Stored, TenantLog
 from artcafe.model import Channel, ChannelId, Epoch, Permission, Principal, Seq
 from artcafe.rules import access, start_position, times
 from artcafe.rules.start_position import LogLineage
-from artcafe.services.directory import Directory
+from artcafe.services.record_cache import RecordCache
 from artcafe.services.retention import Retention
 from artcafe.wire.replies import Gap
 
@@ -47,8 +47,8 @@ class Past(NamedTuple):
 class History:
     """What is kept of a tenant's channels."""
 
-    def __init__(self, directory: Directory, fabric: Fabric, retention: Retention) -> None:
-        self._directory, self._fabric, self._retention = directory, fabric, retention
+    def __init__(self, record_cache: RecordCache, fabric: Fabric, retention: Retention) -> None:
+        self._record_cache, self._fabric, self._retention = record_cache, fabric, retention
 
     async def page(self, principal: Principal, channel_id: str, after: Place | None, before: Place | None, most: int) -> Past:
         """At most `most` messages. With `after` those above a sequence, or stored at a time or later, oldest first; without it
@@ -99,8 +99,8 @@ class History:
 
     async def _open(self, principal: Principal, channel_id: str) -> tuple[Channel, TenantLog]:
         access.check(principal, access.Action.READ_MESSAGES)
-        channel = await self._directory.channel(principal.tenant_id, channel_id)
-        await self._directory.check_managed(principal, channel, Permission.RECEIVE, access.Action.READ_MANAGED)
+        channel = await self._record_cache.channel(principal.tenant_id, channel_id)
+        await self._record_cache.check_managed(principal, channel, Permission.RECEIVE, access.Action.READ_MANAGED)
         room = self._fabric.room(principal.tenant_id)
         await room.link.wait_up()
         return channel, room.log

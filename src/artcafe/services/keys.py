@@ -19,7 +19,7 @@ from artcafe.rules import access, keys, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
-from artcafe.services import claims
+from artcafe.services import key_claims
 from artcafe.services.changes import Changes
 from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
 from artcafe.tables.engine.port import Assign, Change, ConditionFailed, Remove, Write
@@ -99,7 +99,7 @@ class AgentKeys:
             if made.request is not None and await tenant.tombstones.is_there(made.request, self._clock()):
                 raise repeat_of_deleted("a key that was taken from the agent")
             made = msgspec.structs.replace(made, serial=agent.keys_version + 1)
-            if await self._changed(tenant, agent, [*agent.keys, made], await claims.claim(tenant, key, agent.id)):
+            if await self._changed(tenant, agent, [*agent.keys, made], await key_claims.claim(tenant, key, agent.id)):
                 return agent, made
         raise _busy(agent_id)
 
@@ -160,7 +160,7 @@ class AgentKeys:
                 return agent, key
             others, first = changed(agent, key), key not in agent.keys
             is_kept = any(each.line == keys.canonical(key.line) for each in others)
-            freed = [] if is_kept else await claims.release(tenant, agent, [key.line])
+            freed = [] if is_kept else await key_claims.release(tenant, agent, [key.line])
             more: list[Change] = []
             if first:
                 heir = _heir(agent)

@@ -29,9 +29,9 @@ from artcafe.model import (
 )
 from artcafe.observe.clock import Clock
 from artcafe.rules import ids, keys, times, tokens
-from artcafe.services.attempts import Attempts
 from artcafe.services.audit import Audit
-from artcafe.services.directory import Directory
+from artcafe.services.login_throttle import LoginThrottle
+from artcafe.services.record_cache import RecordCache
 from artcafe.tables.store import Store
 from artcafe.wire.sshkeys import PublicKey
 from artcafe.wire.sshsig import signer
@@ -61,16 +61,16 @@ class Login:
     def __init__(
         self,
         store: Store,
-        directory: Directory,
+        record_cache: RecordCache,
         tokens: tokens.Tokens,
         clock: Clock,
         service_name: str,
         audit: Audit,
-        attempts: Attempts | None = None,
+        throttle: LoginThrottle | None = None,
     ) -> None:
-        """Without `attempts`, an agent's login may be tried as often as anybody likes."""
-        self._audit, self._attempts = audit, attempts or Attempts(0)
-        self._store, self._directory, self._tokens, self._clock = store, directory, tokens, clock
+        """Without `throttle`, an agent's login may be tried as often as anybody likes."""
+        self._audit, self._throttle = audit, throttle or LoginThrottle(0)
+        self._store, self._record_cache, self._tokens, self._clock = store, record_cache, tokens, clock
         self._service = service_name
 
     # --- over REST ---
@@ -100,7 +100,7 @@ class Login:
 
     def pose(self, tenant_id: str, agent_id: str) -> Challenge:
         """A challenge that only its caller keeps, and must offer to `prove` once. Raises RateLimited."""
-        self._attempts.begin(TenantId(_claimed(tenant_id)), AgentId(_claimed(agent_id)))
+        self._throttle.begin(TenantId(_claimed(tenant_id)), AgentId(_claimed(agent_id)))
         return self._posed(tenant_id, agent_id)
 
     def _posed(self, tenant_id: str, agent_id: str) -> Challenge:
@@ -125,13 +125,13 @@ class Login:
         is_welcome = agent is not None and _may_log_in(agent) and now < challenge.expires_at
         key = None if agent is None or by is None else keys.proving(agent, by.line, now)
         if agent is None or by is None or key is None or not is_welcome:
-            self._attempts.failed(challenge.tenant_id, challenge.agent_id)
+            self._throttle.failed(challenge.tenant_id, challenge.agent_id)
             self._note_refused(challenge, agent, by, now)
             raise BadCredentials
         # Only now, so that every failure above is the same work; and from memory, which is told of changes within seconds.
-        note = partial(self._audit.tally.note, agent.tenant_id, agent.id, "agent.login", key=by.fingerprint)
+        note = partial(self._audit.counters.count, agent.tenant_id, agent.id, "agent.login", key=by.fingerprint)
         try:
-            tenant = await self._directory.tenant(agent.tenant_id)
+            tenant = await self._record_cache.tenant(agent.tenant_id)
         except TenantNotFound as exc:
             raise BadCredentials from exc
         if tenant.is_deleting:
@@ -146,12 +146,12 @@ class Login:
 
     def _note_refused(self, challenge: Challenge, agent: Agent | None, by: PublicKey | None, now: datetime) -> None:
         """Give the tenant's admins the reason, in the audit; the caller gets none."""
-        tally, key = self._audit.tally, {} if by is None else {"key": by.fingerprint}
+        counters, key = self._audit.counters, {} if by is None else {"key": by.fingerprint}
         if agent is None:
-            tally.note_claim(challenge.tenant_id, challenge.agent_id, "agent.login", reason=Refusal.UNKNOWN_AGENT, **key)
+            counters.count_claim(challenge.tenant_id, challenge.agent_id, "agent.login", reason=Refusal.UNKNOWN_AGENT, **key)
         else:
             reason = _why(challenge, agent, by, now)
-            tally.note(agent.tenant_id, agent.id, "agent.login", Outcome.REFUSED, reason=reason, **key)
+            counters.count(agent.tenant_id, agent.id, "agent.login", Outcome.REFUSED, reason=reason, **key)
 
     # --- with a token ---
 
@@ -183,7 +183,7 @@ class Login:
     async def _is_there(self, tenant_id: TenantId) -> bool:
         """Whether the tenant is neither absent nor being deleted. Raises TenantSuspended."""
         try:
-            tenant = await self._directory.tenant(tenant_id)
+            tenant = await self._record_cache.tenant(tenant_id)
         except TenantNotFound:
             return False
         if tenant.status is TenantStatus.SUSPENDED:
@@ -192,11 +192,11 @@ class Login:
 
     async def _known(self, principal: AgentPrincipal) -> Agent | None:
         try:
-            agent = await self._directory.agent(principal.tenant_id, principal.agent_id)
+            agent = await self._record_cache.agent(principal.tenant_id, principal.agent_id)
             if agent.epoch < principal.epoch or agent.keys_version < principal.key:
                 # The proof is newer than what is in memory: another server changed the agent a moment ago.
-                self._directory.forget(TenantChange(tenant_id=principal.tenant_id, agents=(principal.agent_id,)))
-                agent = await self._directory.agent(principal.tenant_id, principal.agent_id)
+                self._record_cache.forget(TenantChange(tenant_id=principal.tenant_id, agents=(principal.agent_id,)))
+                agent = await self._record_cache.agent(principal.tenant_id, principal.agent_id)
         except AgentNotFound:
             return None
         return agent

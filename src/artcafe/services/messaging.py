@@ -10,15 +10,15 @@ from artcafe.fabric.nats.client import Outgoing
 from artcafe.model import Access, Channel, ChannelType, Permission, Principal
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields, ids, subjects, times
-from artcafe.services.directory import Directory
+from artcafe.services.record_cache import RecordCache
 from artcafe.wire import envelopes, frames, payloads, replies
 
 
 class Messaging:
     """Puts messages into a tenant's log."""
 
-    def __init__(self, directory: Directory, fabric: Fabric, clock: Clock) -> None:
-        self._directory, self._fabric, self._clock = directory, fabric, clock
+    def __init__(self, record_cache: RecordCache, fabric: Fabric, clock: Clock) -> None:
+        self._record_cache, self._fabric, self._clock = record_cache, fabric, clock
 
     async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> replies.PublishReply:
         """Stores one message and returns where it stands, once it is flushed to disk.
@@ -26,25 +26,25 @@ class Messaging:
         Raises `ChannelNotFound`, `Forbidden`, `Invalid`, `TooLarge`, `QuotaFull`, `NotStored`, `KeyReused` (not stored), or
         `OutcomeUnknown`. Safe to repeat with the same key.
         """
-        return await (await self.prepare(principal, channel_id, publish))
+        return await (await self.submit(principal, channel_id, publish))
 
-    async def prepare(
+    async def submit(
         self, principal: Principal, channel_id: str, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply]:
         """Puts the message in the queue: the future is its outcome. Messages prepared in turn stand in that order."""
         access.check(principal, access.Action.PUBLISH)
-        channel = await self._directory.channel(principal.tenant_id, channel_id)
-        await self._directory.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
+        channel = await self._record_cache.channel(principal.tenant_id, channel_id)
+        await self._record_cache.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
         room = self._fabric.room(principal.tenant_id)
         if channel.type is ChannelType.LIVE:
             return await self._send(principal, channel, room, publish)
         return self._submit(principal, channel, room, publish)
 
-    def prepare_now(
+    def submit_nowait(
         self, principal: Principal, channel_id: str, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply] | None:
-        """As `prepare`, without waiting: None when the channel is not in memory and `prepare` must look it up."""
-        channel = self._directory.peek_channel(principal.tenant_id, channel_id)
+        """As `submit`, without waiting: None when the channel is not in memory and `submit` must look it up."""
+        channel = self._record_cache.peek_channel(principal.tenant_id, channel_id)
         room = self._fabric.peek(principal.tenant_id)
         if channel is None or room is None or channel.access is not Access.OPEN or channel.type is ChannelType.LIVE:
             return None

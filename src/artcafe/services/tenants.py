@@ -14,7 +14,7 @@ from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
-from artcafe.services.directory import Directory
+from artcafe.services.record_cache import RecordCache
 from artcafe.tables.engine.port import Assign, ConditionFailed
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
@@ -53,11 +53,11 @@ class Tenants:
         changes: Changes,
         clock: Clock,
         fabric: Logs,
-        directory: Directory,
+        record_cache: RecordCache,
         per_person: PerPerson | None = None,
     ) -> None:
         self._store, self._changes, self._clock, self._fabric = store, changes, clock, fabric
-        self._directory, self._per_person = directory, per_person or PerPerson()
+        self._record_cache, self._per_person = record_cache, per_person or PerPerson()
 
     async def create(self, user_id: UserId, name: str, idempotency_key: str | None = None) -> Tenant:
         """Create a tenant with the user as its owner. With a key it may be repeated: the same request gets the same tenant.
@@ -119,7 +119,7 @@ class Tenants:
         its owners, who may repeat that; that it is suspended is known within 5 s.
         """
         member = await self._membership(user_id, tenant_id)
-        tenant = None if member is None else await self._directory.tenant(member.tenant_id)
+        tenant = None if member is None else await self._record_cache.tenant(member.tenant_id)
         if member is None or tenant is None or (tenant.is_deleting and member.role is not Role.OWNER):
             raise TenantNotFound(tenant_id)
         is_suspended = tenant.status is not TenantStatus.ACTIVE
@@ -165,7 +165,7 @@ class Tenants:
         except ConditionFailed as failed:
             raise TenantNotFound(tenant.id) from failed
         finally:
-            self._changes.tell(tenant.id)
+            self._changes.notify(tenant.id)
         await tenant.remove_all()
         await self._fabric.drop(tenant.id)
         await people.remove_invitations()
@@ -174,7 +174,7 @@ class Tenants:
                 await tenant.transact(people.remove_member(member.user_id))
         row = await self._there(tenant.id)
         await tenant.transact([tenant.write_tombstone(row, owner, self._clock()), *people.remove_member(owner)])
-        self._changes.tell(tenant.id)
+        self._changes.notify(tenant.id)
 
     async def _there(self, tenant_id: TenantId) -> Tenant:
         tenant = await self._store.tenant(tenant_id).tenant()

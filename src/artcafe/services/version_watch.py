@@ -71,7 +71,7 @@ class VersionWatch:
         self._losses = announced.losses
         self._read_at = float("-inf")
         self._is_blind = False
-        changes.watch(self._hear)
+        changes.subscribe(self._hear)
 
     async def run(self) -> None:
         """Look again and again, until cancelled. While the tables cannot be read nothing is told, and it goes on."""
@@ -113,7 +113,7 @@ class VersionWatch:
             # What was heard while it was read may or may not be in what was read. Not counting it can only tell too much.
             found = Known(_settings(tenant), (0 if tenant is None else tenant.version) - heard[tenant_id])
             if known is None or self._is_changed(known, found):
-                self._changes.hear(TenantChange(tenant_id=tenant_id, is_whole=True))
+                self._changes.on_remote_change(TenantChange(tenant_id=tenant_id, is_whole=True))
             self._known[tenant_id] = found
 
     async def _tenants(self, tenant_ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant | None]:

@@ -15,7 +15,7 @@ from artcafe.tables.open import open_engine
 from tests.aws import Aws
 from tests.cli.tables.shell import Done, run
 from tests.faulty_aws import Fault, faulty
-from tests.services.world import new_key
+from tests.services.service_env import new_key
 
 DIFFERENT, REFUSED, UNREACHABLE, USAGE = 5, 3, 4, 2
 

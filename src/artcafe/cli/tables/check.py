@@ -14,10 +14,10 @@ from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import DIFFERENT, ArtcafeCommand
 from artcafe.cli.terminal.output import counted, show_table, yes_option
 from artcafe.errors import TablesRefused
+from artcafe.maintenance.integrity import Finding
+from artcafe.maintenance.membership_repair import MembershipRepair
+from artcafe.maintenance.repair import Repair
 from artcafe.model import TenantId
-from artcafe.services.membership_repair import MembershipRepair
-from artcafe.services.repair import Repair
-from artcafe.services.soundness import Finding
 from artcafe.tables.dynamodb.schema import Schema, differences
 from artcafe.tables.engine.port import Engine
 
@@ -137,12 +137,12 @@ async def _with_rows(installation: Installation, report: Report, only: TenantId 
             raise TablesRefused(f"there is no tenant {only} in {installation}", "'artcafe tenant list' shows a person's tenants")
         work = _Rows(engine, only, await _tenants_elsewhere(installation.other_environment) if only is None else [])
         found = await work.look()
-        if not repair or not any(each.is_mended for each in found):
+        if not repair or not any(each.is_fixable for each in found):
             return msgspec.structs.replace(report, findings=found)
         if not installation.as_json:
             _show_findings(installation, found)
-        confirm(f"Mend {sum(each.is_mended for each in found)} of them in {installation}", yes=yes)
-        written = await work.mend(found)
+        confirm(f"Mend {sum(each.is_fixable for each in found)} of them in {installation}", yes=yes)
+        written = await work.fix(found)
         left = await work.look()
     mended = [each for each in written if each not in left]
     return msgspec.structs.replace(report, findings=[*mended, *left], mended=len(mended))
@@ -165,22 +165,22 @@ class _Rows:
 
     async def look(self) -> list[Finding]:
         """Read every row, and return what is wrong."""
-        memberships = [mend.finding async for mend in self._memberships.look(self._only)]
+        memberships = [fix.finding async for fix in self._memberships.look(self._only)]
         if self._only is not None:
             return [*memberships, *await self._repair.look(self._only)]
         of_tenants = [finding async for tenant_id in self._repair.tenants() for finding in await self._repair.look(tenant_id)]
         return [*memberships, *of_tenants, *await self._repair.orphans(self._elsewhere)]
 
-    async def mend(self, found: Sequence[Finding]) -> list[Finding]:
+    async def fix(self, found: Sequence[Finding]) -> list[Finding]:
         """Write every mend, and return what they are about; another look shows what they have put right.
 
         Memberships go first, because the counts of members depend on them.
         """
-        mends = [mend async for mend in self._memberships.look(self._only) if mend.writes]
-        done = [mend.finding for mend in mends if await self._memberships.mend(mend)]
-        tenants = {each.tenant_id for each in found if each.is_mended} | {each.tenant_id for each in done}
+        fixes = [fix async for fix in self._memberships.look(self._only) if fix.writes]
+        done = [fix.finding for fix in fixes if await self._memberships.fix(fix)]
+        tenants = {each.tenant_id for each in found if each.is_fixable} | {each.tenant_id for each in done}
         for tenant_id in sorted(tenants):
-            done += await self._repair.mend(TenantId(tenant_id))
+            done += await self._repair.fix(TenantId(tenant_id))
         return done
 
 
@@ -202,14 +202,14 @@ def _tell(installation: Installation, report: Report) -> None:
             f"mended {report.mended:,}; {counted(left, 'finding')} left for a person" if left else f"mended {report.mended:,}"
         )
     elif findings:
-        mendable = sum(each.is_mended for each in report.findings or [])
+        mendable = sum(each.is_fixable for each in report.findings or [])
         installation.note(f"{counted(findings, 'finding')}; 'artcafe tables check --repair' mends {mendable:,} of them")
     if report.is_sound and not report.mended:
         installation.note(f"everything in {installation} is as it should be")
 
 
 def _show_findings(installation: Installation, findings: Sequence[Finding]) -> None:
-    rows = [[each.what, each.tenant_id, each.table, each.key, each.says] for each in findings[:SHOWN]]
+    rows = [[each.what, each.tenant_id, each.table, each.key, each.message] for each in findings[:SHOWN]]
     show_table(installation, findings, ["WHAT", "TENANT", "TABLE", "ROW", "IS"], rows)
     if len(findings) > SHOWN:
         installation.note(f"{len(findings) - SHOWN:,} more; --json prints all")

@@ -24,12 +24,12 @@ from artcafe.errors import TablesRefused
 from artcafe.fabric import snapshots, stream_copy
 from artcafe.fabric.stream_copy import Foreign
 from artcafe.fabric.tenant_log import STREAM
+from artcafe.maintenance.id_mapping import IdMapping, NewIds, SameIds
+from artcafe.maintenance.repair import Repair
+from artcafe.maintenance.tenant_copy import COPIED, CopyChecksums, RowCopier, members_in
 from artcafe.model import TenantId, UserId
 from artcafe.observe.logs import configure
 from artcafe.rules import subjects
-from artcafe.services.copying import COPIED, Copying, Sums, members_in
-from artcafe.services.renaming import AsTheyAre, Renaming, UnderNewIds
-from artcafe.services.repair import Repair
 from artcafe.tables import rows
 from artcafe.tables.catalog import TENANTS, Table
 from artcafe.tables.engine.port import ItemKey
@@ -151,7 +151,7 @@ class _Copy:
 
     def __init__(self, *, only: TenantId | None, label: str | None, as_json: bool) -> None:
         self._only, self._label, self._as_json = only, label, as_json
-        self._sums = Sums()
+        self._sums = CopyChecksums()
         self._members: dict[TenantId, set[UserId]] = {}
         self._left: dict[Table, int] = {}
 
@@ -167,9 +167,9 @@ class _Copy:
             with progress.running():
                 done = [await self._tenant(here, there, tenant_id, progress) for tenant_id in tenants]
                 if self._only is None:
-                    copying = Copying(here.engine, there.engine, self._members)
-                    await copying.copy_acceptances(self._sums)
-                    self._left = await copying.left_behind(self._sums)
+                    copier = RowCopier(here.engine, there.engine, self._members)
+                    await copier.copy_acceptances(self._sums)
+                    self._left = await copier.left_behind(self._sums)
         return self._result(done)
 
     def _check(self, here: CopyEnd, there: CopyEnd) -> None:
@@ -186,35 +186,35 @@ class _Copy:
             raise TablesRefused(
                 f"there is no tenant {tenant_id} here", "'artcafe tables list' and 'artcafe tenant list' show what is"
             )
-        renaming: Renaming = AsTheyAre() if self._label is None else UnderNewIds(tenant_id, self._label)
-        copy_id = renaming.tenant_id(tenant_id)
-        copying = Copying(here.engine, there.engine, self._members)
+        mapping: IdMapping = SameIds() if self._label is None else NewIds(tenant_id, self._label)
+        copy_id = mapping.tenant_id(tenant_id)
+        copier = RowCopier(here.engine, there.engine, self._members)
         if rows.is_deleting(row):
             state = CopyState.DELETING
-        elif rows.TOMBSTONE in row and isinstance(renaming, UnderNewIds):
+        elif rows.TOMBSTONE in row and isinstance(mapping, NewIds):
             state = CopyState.DELETED
-        elif await copying.is_there(copy_id):
-            state = await self._compared(here, there, tenant_id, renaming, copying)
+        elif await copier.is_there(copy_id):
+            state = await self._compared(here, there, tenant_id, mapping, copier)
         else:
-            moved, later = await self._messages(here, there, tenant_id, renaming, progress)
+            moved, later = await self._messages(here, there, tenant_id, mapping, progress)
             progress.step()
-            await copying.copy(tenant_id, renaming, self._sums, progress.rows)
+            await copier.copy(tenant_id, mapping, self._sums, progress.rows)
             progress.step()
             copied = TenantCopy(tenant_id=tenant_id, copy_id=copy_id, state=CopyState.COPIED, messages=moved, later=later)
-            if isinstance(renaming, UnderNewIds):
-                return msgspec.structs.replace(copied, agents=renaming.agents, channels=renaming.channels)
+            if isinstance(mapping, NewIds):
+                return msgspec.structs.replace(copied, agents=mapping.agents, channels=mapping.channels)
             return copied
         progress.step(STEPS)
         return TenantCopy(tenant_id=tenant_id, copy_id=copy_id, state=state)
 
     async def _compared(
-        self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, renaming: Renaming, copying: Copying
+        self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, mapping: IdMapping, copier: RowCopier
     ) -> CopyState:
         """What a tenant is that is there already. One with new ids has its own life since, and isn't compared."""
-        if isinstance(renaming, UnderNewIds):
+        if isinstance(mapping, NewIds):
             return CopyState.THERE
-        sums = Sums()
-        await copying.compare(tenant_id, renaming, sums)
+        sums = CopyChecksums()
+        await copier.compare(tenant_id, mapping, sums)
         async with here.vault.enter(tenant_id) as source, there.vault.enter(tenant_id) as target:
             counts = [
                 None if log is None else log.messages
@@ -222,25 +222,25 @@ class _Copy:
             ]
         if not sums.are_equal or counts[0] != counts[1]:
             return CopyState.DIFFERENT
-        await copying.compare(tenant_id, renaming, self._sums)
+        await copier.compare(tenant_id, mapping, self._sums)
         return CopyState.THERE
 
     # --- messages ---
 
     async def _messages(
-        self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, renaming: Renaming, progress: Progress
+        self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, mapping: IdMapping, progress: Progress
     ) -> tuple[int, int]:
         """How many messages are there now, and how many came here meanwhile."""
         if here.log_home == there.log_home and self._label is None:
             return 0, 0  # Both ends have one NATS: the messages stay where they are.
-        copy_id = renaming.tenant_id(tenant_id)
+        copy_id = mapping.tenant_id(tenant_id)
         replicas = await there.vault.copies()
         async with here.vault.enter(tenant_id) as source, there.vault.enter(copy_id) as target:
-            if isinstance(renaming, UnderNewIds):
+            if isinstance(mapping, NewIds):
                 channels = await Store(here.engine).tenant(tenant_id).all_channels()
-                names = {subjects.stored(each.id): subjects.stored(renaming.channel(each.id)) for each in channels}
-                moved, made = await stream_copy.rewrite(source, target, names, renaming.sender, replicas, progress.messages)
-                renaming.place = made.place_of
+                names = {subjects.stored(each.id): subjects.stored(mapping.channel(each.id)) for each in channels}
+                moved, made = await stream_copy.rewrite(source, target, names, mapping.sender, replicas, progress.messages)
+                mapping.place = made.place_of
                 found = [moved]
             else:
                 try:

@@ -21,8 +21,8 @@ from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
-from artcafe.services.directory import Directory
 from artcafe.services.login import Login
+from artcafe.services.record_cache import RecordCache
 from artcafe.services.retention import read_plan
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import PerPerson, Tenants
@@ -83,12 +83,12 @@ class CostProbe:
         log, self._store = NoMessages(), Store(tables)
         audit = Audit(log, self._store, now)
         changes = Changes(audit)
-        self._directory = directory = Directory(self._store, changes)
-        self._tenants = Tenants(self._store, changes, now, log, directory, PerPerson(0, 0))
+        self._record_cache = record_cache = RecordCache(self._store, changes)
+        self._tenants = Tenants(self._store, changes, now, log, record_cache, PerPerson(0, 0))
         self._agents = Agents(self._store, changes, now)
         self._channels = Channels(self._store, changes, now, log)
         self._subscriptions = Subscriptions(self._store, changes, now, log.position)
-        self._login = Login(self._store, directory, Tokens(b"0" * 32, SERVICE), now, SERVICE, audit)
+        self._login = Login(self._store, record_cache, Tokens(b"0" * 32, SERVICE), now, SERVICE, audit)
 
     async def measure(self) -> list[Measured]:
         """Everything, in order; the tenant is removed also after an error."""
@@ -117,7 +117,7 @@ class CostProbe:
         agent, channel = made[0], channels[0]
         await self._noted("subscribe", lambda: self._subscriptions.put(owner, channel.id, agent.id))
         # As after any login of the tenant's agents: its row is in memory until somebody changes something.
-        await self._directory.tenant(owner.tenant_id)
+        await self._record_cache.tenant(owner.tenant_id)
         await self._noted("log in over REST", lambda: self._over_rest(agent, signer))
         await self._noted("log in on the socket", lambda: self._on_socket(agent, signer))
         await self._noted("begin the subscriptions", lambda: self._subscriptions.for_connect(agent.tenant_id, agent.id))

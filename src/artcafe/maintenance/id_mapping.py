@@ -29,7 +29,7 @@ Place = Callable[[Cursor], Cursor]
 IN_TENANT: Final = frozenset({AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USER_TENANTS, USER_TENANT_INDEX})
 
 
-class Renaming(Protocol):
+class IdMapping(Protocol):
     """What an item becomes; None leaves it out."""
 
     def tenant_id(self, tenant_id: TenantId) -> TenantId: ...
@@ -37,7 +37,7 @@ class Renaming(Protocol):
     def item(self, table: Table, item: Item) -> Item | None: ...
 
 
-class AsTheyAre:
+class SameIds:
     """Everything keeps its id."""
 
     def tenant_id(self, tenant_id: TenantId) -> TenantId:
@@ -49,7 +49,7 @@ class AsTheyAre:
         return item
 
 
-class UnderNewIds:
+class NewIds:
     """Tenant, agents and channels get new ids; people keep theirs. What was used, and who is invited, stays with the old tenant.
 
     The log is another one, so a channel has nothing removed in it yet, and cursors stand at the same messages by `place`.

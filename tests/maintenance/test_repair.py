@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from artcafe.maintenance.integrity import Defect
+from artcafe.maintenance.repair import Repair
 from artcafe.model import AgentId, AgentPrincipal, Role, TenantId, UserId
-from artcafe.services.repair import Repair
-from artcafe.services.soundness import Askew
 from artcafe.tables import agent_rows
 from artcafe.tables.catalog import (
     AGENTS,
@@ -25,8 +25,8 @@ from artcafe.tables.engine.port import Put
 from artcafe.tables.engine.values import Item
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.wire.sshkeys import parse_public_key
-from tests.services.test_membership_repair import memberships
-from tests.services.world import Clock, Logs, Server, new_key
+from tests.maintenance.test_membership_repair import memberships
+from tests.services.service_env import Clock, Logs, Server, new_key
 
 ACME = TenantId("acme")
 
@@ -43,8 +43,8 @@ async def everything(tables: Sqlite) -> dict[str, list[Item]]:
     return found
 
 
-async def kinds(repair: Repair, *, mended: bool = True) -> list[Askew]:
-    return [finding.what for finding in await repair.look(ACME) if finding.is_mended is mended]
+async def kinds(repair: Repair, *, mended: bool = True) -> list[Defect]:
+    return [finding.what for finding in await repair.look(ACME) if finding.is_fixable is mended]
 
 
 async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) -> None:
@@ -57,7 +57,7 @@ async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) 
     before = await everything(server.tables)
     assert [tenant async for tenant in repair.tenants()] == [owner.tenant_id]
     assert await repair.look(owner.tenant_id) == []
-    assert await repair.mend(owner.tenant_id) == []
+    assert await repair.fix(owner.tenant_id) == []
     assert await memberships(server) == []
     assert await everything(server.tables) == before
 
@@ -85,11 +85,11 @@ async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Se
         ("subscription_id", "5f1c"),
     }
     assert len(found) == 9
-    mended = await repair.mend(ACME)
+    mended = await repair.fix(ACME)
     assert sorted(map(str, mended)) == sorted(map(str, found))
-    assert (await repair.look(ACME), await repair.mend(ACME)) == ([], [])
+    assert (await repair.look(ACME), await repair.fix(ACME)) == ([], [])
 
-    assert [each.what for each in await memberships(server)] == [Askew.MEMBERSHIP]
+    assert [each.what for each in await memberships(server)] == [Defect.MEMBERSHIP]
     assert await memberships(server) == []
     alice = await server.tenants.enter(UserId("alice"), ACME)
     (subscription,) = (await server.subscriptions.of_agent(alice, "bot")).items
@@ -114,7 +114,7 @@ async def test_invitations_and_what_is_kept_of_a_deleted_tenant_are_nothing_aske
     await server.tenants.delete(gone)
     before = await everything(server.tables)
     for tenant_id in (owner.tenant_id, gone.tenant_id):
-        assert (await repair.look(tenant_id), await repair.mend(tenant_id)) == ([], [])
+        assert (await repair.look(tenant_id), await repair.fix(tenant_id)) == ([], [])
     assert await memberships(server) == []
     assert await everything(server.tables) == before
 
@@ -125,8 +125,8 @@ async def test_a_second_row_for_the_same_channel_and_agent_goes(server: Server, 
     await server.put(AGENTS, tenant_id=ACME, id="a", channels={"c": True})
     for id, note in (("1", "one"), ("c#a", "right"), ("2", "two")):
         await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id=id, channel_id="c", agent_id="a", note=note)
-    assert await kinds(repair) == [Askew.SUBSCRIPTION_ID] * 2
-    await repair.mend(ACME)
+    assert await kinds(repair) == [Defect.SUBSCRIPTION_ID] * 2
+    await repair.fix(ACME)
     assert [item["note"] for item in await server.items(CHANNEL_SUBSCRIPTIONS, ACME)] == ["right"]
 
 
@@ -136,26 +136,26 @@ async def test_what_only_a_person_can_decide_is_told_and_left(server: Server, re
     for id in ("a", "b", "team/bot", "x" * 300):
         await server.put(AGENTS, tenant_id=ACME, id=id, **({"public_key": key} if id in "ab" else {}))
     await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id="?", status="active")
-    await repair.mend(ACME)
+    await repair.fix(ACME)
     before = await everything(server.tables)
     assert sorted(await kinds(repair, mended=False)) == [
-        Askew.ADDRESS,
-        Askew.KEY,
-        Askew.KEY,
-        Askew.KEY_CLAIM,
-        Askew.SUBSCRIPTION_ID,
+        Defect.ADDRESS,
+        Defect.KEY,
+        Defect.KEY,
+        Defect.KEY_CLAIM,
+        Defect.SUBSCRIPTION_ID,
     ]
     assert await kinds(repair) == []
-    await repair.mend(ACME)
+    await repair.fix(ACME)
     assert await everything(server.tables) == before
 
 
 async def test_a_tenant_whose_deletion_was_cut_short_is_only_told(server: Server, repair: Repair) -> None:
     await server.put(TENANTS, id=ACME, deleting=True)
     await server.put(AGENTS, tenant_id=ACME, id="a", public_key=new_key())
-    assert await kinds(repair, mended=False) == [Askew.DELETION]
-    assert await repair.mend(ACME) == []
-    assert (await repair.look(TenantId("none")), await repair.mend(TenantId("none"))) == ([], [])
+    assert await kinds(repair, mended=False) == [Defect.DELETION]
+    assert await repair.fix(ACME) == []
+    assert (await repair.look(TenantId("none")), await repair.fix(TenantId("none"))) == ([], [])
 
 
 # --- meanwhile -------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ async def test_mending_while_servers_work_loses_nothing(server: Server, repair: 
 
     async with asyncio.TaskGroup() as group:
         group.create_task(work())
-        group.create_task(repair.mend(owner.tenant_id))
+        group.create_task(repair.fix(owner.tenant_id))
     assert await repair.look(owner.tenant_id) == []
     assert {each.agent_id for each in (await server.subscriptions.of_channel(owner, channel.id)).items} == {
         *(agent.id for agent in agents),
@@ -222,10 +222,10 @@ async def test_whatever_was_left_one_mend_makes_it_sound(
             for fingerprint, agent_id in claims.items():
                 await server.put(AGENTS, tenant_id=ACME, id=agent_rows.CLAIM_PREFIX + fingerprint, agent_id=agent_id)
             repair = Repair(tables)
-            found = [finding for finding in await repair.look(ACME) if finding.is_mended]
-            assert {str(each) for each in await repair.mend(ACME)} >= set(map(str, found))
-            assert [finding for finding in await repair.look(ACME) if finding.is_mended] == []
-            assert await repair.mend(ACME) == []
+            found = [finding for finding in await repair.look(ACME) if finding.is_fixable]
+            assert {str(each) for each in await repair.fix(ACME)} >= set(map(str, found))
+            assert [finding for finding in await repair.look(ACME) if finding.is_fixable] == []
+            assert await repair.fix(ACME) == []
             pairs = {(item["channel_id"], item["agent_id"]) for item in await server.items(CHANNEL_SUBSCRIPTIONS, ACME)}
             assert pairs == set(subscriptions.values())
             for agent in await server.store.tenant(ACME).all_agents():

@@ -1,6 +1,6 @@
-"""What an older system left askew in a tenant's rows, and the writes that mend it. Pure: rows go in, findings come out.
+"""What an older system left askew in a tenant's rows, and the writes that fix it. Pure: rows go in, findings come out.
 
-Reading them and mending is `repair`'s. A mend never gives anybody a right that ArtCafe did not grant already, and never removes a
+Reading them and mending is `repair`'s. A fix never gives anybody a right that ArtCafe did not grant already, and never removes a
 thing: an agent, a channel or a subscription that can be followed by its attributes (decision 17).
 """
 
@@ -23,7 +23,7 @@ from artcafe.tables.engine.values import Item, Value, ValueKind
 from artcafe.tables.tenant_store import Count
 
 
-class Askew(StrEnum):
+class Defect(StrEnum):
     """What can be wrong."""
 
     MEMBERSHIP = "membership"
@@ -45,24 +45,24 @@ class Askew(StrEnum):
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """Something that is not as it should be: which row, what about it, and whether it is mended by itself."""
 
-    what: Askew
+    what: Defect
     tenant_id: str
     table: str
     key: str
-    says: str
-    is_mended: bool
+    message: str = msgspec.field(name="says")
+    is_fixable: bool = msgspec.field(name="is_mended")
 
 
 @dataclass(frozen=True, slots=True)
-class Mend:
-    """A finding with the writes that mend it; none where a person has to."""
+class Fix:
+    """A finding with the writes that fix it; none where a person has to."""
 
     finding: Finding
     writes: tuple[Write, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Holdings:
+class TenantRows:
     """Every row of one tenant. `agents` has the claims too, and `members` the invitations, as the tables have."""
 
     tenant: Item
@@ -72,12 +72,12 @@ class Holdings:
     members: Sequence[Item]
 
 
-def examine(had: Holdings) -> list[Mend]:
-    """Everything that is askew in a tenant's own rows. No two mends write the same row, and none the tenant's."""
+def examine(had: TenantRows) -> list[Fix]:
+    """Everything that is askew in a tenant's own rows. No two fixes write the same row, and none the tenant's."""
     tenant_id = str(had.tenant["id"])
     if rows.is_deleting(had.tenant):
-        says = "its deletion was begun and not ended; its owner deletes it again to end it"
-        return [Mend(_finding(Askew.DELETION, tenant_id, TENANTS.name, tenant_id, says))]
+        message = "its deletion was begun and not ended; its owner deletes it again to end it"
+        return [Fix(_finding(Defect.DELETION, tenant_id, TENANTS.name, tenant_id, message))]
     agents = [agent for item in had.agents if (agent := agent_rows.agent_of(item)) is not None]
     return [
         *_subscription_ids(tenant_id, had),
@@ -86,7 +86,7 @@ def examine(had: Holdings) -> list[Mend]:
     ]
 
 
-def miscounts(had: Holdings) -> list[tuple[Finding, Change]]:
+def count_defects(had: TenantRows) -> list[tuple[Finding, Change]]:
     """The counts in a tenant's row that are not what is there, each with its right number."""
     if rows.is_deleting(had.tenant):
         return []
@@ -98,19 +98,19 @@ def miscounts(had: Holdings) -> list[tuple[Finding, Change]]:
     for name, number in ((count.value, counted[count]) for count in Count):
         told = had.tenant.get(name)
         if not attributes.is_number(told) or told != number:
-            says = f"{name} is {'missing' if told is None else repr(told)}, and there are {number}"
-            found.append((_finding(Askew.COUNT, tenant_id, TENANTS.name, tenant_id, says, mended=True), Assign(name, number)))
+            message = f"{name} is {'missing' if told is None else repr(told)}, and there are {number}"
+            found.append((_finding(Defect.COUNT, tenant_id, TENANTS.name, tenant_id, message, mended=True), Assign(name, number)))
     return found
 
 
-def _finding(what: Askew, tenant_id: str, table: str, key: str, says: str, *, mended: bool = False) -> Finding:
-    return Finding(what=what, tenant_id=tenant_id, table=table, key=key, says=says, is_mended=mended)
+def _finding(what: Defect, tenant_id: str, table: str, key: str, message: str, *, mended: bool = False) -> Finding:
+    return Finding(what=what, tenant_id=tenant_id, table=table, key=key, message=message, is_fixable=mended)
 
 
 # --- subscriptions -------------------------------------------------------------------------------------------------------
 
 
-def _subscription_ids(tenant_id: str, had: Holdings) -> Iterator[Mend]:
+def _subscription_ids(tenant_id: str, had: TenantRows) -> Iterator[Fix]:
     """A subscription whose id is not the channel's and the agent's is copied to where it belongs, unless it stands there too."""
     places = {str(item["id"]): _pair(item) for item in had.subscriptions}
     for item in had.subscriptions:
@@ -121,18 +121,18 @@ def _subscription_ids(tenant_id: str, had: Holdings) -> Iterator[Mend]:
         writes: tuple[Write, ...] = ()
         gone = Delete(CHANNEL_SUBSCRIPTIONS, ItemKey(tenant_id, id), Exists("id"))
         if pair is None:
-            says = "it names no channel or no agent, so it stands for nothing"
+            message = "it names no channel or no agent, so it stands for nothing"
         elif right not in places:
             places[right] = pair
             writes = (Put(CHANNEL_SUBSCRIPTIONS, {**item, "id": right}, Absent("id")), gone)
-            says = f"its id must be {right}"
+            message = f"its id must be {right}"
         elif places[right] == pair:
             writes = (gone,)
-            says = f"there is {right} for the same channel and agent, which stays"
+            message = f"there is {right} for the same channel and agent, which stays"
         else:
-            says = f"its id must be {right}, where another channel's or agent's stands"
-        finding = _finding(Askew.SUBSCRIPTION_ID, tenant_id, CHANNEL_SUBSCRIPTIONS.name, id, says, mended=bool(writes))
-        yield Mend(finding, writes)
+            message = f"its id must be {right}, where another channel's or agent's stands"
+        finding = _finding(Defect.SUBSCRIPTION_ID, tenant_id, CHANNEL_SUBSCRIPTIONS.name, id, message, mended=bool(writes))
+        yield Fix(finding, writes)
 
 
 def _pair(item: Item) -> tuple[ChannelId, AgentId] | None:
@@ -142,7 +142,7 @@ def _pair(item: Item) -> tuple[ChannelId, AgentId] | None:
     return subscription.channel_id, subscription.agent_id
 
 
-def _channel_maps(tenant_id: str, had: Holdings) -> Iterator[Mend]:
+def _channel_maps(tenant_id: str, had: TenantRows) -> Iterator[Fix]:
     """An agent's map names the channels of its subscriptions, as far as they are there, and no others."""
     there = {str(item["id"]) for item in had.channels}
     subscribed: defaultdict[str, set[str]] = defaultdict(set)
@@ -162,8 +162,8 @@ def _channel_maps(tenant_id: str, had: Holdings) -> Iterator[Mend]:
         value: Value = dict.fromkeys(sorted(right), True)
         as_read = Equals("channels", found) if isinstance(found, Mapping) else Not(OfKind("channels", ValueKind.MAP))
         update = Update(AGENTS, ItemKey(tenant_id, agent.id), [Assign("channels", value)], And(Exists("id"), as_read))
-        says = _difference(right, found)
-        yield Mend(_finding(Askew.CHANNEL_MAP, tenant_id, AGENTS.name, agent.id, says, mended=True), (update,))
+        message = _difference(right, found)
+        yield Fix(_finding(Defect.CHANNEL_MAP, tenant_id, AGENTS.name, agent.id, message, mended=True), (update,))
 
 
 def _difference(right: set[str], found: Value) -> str:
@@ -178,7 +178,7 @@ def _difference(right: set[str], found: Value) -> str:
 # --- keys ----------------------------------------------------------------------------------------------------------------
 
 
-def _claims(tenant_id: str, agents: Sequence[Agent], claims: Sequence[Item]) -> Iterator[Mend]:
+def _claims(tenant_id: str, agents: Sequence[Agent], claims: Sequence[Item]) -> Iterator[Fix]:
     """A key is claimed by an agent that has it (decision record 6); a claim whose agent has not is another's, or goes."""
     holders: defaultdict[str, list[AgentId]] = defaultdict(list)
     for agent in sorted(agents, key=lambda each: each.id):
@@ -189,23 +189,26 @@ def _claims(tenant_id: str, agents: Sequence[Agent], claims: Sequence[Item]) -> 
         item, owners = claimed.get(fingerprint), holders.get(fingerprint, [])
         owner = None if item is None else item.get("agent_id")
         if len(owners) > 1:
-            says = f"agents {', '.join(owners)} have one key, so that nobody knows which of them signs; give all but one another"
-            yield Mend(_finding(Askew.KEY_CLAIM, tenant_id, AGENTS.name, agent_rows.CLAIM_PREFIX + fingerprint, says))
+            message = (
+                f"agents {', '.join(owners)} have one key, so that nobody knows which of them signs; give all but one another"
+            )
+            yield Fix(_finding(Defect.KEY_CLAIM, tenant_id, AGENTS.name, agent_rows.CLAIM_PREFIX + fingerprint, message))
         if owner not in owners:
             yield _mended_claim(tenant_id, fingerprint, owners, item)
 
 
-def _mended_claim(tenant_id: str, fingerprint: str, owners: Sequence[AgentId], item: Item | None) -> Mend:
+def _mended_claim(tenant_id: str, fingerprint: str, owners: Sequence[AgentId], item: Item | None) -> Fix:
     key = ItemKey(tenant_id, agent_rows.CLAIM_PREFIX + fingerprint)
     as_read = Absent("id") if item is None else Equals("agent_id", item["agent_id"]) if "agent_id" in item else Absent("agent_id")
     if owners:
         claim = {"tenant_id": tenant_id, "id": key.sort, "agent_id": owners[0]}
         write: Write = Put(AGENTS, claim, as_read)
-        says = f"the key of agent {owners[0]} is {'claimed by nobody' if item is None else 'claimed by one that has not got it'}"
+        claimed = "claimed by nobody" if item is None else "claimed by one that has not got it"
+        message = f"the key of agent {owners[0]} is {claimed}"
     else:
         write = Delete(AGENTS, key, as_read)
-        says = "no agent has the key that is claimed here"
-    return Mend(_finding(Askew.KEY_CLAIM, tenant_id, AGENTS.name, str(key.sort), says, mended=True), (write,))
+        message = "no agent has the key that is claimed here"
+    return Fix(_finding(Defect.KEY_CLAIM, tenant_id, AGENTS.name, str(key.sort), message, mended=True), (write,))
 
 
 def _fingerprints(agent: Agent) -> list[str]:

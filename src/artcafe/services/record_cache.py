@@ -35,7 +35,7 @@ IDLE_S: Final = 60.0
 RecordT = TypeVar("RecordT")
 
 
-class Directory:
+class RecordCache:
     """A cache that drops a record as soon as a change names it."""
 
     def __init__(self, store: Store, changes: Changes, size: int = SIZE) -> None:
@@ -45,7 +45,7 @@ class Directory:
         self._agents = _Known[Agent](size)
         self._subscriptions = _Known[Subscription](size)
         self._kinds = (self._tenants, self._channels, self._agents, self._subscriptions)
-        changes.watch(self.forget)
+        changes.subscribe(self.forget)
 
     async def tenant(self, tenant_id: TenantId) -> Tenant:
         """The tenant, also while it is suspended or being deleted. Raises TenantNotFound."""

@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Final
 
+from artcafe.maintenance.id_mapping import IdMapping
 from artcafe.model import TenantId, UserId
-from artcafe.services.renaming import Renaming
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
@@ -37,11 +37,11 @@ COPIED: Final = (*OF_TENANT, TERMS_ACCEPTANCE)
 PAGE: Final = 100
 AT_ONCE: Final = 32
 
-Told = Callable[[int], None]
+OnProgress = Callable[[int], None]
 """Gets how many more rows are done."""
 
 
-class Sums:
+class CopyChecksums:
     """What was read here and what is there now, for each table."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ async def members_in(engine: Engine, only: TenantId | None = None) -> dict[Tenan
     return found
 
 
-class Copying:
+class RowCopier:
     """Copies tenants' rows between two engines."""
 
     def __init__(self, source: Engine, target: Engine, members: Mapping[TenantId, Collection[UserId]]) -> None:
@@ -76,7 +76,7 @@ class Copying:
         (row,) = await self._target.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         return row is not None
 
-    async def copy(self, tenant_id: TenantId, renaming: Renaming, sums: Sums, told: Told) -> None:
+    async def copy(self, tenant_id: TenantId, mapping: IdMapping, sums: CopyChecksums, on_progress: OnProgress) -> None:
         """Writes what is missing or different, removes what an earlier try left and is no more, and adds to the sums.
 
         The other end must not be serving the tenant yet. A tenant that is not here leaves nothing there.
@@ -84,33 +84,33 @@ class Copying:
         await self._accept(tenant_id, sums, write=True)
         for table in OF_TENANT:
             async for items in self._portions(self._source, table, tenant_id, tenant_id):
-                made = [new for item in items if (new := renaming.item(table, item)) is not None]
+                made = [new for item in items if (new := mapping.item(table, item)) is not None]
                 for item in made:
                     sums.here[table].add(item)
                 await self._write(table, made)
-                told(len(items))
+                on_progress(len(items))
             if table in PARTITIONS:
-                await self._tidy(table, tenant_id, renaming)
-        await self._sum_up(tenant_id, renaming, sums)
+                await self._tidy(table, tenant_id, mapping)
+        await self._sum_up(tenant_id, mapping, sums)
 
-    async def compare(self, tenant_id: TenantId, renaming: Renaming, sums: Sums) -> None:
+    async def compare(self, tenant_id: TenantId, mapping: IdMapping, sums: CopyChecksums) -> None:
         """Adds both ends to the sums, and changes nothing."""
         await self._accept(tenant_id, sums, write=False)
         for table in OF_TENANT:
             async for items in self._portions(self._source, table, tenant_id, tenant_id):
                 for item in items:
-                    if (new := renaming.item(table, item)) is not None:
+                    if (new := mapping.item(table, item)) is not None:
                         sums.here[table].add(new)
-        await self._sum_up(tenant_id, renaming, sums)
+        await self._sum_up(tenant_id, mapping, sums)
 
-    async def _accept(self, tenant_id: TenantId, sums: Sums, *, write: bool) -> None:
+    async def _accept(self, tenant_id: TenantId, sums: CopyChecksums, *, write: bool) -> None:
         """What members have accepted: added where it is missing, and never written over."""
         for user_id in sorted(await self._users(self._source, tenant_id, tenant_id) - sums.people):
             sums.people.add(user_id)
             items = (await self._source.query(TERMS_ACCEPTANCE, user_id, limit=PAGE, consistent=True)).items
             await self._accept_all(items, sums, write=write)
 
-    async def copy_acceptances(self, sums: Sums) -> None:
+    async def copy_acceptances(self, sums: CopyChecksums) -> None:
         """Copy what everybody else has accepted: people who are in no tenant, and those of whom only an address was known."""
         some: list[Item] = []
         async for item in self._source.scan(TERMS_ACCEPTANCE):
@@ -121,7 +121,7 @@ class Copying:
                 some = []
         await self._accept_all(some, sums, write=True)
 
-    async def _accept_all(self, items: Sequence[Item], sums: Sums, *, write: bool) -> None:
+    async def _accept_all(self, items: Sequence[Item], sums: CopyChecksums, *, write: bool) -> None:
         if write:
             await self._write(TERMS_ACCEPTANCE, items, only_missing=True)
         for item in items:
@@ -130,7 +130,7 @@ class Copying:
             if there is not None:
                 sums.there[TERMS_ACCEPTANCE].add(there)
 
-    async def left_behind(self, sums: Sums) -> dict[Table, int]:
+    async def left_behind(self, sums: CopyChecksums) -> dict[Table, int]:
         """Count the rows of the source that are not among those that were copied or compared, by a scan of every table."""
         counted = dict.fromkeys(COPIED, 0)
         for table in COPIED:
@@ -138,9 +138,9 @@ class Copying:
                 counted[table] += 1
         return {table: max(0, count - sums.here[table].rows) for table, count in counted.items()}
 
-    async def _sum_up(self, tenant_id: TenantId, renaming: Renaming, sums: Sums) -> None:
+    async def _sum_up(self, tenant_id: TenantId, mapping: IdMapping, sums: CopyChecksums) -> None:
         for table in OF_TENANT:
-            async for items in self._portions(self._target, table, renaming.tenant_id(tenant_id), tenant_id):
+            async for items in self._portions(self._target, table, mapping.tenant_id(tenant_id), tenant_id):
                 for item in items:
                     sums.there[table].add(item)
 
@@ -161,14 +161,14 @@ class Copying:
                 if there is None or not (only_missing or _is_same(item, there)):
                     group.create_task(put(item))
 
-    async def _tidy(self, table: Table, tenant_id: TenantId, renaming: Renaming) -> None:
+    async def _tidy(self, table: Table, tenant_id: TenantId, mapping: IdMapping) -> None:
         """Removes at the other end what is not here, which only an earlier try can have written."""
-        new_id = renaming.tenant_id(tenant_id)
+        new_id = mapping.tenant_id(tenant_id)
         if await self.is_there(new_id):
             return
         wanted: set[ItemKey] = set()
         async for items in self._portions(self._source, table, tenant_id, tenant_id):
-            wanted |= {key_of(table, new) for item in items if (new := renaming.item(table, item)) is not None}
+            wanted |= {key_of(table, new) for item in items if (new := mapping.item(table, item)) is not None}
         async for items in self._portions(self._target, table, new_id, tenant_id):
             for item in items:
                 if (key := key_of(table, item)) not in wanted:

@@ -20,11 +20,11 @@ from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.channels import Channels
-from artcafe.services.directory import Directory
 from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
 from artcafe.services.members import Members
+from artcafe.services.record_cache import RecordCache
 from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Current, Terms
@@ -115,19 +115,19 @@ class Server:
         self.changes = Changes(self.audit)
         self.told: list[TenantId] = []
         """The tenants of the changes so far."""
-        self.changes.watch(lambda change: self.told.append(change.tenant_id))
+        self.changes.subscribe(lambda change: self.told.append(change.tenant_id))
 
     @cached_property
-    def directory(self) -> Directory:
-        return Directory(self.store, self.changes)
+    def record_cache(self) -> RecordCache:
+        return RecordCache(self.store, self.changes)
 
     @cached_property
     def login(self) -> Login:
-        return Login(self.store, self.directory, TOKENS, self.clock, "artcafe.test", self.audit)
+        return Login(self.store, self.record_cache, TOKENS, self.clock, "artcafe.test", self.audit)
 
     @cached_property
     def tenants(self) -> Tenants:
-        return Tenants(self.store, self.changes, self.clock, self.logs, self.directory)
+        return Tenants(self.store, self.changes, self.clock, self.logs, self.record_cache)
 
     def terms(self, current: Current | None) -> Terms:
         """As they are once an operator has set these."""

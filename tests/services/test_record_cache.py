@@ -9,12 +9,12 @@ import pytest
 from artcafe.errors import AgentNotFound, ChannelNotFound, Unavailable
 from artcafe.model import AgentStatus, TenantChange, UserPrincipal
 from artcafe.services.changes import Changes
-from artcafe.services.directory import Directory
+from artcafe.services.record_cache import RecordCache
 from artcafe.tables.catalog import Environment, Table
 from artcafe.tables.engine.port import ItemKey
 from artcafe.tables.engine.values import Item
 from artcafe.tables.sqlite.engine import Sqlite
-from tests.services.world import Clock, Logs, Server
+from tests.services.service_env import Clock, Logs, Server
 
 WAIT_S = 5
 
@@ -58,16 +58,16 @@ async def owner(server: Server) -> UserPrincipal:
 
 async def test_what_was_asked_for_once_is_in_memory(server: Server, engine: Watched, owner: UserPrincipal) -> None:
     channel, agent = await server.channels.create(owner, name="News"), await server.agent(owner)
-    directory = server.directory
-    assert directory.peek_channel(owner.tenant_id, channel.id) is None
-    assert await directory.channel(owner.tenant_id, channel.id) == channel
-    assert await directory.agent(owner.tenant_id, agent.id) == agent
+    record_cache = server.record_cache
+    assert record_cache.peek_channel(owner.tenant_id, channel.id) is None
+    assert await record_cache.channel(owner.tenant_id, channel.id) == channel
+    assert await record_cache.agent(owner.tenant_id, agent.id) == agent
     before = engine.reads
-    assert await directory.channel(owner.tenant_id, channel.id) == channel
-    assert directory.peek_channel(owner.tenant_id, channel.id) == channel
-    assert await directory.agent(owner.tenant_id, agent.id) == agent
+    assert await record_cache.channel(owner.tenant_id, channel.id) == channel
+    assert record_cache.peek_channel(owner.tenant_id, channel.id) == channel
+    assert await record_cache.agent(owner.tenant_id, agent.id) == agent
     assert engine.reads == before
-    assert directory.tenants() == {owner.tenant_id}
+    assert record_cache.tenants() == {owner.tenant_id}
 
 
 async def test_what_is_not_there_is_asked_for_every_time(server: Server, owner: UserPrincipal) -> None:
@@ -75,28 +75,28 @@ async def test_what_is_not_there_is_asked_for_every_time(server: Server, owner: 
     foreign = await server.tenant("bob")
     for id in ("chn_none", "", "\x00", "\ud800", "x" * 5000):
         with pytest.raises(ChannelNotFound):
-            await server.directory.channel(owner.tenant_id, id)
+            await server.record_cache.channel(owner.tenant_id, id)
         with pytest.raises(AgentNotFound):
-            await server.directory.agent(owner.tenant_id, id)
+            await server.record_cache.agent(owner.tenant_id, id)
     with pytest.raises(ChannelNotFound):
-        await server.directory.channel(foreign.tenant_id, channel.id)
+        await server.record_cache.channel(foreign.tenant_id, channel.id)
     other = server.another()
     assert await other.channels.get(owner, channel.id) == channel
     later = await other.channels.create(owner, name="Later", idempotency_key="k")
-    assert await server.directory.channel(owner.tenant_id, later.id) == later
+    assert await server.record_cache.channel(owner.tenant_id, later.id) == later
 
 
 async def test_a_change_makes_it_forget_its_tenant_and_no_other(server: Server, engine: Watched, owner: UserPrincipal) -> None:
     agent, foreign = await server.agent(owner), await server.tenant("bob")
     theirs = await server.channels.create(foreign, name="Bob's")
-    await server.directory.agent(owner.tenant_id, agent.id)
-    await server.directory.channel(foreign.tenant_id, theirs.id)
+    await server.record_cache.agent(owner.tenant_id, agent.id)
+    await server.record_cache.channel(foreign.tenant_id, theirs.id)
     await server.agents.update(owner, agent.id, status=AgentStatus.DISABLED)
-    assert (await server.directory.agent(owner.tenant_id, agent.id)).status is AgentStatus.DISABLED
-    assert server.directory.peek_channel(foreign.tenant_id, theirs.id) == theirs
+    assert (await server.record_cache.agent(owner.tenant_id, agent.id)).status is AgentStatus.DISABLED
+    assert server.record_cache.peek_channel(foreign.tenant_id, theirs.id) == theirs
     await server.channels.delete(foreign, theirs.id)
-    assert server.directory.peek_channel(foreign.tenant_id, theirs.id) is None
-    assert server.directory.tenants() == {owner.tenant_id}
+    assert server.record_cache.peek_channel(foreign.tenant_id, theirs.id) is None
+    assert server.record_cache.tenants() == {owner.tenant_id}
 
 
 async def test_a_change_makes_it_forget_what_it_names_and_nothing_else(
@@ -105,66 +105,66 @@ async def test_a_change_makes_it_forget_what_it_names_and_nothing_else(
     one, two = await server.agent(owner), await server.agent(owner)
     channel = await server.channels.create(owner, name="News")
     for agent in (one, two):
-        await server.directory.agent(owner.tenant_id, agent.id)
-    await server.directory.channel(owner.tenant_id, channel.id)
+        await server.record_cache.agent(owner.tenant_id, agent.id)
+    await server.record_cache.channel(owner.tenant_id, channel.id)
     await server.agents.update(owner, one.id, name="Other")
     before = engine.reads
-    assert await server.directory.agent(owner.tenant_id, two.id) == two
-    assert server.directory.peek_channel(owner.tenant_id, channel.id) == channel
+    assert await server.record_cache.agent(owner.tenant_id, two.id) == two
+    assert server.record_cache.peek_channel(owner.tenant_id, channel.id) == channel
     assert engine.reads == before
-    assert (await server.directory.agent(owner.tenant_id, one.id)).name == "Other"
+    assert (await server.record_cache.agent(owner.tenant_id, one.id)).name == "Other"
 
 
 async def test_a_tenant_that_nobody_asks_for_is_dropped(server: Server, owner: UserPrincipal) -> None:
     foreign = await server.tenant("bob")
     mine, theirs = await server.channels.create(owner, name="A"), await server.channels.create(foreign, name="B")
-    await server.directory.channel(owner.tenant_id, mine.id)
-    await server.directory.channel(foreign.tenant_id, theirs.id)
-    server.directory.drop_idle()
-    assert server.directory.tenants() == {owner.tenant_id, foreign.tenant_id}, "both were asked for a moment ago"
-    assert server.directory.peek_channel(owner.tenant_id, mine.id) == mine
-    server.directory.drop_idle()
-    assert server.directory.tenants() == {owner.tenant_id}
+    await server.record_cache.channel(owner.tenant_id, mine.id)
+    await server.record_cache.channel(foreign.tenant_id, theirs.id)
+    server.record_cache.drop_idle()
+    assert server.record_cache.tenants() == {owner.tenant_id, foreign.tenant_id}, "both were asked for a moment ago"
+    assert server.record_cache.peek_channel(owner.tenant_id, mine.id) == mine
+    server.record_cache.drop_idle()
+    assert server.record_cache.tenants() == {owner.tenant_id}
 
 
 async def test_what_was_read_before_a_change_is_not_kept_after_it(server: Server, engine: Watched, owner: UserPrincipal) -> None:
     agent = await server.agent(owner)
-    directory = server.directory
+    record_cache = server.record_cache
     engine.held = held = asyncio.Event()
     async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
-        reading = group.create_task(directory.agent(owner.tenant_id, agent.id))
+        reading = group.create_task(record_cache.agent(owner.tenant_id, agent.id))
         await held.wait()
         await server.agents.update(owner, agent.id, status=AgentStatus.DISABLED)
         engine.released.set()
     # The one who asked before the change may get what was true then; nobody who asks after it does.
     assert reading.result().status is AgentStatus.ACTIVE
-    assert (await directory.agent(owner.tenant_id, agent.id)).status is AgentStatus.DISABLED
+    assert (await record_cache.agent(owner.tenant_id, agent.id)).status is AgentStatus.DISABLED
 
 
 async def test_it_keeps_what_was_used_last(server: Server, owner: UserPrincipal) -> None:
-    directory = Directory(server.store, Changes(server.audit), size=2)
+    record_cache = RecordCache(server.store, Changes(server.audit), size=2)
     channels = [await server.channels.create(owner, name=f"C{n}") for n in range(3)]
     for at in (0, 1, 0, 2):
-        await directory.channel(owner.tenant_id, channels[at].id)
-    in_memory = [directory.peek_channel(owner.tenant_id, channel.id) is not None for channel in channels]
+        await record_cache.channel(owner.tenant_id, channels[at].id)
+    in_memory = [record_cache.peek_channel(owner.tenant_id, channel.id) is not None for channel in channels]
     assert in_memory == [True, False, True]
 
 
 async def test_a_tenant_whose_last_record_made_room_is_watched_no_longer(server: Server, owner: UserPrincipal) -> None:
-    directory = Directory(server.store, Changes(server.audit), size=1)
+    record_cache = RecordCache(server.store, Changes(server.audit), size=1)
     foreign = await server.tenant("bob")
     mine, theirs = await server.channels.create(owner, name="A"), await server.channels.create(foreign, name="B")
-    await directory.channel(owner.tenant_id, mine.id)
-    await directory.channel(foreign.tenant_id, theirs.id)
-    assert directory.tenants() == {foreign.tenant_id}
-    directory.forget(TenantChange(tenant_id=owner.tenant_id, is_whole=True))
-    assert await directory.channel(owner.tenant_id, mine.id) == mine
+    await record_cache.channel(owner.tenant_id, mine.id)
+    await record_cache.channel(foreign.tenant_id, theirs.id)
+    assert record_cache.tenants() == {foreign.tenant_id}
+    record_cache.forget(TenantChange(tenant_id=owner.tenant_id, is_whole=True))
+    assert await record_cache.channel(owner.tenant_id, mine.id) == mine
 
 
 async def test_while_the_tables_are_away_what_is_in_memory_is_still_there(server: Server, owner: UserPrincipal) -> None:
     channel, other = await server.channels.create(owner, name="A"), await server.channels.create(owner, name="B")
-    await server.directory.channel(owner.tenant_id, channel.id)
+    await server.record_cache.channel(owner.tenant_id, channel.id)
     await server.tables.close()
-    assert await server.directory.channel(owner.tenant_id, channel.id) == channel
+    assert await server.record_cache.channel(owner.tenant_id, channel.id) == channel
     with pytest.raises(Unavailable):
-        await server.directory.channel(owner.tenant_id, other.id)
+        await server.record_cache.channel(owner.tenant_id, other.id)

@@ -1,6 +1,6 @@
-"""Find rows that cannot do what they were written for: findings for a person, because no mend could know what is right. Pure.
+"""Find rows that cannot do what they were written for: findings for a person, because no fix could know what is right. Pure.
 
-`soundness` finds what a mend can put right. Memberships are `membership_repair`'s.
+`soundness` finds what a fix can put right. Memberships are `membership_repair`'s.
 """
 
 from __future__ import annotations
@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from artcafe.errors import BadKey
+from artcafe.maintenance.integrity import Defect, Finding, TenantRows
 from artcafe.model import USER_PREFIX, AgentStatus, SubscriptionStatus, TenantStatus
 from artcafe.rules import ids, keys
 from artcafe.rules.plans import DEFAULT_PLAN, PLANS
-from artcafe.services.soundness import Askew, Finding, Holdings
 from artcafe.tables import agent_rows, limit_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, TENANTS, Table
 from artcafe.tables.engine.values import Item
 from artcafe.wire.sshkeys import parse_public_key
 
 
-def faults(had: Holdings) -> Iterator[Finding]:
+def faults(had: TenantRows) -> Iterator[Finding]:
     """Yield what is wrong in a tenant's rows; nothing about one whose deletion has begun."""
     if rows.is_deleting(had.tenant):
         return
@@ -32,54 +32,54 @@ def faults(had: Holdings) -> Iterator[Finding]:
         for item in items:
             if agent_rows.is_claim(item) or rows.is_deleting(item):
                 continue
-            for what, says in wrong(item):
-                yield _finding(tenant_id, what, table, item, says)
+            for what, message in wrong(item):
+                yield _finding(tenant_id, what, table, item, message)
     agents, channels = ({str(item["id"]) for item in items} for items in (had.agents, had.channels))
     for item in had.subscriptions:
-        for what, says in _of_subscription(item, agents, channels):
-            yield _finding(tenant_id, what, CHANNEL_SUBSCRIPTIONS, item, says)
+        for what, message in _of_subscription(item, agents, channels):
+            yield _finding(tenant_id, what, CHANNEL_SUBSCRIPTIONS, item, message)
 
 
 def orphan(table: Table, item: Item) -> Finding:
     """Return the finding about a row of a tenant that does not exist."""
     tenant_id = str(item["tenant_id"])
     key = " ".join(str(item[name]) for name in table.key_attributes if name != "tenant_id")
-    says = "its tenant does not exist, so it does nothing: write a row for the tenant, or delete this one"
-    return Finding(what=Askew.ORPHAN, tenant_id=tenant_id, table=table.name, key=key, says=says, is_mended=False)
+    message = "its tenant does not exist, so it does nothing: write a row for the tenant, or delete this one"
+    return Finding(what=Defect.ORPHAN, tenant_id=tenant_id, table=table.name, key=key, message=message, is_fixable=False)
 
 
-Wrong = Iterator[tuple[Askew, str]]
+Wrong = Iterator[tuple[Defect, str]]
 
 
 def _of_tenant(item: Item) -> Wrong:
     plan, unkept, status = limit_rows.plan_of(item), limit_rows.unkept_of(item), item.get("status")
     if plan not in PLANS:
-        yield Askew.PLAN, f"its plan {plan!r} is not known here: what its row does not limit, the plan {DEFAULT_PLAN!r} does"
+        yield Defect.PLAN, f"its plan {plan!r} is not known here: what its row does not limit, the plan {DEFAULT_PLAN!r} does"
     if unkept:
-        yield Askew.LIMIT, f"nothing keeps these limits of its row: {', '.join(unkept)}"
+        yield Defect.LIMIT, f"nothing keeps these limits of its row: {', '.join(unkept)}"
     if status not in (None, "", *TenantStatus):
-        yield Askew.STATUS, f"its status {status!r} is not known here, and suspends nobody"
+        yield Defect.STATUS, f"its status {status!r} is not known here, and suspends nobody"
 
 
 def _of_agent(item: Item) -> Wrong:
     id, status = str(item["id"]), item.get("status")
-    if (says := _unnameable(id)) is not None:
-        yield Askew.ADDRESS, says
+    if (message := _unnameable(id)) is not None:
+        yield Defect.ADDRESS, message
     if id.startswith(USER_PREFIX):
-        yield Askew.ADDRESS, f"its id begins with {USER_PREFIX!r}, as people's do, so it cannot log in: give it another id"
+        yield Defect.ADDRESS, f"its id begins with {USER_PREFIX!r}, as people's do, so it cannot log in: give it another id"
     if status not in (None, *agent_rows.LIVENESS, *AgentStatus):
-        yield Askew.STATUS, f"its status {status!r} is not known here, so it is disabled"
+        yield Defect.STATUS, f"its status {status!r} is not known here, so it is disabled"
     agent = agent_rows.agent_of(item)
     for key in () if agent is None else keys.all_of(agent):
         if (problem := _refused(key.line)) is not None:
-            yield Askew.KEY, f"it cannot log in by its key: {problem}"
+            yield Defect.KEY, f"it cannot log in by its key: {problem}"
 
 
 def _of_channel(item: Item) -> Wrong:
-    if (says := _unnameable(str(item["id"]))) is not None:
-        yield Askew.ADDRESS, says
+    if (message := _unnameable(str(item["id"]))) is not None:
+        yield Defect.ADDRESS, message
     if item.get("status") not in (None, "", "active"):
-        yield Askew.STATUS, f"its status {item['status']!r} means nothing here: the channel is in use"
+        yield Defect.STATUS, f"its status {item['status']!r} means nothing here: the channel is in use"
 
 
 def _of_subscription(item: Item, agents: set[str], channels: set[str]) -> Wrong:
@@ -87,13 +87,13 @@ def _of_subscription(item: Item, agents: set[str], channels: set[str]) -> Wrong:
     if not subscription.channel_id or not subscription.agent_id:
         return  # `soundness` reports it.
     if subscription.agent_id not in agents:
-        yield Askew.ORPHAN, f"there is no agent {subscription.agent_id}, so it delivers to nobody: delete it"
+        yield Defect.ORPHAN, f"there is no agent {subscription.agent_id}, so it delivers to nobody: delete it"
     if subscription.channel_id not in channels:
-        yield Askew.ORPHAN, f"there is no channel {subscription.channel_id}, so it delivers nothing: delete it"
+        yield Defect.ORPHAN, f"there is no channel {subscription.channel_id}, so it delivers nothing: delete it"
     if status not in (None, "", *SubscriptionStatus):
-        yield Askew.STATUS, f"its status {status!r} is not known here, so it receives nothing"
+        yield Defect.STATUS, f"its status {status!r} is not known here, so it receives nothing"
     if not subscription.permissions:
-        yield Askew.PERMISSIONS, "it lets its agent neither receive nor publish"
+        yield Defect.PERMISSIONS, "it lets its agent neither receive nor publish"
 
 
 def _unnameable(id: str) -> str | None:
@@ -111,5 +111,5 @@ def _refused(line: str) -> str | None:
     return None
 
 
-def _finding(tenant_id: str, what: Askew, table: Table, item: Item, says: str) -> Finding:
-    return Finding(what=what, tenant_id=tenant_id, table=table.name, key=str(item["id"]), says=says, is_mended=False)
+def _finding(tenant_id: str, what: Defect, table: Table, item: Item, message: str) -> Finding:
+    return Finding(what=what, tenant_id=tenant_id, table=table.name, key=str(item["id"]), message=message, is_fixable=False)

@@ -1,7 +1,8 @@
 """Aggregate frequent audit events (logins, attempts on other tenants) and write one entry of each kind per minute.
 
-The first of a kind is written at once. Each tenant has counts of its own (`services.counts`), so that whatever is tried on one
-tenant, or by one actor, hides nothing of another. Events that name a tenant which may not exist wait apart until it is looked up.
+The first of a kind is written at once. Each tenant has counts of its own (`services.event_counts`), so that whatever is tried on
+one tenant, or by one actor, hides nothing of another. Events that name a tenant
+which may not exist wait apart until it is looked up.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from artcafe.observe.clock import Clock
 from artcafe.observe.context import origin
 from artcafe.observe.logs import log
 from artcafe.rules import ids, times
-from artcafe.services.counts import OTHERS, Counted, Counts, Event
+from artcafe.services.event_counts import OTHERS, Counted, Counts, Event
 from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 
@@ -35,7 +36,7 @@ Append = Callable[[Event, Mapping[str, str]], Awaitable[None]]
 ByTenant = dict[TenantId | None, Counts]
 
 
-class Tally:
+class AuditCounters:
     """Counts for all tenants, and for the platform (for that the tenant is None)."""
 
     def __init__(self, append: Append, store: Store, clock: Clock) -> None:
@@ -49,33 +50,33 @@ class Tally:
 
     # --- counting ---
 
-    def note(self, tenant_id: TenantId | None, actor: str, action: str, outcome: Outcome = Outcome.DONE, **facts: str) -> None:
+    def count(self, tenant_id: TenantId | None, actor: str, action: str, outcome: Outcome = Outcome.DONE, **facts: str) -> None:
         """Count what a known actor did in a tenant that exists. Waits for nothing and raises nothing."""
         event = Event(tenant_id, action, actor, outcome, origin().address, tuple(sorted(facts.items())))
         self._counts.setdefault(tenant_id, Counts()).add(event, Counted(self._clock()))
         self._due.set()
 
-    def note_claim(self, tenant_id: TenantId, actor: str, action: str, **facts: str) -> None:
+    def count_claim(self, tenant_id: TenantId, actor: str, action: str, **facts: str) -> None:
         """Count a refusal where tenant and actor are claims of whoever is at this address, who cannot be believed."""
         address = origin().address
         event = Event(tenant_id, action, actor, Outcome.REFUSED, address, tuple(sorted(facts.items())))
         self._claim(address or "", event, Counted(self._clock()))
         self._due.set()
 
-    def trespass(self, principal_tenant: TenantId | None, actor: str, tenant_id: str) -> None:
+    def count_cross_tenant(self, principal_tenant: TenantId | None, actor: str, tenant_id: str) -> None:
         """Count an attempt on another tenant: in that tenant's audit without the actor's name, and by name in the actor's own
         tenant's audit, or in the platform's where they have none. Text that cannot be an id counts in the latter alone."""
         if ids.is_possible(tenant_id):
             event = Event(TenantId(tenant_id), "tenant.trespass", OUTSIDER, Outcome.REFUSED, origin().address, ())
             self._claim(actor, event, Counted(self._clock()))
-        self.note(principal_tenant, actor, "tenant.trespass", Outcome.REFUSED)
+        self.count(principal_tenant, actor, "tenant.trespass", Outcome.REFUSED)
 
-    def refusal(self, principal: Principal, error: ArtcafeError, **facts: str) -> None:
+    def count_refusal(self, principal: Principal, error: ArtcafeError, **facts: str) -> None:
         """Count a principal's attempt at something that they may not do. An error of another kind counts nothing."""
         if isinstance(error, Forbidden):
             facts["attempt"] = error.action
         if isinstance(error, Forbidden | TenantSuspended):
-            self.note(principal.tenant_id, principal.sender, "access.refused", Outcome.REFUSED, code=error.code, **facts)
+            self.count(principal.tenant_id, principal.sender, "access.refused", Outcome.REFUSED, code=error.code, **facts)
 
     def _claim(self, claimant: str, event: Event, counted: Counted) -> None:
         """Count an event in a tenant that may not exist. What one claimant names too fast takes no room from others."""

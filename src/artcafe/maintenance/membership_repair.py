@@ -1,4 +1,4 @@
-"""Find and mend memberships whose rows in `artcafe-user-tenants` and `artcafe-user-tenant-index` disagree.
+"""Find and fix memberships whose rows in `artcafe-user-tenants` and `artcafe-user-tenant-index` disagree.
 
 Authorization reads `artcafe-user-tenants`, so that row is right: the index is made equal to it, and an index row without one is
 deleted. A membership that the older system withdrew is reported and never brought back (decision record 27).
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from artcafe.maintenance.integrity import Defect, Finding, Fix
 from artcafe.model import Role, TenantId
-from artcafe.services.soundness import Askew, Finding, Mend
 from artcafe.tables import people_rows
 from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS, Table
 from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Exists, Not
@@ -27,26 +27,26 @@ _WORDS: Final = {"role": "role", "joined_at": "time of joining", "address": "add
 
 
 class MembershipRepair:
-    """Compares and mends the memberships of all tenants, or of one."""
+    """Compares and fixes the memberships of all tenants, or of one."""
 
     def __init__(self, tables: Engine) -> None:
         self._tables = tables
 
-    async def look(self, only: TenantId | None = None) -> AsyncIterator[Mend]:
-        """Yield a mend for every membership whose rows disagree, and one without writes for every withdrawn membership."""
+    async def look(self, only: TenantId | None = None) -> AsyncIterator[Fix]:
+        """Yield a fix for every membership whose rows disagree, and one without writes for every withdrawn membership."""
         async for both in self._pairs(USER_TENANTS, USER_TENANT_INDEX, only):
             for row, listed in both:
-                for mend in _compared(row, listed):
-                    yield mend
+                for fix in _compared(row, listed):
+                    yield fix
         async for both in self._pairs(USER_TENANT_INDEX, USER_TENANTS, only):
             for listed_one, right in both:
                 if right is None and not people_rows.is_invitation(listed_one):
                     yield await self._alone(listed_one)
 
-    async def mend(self, mend: Mend) -> bool:
+    async def fix(self, fix: Fix) -> bool:
         """Make the two rows of one membership agree; return False where they changed since they were read."""
         try:
-            await self._tables.transact(mend.writes)
+            await self._tables.transact(fix.writes)
         except ConditionFailed:
             return False
         return True
@@ -67,20 +67,20 @@ class MembershipRepair:
         found = await self._tables.get(other, [key_of(other, item) for item in items], consistent=True)
         return list(zip(items, found, strict=True))
 
-    async def _alone(self, listed: Item) -> Mend:
-        """Return the mend of an index row without a membership: it goes, unless nothing else names an owner of the tenant."""
+    async def _alone(self, listed: Item) -> Fix:
+        """Return the fix of an index row without a membership: it goes, unless nothing else names an owner of the tenant."""
         member = people_rows.stated_member_of(listed)
         key = ItemKey(member.user_id, member.tenant_id)
         if member.role is Role.OWNER and not await self._has_owner(member.tenant_id):
-            says = (
+            message = (
                 f"{member.user_id} is an owner here alone and cannot enter, and nobody else is an owner:"
                 f" put the row into {USER_TENANTS.name} too if that is right"
             )
-            return Mend(_finding(listed, USER_TENANT_INDEX, says))
+            return Fix(_finding(listed, USER_TENANT_INDEX, message))
         gone = Delete(USER_TENANT_INDEX, key_of(USER_TENANT_INDEX, listed), Exists("user_id"))
-        says = f"{member.user_id} stands here alone, and is no member: the row goes"
-        finding = _finding(listed, USER_TENANT_INDEX, says, mended=True)
-        return Mend(finding, (gone, Check(USER_TENANTS, key, Absent("user_id"))))
+        message = f"{member.user_id} stands here alone, and is no member: the row goes"
+        finding = _finding(listed, USER_TENANT_INDEX, message, mended=True)
+        return Fix(finding, (gone, Check(USER_TENANTS, key, Absent("user_id"))))
 
     async def _has_owner(self, tenant_id: TenantId) -> bool:
         owners = [
@@ -93,35 +93,35 @@ class MembershipRepair:
         return any(member is not None and member.role is Role.OWNER for member in members)
 
 
-def _compared(row: Item, listed: Item | None) -> list[Mend]:
+def _compared(row: Item, listed: Item | None) -> list[Fix]:
     """Return what is wrong with a row of `artcafe-user-tenants` and its row in the index."""
     if people_rows.is_withdrawn(row):
         return _withdrawn(row, listed)
     found = []
     if row.get("role") not in list(Role):
-        says = f"the role {row.get('role')!r} is not known here, and lets {row['user_id']!r} read and change nothing"
-        found.append(Mend(_finding(row, USER_TENANTS, says, what=Askew.ROLE)))
+        message = f"the role {row.get('role')!r} is not known here, and lets {row['user_id']!r} read and change nothing"
+        found.append(Fix(_finding(row, USER_TENANTS, message, what=Defect.ROLE)))
     if listed is not None and people_rows.member_of(listed) == people_rows.member_of(row):
         return found
     kept = {name: value for name, value in (listed or {}).items() if name not in STATED}
     put = Put(USER_TENANT_INDEX, {**kept, **row}, _as_read(listed))
     still = Check(USER_TENANTS, key_of(USER_TENANTS, row), _as_read(row))
-    return [*found, Mend(_finding(row, USER_TENANT_INDEX, _difference(row, listed), mended=True), (put, still))]
+    return [*found, Fix(_finding(row, USER_TENANT_INDEX, _difference(row, listed), mended=True), (put, still))]
 
 
-def _withdrawn(row: Item, listed: Item | None) -> list[Mend]:
+def _withdrawn(row: Item, listed: Item | None) -> list[Fix]:
     user_id = people_rows.stated_member_of(row).user_id
-    says = (
+    message = (
         f"{user_id} is no member: an older system removed them (active is {row['active']!r});"
         " delete the row, or invite them again"
     )
-    mends = [Mend(_finding(row, USER_TENANTS, says))]
+    fixes = [Fix(_finding(row, USER_TENANTS, message))]
     if listed is not None:
         gone = Delete(USER_TENANT_INDEX, key_of(USER_TENANT_INDEX, listed), Exists("user_id"))
         still = Check(USER_TENANTS, key_of(USER_TENANTS, row), Not(people_rows.IS_IN_FORCE))
-        says = f"{user_id} was removed by an older system, and is listed still: the row goes"
-        mends.append(Mend(_finding(listed, USER_TENANT_INDEX, says, mended=True), (gone, still)))
-    return mends
+        message = f"{user_id} was removed by an older system, and is listed still: the row goes"
+        fixes.append(Fix(_finding(listed, USER_TENANT_INDEX, message, mended=True), (gone, still)))
+    return fixes
 
 
 def _difference(row: Item, listed: Item | None) -> str:
@@ -143,13 +143,13 @@ def _as_read(item: Item | None) -> Condition:
     return And(Exists("user_id"), *same)
 
 
-def _finding(item: Item, table: Table, says: str, *, mended: bool = False, what: Askew = Askew.MEMBERSHIP) -> Finding:
+def _finding(item: Item, table: Table, message: str, *, mended: bool = False, what: Defect = Defect.MEMBERSHIP) -> Finding:
     member = people_rows.stated_member_of(item)
     return Finding(
         what=what,
         tenant_id=member.tenant_id,
         table=table.name,
         key=f"{member.tenant_id} {member.user_id}",
-        says=says,
-        is_mended=mended,
+        message=message,
+        is_fixable=mended,
     )

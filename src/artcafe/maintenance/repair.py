@@ -1,4 +1,4 @@
-"""Find and mend what an older system left wrong in the rows of tenants; `soundness` decides what is wrong in one.
+"""Find and fix what an older system left wrong in the rows of tenants; `soundness` decides what is wrong in one.
 
 For an operator's command: it reads, and on DynamoDB pays for, every row. It may run while servers do, and may be repeated.
 """
@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from typing import Final
 
 from artcafe.errors import Conflict
+from artcafe.maintenance.integrity import Finding, Fix, TenantRows, count_defects, examine
+from artcafe.maintenance.row_faults import faults, orphan
 from artcafe.model import TenantId
-from artcafe.services.row_faults import faults, orphan
-from artcafe.services.soundness import Finding, Holdings, Mend, examine, miscounts
 from artcafe.tables import agent_rows, rows
 from artcafe.tables.catalog import (
     AGENTS,
@@ -37,7 +37,7 @@ PAUSE_S: Final = 0.2
 
 
 class Repair:
-    """Looks at, and mends, the tables of one engine."""
+    """Looks at, and fixes, the tables of one engine."""
 
     def __init__(self, tables: Engine) -> None:
         self._tables = tables
@@ -48,16 +48,16 @@ class Repair:
             yield TenantId(str(item["id"]))
 
     async def is_there(self, tenant_id: TenantId) -> bool:
-        """Return whether the tenant has a row, also one that says it was deleted."""
+        """Return whether the tenant has a row, also one that message it was deleted."""
         (tenant,) = await self._tables.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         return tenant is not None
 
     async def look(self, tenant_id: TenantId) -> list[Finding]:
         """What is askew in the tenant's own rows; nothing in one that is not there."""
-        had = await self._holdings(tenant_id)
+        had = await self._read_rows(tenant_id)
         if had is None:
             return []
-        return [*(mend.finding for mend in examine(had)), *(finding for finding, _ in miscounts(had)), *faults(had)]
+        return [*(fix.finding for fix in examine(had)), *(finding for finding, _ in count_defects(had)), *faults(had)]
 
     async def orphans(self, elsewhere: Collection[TenantId] = ()) -> list[Finding]:
         """Find the rows of tenants that do not exist, or were deleted. It reads whole tables.
@@ -73,7 +73,7 @@ class Repair:
             found += [orphan(table, item) for item in lost]
         return found
 
-    async def mend(self, tenant_id: TenantId) -> list[Finding]:
+    async def fix(self, tenant_id: TenantId) -> list[Finding]:
         """Mends what can be mended in the tenant's own rows, and returns it.
 
         Each transaction holds for the version of the tenant's row that was there when the rows were read, so that nothing is put
@@ -82,7 +82,7 @@ class Repair:
         done: list[Finding] = []
         misses = 0
         while misses < TRIES:
-            had = await self._holdings(tenant_id)
+            had = await self._read_rows(tenant_id)
             if had is None:
                 return done
             before = len(done)
@@ -94,31 +94,31 @@ class Repair:
                 await asyncio.sleep(PAUSE_S * misses * random.random())  # noqa: S311 (only so that two repairs don't go in step)
                 continue
             if len(done) == before:
-                return done  # Until nothing is left: one mend may have made room for another.
+                return done  # Until nothing is left: one fix may have made room for another.
         raise Conflict(f"tenant {tenant_id} is being changed by others all the time; try again when it is quieter")
 
-    async def _mended(self, tenant_id: TenantId, had: Holdings) -> AsyncIterator[list[Finding]]:
-        counts = miscounts(had)
-        mends = [mend for mend in examine(had) if mend.writes]
+    async def _mended(self, tenant_id: TenantId, had: TenantRows) -> AsyncIterator[list[Finding]]:
+        counts = count_defects(had)
+        fixes = [fix for fix in examine(had) if fix.writes]
         version = rows.tenant_of(had.tenant).version
         changes = [change for _, change in counts]
         findings = [finding for finding, _ in counts]
-        for some in _portions(mends):
+        for some in _portions(fixes):
             if not some and not changes:
                 continue
-            writes = [write for mend in some for write in mend.writes]
+            writes = [write for fix in some for write in fix.writes]
             await self._tables.transact([_touch(tenant_id, version, changes), *writes])
-            yield [*findings, *(mend.finding for mend in some)]
+            yield [*findings, *(fix.finding for fix in some)]
             version, changes, findings = version + 1, [], []
 
     # --- reading ---
 
-    async def _holdings(self, tenant_id: TenantId) -> Holdings | None:
+    async def _read_rows(self, tenant_id: TenantId) -> TenantRows | None:
         # The tenant's row first: whatever is added later raises the version that is read here.
         (tenant,) = await self._tables.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         if tenant is None or rows.TOMBSTONE in tenant:
             return None
-        return Holdings(
+        return TenantRows(
             tenant,
             agents=[item async for item in Partition(self._tables, AGENTS, tenant_id).items()],
             channels=[item async for item in Partition(self._tables, CHANNELS, tenant_id).items()],
@@ -135,17 +135,17 @@ def _touch(tenant_id: TenantId, version: int, changes: Sequence[Change]) -> Upda
     return Update(TENANTS, ItemKey(tenant_id), [*changes, Assign("version", version + 1)], And(Exists("id"), as_read))
 
 
-def _portions(mends: Sequence[Mend]) -> Iterator[list[Mend]]:
-    """The mends in portions that fit a transaction; one that is empty where there are none."""
-    some: list[Mend] = []
+def _portions(fixes: Sequence[Fix]) -> Iterator[list[Fix]]:
+    """The fixes in portions that fit a transaction; one that is empty where there are none."""
+    some: list[Fix] = []
     writes = size = 0
-    for mend in mends:
-        more = sum(map(_size_of, mend.writes))
-        if some and (writes + len(mend.writes) > MOST_WRITES or size + more > MOST_BYTES):
+    for fix in fixes:
+        more = sum(map(_size_of, fix.writes))
+        if some and (writes + len(fix.writes) > MOST_WRITES or size + more > MOST_BYTES):
             yield some
             some, writes, size = [], 0, 0
-        some.append(mend)
-        writes, size = writes + len(mend.writes), size + more
+        some.append(fix)
+        writes, size = writes + len(fix.writes), size + more
     yield some
 
 

@@ -13,7 +13,7 @@ from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Terms
 
 
-class Entrance:
+class MemberLogin:
     """Lets people in, and knows who may stay. Everything is read anew: a membership may end at any moment."""
 
     def __init__(self, identity: Identity, tenants: Tenants, terms: Terms, audit: Audit, clock: Clock) -> None:
@@ -30,14 +30,14 @@ class Entrance:
         try:
             principal = await self._tenants.enter(person.user_id, tenant_id or "")
         except TenantNotFound as exc:
-            self._audit.tally.trespass(None, f"usr:{person.user_id}", tenant_id or "")
+            self._audit.counters.count_cross_tenant(None, f"usr:{person.user_id}", tenant_id or "")
             raise NotAMember from exc
         if principal.is_suspended:
-            self._audit.tally.note(
+            self._audit.counters.count(
                 principal.tenant_id, principal.sender, "member.connect", Outcome.REFUSED, reason=TenantSuspended.code
             )
             raise TenantSuspended
-        self._audit.tally.note(principal.tenant_id, principal.sender, "member.connect")
+        self._audit.counters.count(principal.tenant_id, principal.sender, "member.connect")
         return principal, person.expires_at
 
     async def check(self, principal: UserPrincipal) -> None:

@@ -8,9 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from artcafe.maintenance.integrity import Defect
+from artcafe.maintenance.repair import Repair
 from artcafe.model import TenantId
-from artcafe.services.repair import Repair
-from artcafe.services.soundness import Askew
 from artcafe.tables.catalog import (
     AGENTS,
     CHANNEL_SUBSCRIPTIONS,
@@ -21,8 +21,8 @@ from artcafe.tables.catalog import (
     Table,
 )
 from artcafe.tables.engine.values import Value
-from tests.services.test_membership_repair import memberships
-from tests.services.world import Server, new_key
+from tests.maintenance.test_membership_repair import memberships
+from tests.services.service_env import Server, new_key
 
 ACME = TenantId("acme")
 KEY = new_key()
@@ -40,7 +40,7 @@ async def tenant(server: Server) -> Server:
     await server.put(AGENTS, tenant_id=ACME, id="a", public_key=KEY, channels={"c": True})
     await server.put(CHANNELS, tenant_id=ACME, id="c", status="active")
     await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id="c#a", channel_id="c", agent_id="a")
-    await Repair(server.tables).mend(ACME)
+    await Repair(server.tables).fix(ACME)
     assert await Repair(server.tables).look(ACME) == []
     return server
 
@@ -53,31 +53,33 @@ FLAGS = ("read", "write", "publish", "subscribe", "manage")
 
 
 @pytest.mark.parametrize(
-    ("table", "row", "what", "says"),
+    ("table", "row", "what", "message"),
     [
-        (AGENTS, {**AGENT, "public_key": None}, Askew.KEY, "empty"),
-        (AGENTS, {**AGENT, "public_key": SHORT}, Askew.KEY, "1024 bits"),
-        (AGENTS, {**AGENT, "public_key": PEM}, Askew.KEY, "PEM"),
-        (AGENTS, {**AGENT, "public_key": f"{KEY}\n{new_key()}\n"}, Askew.KEY, "several lines"),
-        (AGENTS, {**AGENT, "public_key": f"no-pty {KEY}"}, Askew.KEY, "options"),
-        (AGENTS, {**AGENT, "status": "asleep"}, Askew.STATUS, "disabled"),
-        (CHANNELS, {**CHANNEL, "status": "archived"}, Askew.STATUS, "archived"),
-        (CHANNEL_SUBSCRIPTIONS, {**SUBSCRIPTION, "permissions": dict.fromkeys(FLAGS, 0)}, Askew.PERMISSIONS, "neither"),
-        (CHANNEL_SUBSCRIPTIONS, {**SUBSCRIPTION, "permissions": ["fly"]}, Askew.PERMISSIONS, "neither"),
-        (CHANNEL_SUBSCRIPTIONS, {**SUBSCRIPTION, "status": "off"}, Askew.STATUS, "receives nothing"),
-        (TENANTS, {**TENANT, "subscription_plan": "basic"}, Askew.PLAN, "basic"),
-        (TENANTS, {**TENANT, "limits": {"max_ssh_keys": 5}}, Askew.LIMIT, "max_ssh_keys"),
-        (TENANTS, {**TENANT, "max_agents": -1}, Askew.LIMIT, "max_agents"),
-        (TENANTS, {**TENANT, "status": "trial"}, Askew.STATUS, "trial"),
+        (AGENTS, {**AGENT, "public_key": None}, Defect.KEY, "empty"),
+        (AGENTS, {**AGENT, "public_key": SHORT}, Defect.KEY, "1024 bits"),
+        (AGENTS, {**AGENT, "public_key": PEM}, Defect.KEY, "PEM"),
+        (AGENTS, {**AGENT, "public_key": f"{KEY}\n{new_key()}\n"}, Defect.KEY, "several lines"),
+        (AGENTS, {**AGENT, "public_key": f"no-pty {KEY}"}, Defect.KEY, "options"),
+        (AGENTS, {**AGENT, "status": "asleep"}, Defect.STATUS, "disabled"),
+        (CHANNELS, {**CHANNEL, "status": "archived"}, Defect.STATUS, "archived"),
+        (CHANNEL_SUBSCRIPTIONS, {**SUBSCRIPTION, "permissions": dict.fromkeys(FLAGS, 0)}, Defect.PERMISSIONS, "neither"),
+        (CHANNEL_SUBSCRIPTIONS, {**SUBSCRIPTION, "permissions": ["fly"]}, Defect.PERMISSIONS, "neither"),
+        (CHANNEL_SUBSCRIPTIONS, {**SUBSCRIPTION, "status": "off"}, Defect.STATUS, "receives nothing"),
+        (TENANTS, {**TENANT, "subscription_plan": "basic"}, Defect.PLAN, "basic"),
+        (TENANTS, {**TENANT, "limits": {"max_ssh_keys": 5}}, Defect.LIMIT, "max_ssh_keys"),
+        (TENANTS, {**TENANT, "max_agents": -1}, Defect.LIMIT, "max_agents"),
+        (TENANTS, {**TENANT, "status": "trial"}, Defect.STATUS, "trial"),
     ],
 )
-async def test_a_row_that_cannot_work_is_named_and_left(tenant: Server, table: Table, row: Row, what: Askew, says: str) -> None:
+async def test_a_row_that_cannot_work_is_named_and_left(
+    tenant: Server, table: Table, row: Row, what: Defect, message: str
+) -> None:
     await tenant.put(table, **row)
     repair = Repair(tenant.tables)
-    await repair.mend(ACME)
+    await repair.fix(ACME)
     (found,) = await repair.look(ACME)
-    assert (found.what, found.table, found.key, found.is_mended) == (what, table.name, row["id"], False)
-    assert says in found.says
+    assert (found.what, found.table, found.key, found.is_fixable) == (what, table.name, row["id"], False)
+    assert message in found.message
     assert await tenant.item(table, ACME, None if table is TENANTS else str(row["id"])) == row
 
 
@@ -86,15 +88,15 @@ async def test_a_subscription_of_something_that_is_gone_is_named(tenant: Server,
     id = f"{channel}#{agent}"
     await tenant.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id=id, channel_id=channel, agent_id=agent)
     (found,) = await Repair(tenant.tables).look(ACME)
-    assert (found.what, found.key, found.is_mended) == (Askew.ORPHAN, id, False)
-    assert "there is no" in found.says
+    assert (found.what, found.key, found.is_fixable) == (Defect.ORPHAN, id, False)
+    assert "there is no" in found.message
 
 
 async def test_an_id_that_looks_like_a_persons_is_named(tenant: Server) -> None:
     await tenant.put(AGENTS, tenant_id=ACME, id="usr:alice@example.com", public_key=new_key())
-    await Repair(tenant.tables).mend(ACME)
+    await Repair(tenant.tables).fix(ACME)
     (found,) = await Repair(tenant.tables).look(ACME)
-    assert (found.what, found.key) == (Askew.ADDRESS, "usr:alice@example.com")
+    assert (found.what, found.key) == (Defect.ADDRESS, "usr:alice@example.com")
 
 
 async def test_rows_of_a_tenant_without_a_row_are_named(tenant: Server) -> None:
@@ -111,7 +113,7 @@ async def test_rows_of_a_tenant_without_a_row_are_named(tenant: Server) -> None:
         (tenant_id, table.name) for tenant_id in (gone.tenant_id, "never") for table in tables
     )
     assert {each.key for each in found} == {"a", "c", "c#a", "dan"}
-    assert not any(each.is_mended for each in found)
+    assert not any(each.is_fixable for each in found)
 
 
 async def test_an_unknown_role_is_named(tenant: Server) -> None:
@@ -119,4 +121,4 @@ async def test_an_unknown_role_is_named(tenant: Server) -> None:
         await tenant.put(table, user_id="fay", tenant_id=ACME, role="user")
     for _ in range(2):
         (found,) = await memberships(tenant)
-        assert (found.what, found.is_mended, "'user'" in found.says) == (Askew.ROLE, False, True)
+        assert (found.what, found.is_fixable, "'user'" in found.message) == (Defect.ROLE, False, True)

@@ -18,7 +18,7 @@ FAILURE_COSTS: Final = 9
 Key = tuple[TenantId, AgentId, str]
 
 
-class Attempts:
+class LoginThrottle:
     """Counts by agent and address, which the door has bound to the task (`context.origin`). Agents that do not exist count alike.
 
     `challenges_per_min` may come at once and are regained in a minute; 0 bounds nothing. Each server counts for itself.

@@ -1,4 +1,4 @@
-"""The counted events of one audit within a minute, in bounded memory. Which audit, and when it is written, is `services.tally`'s.
+"""The counted events of one audit within a minute, in bounded memory; `services.audit_counters` has one for each audit.
 
 An actor who cannot be believed must not use up what is kept for others, and no success may be lost behind failures. So successes
 have no bound on actors (each is an agent or a member that exists), failures of known actors have one, and failures in the name of

@@ -6,25 +6,25 @@ from decimal import Decimal
 import pytest
 
 from artcafe.errors import Conflict, InvitationRefused, LastOwner, MemberNotFound, TenantNotFound
+from artcafe.maintenance.integrity import Finding
+from artcafe.maintenance.membership_repair import MembershipRepair
+from artcafe.maintenance.repair import Repair
 from artcafe.model import Role, TenantId, UserId
-from artcafe.services.membership_repair import MembershipRepair
-from artcafe.services.repair import Repair
-from artcafe.services.soundness import Finding
 from artcafe.tables.catalog import TENANTS, USER_TENANT_INDEX, USER_TENANTS
 from artcafe.tables.engine.port import Delete, ItemKey
 from artcafe.tables.engine.values import Value
-from tests.services.world import Server
+from tests.services.service_env import Server
 
 ACME = TenantId("acme")
 
 
 async def memberships(server: Server, only: TenantId | None = None) -> list[Finding]:
-    """Mend every membership, and return what was found."""
+    """Fix every membership, and return what was found."""
     repair = MembershipRepair(server.tables)
-    mends = [mend async for mend in repair.look(only)]
-    for mend in mends:
-        assert not mend.writes or await repair.mend(mend)
-    return [mend.finding for mend in mends]
+    fixes = [fix async for fix in repair.look(only)]
+    for fix in fixes:
+        assert not fix.writes or await repair.fix(fix)
+    return [fix.finding for fix in fixes]
 
 
 async def put_both(server: Server, user_id: str, **attributes: Value) -> None:
@@ -57,17 +57,17 @@ async def test_the_only_trace_of_an_owner_is_left_for_a_person(server: Server) -
     await server.put(TENANTS, id=ACME)
     await server.put(USER_TENANT_INDEX, user_id="alice", tenant_id=ACME, role="owner")
     (found,) = await memberships(server)
-    assert not found.is_mended
-    assert "alice" in found.says
+    assert not found.is_fixable
+    assert "alice" in found.message
     assert await server.item(USER_TENANT_INDEX, ACME, "alice") is not None
 
 
 async def test_a_membership_that_changed_since_it_was_read_is_not_mended(server: Server) -> None:
     await server.put(USER_TENANTS, user_id="bob", tenant_id=ACME, role="member")
     repair = MembershipRepair(server.tables)
-    (mend,) = [mend async for mend in repair.look()]
+    (fix,) = [fix async for fix in repair.look()]
     await server.tables.delete(Delete(USER_TENANTS, ItemKey("bob", ACME)))
-    assert not await repair.mend(mend)
+    assert not await repair.fix(fix)
     assert await server.item(USER_TENANT_INDEX, ACME, "bob") is None
 
 
@@ -87,7 +87,7 @@ async def test_one_mend_removes_what_only_the_index_states(server: Server, extra
     await server.put(USER_TENANTS, user_id="bob", tenant_id=ACME, role="member")
     await server.put(USER_TENANT_INDEX, user_id="bob", tenant_id=ACME, role="member", note="kept", **extra)
     (found,) = await memberships(server)
-    assert (found.is_mended, "bob" in found.says) == (True, True)
+    assert (found.is_fixable, "bob" in found.message) == (True, True)
     assert await memberships(server) == []
     right = {"user_id": "bob", "tenant_id": ACME, "role": "member", "note": "kept"}
     assert await server.item(USER_TENANT_INDEX, ACME, "bob") == right
@@ -99,7 +99,7 @@ async def test_a_change_of_role_leaves_both_rows_of_an_older_membership_alike(se
     await put_both(server, "alice", **owner)
     await put_both(server, "bob", role="member")
     await put_both(server, "carol", role="member", created_at="2025-05-18T12:01:02.123456", user_email="Carol@example.com")
-    await Repair(server.tables).mend(ACME)
+    await Repair(server.tables).fix(ACME)
     alice = await server.tenants.enter(UserId("alice"), ACME)
     bob = await server.members.set_role(alice, "bob", Role.VIEWER)
     carol = await server.members.set_role(alice, "carol", Role.ADMIN)
@@ -123,7 +123,7 @@ async def test_a_removed_member_is_outside_for_every_reader_also_after_a_repair(
     await server.put(USER_TENANTS, user_id="eve", tenant_id=ACME, role="owner", active=active)
     if listed:
         await server.put(USER_TENANT_INDEX, user_id="eve", tenant_id=ACME, role="owner", active=active)
-    await Repair(server.tables).mend(ACME)
+    await Repair(server.tables).fix(ACME)
 
     async def is_outside() -> None:
         with pytest.raises(TenantNotFound):
@@ -140,13 +140,13 @@ async def test_a_removed_member_is_outside_for_every_reader_also_after_a_repair(
 
     await is_outside()
     found = await memberships(server)
-    assert [(each.table, each.is_mended) for each in found] == [
+    assert [(each.table, each.is_fixable) for each in found] == [
         (USER_TENANTS.name, False),
         *([(USER_TENANT_INDEX.name, True)] if listed else []),
     ]
-    assert all("eve" in each.says and "removed" in each.says for each in found)
-    assert [each.is_mended for each in await memberships(server)] == [False]
-    await Repair(server.tables).mend(ACME)
+    assert all("eve" in each.message and "removed" in each.message for each in found)
+    assert [each.is_fixable for each in await memberships(server)] == [False]
+    await Repair(server.tables).fix(ACME)
     assert await server.item(USER_TENANT_INDEX, ACME, "eve") is None
     await is_outside()
 
@@ -155,7 +155,7 @@ async def test_a_removed_member_is_outside_for_every_reader_also_after_a_repair(
 async def test_a_member_whose_row_says_active_is_in(server: Server, active: Value) -> None:
     await server.put(TENANTS, id=ACME)
     await put_both(server, "alice", role="owner", active=active)
-    await Repair(server.tables).mend(ACME)
+    await Repair(server.tables).fix(ACME)
     assert await memberships(server) == []
     alice = await server.tenants.enter(UserId("alice"), ACME)
     assert [each.tenant.id for each in (await server.tenants.list(alice.user_id)).items] == [ACME]
@@ -165,7 +165,7 @@ async def test_an_invitation_brings_a_removed_member_back_with_its_own_role(serv
     await server.put(TENANTS, id=ACME)
     await put_both(server, "alice", role="owner")
     await server.put(USER_TENANTS, user_id="eve", tenant_id=ACME, role="admin", active=0)
-    await Repair(server.tables).mend(ACME)
+    await Repair(server.tables).fix(ACME)
     alice = await server.tenants.enter(UserId("alice"), ACME)
     _, token = await server.invitations.create(alice, address="eve@example.com", role=Role.VIEWER)
     await server.invitations.accept(UserId("eve"), "eve@example.com", token)
@@ -180,7 +180,7 @@ async def test_an_invitation_brings_a_removed_member_back_with_its_own_role(serv
 async def test_an_invitation_of_a_member_who_was_removed_since_is_refused(server: Server) -> None:
     await server.put(TENANTS, id=ACME)
     await put_both(server, "alice", role="owner")
-    await Repair(server.tables).mend(ACME)
+    await Repair(server.tables).fix(ACME)
     alice = await server.tenants.enter(UserId("alice"), ACME)
     _, token = await server.invitations.create(alice, address="bob@example.com", role=Role.MEMBER)
     await server.put(USER_TENANTS, user_id="alice", tenant_id=ACME, role="owner", active=0)

@@ -1,0 +1,1 @@
+"""Maintenance of stored data, for operator commands only: integrity checks, repairs and tenant copies."""
