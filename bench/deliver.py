@@ -24,7 +24,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from artcafe.fabric.fabric import Room
+from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import STREAM
 from artcafe.model import ChannelId
 from artcafe.rules import subjects
@@ -134,12 +134,12 @@ async def _backlog(options: Options) -> Table:
         cast, publisher, token = await _road(here)
         await _publish(publisher, BACKLOG)
         client = await stack.enter_async_context(here.nats_py(cast.tenant))
-        room = await here.room(cast.tenant)
+        tenant_fabric = await here.room(cast.tenant)
         channel = ChannelId(cast.channels[0])
         order = Order(here.platform.gateway_url, cast.tenant, token, channel, BACKLOG, 1, from_first=True)
         ways: dict[str, Callable[[], Awaitable[Sample]]] = {
             "one socket of the gateway": lambda: _by_gateway(order),
-            "the log's reader, no gateway": lambda: _by_log(room, channel),
+            "the log's reader, no gateway": lambda: _by_log(tenant_fabric, channel),
             "nats-py alone, ordered consumer": lambda: _by_ordered_consumer(client, channel),
             "nats-py alone, 256 a fetch": lambda: _by_fetching(client, channel),
         }
@@ -163,9 +163,9 @@ async def _by_gateway(order: Order) -> Sample:
     return Sample(order.expected, read["ended"] - read["begun"])
 
 
-async def _by_log(room: Room, channel: ChannelId) -> Sample:
+async def _by_log(tenant_fabric: TenantFabric, channel: ChannelId) -> Sample:
     start, count, last = time.perf_counter(), 0, 0
-    while found := await room.log.after(channel, last):
+    while found := await tenant_fabric.log.after(channel, last):
         count, last = count + len(found), found[-1].seq
     assert count == BACKLOG
     return Sample(count, time.perf_counter() - start)

@@ -35,9 +35,9 @@ from typing import Final, NamedTuple
 import msgspec
 from nats.js import JetStreamContext
 
-from artcafe.fabric.fabric import Room
-from artcafe.fabric.log_writer import FEW
-from artcafe.fabric.nats.client import Outgoing
+from artcafe.fabric.log_writer import SMALL_GROUP
+from artcafe.fabric.nats.client import OutgoingMessage
+from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
 from artcafe.wire import envelopes, frames
@@ -166,14 +166,14 @@ def _nats_py(js: JetStreamContext, *, keyed: bool) -> Way:
     return way
 
 
-def _group_commit(room: Room, *, keyed: bool) -> Way:
+def _group_commit(tenant_fabric: TenantFabric, *, keyed: bool) -> Way:
     body, samples = _envelope(), itertools.count()
 
     async def way(waiting: int, seconds: float) -> Sample:
         sample = next(samples)
 
         async def publish(number: int) -> None:
-            await room.writer.submit(SUBJECT, body, "msg_x", f"{sample}-{number}".zfill(32) if keyed else None)
+            await tenant_fabric.writer.submit(SUBJECT, body, "msg_x", f"{sample}-{number}".zfill(32) if keyed else None)
 
         return await _closed_loop(publish, waiting, seconds)
 
@@ -210,8 +210,8 @@ async def _bare_nats(stage: Stage, tenant: str) -> AsyncIterator[Way]:
         latencies: list[float] = []
         start = time.perf_counter()
         while (begun := time.perf_counter()) - start < seconds:
-            writer.write(_single(body) * waiting if waiting <= FEW else _batch(body, waiting, next(numbers)))
-            for _ in range(waiting if waiting <= FEW else 1):
+            writer.write(_single(body) * waiting if waiting <= SMALL_GROUP else _batch(body, waiting, next(numbers)))
+            for _ in range(waiting if waiting <= SMALL_GROUP else 1):
                 while not (line := await reader.readline()).startswith(b"MSG"):
                     if line.startswith(b"PING"):
                         writer.write(b"PONG\r\n")
@@ -231,7 +231,7 @@ def _disk(folder: str) -> Way:
     body, log = _envelope(), Path(folder) / "log"
 
     def group(waiting: int) -> None:
-        if waiting <= FEW:
+        if waiting <= SMALL_GROUP:
             for _ in range(waiting):
                 _append(log, body)
             return
@@ -276,8 +276,8 @@ def _single(body: bytes) -> bytes:
 
 def _batch(body: bytes, size: int, number: int) -> bytes:
     headers = [f"Nats-Batch-Id: {number}\r\nNats-Batch-Sequence: {position}\r\n" for position in range(1, size + 1)]
-    last = Outgoing(SUBJECT, f"{headers.pop()}Nats-Batch-Commit: 1\r\n", body)
-    return b"".join([*(Outgoing(SUBJECT, each, body).encoded() for each in headers), last.encoded("_INBOX.bench")])
+    last = OutgoingMessage(SUBJECT, f"{headers.pop()}Nats-Batch-Commit: 1\r\n", body)
+    return b"".join([*(OutgoingMessage(SUBJECT, each, body).encoded() for each in headers), last.encoded("_INBOX.bench")])
 
 
 def _rates(taken: Taken, ways: list[str]) -> Table:

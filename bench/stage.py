@@ -16,7 +16,8 @@ from nats.aio.client import Client
 
 from artcafe.data_dir import read_secret
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.fabric import Fabric, Room
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.model import TenantId
 from artcafe.rules.secrets import derive
 from artcafe.sdk.keys import load_signer
@@ -38,10 +39,10 @@ class Stage:
     accounts: Accounts
     nats_url: str
 
-    async def room(self, tenant: str) -> Room:
+    async def room(self, tenant: str) -> TenantFabric:
         """A tenant's part of NATS, opened in this process as a server would."""
-        room = self.fabric.room(TenantId(tenant))
-        await room.link.wait_up(NATS_S)
+        room = self.fabric.tenant(TenantId(tenant))
+        await room.connection.wait_up(NATS_S)
         return room
 
     @asynccontextmanager

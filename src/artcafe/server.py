@@ -246,7 +246,7 @@ async def _serve(
         watch = VersionWatch(
             store, changes, lambda: gateway.access_updates.tenants() | record_cache.tenants(), fabric.announcements
         )
-        fabric.watch_failures(gateway.send_back)
+        fabric.on_tenant_failure(gateway.send_back)
         port = await _open_gateway(gateway, settings.gateway_listen, front.tls)
         addresses = Addresses(
             front.url("http", Address(*listener.getsockname()[:2])),
@@ -315,14 +315,14 @@ async def _close(fabric: Fabric, audit: Audit) -> None:
     await audit.counters.flush()
     with contextlib.suppress(OurFault, TimeoutError):  # the others notice by themselves, and then read the tables for a while
         async with asyncio.timeout(LEAVE_S):
-            await fabric.announcements.leave()
+            await fabric.announcements.announce_end()
     fabric.close()
 
 
 async def _reach_nats(fabric: Fabric) -> None:
     """Raises `StartRefused` where NATS cannot be used."""
     try:
-        await fabric.settle_copies(NATS_START_S)
+        await fabric.update_replicas(NATS_START_S)
     except Unavailable as exc:
         raise StartRefused(
             f"NATS cannot be used: {fabric.problem or exc}",
@@ -337,7 +337,7 @@ def _tenants(settings: Settings, store: Store, changes: Changes, fabric: Fabric,
 
 def _changes(fabric: Fabric, audit: Audit) -> Changes:
     """The changes of this server, told to the others, and theirs told here."""
-    changes = Changes(audit, fabric.announcements.tell)
+    changes = Changes(audit, fabric.announcements.announce)
     fabric.announcements.listen(changes.on_remote_change)
     return changes
 
@@ -353,7 +353,7 @@ def _retention(store: Store, fabric: Fabric, changes: Changes) -> Retention:
 def _shares(fabric: Fabric) -> Shares:
     """Make the shares of this server, by which its group commits go too."""
     shares = Shares()
-    fabric.limit_groups(lambda: shares.most_a_group)
+    fabric.set_group_limit(lambda: shares.most_a_group)
     return shares
 
 

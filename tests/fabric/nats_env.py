@@ -12,8 +12,8 @@ from typing import TypeVar
 from msgspec import Raw
 
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.log_writer import GroupCommit
-from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.log_writer import LogWriter
+from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
@@ -37,21 +37,21 @@ class Nats:
     accounts: Accounts
 
     @asynccontextmanager
-    async def link(self, tenant: TenantId, url: str | None = None, *, ping_s: float = 5) -> AsyncIterator[Link]:
-        """A link of the tenant, up, perhaps by way of a proxy."""
+    async def connection(self, tenant: TenantId, url: str | None = None, *, ping_s: float = 5) -> AsyncIterator[NatsConnection]:
+        """A connection of the tenant, up, perhaps by way of a proxy."""
 
         async def admit() -> None:
             async with connected(self.url, self.accounts.system_user()) as system:
                 await push(system, self.accounts.account_jwt(tenant))
 
-        link = Link(f"test {tenant}", [url or self.url], lambda: self.accounts.user(tenant), admit, ping_s=ping_s)
+        connection = NatsConnection(f"test {tenant}", [url or self.url], lambda: self.accounts.user(tenant), admit, ping_s=ping_s)
         async with asyncio.TaskGroup() as group:
-            group.create_task(link.run())
+            group.create_task(connection.run())
             try:
-                await link.wait_up(BOUND_S)
-                yield link
+                await connection.wait_up(BOUND_S)
+                yield connection
             finally:
-                link.close()
+                connection.close()
 
     @asynccontextmanager
     async def proxy(self) -> AsyncIterator[Proxy]:
@@ -149,7 +149,7 @@ async def within(work: Awaitable[T]) -> T:
 class Writer:
     """A group commit that runs, and publishes as an agent would."""
 
-    def __init__(self, commit: GroupCommit, log: TenantLog) -> None:
+    def __init__(self, commit: LogWriter, log: TenantLog) -> None:
         self.commit, self.log = commit, log
 
     def submit(
@@ -179,16 +179,16 @@ class Writer:
 
 @asynccontextmanager
 async def writing(
-    link: Link, *, max_bytes: int | None = None, patience_s: float = BOUND_S, most_messages: int = 20_000
+    connection: NatsConnection, *, max_bytes: int | None = None, timeout_s: float = BOUND_S, max_messages: int = 20_000
 ) -> AsyncIterator[Writer]:
-    """A writer of the link's log."""
+    """A writer of the connection's log."""
 
     async def quota() -> int:
         assert max_bytes is not None
         return max_bytes
 
-    log = TenantLog(link, quota=None if max_bytes is None else quota)
-    commit = GroupCommit(log, patience_s=patience_s, most_messages=most_messages)
+    log = TenantLog(connection, quota=None if max_bytes is None else quota)
+    commit = LogWriter(log, timeout_s=timeout_s, max_messages=max_messages)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(commit.run())
         try:

@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from nats.js.api import DiscardPolicy
 from nats.js.errors import APIError
 
-from artcafe.fabric.accounts import Accounts, KeyPair, Kind
+from artcafe.fabric.accounts import Accounts, KeyPair, NkeyKind
 from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.model import TenantId
 from tests.fabric.nats_clients import BOUND_S, connected, is_admitted, push, until
@@ -76,7 +76,7 @@ def claims(jwt: str) -> dict[str, Any]:
 def test_a_public_key_is_written_as_nats_writes_it(seed: str, public: str) -> None:
     raw = b32decode(seed + "=" * (-len(seed) % 8))[2:34]  # Two bytes of prefix, the key, two of checksum.
 
-    assert KeyPair.of(Kind.USER, Ed25519PrivateKey.from_private_bytes(raw)).public == public
+    assert KeyPair.of(NkeyKind.USER, Ed25519PrivateKey.from_private_bytes(raw)).public == public
 
 
 def test_a_server_nonce_is_answered_with_the_users_own_signature(accounts: Accounts) -> None:
@@ -150,7 +150,7 @@ def test_no_secret_shows_in_a_repr(accounts: Accounts) -> None:
 
     assert repr(accounts) == "Accounts(environment='dev', generation=1)"
     assert repr(user) == f"UserCredentials(public={user.public!r})"
-    assert "Ed25519" not in repr(KeyPair.of(Kind.USER, Ed25519PrivateKey.generate()))
+    assert "Ed25519" not in repr(KeyPair.of(NkeyKind.USER, Ed25519PrivateKey.generate()))
 
 
 def test_a_short_secret_is_refused() -> None:

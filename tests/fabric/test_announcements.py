@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from artcafe.fabric.announcements import PORTION, Announced, Announcements, _encode
-from artcafe.fabric.nats.client import Outgoing
-from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.announcements import PORTION, Announcement, Announcements, _encode
+from artcafe.fabric.nats.client import OutgoingMessage
+from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.model import TenantChange, TenantId
 from artcafe.rules.subjects import CHANGES
 from tests.fabric.nats_clients import BOUND_S, connected
@@ -19,14 +19,14 @@ class Server:
     """One server's announcements, and what it heard."""
 
     def __init__(self, nats: Nats, name: str, url: str | None) -> None:
-        self.link = Link("platform", [url or nats.url], nats.accounts.platform_user)
-        self.announcements = Announcements(self.link, name, beat_s=0.01, silent_s=0.5)
+        self.connection = NatsConnection("platform", [url or nats.url], nats.accounts.platform_user)
+        self.announcements = Announcements(self.connection, name, beat_s=0.01, silent_s=0.5)
         self.heard: list[TenantId] = []
         self.announcements.listen(lambda change: self.heard.append(change.tenant_id))
 
     def tell(self, tenant_id: TenantId) -> None:
         """Announces that something in the tenant has changed."""
-        self.announcements.tell(TenantChange(tenant_id=tenant_id))
+        self.announcements.announce(TenantChange(tenant_id=tenant_id))
 
     async def hears(self, other: Server) -> None:
         """Returns once this one hears what the other tells."""
@@ -42,14 +42,14 @@ class Server:
 async def serving(nats: Nats, name: str, url: str | None = None) -> AsyncIterator[Server]:
     server = Server(nats, name, url)
     async with asyncio.TaskGroup() as group:
-        group.create_task(server.link.run())
+        group.create_task(server.connection.run())
         running = group.create_task(server.announcements.run())
         try:
-            await server.link.wait_up(BOUND_S)
+            await server.connection.wait_up(BOUND_S)
             yield server
         finally:
             running.cancel()
-            server.link.close()
+            server.connection.close()
 
 
 async def test_every_other_server_hears_what_one_tells_and_the_teller_does_not(nats: Nats) -> None:
@@ -77,7 +77,7 @@ async def test_more_than_fits_one_message_is_told_in_several(nats: Nats) -> None
 async def test_what_is_told_now_is_with_nats_when_that_returns(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), serving(nats, "a") as one, serving(nats, "b") as two:
         await two.hears(one)
-        await one.announcements.tell_now(ACME)
+        await one.announcements.announce_now(ACME)
         await until(lambda: ACME in two.heard)
 
 
@@ -86,11 +86,11 @@ async def test_what_could_not_be_told_is_dropped_and_a_new_connection_goes_on(na
         await two.hears(one)
         proxy.is_open = False
         proxy.cut()
-        await until(lambda: not one.link.is_up)
+        await until(lambda: not one.connection.is_up)
         one.tell(ACME)
         await until(lambda: len(one.announcements) == 0)
         proxy.is_open = True
-        await one.link.wait_up(BOUND_S)
+        await one.connection.wait_up(BOUND_S)
         await two.hears(one)
         await one.hears(two)
         one.tell(BETA)
@@ -105,7 +105,7 @@ async def test_what_is_no_announcement_is_passed_over(nats: Nats) -> None:
             for garbage in (b"", b"{", b"[]", b'["x",[1]]'):
                 await stranger.publish(CHANGES, garbage)
             await stranger.flush()
-        await one.link.send(Outgoing(CHANGES, "", b"[]"))
+        await one.connection.send(OutgoingMessage(CHANGES, "", b"[]"))
         one.tell(BETA)
         await until(lambda: two.heard == [BETA])
 
@@ -159,7 +159,7 @@ async def test_a_server_that_leaves_is_not_waited_for(nats: Nats) -> None:
             losses = two.announcements.losses
         # Its heartbeats have ended with its loop, and what it says last comes behind all of them.
         async with connected(nats.url, nats.accounts.platform_user()) as last:
-            await last.publish(CHANGES, _encode(Announced("a", one.announcements._number, [], is_last=True)))
+            await last.publish(CHANGES, _encode(Announcement("a", one.announcements._number, [], is_last=True)))
         await until(lambda: not two.announcements._others)
         assert two.announcements.is_complete
         assert two.announcements.losses == losses
@@ -185,10 +185,10 @@ async def test_a_command_announces_once_and_is_no_server(nats: Nats) -> None:
         command = Server(nats, "command", None)
         command.announcements._listeners.clear()
         async with asyncio.TaskGroup() as group:
-            loops = [group.create_task(command.link.run()), group.create_task(command.announcements.run())]
+            loops = [group.create_task(command.connection.run()), group.create_task(command.announcements.run())]
             while ACME not in two.heard:
-                await command.announcements.tell_now(ACME)
-            command.link.close()
+                await command.announcements.announce_now(ACME)
+            command.connection.close()
             loops[1].cancel()
         assert two.announcements._others == {}
         assert (two.announcements.losses, two.announcements.is_complete) == (losses, True)

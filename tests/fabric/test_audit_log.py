@@ -10,8 +10,8 @@ import pytest
 
 from artcafe.errors import LogRefused, Unavailable
 from artcafe.fabric.audit_log import STREAM, AuditLog
-from artcafe.fabric.nats.connection import Link
-from artcafe.fabric.nats.jetstream import refusal
+from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.nats.jetstream import check_answer
 from artcafe.model import TenantId
 from artcafe.observe.clock import now
 from artcafe.rules import subjects
@@ -21,16 +21,16 @@ from tests.fabric.nats_env import Nats, a_tenant
 
 
 @asynccontextmanager
-async def platform(nats: Nats, url: str | None = None) -> AsyncIterator[Link]:
-    """A link of the platform's own account."""
-    link = Link("test platform", [url or nats.url], nats.accounts.platform_user)
+async def platform(nats: Nats, url: str | None = None) -> AsyncIterator[NatsConnection]:
+    """A connection of the platform's own account."""
+    connection = NatsConnection("test platform", [url or nats.url], nats.accounts.platform_user)
     async with asyncio.TaskGroup() as group:
-        group.create_task(link.run())
+        group.create_task(connection.run())
         try:
-            await link.wait_up(BOUND_S)
-            yield link
+            await connection.wait_up(BOUND_S)
+            yield connection
         finally:
-            link.close()
+            connection.close()
 
 
 def counted(last: bytes | None) -> bytes:
@@ -40,8 +40,8 @@ def counted(last: bytes | None) -> bytes:
 
 async def test_what_is_appended_is_read_in_both_directions_and_of_its_chain_alone(nats: Nats) -> None:
     mine, other = subjects.audit(a_tenant()), subjects.audit(a_tenant())
-    async with platform(nats) as link:
-        log = AuditLog(link)
+    async with platform(nats) as connection:
+        log = AuditLog(connection)
         assert (await log.after(mine, 0, 10), await log.before(mine, None, 10)) == ([], [])
         for _ in range(5):
             await log.append(mine, counted)
@@ -63,16 +63,16 @@ async def test_however_many_append_at_once_nothing_stands_between_a_text_and_the
         for server, log in (("one", AuditLog(one)), ("two", AuditLog(two))):
             for number in range(6):
                 group.create_task(log.append(chain, composed_by(f"{server}-{number}")))
-    async with platform(nats) as link:
-        found = [each.text.split() for each in await AuditLog(link).after(chain, 0, 100)]
+    async with platform(nats) as connection:
+        found = [each.text.split() for each in await AuditLog(connection).after(chain, 0, 100)]
     assert [int(number) for number, _ in found] == list(range(1, 13))
     assert len({name for _, name in found}) == 12
 
 
 async def test_nobody_removes_anything_from_it(nats: Nats) -> None:
     chain = subjects.audit(a_tenant())
-    async with platform(nats) as link:
-        log = AuditLog(link)
+    async with platform(nats) as connection:
+        log = AuditLog(connection)
         await log.append(chain, counted)
         (kept,) = await log.after(chain, 0, 10)
         for verb, body in (
@@ -80,16 +80,16 @@ async def test_nobody_removes_anything_from_it(nats: Nats) -> None:
             ("STREAM.MSG.DELETE", {"seq": kept.seq}),
             ("STREAM.UPDATE", {"name": STREAM, "subjects": [subjects.AUDIT], "deny_purge": False, "deny_delete": False}),
         ):
-            answer = await link.request(Subject(f"$JS.API.{verb}.{STREAM}"), msgspec.json.encode(body))
+            answer = await connection.request(Subject(f"$JS.API.{verb}.{STREAM}"), msgspec.json.encode(body))
             with pytest.raises(LogRefused):
-                refusal(msgspec.json.decode(answer.data))
+                check_answer(msgspec.json.decode(answer.data))
         assert await log.after(chain, 0, 10) == [kept]
 
 
 async def test_an_answer_that_was_lost_does_not_append_twice(nats: Nats) -> None:
     chain = subjects.audit(a_tenant())
-    async with nats.proxy() as proxy, platform(nats, proxy.url) as link:
-        log = AuditLog(link)
+    async with nats.proxy() as proxy, platform(nats, proxy.url) as connection:
+        log = AuditLog(connection)
         await log.append(chain, counted)
         composed: list[bytes] = []
 
@@ -109,8 +109,8 @@ async def test_an_answer_that_was_lost_does_not_append_twice(nats: Nats) -> None
 
 
 async def test_without_nats_nothing_is_appended(nats: Nats) -> None:
-    async with nats.proxy() as proxy, platform(nats, proxy.url) as link:
-        log = AuditLog(link)
+    async with nats.proxy() as proxy, platform(nats, proxy.url) as connection:
+        log = AuditLog(connection)
         proxy.is_open = False
         proxy.cut()
         with pytest.raises(Unavailable):
@@ -119,8 +119,8 @@ async def test_without_nats_nothing_is_appended(nats: Nats) -> None:
 
 async def test_a_chain_is_read_from_a_time_on(nats: Nats) -> None:
     mine, other = subjects.audit(a_tenant()), subjects.audit(a_tenant())
-    async with platform(nats) as link:
-        log = AuditLog(link)
+    async with platform(nats) as connection:
+        log = AuditLog(connection)
         begun = now()
         for chain in (other, mine, other, mine):
             await log.append(chain, counted)

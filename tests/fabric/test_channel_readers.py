@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 
 from artcafe.errors import Unavailable
-from artcafe.fabric.channel_readers import LOOK_S, Tail
-from artcafe.fabric.nats.connection import Link
-from artcafe.fabric.tenant_log import Stored, TenantLog
+from artcafe.fabric.channel_readers import LOOK_S, ChannelReaders
+from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.tenant_log import StoredMessage, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.rules.start_position import LogLineage
 from tests.fabric.nats_env import A, B, Nats, Writer, a_tenant, until, writing
@@ -22,7 +22,7 @@ class Sink:
     def __init__(self) -> None:
         self.begins: list[Seq] = []
         self.lives: list[LogLineage] = []
-        self.got: list[Stored] = []
+        self.got: list[StoredMessage] = []
 
     @property
     def began(self) -> Seq | None:
@@ -37,7 +37,7 @@ class Sink:
         assert self.lives.pop() == LogLineage(None)
         self.lives.append(life)
 
-    def take(self, found: list[Stored]) -> None:
+    def take(self, found: list[StoredMessage]) -> None:
         self.got += found
 
     @property
@@ -46,9 +46,9 @@ class Sink:
 
 
 @asynccontextmanager
-async def tailing(link: Link, look_s: float = LOOK_S) -> AsyncIterator[Tail]:
-    """A tail of the link's tenant that runs."""
-    tail = Tail(TenantLog(link), look_s=look_s)
+async def tailing(connection: NatsConnection, look_s: float = LOOK_S) -> AsyncIterator[ChannelReaders]:
+    """A tail of the connection's tenant that runs."""
+    tail = ChannelReaders(TenantLog(connection), look_s=look_s)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(tail.run())
         try:
@@ -58,7 +58,7 @@ async def tailing(link: Link, look_s: float = LOOK_S) -> AsyncIterator[Tail]:
 
 
 async def test_a_follower_gets_what_comes_after_it_began_each_with_the_one_before(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link) as tail:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection) as tail:
         await writer.publish(0)
         await writer.publish(0, channel=B)
         sink, empty = Sink(), Sink()
@@ -83,10 +83,10 @@ async def test_over_cut_connections_nothing_is_missed_repeated_or_out_of_order(n
     tenant = a_tenant()
     async with (
         nats.proxy() as proxy,
-        nats.link(tenant, proxy.url) as link,
-        nats.link(tenant) as other,
+        nats.connection(tenant, proxy.url) as connection,
+        nats.connection(tenant) as other,
         writing(other) as writer,
-        tailing(link) as tail,
+        tailing(connection) as tail,
     ):
         await writer.publish(-1)
         sink = Sink()
@@ -96,7 +96,7 @@ async def test_over_cut_connections_nothing_is_missed_repeated_or_out_of_order(n
                 await writer.publish(number)
                 if number == 50:
                     proxy.cut()
-            await link.wait_up()
+            await connection.wait_up()
         await writer.publish(-2)
         await until(lambda: len(sink.got) >= 501)
 
@@ -108,10 +108,10 @@ async def test_a_last_message_that_was_never_shown_is_found_by_looking(nats: Nat
     tenant = a_tenant()
     async with (
         nats.proxy() as proxy,
-        nats.link(tenant, proxy.url) as link,
-        nats.link(tenant) as other,
+        nats.connection(tenant, proxy.url) as connection,
+        nats.connection(tenant) as other,
         writing(other) as writer,
-        tailing(link, look_s=0.2) as tail,
+        tailing(connection, look_s=0.2) as tail,
     ):
         await writer.publish(0, channel=B)
         sink = Sink()
@@ -138,10 +138,10 @@ async def test_where_something_was_missed_and_removed_the_reader_begins_again_be
     tenant = a_tenant()
     async with (
         nats.proxy() as proxy,
-        nats.link(tenant, proxy.url) as link,
-        nats.link(tenant) as other,
+        nats.connection(tenant, proxy.url) as connection,
+        nats.connection(tenant) as other,
         writing(other) as writer,
-        tailing(link) as tail,
+        tailing(connection) as tail,
     ):
         sink, bystander = Sink(), Sink()
         await writer.publish(0)
@@ -151,11 +151,11 @@ async def test_where_something_was_missed_and_removed_the_reader_begins_again_be
         for _ in range(4):
             proxy.is_open = False
             proxy.cut()
-            await until(lambda: not link.is_up)
+            await until(lambda: not connection.is_up)
             lost = await stored(writer, 2)
             await writer.log.purge(A)
             proxy.is_open = True
-            await link.wait_up()
+            await connection.wait_up()
             kept = await stored(writer, 5)  # Some of it before the log was looked at, perhaps.
             await until(partial(has_come_to, sink, kept[-1]))
 
@@ -168,7 +168,7 @@ async def test_where_something_was_missed_and_removed_the_reader_begins_again_be
 
 
 async def test_a_channel_that_was_emptied_goes_on_without_a_break_where_nothing_was_missed(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link, look_s=0.02) as tail:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection, look_s=0.02) as tail:
         sink = Sink()
         await writer.publish(0)
         await tail.follow(A, sink)
@@ -176,7 +176,7 @@ async def test_a_channel_that_was_emptied_goes_on_without_a_break_where_nothing_
             await writer.publish(number)
             await until(partial(has_come_to, sink, number + 2))
             await writer.log.purge(A)
-            await link.check(5)
+            await connection.check(5)
 
         assert sink.begins == [1]
         assert [(one.seq, one.prev) for one in sink.got] == [(2, 1), (3, None), (4, None)]
@@ -186,10 +186,10 @@ async def test_after_a_cut_the_reader_goes_on_behind_a_message_that_is_still_the
     tenant = a_tenant()
     async with (
         nats.proxy() as proxy,
-        nats.link(tenant, proxy.url) as link,
-        nats.link(tenant) as other,
+        nats.connection(tenant, proxy.url) as connection,
+        nats.connection(tenant) as other,
         writing(other) as writer,
-        tailing(link) as tail,
+        tailing(connection) as tail,
     ):
         sink = Sink()
         for number in range(3):
@@ -197,16 +197,16 @@ async def test_after_a_cut_the_reader_goes_on_behind_a_message_that_is_still_the
         await tail.follow(A, sink)
         await writer.log.purge(A, up_to=2)
         proxy.cut()
-        await until(lambda: not link.is_up)
+        await until(lambda: not connection.is_up)
         await writer.publish(3)
-        await link.wait_up()
+        await connection.wait_up()
         await until(lambda: len(sink.got) == 1)
 
         assert (sink.begins, sink.got[0].prev) == ([3], 3)
 
 
 async def test_a_log_that_begins_is_known_before_its_first_message_is_handed_on(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link) as tail:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection) as tail:
         sink = Sink()
         await tail.follow(A, sink)
         assert sink.lives == [LogLineage(None)]
@@ -220,7 +220,7 @@ async def test_a_log_that_begins_is_known_before_its_first_message_is_handed_on(
 
 
 async def test_a_log_that_another_has_taken_the_place_of_is_noticed_and_read_from_there(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link, look_s=0.05) as tail:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection, look_s=0.05) as tail:
         sink = Sink()
         for number in range(10):
             await writer.publish(number)
@@ -240,7 +240,7 @@ async def test_a_log_that_another_has_taken_the_place_of_is_noticed_and_read_fro
 
 
 async def test_another_epoch_is_noticed_even_where_the_sequences_fit(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link, look_s=0.05) as tail:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection, look_s=0.05) as tail:
         sink = Sink()
         await writer.publish(0)
         await tail.follow(A, sink)
@@ -251,7 +251,7 @@ async def test_another_epoch_is_noticed_even_where_the_sequences_fit(nats: Nats)
 
 
 async def test_two_readers_of_a_channel_do_not_disturb_each_other_and_one_that_ended_gets_nothing(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link) as tail:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection) as tail:
         staying, leaving = Sink(), Sink()
         await tail.follow(A, staying)
         reader = await tail.follow(A, leaving)
@@ -262,26 +262,26 @@ async def test_two_readers_of_a_channel_do_not_disturb_each_other_and_one_that_e
         await tail.unfollow(reader)
         await writer.publish(2)
         await until(lambda: len(staying.got) == 2)
-        await reader.level()
+        await reader.catch_up()
 
-        assert (len(leaving.got), len(tail), len(link._follows)) == (1, 1, 1)
+        assert (len(leaving.got), len(tail), len(connection._follows)) == (1, 1, 1)
 
 
 async def test_without_nats_nothing_is_followed(nats: Nats) -> None:
-    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link, tailing(link) as tail:
+    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection, tailing(connection) as tail:
         proxy.is_open = False
         proxy.cut()
-        await until(lambda: not link.is_up)
+        await until(lambda: not connection.is_up)
         sink = Sink()
 
         with pytest.raises(Unavailable):
             await tail.follow(A, sink)
 
-        assert (len(tail), len(link._follows), sink.began) == (0, 0, None)
+        assert (len(tail), len(connection._follows), sink.began) == (0, 0, None)
 
 
 async def test_a_following_that_nats_leaves_in_the_middle_is_given_up_whole(nats: Nats) -> None:
-    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link, tailing(link) as tail:
+    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection, tailing(connection) as tail:
         proxy.is_mute = True
         async with asyncio.TaskGroup() as group:
             group.create_task(_is_refused(tail))
@@ -289,10 +289,10 @@ async def test_a_following_that_nats_leaves_in_the_middle_is_given_up_whole(nats
             proxy.is_open = False
             proxy.cut()
 
-        assert (len(tail), len(link._follows)) == (0, 0)
+        assert (len(tail), len(connection._follows)) == (0, 0)
 
 
-async def _is_refused(tail: Tail) -> None:
+async def _is_refused(tail: ChannelReaders) -> None:
     with pytest.raises(Unavailable):
         await tail.follow(A, Sink())
 
@@ -304,7 +304,7 @@ class Failing(Sink):
         super().__init__()
         self.refused: set[Seq] = set()
 
-    def take(self, found: list[Stored]) -> None:
+    def take(self, found: list[StoredMessage]) -> None:
         if not {one.seq for one in found} <= self.refused:
             self.refused.update(one.seq for one in found)
             raise ValueError(found)
@@ -312,7 +312,7 @@ class Failing(Sink):
 
 
 async def test_a_sink_that_raises_misses_nothing_and_no_other_channel_waits(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer, tailing(link, look_s=0.05) as tail:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection, look_s=0.05) as tail:
         failing, other = Failing(), Sink()
         await tail.follow(A, failing)
         await tail.follow(B, other)

@@ -19,7 +19,7 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.audit_log import STREAM as AUDIT_STREAM
 from artcafe.fabric.embedded.process import some_free_port
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.nats.cluster import COPIES
+from artcafe.fabric.nats.cluster import REPLICAS
 from artcafe.fabric.nats.configuration import Node
 from artcafe.fabric.tenant_log import STREAM, TenantLog
 from artcafe.model import TenantId
@@ -61,7 +61,7 @@ async def fabric_on(urls: list[str], accounts: Accounts, *, is_settled: bool = T
         try:
             await fabric.wait_up(START_S)
             async with asyncio.timeout(START_S):
-                while is_settled and await fabric.settle_copies(START_S) < COPIES:  # noqa: ASYNC110 (the servers find each other)
+                while is_settled and await fabric.update_replicas(START_S) < REPLICAS:  # noqa: ASYNC110 (the servers find each other)
                     await asyncio.sleep(0.1)
             yield fabric
         finally:
@@ -93,8 +93,8 @@ def bytes_of(stream: Path) -> int:
 
 async def first_publish(fabric: Fabric, tenant: TenantId, data: bytes = b"0") -> Writer:
     """A writer of the tenant's log, which is there from here on."""
-    room = fabric.room(tenant)
-    await room.link.wait_up(START_S)
+    room = fabric.tenant(tenant)
+    await room.connection.wait_up(START_S)
     writer = Writer(room.writer, room.log)
     async with asyncio.timeout(START_S):
         await writer.submit(data)
@@ -105,7 +105,7 @@ async def test_a_server_alone_keeps_one_copy(nats: Nats) -> None:
     fabric = Fabric([nats.url], nats.accounts)
     async with asyncio.TaskGroup() as group:
         group.create_task(fabric.run())
-        assert await within(fabric.settle_copies(5)) == 1
+        assert await within(fabric.update_replicas(5)) == 1
         fabric.close()
 
 
@@ -124,13 +124,13 @@ async def test_a_log_of_one_copy_gets_the_others_and_never_loses_them_again(serv
             await writer.publish(number)
     assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 1
     async with fabric_on(urls, accounts) as fabric:
-        room = fabric.room(tenant)
-        await room.link.wait_up(START_S)
+        room = fabric.tenant(tenant)
+        await room.connection.wait_up(START_S)
         await room.log.limit(1 << 20)
         told = await stream(servers, accounts, tenant)
         assert (told["config"]["num_replicas"], told["config"]["max_bytes"]) == (3, 1 << 20)
         assert await Writer(room.writer, room.log).stored() == [str(number).encode() for number in range(20)]
-        await TenantLog(room.link).limit(1 << 20)
+        await TenantLog(room.connection).limit(1 << 20)
     assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
 
 
@@ -166,7 +166,7 @@ async def test_what_was_acknowledged_is_read_at_every_node_at_once(servers: Nats
             seq = (await writers[number % 3].publish(number)).seq
             assert seq is not None
             for writer in writers:
-                assert await writer.log.last_of(A) == seq
+                assert await writer.log.last_seq_of(A) == seq
                 newest, before = await writer.log.before(A, None, most=2)
                 assert (newest.seq, before.seq) == (seq, seq - 1)
                 assert [one.seq for one in await writer.log.after(A, seq - 1, most=10)] == [seq]
@@ -239,13 +239,13 @@ async def test_a_node_that_lags_gives_no_older_answer_than_was_acknowledged(tmp_
             while stale < 10:
                 seq = (await writer.publish(stale)).seq
                 assert seq is not None
-                known = (await there.log.last_of_each([A]))[subjects.stored(A)]
+                known = (await there.log.last_seqs([A]))[subjects.stored(A)]
                 if known == seq:
                     continue
                 stale += 1
                 match stale % 5:
                     case 0:
-                        assert await there.log.last_of(A) == seq
+                        assert await there.log.last_seq_of(A) == seq
                     case 1:
                         assert [each.seq for each in await there.log.before(A, None, most=2)] == [seq, seq - 1]
                     case 2:
@@ -254,7 +254,7 @@ async def test_a_node_that_lags_gives_no_older_answer_than_was_acknowledged(tmp_
                         (first, *_), is_whole = await there.log.behind(A, known, known)
                         assert (first.seq, first.prev, is_whole) == (known + 1, known, True)
                     case _:
-                        assert await there.log.last_of(A, up_to=seq) == seq
+                        assert await there.log.last_seq_of(A, up_to=seq) == seq
 
 
 async def step_down(node: Node, accounts: Accounts, tenant: TenantId) -> None:
@@ -272,7 +272,7 @@ async def test_followers_at_every_node_are_shown_every_message_once_and_in_order
         writers = [await first_publish(fabric, tenant) for fabric in fabrics]
         sinks = [Sink() for _ in fabrics]
         for fabric, sink in zip(fabrics, sinks, strict=True):
-            await fabric.room(tenant).tail.follow(A, sink)
+            await fabric.tenant(tenant).readers.follow(A, sink)
         async with asyncio.timeout(START_S):
             for number in range(0, count, 3):
                 await asyncio.wait([writer.submit(number + offset) for offset, writer in enumerate(writers)])
@@ -346,8 +346,8 @@ async def test_a_node_that_comes_back_empty_copies_everything_from_the_others(tm
         assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
         servers.kill(others[0].name)  # so that no majority is without the node that came back
         async with fabric_on([lost.url], accounts) as fabric:
-            room = fabric.room(tenant)
-            await room.link.wait_up(START_S)
+            room = fabric.tenant(tenant)
+            await room.connection.wait_up(START_S)
             async with asyncio.timeout(START_S):
                 while await room.log.after(A, 0, most=1) == []:  # noqa: ASYNC110 (another process has it soon)
                     await asyncio.sleep(0.1)
@@ -368,7 +368,7 @@ async def test_with_two_of_three_servers_down_nothing_is_stored_and_the_check_sa
             servers.kill(node.name)
         try:
             with pytest.raises((OurFault, TimeoutError)):
-                await fabric.try_storing(2)
+                await fabric.check_storage(2)
         finally:
             servers.start(*down)
         await until_stored(fabric)
@@ -379,6 +379,6 @@ async def until_stored(fabric: Fabric) -> None:
     async with asyncio.timeout(START_S):
         while True:
             try:
-                return await fabric.try_storing(2)
+                return await fabric.check_storage(2)
             except (OurFault, TimeoutError):
                 await asyncio.sleep(0.1)

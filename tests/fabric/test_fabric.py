@@ -35,7 +35,7 @@ async def running(
 
 
 def writer_of(fabric: Fabric, tenant: TenantId) -> Writer:
-    room = fabric.room(tenant)
+    room = fabric.tenant(tenant)
     return Writer(room.writer, room.log)
 
 
@@ -44,8 +44,8 @@ async def test_the_same_channel_id_in_two_tenants_is_two_channels(nats: Nats) ->
     async with running(nats) as fabric:
         sinks = {tenant: Sink() for tenant in (one, other)}
         for tenant, sink in sinks.items():
-            await fabric.room(tenant).link.wait_up()
-            await fabric.room(tenant).tail.follow(A, sink)
+            await fabric.tenant(tenant).connection.wait_up()
+            await fabric.tenant(tenant).readers.follow(A, sink)
         await writer_of(fabric, one).publish(b'"one"', "k")
         await writer_of(fabric, other).publish(b'"other"', "k")
         await writer_of(fabric, other).publish(b'"more"')
@@ -63,7 +63,7 @@ async def test_a_position_is_the_end_of_the_log_and_empty_before_it_begins(nats:
         await writer_of(fabric, tenant).publish(1)
         await writer_of(fabric, tenant).publish(2)
 
-        assert await fabric.position(tenant) == Cursor(epoch=fabric.room(tenant).log.epoch, seq=2)
+        assert await fabric.position(tenant) == Cursor(epoch=fabric.tenant(tenant).log.epoch, seq=2)
 
 
 async def test_a_purge_empties_one_channel(nats: Nats) -> None:
@@ -110,59 +110,59 @@ async def test_a_tenant_that_nobody_uses_is_let_go_and_one_that_is_followed_is_n
     used, idle = a_tenant(), a_tenant()
     async with running(nats, idle_s=0.05, sweep_s=0.01) as fabric:
         sink = Sink()
-        await fabric.room(used).link.wait_up()
-        reader = await fabric.room(used).tail.follow(A, sink)
-        followed = fabric.room(used)
-        gone = fabric.room(idle)
-        await gone.link.wait_up()
+        await fabric.tenant(used).connection.wait_up()
+        reader = await fabric.tenant(used).readers.follow(A, sink)
+        followed = fabric.tenant(used)
+        gone = fabric.tenant(idle)
+        await gone.connection.wait_up()
         await until(gone.leave.is_set)
-        await until(lambda: not gone.link.is_up)
+        await until(lambda: not gone.connection.is_up)
         assert not followed.leave.is_set()
-        assert fabric.room(idle) is not gone
+        assert fabric.tenant(idle) is not gone
         await writer_of(fabric, idle).publish(1)
 
-        await followed.tail.unfollow(reader)
+        await followed.readers.unfollow(reader)
         await until(followed.leave.is_set)
 
 
 async def test_the_rooms_that_nobody_uses_are_bounded_and_the_longest_unused_goes_first(nats: Nats) -> None:
     async with running(nats, most_unused=3, busy_s=0) as fabric:
-        used = fabric.room(a_tenant())
-        await used.link.wait_up()
-        reader = await used.tail.follow(A, Sink())
-        unused = [fabric.room(a_tenant()) for _ in range(5)]
+        used = fabric.tenant(a_tenant())
+        await used.connection.wait_up()
+        reader = await used.readers.follow(A, Sink())
+        unused = [fabric.tenant(a_tenant()) for _ in range(5)]
         assert [room.leave.is_set() for room in unused] == [True, True, False, False, False]
         fabric.peek(unused[2].tenant_id)
-        fabric.room(a_tenant())
+        fabric.tenant(a_tenant())
         assert [room.leave.is_set() for room in unused] == [True, True, False, True, False]
         assert not used.leave.is_set()
-        await used.tail.unfollow(reader)
+        await used.readers.unfollow(reader)
 
 
 async def test_a_room_that_was_just_asked_for_is_not_closed_for_one_that_is_not_needed(nats: Nats) -> None:
     async with running(nats, most_unused=2, busy_s=60) as fabric:
-        busy = [fabric.room(a_tenant(), is_needed=False) for _ in range(2)]
+        busy = [fabric.tenant(a_tenant(), is_needed=False) for _ in range(2)]
         with pytest.raises(Unavailable):
-            fabric.room(a_tenant(), is_needed=False)
-        assert fabric.room(busy[0].tenant_id, is_needed=False) is busy[0]
-        fabric.room(a_tenant())
+            fabric.tenant(a_tenant(), is_needed=False)
+        assert fabric.tenant(busy[0].tenant_id, is_needed=False) is busy[0]
+        fabric.tenant(a_tenant())
         assert not any(room.leave.is_set() for room in busy)
 
 
 async def test_without_nats_the_check_says_so_and_closing_still_ends_it() -> None:
     fabric = Fabric([f"nats://127.0.0.1:{some_free_port()}"], Accounts(bytes(range(32)), "dev"))
     with pytest.raises(Unavailable):
-        fabric.room(a_tenant())
+        fabric.tenant(a_tenant())
     async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
         group.create_task(fabric.run())
         with pytest.raises(Unavailable):
             await fabric.wait_up(0.2)
         with pytest.raises(Unavailable):
-            await fabric.try_storing(BOUND_S)
-        fabric.room(a_tenant())
+            await fabric.check_storage(BOUND_S)
+        fabric.tenant(a_tenant())
         fabric.close()
         with pytest.raises(Unavailable):
-            fabric.room(a_tenant())
+            fabric.tenant(a_tenant())
 
 
 async def test_the_check_has_a_message_stored_and_fails_where_nats_does_not_answer(nats: Nats) -> None:
@@ -172,13 +172,13 @@ async def test_the_check_has_a_message_stored_and_fails_where_nats_does_not_answ
             group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
             for _ in range(2):
-                await fabric.try_storing(BOUND_S)
+                await fabric.check_storage(BOUND_S)
             async with connected(nats.url, nats.accounts.platform_user()) as platform:
                 state = (await platform.jetstream().stream_info(storage_probe.STREAM)).state
             assert (state.messages, state.last_seq) == (1, 2), "it keeps the newest alone"
             proxy.stick()
             with pytest.raises(TimeoutError):
-                await fabric.try_storing(1)
+                await fabric.check_storage(1)
             fabric.close()
 
 
@@ -187,10 +187,10 @@ async def test_a_group_that_fails_unforeseen_is_answered_and_the_writer_goes_on(
     async with running(nats) as fabric:
         # An envelope that nothing of ours wrote: its repeat is to be compared with it, and cannot be.
         for _ in range(2):
-            told = fabric.room(one).writer.submit(subjects.stored(A), b"garbage", "msg_1", "key")
+            told = fabric.tenant(one).writer.submit(subjects.stored(A), b"garbage", "msg_1", "key")
         await until(told.done)
         assert isinstance(told.exception(), OutcomeUnknown)
-        assert fabric.room(one).writer.supervisor.failures == 1
+        assert fabric.tenant(one).writer.supervisor.failures == 1
 
         await writer_of(fabric, one).publish(1)
         await writer_of(fabric, other).publish(2)
@@ -201,9 +201,9 @@ async def test_a_room_whose_writer_ends_is_replaced_and_its_tenant_is_told(nats:
     one, other = a_tenant(), a_tenant()
     async with running(nats) as fabric:
         failed: list[TenantId] = []
-        fabric.watch_failures(failed.append)
+        fabric.on_tenant_failure(failed.append)
         unhashable = cast("str", ["key"])  # what no caller gives, to end the loop itself
-        fabric.room(one).writer.submit(subjects.stored(A), b"{}", "msg_1", unhashable).cancel()
+        fabric.tenant(one).writer.submit(subjects.stored(A), b"{}", "msg_1", unhashable).cancel()
         await until(lambda: failed == [one])
 
         assert fabric.peek(one) is None

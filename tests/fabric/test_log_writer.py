@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from artcafe.errors import ArtcafeError, KeyReused, NotStored, OutcomeUnknown, QuotaFull
-from artcafe.fabric.log_writer import BATCH_MESSAGES, FEW, SPARED, GroupCommit
+from artcafe.fabric.log_writer import BATCH_MESSAGES, RESERVED_PER_SENDER, SMALL_GROUP, LogWriter
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.rules import subjects
 from artcafe.rules.subjects import Subject
@@ -25,7 +25,7 @@ async def seqs(waiting: list[asyncio.Future[PublishReply]]) -> list[int]:
 
 
 async def test_one_message_is_stored_and_told_its_place(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         first = await writer.publish(b'{"n":1}')
         second = await writer.publish(b'{"n":2}', key="k")
 
@@ -34,7 +34,7 @@ async def test_one_message_is_stored_and_told_its_place(nats: Nats) -> None:
 
 
 async def test_what_waits_together_keeps_the_order_of_its_coming(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         waiting = [writer.submit(number, channel=A if number % 3 else B) for number in range(2 * BATCH_MESSAGES + 100)]
 
         assert await seqs(waiting) == list(range(1, len(waiting) + 1))
@@ -42,15 +42,15 @@ async def test_what_waits_together_keeps_the_order_of_its_coming(nats: Nats) -> 
 
 
 async def test_a_batch_of_many_bytes_is_several_batches_in_order(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         waiting = [writer.submit(b'"%b"' % (b"x" * 60_000)) for _ in range(150)]
 
         assert await seqs(waiting) == list(range(1, 151))
 
 
 async def test_equal_keys_that_wait_together_are_one_message(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
-        first, twin, other, elsewhere = (
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
+        first, duplicate, other, elsewhere = (
             writer.submit(b'{"a":1,"b":2}', "k"),
             writer.submit(b'{"b":2, "a":1}', "k"),
             writer.submit(b'{"a":2}', "k"),
@@ -59,7 +59,7 @@ async def test_equal_keys_that_wait_together_are_one_message(nats: Nats) -> None
 
         stored = await within(first)
         assert stored.duplicate is False
-        assert await within(twin) == PublishReply(stored.seq, stored.message_id, duplicate=True)
+        assert await within(duplicate) == PublishReply(stored.seq, stored.message_id, duplicate=True)
         assert isinstance(await outcome(other), KeyReused)
         assert (await within(elsewhere)).duplicate is False
         assert await writer.stored() == [b'{"a":1,"b":2}']
@@ -67,7 +67,12 @@ async def test_equal_keys_that_wait_together_are_one_message(nats: Nats) -> None
 
 async def test_a_key_that_comes_again_is_answered_with_the_first_message(nats: Nats) -> None:
     tenant = a_tenant()
-    async with nats.link(tenant) as link, nats.link(tenant) as other, writing(link) as here, writing(other) as there:
+    async with (
+        nats.connection(tenant) as connection,
+        nats.connection(tenant) as other,
+        writing(connection) as here,
+        writing(other) as there,
+    ):
         first = await here.publish(b"[1]", "k", headers={"h": "1"})
 
         for writer in (here, there):
@@ -80,7 +85,7 @@ async def test_a_key_that_comes_again_is_answered_with_the_first_message(nats: N
 
 @pytest.mark.parametrize(("first", "second"), [(b"1", b"1.0"), (b"1", b"true"), (b"1e999", b"1e998"), (b"1" * 5000, b"2" * 5000)])
 async def test_other_content_under_a_used_key_is_refused_and_others_go_on(nats: Nats, first: bytes, second: bytes) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(first, "k")
 
         with pytest.raises(KeyReused):
@@ -92,7 +97,7 @@ async def test_other_content_under_a_used_key_is_refused_and_others_go_on(nats: 
 
 
 async def test_one_repeat_in_a_batch_is_found_and_the_others_are_stored_in_order(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         repeated = [await writer.publish(-1, "k1"), await writer.publish(-2, "k2")]
 
         waiting = [writer.submit(number, f"new{number}" if number % 2 else None) for number in range(100)]
@@ -105,7 +110,7 @@ async def test_one_repeat_in_a_batch_is_found_and_the_others_are_stored_in_order
 
 
 async def test_a_repeat_of_what_was_removed_since_tells_the_sequence_alone(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         first = await writer.publish(1, "k")
         await writer.log.purge(A)
 
@@ -114,7 +119,7 @@ async def test_a_repeat_of_what_was_removed_since_tells_the_sequence_alone(nats:
 
 
 async def test_a_full_log_refuses_what_does_not_fit_and_drops_nothing(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link, max_bytes=20_000) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection, max_bytes=20_000) as writer:
         waiting = [writer.submit(b'"%04d%b"' % (number, b"x" * 1000)) for number in range(40)]
         outcomes = [await outcome(one) for one in waiting]
 
@@ -129,7 +134,7 @@ async def test_a_full_log_refuses_what_does_not_fit_and_drops_nothing(nats: Nats
 
 async def test_a_lost_answer_leaves_the_outcome_unknown_unless_a_key_tells(nats: Nats) -> None:
     tenant = a_tenant()
-    async with nats.proxy() as proxy, nats.link(tenant, proxy.url) as link, writing(link) as writer:
+    async with nats.proxy() as proxy, nats.connection(tenant, proxy.url) as connection, writing(connection) as writer:
         await writer.publish(b'"begin"')
         proxy.is_mute = True
         waiting = [writer.submit(number, f"k{number}" if number % 2 else None) for number in range(20)]
@@ -145,22 +150,22 @@ async def test_a_lost_answer_leaves_the_outcome_unknown_unless_a_key_tells(nats:
 
 
 async def test_among_a_few_a_lost_answer_is_asked_for_again_under_a_key_alone(nats: Nats) -> None:
-    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link, writing(link) as writer:
+    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection, writing(connection) as writer:
         await writer.publish(b'"begin"')
         proxy.is_mute = True
-        waiting = [writer.submit(number, f"k{number}" if number % 2 else None) for number in range(FEW)]
+        waiting = [writer.submit(number, f"k{number}" if number % 2 else None) for number in range(SMALL_GROUP)]
         await until(lambda: proxy.lost_bytes > 0)
         proxy.cut()
         proxy.is_mute = False
         outcomes = [await outcome(one) for one in waiting]
 
-        assert [type(one) for one in outcomes[::2]] == [OutcomeUnknown] * (FEW // 2)
-        assert [one.seq for one in outcomes[1::2] if isinstance(one, PublishReply)] == list(range(3, FEW + 2, 2))
-        assert await writer.stored() == [b'"begin"', *(b"%d" % number for number in range(FEW))]
+        assert [type(one) for one in outcomes[::2]] == [OutcomeUnknown] * (SMALL_GROUP // 2)
+        assert [one.seq for one in outcomes[1::2] if isinstance(one, PublishReply)] == list(range(3, SMALL_GROUP + 2, 2))
+        assert await writer.stored() == [b'"begin"', *(b"%d" % number for number in range(SMALL_GROUP))]
 
 
 async def test_among_a_few_one_that_does_not_fit_stops_no_other(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link, max_bytes=5_000) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection, max_bytes=5_000) as writer:
         waiting = [writer.submit(b'"%b"' % (b"x" * size)) for size in (10, 9_000, 11)]
 
         assert [type(await outcome(one)) for one in waiting] == [PublishReply, QuotaFull, PublishReply]
@@ -168,7 +173,7 @@ async def test_among_a_few_one_that_does_not_fit_stops_no_other(nats: Nats) -> N
 
 
 async def test_a_message_that_a_later_one_has_overtaken_is_not_tried_again(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         waiting = [writer.submit(1), writer.commit.submit(Subject("nowhere"), b"{}", "msg_x", "key"), writer.submit(2)]
 
         assert [type(await outcome(one)) for one in waiting] == [PublishReply, OutcomeUnknown, PublishReply]
@@ -177,7 +182,11 @@ async def test_a_message_that_a_later_one_has_overtaken_is_not_tried_again(nats:
 
 async def test_what_was_sent_once_is_never_told_to_be_not_stored(nats: Nats) -> None:
     tenant = a_tenant()
-    async with nats.proxy() as proxy, nats.link(tenant, proxy.url) as link, writing(link, patience_s=0.5) as writer:
+    async with (
+        nats.proxy() as proxy,
+        nats.connection(tenant, proxy.url) as connection,
+        writing(connection, timeout_s=0.5) as writer,
+    ):
         await writer.publish(b'"begin"')
         proxy.is_mute = True
         sent = [writer.submit(1, "k"), writer.submit(1, "k"), writer.submit(2, "j")]
@@ -188,15 +197,15 @@ async def test_what_was_sent_once_is_never_told_to_be_not_stored(nats: Nats) -> 
 
         assert [type(await outcome(one)) for one in sent] == [OutcomeUnknown] * 3
         assert isinstance(await outcome(unsent), NotStored)
-        async with nats.link(tenant) as other, writing(other) as reading:
+        async with nats.connection(tenant) as other, writing(other) as reading:
             assert await reading.stored() == [b'"begin"', b"1", b"2"]
 
 
 async def test_while_nats_is_away_messages_wait_and_are_stored_when_it_is_back(nats: Nats) -> None:
-    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link, writing(link) as writer:
+    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection, writing(connection) as writer:
         proxy.is_open = False
         proxy.cut()
-        await until(lambda: not link.is_up)
+        await until(lambda: not connection.is_up)
         waiting = [writer.submit(number) for number in range(10)]
         proxy.is_open = True
 
@@ -204,11 +213,11 @@ async def test_while_nats_is_away_messages_wait_and_are_stored_when_it_is_back(n
 
 
 async def test_when_too_much_waits_more_is_refused_at_once(nats: Nats) -> None:
-    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link:
+    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection:
         proxy.is_open = False
         proxy.cut()
-        await until(lambda: not link.is_up)
-        async with writing(link, most_messages=3) as writer:
+        await until(lambda: not connection.is_up)
+        async with writing(connection, max_messages=3) as writer:
             waiting = [writer.submit(number) for number in range(3)]
 
             assert isinstance(await outcome(writer.submit(3)), NotStored)
@@ -218,8 +227,8 @@ async def test_when_too_much_waits_more_is_refused_at_once(nats: Nats) -> None:
 
 
 async def test_a_writer_that_ends_answers_everything_it_was_given(nats: Nats) -> None:
-    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link:
-        async with writing(link) as writer:
+    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection:
+        async with writing(connection) as writer:
             await writer.publish(b'"begin"')
             proxy.is_mute = True
             flying = writer.submit(1)
@@ -231,7 +240,7 @@ async def test_a_writer_that_ends_answers_everything_it_was_given(nats: Nats) ->
 
 
 async def test_a_log_that_was_removed_is_begun_anew_by_the_next_message(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(1, "k")
         first = writer.log.epoch
         await writer.log.drop()
@@ -241,8 +250,8 @@ async def test_a_log_that_was_removed_is_begun_anew_by_the_next_message(nats: Na
 
 
 async def test_senders_take_turns_in_a_group_and_each_keeps_its_order(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link:
-        commit = GroupCommit(TenantLog(link), most_a_group=lambda: 64)
+    async with nats.connection(a_tenant()) as connection:
+        commit = LogWriter(TenantLog(connection), max_group=lambda: 64)
         done = [commit.submit(subjects.stored(A), b"%d" % number, f"msg_{number}", None, "busy") for number in range(300)]
         quiet = [commit.submit(subjects.stored(A), b"%d" % number, f"msg_q{number}", None, "quiet") for number in range(3)]
         async with asyncio.TaskGroup() as group:
@@ -254,12 +263,12 @@ async def test_senders_take_turns_in_a_group_and_each_keeps_its_order(nats: Nats
 
 
 async def test_a_full_queue_refuses_whoever_fills_it_and_nobody_else(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link:
-        commit = GroupCommit(TenantLog(link), most_messages=100)
+    async with nats.connection(a_tenant()) as connection:
+        commit = LogWriter(TenantLog(connection), max_messages=100)
         taken = [commit.submit(subjects.stored(A), b"1", "msg", None, "busy") for _ in range(200)]
         assert sum(one.done() for one in taken) == 100
-        quiet = [commit.submit(subjects.stored(A), b"1", "msg", None, "quiet") for _ in range(2 * SPARED)]
-        assert [one.done() for one in quiet] == [False] * SPARED + [True] * SPARED
+        quiet = [commit.submit(subjects.stored(A), b"1", "msg", None, "quiet") for _ in range(2 * RESERVED_PER_SENDER)]
+        assert [one.done() for one in quiet] == [False] * RESERVED_PER_SENDER + [True] * RESERVED_PER_SENDER
         commit.close()
         for one in (*taken, *quiet):
             assert isinstance(one.exception(), NotStored)

@@ -9,8 +9,8 @@ import pytest
 
 from artcafe.errors import Unavailable
 from artcafe.fabric.embedded.process import some_free_port
-from artcafe.fabric.nats.connection import Link
-from artcafe.fabric.presence_registry import PORTION, Roster, Seat
+from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.presence_registry import PORTION, AgentPresence, PresenceRegistry
 from artcafe.model import AgentId, TenantId
 from artcafe.rules.subjects import PRESENCE
 from tests.fabric.nats_clients import connected
@@ -27,10 +27,10 @@ def at(seconds: float) -> datetime:
 @asynccontextmanager
 async def server(
     nats: Nats, tenant: TenantId, name: str, url: str | None = None, *, lease_s: float = 50, renew_s: float = 20
-) -> AsyncIterator[Roster]:
+) -> AsyncIterator[PresenceRegistry]:
     """One server's roster of the tenant. At the end it is just gone, as if it had been killed."""
-    async with nats.link(tenant, url) as link:
-        roster = Roster(link, name, lease_s=lease_s, renew_s=renew_s)
+    async with nats.connection(tenant, url) as connection:
+        roster = PresenceRegistry(connection, name, lease_s=lease_s, renew_s=renew_s)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(roster.run())
             try:
@@ -42,12 +42,12 @@ async def server(
 async def test_a_server_that_comes_later_is_told_who_is_there(nats: Nats) -> None:
     tenant = a_tenant()
     async with server(nats, tenant, "a") as first:
-        first.put(Seat(X, at(0), "busy", at(1)))
+        first.put(AgentPresence(X, at(0), "busy", at(1)))
         assert await within(first.is_known())
         async with server(nats, tenant, "b") as second:
             assert await within(second.is_known())
 
-            assert second.find(X) == Seat(X, at(0), "busy", at(1))
+            assert second.find(X) == AgentPresence(X, at(0), "busy", at(1))
             assert second.find(Y) is None
 
 
@@ -57,12 +57,12 @@ async def test_what_changes_is_told_to_everybody(nats: Nats) -> None:
         for roster in (here, there, third):
             assert await within(roster.is_known())
 
-        here.put(Seat(X, at(0)))
-        assert here.find(X) == Seat(X, at(0))
-        await until(lambda: there.find(X) == third.find(X) == Seat(X, at(0)))
+        here.put(AgentPresence(X, at(0)))
+        assert here.find(X) == AgentPresence(X, at(0))
+        await until(lambda: there.find(X) == third.find(X) == AgentPresence(X, at(0)))
 
-        here.put(Seat(X, at(0), "busy", at(1)))
-        await until(lambda: there.find(X) == third.find(X) == Seat(X, at(0), "busy", at(1)))
+        here.put(AgentPresence(X, at(0), "busy", at(1)))
+        await until(lambda: there.find(X) == third.find(X) == AgentPresence(X, at(0), "busy", at(1)))
 
         here.remove(X)
         here.remove(X)
@@ -74,11 +74,11 @@ async def test_nobody_of_another_tenant_hears_it(nats: Nats) -> None:
     ours, theirs = a_tenant(), a_tenant()
     async with server(nats, ours, "a") as here, server(nats, ours, "b") as there, server(nats, theirs, "b") as foreign:
         assert await within(foreign.is_known())
-        here.put(Seat(X, at(0)))
+        here.put(AgentPresence(X, at(0)))
         assert await within(there.is_known())
         await until(lambda: there.find(X) is not None)
 
-        foreign.put(Seat(Y, at(0)))
+        foreign.put(AgentPresence(Y, at(0)))
         assert foreign.find(X) is None
         assert here.find(Y) is None
 
@@ -89,13 +89,13 @@ async def test_servers_that_come_at_the_same_time_hear_each_other(nats: Nats) ->
         async with AsyncExitStack() as stack:
             rosters = [await stack.enter_async_context(server(nats, tenant, name)) for name in "abc"]
             for number, roster in enumerate(rosters):
-                roster.put(Seat(AgentId(f"agt_{number}"), at(number)))
+                roster.put(AgentPresence(AgentId(f"agt_{number}"), at(number)))
             for roster in rosters:
                 assert await within(roster.is_known())
             await everybody_sees(rosters, [AgentId(f"agt_{number}") for number in range(3)])
 
 
-async def everybody_sees(rosters: list[Roster], agents: list[AgentId]) -> None:
+async def everybody_sees(rosters: list[PresenceRegistry], agents: list[AgentId]) -> None:
     """Returns when each of the servers has heard of each of the agents."""
     await until(lambda: all(roster.find(agent) for roster in rosters for agent in agents))
 
@@ -104,13 +104,13 @@ async def test_an_agent_on_two_servers_is_there_until_it_has_left_both(nats: Nat
     tenant = a_tenant()
     async with server(nats, tenant, "a") as one, server(nats, tenant, "b") as other, server(nats, tenant, "c") as third:
         assert await within(third.is_known())
-        one.put(Seat(X, at(0), "early", at(3)))
-        other.put(Seat(X, at(1), "late", at(4)))
+        one.put(AgentPresence(X, at(0), "early", at(3)))
+        other.put(AgentPresence(X, at(1), "late", at(4)))
         everybody = (one, other, third)
-        await until(lambda: all(roster.find(X) == Seat(X, at(0), "late", at(4)) for roster in everybody))
+        await until(lambda: all(roster.find(X) == AgentPresence(X, at(0), "late", at(4)) for roster in everybody))
 
         one.remove(X)
-        await until(lambda: all(roster.find(X) == Seat(X, at(1), "late", at(4)) for roster in everybody))
+        await until(lambda: all(roster.find(X) == AgentPresence(X, at(1), "late", at(4)) for roster in everybody))
         other.remove(X)
         await until(lambda: all(roster.find(X) is None for roster in everybody))
 
@@ -119,25 +119,25 @@ async def test_a_status_goes_on_where_the_agent_still_is(nats: Nats) -> None:
     tenant = a_tenant()
     async with server(nats, tenant, "a") as one, server(nats, tenant, "b") as other, server(nats, tenant, "c") as third:
         assert await within(third.is_known())
-        one.put(Seat(X, at(0), "busy", at(3)))
-        other.put(Seat(X, at(1)))
-        await until(lambda: other.find(X) == Seat(X, at(0), "busy", at(3)))
+        one.put(AgentPresence(X, at(0), "busy", at(3)))
+        other.put(AgentPresence(X, at(1)))
+        await until(lambda: other.find(X) == AgentPresence(X, at(0), "busy", at(3)))
 
         one.remove(X)
-        await until(lambda: third.find(X) == Seat(X, at(1), "busy", at(3)))
-        assert other.own(X) == Seat(X, at(1), "busy", at(3))
+        await until(lambda: third.find(X) == AgentPresence(X, at(1), "busy", at(3)))
+        assert other.own(X) == AgentPresence(X, at(1), "busy", at(3))
 
 
 async def test_who_renews_is_believed_beyond_the_lease_and_who_is_killed_only_until_it_ends(nats: Nats) -> None:
     tenant = a_tenant()
     async with server(nats, tenant, "b", lease_s=1.0, renew_s=0.05) as watching:
         async with server(nats, tenant, "a", renew_s=0.05) as dying, connected(nats.url, nats.accounts.user(tenant)) as client:
-            dying.put(Seat(X, at(0)))
+            dying.put(AgentPresence(X, at(0)))
             assert await within(watching.is_known())
             heard = await client.subscribe(PRESENCE)
             for _ in range(25):
                 await heard.next_msg(timeout=5)
-            assert watching.find(X) == Seat(X, at(0))
+            assert watching.find(X) == AgentPresence(X, at(0))
         await until(lambda: watching.find(X) is None)
 
 
@@ -145,10 +145,10 @@ async def test_a_dead_server_that_another_still_names_is_waited_for_only_a_momen
     tenant = a_tenant()
     async with server(nats, tenant, "b") as witness:
         async with server(nats, tenant, "a") as dying:
-            dying.put(Seat(X, at(0)))
+            dying.put(AgentPresence(X, at(0)))
             assert await within(witness.is_known())
             await until(lambda: witness.find(X) is not None)
-        witness.put(Seat(Y, at(0)))
+        witness.put(AgentPresence(Y, at(0)))
         async with server(nats, tenant, "c") as late:
             assert await within(late.is_known())
 
@@ -159,22 +159,22 @@ async def test_a_dead_server_that_another_still_names_is_waited_for_only_a_momen
 async def test_a_server_that_was_cut_off_does_not_know_and_learns_what_it_missed(nats: Nats) -> None:
     tenant = a_tenant()
     async with nats.proxy() as proxy, server(nats, tenant, "a") as here, server(nats, tenant, "b", proxy.url) as away:
-        here.put(Seat(X, at(0)))
+        here.put(AgentPresence(X, at(0)))
         assert await within(here.is_known())
         assert await within(away.is_known())
         assert away.find(X) is not None
 
         proxy.is_open = False
         proxy.cut()
-        await until(lambda: not away._link.is_up)
+        await until(lambda: not away._connection.is_up)
         assert not await within(away.is_known())
-        here.put(Seat(Y, at(1)))
-        away.put(Seat(AgentId("agt_z"), at(2)))
+        here.put(AgentPresence(Y, at(1)))
+        away.put(AgentPresence(AgentId("agt_z"), at(2)))
         proxy.is_open = True
-        await until(lambda: away._link.is_up)
+        await until(lambda: away._connection.is_up)
 
         assert await within(away.is_known())
-        assert away.find(Y) == Seat(Y, at(1))
+        assert away.find(Y) == AgentPresence(Y, at(1))
         await until(lambda: here.find(AgentId("agt_z")) is not None)
 
 
@@ -184,7 +184,7 @@ async def test_more_agents_than_one_message_takes_are_all_told(nats: Nats) -> No
     async with server(nats, tenant, "a") as full, server(nats, tenant, "b") as early:
         assert await within(early.is_known())
         for agent in agents:
-            full.put(Seat(agent, at(0), "s" * 64, at(0)))
+            full.put(AgentPresence(agent, at(0), "s" * 64, at(0)))
         await until(lambda: all(early.find(agent) for agent in agents))
         async with server(nats, tenant, "c") as late:
             assert await within(late.is_known())
@@ -200,25 +200,25 @@ async def test_what_another_version_says_is_passed_over(nats: Nats, words: bytes
             assert await within(here.is_known())
             await client.publish(PRESENCE, words)
             await client.flush()
-        there.put(Seat(Y, at(0)))
+        there.put(AgentPresence(Y, at(0)))
         await until(lambda: here.find(Y) is not None)
         assert here.find(X) is None
 
 
 async def test_without_nats_nobody_knows(nats: Nats) -> None:
     tenant = a_tenant()
-    link = Link("none", [f"nats://127.0.0.1:{some_free_port()}"], lambda: nats.accounts.user(tenant))
-    roster = Roster(link, "a")
+    connection = NatsConnection("none", [f"nats://127.0.0.1:{some_free_port()}"], lambda: nats.accounts.user(tenant))
+    roster = PresenceRegistry(connection, "a")
     async with asyncio.TaskGroup() as group:
-        running = [group.create_task(work) for work in (link.run(), roster.run())]
-        roster.put(Seat(X, at(0)))
+        running = [group.create_task(work) for work in (connection.run(), roster.run())]
+        roster.put(AgentPresence(X, at(0)))
 
         assert not await within(roster.is_known())
         assert not await within(roster.is_known())
-        assert roster.find(X) == Seat(X, at(0))
+        assert roster.find(X) == AgentPresence(X, at(0))
         with pytest.raises(Unavailable):
-            await link.wait_up(0)
-        link.close()
+            await connection.wait_up(0)
+        connection.close()
         running[1].cancel()
 
 
@@ -235,6 +235,6 @@ async def test_a_watcher_that_raises_costs_no_other_and_the_roster_goes_on(nats:
         assert await within(here.is_known())
         assert await within(there.is_known())
         for agent in (X, Y):
-            here.put(Seat(agent, at(0)))
+            here.put(AgentPresence(agent, at(0)))
             await until(lambda agent=agent: agent in seen)  # type: ignore[misc]  # mypy cannot infer a default's type
-        assert there.find(Y) == Seat(Y, at(0))
+        assert there.find(Y) == AgentPresence(Y, at(0))

@@ -7,28 +7,28 @@ import pytest
 
 from artcafe.errors import LogRefused
 from artcafe.fabric import snapshots
-from artcafe.fabric.nats.connection import Link
-from artcafe.fabric.snapshots import Saved, Vault
-from artcafe.fabric.tenant_log import CONTINUES, EPOCH, STREAM, Stored, TenantLog
+from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.snapshots import AccountConnector, StreamSnapshot
+from artcafe.fabric.tenant_log import CONTINUES, EPOCH, STREAM, StoredMessage, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.rules import subjects
 from tests.fabric.nats_env import A, B, Nats, Writer, a_tenant, within, writing
 
 
-async def saved(link: Link) -> tuple[Saved, list[bytes]]:
+async def saved(connection: NatsConnection) -> tuple[StreamSnapshot, list[bytes]]:
     pieces: list[bytes] = []
-    return await within(snapshots.save(link, STREAM, pieces.append)), pieces
+    return await within(snapshots.save(connection, STREAM, pieces.append)), pieces
 
 
-async def every(log: TenantLog, channel: ChannelId) -> list[Stored]:
+async def every(log: TenantLog, channel: ChannelId) -> list[StoredMessage]:
     """The channel's messages, read a megabyte at a time."""
-    found: list[Stored] = []
+    found: list[StoredMessage] = []
     while more := await log.after(channel, found[-1].seq if found else 0):
         found += more
     return found
 
 
-async def all_of(log: TenantLog) -> list[Stored]:
+async def all_of(log: TenantLog) -> list[StoredMessage]:
     return [one for channel in (A, B) for one in await every(log, channel)]
 
 
@@ -46,18 +46,18 @@ async def publish(writer: Writer, data: bytes, channel: ChannelId) -> None:
 
 async def test_a_log_that_was_saved_comes_back_message_by_message_as_another_log(nats: Nats) -> None:
     tenant = a_tenant()
-    async with nats.link(tenant) as link, writing(link) as writer:
+    async with nats.connection(tenant) as connection, writing(connection) as writer:
         await fill(writer, 200, 3000)
         await writer.log.purge(A, up_to=50)
         before, kept = await writer.log.state(), await all_of(writer.log)
         assert before is not None
-        taken, pieces = await saved(link)
+        taken, pieces = await saved(connection)
         assert len(pieces) > 1
         assert (taken.name, taken.epoch, taken.messages, taken.last_seq) == (STREAM, before.epoch, before.messages, 200)
         await writer.log.drop()
 
-        async with Vault([nats.url], nats.accounts).enter(tenant) as there:
-            await snapshots.load(there, taken.renewed(), pieces)
+        async with AccountConnector([nats.url], nats.accounts).enter(tenant) as there:
+            await snapshots.restore(there, taken.as_continuation(), pieces)
         after = await writer.log.state()
         assert after is not None
         assert (after.messages, after.first_seq, after.last_seq) == (before.messages, before.first_seq, before.last_seq)
@@ -68,7 +68,7 @@ async def test_a_log_that_was_saved_comes_back_message_by_message_as_another_log
 
 async def test_a_log_is_saved_as_it_was_at_the_beginning_while_it_is_written_and_purged(nats: Nats) -> None:
     tenant = a_tenant()
-    async with nats.link(tenant) as link, nats.link(tenant) as other, writing(other) as writer:
+    async with nats.connection(tenant) as connection, nats.connection(tenant) as other, writing(other) as writer:
         await fill(writer, 300, 4000)
         kept = await every(writer.log, B)
         pieces: list[bytes] = []
@@ -81,10 +81,10 @@ async def test_a_log_is_saved_as_it_was_at_the_beginning_while_it_is_written_and
                     meanwhile.append(group.create_task(writer.log.purge(A, up_to=250)))
                     meanwhile.append(group.create_task(fill(writer, 300, 10)))
 
-            taken = await within(snapshots.save(link, STREAM, write))
+            taken = await within(snapshots.save(connection, STREAM, write))
         assert len(meanwhile) == 2
         await writer.log.drop()
-        await snapshots.load(link, taken.renewed(), pieces)
+        await snapshots.restore(connection, taken.as_continuation(), pieces)
 
         assert taken.last_seq == 300
         assert await every(writer.log, B) == kept
@@ -94,58 +94,60 @@ async def test_a_log_is_saved_as_it_was_at_the_beginning_while_it_is_written_and
 
 
 async def test_an_empty_log_keeps_the_place_of_what_comes(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         for number in range(5):
             await writer.publish(number)
         await writer.log.purge(A)
-        taken, pieces = await saved(link)
+        taken, pieces = await saved(connection)
         await writer.log.drop()
-        await snapshots.load(link, taken.renewed(), pieces)
+        await snapshots.restore(connection, taken.as_continuation(), pieces)
         assert (await writer.publish(1)).seq == 6
 
 
 async def test_what_is_damaged_or_there_already_is_refused(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await fill(writer, 50, 3000)
-        taken, pieces = await saved(link)
+        taken, pieces = await saved(connection)
         with pytest.raises(LogRefused, match="in use"):
-            await snapshots.load(link, taken, pieces)
+            await snapshots.restore(connection, taken, pieces)
         await writer.log.drop()
         with pytest.raises(LogRefused):
-            await snapshots.load(link, taken, [pieces[0][:-1000]])
+            await snapshots.restore(connection, taken, [pieces[0][:-1000]])
         assert await writer.log.state() is None
-        await snapshots.load(link, taken, pieces)
+        await snapshots.restore(connection, taken, pieces)
         assert len(await all_of(writer.log)) == 50
 
 
 async def test_the_streams_of_an_account_are_named_and_one_that_is_unknown_to_nats_is_made_known(nats: Nats) -> None:
     tenant = a_tenant()
-    vault = Vault([nats.url], nats.accounts)
-    async with vault.enter(tenant) as link:
-        assert await snapshots.names(link) == []
-        await TenantLog(link).ensure()
-        assert await snapshots.names(link) == [STREAM]
+    vault = AccountConnector([nats.url], nats.accounts)
+    async with vault.enter(tenant) as connection:
+        assert await snapshots.stream_names(connection) == []
+        await TenantLog(connection).ensure()
+        assert await snapshots.stream_names(connection) == [STREAM]
         with pytest.raises(LogRefused):
-            await snapshots.save(link, "none", lambda piece: None)
-    async with vault.enter(None) as link:
-        assert STREAM not in await snapshots.names(link)
+            await snapshots.save(connection, "none", lambda piece: None)
+    async with vault.enter(None) as connection:
+        assert STREAM not in await snapshots.stream_names(connection)
 
 
-def log_of(epoch: str, last_seq: Seq, continues: str = "") -> Saved:
+def log_of(epoch: str, last_seq: Seq, continues: str = "") -> StreamSnapshot:
     metadata = {EPOCH: epoch, CONTINUES: continues, "other": "kept"}
-    return Saved({"name": STREAM, "subjects": [subjects.STORED], "metadata": metadata}, {"messages": 1, "last_seq": last_seq})
+    return StreamSnapshot(
+        {"name": STREAM, "subjects": [subjects.STORED], "metadata": metadata}, {"messages": 1, "last_seq": last_seq}
+    )
 
 
 def test_a_log_that_is_restored_again_and_again_knows_its_forebears_as_far_as_they_are_common() -> None:
-    second = log_of("E1", 50, "E0:80 E00:20").renewed()
+    second = log_of("E1", 50, "E0:80 E00:20").as_continuation()
     assert second.epoch not in ("E1", None)
     assert second.config["metadata"][CONTINUES] == "E1:50 E0:50 E00:20"
     assert second.config["metadata"]["other"] == "kept"
-    many = log_of("E", 9, " ".join(f"E{number}:9" for number in range(40))).renewed()
+    many = log_of("E", 9, " ".join(f"E{number}:9" for number in range(40))).as_continuation()
     assert many.config["metadata"][CONTINUES].split()[0] == "E:9"
     assert len(many.config["metadata"][CONTINUES].split()) == snapshots.MOST_CONTINUED
 
 
 def test_a_stream_that_is_no_log_stays_as_it_is() -> None:
-    audit = Saved({"name": "audit", "metadata": {}}, {"messages": 1, "last_seq": 9})
-    assert audit.renewed() is audit
+    audit = StreamSnapshot({"name": "audit", "metadata": {}}, {"messages": 1, "last_seq": 9})
+    assert audit.as_continuation() is audit

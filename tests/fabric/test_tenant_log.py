@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.errors import LogRefused, QuotaFull, Unavailable
-from artcafe.fabric.tenant_log import BATCH_MESSAGES, CONTINUES, Stored, TenantLog, continues_of
+from artcafe.fabric.tenant_log import BATCH_MESSAGES, CONTINUES, StoredMessage, TenantLog, continues_of
 from artcafe.model import Cursor, Epoch
 from artcafe.observe.clock import now
 from artcafe.rules import subjects, times
@@ -18,11 +18,11 @@ from tests.fabric.nats_env import A, B, Nats, a_tenant, until, writing
 
 
 async def test_a_log_that_has_not_begun_is_empty_to_every_question(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link:
-        log = TenantLog(link)
+    async with nats.connection(a_tenant()) as connection:
+        log = TenantLog(connection)
 
         assert await log.state() is None
-        assert (await log.last_of(A), await log.after(A, 0), await log.read(1)) == (0, [], None)
+        assert (await log.last_seq_of(A), await log.after(A, 0), await log.read(1)) == (0, [], None)
         await log.purge(A)
         await log.drop()
         assert log.epoch is None
@@ -32,8 +32,8 @@ async def test_a_log_that_has_not_begun_is_empty_to_every_question(nats: Nats) -
 
 async def test_servers_that_begin_the_log_at_the_same_time_begin_one(nats: Nats) -> None:
     tenant = a_tenant()
-    async with nats.link(tenant) as first, nats.link(tenant) as second:
-        logs = [TenantLog(link) for link in (first, second, first, second)]
+    async with nats.connection(tenant) as first, nats.connection(tenant) as second:
+        logs = [TenantLog(connection) for connection in (first, second, first, second)]
         async with asyncio.TaskGroup() as group:
             making = [group.create_task(log.ensure()) for log in logs]
 
@@ -43,8 +43,8 @@ async def test_servers_that_begin_the_log_at_the_same_time_begin_one(nats: Nats)
 
 
 async def test_a_log_that_begins_anew_has_another_epoch(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link:
-        log = TenantLog(link)
+    async with nats.connection(a_tenant()) as connection:
+        log = TenantLog(connection)
         first = await log.ensure()
         changed = await log.begin_epoch()
         assert (await log.begin_epoch(instead_of=first.epoch)).epoch == changed.epoch, "another server was faster"
@@ -56,7 +56,7 @@ async def test_a_log_that_begins_anew_has_another_epoch(nats: Nats) -> None:
 
 
 async def test_a_log_gets_another_epoch_only_for_a_cursor_of_its_own_that_lies_beyond_it(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(0)
         state = await writer.log.state()
         assert state is not None
@@ -68,7 +68,7 @@ async def test_a_log_gets_another_epoch_only_for_a_cursor_of_its_own_that_lies_b
 
 
 async def test_a_message_is_removed_only_where_the_log_has_come_so_far(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(0)
         await writer.publish(1)
         await writer.log.purge(A, up_to=1)
@@ -78,7 +78,7 @@ async def test_a_message_is_removed_only_where_the_log_has_come_so_far(nats: Nat
 
 
 async def test_a_backlog_is_read_in_pieces_each_message_naming_the_one_before(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         waiting = []
         for number in range(BATCH_MESSAGES + 10):
             waiting += [writer.submit(number), writer.submit(number, channel=B)]
@@ -95,18 +95,18 @@ async def test_a_backlog_is_read_in_pieces_each_message_naming_the_one_before(na
 
 
 async def test_the_newest_of_a_channel_is_its_own_and_can_be_asked_for_an_earlier_time(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(1)
         await writer.publish(2, channel=B)
         await writer.publish(3)
 
-        assert (await writer.log.last_of(A), await writer.log.last_of(B)) == (3, 2)
-        assert [await writer.log.last_of(A, up_to=seq) for seq in range(4)] == [0, 1, 1, 3]
-        assert await writer.log.last_of_each([A, B]) == {subjects.stored(A): 3, subjects.stored(B): 2}
+        assert (await writer.log.last_seq_of(A), await writer.log.last_seq_of(B)) == (3, 2)
+        assert [await writer.log.last_seq_of(A, up_to=seq) for seq in range(4)] == [0, 1, 1, 3]
+        assert await writer.log.last_seqs([A, B]) == {subjects.stored(A): 3, subjects.stored(B): 2}
 
 
 async def test_a_purge_takes_one_channel_and_leaves_the_place_of_what_comes(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(1)
         await writer.publish(2, channel=B)
         before = await writer.log.state()
@@ -125,16 +125,16 @@ async def test_a_purge_takes_one_channel_and_leaves_the_place_of_what_comes(nats
 
 
 async def test_every_question_says_so_when_nats_cannot_be_reached(nats: Nats) -> None:
-    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link:
-        log = TenantLog(link)
+    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection:
+        log = TenantLog(connection)
         proxy.is_open = False
         proxy.cut()
-        await until(lambda: not link.is_up)
+        await until(lambda: not connection.is_up)
 
         for ask in (log.state, log.ensure, log.begin_epoch, log.drop, lambda: log.purge(A), lambda: log.read(1)):
             with pytest.raises(Unavailable):
                 await ask()
-        for question in (lambda: log.after(A, 0), lambda: log.last_of(A)):
+        for question in (lambda: log.after(A, 0), lambda: log.last_seq_of(A)):
             with pytest.raises(Unavailable):
                 await question()
 
@@ -143,17 +143,17 @@ async def test_every_question_says_so_when_nats_cannot_be_reached(nats: Nats) ->
 
 
 async def test_the_newest_that_is_older_than_a_time_is_found_for_each_channel(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         log, long_ago = writer.log, now() - timedelta(days=1)
-        assert await log.last_of_each([A, B], until=now()) == {}
+        assert await log.last_seqs([A, B], until=now()) == {}
         for channel in (A, B, A):
             await writer.publish(1, channel=channel)
         between = await _a_later_millisecond()
         await writer.publish(1, channel=B)
 
-        assert await log.last_of_each([A, B], until=long_ago) == {}
-        assert await log.last_of_each([A, B], until=between) == {subjects.stored(A): 3, subjects.stored(B): 2}
-        assert await log.last_of_each([A, B], until=now() + timedelta(hours=1)) == {subjects.stored(A): 3, subjects.stored(B): 4}
+        assert await log.last_seqs([A, B], until=long_ago) == {}
+        assert await log.last_seqs([A, B], until=between) == {subjects.stored(A): 3, subjects.stored(B): 2}
+        assert await log.last_seqs([A, B], until=now() + timedelta(hours=1)) == {subjects.stored(A): 3, subjects.stored(B): 4}
 
 
 async def _a_later_millisecond() -> datetime:
@@ -166,7 +166,7 @@ async def _a_later_millisecond() -> datetime:
 
 
 async def test_a_purge_up_to_a_sequence_leaves_what_is_above_it_and_other_channels(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         for number in range(1, 7):
             await writer.publish(number, channel=A if number % 2 else B)
 
@@ -179,12 +179,12 @@ async def test_a_purge_up_to_a_sequence_leaves_what_is_above_it_and_other_channe
 
 
 async def test_what_is_behind_a_message_is_known_to_be_whole_as_long_as_that_message_is_there(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         for number in range(1, 9):
             await writer.publish(number, channel=A if number % 2 else B)
         log = writer.log
 
-        def seqs(answer: tuple[list[Stored], bool]) -> tuple[list[tuple[int, int | None]], bool]:
+        def seqs(answer: tuple[list[StoredMessage], bool]) -> tuple[list[tuple[int, int | None]], bool]:
             return [(one.seq, one.prev) for one in answer[0]], answer[1]
 
         assert seqs(await log.behind(A, 3, 3)) == ([(5, 3), (7, 5)], True)
@@ -199,7 +199,7 @@ async def test_what_is_behind_a_message_is_known_to_be_whole_as_long_as_that_mes
 
 
 async def test_a_bound_that_is_lowered_drops_nothing_and_refuses_what_comes(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link, writing(link, max_bytes=1 << 20) as writer:
+    async with nats.connection(a_tenant()) as connection, writing(connection, max_bytes=1 << 20) as writer:
         for number in range(10):
             await writer.publish(number)
         for bytes_ in (100, 0):
@@ -213,8 +213,8 @@ async def test_a_bound_that_is_lowered_drops_nothing_and_refuses_what_comes(nats
 
 
 async def test_what_a_log_was_restored_from_stands_in_its_metadata_and_is_forgotten_with_its_end(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link:
-        log = TenantLog(link)
+    async with nats.connection(a_tenant()) as connection:
+        log = TenantLog(connection)
         assert (await log.ensure()).life == LogLineage(log.epoch or Epoch(""), {})
         info = await log._jetstream.ask("STREAM.INFO.log", {})
         info["config"]["metadata"][CONTINUES] = "01A:7 01B:3"

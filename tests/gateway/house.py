@@ -237,7 +237,7 @@ async def _make(
     subscriptions = Subscriptions(store, changes, clock, fabric.position)
     messaging = Messaging(record_cache, fabric, clock)
     shares = Shares()
-    fabric.limit_groups(lambda: shares.most_a_group)
+    fabric.set_group_limit(lambda: shares.most_a_group)
     presence, terms = Presence(fabric, clock), Terms(store, audit, clock, current)
     desk = Desk(
         login,

@@ -106,7 +106,7 @@ async def test_at_closing_time_what_was_published_is_answered_before_the_close(t
         async with asyncio.TaskGroup() as group:
             group.create_task(it.gateway.drain())
             answered = [frame["publish"]["seq"] for frame in await frames_before_close(raw) if "publish" in frame]
-        stored = [one.seq for one in await it.fabric.room(it.owner.tenant_id).log.after(it.channel.id, 0, most=1000)]
+        stored = [one.seq for one in await it.fabric.tenant(it.owner.tenant_id).log.after(it.channel.id, 0, most=1000)]
         assert len(stored) > 100
         assert answered == stored
 

@@ -30,7 +30,7 @@ async def remove(it: House, stored_before: datetime | None = None) -> None:
     """Retention as it does it when all that was stored before a time, or by now, has grown too old."""
     at = stored_before or now() + timedelta(seconds=1)
     retention = Retention(Store(it.tables), it.fabric, lambda: at + timedelta(seconds=KEPT_S))
-    await retention.sweep(it.fabric.room(it.owner.tenant_id))
+    await retention.sweep(it.fabric.tenant(it.owner.tenant_id))
 
 
 async def a_moment(it: House) -> datetime:
@@ -201,21 +201,21 @@ async def test_who_is_live_hears_of_what_came_and_went_while_nats_was_away(tmp_p
 async def cut_off(it: House) -> AsyncIterator[Writer]:
     """The server has no NATS for a while; another one, which has, writes."""
     assert it.proxy is not None
-    room = it.fabric.room(it.owner.tenant_id)
-    async with it.nats.link(it.owner.tenant_id) as link, writing(link) as writer:
+    tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
+    async with it.nats.connection(it.owner.tenant_id) as link, writing(link) as writer:
         it.proxy.is_open = False
         it.proxy.cut()
-        await until(lambda: not room.link.is_up)
+        await until(lambda: not tenant_fabric.connection.is_up)
         yield writer
     it.proxy.is_open = True
-    await room.link.wait_up()
+    await tenant_fabric.connection.wait_up()
 
 
 async def remove_by(it: House, log: TenantLog) -> None:
     """What retention does to the whole channel, on another server."""
     state = await log.state()
     assert state is not None
-    to = Cursor(epoch=state.epoch, seq=await log.last_of(it.channel.id))
+    to = Cursor(epoch=state.epoch, seq=await log.last_seq_of(it.channel.id))
     assert await Store(it.tables).tenant(it.owner.tenant_id).note_removed(it.channel.id, to)
     await log.purge(it.channel.id, up_to=to.seq)
 
@@ -288,14 +288,14 @@ async def test_a_log_that_lost_its_end_sends_everyone_back_to_be_told(tmp_path: 
         await places(raw, 3)
         await raw.ack(it.channel.id, 3)
         assert await raw.is_quiet()
-        room = it.fabric.room(it.owner.tenant_id)
-        await room.log.begin_epoch()
-        await room.tail._look()  # As it does every 5 s.
+        tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
+        await tenant_fabric.log.begin_epoch()
+        await tenant_fabric.readers._look()  # As it does every 5 s.
 
         assert await within(raw.closed()) == 4000
         async with it.connected() as again:
             told = await next_of(again)
-            assert told["gap"].pop("epoch") == room.log.epoch
+            assert told["gap"].pop("epoch") == tenant_fabric.log.epoch
             assert told == gap(it, 4, None, "epoch")
             assert await places(again, 3) == [(1, None), (2, 1), (3, 2)]
             await again.ack(it.channel.id, 3)
@@ -311,10 +311,10 @@ async def test_a_log_begun_anew_is_delivered_from_its_first_message_however_low_
         await publish(it, 4)
         await places(raw, 5)
         await raw.ack(it.channel.id, 4)
-        room = it.fabric.room(it.owner.tenant_id)
-        await room.log.drop()
+        tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
+        await tenant_fabric.log.drop()
         await publish(it, 2)
-        await room.tail._look()
+        await tenant_fabric.readers._look()
 
         assert await within(raw.closed()) == 4000
         await waiting.ack(it.channel.id, 1)
@@ -325,7 +325,7 @@ async def test_a_log_begun_anew_is_delivered_from_its_first_message_however_low_
             assert (told["gap"]["from"], told["gap"]["to"], told["gap"]["reason"]) == (5, None, "epoch")
             assert await places(again, 2) == [(1, None), (2, 1)]
             reply = await again.ask("subscribe", channel=it.channel.id)
-            assert reply["epoch"] == room.log.epoch
+            assert reply["epoch"] == tenant_fabric.log.epoch
             assert reply["gap"] == {"from": 5, "to": None, "reason": "epoch"}
 
 
@@ -335,7 +335,7 @@ async def test_who_comes_back_to_a_restored_log_goes_on_at_its_cursor_and_hears_
         async with it.connected() as raw:
             await places(raw, 4)
             await raw.ack(it.channel.id, 2)
-        log = it.fabric.room(it.owner.tenant_id).log
+        log = it.fabric.tenant(it.owner.tenant_id).log
         config = (await log._jetstream.ask("STREAM.INFO.log", {}))["config"]
         before, config["metadata"]["artcafe-epoch"] = config["metadata"]["artcafe-epoch"], "01RESTORED"
         config["metadata"][CONTINUES] = f"{before}:4"

@@ -96,8 +96,8 @@ async def test_nobody_waits_for_a_feed_that_was_let_go_before_it_opened(tmp_path
 
         async with asyncio.timeout(5):
             await feed.opened.wait()
-        room = it.fabric.room(it.owner.tenant_id)
-        await until(lambda: len(room.tail) == 0)
+        tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
+        await until(lambda: len(tenant_fabric.readers) == 0)
 
 
 async def test_sockets_come_and_go_in_mid_stream_and_each_gets_an_unbroken_run(tmp_path: Path) -> None:

@@ -219,12 +219,17 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
                     await asyncio.sleep(0)  # Further into it each time.
         await until(lambda: not it.gateway.connections() and not it.gateway.access_updates.tenants())
         await until(lambda: not it.hub._feeds)
-        room = it.fabric.peek(it.owner.tenant_id)
+        tenant_fabric = it.fabric.peek(it.owner.tenant_id)
 
-        assert room is not None
+        assert tenant_fabric is not None
         channels = {subjects.live(it.channel.id), subjects.stored(it.channel.id)}
-        await until(lambda: len(room.tail) == 0 and not channels & {follow._subject for follow in room.link._follows})
-        assert len(room.roster) == 0
+        await until(
+            lambda: (
+                len(tenant_fabric.readers) == 0
+                and not channels & {follow._subject for follow in tenant_fabric.connection._follows}
+            )
+        )
+        assert len(tenant_fabric.presence) == 0
         async with it.connected() as again:
             await it.publish(b'"still here"')
             while (await again.message())["data"] != "still here":

@@ -186,7 +186,7 @@ async def test_one_that_leaves_the_live_set_by_what_it_is_answered_gets_what_was
 async def flushed(it: House) -> None:
     """Returns when what was stored has gone out."""
     feed = it.hub._feeds[it.owner.tenant_id, it.channel.id]
-    last = await feed.room.log.last_of(it.channel.id)
+    last = await feed.tenant_fabric.log.last_seq_of(it.channel.id)
     await until(lambda: feed.flushed == last)
 
 

@@ -107,10 +107,10 @@ def test_a_list_of_those_connected_has_pages_whose_cursors_are_of_that_filter(ho
 def test_a_list_without_agents_opens_no_connection_to_nats(house: House) -> None:
     tenant = house.tenant()
     assert tenant.owner.get(f"{tenant.path}/agents").json()["items"] == []
-    assert tenant.id not in {room.tenant_id for room in house.fabric.open_rooms()}
+    assert tenant.id not in {tenant_fabric.tenant_id for tenant_fabric in house.fabric.open_tenants()}
     agent = tenant.agent()
     assert tenant.owner.get(agent.path).json()["presence"] == AWAY
-    assert tenant.id in {room.tenant_id for room in house.fabric.open_rooms()}
+    assert tenant.id in {tenant_fabric.tenant_id for tenant_fabric in house.fabric.open_tenants()}
 
 
 def test_presence_that_nobody_knows_is_null_and_cannot_be_filtered_by(tmp_path: Path, require: Require) -> None:

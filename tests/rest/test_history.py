@@ -164,4 +164,4 @@ def test_the_sdk_and_the_command_line_say_what_is_gone(
 
 async def remove_all(house: House, tenant_id: TenantId) -> None:
     """Retention, as it will be in a year."""
-    await Retention(house.store, house.fabric, lambda: now() + timedelta(days=365)).sweep(house.fabric.room(tenant_id))
+    await Retention(house.store, house.fabric, lambda: now() + timedelta(days=365)).sweep(house.fabric.tenant(tenant_id))

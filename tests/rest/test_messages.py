@@ -20,7 +20,7 @@ def path(tenant: Tenant) -> str:
 
 def stored(house: House, tenant: Tenant, seq: int) -> Envelope:
     """The message as it lies in the tenant's log."""
-    found = house.run(house.fabric.room(TenantId(tenant.id)).log.read(seq))
+    found = house.run(house.fabric.tenant(TenantId(tenant.id)).log.read(seq))
     assert found is not None
     return parse_envelope(found)
 

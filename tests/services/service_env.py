@@ -11,7 +11,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from artcafe.fabric.audit_log import Compose, Kept
+from artcafe.fabric.audit_log import Compose, StoredEntry
 from artcafe.model import Agent, AgentPrincipal, ChannelId, Cursor, Epoch, Role, Tenant, TenantId, UserId, UserPrincipal
 from artcafe.rules import chain as chains
 from artcafe.rules.subjects import Subject
@@ -59,7 +59,7 @@ class Logs:
         self.purged: list[ChannelId] = []
         self.dropped: list[TenantId] = []
         self.failure: Exception | None = None
-        self.chains: dict[Subject, list[Kept]] = {}
+        self.chains: dict[Subject, list[StoredEntry]] = {}
         self.audit_failure: Exception | None = None
         self.end = Cursor(epoch=Epoch("epoch-1"), seq=41)
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
@@ -81,13 +81,13 @@ class Logs:
         if self.audit_failure is not None:
             raise self.audit_failure
         kept = self.chains.setdefault(chain, [])
-        kept.append(Kept(len(kept) + 1, compose(kept[-1].text if kept else None)))
+        kept.append(StoredEntry(len(kept) + 1, compose(kept[-1].text if kept else None)))
         return kept[-1].text
 
-    async def after(self, chain: Subject, seq: int, most: int) -> list[Kept]:
+    async def after(self, chain: Subject, seq: int, most: int) -> list[StoredEntry]:
         return self.chains.get(chain, [])[seq:][:most]
 
-    async def before(self, chain: Subject, seq: int | None, most: int) -> list[Kept]:
+    async def before(self, chain: Subject, seq: int | None, most: int) -> list[StoredEntry]:
         return self.chains.get(chain, [])[: None if seq is None else seq - 1][::-1][:most]
 
     async def since(self, chain: Subject, time: datetime) -> int | None:

@@ -29,7 +29,7 @@ async def test_a_member_and_an_agent_publish_each_under_its_own_name_and_keys(tm
         assert (again.seq, again.message_id, again.duplicate) == (2, agent.message_id, True)
         with pytest.raises(KeyReused):
             await it.messaging.publish(it.owner, it.channel.id, message(it, b"2", key="k"))
-        stored = await it.fabric.room(it.owner.tenant_id).log.after(it.channel.id, 0)
+        stored = await it.fabric.tenant(it.owner.tenant_id).log.after(it.channel.id, 0)
         envelopes = [parse_envelope(each.envelope) for each in stored]
         assert [each.sender for each in envelopes] == ["usr:alice", it.agent.id]
         assert [each.message_id for each in envelopes] == [member.message_id, agent.message_id]
@@ -47,7 +47,7 @@ async def test_who_may_not_or_names_no_channel_stores_nothing(tmp_path: Path) ->
             with pytest.raises(error):
                 await it.messaging.publish(principal, channel, message(it))
 
-        assert await it.fabric.room(it.owner.tenant_id).log.state() is None
+        assert await it.fabric.tenant(it.owner.tenant_id).log.state() is None
 
 
 async def test_what_is_in_memory_is_published_without_waiting_and_reads_no_table(tmp_path: Path) -> None:

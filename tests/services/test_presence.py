@@ -148,12 +148,12 @@ async def test_a_tenant_with_a_connected_agent_keeps_its_room(nats: EmbeddedNats
         await fabric.wait_up(BOUND_S)
         presence = Presence(fabric, clock)
         presence.came(agent())
-        idle = fabric.room(THEIRS)
-        room = fabric.room(OURS)
+        idle = fabric.tenant(THEIRS)
+        tenant_fabric = fabric.tenant(OURS)
         await until(idle.leave.is_set)
-        assert not room.leave.is_set()
+        assert not tenant_fabric.leave.is_set()
         presence.gone(agent())
-        await until(room.leave.is_set)
+        await until(tenant_fabric.leave.is_set)
         fabric.close()
 
 
@@ -163,14 +163,14 @@ async def test_without_nats_presence_is_unknown_and_agents_still_come_and_go(
     async with server(nats, clock) as here:
         assert await here.presence.view(OURS) is not None
         await nats.stop()
-        await until(lambda: not here.fabric.room(OURS).link.is_up)
+        await until(lambda: not here.fabric.tenant(OURS).connection.is_up)
         assert await here.presence.view(OURS) is None
         here.presence.came(agent())
         here.presence.set_status(agent(), "busy")
         again = EmbeddedNats(tmp_path, ACCOUNTS)
         await again.start()
         try:
-            await until(lambda: here.fabric.room(OURS).link.is_up)
+            await until(lambda: here.fabric.tenant(OURS).connection.is_up)
             assert (await here.view()).of(PLANNER) == Seen(connected=True, status="busy", since=START)
             here.presence.gone(agent())
         finally:

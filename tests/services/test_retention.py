@@ -37,11 +37,11 @@ def rows(it: House) -> TenantStore:
 
 
 async def sweep(it: House, ahead_s: float) -> None:
-    await retention(it, ahead_s).sweep(it.fabric.room(it.owner.tenant_id))
+    await retention(it, ahead_s).sweep(it.fabric.tenant(it.owner.tenant_id))
 
 
 async def kept(it: House, channel: Channel | None = None) -> list[int]:
-    return [one.seq for one in await it.fabric.room(it.owner.tenant_id).log.after((channel or it.channel).id, 0)]
+    return [one.seq for one in await it.fabric.tenant(it.owner.tenant_id).log.after((channel or it.channel).id, 0)]
 
 
 async def limit(it: House, **own: int) -> None:
@@ -55,7 +55,7 @@ async def fill(it: House) -> None:
 
 
 async def at(it: House, seq: int) -> Cursor:
-    state = await it.fabric.room(it.owner.tenant_id).log.state()
+    state = await it.fabric.tenant(it.owner.tenant_id).log.state()
     assert state is not None
     return Cursor(epoch=state.epoch, seq=seq)
 
@@ -74,13 +74,13 @@ async def test_a_sweep_reads_a_tenant_once_and_again_when_it_has_changed(tmp_pat
     async with house(tmp_path) as it:
         short = await it.channels.create(it.owner, name="short", retention_s=7200)
         await it.publish(b"1", short)
-        sweeping, room = retention(it, 3610), it.fabric.room(it.owner.tenant_id)
-        await sweeping.sweep(room)
+        sweeping, tenant_fabric = retention(it, 3610), it.fabric.tenant(it.owner.tenant_id)
+        await sweeping.sweep(tenant_fabric)
         await it.channels.update(it.owner, short.id, retention_s=3600)
-        await sweeping.sweep(room)
+        await sweeping.sweep(tenant_fabric)
         assert await kept(it, short) == [1]
         sweeping.changed(TenantChange(tenant_id=it.owner.tenant_id, channels=(short.id,)))
-        await sweeping.sweep(room)
+        await sweeping.sweep(tenant_fabric)
         assert await kept(it, short) == []
 
 
@@ -150,7 +150,7 @@ async def test_what_was_removed_from_a_log_says_nothing_of_the_next_one(tmp_path
         for _ in range(3):
             await it.publish(b"1")
         await sweep(it, PLAN_S + 10)
-        log = it.fabric.room(it.owner.tenant_id).log
+        log = it.fabric.tenant(it.owner.tenant_id).log
         await log.drop()
         await it.publish(b"1")
         await sweep(it, 0)
@@ -180,39 +180,39 @@ async def test_a_full_quota_refuses_publishes_drops_nothing_and_ends_when_the_pl
 
 async def test_a_tenant_that_stored_nothing_has_nothing_removed_and_no_log_is_made(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        room = it.fabric.room(it.owner.tenant_id)
-        await room.link.wait_up()
+        tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
+        await tenant_fabric.connection.wait_up()
         await sweep(it, PLAN_S + 10)
-        assert await room.log.state() is None
+        assert await tenant_fabric.log.state() is None
 
 
 async def test_the_loop_sweeps_what_is_open_and_goes_on_over_a_time_without_nats(tmp_path: Path) -> None:
     async with house(tmp_path, is_cuttable=True) as it:
         assert it.proxy is not None
-        room = it.fabric.room(it.owner.tenant_id)
+        tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
         await it.publish(b"1")
         it.proxy.is_open = False
         it.proxy.cut()
-        await until(lambda: not room.link.is_up)
+        await until(lambda: not tenant_fabric.connection.is_up)
         with pytest.raises(Unavailable):
             await within(sweep(it, PLAN_S + 10))
 
         async with asyncio.TaskGroup() as group:
             running = group.create_task(retention(it, PLAN_S + 10, period_s=0.01).run())
-            used_at = room.used_at
+            used_at = tenant_fabric.used_at
             it.proxy.is_open = True
-            await room.link.wait_up()
+            await tenant_fabric.connection.wait_up()
             async with asyncio.timeout(5):
                 while await kept_quietly(it):  # noqa: ASYNC110 (the log tells nobody what was removed)
                     await asyncio.sleep(0.01)
-            assert room.used_at == used_at  # Nobody used it: it may be let go.
+            assert tenant_fabric.used_at == used_at  # Nobody used it: it may be let go.
             running.cancel()
 
 
 async def kept_quietly(it: House) -> bool:
-    """Whether anything is there, without using the room as those do who need it."""
-    (room,) = it.fabric.open_rooms()
-    return bool(await room.log.after(it.channel.id, 0))
+    """Whether anything is there, without using the tenant_fabric as those do who need it."""
+    (tenant_fabric,) = it.fabric.open_tenants()
+    return bool(await tenant_fabric.log.after(it.channel.id, 0))
 
 
 async def test_a_limit_that_no_time_can_hold_keeps_no_other_tenant_from_being_swept(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ async def test_a_limit_that_no_time_can_hold_keeps_no_other_tenant_from_being_sw
         other = UserPrincipal(user_id=bob, tenant_id=(await it.tenants.create(bob, "Bob's")).id, role=Role.OWNER)
         channel = await it.channels.create(other, name="orders")
         await it.messaging.publish(other, channel.id, Publish(channel.id, Raw(b"1")))
-        log = it.fabric.room(other.tenant_id).log
+        log = it.fabric.tenant(other.tenant_id).log
         sweeping = retention(it, PLAN_S + 10, period_s=0.01)
         async with asyncio.timeout(5), asyncio.TaskGroup() as group:
             running = group.create_task(sweeping.run())

@@ -9,8 +9,8 @@ from typing import Final
 from artcafe.delivery.frame_batch import text_frame
 from artcafe.delivery.hub import Delivery, Socket
 from artcafe.errors import LogRenewed, OurFault
-from artcafe.fabric.channel_readers import Reader
-from artcafe.fabric.tenant_log import Stored
+from artcafe.fabric.channel_readers import ChannelReader
+from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId, Seq
 from artcafe.observe.logs import log
 from artcafe.rules import start_position
@@ -97,19 +97,19 @@ class Backlog:
         If not, its socket is closed rather than begun anew in place: an ack that is on its way would count in the wrong log.
         """
         feed = delivery.feed
-        if delivery.epoch not in (None, feed.life.epoch) and isinstance(feed.reader, Reader):
-            await feed.reader.level()  # Of the two it may be the reader that has not seen the new log yet.
+        if delivery.epoch not in (None, feed.life.epoch) and isinstance(feed.reader, ChannelReader):
+            await feed.reader.catch_up()  # Of the two it may be the reader that has not seen the new log yet.
         delivery.epoch = delivery.epoch or feed.life.epoch
         return delivery.epoch == feed.life.epoch
 
-    async def _read(self, delivery: Delivery, shown: Seq) -> list[Stored]:
+    async def _read(self, delivery: Delivery, shown: Seq) -> list[StoredMessage]:
         """The next piece behind a delivery, with the gap before it told; empty only where the log has nothing up to `shown`.
 
         Raises `Unavailable`.
         """
-        channel, room_log = delivery.feed.channel, delivery.feed.room.log
+        channel, room_log = delivery.feed.channel, delivery.feed.tenant_fabric.log
         if not delivery.rooted:
-            delivery.anchor = await room_log.last_of(channel, up_to=delivery.sent)
+            delivery.anchor = await room_log.last_seq_of(channel, up_to=delivery.sent)
         while not delivery.rooted or delivery.sent < shown:
             found, is_whole = await room_log.behind(channel, delivery.anchor, delivery.sent)
             if not is_whole:
@@ -122,7 +122,7 @@ class Backlog:
             await asyncio.sleep(RETRY_S)  # a leader that was cut off answered first
         return []
 
-    async def _without_removed(self, delivery: Delivery, found: list[Stored]) -> list[Stored]:
+    async def _without_removed(self, delivery: Delivery, found: list[StoredMessage]) -> list[StoredMessage]:
         """What was found behind a message that is not there: what retention took before it was sent is told first.
 
         How far that is stands in the channel's row before anything is removed, so a row that is read now has it.
@@ -135,7 +135,7 @@ class Backlog:
             delivery.sent = removed
         return [one for one in found if one.seq > delivery.sent]
 
-    def _send(self, delivery: Delivery, due: list[Stored]) -> None:
+    def _send(self, delivery: Delivery, due: list[StoredMessage]) -> None:
         fits = delivery.may_be_sent()
         due = due if fits is None else due[:fits]
         delivery.owe([one.seq for one in due])

@@ -16,9 +16,10 @@ from typing import Final, Protocol
 
 from artcafe.delivery.frame_batch import FrameBatch, join_batches, text_frame, write_to_all
 from artcafe.errors import ArtcafeError, Internal, OurFault
-from artcafe.fabric.channel_readers import LiveReader, Reader
-from artcafe.fabric.fabric import Fabric, Room
-from artcafe.fabric.tenant_log import Stored
+from artcafe.fabric.channel_readers import ChannelReader, LiveChannelReader
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.tenant_fabric import TenantFabric
+from artcafe.fabric.tenant_log import StoredMessage
 from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
 from artcafe.observe.logs import log
 from artcafe.rules.start_position import LogLineage
@@ -122,15 +123,15 @@ class Feed:
         "opened",
         "pending",
         "reader",
-        "room",
         "seqs",
+        "tenant_fabric",
         "users",
         "windowed",
     )
 
-    def __init__(self, hub: Hub, room: Room, channel: ChannelId, is_live: bool) -> None:
-        self._hub, self.room, self.channel, self.is_live = hub, room, channel, is_live
-        self.reader: Reader | LiveReader | None = None
+    def __init__(self, hub: Hub, tenant_fabric: TenantFabric, channel: ChannelId, is_live: bool) -> None:
+        self._hub, self.tenant_fabric, self.channel, self.is_live = hub, tenant_fabric, channel, is_live
+        self.reader: ChannelReader | LiveChannelReader | None = None
         self.opened = asyncio.Event()
         self.life = LogLineage(None)
         """Which log the reader reads."""
@@ -165,9 +166,9 @@ class Feed:
 
     async def removed_to(self) -> Seq:
         """Up to which sequence the channel's messages are gone, or about to be. Raises `Unavailable`."""
-        return self.life.seq_of(await self._hub.removed_to(self.room.tenant_id, self.channel))
+        return self.life.seq_of(await self._hub.removed_to(self.tenant_fabric.tenant_id, self.channel))
 
-    def take(self, found: list[Stored]) -> None:
+    def take(self, found: list[StoredMessage]) -> None:
         """New messages of the channel, in order."""
         channel = id_text(self.channel)
         if not self.seqs:
@@ -300,7 +301,7 @@ class Hub:
         """The channel's feed, for one more delivery. It opens by itself; `opened` tells when."""
         feed = self._feeds.get((tenant_id, channel))
         if feed is None:
-            feed = Feed(self, self._fabric.room(tenant_id), channel, is_live)
+            feed = Feed(self, self._fabric.tenant(tenant_id), channel, is_live)
             self._feeds[tenant_id, channel] = feed
             self._spawn(partial(self._open, feed))
         feed.users += 1
@@ -311,24 +312,25 @@ class Hub:
         feed.users -= 1
         if feed.users == 0:
             feed.opened.set()  # nobody is to wait for a feed that does not open any more
-            del self._feeds[feed.room.tenant_id, feed.channel]
+            del self._feeds[feed.tenant_fabric.tenant_id, feed.channel]
             if feed.reader is not None:
-                self._spawn(partial(feed.room.tail.unfollow, feed.reader))
+                self._spawn(partial(feed.tenant_fabric.readers.unfollow, feed.reader))
 
     async def _open(self, feed: Feed) -> None:
         """Follows the channel, trying until it succeeds or nobody wants it any more."""
         while feed.users > 0:
-            self._fabric.peek(feed.room.tenant_id)  # keeps the room, which has no reader yet that would tell that it is in use
+            # Keeps the tenant's fabric open: it has no reader yet that would count as use.
+            self._fabric.peek(feed.tenant_fabric.tenant_id)
             try:
-                await feed.room.link.wait_up()
-                follow = feed.room.tail.follow_live if feed.is_live else feed.room.tail.follow
+                await feed.tenant_fabric.connection.wait_up()
+                follow = feed.tenant_fabric.readers.follow_live if feed.is_live else feed.tenant_fabric.readers.follow
                 reader = await follow(feed.channel, feed)
             except OurFault as exc:
                 log.debug("hub.feed_waits", channel=feed.channel, error=repr(exc))
                 await asyncio.sleep(RETRY_S)
                 continue
             if feed.users == 0:
-                await feed.room.tail.unfollow(reader)
+                await feed.tenant_fabric.readers.unfollow(reader)
             feed.reader = reader
             return
 
@@ -350,7 +352,7 @@ class Hub:
         dirty, self._dirty = self._dirty, []
         tenants: dict[TenantId, list[Feed]] = {}
         for feed in dirty:
-            tenants.setdefault(feed.room.tenant_id, []).append(feed)
+            tenants.setdefault(feed.tenant_fabric.tenant_id, []).append(feed)
         for tenant_id, feeds in tenants.items():
             with self.supervisor.contain(tenant=tenant_id):
                 self._send(feeds)

@@ -41,7 +41,7 @@ _NO_LIMITS = {"subs": _UNLIMITED, "data": _UNLIMITED, "payload": _UNLIMITED}
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-class Kind(IntEnum):
+class NkeyKind(IntEnum):
     """What an nkey is for: the prefix byte of its public form."""
 
     OPERATOR = 14 << 3
@@ -57,7 +57,7 @@ class KeyPair:
     _private: Ed25519PrivateKey = field(repr=False)
 
     @classmethod
-    def of(cls, kind: Kind, private: Ed25519PrivateKey) -> KeyPair:
+    def of(cls, kind: NkeyKind, private: Ed25519PrivateKey) -> KeyPair:
         raw = bytes([kind]) + private.public_key().public_bytes_raw()
         return cls(_base32(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")), private)
 
@@ -108,10 +108,10 @@ class Accounts:
             raise ValueError(f"the secret has {len(secret)} bytes, and {SECRET_BYTES} are the least")
         self.environment = environment
         self._secret, self._generation, self._clock = secret, generation, clock
-        self._operator = self._derive(Kind.OPERATOR, "operator")
+        self._operator = self._derive(NkeyKind.OPERATOR, "operator")
         self.operator_key = self._operator.public
-        self.system_key = self._derive(Kind.ACCOUNT, "system").public
-        self.platform_key = self._derive(Kind.ACCOUNT, "platform").public
+        self.system_key = self._derive(NkeyKind.ACCOUNT, "system").public
+        self.platform_key = self._derive(NkeyKind.ACCOUNT, "platform").public
 
     def __repr__(self) -> str:
         return f"Accounts(environment={self.environment!r}, generation={self._generation})"
@@ -138,7 +138,7 @@ class Accounts:
 
     def account_key(self, tenant_id: TenantId) -> str:
         """The tenant's account as NATS names it everywhere: its public nkey."""
-        return self._derive(Kind.ACCOUNT, _tenant_label(tenant_id)).public
+        return self._derive(NkeyKind.ACCOUNT, _tenant_label(tenant_id)).public
 
     def account_name(self, tenant_id: TenantId) -> str:
         """The tenant's account as NATS shows it to people: the id, or its hash where the id isn't plain."""
@@ -183,13 +183,13 @@ class Accounts:
             signing_keys=[self._signing(label, generation).public],
             default_permissions={"pub": {}, "sub": {}},
         )
-        return self._signed(self._operator, self._derive(Kind.ACCOUNT, label).public, name, claims)
+        return self._signed(self._operator, self._derive(NkeyKind.ACCOUNT, label).public, name, claims)
 
     def _user(self, label: str, generation: int) -> UserCredentials:
-        key = KeyPair.of(Kind.USER, Ed25519PrivateKey.generate())
+        key = KeyPair.of(NkeyKind.USER, Ed25519PrivateKey.generate())
         claims = _claims(
             "user",
-            issuer_account=self._derive(Kind.ACCOUNT, label).public,
+            issuer_account=self._derive(NkeyKind.ACCOUNT, label).public,
             allowed_connection_types=["STANDARD"],
             pub={},
             sub={},
@@ -198,9 +198,9 @@ class Accounts:
         return UserCredentials(key.public, self._signed(self._signing(label, generation), key.public, "artcafe", claims), key)
 
     def _signing(self, label: str, generation: int) -> KeyPair:
-        return self._derive(Kind.ACCOUNT, f"{label}/signing/{generation}")
+        return self._derive(NkeyKind.ACCOUNT, f"{label}/signing/{generation}")
 
-    def _derive(self, kind: Kind, label: str) -> KeyPair:
+    def _derive(self, kind: NkeyKind, label: str) -> KeyPair:
         return KeyPair.of(kind, Ed25519PrivateKey.from_private_bytes(self._hkdf(label)))
 
     def _hkdf(self, label: str) -> bytes:

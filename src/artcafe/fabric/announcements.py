@@ -18,8 +18,8 @@ import msgspec
 from nats.aio.msg import Msg
 
 from artcafe.errors import LinkLost, OurFault
-from artcafe.fabric.nats.client import Incoming, Outgoing
-from artcafe.fabric.nats.connection import REPLY_TIMEOUT_S, Link, unreachable
+from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
+from artcafe.fabric.nats.connection import REPLY_TIMEOUT_S, NatsConnection, unreachable
 from artcafe.model import TenantChange, TenantId
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import CHANGES
@@ -37,7 +37,7 @@ FORGOTTEN_S: Final = 600.0
 """A server that was not heard for so long has died."""
 
 
-class Announced(msgspec.Struct, frozen=True, array_like=True):
+class Announcement(msgspec.Struct, frozen=True, array_like=True):
     """What a server has changed. It hears itself too, and passes over that.
 
     `number` is 0 for a sender that announces once and is no server, and else counts its announcements, of which `changes` are the
@@ -60,15 +60,15 @@ class Other:
 
 
 _encode = msgspec.json.Encoder().encode
-_announced = msgspec.json.Decoder(Announced)
+_announced = msgspec.json.Decoder(Announcement)
 
 
 class Announcements:
     """What this server announces to the others, and hears from them."""
 
-    def __init__(self, link: Link, server: str, *, beat_s: float = BEAT_S, silent_s: float = SILENT_S) -> None:
-        """`link` is into the platform's account; `server` is this server's name, as no other has it."""
-        self._link, self._server, self._beat_s, self._silent_s = link, server, beat_s, silent_s
+    def __init__(self, connection: NatsConnection, server: str, *, beat_s: float = BEAT_S, silent_s: float = SILENT_S) -> None:
+        """`connection` is into the platform's account; `server` is this server's name, as no other has it."""
+        self._connection, self._server, self._beat_s, self._silent_s = connection, server, beat_s, silent_s
         self._untold: list[TenantChange] = []
         self._number = 0
         self._due = asyncio.Event()
@@ -78,7 +78,7 @@ class Announcements:
         self._is_listening = False
         self.losses = 0
         """How often announcements of others may have been lost so far."""
-        link.on_up(self._lost)
+        connection.on_up(self._lost)
 
     def __len__(self) -> int:
         """Return how many changes are still to be announced."""
@@ -87,35 +87,35 @@ class Announcements:
     @property
     def is_complete(self) -> bool:
         """Whether everything that the other servers announce arrives now, as far as can be known."""
-        return self._is_listening and self._link.is_up and not any(other.is_silent for other in self._others.values())
+        return self._is_listening and self._connection.is_up and not any(other.is_silent for other in self._others.values())
 
     def listen(self, callback: Callable[[TenantChange], None]) -> None:
         """Have `callback` called with every change that another server announces."""
         self._listeners.append(callback)
 
-    def tell(self, change: TenantChange) -> None:
+    def announce(self, change: TenantChange) -> None:
         """Announce a change that was made here. Waits for nothing."""
         self._untold.append(change)
         self._due.set()
 
-    async def tell_now(self, tenant_id: TenantId) -> None:
+    async def announce_now(self, tenant_id: TenantId) -> None:
         """Announce that anything in the tenant may have changed, and return when NATS has it. Raises `Unavailable`.
 
         For a command, which is no server: it has no number.
         """
-        await self._send_now(Announced(self._server, 0, [TenantChange(tenant_id=tenant_id, is_whole=True)]))
+        await self._send_now(Announcement(self._server, 0, [TenantChange(tenant_id=tenant_id, is_whole=True)]))
 
-    async def leave(self) -> None:
+    async def announce_end(self) -> None:
         """Tell the other servers that this one ends, so that nobody waits for its heartbeat. Raises `Unavailable`."""
-        await self._send_now(Announced(self._server, self._number, [], is_last=True))
+        await self._send_now(Announcement(self._server, self._number, [], is_last=True))
 
-    async def _send_now(self, announced: Announced) -> None:
-        await self._link.wait_up(REPLY_TIMEOUT_S)
+    async def _send_now(self, announced: Announcement) -> None:
+        await self._connection.wait_up(REPLY_TIMEOUT_S)
         try:
-            await self._link.send(Outgoing(CHANGES, "", _encode(announced)))
+            await self._connection.send(OutgoingMessage(CHANGES, "", _encode(announced)))
         except LinkLost as exc:
             raise unreachable() from exc
-        await self._link.check(REPLY_TIMEOUT_S)
+        await self._connection.check(REPLY_TIMEOUT_S)
 
     async def run(self) -> None:
         """Listen and announce until cancelled, over whichever connections there are."""
@@ -133,8 +133,8 @@ class Announcements:
         """Return when this server hears the others."""
         while True:
             try:
-                await self._link.wait_up()
-                await self._link.subscribe(CHANGES, self._on_announced, self._take)
+                await self._connection.wait_up()
+                await self._connection.subscribe(CHANGES, self._on_announced, self._take)
             except OurFault as exc:
                 log.debug("announcements.apart", error=repr(exc))
                 await asyncio.sleep(RETRY_S)
@@ -153,7 +153,9 @@ class Announcements:
             for portion in portions:
                 # A number counts also where sending fails: then the others find that it is missing.
                 self._number += len(portion)
-                await self._link.send(Outgoing(CHANGES, "", _encode(Announced(self._server, self._number, portion))))
+                await self._connection.send(
+                    OutgoingMessage(CHANGES, "", _encode(Announcement(self._server, self._number, portion)))
+                )
         except OurFault as exc:  # the others read it in the tables
             log.debug("announcements.dropped", error=repr(exc), changes=len(untold))
 
@@ -173,9 +175,9 @@ class Announcements:
                 self._lost()
 
     async def _on_announced(self, msg: Msg) -> None:
-        self._take(Incoming(msg.data, None))
+        self._take(IncomingMessage(msg.data, None))
 
-    def _take(self, incoming: Incoming) -> bool:
+    def _take(self, incoming: IncomingMessage) -> bool:
         try:
             announced = _announced.decode(incoming.data)
         except msgspec.DecodeError as exc:
@@ -189,7 +191,7 @@ class Announcements:
                         callback(change)
         return True
 
-    def _follow(self, announced: Announced) -> None:
+    def _follow(self, announced: Announcement) -> None:
         """Note a loss unless this follows the last announcement of that server."""
         if announced.number == 0 and announced.changes:
             return

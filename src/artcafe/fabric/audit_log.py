@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 import msgspec
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder
-from artcafe.fabric.nats.client import Outgoing
-from artcafe.fabric.nats.connection import Link, unreachable
-from artcafe.fabric.nats.jetstream import JetStream, refusal
+from artcafe.fabric.nats.client import OutgoingMessage
+from artcafe.fabric.nats.connection import NatsConnection, unreachable
+from artcafe.fabric.nats.jetstream import JetStream, check_answer
 from artcafe.model import Seq
 from artcafe.rules import times
 from artcafe.rules.subjects import AUDIT, Subject
@@ -26,7 +26,7 @@ TRIES: Final = 20
 MOST_BYTES: Final = 1 << 20
 
 
-class Kept(NamedTuple):
+class StoredEntry(NamedTuple):
     """A text as it is kept, and its place, which rises in its chain and skips numbers."""
 
     seq: Seq
@@ -40,10 +40,10 @@ Compose = Callable[[bytes | None], bytes]
 class AuditLog:
     """The chains of all tenants, and the platform's. Every method raises `Unavailable`."""
 
-    def __init__(self, link: Link, *, replicas: int = 1) -> None:
-        """`link` is into the platform's account; `replicas` is how many copies there are where it is made now."""
-        self._link, self.replicas = link, replicas
-        self._jetstream = JetStream(link)
+    def __init__(self, connection: NatsConnection, *, replicas: int = 1) -> None:
+        """`connection` is into the platform's account; `replicas` is how many copies there are where it is made now."""
+        self._connection, self.replicas = connection, replicas
+        self._jetstream = JetStream(connection)
 
     async def append(self, chain: Subject, compose: Compose) -> bytes:
         """Puts the next text behind the chain's last one, and nothing between the two, whichever servers append at once.
@@ -51,7 +51,7 @@ class AuditLog:
         Returns the text, which is on disk then. `compose` may be called again when another text came first; no two texts that
         it makes, here or on another server, may be equal.
         """
-        await self._link.wait_up()
+        await self._connection.wait_up()
         last = await self._last(chain)
         if last is None:
             await self._make()
@@ -65,40 +65,42 @@ class AuditLog:
                 return text
         raise unreachable()
 
-    async def after(self, chain: Subject, seq: Seq, most: int) -> list[Kept]:
+    async def after(self, chain: Subject, seq: Seq, most: int) -> list[StoredEntry]:
         """Return the next texts of a chain above a place, oldest first; none only if the leader has none either."""
-        found = await self._jetstream.following(STREAM, chain, seq, most=most, most_bytes=MOST_BYTES, is_copied=self.replicas > 1)
-        return [Kept(each.seq, each.data) for each in found]
+        found = await self._jetstream.read_after(
+            STREAM, chain, seq, most=most, most_bytes=MOST_BYTES, is_copied=self.replicas > 1
+        )
+        return [StoredEntry(each.seq, each.data) for each in found]
 
-    async def before(self, chain: Subject, seq: Seq | None, most: int) -> list[Kept]:
+    async def before(self, chain: Subject, seq: Seq | None, most: int) -> list[StoredEntry]:
         """The texts of a chain below a place, newest first; None: the newest."""
-        found: list[Kept] = []
+        found: list[StoredEntry] = []
         while len(found) < most and seq != 1:
-            got = await self._jetstream.newest(STREAM, chain, seq, is_copied=self.replicas > 1)
+            got = await self._jetstream.read_newest(STREAM, chain, seq, is_copied=self.replicas > 1)
             if got is None:
                 break
             seq = got.seq
-            found.append(Kept(seq, got.data))
+            found.append(StoredEntry(seq, got.data))
         return found
 
     async def since(self, chain: Subject, time: datetime) -> Seq | None:
         """Return the place of the chain's first text that was stored at this time or later; None where there is none."""
-        found = await self._jetstream.at_leader(STREAM, {"start_time": times.to_text(time), "next_by_subj": chain})
+        found = await self._jetstream.get_from_leader(STREAM, {"start_time": times.to_text(time), "next_by_subj": chain})
         return None if found is None else found.seq
 
-    async def _last(self, chain: Subject) -> Kept | None:
+    async def _last(self, chain: Subject) -> StoredEntry | None:
         """The chain's last text, as the leader has it, which knows of every append that was answered."""
-        found = await self._jetstream.at_leader(STREAM, {"last_by_subj": chain})
-        return None if found is None else Kept(found.seq, found.data)
+        found = await self._jetstream.get_from_leader(STREAM, {"last_by_subj": chain})
+        return None if found is None else StoredEntry(found.seq, found.data)
 
     async def _put(self, chain: Subject, text: bytes, last: Seq) -> bool | None:
         """Says whether it was put there, None where the answer was lost."""
         head = f"Nats-Expected-Last-Subject-Sequence: {last}\r\n"
         try:
-            answer = msgspec.json.decode((await self._link.request_last([Outgoing(chain, head, text)])).data)
-            refusal(answer)
+            answer = msgspec.json.decode((await self._connection.request_last([OutgoingMessage(chain, head, text)])).data)
+            check_answer(answer)
         except (TimeoutError, LinkLost):
-            await self._link.wait_up()
+            await self._connection.wait_up()
             return None
         except NoResponder as exc:
             raise unreachable() from exc
@@ -125,4 +127,4 @@ class AuditLog:
 
     async def settle(self) -> None:
         """Has the stream kept as often as it now should be, never less often; nothing where there is none. May be repeated."""
-        await self._jetstream.raise_copies(STREAM, self.replicas)
+        await self._jetstream.raise_replicas(STREAM, self.replicas)

@@ -12,11 +12,11 @@ from typing import Final, Protocol
 from nats.aio.msg import Msg
 
 from artcafe.errors import OurFault
-from artcafe.fabric.nats.client import Incoming
+from artcafe.fabric.nats.client import IncomingMessage
 from artcafe.fabric.nats.connection import unreachable
 from artcafe.fabric.nats.jetstream import seq_of
-from artcafe.fabric.nats.subscription import Follow
-from artcafe.fabric.tenant_log import Stored, TenantLog
+from artcafe.fabric.nats.subscription import SubjectSubscription
+from artcafe.fabric.tenant_log import StoredMessage, TenantLog
 from artcafe.model import ChannelId, Seq
 from artcafe.observe.logs import log
 from artcafe.rules import subjects
@@ -31,7 +31,7 @@ RETRY_S: Final = 0.2
 """After a look that failed: a server that has just come up may need a moment until it finds its streams."""
 
 
-class Sink(Protocol):
+class ChannelSink(Protocol):
     """Who a channel is followed for."""
 
     def begin(self, last: Seq, life: LogLineage) -> None:
@@ -44,32 +44,32 @@ class Sink(Protocol):
     def begun(self, life: LogLineage) -> None:
         """The log, which had not begun, has."""
 
-    def take(self, found: list[Stored]) -> None:
+    def take(self, found: list[StoredMessage]) -> None:
         """The next messages, in order."""
 
 
-class Reader:
+class ChannelReader:
     """One channel: every message above `last`, once and in order, goes to the sink in the loop turn in which `last` rises.
 
     While `is_sure` nothing was missed, and a live message that names none above `last` before it is the next. After a lost
     connection that has to be found out: retention may have been faster, and then a message names no other before it at all.
     """
 
-    def __init__(self, log: TenantLog, channel: ChannelId, sink: Sink) -> None:
+    def __init__(self, log: TenantLog, channel: ChannelId, sink: ChannelSink) -> None:
         self.channel = channel
         self.last: Seq = 0
         self.life = LogLineage(None)
         self._log, self._sink = log, sink
         self._filling = asyncio.Lock()
-        self._follow: Follow | None = None
+        self._follow: SubjectSubscription | None = None
         self.is_open = self.is_sure = False
 
     async def open(self) -> None:
         """Begins behind the newest message. Raises `Unavailable`."""
         async with self._filling:
-            self._follow = await self._log.link.subscribe(subjects.live(self.channel), self._on_live, self._take)
+            self._follow = await self._log.connection.subscribe(subjects.live(self.channel), self._on_live, self._take)
             state = await self._log.state()
-            last = await self._log.last_of(self.channel) if state else 0
+            last = await self._log.last_seq_of(self.channel) if state else 0
             self.is_open = True
             self._begin(last, state.life if state else LogLineage(None))
 
@@ -77,13 +77,13 @@ class Reader:
         """Hands nothing on any more. May be repeated."""
         self.is_open = False
         if self._follow is not None:
-            await self._log.link.unsubscribe(self._follow)
+            await self._log.connection.unsubscribe(self._follow)
 
-    async def level(self) -> None:
+    async def catch_up(self) -> None:
         """Hands on from the log whatever is above `last`, or begins again. Raises `Unavailable`; what was read is handed on."""
         async with self._filling:
             if self.is_open:
-                await self._level()
+                await self._read_missing()
 
     async def compare(self, life: LogLineage, newest: Seq, *, is_current: bool) -> None:
         """Read what is missing, unless a log of this life with this newest message of the channel shows that nothing is.
@@ -93,13 +93,13 @@ class Reader:
         if life.epoch == self.life.epoch and newest == self.last > 0 and is_current:
             self.is_sure = True
         elif life.epoch != self.life.epoch or newest > self.last or not self.is_sure:
-            await self.level()
+            await self.catch_up()
 
     def _begin(self, last: Seq, life: LogLineage) -> None:
         self.last, self.life, self.is_sure = last, life, life.epoch is not None
         self._sink.begin(last, life)
 
-    async def _level(self) -> None:
+    async def _read_missing(self) -> None:
         state = await self._log.state()
         if state is None:
             raise unreachable()
@@ -108,13 +108,13 @@ class Reader:
             self._sink.begun(state.life)
         if self.life.epoch != state.epoch:
             log.info("reader.another_log", channel=self.channel, epoch=state.epoch)
-            self._begin(await self._log.last_of(self.channel), state.life)
+            self._begin(await self._log.last_seq_of(self.channel), state.life)
             return
-        found: list[Stored] | None = None
+        found: list[StoredMessage] | None = None
         while found != []:
             found, is_whole = await self._log.behind(self.channel, self.last, self.last)
             if not (is_whole or await self._is_complete()):
-                self._begin(await self._log.last_of(self.channel), self.life)
+                self._begin(await self._log.last_seq_of(self.channel), self.life)
                 return
             self._hand_on(found)
         self.is_sure = True
@@ -124,18 +124,18 @@ class Reader:
         state = await self._log.state()
         return state is not None and state.epoch == self.life.epoch and state.is_complete
 
-    def _hand_on(self, found: list[Stored]) -> None:
+    def _hand_on(self, found: list[StoredMessage]) -> None:
         if found:
             self._sink.take(found)
             self.last = found[-1].seq  # Behind that, so that what the sink failed to take is tried again from the log.
 
-    def _take(self, live: Incoming) -> bool:
+    def _take(self, live: IncomingMessage) -> bool:
         """Hands a live message on at once if it is the next one, as nearly all are. Those that wait for a gap to be filled stand
         before it, so it never overtakes them."""
         seq, before = seq_of(live), live.number(b"Nats-Last-Sequence")
         is_next = before <= self.last < seq and self.is_sure and self.is_open and not self._filling.locked()
         if is_next:
-            self._hand_on([Stored(seq, before or None, live.data)])
+            self._hand_on([StoredMessage(seq, before or None, live.data)])
         return is_next
 
     async def _on_live(self, msg: Msg) -> None:
@@ -143,68 +143,68 @@ class Reader:
         seq, before = int(headers.get("Nats-Sequence", 0)), int(headers.get("Nats-Last-Sequence", 0))
         try:
             async with self._filling:
-                await self._catch_up(before)
+                await self._fill_to(before)
                 if seq > self.last and self.is_open:
-                    self._hand_on([Stored(seq, before or None, msg.data)])
+                    self._hand_on([StoredMessage(seq, before or None, msg.data)])
         except OurFault as exc:  # the next live message, look or connection shows the gap again
             log.debug("reader.behind", channel=self.channel, error=repr(exc))
 
-    async def _catch_up(self, to: Seq) -> None:
+    async def _fill_to(self, to: Seq) -> None:
         """Hand on everything up to `to`, the message before a live one, or begin again if that has been removed.
 
         Raises `Unavailable` where neither can be known now: the live message must not be handed on then.
         """
         if not self.is_open or (self.is_sure and self.last >= to):
             return
-        await self._level()
+        await self._read_missing()
         if self.last < to:
             if not await self._log.is_removed(to):
                 raise unreachable()
-            self._begin(await self._log.last_of(self.channel), self.life)
+            self._begin(await self._log.last_seq_of(self.channel), self.life)
 
 
-class LiveReader:
+class LiveChannelReader:
     """One `live` channel, of which nothing is stored: whatever comes is handed on, at most once."""
 
-    def __init__(self, log: TenantLog, channel: ChannelId, sink: Sink) -> None:
-        self._link, self._channel, self._sink = log.link, channel, sink
-        self._follow: Follow | None = None
+    def __init__(self, log: TenantLog, channel: ChannelId, sink: ChannelSink) -> None:
+        self._connection, self._channel, self._sink = log.connection, channel, sink
+        self._follow: SubjectSubscription | None = None
 
     async def open(self) -> None:
         """Raises `Unavailable`."""
-        self._follow = await self._link.subscribe(subjects.live(self._channel), self._on_live, self._take)
+        self._follow = await self._connection.subscribe(subjects.live(self._channel), self._on_live, self._take)
         self._sink.begin(0, LogLineage(None))
 
     async def close(self) -> None:
         """Hands nothing on any more. May be repeated."""
         if self._follow is not None:
-            await self._link.unsubscribe(self._follow)
+            await self._connection.unsubscribe(self._follow)
 
-    def _take(self, live: Incoming) -> bool:
-        self._sink.take([Stored(0, None, live.data)])
+    def _take(self, live: IncomingMessage) -> bool:
+        self._sink.take([StoredMessage(0, None, live.data)])
         return True
 
     async def _on_live(self, msg: Msg) -> None:
-        self._sink.take([Stored(0, None, msg.data)])
+        self._sink.take([StoredMessage(0, None, msg.data)])
 
 
-class Tail:
+class ChannelReaders:
     """Every channel of one tenant that someone on this server follows."""
 
     def __init__(self, log: TenantLog, *, look_s: float = LOOK_S) -> None:
         self._log, self._look_s = log, look_s
-        self._readers: set[Reader] = set()
-        self._live: set[LiveReader] = set()
+        self._readers: set[ChannelReader] = set()
+        self._live: set[LiveChannelReader] = set()
         self._due = asyncio.Event()
         self.supervisor = Supervisor("tail")
-        log.link.on_up(self._doubt)
+        log.connection.on_up(self._doubt)
 
     def __len__(self) -> int:
         return len(self._readers) + len(self._live)
 
-    async def follow(self, channel: ChannelId, sink: Sink) -> Reader:
+    async def follow(self, channel: ChannelId, sink: ChannelSink) -> ChannelReader:
         """A reader that has begun behind the channel's newest message. Raises `Unavailable`, and nothing is followed then."""
-        reader = Reader(self._log, channel, sink)
+        reader = ChannelReader(self._log, channel, sink)
         self._readers.add(reader)
         try:
             await reader.open()
@@ -213,16 +213,16 @@ class Tail:
             if not reader.is_open:
                 await self.unfollow(reader)
 
-    async def follow_live(self, channel: ChannelId, sink: Sink) -> LiveReader:
+    async def follow_live(self, channel: ChannelId, sink: ChannelSink) -> LiveChannelReader:
         """A reader of a `live` channel. Raises `Unavailable`, and nothing is followed then."""
-        reader = LiveReader(self._log, channel, sink)
+        reader = LiveChannelReader(self._log, channel, sink)
         await reader.open()
         self._live.add(reader)
         return reader
 
-    async def unfollow(self, reader: Reader | LiveReader) -> None:
+    async def unfollow(self, reader: ChannelReader | LiveChannelReader) -> None:
         """Hands nothing on any more. May be repeated."""
-        if isinstance(reader, LiveReader):
+        if isinstance(reader, LiveChannelReader):
             self._live.discard(reader)
         else:
             self._readers.discard(reader)

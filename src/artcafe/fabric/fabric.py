@@ -18,13 +18,13 @@ from artcafe.errors import LinkLost, LogRefused, NoResponder, OurFault
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
-from artcafe.fabric.channel_readers import Tail
-from artcafe.fabric.log_writer import BATCH_MESSAGES, GroupCommit
-from artcafe.fabric.nats.cluster import COPIES, copies
-from artcafe.fabric.nats.connection import Link, unreachable
-from artcafe.fabric.nats.server_proof import Proof
-from artcafe.fabric.presence_registry import LEASE_S, RENEW_S, Roster
+from artcafe.fabric.log_writer import BATCH_MESSAGES, LogWriter
+from artcafe.fabric.nats.cluster import REPLICAS, replica_count
+from artcafe.fabric.nats.connection import NatsConnection, unreachable
+from artcafe.fabric.nats.server_proof import ServerProof
+from artcafe.fabric.presence_registry import LEASE_S, RENEW_S, PresenceRegistry
 from artcafe.fabric.storage_probe import StorageProbe
+from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.model import ChannelId, Cursor, TenantId
 from artcafe.observe.logs import log
@@ -36,7 +36,7 @@ IDLE_S: Final = 300.0
 MOST_UNUSED: Final = 256
 """Rooms that stay open though nobody uses them, so that a row of questions about many tenants does not open one for each."""
 BUSY_S: Final = 15.0
-"""A room that was asked for so lately may have a publish under way (`batch.PATIENCE_S`), and is not closed for another."""
+"""A tenant used within this time may have a publish under way (`log_writer.PUBLISH_TIMEOUT_S`), and is not closed for another."""
 SWEEP_S: Final = 30.0
 COUNT_S: Final = 5.0
 
@@ -51,34 +51,6 @@ class Broker(NamedTuple):
     urls: Sequence[str]
     tls: ssl.SSLContext | None = None
     is_embedded: bool = False
-
-
-class Room:
-    """One tenant's part of NATS on this server: its connection, its log, the one writer, the followed channels, who is there."""
-
-    def __init__(self, tenant_id: TenantId, link: Link, writer: GroupCommit, log: TenantLog, roster: Roster) -> None:
-        self.tenant_id = tenant_id
-        self.link, self.writer, self.log, self.roster = link, writer, log, roster
-        self.tail = Tail(log)
-        self.used_at = time.monotonic()
-        self.leave = asyncio.Event()
-
-    async def run(self) -> None:
-        """Serves the tenant until told to leave."""
-        async with asyncio.TaskGroup() as group:
-            # The writer is not started again: what it had taken is answered, and it takes no more. Its end is the room's.
-            loops = ("link", self.link.run), ("tail", self.tail.run), ("roster", self.roster.run)
-            parts = [group.create_task(Supervisor(name).keep(loop)) for name, loop in loops]
-            parts.append(group.create_task(self.writer.run()))
-            await self.leave.wait()
-            for part in parts[1:]:
-                part.cancel()
-            self.link.close()
-
-    @property
-    def is_used(self) -> bool:
-        """Whether somebody follows a channel of the tenant here or its presence, or an agent of it is connected here."""
-        return len(self.tail) > 0 or len(self.roster) > 0 or self.roster.is_watched
 
 
 class Fabric:
@@ -107,18 +79,18 @@ class Fabric:
         """
         self._urls, self._accounts, self._tls = urls, accounts, tls
         # While a cluster forms it may count fewer servers than we were told of.
-        self._replicas = COPIES if len(self._urls) >= COPIES else replicas
+        self._replicas = REPLICAS if len(self._urls) >= REPLICAS else replicas
         self._most_unused, self._busy_s = most_unused, busy_s
         self._idle_s, self._sweep_s, self._lease_s, self._renew_s = idle_s, sweep_s, lease_s, renew_s
         self._server = secrets.token_hex(8)
         """This server among the others, for as long as it runs."""
-        self._system = Link("system", urls, accounts.system_user, tls=tls)
-        self._proof = Proof(self._system) if is_embedded else None
-        self._platform = Link("platform", urls, accounts.platform_user, tls=tls, proof=self._proof)
+        self._system = NatsConnection("system", urls, accounts.system_user, tls=tls)
+        self._proof = ServerProof(self._system) if is_embedded else None
+        self._platform = NatsConnection("platform", urls, accounts.platform_user, tls=tls, proof=self._proof)
         self.announcements = Announcements(self._platform, self._server)
         self.audit_log = AuditLog(self._platform, replicas=self._replicas)
         self._probe = StorageProbe(self._platform, replicas=self._replicas)
-        self._rooms: dict[TenantId, Room] = {}
+        self._rooms: dict[TenantId, TenantFabric] = {}
         self._group: asyncio.TaskGroup | None = None
         self._closing = asyncio.Event()
         self._watchers: list[Callable[[TenantId], None]] = []
@@ -145,7 +117,7 @@ class Fabric:
         """Ends `run`. May be repeated."""
         self._closing.set()
 
-    async def try_storing(self, timeout_s: float) -> None:
+    async def check_storage(self, timeout_s: float) -> None:
         """Have NATS store a message now. Raises `TimeoutError` when it confirms nothing in time, and any of our faults."""
         await self._probe.store(timeout_s)
 
@@ -158,26 +130,26 @@ class Fabric:
         """Why there was no connection at the last try, in the words of whoever refused."""
         return self._system.problem
 
-    async def settle_copies(self, timeout_s: float) -> int:
+    async def update_replicas(self, timeout_s: float) -> int:
         """Has each log kept as many times as the NATS cluster has room for, and returns how many. Waits for NATS.
 
         A cluster that has grown since gets more; never fewer. Raises `Unavailable` where NATS doesn't say within the time.
         """
-        self._replicas = max(self._replicas, await copies(self._system, within_s=timeout_s))
+        self._replicas = max(self._replicas, await replica_count(self._system, within_s=timeout_s))
         for room in self._rooms.values():
             room.log.replicas = self._replicas
         self.audit_log.replicas = self._probe.replicas = self._replicas
         return self._replicas
 
-    def peek(self, tenant_id: TenantId) -> Room | None:
+    def peek(self, tenant_id: TenantId) -> TenantFabric | None:
         """The tenant's room if it is open already."""
         room = self._rooms.get(tenant_id)
         if room is not None:
             room.used_at = time.monotonic()
         return room
 
-    def room(self, tenant_id: TenantId, *, is_needed: bool = True) -> Room:
-        """The tenant's room, opened if need be. It connects by itself; whoever needs the connection waits on its `link`.
+    def tenant(self, tenant_id: TenantId, *, is_needed: bool = True) -> TenantFabric:
+        """The tenant's room, opened if need be. It connects by itself; whoever needs the connection waits on its `connection`.
 
         Raises `Unavailable` while the server ends, and where many rooms are open that nobody uses unless one `is_needed`.
         """
@@ -190,19 +162,19 @@ class Fabric:
             async def admit() -> None:
                 await tell_system(self._system, CLAIMS_UPDATE, self._accounts.account_jwt(tenant_id))
 
-            link = Link(
+            connection = NatsConnection(
                 f"tenant {tenant_id}", self._urls, lambda: self._accounts.user(tenant_id), admit, tls=self._tls, proof=self._proof
             )
-            roster = Roster(link, self._server, lease_s=self._lease_s, renew_s=self._renew_s)
+            roster = PresenceRegistry(connection, self._server, lease_s=self._lease_s, renew_s=self._renew_s)
             quota = None if self._quota is None else partial(self._quota, tenant_id)
-            tenant_log = TenantLog(link, replicas=self._replicas, quota=quota)
-            room = Room(tenant_id, link, GroupCommit(tenant_log, most_a_group=self._most_a_group), tenant_log, roster)
+            tenant_log = TenantLog(connection, replicas=self._replicas, quota=quota)
+            room = TenantFabric(tenant_id, connection, LogWriter(tenant_log, max_group=self._most_a_group), tenant_log, roster)
             self._rooms[tenant_id] = room
             # A fresh context: what it logs belongs to no request, though one was the first to need it.
             self._group.create_task(self._keep(room), name=f"room {tenant_id}", context=contextvars.Context())
         return room
 
-    async def _keep(self, room: Room) -> None:
+    async def _keep(self, room: TenantFabric) -> None:
         """Run a tenant's room. An unforeseen exception ends this room and no other; its agents are closed with 4000, so that they
         connect again and find a new room."""
         with self.supervisor.contain(tenant=room.tenant_id):
@@ -228,29 +200,29 @@ class Fabric:
         """Bounds each log that is made from here on by the bytes that `quota` says of its tenant then."""
         self._quota = quota
 
-    def limit_groups(self, most: Callable[[], int]) -> None:
+    def set_group_limit(self, most: Callable[[], int]) -> None:
         """Have `most` say, before each group commit, how many messages it may hold."""
         self._most_a_group = most
 
-    def open_rooms(self) -> list[Room]:
+    def open_tenants(self) -> list[TenantFabric]:
         """The rooms of this moment. That they were looked at does not keep them."""
         return list(self._rooms.values())
 
-    def watch_failures(self, callback: Callable[[TenantId], None]) -> None:
+    def on_tenant_failure(self, callback: Callable[[TenantId], None]) -> None:
         """Has `callback` called with a tenant whose room has failed: whatever was followed in it is followed no more."""
         self._watchers.append(callback)
 
     async def position(self, tenant_id: TenantId) -> Cursor:
         """Where the tenant's log stands now: a subscription that begins here gets every later message. Raises `Unavailable`."""
-        room = self.room(tenant_id)
-        await room.link.wait_up()
+        room = self.tenant(tenant_id)
+        await room.connection.wait_up()
         state = await room.log.state()
         return Cursor() if state is None else Cursor(epoch=state.epoch, seq=state.last_seq)
 
     async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
         """Removes a channel's messages. May be repeated. Raises `Unavailable`."""
-        room = self.room(tenant_id)
-        await room.link.wait_up()
+        room = self.tenant(tenant_id)
+        await room.connection.wait_up()
         await room.log.purge(channel_id)
 
     async def drop(self, tenant_id: TenantId) -> None:
@@ -258,8 +230,8 @@ class Fabric:
 
         Raises `Unavailable`.
         """
-        room = self.room(tenant_id)
-        await room.link.wait_up()
+        room = self.tenant(tenant_id)
+        await room.connection.wait_up()
         room.writer.close()  # or what it has in flight would make the log anew
         try:
             await room.log.drop()
@@ -267,7 +239,7 @@ class Fabric:
             self._leave(room)
         await tell_system(self._system, CLAIMS_DELETE, self._accounts.deletion_jwt(tenant_id))
 
-    def _leave(self, room: Room) -> None:
+    def _leave(self, room: TenantFabric) -> None:
         room.leave.set()
         if self._rooms.get(room.tenant_id) is room:
             del self._rooms[room.tenant_id]
@@ -276,7 +248,7 @@ class Fabric:
         while True:
             await asyncio.sleep(self._sweep_s)
             with self.supervisor.contain(), contextlib.suppress(OurFault):  # It is tried again, and what there is stays.
-                await self.settle_copies(COUNT_S)
+                await self.update_replicas(COUNT_S)
                 await self.audit_log.settle()
                 await self._probe.settle()
             for room in list(self._rooms.values()):
@@ -285,7 +257,7 @@ class Fabric:
                     self._leave(room)
 
 
-async def tell_system(system: Link, subject: Subject, jwt: str) -> None:
+async def tell_system(system: NatsConnection, subject: Subject, jwt: str) -> None:
     """A request of the system account. Raises `Unavailable`, and `LogRefused` with what NATS has against it."""
     try:
         answer = msgspec.json.decode((await system.request(subject, jwt.encode())).data)

@@ -27,8 +27,8 @@ from artcafe.errors import (
     QuotaFull,
     Unavailable,
 )
-from artcafe.fabric.nats.client import Incoming, Outgoing
-from artcafe.fabric.nats.jetstream import refusal
+from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
+from artcafe.fabric.nats.jetstream import check_answer
 from artcafe.fabric.tenant_log import TenantLog
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
@@ -39,17 +39,17 @@ from artcafe.wire.replies import PublishReply
 BATCH_MESSAGES: Final = 500
 """NATS takes 1,000; more than 500 gained nothing."""
 BATCH_BYTES: Final = 4 << 20
-FEW: Final = 12
+SMALL_GROUP: Final = 12
 """So many are quicker one by one than as a batch, for which nats-server 2.15 makes and removes a store on disk: n messages took
 n × 0.4 ms when sent without waiting in between, and in the same minute a batch of them 5.5 ms + n × 0.02 ms."""
 WAITING_MESSAGES: Final = 20_000
 WAITING_BYTES: Final = 64 << 20
 """When so much waits, NATS is not keeping up, and a publish is refused at once with `not_stored` instead of growing the queue."""
-SPARED: Final = 16
+RESERVED_PER_SENDER: Final = 16
 """Of a sender that has fewer waiting, a publish is taken all the same: it is not the one who fills the queue."""
 IN_TURN: Final = 16
 """Messages of one sender that go into a group before it is another's turn."""
-PATIENCE_S: Final = 10.0
+PUBLISH_TIMEOUT_S: Final = 10.0
 """How long a message is tried before its publisher is told; less than the 30 s after which the SDK gives up."""
 BEGIN_S: Final = 15.0
 """How much longer, where the log is being made: a cluster with a node down may elect a leader for JetStream and one for the log
@@ -63,8 +63,8 @@ DUPLICATE_IN_PROCESS: Final = 10158
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
-    """A message on its way. `twins` are repeats of the same key that came while it waited.
+class PendingPublish:
+    """A message on its way. `duplicates` are repeats of the same key that came while it waited.
 
     `may_be_stored` once it was sent and no answer came: from then on nobody may say that it was not stored.
     """
@@ -76,7 +76,7 @@ class Waiting:
     done: asyncio.Future[PublishReply]
     until: float
     may_be_stored: bool = False
-    twins: tuple[Waiting, ...] = ()
+    duplicates: tuple[PendingPublish, ...] = ()
 
     @property
     def id_header(self) -> str:
@@ -84,11 +84,11 @@ class Waiting:
         return f"Nats-Msg-Id: {self.dedupe_id}\r\n" if self.dedupe_id else ""
 
     def stored(self, seq: int) -> None:
-        """It stands at `seq`, and its twins are repeats of it."""
+        """It stands at `seq`, and its duplicates are repeats of it."""
         if not self.done.done():
             self.done.set_result(PublishReply(seq, self.message_id, duplicate=False))
-        for twin in self.twins:
-            twin.repeats(self.envelope, seq)
+        for duplicate in self.duplicates:
+            duplicate.repeats(self.envelope, seq)
 
     def repeats(self, first: bytes | None, seq: int) -> None:
         """Its key was used before: for the message of envelope `first` at `seq`, or for one that has been removed since, of
@@ -103,30 +103,30 @@ class Waiting:
             self.done.set_exception(KeyReused())
 
     def fail(self, error: Exception) -> None:
-        """It ends with an error, and its twins with it."""
+        """It ends with an error, and its duplicates with it."""
         if self.may_be_stored and isinstance(error, NotStored):
             error = OutcomeUnknown()
-        for one in (self, *self.twins):
+        for one in (self, *self.duplicates):
             if not one.done.done():
                 one.done.set_exception(error)
 
 
-class GroupCommit:
+class LogWriter:
     """The one writer of a tenant's log on this server."""
 
     def __init__(
         self,
         log: TenantLog,
         *,
-        patience_s: float = PATIENCE_S,
-        most_messages: int = WAITING_MESSAGES,
-        most_a_group: Callable[[], int] = lambda: BATCH_MESSAGES,
+        timeout_s: float = PUBLISH_TIMEOUT_S,
+        max_messages: int = WAITING_MESSAGES,
+        max_group: Callable[[], int] = lambda: BATCH_MESSAGES,
     ) -> None:
-        """`most_a_group` is asked before each group, and may say less than `BATCH_MESSAGES`."""
-        self._log, self._patience_s, self._most_messages = log, patience_s, most_messages
-        self._most_a_group = most_a_group
-        self._spared = min(SPARED, most_messages)
-        self._waiting: OrderedDict[str, deque[Waiting]] = OrderedDict()
+        """`max_group` is asked before each group, and may say less than `BATCH_MESSAGES`."""
+        self._log, self._patience_s, self._most_messages = log, timeout_s, max_messages
+        self._most_a_group = max_group
+        self._spared = min(RESERVED_PER_SENDER, max_messages)
+        self._waiting: OrderedDict[str, deque[PendingPublish]] = OrderedDict()
         """By sender, who take turns."""
         self._waiting_messages = self._waiting_bytes = 0
         self._wake = asyncio.Event()
@@ -150,7 +150,7 @@ class GroupCommit:
             return done
         if queue is None:
             queue = self._waiting[sender] = deque()
-        queue.append(Waiting(subject, envelope, message_id, dedupe_id, done, time.monotonic() + self._patience_s))
+        queue.append(PendingPublish(subject, envelope, message_id, dedupe_id, done, time.monotonic() + self._patience_s))
         self._waiting_messages += 1
         self._waiting_bytes += len(envelope)
         self._wake.set()
@@ -167,7 +167,7 @@ class GroupCommit:
 
     async def run(self) -> None:
         """Commits group after group until cancelled; what is left then is answered, never forgotten."""
-        group: list[Waiting] = []
+        group: list[PendingPublish] = []
         try:
             while True:
                 await self._wake.wait()
@@ -183,12 +183,12 @@ class GroupCommit:
                 waiting.fail(OutcomeUnknown())
             self.close()
 
-    def _take(self) -> list[Waiting]:
+    def _take(self) -> list[PendingPublish]:
         """Return the next group: what each sender has waiting, in order, a few of each in turn. A repeat of a key joins its first
-        as a twin."""
+        as a duplicate."""
         most = min(self._most_a_group(), BATCH_MESSAGES)
-        group: list[Waiting] = []
-        firsts: dict[str, Waiting] = {}
+        group: list[PendingPublish] = []
+        firsts: dict[str, PendingPublish] = {}
         size = taken = 0
         while self._waiting and len(group) < most and size < BATCH_BYTES:
             sender, queue = self._waiting.popitem(last=False)
@@ -200,7 +200,7 @@ class GroupCommit:
                 if first is one:
                     group.append(one)
                 else:
-                    first.twins = (*first.twins, one)
+                    first.duplicates = (*first.duplicates, one)
                 if size >= BATCH_BYTES:
                     break
             if queue:
@@ -209,11 +209,11 @@ class GroupCommit:
         self._waiting_bytes -= size
         return group
 
-    async def _commit(self, group: list[Waiting]) -> None:
+    async def _commit(self, group: list[PendingPublish]) -> None:
         """Settles every member of a group, trying again as long as that is safe and their patience lasts."""
         while group:
             try:
-                await self._log.link.wait_up(max(0.0, group[0].until - time.monotonic()))
+                await self._log.connection.wait_up(max(0.0, group[0].until - time.monotonic()))
                 if not self._exists:
                     await self._log.ensure()
                     self._exists = True
@@ -230,7 +230,7 @@ class GroupCommit:
                 return
 
     @staticmethod
-    def _known_unknowns(group: list[Waiting]) -> list[Waiting]:
+    def _known_unknowns(group: list[PendingPublish]) -> list[PendingPublish]:
         """After a lost answer: only a message with a key may be sent again; of the others the outcome stays unknown."""
         again = []
         for one in group:
@@ -241,7 +241,7 @@ class GroupCommit:
                 one.fail(OutcomeUnknown())
         return again
 
-    def _out_of_patience(self, group: list[Waiting], exc: OurFault) -> list[Waiting]:
+    def _out_of_patience(self, group: list[PendingPublish], exc: OurFault) -> list[PendingPublish]:
         """After a request that nobody took: nothing was stored, so all may be tried again while patience lasts."""
         more_s = BEGIN_S if self._log.is_beginning else 0.0
         if time.monotonic() < group[0].until + more_s and not self._is_over:
@@ -252,24 +252,24 @@ class GroupCommit:
         return []
 
     @staticmethod
-    def _refuse(group: list[Waiting], exc: LogRefused | QuotaFull) -> None:
+    def _refuse(group: list[PendingPublish], exc: LogRefused | QuotaFull) -> None:
         log.warning("publish.refused", error=str(exc), messages=len(group))
         for one in group:
             one.fail(exc if isinstance(exc, QuotaFull) else NotStored())
 
-    def _are_few(self, group: list[Waiting]) -> bool:
+    def _are_few(self, group: list[PendingPublish]) -> bool:
         # Between servers a message may get lost that a later one overtakes, and there a batch is held in memory and costs little.
-        return len(group) <= (FEW if self._log.replicas == 1 else 1)
+        return len(group) <= (SMALL_GROUP if self._log.replicas == 1 else 1)
 
-    async def _store_few(self, group: list[Waiting]) -> None:
+    async def _store_few(self, group: list[PendingPublish]) -> None:
         """Each message for itself, without waiting in between. Leaves in `group` those that may be tried again, and raises why.
 
         What stands before one that was answered is not tried again: it would come behind it.
         """
-        messages = [Outgoing(one.subject, one.id_header, one.envelope) for one in group]
+        messages = [OutgoingMessage(one.subject, one.id_header, one.envelope) for one in group]
         problem: Exception | None = None
-        again: list[Waiting] = []
-        for one, outcome in zip(tuple(group), await self._log.link.request_each(messages, timeout_s=ANSWER_S), strict=True):
+        again: list[PendingPublish] = []
+        for one, outcome in zip(tuple(group), await self._log.connection.request_each(messages, timeout_s=ANSWER_S), strict=True):
             try:
                 await self._settle(one, outcome)
             except (LinkLost, TimeoutError, NoResponder, Unavailable) as exc:
@@ -284,7 +284,7 @@ class GroupCommit:
         if problem is not None:
             raise problem
 
-    async def _settle(self, one: Waiting, outcome: Incoming | Exception) -> None:
+    async def _settle(self, one: PendingPublish, outcome: IncomingMessage | Exception) -> None:
         """Tells a message what NATS answered to it. Raises what it got instead of an answer."""
         if isinstance(outcome, Exception):
             raise outcome
@@ -292,7 +292,7 @@ class GroupCommit:
         if (answer.get("error") or {}).get("err_code") == DUPLICATE_IN_PROCESS:
             raise NoResponder()  # nothing was stored by this try, and the next one will find the first's outcome
         try:
-            refusal(answer)
+            check_answer(answer)
         except (LogRefused, QuotaFull) as exc:
             self._refuse([one], exc)
             return
@@ -300,10 +300,10 @@ class GroupCommit:
             one.stored(answer["seq"])
             return
         first = await self._log.read(answer["seq"])
-        for repeat in (one, *one.twins):
+        for repeat in (one, *one.duplicates):
             repeat.repeats(first, answer["seq"])
 
-    async def _store_many(self, group: list[Waiting]) -> None:
+    async def _store_many(self, group: list[PendingPublish]) -> None:
         """One atomic batch. A rejected one was not stored at all: it is halved, in order, so that what was wrong with one
         message (a repeated key rejects a whole batch) is found without failing the rest."""
         answer = decode(await self._send_batch(group))
@@ -317,17 +317,18 @@ class GroupCommit:
         await self._commit(group[:middle])
         await self._commit(group[middle:])
 
-    async def _send_batch(self, group: list[Waiting]) -> Incoming:
+    async def _send_batch(self, group: list[PendingPublish]) -> IncomingMessage:
         batch = f"Nats-Batch-Id: {secrets.token_hex(8)}\r\nNats-Batch-Sequence: "
         messages = [
-            Outgoing(one.subject, f"{one.id_header}{batch}{position}\r\n", one.envelope) for position, one in enumerate(group, 1)
+            OutgoingMessage(one.subject, f"{one.id_header}{batch}{position}\r\n", one.envelope)
+            for position, one in enumerate(group, 1)
         ]
         last = messages[-1]
         messages[-1] = last._replace(headers=f"{last.headers}Nats-Batch-Commit: 1\r\n")
-        return await self._log.link.request_last(messages, timeout_s=ANSWER_S)
+        return await self._log.connection.request_last(messages, timeout_s=ANSWER_S)
 
 
-def decode(msg: Incoming) -> dict[str, Any]:
+def decode(msg: IncomingMessage) -> dict[str, Any]:
     """JetStream's answer to a publish."""
     answer: dict[str, Any] = msgspec.json.decode(msg.data)
     return answer

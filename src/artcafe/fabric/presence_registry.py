@@ -17,9 +17,9 @@ import msgspec
 from nats.aio.msg import Msg
 
 from artcafe.errors import NoResponder, OurFault
-from artcafe.fabric.nats.client import Incoming, Outgoing
-from artcafe.fabric.nats.connection import Link
-from artcafe.fabric.nats.subscription import Follow
+from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
+from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.nats.subscription import SubjectSubscription
 from artcafe.model import AgentId
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import PRESENCE, PRESENCE_ASK, Subject
@@ -35,7 +35,7 @@ PORTION: Final = 500
 """Agents in one message: at most 170 KB with the longest statuses, and NATS takes 1 MiB."""
 
 
-class Seat(msgspec.Struct, frozen=True, array_like=True):
+class AgentPresence(msgspec.Struct, frozen=True, array_like=True):
     """An agent on one server: since when, by that server's clock (None: it has left), and the status that was set there, when."""
 
     agent: AgentId
@@ -43,37 +43,37 @@ class Seat(msgspec.Struct, frozen=True, array_like=True):
     status: str | None = None
     status_at: datetime | None = None
 
-    def is_newer(self, other: Seat) -> bool:
+    def is_newer(self, other: AgentPresence) -> bool:
         """Whether its status was set later than the other's."""
         return self.status_at is not None and (other.status_at is None or self.status_at > other.status_at)
 
 
-class Told(msgspec.Struct, frozen=True, array_like=True):
+class PresenceUpdate(msgspec.Struct, frozen=True, array_like=True):
     """What a server says of its agents. `is_end`: with this, everything that it holds has been told."""
 
     server: str
-    seats: list[Seat]
+    seats: list[AgentPresence]
     is_end: bool
 
 
 _encode = msgspec.json.Encoder().encode
-_told = msgspec.json.Decoder(Told)
+_told = msgspec.json.Decoder(PresenceUpdate)
 _names = msgspec.json.Decoder(list[str])
 
 
-class Roster:
+class PresenceRegistry:
     """One tenant's agents, those of this server exactly and those of the others as they were told.
 
     It joins the others (listens, asks what they hold, tells what this one holds) when somebody wants to know or there is
     something to tell, and again with each new connection, which may have missed something.
     """
 
-    def __init__(self, link: Link, server: str, *, lease_s: float = LEASE_S, renew_s: float = RENEW_S) -> None:
+    def __init__(self, connection: NatsConnection, server: str, *, lease_s: float = LEASE_S, renew_s: float = RENEW_S) -> None:
         """`server` is this server's name, as no other has it."""
-        self._link, self._server = link, server
+        self._connection, self._server = connection, server
         self._lease_s, self._renew_s = lease_s, renew_s
-        self._own: dict[AgentId, Seat] = {}
-        self._others: dict[str, dict[AgentId, tuple[Seat, float]]] = {}
+        self._own: dict[AgentId, AgentPresence] = {}
+        self._others: dict[str, dict[AgentId, tuple[AgentPresence, float]]] = {}
         """By server: what it told of each agent, and until when (monotonic) that is believed."""
         self._untold: set[AgentId] = set()
         self._due = asyncio.Event()
@@ -82,13 +82,13 @@ class Roster:
         """The connection is newer than the last joining."""
         self._is_known = False
         self._settled = asyncio.Event()
-        """Waiting longer would not tell more now."""
+        """PendingPublish longer would not tell more now."""
         self._heard: set[str] = set()
         self._news = asyncio.Event()
-        self._follows: list[Follow] = []
+        self._follows: list[SubjectSubscription] = []
         self._watchers: list[Callable[[AgentId], None]] = []
         self.supervisor = Supervisor("roster")
-        link.on_up(self._begin_anew)
+        connection.on_up(self._begin_anew)
 
     def __len__(self) -> int:
         """How many agents this server holds."""
@@ -115,11 +115,11 @@ class Roster:
 
     # --- what this server holds ----------------------------------------------------------------------------------------
 
-    def own(self, agent: AgentId) -> Seat | None:
+    def own(self, agent: AgentId) -> AgentPresence | None:
         """The agent as this server holds it."""
         return self._own.get(agent)
 
-    def put(self, seat: Seat) -> None:
+    def put(self, seat: AgentPresence) -> None:
         """The agent is here, or its status is another; the others hear of it soon."""
         self._own[seat.agent] = seat
         self._tell_soon(seat.agent)
@@ -144,19 +144,19 @@ class Roster:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * ASK_S):
                 await self._settled.wait()
-        return self._is_known and self._link.is_up
+        return self._is_known and self._connection.is_up
 
     def agents(self) -> set[AgentId]:
         """Every agent that may be connected, on whichever server."""
         return {*self._own, *(agent for held in self._others.values() for agent in held)}
 
-    def find(self, agent: AgentId) -> Seat | None:
+    def find(self, agent: AgentId) -> AgentPresence | None:
         """The agent, on however many servers: since the first of them, with the status that was set last. None: on none."""
         now = time.monotonic()
         seats = [seat for held in self._others.values() for seat, until in [held.get(agent, _NOWHERE)] if until > now]
         if agent in self._own:
             seats.append(self._own[agent])
-        found: Seat | None = None
+        found: AgentPresence | None = None
         for seat in seats:
             found = seat if found is None else _merged(found, seat)
         return found
@@ -168,7 +168,7 @@ class Roster:
         await self._wanted.wait()
         while True:
             try:
-                await self._link.wait_up(ASK_S)
+                await self._connection.wait_up(ASK_S)
                 await self._join()
                 await self._keep_told()
             except OurFault as exc:
@@ -186,11 +186,11 @@ class Roster:
         can be asked. While it asks, it must not be there to be asked, or NATS could not say that nobody else is."""
         self._is_stale = False
         while self._follows:
-            await self._link.unsubscribe(self._follows.pop())
+            await self._connection.unsubscribe(self._follows.pop())
         self._heard.clear()
-        self._follows.append(await self._link.subscribe(PRESENCE, self._on_told, self._take))
+        self._follows.append(await self._connection.subscribe(PRESENCE, self._on_told, self._take))
         await self._ask()
-        self._follows.append(await self._link.subscribe(PRESENCE_ASK, self._on_asked))
+        self._follows.append(await self._connection.subscribe(PRESENCE_ASK, self._on_asked))
         await self._tell(list(self._own), is_end=True)
         self._is_known = not self._is_stale
         self._settled.set()
@@ -199,7 +199,7 @@ class Roster:
         """Returns when every server with agents of the tenant has told them: each tells, and names the others it knows of."""
         with contextlib.suppress(NoResponder, TimeoutError, msgspec.DecodeError):
             async with asyncio.timeout(ASK_S):
-                answer = await self._link.request(PRESENCE_ASK, b"", timeout_s=ASK_S)
+                answer = await self._connection.request(PRESENCE_ASK, b"", timeout_s=ASK_S)
                 named = set(_names.decode(answer.data)) - {self._server}
                 while not named <= self._heard:
                     self._news.clear()
@@ -232,9 +232,9 @@ class Roster:
     async def _tell(self, agents: list[AgentId], *, is_end: bool) -> None:
         """Tells how each agent is as its portion leaves, so that no older word follows a newer one. Raises `Unavailable`."""
         for start in range(0, len(agents), PORTION):
-            seats = [self._own.get(agent) or Seat(agent, None) for agent in agents[start : start + PORTION]]
-            told = Told(self._server, seats, is_end and start + PORTION >= len(agents))
-            await self._link.send(Outgoing(PRESENCE, "", _encode(told)))
+            seats = [self._own.get(agent) or AgentPresence(agent, None) for agent in agents[start : start + PORTION]]
+            told = PresenceUpdate(self._server, seats, is_end and start + PORTION >= len(agents))
+            await self._connection.send(OutgoingMessage(PRESENCE, "", _encode(told)))
 
     async def _on_asked(self, msg: Msg) -> None:
         try:
@@ -242,14 +242,14 @@ class Roster:
             now = time.monotonic()
             others = [name for name, held in self._others.items() if any(until > now for _, until in held.values())]
             names = [*others, *([self._server] if self._own else [])]
-            await self._link.send(Outgoing(Subject(msg.reply), "", _encode(names)))
+            await self._connection.send(OutgoingMessage(Subject(msg.reply), "", _encode(names)))
         except OurFault as exc:  # who asked waits a moment, and hears the next renewal
             log.debug("roster.not_answered", error=repr(exc))
 
     async def _on_told(self, msg: Msg) -> None:
-        self._take(Incoming(msg.data, None))
+        self._take(IncomingMessage(msg.data, None))
 
-    def _take(self, incoming: Incoming) -> bool:
+    def _take(self, incoming: IncomingMessage) -> bool:
         try:
             told = _told.decode(incoming.data)
         except msgspec.DecodeError as exc:
@@ -262,7 +262,7 @@ class Roster:
                 self._news.set()
         return True
 
-    def _hear(self, server: str, seats: Sequence[Seat]) -> None:
+    def _hear(self, server: str, seats: Sequence[AgentPresence]) -> None:
         held = self._others.setdefault(server, {})
         until = time.monotonic() + self._lease_s
         for seat in seats:
@@ -274,7 +274,7 @@ class Roster:
             del self._others[server]
         self._say([seat.agent for seat in seats])
 
-    def _inherit(self, left: Seat) -> None:
+    def _inherit(self, left: AgentPresence) -> None:
         """A status ends with the agent's last socket: where others of its sockets are here, it goes on here."""
         own = self._own.get(left.agent)
         if own is not None and left.is_newer(own):
@@ -291,10 +291,10 @@ class Roster:
             self._say(gone)
 
 
-_NOWHERE: Final = (Seat(AgentId(""), None), 0.0)
+_NOWHERE: Final = (AgentPresence(AgentId(""), None), 0.0)
 
 
-def _merged(one: Seat, other: Seat) -> Seat:
+def _merged(one: AgentPresence, other: AgentPresence) -> AgentPresence:
     assert one.since is not None
     assert other.since is not None
     newest = other if other.is_newer(one) else one

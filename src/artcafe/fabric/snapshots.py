@@ -21,10 +21,10 @@ from artcafe.errors import LinkLost, LogRefused, NoResponder
 from artcafe.fabric import storage_probe
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.fabric import CLAIMS_UPDATE, tell_system
-from artcafe.fabric.nats.client import Outgoing
-from artcafe.fabric.nats.cluster import copies
-from artcafe.fabric.nats.connection import Credentials, Link, unreachable
-from artcafe.fabric.nats.jetstream import JetStream, refusal
+from artcafe.fabric.nats.client import OutgoingMessage
+from artcafe.fabric.nats.cluster import replica_count
+from artcafe.fabric.nats.connection import Credentials, NatsConnection, unreachable
+from artcafe.fabric.nats.jetstream import JetStream, check_answer
 from artcafe.fabric.tenant_log import CONTINUES, EPOCH, continues_of, new_epoch
 from artcafe.model import Epoch, Seq, TenantId
 from artcafe.rules.subjects import Subject
@@ -40,7 +40,7 @@ MOST_CONTINUED: Final = 16
 """A log remembers so many that it was restored from, the newest first: whoever was away for longer begins at its beginning."""
 
 
-class Saved(msgspec.Struct, frozen=True):
+class StreamSnapshot(msgspec.Struct, frozen=True):
     """A stream as it was when its snapshot began: its configuration and state, as NATS tells them."""
 
     config: dict[str, Any]
@@ -64,7 +64,7 @@ class Saved(msgspec.Struct, frozen=True):
         epoch = self.config.get("metadata", {}).get(EPOCH)
         return Epoch(epoch) if epoch else None
 
-    def renewed(self) -> Saved:
+    def as_continuation(self) -> StreamSnapshot:
         """The same stream as another log, which knows up to where it continues this one. Others than logs stay as they are."""
         if self.epoch is None:
             return self
@@ -73,10 +73,10 @@ class Saved(msgspec.Struct, frozen=True):
         for epoch, seq in continues_of(metadata.get(CONTINUES, "")).items():
             before.setdefault(epoch, min(seq, self.last_seq))
         text = " ".join(f"{epoch}:{seq}" for epoch, seq in list(before.items())[:MOST_CONTINUED])
-        return Saved({**self.config, "metadata": {**metadata, EPOCH: new_epoch(), CONTINUES: text}}, self.state)
+        return StreamSnapshot({**self.config, "metadata": {**metadata, EPOCH: new_epoch(), CONTINUES: text}}, self.state)
 
 
-class Vault:
+class AccountConnector:
     """The accounts of one NATS server, or of a cluster, entered one at a time."""
 
     def __init__(self, urls: Sequence[str], accounts: Accounts, tls: ssl.SSLContext | None = None) -> None:
@@ -84,19 +84,19 @@ class Vault:
         self._urls, self._accounts, self._tls = urls, accounts, tls
 
     @asynccontextmanager
-    async def enter(self, tenant_id: TenantId | None) -> AsyncIterator[Link]:
-        """A link of the tenant's account, made known to NATS where it is not; None: the platform's own. Raises `Unavailable`."""
+    async def enter(self, tenant_id: TenantId | None) -> AsyncIterator[NatsConnection]:
+        """A connection into the tenant's account, which NATS is told of first; None: the platform's own. Raises `Unavailable`."""
         if tenant_id is None:
             credentials, admit = self._accounts.platform_user, None
         else:
             credentials, admit = partial(self._accounts.user, tenant_id), partial(self._admit, tenant_id)
-        async with self._linked(f"backup of {tenant_id or 'the platform'}", credentials, admit) as link:
-            yield link
+        async with self._linked(f"backup of {tenant_id or 'the platform'}", credentials, admit) as connection:
+            yield connection
 
-    async def copies(self) -> int:
+    async def replica_count(self) -> int:
         """How many copies a stream has here. Raises `Unavailable`."""
         async with self._linked("backup", self._system_user) as system:
-            return await copies(system, within_s=UP_S)
+            return await replica_count(system, within_s=UP_S)
 
     async def _admit(self, tenant_id: TenantId) -> None:
         async with self._linked("backup", self._system_user) as system:
@@ -108,72 +108,72 @@ class Vault:
     @asynccontextmanager
     async def _linked(
         self, name: str, credentials: Callable[[], Credentials], admit: Callable[[], Awaitable[None]] | None = None
-    ) -> AsyncIterator[Link]:
-        link = Link(name, self._urls, credentials, admit, tls=self._tls)
+    ) -> AsyncIterator[NatsConnection]:
+        connection = NatsConnection(name, self._urls, credentials, admit, tls=self._tls)
         async with asyncio.TaskGroup() as group:
-            group.create_task(link.run())
+            group.create_task(connection.run())
             try:
-                await link.wait_up(UP_S)
-                yield link
+                await connection.wait_up(UP_S)
+                yield connection
             finally:
-                link.close()
+                connection.close()
 
 
-async def names(link: Link) -> list[str]:
+async def stream_names(connection: NatsConnection) -> list[str]:
     """The streams of the account that hold anything to be kept. Raises `Unavailable`."""
-    answer = await JetStream(link).ask("STREAM.NAMES", {}, timeout_s=UP_S)
+    answer = await JetStream(connection).ask("STREAM.NAMES", {}, timeout_s=UP_S)
     return [name for name in answer.get("streams") or [] if name != storage_probe.STREAM]
 
 
-async def save(link: Link, stream: str, write: Callable[[bytes], object]) -> Saved:
+async def save(connection: NatsConnection, stream: str, write: Callable[[bytes], object]) -> StreamSnapshot:
     """Hands a stream's snapshot to `write`, in pieces; it goes on being used meanwhile.
 
     NATS checks every message first. Raises `LogRefused` where one is damaged, and `Unavailable`.
     """
     pieces: asyncio.Queue[Msg] = asyncio.Queue()
     inbox = Subject(f"_INBOX.{secrets.token_hex(8)}")
-    follow = await link.subscribe(inbox, pieces.put)
+    follow = await connection.subscribe(inbox, pieces.put)
     try:
         wanted = {"deliver_subject": inbox, "no_consumers": False, "jsck": True, "chunk_size": CHUNK_BYTES}
-        answer = await JetStream(link).ask(f"STREAM.SNAPSHOT.{stream}", wanted, timeout_s=WORK_S)
+        answer = await JetStream(connection).ask(f"STREAM.SNAPSHOT.{stream}", wanted, timeout_s=WORK_S)
         while (piece := await _next(pieces)).data:
             write(piece.data)
             if piece.reply:  # NATS waits for it before it sends much more.
-                await link.send(Outgoing(Subject(piece.reply), "", b""))
+                await connection.send(OutgoingMessage(Subject(piece.reply), "", b""))
     except LinkLost as exc:
         raise unreachable() from exc
     finally:
-        await link.unsubscribe(follow)
+        await connection.unsubscribe(follow)
     headers = piece.headers or {}
     if headers.get("Status", "204") != "204":
         raise LogRefused(int(headers["Status"]), headers.get("Description", ""))
-    return Saved(answer["config"], answer["state"])
+    return StreamSnapshot(answer["config"], answer["state"])
 
 
-async def standing(link: Link, stream: str) -> Saved | None:
+async def current(connection: NatsConnection, stream: str) -> StreamSnapshot | None:
     """The stream as it is now, or None where there is none. Raises `Unavailable`."""
-    info = await JetStream(link).info(stream)
-    return None if info is None else Saved(info["config"], info["state"])
+    info = await JetStream(connection).info(stream)
+    return None if info is None else StreamSnapshot(info["config"], info["state"])
 
 
-async def remove(link: Link, stream: str) -> None:
+async def remove(connection: NatsConnection, stream: str) -> None:
     """Removes a stream with everything in it. Raises `Unavailable`, and `LogRefused` where there is none."""
-    await JetStream(link).ask(f"STREAM.DELETE.{stream}", {}, timeout_s=UP_S)
+    await JetStream(connection).ask(f"STREAM.DELETE.{stream}", {}, timeout_s=UP_S)
 
 
-async def load(link: Link, saved: Saved, pieces: Iterable[bytes]) -> Saved:
+async def restore(connection: NatsConnection, saved: StreamSnapshot, pieces: Iterable[bytes]) -> StreamSnapshot:
     """Makes a stream of a snapshot, under the configuration of `saved`, and returns what it is. It must not be there yet.
 
     The keys in its messages are known again once NATS was started anew. Raises `LogRefused`, also where the snapshot is damaged,
     and then there is no such stream; and `Unavailable`.
     """
     begun = {"config": saved.config, "state": saved.state}
-    answer = await JetStream(link).ask(f"STREAM.RESTORE.{saved.name}", begun, timeout_s=UP_S)
+    answer = await JetStream(connection).ask(f"STREAM.RESTORE.{saved.name}", begun, timeout_s=UP_S)
     to = Subject(answer["deliver_subject"])
     for piece in pieces:
-        await _hand_over(link, to, piece)
-    made = await _hand_over(link, to, b"")
-    return Saved(made["config"], made["state"])
+        await _hand_over(connection, to, piece)
+    made = await _hand_over(connection, to, b"")
+    return StreamSnapshot(made["config"], made["state"])
 
 
 async def _next(pieces: asyncio.Queue[Msg]) -> Msg:
@@ -184,12 +184,12 @@ async def _next(pieces: asyncio.Queue[Msg]) -> Msg:
         raise unreachable() from None
 
 
-async def _hand_over(link: Link, to: Subject, piece: bytes) -> dict[str, Any]:
+async def _hand_over(connection: NatsConnection, to: Subject, piece: bytes) -> dict[str, Any]:
     """What is answered to a piece of a stream: nothing but that it has come, and behind the last one what the stream is now."""
     try:
-        answer = await link.request(to, piece, timeout_s=WORK_S)
+        answer = await connection.request(to, piece, timeout_s=WORK_S)
     except (TimeoutError, NoResponder, LinkLost) as exc:
         raise unreachable() from exc
     told: dict[str, Any] = msgspec.json.decode(answer.data) if answer.data else {}
-    refusal(told)
+    check_answer(told)
     return told

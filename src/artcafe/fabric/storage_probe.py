@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 
 from artcafe.errors import NoResponder
-from artcafe.fabric.nats.connection import Link
-from artcafe.fabric.nats.jetstream import JetStream, refusal
+from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.nats.jetstream import JetStream, check_answer
 from artcafe.rules.subjects import HEALTH
 
 STREAM: Final = "health"
@@ -21,14 +21,14 @@ class StorageProbe:
     stream that met a full disk refuses everything until its nats-server starts anew, also when there is room again.
     """
 
-    def __init__(self, link: Link, *, replicas: int = 1) -> None:
-        """`link` is into the platform's account; `replicas` is how many copies there are where the stream is made now."""
-        self._link, self.replicas = link, replicas
-        self._jetstream = JetStream(link)
+    def __init__(self, connection: NatsConnection, *, replicas: int = 1) -> None:
+        """`connection` is into the platform's account; `replicas` is how many copies there are where the stream is made now."""
+        self._connection, self.replicas = connection, replicas
+        self._jetstream = JetStream(connection)
 
     async def store(self, timeout_s: float) -> None:
         """Store a message. Raises `TimeoutError` when NATS does not confirm it within the time, and any of our faults."""
-        await self._link.wait_up(timeout_s / 2)
+        await self._connection.wait_up(timeout_s / 2)
         try:
             await self._put(timeout_s)
         except NoResponder:
@@ -37,10 +37,10 @@ class StorageProbe:
 
     async def settle(self) -> None:
         """Keep the stream as often as it now should be. May be repeated. Raises `Unavailable`."""
-        await self._jetstream.raise_copies(STREAM, self.replicas)
+        await self._jetstream.raise_replicas(STREAM, self.replicas)
 
     async def _put(self, timeout_s: float) -> None:
-        refusal(msgspec.json.decode((await self._link.request(HEALTH, b"", timeout_s=timeout_s)).data))
+        check_answer(msgspec.json.decode((await self._connection.request(HEALTH, b"", timeout_s=timeout_s)).data))
 
     def _config(self) -> dict[str, object]:
         return {

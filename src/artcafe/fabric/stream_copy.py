@@ -1,7 +1,7 @@
 """A tenant's streams from one NATS to another: as they are, or message by message under other ids.
 
 The other end is not in use meanwhile: its tenant is not there yet. What is published here after a stream was read is not in the
-copy; whoever copies compares `Moved` with the stream afterwards.
+copy; whoever copies compares `CopiedStream` with the stream afterwards.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import msgspec
 
 from artcafe.errors import LogRefused
 from artcafe.fabric import snapshots
-from artcafe.fabric.log_writer import GroupCommit
-from artcafe.fabric.nats.connection import Link
-from artcafe.fabric.snapshots import CHUNK_BYTES, Saved
+from artcafe.fabric.log_writer import LogWriter
+from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.snapshots import CHUNK_BYTES, StreamSnapshot
 from artcafe.fabric.tenant_log import CONTINUES, STREAM, TenantLog, continues_of
 from artcafe.model import Cursor, Epoch, Seq
 from artcafe.rules.start_position import LogLineage
@@ -31,7 +31,7 @@ WINDOW: Final = 2048
 """Messages that are on their way at once when a log is written again."""
 
 
-class Moved(msgspec.Struct, frozen=True):
+class CopiedStream(msgspec.Struct, frozen=True):
     """A stream that stands at the other end now: its name, what it has, and where it ended when it was read."""
 
     stream: str
@@ -40,7 +40,7 @@ class Moved(msgspec.Struct, frozen=True):
     was_there: bool = False
 
 
-class Foreign(Exception):
+class ForeignStream(Exception):
     """The other end has a stream of this name, of another tenant or of an earlier life of it; nothing was changed."""
 
     def __init__(self, stream: str) -> None:
@@ -48,32 +48,32 @@ class Foreign(Exception):
         self.stream = stream
 
 
-async def move(source: Link, target: Link, stream: str, replicas: int) -> Moved:
+async def copy_stream(source: NatsConnection, target: NatsConnection, stream: str, replicas: int) -> CopiedStream:
     """Copies a stream with its sequences, times and keys; a log becomes another log, which knows that it continues this one.
 
-    May be repeated: a copy that is whole is left, and one of an earlier state is made anew. Raises `Foreign`, and as
-    `snapshots.load`.
+    May be repeated: a copy that is whole is left, and one of an earlier state is made anew. Raises `ForeignStream`, and as
+    `snapshots.restore`.
     """
-    now = await snapshots.standing(source, stream)
-    there = await snapshots.standing(target, stream)
+    now = await snapshots.current(source, stream)
+    there = await snapshots.current(target, stream)
     if now is not None and there is not None:
         if (end := _copied_up_to(there, now)) is None:
-            raise Foreign(stream)
+            raise ForeignStream(stream)
         if end == now.last_seq == there.last_seq and there.messages == now.messages:
-            return Moved(stream, there.messages, now.last_seq, was_there=True)
+            return CopiedStream(stream, there.messages, now.last_seq, was_there=True)
         await snapshots.remove(target, stream)
     with TemporaryFile() as spool:
         saved = await snapshots.save(source, stream, spool.write)
         spool.seek(0)
-        wanted = saved.renewed()
-        wanted = Saved({**wanted.config, "num_replicas": replicas}, wanted.state)
-        made = await snapshots.load(target, wanted, iter(lambda: spool.read(CHUNK_BYTES), b""))
+        wanted = saved.as_continuation()
+        wanted = StreamSnapshot({**wanted.config, "num_replicas": replicas}, wanted.state)
+        made = await snapshots.restore(target, wanted, iter(lambda: spool.read(CHUNK_BYTES), b""))
     if (made.last_seq, made.messages) != (saved.last_seq, saved.messages):
         raise LogRefused(0, f"{stream} came over with {made.messages} messages and not {saved.messages}")
-    return Moved(stream, made.messages, saved.last_seq)
+    return CopiedStream(stream, made.messages, saved.last_seq)
 
 
-def _copied_up_to(there: Saved, here: Saved) -> Seq | None:
+def _copied_up_to(there: StreamSnapshot, here: StreamSnapshot) -> Seq | None:
     """Up to which sequence the stream there is a copy of this one; None where it is none."""
     if here.epoch is None:
         return there.last_seq if there.config.get("subjects") == here.config.get("subjects") else None
@@ -81,7 +81,7 @@ def _copied_up_to(there: Saved, here: Saved) -> Seq | None:
     return first[1] if first[0] == here.epoch else None
 
 
-class Renumbered:
+class SequenceMap:
     """Which sequence of the new log each place in the old one means."""
 
     def __init__(self, life: LogLineage, epoch: Epoch | None) -> None:
@@ -105,14 +105,14 @@ class Renumbered:
         return Cursor(epoch=self.epoch, seq=self._new[behind - 1] if behind else 0)
 
 
-async def rewrite(
-    source: Link,
-    target: Link,
+async def rewrite_log(
+    source: NatsConnection,
+    target: NatsConnection,
     subjects: Mapping[Subject, Subject],
     sender: Callable[[str], str],
     replicas: int,
     told: Callable[[int], None] = lambda count: None,
-) -> tuple[Moved, Renumbered]:
+) -> tuple[CopiedStream, SequenceMap]:
     """Writes a log again, each message in its order under another subject, and from another sender where `sender` says so.
 
     Messages of channels that are not among the `subjects` are left out. Sequences begin at 1, and are told by what is returned;
@@ -122,13 +122,13 @@ async def rewrite(
     log, copy = TenantLog(source), TenantLog(target, replicas=replicas)
     state = await log.state()
     if state is None:
-        return Moved(STREAM, 0, 0), Renumbered(LogLineage(None), None)
+        return CopiedStream(STREAM, 0, 0), SequenceMap(LogLineage(None), None)
     if await copy.state() is not None:
         await copy.drop()
-    made = Renumbered(state.life, (await copy.ensure()).epoch)
+    made = SequenceMap(state.life, (await copy.ensure()).epoch)
     seq = 0
     async with asyncio.TaskGroup() as group:
-        writer = GroupCommit(copy)
+        writer = LogWriter(copy)
         writing = group.create_task(writer.run())
         while seq < state.last_seq and (found := await log.all_after(seq)):
             some: list[tuple[Seq, asyncio.Future[PublishReply]]] = []
@@ -140,7 +140,7 @@ async def rewrite(
                 made.note(old, (await done).seq or 0)
             told(len(some))
         writing.cancel()
-    return Moved(STREAM, made.messages, state.last_seq), made
+    return CopiedStream(STREAM, made.messages, state.last_seq), made
 
 
 def _from(envelope: bytes, sender: Callable[[str], str]) -> bytes:

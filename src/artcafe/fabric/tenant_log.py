@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 from ulid import ULID
 
 from artcafe.errors import LogRefused
-from artcafe.fabric.nats.connection import Link, unreachable
-from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, Found, JetStream, is_agreed, seq_of
+from artcafe.fabric.nats.connection import NatsConnection, unreachable
+from artcafe.fabric.nats.jetstream import STREAM_NOT_FOUND, JetStream, StreamMessage, has_quorum, seq_of
 from artcafe.model import ChannelId, Cursor, Epoch, Seq
 from artcafe.rules import subjects, times
 from artcafe.rules.start_position import LogLineage
@@ -32,7 +32,7 @@ CONTINUES: Final = "artcafe-continues"
 """The logs that this one was restored from: each one's epoch, a colon, and up to where both are the same; a space between two."""
 
 
-class Stored(NamedTuple):
+class StoredMessage(NamedTuple):
     """A message of the log: its sequence, the one before it in its channel (None: not known, or there is none), its envelope."""
 
     seq: Seq
@@ -66,12 +66,12 @@ Quota = Callable[[], Awaitable[int]]
 
 
 class TenantLog:
-    """The stream of the account that `link` is connected to."""
+    """The stream of the account that `connection` is connected to."""
 
-    def __init__(self, link: Link, *, replicas: int = 1, quota: Quota | None = None) -> None:
+    def __init__(self, connection: NatsConnection, *, replicas: int = 1, quota: Quota | None = None) -> None:
         """`quota`: without one there is no bound."""
-        self.link = link
-        self._jetstream = JetStream(link)
+        self.connection = connection
+        self._jetstream = JetStream(connection)
         self.replicas, self._quota = replicas, quota
         self._making = asyncio.Lock()
         """Held while the stream's configuration is made or changed: NATS takes it whole, so two changes at once lose one."""
@@ -181,10 +181,10 @@ class TenantLog:
 
     async def read(self, seq: Seq) -> bytes | None:
         """The envelope at a sequence, or None when it has been removed, as the leader has it. Raises `Unavailable`."""
-        found = await self._jetstream.at_leader(STREAM, {"seq": seq})
+        found = await self._jetstream.get_from_leader(STREAM, {"seq": seq})
         return None if found is None else found.data
 
-    async def last_of(self, channel: ChannelId, *, up_to: Seq | None = None) -> Seq:
+    async def last_seq_of(self, channel: ChannelId, *, up_to: Seq | None = None) -> Seq:
         """Return the sequence of a channel's newest message, at or below `up_to`; 0 if there is none. Raises `Unavailable`.
 
         At or above whatever was acknowledged before, unless the leader was cut off a moment ago.
@@ -193,10 +193,10 @@ class TenantLog:
             return 0
         return seq_or_0(await self._newest(channel, below=None if up_to is None else up_to + 1))
 
-    async def _newest(self, channel: ChannelId, below: Seq | None) -> Found | None:
-        return await self._jetstream.newest(STREAM, subjects.stored(channel), below, is_copied=self.replicas > 1)
+    async def _newest(self, channel: ChannelId, below: Seq | None) -> StreamMessage | None:
+        return await self._jetstream.read_newest(STREAM, subjects.stored(channel), below, is_copied=self.replicas > 1)
 
-    async def last_of_each(self, channels: list[ChannelId], *, until: datetime | None = None) -> dict[Subject, Seq]:
+    async def last_seqs(self, channels: list[ChannelId], *, until: datetime | None = None) -> dict[Subject, Seq]:
         """Return the newest sequence (of those stored before `until`) of each channel that has one, by its subject.
 
         At most 1,000 channels. Any copy answers, also one that lags. Raises `Unavailable`.
@@ -205,22 +205,22 @@ class TenantLog:
         return (await self._newest_of_each(channels, bounds))[0]
 
     async def look(self, channels: list[ChannelId]) -> tuple[dict[Subject, Seq], Seq]:
-        """As `last_of_each`, with the last sequence of the copy that answered; 0 is not known, if no channel has a message."""
+        """As `last_seqs`, with the last sequence of the copy that answered; 0 is not known, if no channel has a message."""
         return await self._newest_of_each(channels, {})
 
     async def _newest_of_each(self, channels: list[ChannelId], bounds: dict[str, str]) -> tuple[dict[Subject, Seq], Seq]:
-        return await self._jetstream.newest_of_each(STREAM, [subjects.stored(channel) for channel in channels], **bounds)
+        return await self._jetstream.newest_seqs(STREAM, [subjects.stored(channel) for channel in channels], **bounds)
 
-    async def after(self, channel: ChannelId, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[Stored]:
+    async def after(self, channel: ChannelId, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[StoredMessage]:
         """Return the next messages of a channel above `seq`, oldest first: at most `most` and about a megabyte.
 
         None only if the leader has none either. The first one's `prev` is `seq` as given (None for 0), the caller's to know
         better. Raises `Unavailable`.
         """
-        found: list[Stored] = []
+        found: list[StoredMessage] = []
         prev = seq
         for each in await self._following(subjects.stored(channel), seq, most):
-            found.append(Stored(each.seq, prev or None, each.data))
+            found.append(StoredMessage(each.seq, prev or None, each.data))
             prev = each.seq
         return found
 
@@ -228,12 +228,12 @@ class TenantLog:
         """Return the next messages of all channels above `seq`, in order, each with its subject; as `after` otherwise."""
         return list(await self._following(subjects.STORED, seq, most))
 
-    async def _following(self, subject: Subject, seq: Seq, most: int) -> list[Found]:
-        return await self._jetstream.following(
+    async def _following(self, subject: Subject, seq: Seq, most: int) -> list[StreamMessage]:
+        return await self._jetstream.read_after(
             STREAM, subject, seq, most=most, most_bytes=BATCH_BYTES, is_copied=self.replicas > 1
         )
 
-    async def behind(self, channel: ChannelId, anchor: Seq, seq: Seq) -> tuple[list[Stored], bool]:
+    async def behind(self, channel: ChannelId, anchor: Seq, seq: Seq) -> tuple[list[StoredMessage], bool]:
         """Return the next messages of a channel above `seq`, and whether nothing is missing between the two.
 
         That is known where the message at `anchor`, the newest up to `seq`, is still there: the oldest are removed first. The
@@ -251,20 +251,22 @@ class TenantLog:
             rest[0] = rest[0]._replace(prev=anchor if is_whole else None)
         return rest, is_whole
 
-    async def before(self, channel: ChannelId, seq: Seq | None, *, most: int, most_bytes: int = BATCH_BYTES) -> list[Stored]:
+    async def before(
+        self, channel: ChannelId, seq: Seq | None, *, most: int, most_bytes: int = BATCH_BYTES
+    ) -> list[StoredMessage]:
         """Return the messages of a channel below `seq`, newest first; None: the newest. At most `most`, and once they have more
         than `most_bytes` no further ones. Raises `Unavailable`.
 
         NATS reads forward only, so each message is a request of its own: some 0.2 ms.
         """
-        found: list[Stored] = []
+        found: list[StoredMessage] = []
         size = 0
         while len(found) < most and size <= most_bytes and (seq is None or seq > 1):
             got = await self._newest(channel, seq)
             if got is None:
                 break
             seq = got.seq
-            found.append(Stored(seq, None, got.data))
+            found.append(StoredMessage(seq, None, got.data))
             size += len(got.data)
         return found
 
@@ -274,9 +276,9 @@ class TenantLog:
         Raises `Unavailable`.
         """
         wanted = {"start_time": times.to_text(time), "next_by_subj": subjects.stored(channel)}
-        if got := await self._jetstream.at_hand(STREAM, {**wanted, "batch": 1}):
+        if got := await self._jetstream.get_direct(STREAM, {**wanted, "batch": 1}):
             return seq_of(got[0])
-        first = await self._jetstream.at_leader(STREAM, wanted) if self.replicas > 1 else None
+        first = await self._jetstream.get_from_leader(STREAM, wanted) if self.replicas > 1 else None
         return None if first is None else first.seq
 
     def _noted(self, info: dict[str, Any]) -> LogState:
@@ -285,10 +287,10 @@ class TenantLog:
         self.is_beginning = False
         self.replicas = max(self.replicas, info["config"].get("num_replicas", 1))
         state, continues = info["state"], continues_of(metadata.get(CONTINUES, ""))
-        return LogState(self.epoch, state["first_seq"], state["last_seq"], state["messages"], continues, is_agreed(info))
+        return LogState(self.epoch, state["first_seq"], state["last_seq"], state["messages"], continues, has_quorum(info))
 
 
-def seq_or_0(found: Found | None) -> Seq:
+def seq_or_0(found: StreamMessage | None) -> Seq:
     """Where a message stands; 0 for none."""
     return 0 if found is None else found.seq
 

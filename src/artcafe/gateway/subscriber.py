@@ -236,13 +236,13 @@ class Subscriber:
         if (await self._desk.record_cache.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
             return await self._begin_live(channel_id)
         feed = self._desk.hub.feed(tenant_id, channel_id)
-        room_log = feed.room.log
+        room_log = feed.tenant_fabric.log
         delivery: Delivery | None = None
         try:
-            await feed.room.link.wait_up()
+            await feed.tenant_fabric.connection.wait_up()
             state = await room_log.state_for(cursor)
             life, newest = (state.life, state.last_seq) if state else (start_position.LogLineage(None), 0)
-            last = await room_log.last_of(channel_id) if state else 0
+            last = await room_log.last_seq_of(channel_id) if state else 0
             removed_to = await self._desk.hub.removed_to(tenant_id, channel_id)
             behind, gap = start_position.resolve(start, cursor, life, newest, removed_to)
             delivery = Delivery(self._peer, feed, behind, life.epoch, max_unacked)

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from artcafe.errors import ArtcafeError, OurFault, OutcomeUnknown, RateLimited
-from artcafe.fabric.audit_log import Compose, Kept
+from artcafe.fabric.audit_log import Compose, StoredEntry
 from artcafe.model import Entry, Outcome, Principal, Seq, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.observe.context import Origin, origin
@@ -52,11 +52,11 @@ class Chains(Protocol):
         """Puts the next text behind the chain's last one, which `compose` is given, and returns it. Raises `Unavailable`."""
         ...
 
-    async def after(self, chain: Subject, seq: Seq, most: int) -> list[Kept]:
+    async def after(self, chain: Subject, seq: Seq, most: int) -> list[StoredEntry]:
         """The next texts of a chain above a place, oldest first."""
         ...
 
-    async def before(self, chain: Subject, seq: Seq | None, most: int) -> list[Kept]:
+    async def before(self, chain: Subject, seq: Seq | None, most: int) -> list[StoredEntry]:
         """The texts of a chain below a place, newest first; None: the newest."""
         ...
 
@@ -219,5 +219,5 @@ def _chain_of(tenant_id: TenantId | None) -> Subject:
     return subjects.AUDIT_OF_PLATFORM if tenant_id is None else subjects.audit(tenant_id)
 
 
-def _line(kept: Kept) -> Line:
+def _line(kept: StoredEntry) -> Line:
     return Line(kept.seq, chain.read(kept.text), chain.digest(kept.text))

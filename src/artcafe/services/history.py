@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from artcafe.errors import Invalid
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.tenant_log import Stored, TenantLog
+from artcafe.fabric.tenant_log import StoredMessage, TenantLog
 from artcafe.model import Channel, ChannelId, Epoch, Permission, Principal, Seq
 from artcafe.rules import access, start_position, times
 from artcafe.rules.start_position import LogLineage
@@ -37,7 +37,7 @@ def place(text: str, field: str) -> Place:
 class Past(NamedTuple):
     """A page of a channel's messages: what is known to be gone of what was asked for, and whether more of it is there."""
 
-    messages: Sequence[Stored]
+    messages: Sequence[StoredMessage]
     gap: Gap | None
     has_more: bool
     epoch: Epoch | None
@@ -91,7 +91,7 @@ class History:
             # The oldest go first: none of what was stored since then is gone where all that is gone, or anything kept, is older.
             if removed_before is not None and removed_before <= after:
                 return life, None
-            if await log.last_of_each([channel.id], until=after):
+            if await log.last_seqs([channel.id], until=after):
                 return life, None
             after = 0  # which of them were stored since then is not known any more
         removed = life.seq_of(removed_to)
@@ -101,14 +101,14 @@ class History:
         access.check(principal, access.Action.READ_MESSAGES)
         channel = await self._record_cache.channel(principal.tenant_id, channel_id)
         await self._record_cache.check_managed(principal, channel, Permission.RECEIVE, access.Action.READ_MANAGED)
-        room = self._fabric.room(principal.tenant_id)
-        await room.link.wait_up()
-        return channel, room.log
+        tenant_fabric = self._fabric.tenant(principal.tenant_id)
+        await tenant_fabric.connection.wait_up()
+        return channel, tenant_fabric.log
 
 
-async def _forward(log: TenantLog, channel_id: ChannelId, behind: Seq | None, end: Seq | None, most: int) -> list[Stored]:
+async def _forward(log: TenantLog, channel_id: ChannelId, behind: Seq | None, end: Seq | None, most: int) -> list[StoredMessage]:
     """The messages above a sequence and below `end`, oldest first: `most`, or more than a page holds, or all that there are."""
-    found: list[Stored] = []
+    found: list[StoredMessage] = []
     size = 0
     while behind is not None and len(found) < most and size <= PAGE_BYTES:
         some = await log.after(channel_id, behind, most=most - len(found))  # about a megabyte, or nothing more
@@ -118,7 +118,7 @@ async def _forward(log: TenantLog, channel_id: ChannelId, behind: Seq | None, en
     return found
 
 
-def _fitting(found: Sequence[Stored], most: int) -> Sequence[Stored]:
+def _fitting(found: Sequence[StoredMessage], most: int) -> Sequence[StoredMessage]:
     """The first of them that make a page: one at least, where there is one."""
     size = 0
     for at, one in enumerate(found[:most]):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from artcafe.errors import Invalid, TooLarge
-from artcafe.fabric.fabric import Fabric, Room
-from artcafe.fabric.nats.client import Outgoing
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.nats.client import OutgoingMessage
+from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.model import Access, Channel, ChannelType, Permission, Principal
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields, ids, subjects, times
@@ -35,20 +36,20 @@ class Messaging:
         access.check(principal, access.Action.PUBLISH)
         channel = await self._record_cache.channel(principal.tenant_id, channel_id)
         await self._record_cache.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
-        room = self._fabric.room(principal.tenant_id)
+        tenant_fabric = self._fabric.tenant(principal.tenant_id)
         if channel.type is ChannelType.LIVE:
-            return await self._send(principal, channel, room, publish)
-        return self._submit(principal, channel, room, publish)
+            return await self._send(principal, channel, tenant_fabric, publish)
+        return self._submit(principal, channel, tenant_fabric, publish)
 
     def submit_nowait(
         self, principal: Principal, channel_id: str, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply] | None:
         """As `submit`, without waiting: None when the channel is not in memory and `submit` must look it up."""
         channel = self._record_cache.peek_channel(principal.tenant_id, channel_id)
-        room = self._fabric.peek(principal.tenant_id)
-        if channel is None or room is None or channel.access is not Access.OPEN or channel.type is ChannelType.LIVE:
+        tenant_fabric = self._fabric.peek(principal.tenant_id)
+        if channel is None or tenant_fabric is None or channel.access is not Access.OPEN or channel.type is ChannelType.LIVE:
             return None
-        return self._submit(principal, channel, room, publish)
+        return self._submit(principal, channel, tenant_fabric, publish)
 
     def _enveloped(self, principal: Principal, publish: frames.Publish) -> tuple[str, bytes]:
         """The message's new id, and what is stored or sent. Raises `Forbidden`, `Invalid` and `TooLarge`."""
@@ -59,23 +60,23 @@ class Messaging:
         return message_id, envelopes.envelope(publish, message_id=message_id, sender=principal.sender, time=time)
 
     async def _send(
-        self, principal: Principal, channel: Channel, room: Room, publish: frames.Publish
+        self, principal: Principal, channel: Channel, tenant_fabric: TenantFabric, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply]:
         """Sends a message to whoever is there. Raises `Unavailable` when it was not sent; its key means nothing."""
         message_id, envelope = self._enveloped(principal, publish)
-        await room.link.wait_up()
-        await room.link.send(Outgoing(subjects.live(channel.id), "", envelope))
+        await tenant_fabric.connection.wait_up()
+        await tenant_fabric.connection.send(OutgoingMessage(subjects.live(channel.id), "", envelope))
         sent: asyncio.Future[replies.PublishReply] = asyncio.get_running_loop().create_future()
         sent.set_result(replies.PublishReply(None, message_id, duplicate=False))
         return sent
 
     def _submit(
-        self, principal: Principal, channel: Channel, room: Room, publish: frames.Publish
+        self, principal: Principal, channel: Channel, tenant_fabric: TenantFabric, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply]:
         message_id, envelope = self._enveloped(principal, publish)
         key = publish.key
         dedupe_id = None if key is None else subjects.dedupe_id(channel.id, principal.sender, key)
-        return room.writer.submit(subjects.stored(channel.id), envelope, message_id, dedupe_id, principal.sender)
+        return tenant_fabric.writer.submit(subjects.stored(channel.id), envelope, message_id, dedupe_id, principal.sender)
 
 
 def check(publish: frames.Publish) -> None:

@@ -10,7 +10,7 @@ import msgspec
 
 from artcafe.errors import Unavailable
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.presence_registry import Roster, Seat
+from artcafe.fabric.presence_registry import AgentPresence, PresenceRegistry
 from artcafe.model import AgentId, AgentPrincipal, Principal, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.rules import access, fields
@@ -28,8 +28,8 @@ class Seen(msgspec.Struct, frozen=True):
 class View:
     """The presence of one tenant's agents at the moment of each question."""
 
-    def __init__(self, roster: Roster) -> None:
-        self._roster = roster
+    def __init__(self, registry: PresenceRegistry) -> None:
+        self._roster = registry
 
     def of(self, agent_id: AgentId) -> Seen:
         """The agent's presence; one that does not exist is not connected."""
@@ -43,11 +43,11 @@ AWAY: Final = Seen(connected=False)
 class Watch:
     """Tells one onlooker of each agent whose presence is another than it was told last."""
 
-    def __init__(self, roster: Roster, tell: Callable[[AgentId, Seen], None], is_held: Callable[[], bool]) -> None:
+    def __init__(self, registry: PresenceRegistry, tell: Callable[[AgentId, Seen], None], is_held: Callable[[], bool]) -> None:
         """While `is_held` nothing is told: `look_at_all` afterwards tells how things are then."""
-        self._roster, self._view, self._tell, self._is_held = roster, View(roster), tell, is_held
+        self._roster, self._view, self._tell, self._is_held = registry, View(registry), tell, is_held
         self._told: dict[AgentId, Seen] = {}
-        roster.watch(self._look)
+        registry.watch(self._look)
 
     def look_at_all(self) -> None:
         """Tells of every agent that is not as it was told, at first of all that are connected."""
@@ -83,11 +83,11 @@ class Presence:
 
     def came(self, agent: AgentPrincipal) -> None:
         """One more socket of the agent. Raises `Unavailable` while the server ends, and counts nothing then."""
-        roster = self._fabric.room(agent.tenant_id).roster
+        registry = self._fabric.tenant(agent.tenant_id).presence
         who = (agent.tenant_id, agent.agent_id)
         self._sockets[who] = self._sockets.get(who, 0) + 1
-        if roster.own(agent.agent_id) is None:
-            roster.put(Seat(agent.agent_id, self._clock()))
+        if registry.own(agent.agent_id) is None:
+            registry.put(AgentPresence(agent.agent_id, self._clock()))
 
     def gone(self, agent: AgentPrincipal) -> None:
         """One socket of the agent less; its status ends with the last, on whichever server."""
@@ -96,17 +96,17 @@ class Presence:
         if self._sockets[who] > 0:
             return
         del self._sockets[who]
-        room = self._fabric.peek(agent.tenant_id)
-        if room is not None:
-            room.roster.remove(agent.agent_id)
+        tenant_fabric = self._fabric.peek(agent.tenant_id)
+        if tenant_fabric is not None:
+            tenant_fabric.presence.remove(agent.agent_id)
 
     def set_status(self, agent: AgentPrincipal, status: str | None) -> str | None:
         """Sets the status of a connected agent, or takes it away, and returns it as it is shown. Raises `Invalid`."""
         status = None if status is None else fields.name(status, "status")
-        roster = self._fabric.room(agent.tenant_id).roster
+        registry = self._fabric.tenant(agent.tenant_id).presence
         now = self._clock()
-        since = seat.since if (seat := roster.own(agent.agent_id)) else now
-        roster.put(Seat(agent.agent_id, since, status, now))
+        since = seat.since if (seat := registry.own(agent.agent_id)) else now
+        registry.put(AgentPresence(agent.agent_id, since, status, now))
         return status
 
     async def watch(
@@ -117,10 +117,10 @@ class Presence:
         Raises Forbidden, and Unavailable where nobody can tell because NATS cannot be reached.
         """
         access.check(principal, Action.READ_AGENTS)
-        roster = self._fabric.room(principal.tenant_id).roster
-        if not await roster.is_known():
+        registry = self._fabric.tenant(principal.tenant_id).presence
+        if not await registry.is_known():
             raise Unavailable("who is connected is unknown: the message log (NATS)")
-        return Watch(roster, tell, is_held)
+        return Watch(registry, tell, is_held)
 
     async def view(self, tenant_id: TenantId) -> View | None:
         """Who is connected; None where nobody can tell: NATS cannot be reached, or many tenants are asked about at once.
@@ -128,7 +128,7 @@ class Presence:
         No table is read.
         """
         try:
-            roster = self._fabric.room(tenant_id, is_needed=False).roster
+            registry = self._fabric.tenant(tenant_id, is_needed=False).presence
         except Unavailable:
             return None
-        return View(roster) if await roster.is_known() else None
+        return View(registry) if await registry.is_known() else None

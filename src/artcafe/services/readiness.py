@@ -25,7 +25,7 @@ class Readiness:
     def __init__(self, store: Store, fabric: Fabric, clock: Clock) -> None:
         self._parts: Mapping[str, Callable[[], Awaitable[None]]] = {
             "tables": lambda: store.try_all(clock()),
-            "nats": lambda: fabric.try_storing(CHECK_S),
+            "nats": lambda: fabric.check_storage(CHECK_S),
         }
         self._states: dict[str, str] = {}
         self._checked_at = -FRESH_S

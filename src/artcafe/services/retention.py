@@ -15,7 +15,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from artcafe.errors import OurFault
-from artcafe.fabric.fabric import Fabric, Room
+from artcafe.fabric.fabric import Fabric
+from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.fabric.tenant_log import DEDUPE_WINDOW_S
 from artcafe.model import ChannelId, Cursor, TenantChange, TenantId
 from artcafe.observe.clock import Clock
@@ -75,34 +76,36 @@ class Retention:
         """Sweep the tenants that are open on this server every `period_s`, until cancelled."""
         while True:
             await asyncio.sleep(self._period_s)
-            rooms = self._fabric.open_rooms()
-            self._plans = {room.tenant_id: self._plans[room.tenant_id] for room in rooms if room.tenant_id in self._plans}
-            for room in rooms:
-                with self.supervisor.contain(tenant=room.tenant_id):
-                    await self._try_sweep(room)
+            tenant_fabrics = self._fabric.open_tenants()
+            self._plans = {
+                each.tenant_id: self._plans[each.tenant_id] for each in tenant_fabrics if each.tenant_id in self._plans
+            }
+            for tenant_fabric in tenant_fabrics:
+                with self.supervisor.contain(tenant=tenant_fabric.tenant_id):
+                    await self._try_sweep(tenant_fabric)
 
-    async def _try_sweep(self, room: Room) -> None:
+    async def _try_sweep(self, tenant_fabric: TenantFabric) -> None:
         try:
-            await self.sweep(room)
+            await self.sweep(tenant_fabric)
         except OurFault as exc:
-            log.debug("retention.waits", tenant=room.tenant_id, error=str(exc))
+            log.debug("retention.waits", tenant=tenant_fabric.tenant_id, error=str(exc))
 
-    async def sweep(self, room: Room) -> None:
+    async def sweep(self, tenant_fabric: TenantFabric) -> None:
         """Removes what is due in one tenant, and bounds its log as its plan now has it. May be repeated. Raises `Unavailable`."""
-        state = await room.log.state()
-        plan = None if state is None else await self._plan(room.tenant_id)
+        state = await tenant_fabric.log.state()
+        plan = None if state is None else await self._plan(tenant_fabric.tenant_id)
         if state is None or plan is None:
             return
-        await room.log.limit(plan.storage_bytes)
+        await tenant_fabric.log.limit(plan.storage_bytes)
         for seconds, channels in plan.channels.items():
             for start in range(0, len(channels), CHANNELS_AT_ONCE):
                 some = channels[start : start + CHANNELS_AT_ONCE]
                 # The keys of messages are known from the messages where NATS starts anew (contract, sentence 3).
                 before = self._clock() - timedelta(seconds=max(seconds, DEDUPE_WINDOW_S))
-                due = await room.log.last_of_each(some, until=before)
+                due = await tenant_fabric.log.last_seqs(some, until=before)
                 for channel_id in some:
                     if seq := due.get(subjects.stored(channel_id)):
-                        await self._remove(room, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
+                        await self._remove(tenant_fabric, channel_id, Cursor(epoch=state.epoch, seq=seq), before)
 
     async def _plan(self, tenant_id: TenantId) -> Plan | None:
         now = time.monotonic()
@@ -114,10 +117,10 @@ class Retention:
                 self._plans[tenant_id] = (now, plan)
         return plan
 
-    async def _remove(self, room: Room, channel_id: ChannelId, to: Cursor, before: datetime) -> None:
-        if await self._store.tenant(room.tenant_id).note_removed(channel_id, to, before):
-            await room.log.purge(channel_id, up_to=to.seq)
-            log.debug("retention.removed", tenant=room.tenant_id, channel=channel_id, to=to.seq)
+    async def _remove(self, tenant_fabric: TenantFabric, channel_id: ChannelId, to: Cursor, before: datetime) -> None:
+        if await self._store.tenant(tenant_fabric.tenant_id).note_removed(channel_id, to, before):
+            await tenant_fabric.log.purge(channel_id, up_to=to.seq)
+            log.debug("retention.removed", tenant=tenant_fabric.tenant_id, channel=channel_id, to=to.seq)
 
     # --- what others ask ---
 

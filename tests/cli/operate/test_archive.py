@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from artcafe.cli.operate import archive
 from artcafe.cli.operate.archive import Manifest, Part, Stream
 from artcafe.errors import ArchiveRefused
-from artcafe.fabric.snapshots import Saved
+from artcafe.fabric.snapshots import StreamSnapshot
 
 CONTENTS = {"streams/000001-log.snapshot": b"messages " * 500, "tables.sqlite": bytes(range(256)) * 8, "secret": b"s" * 64}
-SAVED = Saved({"name": "log", "metadata": {}}, {"messages": 7, "last_seq": 9})
+SAVED = StreamSnapshot({"name": "log", "metadata": {}}, {"messages": 7, "last_seq": 9})
 
 
 def made(folder: Path) -> Path:

@@ -22,7 +22,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.embedded.health import Health, NotAsked, Scope
+from artcafe.fabric.embedded.health import HealthClient, HealthScope, LocalShortage
 from artcafe.fabric.embedded.process import PORTS, find_binary
 from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
@@ -333,8 +333,8 @@ async def test_a_restart_gives_up_a_port_that_another_program_took_meanwhile_and
         async with asyncio.TaskGroup() as group:
             group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
-            room, taken = fabric.room(A), nats.url
-            await room.link.wait_up(BOUND_S)
+            room, taken = fabric.tenant(A), nats.url
+            await room.connection.wait_up(BOUND_S)
             assert nats.pid is not None
             os.kill(nats.pid, signal.SIGKILL)
             with taking(int(taken.rpartition(":")[2])):
@@ -411,14 +411,14 @@ async def answered(system: Client) -> int:
 
 async def test_what_this_process_lacks_is_not_the_childs_silence(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as nats:
-        known, new = Health(nats.urls, accounts, nats.tls), Health(nats.urls, accounts, nats.tls)
+        known, new = HealthClient(nats.urls, accounts, nats.tls), HealthClient(nats.urls, accounts, nats.tls)
         try:
-            assert await known.problems(Scope.SERVER, within_s=BOUND_S) == []
+            assert await known.problems(HealthScope.SERVER, within_s=BOUND_S) == []
             with no_descriptors():
-                assert await known.problems(Scope.SERVER, within_s=BOUND_S) == []
-                with pytest.raises(NotAsked, match="Too many open files"):
-                    await new.problems(Scope.SERVER, within_s=BOUND_S)
-            assert await new.problems(Scope.SERVER, within_s=BOUND_S) == []
+                assert await known.problems(HealthScope.SERVER, within_s=BOUND_S) == []
+                with pytest.raises(LocalShortage, match="Too many open files"):
+                    await new.problems(HealthScope.SERVER, within_s=BOUND_S)
+            assert await new.problems(HealthScope.SERVER, within_s=BOUND_S) == []
         finally:
             await known.close()
             await new.close()

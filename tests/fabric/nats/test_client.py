@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
-from artcafe.fabric.nats.client import Incoming, Outgoing
+from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
 from artcafe.rules.subjects import Subject
 from tests.fabric.nats_env import Nats, a_tenant, until, within
 
@@ -15,7 +15,7 @@ HERE = Subject("here")
 
 @given(st.binary(), st.sampled_from(["", "A: b\r\n", "A: b\r\nNats-Msg-Id: c\r\n"]), st.sampled_from(["", "_INBOX.1"]))
 def test_a_message_goes_out_with_the_sizes_that_it_has(body: bytes, headers: str, reply: str) -> None:
-    line, _, rest = Outgoing(HERE, headers, body).encoded(reply).partition(b"\r\n")
+    line, _, rest = OutgoingMessage(HERE, headers, body).encoded(reply).partition(b"\r\n")
     head = f"NATS/1.0\r\n{headers}\r\n".encode() if headers else b""
 
     sizes = [len(head), len(head + body)] if headers else [len(body)]
@@ -24,26 +24,33 @@ def test_a_message_goes_out_with_the_sizes_that_it_has(body: bytes, headers: str
 
 
 def test_headers_are_found_whole_and_by_their_whole_names() -> None:
-    came = Incoming(b"data", b"NATS/1.0\r\nNats-Subject: ch.a\r\nX-Nats-Sequence: 1\r\nNats-Sequence: 42\r\nEmpty: \r\n\r\n")
+    came = IncomingMessage(
+        b"data", b"NATS/1.0\r\nNats-Subject: ch.a\r\nX-Nats-Sequence: 1\r\nNats-Sequence: 42\r\nEmpty: \r\n\r\n"
+    )
 
     assert (came.header(b"Nats-Subject"), came.number(b"Nats-Sequence"), came.status) == ("ch.a", 42, 0)
     assert (came.header(b"Empty"), came.header(b"Sequence"), came.number(b"Nats-Last-Sequence")) == ("", "", 0)
 
 
 def test_a_status_is_told_from_headers() -> None:
-    end = Incoming(b"", b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 3\r\n\r\n")
+    end = IncomingMessage(b"", b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 3\r\n\r\n")
 
     assert (end.status, end.description, end.number(b"Nats-Num-Pending")) == (204, "EOB", 3)
-    assert (Incoming(b"", b"NATS/1.0 503\r\n\r\n").status, Incoming(b"", b"NATS/1.0 503\r\n\r\n").description) == (503, "")
-    assert (Incoming(b"", None).status, Incoming(b"", None).header(b"A")) == (0, "")
+    assert (IncomingMessage(b"", b"NATS/1.0 503\r\n\r\n").status, IncomingMessage(b"", b"NATS/1.0 503\r\n\r\n").description) == (
+        503,
+        "",
+    )
+    assert (IncomingMessage(b"", None).status, IncomingMessage(b"", None).header(b"A")) == (0, "")
 
 
 async def test_what_is_sent_arrives_as_nats_py_reads_it(nats: Nats) -> None:
     tenant = a_tenant()
     got: asyncio.Queue[Msg] = asyncio.Queue()
-    async with nats.link(tenant) as link, nats.link(tenant) as other:
+    async with nats.connection(tenant) as connection, nats.connection(tenant) as other:
         await other.subscribe(HERE, got.put)
-        await link.client().send(Outgoing(HERE, "A: b\r\nC: d\r\n", b"one").encoded() + Outgoing(HERE, "", b"two").encoded())
+        await connection.client().send(
+            OutgoingMessage(HERE, "A: b\r\nC: d\r\n", b"one").encoded() + OutgoingMessage(HERE, "", b"two").encoded()
+        )
 
         one, two = await within(got.get()), await within(got.get())
         assert (one.data, one.headers, two.data, two.headers) == (b"one", {"A": "b", "C": "d"}, b"two", None)
@@ -54,7 +61,7 @@ async def test_what_is_not_taken_goes_to_the_callback_and_after_the_end_nothing_
     taken: list[bytes] = []
     left: list[bytes] = []
 
-    def take(came: Incoming) -> bool:
+    def take(came: IncomingMessage) -> bool:
         if came.header(b"Take"):
             taken.append(came.data)
         return bool(came.header(b"Take"))
@@ -62,16 +69,16 @@ async def test_what_is_not_taken_goes_to_the_callback_and_after_the_end_nothing_
     async def leave(msg: Msg) -> None:
         left.append(msg.data)
 
-    async with nats.link(tenant) as link, nats.link(tenant) as other:
+    async with nats.connection(tenant) as connection, nats.connection(tenant) as other:
         follow = await other.subscribe(HERE, leave, take)
         for number in range(20):
-            await link.client().send(Outgoing(HERE, "Take: it\r\n" if number % 3 else "", b"%d" % number).encoded())
+            await connection.client().send(OutgoingMessage(HERE, "Take: it\r\n" if number % 3 else "", b"%d" % number).encoded())
         await until(lambda: len(taken) + len(left) == 20)
 
         assert taken == [b"%d" % number for number in range(20) if number % 3]
         assert left == [b"%d" % number for number in range(0, 20, 3)]
         await other.unsubscribe(follow)
-        await link.client().send(Outgoing(HERE, "Take: it\r\n", b"late").encoded())
-        await link.client().flush()
+        await connection.client().send(OutgoingMessage(HERE, "Take: it\r\n", b"late").encoded())
+        await connection.client().flush()
         await other.client().flush()
         assert b"late" not in taken

@@ -18,14 +18,14 @@ from cryptography.x509.oid import NameOID
 
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded.process import find_binary, some_free_port
-from artcafe.fabric.nats.configuration import Node, Tls, fleet, text
-from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.nats.configuration import Node, NodeTls, fleet_configuration, to_text
+from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.observe.clock import now
 
 START_S = 15.0
 
 
-def certified(folder: Path) -> Tls:
+def certified(folder: Path) -> NodeTls:
     """A key and its certificate for this machine, which is its own authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nats")])
@@ -43,14 +43,14 @@ def certified(folder: Path) -> Tls:
     )
     (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
     (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return Tls(folder / "cert.pem", folder / "key.pem", folder / "cert.pem")
+    return NodeTls(folder / "cert.pem", folder / "key.pem", folder / "cert.pem")
 
 
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Iterator[tuple[Node, Accounts]]:
     accounts, node = Accounts(bytes(range(32)), "prod"), Node("n1", "127.0.0.1", some_free_port())
-    told = fleet(accounts, [node], node, folder=tmp_path, bind="127.0.0.1", tls=certified(tmp_path))
-    (tmp_path / "nats.conf").write_text(text(told | {"log_file": str(tmp_path / "log")}))
+    told = fleet_configuration(accounts, [node], node, folder=tmp_path, bind="127.0.0.1", tls=certified(tmp_path))
+    (tmp_path / "nats.conf").write_text(to_text(told | {"log_file": str(tmp_path / "log")}))
     with subprocess.Popen([find_binary(), "-c", tmp_path / "nats.conf"]) as process:
         try:
             yield node, accounts
@@ -62,12 +62,12 @@ async def test_a_link_that_does_not_believe_the_certificate_says_so_and_tries_ag
     encrypted: tuple[Node, Accounts],
 ) -> None:
     node, accounts = encrypted
-    link = Link("system", [node.url.replace("nats:", "tls:")], accounts.system_user)
+    connection = NatsConnection("system", [node.url.replace("nats:", "tls:")], accounts.system_user)
     async with asyncio.timeout(START_S), asyncio.TaskGroup() as group:
-        group.create_task(link.run())
+        group.create_task(connection.run())
         for _ in range(2):  # nats-py never comes back by itself
-            link.problem = ""
-            while "certificate verify failed" not in link.problem:  # noqa: ASYNC110 (nobody tells)
+            connection.problem = ""
+            while "certificate verify failed" not in connection.problem:  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0.01)
-        assert not link.is_up
-        link.close()
+        assert not connection.is_up
+        connection.close()

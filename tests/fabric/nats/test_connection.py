@@ -6,9 +6,9 @@ import pytest
 from nats.aio.msg import Msg
 
 from artcafe.errors import LinkLost, NoResponder, Unavailable
-from artcafe.fabric.nats.client import Outgoing
-from artcafe.fabric.nats.connection import Link
-from artcafe.fabric.nats.subscription import Follow
+from artcafe.fabric.nats.client import OutgoingMessage
+from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.nats.subscription import SubjectSubscription
 from artcafe.rules.subjects import Subject
 from tests.fabric.nats_clients import BOUND_S
 from tests.fabric.nats_env import Nats, a_tenant, until, within
@@ -17,41 +17,41 @@ from tests.relay import relayed
 ASKED = Subject("asked")
 
 
-def echo(link: Link, prefix: bytes = b"") -> object:
+def echo(connection: NatsConnection, prefix: bytes = b"") -> object:
     async def answer(msg: Msg) -> None:
-        await link.client().publish(msg.reply, prefix + msg.data)
+        await connection.client().publish(msg.reply, prefix + msg.data)
 
     return answer
 
 
-async def send(link: Link, subject: str, body: bytes) -> None:
-    await link.client().publish(subject, body)
-    await link.client().flush()
+async def send(connection: NatsConnection, subject: str, body: bytes) -> None:
+    await connection.client().publish(subject, body)
+    await connection.client().flush()
 
 
 async def test_an_account_that_nats_does_not_know_is_made_known_and_then_let_in(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link:
-        assert link.is_up
-        await link.check(BOUND_S)
+    async with nats.connection(a_tenant()) as connection:
+        assert connection.is_up
+        await connection.check(BOUND_S)
 
 
 async def test_requests_are_answered_each_with_its_own_answer(nats: Nats) -> None:
     tenant = a_tenant()
-    async with nats.link(tenant) as link, nats.link(tenant) as other:
+    async with nats.connection(tenant) as connection, nats.connection(tenant) as other:
         await other.subscribe(ASKED, echo(other, b"to "))  # type: ignore[arg-type]  # the coroutine that it is
 
         async with asyncio.TaskGroup() as group:
-            asking = {number: group.create_task(link.request(ASKED, b"%d" % number)) for number in range(50)}
+            asking = {number: group.create_task(connection.request(ASKED, b"%d" % number)) for number in range(50)}
 
         assert all(task.result().data == b"to %d" % number for number, task in asking.items())
 
 
 async def test_a_request_that_nobody_takes_is_told_from_one_that_is_lost(nats: Nats) -> None:
-    async with nats.link(a_tenant()) as link:
+    async with nats.connection(a_tenant()) as connection:
         with pytest.raises(NoResponder):
-            await link.request(Subject("nobody"), b"")
+            await connection.request(Subject("nobody"), b"")
         with pytest.raises(NoResponder):
-            await link.request_many(Subject("nobody"), b"")
+            await connection.request_many(Subject("nobody"), b"")
 
 
 async def test_what_waits_for_an_answer_hears_that_the_connection_is_lost(nats: Nats) -> None:
@@ -61,11 +61,11 @@ async def test_what_waits_for_an_answer_hears_that_the_connection_is_lost(nats: 
     async def never_answer(_: Msg) -> None:
         heard.set()
 
-    async with nats.proxy() as proxy, nats.link(tenant, proxy.url) as link, nats.link(tenant) as other:
+    async with nats.proxy() as proxy, nats.connection(tenant, proxy.url) as connection, nats.connection(tenant) as other:
         await other.subscribe(ASKED, never_answer)
         async with asyncio.TaskGroup() as group:
-            asking = [group.create_task(_outcome(link.request(ASKED, b""))) for _ in range(3)]
-            asking.append(group.create_task(_outcome(link.request_many(ASKED, b""))))
+            asking = [group.create_task(_outcome(connection.request(ASKED, b""))) for _ in range(3)]
+            asking.append(group.create_task(_outcome(connection.request_many(ASKED, b""))))
             await within(heard.wait())
             proxy.cut()
 
@@ -83,33 +83,33 @@ async def test_a_request_that_is_not_answered_in_time_says_so_and_is_forgotten(n
     async def never_answer(_: Msg) -> None:
         return
 
-    async with nats.link(a_tenant()) as link:
-        await link.subscribe(ASKED, never_answer)
+    async with nats.connection(a_tenant()) as connection:
+        await connection.subscribe(ASKED, never_answer)
         with pytest.raises(TimeoutError):
-            await link.request(ASKED, b"", timeout_s=0.01)
-        assert not link._waiting
+            await connection.request(ASKED, b"", timeout_s=0.01)
+        assert not connection._waiting
 
 
 async def test_without_a_connection_nothing_is_sent_and_everything_says_so(nats: Nats) -> None:
     async def ignore(_: Msg) -> None:
         return
 
-    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url) as link:
+    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection:
         proxy.is_open = False
         proxy.cut()
-        await until(lambda: not link.is_up)
+        await until(lambda: not connection.is_up)
 
         with pytest.raises(Unavailable):
-            await link.request(ASKED, b"")
+            await connection.request(ASKED, b"")
         with pytest.raises(Unavailable):
-            await link.request_last([Outgoing(ASKED, "", b"")] * 2)
+            await connection.request_last([OutgoingMessage(ASKED, "", b"")] * 2)
         with pytest.raises(Unavailable):
-            await link.subscribe(ASKED, ignore)
+            await connection.subscribe(ASKED, ignore)
         with pytest.raises(Unavailable):
-            await link.wait_up(0.01)
+            await connection.wait_up(0.01)
         with pytest.raises(Unavailable):
-            await link.check(0.01)
-        assert not link._follows
+            await connection.check(0.01)
+        assert not connection._follows
 
 
 async def test_a_following_outlives_its_connections_and_each_new_one_is_told(nats: Nats) -> None:
@@ -118,21 +118,21 @@ async def test_a_following_outlives_its_connections_and_each_new_one_is_told(nat
     async def hear(msg: Msg) -> None:
         heard.put_nowait(msg.data)
 
-    async with nats.proxy() as proxy, nats.link(tenant, proxy.url) as link, nats.link(tenant) as other:
-        follow = await link.subscribe(ASKED, hear)
+    async with nats.proxy() as proxy, nats.connection(tenant, proxy.url) as connection, nats.connection(tenant) as other:
+        follow = await connection.subscribe(ASKED, hear)
         for round_ in range(3):
-            link.on_up(lambda: ups.append(link.is_up))
+            connection.on_up(lambda: ups.append(connection.is_up))
             await send(other, ASKED, b"%d" % round_)
             assert await within(heard.get()) == b"%d" % round_
             seen = proxy.connections
             proxy.cut()
-            await until(lambda: proxy.connections > seen and link.is_up)  # noqa: B023 (called within its round)
+            await until(lambda: proxy.connections > seen and connection.is_up)  # noqa: B023 (called within its round)
 
-        await link.unsubscribe(follow)
-        await link.unsubscribe(follow)
-        await link.check(BOUND_S)
+        await connection.unsubscribe(follow)
+        await connection.unsubscribe(follow)
+        await connection.check(BOUND_S)
         await send(other, ASKED, b"to nobody")
-        await link.check(BOUND_S)
+        await connection.check(BOUND_S)
         assert heard.empty()
         assert ups == [True] * 6  # 1 + 2 + 3 callbacks.
 
@@ -143,48 +143,48 @@ async def test_followings_that_end_while_the_connection_is_replaced_are_gone_on_
     async def hear(msg: Msg) -> None:
         heard.put_nowait(msg.subject)
 
-    async with nats.proxy() as proxy, nats.link(tenant, proxy.url) as link, nats.link(tenant) as other:
-        follows = [await link.subscribe(Subject(f"f.{number}"), hear) for number in range(20)]
+    async with nats.proxy() as proxy, nats.connection(tenant, proxy.url) as connection, nats.connection(tenant) as other:
+        follows = [await connection.subscribe(Subject(f"f.{number}"), hear) for number in range(20)]
         for _ in range(5):
-            last: Follow = follows.pop()
+            last: SubjectSubscription = follows.pop()
             seen = proxy.connections
             proxy.cut()
             await until(lambda: proxy.connections > seen)  # noqa: B023 (called within its round)
             for _ in range(2):
-                await link.unsubscribe(follows.pop(0))
+                await connection.unsubscribe(follows.pop(0))
                 await asyncio.sleep(0)
-            await link.unsubscribe(last)
-            await link.wait_up()
+            await connection.unsubscribe(last)
+            await connection.wait_up()
 
         for number in range(20):
             await send(other, f"f.{number}", b"")
-        await link.check(BOUND_S)
-        await link.check(BOUND_S)
+        await connection.check(BOUND_S)
+        await connection.check(BOUND_S)
         assert heard.qsize() == len(follows)
 
 
 async def test_a_server_that_hangs_with_much_unsent_is_left_for_one_that_answers(nats: Nats) -> None:
-    async with nats.proxy() as proxy, nats.link(a_tenant(), proxy.url, ping_s=0.3) as link:
-        client, seen = link.client(), proxy.connections
+    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url, ping_s=0.3) as connection:
+        client, seen = connection.client(), proxy.connections
         proxy.stick()
         for _ in range(40):
             await client.publish("x", bytes(1_000_000))
 
-        await until(lambda: proxy.connections > seen and link.is_up)
+        await until(lambda: proxy.connections > seen and connection.is_up)
 
-        await link.check(BOUND_S)
+        await connection.check(BOUND_S)
 
 
 async def test_closing_ends_a_link_that_cannot_connect(nats: Nats) -> None:
     async with nats.proxy() as proxy:
         proxy.is_open = False
-        link = Link("test", [proxy.url], lambda: nats.accounts.user(a_tenant()))
+        connection = NatsConnection("test", [proxy.url], lambda: nats.accounts.user(a_tenant()))
         async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
-            group.create_task(link.run())
+            group.create_task(connection.run())
             with pytest.raises(Unavailable):
-                await link.wait_up(0.2)
-            link.close()
-            link.close()
+                await connection.wait_up(0.2)
+            connection.close()
+            connection.close()
 
 
 async def test_what_a_lost_connection_has_not_carried_is_not_delivered_when_the_network_is_back(nats: Nats) -> None:
@@ -195,16 +195,16 @@ async def test_what_a_lost_connection_has_not_carried_is_not_delivered_when_the_
 
     async with (
         relayed(nats.url) as wire,
-        nats.link(tenant, wire.url, ping_s=0.2) as link,
-        nats.link(tenant) as other,
+        nats.connection(tenant, wire.url, ping_s=0.2) as connection,
+        nats.connection(tenant) as other,
     ):
         await other.subscribe(ASKED, note)
         dialled = wire.connections
         wire.hold()
-        await link.send(Outgoing(ASKED, "", b"held"))
-        await until(lambda: wire.connections > dialled)  # The link dials again once it has broken the connection.
+        await connection.send(OutgoingMessage(ASKED, "", b"held"))
+        await until(lambda: wire.connections > dialled)  # The connection dials again once it has broken the connection.
         wire.release()
-        await link.wait_up(BOUND_S)
-        await link.send(Outgoing(ASKED, "", b"later"))
+        await connection.wait_up(BOUND_S)
+        await connection.send(OutgoingMessage(ASKED, "", b"later"))
         await until(lambda: b"later" in got)
         assert got == [b"later"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from artcafe.fabric.nats.jetstream import is_agreed, is_of_leader
+from artcafe.fabric.nats.jetstream import has_quorum, is_from_leader
 
 MOMENT, LONG = 500_000_000, 5_000_000_000
 
@@ -26,7 +26,7 @@ def info(leader: str | None, **active: int) -> dict[str, Any]:
     ],
 )
 def test_only_the_leaders_word_on_a_stream_counts(given: dict[str, Any], is_leaders: bool) -> None:
-    assert is_of_leader(given) is is_leaders
+    assert is_from_leader(given) is is_leaders
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_only_the_leaders_word_on_a_stream_counts(given: dict[str, Any], is_lead
     ],
 )
 def test_a_leader_counts_as_followed_where_a_majority_answered_it_a_moment_ago(given: dict[str, Any], agreed: bool) -> None:
-    assert is_agreed(given) is agreed
+    assert has_quorum(given) is agreed

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nats.errors import ProtocolError
 from nats.protocol.parser import Parser
 
-from artcafe.fabric.nats.parser import ShortParser
+from artcafe.fabric.nats.parser import FastParser
 
 Seen = list[tuple[object, ...]]
 
@@ -66,7 +66,7 @@ async def test_it_hands_on_what_nats_py_does_however_the_bytes_come(protocol: li
     data = b"".join(protocol)
     theirs, ours = Client(), Client()
     await Parser(theirs).parse(data)
-    parser = ShortParser(ours, ours)
+    parser = FastParser(ours, ours)
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     for start, end in itertools.pairwise(edges):
         await parser.parse(data[start:end])
@@ -87,7 +87,7 @@ class Choosy(Client):
 @pytest.mark.parametrize("first", [b"", b"PING\r\n"], ids=["short way", "nats-py's way"])
 async def test_a_message_on_which_its_taker_raises_costs_no_other(first: bytes) -> None:
     client = Choosy()
-    parser = ShortParser(client, client)
+    parser = FastParser(client, client)
     await parser.parse(first + b"MSG a 2 3\r\none\r\nMSG a 2 3\r\nbad\r\nMSG a 2 3\r\ntwo\r\nMSG a 2 3\r\nbad\r\nMSG a 2 5\r\nth")
     await parser.parse(b"ree\r\n")
     assert [each for each in client.seen if each != ("ping",)] == [(2, b"a", data, None) for data in (b"one", b"two", b"three")]
@@ -97,4 +97,4 @@ async def test_a_message_on_which_its_taker_raises_costs_no_other(first: bytes) 
 async def test_bytes_that_are_no_message_end_the_connection_as_in_nats_py() -> None:
     client = Client()
     with pytest.raises(ProtocolError):
-        await ShortParser(client, client).parse(b"MSG a 2 three\r\none\r\n")
+        await FastParser(client, client).parse(b"MSG a 2 three\r\none\r\n")

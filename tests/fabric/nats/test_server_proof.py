@@ -14,8 +14,8 @@ from artcafe.errors import Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.nats.connection import Link
-from artcafe.fabric.nats.server_proof import Proof, Unproven
+from artcafe.fabric.nats.connection import NatsConnection
+from artcafe.fabric.nats.server_proof import ServerProof, Unproven
 from artcafe.model import TenantId
 from artcafe.rules.subjects import Subject
 from tests.fabric.nats_clients import BOUND_S
@@ -64,15 +64,15 @@ async def impostor(client_id: int = 1) -> AsyncIterator[tuple[Impostor, int]]:
 
 
 @asynccontextmanager
-async def up(*links: Link) -> AsyncIterator[None]:
+async def up(*connections: NatsConnection) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
-        for link in links:
-            group.create_task(link.run())
+        for connection in connections:
+            group.create_task(connection.run())
         try:
             yield
         finally:
-            for link in links:
-                link.close()
+            for connection in connections:
+                connection.close()
 
 
 async def test_every_connection_of_the_fabric_is_proven_and_only_the_system_accounts_is_encrypted(nats: EmbeddedNats) -> None:
@@ -80,7 +80,7 @@ async def test_every_connection_of_the_fabric_is_proven_and_only_the_system_acco
     async with asyncio.TaskGroup() as group:
         group.create_task(fabric.run())
         await fabric.wait_up(BOUND_S)
-        await fabric.room(TENANT).link.wait_up(BOUND_S)
+        await fabric.tenant(TENANT).connection.wait_up(BOUND_S)
         answer = json.loads((await fabric._system.request(Subject("$SYS.REQ.SERVER.PING.CONNZ"), b"{}")).data)
         fabric.close()
     is_encrypted = {each["name"]: "tls_version" in each for each in answer["data"]["connections"]}
@@ -91,8 +91,8 @@ async def test_every_connection_of_the_fabric_is_proven_and_only_the_system_acco
 async def test_an_impostor_on_the_port_is_sent_nothing_but_the_beginning_of_a_handshake(nats: EmbeddedNats) -> None:
     async with impostor() as (heard, port):
         urls = [f"tls://127.0.0.1:{port}"]
-        system = Link("system", urls, ACCOUNTS.system_user, tls=nats.tls)
-        tenant = Link("tenant", urls, lambda: ACCOUNTS.user(TENANT), proof=Proof(system))
+        system = NatsConnection("system", urls, ACCOUNTS.system_user, tls=nats.tls)
+        tenant = NatsConnection("tenant", urls, lambda: ACCOUNTS.user(TENANT), proof=ServerProof(system))
         async with up(system, tenant):
             await until(lambda: heard.ended >= 2)
             assert not system.is_up
@@ -101,12 +101,14 @@ async def test_an_impostor_on_the_port_is_sent_nothing_but_the_beginning_of_a_ha
 
 
 async def test_an_impostor_on_another_port_is_found_out_whichever_connection_it_calls_its_own(nats: EmbeddedNats) -> None:
-    system = Link("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
-    other = Link("other", nats.urls, ACCOUNTS.platform_user, proof=Proof(system))
+    system = NatsConnection("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
+    other = NatsConnection("other", nats.urls, ACCOUNTS.platform_user, proof=ServerProof(system))
     async with up(system, other):
         await other.wait_up(BOUND_S)
         async with impostor(other.ends().client_id) as (heard, port):
-            tenant = Link("tenant", [f"tls://127.0.0.1:{port}"], lambda: ACCOUNTS.user(TENANT), proof=Proof(system))
+            tenant = NatsConnection(
+                "tenant", [f"tls://127.0.0.1:{port}"], lambda: ACCOUNTS.user(TENANT), proof=ServerProof(system)
+            )
             async with up(tenant):
                 await until(lambda: heard.ended >= 2)
                 assert "is not our nats-server" in (tenant.problem or "")
@@ -116,19 +118,21 @@ async def test_an_impostor_on_another_port_is_found_out_whichever_connection_it_
 
 
 async def test_a_program_in_between_that_passes_everything_on_is_found_out(nats: EmbeddedNats) -> None:
-    system = Link("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
+    system = NatsConnection("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
     async with up(system), Nats(nats.url, ACCOUNTS).proxy() as between:
-        tenant = Link("tenant", [between.url.replace("nats:", "tls:")], ACCOUNTS.platform_user, proof=Proof(system))
+        tenant = NatsConnection(
+            "tenant", [between.url.replace("nats:", "tls:")], ACCOUNTS.platform_user, proof=ServerProof(system)
+        )
         async with up(tenant):
             await until(lambda: "is not our nats-server" in (tenant.problem or ""))
             assert not tenant.is_up
 
 
 async def test_a_connection_that_nats_server_does_not_know_proves_nothing_though_the_port_is_right(nats: EmbeddedNats) -> None:
-    system = Link("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
+    system = NatsConnection("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
     async with up(system):
         await system.wait_up(BOUND_S)
-        proof, ends = Proof(system), system.ends()
+        proof, ends = ServerProof(system), system.ends()
         await proof.check(ends)
         address, port = ends.local
         for wrong in (
@@ -144,8 +148,8 @@ async def test_a_connection_that_nats_server_does_not_know_proves_nothing_though
 async def test_a_tls_address_is_never_spoken_to_in_plain_text_whatever_the_server_says() -> None:
     """Of a fleet, whose servers are checked by the system's authorities."""
     async with impostor() as (heard, port):
-        link = Link("system", [f"tls://127.0.0.1:{port}"], ACCOUNTS.system_user)
-        async with up(link):
+        connection = NatsConnection("system", [f"tls://127.0.0.1:{port}"], ACCOUNTS.system_user)
+        async with up(connection):
             await until(lambda: heard.ended >= 1)
     assert {data[:1] for data in heard.heard} == {b"\x16"}
 
@@ -154,9 +158,11 @@ async def test_a_nats_server_with_another_certificate_is_not_believed(tmp_path: 
     theirs = EmbeddedNats(tmp_path / "nats", Accounts(b"t" * 32, "dev"))
     await theirs.start()
     try:
-        link = Link("system", theirs.urls, ACCOUNTS.system_user, tls=EmbeddedNats(tmp_path / "ours", ACCOUNTS).tls)
-        async with up(link):
-            await until(lambda: "certificate verify failed" in (link.problem or ""))
-            assert not link.is_up
+        connection = NatsConnection(
+            "system", theirs.urls, ACCOUNTS.system_user, tls=EmbeddedNats(tmp_path / "ours", ACCOUNTS).tls
+        )
+        async with up(connection):
+            await until(lambda: "certificate verify failed" in (connection.problem or ""))
+            assert not connection.is_up
     finally:
         await theirs.stop()

@@ -16,7 +16,7 @@ import msgspec
 
 from artcafe.cli.operate import staging_dir
 from artcafe.errors import ArchiveRefused
-from artcafe.fabric.snapshots import Saved
+from artcafe.fabric.snapshots import StreamSnapshot
 
 FORMAT: Final = 1
 """Rises when an archive that this version writes cannot be restored by an older one."""
@@ -37,7 +37,7 @@ class Stream(msgspec.Struct, frozen=True):
     """A stream of NATS: whose it is (None: the platform's), what it was, and where its snapshot stands."""
 
     tenant_id: str | None
-    saved: Saved
+    saved: StreamSnapshot
     part: Part
 
 

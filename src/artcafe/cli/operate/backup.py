@@ -27,7 +27,7 @@ from artcafe.data_dir import DataDir, read_secret
 from artcafe.errors import ArchiveRefused
 from artcafe.fabric import snapshots
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.snapshots import Vault
+from artcafe.fabric.snapshots import AccountConnector
 from artcafe.model import TenantId
 from artcafe.observe.clock import now
 from artcafe.observe.logs import configure
@@ -154,17 +154,17 @@ async def _save_data(settings: Settings, secret: bytes, out: archive.ArchiveWrit
     accounts = Accounts(derive(secret, "nats"), settings.environment)
     async with connect_nats(settings, accounts, _say) as broker:
         tenants = sqlite_file.partitions(settings.tables_file, TENANTS, Environment(settings.environment))
-        streams = await _save_streams(Vault(broker.urls, accounts, broker.tls), tenants, out)
+        streams = await _save_streams(AccountConnector(broker.urls, accounts, broker.tls), tenants, out)
         await asyncio.to_thread(sqlite_file.copy, settings.tables_file, tables)
     return streams
 
 
-async def _save_streams(vault: Vault, tenants: list[str], out: archive.ArchiveWriter) -> list[Stream]:
+async def _save_streams(vault: AccountConnector, tenants: list[str], out: archive.ArchiveWriter) -> list[Stream]:
     streams: list[Stream] = []
     progress = BackupProgress(len(tenants), "tenant")
     for number, tenant_id in enumerate([None, *map(TenantId, tenants)]):
         async with vault.enter(tenant_id) as link:
-            for name in await snapshots.names(link):
+            for name in await snapshots.stream_names(link):
                 with out.part(f"streams/{number:06}-{name}.snapshot") as part:
                     saved = await snapshots.save(link, name, part.write)
                 streams.append(Stream(tenant_id, saved, part.done()))
@@ -227,15 +227,15 @@ async def _fill(source: archive.ArchiveReader, places: Settings, secret_file: Pa
     progress = BackupProgress(len(manifest.streams), "log")
     async with run_nats(places.data_dir / "nats", accounts) as broker:
         for number, stream in enumerate(manifest.streams, 1):
-            count = await _load_stream(Vault(broker.urls, accounts, broker.tls), source, stream)
+            count = await _load_stream(AccountConnector(broker.urls, accounts, broker.tls), source, stream)
             progress.add(count if stream.tenant_id is not None else 0)
             progress.at(number)
 
 
-async def _load_stream(vault: Vault, source: archive.ArchiveReader, stream: Stream) -> int:
+async def _load_stream(vault: AccountConnector, source: archive.ArchiveReader, stream: Stream) -> int:
     """Makes a stream again, as another log where it is one, and returns how many messages it has."""
     async with vault.enter(None if stream.tenant_id is None else TenantId(stream.tenant_id)) as link:
-        made = await snapshots.load(link, stream.saved.renewed(), source.pieces(stream.part))
+        made = await snapshots.restore(link, stream.saved.as_continuation(), source.pieces(stream.part))
     if made.last_seq != stream.saved.last_seq:
         raise ArchiveRefused(
             f"the messages of {stream.tenant_id} came back up to {made.last_seq} and not {stream.saved.last_seq}",

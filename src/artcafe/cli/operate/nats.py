@@ -16,7 +16,7 @@ from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.data_dir import read_secret, write_whole
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.nats.configuration import Node, Tls, fleet, text
+from artcafe.fabric.nats.configuration import Node, NodeTls, fleet_configuration, to_text
 from artcafe.rules.secrets import derive
 
 DEFAULT_NODE: Final = "nats-1=127.0.0.1"
@@ -96,8 +96,8 @@ def show(
     node = _chosen(nodes, name)
     tls = _tls(tls_cert, tls_key, tls_ca)
     accounts = Accounts(derive(read_secret(settings.secret_path), "nats"), settings.environment)
-    told = fleet(accounts, nodes, node, folder=store, bind=bind or node.host, tls=tls)
-    written = text(told) if as_json else f"{_above(nodes, node, settings.environment, tls)}\n{text(told)}"
+    told = fleet_configuration(accounts, nodes, node, folder=store, bind=bind or node.host, tls=tls)
+    written = to_text(told) if as_json else f"{_above(nodes, node, settings.environment, tls)}\n{to_text(told)}"
     if output is None:
         click.echo(written)
         _warn_of_readers(is_secret=len(nodes) > 1)
@@ -137,18 +137,18 @@ def _chosen(nodes: Sequence[Node], name: str | None) -> Node:
     return found
 
 
-def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> Tls | None:
+def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> NodeTls | None:
     match certificate, key, authority:
         case None, None, None:
             return None
         case Path(), Path(), Path():
             # A configuration is moved to another folder: its files must be found from there too.
-            return Tls(certificate.absolute(), key.absolute(), authority.absolute())
+            return NodeTls(certificate.absolute(), key.absolute(), authority.absolute())
         case _:
             raise click.UsageError("--tls-cert, --tls-key and --tls-ca belong together")
 
 
-def _above(nodes: Sequence[Node], node: Node, environment: str, tls: Tls | None) -> str:
+def _above(nodes: Sequence[Node], node: Node, environment: str, tls: NodeTls | None) -> str:
     """What the reader of the file must know. NATS reads these lines as comments."""
     scheme = "tls" if tls else "nats"
     urls = ",".join(each.url.replace("nats:", f"{scheme}:", 1) for each in nodes)

@@ -46,7 +46,7 @@ async def connect(installation: Installation) -> AsyncIterator[OperatorContext]:
         group.create_task(fabric.run())
         try:
             try:
-                await fabric.settle_copies(UP_S)
+                await fabric.update_replicas(UP_S)
             except Unavailable:
                 raise Unavailable(f"NATS at {', '.join(nats.urls)} ({fabric.problem or 'no answer'})") from None
             store = Store(engine)

@@ -62,7 +62,7 @@ async def _set(installation: Installation, tenant_id: str, status: TenantStatus)
             except ConditionFailed as exc:
                 raise _none_there(installation, tenant_id) from exc
         with contextlib.suppress(OurFault):  # It is done, and every server reads it within 5 s.
-            await context.announcements.tell_now(tenant.id)
+            await context.announcements.announce_now(tenant.id)
         row = await tenant.tenant()
     name = "" if row is None else f" ({row.name})"
     done = "is suspended" if status is TenantStatus.SUSPENDED else "is active"

@@ -22,7 +22,7 @@ from artcafe.cli.terminal.output import align, as_json, counted
 from artcafe.cli.terminal.progress import Progress
 from artcafe.errors import TablesRefused
 from artcafe.fabric import snapshots, stream_copy
-from artcafe.fabric.stream_copy import Foreign
+from artcafe.fabric.stream_copy import ForeignStream
 from artcafe.fabric.tenant_log import STREAM
 from artcafe.maintenance.id_mapping import IdMapping, NewIds, SameIds
 from artcafe.maintenance.repair import Repair
@@ -218,7 +218,7 @@ class _Copy:
         async with here.vault.enter(tenant_id) as source, there.vault.enter(tenant_id) as target:
             counts = [
                 None if log is None else log.messages
-                for log in (await snapshots.standing(source, STREAM), await snapshots.standing(target, STREAM))
+                for log in (await snapshots.current(source, STREAM), await snapshots.current(target, STREAM))
             ]
         if not sums.are_equal or counts[0] != counts[1]:
             return CopyState.DIFFERENT
@@ -234,18 +234,21 @@ class _Copy:
         if here.log_home == there.log_home and self._label is None:
             return 0, 0  # Both ends have one NATS: the messages stay where they are.
         copy_id = mapping.tenant_id(tenant_id)
-        replicas = await there.vault.copies()
+        replicas = await there.vault.replica_count()
         async with here.vault.enter(tenant_id) as source, there.vault.enter(copy_id) as target:
             if isinstance(mapping, NewIds):
                 channels = await Store(here.engine).tenant(tenant_id).all_channels()
                 names = {subjects.stored(each.id): subjects.stored(mapping.channel(each.id)) for each in channels}
-                moved, made = await stream_copy.rewrite(source, target, names, mapping.sender, replicas, progress.messages)
+                moved, made = await stream_copy.rewrite_log(source, target, names, mapping.sender, replicas, progress.messages)
                 mapping.place = made.place_of
                 found = [moved]
             else:
                 try:
-                    found = [await stream_copy.move(source, target, name, replicas) for name in await snapshots.names(source)]
-                except Foreign as exc:
+                    found = [
+                        await stream_copy.copy_stream(source, target, name, replicas)
+                        for name in await snapshots.stream_names(source)
+                    ]
+                except ForeignStream as exc:
                     raise TablesRefused(
                         f"there are messages of a tenant {tenant_id} already ({exc.stream}), and they are not a copy of these",
                         "copy to where none are, or under --new-ids",
@@ -253,7 +256,7 @@ class _Copy:
                 progress.messages(sum(each.messages for each in found))
             later = 0
             for each in found:
-                now = await snapshots.standing(source, each.stream)
+                now = await snapshots.current(source, each.stream)
                 later += max(0, now.last_seq - each.last_seq) if now is not None else 0
         return sum(each.messages for each in found), later
 

@@ -14,7 +14,7 @@ from artcafe.data_dir import make_secret, read_secret
 from artcafe.errors import SettingInvalid, TablesRefused
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.fabric import Broker
-from artcafe.fabric.snapshots import Vault
+from artcafe.fabric.snapshots import AccountConnector
 from artcafe.listeners import nats_tls
 from artcafe.rules.secrets import derive
 from artcafe.tables.catalog import Environment
@@ -28,7 +28,7 @@ class CopyEnd:
 
     settings: Settings
     engine: Engine
-    vault: Vault
+    vault: AccountConnector
     log_home: tuple[str, ...]
 
     @property
@@ -72,4 +72,6 @@ async def open_end(settings: Settings, say: Callable[[str], None], *, is_source:
         tables, environment = settings.tables_place, Environment(settings.environment)
         engine = await open_engine(tables, settings.dynamodb_endpoint, environment, make_missing=False)
         stack.push_async_callback(engine.close)
-        yield CopyEnd(settings, engine, Vault(nats.urls, accounts, nats.tls), (accounts.operator_key, *sorted(nats.urls)))
+        yield CopyEnd(
+            settings, engine, AccountConnector(nats.urls, accounts, nats.tls), (accounts.operator_key, *sorted(nats.urls))
+        )

@@ -10,7 +10,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from artcafe.fabric.audit_log import Compose, Kept
+from artcafe.fabric.audit_log import Compose, StoredEntry
 from artcafe.model import Agent, Channel, ChannelId, Cursor, Epoch, Role, TenantId, UserId, UserPrincipal
 from artcafe.observe.clock import now
 from artcafe.rules.ids import new_id
@@ -61,11 +61,11 @@ class NoMessages:
         """What it would be."""
         return compose(None)
 
-    async def after(self, _chain: Subject, _seq: int, _most: int) -> list[Kept]:
+    async def after(self, _chain: Subject, _seq: int, _most: int) -> list[StoredEntry]:
         """There is nothing to read."""
         return []
 
-    async def before(self, _chain: Subject, _seq: int | None, _most: int) -> list[Kept]:
+    async def before(self, _chain: Subject, _seq: int | None, _most: int) -> list[StoredEntry]:
         """As above."""
         return []
 

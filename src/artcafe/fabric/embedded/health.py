@@ -13,14 +13,14 @@ from typing import Final
 from nats.errors import Error as NatsError
 
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.nats.client import SureClient
+from artcafe.fabric.nats.client import VerifiedClient
 
 OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """What this machine or this process lacks when a connection fails so: descriptors, memory, ports. NATS has no part in it."""
 CLOSE_S: Final = 1.0
 
 
-class Scope(Enum):
+class HealthScope(Enum):
     """How closely the server looks at itself: `HealthzOptions` in nats-server's `monitor.go`.
 
     `STREAMS` looks for every stream on disk, so it may be slow where there are many: no answer to it means nothing.
@@ -30,26 +30,26 @@ class Scope(Enum):
     STREAMS = b'{"details":true}'
 
 
-class NotAsked(Exception):
+class LocalShortage(Exception):
     """The question did not reach NATS, because this process or its machine lacks something."""
 
 
-class Health:
+class HealthClient:
     """Asks one nats-server, over a connection that stays open: to ask costs no descriptor when there are none left."""
 
     def __init__(self, urls: Sequence[str], accounts: Accounts, tls: ssl.SSLContext) -> None:
         """`urls` is read anew for each connection; only a server of our operator, with our certificate, is believed."""
         self._urls, self._accounts, self._tls = urls, accounts, tls
-        self._client: SureClient | None = None
+        self._client: VerifiedClient | None = None
 
-    async def problems(self, scope: Scope, *, within_s: float) -> list[str] | None:
+    async def problems(self, scope: HealthScope, *, within_s: float) -> list[str] | None:
         """Return what a restart would mend, an empty list when all is well, and None where there is no answer in that time.
 
         That is JetStream switched off, and a stream that met a full disk: it refuses everything from then on, also when there is
         room again, until nats-server starts anew (2.15.1). It is not an account that this NATS doesn't know, which is pushed when
         it is needed, nor a stream that could not be recovered, which would stay so.
 
-        Raises `NotAsked` where the fault is on this side: that says nothing of NATS.
+        Raises `LocalShortage` where the fault is on this side: that says nothing of NATS.
         """
         try:
             async with asyncio.timeout(within_s):
@@ -58,7 +58,7 @@ class Health:
             health = json.loads(answer.data)["data"]
         except OSError as exc:
             if exc.errno in OURS:
-                raise NotAsked(exc.strerror) from exc
+                raise LocalShortage(exc.strerror) from exc
             return None
         except (NatsError, TimeoutError, ValueError, KeyError):
             return None
@@ -71,12 +71,12 @@ class Health:
         if client is not None:
             await _close(client)
 
-    async def _connected(self) -> SureClient:
+    async def _connected(self) -> VerifiedClient:
         """The connection there is, or a new one. Raises the error of the system that kept it from being opened, if one did."""
         if self._client is not None and self._client.is_connected:
             return self._client
         await self.close()
-        client, user, errors = SureClient(), self._accounts.system_user(), list[Exception]()
+        client, user, errors = VerifiedClient(), self._accounts.system_user(), list[Exception]()
 
         async def note(exc: Exception) -> None:
             """nats-py raises no more than that no server was left; its own handler would log this besides."""
@@ -104,7 +104,7 @@ class Health:
         return client
 
 
-async def _close(client: SureClient) -> None:
+async def _close(client: VerifiedClient) -> None:
     """nats-py waits for ever for the end of a TLS connection to a server that hangs or is not believed."""
     try:
         async with asyncio.timeout(CLOSE_S):

@@ -23,7 +23,7 @@ from artcafe.data_dir import disk_remedy
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded.spawner import environment
-from artcafe.fabric.nats.configuration import LONE_LOOKUP, Configuration, server
+from artcafe.fabric.nats.configuration import LONE_LOOKUP, Configuration, server_configuration
 from artcafe.observe.logs import log
 
 LEAST_VERSION: Final = (2, 15, 1)
@@ -78,7 +78,7 @@ async def check_version(binary: Path) -> None:
 
 def configuration(folder: Path, port: int, accounts: Accounts) -> Configuration:
     """What the child is told: what every nats-server is, and where it leaves its traces. Holds no secret."""
-    told = server(accounts, name="artcafe", host="127.0.0.1", port=port, folder=folder, lookup=LONE_LOOKUP)
+    told = server_configuration(accounts, name="artcafe", host="127.0.0.1", port=port, folder=folder, lookup=LONE_LOOKUP)
     return told | {
         "pid_file": str(folder / "nats.pid"),
         "log_file": str(folder / "nats.log"),
@@ -119,7 +119,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-async def end_leftover(pid_file: Path, conf: Path, *, within_s: float = END_S) -> None:
+async def stop_leftover(pid_file: Path, conf: Path, *, within_s: float = END_S) -> None:
     """Ends the nats-server that a killed parent left running on `conf`; a process that only has its old number is left alone.
 
     SIGTERM first, and SIGKILL after `within_s`. Raises `StartRefused` when it may not be ended, or does not end.
@@ -171,7 +171,7 @@ def _serves(pid: int, conf: Path) -> bool:
     return command.endswith(b" -c " + os.fsencode(conf))
 
 
-def tail(path: Path) -> list[str]:
+def last_lines(path: Path) -> list[str]:
     """The last lines of a file, of 16 KiB at most; none where it can't be read."""
     try:
         with path.open("rb") as file:
@@ -182,7 +182,7 @@ def tail(path: Path) -> list[str]:
 
 
 @contextmanager
-def refusals(folder: Path) -> Iterator[None]:
+def start_refusals(folder: Path) -> Iterator[None]:
     """What the file system says no to becomes `StartRefused`."""
     try:
         yield

@@ -16,22 +16,22 @@ from artcafe.data_dir import write_whole
 from artcafe.errors import StartRefused
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded.certificate import HOST, client_context, server_pem
-from artcafe.fabric.embedded.health import Health, NotAsked, Scope
+from artcafe.fabric.embedded.health import HealthClient, HealthScope, LocalShortage
 from artcafe.fabric.embedded.process import (
     END_S,
     PORTS,
     check_version,
     configuration,
-    end_leftover,
     find_binary,
+    last_lines,
     recorded_port,
-    refusals,
     remedy,
     some_free_port,
-    tail,
+    start_refusals,
+    stop_leftover,
 )
 from artcafe.fabric.embedded.spawner import Spawner
-from artcafe.fabric.nats.configuration import text
+from artcafe.fabric.nats.configuration import to_text
 from artcafe.observe.logs import log
 
 ENOUGH_FREE_BYTES: Final = 16 * 1024 * 1024
@@ -82,7 +82,7 @@ class EmbeddedNats:
         """What accepts this nats-server's certificate, and no other."""
         self.urls = [""]
         """Where it listens, for TLS. A restart changes the list where another program has taken the port meanwhile."""
-        self._health = Health(self.urls, accounts, self.tls)
+        self._health = HealthClient(self.urls, accounts, self.tls)
         self._spawner: Spawner | None = None
         self._process: Process | None = None
         self._lock: int | None = None
@@ -109,9 +109,9 @@ class EmbeddedNats:
         self._binary = self._binary or find_binary()
         await check_version(self._binary)
         try:
-            with refusals(self._folder):
+            with start_refusals(self._folder):
                 self._take_folder()
-                await end_leftover(self._folder / "nats.pid", self._conf, within_s=self._end_s)
+                await stop_leftover(self._folder / "nats.pid", self._conf, within_s=self._end_s)
                 self._configure(recorded_port(self._conf))
                 self._spawner = Spawner(self._folder / "nats.err")
             await self._launch_on_some_port()
@@ -175,7 +175,7 @@ class EmbeddedNats:
         certificate = self._folder / "nats.pem"
         write_whole(certificate, server_pem(self._accounts))
         tls = {"tls": {"cert_file": str(certificate), "key_file": str(certificate)}, "allow_non_tls": True}
-        write_whole(self._conf, text(configuration(self._folder, port, self._accounts) | tls))
+        write_whole(self._conf, to_text(configuration(self._folder, port, self._accounts) | tls))
 
     async def _launch_on_some_port(self) -> None:
         for _ in range(5):
@@ -184,7 +184,7 @@ class EmbeddedNats:
             except StartRefused as exc:
                 if _PORT_TAKEN not in exc.problem:
                     raise
-                with refusals(self._folder):
+                with start_refusals(self._folder):
                     self._configure(None)
         raise StartRefused(f"no port of 127.0.0.1 from {PORTS.start} to {PORTS.stop} is free", "end what listens there")
 
@@ -196,7 +196,7 @@ class EmbeddedNats:
             # Until it has been asked once: what other connections had taken of the descriptors would keep it from that too.
             with self._spawner.with_spare():
                 try:
-                    with refusals(self._folder):
+                    with start_refusals(self._folder):
                         self._process = await self._spawner.start(self._binary, "-c", self._conf)
                     await self._until_ready(self._process)
                 except BaseException:
@@ -221,8 +221,8 @@ class EmbeddedNats:
 
     async def _is_ready(self) -> bool:
         try:
-            return await self._health.problems(Scope.SERVER, within_s=self._check_every_s) == []
-        except NotAsked:
+            return await self._health.problems(HealthScope.SERVER, within_s=self._check_every_s) == []
+        except LocalShortage:
             return False
 
     async def _restart(self, delay_s: float) -> None:
@@ -251,11 +251,11 @@ class EmbeddedNats:
             except TimeoutError:
                 pass
             try:
-                found = await self._health.problems(Scope.SERVER, within_s=self._check_every_s)
+                found = await self._health.problems(HealthScope.SERVER, within_s=self._check_every_s)
                 silent = silent + 1 if found is None else 0
                 if found == []:
-                    found = await self._health.problems(Scope.STREAMS, within_s=self._check_every_s)
-            except NotAsked as exc:  # which says nothing of the child
+                    found = await self._health.problems(HealthScope.STREAMS, within_s=self._check_every_s)
+            except LocalShortage as exc:  # which says nothing of the child
                 log.warning("nats.not_asked", problem=str(exc))
                 continue
             if silent >= SILENT_CHECKS:
@@ -295,9 +295,9 @@ class EmbeddedNats:
     def _last_words(self) -> list[str]:
         """What the child said last: its standard error, then the errors in its log, or else the log's last lines."""
         mine = f"[{self._process.pid}]" if self._process else "["
-        lines = [line for line in tail(self._folder / "nats.log") if line.startswith(mine)]
+        lines = [line for line in last_lines(self._folder / "nats.log") if line.startswith(mine)]
         errors = [line for line in lines if "[FTL]" in line or "[ERR]" in line]
-        return [*tail(self._folder / "nats.err")[-5:], *(errors or lines)[-5:]]
+        return [*last_lines(self._folder / "nats.err")[-5:], *(errors or lines)[-5:]]
 
 
 async def _happens(event: asyncio.Event, *, within_s: float) -> bool:

@@ -17,11 +17,11 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 
-from artcafe.fabric.nats.parser import ShortParser
+from artcafe.fabric.nats.parser import FastParser
 from artcafe.rules.subjects import Subject
 
 
-class Outgoing(NamedTuple):
+class OutgoingMessage(NamedTuple):
     """A message to send. `headers` are lines as NATS has them, each with its CRLF: made here, never a peer's text."""
 
     subject: Subject
@@ -37,7 +37,7 @@ class Outgoing(NamedTuple):
         return b"%b%b\r\n" % (line.encode(), self.body)
 
 
-class Incoming:
+class IncomingMessage:
     """A message that came: its data, and its headers as the bytes that they came as, since few of them are read."""
 
     __slots__ = ("_head", "data")
@@ -65,12 +65,12 @@ class Incoming:
         return self._head.partition(b"\r\n")[0][13:].decode()
 
 
-Take = Callable[[Incoming], bool]
+FastHandler = Callable[[IncomingMessage], bool]
 """Called as a message is read. Return False to fall back to nats-py, which preserves order. Where it raises, the message is
 dropped."""
 
 
-class Ends(NamedTuple):
+class Endpoints(NamedTuple):
     """A connection's two ends, each an address and a port, and the number that the server gave it."""
 
     client_id: int
@@ -78,35 +78,35 @@ class Ends(NamedTuple):
     remote: tuple[str, int]
 
 
-class Proves(Protocol):
-    """What makes sure that a new connection ends at our nats-server, as `fabric.nats.server_proof.Proof` does."""
+class PeerProof(Protocol):
+    """What makes sure that a new connection ends at our nats-server, as `fabric.nats.server_proof.ServerProof` does."""
 
     async def ready(self) -> None:
         """Wait until that can be done. Raises `Unavailable`."""
         ...
 
-    async def check(self, ends: Ends) -> None:
+    async def check(self, ends: Endpoints) -> None:
         """Raise an error of nats-py's where the connection ends elsewhere. Nothing has been sent over it yet."""
         ...
 
 
-Prove = Callable[[Ends], Awaitable[None]]
+CheckPeer = Callable[[Endpoints], Awaitable[None]]
 
 
-class SureClient(Client):
+class VerifiedClient(Client):
     """A client that sends nothing before it knows to whom: `tls://` is TLS whatever the server says, and `prove` comes first.
 
     nats-py follows the server's INFO, which comes unencrypted: one without `tls_required` made it go on in plain text.
     """
 
-    def __init__(self, prove: Prove | None = None) -> None:
+    def __init__(self, prove: CheckPeer | None = None) -> None:
         super().__init__()
         self._prove = prove
 
-    def ends(self) -> Ends:
+    def ends(self) -> Endpoints:
         """The ends of the connection that there is."""
         local, remote = (self._writer().get_extra_info(name)[:2] for name in ("sockname", "peername"))
-        return Ends(self._client_id or 0, local, remote)
+        return Endpoints(self._client_id or 0, local, remote)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         """What nats-py calls with an INFO, at first before it encrypts or sends anything."""
@@ -135,16 +135,16 @@ class SureClient(Client):
         return self._transport._io_writer
 
 
-class ShortClient(SureClient):
+class FastClient(VerifiedClient):
     """A client whose requests are its owner's to match with their answers."""
 
-    def __init__(self, inbox: str, answer: Callable[[str, Incoming], None], prove: Prove | None = None) -> None:
+    def __init__(self, inbox: str, answer: Callable[[str, IncomingMessage], None], prove: CheckPeer | None = None) -> None:
         """`answer` gets what comes for `inbox.{token}`, with the token; it must not raise."""
         super().__init__(prove)
         self._short_inbox, self._short_answer = inbox, answer
         self._short_prefix = f"{inbox}.".encode()
-        self._short_takes: dict[int, Take] = {}
-        self._ps = ShortParser(self, self)
+        self._short_takes: dict[int, FastHandler] = {}
+        self._ps = FastParser(self, self)
 
     async def open_inbox(self) -> None:
         """Begins to listen for answers."""
@@ -165,21 +165,21 @@ class ShortClient(SureClient):
         await self._send_command(protocol)
         await self._flush_pending()
 
-    def shorten(self, subscription: Subscription, take: Take) -> None:
+    def add_fast_path(self, subscription: Subscription, take: FastHandler) -> None:
         """Has `take` offered what comes for a subscription."""
         self._short_takes[subscription._id] = take
 
-    def lengthen(self, subscription: Subscription) -> None:
+    def remove_fast_path(self, subscription: Subscription) -> None:
         """The subscription has ended."""
         self._short_takes.pop(subscription._id, None)
 
     def take(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
         """Takes a message the short way, or leaves it by False."""
         take = self._short_takes.get(sid)
-        if take is not None and take(Incoming(data, headers)):
+        if take is not None and take(IncomingMessage(data, headers)):
             return True
         if subject.startswith(self._short_prefix):
-            self._short_answer(subject[len(self._short_prefix) :].decode(), Incoming(data, headers))
+            self._short_answer(subject[len(self._short_prefix) :].decode(), IncomingMessage(data, headers))
             return True
         return False
 

@@ -8,18 +8,18 @@ from typing import Any, Final
 import msgspec
 
 from artcafe.errors import LogRefused, OurFault
-from artcafe.fabric.nats.connection import Link, unreachable
+from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 
-COPIES: Final = 3
+REPLICAS: Final = 3
 """With three, one may be lost (contract, sentence 11); each further one would cost every publish and survive what is rarer."""
 RETRY_S: Final = 0.2
 
 _JETSTREAM: Final = Subject("$SYS.REQ.SERVER.PING.JSZ")
 
 
-async def copies(system: Link, *, within_s: float) -> int:
+async def replica_count(system: NatsConnection, *, within_s: float) -> int:
     """How many copies a log gets here: three in a cluster that has room for them, else one.
 
     A server of the cluster that is away now counts too: it comes back. Raises `Unavailable` where none says so in the time.
@@ -28,7 +28,7 @@ async def copies(system: Link, *, within_s: float) -> int:
         async with asyncio.timeout(within_s):
             while True:
                 try:
-                    return COPIES if await _size(system) >= COPIES else 1
+                    return REPLICAS if await _size(system) >= REPLICAS else 1
                 except (OurFault, TimeoutError) as exc:
                     log.debug("cluster.not_known", error=repr(exc))
                     await asyncio.sleep(RETRY_S)
@@ -36,8 +36,8 @@ async def copies(system: Link, *, within_s: float) -> int:
         raise unreachable() from None
 
 
-async def _size(system: Link) -> int:
-    """The servers of JetStream's own group, 1 for a server alone. Raises as `Link.request`, and `LogRefused`."""
+async def _size(system: NatsConnection) -> int:
+    """The servers of JetStream's own group, 1 for a server alone. Raises as `NatsConnection.request`, and `LogRefused`."""
     answer: dict[str, Any] = msgspec.json.decode((await system.request(_JETSTREAM, b"{}")).data)
     group, error = answer.get("data", {}).get("meta_cluster", {}), answer.get("error", {})
     if "data" in answer and "cluster" not in answer["server"]:

@@ -42,7 +42,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
+class NodeTls:
     """Files on the NATS server's machine: its certificate with its key, and the authority that the others' are checked by."""
 
     certificate: Path
@@ -50,7 +50,7 @@ class Tls:
     authority: Path
 
 
-def server(accounts: Accounts, *, name: str, host: str, port: int, folder: Path, lookup: str) -> Configuration:
+def server_configuration(accounts: Accounts, *, name: str, host: str, port: int, folder: Path, lookup: str) -> Configuration:
     """What every nats-server is told, alone or not; holds no secret. `folder` is for its files alone."""
     return {
         "server_name": name,
@@ -80,11 +80,13 @@ def server(accounts: Accounts, *, name: str, host: str, port: int, folder: Path,
     }
 
 
-def fleet(accounts: Accounts, nodes: Sequence[Node], node: Node, *, folder: Path, bind: str, tls: Tls | None) -> Configuration:
+def fleet_configuration(
+    accounts: Accounts, nodes: Sequence[Node], node: Node, *, folder: Path, bind: str, tls: NodeTls | None
+) -> Configuration:
     """What `node` of the fleet's `nodes` is told; of several, with the password of their routes. `bind`: where it listens."""
     is_alone = len(nodes) == 1
     lookup = LONE_LOOKUP if is_alone else FLEET_LOOKUP
-    told = server(accounts, name=node.name, host=bind, port=node.port, folder=folder, lookup=lookup)
+    told = server_configuration(accounts, name=node.name, host=bind, port=node.port, folder=folder, lookup=lookup)
     if tls is not None:
         told["tls"] = {"cert_file": str(tls.certificate), "key_file": str(tls.key), "ca_file": str(tls.authority)}
     if not is_alone:
@@ -92,7 +94,7 @@ def fleet(accounts: Accounts, nodes: Sequence[Node], node: Node, *, folder: Path
     return told
 
 
-def _cluster(accounts: Accounts, nodes: Sequence[Node], node: Node, bind: str, tls: Tls | None) -> Configuration:
+def _cluster(accounts: Accounts, nodes: Sequence[Node], node: Node, bind: str, tls: NodeTls | None) -> Configuration:
     password = accounts.route_password()
     user = f"{ROUTES_USER}:{quote(password, safe='')}"
     cluster: Configuration = {
@@ -111,7 +113,7 @@ def _cluster(accounts: Accounts, nodes: Sequence[Node], node: Node, bind: str, t
     return cluster
 
 
-def text(told: Configuration) -> str:
+def to_text(told: Configuration) -> str:
     """The file that a nats-server reads."""
     return json.dumps(told, indent=2, ensure_ascii=False)
 

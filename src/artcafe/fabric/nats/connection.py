@@ -15,8 +15,8 @@ from nats.errors import Error as NatsError
 from nats.errors import NoServersError, SlowConsumerError
 
 from artcafe.errors import LinkLost, NoResponder, OurFault, Unavailable
-from artcafe.fabric.nats.client import Ends, Incoming, Outgoing, Proves, ShortClient, Take
-from artcafe.fabric.nats.subscription import Follow
+from artcafe.fabric.nats.client import Endpoints, FastClient, FastHandler, IncomingMessage, OutgoingMessage, PeerProof
+from artcafe.fabric.nats.subscription import SubjectSubscription
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 
@@ -45,7 +45,7 @@ def unreachable() -> Unavailable:
     return Unavailable("the message log (NATS)")
 
 
-class Link:
+class NatsConnection:
     """A connection that comes back by itself as long as `run` runs.
 
     nats-py's own reconnecting is off: it sends again what it had buffered, and gives up for good on errors it does not know. A
@@ -62,7 +62,7 @@ class Link:
         *,
         ping_s: float = PING_INTERVAL_S,
         tls: ssl.SSLContext | None = None,
-        proof: Proves | None = None,
+        proof: PeerProof | None = None,
     ) -> None:
         """`urls` is read anew for each connection, since the embedded nats-server may come back on another port.
 
@@ -72,16 +72,16 @@ class Link:
         """
         self.name, self._ping_s, self._tls, self._proof = name, ping_s, tls, proof
         self._urls, self._credentials, self._admit = urls, credentials, admit
-        self._client: ShortClient | None = None
+        self._client: FastClient | None = None
         self._up = asyncio.Event()
         self._lost = asyncio.Event()
         self._closing = asyncio.Event()
         self.problem: str | None = None
         """Why the last try to connect failed, in the words of whoever refused."""
         self._inbox = f"_INBOX.{secrets.token_hex(8)}"
-        self._waiting: dict[str, Callable[[Incoming | OurFault], None]] = {}
+        self._waiting: dict[str, Callable[[IncomingMessage | OurFault], None]] = {}
         self._tokens = 0
-        self._follows: set[Follow] = set()
+        self._follows: set[SubjectSubscription] = set()
         self._on_up: list[Callable[[], None]] = []
 
     @property
@@ -109,7 +109,7 @@ class Link:
         token, answer = self._expect_one()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send(Outgoing(Subject(f"{self._inbox}.{token}"), "", b"").encoded())
+                await self._send(OutgoingMessage(Subject(f"{self._inbox}.{token}"), "", b"").encoded())
                 await answer
         finally:
             self._waiting.pop(token, None)
@@ -128,7 +128,7 @@ class Link:
                 delay_s = RETRY_MIN_S
                 await self._until_lost(client)
             except (NatsError, OSError, TimeoutError, OurFault) as exc:
-                log.debug("link.connect_failed", link=self.name, error=repr(exc))
+                log.debug("nats.connect_failed", connection=self.name, error=repr(exc))
                 if not isinstance(exc, NoServersError):  # of which it has told why, server by server
                     self.problem = _words(exc)
             finally:
@@ -143,14 +143,14 @@ class Link:
         self._closing.set()
         self._lost.set()
 
-    async def _until_lost(self, client: ShortClient) -> None:
+    async def _until_lost(self, client: FastClient) -> None:
         # nats-py tells of a connection that it gave up only once its last bytes are out, which a server that hangs never takes.
         while not (client.is_closed or self._lost.is_set()):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._ping_s):
                     await self._lost.wait()
 
-    async def _connect(self) -> ShortClient:
+    async def _connect(self) -> FastClient:
         self._lost.clear()
         try:
             client = await self._dial()
@@ -165,7 +165,7 @@ class Link:
             await follow.begin(client)
         await client.flush()
         self._up.set()
-        log.debug("link.up", link=self.name)
+        log.debug("nats.up", connection=self.name)
         self._tell_up()
         return client
 
@@ -173,20 +173,20 @@ class Link:
         for on_up in self._on_up:
             on_up()
 
-    async def _dial(self) -> ShortClient:
+    async def _dial(self) -> FastClient:
         """A connected client. nats-py leaves the socket of one that was refused open; it is closed here."""
         prove, urls = None, list(self._urls)
         if self._proof is not None:
             await self._proof.ready()
             prove, urls = self._proof.check, [url.replace("tls://", "nats://") for url in self._urls]
-        user, client, connected = self._credentials(), ShortClient(self._inbox, self._answer, prove), False
+        user, client, connected = self._credentials(), FastClient(self._inbox, self._answer, prove), False
 
         async def on_closed() -> None:
             if connected:
                 self._lost.set()
 
         async def on_error(exc: Exception) -> None:
-            log.debug("link.error", link=self.name, error=repr(exc))
+            log.debug("nats.error", connection=self.name, error=repr(exc))
             self.problem = _words(exc)
             if isinstance(exc, SlowConsumerError):  # it dropped what was followed: to be looked for as after a new connection
                 self._tell_up()
@@ -233,24 +233,26 @@ class Link:
         if not client.is_closed:
             await self._close(client)
 
-    async def _close(self, client: ShortClient) -> None:
+    async def _close(self, client: FastClient) -> None:
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await client.close()
         except (NatsError, OSError, TimeoutError) as exc:
-            log.debug("link.close_failed", link=self.name, error=repr(exc))
+            log.debug("nats.close_failed", connection=self.name, error=repr(exc))
 
-    def client(self) -> ShortClient:
+    def client(self) -> FastClient:
         """The connection of this moment. Raises `Unavailable` when there is none: nothing was sent."""
         if self._client is None or not self._up.is_set() or self._client.is_closed:
             raise unreachable()
         return self._client
 
-    def ends(self) -> Ends:
+    def ends(self) -> Endpoints:
         """The ends of this moment's connection. Raises `Unavailable` when there is none."""
         return self.client().ends()
 
-    async def subscribe(self, subject: Subject, callback: Callable[[Msg], Awaitable[None]], take: Take | None = None) -> Follow:
+    async def subscribe(
+        self, subject: Subject, callback: Callable[[Msg], Awaitable[None]], take: FastHandler | None = None
+    ) -> SubjectSubscription:
         """Follows a subject, over every connection to come, until the handle's `end`; in force when this returns.
 
         What comes is offered to `take` as it is read; what that does not take goes to `callback`, one after the other.
@@ -258,7 +260,7 @@ class Link:
         Raises `Unavailable` when there is no connection now, and follows nothing then.
         """
         client = self.client()
-        follow = Follow(subject, callback, take)
+        follow = SubjectSubscription(subject, callback, take)
         self._follows.add(follow)  # first, so that a connection that replaces this one meanwhile knows of it
         try:
             await follow.begin(client)
@@ -270,12 +272,12 @@ class Link:
             raise
         return follow
 
-    async def unsubscribe(self, follow: Follow) -> None:
+    async def unsubscribe(self, follow: SubjectSubscription) -> None:
         """Ends a following. May be repeated."""
         self._follows.discard(follow)
         await follow.end()
 
-    async def send(self, message: Outgoing) -> None:
+    async def send(self, message: OutgoingMessage) -> None:
         """Sends without an answer. Raises `Unavailable` when it was not sent, `LinkLost` when that is unknown."""
         await self._send(message.encoded())
 
@@ -286,14 +288,14 @@ class Link:
         except (NatsError, OSError) as exc:
             raise LinkLost() from exc
 
-    async def request(self, subject: Subject, body: bytes, *, timeout_s: float = REPLY_TIMEOUT_S) -> Incoming:
+    async def request(self, subject: Subject, body: bytes, *, timeout_s: float = REPLY_TIMEOUT_S) -> IncomingMessage:
         """One request, one answer.
 
         Raises `Unavailable` (not sent), `NoResponder` (nobody took it), `LinkLost` or `TimeoutError` (unknown).
         """
-        return await self.request_last([Outgoing(subject, "", body)], timeout_s=timeout_s)
+        return await self.request_last([OutgoingMessage(subject, "", body)], timeout_s=timeout_s)
 
-    async def request_last(self, messages: Sequence[Outgoing], *, timeout_s: float = REPLY_TIMEOUT_S) -> Incoming:
+    async def request_last(self, messages: Sequence[OutgoingMessage], *, timeout_s: float = REPLY_TIMEOUT_S) -> IncomingMessage:
         """Sends messages in one piece, the last of them a request. Raises as `request` does for that one."""
         token, answer = self._expect_one()
         encoded = [one.encoded() for one in messages[:-1]]
@@ -306,8 +308,8 @@ class Link:
             self._waiting.pop(token, None)
 
     async def request_each(
-        self, messages: Sequence[Outgoing], *, timeout_s: float = REPLY_TIMEOUT_S
-    ) -> list[Incoming | Exception]:
+        self, messages: Sequence[OutgoingMessage], *, timeout_s: float = REPLY_TIMEOUT_S
+    ) -> list[IncomingMessage | Exception]:
         """Sends messages in one piece, each of them a request. Returns each one's answer, or what `request` would have raised.
 
         Raises `Unavailable` (nothing was sent), or `LinkLost`.
@@ -322,11 +324,11 @@ class Link:
             for token, _ in expected:
                 self._waiting.pop(token, None)
 
-    def _expect_one(self) -> tuple[str, asyncio.Future[Incoming]]:
+    def _expect_one(self) -> tuple[str, asyncio.Future[IncomingMessage]]:
         """A token to be answered at, and the answer, or one of the errors of `request`."""
-        answer: asyncio.Future[Incoming] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[IncomingMessage] = asyncio.get_running_loop().create_future()
 
-        def deliver(got: Incoming | OurFault) -> None:
+        def deliver(got: IncomingMessage | OurFault) -> None:
             if answer.done():
                 return
             if isinstance(got, OurFault):
@@ -340,12 +342,12 @@ class Link:
 
     async def request_many(
         self, subject: Subject, body: bytes, *, timeout_s: float = REPLY_TIMEOUT_S
-    ) -> tuple[list[Incoming], Incoming]:
+    ) -> tuple[list[IncomingMessage], IncomingMessage]:
         """One request, many answers, ended by one that carries a status: `(answers, the ending one)`. Raises as `request`."""
-        got: list[Incoming] = []
-        ended: asyncio.Future[Incoming] = asyncio.get_running_loop().create_future()
+        got: list[IncomingMessage] = []
+        ended: asyncio.Future[IncomingMessage] = asyncio.get_running_loop().create_future()
 
-        def deliver(one: Incoming | OurFault) -> None:
+        def deliver(one: IncomingMessage | OurFault) -> None:
             if ended.done():
                 return
             if isinstance(one, OurFault):
@@ -360,18 +362,18 @@ class Link:
         token = self._expect(deliver)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send(Outgoing(subject, "", body).encoded(f"{self._inbox}.{token}"))
+                await self._send(OutgoingMessage(subject, "", body).encoded(f"{self._inbox}.{token}"))
                 return got, await ended
         finally:
             self._waiting.pop(token, None)
 
-    def _expect(self, deliver: Callable[[Incoming | OurFault], None]) -> str:
+    def _expect(self, deliver: Callable[[IncomingMessage | OurFault], None]) -> str:
         self._tokens += 1
         token = str(self._tokens)
         self._waiting[token] = deliver
         return token
 
-    def _answer(self, token: str, answer: Incoming) -> None:
+    def _answer(self, token: str, answer: IncomingMessage) -> None:
         deliver = self._waiting.get(token)
         if deliver is not None:
             deliver(answer)
@@ -382,7 +384,7 @@ def _words(exc: Exception) -> str:
     return said or str(exc) or "no answer in time"
 
 
-def _outcome(answer: asyncio.Future[Incoming]) -> Incoming | Exception:
+def _outcome(answer: asyncio.Future[IncomingMessage]) -> IncomingMessage | Exception:
     if not answer.done():
         return TimeoutError()
     try:

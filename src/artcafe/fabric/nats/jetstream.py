@@ -1,4 +1,4 @@
-"""JetStream, asked over a link: its API, one message as its leader has it, many by direct gets; its refusals as our errors.
+"""JetStream, asked over a connection: its API, one message as its leader has it, many by direct gets; its refusals as our errors.
 
 Which streams there are, and what stands in them, is `streams`', `audit_log`'s and `snapshots`'.
 """
@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from artcafe.errors import LinkLost, LogRefused, NoResponder, QuotaFull
-from artcafe.fabric.nats.client import Incoming
-from artcafe.fabric.nats.connection import REPLY_TIMEOUT_S, Link, unreachable
+from artcafe.fabric.nats.client import IncomingMessage
+from artcafe.fabric.nats.connection import REPLY_TIMEOUT_S, NatsConnection, unreachable
 from artcafe.model import Seq
 from artcafe.rules.subjects import Subject
 
@@ -43,7 +43,7 @@ LEASE_NS: Final = 3_000_000_000
 without one (nats-server 2.15, `server/raft.go`)."""
 
 
-class Found(NamedTuple):
+class StreamMessage(NamedTuple):
     """A message, its sequence and its subject."""
 
     seq: Seq
@@ -52,13 +52,13 @@ class Found(NamedTuple):
 
 
 class JetStream:
-    """The streams of the account that `link` is connected to.
+    """The streams of the account that `connection` is connected to.
 
     Every method raises `Unavailable`, and `LogRefused` or `QuotaFull` for what NATS refuses: nothing was changed then.
     """
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, connection: NatsConnection) -> None:
+        self._connection = connection
 
     async def ask(self, verb: str, body: dict[str, Any], *, timeout_s: float = REPLY_TIMEOUT_S) -> dict[str, Any]:
         """Return the answer to `$JS.API.{verb}`. While a cluster cannot answer, it is asked again."""
@@ -79,7 +79,7 @@ class JetStream:
             async with asyncio.timeout(timeout_s):
                 while True:
                     try:
-                        got = await self._link.request(*request, timeout_s=TRY_S if may_repeat else timeout_s)
+                        got = await self._connection.request(*request, timeout_s=TRY_S if may_repeat else timeout_s)
                     except TimeoutError:
                         if not may_repeat:
                             raise
@@ -94,7 +94,7 @@ class JetStream:
     async def info(self, stream: str) -> dict[str, Any] | None:
         """Return a stream's configuration and state as its leader has them, or None if there is no such stream."""
         try:
-            return await self._read(f"STREAM.INFO.{stream}", {}, is_of_leader)
+            return await self._read(f"STREAM.INFO.{stream}", {}, is_from_leader)
         except LogRefused as exc:
             if exc.error_code == STREAM_NOT_FOUND:
                 return None
@@ -108,14 +108,14 @@ class JetStream:
             if exc.error_code != NAME_IN_USE:
                 raise
 
-    async def raise_copies(self, stream: str, replicas: int) -> None:
+    async def raise_replicas(self, stream: str, replicas: int) -> None:
         """Keep a stream as often as it now should be, never less often; nothing where there is none. May be repeated."""
-        await self._link.wait_up()
+        await self._connection.wait_up()
         info = await self.info(stream)
         if info is not None and info["config"]["num_replicas"] < replicas:
             await self.ask(f"STREAM.UPDATE.{stream}", info["config"] | {"num_replicas": replicas})
 
-    async def at_leader(self, stream: str, wanted: dict[str, Any]) -> Found | None:
+    async def get_from_leader(self, stream: str, wanted: dict[str, Any]) -> StreamMessage | None:
         """The message that is wanted, None where there is none, or no such stream, as the leader knows.
 
         A direct get does not ask the leader: a follower that lags would call removed what it has not got yet.
@@ -126,24 +126,24 @@ class JetStream:
             if exc.error_code in (NO_MESSAGE, STREAM_NOT_FOUND):
                 return None
             raise
-        return Found(int(message["seq"]), Subject(message["subject"]), b64decode(message.get("data", "")))
+        return StreamMessage(int(message["seq"]), Subject(message["subject"]), b64decode(message.get("data", "")))
 
-    async def following(
+    async def read_after(
         self, stream: str, subject: Subject, seq: Seq, *, most: int, most_bytes: int, is_copied: bool
-    ) -> list[Found]:
+    ) -> list[StreamMessage]:
         """Return the next messages of a subject above `seq`, oldest first; none only if the leader has none either.
 
         A direct get of a copy that lags ends early. `is_copied`: the stream has other copies, so the leader is asked where one
         copy has nothing; its answer is a single message, with which reading goes on however far that copy lags.
         """
         wanted = {"seq": seq + 1, "next_by_subj": subject}
-        some = await self.at_hand(stream, {**wanted, "batch": most, "max_bytes": most_bytes})
+        some = await self.get_direct(stream, {**wanted, "batch": most, "max_bytes": most_bytes})
         if some or not is_copied:
-            return [found(each) for each in some]
-        one = await self.at_leader(stream, wanted)
+            return [stream_message(each) for each in some]
+        one = await self.get_from_leader(stream, wanted)
         return [] if one is None else [one]
 
-    async def newest(self, stream: str, subject: Subject, below: Seq | None, *, is_copied: bool) -> Found | None:
+    async def read_newest(self, stream: str, subject: Subject, below: Seq | None, *, is_copied: bool) -> StreamMessage | None:
         """Return the newest message of a subject below a sequence, or of all if `below` is None; None if there is none.
 
         A direct get finds nothing up to a sequence that a copy has not reached, so a find is exact, and only "nothing" is
@@ -151,37 +151,37 @@ class JetStream:
         """
         newest = {"last_by_subj": subject}
         if below is None and is_copied:
-            return await self.at_leader(stream, newest)
+            return await self.get_from_leader(stream, newest)
         bound = {} if below is None else {"up_to_seq": below - 1}
         for _ in range(LAG_TRIES):
-            if some := await self.at_hand(stream, {"multi_last": [subject], **bound}):
-                return found(some[0])
-            last = None if below is None else await self.at_leader(stream, newest)
+            if some := await self.get_direct(stream, {"multi_last": [subject], **bound}):
+                return stream_message(some[0])
+            last = None if below is None else await self.get_from_leader(stream, newest)
             if last is None or below is None or last.seq < below:
                 return last
-            first = await self.at_leader(stream, {"seq": 1, "next_by_subj": subject})
+            first = await self.get_from_leader(stream, {"seq": 1, "next_by_subj": subject})
             if first is None or first.seq >= below:
                 return None
             await asyncio.sleep(LAG_PAUSE_S)
         raise unreachable()
 
-    async def newest_of_each(self, stream: str, subjects: list[Subject], **bounds: Any) -> tuple[dict[Subject, Seq], Seq]:
+    async def newest_seqs(self, stream: str, subjects: list[Subject], **bounds: Any) -> tuple[dict[Subject, Seq], Seq]:
         """Return the newest sequence of each subject that has one, and how far the copy that answered had come.
 
         At most 1,000 subjects. The second is 0 where no subject has a message, since such an answer does not carry it.
         """
         some, end = await self._direct(stream, {"multi_last": subjects, **bounds})
-        newest = {each.subject: each.seq for each in map(found, some)}
+        newest = {each.subject: each.seq for each in map(stream_message, some)}
         return newest, end.number(b"Nats-UpTo-Sequence") if end is not None else 0
 
-    async def at_hand(self, stream: str, wanted: dict[str, Any]) -> list[Incoming]:
+    async def get_direct(self, stream: str, wanted: dict[str, Any]) -> list[IncomingMessage]:
         """Return the wanted messages by a direct get, which any copy answers, also one that lags; none if there is no stream."""
         return (await self._direct(stream, wanted))[0]
 
-    async def _direct(self, stream: str, wanted: dict[str, Any]) -> tuple[list[Incoming], Incoming | None]:
+    async def _direct(self, stream: str, wanted: dict[str, Any]) -> tuple[list[IncomingMessage], IncomingMessage | None]:
         """Return the messages of a direct get, and the answer that ended them, None if there is no such stream."""
         try:
-            some, end = await self._link.request_many(Subject(f"$JS.API.DIRECT.GET.{stream}"), msgspec.json.encode(wanted))
+            some, end = await self._connection.request_many(Subject(f"$JS.API.DIRECT.GET.{stream}"), msgspec.json.encode(wanted))
         except NoResponder:
             # Nobody serves direct gets of a stream that was never made; the leader tells that apart from one that is starting.
             if await self.info(stream) is None:
@@ -197,13 +197,13 @@ class JetStream:
 def is_settled(answer: dict[str, Any]) -> bool:
     """Return whether a cluster answered, False where it cannot yet. Raises as `refusal` otherwise."""
     try:
-        refusal(answer)
+        check_answer(answer)
     except NoResponder:
         return False
     return True
 
 
-def refusal(answer: dict[str, Any]) -> None:
+def check_answer(answer: dict[str, Any]) -> None:
     """Raises what an answer of JetStream's refuses: `QuotaFull` for a full store, `NoResponder` where a cluster can't yet, else
     `LogRefused`. Nothing was changed."""
     error = answer.get("error")
@@ -217,7 +217,7 @@ def refusal(answer: dict[str, Any]) -> None:
     raise LogRefused(code, description)
 
 
-def is_of_leader(info: dict[str, Any]) -> bool:
+def is_from_leader(info: dict[str, Any]) -> bool:
     """Return whether a stream's information was given by its leader.
 
     While there is no leader any member answers, and for 10 s after its start the member that led when the stream was made, with a
@@ -230,18 +230,18 @@ def is_of_leader(info: dict[str, Any]) -> bool:
     return bool(leader) and leader not in {copy["name"] for copy in cluster.get("replicas") or ()}
 
 
-def is_agreed(info: dict[str, Any]) -> bool:
+def has_quorum(info: dict[str, Any]) -> bool:
     """Return whether a majority of the copies followed the leader a moment ago: without it, another may have been elected."""
     others = (info.get("cluster") or {}).get("replicas") or []
     followers: int = sum(0 < copy["active"] < LEASE_NS and not copy.get("offline") for copy in others)
     return followers + 1 > (len(others) + 1) // 2
 
 
-def found(message: Incoming) -> Found:
+def stream_message(message: IncomingMessage) -> StreamMessage:
     """The message of a direct get."""
-    return Found(seq_of(message), Subject(message.header(b"Nats-Subject")), message.data)
+    return StreamMessage(seq_of(message), Subject(message.header(b"Nats-Subject")), message.data)
 
 
-def seq_of(message: Incoming) -> Seq:
+def seq_of(message: IncomingMessage) -> Seq:
     """Where the message of a direct get, or of a live subject, is stored."""
     return message.number(b"Nats-Sequence")

@@ -15,7 +15,7 @@ from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 from artcafe.supervision import Supervisor
 
 
-class Taker(Protocol):
+class MessageHandler(Protocol):
     """Who messages are parsed for."""
 
     def take(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
@@ -25,10 +25,10 @@ class Taker(Protocol):
         """What was left, in nats-py's way."""
 
 
-class ShortParser(Parser):
+class FastParser(Parser):
     """Takes the place of a client's parser: what it hands on is the same, in the same order, however the bytes come in pieces."""
 
-    def __init__(self, client: object, taker: Taker) -> None:
+    def __init__(self, client: object, taker: MessageHandler) -> None:
         super().__init__(client)
         self._taker = taker
         self.supervisor = Supervisor("nats_messages")

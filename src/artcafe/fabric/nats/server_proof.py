@@ -11,8 +11,8 @@ import msgspec
 from nats.errors import Error as NatsError
 
 from artcafe.errors import OurFault
-from artcafe.fabric.nats.client import Ends
-from artcafe.fabric.nats.connection import Link
+from artcafe.fabric.nats.client import Endpoints
+from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.rules.subjects import Subject
 
 CONNECTIONS = Subject("$SYS.REQ.SERVER.PING.CONNZ")
@@ -24,18 +24,18 @@ class Unproven(NatsError):
     """The other end of a new connection may be another program than our nats-server; nothing was sent to it."""
 
 
-class Proof:
-    """Compares a connection's ends with what nats-server says of it over a link that its certificate has proven."""
+class ServerProof:
+    """Compares a connection's ends with what nats-server says of it over a connection that its certificate has proven."""
 
-    def __init__(self, system: Link) -> None:
-        """`system` is a link of TLS into the system account."""
+    def __init__(self, system: NatsConnection) -> None:
+        """`system` is a connection of TLS into the system account."""
         self._system = system
 
     async def ready(self) -> None:
         """Wait until nats-server can be asked. Raises `Unavailable` after 1 s."""
         await self._system.wait_up(ANSWER_S)
 
-    async def check(self, ends: Ends) -> None:
+    async def check(self, ends: Endpoints) -> None:
         """Raise `Unproven` unless nats-server has this connection now.
 
         Both halves are needed. A connection from our port is known to nats-server only if it is ours, since no two connections of
