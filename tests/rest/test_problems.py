@@ -37,5 +37,5 @@ def test_a_service_that_refuses_a_field_is_answered_in_the_same_shape() -> None:
 @pytest.mark.parametrize("kind", REGISTRY.values(), ids=REGISTRY)
 def test_every_error_can_be_documented_by_an_example(kind: type[ArtcafeError]) -> None:
     example = problems.responses(kind)[kind.status]["content"][problems.MEDIA_TYPE]["examples"][kind.code]["value"]
-    assert problems.Problem.model_validate(example).code == kind.code
+    assert problems.ProblemResponse.model_validate(example).code == kind.code
     assert "{" not in example["detail"].replace("{}", "").replace('{"', "")

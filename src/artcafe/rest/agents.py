@@ -6,14 +6,15 @@ from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, Field, computed_field
+from pydantic import Field, computed_field
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import Body, Items, json_body, takes
-from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown, Time
+from artcafe.rest.bodies import Items, json_body, takes
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
+from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.rules.keys import admitted
 from artcafe.services.presence import View
 from artcafe.wire.segments import tenant_path
@@ -28,7 +29,7 @@ PUBLIC_KEY = Field(
 )
 
 
-class NewAgent(Body):
+class NewAgent(RequestModel):
     """An agent to register."""
 
     name: str = Field(description="1 to 64 characters.", examples=["Planner"])
@@ -37,7 +38,7 @@ class NewAgent(Body):
     capabilities: Items[str] = Field([], description="At most 32, of 1 to 64 characters.", examples=[["plan", "summarise"]])
 
 
-class AgentChange(Body):
+class AgentChange(RequestModel):
     """What to change of an agent; what is left out stays. Another status or first key ends its tokens and connections."""
 
     name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Planner"])
@@ -55,7 +56,7 @@ class AgentQuery(PageQuery):
     connected: bool | None = Field(None, description="Only those that are, or are not, connected now.")
 
 
-class Presence(Shown):
+class PresenceResponse(ResponseModel):
     """Whether an agent is connected now, on whichever server. Nothing of it is kept: it is told at most once."""
 
     connected: bool
@@ -63,7 +64,7 @@ class Presence(Shown):
     since: Time | None = Field(description="Since when it has been connected; null when it is not.")
 
 
-class AgentCard(Shown):
+class AgentCardResponse(ResponseModel):
     """What other agents see of an agent."""
 
     id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -71,10 +72,12 @@ class AgentCard(Shown):
     name: str = Field(examples=["Planner"])
     description: str
     capabilities: list[str] = Field(examples=[["plan", "summarise"]])
-    presence: Presence | None = Field(None, description="Null where it is unknown, because the message log cannot be reached.")
+    presence: PresenceResponse | None = Field(
+        None, description="Null where it is unknown, because the message log cannot be reached."
+    )
 
 
-class Agent(AgentCard):
+class AgentResponse(AgentCardResponse):
     """A program of a tenant."""
 
     public_key: str = Field(examples=PUBLIC_KEY.examples)
@@ -91,25 +94,25 @@ class Agent(AgentCard):
         return None if key is None else key.fingerprint
 
 
-Card = TypeVar("Card", bound=AgentCard)
+Card = TypeVar("Card", bound=AgentCardResponse)
 
 
-class AgentPage(BaseModel):
+class AgentPage(ResponseModel):
     """A part of the tenant's agents: in full for members, as cards for agents."""
 
-    items: list[Agent | AgentCard]
+    items: list[AgentResponse | AgentCardResponse]
     next_cursor: str | None
 
 
-def shown_to(principal: model.Principal, agent: model.Agent, view: View | None) -> Agent | AgentCard:
+def shown_to(principal: model.Principal, agent: model.Agent, view: View | None) -> AgentResponse | AgentCardResponse:
     """In full for members, as a card for other agents."""
-    return _shown(AgentCard if isinstance(principal, model.AgentPrincipal) else Agent, agent, view)
+    return _shown(AgentCardResponse if isinstance(principal, model.AgentPrincipal) else AgentResponse, agent, view)
 
 
 def _shown(kind: type[Card], agent: model.Agent, view: View | None) -> Card:
     shown = kind.model_validate(agent)
     if view is not None:
-        shown.presence = Presence.model_validate(view.of(agent.id))
+        shown.presence = PresenceResponse.model_validate(view.of(agent.id))
     return shown
 
 
@@ -147,7 +150,7 @@ async def create_agent(
     principal: InTenant,
     body: Annotated[NewAgent, Depends(json_body(NewAgent))],
     key: IdempotencyKey = None,
-) -> Agent:
+) -> AgentResponse:
     """The private key stays with the agent: only the public half is sent."""
     agent = await parts.agents.create(
         principal,
@@ -158,11 +161,11 @@ async def create_agent(
         idempotency_key=key,
     )
     response.headers["Location"] = tenant_path(agent.tenant_id, "agents", agent.id)
-    return _shown(Agent, agent, await parts.presence.view(principal.tenant_id))
+    return _shown(AgentResponse, agent, await parts.presence.view(principal.tenant_id))
 
 
 @router.get("/{agent_id}", summary="Read an agent", responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound))
-async def read_agent(parts: Parts, principal: InTenant, agent_id: AgentPath) -> Agent | AgentCard:
+async def read_agent(parts: Parts, principal: InTenant, agent_id: AgentPath) -> AgentResponse | AgentCardResponse:
     """In full for members, as a card for agents."""
     agent = await parts.agents.get(principal, agent_id)
     return shown_to(principal, agent, await parts.presence.view(principal.tenant_id))
@@ -176,10 +179,10 @@ async def read_agent(parts: Parts, principal: InTenant, agent_id: AgentPath) -> 
 )
 async def change_agent(
     parts: Parts, principal: InTenant, agent_id: AgentPath, body: Annotated[AgentChange, Depends(json_body(AgentChange))]
-) -> Agent:
+) -> AgentResponse:
     """Another status or key ends the agent's tokens and connections within seconds, on every server."""
     agent = await parts.agents.update(principal, agent_id, **body.given())
-    return _shown(Agent, agent, await parts.presence.view(principal.tenant_id))
+    return _shown(AgentResponse, agent, await parts.presence.view(principal.tenant_id))
 
 
 @router.delete(

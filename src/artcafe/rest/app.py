@@ -48,7 +48,7 @@ from artcafe.rest import (
     tenants,
     terms,
 )
-from artcafe.rest.bodies import BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS, Disconnected, Incoming
+from artcafe.rest.bodies import BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS, Disconnected, RequestBody
 from artcafe.rest.headers import of_every_answer
 from artcafe.rest.parts import Services, Settings
 from artcafe.rules.clients import counted_as
@@ -116,7 +116,7 @@ def build(services: Services, settings: Settings) -> FastAPI:
         openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         generate_unique_id_function=lambda route: route.name,
         dependencies=[Depends(_read_ids)],
-        middleware=[Middleware(Supervisor, settings=settings)],
+        middleware=[Middleware(RequestSupervisor, settings=settings)],
         exception_handlers={StarletteHTTPException: _refused, RequestValidationError: _invalid},
     )
     app.state.services = services
@@ -145,7 +145,7 @@ def _named(document: dict[str, Any]) -> dict[str, Any]:
     """Moves the schemas of bodies among the components, under their titles, as generated clients want them, and takes out the
     framework's own error, which we never answer."""
     schemas = document["components"]["schemas"]
-    schemas["Problem"] = problems.Problem.model_json_schema(ref_template=problems.REF)
+    schemas["Problem"] = problems.ProblemResponse.model_json_schema(ref_template=problems.REF)
     for operation in (each for operations in document["paths"].values() for each in operations.values()):
         content = operation.get("requestBody", {}).get("content", {}).get("application/json")
         if content:
@@ -158,13 +158,30 @@ def _named(document: dict[str, Any]) -> dict[str, Any]:
         schemas.update(schema.pop("$defs", {}))
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
+    _rename_to_titles(document)
     return document
+
+
+def _rename_to_titles(document: dict[str, Any]) -> None:
+    """Name every schema by its title: FastAPI names it by its class."""
+    schemas = document["components"]["schemas"]
+    renamed = {problems.REF.format(model=name): problems.REF.format(model=each["title"]) for name, each in schemas.items()}
+    document["components"]["schemas"] = {each["title"]: each for each in schemas.values()}
+    todo: list[Any] = [document]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, dict):
+            if isinstance(reference := part.get("$ref"), str):
+                part["$ref"] = renamed.get(reference, reference)
+            todo.extend(part.values())
+        elif isinstance(part, list):
+            todo.extend(part)
 
 
 # --- around every request ----------------------------------------------------------------------------------------------
 
 
-class Supervisor:
+class RequestSupervisor:
     """Gives each request its id, bounds what it may bring, begins to read its body, and answers whatever goes wrong.
 
     Raw ASGI: Starlette's own middleware class would run the rest in another task, where a context variable set by a route is
@@ -183,7 +200,7 @@ class Supervisor:
         structlog.contextvars.clear_contextvars()
         address = self._observed(scope)
         scope["client"] = (address, 0)
-        request = _Request(scope, receive, send, Incoming(scope, receive, self._settings, self._body_memory))
+        request = _Request(scope, receive, send, RequestBody(scope, receive, self._settings, self._body_memory))
         try:
             self._bound(address)
             _check_spare(scope)
@@ -220,7 +237,7 @@ class Supervisor:
 class _Request:
     """One request on its way through, and what was answered."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, body: Incoming) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body: RequestBody) -> None:
         self._scope, self._receive, self._send, self.body = scope, receive, send, body
         self._started = time.monotonic()
         self.path = quote(scope["path"][:LONGEST_PATH])  # Encoded, so that no line break of a client's begins a line of the log.

@@ -29,7 +29,7 @@ COMES_BACK_BELOW: Final = 4500
 """Close codes from 4000 to 4499 mean that the client comes back; from there on, not before something was mended (contract, 4)."""
 
 
-class Told(NamedTuple):
+class FrameDoc(NamedTuple):
     """What the frames' types do not say of one kind: a sentence, an example of its body, and for a command, what it is answered
     with and which errors may answer it alone."""
 
@@ -41,8 +41,8 @@ class Told(NamedTuple):
 
 NOWHERE: Final[Kinds] = (errors.ChannelNotFound, errors.Forbidden, errors.Unavailable)
 
-COMMANDS: Final[Mapping[str, Told]] = {
-    "challenge": Told(
+COMMANDS: Final[Mapping[str, FrameDoc]] = {
+    "challenge": FrameDoc(
         "Asks for a text to sign, for a login on this connection.",
         {"tenant_id": "ten_01M8", "agent_id": "agt_01M8"},
         {
@@ -51,7 +51,7 @@ COMMANDS: Final[Mapping[str, Told]] = {
             "expires_at": "2026-11-22T17:55:10.000Z",
         },
     ),
-    "connect": Told(
+    "connect": FrameDoc(
         "Logs in by the signature of a challenge or by an access token, which may be renewed so. A failure ends the connection.",
         {"challenge_id": "chl_01M8", "signature": "-----BEGIN SSH SIGNATURE-----\n…\n-----END SSH SIGNATURE-----\n"},
         {
@@ -70,7 +70,7 @@ COMMANDS: Final[Mapping[str, Told]] = {
             errors.Unavailable,
         ),
     ),
-    "publish": Told(
+    "publish": FrameDoc(
         "Publishes a message to a channel; the reply comes when it is on disk.",
         {"channel": "chn_01M8", "data": {"task": "summarise"}, "key": "order-42", "headers": {"trace": "7f3a"}},
         {"seq": 59, "message_id": "msg_01M8", "duplicate": False},
@@ -85,31 +85,31 @@ COMMANDS: Final[Mapping[str, Told]] = {
             errors.OutcomeUnknown,
         ),
     ),
-    "subscribe": Told(
+    "subscribe": FrameDoc(
         "Begins the delivery of a channel, and makes the subscription where there is none.",
         {"channel": "chn_01M8", "from": "cursor", "max_unacked": 64},
         {"epoch": "01M825XBWF4S8NAK4DV9X03YBS", "cursor": 41, "last": 59, "gap": None},
         (*NOWHERE, errors.Conflict, errors.SubscriptionLimit),
     ),
-    "unsubscribe": Told(
+    "unsubscribe": FrameDoc(
         "Ends the delivery of a channel on this connection; the subscription stands.",
         {"channel": "chn_01M8"},
         {"channel": "chn_01M8"},
         (errors.NotSubscribed,),
     ),
-    "ack": Told(
+    "ack": FrameDoc(
         "Says that a channel's messages up to a sequence have been dealt with. It has no id and no reply; an error is pushed.",
         {"channel": "chn_01M8", "seq": 42},
         None,
         (errors.AckBeyondSent, errors.NotSubscribed),
     ),
-    "status": Told(
+    "status": FrameDoc(
         "Says what the agent is doing, to be seen in its presence until its last connection ends; null takes it away.",
         {"status": "busy"},
         {"status": "busy"},
         (errors.Invalid,),
     ),
-    "history": Told(
+    "history": FrameDoc(
         "Reads what a channel keeps, without receiving it: from a sequence or a time on, or back from the end.",
         {"channel": "chn_01M8", "after": 41, "limit": 2},
         {
@@ -130,13 +130,13 @@ COMMANDS: Final[Mapping[str, Told]] = {
         },
         (*NOWHERE, errors.Invalid),
     ),
-    "watch": Told(
+    "watch": FrameDoc(
         "Shows a person a channel's messages as they come, at most once each, or the presence of the tenant's agents.",
         {"channel": "chn_01M8"},
         {"channel": "chn_01M8"},
         (*NOWHERE, errors.SubscriptionLimit),
     ),
-    "unwatch": Told(
+    "unwatch": FrameDoc(
         "Ends what a person watches on this connection.",
         {"presence": True},
         {"presence": True},
@@ -145,8 +145,8 @@ COMMANDS: Final[Mapping[str, Told]] = {
 }
 """Every command of `frames.Command`."""
 
-PUSHES: Final[Mapping[str, Told]] = {
-    "message": Told(
+PUSHES: Final[Mapping[str, FrameDoc]] = {
+    "message": FrameDoc(
         "A message of a channel that this connection receives.",
         {
             "channel": "chn_01M8",
@@ -159,15 +159,15 @@ PUSHES: Final[Mapping[str, Told]] = {
             "data": {"task": "summarise"},
         },
     ),
-    "gap": Told(
+    "gap": FrameDoc(
         "Names messages that will not come. Nothing is skipped without one.",
         {"channel": "chn_01M8", "from": 42, "to": None, "reason": "epoch"},
     ),
-    "presence": Told(
+    "presence": FrameDoc(
         "How an agent is, to whoever watches: once for each that is connected when it begins, then whenever it changes.",
         {"agent": "agt_01M8", "connected": True, "status": "busy", "since": "2026-11-22T17:50:19.894Z"},
     ),
-    "error": Told(
+    "error": FrameDoc(
         "What went wrong with something that has no id.",
         {
             "code": "not_subscribed",
@@ -290,7 +290,7 @@ def _operations() -> Document:
     return found
 
 
-def _operation(action: str, message: str, told: Told) -> Document:
+def _operation(action: str, message: str, told: FrameDoc) -> Document:
     operation: Document = {"action": action, "channel": {"$ref": GATEWAY}, "summary": told.summary, "messages": _named(message)}
     if told.errors:
         operation["x-errors"] = sorted(each.code for each in told.errors)

@@ -7,14 +7,15 @@ from enum import StrEnum
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from artcafe import model
 from artcafe.errors import Invalid
 from artcafe.rest import problems
-from artcafe.rest.paging import Listing, PageQuery, Shown, Time
+from artcafe.rest.paging import Listing, PageQuery, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import InTenant
+from artcafe.rest.schemas import ResponseModel
 from artcafe.rules import times
 from artcafe.rules.audit_filters import AuditFilter
 
@@ -42,7 +43,7 @@ class AuditQuery(PageQuery):
         return AuditFilter(self.agent, self.action, _time(self.since, "since"), _time(self.until, "until"))
 
 
-class Entry(Shown):
+class EntryResponse(ResponseModel):
     """One line of the audit. A change has two: that it is intended, and what became of it."""
 
     number: int = Field(description="Counts from 1 without a hole.", examples=[17])
@@ -59,7 +60,7 @@ class Entry(Shown):
     before: str = Field(description="The digest of the entry before; empty for the first one.")
 
 
-class DigestedEntry(Entry):
+class DigestedEntry(EntryResponse):
     """An entry with its digest, which is made of all the others' fields and is not one of them."""
 
     digest: str = Field(
@@ -68,7 +69,7 @@ class DigestedEntry(Entry):
     )
 
 
-class AuditPage(BaseModel):
+class AuditPage(ResponseModel):
     """A part of the tenant's audit."""
 
     items: list[DigestedEntry]
@@ -87,7 +88,7 @@ async def list_audit(request: Request, parts: Parts, principal: InTenant, query:
     """
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.audit.page(principal, listing.request, query.wanted(), oldest_first=query.order is Order.OLDEST)
-    items = [DigestedEntry(digest=line.digest, **Entry.model_validate(line.entry).model_dump()) for line in page.items]
+    items = [DigestedEntry(digest=line.digest, **EntryResponse.model_validate(line.entry).model_dump()) for line in page.items]
     return AuditPage(items=items, next_cursor=listing.next_cursor(page))
 
 

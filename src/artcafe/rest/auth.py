@@ -5,25 +5,26 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from artcafe.errors import BadCredentials
 from artcafe.rest import problems
-from artcafe.rest.bodies import SMALL_BODY_BYTES, Body, json_body, takes
+from artcafe.rest.bodies import SMALL_BODY_BYTES, json_body, takes
 from artcafe.rest.paging import Time
 from artcafe.rest.parts import Parts
+from artcafe.rest.schemas import RequestModel, ResponseModel
 
 router = APIRouter(prefix="/v1/auth", tags=["auth"])
 
 
-class NewChallenge(Body):
+class NewChallenge(RequestModel):
     """Which agent wants to log in."""
 
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
 
 
-class Challenge(BaseModel):
+class ChallengeResponse(ResponseModel):
     """What to sign. It is good for one attempt, until `expires_at`."""
 
     challenge_id: str = Field(examples=["chl_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -34,7 +35,7 @@ class Challenge(BaseModel):
     expires_at: Time
 
 
-class NewToken(Body):
+class NewToken(RequestModel):
     """The signature of a challenge."""
 
     challenge_id: str = Field(examples=["chl_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -44,7 +45,7 @@ class NewToken(Body):
     )
 
 
-class Token(BaseModel):
+class TokenResponse(ResponseModel):
     """An access token. It ends earlier when its agent is deleted, disabled or given another key."""
 
     access_token: str
@@ -73,10 +74,10 @@ LoginKey = Annotated[
 )
 async def create_challenge(
     parts: Parts, body: Annotated[NewChallenge, Depends(json_body(NewChallenge, SMALL_BODY_BYTES))], _key: LoginKey = None
-) -> Challenge:
+) -> ChallengeResponse:
     """An unknown agent gets an answer just like a known one."""
     posed = await parts.login.begin(body.tenant_id, body.agent_id)
-    return Challenge(challenge_id=posed.id, challenge=posed.text, expires_at=posed.expires_at)
+    return ChallengeResponse(challenge_id=posed.id, challenge=posed.text, expires_at=posed.expires_at)
 
 
 @router.post(
@@ -88,7 +89,7 @@ async def create_challenge(
 )
 async def create_token(
     parts: Parts, body: Annotated[NewToken, Depends(json_body(NewToken, SMALL_BODY_BYTES))], _key: LoginKey = None
-) -> Token:
+) -> TokenResponse:
     """The challenge is spent by this attempt, also when it fails: every failure gets the same answer."""
     token, expires_in_s = await parts.login.redeem(body.challenge_id, body.signature)
-    return Token(access_token=token, expires_in=expires_in_s)
+    return TokenResponse(access_token=token, expires_in=expires_in_s)

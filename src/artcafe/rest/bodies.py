@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final, TypeVar, cast
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, FailFast, ValidationError
+from pydantic import FailFast, ValidationError
 from starlette.types import Receive, Scope
 
 from artcafe.errors import BadJson, Overloaded, RateLimited, RequestTimeout, TooLarge
 from artcafe.rest.parts import Settings
 from artcafe.rest.problems import REF, of_json
+from artcafe.rest.schemas import RequestModel
 from artcafe.rules.clients import counted_as
 from artcafe.rules.quotas import Quota, QuotaExceeded
 
@@ -32,7 +33,7 @@ class Disconnected(Exception):
     """The client went away before its request was here."""
 
 
-class Incoming:
+class RequestBody:
     """The body of one request as it arrives. uvicorn bounds neither its size nor its time.
 
     Its first `SMALL_BODY_BYTES` are read before anything is done for the request, so that most requests are complete by the time
@@ -115,30 +116,20 @@ class Incoming:
         self.is_complete = not message.get("more_body", False)
 
 
-def body_of(request: Request) -> Incoming:
+def body_of(request: Request) -> RequestBody:
     """Return the request's body, which the supervisor of requests began to read."""
-    return cast(Incoming, request.state.body)  # Starlette's state is untyped; `app.Supervisor` put it there.
-
-
-class Body(BaseModel):
-    """A JSON object that a route takes. A field it does not know is refused, so that a misspelt one is never ignored."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    def given(self) -> dict[str, Any]:
-        """The fields that were sent: a PATCH changes these alone."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
+    return cast(RequestBody, request.state.body)  # Starlette's state is untyped; `app.RequestSupervisor` put it there.
 
 
 T = TypeVar("T")
 Items = Annotated[list[T], FailFast()]
 """A list in a body, checked up to its first wrong item: naming 10,000 wrong ones would take 4 ms."""
 
-B = TypeVar("B", bound=Body)
+B = TypeVar("B", bound=RequestModel)
 
 
 def json_body(model: type[B], most_bytes: int = JSON_BODY_BYTES) -> Callable[[Request], Awaitable[B]]:
-    """A dependency that reads the body as `model`; it raises BadJson, Invalid, and what `Incoming.read` does.
+    """A dependency that reads the body as `model`; it raises BadJson, Invalid, and what `RequestBody.read` does.
 
     FastAPI would read a body before it asks who is calling, and answer 400 to somebody who should hear 401. A dependency is
     read in its turn: put it behind the principal.
@@ -166,7 +157,7 @@ def optional_body(model: type[B]) -> Callable[[Request], Awaitable[B]]:
     return read
 
 
-def takes(model: type[Body], *, required: bool = True) -> dict[str, Any]:
+def takes(model: type[RequestModel], *, required: bool = True) -> dict[str, Any]:
     """`openapi_extra=` of a route whose body is read by `json_body`, or by `optional_body` where it is not required."""
     return shown_as(model.model_json_schema(ref_template=REF), required=required)
 

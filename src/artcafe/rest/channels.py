@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import Body, json_body, takes
-from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown
+from artcafe.rest.bodies import json_body, takes
+from artcafe.rest.paging import KnownTime, Listing, PageQuery
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
+from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels", tags=["channels"])
 
 
-class NewChannel(Body):
+class NewChannel(RequestModel):
     """A channel to make."""
 
     name: str = Field(description="1 to 64 characters.", examples=["Research"])
@@ -30,7 +31,7 @@ class NewChannel(Body):
     )
 
 
-class ChannelChange(Body):
+class ChannelChange(RequestModel):
     """What to change of a channel; what is left out stays."""
 
     name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Research"])
@@ -41,7 +42,7 @@ class ChannelChange(Body):
     )
 
 
-class Channel(Shown):
+class ChannelResponse(ResponseModel):
     """A named, ordered log of messages."""
 
     id: str = Field(examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -55,10 +56,10 @@ class Channel(Shown):
     updated_at: KnownTime
 
 
-class ChannelPage(BaseModel):
+class ChannelPage(ResponseModel):
     """A part of the tenant's channels."""
 
-    items: list[Channel]
+    items: list[ChannelResponse]
     next_cursor: str | None
 
 
@@ -67,7 +68,7 @@ async def list_channels(request: Request, parts: Parts, principal: InTenant, que
     """For every member."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.channels.list(principal, listing.request)
-    return ChannelPage(items=[Channel.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page))
+    return ChannelPage(items=[ChannelResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page))
 
 
 @router.post(
@@ -83,7 +84,7 @@ async def create_channel(
     principal: InTenant,
     body: Annotated[NewChannel, Depends(json_body(NewChannel))],
     key: IdempotencyKey = None,
-) -> Channel:
+) -> ChannelResponse:
     """It begins empty and without subscribers."""
     channel = await parts.channels.create(
         principal,
@@ -95,13 +96,13 @@ async def create_channel(
         idempotency_key=key,
     )
     response.headers["Location"] = tenant_path(channel.tenant_id, "channels", channel.id)
-    return Channel.model_validate(channel)
+    return ChannelResponse.model_validate(channel)
 
 
 @router.get("/{channel_id}", summary="Read a channel", responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound))
-async def read_channel(parts: Parts, principal: InTenant, channel_id: ChannelPath) -> Channel:
+async def read_channel(parts: Parts, principal: InTenant, channel_id: ChannelPath) -> ChannelResponse:
     """For every member."""
-    return Channel.model_validate(await parts.channels.get(principal, channel_id))
+    return ChannelResponse.model_validate(await parts.channels.get(principal, channel_id))
 
 
 @router.patch(
@@ -112,9 +113,9 @@ async def read_channel(parts: Parts, principal: InTenant, channel_id: ChannelPat
 )
 async def change_channel(
     parts: Parts, principal: InTenant, channel_id: ChannelPath, body: Annotated[ChannelChange, Depends(json_body(ChannelChange))]
-) -> Channel:
+) -> ChannelResponse:
     """Its messages and subscriptions stay as they are."""
-    return Channel.model_validate(await parts.channels.update(principal, channel_id, **body.given()))
+    return ChannelResponse.model_validate(await parts.channels.update(principal, channel_id, **body.given()))
 
 
 @router.delete(

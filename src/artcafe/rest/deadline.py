@@ -23,15 +23,15 @@ from artcafe.rules.ids import new_id
 _LONGEST_PROBLEM: Final = 200
 
 
-class _Remarks(logging.Logger):
+class _UvicornLog(logging.Logger):
     """What uvicorn says of a connection. Its warnings are about what peers send, which `_not_http` counts."""
 
     def warning(self, msg: object, *_args: object, **_more: Any) -> None:
         log.debug("rest.remark", problem=str(msg))
 
 
-_remarks: Final = _Remarks("uvicorn.error", logging.WARNING)
-_remarks.parent = logging.getLogger("uvicorn.error")
+_uvicorn_log: Final = _UvicornLog("uvicorn.error", logging.WARNING)
+_uvicorn_log.parent = logging.getLogger("uvicorn.error")
 _not_http: Final = Repeated("rest.not_http")
 _refused: Final = Repeated("rest.connection_refused")
 
@@ -57,7 +57,7 @@ class DeadlineProtocol(H11Protocol):
         super().__init__(*args, **more)
         self._connections = connections or OpenConnections()
         self.conn._receive_buffer = StrictBuffer()
-        self.logger = _remarks
+        self.logger = _uvicorn_log
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too.
         super().connection_made(transport)

@@ -5,24 +5,25 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from artcafe.errors import Unavailable
 from artcafe.rest import problems
 from artcafe.rest.parts import Parts
+from artcafe.rest.schemas import ResponseModel
 
 router = APIRouter(prefix="/health", tags=["health"])
 
 OK = "ok"
 
 
-class Live(BaseModel):
+class Live(ResponseModel):
     """The server answers."""
 
     status: Literal["live"] = "live"
 
 
-class Ready(BaseModel):
+class Ready(ResponseModel):
     """The server can do its work; each part it needs stands beside the status, by name."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"example": {"status": "ready", "tables": OK, "nats": OK}})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from artcafe.model import AgentPrincipal, Role, UserId
 from artcafe.rest import problems
 from artcafe.rest.paging import Time
 from artcafe.rest.parts import Parts, settings_of
 from artcafe.rest.principal import AnyCaller
+from artcafe.rest.schemas import ResponseModel
 from artcafe.rules.pages import MAX_LIMIT, PageRequest
 from artcafe.services.tenants import Tenants
 from artcafe.wire.frames import SUBPROTOCOL
@@ -17,7 +18,7 @@ from artcafe.wire.frames import SUBPROTOCOL
 router = APIRouter(tags=["home"])
 
 
-class Home(BaseModel):
+class HomeResponse(ResponseModel):
     """What a client needs to find the rest."""
 
     name: str = Field(examples=["artcafe"])
@@ -37,7 +38,7 @@ class Home(BaseModel):
     time: Time = Field(description="The server's clock.")
 
 
-class MyTenant(BaseModel):
+class MyTenant(ResponseModel):
     """A tenant that the caller is a member of."""
 
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -45,22 +46,22 @@ class MyTenant(BaseModel):
     role: Role
 
 
-class OutstandingTerms(BaseModel):
+class OutstandingTermsResponse(ResponseModel):
     """Terms that the caller has still to accept, at `/v1/terms/acceptances`."""
 
     version: str = Field(examples=["2026-11"])
     grace_until: Time | None = Field(description="Until then, whoever accepted an earlier version goes on without this one.")
 
 
-class Me(BaseModel):
+class MeResponse(ResponseModel):
     """A person, and the tenants they are in."""
 
     user_id: str = Field(examples=["alice@example.com"])
     tenants: list[MyTenant]
-    terms_outstanding: OutstandingTerms | None = Field(description="Null where there is nothing to accept.")
+    terms_outstanding: OutstandingTermsResponse | None = Field(description="Null where there is nothing to accept.")
 
 
-class MyAgent(BaseModel):
+class MyAgent(ResponseModel):
     """An agent, and its tenant."""
 
     agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -68,9 +69,9 @@ class MyAgent(BaseModel):
 
 
 @router.get("/v1", summary="Say where everything is", responses=problems.responses())
-async def read_home(request: Request, parts: Parts) -> Home:
+async def read_home(request: Request, parts: Parts) -> HomeResponse:
     """Needs no token."""
-    return Home(
+    return HomeResponse(
         name="artcafe",
         version=settings_of(request).version,
         gateway_url=parts.gateway_url,
@@ -84,13 +85,13 @@ async def read_home(request: Request, parts: Parts) -> Home:
 
 
 @router.get("/v1/me", summary="Say who the caller is", responses=problems.responses(*problems.BEARER))
-async def read_me(parts: Parts, who: AnyCaller) -> Me | MyAgent:
+async def read_me(parts: Parts, who: AnyCaller) -> MeResponse | MyAgent:
     """A person gets their tenants and roles, an agent its id and tenant."""
     if isinstance(who, AgentPrincipal):
         return MyAgent(agent_id=who.agent_id, tenant_id=who.tenant_id)
     terms = await parts.terms.outstanding(who)
-    outstanding = None if terms is None else OutstandingTerms(version=terms.version, grace_until=terms.grace_until)
-    return Me(user_id=who, tenants=await _tenants_of(parts.tenants, who), terms_outstanding=outstanding)
+    outstanding = None if terms is None else OutstandingTermsResponse(version=terms.version, grace_until=terms.grace_until)
+    return MeResponse(user_id=who, tenants=await _tenants_of(parts.tenants, who), terms_outstanding=outstanding)
 
 
 async def _tenants_of(tenants: Tenants, user: UserId) -> list[MyTenant]:

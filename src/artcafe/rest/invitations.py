@@ -6,22 +6,23 @@ from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.security import HTTPAuthorizationCredentials
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from artcafe import errors, model
 from artcafe.errors import AddressUnproven, Unauthenticated
 from artcafe.rest import problems, tenants
-from artcafe.rest.bodies import Body, json_body, takes
-from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown, Time
+from artcafe.rest.bodies import json_body, takes
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.parts import Parts, Services
 from artcafe.rest.principal import InTenant, NeedlessKey, Person, bearer
+from artcafe.rest.schemas import RequestModel, ResponseModel
 
 router = APIRouter(tags=["members"])
 
 InvitationPath = Annotated[str, Path(description="The invitation's id.", examples=["inv_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])]
 
 
-class Invitation(Shown):
+class InvitationResponse(ResponseModel):
     """A way into a tenant, open until it is used, revoked or expired."""
 
     id: str = Field(examples=["inv_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -33,24 +34,24 @@ class Invitation(Shown):
     expires_at: Time
 
 
-class NewInvitation(Invitation):
+class NewInvitation(InvitationResponse):
     """An invitation, with what is handed over to the invited person."""
 
     token: str = Field(examples=["artcafe-invitation.dGVuXzAx….inv_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2.q8Jz…"])
 
     @classmethod
     def of(cls, invitation: model.Invitation, token: str) -> Self:
-        return cls(**Invitation.model_validate(invitation).model_dump(), token=token)
+        return cls(**InvitationResponse.model_validate(invitation).model_dump(), token=token)
 
 
-class InvitationPage(BaseModel):
+class InvitationPage(ResponseModel):
     """A part of the tenant's open invitations."""
 
-    items: list[Invitation]
+    items: list[InvitationResponse]
     next_cursor: str | None
 
 
-class Acceptance(Body):
+class AcceptanceBody(RequestModel):
     """An invitation that is accepted."""
 
     token: str = Field(description="The token that was handed over.")
@@ -72,7 +73,7 @@ async def list_invitations(
     """For owners and admins."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.invitations.list(principal, listing.request)
-    items = [Invitation.model_validate(each) for each in page.items]
+    items = [InvitationResponse.model_validate(each) for each in page.items]
     return InvitationPage(items=items, next_cursor=listing.next_cursor(page))
 
 
@@ -101,15 +102,15 @@ async def revoke_invitation(parts: Parts, principal: InTenant, invitation_id: In
         errors.Conflict,
         *problems.BODY,
     ),
-    openapi_extra=takes(Acceptance),
+    openapi_extra=takes(AcceptanceBody),
 )
 async def accept_invitation(
     parts: Parts,
     user: Person,
     credentials: Annotated[HTTPAuthorizationCredentials, Depends(bearer)],
-    body: Annotated[Acceptance, Depends(json_body(Acceptance))],
+    body: Annotated[AcceptanceBody, Depends(json_body(AcceptanceBody))],
     _key: NeedlessKey = None,
-) -> tenants.Tenant:
+) -> tenants.TenantResponse:
     """Makes the caller a member, where the address that the invitation is for is verified as theirs. The same request may be
     repeated: whoever came in by an invitation gets the same answer again."""
     address = await _proven_address(parts, user, body.id_token or credentials.credentials)

@@ -6,14 +6,15 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from artcafe import errors, model
 from artcafe.rest import agents, problems
-from artcafe.rest.bodies import Body, json_body, takes
-from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown, Time
+from artcafe.rest.bodies import json_body, takes
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
+from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.rules.keys import admitted, key_id
 from artcafe.wire.segments import tenant_path
 
@@ -23,7 +24,7 @@ KeyPath = Annotated[str, Path(description="The key's id.", examples=["key_01JD8Z
 FOUND = (errors.AgentNotFound, errors.KeyNotFound)
 
 
-class NewKey(Body):
+class NewKey(RequestModel):
     """One more key of an agent."""
 
     public_key: str = agents.PUBLIC_KEY
@@ -32,13 +33,13 @@ class NewKey(Body):
     )
 
 
-class KeyChange(Body):
+class KeyChange(RequestModel):
     """What to change of a key."""
 
     status: model.KeyStatus = Field(description="`disabled` ends what it opened; `active` lets it log in again.")
 
 
-class Key(Shown):
+class KeyResponse(ResponseModel):
     """An SSH key of an agent, its public half."""
 
     id: str = Field(examples=["key_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -54,17 +55,17 @@ class Key(Shown):
     not_after: Time | None
 
 
-class KeyPage(BaseModel):
+class KeyPage(ResponseModel):
     """A part of the agent's keys."""
 
-    items: list[Key]
+    items: list[KeyResponse]
     next_cursor: str | None
 
 
-def _shown(found: tuple[model.Agent, model.AgentKey]) -> Key:
+def _shown(found: tuple[model.Agent, model.AgentKey]) -> KeyResponse:
     agent, key = found
     parsed = admitted(key.line)
-    return Key(
+    return KeyResponse(
         id=key_id(key.line),
         agent_id=agent.id,
         public_key=key.line,
@@ -102,7 +103,7 @@ async def add_key(
     agent_id: AgentPath,
     body: Annotated[NewKey, Depends(json_body(NewKey))],
     key: IdempotencyKey = None,
-) -> Key:
+) -> KeyResponse:
     """The agent can log in with it at once, as with any other; none that it has ends by this."""
     not_after = body.not_after
     if not_after is not None and not_after.tzinfo is None:
@@ -113,7 +114,7 @@ async def add_key(
 
 
 @router.get("/{key_id}", summary="Read an agent's key", responses=problems.responses(*problems.IN_TENANT, *FOUND))
-async def read_key(parts: Parts, principal: InTenant, agent_id: AgentPath, key_id: KeyPath) -> Key:
+async def read_key(parts: Parts, principal: InTenant, agent_id: AgentPath, key_id: KeyPath) -> KeyResponse:
     """One of the agent's keys."""
     return _shown(await parts.keys.get(principal, agent_id, key_id))
 
@@ -130,7 +131,7 @@ async def change_key(
     agent_id: AgentPath,
     key_id: KeyPath,
     body: Annotated[KeyChange, Depends(json_body(KeyChange))],
-) -> Key:
+) -> KeyResponse:
     """Disabling ends the tokens and connections that this key opened, and no others; another one becomes first in its place."""
     return _shown(await parts.keys.set_status(principal, agent_id, key_id, body.status))
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import Body, json_body, takes
+from artcafe.rest.bodies import json_body, takes
 from artcafe.rest.invitations import NewInvitation
-from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown
+from artcafe.rest.paging import KnownTime, Listing, PageQuery
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import IdempotencyKey, InTenant
+from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/members", tags=["members"])
@@ -21,20 +22,20 @@ router = APIRouter(prefix="/v1/tenants/{tenant_id}/members", tags=["members"])
 UserPath = Annotated[str, Path(description="The member's `user_id`.", examples=["5d0e1c1e-8f0b-4f5e-9a70-0d6a6f1f8a11"])]
 
 
-class NewMember(Body):
+class NewMember(RequestModel):
     """Whom to invite, and as what."""
 
     address: str = Field(description="The e-mail address that the invited person has to prove.", examples=["bob@example.com"])
     role: model.Role = Field(model.Role.MEMBER, description="Owners are made by owners only.")
 
 
-class RoleChange(Body):
+class RoleChange(RequestModel):
     """What to make of a member."""
 
     role: model.Role
 
 
-class Member(Shown):
+class MemberResponse(ResponseModel):
     """A person in a tenant."""
 
     user_id: str = Field(description="The identity provider's `sub`.", examples=["5d0e1c1e-8f0b-4f5e-9a70-0d6a6f1f8a11"])
@@ -44,10 +45,10 @@ class Member(Shown):
     joined_at: KnownTime
 
 
-class MemberPage(BaseModel):
+class MemberPage(ResponseModel):
     """A part of the tenant's members."""
 
-    items: list[Member]
+    items: list[MemberResponse]
     next_cursor: str | None
 
 
@@ -56,7 +57,7 @@ async def list_members(request: Request, parts: Parts, principal: InTenant, quer
     """For owners and admins."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.members.list(principal, listing.request)
-    return MemberPage(items=[Member.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page))
+    return MemberPage(items=[MemberResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page))
 
 
 @router.post(
@@ -90,9 +91,9 @@ async def invite_member(
 )
 async def change_member(
     parts: Parts, principal: InTenant, user_id: UserPath, body: Annotated[RoleChange, Depends(json_body(RoleChange))]
-) -> Member:
+) -> MemberResponse:
     """For owners and admins; only owners make somebody an owner, or an owner something else. The last owner stays one."""
-    return Member.model_validate(await parts.members.set_role(principal, user_id, body.role))
+    return MemberResponse.model_validate(await parts.members.set_role(principal, user_id, body.role))
 
 
 @router.delete(

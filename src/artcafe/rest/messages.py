@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from artcafe import errors
 from artcafe.errors import BadJson, Invalid
@@ -17,6 +17,7 @@ from artcafe.rest.bodies import body_of, shown_as
 from artcafe.rest.paging import Listing, PageQuery
 from artcafe.rest.parts import Parts, settings_of
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
+from artcafe.rest.schemas import ResponseModel
 from artcafe.rules.pages import Page
 from artcafe.services.history import place
 from artcafe.wire import envelopes, frames
@@ -33,7 +34,7 @@ class NewMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reply_to: str | None = None
 
 
-class Published(BaseModel):
+class Published(ResponseModel):
     """Where the message stands."""
 
     seq: int | None = Field(description="Rises in a channel and may skip numbers. Null in a `live` channel.", examples=[59])
@@ -68,7 +69,7 @@ _new_message: Final = msgspec.json.Decoder(NewMessage)
 
 
 async def new_message(request: Request) -> NewMessage:
-    """Raises BadJson for a body that is no JSON object, Invalid for a wrong field, and what `Incoming.read` does."""
+    """Raises BadJson for a body that is no JSON object, Invalid for a wrong field, and what `RequestBody.read` does."""
     body = await body_of(request).read(settings_of(request).max_body_bytes)
     try:
         str(body, "utf-8")  # msgspec does not look inside a Raw.

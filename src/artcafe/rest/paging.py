@@ -37,12 +37,6 @@ class PageQuery(BaseModel):
         return {name: str(value) for name, value in self if name not in PageQuery.model_fields and value is not None}
 
 
-class Shown(BaseModel):
-    """A thing in an answer: the attributes of its record that are for the caller."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-
 class Listing:
     """One request for a page. Its cursors are sealed to the owner of the list, the path and the filters."""
 

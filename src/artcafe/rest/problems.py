@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import msgspec
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from artcafe import errors
 from artcafe.errors import ArtcafeError, BadJson, Invalid, NotFound, RouteNotFound
+from artcafe.rest.schemas import ResponseModel
 
 MEDIA_TYPE: Final = "application/problem+json"
 REF: Final = "#/components/schemas/{model}"
@@ -25,14 +26,14 @@ RETRY_AFTER_S: Final = 1
 _LONGEST_ECHO: Final = 200
 
 
-class FieldProblem(BaseModel):
+class FieldProblem(ResponseModel):
     """One field that is missing or wrong."""
 
     field: str = Field(description="The field's path in the body, or the query parameter.", examples=["capabilities[0]"])
     problem: str = Field(examples=["is required"])
 
 
-class Problem(BaseModel):
+class ProblemResponse(ResponseModel):
     """An error (RFC 9457). `code` is stable and for programs, `detail` is for people."""
 
     model_config = ConfigDict(extra="allow")

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import Body, Items, json_body, optional_body, takes
-from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown
+from artcafe.rest.bodies import Items, json_body, optional_body, takes
+from artcafe.rest.paging import KnownTime, Listing, PageQuery
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
+from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}", tags=["subscriptions"])
@@ -20,7 +21,7 @@ router = APIRouter(prefix="/v1/tenants/{tenant_id}", tags=["subscriptions"])
 ONE = (*problems.IN_TENANT, errors.SubscriptionNotFound)
 
 
-class NewSubscription(Body):
+class NewSubscription(RequestModel):
     """What a subscription shall let its agent do."""
 
     permissions: Items[model.Permission] = Field(
@@ -30,20 +31,20 @@ class NewSubscription(Body):
     )
 
 
-class SubscriptionChange(Body):
+class SubscriptionChange(RequestModel):
     """What to change of a subscription."""
 
     status: model.SubscriptionStatus = Field(description="`paused` ends delivery and keeps the cursor; `active` goes on from it.")
 
 
-class Cursor(Shown):
+class CursorResponse(ResponseModel):
     """How far the subscription has acknowledged its channel, in the log that `epoch` names; null before the first message."""
 
     epoch: str | None
     seq: int = Field(examples=[41])
 
 
-class Subscription(Shown):
+class SubscriptionResponse(ResponseModel):
     """An agent receives a channel."""
 
     id: str = Field(examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2#agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -52,7 +53,7 @@ class Subscription(Shown):
     agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     status: model.SubscriptionStatus
     permissions: list[model.Permission]
-    cursor: Cursor
+    cursor: CursorResponse
     created_at: KnownTime
     updated_at: KnownTime
 
@@ -62,10 +63,10 @@ class Subscription(Shown):
         return sorted(permissions)
 
 
-class SubscriptionPage(BaseModel):
+class SubscriptionPage(ResponseModel):
     """A part of the subscriptions of a channel or an agent."""
 
-    items: list[Subscription]
+    items: list[SubscriptionResponse]
     next_cursor: str | None
 
 
@@ -81,7 +82,7 @@ async def list_channel_subscriptions(
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.subscriptions.of_channel(principal, channel_id, listing.request)
     return SubscriptionPage(
-        items=[Subscription.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page)
+        items=[SubscriptionResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page)
     )
 
 
@@ -97,21 +98,23 @@ async def list_agent_subscriptions(
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.subscriptions.of_agent(principal, agent_id, listing.request)
     return SubscriptionPage(
-        items=[Subscription.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page)
+        items=[SubscriptionResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page)
     )
 
 
 @router.get("/channels/{channel_id}/subscriptions/{agent_id}", summary="Read a subscription", responses=problems.responses(*ONE))
-async def read_subscription(parts: Parts, principal: InTenant, channel_id: ChannelPath, agent_id: AgentPath) -> Subscription:
+async def read_subscription(
+    parts: Parts, principal: InTenant, channel_id: ChannelPath, agent_id: AgentPath
+) -> SubscriptionResponse:
     """For members and the agent itself."""
-    return Subscription.model_validate(await parts.subscriptions.get(principal, channel_id, agent_id))
+    return SubscriptionResponse.model_validate(await parts.subscriptions.get(principal, channel_id, agent_id))
 
 
 @router.put(
     "/channels/{channel_id}/subscriptions/{agent_id}",
     summary="Subscribe an agent to a channel",
     responses={
-        201: {"description": "It was made now.", "model": Subscription},
+        201: {"description": "It was made now.", "model": SubscriptionResponse},
         **problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, errors.AgentNotFound, *problems.BODY),
     },
     response_description="It stood already, and is as it was but for the permissions.",
@@ -124,7 +127,7 @@ async def put_subscription(
     channel_id: ChannelPath,
     agent_id: AgentPath,
     body: Annotated[NewSubscription, Depends(optional_body(NewSubscription))],
-) -> Subscription:
+) -> SubscriptionResponse:
     """A new subscription begins behind the newest message. For members, and for the agent itself where the channel is open;
     permissions are the members' to give. Repeating it changes nothing."""
     given = body.given()
@@ -135,7 +138,7 @@ async def put_subscription(
         response.headers["Location"] = tenant_path(
             subscription.tenant_id, "channels", subscription.channel_id, "subscriptions", subscription.agent_id
         )
-    return Subscription.model_validate(subscription)
+    return SubscriptionResponse.model_validate(subscription)
 
 
 @router.patch(
@@ -150,9 +153,9 @@ async def change_subscription(
     channel_id: ChannelPath,
     agent_id: AgentPath,
     body: Annotated[SubscriptionChange, Depends(json_body(SubscriptionChange))],
-) -> Subscription:
+) -> SubscriptionResponse:
     """For members and the agent itself. What is published to a channel while it is paused is delivered afterwards."""
-    return Subscription.model_validate(await parts.subscriptions.set_status(principal, channel_id, agent_id, body.status))
+    return SubscriptionResponse.model_validate(await parts.subscriptions.set_status(principal, channel_id, agent_id, body.status))
 
 
 @router.delete(

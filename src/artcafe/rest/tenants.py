@@ -5,32 +5,33 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from artcafe import errors, model
 from artcafe.rest import problems
-from artcafe.rest.bodies import Body, json_body, takes
+from artcafe.rest.bodies import json_body, takes
 from artcafe.rest.paging import KnownTime, Listing, PageQuery
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import IdempotencyKey, InTenant, Person
+from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
 
 
-class NewTenant(Body):
+class NewTenant(RequestModel):
     """A tenant to make."""
 
     name: str = Field(description="1 to 64 characters.", examples=["Example Ltd"])
 
 
-class Rename(Body):
+class Rename(RequestModel):
     """What to change of a tenant."""
 
     name: str = Field(description="1 to 64 characters.", examples=["Example Ltd"])
 
 
-class Tenant(BaseModel):
+class TenantResponse(ResponseModel):
     """An organisation, and the caller's role in it."""
 
     id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -42,16 +43,16 @@ class Tenant(BaseModel):
     updated_at: KnownTime
 
 
-class TenantPage(BaseModel):
+class TenantPage(ResponseModel):
     """A part of the caller's tenants."""
 
-    items: list[Tenant]
+    items: list[TenantResponse]
     next_cursor: str | None
 
 
-def shown(tenant: model.Tenant, role: model.Role) -> Tenant:
+def shown(tenant: model.Tenant, role: model.Role) -> TenantResponse:
     """The tenant as one of its members sees it."""
-    return Tenant(
+    return TenantResponse(
         id=tenant.id,
         name=tenant.name,
         plan=tenant.plan,
@@ -62,7 +63,7 @@ def shown(tenant: model.Tenant, role: model.Role) -> Tenant:
     )
 
 
-def shown_to(principal: model.Principal, tenant: model.Tenant) -> Tenant:
+def shown_to(principal: model.Principal, tenant: model.Tenant) -> TenantResponse:
     """The tenant as the caller sees it."""
     assert isinstance(principal, model.UserPrincipal)  # The services refuse agents.
     return shown(tenant, principal.role)
@@ -91,7 +92,7 @@ async def create_tenant(
     user: Person,
     body: Annotated[NewTenant, Depends(json_body(NewTenant))],
     key: IdempotencyKey = None,
-) -> Tenant:
+) -> TenantResponse:
     """The caller becomes its owner."""
     tenant = await parts.tenants.create(user, body.name, idempotency_key=key)
     response.headers["Location"] = tenant_path(tenant.id)
@@ -99,7 +100,7 @@ async def create_tenant(
 
 
 @router.get("/{tenant_id}", summary="Read a tenant", responses=problems.responses(*problems.IN_TENANT))
-async def read_tenant(parts: Parts, principal: InTenant) -> Tenant:
+async def read_tenant(parts: Parts, principal: InTenant) -> TenantResponse:
     """For every member."""
     return shown_to(principal, await parts.tenants.get(principal))
 
@@ -110,7 +111,7 @@ async def read_tenant(parts: Parts, principal: InTenant) -> Tenant:
     responses=problems.responses(*problems.IN_TENANT, *problems.BODY),
     openapi_extra=takes(Rename),
 )
-async def change_tenant(parts: Parts, principal: InTenant, body: Annotated[Rename, Depends(json_body(Rename))]) -> Tenant:
+async def change_tenant(parts: Parts, principal: InTenant, body: Annotated[Rename, Depends(json_body(Rename))]) -> TenantResponse:
     """For owners and admins."""
     return shown_to(principal, await parts.tenants.rename(principal, body.name))
 

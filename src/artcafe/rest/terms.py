@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from artcafe import errors
 from artcafe.rest import problems
-from artcafe.rest.bodies import Body, optional_body, takes
-from artcafe.rest.paging import KnownTime, Listing, PageQuery, Shown, Time
+from artcafe.rest.bodies import optional_body, takes
+from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AnyPerson, NeedlessKey
+from artcafe.rest.schemas import RequestModel, ResponseModel
 
 router = APIRouter(prefix="/v1/terms", tags=["terms"])
 
 
-class CurrentTerms(BaseModel):
+class CurrentTermsResponse(ResponseModel):
     """What people accept before they do anything. `version` is null where there is nothing to accept."""
 
     version: str | None = Field(examples=["2026-11"])
@@ -25,7 +26,7 @@ class CurrentTerms(BaseModel):
     grace_until: Time | None = Field(description="Until then, whoever accepted an earlier version goes on without this one.")
 
 
-class TermsAcceptance(Shown):
+class TermsAcceptanceResponse(ResponseModel):
     """That a person has accepted a version. It never changes."""
 
     user_id: str = Field(examples=["5d0e1c1e-8f0b-4f5e-9a70-0d6a6f1f8a11"])
@@ -34,14 +35,14 @@ class TermsAcceptance(Shown):
     ip_address: str = Field(description="Where the call came from, as the server saw it.", examples=["203.0.113.7"])
 
 
-class AcceptancePage(BaseModel):
+class AcceptancePage(ResponseModel):
     """A part of what the caller has accepted."""
 
-    items: list[TermsAcceptance]
+    items: list[TermsAcceptanceResponse]
     next_cursor: str | None
 
 
-class NewTermsAcceptance(Body):
+class NewTermsAcceptance(RequestModel):
     """What is accepted."""
 
     version: str | None = Field(
@@ -50,12 +51,12 @@ class NewTermsAcceptance(Body):
 
 
 @router.get("", summary="Read the terms", responses=problems.responses(*problems.BEARER, errors.Forbidden))
-async def read_terms(parts: Parts, _user: AnyPerson) -> CurrentTerms:
+async def read_terms(parts: Parts, _user: AnyPerson) -> CurrentTermsResponse:
     """For every person, also before they have accepted."""
     current = parts.terms.current
     if current is None:
-        return CurrentTerms(version=None, text=None, grace_until=None)
-    return CurrentTerms(version=current.version, text=current.text, grace_until=current.grace_until)
+        return CurrentTermsResponse(version=None, text=None, grace_until=None)
+    return CurrentTermsResponse(version=current.version, text=current.text, grace_until=current.grace_until)
 
 
 @router.get(
@@ -69,7 +70,7 @@ async def list_acceptances(
     """Every version, with when and from where."""
     listing = Listing.of(request, f"usr:{user}", query)
     page = await parts.terms.list(user, listing.request)
-    items = [TermsAcceptance.model_validate(each) for each in page.items]
+    items = [TermsAcceptanceResponse.model_validate(each) for each in page.items]
     return AcceptancePage(items=items, next_cursor=listing.next_cursor(page))
 
 
@@ -85,6 +86,6 @@ async def accept_terms(
     user: AnyPerson,
     body: Annotated[NewTermsAcceptance, Depends(optional_body(NewTermsAcceptance))],
     _key: NeedlessKey = None,
-) -> TermsAcceptance:
+) -> TermsAcceptanceResponse:
     """Time and address are the server's. What was accepted before is answered as it was noted then."""
-    return TermsAcceptance.model_validate(await parts.terms.accept(user, body.version))
+    return TermsAcceptanceResponse.model_validate(await parts.terms.accept(user, body.version))
