@@ -4,7 +4,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-# The first of these that is new enough; `make PYTHON=/path/to/python3.12 …` takes another.
+# The first interpreter in this list that is new enough; `make PYTHON=/path/to/python3.12 …` overrides it.
 ifndef PYTHON
 PYTHON := $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$each" && break; done)
@@ -15,21 +15,21 @@ endif
 
 help:
 	@echo "make setup   install ArtCafe and its tools into $(VENV)"
-	@echo "make run     start everything on this machine and play the demo on it; Ctrl-C stops it, its data stays"
-	@echo "make test    run the tests, which lint and type-check too"
-	@echo "make smoke   the tests of two minutes"
-	@echo "make check   only lint and type-check"
-	@echo "make docs    write docs/errors.md and docs/settings.md again from the code"
-	@echo "make faults  the tests that kill processes and cut the power"
-	@echo "make bench   the benchmarks"
-	@echo "make lock    write requirements.lock again from pyproject.toml (LOCK=--upgrade takes the newest versions)"
-	@echo "make clean   remove what was installed and cached; a data folder stays"
+	@echo "make run     start everything on this machine and run the demo; Ctrl-C stops it, the data is kept"
+	@echo "make test    run the tests, including lint and type checks"
+	@echo "make smoke   run a two-minute subset of the tests"
+	@echo "make check   run only lint and type checks"
+	@echo "make docs    regenerate docs/errors.md, frames.md, roles.md and settings.md from the code"
+	@echo "make faults  run the tests that kill processes and cut the power"
+	@echo "make bench   run the benchmarks"
+	@echo "make lock    regenerate requirements.lock from pyproject.toml (LOCK=--upgrade takes the newest versions)"
+	@echo "make clean   remove the virtual environment and caches; a data folder is kept"
 
 setup: $(STAMP)
 
-# --no-build-isolation: the build backend is in the lock too, so nothing is installed whose hash is not.
-# --no-compile: saves a quarter of the time; Python compiles what it imports.
-# A venv that works is kept: made again over itself by another Python, it would be half of each.
+# --no-build-isolation: the build backend is in the lock too, so that everything installed has a verified hash.
+# --no-compile: saves a quarter of the time; Python compiles modules on import.
+# A working venv is kept: recreating it in place with another Python would mix files of both.
 $(STAMP): requirements.lock pyproject.toml Makefile
 	@test -n "$(PYTHON)" || { echo "ArtCafe needs Python 3.11 or newer; install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
@@ -42,24 +42,24 @@ $(STAMP): requirements.lock pyproject.toml Makefile
 run: setup
 	@$(BIN)/artcafe up --demo
 
-# Slow machines get twice the time that pyproject.toml gives a test. Each worker starts its own platform, so four are enough.
+# Twice the timeout of pyproject.toml, for slow machines. Each worker starts its own platform, so four workers are enough.
 PARALLEL := -n auto --maxprocesses=4 --dist=worksteal
 test: setup
 	@$(BIN)/python -m pytest -q --timeout=120 $(PARALLEL)
 
-# The rules, the formats, the services and one whole story: what most mistakes fail, in two minutes on two cores.
+# Rules, wire format, services and one end-to-end story: they detect most mistakes, in two minutes on two cores.
 smoke: setup
 	@$(BIN)/python -m pytest -q --timeout=120 $(PARALLEL) tests/test_house.py tests/test_config.py tests/rules tests/wire tests/sdk \
 		tests/services tests/flows/test_road.py tests/flows/test_sdk.py tests/cli/test_commands.py
 
-# tests/test_house.py runs the same four.
+# tests/test_house.py runs the same four commands.
 check: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# tests/docs fails when the pages and the code disagree.
+# tests/docs fails if the pages and the code disagree.
 docs: setup
 	@$(BIN)/python docs/generate.py
 
@@ -69,7 +69,7 @@ faults: setup
 bench: setup
 	@$(BIN)/python -m bench
 
-# Without the name of any index or folder of this machine: the lock must install anywhere.
+# Without index URLs or local folders of this machine: the lock must install anywhere.
 lock: setup
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --extra server --extra dev \
 		--generate-hashes --strip-extras --allow-unsafe \
