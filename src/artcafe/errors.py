@@ -25,7 +25,7 @@ class ArtcafeError(Exception):
     status: ClassVar[int] = 400
     close: ClassVar[int | None] = None
     temporary: ClassVar[bool] = False
-    _told: str | None = None
+    _text_from_peer: str | None = None
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -33,24 +33,24 @@ class ArtcafeError(Exception):
             REGISTRY[cls.code] = cls
 
     def __str__(self) -> str:
-        return self._told if self._told is not None else self.text.format_map(self.__dict__)
+        return self._text_from_peer if self._text_from_peer is not None else self.text.format_map(self.__dict__)
 
     def __repr__(self) -> str:
         # Not the dataclass's own: of a told error only the text is known.
         return f"{type(self).__name__}({str(self)!r})"
 
     @classmethod
-    def told(cls, message: str) -> Self:
+    def from_text(cls, message: str) -> Self:
         """The same error as the other end told it: its text is known, its facts are not."""
         error = cls.__new__(cls)
-        error._told = message
+        error._text_from_peer = message
         return error
 
 
 def from_wire(code: str, message: str) -> ArtcafeError:
     """The error a peer named. A code this version does not know becomes `UnknownError` with the code in its text."""
     kind = REGISTRY.get(code)
-    return kind.told(message) if kind else UnknownError.told(f"{code}: {message}")
+    return kind.from_text(message) if kind else UnknownError.from_text(f"{code}: {message}")
 
 
 class CallerFault(ArtcafeError):
@@ -483,7 +483,7 @@ class Overloaded(OurFault):
     code, text = "overloaded", "this server holds as many {what} as it may; nothing was changed, try again"
 
 
-class LinkLost(OurFault):
+class NatsConnectionLost(OurFault):
     """The connection to NATS ended before its answer came: whether anything happened is unknown."""
 
     code, text = "link_lost", "the connection to the message log was lost before its answer came; whether it acted is unknown"

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 from nats.aio.msg import Msg
 
-from artcafe.errors import LinkLost, OurFault
+from artcafe.errors import NatsConnectionLost, OurFault
 from artcafe.fabric.nats.client import IncomingMessage, OutgoingMessage
 from artcafe.fabric.nats.connection import REPLY_TIMEOUT_S, NatsConnection, unreachable
 from artcafe.model import TenantChange, TenantId
@@ -113,7 +113,7 @@ class Announcements:
         await self._connection.wait_up(REPLY_TIMEOUT_S)
         try:
             await self._connection.send(OutgoingMessage(CHANGES, "", _encode(announced)))
-        except LinkLost as exc:
+        except NatsConnectionLost as exc:
             raise unreachable() from exc
         await self._connection.check(REPLY_TIMEOUT_S)
 

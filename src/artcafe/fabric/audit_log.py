@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from artcafe.errors import LinkLost, LogRefused, NoResponder
+from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder
 from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.connection import NatsConnection, unreachable
 from artcafe.fabric.nats.jetstream import JetStream, check_answer
@@ -99,7 +99,7 @@ class AuditLog:
         try:
             answer = msgspec.json.decode((await self._connection.request_last([OutgoingMessage(chain, head, text)])).data)
             check_answer(answer)
-        except (TimeoutError, LinkLost):
+        except (TimeoutError, NatsConnectionLost):
             await self._connection.wait_up()
             return None
         except NoResponder as exc:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from artcafe.errors import LinkLost, LogRefused, NoResponder, OurFault
+from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder, OurFault
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.announcements import Announcements
 from artcafe.fabric.audit_log import AuditLog
@@ -261,7 +261,7 @@ async def tell_system(system: NatsConnection, subject: Subject, jwt: str) -> Non
     """A request of the system account. Raises `Unavailable`, and `LogRefused` with what NATS has against it."""
     try:
         answer = msgspec.json.decode((await system.request(subject, jwt.encode())).data)
-    except (TimeoutError, NoResponder, LinkLost) as exc:
+    except (TimeoutError, NoResponder, NatsConnectionLost) as exc:
         raise unreachable() from exc
     if "error" in answer:
         raise LogRefused(answer["error"].get("code", 0), answer["error"].get("description", ""))

@@ -18,8 +18,8 @@ import msgspec
 
 from artcafe.errors import (
     KeyReused,
-    LinkLost,
     LogRefused,
+    NatsConnectionLost,
     NoResponder,
     NotStored,
     OurFault,
@@ -219,7 +219,7 @@ class LogWriter:
                     self._exists = True
                 await (self._store_few(group) if self._are_few(group) else self._store_many(group))
                 return
-            except (LinkLost, TimeoutError):
+            except (NatsConnectionLost, TimeoutError):
                 group = self._known_unknowns(group)
             except (NoResponder, Unavailable) as exc:
                 self._exists = False
@@ -272,9 +272,9 @@ class LogWriter:
         for one, outcome in zip(tuple(group), await self._log.connection.request_each(messages, timeout_s=ANSWER_S), strict=True):
             try:
                 await self._settle(one, outcome)
-            except (LinkLost, TimeoutError, NoResponder, Unavailable) as exc:
+            except (NatsConnectionLost, TimeoutError, NoResponder, Unavailable) as exc:
                 again.append(one)
-                if problem is None or isinstance(exc, LinkLost | TimeoutError):  # of which the outcome is unknown
+                if problem is None or isinstance(exc, NatsConnectionLost | TimeoutError):  # of which the outcome is unknown
                     problem = exc
                 continue
             for earlier in again:

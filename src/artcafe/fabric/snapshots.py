@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 from nats.aio.msg import Msg
 
-from artcafe.errors import LinkLost, LogRefused, NoResponder
+from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder
 from artcafe.fabric import storage_probe
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.fabric import CLAIMS_UPDATE, tell_system
@@ -140,7 +140,7 @@ async def save(connection: NatsConnection, stream: str, write: Callable[[bytes],
             write(piece.data)
             if piece.reply:  # NATS waits for it before it sends much more.
                 await connection.send(OutgoingMessage(Subject(piece.reply), "", b""))
-    except LinkLost as exc:
+    except NatsConnectionLost as exc:
         raise unreachable() from exc
     finally:
         await connection.unsubscribe(follow)
@@ -188,7 +188,7 @@ async def _hand_over(connection: NatsConnection, to: Subject, piece: bytes) -> d
     """What is answered to a piece of a stream: nothing but that it has come, and behind the last one what the stream is now."""
     try:
         answer = await connection.request(to, piece, timeout_s=WORK_S)
-    except (TimeoutError, NoResponder, LinkLost) as exc:
+    except (TimeoutError, NoResponder, NatsConnectionLost) as exc:
         raise unreachable() from exc
     told: dict[str, Any] = msgspec.json.decode(answer.data) if answer.data else {}
     check_answer(told)

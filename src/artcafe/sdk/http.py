@@ -162,7 +162,9 @@ class HttpClient:
             if request.method == "GET" or is_login:  # A login whose answer got lost has changed nothing.
                 raise addresses.failure(self.url, exc) from exc
             how = "with the same key it may be repeated" if request.method == "POST" else "it may be repeated"
-            raise errors.OutcomeUnknown.told(f"whether it was done is unknown: no answer came from {self.url}; {how}") from exc
+            raise errors.OutcomeUnknown.from_text(
+                f"whether it was done is unknown: no answer came from {self.url}; {how}"
+            ) from exc
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """Send a request to the first server that takes a connection: nothing has been sent to those before it."""

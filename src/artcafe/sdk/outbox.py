@@ -55,7 +55,7 @@ class PendingCommand:
     def _unknown(self) -> OutcomeUnknown:
         if self.kind == "publish":
             return OutcomeUnknown()
-        return OutcomeUnknown.told(f"whether the server has done the {self.kind} command is unknown; it may be repeated")
+        return OutcomeUnknown.from_text(f"whether the server has done the {self.kind} command is unknown; it may be repeated")
 
 
 class Outbox:

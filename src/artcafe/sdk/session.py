@@ -234,7 +234,7 @@ def end(code: int, reason: str, told: ArtcafeError | None) -> ConnectionLost:
     if code in ENDS:
         error = _named(code, reason)
     elif 4000 <= code <= 4999 or code in DISAGREEMENTS:
-        error = errors.UnknownError.told(f"the gateway closed the connection with {code}: {reason or 'no reason given'}")
+        error = errors.UnknownError.from_text(f"the gateway closed the connection with {code}: {reason or 'no reason given'}")
     else:
         error = errors.Unavailable(f"the gateway (it closed with {code}{': ' + reason if reason else ''})")
     return ConnectionLost(error, should_reconnect=should_reconnect(code))
@@ -246,5 +246,5 @@ def _named(code: int, reason: str) -> ArtcafeError:
     alike = [kind for kind in errors.REGISTRY.values() if kind.close == code and "{" not in kind.text]
     if reason:
         known = next((kind for kind in alike if kind.text.startswith(reason)), None)
-        return known() if known else ENDS[code].told(reason)
-    return ENDS[code]() if ENDS[code] in alike else ENDS[code].told(f"the gateway closed with {code}")
+        return known() if known else ENDS[code].from_text(reason)
+    return ENDS[code]() if ENDS[code] in alike else ENDS[code].from_text(f"the gateway closed with {code}")

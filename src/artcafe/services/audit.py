@@ -129,9 +129,9 @@ class Audit:
         outcome: Outcome,
         audited: AuditedAction,
         intent: int | None = None,
-        whence: Origin | None = None,
+        request_origin: Origin | None = None,
     ) -> Entry:
-        whence = origin() if whence is None else whence
+        request_origin = origin() if request_origin is None else request_origin
 
         def compose(last: bytes | None) -> bytes:
             if last is None and tenant_id is not None and action != chain.BEGINNING:
@@ -147,8 +147,8 @@ class Audit:
                 outcome=outcome,
                 target=audited.target,
                 facts=audited.facts,
-                address=whence.address,
-                request_id=whence.request_id,
+                address=request_origin.address,
+                request_id=request_origin.request_id,
                 intent=intent,
                 before=before,
             )
@@ -161,8 +161,10 @@ class Audit:
 
     async def _tell(self, event: Event, facts: Mapping[str, str]) -> None:
         """Tells what was counted."""
-        whence = Origin(event.address, None)
-        await self._append(event.tenant_id, event.actor, event.action, event.outcome, AuditedAction(None, facts), whence=whence)
+        request_origin = Origin(event.address, None)
+        await self._append(
+            event.tenant_id, event.actor, event.action, event.outcome, AuditedAction(None, facts), request_origin=request_origin
+        )
 
     # --- reading ---
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from nats.aio.msg import Msg
 
-from artcafe.errors import LinkLost, NoResponder, Unavailable
+from artcafe.errors import NatsConnectionLost, NoResponder, Unavailable
 from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.nats.subscription import SubjectSubscription
@@ -69,13 +69,13 @@ async def test_what_waits_for_an_answer_hears_that_the_connection_is_lost(nats: 
             await within(heard.wait())
             proxy.cut()
 
-        assert [type(task.result()) for task in asking] == [LinkLost] * 4
+        assert [type(task.result()) for task in asking] == [NatsConnectionLost] * 4
 
 
 async def _outcome(request: object) -> object:
     try:
         return await request  # type: ignore[misc]  # any of the two kinds of request
-    except LinkLost as lost:
+    except NatsConnectionLost as lost:
         return lost
 
 

@@ -267,7 +267,7 @@ class _Publisher:
         try:
             return await self.publish(agent, data)
         except ArtcafeError as exc:
-            raise type(exc).told(f"line {number}: {exc}") from exc
+            raise type(exc).from_text(f"line {number}: {exc}") from exc
 
     async def _show_all(self, under_way: asyncio.Queue[asyncio.Task[Receipt] | None]) -> None:
         while (task := await under_way.get()) is not None:

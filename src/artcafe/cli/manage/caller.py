@@ -190,7 +190,7 @@ def _not_running(data_dir: Path) -> Exception:
             f"no access token: give --token or ARTCAFE_TOKEN. Without one this works where a server keeps its data, and"
             f" {data_dir} is not here: name it by --data-dir, or begin with 'artcafe up'"
         )
-    return Unavailable.told(
+    return Unavailable.from_text(
         f"no artcafe runs on the data folder {data_dir}; start it (artcafe up --data-dir {data_dir}), or name another folder"
     )
 
@@ -291,7 +291,7 @@ def _reword(error: ArtcafeError, given: Mapping[str, Any], credentials: Credenti
     if isinstance(error, errors.TenantNotFound) and credentials.user:
         words = f"{words}\n  you are {credentials.user}; {credentials.others}"
     if words is not None:
-        return type(error).told(words.format_map(given))
+        return type(error).from_text(words.format_map(given))
     if isinstance(error, Unavailable) and credentials.url in str(error):
-        return Unavailable.told(f"{error}\n  is a server running there? Another address is given by --url or ARTCAFE_URL")
+        return Unavailable.from_text(f"{error}\n  is a server running there? Another address is given by --url or ARTCAFE_URL")
     return error

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError, SlowConsumerError
 
-from artcafe.errors import LinkLost, NoResponder, OurFault, Unavailable
+from artcafe.errors import NatsConnectionLost, NoResponder, OurFault, Unavailable
 from artcafe.fabric.nats.client import Endpoints, FastClient, FastHandler, IncomingMessage, OutgoingMessage, PeerProof
 from artcafe.fabric.nats.subscription import SubjectSubscription
 from artcafe.observe.logs import log
@@ -49,8 +49,8 @@ class NatsConnection:
     """A connection that comes back by itself as long as `run` runs.
 
     nats-py's own reconnecting is off: it sends again what it had buffered, and gives up for good on errors it does not know. A
-    lost connection is replaced by a new one instead, so a request is either answered or fails with `LinkLost`, and nothing is
-    sent twice behind the caller's back.
+    lost connection is replaced by a new one instead, so a request is either answered or fails with `NatsConnectionLost`, and
+    nothing is sent twice behind the caller's back.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class NatsConnection:
         await self.wait_up(timeout_s)
         try:
             await self._round_trip(timeout_s)
-        except (LinkLost, TimeoutError) as exc:
+        except (NatsConnectionLost, TimeoutError) as exc:
             raise unreachable() from exc
 
     async def _round_trip(self, timeout_s: float) -> None:
@@ -223,7 +223,7 @@ class NatsConnection:
         client, self._client = self._client, None
         waiting, self._waiting = self._waiting, {}
         for deliver in waiting.values():
-            deliver(LinkLost())
+            deliver(NatsConnectionLost())
         if client is None:
             return
         if self._closing.is_set():
@@ -267,7 +267,7 @@ class NatsConnection:
             await self._round_trip(REPLY_TIMEOUT_S)
         except BaseException as exc:
             await self.unsubscribe(follow)
-            if isinstance(exc, NatsError | OSError | TimeoutError | LinkLost):
+            if isinstance(exc, NatsError | OSError | TimeoutError | NatsConnectionLost):
                 raise unreachable() from exc
             raise
         return follow
@@ -278,7 +278,7 @@ class NatsConnection:
         await follow.end()
 
     async def send(self, message: OutgoingMessage) -> None:
-        """Sends without an answer. Raises `Unavailable` when it was not sent, `LinkLost` when that is unknown."""
+        """Sends without an answer. Raises `Unavailable` when it was not sent, `NatsConnectionLost` when that is unknown."""
         await self._send(message.encoded())
 
     async def _send(self, protocol: bytes) -> None:
@@ -286,12 +286,12 @@ class NatsConnection:
         try:
             await client.send(protocol)
         except (NatsError, OSError) as exc:
-            raise LinkLost() from exc
+            raise NatsConnectionLost() from exc
 
     async def request(self, subject: Subject, body: bytes, *, timeout_s: float = REPLY_TIMEOUT_S) -> IncomingMessage:
         """One request, one answer.
 
-        Raises `Unavailable` (not sent), `NoResponder` (nobody took it), `LinkLost` or `TimeoutError` (unknown).
+        Raises `Unavailable` (not sent), `NoResponder` (nobody took it), `NatsConnectionLost` or `TimeoutError` (unknown).
         """
         return await self.request_last([OutgoingMessage(subject, "", body)], timeout_s=timeout_s)
 
@@ -312,7 +312,7 @@ class NatsConnection:
     ) -> list[IncomingMessage | Exception]:
         """Sends messages in one piece, each of them a request. Returns each one's answer, or what `request` would have raised.
 
-        Raises `Unavailable` (nothing was sent), or `LinkLost`.
+        Raises `Unavailable` (nothing was sent), or `NatsConnectionLost`.
         """
         expected = [self._expect_one() for _ in messages]
         try:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from artcafe.errors import LinkLost, LogRefused, NoResponder, QuotaFull
+from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder, QuotaFull
 from artcafe.fabric.nats.client import IncomingMessage
 from artcafe.fabric.nats.connection import REPLY_TIMEOUT_S, NatsConnection, unreachable
 from artcafe.model import Seq
@@ -88,7 +88,7 @@ class JetStream:
                     if is_settled(answer) and is_valid(answer):
                         return answer
                     await asyncio.sleep(LAG_PAUSE_S)
-        except (TimeoutError, NoResponder, LinkLost) as exc:
+        except (TimeoutError, NoResponder, NatsConnectionLost) as exc:
             raise unreachable() from exc
 
     async def info(self, stream: str) -> dict[str, Any] | None:
@@ -187,7 +187,7 @@ class JetStream:
             if await self.info(stream) is None:
                 return [], None
             raise unreachable() from None
-        except (TimeoutError, LinkLost) as exc:
+        except (TimeoutError, NatsConnectionLost) as exc:
             raise unreachable() from exc
         if end.status not in (204, 404):
             raise LogRefused(end.status, end.description)
