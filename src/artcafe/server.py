@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
-from typing import Final, cast
+from typing import Final
 
-import uvicorn
-
-from artcafe.config import Address, Settings
+from artcafe.config import Settings
+from artcafe.connection_source import ConnectionSource, HandedConnections, OwnListeners
 from artcafe.data_dir import DataDir, make_secret, read_secret
 from artcafe.delivery.hub import Hub
 from artcafe.errors import OurFault, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.embedded.server import EmbeddedNats
-from artcafe.fabric.fabric import Broker, Fabric
+from artcafe.fabric.embedded.certificate import client_context
+from artcafe.fabric.fabric import Fabric
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.desk import Desk
 from artcafe.gateway.listener import Gateway
-from artcafe.gateway.upgrade_request import PATH
 from artcafe.identity.local import LocalIdentity
 from artcafe.identity.oidc import OidcIdentity
 from artcafe.identity.port import Identity
-from artcafe.listeners import ListenerSettings, allow_descriptors
+from artcafe.listeners import ListenerSettings
 from artcafe.observe.clock import now
 from artcafe.observe.logs import log
+from artcafe.resources import Addresses, check_settings, listening, open_nats, open_tables
 from artcafe.rest import app as rest
-from artcafe.rest.deadline import DeadlineProtocol
+from artcafe.rest.server import RestServer
 from artcafe.rules.secrets import derive
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
@@ -60,25 +55,13 @@ from artcafe.services.tenants import PerPerson, Tenants
 from artcafe.services.terms import Current, Terms
 from artcafe.services.version_watch import VersionWatch
 from artcafe.supervision import Supervisor
-from artcafe.tables.catalog import Environment
 from artcafe.tables.engine.port import Engine
-from artcafe.tables.open import open_engine
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 
 NATS_START_S: Final = 10.0
-REST_DRAIN_S: Final = 5
-KEEP_ALIVE_S: Final = 10
 LEAVE_S: Final = 1.0
 SWEEP_S: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where a running server is reached."""
-
-    url: str
-    gateway_url: str
 
 
 async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addresses], None], *, embedded: bool) -> None:
@@ -88,32 +71,38 @@ async def serve(settings: Settings, until: asyncio.Event, ready: Callable[[Addre
     Raises `StartRefused` with what to do when it cannot start (from a task, so within an ExceptionGroup, where it got that far);
     then nothing is left running.
     """
-    front = _check(settings, embedded=embedded)
+    front = check_settings(settings, embedded=embedded)
     folder = DataDir.acquire(settings.data_dir)
     try:
         if embedded:
             make_secret(settings.secret_path)
         secret = read_secret(settings.secret_path)
         identity, current_terms = await _identity(settings, secret), _terms(settings)
-        with _listening(settings.listen, "--listen") as listener:
+        with listening(settings.listen, "--listen") as listener:
             accounts = Accounts(derive(secret, "nats"), settings.environment)
             # The tables first: a wrong endpoint is told before a nats-server is started.
-            async with _tables(settings, make_missing=embedded) as tables, _nats(settings, front, accounts) as nats:
+            async with open_tables(settings, make_missing=embedded) as tables, open_nats(settings, front, accounts) as nats:
                 fabric = Fabric(nats.urls, accounts, tls=nats.tls, is_embedded=nats.is_embedded)
-                await _serve(settings, front, secret, identity, current_terms, tables, fabric, listener, folder, until, ready)
+                source = OwnListeners(settings, front, listener, folder)
+                await _serve(settings, front, secret, identity, current_terms, tables, fabric, source, until, ready)
     finally:
         folder.release()
 
 
-def _check(settings: Settings, *, embedded: bool) -> ListenerSettings:
-    """What both doors are made of. Raises `StartRefused` for settings that cannot be right, before anything is opened."""
-    front = ListenerSettings.of(settings, now(), allow_descriptors())
-    if not embedded and not settings.nats_urls:
-        raise StartRefused(
-            "--nats-urls (ARTCAFE_NATS_URLS) is not set, and a server of a fleet runs no NATS of its own",
-            "set it to the fleet's NATS servers, or use 'artcafe up' for everything on one machine",
-        )
-    return front
+async def serve_handed(
+    settings: Settings, until: asyncio.Event, ready: Callable[[Addresses], None], handed: HandedConnections
+) -> None:
+    """Run one of several server processes until the event is set: what they share, their supervisor has opened (`process_group`).
+
+    Raises `StartRefused` as `serve` does.
+    """
+    secret = read_secret(settings.secret_path)
+    identity, current_terms = await _identity(settings, secret), _terms(settings)
+    accounts = Accounts(derive(secret, "nats"), settings.environment)
+    tls = client_context(accounts) if handed.is_embedded else handed.front.nats_tls
+    fabric = Fabric(handed.nats_urls, accounts, tls=tls, is_embedded=handed.is_embedded)
+    async with open_tables(settings, make_missing=False) as tables:
+        await _serve(settings, handed.front, secret, identity, current_terms, tables, fabric, handed, until, ready)
 
 
 async def _identity(settings: Settings, secret: bytes) -> Identity:
@@ -145,54 +134,6 @@ def _terms(settings: Settings) -> Current | None:
     return Current(version=version, text=text, grace_until=settings.terms_grace_until)
 
 
-@contextlib.contextmanager
-def _listening(address: Address, flag: str) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        listener = socket.create_server((address.host, address.port), family=family, backlog=4096)
-    except OSError as exc:
-        raise _not_listening(address, flag, exc) from exc
-    with listener:
-        yield listener
-
-
-def _not_listening(address: Address, flag: str, exc: OSError) -> StartRefused:
-    return StartRefused(
-        f"cannot listen on {address}: {os.strerror(exc.errno).lower() if exc.errno else exc}",
-        f"stop what uses it, or choose another with {flag} {address.host}:PORT (0 takes a free one)",
-    )
-
-
-@contextlib.asynccontextmanager
-async def _tables(settings: Settings, *, make_missing: bool) -> AsyncIterator[Engine]:
-    """The engine, as long as this lasts. Raises `StartRefused` where the tables cannot be used."""
-    place, endpoint, environment = settings.tables_place, settings.dynamodb_endpoint, Environment(settings.environment)
-    tables = await open_engine(place, endpoint, environment, make_missing=make_missing)
-    try:
-        yield tables
-    finally:
-        await tables.close()
-
-
-@contextlib.asynccontextmanager
-async def _nats(settings: Settings, front: ListenerSettings, accounts: Accounts) -> AsyncIterator[Broker]:
-    """The NATS servers to use: the fleet's, or a child that lives as long as this."""
-    if settings.nats_urls:
-        yield Broker(settings.nats_urls, front.nats_tls)
-        return
-    child = EmbeddedNats(settings.data_dir / "nats", accounts)
-    await child.start()
-    try:
-        async with asyncio.TaskGroup() as group:
-            supervisor = group.create_task(Supervisor("nats").keep(child.run))
-            try:
-                yield Broker(child.urls, child.tls, is_embedded=True)
-            finally:
-                supervisor.cancel()
-    finally:
-        await child.stop()
-
-
 async def _serve(
     settings: Settings,
     front: ListenerSettings,
@@ -201,8 +142,7 @@ async def _serve(
     current_terms: Current | None,
     tables: Engine,
     fabric: Fabric,
-    listener: socket.socket,
-    folder: DataDir,
+    source: ConnectionSource,
     until: asyncio.Event,
     ready: Callable[[Addresses], None],
 ) -> None:
@@ -247,11 +187,7 @@ async def _serve(
             store, changes, lambda: gateway.access_updates.tenants() | record_cache.tenants(), fabric.announcements
         )
         fabric.on_tenant_failure(gateway.send_back)
-        port = await _open_gateway(gateway, settings.gateway_listen, front.tls)
-        addresses = Addresses(
-            front.url("http", Address(*listener.getsockname()[:2])),
-            settings.public_gateway_url or front.url("ws", Address(settings.gateway_listen.host, port)) + PATH,
-        )
+        addresses = await source.open(gateway)
         services = rest.Services(
             login=login,
             tenants=tenants,
@@ -271,7 +207,7 @@ async def _serve(
             clock=now,
             gateway_url=addresses.gateway_url,
         )
-        api = _Rest(
+        api = RestServer(
             services,
             rest.Settings(
                 version=version("artcafe"),
@@ -280,7 +216,8 @@ async def _serve(
                 proxies=front.proxies,
                 requests_per_s=settings.requests_per_s,
             ),
-            front,
+            front.connections,
+            front.tls,
         )
         background: dict[str, Callable[[], Awaitable[None]]] = {
             "identity": identity.run,
@@ -295,8 +232,8 @@ async def _serve(
         if isinstance(tables, Sqlite):
             background["tables"] = partial(_sweep, tables)
         loops = [group.create_task(Supervisor(name).keep(loop)) for name, loop in background.items()]
-        serving = group.create_task(api.serve(sockets=[listener]))
-        folder.write_server_info(addresses.url, addresses.gateway_url, settings.issuer)
+        serving = group.create_task(source.serve(gateway, api))
+        source.announce(addresses)
         ready(addresses)
         await until.wait()
 
@@ -357,14 +294,6 @@ def _shares(fabric: Fabric) -> Shares:
     return shares
 
 
-async def _open_gateway(gateway: Gateway, address: Address, tls: ssl.SSLContext | None) -> int:
-    """The port at which agents connect from here on."""
-    try:
-        return await gateway.listen(*address, tls=tls)
-    except OSError as exc:
-        raise _not_listening(address, "--gateway-listen", exc) from exc
-
-
 async def _sweep(tables: Sqlite) -> None:
     """Removes expired challenges, as DynamoDB does by itself."""
     while True:
@@ -373,29 +302,3 @@ async def _sweep(tables: Sqlite) -> None:
             await tables.sweep(now())
         except Unavailable as exc:
             log.warning("tables.not_swept", error=str(exc))
-
-
-class _Rest(uvicorn.Server):
-    """uvicorn without its signal handlers: when to end is the caller's to say."""
-
-    def __init__(self, services: rest.Services, settings: rest.Settings, front: ListenerSettings) -> None:
-        api, tls = rest.build(services, settings), front.tls
-        super().__init__(
-            uvicorn.Config(
-                api,
-                # uvicorn calls it, and looks at nothing else of it; a class is what its stub names.
-                http=cast(type[asyncio.Protocol], partial(DeadlineProtocol, connections=front.connections)),
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,  # uvicorn's own reading believes any proxy of this machine: `rules.clients` does it.
-                ssl_context_factory=None if tls is None else lambda _config, _default: tls,
-                timeout_graceful_shutdown=REST_DRAIN_S,
-                timeout_keep_alive=KEEP_ALIVE_S,
-            )
-        )
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import time
 from functools import partial
@@ -91,6 +92,15 @@ class Gateway:
             ssl_handshake_timeout=None if tls is None else CONNECT_S,
         )
         return int(self._server.sockets[0].getsockname()[1])
+
+    async def adopt(self, connection: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Serve a connection that another process has accepted. Raises OSError where it has ended, or its TLS failed."""
+        await asyncio.get_running_loop().connect_accepted_socket(
+            lambda: OpeningHandshake(self, CONNECT_S),
+            connection,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else CONNECT_S,
+        )
 
     async def run(self) -> None:
         """Sweeps over the sockets every `sweep_s`, until cancelled."""

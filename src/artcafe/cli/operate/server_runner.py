@@ -16,7 +16,8 @@ from artcafe.cli.installation.local_token import DEMO_USER, issue_token
 from artcafe.cli.operate.demo import run_demo
 from artcafe.config import Settings
 from artcafe.observe.logs import configure
-from artcafe.server import Addresses, serve
+from artcafe.resources import Addresses
+from artcafe.server import serve
 
 
 def run(settings: Settings, *, embedded: bool, demo: bool) -> None:

@@ -1,0 +1,98 @@
+"""Where a server's connections come from: listening sockets of its own, or a supervisor that accepts for several processes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from artcafe.config import Address, Settings
+from artcafe.data_dir import DataDir
+from artcafe.gateway.listener import Gateway
+from artcafe.listeners import ListenerSettings
+from artcafe.resources import Addresses, addresses_of, cannot_listen
+from artcafe.rest.server import RestServer
+
+
+class ConnectionSource(Protocol):
+    """How connections reach this server."""
+
+    async def open(self, gateway: Gateway) -> Addresses:
+        """Begin to take connections, and return where both listeners are reached. Raises `StartRefused`."""
+        ...
+
+    async def serve(self, gateway: Gateway, rest: RestServer) -> None:
+        """Give REST and the gateway what connects, until REST has ended."""
+
+    def announce(self, addresses: Addresses) -> None:
+        """Write down where this server is reached, for the commands that are given only its data folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnListeners:
+    """Two listening sockets of this process."""
+
+    settings: Settings
+    front: ListenerSettings
+    listener: socket.socket
+    """REST's."""
+    folder: DataDir
+
+    async def open(self, gateway: Gateway) -> Addresses:
+        settings, front = self.settings, self.front
+        port = await _open_gateway(gateway, settings.gateway_listen, front.tls)
+        return addresses_of(settings, front, int(self.listener.getsockname()[1]), port)
+
+    async def serve(self, gateway: Gateway, rest: RestServer) -> None:
+        await rest.serve(sockets=[self.listener])
+
+    def announce(self, addresses: Addresses) -> None:
+        self.folder.write_server_info(addresses.url, addresses.gateway_url, self.settings.issuer)
+
+
+Adopt = Callable[[socket.socket], Awaitable[None]]
+"""Serve a connection that another process has accepted."""
+
+
+class Handover(Protocol):
+    """Connections that another process accepts."""
+
+    async def run(self, rest: Adopt, gateway: Adopt) -> None:
+        """Give each connection to its listener, until cancelled or no more can come."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandedConnections:
+    """What a server process gets from its supervisor in place of opening it."""
+
+    front: ListenerSettings
+    addresses: Addresses
+    nats_urls: Sequence[str]
+    """Changed in place when the supervisor's nats-server moves to another port, because another program has taken its own."""
+    is_embedded: bool
+    handover: Handover
+
+    async def open(self, gateway: Gateway) -> Addresses:
+        return self.addresses
+
+    async def serve(self, gateway: Gateway, rest: RestServer) -> None:
+        tls = self.front.tls
+        async with asyncio.TaskGroup() as group:
+            receiving = group.create_task(self.handover.run(rest.adopt, partial(gateway.adopt, tls=tls)))
+            await rest.serve(sockets=[])
+            receiving.cancel()
+
+    def announce(self, addresses: Addresses) -> None:
+        """The supervisor does it, once every process serves."""
+
+
+async def _open_gateway(gateway: Gateway, address: Address, tls: ssl.SSLContext | None) -> int:
+    """The port at which agents connect from here on."""
+    try:
+        return await gateway.listen(*address, tls=tls)
+    except OSError as exc:
+        raise cannot_listen(address, "--gateway-listen", exc) from exc

@@ -1,0 +1,104 @@
+"""Opening what a server stands on: settings that are checked, a listening socket, the tables, and NATS.
+
+A server (`server`) and the supervisor of several server processes (`process_group`) open the same things. This module does not
+import REST or the gateway's sessions: the supervisor needs 25 MB less without them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from artcafe.config import Address, Settings
+from artcafe.errors import StartRefused
+from artcafe.fabric.accounts import Accounts
+from artcafe.fabric.embedded.server import EmbeddedNats
+from artcafe.fabric.fabric import Broker
+from artcafe.gateway.upgrade_request import PATH
+from artcafe.listeners import ListenerSettings, allow_descriptors
+from artcafe.observe.clock import now
+from artcafe.supervision import Supervisor
+from artcafe.tables.catalog import Environment
+from artcafe.tables.engine.port import Engine
+from artcafe.tables.open import open_engine
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a running server is reached."""
+
+    url: str
+    gateway_url: str
+
+
+def check_settings(settings: Settings, *, embedded: bool) -> ListenerSettings:
+    """Return what both listeners are opened with. Raises `StartRefused` for wrong settings, before anything is opened."""
+    front = ListenerSettings.of(settings, now(), allow_descriptors())
+    if not embedded and not settings.nats_urls:
+        raise StartRefused(
+            "--nats-urls (ARTCAFE_NATS_URLS) is not set, and a server of a fleet runs no NATS of its own",
+            "set it to the fleet's NATS servers, or use 'artcafe up' for everything on one machine",
+        )
+    return front
+
+
+@contextlib.contextmanager
+def listening(address: Address, flag: str) -> Iterator[socket.socket]:
+    """Listen on an address that `flag` names. Raises `StartRefused`."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        listener = socket.create_server((address.host, address.port), family=family, backlog=4096)
+    except OSError as exc:
+        raise cannot_listen(address, flag, exc) from exc
+    with listener:
+        yield listener
+
+
+def cannot_listen(address: Address, flag: str, exc: OSError) -> StartRefused:
+    """Return why the address cannot be listened on, and what to do."""
+    return StartRefused(
+        f"cannot listen on {address}: {os.strerror(exc.errno).lower() if exc.errno else exc}",
+        f"stop what uses it, or choose another with {flag} {address.host}:PORT (0 takes a free one)",
+    )
+
+
+@contextlib.asynccontextmanager
+async def open_tables(settings: Settings, *, make_missing: bool) -> AsyncIterator[Engine]:
+    """Open the table engine, and close it at the end. Raises `StartRefused` where the tables cannot be used."""
+    place, endpoint, environment = settings.tables_place, settings.dynamodb_endpoint, Environment(settings.environment)
+    tables = await open_engine(place, endpoint, environment, make_missing=make_missing)
+    try:
+        yield tables
+    finally:
+        await tables.close()
+
+
+@contextlib.asynccontextmanager
+async def open_nats(settings: Settings, front: ListenerSettings, accounts: Accounts) -> AsyncIterator[Broker]:
+    """Yield where NATS is reached: at the fleet's servers, or at a child that is ended with this."""
+    if settings.nats_urls:
+        yield Broker(settings.nats_urls, front.nats_tls)
+        return
+    child = EmbeddedNats(settings.data_dir / "nats", accounts)
+    await child.start()
+    try:
+        async with asyncio.TaskGroup() as group:
+            supervisor = group.create_task(Supervisor("nats").keep(child.run))
+            try:
+                yield Broker(child.urls, child.tls, is_embedded=True)
+            finally:
+                supervisor.cancel()
+    finally:
+        await child.stop()
+
+
+def addresses_of(settings: Settings, front: ListenerSettings, port: int, gateway_port: int) -> Addresses:
+    """Return where the two listeners are reached that have these ports."""
+    return Addresses(
+        front.url("http", Address(settings.listen.host, port)),
+        settings.public_gateway_url or front.url("ws", Address(settings.gateway_listen.host, gateway_port)) + PATH,
+    )

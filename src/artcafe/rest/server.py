@@ -1,0 +1,58 @@
+"""REST on uvicorn, which reads and writes HTTP; when to end is the caller's to say."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final, cast
+
+import uvicorn
+
+from artcafe.rest.app import Services, Settings, build
+from artcafe.rest.deadline import DeadlineProtocol
+from artcafe.rules.connections import OpenConnections
+
+DRAIN_S: Final = 5
+KEEP_ALIVE_S: Final = 10
+
+
+class RestServer(uvicorn.Server):
+    """uvicorn without its signal handlers: when to end is the caller's to say."""
+
+    def __init__(self, services: Services, settings: Settings, connections: OpenConnections, tls: ssl.SSLContext | None) -> None:
+        """Without `tls`, connections are plain."""
+        self._opened = asyncio.Event()
+        super().__init__(
+            uvicorn.Config(
+                build(services, settings),
+                # uvicorn calls it, and looks at nothing else of it; a class is what its stub names.
+                http=cast(type[asyncio.Protocol], partial(DeadlineProtocol, connections=connections)),
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,  # uvicorn's own reading believes any proxy of this machine: `rules.clients` does it.
+                ssl_context_factory=None if tls is None else lambda _config, _default: tls,
+                timeout_graceful_shutdown=DRAIN_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._opened.set()
+
+    async def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that another process has accepted. Raises OSError where it has ended, or its TLS failed."""
+        await self._opened.wait()
+        protocol = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        make = partial(protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        await asyncio.get_running_loop().connect_accepted_socket(make, connection, ssl=self.config.ssl)
