@@ -1,3 +1,5 @@
+"""docs/gateway.md against the code: frames, limits, close codes and errors."""
+
 from __future__ import annotations
 
 import re
@@ -26,7 +28,7 @@ PUSHED = re.findall(r"^    < (\{.*)$", PAGE, re.MULTILINE)
 
 
 def rows(head: str) -> list[list[str]]:
-    """The cells of the table under this heading row."""
+    """Return the cells of the table with this heading row."""
     (table,) = re.findall(rf"^\| {re.escape(head)} \|.*\n\| --- .*\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
 
@@ -36,35 +38,35 @@ def codes(cell: str) -> list[str]:
 
 
 @pytest.mark.parametrize("frame", SENT)
-def test_the_server_takes_every_frame_that_the_page_has_a_client_send(frame: str) -> None:
+def test_server_parses_every_client_frame_of_the_page(frame: str) -> None:
     frames.parse(frame.encode())
 
 
-def test_the_page_shows_every_command() -> None:
+def test_page_shows_every_command() -> None:
     assert {frames.parse(frame.encode())[1] for frame in SENT} == set(frames.KINDS)
 
 
 @pytest.mark.parametrize("frame", PUSHED)
-def test_a_client_understands_every_frame_that_the_page_has_the_server_send(frame: str) -> None:
+def test_client_parses_every_server_frame_of_the_page(frame: str) -> None:
     parsed = replies.parse_incoming(frame)
     (kind,) = [name for name in msgspec.json.decode(frame) if name != "id"]
     fields = getattr(parsed, kind).__struct_encode_fields__
     assert msgspec.json.decode(frame)[kind].keys() <= set(fields)
 
 
-def test_the_page_shows_every_kind_of_frame_of_the_server() -> None:
+def test_page_shows_every_kind_of_server_frame() -> None:
     shown = {name for frame in PUSHED for name in msgspec.json.decode(frame)}
     assert shown == set(replies.Incoming.__struct_fields__)
 
 
-def test_the_limits_on_the_page_are_those_of_the_code() -> None:
-    told = {what: float(re.split(r"[^\d,]", limit)[0].replace(",", "")) for what, limit, _ in rows("what | limit")}
-    assert told == {
-        "a frame of a client, its fragments together": frames.MAX_FRAME_BYTES,
-        "all frames until `connect` has come": MAX_BYTES_BEFORE_CONNECT,
+def test_limits_on_the_page_match_the_code() -> None:
+    listed = {what: float(re.split(r"[^\d,]", limit)[0].replace(",", "")) for what, limit, _ in rows("what | limit")}
+    assert listed == {
+        "a client's frame, all fragments together": frames.MAX_FRAME_BYTES,
+        "all frames before `connect`": MAX_BYTES_BEFORE_CONNECT,
         "`data`, nesting": frames.MAX_DEPTH,
         "`key`": fields.IDEMPOTENCY_KEY_CHARS,
-        "`headers`, how many": fields.HEADERS,
+        "`headers`, number": fields.HEADERS,
         "`headers`, a name": fields.NAME_CHARS,
         "`headers`, a value": fields.HEADER_CHARS,
         "`reply_to`": fields.REPLY_TO_CHARS,
@@ -73,35 +75,35 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
         "an id, a status or a time": get_args(frames.Name)[1].max_length,
         "messages in a page of history": frames.HISTORY_MESSAGES,
         "live subscriptions of a connection": MAX_SUBSCRIPTIONS,
-        "commands of all active tenants that begin in one turn of the server's event loop": MOST_A_TURN,
-        "commands of an agent but publishes that are done at once": AT_ONCE_OF_AGENT,
+        "commands of all active tenants started in one turn of the server's event loop": MOST_A_TURN,
+        "an agent's commands other than publishes, running at once": AT_ONCE_OF_AGENT,
         "unanswered challenges of a connection": MAX_CHALLENGES,
         "connections of an agent to one server": plans.PLANS[plans.DEFAULT_PLAN][Limit.AGENT_CONNECTIONS],
         "connections of a tenant to one server": plans.PLANS[plans.DEFAULT_PLAN][Limit.CONNECTIONS],
-        "messages read from the log at once for a socket that is behind": BATCH_MESSAGES,
+        "messages read from the log at once for a slow socket": BATCH_MESSAGES,
         "bytes that wait for a socket": WRITE_HIGH_BYTES,
-        "commands without an answer": MOST_UNDER_WAY,
-        "bytes of commands without an answer": MOST_BYTES_UNDER_WAY,
+        "commands in flight": MOST_UNDER_WAY,
+        "bytes of commands in flight": MOST_BYTES_UNDER_WAY,
         "time until `connect` has succeeded": CONNECT_S,
-        "time in which a socket takes no byte though messages wait": STALL_S,
+        "time in which a socket accepts no byte while messages wait": STALL_S,
     }
 
 
-def test_the_lease_on_the_page_is_that_of_the_code() -> None:
+def test_presence_lease_on_the_page_matches_the_code() -> None:
     assert f"for up to {LEASE_S:g} s more" in PAGE.replace("\n", " ")
 
 
-def test_connect_is_shown_with_the_pings_and_limits_that_it_has() -> None:
+def test_connect_reply_shows_the_current_ping_interval_and_limits() -> None:
     shown = [body for frame in PUSHED if (body := replies.parse_incoming(frame).connect)]
     assert [(body.ping_s, body.limits) for body in shown] == [(PING_S, LIMITS)] * 2
 
 
-def test_every_close_code_of_ours_is_on_the_page() -> None:
-    told = {int(code) for cell, *_ in rows("code | why") for code in re.findall(r"\b4\d{3}\b", cell)}
-    assert told == {kind.close for kind in REGISTRY.values() if kind.close is not None}
+def test_page_lists_every_close_code_of_the_server() -> None:
+    listed = {int(code) for cell, *_ in rows("code | why") for code in re.findall(r"\b4\d{3}\b", cell)}
+    assert listed == {kind.close for kind in REGISTRY.values() if kind.close is not None}
 
 
-def test_the_errors_that_the_page_names_are_errors() -> None:
+def test_every_error_code_on_the_page_exists() -> None:
     named = [code for cell, *_ in rows("code | stored?") for code in codes(cell)]
     named += [code for *_, cell in rows("what | limit") for code in codes(cell)]
     named += [code for _, cell, _ in rows("code | why") for code in codes(cell) if code != "connect"]
