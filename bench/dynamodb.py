@@ -29,8 +29,8 @@ from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import Schema
 from artcafe.tables.dynamodb.values import to_attributes
 from artcafe.tables.engine.conditions import Absent
-from artcafe.tables.engine.port import Assign, ItemKey, Put, Update
 from artcafe.tables.engine.values import normal_item
+from artcafe.tables.engine.writes import Assign, ItemKey, Put, Update
 from bench.report import Options, Table
 from bench.tables import agent
 from tests import aws

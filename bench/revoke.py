@@ -22,7 +22,7 @@ from artcafe.model import AgentId, AgentStatus, TenantId
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
 from artcafe.tables.catalog import Environment
-from artcafe.tables.engine.port import Assign
+from artcafe.tables.engine.writes import Assign
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 from artcafe.wire import frames

@@ -26,8 +26,8 @@ from typing import Final
 
 from artcafe.tables.catalog import AGENTS, Environment
 from artcafe.tables.engine.conditions import Absent
-from artcafe.tables.engine.port import ItemKey, Put
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import ItemKey, Put
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.sqlite.file import connect, prepare
 from bench import report

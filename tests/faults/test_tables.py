@@ -14,7 +14,8 @@ from artcafe.tables.dynamodb.client import Client, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import Schema
 from artcafe.tables.engine.conditions import Absent, Equals
-from artcafe.tables.engine.port import Add, Assign, ConditionFailed, ItemKey, Put, Update
+from artcafe.tables.engine.port import ConditionFailed
+from artcafe.tables.engine.writes import Add, Assign, ItemKey, Put, Update
 from tests.aws import Aws
 from tests.faults.conftest import TableReport
 from tests.faulty_aws import READS, WRITES, Fault, FaultyAws, Rule, faulty

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from artcafe.tables.catalog import TABLES, Environment
-from artcafe.tables.engine.port import ItemKey, Put
+from artcafe.tables.engine.writes import ItemKey, Put
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.platform import running
 

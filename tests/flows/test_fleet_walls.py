@@ -19,7 +19,7 @@ from artcafe.rules.keys import key_id
 from artcafe.rules.secrets import derive
 from artcafe.sdk.keys import load_signer
 from artcafe.tables.catalog import TENANTS, Environment
-from artcafe.tables.engine.port import Assign, ItemKey, Update
+from artcafe.tables.engine.writes import Assign, ItemKey, Update
 from artcafe.tables.sqlite.engine import Sqlite
 from tests import ssh_keygen
 from tests.fleet import Fleet, running_fleet

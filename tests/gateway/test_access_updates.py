@@ -13,8 +13,8 @@ from artcafe.model import AgentStatus, Channel, Role, TenantChange, TenantId, Us
 from artcafe.services.agents import Agents
 from artcafe.services.changes import Changes
 from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS, TENANTS, Environment, Table
-from artcafe.tables.engine.port import Assign, ItemKey, Update
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import Assign, ItemKey, Update
 from artcafe.tables.sqlite.engine import Sqlite
 from tests import ssh_keygen
 from tests.gateway.house import House, house, until

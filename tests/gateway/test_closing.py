@@ -13,8 +13,8 @@ import pytest
 
 from artcafe.model import AgentStatus
 from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS
-from artcafe.tables.engine.port import Update
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import Update
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.gateway.house import House, house, until
 from tests.gateway.raw import BOUND_S, Bare, Raw

@@ -11,7 +11,7 @@ from artcafe.gateway.login_handshake import MAX_CHALLENGES
 from artcafe.rules import subjects, tokens
 from artcafe.services.login import CHALLENGE_S
 from artcafe.tables.catalog import TENANTS
-from artcafe.tables.engine.port import Assign, ItemKey, Update
+from artcafe.tables.engine.writes import Assign, ItemKey, Update
 from tests import ssh_keygen
 from tests.gateway.house import house, until
 from tests.gateway.raw import UPGRADE, answer_of, bare, dialled

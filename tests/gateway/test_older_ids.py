@@ -10,7 +10,7 @@ import pytest
 
 from artcafe.model import AgentId, Channel, ChannelType
 from artcafe.tables.catalog import AGENTS, CHANNELS
-from artcafe.tables.engine.port import Put
+from artcafe.tables.engine.writes import Put
 from tests.gateway.house import House, house
 from tests.gateway.raw import dialled
 

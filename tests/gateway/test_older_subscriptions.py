@@ -8,8 +8,8 @@ import pytest
 
 from artcafe.model import Access
 from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS
-from artcafe.tables.engine.port import Assign, ItemKey, Update
 from artcafe.tables.engine.values import Value
+from artcafe.tables.engine.writes import Assign, ItemKey, Update
 from tests.gateway.house import House, house
 
 

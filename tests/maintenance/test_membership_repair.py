@@ -11,8 +11,8 @@ from artcafe.maintenance.membership_repair import MembershipRepair
 from artcafe.maintenance.repair import Repair
 from artcafe.model import Role, TenantId, UserId
 from artcafe.tables.catalog import TENANTS, USER_TENANT_INDEX, USER_TENANTS
-from artcafe.tables.engine.port import Delete, ItemKey
 from artcafe.tables.engine.values import Value
+from artcafe.tables.engine.writes import Delete, ItemKey
 from tests.services.service_env import Server
 
 ACME = TenantId("acme")

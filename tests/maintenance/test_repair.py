@@ -21,8 +21,8 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
     Environment,
 )
-from artcafe.tables.engine.port import Put
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import Put
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.wire.sshkeys import parse_public_key
 from tests.maintenance.test_membership_repair import memberships

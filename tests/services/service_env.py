@@ -29,8 +29,8 @@ from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Current, Terms
 from artcafe.tables.catalog import Environment, Table
-from artcafe.tables.engine.port import ItemKey, Put
 from artcafe.tables.engine.values import Item, Value
+from artcafe.tables.engine.writes import ItemKey, Put
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 

@@ -24,8 +24,8 @@ from artcafe.tables.catalog import (
     Environment,
     Table,
 )
-from artcafe.tables.engine.port import Put
 from artcafe.tables.engine.values import MOST_ITEM_BYTES, Item, Value, size_of
+from artcafe.tables.engine.writes import Put
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.services.service_env import Clock, Logs, Server, new_key
 from tests.tables.strategies import texts, values

@@ -11,8 +11,8 @@ from artcafe.model import AgentStatus, TenantChange, UserPrincipal
 from artcafe.services.changes import Changes
 from artcafe.services.record_cache import RecordCache
 from artcafe.tables.catalog import Environment, Table
-from artcafe.tables.engine.port import ItemKey
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import ItemKey
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.services.service_env import Clock, Logs, Server
 

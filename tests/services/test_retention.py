@@ -17,7 +17,7 @@ from artcafe.rules import plans
 from artcafe.rules.plans import Limit
 from artcafe.services.retention import Retention
 from artcafe.tables.catalog import TENANTS
-from artcafe.tables.engine.port import Assign, ItemKey, Update
+from artcafe.tables.engine.writes import Assign, ItemKey, Update
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 from artcafe.wire.frames import Publish

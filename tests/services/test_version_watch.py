@@ -12,8 +12,8 @@ from artcafe.errors import Unavailable
 from artcafe.model import TenantChange, TenantId, UserId
 from artcafe.services.version_watch import READ_AT_ONCE, READ_EVERY_S, VersionWatch
 from artcafe.tables.catalog import TENANTS, Environment, Table
-from artcafe.tables.engine.port import Assign, ItemKey, Update
 from artcafe.tables.engine.values import Item, Value
+from artcafe.tables.engine.writes import Assign, ItemKey, Update
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.services.service_env import Clock, Logs, Server
 

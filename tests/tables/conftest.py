@@ -16,7 +16,8 @@ from artcafe.tables.catalog import TABLES, Environment
 from artcafe.tables.dynamodb.client import Client, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import make_ready
-from artcafe.tables.engine.port import Delete, ItemKey, Tables
+from artcafe.tables.engine.port import Tables
+from artcafe.tables.engine.writes import Delete, ItemKey
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.aws import Aws
 

@@ -33,8 +33,9 @@ from artcafe.model import (
 from artcafe.rules.pages import FIRST, PageRequest
 from artcafe.tables import agent_rows, people_rows, rows
 from artcafe.tables.catalog import AGENTS, CHALLENGES, CHANNEL_SUBSCRIPTIONS, TABLES, TENANTS
-from artcafe.tables.engine.port import Add, Assign, ConditionFailed, ItemKey, Put, Tables
+from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item, Value, normal_item
+from artcafe.tables.engine.writes import Add, Assign, ItemKey, Put
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
 

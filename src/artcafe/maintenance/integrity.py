@@ -18,8 +18,8 @@ from artcafe.rules import keys
 from artcafe.tables import agent_rows, attributes, people_rows, rows
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, TENANTS
 from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Not, OfKind
-from artcafe.tables.engine.port import Assign, Change, Delete, ItemKey, Put, Update, Write
 from artcafe.tables.engine.values import Item, Value, ValueKind
+from artcafe.tables.engine.writes import Assign, Change, Delete, ItemKey, Put, Update, Write
 from artcafe.tables.tenant_store import Count
 
 

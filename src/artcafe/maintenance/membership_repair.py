@@ -14,8 +14,9 @@ from artcafe.model import Role, TenantId
 from artcafe.tables import people_rows
 from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS, Table
 from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Exists, Not
-from artcafe.tables.engine.port import Check, ConditionFailed, Delete, Engine, ItemKey, Put, key_of
+from artcafe.tables.engine.port import ConditionFailed, Engine
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import Check, Delete, ItemKey, Put, key_of
 from artcafe.tables.partition import Partition
 
 AT_ONCE: Final = 100

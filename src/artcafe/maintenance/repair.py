@@ -24,8 +24,9 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
 )
 from artcafe.tables.engine.conditions import And, Condition, Equals, Exists, Not, OfKind, Or
-from artcafe.tables.engine.port import Assign, Change, ConditionFailed, Engine, ItemKey, Put, Update, Write
+from artcafe.tables.engine.port import ConditionFailed, Engine
 from artcafe.tables.engine.values import ValueKind, size_of
+from artcafe.tables.engine.writes import Assign, Change, ItemKey, Put, Update, Write
 from artcafe.tables.partition import Partition
 
 MOST_WRITES: Final = 60

@@ -25,8 +25,9 @@ from artcafe.tables.catalog import (
     Table,
 )
 from artcafe.tables.engine.checksums import Checksum
-from artcafe.tables.engine.port import Delete, Engine, ItemKey, Put, key_of
+from artcafe.tables.engine.port import Engine
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import Delete, ItemKey, Put, key_of
 
 PARTITIONS: Final = (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USAGE_METRICS, USER_TENANT_INDEX)
 """What is read by the tenant's key."""

@@ -16,7 +16,8 @@ from artcafe.rules.plans import Limit
 from artcafe.services import key_claims
 from artcafe.services.changes import Changes
 from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
-from artcafe.tables.engine.port import Assign, Change, ConditionFailed, Write
+from artcafe.tables.engine.port import ConditionFailed
+from artcafe.tables.engine.writes import Assign, Change, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
 from artcafe.wire.sshkeys import PublicKey, parse_public_key

@@ -18,7 +18,8 @@ from artcafe.services.audit import Audit, AuditedAction
 from artcafe.supervision import Supervisor
 from artcafe.tables.agent_rows import CLAIM_PREFIX
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, USER_TENANTS
-from artcafe.tables.engine.port import Check, ConditionFailed, Update, Write
+from artcafe.tables.engine.port import ConditionFailed
+from artcafe.tables.engine.writes import Check, Update, Write
 from artcafe.tables.tenant_store import Count, TenantStore
 from artcafe.wire.sshkeys import parse_public_key
 

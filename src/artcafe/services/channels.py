@@ -16,7 +16,8 @@ from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit
 from artcafe.services.changes import Changes
 from artcafe.services.subscriptions import end
-from artcafe.tables.engine.port import Assign, Change, ConditionFailed, Remove, Write
+from artcafe.tables.engine.port import ConditionFailed
+from artcafe.tables.engine.writes import Assign, Change, Remove, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from artcafe.errors import KeyTaken
 from artcafe.model import Agent, AgentId
 from artcafe.rules import keys
-from artcafe.tables.engine.port import Put, Write
+from artcafe.tables.engine.writes import Put, Write
 from artcafe.tables.tenant_store import TenantStore
 from artcafe.wire.sshkeys import PublicKey
 

@@ -22,7 +22,8 @@ from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services import key_claims
 from artcafe.services.changes import Changes
 from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
-from artcafe.tables.engine.port import Assign, Change, ConditionFailed, Remove, Write
+from artcafe.tables.engine.port import ConditionFailed
+from artcafe.tables.engine.writes import Assign, Change, Remove, Write
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 from artcafe.wire.sshkeys import PublicKey, parse_public_key

@@ -14,7 +14,8 @@ from artcafe.rules import access, fields
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
-from artcafe.tables.engine.port import ConditionFailed, Write
+from artcafe.tables.engine.port import ConditionFailed
+from artcafe.tables.engine.writes import Write
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count

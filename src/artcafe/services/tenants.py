@@ -15,7 +15,8 @@ from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services.changes import Changes
 from artcafe.services.record_cache import RecordCache
-from artcafe.tables.engine.port import Assign, ConditionFailed
+from artcafe.tables.engine.port import ConditionFailed
+from artcafe.tables.engine.writes import Assign
 from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 

@@ -12,8 +12,9 @@ from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import attributes
 from artcafe.tables.catalog import TERMS_ACCEPTANCE
 from artcafe.tables.engine.conditions import Absent, Equals
-from artcafe.tables.engine.port import ConditionFailed, ItemKey, Put, Tables
+from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import ItemKey, Put
 from artcafe.tables.partition import Partition
 
 REVOKED: Final = "revoked_before"

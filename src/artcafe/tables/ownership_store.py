@@ -14,7 +14,8 @@ from artcafe.tables import people_rows
 from artcafe.tables.attributes import number
 from artcafe.tables.catalog import CHALLENGES, USER_TENANTS
 from artcafe.tables.engine.conditions import Absent, Less, Or
-from artcafe.tables.engine.port import Add, Assign, Change, ItemKey, Tables, Update
+from artcafe.tables.engine.port import Tables
+from artcafe.tables.engine.writes import Add, Assign, Change, ItemKey, Update
 from artcafe.tables.partition import ALL_AT_ONCE
 
 _KEPT: Final = timedelta(days=2)

@@ -15,7 +15,8 @@ from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import people_rows
 from artcafe.tables.catalog import USER_TENANT_INDEX, USER_TENANTS
 from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Greater, Not, NotEquals, Or
-from artcafe.tables.engine.port import (
+from artcafe.tables.engine.port import Tables
+from artcafe.tables.engine.writes import (
     Assign,
     AssignIfAbsent,
     Change,
@@ -24,7 +25,6 @@ from artcafe.tables.engine.port import (
     ItemKey,
     Put,
     Remove,
-    Tables,
     Update,
     Write,
     key_of,

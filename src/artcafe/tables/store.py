@@ -31,15 +31,8 @@ from artcafe.tables.catalog import (
     USER_TENANTS,
 )
 from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Greater, Less, NotEquals, Or
-from artcafe.tables.engine.port import (
-    Assign,
-    ConditionFailed,
-    ItemKey,
-    Put,
-    Tables,
-    Update,
-    Write,
-)
+from artcafe.tables.engine.port import ConditionFailed, Tables
+from artcafe.tables.engine.writes import Assign, ItemKey, Put, Update, Write
 from artcafe.tables.ownership_store import OwnershipStore
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.tenant_store import TenantStore

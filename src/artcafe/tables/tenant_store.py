@@ -39,22 +39,9 @@ from artcafe.tables.catalog import (
     Table,
 )
 from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Exists, Less, Not, NotEquals, OfKind, Or
-from artcafe.tables.engine.port import (
-    Add,
-    Assign,
-    Change,
-    Check,
-    ConditionFailed,
-    Delete,
-    ItemKey,
-    Put,
-    Remove,
-    Tables,
-    Update,
-    Write,
-    key_of,
-)
+from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item, ValueKind
+from artcafe.tables.engine.writes import Add, Assign, Change, Check, Delete, ItemKey, Put, Remove, Update, Write, key_of
 from artcafe.tables.partition import Partition
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.tombstones import Tombstones

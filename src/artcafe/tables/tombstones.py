@@ -12,8 +12,9 @@ from artcafe.model import TenantId
 from artcafe.rules import ids
 from artcafe.tables.catalog import CHALLENGES
 from artcafe.tables.engine.conditions import Absent, Less, Or
-from artcafe.tables.engine.port import Check, ItemKey, Put, Tables
+from artcafe.tables.engine.port import Tables
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import Check, ItemKey, Put
 
 KEPT: Final = timedelta(hours=72)
 """As long as an invitation is open, and longer than any library or queue repeats a request."""

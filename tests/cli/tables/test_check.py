@@ -9,8 +9,8 @@ import boto3
 import pytest
 
 from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS, USER_TENANT_INDEX, USER_TENANTS, Environment, Table
-from artcafe.tables.engine.port import ItemKey, Put
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import ItemKey, Put
 from artcafe.tables.open import open_engine
 from tests.aws import Aws
 from tests.cli.tables.shell import Done, run

@@ -24,8 +24,9 @@ from artcafe.tables.engine.conditions import (
     OfKind,
     Or,
 )
-from artcafe.tables.engine.port import Assign, Check, ConditionFailed, Delete, ItemKey, Put, Tables, Update, Write
+from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item, ValueKind
+from artcafe.tables.engine.writes import Assign, Check, Delete, ItemKey, Put, Update, Write
 
 KEY = ItemKey("ten_1", "agt_1")
 ITEM: Item = {

@@ -29,24 +29,9 @@ from artcafe.tables.engine.conditions import (
     Or,
     Path,
 )
-from artcafe.tables.engine.port import (
-    Add,
-    Assign,
-    AssignIfAbsent,
-    Change,
-    Check,
-    ConditionFailed,
-    Delete,
-    ItemKey,
-    ItemPage,
-    Put,
-    Query,
-    Remove,
-    Tables,
-    Update,
-    Write,
-)
+from artcafe.tables.engine.port import ConditionFailed, ItemPage, Query, Tables
 from artcafe.tables.engine.values import Unstorable, Value, ValueKind
+from artcafe.tables.engine.writes import Add, Assign, AssignIfAbsent, Change, Check, Delete, ItemKey, Put, Remove, Update, Write
 from tests.tables.strategies import kind, told_apart
 
 Attributes: TypeAlias = dict[str, Value]

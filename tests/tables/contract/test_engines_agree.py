@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from artcafe.tables.catalog import AGENTS, Environment
 from artcafe.tables.dynamodb.client import Endpoint
-from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, ItemKey, Put, Query, Tables, Update, Write
+from artcafe.tables.engine.port import ConditionFailed, Query, Tables
 from artcafe.tables.engine.values import Item, Unstorable
+from artcafe.tables.engine.writes import Add, Assign, Delete, ItemKey, Put, Update, Write
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.tables.conftest import emptied
 from tests.tables.contract.test_differential import PLACES, on_engine, operations, spelled

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from artcafe.tables.catalog import AGENTS, CHALLENGES, TABLES, TENANTS, Table
 from artcafe.tables.engine.conditions import Absent, Exists
-from artcafe.tables.engine.port import Assign, Delete, ItemKey, Put, Remove, Tables, Update
+from artcafe.tables.engine.port import Tables
 from artcafe.tables.engine.values import Item, Unstorable, Value, normal_item
+from artcafe.tables.engine.writes import Assign, Delete, ItemKey, Put, Remove, Update
 from tests.tables.strategies import names, texts, told_apart, values
 
 # The engine is the same for all examples of a test, and each example writes its item anew.

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS
 from artcafe.tables.engine.conditions import Condition, Contains, Equals
-from artcafe.tables.engine.port import Delete, ItemKey, Put, Tables
+from artcafe.tables.engine.port import Tables
 from artcafe.tables.engine.values import Item, Unstorable
+from artcafe.tables.engine.writes import Delete, ItemKey, Put
 from tests.tables.strategies import texts
 
 EDGES = [

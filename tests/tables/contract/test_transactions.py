@@ -8,21 +8,9 @@ import pytest
 
 from artcafe.tables.catalog import AGENTS, TENANTS, USER_TENANT_INDEX, USER_TENANTS
 from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, GreaterOrEqual, Less
-from artcafe.tables.engine.port import (
-    Add,
-    Assign,
-    Change,
-    Check,
-    ConditionFailed,
-    Delete,
-    ItemKey,
-    Put,
-    Remove,
-    Tables,
-    Update,
-    Write,
-)
+from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item, Unstorable
+from artcafe.tables.engine.writes import Add, Assign, Change, Check, Delete, ItemKey, Put, Remove, Update, Write
 
 TENANT = ItemKey("ten_1")
 

@@ -9,20 +9,9 @@ import pytest
 
 from artcafe.tables.catalog import AGENTS, TENANTS
 from artcafe.tables.engine.conditions import Absent, Equals, Exists, Less
-from artcafe.tables.engine.port import (
-    Add,
-    Assign,
-    AssignIfAbsent,
-    Change,
-    ConditionFailed,
-    Delete,
-    ItemKey,
-    Put,
-    Remove,
-    Tables,
-    Update,
-)
+from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item, Unstorable
+from artcafe.tables.engine.writes import Add, Assign, AssignIfAbsent, Change, Delete, ItemKey, Put, Remove, Update
 
 KEY = ItemKey("ten_1", "agt_1")
 AGENT: Item = {"tenant_id": "ten_1", "id": "agt_1", "name": "planner", "channels": {"chn_1": True}, "count": 1}

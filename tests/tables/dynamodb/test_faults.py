@@ -16,7 +16,8 @@ from artcafe.tables.dynamodb.client import LONGEST_WAIT_S, MOST_CALLS, MOST_TRIE
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import Schema
 from artcafe.tables.engine.conditions import Absent, Equals
-from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, ItemKey, Put, Update
+from artcafe.tables.engine.port import ConditionFailed
+from artcafe.tables.engine.writes import Add, Assign, Delete, ItemKey, Put, Update
 from tests.aws import Aws
 from tests.faulty_aws import READS, WRITES, Fault, FaultyAws, faulty
 

@@ -13,7 +13,7 @@ from artcafe.errors import StartRefused
 from artcafe.tables.catalog import AGENTS, CHALLENGES, DELETED, TABLES, TENANTS, Environment
 from artcafe.tables.dynamodb.client import Client, Endpoint
 from artcafe.tables.dynamodb.schema import Difference, Schema, creation, differences, make_ready
-from artcafe.tables.engine.port import ItemKey
+from artcafe.tables.engine.writes import ItemKey
 from artcafe.tables.open import open_engine
 from tests.aws import Aws
 from tests.faulty_aws import faulty

@@ -12,8 +12,9 @@ from artcafe.tables.dynamodb.client import Consumed, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.engine.capacity import MeteredTables, Units, item_bytes, read_units, write_units
 from artcafe.tables.engine.conditions import Absent, Equals, Exists
-from artcafe.tables.engine.port import Assign, Check, ConditionFailed, Delete, ItemKey, Put, Tables, Update
+from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import Assign, Check, Delete, ItemKey, Put, Update
 from artcafe.tables.open import open_engine
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.aws import Aws

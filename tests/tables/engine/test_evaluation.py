@@ -8,8 +8,8 @@ import pytest
 
 from artcafe.tables.catalog import AGENTS
 from artcafe.tables.engine.evaluation import outcome
-from artcafe.tables.engine.port import Add, Assign, Change, ItemKey, Remove, Update
 from artcafe.tables.engine.values import Item
+from artcafe.tables.engine.writes import Add, Assign, Change, ItemKey, Remove, Update
 
 OLD: Item = {"tenant_id": "ten_1", "id": "agt_1", "count": 1, "channels": {"chn_1": 1, "chn_2": 2}}
 

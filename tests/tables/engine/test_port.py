@@ -6,23 +6,22 @@ import pytest
 
 from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS
 from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, OfKind, Or, Path
-from artcafe.tables.engine.port import (
+from artcafe.tables.engine.port import ConditionFailed, Query
+from artcafe.tables.engine.values import Item, Unstorable, ValueKind
+from artcafe.tables.engine.writes import (
     MOST_CHANGES,
     Add,
     Assign,
     AssignIfAbsent,
     Change,
     Check,
-    ConditionFailed,
     Delete,
     ItemKey,
     Put,
-    Query,
     Remove,
     Update,
     check_transaction,
 )
-from artcafe.tables.engine.values import Item, Unstorable, ValueKind
 
 KEY = ItemKey("ten_1", "agt_1")
 

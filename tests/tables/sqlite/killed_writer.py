@@ -11,7 +11,7 @@ from pathlib import Path
 
 from artcafe.tables.catalog import AGENTS, CHANNELS, TENANTS, Environment
 from artcafe.tables.engine.conditions import Absent
-from artcafe.tables.engine.port import Add, ItemKey, Put, Update
+from artcafe.tables.engine.writes import Add, ItemKey, Put, Update
 from artcafe.tables.sqlite.engine import Sqlite
 
 

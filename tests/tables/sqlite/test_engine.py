@@ -18,7 +18,8 @@ import pytest
 from artcafe import errors
 from artcafe.tables.catalog import AGENTS, CHALLENGES, CHANNELS, TABLES, TENANTS, Environment
 from artcafe.tables.engine.conditions import Absent, Less
-from artcafe.tables.engine.port import Add, Assign, ConditionFailed, Delete, ItemKey, Put, Scans, Tables, Update
+from artcafe.tables.engine.port import ConditionFailed, Scans, Tables
+from artcafe.tables.engine.writes import Add, Assign, Delete, ItemKey, Put, Update
 from artcafe.tables.sqlite.engine import MOST_KEYS_ON_LOOP, MOST_READS, SCAN_ROWS, Sqlite
 from artcafe.tables.sqlite.file import FORMAT, connect
 

@@ -32,7 +32,7 @@ from artcafe.observe.logs import configure
 from artcafe.rules import subjects
 from artcafe.tables import rows
 from artcafe.tables.catalog import TENANTS, Table
-from artcafe.tables.engine.port import ItemKey
+from artcafe.tables.engine.writes import ItemKey
 from artcafe.tables.store import Store
 
 STEPS: Final = 2

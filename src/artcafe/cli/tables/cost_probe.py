@@ -28,7 +28,8 @@ from artcafe.services.subscriptions import Subscriptions
 from artcafe.services.tenants import PerPerson, Tenants
 from artcafe.tables.catalog import TENANTS
 from artcafe.tables.engine.capacity import Units
-from artcafe.tables.engine.port import Delete, ItemKey, Tables
+from artcafe.tables.engine.port import Tables
+from artcafe.tables.engine.writes import Delete, ItemKey
 from artcafe.tables.store import Store
 from artcafe.wire.sshkeys import parse_public_key
 

@@ -17,20 +17,9 @@ from artcafe.tables.dynamodb.client import CallRefused, Client, Consumed, Endpoi
 from artcafe.tables.dynamodb.expressions import Expressions
 from artcafe.tables.dynamodb.values import Attribute, from_attributes, to_attributes
 from artcafe.tables.engine.conditions import Condition
-from artcafe.tables.engine.port import (
-    Check,
-    ConditionFailed,
-    Delete,
-    ItemKey,
-    ItemPage,
-    Put,
-    Query,
-    Update,
-    Write,
-    check_table_key,
-    check_transaction,
-)
+from artcafe.tables.engine.port import ConditionFailed, ItemPage, Query
 from artcafe.tables.engine.values import Item, Unstorable
+from artcafe.tables.engine.writes import Check, Delete, ItemKey, Put, Update, Write, check_table_key, check_transaction
 
 MOST_KEYS_A_BATCH: Final = 100
 """BatchGetItem's own limit."""

@@ -27,7 +27,7 @@ from artcafe.tables.engine.conditions import (
     Or,
     Path,
 )
-from artcafe.tables.engine.port import Add, Assign, AssignIfAbsent, Change, Remove
+from artcafe.tables.engine.writes import Add, Assign, AssignIfAbsent, Change, Remove
 
 _OPERATORS: Final = {Equals: "=", NotEquals: "<>", Less: "<", LessOrEqual: "<=", Greater: ">", GreaterOrEqual: ">="}
 

@@ -12,8 +12,9 @@ from typing import Final
 
 from artcafe.tables.catalog import Table
 from artcafe.tables.engine.conditions import Condition
-from artcafe.tables.engine.port import Delete, ItemKey, ItemPage, Put, Tables, Update, Write
+from artcafe.tables.engine.port import ItemPage, Tables
 from artcafe.tables.engine.values import Item, size_of
+from artcafe.tables.engine.writes import Delete, ItemKey, Put, Update, Write
 
 READ_BYTES: Final = 4096
 WRITE_BYTES: Final = 1024

@@ -27,8 +27,8 @@ from artcafe.tables.engine.conditions import (
     Path,
     text_of,
 )
-from artcafe.tables.engine.port import Add, Assign, AssignIfAbsent, Change, Check, Delete, Put, Remove, Update, Write
 from artcafe.tables.engine.values import Item, Value, added, check_item_size, kind_of
+from artcafe.tables.engine.writes import Add, Assign, AssignIfAbsent, Change, Check, Delete, Put, Remove, Update, Write
 
 
 class _Missing(Enum):

@@ -28,20 +28,9 @@ from artcafe.tables.catalog import TABLES, Environment, Table
 from artcafe.tables.engine.conditions import Condition
 from artcafe.tables.engine.evaluation import holds, outcome
 from artcafe.tables.engine.item_json import from_text, to_text
-from artcafe.tables.engine.port import (
-    Check,
-    ConditionFailed,
-    Delete,
-    ItemKey,
-    ItemPage,
-    Put,
-    Query,
-    Update,
-    Write,
-    check_table_key,
-    check_transaction,
-)
+from artcafe.tables.engine.port import ConditionFailed, ItemPage, Query
 from artcafe.tables.engine.values import Item, Unstorable
+from artcafe.tables.engine.writes import Check, Delete, ItemKey, Put, Update, Write, check_table_key, check_transaction
 from artcafe.tables.sqlite import file as sqlite_file
 from artcafe.tables.sqlite.group_commit import GroupCommit
 

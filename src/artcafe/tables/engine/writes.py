@@ -1,0 +1,230 @@
+"""The writes an engine performs and the changes an update consists of, checked when they are built.
+
+DynamoDB's rules are enforced here and so hold on every engine: an item has at most 400 KB, a transaction at most
+100 writes and each item once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TypeAlias
+
+from artcafe.tables.catalog import Table
+from artcafe.tables.engine import conditions
+from artcafe.tables.engine.conditions import Absent, And, Condition, Exists, OfKind, Or, Path
+from artcafe.tables.engine.values import (
+    MOST_PARTITION_KEY_BYTES,
+    MOST_SORT_KEY_BYTES,
+    Item,
+    Unstorable,
+    Value,
+    ValueKind,
+    check_key,
+    normal,
+    normal_item,
+    normal_number,
+    size_of,
+)
+
+MOST_CHANGES = 25
+
+MOST_WRITES = 100
+
+MOST_TRANSACTION_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ItemKey:
+    """An item's place in a table; `sort` is None exactly where the table has no sort key."""
+
+    partition: str
+    sort: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Assigned:
+    path: Path
+    value: Value
+
+    def __post_init__(self) -> None:
+        where = conditions.text_of(self.path)
+        object.__setattr__(self, "value", normal(self.value, where, conditions.level_of(self.path)))
+
+
+@dataclass(frozen=True, slots=True)
+class Assign(_Assigned):
+    """The path holds this value afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class AssignIfAbsent(_Assigned):
+    """The path keeps what it holds, and holds this value if it held nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """The number at the path grows by `number`; nothing there counts as 0, and what is no number fails the write's condition.
+
+    Not safe to repeat: an answer that got lost and is asked for again counts twice. Tie it to a condition that the first
+    time makes false.
+    """
+
+    path: Path
+    number: int | Decimal
+
+    def __post_init__(self) -> None:
+        where = conditions.text_of(self.path)
+        if isinstance(self.number, bool) or not isinstance(self.number, int | Decimal):
+            raise TypeError(f"{where}: only an int or a Decimal is added, not {type(self.number).__name__}")
+        object.__setattr__(self, "number", normal_number(self.number, where))
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """The path holds nothing afterwards."""
+
+    path: Path
+
+
+Change: TypeAlias = Assign | AssignIfAbsent | Add | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """The whole item, in place of any that stood there. `item` has the table's key attributes and is kept in normal form."""
+
+    table: Table
+    item: Item
+    when: Condition | None = None
+    key: ItemKey = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "item", normal_item(self.item))
+        object.__setattr__(self, "key", key_of(self.table, self.item))
+        conditions.check_condition(self.when)
+
+    @property
+    def guard(self) -> Condition | None:
+        return self.when
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Changes to one item, all of them or none; a missing item is created with its key, unless `when` or a rule below forbids it.
+
+    A change to an entry (attribute, name) needs the attribute to be a map already. An update that only removes needs the
+    item. Where these do not hold, the write fails as a false condition does (`guard` states the whole of it), so that every
+    engine agrees: left to itself, DynamoDB would answer a validation error, or in one case nothing. Key attributes do not
+    change, and no path stands in another.
+    """
+
+    table: Table
+    key: ItemKey
+    changes: Sequence[Change]
+    when: Condition | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "changes", tuple(self.changes))
+        check_table_key(self.table, self.key)
+        conditions.check_condition(self.when)
+        if not 1 <= len(self.changes) <= MOST_CHANGES:
+            raise ValueError(f"an update of {len(self.changes)} changes; it has 1 to {MOST_CHANGES}")
+        _check_paths(self.table, [change.path for change in self.changes])
+
+    @property
+    def guard(self) -> Condition | None:
+        """`when` and what the changes need: the condition an engine enforces."""
+        maps = dict.fromkeys(change.path[0] for change in self.changes if isinstance(change.path, tuple))
+        needed: list[Condition] = [OfKind(name, ValueKind.MAP) for name in maps]
+        sums = [change.path for change in self.changes if isinstance(change, Add)]
+        needed += [Or(Absent(path), OfKind(path, ValueKind.NUMBER)) for path in sums]
+        if all(isinstance(change, Remove) for change in self.changes):
+            needed.append(Exists(self.table.partition_key))
+        if self.when is not None:
+            needed.append(self.when)
+        return And(*needed) if len(needed) > 1 else needed[0] if needed else None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """The item is gone afterwards, whether or not it was there, unless `when` forbids."""
+
+    table: Table
+    key: ItemKey
+    when: Condition | None = None
+
+    def __post_init__(self) -> None:
+        check_table_key(self.table, self.key)
+        conditions.check_condition(self.when)
+
+    @property
+    def guard(self) -> Condition | None:
+        return self.when
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Changes nothing: the transaction it stands in fails unless `when` holds."""
+
+    table: Table
+    key: ItemKey
+    when: Condition
+
+    def __post_init__(self) -> None:
+        check_table_key(self.table, self.key)
+        conditions.check_condition(self.when)
+
+    @property
+    def guard(self) -> Condition:
+        return self.when
+
+
+Write: TypeAlias = Put | Update | Delete | Check
+
+
+def check_transaction(writes: Sequence[Write]) -> None:
+    """Raises ValueError for what DynamoDB refuses: no write or more than 100, one item twice, more than 4 MB."""
+    if not 1 <= len(writes) <= MOST_WRITES:
+        raise ValueError(f"a transaction of {len(writes)} writes; it has 1 to {MOST_WRITES}")
+    seen: set[tuple[str, ItemKey]] = set()
+    for write in writes:
+        place = (write.table.name, write.key)
+        if place in seen:
+            raise ValueError(f"a transaction writes one item of {write.table.name} twice")
+        seen.add(place)
+    size = sum(size_of(write.item) for write in writes if isinstance(write, Put))
+    if size > MOST_TRANSACTION_BYTES:
+        raise Unstorable("transaction", f"{size} bytes; it has at most {MOST_TRANSACTION_BYTES}")
+
+
+def key_of(table: Table, item: Item) -> ItemKey:
+    """The key that stands in an item; raises ValueError where it has none, else as `values.check_key` does."""
+    for name in table.key_attributes:
+        if name not in item:
+            raise ValueError(f"an item of {table.name} has no {name!r}")
+    partition = check_key(item[table.partition_key], table.partition_key, MOST_PARTITION_KEY_BYTES)
+    if table.sort_key is None:
+        return ItemKey(partition)
+    return ItemKey(partition, check_key(item[table.sort_key], table.sort_key, MOST_SORT_KEY_BYTES))
+
+
+def check_table_key(table: Table, key: ItemKey) -> None:
+    """Raises ValueError for a sort key that the table has not, or lacks, else as `values.check_key` does."""
+    check_key(key.partition, table.partition_key, MOST_PARTITION_KEY_BYTES)
+    if (key.sort is None) != (table.sort_key is None):
+        raise ValueError(f"{table.name} has {'no' if table.sort_key is None else 'a'} sort key")
+    if table.sort_key is not None:
+        check_key(key.sort, table.sort_key, MOST_SORT_KEY_BYTES)
+
+
+def _check_paths(table: Table, paths: Sequence[Path]) -> None:
+    """DynamoDB refuses an update that changes a key, or one path twice or inside another."""
+    attributes = {path for path in paths if isinstance(path, str)}
+    if len(set(paths)) < len(paths) or any(path[0] in attributes for path in paths if isinstance(path, tuple)):
+        raise ValueError("an update's paths overlap")
+    for path in paths:
+        conditions.check_path(path)
+        if conditions.attribute_of(path) in table.key_attributes:
+            raise ValueError(f"{conditions.text_of(path)} is a key attribute of {table.name} and does not change")
