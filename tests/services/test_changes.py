@@ -80,7 +80,7 @@ async def test_a_change_names_the_rows_that_were_written_and_no_others(server: S
 
 async def test_a_subscription_of_which_nobody_can_tell_channel_and_agent_makes_everything_doubtful(server: Server) -> None:
     tenant = server.store.tenant(TenantId("acme"))
-    write = tenant.delete_subscription(ChannelId("a#b"), AgentId("c"))
+    write = tenant.subscriptions.delete(ChannelId("a#b"), AgentId("c"))
     assert change_of(tenant.id, [write]) == TenantChange(tenant_id=tenant.id, is_whole=True)
 
 

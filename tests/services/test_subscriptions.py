@@ -54,7 +54,9 @@ async def test_putting_it_twice_makes_it_once_and_keeps_cursor_and_status(
     server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
 ) -> None:
     await server.subscriptions.put(owner, channel.id, agent.id)
-    await server.store.write_cursor(owner.tenant_id, channel.id, agent.id, Cursor(epoch=Epoch("epoch-1"), seq=50))
+    await server.store.tenant(owner.tenant_id).subscriptions.write_cursor(
+        channel.id, agent.id, Cursor(epoch=Epoch("epoch-1"), seq=50)
+    )
     paused = await server.subscriptions.set_status(owner, channel.id, agent.id, PAUSED)
     server.logs.end = Cursor(epoch=Epoch("epoch-1"), seq=99)
     assert await server.subscriptions.put(owner, channel.id, agent.id) == (paused, False)

@@ -130,7 +130,7 @@ async def put(tables: Tables, item: Item) -> None:
 
 async def test_every_record_comes_back_as_it_went_in(store: Store, acme: TenantStore) -> None:
     made = subscription(Cursor(epoch=Epoch("e"), seq=7))
-    await acme.transact([acme.insert_agent(agent()), acme.insert_channel(channel()), acme.insert_subscription(made)])
+    await acme.transact([acme.insert_agent(agent()), acme.insert_channel(channel()), acme.subscriptions.insert(made)])
     alice = UserId("alice")
     invited = InvitationId("inv_a")
     member = Member(user_id=alice, tenant_id=ACME, role=Role.ADMIN, joined_at=NOW, address="a@example.com", invitation_id=invited)
@@ -140,7 +140,7 @@ async def test_every_record_comes_back_as_it_went_in(store: Store, acme: TenantS
     assert await acme.tenant() == tenant(ACME)
     assert await acme.agent(AGENT) == agent()
     assert await acme.channel(CHANNEL) == channel()
-    assert await acme.subscription(CHANNEL, AGENT) == made
+    assert await acme.subscriptions.get(CHANNEL, AGENT) == made
     assert await people.member(alice) == member
     assert await people.all_members() == [member], "and no invitation"
     assert await people.invitation(invited) == invitation()
@@ -165,7 +165,7 @@ async def test_an_item_has_every_attribute_that_the_seed_names(store: Store, tab
 
 
 async def test_inserting_what_is_there_fails_and_leaves_it(store: Store, acme: TenantStore) -> None:
-    writes = [acme.insert_agent(agent()), acme.insert_channel(channel()), acme.insert_subscription(subscription())]
+    writes = [acme.insert_agent(agent()), acme.insert_channel(channel()), acme.subscriptions.insert(subscription())]
     await acme.transact(writes)
     for write in (*writes, store.insert_tenant(tenant(ACME, version=99))):
         with pytest.raises(ConditionFailed):
@@ -183,7 +183,7 @@ async def test_what_is_another_tenants_answers_like_what_is_absent(store: Store,
         [
             acme.insert_agent(agent()),
             acme.insert_channel(channel()),
-            acme.insert_subscription(subscription()),
+            acme.subscriptions.insert(subscription()),
             acme.claim_key("SHA256:x", AGENT),
         ]
     )
@@ -191,16 +191,16 @@ async def test_what_is_another_tenants_answers_like_what_is_absent(store: Store,
     assert await other.tenant() is None
     assert await other.agent(AGENT) is None
     assert await other.channel(CHANNEL) is None
-    assert await other.subscription(CHANNEL, AGENT) is None
+    assert await other.subscriptions.get(CHANNEL, AGENT) is None
     assert await other.key_owner("SHA256:x") is None
     assert (await other.agents(FIRST)).items == ()
     assert (await other.channels(FIRST)).items == ()
-    assert (await other.subscriptions_of_channel(CHANNEL, FIRST)).items == ()
+    assert (await other.subscriptions.of_channel(CHANNEL, FIRST)).items == ()
     assert (await other.member_count(), await other.all_agents(), await other.all_channels()) == (0, [], [])
 
 
 async def test_no_write_of_one_tenant_reaches_anothers_rows(store: Store, acme: TenantStore) -> None:
-    await acme.transact([acme.insert_agent(agent()), acme.insert_channel(channel()), acme.insert_subscription(subscription())])
+    await acme.transact([acme.insert_agent(agent()), acme.insert_channel(channel()), acme.subscriptions.insert(subscription())])
     other = store.tenant(OTHER)
     for write in (
         other.touch(),
@@ -212,18 +212,18 @@ async def test_no_write_of_one_tenant_reaches_anothers_rows(store: Store, acme: 
         other.check_channel(CHANNEL),
         other.begin_channel_deletion(CHANNEL),
         other.delete_channel(CHANNEL),
-        other.set_subscription_status(CHANNEL, AGENT, SubscriptionStatus.ACTIVE, NOW),
-        other.delete_subscription(CHANNEL, AGENT, must_exist=True),
-        other.enter_channel(AGENT, ChannelId("chn_b")),
-        other.leave_channel(AGENT, CHANNEL),
+        other.subscriptions.set_status(CHANNEL, AGENT, SubscriptionStatus.ACTIVE, NOW),
+        other.subscriptions.delete(CHANNEL, AGENT, must_exist=True),
+        other.subscriptions.enter_channel(AGENT, ChannelId("chn_b")),
+        other.subscriptions.leave_channel(AGENT, CHANNEL),
     ):
         with pytest.raises(ConditionFailed):
             await other.transact([write])
-    assert not await store.write_cursor(OTHER, CHANNEL, AGENT, Cursor(epoch=Epoch("e"), seq=9))
+    assert not await store.tenant(OTHER).subscriptions.write_cursor(CHANNEL, AGENT, Cursor(epoch=Epoch("e"), seq=9))
     await other.remove_all()
     assert await acme.agent(AGENT) == agent()
     assert await acme.channel(CHANNEL) == channel()
-    assert await acme.subscription(CHANNEL, AGENT) == subscription()
+    assert await acme.subscriptions.get(CHANNEL, AGENT) == subscription()
 
 
 async def test_what_is_no_id_is_answered_before_the_tables_are_asked(tables: Tables, store: Store) -> None:
@@ -232,7 +232,7 @@ async def test_what_is_no_id_is_answered_before_the_tables_are_asked(tables: Tab
     for id in ("", "\n", "x" * 129, "\ud800"):
         assert await view.agent(id) is None
         assert await view.channel(id) is None
-        assert await view.subscriptions([(id, AGENT), (CHANNEL, id)]) == [None, None]
+        assert await view.subscriptions.get_many([(id, AGENT), (CHANNEL, id)]) == [None, None]
 
 
 # --- the tenant's row ------------------------------------------------------------------------------------------------
@@ -339,13 +339,13 @@ async def test_many_claims_leave_pages_as_they_are(acme: TenantStore) -> None:
 
 async def test_another_channels_sort_key_is_refused(acme: TenantStore) -> None:
     with pytest.raises(BadCursor):
-        await acme.subscriptions_of_channel(CHANNEL, PageRequest(10, "chn_b#agt_a"))
+        await acme.subscriptions.of_channel(CHANNEL, PageRequest(10, "chn_b#agt_a"))
 
 
 async def test_a_map_of_channels_changes_entry_by_entry(acme: TenantStore) -> None:
     await acme.transact([acme.insert_agent(agent())])
-    await acme.transact([acme.enter_channel(AGENT, ChannelId("chn_b"))])
-    await acme.transact([acme.leave_channel(AGENT, CHANNEL)])
+    await acme.transact([acme.subscriptions.enter_channel(AGENT, ChannelId("chn_b"))])
+    await acme.transact([acme.subscriptions.leave_channel(AGENT, CHANNEL)])
     found = await acme.agent(AGENT)
     assert found is not None
     assert found.channels == {"chn_b"}
@@ -357,12 +357,12 @@ async def test_a_map_is_given_to_an_older_agent_and_kept_by_one_that_has_it(
     await acme.transact([acme.insert_agent(agent())])
     await put(tables, {"tenant_id": ACME, "id": "older"})
     with pytest.raises(ConditionFailed):
-        await acme.transact([acme.enter_channel(AgentId("older"), CHANNEL)])
+        await acme.transact([acme.subscriptions.enter_channel(AgentId("older"), CHANNEL)])
     for id in (AGENT, AgentId("older")):
-        await acme.ensure_channel_map(id)
-        await acme.transact([acme.enter_channel(id, ChannelId("chn_b"))])
+        await acme.subscriptions.ensure_channel_map(id)
+        await acme.transact([acme.subscriptions.enter_channel(id, ChannelId("chn_b"))])
     with pytest.raises(ConditionFailed):
-        await acme.ensure_channel_map(AgentId("agt_none"))
+        await acme.subscriptions.ensure_channel_map(AgentId("agt_none"))
     assert await acme.agent("agt_none") is None
     kept, given_now = await acme.agent(AGENT), await acme.agent("older")
     assert kept is not None
@@ -372,7 +372,7 @@ async def test_a_map_is_given_to_an_older_agent_and_kept_by_one_that_has_it(
 
 
 async def test_a_cursor_moves_forward_and_into_another_epoch_and_never_back(store: Store, acme: TenantStore) -> None:
-    await acme.transact([acme.insert_subscription(subscription(Cursor(epoch=Epoch("e1"), seq=10)))])
+    await acme.transact([acme.subscriptions.insert(subscription(Cursor(epoch=Epoch("e1"), seq=10)))])
     steps = [
         ("e1", 9, False),
         ("e1", 10, False),
@@ -383,34 +383,36 @@ async def test_a_cursor_moves_forward_and_into_another_epoch_and_never_back(stor
         ("e2", 2, False),
     ]
     for epoch, seq, moves in steps:
-        assert await store.write_cursor(ACME, CHANNEL, AGENT, Cursor(epoch=Epoch(epoch), seq=seq)) is moves, (epoch, seq)
-    assert not await store.write_cursor(ACME, CHANNEL, AGENT, Cursor())
-    assert await acme.subscription(CHANNEL, AGENT) == subscription(Cursor(epoch=Epoch("e2"), seq=4))
+        assert (
+            await store.tenant(ACME).subscriptions.write_cursor(CHANNEL, AGENT, Cursor(epoch=Epoch(epoch), seq=seq)) is moves
+        ), (epoch, seq)
+    assert not await store.tenant(ACME).subscriptions.write_cursor(CHANNEL, AGENT, Cursor())
+    assert await acme.subscriptions.get(CHANNEL, AGENT) == subscription(Cursor(epoch=Epoch("e2"), seq=4))
 
 
 async def test_a_cursor_older_than_its_log_takes_the_first_epoch(store: Store, tables: Tables, acme: TenantStore) -> None:
-    await acme.transact([acme.insert_subscription(subscription())])
+    await acme.transact([acme.subscriptions.insert(subscription())])
     older: Item = {"tenant_id": OTHER, "id": f"{CHANNEL}#{AGENT}", "channel_id": CHANNEL, "agent_id": AGENT}
     await tables.put(Put(CHANNEL_SUBSCRIPTIONS, older))
     for view in (acme, store.tenant(OTHER)):
         cursor = Cursor(epoch=Epoch("e1"), seq=1)
-        assert await store.write_cursor(view.id, CHANNEL, AGENT, cursor)
-        found = await view.subscription(CHANNEL, AGENT)
+        assert await store.tenant(view.id).subscriptions.write_cursor(CHANNEL, AGENT, cursor)
+        found = await view.subscriptions.get(CHANNEL, AGENT)
         assert found is not None
         assert found.cursor == cursor
 
 
 async def test_a_cursor_whose_row_is_gone_makes_no_row(store: Store, tables: Tables, acme: TenantStore) -> None:
-    assert not await store.write_cursor(ACME, CHANNEL, AGENT, Cursor(epoch=Epoch("e"), seq=1))
+    assert not await store.tenant(ACME).subscriptions.write_cursor(CHANNEL, AGENT, Cursor(epoch=Epoch("e"), seq=1))
     assert await tables.get(CHANNEL_SUBSCRIPTIONS, [ItemKey(ACME, f"{CHANNEL}#{AGENT}")]) == [None]
 
 
 async def test_of_cursors_written_at_once_the_highest_stays(store: Store, acme: TenantStore) -> None:
-    await acme.transact([acme.insert_subscription(subscription(Cursor(epoch=Epoch("e"), seq=0)))])
+    await acme.transact([acme.subscriptions.insert(subscription(Cursor(epoch=Epoch("e"), seq=0)))])
     async with asyncio.TaskGroup() as group:
         for seq in (7, 3, 20, 11, 19, 1):
-            group.create_task(store.write_cursor(ACME, CHANNEL, AGENT, Cursor(epoch=Epoch("e"), seq=seq)))
-    found = await acme.subscription(CHANNEL, AGENT)
+            group.create_task(store.tenant(ACME).subscriptions.write_cursor(CHANNEL, AGENT, Cursor(epoch=Epoch("e"), seq=seq)))
+    found = await acme.subscriptions.get(CHANNEL, AGENT)
     assert found is not None
     assert found.cursor.seq == 20
 

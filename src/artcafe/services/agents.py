@@ -216,7 +216,7 @@ class Agents:
         channels = sorted(agent.channels)
         for start in range(0, len(channels), _DELETES_AT_ONCE):
             some = channels[start : start + _DELETES_AT_ONCE]
-            await tenant.transact([tenant.delete_subscription(channel_id, agent.id) for channel_id in some])
+            await tenant.transact([tenant.subscriptions.delete(channel_id, agent.id) for channel_id in some])
         writes = await key_claims.release(tenant, agent, [key.line for key in keys.all_of(agent)])
         if agent.request_hash is not None:  # A repeat of the request could make it again.
             writes.append(tenant.tombstones.put(agent.id, self._clock()))

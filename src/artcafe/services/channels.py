@@ -194,7 +194,7 @@ async def _remove_subscriptions(tenant: TenantStore, channel_id: ChannelId) -> N
     """Removes the subscriptions to a channel that takes no new ones any more."""
     ask: PageRequest | None = FIRST
     while ask is not None:
-        page = await tenant.subscriptions_of_channel(channel_id, ask)
+        page = await tenant.subscriptions.of_channel(channel_id, ask)
         for subscription in page.items:
             await end(tenant, subscription, tenant.transact)
         ask = None if page.next is None else PageRequest(after=page.next)

@@ -92,7 +92,7 @@ class Cursors:
             return
         tenant_id, agent_id = who
         try:
-            await self._store.write_cursor(tenant_id, channel_id, agent_id, cursor)
+            await self._store.tenant(tenant_id).subscriptions.write_cursor(channel_id, agent_id, cursor)
         except OurFault as exc:
             log.warning("cursor.not_written", channel=channel_id, agent=agent_id, error=str(exc))
             return

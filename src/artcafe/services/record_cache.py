@@ -80,7 +80,7 @@ class RecordCache:
         key = subscription_id(channel.id, agent_id)
         known = self._subscriptions.get(tenant_id, key)
         if known is None:
-            reading = self._store.tenant(tenant_id).subscription(channel.id, agent_id)
+            reading = self._store.tenant(tenant_id).subscriptions.get(channel.id, agent_id)
             known = await self._subscriptions.load(tenant_id, key, reading)
         return known is not None and known.allows(permission)
 

@@ -61,7 +61,7 @@ class Subscriptions:
             channel = await tenant.channel(channel_id)
             if channel is None:
                 raise ChannelNotFound(channel_id)
-            existing = await tenant.subscription(channel_id, agent_id)
+            existing = await tenant.subscriptions.get(channel_id, agent_id)
             if existing is not None and existing.channel_id in agent.channels:
                 return await self._permit(principal, existing, permissions), False
             if existing is None and channel.access is Access.MANAGED:
@@ -78,7 +78,7 @@ class Subscriptions:
         if permissions is None or permissions == subscription.permissions:
             return subscription
         tenant = self._store.tenant(principal.tenant_id)
-        update = tenant.set_permissions(subscription.channel_id, subscription.agent_id, permissions, self._clock())
+        update = tenant.subscriptions.set_permissions(subscription.channel_id, subscription.agent_id, permissions, self._clock())
         try:
             async with self._told(principal, "subscription.change", subscription, permissions=_words(permissions)):
                 await self._changes.commit(tenant, tenant.touch(), update)
@@ -98,7 +98,7 @@ class Subscriptions:
         subscription = await _there(tenant, channel_id, agent_id)
         if subscription.status is status:
             return subscription
-        update = tenant.set_subscription_status(subscription.channel_id, subscription.agent_id, status, self._clock())
+        update = tenant.subscriptions.set_status(subscription.channel_id, subscription.agent_id, status, self._clock())
         try:
             async with self._told(principal, "subscription.change", subscription, status=status.value):
                 await self._changes.commit(tenant, tenant.touch(), update)
@@ -126,7 +126,7 @@ class Subscriptions:
         channel = await tenant.channel(channel_id)
         if channel is None:
             raise ChannelNotFound(channel_id)
-        return await tenant.subscriptions_of_channel(channel.id, page)
+        return await tenant.subscriptions.of_channel(channel.id, page)
 
     async def of_agent(self, principal: Principal, agent_id: str, page: PageRequest = FIRST) -> Page[Subscription]:
         """The agent's subscriptions, in the order of their channels' ids. Raises Forbidden and AgentNotFound."""
@@ -135,7 +135,7 @@ class Subscriptions:
         agent = await _agent(tenant, agent_id)
         left = sorted(channel_id for channel_id in agent.channels if page.after is None or channel_id > page.after)
         here = left[: page.limit]
-        found = await tenant.subscriptions([(channel_id, agent.id) for channel_id in here])
+        found = await tenant.subscriptions.get_many([(channel_id, agent.id) for channel_id in here])
         return Page(tuple(each for each in found if each is not None), here[-1] if len(left) > len(here) else None)
 
     async def for_connect(self, tenant_id: TenantId, agent_id: AgentId) -> list[Subscription]:
@@ -148,7 +148,7 @@ class Subscriptions:
 
     async def now(self, tenant_id: TenantId, pairs: Sequence[tuple[ChannelId, AgentId]]) -> list[Subscription | None]:
         """Return the subscriptions of these channels and agents as they are now, in their order."""
-        return await self._store.tenant(tenant_id).subscriptions(pairs)
+        return await self._store.tenant(tenant_id).subscriptions.get_many(pairs)
 
     async def _new(
         self, tenant: TenantStore, channel_id: ChannelId, agent: Agent, permissions: frozenset[Permission] | None
@@ -169,9 +169,9 @@ class Subscriptions:
         """Writes the subscription and the agent's map; False when something was changed since it was read."""
         tenant = self._store.tenant(principal.tenant_id)
         channel_id, agent_id = subscription.channel_id, subscription.agent_id
-        writes: list[Write] = [tenant.check_channel(channel_id), tenant.enter_channel(agent_id, channel_id)]
+        writes: list[Write] = [tenant.check_channel(channel_id), tenant.subscriptions.enter_channel(agent_id, channel_id)]
         if is_new:
-            writes.append(tenant.insert_subscription(subscription))
+            writes.append(tenant.subscriptions.insert(subscription))
         permissions = _words(subscription.permissions)
         try:
             async with self._told(principal, "subscription.create", subscription, permissions=permissions):
@@ -179,7 +179,7 @@ class Subscriptions:
         except ConditionFailed:
             # An agent's row of an older system has no map yet.
             with suppress(ConditionFailed):
-                await tenant.ensure_channel_map(agent_id)
+                await tenant.subscriptions.ensure_channel_map(agent_id)
             return False
         return True
 
@@ -198,13 +198,13 @@ async def end(tenant: TenantStore, subscription: Subscription, commit: Callable[
     channel_id, agent_id = subscription.channel_id, subscription.agent_id
     for _ in range(_TRIES):
         agent = await tenant.agent(agent_id, also_deleting=True)
-        writes: list[Write] = [tenant.delete_subscription(channel_id, agent_id, must_exist=True)]
+        writes: list[Write] = [tenant.subscriptions.delete(channel_id, agent_id, must_exist=True)]
         if agent is not None and channel_id in agent.channels:
-            writes.append(tenant.leave_channel(agent_id, channel_id))
+            writes.append(tenant.subscriptions.leave_channel(agent_id, channel_id))
         try:
             await commit(writes)
         except ConditionFailed:
-            if await tenant.subscription(channel_id, agent_id) is None:
+            if await tenant.subscriptions.get(channel_id, agent_id) is None:
                 return False
         else:
             return True
@@ -219,7 +219,7 @@ async def _agent(tenant: TenantStore, agent_id: str) -> Agent:
 
 
 async def _there(tenant: TenantStore, channel_id: str, agent_id: str) -> Subscription:
-    subscription = await tenant.subscription(channel_id, agent_id)
+    subscription = await tenant.subscriptions.get(channel_id, agent_id)
     if subscription is None:
         raise SubscriptionNotFound(agent_id)
     return subscription

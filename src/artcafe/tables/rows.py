@@ -43,11 +43,15 @@ from artcafe.tables.attributes import (
     time,
     time_attribute,
 )
+from artcafe.tables.engine.conditions import And, Condition, Exists, NotEquals
 from artcafe.tables.engine.values import Item, Value
 
 DELETING: Final = "deleting"
 """The attribute of an agent, channel or tenant whose deletion has begun: to everyone but that deletion it is gone."""
 
+IS_THERE: Final[Condition] = And(Exists("id"), NotEquals(DELETING, True))
+"""The row exists and is not being deleted, as a condition of a write; the counterpart of `is_deleting`. An older system may
+have stored any other value than true there."""
 TOMBSTONE: Final = "deleted_at"
 """The attribute of a tenant of which nothing is left but the record that there was one."""
 

@@ -10,27 +10,22 @@ from datetime import datetime
 from typing import Final
 
 from artcafe.model import (
-    AgentId,
     Challenge,
-    ChannelId,
-    Cursor,
     Member,
     Tenant,
     TenantId,
     UserId,
-    subscription_id,
 )
 from artcafe.rules.pages import Page, PageRequest
 from artcafe.tables import full_rows, people_rows, rows
 from artcafe.tables.acceptance_store import AcceptanceStore
 from artcafe.tables.catalog import (
     CHALLENGES,
-    CHANNEL_SUBSCRIPTIONS,
     TABLES,
     TENANTS,
     USER_TENANTS,
 )
-from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Greater, Less, NotEquals, Or
+from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, Greater, Or
 from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.writes import Assign, ItemKey, Put, Update, Write
 from artcafe.tables.ownership_store import OwnershipStore
@@ -125,21 +120,3 @@ class Store:
         except ConditionFailed:
             return None
         return rows.challenge_of(item)
-
-    # --- cursors ---
-
-    async def write_cursor(self, tenant_id: TenantId, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor) -> bool:
-        """Moves a subscription's cursor forward, or into another epoch; says whether it did.
-
-        A subscription that is gone, or whose cursor is as far already, is left as it is. May be repeated.
-        """
-        if cursor.epoch is None:
-            return False
-        ahead = Or(NotEquals("epoch", cursor.epoch), Absent("acked_seq"), Less("acked_seq", cursor.seq))
-        key = ItemKey(tenant_id, subscription_id(channel_id, agent_id))
-        changes = [Assign("epoch", cursor.epoch), Assign("acked_seq", cursor.seq)]
-        try:
-            await self._tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, changes, And(Exists("id"), ahead)))
-        except ConditionFailed:
-            return False
-        return True

@@ -12,21 +12,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from artcafe.errors import BadCursor
 from artcafe.model import (
     Agent,
     AgentId,
     Channel,
     ChannelId,
     Cursor,
-    Permission,
-    Subscription,
-    SubscriptionStatus,
     Tenant,
     TenantId,
     TenantStatus,
     UserId,
-    subscription_id,
 )
 from artcafe.rules import ids, times
 from artcafe.rules.pages import Page, PageRequest
@@ -41,14 +36,11 @@ from artcafe.tables.catalog import (
 from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Exists, Less, Not, NotEquals, OfKind, Or
 from artcafe.tables.engine.port import ConditionFailed, Tables
 from artcafe.tables.engine.values import Item, ValueKind
-from artcafe.tables.engine.writes import Add, Assign, Change, Check, Delete, ItemKey, Put, Remove, Update, Write, key_of
+from artcafe.tables.engine.writes import Add, Assign, Change, Check, Delete, ItemKey, Put, Update, Write, key_of
 from artcafe.tables.partition import Partition
 from artcafe.tables.people_store import PeopleStore
+from artcafe.tables.subscription_store import SubscriptionStore
 from artcafe.tables.tombstones import Tombstones
-
-_LASTS: Final = NotEquals(rows.DELETING, True)
-"""As `rows.is_deleting` has it: an older system may have written anything else there."""
-
 
 _IS_ACTIVE: Final = NotEquals("status", TenantStatus.SUSPENDED.value)
 """As `rows.tenant_of` has it."""
@@ -68,10 +60,10 @@ class TenantStore:
     def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
         self._tables = tables
         self.id = tenant_id
+        self.subscriptions = SubscriptionStore(tables, tenant_id)
         self.tombstones = Tombstones(tables, tenant_id)
         self._agents = Partition(tables, AGENTS, tenant_id, apart=agent_rows.CLAIM_PREFIX)
         self._channels = Partition(tables, CHANNELS, tenant_id)
-        self._subscriptions = Partition(tables, CHANNEL_SUBSCRIPTIONS, tenant_id)
 
     async def transact(self, writes: Sequence[Write]) -> None:
         """All of the writes or none. Raises ConditionFailed, and RowFull where a row has no room."""
@@ -111,7 +103,7 @@ class TenantStore:
     def set_status(self, status: TenantStatus, now: datetime) -> Update:
         """Suspends or resumes the tenant. Fails unless it is there and not being deleted. May be repeated."""
         changes: list[Change] = [Assign("status", status.value), Assign("updated_at", times.to_text(now)), Add("version", 1)]
-        return Update(TENANTS, ItemKey(self.id), changes, self._there())
+        return Update(TENANTS, ItemKey(self.id), changes, rows.IS_THERE)
 
     def write_tombstone(self, row: Tenant, by: UserId, now: datetime) -> Put:
         """What is left of a deleted tenant, in place of its row: who it was, when it was deleted and by whom. May be repeated.
@@ -122,7 +114,7 @@ class TenantStore:
 
     def _touched(self, changes: Sequence[Change], more: Sequence[Condition]) -> Update:
         counted = (OfKind(count.value, ValueKind.NUMBER) for count in Count)
-        there = And(Exists("id"), _LASTS, _IS_ACTIVE, *counted, *more)
+        there = And(rows.IS_THERE, _IS_ACTIVE, *counted, *more)
         return Update(TENANTS, ItemKey(self.id), [*changes, Add("version", 1)], there)
 
     @staticmethod
@@ -176,7 +168,7 @@ class TenantStore:
 
     def change_agent(self, agent: Agent, changes: Sequence[Change]) -> Update:
         """Fails unless the agent is there, with the epoch and the keys it had when it was read."""
-        same = And(self._there(), _same("epoch", agent.epoch), _same(agent_rows.KEYS_VERSION, agent.keys_version))
+        same = And(rows.IS_THERE, _same("epoch", agent.epoch), _same(agent_rows.KEYS_VERSION, agent.keys_version))
         return Update(AGENTS, ItemKey(self.id, agent.id), changes, same)
 
     def begin_agent_deletion(self, agent_id: AgentId) -> Update:
@@ -229,11 +221,11 @@ class TenantStore:
 
     def change_channel(self, channel_id: ChannelId, changes: Sequence[Change]) -> Update:
         """Fails unless the channel is there."""
-        return Update(CHANNELS, ItemKey(self.id, channel_id), changes, self._there())
+        return Update(CHANNELS, ItemKey(self.id, channel_id), changes, rows.IS_THERE)
 
     def check_channel(self, channel_id: ChannelId) -> Check:
         """Fails unless the channel is there."""
-        return Check(CHANNELS, ItemKey(self.id, channel_id), self._there())
+        return Check(CHANNELS, ItemKey(self.id, channel_id), rows.IS_THERE)
 
     async def removed_to(self, channel_id: ChannelId) -> Cursor:
         """How far the channel's messages are gone; the empty cursor where nothing is, or no such channel is there."""
@@ -253,7 +245,7 @@ class TenantStore:
         ahead = Or(NotEquals(epoch, to.epoch), Absent(seq), Less(seq, to.seq))
         change = Assign(rows.REMOVED_TO, rows.removed_to_value(to, before))
         try:
-            await self._tables.update(Update(CHANNELS, ItemKey(self.id, channel_id), [change], And(self._there(), ahead)))
+            await self._tables.update(Update(CHANNELS, ItemKey(self.id, channel_id), [change], And(rows.IS_THERE, ahead)))
         except ConditionFailed as failed:
             return failed.item is not None and not rows.is_deleting(failed.item)
         return True
@@ -266,91 +258,16 @@ class TenantStore:
         """Fails when the channel is not there, so that its count goes down once."""
         return Delete(CHANNELS, ItemKey(self.id, channel_id), Exists("id"))
 
-    # --- subscriptions ---
-
-    async def subscription(self, channel_id: str, agent_id: str) -> Subscription | None:
-        """The agent's subscription to the channel."""
-        (found,) = await self.subscriptions([(channel_id, agent_id)])
-        return found
-
-    async def subscriptions(self, pairs: Sequence[tuple[str, str]]) -> list[Subscription | None]:
-        """The subscriptions of these channels and agents, in their order."""
-        possible = [pair for pair in pairs if ids.is_possible(pair[0]) and ids.is_possible(pair[1])]
-        keys = [ItemKey(self.id, subscription_id(ChannelId(channel_id), AgentId(agent_id))) for channel_id, agent_id in possible]
-        items = await self._tables.get(CHANNEL_SUBSCRIPTIONS, keys, consistent=True) if keys else []
-        read = (rows.subscription_of(item) for item in items if item is not None)
-        # Two ids with a '#' in them could make the same text: the attributes decide.
-        found = {(each.channel_id, each.agent_id): each for each in read}
-        return [found.get((ChannelId(channel_id), AgentId(agent_id))) for channel_id, agent_id in pairs]
-
-    async def subscriptions_of_channel(self, channel_id: ChannelId, ask: PageRequest) -> Page[Subscription]:
-        """The channel's subscriptions in the order of their agents' ids. Raises BadCursor for another list's sort key."""
-        prefix = subscription_id(channel_id, AgentId(""))
-        if ask.after is not None and not ask.after.startswith(prefix):
-            raise BadCursor
-        return await self._subscriptions.page(
-            ask, rows.subscription_of, lambda each: each.channel_id == channel_id, prefix=prefix
-        )
-
-    def insert_subscription(self, subscription: Subscription) -> Put:
-        """A new subscription; fails when it is there already."""
-        return Put(CHANNEL_SUBSCRIPTIONS, rows.subscription_item(subscription), Absent("id"))
-
-    def set_subscription_status(
-        self, channel_id: ChannelId, agent_id: AgentId, status: SubscriptionStatus, now: datetime
-    ) -> Update:
-        """Fails unless the subscription is there."""
-        changes = [Assign("status", status.value), Assign("updated_at", times.to_text(now))]
-        return Update(CHANNEL_SUBSCRIPTIONS, ItemKey(self.id, subscription_id(channel_id, agent_id)), changes, Exists("id"))
-
-    def set_permissions(
-        self, channel_id: ChannelId, agent_id: AgentId, permissions: frozenset[Permission], now: datetime
-    ) -> Update:
-        """Fails unless the subscription is there."""
-        texts = sorted(permission.value for permission in permissions)
-        changes = [Assign("permissions", texts), Assign("updated_at", times.to_text(now))]
-        return Update(CHANNEL_SUBSCRIPTIONS, ItemKey(self.id, subscription_id(channel_id, agent_id)), changes, Exists("id"))
-
-    def delete_subscription(self, channel_id: ChannelId, agent_id: AgentId, *, must_exist: bool = False) -> Delete:
-        """With `must_exist` fails when it is not there."""
-        key = ItemKey(self.id, subscription_id(channel_id, agent_id))
-        return Delete(CHANNEL_SUBSCRIPTIONS, key, Exists("id") if must_exist else None)
-
-    def enter_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
-        """The agent's row names the channel; fails unless the agent is there and has its map (`ensure_channel_map`)."""
-        return Update(AGENTS, ItemKey(self.id, agent_id), [Assign(("channels", channel_id), True)], self._there())
-
-    def leave_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
-        """The agent's row doesn't name the channel; fails unless the agent is there and has its map."""
-        return Update(AGENTS, ItemKey(self.id, agent_id), [Remove(("channels", channel_id))], Exists("id"))
-
-    async def ensure_channel_map(self, agent_id: AgentId) -> None:
-        """Gives an agent's row of an older system its map of channels, in place of whatever else stands there; a map stays.
-
-        Raises ConditionFailed when there is no such agent.
-        """
-        missing = And(self._there(), Not(OfKind("channels", ValueKind.MAP)))
-        try:
-            with full_rows.reported():
-                await self._tables.update(Update(AGENTS, ItemKey(self.id, agent_id), [Assign("channels", {})], missing))
-        except ConditionFailed as failed:
-            if failed.item is None or rows.is_deleting(failed.item):
-                raise
-
     # --- everything ---
 
     async def remove_all(self) -> None:
         """Removes every subscription, channel, agent and claim. May be repeated."""
-        everything = ((CHANNEL_SUBSCRIPTIONS, self._subscriptions), (CHANNELS, self._channels), (AGENTS, self._agents))
+        everything = ((CHANNEL_SUBSCRIPTIONS, self.subscriptions.partition), (CHANNELS, self._channels), (AGENTS, self._agents))
         for table, partition in everything:
             async for items in partition.queries():
                 await self._tables.transact([Delete(table, key_of(table, item)) for item in items])
 
     # --- reading ---
-
-    @staticmethod
-    def _there() -> Condition:
-        return And(Exists("id"), _LASTS)
 
     async def _item(self, table: Table, id: str, also_deleting: bool) -> Item | None:
         if not ids.is_possible(id):

@@ -123,7 +123,9 @@ class CostProbe:
         await self._noted("log in on the socket", lambda: self._on_socket(agent, signer))
         await self._noted("begin the subscriptions", lambda: self._subscriptions.for_connect(agent.tenant_id, agent.id))
         cursor = Cursor(epoch=Epoch(new_id("log")), seq=1)
-        await self._noted("write a cursor", lambda: self._store.write_cursor(owner.tenant_id, channel.id, agent.id, cursor))
+        await self._noted(
+            "write a cursor", lambda: self._store.tenant(owner.tenant_id).subscriptions.write_cursor(channel.id, agent.id, cursor)
+        )
         await self._noted("watch a tenant for changes", lambda: self._store.versions([owner.tenant_id]))
         await self._noted("sweep a tenant's messages", lambda: read_plan(self._store.tenant(owner.tenant_id)))
         await self._noted("enter with a person's token", lambda: self._tenants.enter(USER, owner.tenant_id))

@@ -1,0 +1,114 @@
+"""A tenant's subscriptions as records: reads, cursor writes, and the writes a service combines into one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from artcafe.errors import BadCursor
+from artcafe.model import AgentId, ChannelId, Cursor, Permission, Subscription, SubscriptionStatus, TenantId, subscription_id
+from artcafe.rules import ids, times
+from artcafe.rules.pages import Page, PageRequest
+from artcafe.tables import full_rows, rows
+from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS
+from artcafe.tables.engine.conditions import Absent, And, Exists, Less, Not, NotEquals, OfKind, Or
+from artcafe.tables.engine.port import ConditionFailed, Tables
+from artcafe.tables.engine.values import ValueKind
+from artcafe.tables.engine.writes import Assign, Delete, ItemKey, Put, Remove, Update
+from artcafe.tables.partition import Partition
+
+
+class SubscriptionStore:
+    """The subscriptions of one tenant; its key is in every read and write. Builders return writes for `TenantStore.transact`."""
+
+    def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
+        self._tables, self._tenant_id = tables, tenant_id
+        self.partition = Partition(tables, CHANNEL_SUBSCRIPTIONS, tenant_id)
+
+    async def get(self, channel_id: str, agent_id: str) -> Subscription | None:
+        """The agent's subscription to the channel."""
+        (found,) = await self.get_many([(channel_id, agent_id)])
+        return found
+
+    async def get_many(self, pairs: Sequence[tuple[str, str]]) -> list[Subscription | None]:
+        """The subscriptions of these channels and agents, in their order."""
+        possible = [pair for pair in pairs if ids.is_possible(pair[0]) and ids.is_possible(pair[1])]
+        keys = [
+            ItemKey(self._tenant_id, subscription_id(ChannelId(channel_id), AgentId(agent_id)))
+            for channel_id, agent_id in possible
+        ]
+        items = await self._tables.get(CHANNEL_SUBSCRIPTIONS, keys, consistent=True) if keys else []
+        read = (rows.subscription_of(item) for item in items if item is not None)
+        # Two ids with a '#' in them could make the same text: the attributes decide.
+        found = {(each.channel_id, each.agent_id): each for each in read}
+        return [found.get((ChannelId(channel_id), AgentId(agent_id))) for channel_id, agent_id in pairs]
+
+    async def of_channel(self, channel_id: ChannelId, ask: PageRequest) -> Page[Subscription]:
+        """The channel's subscriptions in the order of their agents' ids. Raises BadCursor for another list's sort key."""
+        prefix = subscription_id(channel_id, AgentId(""))
+        if ask.after is not None and not ask.after.startswith(prefix):
+            raise BadCursor
+        return await self.partition.page(ask, rows.subscription_of, lambda each: each.channel_id == channel_id, prefix=prefix)
+
+    def insert(self, subscription: Subscription) -> Put:
+        """A new subscription; fails when it is there already."""
+        return Put(CHANNEL_SUBSCRIPTIONS, rows.subscription_item(subscription), Absent("id"))
+
+    def set_status(self, channel_id: ChannelId, agent_id: AgentId, status: SubscriptionStatus, now: datetime) -> Update:
+        """Fails unless the subscription is there."""
+        changes = [Assign("status", status.value), Assign("updated_at", times.to_text(now))]
+        return Update(
+            CHANNEL_SUBSCRIPTIONS, ItemKey(self._tenant_id, subscription_id(channel_id, agent_id)), changes, Exists("id")
+        )
+
+    def set_permissions(
+        self, channel_id: ChannelId, agent_id: AgentId, permissions: frozenset[Permission], now: datetime
+    ) -> Update:
+        """Fails unless the subscription is there."""
+        texts = sorted(permission.value for permission in permissions)
+        changes = [Assign("permissions", texts), Assign("updated_at", times.to_text(now))]
+        return Update(
+            CHANNEL_SUBSCRIPTIONS, ItemKey(self._tenant_id, subscription_id(channel_id, agent_id)), changes, Exists("id")
+        )
+
+    def delete(self, channel_id: ChannelId, agent_id: AgentId, *, must_exist: bool = False) -> Delete:
+        """With `must_exist` fails when it is not there."""
+        key = ItemKey(self._tenant_id, subscription_id(channel_id, agent_id))
+        return Delete(CHANNEL_SUBSCRIPTIONS, key, Exists("id") if must_exist else None)
+
+    def enter_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
+        """The agent's row names the channel; fails unless the agent is there and has its map (`ensure_channel_map`)."""
+        return Update(AGENTS, ItemKey(self._tenant_id, agent_id), [Assign(("channels", channel_id), True)], rows.IS_THERE)
+
+    def leave_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
+        """The agent's row doesn't name the channel; fails unless the agent is there and has its map."""
+        return Update(AGENTS, ItemKey(self._tenant_id, agent_id), [Remove(("channels", channel_id))], Exists("id"))
+
+    async def ensure_channel_map(self, agent_id: AgentId) -> None:
+        """Gives an agent's row of an older system its map of channels, in place of whatever else stands there; a map stays.
+
+        Raises ConditionFailed when there is no such agent.
+        """
+        missing = And(rows.IS_THERE, Not(OfKind("channels", ValueKind.MAP)))
+        try:
+            with full_rows.reported():
+                await self._tables.update(Update(AGENTS, ItemKey(self._tenant_id, agent_id), [Assign("channels", {})], missing))
+        except ConditionFailed as failed:
+            if failed.item is None or rows.is_deleting(failed.item):
+                raise
+
+    async def write_cursor(self, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor) -> bool:
+        """Moves a subscription's cursor forward, or into another epoch; says whether it did.
+
+        A subscription that is gone, or whose cursor is as far already, is left as it is. May be repeated.
+        """
+        if cursor.epoch is None:
+            return False
+        ahead = Or(NotEquals("epoch", cursor.epoch), Absent("acked_seq"), Less("acked_seq", cursor.seq))
+        key = ItemKey(self._tenant_id, subscription_id(channel_id, agent_id))
+        changes = [Assign("epoch", cursor.epoch), Assign("acked_seq", cursor.seq)]
+        try:
+            await self._tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, changes, And(Exists("id"), ahead)))
+        except ConditionFailed:
+            return False
+        return True
