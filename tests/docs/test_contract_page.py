@@ -1,4 +1,4 @@
-"""What the contract marks † does not run in this version, and what it does not mark does."""
+"""docs/contract.md against the code: items marked † do not run in this version, all others do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GATEWAY = PAGE.partition("\n## 4. The gateway")[2].partition("\n## ")[0]
 
 
 def routes() -> Iterator[tuple[str, bool]]:
-    """Each path of the table of routes, and whether it is marked."""
+    """Yield each path of the route table, and whether it is marked †."""
     for row in re.findall(r"^\| (`.*?) \|", REST, re.MULTILINE):
         for path, mark in re.findall(r"`([^`]+)`(†?)", row):
             yield path.replace("…", "/v1/tenants/{tenant_id}"), bool(mark)
@@ -27,23 +27,23 @@ def routes() -> Iterator[tuple[str, bool]]:
 
 @pytest.fixture(scope="module")
 def paths(platform: Platform) -> set[str]:
-    """The paths that a server answers, by its own document."""
+    """Return the paths in the OpenAPI document of a running server, and those of the documents themselves."""
     return {*httpx.get(f"{platform.url}/openapi.json").json()["paths"], "/openapi.json", "/asyncapi.json"}
 
 
-def test_each_route_that_is_not_marked_is_answered(paths: set[str]) -> None:
+def test_server_answers_every_route_that_is_not_marked(paths: set[str]) -> None:
     running = [path for path, is_marked in routes() if not is_marked]
     assert len(running) > 20
     assert [path for path in running if path not in paths] == []
 
 
-def test_no_route_that_is_marked_is_answered(paths: set[str]) -> None:
+def test_server_answers_no_route_that_is_marked(paths: set[str]) -> None:
     marked = [path for path, is_marked in routes() if is_marked]
     assert marked
     assert [path for path in marked if path in paths] == []
 
 
-def test_the_frames_that_are_marked_are_those_that_the_gateway_does_not_know() -> None:
+def test_frames_are_marked_exactly_if_the_gateway_does_not_know_them() -> None:
     known = set(re.findall(r"^### `(\w+)`", (Path(__file__).parents[2] / "docs" / "frames.md").read_text(), re.MULTILINE))
     assert known
     for line in re.findall(r"^[<>] .*", GATEWAY, re.MULTILINE):
@@ -52,7 +52,7 @@ def test_the_frames_that_are_marked_are_those_that_the_gateway_does_not_know() -
         assert named <= known if "†" not in line.replace("queue†", "") else named.isdisjoint(known), line
 
 
-def test_the_types_of_channels_and_the_commands_that_are_marked_are_not_there() -> None:
+def test_channel_types_and_commands_are_marked_exactly_if_they_do_not_exist() -> None:
     for kind, mark in re.findall(r"`(broadcast|queue|live)`(†?) \(", PAGE):
         assert (kind in {each.value for each in ChannelType}) is not bool(mark)
     (groups,) = re.findall(r"`artcafe ([\w|†]+) …` speak REST", PAGE)
