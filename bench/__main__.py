@@ -13,7 +13,7 @@ from typing import Final
 import uvloop
 
 from artcafe.observe.logs import configure
-from bench import deliver, dynamodb, failures, login, neighbours, peers, publish, revoke, tables
+from bench import deliver, dynamodb, failures, login, neighbours, pairs, peers, publish, revoke, tables
 from bench.fanout import curve, idle, profile, stall, windows
 from bench.report import Options, Table, machine
 
@@ -37,6 +37,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "revoke": revoke,
     "peers": peers,
     "neighbours": neighbours,
+    "pairs": pairs,
 }
 """Each with a `run`, and a docstring that says what it measures and how."""
 
@@ -49,6 +50,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="of which the medians are taken [5]")
     parser.add_argument("--seconds", type=float, default=0.6, help="of each sample [0.6]")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="for the data; must be on a disk [build/bench]")
+    parser.add_argument("--against", type=Path, metavar="PYTHON", help="for pairs: the interpreter of another version's checkout")
     given = parser.parse_args()
     if unknown := set(given.names) - set(MODULES):
         parser.error(f"no bench is called {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
@@ -58,10 +60,10 @@ def main() -> int:
         return 0
     configure("error")
     given.folder.mkdir(parents=True, exist_ok=True)
-    options = Options(given.folder, given.rounds, given.seconds)
+    options = Options(given.folder, given.rounds, given.seconds, given.against)
     print(machine(given.folder), end="\n\n", flush=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        for name in given.names or MODULES:
+        for name in given.names or [name for name in MODULES if name != "pairs"]:
             runner.run(_bench(name, MODULES[name].run, options))
     return 0
 

@@ -55,7 +55,7 @@ async def run(options: Options) -> list[Table]:
 async def _deliver(options: Options) -> Table:
     taken: dict[int, list[Sample]] = defaultdict(list)
     async with stage(options) as here:
-        cast, publisher, token = await _road(here)
+        cast, publisher, token = await road(here)
         for number in range(options.rounds + 1):
             for subscribers in SUBSCRIBERS:
                 sample = await _delivered(here, cast, publisher, token, subscribers)
@@ -72,7 +72,7 @@ async def _deliver(options: Options) -> Table:
     return table
 
 
-async def _road(here: Stage) -> tuple[Cast, Publisher, str]:
+async def road(here: Stage) -> tuple[Cast, Publisher, str]:
     """A tenant whose first agent publishes; the token is the second's, who subscribes."""
     cast = await here.platform.tenant_with(agents=2, channels=1, subscribed=False)
     async with cast.rest() as rest:
@@ -88,13 +88,14 @@ async def _delivered(here: Stage, cast: Cast, publisher: Publisher, token: str, 
     async def publish() -> None:
         nonlocal begun
         begun = time.monotonic()
-        await _publish(publisher, MESSAGES)
+        await publish_all(publisher, MESSAGES)
 
     read = await _read(order, publish)
     return Sample(MESSAGES, read["ended"] - begun)
 
 
-async def _publish(publisher: Publisher, messages: int) -> None:
+async def publish_all(publisher: Publisher, messages: int) -> None:
+    """Publish that many messages, `WAITING` of them at a time, and return when all are stored."""
     left = messages
 
     def more() -> bool:
@@ -131,14 +132,14 @@ async def _backlog(options: Options) -> Table:
     taken: dict[str, list[Sample]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         here = await stack.enter_async_context(stage(options))
-        cast, publisher, token = await _road(here)
-        await _publish(publisher, BACKLOG)
+        cast, publisher, token = await road(here)
+        await publish_all(publisher, BACKLOG)
         client = await stack.enter_async_context(here.nats_py(cast.tenant))
         tenant_fabric = await here.room(cast.tenant)
         channel = ChannelId(cast.channels[0])
         order = Order(here.platform.gateway_url, cast.tenant, token, channel, BACKLOG, 1, from_first=True)
         ways: dict[str, Callable[[], Awaitable[Sample]]] = {
-            "one socket of the gateway": lambda: _by_gateway(order),
+            "one socket of the gateway": lambda: by_gateway(order),
             "the log's reader, no gateway": lambda: _by_log(tenant_fabric, channel),
             "nats-py alone, ordered consumer": lambda: _by_ordered_consumer(client, channel),
             "nats-py alone, 256 a fetch": lambda: _by_fetching(client, channel),
@@ -158,7 +159,8 @@ async def _backlog(options: Options) -> Table:
     return table
 
 
-async def _by_gateway(order: Order) -> Sample:
+async def by_gateway(order: Order) -> Sample:
+    """Read the order's messages from the gateway, in a process of its own."""
     read = await _read(order)
     return Sample(order.expected, read["ended"] - read["begun"])
 

@@ -114,8 +114,8 @@ async def _rates(on: Stage, crowd: Crowd, options: Options) -> Table:
     for _ in range(options.rounds):
         for count in AT_ONCE:
             rest: list[Login] = [partial(crowd.over_rest, http) for http in https[:count]]
-            samples.setdefault(("over REST", count), []).append(await _sample(rest, options.seconds))
-            samples.setdefault(("on a socket", count), []).append(await _sample([crowd.on_a_socket] * count, options.seconds))
+            samples.setdefault(("over REST", count), []).append(await sample(rest, options.seconds))
+            samples.setdefault(("on a socket", count), []).append(await sample([crowd.on_a_socket] * count, options.seconds))
             crowd.leave()
     for http in https:
         http.close()
@@ -125,7 +125,7 @@ async def _rates(on: Stage, crowd: Crowd, options: Options) -> Table:
     return table
 
 
-async def _sample(logins: list[Login], seconds: float) -> Sample:
+async def sample(logins: list[Login], seconds: float) -> Sample:
     """Each logs in again and again for so long."""
     latencies: list[float] = []
     began = time.perf_counter()

@@ -115,8 +115,8 @@ async def _ways(stage: Stage, stack: AsyncExitStack) -> dict[str, Way]:
         f"{NATS_PY}, with ids": _nats_py(js, keyed=True),
         "group commit": _group_commit(await stage.room("bench-ours"), keyed=False),
         "group commit, with keys": _group_commit(await stage.room("bench-ours-keyed"), keyed=True),
-        "whole road, 1 socket": _road(publishers[:1]),
-        "whole road, 16 sockets": _road(publishers),
+        "whole road, 1 socket": road(publishers[:1]),
+        "whole road, 16 sockets": road(publishers),
         LIMIT: bare,
         DISK: _disk(stack.enter_context(TemporaryDirectory(prefix="flushes-", dir=stage.platform.data))),
     }
@@ -180,7 +180,9 @@ def _group_commit(tenant_fabric: TenantFabric, *, keyed: bool) -> Way:
     return way
 
 
-def _road(publishers: list[Publisher]) -> Way:
+def road(publishers: list[Publisher]) -> Way:
+    """Return the way over the gateway: what waits is spread over the publishers' sockets."""
+
     async def way(waiting: int, seconds: float) -> Sample:
         used = publishers[: min(waiting, len(publishers))]
         start = time.perf_counter()

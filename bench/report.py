@@ -24,6 +24,8 @@ class Options:
     folder: Path
     rounds: int = 5
     seconds: float = 0.6
+    against: Path | None = None
+    """The Python interpreter of another version, for `pairs`."""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,11 @@ def cpu_seconds(pid: int) -> float:
     """The processor time that a process has used, to a hundredth of a second (proc(5), stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def process_seconds(pid: int) -> float:
+    """Return the processor time of a process's threads, in seconds (Linux's schedstat, to the nanosecond)."""
+    return sum(int(file.read_text().split()[0]) for file in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def machine(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -74,10 +75,13 @@ UNBOUNDED: Final = ["--requests-per-s", "0", "--connects-per-s", "0", "--challen
 
 
 @asynccontextmanager
-async def stage(options: Options) -> AsyncIterator[Stage]:
-    """`artcafe up` on a new folder, ended and removed afterwards."""
+async def stage(options: Options, python: Path | str = sys.executable) -> AsyncIterator[Stage]:
+    """Run `artcafe up`, of the version installed for `python`, on a new folder; end and remove it afterwards."""
     options.folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder, running(Path(folder), UNBOUNDED) as platform:
+    with (
+        TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder,
+        running(Path(folder), UNBOUNDED, python=python) as platform,
+    ):
         conf = json.loads((platform.data / "nats" / "nats.conf").read_text())
         accounts = Accounts(derive(read_secret(platform.data / "secret"), "nats"), "prod")
         url = f"nats://127.0.0.1:{conf['port']}"

@@ -61,9 +61,10 @@ class Platform:
         command: str = "up",
         secret: Path | None = None,
         descriptors: int | None = None,
+        python: Path | str = sys.executable,
     ) -> None:
-        """`secret` names the file that a server is given in `flags`; the other command makes its own. `descriptors`: how many
-        files it may open."""
+        """`secret` is the file that a `serve` is given in `flags`; `up` makes its own. `descriptors` limits its open files.
+        `python` is the interpreter of the version to run."""
         self._limit = [] if descriptors is None else ["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "-"]
         self.folder, self._flags, self._command = folder, list(flags), command
         self.data = folder / "data"
@@ -72,13 +73,14 @@ class Platform:
         self.url = self.gateway_url = ""
         self._ports = ("0", "0")
         self._casts = 0
+        self._python = str(python)
 
     def start(self) -> None:
         """Returns when it says where it listens. After the first time it takes the same ports again."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.data / "server.json").unlink(missing_ok=True)
         rest, gateway = self._ports
-        command = [sys.executable, "-m", "artcafe", self._command, "--data-dir", str(self.data), "--log-level", "info"]
+        command = [self._python, "-m", "artcafe", self._command, "--data-dir", str(self.data), "--log-level", "info"]
         command += ["--listen", f"127.0.0.1:{rest}", "--gateway-listen", f"127.0.0.1:{gateway}", *self._flags]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
         with (self.folder / "log").open("ab") as log:
@@ -126,7 +128,7 @@ class Platform:
 
     def token(self, user: str) -> str:
         """An access token of the local identity, as the command prints it."""
-        command = [sys.executable, "-m", "artcafe", "token", "--user", user, "--data-dir", str(self.data)]
+        command = [self._python, "-m", "artcafe", "token", "--user", user, "--data-dir", str(self.data)]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
     async def tenant_with(self, agents: int = 1, channels: int = 1, *, subscribed: bool = True, kind: str = "ed25519") -> Cast:
@@ -154,9 +156,11 @@ class Platform:
 
 
 @contextmanager
-def running(folder: Path, flags: Sequence[str] = (), descriptors: int | None = None) -> Iterator[Platform]:
+def running(
+    folder: Path, flags: Sequence[str] = (), descriptors: int | None = None, python: Path | str = sys.executable
+) -> Iterator[Platform]:
     """A platform that is up, and is ended with everything it started whatever the test did to it."""
-    platform = Platform(folder, flags, descriptors=descriptors)
+    platform = Platform(folder, flags, descriptors=descriptors, python=python)
     platform.start()
     try:
         yield platform
