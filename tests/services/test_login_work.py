@@ -22,7 +22,7 @@ from tests.services.service_env import Server, running
 
 WORK = {
     "artcafe.wire.sshsig": {"signer", "_open", "_check", "signed_data"},
-    "artcafe.wire.sshkeys": {"read_blob"},
+    "artcafe.wire.sshkeys": {"read_signing_key"},
     "artcafe.tables.sqlite.engine": {"get", "query", "put", "update", "delete", "transact"},
 }
 """What takes time in a login: the parts of a verification, and the table engine's verbs."""

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from artcafe.errors import BadKey
 from artcafe.wire.ssh_bytes import SshReader, mpint, string
-from artcafe.wire.sshkeys import PublicKey, parse_public_key
+from artcafe.wire.sshkeys import PublicKey, parse_public_key, read_signing_key
 from tests import ssh_keygen
 from tests.ssh_keygen import as_line
 
 P = 2**255 - 19
+D = -121_665 * pow(121_666, -1, P) % P
 MODULUS = 2**2047 + 1  # Odd and of 2048 bits: whether it can be factored is not looked at.
 
 
@@ -231,12 +232,38 @@ def test_every_ed25519_key_that_has_a_private_half_is_admitted(secret: bytes) ->
 @given(y=st.integers(min_value=2, max_value=P - 2), negative=st.booleans())
 @example(y=2, negative=False)
 @example(y=3, negative=True)
-def test_an_ed25519_point_is_admitted_exactly_when_it_is_on_the_curve(y: int, negative: bool) -> None:
-    # Euler's criterion on x² (d·y² + 1) = y² - 1, both sides times 121666: independent of how a root is found.
-    quotient = (y * y - 1) * 121_666 * (121_666 - 121_665 * y * y)
-    is_on_curve = pow(quotient, (P - 1) // 2, P) == 1
+def test_ed25519_point_is_admitted_exactly_when_it_is_on_the_curve(y: int, negative: bool) -> None:
     line = ed25519_line((y | negative << 255).to_bytes(32, "little"))
-    assert is_admitted(line) == is_on_curve
+    assert is_admitted(line) == (x_of(y) is not None)
+
+
+def test_points_of_small_order_are_those_that_doubling_three_times_makes_neutral() -> None:
+    for encoded in SMALL_ORDER.values():
+        y = int.from_bytes(encoded, "little") & (2**255 - 1)
+        x = x_of(y)
+        assert x is not None
+        assert double(double(double((x, y)))) == (0, 1)
+    assert len(set(SMALL_ORDER.values())) == 8  # The cofactor of the curve: there are no others.
+
+
+@pytest.mark.parametrize("point", [*SMALL_ORDER.values(), P.to_bytes(32, "little"), (P + 3).to_bytes(32, "little")])
+def test_signature_cannot_name_a_point_of_small_order_or_in_another_spelling(point: bytes) -> None:
+    with pytest.raises(BadKey):
+        read_signing_key(string(b"ssh-ed25519") + string(point))
+
+
+def x_of(y: int) -> int | None:
+    """Return an x with (x, y) on Ed25519, or None: the root by RFC 8032, section 5.1.3, which the product does not calculate."""
+    x_squared = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
+    candidates = (x := pow(x_squared, (P + 3) // 8, P), x * pow(2, (P - 1) // 4, P) % P)
+    return next((each for each in candidates if each * each % P == x_squared), None)
+
+
+def double(point: tuple[int, int]) -> tuple[int, int]:
+    """Return the double of a point, by the addition law of RFC 8032, section 5.1.4."""
+    x, y = point
+    product = D * x * x * y * y
+    return 2 * x * y * pow(1 + product, -1, P) % P, (y * y + x * x) * pow(1 - product, -1, P) % P
 
 
 @settings(max_examples=40)

@@ -448,3 +448,10 @@ def test_what_is_armored_is_verified_again(message: bytes, namespace: str, hash_
     armored = sshsig.armor(public(ED25519).blob, signature, namespace, hash_name)
     assert sshsig.verify(armored, message, public(ED25519), namespace)
     assert not sshsig.verify(armored, message, public(ED25519), namespace + "x")
+
+
+@given(point=st.binary(min_size=32, max_size=32), raw=st.binary(min_size=64, max_size=64))
+def test_key_off_the_curve_signs_nothing(point: bytes, raw: bytes) -> None:
+    # About half of the points are off the curve. The library refuses them when it verifies, not when it loads the key.
+    envelope = Envelope(string(b"ssh-ed25519") + string(point), named("ssh-ed25519", raw))
+    assert sshsig.signer(envelope.armored, MESSAGE) is None

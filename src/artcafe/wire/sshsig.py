@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAl
 
 from artcafe.errors import BadKey
 from artcafe.wire.ssh_bytes import SshReader, decode_base64, string
-from artcafe.wire.sshkeys import PublicKey, read_blob
+from artcafe.wire.sshkeys import PublicKey, read_signing_key
 
 HashName = Literal["sha256", "sha512"]
 
@@ -72,7 +72,7 @@ def signer(armored: str, message: bytes, namespace: str = NAMESPACE) -> PublicKe
     """
     try:
         blob, hash_name, signature = _open(armored, namespace)
-        key = read_blob(blob)
+        key = read_signing_key(blob)
         _check(signature, signed_data(message, namespace, hash_name), key)
     except (ValueError, BadKey, InvalidSignature):
         return None
