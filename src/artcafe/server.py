@@ -186,7 +186,7 @@ async def _serve(
         watch = VersionWatch(
             store, changes, lambda: gateway.access_updates.tenants() | record_cache.tenants(), fabric.announcements
         )
-        fabric.on_tenant_failure(gateway.send_back)
+        fabric.on_tenant_failure(gateway.close_tenant)
         addresses = await source.open(gateway)
         services = rest.Services(
             login=login,

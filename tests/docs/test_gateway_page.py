@@ -9,11 +9,12 @@ from typing import get_args
 import msgspec
 import pytest
 
+from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, PING_S
 from artcafe.errors import REGISTRY
 from artcafe.fabric.presence_registry import LEASE_S
 from artcafe.fabric.tenant_log import BATCH_MESSAGES
-from artcafe.gateway.connection import MOST_BYTES_UNDER_WAY, MOST_UNDER_WAY, WRITE_HIGH_BYTES
-from artcafe.gateway.desk import LIMITS, MAX_SUBSCRIPTIONS, PING_S
+from artcafe.gateway.client_socket import LIMITS
+from artcafe.gateway.connection import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES, WRITE_HIGH_BYTES
 from artcafe.gateway.listener import CONNECT_S, STALL_S
 from artcafe.gateway.login_handshake import MAX_CHALLENGES
 from artcafe.gateway.opening_handshake import MAX_BYTES_BEFORE_CONNECT
@@ -82,8 +83,8 @@ def test_limits_on_the_page_match_the_code() -> None:
         "connections of a tenant to one server": plans.PLANS[plans.DEFAULT_PLAN][Limit.CONNECTIONS],
         "messages read from the log at once for a slow socket": BATCH_MESSAGES,
         "bytes that wait for a socket": WRITE_HIGH_BYTES,
-        "commands in flight": MOST_UNDER_WAY,
-        "bytes of commands in flight": MOST_BYTES_UNDER_WAY,
+        "commands in flight": MAX_IN_FLIGHT,
+        "bytes of commands in flight": MAX_IN_FLIGHT_BYTES,
         "time until `connect` has succeeded": CONNECT_S,
         "time in which a socket accepts no byte while messages wait": STALL_S,
     }

@@ -283,7 +283,7 @@ def _tls(authority: Authority | None) -> ssl.SSLContext | None:
 
 
 def _is_level(connection: Connection) -> bool:
-    deliveries = connection.conversation.deliveries.values()
+    deliveries = connection.deliveries.values()
     return bool(deliveries) and all(each.member for each in deliveries)
 
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from artcafe.delivery.peer import MAX_SUBSCRIPTIONS
 from artcafe.errors import Unavailable
-from artcafe.gateway.desk import MAX_SUBSCRIPTIONS
 from artcafe.model import AgentStatus, Channel, Role, TenantChange, TenantId, UserId, UserPrincipal
 from artcafe.services.agents import Agents
 from artcafe.services.changes import Changes
@@ -61,7 +61,7 @@ async def crowd(folder: Path, channels: int = CHANNELS, sockets: int = SOCKETS) 
             await subscribed(it, f"channel-{number}")
         raws = [await stack.enter_async_context(it.connected()) for _ in range(sockets)]
         connections = it.gateway.connections()
-        await until(lambda: all(len(each.conversation.deliveries) == min(channels, MAX_SUBSCRIPTIONS) for each in connections))
+        await until(lambda: all(len(each.deliveries) == min(channels, MAX_SUBSCRIPTIONS) for each in connections))
         await it.level()
         yield it, raws
 
@@ -117,7 +117,7 @@ async def test_a_new_subscription_begins_on_every_socket_and_reads_no_other(tmp_
         it.tables.keys = 0
         channel = await subscribed(it, "new")
         connections = it.gateway.connections()
-        await until(lambda: all(channel.id in each.conversation.deliveries for each in connections))
+        await until(lambda: all(channel.id in each.deliveries for each in connections))
         # How far retention has come in the channel is read for each delivery that begins.
         assert it.tables.keys <= SOCKETS + 20
         await it.publish(b'"news"', channel)
@@ -175,7 +175,7 @@ async def test_more_subscriptions_than_a_connection_may_have_are_the_same_on_eve
 ) -> None:
     too_many = 3
     async with crowd(tmp_path, channels=MAX_SUBSCRIPTIONS + too_many, sockets=2) as (it, raws):
-        one, two = (sorted(each.conversation.deliveries) for each in it.gateway.connections())
+        one, two = (sorted(each.deliveries) for each in it.gateway.connections())
         assert one == two
         assert len(one) == MAX_SUBSCRIPTIONS
         rows = await it.subscriptions.for_connect(it.owner.tenant_id, it.agent.id)
@@ -189,4 +189,4 @@ async def test_more_subscriptions_than_a_connection_may_have_are_the_same_on_eve
         # Where one of them ends, the next one begins.
         await it.subscriptions.delete(it.owner, one[0], it.agent.id)
         connections = it.gateway.connections()
-        await until(lambda: all(left_out[0] in each.conversation.deliveries for each in connections))
+        await until(lambda: all(left_out[0] in each.deliveries for each in connections))

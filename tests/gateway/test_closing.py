@@ -102,7 +102,7 @@ async def test_at_closing_time_what_was_published_is_answered_before_the_close(t
         (connection,) = it.gateway.connections()
         for number in range(500):
             raw.send({"id": 10 + number, "publish": {"channel": it.channel.id, "data": number, "key": f"key {number}"}})
-        await until(lambda: connection.conversation._publishes.in_flight > 100)
+        await until(lambda: connection.session is not None and connection.session.in_flight > 100)
         async with asyncio.TaskGroup() as group:
             group.create_task(it.gateway.drain())
             answered = [frame["publish"]["seq"] for frame in await frames_before_close(raw) if "publish" in frame]

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from artcafe.delivery.feed import Delivery
 from artcafe.delivery.frame_batch import FrameBatch
-from artcafe.delivery.hub import Delivery
 from artcafe.errors import ArtcafeError, Internal
-from artcafe.model import SubscriptionStatus
+from artcafe.gateway.encoding import WebSocketEncoding
+from artcafe.model import ChannelId, Epoch, SubscriptionStatus
+from artcafe.wire.replies import Gap
 from tests.gateway.house import House, house, until
 from tests.gateway.raw import Raw, dialled
 
@@ -92,7 +95,7 @@ async def test_a_subscription_that_is_paused_while_it_begins_does_not_begin(tmp_
 async def test_nobody_waits_for_a_feed_that_was_let_go_before_it_opened(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         feed = it.hub.feed(it.owner.tenant_id, it.channel.id)
-        it.hub.let_go(feed)
+        it.hub.release(feed)
 
         async with asyncio.timeout(5):
             await feed.opened.wait()
@@ -125,7 +128,9 @@ async def test_two_sockets_of_one_agent_each_get_everything(tmp_path: Path) -> N
 
 
 class Broken:
-    """A socket that raises on what it is to send."""
+    """A connection whose writes fail."""
+
+    encoding = WebSocketEncoding()
 
     def __init__(self) -> None:
         self.out: list[FrameBatch] = []
@@ -142,6 +147,12 @@ class Broken:
     def close(self, reason: ArtcafeError) -> None:
         self.reason = reason
 
+    def send_gap(self, channel_id: ChannelId, gap: Gap, epoch: Epoch | None = None) -> None:
+        raise AssertionError
+
+    def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = ()) -> None:
+        raise AssertionError
+
 
 @pytest.mark.parametrize("max_unacked", [None, 64], ids=["all alike", "each its own"])
 async def test_a_flush_that_fails_closes_its_tenants_sockets_and_loses_nothing(tmp_path: Path, max_unacked: int | None) -> None:
@@ -154,7 +165,7 @@ async def test_a_flush_that_fails_closes_its_tenants_sockets_and_loses_nothing(t
             seqs = [await it.publish(b"1")]
             assert await raw.closed() == 4000
             assert isinstance(broken.reason, Internal)
-            it.hub.let_go(feed)
+            it.hub.release(feed)
         async with it.connected() as raw:
             seqs.append(await it.publish(b"2"))
             assert await all_of(raw, 2) == [(it.channel.id, seq) for seq in seqs]

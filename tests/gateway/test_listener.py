@@ -242,12 +242,12 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
 async def test_a_connection_that_cannot_be_closed_keeps_no_other_open(tmp_path: Path) -> None:
     async with house(tmp_path, connect_s=0.05) as it:
         # Without an upgrade it has no transport.
-        broken = Connection(it.gateway._desk, it.gateway._group, it.gateway, it.gateway.enter("127.0.0.1"), [])
-        it.gateway.came(broken)
+        broken = Connection(it.gateway._desk, it.gateway._group, it.gateway, it.gateway.count_connection("127.0.0.1"), [])
+        it.gateway.on_open(broken)
         async with dialled(it.url) as silent:
             assert await silent.closed() == 4502
         assert it.gateway.supervisor.failures > 0
-        it.gateway.gone(broken)
+        it.gateway.on_close(broken)
 
 
 async def test_a_recheck_that_fails_unforeseen_closes_the_connection_and_the_loops_go_on(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from artcafe.gateway.admission import Admission
-from artcafe.gateway.connection import MOST_BYTES_UNDER_WAY, MOST_UNDER_WAY
+from artcafe.gateway.connection import MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES
 from artcafe.gateway.opening_handshake import MAX_BYTES_BEFORE_CONNECT
 from artcafe.gateway.upgrade_request import MAX_HEAD_BYTES, UpgradeRefused, parse
 from artcafe.rules.connections import OpenConnections
@@ -140,7 +140,7 @@ def test_a_page_of_the_same_host_connects_where_that_host_is_the_gateways(
     origin: str | None, host: str, is_welcome: bool
 ) -> None:
     admission = Admission(origins=["https://app.example"], hosts=["artcafe.example"])
-    assert admission.is_welcome([] if origin is None else [origin], host) is is_welcome
+    assert admission.is_allowed([] if origin is None else [origin], host) is is_welcome
 
 
 async def test_a_refused_origin_is_logged_once_a_minute(tmp_path: Path) -> None:
@@ -208,8 +208,8 @@ async def test_a_socket_is_not_read_while_a_megabyte_of_its_commands_waits(tmp_p
             raw.send({"id": id, "publish": {"channel": it.channel.id, "data": "x" * size}})
         (connection,) = it.gateway.connections()
         await until(lambda: not connection.is_reading)
-        assert MOST_BYTES_UNDER_WAY < connection._under_way_bytes < MOST_BYTES_UNDER_WAY + 2 * MAX_FRAME_BYTES
-        assert connection._under_way < MOST_UNDER_WAY  # by bytes, not by number
+        assert MAX_IN_FLIGHT_BYTES < connection._in_flight_bytes < MAX_IN_FLIGHT_BYTES + 2 * MAX_FRAME_BYTES
+        assert connection._in_flight < MAX_IN_FLIGHT  # by bytes, not by number
         it.proxy.cut()
         answered: set[int] = set()
         while len(answered) < count:
@@ -217,7 +217,7 @@ async def test_a_socket_is_not_read_while_a_megabyte_of_its_commands_waits(tmp_p
             if "id" in frame:
                 answered.add(frame["id"])
         assert connection.is_reading
-        assert connection._under_way_bytes == 0
+        assert connection._in_flight_bytes == 0
 
 
 async def test_a_long_field_of_a_short_command_is_refused_as_it_comes(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ async def set_status(it: House, status: SubscriptionStatus) -> None:
     """Pause or resume, and return when the agent's sockets know."""
     await it.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, status)
     is_delivered = status is SubscriptionStatus.ACTIVE
-    deliveries = [each.conversation.deliveries for each in it.gateway.connections()]
+    deliveries = [each.deliveries for each in it.gateway.connections()]
     await until(lambda: all((it.channel.id in each) is is_delivered for each in deliveries))
 
 
@@ -74,12 +74,12 @@ async def test_a_subscription_deleted_and_made_anew_begins_at_its_own_cursor(tmp
         assert await raw.messages(1) == [1]
         await it.subscriptions.delete(it.owner, it.channel.id, it.agent.id)
         (connection,) = it.gateway.connections()
-        await until(lambda: it.channel.id not in connection.conversation.deliveries)
+        await until(lambda: it.channel.id not in connection.deliveries)
         await raw.ack(it.channel.id, 1)
         assert (await raw.next())["error"]["code"] == "not_subscribed"
         await publish(it, 2)
         await it.subscriptions.put(it.owner, it.channel.id, it.agent.id)
-        await until(lambda: it.channel.id in connection.conversation.deliveries)
+        await until(lambda: it.channel.id in connection.deliveries)
         await publish(it, 3)
         assert await raw.messages(1) == [3]
 

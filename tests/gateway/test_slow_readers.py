@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from artcafe.gateway.agent_session import AgentSession
 from artcafe.gateway.connection import WRITE_HIGH_BYTES, Connection
 from artcafe.model import ChannelType
 from tests.certificates import Authority
@@ -112,7 +113,7 @@ async def test_one_that_stops_reading_for_a_moment_stays_in_the_live_set_and_mis
         slow.send({"id": 2, "subscribe": {"channel": live.id}})
         assert "subscribe" in await slow.text()
         (connection,) = it.gateway.connections()
-        (delivery,) = [each for each in connection.conversation.deliveries.values() if each.feed.is_live]
+        (delivery,) = [each for each in connection.deliveries.values() if each.feed.is_live]
         async with it.connected() as fast:
             await fast.ask("subscribe", channel=live.id)
             slow.stop_reading()
@@ -172,7 +173,7 @@ async def test_one_that_leaves_the_live_set_by_what_it_is_answered_gets_what_was
             await flushed(it)
         async with asyncio.TaskGroup() as group:
             group.create_task(it.publish(b"0"))
-            while not it.hub._dirty:  # noqa: ASYNC110 (what is waited for tells nobody)
+            while not it.hub._unflushed:  # noqa: ASYNC110 (what is waited for tells nobody)
                 await asyncio.sleep(0)
             connection.send(b"%0300000d" % 0)
             it.hub._flush()
@@ -208,14 +209,16 @@ async def test_one_that_leaves_the_live_set_while_the_log_is_read_for_it_is_no_m
 async def paused_while_it_is_fed(it: House, steps: int) -> None:
     async with it.bare() as slow:
         (connection,) = it.gateway.connections()
-        backlog = connection.conversation.subscriber.backlog
+        session = connection.session
+        assert isinstance(session, AgentSession)
+        backlog = session.subscriber.backlog
         while backlog._task is None:  # noqa: ASYNC110 (what is waited for tells nobody)
             await asyncio.sleep(0)
         for _ in range(steps):  # Further into it each time.
             await asyncio.sleep(0)
         connection.pause()
         await until(lambda: backlog._task is None)
-        (delivery,) = connection.conversation.deliveries.values()
+        (delivery,) = connection.deliveries.values()
         assert not delivery.member
         connection.resume_writing()
         await it.level()
@@ -268,7 +271,7 @@ async def test_what_fails_at_the_end_of_a_socket_leaves_nothing_to_the_next_one(
             patched.setattr(it.presence, "gone", lambda _: 1 / 0)
             raw.writer.close()
             await until(lambda: it.gateway.connections() == [])
-        (delivery,) = connection.conversation.deliveries.values()
+        (delivery,) = connection.deliveries.values()
         assert (delivery.member, connection.descriptor) == (True, None)
         async with bare(it.url) as stranger:
             (theirs,) = it.gateway.connections()
@@ -287,19 +290,19 @@ async def test_nothing_is_written_to_a_descriptor_that_may_be_another_sockets(
     async with house(tmp_path) as it, it.bare() as raw:
         (connection,) = it.gateway.connections()
         await it.level()
-        (delivery,) = connection.conversation.deliveries.values()
+        (delivery,) = connection.deliveries.values()
         descriptor = connection.descriptor
         assert descriptor is not None
         socket_of_it = os.fstat(descriptor).st_ino
-        gone, seen = it.gateway.gone, asyncio.Event()
+        on_close, seen = it.gateway.on_close, asyncio.Event()
 
         def watched(ended: Connection) -> None:
             # Its deliveries have left, and the number is still its own: nobody else can have had it in between.
             assert (os.fstat(descriptor).st_ino, ended.descriptor, delivery.member) == (socket_of_it, None, False)
-            gone(ended)
+            on_close(ended)
             seen.set()
 
-        monkeypatch.setattr(it.gateway, "gone", watched)
+        monkeypatch.setattr(it.gateway, "on_close", watched)
         ENDS[how](raw, connection)
         async with asyncio.timeout(5):
             await seen.wait()

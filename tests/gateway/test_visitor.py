@@ -119,11 +119,11 @@ async def test_a_visitor_that_reads_nothing_delays_nobody_and_goes_on_from_where
         await raw.ask("watch", channel=it.channel.id)
         (connection,) = it.gateway.connections()
         connection.pause()
-        (delivery,) = connection.conversation.deliveries.values()
+        (delivery,) = connection.deliveries.values()
         missed = await it.publish(b'"missed"')
         await until(lambda: delivery.feed.flushed == missed)
         connection.resume_writing()
-        await until(lambda: all(each.member for each in connection.conversation.deliveries.values()))
+        await until(lambda: all(each.member for each in connection.deliveries.values()))
         await it.publish(b'"seen"')
         assert await raw.messages(1) == ["seen"]
 

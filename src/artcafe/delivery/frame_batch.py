@@ -1,4 +1,4 @@
-"""What sockets are sent together: frames as bytes, each encoded once, joined in the order in which they came, and written."""
+"""Batches of encoded messages: joined in the order of their arrival, and written to many descriptors."""
 
 from __future__ import annotations
 
@@ -8,52 +8,39 @@ from itertools import repeat
 
 
 class FrameBatch:
-    """Frames of one channel that sockets get together, and the turn of each among those of all channels."""
+    """Encoded messages of one channel for one flush, each with its turn: its place in the order of arrival over all channels."""
 
     __slots__ = ("frames", "turns")
 
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-        self.turns: list[int] = []
+    def __init__(self, frames: list[bytes], turns: list[int]) -> None:
+        self.frames, self.turns = frames, turns
 
     def since(self, first: int) -> FrameBatch:
-        """Those from the one at `first` on."""
-        rest = FrameBatch()
-        rest.frames, rest.turns = self.frames[first:], self.turns[first:]
-        return rest
+        """Return a batch of the messages from index `first` on."""
+        return FrameBatch(self.frames[first:], self.turns[first:])
 
 
-def join_batches(pieces: Sequence[FrameBatch]) -> bytes:
-    """The frames of all the pieces, by their turns."""
-    if len(pieces) == 1:
-        return b"".join(pieces[0].frames)  # which makes no copy of a single one
-    turned = sorted(pair for piece in pieces for pair in zip(piece.turns, piece.frames, strict=True))
-    return b"".join([frame for _, frame in turned])
+def join_batches(batches: Sequence[FrameBatch]) -> bytes:
+    """Return the bytes of all batches, in the order of their turns."""
+    if len(batches) == 1:
+        return b"".join(batches[0].frames)  # of a single frame this makes no copy
+    by_turn = sorted(pair for batch in batches for pair in zip(batch.turns, batch.frames, strict=True))
+    return b"".join([frame for _, frame in by_turn])
 
 
 def write_to_all(descriptors: Sequence[int], frames: bytes) -> list[tuple[int, int]]:
-    """Writes the same bytes to every descriptor with one system call each, the whole of what it costs (record 23).
+    """Write the same bytes to every descriptor with one system call each, which is the whole cost (decision record 23).
 
-    Tells who has not taken everything: the place in `descriptors`, and how many bytes were taken. That is 0 where there is no
-    room now, and where the socket is gone, which its transport will find out.
+    Return the short writes: index in `descriptors` and the number of bytes written. That is 0 for a full buffer and for a closed
+    socket, which its transport detects by itself.
     """
-    taken: list[int] = []
+    written: list[int] = []
     writes = map(os.write, descriptors, repeat(frames))
-    while len(taken) < len(descriptors):
+    while len(written) < len(descriptors):
         try:
-            taken.extend(writes)
-        except OSError:  # what was taken before it stays, and the map goes on behind it
-            taken.append(0)
-    if taken.count(len(frames)) == len(taken):
+            written.extend(writes)
+        except OSError:  # `written` keeps the writes before this one, and the map continues behind it
+            written.append(0)
+    if written.count(len(frames)) == len(written):
         return []
-    return [(at, size) for at, size in enumerate(taken) if size < len(frames)]
-
-
-def text_frame(payload: bytes) -> bytes:
-    """An unmasked WebSocket text frame, as a server sends it (RFC 6455, section 5.2)."""
-    size = len(payload)
-    if size < 126:
-        return b"%c%c%b" % (0x81, size, payload)
-    if size < 65536:
-        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), payload)
-    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), payload)
+    return [(at, size) for at, size in enumerate(written) if size < len(frames)]

@@ -1,7 +1,7 @@
-"""Applies changes in the tables to the open connections, so that a revocation takes effect within 5 s (contract, sentence 12).
+"""Applying changes in the tables to open connections, so that a revocation takes effect within 5 s (contract, sentence 12).
 
-What a change names is read once an agent, however many sockets it has. Each tenant has a task of its own, so that none waits for
-another, and its revocations are applied before anything else.
+The rows that a change names are read once per agent, for all of its connections. Each tenant has its own task, so that none waits
+for another, and revocations are applied before anything else.
 """
 
 from __future__ import annotations
@@ -14,33 +14,36 @@ from functools import partial
 from typing import Final, TypeVar
 
 from artcafe.errors import ArtcafeError, Internal, OurFault
-from artcafe.gateway.connection import Connection
+from artcafe.gateway.agent_session import AgentSession
 from artcafe.gateway.desk import Desk
-from artcafe.model import AgentId, AgentPrincipal, ChannelId, TenantChange, TenantId, UserId, UserPrincipal
+from artcafe.gateway.user_session import UserSession
+from artcafe.model import AgentId, ChannelId, TenantChange, TenantId, UserId, UserPrincipal
 from artcafe.observe.logs import log
 from artcafe.supervision import Supervisor
 
 RECHECK_S: Final = 1.0
-"""Changes of a tenant that come closer together than this are applied together; a revocation has 5 s (sentence 12)."""
+"""Shortest time between two applications of a tenant's changes; a revocation has 5 s (sentence 12)."""
 AT_ONCE: Final = 8
-"""Agents or people of a tenant that are read at the same time: few, since the embedded tables are read one after the other, and
-other tenants read them too."""
+"""Agents or people of a tenant that are read concurrently: few, since the embedded tables read one row after the other, and other
+tenants read them too."""
 
 IdT = TypeVar("IdT", AgentId, UserId)
+SessionT = TypeVar("SessionT", AgentSession, UserSession)
 
 
 @dataclass(slots=True)
 class PendingChanges:
-    """What has changed in a tenant and was not applied yet."""
+    """Changes in a tenant that were not applied yet."""
 
     is_whole: bool = False
+    """Whether anything may have changed."""
     agents: set[AgentId] = field(default_factory=set)
     channels: set[ChannelId] = field(default_factory=set)
     subscriptions: set[tuple[ChannelId, AgentId]] = field(default_factory=set)
     users: set[UserId] = field(default_factory=set)
 
     def add(self, change: TenantChange | PendingChanges) -> None:
-        """Add what a change names."""
+        """Add the rows that a change names."""
         self.is_whole = self.is_whole or change.is_whole
         self.agents.update(change.agents)
         self.channels.update(change.channels)
@@ -51,162 +54,162 @@ class PendingChanges:
         return self.is_whole or bool(self.agents or self.channels or self.subscriptions or self.users)
 
 
-class TenantConnections:
-    """The connections of one tenant, by who is on them, and what is to be applied to them."""
+class TenantSessions:
+    """The sessions of one tenant by agent and person, and the changes to apply to them."""
 
     def __init__(self, tenant_id: TenantId) -> None:
         self.tenant_id = tenant_id
-        self.agents: dict[AgentId, list[Connection]] = defaultdict(list)
-        """Most agents have one connection, and a set would cost each of them 0.2 KB."""
-        self.users: dict[UserId, list[Connection]] = defaultdict(list)
+        self.agents: dict[AgentId, list[AgentSession]] = defaultdict(list)
+        """A list each: most agents have one connection, and a set costs 0.2 KB per agent."""
+        self.users: dict[UserId, list[UserSession]] = defaultdict(list)
         self.pending = PendingChanges()
         self.failure: OurFault | None = None
-        """Why some of what is being applied could not be read."""
+        """The error of a read for the changes that are being applied."""
         self.is_worked_on = False
 
     def take_pending(self) -> PendingChanges:
-        """Return what is pending, and begin anew."""
+        """Return and clear the pending changes."""
         pending, self.pending, self.failure = self.pending, PendingChanges(), None
         return pending
 
-    def all(self) -> list[Connection]:
-        """Return every connection of the tenant."""
-        return [each for by_id in (self.agents, self.users) for sockets in by_id.values() for each in sockets]
+    def all(self) -> list[AgentSession | UserSession]:
+        """Return every session of the tenant."""
+        agents = (each for sessions in self.agents.values() for each in sessions)
+        users = (each for sessions in self.users.values() for each in sessions)
+        return [*agents, *users]
 
 
 class AccessUpdates:
-    """The connections whose peers have proven themselves, and the loop that applies changes to them."""
+    """The authenticated sessions of this server, and the loop that applies changes to them."""
 
     def __init__(self, desk: Desk, recheck_s: float = RECHECK_S) -> None:
         self._desk, self._recheck_s = desk, recheck_s
-        self._tenants: dict[TenantId, TenantConnections] = {}
-        self._due: list[TenantConnections] = []
+        self._tenants: dict[TenantId, TenantSessions] = {}
+        self._due: list[TenantSessions] = []
         self._change = asyncio.Event()
         self.supervisor = Supervisor("rechecks")
 
-    def enter(self, connection: Connection) -> None:
-        """The peer has proven who it is: from here on changes apply to its connection."""
-        principal = connection.conversation.principal
-        assert principal is not None
-        sockets = self._tenants.setdefault(principal.tenant_id, TenantConnections(principal.tenant_id))
-        if isinstance(principal, AgentPrincipal):
-            sockets.agents[principal.agent_id].append(connection)
+    def enter(self, session: AgentSession | UserSession) -> None:
+        """Apply changes to this session from here on."""
+        tenant_id = session.principal.tenant_id
+        tenant = self._tenants.setdefault(tenant_id, TenantSessions(tenant_id))
+        if isinstance(session, AgentSession):
+            tenant.agents[session.principal.agent_id].append(session)
         else:
-            sockets.users[principal.user_id].append(connection)
+            tenant.users[session.principal.user_id].append(session)
 
-    def leave(self, connection: Connection) -> None:
-        """The connection is gone. May be repeated."""
-        principal = connection.conversation.principal
-        sockets = None if principal is None else self._tenants.get(principal.tenant_id)
-        if principal is None or sockets is None:
+    def leave(self, session: AgentSession | UserSession) -> None:
+        """Remove a session, because its socket is closed. May be repeated."""
+        tenant_id = session.principal.tenant_id
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
             return
-        if isinstance(principal, AgentPrincipal):
-            _discard(sockets.agents, principal.agent_id, connection)
+        if isinstance(session, AgentSession):
+            _discard(tenant.agents, session.principal.agent_id, session)
         else:
-            _discard(sockets.users, principal.user_id, connection)
-        if not sockets.agents and not sockets.users:
-            del self._tenants[principal.tenant_id]
+            _discard(tenant.users, session.principal.user_id, session)
+        if not tenant.agents and not tenant.users:
+            del self._tenants[tenant_id]
 
     def tenants(self) -> set[TenantId]:
-        """Return the tenants with a connection here."""
+        """Return the tenants with a session here."""
         return set(self._tenants)
 
-    def of_tenant(self, tenant_id: TenantId) -> list[Connection]:
-        """Return the tenant's connections."""
-        sockets = self._tenants.get(tenant_id)
-        return [] if sockets is None else sockets.all()
+    def of_tenant(self, tenant_id: TenantId) -> list[AgentSession | UserSession]:
+        """Return the tenant's sessions."""
+        tenant = self._tenants.get(tenant_id)
+        return [] if tenant is None else tenant.all()
 
     def changed(self, change: TenantChange) -> None:
-        """Have a change applied to the tenant's connections."""
-        sockets = self._tenants.get(change.tenant_id)
-        if sockets is not None:
-            sockets.pending.add(change)
-            self._wake(sockets)
+        """Schedule a change to be applied to the tenant's sessions."""
+        tenant = self._tenants.get(change.tenant_id)
+        if tenant is not None:
+            tenant.pending.add(change)
+            self._wake(tenant)
 
     async def run(self) -> None:
-        """Apply what changes, until cancelled."""
+        """Apply changes until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._change.wait()
                 self._change.clear()
                 due, self._due = self._due, []
-                for sockets in due:
-                    group.create_task(self._work(sockets))
+                for tenant in due:
+                    group.create_task(self._work(tenant))
 
-    def _wake(self, sockets: TenantConnections) -> None:
-        if sockets.pending and not sockets.is_worked_on:
-            sockets.is_worked_on = True
-            self._due.append(sockets)
+    def _wake(self, tenant: TenantSessions) -> None:
+        if tenant.pending and not tenant.is_worked_on:
+            tenant.is_worked_on = True
+            self._due.append(tenant)
             self._change.set()
 
-    async def _work(self, sockets: TenantConnections) -> None:
-        """Apply what is pending in one tenant, until nothing is. Without the tables delivery goes on, and it is tried again."""
+    async def _work(self, tenant: TenantSessions) -> None:
+        """Apply pending changes of one tenant until there are none. Retry while the tables are away: delivery continues."""
         try:
-            while sockets.pending:
-                pending = sockets.take_pending()
-                with self.supervisor.contain(tenant=sockets.tenant_id):
-                    await self._apply(sockets, pending)
-                if sockets.failure is not None:
-                    log.warning("gateway.recheck_failed", tenant=sockets.tenant_id, error=str(sockets.failure))
-                    sockets.pending.add(pending)
+            while tenant.pending:
+                pending = tenant.take_pending()
+                with self.supervisor.contain(tenant=tenant.tenant_id):
+                    await self._apply(tenant, pending)
+                if tenant.failure is not None:
+                    log.warning("gateway.recheck_failed", tenant=tenant.tenant_id, error=str(tenant.failure))
+                    tenant.pending.add(pending)
                 await asyncio.sleep(self._recheck_s)
         finally:
-            sockets.is_worked_on = False
+            tenant.is_worked_on = False
 
-    async def _apply(self, sockets: TenantConnections, pending: PendingChanges) -> None:
-        agents, users = sockets.agents, sockets.users
+    async def _apply(self, tenant: TenantSessions, pending: PendingChanges) -> None:
+        agents, users = tenant.agents, tenant.users
         is_whole = pending.is_whole
-        await self._each(sockets, agents, list(agents if is_whole else pending.agents), self._check_agent)
-        await self._each(sockets, users, list(users if is_whole else pending.users), self._check_user)
+        await self._each(tenant, agents, list(agents if is_whole else pending.agents), self._check_agent)
+        await self._each(tenant, users, list(users if is_whole else pending.users), self._check_user)
         if is_whole:
-            await self._each(sockets, agents, list(agents), self._apply_all)
+            await self._each(tenant, agents, list(agents), self._apply_all)
         else:
-            await self._apply_some(sockets, [pair for pair in pending.subscriptions if pair[1] in agents])
+            await self._apply_some(tenant, [pair for pair in pending.subscriptions if pair[1] in agents])
         if is_whole or pending.channels:
-            await self._each(sockets, users, list(users), self._check_channels)
+            await self._each(tenant, users, list(users), self._check_channels)
 
     async def _each(
         self,
-        sockets: TenantConnections,
-        by_id: Mapping[IdT, list[Connection]],
+        tenant: TenantSessions,
+        by_id: Mapping[IdT, list[SessionT]],
         ids: Sequence[IdT],
-        do: Callable[[TenantConnections, IdT, list[Connection]], Awaitable[None]],
+        do: Callable[[TenantSessions, IdT, list[SessionT]], Awaitable[None]],
     ) -> None:
-        """Do it for each of these agents, or people, that are connected."""
+        """Call `do` for each of these agents, or people, that is connected."""
         for start in range(0, len(ids), AT_ONCE):
             async with asyncio.TaskGroup() as group:
                 for id in ids[start : start + AT_ONCE]:
                     if id in by_id:
-                        group.create_task(self._one(sockets, list(by_id[id]), partial(do, sockets, id)))
-            await asyncio.sleep(0)  # reading a file may have waited for nothing: now others have the loop
+                        group.create_task(self._one(tenant, list(by_id[id]), partial(do, tenant, id)))
+            await asyncio.sleep(0)  # a read of the embedded tables may not have yielded: let others have the loop
 
     async def _one(
-        self, sockets: TenantConnections, connections: list[Connection], do: Callable[[list[Connection]], Awaitable[None]]
+        self, tenant: TenantSessions, sessions: list[SessionT], do: Callable[[list[SessionT]], Awaitable[None]]
     ) -> None:
-        with self.supervisor.contain(tenant=sockets.tenant_id):
+        with self.supervisor.contain(tenant=tenant.tenant_id):
             try:
-                await do(connections)
+                await do(sessions)
             except OurFault as exc:
-                sockets.failure = exc
+                tenant.failure = exc
             return
-        for connection in connections:  # an unforeseen error leaves open whether they may stay: fail closed
-            self._close(connection, Internal())
+        for session in sessions:  # after an unexpected error it is unknown whether they may stay: fail closed
+            self._close(session, Internal())
 
-    async def _check_agent(self, _: TenantConnections, __: AgentId, connections: list[Connection]) -> None:
-        """Close the connections whose proof has ended. The first one reads the agent's row, and the others find it in memory."""
-        for connection in connections:
-            await connection.conversation.is_current()
+    async def _check_agent(self, _: TenantSessions, __: AgentId, sessions: list[AgentSession]) -> None:
+        """Close sessions that are no longer authenticated. The first one reads the agent's row; the others find it in memory."""
+        for session in sessions:
+            await session.is_current()
 
-    async def _check_user(self, _: TenantConnections, __: UserId, connections: list[Connection]) -> None:
-        """Close the connections of a person whose membership has ended or has another role."""
+    async def _check_user(self, _: TenantSessions, __: UserId, sessions: list[UserSession]) -> None:
+        """Close the sessions of a person whose membership has ended or has another role."""
         refusals: dict[UserPrincipal, ArtcafeError | None] = {}
-        for connection in connections:
-            principal = connection.conversation.principal
-            assert isinstance(principal, UserPrincipal)
+        for session in sessions:
+            principal = session.principal
             if principal not in refusals:
                 refusals[principal] = await self._refusal(principal)
             if (refusal := refusals[principal]) is not None:
-                self._close(connection, refusal)
+                self._close(session, refusal)
 
     async def _refusal(self, principal: UserPrincipal) -> ArtcafeError | None:
         try:
@@ -217,34 +220,34 @@ class AccessUpdates:
             return exc
         return None
 
-    async def _check_channels(self, _: TenantConnections, __: UserId, connections: list[Connection]) -> None:
-        for connection in connections:
-            await connection.conversation.check_channels()
+    async def _check_channels(self, _: TenantSessions, __: UserId, sessions: list[UserSession]) -> None:
+        for session in sessions:
+            await session.check_channels()
 
-    async def _apply_all(self, sockets: TenantConnections, agent_id: AgentId, connections: list[Connection]) -> None:
-        """Read an agent's subscriptions, and have its connections deliver these and no others."""
-        rows = await self._desk.subscriptions.for_connect(sockets.tenant_id, agent_id)
-        for connection in connections:
-            connection.conversation.apply_all(rows)
+    async def _apply_all(self, tenant: TenantSessions, agent_id: AgentId, sessions: list[AgentSession]) -> None:
+        """Read an agent's subscriptions, and have its sessions deliver these and no others."""
+        rows = await self._desk.subscriptions.for_connect(tenant.tenant_id, agent_id)
+        for session in sessions:
+            session.apply_all(rows)
 
-    async def _apply_some(self, sockets: TenantConnections, pairs: Sequence[tuple[ChannelId, AgentId]]) -> None:
-        """Read the subscriptions that have changed, and have the connections of their agents deliver what they say now."""
+    async def _apply_some(self, tenant: TenantSessions, pairs: Sequence[tuple[ChannelId, AgentId]]) -> None:
+        """Read the subscriptions that have changed, and apply them to the sessions of their agents."""
         try:
-            rows = await self._desk.subscriptions.now(sockets.tenant_id, pairs)
+            rows = await self._desk.subscriptions.now(tenant.tenant_id, pairs)
         except OurFault as exc:
-            sockets.failure = exc
+            tenant.failure = exc
             return
         for (channel_id, agent_id), row in zip(pairs, rows, strict=True):
-            for connection in list(sockets.agents.get(agent_id, ())):
-                connection.conversation.apply(channel_id, row)
+            for session in list(tenant.agents.get(agent_id, ())):
+                session.apply(channel_id, row)
 
-    def _close(self, connection: Connection, reason: ArtcafeError) -> None:
+    def _close(self, session: AgentSession | UserSession, reason: ArtcafeError) -> None:
         with self.supervisor.contain(reason=reason.code):
-            connection.close(reason)
+            session.close(reason)
 
 
-def _discard(by_id: dict[IdT, list[Connection]], id: IdT, connection: Connection) -> None:
-    if connection in by_id.get(id, ()):
-        by_id[id].remove(connection)
+def _discard(by_id: dict[IdT, list[SessionT]], id: IdT, session: SessionT) -> None:
+    if session in by_id.get(id, ()):
+        by_id[id].remove(session)
         if not by_id[id]:
             del by_id[id]

@@ -1,4 +1,4 @@
-"""Who may open a socket, before anything is known of them: which pages of a browser, from where, and how often."""
+"""Which sockets may open before `connect`: by the origin of a browser's page, and by rate per client address."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from artcafe.rules.clients import Proxies, counted_as, is_address
 from artcafe.rules.throttle import Buckets
 
 BURST_S: Final = 10
-"""So many seconds' worth may come at once: a server that comes back is met by all its agents."""
+"""Seconds of the rate that may arrive at once: after a restart, all agents connect to the server."""
 
 
 class Admission:
-    """`origins`: whose pages may connect beside those of the gateway's own host, such as `https://app.example.com`. `hosts`: the
-    names of that host, beside its addresses and `localhost`."""
+    """The allowed origins, and the rate of connections per client address."""
 
     def __init__(
         self,
@@ -27,16 +26,18 @@ class Admission:
         hosts: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`origins`: allowed in addition to the gateway's own host, such as `https://app.example.com`. `hosts`: the names of that
+        host, in addition to its addresses and `localhost`. `connects_per_s` 0: any rate."""
         self._proxies = proxies or Proxies()
         self._origins, self._hosts = frozenset(origins), frozenset(hosts)
         self._buckets = Buckets(connects_per_s, connects_per_s * BURST_S)
         self._monotonic = monotonic
 
-    def is_welcome(self, origins: list[str], host: str) -> bool:
-        """Return whether the page that asks may connect (RFC 6455, section 10.2). Programs name no origin, and may.
+    def is_allowed(self, origins: list[str], host: str) -> bool:
+        """Return whether a browser's page may connect (RFC 6455, section 10.2). Programs send no origin and are allowed.
 
-        `host` is the authority that the request names. A page of the same host may connect where that host is the gateway's: a
-        name that somebody else made resolve to this address (DNS rebinding) is not.
+        `host`: the authority of the request. A page of the same host is allowed if the host is the gateway's own, which excludes
+        a foreign name that resolves to this address (DNS rebinding).
         """
         if not origins:
             return True
@@ -47,7 +48,7 @@ class Admission:
         return name in self._hosts or name == "localhost" or is_address(name)
 
     def admit(self, peer: str | None, forwarded: Iterable[str]) -> str:
-        """The address that is believed, of a socket that may stay. Raises RateLimited."""
+        """Return the client's address behind trusted proxies. Raises RateLimited."""
         address = self._proxies.observed(peer, forwarded)
         wait_s = self._buckets.take(counted_as(address), self._monotonic())
         if wait_s:
@@ -56,7 +57,7 @@ class Admission:
 
 
 def _host(url: str) -> str:
-    """The host without its port: a page beside the gateway, on a port of its own, is at home."""
+    """Return the host without its port: a page of the same host on another port is allowed."""
     try:
         return urlsplit(url).hostname or url
     except ValueError:

@@ -1,102 +1,100 @@
-"""One socket: frames in and out, within bounds, from its upgrade to its end. What is said on it is `gateway.conversation`'s."""
+"""One WebSocket: frames in and out, within bounds, from the upgrade to the end. Commands: `gateway.command_dispatcher`."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket as sockets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
-from artcafe.delivery.frame_batch import FrameBatch, text_frame
+from artcafe.delivery.feed import Delivery
+from artcafe.delivery.frame_batch import FrameBatch
 from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
-from artcafe.gateway.conversation import Conversation
+from artcafe.gateway import close_codes, socket_setup
+from artcafe.gateway.agent_session import AgentSession
+from artcafe.gateway.command_dispatcher import CommandDispatcher
 from artcafe.gateway.desk import Desk
+from artcafe.gateway.encoding import WebSocketEncoding, text_frame
 from artcafe.gateway.protocol_switch import DiscardProtocol, switch_protocol
+from artcafe.gateway.user_session import UserSession
+from artcafe.model import ChannelId, Epoch
 from artcafe.observe.context import bind_origin
 from artcafe.observe.logs import log
 from artcafe.rules.connections import CountedConnection
 from artcafe.wire import frames, replies
 from artcafe.wire.frames import MAX_FRAME_BYTES
+from artcafe.wire.replies import Gap
 from artcafe.wire.session import Session, State
 
 WRITE_HIGH_BYTES: Final = 256 * 1024
-"""A socket whose peer has this much still to take leaves the live set and is fed from the log at its own pace."""
-NOTSENT_LOWAT_BYTES: Final = 64 * 1024
-"""Without it the kernel swallowed 3 MB before the transport noticed a reader that had stopped (design, decision 6)."""
+"""Bytes that may wait in the process for a peer. Above, its deliveries leave their feeds and are fed from the log at its pace."""
 
-MOST_UNDER_WAY: Final = 1024
-"""Commands that wait and publishes that are not stored yet. When reached, the socket is not read until half are done."""
-MOST_BYTES_UNDER_WAY: Final = 1024 * 1024
-"""Of the frames of the same; likewise."""
+MAX_IN_FLIGHT: Final = 1024
+"""Commands that wait and publishes that are not stored yet. Above, the socket is not read until half of them are done."""
+MAX_IN_FLIGHT_BYTES: Final = 1024 * 1024
+"""Bytes of their frames, with the same effect."""
 
-_NONE: Final[list[str]] = []
-"""Of every socket that was admitted."""
-
-_SENDABLE: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
-"""The registered close codes (IANA) but for those that only an end itself may see."""
+_NO_ADDRESSES: Final[list[str]] = []
+"""Shared by connections after their admission."""
 
 WRITTEN_S: Final = 1.0
-"""How long a close frame waits until cursors are written; less than `listener.DRAIN_S`, after which the socket is cut off."""
-
-CLOSE_REASON_BYTES: Final = 123
-"""A control frame holds 125 bytes, two of them the code (RFC 6455, section 5.5)."""
+"""Longest wait of a close frame for unwritten cursors. Less than `listener.DRAIN_S`, after which the socket is aborted."""
 
 
 class ConnectionEvents(Protocol):
-    """Whoever watches over all connections."""
+    """The gateway, as its connections notify it."""
 
-    def admit(self, entry: CountedConnection, peer: str | None, forwarded: list[str]) -> str:
-        """The address of a socket that may stay, behind whichever proxies. Raises RateLimited."""
+    def admit(self, counted: CountedConnection, peer: str | None, forwarded: list[str]) -> str:
+        """Return the client's address behind trusted proxies, if the connection may stay. Raises RateLimited."""
         ...
 
-    def came(self, connection: Connection) -> None:
-        """The socket is open."""
+    def on_open(self, connection: Connection) -> None:
+        """The upgrade is complete."""
 
-    def proven(self, connection: Connection) -> None:
-        """An agent has proven who it is."""
+    def on_authenticated(self, connection: Connection) -> None:
+        """A `connect` has succeeded: the first, or a further one that renews it."""
 
-    def stalled(self, connection: Connection, is_stalled: bool) -> None:
-        """The peer has stopped taking what it is sent, or goes on."""
+    def on_stalled(self, connection: Connection, is_stalled: bool) -> None:
+        """The peer has stopped or resumed reading."""
 
-    def closing(self, connection: Connection) -> None:
-        """The connection was closed from this side; the peer may be slow to take that."""
+    def on_closing(self, connection: Connection) -> None:
+        """A close frame is about to be sent; the peer may never answer it."""
 
-    def broken(self, address: str | None, problem: str) -> None:
+    def on_protocol_error(self, address: str | None, problem: str) -> None:
         """A peer sent a frame that breaks the WebSocket protocol."""
 
-    def closed_for(self, connection: Connection, reason: ArtcafeError) -> None:
-        """The server closed the connection, for this reason."""
+    def on_error(self, connection: Connection, reason: ArtcafeError) -> None:
+        """The server closes the connection for this reason."""
 
-    def gone(self, connection: Connection) -> None:
-        """The socket is gone."""
+    def on_close(self, connection: Connection) -> None:
+        """The socket is closed."""
 
 
 class Connection(WSListener):
-    """One socket. picows calls the `on_ws_…` methods and `pause_writing`, `resume_writing`."""
+    """One socket. picows calls the `on_ws_…` methods, `pause_writing` and `resume_writing`."""
 
     __slots__ = (
         "_direct",
-        "_door",
+        "_events",
         "_forwarded",
         "_group",
         "_holds",
+        "_in_flight",
+        "_in_flight_bytes",
         "_partial",
         "_replies",
-        "_session",
         "_stream",
-        "_talking",
         "_transport",
-        "_under_way",
-        "_under_way_bytes",
+        "_wire",
+        "_with_replies",
         "address",
-        "conversation",
+        "counted",
+        "deliveries",
         "descriptor",
-        "entry",
+        "dispatcher",
         "has_answered",
         "is_closed",
         "is_paused",
@@ -104,100 +102,101 @@ class Connection(WSListener):
         "out",
     )
 
+    encoding: ClassVar[WebSocketEncoding] = WebSocketEncoding()
+
     def __init__(
-        self, desk: Desk, group: asyncio.TaskGroup, door: ConnectionEvents, entry: CountedConnection, forwarded: list[str]
+        self, desk: Desk, group: asyncio.TaskGroup, events: ConnectionEvents, counted: CountedConnection, forwarded: list[str]
     ) -> None:
-        """`entry`: how it is counted. `forwarded`: what its upgrade said in X-Forwarded-For."""
-        self.entry = entry
-        self._group, self._door, self._talking = group, door, desk.hub.talking
-        self._session = Session()
+        """`forwarded`: the X-Forwarded-For headers of the upgrade."""
+        self.counted = counted
+        self._group, self._events, self._with_replies = group, events, desk.hub.with_replies
+        self._wire = Session()
         self._forwarded = forwarded
         self.address: str | None = None
-        """Where the peer is, once it was admitted."""
+        """The client's address, once it is admitted."""
         self._partial: bytearray | None = None
         self._replies: list[bytes] = []
-        self._under_way = self._under_way_bytes = self._holds = 0
+        self._in_flight = self._in_flight_bytes = self._holds = 0
         self.is_reading = True
-        """Whether frames are taken in now."""
+        """Whether frames are read from the socket."""
         self.out: list[FrameBatch] = []
         self._direct: int | None = None
         self.descriptor: int | None = None
-        """The socket's, for who writes past the transport. None while bytes wait there, and with TLS."""
+        """The socket's, for direct writes. None with TLS, and while the transport buffers bytes."""
         self.is_paused = False
         self.is_closed = False
         self.has_answered = True
-        """Whether anything came from the peer since it was last pinged."""
-        self.conversation = Conversation(desk, self, self._spawn)
+        """Whether the peer has sent anything since the last ping."""
+        self.deliveries: dict[ChannelId, Delivery] = {}
+        self.dispatcher = CommandDispatcher(desk, self, self.deliveries, self._spawn)
 
-    # --- picows's side -----------------------------------------------------------------------------------------------
+    @property
+    def session(self) -> AgentSession | UserSession | None:
+        """The session that `connect` opened; None before."""
+        return self.dispatcher.session
+
+    # --- callbacks of picows -----------------------------------------------------------------------------------------
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """The upgrade is done."""
+        """Prepare the socket after the upgrade, and close it if the client may not stay."""
         self._transport = transport
         for upgrade in (transport.request, transport.response):
-            upgrade.headers.clear()  # picows keeps both as long as the socket, and they were a tenth of what an idle one costs
+            upgrade.headers.clear()  # picows keeps both as long as the socket: a tenth of an idle socket's memory
         self._stream = transport.underlying_transport
-        sock = self._stream.get_extra_info("socket")
-        if hasattr(sockets, "TCP_NOTSENT_LOWAT"):
-            sock.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
-        is_tls = self._stream.get_extra_info("ssl_object") is not None
-        if not is_tls and os.name == "posix":  # elsewhere a socket is no file
-            self.descriptor = self._direct = sock.fileno()
-        # The first byte that waits is told: a transport of TLS tells when it has so many, one of TCP when it has more.
-        self._stream.set_write_buffer_limits(high=1 if is_tls else 0)
-        self._door.came(self)
+        self.descriptor = self._direct = socket_setup.set_up(self._stream)
+        self._events.on_open(self)
         try:
             peer = self._stream.get_extra_info("peername")
-            self.address = self._door.admit(self.entry, peer[0] if isinstance(peer, tuple) else None, self._forwarded)
-            self._forwarded = _NONE
+            self.address = self._events.admit(self.counted, peer[0] if isinstance(peer, tuple) else None, self._forwarded)
+            self._forwarded = _NO_ADDRESSES
         except ArtcafeError as fatal:
             self.close(fatal)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """A frame has come. Its payload dies when this returns."""
+        """Handle a frame. Its payload is valid only during this call."""
         self.has_answered = True
         kind = frame.msg_type
         if self.is_closed:
             if kind is WSMsgType.CLOSE:
                 transport.disconnect()
-        elif frame.rsv1 or frame.rsv2 or frame.rsv3:  # no extension is agreed on that could use them (RFC 6455, section 5.2)
-            self._door.broken(self.address, "reserved bits are set")
+        elif frame.rsv1 or frame.rsv2 or frame.rsv3:  # no extension is negotiated that could use them (RFC 6455, section 5.2)
+            self._events.on_protocol_error(self.address, "reserved bits are set")
             self._end(WSCloseCode.PROTOCOL_ERROR, b"reserved bits are set, and no extension was agreed on")
         elif kind is WSMsgType.TEXT and frame.fin and self._partial is None:
             self._receive(frame.get_payload_as_bytes())
         elif kind in (WSMsgType.TEXT, WSMsgType.CONTINUATION):
-            self._receive_part(frame)
+            self._receive_fragment(frame)
         elif kind is WSMsgType.PING:
             transport.send_pong(frame.get_payload_as_bytes())
-            self._pause_or_not()
+            self._pause_if_full()
         elif kind is WSMsgType.BINARY:
             self.close(BadFrame("it is binary"))
         elif kind is WSMsgType.CLOSE:
-            self._end(_answer_to_close(frame.get_payload_as_bytes()), is_answer=True)
+            self._end(close_codes.for_reply(frame.get_payload_as_bytes()), is_reply=True)
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """The socket is gone, whoever ended it."""
+        """End the session: either side has closed the socket, or the network has."""
         self.is_closed = True
-        self._direct = None  # the transport closes it behind this call, and then the number is another socket's
-        self._use(None)
+        self._direct = None  # the transport closes it after this call, and then the number belongs to another socket
+        self._set_descriptor(None)
         try:
-            self.conversation.end()
+            self.dispatcher.end()
         finally:
-            self._door.gone(self)
+            self._events.on_close(self)
 
     def pause_writing(self) -> None:
-        """The peer has not taken all it was sent: what comes goes behind that, into the transport."""
-        self._use(None)
+        """Stop direct writes: the transport buffers bytes, and further ones must go behind them."""
+        self._set_descriptor(None)
 
     def resume_writing(self) -> None:
-        """The peer has taken what was waiting."""
-        self._use(self._direct)
+        """Resume direct writes, and the deliveries if they were paused: the transport's buffer is empty."""
+        self._set_descriptor(self._direct)
         if self.is_paused:
-            self._go_on()
+            self._resume()
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
-    def _receive_part(self, frame: WSFrame) -> None:
+    def _receive_fragment(self, frame: WSFrame) -> None:
         is_first = frame.msg_type is WSMsgType.TEXT
         if is_first is not (self._partial is None):
             self.close(BadFrame("its fragments are out of order"))
@@ -212,166 +211,173 @@ class Connection(WSListener):
 
     def _receive(self, payload: bytes) -> None:
         try:
-            command = self._session.receive(payload)
+            command = self._wire.receive(payload)
         except frames.Refused as refused:
-            self.conversation.spend()
+            self.dispatcher.spend_share()
             self.send(replies.error(refused.error, refused.id))
         except ArtcafeError as fatal:
             self.close(fatal)
         else:
-            self.conversation.hear(*command, len(payload))
+            self.dispatcher.handle(*command, len(payload))
 
     @property
-    def has_heard_connect(self) -> bool:
-        """Whether a `connect` has come, proven or not."""
-        return self._session.state is not State.FRESH
+    def has_received_connect(self) -> bool:
+        """Whether a `connect` was received, authenticated or not."""
+        return self._wire.state is not State.FRESH
 
-    def broken(self, problem: str) -> None:
-        """picows cannot read on. It sends the close frame behind this call and ends the socket: nothing may come between."""
-        if self.is_closed:
-            return
-        self._door.broken(self.address, problem)
-        self._finish()
-        switch_protocol(self._stream, DiscardProtocol(self._stream.get_protocol()))
+    def on_protocol_error(self, problem: str) -> None:
+        """End the session: picows cannot parse a frame. It sends the close frame after this call, so nothing may be written."""
+        if not self.is_closed:
+            self._events.on_protocol_error(self.address, problem)
+            self._finish()
+            switch_protocol(self._stream, DiscardProtocol(self._stream.get_protocol()))
 
-    def count(self, change: int, size: int) -> None:
-        """Adjust the number of commands and publishes in flight, and of the bytes of their frames."""
-        self._under_way += change
-        self._under_way_bytes += size
-        if not self.is_reading or self._under_way > MOST_UNDER_WAY or self._under_way_bytes > MOST_BYTES_UNDER_WAY:
-            self._read_or_not()
+    def adjust_in_flight(self, change: int, size: int) -> None:
+        """Adjust the number of commands and publishes in flight, and the bytes of their frames."""
+        self._in_flight += change
+        self._in_flight_bytes += size
+        if not self.is_reading or self._in_flight > MAX_IN_FLIGHT or self._in_flight_bytes > MAX_IN_FLIGHT_BYTES:
+            self._update_reading()
 
-    def hold(self, change: int) -> None:
-        """Adjust how many reasons there are to read nothing: its principal's share of the server is used up."""
+    def adjust_holds(self, change: int) -> None:
+        """Adjust the number of reasons to stop reading: the principal's share of the server is used up."""
         self._holds += change
-        self._read_or_not()
+        self._update_reading()
 
-    def _read_or_not(self) -> None:
-        share = 1 if self.is_reading else 2
-        has_room = self._under_way <= MOST_UNDER_WAY // share and self._under_way_bytes <= MOST_BYTES_UNDER_WAY // share
-        is_willing = self.is_closed or (has_room and not self.is_paused and not self._holds)
-        if is_willing is self.is_reading:
-            return
-        self.is_reading = is_willing
-        if is_willing:
-            self._stream.resume_reading()
-        else:
-            self._stream.pause_reading()
+    def _update_reading(self) -> None:
+        divisor = 1 if self.is_reading else 2
+        has_room = self._in_flight <= MAX_IN_FLIGHT // divisor and self._in_flight_bytes <= MAX_IN_FLIGHT_BYTES // divisor
+        must_read = self.is_closed or (has_room and not self.is_paused and not self._holds)
+        if must_read is not self.is_reading:
+            self.is_reading = must_read
+            if must_read:
+                self._stream.resume_reading()
+            else:
+                self._stream.pause_reading()
 
-    def proven(self) -> None:
-        """The agent on this socket has proven who it is."""
-        self._door.proven(self)
+    def on_authenticated(self) -> None:
+        """Notify the gateway that a `connect` has succeeded."""
+        self._events.on_authenticated(self)
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
-    def send(self, frame: bytes) -> None:
-        """Sends a reply or push with the others of this loop turn: one system call for all of them."""
+    def send(self, text: bytes) -> None:
+        """Send a reply or push with the others of this turn of the event loop, in one system call."""
         if not self._replies:
-            self._talking.add(self)
+            self._with_replies.add(self)
             asyncio.get_running_loop().call_soon(self._send_replies)
-        self._replies.append(text_frame(frame))
+        self._replies.append(text_frame(text))
+
+    def send_gap(self, channel_id: ChannelId, gap: Gap, epoch: Epoch | None = None) -> None:
+        """Push a gap, before any message that is written later."""
+        self.send(replies.gap(channel_id, gap, epoch))
+
+    def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = ()) -> None:
+        """Push an error that answers no command."""
+        self.send(replies.error(error, channels=channels))
 
     def _send_replies(self) -> None:
         if self._replies:
             self.write(b"")
 
     def write(self, frames: bytes | memoryview) -> None:
-        """Sends encoded frames now, behind the replies that wait: what answers a command comes before what it set off."""
+        """Write encoded frames now, behind the waiting replies: the reply to a command goes before what the command caused."""
         if self._replies:
             replies, self._replies = self._replies, []
-            self._talking.discard(self)
+            self._with_replies.discard(self)
             frames = b"".join([*replies, frames])
         if not self.is_closed:
             self._stream.write(frames)
-            self._pause_or_not()
+            self._pause_if_full()
 
-    def _use(self, descriptor: int | None) -> None:
-        """Lets the feeds know how this socket is written to."""
-        if descriptor == self.descriptor:
-            return
-        self.descriptor = descriptor
-        for delivery in self.conversation.deliveries.values():
-            delivery.feed.regroup()
+    def _set_descriptor(self, descriptor: int | None) -> None:
+        """Set the descriptor for direct writes, and have the feeds look it up again."""
+        if descriptor != self.descriptor:
+            self.descriptor = descriptor
+            for delivery in self.deliveries.values():
+                delivery.feed.regroup()
 
-    def _pause_or_not(self) -> None:
+    def _pause_if_full(self) -> None:
         if self.descriptor is None and not self.is_paused and self.waiting_bytes() > WRITE_HIGH_BYTES:
             self.pause()
 
     def pause(self) -> None:
-        """The peer takes less than it is sent: its deliveries leave the live set, knowing what they were sent, until it has taken
-        what waits."""
+        """Take the deliveries out of their feeds, with their positions, until the peer has read what waits."""
         self.is_paused = True
-        self._read_or_not()  # or a peer that asks and never listens would fill our memory with answers
-        self._door.stalled(self, True)
-        for delivery in self.conversation.deliveries.values():
+        self._update_reading()  # or a peer that sends commands and reads nothing would fill our memory with replies
+        self._events.on_stalled(self, True)
+        for delivery in self.deliveries.values():
             delivery.feed.leave(delivery)
 
-    def _go_on(self) -> None:
-        """Its deliveries go on from the log."""
+    def _resume(self) -> None:
+        """Resume reading and the deliveries, from the log."""
         self.is_paused = False
-        self.has_answered = True  # taking bytes is a sign of life, and its pong may be among what was not read
-        self._read_or_not()
-        self._door.stalled(self, False)
-        self.conversation.resumed()
+        self.has_answered = True  # reading is a sign of life, and the pong may be among what was not read
+        self._update_reading()
+        self._events.on_stalled(self, False)
+        self.dispatcher.on_writable()
 
     def feed_soon(self) -> None:
-        """A delivery of this socket has left the live set: go on from the log."""
-        self.conversation.feed_soon()
+        """Resume the deliveries that are no members of their feed."""
+        if self.session is not None:
+            self.session.feed_soon()
 
     def waiting_bytes(self) -> int:
-        """What the peer has still to take, of what this process keeps for it."""
+        """Return the number of bytes that this process buffers for the peer."""
         size: int = self._stream.get_write_buffer_size()
         return size
 
     def ping(self) -> None:
-        """Asks the peer for a sign of life."""
+        """Send a ping."""
         self.has_answered = False
         self._transport.send_ping()
 
+    # --- the end -----------------------------------------------------------------------------------------------------
+
     def close(self, reason: ArtcafeError) -> None:
-        """Ends the connection with the reason's close code. May be repeated."""
+        """Close the connection with the reason's close code. May be repeated."""
         if self.is_closed:
             return
-        self._door.closed_for(self, reason)
-        text = str(reason).encode()[:CLOSE_REASON_BYTES].decode(errors="ignore")
-        self._end(reason.close if reason.close is not None else Internal.close, text.encode())
+        self._events.on_error(self, reason)
+        self._end(*close_codes.for_error(reason))
 
-    def _end(self, code: int | WSCloseCode, text: bytes = b"", *, is_answer: bool = False) -> None:
-        """Send a close frame, behind the replies that wait and once what the agent acknowledged is written: its next connection,
-        perhaps to another server, must go on behind that.
+    def _end(self, code: int | WSCloseCode, text: bytes = b"", *, is_reply: bool = False) -> None:
+        """Send a close frame, behind the waiting replies and after the agent's unwritten cursors: its next connection, perhaps to
+        another server, must resume behind them.
 
-        The socket stays until the peer has answered it, or the door loses patience: closing it over what the peer is just
-        sending would reset the connection, and the peer would never read the code. With `is_answer` the peer closed first.
+        The socket stays open until the peer replies or `listener.DRAIN_S` has passed. Closing it while the peer sends would reset
+        the connection, and the peer would never read the code. `is_reply`: the peer closed first.
         """
         self._finish()
-        self._read_or_not()
-        self._door.closing(self)
-        if self.conversation.has_unwritten:
-            _ = self._spawn(partial(self._end_written, code, text, is_answer))
+        self._update_reading()
+        self._events.on_closing(self)
+        session = self.session
+        if isinstance(session, AgentSession) and session.has_unwritten:
+            _ = self._spawn(partial(self._end_written, session, code, text, is_reply))
         else:
-            self._send_close(code, text, is_answer)
+            self._send_close(code, text, is_reply)
 
-    async def _end_written(self, code: int | WSCloseCode, text: bytes, is_answer: bool) -> None:
+    async def _end_written(self, session: AgentSession, code: int | WSCloseCode, text: bytes, is_reply: bool) -> None:
         with contextlib.suppress(TimeoutError):  # without the tables it is closed all the same, and messages come again
             async with asyncio.timeout(WRITTEN_S):
-                await self.conversation.write_cursors()
+                await session.write_cursors()
         if not self._stream.is_closing():
-            self._send_close(code, text, is_answer)
+            self._send_close(code, text, is_reply)
 
-    def _send_close(self, code: int | WSCloseCode, text: bytes, is_answer: bool) -> None:
+    def _send_close(self, code: int | WSCloseCode, text: bytes, is_reply: bool) -> None:
         self._transport.send_close(code, text)  # type: ignore[arg-type]  # any code; the stub names the registered ones
-        if is_answer:
+        if is_reply:
             self._transport.disconnect()
 
     def _finish(self) -> None:
-        """Send the replies that wait; nothing is received or delivered any more."""
+        """Send the waiting replies, then receive and deliver nothing more."""
         self.write(b"")
         self.is_closed = True
-        self._session.close()
-        self.conversation.end()
+        self._wire.close()
+        self.dispatcher.end()
 
     def abort(self) -> None:
-        """Ends the connection without waiting for the peer to take what was sent."""
+        """Close the socket without waiting for the peer to read what was sent."""
         self.is_closed = True
         self._transport.disconnect(False)
 
@@ -379,19 +385,10 @@ class Connection(WSListener):
         return self._group.create_task(self._supervise(work))
 
     async def _supervise(self, work: Callable[[], Coroutine[None, None, None]]) -> None:
-        """The supervisor of a connection: what nobody foresaw ends this connection and no other."""
+        """Close this connection, and no other, after an unexpected error."""
         bind_origin(self.address)
         try:
             await work()
-        except Exception:  # noqa: BLE001 (the supervisor of connections: logged here once, and the peer is told)
+        except Exception:  # noqa: BLE001 (the supervisor of connections: it logs the error once and closes with Internal)
             log.exception("connection.failed")
             self.close(Internal())
-
-
-def _answer_to_close(payload: bytes) -> int:
-    """Return the code that answers a close frame: its own, if it may stand in one (RFC 6455, section 7.4)."""
-    if not payload:
-        return WSCloseCode.OK.value  # one without a code
-    code = int.from_bytes(payload[:2], "big")
-    is_sendable = code in _SENDABLE or 3000 <= code <= 4999
-    return code if is_sendable else WSCloseCode.PROTOCOL_ERROR.value

@@ -1,4 +1,4 @@
-"""What one connection is proven by: challenges that live in it, and tokens. What makes a proof good is `services.login`'s."""
+"""The challenges of one connection, and the authentication of its `connect` commands by `services.login`."""
 
 from __future__ import annotations
 
@@ -14,45 +14,46 @@ from artcafe.services.member_login import MemberLogin
 from artcafe.wire import frames, replies
 
 MAX_CHALLENGES: Final = 4
-"""A login needs one; a few more let an agent with several keys try."""
+"""Open challenges of a connection. A login needs one; the others let an agent with several keys try them."""
 
 
 class LoginHandshake:
-    """What was posed on this connection and not answered yet, before `connect` and between two."""
+    """The open challenges of one connection, before its first `connect` and between two."""
 
-    __slots__ = ("_clock", "_login", "_member_login", "_posed")
+    __slots__ = ("_challenges", "_clock", "_login", "_member_login")
 
     def __init__(self, login: Login, member_login: MemberLogin, clock: Clock) -> None:
         self._login, self._member_login, self._clock = login, member_login, clock
-        self._posed: dict[str, Challenge] = {}
+        self._challenges: dict[str, Challenge] = {}
 
-    def pose(self, claim: frames.Challenge) -> replies.ChallengeReply:
-        """A challenge for whoever the peer says it is. Raises `BadCommand` for one too many."""
+    def issue_challenge(self, claim: frames.Challenge) -> replies.ChallengeReply:
+        """Return a challenge for the claimed agent. Raises `BadCommand` for more than `MAX_CHALLENGES`."""
         now = self._clock()
-        self._posed = {id: each for id, each in self._posed.items() if now < each.expires_at}
-        if len(self._posed) >= MAX_CHALLENGES:
+        self._challenges = {id: each for id, each in self._challenges.items() if now < each.expires_at}
+        if len(self._challenges) >= MAX_CHALLENGES:
             raise BadCommand(f"at most {MAX_CHALLENGES} challenges a connection; connect again for more")
-        posed = self._login.pose(claim.tenant_id, claim.agent_id)
-        self._posed[posed.id] = posed
-        return replies.ChallengeReply(posed.id, posed.text, times.to_text(posed.expires_at))
+        challenge = self._login.pose(claim.tenant_id, claim.agent_id)
+        self._challenges[challenge.id] = challenge
+        return replies.ChallengeReply(challenge.id, challenge.text, times.to_text(challenge.expires_at))
 
-    async def prove(self, proof: frames.Connect) -> tuple[Principal, datetime | None]:
-        """The agent or person that the proof bears out, and until when: a signature as long as the connection (None) or its key.
+    async def authenticate(self, connect: frames.Connect) -> tuple[Principal, datetime | None]:
+        """Return the agent or person of a token or signature, and its expiry: that of the token or of the signing key, or None.
 
-        Raises `BadCredentials`, `Unauthenticated`, `NotAMember`, `CredentialsExpired`, `Revoked` or `Unavailable`.
+        A challenge is used up by its first answer. Raises `BadCredentials`, `Unauthenticated`, `NotAMember`,
+        `CredentialsExpired`, `Revoked` or `Unavailable`.
         """
-        if proof.access_token is not None and proof.challenge_id is None and proof.signature is None:
+        if connect.access_token is not None and connect.challenge_id is None and connect.signature is None:
             try:
-                principal = await self._login.agent_of(proof.access_token)
+                principal = await self._login.agent_of(connect.access_token)
             except Unauthenticated:
-                return await self._member_login.enter(proof.access_token, proof.tenant_id)
-            if proof.tenant_id is not None and proof.tenant_id != principal.tenant_id:
+                return await self._member_login.enter(connect.access_token, connect.tenant_id)
+            if connect.tenant_id is not None and connect.tenant_id != principal.tenant_id:
                 raise BadCredentials()
-            return principal, self._login.expiry_of(proof.access_token)
-        if proof.challenge_id is None or proof.signature is None or proof.access_token is not None:
+            return principal, self._login.expiry_of(connect.access_token)
+        if connect.challenge_id is None or connect.signature is None or connect.access_token is not None:
             raise BadCredentials()
-        challenge = self._posed.pop(proof.challenge_id, None)
+        challenge = self._challenges.pop(connect.challenge_id, None)
         if challenge is None:
             raise BadCredentials()
-        principal = await self._login.prove(challenge, proof.signature)
+        principal = await self._login.prove(challenge, connect.signature)
         return principal, principal.until

@@ -1,7 +1,7 @@
-"""Upgrade requests: which are accepted, and what the others are answered. Bytes in, decisions out, no I/O.
+"""Parsing upgrade requests, and the HTTP answers to those that are refused. No I/O.
 
-picows reads them too, but it compares `Connection` and `Upgrade` as wholes, and answers on its own. So it is handed a request
-that was made here, `canonical`.
+picows parses requests too, but it compares `Connection` and `Upgrade` with whole values and answers on its own. So it gets a
+`canonical` request that is made here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ANSWERED_PATH_CHARS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class UpgradeRequest:
-    """A request for a socket. `host` is the authority that it names, `origins` are the pages of a browser it comes from."""
+    """A parsed request: `host` is its authority, `origins` its Origin headers, `forwarded` its X-Forwarded-For headers."""
 
     key: str
     host: str
@@ -43,7 +43,7 @@ class UpgradeRequest:
     forwarded: list[str]
 
     def canonical(self) -> bytes:
-        """Return the request as picows takes it."""
+        """Return an equivalent request that picows accepts."""
         lines = (
             f"GET {PATH} HTTP/1.1",
             "Upgrade: websocket",
@@ -56,16 +56,16 @@ class UpgradeRequest:
 
 @dataclass(eq=False)
 class UpgradeRefused(Exception):
-    """A request that is answered over HTTP, in plain text for whoever wrote the client."""
+    """A refused request, and its HTTP answer in plain text for the developer of the client."""
 
     status: HTTPStatus
     text: str
     headers: Mapping[str, str] = field(default_factory=dict)
     is_noise: bool = False
-    """Whether it is no HTTP at all, which is worth a line of the log."""
+    """Whether the refusal is logged: the peer speaks no HTTP, or has too many connections."""
 
     def answer(self) -> bytes:
-        """Return the whole answer."""
+        """Return the HTTP response."""
         body = f"{self.text}\n".encode()
         headers = {**_HEADERS, **self.headers, "Content-Length": str(len(body))}
         lines = (f"HTTP/1.1 {self.status.value} {self.status.phrase}", *(f"{name}: {value}" for name, value in headers.items()))
@@ -73,14 +73,14 @@ class UpgradeRefused(Exception):
 
 
 def refusal(error: ArtcafeError) -> UpgradeRefused:
-    """Return how an error is answered over HTTP."""
+    """Return the HTTP answer to an error."""
     headers = {"Retry-After": "1"} if error.temporary else {}
     status = HTTPStatus.SERVICE_UNAVAILABLE if isinstance(error, ShuttingDown) else HTTPStatus(error.status)
     return UpgradeRefused(status, str(error), headers, is_noise=isinstance(error, RateLimited))
 
 
 def parse(head: bytes) -> UpgradeRequest:
-    """Return the upgrade that a request's head, without its empty last line, asks for. Raises UpgradeRefused."""
+    """Parse the head of a request, without its empty last line. Raises UpgradeRefused."""
     target, headers = _read(head)
     scheme, _, rest = target.partition("://")
     authority = None
@@ -98,7 +98,7 @@ def parse(head: bytes) -> UpgradeRequest:
 
 
 def _read(head: bytes) -> tuple[str, dict[str, list[str]]]:
-    """Return target and headers, by name in small letters."""
+    """Return the target and the headers by lower-case name."""
     first, *lines = head.split(b"\r\n")
     parts = first.split(b" ")
     if len(parts) != 3 or not parts[2].startswith(b"HTTP/") or not parts[1]:
@@ -138,7 +138,7 @@ def _check(target: str, headers: Mapping[str, list[str]]) -> None:
 
 
 def _upgrade_required(text: str) -> UpgradeRefused:
-    """RFC 9110, section 15.5.22, and RFC 6455, section 4.4."""
+    """Return the refusal of a request for another protocol (RFC 9110, section 15.5.22; RFC 6455, section 4.4)."""
     return UpgradeRefused(HTTPStatus.UPGRADE_REQUIRED, text, {"Upgrade": "websocket", "Sec-WebSocket-Version": WEBSOCKET_VERSION})
 
 

@@ -1,0 +1,306 @@
+"""One channel's live feed: the deliveries that have caught up with it, and the messages that the next flush sends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from artcafe.delivery.frame_batch import FrameBatch, write_to_all
+from artcafe.delivery.peer import Encoding, Peer
+from artcafe.fabric.channel_readers import ChannelReader, LiveChannelReader
+from artcafe.fabric.tenant_fabric import TenantFabric
+from artcafe.fabric.tenant_log import StoredMessage
+from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
+from artcafe.rules.start_position import LogLineage
+
+RemovedTo = Callable[[TenantId, ChannelId], Awaitable[Cursor]]
+"""Read the cursor up to which a channel's messages are removed. It holds for everything that was read of the log before."""
+
+_NO_SEQS: Final[deque[Seq]] = deque(maxlen=0)
+"""Shared by deliveries without a window: an empty deque costs 0.8 KB, and an idle agent 15."""
+
+
+class Delivery:
+    """One channel on one connection: the position that it was sent, and the messages that it has not acknowledged.
+
+    While `member` is set, the feed sends it new messages. Otherwise `delivery.backlog` reads the log for it, above `sent`. That
+    position may be a sequence of another channel; `anchor` is the channel's newest message up to there, or 0 without one, and is
+    valid once `has_anchor` is set. Sequences belong to the log of `epoch`, which is None before the log's first message.
+    """
+
+    __slots__ = ("acked", "anchor", "epoch", "feed", "has_anchor", "max_unacked", "member", "peer", "sent", "unacked")
+
+    def __init__(self, peer: Peer, feed: Feed, start: Seq, epoch: Epoch | None, max_unacked: int | None) -> None:
+        self.peer, self.feed, self.epoch, self.max_unacked = peer, feed, epoch, max_unacked
+        self.sent = self.acked = start
+        self.unacked: deque[Seq] = _NO_SEQS if max_unacked is None else deque()
+        """Sequences sent and not acknowledged; kept only with a `max_unacked`."""
+        self.member = self.has_anchor = False
+        self.anchor: Seq = 0
+
+    def advance_to(self, seq: Seq) -> None:
+        """Record that everything up to `seq`, a message of this channel, has been sent."""
+        self.sent = self.anchor = seq
+        self.has_anchor = True
+
+    @property
+    def sent_up_to(self) -> Seq:
+        """The highest sequence that this connection was sent, or the position that it began at."""
+        return max(self.sent, self.feed.flushed) if self.member else self.sent
+
+    def track(self, seqs: list[Seq]) -> bool:
+        """Add messages that are about to be sent to the window. Return False, and add none, if they do not fit."""
+        if self.max_unacked is None:
+            return True
+        if len(self.unacked) + len(seqs) > self.max_unacked:
+            return False
+        self.unacked.extend(seqs)
+        return True
+
+    def free_window(self) -> int | None:
+        """Return how many more messages fit the window, or None for any number."""
+        return None if self.max_unacked is None else self.max_unacked - len(self.unacked)
+
+    def ack(self, seq: Seq) -> None:
+        """Record that everything up to `seq` is acknowledged."""
+        self.acked = seq
+        while self.unacked and self.unacked[0] <= seq:
+            self.unacked.popleft()
+
+
+class PendingMessages:
+    """Messages of one channel that arrived since the last flush, encoded when a flush needs them: once per encoding."""
+
+    __slots__ = ("_batches", "_channel_id", "_is_live", "messages", "turns")
+
+    def __init__(self, channel_id: ChannelId, is_live: bool) -> None:
+        self._channel_id, self._is_live = channel_id, is_live
+        self.messages: list[StoredMessage] = []
+        self.turns: list[int] = []
+        self._batches: dict[Encoding, FrameBatch] = {}
+
+    def encoded(self, encoding: Encoding) -> FrameBatch:
+        """Return the batch in this encoding."""
+        batch = self._batches.get(encoding)
+        if batch is None:
+            frames = encoding.messages(self._channel_id, self.messages, is_live=self._is_live)
+            batch = self._batches[encoding] = FrameBatch(frames, self.turns)
+        return batch
+
+
+class _WriteGroup:
+    """Caught-up connections of one encoding: `direct` ones with their `descriptors`, and `others`, which their door writes to."""
+
+    __slots__ = ("descriptors", "direct", "others")
+
+    def __init__(self) -> None:
+        self.direct: list[Peer] = []
+        self.descriptors: list[int] = []
+        self.others: list[Peer] = []
+
+
+class Feed:
+    """One channel that connections of this server receive: the sink of its reader.
+
+    Every member has been sent everything up to `flushed`; `pending` came since. Messages of a `live` channel are not stored and
+    all have sequence 0: every delivery is caught up, and a connection that is away misses them.
+    """
+
+    __slots__ = (
+        "_groups",
+        "_next_turn",
+        "_removed_to",
+        "_schedule_flush",
+        "ahead",
+        "caught_up",
+        "channel",
+        "flushed",
+        "is_live",
+        "life",
+        "opened",
+        "pending",
+        "reader",
+        "tenant_fabric",
+        "users",
+        "windowed",
+    )
+
+    def __init__(
+        self,
+        tenant_fabric: TenantFabric,
+        channel: ChannelId,
+        is_live: bool,
+        schedule_flush: Callable[[Feed], None],
+        next_turn: Callable[[], int],
+        removed_to: RemovedTo,
+    ) -> None:
+        """`schedule_flush` is called when the first message is pending; `next_turn` numbers messages over all channels."""
+        self.tenant_fabric, self.channel, self.is_live = tenant_fabric, channel, is_live
+        self._schedule_flush, self._next_turn, self._removed_to = schedule_flush, next_turn, removed_to
+        self.reader: ChannelReader | LiveChannelReader | None = None
+        self.opened = asyncio.Event()
+        self.life = LogLineage(None)
+        """The lineage of the log that the reader reads."""
+        self.flushed: Seq = 0
+        self.pending = PendingMessages(channel, is_live)
+        self._groups: dict[Encoding, _WriteGroup] | None = None
+        """The write groups of `caught_up`, or None when a member or a descriptor has changed."""
+        self.caught_up: dict[Peer, Delivery] = {}
+        """Members without a window: each gets every message."""
+        self.windowed: dict[Peer, Delivery] = {}
+        """Members with a `max_unacked`: each gets messages as long as they fit its window."""
+        self.ahead: dict[Peer, Delivery] = {}
+        """Members whose position is above every message that this server has seen of the channel, such as those that begin at the
+        end of the tenant's log. A message above its position moves a member to one of the other two."""
+        self.users = 0
+        """Deliveries of this channel, members or not. The hub closes the feed without any."""
+
+    def begin(self, last: Seq, life: LogLineage) -> None:
+        """Start the feed above `last`, because the reader has opened or opened again.
+
+        Members from before are removed: the backlog reads what they missed, or finds that there is another log.
+        """
+        for delivery in [*self.caught_up.values(), *self.windowed.values(), *self.ahead.values()]:
+            self.leave(delivery)
+            delivery.peer.feed_soon()
+        self.pending = PendingMessages(self.channel, self.is_live)
+        self.flushed, self.life = last, life
+        self.opened.set()
+
+    def begun(self, life: LogLineage) -> None:
+        """Record that the tenant's log has got its first message, and with it an epoch."""
+        self.life = life
+
+    async def removed_to(self) -> Seq:
+        """Return the sequence up to which the channel's messages are removed or about to be. Raises `Unavailable`."""
+        return self.life.seq_of(await self._removed_to(self.tenant_fabric.tenant_id, self.channel))
+
+    def take(self, found: list[StoredMessage]) -> None:
+        """Add new messages of the channel, in order."""
+        pending = self.pending
+        if not pending.messages:
+            self._schedule_flush(self)
+        pending.messages += found
+        next_turn = self._next_turn
+        for _ in found:
+            pending.turns.append(next_turn())
+
+    def join(self, delivery: Delivery) -> bool:
+        """Make a delivery a member, and return whether it is one.
+
+        It must have been sent everything up to the next message that members get, and its connection must not be paused.
+        """
+        if not self.opened.is_set() or delivery.peer.is_paused or delivery.sent < self.flushed:
+            return False
+        if delivery.sent > self.flushed:
+            self.ahead[delivery.peer] = delivery
+        elif delivery.max_unacked is None:
+            self.caught_up[delivery.peer] = delivery
+            self.regroup()
+        else:
+            self.windowed[delivery.peer] = delivery
+        delivery.member = True
+        return True
+
+    def leave(self, delivery: Delivery) -> None:
+        """Remove a member, recording the position that it was sent and the log's epoch. The backlog feeds it from here on."""
+        if not delivery.member:
+            return
+        delivery.epoch = delivery.epoch or self.life.epoch  # it may have joined before the log's first message
+        if delivery.peer not in self.ahead:
+            delivery.advance_to(self.flushed)
+        delivery.member = False
+        self.regroup()
+        for members in (self.caught_up, self.windowed, self.ahead):
+            members.pop(delivery.peer, None)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every member gets every message."""
+        return not self.windowed and not self.ahead
+
+    def take_pending(self) -> PendingMessages | None:
+        """Return and clear the pending messages, which every member is about to be sent. None if the feed has begun again."""
+        taken = self.pending
+        if not taken.messages:
+            return None
+        self.pending = PendingMessages(self.channel, self.is_live)
+        self.flushed = taken.messages[-1].seq
+        return taken
+
+    def regroup(self) -> None:
+        """Invalidate the write groups: a member, or the descriptor of one, has changed."""
+        self._groups = None
+
+    def _write_groups(self) -> dict[Encoding, _WriteGroup]:
+        if self._groups is None:
+            self._groups = {}
+            for peer in self.caught_up:
+                group = self._groups.get(peer.encoding) or self._groups.setdefault(peer.encoding, _WriteGroup())
+                descriptor = peer.descriptor
+                if descriptor is None:
+                    group.others.append(peer)
+                else:
+                    group.direct.append(peer)
+                    group.descriptors.append(descriptor)
+        return self._groups
+
+    def write(self, join: Callable[[Encoding], bytes]) -> None:
+        """Write the same bytes to every caught-up member of an encoding, one system call each. `join` returns these bytes.
+
+        Nothing else is looked up per connection, since each lookup for a thousand connections misses the CPU cache. No connection
+        may have replies waiting: they would go between two parts of a short write.
+        """
+        for encoding, group in self._write_groups().items():
+            frames, direct = join(encoding), group.direct
+            for at, size in write_to_all(group.descriptors, frames):
+                direct[at].write(memoryview(frames)[size:])  # no copy: many may fall behind at once
+            for peer in group.others:
+                peer.write(frames)
+
+    def distribute(self, touched: list[Peer]) -> None:
+        """Put the pending messages into each member's `out`. Append the peers whose `out` was empty to `touched`."""
+        pending = self.pending
+        if not pending.messages:
+            return  # the feed has begun again since the flush was scheduled
+        self.pending = PendingMessages(self.channel, self.is_live)
+        encoding: Encoding | None = None
+        batch: FrameBatch | None = None
+        for peer in self.caught_up:
+            if batch is None or peer.encoding is not encoding:
+                encoding = peer.encoding
+                batch = pending.encoded(encoding)
+            out = peer.out
+            if not out:
+                touched.append(peer)
+            out.append(batch)
+        seqs = [message.seq for message in pending.messages]
+        for delivery in list(self.windowed.values()):
+            if delivery.track(seqs):
+                _put(delivery.peer, pending.encoded(delivery.peer.encoding), touched)
+            else:
+                self.leave(delivery)
+                delivery.peer.feed_soon()
+        self.flushed = seqs[-1]
+        for delivery in [each for each in self.ahead.values() if each.sent < self.flushed]:
+            self._catch_up(delivery, pending, seqs, touched)
+
+    def _catch_up(self, delivery: Delivery, pending: PendingMessages, seqs: list[Seq], touched: list[Peer]) -> None:
+        """Send a member that was ahead the messages above its position; from here on it gets the others too."""
+        del self.ahead[delivery.peer]
+        delivery.member = False
+        first = next(at for at, seq in enumerate(seqs) if seq > delivery.sent)
+        if not delivery.track(seqs[first:]):
+            delivery.peer.feed_soon()
+            return
+        _put(delivery.peer, pending.encoded(delivery.peer.encoding).since(first), touched)
+        delivery.advance_to(self.flushed)
+        self.join(delivery)
+
+
+def _put(peer: Peer, batch: FrameBatch, touched: list[Peer]) -> None:
+    if not peer.out:
+        touched.append(peer)
+    peer.out.append(batch)

@@ -1,0 +1,339 @@
+"""One agent's deliveries on one connection of any door: begun at the cursor, resumed, acknowledged and ended.
+
+A door makes a `Subscriber` for each connection of an agent, passes it changes of the agent's subscriptions, and calls
+`begin_next` from one task, in order with the agent's commands. People have no subscriptions: see `delivery.watcher`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from artcafe.delivery.backlog import Backlog, Spawn
+from artcafe.delivery.feed import Delivery
+from artcafe.delivery.hub import Hub
+from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
+from artcafe.errors import AckBeyondSent, ChannelNotFound, Conflict, Forbidden, NotSubscribed, SubscriptionLimit
+from artcafe.model import (
+    AgentPrincipal,
+    ChannelId,
+    ChannelType,
+    Cursor,
+    Epoch,
+    Permission,
+    Seq,
+    Subscription,
+    SubscriptionStatus,
+)
+from artcafe.rules import start_position
+from artcafe.services.cursors import Cursors
+from artcafe.services.record_cache import RecordCache
+from artcafe.services.subscriptions import Subscriptions
+from artcafe.wire.frames import Start
+from artcafe.wire.replies import Gap
+
+LIVE_S: Final = 5.0
+"""Longest wait for the feed of a `live` channel before `subscribe` returns."""
+
+_NOT_PERMITTED: Final = "receive this channel: its subscription lacks the permission 'receive', which a member can give it"
+
+_NONE: Final[frozenset[ChannelId]] = frozenset()
+"""Shared empty set: most connections mute nothing, and an empty set costs 0.2 KB each."""
+
+
+class DeliveryServices(Protocol):
+    """The services that deliveries are begun from and acknowledged to."""
+
+    @property
+    def subscriptions(self) -> Subscriptions: ...
+
+    @property
+    def record_cache(self) -> RecordCache: ...
+
+    @property
+    def cursors(self) -> Cursors: ...
+
+    @property
+    def hub(self) -> Hub: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A delivery that has begun: messages above `seq` follow. `last` is the channel's newest sequence, `gap` is missing before.
+
+    All are None for a `live` channel, and `epoch` is None before the log's first message.
+    """
+
+    epoch: Epoch | None
+    seq: Seq | None
+    last: Seq | None
+    gap: Gap | None = None
+
+
+_LIVE: Final = Opened(None, None, None)
+
+
+class Subscriber:
+    """The deliveries of one agent's connection. One task of the connection begins them, so that no channel begins twice; they may
+    end at any time."""
+
+    __slots__ = (
+        "_beginning",
+        "_deliveries",
+        "_due",
+        "_is_reading",
+        "_is_revoked",
+        "_is_stale",
+        "_left_out",
+        "_max_unacked",
+        "_muted",
+        "_peer",
+        "_services",
+        "_withheld",
+        "backlog",
+        "principal",
+    )
+
+    def __init__(
+        self,
+        services: DeliveryServices,
+        peer: Peer,
+        principal: AgentPrincipal,
+        deliveries: dict[ChannelId, Delivery],
+        spawn: Spawn,
+        max_unacked: int | None,
+    ) -> None:
+        """`deliveries`: the connection's, changed here. `max_unacked`: the window of deliveries that begin without a command."""
+        self._services, self._peer, self.principal, self._deliveries = services, peer, principal, deliveries
+        self.backlog = Backlog(peer, deliveries, spawn)
+        self._max_unacked = max_unacked
+        self._muted = _NONE
+        """Channels unsubscribed on this connection: their subscriptions exist, and begin nothing here."""
+        self._due: dict[ChannelId, Subscription] = {}
+        """Active subscriptions whose delivery has not begun yet."""
+        self._withheld: dict[ChannelId, Delivery] = {}
+        """Deliveries that ended because their subscription was paused: a resumed one continues at the same position."""
+        self._left_out = _NONE
+        """Active subscriptions above `MAX_SUBSCRIPTIONS`, which are not delivered on this connection."""
+        self._is_reading = self._is_stale = False
+        """Whether the subscriptions are being read, and whether one has changed since the read began."""
+        self._beginning: ChannelId | None = None
+        self._is_revoked = False
+        """Whether the subscription of `_beginning` was revoked meanwhile."""
+
+    def renew(self, principal: AgentPrincipal, max_unacked: int | None) -> None:
+        """Take the principal of a newer authentication, and its window unless that is None."""
+        self.principal = principal
+        self._max_unacked = self._max_unacked if max_unacked is None else max_unacked
+
+    # --- subscriptions of the tables ---------------------------------------------------------------------------------
+
+    async def read_subscriptions(self) -> None:
+        """Read the agent's subscriptions, and apply them. Raises `Unavailable`."""
+        self._is_reading = self._is_stale = True
+        try:
+            while self._is_stale:
+                self._is_stale = False
+                rows = await self._services.subscriptions.for_connect(self.principal.tenant_id, self.principal.agent_id)
+        finally:
+            self._is_reading = self._is_stale = False
+        self.apply_all(rows)
+
+    def apply_all(self, rows: Iterable[Subscription]) -> None:
+        """Deliver these subscriptions and no others: they are all that let the agent receive."""
+        self._is_stale = self._is_reading
+        active = {row.channel_id: row for row in rows}
+        begun = [] if self._beginning is None else [self._beginning]
+        for channel_id in {*self._deliveries, *self._due, *begun} - set(active):
+            self._withhold(channel_id)
+        self._left_out = _NONE
+        for row in active.values():
+            self.apply(row.channel_id, row)
+
+    def apply(self, channel_id: ChannelId, row: Subscription | None) -> None:
+        """Make a channel's delivery due, or end it, according to its subscription. None: the subscription was deleted."""
+        self._is_stale = self._is_reading
+        if row is not None and row.allows(Permission.RECEIVE):
+            if channel_id not in self._deliveries and channel_id not in self._muted:
+                self._due[channel_id] = row
+            return
+        self._withhold(channel_id)
+        if row is None:
+            self._withheld.pop(channel_id, None)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `begin_next` has a delivery to begin."""
+        return bool(self._due)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a subscription above `MAX_SUBSCRIPTIONS` could be delivered now."""
+        return bool(self._left_out) and len(self._deliveries) + len(self._due) < MAX_SUBSCRIPTIONS
+
+    async def begin_next(self) -> None:
+        """Begin the next due delivery. Raises `Unavailable`, and the delivery stays due."""
+        channel_id, row = next(iter(self._due.items()))
+        if channel_id not in self._deliveries:
+            if len(self._deliveries) >= MAX_SUBSCRIPTIONS:
+                self._leave_out()
+                return
+            # A channel that is not found is being deleted, and its subscriptions with it.
+            with contextlib.suppress(ChannelNotFound), self._begun(channel_id):
+                await self._resume(channel_id, row)
+        if self._due.get(channel_id) is row:
+            del self._due[channel_id]
+        if not self._due:
+            self._due = {}  # an emptied dict keeps its table, which costs an idle agent 0.2 KB
+
+    async def _resume(self, channel_id: ChannelId, row: Subscription) -> None:
+        """Begin a delivery at its subscription's cursor, or where it was withheld."""
+        before = self._withheld.get(channel_id)
+        if before is None:
+            await self._begin(channel_id, "cursor", self._services.cursors.newest(row), self._max_unacked)
+            return
+        await self._begin(channel_id, "cursor", Cursor(epoch=before.epoch, seq=before.sent), before.max_unacked)
+        delivery = self._deliveries.get(channel_id)
+        if delivery is not None and delivery.epoch == before.epoch:
+            delivery.acked, delivery.unacked = min(before.acked, delivery.acked), before.unacked
+        self._withheld.pop(channel_id, None)
+
+    def _leave_out(self) -> None:
+        """Push the names of the subscriptions that are too many for this connection."""
+        left_out = sorted(channel_id for channel_id in self._due if channel_id not in self._deliveries)
+        self._due.clear()
+        self._left_out |= set(left_out)
+        self._peer.send_error(SubscriptionLimit(MAX_SUBSCRIPTIONS), left_out)
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, channel: str, start: Start, max_unacked: int | None) -> Opened:
+        """Begin a delivery, replacing the channel's current one. Create the subscription if it is missing.
+
+        The delivery of a `live` channel continues instead: it has no other place to begin, and messages in between would be lost.
+        Raises `SubscriptionLimit`, `ChannelNotFound`, `Conflict`, `Forbidden` or `Unavailable`.
+        """
+        channel_id = ChannelId(channel)
+        if len(self._deliveries) >= MAX_SUBSCRIPTIONS and channel_id not in self._deliveries:
+            raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
+        with self._begun(channel_id):
+            row, _ = await self._services.subscriptions.put(self.principal, channel_id, self.principal.agent_id)
+            if row.status is not SubscriptionStatus.ACTIVE:
+                raise Conflict("this subscription is paused; resume it first, by PATCH of its status to active")
+            if not row.allows(Permission.RECEIVE):
+                raise Forbidden(_NOT_PERMITTED, "an agent")
+            self._muted -= {channel_id}
+            known = self._deliveries.get(channel_id)
+            if known is not None and known.feed.is_live:
+                return _LIVE
+            self._end_delivery(channel_id)
+            self._withheld.pop(channel_id, None)
+            return await self._begin(channel_id, start, self._services.cursors.newest(row), max_unacked)
+
+    def unsubscribe(self, channel: str) -> ChannelId:
+        """End a delivery on this connection; its subscription stays. Raises `NotSubscribed`."""
+        channel_id = ChannelId(channel)
+        if channel_id not in self._deliveries:
+            raise NotSubscribed(channel)
+        self._muted |= {channel_id}
+        self._end_delivery(channel_id)
+        return channel_id
+
+    def acknowledge(self, channel: str, seq: Seq) -> None:
+        """Move a subscription's cursor forward, even if the subscription was paused after the message was sent.
+
+        An ack of an older message changes nothing. Raises `NotSubscribed` and `AckBeyondSent`.
+        """
+        channel_id = ChannelId(channel)
+        delivery = self._deliveries.get(channel_id) or self._withheld.get(channel_id)
+        if delivery is None:
+            raise NotSubscribed(channel)
+        if seq > delivery.sent_up_to:
+            raise AckBeyondSent(channel, seq, delivery.sent_up_to)
+        if seq <= delivery.acked:
+            return
+        delivery.ack(seq)
+        self.backlog.resume()
+        # A log that was empty when this delivery began has an epoch now: the feed learns it before the first message is sent.
+        delivery.epoch = delivery.epoch or delivery.feed.life.epoch
+        assert delivery.epoch is not None
+        agent = self.principal
+        cursor = Cursor(epoch=delivery.epoch, seq=seq)
+        self._services.cursors.acknowledge(agent.tenant_id, channel_id, agent.agent_id, cursor)
+
+    def end(self) -> None:
+        """End every delivery. May be repeated."""
+        self.backlog.stop()
+        self._due.clear()
+        for channel_id in list(self._deliveries):
+            self._end_delivery(channel_id)
+
+    # --- deliveries --------------------------------------------------------------------------------------------------
+
+    async def _begin(self, channel_id: ChannelId, start: Start, cursor: Cursor, max_unacked: int | None) -> Opened:
+        """Add a delivery, which the backlog feeds until it has caught up. Raises `ChannelNotFound` and `Unavailable`."""
+        services, tenant_id = self._services, self.principal.tenant_id
+        if (await services.record_cache.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
+            return await self._begin_live(channel_id)
+        feed = services.hub.feed(tenant_id, channel_id)
+        tenant_log = feed.tenant_fabric.log
+        delivery: Delivery | None = None
+        try:
+            await feed.tenant_fabric.connection.wait_up()
+            state = await tenant_log.state_for(cursor)
+            life, newest = (state.life, state.last_seq) if state else (start_position.LogLineage(None), 0)
+            last = await tenant_log.last_seq_of(channel_id) if state else 0
+            removed_to = await services.hub.removed_to(tenant_id, channel_id)
+            seq, gap = start_position.resolve(start, cursor, life, newest, removed_to)
+            delivery = Delivery(self._peer, feed, seq, life.epoch, max_unacked)
+            if 0 < last <= seq:
+                delivery.anchor, delivery.has_anchor = last, True
+        finally:
+            if delivery is None:
+                services.hub.release(feed)
+        self._deliveries[channel_id] = delivery
+        if gap is not None:
+            # An ack of the position where delivery continues acknowledges the gap, and moves the cursor over it.
+            delivery.acked = min(gap.from_, seq) - 1
+            self._peer.send_gap(channel_id, gap, life.epoch)
+        return Opened(life.epoch, seq, last, gap)
+
+    async def _begin_live(self, channel_id: ChannelId) -> Opened:
+        """Add a delivery of a channel without stored messages. After the return, every message is delivered."""
+        feed = self._services.hub.feed(self.principal.tenant_id, channel_id, is_live=True)
+        delivery = self._deliveries[channel_id] = Delivery(self._peer, feed, 0, None, None)
+        with contextlib.suppress(TimeoutError):  # while NATS is away: the delivery begins when it is back
+            async with asyncio.timeout(LIVE_S):
+                await feed.opened.wait()
+        if self._deliveries.get(channel_id) is delivery and not delivery.member:
+            feed.join(delivery)
+        return _LIVE
+
+    @contextlib.contextmanager
+    def _begun(self, channel_id: ChannelId) -> Iterator[None]:
+        """Surround the beginning of a delivery, and end the delivery if its subscription was revoked meanwhile."""
+        self._beginning, self._is_revoked = channel_id, False
+        try:
+            yield
+        finally:
+            self._beginning = None
+            if self._is_revoked:
+                self._withhold(channel_id)
+
+    def _withhold(self, channel_id: ChannelId) -> None:
+        """End a delivery whose subscription lets the agent receive no more, and keep its position in case it does again."""
+        self._due.pop(channel_id, None)
+        self._is_revoked = self._is_revoked or channel_id == self._beginning
+        delivery = self._end_delivery(channel_id)
+        if delivery is not None and not delivery.feed.is_live:
+            self._withheld[channel_id] = delivery
+
+    def _end_delivery(self, channel_id: ChannelId) -> Delivery | None:
+        delivery = self._deliveries.pop(channel_id, None)
+        if delivery is not None:
+            delivery.feed.leave(delivery)
+            self._services.hub.release(delivery.feed)
+        return delivery

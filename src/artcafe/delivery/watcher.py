@@ -1,0 +1,83 @@
+"""One person's channels on one connection of any door: shown as messages arrive, without a cursor or a backlog."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from artcafe.delivery.feed import Delivery
+from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
+from artcafe.delivery.subscriber import DeliveryServices
+from artcafe.errors import ChannelNotFound, NotSubscribed, SubscriptionLimit, Unavailable
+from artcafe.model import ChannelId, ChannelType, UserPrincipal
+from artcafe.rules import access
+from artcafe.rules.access import Action
+
+FOLLOW_S: Final = 5.0
+"""Longest wait for a channel's feed before `watch` raises Unavailable."""
+
+
+class Watcher:
+    """The channels that a person watches on one connection. Messages that arrive while the connection is paused are skipped."""
+
+    __slots__ = ("_deliveries", "_is_over", "_peer", "_services")
+
+    def __init__(self, services: DeliveryServices, peer: Peer, deliveries: dict[ChannelId, Delivery]) -> None:
+        """`deliveries`: the connection's, changed here."""
+        self._services, self._peer, self._deliveries = services, peer, deliveries
+        self._is_over = False
+
+    async def watch(self, principal: UserPrincipal, channel: str) -> None:
+        """Follow a channel; `resume` shows it from there on.
+
+        Raises `ChannelNotFound`, `Forbidden`, `SubscriptionLimit`, or `Unavailable` if it cannot be followed within `FOLLOW_S`.
+        """
+        tenant_id = principal.tenant_id
+        found = await self._services.record_cache.channel(tenant_id, channel)
+        access.check(principal, Action.READ_MESSAGES)
+        if found.id in self._deliveries:
+            return
+        if len(self._deliveries) >= MAX_SUBSCRIPTIONS:
+            raise SubscriptionLimit(MAX_SUBSCRIPTIONS)
+        feed = self._services.hub.feed(tenant_id, found.id, is_live=found.type is ChannelType.LIVE)
+        self._deliveries[found.id] = Delivery(self._peer, feed, 0, None, None)
+        try:
+            async with asyncio.timeout(FOLLOW_S):
+                await feed.opened.wait()
+        except TimeoutError as exc:
+            self.unwatch(found.id)
+            raise Unavailable("the message log (NATS)") from exc
+
+    def unwatch(self, channel: str) -> None:
+        """Show a channel no more. Raises `NotSubscribed`."""
+        delivery = self._deliveries.pop(ChannelId(channel), None)
+        if delivery is None:
+            raise NotSubscribed(channel)
+        delivery.feed.leave(delivery)
+        self._services.hub.release(delivery.feed)
+
+    def resume(self) -> None:
+        """Show messages from here on in every channel that is not shown: after a pause, or when a feed has begun again."""
+        if self._is_over or self._peer.is_paused:
+            return
+        for delivery in self._deliveries.values():
+            if delivery.feed.opened.is_set() and not delivery.member:
+                delivery.advance_to(delivery.feed.flushed)
+                delivery.feed.join(delivery)
+
+    async def end_deleted(self, principal: UserPrincipal) -> None:
+        """End the channels that were deleted, and push an error for each. Raises `Unavailable`."""
+        for channel_id in list(self._deliveries):
+            try:
+                await self._services.record_cache.channel(principal.tenant_id, channel_id)
+            except ChannelNotFound as exc:
+                with contextlib.suppress(NotSubscribed):
+                    self.unwatch(channel_id)
+                    self._peer.send_error(exc)
+
+    def end(self) -> None:
+        """End every channel. May be repeated."""
+        self._is_over = True
+        for channel_id in list(self._deliveries):
+            self.unwatch(channel_id)

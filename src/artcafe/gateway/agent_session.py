@@ -1,0 +1,265 @@
+"""An authenticated agent on one socket: its commands but `connect`, its publishes, and the deliveries of its subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import Final, Protocol, assert_never
+
+from artcafe.delivery.backlog import Spawn
+from artcafe.delivery.feed import Delivery
+from artcafe.delivery.peer import PING_S
+from artcafe.delivery.subscriber import Subscriber
+from artcafe.errors import (
+    AckBeyondSent,
+    ArtcafeError,
+    Forbidden,
+    NotSubscribed,
+    OurFault,
+    OutcomeUnknown,
+    Revoked,
+    TenantSuspended,
+)
+from artcafe.gateway.client_socket import LIMITS, ClientSocket
+from artcafe.gateway.desk import Desk
+from artcafe.model import AgentPrincipal, ChannelId, Principal, Subscription
+from artcafe.observe.logs import log
+from artcafe.rules import ids
+from artcafe.services.history import place
+from artcafe.wire import envelopes, frames, replies
+
+RETRY_S: Final = 0.5
+"""Between two attempts to begin the agent's subscriptions while the tables or NATS are away."""
+
+
+_FOR_PEOPLE: Final = ", which is for people: it subscribes to channels, and reads presence over REST"
+
+
+class Worker(Protocol):
+    """The task that does a connection's commands in order."""
+
+    def wake(self) -> None:
+        """Look for work, if the task is not running."""
+
+
+class AgentSession:
+    """The state of an agent's connection above its socket."""
+
+    __slots__ = (
+        "_desk",
+        "_is_over",
+        "_is_read_due",
+        "_is_waiting",
+        "_socket",
+        "_worker",
+        "in_flight",
+        "principal",
+        "subscriber",
+        "token_until",
+    )
+
+    def __init__(
+        self,
+        desk: Desk,
+        socket: ClientSocket,
+        worker: Worker,
+        spawn: Spawn,
+        principal: AgentPrincipal,
+        deliveries: dict[ChannelId, Delivery],
+        max_unacked: int | None,
+    ) -> None:
+        """`deliveries`: the connection's. `max_unacked`: the window of subscriptions that begin without a command."""
+        self._desk, self._socket, self._worker = desk, socket, worker
+        self.principal = principal
+        self.token_until: datetime | None = None
+        """The expiry of the token or key of the last `connect`. None: a signature by a key without expiry, which authenticates
+        the connection as long as it is open."""
+        self._is_read_due = self._is_waiting = self._is_over = False
+        """Whether the subscriptions must be read, and whether that waits for the tables or NATS."""
+        self.in_flight = 0
+        """Publishes without a reply yet."""
+        self.subscriber = Subscriber(desk, socket, principal, deliveries, spawn, max_unacked)
+
+    # --- the connection's life ---------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Show the agent as connected. Raises `Unavailable` while the server shuts down."""
+        self._desk.presence.came(self.principal)
+
+    def renew(self, principal: Principal, max_unacked: int | None) -> None:
+        """Take the principal and window of a further `connect` by the same agent."""
+        assert isinstance(principal, AgentPrincipal), "a connection belongs to one principal"
+        self.principal = principal
+        self.subscriber.renew(principal, max_unacked)
+
+    def greeting(self) -> replies.ConnectReply:
+        """Return the reply to `connect`."""
+        agent = self.principal
+        session_id = ids.new_id("ses")
+        log.info("agent.connected", tenant=agent.tenant_id, agent=agent.agent_id, session=session_id)
+        return replies.ConnectReply(
+            session_id=session_id, agent_id=agent.agent_id, tenant_id=agent.tenant_id, ping_s=PING_S, limits=LIMITS
+        )
+
+    def close(self, reason: ArtcafeError) -> None:
+        """Close the socket for this reason."""
+        self._socket.close(reason)
+
+    def end(self) -> None:
+        """End every delivery, because the socket is closed. May be repeated."""
+        if not self._is_over:
+            self._is_over = True
+            self._desk.presence.gone(self.principal)
+        self.subscriber.end()
+
+    @property
+    def has_unwritten(self) -> bool:
+        """Whether the agent has acknowledged messages that are not written to the tables yet."""
+        return self._desk.cursors.has_unwritten(self.principal.tenant_id, self.principal.agent_id)
+
+    async def write_cursors(self) -> None:
+        """Write the agent's acknowledged positions to the tables."""
+        await self._desk.cursors.write_agent(self.principal.tenant_id, self.principal.agent_id)
+
+    async def is_current(self) -> bool:
+        """Return whether the agent is still authenticated, and close the connection if not. Raises `Unavailable`."""
+        try:
+            is_current = await self._desk.login.is_current(self.principal)
+        except TenantSuspended as exc:
+            self._socket.close(exc)
+            return False
+        if not is_current:
+            self._socket.close(Revoked())
+        return is_current
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    async def handle(self, id: int, kind: str, body: frames.Body, size: int) -> None:
+        """Do a command and send its reply. `size`: bytes of its frame. Raises the error that answers it."""
+        match body:
+            case frames.Publish():
+                stored = await self._desk.messaging.submit(self.principal, body.channel, body)
+                self._reply_when_stored(id, stored, size)
+            case frames.Subscribe():
+                opened = await self.subscriber.subscribe(body.channel, body.start, body.max_unacked)
+                reply = replies.SubscribeReply(opened.epoch, opened.seq, opened.last, opened.gap)
+                self._socket.send(replies.reply(id, kind, reply))
+                self.subscriber.backlog.resume()
+            case frames.Unsubscribe():
+                channel_id = self.subscriber.unsubscribe(body.channel)
+                self._socket.send(replies.reply(id, kind, replies.UnsubscribeReply(channel_id)))
+            case frames.Status():
+                status = self._desk.presence.set_status(self.principal, body.status)
+                self._socket.send(replies.reply(id, kind, replies.StatusReply(status)))
+            case frames.History():
+                self._socket.send(await self._history(id, body))
+            case frames.Watch() | frames.Unwatch():
+                raise Forbidden(f"{kind}{_FOR_PEOPLE}", "an agent")
+            case frames.Ack() | frames.Challenge() | frames.Connect():
+                raise AssertionError("the dispatcher does these")
+            case _:
+                assert_never(body)
+
+    def acknowledge(self, ack: frames.Ack) -> None:
+        """Move a cursor, or push the error that refuses it: an ack has no reply."""
+        try:
+            self.subscriber.acknowledge(ack.channel, ack.seq)
+        except (NotSubscribed, AckBeyondSent) as exc:
+            self._socket.send(replies.error(exc))
+
+    async def _history(self, id: int, wanted: frames.History) -> bytes:
+        after = None if wanted.after is None else place(str(wanted.after), "after")
+        before = None if wanted.before is None else place(str(wanted.before), "before")
+        past = await self._desk.history.page(self.principal, wanted.channel, after, before, wanted.limit)
+        messages = (envelopes.message_text(wanted.channel, one.seq, one.envelope) for one in past.messages)
+        return replies.history_reply(id, messages, past.gap, past.has_more, past.epoch)
+
+    # --- publishes ---------------------------------------------------------------------------------------------------
+
+    def publish_nowait(self, id: int | None, body: frames.Body, size: int) -> bool:
+        """Publish without a task, as nearly every publish can be. `size`: bytes of the frame.
+
+        Return False, with nothing done, for another command and for a publish that needs a lookup first.
+        """
+        if not isinstance(body, frames.Publish) or id is None:
+            return False
+        try:
+            stored = self._desk.messaging.submit_nowait(self.principal, body.channel, body)
+        except ArtcafeError as exc:
+            self._socket.send(replies.error(exc, id))
+            return True
+        if stored is None:
+            return False
+        self._reply_when_stored(id, stored, size)
+        return True
+
+    def _reply_when_stored(self, id: int, stored: asyncio.Future[replies.PublishReply], size: int) -> None:
+        self.in_flight += 1
+        self._socket.adjust_in_flight(+1, +size)
+        stored.add_done_callback(partial(self._on_stored, id, size))
+
+    def _on_stored(self, id: int, size: int, stored: asyncio.Future[replies.PublishReply]) -> None:
+        self.in_flight -= 1
+        self._socket.adjust_in_flight(-1, -size)
+        error = OutcomeUnknown() if stored.cancelled() else stored.exception()
+        if error is None:
+            self._socket.send(replies.reply(id, "publish", stored.result()))
+            return
+        if not isinstance(error, ArtcafeError):
+            log.error("publish.failed", error=repr(error))
+            error = OutcomeUnknown()
+        self._socket.send(replies.error(error, id))
+
+    # --- deliveries --------------------------------------------------------------------------------------------------
+
+    def feed_soon(self) -> None:
+        """Feed the deliveries that have not caught up from the log."""
+        self.subscriber.backlog.resume()
+
+    def apply(self, channel_id: ChannelId, row: Subscription | None) -> None:
+        """Deliver a channel or end its delivery, according to its subscription."""
+        self.subscriber.apply(channel_id, row)
+        self._begin_soon()
+
+    def apply_all(self, rows: Sequence[Subscription]) -> None:
+        """Deliver these subscriptions and no others: they are all that let the agent receive."""
+        self.subscriber.apply_all(rows)
+        self._begin_soon()
+
+    def _begin_soon(self) -> None:
+        if self.subscriber.has_room:
+            self.begin_subscriptions()
+        elif self.subscriber.is_due and not self._is_over:
+            self._worker.wake()
+
+    def begin_subscriptions(self) -> None:
+        """Read the agent's subscriptions and begin what is due, before the next command."""
+        if not self._is_over:
+            self._is_read_due, self._is_waiting = True, False
+            self._worker.wake()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `work` has something to do now."""
+        return (self._is_read_due or self.subscriber.is_due) and not self._is_waiting
+
+    async def work(self) -> None:
+        """Read the agent's subscriptions or begin one of them. Retry later while the tables or NATS are away."""
+        is_reading, self._is_read_due = self._is_read_due, False
+        try:
+            if not is_reading:
+                await self.subscriber.begin_next()
+            elif await self.is_current():
+                await self.subscriber.read_subscriptions()
+        except OurFault as exc:
+            log.debug("session.subscriptions_wait", error=str(exc))
+            self._is_read_due, self._is_waiting = self._is_read_due or is_reading, True
+            asyncio.get_running_loop().call_later(RETRY_S, self._try_again)
+        self.subscriber.backlog.resume()
+
+    def _try_again(self) -> None:
+        self._is_waiting = False
+        if not self._is_over:
+            self._worker.wake()

@@ -1,0 +1,30 @@
+"""What a session uses of its socket, and the limits that `connect` announces."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from artcafe.delivery.peer import MAX_SUBSCRIPTIONS, Peer
+from artcafe.wire import frames
+
+LIMITS: Final = {
+    "frame_bytes": frames.MAX_FRAME_BYTES,
+    "json_depth": frames.MAX_DEPTH,
+    "subscriptions": MAX_SUBSCRIPTIONS,
+}
+
+
+class ClientSocket(Peer, Protocol):
+    """One WebSocket, with its buffers and bounds. No method waits."""
+
+    def send(self, text: bytes) -> None:
+        """Send the text of a reply or push, together with the others of this turn of the event loop."""
+
+    def adjust_in_flight(self, change: int, size: int) -> None:
+        """Adjust the number of commands in flight and the bytes of their frames. Above the bounds the socket is not read."""
+
+    def adjust_holds(self, change: int) -> None:
+        """Adjust the number of reasons to stop reading the socket."""
+
+    def on_authenticated(self) -> None:
+        """Note that a `connect` has succeeded: from here on revocations apply to the connection."""

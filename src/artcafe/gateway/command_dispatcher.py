@@ -1,0 +1,231 @@
+"""One connection's commands in order: `challenge` and `connect` are done here, all others by the session that `connect` opened.
+
+The socket itself (bytes, bounds, closing) belongs to `gateway.connection`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+from artcafe.delivery.backlog import Spawn
+from artcafe.delivery.feed import Delivery
+from artcafe.errors import ArtcafeError, BadCredentials, NotSubscribed
+from artcafe.gateway.agent_session import AgentSession
+from artcafe.gateway.client_socket import ClientSocket
+from artcafe.gateway.desk import Desk
+from artcafe.gateway.login_handshake import LoginHandshake
+from artcafe.gateway.user_session import UserSession
+from artcafe.model import AgentPrincipal, ChannelId, Principal
+from artcafe.services.shares import QUANTUM, Share
+from artcafe.wire import frames, replies
+
+Command = tuple[int | None, str, frames.Body, int]
+"""Id, kind, body, and the size of the frame in bytes."""
+
+
+class CommandDispatcher:
+    """The commands of one connection, done at once or by one worker task, within the fair share of its principal."""
+
+    __slots__ = (
+        "_commands",
+        "_deliveries",
+        "_desk",
+        "_is_over",
+        "_is_winding_down",
+        "_login",
+        "_share",
+        "_socket",
+        "_spawn",
+        "_worker",
+        "session",
+    )
+
+    def __init__(self, desk: Desk, socket: ClientSocket, deliveries: dict[ChannelId, Delivery], spawn: Spawn) -> None:
+        """`deliveries`: the connection's, which its session begins and ends."""
+        self._desk, self._socket, self._deliveries, self._spawn = desk, socket, deliveries, spawn
+        self._login = LoginHandshake(desk.login, desk.member_login, desk.clock)
+        self._commands: list[Command] = []
+        """Waiting commands, bounded by the socket's limit in flight. An empty deque would take 0.7 KB of an idle agent's 10."""
+        self._worker: asyncio.Task[None] | None = None
+        self._is_over = self._is_winding_down = False
+        self._share: Share | None = None
+        self.session: AgentSession | UserSession | None = None
+        """What `connect` opened; None before."""
+
+    def handle(self, id: int | None, kind: str, body: frames.Body, size: int) -> None:
+        """Do a command at once if it needs no waiting; else queue it behind the others. `size`: bytes of its frame."""
+        if isinstance(body, frames.Ack):
+            if self.session is None:  # `connect` is still being done
+                self._socket.send(replies.error(NotSubscribed(body.channel)))
+            else:
+                self.session.acknowledge(body)
+            self.spend_share()
+        elif self._is_winding_down:
+            return  # without a reply: the client sends it again on its next connection
+        elif self._worker is not None or self._commands or not self._publish_now(id, body, size):
+            self._commands.append((id, kind, body, size))
+            self._socket.adjust_in_flight(+1, +size)
+            self.wake()
+
+    def wind_down(self) -> None:
+        """Take no more commands but acks, because the server shuts down. Commands that have begun are answered."""
+        self._is_winding_down = True
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a command waits or has no reply yet."""
+        has_publishes = self.session is not None and self.session.in_flight > 0
+        return self._worker is not None or bool(self._commands) or has_publishes
+
+    def end(self) -> None:
+        """Do and deliver nothing more. Acknowledged cursors stay in `Cursors`, to be written. May be repeated."""
+        if self.session is not None and not self._is_over:
+            self._desk.connections.leave(self.session.principal)
+        self._is_over = True
+        self._commands.clear()  # the client takes a missing reply for an unknown outcome
+        if self.session is not None:
+            self.session.end()
+        if self._worker is not None:
+            self._worker.cancel()
+
+    def on_writable(self) -> None:
+        """Continue what waited for the peer to read: deliveries, and a `history` command."""
+        if self.session is not None:
+            self.session.feed_soon()
+        if self._commands:
+            self.wake()
+
+    # --- the worker --------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Start the worker task if it is not running."""
+        if self._worker is None:
+            self._worker = self._spawn(self._work)
+
+    async def _work(self) -> None:
+        """Do the waiting commands in order. Deliveries begin in this task only, so that no channel begins twice."""
+        try:
+            while not self._is_over:
+                if isinstance(self.session, AgentSession) and self.session.has_work:
+                    await self.session.work()
+                elif self._commands and not self._is_held():
+                    await self._do_next()
+                else:
+                    return
+        finally:
+            self._worker = None
+
+    async def _do_next(self) -> None:
+        """Do the next command in a turn with room in the principal's share, and the publishes behind it while there is room."""
+        share = self._principals_share()
+        if share is None:
+            await self._do(*self._next())
+        elif isinstance(self._commands[0][2], frames.Publish):
+            await self._take_turn(share)
+            await self._do(*self._next())
+            assert self.session is not None
+            for _ in range(QUANTUM - 1):
+                if not (self._commands and share.is_open and self._publish_next(self.session)):
+                    break
+                share.begin()
+                self._next()
+        else:
+            async with share.place():
+                await self._take_turn(share)
+                await self._do(*self._next())
+
+    def _publish_next(self, session: AgentSession | UserSession) -> bool:
+        id, _, body, size = self._commands[0]
+        return session.publish_nowait(id, body, size)
+
+    def _next(self) -> Command:
+        command = self._commands.pop(0)
+        self._socket.adjust_in_flight(-1, -command[3])
+        return command
+
+    async def _take_turn(self, share: Share) -> None:
+        """Wait for `Share.turn`. The socket is not read meanwhile: further commands would only wait here."""
+        holds = 0 if share.has_room else 1
+        self._socket.adjust_holds(+holds)
+        try:
+            await share.turn()
+        finally:
+            self._socket.adjust_holds(-holds)
+
+    def spend_share(self) -> None:
+        """Count a command that was done at once. If that uses up the share, stop reading the socket until there is room."""
+        share = self._principals_share()
+        if share is None:
+            return
+        share.begin()
+        if not share.is_open:
+            self._socket.adjust_holds(+1)
+            share.wait(partial(self._socket.adjust_holds, -1))
+
+    def _principals_share(self) -> Share | None:
+        """Return the principal's share, made at its first command: an idle connection needs none. None before `connect`."""
+        if self._share is None and self.session is not None:
+            self._share = self._desk.shares.of(self.session.principal)
+        return self._share
+
+    def _is_held(self) -> bool:
+        """Whether the next command waits until the peer reads what it was sent: a short `history` has a long reply."""
+        return self._socket.is_paused and isinstance(self._commands[0][2], frames.History)
+
+    def _publish_now(self, id: int | None, body: frames.Body, size: int) -> bool:
+        share = self._share or self._principals_share()
+        if share is None or not share.enter():
+            return False
+        assert self.session is not None
+        return self.session.publish_nowait(id, body, size)
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    async def _do(self, id: int | None, kind: str, body: frames.Body, size: int) -> None:
+        """Do a command and send its reply, or the error that answers it."""
+        try:
+            assert id is not None, "the wire session lets no command but `ack` through without an id"
+            match body:
+                case frames.Challenge():
+                    self._socket.send(replies.reply(id, kind, self._login.issue_challenge(body)))
+                case frames.Connect():
+                    await self._connect(id, kind, body)
+                case _:
+                    assert self.session is not None, "`connect` comes first, and its failure closes the connection"
+                    await self.session.handle(id, kind, body, size)
+        except ArtcafeError as exc:
+            if self.session is not None:
+                self._desk.counters.count_refusal(self.session.principal, exc, request=kind)
+            self._socket.send(replies.error(exc, id))
+            if isinstance(body, frames.Connect):
+                self._socket.close(exc)
+
+    async def _connect(self, id: int, kind: str, connect: frames.Connect) -> None:
+        """Authenticate the peer, for the first time or again: with a fresh token or a signature, to renew the first one."""
+        principal, until = await self._login.authenticate(connect)
+        session = self.session
+        if session is None:
+            session = self.session = await self._open(principal, connect.max_unacked)
+        elif (session.principal.tenant_id, session.principal.sender) != (principal.tenant_id, principal.sender):
+            raise BadCredentials()  # a connection belongs to one agent or person as long as it is open
+        else:
+            session.renew(principal, connect.max_unacked)
+        session.token_until = until
+        self._socket.on_authenticated()
+        self._socket.send(replies.reply(id, kind, session.greeting()))
+        if isinstance(session, AgentSession):
+            session.begin_subscriptions()
+
+    async def _open(self, principal: Principal, max_unacked: int | None) -> AgentSession | UserSession:
+        """Count the connection and return its session. Raises `ConnectionLimit` or `Unavailable`, and counts nothing then."""
+        await self._desk.connections.enter(principal)
+        if not isinstance(principal, AgentPrincipal):
+            return UserSession(self._desk, self._socket, principal, self._deliveries)
+        session = AgentSession(self._desk, self._socket, self, self._spawn, principal, self._deliveries, max_unacked)
+        try:
+            session.open()
+        except ArtcafeError:
+            self._desk.connections.leave(principal)
+            raise
+        return session

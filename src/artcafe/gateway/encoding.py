@@ -1,0 +1,32 @@
+"""Messages as WebSocket text frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from artcafe.fabric.tenant_log import StoredMessage
+from artcafe.model import ChannelId
+from artcafe.wire.envelopes import id_text, live_frame, message_frame
+
+
+def text_frame(payload: bytes) -> bytes:
+    """Return an unmasked WebSocket text frame, as a server sends it (RFC 6455, section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return b"%c%c%b" % (0x81, size, payload)
+    if size < 65536:
+        return b"\x81\x7e%b%b" % (size.to_bytes(2, "big"), payload)
+    return b"\x81\x7f%b%b" % (size.to_bytes(8, "big"), payload)
+
+
+class WebSocketEncoding:
+    """The gateway's encoding of messages: one text frame each."""
+
+    __slots__ = ()
+
+    def messages(self, channel_id: ChannelId, messages: Sequence[StoredMessage], *, is_live: bool) -> list[bytes]:
+        """Return the text frame of each message."""
+        channel = id_text(channel_id)
+        if is_live:
+            return [text_frame(live_frame(channel, one.envelope)) for one in messages]
+        return [text_frame(message_frame(channel, one.seq, one.prev, one.envelope)) for one in messages]
