@@ -15,7 +15,7 @@ from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
-from artcafe.rules.keys import admitted
+from artcafe.rules import keys
 from artcafe.services.presence import View
 from artcafe.wire.segments import tenant_path
 
@@ -90,8 +90,7 @@ class AgentResponse(AgentCardResponse):
         examples=["SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpKZIDTMczCvj3tD2s"],
     )
     def fingerprint(self) -> str | None:
-        key = admitted(self.public_key)
-        return None if key is None else key.fingerprint
+        return keys.fingerprint(self.public_key)
 
 
 Card = TypeVar("Card", bound=AgentCardResponse)

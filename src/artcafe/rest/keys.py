@@ -15,7 +15,7 @@ from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
 from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
-from artcafe.rules.keys import admitted, key_id
+from artcafe.rules.keys import fingerprint, key_id
 from artcafe.wire.segments import tenant_path
 
 router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents/{agent_id}/keys", tags=["agents"])
@@ -64,12 +64,11 @@ class KeyPage(ResponseModel):
 
 def _shown(found: tuple[model.Agent, model.AgentKey]) -> KeyResponse:
     agent, key = found
-    parsed = admitted(key.line)
     return KeyResponse(
         id=key_id(key.line),
         agent_id=agent.id,
         public_key=key.line,
-        fingerprint=None if parsed is None else parsed.fingerprint,
+        fingerprint=fingerprint(key.line),
         first=key.line == agent.public_key,
         status=key.status,
         added_at=key.added_at,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from artcafe.errors import BadKey
@@ -18,6 +19,8 @@ from artcafe.wire.sshkeys import PublicKey, parse_public_key
 
 MOST: Final = 5
 """Keys beside the first one."""
+FINGERPRINTS: Final = 4096
+"""Fingerprints in the cache: about 0.3 KB each with an Ed25519 key's line, and 1.8 KB with one of RSA of 8192 bits."""
 
 
 def key_id(line: str) -> KeyId:
@@ -36,6 +39,17 @@ def admitted(line: str) -> PublicKey | None:
         return parse_public_key(line)
     except BadKey:
         return None
+
+
+@lru_cache(FINGERPRINTS)
+def fingerprint(line: str) -> str | None:
+    """Return the fingerprint of a stored line's key, or None where `admitted` does.
+
+    The cache is keyed by the line's text, so a changed key cannot get another's fingerprint. Parsing takes 0.1 to 0.5 ms, and a
+    page of agents has up to 200 lines.
+    """
+    key = admitted(line)
+    return None if key is None else key.fingerprint
 
 
 def is_key(stored: str, line: str) -> bool:
