@@ -264,7 +264,7 @@ async def test_two_readers_of_a_channel_do_not_disturb_each_other_and_one_that_e
         await until(lambda: len(staying.got) == 2)
         await reader.catch_up()
 
-        assert (len(leaving.got), len(tail), len(connection._follows)) == (1, 1, 1)
+        assert (len(leaving.got), len(tail), len(connection._subscriptions)) == (1, 1, 1)
 
 
 async def test_without_nats_nothing_is_followed(nats: Nats) -> None:
@@ -277,7 +277,7 @@ async def test_without_nats_nothing_is_followed(nats: Nats) -> None:
         with pytest.raises(Unavailable):
             await tail.follow(A, sink)
 
-        assert (len(tail), len(connection._follows), sink.began) == (0, 0, None)
+        assert (len(tail), len(connection._subscriptions), sink.began) == (0, 0, None)
 
 
 async def test_a_following_that_nats_leaves_in_the_middle_is_given_up_whole(nats: Nats) -> None:
@@ -289,7 +289,7 @@ async def test_a_following_that_nats_leaves_in_the_middle_is_given_up_whole(nats
             proxy.is_open = False
             proxy.cut()
 
-        assert (len(tail), len(connection._follows)) == (0, 0)
+        assert (len(tail), len(connection._subscriptions)) == (0, 0)
 
 
 async def _is_refused(tail: ChannelReaders) -> None:

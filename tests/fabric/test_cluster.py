@@ -142,10 +142,10 @@ async def test_the_audit_of_one_copy_gets_the_others(servers: NatsServers, accou
         await within(before.audit_log.append(chain, lambda _: b"1"))
         assert await audit_copies(before) == 1
     async with fabric_on(urls, accounts) as fabric:
-        await within(fabric.audit_log.settle())
+        await within(fabric.audit_log.raise_replicas())
         assert await audit_copies(fabric) == 3
         fabric.audit_log.replicas = 1
-        await within(fabric.audit_log.settle())
+        await within(fabric.audit_log.raise_replicas())
         assert await audit_copies(fabric) == 3, "never fewer"
         assert [each.text for each in await fabric.audit_log.after(chain, 0, 2)] == [b"1"]
 

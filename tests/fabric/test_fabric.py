@@ -11,7 +11,7 @@ from artcafe.errors import OutcomeUnknown, Unavailable
 from artcafe.fabric import storage_probe
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded.process import some_free_port
-from artcafe.fabric.fabric import BUSY_S, IDLE_S, MOST_UNUSED, SWEEP_S, Fabric
+from artcafe.fabric.fabric import BUSY_S, IDLE_S, MAX_UNUSED, SWEEP_S, Fabric
 from artcafe.model import Cursor, TenantId
 from artcafe.rules import subjects
 from tests.fabric.nats_clients import BOUND_S, connected
@@ -21,10 +21,10 @@ from tests.fabric.test_channel_readers import Sink
 
 @asynccontextmanager
 async def running(
-    nats: Nats, *, idle_s: float = IDLE_S, sweep_s: float = SWEEP_S, most_unused: int = MOST_UNUSED, busy_s: float = BUSY_S
+    nats: Nats, *, idle_s: float = IDLE_S, sweep_s: float = SWEEP_S, max_unused: int = MAX_UNUSED, busy_s: float = BUSY_S
 ) -> AsyncIterator[Fabric]:
     """A server's fabric; it must end when it is told to."""
-    fabric = Fabric([nats.url], nats.accounts, idle_s=idle_s, sweep_s=sweep_s, most_unused=most_unused, busy_s=busy_s)
+    fabric = Fabric([nats.url], nats.accounts, idle_s=idle_s, sweep_s=sweep_s, max_unused=max_unused, busy_s=busy_s)
     async with asyncio.TaskGroup() as group:
         group.create_task(fabric.run())
         await fabric.wait_up(BOUND_S)
@@ -126,7 +126,7 @@ async def test_a_tenant_that_nobody_uses_is_let_go_and_one_that_is_followed_is_n
 
 
 async def test_the_rooms_that_nobody_uses_are_bounded_and_the_longest_unused_goes_first(nats: Nats) -> None:
-    async with running(nats, most_unused=3, busy_s=0) as fabric:
+    async with running(nats, max_unused=3, busy_s=0) as fabric:
         used = fabric.tenant(a_tenant())
         await used.connection.wait_up()
         reader = await used.readers.follow(A, Sink())
@@ -140,7 +140,7 @@ async def test_the_rooms_that_nobody_uses_are_bounded_and_the_longest_unused_goe
 
 
 async def test_a_room_that_was_just_asked_for_is_not_closed_for_one_that_is_not_needed(nats: Nats) -> None:
-    async with running(nats, most_unused=2, busy_s=60) as fabric:
+    async with running(nats, max_unused=2, busy_s=60) as fabric:
         busy = [fabric.tenant(a_tenant(), is_needed=False) for _ in range(2)]
         with pytest.raises(Unavailable):
             fabric.tenant(a_tenant(), is_needed=False)

@@ -216,9 +216,9 @@ async def test_what_a_log_was_restored_from_stands_in_its_metadata_and_is_forgot
     async with nats.connection(a_tenant()) as connection:
         log = TenantLog(connection)
         assert (await log.ensure()).life == LogLineage(log.epoch or Epoch(""), {})
-        info = await log._jetstream.ask("STREAM.INFO.log", {})
+        info = await log._jetstream.request("STREAM.INFO.log", {})
         info["config"]["metadata"][CONTINUES] = "01A:7 01B:3"
-        await log._jetstream.ask("STREAM.UPDATE.log", info["config"])
+        await log._jetstream.request("STREAM.UPDATE.log", info["config"])
 
         state = await log.state()
         assert state is not None

@@ -336,10 +336,10 @@ async def test_who_comes_back_to_a_restored_log_goes_on_at_its_cursor_and_hears_
             await places(raw, 4)
             await raw.ack(it.channel.id, 2)
         log = it.fabric.tenant(it.owner.tenant_id).log
-        config = (await log._jetstream.ask("STREAM.INFO.log", {}))["config"]
+        config = (await log._jetstream.request("STREAM.INFO.log", {}))["config"]
         before, config["metadata"]["artcafe-epoch"] = config["metadata"]["artcafe-epoch"], "01RESTORED"
         config["metadata"][CONTINUES] = f"{before}:4"
-        await log._jetstream.ask("STREAM.UPDATE.log", config)
+        await log._jetstream.request("STREAM.UPDATE.log", config)
         await publish(it, 1)
 
         async with it.connected() as raw:

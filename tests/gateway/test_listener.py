@@ -226,7 +226,7 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
         await until(
             lambda: (
                 len(tenant_fabric.readers) == 0
-                and not channels & {follow._subject for follow in tenant_fabric.connection._follows}
+                and not channels & {each.subject for each in tenant_fabric.connection._subscriptions}
             )
         )
         assert len(tenant_fabric.presence) == 0

@@ -70,9 +70,7 @@ class Hub:
         while feed.users > 0:
             self._fabric.peek(feed.tenant_fabric.tenant_id)  # marks the tenant as in use: it has no reader yet that would
             try:
-                await feed.tenant_fabric.connection.wait_up()
-                follow = feed.tenant_fabric.readers.follow_live if feed.is_live else feed.tenant_fabric.readers.follow
-                reader = await follow(feed.channel, feed)
+                reader = await feed.tenant_fabric.follow(feed.channel, feed, is_live=feed.is_live)
             except OurFault as exc:
                 log.debug("hub.feed_waits", channel=feed.channel, error=repr(exc))
                 await asyncio.sleep(RETRY_S)

@@ -279,10 +279,9 @@ class Subscriber:
         if (await services.record_cache.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
             return await self._begin_live(channel_id)
         feed = services.hub.feed(tenant_id, channel_id)
-        tenant_log = feed.tenant_fabric.log
         delivery: Delivery | None = None
         try:
-            await feed.tenant_fabric.connection.wait_up()
+            tenant_log = await feed.tenant_fabric.connected_log()
             state = await tenant_log.state_for(cursor)
             life, newest = (state.life, state.last_seq) if state else (start_position.LogLineage(None), 0)
             last = await tenant_log.last_seq_of(channel_id) if state else 0

@@ -68,7 +68,7 @@ class AuditLog:
     async def after(self, chain: Subject, seq: Seq, most: int) -> list[StoredEntry]:
         """Return the next texts of a chain above a place, oldest first; none only if the leader has none either."""
         found = await self._jetstream.read_after(
-            STREAM, chain, seq, most=most, most_bytes=MOST_BYTES, is_copied=self.replicas > 1
+            STREAM, chain, seq, most=most, most_bytes=MOST_BYTES, is_replicated=self.replicas > 1
         )
         return [StoredEntry(each.seq, each.data) for each in found]
 
@@ -76,7 +76,7 @@ class AuditLog:
         """The texts of a chain below a place, newest first; None: the newest."""
         found: list[StoredEntry] = []
         while len(found) < most and seq != 1:
-            got = await self._jetstream.read_newest(STREAM, chain, seq, is_copied=self.replicas > 1)
+            got = await self._jetstream.read_newest(STREAM, chain, seq, is_replicated=self.replicas > 1)
             if got is None:
                 break
             seq = got.seq
@@ -123,8 +123,8 @@ class AuditLog:
             "deny_delete": True,
             "deny_purge": True,
         }
-        await self._jetstream.make(config)
+        await self._jetstream.create(config)
 
-    async def settle(self) -> None:
+    async def raise_replicas(self) -> None:
         """Has the stream kept as often as it now should be, never less often; nothing where there is none. May be repeated."""
         await self._jetstream.raise_replicas(STREAM, self.replicas)

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from artcafe.errors import LogRefused, NatsConnectionLost, NoResponder
 from artcafe.fabric import storage_probe
 from artcafe.fabric.accounts import Accounts
-from artcafe.fabric.fabric import CLAIMS_UPDATE, tell_system
+from artcafe.fabric.nats.account_claims import register_account
 from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.cluster import replica_count
 from artcafe.fabric.nats.connection import Credentials, NatsConnection, unreachable
@@ -100,7 +100,7 @@ class AccountConnector:
 
     async def _admit(self, tenant_id: TenantId) -> None:
         async with self._linked("backup", self._system_user) as system:
-            await tell_system(system, CLAIMS_UPDATE, self._accounts.account_jwt(tenant_id))
+            await register_account(system, self._accounts.account_jwt(tenant_id))
 
     def _system_user(self) -> Credentials:
         return self._accounts.system_user()
@@ -121,7 +121,7 @@ class AccountConnector:
 
 async def stream_names(connection: NatsConnection) -> list[str]:
     """The streams of the account that hold anything to be kept. Raises `Unavailable`."""
-    answer = await JetStream(connection).ask("STREAM.NAMES", {}, timeout_s=UP_S)
+    answer = await JetStream(connection).request("STREAM.NAMES", {}, timeout_s=UP_S)
     return [name for name in answer.get("streams") or [] if name != storage_probe.STREAM]
 
 
@@ -135,7 +135,7 @@ async def save(connection: NatsConnection, stream: str, write: Callable[[bytes],
     follow = await connection.subscribe(inbox, pieces.put)
     try:
         wanted = {"deliver_subject": inbox, "no_consumers": False, "jsck": True, "chunk_size": CHUNK_BYTES}
-        answer = await JetStream(connection).ask(f"STREAM.SNAPSHOT.{stream}", wanted, timeout_s=WORK_S)
+        answer = await JetStream(connection).request(f"STREAM.SNAPSHOT.{stream}", wanted, timeout_s=WORK_S)
         while (piece := await _next(pieces)).data:
             write(piece.data)
             if piece.reply:  # NATS waits for it before it sends much more.
@@ -158,7 +158,7 @@ async def current(connection: NatsConnection, stream: str) -> StreamSnapshot | N
 
 async def remove(connection: NatsConnection, stream: str) -> None:
     """Removes a stream with everything in it. Raises `Unavailable`, and `LogRefused` where there is none."""
-    await JetStream(connection).ask(f"STREAM.DELETE.{stream}", {}, timeout_s=UP_S)
+    await JetStream(connection).request(f"STREAM.DELETE.{stream}", {}, timeout_s=UP_S)
 
 
 async def restore(connection: NatsConnection, saved: StreamSnapshot, pieces: Iterable[bytes]) -> StreamSnapshot:
@@ -168,7 +168,7 @@ async def restore(connection: NatsConnection, saved: StreamSnapshot, pieces: Ite
     and then there is no such stream; and `Unavailable`.
     """
     begun = {"config": saved.config, "state": saved.state}
-    answer = await JetStream(connection).ask(f"STREAM.RESTORE.{saved.name}", begun, timeout_s=UP_S)
+    answer = await JetStream(connection).request(f"STREAM.RESTORE.{saved.name}", begun, timeout_s=UP_S)
     to = Subject(answer["deliver_subject"])
     for piece in pieces:
         await _hand_over(connection, to, piece)

@@ -32,10 +32,10 @@ class StorageProbe:
         try:
             await self._put(timeout_s)
         except NoResponder:
-            await self._jetstream.make(self._config())
+            await self._jetstream.create(self._config())
             await self._put(timeout_s)
 
-    async def settle(self) -> None:
+    async def raise_replicas(self) -> None:
         """Keep the stream as often as it now should be. May be repeated. Raises `Unavailable`."""
         await self._jetstream.raise_replicas(STREAM, self.replicas)
 

@@ -106,7 +106,7 @@ class TenantLog:
                 "metadata": {EPOCH: str(ULID())},
             }
             self.is_beginning = True
-            await self._jetstream.make(config)
+            await self._jetstream.create(config)
             state = await self.state()
             if state is None:
                 raise unreachable()
@@ -136,17 +136,17 @@ class TenantLog:
             config = info["config"]
             # Since when it has held less is not known, so it continues no other: what was lost may have been written over.
             config["metadata"] = {**config.get("metadata", {}), EPOCH: new_epoch(), CONTINUES: ""}
-            return self._noted(await self._jetstream.ask(f"STREAM.UPDATE.{STREAM}", config))
+            return self._noted(await self._jetstream.request(f"STREAM.UPDATE.{STREAM}", config))
 
     async def limit(self, max_bytes: int) -> None:
         """Bounds what the log may take on disk, and has it kept as often as it now should be, where that is otherwise; drops
         nothing. Raises `Unavailable`."""
         async with self._making:
-            config = (await self._jetstream.ask(f"STREAM.INFO.{STREAM}", {}))["config"]
+            config = (await self._jetstream.request(f"STREAM.INFO.{STREAM}", {}))["config"]
             # Never fewer copies: whoever believes the cluster to be smaller may be wrong.
             wanted = {"max_bytes": bound(max_bytes), "num_replicas": max(self.replicas, config["num_replicas"])}
             if config != config | wanted:
-                await self._jetstream.ask(f"STREAM.UPDATE.{STREAM}", config | wanted)
+                await self._jetstream.request(f"STREAM.UPDATE.{STREAM}", config | wanted)
 
     async def purge(self, channel: ChannelId, *, up_to: Seq | None = None) -> None:
         """Removes the messages of a channel, up to a sequence where one is given. A log that does not exist has none."""
@@ -162,7 +162,7 @@ class TenantLog:
 
     async def _forgiving(self, verb: str, body: dict[str, Any]) -> None:
         try:
-            await self._jetstream.ask(verb, body)
+            await self._jetstream.request(verb, body)
         except LogRefused as exc:
             if exc.error_code != STREAM_NOT_FOUND:
                 raise
@@ -194,7 +194,7 @@ class TenantLog:
         return seq_or_0(await self._newest(channel, below=None if up_to is None else up_to + 1))
 
     async def _newest(self, channel: ChannelId, below: Seq | None) -> StreamMessage | None:
-        return await self._jetstream.read_newest(STREAM, subjects.stored(channel), below, is_copied=self.replicas > 1)
+        return await self._jetstream.read_newest(STREAM, subjects.stored(channel), below, is_replicated=self.replicas > 1)
 
     async def last_seqs(self, channels: list[ChannelId], *, until: datetime | None = None) -> dict[Subject, Seq]:
         """Return the newest sequence (of those stored before `until`) of each channel that has one, by its subject.
@@ -230,7 +230,7 @@ class TenantLog:
 
     async def _following(self, subject: Subject, seq: Seq, most: int) -> list[StreamMessage]:
         return await self._jetstream.read_after(
-            STREAM, subject, seq, most=most, most_bytes=BATCH_BYTES, is_copied=self.replicas > 1
+            STREAM, subject, seq, most=most, most_bytes=BATCH_BYTES, is_replicated=self.replicas > 1
         )
 
     async def behind(self, channel: ChannelId, anchor: Seq, seq: Seq) -> tuple[list[StoredMessage], bool]:

@@ -101,9 +101,7 @@ class History:
         access.check(principal, access.Action.READ_MESSAGES)
         channel = await self._record_cache.channel(principal.tenant_id, channel_id)
         await self._record_cache.check_managed(principal, channel, Permission.RECEIVE, access.Action.READ_MANAGED)
-        tenant_fabric = self._fabric.tenant(principal.tenant_id)
-        await tenant_fabric.connection.wait_up()
-        return channel, tenant_fabric.log
+        return channel, await self._fabric.tenant(principal.tenant_id).connected_log()
 
 
 async def _forward(log: TenantLog, channel_id: ChannelId, behind: Seq | None, end: Seq | None, most: int) -> list[StoredMessage]:

@@ -6,7 +6,6 @@ import asyncio
 
 from artcafe.errors import Invalid, TooLarge
 from artcafe.fabric.fabric import Fabric
-from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.model import Access, Channel, ChannelType, Permission, Principal
 from artcafe.observe.clock import Clock
@@ -64,8 +63,7 @@ class Messaging:
     ) -> asyncio.Future[replies.PublishReply]:
         """Sends a message to whoever is there. Raises `Unavailable` when it was not sent; its key means nothing."""
         message_id, envelope = self._enveloped(principal, publish)
-        await tenant_fabric.connection.wait_up()
-        await tenant_fabric.connection.send(OutgoingMessage(subjects.live(channel.id), "", envelope))
+        await tenant_fabric.publish_live(channel.id, envelope)
         sent: asyncio.Future[replies.PublishReply] = asyncio.get_running_loop().create_future()
         sent.set_result(replies.PublishReply(None, message_id, duplicate=False))
         return sent

@@ -66,11 +66,11 @@ async def test_what_is_not_taken_goes_to_the_callback_and_after_the_end_nothing_
             taken.append(came.data)
         return bool(came.header(b"Take"))
 
-    async def leave(msg: Msg) -> None:
+    async def fall_back(msg: Msg) -> None:
         left.append(msg.data)
 
     async with nats.connection(tenant) as connection, nats.connection(tenant) as other:
-        follow = await other.subscribe(HERE, leave, take)
+        follow = await other.subscribe(HERE, fall_back, take)
         for number in range(20):
             await connection.client().send(OutgoingMessage(HERE, "Take: it\r\n" if number % 3 else "", b"%d" % number).encoded())
         await until(lambda: len(taken) + len(left) == 20)

@@ -87,7 +87,7 @@ async def test_a_request_that_is_not_answered_in_time_says_so_and_is_forgotten(n
         await connection.subscribe(ASKED, never_answer)
         with pytest.raises(TimeoutError):
             await connection.request(ASKED, b"", timeout_s=0.01)
-        assert not connection._waiting
+        assert not connection._replies.waiting
 
 
 async def test_without_a_connection_nothing_is_sent_and_everything_says_so(nats: Nats) -> None:
@@ -109,7 +109,7 @@ async def test_without_a_connection_nothing_is_sent_and_everything_says_so(nats:
             await connection.wait_up(0.01)
         with pytest.raises(Unavailable):
             await connection.check(0.01)
-        assert not connection._follows
+        assert not connection._subscriptions
 
 
 async def test_a_following_outlives_its_connections_and_each_new_one_is_told(nats: Nats) -> None:

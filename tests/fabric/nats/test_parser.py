@@ -36,17 +36,17 @@ class Client:
     def __init__(self) -> None:
         self.seen: Seen = []
 
-    def take(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
+    def handle(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
         if sid % 2 == 0:
             self.seen.append((sid, subject, data, headers))
         return sid % 2 == 0
 
-    async def leave(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+    async def fall_back(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         self.seen.append((sid, subject, reply, data, headers))
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        if not self.take(sid, subject, data, headers):
-            await self.leave(sid, subject, reply, data, headers)
+        if not self.handle(sid, subject, data, headers):
+            await self.fall_back(sid, subject, reply, data, headers)
 
     async def _process_ping(self) -> None:
         self.seen.append(("ping",))
@@ -78,10 +78,10 @@ async def test_it_hands_on_what_nats_py_does_however_the_bytes_come(protocol: li
 class Choosy(Client):
     """Takes nothing that is bad, and raises."""
 
-    def take(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
+    def handle(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
         if data == b"bad":
             raise ValueError(data)
-        return super().take(sid, subject, data, headers)
+        return super().handle(sid, subject, data, headers)
 
 
 @pytest.mark.parametrize("first", [b"", b"PING\r\n"], ids=["short way", "nats-py's way"])

@@ -105,7 +105,7 @@ async def test_an_impostor_on_another_port_is_found_out_whichever_connection_it_
     other = NatsConnection("other", nats.urls, ACCOUNTS.platform_user, proof=ServerProof(system))
     async with up(system, other):
         await other.wait_up(BOUND_S)
-        async with impostor(other.ends().client_id) as (heard, port):
+        async with impostor(other.endpoints().client_id) as (heard, port):
             tenant = NatsConnection(
                 "tenant", [f"tls://127.0.0.1:{port}"], lambda: ACCOUNTS.user(TENANT), proof=ServerProof(system)
             )
@@ -132,7 +132,7 @@ async def test_a_connection_that_nats_server_does_not_know_proves_nothing_though
     system = NatsConnection("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
     async with up(system):
         await system.wait_up(BOUND_S)
-        proof, ends = ServerProof(system), system.ends()
+        proof, ends = ServerProof(system), system.endpoints()
         await proof.check(ends)
         address, port = ends.local
         for wrong in (

@@ -1,7 +1,7 @@
-"""nats-py's client with short ways out and in for what comes in bulk. Whatever private part of nats-py is used is used here.
+"""nats-py's client with fast paths for bulk traffic. All use of nats-py's private members is in this module and the parser.
 
-Its own ways cost, for each message, 11 µs out (checks, regular expressions) and 27 µs in (a dictionary of headers, a queue, a
-task), more than everything else that publishing or delivering it costs this process; these cost 1 and 3.
+nats-py's own paths cost, per message, 11 µs out (checks, regular expressions) and 27 µs in (a dictionary of headers, a queue, a
+task): more than everything else that publishing or delivering a message costs this process. These cost 1 and 3 µs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from artcafe.rules.subjects import Subject
 
 
 class OutgoingMessage(NamedTuple):
-    """A message to send. `headers` are lines as NATS has them, each with its CRLF: made here, never a peer's text."""
+    """A message to send. `headers` are lines of NATS headers, each with its CRLF, and never contain text of a peer."""
 
     subject: Subject
     headers: str
     body: bytes
 
     def encoded(self, reply: str = "") -> bytes:
-        """The message as it goes over the wire (docs.nats.io, client protocol: PUB, HPUB)."""
+        """Return the message in the client protocol (docs.nats.io: PUB, HPUB)."""
         if not self.headers:
             return b"%b%b\r\n" % (f"PUB {self.subject} {reply} {len(self.body)}\r\n".encode(), self.body)
         head = f"NATS/1.0\r\n{self.headers}\r\n"
@@ -38,7 +38,7 @@ class OutgoingMessage(NamedTuple):
 
 
 class IncomingMessage:
-    """A message that came: its data, and its headers as the bytes that they came as, since few of them are read."""
+    """A received message: its data, and its headers as raw bytes, since few of them are read."""
 
     __slots__ = ("_head", "data")
 
@@ -46,32 +46,32 @@ class IncomingMessage:
         self.data, self._head = data, head or b""
 
     def header(self, name: bytes) -> str:
-        """A header's value; empty where there is none."""
+        """Return a header's value, or an empty string."""
         _, found, rest = self._head.partition(b"\r\n%b: " % name)
         return rest.partition(b"\r\n")[0].decode() if found else ""
 
     def number(self, name: bytes) -> int:
-        """A header's value as a number; 0 where there is none."""
+        """Return a header's value as a number, or 0."""
         return int(self.header(name) or 0)
 
     @property
     def status(self) -> int:
-        """NATS's status of an answer that carries one (404, 503, …), else 0."""
+        """The status in the first header line (404, 503, …), or 0."""
         return int(self._head[9:12]) if self._head[8:9] == b" " else 0
 
     @property
     def description(self) -> str:
-        """What stands behind the status."""
+        """The text after the status."""
         return self._head.partition(b"\r\n")[0][13:].decode()
 
 
 FastHandler = Callable[[IncomingMessage], bool]
-"""Called as a message is read. Return False to fall back to nats-py, which preserves order. Where it raises, the message is
-dropped."""
+"""A callback for each message as it is read. Return False to fall back to nats-py, which preserves order. If it raises, the
+message is dropped."""
 
 
 class Endpoints(NamedTuple):
-    """A connection's two ends, each an address and a port, and the number that the server gave it."""
+    """Both addresses and ports of a connection, and the client id that the server gave it."""
 
     client_id: int
     local: tuple[str, int]
@@ -79,14 +79,14 @@ class Endpoints(NamedTuple):
 
 
 class PeerProof(Protocol):
-    """What makes sure that a new connection ends at our nats-server, as `fabric.nats.server_proof.ServerProof` does."""
+    """A check that a new connection ends at our nats-server (`server_proof.ServerProof`)."""
 
     async def ready(self) -> None:
-        """Wait until that can be done. Raises `Unavailable`."""
+        """Wait until `check` can be called. Raise `Unavailable`."""
         ...
 
-    async def check(self, ends: Endpoints) -> None:
-        """Raise an error of nats-py's where the connection ends elsewhere. Nothing has been sent over it yet."""
+    async def check(self, endpoints: Endpoints) -> None:
+        """Raise an error of nats-py's if the connection ends elsewhere. Nothing has been sent over it yet."""
         ...
 
 
@@ -94,22 +94,22 @@ CheckPeer = Callable[[Endpoints], Awaitable[None]]
 
 
 class VerifiedClient(Client):
-    """A client that sends nothing before it knows to whom: `tls://` is TLS whatever the server says, and `prove` comes first.
+    """A client that verifies the server before it sends: `tls://` is always TLS, and `check_peer` runs first.
 
-    nats-py follows the server's INFO, which comes unencrypted: one without `tls_required` made it go on in plain text.
+    nats-py obeys the server's INFO, which arrives unencrypted: without `tls_required` in it, nats-py continues in plain text.
     """
 
-    def __init__(self, prove: CheckPeer | None = None) -> None:
+    def __init__(self, check_peer: CheckPeer | None = None) -> None:
         super().__init__()
-        self._prove = prove
+        self._check_peer = check_peer
 
-    def ends(self) -> Endpoints:
-        """The ends of the connection that there is."""
+    def endpoints(self) -> Endpoints:
+        """Return the endpoints of the connection."""
         local, remote = (self._writer().get_extra_info(name)[:2] for name in ("sockname", "peername"))
         return Endpoints(self._client_id or 0, local, remote)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        """What nats-py calls with an INFO, at first before it encrypts or sends anything."""
+        """Handle an INFO. nats-py calls this first before it encrypts or sends anything."""
         await super()._process_info(info, initial_connection)
         if not initial_connection:
             return
@@ -117,77 +117,77 @@ class VerifiedClient(Client):
         assert self._current_server is not None, "connect comes first"
         if self._current_server.uri.scheme == "tls":
             self._server_info["tls_required"] = True
-        if self._prove is not None:
-            await self._prove(self.ends())
+        if self._check_peer is not None:
+            await self._check_peer(self.endpoints())
 
     async def _process_connect_init(self) -> None:
         await super()._process_connect_init()
         if not isinstance(self._transport, TcpTransport):
             return
-        # What nats-py encrypts asyncio takes for plain, and would log a warning about it each time a server ends a connection.
+        # asyncio takes nats-py's upgraded connection for a plain one, and would log a warning each time a server closes it.
         protocol = self._writer().transport.get_protocol()
         if self._writer().get_extra_info("sslcontext") is not None and hasattr(protocol, "_over_ssl"):
             protocol._over_ssl = True
 
     def _writer(self) -> asyncio.StreamWriter:
-        assert isinstance(self._transport, TcpTransport), "WebSockets are not proven"
+        assert isinstance(self._transport, TcpTransport), "WebSocket connections to NATS are not supported"
         assert self._transport._io_writer is not None, "connect comes first"
         return self._transport._io_writer
 
 
 class FastClient(VerifiedClient):
-    """A client whose requests are its owner's to match with their answers."""
+    """A client that leaves matching replies with requests to its owner."""
 
-    def __init__(self, inbox: str, answer: Callable[[str, IncomingMessage], None], prove: CheckPeer | None = None) -> None:
-        """`answer` gets what comes for `inbox.{token}`, with the token; it must not raise."""
-        super().__init__(prove)
-        self._short_inbox, self._short_answer = inbox, answer
-        self._short_prefix = f"{inbox}.".encode()
-        self._short_takes: dict[int, FastHandler] = {}
+    def __init__(self, inbox: str, on_reply: Callable[[str, IncomingMessage], None], check_peer: CheckPeer | None = None) -> None:
+        """`on_reply` is called with the token and message of each reply to `inbox.{token}`; it must not raise."""
+        super().__init__(check_peer)
+        self._fast_inbox, self._fast_on_reply = inbox, on_reply
+        self._fast_prefix = f"{inbox}.".encode()
+        self._fast_handlers: dict[int, FastHandler] = {}
         self._ps = FastParser(self, self)
 
     async def open_inbox(self) -> None:
-        """Begins to listen for answers."""
-        await self.subscribe(f"{self._short_inbox}.*")
+        """Subscribe to the replies."""
+        await self.subscribe(f"{self._fast_inbox}.*")
 
     def keep_unsent(self, is_kept: bool) -> None:
-        """Choose whether the kernel still sends, once the connection is closed, what the server has not taken (SO_LINGER)."""
-        with contextlib.suppress(OSError):  # the connection has gone already
+        """Choose whether the kernel still sends the unread rest after the connection is closed (SO_LINGER)."""
+        with contextlib.suppress(OSError):  # the connection is closed already
             sock = self._writer().get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", not is_kept, 0))
 
     def abort(self) -> None:
-        """Break the connection; what waits here to be sent is discarded. May be repeated."""
+        """Close the connection at once and discard its send buffer. May be repeated."""
         self._writer().transport.abort()
 
     async def send(self, protocol: bytes) -> None:
-        """Sends encoded messages, whole ones; these are the two calls that nats-py's `publish` ends with."""
+        """Send whole encoded messages, by the two calls at the end of nats-py's `publish`."""
         await self._send_command(protocol)
         await self._flush_pending()
 
-    def add_fast_path(self, subscription: Subscription, take: FastHandler) -> None:
-        """Has `take` offered what comes for a subscription."""
-        self._short_takes[subscription._id] = take
+    def add_fast_path(self, subscription: Subscription, handler: FastHandler) -> None:
+        """Offer the messages of a subscription to `handler` first."""
+        self._fast_handlers[subscription._id] = handler
 
     def remove_fast_path(self, subscription: Subscription) -> None:
-        """The subscription has ended."""
-        self._short_takes.pop(subscription._id, None)
+        """Remove the handler of a subscription that has ended."""
+        self._fast_handlers.pop(subscription._id, None)
 
-    def take(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
-        """Takes a message the short way, or leaves it by False."""
-        take = self._short_takes.get(sid)
-        if take is not None and take(IncomingMessage(data, headers)):
+    def handle(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
+        """Handle a message on a fast path; return False if there is none for it."""
+        handler = self._fast_handlers.get(sid)
+        if handler is not None and handler(IncomingMessage(data, headers)):
             return True
-        if subject.startswith(self._short_prefix):
-            self._short_answer(subject[len(self._short_prefix) :].decode(), IncomingMessage(data, headers))
+        if subject.startswith(self._fast_prefix):
+            self._fast_on_reply(subject[len(self._fast_prefix) :].decode(), IncomingMessage(data, headers))
             return True
         return False
 
-    async def leave(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        """What the short way left, in nats-py's."""
-        await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]  # it takes None, and says so not
+    async def fall_back(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        """Handle a message through nats-py."""
+        await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]  # it accepts None, undeclared
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        """What nats-py's parser calls with each message behind something that is none."""
-        if not self.take(sid, subject, data, headers):
-            await self.leave(sid, subject, reply, data, headers)
+        """Handle a message from nats-py's own parser, which takes over after any line that is not a message."""
+        if not self.handle(sid, subject, data, headers):
+            await self.fall_back(sid, subject, reply, data, headers)

@@ -1,4 +1,4 @@
-"""How many NATS servers keep the streams together, and so how many copies a stream has."""
+"""The number of replicas that a stream gets, from the size of the NATS cluster."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 
 REPLICAS: Final = 3
-"""With three, one may be lost (contract, sentence 11); each further one would cost every publish and survive what is rarer."""
+"""Three replicas survive the loss of one (contract, sentence 11). More would slow every publish, for rarer failures."""
 RETRY_S: Final = 0.2
 
 _JETSTREAM: Final = Subject("$SYS.REQ.SERVER.PING.JSZ")
 
 
 async def replica_count(system: NatsConnection, *, within_s: float) -> int:
-    """How many copies a log gets here: three in a cluster that has room for them, else one.
+    """Return the number of replicas for a log: three in a cluster of at least three servers, else one.
 
-    A server of the cluster that is away now counts too: it comes back. Raises `Unavailable` where none says so in the time.
+    A server of the cluster that is down now counts too, since it comes back. Raise `Unavailable` without an answer in time.
     """
     try:
         async with asyncio.timeout(within_s):
@@ -37,12 +37,12 @@ async def replica_count(system: NatsConnection, *, within_s: float) -> int:
 
 
 async def _size(system: NatsConnection) -> int:
-    """The servers of JetStream's own group, 1 for a server alone. Raises as `NatsConnection.request`, and `LogRefused`."""
+    """Return the size of JetStream's meta group, 1 for a single server. Raise as `NatsConnection.request`, and `LogRefused`."""
     answer: dict[str, Any] = msgspec.json.decode((await system.request(_JETSTREAM, b"{}")).data)
     group, error = answer.get("data", {}).get("meta_cluster", {}), answer.get("error", {})
     if "data" in answer and "cluster" not in answer["server"]:
         return 1
-    # Before they have a leader, each server counts whom it has met.
+    # Before a leader is elected, each server counts only the servers it has met.
     if "leader" not in group:
         raise LogRefused(error.get("code", 0), error.get("description", "its servers have not found each other yet"))
     return int(group["cluster_size"])

@@ -1,6 +1,6 @@
-"""What the nats-servers of an installation are told: one source for the child of `artcafe up` and for the servers of a fleet.
+"""Configuration of an installation's nats-servers: the child process of `artcafe up`, and the servers of a fleet.
 
-Written as JSON, which NATS's own format includes. Which keys there are: nats-server 2.15, `server/opts.go`.
+Written as JSON, which is a subset of NATS's own format. nats-server 2.15 defines the keys in `server/opts.go`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from artcafe.fabric.accounts import Accounts
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 LONE_LOOKUP: Final = "1ms"
-"""For an account it doesn't know, NATS asks the other servers, of which there are none, and waits so long for their answers: at
-the default of 1.9 s that was each new tenant's first login, and 79 s of a start with 40 lost JWTs."""
+"""How long a single server waits for other servers to send an unknown account, though there are none. The default of 1.9 s
+delayed each new tenant's first login, and a start with 40 lost JWTs by 79 s."""
 FLEET_LOOKUP: Final = "500ms"
-"""With other servers an account may be known to one that this one has not heard from yet. They say at once that they don't know
-it, so it waits for all of this only while one of them hangs; and our clients give up a connection after 2 s."""
+"""The same in a cluster, where another server may have an account first. Servers without it say so at once, so the full wait
+occurs only while one of them hangs; our clients time out a connection after 2 s."""
 ROUTES_USER: Final = "artcafe"
 
 Configuration = dict[str, Any]
@@ -28,7 +28,7 @@ Configuration = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One NATS server of a fleet: where our servers reach it, and (`route_port`) where the other NATS servers do."""
+    """The address of one NATS server of a fleet: `port` for ArtCafe servers, `route_port` for other NATS servers."""
 
     name: str
     host: str
@@ -37,13 +37,13 @@ class Node:
 
     @property
     def url(self) -> str:
-        """For `nats_urls`."""
+        """Its URL for the setting `nats_urls`."""
         return f"nats://{_authority(self.host, self.port)}"
 
 
 @dataclass(frozen=True, slots=True)
 class NodeTls:
-    """Files on the NATS server's machine: its certificate with its key, and the authority that the others' are checked by."""
+    """TLS files on the NATS server's machine: its certificate, its key, and the authority of the other servers' certificates."""
 
     certificate: Path
     key: Path
@@ -51,7 +51,7 @@ class NodeTls:
 
 
 def server_configuration(accounts: Accounts, *, name: str, host: str, port: int, folder: Path, lookup: str) -> Configuration:
-    """What every nats-server is told, alone or not; holds no secret. `folder` is for its files alone."""
+    """Return the configuration common to every nats-server; it contains no secret. `folder` holds only this server's files."""
     return {
         "server_name": name,
         "host": host,
@@ -68,11 +68,11 @@ def server_configuration(accounts: Accounts, *, name: str, host: str, port: int,
         "resolver_preload": {accounts.system_key: accounts.system_jwt(), accounts.platform_key: accounts.platform_jwt()},
         "jetstream": {
             "store_dir": str(folder / "jetstream"),
-            # Flushed before it is acknowledged (decision 3): at the default, a power cut lost everything of the last minutes.
+            # Flush before acknowledging (decision 3): with the default, a power cut lost the last minutes.
             "sync_interval": "always",
-            # Nothing is kept in memory; the account's limits say so too.
+            # No stream is kept in memory; the limits of the accounts forbid it too.
             "max_mem": 64 * 1024 * 1024,
-            # Accounts' limits are reservations against this one (decision 1), so it is as good as infinite: 2**60 is 1 EiB.
+            # The accounts' limits are reservations against this one (decision 1), so it is effectively infinite: 2**60 is 1 EiB.
             "max_file": 2**60,
         },
         "max_payload": MAX_PAYLOAD_BYTES,
@@ -83,15 +83,18 @@ def server_configuration(accounts: Accounts, *, name: str, host: str, port: int,
 def fleet_configuration(
     accounts: Accounts, nodes: Sequence[Node], node: Node, *, folder: Path, bind: str, tls: NodeTls | None
 ) -> Configuration:
-    """What `node` of the fleet's `nodes` is told; of several, with the password of their routes. `bind`: where it listens."""
+    """Return the configuration of `node` among `nodes`; with several nodes, it contains the password of their routes.
+
+    `bind` is the address to listen on.
+    """
     is_alone = len(nodes) == 1
     lookup = LONE_LOOKUP if is_alone else FLEET_LOOKUP
-    told = server_configuration(accounts, name=node.name, host=bind, port=node.port, folder=folder, lookup=lookup)
+    configuration = server_configuration(accounts, name=node.name, host=bind, port=node.port, folder=folder, lookup=lookup)
     if tls is not None:
-        told["tls"] = {"cert_file": str(tls.certificate), "key_file": str(tls.key), "ca_file": str(tls.authority)}
+        configuration["tls"] = {"cert_file": str(tls.certificate), "key_file": str(tls.key), "ca_file": str(tls.authority)}
     if not is_alone:
-        told["cluster"] = _cluster(accounts, nodes, node, bind, tls)
-    return told
+        configuration["cluster"] = _cluster(accounts, nodes, node, bind, tls)
+    return configuration
 
 
 def _cluster(accounts: Accounts, nodes: Sequence[Node], node: Node, bind: str, tls: NodeTls | None) -> Configuration:
@@ -101,10 +104,10 @@ def _cluster(accounts: Accounts, nodes: Sequence[Node], node: Node, bind: str, t
         "name": f"artcafe-{accounts.environment}",
         "host": bind,
         "port": node.route_port,
-        # A route carries every account, so nobody else may open one.
+        # A route carries every account, so only servers of this installation may open one.
         "authorization": {"user": ROUTES_USER, "password": password, "timeout": 5},
         "routes": [f"nats-route://{user}@{_authority(each.host, each.route_port)}" for each in nodes if each is not node],
-        # Clients are told all servers by `nats_urls`; what a server believes its own address to be may lead nowhere.
+        # `nats_urls` gives clients all servers; the address that a server would advertise may be unreachable for them.
         "no_advertise": True,
     }
     if tls is not None:
@@ -113,9 +116,9 @@ def _cluster(accounts: Accounts, nodes: Sequence[Node], node: Node, bind: str, t
     return cluster
 
 
-def to_text(told: Configuration) -> str:
-    """The file that a nats-server reads."""
-    return json.dumps(told, indent=2, ensure_ascii=False)
+def to_text(configuration: Configuration) -> str:
+    """Return the text of the configuration file."""
+    return json.dumps(configuration, indent=2, ensure_ascii=False)
 
 
 def _authority(host: str, port: int) -> str:

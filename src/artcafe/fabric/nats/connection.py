@@ -1,11 +1,10 @@
-"""One NATS connection in one account, kept up: requests, publishes and subscriptions that outlive it. What is sent is others'."""
+"""A connection to NATS in one account: requests, publishes, and subscriptions that survive a lost connection."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import random
-import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
@@ -14,8 +13,9 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoServersError, SlowConsumerError
 
-from artcafe.errors import NatsConnectionLost, NoResponder, OurFault, Unavailable
+from artcafe.errors import NatsConnectionLost, OurFault, Unavailable
 from artcafe.fabric.nats.client import Endpoints, FastClient, FastHandler, IncomingMessage, OutgoingMessage, PeerProof
+from artcafe.fabric.nats.replies import PendingReplies
 from artcafe.fabric.nats.subscription import SubjectSubscription
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
@@ -23,34 +23,34 @@ from artcafe.rules.subjects import Subject
 CONNECT_TIMEOUT_S: Final = 2
 REPLY_TIMEOUT_S: Final = 5.0
 PING_INTERVAL_S: Final = 5
-"""A server that hangs (paused, cut off) is left after two unanswered pings, so within 15 s."""
+"""The client closes the connection after two unanswered pings, so a server that hangs (paused, cut off) is left within 15 s."""
 RETRY_MIN_S: Final = 0.05
 RETRY_MAX_S: Final = 2.0
 PENDING_BYTES: Final = 64 * 1024 * 1024
-"""What nats-py buffers before a publish waits for the socket; a full group commit is 4 MiB."""
+"""How much nats-py buffers before a publish waits for the socket. A full group commit is 4 MiB."""
 CLOSE_TIMEOUT_S: Final = 2.0
-"""A server that hangs takes nothing any more, and nats-py wants to send it what is left; and it waits for ever for the end of a
-TLS connection whose certificate it did not believe."""
+"""Limit of closing a connection. nats-py tries to send its buffer to a server that hangs and no longer reads, and waits without
+limit for the end of a TLS connection after it rejected the certificate."""
 
 
 class Credentials(Protocol):
-    """A NATS user: its JWT, and its signature of the server's nonce (base64)."""
+    """A NATS user: its JWT, and its signature of the server's nonce in base64."""
 
     def user_jwt_cb(self) -> bytes: ...
     def signature_cb(self, nonce: str) -> bytes: ...
 
 
 def unreachable() -> Unavailable:
-    """What every request becomes while there is no NATS: nothing was sent."""
+    """Return the error of a request that was not sent because NATS is not connected."""
     return Unavailable("the message log (NATS)")
 
 
 class NatsConnection:
-    """A connection that comes back by itself as long as `run` runs.
+    """A connection that is replaced whenever it is lost, as long as `run` runs.
 
-    nats-py's own reconnecting is off: it sends again what it had buffered, and gives up for good on errors it does not know. A
-    lost connection is replaced by a new one instead, so a request is either answered or fails with `NatsConnectionLost`, and
-    nothing is sent twice behind the caller's back.
+    nats-py's own reconnecting is off: it resends its buffer, and stops for good on errors it does not know. Here a new connection
+    replaces a lost one, so a request is either answered or fails with `NatsConnectionLost`, and no message is sent a second time
+    without the caller's knowledge (decision record 1).
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class NatsConnection:
         tls: ssl.SSLContext | None = None,
         proof: PeerProof | None = None,
     ) -> None:
-        """`urls` is read anew for each connection, since the embedded nats-server may come back on another port.
+        """`urls` is read again for each connection, since the embedded nats-server may restart on another port.
 
-        `admit` makes NATS know the account; it is called when NATS refuses the credentials. `tls` checks the certificates of
-        `tls://` servers; None: as the system does. With `proof` connections are plain, and each is proven before
+        `admit` registers the account with NATS, after NATS has refused the credentials. `tls` verifies the certificates of
+        `tls://` servers; None uses the system's authorities. With `proof`, connections are plain, and each is verified before
         anything is sent over it.
         """
         self.name, self._ping_s, self._tls, self._proof = name, ping_s, tls, proof
@@ -77,11 +77,9 @@ class NatsConnection:
         self._lost = asyncio.Event()
         self._closing = asyncio.Event()
         self.problem: str | None = None
-        """Why the last try to connect failed, in the words of whoever refused."""
-        self._inbox = f"_INBOX.{secrets.token_hex(8)}"
-        self._waiting: dict[str, Callable[[IncomingMessage | OurFault], None]] = {}
-        self._tokens = 0
-        self._follows: set[SubjectSubscription] = set()
+        """The error text of the last failed attempt to connect."""
+        self._replies = PendingReplies()
+        self._subscriptions: set[SubjectSubscription] = set()
         self._on_up: list[Callable[[], None]] = []
 
     @property
@@ -89,7 +87,7 @@ class NatsConnection:
         return self._up.is_set()
 
     async def wait_up(self, timeout_s: float = REPLY_TIMEOUT_S) -> None:
-        """Raises `Unavailable` when there is no connection within the time."""
+        """Wait for the connection. Raise `Unavailable` after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._up.wait()
@@ -97,7 +95,7 @@ class NatsConnection:
             raise unreachable() from None
 
     async def check(self, timeout_s: float) -> None:
-        """Raises `Unavailable` unless the server answers within the time."""
+        """Raise `Unavailable` unless the server answers within `timeout_s`."""
         await self.wait_up(timeout_s)
         try:
             await self._round_trip(timeout_s)
@@ -105,22 +103,24 @@ class NatsConnection:
             raise unreachable() from exc
 
     async def _round_trip(self, timeout_s: float) -> None:
-        """Returns when the server has taken what was sent so far. nats-py's `flush` waits 10 s for a lost connection's answer."""
-        token, answer = self._expect_one()
+        """Wait until the server has processed everything sent so far. nats-py's `flush` waits 10 s on a lost connection."""
+        token, answer = self._replies.expect_one()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send(OutgoingMessage(Subject(f"{self._inbox}.{token}"), "", b"").encoded())
+                await self._send(OutgoingMessage(Subject(f"{self._replies.inbox}.{token}"), "", b"").encoded())
                 await answer
         finally:
-            self._waiting.pop(token, None)
+            self._replies.waiting.pop(token, None)
 
     def on_up(self, callback: Callable[[], None]) -> None:
-        """Calls back after each new connection, with the subscriptions in place, and where one dropped what came too fast: what
-        was missed can be read now."""
+        """Call `callback` after each new connection, once its subscriptions are active, and after a subscription overflowed.
+
+        Messages may have been missed then, and can be read from the log.
+        """
         self._on_up.append(callback)
 
     async def run(self) -> None:
-        """Keeps the connection up until `close`."""
+        """Keep the connection up until `close`."""
         delay_s = RETRY_MIN_S
         while not self._closing.is_set():
             try:
@@ -128,9 +128,9 @@ class NatsConnection:
                 delay_s = RETRY_MIN_S
                 await self._until_lost(client)
             except (NatsError, OSError, TimeoutError, OurFault) as exc:
-                log.debug("nats.connect_failed", connection=self.name, error=repr(exc))
-                if not isinstance(exc, NoServersError):  # of which it has told why, server by server
-                    self.problem = _words(exc)
+                log.debug("nats_connection.connect_failed", connection=self.name, error=repr(exc))
+                if not isinstance(exc, NoServersError):  # `on_error` has recorded the reason of each server before
+                    self.problem = _message(exc)
             finally:
                 await self._drop()
             with contextlib.suppress(TimeoutError):
@@ -139,12 +139,12 @@ class NatsConnection:
             delay_s = min(delay_s * 2, RETRY_MAX_S)
 
     def close(self) -> None:
-        """Ends the connection, and then `run`. May be repeated."""
+        """Close the connection and end `run`. May be repeated."""
         self._closing.set()
         self._lost.set()
 
     async def _until_lost(self, client: FastClient) -> None:
-        # nats-py tells of a connection that it gave up only once its last bytes are out, which a server that hangs never takes.
+        # nats-py reports a connection that it closed only after its last bytes are sent, which a server that hangs never reads.
         while not (client.is_closed or self._lost.is_set()):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._ping_s):
@@ -161,45 +161,47 @@ class NatsConnection:
             client = await self._dial()
         self._client = client
         await client.open_inbox()
-        for follow in list(self._follows):  # one that ends meanwhile sees to that itself, and new ones come only when it is up
-            await follow.begin(client)
+        # A copy: a subscription that ends meanwhile unsubscribes itself, and new ones begin only while the connection is up.
+        for subscription in list(self._subscriptions):
+            await subscription.begin(client)
         await client.flush()
         self._up.set()
-        log.debug("nats.up", connection=self.name)
-        self._tell_up()
+        log.debug("nats_connection.up", connection=self.name)
+        self._notify_up()
         return client
 
-    def _tell_up(self) -> None:
+    def _notify_up(self) -> None:
         for on_up in self._on_up:
             on_up()
 
     async def _dial(self) -> FastClient:
-        """A connected client. nats-py leaves the socket of one that was refused open; it is closed here."""
-        prove, urls = None, list(self._urls)
+        """Return a connected client. nats-py leaves the socket of a refused connection open; it is closed here."""
+        check_peer, urls = None, list(self._urls)
         if self._proof is not None:
             await self._proof.ready()
-            prove, urls = self._proof.check, [url.replace("tls://", "nats://") for url in self._urls]
-        user, client, connected = self._credentials(), FastClient(self._inbox, self._answer, prove), False
+            check_peer, urls = self._proof.check, [url.replace("tls://", "nats://") for url in self._urls]
+        user, connected = self._credentials(), False
+        client = FastClient(self._replies.inbox, self._replies.deliver, check_peer)
 
         async def on_closed() -> None:
             if connected:
                 self._lost.set()
 
         async def on_error(exc: Exception) -> None:
-            log.debug("nats.error", connection=self.name, error=repr(exc))
-            self.problem = _words(exc)
-            if isinstance(exc, SlowConsumerError):  # it dropped what was followed: to be looked for as after a new connection
-                self._tell_up()
+            log.debug("nats_connection.error", connection=self.name, error=repr(exc))
+            self.problem = _message(exc)
+            if isinstance(exc, SlowConsumerError):  # nats-py dropped messages: readers must check the log as after a reconnect
+                self._notify_up()
 
         try:
             await client.connect(
                 urls,
                 name=f"artcafe {self.name}",
                 allow_reconnect=False,
-                reconnect_time_wait=0,  # and these two make a refused connect fail at once, instead of 60 tries 2 s apart
+                reconnect_time_wait=0,  # These two make a refused connection fail at once, instead of 60 attempts 2 s apart.
                 max_reconnect_attempts=1,
                 connect_timeout=CONNECT_TIMEOUT_S,
-                ping_interval=self._ping_s,  # type: ignore[arg-type]  # it only sleeps for so long
+                ping_interval=self._ping_s,  # type: ignore[arg-type]  # nats-py passes it to `sleep`, which takes a float
                 max_outstanding_pings=2,
                 pending_size=PENDING_BYTES,
                 tls=self._tls,
@@ -208,8 +210,8 @@ class NatsConnection:
                 error_cb=on_error,
                 closed_cb=on_closed,
             )
-            # What a lost connection has not carried must not arrive when the network is back: its publishers have been told that
-            # the outcome is unknown, and have published more.
+            # Bytes that a lost connection has not delivered must not arrive when the network is back: their publishers have
+            # received "outcome unknown", and have published more since.
             client.keep_unsent(False)
             connected = True
         finally:
@@ -218,12 +220,10 @@ class NatsConnection:
         return client
 
     async def _drop(self) -> None:
-        """Ends what is left of the connection; everything that waits for an answer hears that it is lost."""
+        """Close the rest of the connection. Every request in flight fails with `NatsConnectionLost`."""
         self._up.clear()
         client, self._client = self._client, None
-        waiting, self._waiting = self._waiting, {}
-        for deliver in waiting.values():
-            deliver(NatsConnectionLost())
+        self._replies.fail_all()
         if client is None:
             return
         if self._closing.is_set():
@@ -238,47 +238,47 @@ class NatsConnection:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await client.close()
         except (NatsError, OSError, TimeoutError) as exc:
-            log.debug("nats.close_failed", connection=self.name, error=repr(exc))
+            log.debug("nats_connection.close_failed", connection=self.name, error=repr(exc))
 
     def client(self) -> FastClient:
-        """The connection of this moment. Raises `Unavailable` when there is none: nothing was sent."""
+        """Return the current client. Raise `Unavailable` without one: nothing was sent."""
         if self._client is None or not self._up.is_set() or self._client.is_closed:
             raise unreachable()
         return self._client
 
-    def ends(self) -> Endpoints:
-        """The ends of this moment's connection. Raises `Unavailable` when there is none."""
-        return self.client().ends()
+    def endpoints(self) -> Endpoints:
+        """Return the endpoints of the current connection. Raise `Unavailable` without one."""
+        return self.client().endpoints()
 
     async def subscribe(
-        self, subject: Subject, callback: Callable[[Msg], Awaitable[None]], take: FastHandler | None = None
+        self, subject: Subject, callback: Callable[[Msg], Awaitable[None]], fast: FastHandler | None = None
     ) -> SubjectSubscription:
-        """Follows a subject, over every connection to come, until the handle's `end`; in force when this returns.
+        """Subscribe to a subject over this and every later connection, until `unsubscribe`. Return once it is active.
 
-        What comes is offered to `take` as it is read; what that does not take goes to `callback`, one after the other.
+        Each message is offered to `fast` as it is read; messages it declines go to `callback`, one after the other.
 
-        Raises `Unavailable` when there is no connection now, and follows nothing then.
+        Raise `Unavailable` without a connection; there is no subscription then.
         """
         client = self.client()
-        follow = SubjectSubscription(subject, callback, take)
-        self._follows.add(follow)  # first, so that a connection that replaces this one meanwhile knows of it
+        subscription = SubjectSubscription(subject, callback, fast)
+        self._subscriptions.add(subscription)  # First, so that a connection that replaces this one meanwhile includes it.
         try:
-            await follow.begin(client)
+            await subscription.begin(client)
             await self._round_trip(REPLY_TIMEOUT_S)
         except BaseException as exc:
-            await self.unsubscribe(follow)
+            await self.unsubscribe(subscription)
             if isinstance(exc, NatsError | OSError | TimeoutError | NatsConnectionLost):
                 raise unreachable() from exc
             raise
-        return follow
+        return subscription
 
-    async def unsubscribe(self, follow: SubjectSubscription) -> None:
-        """Ends a following. May be repeated."""
-        self._follows.discard(follow)
-        await follow.end()
+    async def unsubscribe(self, subscription: SubjectSubscription) -> None:
+        """End a subscription. May be repeated."""
+        self._subscriptions.discard(subscription)
+        await subscription.end()
 
     async def send(self, message: OutgoingMessage) -> None:
-        """Sends without an answer. Raises `Unavailable` when it was not sent, `NatsConnectionLost` when that is unknown."""
+        """Send without waiting for an answer. Raise `Unavailable` (not sent) or `NatsConnectionLost` (unknown)."""
         await self._send(message.encoded())
 
     async def _send(self, protocol: bytes) -> None:
@@ -289,99 +289,60 @@ class NatsConnection:
             raise NatsConnectionLost() from exc
 
     async def request(self, subject: Subject, body: bytes, *, timeout_s: float = REPLY_TIMEOUT_S) -> IncomingMessage:
-        """One request, one answer.
+        """Send a request and return its reply.
 
-        Raises `Unavailable` (not sent), `NoResponder` (nobody took it), `NatsConnectionLost` or `TimeoutError` (unknown).
+        Raise `Unavailable` (not sent), `NoResponder` (no subscriber), `NatsConnectionLost` or `TimeoutError` (unknown).
         """
         return await self.request_last([OutgoingMessage(subject, "", body)], timeout_s=timeout_s)
 
     async def request_last(self, messages: Sequence[OutgoingMessage], *, timeout_s: float = REPLY_TIMEOUT_S) -> IncomingMessage:
-        """Sends messages in one piece, the last of them a request. Raises as `request` does for that one."""
-        token, answer = self._expect_one()
+        """Send messages in one write, the last of them as a request. Raise as `request` does for that one."""
+        token, answer = self._replies.expect_one()
         encoded = [one.encoded() for one in messages[:-1]]
-        encoded.append(messages[-1].encoded(f"{self._inbox}.{token}"))
+        encoded.append(messages[-1].encoded(f"{self._replies.inbox}.{token}"))
         try:
             async with asyncio.timeout(timeout_s):
                 await self._send(b"".join(encoded))
                 return await answer
         finally:
-            self._waiting.pop(token, None)
+            self._replies.waiting.pop(token, None)
 
     async def request_each(
         self, messages: Sequence[OutgoingMessage], *, timeout_s: float = REPLY_TIMEOUT_S
     ) -> list[IncomingMessage | Exception]:
-        """Sends messages in one piece, each of them a request. Returns each one's answer, or what `request` would have raised.
+        """Send messages in one write, each as a request. Return each reply, or the exception that `request` would have raised.
 
-        Raises `Unavailable` (nothing was sent), or `NatsConnectionLost`.
+        Raise `Unavailable` (nothing was sent) or `NatsConnectionLost`.
         """
-        expected = [self._expect_one() for _ in messages]
+        inbox, expected = self._replies.inbox, [self._replies.expect_one() for _ in messages]
         try:
-            encoded = (one.encoded(f"{self._inbox}.{token}") for one, (token, _) in zip(messages, expected, strict=True))
+            encoded = (one.encoded(f"{inbox}.{token}") for one, (token, _) in zip(messages, expected, strict=True))
             await self._send(b"".join(encoded))
             await asyncio.wait([answer for _, answer in expected], timeout=timeout_s)
             return [_outcome(answer) for _, answer in expected]
         finally:
             for token, _ in expected:
-                self._waiting.pop(token, None)
-
-    def _expect_one(self) -> tuple[str, asyncio.Future[IncomingMessage]]:
-        """A token to be answered at, and the answer, or one of the errors of `request`."""
-        answer: asyncio.Future[IncomingMessage] = asyncio.get_running_loop().create_future()
-
-        def deliver(got: IncomingMessage | OurFault) -> None:
-            if answer.done():
-                return
-            if isinstance(got, OurFault):
-                answer.set_exception(got)
-            elif got.status == 503:
-                answer.set_exception(NoResponder())
-            else:
-                answer.set_result(got)
-
-        return self._expect(deliver), answer
+                self._replies.waiting.pop(token, None)
 
     async def request_many(
         self, subject: Subject, body: bytes, *, timeout_s: float = REPLY_TIMEOUT_S
     ) -> tuple[list[IncomingMessage], IncomingMessage]:
-        """One request, many answers, ended by one that carries a status: `(answers, the ending one)`. Raises as `request`."""
-        got: list[IncomingMessage] = []
-        ended: asyncio.Future[IncomingMessage] = asyncio.get_running_loop().create_future()
+        """Send a request that has many replies, the last of which carries a status. Return `(replies, last)`.
 
-        def deliver(one: IncomingMessage | OurFault) -> None:
-            if ended.done():
-                return
-            if isinstance(one, OurFault):
-                ended.set_exception(one)
-            elif (status := one.status) == 503:
-                ended.set_exception(NoResponder())
-            elif status:
-                ended.set_result(one)
-            else:
-                got.append(one)
-
-        token = self._expect(deliver)
+        Raise as `request`.
+        """
+        token, replies, last = self._replies.expect_many()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._send(OutgoingMessage(subject, "", body).encoded(f"{self._inbox}.{token}"))
-                return got, await ended
+                await self._send(OutgoingMessage(subject, "", body).encoded(f"{self._replies.inbox}.{token}"))
+                return replies, await last
         finally:
-            self._waiting.pop(token, None)
-
-    def _expect(self, deliver: Callable[[IncomingMessage | OurFault], None]) -> str:
-        self._tokens += 1
-        token = str(self._tokens)
-        self._waiting[token] = deliver
-        return token
-
-    def _answer(self, token: str, answer: IncomingMessage) -> None:
-        deliver = self._waiting.get(token)
-        if deliver is not None:
-            deliver(answer)
+            self._replies.waiting.pop(token, None)
 
 
-def _words(exc: Exception) -> str:
-    said = exc.strerror if isinstance(exc, OSError) else None
-    return said or str(exc) or "no answer in time"
+def _message(exc: Exception) -> str:
+    text = exc.strerror if isinstance(exc, OSError) else None
+    return text or str(exc) or "no answer in time"
 
 
 def _outcome(answer: asyncio.Future[IncomingMessage]) -> IncomingMessage | Exception:

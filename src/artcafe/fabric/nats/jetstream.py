@@ -1,6 +1,6 @@
-"""JetStream, asked over a connection: its API, one message as its leader has it, many by direct gets; its refusals as our errors.
+"""JetStream's API over a connection: streams, single messages from a stream's leader, and bulk reads by direct get.
 
-Which streams there are, and what stands in them, is `streams`', `audit_log`'s and `snapshots`'.
+The streams themselves are configured in `tenant_log`, `audit_log`, `storage_probe` and `snapshots`.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ STREAM_NOT_FOUND: Final = 10059
 NAME_IN_USE: Final = 10058
 NO_MESSAGE: Final = 10037
 STORE_FAILED: Final = 10077
-"""`stream store failed`: among others "maximum bytes exceeded" of a stream with `discard: new`."""
-UNSETTLED: Final = frozenset({10004, 10005, 10007, 10008, 10009, 10039})
-"""A cluster without a leader (incomplete, not assigned, not available, not the leader), too few servers (no peers), or
-one that has not heard yet of an account that another admitted (JetStream not enabled for account)."""
+"""`stream store failed`. Among its causes is "maximum bytes exceeded" of a stream with `discard: new`."""
+NOT_READY: Final = frozenset({10004, 10005, 10007, 10008, 10009, 10039})
+"""Codes of a cluster without a leader (incomplete, not assigned, not available, not the leader), with too few servers (no peers),
+or with a node that has not yet received an account registered at another (JetStream not enabled for account)."""
 QUOTA_CODES: Final = frozenset({10002, 10047, 10122})
-"""Account or storage limits exceeded (nats-server, server/errors.json): nothing was stored."""
+"""Account or storage limits exceeded (nats-server, server/errors.json). Nothing was stored."""
 
 TRY_S: Final = 1.0
-"""How long one try of a request that may be repeated waits: then it is asked again, since there may be a leader by now."""
+"""Timeout of one attempt of a repeatable request. The next attempt may reach a new leader."""
 LAG_TRIES: Final = 40
 LAG_PAUSE_S: Final = 0.05
-"""A direct get may be answered by a follower that lags behind what its leader has shown: asked again for 2 s."""
+"""A direct get may reach a follower that lags behind its leader, and is repeated for 2 s."""
 
 IsValid = Callable[[dict[str, Any]], bool]
 
 
 LEASE_NS: Final = 3_000_000_000
-"""A copy that heard from its leader within this time elects no other: heartbeats come every second, and elections begin after 4 s
-without one (nats-server 2.15, `server/raft.go`)."""
+"""A replica that received a heartbeat within this time elects no other leader: heartbeats come every second, and elections begin
+4 s after the last one (nats-server 2.15, `server/raft.go`)."""
 
 
 class StreamMessage(NamedTuple):
-    """A message, its sequence and its subject."""
+    """A message of a stream: its sequence, subject and data."""
 
     seq: Seq
     subject: Subject
@@ -52,26 +52,26 @@ class StreamMessage(NamedTuple):
 
 
 class JetStream:
-    """The streams of the account that `connection` is connected to.
+    """The streams of the account of `connection`.
 
-    Every method raises `Unavailable`, and `LogRefused` or `QuotaFull` for what NATS refuses: nothing was changed then.
+    Every method raises `Unavailable`, and `LogRefused` or `QuotaFull` when NATS refuses a request, which then changed nothing.
     """
 
     def __init__(self, connection: NatsConnection) -> None:
         self._connection = connection
 
-    async def ask(self, verb: str, body: dict[str, Any], *, timeout_s: float = REPLY_TIMEOUT_S) -> dict[str, Any]:
-        """Return the answer to `$JS.API.{verb}`. While a cluster cannot answer, it is asked again."""
-        return await self._ask(verb, body, timeout_s)
+    async def request(self, verb: str, body: dict[str, Any], *, timeout_s: float = REPLY_TIMEOUT_S) -> dict[str, Any]:
+        """Send a request to `$JS.API.{verb}` and return its answer. Retry while a cluster is not ready."""
+        return await self._request(verb, body, timeout_s)
 
     async def _read(self, verb: str, body: dict[str, Any], is_valid: IsValid = lambda _: True) -> dict[str, Any]:
-        """As `ask`, of what changes nothing: it is asked again also where no answer came, and until an answer is valid.
+        """Send a read-only request. Retry also without an answer, and until an answer is valid.
 
-        A member that does not know yet that the leader has gone answers nothing.
+        A node that has not yet noticed the loss of the leader does not answer.
         """
-        return await self._ask(verb, body, REPLY_TIMEOUT_S, is_valid, may_repeat=True)
+        return await self._request(verb, body, REPLY_TIMEOUT_S, is_valid, may_repeat=True)
 
-    async def _ask(
+    async def _request(
         self, verb: str, body: dict[str, Any], timeout_s: float, is_valid: IsValid = lambda _: True, *, may_repeat: bool = False
     ) -> dict[str, Any]:
         request = Subject(f"$JS.API.{verb}"), msgspec.json.encode(body)
@@ -100,28 +100,28 @@ class JetStream:
                 return None
             raise
 
-    async def make(self, config: dict[str, Any]) -> None:
-        """Make a stream. May be repeated, and raced: one that is there stays as it is."""
+    async def create(self, config: dict[str, Any]) -> None:
+        """Create a stream, unless one of its name exists. May be repeated, also concurrently."""
         try:
-            await self._ask(f"STREAM.CREATE.{config['name']}", config, REPLY_TIMEOUT_S, may_repeat=True)
+            await self._request(f"STREAM.CREATE.{config['name']}", config, REPLY_TIMEOUT_S, may_repeat=True)
         except LogRefused as exc:
             if exc.error_code != NAME_IN_USE:
                 raise
 
     async def raise_replicas(self, stream: str, replicas: int) -> None:
-        """Keep a stream as often as it now should be, never less often; nothing where there is none. May be repeated."""
+        """Raise the number of a stream's replicas, never lower it. Ignore a missing stream. May be repeated."""
         await self._connection.wait_up()
         info = await self.info(stream)
         if info is not None and info["config"]["num_replicas"] < replicas:
-            await self.ask(f"STREAM.UPDATE.{stream}", info["config"] | {"num_replicas": replicas})
+            await self.request(f"STREAM.UPDATE.{stream}", info["config"] | {"num_replicas": replicas})
 
-    async def get_from_leader(self, stream: str, wanted: dict[str, Any]) -> StreamMessage | None:
-        """The message that is wanted, None where there is none, or no such stream, as the leader knows.
+    async def get_from_leader(self, stream: str, query: dict[str, Any]) -> StreamMessage | None:
+        """Return the requested message from the stream's leader, or None if the message or the stream does not exist.
 
-        A direct get does not ask the leader: a follower that lags would call removed what it has not got yet.
+        A direct get does not ask the leader: a lagging follower reports a message that it has not received yet as missing.
         """
         try:
-            message = (await self._read(f"STREAM.MSG.GET.{stream}", wanted))["message"]
+            message = (await self._read(f"STREAM.MSG.GET.{stream}", query))["message"]
         except LogRefused as exc:
             if exc.error_code in (NO_MESSAGE, STREAM_NOT_FOUND):
                 return None
@@ -129,28 +129,28 @@ class JetStream:
         return StreamMessage(int(message["seq"]), Subject(message["subject"]), b64decode(message.get("data", "")))
 
     async def read_after(
-        self, stream: str, subject: Subject, seq: Seq, *, most: int, most_bytes: int, is_copied: bool
+        self, stream: str, subject: Subject, seq: Seq, *, most: int, most_bytes: int, is_replicated: bool
     ) -> list[StreamMessage]:
-        """Return the next messages of a subject above `seq`, oldest first; none only if the leader has none either.
+        """Return the next messages of a subject above `seq`, oldest first. An empty list means that the leader has none.
 
-        A direct get of a copy that lags ends early. `is_copied`: the stream has other copies, so the leader is asked where one
-        copy has nothing; its answer is a single message, with which reading goes on however far that copy lags.
+        `is_replicated`: the stream has several replicas. A direct get from a lagging replica ends early, so an empty answer is
+        checked with the leader, which returns a single message; reading then continues however far the replica lags.
         """
-        wanted = {"seq": seq + 1, "next_by_subj": subject}
-        some = await self.get_direct(stream, {**wanted, "batch": most, "max_bytes": most_bytes})
-        if some or not is_copied:
+        query = {"seq": seq + 1, "next_by_subj": subject}
+        some = await self.get_direct(stream, {**query, "batch": most, "max_bytes": most_bytes})
+        if some or not is_replicated:
             return [stream_message(each) for each in some]
-        one = await self.get_from_leader(stream, wanted)
+        one = await self.get_from_leader(stream, query)
         return [] if one is None else [one]
 
-    async def read_newest(self, stream: str, subject: Subject, below: Seq | None, *, is_copied: bool) -> StreamMessage | None:
-        """Return the newest message of a subject below a sequence, or of all if `below` is None; None if there is none.
+    async def read_newest(self, stream: str, subject: Subject, below: Seq | None, *, is_replicated: bool) -> StreamMessage | None:
+        """Return the newest message of a subject below a sequence, or the newest of all if `below` is None; None if none exists.
 
-        A direct get finds nothing up to a sequence that a copy has not reached, so a find is exact, and only "nothing" is
-        checked against the leader.
+        A direct get up to a sequence that a replica has not reached finds nothing. So a message found is exact, and only an empty
+        answer is checked with the leader.
         """
         newest = {"last_by_subj": subject}
-        if below is None and is_copied:
+        if below is None and is_replicated:
             return await self.get_from_leader(stream, newest)
         bound = {} if below is None else {"up_to_seq": below - 1}
         for _ in range(LAG_TRIES):
@@ -166,24 +166,24 @@ class JetStream:
         raise unreachable()
 
     async def newest_seqs(self, stream: str, subjects: list[Subject], **bounds: Any) -> tuple[dict[Subject, Seq], Seq]:
-        """Return the newest sequence of each subject that has one, and how far the copy that answered had come.
+        """Return the newest sequence of each subject with messages, and the last sequence of the replica that answered.
 
-        At most 1,000 subjects. The second is 0 where no subject has a message, since such an answer does not carry it.
+        At most 1,000 subjects. The last sequence is 0 if no subject has messages, since such an answer does not carry it.
         """
         some, end = await self._direct(stream, {"multi_last": subjects, **bounds})
         newest = {each.subject: each.seq for each in map(stream_message, some)}
         return newest, end.number(b"Nats-UpTo-Sequence") if end is not None else 0
 
-    async def get_direct(self, stream: str, wanted: dict[str, Any]) -> list[IncomingMessage]:
-        """Return the wanted messages by a direct get, which any copy answers, also one that lags; none if there is no stream."""
-        return (await self._direct(stream, wanted))[0]
+    async def get_direct(self, stream: str, query: dict[str, Any]) -> list[IncomingMessage]:
+        """Return messages by a direct get, which any replica answers, also a lagging one. Empty if the stream does not exist."""
+        return (await self._direct(stream, query))[0]
 
-    async def _direct(self, stream: str, wanted: dict[str, Any]) -> tuple[list[IncomingMessage], IncomingMessage | None]:
-        """Return the messages of a direct get, and the answer that ended them, None if there is no such stream."""
+    async def _direct(self, stream: str, query: dict[str, Any]) -> tuple[list[IncomingMessage], IncomingMessage | None]:
+        """Return the messages of a direct get and the message that ends them, which is None if the stream does not exist."""
         try:
-            some, end = await self._connection.request_many(Subject(f"$JS.API.DIRECT.GET.{stream}"), msgspec.json.encode(wanted))
+            some, end = await self._connection.request_many(Subject(f"$JS.API.DIRECT.GET.{stream}"), msgspec.json.encode(query))
         except NoResponder:
-            # Nobody serves direct gets of a stream that was never made; the leader tells that apart from one that is starting.
+            # A missing stream and a starting one both have no responder. The leader knows which it is.
             if await self.info(stream) is None:
                 return [], None
             raise unreachable() from None
@@ -195,7 +195,7 @@ class JetStream:
 
 
 def is_settled(answer: dict[str, Any]) -> bool:
-    """Return whether a cluster answered, False where it cannot yet. Raises as `refusal` otherwise."""
+    """Return whether a cluster answered, False while it is not ready. Raise as `check_answer` otherwise."""
     try:
         check_answer(answer)
     except NoResponder:
@@ -204,13 +204,13 @@ def is_settled(answer: dict[str, Any]) -> bool:
 
 
 def check_answer(answer: dict[str, Any]) -> None:
-    """Raises what an answer of JetStream's refuses: `QuotaFull` for a full store, `NoResponder` where a cluster can't yet, else
-    `LogRefused`. Nothing was changed."""
+    """Raise the error in an answer of JetStream's: `QuotaFull` for a full store, `NoResponder` for a cluster that is not ready,
+    `LogRefused` for anything else. The request changed nothing."""
     error = answer.get("error")
     if error is None:
         return
     code, description = error.get("err_code", 0), error.get("description", "")
-    if code in UNSETTLED:
+    if code in NOT_READY:
         raise NoResponder
     if code in QUOTA_CODES or (code == STORE_FAILED and "maximum" in description):
         raise QuotaFull()
@@ -218,10 +218,10 @@ def check_answer(answer: dict[str, Any]) -> None:
 
 
 def is_from_leader(info: dict[str, Any]) -> bool:
-    """Return whether a stream's information was given by its leader.
+    """Return whether a stream's info was given by its leader.
 
-    While there is no leader any member answers, and for 10 s after its start the member that led when the stream was made, with a
-    copy that may lag (nats-server 2.15, `jsStreamInfoRequest`). Who answers leaves itself out of the `replicas` that it lists.
+    Without a leader any node answers; for 10 s after its start, so does the node that led when the stream was created, from a
+    replica that may lag (nats-server 2.15, `jsStreamInfoRequest`). The answering node omits itself from `replicas`.
     """
     cluster = info.get("cluster")
     if cluster is None:
@@ -231,17 +231,17 @@ def is_from_leader(info: dict[str, Any]) -> bool:
 
 
 def has_quorum(info: dict[str, Any]) -> bool:
-    """Return whether a majority of the copies followed the leader a moment ago: without it, another may have been elected."""
+    """Return whether a majority of replicas followed the leader a moment ago. Otherwise another leader may have been elected."""
     others = (info.get("cluster") or {}).get("replicas") or []
     followers: int = sum(0 < copy["active"] < LEASE_NS and not copy.get("offline") for copy in others)
     return followers + 1 > (len(others) + 1) // 2
 
 
 def stream_message(message: IncomingMessage) -> StreamMessage:
-    """The message of a direct get."""
+    """Parse a message of a direct get."""
     return StreamMessage(seq_of(message), Subject(message.header(b"Nats-Subject")), message.data)
 
 
 def seq_of(message: IncomingMessage) -> Seq:
-    """Where the message of a direct get, or of a live subject, is stored."""
+    """Return the sequence of a message of a direct get or of a live subject."""
     return message.number(b"Nats-Sequence")

@@ -1,6 +1,6 @@
 """nats-py's parser with a fast path for messages, which are nearly everything that arrives.
 
-nats-py's own tries six regular expressions and awaits a coroutine for each message, and that was half of what a message costs a
+nats-py's own parser tries six regular expressions and awaits a coroutine for each message. That was half of a message's cost at a
 gateway that fans it out to 100 sockets.
 """
 
@@ -16,27 +16,27 @@ from artcafe.supervision import Supervisor
 
 
 class MessageHandler(Protocol):
-    """Who messages are parsed for."""
+    """The receiver of parsed messages."""
 
-    def take(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
-        """Takes a message at once, or leaves it to nats-py's way by False. A message on which it raises is dropped."""
+    def handle(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
+        """Handle a message at once, or return False to have `fall_back` called. A message is dropped when this raises."""
 
-    async def leave(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        """What was left, in nats-py's way."""
+    async def fall_back(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        """Handle a message through nats-py."""
 
 
 class FastParser(Parser):
-    """Takes the place of a client's parser: what it hands on is the same, in the same order, however the bytes come in pieces."""
+    """A replacement for a client's parser: it passes on the same messages in the same order, for any split of the bytes."""
 
-    def __init__(self, client: object, taker: MessageHandler) -> None:
+    def __init__(self, client: object, handler: MessageHandler) -> None:
         super().__init__(client)
-        self._taker = taker
+        self._handler = handler
         self.supervisor = Supervisor("nats_messages")
 
     async def parse(self, data: bytes = b"") -> None:
         """Parse the next bytes of the connection (docs.nats.io, client protocol: MSG, HMSG).
 
-        An unforeseen exception costs one message. In nats-py it would end the read loop, and some seconds later the connection.
+        An unforeseen exception costs one message. In nats-py it would end the read loop and, some seconds later, the connection.
         """
         while True:
             size = len(self.buf) + len(data)
@@ -44,11 +44,11 @@ class FastParser(Parser):
                 await self._parse(data)
                 return
             if len(self.buf) >= size:
-                raise ProtocolError  # It was no message that failed, and it would fail again: nats-py closes the connection.
-            data = b""  # What was behind that message is in the buffer.
+                raise ProtocolError  # No message was consumed, so parsing would fail again: nats-py closes the connection.
+            data = b""  # The bytes after the failed message are in the buffer.
 
     async def _parse(self, data: bytes) -> None:
-        if self.state != AWAITING_CONTROL_LINE:  # within a message that nats-py's way has begun
+        if self.state != AWAITING_CONTROL_LINE:  # inside a message that nats-py's parser has begun
             await super().parse(data)
             return
         if self.buf:
@@ -71,8 +71,8 @@ class FastParser(Parser):
                 body = start + int(words[-2]) if has_head else start
                 head = data[start:body] if has_head else None
                 sid, subject, payload = int(words[2]), words[1], data[body:stop]
-                if not self._taker.take(sid, subject, payload, head):
+                if not self._handler.handle(sid, subject, payload, head):
                     reply = words[3] if len(words) == (6 if has_head else 5) else b""
-                    await self._taker.leave(sid, subject, reply, payload, head)
+                    await self._handler.fall_back(sid, subject, reply, payload, head)
         finally:
             self.buf += data[at:]

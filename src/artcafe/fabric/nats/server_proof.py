@@ -1,8 +1,8 @@
 """Proof that a plain connection on this machine ends at our nats-server, before anything is sent over it.
 
-A local user can listen on the port of a nats-server that has ended, and would be taken for it. TLS on every connection would
-prevent that, and double what a live message costs (decision record 25). So TLS is for one connection alone, the system account's;
-over it nats-server is asked whether it is the other end of the plain connection.
+Another local user can listen on the port of a nats-server that has ended, and receive its clients' connections. TLS on every
+connection would prevent that, and double the cost of a live message (decision record 25). So only the system account's connection
+uses TLS; over it, nats-server confirms that it is the peer of each plain connection.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ ANSWER_S = 1.0
 
 
 class Unproven(NatsError):
-    """The other end of a new connection may be another program than our nats-server; nothing was sent to it."""
+    """A new connection may end at another program than our nats-server. Nothing was sent over it."""
 
 
 class ServerProof:
-    """Compares a connection's ends with what nats-server says of it over a connection that its certificate has proven."""
+    """A comparison of a connection's endpoints with nats-server's own list of connections."""
 
     def __init__(self, system: NatsConnection) -> None:
-        """`system` is a connection of TLS into the system account."""
+        """`system` is a TLS connection in the system account."""
         self._system = system
 
     async def ready(self) -> None:
-        """Wait until nats-server can be asked. Raises `Unavailable` after 1 s."""
+        """Wait for the system connection. Raise `Unavailable` after 1 s."""
         await self._system.wait_up(ANSWER_S)
 
-    async def check(self, ends: Endpoints) -> None:
+    async def check(self, endpoints: Endpoints) -> None:
         """Raise `Unproven` unless nats-server has this connection now.
 
-        Both halves are needed. A connection from our port is known to nats-server only if it is ours, since no two connections of
-        a machine have the same two ends; but from our port to *another* port there may be one more, which is somebody else's.
+        Both comparisons are needed. nats-server knows a connection from our port only if it is ours, since no two connections of
+        a machine have the same two endpoints. But our port may also have a connection to *another* port, of another program.
         """
-        there = f"{ends.remote[0]}:{ends.remote[1]}"
+        there = f"{endpoints.remote[0]}:{endpoints.remote[1]}"
         try:
-            here = self._system.ends().remote
-            body = msgspec.json.encode({"cid": ends.client_id})
+            here = self._system.endpoints().remote
+            body = msgspec.json.encode({"cid": endpoints.client_id})
             answer = msgspec.json.decode((await self._system.request(CONNECTIONS, body, timeout_s=ANSWER_S)).data)
         except (OurFault, TimeoutError) as exc:
-            raise Unproven(f"nats-server did not say whether {there} is its own: {str(exc) or 'no answer'}") from exc
+            raise Unproven(f"nats-server did not confirm the connection to {there}: {str(exc) or 'no answer'}") from exc
         known = answer.get("data", {}).get("connections") or []
-        if ends.remote != here or [(each["ip"], each["port"]) for each in known] != [ends.local]:
-            raise Unproven(f"what listens at {there} is not our nats-server")
+        if endpoints.remote != here or [(each["ip"], each["port"]) for each in known] != [endpoints.local]:
+            raise Unproven(f"the program that listens at {there} is not our nats-server")

@@ -1,4 +1,4 @@
-"""A followed subject, whichever connections carry it."""
+"""A subscription to one subject that outlives the connection carrying it."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from artcafe.fabric.nats.client import FastClient, FastHandler
 from artcafe.observe.logs import log
 from artcafe.rules.subjects import Subject
 
-FOLLOW_BYTES: Final = 16 * 1024 * 1024
-"""What waits of one followed subject while its callback is busy. More is dropped, and shows as a gap to whoever fills gaps."""
+BUFFER_BYTES: Final = 16 * 1024 * 1024
+"""How much of one subject is buffered while its callback is busy. nats-py drops the rest, and readers of a log fill that gap."""
 
 
 class SubjectSubscription:
-    """A subject that is followed, on this moment's connection and, while one replaces another, perhaps on both."""
+    """A subscription on the current connection and, while one connection replaces another, possibly on both."""
 
-    def __init__(self, subject: Subject, callback: Callable[[Msg], Awaitable[None]], take: FastHandler | None = None) -> None:
-        self._subject, self._callback, self._take = subject, callback, take
+    def __init__(self, subject: Subject, callback: Callable[[Msg], Awaitable[None]], fast: FastHandler | None = None) -> None:
+        self.subject, self._callback, self._fast = subject, callback, fast
         self._on: dict[FastClient, Subscription] = {}
         self._is_over = False
 
     async def begin(self, client: FastClient) -> None:
-        """Follows on one more connection. Raises what nats-py raises."""
+        """Subscribe on one more connection. Raise nats-py's errors."""
         self._on = {each: subscription for each, subscription in self._on.items() if not each.is_closed}
-        self._on[client] = await client.subscribe(self._subject, cb=self._callback, pending_bytes_limit=FOLLOW_BYTES)
-        if self._take is not None:
-            client.add_fast_path(self._on[client], self._take)
-        if self._is_over:  # while we waited
+        self._on[client] = await client.subscribe(self.subject, cb=self._callback, pending_bytes_limit=BUFFER_BYTES)
+        if self._fast is not None:
+            client.add_fast_path(self._on[client], self._fast)
+        if self._is_over:  # `end` was called during the await
             await self.end()
 
     async def end(self) -> None:
-        """Follows no more. May be repeated."""
+        """Unsubscribe on every connection. May be repeated."""
         self._is_over = True
         while self._on:
             client, subscription = self._on.popitem()
             client.remove_fast_path(subscription)
             try:
                 await subscription.unsubscribe()
-            except (NatsError, OSError) as exc:  # with its connection gone, so is the subscription
-                log.debug("nats.unsubscribe_failed", error=repr(exc))
+            except (NatsError, OSError) as exc:  # a subscription ends with its connection
+                log.debug("nats_connection.unsubscribe_failed", error=repr(exc))

@@ -1,0 +1,81 @@
+"""A publish that waits to be stored, and its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+
+from artcafe.errors import KeyReused, NotStored, OutcomeUnknown
+from artcafe.rules.subjects import Subject
+from artcafe.wire.envelopes import parse_envelope
+from artcafe.wire.replies import PublishReply
+
+
+@dataclass(slots=True, eq=False)
+class PendingPublish:
+    """A message in the queue or in flight. `duplicates` are repeats of its key that arrived while it waited.
+
+    `may_be_stored` is set once it was sent without an answer; its outcome can no longer be `NotStored` then. `deadline` is
+    monotonic.
+    """
+
+    subject: Subject
+    envelope: bytes
+    message_id: str
+    dedupe_id: str | None
+    done: asyncio.Future[PublishReply]
+    deadline: float
+    may_be_stored: bool = False
+    duplicates: tuple[PendingPublish, ...] = ()
+
+    @property
+    def id_header(self) -> str:
+        """The NATS header line by which a repeat of its key is detected; empty without a key."""
+        return f"Nats-Msg-Id: {self.dedupe_id}\r\n" if self.dedupe_id else ""
+
+    def resolve(self, seq: int) -> None:
+        """Report that it is stored at `seq`, and its duplicates as repeats of it."""
+        if not self.done.done():
+            self.done.set_result(PublishReply(seq, self.message_id, duplicate=False))
+        for duplicate in self.duplicates:
+            duplicate.resolve_repeat(self.envelope, seq)
+
+    def resolve_repeat(self, first: bytes | None, seq: int) -> None:
+        """Report that its key was used before, by the message of envelope `first` at `seq`.
+
+        Without `first` that message has been removed, and only its sequence is known. Other content fails with `KeyReused`.
+        """
+        if self.done.done():
+            return
+        if first is None:
+            self.done.set_result(PublishReply(seq, None, duplicate=True))
+        elif same_content(first, self.envelope):
+            self.done.set_result(PublishReply(seq, parse_envelope(first).message_id, duplicate=True))
+        else:
+            self.done.set_exception(KeyReused())
+
+    def fail(self, error: Exception) -> None:
+        """Fail it and its duplicates."""
+        if self.may_be_stored and isinstance(error, NotStored):
+            error = OutcomeUnknown()
+        for one in (self, *self.duplicates):
+            if not one.done.done():
+                one.done.set_exception(error)
+
+
+def same_content(first: bytes, second: bytes) -> bool:
+    """Return whether two envelopes are equal apart from message id and time. JSON is compared by value."""
+    a, b = parse_envelope(first), parse_envelope(second)
+    if (a.headers, a.reply_to) != (b.headers, b.reply_to):
+        return False
+    return bytes(a.data) == bytes(b.data) or _canonical(a.data) == _canonical(b.data)
+
+
+def _canonical(data: msgspec.Raw) -> bytes:
+    """Return JSON without insignificant differences. As text, values that Python compares as equal (1, 1.0, true) stay apart."""
+    try:
+        return msgspec.json.encode(msgspec.json.decode(data), order="deterministic")
+    except msgspec.DecodeError:
+        return bytes(data)  # JSON with a number that Python cannot hold, such as 1e999
