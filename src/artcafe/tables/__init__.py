@@ -1,1 +1,1 @@
-"""The seed's tables: the catalog, the port of six verbs, the engines behind it, and the typed store in front."""
+"""ArtCafe's tables: the catalog, the engine port with its engines, and the typed stores on top."""

@@ -1,6 +1,7 @@
-"""Which versions of the terms each person has accepted, as records. No acceptance is ever changed or removed.
+"""Accepted versions of the terms, by person. An acceptance is never changed or removed.
 
-An acceptance that the older system revoked counts as none. A new one of the same version keeps it inside its own row.
+An acceptance revoked by the older system does not count. A new acceptance of the same version keeps the revoked one inside its
+row.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from artcafe.tables.engine.writes import ItemKey, Put
 from artcafe.tables.partition import Partition
 
 REVOKED: Final = "revoked_before"
-"""The attribute of an acceptance that holds the row of an earlier one, which was revoked."""
+"""The attribute of an acceptance holding the row of an earlier, revoked one."""
 
 
 class AcceptanceStore:
-    """What one person has accepted."""
+    """The acceptances of one person."""
 
     def __init__(self, tables: Tables, user_id: UserId) -> None:
         self._tables, self._user_id = tables, user_id
@@ -34,16 +35,16 @@ class AcceptanceStore:
         return None if item is None else _acceptance_of(item)
 
     async def has_any(self) -> bool:
-        """Return whether any version was accepted and not revoked."""
+        """Return whether the person has accepted any version without revoking it."""
         page = await self._all.page(PageRequest(limit=1), _acceptance_of)
         return bool(page.items)
 
     async def list(self, ask: PageRequest) -> Page[Acceptance]:
-        """Acceptances in the order of their versions' text."""
+        """Return a page of acceptances, ordered by the text of their versions."""
         return await self._all.page(ask, _acceptance_of)
 
     async def insert(self, acceptance: Acceptance) -> bool:
-        """Keeps an acceptance; False where that version was accepted before, which stays as it is."""
+        """Store an acceptance. Return False, and keep the existing one, if this version was accepted before."""
         item: Item = {
             "user_id": acceptance.user_id,
             "version": acceptance.version,
@@ -59,7 +60,7 @@ class AcceptanceStore:
         return True
 
     async def _replace(self, revoked: Item, item: Item) -> bool:
-        """Write an acceptance over a revoked one; return False where another request was faster."""
+        """Write an acceptance over a revoked one; return False if a concurrent request was faster."""
         try:
             await self._tables.put(Put(TERMS_ACCEPTANCE, {**item, REVOKED: revoked}, Equals("revoked", revoked["revoked"])))
         except ConditionFailed:
@@ -68,7 +69,7 @@ class AcceptanceStore:
 
 
 def _is_revoked(item: Item) -> bool:
-    """Return whether an older system revoked the acceptance: any `revoked` but null, false and 0 says so."""
+    """Return whether an older system revoked the acceptance: any value of `revoked` except null, false and 0."""
     return item.get("revoked") not in (None, False, 0)
 
 

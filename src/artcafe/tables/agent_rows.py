@@ -1,6 +1,6 @@
-"""Agents with their keys as items, and back; and the sort keys of the claims that stand in the same table (decision 6).
+"""Convert agents and their keys to items and back, and define the sort keys of the key claims in the same table (decision 6).
 
-Which item is read or written, and when, is `store`'s; how odd attributes are read, `attributes`'.
+The stores decide when an item is read or written; `attributes` defines how unexpected attributes are read.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from artcafe.tables.attributes import entries_of, expiry, hash_attribute, known,
 from artcafe.tables.engine.values import Item, Value
 
 KEYS_VERSION: Final = "keys_version"
-"""The attribute of an agent that rises with each change of its keys."""
+"""The version attribute of an agent's keys, incremented with each change of them."""
 
 CLAIM_PREFIX: Final = "~key#"
-"""The sort key of a claim in the agents' table is this and a key's fingerprint: which agent of the tenant has that key."""
+"""The sort key of a claim is this prefix and a key's fingerprint. A claim in the agents' table records the agent of a key."""
 
 LIVENESS: Final = ("", "online", "offline", "busy", "error")
-"""What the older system kept in an agent's `status`: whether it was connected and at work, not whether it may log in."""
+"""Values of `status` in the older system: an agent's liveness, not its permission to log in."""
 
 
 def is_claim(item: Item) -> bool:
-    """Return whether a row of the agents' table claims a key."""
+    """Return whether a row of the agents' table is a key claim."""
     return text(item, "id").startswith(CLAIM_PREFIX)
 
 
 def agent_of(item: Item) -> Agent | None:
-    """An agent's record; None for a claim, which stands in the same table."""
+    """Return the agent in an item; None for a claim, which is stored in the same table."""
     agent_id = text(item, "id")
     if is_claim(item):
         return None
@@ -55,7 +55,7 @@ def agent_of(item: Item) -> Agent | None:
 
 
 def keys_of(item: Item) -> tuple[AgentKey, ...]:
-    """The keys of an agent beside its first one, by their serials. One of a status that ArtCafe doesn't know is disabled."""
+    """Return an agent's additional keys, ordered by serial. A key with an unknown status is disabled."""
     keys = [
         AgentKey(
             line=text(entry, "public_key"),
@@ -73,13 +73,13 @@ def keys_of(item: Item) -> tuple[AgentKey, ...]:
 
 
 def _agent_status(value: Value) -> AgentStatus:
-    """Return an agent's status; any word but `active` and the older system's words of liveness disables it."""
+    """Return an agent's status. Any value except `active` and the older system's liveness values means disabled."""
     is_active = value is None or value == AgentStatus.ACTIVE or value in LIVENESS
     return AgentStatus.ACTIVE if is_active else AgentStatus.DISABLED
 
 
 def agent_item(agent: Agent) -> Item:
-    """The item of a new agent."""
+    """Return the item of a new agent."""
     return {
         "tenant_id": agent.tenant_id,
         "id": agent.id,
@@ -97,7 +97,7 @@ def agent_item(agent: Agent) -> Item:
 
 
 def keys_value(keys: Iterable[AgentKey]) -> Value:
-    """What stands in an agent's `keys`: a map by their ids."""
+    """Return the value of an agent's `keys`: a map by key id."""
     return {key_id(key.line): _key_entry(key) for key in keys}
 
 

@@ -1,6 +1,6 @@
-"""Attributes as an item holds them, read whatever stands there: an older system's may be missing, of another kind or odd.
+"""Read attributes of any content: in rows of an older system they may be missing, malformed or of another type.
 
-Which attributes a thing has is `rows`', `agent_rows`' and `people_rows`'.
+The attributes of each record are defined in `rows`, `agent_rows` and `people_rows`.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from artcafe.rules import times
 from artcafe.tables.engine.values import Item, Value
 
 LONG_PAST: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""An expiry that is missing or unreadable: already over, so that nothing lasts for ever by mistake."""
+"""The default for a missing or unreadable expiry: already expired, so that nothing is valid forever by mistake."""
 
 _MILLISECONDS_ABOVE: Final = 10**11
-"""A number above it, as a time, is in milliseconds: as seconds it would lie after the year 5000."""
+"""Times above this number are milliseconds: as seconds they would be later than the year 5000."""
 
 StatusT = TypeVar("StatusT", bound=StrEnum)
 
 
 def text(item: Item, name: str) -> str:
-    """The text of that name, or none."""
+    """Return a text attribute, or an empty text."""
     value = item.get(name)
     return value if isinstance(value, str) else ""
 
 
 def texts(item: Item, name: str) -> tuple[str, ...]:
-    """The texts in a set or a list of that name; what is no text is passed over."""
+    """Return the texts in a set or list attribute, skipping members of other types."""
     value = item.get(name)
     if isinstance(value, AbstractSet):
         return tuple(sorted(member for member in value if isinstance(member, str)))
@@ -39,20 +39,21 @@ def texts(item: Item, name: str) -> tuple[str, ...]:
 
 
 def number(item: Item, name: str) -> int:
-    """The whole number of that name, or 0."""
+    """Return an integer attribute, or 0."""
     value = item.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def is_number(value: Value) -> bool:
-    """Whether an engine can add to it."""
+    """Return whether an engine can add to the value."""
     return isinstance(value, int | Decimal) and not isinstance(value, bool)
 
 
 def time(item: Item, name: str) -> datetime | None:
-    """Return the time of that name; None where it is missing or unreadable.
+    """Return a time attribute, or None if it is missing or unreadable.
 
-    It is RFC 3339, or what older systems wrote: the same without a zone, meaning UTC, or a number since 1970.
+    Accepts RFC 3339 and the older systems' formats: RFC 3339 without a zone, meaning UTC, and a number of seconds or milliseconds
+    since 1970.
     """
     value = item.get(name)
     try:
@@ -66,12 +67,12 @@ def time(item: Item, name: str) -> datetime | None:
 
 
 def expiry(item: Item, name: str) -> datetime:
-    """Return the time after which the thing is over, which is long past where it is missing or unreadable."""
+    """Return an expiry attribute; an already expired time if it is missing or unreadable."""
     return time(item, name) or LONG_PAST
 
 
 def time_attribute(name: str, time: datetime | None) -> Item:
-    """Return the attribute that keeps a time; nothing for an unknown one, so that no made-up time is stored."""
+    """Return a time as an attribute, or no attribute for an unknown time: no made-up time is stored."""
     return {} if time is None else {name: times.to_text(time)}
 
 
@@ -83,16 +84,19 @@ def _time_of_text(text: str) -> datetime:
 
 
 def known(kind: type[StatusT], text: str, otherwise: StatusT) -> StatusT:
-    """The text as one of a closed set, or what stands for one that ArtCafe doesn't know."""
+    """Return the text as a member of an enum, or the default for an unknown text."""
     return kind(text) if text in kind._value2member_map_ else otherwise
 
 
 def entries_of(item: Item, name: str) -> Mapping[str, Value]:
-    """The map of that name, or an empty one."""
+    """Return a map attribute, or an empty map."""
     value = item.get(name)
     return value if isinstance(value, Mapping) else {}
 
 
 def hash_attribute(request_hash: str | None) -> Item:
-    """What tells an equal repeat of the request that made a thing, where it had a key."""
+    """Return the request hash as an attribute, if the request had a key.
+
+    It identifies an equal repeat of the creating request.
+    """
     return {} if request_hash is None else {"request_hash": request_hash}

@@ -1,7 +1,7 @@
-"""The seed's nine tables as data, once: everything that creates, checks, exports or reads a table is derived from here.
+"""The nine tables as data: the single source for creating, checking, exporting and reading tables.
 
-Names, key attributes, the case of `artcafe-Challenges` and what was deleted are the seed's and binding: an operator's
-existing tables work unchanged. No row and no request is known here.
+Names, key attributes, the case of `artcafe-Challenges` and the list of deleted tables match the existing tables of operators,
+which must work unchanged. This module knows no rows and no requests.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from enum import StrEnum
 
 
 class Environment(StrEnum):
-    """Which set of names is used. `DEV` has four twins of its own and shares the other tables with `PROD`, as the seed has it."""
+    """The set of table names in use.
+
+    `DEV` has four tables of its own and shares the others with `PROD`, as in the existing tables.
+    """
 
     PROD = "prod"
     DEV = "dev"
@@ -20,10 +23,12 @@ class Environment(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """One table. Key attributes are strings; `attributes` are the seed's beside the keys, and rows may have more.
+    """A table.
 
-    `ttl` names the attribute (seconds since 1970) after which DynamoDB may remove a row, up to days late: whoever reads
-    such a row compares the time itself. Tables are compared by identity: there is one object for each.
+    Keys are strings; `attributes` lists the attributes of existing tables in addition to the keys, and rows may have more.
+
+    `ttl` names the expiry attribute (seconds since 1970). DynamoDB removes an expired row up to days late, so readers must
+    compare the time themselves. Tables compare by identity: each has a single instance.
     """
 
     name: str
@@ -126,18 +131,18 @@ TABLES: tuple[Table, ...] = (
 )
 
 TAGS: Mapping[str, str] = {"application": "artcafe"}
-"""What is put on every table that ArtCafe creates or exports, beside its environment."""
+"""Tags of every table created or exported by ArtCafe, in addition to its environment."""
 
 
 def tags_of(name: str) -> Mapping[str, str]:
-    """The tags of a table by its name. What both environments share counts as production's."""
+    """Return the tags of a table by its name. Tables shared by both environments count as production."""
     is_twin = any(name == table.dev_twin for table in TABLES)
     return {**TAGS, "environment": (Environment.DEV if is_twin else Environment.PROD).value}
 
 
 @dataclass(frozen=True, slots=True)
 class DeletedTable:
-    """A table that an older system had and that is never created, read or required again."""
+    """A table of an older system, never created, read or required by ArtCafe."""
 
     name: str
     replaced_by: str

@@ -1,4 +1,4 @@
-"""Rows that have no room: an item of the tables holds at most 400 KB, and an older system's may be close to it."""
+"""Translate writes to full rows into an error: an item holds at most 400 KB, and rows of an older system may be close to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from artcafe.tables.engine.values import MOST_ITEM_BYTES, Unstorable
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Raise `RowFull` where a write is refused because its outcome is too large. Nothing was changed then."""
+    """Raise `RowFull` for a write refused because its result is too large. Nothing was changed."""
     try:
         yield
     except Unstorable as exc:

@@ -1,4 +1,4 @@
-"""A tenant's plan and limits as its row holds them: in our words, or in those of the older system (decision record 27)."""
+"""Read the plan and the limits in a tenant's row, in ArtCafe's words or in those of the older system (decision 27)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _OLDER_NAMES: Final = {
     Limit.CONNECTIONS: "max_concurrent_connections",
     Limit.STORAGE_BYTES: "max_storage_gb",
 }
-"""The older system kept these in the map `limits`, and before that in the row itself."""
+"""The older system stored these in the map `limits`, and before that in the row itself."""
 
 _MOST: Final = 2**53
-"""Above it, JSON's numbers are not exact in every language."""
+"""Above this number, JSON numbers are not exact in every language."""
 
 
 def plan_of(item: Item) -> str:
@@ -30,13 +30,13 @@ def plan_of(item: Item) -> str:
 
 
 def limits_of(item: Item) -> dict[str, int]:
-    """Return the limits in the tenant's own row that are kept, by our names; the plan sets the others."""
+    """Return the limits in the tenant's row by ArtCafe's names; the plan sets the others."""
     found = {limit.value: _limit_of(item, limit) for limit in Limit}
     return {name: number for name, number in found.items() if number is not None}
 
 
 def unkept_of(item: Item) -> list[str]:
-    """Return the limits in the row that nothing keeps, in their own words: their names mean nothing here, or their values."""
+    """Return the names of limits in the row that ArtCafe does not enforce, because the name or the value is unknown."""
     own = entries_of(item, "limits")
     of_row = {name: value for name, value in item.items() if name.startswith("max_")}
     known = {limit.value for limit in Limit} | set(_OLDER_NAMES.values())
@@ -50,7 +50,7 @@ def _limit_of(item: Item, limit: Limit) -> int | None:
 
 
 def _stated(item: Item, limit: Limit) -> Iterator[tuple[str, Value]]:
-    """Yield what the row says about a limit, the most recent form first."""
+    """Yield the values in the row for a limit, the most recent format first."""
     own, older = entries_of(item, "limits"), _OLDER_NAMES.get(limit)
     if limit.value in own:
         yield limit.value, own[limit.value]
@@ -61,7 +61,7 @@ def _stated(item: Item, limit: Limit) -> Iterator[tuple[str, Value]]:
 
 
 def _number(name: str, value: Value) -> int | None:
-    """Return the limit as a whole number, gigabytes as bytes; None for a value that is no limit, such as -1 or a text."""
+    """Return a limit as an integer, gigabytes converted to bytes; None for an invalid value, such as -1 or a text."""
     if not is_number(value) or not isinstance(value, int | Decimal):
         return None
     number = int(value * 2**30) if name == _OLDER_NAMES[Limit.STORAGE_BYTES] else value

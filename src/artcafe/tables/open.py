@@ -1,4 +1,4 @@
-"""Which engine the tables stand on, as the setting says it: opened, and with its tables there."""
+"""Open the table engine selected by the settings."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from artcafe.tables.sqlite.engine import Sqlite
 
 
 async def open_engine(place: str, endpoint: str | None, environment: Environment, *, make_missing: bool) -> Engine:
-    """The engine at `sqlite:PATH` or `dynamodb:REGION`, whose tables are those of the catalog; its caller closes it.
+    """Open the engine at `sqlite:PATH` or `dynamodb:REGION` and check the catalog's tables. The caller closes it.
 
-    The file is made where it is missing, and so are the tables of DynamoDB if `make_missing`. Raises `errors.StartRefused` with
-    what to do.
+    Creates a missing file, and missing tables in DynamoDB if `make_missing`. Raises `errors.StartRefused` with a remedy.
     """
     kind, _, where = place.partition(":")
     if kind == "sqlite":
         return await Sqlite.open(Path(where), environment)
     from artcafe.tables.dynamodb.client import Client, Endpoint  # noqa: PLC0415 (as above)
-    from artcafe.tables.dynamodb.engine import DynamoDb  # noqa: PLC0415 (AWS's client takes 0.3 s to import: not for a file)
+    from artcafe.tables.dynamodb.engine import DynamoDb  # noqa: PLC0415 (importing it takes 0.3 s, not needed for a file)
     from artcafe.tables.dynamodb.schema import make_ready  # noqa: PLC0415 (as above)
 
     client = await Client.open(Endpoint(where, endpoint))

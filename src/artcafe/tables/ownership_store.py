@@ -1,6 +1,6 @@
-"""How many tenants one person owns and has made, for the limits of a person.
+"""Count the tenants owned and created by one person, for the limits per person.
 
-What they have made on a day is a row among the challenges, which every engine removes by its `ttl`.
+The number created in a day is a row in the challenges table, where every engine removes expired rows by `ttl`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from artcafe.tables.engine.writes import Add, Assign, Change, ItemKey, Update
 from artcafe.tables.partition import ALL_AT_ONCE
 
 _KEPT: Final = timedelta(days=2)
-"""Longer than the day that is counted."""
+"""Longer than the day being counted."""
 
 
 class OwnershipStore:
-    """One person's view. Builders return writes, for the transaction that creates a tenant."""
+    """The tenants of one person. Builders return writes for the transaction that creates a tenant."""
 
     def __init__(self, tables: Tables, user_id: UserId) -> None:
         self._tables, self._user_id = tables, user_id
 
     async def owned(self, most: int) -> int:
-        """Return how many tenants the person owns, counted no further than a page beyond `most`."""
+        """Return the number of tenants the person owns, counting at most one page beyond `most`."""
         owned, after = 0, None
         while True:
             page = await self._tables.query(USER_TENANTS, self._user_id, after=after, limit=ALL_AT_ONCE, consistent=True)
@@ -40,14 +40,14 @@ class OwnershipStore:
                 return owned
 
     async def made_on(self, now: datetime) -> int:
-        """Return how many tenants the person has made on this day of UTC."""
+        """Return the number of tenants the person has created on this day (UTC)."""
         (item,) = await self._tables.get(CHALLENGES, [self._day(now)], consistent=True)
         return 0 if item is None else number(item, "made")
 
     def count_made(self, now: datetime, limit: int) -> Update:
-        """Count one more tenant made on this day of UTC; fails where `limit` were made.
+        """Count one more tenant created on this day (UTC); fails if `limit` were created.
 
-        Safe to repeat only beside a write that the first time makes impossible.
+        Safe to retry only in a transaction with a write made impossible by the first attempt.
         """
         changes: list[Change] = [Add("made", 1), Assign("ttl", int((now + _KEPT).timestamp()))]
         return Update(CHALLENGES, self._day(now), changes, Or(Absent("made"), Less("made", limit)))

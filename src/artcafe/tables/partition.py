@@ -1,4 +1,4 @@
-"""What stands under one key of a table, read as records: whole, or a page at a time. Rows that are none are passed over."""
+"""Read the records of one partition, all of them or by page. Rows of other kinds are skipped."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from artcafe.tables.engine.values import Item
 RecordT = TypeVar("RecordT")
 
 MOST_READS: Final = 20
-"""Queries for one page. A filter that few records pass ends a page early rather than reading a whole tenant for one request."""
+"""Queries for one page. A selective filter ends a page early instead of reading a whole tenant for one request."""
 
 ALL_AT_ONCE: Final = 100
-"""Items of a query that reads everything; as many as one transaction deletes."""
+"""Items per query when reading everything: as many as one transaction can delete."""
 
 _LAST: Final = "\U0010ffff"
 
 
 class Partition:
-    """The items of one partition. `apart` begins the sort keys of rows that are something else than the table's records."""
+    """The items of one partition. `apart` is the sort key prefix of rows other than the table's records."""
 
     def __init__(self, tables: Tables, table: Table, key: str, *, apart: str | None = None) -> None:
         self._tables, self._table, self._key, self._apart = tables, table, key, apart
 
     async def items(self, prefix: str = "") -> AsyncIterator[Item]:
-        """Every item, those that stand apart too."""
+        """Yield every item, including rows with the prefix `apart`."""
         async for items in self.queries(prefix):
             for item in items:
                 yield item
 
     async def queries(self, prefix: str = "") -> AsyncIterator[list[Item]]:
-        """Every item, in portions that are not empty; they may be deleted on the way."""
+        """Yield every item in non-empty batches; the caller may delete them in between."""
         after: str | None = None
         while True:
             page = await self._tables.query(
@@ -54,8 +54,11 @@ class Partition:
         keep: Callable[[RecordT], bool] = lambda _: True,
         prefix: str = "",
     ) -> Page[RecordT]:
-        """One page of the records that `keep` lets through. One more than asked for is looked for, so that `next` promises
-        something; only a page that took `MOST_READS` queries may be followed by nothing."""
+        """Return one page of the records accepted by `keep`.
+
+        Looks for one record more than requested, so that a `next` promises another record. Only a page that took `MOST_READS`
+        queries may be followed by an empty one.
+        """
         found: list[tuple[str, RecordT]] = []
         after = ask.after
         for _ in range(MOST_READS):
@@ -75,7 +78,7 @@ class Partition:
     def _kept(
         self, items: Iterable[Item], read: Callable[[Item], RecordT | None], keep: Callable[[RecordT], bool]
     ) -> list[tuple[str, RecordT]]:
-        """The records of a query that are neither being deleted nor left out, each with its sort key."""
+        """Return the accepted records of a query with their sort keys, without those being deleted."""
         assert self._table.sort_key is not None
         found: list[tuple[str, RecordT]] = []
         for item in items:

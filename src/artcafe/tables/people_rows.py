@@ -1,6 +1,6 @@
-"""Memberships and invitations as items, and back; both stand in the index of a tenant's people (decision 14).
+"""Convert memberships and invitations to items and back; the index of a tenant's people holds both (decision 14).
 
-Which item is read or written, and when, is `people_store`'s; how odd attributes are read, `attributes`'.
+`people_store` decides when an item is read or written; `attributes` defines how unexpected attributes are read.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from artcafe.tables.engine.conditions import Absent, And, Condition, Equals, Not
 from artcafe.tables.engine.values import Item, ValueKind
 
 INVITATION_PREFIX: Final = "~invitation#"
-"""The sort key of an invitation in the index of members is this and its id (decision 14). No user's id may begin so."""
+"""The sort key of an invitation in the members' index is this prefix and its id (decision 14). No user id may begin with it."""
 
 
 IS_IN_FORCE: Final[Condition] = Or(
     Absent("active"), Equals("active", True), And(OfKind("active", ValueKind.NUMBER), NotEquals("active", 0))
 )
-"""`is_withdrawn` as a condition of a write, the other way round."""
+"""The opposite of `is_withdrawn`, as a condition of a write."""
 
 
 def is_withdrawn(item: Item) -> bool:
-    """Return whether the row says that its person was removed.
+    """Return whether the person of the row was removed.
 
-    The older system removed people by setting `active` to 0 and keeping the row, and read it at every request. Any other value
-    than true or a number above or below 0 counts as a removal too: an unreadable value gives no rights.
+    The older system removed people by setting `active` to 0 and keeping the row, and checked it in every request. Any value
+    except true or a number other than 0 counts as a removal too: an unreadable value grants nothing.
     """
     active = item.get("active", True)
     return not (active is True or (is_number(active) and active != 0))
@@ -39,17 +39,17 @@ def is_invitation(item: Item) -> bool:
 
 
 def member_of(item: Item) -> Member | None:
-    """Return the membership in a row of either table; None for a removed person, and for an invitation in the index."""
+    """Return the membership in a row of either table; None for a removed person, or an invitation in the index."""
     if is_withdrawn(item) or is_invitation(item):
         return None
     return stated_member_of(item)
 
 
 def stated_member_of(item: Item) -> Member:
-    """Return what a row states about its person, whether or not it is in force.
+    """Return the membership in a row, in force or not.
 
-    An unknown role reads as viewer, which may read and change nothing. The older system wrote `created_at` and `user_email` for
-    the time of joining and the address.
+    An unknown role reads as viewer, with no permission to change anything. The older system named the time of joining
+    `created_at` and the address `user_email`.
     """
     return Member(
         user_id=UserId(text(item, "user_id")),
@@ -62,7 +62,7 @@ def stated_member_of(item: Item) -> Member:
 
 
 def invitation_of(item: Item) -> Invitation:
-    """An invitation's record. Without a readable expiry it has expired."""
+    """Return an invitation. Without a readable expiry it is expired."""
     return Invitation(
         tenant_id=TenantId(text(item, "tenant_id")),
         id=InvitationId(text(item, "user_id").removeprefix(INVITATION_PREFIX)),
@@ -76,7 +76,7 @@ def invitation_of(item: Item) -> Invitation:
 
 
 def member_item(member: Member) -> Item:
-    """The item of a membership, the same in both tables."""
+    """Return the item of a membership, the same for both tables."""
     return {
         "user_id": member.user_id,
         "tenant_id": member.tenant_id,
@@ -88,7 +88,7 @@ def member_item(member: Member) -> Item:
 
 
 def invitation_item(invitation: Invitation) -> Item:
-    """The item of a new invitation."""
+    """Return the item of a new invitation."""
     return {
         "tenant_id": invitation.tenant_id,
         "user_id": INVITATION_PREFIX + invitation.id,

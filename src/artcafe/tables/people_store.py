@@ -1,6 +1,6 @@
-"""Who is in one tenant, and who is invited, as records; both directions of a membership go into one transaction.
+"""The members and invitations of one tenant; a transaction writes both directions of a membership.
 
-Invitations stand among the members of the index, apart by the prefix of their sort keys (decision 14).
+Invitations are stored in the members' index, separated by the prefix of their sort keys (decision 14).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from artcafe.tables.partition import ALL_AT_ONCE, Partition
 
 
 class PeopleStore:
-    """What one tenant has of people: every read and write carries its key. Builders return writes, for `TenantStore.transact`."""
+    """The people of one tenant; its key is in every read and write. Builders return writes for `TenantStore.transact`."""
 
     def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
         self._tables = tables
@@ -43,20 +43,20 @@ class PeopleStore:
     # --- members ---
 
     async def member(self, user_id: UserId) -> Member | None:
-        """Return the user's membership; None also for somebody an older system removed (`people_rows.is_withdrawn`)."""
+        """Return the user's membership; None also for a person removed by an older system (`people_rows.is_withdrawn`)."""
         (item,) = await self._tables.get(USER_TENANTS, [ItemKey(user_id, self.tenant_id)], consistent=True)
         return None if item is None else people_rows.member_of(item)
 
     async def members(self, ask: PageRequest) -> Page[Member]:
-        """Members in the order of their ids."""
+        """Return a page of members, ordered by id."""
         return await self._index.page(ask, people_rows.member_of)
 
     async def all_members(self) -> list[Member]:
-        """Every member."""
+        """Return every member."""
         return [member async for item in self._index.items() if (member := people_rows.member_of(item)) is not None]
 
     async def owner_beside(self, user_id: UserId) -> UserId | None:
-        """An owner who is somebody else."""
+        """Return another owner than this user, or None."""
         async for item in self._index.items():
             member = people_rows.member_of(item)
             if member is not None and member.role is Role.OWNER and member.user_id != user_id:
@@ -64,15 +64,15 @@ class PeopleStore:
         return None
 
     def insert_member(self, member: Member) -> list[Write]:
-        """Return the writes of a new membership, which replaces a withdrawn one; they fail when there is one in force."""
+        """Return the writes of a new membership, replacing a withdrawn one; they fail if a membership is in force."""
         item = people_rows.member_item(member)
         free = Or(Absent("user_id"), Not(people_rows.IS_IN_FORCE))
         return [Put(USER_TENANTS, item, free), Put(USER_TENANT_INDEX, item)]
 
     def set_role(self, member: Member, role: Role) -> list[Write]:
-        """Another role for a member; fails unless their role is still the one that was read."""
+        """Return the writes of a role change; they fail unless the role is still the one read."""
         changes: list[Change] = [Assign("role", role.value)]
-        # In an older row these may stand under other names, and its row in the index may be missing, which is then made.
+        # An older row may name these differently, and its row in the index may be missing; the update creates it.
         if member.joined_at is not None:
             changes.append(AssignIfAbsent("joined_at", times.to_text(member.joined_at)))
         if member.address is not None:
@@ -83,19 +83,19 @@ class PeopleStore:
         ]
 
     def delete_member(self, member: Member) -> list[Write]:
-        """A membership less; fails unless it is there with the role that was read."""
+        """Return the writes that delete a membership; they fail unless it exists with the role read."""
         return [
             Delete(USER_TENANTS, ItemKey(member.user_id, self.tenant_id), self._same_role(member)),
             Delete(USER_TENANT_INDEX, ItemKey(self.tenant_id, member.user_id)),
         ]
 
     def check_owner(self, user_id: UserId) -> Check:
-        """Fails unless the user is an owner."""
+        """Return a check that fails unless the user is an owner."""
         is_owner = And(Equals("role", Role.OWNER.value), people_rows.IS_IN_FORCE)
         return Check(USER_TENANTS, ItemKey(user_id, self.tenant_id), is_owner)
 
     def remove_member(self, user_id: UserId) -> list[Write]:
-        """No membership, whether or not there is one."""
+        """Return the writes that delete a membership, existing or not."""
         return [
             Delete(USER_TENANTS, ItemKey(user_id, self.tenant_id)),
             Delete(USER_TENANT_INDEX, ItemKey(self.tenant_id, user_id)),
@@ -103,7 +103,7 @@ class PeopleStore:
 
     @staticmethod
     def _same_role(member: Member) -> And:
-        # A role that ArtCafe does not know was read as a viewer's: whatever is none of the others.
+        # An unknown role was read as viewer, so viewer matches any role except the others.
         others = [NotEquals("role", role.value) for role in Role if role is not member.role]
         same = others if member.role is Role.VIEWER else [Equals("role", member.role.value)]
         return And(Exists("user_id"), people_rows.IS_IN_FORCE, *same)
@@ -111,43 +111,43 @@ class PeopleStore:
     # --- invitations ---
 
     async def invitation(self, invitation_id: str) -> Invitation | None:
-        """The invitation, also one that has expired."""
+        """Return the invitation, expired or not."""
         (item,) = await self._tables.get(USER_TENANT_INDEX, [self._key(invitation_id)], consistent=True)
         return None if item is None else people_rows.invitation_of(item)
 
     async def invitations(self, ask: PageRequest, keep: Callable[[Invitation], bool]) -> Page[Invitation]:
-        """Invitations in the order of their ids. Raises BadCursor for another list's sort key."""
+        """Return a page of invitations, ordered by id. Raises BadCursor for the sort key of another list."""
         if ask.after is not None and not ask.after.startswith(people_rows.INVITATION_PREFIX):
             raise BadCursor
         return await self._index.page(ask, people_rows.invitation_of, keep, people_rows.INVITATION_PREFIX)
 
     async def all_invitations(self) -> list[Invitation]:
-        """Every invitation, also those that have expired, in the order in which they were made."""
+        """Return every invitation, expired or not, in the order of creation."""
         return [people_rows.invitation_of(item) async for item in self._index.items(people_rows.INVITATION_PREFIX)]
 
     async def remove_invitations(self) -> None:
-        """Removes every invitation. May be repeated."""
+        """Remove every invitation. May be repeated."""
         async for items in self._index.queries(people_rows.INVITATION_PREFIX):
             await self._tables.transact([Delete(USER_TENANT_INDEX, key_of(USER_TENANT_INDEX, item)) for item in items])
 
     async def remove_expired(self, invitations: list[Invitation], now: datetime) -> None:
-        """Removes those of the invitations that have expired."""
+        """Remove the expired ones of these invitations."""
         expired = [each for each in invitations if each.expires_at <= now]
         for start in range(0, len(expired), ALL_AT_ONCE):
             writes = [Delete(USER_TENANT_INDEX, self._key(each.id)) for each in expired[start : start + ALL_AT_ONCE]]
             await self._tables.transact(writes)
 
     def insert_invitation(self, invitation: Invitation) -> Put:
-        """A new invitation; fails when its id is taken."""
+        """Return the write of a new invitation; fails if its id is taken."""
         return Put(USER_TENANT_INDEX, people_rows.invitation_item(invitation), Absent("user_id"))
 
     def take_invitation(self, invitation: Invitation, now: datetime) -> Delete:
-        """Spends the invitation; fails unless it is there and open: whoever comes first has it."""
+        """Return the write that redeems the invitation; fails unless it exists and is open, so that only the first redeems it."""
         is_open = Greater("expires_at", times.to_text(now))
         return Delete(USER_TENANT_INDEX, self._key(invitation.id), And(Exists("user_id"), is_open))
 
     def delete_invitation(self, invitation_id: str) -> Delete:
-        """Fails when it is not there."""
+        """Return the write that deletes an invitation; fails if it does not exist."""
         return Delete(USER_TENANT_INDEX, self._key(invitation_id), Exists("user_id"))
 
     def _key(self, invitation_id: str) -> ItemKey:

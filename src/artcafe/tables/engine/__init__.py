@@ -1,1 +1,1 @@
-"""The engine port: six verbs, the values and conditions they take, and code that both engines share."""
+"""The engine port, its values, conditions and writes, and the code both engines share."""

@@ -1,7 +1,7 @@
-"""What DynamoDB charges for an item, by its published rules, and an engine that reckons by them what it is asked.
+"""Capacity units by DynamoDB's published rules, and an engine wrapper to meter requests with them.
 
-The rules: developer guide, "DynamoDB read and write operations" and "Capacity unit consumption". What DynamoDB itself says is
-`dynamodb.client.Consumed`.
+Source: developer guide, "DynamoDB read and write operations" and "Capacity unit consumption". The units DynamoDB itself reports
+for a request are in `dynamodb.client.Consumed`.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from artcafe.tables.engine.writes import Delete, ItemKey, Put, Update, Write
 READ_BYTES: Final = 4096
 WRITE_BYTES: Final = 1024
 TRANSACTED: Final = 2
-"""Each item of a transaction is written twice: prepared and committed."""
+"""A transaction writes each item twice: prepare and commit."""
 ROW_BYTES: Final = 100
-"""What a stored item is charged beside its own size."""
+"""Bytes DynamoDB charges for a stored item in addition to the item's own size."""
 
 
 def item_bytes(item: Item | None) -> int:
-    """The size that counts: names and values."""
+    """Return the billed size of an item in bytes: attribute names and values."""
     return 0 if item is None else sum(len(name.encode()) + size_of(value) for name, value in item.items())
 
 
 def read_units(size_bytes: int, *, consistent: bool) -> float:
-    """Of one read of so many bytes; nothing costs as much as little."""
+    """Return the units of one read. Even an empty read costs one unit; an eventually consistent read costs half."""
     units = max(1, ceil(size_bytes / READ_BYTES))
     return units if consistent else units / 2
 
 
 def write_units(before: Item | None, after: Item | None) -> int:
-    """Of one write: the larger of both counts."""
+    """Return the units of one write: the larger of the item's sizes before and after."""
     return max(1, ceil(max(item_bytes(before), item_bytes(after)) / WRITE_BYTES))
 
 
 class Units:
-    """A running sum."""
+    """A running total of read and write units."""
 
     def __init__(self) -> None:
         self.reads = self.writes = 0.0
 
 
 class MeteredTables:
-    """An engine on another one, which adds to `units` what DynamoDB would charge. For one caller at a time."""
+    """An engine wrapper: adds the cost of each request on DynamoDB to `units`. For one caller at a time."""
 
     def __init__(self, tables: Tables, units: Units) -> None:
         self._tables, self._units = tables, units
 
     async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
-        """As the port has it: each item is a read of its own."""
+        """Read items as `Tables.get` does; each item counts as a separate read."""
         found = await self._tables.get(table, keys, consistent=consistent)
         self._units.reads += sum(read_units(item_bytes(item), consistent=consistent) for item in found)
         return found
@@ -71,14 +71,14 @@ class MeteredTables:
         where: Condition | None = None,
         consistent: bool = False,
     ) -> ItemPage:
-        """As the port has it: all items together are one read, also those that `where` leaves out."""
+        """Query as `Tables.query` does; all items of the page count as one read, including items filtered out by `where`."""
         more = {"prefix": prefix, "after": after, "limit": limit, "descending": descending, "consistent": consistent}
         read = await self._tables.query(table, partition, **more)  # type: ignore[arg-type]  # they are the arguments above
         self._units.reads += read_units(sum(map(item_bytes, read.items)), consistent=consistent)
         return read if where is None else await self._tables.query(table, partition, where=where, **more)  # type: ignore[arg-type]  # as above
 
     async def put(self, write: Put) -> None:
-        """As the port has it."""
+        """Write an item as `Tables.put` does."""
         before = await self._before([write])
         try:
             await self._tables.put(write)
@@ -86,7 +86,7 @@ class MeteredTables:
             await self._written([write], before)
 
     async def update(self, write: Update) -> Item:
-        """As the port has it."""
+        """Update an item as `Tables.update` does."""
         before = await self._before([write])
         try:
             return await self._tables.update(write)
@@ -94,7 +94,7 @@ class MeteredTables:
             await self._written([write], before)
 
     async def delete(self, write: Delete) -> Item | None:
-        """As the port has it."""
+        """Delete an item as `Tables.delete` does."""
         before = await self._before([write])
         try:
             return await self._tables.delete(write)
@@ -102,7 +102,7 @@ class MeteredTables:
             await self._written([write], before)
 
     async def transact(self, writes: Sequence[Write]) -> None:
-        """As the port has it: twice the price; a check is charged like a write."""
+        """Run a transaction as `Tables.transact` does, at twice the price; a check costs as much as a write."""
         before = await self._before(writes)
         try:
             await self._tables.transact(writes)
@@ -110,13 +110,13 @@ class MeteredTables:
             await self._written(writes, before, times=TRANSACTED)
 
     async def close(self) -> None:
-        """As the port has it."""
+        """Close the wrapped engine."""
         await self._tables.close()
 
     async def _before(self, writes: Iterable[Write]) -> list[Item | None]:
         return [(await self._tables.get(write.table, [write.key], consistent=True))[0] for write in writes]
 
     async def _written(self, writes: Sequence[Write], before: Sequence[Item | None], times: int = 1) -> None:
-        """Also what failed is charged."""
+        """Add the units of the writes. DynamoDB also charges for failed writes."""
         after = await self._before(writes)
         self._units.writes += times * sum(write_units(*both) for both in zip(before, after, strict=True))

@@ -1,4 +1,4 @@
-"""Whether two sets of items are the same, whatever engine each is on and in whatever order it is read."""
+"""A checksum over a set of items, independent of the engine and of the order of reading."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _SIZE: Final = 2**256
 
 
 class Checksum:
-    """A count of items and the sum of their SHA-256 digests: equal sets have equal sums in any order.
+    """The number of items and the sum of their SHA-256 digests: equal sets have equal sums in any order.
 
-    It finds what was lost, doubled or changed by mistake. It is no proof against somebody who means to deceive.
+    Detects lost, duplicated or accidentally changed items. It does not protect against deliberate forgery.
     """
 
     def __init__(self) -> None:
         self.rows, self._sum = 0, 0
 
     def add(self, item: Item) -> None:
-        """Counts an item in normal form."""
+        """Add an item in normal form."""
         self.rows += 1
         self._sum = (self._sum + int.from_bytes(hashlib.sha256(canonical(item).encode()).digest())) % _SIZE
 
     @property
     def text(self) -> str:
-        """64 hexadecimal digits."""
+        """Return the sum as 64 hexadecimal digits."""
         return f"{self._sum:064x}"
 
     def __eq__(self, other: object) -> bool:
@@ -38,7 +38,7 @@ class Checksum:
 
 
 def canonical(item: Item) -> str:
-    """The one text of an item: its types are in it, and the order of names in maps is not."""
+    """Return the canonical text of an item: includes the types, ignores the order of names in maps."""
     return to_text({name: _sorted(item[name]) for name in sorted(item)})
 
 

@@ -1,7 +1,7 @@
-"""The conditions a write or a query can carry: small frozen objects that DynamoDB's adapter compiles and SQLite's evaluates.
+"""Conditions for writes and queries: small frozen objects, compiled by the DynamoDB adapter and evaluated by SQLite's.
 
-They mean exactly what DynamoDB means. A comparison with an attribute that is missing or of another type is false, and so
-`NotEquals` is true of it; text and bytes compare byte by byte, numbers by value; NULL is a value, and exists.
+The semantics are exactly DynamoDB's. Comparing a missing attribute, or an attribute of another type, is false, so `NotEquals` is
+true for it. Text and bytes compare byte by byte, numbers by value. NULL is a value and exists.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import TypeAlias
 from artcafe.tables.engine.values import Value, ValueKind, check_name, kind_of, normal
 
 Path: TypeAlias = str | tuple[str, str]
-"""An attribute's name, or an attribute that is a map and the name of one entry in it."""
+"""An attribute name, or the name of a map attribute and of one entry in it."""
 
-# DynamoDB takes expressions of up to 4 KB; 25 tests and 25 changes of the longest form, names replaced by #0…, stay below it.
+# DynamoDB limits an expression to 4 KB; 25 tests and 25 changes of the longest form, with names replaced by #0…, stay below that.
 MOST_TESTS = 25
 
 _ORDERED = (ValueKind.STRING, ValueKind.NUMBER, ValueKind.BINARY)
 
 
 def text_of(path: Path) -> str:
-    """The path as an error names it."""
+    """Return the path as error messages show it."""
     return path if isinstance(path, str) else f"{path[0]}.{path[1]}"
 
 
 def attribute_of(path: Path) -> str:
-    """The attribute that a path is, or lies in."""
+    """Return the attribute of a path."""
     return path if isinstance(path, str) else path[0]
 
 
 def level_of(path: Path) -> int:
-    """How deep a value at `path` is nested, the item being level 1."""
+    """Return the nesting level of a value at `path`; the item itself is level 1."""
     return 2 if isinstance(path, str) else 3
 
 
@@ -47,7 +47,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class OfKind:
-    """Is there, and of this type."""
+    """True if the attribute exists and has this type."""
 
     path: Path
     kind: ValueKind
@@ -55,7 +55,7 @@ class OfKind:
 
 @dataclass(frozen=True, slots=True)
 class _Test:
-    """A path beside a value, which is kept in normal form; raises as `values.normal` does."""
+    """A path and a value to compare with. Converts the value to normal form; raises the errors of `values.normal`."""
 
     path: Path
     value: Value
@@ -66,23 +66,23 @@ class _Test:
 
 @dataclass(frozen=True, slots=True)
 class Equals(_Test):
-    """Of the same type and equal; lists in order, maps and sets whatever the order."""
+    """True for the same type and an equal value; lists compare in order, maps and sets in any order."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotEquals(_Test):
-    """The opposite of `Equals`: true also where the attribute is missing."""
+    """The negation of `Equals`: also true for a missing attribute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contains(_Test):
-    """The text at the path holds this part, or the list or set holds this member.
+    """True if the text contains this part, or the list or set contains this member.
 
-    Raises TypeError for bytes: DynamoDB searches them, and the engines that stand in for it in tests do it wrongly.
+    Raises TypeError for bytes: DynamoDB supports them, but its emulators used in the tests handle them wrongly.
     """
 
     def __post_init__(self) -> None:
-        # Plain super() does not find its class here: a dataclass with slots is a copy of the class it was written in.
+        # Plain super() fails here: a dataclass with slots is a copy of the class it was defined in.
         _Test.__post_init__(self)
         if isinstance(self.value, bytes):
             raise TypeError(f"{text_of(self.path)}: bytes are not searched for")
@@ -90,7 +90,7 @@ class Contains(_Test):
 
 @dataclass(frozen=True, slots=True)
 class _Order(_Test):
-    """Raises TypeError for a value that has no order: DynamoDB orders text, numbers and bytes."""
+    """A comparison by order. Raises TypeError for any value except text, numbers and bytes, the types DynamoDB can order."""
 
     def __post_init__(self) -> None:
         _Test.__post_init__(self)
@@ -149,7 +149,7 @@ Condition: TypeAlias = (
 
 
 def paths_in(condition: Condition | None) -> list[Path]:
-    """The path of every single test, in order."""
+    """Return the path of every test in the condition, in order."""
     match condition:
         case None:
             return []
@@ -162,7 +162,7 @@ def paths_in(condition: Condition | None) -> list[Path]:
 
 
 def check_condition(condition: Condition | None) -> None:
-    """Raises ValueError for more tests than an expression of DynamoDB has room for, or for a path that cannot be."""
+    """Raise ValueError for more tests than fit into a DynamoDB expression, or for an invalid path."""
     paths = paths_in(condition)
     if len(paths) > MOST_TESTS:
         raise ValueError(f"a condition of {len(paths)} tests; it may have {MOST_TESTS}")
@@ -171,6 +171,6 @@ def check_condition(condition: Condition | None) -> None:
 
 
 def check_path(path: Path) -> None:
-    """Raises as `values.check_name` does."""
+    """Check every name in a path; raises the errors of `values.check_name`."""
     for name in (path,) if isinstance(path, str) else path:
         check_name(name, text_of(path))

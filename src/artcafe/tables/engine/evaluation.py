@@ -1,6 +1,6 @@
-"""What a condition says of an item and what a write makes of it, as DynamoDB has it, for an engine that does the work itself.
+"""Evaluate conditions and apply writes with DynamoDB's semantics, for an engine without its own expressions.
 
-Pure: items go in and come out, and none that went in is altered.
+Pure functions: no argument is modified.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from artcafe.tables.engine.writes import Add, Assign, AssignIfAbsent, Change, Ch
 
 
 class _Missing(Enum):
-    """What stands at a path where nothing does; None would be a value."""
+    """Marks a missing value; None is a valid value."""
 
     MISSING = 0
 
 
 def holds(condition: Condition, item: Item | None) -> bool:
-    """Whether the condition is true of the item; None is an item without attributes."""
+    """Return whether the condition is true for the item; None is treated as an item without attributes."""
     match condition:
         case And(conditions):
             return all(holds(each, item) for each in conditions)
@@ -56,7 +56,7 @@ def holds(condition: Condition, item: Item | None) -> bool:
 
 
 def outcome(write: Write, old: Item | None) -> Item | None:
-    """The item after the write, whose condition held; raises `Unstorable` where that is too large."""
+    """Return the item after a write whose condition held. Raises `Unstorable` if the result is too large."""
     match write:
         case Put():
             return write.item
@@ -71,7 +71,10 @@ def outcome(write: Write, old: Item | None) -> Item | None:
 
 
 def equal(one: Value, other: Value) -> bool:
-    """Of one kind and equal. Python's own == takes True for 1, also inside lists and maps."""
+    """Return whether two values have the same type and are equal.
+
+    Python's own == treats True as 1, also inside lists and maps.
+    """
     kind = kind_of(one)
     if kind is not kind_of(other):
         return False
@@ -125,9 +128,9 @@ def _contains(whole: Value, part: Value) -> bool:
 
 
 def _order(one: Value, other: Value) -> int | None:
-    """-1, 0 or 1 as `one` stands before, at or behind `other`; None where their kinds differ.
+    """Compare two values: -1, 0 or 1, or None if their types differ.
 
-    Python orders text by code points, and UTF-8 keeps that order in its bytes.
+    Python orders text by code points, which is also the order of the UTF-8 bytes.
     """
     if isinstance(one, str) and isinstance(other, str):
         return (one > other) - (one < other)
@@ -171,7 +174,7 @@ def _apply(change: Change, item: dict[str, Value], found: Value | _Missing) -> N
 
 
 def _set(item: dict[str, Value], path: Path, value: Value | _Missing) -> None:
-    """Puts the value at the path, or takes away what is there. A map is copied first: the item it came from keeps its own."""
+    """Set or remove the value at the path. Copies a map first, so that the original item keeps its own."""
     if isinstance(path, tuple):
         attribute, entry = path
         entries = item[attribute]

@@ -1,7 +1,7 @@
-"""An item as the JSON text of one SQLite row, and back, exactly.
+"""Encode an item as JSON text for one SQLite row, and decode it without loss.
 
-Text, whole numbers, booleans, null, lists and maps stand as themselves, so that a person can read a row with the sqlite3
-shell. What JSON lacks is a map with an empty name, which no item can have, and DynamoDB's type: `{"":["N","1.5"]}`.
+Text, integers, booleans, null, lists and maps are plain JSON, so that rows are readable in the sqlite3 shell. A type missing in
+JSON is encoded with DynamoDB's type descriptor in a map with an empty name, which no item can contain: `{"":["N","1.5"]}`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _TAG = '{"":'
 
 
 def to_text(item: Item) -> str:
-    """The text of an item in normal form; equal items with their attributes in the same order have the same text."""
+    """Return the JSON text of an item in normal form. Equal items with the same attribute order have the same text."""
     return _ENCODER.encode(item)
 
 
 def from_text(text: str) -> dict[str, Value]:
-    """A fresh item in normal form, from what `to_text` gave."""
-    # JSON escapes every quote within a string, so this text stands there only where a tagged value does; looking for it
-    # saves the plain items, which are most, a call per map.
+    """Parse text written by `to_text` into a new item in normal form."""
+    # JSON escapes quotes inside strings, so this text occurs only where a tagged value does. The check saves plain items, the
+    # majority, one call per map.
     decoder = _TAGGED_DECODER if _TAG in text else _DECODER
     item: dict[str, Value] = decoder.decode(text)
     return item

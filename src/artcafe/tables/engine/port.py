@@ -1,8 +1,8 @@
-"""The tables as the rest of ArtCafe sees them: six verbs, and what is read, written, paged and refused.
+"""The engine port: reads, queries, writes and their errors. Every engine implements it.
 
-One port, two engines: DynamoDB, and SQLite for the embedded default. Whatever DynamoDB refuses by rule (an item above
-400 KB, one item twice in a transaction) is refused here, when the request is built, and so by both. What a row means is
-no matter of this module: the typed view of a tenant stands above it.
+There are two engines: DynamoDB, and SQLite as the embedded default. DynamoDB's fixed limits (an item above 400 KB, an item
+written twice in a transaction) are checked when the request is built, so that both engines refuse the same requests. The meaning
+of rows is defined above this module, in the typed view of a tenant.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from artcafe.tables.engine.writes import Delete, ItemKey, Put, Update, Write
 
 
 class ConditionFailed(Exception):
-    """A condition did not hold, and nothing was changed. Never told to a peer: whoever wrote the condition knows what it means.
+    """A condition was false, and nothing was changed.
 
-    `failed` has the writes whose condition was false, by their index (0 for a single write), and each item as it was (None
-    where there was none). A transaction names at least one of them, and DynamoDB need not name all.
+    Never sent to a peer: the caller of the write knows what its condition means.
+
+    `failed` maps the index of each failed write (0 for a single write) to the item before the write, or to None if it did not
+    exist. A transaction lists at least one failed write; DynamoDB may not list all of them.
     """
 
     def __init__(self, failed: Mapping[int, Item | None]) -> None:
@@ -31,13 +33,13 @@ class ConditionFailed(Exception):
 
     @property
     def item(self) -> Item | None:
-        """The item of the first write that failed."""
+        """Return the item of the first failed write."""
         return self.failed[min(self.failed)]
 
 
 @dataclass(frozen=True, slots=True)
 class ItemPage:
-    """`next` goes into the following query's `after`; None says that nothing follows."""
+    """A page of a query. Pass `next` as `after` of the following query; None means the end of the partition."""
 
     items: list[Item]
     next: str | None
@@ -45,7 +47,7 @@ class ItemPage:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The arguments of `Tables.query`, checked; raises ValueError or `Unstorable` for what DynamoDB refuses."""
+    """The checked arguments of `Tables.query`. Raises ValueError or `Unstorable` for arguments DynamoDB would refuse."""
 
     table: Table
     partition: str
@@ -73,18 +75,18 @@ class Query:
 
 
 class Tables(Protocol):
-    """What an engine does. Every call raises `errors.Unavailable` when the engine cannot be reached or is overloaded.
+    """The verbs of an engine. Every call raises `errors.Unavailable` if the engine is unreachable or overloaded.
 
-    A write whose answer was lost (`errors.Unanswered`), or whose caller was cancelled, may have been made; if so, it was made
-    whole. So every write is built to be safe to repeat.
+    A write with a lost answer (`errors.Unanswered`) or a cancelled caller may have been applied, and then completely. So every
+    write must be safe to retry.
 
-    Raises `Unstorable` also at the write itself, where only the outcome is too large.
+    A write raises `Unstorable` if only its result is too large.
     """
 
     async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
-        """The items in the order of `keys`, None for those that are not there. Not one snapshot, and not all at one moment.
+        """Return the items in the order of `keys`, None for missing ones. The items are not read at one moment.
 
-        `consistent` sees every write that was answered before, at twice DynamoDB's price; without it, a read may be late.
+        `consistent` sees every acknowledged write, at twice DynamoDB's price; without it, a read may be stale.
         """
         ...
 
@@ -100,45 +102,45 @@ class Tables(Protocol):
         where: Condition | None = None,
         consistent: bool = False,
     ) -> ItemPage:
-        """One page of a partition in the order of the sort key's UTF-8 bytes, or backwards.
+        """Return one page of a partition, ordered by the UTF-8 bytes of the sort key, ascending or descending.
 
-        Begins behind the sort key `after`, which need not exist. `limit` counts the items *read*: `where` then leaves some
-        out, and 1 MB ends a page early, so a page may hold fewer, or none, while `next` says that there is more. `next` is
-        the sort key of the last item read. Whoever wants n items asks again until it has them or `next` is None.
+        Starts after the sort key `after`, which need not exist. `limit` counts the items *read*: `where` filters them afterwards,
+        and 1 MB ends a page early, so a page may hold fewer items, or even be empty, with a `next`. `next` is the sort key of the
+        last item read. A caller that wants n items repeats the query until it has them or `next` is None.
         """
         ...
 
     async def put(self, write: Put) -> None:
-        """Raises `ConditionFailed`."""
+        """Write an item. Raises `ConditionFailed`."""
         ...
 
     async def update(self, write: Update) -> Item:
-        """The item as it is now. Raises `ConditionFailed`."""
+        """Update an item and return it. Raises `ConditionFailed`."""
         ...
 
     async def delete(self, write: Delete) -> Item | None:
-        """The item as it was. Raises `ConditionFailed`."""
+        """Delete an item and return its previous value. Raises `ConditionFailed`."""
         ...
 
     async def transact(self, writes: Sequence[Write]) -> None:
-        """All of 1 to 100 writes at one moment, or none; every condition sees the items as they were before.
+        """Apply 1 to 100 writes atomically; every condition sees the items before the transaction.
 
-        Raises `ConditionFailed`, and ValueError for writes that `check_transaction` refuses.
+        Raises `ConditionFailed`, and ValueError for the errors of `check_transaction`.
         """
         ...
 
     async def close(self) -> None:
-        """Returns when every write accepted so far is answered; whatever is asked later is `Unavailable`. May be repeated."""
+        """Close the engine after answering every accepted write; later calls raise `Unavailable`. May be repeated."""
         ...
 
 
 class Scans(Protocol):
-    """For an operator's commands (export, copy, repair) and for no request: a scan reads, and pays for, a whole table."""
+    """Full scans, for operators' commands (export, copy, repair) only: a scan reads, and pays for, a whole table."""
 
     def scan(self, table: Table) -> AsyncIterator[Item]:
-        """Every item, in no order; what is written meanwhile may or may not be among them."""
+        """Yield every item, in no order. Concurrent writes may or may not be included."""
         ...
 
 
 class Engine(Tables, Scans, Protocol):
-    """An engine as operators' commands use it, which may read all of it."""
+    """An engine with full scans, for operators' commands."""

@@ -1,7 +1,7 @@
-"""What an attribute can hold, in the one form that comes back from every engine, and how many bytes DynamoDB counts for it.
+"""Attribute values: the normal form common to all engines, and DynamoDB's limits and sizes.
 
 The rules are DynamoDB's (developer guide, "Supported data types and naming rules", "Item sizes and formats" and "Service
-quotas"); every engine refuses the same things because they are refused here, before any engine is asked.
+quotas"). They are checked here, before a request reaches an engine, so that every engine refuses the same values.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_DIGITS = 38
 MOST_LEVELS = 32
 LEAST_EXPONENT, MOST_EXPONENT = -130, 125
 
-# Rounding would change a number silently; DynamoDB refuses what does not fit its 38 digits, and so does this context.
+# Rounding would silently change a number. DynamoDB refuses numbers with more than 38 digits, and so does this context.
 _EXACT = Context(prec=MOST_DIGITS, traps=[Inexact])
 
 
@@ -46,7 +46,7 @@ class ValueKind(StrEnum):
 
 
 class Unstorable(ValueError):
-    """A value, key or item that no engine stores; nothing was changed. `path` is where (`limits.agents`, `parts[2]`)."""
+    """A value, key or item outside DynamoDB's limits; nothing was changed. `path` locates it (`limits.agents`, `parts[2]`)."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
@@ -55,11 +55,11 @@ class Unstorable(ValueError):
 
 
 def normal(value: object, path: str, level: int = 2) -> Value:
-    """A fresh copy of `value` in the form in which every engine gives it back.
+    """Return a copy of `value` in normal form, the form every engine returns.
 
-    That is None, bool, int, Decimal, str, bytes, list, dict and frozenset. DynamoDB cannot tell 1 from Decimal("1.0"): a
-    whole number is an int, any other a Decimal without trailing zeros. A tuple becomes a list. `level` is the nesting, the
-    item itself being the first of at most 32. Raises TypeError for a type that is not stored (a float, a datetime) and
+    Normal form consists of None, bool, int, Decimal, str, bytes, list, dict and frozenset. DynamoDB cannot distinguish 1 from
+    Decimal("1.0"): integers become int, other numbers a Decimal without trailing zeros. A tuple becomes a list. `level` is the
+    nesting level of at most 32; the item itself is level 1. Raises TypeError for an unsupported type (a float, a datetime) and
     `Unstorable` for a value out of bounds.
     """
     if isinstance(value, str):
@@ -70,7 +70,7 @@ def normal(value: object, path: str, level: int = 2) -> Value:
         return normal_number(value, path)
     if isinstance(value, bytes):
         return bytes(value)
-    # The plain types come first: asking whether something is a Set or a Mapping takes many times as long.
+    # Check the plain types first: isinstance with Set or Mapping is many times slower.
     if not isinstance(value, (list, dict)) and isinstance(value, AbstractSet):
         return _normal_set(value, path)
     if not isinstance(value, (list, tuple, dict, Mapping)):
@@ -84,17 +84,17 @@ def normal(value: object, path: str, level: int = 2) -> Value:
 
 
 def normal_item(item: Item) -> dict[str, Value]:
-    """A whole item in normal form; raises as `normal` does, and `Unstorable` above 400 KB."""
+    """Return an item in normal form. Raises the errors of `normal`, and `Unstorable` above 400 KB."""
     whole = {check_name(name, "item"): normal(value, name) for name, value in item.items()}
     check_item_size(whole)
     return whole
 
 
 def normal_number(number: int | Decimal, path: str) -> int | Decimal:
-    """At most 38 significant digits between 1E-130 and 9.99…E+125 on either side of zero, or `Unstorable`."""
+    """Return a number in normal form. Raises `Unstorable` above 38 significant digits or outside ±1E-130 to ±9.99…E+125."""
     if type(number) is int and -(10**MOST_DIGITS) < number < 10**MOST_DIGITS:
         return number
-    # Turning a vast int into decimal digits would take long; 10**126 has 419 bits.
+    # Converting a huge int to decimal digits is slow; 10**126 has 419 bits.
     if isinstance(number, int) and abs(number).bit_length() > 419:
         raise Unstorable(path, "a number out of range: it has more than 126 digits")
     exact = Decimal(number)
@@ -111,7 +111,7 @@ def normal_number(number: int | Decimal, path: str) -> int | Decimal:
 
 
 def added(number: int | Decimal, more: int | Decimal, path: str) -> int | Decimal:
-    """The exact sum in normal form, or `Unstorable`."""
+    """Return the exact sum in normal form. Raises `Unstorable` if it does not fit."""
     if isinstance(number, int) and isinstance(more, int):
         return normal_number(number + more, path)
     try:
@@ -121,7 +121,7 @@ def added(number: int | Decimal, more: int | Decimal, path: str) -> int | Decima
 
 
 def kind_of(value: Value) -> ValueKind:
-    """The kind of a value in normal form."""
+    """Return the type of a value in normal form."""
     simple = _KINDS.get(type(value))
     if simple is not None:
         return simple
@@ -143,7 +143,10 @@ _SET_KINDS = {ValueKind.STRING: ValueKind.STRINGS, ValueKind.NUMBER: ValueKind.N
 
 
 def size_of(value: Value) -> int:
-    """The bytes DynamoDB counts for a value in normal form, without its name; of a number's approximate size, never less."""
+    """Return the bytes DynamoDB counts for a value in normal form, without its name.
+
+    The size of a number is an upper estimate.
+    """
     if isinstance(value, str):
         return _bytes_of(value)
     if value is None or isinstance(value, bool):
@@ -159,14 +162,14 @@ def size_of(value: Value) -> int:
 
 
 def check_item_size(item: Item) -> None:
-    """Raises `Unstorable` above 400 KB."""
+    """Raise `Unstorable` for an item above 400 KB."""
     size = sum([_bytes_of(name) + size_of(value) for name, value in item.items()])
     if size > MOST_ITEM_BYTES:
         raise Unstorable("item", f"{size} bytes, and an item holds at most {MOST_ITEM_BYTES}")
 
 
 def check_key(text: object, name: str, most_bytes: int) -> str:
-    """A key attribute's value, which is text of 1 to `most_bytes` bytes; raises TypeError or `Unstorable`."""
+    """Return a key attribute's text of 1 to `most_bytes` bytes. Raises TypeError or `Unstorable`."""
     if not isinstance(text, str):
         raise TypeError(f"{name}: a key is text, not {type(text).__name__}")
     size = _bytes_of(_text(text, name))
@@ -176,7 +179,7 @@ def check_key(text: object, name: str, most_bytes: int) -> str:
 
 
 def check_name(name: object, path: str) -> str:
-    """The name of an attribute or of a map's entry as plain text, or TypeError or `Unstorable`."""
+    """Return the name of an attribute or map entry as a plain str. Raises TypeError or `Unstorable`."""
     if type(name) is str and name.isascii() and 1 <= len(name) <= MOST_NAME_BYTES:
         return name
     if not isinstance(name, str):

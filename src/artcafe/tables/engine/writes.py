@@ -1,7 +1,7 @@
-"""The writes an engine performs and the changes an update consists of, checked when they are built.
+"""Writes, and the changes of an update, checked when they are built.
 
-DynamoDB's rules are enforced here and so hold on every engine: an item has at most 400 KB, a transaction at most
-100 writes and each item once.
+DynamoDB's limits are checked here, so that they hold on every engine: an item has at most 400 KB, a transaction at most 100
+writes and each item once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MOST_TRANSACTION_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ItemKey:
-    """An item's place in a table; `sort` is None exactly where the table has no sort key."""
+    """The primary key of an item; `sort` is None if and only if the table has no sort key."""
 
     partition: str
     sort: str | None = None
@@ -55,20 +55,19 @@ class _Assigned:
 
 @dataclass(frozen=True, slots=True)
 class Assign(_Assigned):
-    """The path holds this value afterwards."""
+    """Set the value at the path."""
 
 
 @dataclass(frozen=True, slots=True)
 class AssignIfAbsent(_Assigned):
-    """The path keeps what it holds, and holds this value if it held nothing."""
+    """Set the value at the path unless it has one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """The number at the path grows by `number`; nothing there counts as 0, and what is no number fails the write's condition.
+    """Add `number` to the number at the path; a missing value counts as 0, any other type fails the write's condition.
 
-    Not safe to repeat: an answer that got lost and is asked for again counts twice. Tie it to a condition that the first
-    time makes false.
+    Not safe to retry: a retry after a lost answer counts twice. Combine it with a condition made false by the first attempt.
     """
 
     path: Path
@@ -83,7 +82,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """The path holds nothing afterwards."""
+    """Remove the value at the path."""
 
     path: Path
 
@@ -93,7 +92,7 @@ Change: TypeAlias = Assign | AssignIfAbsent | Add | Remove
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """The whole item, in place of any that stood there. `item` has the table's key attributes and is kept in normal form."""
+    """Write a whole item, replacing any existing one. `item` contains the table's key; it is converted to normal form."""
 
     table: Table
     item: Item
@@ -112,12 +111,12 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Changes to one item, all of them or none; a missing item is created with its key, unless `when` or a rule below forbids it.
+    """Apply changes to one item atomically; creates a missing item with its key unless `when` or a rule below forbids it.
 
-    A change to an entry (attribute, name) needs the attribute to be a map already. An update that only removes needs the
-    item. Where these do not hold, the write fails as a false condition does (`guard` states the whole of it), so that every
-    engine agrees: left to itself, DynamoDB would answer a validation error, or in one case nothing. Key attributes do not
-    change, and no path stands in another.
+    A change of an entry (attribute, name) requires the attribute to be a map. An update consisting only of removals requires an
+    existing item. Otherwise the write fails like a false condition (`guard` includes both rules), so that all engines agree:
+    DynamoDB alone would return a validation error, or in one case nothing. Key attributes cannot change, and no path may contain
+    another.
     """
 
     table: Table
@@ -135,7 +134,7 @@ class Update:
 
     @property
     def guard(self) -> Condition | None:
-        """`when` and what the changes need: the condition an engine enforces."""
+        """Return the condition an engine enforces: `when`, and the requirements of the changes."""
         maps = dict.fromkeys(change.path[0] for change in self.changes if isinstance(change.path, tuple))
         needed: list[Condition] = [OfKind(name, ValueKind.MAP) for name in maps]
         sums = [change.path for change in self.changes if isinstance(change, Add)]
@@ -149,7 +148,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The item is gone afterwards, whether or not it was there, unless `when` forbids."""
+    """Delete an item, existing or not, unless `when` forbids it."""
 
     table: Table
     key: ItemKey
@@ -166,7 +165,7 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Changes nothing: the transaction it stands in fails unless `when` holds."""
+    """Change nothing, but fail the transaction unless `when` is true."""
 
     table: Table
     key: ItemKey
@@ -185,7 +184,7 @@ Write: TypeAlias = Put | Update | Delete | Check
 
 
 def check_transaction(writes: Sequence[Write]) -> None:
-    """Raises ValueError for what DynamoDB refuses: no write or more than 100, one item twice, more than 4 MB."""
+    """Raise ValueError for transactions DynamoDB refuses: no write, more than 100, more than 4 MB, or one item twice."""
     if not 1 <= len(writes) <= MOST_WRITES:
         raise ValueError(f"a transaction of {len(writes)} writes; it has 1 to {MOST_WRITES}")
     seen: set[tuple[str, ItemKey]] = set()
@@ -200,7 +199,7 @@ def check_transaction(writes: Sequence[Write]) -> None:
 
 
 def key_of(table: Table, item: Item) -> ItemKey:
-    """The key that stands in an item; raises ValueError where it has none, else as `values.check_key` does."""
+    """Return the key of an item. Raises ValueError if it is missing, otherwise the errors of `values.check_key`."""
     for name in table.key_attributes:
         if name not in item:
             raise ValueError(f"an item of {table.name} has no {name!r}")
@@ -211,7 +210,7 @@ def key_of(table: Table, item: Item) -> ItemKey:
 
 
 def check_table_key(table: Table, key: ItemKey) -> None:
-    """Raises ValueError for a sort key that the table has not, or lacks, else as `values.check_key` does."""
+    """Raise ValueError for a missing or unexpected sort key, otherwise the errors of `values.check_key`."""
     check_key(key.partition, table.partition_key, MOST_PARTITION_KEY_BYTES)
     if (key.sort is None) != (table.sort_key is None):
         raise ValueError(f"{table.name} has {'no' if table.sort_key is None else 'a'} sort key")
@@ -220,7 +219,7 @@ def check_table_key(table: Table, key: ItemKey) -> None:
 
 
 def _check_paths(table: Table, paths: Sequence[Path]) -> None:
-    """DynamoDB refuses an update that changes a key, or one path twice or inside another."""
+    """Raise ValueError for a path to a key attribute and for overlapping paths, which DynamoDB refuses."""
     attributes = {path for path in paths if isinstance(path, str)}
     if len(set(paths)) < len(paths) or any(path[0] in attributes for path in paths if isinstance(path, tuple)):
         raise ValueError("an update's paths overlap")
