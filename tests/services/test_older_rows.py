@@ -24,7 +24,7 @@ from artcafe.tables.catalog import (
     Environment,
     Table,
 )
-from artcafe.tables.engine.values import MOST_ITEM_BYTES, Item, Value, size_of
+from artcafe.tables.engine.values import MAX_ITEM_BYTES, Item, Value, size_of
 from artcafe.tables.engine.writes import Put
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.services.service_env import Clock, Logs, Server, new_key
@@ -125,7 +125,7 @@ async def test_a_change_of_a_full_row_is_refused_with_a_sentence_that_says_so(se
         CHANNELS: {"tenant_id": "acme", "id": "general", "name": "C"},
     }
     for of, row in rows.items():
-        room = MOST_ITEM_BYTES - sum(len(name) + size_of(value) for name, value in row.items()) - len("notes")
+        room = MAX_ITEM_BYTES - sum(len(name) + size_of(value) for name, value in row.items()) - len("notes")
         await server.put(of, **row, **({"notes": "x" * (room - 100)} if of is table else {}))
     for of in (USER_TENANTS, USER_TENANT_INDEX):
         await server.put(of, user_id="alice", tenant_id="acme", role="owner")

@@ -11,7 +11,7 @@ from artcafe.services.connections import Connections
 from artcafe.tables.catalog import Environment
 from artcafe.tables.dynamodb.client import Client, Consumed, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
-from artcafe.tables.dynamodb.schema import make_ready
+from artcafe.tables.dynamodb.schema import ensure_tables
 from tests import ssh_keygen
 from tests.aws import Aws
 from tests.conftest import Require
@@ -26,7 +26,7 @@ def charged() -> list[Consumed]:
 @pytest.fixture
 async def server(aws: Aws, charged: list[Consumed]) -> AsyncIterator[Server]:
     client = await Client.open(Endpoint(aws.new_region(), aws.url), charged.append)
-    await make_ready(client, Environment.PROD, make_missing=True)
+    await ensure_tables(client, Environment.PROD, make_missing=True)
     engine = DynamoDb(client, Environment.PROD)
     yield Server(engine, Clock(), Logs())  # type: ignore[arg-type]  # Of its tables it uses no more than the port.
     await engine.close()

@@ -15,7 +15,7 @@ import pytest
 from artcafe.tables.catalog import TABLES, Environment
 from artcafe.tables.dynamodb.client import Client, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
-from artcafe.tables.dynamodb.schema import make_ready
+from artcafe.tables.dynamodb.schema import ensure_tables
 from artcafe.tables.engine.port import Tables
 from artcafe.tables.engine.writes import Delete, ItemKey
 from artcafe.tables.sqlite.engine import Sqlite
@@ -32,7 +32,7 @@ async def emptied(endpoint: Endpoint) -> DynamoDb:
     client = await Client.open(endpoint)
     engine = DynamoDb(client, Environment.PROD)
     if endpoint not in PREPARED:
-        await make_ready(client, Environment.PROD, make_missing=True)
+        await ensure_tables(client, Environment.PROD, make_missing=True)
     items = [(table, item) for table in TABLES async for item in engine.scan(table)]
     if items and endpoint not in PREPARED:
         pytest.fail(f"the tables of {endpoint} hold {len(items)} items, which these tests would delete: name an empty endpoint")

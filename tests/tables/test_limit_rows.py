@@ -56,7 +56,7 @@ def test_limits_are_read_in_each_form_and_what_is_not_kept_is_named(
     row: Mapping[str, Value], kept: Mapping[str, int], unkept: list[str]
 ) -> None:
     assert limit_rows.limits_of(row) == kept
-    assert limit_rows.unkept_of(row) == unkept
+    assert limit_rows.unenforced_of(row) == unkept
 
 
 @given(st.dictionaries(st.sampled_from([*Limit, "max_agents", "max_storage_gb", "max_ssh_keys"]), values()), values())
@@ -66,4 +66,4 @@ def test_whatever_stands_there_only_known_limits_are_kept(own: dict[str, Value],
         assert name in list(Limit)
         assert type(number) is int
         assert number >= 0
-    assert set(limit_rows.unkept_of(row)) <= own.keys() | {"max_agents"}
+    assert set(limit_rows.unenforced_of(row)) <= own.keys() | {"max_agents"}

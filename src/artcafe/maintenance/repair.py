@@ -29,7 +29,7 @@ from artcafe.tables.engine.values import ValueKind, size_of
 from artcafe.tables.engine.writes import Assign, Change, ItemKey, Put, Update, Write
 from artcafe.tables.partition import Partition
 
-MOST_WRITES: Final = 60
+MAX_WRITES: Final = 60
 MOST_BYTES: Final = 1024 * 1024
 """Of one transaction, which DynamoDB lets have four times as much; a map is counted again in its condition."""
 TRIES: Final = 10
@@ -142,7 +142,7 @@ def _portions(fixes: Sequence[Fix]) -> Iterator[list[Fix]]:
     writes = size = 0
     for fix in fixes:
         more = sum(map(_size_of, fix.writes))
-        if some and (writes + len(fix.writes) > MOST_WRITES or size + more > MOST_BYTES):
+        if some and (writes + len(fix.writes) > MAX_WRITES or size + more > MOST_BYTES):
             yield some
             some, writes, size = [], 0, 0
         some.append(fix)

@@ -52,7 +52,7 @@ Wrong = Iterator[tuple[Defect, str]]
 
 
 def _of_tenant(item: Item) -> Wrong:
-    plan, unkept, status = limit_rows.plan_of(item), limit_rows.unkept_of(item), item.get("status")
+    plan, unkept, status = limit_rows.plan_of(item), limit_rows.unenforced_of(item), item.get("status")
     if plan not in PLANS:
         yield Defect.PLAN, f"its plan {plan!r} is not known here: what its row does not limit, the plan {DEFAULT_PLAN!r} does"
     if unkept:

@@ -90,7 +90,7 @@ async def _there(people: PeopleStore, user_id: str) -> Member:
 async def _one_stays(people: PeopleStore, member: Member) -> list[Write]:
     """What goes into the transaction that takes an owner away: another one is still there. Two who leave at the same moment
     stand in each other's, so that only the first goes. Raises LastOwner."""
-    other = await people.owner_beside(member.user_id)
+    other = await people.other_owner(member.user_id)
     if other is None:
         raise LastOwner
     return [people.check_owner(other)]

@@ -24,7 +24,7 @@ class Readiness:
 
     def __init__(self, store: Store, fabric: Fabric, clock: Clock) -> None:
         self._parts: Mapping[str, Callable[[], Awaitable[None]]] = {
-            "tables": lambda: store.try_all(clock()),
+            "tables": lambda: store.check_health(clock()),
             "nats": lambda: fabric.check_storage(CHECK_S),
         }
         self._states: dict[str, str] = {}

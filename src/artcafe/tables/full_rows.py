@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from artcafe.errors import RowFull
-from artcafe.tables.engine.values import MOST_ITEM_BYTES, Unstorable
+from artcafe.tables.engine.values import MAX_ITEM_BYTES, Unstorable
 
 
 @contextmanager
@@ -15,4 +15,4 @@ def reported() -> Iterator[None]:
     try:
         yield
     except Unstorable as exc:
-        raise RowFull(exc.problem, MOST_ITEM_BYTES) from exc
+        raise RowFull(exc.problem, MAX_ITEM_BYTES) from exc

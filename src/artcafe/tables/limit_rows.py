@@ -35,7 +35,7 @@ def limits_of(item: Item) -> dict[str, int]:
     return {name: number for name, number in found.items() if number is not None}
 
 
-def unkept_of(item: Item) -> list[str]:
+def unenforced_of(item: Item) -> list[str]:
     """Return the names of limits in the row that ArtCafe does not enforce, because the name or the value is unknown."""
     own = entries_of(item, "limits")
     of_row = {name: value for name, value in item.items() if name.startswith("max_")}

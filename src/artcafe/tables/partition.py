@@ -13,7 +13,7 @@ from artcafe.tables.engine.values import Item
 
 RecordT = TypeVar("RecordT")
 
-MOST_READS: Final = 20
+MAX_READS: Final = 20
 """Queries for one page. A selective filter ends a page early instead of reading a whole tenant for one request."""
 
 ALL_AT_ONCE: Final = 100
@@ -56,16 +56,16 @@ class Partition:
     ) -> Page[RecordT]:
         """Return one page of the records accepted by `keep`.
 
-        Looks for one record more than requested, so that a `next` promises another record. Only a page that took `MOST_READS`
+        Looks for one record more than requested, so that a `next` promises another record. Only a page that took `MAX_READS`
         queries may be followed by an empty one.
         """
         found: list[tuple[str, RecordT]] = []
         after = ask.after
-        for _ in range(MOST_READS):
+        for _ in range(MAX_READS):
             page = await self._tables.query(
                 self._table, self._key, prefix=prefix, after=after, limit=ask.limit + 1, consistent=True
             )
-            found += self._kept(page.items, read, keep)
+            found += self._accepted(page.items, read, keep)
             if len(found) > ask.limit:
                 return Page(tuple(record for _, record in found[: ask.limit]), found[ask.limit - 1][0])
             after = page.next
@@ -75,7 +75,7 @@ class Partition:
                 break
         return Page(tuple(record for _, record in found), after)
 
-    def _kept(
+    def _accepted(
         self, items: Iterable[Item], read: Callable[[Item], RecordT | None], keep: Callable[[RecordT], bool]
     ) -> list[tuple[str, RecordT]]:
         """Return the accepted records of a query with their sort keys, without those being deleted."""

@@ -55,7 +55,7 @@ class PeopleStore:
         """Return every member."""
         return [member async for item in self._index.items() if (member := people_rows.member_of(item)) is not None]
 
-    async def owner_beside(self, user_id: UserId) -> UserId | None:
+    async def other_owner(self, user_id: UserId) -> UserId | None:
         """Return another owner than this user, or None."""
         async for item in self._index.items():
             member = people_rows.member_of(item)

@@ -49,7 +49,7 @@ from artcafe.tables.engine.values import Item, Value
 DELETING: Final = "deleting"
 """The attribute of an agent, channel or tenant whose deletion has begun: to everyone but that deletion it is gone."""
 
-IS_THERE: Final[Condition] = And(Exists("id"), NotEquals(DELETING, True))
+IS_PRESENT: Final[Condition] = And(Exists("id"), NotEquals(DELETING, True))
 """The row exists and is not being deleted, as a condition of a write; the counterpart of `is_deleting`. An older system may
 have stored any other value than true there."""
 TOMBSTONE: Final = "deleted_at"
@@ -163,7 +163,7 @@ def tenant_item(tenant: Tenant) -> Item:
     }
 
 
-def buried_item(tenant: Tenant, by: UserId, now: datetime) -> Item:
+def tombstone_item(tenant: Tenant, by: UserId, now: datetime) -> Item:
     """What is kept of a tenant that was deleted."""
     return {
         "id": tenant.id,

@@ -32,9 +32,9 @@ from artcafe.tables.ownership_store import OwnershipStore
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.tenant_store import TenantStore
 
-TRIED: Final = "health"
+HEALTH_KEY: Final = "health"
 """The key that is written and read to see whether that can be done; no id of ours is without a prefix."""
-TRIED_S: Final = 60
+HEALTH_TTL_S: Final = 60
 
 
 class Store:
@@ -94,12 +94,12 @@ class Store:
 
     # --- all of them ---
 
-    async def try_all(self, now: datetime) -> None:
+    async def check_health(self, now: datetime) -> None:
         """Write a row as a login does, and read from every table. Raises `Unavailable` for the first that cannot be used."""
-        ends = int(now.timestamp()) + TRIED_S
-        await self._tables.put(Put(CHALLENGES, {"challenge_id": TRIED, "ttl": ends}))
+        ends = int(now.timestamp()) + HEALTH_TTL_S
+        await self._tables.put(Put(CHALLENGES, {"challenge_id": HEALTH_KEY, "ttl": ends}))
         for table in TABLES:
-            await self._tables.get(table, [ItemKey(TRIED, None if table.sort_key is None else TRIED)])
+            await self._tables.get(table, [ItemKey(HEALTH_KEY, None if table.sort_key is None else HEALTH_KEY)])
 
     # --- challenges ---
 

@@ -78,7 +78,7 @@ class SubscriptionStore:
 
     def enter_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
         """The agent's row names the channel; fails unless the agent is there and has its map (`ensure_channel_map`)."""
-        return Update(AGENTS, ItemKey(self._tenant_id, agent_id), [Assign(("channels", channel_id), True)], rows.IS_THERE)
+        return Update(AGENTS, ItemKey(self._tenant_id, agent_id), [Assign(("channels", channel_id), True)], rows.IS_PRESENT)
 
     def leave_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
         """The agent's row doesn't name the channel; fails unless the agent is there and has its map."""
@@ -89,7 +89,7 @@ class SubscriptionStore:
 
         Raises ConditionFailed when there is no such agent.
         """
-        missing = And(rows.IS_THERE, Not(OfKind("channels", ValueKind.MAP)))
+        missing = And(rows.IS_PRESENT, Not(OfKind("channels", ValueKind.MAP)))
         try:
             with full_rows.reported():
                 await self._tables.update(Update(AGENTS, ItemKey(self._tenant_id, agent_id), [Assign("channels", {})], missing))

@@ -103,18 +103,18 @@ class TenantStore:
     def set_status(self, status: TenantStatus, now: datetime) -> Update:
         """Suspends or resumes the tenant. Fails unless it is there and not being deleted. May be repeated."""
         changes: list[Change] = [Assign("status", status.value), Assign("updated_at", times.to_text(now)), Add("version", 1)]
-        return Update(TENANTS, ItemKey(self.id), changes, rows.IS_THERE)
+        return Update(TENANTS, ItemKey(self.id), changes, rows.IS_PRESENT)
 
     def write_tombstone(self, row: Tenant, by: UserId, now: datetime) -> Put:
         """What is left of a deleted tenant, in place of its row: who it was, when it was deleted and by whom. May be repeated.
 
         The id is never given again, and nobody is in it (decision 15).
         """
-        return Put(TENANTS, rows.buried_item(row, by, now), Exists("id"))
+        return Put(TENANTS, rows.tombstone_item(row, by, now), Exists("id"))
 
     def _touched(self, changes: Sequence[Change], more: Sequence[Condition]) -> Update:
         counted = (OfKind(count.value, ValueKind.NUMBER) for count in Count)
-        there = And(rows.IS_THERE, _IS_ACTIVE, *counted, *more)
+        there = And(rows.IS_PRESENT, _IS_ACTIVE, *counted, *more)
         return Update(TENANTS, ItemKey(self.id), [*changes, Add("version", 1)], there)
 
     @staticmethod
@@ -168,7 +168,7 @@ class TenantStore:
 
     def change_agent(self, agent: Agent, changes: Sequence[Change]) -> Update:
         """Fails unless the agent is there, with the epoch and the keys it had when it was read."""
-        same = And(rows.IS_THERE, _same("epoch", agent.epoch), _same(agent_rows.KEYS_VERSION, agent.keys_version))
+        same = And(rows.IS_PRESENT, _unchanged("epoch", agent.epoch), _unchanged(agent_rows.KEYS_VERSION, agent.keys_version))
         return Update(AGENTS, ItemKey(self.id, agent.id), changes, same)
 
     def begin_agent_deletion(self, agent_id: AgentId) -> Update:
@@ -221,11 +221,11 @@ class TenantStore:
 
     def change_channel(self, channel_id: ChannelId, changes: Sequence[Change]) -> Update:
         """Fails unless the channel is there."""
-        return Update(CHANNELS, ItemKey(self.id, channel_id), changes, rows.IS_THERE)
+        return Update(CHANNELS, ItemKey(self.id, channel_id), changes, rows.IS_PRESENT)
 
     def check_channel(self, channel_id: ChannelId) -> Check:
         """Fails unless the channel is there."""
-        return Check(CHANNELS, ItemKey(self.id, channel_id), rows.IS_THERE)
+        return Check(CHANNELS, ItemKey(self.id, channel_id), rows.IS_PRESENT)
 
     async def removed_to(self, channel_id: ChannelId) -> Cursor:
         """How far the channel's messages are gone; the empty cursor where nothing is, or no such channel is there."""
@@ -245,7 +245,7 @@ class TenantStore:
         ahead = Or(NotEquals(epoch, to.epoch), Absent(seq), Less(seq, to.seq))
         change = Assign(rows.REMOVED_TO, rows.removed_to_value(to, before))
         try:
-            await self._tables.update(Update(CHANNELS, ItemKey(self.id, channel_id), [change], And(rows.IS_THERE, ahead)))
+            await self._tables.update(Update(CHANNELS, ItemKey(self.id, channel_id), [change], And(rows.IS_PRESENT, ahead)))
         except ConditionFailed as failed:
             return failed.item is not None and not rows.is_deleting(failed.item)
         return True
@@ -276,7 +276,7 @@ class TenantStore:
         return None if item is None or (rows.is_deleting(item) and not also_deleting) else item
 
 
-def _same(name: str, number: int) -> Condition:
+def _unchanged(name: str, number: int) -> Condition:
     """The attribute is the number that was read: none, or something else, reads as 0."""
     equal = Equals(name, number)
     return equal if number else Or(Not(OfKind(name, ValueKind.NUMBER)), equal)

@@ -12,7 +12,7 @@ import structlog
 from artcafe.errors import Unanswered, Unavailable
 from artcafe.tables.catalog import AGENTS, TENANTS, Environment
 from artcafe.tables.dynamodb import client as dynamodb_client
-from artcafe.tables.dynamodb.client import LONGEST_WAIT_S, MOST_CALLS, MOST_TRIES, Client, Endpoint, waits
+from artcafe.tables.dynamodb.client import LONGEST_WAIT_S, MAX_CALLS, MAX_TRIES, Client, Endpoint, backoff_delays
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import Schema
 from artcafe.tables.engine.conditions import Absent, Equals
@@ -130,7 +130,7 @@ async def test_keys_that_are_never_read_are_unavailable_after_so_many_tries(tabl
     proxy.strike(Fault.UNREAD, "BatchGetItem")
     with pytest.raises(Unavailable):
         await get_several(tables)
-    assert proxy.calls["BatchGetItem"] == MOST_TRIES + 1
+    assert proxy.calls["BatchGetItem"] == MAX_TRIES + 1
 
 
 @pytest.mark.parametrize("operation", VERBS)
@@ -150,7 +150,7 @@ async def test_a_conflict_that_does_not_end_is_unavailable_and_nothing_was_chang
     with pytest.raises(Unavailable, match="nothing was changed") as told:
         await VERBS[operation](tables)
     assert not isinstance(told.value, Unanswered)
-    assert proxy.calls[operation] == MOST_TRIES + 1
+    assert proxy.calls[operation] == MAX_TRIES + 1
 
 
 async def test_a_write_all_of_whose_answers_were_lost_says_that_its_outcome_is_unknown(
@@ -219,7 +219,7 @@ async def test_a_condition_that_fails_beside_a_conflict_is_a_failed_condition(ta
 async def test_calls_beyond_those_that_can_wait_are_refused_at_once(tables: DynamoDb, proxy: FaultyAws) -> None:
     proxy.strike(Fault.HELD, "GetItem")
     async with asyncio.TaskGroup() as group:
-        waiting = [group.create_task(get(tables)) for _ in range(MOST_CALLS)]
+        waiting = [group.create_task(get(tables)) for _ in range(MAX_CALLS)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
             await get(tables)
@@ -253,7 +253,7 @@ async def test_trouble_is_logged_once_for_its_kind_and_its_end_too(
                 await get(tables)
             proxy.spare()
             await get(tables)
-        monkeypatch.setattr(dynamodb_client, "QUIET_S", 0)
+        monkeypatch.setattr(dynamodb_client, "RECOVERED_AFTER_S", 0)
         await get(tables)
         await get(tables)
     assert [(line["event"], line.get("code")) for line in lines] == [
@@ -282,8 +282,8 @@ async def test_units_are_told_for_every_call_where_somebody_asks(aws: Aws) -> No
 
 
 def test_waits_grow_from_25_ms_to_a_second_with_full_jitter() -> None:
-    runs = [list(waits()) for _ in range(200)]
-    assert {len(run) for run in runs} == {MOST_TRIES}
+    runs = [list(backoff_delays()) for _ in range(200)]
+    assert {len(run) for run in runs} == {MAX_TRIES}
     for number, tries in enumerate(zip(*runs, strict=True)):
         bound = min(LONGEST_WAIT_S, 0.025 * 2**number)
         assert 0 <= min(tries) < bound / 4

@@ -12,7 +12,7 @@ import pytest
 from artcafe.errors import StartRefused
 from artcafe.tables.catalog import AGENTS, CHALLENGES, DELETED, TABLES, TENANTS, Environment
 from artcafe.tables.dynamodb.client import Client, Endpoint
-from artcafe.tables.dynamodb.schema import Difference, Schema, creation, differences, make_ready
+from artcafe.tables.dynamodb.schema import Difference, Schema, create_request, differences, ensure_tables
 from artcafe.tables.engine.writes import ItemKey
 from artcafe.tables.open import open_engine
 from tests.aws import Aws
@@ -40,7 +40,7 @@ async def client(endpoint: Endpoint) -> AsyncIterator[Client]:
 async def test_the_tables_are_made_with_their_keys_billed_on_demand_recoverable_and_tagged(
     client: Client, operator: Any, environment: Environment
 ) -> None:
-    await make_ready(client, environment, make_missing=True)
+    await ensure_tables(client, environment, make_missing=True)
     assert sorted(operator.list_tables()["TableNames"]) == sorted(table.name_in(environment) for table in TABLES)
     for table in TABLES:
         name = table.name_in(environment)
@@ -59,7 +59,7 @@ async def test_the_tables_are_made_with_their_keys_billed_on_demand_recoverable_
 
 
 async def test_rows_go_by_themselves_from_the_table_of_challenges_alone(client: Client, operator: Any) -> None:
-    await make_ready(client, Environment.PROD, make_missing=True)
+    await ensure_tables(client, Environment.PROD, make_missing=True)
     for table in TABLES:
         expiry = operator.describe_time_to_live(TableName=table.name)["TimeToLiveDescription"]
         on = expiry["TimeToLiveStatus"] == "ENABLED"
@@ -69,12 +69,12 @@ async def test_rows_go_by_themselves_from_the_table_of_challenges_alone(client: 
 async def test_a_server_that_may_make_none_names_what_is_missing_and_the_command(client: Client, operator: Any) -> None:
     await Schema(client, Environment.PROD).create([AGENTS])
     with pytest.raises(StartRefused, match=r"lacks artcafe-tenants, .*artcafe-Challenges\n  make them: artcafe tables apply"):
-        await make_ready(client, Environment.PROD, make_missing=False)
+        await ensure_tables(client, Environment.PROD, make_missing=False)
     assert operator.list_tables()["TableNames"] == ["artcafe-agents"]
 
 
 async def test_tables_that_stand_are_used_with_what_is_in_them(endpoint: Endpoint, operator: Any) -> None:
-    operator.create_table(**creation(TENANTS, Environment.PROD) | {"BillingMode": "PAY_PER_REQUEST", "Tags": []})
+    operator.create_table(**create_request(TENANTS, Environment.PROD) | {"BillingMode": "PAY_PER_REQUEST", "Tags": []})
     operator.put_item(TableName="artcafe-tenants", Item={"id": {"S": "an odd id"}, "name": {"S": "Older"}})
     engine = await open_engine(f"dynamodb:{endpoint.region}", endpoint.url, Environment.PROD, make_missing=True)
     assert await engine.get(TENANTS, [ItemKey("an odd id")]) == [{"id": "an odd id", "name": "Older"}]
@@ -89,7 +89,7 @@ async def test_a_table_with_another_key_stops_the_start(client: Client, operator
         BillingMode="PAY_PER_REQUEST",
     )
     with pytest.raises(StartRefused, match=r"its key is id \(N\), and must be tenant_id \(S\) and id \(S\)"):
-        await make_ready(client, Environment.PROD, make_missing=True)
+        await ensure_tables(client, Environment.PROD, make_missing=True)
 
 
 @pytest.mark.parametrize("state", ["DELETING", "ARCHIVED", "INACCESSIBLE_ENCRYPTION_CREDENTIALS"])
@@ -104,18 +104,18 @@ async def test_a_table_that_cannot_be_used_in_its_state_stops_the_start(aws: Aws
 
 async def test_times_to_live_that_are_off_or_unexpected_are_told_and_stop_nothing(client: Client, operator: Any) -> None:
     schema = Schema(client, Environment.PROD)
-    operator.create_table(**creation(CHALLENGES, Environment.PROD))
-    operator.create_table(**creation(AGENTS, Environment.PROD))
+    operator.create_table(**create_request(CHALLENGES, Environment.PROD))
+    operator.create_table(**create_request(AGENTS, Environment.PROD))
     specification = {"AttributeName": "gone_at", "Enabled": True}
     operator.update_time_to_live(TableName="artcafe-agents", TimeToLiveSpecification=specification)
-    await make_ready(client, Environment.PROD, make_missing=True)
-    assert differences(await schema.look()) == [
+    await ensure_tables(client, Environment.PROD, make_missing=True)
+    assert differences(await schema.describe_all()) == [
         Difference("artcafe-agents", "rows go by its time to live on gone_at, which ArtCafe does not expect", False),
         Difference("artcafe-Challenges", "its time to live on ttl is off, so that its rows never go", False),
     ]
-    assert await schema.expire(CHALLENGES)
-    assert not await schema.expire(CHALLENGES)
-    assert [difference.table for difference in differences(await schema.look())] == ["artcafe-agents"]
+    assert await schema.enable_ttl(CHALLENGES)
+    assert not await schema.enable_ttl(CHALLENGES)
+    assert [difference.table for difference in differences(await schema.describe_all())] == ["artcafe-agents"]
 
 
 async def test_servers_that_make_the_tables_at_the_same_time_do_not_mind(endpoint: Endpoint, operator: Any) -> None:
@@ -131,14 +131,14 @@ async def test_deleted_tables_that_still_stand_are_found(client: Client, operato
     schema = Schema(client, Environment.PROD)
     await schema.create(TABLES)
     assert await schema.deleted() == []
-    key = creation(TENANTS, Environment.PROD)
+    key = create_request(TENANTS, Environment.PROD)
     for deleted in DELETED[:2]:
         operator.create_table(**key | {"TableName": deleted.name})
     assert await schema.deleted() == list(DELETED[:2])
 
 
 async def test_names_are_listed_whole_however_many_there_are(client: Client, operator: Any) -> None:
-    key = creation(TENANTS, Environment.PROD)
+    key = create_request(TENANTS, Environment.PROD)
     wanted = [f"table-{number:03}" for number in range(105)]
     for name in wanted:
         operator.create_table(**key | {"TableName": name})

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from artcafe.tables.engine.conditions import (
-    MOST_TESTS,
+    MAX_TESTS,
     Absent,
     And,
     Condition,
@@ -60,9 +60,9 @@ def test_the_paths_of_a_condition_are_those_of_its_tests() -> None:
 
 
 def test_a_condition_has_room_for_25_tests() -> None:
-    check_condition(And(*[Exists("a")] * MOST_TESTS))
+    check_condition(And(*[Exists("a")] * MAX_TESTS))
     with pytest.raises(ValueError, match="26 tests"):
-        check_condition(Or(Absent("b"), And(*[Exists("a")] * MOST_TESTS)))
+        check_condition(Or(Absent("b"), And(*[Exists("a")] * MAX_TESTS)))
 
 
 @pytest.mark.parametrize("path", ["", ("channels", ""), ("", "chn_1"), "\ud800"], ids=repr)

@@ -9,7 +9,7 @@ from artcafe.tables.engine.conditions import Absent, And, Equals, Exists, OfKind
 from artcafe.tables.engine.port import ConditionFailed, Query
 from artcafe.tables.engine.values import Item, Unstorable, ValueKind
 from artcafe.tables.engine.writes import (
-    MOST_CHANGES,
+    MAX_CHANGES,
     Add,
     Assign,
     AssignIfAbsent,
@@ -70,8 +70,8 @@ def test_a_sort_key_stands_where_the_table_has_one() -> None:
 
 
 def test_an_update_has_1_to_25_changes() -> None:
-    Update(AGENTS, KEY, [Assign(f"a{number}", 1) for number in range(MOST_CHANGES)])
-    for count in (0, MOST_CHANGES + 1):
+    Update(AGENTS, KEY, [Assign(f"a{number}", 1) for number in range(MAX_CHANGES)])
+    for count in (0, MAX_CHANGES + 1):
         with pytest.raises(ValueError, match=f"an update of {count} changes"):
             Update(AGENTS, KEY, [Assign(f"a{number}", 1) for number in range(count)])
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 
-from artcafe.tables.engine.values import MOST_ITEM_BYTES, Unstorable, Value, added, kind_of, normal, normal_item, size_of
+from artcafe.tables.engine.values import MAX_ITEM_BYTES, Unstorable, Value, added, kind_of, normal, normal_item, size_of
 from tests.tables.strategies import kind, told_apart, values
 
 VAST = 10**5000
@@ -139,8 +139,8 @@ def test_a_number_never_counts_for_less_than_documented(number: int | Decimal) -
 
 
 def test_an_item_holds_400_kilobytes_and_no_more() -> None:
-    normal_item({"a": "x" * (MOST_ITEM_BYTES - 1)})
+    normal_item({"a": "x" * (MAX_ITEM_BYTES - 1)})
     with pytest.raises(Unstorable, match="409601 bytes"):
-        normal_item({"a": "x" * MOST_ITEM_BYTES})
+        normal_item({"a": "x" * MAX_ITEM_BYTES})
     with pytest.raises(Unstorable):
-        normal_item({"a": "é" * (MOST_ITEM_BYTES // 2)})
+        normal_item({"a": "é" * (MAX_ITEM_BYTES // 2)})

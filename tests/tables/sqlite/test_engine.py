@@ -20,7 +20,7 @@ from artcafe.tables.catalog import AGENTS, CHALLENGES, CHANNELS, TABLES, TENANTS
 from artcafe.tables.engine.conditions import Absent, Less
 from artcafe.tables.engine.port import ConditionFailed, Scans, Tables
 from artcafe.tables.engine.writes import Add, Assign, Delete, ItemKey, Put, Update
-from artcafe.tables.sqlite.engine import MOST_KEYS_ON_LOOP, MOST_READS, SCAN_ROWS, Sqlite
+from artcafe.tables.sqlite.engine import MAX_KEYS_ON_LOOP, MAX_READS, SCAN_ROWS, Sqlite
 from artcafe.tables.sqlite.file import FORMAT, connect
 
 TENANT = ItemKey("ten_1")
@@ -315,16 +315,16 @@ async def test_a_scan_reads_every_item_once(engine: Sqlite, count: int) -> None:
 
 
 async def test_a_read_of_many_keys_and_of_few_is_the_same(engine: Sqlite) -> None:
-    keys = [ItemKey(f"ten_{number}") for number in range(MOST_KEYS_ON_LOOP + 1)]
+    keys = [ItemKey(f"ten_{number}") for number in range(MAX_KEYS_ON_LOOP + 1)]
     await engine.transact([Put(TENANTS, {"id": key.partition}) for key in keys[::2]])
     many = await engine.get(TENANTS, keys)
     assert many == [(await engine.get(TENANTS, [key]))[0] for key in keys]
-    assert many.count(None) == MOST_KEYS_ON_LOOP // 2
+    assert many.count(None) == MAX_KEYS_ON_LOOP // 2
 
 
 async def test_when_too_many_reads_wait_the_next_is_refused_at_once_and_those_waiting_are_served(engine: Sqlite) -> None:
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-        reads = [group.create_task(engine.query(AGENTS, "ten_1")) for _ in range(MOST_READS)]
+        reads = [group.create_task(engine.query(AGENTS, "ten_1")) for _ in range(MAX_READS)]
         await asyncio.sleep(0)
         with pytest.raises(errors.Unavailable, match="the table file"):
             await engine.query(AGENTS, "ten_1")

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from artcafe import errors
-from artcafe.tables.sqlite.group_commit import MOST_A_COMMIT, MOST_WAITING, GroupCommit
+from artcafe.tables.sqlite.group_commit import MAX_BATCH, MAX_WAITING, GroupCommit
 
 
 class Commits:
@@ -39,7 +39,7 @@ async def test_work_of_one_turn_of_the_loop_shares_a_commit_and_each_gets_its_ow
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
     async with asyncio.TaskGroup() as tasks:
-        answers = [tasks.create_task(group.answer(number)) for number in range(10)]
+        answers = [tasks.create_task(group.submit(number)) for number in range(10)]
     assert [answer.result() for answer in answers] == [2 * number for number in range(10)]
     assert commits.batches == [list(range(10))]
     await group.close(commits.end)
@@ -50,13 +50,13 @@ async def test_what_comes_during_a_commit_waits_for_the_next_which_takes_no_more
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        tasks.create_task(group.answer(0))
+        tasks.create_task(group.submit(0))
         await commits.held()
-        for number in range(1, MOST_A_COMMIT + 2):
-            tasks.create_task(group.answer(number))
+        for number in range(1, MAX_BATCH + 2):
+            tasks.create_task(group.submit(number))
         await asyncio.sleep(0)
         commits.go_on.set()
-    assert [len(batch) for batch in commits.batches] == [1, MOST_A_COMMIT, 1]
+    assert [len(batch) for batch in commits.batches] == [1, MAX_BATCH, 1]
     await group.close(commits.end)
 
 
@@ -65,15 +65,15 @@ async def test_when_the_queue_is_full_the_next_is_refused_at_once_and_those_wait
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        tasks.create_task(group.answer(0))
+        tasks.create_task(group.submit(0))
         await commits.held()
-        waiting = [tasks.create_task(group.answer(number)) for number in range(MOST_WAITING)]
+        waiting = [tasks.create_task(group.submit(number)) for number in range(MAX_WAITING)]
         await asyncio.sleep(0)
         with pytest.raises(errors.Unavailable, match="the test cannot be reached now; nothing was changed"):
-            await group.answer(1)
+            await group.submit(1)
         commits.go_on.set()
-    assert [task.result() for task in waiting] == [2 * number for number in range(MOST_WAITING)]
-    assert await group.answer(1) == 2
+    assert [task.result() for task in waiting] == [2 * number for number in range(MAX_WAITING)]
+    assert await group.submit(1) == 2
     await group.close(commits.end)
 
 
@@ -82,11 +82,11 @@ async def test_work_cancelled_before_its_commit_is_dropped_and_later_is_committe
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        committed = tasks.create_task(group.answer(1))
-        beside = tasks.create_task(group.answer(2))
+        committed = tasks.create_task(group.submit(1))
+        beside = tasks.create_task(group.submit(2))
         await commits.held()
-        dropped = tasks.create_task(group.answer(3))
-        after = tasks.create_task(group.answer(4))
+        dropped = tasks.create_task(group.submit(3))
+        after = tasks.create_task(group.submit(4))
         await asyncio.sleep(0)
         committed.cancel()
         dropped.cancel()
@@ -103,13 +103,13 @@ async def test_a_mistake_in_a_commit_reaches_everyone_in_it_and_the_next_commit_
 
     async def mistake(number: int) -> str:
         with pytest.raises(RuntimeError) as failed:
-            await group.answer(number)
+            await group.submit(number)
         return str(failed.value)
 
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         failures = [tasks.create_task(mistake(number)) for number in (1, -1)]
     assert [task.result() for task in failures] == ["a mistake in the commit"] * 2
-    assert await group.answer(3) == 6
+    assert await group.submit(3) == 6
     await group.close(commits.end)
 
 
@@ -118,16 +118,16 @@ async def test_close_waits_for_what_was_accepted_then_ends_once_and_takes_no_mor
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        first = tasks.create_task(group.answer(1))
+        first = tasks.create_task(group.submit(1))
         await commits.held()
-        second = tasks.create_task(group.answer(2))
+        second = tasks.create_task(group.submit(2))
         await asyncio.sleep(0)
         closing = [tasks.create_task(group.close(commits.end)) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(errors.Unavailable):
-            await group.answer(3)
+            await group.submit(3)
         with pytest.raises(errors.Unavailable):
-            await group.alone(commits.end)
+            await group.run_exclusive(commits.end)
         assert not any(task.done() for task in closing)
         commits.go_on.set()
     assert (first.result(), second.result(), commits.ended) == (2, 4, True)
@@ -139,7 +139,7 @@ async def test_a_close_that_is_cancelled_can_be_repeated() -> None:
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
-        tasks.create_task(group.answer(1))
+        tasks.create_task(group.submit(1))
         await commits.held()
         closing = tasks.create_task(group.close(commits.end))
         await asyncio.sleep(0)

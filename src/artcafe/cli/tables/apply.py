@@ -69,7 +69,7 @@ async def _do(installation: Installation, found: list[PlannedChange]) -> None:
     async with open_schema(installation) as schema:
         await schema.create([by_name[each.table] for each in found if each.action == "create"], _told(installation))
         for each in found:
-            if each.action == "expire" and await schema.expire(by_name[each.table]):
+            if each.action == "expire" and await schema.enable_ttl(by_name[each.table]):
                 installation.note(f"turned on the time to live of {each.table}")
 
 

@@ -98,7 +98,7 @@ async def _problems(installation: Installation) -> list[TableProblem]:
 
 
 async def _differences(schema: Schema) -> list[TableProblem]:
-    found = await schema.look()
+    found = await schema.describe_all()
     problems = [
         TableProblem(
             table=each.table,

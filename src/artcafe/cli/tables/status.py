@@ -13,7 +13,7 @@ from artcafe.errors import TablesRefused
 from artcafe.tables.catalog import TABLES, Table
 
 if TYPE_CHECKING:
-    from artcafe.tables.dynamodb.schema import Schema, Standing
+    from artcafe.tables.dynamodb.schema import Schema, TableDescription
 
 ABSENT: Final = "missing"
 
@@ -57,7 +57,7 @@ async def read_status(installation: Installation) -> list[TableStatus]:
     """Every table of the catalog, in its order."""
     if installation.is_dynamodb:
         async with open_schema(installation) as schema:
-            found = await schema.look()
+            found = await schema.describe_all()
         return [_on_dynamodb(installation, table, standing) for table, standing in found.items()]
     counts = installation.file_rows()
     return [_in_file(installation, table, counts.get(installation.name(table))) for table in TABLES]
@@ -82,7 +82,7 @@ async def planned_changes(installation: Installation) -> list[PlannedChange]:
     return found
 
 
-def _on_dynamodb(installation: Installation, table: Table, standing: Standing | None) -> TableStatus:
+def _on_dynamodb(installation: Installation, table: Table, standing: TableDescription | None) -> TableStatus:
     if standing is None:
         return TableStatus(name=installation.name(table), key=table.key_attributes, state=ABSENT, purpose=table.purpose)
     return TableStatus(

@@ -36,20 +36,20 @@ CONFIG: Final = {
 CALL_S: Final = 12.0
 """How long a call may take with everything that is repeated; two slow answers fit in."""
 
-MOST_CALLS: Final = 1024
+MAX_CALLS: Final = 1024
 """Calls that may be under way or wait for one of the connections; the next would only be late, and make the others later."""
 
 NAME: Final = "the tables on DynamoDB"
 """What a peer is told about: where they are is the log's to say."""
 
-QUIET_S: Final = 10.0
+RECOVERED_AFTER_S: Final = 10.0
 """For how long every call must go through until the trouble counts as over."""
 
-MOST_TRIES: Final = 10
+MAX_TRIES: Final = 10
 FIRST_WAIT_S: Final = 0.025
 LONGEST_WAIT_S: Final = 1.0
 
-_BY_ITEMS: Final = {"ConditionalCheckFailedException", "TransactionCanceledException", "ValidationException"}
+_ITEM_ERRORS: Final = {"ConditionalCheckFailedException", "TransactionCanceledException", "ValidationException"}
 """What DynamoDB refuses because of the items that it was given or found."""
 
 _THROTTLED: Final = {
@@ -61,7 +61,7 @@ _THROTTLED: Final = {
 }
 _WRITES: Final = {"put_item", "update_item", "delete_item", "transact_write_items"}
 
-_PASSING_REASONS: Final = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+_TRANSIENT_REASONS: Final = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 """Why a transaction may have been cancelled that goes through a little later."""
 
 
@@ -104,8 +104,8 @@ class Client:
         self._calls = 0
         self._is_open, self._idle = True, asyncio.Event()
         self._idle.set()
-        self._trouble: str | None = None
-        self._trouble_at = 0.0
+        self._failure_code: str | None = None
+        self._last_failure_at = 0.0
 
     @classmethod
     async def open(cls, endpoint: Endpoint, consumed: Callable[[Consumed], None] | None = None) -> Client:
@@ -133,7 +133,7 @@ class Client:
         try:
             answer = await self.call(operation, request)
         except CallRefused as refused:
-            if refused.code in _BY_ITEMS:
+            if refused.code in _ITEM_ERRORS:
                 raise
             raise self.unavailable(operation, refused.code, refused.message) from refused
         if self._consumed is not None:
@@ -144,13 +144,13 @@ class Client:
 
     async def call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """DynamoDB's answer. Raises `CallRefused` for what stays refused, and `errors.Unavailable` where that may pass."""
-        if not self._is_open or self._calls >= MOST_CALLS:
+        if not self._is_open or self._calls >= MAX_CALLS:
             raise errors.Unavailable(NAME)
         self._calls += 1
         self._idle.clear()
         try:
             async with asyncio.timeout(CALL_S):
-                answer = await self._repeated(operation, request)
+                answer = await self._call_with_retries(operation, request)
         except (BotoCoreError, TimeoutError) as exc:
             was_sent = isinstance(exc, HTTPClientError | ConnectionError | TimeoutError)
             raise self.unavailable(operation, type(exc).__name__, str(exc), was_sent=was_sent) from exc
@@ -158,9 +158,9 @@ class Client:
             self._calls -= 1
             if not self._calls:
                 self._idle.set()
-        if self._trouble is not None and time.monotonic() - self._trouble_at >= QUIET_S:
+        if self._failure_code is not None and time.monotonic() - self._last_failure_at >= RECOVERED_AFTER_S:
             log.info("tables.available")
-            self._trouble = None
+            self._failure_code = None
         return answer
 
     async def close(self) -> None:
@@ -172,38 +172,38 @@ class Client:
     def unavailable(self, operation: str, code: str, message: str, *, was_sent: bool = False) -> errors.Unavailable:
         """The error to raise; `was_sent`: of a write it is unknown whether it was made, by this or an earlier try.
 
-        The reason is for the log, once for each kind of trouble until calls have gone through for `QUIET_S`: meanwhile every call
+        The reason is for the log, once for each kind of trouble until calls have gone through for `RECOVERED_AFTER_S`: meanwhile every call
         that fails would say the same.
         """
-        self._trouble_at = time.monotonic()
-        if self._trouble != code:
-            self._trouble = code
+        self._last_failure_at = time.monotonic()
+        if self._failure_code != code:
+            self._failure_code = code
             log.warning("tables.unavailable", where=str(self.endpoint), operation=operation, code=code, message=message)
         kind = errors.Unanswered if was_sent and operation in _WRITES else errors.Unavailable
         return kind(NAME)
 
-    async def _repeated(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        call, pauses = getattr(self._service, operation), waits()
+    async def _call_with_retries(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        call, pauses = getattr(self._service, operation), backoff_delays()
         while True:
             try:
                 answer: dict[str, Any] = await call(**request)
             except ClientError as exc:
                 refused = _refused(exc)
-                passes = _passes(refused)
-                pause_s = next(pauses, None) if passes else None
-                if pause_s is None and not passes and not _is_its_own(refused):
+                is_transient = _is_transient(refused)
+                pause_s = next(pauses, None) if is_transient else None
+                if pause_s is None and not is_transient and not _is_server_fault(refused):
                     raise refused from exc
                 if pause_s is None:
-                    was_sent = not passes and refused.code not in _THROTTLED
+                    was_sent = not is_transient and refused.code not in _THROTTLED
                     raise self.unavailable(operation, refused.code, refused.message, was_sent=was_sent) from exc
             else:
                 return answer
             await asyncio.sleep(pause_s)
 
 
-def waits() -> Iterator[float]:
+def backoff_delays() -> Iterator[float]:
     """Seconds to wait before each further try: "full jitter" from 25 ms to 1 s, so that those who collided do not again."""
-    for number in range(MOST_TRIES):
+    for number in range(MAX_TRIES):
         yield random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**number))  # noqa: S311 - it spreads load and keeps no secret
 
 
@@ -218,14 +218,14 @@ def _refused(exc: ClientError) -> CallRefused:
     return CallRefused(error.get("Code", "Unknown"), error.get("Message", str(exc)), exc.response)
 
 
-def _is_its_own(refused: CallRefused) -> bool:
+def _is_server_fault(refused: CallRefused) -> bool:
     """Whether the trouble is DynamoDB's own, and was repeated in vain."""
     return refused.code in _THROTTLED or refused.answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
 
 
-def _passes(refused: CallRefused) -> bool:
+def _is_transient(refused: CallRefused) -> bool:
     """Whether it is one of those that AWS's client does not repeat, though they pass."""
     if refused.code == "TransactionConflictException":
         return True
     codes = {reason.get("Code", "None") for reason in reasons_of(refused)} - {"None"}
-    return refused.code == "TransactionCanceledException" and bool(codes) and codes <= _PASSING_REASONS
+    return refused.code == "TransactionCanceledException" and bool(codes) and codes <= _TRANSIENT_REASONS

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 from artcafe.tables.catalog import Environment, Table
-from artcafe.tables.dynamodb.client import CallRefused, Client, Consumed, Endpoint, reasons_of, waits
+from artcafe.tables.dynamodb.client import CallRefused, Client, Consumed, Endpoint, backoff_delays, reasons_of
 from artcafe.tables.dynamodb.expressions import Expressions
 from artcafe.tables.dynamodb.values import Attribute, from_attributes, to_attributes
 from artcafe.tables.engine.conditions import Condition
@@ -21,7 +21,7 @@ from artcafe.tables.engine.port import ConditionFailed, ItemPage, Query
 from artcafe.tables.engine.values import Item, Unstorable
 from artcafe.tables.engine.writes import Check, Delete, ItemKey, Put, Update, Write, check_table_key, check_transaction
 
-MOST_KEYS_A_BATCH: Final = 100
+MAX_BATCH_KEYS: Final = 100
 """BatchGetItem's own limit."""
 
 _ACTIONS: Final[dict[type[Write], str]] = {Put: "Put", Update: "Update", Delete: "Delete", Check: "ConditionCheck"}
@@ -53,8 +53,8 @@ class DynamoDb:
             found = {distinct[0]: await self._get_one(table, distinct[0], consistent)}
         else:
             found = {}
-            for start in range(0, len(distinct), MOST_KEYS_A_BATCH):
-                found |= await self._get_batch(table, distinct[start : start + MOST_KEYS_A_BATCH], consistent)
+            for start in range(0, len(distinct), MAX_BATCH_KEYS):
+                found |= await self._get_batch(table, distinct[start : start + MAX_BATCH_KEYS], consistent)
         return [found.get(key) for key in keys]
 
     async def query(
@@ -125,7 +125,7 @@ class DynamoDb:
         """DynamoDB may answer some of the keys and leave the others for later: above 16 MB, or where it is throttled."""
         wanted = {self._name(table): {"Keys": [_key(table, key) for key in keys], "ConsistentRead": consistent}} if keys else {}
         found: dict[ItemKey, Item] = {}
-        pauses = waits()
+        pauses = backoff_delays()
         while wanted:
             answer = await self._client.items("batch_get_item", {"RequestItems": wanted})
             items = [from_attributes(item) for item in answer["Responses"].get(self._name(table), [])]

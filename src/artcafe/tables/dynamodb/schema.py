@@ -40,7 +40,7 @@ REKEY: Final = "a key cannot be changed: make the table anew and move what is in
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TableDescription:
     """A table as DynamoDB describes it. `keys` are name and type (`S`, `N`, `B`), the partition's first.
 
     `ttl` is the attribute after which rows go, or None. `items` and `size_bytes` are as DynamoDB counted them some hours ago.
@@ -96,11 +96,11 @@ class Schema:
         finally:
             await client.close()
 
-    async def look(self) -> dict[Table, Standing | None]:
+    async def describe_all(self) -> dict[Table, TableDescription | None]:
         """What stands of every table of the catalog, in its order; None where nothing does."""
-        return {table: await self.standing(table) for table in TABLES}
+        return {table: await self.describe(table) for table in TABLES}
 
-    async def standing(self, table: Table) -> Standing | None:
+    async def describe(self, table: Table) -> TableDescription | None:
         """The table as it stands now, or None."""
         name = table.name_in(self._environment)
         try:
@@ -112,7 +112,7 @@ class Schema:
             raise self._refusal("describe", name, refused) from refused
         types = {each["AttributeName"]: each["AttributeType"] for each in described["AttributeDefinitions"]}
         keys = sorted(described["KeySchema"], key=lambda key: str(key["KeyType"]) != "HASH")
-        return Standing(
+        return TableDescription(
             name=name,
             status=described["TableStatus"],
             keys=tuple((key["AttributeName"], types[key["AttributeName"]]) for key in keys),
@@ -146,36 +146,36 @@ class Schema:
                 return names
             request = {"ExclusiveStartTableName": answer["LastEvaluatedTableName"]}
 
-    async def create(self, tables: Iterable[Table], told: Callable[[str], None] = lambda name: None) -> list[str]:
+    async def create(self, tables: Iterable[Table], on_created: Callable[[str], None] = lambda name: None) -> list[str]:
         """Makes those that are missing, waits until they can be used, and returns their names. May be repeated.
 
-        `told` gets the name of each as soon as it is ready. What stands is left as it is, and waited for if somebody else is just
+        `on_created` gets the name of each as soon as it is ready. What stands is left as it is, and waited for if somebody else is just
         making it.
         """
         named = {table: table.name_in(self._environment) for table in tables}
-        made = [table for table, name in named.items() if await self._begin(table, name)]
+        made = [table for table, name in named.items() if await self._create_table(table, name)]
         for table, name in named.items():
             await self._wait_active(table)
             if table in made:
-                await self.expire(table)
-                await self._recover(name)
-                told(name)
+                await self.enable_ttl(table)
+                await self._enable_recovery(name)
+                on_created(name)
         return [named[table] for table in made]
 
-    async def expire(self, table: Table) -> bool:
+    async def enable_ttl(self, table: Table) -> bool:
         """Turns on the time to live where the catalog has one; says whether it was off. May be repeated."""
-        standing = await self.standing(table)
-        if table.ttl is None or standing is None or standing.ttl is not None:
+        description = await self.describe(table)
+        if table.ttl is None or description is None or description.ttl is not None:
             return False
         specification = {"AttributeName": table.ttl, "Enabled": True}
-        request = {"TableName": standing.name, "TimeToLiveSpecification": specification}
-        await self._call("update_time_to_live", standing.name, request)
+        request = {"TableName": description.name, "TimeToLiveSpecification": specification}
+        await self._call("update_time_to_live", description.name, request)
         return True
 
-    async def _begin(self, table: Table, name: str) -> bool:
+    async def _create_table(self, table: Table, name: str) -> bool:
         """Asks for the table; False where it stands."""
         try:
-            await self._client.call("create_table", creation(table, self._environment))
+            await self._client.call("create_table", create_request(table, self._environment))
         except CallRefused as refused:
             if refused.code == "ResourceInUseException":
                 return False
@@ -185,14 +185,14 @@ class Schema:
     async def _wait_active(self, table: Table) -> None:
         until = time.monotonic() + CREATE_S
         while True:
-            standing = await self.standing(table)
-            if standing is not None and standing.status == "ACTIVE":
+            description = await self.describe(table)
+            if description is not None and description.status == "ACTIVE":
                 return
             if time.monotonic() > until:
                 raise errors.Unavailable(f"the new table {table.name_in(self._environment)}")
             await asyncio.sleep(LOOK_AGAIN_S)
 
-    async def _recover(self, name: str) -> None:
+    async def _enable_recovery(self, name: str) -> None:
         """A table that has just become active may not take this yet."""
         until = time.monotonic() + CREATE_S
         specification = {"PointInTimeRecoveryEnabled": True}
@@ -221,7 +221,7 @@ class Schema:
         )
 
 
-def creation(table: Table, environment: Environment) -> dict[str, Any]:
+def create_request(table: Table, environment: Environment) -> dict[str, Any]:
     """The parameters of CreateTable: the catalog's keys, billed on demand, with tags."""
     name = table.name_in(environment)
     roles = zip(table.key_attributes, ("HASH", "RANGE"), strict=False)
@@ -234,43 +234,50 @@ def creation(table: Table, environment: Environment) -> dict[str, Any]:
     }
 
 
-def differences(found: Mapping[Table, Standing | None]) -> list[Difference]:
+def differences(found: Mapping[Table, TableDescription | None]) -> list[Difference]:
     """Where the tables that stand are not as the catalog has them; of what is missing nothing is said."""
-    return [difference for table, standing in found.items() if standing is not None for difference in _between(table, standing)]
+    return [
+        difference
+        for table, description in found.items()
+        if description is not None
+        for difference in _compare(table, description)
+    ]
 
 
-def _between(table: Table, standing: Standing) -> list[Difference]:
+def _compare(table: Table, description: TableDescription) -> list[Difference]:
     found: list[Difference] = []
     wanted = tuple((key, "S") for key in table.key_attributes)
-    if standing.keys != wanted:
-        problem = f"its key is {_spelled(standing.keys)}, and must be {_spelled(wanted)}"
-        found.append(Difference(standing.name, problem, True, REKEY))
-    if not standing.is_usable:
-        problem = f"its state is {standing.status}, in which nothing is read or written"
-        found.append(Difference(standing.name, problem, standing.status != "CREATING", standing.remedy))
-    if table.ttl and standing.ttl is None:
-        found.append(Difference(standing.name, f"its time to live on {table.ttl} is off, so that its rows never go", False))
-    elif standing.ttl != table.ttl:
+    if description.keys != wanted:
+        problem = f"its key is {_format_key(description.keys)}, and must be {_format_key(wanted)}"
+        found.append(Difference(description.name, problem, True, REKEY))
+    if not description.is_usable:
+        problem = f"its state is {description.status}, in which nothing is read or written"
+        found.append(Difference(description.name, problem, description.status != "CREATING", description.remedy))
+    if table.ttl and description.ttl is None:
+        found.append(Difference(description.name, f"its time to live on {table.ttl} is off, so that its rows never go", False))
+    elif description.ttl != table.ttl:
         found.append(
-            Difference(standing.name, f"rows go by its time to live on {standing.ttl}, which ArtCafe does not expect", False)
+            Difference(
+                description.name, f"rows go by its time to live on {description.ttl}, which ArtCafe does not expect", False
+            )
         )
     return found
 
 
-def _spelled(keys: Sequence[tuple[str, str]]) -> str:
+def _format_key(keys: Sequence[tuple[str, str]]) -> str:
     return " and ".join(f"{name} ({kind})" for name, kind in keys)
 
 
-async def make_ready(client: Client, environment: Environment, *, make_missing: bool) -> None:
+async def ensure_tables(client: Client, environment: Environment, *, make_missing: bool) -> None:
     """What a server does at its start: its tables are looked at, and made where they are missing if it may.
 
     Raises `errors.StartRefused` with what to do for a table that is missing or has other keys, or that can't be looked at.
     """
     schema = Schema(client, environment)
     try:
-        found = await schema.look()
-        missing = [table for table, standing in found.items() if standing is None]
-        unready = [table for table, standing in found.items() if standing is None or standing.status == "CREATING"]
+        found = await schema.describe_all()
+        missing = [table for table, description in found.items() if description is None]
+        unready = [table for table, description in found.items() if description is None or description.status == "CREATING"]
         if missing and not make_missing:
             names = ", ".join(table.name_in(environment) for table in missing)
             remedy = f"make {'it' if len(missing) == 1 else 'them'}: artcafe tables apply"

@@ -15,7 +15,7 @@ Path: TypeAlias = str | tuple[str, str]
 """An attribute name, or the name of a map attribute and of one entry in it."""
 
 # DynamoDB limits an expression to 4 KB; 25 tests and 25 changes of the longest form, with names replaced by #0…, stay below that.
-MOST_TESTS = 25
+MAX_TESTS = 25
 
 _ORDERED = (ValueKind.STRING, ValueKind.NUMBER, ValueKind.BINARY)
 
@@ -164,8 +164,8 @@ def paths_in(condition: Condition | None) -> list[Path]:
 def check_condition(condition: Condition | None) -> None:
     """Raise ValueError for more tests than fit into a DynamoDB expression, or for an invalid path."""
     paths = paths_in(condition)
-    if len(paths) > MOST_TESTS:
-        raise ValueError(f"a condition of {len(paths)} tests; it may have {MOST_TESTS}")
+    if len(paths) > MAX_TESTS:
+        raise ValueError(f"a condition of {len(paths)} tests; it may have {MAX_TESTS}")
     for path in paths:
         check_path(path)
 

@@ -52,7 +52,7 @@ def holds(condition: Condition, item: Item | None) -> bool:
             return _at(item, path) is _Missing.MISSING
         case _:
             found = _at(item, condition.path)
-            return found is not _Missing.MISSING and _passes(condition, found)
+            return found is not _Missing.MISSING and _matches(condition, found)
 
 
 def outcome(write: Write, old: Item | None) -> Item | None:
@@ -85,7 +85,7 @@ def equal(one: Value, other: Value) -> bool:
     return one == other
 
 
-def _passes(test: Exists | OfKind | Equals | Contains | Less | LessOrEqual | Greater | GreaterOrEqual, found: Value) -> bool:
+def _matches(test: Exists | OfKind | Equals | Contains | Less | LessOrEqual | Greater | GreaterOrEqual, found: Value) -> bool:
     match test:
         case Exists():
             return True

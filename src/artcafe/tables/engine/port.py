@@ -14,7 +14,7 @@ from typing import Protocol
 from artcafe.tables.catalog import Table
 from artcafe.tables.engine import conditions
 from artcafe.tables.engine.conditions import Condition
-from artcafe.tables.engine.values import MOST_PARTITION_KEY_BYTES, MOST_SORT_KEY_BYTES, Item, check_key
+from artcafe.tables.engine.values import MAX_PARTITION_KEY_BYTES, MAX_SORT_KEY_BYTES, Item, check_key
 from artcafe.tables.engine.writes import Delete, ItemKey, Put, Update, Write
 
 
@@ -61,9 +61,9 @@ class Query:
     def __post_init__(self) -> None:
         if self.table.sort_key is None:
             raise ValueError(f"{self.table.name} has no sort key: there is nothing to page through")
-        check_key(self.partition, self.table.partition_key, MOST_PARTITION_KEY_BYTES)
+        check_key(self.partition, self.table.partition_key, MAX_PARTITION_KEY_BYTES)
         for text in filter(None, (self.prefix, self.after)):
-            check_key(text, self.table.sort_key, MOST_SORT_KEY_BYTES)
+            check_key(text, self.table.sort_key, MAX_SORT_KEY_BYTES)
         if self.after is not None and not (self.after and self.after.startswith(self.prefix)):
             raise ValueError(f"after: {self.after!r} does not begin with the prefix {self.prefix!r}")
         if self.limit < 1:

@@ -18,16 +18,16 @@ Value: TypeAlias = (
 )
 Item: TypeAlias = Mapping[str, Value]
 
-MOST_ITEM_BYTES = 400 * 1024
-MOST_PARTITION_KEY_BYTES = 2048
-MOST_SORT_KEY_BYTES = 1024
-MOST_NAME_BYTES = 65_535
-MOST_DIGITS = 38
-MOST_LEVELS = 32
-LEAST_EXPONENT, MOST_EXPONENT = -130, 125
+MAX_ITEM_BYTES = 400 * 1024
+MAX_PARTITION_KEY_BYTES = 2048
+MAX_SORT_KEY_BYTES = 1024
+MAX_NAME_BYTES = 65_535
+MAX_DIGITS = 38
+MAX_LEVELS = 32
+MIN_EXPONENT, MAX_EXPONENT = -130, 125
 
 # Rounding would silently change a number. DynamoDB refuses numbers with more than 38 digits, and so does this context.
-_EXACT = Context(prec=MOST_DIGITS, traps=[Inexact])
+_EXACT = Context(prec=MAX_DIGITS, traps=[Inexact])
 
 
 class ValueKind(StrEnum):
@@ -76,8 +76,8 @@ def normal(value: object, path: str, level: int = 2) -> Value:
     if not isinstance(value, (list, tuple, dict, Mapping)):
         hint = "use Decimal" if isinstance(value, float) else "use text, a number, bytes, a list, a map or a set"
         raise TypeError(f"{path}: {type(value).__name__} is not a type of the tables; {hint}")
-    if level > MOST_LEVELS:
-        raise Unstorable(path, f"nested deeper than {MOST_LEVELS} levels")
+    if level > MAX_LEVELS:
+        raise Unstorable(path, f"nested deeper than {MAX_LEVELS} levels")
     if isinstance(value, (list, tuple)):
         return [normal(member, f"{path}[{index}]", level + 1) for index, member in enumerate(value)]
     return {check_name(name, path): normal(member, f"{path}.{name}", level + 1) for name, member in value.items()}
@@ -92,7 +92,7 @@ def normal_item(item: Item) -> dict[str, Value]:
 
 def normal_number(number: int | Decimal, path: str) -> int | Decimal:
     """Return a number in normal form. Raises `Unstorable` above 38 significant digits or outside ±1E-130 to ±9.99…E+125."""
-    if type(number) is int and -(10**MOST_DIGITS) < number < 10**MOST_DIGITS:
+    if type(number) is int and -(10**MAX_DIGITS) < number < 10**MAX_DIGITS:
         return number
     # Converting a huge int to decimal digits is slow; 10**126 has 419 bits.
     if isinstance(number, int) and abs(number).bit_length() > 419:
@@ -100,12 +100,12 @@ def normal_number(number: int | Decimal, path: str) -> int | Decimal:
     exact = Decimal(number)
     if not exact.is_finite():
         raise Unstorable(path, "not a finite number")
-    if exact and not LEAST_EXPONENT <= exact.adjusted() <= MOST_EXPONENT:
+    if exact and not MIN_EXPONENT <= exact.adjusted() <= MAX_EXPONENT:
         raise Unstorable(path, f"a number out of range: its exponent is {exact.adjusted()}")
     try:
         exact = exact.normalize(_EXACT)
     except Inexact:
-        raise Unstorable(path, f"a number of more than {MOST_DIGITS} significant digits") from None
+        raise Unstorable(path, f"a number of more than {MAX_DIGITS} significant digits") from None
     exponent = exact.as_tuple().exponent
     return int(exact) if isinstance(exponent, int) and exponent >= 0 else exact
 
@@ -117,7 +117,7 @@ def added(number: int | Decimal, more: int | Decimal, path: str) -> int | Decima
     try:
         return normal_number(_EXACT.add(Decimal(number), Decimal(more)), path)
     except Inexact:
-        raise Unstorable(path, f"the sum has more than {MOST_DIGITS} significant digits") from None
+        raise Unstorable(path, f"the sum has more than {MAX_DIGITS} significant digits") from None
 
 
 def kind_of(value: Value) -> ValueKind:
@@ -164,8 +164,8 @@ def size_of(value: Value) -> int:
 def check_item_size(item: Item) -> None:
     """Raise `Unstorable` for an item above 400 KB."""
     size = sum([_bytes_of(name) + size_of(value) for name, value in item.items()])
-    if size > MOST_ITEM_BYTES:
-        raise Unstorable("item", f"{size} bytes, and an item holds at most {MOST_ITEM_BYTES}")
+    if size > MAX_ITEM_BYTES:
+        raise Unstorable("item", f"{size} bytes, and an item holds at most {MAX_ITEM_BYTES}")
 
 
 def check_key(text: object, name: str, most_bytes: int) -> str:
@@ -180,12 +180,12 @@ def check_key(text: object, name: str, most_bytes: int) -> str:
 
 def check_name(name: object, path: str) -> str:
     """Return the name of an attribute or map entry as a plain str. Raises TypeError or `Unstorable`."""
-    if type(name) is str and name.isascii() and 1 <= len(name) <= MOST_NAME_BYTES:
+    if type(name) is str and name.isascii() and 1 <= len(name) <= MAX_NAME_BYTES:
         return name
     if not isinstance(name, str):
         raise TypeError(f"{path}: the name of an attribute or entry is text, not {type(name).__name__}")
-    if not 1 <= _bytes_of(_text(name, path)) <= MOST_NAME_BYTES:
-        raise Unstorable(path, f"the name of an attribute or entry has 1 to {MOST_NAME_BYTES} bytes")
+    if not 1 <= _bytes_of(_text(name, path)) <= MAX_NAME_BYTES:
+        raise Unstorable(path, f"the name of an attribute or entry has 1 to {MAX_NAME_BYTES} bytes")
     return _text(name, path)
 
 

@@ -15,8 +15,8 @@ from artcafe.tables.catalog import Table
 from artcafe.tables.engine import conditions
 from artcafe.tables.engine.conditions import Absent, And, Condition, Exists, OfKind, Or, Path
 from artcafe.tables.engine.values import (
-    MOST_PARTITION_KEY_BYTES,
-    MOST_SORT_KEY_BYTES,
+    MAX_PARTITION_KEY_BYTES,
+    MAX_SORT_KEY_BYTES,
     Item,
     Unstorable,
     Value,
@@ -28,11 +28,11 @@ from artcafe.tables.engine.values import (
     size_of,
 )
 
-MOST_CHANGES = 25
+MAX_CHANGES = 25
 
-MOST_WRITES = 100
+MAX_WRITES = 100
 
-MOST_TRANSACTION_BYTES = 4 * 1024 * 1024
+MAX_TRANSACTION_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,8 @@ class Update:
         object.__setattr__(self, "changes", tuple(self.changes))
         check_table_key(self.table, self.key)
         conditions.check_condition(self.when)
-        if not 1 <= len(self.changes) <= MOST_CHANGES:
-            raise ValueError(f"an update of {len(self.changes)} changes; it has 1 to {MOST_CHANGES}")
+        if not 1 <= len(self.changes) <= MAX_CHANGES:
+            raise ValueError(f"an update of {len(self.changes)} changes; it has 1 to {MAX_CHANGES}")
         _check_paths(self.table, [change.path for change in self.changes])
 
     @property
@@ -185,8 +185,8 @@ Write: TypeAlias = Put | Update | Delete | Check
 
 def check_transaction(writes: Sequence[Write]) -> None:
     """Raise ValueError for transactions DynamoDB refuses: no write, more than 100, more than 4 MB, or one item twice."""
-    if not 1 <= len(writes) <= MOST_WRITES:
-        raise ValueError(f"a transaction of {len(writes)} writes; it has 1 to {MOST_WRITES}")
+    if not 1 <= len(writes) <= MAX_WRITES:
+        raise ValueError(f"a transaction of {len(writes)} writes; it has 1 to {MAX_WRITES}")
     seen: set[tuple[str, ItemKey]] = set()
     for write in writes:
         place = (write.table.name, write.key)
@@ -194,8 +194,8 @@ def check_transaction(writes: Sequence[Write]) -> None:
             raise ValueError(f"a transaction writes one item of {write.table.name} twice")
         seen.add(place)
     size = sum(size_of(write.item) for write in writes if isinstance(write, Put))
-    if size > MOST_TRANSACTION_BYTES:
-        raise Unstorable("transaction", f"{size} bytes; it has at most {MOST_TRANSACTION_BYTES}")
+    if size > MAX_TRANSACTION_BYTES:
+        raise Unstorable("transaction", f"{size} bytes; it has at most {MAX_TRANSACTION_BYTES}")
 
 
 def key_of(table: Table, item: Item) -> ItemKey:
@@ -203,19 +203,19 @@ def key_of(table: Table, item: Item) -> ItemKey:
     for name in table.key_attributes:
         if name not in item:
             raise ValueError(f"an item of {table.name} has no {name!r}")
-    partition = check_key(item[table.partition_key], table.partition_key, MOST_PARTITION_KEY_BYTES)
+    partition = check_key(item[table.partition_key], table.partition_key, MAX_PARTITION_KEY_BYTES)
     if table.sort_key is None:
         return ItemKey(partition)
-    return ItemKey(partition, check_key(item[table.sort_key], table.sort_key, MOST_SORT_KEY_BYTES))
+    return ItemKey(partition, check_key(item[table.sort_key], table.sort_key, MAX_SORT_KEY_BYTES))
 
 
 def check_table_key(table: Table, key: ItemKey) -> None:
     """Raise ValueError for a missing or unexpected sort key, otherwise the errors of `values.check_key`."""
-    check_key(key.partition, table.partition_key, MOST_PARTITION_KEY_BYTES)
+    check_key(key.partition, table.partition_key, MAX_PARTITION_KEY_BYTES)
     if (key.sort is None) != (table.sort_key is None):
         raise ValueError(f"{table.name} has {'no' if table.sort_key is None else 'a'} sort key")
     if table.sort_key is not None:
-        check_key(key.sort, table.sort_key, MOST_SORT_KEY_BYTES)
+        check_key(key.sort, table.sort_key, MAX_SORT_KEY_BYTES)
 
 
 def _check_paths(table: Table, paths: Sequence[Path]) -> None:

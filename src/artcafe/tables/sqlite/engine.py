@@ -35,16 +35,16 @@ from artcafe.tables.sqlite import file as sqlite_file
 from artcafe.tables.sqlite.group_commit import GroupCommit
 
 NAME = "the table file"
-MOST_KEYS_ON_LOOP = 16
-MOST_READS = 1024
-MOST_PAGE_CHARACTERS = 1024 * 1024
+MAX_KEYS_ON_LOOP = 16
+MAX_READS = 1024
+MAX_PAGE_CHARACTERS = 1024 * 1024
 SCAN_ROWS = 500
 LOOP_BUSY_S = 0.1
 
 Result = TypeVar("Result")
 
 
-class _Done(NamedTuple):
+class _ItemChange(NamedTuple):
     """An item before and after a write."""
 
     before: Item | None
@@ -52,7 +52,7 @@ class _Done(NamedTuple):
 
 
 # Failures travel as values: an exception set on a future whose caller was cancelled would be reported as never retrieved.
-_Answer: TypeAlias = list[_Done] | ConditionFailed | Unstorable | sqlite3.Error
+_Answer: TypeAlias = list[_ItemChange] | ConditionFailed | Unstorable | sqlite3.Error
 
 
 class Sqlite:
@@ -79,10 +79,10 @@ class Sqlite:
         """As the port has it; always consistent."""
         for key in keys:
             check_table_key(table, key)
-        if len(keys) > MOST_KEYS_ON_LOOP:
+        if len(keys) > MAX_KEYS_ON_LOOP:
             return await self._in_thread(lambda: [self._read(self._page_db, table, key) for key in keys])
         self._check_open()
-        with _ours():
+        with _translated_errors():
             return [self._read(self._loop_db, table, key) for key in keys]
 
     async def query(
@@ -103,29 +103,29 @@ class Sqlite:
 
     async def put(self, write: Put) -> None:
         """As the port has it."""
-        await self._written([write])
+        await self._submit([write])
 
     async def update(self, write: Update) -> Item:
         """As the port has it."""
-        (done,) = await self._written([write])
+        (done,) = await self._submit([write])
         assert done.after is not None, "an update leaves an item"
         return done.after
 
     async def delete(self, write: Delete) -> Item | None:
         """As the port has it."""
-        (done,) = await self._written([write])
+        (done,) = await self._submit([write])
         return done.before
 
     async def transact(self, writes: Sequence[Write]) -> None:
         """As the port has it."""
         check_transaction(writes)
-        await self._written(list(writes))
+        await self._submit(list(writes))
 
     async def scan(self, table: Table) -> AsyncIterator[Item]:
         """As `port.Scans` has it."""
         last: tuple[str, str] | None = ("", "")
         while last is not None:
-            items, last = await self._in_thread(partial(self._stretch, table, last))
+            items, last = await self._in_thread(partial(self._scan_batch, table, last))
             for item in items:
                 yield item
 
@@ -137,8 +137,8 @@ class Sqlite:
                 self._sweep_table(table.ttl, statements, now) for table, statements in self._statements.items() if table.ttl
             )
 
-        with _ours():
-            return await self._writes.alone(remove)
+        with _translated_errors():
+            return await self._writes.run_exclusive(remove)
 
     async def close(self) -> None:
         """As the port has it."""
@@ -147,8 +147,8 @@ class Sqlite:
 
     # --- on the loop ---
 
-    async def _written(self, writes: Sequence[Write]) -> list[_Done]:
-        answer = await self._writes.answer(writes)
+    async def _submit(self, writes: Sequence[Write]) -> list[_ItemChange]:
+        answer = await self._writes.submit(writes)
         if isinstance(answer, sqlite3.Error):
             raise errors.Unavailable(NAME) from answer
         if isinstance(answer, Exception):
@@ -156,13 +156,13 @@ class Sqlite:
         return answer
 
     async def _in_thread(self, read: Callable[[], Result]) -> Result:
-        """Where `MOST_READS` wait already, the next is refused at once: it would only be late, and make the others later."""
+        """Where `MAX_READS` wait already, the next is refused at once: it would only be late, and make the others later."""
         self._check_open()
-        if self._reads >= MOST_READS:
+        if self._reads >= MAX_READS:
             raise errors.Unavailable(NAME)
         self._reads += 1
         try:
-            with _ours():
+            with _translated_errors():
                 return await asyncio.get_running_loop().run_in_executor(self._pages, read)
         finally:
             self._reads -= 1
@@ -179,7 +179,7 @@ class Sqlite:
         db = self._write_db
         try:
             db.execute("BEGIN IMMEDIATE")
-            answers = [self._perform(writes) for writes in batch]
+            answers = [self._apply(writes) for writes in batch]
             db.execute("COMMIT")
         except sqlite3.Error as exc:
             return [exc] * len(batch)
@@ -190,10 +190,10 @@ class Sqlite:
                 with suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
 
-    def _perform(self, writes: Sequence[Write]) -> _Answer:
+    def _apply(self, writes: Sequence[Write]) -> _Answer:
         """Decides everything before it writes anything, so that a refusal needs no savepoint."""
         try:
-            done = self._decided(writes)
+            done = self._evaluate(writes)
         except (ConditionFailed, Unstorable) as refusal:
             return refusal
         for write, (_, after) in zip(writes, done, strict=True):
@@ -201,7 +201,7 @@ class Sqlite:
                 self._store(write.table, write.key, after)
         return done
 
-    def _decided(self, writes: Sequence[Write]) -> list[_Done]:
+    def _evaluate(self, writes: Sequence[Write]) -> list[_ItemChange]:
         before: list[Item | None] = []
         failed: dict[int, Item | None] = {}
         for index, write in enumerate(writes):
@@ -212,7 +212,7 @@ class Sqlite:
                 failed[index] = before[index]
         if failed:
             raise ConditionFailed(failed)
-        return [_Done(old, outcome(write, old)) for write, old in zip(writes, before, strict=True)]
+        return [_ItemChange(old, outcome(write, old)) for write, old in zip(writes, before, strict=True)]
 
     def _store(self, table: Table, key: ItemKey, item: Item | None) -> None:
         statements = self._statements[table]
@@ -247,11 +247,11 @@ class Sqlite:
                     items.append(item)
                 read += 1
                 characters += len(text)
-                if read == query.limit or characters >= MOST_PAGE_CHARACTERS:
+                if read == query.limit or characters >= MAX_PAGE_CHARACTERS:
                     return ItemPage(items, next=sort)
         return ItemPage(items, next=None)
 
-    def _stretch(self, table: Table, last: tuple[str, str]) -> tuple[list[Item], tuple[str, str] | None]:
+    def _scan_batch(self, table: Table, last: tuple[str, str]) -> tuple[list[Item], tuple[str, str] | None]:
         rows = self._page_db.execute(self._statements[table].scan, (*last, SCAN_ROWS)).fetchall()
         items: list[Item] = [from_text(text) for _, _, text in rows]
         return items, rows[-1][:2] if len(rows) == SCAN_ROWS else None
@@ -272,7 +272,7 @@ class _Statements:
 
     def page(self, query: Query) -> tuple[str, tuple[object, ...]]:
         """Text is compared by its UTF-8 bytes: SQLite's BINARY collation in a file of UTF-8."""
-        low, high = (">=", query.prefix), ("<", _behind(query.prefix))
+        low, high = (">=", query.prefix), ("<", _upper_bound(query.prefix))
         if query.after is not None and query.descending:
             high = ("<", query.after)
         elif query.after is not None:
@@ -282,7 +282,7 @@ class _Statements:
         return sql, (query.partition, low[1], high[1], query.limit)
 
 
-def _behind(prefix: str) -> str | bytes:
+def _upper_bound(prefix: str) -> str | bytes:
     """What sorts behind every text with the prefix and before any other that follows; a blob sorts behind all text."""
     for end in range(len(prefix), 0, -1):
         code = ord(prefix[end - 1]) + 1
@@ -293,7 +293,7 @@ def _behind(prefix: str) -> str | bytes:
 
 
 @contextmanager
-def _ours() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as exc:

@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 
 from artcafe import errors
 
-MOST_WAITING = 4096
-MOST_A_COMMIT = 512
+MAX_WAITING = 4096
+MAX_BATCH = 512
 
 Work = TypeVar("Work")
 Answer = TypeVar("Answer")
@@ -29,7 +29,7 @@ class _Waiting(Generic[Work, Answer]):
 
 
 class GroupCommit(Generic[Work, Answer]):
-    """Runs `commit` in its own thread on whatever waits, at most `MOST_A_COMMIT` pieces at once, one commit at a time.
+    """Runs `commit` in its own thread on whatever waits, at most `MAX_BATCH` pieces at once, one commit at a time.
 
     `commit` answers each piece in its place; what it raises, all of them get. Belongs to the loop it is first used on.
     """
@@ -44,14 +44,14 @@ class GroupCommit(Generic[Work, Answer]):
         self._open = True
         self._ended = False
 
-    async def answer(self, work: Work) -> Answer:
+    async def submit(self, work: Work) -> Answer:
         """Returns when the commit that holds the work has ended.
 
         Cancelled before its commit begins, the work is dropped; later, it is committed and the answer goes nowhere. Where
-        `MOST_WAITING` pieces wait already, this one is refused at once: the disk is slower than its users, and a longer
+        `MAX_WAITING` pieces wait already, this one is refused at once: the disk is slower than its users, and a longer
         queue would only keep everybody waiting longer. Raises `errors.Unavailable` then, and after `close`.
         """
-        if not self._open or len(self._waiting) >= MOST_WAITING:
+        if not self._open or len(self._waiting) >= MAX_WAITING:
             raise errors.Unavailable(self._name)
         loop = asyncio.get_running_loop()
         waiting = _Waiting[Work, Answer](work, loop.create_future())
@@ -59,10 +59,10 @@ class GroupCommit(Generic[Work, Answer]):
         if self._idle.is_set():
             self._idle.clear()
             # Not at once: whoever else is to run in this turn of the loop may have work for the same commit.
-            loop.call_soon(self._begin)
+            loop.call_soon(self._start_commit)
         return await waiting.answer
 
-    async def alone(self, function: Callable[[], Result]) -> Result:
+    async def run_exclusive(self, function: Callable[[], Result]) -> Result:
         """Runs a function in the thread between two commits; raises `errors.Unavailable` after `close`."""
         if not self._open:
             raise errors.Unavailable(self._name)
@@ -78,10 +78,10 @@ class GroupCommit(Generic[Work, Answer]):
             self._thread.shutdown(wait=False)
             await ending
 
-    def _begin(self) -> None:
+    def _start_commit(self) -> None:
         """Starts the next commit, or rests."""
         batch: list[_Waiting[Work, Answer]] = []
-        while self._waiting and len(batch) < MOST_A_COMMIT:
+        while self._waiting and len(batch) < MAX_BATCH:
             waiting = self._waiting.popleft()
             if not waiting.answer.cancelled():
                 batch.append(waiting)
@@ -90,9 +90,9 @@ class GroupCommit(Generic[Work, Answer]):
             return
         work = [waiting.work for waiting in batch]
         commit = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, work)
-        commit.add_done_callback(lambda done: self._end(batch, done))
+        commit.add_done_callback(lambda done: self._finish_commit(batch, done))
 
-    def _end(self, batch: list[_Waiting[Work, Answer]], commit: asyncio.Future[list[Answer]]) -> None:
+    def _finish_commit(self, batch: list[_Waiting[Work, Answer]], commit: asyncio.Future[list[Answer]]) -> None:
         failure = commit.exception()
         answers = [] if failure is not None else commit.result()
         for index, waiting in enumerate(batch):
@@ -103,4 +103,4 @@ class GroupCommit(Generic[Work, Answer]):
             else:
                 waiting.answer.set_result(answers[index])
         # Those just answered run first; what they ask for next joins the next commit.
-        asyncio.get_running_loop().call_soon(self._begin)
+        asyncio.get_running_loop().call_soon(self._start_commit)
