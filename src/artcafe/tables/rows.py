@@ -1,8 +1,6 @@
-"""Tenants, channels, subscriptions and challenges as items, and back. Which item is read or written, and when, is `store`'s.
+"""Convert tenants, channels, subscriptions and challenges to items and back.
 
-Items of an older system are read with sound defaults: what is not understood gives no rights. Nothing here rewrites such an
-item; an update changes the attributes that it names. Agents are `agent_rows`', people `people_rows`', single attributes
-`attributes`'.
+The stores decide when an item is read or written.
 """
 
 from __future__ import annotations
@@ -47,24 +45,24 @@ from artcafe.tables.engine.conditions import And, Condition, Exists, NotEquals
 from artcafe.tables.engine.values import Item, Value
 
 DELETING: Final = "deleting"
-"""The attribute of an agent, channel or tenant whose deletion has begun: to everyone but that deletion it is gone."""
+"""The attribute of an agent, channel or tenant being deleted: everyone except the deletion itself treats it as deleted."""
 
 IS_PRESENT: Final[Condition] = And(Exists("id"), NotEquals(DELETING, True))
-"""The row exists and is not being deleted, as a condition of a write; the counterpart of `is_deleting`. An older system may
-have stored any other value than true there."""
+"""True if the row exists and is not being deleted: `is_deleting` as a condition of a write. A value other than true, possibly
+stored by an older system, does not count."""
 TOMBSTONE: Final = "deleted_at"
-"""The attribute of a tenant of which nothing is left but the record that there was one."""
+"""The attribute that marks a tombstone: the remaining record of a deleted tenant."""
 
 READ_FLAGS: Final = ("read", "subscribe")
 WRITE_FLAGS: Final = ("write", "publish", "manage")
-"""The names in the older system's map of a subscription's permissions."""
+"""The flags in the older system's map of a subscription's permissions."""
 
 REMOVED_TO: Final = "removed_to"
-"""The attribute of a channel that says how far its messages are gone: a map of `epoch` and `seq`."""
+"""The attribute of a channel holding the newest removed message: a map of `epoch` and `seq`."""
 
 
 def tenant_of(item: Item) -> Tenant:
-    """A tenant's record. A status that ArtCafe doesn't know is an older system's own, and suspends nobody (decision 15)."""
+    """Return the tenant in an item. An unknown status comes from an older system and suspends nobody (decision 15)."""
     tenant_id = text(item, "id")
     return Tenant(
         id=TenantId(tenant_id),
@@ -84,7 +82,7 @@ def tenant_of(item: Item) -> Tenant:
 
 
 def channel_of(item: Item) -> Channel:
-    """A channel's record. A type that ArtCafe doesn't know, or none, is a broadcast."""
+    """Return the channel in an item. A missing or unknown type reads as broadcast."""
     channel_id = text(item, "id")
     return Channel(
         tenant_id=TenantId(text(item, "tenant_id")),
@@ -102,19 +100,19 @@ def channel_of(item: Item) -> Channel:
 
 
 def removed_to_of(item: Item) -> Cursor:
-    """How far a channel's messages are gone."""
+    """Return the newest removed message of a channel."""
     removed = entries_of(item, REMOVED_TO)
     epoch = text(removed, "epoch")
     return Cursor(epoch=Epoch(epoch), seq=number(removed, "seq")) if epoch else Cursor()
 
 
 def removed_before_of(item: Item) -> datetime | None:
-    """The time before which all of them were stored; None where that was not noted, or cannot be read."""
+    """Return the time before which the removed messages were stored; None if it is missing or unreadable."""
     return time(entries_of(item, REMOVED_TO), "before")
 
 
 def subscription_of(item: Item) -> Subscription:
-    """A subscription's record. None for a status means active; one that ArtCafe doesn't know receives nothing."""
+    """Return the subscription in an item. A status of None means active; an unknown status receives nothing."""
     status = item.get("status")
     return Subscription(
         tenant_id=TenantId(text(item, "tenant_id")),
@@ -131,7 +129,7 @@ def subscription_of(item: Item) -> Subscription:
 
 
 def challenge_of(item: Item) -> Challenge:
-    """A challenge's record. Without a readable expiry it has expired."""
+    """Return the challenge in an item. Without a readable expiry it is expired."""
     return Challenge(
         id=ChallengeId(text(item, "challenge_id")),
         text=text(item, "challenge"),
@@ -142,12 +140,12 @@ def challenge_of(item: Item) -> Challenge:
 
 
 def is_deleting(item: Item) -> bool:
-    """Whether the thing's deletion has begun."""
+    """Return whether the record is being deleted."""
     return item.get(DELETING) is True
 
 
 def tenant_item(tenant: Tenant) -> Item:
-    """The item of a new tenant."""
+    """Return the item of a new tenant."""
     return {
         "id": tenant.id,
         "name": tenant.name,
@@ -164,7 +162,7 @@ def tenant_item(tenant: Tenant) -> Item:
 
 
 def tombstone_item(tenant: Tenant, by: UserId, now: datetime) -> Item:
-    """What is kept of a tenant that was deleted."""
+    """Return the tombstone of a deleted tenant."""
     return {
         "id": tenant.id,
         "name": tenant.name,
@@ -180,7 +178,7 @@ def tombstone_item(tenant: Tenant, by: UserId, now: datetime) -> Item:
 
 
 def channel_item(channel: Channel) -> Item:
-    """The item of a new channel."""
+    """Return the item of a new channel."""
     return {
         "tenant_id": channel.tenant_id,
         "id": channel.id,
@@ -196,7 +194,7 @@ def channel_item(channel: Channel) -> Item:
 
 
 def subscription_item(subscription: Subscription) -> Item:
-    """The item of a new subscription. `start_seq` stays as it began; `acked_seq` moves on from there."""
+    """Return the item of a new subscription. `start_seq` never changes; `acked_seq` advances from it."""
     epoch = subscription.cursor.epoch
     return {
         "tenant_id": subscription.tenant_id,
@@ -214,13 +212,13 @@ def subscription_item(subscription: Subscription) -> Item:
 
 
 def removed_to_value(removed_to: Cursor, before: datetime | None) -> Value:
-    """What stands in a channel's `removed_to`."""
+    """Return the value of a channel's `removed_to` attribute."""
     place: dict[str, Value] = {"epoch": removed_to.epoch, "seq": removed_to.seq}
     return place if before is None else {**place, "before": times.to_text(before)}
 
 
 def challenge_item(challenge: Challenge) -> Item:
-    """The item of a new challenge; its times are whole seconds, as the table's TTL wants them."""
+    """Return the item of a new challenge; its times are whole seconds, as DynamoDB's TTL requires."""
     return {
         "challenge_id": challenge.id,
         "challenge": challenge.text,
@@ -232,15 +230,18 @@ def challenge_item(challenge: Challenge) -> Item:
 
 
 def _access(value: Value) -> Access:
-    """None means open, as every channel of an older system is; what nobody knows is managed, the one that lets fewer in."""
+    """Return a channel's access: open for None, as for every channel of an older system.
+
+    Managed, the stricter one, for an unknown value.
+    """
     return Access.OPEN if value is None or value == Access.OPEN else Access.MANAGED
 
 
 def _permissions(item: Item) -> frozenset[Permission]:
-    """Return what a subscription lets its agent do: receive where the row says nothing about it.
+    """Return the permissions of a subscription: receive, if the row has none.
 
-    The older system kept a map of flags that it never enforced; in it an agent receives unless `read` and `subscribe` are
-    refused, and publishes if one of `write`, `publish` and `manage` is granted.
+    The older system kept a map of flags and never enforced it. In such a map the agent may receive unless `read` and `subscribe`
+    are denied, and publish if one of `write`, `publish` and `manage` is granted.
     """
     value = item.get("permissions")
     if value is None:
@@ -255,5 +256,5 @@ def _permissions(item: Item) -> frozenset[Permission]:
 
 
 def is_granted(flag: Value) -> bool:
-    """Return whether a flag in the older system's map of permissions is true: it wrote 1, and people true."""
+    """Return whether a flag in the older system's permission map is set: it wrote 1, people wrote true."""
     return flag is True or (is_number(flag) and flag == 1)

@@ -1,6 +1,6 @@
-"""The tables as records: what belongs to no one tenant, and the way to a tenant's own view, which is `tenant_store`'s.
+"""The typed view of the tables: records shared by all tenants, and access to each tenant's own store.
 
-How a record is an item is `rows`' and `people_rows`'.
+`rows` and `people_rows` convert records to items.
 """
 
 from __future__ import annotations
@@ -33,47 +33,47 @@ from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.tenant_store import TenantStore
 
 HEALTH_KEY: Final = "health"
-"""The key that is written and read to see whether that can be done; no id of ours is without a prefix."""
+"""The key of the health check's row; every id of ArtCafe has a prefix, so none can collide with it."""
 HEALTH_TTL_S: Final = 60
 
 
 class Store:
-    """The typed view of the tables. What belongs to a tenant is reached through `tenant`; every read sees all earlier writes."""
+    """The typed view of the tables. A tenant's records are reached through `tenant`; every read sees all earlier writes."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
     def tenant(self, tenant_id: TenantId) -> TenantStore:
-        """The view of one tenant. The id is a proven principal's, or one that a proof is about to bear out."""
+        """Return the store of one tenant. The id comes from a proven principal, or from one about to be proven."""
         return TenantStore(self._tables, tenant_id)
 
     def people(self, tenant_id: TenantId) -> PeopleStore:
-        """The view of one tenant's people; of the id, the same holds."""
+        """Return the store of one tenant's people; the id as in `tenant`."""
         return PeopleStore(self._tables, tenant_id)
 
     def acceptances(self, user_id: UserId) -> AcceptanceStore:
-        """The view of what one person has accepted."""
+        """Return the store of one person's acceptances of the terms."""
         return AcceptanceStore(self._tables, user_id)
 
     def ownership(self, user_id: UserId) -> OwnershipStore:
-        """The view of how many tenants one person owns and has made."""
+        """Return the store that counts one person's tenants."""
         return OwnershipStore(self._tables, user_id)
 
     async def transact(self, writes: Sequence[Write]) -> None:
-        """All of the writes or none. Raises ConditionFailed, and RowFull where a row has no room."""
+        """Apply all writes or none. Raises ConditionFailed, and RowFull if a row is full."""
         with full_rows.reported():
             await self._tables.transact(writes)
 
     # --- tenants ---
 
     def insert_tenant(self, tenant: Tenant) -> Put:
-        """A new tenant; fails when its id is taken."""
+        """Return the write of a new tenant; fails if its id is taken."""
         return Put(TENANTS, rows.tenant_item(tenant), Absent("id"))
 
     async def memberships(self, user_id: UserId, ask: PageRequest) -> Page[tuple[Tenant, Member]]:
-        """Return a page of the user's tenants in the order of their ids.
+        """Return a page of the user's tenants, ordered by id.
 
-        Left out are memberships that were withdrawn, and those in a tenant that does not exist or was deleted.
+        Omits withdrawn memberships, and those in missing or deleted tenants.
         """
         page = await self._tables.query(USER_TENANTS, user_id, after=ask.after, limit=ask.limit, consistent=True)
         members = [member for item in page.items if (member := people_rows.member_of(item)) is not None]
@@ -82,20 +82,20 @@ class Store:
         return Page(tuple((tenant, member) for tenant, member in both if tenant is not None), page.next)
 
     async def tenants(self, tenant_ids: Sequence[TenantId]) -> dict[TenantId, Tenant | None]:
-        """Each tenant's record, None where there is no such tenant any more."""
+        """Return each tenant, or None if it does not exist any more."""
         items = await self._tables.get(TENANTS, [ItemKey(tenant_id) for tenant_id in tenant_ids], consistent=True)
         found = (None if item is None or rows.TOMBSTONE in item else rows.tenant_of(item) for item in items)
         return dict(zip(tenant_ids, found, strict=True))
 
     async def versions(self, tenant_ids: Sequence[TenantId]) -> dict[TenantId, int | None]:
-        """The version of each tenant, None where there is no such tenant any more."""
+        """Return the version of each tenant, or None if it does not exist any more."""
         found = await self.tenants(tenant_ids)
         return {tenant_id: None if tenant is None else tenant.version for tenant_id, tenant in found.items()}
 
-    # --- all of them ---
+    # --- health ---
 
     async def check_health(self, now: datetime) -> None:
-        """Write a row as a login does, and read from every table. Raises `Unavailable` for the first that cannot be used."""
+        """Write a row as a login does, and read from every table. Raises `Unavailable` for the first unusable table."""
         ends = int(now.timestamp()) + HEALTH_TTL_S
         await self._tables.put(Put(CHALLENGES, {"challenge_id": HEALTH_KEY, "ttl": ends}))
         for table in TABLES:
@@ -104,15 +104,15 @@ class Store:
     # --- challenges ---
 
     async def put_challenge(self, challenge: Challenge) -> None:
-        """Keeps a challenge until it is taken or has expired."""
+        """Store a challenge until it is taken or expires."""
         await self._tables.put(Put(CHALLENGES, rows.challenge_item(challenge)))
 
     async def take_challenge(self, challenge_id: str, attempt: str, now: datetime) -> Challenge | None:
-        """Spends a challenge on this attempt, on whatever server; None when it isn't there, has expired or was spent.
+        """Redeem a challenge for this attempt, on any server; return None if it is missing, expired or already redeemed.
 
-        An engine that asks again because the answer was lost does so with the same `attempt`, and gets the challenge again.
+        An engine retrying after a lost answer passes the same `attempt` and gets the challenge again.
         """
-        # `ttl` is a whole second, so that comparing it with the second that has begun is exact.
+        # `ttl` is a whole second, so the comparison with the current whole second is exact.
         is_alive = Greater("ttl", int(now.timestamp()))
         good = And(Exists("challenge_id"), is_alive, Or(Absent("used_by"), Equals("used_by", attempt)))
         try:

@@ -1,4 +1,4 @@
-"""A tenant's subscriptions as records: reads, cursor writes, and the writes a service combines into one transaction."""
+"""A tenant's subscriptions: reads, cursor writes, and builders of the writes in a transaction."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class SubscriptionStore:
         self.partition = Partition(tables, CHANNEL_SUBSCRIPTIONS, tenant_id)
 
     async def get(self, channel_id: str, agent_id: str) -> Subscription | None:
-        """The agent's subscription to the channel."""
+        """Return the agent's subscription to the channel, or None."""
         (found,) = await self.get_many([(channel_id, agent_id)])
         return found
 
     async def get_many(self, pairs: Sequence[tuple[str, str]]) -> list[Subscription | None]:
-        """The subscriptions of these channels and agents, in their order."""
+        """Return the subscriptions of these (channel, agent) pairs, in their order."""
         possible = [pair for pair in pairs if ids.is_possible(pair[0]) and ids.is_possible(pair[1])]
         keys = [
             ItemKey(self._tenant_id, subscription_id(ChannelId(channel_id), AgentId(agent_id)))
@@ -39,23 +39,26 @@ class SubscriptionStore:
         ]
         items = await self._tables.get(CHANNEL_SUBSCRIPTIONS, keys, consistent=True) if keys else []
         read = (rows.subscription_of(item) for item in items if item is not None)
-        # Two ids with a '#' in them could make the same text: the attributes decide.
+        # Two pairs of ids containing '#' could form the same row id, so compare the attributes.
         found = {(each.channel_id, each.agent_id): each for each in read}
         return [found.get((ChannelId(channel_id), AgentId(agent_id))) for channel_id, agent_id in pairs]
 
     async def of_channel(self, channel_id: ChannelId, ask: PageRequest) -> Page[Subscription]:
-        """The channel's subscriptions in the order of their agents' ids. Raises BadCursor for another list's sort key."""
+        """Return a page of the channel's subscriptions, ordered by agent id.
+
+        Raises BadCursor for the sort key of another list.
+        """
         prefix = subscription_id(channel_id, AgentId(""))
         if ask.after is not None and not ask.after.startswith(prefix):
             raise BadCursor
         return await self.partition.page(ask, rows.subscription_of, lambda each: each.channel_id == channel_id, prefix=prefix)
 
     def insert(self, subscription: Subscription) -> Put:
-        """A new subscription; fails when it is there already."""
+        """Return the write of a new subscription; fails if it exists."""
         return Put(CHANNEL_SUBSCRIPTIONS, rows.subscription_item(subscription), Absent("id"))
 
     def set_status(self, channel_id: ChannelId, agent_id: AgentId, status: SubscriptionStatus, now: datetime) -> Update:
-        """Fails unless the subscription is there."""
+        """Return the write of a status; fails unless the subscription exists."""
         changes = [Assign("status", status.value), Assign("updated_at", times.to_text(now))]
         return Update(
             CHANNEL_SUBSCRIPTIONS, ItemKey(self._tenant_id, subscription_id(channel_id, agent_id)), changes, Exists("id")
@@ -64,7 +67,7 @@ class SubscriptionStore:
     def set_permissions(
         self, channel_id: ChannelId, agent_id: AgentId, permissions: frozenset[Permission], now: datetime
     ) -> Update:
-        """Fails unless the subscription is there."""
+        """Return the write of permissions; fails unless the subscription exists."""
         texts = sorted(permission.value for permission in permissions)
         changes = [Assign("permissions", texts), Assign("updated_at", times.to_text(now))]
         return Update(
@@ -72,22 +75,25 @@ class SubscriptionStore:
         )
 
     def delete(self, channel_id: ChannelId, agent_id: AgentId, *, must_exist: bool = False) -> Delete:
-        """With `must_exist` fails when it is not there."""
+        """Return the write that deletes a subscription; with `must_exist`, it fails if there is none."""
         key = ItemKey(self._tenant_id, subscription_id(channel_id, agent_id))
         return Delete(CHANNEL_SUBSCRIPTIONS, key, Exists("id") if must_exist else None)
 
     def enter_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
-        """The agent's row names the channel; fails unless the agent is there and has its map (`ensure_channel_map`)."""
+        """Return the write that adds the channel to the agent's row.
+
+        Fails unless the agent exists and has its map (`ensure_channel_map`).
+        """
         return Update(AGENTS, ItemKey(self._tenant_id, agent_id), [Assign(("channels", channel_id), True)], rows.IS_PRESENT)
 
     def leave_channel(self, agent_id: AgentId, channel_id: ChannelId) -> Update:
-        """The agent's row doesn't name the channel; fails unless the agent is there and has its map."""
+        """Return the write that removes the channel from the agent's row; fails unless the agent exists and has its map."""
         return Update(AGENTS, ItemKey(self._tenant_id, agent_id), [Remove(("channels", channel_id))], Exists("id"))
 
     async def ensure_channel_map(self, agent_id: AgentId) -> None:
-        """Gives an agent's row of an older system its map of channels, in place of whatever else stands there; a map stays.
+        """Give an agent's row of an older system a map of channels, replacing any other value; an existing map is kept.
 
-        Raises ConditionFailed when there is no such agent.
+        Raises ConditionFailed if the agent does not exist.
         """
         missing = And(rows.IS_PRESENT, Not(OfKind("channels", ValueKind.MAP)))
         try:
@@ -98,9 +104,9 @@ class SubscriptionStore:
                 raise
 
     async def write_cursor(self, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor) -> bool:
-        """Moves a subscription's cursor forward, or into another epoch; says whether it did.
+        """Advance a subscription's cursor, or move it to another epoch; return whether it moved.
 
-        A subscription that is gone, or whose cursor is as far already, is left as it is. May be repeated.
+        Changes nothing if the subscription was deleted or its cursor is already as far. Safe to retry.
         """
         if cursor.epoch is None:
             return False

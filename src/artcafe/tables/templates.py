@@ -1,7 +1,7 @@
-"""The catalog as CloudFormation and Terraform: templates that create the same tables as ArtCafe does. Nothing is created here.
+"""Export the catalog as CloudFormation and Terraform templates for the same tables ArtCafe creates. Creates nothing itself.
 
-Both are JSON, which both tools read (`*.json`, `*.tf.json`), so that no text is put together by hand. A table that holds data is
-kept when its template, or its line in it, goes away.
+Both are JSON, which both tools read (`*.json`, `*.tf.json`), so no template text is concatenated. A table with data is kept when
+its template, or its entry in the template, is removed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any, Final
 from artcafe.tables.catalog import TABLES, Environment, Table, tags_of
 
 Template = dict[str, Any]
-"""A document as JSON has it."""
+"""A JSON document."""
 
 PROVIDER: Final = ">= 5.0"
-"""The first of hashicorp/aws whose documents all of this stands in."""
+"""The first version of hashicorp/aws with documentation for every argument used here."""
 
 
 def cloudformation(environments: Iterable[Environment]) -> Template:
-    """A template of every table that these environments use (AWS::DynamoDB::Table)."""
+    """Return a template of every table used by these environments (AWS::DynamoDB::Table)."""
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": "The tables of ArtCafe",
@@ -29,7 +29,7 @@ def cloudformation(environments: Iterable[Environment]) -> Template:
 
 
 def terraform(environments: Iterable[Environment]) -> Template:
-    """A configuration of every table that these environments use (aws_dynamodb_table), in Terraform's JSON syntax."""
+    """Return a configuration of every table used by these environments (aws_dynamodb_table), in Terraform's JSON syntax."""
     resources = {name.replace("-", "_"): _terraform_table(name, table) for name, table in names_in(environments).items()}
     return {
         "terraform": {"required_providers": {"aws": {"source": "hashicorp/aws", "version": PROVIDER}}},
@@ -38,7 +38,7 @@ def terraform(environments: Iterable[Environment]) -> Template:
 
 
 def names_in(environments: Iterable[Environment]) -> Mapping[str, Table]:
-    """Every table name that these environments use, with its table, in the catalog's order; what they share stands once."""
+    """Return every table name used by these environments, with its table, in the catalog's order; shared tables appear once."""
     return {table.name_in(environment): table for environment in environments for table in TABLES}
 
 
@@ -78,5 +78,5 @@ def _terraform_table(name: str, table: Table) -> Template:
 
 
 def _logical_id(name: str) -> str:
-    """CloudFormation's name of a resource, which has letters and digits only."""
+    """Return CloudFormation's logical name of a resource: letters and digits only."""
     return "".join(word[:1].upper() + word[1:] for word in re.split(r"[^A-Za-z0-9]+", name))

@@ -1,6 +1,7 @@
-"""Tombstones of what a request with an `Idempotency-Key` made and somebody deleted, so that a repeat does not make it again.
+"""Tombstones of deleted records created by a request with an `Idempotency-Key`, so that a retry does not create them again.
 
-They stand among the challenges, whose rows every engine removes by `ttl`, and whose readers find nothing that opens in them.
+They are rows of the challenges table: every engine removes expired ones by `ttl`, and the readers of challenges find no valid
+challenge in them.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from artcafe.tables.engine.values import Item
 from artcafe.tables.engine.writes import Check, ItemKey, Put
 
 KEPT: Final = timedelta(hours=72)
-"""As long as an invitation is open, and longer than any library or queue repeats a request."""
+"""As long as an invitation is open, and longer than any library or queue retries a request."""
 
 
 class Tombstones:
-    """The tombstones of one tenant. Builders return writes, for the transaction that deletes or creates."""
+    """The tombstones of one tenant. Builders return writes for the transaction that deletes or creates a record."""
 
     def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
         self._tables, self._tenant_id = tables, tenant_id
 
     def put(self, id: str, now: datetime) -> Put:
-        """Marks `id`, which a request derived, as deleted from now on for 72 hours. May be repeated."""
+        """Return the write that marks `id`, derived from a request, as deleted for the next 72 hours. May be repeated."""
         item: Item = {"challenge_id": self._key(id).partition, "tenant_id": self._tenant_id, "ttl": int((now + KEPT).timestamp())}
         return Put(CHALLENGES, item)
 
     def check_absent(self, id: str, now: datetime) -> Check:
-        """Fails where `id` was deleted within the last 72 hours."""
+        """Return a check that fails if `id` was deleted within the last 72 hours."""
         return Check(CHALLENGES, self._key(id), Or(Absent("challenge_id"), Less("ttl", int(now.timestamp()))))
 
     async def is_there(self, id: str, now: datetime) -> bool:
-        """Whether `id` was deleted within the last 72 hours."""
+        """Return whether `id` was deleted within the last 72 hours."""
         (item,) = await self._tables.get(CHALLENGES, [self._key(id)], consistent=True)
         ttl = None if item is None else item.get("ttl")
         return isinstance(ttl, int) and ttl >= int(now.timestamp())

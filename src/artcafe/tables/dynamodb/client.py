@@ -1,7 +1,7 @@
-"""DynamoDB's client: where it calls, how long it waits, what it repeats, foreign errors as ours. Only here are AWS's libraries.
+"""The DynamoDB client: endpoint, timeouts, retries and error translation. The only module importing AWS's libraries.
 
-What it repeats by itself is what AWS's standard mode repeats: throttling, server errors, lost connections and answers, five
-tries in all. Conflicts of transactions and throttling inside one it leaves to its caller; those are repeated here.
+AWS's standard retry mode covers throttling, server errors, lost connections and lost answers, five attempts in all. Conflicts of
+transactions, and throttling inside a transaction, are left to the caller by AWS's client; this module retries them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 from artcafe import errors
 from artcafe.observe.logs import log
 
-# Read once, when botocore is imported. Without it the client waits up to a second before its first repeat, of whatever kind.
+# Read once, when botocore is imported. Without it the client waits up to a second before any first retry.
 os.environ.setdefault("AWS_NEW_RETRIES_2026", "true")
 
 from aiobotocore.config import AioConfig
@@ -31,26 +31,26 @@ CONFIG: Final = {
     "max_pool_connections": 64,
     "retries": {"mode": "standard", "total_max_attempts": 5},
 }
-"""The client's own defaults wait 60 s for an answer and keep 10 connections (design, decision 10)."""
+"""The client's defaults are a timeout of 60 s and 10 connections, too long and too few for a server (design, decision 10)."""
 
 CALL_S: Final = 12.0
-"""How long a call may take with everything that is repeated; two slow answers fit in."""
+"""The timeout of a call including all retries; two slow answers fit in."""
 
 MAX_CALLS: Final = 1024
-"""Calls that may be under way or wait for one of the connections; the next would only be late, and make the others later."""
+"""Maximum of calls in flight or waiting for a connection; one more would be late, and delay the others."""
 
 NAME: Final = "the tables on DynamoDB"
-"""What a peer is told about: where they are is the log's to say."""
+"""The name in error messages to peers; only the log contains the endpoint."""
 
 RECOVERED_AFTER_S: Final = 10.0
-"""For how long every call must go through until the trouble counts as over."""
+"""An outage is over after this time without a failed call."""
 
 MAX_TRIES: Final = 10
 FIRST_WAIT_S: Final = 0.025
 LONGEST_WAIT_S: Final = 1.0
 
 _ITEM_ERRORS: Final = {"ConditionalCheckFailedException", "TransactionCanceledException", "ValidationException"}
-"""What DynamoDB refuses because of the items that it was given or found."""
+"""Errors caused by the items of a request or in the table."""
 
 _THROTTLED: Final = {
     "LimitExceededException",
@@ -62,12 +62,12 @@ _THROTTLED: Final = {
 _WRITES: Final = {"put_item", "update_item", "delete_item", "transact_write_items"}
 
 _TRANSIENT_REASONS: Final = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
-"""Why a transaction may have been cancelled that goes through a little later."""
+"""Reasons of a cancelled transaction that go away with a retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A region of AWS, or what stands at `url` in its place. Credentials are whatever AWS's whole chain finds."""
+    """A region of AWS, or a replacement endpoint at `url`. Credentials come from AWS's credential chain."""
 
     region: str
     url: str | None = None
@@ -78,14 +78,14 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """What one call was charged: capacity units by the name of the table."""
+    """The capacity units charged for one call, by table name."""
 
     operation: str
     units: Mapping[str, float]
 
 
 class CallRefused(Exception):
-    """DynamoDB answered that it did not do it, and asking again would not help. `answer` has what it said beside that."""
+    """DynamoDB refused a call, and a retry would not help. `answer` is the error response."""
 
     def __init__(self, code: str, message: str, answer: Mapping[str, Any]) -> None:
         super().__init__(f"{code}: {message}")
@@ -93,12 +93,12 @@ class CallRefused(Exception):
 
 
 class Client:
-    """A client of one endpoint; `Client.open` makes one. Belongs to the loop it was opened on."""
+    """A client of one endpoint, created by `Client.open`. Belongs to the loop it was opened on."""
 
     def __init__(
         self, endpoint: Endpoint, service: Any, stack: AsyncExitStack, consumed: Callable[[Consumed], None] | None
     ) -> None:
-        """For `open`."""
+        """Called by `open`."""
         self.endpoint = endpoint
         self._service, self._stack, self._consumed = service, stack, consumed
         self._calls = 0
@@ -109,7 +109,10 @@ class Client:
 
     @classmethod
     async def open(cls, endpoint: Endpoint, consumed: Callable[[Consumed], None] | None = None) -> Client:
-        """Connects nowhere yet. `consumed` is told what each read or write of items was charged. Raises `StartRefused`."""
+        """Create a client, without connecting.
+
+        `consumed` is called with the units of each item request. Raises `StartRefused`.
+        """
         stack = AsyncExitStack()
         try:
             maker = get_session().create_client(
@@ -124,9 +127,9 @@ class Client:
         return cls(endpoint, service, stack, consumed)
 
     async def items(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        """A call that reads or writes items, as `call` has it; its price goes to whoever was named at `open`.
+        """Call an operation on items as `call` does, and report its units to the callback of `open`.
 
-        Raises `CallRefused` only where an item is the reason: a condition or the transaction it stands in, or a value.
+        Raises `CallRefused` only for an error caused by an item: a condition, its transaction, or a value.
         """
         if self._consumed is not None:
             request = {**request, "ReturnConsumedCapacity": "TOTAL"}
@@ -143,7 +146,7 @@ class Client:
         return answer
 
     async def call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        """DynamoDB's answer. Raises `CallRefused` for what stays refused, and `errors.Unavailable` where that may pass."""
+        """Return DynamoDB's answer. Raises `CallRefused` for a permanent error, and `errors.Unavailable` for a temporary one."""
         if not self._is_open or self._calls >= MAX_CALLS:
             raise errors.Unavailable(NAME)
         self._calls += 1
@@ -164,16 +167,16 @@ class Client:
         return answer
 
     async def close(self) -> None:
-        """Returns when every call is answered; what is called later is `Unavailable`. May be repeated."""
+        """Close the client after answering every call; later calls raise `Unavailable`. May be repeated."""
         self._is_open = False
         await self._idle.wait()
         await self._stack.aclose()
 
     def unavailable(self, operation: str, code: str, message: str, *, was_sent: bool = False) -> errors.Unavailable:
-        """The error to raise; `was_sent`: of a write it is unknown whether it was made, by this or an earlier try.
+        """Return the error to raise. `was_sent`: a write may have been applied, by this or an earlier attempt.
 
-        The reason is for the log, once for each kind of trouble until calls have gone through for `RECOVERED_AFTER_S`: meanwhile every call
-        that fails would say the same.
+        Logs the cause once for each error code, until calls have succeeded for `RECOVERED_AFTER_S`: every failing call would log
+        the same.
         """
         self._last_failure_at = time.monotonic()
         if self._failure_code != code:
@@ -202,13 +205,13 @@ class Client:
 
 
 def backoff_delays() -> Iterator[float]:
-    """Seconds to wait before each further try: "full jitter" from 25 ms to 1 s, so that those who collided do not again."""
+    """Yield the seconds to wait before each retry: "full jitter" from 25 ms to 1 s keeps colliding calls apart."""
     for number in range(MAX_TRIES):
-        yield random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**number))  # noqa: S311 - it spreads load and keeps no secret
+        yield random.uniform(0, min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**number))  # noqa: S311 - load spreading, not a secret
 
 
 def reasons_of(refused: CallRefused) -> list[dict[str, Any]]:
-    """Why a transaction was cancelled: for each of its writes a reason, whose code is `None` where that write was not it."""
+    """Return the reasons of a cancelled transaction, one per write; the code is `None` for a write without an error."""
     reasons: list[dict[str, Any]] = refused.answer.get("CancellationReasons", [])
     return reasons
 
@@ -219,12 +222,12 @@ def _refused(exc: ClientError) -> CallRefused:
 
 
 def _is_server_fault(refused: CallRefused) -> bool:
-    """Whether the trouble is DynamoDB's own, and was repeated in vain."""
+    """Return whether the error is DynamoDB's own and all retries failed."""
     return refused.code in _THROTTLED or refused.answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
 
 
 def _is_transient(refused: CallRefused) -> bool:
-    """Whether it is one of those that AWS's client does not repeat, though they pass."""
+    """Return whether the error is temporary but not retried by AWS's client."""
     if refused.code == "TransactionConflictException":
         return True
     codes = {reason.get("Code", "None") for reason in reasons_of(refused)} - {"None"}

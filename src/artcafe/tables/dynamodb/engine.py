@@ -1,8 +1,7 @@
-"""The table engine of a fleet: the port on DynamoDB. How that is called is `client`'s; its tables, `schema`'s.
+"""The table engine for a fleet: the port on DynamoDB. `client` makes the calls, and `schema` manages the tables.
 
-Each verb is one call, and a transaction carries a token, so that one whose answer was lost is not made twice when it is asked
-again. A single write has no token: asked again, it meets what its first try left, which is why every write is built to be
-safe to repeat.
+Each verb is one call. A transaction carries a token, so that a retry after a lost answer does not apply it twice. A single write
+has no token: its retry meets the result of the first attempt, so every write is built to be safe to retry.
 """
 
 from __future__ import annotations
@@ -22,30 +21,30 @@ from artcafe.tables.engine.values import Item, Unstorable
 from artcafe.tables.engine.writes import Check, Delete, ItemKey, Put, Update, Write, check_table_key, check_transaction
 
 MAX_BATCH_KEYS: Final = 100
-"""BatchGetItem's own limit."""
+"""The limit of BatchGetItem."""
 
 _ACTIONS: Final[dict[type[Write], str]] = {Put: "Put", Update: "Update", Delete: "Delete", Check: "ConditionCheck"}
 _CONDITION_FAILED: Final = {"ConditionalCheckFailedException", "ConditionalCheckFailed"}
 _UNSTORABLE: Final = ("Item size to update", "Number overflow", "Number underflow", "significant digits", "Nesting Levels")
-"""What DynamoDB says where only the outcome of an update is too large; its code is the same for all that is invalid."""
+"""Messages of DynamoDB for an update with too large a result; their error code is the same for every invalid request."""
 
 
 class DynamoDb:
-    """A table engine on one endpoint; `DynamoDb.open` makes one. Belongs to the loop it was opened on."""
+    """A table engine on one endpoint, created by `DynamoDb.open`. Belongs to the loop it was opened on."""
 
     def __init__(self, client: Client, environment: Environment) -> None:
-        """`client` is closed with the engine."""
+        """Take over `client`: the engine closes it."""
         self._client, self._environment = client, environment
 
     @classmethod
     async def open(
         cls, endpoint: Endpoint, environment: Environment, consumed: Callable[[Consumed], None] | None = None
     ) -> DynamoDb:
-        """An engine on tables that stand already. Raises `errors.StartRefused` as `Client.open` does."""
+        """Open an engine on existing tables. Raises `errors.StartRefused` like `Client.open`."""
         return cls(await Client.open(endpoint, consumed), environment)
 
     async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
-        """As the port has it."""
+        """Read items as `Tables.get` does."""
         for key in keys:
             check_table_key(table, key)
         distinct = list(dict.fromkeys(keys))
@@ -69,7 +68,7 @@ class DynamoDb:
         where: Condition | None = None,
         consistent: bool = False,
     ) -> ItemPage:
-        """As the port has it."""
+        """Query as `Tables.query` does."""
         query = Query(table, partition, prefix, after, limit, descending, where, consistent)
         sort_key = table.key_attributes[1]
         answer = await self._client.items("query", self._query(query, sort_key))
@@ -77,21 +76,21 @@ class DynamoDb:
         return ItemPage([from_attributes(item) for item in answer["Items"]], None if last is None else last[sort_key]["S"])
 
     async def put(self, write: Put) -> None:
-        """As the port has it."""
+        """Write an item as `Tables.put` does."""
         await self._write("put_item", write)
 
     async def update(self, write: Update) -> Item:
-        """As the port has it."""
+        """Update an item as `Tables.update` does."""
         answer = await self._write("update_item", write, ReturnValues="ALL_NEW")
         return from_attributes(answer["Attributes"])
 
     async def delete(self, write: Delete) -> Item | None:
-        """As the port has it."""
+        """Delete an item as `Tables.delete` does."""
         answer = await self._write("delete_item", write, ReturnValues="ALL_OLD")
         return from_attributes(answer["Attributes"]) if answer.get("Attributes") else None
 
     async def transact(self, writes: Sequence[Write]) -> None:
-        """As the port has it."""
+        """Apply the writes as `Tables.transact` does."""
         check_transaction(writes)
         actions = [{_ACTIONS[type(write)]: self._request(write)} for write in writes]
         try:
@@ -100,7 +99,7 @@ class DynamoDb:
             raise self._failure("transact_write_items", refused, reasons_of(refused)) from refused
 
     async def scan(self, table: Table) -> AsyncIterator[Item]:
-        """As `port.Scans` has it."""
+        """Scan a table as `Scans.scan` does."""
         request: dict[str, Any] = {"TableName": self._name(table)}
         while True:
             answer = await self._client.items("scan", request)
@@ -111,7 +110,7 @@ class DynamoDb:
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     async def close(self) -> None:
-        """As the port has it."""
+        """Close the engine as `Tables.close` does."""
         await self._client.close()
 
     # --- reads ---
@@ -122,7 +121,7 @@ class DynamoDb:
         return from_attributes(answer["Item"]) if "Item" in answer else None
 
     async def _get_batch(self, table: Table, keys: Sequence[ItemKey], consistent: bool) -> dict[ItemKey, Item]:
-        """DynamoDB may answer some of the keys and leave the others for later: above 16 MB, or where it is throttled."""
+        """Read up to 100 keys. DynamoDB may return only some of them, above 16 MB or when throttling; request the rest again."""
         wanted = {self._name(table): {"Keys": [_key(table, key) for key in keys], "ConsistentRead": consistent}} if keys else {}
         found: dict[ItemKey, Item] = {}
         pauses = backoff_delays()
@@ -166,7 +165,7 @@ class DynamoDb:
             raise self._failure(operation, refused, [reason]) from refused
 
     def _request(self, write: Write) -> dict[str, Any]:
-        """What the write's own call and its place in a transaction have in common."""
+        """Return the request parameters common to a single write and a transaction's write."""
         expressions = Expressions()
         request: dict[str, Any] = {"TableName": self._name(write.table)}
         if isinstance(write, Put):
@@ -182,9 +181,9 @@ class DynamoDb:
         return request | expressions.parameters()
 
     def _failure(self, operation: str, refused: CallRefused, reasons: Sequence[dict[str, Any]]) -> Exception:
-        """What a refused write is to its caller: a false condition, too large an outcome, or else nothing that was foreseen.
+        """Return the error of a refused write: a false condition, too large a result, or an unexpected error.
 
-        A condition counts before a value, as the port's engines all decide conditions first.
+        A condition takes precedence over a value, because every engine evaluates conditions first.
         """
         failed = {index: reason.get("Item") for index, reason in enumerate(reasons) if reason.get("Code") in _CONDITION_FAILED}
         if failed:

@@ -1,6 +1,6 @@
-"""Conditions and changes as DynamoDB's expressions: text in which every name and every value is a placeholder.
+"""Compile conditions and changes to DynamoDB expressions, with a placeholder for every name and value.
 
-So no name is a reserved word and no value is ever read as part of an expression. What they mean is `conditions`' to say.
+So no name can be a reserved word, and no value is parsed as part of an expression. `conditions` defines their meaning.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _OPERATORS: Final = {Equals: "=", NotEquals: "<>", Less: "<", LessOrEqual: "<=",
 
 
 class _Binding(IntEnum):
-    """How tightly the outermost operator of a text binds. DynamoDB refuses parentheses that change nothing."""
+    """The precedence of an expression's outermost operator. DynamoDB refuses redundant parentheses."""
 
     OR = 1
     AND = 2
@@ -42,14 +42,14 @@ class _Binding(IntEnum):
 
 
 class Expressions:
-    """The names and values of one request, collected while its expressions are written."""
+    """The names and values of one request, collected while its expressions are compiled."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
         self._values: dict[str, Attribute] = {}
 
     def parameters(self) -> dict[str, Any]:
-        """The request's two parameters for names and values; DynamoDB refuses empty ones."""
+        """Return the request parameters for names and values; DynamoDB refuses empty ones."""
         given: dict[str, Any] = {}
         if self._names:
             given["ExpressionAttributeNames"] = {placeholder: name for name, placeholder in self._names.items()}
@@ -58,21 +58,24 @@ class Expressions:
         return given
 
     def name(self, name: str) -> str:
-        """The placeholder of an attribute or of an entry."""
+        """Return the placeholder of an attribute or map entry name."""
         return self._names.setdefault(name, f"#{len(self._names)}")
 
     def value(self, attribute: Attribute) -> str:
-        """A placeholder of the value."""
+        """Return a placeholder of the value."""
         placeholder = f":{len(self._values)}"
         self._values[placeholder] = attribute
         return placeholder
 
     def condition(self, condition: Condition) -> str:
-        """A condition or filter expression."""
+        """Return a condition or filter expression."""
         return self._condition(condition)[0]
 
     def changes(self, changes: Sequence[Change]) -> str:
-        """An update expression. Its right-hand sides see the item as it was, so the order of changes is without meaning."""
+        """Return an update expression.
+
+        Its right-hand sides see the item before the update, so the order of changes does not matter.
+        """
         sets = [self._set(change) for change in changes if not isinstance(change, Remove)]
         removes = [self._path(change.path) for change in changes if isinstance(change, Remove)]
         clauses = [f"SET {', '.join(sets)}"] if sets else []
@@ -117,7 +120,7 @@ class Expressions:
             case AssignIfAbsent(_, value):
                 return f"{path} = if_not_exists({path}, {self.value(to_attribute(value))})"
             case Add(_, number):
-                # Not the ADD clause, which the developer guide allows for top-level attributes only.
+                # Not the ADD clause: the developer guide allows it for top-level attributes only.
                 return f"{path} = if_not_exists({path}, {self.value({'N': '0'})}) + {self.value(to_attribute(number))}"
             case _:
                 assert_never(change)

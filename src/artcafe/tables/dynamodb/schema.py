@@ -1,6 +1,6 @@
-"""The catalog's tables on DynamoDB: what stands there, how it differs from the catalog, and making what is missing.
+"""The catalog's tables on DynamoDB: describe them, compare them with the catalog, and create missing ones.
 
-Nothing is altered or deleted that stands: an operator's tables are theirs.
+Existing tables are never altered or deleted: they belong to the operator.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from artcafe.tables.catalog import DELETED, TABLES, DeletedTable, Environment, T
 from artcafe.tables.dynamodb.client import CallRefused, Client, Endpoint
 
 CREATE_S: Final = 180.0
-"""How long a new table may take until it can be used; DynamoDB needs some seconds."""
+"""The timeout for a new table to become active; DynamoDB needs some seconds."""
 
 LOOK_AGAIN_S: Final = 0.5
 
 ON_DEMAND: Final = "PAY_PER_REQUEST"
 
 USABLE: Final = frozenset({"ACTIVE", "UPDATING"})
-"""The states in which DynamoDB reads and writes a table's rows (API reference, TableDescription, TableStatus)."""
+"""The states of a table with readable and writable rows (API reference, TableDescription, TableStatus)."""
 
 REMEDIES: Final = {
     "CREATING": "wait until it has been created",
@@ -34,16 +34,16 @@ REMEDIES: Final = {
     "ARCHIVING": "restore the table from the backup that DynamoDB makes of it",
     "ARCHIVED": "restore the table from the backup that DynamoDB made of it",
 }
-"""What to do about a table in another state."""
+"""What an operator can do about a table in another state."""
 
 REKEY: Final = "a key cannot be changed: make the table anew and move what is in it, or use another region or account"
 
 
 @dataclass(frozen=True, slots=True)
 class TableDescription:
-    """A table as DynamoDB describes it. `keys` are name and type (`S`, `N`, `B`), the partition's first.
+    """A table as DynamoDB describes it. `keys` are pairs of name and type (`S`, `N`, `B`), the partition key first.
 
-    `ttl` is the attribute after which rows go, or None. `items` and `size_bytes` are as DynamoDB counted them some hours ago.
+    `ttl` is the expiry attribute, or None. `items` and `size_bytes` are DynamoDB's figures, some hours old.
     """
 
     name: str
@@ -57,18 +57,18 @@ class TableDescription:
 
     @property
     def is_usable(self) -> bool:
-        """Whether DynamoDB reads and writes its rows now."""
+        """Return whether DynamoDB reads and writes the rows now."""
         return self.status in USABLE
 
     @property
     def remedy(self) -> str:
-        """What to do about a table that cannot be used in its state."""
+        """Return what an operator can do about an unusable table."""
         return REMEDIES.get(self.status, f"see what it means: aws dynamodb describe-table --table-name {self.name}")
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where a table that stands is not as the catalog has it, and what to do. `is_fatal`: ArtCafe can't work on it as it is."""
+    """A difference between an existing table and the catalog, and its remedy. `is_fatal`: ArtCafe cannot use the table."""
 
     table: str
     problem: str
@@ -79,17 +79,17 @@ class Difference:
 class Schema:
     """The catalog's tables of one environment on one endpoint.
 
-    Every method raises `errors.TablesRefused` where DynamoDB refuses (a right that is missing), and `errors.Unavailable`.
+    Every method raises `errors.TablesRefused` if DynamoDB refuses (a missing permission), and `errors.Unavailable`.
     """
 
     def __init__(self, client: Client, environment: Environment) -> None:
-        """`client` stays its owner's to close."""
+        """Use `client`; its owner closes it."""
         self._client, self._environment = client, environment
 
     @classmethod
     @asynccontextmanager
     async def opened(cls, endpoint: Endpoint, environment: Environment) -> AsyncIterator[Schema]:
-        """With a client of its own, for a command. Raises `errors.StartRefused` as `Client.open` does."""
+        """Open a schema with its own client, for a command. Raises `errors.StartRefused` like `Client.open`."""
         client = await Client.open(endpoint)
         try:
             yield cls(client, environment)
@@ -97,11 +97,11 @@ class Schema:
             await client.close()
 
     async def describe_all(self) -> dict[Table, TableDescription | None]:
-        """What stands of every table of the catalog, in its order; None where nothing does."""
+        """Return the description of every table of the catalog, in its order; None for a missing table."""
         return {table: await self.describe(table) for table in TABLES}
 
     async def describe(self, table: Table) -> TableDescription | None:
-        """The table as it stands now, or None."""
+        """Return the description of a table, or None if it is missing."""
         name = table.name_in(self._environment)
         try:
             described = (await self._client.call("describe_table", {"TableName": name}))["Table"]
@@ -124,19 +124,19 @@ class Schema:
         )
 
     async def has_recovery(self, table: Table) -> bool:
-        """Whether point-in-time recovery is on."""
+        """Return whether point-in-time recovery is enabled."""
         name = table.name_in(self._environment)
         answer = await self._call("describe_continuous_backups", name, {"TableName": name})
         recovery = answer["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
         return bool(recovery.get("PointInTimeRecoveryStatus") == "ENABLED")
 
     async def deleted(self) -> list[DeletedTable]:
-        """The tables of an older system that still stand."""
+        """Return the remaining tables of an older system."""
         names = set(await self.names())
         return [each for each in DELETED if each.name in names]
 
     async def names(self) -> list[str]:
-        """The names of all tables of this account and region, ArtCafe's or not."""
+        """Return the names of all tables in this account and region, ArtCafe's or not."""
         names: list[str] = []
         request: dict[str, Any] = {}
         while True:
@@ -147,10 +147,10 @@ class Schema:
             request = {"ExclusiveStartTableName": answer["LastEvaluatedTableName"]}
 
     async def create(self, tables: Iterable[Table], on_created: Callable[[str], None] = lambda name: None) -> list[str]:
-        """Makes those that are missing, waits until they can be used, and returns their names. May be repeated.
+        """Create missing tables, wait until they are usable, and return their names. May be repeated.
 
-        `on_created` gets the name of each as soon as it is ready. What stands is left as it is, and waited for if somebody else is just
-        making it.
+        `on_created` is called with each name when the table is ready. Existing tables are left unchanged; a table being created
+        by another process is waited for.
         """
         named = {table: table.name_in(self._environment) for table in tables}
         made = [table for table, name in named.items() if await self._create_table(table, name)]
@@ -163,7 +163,7 @@ class Schema:
         return [named[table] for table in made]
 
     async def enable_ttl(self, table: Table) -> bool:
-        """Turns on the time to live where the catalog has one; says whether it was off. May be repeated."""
+        """Enable the time to live if the catalog has one; return whether it was off. May be repeated."""
         description = await self.describe(table)
         if table.ttl is None or description is None or description.ttl is not None:
             return False
@@ -173,7 +173,7 @@ class Schema:
         return True
 
     async def _create_table(self, table: Table, name: str) -> bool:
-        """Asks for the table; False where it stands."""
+        """Request the table; return False if it exists."""
         try:
             await self._client.call("create_table", create_request(table, self._environment))
         except CallRefused as refused:
@@ -193,7 +193,7 @@ class Schema:
             await asyncio.sleep(LOOK_AGAIN_S)
 
     async def _enable_recovery(self, name: str) -> None:
-        """A table that has just become active may not take this yet."""
+        """Enable point-in-time recovery; retries, because a newly active table may not accept it yet."""
         until = time.monotonic() + CREATE_S
         specification = {"PointInTimeRecoveryEnabled": True}
         while True:
@@ -222,7 +222,7 @@ class Schema:
 
 
 def create_request(table: Table, environment: Environment) -> dict[str, Any]:
-    """The parameters of CreateTable: the catalog's keys, billed on demand, with tags."""
+    """Return the parameters of CreateTable: the catalog's keys, on-demand billing, and tags."""
     name = table.name_in(environment)
     roles = zip(table.key_attributes, ("HASH", "RANGE"), strict=False)
     return {
@@ -235,7 +235,7 @@ def create_request(table: Table, environment: Environment) -> dict[str, Any]:
 
 
 def differences(found: Mapping[Table, TableDescription | None]) -> list[Difference]:
-    """Where the tables that stand are not as the catalog has them; of what is missing nothing is said."""
+    """Return the differences between existing tables and the catalog, ignoring missing tables."""
     return [
         difference
         for table, description in found.items()
@@ -269,9 +269,9 @@ def _format_key(keys: Sequence[tuple[str, str]]) -> str:
 
 
 async def ensure_tables(client: Client, environment: Environment, *, make_missing: bool) -> None:
-    """What a server does at its start: its tables are looked at, and made where they are missing if it may.
+    """Check the tables at server start, and create missing ones if allowed.
 
-    Raises `errors.StartRefused` with what to do for a table that is missing or has other keys, or that can't be looked at.
+    Raises `errors.StartRefused` with a remedy for a missing table, wrong keys, or tables that cannot be described.
     """
     schema = Schema(client, environment)
     try:

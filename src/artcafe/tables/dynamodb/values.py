@@ -1,4 +1,4 @@
-"""An item as DynamoDB's attribute values, and back: the types that the port keeps, on their way through AWS's client."""
+"""Convert items to DynamoDB's attribute values and back, in the types of AWS's client."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any, Final, TypeAlias
 from artcafe.tables.engine.values import Item, Value, ValueKind, kind_of, normal_number
 
 Attribute: TypeAlias = dict[str, Any]
-"""One attribute value, such as `{"S": "text"}`: a type descriptor, and what the client takes and gives for it."""
+"""One attribute value, such as `{"S": "text"}`: a type descriptor, and the client's value for it."""
 
 
 def to_attributes(item: Item) -> dict[str, Attribute]:
-    """An item in normal form as DynamoDB's; its values are fresh."""
+    """Convert an item in normal form to DynamoDB's attributes; the values are copies."""
     return {name: to_attribute(value) for name, value in item.items()}
 
 
 def from_attributes(attributes: dict[str, Attribute]) -> dict[str, Value]:
-    """A fresh item in normal form, of whoever wrote it: what DynamoDB stores, the port can hold."""
+    """Convert an item of any writer to a new item in normal form: everything DynamoDB stores is valid in the port."""
     return {name: from_attribute(attribute) for name, attribute in attributes.items()}
 
 
 def to_attribute(value: Value) -> Attribute:
-    """A value in normal form as DynamoDB's."""
+    """Convert a value in normal form to an attribute value."""
     kind = kind_of(value)
     return {kind.value: _TO[kind](value)}
 
 
 def from_attribute(attribute: Attribute) -> Value:
-    """A fresh value in normal form."""
+    """Convert an attribute value to a new value in normal form."""
     ((kind, raw),) = attribute.items()
     return _FROM[kind](raw)
 
@@ -39,7 +39,7 @@ def _same(value: Any) -> Any:
 
 
 def _number(text: str) -> int | Decimal:
-    # Whole numbers are most; `int` alone would also take "1_0" and blanks, which DynamoDB does not write.
+    # Most numbers are integers; `int` alone would also accept "1_0" and blanks, which DynamoDB never writes.
     return int(text) if text.lstrip("-").isdecimal() else normal_number(Decimal(text), "number")
 
 

@@ -1,15 +1,15 @@
-"""The embedded table engine: the port on one SQLite file, flushed at every commit. How the file is laid out is `sqlite.file`'s.
+"""The embedded table engine: the port on one SQLite file, flushed at every commit. `sqlite.file` defines the layout of the file.
 
-Writes that wait together share one commit in one thread (`group_commit`); conditions are evaluated there, inside the
-transaction that writes, so two processes on one file agree too. Reads have connections of their own and wait for no write.
+Concurrent writes share one commit in one thread (`group_commit`). Conditions are evaluated there, inside the writing transaction,
+so that two processes on one file agree. Reads have their own connections and wait for no write.
 
-A few keys are read on the loop itself, a page in a thread. Measured on 2 busy cores with items of 500 bytes: a get takes
-18 µs on the loop, and 110 to 240 µs through a thread; while another thread commits, the medians are 12 and 130 to 360 µs. A
-page of 200 items takes 1.4 ms, for which it would hold up the loop; in a thread it takes 0.1 ms more and holds the loop up for
-0.08 ms (p99).
+A few keys are read on the event loop itself, a page in a thread. Measured on 2 busy cores with items of 500 bytes: a get takes 18
+µs on the loop, and 110 to 240 µs through a thread; while another thread commits, the medians are 12 and 130 to 360 µs. A page of
+200 items takes 1.4 ms and would block the loop for as long; in a thread it takes 0.1 ms more and blocks the loop for 0.08 ms
+(p99).
 """
 
-# ruff: noqa: S608 - the only names put into SQL are those of the catalog's tables.
+# ruff: noqa: S608 - only the names of the catalog's tables are inserted into SQL.
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ class _ItemChange(NamedTuple):
     after: Item | None
 
 
-# Failures travel as values: an exception set on a future whose caller was cancelled would be reported as never retrieved.
+# Return errors as values: an exception set on the future of a cancelled caller would be reported as never retrieved.
 _Answer: TypeAlias = list[_ItemChange] | ConditionFailed | Unstorable | sqlite3.Error
 
 
 class Sqlite:
-    """A table engine on one file; `Sqlite.open` makes one. Belongs to the loop it was opened on."""
+    """A table engine on one file, created by `Sqlite.open`. Belongs to the loop it was opened on."""
 
     def __init__(self, path: Path, environment: Environment) -> None:
-        """For `open`, which prepares the file first."""
+        """Called by `open`, after preparing the file."""
         self._statements = {table: _Statements(table.name_in(environment)) for table in TABLES}
         self._write_db = sqlite_file.connect(path)
         self._page_db = sqlite_file.connect(path)
@@ -71,12 +71,12 @@ class Sqlite:
 
     @classmethod
     async def open(cls, path: Path, environment: Environment) -> Sqlite:
-        """Makes the file and its tables where they are missing. Raises `errors.StartRefused` as `sqlite.file.prepare` does."""
+        """Open a file; create the file and its tables if missing. Raises `errors.StartRefused` like `sqlite.file.prepare`."""
         await asyncio.to_thread(sqlite_file.prepare, path, environment)
         return cls(path, environment)
 
     async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
-        """As the port has it; always consistent."""
+        """Read items as `Tables.get` does; always consistent."""
         for key in keys:
             check_table_key(table, key)
         if len(keys) > MAX_KEYS_ON_LOOP:
@@ -97,32 +97,32 @@ class Sqlite:
         where: Condition | None = None,
         consistent: bool = False,
     ) -> ItemPage:
-        """As the port has it; always consistent."""
+        """Query as `Tables.query` does; always consistent."""
         query = Query(table, partition, prefix, after, limit, descending, where, consistent)
         return await self._in_thread(partial(self._page, query))
 
     async def put(self, write: Put) -> None:
-        """As the port has it."""
+        """Write an item as `Tables.put` does."""
         await self._submit([write])
 
     async def update(self, write: Update) -> Item:
-        """As the port has it."""
+        """Update an item as `Tables.update` does."""
         (done,) = await self._submit([write])
         assert done.after is not None, "an update leaves an item"
         return done.after
 
     async def delete(self, write: Delete) -> Item | None:
-        """As the port has it."""
+        """Delete an item as `Tables.delete` does."""
         (done,) = await self._submit([write])
         return done.before
 
     async def transact(self, writes: Sequence[Write]) -> None:
-        """As the port has it."""
+        """Apply the writes as `Tables.transact` does."""
         check_transaction(writes)
         await self._submit(list(writes))
 
     async def scan(self, table: Table) -> AsyncIterator[Item]:
-        """As `port.Scans` has it."""
+        """Scan a table as `Scans.scan` does."""
         last: tuple[str, str] | None = ("", "")
         while last is not None:
             items, last = await self._in_thread(partial(self._scan_batch, table, last))
@@ -130,7 +130,7 @@ class Sqlite:
                 yield item
 
     async def sweep(self, now: datetime) -> int:
-        """Removes the rows whose time to live has passed, as DynamoDB does by itself; answers how many. May be repeated."""
+        """Remove expired rows, as DynamoDB does by itself; return their number. May be repeated."""
 
         def remove() -> int:
             return sum(
@@ -141,7 +141,7 @@ class Sqlite:
             return await self._writes.run_exclusive(remove)
 
     async def close(self) -> None:
-        """As the port has it."""
+        """Close the engine as `Tables.close` does."""
         self._open = False
         await self._writes.close(self._close_file)
 
@@ -156,7 +156,7 @@ class Sqlite:
         return answer
 
     async def _in_thread(self, read: Callable[[], Result]) -> Result:
-        """Where `MAX_READS` wait already, the next is refused at once: it would only be late, and make the others later."""
+        """Run a read in the thread. Refuse it if `MAX_READS` are waiting: it would be late, and delay the others."""
         self._check_open()
         if self._reads >= MAX_READS:
             raise errors.Unavailable(NAME)
@@ -174,8 +174,10 @@ class Sqlite:
     # --- in the commit thread ---
 
     def _commit(self, batch: list[Sequence[Write]]) -> list[_Answer]:
-        """One transaction for all. A write refused by its condition has changed nothing and leaves the others alone; when the
-        file fails, none was made."""
+        """Apply a batch in one transaction.
+
+        A write with a false condition changes nothing and does not affect the others; if the file fails, no write is applied.
+        """
         db = self._write_db
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -191,7 +193,7 @@ class Sqlite:
                     db.execute("ROLLBACK")
 
     def _apply(self, writes: Sequence[Write]) -> _Answer:
-        """Decides everything before it writes anything, so that a refusal needs no savepoint."""
+        """Decide everything before the first write, so that a refusal needs no savepoint."""
         try:
             done = self._evaluate(writes)
         except (ConditionFailed, Unstorable) as refusal:
@@ -225,19 +227,19 @@ class Sqlite:
         return self._write_db.execute(statements.sweep, (f'$."{ttl}"', int(now.timestamp()))).rowcount
 
     def _close_file(self) -> None:
-        """Ends the reads first: the last connection to close moves the log into the file."""
+        """Close the readers first: the last connection to close moves the write-ahead log into the file."""
         self._pages.shutdown()
         for db in (self._page_db, self._loop_db, self._write_db):
             db.close()
 
-    # --- wherever the connection is ---
+    # --- on any connection ---
 
     def _read(self, db: sqlite3.Connection, table: Table, key: ItemKey) -> Item | None:
         row = db.execute(self._statements[table].get, (key.partition, key.sort or "")).fetchone()
         return None if row is None else from_text(row[0])
 
     def _page(self, query: Query) -> ItemPage:
-        """Ends at `limit` items or about 1 MB, whichever comes first, as a page of DynamoDB does."""
+        """Read a page: ends at `limit` items or about 1 MB, like a page of DynamoDB."""
         items: list[Item] = []
         read = characters = 0
         with closing(self._page_db.execute(*self._statements[query.table].page(query))) as rows:
@@ -271,7 +273,7 @@ class _Statements:
         self._rows = f'SELECT sort, item FROM "{name}" WHERE partition = ? AND sort'
 
     def page(self, query: Query) -> tuple[str, tuple[object, ...]]:
-        """Text is compared by its UTF-8 bytes: SQLite's BINARY collation in a file of UTF-8."""
+        """Return the SQL and arguments of a page. Text compares by its UTF-8 bytes: SQLite's BINARY collation in a UTF-8 file."""
         low, high = (">=", query.prefix), ("<", _upper_bound(query.prefix))
         if query.after is not None and query.descending:
             high = ("<", query.after)
@@ -283,11 +285,11 @@ class _Statements:
 
 
 def _upper_bound(prefix: str) -> str | bytes:
-    """What sorts behind every text with the prefix and before any other that follows; a blob sorts behind all text."""
+    """Return the upper bound of all text with the prefix: the next value in order. A blob is greater than all text."""
     for end in range(len(prefix), 0, -1):
         code = ord(prefix[end - 1]) + 1
         if code <= 0x10FFFF:
-            # The next character is not half a surrogate pair, which has no UTF-8.
+            # Skip the surrogates, which have no UTF-8.
             return prefix[: end - 1] + chr(0xE000 if code == 0xD800 else code)
     return b""
 

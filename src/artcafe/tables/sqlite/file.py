@@ -1,4 +1,4 @@
-"""The table file: how it is made, recognised and connected to. What is read from it and written to it is `sqlite`'s."""
+"""The table file: creating, recognising and opening it. `sqlite.engine` reads and writes its rows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BUSY_S = 5.0
 
 
 def prepare(path: Path, environment: Environment) -> None:
-    """Makes the file (mode 0600) and the tables of this environment where they are missing; may be repeated.
+    """Create the file (mode 0600) and the tables of this environment if missing; may be repeated.
 
-    Raises `errors.StartRefused` for a file that is a newer ArtCafe's, another program's or none at all, and for a place
-    where no file can be.
+    Raises `errors.StartRefused` for a file of a newer ArtCafe or another program, a file that is not a database, and a path where
+    no file can be created.
     """
     try:
         _make(path)
@@ -36,20 +36,20 @@ def prepare(path: Path, environment: Environment) -> None:
 
 
 def connect(path: Path, busy_s: float = BUSY_S) -> sqlite3.Connection:
-    """A connection in autocommit that flushes every commit to the disk; waits `busy_s` for a lock of another process.
+    """Open a connection in autocommit mode, flushing every commit to disk; waits `busy_s` for another process's lock.
 
-    `synchronous` is FULL because NORMAL lost 5 of 1,000 acknowledged commits at a power cut, and FULL none.
+    `synchronous` is FULL because NORMAL lost 5 of 1,000 acknowledged commits in a power cut, and FULL lost none.
     """
-    # The engine hands each connection to one thread at a time; only opening and closing happen elsewhere.
+    # The engine uses each connection in one thread at a time; only opening and closing happen elsewhere.
     db = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA synchronous = FULL")
     return db
 
 
 def copy(path: Path, to: Path) -> None:
-    """Copies a table file that may be in use, as it is at one moment (SQLite's online backup API), to a new file of mode 0600.
+    """Copy a table file, possibly in use, as of one moment to a new file of mode 0600, with SQLite's online backup API.
 
-    Raises `errors.StartRefused` for one that is not ours or a newer ArtCafe's, or cannot be read or written whole.
+    Raises `errors.StartRefused` for a file of another program or a newer ArtCafe, and if it cannot be read or written completely.
     """
     try:
         with closing(_existing(path)) as source:
@@ -58,7 +58,7 @@ def copy(path: Path, to: Path) -> None:
             with closing(connect(to)) as target:
                 source.backup(target)
                 ((found,),) = target.execute("PRAGMA integrity_check(1)").fetchall()
-                target.execute("PRAGMA journal_mode = DELETE")  # so that it is one file
+                target.execute("PRAGMA journal_mode = DELETE")  # into a single file
     except (OSError, sqlite3.Error) as exc:
         raise errors.StartRefused(f"the table file {path} cannot be copied to {to}: {exc}", "make room on the disk") from exc
     if found != "ok":
@@ -66,17 +66,17 @@ def copy(path: Path, to: Path) -> None:
 
 
 def rows(path: Path) -> dict[str, int]:
-    """How many rows each table of the file has. Raises `errors.StartRefused` as `copy` does."""
+    """Return the number of rows of each table in the file. Raises `errors.StartRefused` like `copy`."""
     return {name: count for name, ((count,),) in _each(path, "SELECT count(*)").items()}
 
 
 def partitions(path: Path, table: Table, environment: Environment) -> list[str]:
-    """The partition keys of a table, in order. Raises `errors.StartRefused` as `copy` does."""
+    """Return the partition keys of a table, in order. Raises `errors.StartRefused` like `copy`."""
     return [key for (key,) in _each(path, "SELECT DISTINCT partition").get(table.name_in(environment), [])]
 
 
 def _each(path: Path, select: str) -> dict[str, list[Any]]:
-    """What the query finds in each table of ours that is in the file."""
+    """Run the query for each of ArtCafe's tables in the file."""
     try:
         with closing(_existing(path)) as db:
             _recognise(db, path)
@@ -88,15 +88,15 @@ def _each(path: Path, select: str) -> dict[str, list[Any]]:
 
 
 def _existing(path: Path) -> sqlite3.Connection:
-    """A connection to a file that is there; one that is not would be made empty."""
+    """Open an existing file; SQLite would create a missing one empty."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     return connect(path)
 
 
 def _make(path: Path) -> None:
-    """SQLite gives its two side files the mode of this one."""
-    # An existing file is not opened here: closing any descriptor of it would drop the locks this process has on it.
+    """Create the file with its mode; SQLite gives its two side files the same."""
+    # Do not open an existing file: closing any descriptor of it would drop this process's locks on it.
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:

@@ -1,6 +1,6 @@
-"""Work that waits at the same time is committed at the same time, in one thread of its own; what a commit does is its owner's.
+"""Group commit: concurrent work shares one commit in a dedicated thread. The owner supplies the commit function.
 
-A flush to the disk costs the same for one write and for hundreds. While one commit runs, the next one's work gathers.
+A flush to disk costs the same for one write and for hundreds. While one commit runs, the work of the next one queues.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class _Waiting(Generic[Work, Answer]):
 
 
 class GroupCommit(Generic[Work, Answer]):
-    """Runs `commit` in its own thread on whatever waits, at most `MAX_BATCH` pieces at once, one commit at a time.
+    """Runs `commit` in a dedicated thread on the queued work, one commit at a time, with at most `MAX_BATCH` pieces.
 
-    `commit` answers each piece in its place; what it raises, all of them get. Belongs to the loop it is first used on.
+    `commit` returns one answer per piece, in order; if it raises, all of them get the exception. Belongs to the loop of its first
+    use.
     """
 
     def __init__(self, name: str, commit: Callable[[list[Work]], list[Answer]]) -> None:
@@ -45,11 +46,11 @@ class GroupCommit(Generic[Work, Answer]):
         self._ended = False
 
     async def submit(self, work: Work) -> Answer:
-        """Returns when the commit that holds the work has ended.
+        """Queue the work and return its answer after its commit.
 
-        Cancelled before its commit begins, the work is dropped; later, it is committed and the answer goes nowhere. Where
-        `MAX_WAITING` pieces wait already, this one is refused at once: the disk is slower than its users, and a longer
-        queue would only keep everybody waiting longer. Raises `errors.Unavailable` then, and after `close`.
+        Work cancelled before its commit is dropped; cancelled later, it is committed and the answer is discarded. With
+        `MAX_WAITING` pieces queued, the next is refused at once: the disk is slower than its users, and a longer queue would only
+        delay everybody. Raises `errors.Unavailable` then, and after `close`.
         """
         if not self._open or len(self._waiting) >= MAX_WAITING:
             raise errors.Unavailable(self._name)
@@ -58,18 +59,18 @@ class GroupCommit(Generic[Work, Answer]):
         self._waiting.append(waiting)
         if self._idle.is_set():
             self._idle.clear()
-            # Not at once: whoever else is to run in this turn of the loop may have work for the same commit.
+            # Not at once: other tasks in this turn of the loop may add work to the same commit.
             loop.call_soon(self._start_commit)
         return await waiting.answer
 
     async def run_exclusive(self, function: Callable[[], Result]) -> Result:
-        """Runs a function in the thread between two commits; raises `errors.Unavailable` after `close`."""
+        """Run a function in the thread between two commits. Raises `errors.Unavailable` after `close`."""
         if not self._open:
             raise errors.Unavailable(self._name)
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     async def close(self, last: Callable[[], None]) -> None:
-        """Takes no more work, commits what waits, runs `last` in the thread and ends it. May be repeated."""
+        """Refuse new work, commit the queue, run `last` in the thread and stop it. May be repeated."""
         self._open = False
         await self._idle.wait()
         if not self._ended:
@@ -79,7 +80,7 @@ class GroupCommit(Generic[Work, Answer]):
             await ending
 
     def _start_commit(self) -> None:
-        """Starts the next commit, or rests."""
+        """Start the next commit, or become idle."""
         batch: list[_Waiting[Work, Answer]] = []
         while self._waiting and len(batch) < MAX_BATCH:
             waiting = self._waiting.popleft()
@@ -102,5 +103,5 @@ class GroupCommit(Generic[Work, Answer]):
                 waiting.answer.set_exception(failure)
             else:
                 waiting.answer.set_result(answers[index])
-        # Those just answered run first; what they ask for next joins the next commit.
+        # Callers just answered run first, so that their next work joins the next commit.
         asyncio.get_running_loop().call_soon(self._start_commit)
