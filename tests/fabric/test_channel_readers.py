@@ -235,7 +235,7 @@ async def test_a_log_that_another_has_taken_the_place_of_is_noticed_and_read_fro
         await until(lambda: bool(sink.got))
 
         assert sink.begins == [10, 3]
-        assert sink.lives[1] == state.life != sink.lives[0]
+        assert sink.lives[1] == state.lineage != sink.lives[0]
         assert [(one.seq, one.prev) for one in sink.got] == [(4, 3)]
 
 
@@ -247,7 +247,7 @@ async def test_another_epoch_is_noticed_even_where_the_sequences_fit(nats: Nats)
         state = await writer.log.begin_epoch()
         await until(lambda: len(sink.begins) == 2)
 
-        assert (sink.begins, sink.lives[1]) == ([1, 1], state.life)
+        assert (sink.begins, sink.lives[1]) == ([1, 1], state.lineage)
 
 
 async def test_two_readers_of_a_channel_do_not_disturb_each_other_and_one_that_ended_gets_nothing(nats: Nats) -> None:

@@ -251,7 +251,7 @@ async def test_a_node_that_lags_gives_no_older_answer_than_was_acknowledged(tmp_
                     case 2:
                         assert [each.seq for each in await there.log.after(A, seq - 1, most=10)] == [seq]
                     case 3:
-                        (first, *_), is_whole = await there.log.behind(A, known, known)
+                        (first, *_), is_whole = await there.log.after_anchor(A, known, known)
                         assert (first.seq, first.prev, is_whole) == (known + 1, known, True)
                     case _:
                         assert await there.log.last_seq_of(A, up_to=seq) == seq

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.errors import LogRefused, QuotaFull, Unavailable
-from artcafe.fabric.tenant_log import BATCH_MESSAGES, CONTINUES, StoredMessage, TenantLog, continues_of
+from artcafe.fabric.tenant_log import BATCH_MESSAGES, CONTINUES, StoredMessage, TenantLog, parse_continues
 from artcafe.model import Cursor, Epoch
 from artcafe.observe.clock import now
 from artcafe.rules import subjects, times
@@ -187,15 +187,15 @@ async def test_what_is_behind_a_message_is_known_to_be_whole_as_long_as_that_mes
         def seqs(answer: tuple[list[StoredMessage], bool]) -> tuple[list[tuple[int, int | None]], bool]:
             return [(one.seq, one.prev) for one in answer[0]], answer[1]
 
-        assert seqs(await log.behind(A, 3, 3)) == ([(5, 3), (7, 5)], True)
-        assert seqs(await log.behind(A, 3, 4)) == ([(5, 3), (7, 5)], True)
-        assert seqs(await log.behind(A, 7, 7)) == ([], True)
-        assert seqs(await log.behind(A, 0, 0)) == ([(1, None), (3, 1), (5, 3), (7, 5)], False)
+        assert seqs(await log.after_anchor(A, 3, 3)) == ([(5, 3), (7, 5)], True)
+        assert seqs(await log.after_anchor(A, 3, 4)) == ([(5, 3), (7, 5)], True)
+        assert seqs(await log.after_anchor(A, 7, 7)) == ([], True)
+        assert seqs(await log.after_anchor(A, 0, 0)) == ([(1, None), (3, 1), (5, 3), (7, 5)], False)
         await log.purge(A, up_to=3)
-        assert seqs(await log.behind(A, 3, 3)) == ([(5, None), (7, 5)], False)
-        assert seqs(await log.behind(A, 5, 5)) == ([(7, 5)], True)
+        assert seqs(await log.after_anchor(A, 3, 3)) == ([(5, None), (7, 5)], False)
+        assert seqs(await log.after_anchor(A, 5, 5)) == ([(7, 5)], True)
         await log.purge(A, up_to=7)
-        assert seqs(await log.behind(A, 7, 7)) == ([], False)
+        assert seqs(await log.after_anchor(A, 7, 7)) == ([], False)
 
 
 async def test_a_bound_that_is_lowered_drops_nothing_and_refuses_what_comes(nats: Nats) -> None:
@@ -215,7 +215,7 @@ async def test_a_bound_that_is_lowered_drops_nothing_and_refuses_what_comes(nats
 async def test_what_a_log_was_restored_from_stands_in_its_metadata_and_is_forgotten_with_its_end(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection:
         log = TenantLog(connection)
-        assert (await log.ensure()).life == LogLineage(log.epoch or Epoch(""), {})
+        assert (await log.ensure()).lineage == LogLineage(log.epoch or Epoch(""), {})
         info = await log._jetstream.request("STREAM.INFO.log", {})
         info["config"]["metadata"][CONTINUES] = "01A:7 01B:3"
         await log._jetstream.request("STREAM.UPDATE.log", info["config"])
@@ -228,4 +228,4 @@ async def test_what_a_log_was_restored_from_stands_in_its_metadata_and_is_forgot
 
 @given(st.text(alphabet="01A: x", max_size=20))
 def test_metadata_that_nobody_can_read_continue_nothing(text: str) -> None:
-    assert all(epoch and seq >= 0 for epoch, seq in continues_of(text).items())
+    assert all(epoch and seq >= 0 for epoch, seq in parse_continues(text).items())

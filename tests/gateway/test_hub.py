@@ -161,7 +161,7 @@ async def test_a_flush_that_fails_closes_its_tenants_sockets_and_loses_nothing(t
             await it.level()
             feed = it.hub.feed(it.owner.tenant_id, it.channel.id)
             broken = Broken()
-            assert feed.join(Delivery(broken, feed, feed.flushed, feed.life.epoch, max_unacked))
+            assert feed.join(Delivery(broken, feed, feed.flushed, feed.lineage.epoch, max_unacked))
             seqs = [await it.publish(b"1")]
             assert await raw.closed() == 4000
             assert isinstance(broken.reason, Internal)

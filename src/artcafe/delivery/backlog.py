@@ -72,10 +72,10 @@ class Backlog:
             log.debug("backlog.waits", channel=feed.channel, error=repr(exc))
             await asyncio.sleep(RETRY_S)
             return
-        if not self._is_fed(delivery) or (is_same_log and not feed.is_live and delivery.epoch != feed.life.epoch):
+        if not self._is_fed(delivery) or (is_same_log and not feed.is_live and delivery.epoch != feed.lineage.epoch):
             return  # it has ended, or the log was renewed during the read
         if not is_same_log:
-            log.info("backlog.another_log", channel=feed.channel, epoch=feed.life.epoch, delivered=delivery.epoch)
+            log.info("backlog.another_log", channel=feed.channel, epoch=feed.lineage.epoch, delivered=delivery.epoch)
             self._peer.close(LogRenewed())
             return
         due = [one for one in found if one.seq <= feed.flushed]
@@ -98,10 +98,10 @@ class Backlog:
         If they do not, the connection is closed rather than restarted in place: an ack on its way would count in the wrong log.
         """
         feed = delivery.feed
-        if delivery.epoch not in (None, feed.life.epoch) and isinstance(feed.reader, ChannelReader):
+        if delivery.epoch not in (None, feed.lineage.epoch) and isinstance(feed.reader, ChannelReader):
             await feed.reader.catch_up()  # it may be the reader that has not seen the new log yet
-        delivery.epoch = delivery.epoch or feed.life.epoch
-        return delivery.epoch == feed.life.epoch
+        delivery.epoch = delivery.epoch or feed.lineage.epoch
+        return delivery.epoch == feed.lineage.epoch
 
     async def _read(self, delivery: Delivery, shown: Seq) -> list[StoredMessage]:
         """Return the next batch behind a delivery, after pushing a gap before it. Raises `Unavailable`.
@@ -112,7 +112,7 @@ class Backlog:
         if not delivery.has_anchor:
             delivery.anchor = await tenant_log.last_seq_of(channel, up_to=delivery.sent)
         while not delivery.has_anchor or delivery.sent < shown:
-            found, is_whole = await tenant_log.behind(channel, delivery.anchor, delivery.sent)
+            found, is_whole = await tenant_log.after_anchor(channel, delivery.anchor, delivery.sent)
             if not is_whole:
                 found = await self._without_removed(delivery, found)
             delivery.has_anchor = True

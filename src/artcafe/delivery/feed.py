@@ -118,7 +118,7 @@ class Feed:
         "channel",
         "flushed",
         "is_live",
-        "life",
+        "lineage",
         "opened",
         "pending",
         "reader",
@@ -141,7 +141,7 @@ class Feed:
         self._schedule_flush, self._next_turn, self._removed_to = schedule_flush, next_turn, removed_to
         self.reader: ChannelReader | LiveChannelReader | None = None
         self.opened = asyncio.Event()
-        self.life = LogLineage(None)
+        self.lineage = LogLineage(None)
         """The lineage of the log that the reader reads."""
         self.flushed: Seq = 0
         self.pending = PendingMessages(channel, is_live)
@@ -166,16 +166,16 @@ class Feed:
             self.leave(delivery)
             delivery.peer.feed_soon()
         self.pending = PendingMessages(self.channel, self.is_live)
-        self.flushed, self.life = last, life
+        self.flushed, self.lineage = last, life
         self.opened.set()
 
     def begun(self, life: LogLineage) -> None:
         """Record that the tenant's log has got its first message, and with it an epoch."""
-        self.life = life
+        self.lineage = life
 
     async def removed_to(self) -> Seq:
         """Return the sequence up to which the channel's messages are removed or about to be. Raises `Unavailable`."""
-        return self.life.seq_of(await self._removed_to(self.tenant_fabric.tenant_id, self.channel))
+        return self.lineage.seq_of(await self._removed_to(self.tenant_fabric.tenant_id, self.channel))
 
     def take(self, found: list[StoredMessage]) -> None:
         """Add new messages of the channel, in order."""
@@ -208,7 +208,7 @@ class Feed:
         """Remove a member, recording the position that it was sent and the log's epoch. The backlog feeds it from here on."""
         if not delivery.member:
             return
-        delivery.epoch = delivery.epoch or self.life.epoch  # it may have joined before the log's first message
+        delivery.epoch = delivery.epoch or self.lineage.epoch  # it may have joined before the log's first message
         if delivery.peer not in self.ahead:
             delivery.advance_to(self.flushed)
         delivery.member = False

@@ -258,7 +258,7 @@ class Subscriber:
         delivery.ack(seq)
         self.backlog.resume()
         # A log that was empty when this delivery began has an epoch now: the feed learns it before the first message is sent.
-        delivery.epoch = delivery.epoch or delivery.feed.life.epoch
+        delivery.epoch = delivery.epoch or delivery.feed.lineage.epoch
         assert delivery.epoch is not None
         agent = self.principal
         cursor = Cursor(epoch=delivery.epoch, seq=seq)
@@ -283,7 +283,7 @@ class Subscriber:
         try:
             tenant_log = await feed.tenant_fabric.connected_log()
             state = await tenant_log.state_for(cursor)
-            life, newest = (state.life, state.last_seq) if state else (start_position.LogLineage(None), 0)
+            life, newest = (state.lineage, state.last_seq) if state else (start_position.LogLineage(None), 0)
             last = await tenant_log.last_seq_of(channel_id) if state else 0
             removed_to = await services.hub.removed_to(tenant_id, channel_id)
             seq, gap = start_position.resolve(start, cursor, life, newest, removed_to)

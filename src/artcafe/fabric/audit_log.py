@@ -1,6 +1,5 @@
-"""Where the audit is kept: one stream of the platform's own account, a subject a chain, from which NATS removes nothing (design,
-decision 12). What an entry says is not known here.
-"""
+"""Storage of the audit: one stream of the platform's account with a subject for each chain, from which NATS removes nothing
+(design, decision 12)."""
 
 from __future__ import annotations
 
@@ -20,60 +19,60 @@ from artcafe.rules.subjects import AUDIT, Subject
 
 STREAM: Final = "audit"
 WRONG_LAST: Final = 10071
-"""NATS's code where the subject's last sequence is another than was expected: somebody else has appended."""
+"""NATS's error code when the subject's last sequence differs from the expected one: another server has appended."""
 TRIES: Final = 20
-"""Of one append that meets others'; each try means that another server's went through, or that an answer was lost."""
+"""Attempts of one append. Each failed attempt means that another server's append succeeded, or that an answer was lost."""
 MOST_BYTES: Final = 1 << 20
 
 
 class StoredEntry(NamedTuple):
-    """A text as it is kept, and its place, which rises in its chain and skips numbers."""
+    """An entry's text and its sequence, which rises within its chain and may skip numbers."""
 
     seq: Seq
     text: bytes
 
 
 Compose = Callable[[bytes | None], bytes]
-"""Makes the next text of a chain from its last one, None where it is the first."""
+"""A callback that returns the next text of a chain, given its last one, or None for the first."""
 
 
 class AuditLog:
-    """The chains of all tenants, and the platform's. Every method raises `Unavailable`."""
+    """The audit chains of all tenants and of the platform. Every method raises `Unavailable`."""
 
     def __init__(self, connection: NatsConnection, *, replicas: int = 1) -> None:
-        """`connection` is into the platform's account; `replicas` is how many copies there are where it is made now."""
+        """`connection` is in the platform's account. `replicas` applies if the stream is created now."""
         self._connection, self.replicas = connection, replicas
         self._jetstream = JetStream(connection)
 
     async def append(self, chain: Subject, compose: Compose) -> bytes:
-        """Puts the next text behind the chain's last one, and nothing between the two, whichever servers append at once.
+        """Append the next text directly after the chain's last one, also while other servers append. Return the text, flushed to
+        disk.
 
-        Returns the text, which is on disk then. `compose` may be called again when another text came first; no two texts that
-        it makes, here or on another server, may be equal.
+        `compose` is called again when another text was appended first. No two texts that it returns, on any server, may be equal.
         """
         await self._connection.wait_up()
         last = await self._last(chain)
         if last is None:
-            await self._make()
+            await self._create()
         for _ in range(TRIES):
             text = compose(None if last is None else last.text)
             is_put = await self._put(chain, text, 0 if last is None else last.seq)
             if is_put:
                 return text
             last = await self._last(chain)
-            if is_put is None and last is not None and last.text == text:  # it was ours, and its answer was lost
+            if is_put is None and last is not None and last.text == text:  # this append succeeded, and its answer was lost
                 return text
         raise unreachable()
 
     async def after(self, chain: Subject, seq: Seq, most: int) -> list[StoredEntry]:
-        """Return the next texts of a chain above a place, oldest first; none only if the leader has none either."""
+        """Return the next texts of a chain above a sequence, oldest first. An empty list means that the leader has none."""
         found = await self._jetstream.read_after(
             STREAM, chain, seq, most=most, most_bytes=MOST_BYTES, is_replicated=self.replicas > 1
         )
         return [StoredEntry(each.seq, each.data) for each in found]
 
     async def before(self, chain: Subject, seq: Seq | None, most: int) -> list[StoredEntry]:
-        """The texts of a chain below a place, newest first; None: the newest."""
+        """Return the texts of a chain below a sequence (None: the newest), newest first."""
         found: list[StoredEntry] = []
         while len(found) < most and seq != 1:
             got = await self._jetstream.read_newest(STREAM, chain, seq, is_replicated=self.replicas > 1)
@@ -84,17 +83,17 @@ class AuditLog:
         return found
 
     async def since(self, chain: Subject, time: datetime) -> Seq | None:
-        """Return the place of the chain's first text that was stored at this time or later; None where there is none."""
+        """Return the sequence of the chain's first text stored at this time or later, or None."""
         found = await self._jetstream.get_from_leader(STREAM, {"start_time": times.to_text(time), "next_by_subj": chain})
         return None if found is None else found.seq
 
     async def _last(self, chain: Subject) -> StoredEntry | None:
-        """The chain's last text, as the leader has it, which knows of every append that was answered."""
+        """Return the chain's last text from the leader, which has every acknowledged append."""
         found = await self._jetstream.get_from_leader(STREAM, {"last_by_subj": chain})
         return None if found is None else StoredEntry(found.seq, found.data)
 
     async def _put(self, chain: Subject, text: bytes, last: Seq) -> bool | None:
-        """Says whether it was put there, None where the answer was lost."""
+        """Return whether the text was stored, or None if the answer was lost."""
         head = f"Nats-Expected-Last-Subject-Sequence: {last}\r\n"
         try:
             answer = msgspec.json.decode((await self._connection.request_last([OutgoingMessage(chain, head, text)])).data)
@@ -110,8 +109,8 @@ class AuditLog:
             return False
         return True
 
-    async def _make(self) -> None:
-        """Makes the stream. May be repeated, and raced."""
+    async def _create(self) -> None:
+        """Create the stream. May be repeated, also concurrently."""
         config = {
             "name": STREAM,
             "subjects": [AUDIT],
@@ -126,5 +125,5 @@ class AuditLog:
         await self._jetstream.create(config)
 
     async def raise_replicas(self) -> None:
-        """Has the stream kept as often as it now should be, never less often; nothing where there is none. May be repeated."""
+        """Raise the stream's number of replicas, never lower it. Ignore a missing stream. May be repeated."""
         await self._jetstream.raise_replicas(STREAM, self.replicas)

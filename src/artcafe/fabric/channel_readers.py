@@ -58,7 +58,7 @@ class ChannelReader:
     def __init__(self, log: TenantLog, channel: ChannelId, sink: ChannelSink) -> None:
         self.channel = channel
         self.last: Seq = 0
-        self.life = LogLineage(None)
+        self.lineage = LogLineage(None)
         self._log, self._sink = log, sink
         self._filling = asyncio.Lock()
         self._follow: SubjectSubscription | None = None
@@ -71,7 +71,7 @@ class ChannelReader:
             state = await self._log.state()
             last = await self._log.last_seq_of(self.channel) if state else 0
             self.is_open = True
-            self._begin(last, state.life if state else LogLineage(None))
+            self._begin(last, state.lineage if state else LogLineage(None))
 
     async def close(self) -> None:
         """Hands nothing on any more. May be repeated."""
@@ -90,31 +90,31 @@ class ChannelReader:
 
         `is_current`: the copy of the log that answered had come as far as its leader.
         """
-        if life.epoch == self.life.epoch and newest == self.last > 0 and is_current:
+        if life.epoch == self.lineage.epoch and newest == self.last > 0 and is_current:
             self.is_sure = True
-        elif life.epoch != self.life.epoch or newest > self.last or not self.is_sure:
+        elif life.epoch != self.lineage.epoch or newest > self.last or not self.is_sure:
             await self.catch_up()
 
     def _begin(self, last: Seq, life: LogLineage) -> None:
-        self.last, self.life, self.is_sure = last, life, life.epoch is not None
+        self.last, self.lineage, self.is_sure = last, life, life.epoch is not None
         self._sink.begin(last, life)
 
     async def _read_missing(self) -> None:
         state = await self._log.state()
         if state is None:
             raise unreachable()
-        if self.life.epoch is None:
-            self.life = state.life
-            self._sink.begun(state.life)
-        if self.life.epoch != state.epoch:
+        if self.lineage.epoch is None:
+            self.lineage = state.lineage
+            self._sink.begun(state.lineage)
+        if self.lineage.epoch != state.epoch:
             log.info("reader.another_log", channel=self.channel, epoch=state.epoch)
-            self._begin(await self._log.last_seq_of(self.channel), state.life)
+            self._begin(await self._log.last_seq_of(self.channel), state.lineage)
             return
         found: list[StoredMessage] | None = None
         while found != []:
-            found, is_whole = await self._log.behind(self.channel, self.last, self.last)
+            found, is_whole = await self._log.after_anchor(self.channel, self.last, self.last)
             if not (is_whole or await self._is_complete()):
-                self._begin(await self._log.last_seq_of(self.channel), self.life)
+                self._begin(await self._log.last_seq_of(self.channel), self.lineage)
                 return
             self._hand_on(found)
         self.is_sure = True
@@ -122,7 +122,7 @@ class ChannelReader:
     async def _is_complete(self) -> bool:
         """Whether nothing was ever removed from the log."""
         state = await self._log.state()
-        return state is not None and state.epoch == self.life.epoch and state.is_complete
+        return state is not None and state.epoch == self.lineage.epoch and state.is_complete
 
     def _hand_on(self, found: list[StoredMessage]) -> None:
         if found:
@@ -160,7 +160,7 @@ class ChannelReader:
         if self.last < to:
             if not await self._log.is_removed(to):
                 raise unreachable()
-            self._begin(await self._log.last_seq_of(self.channel), self.life)
+            self._begin(await self._log.last_seq_of(self.channel), self.lineage)
 
 
 class LiveChannelReader:
@@ -257,10 +257,10 @@ class ChannelReaders:
         is_level = True
         for start in range(0, len(readers), LOOK_CHANNELS):
             some = readers[start : start + LOOK_CHANNELS]
-            newest, end = await self._log.look([reader.channel for reader in some])
+            newest, end = await self._log.last_seqs_and_end([reader.channel for reader in some])
             is_level = is_level and (end >= state.last_seq or not newest)
             for reader in some:
                 last = newest.get(subjects.stored(reader.channel), 0)
                 with self.supervisor.contain(OurFault, channel=reader.channel):
-                    await reader.compare(state.life, last, is_current=end >= state.last_seq)
+                    await reader.compare(state.lineage, last, is_current=end >= state.last_seq)
         return is_level

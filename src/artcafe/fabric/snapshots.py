@@ -25,7 +25,7 @@ from artcafe.fabric.nats.client import OutgoingMessage
 from artcafe.fabric.nats.cluster import replica_count
 from artcafe.fabric.nats.connection import Credentials, NatsConnection, unreachable
 from artcafe.fabric.nats.jetstream import JetStream, check_answer
-from artcafe.fabric.tenant_log import CONTINUES, EPOCH, continues_of, new_epoch
+from artcafe.fabric.tenant_log import CONTINUES, EPOCH, new_epoch, parse_continues
 from artcafe.model import Epoch, Seq, TenantId
 from artcafe.rules.subjects import Subject
 
@@ -70,7 +70,7 @@ class StreamSnapshot(msgspec.Struct, frozen=True):
             return self
         metadata = self.config["metadata"]
         before = {self.epoch: self.last_seq}
-        for epoch, seq in continues_of(metadata.get(CONTINUES, "")).items():
+        for epoch, seq in parse_continues(metadata.get(CONTINUES, "")).items():
             before.setdefault(epoch, min(seq, self.last_seq))
         text = " ".join(f"{epoch}:{seq}" for epoch, seq in list(before.items())[:MOST_CONTINUED])
         return StreamSnapshot({**self.config, "metadata": {**metadata, EPOCH: new_epoch(), CONTINUES: text}}, self.state)

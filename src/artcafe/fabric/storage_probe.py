@@ -1,4 +1,4 @@
-"""Whether NATS stores anything now. It is tried with an empty message: an answer alone says nothing of its disk or its quorum."""
+"""A check that NATS can store messages now. It stores one, since an answer alone proves neither its disk nor its quorum."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ STREAM: Final = "health"
 
 
 class StorageProbe:
-    """Stores messages in a stream of the platform's account, which keeps the newest and is shared by all servers.
+    """A check that stores messages in a stream of the platform's account. The stream keeps the newest and is shared by all
+    servers.
 
-    It has as many copies as the logs, so a message is stored exactly when a publish would be: flushed, and by a majority. A
-    stream that met a full disk refuses everything until its nats-server starts anew, also when there is room again.
+    It has as many replicas as the logs, so the check succeeds exactly when a publish would: flushed, and by a majority. A stream
+    that met a full disk refuses every message until nats-server restarts, also after there is space again.
     """
 
     def __init__(self, connection: NatsConnection, *, replicas: int = 1) -> None:
-        """`connection` is into the platform's account; `replicas` is how many copies there are where the stream is made now."""
+        """`connection` is in the platform's account. `replicas` applies if the stream is created now."""
         self._connection, self.replicas = connection, replicas
         self._jetstream = JetStream(connection)
 
     async def store(self, timeout_s: float) -> None:
-        """Store a message. Raises `TimeoutError` when NATS does not confirm it within the time, and any of our faults."""
+        """Store a message. Raise `TimeoutError` without a confirmation in time, or an `OurFault`."""
         await self._connection.wait_up(timeout_s / 2)
         try:
             await self._put(timeout_s)
@@ -36,7 +37,7 @@ class StorageProbe:
             await self._put(timeout_s)
 
     async def raise_replicas(self) -> None:
-        """Keep the stream as often as it now should be. May be repeated. Raises `Unavailable`."""
+        """Raise the stream's number of replicas. May be repeated. Raise `Unavailable`."""
         await self._jetstream.raise_replicas(STREAM, self.replicas)
 
     async def _put(self, timeout_s: float) -> None:

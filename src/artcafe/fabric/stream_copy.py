@@ -20,7 +20,7 @@ from artcafe.fabric import snapshots
 from artcafe.fabric.log_writer import LogWriter
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.snapshots import CHUNK_BYTES, StreamSnapshot
-from artcafe.fabric.tenant_log import CONTINUES, STREAM, TenantLog, continues_of
+from artcafe.fabric.tenant_log import CONTINUES, STREAM, TenantLog, parse_continues
 from artcafe.model import Cursor, Epoch, Seq
 from artcafe.rules.start_position import LogLineage
 from artcafe.rules.subjects import Subject
@@ -77,7 +77,7 @@ def _copied_up_to(there: StreamSnapshot, here: StreamSnapshot) -> Seq | None:
     """Up to which sequence the stream there is a copy of this one; None where it is none."""
     if here.epoch is None:
         return there.last_seq if there.config.get("subjects") == here.config.get("subjects") else None
-    (first, *_) = [*continues_of(there.config.get("metadata", {}).get(CONTINUES, "")).items(), (None, 0)]
+    (first, *_) = [*parse_continues(there.config.get("metadata", {}).get(CONTINUES, "")).items(), (None, 0)]
     return first[1] if first[0] == here.epoch else None
 
 
@@ -125,7 +125,7 @@ async def rewrite_log(
         return CopiedStream(STREAM, 0, 0), SequenceMap(LogLineage(None), None)
     if await copy.state() is not None:
         await copy.drop()
-    made = SequenceMap(state.life, (await copy.ensure()).epoch)
+    made = SequenceMap(state.lineage, (await copy.ensure()).epoch)
     seq = 0
     async with asyncio.TaskGroup() as group:
         writer = LogWriter(copy)

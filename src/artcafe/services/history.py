@@ -86,7 +86,7 @@ class History:
         """Which log it is, and what retention took of what stood above a place."""
         removed_to, removed_before = await self._retention.removal(channel.tenant_id, channel.id)
         state = await log.state()
-        life = state.life if state else LogLineage(None)
+        life = state.lineage if state else LogLineage(None)
         if isinstance(after, datetime):
             # The oldest go first: none of what was stored since then is gone where all that is gone, or anything kept, is older.
             if removed_before is not None and removed_before <= after:
