@@ -20,7 +20,7 @@ class Server:
 
     def __init__(self, nats: Nats, name: str, url: str | None) -> None:
         self.connection = NatsConnection("platform", [url or nats.url], nats.accounts.platform_user)
-        self.announcements = Announcements(self.connection, name, beat_s=0.01, silent_s=0.5)
+        self.announcements = Announcements(self.connection, name, heartbeat_s=0.01, silent_s=0.5)
         self.heard: list[TenantId] = []
         self.announcements.listen(lambda change: self.heard.append(change.tenant_id))
 
@@ -160,7 +160,7 @@ async def test_a_server_that_leaves_is_not_waited_for(nats: Nats) -> None:
         # Its heartbeats have ended with its loop, and what it says last comes behind all of them.
         async with connected(nats.url, nats.accounts.platform_user()) as last:
             await last.publish(CHANGES, _encode(Announcement("a", one.announcements._number, [], is_last=True)))
-        await until(lambda: not two.announcements._others)
+        await until(lambda: not two.announcements._peers)
         assert two.announcements.is_complete
         assert two.announcements.losses == losses
 
@@ -168,7 +168,7 @@ async def test_a_server_that_leaves_is_not_waited_for(nats: Nats) -> None:
 async def test_a_server_is_heard_for_the_first_time_from_its_beginning_or_may_have_told_before(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), serving(nats, "b") as two:
         async with serving(nats, "a") as one:
-            await until(lambda: "a" in two.announcements._others)
+            await until(lambda: "a" in two.announcements._peers)
             losses = two.announcements.losses
             one.tell(ACME)
             await until(lambda: ACME in two.heard)
@@ -190,5 +190,5 @@ async def test_a_command_announces_once_and_is_no_server(nats: Nats) -> None:
                 await command.announcements.announce_now(ACME)
             command.connection.close()
             loops[1].cancel()
-        assert two.announcements._others == {}
+        assert two.announcements._peers == {}
         assert (two.announcements.losses, two.announcements.is_complete) == (losses, True)

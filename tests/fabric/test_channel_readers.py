@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from artcafe.errors import Unavailable
-from artcafe.fabric.channel_readers import LOOK_S, ChannelReaders
+from artcafe.fabric.channel_readers import CHECK_S, ChannelReaders
 from artcafe.fabric.nats.connection import NatsConnection
 from artcafe.fabric.tenant_log import StoredMessage, TenantLog
 from artcafe.model import ChannelId, Seq
@@ -46,9 +46,9 @@ class Sink:
 
 
 @asynccontextmanager
-async def tailing(connection: NatsConnection, look_s: float = LOOK_S) -> AsyncIterator[ChannelReaders]:
+async def tailing(connection: NatsConnection, check_s: float = CHECK_S) -> AsyncIterator[ChannelReaders]:
     """A tail of the connection's tenant that runs."""
-    tail = ChannelReaders(TenantLog(connection), look_s=look_s)
+    tail = ChannelReaders(TenantLog(connection), check_s=check_s)
     async with asyncio.TaskGroup() as group:
         running = group.create_task(tail.run())
         try:
@@ -111,7 +111,7 @@ async def test_a_last_message_that_was_never_shown_is_found_by_looking(nats: Nat
         nats.connection(tenant, proxy.url) as connection,
         nats.connection(tenant) as other,
         writing(other) as writer,
-        tailing(connection, look_s=0.2) as tail,
+        tailing(connection, check_s=0.2) as tail,
     ):
         await writer.publish(0, channel=B)
         sink = Sink()
@@ -168,7 +168,11 @@ async def test_where_something_was_missed_and_removed_the_reader_begins_again_be
 
 
 async def test_a_channel_that_was_emptied_goes_on_without_a_break_where_nothing_was_missed(nats: Nats) -> None:
-    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection, look_s=0.02) as tail:
+    async with (
+        nats.connection(a_tenant()) as connection,
+        writing(connection) as writer,
+        tailing(connection, check_s=0.02) as tail,
+    ):
         sink = Sink()
         await writer.publish(0)
         await tail.follow(A, sink)
@@ -220,7 +224,11 @@ async def test_a_log_that_begins_is_known_before_its_first_message_is_handed_on(
 
 
 async def test_a_log_that_another_has_taken_the_place_of_is_noticed_and_read_from_there(nats: Nats) -> None:
-    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection, look_s=0.05) as tail:
+    async with (
+        nats.connection(a_tenant()) as connection,
+        writing(connection) as writer,
+        tailing(connection, check_s=0.05) as tail,
+    ):
         sink = Sink()
         for number in range(10):
             await writer.publish(number)
@@ -240,7 +248,11 @@ async def test_a_log_that_another_has_taken_the_place_of_is_noticed_and_read_fro
 
 
 async def test_another_epoch_is_noticed_even_where_the_sequences_fit(nats: Nats) -> None:
-    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection, look_s=0.05) as tail:
+    async with (
+        nats.connection(a_tenant()) as connection,
+        writing(connection) as writer,
+        tailing(connection, check_s=0.05) as tail,
+    ):
         sink = Sink()
         await writer.publish(0)
         await tail.follow(A, sink)
@@ -312,7 +324,11 @@ class Failing(Sink):
 
 
 async def test_a_sink_that_raises_misses_nothing_and_no_other_channel_waits(nats: Nats) -> None:
-    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection, look_s=0.05) as tail:
+    async with (
+        nats.connection(a_tenant()) as connection,
+        writing(connection) as writer,
+        tailing(connection, check_s=0.05) as tail,
+    ):
         failing, other = Failing(), Sink()
         await tail.follow(A, failing)
         await tail.follow(B, other)

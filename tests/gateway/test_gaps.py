@@ -290,7 +290,7 @@ async def test_a_log_that_lost_its_end_sends_everyone_back_to_be_told(tmp_path: 
         assert await raw.is_quiet()
         tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
         await tenant_fabric.log.begin_epoch()
-        await tenant_fabric.readers._look()  # As it does every 5 s.
+        await tenant_fabric.readers._check()  # As it does every 5 s.
 
         assert await within(raw.closed()) == 4000
         async with it.connected() as again:
@@ -314,7 +314,7 @@ async def test_a_log_begun_anew_is_delivered_from_its_first_message_however_low_
         tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
         await tenant_fabric.log.drop()
         await publish(it, 2)
-        await tenant_fabric.readers._look()
+        await tenant_fabric.readers._check()
 
         assert await within(raw.closed()) == 4000
         await waiting.ack(it.channel.id, 1)

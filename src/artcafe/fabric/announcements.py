@@ -1,8 +1,8 @@
-"""Changes announced from server to server at once, over the platform's own account of NATS (design, decision 12).
+"""Changes announced from server to server at once, over the platform's account (design, decision 12).
 
-They are sent at most once. Each server numbers what it sends and repeats its number every second, so that the others know when
-they may have missed something: a number that does not follow, a server that falls silent, a connection that was down. Then they
-read the tables (`services.version_watch`, decision 30).
+Announcements are sent at most once. Each server numbers its changes and repeats its number every second, so that the others
+detect a possible loss: a gap in the numbers, a silent server, a lost connection. They read the tables then
+(`services.version_watch`, decision 30).
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from artcafe.supervision import Supervisor
 
 RETRY_S: Final = 0.2
 PORTION: Final = 300
-"""Changes in one message: at most some 300 KB, and NATS takes 1 MiB."""
-BEAT_S: Final = 1.0
+"""Changes in one message: at most some 300 KB. NATS accepts 1 MiB."""
+HEARTBEAT_S: Final = 1.0
 """How often a server repeats its number."""
 SILENT_S: Final = 2.5
-"""A server that was not heard for so long may be cut off, and announce what does not arrive. With the read that follows this
-stays within the contract's 5 s (sentence 12)."""
+"""A server not heard for this long may be cut off, and its announcements lost. Together with the read that follows, this stays
+within the contract's 5 s (sentence 12)."""
 FORGOTTEN_S: Final = 600.0
-"""A server that was not heard for so long has died."""
+"""A server not heard for this long has ended."""
 
 
 class Announcement(msgspec.Struct, frozen=True, array_like=True):
-    """What a server has changed. It hears itself too, and passes over that.
+    """A server's message about its changes. A server receives its own messages too, and ignores them.
 
-    `number` is 0 for a sender that announces once and is no server, and else counts its announcements, of which `changes` are the
-    last ones; without any it is a heartbeat. `is_last` says that the server has ended.
+    `number` counts the server's changes, of which `changes` are the last ones; without any, the message is a heartbeat. `number`
+    is 0 for a sender that announces once and is not a server. `is_last`: the server has ended.
     """
 
     server: str
@@ -51,8 +51,8 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(slots=True)
-class Other:
-    """Another server: its number, and when it was heard last."""
+class PeerServer:
+    """Another server: its number, and when it was last heard."""
 
     number: int
     heard_at: float
@@ -60,118 +60,120 @@ class Other:
 
 
 _encode = msgspec.json.Encoder().encode
-_announced = msgspec.json.Decoder(Announcement)
+_decoder = msgspec.json.Decoder(Announcement)
 
 
 class Announcements:
-    """What this server announces to the others, and hears from them."""
+    """This server's announcements to the others, and theirs to it."""
 
-    def __init__(self, connection: NatsConnection, server: str, *, beat_s: float = BEAT_S, silent_s: float = SILENT_S) -> None:
-        """`connection` is into the platform's account; `server` is this server's name, as no other has it."""
-        self._connection, self._server, self._beat_s, self._silent_s = connection, server, beat_s, silent_s
-        self._untold: list[TenantChange] = []
+    def __init__(
+        self, connection: NatsConnection, server: str, *, heartbeat_s: float = HEARTBEAT_S, silent_s: float = SILENT_S
+    ) -> None:
+        """`connection` is in the platform's account; `server` is this server's unique name."""
+        self._connection, self._server, self._heartbeat_s, self._silent_s = connection, server, heartbeat_s, silent_s
+        self._queued: list[TenantChange] = []
         self._number = 0
         self._due = asyncio.Event()
         self._listeners: list[Callable[[TenantChange], None]] = []
-        self._others: dict[str, Other] = {}
+        self._peers: dict[str, PeerServer] = {}
         self.supervisor = Supervisor("announcements")
         self._is_listening = False
         self.losses = 0
-        """How often announcements of others may have been lost so far."""
+        """How often announcements of peer servers may have been lost so far."""
         connection.on_up(self._lost)
 
     def __len__(self) -> int:
-        """Return how many changes are still to be announced."""
-        return len(self._untold)
+        """Return the number of changes still to be announcement."""
+        return len(self._queued)
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything that the other servers announce arrives now, as far as can be known."""
-        return self._is_listening and self._connection.is_up and not any(other.is_silent for other in self._others.values())
+        """Whether all announcements of the peer servers arrive now, as far as is known."""
+        return self._is_listening and self._connection.is_up and not any(peer.is_silent for peer in self._peers.values())
 
     def listen(self, callback: Callable[[TenantChange], None]) -> None:
-        """Have `callback` called with every change that another server announces."""
+        """Call `callback` with every change that another server announces."""
         self._listeners.append(callback)
 
     def announce(self, change: TenantChange) -> None:
-        """Announce a change that was made here. Waits for nothing."""
-        self._untold.append(change)
+        """Queue the announcement of a change made on this server."""
+        self._queued.append(change)
         self._due.set()
 
     async def announce_now(self, tenant_id: TenantId) -> None:
-        """Announce that anything in the tenant may have changed, and return when NATS has it. Raises `Unavailable`.
+        """Announce that anything in the tenant may have changed; return when NATS has received it. Raise `Unavailable`.
 
-        For a command, which is no server: it has no number.
+        For a command, which is not a server and has no number.
         """
         await self._send_now(Announcement(self._server, 0, [TenantChange(tenant_id=tenant_id, is_whole=True)]))
 
     async def announce_end(self) -> None:
-        """Tell the other servers that this one ends, so that nobody waits for its heartbeat. Raises `Unavailable`."""
+        """Announce that this server ends, so that no peer waits for its heartbeat. Raise `Unavailable`."""
         await self._send_now(Announcement(self._server, self._number, [], is_last=True))
 
-    async def _send_now(self, announced: Announcement) -> None:
+    async def _send_now(self, announcement: Announcement) -> None:
         await self._connection.wait_up(REPLY_TIMEOUT_S)
         try:
-            await self._connection.send(OutgoingMessage(CHANGES, "", _encode(announced)))
+            await self._connection.send(OutgoingMessage(CHANGES, "", _encode(announcement)))
         except NatsConnectionLost as exc:
             raise unreachable() from exc
         await self._connection.check(REPLY_TIMEOUT_S)
 
     async def run(self) -> None:
-        """Listen and announce until cancelled, over whichever connections there are."""
+        """Listen and announce until cancelled, over the current and later connections."""
         await self._listen()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._beat_s):
+                async with asyncio.timeout(self._heartbeat_s):
                     await self._due.wait()
             self._due.clear()
             with self.supervisor.contain():
-                await self._tell_all()
-            self._look_for_silent(time.monotonic())
+                await self._send_queued()
+            self._mark_silent(time.monotonic())
 
     async def _listen(self) -> None:
-        """Return when this server hears the others."""
+        """Subscribe to the peer servers' announcements. Retry until it succeeds."""
         while True:
             try:
                 await self._connection.wait_up()
                 await self._connection.subscribe(CHANGES, self._on_announced, self._take)
             except OurFault as exc:
-                log.debug("announcements.apart", error=repr(exc))
+                log.debug("announcements.disconnected", error=repr(exc))
                 await asyncio.sleep(RETRY_S)
             else:
                 self._is_listening = True
                 self._lost()
                 return
 
-    async def _tell_all(self) -> None:
-        """Announce what is due, or that nothing is. A command, which listens to nobody, sends no heartbeat."""
-        untold, self._untold = self._untold, []
-        portions = [untold[start : start + PORTION] for start in range(0, len(untold), PORTION)]
+    async def _send_queued(self) -> None:
+        """Send the queued changes, or a heartbeat. A command has no listeners, and sends no heartbeat."""
+        queued, self._queued = self._queued, []
+        portions = [queued[start : start + PORTION] for start in range(0, len(queued), PORTION)]
         if self._listeners and not portions:
             portions = [[]]
         try:
             for portion in portions:
-                # A number counts also where sending fails: then the others find that it is missing.
+                # The number rises even if sending fails: the others detect the gap then.
                 self._number += len(portion)
                 await self._connection.send(
                     OutgoingMessage(CHANGES, "", _encode(Announcement(self._server, self._number, portion)))
                 )
-        except OurFault as exc:  # the others read it in the tables
-            log.debug("announcements.dropped", error=repr(exc), changes=len(untold))
+        except OurFault as exc:  # the others detect the gap and read the tables
+            log.debug("announcements.dropped", error=repr(exc), changes=len(queued))
 
-    # --- what the others announce ---
+    # --- announcements of other servers ---
 
     def _lost(self) -> None:
-        """Announcements may have been lost."""
+        """Note that announcements may have been lost."""
         self.losses += 1
 
-    def _look_for_silent(self, now: float) -> None:
-        for name, other in list(self._others.items()):
-            if now - other.heard_at > FORGOTTEN_S:
-                del self._others[name]
-            elif not other.is_silent and now - other.heard_at > self._silent_s:
+    def _mark_silent(self, now: float) -> None:
+        for name, peer in list(self._peers.items()):
+            if now - peer.heard_at > FORGOTTEN_S:
+                del self._peers[name]
+            elif not peer.is_silent and now - peer.heard_at > self._silent_s:
                 log.info("announcements.server_silent", server=name)
-                other.is_silent = True
+                peer.is_silent = True
                 self._lost()
 
     async def _on_announced(self, msg: Msg) -> None:
@@ -179,24 +181,24 @@ class Announcements:
 
     def _take(self, incoming: IncomingMessage) -> bool:
         try:
-            announced = _announced.decode(incoming.data)
+            announcement = _decoder.decode(incoming.data)
         except msgspec.DecodeError as exc:
-            log.warning("announcements.not_understood", error=str(exc))
+            log.warning("announcements.unreadable", error=str(exc))
             return True
-        if announced.server != self._server:
-            self._follow(announced)
-            for change in announced.changes:
+        if announcement.server != self._server:
+            self._follow(announcement)
+            for change in announcement.changes:
                 for callback in self._listeners:
                     with self.supervisor.contain(tenant=change.tenant_id):
                         callback(change)
         return True
 
-    def _follow(self, announced: Announcement) -> None:
-        """Note a loss unless this follows the last announcement of that server."""
-        if announced.number == 0 and announced.changes:
+    def _follow(self, announcement: Announcement) -> None:
+        """Note a loss unless this announcement follows the server's last one."""
+        if announcement.number == 0 and announcement.changes:
             return
-        other = self._others.pop(announced.server, None)
-        if announced.number - len(announced.changes) != (0 if other is None else other.number):
+        peer = self._peers.pop(announcement.server, None)
+        if announcement.number - len(announcement.changes) != (0 if peer is None else peer.number):
             self._lost()
-        if not announced.is_last:
-            self._others[announced.server] = Other(announced.number, time.monotonic())
+        if not announcement.is_last:
+            self._peers[announcement.server] = PeerServer(announcement.number, time.monotonic())

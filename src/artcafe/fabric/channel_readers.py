@@ -1,6 +1,7 @@
-"""Following channels without a consumer: live messages from the republished subject, everything missed from the log, no seam.
+"""Reading channels without a consumer: live messages from the republished subject, missed ones from the log, in one gapless
+order.
 
-A channel is read once per server, however many agents listen (design, decision 4). Handing on to sockets is `delivery.hub`'s.
+Each channel is read once for the whole server, however many agents subscribe (design, decision 4); `delivery` fans it out.
 """
 
 from __future__ import annotations
@@ -23,36 +24,38 @@ from artcafe.rules import subjects
 from artcafe.rules.start_position import LogLineage
 from artcafe.supervision import Supervisor
 
-LOOK_S: Final = 5.0
-"""How often the log is asked whether a channel has something newer than was seen. Republishing is at most once: a leader that
-dies between storing and repeating leaves nothing behind that would show the gap until the next message."""
-LOOK_CHANNELS: Final = 500
+CHECK_S: Final = 5.0
+"""How often the log is checked for messages newer than those seen. Republishing is at most once: a leader that dies between
+storing and republishing leaves a gap that only the next message would show."""
+CHECK_CHANNELS: Final = 500
 RETRY_S: Final = 0.2
-"""After a look that failed: a server that has just come up may need a moment until it finds its streams."""
+"""Delay after a failed check. A server that has just started may need a moment to find its streams."""
 
 
 class ChannelSink(Protocol):
-    """Who a channel is followed for."""
+    """The receiver of one channel's messages."""
 
-    def begin(self, last: Seq, life: LogLineage) -> None:
-        """Everything above `last` will be handed on; `last` and below is in the log alone.
+    def begin(self, last: Seq, lineage: LogLineage) -> None:
+        """Begin after `last`: every later message will be passed to `take`, and `last` and earlier ones are in the log only.
 
-        Comes again where the reader cannot go on from what it handed on: something behind that may have been removed before it
-        was read, or the log is another one, and `life` with it. What is not handed on then is to be looked for in the log.
+        Called again when the reader cannot continue from its position: messages after it may have been removed unread, or the
+        log, and with it `lineage`, is another one. Look in the log for the messages in between.
         """
 
-    def begun(self, life: LogLineage) -> None:
-        """The log, which had not begun, has."""
+    def begun(self, lineage: LogLineage) -> None:
+        """Note the lineage of a log that has been created since `begin`."""
 
     def take(self, found: list[StoredMessage]) -> None:
-        """The next messages, in order."""
+        """Take the next messages, in order."""
 
 
 class ChannelReader:
-    """One channel: every message above `last`, once and in order, goes to the sink in the loop turn in which `last` rises.
+    """The reader of one channel: passes every message above `last` to the sink once and in order, and raises `last` in the same
+    loop turn.
 
-    While `is_sure` nothing was missed, and a live message that names none above `last` before it is the next. After a lost
-    connection that has to be found out: retention may have been faster, and then a message names no other before it at all.
+    While `is_sure`, no message was missed, and a live message without a predecessor above `last` is the next one. After a lost
+    connection this must be checked with the log: retention may have removed missed messages, and then a live message names no
+    predecessor at all.
     """
 
     def __init__(self, log: TenantLog, channel: ChannelId, sink: ChannelSink) -> None:
@@ -61,43 +64,44 @@ class ChannelReader:
         self.lineage = LogLineage(None)
         self._log, self._sink = log, sink
         self._filling = asyncio.Lock()
-        self._follow: SubjectSubscription | None = None
+        self._subscription: SubjectSubscription | None = None
         self.is_open = self.is_sure = False
 
     async def open(self) -> None:
-        """Begins behind the newest message. Raises `Unavailable`."""
+        """Begin after the newest message. Raise `Unavailable`."""
         async with self._filling:
-            self._follow = await self._log.connection.subscribe(subjects.live(self.channel), self._on_live, self._take)
+            self._subscription = await self._log.connection.subscribe(subjects.live(self.channel), self._on_live, self._take)
             state = await self._log.state()
             last = await self._log.last_seq_of(self.channel) if state else 0
             self.is_open = True
             self._begin(last, state.lineage if state else LogLineage(None))
 
     async def close(self) -> None:
-        """Hands nothing on any more. May be repeated."""
+        """Stop reading. May be repeated."""
         self.is_open = False
-        if self._follow is not None:
-            await self._log.connection.unsubscribe(self._follow)
+        if self._subscription is not None:
+            await self._log.connection.unsubscribe(self._subscription)
 
     async def catch_up(self) -> None:
-        """Hands on from the log whatever is above `last`, or begins again. Raises `Unavailable`; what was read is handed on."""
+        """Pass on all messages in the log above `last`, or begin again. Raise `Unavailable`, after passing on the messages read
+        so far."""
         async with self._filling:
             if self.is_open:
                 await self._read_missing()
 
-    async def compare(self, life: LogLineage, newest: Seq, *, is_current: bool) -> None:
-        """Read what is missing, unless a log of this life with this newest message of the channel shows that nothing is.
+    async def compare(self, lineage: LogLineage, newest: Seq, *, is_current: bool) -> None:
+        """Catch up, unless `lineage` and `newest`, the channel's newest message in the log, show that nothing is missing.
 
-        `is_current`: the copy of the log that answered had come as far as its leader.
+        `is_current`: the replica that reported them was as far as the leader.
         """
-        if life.epoch == self.lineage.epoch and newest == self.last > 0 and is_current:
+        if lineage.epoch == self.lineage.epoch and newest == self.last > 0 and is_current:
             self.is_sure = True
-        elif life.epoch != self.lineage.epoch or newest > self.last or not self.is_sure:
+        elif lineage.epoch != self.lineage.epoch or newest > self.last or not self.is_sure:
             await self.catch_up()
 
-    def _begin(self, last: Seq, life: LogLineage) -> None:
-        self.last, self.lineage, self.is_sure = last, life, life.epoch is not None
-        self._sink.begin(last, life)
+    def _begin(self, last: Seq, lineage: LogLineage) -> None:
+        self.last, self.lineage, self.is_sure = last, lineage, lineage.epoch is not None
+        self._sink.begin(last, lineage)
 
     async def _read_missing(self) -> None:
         state = await self._log.state()
@@ -107,7 +111,7 @@ class ChannelReader:
             self.lineage = state.lineage
             self._sink.begun(state.lineage)
         if self.lineage.epoch != state.epoch:
-            log.info("reader.another_log", channel=self.channel, epoch=state.epoch)
+            log.info("channel_reader.another_log", channel=self.channel, epoch=state.epoch)
             self._begin(await self._log.last_seq_of(self.channel), state.lineage)
             return
         found: list[StoredMessage] | None = None
@@ -116,26 +120,26 @@ class ChannelReader:
             if not (is_whole or await self._is_complete()):
                 self._begin(await self._log.last_seq_of(self.channel), self.lineage)
                 return
-            self._hand_on(found)
+            self._pass_on(found)
         self.is_sure = True
 
     async def _is_complete(self) -> bool:
-        """Whether nothing was ever removed from the log."""
+        """Return whether no message was ever removed from the log."""
         state = await self._log.state()
         return state is not None and state.epoch == self.lineage.epoch and state.is_complete
 
-    def _hand_on(self, found: list[StoredMessage]) -> None:
+    def _pass_on(self, found: list[StoredMessage]) -> None:
         if found:
             self._sink.take(found)
-            self.last = found[-1].seq  # Behind that, so that what the sink failed to take is tried again from the log.
+            self.last = found[-1].seq  # Last, so that messages that the sink failed to take are read again from the log.
 
     def _take(self, live: IncomingMessage) -> bool:
-        """Hands a live message on at once if it is the next one, as nearly all are. Those that wait for a gap to be filled stand
-        before it, so it never overtakes them."""
+        """Pass on a live message at once if it is the next one, as nearly all are. It never overtakes messages that wait for a
+        gap to be filled, since it is not the next one then."""
         seq, before = seq_of(live), live.number(b"Nats-Last-Sequence")
         is_next = before <= self.last < seq and self.is_sure and self.is_open and not self._filling.locked()
         if is_next:
-            self._hand_on([StoredMessage(seq, before or None, live.data)])
+            self._pass_on([StoredMessage(seq, before or None, live.data)])
         return is_next
 
     async def _on_live(self, msg: Msg) -> None:
@@ -145,14 +149,14 @@ class ChannelReader:
             async with self._filling:
                 await self._fill_to(before)
                 if seq > self.last and self.is_open:
-                    self._hand_on([StoredMessage(seq, before or None, msg.data)])
-        except OurFault as exc:  # the next live message, look or connection shows the gap again
-            log.debug("reader.behind", channel=self.channel, error=repr(exc))
+                    self._pass_on([StoredMessage(seq, before or None, msg.data)])
+        except OurFault as exc:  # the next live message, check or connection shows the gap again
+            log.debug("channel_reader.behind", channel=self.channel, error=repr(exc))
 
     async def _fill_to(self, to: Seq) -> None:
-        """Hand on everything up to `to`, the message before a live one, or begin again if that has been removed.
+        """Pass on all messages up to `to`, the predecessor of a live one, or begin again if that has been removed.
 
-        Raises `Unavailable` where neither can be known now: the live message must not be handed on then.
+        Raise `Unavailable` if neither is certain now. The live message must not be passed on then.
         """
         if not self.is_open or (self.is_sure and self.last >= to):
             return
@@ -164,21 +168,21 @@ class ChannelReader:
 
 
 class LiveChannelReader:
-    """One `live` channel, of which nothing is stored: whatever comes is handed on, at most once."""
+    """The reader of one `live` channel, which is not stored: passes on what arrives, at most once."""
 
     def __init__(self, log: TenantLog, channel: ChannelId, sink: ChannelSink) -> None:
         self._connection, self._channel, self._sink = log.connection, channel, sink
-        self._follow: SubjectSubscription | None = None
+        self._subscription: SubjectSubscription | None = None
 
     async def open(self) -> None:
-        """Raises `Unavailable`."""
-        self._follow = await self._connection.subscribe(subjects.live(self._channel), self._on_live, self._take)
+        """Subscribe to the channel. Raise `Unavailable`."""
+        self._subscription = await self._connection.subscribe(subjects.live(self._channel), self._on_live, self._take)
         self._sink.begin(0, LogLineage(None))
 
     async def close(self) -> None:
-        """Hands nothing on any more. May be repeated."""
-        if self._follow is not None:
-            await self._connection.unsubscribe(self._follow)
+        """Stop reading. May be repeated."""
+        if self._subscription is not None:
+            await self._connection.unsubscribe(self._subscription)
 
     def _take(self, live: IncomingMessage) -> bool:
         self._sink.take([StoredMessage(0, None, live.data)])
@@ -189,21 +193,21 @@ class LiveChannelReader:
 
 
 class ChannelReaders:
-    """Every channel of one tenant that someone on this server follows."""
+    """The readers of one tenant's channels on this server."""
 
-    def __init__(self, log: TenantLog, *, look_s: float = LOOK_S) -> None:
-        self._log, self._look_s = log, look_s
+    def __init__(self, log: TenantLog, *, check_s: float = CHECK_S) -> None:
+        self._log, self._check_s = log, check_s
         self._readers: set[ChannelReader] = set()
         self._live: set[LiveChannelReader] = set()
         self._due = asyncio.Event()
-        self.supervisor = Supervisor("tail")
-        log.connection.on_up(self._doubt)
+        self.supervisor = Supervisor("channel_readers")
+        log.connection.on_up(self._mark_unsure)
 
     def __len__(self) -> int:
         return len(self._readers) + len(self._live)
 
     async def follow(self, channel: ChannelId, sink: ChannelSink) -> ChannelReader:
-        """A reader that has begun behind the channel's newest message. Raises `Unavailable`, and nothing is followed then."""
+        """Return a reader that begins after the channel's newest message. Raise `Unavailable`; no reader is left then."""
         reader = ChannelReader(self._log, channel, sink)
         self._readers.add(reader)
         try:
@@ -214,53 +218,53 @@ class ChannelReaders:
                 await self.unfollow(reader)
 
     async def follow_live(self, channel: ChannelId, sink: ChannelSink) -> LiveChannelReader:
-        """A reader of a `live` channel. Raises `Unavailable`, and nothing is followed then."""
+        """Return a reader of a `live` channel. Raise `Unavailable`; no reader is left then."""
         reader = LiveChannelReader(self._log, channel, sink)
         await reader.open()
         self._live.add(reader)
         return reader
 
     async def unfollow(self, reader: ChannelReader | LiveChannelReader) -> None:
-        """Hands nothing on any more. May be repeated."""
+        """Stop a reader. May be repeated."""
         if isinstance(reader, LiveChannelReader):
             self._live.discard(reader)
         else:
             self._readers.discard(reader)
         await reader.close()
 
-    def _doubt(self) -> None:
-        """Something may have been missed: nothing is handed on before the log was asked."""
+    def _mark_unsure(self) -> None:
+        """Note that messages may have been missed: check the log before passing on more."""
         for reader in self._readers:
             reader.is_sure = False
         self._due.set()
 
     async def run(self) -> None:
-        """Looks whether a channel has something that its reader was not shown: with each new connection and every few seconds."""
-        wait_s = self._look_s
+        """Check for messages that the readers missed: after each new connection, and every few seconds."""
+        wait_s = self._check_s
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._due.wait()
             self._due.clear()
             try:
-                wait_s = self._look_s if await self._look() else RETRY_S
+                wait_s = self._check_s if await self._check() else RETRY_S
             except OurFault as exc:
-                log.debug("tail.look_failed", error=repr(exc))
+                log.debug("channel_readers.check_failed", error=repr(exc))
                 wait_s = RETRY_S
 
-    async def _look(self) -> bool:
-        """Return whether the copies of the log that were asked had come as far as its leader."""
+    async def _check(self) -> bool:
+        """Check every channel. Return whether the replicas that answered were as far as the leader."""
         readers = list(self._readers)
         state = await self._log.state() if readers else None
         if state is None:
             return True
-        is_level = True
-        for start in range(0, len(readers), LOOK_CHANNELS):
-            some = readers[start : start + LOOK_CHANNELS]
+        is_current = True
+        for start in range(0, len(readers), CHECK_CHANNELS):
+            some = readers[start : start + CHECK_CHANNELS]
             newest, end = await self._log.last_seqs_and_end([reader.channel for reader in some])
-            is_level = is_level and (end >= state.last_seq or not newest)
+            is_current = is_current and (end >= state.last_seq or not newest)
             for reader in some:
                 last = newest.get(subjects.stored(reader.channel), 0)
                 with self.supervisor.contain(OurFault, channel=reader.channel):
                     await reader.compare(state.lineage, last, is_current=end >= state.last_seq)
-        return is_level
+        return is_current

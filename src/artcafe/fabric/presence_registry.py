@@ -1,7 +1,7 @@
-"""Who of one tenant is connected, on whichever server: each tells the agents it holds, and is believed for a lease.
+"""Which agents of one tenant are connected, on any server. Each server publishes its agents, and an update is valid for a lease.
 
-Nothing is stored, and what is told is told at most once (contract, sentence 12; decision record 10). Counting an agent's sockets,
-and what its presence is called, is `services.presence`'s.
+Nothing is stored, and updates are sent at most once (contract, sentence 12; decision record 10). `services.presence` counts an
+agent's sockets and defines its presence.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from artcafe.rules.subjects import PRESENCE, PRESENCE_ASK, Subject
 from artcafe.supervision import Supervisor
 
 LEASE_S: Final = 50.0
-"""How long what a server told of an agent is believed: two renewals may get lost."""
+"""How long a server's update of an agent is valid: two renewals may be lost."""
 RENEW_S: Final = 20.0
 ASK_S: Final = 1.0
-"""How long the others are waited for. Who has not answered by then tells with its next renewal, or is gone."""
+"""How long to wait for the other servers. One that has not answered by then publishes with its next renewal, or is gone."""
 RETRY_S: Final = 0.2
 PORTION: Final = 500
-"""Agents in one message: at most 170 KB with the longest statuses, and NATS takes 1 MiB."""
+"""Agents in one message: at most 170 KB with the longest statuses. NATS accepts 1 MiB."""
 
 
 class AgentPresence(msgspec.Struct, frozen=True, array_like=True):
-    """An agent on one server: since when, by that server's clock (None: it has left), and the status that was set there, when."""
+    """An agent on one server: when it connected, by that server's clock (None: it has left), its status there and when that was
+    set."""
 
     agent: AgentId
     since: datetime | None
@@ -44,60 +45,60 @@ class AgentPresence(msgspec.Struct, frozen=True, array_like=True):
     status_at: datetime | None = None
 
     def is_newer(self, other: AgentPresence) -> bool:
-        """Whether its status was set later than the other's."""
+        """Return whether its status was set later than the other's."""
         return self.status_at is not None and (other.status_at is None or self.status_at > other.status_at)
 
 
 class PresenceUpdate(msgspec.Struct, frozen=True, array_like=True):
-    """What a server says of its agents. `is_end`: with this, everything that it holds has been told."""
+    """A server's message about its agents. `is_end`: the server has now published all its agents."""
 
     server: str
-    seats: list[AgentPresence]
+    agents: list[AgentPresence]
     is_end: bool
 
 
 _encode = msgspec.json.Encoder().encode
-_told = msgspec.json.Decoder(PresenceUpdate)
-_names = msgspec.json.Decoder(list[str])
+_decoder = msgspec.json.Decoder(PresenceUpdate)
+_names_decoder = msgspec.json.Decoder(list[str])
 
 
 class PresenceRegistry:
-    """One tenant's agents, those of this server exactly and those of the others as they were told.
+    """One tenant's agents: exactly those of this server, and those of the other servers from their updates.
 
-    It joins the others (listens, asks what they hold, tells what this one holds) when somebody wants to know or there is
-    something to tell, and again with each new connection, which may have missed something.
+    It joins the others (subscribes, requests their agents, publishes its own) when a watcher or an agent needs it, and again
+    after each new connection, since updates may have been missed.
     """
 
     def __init__(self, connection: NatsConnection, server: str, *, lease_s: float = LEASE_S, renew_s: float = RENEW_S) -> None:
-        """`server` is this server's name, as no other has it."""
+        """`server` is this server's unique name."""
         self._connection, self._server = connection, server
         self._lease_s, self._renew_s = lease_s, renew_s
         self._own: dict[AgentId, AgentPresence] = {}
         self._others: dict[str, dict[AgentId, tuple[AgentPresence, float]]] = {}
-        """By server: what it told of each agent, and until when (monotonic) that is believed."""
-        self._untold: set[AgentId] = set()
+        """By server: its update of each agent, and the monotonic time at which that expires."""
+        self._unpublished: set[AgentId] = set()
         self._due = asyncio.Event()
         self._wanted = asyncio.Event()
         self._is_stale = True
-        """The connection is newer than the last joining."""
+        """Whether the connection is newer than the last join."""
         self._is_known = False
         self._settled = asyncio.Event()
-        """PendingPublish longer would not tell more now."""
-        self._heard: set[str] = set()
+        """Set when waiting longer would not give more information now."""
+        self._received: set[str] = set()
         self._news = asyncio.Event()
-        self._follows: list[SubjectSubscription] = []
+        self._subscriptions: list[SubjectSubscription] = []
         self._watchers: list[Callable[[AgentId], None]] = []
-        self.supervisor = Supervisor("roster")
-        connection.on_up(self._begin_anew)
+        self.supervisor = Supervisor("presence_registry")
+        connection.on_up(self._mark_stale)
 
     def __len__(self) -> int:
-        """How many agents this server holds."""
+        """Return the number of this server's agents."""
         return len(self._own)
 
-    # --- who looks on --------------------------------------------------------------------------------------------------
+    # --- watchers --------------------------------------------------------------------------------------------------
 
     def watch(self, callback: Callable[[AgentId], None]) -> None:
-        """Have `callback` called with every agent whose presence may have changed."""
+        """Call `callback` with every agent whose presence may have changed."""
         self._watchers.append(callback)
 
     def unwatch(self, callback: Callable[[AgentId], None]) -> None:
@@ -107,39 +108,39 @@ class PresenceRegistry:
     def is_watched(self) -> bool:
         return bool(self._watchers)
 
-    def _say(self, agents: Iterable[AgentId]) -> None:
+    def _notify(self, agents: Iterable[AgentId]) -> None:
         for agent in agents if self._watchers else ():
             for callback in list(self._watchers):
                 with self.supervisor.contain(agent=agent):
                     callback(agent)
 
-    # --- what this server holds ----------------------------------------------------------------------------------------
+    # --- this server's agents --------------------------------------------------------------------------------------
 
     def own(self, agent: AgentId) -> AgentPresence | None:
-        """The agent as this server holds it."""
+        """Return the agent's presence on this server."""
         return self._own.get(agent)
 
-    def put(self, seat: AgentPresence) -> None:
-        """The agent is here, or its status is another; the others hear of it soon."""
-        self._own[seat.agent] = seat
-        self._tell_soon(seat.agent)
-        self._say([seat.agent])
+    def put(self, presence: AgentPresence) -> None:
+        """Set an agent's presence on this server, and publish it soon."""
+        self._own[presence.agent] = presence
+        self._publish_soon(presence.agent)
+        self._notify([presence.agent])
 
     def remove(self, agent: AgentId) -> None:
-        """The agent is here no more. May be repeated."""
+        """Remove an agent from this server. May be repeated."""
         if self._own.pop(agent, None) is not None:
-            self._tell_soon(agent)
-            self._say([agent])
+            self._publish_soon(agent)
+            self._notify([agent])
 
-    def _tell_soon(self, agent: AgentId) -> None:
-        self._untold.add(agent)
+    def _publish_soon(self, agent: AgentId) -> None:
+        self._unpublished.add(agent)
         self._wanted.set()
         self._due.set()
 
-    # --- what all of them hold -----------------------------------------------------------------------------------------
+    # --- all servers' agents ---------------------------------------------------------------------------------------
 
     async def is_known(self) -> bool:
-        """Whether `find` knows of all servers; waits a moment for the first answers. Without NATS it does not."""
+        """Return whether `find` covers all servers, after waiting a moment for the first answers. False without NATS."""
         self._wanted.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * ASK_S):
@@ -147,135 +148,138 @@ class PresenceRegistry:
         return self._is_known and self._connection.is_up
 
     def agents(self) -> set[AgentId]:
-        """Every agent that may be connected, on whichever server."""
+        """Return every agent that may be connected to any server."""
         return {*self._own, *(agent for held in self._others.values() for agent in held)}
 
     def find(self, agent: AgentId) -> AgentPresence | None:
-        """The agent, on however many servers: since the first of them, with the status that was set last. None: on none."""
+        """Return the agent's presence over all servers: connected since the earliest, with the newest status. None: not
+        connected."""
         now = time.monotonic()
-        seats = [seat for held in self._others.values() for seat, until in [held.get(agent, _NOWHERE)] if until > now]
+        presences = [presence for held in self._others.values() for presence, until in [held.get(agent, _ABSENT)] if until > now]
         if agent in self._own:
-            seats.append(self._own[agent])
+            presences.append(self._own[agent])
         found: AgentPresence | None = None
-        for seat in seats:
-            found = seat if found is None else _merged(found, seat)
+        for presence in presences:
+            found = presence if found is None else _merged(found, presence)
         return found
 
-    # --- the loop --------------------------------------------------------------------------------------------------------
+    # --- the loop --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keeps this server and the others told of each other, once there is a reason to, until cancelled."""
+        """Exchange updates with the other servers, from the first need until cancelled."""
         await self._wanted.wait()
         while True:
             try:
                 await self._connection.wait_up(ASK_S)
                 await self._join()
-                await self._keep_told()
+                await self._keep_published()
             except OurFault as exc:
-                log.debug("roster.apart", error=repr(exc))
+                log.debug("presence_registry.disconnected", error=repr(exc))
                 self._settled.set()
                 await asyncio.sleep(RETRY_S)
 
-    def _begin_anew(self) -> None:
+    def _mark_stale(self) -> None:
         self._is_stale, self._is_known = True, False
         self._settled.clear()
         self._due.set()
 
     async def _join(self) -> None:
-        """Of two servers that join at the same time at least one hears the other: each listens before it asks, and tells after it
-        can be asked. While it asks, it must not be there to be asked, or NATS could not say that nobody else is."""
+        """Join the other servers. Of two servers that join at the same time, at least one hears the other: each subscribes before
+        it asks, and publishes after it can be asked. It must not answer requests while it asks, or NATS could not report that no
+        other server exists."""
         self._is_stale = False
-        while self._follows:
-            await self._connection.unsubscribe(self._follows.pop())
-        self._heard.clear()
-        self._follows.append(await self._connection.subscribe(PRESENCE, self._on_told, self._take))
+        while self._subscriptions:
+            await self._connection.unsubscribe(self._subscriptions.pop())
+        self._received.clear()
+        self._subscriptions.append(await self._connection.subscribe(PRESENCE, self._on_update, self._take))
         await self._ask()
-        self._follows.append(await self._connection.subscribe(PRESENCE_ASK, self._on_asked))
-        await self._tell(list(self._own), is_end=True)
+        self._subscriptions.append(await self._connection.subscribe(PRESENCE_ASK, self._on_request))
+        await self._publish(list(self._own), is_end=True)
         self._is_known = not self._is_stale
         self._settled.set()
 
     async def _ask(self) -> None:
-        """Returns when every server with agents of the tenant has told them: each tells, and names the others it knows of."""
+        """Wait until every server with agents of the tenant has published them: each does, and names the others it knows."""
         with contextlib.suppress(NoResponder, TimeoutError, msgspec.DecodeError):
             async with asyncio.timeout(ASK_S):
                 answer = await self._connection.request(PRESENCE_ASK, b"", timeout_s=ASK_S)
-                named = set(_names.decode(answer.data)) - {self._server}
-                while not named <= self._heard:
+                named = set(_names_decoder.decode(answer.data)) - {self._server}
+                while not named <= self._received:
                     self._news.clear()
                     await self._news.wait()
 
-    async def _keep_told(self) -> None:
-        """Tells what changes at once and everything every `renew_s`. Returns when there is a new connection."""
+    async def _keep_published(self) -> None:
+        """Publish changes at once, and everything every `renew_s`. Return after a new connection."""
         renew_at = time.monotonic() + self._renew_s
         while not self._is_stale:
-            await self._tell_changes()
+            await self._publish_changes()
             if time.monotonic() >= renew_at:
                 renew_at = time.monotonic() + self._renew_s
                 self._forget_expired()
-                await self._tell(list(self._own), is_end=True)
+                await self._publish(list(self._own), is_end=True)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(renew_at - time.monotonic()):
                     await self._due.wait()
             self._due.clear()
 
-    # --- telling and being told -----------------------------------------------------------------------------------------
+    # --- publishing and receiving ----------------------------------------------------------------------------------
 
-    async def _tell_changes(self) -> None:
-        changed, self._untold = self._untold, set()
+    async def _publish_changes(self) -> None:
+        changed, self._unpublished = self._unpublished, set()
         try:
-            await self._tell(list(changed), is_end=False)
+            await self._publish(list(changed), is_end=False)
         except OurFault:
-            self._untold |= changed
+            self._unpublished |= changed
             raise
 
-    async def _tell(self, agents: list[AgentId], *, is_end: bool) -> None:
-        """Tells how each agent is as its portion leaves, so that no older word follows a newer one. Raises `Unavailable`."""
+    async def _publish(self, agents: list[AgentId], *, is_end: bool) -> None:
+        """Publish agents. Each is read as its portion is sent, so that no older update follows a newer one. Raise
+        `Unavailable`."""
         for start in range(0, len(agents), PORTION):
-            seats = [self._own.get(agent) or AgentPresence(agent, None) for agent in agents[start : start + PORTION]]
-            told = PresenceUpdate(self._server, seats, is_end and start + PORTION >= len(agents))
-            await self._connection.send(OutgoingMessage(PRESENCE, "", _encode(told)))
+            portion = [self._own.get(agent) or AgentPresence(agent, None) for agent in agents[start : start + PORTION]]
+            update = PresenceUpdate(self._server, portion, is_end and start + PORTION >= len(agents))
+            await self._connection.send(OutgoingMessage(PRESENCE, "", _encode(update)))
 
-    async def _on_asked(self, msg: Msg) -> None:
+    async def _on_request(self, msg: Msg) -> None:
         try:
-            await self._tell(list(self._own), is_end=True)
+            await self._publish(list(self._own), is_end=True)
             now = time.monotonic()
             others = [name for name, held in self._others.items() if any(until > now for _, until in held.values())]
             names = [*others, *([self._server] if self._own else [])]
             await self._connection.send(OutgoingMessage(Subject(msg.reply), "", _encode(names)))
-        except OurFault as exc:  # who asked waits a moment, and hears the next renewal
-            log.debug("roster.not_answered", error=repr(exc))
+        except OurFault as exc:  # the asking server continues after a timeout, and receives the next renewal
+            log.debug("presence_registry.not_answered", error=repr(exc))
 
-    async def _on_told(self, msg: Msg) -> None:
+    async def _on_update(self, msg: Msg) -> None:
         self._take(IncomingMessage(msg.data, None))
 
     def _take(self, incoming: IncomingMessage) -> bool:
         try:
-            told = _told.decode(incoming.data)
+            update = _decoder.decode(incoming.data)
         except msgspec.DecodeError as exc:
-            log.warning("roster.not_understood", error=str(exc))
+            log.warning("presence_registry.unreadable", error=str(exc))
             return True
-        if told.server != self._server:
-            self._hear(told.server, told.seats)
-            if told.is_end:
-                self._heard.add(told.server)
+        if update.server != self._server:
+            self._apply(update.server, update.agents)
+            if update.is_end:
+                self._received.add(update.server)
                 self._news.set()
         return True
 
-    def _hear(self, server: str, seats: Sequence[AgentPresence]) -> None:
+    def _apply(self, server: str, agents: Sequence[AgentPresence]) -> None:
         held = self._others.setdefault(server, {})
         until = time.monotonic() + self._lease_s
-        for seat in seats:
-            if seat.since is not None:
-                held[seat.agent] = (seat, until)
-            elif (left := held.pop(seat.agent, None)) is not None:
+        for presence in agents:
+            if presence.since is not None:
+                held[presence.agent] = (presence, until)
+            elif (left := held.pop(presence.agent, None)) is not None:
                 self._inherit(left[0])
         if not held:
             del self._others[server]
-        self._say([seat.agent for seat in seats])
+        self._notify([presence.agent for presence in agents])
 
     def _inherit(self, left: AgentPresence) -> None:
-        """A status ends with the agent's last socket: where others of its sockets are here, it goes on here."""
+        """Keep a status on this server: it ends with the agent's last socket, and another of its sockets is here."""
         own = self._own.get(left.agent)
         if own is not None and left.is_newer(own):
             self.put(msgspec.structs.replace(own, status=left.status, status_at=left.status_at))
@@ -288,10 +292,10 @@ class PresenceRegistry:
                 del held[agent]
             if not held:
                 del self._others[server]
-            self._say(gone)
+            self._notify(gone)
 
 
-_NOWHERE: Final = (AgentPresence(AgentId(""), None), 0.0)
+_ABSENT: Final = (AgentPresence(AgentId(""), None), 0.0)
 
 
 def _merged(one: AgentPresence, other: AgentPresence) -> AgentPresence:

@@ -149,16 +149,16 @@ class TenantLog:
         async with self._making:
             config = (await self._jetstream.request(f"STREAM.INFO.{STREAM}", {}))["config"]
             # Never fewer replicas: a server that believes the cluster to be smaller may be wrong.
-            query = {"max_bytes": bound(max_bytes), "num_replicas": max(self.replicas, config["num_replicas"])}
-            if config != config | query:
-                await self._jetstream.request(f"STREAM.UPDATE.{STREAM}", config | query)
+            target = {"max_bytes": bound(max_bytes), "num_replicas": max(self.replicas, config["num_replicas"])}
+            if config != config | target:
+                await self._jetstream.request(f"STREAM.UPDATE.{STREAM}", config | target)
 
     async def purge(self, channel: ChannelId, *, up_to: Seq | None = None) -> None:
         """Remove a channel's messages, up to `up_to` if given. Ignore a missing log."""
-        query: dict[str, Any] = {"filter": subjects.stored(channel)}
+        body: dict[str, Any] = {"filter": subjects.stored(channel)}
         if up_to is not None:
-            query["seq"] = up_to + 1
-        await self._ignore_missing(f"STREAM.PURGE.{STREAM}", query)
+            body["seq"] = up_to + 1
+        await self._ignore_missing(f"STREAM.PURGE.{STREAM}", body)
 
     async def drop(self) -> None:
         """Delete the log. May be repeated."""
