@@ -67,11 +67,13 @@ def test_a_chain_shows_what_was_changed_removed_added_or_swapped() -> None:
     for position in range(4):  # what was changed shows at the next entry, so of the last one only to who has its digest
         changed = [*entries]
         changed[position] = entry_of(position + 1, entries[position].before, actor="usr:b")
-        assert chain.first_break(changed) == chain.Break(
+        assert chain.first_break(changed) == chain.ChainBreak(
             position + 2, "does not name the one before it: one of the two was changed"
         )
         gone = entries[:position] + entries[position + 1 :]
-        assert chain.first_break(gone) == chain.Break(position + 1, f"is missing: the next one there is number {position + 2}")
+        assert chain.first_break(gone) == chain.ChainBreak(
+            position + 1, f"is missing: the next one there is number {position + 2}"
+        )
         twice = entries[: position + 1] + entries[position:]
         broken = chain.first_break(twice)
         assert broken is not None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artcafe.rules.clients import UNKNOWN, Proxies, counted_as
+from artcafe.rules.clients import UNKNOWN, Proxies, rate_limit_key
 
 OURS = Proxies([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")])
 
@@ -31,18 +31,18 @@ OURS = Proxies([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::
     ],
 )
 def test_the_nearest_address_that_is_no_proxy_of_ours_is_believed(peer: str | None, forwarded: list[str], observed: str) -> None:
-    assert OURS.observed(peer, forwarded) == observed
+    assert OURS.client_address(peer, forwarded) == observed
 
 
 @given(st.lists(st.text()))
 def test_nobody_but_a_proxy_of_ours_says_where_a_call_comes_from(forwarded: list[str]) -> None:
-    assert OURS.observed("192.0.2.1", forwarded) == "192.0.2.1"
-    assert Proxies().observed("10.0.0.1", forwarded) == "10.0.0.1"
+    assert OURS.client_address("192.0.2.1", forwarded) == "192.0.2.1"
+    assert Proxies().client_address("10.0.0.1", forwarded) == "10.0.0.1"
 
 
 @given(st.text(), st.ip_addresses(v=4).filter(lambda address: address not in ipaddress.ip_network("10.0.0.0/8")))
 def test_whatever_a_client_writes_stands_before_what_our_proxy_saw(written: str, client: ipaddress.IPv4Address) -> None:
-    assert OURS.observed("10.0.0.1", [f"{written},{client}"]) == str(client)
+    assert OURS.client_address("10.0.0.1", [f"{written},{client}"]) == str(client)
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_whatever_a_client_writes_stands_before_what_our_proxy_saw(written: str,
     ],
 )
 def test_everybody_of_one_site_is_counted_together(one: str, other: str, is_same: bool) -> None:
-    assert (counted_as(one) == counted_as(other)) is is_same
+    assert (rate_limit_key(one) == rate_limit_key(other)) is is_same

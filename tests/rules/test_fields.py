@@ -42,10 +42,10 @@ def test_a_plan_nobody_knows_is_the_free_one() -> None:
 @given(st.integers(-5, 2**40), st.integers(0, 2**40))
 def test_a_channel_may_keep_its_messages_for_as_long_as_the_plan_does_or_less(seconds: int, most: int) -> None:
     if 1 <= seconds <= most:
-        assert plans.retention(seconds, tenant(retention_s=most)) == seconds
+        assert plans.check_retention(seconds, tenant(retention_s=most)) == seconds
         return
     with pytest.raises(Invalid, match=r"^retention_s: "):
-        plans.retention(seconds, tenant(retention_s=most))
+        plans.check_retention(seconds, tenant(retention_s=most))
 
 
 @given(st.none() | st.integers(1, 2**40), st.integers(0, 2**40))

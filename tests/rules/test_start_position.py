@@ -36,8 +36,8 @@ def test_a_subscription_that_is_older_than_the_log_gets_all_of_it(last: int) -> 
 
 
 @given(seqs, seqs, st.sampled_from([LIFE, LogLineage(None), LogLineage(HERE, {BEFORE: 5})]))
-def test_a_cursor_of_another_log_yields_a_gap_and_all_there_is(seq: int, last: int, life: LogLineage) -> None:
-    assert resolve("cursor", at(seq, ELSEWHERE), life, last, NOTHING) == (0, Gap(seq + 1, None, "epoch"))
+def test_a_cursor_of_another_log_yields_a_gap_and_all_there_is(seq: int, last: int, lineage: LogLineage) -> None:
+    assert resolve("cursor", at(seq, ELSEWHERE), lineage, last, NOTHING) == (0, Gap(seq + 1, None, "epoch"))
 
 
 @given(st.sampled_from([OLDER, at(41), at(41, ELSEWHERE)]), seqs, st.integers(1, 2**53))
@@ -79,23 +79,23 @@ def test_what_was_removed_from_another_log_is_nothing_in_this_one(seq: int, remo
 
 @given(few, ones)
 def test_a_cursor_of_the_log_before_goes_on_where_it_was_and_is_told_that_there_may_have_been_more(seq: int, end: int) -> None:
-    life = LogLineage(HERE, {BEFORE: end})
-    assert resolve("cursor", at(seq, BEFORE), life, 20, NOTHING) == (min(seq, end), Gap(max(seq, end) + 1, None, "epoch"))
+    lineage = LogLineage(HERE, {BEFORE: end})
+    assert resolve("cursor", at(seq, BEFORE), lineage, 20, NOTHING) == (min(seq, end), Gap(max(seq, end) + 1, None, "epoch"))
 
 
 @given(ones, few)
 def test_a_subscription_that_is_older_than_every_log_is_told_what_a_restored_one_has_lost(end: int, removed: int) -> None:
-    life = LogLineage(HERE, {BEFORE: end, ELSEWHERE: 1})
+    lineage = LogLineage(HERE, {BEFORE: end, ELSEWHERE: 1})
     lost = 1 if removed else end + 1
-    assert resolve("cursor", OLDER, life, 20, at(removed)) == (removed, Gap(lost, None, "epoch"))
+    assert resolve("cursor", OLDER, lineage, 20, at(removed)) == (removed, Gap(lost, None, "epoch"))
 
 
 @given(few, ones, few)
 def test_a_restored_log_knows_what_was_removed_before_it_was_saved(seq: int, end: int, removed: int) -> None:
-    life = LogLineage(HERE, {BEFORE: end})
+    lineage = LogLineage(HERE, {BEFORE: end})
     common = min(removed, end)
-    assert resolve("first", OLDER, life, 20, at(removed, BEFORE)) == (common, None)
-    start, gap = resolve("cursor", at(seq), life, 20, at(removed, BEFORE))
+    assert resolve("first", OLDER, lineage, 20, at(removed, BEFORE)) == (common, None)
+    start, gap = resolve("cursor", at(seq), lineage, 20, at(removed, BEFORE))
     assert (start, gap) == ((common, Gap(seq + 1, common, "retention")) if seq < common else (seq, None))
 
 
@@ -108,26 +108,28 @@ starts = st.one_of(st.sampled_from(["cursor", "first"]), ones)
 
 
 @given(starts, places, lives, places)
-def test_nothing_is_ever_passed_over_without_a_word(start: Start, cursor: Cursor, life: LogLineage, removed_to: Cursor) -> None:
+def test_nothing_is_ever_passed_over_without_a_word(
+    start: Start, cursor: Cursor, lineage: LogLineage, removed_to: Cursor
+) -> None:
     """Whoever asks for what is behind a place gets it, or hears of a gap that holds what it does not get."""
-    begun, gap = resolve(start, cursor, life, 20, removed_to)
-    assert begun >= life.seq_of(removed_to)
+    begun, gap = resolve(start, cursor, lineage, 20, removed_to)
+    assert begun >= lineage.to_seq(removed_to)
     if start == "first":
         return
     asked = start - 1 if isinstance(start, int) else cursor.seq
-    is_same_log = isinstance(start, int) or cursor.epoch == HERE or (cursor.epoch is None and not life.continues)
+    is_same_log = isinstance(start, int) or cursor.epoch == HERE or (cursor.epoch is None and not lineage.continues)
     if is_same_log:
         missing = set(range(asked + 1, begun + 1))
         assert missing == (set() if gap is None or gap.to is None else set(range(gap.from_, gap.to + 1)))
         return
     assert gap is not None
     assert (gap.reason, gap.to) == ("epoch", None)
-    common = life.continues.get(cursor.epoch or BEFORE, 0)
+    common = lineage.continues.get(cursor.epoch or BEFORE, 0)
     # Of the cursor's log, this one has what is common; all that it does not deliver of that, and all behind it, is in the gap.
     assert set(range(asked + 1, 20)) - set(range(begun + 1, common + 1)) <= set(range(gap.from_, 20))
 
 
 @given(places, lives, places)
-def test_where_a_cursor_is_moved_by_a_gap_it_hears_of_it_once(cursor: Cursor, life: LogLineage, removed_to: Cursor) -> None:
-    begun, _ = resolve("cursor", cursor, life, 20, removed_to)
-    assert resolve("cursor", at(begun), life, 20, removed_to) == (begun, None)
+def test_where_a_cursor_is_moved_by_a_gap_it_hears_of_it_once(cursor: Cursor, lineage: LogLineage, removed_to: Cursor) -> None:
+    begun, _ = resolve("cursor", cursor, lineage, 20, removed_to)
+    assert resolve("cursor", at(begun), lineage, 20, removed_to) == (begun, None)

@@ -52,7 +52,7 @@ def test_a_rate_of_nothing_bounds_nothing_and_keeps_nothing() -> None:
 
 
 def test_memory_is_bounded_and_whoever_was_seen_longest_ago_is_forgotten() -> None:
-    buckets = Buckets(1, 1, most_keys=100)
+    buckets = Buckets(1, 1, max_keys=100)
     for number in range(1000):
         buckets.take(number, 0)
         buckets.take("busy", 0)

@@ -101,7 +101,7 @@ class SequenceMap:
         """The same place in the new log: the last message at or before it that is there. One of no log stays so."""
         if cursor.epoch is None:
             return cursor
-        behind = bisect_right(self._old, self._life.seq_of(cursor))
+        behind = bisect_right(self._old, self._life.to_seq(cursor))
         return Cursor(epoch=self.epoch, seq=self._new[behind - 1] if behind else 0)
 
 

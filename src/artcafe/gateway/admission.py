@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from artcafe.errors import RateLimited
-from artcafe.rules.clients import Proxies, counted_as, is_address
+from artcafe.rules.clients import Proxies, is_address, rate_limit_key
 from artcafe.rules.throttle import Buckets
 
 BURST_S: Final = 10
@@ -49,8 +49,8 @@ class Admission:
 
     def admit(self, peer: str | None, forwarded: Iterable[str]) -> str:
         """Return the client's address behind trusted proxies. Raises RateLimited."""
-        address = self._proxies.observed(peer, forwarded)
-        wait_s = self._buckets.take(counted_as(address), self._monotonic())
+        address = self._proxies.client_address(peer, forwarded)
+        wait_s = self._buckets.take(rate_limit_key(address), self._monotonic())
         if wait_s:
             raise RateLimited("connections", wait_s)
         return address

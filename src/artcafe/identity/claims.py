@@ -16,7 +16,7 @@ from artcafe.model import UserId
 
 LEEWAY_S: Final = 60
 """How far the issuer's clock and ours may be apart."""
-LONGEST_S: Final = 48 * 3600
+MAX_LIFETIME_S: Final = 48 * 3600
 """No token that ends later is believed. Cognito's longest are 24 hours; one that is good for years is a mistake or a trap."""
 SUBJECT_CHARS: Final = 255
 """OpenID Connect Core 1.0, section 2."""
@@ -60,7 +60,7 @@ def rules_of(issuer: str) -> Rules:
     return COGNITO if _COGNITO_ISSUER.fullmatch(issuer) else OIDC
 
 
-class Expected(msgspec.Struct, frozen=True, kw_only=True):
+class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
     """Whose tokens are believed: exactly this issuer's, made out to one of these."""
 
     issuer: str
@@ -72,14 +72,14 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         subject = self._subject(claims)
         _require(self._is_access(header, claims))
         _require(not self.clients.isdisjoint(_texts(claims.get(self.rules.audience))))
-        return Person(user_id=subject, expires_at=_in_time(claims, now))
+        return Person(user_id=subject, expires_at=_check_times(claims, now))
 
     def address(self, header: Mapping[str, Any], claims: Mapping[str, Any], now: datetime) -> EmailClaim:
         """Which address an ID token proves. Raises as `person` does."""
         subject = self._subject(claims)
         _require(self._is_id(header, claims))
         _require(not self.clients.isdisjoint(_texts(claims.get("aud"))))
-        _in_time(claims, now)
+        _check_times(claims, now)
         email = claims.get("email")
         is_email = isinstance(email, str) and 0 < len(email) <= _EMAIL_CHARS and email.isprintable()
         said = claims.get("email_verified")
@@ -117,14 +117,14 @@ class StrictDecoder(json.JSONDecoder):
     """JSON in which no name stands twice: which of two claims counts would be anybody's guess."""
 
     def __init__(self) -> None:
-        super().__init__(object_pairs_hook=_once, parse_constant=_no_number)
+        super().__init__(object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
 
 
-def _no_number(text: str) -> float:
+def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name stands twice")
@@ -159,19 +159,19 @@ def _grant(text: str) -> str:
     return text.replace("-", "_")
 
 
-def _in_time(claims: Mapping[str, Any], now: datetime) -> datetime:
+def _check_times(claims: Mapping[str, Any], now: datetime) -> datetime:
     """When the token ends. Raises CredentialsExpired, or Unauthenticated for times that no sound token has."""
     at = now.timestamp()
-    end = _seconds(claims.get("exp"))
+    end = _numeric_date(claims.get("exp"))
     for begin in ("nbf", "iat"):
-        _require(begin not in claims or _seconds(claims[begin]) <= at + LEEWAY_S)
-    _require(end <= at + LONGEST_S)
+        _require(begin not in claims or _numeric_date(claims[begin]) <= at + LEEWAY_S)
+    _require(end <= at + MAX_LIFETIME_S)
     if at >= end + LEEWAY_S:
         raise CredentialsExpired
     return datetime.fromtimestamp(end, UTC)
 
 
-def _seconds(value: object) -> float:
+def _numeric_date(value: object) -> float:
     """A NumericDate (RFC 7519, section 2), which JSON's `true` and NaN are not."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 40:
         raise Unauthenticated

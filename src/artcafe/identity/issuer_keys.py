@@ -1,4 +1,4 @@
-"""The keys of an issuer: found, fetched within bounds, kept by their ids. What a token must say is `identity.claims`'s."""
+"""The keys of an issuer: found, fetched within bounds, kept by their ids. What a token must log_event is `identity.claims`'s."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from joserfc.jwk import RSAKey
 
 from artcafe.errors import StartRefused, Unauthenticated, Unavailable
-from artcafe.identity.claims import LONGEST_S
+from artcafe.identity.claims import MAX_LIFETIME_S
 from artcafe.observe.logs import log
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
 """OpenID Connect Discovery 1.0, section 4."""
 FETCH_S: Final = 5.0
 MAX_BYTES: Final = 256 * 1024
-MOST_KEYS: Final = 64
+MAX_KEYS: Final = 64
 """Issuers publish two to five."""
 UNKNOWN_S: Final = 60.0
 """An unknown key id asks the issuer again at most so often: anybody can send one."""
@@ -40,11 +40,11 @@ ALGORITHM: Final = "RS256"
 T = TypeVar("T")
 
 
-class _Wrong(Exception):
+class _BadAnswer(Exception):
     """The issuer answers, but with what cannot be right: waiting will not mend it. The text is a clause."""
 
 
-class _Away(Exception):
+class _Unreachable(Exception):
     """The issuer does not answer now."""
 
 
@@ -77,8 +77,8 @@ class IssuerKeys:
         self._keys: dict[str, tuple[RSAKey, float]] = {}
         """By key id; and when the issuer was last seen to publish it, on the monotonic clock."""
         self._fetching = asyncio.Lock()
-        self._asked = float("-inf")
-        self._is_away = False
+        self._last_fetch = float("-inf")
+        self._is_failing = False
 
     async def begin(self) -> None:
         """Fetches the keys for the first time.
@@ -88,12 +88,12 @@ class IssuerKeys:
         """
         try:
             await self._fetch()
-        except _Wrong as exc:
+        except _BadAnswer as exc:
             raise StartRefused(
                 f"people cannot log in: {exc}", "correct ISSUER, or name the issuer's key set by JWKS_URL, or mend the issuer"
             ) from exc
-        except _Away as exc:
-            self._tell(exc)
+        except _Unreachable as exc:
+            self._log_failure(exc)
 
     async def run(self) -> None:
         """Fetches the keys again every hour, and every 2 s while there are none, until cancelled."""
@@ -106,69 +106,71 @@ class IssuerKeys:
         """The key of this id. Raises Unauthenticated where the issuer has none, Unavailable where it could not be asked."""
         known = self._keys.get(kid)
         if known is None:
-            await self._look_again(kid)
+            await self._fetch_unknown(kid)
             known = self._keys.get(kid)
         if known is not None:
             return known[0]
-        if self._is_away:
+        if self._is_failing:
             raise Unavailable("the identity provider, whose keys this token needs,")
         raise Unauthenticated
 
-    async def _look_again(self, kid: str) -> None:
+    async def _fetch_unknown(self, kid: str) -> None:
         """One caller asks; those that come meanwhile wait for the same answer."""
         async with self._fetching:
             wait_s = self._unknown_s if self._keys else min(self._unknown_s, RETRY_S)
-            if kid not in self._keys and time.monotonic() - self._asked >= wait_s:
+            if kid not in self._keys and time.monotonic() - self._last_fetch >= wait_s:
                 await self._try_fetch()
 
     async def _try_fetch(self) -> None:
         """Fetches; a failure takes nothing from what is known."""
         try:
             await self._fetch()
-        except (_Wrong, _Away) as exc:
-            self._tell(exc)
+        except (_BadAnswer, _Unreachable) as exc:
+            self._log_failure(exc)
 
-    def _tell(self, exc: Exception) -> None:
-        say = log.debug if self._is_away else log.warning  # Once, not every two seconds.
-        self._is_away = True
-        say("identity.keys_not_fetched", issuer=self._issuer, error=str(exc), known=len(self._keys))
+    def _log_failure(self, exc: Exception) -> None:
+        log_event = log.debug if self._is_failing else log.warning  # Once, not every two seconds.
+        self._is_failing = True
+        log_event("identity.keys_not_fetched", issuer=self._issuer, error=str(exc), known=len(self._keys))
 
     async def _fetch(self) -> None:
-        self._asked = now = time.monotonic()
+        self._last_fetch = now = time.monotonic()
         try:
             async with asyncio.timeout(self._fetch_s):
-                found = await self._fetched()
+                found = await self._fetch_keys()
         except TimeoutError as exc:
-            raise _Away(f"{self._issuer} does not answer within {self._fetch_s:g} s") from exc
+            raise _Unreachable(f"{self._issuer} does not answer within {self._fetch_s:g} s") from exc
         # A key that is published no more stays for as long as a token under it can live: the issuer may just have changed keys.
-        kept = {kid: each for kid, each in self._keys.items() if now - each[1] < LONGEST_S}
+        kept = {kid: each for kid, each in self._keys.items() if now - each[1] < MAX_LIFETIME_S}
         newest_first = {kid: (key, now) for kid, key in found.items()}
         for kid, each in sorted(kept.items(), key=lambda item: -item[1][1]):
             newest_first.setdefault(kid, each)
-        self._keys = dict(list(newest_first.items())[:MOST_KEYS])
-        if self._is_away:
+        self._keys = dict(list(newest_first.items())[:MAX_KEYS])
+        if self._is_failing:
             log.info("identity.keys_fetched", issuer=self._issuer, known=len(self._keys))
-        self._is_away = False
+        self._is_failing = False
 
-    async def _fetched(self) -> dict[str, RSAKey]:
-        url = self._jwks_url or await self._discovered()
+    async def _fetch_keys(self) -> dict[str, RSAKey]:
+        url = self._jwks_url or await self._discover()
         published = await _get(url, _JwkSet)
         keys = _usable(published)
         if not keys and any(each.get("kty") == "RSA" and not each.get("kid") for each in published.keys):
-            raise _Wrong(f"{url} has no RSA key with an id ('kid'), by which a token names the key that signed it")
+            raise _BadAnswer(f"{url} has no RSA key with an id ('kid'), by which a token names the key that signed it")
         if not keys:
-            raise _Wrong(f"{url} has no RSA key of {MIN_BITS} bits or more for signatures by RS256")
+            raise _BadAnswer(f"{url} has no RSA key of {MIN_BITS} bits or more for signatures by RS256")
         return keys
 
-    async def _discovered(self) -> str:
+    async def _discover(self) -> str:
         url = self._issuer.rstrip("/") + DISCOVERY
-        told = await _get(url, _Discovery)
-        if told.issuer != self._issuer:
+        discovery = await _get(url, _Discovery)
+        if discovery.issuer != self._issuer:
             # OpenID Connect Discovery 1.0, section 4.3: they must be identical, or the tokens would not match either.
-            raise _Wrong(f"{url} names the issuer {told.issuer!r}, and ISSUER is {self._issuer!r}; they must be the same")
-        if not is_safe_url(told.jwks_uri):
-            raise _Wrong(f"{url} names a key set that is not behind https: {told.jwks_uri!r}")
-        return told.jwks_uri
+            raise _BadAnswer(
+                f"{url} names the issuer {discovery.issuer!r}, and ISSUER is {self._issuer!r}; they must be the same"
+            )
+        if not is_safe_url(discovery.jwks_uri):
+            raise _BadAnswer(f"{url} names a key set that is not behind https: {discovery.jwks_uri!r}")
+        return discovery.jwks_uri
 
 
 def is_safe_url(url: str) -> bool:
@@ -194,22 +196,22 @@ async def _get(url: str, into: type[T]) -> T:
     try:
         async with httpx.AsyncClient(timeout=FETCH_S, trust_env=not is_here) as client, client.stream("GET", url) as answer:
             if answer.status_code == httpx.codes.TOO_MANY_REQUESTS or answer.is_server_error:
-                raise _Away(f"{url} answers HTTP {answer.status_code}")
+                raise _Unreachable(f"{url} answers HTTP {answer.status_code}")
             if answer.status_code != httpx.codes.OK:
-                raise _Wrong(f"{url} answers HTTP {answer.status_code}")
+                raise _BadAnswer(f"{url} answers HTTP {answer.status_code}")
             body = bytearray()
             async for chunk in answer.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_BYTES:
-                    raise _Wrong(f"{url} answers with more than {MAX_BYTES} bytes")
+                    raise _BadAnswer(f"{url} answers with more than {MAX_BYTES} bytes")
     except httpx.InvalidURL as exc:
-        raise _Wrong(f"{url!r} is no URL: {exc}") from exc
+        raise _BadAnswer(f"{url!r} is no URL: {exc}") from exc
     except httpx.HTTPError as exc:
-        raise _Away(f"{url} cannot be reached ({str(exc) or type(exc).__name__})") from exc
+        raise _Unreachable(f"{url} cannot be reached ({str(exc) or type(exc).__name__})") from exc
     try:
         return msgspec.json.decode(body, type=into)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise _Wrong(f"{url} does not answer as an OpenID Connect issuer does: {exc}") from exc
+        raise _BadAnswer(f"{url} does not answer as an OpenID Connect issuer does: {exc}") from exc
 
 
 def _usable(published: _JwkSet) -> dict[str, RSAKey]:
@@ -219,7 +221,7 @@ def _usable(published: _JwkSet) -> dict[str, RSAKey]:
         try:
             jwk = msgspec.convert(each, _Jwk)
             if _may_sign(jwk) and jwk.kid not in usable:
-                numbers = RSAPublicNumbers(_natural(jwk.e), _natural(jwk.n))
+                numbers = RSAPublicNumbers(_decode_uint(jwk.e), _decode_uint(jwk.n))
                 if numbers.n.bit_length() >= MIN_BITS and numbers.e >= MIN_EXPONENT:
                     usable[jwk.kid or ""] = RSAKey.import_key(numbers.public_key())
         except (msgspec.ValidationError, ValueError):
@@ -238,7 +240,7 @@ def _may_sign(jwk: _Jwk) -> bool:
     )
 
 
-def _natural(text: str | None) -> int:
+def _decode_uint(text: str | None) -> int:
     """A Base64urlUInt (RFC 7518, section 2)."""
     text = text or ""
     return int.from_bytes(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True), "big")

@@ -50,7 +50,7 @@ class LocalIdentity:
         """Its key does not change."""
 
     def _read(self, token: str, now: datetime) -> _UserToken:
-        claims = tokens.verified(token, TYPE, self._key, _UserToken, ISSUER, now)
+        claims = tokens.verify(token, TYPE, self._key, _UserToken, ISSUER, now)
         if not _is_user(claims.sub):
             raise Unauthenticated
         return claims

@@ -13,7 +13,7 @@ from joserfc.errors import JoseError
 from joserfc.jws import JWSRegistry
 
 from artcafe.errors import StartRefused, Unauthenticated
-from artcafe.identity.claims import Expected, StrictDecoder, rules_of
+from artcafe.identity.claims import StrictDecoder, TokenChecks, rules_of
 from artcafe.identity.issuer_keys import ALGORITHM, IssuerKeys, is_safe_url
 from artcafe.identity.port import EmailClaim, Person
 
@@ -38,7 +38,7 @@ class OidcIdentity:
     """Believes access tokens of exactly this `issuer` that name one of `clients`."""
 
     def __init__(self, issuer: str, clients: Iterable[str], keys: IssuerKeys) -> None:
-        self._expected = Expected(issuer=issuer, clients=frozenset(clients), rules=rules_of(issuer))
+        self._expected = TokenChecks(issuer=issuer, clients=frozenset(clients), rules=rules_of(issuer))
         self._keys = keys
 
     @classmethod
@@ -62,19 +62,19 @@ class OidcIdentity:
 
     async def verify(self, token: str, now: datetime) -> Person:
         """As `Identity.verify`."""
-        opened = await self._open(token)
+        opened = await self._verified(token)
         return self._expected.person(opened.header, opened.claims, now)
 
     async def verify_id_token(self, id_token: str, now: datetime) -> EmailClaim:
         """As `Identity.verify_id_token`."""
-        opened = await self._open(id_token)
+        opened = await self._verified(id_token)
         return self._expected.address(opened.header, opened.claims, now)
 
     async def run(self) -> None:
         """As `Identity.run`."""
         await self._keys.run()
 
-    async def _open(self, token: str) -> _Token:
+    async def _verified(self, token: str) -> _Token:
         """Header and claims of a token that a key of the issuer has signed by RS256. Raises Unauthenticated or Unavailable."""
         if len(token) > MAX_CHARS or not token.isascii():
             raise Unauthenticated

@@ -51,7 +51,7 @@ from artcafe.rest import (
 from artcafe.rest.bodies import BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS, Disconnected, RequestBody
 from artcafe.rest.headers import of_every_answer
 from artcafe.rest.parts import Services, Settings
-from artcafe.rules.clients import counted_as
+from artcafe.rules.clients import rate_limit_key
 from artcafe.rules.ids import new_id
 from artcafe.rules.quotas import Quota
 from artcafe.rules.throttle import Buckets
@@ -225,11 +225,11 @@ class RequestSupervisor:
     def _observed(self, scope: Scope) -> str:
         peer, _ = scope.get("client") or (None, 0)
         forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        return self._settings.proxies.observed(peer, forwarded)
+        return self._settings.proxies.client_address(peer, forwarded)
 
     def _bound(self, address: str) -> None:
         """Raises RateLimited, before anything is read or looked up for the request."""
-        wait_s = self._buckets.take(counted_as(address), time.monotonic())
+        wait_s = self._buckets.take(rate_limit_key(address), time.monotonic())
         if wait_s:
             raise RateLimited("requests", wait_s)
 

@@ -15,7 +15,7 @@ from artcafe.errors import BadJson, Overloaded, RateLimited, RequestTimeout, Too
 from artcafe.rest.parts import Settings
 from artcafe.rest.problems import REF, of_json
 from artcafe.rest.schemas import RequestModel
-from artcafe.rules.clients import counted_as
+from artcafe.rules.clients import rate_limit_key
 from artcafe.rules.quotas import Quota, QuotaExceeded
 
 SMALL_BODY_BYTES: Final = 8 * 1024
@@ -48,7 +48,7 @@ class RequestBody:
         self._awaits_continue = b"expect" in headers
         """Whether the client sends nothing before it is asked to go on, which `receive` does."""
         self._receive, self._settings, self._memory = receive, settings, memory
-        self._key = counted_as(scope["client"][0])
+        self._key = rate_limit_key(scope["client"][0])
         self._body = bytearray()
         self.is_complete = not self._declared_bytes and b"transfer-encoding" not in headers
         """Whether nothing of the body is left on the connection."""

@@ -22,7 +22,7 @@ class AuditFilter(NamedTuple):
     since: datetime | None = None
     until: datetime | None = None
 
-    def admits(self, entry: Entry) -> bool:
+    def matches(self, entry: Entry) -> bool:
         """Return whether the entry is wanted."""
         return (
             self.agent in (None, entry.actor, entry.target)
@@ -31,7 +31,7 @@ class AuditFilter(NamedTuple):
             and (self.until is None or entry.time < self.until)
         )
 
-    def ends_at(self, entry: Entry, *, oldest_first: bool) -> bool:
+    def is_past_end(self, entry: Entry, *, oldest_first: bool) -> bool:
         """Return whether nothing that is wanted stands behind this entry, in the direction of reading."""
         if oldest_first:
             return self.until is not None and entry.time >= self.until + SLACK

@@ -21,7 +21,7 @@ BEGINNING: Final = "tenant.create"
 """The action of the first entry in the audit of a tenant that was made here."""
 
 
-class Break(NamedTuple):
+class ChainBreak(NamedTuple):
     """Where a chain does not hold: at which entry, and how."""
 
     number: int
@@ -48,12 +48,12 @@ def read(text: bytes) -> Entry:
     return msgspec.json.decode(text, type=Entry)
 
 
-def first_break(entries: Iterable[Entry], number: int = 1, before: str = FIRST) -> Break | None:
+def first_break(entries: Iterable[Entry], number: int = 1, before: str = FIRST) -> ChainBreak | None:
     """Where the entries, oldest first, do not follow each other; None where they do. The first is `number`, behind `before`."""
     for entry in entries:
         if entry.number != number:
-            return Break(number, f"is missing: the next one there is number {entry.number}")
+            return ChainBreak(number, f"is missing: the next one there is number {entry.number}")
         if entry.before != before:
-            return Break(number, "does not name the one before it: one of the two was changed")
+            return ChainBreak(number, "does not name the one before it: one of the two was changed")
         number, before = number + 1, digest(canonical(entry))
     return None

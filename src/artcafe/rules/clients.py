@@ -11,7 +11,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UNKNOWN: Final = "unknown"
 """Stands for a peer without an address, such as one of a Unix socket."""
-_MOST_HOPS: Final = 32
+_MAX_HOPS: Final = 32
 _SITE_BITS: Final = 64
 """What one customer of a network has of IPv6, so that no one counts as many (RFC 6177)."""
 
@@ -25,19 +25,19 @@ class Proxies:
     def __bool__(self) -> bool:
         return bool(self._networks)
 
-    def observed(self, peer: str | None, forwarded: Iterable[str]) -> str:
+    def client_address(self, peer: str | None, forwarded: Iterable[str]) -> str:
         """The nearest address that is no proxy of ours. `forwarded` are the values of X-Forwarded-For, in their order.
 
         Each proxy puts behind what it got the address it got that from; so the header is read from its end, and no further than
         the first address that is not ours: what stands before it anybody may have written.
         """
-        address = _parsed(peer or "")
+        address = _parse(peer or "")
         if address is None:
             return UNKNOWN
         if self._networks:
-            hops = [hop for each in forwarded for hop in each.split(",")][-_MOST_HOPS:]
+            hops = [hop for each in forwarded for hop in each.split(",")][-_MAX_HOPS:]
             while hops and self._has(address):
-                nearer = _parsed(hops.pop())
+                nearer = _parse(hops.pop())
                 if nearer is None:
                     break  # A proxy that hides its client, or a text that is none: the proxy's own address is what is known.
                 address = nearer
@@ -45,16 +45,16 @@ class Proxies:
 
     def trusts(self, peer: str | None) -> bool:
         """Whether the peer is one of the proxies."""
-        address = _parsed(peer or "") if self._networks else None
+        address = _parse(peer or "") if self._networks else None
         return address is not None and self._has(address)
 
     def _has(self, address: IpAddress) -> bool:
         return any(address in network for network in self._networks if network.version == address.version)
 
 
-def counted_as(address: str) -> str:
+def rate_limit_key(address: str) -> str:
     """What stands for everybody behind this address where calls are counted: an IPv6 address by its /64."""
-    parsed = _parsed(address)
+    parsed = _parse(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((parsed, _SITE_BITS), strict=False))
     return address
@@ -62,10 +62,10 @@ def counted_as(address: str) -> str:
 
 def is_address(host: str) -> bool:
     """Return whether a host is an IP address and no name."""
-    return _parsed(host) is not None
+    return _parse(host) is not None
 
 
-def _parsed(text: str) -> IpAddress | None:
+def _parse(text: str) -> IpAddress | None:
     """The address, without a port, a zone or IPv6 around IPv4; None for what is none."""
     text = text.strip()
     if text.startswith("["):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from artcafe.errors import Overloaded, RateLimited
-from artcafe.rules.clients import UNKNOWN, Proxies, counted_as
+from artcafe.rules.clients import UNKNOWN, Proxies, rate_limit_key
 from artcafe.rules.quotas import Quota, QuotaExceeded
 
 MIN_RESERVE: Final = 64
@@ -63,7 +63,7 @@ class OpenConnections:
         if self._proxies.trusts(peer):
             entry = CountedConnection(None)
         else:
-            entry = CountedConnection(counted_as(self._proxies.observed(peer, ())))
+            entry = CountedConnection(rate_limit_key(self._proxies.client_address(peer, ())))
             self._count(entry.counted)
         if self._all.take(None) is None:
             return entry
@@ -76,7 +76,7 @@ class OpenConnections:
     def identify(self, entry: CountedConnection, address: str) -> None:
         """Count a proxy's connection by the client that it names. Raises RateLimited."""
         if entry.counted is None:
-            counted = counted_as(address)
+            counted = rate_limit_key(address)
             self._count(counted)
             entry.counted = counted
 

@@ -17,7 +17,7 @@ from artcafe.errors import InvitationRefused
 from artcafe.model import InvitationId, TenantId
 
 LIFETIME: Final = timedelta(hours=72)
-MOST_OPEN: Final = 100
+MAX_OPEN: Final = 100
 """Open invitations of a tenant at a time; made at the same moment, a few more."""
 
 _PREFIX: Final = "artcafe-invitation"
@@ -31,7 +31,7 @@ def token(key: bytes, tenant_id: TenantId, invitation_id: InvitationId) -> str:
     return f"{_PREFIX}.{named}.{_encoded(_mac(key, named))}"
 
 
-def named_by(key: bytes, text: str) -> tuple[TenantId, InvitationId]:
+def parse_token(key: bytes, text: str) -> tuple[TenantId, InvitationId]:
     """What a token names. Raises InvitationRefused for text that `token` did not make with this key; fails closed."""
     parts = text.split(".", 4) if len(text) <= _MAX_CHARS and text.isascii() else []
     if len(parts) != 4 or parts[0] != _PREFIX:

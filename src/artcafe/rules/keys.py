@@ -17,7 +17,7 @@ from artcafe.model import Agent, AgentKey, KeyId, KeyStatus
 from artcafe.rules import ids
 from artcafe.wire.sshkeys import PublicKey, parse_public_key
 
-MOST: Final = 5
+MAX_ADDITIONAL: Final = 5
 """Keys beside the first one."""
 FINGERPRINTS: Final = 4096
 """Fingerprints in the cache: about 0.3 KB each with an Ed25519 key's line, and 1.8 KB with one of RSA of 8192 bits."""
@@ -76,12 +76,12 @@ def find(agent: Agent, id: str) -> AgentKey | None:
     return next((key for key in all_of(agent) if key_id(key.line) == id), None)
 
 
-def proving(agent: Agent, line: str, now: datetime) -> AgentKey | None:
+def find_usable(agent: Agent, line: str, now: datetime) -> AgentKey | None:
     """The agent's key of this canonical line, if it may prove the agent now."""
     return next((key for key in all_of(agent) if is_key(key.line, line) and is_usable(key, now)), None)
 
 
-def is_standing(agent: Agent, serial: int, now: datetime) -> bool:
+def is_proof_valid(agent: Agent, serial: int, now: datetime) -> bool:
     """Whether what the key of this serial has proven still holds."""
     return any(key.serial == serial and is_usable(key, now) for key in all_of(agent))
 

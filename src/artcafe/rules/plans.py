@@ -46,7 +46,7 @@ def limit_of(tenant: Tenant, limit: Limit) -> int:
     return own if own is not None else PLANS.get(tenant.plan, PLANS[DEFAULT_PLAN])[limit]
 
 
-def retention(seconds: int, tenant: Tenant) -> int:
+def check_retention(seconds: int, tenant: Tenant) -> int:
     """How long a channel of the tenant shall keep its messages. Raises Invalid where the plan does not let it."""
     most = limit_of(tenant, Limit.RETENTION_S)
     if not 1 <= seconds <= most:

@@ -24,7 +24,7 @@ class LogLineage(NamedTuple):
     epoch: Epoch | None
     continues: Mapping[Epoch, Seq] = {}
 
-    def end_of(self, epoch: Epoch | None) -> Seq | None:
+    def last_shared_seq(self, epoch: Epoch | None) -> Seq | None:
         """Up to which sequence the log of an epoch and this one are the same. None: without end, for it is this one.
 
         No epoch means whichever log was the first: this one, unless it was restored.
@@ -33,33 +33,33 @@ class LogLineage(NamedTuple):
             return max(self.continues.values(), default=None)
         return None if epoch == self.epoch else self.continues.get(epoch, 0)
 
-    def seq_of(self, place: Cursor) -> Seq:
+    def to_seq(self, place: Cursor) -> Seq:
         """The sequence in this log that a place means; 0 where it means none in it."""
-        end = self.end_of(place.epoch) if place.seq else None
+        end = self.last_shared_seq(place.epoch) if place.seq else None
         return place.seq if end is None else min(place.seq, end)
 
 
-def resolve(start: Start, cursor: Cursor, life: LogLineage, last_seq: Seq, removed_to: Cursor) -> tuple[Seq, Gap | None]:
+def resolve(start: Start, cursor: Cursor, lineage: LogLineage, last_seq: Seq, removed_to: Cursor) -> tuple[Seq, Gap | None]:
     """The sequence behind which to deliver, and what is known to be missing there.
 
     `last_seq` is the log's newest sequence; up to `removed_to` the channel's messages are gone, or about to be. A cursor of
     another log gets all that this one has, or what stands behind the place in it that the cursor means, where it was restored
     from that log. Either way there was perhaps more, and the gap says so, in the sequences of the cursor's own log.
     """
-    removed = life.seq_of(removed_to)
+    removed = lineage.to_seq(removed_to)
     if start == "new":
         return last_seq, None
     if start == "first":
         return removed, None
     if isinstance(start, int):
-        return _kept(start - 1, removed)
-    end = life.end_of(cursor.epoch)
+        return _skip_removed(start - 1, removed)
+    end = lineage.last_shared_seq(cursor.epoch)
     if end is None:
-        return _kept(cursor.seq, removed)
+        return _skip_removed(cursor.seq, removed)
     # Up to `end` both logs are the same, so what is missing begins behind it, unless retention was at the cursor before.
     first = end + 1 if removed <= cursor.seq < end else cursor.seq + 1
     return max(min(cursor.seq, end), removed), Gap(first, None, EPOCH)
 
 
-def _kept(seq: Seq, removed: Seq) -> tuple[Seq, Gap | None]:
+def _skip_removed(seq: Seq, removed: Seq) -> tuple[Seq, Gap | None]:
     return (removed, Gap(seq + 1, removed, RETENTION)) if seq < removed else (seq, None)

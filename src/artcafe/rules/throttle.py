@@ -6,15 +6,15 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final
 
-MOST_KEYS: Final = 65_536
+MAX_KEYS: Final = 65_536
 """Some 15 MB. Beyond it whoever was seen longest ago is forgotten, which is as if their bucket were full."""
 
 
 class Buckets:
     """Each key may spend `rate_per_s` on average and `burst` at once. A rate of 0 bounds nothing."""
 
-    def __init__(self, rate_per_s: float, burst: float, most_keys: int = MOST_KEYS) -> None:
-        self._rate, self._burst, self._most = rate_per_s, burst, most_keys
+    def __init__(self, rate_per_s: float, burst: float, max_keys: int = MAX_KEYS) -> None:
+        self._rate, self._burst, self._most = rate_per_s, burst, max_keys
         self._spent: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
         """By key, what is spent and not regained, and when that was so. What is not here has spent nothing."""
 

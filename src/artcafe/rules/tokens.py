@@ -80,7 +80,7 @@ class Tokens:
 
         Raises CredentialsExpired for one that was good once, and Unauthenticated for any other text. Fails closed.
         """
-        claims = verified(token, TYPE, self._key, _AgentToken, self._service, now)
+        claims = verify(token, TYPE, self._key, _AgentToken, self._service, now)
         if claims.aud != self._service:
             raise Unauthenticated
         return AgentClaims(
@@ -103,7 +103,7 @@ def sign(claims: Claims, token_type: str, key: OctKey) -> str:
     return jwt.encode({"alg": "HS256", "typ": token_type}, msgspec.to_builtins(claims), key, algorithms=_ALGORITHMS)
 
 
-def verified(token: str, token_type: str, key: OctKey, into: type[ClaimsT], issuer: str, now: datetime) -> ClaimsT:
+def verify(token: str, token_type: str, key: OctKey, into: type[ClaimsT], issuer: str, now: datetime) -> ClaimsT:
     """The claims of a token under this key, of exactly this type and issuer, with every claim there and of its type.
 
     Raises CredentialsExpired when nothing but its time is wrong, else Unauthenticated. Only HS256 is taken, whatever the header

@@ -196,10 +196,10 @@ class Audit:
             read = self._chains.after(where, at or 0, portion) if oldest_first else self._chains.before(where, at, portion)
             kept = await read
             for line in map(_line, kept):
-                if wanted.ends_at(line.entry, oldest_first=oldest_first):
+                if wanted.is_past_end(line.entry, oldest_first=oldest_first):
                     return Page(tuple(lines), None)
                 at = line.seq
-                if wanted.admits(line.entry):
+                if wanted.matches(line.entry):
                     lines.append(line)
                 if len(lines) == ask.limit:
                     return Page(tuple(lines), str(at))

@@ -173,7 +173,7 @@ def _retention(seconds: int | None, type: ChannelType, tenant: Tenant) -> Change
         return Remove("retention_s")
     if type is ChannelType.LIVE:
         raise Invalid("retention_s", "has no meaning for a live channel, which stores nothing")
-    return Assign("retention_s", plans.retention(seconds, tenant))
+    return Assign("retention_s", plans.check_retention(seconds, tenant))
 
 
 async def _row(tenant: TenantStore) -> Tenant:

@@ -94,7 +94,7 @@ class History:
             if await log.last_seqs([channel.id], until=after):
                 return life, None
             after = 0  # which of them were stored since then is not known any more
-        removed = life.seq_of(removed_to)
+        removed = life.to_seq(removed_to)
         return life, Gap(after + 1, removed, start_position.RETENTION) if removed > after else None
 
     async def _open(self, principal: Principal, channel_id: str) -> tuple[Channel, TenantLog]:

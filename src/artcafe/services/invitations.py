@@ -89,7 +89,7 @@ class Invitations:
         Raises InvitationRefused, AddressUnproven, LimitReached, and Conflict for somebody who is in the tenant already.
         """
         fields.user_id(user_id)
-        tenant_id, invitation_id = rules.named_by(self._key, token)
+        tenant_id, invitation_id = rules.parse_token(self._key, token)
         tenant, people = self._store.tenant(tenant_id), self._store.people(tenant_id)
         row, invitation, now = await tenant.tenant(), await people.invitation(invitation_id), self._clock()
         if row is None:
@@ -150,8 +150,8 @@ class Invitations:
         tenant, people = self._store.tenant(invitation.tenant_id), self._store.people(invitation.tenant_id)
         known = await people.all_invitations()
         await people.remove_expired(known, now)
-        if len([each for each in known if each.expires_at > now]) >= rules.MOST_OPEN:
-            raise LimitReached("open invitations", rules.MOST_OPEN)
+        if len([each for each in known if each.expires_at > now]) >= rules.MAX_OPEN:
+            raise LimitReached("open invitations", rules.MAX_OPEN)
         try:
             unspent = tenant.tombstones.check_absent(invitation.id, now)
             await self._changes.commit(tenant, tenant.touch(), people.insert_invitation(invitation), unspent)

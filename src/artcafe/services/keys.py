@@ -192,8 +192,8 @@ class AgentKeys:
 def _check_room(agent: Agent, line: str) -> None:
     if keys.has(agent, line):
         raise KeyTaken(agent.id)
-    if len(agent.keys) >= keys.MOST:
-        raise KeyLimit(keys.MOST)
+    if len(agent.keys) >= keys.MAX_ADDITIONAL:
+        raise KeyLimit(keys.MAX_ADDITIONAL)
 
 
 def _heir(agent: Agent) -> AgentKey:

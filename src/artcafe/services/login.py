@@ -123,7 +123,7 @@ class Login:
         by = signer(signature, challenge.text.encode())
         now = self._clock()
         is_welcome = agent is not None and _may_log_in(agent) and now < challenge.expires_at
-        key = None if agent is None or by is None else keys.proving(agent, by.line, now)
+        key = None if agent is None or by is None else keys.find_usable(agent, by.line, now)
         if agent is None or by is None or key is None or not is_welcome:
             self._throttle.failed(challenge.tenant_id, challenge.agent_id)
             self._note_refused(challenge, agent, by, now)
@@ -174,7 +174,7 @@ class Login:
         agent = await self._known(principal)
         if agent is None or agent.status is not AgentStatus.ACTIVE or agent.epoch != principal.epoch:
             return False
-        return keys.is_standing(agent, principal.key, self._clock())
+        return keys.is_proof_valid(agent, principal.key, self._clock())
 
     def expiry_of(self, token: str) -> datetime:
         """When the token ends. Raises Unauthenticated or CredentialsExpired."""
@@ -220,7 +220,7 @@ def _why(challenge: Challenge, agent: Agent, by: PublicKey | None, now: datetime
         return Refusal.BAD_SIGNATURE
     if not keys.has(agent, by.line):
         return Refusal.UNKNOWN_KEY
-    if keys.proving(agent, by.line, now) is None:
+    if keys.find_usable(agent, by.line, now) is None:
         return Refusal.KEY_ENDED
     return Refusal.CHALLENGE_EXPIRED if _may_log_in(agent) else Refusal.AGENT_DISABLED
 

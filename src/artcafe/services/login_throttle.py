@@ -9,7 +9,7 @@ from typing import Final
 from artcafe.errors import RateLimited
 from artcafe.model import AgentId, TenantId
 from artcafe.observe.context import origin
-from artcafe.rules.clients import UNKNOWN, counted_as
+from artcafe.rules.clients import UNKNOWN, rate_limit_key
 from artcafe.rules.throttle import Buckets
 
 FAILURE_COSTS: Final = 9
@@ -40,4 +40,4 @@ class LoginThrottle:
 
 
 def _key(tenant_id: TenantId, agent_id: AgentId) -> Key:
-    return tenant_id, agent_id, counted_as(origin().address or UNKNOWN)
+    return tenant_id, agent_id, rate_limit_key(origin().address or UNKNOWN)

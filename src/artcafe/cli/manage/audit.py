@@ -17,7 +17,7 @@ from artcafe.cli.terminal.time_params import TimeParam
 from artcafe.errors import ChainBroken
 from artcafe.model import Entry
 from artcafe.rules import chain
-from artcafe.rules.chain import Break
+from artcafe.rules.chain import ChainBreak
 from artcafe.sdk.records import AuditEntry
 
 SHOWN: Final = 20
@@ -153,17 +153,17 @@ def warn_of_late_beginning(lines: Sequence[AuditEntry]) -> None:
         )
 
 
-def _misnamed(lines: Iterable[AuditEntry], entries: Iterable[Entry]) -> Break | None:
+def _misnamed(lines: Iterable[AuditEntry], entries: Iterable[Entry]) -> ChainBreak | None:
     for line, entry in zip(lines, entries, strict=True):
         if line.digest != chain.digest(chain.canonical(entry)):
-            return Break(line.number, "is not what its digest was made of")
+            return ChainBreak(line.number, "is not what its digest was made of")
     return None
 
 
-def _not_there(lines: Iterable[AuditEntry], until: str) -> Break | None:
+def _not_there(lines: Iterable[AuditEntry], until: str) -> ChainBreak | None:
     number, _, digest = until.partition(":")
     if not number.isdigit():
         raise click.UsageError("--until takes what 'artcafe audit verify' printed: NUMBER:DIGEST")
     if number == "0" or any((line.number, line.digest) == (int(number), digest) for line in lines):
         return None
-    return Break(int(number), "is not there as it was when it was checked before")
+    return ChainBreak(int(number), "is not there as it was when it was checked before")
