@@ -175,7 +175,7 @@ class Feed:
 
     async def removed_to(self) -> Seq:
         """Return the sequence up to which the channel's messages are removed or about to be. Raises `Unavailable`."""
-        return self.lineage.seq_of(await self._removed_to(self.tenant_fabric.tenant_id, self.channel))
+        return self.lineage.to_seq(await self._removed_to(self.tenant_fabric.tenant_id, self.channel))
 
     def take(self, found: list[StoredMessage]) -> None:
         """Add new messages of the channel, in order."""

@@ -1,1 +1,1 @@
-"""Who a person is, proven by an identity provider."""
+"""Authentication of people by an identity provider."""

@@ -1,4 +1,4 @@
-"""What a person's token must say, once its signature holds: OpenID Connect's rules, and Cognito's differences as data."""
+"""Check the claims of a person's token with a valid signature: OpenID Connect's rules, and Cognito's differences as data."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from artcafe.identity.port import EmailClaim, Person
 from artcafe.model import UserId
 
 LEEWAY_S: Final = 60
-"""How far the issuer's clock and ours may be apart."""
+"""The tolerated difference between the issuer's clock and the server's."""
 MAX_LIFETIME_S: Final = 48 * 3600
-"""No token that ends later is believed. Cognito's longest are 24 hours; one that is good for years is a mistake or a trap."""
+"""The maximum lifetime of a token. Cognito's maximum is 24 hours; a token valid for years is a mistake or an attack."""
 SUBJECT_CHARS: Final = 255
 """OpenID Connect Core 1.0, section 2."""
 _EMAIL_CHARS: Final = 254
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """How the tokens of one kind of issuer differ.
+    """The differences in the tokens of one kind of issuer.
 
-    `use` is the claim that says what a token is for, with its value in access tokens and in ID tokens; None where the issuer has
-    no such claim. `audience` is the claim of an access token that must name one of ours, and `whose` what it names.
+    `use` is the claim with a token's purpose, and its values in access tokens and in ID tokens; None if the issuer has no such
+    claim. `audience` is the claim of an access token required to contain a configured client, and `whose` describes its values.
     """
 
     whose: str
@@ -47,35 +47,38 @@ _ACCESS_TYPE: Final = "at+jwt"
 
 
 _CLIENT_CLAIMS: Final = ("client_id", "azp", "cid", "appid", "clientId")
-"""Which client a token was given to: RFC 8693, OpenID Connect, Okta, Entra ID, older Keycloak."""
+"""The client of a token: RFC 8693, OpenID Connect, Okta, Entra ID, older Keycloak."""
 _GRANT_CLAIMS: Final = ("gty", "grant_type")
-"""By which grant it got it: Auth0 and FusionAuth; ForgeRock."""
+"""The grant of a token: Auth0 and FusionAuth; ForgeRock."""
 _CLIENT_CREDENTIALS: Final = "client_credentials"
 _AUTH0_CLIENT: Final = "@clients"
 _KEYCLOAK_SERVICE: Final = "service-account-"
 
 
 def rules_of(issuer: str) -> Rules:
-    """The rules for this issuer's tokens, told by its name."""
+    """Return the rules for this issuer's tokens, by its URL."""
     return COGNITO if _COGNITO_ISSUER.fullmatch(issuer) else OIDC
 
 
 class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose tokens are believed: exactly this issuer's, made out to one of these."""
+    """The checks of a token: exactly this issuer, and one of these clients."""
 
     issuer: str
     clients: frozenset[str]
     rules: Rules
 
     def person(self, header: Mapping[str, Any], claims: Mapping[str, Any], now: datetime) -> Person:
-        """Whom an access token names. Raises CredentialsExpired where nothing but its time is wrong, else Unauthenticated."""
+        """Return the person in an access token.
+
+        Raises CredentialsExpired if only its time is wrong, otherwise Unauthenticated.
+        """
         subject = self._subject(claims)
         _require(self._is_access(header, claims))
         _require(not self.clients.isdisjoint(_texts(claims.get(self.rules.audience))))
         return Person(user_id=subject, expires_at=_check_times(claims, now))
 
     def address(self, header: Mapping[str, Any], claims: Mapping[str, Any], now: datetime) -> EmailClaim:
-        """Which address an ID token proves. Raises as `person` does."""
+        """Return the address in an ID token. Raises the errors of `person`."""
         subject = self._subject(claims)
         _require(self._is_id(header, claims))
         _require(not self.clients.isdisjoint(_texts(claims.get("aud"))))
@@ -83,7 +86,7 @@ class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
         email = claims.get("email")
         is_email = isinstance(email, str) and 0 < len(email) <= _EMAIL_CHARS and email.isprintable()
         said = claims.get("email_verified")
-        is_verified = is_email and (said is True or said == "true")  # Some issuers send the text; anything else is no yes.
+        is_verified = is_email and (said is True or said == "true")  # Some issuers send the text; any other value means no.
         return EmailClaim(user_id=subject, email=email if is_email else None, is_verified=is_verified)
 
     def _subject(self, claims: Mapping[str, Any]) -> UserId:
@@ -95,8 +98,11 @@ class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
         return UserId(subject)
 
     def _is_access(self, header: Mapping[str, Any], claims: Mapping[str, Any]) -> bool:
-        """Where the issuer has no claim for it, an access token shows itself by its type or a scope, which no ID token has:
-        with an ID token anybody who runs a site where the person logs in could come here."""
+        """Return whether the token is an access token.
+
+        Without a claim for the purpose, an access token is recognised by its type or by a scope, which ID tokens never have:
+        otherwise the operator of any site the person logs in to could use the ID token here.
+        """
         if self.rules.use is not None:
             claim, access, _ = self.rules.use
             return claims.get(claim) == access
@@ -114,7 +120,7 @@ class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StrictDecoder(json.JSONDecoder):
-    """JSON in which no name stands twice: which of two claims counts would be anybody's guess."""
+    """Decode JSON without duplicate names: two claims of one name would be ambiguous."""
 
     def __init__(self) -> None:
         super().__init__(object_pairs_hook=_unique_names, parse_constant=_refuse_constant)
@@ -132,15 +138,16 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _type(header: Mapping[str, Any]) -> str:
-    """The token's media type without `application/` (RFC 7515, section 4.1.9); plain `jwt` where none is named."""
+    """Return the token's media type without `application/` (RFC 7515, section 4.1.9); `jwt` if the header has none."""
     named = header.get("typ", "JWT")
     return named.lower().removeprefix("application/") if isinstance(named, str) else ""
 
 
 def _is_machine(subject: str, claims: Mapping[str, Any]) -> bool:
-    """Return whether a program got the token with its own secret, which makes it no person.
+    """Return whether the token belongs to a program authenticated by its own secret, not to a person.
 
-    Its subject is then the client itself (RFC 9068, section 2.2), or a claim says so, as `docs/people.md` lists by issuer.
+    The subject is then the client itself (RFC 9068, section 2.2), or a claim indicates it; `docs/people.md` lists these by
+    issuer.
     """
     clients = _texts([claims[name] for name in _CLIENT_CLAIMS if isinstance(claims.get(name), str)])
     grants = {_grant(text) for name in _GRANT_CLAIMS for text in _texts(claims.get(name))}
@@ -155,12 +162,12 @@ def _is_machine(subject: str, claims: Mapping[str, Any]) -> bool:
 
 
 def _grant(text: str) -> str:
-    """Return the name of a grant as RFC 6749 writes it: Auth0 has hyphens in it."""
+    """Return the name of a grant in the spelling of RFC 6749: Auth0 uses hyphens."""
     return text.replace("-", "_")
 
 
 def _check_times(claims: Mapping[str, Any], now: datetime) -> datetime:
-    """When the token ends. Raises CredentialsExpired, or Unauthenticated for times that no sound token has."""
+    """Return the expiry of the token. Raises CredentialsExpired, or Unauthenticated for implausible times."""
     at = now.timestamp()
     end = _numeric_date(claims.get("exp"))
     for begin in ("nbf", "iat"):
@@ -172,14 +179,14 @@ def _check_times(claims: Mapping[str, Any], now: datetime) -> datetime:
 
 
 def _numeric_date(value: object) -> float:
-    """A NumericDate (RFC 7519, section 2), which JSON's `true` and NaN are not."""
+    """Return a NumericDate (RFC 7519, section 2); JSON's `true` and NaN are refused."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1 << 40:
         raise Unauthenticated
     return value
 
 
 def _texts(value: object) -> frozenset[str]:
-    """An audience, which is a text or a list of texts (RFC 7519, section 4.1.3)."""
+    """Return an audience: a text or a list of texts (RFC 7519, section 4.1.3)."""
     if isinstance(value, str):
         return frozenset({value})
     return frozenset(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else frozenset()

@@ -1,4 +1,7 @@
-"""The keys of an issuer: found, fetched within bounds, kept by their ids. What a token must log_event is `identity.claims`'s."""
+"""The keys of an issuer: discover and fetch them within limits, and cache them by id.
+
+`identity.claims` checks the claims of a token.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +28,27 @@ MAX_BYTES: Final = 256 * 1024
 MAX_KEYS: Final = 64
 """Issuers publish two to five."""
 UNKNOWN_S: Final = 60.0
-"""An unknown key id asks the issuer again at most so often: anybody can send one."""
+"""The minimum time between fetches for an unknown key id: anyone can send one."""
 RETRY_S: Final = 2.0
-"""Between tries while there is no key at all."""
+"""The retry interval while no key is known."""
 REFRESH_S: Final = 3600.0
 MIN_BITS: Final = 2048
 MIN_EXPONENT: Final = 65537
 _KID_CHARS: Final = 256
 
 _MODULUS_CHARS: Final = 1400
-"""8192 bits; a longer key would only make every check slow."""
+"""8192 bits; a longer key would only slow down every verification."""
 ALGORITHM: Final = "RS256"
 
 T = TypeVar("T")
 
 
 class _BadAnswer(Exception):
-    """The issuer answers, but with what cannot be right: waiting will not mend it. The text is a clause."""
+    """An invalid answer of the issuer; waiting does not help. The message is a clause."""
 
 
 class _Unreachable(Exception):
-    """The issuer does not answer now."""
+    """The issuer does not answer at the moment."""
 
 
 class _Discovery(msgspec.Struct):
@@ -68,23 +71,23 @@ class _JwkSet(msgspec.Struct):
 
 
 class IssuerKeys:
-    """The RSA keys of one issuer. `jwks_url` is where they are; None: as its discovery document says."""
+    """The RSA keys of one issuer. `jwks_url` is their URL; None uses the discovery document."""
 
     def __init__(
         self, issuer: str, jwks_url: str | None = None, *, unknown_s: float = UNKNOWN_S, fetch_s: float = FETCH_S
     ) -> None:
         self._issuer, self._jwks_url, self._unknown_s, self._fetch_s = issuer, jwks_url, unknown_s, fetch_s
         self._keys: dict[str, tuple[RSAKey, float]] = {}
-        """By key id; and when the issuer was last seen to publish it, on the monotonic clock."""
+        """By key id: the key, and the monotonic time of the last fetch that contained it."""
         self._fetching = asyncio.Lock()
         self._last_fetch = float("-inf")
         self._is_failing = False
 
     async def begin(self) -> None:
-        """Fetches the keys for the first time.
+        """Fetch the keys for the first time.
 
-        Raises StartRefused where the issuer's answer shows that a setting is wrong. One that cannot be reached now is logged, and
-        asked again by `run`: agents need no issuer, so a server starts without it, and people are refused until it is back.
+        Raises StartRefused if the issuer's answer shows a wrong setting. An unreachable issuer is logged and retried by `run`:
+        agents need no issuer, so the server starts without it and refuses people until it is back.
         """
         try:
             await self._fetch()
@@ -96,14 +99,17 @@ class IssuerKeys:
             self._log_failure(exc)
 
     async def run(self) -> None:
-        """Fetches the keys again every hour, and every 2 s while there are none, until cancelled."""
+        """Fetch the keys every hour, and every 2 s while none are known, until cancelled."""
         while True:
             await asyncio.sleep(REFRESH_S if self._keys else RETRY_S)
             async with self._fetching:
                 await self._try_fetch()
 
     async def find(self, kid: str) -> RSAKey:
-        """The key of this id. Raises Unauthenticated where the issuer has none, Unavailable where it could not be asked."""
+        """Return the key of this id.
+
+        Raises Unauthenticated if the issuer has no such key, Unavailable if it cannot be reached.
+        """
         known = self._keys.get(kid)
         if known is None:
             await self._fetch_unknown(kid)
@@ -115,14 +121,14 @@ class IssuerKeys:
         raise Unauthenticated
 
     async def _fetch_unknown(self, kid: str) -> None:
-        """One caller asks; those that come meanwhile wait for the same answer."""
+        """Fetch the keys for an unknown id. One caller fetches; concurrent callers wait for the same answer."""
         async with self._fetching:
             wait_s = self._unknown_s if self._keys else min(self._unknown_s, RETRY_S)
             if kid not in self._keys and time.monotonic() - self._last_fetch >= wait_s:
                 await self._try_fetch()
 
     async def _try_fetch(self) -> None:
-        """Fetches; a failure takes nothing from what is known."""
+        """Fetch the keys; after a failure the cached keys stay valid."""
         try:
             await self._fetch()
         except (_BadAnswer, _Unreachable) as exc:
@@ -140,7 +146,7 @@ class IssuerKeys:
                 found = await self._fetch_keys()
         except TimeoutError as exc:
             raise _Unreachable(f"{self._issuer} does not answer within {self._fetch_s:g} s") from exc
-        # A key that is published no more stays for as long as a token under it can live: the issuer may just have changed keys.
+        # Keep an unpublished key for the maximum lifetime of its tokens: the issuer may have just rotated its keys.
         kept = {kid: each for kid, each in self._keys.items() if now - each[1] < MAX_LIFETIME_S}
         newest_first = {kid: (key, now) for kid, key in found.items()}
         for kid, each in sorted(kept.items(), key=lambda item: -item[1][1]):
@@ -164,7 +170,7 @@ class IssuerKeys:
         url = self._issuer.rstrip("/") + DISCOVERY
         discovery = await _get(url, _Discovery)
         if discovery.issuer != self._issuer:
-            # OpenID Connect Discovery 1.0, section 4.3: they must be identical, or the tokens would not match either.
+            # OpenID Connect Discovery 1.0, section 4.3: they must be identical; otherwise the tokens would not match either.
             raise _BadAnswer(
                 f"{url} names the issuer {discovery.issuer!r}, and ISSUER is {self._issuer!r}; they must be the same"
             )
@@ -174,7 +180,7 @@ class IssuerKeys:
 
 
 def is_safe_url(url: str) -> bool:
-    """Whether what is fetched from there is what its owner sent: https, or this machine itself."""
+    """Return whether a response from this URL is authentic: https, or this machine itself."""
     try:
         parts = urlsplit(url)
         is_whole = bool(parts.hostname) and not parts.username and parts.port != 0
@@ -191,7 +197,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _get(url: str, into: type[T]) -> T:
-    """What is there, read as JSON of that shape and no further than `MAX_BYTES`. No redirect is followed."""
+    """Fetch at most `MAX_BYTES` of JSON and decode it. Redirects are not followed."""
     is_here = _is_loopback(urlsplit(url).hostname or "")
     try:
         async with httpx.AsyncClient(timeout=FETCH_S, trust_env=not is_here) as client, client.stream("GET", url) as answer:
@@ -215,7 +221,7 @@ async def _get(url: str, into: type[T]) -> T:
 
 
 def _usable(published: _JwkSet) -> dict[str, RSAKey]:
-    """By id, the keys that may have signed by RS256. What is for something else is passed over, as RFC 7517, section 5 says."""
+    """Return the RS256 verification keys by id; other keys are skipped (RFC 7517, section 5)."""
     usable: dict[str, RSAKey] = {}
     for each in published.keys:
         try:
@@ -241,6 +247,6 @@ def _may_sign(jwk: _Jwk) -> bool:
 
 
 def _decode_uint(text: str | None) -> int:
-    """A Base64urlUInt (RFC 7518, section 2)."""
+    """Decode a Base64urlUInt (RFC 7518, section 2)."""
     text = text or ""
     return int.from_bytes(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True), "big")

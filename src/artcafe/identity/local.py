@@ -1,4 +1,4 @@
-"""Local identity: tokens for people, signed with the installation's own key. For a server that only this machine reaches."""
+"""Local identity: tokens for people, signed with the installation's own key. For a server reachable only from this machine."""
 
 from __future__ import annotations
 
@@ -23,13 +23,16 @@ class _UserToken(tokens.Claims, frozen=True, kw_only=True):
 
 
 class LocalIdentity:
-    """Takes a user at their word: whoever holds `key` (32 bytes) may issue a token for anyone."""
+    """Trusts every user's own statement: any holder of `key` (32 bytes) can issue a token for anyone."""
 
     def __init__(self, key: bytes) -> None:
         self._key = OctKey.import_key(key)
 
     def issue(self, user: str, now: datetime) -> str:
-        """An access token for `user`, 1 to 128 printable characters such as a mail address, for 12 hours. Raises Invalid."""
+        """Return an access token for `user`, 1 to 128 printable characters such as an e-mail address, for 12 hours.
+
+        Raises Invalid.
+        """
         if not _is_user(user):
             raise Invalid("user", f"must be 1 to {USER_CHARS} printable characters")
         issued = int(now.timestamp())
@@ -37,17 +40,17 @@ class LocalIdentity:
         return tokens.sign(claims, TYPE, self._key)
 
     async def verify(self, token: str, now: datetime) -> Person:
-        """The person that the token was issued for, as `Identity.verify`. It waits for nothing."""
+        """Verify an access token as `Identity.verify` does, without waiting."""
         claims = self._read(token, now)
         return Person(user_id=UserId(claims.sub), expires_at=datetime.fromtimestamp(claims.exp, UTC))
 
     async def verify_id_token(self, id_token: str, now: datetime) -> EmailClaim:
-        """As `Identity.verify_id_token`. The access token is taken for it, and the name for the address."""
+        """Verify a token as `Identity.verify_id_token` does: the access token serves as ID token, and the user as its address."""
         user = UserId(self._read(id_token, now).sub)
         return EmailClaim(user_id=user, email=user, is_verified=True)
 
     async def run(self) -> None:
-        """Its key does not change."""
+        """Return at once: the key does not change."""
 
     def _read(self, token: str, now: datetime) -> _UserToken:
         claims = tokens.verify(token, TYPE, self._key, _UserToken, ISSUER, now)

@@ -1,4 +1,4 @@
-"""People of any OpenID Connect issuer, Amazon Cognito's user pools first: their tokens, verified by the issuer's own keys."""
+"""Authenticate people by any OpenID Connect issuer, primarily Amazon Cognito's user pools, with the issuer's own keys."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from artcafe.identity.issuer_keys import ALGORITHM, IssuerKeys, is_safe_url
 from artcafe.identity.port import EmailClaim, Person
 
 MAX_CHARS: Final = 16 * 1024
-"""Groups make a token long; a head of more than 64 KiB uvicorn does not take anyway."""
+"""Groups make a token long; uvicorn refuses a request head of more than 64 KiB anyway."""
 
 _HEADER_CHARS: Final = 1024
 
 _REFUSED: Final = frozenset({"jwk", "jku", "x5c", "x5u", "crit", "b64", "zip"})
-"""Header parameters by which a token would bring its own key along, or another way to be read (RFC 7515, section 4.1)."""
+"""Header parameters to bring a key along or to change the parsing of the token (RFC 7515, section 4.1)."""
 
-# Other parameters are ignored, as RFC 7515 has it: issuers add theirs.
+# Ignore other parameters (RFC 7515): issuers add their own.
 _REGISTRY: Final = JWSRegistry(algorithms=[ALGORITHM], strict_check_header=False)
 
 
@@ -35,7 +35,7 @@ class _Token(NamedTuple):
 
 
 class OidcIdentity:
-    """Believes access tokens of exactly this `issuer` that name one of `clients`."""
+    """Accepts access tokens of exactly this `issuer` for one of `clients`."""
 
     def __init__(self, issuer: str, clients: Iterable[str], keys: IssuerKeys) -> None:
         self._expected = TokenChecks(issuer=issuer, clients=frozenset(clients), rules=rules_of(issuer))
@@ -43,7 +43,7 @@ class OidcIdentity:
 
     @classmethod
     async def open(cls, issuer: str, clients: Iterable[str], jwks_url: str | None = None) -> Self:
-        """The issuer, and its keys where it can be reached. Raises StartRefused for what shows that a setting is wrong."""
+        """Open the issuer, and fetch its keys if it is reachable. Raises StartRefused for a wrong setting."""
         for name, url in (("ISSUER", issuer), ("JWKS_URL", jwks_url)):
             if url is not None and not is_safe_url(url):
                 raise StartRefused(
@@ -61,21 +61,21 @@ class OidcIdentity:
         return cls(issuer, clients, keys)
 
     async def verify(self, token: str, now: datetime) -> Person:
-        """As `Identity.verify`."""
+        """Verify an access token as `Identity.verify` does."""
         opened = await self._verified(token)
         return self._expected.person(opened.header, opened.claims, now)
 
     async def verify_id_token(self, id_token: str, now: datetime) -> EmailClaim:
-        """As `Identity.verify_id_token`."""
+        """Verify an ID token as `Identity.verify_id_token` does."""
         opened = await self._verified(id_token)
         return self._expected.address(opened.header, opened.claims, now)
 
     async def run(self) -> None:
-        """As `Identity.run`."""
+        """Refresh the keys as `Identity.run` does."""
         await self._keys.run()
 
     async def _verified(self, token: str) -> _Token:
-        """Header and claims of a token that a key of the issuer has signed by RS256. Raises Unauthenticated or Unavailable."""
+        """Return header and claims of a token signed by RS256 with a key of the issuer. Raises Unauthenticated or Unavailable."""
         if len(token) > MAX_CHARS or not token.isascii():
             raise Unauthenticated
         try:
@@ -87,15 +87,15 @@ class OidcIdentity:
 
 
 def _kid(token: str) -> str:
-    """The id of the key that the header names. Raises ValueError unless the header is one of ours to read."""
+    """Return the key id in the token's header. Raises ValueError for a header with another algorithm or a refused parameter."""
     segment = token.partition(".")[0]
     if len(segment) > _HEADER_CHARS:
         raise ValueError("a header of such a length")
-    # `validate` alone would let padding and stray bits through; joserfc refuses those, below.
+    # `validate` alone would accept padding and stray bits; joserfc refuses those, below.
     header = json.loads(base64.b64decode(segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True), cls=StrictDecoder)
     if not isinstance(header, dict) or header.get("alg") != ALGORITHM or not _REFUSED.isdisjoint(header):
         raise ValueError("not signed by RS256 under a key of the issuer")
     kid = header.get("kid")
     if not isinstance(kid, str):
-        raise ValueError("no key is named")  # noqa: TRY004 (what a peer sent)
+        raise ValueError("no key is named")  # noqa: TRY004 (sent by a peer)
     return kid

@@ -1,4 +1,4 @@
-"""What ArtCafe asks of whoever vouches for people: who holds an access token, and which address an ID token proves."""
+"""The identity provider port: verify access tokens, and the e-mail addresses in ID tokens."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Person(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EmailClaim(msgspec.Struct, frozen=True, kw_only=True):
-    """What an ID token says of a person's e-mail address. `email` is None where it names none.
+    """The e-mail address in an ID token. `email` is None if the token has none.
 
-    Whoever asks compares `user_id` with the caller's, and believes an address only where `is_verified`.
+    The caller must compare `user_id` with its own user, and accept the address only if `is_verified`.
     """
 
     user_id: UserId
@@ -29,23 +29,23 @@ class EmailClaim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity(Protocol):
-    """Whoever vouches for people: an OIDC issuer, or the installation itself on a machine of its own."""
+    """An identity provider: an OIDC issuer, or the installation itself on its own machine."""
 
     async def verify(self, token: str, now: datetime) -> Person:
-        """The person whose access token this is. Fails closed.
+        """Return the person of an access token. Fails closed.
 
-        Raises CredentialsExpired for a token that was good once, Unauthenticated for any other text, and Unavailable where that
-        cannot be known because the issuer's keys cannot be had.
+        Raises CredentialsExpired for an expired token, Unauthenticated for any other text, and Unavailable if the issuer's keys
+        cannot be fetched.
         """
         ...
 
     async def verify_id_token(self, id_token: str, now: datetime) -> EmailClaim:
-        """The address that an ID token proves (OpenID Connect Core 1.0, section 2). Raises as `verify` does; fails closed.
+        """Return the address in an ID token (OpenID Connect Core 1.0, section 2). Raises the errors of `verify`; fails closed.
 
-        An ID token opens nothing: it is believed here alone. Access tokens often name no address (Cognito's never do).
+        An ID token grants no access and is accepted only here. Access tokens often have no address (Cognito's never do).
         """
         ...
 
     async def run(self) -> None:
-        """Keeps fresh what it needs for that, until cancelled; returns where that is nothing."""
+        """Refresh the provider's keys until cancelled; return at once if there is nothing to refresh."""
         ...

@@ -1,1 +1,1 @@
-"""Pure decisions: who may do what, how much, under which name; time is an argument."""
+"""Pure decisions without I/O: permissions, limits, ids and names. The current time is an argument."""

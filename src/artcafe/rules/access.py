@@ -1,4 +1,4 @@
-"""Who may do what, in one table: the contract's section 3, column "who". Whether the thing exists is for the services to find."""
+"""The permission table: the contract's section 3, column "who". The services check whether a resource exists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from artcafe.model import AgentId, AgentPrincipal, Principal, Role, UserPrincipa
 
 
 class Action(StrEnum):
-    """What can be done in a tenant; the value is the phrase behind "a viewer may not …"."""
+    """An action in a tenant; its value completes the error message "a viewer may not …"."""
 
     READ_TENANT = "read the tenant"
     RENAME_TENANT = "change the tenant"
@@ -37,11 +37,11 @@ class Action(StrEnum):
 
 
 class AgentAccess(Enum):
-    """Which agents of the tenant may."""
+    """The agents of the tenant with permission for an action."""
 
     NONE = auto()
     ITSELF = auto()
-    """The agent that the thing is about."""
+    """Only the agent the request is about."""
     ANY = auto()
 
 
@@ -89,15 +89,15 @@ WHILE_SUSPENDED: Final = frozenset(
         Action.READ_AUDIT,
     }
 )
-"""What the people of a suspended tenant still may: read what the tables and the audit hold (decision record 15). Its messages
-rest: nobody publishes or reads any, though its account on NATS stays open to our own servers (decision record 21)."""
+"""The actions of people allowed in a suspended tenant: reading the tables and the audit (decision record 15). Nobody can publish
+or read messages, although the tenant's NATS account stays open to ArtCafe's own servers (decision record 21)."""
 
 
 def check(principal: Principal, action: Action, subject_agent: AgentId | None = None) -> None:
-    """Returns when the principal may; raises Forbidden when not, also for an action that the table does not know.
+    """Raise Forbidden if the principal has no permission for the action, or the action is unknown.
 
-    Raises TenantSuspended for a person of a suspended tenant, where it is allowed else and not `WHILE_SUSPENDED`.
-    `subject_agent` is the agent that the thing is about, where it is about one.
+    Raises TenantSuspended for a person of a suspended tenant if the action would be allowed otherwise and is not in
+    `WHILE_SUSPENDED`. `subject_agent` is the agent the request is about, if any.
     """
     roles, agents = WHO.get(action, _NOBODY)
     if isinstance(principal, AgentPrincipal):
@@ -113,6 +113,6 @@ def check(principal: Principal, action: Action, subject_agent: AgentId | None = 
 
 
 def require_tenant(principal: Principal, tenant_id: str) -> None:
-    """Raises TenantNotFound when the tenant in a path is not the principal's: another one answers as if it didn't exist."""
+    """Raise TenantNotFound if the tenant in a path is not the principal's: a foreign tenant answers like an unknown one."""
     if principal.tenant_id != tenant_id:
         raise TenantNotFound(tenant_id)

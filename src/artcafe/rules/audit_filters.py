@@ -1,4 +1,4 @@
-"""Which entries of an audit are wanted."""
+"""Filters for audit entries."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Final, NamedTuple
 from artcafe.model import Entry
 
 SLACK: Final = timedelta(minutes=1)
-"""How far the order of entries may differ from their times: each server of a fleet has its own clock."""
+"""The maximum difference between the order of entries and their times: each server of a fleet has its own clock."""
 
 
 class AuditFilter(NamedTuple):
-    """The entries by or about an agent or person, of an action, from `since` on and before `until`; None: of any.
+    """A filter by agent or person, action, and time from `since` (inclusive) to `until` (exclusive); None matches any.
 
-    `agent` is the actor or the target. `action` is one such as `agent.login`, or the first part of several: `agent`.
+    `agent` matches the actor or the target. `action` is a full name, such as `agent.login`, or the first part of several:
+    `agent`.
     """
 
     agent: str | None = None
@@ -23,7 +24,7 @@ class AuditFilter(NamedTuple):
     until: datetime | None = None
 
     def matches(self, entry: Entry) -> bool:
-        """Return whether the entry is wanted."""
+        """Return whether the entry matches the filter."""
         return (
             self.agent in (None, entry.actor, entry.target)
             and (self.action is None or f"{entry.action}.".startswith(f"{self.action}."))
@@ -32,7 +33,7 @@ class AuditFilter(NamedTuple):
         )
 
     def is_past_end(self, entry: Entry, *, oldest_first: bool) -> bool:
-        """Return whether nothing that is wanted stands behind this entry, in the direction of reading."""
+        """Return whether no later entry can match, in the direction of reading."""
         if oldest_first:
             return self.until is not None and entry.time >= self.until + SLACK
         return self.since is not None and entry.time < self.since - SLACK

@@ -1,5 +1,6 @@
-"""The chain of an audit: each entry names the digest of the one before, so that whoever has the last digest can tell that
-nothing before it was changed, removed or added. Where entries are kept is `fabric.audit_log`'s.
+"""The hash chain of an audit: each entry contains the digest of the previous one.
+
+Anyone with the last digest can verify that no earlier entry was changed, removed or added. `fabric.audit_log` stores the entries.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ from artcafe.model import Entry
 from artcafe.rules import times
 
 FIRST: Final = ""
-"""What the first entry names, which has none before it."""
+"""The previous digest in the first entry."""
 
 BEGINNING: Final = "tenant.create"
-"""The action of the first entry in the audit of a tenant that was made here."""
+"""The action of the first entry in the audit of a tenant created here."""
 
 
 class ChainBreak(NamedTuple):
-    """Where a chain does not hold: at which entry, and how."""
+    """A break in the chain: the number of the entry, and the problem."""
 
     number: int
     problem: str
 
 
 def canonical(entry: Entry) -> bytes:
-    """The entry as it is kept, and as its digest is taken: JSON, keys in order, no spaces, times as everywhere else.
+    """Return the stored form of an entry, the input of its digest: JSON with sorted keys, no spaces, ArtCafe's times.
 
-    `json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False)` makes the same of an entry read as JSON.
+    `json.dumps(entry, sort_keys=True, separators=(",", ":"), ensure_ascii=False)` returns the same text for an entry parsed from
+    JSON.
     """
     fields: dict[str, Any] = msgspec.to_builtins(entry, builtin_types=(datetime,))
     fields["time"] = times.to_text(entry.time)
@@ -39,17 +41,20 @@ def canonical(entry: Entry) -> bytes:
 
 
 def digest(text: bytes) -> str:
-    """SHA-256 of an entry's canonical text, in hexadecimal."""
+    """Return the SHA-256 of an entry's canonical text in hexadecimal."""
     return hashlib.sha256(text).hexdigest()
 
 
 def read(text: bytes) -> Entry:
-    """An entry as it was kept. Raises ValueError for what is none."""
+    """Parse a stored entry. Raises ValueError for malformed text."""
     return msgspec.json.decode(text, type=Entry)
 
 
 def first_break(entries: Iterable[Entry], number: int = 1, before: str = FIRST) -> ChainBreak | None:
-    """Where the entries, oldest first, do not follow each other; None where they do. The first is `number`, behind `before`."""
+    """Return the first break in the entries, oldest first, or None.
+
+    The first entry has `number` and follows the digest `before`.
+    """
     for entry in entries:
         if entry.number != number:
             return ChainBreak(number, f"is missing: the next one there is number {entry.number}")

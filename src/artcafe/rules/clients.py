@@ -1,4 +1,4 @@
-"""From where a call comes: which address is believed, and as whose it is counted."""
+"""Client addresses: the trusted address of a request, and the key for its rate limits."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 UNKNOWN: Final = "unknown"
-"""Stands for a peer without an address, such as one of a Unix socket."""
+"""The address of a peer without one, such as a peer on a Unix socket."""
 _MAX_HOPS: Final = 32
 _SITE_BITS: Final = 64
-"""What one customer of a network has of IPv6, so that no one counts as many (RFC 6177)."""
+"""Prefix bits of one customer in IPv6, so that one customer does not count as many (RFC 6177)."""
 
 
 class Proxies:
-    """The proxies whose word is taken for where a request comes from. Without any, a peer's own address is all there is."""
+    """The trusted proxies. Without any, the peer's own address is used."""
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
         self._networks = tuple(networks)
@@ -26,10 +26,10 @@ class Proxies:
         return bool(self._networks)
 
     def client_address(self, peer: str | None, forwarded: Iterable[str]) -> str:
-        """The nearest address that is no proxy of ours. `forwarded` are the values of X-Forwarded-For, in their order.
+        """Return the nearest address outside the trusted proxies. `forwarded` are the values of X-Forwarded-For, in order.
 
-        Each proxy puts behind what it got the address it got that from; so the header is read from its end, and no further than
-        the first address that is not ours: what stands before it anybody may have written.
+        Each proxy appends the address of its own peer. So the header is read from the end, up to the first address outside the
+        proxies: anyone may have written the addresses before that.
         """
         address = _parse(peer or "")
         if address is None:
@@ -39,12 +39,12 @@ class Proxies:
             while hops and self._has(address):
                 nearer = _parse(hops.pop())
                 if nearer is None:
-                    break  # A proxy that hides its client, or a text that is none: the proxy's own address is what is known.
+                    break  # A proxy hiding its client, or malformed text: use the proxy's own address.
                 address = nearer
         return str(address)
 
     def trusts(self, peer: str | None) -> bool:
-        """Whether the peer is one of the proxies."""
+        """Return whether the peer is a trusted proxy."""
         address = _parse(peer or "") if self._networks else None
         return address is not None and self._has(address)
 
@@ -53,7 +53,7 @@ class Proxies:
 
 
 def rate_limit_key(address: str) -> str:
-    """What stands for everybody behind this address where calls are counted: an IPv6 address by its /64."""
+    """Return the rate limit key of an address: the /64 network for IPv6."""
     parsed = _parse(address)
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Network((parsed, _SITE_BITS), strict=False))
@@ -61,12 +61,12 @@ def rate_limit_key(address: str) -> str:
 
 
 def is_address(host: str) -> bool:
-    """Return whether a host is an IP address and no name."""
+    """Return whether a host is an IP address, not a name."""
     return _parse(host) is not None
 
 
 def _parse(text: str) -> IpAddress | None:
-    """The address, without a port, a zone or IPv6 around IPv4; None for what is none."""
+    """Parse an address, ignoring a port and a zone, and unwrapping IPv4 in IPv6; None for other text."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -1,4 +1,4 @@
-"""How many connections may be open: in all, below what the system lets this process open, and by address."""
+"""Limits for open connections: in total, below the process's limit of file descriptors, and by client address."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from artcafe.rules.quotas import Quota, QuotaExceeded
 
 MIN_RESERVE: Final = 64
 RESERVED_SHARE: Final = 8
-"""One in so many descriptors is kept back, for NATS, the tables, the listeners and health checks."""
+"""One in this many descriptors is reserved for NATS, the tables, the listeners and health checks."""
 SPARE: Final = 32
-"""Connections beyond all others, on which nothing but health is answered. They are among the descriptors kept back."""
+"""Connections above the limit, for health requests only. They use reserved descriptors."""
 SPARE_PER_ADDRESS: Final = 4
 RETRY_S: Final = 1.0
 LINGERING: Final = 16
-"""Of the connections that are refused, so many at once may stay until their peers have read why: closed at once, over a request
-that is just coming, a connection is reset."""
+"""Refused connections kept open at once until their peers have read the error: closing immediately resets a connection with a
+request in flight."""
 LINGER_S: Final = 0.5
 LINGER_BYTES: Final = 1024 * 1024
-"""What is read and discarded of it meanwhile: loopback carries gigabytes in that time, and reading them is work."""
+"""Bytes read and discarded from a lingering connection: loopback delivers gigabytes in that time, and reading costs CPU."""
 
 
 def capacity(descriptors: int) -> int:
-    """Return how many connections of peers a process takes that may have so many descriptors."""
+    """Return the number of client connections for a process with this many file descriptors."""
     return max(1, descriptors - max(MIN_RESERVE, descriptors // RESERVED_SHARE))
 
 
 @dataclass(slots=True)
 class CountedConnection:
-    """One open connection, as it is counted. `counted` is None behind a proxy, until its client is known."""
+    """An open connection as counted. `counted` is None behind a proxy until its client is known."""
 
     counted: str | None
     is_spare: bool = False
 
 
 class OpenConnections:
-    """Counts the connections of both listeners together. A bound of 0 bounds nothing."""
+    """Counts the connections of both listeners together. A limit of 0 means no limit."""
 
     def __init__(self, proxies: Proxies | None = None, most: int = 0, most_per_address: int = 0) -> None:
-        """One address never holds more than half of `most`, so that others always find a place."""
+        """Limit each address to half of `most`, so that other clients always find room."""
         if most and most_per_address:
             most_per_address = min(most_per_address, max(1, most // 2))
         self._proxies = proxies or Proxies()
@@ -52,13 +52,13 @@ class OpenConnections:
 
     @property
     def count(self) -> int:
-        """How many are open now, spare ones left out."""
+        """Return the number of open connections, without spare ones."""
         return self._all.held
 
     def enter(self, peer: str | None, *, may_use_spare: bool = False) -> CountedConnection:
-        """Count a connection of this peer until `leave`. Raises RateLimited (its address has too many) or Overloaded.
+        """Count a peer's connection until `leave`. Raises RateLimited (too many from its address) or Overloaded.
 
-        A proxy stands for many clients, so only the clients that it names are counted by address.
+        A proxy forwards many clients, so only its clients are counted by address.
         """
         if self._proxies.trusts(peer):
             entry = CountedConnection(None)
@@ -74,14 +74,14 @@ class OpenConnections:
         raise Overloaded("connections")
 
     def identify(self, entry: CountedConnection, address: str) -> None:
-        """Count a proxy's connection by the client that it names. Raises RateLimited."""
+        """Count a proxy's connection by its client's address. Raises RateLimited."""
         if entry.counted is None:
             counted = rate_limit_key(address)
             self._count(counted)
             entry.counted = counted
 
     def leave(self, entry: CountedConnection) -> None:
-        """The connection is closed."""
+        """Release a closed connection."""
         if entry.is_spare:
             self._spare.release(entry.counted)
             return
@@ -89,11 +89,11 @@ class OpenConnections:
         self._discount(entry.counted)
 
     def linger(self) -> bool:
-        """Return whether a connection that was refused may stay for `LINGER_S`, until `stop_lingering`."""
+        """Return whether a refused connection may stay open for `LINGER_S`, until `stop_lingering`."""
         return self._lingering.take(None) is None
 
     def stop_lingering(self) -> None:
-        """A connection that was refused is closed."""
+        """Release a closed, refused connection."""
         self._lingering.release(None)
 
     def _count(self, counted: str | None) -> None:

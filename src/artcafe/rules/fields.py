@@ -1,4 +1,4 @@
-"""Checks of text from peers: names, descriptions, addresses, ids and headers. Each raises Invalid for text that does not pass."""
+"""Check text from peers: names, descriptions, addresses, ids and headers. Each check raises Invalid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ CAPABILITIES: Final = 32
 CAPABILITY_CHARS: Final = 64
 IDEMPOTENCY_KEY_CHARS: Final = 255
 MESSAGE_BYTES: Final = 64 * 1024
-"""A message's data. REST and the gateway take the same; the gateway's frame of 64 KiB holds a little less."""
+"""The maximum size of a message's data. REST and the gateway accept the same; the gateway's frame of 64 KiB holds slightly
+less."""
 HEADERS: Final = 32
 HEADER_CHARS: Final = 1024
 REPLY_TO_CHARS: Final = 255
@@ -24,22 +25,22 @@ ADDRESS_CHARS: Final = 254
 USER_ID_BYTES: Final = 255
 """A `sub` has at most 255 ASCII characters (OpenID Connect Core 1.0, section 2)."""
 KEPT_USER_ID_BYTES: Final = 1024
-"""All that a sort key holds, which is the id in the index of members."""
+"""The limit of a sort key, used for the id in the members' index."""
 _SMALL: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 BIDI_CONTROLS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Embeddings, overrides and isolates (Unicode Standard Annex 9): with them a name shows as another one, and turns the text around
-it. Right-to-left scripts need none of them for a name; the marks that they do use (U+200E, U+200F, U+061C) are taken."""
+"""Embeddings, overrides and isolates (Unicode Standard Annex 9) display a name as a different one and reorder the text around it.
+Right-to-left scripts need none of them in a name; the marks they do use (U+200E, U+200F, U+061C) are allowed."""
 RESERVED: Final = "~"
-"""Begins the sort keys of rows that stand beside members and agents and are none."""
+"""The prefix of sort keys for other rows in the tables of members and agents."""
 
 
 def name(text: str, field: str = "name") -> str:
-    """A display name, in Unicode's NFC, so that what looks equal is equal. Raises Invalid."""
+    """Return a display name in Unicode NFC, so that names with the same look are equal. Raises Invalid."""
     return _one_line(text, field, NAME_CHARS)
 
 
 def description(text: str) -> str:
-    """A description in NFC, which may be empty and have lines. Raises Invalid."""
+    """Return a description in NFC; it may be empty and contain line breaks. Raises Invalid."""
     text = _normal(text, "description")
     if len(text) > DESCRIPTION_CHARS:
         raise Invalid("description", f"must have at most {DESCRIPTION_CHARS} characters; this has {len(text)}")
@@ -49,12 +50,12 @@ def description(text: str) -> str:
 
 
 def address(text: str) -> str:
-    """Return an e-mail address as it is kept: NFC, with the letters of ASCII in small. Raises Invalid.
+    """Return an e-mail address in stored form: NFC, ASCII letters in lower case. Raises Invalid.
 
-    Refused is only text that cannot be an address (RFC 5321, section 4.5.3.1.3, has 254 characters). Letters beyond ASCII stay as
-    they are: Unicode's folding makes one address of several (`straße` and `strasse`, which are two domains), each with its owner.
+    Refuses only text that cannot be an address (RFC 5321, section 4.5.3.1.3, allows 254 characters). Letters outside ASCII are
+    unchanged: Unicode case folding would merge addresses of different owners (`straße` and `strasse` are two domains).
     """
-    # Such as the Kelvin sign, of which NFC makes the letter K.
+    # For example the Kelvin sign: NFC converts it to the letter K.
     if any(not char.isascii() and unicodedata.normalize("NFC", char).isascii() for char in text):
         raise Invalid("address", "must have no characters that only look like ASCII")
     text = _one_line(text, "address", ADDRESS_CHARS).translate(_SMALL)
@@ -65,7 +66,7 @@ def address(text: str) -> str:
 
 
 def is_same_address(one: str, other: str) -> bool:
-    """Return whether two addresses are one: the same local part at the same domain. Text that is no address is like none."""
+    """Return whether two addresses have the same local part and domain. Text other than an address equals nothing."""
     try:
         return _mailbox(address(one)) == _mailbox(address(other))
     except Invalid:
@@ -73,16 +74,16 @@ def is_same_address(one: str, other: str) -> bool:
 
 
 def _mailbox(address: str) -> tuple[str, ...]:
-    """Return the local part and the labels of the domain, each as its A-label, which is what DNS compares (RFC 5890, 2.3.2.1)."""
+    """Return the local part and the domain's labels as A-labels, the form DNS compares (RFC 5890, 2.3.2.1)."""
     local, _, domain = address.rpartition("@")
     labels = domain.split(".")
     return (local, *(label if label.isascii() else f"xn--{label.encode('punycode').decode()}" for label in labels))
 
 
 def user_id(text: str) -> str:
-    """Return the id that an identity provider gives to somebody who comes into a tenant. Raises Invalid.
+    """Return the identity provider's id of a person joining a tenant. Raises Invalid.
 
-    A `sub` of `.` or `..` is refused: a client that asks for `…/members/..` by hand would name the tenant instead.
+    Refuses a `sub` of `.` or `..`: a client requesting `…/members/..` without a library would address the tenant instead.
     """
     is_printable = text.isprintable() and 0 < len(text.encode()) <= USER_ID_BYTES  # Half a surrogate pair is not printable.
     if not is_printable or text.startswith(RESERVED) or segments.is_dot_segment(text):
@@ -92,7 +93,7 @@ def user_id(text: str) -> str:
 
 
 def is_user_id(text: str) -> bool:
-    """Return whether text that a peer sent can be the id of somebody in a tenant, where an older system may have put anyone."""
+    """Return whether text from a peer can be the user id of a member, including any member added by an older system."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:  # Half a surrogate pair.
@@ -101,7 +102,7 @@ def is_user_id(text: str) -> bool:
 
 
 def capabilities(names: Iterable[str]) -> tuple[str, ...]:
-    """What an agent says it can do, each name once, in the order given. Raises Invalid."""
+    """Return an agent's capabilities without duplicates, in the given order. Raises Invalid."""
     given = tuple(names)
     if len(given) > CAPABILITIES:
         raise Invalid("capabilities", f"must be at most {CAPABILITIES}; these are {len(given)}")
@@ -110,14 +111,14 @@ def capabilities(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def idempotency_key(key: str, field: str = "Idempotency-Key") -> str:
-    """A key as the caller chose it: 1 to 255 printable ASCII characters, as fit in a header. Raises Invalid."""
+    """Return the caller's key: 1 to 255 printable ASCII characters, valid in a header. Raises Invalid."""
     if not 0 < len(key) <= IDEMPOTENCY_KEY_CHARS or not (key.isascii() and key.isprintable()):
         raise Invalid(field, f"must be 1 to {IDEMPOTENCY_KEY_CHARS} printable ASCII characters")
     return key
 
 
 def headers(given: Mapping[str, str]) -> None:
-    """A message's headers, which go with it as they are. Raises Invalid."""
+    """Check a message's headers; they are forwarded unchanged. Raises Invalid."""
     if len(given) > HEADERS:
         raise Invalid("headers", f"must be at most {HEADERS}; these are {len(given)}")
     for key, value in given.items():
@@ -139,7 +140,7 @@ def _one_line(text: str, field: str, most: int) -> str:
 
 
 def _normal(text: str, field: str) -> str:
-    # Half a surrogate pair comes through JSON's \\ud800 and can be neither stored nor sent.
+    # JSON's \\ud800 yields half a surrogate pair, which cannot be stored or sent.
     if any(unicodedata.category(char) == "Cs" for char in text):
         raise Invalid(field, "must be Unicode text; this has half of a surrogate pair")
     if found := BIDI_CONTROLS.intersection(text):

@@ -1,7 +1,7 @@
-"""The token that an invitation is handed over as: what it names, and proof that this installation made it. Pure.
+"""Invitation tokens: sign and verify the invitation's id. Pure.
 
-The same invitation always gives the same token, so that a repeated request is answered as the first one was. It is in no table,
-and whoever reads those cannot make it.
+An invitation always has the same token, so that a retried request gets the same answer. The token is not stored in any table, and
+reading the tables does not suffice to forge it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from artcafe.model import InvitationId, TenantId
 
 LIFETIME: Final = timedelta(hours=72)
 MAX_OPEN: Final = 100
-"""Open invitations of a tenant at a time; made at the same moment, a few more."""
+"""The maximum of open invitations per tenant; concurrent requests may exceed it slightly."""
 
 _PREFIX: Final = "artcafe-invitation"
 _MAX_CHARS: Final = 1024
-"""A tenant's id has at most 128 bytes, and an invitation's 30."""
+"""A tenant id has at most 128 bytes, an invitation id 30."""
 
 
 def token(key: bytes, tenant_id: TenantId, invitation_id: InvitationId) -> str:
-    """`artcafe-invitation.…`: printable ASCII without a space, of some 120 characters. `key` has 32 bytes."""
+    """Return the token `artcafe-invitation.…`: printable ASCII without spaces, about 120 characters. `key` has 32 bytes."""
     named = f"{_encoded(tenant_id.encode())}.{invitation_id}"
     return f"{_PREFIX}.{named}.{_encoded(_mac(key, named))}"
 
 
 def parse_token(key: bytes, text: str) -> tuple[TenantId, InvitationId]:
-    """What a token names. Raises InvitationRefused for text that `token` did not make with this key; fails closed."""
+    """Return the ids in a token. Raises InvitationRefused for text not created by `token` with this key; fails closed."""
     parts = text.split(".", 4) if len(text) <= _MAX_CHARS and text.isascii() else []
     if len(parts) != 4 or parts[0] != _PREFIX:
         raise InvitationRefused

@@ -1,4 +1,4 @@
-"""Pages of a list, and the opaque cursors between them. What a list holds, and in which order, is its service's."""
+"""Pages of a list and their opaque cursors. The services define the contents and the order of a list."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ MAX_LIMIT: Final = 200
 
 _NONCE_BYTES: Final = 12
 _MAX_CURSOR_CHARS: Final = 4096
-"""A sort key is at most 1,024 bytes in DynamoDB; sealed and in base64 that is under 1,500."""
+"""A sort key has at most 1,024 bytes in DynamoDB; sealed and in base64 it has under 1,500."""
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
-    """A part of a list. `next` is the sort key to go on behind, or None when nothing follows; it is for `seal` alone."""
+    """A page of a list. `next` is the sort key to continue after, for `seal` only; None on the last page."""
 
     items: tuple[T, ...]
     next: str | None
 
 
 class PageRequest(msgspec.Struct, frozen=True):
-    """What a caller asks of a list: at most `limit` items, behind the sort key `after`."""
+    """A request for a page: at most `limit` items after the sort key `after`."""
 
     limit: int = DEFAULT_LIMIT
     after: str | None = None
 
     @classmethod
     def checked(cls, limit: int, after: str | None = None) -> Self:
-        """Raises Invalid where the limit is none that a peer may ask for."""
+        """Return a page request. Raises Invalid if the limit is outside the range for peers."""
         if not 1 <= limit <= MAX_LIMIT:
             raise Invalid("limit", f"must be from 1 to {MAX_LIMIT}")
         return cls(limit, after)
 
 
 FIRST: Final = PageRequest()
-"""The first page, of the usual length."""
+"""The first page, with the default limit."""
 
 
 def seal(key: bytes, tenant: str, query: str, sort_key: str) -> str:
-    """The opaque cursor for `sort_key`, good only for this tenant and this query (route and filters).
+    """Return the opaque cursor for `sort_key`, valid only for this tenant and this query (route and filters).
 
-    AES-GCM: the peer neither reads nor makes one, so a sort key is one that a list of this tenant reached. `key` has 32 bytes.
-    For a list of a user's own, `tenant` is `usr:{sub}`.
+    Sealed by AES-GCM: a peer can neither read nor forge a cursor, so every sort key comes from a list of this tenant. `key` has
+    32 bytes. For a list of a user's own, `tenant` is `usr:{sub}`.
     """
     nonce = os.urandom(_NONCE_BYTES)
     sealed = AESGCM(key).encrypt(nonce, sort_key.encode(), _bound_to(tenant, query))
@@ -60,12 +60,15 @@ def seal(key: bytes, tenant: str, query: str, sort_key: str) -> str:
 
 
 def open(key: bytes, tenant: str, query: str, cursor: str) -> str:
-    """The sort key in a cursor. Raises BadCursor unless `seal` made it so, to the letter, with the same key, tenant and query."""
+    """Return the sort key in a cursor.
+
+    Raises BadCursor for any text except one from `seal` with the same key, tenant and query, character by character.
+    """
     if len(cursor) > _MAX_CURSOR_CHARS:
         raise BadCursor
     try:
         data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        if _text(data) != cursor:  # the same bytes in another spelling
+        if _text(data) != cursor:  # another spelling of the same bytes
             raise BadCursor
         return AESGCM(key).decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], _bound_to(tenant, query)).decode()
     except (binascii.Error, InvalidTag, ValueError) as exc:

@@ -1,4 +1,4 @@
-"""The plans' limits as data, and the limits that hold for a tenant. The store counts; this module only says how much."""
+"""The limits of the plans, and the limits of a tenant. The stores do the counting."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from artcafe.model import Channel, Tenant
 
 
 class Limit(StrEnum):
-    """A number that a tenant's plan sets, by the name it has in the `limits` of the tenant's row."""
+    """A number set by a tenant's plan; the value is its name in the `limits` of the tenant's row."""
 
     AGENTS = "agents"
     CHANNELS = "channels"
     MEMBERS = "members"
     RETENTION_S = "retention_s"
-    """The age at which messages are removed at the latest, in seconds; a channel may have less."""
+    """The maximum age of a message in seconds; a channel may have less."""
     STORAGE_BYTES = "storage_bytes"
-    """What the tenant's messages may take on disk together; when it is full, publishes are refused."""
+    """The disk space for all messages of the tenant; publishes are refused when it is full."""
     CONNECTIONS = "connections"
-    """Sockets of the tenant's agents on one server, at some 10 KB of its memory each."""
+    """Sockets of the tenant's agents on one server, at about 10 KB of its memory each."""
     AGENT_CONNECTIONS = "agent_connections"
-    """Those of one agent, so that one that runs wild leaves room for the others."""
+    """Sockets of one agent, so that a runaway agent leaves room for the others."""
 
 
 DEFAULT_PLAN: Final = "free"
@@ -41,13 +41,13 @@ PLANS: Final[Mapping[str, Mapping[Limit, int]]] = {
 
 
 def limit_of(tenant: Tenant, limit: Limit) -> int:
-    """The tenant's limit: the one in its row, else its plan's. A plan that this version does not know counts as the free one."""
+    """Return the tenant's limit: from its row, otherwise from its plan. An unknown plan counts as the free one."""
     own = tenant.limits.get(limit.value)
     return own if own is not None else PLANS.get(tenant.plan, PLANS[DEFAULT_PLAN])[limit]
 
 
 def check_retention(seconds: int, tenant: Tenant) -> int:
-    """How long a channel of the tenant shall keep its messages. Raises Invalid where the plan does not let it."""
+    """Return the retention of a channel in seconds. Raises Invalid if the tenant's plan does not allow it."""
     most = limit_of(tenant, Limit.RETENTION_S)
     if not 1 <= seconds <= most:
         raise Invalid("retention_s", f"must be from 1 to {most}, the most that this tenant's plan keeps; null for just that")
@@ -55,6 +55,6 @@ def check_retention(seconds: int, tenant: Tenant) -> int:
 
 
 def retention_of(channel: Channel, tenant: Tenant) -> int:
-    """How many seconds the channel keeps its messages: its own choice, unless the plan has come to allow less."""
+    """Return the retention of the channel in seconds: its own setting, unless the plan now allows less."""
     most = limit_of(tenant, Limit.RETENTION_S)
     return most if channel.retention_s is None else min(channel.retention_s, most)

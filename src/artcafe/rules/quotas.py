@@ -1,4 +1,4 @@
-"""What many callers share, such as memory or open connections: so much in all, and so much for any one of them."""
+"""Quotas for a shared resource, such as memory or open connections: in total, and per key."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from enum import Enum
 
 
 class QuotaExceeded(Enum):
-    """Why nothing was taken."""
+    """The limit that was reached."""
 
     KEY = "this key holds all that one may"
     TOTAL = "everything is taken"
 
 
 class Quota:
-    """At most `total` may be held by all keys together, and `per_key` by each. A bound of 0 bounds nothing."""
+    """Limits the amount held by all keys together to `total`, and by each key to `per_key`. A limit of 0 means no limit."""
 
     __slots__ = ("_by_key", "_held", "_per_key", "_total")
 
@@ -22,15 +22,15 @@ class Quota:
         self._total, self._per_key = total, per_key
         self._held = 0
         self._by_key: dict[Hashable, int] = {}
-        """What each key holds. A key that holds nothing is not here, so this is never larger than what is held."""
+        """The amount held per key. Keys holding nothing are removed, so the dict is never larger than the amount held."""
 
     @property
     def held(self) -> int:
-        """What all keys hold together."""
+        """Return the amount held by all keys together."""
         return self._held
 
     def take(self, key: Hashable, amount: int = 1) -> QuotaExceeded | None:
-        """Take `amount` for the key, to be given back by `release`; or take nothing, and return why."""
+        """Take `amount` for the key, until `release`; or take nothing and return the limit reached."""
         mine = self._by_key.get(key, 0) + amount
         if self._per_key and mine > self._per_key:
             return QuotaExceeded.KEY
@@ -41,7 +41,7 @@ class Quota:
         return None
 
     def release(self, key: Hashable, amount: int = 1) -> None:
-        """Give back what the key took."""
+        """Return an amount taken by the key."""
         mine = self._by_key[key] - amount
         assert mine >= 0, f"{key!r} gave back more than it took"
         self._held -= amount

@@ -1,4 +1,4 @@
-"""Keys from the one secret of an installation. Where the secret is kept, and who asks for which label, is decided elsewhere."""
+"""Derive keys from an installation's single secret. Other modules store the secret and choose the labels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 
 def derive(secret: bytes, label: str, length: int = 32) -> bytes:
-    """`length` bytes for the use that `label` names, by HKDF-SHA256 (RFC 5869): two labels' keys say nothing about each other.
+    """Derive `length` bytes for the purpose `label` by HKDF-SHA256 (RFC 5869); keys of different labels are independent.
 
-    The same secret and label give the same bytes for ever, so a label is part of the format of what its key protects.
+    The same secret and label always return the same bytes, so a label is part of the format of the data its key protects.
     """
     return HKDF(algorithm=SHA256(), length=length, salt=None, info=b"artcafe/" + label.encode()).derive(secret)

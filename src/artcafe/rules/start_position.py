@@ -1,4 +1,4 @@
-"""Where a delivery begins, and what is known to be missing there: given what was asked, the cursor, and the log as it stands."""
+"""Resolve the start of a delivery to a sequence, and detect messages missing from there."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from artcafe.wire.frames import Start
 from artcafe.wire.replies import Gap
 
 RETENTION: Final = "retention"
-"""The messages grew older than their channel keeps them."""
+"""The messages were older than the retention of their channel."""
 EPOCH: Final = "epoch"
-"""The log was restored, or begun anew: what the old one had beyond that is gone, and nobody knows how much it was."""
+"""The log was restored or recreated: later messages of the old log are lost, in an unknown number."""
 
 
 class LogLineage(NamedTuple):
-    """Which log it is: its epoch, None before its first message.
+    """The identity of a log: its epoch, None before its first message.
 
-    `continues` are the epochs of logs that it was restored from, each with the sequence up to which both are the same.
+    `continues` maps the epoch of each log it was restored from to the last sequence shared with it.
     """
 
     epoch: Epoch | None
     continues: Mapping[Epoch, Seq] = {}
 
     def last_shared_seq(self, epoch: Epoch | None) -> Seq | None:
-        """Up to which sequence the log of an epoch and this one are the same. None: without end, for it is this one.
+        """Return the last sequence shared with the log of `epoch`, or None if `epoch` is the current log.
 
-        No epoch means whichever log was the first: this one, unless it was restored.
+        An epoch of None means the first log: the current one, unless it was restored.
         """
         if epoch is None:
             return max(self.continues.values(), default=None)
         return None if epoch == self.epoch else self.continues.get(epoch, 0)
 
     def to_seq(self, place: Cursor) -> Seq:
-        """The sequence in this log that a place means; 0 where it means none in it."""
+        """Return the sequence of a cursor in this log; 0 if it has none."""
         end = self.last_shared_seq(place.epoch) if place.seq else None
         return place.seq if end is None else min(place.seq, end)
 
 
 def resolve(start: Start, cursor: Cursor, lineage: LogLineage, last_seq: Seq, removed_to: Cursor) -> tuple[Seq, Gap | None]:
-    """The sequence behind which to deliver, and what is known to be missing there.
+    """Return the sequence to deliver after, and the gap of missing messages, if any.
 
-    `last_seq` is the log's newest sequence; up to `removed_to` the channel's messages are gone, or about to be. A cursor of
-    another log gets all that this one has, or what stands behind the place in it that the cursor means, where it was restored
-    from that log. Either way there was perhaps more, and the gap says so, in the sequences of the cursor's own log.
+    `last_seq` is the log's newest sequence; the channel's messages up to `removed_to` are removed or about to be. A cursor of
+    another log gets every message of this one, or, if this log was restored from the cursor's, the messages after the cursor's
+    position. In both cases messages may be lost, and the gap reports them in the sequences of the cursor's own log.
     """
     removed = lineage.to_seq(removed_to)
     if start == "new":
@@ -56,7 +56,7 @@ def resolve(start: Start, cursor: Cursor, lineage: LogLineage, last_seq: Seq, re
     end = lineage.last_shared_seq(cursor.epoch)
     if end is None:
         return _skip_removed(cursor.seq, removed)
-    # Up to `end` both logs are the same, so what is missing begins behind it, unless retention was at the cursor before.
+    # Both logs are equal up to `end`, so the gap begins after it, unless retention had removed the cursor's position before.
     first = end + 1 if removed <= cursor.seq < end else cursor.seq + 1
     return max(min(cursor.seq, end), removed), Gap(first, None, EPOCH)
 

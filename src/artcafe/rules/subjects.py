@@ -1,5 +1,7 @@
-"""The NATS subjects inside a tenant's account, and the platform's. The only place where one is built, and only from ids that the
-server made."""
+"""The NATS subjects in a tenant's account and in the platform's.
+
+Subjects are built only here, and only from ids the server generated.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +16,28 @@ Subject = NewType("Subject", str)
 """A subject without wildcards, or one of the constants below."""
 
 STORED: Final = Subject("ch.>")
-"""Everything the tenant's stream stores."""
+"""All subjects stored by the tenant's stream."""
 LIVE: Final = Subject("live.ch.>")
-"""Where the stream repeats what it stored, and where `live` channels are published."""
+"""The subjects of the stream's republished messages, and of messages in `live` channels."""
 PRESENCE: Final = Subject("presence")
-"""Where each server says which of the tenant's agents it holds."""
+"""Presence updates: each server announces the agents connected to it."""
 PRESENCE_ASK: Final = Subject("presence.ask")
-"""Where a server asks the others to say it now."""
+"""Requests of a server for presence updates from all others."""
 CHANGES: Final = Subject("changes")
-"""In the platform's own account: where a server says which tenants have changed."""
+"""In the platform's account: a server announces changed tenants."""
 
 AUDIT: Final = Subject("audit.>")
-"""In the platform's own account: everything that the audit keeps."""
+"""In the platform's account: all subjects of the audit."""
 AUDIT_OF_PLATFORM: Final = Subject("audit.platform")
-"""What happened to no one tenant: people's terms, tenants that came and went."""
+"""Audit entries of no single tenant: people's terms, creation and deletion of tenants."""
 HEALTH: Final = Subject("health")
-"""In the platform's own account: where servers try whether anything is stored."""
+"""In the platform's account: the storage check of the servers."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def token(id: str) -> str:
-    """An id as one token of a subject: itself, or for an id of an older system that cannot stand in one, a hash of it."""
+    """Return an id as a subject token: itself, or a hash for an id of an older system with characters invalid in a subject."""
     if _TOKEN.fullmatch(id):
         return id
     return "h" + hashlib.sha256(id.encode()).hexdigest()
@@ -43,22 +45,25 @@ def token(id: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def stored(channel: ChannelId) -> Subject:
-    """Where a channel's messages are stored. Cached, since every publish needs it."""
+    """Return the subject of a channel's stored messages. Cached, because every publish needs it."""
     return Subject(f"ch.{token(channel)}")
 
 
 def live(channel: ChannelId) -> Subject:
-    """Where a channel's stored messages are repeated."""
+    """Return the subject of a channel's republished messages."""
     return Subject(f"live.ch.{token(channel)}")
 
 
 def audit(tenant_id: TenantId) -> Subject:
-    """Where the audit of a tenant is kept."""
+    """Return the subject of a tenant's audit."""
     return Subject(f"audit.tenant.{token(tenant_id)}")
 
 
 def dedupe_id(channel: ChannelId, sender: str, key: str) -> str:
-    """The `Nats-Msg-Id` of a keyed message. NATS compares it in the whole stream, so it names the channel and the sender too:
-    nobody's key suppresses another's message."""
+    """Return the `Nats-Msg-Id` of a keyed message.
+
+    NATS compares it in the whole stream, so it includes the channel and the sender: a key never suppresses another sender's
+    message.
+    """
     parts = (channel, sender, key)
     return hashlib.sha256(b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in parts)).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""How often somebody may do something: token buckets by key, in bounded memory. What the keys are is the caller's."""
+"""Rate limits: token buckets by key, in bounded memory. The caller chooses the keys."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Hashable
 from typing import Final
 
 MAX_KEYS: Final = 65_536
-"""Some 15 MB. Beyond it whoever was seen longest ago is forgotten, which is as if their bucket were full."""
+"""About 15 MB. Above it the least recently used key is dropped, as if its bucket were full."""
 
 
 class Buckets:
-    """Each key may spend `rate_per_s` on average and `burst` at once. A rate of 0 bounds nothing."""
+    """Token buckets: each key may spend `rate_per_s` on average and `burst` at once. A rate of 0 means no limit."""
 
     def __init__(self, rate_per_s: float, burst: float, max_keys: int = MAX_KEYS) -> None:
         self._rate, self._burst, self._most = rate_per_s, burst, max_keys
         self._spent: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
-        """By key, what is spent and not regained, and when that was so. What is not here has spent nothing."""
+        """The amount spent and not yet refilled, and its time, by key. A missing key has spent nothing."""
 
     def take(self, key: Hashable, now: float) -> float:
-        """0 where the key may go on, at the cost of 1; else the seconds until it may, at no cost. `now` is monotonic."""
+        """Spend 1 and return 0, or return the seconds until that is possible without spending. `now` is monotonic."""
         if not self._rate:
             return 0.0
         spent = self._spent_by(key, now)
@@ -29,7 +29,7 @@ class Buckets:
         return 0.0
 
     def charge(self, key: Hashable, cost: float, now: float) -> None:
-        """Spends more, whether or not it is there, but no more than what two bursts are."""
+        """Spend `cost` even beyond the burst, up to two bursts in total."""
         if self._rate:
             self._keep(key, min(self._spent_by(key, now) + cost, 2 * self._burst), now)
 

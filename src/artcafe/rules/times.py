@@ -1,4 +1,4 @@
-"""Times as text: RFC 3339 in UTC with milliseconds, which sorts as it counts. What time it is, a clock says that is passed in."""
+"""Times as text: RFC 3339 in UTC with milliseconds, sortable as text. The current time comes from an injected clock."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def to_text(time: datetime) -> str:
-    """`2026-11-22T16:50:57.123Z`. Takes aware times only; what is finer than a millisecond is cut off."""
+    """Return the time as `2026-11-22T16:50:57.123Z`. Accepts aware times only; truncates to milliseconds."""
     if time.tzinfo is None:
         raise ValueError("a time without a zone")
-    # Every message gets a time: msgspec formats one in 0.3 µs, `isoformat` in 2. strftime writes the year 999 without its zero.
+    # Every message gets a time: msgspec formats one in 0.3 µs, `isoformat` in 2. strftime omits the leading zero of year 999.
     text = _encode(time.astimezone(UTC)).decode()[1:-1]
     return f"{text[:_SECONDS]}.000Z" if time.microsecond == 0 else f"{text[: _SECONDS + 4]}Z"
 
 
 def from_text(text: str) -> datetime:
-    """The aware UTC time of any RFC 3339 text (section 5.6), to the microsecond.
+    """Return the aware UTC time of any RFC 3339 text (section 5.6), to the microsecond.
 
-    Raises ValueError for anything else, such as a time without a zone. A leap second is the second after it.
+    Raises ValueError for other text, such as a time without a zone. A leap second becomes the following second.
     """
     match = _RFC3339.fullmatch(text)
     if not match:

@@ -1,4 +1,4 @@
-"""Agents' access tokens: what one says, and whether it is ours. Whether its agent may still act is `services.login`'s."""
+"""Agents' access tokens: create and verify them. `services.login` checks whether the agent may still act."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from artcafe.rules import ids
 
 LIFETIME_S: Final = 900
 TYPE: Final = "at+jwt"
-"""The media type of an access token (RFC 9068, section 2.1). A person's token has another: neither passes for the other."""
+"""The media type of an access token (RFC 9068, section 2.1). A person's token has another type, so neither passes for the
+other."""
 
 MAX_CHARS: Final = 4096
 _ALGORITHMS: Final = ["HS256"]
@@ -25,7 +26,7 @@ ClaimsT = TypeVar("ClaimsT", bound="Claims")
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """The claims that every token of ours has (RFC 7519, section 4.1); times are seconds since 1970."""
+    """The claims of every ArtCafe token (RFC 7519, section 4.1); times are seconds since 1970."""
 
     iss: str
     sub: str
@@ -42,7 +43,7 @@ class _AgentToken(Claims, frozen=True, kw_only=True):
 
 
 class AgentClaims(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verified token says: which agent proved itself, and until when that holds."""
+    """The claims of a verified token: the proven agent, and the expiry."""
 
     principal: AgentPrincipal
     expires_at: datetime
@@ -50,9 +51,9 @@ class AgentClaims(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tokens:
-    """Makes and reads the tokens of one installation: JWTs (RFC 7519) under HMAC-SHA256 with its `key` of 32 bytes.
+    """Creates and verifies an installation's tokens: JWTs (RFC 7519) with HMAC-SHA256 and its `key` of 32 bytes.
 
-    `service_name` is issuer and audience: a token of one installation is nothing to another, even under the same key.
+    `service_name` is issuer and audience: another installation refuses the token, even with the same key.
     """
 
     def __init__(self, key: bytes, service_name: str) -> None:
@@ -60,7 +61,7 @@ class Tokens:
         self._service = service_name
 
     def mint(self, principal: AgentPrincipal, now: datetime) -> str:
-        """A token for the agent that has just proven itself, good for 900 s, or as long as its proof where that is less."""
+        """Return a token for an agent that has just proven itself, valid for 900 s or until its proof expires."""
         issued = int(now.timestamp())
         claims = _AgentToken(
             iss=self._service,
@@ -76,9 +77,9 @@ class Tokens:
         return sign(claims, TYPE, self._key)
 
     def read(self, token: str, now: datetime) -> AgentClaims:
-        """The claims of a token that this installation minted.
+        """Return the claims of a token of this installation.
 
-        Raises CredentialsExpired for one that was good once, and Unauthenticated for any other text. Fails closed.
+        Raises CredentialsExpired for an expired token, and Unauthenticated for any other text. Fails closed.
         """
         claims = verify(token, TYPE, self._key, _AgentToken, self._service, now)
         if claims.aud != self._service:
@@ -93,21 +94,21 @@ class Tokens:
 
 
 def lifetime_s(principal: AgentPrincipal, now: datetime) -> int:
-    """For how many seconds a token of the principal that is minted now is good."""
+    """Return the lifetime in seconds of a token created for the principal now."""
     left = LIFETIME_S if principal.until is None else int(principal.until.timestamp()) - int(now.timestamp())
     return max(0, min(LIFETIME_S, left))
 
 
 def sign(claims: Claims, token_type: str, key: OctKey) -> str:
-    """The claims as a compact JWT of that type."""
+    """Return the claims as a compact JWT of this type."""
     return jwt.encode({"alg": "HS256", "typ": token_type}, msgspec.to_builtins(claims), key, algorithms=_ALGORITHMS)
 
 
 def verify(token: str, token_type: str, key: OctKey, into: type[ClaimsT], issuer: str, now: datetime) -> ClaimsT:
-    """The claims of a token under this key, of exactly this type and issuer, with every claim there and of its type.
+    """Verify a token with this key, of exactly this type and issuer, and return its claims, all present and correctly typed.
 
-    Raises CredentialsExpired when nothing but its time is wrong, else Unauthenticated. Only HS256 is taken, whatever the header
-    says; the signature is checked before a claim is looked at.
+    Raises CredentialsExpired if only its time is wrong, otherwise Unauthenticated. Accepts only HS256, regardless of the header;
+    verifies the signature before parsing a claim.
     """
     if len(token) > MAX_CHARS or not token.isascii():
         raise Unauthenticated
