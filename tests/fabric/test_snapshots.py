@@ -56,7 +56,7 @@ async def test_a_log_that_was_saved_comes_back_message_by_message_as_another_log
         assert (taken.name, taken.epoch, taken.messages, taken.last_seq) == (STREAM, before.epoch, before.messages, 200)
         await writer.log.drop()
 
-        async with AccountConnector([nats.url], nats.accounts).enter(tenant) as there:
+        async with AccountConnector([nats.url], nats.accounts).connect(tenant) as there:
             await snapshots.restore(there, taken.as_continuation(), pieces)
         after = await writer.log.state()
         assert after is not None
@@ -121,13 +121,13 @@ async def test_what_is_damaged_or_there_already_is_refused(nats: Nats) -> None:
 async def test_the_streams_of_an_account_are_named_and_one_that_is_unknown_to_nats_is_made_known(nats: Nats) -> None:
     tenant = a_tenant()
     vault = AccountConnector([nats.url], nats.accounts)
-    async with vault.enter(tenant) as connection:
+    async with vault.connect(tenant) as connection:
         assert await snapshots.stream_names(connection) == []
         await TenantLog(connection).ensure()
         assert await snapshots.stream_names(connection) == [STREAM]
         with pytest.raises(LogRefused):
             await snapshots.save(connection, "none", lambda piece: None)
-    async with vault.enter(None) as connection:
+    async with vault.connect(None) as connection:
         assert STREAM not in await snapshots.stream_names(connection)
 
 
@@ -145,7 +145,7 @@ def test_a_log_that_is_restored_again_and_again_knows_its_forebears_as_far_as_th
     assert second.config["metadata"]["other"] == "kept"
     many = log_of("E", 9, " ".join(f"E{number}:9" for number in range(40))).as_continuation()
     assert many.config["metadata"][CONTINUES].split()[0] == "E:9"
-    assert len(many.config["metadata"][CONTINUES].split()) == snapshots.MOST_CONTINUED
+    assert len(many.config["metadata"][CONTINUES].split()) == snapshots.MAX_CONTINUED
 
 
 def test_a_stream_that_is_no_log_stays_as_it_is() -> None:

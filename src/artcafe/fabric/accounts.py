@@ -1,14 +1,14 @@
-"""Who is who on NATS: operator, accounts and users, all derived from one secret; no I/O, what is made here is pushed elsewhere.
+"""NATS identities: operator, accounts and users, all derived from one secret. No I/O; the JWTs are sent to NATS elsewhere.
 
-Two public formats of nats-io stand behind it, both Ed25519 throughout:
+Two public formats of nats-io are used, both with Ed25519 throughout:
 
 * an *nkey* (github.com/nats-io/nkeys, `strkey.go`) is a prefix byte, the 32 raw bytes of a key and their CRC-16/XMODEM
-  (little-endian), in unpadded base32; the prefix makes the first letter tell the kind: O, A or U;
-* a *NATS JWT* (github.com/nats-io/jwt, `v2/`) is a JWT whose `alg` is `ed25519-nkey`, whose `iss` and `sub` are nkeys and
-  whose claims beyond RFC 7519 stand under `nats`.
+  (little-endian), in unpadded base32; the prefix determines the first letter, which names the kind: O, A or U;
+* a *NATS JWT* (github.com/nats-io/jwt, `v2/`) is a JWT with `alg` `ed25519-nkey`, nkeys as `iss` and `sub`, and its claims beyond
+  RFC 7519 under `nats`.
 
-The operator signs accounts, an account's signing key signs its users, and a server that was told the operator believes the
-rest. A tenant is an account, so the wall between tenants is the server's own.
+The operator signs accounts, an account's signing key signs its users, and a server configured with the operator accepts the rest.
+A tenant is an account, so the NATS server itself isolates tenants.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from artcafe.model import TenantId
 from artcafe.observe.clock import Clock, now
 
 SECRET_BYTES = 32
-"""The shortest secret that is taken: every identity is only as hard to guess as this."""
+"""The shortest accepted secret: every identity is only as hard to guess as the secret."""
 
 STREAMS_PER_ACCOUNT = 4
-"""A tenant has one stream (decision 2); the rest is room for the one a restore builds beside it, not for use."""
+"""A tenant has one stream (decision 2). The rest is for the stream that a restore creates beside it."""
 
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 _UNLIMITED = -1
@@ -42,7 +42,7 @@ _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class NkeyKind(IntEnum):
-    """What an nkey is for: the prefix byte of its public form."""
+    """The kind of an nkey: the prefix byte of its public form."""
 
     OPERATOR = 14 << 3
     ACCOUNT = 0 << 3
@@ -62,16 +62,16 @@ class KeyPair:
         return cls(_base32(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")), private)
 
     def sign(self, data: bytes) -> bytes:
-        """The 64 raw bytes of an Ed25519 signature (RFC 8032)."""
+        """Return the 64 raw bytes of an Ed25519 signature (RFC 8032)."""
         return self._private.sign(data)
 
 
 @dataclass(frozen=True, slots=True)
 class UserCredentials:
-    """A user of one account, made for one process; `nats.connect` takes the two callbacks under their names.
+    """A user of one account, made for one process. `nats.connect` takes the two callbacks under their names.
 
-    The key lives in this object alone and is never written, so the JWT names no expiry: an expiry would cut every gateway's
-    connections again and again and protect nothing that outlives the process. What ends a user is its account: deleted, or moved
+    The key exists in this object only and is never written, so the JWT has no expiry: it would cut every gateway's connections
+    again and again, and protect nothing that outlives the process. A user ends with its account: when that is deleted, or moved
     to the next generation of its signing key.
     """
 
@@ -83,29 +83,28 @@ class UserCredentials:
         return self._token.encode()
 
     def signature_cb(self, nonce: str) -> bytes:
-        """The answer to a server's nonce, in base64 as nats-py sends it on."""
+        """Sign a server's nonce. Return the signature in base64, as nats-py sends it."""
         return b64encode(self._key.sign(nonce.encode()))
 
 
 class Accounts:
     """Every NATS identity of one installation, derived by HKDF-SHA256 (RFC 5869) from its secret and a label.
 
-    The same secret and environment give the same keys in every process and on every server, so no table holds one. A label
-    holds the hash of a tenant's id, never the id: an id may be any text, and one like `x/signing/1` must not meet another
-    key's label. `generation` numbers the signing keys: raising it replaces those and leaves every identity, and with it
-    every stream, where it is.
+    The same secret and environment give the same keys in every process and on every server, so no table stores one. A label
+    contains the hash of a tenant's id, never the id: an id may be any text, and one like `x/signing/1` must not equal another
+    key's label. `generation` numbers the signing keys: raising it replaces them, and keeps every identity and thus every stream.
 
-    An account's JWT is a function of its arguments and the clock. About `iat`, as nats-server 2.15 treats it: a *push*
-    (`$SYS.REQ.CLAIMS.UPDATE`) always replaces what the server has, whatever either `iat` says (`DirJWTStore.save`); servers
-    that compare notes afterwards, one having been away, keep the higher `iat` (`saveIfNewer`). So `iat` is the time of issue,
-    in whole seconds as RFC 7519 and nats-io/jwt have it, and the last push wins; two different pushes within one second are
-    told apart by no server that missed both. `jti` is a hash of all claims, so an equal JWT counts as the same one.
+    An account's JWT depends on its arguments and the clock only. nats-server 2.15 treats `iat` as follows. A *push*
+    (`$SYS.REQ.CLAIMS.UPDATE`) always replaces the server's copy, whatever either `iat` (`DirJWTStore.save`). Servers that
+    synchronize later, after one was down, keep the higher `iat` (`saveIfNewer`). So `iat` is the time of issue, in whole seconds
+    as in RFC 7519 and nats-io/jwt, and the last push wins; a server that missed two different pushes within one second cannot
+    order them. `jti` is a hash of all claims, so that equal JWTs count as the same one.
     """
 
     def __init__(self, secret: bytes, environment: str, *, generation: int = 1, clock: Clock = now) -> None:
-        """`secret`: at least `SECRET_BYTES` random bytes. `generation`: of the signing keys, where a call names no other."""
+        """`secret`: at least `SECRET_BYTES` random bytes. `generation`: the default generation of the signing keys."""
         if len(secret) < SECRET_BYTES:
-            raise ValueError(f"the secret has {len(secret)} bytes, and {SECRET_BYTES} are the least")
+            raise ValueError(f"the secret has {len(secret)} bytes; at least {SECRET_BYTES} are required")
         self.environment = environment
         self._secret, self._generation, self._clock = secret, generation, clock
         self._operator = self._derive(NkeyKind.OPERATOR, "operator")
@@ -117,68 +116,69 @@ class Accounts:
         return f"Accounts(environment={self.environment!r}, generation={self._generation})"
 
     def operator_jwt(self) -> str:
-        """What a NATS server must be told to believe everything else here; holds no secret."""
+        """Return the operator's JWT, by which a NATS server accepts all other identities. It contains no secret."""
         return self._signed(self._operator, self.operator_key, "artcafe", _claims("operator", system_account=self.system_key))
 
     def system_jwt(self) -> str:
-        """The account that pushes other accounts' JWTs and asks for health. NATS forbids it JetStream."""
+        """Return the JWT of the system account, which pushes other accounts' JWTs and requests health. NATS denies it
+        JetStream."""
         return self._account("system", "system", {}, self._generation)
 
     def platform_jwt(self) -> str:
-        """The platform's own account: the audit stream and the announcements of changes."""
+        """Return the JWT of the platform's own account, for the audit stream and the announcements of changes."""
         return self._account("platform", "platform", _jetstream(_UNLIMITED), self._generation)
 
     def route_password(self) -> str:
-        """What the NATS servers of a cluster prove to each other that they are of this installation with."""
+        """Return the password by which the NATS servers of a cluster authenticate to each other."""
         return self._hkdf("routes").hex()
 
     def server_key(self) -> Ed25519PrivateKey:
-        """The private key of the embedded nats-server's certificate."""
+        """Return the private key of the embedded nats-server's certificate."""
         return Ed25519PrivateKey.from_private_bytes(self._hkdf("server"))
 
     def account_key(self, tenant_id: TenantId) -> str:
-        """The tenant's account as NATS names it everywhere: its public nkey."""
+        """Return the public nkey of the tenant's account, its name everywhere in NATS."""
         return self._derive(NkeyKind.ACCOUNT, _tenant_label(tenant_id)).public
 
     def account_name(self, tenant_id: TenantId) -> str:
-        """The tenant's account as NATS shows it to people: the id, or its hash where the id isn't plain."""
+        """Return the display name of the tenant's account: the id, or its hash if the id has other characters than
+        `[A-Za-z0-9_-]`."""
         return tenant_id if _PLAIN_ID.fullmatch(tenant_id) else f"sha256-{_hashed(tenant_id)}"
 
     def account_jwt(self, tenant_id: TenantId, *, storage_bytes: int = -1, generation: int | None = None) -> str:
-        """The tenant's account, signed by the operator, to be pushed to `$SYS.REQ.CLAIMS.UPDATE`.
+        """Return the tenant's account, signed by the operator, for a push to `$SYS.REQ.CLAIMS.UPDATE`.
 
-        `storage_bytes` bounds all its streams together, -1 is no bound. It can be lowered below what is stored, which then
-        refuses publishes and drops nothing. Its connections are servers', so it stays open while the tenant is suspended
-        (decision record 21).
-        Users signed by another `generation` than this one are refused, and cut off, from the push on.
+        `storage_bytes` limits all its streams together; -1 is unlimited. A limit below the stored size refuses publishes and
+        removes nothing. The account's connections belong to servers, so it stays open while the tenant is suspended (decision
+        record 21). Users signed by another `generation` are refused and disconnected from the push on.
         """
         name, limits = self.account_name(tenant_id), _jetstream(storage_bytes)
         return self._account(_tenant_label(tenant_id), name, limits, generation or self._generation)
 
     def deletion_jwt(self, tenant_id: TenantId) -> str:
-        """What `$SYS.REQ.CLAIMS.DELETE` wants to forget the tenant's account.
+        """Return the JWT that `$SYS.REQ.CLAIMS.DELETE` takes to delete the tenant's account.
 
-        Its streams stay on disk and come back with it: delete them first.
+        Its streams stay on disk and reappear with the account: delete them first.
         """
         claims = _claims("generic", accounts=[self.account_key(tenant_id)])
         return self._signed(self._operator, self.operator_key, "delete", claims)
 
     def user(self, tenant_id: TenantId, *, generation: int | None = None) -> UserCredentials:
-        """A new user of the tenant's account, which NATS must have been told of."""
+        """Return a new user of the tenant's account, which must be registered with NATS."""
         return self._user(_tenant_label(tenant_id), generation or self._generation)
 
     def system_user(self) -> UserCredentials:
-        """A new user of the system account: it can read and change every account."""
+        """Return a new user of the system account, which can read and change every account."""
         return self._user("system", self._generation)
 
     def platform_user(self) -> UserCredentials:
-        """A new user of the platform's own account."""
+        """Return a new user of the platform's own account."""
         return self._user("platform", self._generation)
 
     def _account(self, label: str, name: str, limits: Mapping[str, int], generation: int) -> str:
         claims = _claims(
             "account",
-            # What is not named is zero, which for leaf nodes, imports and exports means none.
+            # An omitted limit is zero: no leaf nodes, imports or exports.
             limits={**_NO_LIMITS, "conn": _UNLIMITED, "disallow_bearer": True, **limits},
             signing_keys=[self._signing(label, generation).public],
             default_permissions={"pub": {}, "sub": {}},
@@ -219,7 +219,7 @@ def _claims(kind: str, **more: object) -> Mapping[str, object]:
 
 
 def _jetstream(storage_bytes: int) -> dict[str, int]:
-    # Zero bytes would switch JetStream off and put the streams out of reach; one byte refuses a publish just as well.
+    # Zero bytes would disable JetStream and make the streams unreachable; one byte refuses a publish just as well.
     return {"disk_storage": storage_bytes or 1, "streams": STREAMS_PER_ACCOUNT, "consumer": _UNLIMITED}
 
 

@@ -1,7 +1,7 @@
-"""Whole streams as bytes, and back, for backups: by NATS's own snapshots, which keep sequences, times and message ids.
+"""Snapshots of whole streams for backups, taken and restored by NATS itself: they keep sequences, times and message ids.
 
-A snapshot holds the messages that were there when it began (some of what is purged meanwhile may be missing). What is taken when,
-and where it is put, is `cli.operate.backup`'s.
+A snapshot contains the messages present when it began, except for some that are purged meanwhile. `cli.operate.backup` chooses
+the streams and writes the file.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from artcafe.rules.subjects import Subject
 
 UP_S: Final = 10.0
 CHUNK_BYTES: Final = 512 * 1024
-"""Half of what NATS carries in one message."""
+"""Half of NATS's limit for one message."""
 WORK_S: Final = 600.0
-"""NATS reads a whole stream before it answers: to check it before a snapshot, and to take it over after a restore."""
+"""Timeout of operations in which NATS reads a whole stream before it answers: the check before a snapshot, and a restore."""
 SILENCE_S: Final = 30.0
-"""Between two pieces of a snapshot; NATS itself gives up when one is not acknowledged for 5 s."""
-MOST_CONTINUED: Final = 16
-"""A log remembers so many that it was restored from, the newest first: whoever was away for longer begins at its beginning."""
+"""Timeout between two chunks of a snapshot. NATS itself gives up when a chunk is not acknowledged for 5 s."""
+MAX_CONTINUED: Final = 16
+"""How many restored logs a log remembers, newest first. A subscriber of an older log starts at this log's beginning."""
 
 
 class StreamSnapshot(msgspec.Struct, frozen=True):
-    """A stream as it was when its snapshot began: its configuration and state, as NATS tells them."""
+    """A stream's configuration and state, as NATS reports them, at the beginning of its snapshot."""
 
     config: dict[str, Any]
     state: dict[str, Any]
@@ -60,53 +60,55 @@ class StreamSnapshot(msgspec.Struct, frozen=True):
 
     @property
     def epoch(self) -> Epoch | None:
-        """Its epoch, where it is a tenant's log."""
+        """Its epoch, if it is a tenant's log."""
         epoch = self.config.get("metadata", {}).get(EPOCH)
         return Epoch(epoch) if epoch else None
 
     def as_continuation(self) -> StreamSnapshot:
-        """The same stream as another log, which knows up to where it continues this one. Others than logs stay as they are."""
+        """Return the stream as a new log that continues this one up to its last sequence. Return streams other than logs
+        unchanged."""
         if self.epoch is None:
             return self
         metadata = self.config["metadata"]
         before = {self.epoch: self.last_seq}
         for epoch, seq in parse_continues(metadata.get(CONTINUES, "")).items():
             before.setdefault(epoch, min(seq, self.last_seq))
-        text = " ".join(f"{epoch}:{seq}" for epoch, seq in list(before.items())[:MOST_CONTINUED])
+        text = " ".join(f"{epoch}:{seq}" for epoch, seq in list(before.items())[:MAX_CONTINUED])
         return StreamSnapshot({**self.config, "metadata": {**metadata, EPOCH: new_epoch(), CONTINUES: text}}, self.state)
 
 
 class AccountConnector:
-    """The accounts of one NATS server, or of a cluster, entered one at a time."""
+    """Connections to the accounts of one NATS server or cluster, for commands."""
 
     def __init__(self, urls: Sequence[str], accounts: Accounts, tls: ssl.SSLContext | None = None) -> None:
-        """`tls` checks NATS's certificates; None: as the system does."""
+        """`tls` verifies NATS's certificates; None uses the system's authorities."""
         self._urls, self._accounts, self._tls = urls, accounts, tls
 
     @asynccontextmanager
-    async def enter(self, tenant_id: TenantId | None) -> AsyncIterator[NatsConnection]:
-        """A connection into the tenant's account, which NATS is told of first; None: the platform's own. Raises `Unavailable`."""
+    async def connect(self, tenant_id: TenantId | None) -> AsyncIterator[NatsConnection]:
+        """Connect to the tenant's account, after registering it with NATS if necessary; None: to the platform's account. Raise
+        `Unavailable`."""
         if tenant_id is None:
             credentials, admit = self._accounts.platform_user, None
         else:
             credentials, admit = partial(self._accounts.user, tenant_id), partial(self._admit, tenant_id)
-        async with self._linked(f"backup of {tenant_id or 'the platform'}", credentials, admit) as connection:
+        async with self._connected(f"backup of {tenant_id or 'the platform'}", credentials, admit) as connection:
             yield connection
 
     async def replica_count(self) -> int:
-        """How many copies a stream has here. Raises `Unavailable`."""
-        async with self._linked("backup", self._system_user) as system:
+        """Return the number of replicas of a stream here. Raise `Unavailable`."""
+        async with self._connected("backup", self._system_user) as system:
             return await replica_count(system, within_s=UP_S)
 
     async def _admit(self, tenant_id: TenantId) -> None:
-        async with self._linked("backup", self._system_user) as system:
+        async with self._connected("backup", self._system_user) as system:
             await register_account(system, self._accounts.account_jwt(tenant_id))
 
     def _system_user(self) -> Credentials:
         return self._accounts.system_user()
 
     @asynccontextmanager
-    async def _linked(
+    async def _connected(
         self, name: str, credentials: Callable[[], Credentials], admit: Callable[[], Awaitable[None]] | None = None
     ) -> AsyncIterator[NatsConnection]:
         connection = NatsConnection(name, self._urls, credentials, admit, tls=self._tls)
@@ -120,76 +122,76 @@ class AccountConnector:
 
 
 async def stream_names(connection: NatsConnection) -> list[str]:
-    """The streams of the account that hold anything to be kept. Raises `Unavailable`."""
+    """Return the names of the account's streams to back up. Raise `Unavailable`."""
     answer = await JetStream(connection).request("STREAM.NAMES", {}, timeout_s=UP_S)
     return [name for name in answer.get("streams") or [] if name != storage_probe.STREAM]
 
 
 async def save(connection: NatsConnection, stream: str, write: Callable[[bytes], object]) -> StreamSnapshot:
-    """Hands a stream's snapshot to `write`, in pieces; it goes on being used meanwhile.
+    """Pass a stream's snapshot to `write`, in chunks, while the stream stays in use.
 
-    NATS checks every message first. Raises `LogRefused` where one is damaged, and `Unavailable`.
+    NATS verifies every message first. Raise `LogRefused` if one is damaged, and `Unavailable`.
     """
-    pieces: asyncio.Queue[Msg] = asyncio.Queue()
+    chunks: asyncio.Queue[Msg] = asyncio.Queue()
     inbox = Subject(f"_INBOX.{secrets.token_hex(8)}")
-    follow = await connection.subscribe(inbox, pieces.put)
+    subscription = await connection.subscribe(inbox, chunks.put)
     try:
         wanted = {"deliver_subject": inbox, "no_consumers": False, "jsck": True, "chunk_size": CHUNK_BYTES}
         answer = await JetStream(connection).request(f"STREAM.SNAPSHOT.{stream}", wanted, timeout_s=WORK_S)
-        while (piece := await _next(pieces)).data:
-            write(piece.data)
-            if piece.reply:  # NATS waits for it before it sends much more.
-                await connection.send(OutgoingMessage(Subject(piece.reply), "", b""))
+        while (chunk := await _next(chunks)).data:
+            write(chunk.data)
+            if chunk.reply:  # NATS waits for acknowledgements before it sends much more.
+                await connection.send(OutgoingMessage(Subject(chunk.reply), "", b""))
     except NatsConnectionLost as exc:
         raise unreachable() from exc
     finally:
-        await connection.unsubscribe(follow)
-    headers = piece.headers or {}
+        await connection.unsubscribe(subscription)
+    headers = chunk.headers or {}
     if headers.get("Status", "204") != "204":
         raise LogRefused(int(headers["Status"]), headers.get("Description", ""))
     return StreamSnapshot(answer["config"], answer["state"])
 
 
 async def current(connection: NatsConnection, stream: str) -> StreamSnapshot | None:
-    """The stream as it is now, or None where there is none. Raises `Unavailable`."""
+    """Return the stream's present configuration and state, or None if it does not exist. Raise `Unavailable`."""
     info = await JetStream(connection).info(stream)
     return None if info is None else StreamSnapshot(info["config"], info["state"])
 
 
 async def remove(connection: NatsConnection, stream: str) -> None:
-    """Removes a stream with everything in it. Raises `Unavailable`, and `LogRefused` where there is none."""
+    """Delete a stream. Raise `Unavailable`, or `LogRefused` if it does not exist."""
     await JetStream(connection).request(f"STREAM.DELETE.{stream}", {}, timeout_s=UP_S)
 
 
-async def restore(connection: NatsConnection, saved: StreamSnapshot, pieces: Iterable[bytes]) -> StreamSnapshot:
-    """Makes a stream of a snapshot, under the configuration of `saved`, and returns what it is. It must not be there yet.
+async def restore(connection: NatsConnection, saved: StreamSnapshot, chunks: Iterable[bytes]) -> StreamSnapshot:
+    """Create a stream from a snapshot with the configuration of `saved`. Return its state. It must not exist yet.
 
-    The keys in its messages are known again once NATS was started anew. Raises `LogRefused`, also where the snapshot is damaged,
-    and then there is no such stream; and `Unavailable`.
+    NATS knows the keys of its messages again after a restart. Raise `Unavailable`, and `LogRefused` for instance for a damaged
+    snapshot; the stream does not exist then.
     """
     begun = {"config": saved.config, "state": saved.state}
     answer = await JetStream(connection).request(f"STREAM.RESTORE.{saved.name}", begun, timeout_s=UP_S)
     to = Subject(answer["deliver_subject"])
-    for piece in pieces:
-        await _hand_over(connection, to, piece)
-    made = await _hand_over(connection, to, b"")
+    for chunk in chunks:
+        await _send_chunk(connection, to, chunk)
+    made = await _send_chunk(connection, to, b"")
     return StreamSnapshot(made["config"], made["state"])
 
 
-async def _next(pieces: asyncio.Queue[Msg]) -> Msg:
+async def _next(chunks: asyncio.Queue[Msg]) -> Msg:
     try:
         async with asyncio.timeout(SILENCE_S):
-            return await pieces.get()
+            return await chunks.get()
     except TimeoutError:
         raise unreachable() from None
 
 
-async def _hand_over(connection: NatsConnection, to: Subject, piece: bytes) -> dict[str, Any]:
-    """What is answered to a piece of a stream: nothing but that it has come, and behind the last one what the stream is now."""
+async def _send_chunk(connection: NatsConnection, to: Subject, chunk: bytes) -> dict[str, Any]:
+    """Send a chunk of a stream and return the answer: empty for each chunk, and the stream's state after the last one."""
     try:
-        answer = await connection.request(to, piece, timeout_s=WORK_S)
+        answer = await connection.request(to, chunk, timeout_s=WORK_S)
     except (TimeoutError, NoResponder, NatsConnectionLost) as exc:
         raise unreachable() from exc
-    told: dict[str, Any] = msgspec.json.decode(answer.data) if answer.data else {}
-    check_answer(told)
-    return told
+    answer_body: dict[str, Any] = msgspec.json.decode(answer.data) if answer.data else {}
+    check_answer(answer_body)
+    return answer_body

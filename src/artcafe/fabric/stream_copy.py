@@ -1,7 +1,7 @@
-"""A tenant's streams from one NATS to another: as they are, or message by message under other ids.
+"""Copies of a tenant's streams on another NATS: unchanged, or message by message under other ids.
 
-The other end is not in use meanwhile: its tenant is not there yet. What is published here after a stream was read is not in the
-copy; whoever copies compares `CopiedStream` with the stream afterwards.
+The target tenant is not in use meanwhile, since it does not exist yet. A copy lacks messages published here after their stream
+was read; compare `CopiedStream` with the stream afterwards.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from tempfile import TemporaryFile
-from typing import Final
 
 import msgspec
 
@@ -27,12 +26,9 @@ from artcafe.rules.subjects import Subject
 from artcafe.wire.envelopes import parse_envelope, sent_by
 from artcafe.wire.replies import PublishReply
 
-WINDOW: Final = 2048
-"""Messages that are on their way at once when a log is written again."""
-
 
 class CopiedStream(msgspec.Struct, frozen=True):
-    """A stream that stands at the other end now: its name, what it has, and where it ended when it was read."""
+    """A stream that exists at the target: its name, its messages, and the source's last sequence when it was read."""
 
     stream: str
     messages: int
@@ -41,7 +37,7 @@ class CopiedStream(msgspec.Struct, frozen=True):
 
 
 class ForeignStream(Exception):
-    """The other end has a stream of this name, of another tenant or of an earlier life of it; nothing was changed."""
+    """The target has a stream of this name from another tenant or an earlier log. Nothing was changed."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -49,10 +45,9 @@ class ForeignStream(Exception):
 
 
 async def copy_stream(source: NatsConnection, target: NatsConnection, stream: str, replicas: int) -> CopiedStream:
-    """Copies a stream with its sequences, times and keys; a log becomes another log, which knows that it continues this one.
+    """Copy a stream with its sequences, times and keys. A log becomes a new log that continues the source.
 
-    May be repeated: a copy that is whole is left, and one of an earlier state is made anew. Raises `ForeignStream`, and as
-    `snapshots.restore`.
+    May be repeated: a complete copy is kept, and an outdated one is replaced. Raise `ForeignStream`, and as `snapshots.restore`.
     """
     now = await snapshots.current(source, stream)
     there = await snapshots.current(target, stream)
@@ -69,12 +64,12 @@ async def copy_stream(source: NatsConnection, target: NatsConnection, stream: st
         wanted = StreamSnapshot({**wanted.config, "num_replicas": replicas}, wanted.state)
         made = await snapshots.restore(target, wanted, iter(lambda: spool.read(CHUNK_BYTES), b""))
     if (made.last_seq, made.messages) != (saved.last_seq, saved.messages):
-        raise LogRefused(0, f"{stream} came over with {made.messages} messages and not {saved.messages}")
+        raise LogRefused(0, f"the copy of {stream} has {made.messages} messages instead of {saved.messages}")
     return CopiedStream(stream, made.messages, saved.last_seq)
 
 
 def _copied_up_to(there: StreamSnapshot, here: StreamSnapshot) -> Seq | None:
-    """Up to which sequence the stream there is a copy of this one; None where it is none."""
+    """Return the last sequence up to which the target's stream is a copy of the source's, or None if it is not a copy."""
     if here.epoch is None:
         return there.last_seq if there.config.get("subjects") == here.config.get("subjects") else None
     (first, *_) = [*parse_continues(there.config.get("metadata", {}).get(CONTINUES, "")).items(), (None, 0)]
@@ -82,14 +77,14 @@ def _copied_up_to(there: StreamSnapshot, here: StreamSnapshot) -> Seq | None:
 
 
 class SequenceMap:
-    """Which sequence of the new log each place in the old one means."""
+    """The sequences of a rewritten log by those of the old one."""
 
-    def __init__(self, life: LogLineage, epoch: Epoch | None) -> None:
-        self._life, self.epoch = life, epoch
+    def __init__(self, lineage: LogLineage, epoch: Epoch | None) -> None:
+        self._lineage, self.epoch = lineage, epoch
         self._old, self._new = array("Q"), array("Q")
 
-    def note(self, old: Seq, new: Seq) -> None:
-        """The message at `old` stands at `new`; both rise from call to call."""
+    def add(self, old: Seq, new: Seq) -> None:
+        """Note that the message at `old` is now at `new`; both rise from call to call."""
         self._old.append(old)
         self._new.append(new)
 
@@ -97,11 +92,12 @@ class SequenceMap:
     def messages(self) -> int:
         return len(self._old)
 
-    def place_of(self, cursor: Cursor) -> Cursor:
-        """The same place in the new log: the last message at or before it that is there. One of no log stays so."""
+    def translate(self, cursor: Cursor) -> Cursor:
+        """Return a cursor's position in the new log: the last rewritten message at or before it. A cursor without an epoch stays
+        the same."""
         if cursor.epoch is None:
             return cursor
-        behind = bisect_right(self._old, self._life.to_seq(cursor))
+        behind = bisect_right(self._old, self._lineage.to_seq(cursor))
         return Cursor(epoch=self.epoch, seq=self._new[behind - 1] if behind else 0)
 
 
@@ -111,13 +107,13 @@ async def rewrite_log(
     subjects: Mapping[Subject, Subject],
     sender: Callable[[str], str],
     replicas: int,
-    told: Callable[[int], None] = lambda count: None,
+    on_progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[CopiedStream, SequenceMap]:
-    """Writes a log again, each message in its order under another subject, and from another sender where `sender` says so.
+    """Rewrite a log: each message in its order, under the subject that `subjects` gives, from the sender that `sender` returns.
 
-    Messages of channels that are not among the `subjects` are left out. Sequences begin at 1, and are told by what is returned;
-    times within the messages stay, their age begins anew. May be repeated, which begins from the beginning. Raises
-    `OutcomeUnknown` where NATS was lost on the way, and `Unavailable`. `told` gets how many more are done.
+    Messages of other channels are omitted. Sequences begin at 1, and the returned `SequenceMap` translates old ones. Times within
+    the messages stay, while their age starts anew. May be repeated, which begins from the start. `on_progress` is called with the
+    number of messages just written. Raise `OutcomeUnknown` if NATS was lost in between, and `Unavailable`.
     """
     log, copy = TenantLog(source), TenantLog(target, replicas=replicas)
     state = await log.state()
@@ -137,8 +133,8 @@ async def rewrite_log(
                     text = _from(envelope, sender)
                     some.append((seq, writer.submit(subjects[subject], text, "", None)))
             for old, done in some:
-                made.note(old, (await done).seq or 0)
-            told(len(some))
+                made.add(old, (await done).seq or 0)
+            on_progress(len(some))
         writing.cancel()
     return CopiedStream(STREAM, made.messages, state.last_seq), made
 

@@ -310,7 +310,7 @@ async def test_a_pid_file_that_names_nobody_is_ignored(folder: Path, accounts: A
 
 async def test_a_second_start_on_a_folder_is_refused_and_leaves_the_first_alone(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as first:
-        with pytest.raises(StartRefused, match="another ArtCafe is running"):
+        with pytest.raises(StartRefused, match="another ArtCafe uses the folder"):
             await EmbeddedNats(folder, accounts).start()
         assert await store(first, accounts) == 1
 
@@ -496,11 +496,11 @@ async def test_stop_ends_a_supervisor_that_cannot_start_the_child(folder: Path, 
 async def test_a_nats_server_that_is_too_old_is_refused(folder: Path, accounts: Accounts, tmp_path: Path) -> None:
     old = script(tmp_path / "nats-server", "echo nats-server: v2.14.9")
 
-    with pytest.raises(StartRefused, match=r"too old: it is v2\.14\.9\n.* 2\.15\.1 or later"):
+    with pytest.raises(StartRefused, match=r"version v2\.14\.9, which is too old\n.* 2\.15\.1 or later"):
         await EmbeddedNats(folder, accounts, binary=old).start()
 
 
-@pytest.mark.parametrize(("binary", "problem"), [("/bin/echo", "is no nats-server"), ("/no/such/file", "cannot be run")])
+@pytest.mark.parametrize(("binary", "problem"), [("/bin/echo", "is not nats-server"), ("/no/such/file", "cannot be run")])
 async def test_what_is_no_nats_server_is_refused(folder: Path, accounts: Accounts, binary: str, problem: str) -> None:
     with pytest.raises(StartRefused, match=problem):
         await EmbeddedNats(folder, accounts, binary=Path(binary)).start()
@@ -510,7 +510,7 @@ async def test_a_broken_store_is_told_and_mended_by_the_next_start(folder: Path,
     folder.mkdir(parents=True)
     (folder / "jetstream").write_text("not a folder")
 
-    with pytest.raises(StartRefused, match=r"not a directory\n.*writable folders"):
+    with pytest.raises(StartRefused, match=r"not a directory\n.*writable for this user"):
         await EmbeddedNats(folder, accounts).start()
 
     (folder / "jetstream").unlink()

@@ -163,7 +163,7 @@ async def _save_streams(vault: AccountConnector, tenants: list[str], out: archiv
     streams: list[Stream] = []
     progress = BackupProgress(len(tenants), "tenant")
     for number, tenant_id in enumerate([None, *map(TenantId, tenants)]):
-        async with vault.enter(tenant_id) as link:
+        async with vault.connect(tenant_id) as link:
             for name in await snapshots.stream_names(link):
                 with out.part(f"streams/{number:06}-{name}.snapshot") as part:
                     saved = await snapshots.save(link, name, part.write)
@@ -234,7 +234,7 @@ async def _fill(source: archive.ArchiveReader, places: Settings, secret_file: Pa
 
 async def _load_stream(vault: AccountConnector, source: archive.ArchiveReader, stream: Stream) -> int:
     """Makes a stream again, as another log where it is one, and returns how many messages it has."""
-    async with vault.enter(None if stream.tenant_id is None else TenantId(stream.tenant_id)) as link:
+    async with vault.connect(None if stream.tenant_id is None else TenantId(stream.tenant_id)) as link:
         made = await snapshots.restore(link, stream.saved.as_continuation(), source.pieces(stream.part))
     if made.last_seq != stream.saved.last_seq:
         raise ArchiveRefused(

@@ -215,7 +215,7 @@ class _Copy:
             return CopyState.THERE
         sums = CopyChecksums()
         await copier.compare(tenant_id, mapping, sums)
-        async with here.vault.enter(tenant_id) as source, there.vault.enter(tenant_id) as target:
+        async with here.vault.connect(tenant_id) as source, there.vault.connect(tenant_id) as target:
             counts = [
                 None if log is None else log.messages
                 for log in (await snapshots.current(source, STREAM), await snapshots.current(target, STREAM))
@@ -235,12 +235,12 @@ class _Copy:
             return 0, 0  # Both ends have one NATS: the messages stay where they are.
         copy_id = mapping.tenant_id(tenant_id)
         replicas = await there.vault.replica_count()
-        async with here.vault.enter(tenant_id) as source, there.vault.enter(copy_id) as target:
+        async with here.vault.connect(tenant_id) as source, there.vault.connect(copy_id) as target:
             if isinstance(mapping, NewIds):
                 channels = await Store(here.engine).tenant(tenant_id).all_channels()
                 names = {subjects.stored(each.id): subjects.stored(mapping.channel(each.id)) for each in channels}
                 moved, made = await stream_copy.rewrite_log(source, target, names, mapping.sender, replicas, progress.messages)
-                mapping.place = made.place_of
+                mapping.place = made.translate
                 found = [moved]
             else:
                 try:

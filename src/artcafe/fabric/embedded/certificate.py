@@ -1,4 +1,4 @@
-"""The certificate by which the embedded nats-server is recognised: both its ends are derived from the installation's secret."""
+"""The certificate of the embedded nats-server, derived from the installation's secret on both sides."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ HOST = "127.0.0.1"
 
 
 def server_pem(accounts: Accounts) -> str:
-    """Return the certificate with its private key, as the file that nats-server reads. It opens nothing but that listener."""
+    """Return the certificate with its private key, in the file format of nats-server. The key is valid for this listener only."""
     key = accounts.server_key()
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return (private + _certificate(accounts)).decode()
 
 
 def client_context(accounts: Accounts) -> ssl.SSLContext:
-    """Return what accepts exactly that certificate, and neither the system's authorities nor a version before TLS 1.3."""
+    """Return a TLS context that accepts only that certificate, no system authority, and no version before TLS 1.3."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=_certificate(accounts).decode())
@@ -31,7 +31,7 @@ def client_context(accounts: Accounts) -> ssl.SSLContext:
 
 
 def _certificate(accounts: Accounts) -> bytes:
-    """Self-signed, and the same bytes each time. It has no expiry of its own: it is replaced with the secret."""
+    """Return the self-signed certificate, the same bytes each time. It does not expire, and is replaced with the secret."""
     key = accounts.server_key()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "artcafe nats-server")])
     builder = x509.CertificateBuilder(
@@ -39,7 +39,7 @@ def _certificate(accounts: Accounts) -> bytes:
         subject_name=name,
         public_key=key.public_key(),
         serial_number=1,
-        # A machine without a clock of its own may start in 1970.
+        # A machine without a battery-backed clock may start in 1970.
         not_valid_before=datetime(1970, 1, 1, tzinfo=UTC),
         not_valid_after=datetime(9999, 12, 31, tzinfo=UTC),
     )

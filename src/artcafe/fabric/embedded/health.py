@@ -1,4 +1,4 @@
-"""How a NATS server says it is, asked over NATS as the system account; what to do about it is the asker's."""
+"""Health checks of a NATS server, over NATS, as the system account."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.nats.client import VerifiedClient
 
 OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
-"""What this machine or this process lacks when a connection fails so: descriptors, memory, ports. NATS has no part in it."""
+"""Errors of a connection attempt that this process or machine causes: no descriptors, memory or ports left. NATS is not at
+fault."""
 CLOSE_S: Final = 1.0
 
 
 class HealthScope(Enum):
-    """How closely the server looks at itself: `HealthzOptions` in nats-server's `monitor.go`.
+    """The depth of a check: `HealthzOptions` in nats-server's `monitor.go`.
 
-    `STREAMS` looks for every stream on disk, so it may be slow where there are many: no answer to it means nothing.
+    `STREAMS` checks every stream on disk, so it may be slow with many streams: a missing answer proves nothing.
     """
 
     SERVER = b'{"details":true,"js-enabled-only":true}'
@@ -31,25 +32,25 @@ class HealthScope(Enum):
 
 
 class LocalShortage(Exception):
-    """The question did not reach NATS, because this process or its machine lacks something."""
+    """A check did not reach NATS, because this process or its machine lacks a resource."""
 
 
 class HealthClient:
-    """Asks one nats-server, over a connection that stays open: to ask costs no descriptor when there are none left."""
+    """A client for the checks of one nats-server. Its connection stays open, so that a check needs no file descriptor."""
 
     def __init__(self, urls: Sequence[str], accounts: Accounts, tls: ssl.SSLContext) -> None:
-        """`urls` is read anew for each connection; only a server of our operator, with our certificate, is believed."""
+        """`urls` is read again for each connection. Only a server with our operator and our certificate is accepted."""
         self._urls, self._accounts, self._tls = urls, accounts, tls
         self._client: VerifiedClient | None = None
 
     async def problems(self, scope: HealthScope, *, within_s: float) -> list[str] | None:
-        """Return what a restart would mend, an empty list when all is well, and None where there is no answer in that time.
+        """Return the problems that a restart would solve, an empty list for a healthy server, and None without an answer in time.
 
-        That is JetStream switched off, and a stream that met a full disk: it refuses everything from then on, also when there is
-        room again, until nats-server starts anew (2.15.1). It is not an account that this NATS doesn't know, which is pushed when
-        it is needed, nor a stream that could not be recovered, which would stay so.
+        These are a disabled JetStream, and a stream that met a full disk: it refuses every message until nats-server restarts,
+        also after there is space again (2.15.1). Not among them are an account unknown to this NATS, which is pushed when needed,
+        and a stream that could not be recovered, since a restart would not change that.
 
-        Raises `LocalShortage` where the fault is on this side: that says nothing of NATS.
+        Raise `LocalShortage` if the fault is on this side, which says nothing about NATS.
         """
         try:
             async with asyncio.timeout(within_s):
@@ -66,20 +67,20 @@ class HealthClient:
         return [one["error"] for one in found if one["type"] == "JETSTREAM" or "write error" in one["error"]]
 
     async def close(self) -> None:
-        """Close the connection; the next question opens one. May be repeated."""
+        """Close the connection; the next check opens a new one. May be repeated."""
         client, self._client = self._client, None
         if client is not None:
             await _close(client)
 
     async def _connected(self) -> VerifiedClient:
-        """The connection there is, or a new one. Raises the error of the system that kept it from being opened, if one did."""
+        """Return the open connection, or a new one. Raise the system error that prevented it, if any."""
         if self._client is not None and self._client.is_connected:
             return self._client
         await self.close()
         client, user, errors = VerifiedClient(), self._accounts.system_user(), list[Exception]()
 
         async def note(exc: Exception) -> None:
-            """nats-py raises no more than that no server was left; its own handler would log this besides."""
+            """Collect an error. nats-py itself raises only "no servers available", and its default handler would log this one."""
             errors.append(exc)
 
         try:
@@ -87,7 +88,7 @@ class HealthClient:
                 list(self._urls),
                 name="artcafe health",
                 allow_reconnect=False,
-                # Else a first connection that is refused is tried sixty times, 2 s apart, before it fails (nats-py 2.16).
+                # Otherwise a refused first connection is retried sixty times, 2 s apart, before it fails (nats-py 2.16).
                 reconnect_time_wait=0,
                 max_reconnect_attempts=1,
                 tls=self._tls,
@@ -105,9 +106,9 @@ class HealthClient:
 
 
 async def _close(client: VerifiedClient) -> None:
-    """nats-py waits for ever for the end of a TLS connection to a server that hangs or is not believed."""
+    """Close a client. nats-py waits without limit for the end of a TLS connection to a server that hangs or was rejected."""
     try:
         async with asyncio.timeout(CLOSE_S):
             await client.close()
     except (NatsError, OSError, TimeoutError):
-        pass  # what is left of it ends with the socket
+        pass  # the rest ends with the socket

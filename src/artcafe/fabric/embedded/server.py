@@ -1,4 +1,4 @@
-"""The nats-server that `artcafe up` runs as its child: started, watched, started again, ended. What it carries is elsewhere."""
+"""The nats-server that `artcafe up` runs as a child process: started, monitored, restarted, stopped."""
 
 from __future__ import annotations
 
@@ -35,28 +35,30 @@ from artcafe.fabric.nats.configuration import to_text
 from artcafe.observe.logs import log
 
 ENOUGH_FREE_BYTES: Final = 16 * 1024 * 1024
-"""A stream that met a full disk is worth a new start once it can grow by two blocks (8 MiB each)."""
+"""After a full disk, a restart is worthwhile once a stream can grow by two blocks of 8 MiB."""
 
 READY_S: Final = 300.0
-"""Usually 20 ms; after a crash JetStream reads its files first, and a child that is killed over it would never get through."""
+"""Timeout of a start: usually 20 ms, but after a crash JetStream reads its files first, and killing it then would start that
+over."""
 SLOW_CHECKS: Final = 2
-"""A start that takes longer than so many checks is said to wait for nats-server."""
+"""A start that takes longer than this many checks is logged."""
 CHECK_S: Final = 5.0
 SILENT_CHECKS: Final = 3
 RETRY_MIN_S: Final = 0.05
 RETRY_MAX_S: Final = 10.0
 SETTLED_S: Final = 60.0
-"""A child that lived so long is started again at once when it dies; one that died sooner, later each time."""
+"""A child that ran this long is restarted at once when it dies; the delay grows with each earlier death."""
 
 _PORT_TAKEN: Final = "address already in use"
 
 
 class EmbeddedNats:
-    """One nats-server on 127.0.0.1, its files under one folder, its operator and system account those of `accounts`.
+    """One nats-server on 127.0.0.1, with its files in one folder, and the operator and system account of `accounts`.
 
-    Every message is on disk before it is acknowledged, so ending the child in any way loses nothing. It ends with this process;
-    one that outlived it nevertheless is replaced at the next `start`. It listens on one port, for TLS and for plain connections,
-    whose other end must be proven by the former (`nats.server_proof`). Its health is asked over NATS, as the system account.
+    Every message is on disk before it is acknowledged, so stopping the child in any way loses nothing. It ends with this process;
+    a child that survived nevertheless is replaced at the next `start`. It listens on one port for TLS and plain connections; a
+    TLS connection proves the peer of the plain ones (`nats.server_proof`). Its health is queried over NATS, as the system
+    account.
     """
 
     def __init__(
@@ -68,9 +70,9 @@ class EmbeddedNats:
         check_every_s: float = CHECK_S,
         end_s: float = END_S,
     ) -> None:
-        """`binary`: the nats-server to run, instead of looking for one. `check_every_s`: also the longest wait for an answer.
+        """`binary`: the nats-server to run, instead of searching for one. `check_every_s` is also the timeout of a health check.
 
-        `end_s`: how long a nats-server may take to end by itself.
+        `end_s`: how long nats-server may take to stop before it is killed.
         """
         self._folder = folder.absolute()
         self._conf = self._folder / "nats.conf"
@@ -79,9 +81,9 @@ class EmbeddedNats:
         self._check_every_s = check_every_s
         self._end_s = end_s
         self.tls = client_context(accounts)
-        """What accepts this nats-server's certificate, and no other."""
+        """A TLS context that accepts only this nats-server's certificate."""
         self.urls = [""]
-        """Where it listens, for TLS. A restart changes the list where another program has taken the port meanwhile."""
+        """Its TLS address. A restart changes this list when another program has taken the port."""
         self._health = HealthClient(self.urls, accounts, self.tls)
         self._spawner: Spawner | None = None
         self._process: Process | None = None
@@ -92,7 +94,7 @@ class EmbeddedNats:
 
     @property
     def url(self) -> str:
-        """Where it listens for plain connections, which prove nothing of it by themselves."""
+        """Its address for plain connections, which prove nothing about the server by themselves."""
         return self.urls[0].replace("tls:", "nats:")
 
     @property
@@ -101,29 +103,29 @@ class EmbeddedNats:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def start(self) -> None:
-        """Returns when JetStream answers. A nats-server left over in the folder from a killed parent is ended first.
+        """Start the child and wait until JetStream answers. Stop a nats-server that a killed parent left in the folder first.
 
-        Raises `StartRefused`, with nothing left running, when there is no fit nats-server, when another ArtCafe has the
-        folder, or when the child does not come up; then with the last lines of its log. Once for each object.
+        Raise `StartRefused`, with nothing left running, if there is no suitable nats-server, if another ArtCafe uses the folder,
+        or if the child does not start; the last lines of its log are in the text then. Call once for each object.
         """
         self._binary = self._binary or find_binary()
         await check_version(self._binary)
         try:
             with start_refusals(self._folder):
-                self._take_folder()
+                self._lock_folder()
                 await stop_leftover(self._folder / "nats.pid", self._conf, within_s=self._end_s)
                 self._configure(recorded_port(self._conf))
                 self._spawner = Spawner(self._folder / "nats.err")
             await self._launch_on_some_port()
         except BaseException:
-            self._leave_folder()
+            self._unlock_folder()
             raise
         log.info("nats.started", url=self.url, pid=self.pid)
 
     async def run(self) -> None:
-        """Starts the child again whenever it dies, hangs or can store no more, until `stop`. Belongs in a `TaskGroup`.
+        """Restart the child whenever it dies, hangs or can no longer store, until `stop`. Run it in a `TaskGroup`.
 
-        A restart keeps the data, and the port where it is still free; clients come back by themselves. Cancelling it leaves the
+        A restart keeps the data, and the port if that is still free; clients reconnect by themselves. Cancelling this leaves the
         child to `stop`.
         """
         delay_s = RETRY_MIN_S
@@ -132,34 +134,35 @@ class EmbeddedNats:
             problem = await self._failure()
             if self._stopping.is_set():
                 return
-            log.warning("nats.failed", problem=problem, last_words=self._last_words())
+            log.warning("nats.failed", problem=problem, last_output=self._last_output())
             delay_s = RETRY_MIN_S if time.monotonic() - since > SETTLED_S else min(delay_s * 2, RETRY_MAX_S)
             await self._restart(delay_s)
 
     async def stop(self) -> None:
-        """Ends the child, after `end_s` with SIGKILL. Call it when the clients have drained; may be repeated.
+        """Stop the child, by SIGKILL after `end_s`. Call it after the clients have drained; may be repeated.
 
-        SIGTERM and not SIGUSR2: the latter is nats-server's lame duck mode, which spends two minutes on sending clients to
-        servers that aren't there.
+        It sends SIGTERM rather than SIGUSR2, nats-server's lame duck mode, which spends two minutes on moving clients to other
+        servers that do not exist here.
         """
         self._stopping.set()
         async with self._changing:
-            await self._end()
-        self._leave_folder()
+            await self._stop_child()
+        self._unlock_folder()
 
-    def _take_folder(self) -> None:
-        """Makes sure that no other ArtCafe has the folder: two nats-servers would spoil a store, and ours ends what it finds."""
+    def _lock_folder(self) -> None:
+        """Lock the folder against other ArtCafe processes: two nats-servers would corrupt a store, and this one stops any that it
+        finds."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(self._folder / "nats.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            problem = f"another ArtCafe is running on {self._folder}"
+            problem = f"another ArtCafe uses the folder {self._folder}"
             raise StartRefused(problem, "stop it first, or start this one with another --data-dir") from exc
-        for file in self._folder.glob("nats.*"):  # made by an earlier version, as the umask had it
+        for file in self._folder.glob("nats.*"):  # An earlier version created them with the umask's mode.
             file.chmod(0o600)
 
-    def _leave_folder(self) -> None:
+    def _unlock_folder(self) -> None:
         if self._spawner is not None:
             self._spawner.close()
         if self._lock is not None:
@@ -169,7 +172,7 @@ class EmbeddedNats:
     def _configure(self, port: int | None) -> None:
         port = port or some_free_port()
         self.urls[0] = f"tls://{HOST}:{port}"
-        # The configuration's word on these two accounts wins over a copy from an earlier start, whatever the clock did since.
+        # These two accounts come from the configuration, whatever the clock did since an earlier start stored a copy.
         for key in (self._accounts.system_key, self._accounts.platform_key):
             (self._folder / "jwt" / f"{key}.jwt").unlink(missing_ok=True)
         certificate = self._folder / "nats.pem"
@@ -186,21 +189,23 @@ class EmbeddedNats:
                     raise
                 with start_refusals(self._folder):
                     self._configure(None)
-        raise StartRefused(f"no port of 127.0.0.1 from {PORTS.start} to {PORTS.stop} is free", "end what listens there")
+        raise StartRefused(
+            f"no port of 127.0.0.1 from {PORTS.start} to {PORTS.stop} is free", "stop the programs that listen there"
+        )
 
     async def _launch(self) -> None:
-        """Leaves a child that is ready, or none and raises `StartRefused`."""
+        """Start a child and wait until it is ready. Raise `StartRefused` without one."""
         assert self._binary is not None, "start comes first"
         assert self._spawner is not None, "start comes first"
         async with self._changing:
-            # Until it has been asked once: what other connections had taken of the descriptors would keep it from that too.
-            with self._spawner.with_spare():
+            # Until its first health check: other connections that had taken these descriptors would prevent that too.
+            with self._spawner.using_reserved():
                 try:
                     with start_refusals(self._folder):
                         self._process = await self._spawner.start(self._binary, "-c", self._conf)
                     await self._until_ready(self._process)
                 except BaseException:
-                    await self._end()
+                    await self._stop_child()
                     raise
 
     async def _until_ready(self, process: Process) -> None:
@@ -209,7 +214,7 @@ class EmbeddedNats:
             async with asyncio.timeout(READY_S):
                 while not await self._is_ready():
                     if (task := asyncio.current_task()) is not None and task.cancelling():
-                        raise asyncio.CancelledError  # nats-py, in its close, takes a cancellation for a timeout of its own
+                        raise asyncio.CancelledError  # nats-py's `close` mistakes a cancellation for its own timeout
                     if process.returncode is not None or self._stopping.is_set():
                         raise self._refused()
                     if not is_slow and time.monotonic() - since > SLOW_CHECKS * self._check_every_s:
@@ -226,10 +231,10 @@ class EmbeddedNats:
             return False
 
     async def _restart(self, delay_s: float) -> None:
-        """Ends what is left of the child and starts it after `delay_s`, over and over until it is ready or `stop` was called."""
+        """Stop the child and start it after `delay_s`, with retries until it is ready or `stop` is called."""
         async with self._changing:
-            await self._end()
-        while not await _happens(self._stopping, within_s=delay_s):
+            await self._stop_child()
+        while not await _is_set(self._stopping, within_s=delay_s):
             try:
                 await self._launch_on_some_port()
             except StartRefused as exc:
@@ -241,7 +246,7 @@ class EmbeddedNats:
                 return
 
     async def _failure(self) -> str:
-        """Waits until the child has failed, and says how."""
+        """Wait until the child has failed, and return the reason."""
         assert self._process is not None, "start comes first"
         silent = 0
         while True:
@@ -255,28 +260,28 @@ class EmbeddedNats:
                 silent = silent + 1 if found is None else 0
                 if found == []:
                     found = await self._health.problems(HealthScope.STREAMS, within_s=self._check_every_s)
-            except LocalShortage as exc:  # which says nothing of the child
-                log.warning("nats.not_asked", problem=str(exc))
+            except LocalShortage as exc:  # the shortage is on this side, and says nothing about the child
+                log.warning("nats.check_not_sent", problem=str(exc))
                 continue
             if silent >= SILENT_CHECKS:
                 return f"it answered none of {silent} checks"
-            if found and self._has_room():
+            if found and self._has_space():
                 return found[0]
 
-    def _has_room(self) -> bool:
+    def _has_space(self) -> bool:
         was_full, self._is_full = self._is_full, shutil.disk_usage(self._folder).free < ENOUGH_FREE_BYTES
         if self._is_full and not was_full:
             log.error("nats.disk_full", folder=str(self._folder))
         return not self._is_full
 
-    async def _end(self) -> None:
-        """Ends the child, and what was there on its account."""
-        await self._end_process()
+    async def _stop_child(self) -> None:
+        """Stop the child and the resources made for it."""
+        await self._stop_process()
         await self._health.close()
         if self._spawner is not None:
-            await self._spawner.ended()
+            await self._spawner.stop_guard()
 
-    async def _end_process(self) -> None:
+    async def _stop_process(self) -> None:
         process = self._process
         for kill in (signal.SIGTERM, signal.SIGKILL):
             if process is None or process.returncode is not None:
@@ -289,18 +294,18 @@ class EmbeddedNats:
                 log.warning("nats.slow_to_end", pid=process.pid, signal=kill.name)
 
     def _refused(self) -> StartRefused:
-        words = "\n".join(self._last_words())
-        return StartRefused(f"nats-server did not start; it says:\n{words}", remedy(words, self._folder))
+        words = "\n".join(self._last_output())
+        return StartRefused(f"nats-server did not start; it reported:\n{words}", remedy(words, self._folder))
 
-    def _last_words(self) -> list[str]:
-        """What the child said last: its standard error, then the errors in its log, or else the log's last lines."""
+    def _last_output(self) -> list[str]:
+        """Return the end of the child's standard error, and of its log: the errors if any, else the last lines."""
         mine = f"[{self._process.pid}]" if self._process else "["
         lines = [line for line in last_lines(self._folder / "nats.log") if line.startswith(mine)]
         errors = [line for line in lines if "[FTL]" in line or "[ERR]" in line]
         return [*last_lines(self._folder / "nats.err")[-5:], *(errors or lines)[-5:]]
 
 
-async def _happens(event: asyncio.Event, *, within_s: float) -> bool:
+async def _is_set(event: asyncio.Event, *, within_s: float) -> bool:
     try:
         async with asyncio.timeout(within_s):
             return await event.wait()
