@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the pages that are made from the code: errors.md, frames.md, roles.md and settings.md. `make docs` runs it."""
+"""Generate docs/errors.md, frames.md, roles.md and settings.md from the code. `make docs` runs it."""
 
 from __future__ import annotations
 
@@ -23,87 +23,87 @@ from artcafe.wire import frames
 DOCS: Final = Path(__file__).parent
 
 APART: Final = {
-    "start_refused": "at the start of a server, and of the commands that read its data folder",
+    "start_refused": "when a server starts, and in commands that read its data folder",
     "chain_broken": "in `artcafe audit verify`",
     "archive_refused": "in `artcafe backup` and `artcafe restore`",
-    "setting_invalid": "at the start, for a flag, a variable or a line of the file",
+    "setting_invalid": "at start, for a flag, a variable or a line of the file",
     "key_unusable": "in the SDK and in `artcafe agent …`, before anything is sent",
     "challenge_refused": "in the SDK and in `artcafe agent …`, before anything is signed",
-    "unknown": "in the SDK and in `artcafe agent …`, talking to a newer server",
+    "unknown": "in the SDK and in `artcafe agent …`, for an error code of a newer server",
     "link_lost": "in a server's log",
     "no_responder": "in a server's log",
 }
-"""Errors that no server tells a peer, and where they are met instead."""
+"""Errors that a server never sends to a peer, and where they occur instead."""
 
 ERRORS_PAGE: Final = """\
-<!-- Made from src/artcafe/errors.py: change it there, and run `make docs`. -->
+<!-- Generated from src/artcafe/errors.py: change it there, and run `make docs`. -->
 
 # Errors
 
-An error has a `code`, which is stable and for programs, and a text, which is for people and may change. *Words like this* stand
-for facts of the case.
+An error has a `code`, which is stable and for programs, and a text, which is for people and may change. *Words in italics* are
+placeholders for values.
 
-Over REST an error is an `application/problem+json` (RFC 9457) with its HTTP status. `request_id` names the request in the
+Over REST an error is an `application/problem+json` (RFC 9457) with its HTTP status. `request_id` identifies the request in the
 server's log, and is in the header `X-Request-Id` of every answer; `invalid` lists every wrong field in `errors`.
 
     {"type":"/docs/errors#tenant_not_found","title":"Tenant not found","status":404,"code":"tenant_not_found",
      "detail":"no tenant of this id among yours; GET /v1/me lists them","request_id":"req_…"}
 
-On the gateway it answers the command of the same `id`, or stands alone where it answers none:
+On the gateway an error answers the command with the same `id`, or is a push without `id`:
 
     {"id":3,"error":{"code":"channel_not_found","message":"no channel 'news' in this tenant; …","temporary":false}}
 
 A *close code* ends the connection, with the beginning of the text as the reason. An error that answers a command other than
-`connect` never ends it, whatever stands here. Codes from 4000 to 4499 mean: connect again; from 4500 to 4999: not before
-something was mended.
+`connect` never ends it, even if it has a close code here. Codes from 4000 to 4499 mean "reconnect"; codes from 4500 to 4999 mean
+"reconnect only after fixing the cause".
 
-*Retry* says whether the same call can succeed a little later (`temporary` on the gateway, a `Retry-After` header over REST).
+*Retry* is "yes" if the same call can succeed a little later (`temporary` on the gateway, a `Retry-After` header over REST).
 
-| code | what it says | HTTP | close code | retry |
+| code | text | HTTP | close code | retry |
 | --- | --- | --- | --- | --- |
-{told}
+{sent}
 
-## Not from a server
+## Errors that no server sends
 
-These are met elsewhere, and have neither a status nor a close code.
+These occur elsewhere, and have neither a status nor a close code.
 
-| code | what it says | where |
+| code | text | where |
 | --- | --- | --- |
 {apart}
 """
 
 ROLES_PAGE: Final = """\
-<!-- Made from src/artcafe/rules/access.py: change it there, and run `make docs`. -->
+<!-- Generated from src/artcafe/rules/access.py: change it there, and run `make docs`. -->
 
-# Who may do what
+# Permissions by role
 
-A person acts in a tenant with the role of their membership, an agent as itself. This is the whole table: nobody may what does not
-stand here. *itself*: only where the thing is about that agent.
+A person acts in a tenant with the role of their membership, an agent as itself. The table is complete: everything else is
+forbidden. *itself*: only the agent's own subscriptions.
 
-| may | {roles} | agent | in a suspended tenant |
+| action | {roles} | agent | in a suspended tenant |
 | --- | {rule} | --- | --- |
 {rows}
 
-An admin invites, changes and removes members, but makes nobody an owner, and changes and removes no owner; everybody may leave.
-The last owner stays: they make somebody else an owner first, or delete the tenant. In a suspended tenant agents are out, and
-people do what the last column says.
+An admin invites, changes and removes members, but cannot make anyone an owner, nor change or remove an owner; every member may
+leave. The last owner stays: they make another member an owner first, or delete the tenant. In a suspended tenant agents have no
+access, and people may perform the actions marked in the last column.
 
-Where the operator has set terms (`TERMS_VERSION`), a person who has not accepted the current version may do nothing but read and
-accept it (`/v1/terms`), and ask who they are (`/v1/me`); until `TERMS_GRACE_UNTIL` whoever accepted an earlier version goes on.
-Agents are not asked. [people.md](people.md) has a day of it.
+If the operator has set terms (`TERMS_VERSION`), a person who has not accepted the current version may only read and
+accept it (`/v1/terms`), and read their own record (`/v1/me`); until `TERMS_GRACE_UNTIL` a person who accepted an earlier version
+may continue. Agents are not asked. [people.md](people.md) has an example.
 """
 
 FRAMES_PAGE: Final = """\
-<!-- Made from src/artcafe/wire (frames, replies, field_docs) and rest/asyncapi.py: change it there, and run `make docs`. -->
+<!-- Generated from src/artcafe/wire (frames, replies, field_docs) and rest/asyncapi.py: change it there, and run `make docs`. -->
 
 # Frames
 
-Every frame of the gateway and every field of it, for looking up. [gateway.md](gateway.md) tells how they go together, and
-`GET /asyncapi.json` of a running server has the same for programs.
+Reference of every frame of the gateway and its fields. [gateway.md](gateway.md) describes the protocol, and
+`GET /asyncapi.json` of a running server has the same reference for programs.
 
-A command carries an `id`, an integer of your choice from 0 to 2^53, beside its own key; its reply carries the same `id` and the
-same key, or [`error`](#error). An unknown field of a command is refused; one of the server's is to be passed over, and so is a
-push that is not here. What is neither required nor always there may be left out.
+A command has an `id`, an integer of your choice from 0 to 2^53, and its own key; its reply has the same `id` and the
+same key, or [`error`](#error). The server refuses an unknown field of a command; a client must ignore unknown fields and unknown
+pushes of the server. A field marked neither required nor always present is optional.
 
 ## Commands
 
@@ -111,7 +111,7 @@ push that is not here. What is neither required nor always there may be left out
 
 ## Pushes
 
-They answer no command, and have no `id`.
+A push answers no command, and has no `id`.
 
 {pushes}
 
@@ -121,19 +121,19 @@ They answer no command, and have no `id`.
 """
 
 SETTINGS_PAGE: Final = """\
-<!-- Made from src/artcafe/config.py: change it there, and run `make docs`. -->
+<!-- Generated from src/artcafe/config.py: change it there, and run `make docs`. -->
 
 # Settings
 
-A setting is a flag of `artcafe up` and `artcafe serve`, an environment variable, or a line of a TOML file. A flag counts before
-a variable, and a variable before the file. They are read once, at the start; one that is unknown or wrong stops the start with
-a sentence.
+A setting is a flag of `artcafe up` and `artcafe serve`, an environment variable, or a line of a TOML file. A flag overrides
+a variable, and a variable overrides the file. Settings are read once, at start; an unknown or invalid one stops the start with
+an explanation.
 
 | flag | variable | TOML key | default | meaning |
 | --- | --- | --- | --- | --- |
 {settings}
 
-The file is named by `--config FILE` or `{file_variable}`. All of it is optional:
+`--config FILE` or `{file_variable}` names the file. Every line is optional:
 
 ```toml
 data_dir = "/var/lib/artcafe"
@@ -144,35 +144,35 @@ log_level = "info"
 log_json = true
 ```
 
-{client_variables} are no settings of a server, which passes over them: they
-are for the SDK and the commands of agents and people. `artcafe token`, `artcafe demo` and the people's commands take the data
-folder from `{prefix}DATA_DIR` too. How an issuer is set up stands in [people.md](people.md).
+{client_variables} are not server settings, and a server ignores them: they
+are for the SDK and the commands of agents and people. `artcafe token`, `artcafe demo` and people's commands also read the data
+folder from `{prefix}DATA_DIR`. [people.md](people.md) describes how to set up an issuer.
 """
 
 
 def pages() -> dict[Path, str]:
-    """The generated pages: where each belongs, and what must stand there."""
+    """Return the generated pages: the path and the text of each."""
     made = {"errors": errors_page(), "frames": frames_page(), "roles": roles_page(), "settings": settings_page()}
     return {DOCS / f"{name}.md": page for name, page in made.items()}
 
 
 def errors_page() -> str:
-    """Every error of the registry, by its code."""
+    """Return the page of every error in the registry, sorted by code."""
     for module in pkgutil.walk_packages(artcafe.__path__, "artcafe."):
-        importlib.import_module(module.name)  # An error is in the registry once its module is imported.
+        importlib.import_module(module.name)  # Importing a module registers its errors.
     ours = {code: kind for code, kind in sorted(REGISTRY.items()) if kind.__module__.startswith("artcafe.")}
-    told = [_told_row(kind) for code, kind in ours.items() if code not in APART]
+    sent = [_sent_row(kind) for code, kind in ours.items() if code not in APART]
     apart = [f"| {_anchor(code)} | {_text(ours[code])} | {where} |" for code, where in sorted(APART.items())]
-    return _filled(ERRORS_PAGE, told="\n".join(told), apart="\n".join(apart))
+    return _filled(ERRORS_PAGE, sent="\n".join(sent), apart="\n".join(apart))
 
 
 def roles_page() -> str:
-    """The table of `rules.access`, an action a line."""
-    told = {AgentAccess.NONE: "–", AgentAccess.ITSELF: "itself", AgentAccess.ANY: "yes"}
+    """Return the page of the access table in `rules.access`, one action a line."""
+    of_agents = {AgentAccess.NONE: "–", AgentAccess.ITSELF: "itself", AgentAccess.ANY: "yes"}
     rows = []
     for action in Action:
         roles, agents = WHO[action]
-        cells = [action.value, *("yes" if role in roles else "–" for role in Role), told[agents]]
+        cells = [action.value, *("yes" if role in roles else "–" for role in Role), of_agents[agents]]
         cells.append("yes" if action in WHILE_SUSPENDED else "–")
         rows.append(f"| {' | '.join(cells)} |")
     rule = " | ".join("---" for _ in Role)
@@ -180,7 +180,7 @@ def roles_page() -> str:
 
 
 def settings_page() -> str:
-    """Every field of `Settings`, in its order, with the flag that the command line has for it."""
+    """Return the page of every field of `Settings`, in order, with its flag on the command line."""
     flags = {option.name: [*option.opts, *option.secondary_opts] for option in up.params}
     rows = [_setting_row(name, flags[name]) for name in Settings.model_fields]
     clients = ", ".join(f"`{name}`" for name in sorted(CLIENT_VARIABLES - {FILE_VARIABLE}))
@@ -188,40 +188,46 @@ def settings_page() -> str:
 
 
 def frames_page() -> str:
-    """Every frame of the AsyncAPI document, which is made from the frames' types."""
-    told = msgspec.json.decode(asyncapi.document("ws://127.0.0.1:8081/v1/connect", "0"))
-    schemas = told["components"]["schemas"]
-    commands = [_command(kind, told) for kind in sorted(asyncapi.COMMANDS)]
-    pushes = [_push(kind, told) for kind in sorted(asyncapi.PUSHES)]
+    """Return the page of every frame in the AsyncAPI document, which is generated from the frames' types."""
+    document = msgspec.json.decode(asyncapi.document("ws://127.0.0.1:8081/v1/connect", "0"))
+    schemas = document["components"]["schemas"]
+    commands = [_command(kind, document) for kind in sorted(asyncapi.COMMANDS)]
+    pushes = [_push(kind, document) for kind in sorted(asyncapi.PUSHES)]
     parts = [f"### `{name}`\n\n{_fields(schemas[name])}" for name in sorted(_parts(schemas))]
     filled = {"commands": commands, "pushes": pushes, "parts": parts}
     return _filled(FRAMES_PAGE, **{name: "\n\n".join(sections) for name, sections in filled.items()})
 
 
-def _command(kind: str, told: dict[str, Any]) -> str:
-    command, reply = asyncapi.COMMANDS[kind], told["components"]["messages"].get(f"{kind}_reply")
-    shown = [f"### `{kind}`", command.summary, f"    > {_example(kind, told)}", _fields(_body(kind, kind, told))]
+def _command(kind: str, document: dict[str, Any]) -> str:
+    command, reply = asyncapi.COMMANDS[kind], document["components"]["messages"].get(f"{kind}_reply")
+    shown = [f"### `{kind}`", command.summary, f"    > {_example(kind, document)}", _fields(_body(kind, kind, document))]
     if reply is not None:
-        shown += ["Its reply:", f"    < {_example(f'{kind}_reply', told)}", _fields(_body(f"{kind}_reply", kind, told))]
-    codes = ", ".join(f"[`{code}`](errors.md#{code})" for code in told["operations"][kind]["x-errors"])
+        reply_name = f"{kind}_reply"
+        shown += ["Its reply:", f"    < {_example(reply_name, document)}", _fields(_body(reply_name, kind, document))]
+    codes = ", ".join(f"[`{code}`](errors.md#{code})" for code in document["operations"][kind]["x-errors"])
     return "\n\n".join([*shown, f"Errors: {codes}."])
 
 
-def _push(kind: str, told: dict[str, Any]) -> str:
+def _push(kind: str, document: dict[str, Any]) -> str:
     name = f"{kind}_push"
-    shown = [f"### `{kind}`", asyncapi.PUSHES[kind].summary, f"    < {_example(name, told)}", _fields(_body(name, kind, told))]
+    shown = [
+        f"### `{kind}`",
+        asyncapi.PUSHES[kind].summary,
+        f"    < {_example(name, document)}",
+        _fields(_body(name, kind, document)),
+    ]
     return "\n\n".join(shown)
 
 
-def _example(name: str, told: dict[str, Any]) -> str:
-    (example,) = told["components"]["messages"][name]["examples"]
+def _example(name: str, document: dict[str, Any]) -> str:
+    (example,) = document["components"]["messages"][name]["examples"]
     return msgspec.json.encode(example["payload"]).decode()
 
 
-def _body(name: str, kind: str, told: dict[str, Any]) -> dict[str, Any]:
-    """The schema of what stands under a frame's key."""
-    reference: str = told["components"]["messages"][name]["payload"]["properties"][kind]["$ref"]
-    schema: dict[str, Any] = told["components"]["schemas"][reference.rpartition("/")[2]]
+def _body(name: str, kind: str, document: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of the object under a frame's key."""
+    reference: str = document["components"]["messages"][name]["payload"]["properties"][kind]["$ref"]
+    schema: dict[str, Any] = document["components"]["schemas"][reference.rpartition("/")[2]]
     return schema
 
 
@@ -239,11 +245,11 @@ def _presence(is_required: bool, must: str, field: dict[str, Any]) -> str:
     default = field.get("default")
     if is_required:
         return must
-    return f"else `{default}`" if default not in (None, {}) else ""
+    return f"default `{default}`" if default not in (None, {}) else ""
 
 
 def _type(field: dict[str, Any]) -> str:
-    """A JSON schema in words."""
+    """Return a JSON schema in words."""
     if "anyOf" in field:
         return " or ".join(_type(each) for each in field["anyOf"])
     if "enum" in field:
@@ -264,12 +270,12 @@ def _number(number: int) -> str:
 
 
 def _parts(schemas: dict[str, Any]) -> set[str]:
-    """The schemas that stand within others."""
+    """Return the names of the schemas that other schemas reference."""
     return set(re.findall(r'"#/components/schemas/(\w+)"', msgspec.json.encode(schemas).decode()))
 
 
-def _told_row(kind: type[ArtcafeError]) -> str:
-    # Without a status of its own, or of a class between it and the root, an error has no way into an HTTP answer.
+def _sent_row(kind: type[ArtcafeError]) -> str:
+    # An error occurs in HTTP answers only if its class, or one between it and the root, sets a status.
     is_http = any("status" in vars(each) for each in kind.__mro__ if each is not ArtcafeError)
     status = str(kind.status) if is_http else "–"
     close = "–" if kind.close is None else str(kind.close)
@@ -288,19 +294,19 @@ def _setting_row(name: str, flags: list[str]) -> str:
 
 
 def _anchor(code: str) -> str:
-    """The code, to be linked to as the `type` of a problem does."""
+    """Return the code with an anchor, to which the `type` of a problem links."""
     return f'<a id="{code}"></a>`{code}`'
 
 
 def _text(kind: type[ArtcafeError]) -> str:
-    """The error's text, its facts in italics; behind a text of nothing but facts, what the class says of itself."""
+    """Return the error's text with its placeholders in italics; add the class's docstring to a text of placeholders only."""
     text = re.sub(r"\{(\w+)[^}]*\}", r"*\1*", kind.text.replace("\n ", ";")).replace("|", "\\|")
     is_bare = not re.search(r"\w", re.sub(r"\{[^}]*\}", "", kind.text))
     return f"{text} ({re.split(r'[.;]', kind.__doc__ or '')[0]})" if is_bare else text
 
 
 def _filled(page: str, **parts: str) -> str:
-    """`str.format` for a page with braces of its own: only the named parts are filled in."""
+    """Fill in the named parts only; `str.format` fails on a page that contains other braces."""
     for name, part in parts.items():
         page = page.replace(f"{{{name}}}", part)
     return page
