@@ -1,4 +1,4 @@
-"""The emulator that stands in for AWS: what the tests that stand on it rely on."""
+"""The AWS emulator: features on which other tests rely."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def key_table() -> dict[str, object]:
     }
 
 
-def test_tables_of_one_region_are_not_those_of_another(aws: Aws, key_table: dict[str, object]) -> None:
+def test_regions_have_separate_tables(aws: Aws, key_table: dict[str, object]) -> None:
     here = boto3.client("dynamodb", aws.new_region(), endpoint_url=aws.url)
     there = boto3.client("dynamodb", aws.new_region(), endpoint_url=aws.url)
     here.create_table(**key_table)
@@ -26,7 +26,7 @@ def test_tables_of_one_region_are_not_those_of_another(aws: Aws, key_table: dict
     assert there.list_tables()["TableNames"] == []
 
 
-def test_there_are_user_pools(aws: Aws) -> None:
+def test_emulator_has_user_pools(aws: Aws) -> None:
     pools = boto3.client("cognito-idp", aws.new_region(), endpoint_url=aws.url)
     made = pools.create_user_pool(PoolName="people")["UserPool"]
     assert [pool["Id"] for pool in pools.list_user_pools(MaxResults=10)["UserPools"]] == [made["Id"]]

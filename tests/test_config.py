@@ -10,7 +10,7 @@ from artcafe.config import CLIENT_VARIABLES, Address, Settings, load
 from artcafe.errors import SettingInvalid
 
 
-def test_nothing_given_is_the_default_on_loopback() -> None:
+def test_defaults_listen_on_loopback() -> None:
     settings = load({}, {})
 
     assert settings == Settings()
@@ -19,7 +19,7 @@ def test_nothing_given_is_the_default_on_loopback() -> None:
     assert settings.secret_path == settings.data_dir / "secret"
 
 
-def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(tmp_path: Path) -> None:
+def test_flag_overrides_variable_and_variable_overrides_file(tmp_path: Path) -> None:
     file = tmp_path / "artcafe.toml"
     file.write_text('listen = "127.0.0.1:1"\ngateway_listen = "127.0.0.1:1"\nlog_level = "debug"\nENVIRONMENT = "dev"\n')
     environ = {"ARTCAFE_CONFIG": str(file), "ARTCAFE_LISTEN": "127.0.0.1:2", "ARTCAFE_GATEWAY_LISTEN": "127.0.0.1:2"}
@@ -31,7 +31,7 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(tmp_path: Path
     assert load({}, {}, file).listen.port == 1
 
 
-def test_lists_paths_and_tables_are_read_from_text() -> None:
+def test_lists_paths_and_tables_are_parsed_from_text() -> None:
     environ = {
         "ARTCAFE_NATS_URLS": "nats://a:4222, nats://b:4222,",
         "ARTCAFE_TABLES": "sqlite:/x/y.db",
@@ -43,7 +43,7 @@ def test_lists_paths_and_tables_are_read_from_text() -> None:
     assert (settings.tables_file, settings.secret_path) == (Path("/x/y.db"), Path("/s"))
 
 
-def test_tables_on_dynamodb_have_a_region_and_perhaps_an_endpoint_and_cursors_that_wait_longer() -> None:
+def test_dynamodb_tables_take_a_region_and_an_optional_endpoint_and_a_longer_cursor_interval() -> None:
     settings = load({}, {"ARTCAFE_TABLES": "dynamodb:us-east-1", "ARTCAFE_DYNAMODB_ENDPOINT": "http://127.0.0.1:8000"})
 
     assert (settings.tables_place, settings.dynamodb_endpoint) == ("dynamodb:us-east-1", "http://127.0.0.1:8000")
@@ -53,7 +53,7 @@ def test_tables_on_dynamodb_have_a_region_and_perhaps_an_endpoint_and_cursors_th
         _ = settings.tables_file
 
 
-def test_variables_of_the_commands_and_of_tests_are_no_settings() -> None:
+def test_variables_of_commands_and_tests_are_ignored() -> None:
     environ = dict.fromkeys([*CLIENT_VARIABLES - {"ARTCAFE_CONFIG"}, "ARTCAFE_TEST_DYNAMODB_ENDPOINT", "HOME"], "x")
 
     assert load({}, environ) == Settings()
@@ -80,25 +80,25 @@ def test_variables_of_the_commands_and_of_tests_are_no_settings() -> None:
         ("ARTCAFE_CURSOR_WRITE_S", "nan", ["CURSOR_WRITE_S"]),
     ],
 )
-def test_a_setting_that_is_unknown_or_wrong_is_named_with_what_it_takes(variable: str, value: str, words: list[str]) -> None:
+def test_unknown_or_invalid_setting_is_named_with_its_expected_value(variable: str, value: str, words: list[str]) -> None:
     with pytest.raises(SettingInvalid) as refused:
         load({}, {variable: value})
 
     assert [word for word in words if word not in str(refused.value)] == []
 
 
-def test_an_empty_variable_is_absent_whatever_the_setting_is() -> None:
+def test_empty_variable_counts_as_absent() -> None:
     assert load({}, {f"ARTCAFE_{name.upper()}": "" for name in Settings.model_fields}) == Settings()
 
 
-def test_a_port_that_does_not_exist_is_refused_in_every_url() -> None:
+def test_invalid_port_is_refused_in_every_url() -> None:
     given = {"ARTCAFE_TABLES": "dynamodb:us-east-1", "ARTCAFE_DYNAMODB_ENDPOINT": "http://127.0.0.1:99999"}
     with pytest.raises(SettingInvalid, match="DYNAMODB_ENDPOINT: must be a URL: port out of range"):
         load({}, given)
 
 
 @pytest.mark.parametrize("content", [b"listen = ", b"\xff\xfe", None])
-def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes | None) -> None:
+def test_unreadable_settings_file_is_named(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "artcafe.toml"
     if content is not None:
         file.write_bytes(content)
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes | None) 
 
 
 @given(st.sampled_from(["127.0.0.1", "localhost", "::1", "0.0.0.0", "artcafe.example"]), st.integers(0, 65535))
-def test_an_address_is_read_as_it_is_written(host: str, port: int) -> None:
+def test_address_round_trips_through_text(host: str, port: int) -> None:
     address = Address(host, port)
 
     assert load({"listen": str(address)}, {}).listen == address

@@ -12,7 +12,7 @@ from artcafe.data_dir import DataDir, make_secret, read_secret, read_server_info
 from artcafe.errors import StartRefused
 
 
-def test_a_folder_is_made_for_its_owner_alone_and_may_be_taken_again(tmp_path: Path) -> None:
+def test_folder_is_created_private_and_can_be_acquired_again(tmp_path: Path) -> None:
     path = tmp_path / "new" / "data"
 
     first = DataDir.acquire(path)
@@ -23,7 +23,7 @@ def test_a_folder_is_made_for_its_owner_alone_and_may_be_taken_again(tmp_path: P
     DataDir.acquire(path).release()
 
 
-def test_a_folder_in_use_names_its_holder_and_what_to_do(tmp_path: Path) -> None:
+def test_folder_in_use_error_names_the_process_and_a_remedy(tmp_path: Path) -> None:
     script = (
         "import pathlib, sys; from artcafe.data_dir import DataDir; "
         "DataDir.acquire(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
@@ -40,7 +40,7 @@ def test_a_folder_in_use_names_its_holder_and_what_to_do(tmp_path: Path) -> None
     DataDir.acquire(tmp_path).release()
 
 
-def test_a_folder_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
+def test_folder_of_a_newer_version_is_unchanged(tmp_path: Path) -> None:
     (tmp_path / "format").write_text("2\n")
 
     with pytest.raises(StartRefused, match=r"written by a newer artcafe \(format '2'"):
@@ -52,7 +52,7 @@ def test_a_folder_of_a_newer_version_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["²", "9" * 5000, "", "one"])
-def test_a_format_that_nobody_wrote_is_refused_and_lets_go_of_the_folder(tmp_path: Path, content: str) -> None:
+def test_invalid_format_file_is_refused_and_the_folder_released(tmp_path: Path, content: str) -> None:
     (tmp_path / "format").write_text(content)
 
     with pytest.raises(StartRefused, match="format"):
@@ -62,14 +62,14 @@ def test_a_format_that_nobody_wrote_is_refused_and_lets_go_of_the_folder(tmp_pat
     DataDir.acquire(tmp_path).release()
 
 
-def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+def test_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(StartRefused, match="cannot be written"):
         DataDir.acquire(tmp_path / "file")
 
 
-def test_a_folder_that_cannot_hold_its_files_is_refused_and_let_go(tmp_path: Path) -> None:
+def test_unwritable_folder_is_refused_and_released(tmp_path: Path) -> None:
     (tmp_path / "format").mkdir()
 
     with pytest.raises(StartRefused, match="cannot be used"):
@@ -79,7 +79,7 @@ def test_a_folder_that_cannot_hold_its_files_is_refused_and_let_go(tmp_path: Pat
     DataDir.acquire(tmp_path).release()
 
 
-def test_who_has_only_the_folder_finds_the_server_as_long_as_it_runs(tmp_path: Path) -> None:
+def test_server_info_is_readable_while_the_server_runs(tmp_path: Path) -> None:
     assert read_server_info(tmp_path) == {}
     held = DataDir.acquire(tmp_path)
     assert read_server_info(tmp_path) == {}
@@ -93,7 +93,7 @@ def test_who_has_only_the_folder_finds_the_server_as_long_as_it_runs(tmp_path: P
     assert read_server_info(tmp_path) == {}
 
 
-def test_what_a_killed_server_told_is_not_believed(tmp_path: Path) -> None:
+def test_server_info_of_a_killed_server_is_ignored(tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     (tmp_path / "server.json").write_text(f'{{"url": "u", "gateway_url": "g", "pid": {gone.pid}}}')
@@ -103,7 +103,7 @@ def test_what_a_killed_server_told_is_not_believed(tmp_path: Path) -> None:
     assert read_server_info(tmp_path) == {}
 
 
-def test_a_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+def test_secret_is_created_once_and_private(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     (tmp_path / f"secret.{os.getpid()}").write_text("left by a process that died here and had our number")
 
@@ -117,7 +117,7 @@ def test_a_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["secret"]
 
 
-def test_a_secret_without_a_folder_is_refused(tmp_path: Path) -> None:
+def test_secret_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StartRefused, match="cannot be written"):
         make_secret(tmp_path / "none" / "secret")
 
@@ -130,7 +130,7 @@ def test_a_secret_without_a_folder_is_refused(tmp_path: Path) -> None:
         (b" short \n", 0o600, "is shorter than 32 bytes"),
     ],
 )
-def test_a_secret_that_is_none_stops_the_start(tmp_path: Path, content: bytes | None, mode: int, problem: str) -> None:
+def test_invalid_secret_stops_the_start(tmp_path: Path, content: bytes | None, mode: int, problem: str) -> None:
     file = tmp_path / "secret"
     if content is not None:
         file.write_bytes(content)

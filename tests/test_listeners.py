@@ -1,4 +1,4 @@
-"""The two listeners as strangers and proxies meet them: TLS, headers, origins, addresses and how often."""
+"""The two listeners, as strangers and proxies see them: TLS, headers, origins, addresses and rate limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def refused(tmp_path: Path, *flags: str) -> str:
-    """What `artcafe up` says before it ends."""
+    """Return the output of an `artcafe up` that refuses to start."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
     command = [sys.executable, "-m", "artcafe", "up", "--data-dir", str(tmp_path / "data"), *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environ)
@@ -46,7 +46,7 @@ def refused(tmp_path: Path, *flags: str) -> str:
 
 
 @pytest.mark.parametrize("flag", ["--listen", "--gateway-listen"])
-def test_nobody_else_reaches_the_local_identity(tmp_path: Path, flag: str) -> None:
+def test_local_identity_is_refused_beyond_loopback(tmp_path: Path, flag: str) -> None:
     said = refused(tmp_path, flag, "0.0.0.0:0")
     assert f"{flag} is 0.0.0.0:0, but people log in with the local identity" in said
     assert "ISSUER and CLIENT_IDS" in said
@@ -60,23 +60,21 @@ def test_nobody_else_reaches_the_local_identity(tmp_path: Path, flag: str) -> No
         ("--trusted-proxies", "0.0.0.0/0", "TRUSTED_PROXIES"),
     ],
 )
-def test_no_proxy_brings_others_to_the_local_identity(tmp_path: Path, flag: str, value: str, name: str) -> None:
+def test_local_identity_is_refused_behind_a_public_proxy(tmp_path: Path, flag: str, value: str, name: str) -> None:
     said = refused(tmp_path, flag, value)
     assert f"{name} is {value.replace(',', ', ')}, so others than this machine come" in said
     assert "ISSUER and CLIENT_IDS" in said
 
 
 @pytest.mark.parametrize("flag", ["--listen", "--gateway-listen"])
-def test_nothing_is_plain_beyond_this_machine(tmp_path: Path, flag: str) -> None:
+def test_plain_listener_beyond_loopback_is_refused(tmp_path: Path, flag: str) -> None:
     said = refused(tmp_path, flag, "0.0.0.0:0", "--issuer", "https://example.com", "--client-ids", "a")
     assert f"{flag} is 0.0.0.0:0 without TLS" in said
     assert "TLS_CERT and TLS_KEY, or TRUSTED_PROXIES" in said
 
 
 @pytest.mark.parametrize("fault", ["no key", "no certificate", "missing", "readable", "another's", "no PEM", "expired"])
-def test_a_certificate_that_cannot_be_used_stops_the_start_with_a_sentence(
-    tmp_path: Path, authority: Authority, fault: str
-) -> None:
+def test_unusable_certificate_stops_the_start_with_an_explanation(tmp_path: Path, authority: Authority, fault: str) -> None:
     made = authority.sign("fault", datetime.now(UTC) - timedelta(minutes=1) if fault == "expired" else None)
     flags = ["--tls-cert", str(made.cert), "--tls-key", str(made.key)]
     said = {
@@ -114,21 +112,21 @@ def secure(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> It
         yield platform
 
 
-def test_rest_speaks_tls_and_says_that_it_always_will(secure: Platform, authority: Authority) -> None:
+def test_rest_serves_tls_with_strict_transport_security(secure: Platform, authority: Authority) -> None:
     assert secure.url.startswith("https://")
     answer = httpx.get(f"{secure.url}/v1", verify=authority.client(), trust_env=False)
     assert answer.json()["gateway_url"] == secure.gateway_url
     assert answer.headers["strict-transport-security"] == "max-age=31536000"
 
 
-def test_who_speaks_plainly_to_a_listener_with_tls_hears_nothing(secure: Platform) -> None:
+def test_plain_request_to_a_tls_listener_gets_no_answer(secure: Platform) -> None:
     with pytest.raises(httpx.HTTPError):
         httpx.get(secure.url.replace("https", "http"), trust_env=False)
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 @pytest.mark.parametrize("address", ["url", "gateway_url"])
-def test_older_tls_than_1_2_is_refused(secure: Platform, authority: Authority, address: str) -> None:
+def test_tls_before_1_2_is_refused(secure: Platform, authority: Authority, address: str) -> None:
     old = authority.client()
     old.set_ciphers("ALL:@SECLEVEL=0")
     old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
@@ -151,7 +149,7 @@ async def test_an_agent_publishes_and_receives_over_tls(
     assert message.data == {"over": "TLS"}
 
 
-async def test_a_server_speaks_tls_to_nats_and_checks_whom_it_meets(tmp_path: Path, authority: Authority) -> None:
+async def test_server_uses_tls_to_nats_and_verifies_its_certificate(tmp_path: Path, authority: Authority) -> None:
     made = authority.sign("nats")
     tls = ["--tls-cert", str(made.cert), "--tls-key", str(made.key), "--tls-ca", str(authority.file)]
     nats = NatsServers(tmp_path / "nats", 1, tls)
@@ -187,13 +185,13 @@ def cast(tmp_path_factory: pytest.TempPathFactory, limited: Platform) -> Cast:
 
 @pytest.fixture(scope="module")
 def web(limited: Platform) -> Iterator[httpx.Client]:
-    """Quick enough that nothing is regained between one call and the next."""
+    """A client that is fast enough for no limit to recover between two calls."""
     with httpx.Client(base_url=limited.url, trust_env=False) as web:
         yield web
 
 
 def behind(address: str) -> dict[str, str]:
-    """What the proxy says of somebody at this address, who wrote another one himself."""
+    """Return the header of a proxy for a client at this address, which sent another address itself."""
     return {"X-Forwarded-For": f"203.0.113.1, {address}"}
 
 
@@ -201,7 +199,7 @@ def ask(web: httpx.Client, address: str) -> httpx.Response:
     return web.get("/health/live", headers=behind(address))
 
 
-def test_one_address_is_bounded_before_it_is_asked_who_it_is_and_others_go_on(web: httpx.Client) -> None:
+def test_rate_limit_of_an_address_applies_before_authentication_and_to_no_other(web: httpx.Client) -> None:
     answers = [ask(web, "192.0.2.1") for _ in range(16)]
     assert [answer.status_code for answer in answers[:8]] == [200] * 8
     last = answers[-1]
@@ -211,13 +209,13 @@ def test_one_address_is_bounded_before_it_is_asked_who_it_is_and_others_go_on(we
     assert ask(web, "192.0.2.2").status_code == 200
 
 
-def test_addresses_of_one_ipv6_site_are_counted_together(web: httpx.Client) -> None:
+def test_addresses_of_one_ipv6_site_share_a_limit(web: httpx.Client) -> None:
     codes = [ask(web, f"2001:db8::{number:x}").status_code for number in range(16)]
     assert codes[-1] == 429
     assert ask(web, "2001:db8:0:1::1").status_code == 200
 
 
-def test_an_address_that_is_only_claimed_is_not_believed(web: httpx.Client) -> None:
+def test_claimed_address_is_ignored(web: httpx.Client) -> None:
     claims = [{"X-Forwarded-For": f"198.51.100.{number}, 192.0.2.3"} for number in range(16)]
     codes = [web.get("/v1", headers=claim).status_code for claim in claims]
     assert codes[-1] == 429
@@ -228,7 +226,7 @@ def challenge(web: httpx.Client, tenant: str, agent: str, address: str) -> httpx
     return web.post("/v1/auth/challenges", json=body, headers=behind(address))
 
 
-def test_a_flood_for_one_agent_locks_nobody_out_but_its_own_address(web: httpx.Client, cast: Cast) -> None:
+def test_login_flood_locks_out_its_own_address_only(web: httpx.Client, cast: Cast) -> None:
     flood = [challenge(web, cast.tenant, cast.agents[0], "192.0.2.10") for _ in range(3)]
     spoilt = {"challenge_id": flood[0].json()["challenge_id"], "signature": "-----BEGIN SSH SIGNATURE-----"}
     answer = web.post("/v1/auth/tokens", json=spoilt, headers=behind("192.0.2.10"))
@@ -241,7 +239,7 @@ def test_a_flood_for_one_agent_locks_nobody_out_but_its_own_address(web: httpx.C
     assert challenge(web, cast.tenant, cast.agents[1], "192.0.2.10").status_code == 201
 
 
-def test_an_agent_that_does_not_exist_is_bounded_like_one_that_does(web: httpx.Client, cast: Cast) -> None:
+def test_unknown_agent_is_rate_limited_like_a_known_one(web: httpx.Client, cast: Cast) -> None:
     codes = {}
     for agent, first in ((cast.agents[1], 20), ("agt_nobody", 30)):
         # Two addresses for the requests, of which each is bounded by itself too: one site, as logins count it.
@@ -256,7 +254,7 @@ async def socket_from(limited: Platform, address: str, **headers: str) -> Raw:
     return Raw(await connect(url, subprotocols=[PROTOCOL], compression=None, proxy=None, additional_headers=more))
 
 
-async def test_one_address_opens_no_more_sockets_than_it_may_and_others_go_on(limited: Platform) -> None:
+async def test_socket_limit_of_an_address_does_not_affect_others(limited: Platform) -> None:
     opened = [await socket_from(limited, "192.0.2.40") for _ in range(4)]
     with pytest.raises(ConnectionClosedError) as closed:
         await opened[3].next()
@@ -269,7 +267,7 @@ async def test_one_address_opens_no_more_sockets_than_it_may_and_others_go_on(li
         await raw.socket.close()
 
 
-async def test_challenges_on_sockets_are_bounded_like_those_of_rest(limited: Platform, web: httpx.Client) -> None:
+async def test_challenges_on_sockets_are_rate_limited_like_those_of_rest(limited: Platform, web: httpx.Client) -> None:
     replies = []
     for _ in range(3):
         raw = await socket_from(limited, "192.0.2.50")
@@ -287,7 +285,7 @@ async def test_challenges_on_sockets_are_bounded_like_those_of_rest(limited: Pla
 
 
 @pytest.mark.parametrize("origin", ["https://app.example.com", "http://127.0.0.1:3000", "https://127.0.0.1"])
-async def test_pages_that_are_allowed_and_those_of_the_same_host_connect(limited: Platform, origin: str) -> None:
+async def test_pages_of_allowed_origins_and_of_the_same_host_connect(limited: Platform, origin: str) -> None:
     raw = await socket_from(limited, "192.0.2.60", Origin=origin)
     await raw.socket.close()
 
@@ -295,14 +293,14 @@ async def test_pages_that_are_allowed_and_those_of_the_same_host_connect(limited
 @pytest.mark.parametrize(
     "origin", ["https://example.com", "http://app.example.com", "https://app.example.com.evil.example", "null", "https://[", ""]
 )
-async def test_pages_of_any_other_origin_do_not_connect(limited: Platform, origin: str) -> None:
+async def test_pages_of_other_origins_do_not_connect(limited: Platform, origin: str) -> None:
     with pytest.raises(InvalidStatus) as refusal:
         await socket_from(limited, "192.0.2.70", Origin=origin)
     assert refusal.value.response.status_code == 403
     assert refusal.value.response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_no_page_of_another_origin_reads_an_answer(web: httpx.Client) -> None:
+def test_pages_of_other_origins_cannot_read_answers(web: httpx.Client) -> None:
     asked = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST", **behind("192.0.2.80")}
     preflight = web.options("/v1/tenants", headers=asked)
     assert preflight.status_code == 405

@@ -9,7 +9,7 @@ from artcafe.errors import Unavailable
 from artcafe.supervision import Supervisor
 
 
-async def test_an_item_that_fails_is_counted_and_logged_once_and_the_next_ones_are_done() -> None:
+async def test_failed_item_is_counted_and_logged_once_and_later_items_run() -> None:
     supervisor, done = Supervisor("test"), list[int]()
     with capture_logs() as logs:
         for number in range(10):
@@ -42,7 +42,7 @@ async def test_foreseen_exceptions_and_cancellation_pass() -> None:
     assert supervisor.failures == 0
 
 
-async def test_a_loop_that_raises_is_started_again_until_it_returns() -> None:
+async def test_loop_that_raises_is_restarted_until_it_returns() -> None:
     supervisor, starts = Supervisor("test"), 0
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""One real nats-server for the tests that leave it whole; each makes its own tenant."""
+"""One real nats-server for tests that do not damage it. Each test creates its own tenant."""
 
 from __future__ import annotations
 

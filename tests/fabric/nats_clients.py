@@ -1,4 +1,4 @@
-"""Plain NATS clients for the tests of the fabric: they speak to a real server as one of its users, and never reconnect."""
+"""Plain NATS clients for tests of the fabric. Each is one user of a real server, and never reconnects."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ BOUND_S = 5
 
 
 async def _ignore(_: Exception) -> None:
-    """What goes wrong is raised where it is asked for."""
+    """Ignore the error callback: the error is raised by the call too."""
 
 
-class Connection(Client):
-    """A client that says when it was closed, by whichever side."""
+class PlainClient(Client):
+    """A client that reports when either side has closed it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,9 +31,9 @@ class Connection(Client):
 
 
 @asynccontextmanager
-async def connected(url: str, user: UserCredentials) -> AsyncIterator[Connection]:
-    """Raises what nats-py raises when the server refuses the user."""
-    client = Connection()
+async def connected(url: str, user: UserCredentials) -> AsyncIterator[PlainClient]:
+    """Connect as `user`. Raise nats-py's error when the server refuses."""
+    client = PlainClient()
     try:
         async with asyncio.timeout(BOUND_S):
             await client.connect(
@@ -52,7 +52,7 @@ async def connected(url: str, user: UserCredentials) -> AsyncIterator[Connection
 
 
 async def push(system: Client, jwt: str) -> None:
-    """Tells NATS an account, as the system user, and waits until it is in force."""
+    """Register an account as the system user, and wait until it is active."""
     answer = json.loads((await system.request("$SYS.REQ.CLAIMS.UPDATE", jwt.encode(), timeout=BOUND_S)).data)
     assert answer.get("data", {}).get("code") == 200, answer
 

@@ -1,4 +1,4 @@
-"""Links, logs and writers on a real nats-server, and a proxy between the two that can lose answers and connections."""
+"""Connections, logs and writers on a real nats-server, and a proxy in front of it that can lose answers and connections."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Nats:
 
     @asynccontextmanager
     async def connection(self, tenant: TenantId, url: str | None = None, *, ping_s: float = 5) -> AsyncIterator[NatsConnection]:
-        """A connection of the tenant, up, perhaps by way of a proxy."""
+        """Connect to the tenant's account, optionally through a proxy."""
 
         async def admit() -> None:
             async with connected(self.url, self.accounts.system_user()) as system:
@@ -55,7 +55,7 @@ class Nats:
 
     @asynccontextmanager
     async def proxy(self) -> AsyncIterator[Proxy]:
-        """A way to this server that can be cut."""
+        """Start a proxy in front of this server."""
         proxy = Proxy(int(self.url.rpartition(":")[2]))
         server = await asyncio.start_server(proxy.carry, "127.0.0.1", 0)
         proxy.url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -67,14 +67,14 @@ class Nats:
 
 
 def a_tenant() -> TenantId:
-    """One that no other test has."""
+    """Return a tenant id that no other test has."""
     return TenantId(f"ten_{next(_numbers)}")
 
 
 class Proxy:
-    """Carries bytes between clients and the server.
+    """A proxy between clients and the server.
 
-    While `is_mute`, what the server says is lost; while it is not `is_open`, nobody gets through.
+    While `is_mute`, it discards the server's answers; while not `is_open`, it refuses connections.
     """
 
     def __init__(self, port: int) -> None:
@@ -88,19 +88,19 @@ class Proxy:
         self.carried: list[tuple[asyncio.StreamWriter, asyncio.Event]] = []
 
     def stick(self) -> None:
-        """The connections there are hang, as with a server that is stopped; later ones do not."""
+        """Let the current connections hang, as with a stopped server; later ones work."""
         self._flows.clear()
         self._flows = asyncio.Event()
         self._flows.set()
 
     def cut(self) -> None:
-        """Ends every connection there is."""
+        """Close every connection."""
         for writer, flows in self.carried:
             writer.transport.abort()
             flows.set()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Forward one connection."""
         if not self.is_open:
             writer.transport.abort()
             return
@@ -134,46 +134,46 @@ class Proxy:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Returns when the condition holds."""
+    """Wait until the condition holds."""
     async with asyncio.timeout(BOUND_S):
-        while not condition():  # noqa: ASYNC110 (what is waited for is not ours, and tells nobody)
+        while not condition():  # noqa: ASYNC110 (the condition is another process's, without an event)
             await asyncio.sleep(0.001)
 
 
 async def within(work: Awaitable[T]) -> T:
-    """The outcome, if it comes in time."""
+    """Return the outcome of `work`, or fail after a time limit."""
     async with asyncio.timeout(BOUND_S):
         return await work
 
 
 class Writer:
-    """A group commit that runs, and publishes as an agent would."""
+    """A running log writer, and publishes as an agent would send them."""
 
-    def __init__(self, commit: LogWriter, log: TenantLog) -> None:
-        self.commit, self.log = commit, log
+    def __init__(self, log_writer: LogWriter, log: TenantLog) -> None:
+        self.log_writer, self.log = log_writer, log
 
     def submit(
         self, data: object, key: str | None = None, channel: ChannelId = A, headers: dict[str, str] | None = None
     ) -> asyncio.Future[PublishReply]:
-        """Puts a message in the queue. Its data is JSON text, or something whose `repr` is; its id counts up."""
+        """Queue a message. `data` is JSON as bytes, or an object whose `repr` is JSON; the message ids count up."""
         message_id = f"msg_{next(_numbers)}"
         raw = Raw(data if isinstance(data, bytes) else repr(data).encode())
         stored = envelope(Publish(channel, raw, headers=headers), message_id=message_id, sender="agt_1", time="now")
         dedupe_id = None if key is None else subjects.dedupe_id(channel, "agt_1", key)
-        return self.commit.submit(subjects.stored(channel), stored, message_id, dedupe_id)
+        return self.log_writer.submit(subjects.stored(channel), stored, message_id, dedupe_id)
 
     async def publish(
         self, data: object, key: str | None = None, channel: ChannelId = A, headers: dict[str, str] | None = None
     ) -> PublishReply:
-        """Stores a message."""
+        """Store a message."""
         return await within(self.submit(data, key, channel, headers))
 
     async def stored(self, channel: ChannelId = A) -> list[bytes]:
-        """The data of every message in the channel, in order."""
+        """Return the data of every message in the channel, in order."""
         found, after = [], 0
-        while piece := await self.log.after(channel, after):
-            found += [one.envelope.partition(b'"data":')[2][:-1] for one in piece]
-            after = piece[-1].seq
+        while portion := await self.log.after(channel, after):
+            found += [one.envelope.partition(b'"data":')[2][:-1] for one in portion]
+            after = portion[-1].seq
         return found
 
 
@@ -181,17 +181,17 @@ class Writer:
 async def writing(
     connection: NatsConnection, *, max_bytes: int | None = None, timeout_s: float = BOUND_S, max_messages: int = 20_000
 ) -> AsyncIterator[Writer]:
-    """A writer of the connection's log."""
+    """Run a writer of the connection's log."""
 
     async def quota() -> int:
         assert max_bytes is not None
         return max_bytes
 
     log = TenantLog(connection, quota=None if max_bytes is None else quota)
-    commit = LogWriter(log, timeout_s=timeout_s, max_messages=max_messages)
+    log_writer = LogWriter(log, timeout_s=timeout_s, max_messages=max_messages)
     async with asyncio.TaskGroup() as group:
-        running = group.create_task(commit.run())
+        running = group.create_task(log_writer.run())
         try:
-            yield Writer(commit, log)
+            yield Writer(log_writer, log)
         finally:
             running.cancel()

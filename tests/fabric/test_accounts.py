@@ -73,13 +73,13 @@ def claims(jwt: str) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_public_key_is_written_as_nats_writes_it(seed: str, public: str) -> None:
+def test_public_key_has_the_format_of_nkeys(seed: str, public: str) -> None:
     raw = b32decode(seed + "=" * (-len(seed) % 8))[2:34]  # Two bytes of prefix, the key, two of checksum.
 
     assert KeyPair.of(NkeyKind.USER, Ed25519PrivateKey.from_private_bytes(raw)).public == public
 
 
-def test_a_server_nonce_is_answered_with_the_users_own_signature(accounts: Accounts) -> None:
+def test_nonce_is_signed_with_the_users_own_key(accounts: Accounts) -> None:
     user = accounts.user(A)
     raw = b32decode(user.public + "=" * (-len(user.public) % 8))[1:33]
 
@@ -100,7 +100,7 @@ def test_another_process_derives_the_same_identities(accounts: Accounts) -> None
     assert there.stdout.split() == here
 
 
-def test_secret_environment_and_tenant_each_make_another_identity(accounts: Accounts) -> None:
+def test_identities_differ_by_secret_environment_and_tenant(accounts: Accounts) -> None:
     others = [Accounts(SECRET, "prod"), Accounts(SECRET[::-1], "dev")]
 
     keys = {each.account_key(tenant) for each in [accounts, *others] for tenant in (A, B)}
@@ -112,7 +112,7 @@ def test_secret_environment_and_tenant_each_make_another_identity(accounts: Acco
 @example(f"{A}/signing/1")
 @example("system")
 @example("../platform")
-def test_no_tenant_id_yields_a_key_of_anything_else(text: str) -> None:
+def test_no_tenant_id_derives_the_key_of_another_identity(text: str) -> None:
     accounts = Accounts(SECRET, "dev")
     signing = [
         claims(jwt)["nats"]["signing_keys"][0]
@@ -123,7 +123,7 @@ def test_no_tenant_id_yields_a_key_of_anything_else(text: str) -> None:
 
 
 @given(st.integers(-1, 2**60), st.integers(1, 9))
-def test_equal_arguments_at_one_moment_make_an_equal_account_token(storage_bytes: int, generation: int) -> None:
+def test_account_jwt_depends_on_its_arguments_and_the_clock_only(storage_bytes: int, generation: int) -> None:
     first, second = (
         Accounts(SECRET, "dev", clock=lambda: NOON).account_jwt(A, storage_bytes=storage_bytes, generation=generation)
         for _ in range(2)
@@ -134,7 +134,7 @@ def test_equal_arguments_at_one_moment_make_an_equal_account_token(storage_bytes
     assert claims(first)["sub"] == Accounts(SECRET, "dev").account_key(A)
 
 
-def test_accounts_use_their_generation_where_a_call_names_none() -> None:
+def test_default_generation_applies_to_calls_without_one() -> None:
     first, second = Accounts(SECRET, "dev"), Accounts(SECRET, "dev", generation=2)
 
     assert (
@@ -145,7 +145,7 @@ def test_accounts_use_their_generation_where_a_call_names_none() -> None:
     assert second.system_key == first.system_key
 
 
-def test_no_secret_shows_in_a_repr(accounts: Accounts) -> None:
+def test_repr_shows_no_secret(accounts: Accounts) -> None:
     user = accounts.user(A)
 
     assert repr(accounts) == "Accounts(environment='dev', generation=1)"
@@ -153,12 +153,12 @@ def test_no_secret_shows_in_a_repr(accounts: Accounts) -> None:
     assert "Ed25519" not in repr(KeyPair.of(NkeyKind.USER, Ed25519PrivateKey.generate()))
 
 
-def test_a_short_secret_is_refused() -> None:
+def test_short_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="31 bytes"):
         Accounts(SECRET[:31], "dev")
 
 
-def test_a_name_is_the_id_where_that_is_plain_and_its_hash_where_not(accounts: Accounts) -> None:
+def test_account_name_is_a_plain_id_or_else_its_hash(accounts: Accounts) -> None:
     assert accounts.account_name(A) == "ten_a"
     assert accounts.account_name(TenantId("a > b")).startswith("sha256-")
 
@@ -166,7 +166,7 @@ def test_a_name_is_the_id_where_that_is_plain_and_its_hash_where_not(accounts: A
 # --- with a real nats-server ------------------------------------------------------------------------------------------------
 
 
-async def test_a_subscriber_to_everything_sees_nothing_of_another_account(url: str, system: Client, accounts: Accounts) -> None:
+async def test_wildcard_subscriber_receives_nothing_of_another_account(url: str, system: Client, accounts: Accounts) -> None:
     for tenant in (A, B):
         await push(system, accounts.account_jwt(tenant))
     async with connected(url, accounts.user(A)) as a, connected(url, accounts.user(B)) as b:
@@ -183,7 +183,7 @@ async def test_a_subscriber_to_everything_sees_nothing_of_another_account(url: s
     assert everything.pending_msgs == 0
 
 
-async def test_an_account_admits_its_users_from_its_push_on(url: str, system: Client, accounts: Accounts) -> None:
+async def test_account_admits_its_users_once_it_is_pushed(url: str, system: Client, accounts: Accounts) -> None:
     before = await is_admitted(url, accounts.user(A))
     await push(system, accounts.account_jwt(A))
 
@@ -191,13 +191,13 @@ async def test_an_account_admits_its_users_from_its_push_on(url: str, system: Cl
 
 
 @pytest.mark.parametrize("tenant", ["", "a b", "Ünï/códe\n", '">.*"', "x" * 3000, "a/signing/1"])
-async def test_a_tenant_of_any_id_has_an_account(url: str, system: Client, accounts: Accounts, tenant: str) -> None:
+async def test_tenant_with_any_id_has_an_account(url: str, system: Client, accounts: Accounts, tenant: str) -> None:
     await push(system, accounts.account_jwt(TenantId(tenant)))
 
     assert await is_admitted(url, accounts.user(TenantId(tenant)))
 
 
-async def test_another_secret_admits_nobody(url: str, system: Client, accounts: Accounts) -> None:
+async def test_users_of_another_secret_are_refused(url: str, system: Client, accounts: Accounts) -> None:
     await push(system, accounts.account_jwt(A))
     stranger = Accounts(SECRET[::-1], "dev")
 
@@ -205,7 +205,7 @@ async def test_another_secret_admits_nobody(url: str, system: Client, accounts: 
     assert await is_admitted(url, accounts.user(A))
 
 
-async def test_a_new_generation_cuts_off_the_users_of_the_older_and_keeps_the_streams(
+async def test_new_generation_disconnects_users_of_the_old_one_and_keeps_the_streams(
     url: str, system: Client, accounts: Accounts
 ) -> None:
     await push(system, accounts.account_jwt(A, generation=1))
@@ -220,7 +220,7 @@ async def test_a_new_generation_cuts_off_the_users_of_the_older_and_keeps_the_st
         assert (await a.jetstream().get_last_msg("log", "ch.one")).data == b"kept"
 
 
-async def test_the_last_push_wins_whatever_its_clock_says(url: str, system: Client, accounts: Accounts) -> None:
+async def test_last_push_wins_with_any_issue_time(url: str, system: Client, accounts: Accounts) -> None:
     behind = Accounts(SECRET, "dev", clock=lambda: NOON.replace(year=2020))
     await push(system, accounts.account_jwt(A, generation=2))
 
@@ -230,7 +230,7 @@ async def test_the_last_push_wins_whatever_its_clock_says(url: str, system: Clie
 
 
 @pytest.mark.parametrize("bound", [0, 1, 1000])
-async def test_storage_lowered_below_what_is_stored_refuses_and_drops_nothing(
+async def test_storage_limit_below_the_stored_size_refuses_publishes_and_removes_nothing(
     url: str, system: Client, accounts: Accounts, bound: int
 ) -> None:
     await push(system, accounts.account_jwt(A))
@@ -246,7 +246,7 @@ async def test_storage_lowered_below_what_is_stored_refuses_and_drops_nothing(
         assert (await a.jetstream().stream_info("log")).state.messages == 3
 
 
-async def test_a_deleted_account_admits_nobody(url: str, system: Client, accounts: Accounts) -> None:
+async def test_deleted_account_refuses_its_users(url: str, system: Client, accounts: Accounts) -> None:
     await push(system, accounts.account_jwt(A))
     await push(system, accounts.account_jwt(B))
 
@@ -256,7 +256,7 @@ async def test_a_deleted_account_admits_nobody(url: str, system: Client, account
     assert (await is_admitted(url, accounts.user(A)), await is_admitted(url, accounts.user(B))) == (False, True)
 
 
-async def test_the_platform_account_stores_and_is_there_from_the_start(url: str, accounts: Accounts) -> None:
+async def test_platform_account_exists_from_the_start_and_stores(url: str, accounts: Accounts) -> None:
     async with connected(url, accounts.platform_user()) as platform:
         await platform.jetstream().add_stream(name="audit", subjects=["audit.>"])
 

@@ -16,7 +16,7 @@ ACME, BETA = TenantId("ten_acme"), TenantId("ten_beta")
 
 
 class Server:
-    """One server's announcements, and what it heard."""
+    """One server's announcements, and those it received."""
 
     def __init__(self, nats: Nats, name: str, url: str | None) -> None:
         self.connection = NatsConnection("platform", [url or nats.url], nats.accounts.platform_user)
@@ -24,15 +24,15 @@ class Server:
         self.heard: list[TenantId] = []
         self.announcements.listen(lambda change: self.heard.append(change.tenant_id))
 
-    def tell(self, tenant_id: TenantId) -> None:
-        """Announces that something in the tenant has changed."""
+    def announce_change(self, tenant_id: TenantId) -> None:
+        """Announce a change in the tenant."""
         self.announcements.announce(TenantChange(tenant_id=tenant_id))
 
     async def hears(self, other: Server) -> None:
-        """Returns once this one hears what the other tells."""
+        """Wait until this server receives the other's announcements."""
         count = len(self.heard)
         while len(self.heard) == count:
-            other.tell(TenantId("ten_hello"))
+            other.announce_change(TenantId("ten_hello"))
             await asyncio.sleep(0.01)
         await until(lambda: len(other.announcements) == 0)
         self.heard.clear()
@@ -52,53 +52,53 @@ async def serving(nats: Nats, name: str, url: str | None = None) -> AsyncIterato
             server.connection.close()
 
 
-async def test_every_other_server_hears_what_one_tells_and_the_teller_does_not(nats: Nats) -> None:
+async def test_every_other_server_receives_an_announcement_and_its_sender_does_not(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), serving(nats, "a") as one, serving(nats, "b") as two, serving(nats, "c") as three:
         await two.hears(one)
         await three.hears(one)
         two.heard.clear()
-        one.tell(ACME)
-        one.tell(BETA)
+        one.announce_change(ACME)
+        one.announce_change(BETA)
         await until(lambda: BETA in two.heard and BETA in three.heard)
         assert [each for each in two.heard if each in (ACME, BETA)] == [ACME, BETA]
         await one.hears(two)  # so whatever one might have heard of itself has come
         assert ACME not in one.heard
 
 
-async def test_more_than_fits_one_message_is_told_in_several(nats: Nats) -> None:
+async def test_many_changes_are_announced_in_several_messages(nats: Nats) -> None:
     tenants = [TenantId(f"{'t' * 120}{number}") for number in range(2 * PORTION + 1)]
     async with asyncio.timeout(BOUND_S), serving(nats, "a") as one, serving(nats, "b") as two:
         await two.hears(one)
         for tenant in tenants:
-            one.tell(tenant)
+            one.announce_change(tenant)
         await until(lambda: set(tenants) <= set(two.heard))
 
 
-async def test_what_is_told_now_is_with_nats_when_that_returns(nats: Nats) -> None:
+async def test_announce_now_returns_after_nats_has_received_it(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), serving(nats, "a") as one, serving(nats, "b") as two:
         await two.hears(one)
         await one.announcements.announce_now(ACME)
         await until(lambda: ACME in two.heard)
 
 
-async def test_what_could_not_be_told_is_dropped_and_a_new_connection_goes_on(nats: Nats) -> None:
+async def test_unsent_announcements_are_dropped_and_later_ones_arrive_after_a_reconnect(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), nats.proxy() as proxy, serving(nats, "a", proxy.url) as one, serving(nats, "b") as two:
         await two.hears(one)
         proxy.is_open = False
         proxy.cut()
         await until(lambda: not one.connection.is_up)
-        one.tell(ACME)
+        one.announce_change(ACME)
         await until(lambda: len(one.announcements) == 0)
         proxy.is_open = True
         await one.connection.wait_up(BOUND_S)
         await two.hears(one)
         await one.hears(two)
-        one.tell(BETA)
+        one.announce_change(BETA)
         await until(lambda: BETA in two.heard)
         assert ACME not in two.heard
 
 
-async def test_what_is_no_announcement_is_passed_over(nats: Nats) -> None:
+async def test_unreadable_announcement_is_ignored(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), serving(nats, "a") as one, serving(nats, "b") as two:
         await two.hears(one)
         async with connected(nats.url, nats.accounts.platform_user()) as stranger:
@@ -106,11 +106,11 @@ async def test_what_is_no_announcement_is_passed_over(nats: Nats) -> None:
                 await stranger.publish(CHANGES, garbage)
             await stranger.flush()
         await one.connection.send(OutgoingMessage(CHANGES, "", b"[]"))
-        one.tell(BETA)
+        one.announce_change(BETA)
         await until(lambda: two.heard == [BETA])
 
 
-async def test_a_listener_that_raises_costs_no_other_tenant(nats: Nats) -> None:
+async def test_failing_listener_does_not_affect_other_tenants(nats: Nats) -> None:
     def fail(change: TenantChange) -> None:
         if change.tenant_id == ACME:
             raise ValueError(change)
@@ -119,19 +119,19 @@ async def test_a_listener_that_raises_costs_no_other_tenant(nats: Nats) -> None:
         there.announcements.listen(fail)
         await there.hears(here)
         for tenant_id in (ACME, BETA):
-            here.tell(tenant_id)
+            here.announce_change(tenant_id)
         await until(lambda: {ACME, BETA} <= set(there.heard))
         assert there.announcements.supervisor.failures == 1
-        here.tell(BETA)
+        here.announce_change(BETA)
         await until(lambda: there.heard.count(BETA) == 2)
 
 
-async def test_who_hears_everything_knows_it_and_notices_what_is_missing(nats: Nats) -> None:
+async def test_listener_is_complete_until_a_number_is_missing(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), serving(nats, "a") as one, serving(nats, "b") as two:
         await two.hears(one)
         await until(lambda: two.announcements.is_complete)
         losses = two.announcements.losses
-        one.tell(ACME)
+        one.announce_change(ACME)
         await until(lambda: ACME in two.heard)
         assert two.announcements.losses == losses
         one.announcements._number += 1  # as after an announcement that got lost
@@ -139,7 +139,7 @@ async def test_who_hears_everything_knows_it_and_notices_what_is_missing(nats: N
         assert two.announcements.is_complete, "what was lost can be read, and from here on everything arrives"
 
 
-async def test_a_server_that_falls_silent_may_announce_what_does_not_arrive(nats: Nats) -> None:
+async def test_silent_server_counts_as_a_possible_loss(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), nats.proxy() as proxy, serving(nats, "a", proxy.url) as one, serving(nats, "b") as two:
         await two.hears(one)
         losses = two.announcements.losses
@@ -152,7 +152,7 @@ async def test_a_server_that_falls_silent_may_announce_what_does_not_arrive(nats
         await until(lambda: two.announcements.is_complete and one.announcements.is_complete)
 
 
-async def test_a_server_that_leaves_is_not_waited_for(nats: Nats) -> None:
+async def test_server_that_has_ended_is_not_waited_for(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), serving(nats, "b") as two:
         async with serving(nats, "a") as one:
             await two.hears(one)
@@ -165,12 +165,12 @@ async def test_a_server_that_leaves_is_not_waited_for(nats: Nats) -> None:
         assert two.announcements.losses == losses
 
 
-async def test_a_server_is_heard_for_the_first_time_from_its_beginning_or_may_have_told_before(nats: Nats) -> None:
+async def test_first_announcement_of_a_server_counts_as_a_loss_unless_its_number_starts(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), serving(nats, "b") as two:
         async with serving(nats, "a") as one:
             await until(lambda: "a" in two.announcements._peers)
             losses = two.announcements.losses
-            one.tell(ACME)
+            one.announce_change(ACME)
             await until(lambda: ACME in two.heard)
             assert two.announcements.losses == losses
         async with serving(nats, "c") as late:
@@ -178,7 +178,7 @@ async def test_a_server_is_heard_for_the_first_time_from_its_beginning_or_may_ha
             await until(lambda: two.announcements.losses > losses)
 
 
-async def test_a_command_announces_once_and_is_no_server(nats: Nats) -> None:
+async def test_command_announces_once_without_a_number(nats: Nats) -> None:
     async with asyncio.timeout(BOUND_S), serving(nats, "b") as two:
         await until(lambda: two.announcements.is_complete)
         losses = two.announcements.losses

@@ -22,7 +22,7 @@ from tests.fabric.nats_env import Nats, a_tenant
 
 @asynccontextmanager
 async def platform(nats: Nats, url: str | None = None) -> AsyncIterator[NatsConnection]:
-    """A connection of the platform's own account."""
+    """Connect to the platform's own account."""
     connection = NatsConnection("test platform", [url or nats.url], nats.accounts.platform_user)
     async with asyncio.TaskGroup() as group:
         group.create_task(connection.run())
@@ -34,11 +34,11 @@ async def platform(nats: Nats, url: str | None = None) -> AsyncIterator[NatsConn
 
 
 def counted(last: bytes | None) -> bytes:
-    """The next number."""
+    """Return the next number."""
     return b"1" if last is None else b"%d" % (int(last) + 1)
 
 
-async def test_what_is_appended_is_read_in_both_directions_and_of_its_chain_alone(nats: Nats) -> None:
+async def test_entries_of_one_chain_are_read_in_both_directions(nats: Nats) -> None:
     mine, other = subjects.audit(a_tenant()), subjects.audit(a_tenant())
     async with platform(nats) as connection:
         log = AuditLog(connection)
@@ -53,7 +53,7 @@ async def test_what_is_appended_is_read_in_both_directions_and_of_its_chain_alon
         assert await log.before(mine, found[3].seq, 10) == [found[2], found[1], found[0]]
 
 
-async def test_however_many_append_at_once_nothing_stands_between_a_text_and_the_one_it_was_made_from(nats: Nats) -> None:
+async def test_concurrent_appends_each_directly_follow_the_text_they_were_composed_from(nats: Nats) -> None:
     chain = subjects.audit(a_tenant())
 
     def composed_by(name: str) -> Callable[[bytes | None], bytes]:
@@ -69,7 +69,7 @@ async def test_however_many_append_at_once_nothing_stands_between_a_text_and_the
     assert len({name for _, name in found}) == 12
 
 
-async def test_nobody_removes_anything_from_it(nats: Nats) -> None:
+async def test_nats_refuses_to_remove_audit_entries(nats: Nats) -> None:
     chain = subjects.audit(a_tenant())
     async with platform(nats) as connection:
         log = AuditLog(connection)
@@ -86,7 +86,7 @@ async def test_nobody_removes_anything_from_it(nats: Nats) -> None:
         assert await log.after(chain, 0, 10) == [kept]
 
 
-async def test_an_answer_that_was_lost_does_not_append_twice(nats: Nats) -> None:
+async def test_append_with_a_lost_answer_is_not_repeated(nats: Nats) -> None:
     chain = subjects.audit(a_tenant())
     async with nats.proxy() as proxy, platform(nats, proxy.url) as connection:
         log = AuditLog(connection)
@@ -108,7 +108,7 @@ async def test_an_answer_that_was_lost_does_not_append_twice(nats: Nats) -> None
         assert [each.text for each in await log.after(chain, 0, 10)] == [b"1", b"2"]
 
 
-async def test_without_nats_nothing_is_appended(nats: Nats) -> None:
+async def test_append_without_nats_raises_unavailable(nats: Nats) -> None:
     async with nats.proxy() as proxy, platform(nats, proxy.url) as connection:
         log = AuditLog(connection)
         proxy.is_open = False
@@ -117,7 +117,7 @@ async def test_without_nats_nothing_is_appended(nats: Nats) -> None:
             await log.append(subjects.audit(TenantId("ten_nowhere")), counted)
 
 
-async def test_a_chain_is_read_from_a_time_on(nats: Nats) -> None:
+async def test_chain_is_read_from_a_point_in_time(nats: Nats) -> None:
     mine, other = subjects.audit(a_tenant()), subjects.audit(a_tenant())
     async with platform(nats) as connection:
         log = AuditLog(connection)

@@ -17,7 +17,7 @@ from tests.fabric.nats_env import A, B, Nats, Writer, a_tenant, until, writing
 
 
 class Sink:
-    """Keeps what it is handed."""
+    """Records its messages."""
 
     def __init__(self) -> None:
         self.begins: list[Seq] = []
@@ -26,7 +26,7 @@ class Sink:
 
     @property
     def began(self) -> Seq | None:
-        """Where, if it was once."""
+        """Where reading began, if it began once."""
         return self.begins[0] if len(self.begins) == 1 else None
 
     def begin(self, last: Seq, life: LogLineage) -> None:
@@ -46,24 +46,24 @@ class Sink:
 
 
 @asynccontextmanager
-async def tailing(connection: NatsConnection, check_s: float = CHECK_S) -> AsyncIterator[ChannelReaders]:
-    """A tail of the connection's tenant that runs."""
-    tail = ChannelReaders(TenantLog(connection), check_s=check_s)
+async def reading(connection: NatsConnection, check_s: float = CHECK_S) -> AsyncIterator[ChannelReaders]:
+    """Run the channel readers of the connection's tenant."""
+    readers = ChannelReaders(TenantLog(connection), check_s=check_s)
     async with asyncio.TaskGroup() as group:
-        running = group.create_task(tail.run())
+        running = group.create_task(readers.run())
         try:
-            yield tail
+            yield readers
         finally:
             running.cancel()
 
 
-async def test_a_follower_gets_what_comes_after_it_began_each_with_the_one_before(nats: Nats) -> None:
-    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection) as tail:
+async def test_reader_receives_later_messages_each_with_its_predecessor(nats: Nats) -> None:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, reading(connection) as readers:
         await writer.publish(0)
         await writer.publish(0, channel=B)
         sink, empty = Sink(), Sink()
-        await tail.follow(A, sink)
-        await tail.follow(ChannelId("chn_empty"), empty)
+        await readers.follow(A, sink)
+        await readers.follow(ChannelId("chn_empty"), empty)
 
         for number in range(3):
             await writer.publish(number)
@@ -79,18 +79,18 @@ async def test_a_follower_gets_what_comes_after_it_began_each_with_the_one_befor
         assert empty.got == []
 
 
-async def test_over_cut_connections_nothing_is_missed_repeated_or_out_of_order(nats: Nats) -> None:
+async def test_messages_over_lost_connections_arrive_once_and_in_order(nats: Nats) -> None:
     tenant = a_tenant()
     async with (
         nats.proxy() as proxy,
         nats.connection(tenant, proxy.url) as connection,
         nats.connection(tenant) as other,
         writing(other) as writer,
-        tailing(connection) as tail,
+        reading(connection) as readers,
     ):
         await writer.publish(-1)
         sink = Sink()
-        await tail.follow(A, sink)
+        await readers.follow(A, sink)
         for _ in range(5):
             for number in range(100):
                 await writer.publish(number)
@@ -104,18 +104,18 @@ async def test_over_cut_connections_nothing_is_missed_repeated_or_out_of_order(n
         assert [one.prev for one in sink.got] == list(range(1, 502))
 
 
-async def test_a_last_message_that_was_never_shown_is_found_by_looking(nats: Nats) -> None:
+async def test_last_message_that_was_not_republished_is_found_by_the_check(nats: Nats) -> None:
     tenant = a_tenant()
     async with (
         nats.proxy() as proxy,
         nats.connection(tenant, proxy.url) as connection,
         nats.connection(tenant) as other,
         writing(other) as writer,
-        tailing(connection, check_s=0.2) as tail,
+        reading(connection, check_s=0.2) as readers,
     ):
         await writer.publish(0, channel=B)
         sink = Sink()
-        await tail.follow(A, sink)
+        await readers.follow(A, sink)
         proxy.is_mute = True
         await writer.publish(1)
         await until(lambda: proxy.lost_bytes > 0)
@@ -126,7 +126,7 @@ async def test_a_last_message_that_was_never_shown_is_found_by_looking(nats: Nat
 
 
 async def stored(writer: Writer, count: int) -> list[Seq]:
-    """The sequences of so many new messages."""
+    """Store so many messages, and return their sequences."""
     return [reply.seq or 0 for reply in [await writer.publish(number) for number in range(count)]]
 
 
@@ -134,20 +134,20 @@ def has_come_to(sink: Sink, seq: Seq) -> bool:
     return max([*sink.seqs, sink.begins[-1]]) == seq
 
 
-async def test_where_something_was_missed_and_removed_the_reader_begins_again_behind_it(nats: Nats) -> None:
+async def test_reader_begins_again_after_missed_messages_were_removed(nats: Nats) -> None:
     tenant = a_tenant()
     async with (
         nats.proxy() as proxy,
         nats.connection(tenant, proxy.url) as connection,
         nats.connection(tenant) as other,
         writing(other) as writer,
-        tailing(connection) as tail,
+        reading(connection) as readers,
     ):
         sink, bystander = Sink(), Sink()
         await writer.publish(0)
         await writer.publish(0, channel=B)
-        await tail.follow(A, sink)
-        await tail.follow(B, bystander)
+        await readers.follow(A, sink)
+        await readers.follow(B, bystander)
         for _ in range(4):
             proxy.is_open = False
             proxy.cut()
@@ -167,15 +167,15 @@ async def test_where_something_was_missed_and_removed_the_reader_begins_again_be
         assert bystander.begins == [2]
 
 
-async def test_a_channel_that_was_emptied_goes_on_without_a_break_where_nothing_was_missed(nats: Nats) -> None:
+async def test_purged_channel_continues_without_a_gap_if_no_message_was_missed(nats: Nats) -> None:
     async with (
         nats.connection(a_tenant()) as connection,
         writing(connection) as writer,
-        tailing(connection, check_s=0.02) as tail,
+        reading(connection, check_s=0.02) as readers,
     ):
         sink = Sink()
         await writer.publish(0)
-        await tail.follow(A, sink)
+        await readers.follow(A, sink)
         for number in range(3):
             await writer.publish(number)
             await until(partial(has_come_to, sink, number + 2))
@@ -186,19 +186,19 @@ async def test_a_channel_that_was_emptied_goes_on_without_a_break_where_nothing_
         assert [(one.seq, one.prev) for one in sink.got] == [(2, 1), (3, None), (4, None)]
 
 
-async def test_after_a_cut_the_reader_goes_on_behind_a_message_that_is_still_there(nats: Nats) -> None:
+async def test_reader_continues_after_a_reconnect_from_a_message_that_still_exists(nats: Nats) -> None:
     tenant = a_tenant()
     async with (
         nats.proxy() as proxy,
         nats.connection(tenant, proxy.url) as connection,
         nats.connection(tenant) as other,
         writing(other) as writer,
-        tailing(connection) as tail,
+        reading(connection) as readers,
     ):
         sink = Sink()
         for number in range(3):
             await writer.publish(number)
-        await tail.follow(A, sink)
+        await readers.follow(A, sink)
         await writer.log.purge(A, up_to=2)
         proxy.cut()
         await until(lambda: not connection.is_up)
@@ -209,10 +209,10 @@ async def test_after_a_cut_the_reader_goes_on_behind_a_message_that_is_still_the
         assert (sink.begins, sink.got[0].prev) == ([3], 3)
 
 
-async def test_a_log_that_begins_is_known_before_its_first_message_is_handed_on(nats: Nats) -> None:
-    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection) as tail:
+async def test_new_logs_lineage_is_passed_on_before_its_first_message(nats: Nats) -> None:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, reading(connection) as readers:
         sink = Sink()
-        await tail.follow(A, sink)
+        await readers.follow(A, sink)
         assert sink.lives == [LogLineage(None)]
         for number in range(20):
             await writer.publish(number, channel=B if number % 2 else A)
@@ -223,16 +223,16 @@ async def test_a_log_that_begins_is_known_before_its_first_message_is_handed_on(
         assert sink.seqs == list(range(1, 20, 2))
 
 
-async def test_a_log_that_another_has_taken_the_place_of_is_noticed_and_read_from_there(nats: Nats) -> None:
+async def test_replaced_log_is_detected_and_read_from_its_end(nats: Nats) -> None:
     async with (
         nats.connection(a_tenant()) as connection,
         writing(connection) as writer,
-        tailing(connection, check_s=0.05) as tail,
+        reading(connection, check_s=0.05) as readers,
     ):
         sink = Sink()
         for number in range(10):
             await writer.publish(number)
-        await tail.follow(A, sink)
+        await readers.follow(A, sink)
         await writer.log.drop()
         for number in range(3):
             await writer.publish(number)
@@ -247,70 +247,70 @@ async def test_a_log_that_another_has_taken_the_place_of_is_noticed_and_read_fro
         assert [(one.seq, one.prev) for one in sink.got] == [(4, 3)]
 
 
-async def test_another_epoch_is_noticed_even_where_the_sequences_fit(nats: Nats) -> None:
+async def test_new_epoch_with_matching_sequences_is_detected(nats: Nats) -> None:
     async with (
         nats.connection(a_tenant()) as connection,
         writing(connection) as writer,
-        tailing(connection, check_s=0.05) as tail,
+        reading(connection, check_s=0.05) as readers,
     ):
         sink = Sink()
         await writer.publish(0)
-        await tail.follow(A, sink)
+        await readers.follow(A, sink)
         state = await writer.log.begin_epoch()
         await until(lambda: len(sink.begins) == 2)
 
         assert (sink.begins, sink.lives[1]) == ([1, 1], state.lineage)
 
 
-async def test_two_readers_of_a_channel_do_not_disturb_each_other_and_one_that_ended_gets_nothing(nats: Nats) -> None:
-    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, tailing(connection) as tail:
+async def test_two_readers_of_a_channel_are_independent_and_a_closed_one_receives_nothing(nats: Nats) -> None:
+    async with nats.connection(a_tenant()) as connection, writing(connection) as writer, reading(connection) as readers:
         staying, leaving = Sink(), Sink()
-        await tail.follow(A, staying)
-        reader = await tail.follow(A, leaving)
+        await readers.follow(A, staying)
+        reader = await readers.follow(A, leaving)
         await writer.publish(1)
         await until(lambda: len(staying.got) == len(leaving.got) == 1)
 
-        await tail.unfollow(reader)
-        await tail.unfollow(reader)
+        await readers.unfollow(reader)
+        await readers.unfollow(reader)
         await writer.publish(2)
         await until(lambda: len(staying.got) == 2)
         await reader.catch_up()
 
-        assert (len(leaving.got), len(tail), len(connection._subscriptions)) == (1, 1, 1)
+        assert (len(leaving.got), len(readers), len(connection._subscriptions)) == (1, 1, 1)
 
 
-async def test_without_nats_nothing_is_followed(nats: Nats) -> None:
-    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection, tailing(connection) as tail:
+async def test_follow_without_nats_raises_unavailable_and_leaves_no_reader(nats: Nats) -> None:
+    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection, reading(connection) as readers:
         proxy.is_open = False
         proxy.cut()
         await until(lambda: not connection.is_up)
         sink = Sink()
 
         with pytest.raises(Unavailable):
-            await tail.follow(A, sink)
+            await readers.follow(A, sink)
 
-        assert (len(tail), len(connection._subscriptions), sink.began) == (0, 0, None)
+        assert (len(readers), len(connection._subscriptions), sink.began) == (0, 0, None)
 
 
-async def test_a_following_that_nats_leaves_in_the_middle_is_given_up_whole(nats: Nats) -> None:
-    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection, tailing(connection) as tail:
+async def test_follow_interrupted_by_a_lost_connection_leaves_no_reader(nats: Nats) -> None:
+    async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection, reading(connection) as readers:
         proxy.is_mute = True
         async with asyncio.TaskGroup() as group:
-            group.create_task(_is_refused(tail))
+            group.create_task(_is_refused(readers))
             await until(lambda: proxy.lost_bytes > 0)
             proxy.is_open = False
             proxy.cut()
 
-        assert (len(tail), len(connection._subscriptions)) == (0, 0)
+        assert (len(readers), len(connection._subscriptions)) == (0, 0)
 
 
-async def _is_refused(tail: ChannelReaders) -> None:
+async def _is_refused(readers: ChannelReaders) -> None:
     with pytest.raises(Unavailable):
-        await tail.follow(A, Sink())
+        await readers.follow(A, Sink())
 
 
 class Failing(Sink):
-    """Raises on each message once, before it takes it."""
+    """Raises once on each message, before it takes it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -323,15 +323,15 @@ class Failing(Sink):
         super().take(found)
 
 
-async def test_a_sink_that_raises_misses_nothing_and_no_other_channel_waits(nats: Nats) -> None:
+async def test_failing_sink_misses_no_message_and_does_not_delay_other_channels(nats: Nats) -> None:
     async with (
         nats.connection(a_tenant()) as connection,
         writing(connection) as writer,
-        tailing(connection, check_s=0.05) as tail,
+        reading(connection, check_s=0.05) as readers,
     ):
         failing, other = Failing(), Sink()
-        await tail.follow(A, failing)
-        await tail.follow(B, other)
+        await readers.follow(A, failing)
+        await readers.follow(B, other)
         for number in range(10):
             await writer.publish(number)
             await writer.publish(number, channel=B)

@@ -1,4 +1,4 @@
-"""Three NATS servers, as a fleet has them: copies of a log, and copies that lag."""
+"""Three NATS servers, as in a fleet: replicas of a log, and replicas that lag."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from tests.fabric.test_channel_readers import Sink
 from tests.fleet import NatsServers
 
 START_S = 30.0
-"""For three servers to find each other and a leader, on a machine that is busy with other tests."""
+"""Time for three servers to find each other and a leader, on a machine busy with other tests."""
 
 FAR_S = 0.1
 MESSAGE_BYTES = 100
-"""At least, of each message on disk."""
+"""Minimum size of each message on disk."""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ async def fabric_on(urls: list[str], accounts: Accounts, *, is_settled: bool = T
 
 
 async def stream(servers: NatsServers, accounts: Accounts, tenant: TenantId) -> dict[str, Any]:
-    """What a tenant's log is, once it has a leader and every copy is level."""
+    """Return a tenant's stream info once it has a leader and every replica is current."""
     async with asyncio.timeout(START_S):
         while True:
             for node in servers.nodes:
@@ -87,21 +87,21 @@ async def stream(servers: NatsServers, accounts: Accounts, tenant: TenantId) -> 
 
 
 def bytes_of(stream: Path) -> int:
-    """How much of a stream is on a server's disk, below its folder."""
+    """Return the size of a stream on a server's disk, below its folder."""
     return sum(block.stat().st_size for block in stream.glob("msgs/*.blk"))
 
 
 async def first_publish(fabric: Fabric, tenant: TenantId, data: bytes = b"0") -> Writer:
-    """A writer of the tenant's log, which is there from here on."""
-    room = fabric.tenant(tenant)
-    await room.connection.wait_up(START_S)
-    writer = Writer(room.writer, room.log)
+    """Create the tenant's log, and return its writer."""
+    tenant_fabric = fabric.tenant(tenant)
+    await tenant_fabric.connection.wait_up(START_S)
+    writer = Writer(tenant_fabric.writer, tenant_fabric.log)
     async with asyncio.timeout(START_S):
         await writer.submit(data)
     return writer
 
 
-async def test_a_server_alone_keeps_one_copy(nats: Nats) -> None:
+async def test_single_server_has_one_replica(nats: Nats) -> None:
     fabric = Fabric([nats.url], nats.accounts)
     async with asyncio.TaskGroup() as group:
         group.create_task(fabric.run())
@@ -109,14 +109,14 @@ async def test_a_server_alone_keeps_one_copy(nats: Nats) -> None:
         fabric.close()
 
 
-async def test_a_cluster_of_three_keeps_three(servers: NatsServers, accounts: Accounts) -> None:
+async def test_cluster_of_three_has_three_replicas(servers: NatsServers, accounts: Accounts) -> None:
     tenant = a_tenant()
     async with fabric_on([node.url for node in servers.nodes], accounts) as fabric:
         await first_publish(fabric, tenant)
     assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
 
 
-async def test_a_log_of_one_copy_gets_the_others_and_never_loses_them_again(servers: NatsServers, accounts: Accounts) -> None:
+async def test_log_with_one_replica_gets_three_and_never_fewer_again(servers: NatsServers, accounts: Accounts) -> None:
     tenant, urls = a_tenant(), [servers.nodes[0].url]
     async with fabric_on(urls, accounts, is_settled=False) as before:
         writer = await first_publish(before, tenant)
@@ -124,17 +124,17 @@ async def test_a_log_of_one_copy_gets_the_others_and_never_loses_them_again(serv
             await writer.publish(number)
     assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 1
     async with fabric_on(urls, accounts) as fabric:
-        room = fabric.tenant(tenant)
-        await room.connection.wait_up(START_S)
-        await room.log.limit(1 << 20)
+        tenant_fabric = fabric.tenant(tenant)
+        await tenant_fabric.connection.wait_up(START_S)
+        await tenant_fabric.log.limit(1 << 20)
         told = await stream(servers, accounts, tenant)
         assert (told["config"]["num_replicas"], told["config"]["max_bytes"]) == (3, 1 << 20)
-        assert await Writer(room.writer, room.log).stored() == [str(number).encode() for number in range(20)]
-        await TenantLog(room.connection).limit(1 << 20)
+        assert await Writer(tenant_fabric.writer, tenant_fabric.log).stored() == [str(number).encode() for number in range(20)]
+        await TenantLog(tenant_fabric.connection).limit(1 << 20)
     assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
 
 
-async def test_the_audit_of_one_copy_gets_the_others(servers: NatsServers, accounts: Accounts) -> None:
+async def test_audit_log_with_one_replica_gets_three(servers: NatsServers, accounts: Accounts) -> None:
     urls, chain = [servers.nodes[0].url], subjects.audit(a_tenant())
     async with fabric_on(urls, accounts):
         pass  # the servers have found each other now
@@ -156,7 +156,7 @@ async def audit_copies(fabric: Fabric) -> int:
     return int(answer["config"]["num_replicas"])
 
 
-async def test_what_was_acknowledged_is_read_at_every_node_at_once(servers: NatsServers, accounts: Accounts) -> None:
+async def test_acknowledged_message_is_readable_at_every_node_at_once(servers: NatsServers, accounts: Accounts) -> None:
     """A direct get is answered by the node that a server is connected to, which may not have applied the last message yet."""
     tenant = a_tenant()
     async with AsyncExitStack() as stack:
@@ -175,14 +175,14 @@ async def test_what_was_acknowledged_is_read_at_every_node_at_once(servers: Nats
 
 
 class Far:
-    """A way to a port of this machine on which everything takes its time, in both directions."""
+    """A slow proxy to a port of this machine: it delays everything, in both directions."""
 
     def __init__(self, port: int) -> None:
         self._to, self._carried = port, 0
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[int]:
-        """The port at this end of it."""
+        """Start it, and return its port."""
         server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
         async with server:
             yield int(server.sockets[0].getsockname()[1])
@@ -217,8 +217,8 @@ class Far:
 
 
 @pytest.mark.timeout(120)
-async def test_a_node_that_lags_gives_no_older_answer_than_was_acknowledged(tmp_path: Path) -> None:
-    """The third node is far from the other two, so a majority acknowledges before it has a message."""
+async def test_lagging_node_never_hides_an_acknowledged_message(tmp_path: Path) -> None:
+    """The third node is far from the other two, so a majority acknowledges a message before it arrives there."""
     servers = NatsServers(tmp_path, 3)
     accounts, tenant = Accounts(derive(read_secret(servers.secret), "nats"), "prod"), a_tenant()
     one, two, far = servers.nodes
@@ -258,14 +258,12 @@ async def test_a_node_that_lags_gives_no_older_answer_than_was_acknowledged(tmp_
 
 
 async def step_down(node: Node, accounts: Accounts, tenant: TenantId) -> None:
-    """Has another node lead the tenant's log."""
+    """Move the leadership of the tenant's log to another node."""
     async with connected(node.url, accounts.user(tenant)) as client:
         await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{STREAM}", b"{}", timeout=5)
 
 
-async def test_followers_at_every_node_are_shown_every_message_once_and_in_order(
-    servers: NatsServers, accounts: Accounts
-) -> None:
+async def test_readers_at_every_node_receive_every_message_once_and_in_order(servers: NatsServers, accounts: Accounts) -> None:
     tenant, count = a_tenant(), 300
     async with AsyncExitStack() as stack:
         fabrics = [await stack.enter_async_context(fabric_on([node.url], accounts)) for node in servers.nodes]
@@ -283,7 +281,7 @@ async def test_followers_at_every_node_are_shown_every_message_once_and_in_order
 
 
 async def is_well(http: httpx.AsyncClient, port: int) -> bool:
-    """Whether a NATS server says that it has everything; one that does not listen yet does not."""
+    """Return whether a NATS server reports that it is in sync; False while it does not listen yet."""
     try:
         answer = await http.get(f"http://127.0.0.1:{port}/healthz")
     except httpx.TransportError:
@@ -292,7 +290,7 @@ async def is_well(http: httpx.AsyncClient, port: int) -> bool:
 
 
 async def stored_once_led(writer: Writer) -> list[bytes] | None:
-    """What the log holds; None while nobody can say that there is no more, because it has no leader."""
+    """Return the messages of the log; None while it has no leader that could tell whether there are more."""
     try:
         return await writer.stored()
     except Unavailable:
@@ -300,7 +298,7 @@ async def stored_once_led(writer: Writer) -> list[bytes] | None:
 
 
 async def jetstream_leader(node: Node, accounts: Accounts) -> str:
-    """The NATS server that places new streams."""
+    """Return the NATS server that places new streams."""
     async with connected(node.url, accounts.system_user()) as client:
         told = json.loads((await client.request("$SYS.REQ.SERVER.PING.JSZ", b"{}", timeout=5)).data)
     return str(told["data"]["meta_cluster"]["leader"])
@@ -308,8 +306,8 @@ async def jetstream_leader(node: Node, accounts: Accounts) -> str:
 
 @pytest.mark.faults
 @pytest.mark.timeout(120)
-async def test_new_tenants_first_publishes_are_stored_while_a_node_is_down(tmp_path: Path) -> None:
-    """JetStream elects another leader first, and so do the logs that are given to the node that has just been killed."""
+async def test_first_publishes_of_new_tenants_are_stored_while_a_node_is_down(tmp_path: Path) -> None:
+    """JetStream elects another leader first, and so do the logs that are placed on the node that has just been killed."""
     servers = NatsServers(tmp_path, 3)
     accounts = Accounts(derive(read_secret(servers.secret), "nats"), "prod")
     servers.start()
@@ -325,7 +323,7 @@ async def test_new_tenants_first_publishes_are_stored_while_a_node_is_down(tmp_p
 
 
 @pytest.mark.timeout(120)
-async def test_a_node_that_comes_back_empty_copies_everything_from_the_others(tmp_path: Path) -> None:
+async def test_node_that_returns_empty_is_restored_from_the_others(tmp_path: Path) -> None:
     servers = NatsServers(tmp_path, 3)
     accounts = Accounts(derive(read_secret(servers.secret), "nats"), "prod")
     servers.start()
@@ -346,19 +344,19 @@ async def test_a_node_that_comes_back_empty_copies_everything_from_the_others(tm
         assert (await stream(servers, accounts, tenant))["config"]["num_replicas"] == 3
         servers.kill(others[0].name)  # so that no majority is without the node that came back
         async with fabric_on([lost.url], accounts) as fabric:
-            room = fabric.tenant(tenant)
-            await room.connection.wait_up(START_S)
+            tenant_fabric = fabric.tenant(tenant)
+            await tenant_fabric.connection.wait_up(START_S)
             async with asyncio.timeout(START_S):
-                while await room.log.after(A, 0, most=1) == []:  # noqa: ASYNC110 (another process has it soon)
+                while await tenant_fabric.log.after(A, 0, most=1) == []:  # noqa: ASYNC110 (another process has it soon)
                     await asyncio.sleep(0.1)
-                while (found := await stored_once_led(Writer(room.writer, room.log))) is None:
+                while (found := await stored_once_led(Writer(tenant_fabric.writer, tenant_fabric.log))) is None:
                     pass
             assert found == [str(number).encode() for number in range(50)]
     finally:
         servers.end()
 
 
-async def test_with_two_of_three_servers_down_nothing_is_stored_and_the_check_says_so(
+async def test_with_two_of_three_servers_down_publishes_and_the_storage_check_fail(
     servers: NatsServers, accounts: Accounts
 ) -> None:
     alive, *down = servers.nodes
@@ -375,7 +373,7 @@ async def test_with_two_of_three_servers_down_nothing_is_stored_and_the_check_sa
 
 
 async def until_stored(fabric: Fabric) -> None:
-    """Returns when NATS has stored a message."""
+    """Wait until NATS has stored a message."""
     async with asyncio.timeout(START_S):
         while True:
             try:

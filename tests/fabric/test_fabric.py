@@ -23,7 +23,7 @@ from tests.fabric.test_channel_readers import Sink
 async def running(
     nats: Nats, *, idle_s: float = IDLE_S, sweep_s: float = SWEEP_S, max_unused: int = MAX_UNUSED, busy_s: float = BUSY_S
 ) -> AsyncIterator[Fabric]:
-    """A server's fabric; it must end when it is told to."""
+    """Run a server's fabric; fail if it does not end after `close`."""
     fabric = Fabric([nats.url], nats.accounts, idle_s=idle_s, sweep_s=sweep_s, max_unused=max_unused, busy_s=busy_s)
     async with asyncio.TaskGroup() as group:
         group.create_task(fabric.run())
@@ -35,11 +35,11 @@ async def running(
 
 
 def writer_of(fabric: Fabric, tenant: TenantId) -> Writer:
-    room = fabric.tenant(tenant)
-    return Writer(room.writer, room.log)
+    tenant_fabric = fabric.tenant(tenant)
+    return Writer(tenant_fabric.writer, tenant_fabric.log)
 
 
-async def test_the_same_channel_id_in_two_tenants_is_two_channels(nats: Nats) -> None:
+async def test_equal_channel_ids_in_two_tenants_are_two_channels(nats: Nats) -> None:
     one, other = a_tenant(), a_tenant()
     async with running(nats) as fabric:
         sinks = {tenant: Sink() for tenant in (one, other)}
@@ -56,7 +56,7 @@ async def test_the_same_channel_id_in_two_tenants_is_two_channels(nats: Nats) ->
         assert (await fabric.position(one)).epoch != (await fabric.position(other)).epoch
 
 
-async def test_a_position_is_the_end_of_the_log_and_empty_before_it_begins(nats: Nats) -> None:
+async def test_position_is_the_end_of_the_log_and_empty_before_it_exists(nats: Nats) -> None:
     tenant = a_tenant()
     async with running(nats) as fabric:
         assert await fabric.position(tenant) == Cursor()
@@ -66,7 +66,7 @@ async def test_a_position_is_the_end_of_the_log_and_empty_before_it_begins(nats:
         assert await fabric.position(tenant) == Cursor(epoch=fabric.tenant(tenant).log.epoch, seq=2)
 
 
-async def test_a_purge_empties_one_channel(nats: Nats) -> None:
+async def test_purge_empties_one_channel(nats: Nats) -> None:
     tenant = a_tenant()
     async with running(nats) as fabric:
         await fabric.purge(tenant, A)
@@ -76,7 +76,7 @@ async def test_a_purge_empties_one_channel(nats: Nats) -> None:
         assert await writer_of(fabric, tenant).stored() == []
 
 
-async def test_a_tenant_that_is_removed_leaves_nothing_and_its_place_can_be_taken_again(nats: Nats) -> None:
+async def test_dropped_tenant_leaves_nothing_and_can_be_created_again(nats: Nats) -> None:
     tenant, bystander = a_tenant(), a_tenant()
     async with running(nats) as fabric:
         await writer_of(fabric, bystander).publish(1)
@@ -93,7 +93,7 @@ async def test_a_tenant_that_is_removed_leaves_nothing_and_its_place_can_be_take
         assert await writer_of(fabric, bystander).stored() == [b"1"]
 
 
-async def test_publishes_in_flight_do_not_bring_a_removed_tenant_back(nats: Nats) -> None:
+async def test_publishes_in_flight_do_not_recreate_a_dropped_tenant(nats: Nats) -> None:
     tenant = a_tenant()
     async with running(nats) as fabric:
         writer = writer_of(fabric, tenant)
@@ -106,7 +106,7 @@ async def test_publishes_in_flight_do_not_bring_a_removed_tenant_back(nats: Nats
         assert await fabric.position(tenant) == Cursor()
 
 
-async def test_a_tenant_that_nobody_uses_is_let_go_and_one_that_is_followed_is_not(nats: Nats) -> None:
+async def test_idle_tenant_is_closed_and_a_followed_one_stays_open(nats: Nats) -> None:
     used, idle = a_tenant(), a_tenant()
     async with running(nats, idle_s=0.05, sweep_s=0.01) as fabric:
         sink = Sink()
@@ -125,31 +125,31 @@ async def test_a_tenant_that_nobody_uses_is_let_go_and_one_that_is_followed_is_n
         await until(followed.leave.is_set)
 
 
-async def test_the_rooms_that_nobody_uses_are_bounded_and_the_longest_unused_goes_first(nats: Nats) -> None:
+async def test_unused_tenants_are_limited_and_the_longest_unused_is_closed_first(nats: Nats) -> None:
     async with running(nats, max_unused=3, busy_s=0) as fabric:
         used = fabric.tenant(a_tenant())
         await used.connection.wait_up()
         reader = await used.readers.follow(A, Sink())
         unused = [fabric.tenant(a_tenant()) for _ in range(5)]
-        assert [room.leave.is_set() for room in unused] == [True, True, False, False, False]
+        assert [tenant_fabric.leave.is_set() for tenant_fabric in unused] == [True, True, False, False, False]
         fabric.peek(unused[2].tenant_id)
         fabric.tenant(a_tenant())
-        assert [room.leave.is_set() for room in unused] == [True, True, False, True, False]
+        assert [tenant_fabric.leave.is_set() for tenant_fabric in unused] == [True, True, False, True, False]
         assert not used.leave.is_set()
         await used.readers.unfollow(reader)
 
 
-async def test_a_room_that_was_just_asked_for_is_not_closed_for_one_that_is_not_needed(nats: Nats) -> None:
+async def test_recently_used_tenant_is_not_closed_for_one_that_is_not_needed(nats: Nats) -> None:
     async with running(nats, max_unused=2, busy_s=60) as fabric:
         busy = [fabric.tenant(a_tenant(), is_needed=False) for _ in range(2)]
         with pytest.raises(Unavailable):
             fabric.tenant(a_tenant(), is_needed=False)
         assert fabric.tenant(busy[0].tenant_id, is_needed=False) is busy[0]
         fabric.tenant(a_tenant())
-        assert not any(room.leave.is_set() for room in busy)
+        assert not any(tenant_fabric.leave.is_set() for tenant_fabric in busy)
 
 
-async def test_without_nats_the_check_says_so_and_closing_still_ends_it() -> None:
+async def test_without_nats_wait_up_raises_unavailable_and_close_ends_the_fabric() -> None:
     fabric = Fabric([f"nats://127.0.0.1:{some_free_port()}"], Accounts(bytes(range(32)), "dev"))
     with pytest.raises(Unavailable):
         fabric.tenant(a_tenant())
@@ -165,7 +165,7 @@ async def test_without_nats_the_check_says_so_and_closing_still_ends_it() -> Non
             fabric.tenant(a_tenant())
 
 
-async def test_the_check_has_a_message_stored_and_fails_where_nats_does_not_answer(nats: Nats) -> None:
+async def test_storage_check_stores_a_message_and_fails_without_an_answer(nats: Nats) -> None:
     async with nats.proxy() as proxy:
         fabric = Fabric([proxy.url], nats.accounts)
         async with asyncio.TaskGroup() as group:
@@ -182,7 +182,7 @@ async def test_the_check_has_a_message_stored_and_fails_where_nats_does_not_answ
             fabric.close()
 
 
-async def test_a_group_that_fails_unforeseen_is_answered_and_the_writer_goes_on(nats: Nats) -> None:
+async def test_unforeseen_failure_of_a_group_gets_an_outcome_and_the_writer_continues(nats: Nats) -> None:
     one, other = a_tenant(), a_tenant()
     async with running(nats) as fabric:
         # An envelope that nothing of ours wrote: its repeat is to be compared with it, and cannot be.
@@ -197,7 +197,7 @@ async def test_a_group_that_fails_unforeseen_is_answered_and_the_writer_goes_on(
         assert await writer_of(fabric, other).stored() == [b"2"]
 
 
-async def test_a_room_whose_writer_ends_is_replaced_and_its_tenant_is_told(nats: Nats) -> None:
+async def test_tenant_whose_writer_fails_is_replaced_and_its_failure_is_notified(nats: Nats) -> None:
     one, other = a_tenant(), a_tenant()
     async with running(nats) as fabric:
         failed: list[TenantId] = []

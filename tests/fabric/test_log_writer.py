@@ -24,7 +24,7 @@ async def seqs(waiting: list[asyncio.Future[PublishReply]]) -> list[int]:
     return [(await within(one)).seq or 0 for one in waiting]
 
 
-async def test_one_message_is_stored_and_told_its_place(nats: Nats) -> None:
+async def test_stored_message_is_answered_with_its_sequence(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         first = await writer.publish(b'{"n":1}')
         second = await writer.publish(b'{"n":2}', key="k")
@@ -33,7 +33,7 @@ async def test_one_message_is_stored_and_told_its_place(nats: Nats) -> None:
         assert await writer.stored() == [b'{"n":1}', b'{"n":2}']
 
 
-async def test_what_waits_together_keeps_the_order_of_its_coming(nats: Nats) -> None:
+async def test_messages_that_wait_together_keep_their_order(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         waiting = [writer.submit(number, channel=A if number % 3 else B) for number in range(2 * BATCH_MESSAGES + 100)]
 
@@ -41,14 +41,14 @@ async def test_what_waits_together_keeps_the_order_of_its_coming(nats: Nats) -> 
         assert await writer.stored(B) == [b"%d" % number for number in range(0, len(waiting), 3)]
 
 
-async def test_a_batch_of_many_bytes_is_several_batches_in_order(nats: Nats) -> None:
+async def test_large_batch_is_split_into_several_in_order(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         waiting = [writer.submit(b'"%b"' % (b"x" * 60_000)) for _ in range(150)]
 
         assert await seqs(waiting) == list(range(1, 151))
 
 
-async def test_equal_keys_that_wait_together_are_one_message(nats: Nats) -> None:
+async def test_equal_keys_that_wait_together_are_stored_once(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         first, duplicate, other, elsewhere = (
             writer.submit(b'{"a":1,"b":2}', "k"),
@@ -65,7 +65,7 @@ async def test_equal_keys_that_wait_together_are_one_message(nats: Nats) -> None
         assert await writer.stored() == [b'{"a":1,"b":2}']
 
 
-async def test_a_key_that_comes_again_is_answered_with_the_first_message(nats: Nats) -> None:
+async def test_repeated_key_is_answered_with_the_first_message(nats: Nats) -> None:
     tenant = a_tenant()
     async with (
         nats.connection(tenant) as connection,
@@ -84,7 +84,9 @@ async def test_a_key_that_comes_again_is_answered_with_the_first_message(nats: N
 
 
 @pytest.mark.parametrize(("first", "second"), [(b"1", b"1.0"), (b"1", b"true"), (b"1e999", b"1e998"), (b"1" * 5000, b"2" * 5000)])
-async def test_other_content_under_a_used_key_is_refused_and_others_go_on(nats: Nats, first: bytes, second: bytes) -> None:
+async def test_other_content_under_a_used_key_is_refused_without_affecting_others(
+    nats: Nats, first: bytes, second: bytes
+) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(first, "k")
 
@@ -96,7 +98,7 @@ async def test_other_content_under_a_used_key_is_refused_and_others_go_on(nats: 
         assert (await writer.publish(first, "k")).duplicate
 
 
-async def test_one_repeat_in_a_batch_is_found_and_the_others_are_stored_in_order(nats: Nats) -> None:
+async def test_repeat_in_a_batch_is_detected_and_the_others_are_stored_in_order(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         repeated = [await writer.publish(-1, "k1"), await writer.publish(-2, "k2")]
 
@@ -109,7 +111,7 @@ async def test_one_repeat_in_a_batch_is_found_and_the_others_are_stored_in_order
         assert await writer.stored() == [b"-1", b"-2", *(b"%d" % number for number in range(130))]
 
 
-async def test_a_repeat_of_what_was_removed_since_tells_the_sequence_alone(nats: Nats) -> None:
+async def test_repeat_of_a_removed_message_is_answered_with_the_sequence_only(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         first = await writer.publish(1, "k")
         await writer.log.purge(A)
@@ -118,7 +120,7 @@ async def test_a_repeat_of_what_was_removed_since_tells_the_sequence_alone(nats:
         assert await writer.stored() == []
 
 
-async def test_a_full_log_refuses_what_does_not_fit_and_drops_nothing(nats: Nats) -> None:
+async def test_full_log_refuses_messages_and_removes_none(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection, max_bytes=20_000) as writer:
         waiting = [writer.submit(b'"%04d%b"' % (number, b"x" * 1000)) for number in range(40)]
         outcomes = [await outcome(one) for one in waiting]
@@ -132,7 +134,7 @@ async def test_a_full_log_refuses_what_does_not_fit_and_drops_nothing(nats: Nats
             await writer.publish(b'"%b"' % (b"x" * 1000))
 
 
-async def test_a_lost_answer_leaves_the_outcome_unknown_unless_a_key_tells(nats: Nats) -> None:
+async def test_lost_answer_leaves_the_outcome_unknown_without_a_key(nats: Nats) -> None:
     tenant = a_tenant()
     async with nats.proxy() as proxy, nats.connection(tenant, proxy.url) as connection, writing(connection) as writer:
         await writer.publish(b'"begin"')
@@ -149,7 +151,7 @@ async def test_a_lost_answer_leaves_the_outcome_unknown_unless_a_key_tells(nats:
         assert await writer.stored() == [b'"begin"', *(b"%d" % number for number in range(20))]
 
 
-async def test_among_a_few_a_lost_answer_is_asked_for_again_under_a_key_alone(nats: Nats) -> None:
+async def test_small_group_with_lost_answers_retries_keyed_messages_only(nats: Nats) -> None:
     async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection, writing(connection) as writer:
         await writer.publish(b'"begin"')
         proxy.is_mute = True
@@ -164,7 +166,7 @@ async def test_among_a_few_a_lost_answer_is_asked_for_again_under_a_key_alone(na
         assert await writer.stored() == [b'"begin"', *(b"%d" % number for number in range(SMALL_GROUP))]
 
 
-async def test_among_a_few_one_that_does_not_fit_stops_no_other(nats: Nats) -> None:
+async def test_oversized_message_in_a_small_group_does_not_affect_others(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection, max_bytes=5_000) as writer:
         waiting = [writer.submit(b'"%b"' % (b"x" * size)) for size in (10, 9_000, 11)]
 
@@ -172,15 +174,15 @@ async def test_among_a_few_one_that_does_not_fit_stops_no_other(nats: Nats) -> N
         assert [len(data) for data in await writer.stored()] == [12, 13]
 
 
-async def test_a_message_that_a_later_one_has_overtaken_is_not_tried_again(nats: Nats) -> None:
+async def test_message_before_a_stored_one_is_not_retried(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
-        waiting = [writer.submit(1), writer.commit.submit(Subject("nowhere"), b"{}", "msg_x", "key"), writer.submit(2)]
+        waiting = [writer.submit(1), writer.log_writer.submit(Subject("nowhere"), b"{}", "msg_x", "key"), writer.submit(2)]
 
         assert [type(await outcome(one)) for one in waiting] == [PublishReply, OutcomeUnknown, PublishReply]
         assert await writer.stored() == [b"1", b"2"]
 
 
-async def test_what_was_sent_once_is_never_told_to_be_not_stored(nats: Nats) -> None:
+async def test_message_that_was_sent_never_ends_as_not_stored(nats: Nats) -> None:
     tenant = a_tenant()
     async with (
         nats.proxy() as proxy,
@@ -201,7 +203,7 @@ async def test_what_was_sent_once_is_never_told_to_be_not_stored(nats: Nats) -> 
             assert await reading.stored() == [b'"begin"', b"1", b"2"]
 
 
-async def test_while_nats_is_away_messages_wait_and_are_stored_when_it_is_back(nats: Nats) -> None:
+async def test_messages_wait_while_nats_is_down_and_are_stored_afterwards(nats: Nats) -> None:
     async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection, writing(connection) as writer:
         proxy.is_open = False
         proxy.cut()
@@ -212,7 +214,7 @@ async def test_while_nats_is_away_messages_wait_and_are_stored_when_it_is_back(n
         assert await seqs(waiting) == list(range(1, 11))
 
 
-async def test_when_too_much_waits_more_is_refused_at_once(nats: Nats) -> None:
+async def test_full_queue_refuses_further_messages_at_once(nats: Nats) -> None:
     async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection:
         proxy.is_open = False
         proxy.cut()
@@ -226,7 +228,7 @@ async def test_when_too_much_waits_more_is_refused_at_once(nats: Nats) -> None:
             assert (await writer.publish(4)).seq == 4
 
 
-async def test_a_writer_that_ends_answers_everything_it_was_given(nats: Nats) -> None:
+async def test_writer_that_ends_gives_every_message_an_outcome(nats: Nats) -> None:
     async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection:
         async with writing(connection) as writer:
             await writer.publish(b'"begin"')
@@ -239,7 +241,7 @@ async def test_a_writer_that_ends_answers_everything_it_was_given(nats: Nats) ->
         assert [type(await outcome(one)) for one in (flying, waiting, late)] == [OutcomeUnknown, NotStored, NotStored]
 
 
-async def test_a_log_that_was_removed_is_begun_anew_by_the_next_message(nats: Nats) -> None:
+async def test_dropped_log_is_created_again_by_the_next_message(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(1, "k")
         first = writer.log.epoch
@@ -249,26 +251,26 @@ async def test_a_log_that_was_removed_is_begun_anew_by_the_next_message(nats: Na
         assert writer.log.epoch not in {first, None}
 
 
-async def test_senders_take_turns_in_a_group_and_each_keeps_its_order(nats: Nats) -> None:
+async def test_senders_take_turns_in_a_group_and_keep_their_order(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection:
-        commit = LogWriter(TenantLog(connection), max_group=lambda: 64)
-        done = [commit.submit(subjects.stored(A), b"%d" % number, f"msg_{number}", None, "busy") for number in range(300)]
-        quiet = [commit.submit(subjects.stored(A), b"%d" % number, f"msg_q{number}", None, "quiet") for number in range(3)]
+        log_writer = LogWriter(TenantLog(connection), max_group=lambda: 64)
+        done = [log_writer.submit(subjects.stored(A), b"%d" % number, f"msg_{number}", None, "busy") for number in range(300)]
+        quiet = [log_writer.submit(subjects.stored(A), b"%d" % number, f"msg_q{number}", None, "quiet") for number in range(3)]
         async with asyncio.TaskGroup() as group:
-            running = group.create_task(commit.run())
+            running = group.create_task(log_writer.run())
             first, stored = await seqs(quiet), await seqs(done)
             running.cancel()
         assert max(first) <= 64
         assert (first, stored) == (sorted(first), sorted(stored))
 
 
-async def test_a_full_queue_refuses_whoever_fills_it_and_nobody_else(nats: Nats) -> None:
+async def test_full_queue_refuses_only_the_sender_that_filled_it(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection:
-        commit = LogWriter(TenantLog(connection), max_messages=100)
-        taken = [commit.submit(subjects.stored(A), b"1", "msg", None, "busy") for _ in range(200)]
+        log_writer = LogWriter(TenantLog(connection), max_messages=100)
+        taken = [log_writer.submit(subjects.stored(A), b"1", "msg", None, "busy") for _ in range(200)]
         assert sum(one.done() for one in taken) == 100
-        quiet = [commit.submit(subjects.stored(A), b"1", "msg", None, "quiet") for _ in range(2 * RESERVED_PER_SENDER)]
+        quiet = [log_writer.submit(subjects.stored(A), b"1", "msg", None, "quiet") for _ in range(2 * RESERVED_PER_SENDER)]
         assert [one.done() for one in quiet] == [False] * RESERVED_PER_SENDER + [True] * RESERVED_PER_SENDER
-        commit.close()
+        log_writer.close()
         for one in (*taken, *quiet):
             assert isinstance(one.exception(), NotStored)

@@ -28,18 +28,18 @@ def at(seconds: float) -> datetime:
 async def server(
     nats: Nats, tenant: TenantId, name: str, url: str | None = None, *, lease_s: float = 50, renew_s: float = 20
 ) -> AsyncIterator[PresenceRegistry]:
-    """One server's roster of the tenant. At the end it is just gone, as if it had been killed."""
+    """Run one server's presence registry of the tenant. It ends abruptly, as if it had been killed."""
     async with nats.connection(tenant, url) as connection:
-        roster = PresenceRegistry(connection, name, lease_s=lease_s, renew_s=renew_s)
+        registry = PresenceRegistry(connection, name, lease_s=lease_s, renew_s=renew_s)
         async with asyncio.TaskGroup() as group:
-            running = group.create_task(roster.run())
+            running = group.create_task(registry.run())
             try:
-                yield roster
+                yield registry
             finally:
                 running.cancel()
 
 
-async def test_a_server_that_comes_later_is_told_who_is_there(nats: Nats) -> None:
+async def test_later_server_receives_the_connected_agents(nats: Nats) -> None:
     tenant = a_tenant()
     async with server(nats, tenant, "a") as first:
         first.put(AgentPresence(X, at(0), "busy", at(1)))
@@ -51,11 +51,11 @@ async def test_a_server_that_comes_later_is_told_who_is_there(nats: Nats) -> Non
             assert second.find(Y) is None
 
 
-async def test_what_changes_is_told_to_everybody(nats: Nats) -> None:
+async def test_changes_reach_every_server(nats: Nats) -> None:
     tenant = a_tenant()
     async with server(nats, tenant, "a") as here, server(nats, tenant, "b") as there, server(nats, tenant, "c") as third:
-        for roster in (here, there, third):
-            assert await within(roster.is_known())
+        for registry in (here, there, third):
+            assert await within(registry.is_known())
 
         here.put(AgentPresence(X, at(0)))
         assert here.find(X) == AgentPresence(X, at(0))
@@ -70,7 +70,7 @@ async def test_what_changes_is_told_to_everybody(nats: Nats) -> None:
         await until(lambda: there.find(X) is None and third.find(X) is None)
 
 
-async def test_nobody_of_another_tenant_hears_it(nats: Nats) -> None:
+async def test_presence_does_not_reach_another_tenant(nats: Nats) -> None:
     ours, theirs = a_tenant(), a_tenant()
     async with server(nats, ours, "a") as here, server(nats, ours, "b") as there, server(nats, theirs, "b") as foreign:
         assert await within(foreign.is_known())
@@ -83,39 +83,39 @@ async def test_nobody_of_another_tenant_hears_it(nats: Nats) -> None:
         assert here.find(Y) is None
 
 
-async def test_servers_that_come_at_the_same_time_hear_each_other(nats: Nats) -> None:
+async def test_servers_that_join_at_the_same_time_hear_each_other(nats: Nats) -> None:
     for _ in range(5):
         tenant = a_tenant()
         async with AsyncExitStack() as stack:
-            rosters = [await stack.enter_async_context(server(nats, tenant, name)) for name in "abc"]
-            for number, roster in enumerate(rosters):
-                roster.put(AgentPresence(AgentId(f"agt_{number}"), at(number)))
-            for roster in rosters:
-                assert await within(roster.is_known())
-            await everybody_sees(rosters, [AgentId(f"agt_{number}") for number in range(3)])
+            registries = [await stack.enter_async_context(server(nats, tenant, name)) for name in "abc"]
+            for number, registry in enumerate(registries):
+                registry.put(AgentPresence(AgentId(f"agt_{number}"), at(number)))
+            for registry in registries:
+                assert await within(registry.is_known())
+            await everybody_sees(registries, [AgentId(f"agt_{number}") for number in range(3)])
 
 
-async def everybody_sees(rosters: list[PresenceRegistry], agents: list[AgentId]) -> None:
-    """Returns when each of the servers has heard of each of the agents."""
-    await until(lambda: all(roster.find(agent) for roster in rosters for agent in agents))
+async def everybody_sees(registries: list[PresenceRegistry], agents: list[AgentId]) -> None:
+    """Wait until each server knows each agent."""
+    await until(lambda: all(registry.find(agent) for registry in registries for agent in agents))
 
 
-async def test_an_agent_on_two_servers_is_there_until_it_has_left_both(nats: Nats) -> None:
+async def test_agent_on_two_servers_is_connected_until_it_has_left_both(nats: Nats) -> None:
     tenant = a_tenant()
     async with server(nats, tenant, "a") as one, server(nats, tenant, "b") as other, server(nats, tenant, "c") as third:
         assert await within(third.is_known())
         one.put(AgentPresence(X, at(0), "early", at(3)))
         other.put(AgentPresence(X, at(1), "late", at(4)))
         everybody = (one, other, third)
-        await until(lambda: all(roster.find(X) == AgentPresence(X, at(0), "late", at(4)) for roster in everybody))
+        await until(lambda: all(registry.find(X) == AgentPresence(X, at(0), "late", at(4)) for registry in everybody))
 
         one.remove(X)
-        await until(lambda: all(roster.find(X) == AgentPresence(X, at(1), "late", at(4)) for roster in everybody))
+        await until(lambda: all(registry.find(X) == AgentPresence(X, at(1), "late", at(4)) for registry in everybody))
         other.remove(X)
-        await until(lambda: all(roster.find(X) is None for roster in everybody))
+        await until(lambda: all(registry.find(X) is None for registry in everybody))
 
 
-async def test_a_status_goes_on_where_the_agent_still_is(nats: Nats) -> None:
+async def test_status_is_kept_on_the_server_where_the_agent_is_still_connected(nats: Nats) -> None:
     tenant = a_tenant()
     async with server(nats, tenant, "a") as one, server(nats, tenant, "b") as other, server(nats, tenant, "c") as third:
         assert await within(third.is_known())
@@ -128,7 +128,7 @@ async def test_a_status_goes_on_where_the_agent_still_is(nats: Nats) -> None:
         assert other.own(X) == AgentPresence(X, at(1), "busy", at(3))
 
 
-async def test_who_renews_is_believed_beyond_the_lease_and_who_is_killed_only_until_it_ends(nats: Nats) -> None:
+async def test_renewed_agents_outlast_the_lease_and_those_of_a_killed_server_expire(nats: Nats) -> None:
     tenant = a_tenant()
     async with server(nats, tenant, "b", lease_s=1.0, renew_s=0.05) as watching:
         async with server(nats, tenant, "a", renew_s=0.05) as dying, connected(nats.url, nats.accounts.user(tenant)) as client:
@@ -141,7 +141,7 @@ async def test_who_renews_is_believed_beyond_the_lease_and_who_is_killed_only_un
         await until(lambda: watching.find(X) is None)
 
 
-async def test_a_dead_server_that_another_still_names_is_waited_for_only_a_moment(nats: Nats) -> None:
+async def test_wait_for_a_dead_server_is_bounded(nats: Nats) -> None:
     tenant = a_tenant()
     async with server(nats, tenant, "b") as witness:
         async with server(nats, tenant, "a") as dying:
@@ -156,7 +156,7 @@ async def test_a_dead_server_that_another_still_names_is_waited_for_only_a_momen
             assert late.find(X) is None
 
 
-async def test_a_server_that_was_cut_off_does_not_know_and_learns_what_it_missed(nats: Nats) -> None:
+async def test_disconnected_server_reports_unknown_and_catches_up_on_reconnect(nats: Nats) -> None:
     tenant = a_tenant()
     async with nats.proxy() as proxy, server(nats, tenant, "a") as here, server(nats, tenant, "b", proxy.url) as away:
         here.put(AgentPresence(X, at(0)))
@@ -178,7 +178,7 @@ async def test_a_server_that_was_cut_off_does_not_know_and_learns_what_it_missed
         await until(lambda: here.find(AgentId("agt_z")) is not None)
 
 
-async def test_more_agents_than_one_message_takes_are_all_told(nats: Nats) -> None:
+async def test_many_agents_are_published_in_several_messages(nats: Nats) -> None:
     tenant = a_tenant()
     agents = [AgentId(f"agt_{number}") for number in range(2 * PORTION + 1)]
     async with server(nats, tenant, "a") as full, server(nats, tenant, "b") as early:
@@ -193,7 +193,7 @@ async def test_more_agents_than_one_message_takes_are_all_told(nats: Nats) -> No
 
 
 @pytest.mark.parametrize("words", [b"", b"{}", b'["a"]', b'["a",[["agt_x","yesterday"]],true]', b"\xff"])
-async def test_what_another_version_says_is_passed_over(nats: Nats, words: bytes) -> None:
+async def test_unreadable_update_is_ignored(nats: Nats, words: bytes) -> None:
     tenant = a_tenant()
     async with server(nats, tenant, "a") as here, server(nats, tenant, "b") as there:
         async with connected(nats.url, nats.accounts.user(tenant)) as client:
@@ -205,32 +205,32 @@ async def test_what_another_version_says_is_passed_over(nats: Nats, words: bytes
         assert here.find(X) is None
 
 
-async def test_without_nats_nobody_knows(nats: Nats) -> None:
+async def test_presence_is_unknown_without_nats(nats: Nats) -> None:
     tenant = a_tenant()
     connection = NatsConnection("none", [f"nats://127.0.0.1:{some_free_port()}"], lambda: nats.accounts.user(tenant))
-    roster = PresenceRegistry(connection, "a")
+    registry = PresenceRegistry(connection, "a")
     async with asyncio.TaskGroup() as group:
-        running = [group.create_task(work) for work in (connection.run(), roster.run())]
-        roster.put(AgentPresence(X, at(0)))
+        running = [group.create_task(work) for work in (connection.run(), registry.run())]
+        registry.put(AgentPresence(X, at(0)))
 
-        assert not await within(roster.is_known())
-        assert not await within(roster.is_known())
-        assert roster.find(X) == AgentPresence(X, at(0))
+        assert not await within(registry.is_known())
+        assert not await within(registry.is_known())
+        assert registry.find(X) == AgentPresence(X, at(0))
         with pytest.raises(Unavailable):
             await connection.wait_up(0)
         connection.close()
         running[1].cancel()
 
 
-async def test_a_watcher_that_raises_costs_no_other_and_the_roster_goes_on(nats: Nats) -> None:
+async def test_failing_watcher_does_not_affect_others_or_the_registry(nats: Nats) -> None:
     def fail(agent: AgentId) -> None:
         raise ValueError(agent)
 
     seen: list[AgentId] = []
     tenant = a_tenant()
     async with server(nats, tenant, "a") as here, server(nats, tenant, "b") as there:
-        for roster in (here, there):
-            roster.watch(fail)
+        for registry in (here, there):
+            registry.watch(fail)
         there.watch(seen.append)
         assert await within(here.is_known())
         assert await within(there.is_known())

@@ -21,7 +21,7 @@ async def saved(connection: NatsConnection) -> tuple[StreamSnapshot, list[bytes]
 
 
 async def every(log: TenantLog, channel: ChannelId) -> list[StoredMessage]:
-    """The channel's messages, read a megabyte at a time."""
+    """Return the channel's messages, read a megabyte at a time."""
     found: list[StoredMessage] = []
     while more := await log.after(channel, found[-1].seq if found else 0):
         found += more
@@ -33,7 +33,7 @@ async def all_of(log: TenantLog) -> list[StoredMessage]:
 
 
 async def fill(writer: Writer, count: int, size: int = 0) -> None:
-    """Messages that do not compress, to both channels."""
+    """Store incompressible messages in both channels."""
     async with asyncio.TaskGroup() as group:
         for number in range(count):
             text = random.Random(number).randbytes(size).hex()
@@ -44,7 +44,7 @@ async def publish(writer: Writer, data: bytes, channel: ChannelId) -> None:
     await writer.publish(data, channel=channel)
 
 
-async def test_a_log_that_was_saved_comes_back_message_by_message_as_another_log(nats: Nats) -> None:
+async def test_saved_log_is_restored_message_by_message_with_a_new_epoch(nats: Nats) -> None:
     tenant = a_tenant()
     async with nats.connection(tenant) as connection, writing(connection) as writer:
         await fill(writer, 200, 3000)
@@ -66,7 +66,7 @@ async def test_a_log_that_was_saved_comes_back_message_by_message_as_another_log
         assert (await writer.publish(1)).seq == 201
 
 
-async def test_a_log_is_saved_as_it_was_at_the_beginning_while_it_is_written_and_purged(nats: Nats) -> None:
+async def test_snapshot_contains_the_log_at_its_beginning_during_writes_and_purges(nats: Nats) -> None:
     tenant = a_tenant()
     async with nats.connection(tenant) as connection, nats.connection(tenant) as other, writing(other) as writer:
         await fill(writer, 300, 4000)
@@ -93,7 +93,7 @@ async def test_a_log_is_saved_as_it_was_at_the_beginning_while_it_is_written_and
         assert (await writer.publish(1)).seq == 301
 
 
-async def test_an_empty_log_keeps_the_place_of_what_comes(nats: Nats) -> None:
+async def test_restored_empty_log_keeps_its_last_sequence(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         for number in range(5):
             await writer.publish(number)
@@ -104,7 +104,7 @@ async def test_an_empty_log_keeps_the_place_of_what_comes(nats: Nats) -> None:
         assert (await writer.publish(1)).seq == 6
 
 
-async def test_what_is_damaged_or_there_already_is_refused(nats: Nats) -> None:
+async def test_damaged_snapshot_or_existing_stream_is_refused(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await fill(writer, 50, 3000)
         taken, pieces = await saved(connection)
@@ -118,7 +118,7 @@ async def test_what_is_damaged_or_there_already_is_refused(nats: Nats) -> None:
         assert len(await all_of(writer.log)) == 50
 
 
-async def test_the_streams_of_an_account_are_named_and_one_that_is_unknown_to_nats_is_made_known(nats: Nats) -> None:
+async def test_streams_are_listed_and_an_unknown_account_is_registered(nats: Nats) -> None:
     tenant = a_tenant()
     vault = AccountConnector([nats.url], nats.accounts)
     async with vault.connect(tenant) as connection:
@@ -138,7 +138,7 @@ def log_of(epoch: str, last_seq: Seq, continues: str = "") -> StreamSnapshot:
     )
 
 
-def test_a_log_that_is_restored_again_and_again_knows_its_forebears_as_far_as_they_are_common() -> None:
+def test_repeatedly_restored_log_knows_its_predecessors_up_to_the_shared_sequence() -> None:
     second = log_of("E1", 50, "E0:80 E00:20").as_continuation()
     assert second.epoch not in ("E1", None)
     assert second.config["metadata"][CONTINUES] == "E1:50 E0:50 E00:20"
@@ -148,6 +148,6 @@ def test_a_log_that_is_restored_again_and_again_knows_its_forebears_as_far_as_th
     assert len(many.config["metadata"][CONTINUES].split()) == snapshots.MAX_CONTINUED
 
 
-def test_a_stream_that_is_no_log_stays_as_it_is() -> None:
+def test_stream_without_an_epoch_is_restored_unchanged() -> None:
     audit = StreamSnapshot({"name": "audit", "metadata": {}}, {"messages": 1, "last_seq": 9})
     assert audit.as_continuation() is audit

@@ -17,7 +17,7 @@ from tests.fabric.nats_clients import BOUND_S
 from tests.fabric.nats_env import A, B, Nats, a_tenant, until, writing
 
 
-async def test_a_log_that_has_not_begun_is_empty_to_every_question(nats: Nats) -> None:
+async def test_every_read_of_a_missing_log_is_empty(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection:
         log = TenantLog(connection)
 
@@ -30,7 +30,7 @@ async def test_a_log_that_has_not_begun_is_empty_to_every_question(nats: Nats) -
             await log.begin_epoch()
 
 
-async def test_servers_that_begin_the_log_at_the_same_time_begin_one(nats: Nats) -> None:
+async def test_concurrent_servers_create_one_log(nats: Nats) -> None:
     tenant = a_tenant()
     async with nats.connection(tenant) as first, nats.connection(tenant) as second:
         logs = [TenantLog(connection) for connection in (first, second, first, second)]
@@ -42,7 +42,7 @@ async def test_servers_that_begin_the_log_at_the_same_time_begin_one(nats: Nats)
         assert {log.epoch for log in logs} == epochs
 
 
-async def test_a_log_that_begins_anew_has_another_epoch(nats: Nats) -> None:
+async def test_log_created_again_has_a_new_epoch(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection:
         log = TenantLog(connection)
         first = await log.ensure()
@@ -55,7 +55,7 @@ async def test_a_log_that_begins_anew_has_another_epoch(nats: Nats) -> None:
         assert log.epoch == second.epoch
 
 
-async def test_a_log_gets_another_epoch_only_for_a_cursor_of_its_own_that_lies_beyond_it(nats: Nats) -> None:
+async def test_log_gets_a_new_epoch_only_for_a_cursor_of_its_epoch_beyond_its_end(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(0)
         state = await writer.log.state()
@@ -67,7 +67,7 @@ async def test_a_log_gets_another_epoch_only_for_a_cursor_of_its_own_that_lies_b
         assert renewed.epoch != state.epoch
 
 
-async def test_a_message_is_removed_only_where_the_log_has_come_so_far(nats: Nats) -> None:
+async def test_message_counts_as_removed_only_if_the_log_reaches_its_sequence(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(0)
         await writer.publish(1)
@@ -77,7 +77,7 @@ async def test_a_message_is_removed_only_where_the_log_has_come_so_far(nats: Nat
             await writer.log.is_removed(3)
 
 
-async def test_a_backlog_is_read_in_pieces_each_message_naming_the_one_before(nats: Nats) -> None:
+async def test_backlog_is_read_in_portions_each_message_with_its_predecessor(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         waiting = []
         for number in range(BATCH_MESSAGES + 10):
@@ -94,7 +94,7 @@ async def test_a_backlog_is_read_in_pieces_each_message_naming_the_one_before(na
         assert await writer.log.after(A, rest[-1].seq) == []
 
 
-async def test_the_newest_of_a_channel_is_its_own_and_can_be_asked_for_an_earlier_time(nats: Nats) -> None:
+async def test_newest_message_is_found_per_channel_and_up_to_a_time(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(1)
         await writer.publish(2, channel=B)
@@ -105,7 +105,7 @@ async def test_the_newest_of_a_channel_is_its_own_and_can_be_asked_for_an_earlie
         assert await writer.log.last_seqs([A, B]) == {subjects.stored(A): 3, subjects.stored(B): 2}
 
 
-async def test_a_purge_takes_one_channel_and_leaves_the_place_of_what_comes(nats: Nats) -> None:
+async def test_purge_removes_one_channel_and_keeps_the_next_sequence(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         await writer.publish(1)
         await writer.publish(2, channel=B)
@@ -124,7 +124,7 @@ async def test_a_purge_takes_one_channel_and_leaves_the_place_of_what_comes(nats
         assert (await writer.publish(3)).seq == 3
 
 
-async def test_every_question_says_so_when_nats_cannot_be_reached(nats: Nats) -> None:
+async def test_every_read_raises_unavailable_without_nats(nats: Nats) -> None:
     async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url) as connection:
         log = TenantLog(connection)
         proxy.is_open = False
@@ -142,7 +142,7 @@ async def test_every_question_says_so_when_nats_cannot_be_reached(nats: Nats) ->
 # --- what retention asks ---------------------------------------------------------------------------------------------------
 
 
-async def test_the_newest_that_is_older_than_a_time_is_found_for_each_channel(nats: Nats) -> None:
+async def test_newest_message_before_a_time_is_found_for_each_channel(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         log, long_ago = writer.log, now() - timedelta(days=1)
         assert await log.last_seqs([A, B], until=now()) == {}
@@ -157,7 +157,7 @@ async def test_the_newest_that_is_older_than_a_time_is_found_for_each_channel(na
 
 
 async def _a_later_millisecond() -> datetime:
-    """A time behind what was stored before the call, and before what is stored after it: NATS is asked in milliseconds."""
+    """Return a time after the messages stored before the call, and before those stored after it. NATS takes milliseconds."""
     before = now()
     async with asyncio.timeout(BOUND_S):
         while times.to_text(now()) <= times.to_text(before + timedelta(milliseconds=1)):  # noqa: ASYNC110 (time itself is awaited)
@@ -165,7 +165,7 @@ async def _a_later_millisecond() -> datetime:
     return before + timedelta(milliseconds=1)
 
 
-async def test_a_purge_up_to_a_sequence_leaves_what_is_above_it_and_other_channels(nats: Nats) -> None:
+async def test_purge_up_to_a_sequence_keeps_later_messages_and_other_channels(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         for number in range(1, 7):
             await writer.publish(number, channel=A if number % 2 else B)
@@ -178,7 +178,7 @@ async def test_a_purge_up_to_a_sequence_leaves_what_is_above_it_and_other_channe
         assert await writer.stored(A) == []
 
 
-async def test_what_is_behind_a_message_is_known_to_be_whole_as_long_as_that_message_is_there(nats: Nats) -> None:
+async def test_messages_after_an_anchor_are_complete_while_the_anchor_exists(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection) as writer:
         for number in range(1, 9):
             await writer.publish(number, channel=A if number % 2 else B)
@@ -198,7 +198,7 @@ async def test_what_is_behind_a_message_is_known_to_be_whole_as_long_as_that_mes
         assert seqs(await log.after_anchor(A, 7, 7)) == ([], False)
 
 
-async def test_a_bound_that_is_lowered_drops_nothing_and_refuses_what_comes(nats: Nats) -> None:
+async def test_lowered_limit_removes_nothing_and_refuses_new_messages(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection, writing(connection, max_bytes=1 << 20) as writer:
         for number in range(10):
             await writer.publish(number)
@@ -212,7 +212,7 @@ async def test_a_bound_that_is_lowered_drops_nothing_and_refuses_what_comes(nats
         assert (await writer.publish(10)).seq == 11
 
 
-async def test_what_a_log_was_restored_from_stands_in_its_metadata_and_is_forgotten_with_its_end(nats: Nats) -> None:
+async def test_metadata_name_the_logs_restored_from_until_a_new_epoch_begins(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection:
         log = TenantLog(connection)
         assert (await log.ensure()).lineage == LogLineage(log.epoch or Epoch(""), {})
@@ -227,5 +227,5 @@ async def test_what_a_log_was_restored_from_stands_in_its_metadata_and_is_forgot
 
 
 @given(st.text(alphabet="01A: x", max_size=20))
-def test_metadata_that_nobody_can_read_continue_nothing(text: str) -> None:
+def test_unreadable_metadata_continue_no_log(text: str) -> None:
     assert all(epoch and seq >= 0 for epoch, seq in parse_continues(text).items())

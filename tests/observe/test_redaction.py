@@ -1,4 +1,4 @@
-"""No secret stands in a log, whoever wrote it and at whatever level."""
+"""No log event contains a secret, from any source and at any level."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize(("secret", "text"), WAYS)
-def test_a_secret_is_known_by_its_look_wherever_it_stands(secret: str, text: str) -> None:
+def test_secret_is_recognized_by_its_format_anywhere(secret: str, text: str) -> None:
     said = text.format(secret)
     for value in (said, [said], {"a": {"b": [said]}}, (said,), ValueError(said), said.encode()):
         shown = json.dumps(redacted(value))
@@ -49,7 +49,7 @@ def test_a_secret_is_known_by_its_look_wherever_it_stands(secret: str, text: str
 
 
 @given(name=st.sampled_from(sorted(SECRET_FIELDS)), value=st.text(min_size=4) | st.binary(min_size=4) | st.integers(1000))
-def test_what_stands_in_a_secret_field_is_replaced_by_its_length(name: str, value: object) -> None:
+def test_value_of_a_secret_field_is_replaced_by_its_length(name: str, value: object) -> None:
     for field in (name, name.upper(), name.replace("_", "-")):
         assert redacted({field: value}) == {field: f"<{len(str(value))} characters>"}
 
@@ -70,7 +70,7 @@ def test_what_stands_in_a_secret_field_is_replaced_by_its_length(name: str, valu
         "2026-11-22T16:55:57Z",
     ],
 )
-def test_what_an_operator_needs_stays(value: object) -> None:
+def test_useful_values_are_not_redacted(value: object) -> None:
     assert redacted(value) == value
 
 
@@ -92,7 +92,7 @@ HARD = [
 
 
 def _cpu_s(text: str) -> float:
-    """The least of several runs: what else the machine does only adds."""
+    """Return the minimum over several runs: other load on the machine only adds time."""
     taken = []
     for _ in range(5):
         since = time.process_time()
@@ -102,14 +102,14 @@ def _cpu_s(text: str) -> float:
 
 
 @pytest.mark.parametrize("piece", HARD)
-def test_the_work_grows_with_the_length_of_the_text_and_not_with_its_square(piece: str) -> None:
+def test_redaction_time_is_linear_in_the_text_length(piece: str) -> None:
     least_s = 0.0005  # below it a clock says little
     short, long = (_cpu_s(piece * (size // len(piece))) for size in (16_384, 131_072))
     assert long / max(short, least_s) < 24, "8 times the text is 8 times the work; of its square it would be 64"
 
 
 @given(st.recursive(st.text() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20))
-def test_whatever_is_logged_is_logged(value: object) -> None:
+def test_any_value_can_be_logged(value: object) -> None:
     json.dumps(redacted(value))
 
 
@@ -133,7 +133,7 @@ def test_tracebacks_and_libraries_are_redacted_too(as_json: bool) -> None:
     assert "some.library" in said
 
 
-async def test_a_whole_day_at_debug_leaves_no_secret_in_the_log(tmp_path: Path, require: Require) -> None:
+async def test_debug_log_of_a_whole_run_contains_no_secret(tmp_path: Path, require: Require) -> None:
     require("ssh-keygen", ssh_keygen.PRESENT)
     canary = "canary-of-a-payload"
     with running(tmp_path, ["--log-level", "debug", "--log-json"]) as platform:

@@ -56,7 +56,7 @@ def accounts() -> Accounts:
 
 
 class Heard:
-    """What was logged, to be waited for."""
+    """Captured log events, with waiting."""
 
     def __init__(self) -> None:
         self._entries: list[EventDict] = []
@@ -68,7 +68,7 @@ class Heard:
         raise structlog.DropEvent
 
     async def next(self, event: str) -> EventDict:
-        """The next entry of that event; those before it are forgotten."""
+        """Return the next event of that name; forget those before it."""
         async with asyncio.timeout(BOUND_S):
             while True:
                 while self._entries:
@@ -110,7 +110,7 @@ async def supervised(nats: EmbeddedNats) -> AsyncIterator[EmbeddedNats]:
 
 
 async def store(nats: EmbeddedNats, accounts: Accounts, *, bytes_each: int = 5, timeout_s: float = BOUND_S) -> int:
-    """Pushes the tenant's account, as a server does that NATS refused, stores one message and gives its sequence."""
+    """Push the tenant's account, as a server does after NATS refused it, store one message and return its sequence."""
     async with connected(nats.url, accounts.system_user()) as system:
         await push(system, accounts.account_jwt(A))
     async with connected(nats.url, accounts.user(A)) as client:
@@ -119,13 +119,13 @@ async def store(nats: EmbeddedNats, accounts: Accounts, *, bytes_each: int = 5, 
 
 
 def runs(pid: int | None) -> bool:
-    """Whether there is such a process, one that ended and waits for its parent to notice not counted."""
+    """Return whether the process runs; a zombie does not count."""
     listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return listed.stdout.strip().rstrip("+")[:1] not in ("", "Z")
 
 
 def guards_of(pid: int | None) -> list[str]:
-    """The processes that wait to end that one."""
+    """Return the guard processes of a child."""
     listed = subprocess.run(["ps", "-ww", "-eo", "command="], capture_output=True, text=True, check=True)
     return [line for line in listed.stdout.splitlines() if line.endswith(f"artcafe-guard {pid}")]
 
@@ -148,7 +148,7 @@ def script(path: Path, body: str) -> Path:
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_a_killed_child_comes_back_with_its_data_on_its_port(
+def test_killed_child_restarts_with_its_data_on_its_port(
     folder: Path, accounts: Accounts, heard: Heard, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     async def story() -> None:
@@ -167,7 +167,7 @@ def test_a_killed_child_comes_back_with_its_data_on_its_port(
         runner.run(story())
 
 
-async def test_a_next_start_finds_the_data_on_the_same_port(folder: Path, accounts: Accounts) -> None:
+async def test_next_start_keeps_the_data_and_the_port(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as nats:
         first = await store(nats, accounts), nats.url
     async with started(EmbeddedNats(folder, accounts)) as nats:
@@ -182,7 +182,7 @@ async def test_jetstream_answers_when_start_returns(folder: Path, accounts: Acco
         assert (await platform.jetstream().account_info()).streams == 0
 
 
-async def test_a_message_is_flushed_before_it_is_acknowledged_and_only_loopback_listens(folder: Path, accounts: Accounts) -> None:
+async def test_messages_are_flushed_before_the_ack_and_only_loopback_listens(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as nats, connected(nats.url, accounts.system_user()) as system:
         told = json.loads((await system.request("$SYS.REQ.SERVER.PING.VARZ", timeout=BOUND_S)).data)["data"]
 
@@ -191,7 +191,7 @@ async def test_a_message_is_flushed_before_it_is_acknowledged_and_only_loopback_
     assert not told.get("http_port")
 
 
-async def test_the_folder_holds_no_secret(folder: Path, accounts: Accounts) -> None:
+async def test_folder_contains_no_secret(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as nats:
         await store(nats, accounts)
 
@@ -201,7 +201,7 @@ async def test_the_folder_holds_no_secret(folder: Path, accounts: Accounts) -> N
     assert folder.stat().st_mode & 0o077 == 0
 
 
-async def test_nobody_else_can_read_a_file_of_it_whatever_the_umask(folder: Path, accounts: Accounts) -> None:
+async def test_files_are_readable_by_their_owner_only_under_any_umask(folder: Path, accounts: Accounts) -> None:
     folder.mkdir(parents=True)
     for name in ("nats.conf", "nats.log", "nats.err"):  # as an earlier version left them
         (folder / name).touch(0o644)
@@ -215,7 +215,7 @@ async def test_nobody_else_can_read_a_file_of_it_whatever_the_umask(folder: Path
     assert [path for path in folder.rglob("*") if path.stat().st_mode & 0o077] == []
 
 
-async def test_the_child_gets_none_of_this_processs_environment(
+async def test_child_does_not_inherit_the_environment(
     folder: Path, accounts: Accounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
@@ -227,9 +227,7 @@ async def test_the_child_gets_none_of_this_processs_environment(
     assert {line.partition("=")[0] for line in told} - {"PWD", "_", "SHLVL", "OLDPWD"} == {"PATH", "GOMEMLIMIT"}
 
 
-async def test_an_account_lost_in_a_power_cut_comes_back_with_its_streams_when_it_is_pushed(
-    folder: Path, accounts: Accounts
-) -> None:
+async def test_account_lost_in_a_power_cut_reappears_with_its_streams_when_pushed(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as nats:
         await store(nats, accounts)
     for token in (folder / "jwt").iterdir():
@@ -239,7 +237,7 @@ async def test_an_account_lost_in_a_power_cut_comes_back_with_its_streams_when_i
         assert await store(nats, accounts) == 2
 
 
-async def test_a_new_generation_of_signing_keys_is_in_force_from_the_start(folder: Path) -> None:
+async def test_new_generation_of_signing_keys_applies_from_the_start(folder: Path) -> None:
     for generation in (1, 2, 1):
         accounts = Accounts(SECRET, "dev", generation=generation)
         async with started(EmbeddedNats(folder, accounts)) as nats:
@@ -249,7 +247,7 @@ async def test_a_new_generation_of_signing_keys_is_in_force_from_the_start(folde
 # --- what a killed parent leaves -----------------------------------------------------------------------------------------
 
 
-async def test_a_killed_parent_takes_its_nats_server_along(folder: Path) -> None:
+async def test_nats_server_stops_when_its_parent_is_killed(folder: Path) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen([sys.executable, "-c", PARENT, str(folder)], env=env, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -259,13 +257,13 @@ async def test_a_killed_parent_takes_its_nats_server_along(folder: Path) -> None
     await until(lambda: not runs(child))
 
 
-async def test_a_child_that_ended_leaves_nobody_waiting_for_its_parent(folder: Path, accounts: Accounts) -> None:
+async def test_guard_process_ends_with_the_child(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as nats:
         assert guards_of(nats.pid)
     assert not guards_of(nats.pid)
 
 
-async def test_a_nats_server_that_was_left_over_nevertheless_is_replaced(folder: Path, accounts: Accounts) -> None:
+async def test_leftover_nats_server_is_replaced(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)):
         pass
     with subprocess.Popen([find_binary(), "-c", folder / "nats.conf"], start_new_session=True) as left:
@@ -278,7 +276,7 @@ async def test_a_nats_server_that_was_left_over_nevertheless_is_replaced(folder:
             left.kill()
 
 
-async def test_a_leftover_that_hears_nothing_is_killed(folder: Path, accounts: Accounts) -> None:
+async def test_leftover_that_ignores_sigterm_is_killed(folder: Path, accounts: Accounts) -> None:
     folder.mkdir(parents=True)
     ignore = "trap '' TERM; echo on; while :; do sleep 0.1; done"
     with subprocess.Popen(["sh", "-c", ignore, "-c", folder / "nats.conf"], stdout=subprocess.PIPE) as deaf:
@@ -289,7 +287,7 @@ async def test_a_leftover_that_hears_nothing_is_killed(folder: Path, accounts: A
             assert deaf.wait(BOUND_S) == -signal.SIGKILL
 
 
-async def test_another_program_that_got_the_recorded_number_is_left_alone(
+async def test_unrelated_process_with_the_recorded_pid_keeps_running(
     folder: Path, accounts: Accounts, sleeper: subprocess.Popen[bytes]
 ) -> None:
     folder.mkdir(parents=True)
@@ -300,7 +298,7 @@ async def test_another_program_that_got_the_recorded_number_is_left_alone(
 
 
 @pytest.mark.parametrize("text", ["", "not a number", "999999999"])
-async def test_a_pid_file_that_names_nobody_is_ignored(folder: Path, accounts: Accounts, text: str) -> None:
+async def test_pid_file_without_a_valid_pid_is_ignored(folder: Path, accounts: Accounts, text: str) -> None:
     folder.mkdir(parents=True)
     (folder / "nats.pid").write_text(text)
 
@@ -308,14 +306,14 @@ async def test_a_pid_file_that_names_nobody_is_ignored(folder: Path, accounts: A
         assert runs(nats.pid)
 
 
-async def test_a_second_start_on_a_folder_is_refused_and_leaves_the_first_alone(folder: Path, accounts: Accounts) -> None:
+async def test_second_start_on_a_folder_is_refused_and_the_first_keeps_running(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as first:
         with pytest.raises(StartRefused, match="another ArtCafe uses the folder"):
             await EmbeddedNats(folder, accounts).start()
         assert await store(first, accounts) == 1
 
 
-async def test_a_recorded_port_that_another_program_took_is_given_up(folder: Path, accounts: Accounts) -> None:
+async def test_start_takes_another_port_when_the_recorded_one_is_occupied(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as nats:
         url = nats.url
     with socket.create_server(("127.0.0.1", int(url.rpartition(":")[2]))):
@@ -325,7 +323,7 @@ async def test_a_recorded_port_that_another_program_took_is_given_up(folder: Pat
             assert await store(nats, accounts) == 1
 
 
-async def test_a_restart_gives_up_a_port_that_another_program_took_meanwhile_and_every_link_follows(
+async def test_restart_takes_another_port_when_its_own_is_occupied_and_connections_follow(
     folder: Path, accounts: Accounts, heard: Heard
 ) -> None:
     async with supervised(EmbeddedNats(folder, accounts)) as nats:
@@ -333,20 +331,20 @@ async def test_a_restart_gives_up_a_port_that_another_program_took_meanwhile_and
         async with asyncio.TaskGroup() as group:
             group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
-            room, taken = fabric.tenant(A), nats.url
-            await room.connection.wait_up(BOUND_S)
+            tenant_fabric, taken = fabric.tenant(A), nats.url
+            await tenant_fabric.connection.wait_up(BOUND_S)
             assert nats.pid is not None
             os.kill(nats.pid, signal.SIGKILL)
             with taking(int(taken.rpartition(":")[2])):
                 assert (await heard.next("nats.restarted"))["url"] != taken
-                assert (await room.writer.submit(subjects.stored(ChannelId("chn_a")), b"{}", "msg_1", None)).seq == 1
+                assert (await tenant_fabric.writer.submit(subjects.stored(ChannelId("chn_a")), b"{}", "msg_1", None)).seq == 1
                 assert await fabric.audit_log.append(subjects.AUDIT_OF_PLATFORM, lambda last: b"{}") == b"{}"
             fabric.close()
 
 
 @contextmanager
 def taking(port: int) -> Iterator[None]:
-    """Listens there as soon as that can be done, while this process does nothing else."""
+    """Listen on the port as soon as it is free, while this process does nothing else."""
     until_s = time.monotonic() + BOUND_S
     while True:
         with suppress(OSError):
@@ -358,7 +356,7 @@ def taking(port: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"port": "x"}', '{"port": 22}'])
-async def test_a_spoiled_configuration_is_written_anew(folder: Path, accounts: Accounts, text: str) -> None:
+async def test_corrupt_configuration_file_is_rewritten(folder: Path, accounts: Accounts, text: str) -> None:
     folder.mkdir(parents=True)
     (folder / "nats.conf").write_text(text)
 
@@ -369,7 +367,7 @@ async def test_a_spoiled_configuration_is_written_anew(folder: Path, accounts: A
 # --- it fails while it runs ----------------------------------------------------------------------------------------------
 
 
-async def test_a_child_that_answers_nothing_is_replaced(folder: Path, accounts: Accounts, heard: Heard) -> None:
+async def test_child_that_stops_answering_is_replaced(folder: Path, accounts: Accounts, heard: Heard) -> None:
     async with supervised(EmbeddedNats(folder, accounts, check_every_s=0.3, end_s=0.2)) as nats:
         await store(nats, accounts)
         assert nats.pid is not None
@@ -381,7 +379,7 @@ async def test_a_child_that_answers_nothing_is_replaced(folder: Path, accounts: 
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_without_descriptors_a_child_is_neither_believed_dead_nor_kept_from_starting_again(
+def test_without_free_descriptors_the_child_is_not_restarted_in_error_and_can_be_restarted(
     folder: Path, accounts: Accounts, heard: Heard, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     async def story() -> None:
@@ -404,12 +402,12 @@ def test_without_descriptors_a_child_is_neither_believed_dead_nor_kept_from_star
 
 
 async def answered(system: Client) -> int:
-    """How many messages nats-server has taken."""
+    """Return how many messages nats-server has received."""
     told = json.loads((await system.request("$SYS.REQ.SERVER.PING.STATSZ", timeout=BOUND_S)).data)
     return int(told["statsz"]["received"]["msgs"])
 
 
-async def test_what_this_process_lacks_is_not_the_childs_silence(folder: Path, accounts: Accounts) -> None:
+async def test_health_check_without_free_descriptors_raises_local_shortage(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as nats:
         known, new = HealthClient(nats.urls, accounts, nats.tls), HealthClient(nats.urls, accounts, nats.tls)
         try:
@@ -426,7 +424,7 @@ async def test_what_this_process_lacks_is_not_the_childs_silence(folder: Path, a
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """While this lasts this process can open nothing."""
+    """Let this process open no file descriptor inside the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -443,12 +441,12 @@ def no_descriptors() -> Iterator[None]:
             os.close(each)
 
 
-async def test_a_stream_that_met_a_full_disk_stores_again_once_there_is_room(
+async def test_stream_stores_again_after_a_full_disk_has_space(
     folder: Path, accounts: Accounts, heard: Heard, tmp_path: Path
 ) -> None:
     # The full disk is a limit on the size of a file, for the first child alone.
-    room = tmp_path / "room"
-    fill = f'[ "$1" = --version ] || [ -e {room} ] || {{ touch {room}; ulimit -f 200; }}'
+    tenant_fabric = tmp_path / "room"
+    fill = f'[ "$1" = --version ] || [ -e {tenant_fabric} ] || {{ touch {tenant_fabric}; ulimit -f 200; }}'
     full = script(tmp_path / "nats-server", f'{fill}; exec {find_binary()} "$@"')
     async with supervised(EmbeddedNats(folder, accounts, binary=full, check_every_s=0.3)) as nats:
         stored = []
@@ -461,13 +459,13 @@ async def test_a_stream_that_met_a_full_disk_stores_again_once_there_is_room(
         assert await store(nats, accounts) > stored[-1]
 
 
-async def test_the_child_is_out_of_the_terminals_reach(folder: Path, accounts: Accounts) -> None:
+async def test_child_runs_in_a_session_of_its_own(folder: Path, accounts: Accounts) -> None:
     async with started(EmbeddedNats(folder, accounts)) as nats:
         assert nats.pid is not None
         assert os.getsid(nats.pid) == nats.pid
 
 
-async def test_stop_ends_the_child_and_its_supervisor_and_may_be_repeated(folder: Path, accounts: Accounts) -> None:
+async def test_stop_ends_the_child_and_its_loop_and_may_be_repeated(folder: Path, accounts: Accounts) -> None:
     async with supervised(EmbeddedNats(folder, accounts)) as nats:
         child = nats.pid
         assert runs(child)
@@ -478,7 +476,7 @@ async def test_stop_ends_the_child_and_its_supervisor_and_may_be_repeated(folder
     assert nats.pid is None
 
 
-async def test_stop_ends_a_supervisor_that_cannot_start_the_child(folder: Path, accounts: Accounts, heard: Heard) -> None:
+async def test_stop_ends_a_loop_that_cannot_restart_the_child(folder: Path, accounts: Accounts, heard: Heard) -> None:
     async with supervised(EmbeddedNats(folder, accounts)) as nats:
         (folder / "nats.conf").write_text("port: [")
         assert nats.pid is not None
@@ -493,7 +491,7 @@ async def test_stop_ends_a_supervisor_that_cannot_start_the_child(folder: Path, 
 # --- it does not start ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_nats_server_that_is_too_old_is_refused(folder: Path, accounts: Accounts, tmp_path: Path) -> None:
+async def test_too_old_nats_server_is_refused(folder: Path, accounts: Accounts, tmp_path: Path) -> None:
     old = script(tmp_path / "nats-server", "echo nats-server: v2.14.9")
 
     with pytest.raises(StartRefused, match=r"version v2\.14\.9, which is too old\n.* 2\.15\.1 or later"):
@@ -501,12 +499,12 @@ async def test_a_nats_server_that_is_too_old_is_refused(folder: Path, accounts: 
 
 
 @pytest.mark.parametrize(("binary", "problem"), [("/bin/echo", "is not nats-server"), ("/no/such/file", "cannot be run")])
-async def test_what_is_no_nats_server_is_refused(folder: Path, accounts: Accounts, binary: str, problem: str) -> None:
+async def test_binary_that_is_not_nats_server_is_refused(folder: Path, accounts: Accounts, binary: str, problem: str) -> None:
     with pytest.raises(StartRefused, match=problem):
         await EmbeddedNats(folder, accounts, binary=Path(binary)).start()
 
 
-async def test_a_broken_store_is_told_and_mended_by_the_next_start(folder: Path, accounts: Accounts) -> None:
+async def test_broken_store_is_reported_and_works_after_the_next_start(folder: Path, accounts: Accounts) -> None:
     folder.mkdir(parents=True)
     (folder / "jetstream").write_text("not a folder")
 
@@ -518,23 +516,21 @@ async def test_a_broken_store_is_told_and_mended_by_the_next_start(folder: Path,
         assert await store(nats, accounts) == 1
 
 
-async def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, accounts: Accounts) -> None:
+async def test_folder_that_cannot_be_created_is_reported(tmp_path: Path, accounts: Accounts) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(StartRefused, match="--data-dir"):
         await EmbeddedNats(tmp_path / "file" / "nats", accounts).start()
 
 
-async def test_a_refused_start_tells_what_the_child_said(folder: Path, accounts: Accounts, tmp_path: Path) -> None:
+async def test_failed_start_reports_the_childs_output(folder: Path, accounts: Accounts, tmp_path: Path) -> None:
     broken = script(tmp_path / "nats-server", '[ "$1" = --version ] && exec echo v2.15.1; echo "the moon is wrong" >&2; exit 1')
 
     with pytest.raises(StartRefused, match=r"the moon is wrong\n.*nats\.log"):
         await EmbeddedNats(folder, accounts, binary=broken).start()
 
 
-async def test_a_start_that_waits_long_for_nats_server_says_so(
-    folder: Path, accounts: Accounts, tmp_path: Path, heard: Heard
-) -> None:
+async def test_slow_start_is_logged(folder: Path, accounts: Accounts, tmp_path: Path, heard: Heard) -> None:
     mute = script(tmp_path / "nats-server", '[ "$1" = --version ] && exec echo v2.15.1; exec sleep 60')
     nats = EmbeddedNats(folder, accounts, binary=mute, check_every_s=0.05)
     async with asyncio.TaskGroup() as group:
@@ -543,7 +539,7 @@ async def test_a_start_that_waits_long_for_nats_server_says_so(
         starting.cancel()
 
 
-async def test_a_cancelled_start_leaves_nothing_running(folder: Path, accounts: Accounts, tmp_path: Path) -> None:
+async def test_cancelled_start_leaves_nothing_running(folder: Path, accounts: Accounts, tmp_path: Path) -> None:
     mute = script(tmp_path / "nats-server", f'[ "$1" = --version ] && exec echo v2.15.1; echo $$ > {tmp_path}/pid; exec sleep 60')
     nats = EmbeddedNats(folder, accounts, binary=mute)
 

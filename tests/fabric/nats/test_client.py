@@ -14,7 +14,7 @@ HERE = Subject("here")
 
 
 @given(st.binary(), st.sampled_from(["", "A: b\r\n", "A: b\r\nNats-Msg-Id: c\r\n"]), st.sampled_from(["", "_INBOX.1"]))
-def test_a_message_goes_out_with_the_sizes_that_it_has(body: bytes, headers: str, reply: str) -> None:
+def test_encoded_message_has_correct_sizes(body: bytes, headers: str, reply: str) -> None:
     line, _, rest = OutgoingMessage(HERE, headers, body).encoded(reply).partition(b"\r\n")
     head = f"NATS/1.0\r\n{headers}\r\n".encode() if headers else b""
 
@@ -23,7 +23,7 @@ def test_a_message_goes_out_with_the_sizes_that_it_has(body: bytes, headers: str
     assert rest == head + body + b"\r\n"
 
 
-def test_headers_are_found_whole_and_by_their_whole_names() -> None:
+def test_headers_are_found_by_their_full_names() -> None:
     came = IncomingMessage(
         b"data", b"NATS/1.0\r\nNats-Subject: ch.a\r\nX-Nats-Sequence: 1\r\nNats-Sequence: 42\r\nEmpty: \r\n\r\n"
     )
@@ -32,7 +32,7 @@ def test_headers_are_found_whole_and_by_their_whole_names() -> None:
     assert (came.header(b"Empty"), came.header(b"Sequence"), came.number(b"Nats-Last-Sequence")) == ("", "", 0)
 
 
-def test_a_status_is_told_from_headers() -> None:
+def test_status_is_distinguished_from_headers() -> None:
     end = IncomingMessage(b"", b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 3\r\n\r\n")
 
     assert (end.status, end.description, end.number(b"Nats-Num-Pending")) == (204, "EOB", 3)
@@ -43,7 +43,7 @@ def test_a_status_is_told_from_headers() -> None:
     assert (IncomingMessage(b"", None).status, IncomingMessage(b"", None).header(b"A")) == (0, "")
 
 
-async def test_what_is_sent_arrives_as_nats_py_reads_it(nats: Nats) -> None:
+async def test_sent_messages_are_readable_by_nats_py(nats: Nats) -> None:
     tenant = a_tenant()
     got: asyncio.Queue[Msg] = asyncio.Queue()
     async with nats.connection(tenant) as connection, nats.connection(tenant) as other:
@@ -56,7 +56,7 @@ async def test_what_is_sent_arrives_as_nats_py_reads_it(nats: Nats) -> None:
         assert (one.data, one.headers, two.data, two.headers) == (b"one", {"A": "b", "C": "d"}, b"two", None)
 
 
-async def test_what_is_not_taken_goes_to_the_callback_and_after_the_end_nothing_does(nats: Nats) -> None:
+async def test_declined_messages_go_to_the_callback_and_none_after_unsubscribe(nats: Nats) -> None:
     tenant = a_tenant()
     taken: list[bytes] = []
     left: list[bytes] = []
@@ -70,14 +70,14 @@ async def test_what_is_not_taken_goes_to_the_callback_and_after_the_end_nothing_
         left.append(msg.data)
 
     async with nats.connection(tenant) as connection, nats.connection(tenant) as other:
-        follow = await other.subscribe(HERE, fall_back, take)
+        subscription = await other.subscribe(HERE, fall_back, take)
         for number in range(20):
             await connection.client().send(OutgoingMessage(HERE, "Take: it\r\n" if number % 3 else "", b"%d" % number).encoded())
         await until(lambda: len(taken) + len(left) == 20)
 
         assert taken == [b"%d" % number for number in range(20) if number % 3]
         assert left == [b"%d" % number for number in range(0, 20, 3)]
-        await other.unsubscribe(follow)
+        await other.unsubscribe(subscription)
         await connection.client().send(OutgoingMessage(HERE, "Take: it\r\n", b"late").encoded())
         await connection.client().flush()
         await other.client().flush()

@@ -1,4 +1,4 @@
-"""A fleet's nats-server with a certificate that nobody vouches for."""
+"""A fleet's nats-server with an untrusted certificate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ START_S = 15.0
 
 
 def certified(folder: Path) -> NodeTls:
-    """A key and its certificate for this machine, which is its own authority."""
+    """Create a key and its self-signed certificate for this machine."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nats")])
     certificate = (
@@ -58,7 +58,7 @@ def encrypted(tmp_path: Path) -> Iterator[tuple[Node, Accounts]]:
             process.terminate()
 
 
-async def test_a_link_that_does_not_believe_the_certificate_says_so_and_tries_again_and_again(
+async def test_connection_with_an_untrusted_certificate_reports_it_and_keeps_retrying(
     encrypted: tuple[Node, Accounts],
 ) -> None:
     node, accounts = encrypted

@@ -29,13 +29,13 @@ async def send(connection: NatsConnection, subject: str, body: bytes) -> None:
     await connection.client().flush()
 
 
-async def test_an_account_that_nats_does_not_know_is_made_known_and_then_let_in(nats: Nats) -> None:
+async def test_unknown_account_is_registered_and_then_connects(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection:
         assert connection.is_up
         await connection.check(BOUND_S)
 
 
-async def test_requests_are_answered_each_with_its_own_answer(nats: Nats) -> None:
+async def test_concurrent_requests_each_get_their_own_reply(nats: Nats) -> None:
     tenant = a_tenant()
     async with nats.connection(tenant) as connection, nats.connection(tenant) as other:
         await other.subscribe(ASKED, echo(other, b"to "))  # type: ignore[arg-type]  # the coroutine that it is
@@ -46,7 +46,7 @@ async def test_requests_are_answered_each_with_its_own_answer(nats: Nats) -> Non
         assert all(task.result().data == b"to %d" % number for number, task in asking.items())
 
 
-async def test_a_request_that_nobody_takes_is_told_from_one_that_is_lost(nats: Nats) -> None:
+async def test_request_without_a_responder_raises_no_responder(nats: Nats) -> None:
     async with nats.connection(a_tenant()) as connection:
         with pytest.raises(NoResponder):
             await connection.request(Subject("nobody"), b"")
@@ -54,7 +54,7 @@ async def test_a_request_that_nobody_takes_is_told_from_one_that_is_lost(nats: N
             await connection.request_many(Subject("nobody"), b"")
 
 
-async def test_what_waits_for_an_answer_hears_that_the_connection_is_lost(nats: Nats) -> None:
+async def test_requests_in_flight_fail_when_the_connection_is_lost(nats: Nats) -> None:
     tenant = a_tenant()
     heard = asyncio.Event()
 
@@ -79,7 +79,7 @@ async def _outcome(request: object) -> object:
         return lost
 
 
-async def test_a_request_that_is_not_answered_in_time_says_so_and_is_forgotten(nats: Nats) -> None:
+async def test_unanswered_request_times_out_and_is_forgotten(nats: Nats) -> None:
     async def never_answer(_: Msg) -> None:
         return
 
@@ -90,7 +90,7 @@ async def test_a_request_that_is_not_answered_in_time_says_so_and_is_forgotten(n
         assert not connection._replies.waiting
 
 
-async def test_without_a_connection_nothing_is_sent_and_everything_says_so(nats: Nats) -> None:
+async def test_without_a_connection_every_call_raises_unavailable(nats: Nats) -> None:
     async def ignore(_: Msg) -> None:
         return
 
@@ -112,14 +112,14 @@ async def test_without_a_connection_nothing_is_sent_and_everything_says_so(nats:
         assert not connection._subscriptions
 
 
-async def test_a_following_outlives_its_connections_and_each_new_one_is_told(nats: Nats) -> None:
+async def test_subscription_outlives_its_connections_and_callbacks_run_after_each_new_one(nats: Nats) -> None:
     tenant, heard, ups = a_tenant(), asyncio.Queue[bytes](), []
 
     async def hear(msg: Msg) -> None:
         heard.put_nowait(msg.data)
 
     async with nats.proxy() as proxy, nats.connection(tenant, proxy.url) as connection, nats.connection(tenant) as other:
-        follow = await connection.subscribe(ASKED, hear)
+        subscription = await connection.subscribe(ASKED, hear)
         for round_ in range(3):
             connection.on_up(lambda: ups.append(connection.is_up))
             await send(other, ASKED, b"%d" % round_)
@@ -128,8 +128,8 @@ async def test_a_following_outlives_its_connections_and_each_new_one_is_told(nat
             proxy.cut()
             await until(lambda: proxy.connections > seen and connection.is_up)  # noqa: B023 (called within its round)
 
-        await connection.unsubscribe(follow)
-        await connection.unsubscribe(follow)
+        await connection.unsubscribe(subscription)
+        await connection.unsubscribe(subscription)
         await connection.check(BOUND_S)
         await send(other, ASKED, b"to nobody")
         await connection.check(BOUND_S)
@@ -137,7 +137,7 @@ async def test_a_following_outlives_its_connections_and_each_new_one_is_told(nat
         assert ups == [True] * 6  # 1 + 2 + 3 callbacks.
 
 
-async def test_followings_that_end_while_the_connection_is_replaced_are_gone_on_the_new_one(nats: Nats) -> None:
+async def test_subscriptions_that_end_during_a_reconnect_are_absent_from_the_new_connection(nats: Nats) -> None:
     tenant, heard = a_tenant(), asyncio.Queue[str]()
 
     async def hear(msg: Msg) -> None:
@@ -163,7 +163,7 @@ async def test_followings_that_end_while_the_connection_is_replaced_are_gone_on_
         assert heard.qsize() == len(follows)
 
 
-async def test_a_server_that_hangs_with_much_unsent_is_left_for_one_that_answers(nats: Nats) -> None:
+async def test_hanging_server_with_a_full_send_buffer_is_replaced_by_one_that_answers(nats: Nats) -> None:
     async with nats.proxy() as proxy, nats.connection(a_tenant(), proxy.url, ping_s=0.3) as connection:
         client, seen = connection.client(), proxy.connections
         proxy.stick()
@@ -175,7 +175,7 @@ async def test_a_server_that_hangs_with_much_unsent_is_left_for_one_that_answers
         await connection.check(BOUND_S)
 
 
-async def test_closing_ends_a_link_that_cannot_connect(nats: Nats) -> None:
+async def test_close_ends_a_connection_that_cannot_connect(nats: Nats) -> None:
     async with nats.proxy() as proxy:
         proxy.is_open = False
         connection = NatsConnection("test", [proxy.url], lambda: nats.accounts.user(a_tenant()))
@@ -187,7 +187,7 @@ async def test_closing_ends_a_link_that_cannot_connect(nats: Nats) -> None:
             connection.close()
 
 
-async def test_what_a_lost_connection_has_not_carried_is_not_delivered_when_the_network_is_back(nats: Nats) -> None:
+async def test_unsent_bytes_of_a_lost_connection_are_not_delivered_later(nats: Nats) -> None:
     tenant, got = a_tenant(), list[bytes]()
 
     async def note(msg: Msg) -> None:

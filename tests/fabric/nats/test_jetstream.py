@@ -10,7 +10,7 @@ MOMENT, LONG = 500_000_000, 5_000_000_000
 
 
 def info(leader: str | None, **active: int) -> dict[str, Any]:
-    """What a member of a cluster says of a stream: who leads, and when it heard from each of the other copies (ns ago)."""
+    """Return a cluster member's stream info: the leader, and when it heard from each other replica (ns ago)."""
     copies = [{"name": name.replace("_", "-"), "current": True, "active": ns} for name, ns in active.items()]
     return {"cluster": {"name": "artcafe-prod", **({"leader": leader} if leader else {}), "replicas": copies}}
 
@@ -25,7 +25,7 @@ def info(leader: str | None, **active: int) -> dict[str, Any]:
         ({}, True),  # a server alone
     ],
 )
-def test_only_the_leaders_word_on_a_stream_counts(given: dict[str, Any], is_leaders: bool) -> None:
+def test_only_the_leaders_stream_info_is_accepted(given: dict[str, Any], is_leaders: bool) -> None:
     assert is_from_leader(given) is is_leaders
 
 
@@ -40,5 +40,5 @@ def test_only_the_leaders_word_on_a_stream_counts(given: dict[str, Any], is_lead
         ({}, True),
     ],
 )
-def test_a_leader_counts_as_followed_where_a_majority_answered_it_a_moment_ago(given: dict[str, Any], agreed: bool) -> None:
+def test_leader_has_a_quorum_if_a_majority_answered_it_recently(given: dict[str, Any], agreed: bool) -> None:
     assert has_quorum(given) is agreed

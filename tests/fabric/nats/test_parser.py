@@ -31,7 +31,7 @@ other = st.sampled_from([b"PING\r\n", b"PONG\r\n", b"+OK\r\n", b'INFO {"a":1}\r\
 
 
 class Client:
-    """Notes what a parser calls. Of the messages it takes those whose sid is even."""
+    """Records a parser's calls. It handles messages with an even sid."""
 
     def __init__(self) -> None:
         self.seen: Seen = []
@@ -62,7 +62,7 @@ class Client:
 
 
 @given(st.lists(messages() | other, max_size=12), st.lists(st.integers(0, 600), max_size=12))
-async def test_it_hands_on_what_nats_py_does_however_the_bytes_come(protocol: list[bytes], cuts: list[int]) -> None:
+async def test_fast_parser_passes_on_what_nats_py_does_for_any_split_of_the_bytes(protocol: list[bytes], cuts: list[int]) -> None:
     data = b"".join(protocol)
     theirs, ours = Client(), Client()
     await Parser(theirs).parse(data)
@@ -76,7 +76,7 @@ async def test_it_hands_on_what_nats_py_does_however_the_bytes_come(protocol: li
 
 
 class Choosy(Client):
-    """Takes nothing that is bad, and raises."""
+    """Raises on a bad message."""
 
     def handle(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
         if data == b"bad":
@@ -85,7 +85,7 @@ class Choosy(Client):
 
 
 @pytest.mark.parametrize("first", [b"", b"PING\r\n"], ids=["short way", "nats-py's way"])
-async def test_a_message_on_which_its_taker_raises_costs_no_other(first: bytes) -> None:
+async def test_exception_in_a_handler_drops_one_message_only(first: bytes) -> None:
     client = Choosy()
     parser = FastParser(client, client)
     await parser.parse(first + b"MSG a 2 3\r\none\r\nMSG a 2 3\r\nbad\r\nMSG a 2 3\r\ntwo\r\nMSG a 2 3\r\nbad\r\nMSG a 2 5\r\nth")
@@ -94,7 +94,7 @@ async def test_a_message_on_which_its_taker_raises_costs_no_other(first: bytes) 
     assert parser.supervisor.failures == 2
 
 
-async def test_bytes_that_are_no_message_end_the_connection_as_in_nats_py() -> None:
+async def test_malformed_bytes_raise_protocol_error_as_in_nats_py() -> None:
     client = Client()
     with pytest.raises(ProtocolError):
         await FastParser(client, client).parse(b"MSG a 2 three\r\none\r\n")

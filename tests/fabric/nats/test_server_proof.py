@@ -1,4 +1,4 @@
-"""Another program of this machine that listens where our nats-server did, and what it gets to see."""
+"""An impostor that listens on the port of our nats-server, and what it receives."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def nats(tmp_path: Path) -> AsyncIterator[EmbeddedNats]:
 
 
 class Impostor:
-    """Greets as nats-server does, without TLS, and notes what it is sent."""
+    """Sends nats-server's greeting, without TLS, and records what it receives."""
 
     def __init__(self, client_id: int) -> None:
         self._info = {"server_id": "N", "version": "2.15.1", "nonce": "n", "max_payload": 1 << 20, "client_id": client_id}
@@ -56,7 +56,7 @@ class Impostor:
 
 @asynccontextmanager
 async def impostor(client_id: int = 1) -> AsyncIterator[tuple[Impostor, int]]:
-    """One that listens, and its port."""
+    """Start an impostor, and return it with its port."""
     made = Impostor(client_id)
     server = await asyncio.start_server(made.greet, "127.0.0.1", 0)
     async with server:
@@ -75,7 +75,7 @@ async def up(*connections: NatsConnection) -> AsyncIterator[None]:
                 connection.close()
 
 
-async def test_every_connection_of_the_fabric_is_proven_and_only_the_system_accounts_is_encrypted(nats: EmbeddedNats) -> None:
+async def test_every_connection_is_proven_and_only_the_system_accounts_is_encrypted(nats: EmbeddedNats) -> None:
     fabric = Fabric(nats.urls, ACCOUNTS, tls=nats.tls, is_embedded=True)
     async with asyncio.TaskGroup() as group:
         group.create_task(fabric.run())
@@ -88,7 +88,7 @@ async def test_every_connection_of_the_fabric_is_proven_and_only_the_system_acco
     assert is_encrypted == {"artcafe system": True, "artcafe platform": False, "artcafe tenant ten_a": False}
 
 
-async def test_an_impostor_on_the_port_is_sent_nothing_but_the_beginning_of_a_handshake(nats: EmbeddedNats) -> None:
+async def test_impostor_on_the_port_receives_only_the_start_of_a_handshake(nats: EmbeddedNats) -> None:
     async with impostor() as (heard, port):
         urls = [f"tls://127.0.0.1:{port}"]
         system = NatsConnection("system", urls, ACCOUNTS.system_user, tls=nats.tls)
@@ -100,7 +100,7 @@ async def test_an_impostor_on_the_port_is_sent_nothing_but_the_beginning_of_a_ha
     assert {data[:1] for data in heard.heard} == {b"\x16"}, "a TLS handshake record"
 
 
-async def test_an_impostor_on_another_port_is_found_out_whichever_connection_it_calls_its_own(nats: EmbeddedNats) -> None:
+async def test_impostor_on_another_port_is_detected_with_any_claimed_client_id(nats: EmbeddedNats) -> None:
     system = NatsConnection("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
     other = NatsConnection("other", nats.urls, ACCOUNTS.platform_user, proof=ServerProof(system))
     async with up(system, other):
@@ -117,7 +117,7 @@ async def test_an_impostor_on_another_port_is_found_out_whichever_connection_it_
     assert heard.heard == []
 
 
-async def test_a_program_in_between_that_passes_everything_on_is_found_out(nats: EmbeddedNats) -> None:
+async def test_transparent_proxy_is_detected(nats: EmbeddedNats) -> None:
     system = NatsConnection("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
     async with up(system), Nats(nats.url, ACCOUNTS).proxy() as between:
         tenant = NatsConnection(
@@ -128,7 +128,7 @@ async def test_a_program_in_between_that_passes_everything_on_is_found_out(nats:
             assert not tenant.is_up
 
 
-async def test_a_connection_that_nats_server_does_not_know_proves_nothing_though_the_port_is_right(nats: EmbeddedNats) -> None:
+async def test_connection_unknown_to_nats_server_is_refused_on_the_right_port(nats: EmbeddedNats) -> None:
     system = NatsConnection("system", nats.urls, ACCOUNTS.system_user, tls=nats.tls)
     async with up(system):
         await system.wait_up(BOUND_S)
@@ -145,8 +145,8 @@ async def test_a_connection_that_nats_server_does_not_know_proves_nothing_though
                 await proof.check(wrong)
 
 
-async def test_a_tls_address_is_never_spoken_to_in_plain_text_whatever_the_server_says() -> None:
-    """Of a fleet, whose servers are checked by the system's authorities."""
+async def test_tls_address_is_never_used_in_plain_text() -> None:
+    """A fleet's server, verified by the system's authorities."""
     async with impostor() as (heard, port):
         connection = NatsConnection("system", [f"tls://127.0.0.1:{port}"], ACCOUNTS.system_user)
         async with up(connection):
@@ -154,7 +154,7 @@ async def test_a_tls_address_is_never_spoken_to_in_plain_text_whatever_the_serve
     assert {data[:1] for data in heard.heard} == {b"\x16"}
 
 
-async def test_a_nats_server_with_another_certificate_is_not_believed(tmp_path: Path) -> None:
+async def test_nats_server_with_another_certificate_is_refused(tmp_path: Path) -> None:
     theirs = EmbeddedNats(tmp_path / "nats", Accounts(b"t" * 32, "dev"))
     await theirs.start()
     try:

@@ -1,4 +1,4 @@
-"""The conventions that a tool can hold: lint, types and the import law, and what no linter knows about this repository."""
+"""Conventions that tools check: lint, types, import rules, and rules of this repository that no linter has."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ TOOLS = Path(sys.executable).parent
 
 LONGEST_FILE = 400
 TABLES_OF_THEIR_OWN = {"errors.py": 700}
-"""Long because they are one table, which is read by looking a line up."""
+"""Longer files that are one table, read by looking up a line."""
 EMPTY_WORDS = {"utils", "helpers", "manager", "base", "common"}
 STALE_ENDINGS = ("_v2", "_new", "_fixed")
 
-# Where `except Exception` stands, once each: the supervisors of a request and a connection. Background loops use
+# The places of `except Exception`, once each: the supervisors of a request and a connection. Background loops use
 # `artcafe.supervision`, a context manager.
 SUPERVISORS = {"rest/app.py", "gateway/connection.py"}
 
-# Written in pieces, so that this file does not find itself.
+# Split, so that this file does not match itself.
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:wor" + r"k|roo" + r"t)/\w")
 REGISTRY_HOST = re.compile(r"\b(?:pypi|pythonhosted|npmjs)" + r"\.org\b")
 
@@ -49,21 +49,21 @@ runpy.run_module("artcafe", run_name="__main__", alter_sys=True)
 
 
 def run(*command: str | Path) -> str:
-    """What the command printed, if it succeeded; else the test fails with it."""
+    """Run a command and return its output; fail the test with it if the command fails."""
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        pytest.fail(f"{command[0]} found this:\n{done.stdout}", pytrace=False)
+        pytest.fail(f"{command[0]} failed:\n{done.stdout}", pytrace=False)
     return done.stdout
 
 
-def house_files() -> list[Path]:
-    """What git tracks, or would with the next commit."""
+def tracked_files() -> list[Path]:
+    """Return the files that git tracks, or would with the next commit."""
     listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
 
 
 def dependencies() -> set[str]:
-    """The name of every distribution that pyproject.toml asks for, in any extra."""
+    """Return the name of every distribution in pyproject.toml, in any extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lists = [project["dependencies"], *project["optional-dependencies"].values()]
     return {canonicalize_name(Requirement(each).name) for listed in lists for each in listed}
@@ -71,25 +71,25 @@ def dependencies() -> set[str]:
 
 @pytest.mark.timeout(300)  # mypy without its cache takes a minute on two busy cores.
 @pytest.mark.parametrize("command", ["ruff check", "ruff format --check", "mypy", "lint-imports --no-cache"])
-def test_the_tools_of_make_check_find_nothing(command: str) -> None:
+def test_tools_of_make_check_pass(command: str) -> None:
     tool, *arguments = command.split()
     run(TOOLS / tool, *arguments)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(SOURCE).as_posix())
-def test_a_module_says_what_it_is_and_fits_a_sitting(module: Path) -> None:
+def test_module_has_a_docstring_and_a_reasonable_length(module: Path) -> None:
     text = module.read_text()
-    assert ast.get_docstring(ast.parse(text)), "it has no docstring"
+    assert ast.get_docstring(ast.parse(text)), "the module has no docstring"
     assert len(text.splitlines()) <= TABLES_OF_THEIR_OWN.get(module.relative_to(SOURCE).as_posix(), LONGEST_FILE)
 
 
-def test_a_module_is_named_for_something_of_the_product() -> None:
+def test_module_has_a_specific_name() -> None:
     names = {part for module in MODULES for part in module.relative_to(SOURCE).with_suffix("").parts}
     assert not names & EMPTY_WORDS
     assert not [name for name in names if name.endswith(STALE_ENDINGS)]
 
 
-def test_only_the_supervisors_catch_every_exception() -> None:
+def test_only_supervisors_catch_every_exception() -> None:
     found = [
         module.relative_to(SOURCE).as_posix()
         for module in MODULES
@@ -100,40 +100,40 @@ def test_only_the_supervisors_catch_every_exception() -> None:
     assert set(found) <= SUPERVISORS
 
 
-def test_a_lint_or_type_ignore_carries_its_reason() -> None:
+def test_lint_and_type_ignores_carry_a_reason() -> None:
     bare = re.compile(r"# (?:noqa: [A-Z0-9, ]+|type: ignore\[[\w, -]+\]|pragma: .*?)\s*$")
-    files = [path for path in house_files() if path.suffix == ".py"]
+    files = [path for path in tracked_files() if path.suffix == ".py"]
     assert not [f"{path}: {line}" for path in files for line in path.read_text().splitlines() if bare.search(line)]
 
 
-def test_nothing_committed_names_this_machine_or_a_registry() -> None:
-    for path in house_files():
+def test_committed_files_name_no_machine_path_or_registry() -> None:
+    for path in tracked_files():
         text = path.read_text(errors="replace")
         assert not MACHINE_PATH.search(text), path
         assert not REGISTRY_HOST.search(text), path
 
 
-def test_the_changelog_has_a_place_for_what_comes_next() -> None:
+def test_changelog_has_an_unreleased_section() -> None:
     assert "\n## [Unreleased]\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
-def test_the_lock_pins_every_dependency_by_hash() -> None:
+def test_lock_pins_every_dependency_by_hash() -> None:
     text = (ROOT / "requirements.lock").read_text()
     pinned = dict(re.findall(r"^([\w.-]+)==\S+ \\\n(    --hash=sha256:[0-9a-f]{64})", text, re.MULTILINE))
     assert dependencies() <= pinned.keys()
-    assert len(pinned) == len(re.findall(r"^[^\s#]", text, re.MULTILINE)), "something stands in the lock without a hash"
+    assert len(pinned) == len(re.findall(r"^[^\s#]", text, re.MULTILINE)), "a line of the lock has no hash"
 
 
-def test_every_dependency_has_its_reason_on_paper() -> None:
-    told = set(re.findall(r"^\| `([\w.-]+)`", (ROOT / "docs" / "dependencies.md").read_text(), re.MULTILINE))
-    assert dependencies() == told
+def test_every_dependency_has_a_documented_reason() -> None:
+    documented = set(re.findall(r"^\| `([\w.-]+)`", (ROOT / "docs" / "dependencies.md").read_text(), re.MULTILINE))
+    assert dependencies() == documented
 
 
-def test_an_agents_half_runs_without_the_servers_libraries() -> None:
+def test_sdk_runs_without_the_servers_libraries() -> None:
     run(sys.executable, "-c", WITHOUT_THE_SERVER)
 
 
-def test_decision_records_are_numbered_one_by_one_in_name_and_title() -> None:
+def test_decision_records_are_numbered_consecutively() -> None:
     records = {path.name: path.read_text() for path in (ROOT / "docs" / "decisions").glob("0*.md")}
     assert [int(name[:4]) for name in sorted(records)] == list(range(1, len(records) + 1))
     assert [name for name, text in records.items() if not text.startswith(f"# {int(name[:4])}. ")] == []
