@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from typing import Final
 
+from artcafe.assembly import ServiceKeys, Services, ServiceSettings, service_name
 from artcafe.config import Settings
 from artcafe.connection_source import ConnectionSource, HandedConnections, OwnListeners
 from artcafe.data_dir import DataDir, make_secret, read_secret
-from artcafe.delivery.hub import Hub
 from artcafe.errors import OurFault, StartRefused, Unavailable
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded.certificate import client_context
 from artcafe.fabric.fabric import Fabric
 from artcafe.gateway.admission import Admission
-from artcafe.gateway.desk import Desk
 from artcafe.gateway.listener import Gateway
 from artcafe.identity.local import LocalIdentity
 from artcafe.identity.oidc import OidcIdentity
@@ -30,31 +29,9 @@ from artcafe.resources import Addresses, check_settings, listening, open_nats, o
 from artcafe.rest import app as rest
 from artcafe.rest.server import RestServer
 from artcafe.rules.secrets import derive
-from artcafe.rules.tokens import Tokens
-from artcafe.services.agents import Agents
-from artcafe.services.audit import Audit
-from artcafe.services.changes import Changes
-from artcafe.services.channels import Channels
-from artcafe.services.connections import Connections
-from artcafe.services.cursors import Cursors
-from artcafe.services.history import History
-from artcafe.services.invitations import Invitations
-from artcafe.services.keys import AgentKeys
-from artcafe.services.login import Login
-from artcafe.services.login_throttle import LoginThrottle
-from artcafe.services.member_login import MemberLogin
-from artcafe.services.members import Members
-from artcafe.services.messaging import Messaging
-from artcafe.services.presence import Presence
-from artcafe.services.readiness import Readiness
-from artcafe.services.record_cache import RecordCache
-from artcafe.services.retention import Retention
-from artcafe.services.shares import Shares
-from artcafe.services.subscriptions import Subscriptions
-from artcafe.services.tenants import PerPerson, Tenants
-from artcafe.services.terms import Current, Terms
-from artcafe.services.version_watch import VersionWatch
-from artcafe.supervision import Supervisor
+from artcafe.services.tenants import PerPerson
+from artcafe.services.terms import Current
+from artcafe.supervision import keep_all
 from artcafe.tables.engine.port import Engine
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
@@ -139,99 +116,38 @@ async def _serve(
     front: ListenerSettings,
     secret: bytes,
     identity: Identity,
-    current_terms: Current | None,
+    terms: Current | None,
     tables: Engine,
     fabric: Fabric,
     source: ConnectionSource,
     until: asyncio.Event,
     ready: Callable[[Addresses], None],
 ) -> None:
-    """Until told to end; then everything that was made here is ended, and NATS is left."""
+    """Serve until the event is set; then drain the gateway, end REST and the background loops, and leave NATS."""
     async with asyncio.TaskGroup() as group:
         running = group.create_task(fabric.run())
         await _reach_nats(fabric)
-        store = Store(tables)
-        changes = _changes(fabric, Audit(fabric.audit_log, store, now))
-        record_cache, subscriptions = RecordCache(store, changes), Subscriptions(store, changes, now, fabric.position)
-        service_name = f"artcafe:{settings.environment}:{derive(secret, 'service-name', 8).hex()}"
-        tokens = Tokens(derive(secret, "agent-tokens"), service_name)
-        login = Login(store, record_cache, tokens, now, service_name, changes.audit, LoginThrottle(settings.challenges_per_min))
-        cursors = Cursors(store, settings.cursor_seconds)
-        presence, retention = Presence(fabric, now), _retention(store, fabric, changes)
-
-        hub, history = Hub(fabric, group, retention.removed_to), History(record_cache, fabric, retention)
-        messaging, tenants = Messaging(record_cache, fabric, now), _tenants(settings, store, changes, fabric, record_cache)
-        terms = Terms(store, changes.audit, now, current_terms)
-        people = Connections(record_cache), MemberLogin(identity, tenants, terms, changes.audit, now)
+        services = Services(
+            Store(tables),
+            fabric,
+            identity,
+            ServiceKeys.derived_from(secret),
+            now,
+            _service_settings(settings, secret, terms),
+            group,
+        )
         gateway = Gateway(
-            Desk(
-                login,
-                record_cache,
-                subscriptions,
-                messaging,
-                cursors,
-                hub,
-                now,
-                presence,
-                history,
-                *people,
-                changes.audit.counters,
-                _shares(fabric),
-            ),
+            services,
             group,
             admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s, settings.own_hosts),
             connections=front.connections,
         )
-        changes.subscribe(gateway.access_updates.changed)
-        watch = VersionWatch(
-            store, changes, lambda: gateway.access_updates.tenants() | record_cache.tenants(), fabric.announcements
-        )
-        fabric.on_tenant_failure(gateway.close_tenant)
         addresses = await source.open(gateway)
-        services = rest.Services(
-            login=login,
-            tenants=tenants,
-            terms=terms,
-            members=Members(store, changes),
-            invitations=Invitations(store, changes, now, derive(secret, "invitations")),
-            agents=Agents(store, changes, now),
-            keys=AgentKeys(store, changes, now),
-            channels=Channels(store, changes, now, fabric),
-            subscriptions=subscriptions,
-            messaging=messaging,
-            history=history,
-            presence=presence,
-            audit=changes.audit,
-            identity=identity,
-            health=Readiness(store, fabric, now).states,
-            clock=now,
-            gateway_url=addresses.gateway_url,
-        )
-        api = RestServer(
-            services,
-            rest.Settings(
-                version=version("artcafe"),
-                page_key=derive(secret, "page-cursors"),
-                issuer=settings.issuer,
-                proxies=front.proxies,
-                requests_per_s=settings.requests_per_s,
-            ),
-            front.connections,
-            front.tls,
-        )
-        background: dict[str, Callable[[], Awaitable[None]]] = {
-            "identity": identity.run,
-            "gateway": gateway.run,
-            "gateway_changes": gateway.access_updates.run,
-            "cursors": cursors.run,
-            "retention": retention.run,
-            "audit": changes.audit.counters.run,
-            "record_cache": record_cache.run,
-            "changes": watch.run,
-        }
+        api = RestServer(services, _rest_settings(settings, front, secret, addresses), front.connections, front.tls)
+        background = {"gateway": gateway.run, "gateway_changes": gateway.access_updates.run}
         if isinstance(tables, Sqlite):
             background["tables"] = partial(_sweep, tables)
-        loops = [group.create_task(Supervisor(name).keep(loop)) for name, loop in background.items()]
+        loops = [group.create_task(services.run()), group.create_task(keep_all(background))]
         serving = group.create_task(source.serve(gateway, api))
         source.announce(addresses)
         ready(addresses)
@@ -243,13 +159,34 @@ async def _serve(
         await serving
         for loop in loops:
             loop.cancel()
-        await _close(fabric, changes.audit)
+        await _close(fabric, services)
         await running
 
 
-async def _close(fabric: Fabric, audit: Audit) -> None:
-    """Tells the audit what is only counted yet, and leaves NATS."""
-    await audit.counters.flush()
+def _service_settings(settings: Settings, secret: bytes, terms: Current | None) -> ServiceSettings:
+    return ServiceSettings(
+        service_name=service_name(secret, settings.environment),
+        challenges_per_min=settings.challenges_per_min,
+        cursor_s=settings.cursor_seconds,
+        per_person=PerPerson(settings.tenants_per_person, settings.tenants_per_day),
+        terms=terms,
+    )
+
+
+def _rest_settings(settings: Settings, front: ListenerSettings, secret: bytes, addresses: Addresses) -> rest.Settings:
+    return rest.Settings(
+        version=version("artcafe"),
+        gateway_url=addresses.gateway_url,
+        page_key=derive(secret, "page-cursors"),
+        issuer=settings.issuer,
+        proxies=front.proxies,
+        requests_per_s=settings.requests_per_s,
+    )
+
+
+async def _close(fabric: Fabric, services: Services) -> None:
+    """Write the audit entries that are only counted so far, announce the end to the other servers, and leave NATS."""
+    await services.counters.flush()
     with contextlib.suppress(OurFault, TimeoutError):  # the others notice by themselves, and then read the tables for a while
         async with asyncio.timeout(LEAVE_S):
             await fabric.announcements.announce_end()
@@ -265,33 +202,6 @@ async def _reach_nats(fabric: Fabric) -> None:
             f"NATS cannot be used: {fabric.problem or exc}",
             "is it up at --nats-urls, on what 'artcafe nats config' printed for this secret and environment?",
         ) from exc
-
-
-def _tenants(settings: Settings, store: Store, changes: Changes, fabric: Fabric, record_cache: RecordCache) -> Tenants:
-    per_person = PerPerson(settings.tenants_per_person, settings.tenants_per_day)
-    return Tenants(store, changes, now, fabric, record_cache, per_person)
-
-
-def _changes(fabric: Fabric, audit: Audit) -> Changes:
-    """The changes of this server, told to the others, and theirs told here."""
-    changes = Changes(audit, fabric.announcements.announce)
-    fabric.announcements.listen(changes.on_remote_change)
-    return changes
-
-
-def _retention(store: Store, fabric: Fabric, changes: Changes) -> Retention:
-    """The retention of this server, which bounds every tenant's log, and hears what changes."""
-    retention = Retention(store, fabric, now)
-    fabric.limit_storage(retention.storage_bytes)
-    changes.subscribe(retention.changed)
-    return retention
-
-
-def _shares(fabric: Fabric) -> Shares:
-    """Make the shares of this server, by which its group commits go too."""
-    shares = Shares()
-    fabric.set_group_limit(lambda: shares.most_a_group)
-    return shares
 
 
 async def _sweep(tables: Sqlite) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Final
 
@@ -72,3 +72,10 @@ class Containment:
             return False
         self._supervisor.note(exc, self._item)
         return True
+
+
+async def keep_all(loops: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
+    """Run loops side by side, by name, each under a supervisor of its own, until cancelled or until all have returned."""
+    async with asyncio.TaskGroup() as group:
+        for name, loop in loops.items():
+            group.create_task(Supervisor(name).keep(loop))

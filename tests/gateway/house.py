@@ -12,39 +12,18 @@ from pathlib import Path
 
 from msgspec import Raw as Json
 
-from artcafe.delivery.hub import Hub
+from artcafe.assembly import ServiceKeys, Services, ServiceSettings
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.gateway.connection import Connection
-from artcafe.gateway.desk import Desk
 from artcafe.gateway.listener import Gateway
 from artcafe.gateway.upgrade_request import PATH
 from artcafe.identity.local import LocalIdentity
 from artcafe.model import Agent, AgentPrincipal, Channel, Role, TenantStatus, UserId, UserPrincipal
 from artcafe.observe.clock import now
 from artcafe.rules.connections import OpenConnections
-from artcafe.rules.tokens import Tokens
-from artcafe.services.agents import Agents
-from artcafe.services.audit import Audit
-from artcafe.services.changes import Changes
-from artcafe.services.channels import Channels
-from artcafe.services.connections import Connections
-from artcafe.services.cursors import Cursors
-from artcafe.services.history import History
-from artcafe.services.invitations import Invitations
-from artcafe.services.keys import AgentKeys
-from artcafe.services.login import Login
-from artcafe.services.member_login import MemberLogin
-from artcafe.services.members import Members
-from artcafe.services.messaging import Messaging
-from artcafe.services.presence import Presence
-from artcafe.services.record_cache import RecordCache
-from artcafe.services.retention import Retention
-from artcafe.services.shares import Shares
-from artcafe.services.subscriptions import Subscriptions
-from artcafe.services.tenants import Tenants
-from artcafe.services.terms import Current, Terms
+from artcafe.services.terms import Current
 from artcafe.tables.catalog import Environment
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
@@ -72,25 +51,10 @@ class House:
     """The parts, and a tenant with one agent on one channel."""
 
     gateway: Gateway
-    hub: Hub
-    fabric: Fabric
+    services: Services
     tables: Sqlite
-    cursors: Cursors
-    messaging: Messaging
-    presence: Presence
-    channels: Channels
-    agents: Agents
-    keys: AgentKeys
-    subscriptions: Subscriptions
-    login: Login
-    tokens: Tokens
     clock: Clock
     identity: LocalIdentity
-    tenants: Tenants
-    store: Store
-    changes: Changes
-    terms: Terms
-    shares: Shares
     url: str
     folder: Path
     owner: UserPrincipal
@@ -108,7 +72,7 @@ class House:
 
     def token(self) -> str:
         """An access token of the agent, as REST gives it."""
-        return self.tokens.mint(self.principal, self.clock())
+        return self.services.tokens.mint(self.principal, self.clock())
 
     @asynccontextmanager
     async def visited(self, role: Role = Role.VIEWER) -> AsyncIterator[Raw]:
@@ -123,23 +87,22 @@ class House:
 
     async def join(self, user: UserId, role: Role) -> None:
         """The person becomes a member of the tenant, by an invitation."""
-        invitations = Invitations(self.store, self.changes, self.clock, b"v" * 32)
-        _, token = await invitations.create(self.owner, address="bob@example.com", role=role)
-        await invitations.accept(user, "bob@example.com", token)
+        _, token = await self.services.invitations.create(self.owner, address="bob@example.com", role=role)
+        await self.services.invitations.accept(user, "bob@example.com", token)
 
     async def remove(self, user: UserId) -> None:
         """The person is no member any more."""
-        await Members(self.store, self.changes).remove(self.owner, user)
+        await self.services.members.remove(self.owner, user)
 
     async def demote(self, user: UserId, role: Role) -> None:
         """The member has another role."""
-        await Members(self.store, self.changes).set_role(self.owner, user, role)
+        await self.services.members.set_role(self.owner, user, role)
 
     async def suspend(self, status: TenantStatus = TenantStatus.SUSPENDED) -> None:
         """The tenant is suspended, and everybody hears of it."""
-        tenant = self.store.tenant(self.owner.tenant_id)
+        tenant = self.services.store.tenant(self.owner.tenant_id)
         await tenant.transact([tenant.set_status(status, self.clock())])
-        self.changes.notify(tenant.id)
+        self.services.changes.notify(tenant.id)
 
     @asynccontextmanager
     async def connected(self, **more: object) -> AsyncIterator[Raw]:
@@ -167,7 +130,7 @@ class House:
 
     async def say(self, data: bytes, channel: Channel) -> int | None:
         """Publishes a message as the owner, and returns its sequence if it is stored."""
-        return (await self.messaging.publish(self.owner, channel.id, Publish(channel.id, Json(data)))).seq
+        return (await self.services.messaging.publish(self.owner, channel.id, Publish(channel.id, Json(data)))).seq
 
 
 @asynccontextmanager
@@ -226,50 +189,24 @@ async def _make(
     authority: Authority | None,
     connections: OpenConnections | None,
 ) -> tuple[House, list[asyncio.Task[None]]]:
-    clock, store, tokens = Clock(), Store(tables), Tokens(b"t" * 32, "test")
-    audit, identity = Audit(fabric.audit_log, store, clock), LocalIdentity(b"i" * 32)
-    changes = Changes(audit)
-    record_cache, cursors, retention = RecordCache(store, changes), Cursors(store, LONG_S), Retention(store, fabric, clock)
-    fabric.limit_storage(retention.storage_bytes)
-    hub = Hub(fabric, group, retention.removed_to)
-    login = Login(store, record_cache, tokens, clock, "test", audit)
-    tenants = Tenants(store, changes, clock, fabric, record_cache)
-    subscriptions = Subscriptions(store, changes, clock, fabric.position)
-    messaging = Messaging(record_cache, fabric, clock)
-    shares = Shares()
-    fabric.set_group_limit(lambda: shares.most_a_group)
-    presence, terms = Presence(fabric, clock), Terms(store, audit, clock, current)
-    desk = Desk(
-        login,
-        record_cache,
-        subscriptions,
-        messaging,
-        cursors,
-        hub,
-        clock,
-        presence,
-        History(record_cache, fabric, retention),
-        Connections(record_cache),
-        MemberLogin(identity, tenants, terms, audit, clock),
-        audit.counters,
-        shares,
+    clock, identity = Clock(), LocalIdentity(b"i" * 32)
+    keys = ServiceKeys(agent_tokens=b"t" * 32, invitations=b"v" * 32)
+    settings = ServiceSettings(service_name="test", cursor_s=LONG_S, terms=current)
+    services = Services(Store(tables), fabric, identity, keys, clock, settings, group)
+    gateway = Gateway(
+        services, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01, connections=connections
     )
-    gateway = Gateway(desk, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01, connections=connections)
-    changes.subscribe(gateway.access_updates.changed)
     port = await gateway.listen("127.0.0.1", 0, _tls(authority))
 
-    tenant = await tenants.create(UserId("alice"), "Alice's")
+    tenant = await services.tenants.create(UserId("alice"), "Alice's")
     owner = UserPrincipal(user_id=UserId("alice"), tenant_id=tenant.id, role=Role.OWNER)
-    agents, channels = Agents(store, changes, clock), Channels(store, changes, clock, fabric)
     key = ssh_keygen.make_key(folder / "key")
-    agent = await agents.create(owner, name="agent", public_key=ssh_keygen.public_line(key))
-    channel = await channels.create(owner, name="channel")
-    await subscriptions.put(owner, channel.id, agent.id)
+    agent = await services.agents.create(owner, name="agent", public_key=ssh_keygen.public_line(key))
+    channel = await services.channels.create(owner, name="channel")
+    await services.subscriptions.put(owner, channel.id, agent.id)
     made = House(
-        gateway, hub, fabric, tables, cursors, messaging, presence, channels, agents, AgentKeys(store, changes, clock),
-        subscriptions, login, tokens, clock, identity, tenants, store, changes, terms, shares,
-        f"{'wss' if authority else 'ws'}://127.0.0.1:{port}{PATH}", folder, owner, agent, key, channel,
-        authority.client() if authority else None,
+        gateway, services, tables, clock, identity, f"{'wss' if authority else 'ws'}://127.0.0.1:{port}{PATH}", folder, owner,
+        agent, key, channel, authority.client() if authority else None,
     )  # fmt: skip
     return made, [group.create_task(loop) for loop in (gateway.run(), gateway.access_updates.run())]
 

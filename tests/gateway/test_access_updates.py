@@ -9,6 +9,7 @@ from pathlib import Path
 
 from artcafe.delivery.peer import MAX_SUBSCRIPTIONS
 from artcafe.errors import Unavailable
+from artcafe.maintenance.adoption import adopt
 from artcafe.model import AgentStatus, Channel, Role, TenantChange, TenantId, UserId, UserPrincipal
 from artcafe.services.agents import Agents
 from artcafe.services.changes import Changes
@@ -67,14 +68,15 @@ async def crowd(folder: Path, channels: int = CHANNELS, sockets: int = SOCKETS) 
 
 
 async def subscribed(it: House, name: str) -> Channel:
-    channel = await it.channels.create(it.owner, name=name)
-    await it.subscriptions.put(it.owner, channel.id, it.agent.id)
+    channel = await it.services.channels.create(it.owner, name=name)
+    await it.services.subscriptions.put(it.owner, channel.id, it.agent.id)
     return channel
 
 
 async def disabled_elsewhere(it: House) -> None:
     """Another server disables the agent, and its announcement is lost."""
-    await Agents(it.store, Changes(it.changes.audit), it.clock).update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
+    agents = Agents(it.services.store, Changes(it.services.audit, adopt), it.clock)
+    await agents.update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
 
 
 async def settled(it: House) -> None:
@@ -86,16 +88,16 @@ async def settled(it: House) -> None:
 async def test_a_change_reads_what_it_names_however_many_sockets_and_subscriptions_there_are(tmp_path: Path) -> None:
     async with crowd(tmp_path) as (it, _):
         assert isinstance(it.tables, Watched)
-        other = await it.agents.create(
+        other = await it.services.agents.create(
             it.owner, name="other", public_key=ssh_keygen.public_line(ssh_keygen.make_key(tmp_path / "o"))
         )
         await settled(it)
         it.tables.keys = 0
-        await it.agents.update(it.owner, other.id, name="Renamed")
+        await it.services.agents.update(it.owner, other.id, name="Renamed")
         await settled(it)
         elsewhere = it.tables.keys
         it.tables.keys = 0
-        await it.agents.update(it.owner, it.agent.id, name="Renamed")
+        await it.services.agents.update(it.owner, it.agent.id, name="Renamed")
         await settled(it)
         assert it.tables.keys <= elsewhere + 2, "its own row and its tenant's are read once, for all its sockets"
 
@@ -105,7 +107,7 @@ async def test_everything_is_read_once_an_agent_when_nobody_knows_what_has_chang
         assert isinstance(it.tables, Watched)
         await settled(it)
         it.tables.keys = 0
-        it.changes.notify(it.owner.tenant_id)
+        it.services.changes.notify(it.owner.tenant_id)
         await settled(it)
         assert it.tables.keys <= CHANNELS + 3, "the tenant's row, the agent's twice, and each subscription"
 
@@ -128,17 +130,17 @@ async def test_a_new_subscription_begins_on_every_socket_and_reads_no_other(tmp_
 async def test_a_revocation_does_not_wait_for_another_tenants_change(tmp_path: Path) -> None:
     async with crowd(tmp_path, channels=2, sockets=1) as (it, _), AsyncExitStack() as stack:
         assert isinstance(it.tables, Watched)
-        bob = await it.tenants.create(UserId("bob"), "Bob's")
+        bob = await it.services.tenants.create(UserId("bob"), "Bob's")
         owner = UserPrincipal(user_id=UserId("bob"), tenant_id=bob.id, role=Role.OWNER)
         key = ssh_keygen.make_key(tmp_path / "bob")
-        theirs = await it.agents.create(owner, name="theirs", public_key=ssh_keygen.public_line(key))
+        theirs = await it.services.agents.create(owner, name="theirs", public_key=ssh_keygen.public_line(key))
         raw = await stack.enter_async_context(dialled(it.url))
         await raw.login(bob.id, theirs.id, key)
 
         it.tables.held = it.owner.tenant_id
-        it.changes.notify(it.owner.tenant_id)
+        it.services.changes.notify(it.owner.tenant_id)
         await until(lambda: not it.gateway.access_updates._due)
-        await it.agents.update(owner, theirs.id, status=AgentStatus.DISABLED)
+        await it.services.agents.update(owner, theirs.id, status=AgentStatus.DISABLED)
         assert await raw.closed() == 4503
         it.tables.held = None
         it.tables.released.set()
@@ -149,7 +151,7 @@ async def test_revocations_of_a_tenant_come_before_its_subscriptions(tmp_path: P
         assert isinstance(it.tables, Watched)
         it.tables.held = it.owner.tenant_id
         await disabled_elsewhere(it)
-        it.changes.notify(it.owner.tenant_id)
+        it.services.changes.notify(it.owner.tenant_id)
         async with asyncio.timeout(BOUND_S):
             assert [await raw.closed() for raw in raws] == [4503, 4503]
         it.tables.held = None
@@ -163,7 +165,7 @@ async def test_a_change_that_cannot_be_read_is_applied_once_the_tables_are_back(
         (sockets,) = it.gateway.access_updates._tenants.values()
         await disabled_elsewhere(it)
         it.tables.is_away = True
-        it.changes.on_remote_change(TenantChange(tenant_id=it.owner.tenant_id, agents=(it.agent.id,)))
+        it.services.changes.on_remote_change(TenantChange(tenant_id=it.owner.tenant_id, agents=(it.agent.id,)))
         await until(lambda: sockets.failure is not None)
         assert await raws[0].is_quiet(), "nobody can tell, so delivery goes on"
         it.tables.is_away = False
@@ -178,7 +180,7 @@ async def test_more_subscriptions_than_a_connection_may_have_are_the_same_on_eve
         one, two = (sorted(each.deliveries) for each in it.gateway.connections())
         assert one == two
         assert len(one) == MAX_SUBSCRIPTIONS
-        rows = await it.subscriptions.for_connect(it.owner.tenant_id, it.agent.id)
+        rows = await it.services.subscriptions.for_connect(it.owner.tenant_id, it.agent.id)
         left_out = sorted({row.channel_id for row in rows} - set(one))
         assert one + left_out == sorted(one + left_out), "in the order of their ids"
         for raw in raws:
@@ -187,6 +189,6 @@ async def test_more_subscriptions_than_a_connection_may_have_are_the_same_on_eve
             assert push["error"]["code"] == "subscription_limit"
             assert push["error"]["channels"] == left_out
         # Where one of them ends, the next one begins.
-        await it.subscriptions.delete(it.owner, one[0], it.agent.id)
+        await it.services.subscriptions.delete(it.owner, one[0], it.agent.id)
         connections = it.gateway.connections()
         await until(lambda: all(left_out[0] in each.deliveries for each in connections))

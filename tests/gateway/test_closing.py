@@ -47,7 +47,7 @@ async def acknowledged(folder: Path) -> AsyncIterator[tuple[House, Raw]]:
 
 
 async def written(it: House) -> int:
-    return (await it.subscriptions.get(it.owner, it.channel.id, it.agent.id)).cursor.seq
+    return (await it.services.subscriptions.get(it.owner, it.channel.id, it.agent.id)).cursor.seq
 
 
 async def test_when_a_close_is_answered_what_was_acknowledged_is_written(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ async def test_when_a_close_is_answered_what_was_acknowledged_is_written(tmp_pat
 async def test_when_the_server_closes_what_was_acknowledged_is_written(tmp_path: Path, ends: str) -> None:
     async with acknowledged(tmp_path) as (it, raw):
         if ends == "revocation":
-            await it.agents.update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
+            await it.services.agents.update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
             assert await raw.closed() == 4503
         elif ends == "bad frame":
             await raw.socket.send("no JSON")
@@ -86,11 +86,11 @@ async def test_without_the_tables_a_connection_closes_all_the_same(tmp_path: Pat
 async def test_who_comes_back_while_the_cursor_is_written_goes_on_behind_it(tmp_path: Path) -> None:
     """The row is read before the write and used after it."""
     async with acknowledged(tmp_path) as (it, raw):
-        row = await it.subscriptions.get(it.owner, it.channel.id, it.agent.id)
+        row = await it.services.subscriptions.get(it.owner, it.channel.id, it.agent.id)
         assert row.cursor.seq == 0
         await raw.socket.close()
-        await until(lambda: not it.cursors.has_unwritten(it.owner.tenant_id, it.agent.id))
-        assert it.cursors.newest(row).seq == 2
+        await until(lambda: not it.services.cursors.has_unwritten(it.owner.tenant_id, it.agent.id))
+        assert it.services.cursors.newest(row).seq == 2
         async with it.connected() as again:
             assert await again.messages(1) == [2]
             assert await again.is_quiet()
@@ -106,7 +106,7 @@ async def test_at_closing_time_what_was_published_is_answered_before_the_close(t
         async with asyncio.TaskGroup() as group:
             group.create_task(it.gateway.drain())
             answered = [frame["publish"]["seq"] for frame in await frames_before_close(raw) if "publish" in frame]
-        stored = [one.seq for one in await it.fabric.tenant(it.owner.tenant_id).log.after(it.channel.id, 0, most=1000)]
+        stored = [one.seq for one in await it.services.fabric.tenant(it.owner.tenant_id).log.after(it.channel.id, 0, most=1000)]
         assert len(stored) > 100
         assert answered == stored
 

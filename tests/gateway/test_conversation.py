@@ -466,7 +466,7 @@ async def test_a_key_that_ends_by_itself_closes_its_sockets_with_4001(tmp_path: 
     async with house(tmp_path) as it:
         second = ssh_keygen.make_key(tmp_path / "second")
         line, end = ssh_keygen.public_line(second), it.clock() + timedelta(seconds=60)
-        await it.keys.add(it.owner, it.agent.id, public_key=line, not_after=end)
+        await it.services.keys.add(it.owner, it.agent.id, public_key=line, not_after=end)
         async with it.bare() as first, dialled(it.url) as other:
             assert "session_id" in await other.login(it.owner.tenant_id, it.agent.id, second)
             it.clock.ahead = timedelta(seconds=61)

@@ -29,8 +29,8 @@ KEPT_S = plans.PLANS[plans.DEFAULT_PLAN][Limit.RETENTION_S]
 async def remove(it: House, stored_before: datetime | None = None) -> None:
     """Retention as it does it when all that was stored before a time, or by now, has grown too old."""
     at = stored_before or now() + timedelta(seconds=1)
-    retention = Retention(Store(it.tables), it.fabric, lambda: at + timedelta(seconds=KEPT_S))
-    await retention.sweep(it.fabric.tenant(it.owner.tenant_id))
+    retention = Retention(Store(it.tables), it.services.fabric, lambda: at + timedelta(seconds=KEPT_S))
+    await retention.sweep(it.services.fabric.tenant(it.owner.tenant_id))
 
 
 async def a_moment(it: House) -> datetime:
@@ -201,7 +201,7 @@ async def test_who_is_live_hears_of_what_came_and_went_while_nats_was_away(tmp_p
 async def cut_off(it: House) -> AsyncIterator[Writer]:
     """The server has no NATS for a while; another one, which has, writes."""
     assert it.proxy is not None
-    tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
+    tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
     async with it.nats.connection(it.owner.tenant_id) as link, writing(link) as writer:
         it.proxy.is_open = False
         it.proxy.cut()
@@ -288,7 +288,7 @@ async def test_a_log_that_lost_its_end_sends_everyone_back_to_be_told(tmp_path: 
         await places(raw, 3)
         await raw.ack(it.channel.id, 3)
         assert await raw.is_quiet()
-        tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
+        tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
         await tenant_fabric.log.begin_epoch()
         await tenant_fabric.readers._check()  # As it does every 5 s.
 
@@ -311,7 +311,7 @@ async def test_a_log_begun_anew_is_delivered_from_its_first_message_however_low_
         await publish(it, 4)
         await places(raw, 5)
         await raw.ack(it.channel.id, 4)
-        tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
+        tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
         await tenant_fabric.log.drop()
         await publish(it, 2)
         await tenant_fabric.readers._check()
@@ -319,7 +319,7 @@ async def test_a_log_begun_anew_is_delivered_from_its_first_message_however_low_
         assert await within(raw.closed()) == 4000
         await waiting.ack(it.channel.id, 1)
         assert await within(waiting.closed()) == 4000
-        await it.cursors.write_all()
+        await it.services.cursors.write_all()
         async with it.connected() as again:
             told = await next_of(again)
             assert (told["gap"]["from"], told["gap"]["to"], told["gap"]["reason"]) == (5, None, "epoch")
@@ -335,7 +335,7 @@ async def test_who_comes_back_to_a_restored_log_goes_on_at_its_cursor_and_hears_
         async with it.connected() as raw:
             await places(raw, 4)
             await raw.ack(it.channel.id, 2)
-        log = it.fabric.tenant(it.owner.tenant_id).log
+        log = it.services.fabric.tenant(it.owner.tenant_id).log
         config = (await log._jetstream.request("STREAM.INFO.log", {}))["config"]
         before, config["metadata"]["artcafe-epoch"] = config["metadata"]["artcafe-epoch"], "01RESTORED"
         config["metadata"][CONTINUES] = f"{before}:4"

@@ -63,8 +63,8 @@ async def test_a_past_message_is_the_message_as_it_was_delivered_and_reading_it_
 
 async def test_history_needs_no_subscription_but_the_right_to_receive(tmp_path: Path) -> None:
     async with house(tmp_path) as it, it.connected() as raw:
-        managed = await it.channels.create(it.owner, name="orders", access=Access.MANAGED)
-        other = await it.channels.create(it.owner, name="other")
+        managed = await it.services.channels.create(it.owner, name="orders", access=Access.MANAGED)
+        other = await it.services.channels.create(it.owner, name="other")
         await it.publish(b"1", other)
 
         assert len((await raw.ask("history", channel=other.id))["messages"]) == 1

@@ -67,12 +67,12 @@ async def _windowed(it: House, window: int, count: int) -> None:
 async def test_subscribing_begins_each_channel_once_with_the_window_that_was_asked_for(tmp_path: Path) -> None:
     async with house(tmp_path) as it, it.connected() as raw:
         for number in range(10):
-            channel = await it.channels.create(it.owner, name=f"channel {number}")
+            channel = await it.services.channels.create(it.owner, name=f"channel {number}")
             await raw.ask("subscribe", channel=channel.id, max_unacked=2)
             seqs = [await it.publish(b"0", channel) for _ in range(3)]
             assert await all_of(raw, 2) == [(channel.id, seq) for seq in seqs[:2]]
             assert await raw.is_quiet()
-            feed = it.hub._feeds[it.owner.tenant_id, channel.id]
+            feed = it.services.hub._feeds[it.owner.tenant_id, channel.id]
             assert feed.users == 1
             assert await raw.ask("unsubscribe", channel=channel.id) == {"channel": channel.id}
 
@@ -84,22 +84,22 @@ async def test_a_subscription_that_is_paused_while_it_begins_does_not_begin(tmp_
                 await raw.say("connect", access_token=it.token())
                 for _ in range(steps):
                     await asyncio.sleep(0)  # Further into it each time.
-                await it.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.PAUSED)
+                await it.services.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.PAUSED)
                 assert "connect" in await raw.next()
-                await until(lambda: not it.hub._feeds)
+                await until(lambda: not it.services.hub._feeds)
                 assert await raw.is_quiet()
-                assert not it.hub._feeds
-            await it.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.ACTIVE)
+                assert not it.services.hub._feeds
+            await it.services.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.ACTIVE)
 
 
 async def test_nobody_waits_for_a_feed_that_was_let_go_before_it_opened(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        feed = it.hub.feed(it.owner.tenant_id, it.channel.id)
-        it.hub.release(feed)
+        feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id)
+        it.services.hub.release(feed)
 
         async with asyncio.timeout(5):
             await feed.opened.wait()
-        tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
+        tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
         await until(lambda: len(tenant_fabric.readers) == 0)
 
 
@@ -109,7 +109,7 @@ async def test_sockets_come_and_go_in_mid_stream_and_each_gets_an_unbroken_run(t
             group.create_task(publish_many(it, 2000))
             for number in range(20):
                 group.create_task(_run_of(it, 50 + 10 * number))
-        await until(lambda: not it.hub._feeds)
+        await until(lambda: not it.services.hub._feeds)
 
 
 async def _run_of(it: House, count: int) -> None:
@@ -159,13 +159,13 @@ async def test_a_flush_that_fails_closes_its_tenants_sockets_and_loses_nothing(t
     async with house(tmp_path) as it:
         async with it.connected() as raw:
             await it.level()
-            feed = it.hub.feed(it.owner.tenant_id, it.channel.id)
+            feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id)
             broken = Broken()
             assert feed.join(Delivery(broken, feed, feed.flushed, feed.lineage.epoch, max_unacked))
             seqs = [await it.publish(b"1")]
             assert await raw.closed() == 4000
             assert isinstance(broken.reason, Internal)
-            it.hub.release(feed)
+            it.services.hub.release(feed)
         async with it.connected() as raw:
             seqs.append(await it.publish(b"2"))
             assert await all_of(raw, 2) == [(it.channel.id, seq) for seq in seqs]

@@ -97,8 +97,8 @@ async def test_a_socket_of_a_token_is_renewed_by_a_signature_and_goes_on_as_it_w
         assert await raw.messages(1) == [1]
         assert "session_id" in await raw.login(it.owner.tenant_id, it.agent.id, it.key)
         it.clock.ahead += timedelta(seconds=tokens.LIFETIME_S + 1)
-        other = await it.channels.create(it.owner, name="other")
-        await it.subscriptions.put(it.owner, other.id, it.agent.id)
+        other = await it.services.channels.create(it.owner, name="other")
+        await it.services.subscriptions.put(it.owner, other.id, it.agent.id)
         await it.publish(b"3", other)
         await it.publish(b"4", other)
 
@@ -152,7 +152,7 @@ async def test_another_tenants_or_agents_connections_take_no_room(tmp_path: Path
     async with house(tmp_path) as it:
         await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [Assign("limits", {"agent_connections": 1})]))
         key = ssh_keygen.make_key(tmp_path / "other")
-        other = await it.agents.create(it.owner, name="other", public_key=ssh_keygen.public_line(key))
+        other = await it.services.agents.create(it.owner, name="other", public_key=ssh_keygen.public_line(key))
         async with it.connected(), dialled(it.url) as raw:
             assert "session_id" in await raw.login(it.owner.tenant_id, other.id, key)
 
@@ -175,7 +175,7 @@ async def test_at_closing_time_everyone_is_told_to_come_back_and_cursors_are_wri
         await it.gateway.drain()
 
         assert (await raw.closed(), await fresh.closed(), await stubborn.closed()) == (4000, 4000, 4000)
-        row, _ = await it.subscriptions.put(it.owner, it.channel.id, it.agent.id)
+        row, _ = await it.services.subscriptions.put(it.owner, it.channel.id, it.agent.id)
         assert row.cursor.seq == message["seq"]
         with pytest.raises(ConnectionRefusedError):
             await answer_of(it.url)
@@ -218,8 +218,8 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
                 for _ in range(number):
                     await asyncio.sleep(0)  # Further into it each time.
         await until(lambda: not it.gateway.connections() and not it.gateway.access_updates.tenants())
-        await until(lambda: not it.hub._feeds)
-        tenant_fabric = it.fabric.peek(it.owner.tenant_id)
+        await until(lambda: not it.services.hub._feeds)
+        tenant_fabric = it.services.fabric.peek(it.owner.tenant_id)
 
         assert tenant_fabric is not None
         channels = {subjects.live(it.channel.id), subjects.stored(it.channel.id)}
@@ -242,7 +242,7 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
 async def test_a_connection_that_cannot_be_closed_keeps_no_other_open(tmp_path: Path) -> None:
     async with house(tmp_path, connect_s=0.05) as it:
         # Without an upgrade it has no transport.
-        broken = Connection(it.gateway._desk, it.gateway._group, it.gateway, it.gateway.count_connection("127.0.0.1"), [])
+        broken = Connection(it.gateway._services, it.gateway._group, it.gateway, it.gateway.count_connection("127.0.0.1"), [])
         it.gateway.on_open(broken)
         async with dialled(it.url) as silent:
             assert await silent.closed() == 4502
@@ -254,7 +254,7 @@ async def test_a_recheck_that_fails_unforeseen_closes_the_connection_and_the_loo
     async with house(tmp_path) as it:
         async with it.connected() as raw:
             it.clock.ahead = timedelta.max  # whoever asks for the time gets an OverflowError
-            it.changes.notify(it.owner.tenant_id)
+            it.services.changes.notify(it.owner.tenant_id)
             assert await raw.closed() == 4000
         it.clock.ahead = timedelta()
         assert it.gateway.access_updates.supervisor.failures > 0

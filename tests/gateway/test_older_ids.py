@@ -21,7 +21,7 @@ async def put_channel(it: House, type: ChannelType) -> Channel:
     """Write a channel with an odd id, as an older system had it."""
     row = {"tenant_id": it.owner.tenant_id, "id": ODD, "name": "Jobs", "type": type.value}
     await it.tables.put(Put(CHANNELS, row))
-    return await it.channels.get(it.owner, ODD)
+    return await it.services.channels.get(it.owner, ODD)
 
 
 @pytest.mark.parametrize("type", list(ChannelType))
@@ -48,7 +48,7 @@ async def test_an_agent_whose_id_has_quotes_and_backslashes_is_named_as_it_is(tm
     async with house(tmp_path) as it, it.connected() as raw:
         await it.tables.put(Put(AGENTS, {"tenant_id": it.owner.tenant_id, "id": ODD, "public_key": ""}))
         principal = msgspec.structs.replace(it.principal, agent_id=AgentId(ODD))
-        token = it.tokens.mint(principal, it.clock())
+        token = it.services.tokens.mint(principal, it.clock())
         async with dialled(it.url) as other:
             await other.ask("connect", access_token=token)
             await other.ask("publish", channel=it.channel.id, data=1)

@@ -17,7 +17,7 @@ async def write_permissions(it: House, permissions: Value) -> None:
     """Put permissions into the agent's subscription as another system would: past our own services."""
     key = ItemKey(it.owner.tenant_id, f"{it.channel.id}#{it.agent.id}")
     await it.tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, [Assign("permissions", permissions)]))
-    it.changes.notify(it.owner.tenant_id)
+    it.services.changes.notify(it.owner.tenant_id)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ async def test_an_older_subscription_without_any_right_receives_nothing_and_the_
 async def test_an_older_right_to_publish_holds_in_a_managed_channel(tmp_path: Path, flag: str, may: bool) -> None:
     async with house(tmp_path) as it:
         await write_permissions(it, {flag: 1})
-        await it.channels.update(it.owner, it.channel.id, access=Access.MANAGED)
+        await it.services.channels.update(it.owner, it.channel.id, access=Access.MANAGED)
         async with it.connected() as raw:
             reply = await raw.ask("publish", channel=it.channel.id, data=1)
             assert ("seq" in reply) is may, reply

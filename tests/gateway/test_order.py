@@ -14,7 +14,7 @@ COUNT = 300
 
 async def others(it: House, raw: Raw, count: int, **how: object) -> list[Channel]:
     """More channels that the socket receives, with the house's own in front."""
-    more = [await it.channels.create(it.owner, name=f"more {number}") for number in range(count)]
+    more = [await it.services.channels.create(it.owner, name=f"more {number}") for number in range(count)]
     for channel in more:
         await raw.ask("subscribe", channel=channel.id, **how)
     return [it.channel, *more]

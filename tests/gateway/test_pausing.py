@@ -13,7 +13,7 @@ from tests.gateway.raw import Raw
 
 async def set_status(it: House, status: SubscriptionStatus) -> None:
     """Pause or resume, and return when the agent's sockets know."""
-    await it.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, status)
+    await it.services.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, status)
     is_delivered = status is SubscriptionStatus.ACTIVE
     deliveries = [each.deliveries for each in it.gateway.connections()]
     await until(lambda: all((it.channel.id in each) is is_delivered for each in deliveries))
@@ -72,13 +72,13 @@ async def test_a_subscription_deleted_and_made_anew_begins_at_its_own_cursor(tmp
     async with house(tmp_path) as it, it.connected() as raw:
         await publish(it, 1)
         assert await raw.messages(1) == [1]
-        await it.subscriptions.delete(it.owner, it.channel.id, it.agent.id)
+        await it.services.subscriptions.delete(it.owner, it.channel.id, it.agent.id)
         (connection,) = it.gateway.connections()
         await until(lambda: it.channel.id not in connection.deliveries)
         await raw.ack(it.channel.id, 1)
         assert (await raw.next())["error"]["code"] == "not_subscribed"
         await publish(it, 2)
-        await it.subscriptions.put(it.owner, it.channel.id, it.agent.id)
+        await it.services.subscriptions.put(it.owner, it.channel.id, it.agent.id)
         await until(lambda: it.channel.id in connection.deliveries)
         await publish(it, 3)
         assert await raw.messages(1) == [3]

@@ -11,7 +11,7 @@ from tests.gateway.raw import dialled
 
 async def seen(it: House) -> View:
     """Who is connected in the house's tenant."""
-    view = await it.presence.view(it.owner.tenant_id)
+    view = await it.services.presence.view(it.owner.tenant_id)
     assert view is not None
     return view
 
@@ -43,7 +43,7 @@ async def test_a_revoked_agent_is_gone_before_its_peer_answers_the_close(tmp_pat
     async with house(tmp_path) as it, it.bare() as mute:
         view = await seen(it)
         assert view.of(it.agent.id).connected
-        await it.agents.delete(it.owner, it.agent.id)
+        await it.services.agents.delete(it.owner, it.agent.id)
         assert await mute.closed() == 4503
         assert not view.of(it.agent.id).connected
 

@@ -47,10 +47,10 @@ async def test_a_delivery_that_ends_while_it_begins_does_not_close_the_connectio
                 if ends == "unsubscribe":
                     await answered(raw, "unsubscribe", channel=channel)
                 elif ends == "pause":
-                    await it.subscriptions.set_status(it.owner, channel, agent, SubscriptionStatus.PAUSED)
-                    await it.subscriptions.set_status(it.owner, channel, agent, SubscriptionStatus.ACTIVE)
+                    await it.services.subscriptions.set_status(it.owner, channel, agent, SubscriptionStatus.PAUSED)
+                    await it.services.subscriptions.set_status(it.owner, channel, agent, SubscriptionStatus.ACTIVE)
                 elif ends == "delete":
-                    await it.subscriptions.delete(it.owner, channel, agent)
+                    await it.services.subscriptions.delete(it.owner, channel, agent)
             await answered(raw, "subscribe", channel=channel)
             publishing.cancel()
             await deliver_the_next(it, raw)

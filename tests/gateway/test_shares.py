@@ -16,7 +16,7 @@ EACH = 10 * MOST_A_TURN
 
 def others_are_active(it: House) -> None:
     """From here on, for some seconds."""
-    share = it.shares.of(AgentPrincipal(agent_id=AgentId("agt_other"), tenant_id=TenantId("ten_other"), epoch=0))
+    share = it.services.shares.of(AgentPrincipal(agent_id=AgentId("agt_other"), tenant_id=TenantId("ten_other"), epoch=0))
     share.begin()
 
 
@@ -32,7 +32,7 @@ async def replies_to(raw: Raw, count: int) -> list[int]:
 
 async def test_more_publishes_than_a_share_are_all_stored_in_order_on_each_socket(tmp_path: Path) -> None:
     async with house(tmp_path) as it, AsyncExitStack() as stack:
-        quiet = await it.channels.create(it.owner, name="quiet")
+        quiet = await it.services.channels.create(it.owner, name="quiet")
         sockets = [await stack.enter_async_context(it.connected()) for _ in range(SOCKETS)]
         for raw in sockets:
             await raw.ask("unsubscribe", channel=it.channel.id)
@@ -40,12 +40,12 @@ async def test_more_publishes_than_a_share_are_all_stored_in_order_on_each_socke
         said = [[await raw.say("publish", channel=quiet.id, data=number) for number in range(EACH)] for raw in sockets]
         for raw, ids in zip(sockets, said, strict=True):
             assert await replies_to(raw, EACH) == ids
-        assert not it.shares.supervisor.failures
+        assert not it.services.shares.supervisor.failures
 
 
 async def test_commands_of_all_kinds_keep_their_order_where_the_share_is_used_up(tmp_path: Path) -> None:
     async with house(tmp_path) as it, it.connected() as raw:
-        quiet = await it.channels.create(it.owner, name="quiet")
+        quiet = await it.services.channels.create(it.owner, name="quiet")
         await it.level()
         others_are_active(it)
         expected = []

@@ -109,7 +109,7 @@ async def test_one_that_stops_reading_for_a_moment_stays_in_the_live_set_and_mis
     tmp_path: Path, authority: Authority | None
 ) -> None:
     async with house(tmp_path, authority=authority) as it, it.bare() as slow:
-        live = await it.channels.create(it.owner, name="live", type=ChannelType.LIVE)
+        live = await it.services.channels.create(it.owner, name="live", type=ChannelType.LIVE)
         slow.send({"id": 2, "subscribe": {"channel": live.id}})
         assert "subscribe" in await slow.text()
         (connection,) = it.gateway.connections()
@@ -173,10 +173,10 @@ async def test_one_that_leaves_the_live_set_by_what_it_is_answered_gets_what_was
             await flushed(it)
         async with asyncio.TaskGroup() as group:
             group.create_task(it.publish(b"0"))
-            while not it.hub._unflushed:  # noqa: ASYNC110 (what is waited for tells nobody)
+            while not it.services.hub._unflushed:  # noqa: ASYNC110 (what is waited for tells nobody)
                 await asyncio.sleep(0)
             connection.send(b"%0300000d" % 0)
-            it.hub._flush()
+            it.services.hub._flush()
             assert connection.is_paused
         slow.go_on_reading()
         assert [await seq_of(slow) for _ in range(count)] == list(range(1, count + 1))
@@ -186,7 +186,7 @@ async def test_one_that_leaves_the_live_set_by_what_it_is_answered_gets_what_was
 
 async def flushed(it: House) -> None:
     """Returns when what was stored has gone out."""
-    feed = it.hub._feeds[it.owner.tenant_id, it.channel.id]
+    feed = it.services.hub._feeds[it.owner.tenant_id, it.channel.id]
     last = await feed.tenant_fabric.log.last_seq_of(it.channel.id)
     await until(lambda: feed.flushed == last)
 
@@ -200,7 +200,7 @@ async def test_one_that_leaves_the_live_set_while_the_log_is_read_for_it_is_no_m
     tmp_path: Path,
 ) -> None:
     async with house(tmp_path) as it:
-        await it.publish(b"0", await it.channels.create(it.owner, name="another"))  # A log, with nothing for it.
+        await it.publish(b"0", await it.services.channels.create(it.owner, name="another"))  # A log, with nothing for it.
         for steps in range(12):
             await paused_while_it_is_fed(it, steps)
             await until(lambda: it.gateway.connections() == [])
@@ -268,7 +268,7 @@ async def test_what_fails_at_the_end_of_a_socket_leaves_nothing_to_the_next_one(
         await seq_of(raw)
         descriptor = connection.descriptor
         with monkeypatch.context() as patched:
-            patched.setattr(it.presence, "gone", lambda _: 1 / 0)
+            patched.setattr(it.services.presence, "gone", lambda _: 1 / 0)
             raw.writer.close()
             await until(lambda: it.gateway.connections() == [])
         (delivery,) = connection.deliveries.values()

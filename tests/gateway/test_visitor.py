@@ -91,7 +91,7 @@ async def test_watching_makes_no_subscription_and_moves_no_cursor(tmp_path: Path
         await raw.ask("watch", channel=it.channel.id)
         await it.publish(b"1")
         assert await raw.messages(1) == [1]
-        rows = await it.subscriptions.for_connect(it.agent.tenant_id, it.agent.id)
+        rows = await it.services.subscriptions.for_connect(it.agent.tenant_id, it.agent.id)
         assert [row.cursor.seq for row in rows] == [0]
         async with it.connected() as agent:
             assert await agent.messages(1) == [1]
@@ -99,7 +99,7 @@ async def test_watching_makes_no_subscription_and_moves_no_cursor(tmp_path: Path
 
 async def test_a_live_channel_is_watched_too(tmp_path: Path) -> None:
     async with house(tmp_path) as it, it.visited() as raw:
-        live = await it.channels.create(it.owner, name="live", type=ChannelType.LIVE)
+        live = await it.services.channels.create(it.owner, name="live", type=ChannelType.LIVE)
         await raw.ask("watch", channel=live.id)
         async with it.connected() as agent:
             assert (await agent.ask("publish", channel=live.id, data=7))["seq"] is None
@@ -109,7 +109,7 @@ async def test_a_live_channel_is_watched_too(tmp_path: Path) -> None:
 async def test_a_channel_that_is_deleted_is_told_and_the_connection_goes_on(tmp_path: Path) -> None:
     async with house(tmp_path) as it, it.visited() as raw:
         await raw.ask("watch", channel=it.channel.id)
-        await it.channels.delete(it.owner, it.channel.id)
+        await it.services.channels.delete(it.owner, it.channel.id)
         assert (await raw.next())["error"]["code"] == "channel_not_found"
         assert await raw.ask("watch", presence=True) == {"presence": True}
 
@@ -245,7 +245,7 @@ async def test_that_people_connect_or_are_refused_is_in_the_audit(tmp_path: Path
             stranger = it.identity.issue("mallory", it.clock())
             await outsider.say("connect", access_token=stranger, tenant_id=it.owner.tenant_id)
             assert await outsider.closed() == 4500
-        audit = it.changes.audit
+        audit = it.services.changes.audit
         await audit.counters.flush()
         found = [
             (line.entry.action, line.entry.actor, line.entry.outcome.value)

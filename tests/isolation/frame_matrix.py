@@ -179,40 +179,40 @@ async def barrier(raw: Raw) -> None:
 async def world(folder: Path) -> AsyncIterator[World]:
     async with house(folder, terms=Current(version="2026-11")) as it:
         theirs = UserPrincipal(
-            user_id=UserId("mallory"), tenant_id=(await it.tenants.create(UserId("mallory"), CANARY)).id, role=Role.OWNER
+            user_id=UserId("mallory"), tenant_id=(await it.services.tenants.create(UserId("mallory"), CANARY)).id, role=Role.OWNER
         )
-        their_agent = await it.agents.create(theirs, name=CANARY, public_key=new_key())
-        their_channel = await it.channels.create(theirs, name=CANARY)
-        await it.subscriptions.put(theirs, their_channel.id, their_agent.id)
+        their_agent = await it.services.agents.create(theirs, name=CANARY, public_key=new_key())
+        their_channel = await it.services.channels.create(theirs, name=CANARY)
+        await it.services.subscriptions.put(theirs, their_channel.id, their_agent.id)
         body = frames.Publish(their_channel.id, msgspec.Raw(json.dumps(CANARY).encode()))
-        await it.messaging.publish(theirs, body.channel, body)
+        await it.services.messaging.publish(theirs, body.channel, body)
         yield World(it, theirs, their_agent, their_channel, await proofs(it, theirs, their_agent))
 
 
 async def suspended(it: House) -> Mapping[Who, dict[str, str]]:
     """A tenant with an agent and people of every role, which is suspended then; and their proofs."""
     now, sam = it.clock(), UserId("sam")
-    tenant = await it.tenants.create(sam, "Sam's")
+    tenant = await it.services.tenants.create(sam, "Sam's")
     owner = UserPrincipal(user_id=sam, tenant_id=tenant.id, role=Role.OWNER)
-    agent = await it.agents.create(owner, name="agent", public_key=new_key())
+    agent = await it.services.agents.create(owner, name="agent", public_key=new_key())
     found = {}
     for role, who in SUSPENDED.items():
         member = Member(user_id=UserId(f"{role}@example.org"), tenant_id=tenant.id, role=role, joined_at=now)
-        await it.store.transact(it.store.people(tenant.id).insert_member(member))
-        await it.terms.accept(member.user_id)
+        await it.services.store.transact(it.services.store.people(tenant.id).insert_member(member))
+        await it.services.terms.accept(member.user_id)
         found[who] = {"access_token": it.identity.issue(member.user_id, now), "tenant_id": tenant.id}
     principal = AgentPrincipal(agent_id=agent.id, tenant_id=tenant.id, epoch=agent.epoch)
-    found[Who.SUSPENDED_AGENT] = {"access_token": it.tokens.mint(principal, now), "tenant_id": tenant.id}
-    rows = it.store.tenant(tenant.id)
+    found[Who.SUSPENDED_AGENT] = {"access_token": it.services.tokens.mint(principal, now), "tenant_id": tenant.id}
+    rows = it.services.store.tenant(tenant.id)
     await rows.transact([rows.set_status(TenantStatus.SUSPENDED, now)])
-    it.changes.notify(tenant.id)
+    it.services.changes.notify(tenant.id)
     return found
 
 
 async def invited(it: House, theirs: UserPrincipal) -> UserId:
     """An admin of the other tenant, whom an owner of ours has invited."""
     ivy = UserId("ivy@example.com")
-    invitations = Invitations(it.store, it.changes, it.clock, b"v" * 32)
+    invitations = Invitations(it.services.store, it.services.changes, it.clock, b"v" * 32)
     _, token = await invitations.create(theirs, address=ivy, role=Role.ADMIN)
     await invitations.accept(ivy, ivy, token)
     await invitations.create(it.owner, address=ivy, role=Role.OWNER)
@@ -225,27 +225,27 @@ async def proofs(it: House, theirs: UserPrincipal, their_agent: Agent) -> Mappin
     for role in Role:
         user = UserId(f"{role}@example.com")
         await it.join(user, role)
-        await it.terms.accept(user)
+        await it.services.terms.accept(user)
         found[Who[role.name]] = {"access_token": it.identity.issue(user, now), "tenant_id": ours}
 
     unwilling, ivy = UserId("unwilling@example.com"), await invited(it, theirs)
     await it.join(unwilling, Role.OWNER)
     for user in (ivy, UserId("alice"), UserId("mallory")):
-        await it.terms.accept(user)
+        await it.services.terms.accept(user)
 
     async def agent() -> Agent:
-        return await it.agents.create(it.owner, name="agent", public_key=new_key())
+        return await it.services.agents.create(it.owner, name="agent", public_key=new_key())
 
     def token(of: Agent, key: int = 0) -> dict[str, str]:
         principal = AgentPrincipal(agent_id=of.id, tenant_id=of.tenant_id, epoch=of.epoch, key=key)
-        return {"access_token": it.tokens.mint(principal, now), "tenant_id": of.tenant_id}
+        return {"access_token": it.services.tokens.mint(principal, now), "tenant_id": of.tenant_id}
 
     disabled, deleted, rekeyed, revoked = [await agent() for _ in range(4)]
-    _, key = await it.keys.add(it.owner, revoked.id, public_key=new_key())
+    _, key = await it.services.keys.add(it.owner, revoked.id, public_key=new_key())
     found |= await suspended(it)
     found |= {
         Who.GARBAGE: {"access_token": "eyJhbGciOiJub25lIn0.e30.", "tenant_id": ours},
-        Who.EXPIRED_AGENT: {"access_token": it.tokens.mint(it.principal, now - timedelta(hours=1)), "tenant_id": ours},
+        Who.EXPIRED_AGENT: {"access_token": it.services.tokens.mint(it.principal, now - timedelta(hours=1)), "tenant_id": ours},
         Who.EXPIRED_PERSON: {"access_token": it.identity.issue("alice", now - timedelta(days=1)), "tenant_id": ours},
         Who.STRANGER: {"access_token": it.identity.issue("mallory", now), "tenant_id": ours},
         Who.INVITED: {"access_token": it.identity.issue(ivy, now), "tenant_id": ours},
@@ -260,10 +260,10 @@ async def proofs(it: House, theirs: UserPrincipal, their_agent: Agent) -> Mappin
         Who.FOREIGN_AGENT: token(their_agent),
         Who.FOREIGN_OWNER: {"access_token": it.identity.issue("mallory", now), "tenant_id": theirs.tenant_id},
     }
-    await it.agents.update(it.owner, disabled.id, status=AgentStatus.DISABLED)
-    await it.agents.delete(it.owner, deleted.id)
-    await it.agents.update(it.owner, rekeyed.id, public_key=new_key())
-    await it.keys.revoke(it.owner, revoked.id, key_id(key.line))
+    await it.services.agents.update(it.owner, disabled.id, status=AgentStatus.DISABLED)
+    await it.services.agents.delete(it.owner, deleted.id)
+    await it.services.agents.update(it.owner, rekeyed.id, public_key=new_key())
+    await it.services.keys.revoke(it.owner, revoked.id, key_id(key.line))
     return found
 
 

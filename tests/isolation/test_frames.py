@@ -122,7 +122,7 @@ async def check_untouched(w: World) -> None:
     async with w.inside(Who.AGENT) as raw:
         assert (await raw.ask("history", channel=w.own["channel"]))["messages"] == []
     for principal, channel, agent in ((w.it.owner, w.it.channel, w.it.agent), (w.theirs, w.their_channel, w.their_agent)):
-        rows = (await w.it.subscriptions.of_channel(principal, channel.id)).items
+        rows = (await w.it.services.subscriptions.of_channel(principal, channel.id)).items
         assert [(row.agent_id, row.cursor.seq) for row in rows] == [(agent.id, 0)]
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import httpx
 import uvicorn
 
+from artcafe.assembly import ServiceKeys, Services, ServiceSettings
 from artcafe.fabric.accounts import Accounts
 from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
@@ -26,26 +28,10 @@ from artcafe.identity.local import LocalIdentity
 from artcafe.model import Role, TenantId, TenantStatus
 from artcafe.observe.clock import now
 from artcafe.observe.logs import configure
-from artcafe.rest.app import Services, Settings, build
+from artcafe.rest.app import Settings, build
 from artcafe.rest.deadline import DeadlineProtocol
-from artcafe.rules.tokens import Tokens
-from artcafe.services.agents import Agents
-from artcafe.services.audit import Audit
-from artcafe.services.changes import Changes
-from artcafe.services.channels import Channels
-from artcafe.services.history import History
-from artcafe.services.invitations import Invitations
-from artcafe.services.keys import AgentKeys
-from artcafe.services.login import Login
-from artcafe.services.members import Members
-from artcafe.services.messaging import Messaging
-from artcafe.services.presence import Presence
-from artcafe.services.readiness import Readiness
-from artcafe.services.record_cache import RecordCache
-from artcafe.services.retention import Retention
-from artcafe.services.subscriptions import Subscriptions
-from artcafe.services.tenants import Tenants
-from artcafe.services.terms import Current, Terms
+from artcafe.services.readiness import Checks, Readiness
+from artcafe.services.terms import Current
 from artcafe.tables.catalog import Environment
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
@@ -53,7 +39,7 @@ from tests import ssh_keygen
 
 BOUND_S = 5
 GATEWAY_URL = "ws://127.0.0.1:8081/v1/connect"
-SETTINGS = Settings(version="1.2.3", page_key=bytes(range(32)))
+SETTINGS = Settings(version="1.2.3", gateway_url=GATEWAY_URL, page_key=bytes(range(32)))
 
 R = TypeVar("R")
 
@@ -62,7 +48,6 @@ class House:
     """The server. `with House(folder) as house: …`; everything in it is gone afterwards."""
 
     identity = LocalIdentity(b"i" * 32)
-    tokens = Tokens(b"t" * 32, "test")
 
     def __init__(self, folder: Path, terms: Current | None = None) -> None:
         """`terms`: what people must accept; whoever is made here has, but for `user(…, accepts=False)`."""
@@ -105,7 +90,10 @@ class House:
                 group.create_task(self.fabric.run())
                 await self.fabric.wait_up(BOUND_S)
                 self.store = Store(tables)
-                self.services = self._services(self.fabric)
+                keys = ServiceKeys(agent_tokens=b"t" * 32, invitations=b"v" * 32)
+                settings = ServiceSettings(service_name="test", terms=self._terms)
+                self.services = Services(self.store, self.fabric, self.identity, keys, now, settings, group)
+                self.audit, self.changes, self.tokens = self.services.audit, self.services.changes, self.services.tokens
                 # With its protocol named, asyncio sets TCP_NODELAY; else every second packet waits 40 ms for an acknowledgement.
                 with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
                     listener.bind(("127.0.0.1", 0))
@@ -121,30 +109,11 @@ class House:
             await tables.close()
             await nats.stop()
 
-    def _services(self, fabric: Fabric) -> Services:
-        self.audit = audit = Audit(fabric.audit_log, self.store, now)
-        self.changes = changes = Changes(audit)
-        record_cache = RecordCache(self.store, changes)
-
-        return Services(
-            login=Login(self.store, record_cache, self.tokens, now, "test", audit),
-            tenants=Tenants(self.store, changes, now, fabric, record_cache),
-            terms=Terms(self.store, audit, now, self._terms),
-            members=Members(self.store, changes),
-            invitations=Invitations(self.store, changes, now, b"v" * 32),
-            agents=Agents(self.store, changes, now),
-            keys=AgentKeys(self.store, changes, now),
-            channels=Channels(self.store, changes, now, fabric),
-            subscriptions=Subscriptions(self.store, changes, now, fabric.position),
-            messaging=Messaging(record_cache, fabric, now),
-            history=History(record_cache, fabric, Retention(self.store, fabric, now)),
-            presence=Presence(fabric, now),
-            audit=audit,
-            identity=self.identity,
-            health=Readiness(self.store, fabric, now).states,
-            clock=now,
-            gateway_url=GATEWAY_URL,
-        )
+    def services_with(self, checks: Checks) -> Services:
+        """Return the services with other checks of readiness."""
+        services = copy(self.services)
+        services.readiness = Readiness(checks)
+        return services
 
     # --- who lives in it -----------------------------------------------------------------------------------------------
 

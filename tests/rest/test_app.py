@@ -12,7 +12,7 @@ import pytest
 from starlette.types import Message, Scope
 from structlog.testing import capture_logs
 
-from artcafe.errors import Unauthenticated
+from artcafe.errors import Unauthenticated, Unavailable
 from artcafe.rest.app import MAX_PARAMETERS, MAX_TARGET_BYTES, build
 from artcafe.rest.bodies import BODY_MEMORY_BYTES_PER_ADDRESS, JSON_BODY_BYTES, SMALL_BODY_BYTES
 from artcafe.rest.headers import HEADERS
@@ -120,10 +120,10 @@ def test_head_is_answered_as_get_without_a_body(anyone: Caller, path: str) -> No
 
 
 async def test_head_of_readiness_is_503_where_get_is(house: House) -> None:
-    async def down() -> Mapping[str, str]:
-        return {"tables": "ok", "nats": "gone"}
+    async def fails() -> None:
+        raise Unavailable("NATS")
 
-    app = build(replace(house.services, health=down), SETTINGS)
+    app = build(house.services_with({"nats": fails}), SETTINGS)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.head("/health/ready")).status_code == 503
 
@@ -339,12 +339,12 @@ async def test_unfinished_bodies_share_a_memory_and_give_it_back(house: House) -
 async def test_a_request_that_the_drain_cuts_off_is_answered_and_logged_in_one_line(house: House) -> None:
     begun = asyncio.Event()
 
-    async def stuck() -> Mapping[str, str]:
+    async def stuck() -> None:
         begun.set()
         await asyncio.Event().wait()
         raise AssertionError
 
-    app = build(replace(house.services, health=stuck), SETTINGS)
+    app = build(house.services_with({"nats": stuck}), SETTINGS)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=BOUND_S) as client:
         with capture_logs() as logs:
             async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
@@ -363,10 +363,10 @@ async def test_nobody_is_answered_who_left_before_the_body_was_here(house: House
 
 
 async def test_an_error_of_ours_is_logged_once_under_the_id_that_the_caller_gets(house: House) -> None:
-    async def broken() -> Mapping[str, str]:
+    async def broken() -> None:
         raise ZeroDivisionError("a secret")
 
-    app = build(replace(house.services, health=broken), SETTINGS)
+    app = build(house.services_with({"nats": broken}), SETTINGS)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         with capture_logs() as logs:
             answer = await client.get("/health/ready")

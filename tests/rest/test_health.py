@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-
 import httpx
 
+from artcafe.errors import Unavailable
 from artcafe.rest.app import build
 from tests.rest.house import SETTINGS, Caller, House
 
@@ -16,10 +14,12 @@ def test_a_server_that_can_work_is_ready_and_live(anyone: Caller) -> None:
 
 
 async def test_a_server_that_lacks_a_part_lives_but_is_not_ready_and_says_which(house: House) -> None:
-    async def without_nats() -> Mapping[str, str]:
-        return {"tables": "ok", "nats": "refused"}
+    async def works() -> None: ...
 
-    app = build(replace(house.services, health=without_nats), SETTINGS)
+    async def fails() -> None:
+        raise Unavailable("NATS")
+
+    app = build(house.services_with({"tables": works, "nats": fails}), SETTINGS)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         live, ready = await client.get("/health/live"), await client.get("/health/ready")
     assert live.status_code == 200
@@ -29,5 +29,5 @@ async def test_a_server_that_lacks_a_part_lives_but_is_not_ready_and_says_which(
         "1",
     )
     body = ready.json()
-    assert (body["code"], body["tables"], body["nats"]) == ("unavailable", "ok", "refused")
+    assert (body["code"], body["tables"], body["nats"]) == ("unavailable", "ok", str(Unavailable("NATS")))
     assert body["detail"].startswith("nats cannot be reached")

@@ -14,9 +14,9 @@ from schemathesis import Case, GenerationMode
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi import checks
 
+from artcafe.assembly import Services
 from artcafe.model import Role
 from artcafe.rest.app import build
-from artcafe.rest.parts import Services
 from tests.rest.house import BOUND_S, SETTINGS, House
 
 # The document is the same whatever serves it.

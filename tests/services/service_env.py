@@ -5,28 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from artcafe.assembly import ServiceKeys, ServiceSettings, TableServices
 from artcafe.fabric.audit_log import Compose, StoredEntry
 from artcafe.model import Agent, AgentPrincipal, ChannelId, Cursor, Epoch, Role, Tenant, TenantId, UserId, UserPrincipal
 from artcafe.rules import chain as chains
 from artcafe.rules.subjects import Subject
 from artcafe.rules.tokens import Tokens
-from artcafe.services.agents import Agents
-from artcafe.services.audit import Audit
-from artcafe.services.changes import Changes
-from artcafe.services.channels import Channels
-from artcafe.services.invitations import Invitations
-from artcafe.services.keys import AgentKeys
-from artcafe.services.login import Login
-from artcafe.services.members import Members
-from artcafe.services.record_cache import RecordCache
-from artcafe.services.subscriptions import Subscriptions
-from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Current, Terms
 from artcafe.tables.catalog import Environment, Table
 from artcafe.tables.engine.values import Item, Value
@@ -105,57 +94,21 @@ class Logs:
             raise failure
 
 
-class Server:
-    """The services of one server; several may stand on the same tables, as in a fleet."""
+class Server(TableServices):
+    """The table services of one server. Several can use the same tables, as in a fleet."""
 
-    def __init__(self, tables: Sqlite, clock: Clock, logs: Logs) -> None:
-        self.tables, self.clock, self.logs = tables, clock, logs
-        self.store = Store(tables)
-        self.audit = Audit(logs, self.store, clock)
-        self.changes = Changes(self.audit)
-        self.told: list[TenantId] = []
+    def __init__(self, tables: Sqlite, clock: Clock, logs: Logs, terms: Current | None = None) -> None:
+        keys = ServiceKeys(agent_tokens=b"t" * 32, invitations=b"v" * 32)
+        super().__init__(Store(tables), logs, logs, keys, clock, ServiceSettings(service_name="artcafe.test", terms=terms))
+        self.clock: Clock = clock
+        self.tables, self.logs = tables, logs
+        self.changed: list[TenantId] = []
         """The tenants of the changes so far."""
-        self.changes.subscribe(lambda change: self.told.append(change.tenant_id))
+        self.changes.subscribe(lambda change: self.changed.append(change.tenant_id))
 
-    @cached_property
-    def record_cache(self) -> RecordCache:
-        return RecordCache(self.store, self.changes)
-
-    @cached_property
-    def login(self) -> Login:
-        return Login(self.store, self.record_cache, TOKENS, self.clock, "artcafe.test", self.audit)
-
-    @cached_property
-    def tenants(self) -> Tenants:
-        return Tenants(self.store, self.changes, self.clock, self.logs, self.record_cache)
-
-    def terms(self, current: Current | None) -> Terms:
-        """As they are once an operator has set these."""
-        return Terms(self.store, self.audit, self.clock, current)
-
-    @cached_property
-    def members(self) -> Members:
-        return Members(self.store, self.changes)
-
-    @cached_property
-    def invitations(self) -> Invitations:
-        return Invitations(self.store, self.changes, self.clock, b"v" * 32)
-
-    @cached_property
-    def agents(self) -> Agents:
-        return Agents(self.store, self.changes, self.clock)
-
-    @cached_property
-    def keys(self) -> AgentKeys:
-        return AgentKeys(self.store, self.changes, self.clock)
-
-    @cached_property
-    def channels(self) -> Channels:
-        return Channels(self.store, self.changes, self.clock, self.logs)
-
-    @cached_property
-    def subscriptions(self) -> Subscriptions:
-        return Subscriptions(self.store, self.changes, self.clock, self.logs.position)
+    def with_terms(self, current: Current | None) -> Terms:
+        """Return the terms service of a server on these tables, on which an operator has set these terms."""
+        return Server(self.tables, self.clock, self.logs, current).terms
 
     def another(self) -> Server:
         """A second server on the same tables."""

@@ -372,9 +372,9 @@ async def test_every_change_raises_the_tenants_version_and_is_told(server: Serve
     disabled = await version()
     await server.agents.delete(owner, agent.id)
     assert before < created < disabled < await version()
-    server.told.clear()
+    server.changed.clear()
     await server.agent(owner)
-    assert server.told == [owner.tenant_id]
+    assert server.changed == [owner.tenant_id]
 
 
 # --- deleting --------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from artcafe.errors import TenantNotFound, Unavailable
+from artcafe.maintenance.adoption import adopt
 from artcafe.model import AgentId, ChannelId, Role, SubscriptionStatus, TenantChange, TenantId, UserId
 from artcafe.services.changes import Changes, change_of
 from artcafe.tables.engine.port import ConditionFailed
@@ -28,7 +29,7 @@ async def test_every_watcher_is_called_with_the_change_in_the_order_they_came(se
 
 async def test_what_was_changed_here_is_announced_and_what_another_server_changed_is_not(server: Server) -> None:
     announced: list[TenantChange] = []
-    changes, told = Changes(server.audit, announced.append), list[TenantChange]()
+    changes, told = Changes(server.audit, adopt, announced.append), list[TenantChange]()
     changes.subscribe(told.append)
     tenant = server.store.tenant((await server.tenant()).tenant_id)
     await changes.commit(tenant, tenant.touch())
@@ -89,7 +90,7 @@ async def test_a_commit_raises_the_version_and_tells(server: Server) -> None:
     before = await server.store.versions([tenant.id])
     await server.changes.commit(tenant, tenant.touch())
     assert (await server.store.versions([tenant.id]))[tenant.id] == (before[tenant.id] or 0) + 1
-    assert server.told == [tenant.id]
+    assert server.changed == [tenant.id]
 
 
 async def test_a_commit_whose_condition_failed_changes_nothing_and_names_the_write(server: Server) -> None:
@@ -115,4 +116,4 @@ async def test_a_commit_whose_outcome_is_unknown_is_told_too(server: Server) -> 
     await server.tables.close()
     with pytest.raises(Unavailable):
         await server.changes.commit(tenant, tenant.touch())
-    assert server.told == [tenant.id]
+    assert server.changed == [tenant.id]

@@ -15,12 +15,8 @@ from artcafe.errors import AgentNotFound, BadCredentials, CredentialsExpired, Re
 from artcafe.model import Agent, AgentStatus, Challenge, KeyStatus, TenantStatus, UserPrincipal
 from artcafe.rules.keys import key_id
 from artcafe.rules.tokens import Tokens
-from artcafe.services.audit import Audit
-from artcafe.services.changes import Changes
 from artcafe.services.login import Login
-from artcafe.services.record_cache import RecordCache
 from artcafe.tables.catalog import AGENTS, CHALLENGES
-from artcafe.tables.store import Store
 from tests import ssh_keygen
 from tests.conftest import Require
 from tests.services.service_env import START, TOKENS, Clock, Logs, Server, new_key, proven
@@ -118,9 +114,7 @@ def test_printf_leaves_a_text_as_it_is() -> None:
 
 def posed_nowhere() -> Login:
     """For what touches no table: this one has none."""
-    store = Store(None)  # type: ignore[arg-type]  # to show that posing does not ask it
-    audit = Audit(Logs(), store, Clock())
-    return Login(store, RecordCache(store, Changes(audit)), TOKENS, Clock(), "artcafe.test", audit)
+    return Server(None, Clock(), Logs()).login  # type: ignore[arg-type]  # to show that posing does not ask it
 
 
 # --- redeeming -------------------------------------------------------------------------------------------------------

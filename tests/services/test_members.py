@@ -297,13 +297,13 @@ async def test_a_role_is_changed_in_both_tables_and_told(server: Server) -> None
     owner = await server.tenant(ALICE)
     await join(server, owner, BOB)
     before = (await server.store.versions([owner.tenant_id]))[owner.tenant_id]
-    server.told.clear()
+    server.changed.clear()
     changed = await server.members.set_role(owner, BOB, Role.ADMIN)
     assert (changed.role, changed.address) == (Role.ADMIN, BOB)
     for table, key in ((USER_TENANTS, (BOB, owner.tenant_id)), (USER_TENANT_INDEX, (owner.tenant_id, BOB))):
         assert ((await server.item(table, *key)) or {})["role"] == "admin"
     assert (await server.store.versions([owner.tenant_id]))[owner.tenant_id] == (before or 0) + 1
-    assert server.told == [owner.tenant_id]
+    assert server.changed == [owner.tenant_id]
     assert (await server.tenants.enter(UserId(BOB), owner.tenant_id)).role is Role.ADMIN
 
 
@@ -312,11 +312,11 @@ async def test_a_removed_member_is_out_at_once_on_every_server(server: Server) -
     bob = await join(server, owner, BOB)
     other = server.another()
     assert await other.tenants.enter(UserId(BOB), owner.tenant_id) == bob
-    server.told.clear()
+    server.changed.clear()
     await server.members.remove(owner, BOB)
     with pytest.raises(TenantNotFound):
         await other.tenants.enter(UserId(BOB), owner.tenant_id)
-    assert server.told == [owner.tenant_id], "which takes them off their sockets"
+    assert server.changed == [owner.tenant_id], "which takes them off their sockets"
     assert await server.item(USER_TENANT_INDEX, owner.tenant_id, BOB) is None
     assert await member_count(server, owner.tenant_id) == 1
     for again in (server.members.remove(owner, BOB), server.members.set_role(owner, BOB, Role.VIEWER)):

@@ -21,15 +21,15 @@ def message(it: House, data: bytes = b"1", key: str | None = None) -> Publish:
 
 async def test_a_member_and_an_agent_publish_each_under_its_own_name_and_keys(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        member = await it.messaging.publish(it.owner, it.channel.id, message(it, key="k"))
-        agent = await it.messaging.publish(it.principal, it.channel.id, message(it, b"2", key="k"))
-        again = await it.messaging.publish(it.principal, it.channel.id, message(it, b"2", key="k"))
+        member = await it.services.messaging.publish(it.owner, it.channel.id, message(it, key="k"))
+        agent = await it.services.messaging.publish(it.principal, it.channel.id, message(it, b"2", key="k"))
+        again = await it.services.messaging.publish(it.principal, it.channel.id, message(it, b"2", key="k"))
 
         assert (member.seq, agent.seq, agent.duplicate) == (1, 2, False)
         assert (again.seq, again.message_id, again.duplicate) == (2, agent.message_id, True)
         with pytest.raises(KeyReused):
-            await it.messaging.publish(it.owner, it.channel.id, message(it, b"2", key="k"))
-        stored = await it.fabric.tenant(it.owner.tenant_id).log.after(it.channel.id, 0)
+            await it.services.messaging.publish(it.owner, it.channel.id, message(it, b"2", key="k"))
+        stored = await it.services.fabric.tenant(it.owner.tenant_id).log.after(it.channel.id, 0)
         envelopes = [parse_envelope(each.envelope) for each in stored]
         assert [each.sender for each in envelopes] == ["usr:alice", it.agent.id]
         assert [each.message_id for each in envelopes] == [member.message_id, agent.message_id]
@@ -45,18 +45,18 @@ async def test_who_may_not_or_names_no_channel_stores_nothing(tmp_path: Path) ->
             (it.owner, "*", ChannelNotFound),
         ):
             with pytest.raises(error):
-                await it.messaging.publish(principal, channel, message(it))
+                await it.services.messaging.publish(principal, channel, message(it))
 
-        assert await it.fabric.tenant(it.owner.tenant_id).log.state() is None
+        assert await it.services.fabric.tenant(it.owner.tenant_id).log.state() is None
 
 
 async def test_what_is_in_memory_is_published_without_waiting_and_reads_no_table(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        assert it.messaging.submit_nowait(it.principal, it.channel.id, message(it)) is None
-        await it.messaging.publish(it.principal, it.channel.id, message(it))
+        assert it.services.messaging.submit_nowait(it.principal, it.channel.id, message(it)) is None
+        await it.services.messaging.publish(it.principal, it.channel.id, message(it))
         await it.tables.close()
 
-        waiting = [it.messaging.submit_nowait(it.principal, it.channel.id, message(it, b"%d" % n)) for n in range(100)]
+        waiting = [it.services.messaging.submit_nowait(it.principal, it.channel.id, message(it, b"%d" % n)) for n in range(100)]
         assert [(await each).seq for each in waiting if each is not None] == list(range(2, 102))
 
 

@@ -19,7 +19,7 @@ from artcafe.fabric.embedded.server import EmbeddedNats
 from artcafe.fabric.fabric import Fabric
 from artcafe.observe.clock import now
 from artcafe.services import readiness
-from artcafe.services.readiness import OK, Readiness
+from artcafe.services.readiness import OK, Readiness, checks_of
 from artcafe.tables.catalog import TABLES, Environment, Table
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
@@ -53,7 +53,7 @@ async def running(folder: Path) -> AsyncIterator[Server]:
             fabric = Fabric(nats.urls, ACCOUNTS, tls=nats.tls, is_embedded=True)
             group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
-            yield Server(nats, file, Readiness(Store(tables), fabric, now))
+            yield Server(nats, file, Readiness(checks_of(Store(tables), fabric, now)))
             fabric.close()
     finally:
         await tables.close()

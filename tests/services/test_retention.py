@@ -29,7 +29,7 @@ PLAN_S = plans.PLANS[plans.DEFAULT_PLAN][Limit.RETENTION_S]
 
 def retention(it: House, ahead_s: float, *, period_s: float = 60) -> Retention:
     """A server's, whose clock is ahead by so much."""
-    return Retention(Store(it.tables), it.fabric, lambda: now() + timedelta(seconds=ahead_s), period_s=period_s)
+    return Retention(Store(it.tables), it.services.fabric, lambda: now() + timedelta(seconds=ahead_s), period_s=period_s)
 
 
 def rows(it: House) -> TenantStore:
@@ -37,11 +37,11 @@ def rows(it: House) -> TenantStore:
 
 
 async def sweep(it: House, ahead_s: float) -> None:
-    await retention(it, ahead_s).sweep(it.fabric.tenant(it.owner.tenant_id))
+    await retention(it, ahead_s).sweep(it.services.fabric.tenant(it.owner.tenant_id))
 
 
 async def kept(it: House, channel: Channel | None = None) -> list[int]:
-    return [one.seq for one in await it.fabric.tenant(it.owner.tenant_id).log.after((channel or it.channel).id, 0)]
+    return [one.seq for one in await it.services.fabric.tenant(it.owner.tenant_id).log.after((channel or it.channel).id, 0)]
 
 
 async def limit(it: House, **own: int) -> None:
@@ -55,14 +55,14 @@ async def fill(it: House) -> None:
 
 
 async def at(it: House, seq: int) -> Cursor:
-    state = await it.fabric.tenant(it.owner.tenant_id).log.state()
+    state = await it.services.fabric.tenant(it.owner.tenant_id).log.state()
     assert state is not None
     return Cursor(epoch=state.epoch, seq=seq)
 
 
 async def test_a_message_is_kept_as_long_as_its_key_is_known(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        short = await it.channels.create(it.owner, name="short", retention_s=60)
+        short = await it.services.channels.create(it.owner, name="short", retention_s=60)
         await it.publish(b"1", short)
         await sweep(it, DEDUPE_WINDOW_S - 10)
         assert await kept(it, short) == [1], "NATS knows keys from the messages where it starts anew"
@@ -72,11 +72,11 @@ async def test_a_message_is_kept_as_long_as_its_key_is_known(tmp_path: Path) -> 
 
 async def test_a_sweep_reads_a_tenant_once_and_again_when_it_has_changed(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        short = await it.channels.create(it.owner, name="short", retention_s=7200)
+        short = await it.services.channels.create(it.owner, name="short", retention_s=7200)
         await it.publish(b"1", short)
-        sweeping, tenant_fabric = retention(it, 3610), it.fabric.tenant(it.owner.tenant_id)
+        sweeping, tenant_fabric = retention(it, 3610), it.services.fabric.tenant(it.owner.tenant_id)
         await sweeping.sweep(tenant_fabric)
-        await it.channels.update(it.owner, short.id, retention_s=3600)
+        await it.services.channels.update(it.owner, short.id, retention_s=3600)
         await sweeping.sweep(tenant_fabric)
         assert await kept(it, short) == [1]
         sweeping.changed(TenantChange(tenant_id=it.owner.tenant_id, channels=(short.id,)))
@@ -86,8 +86,8 @@ async def test_a_sweep_reads_a_tenant_once_and_again_when_it_has_changed(tmp_pat
 
 async def test_each_channel_keeps_its_messages_for_its_own_time(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        short = await it.channels.create(it.owner, name="short", retention_s=3600)
-        empty = await it.channels.create(it.owner, name="empty", retention_s=3600)
+        short = await it.services.channels.create(it.owner, name="short", retention_s=3600)
+        empty = await it.services.channels.create(it.owner, name="empty", retention_s=3600)
         for _ in range(2):
             await it.publish(b"1")
             await it.publish(b"1", short)
@@ -108,7 +108,7 @@ async def test_each_channel_keeps_its_messages_for_its_own_time(tmp_path: Path) 
 
 async def test_a_plan_that_has_come_to_allow_less_holds_for_what_is_stored_already(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        long = await it.channels.create(it.owner, name="long", retention_s=PLAN_S)
+        long = await it.services.channels.create(it.owner, name="long", retention_s=PLAN_S)
         await it.publish(b"1", long)
         await sweep(it, 1000)
         assert await kept(it, long) == [1]
@@ -130,7 +130,7 @@ async def test_a_server_that_ended_before_it_removed_what_it_had_noted_is_finish
 
 async def test_servers_that_remove_the_same_at_once_remove_it_once_and_never_go_back(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        others = [await it.channels.create(it.owner, name=f"channel {number}") for number in range(5)]
+        others = [await it.services.channels.create(it.owner, name=f"channel {number}") for number in range(5)]
         for channel in (it.channel, *others):
             for _ in range(3):
                 await it.publish(b"1", channel)
@@ -150,7 +150,7 @@ async def test_what_was_removed_from_a_log_says_nothing_of_the_next_one(tmp_path
         for _ in range(3):
             await it.publish(b"1")
         await sweep(it, PLAN_S + 10)
-        log = it.fabric.tenant(it.owner.tenant_id).log
+        log = it.services.fabric.tenant(it.owner.tenant_id).log
         await log.drop()
         await it.publish(b"1")
         await sweep(it, 0)
@@ -180,7 +180,7 @@ async def test_a_full_quota_refuses_publishes_drops_nothing_and_ends_when_the_pl
 
 async def test_a_tenant_that_stored_nothing_has_nothing_removed_and_no_log_is_made(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
-        tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
+        tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
         await tenant_fabric.connection.wait_up()
         await sweep(it, PLAN_S + 10)
         assert await tenant_fabric.log.state() is None
@@ -189,7 +189,7 @@ async def test_a_tenant_that_stored_nothing_has_nothing_removed_and_no_log_is_ma
 async def test_the_loop_sweeps_what_is_open_and_goes_on_over_a_time_without_nats(tmp_path: Path) -> None:
     async with house(tmp_path, is_cuttable=True) as it:
         assert it.proxy is not None
-        tenant_fabric = it.fabric.tenant(it.owner.tenant_id)
+        tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
         await it.publish(b"1")
         it.proxy.is_open = False
         it.proxy.cut()
@@ -211,7 +211,7 @@ async def test_the_loop_sweeps_what_is_open_and_goes_on_over_a_time_without_nats
 
 async def kept_quietly(it: House) -> bool:
     """Whether anything is there, without using the tenant_fabric as those do who need it."""
-    (tenant_fabric,) = it.fabric.open_tenants()
+    (tenant_fabric,) = it.services.fabric.open_tenants()
     return bool(await tenant_fabric.log.after(it.channel.id, 0))
 
 
@@ -220,10 +220,10 @@ async def test_a_limit_that_no_time_can_hold_keeps_no_other_tenant_from_being_sw
         await it.publish(b"1")
         await limit(it, retention_s=2**53)
         bob = UserId("bob")
-        other = UserPrincipal(user_id=bob, tenant_id=(await it.tenants.create(bob, "Bob's")).id, role=Role.OWNER)
-        channel = await it.channels.create(other, name="orders")
-        await it.messaging.publish(other, channel.id, Publish(channel.id, Raw(b"1")))
-        log = it.fabric.tenant(other.tenant_id).log
+        other = UserPrincipal(user_id=bob, tenant_id=(await it.services.tenants.create(bob, "Bob's")).id, role=Role.OWNER)
+        channel = await it.services.channels.create(other, name="orders")
+        await it.services.messaging.publish(other, channel.id, Publish(channel.id, Raw(b"1")))
+        log = it.services.fabric.tenant(other.tenant_id).log
         sweeping = retention(it, PLAN_S + 10, period_s=0.01)
         async with asyncio.timeout(5), asyncio.TaskGroup() as group:
             running = group.create_task(sweeping.run())

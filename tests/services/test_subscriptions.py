@@ -127,9 +127,9 @@ async def test_it_is_paused_and_goes_on_where_it_was(
     assert (paused.status, paused.cursor, paused.updated_at) == (PAUSED, made.cursor, server.clock())
     resumed = await server.subscriptions.set_status(owner, channel.id, agent.id, ACTIVE)
     assert (resumed.status, resumed.cursor) == (ACTIVE, made.cursor)
-    server.told.clear()
+    server.changed.clear()
     assert await server.subscriptions.set_status(owner, channel.id, agent.id, ACTIVE) == resumed
-    assert server.told == []
+    assert server.changed == []
 
 
 async def test_a_deleted_one_is_gone_on_both_sides_and_can_be_made_anew(

@@ -22,7 +22,7 @@ FIRST, SECOND = Current(version="2026-01", text="Be kind."), Current(version="20
 
 
 async def test_without_terms_there_is_nothing_to_accept(server: Server) -> None:
-    terms = server.terms(None)
+    terms = server.with_terms(None)
     await terms.check(ALICE)
     assert await terms.outstanding(ALICE) is None
     with pytest.raises(Conflict):
@@ -30,12 +30,12 @@ async def test_without_terms_there_is_nothing_to_accept(server: Server) -> None:
 
 
 async def test_whoever_has_not_accepted_is_stopped_and_whoever_has_is_not_on_any_server(server: Server) -> None:
-    terms = server.terms(FIRST)
+    terms = server.with_terms(FIRST)
     with pytest.raises(TermsRequired, match="2026-01"):
         await terms.check(ALICE)
     assert await terms.outstanding(ALICE) == FIRST
     await terms.accept(ALICE)
-    for each in (terms, server.another().terms(FIRST)):
+    for each in (terms, server.another().with_terms(FIRST)):
         await each.check(ALICE)
         assert await each.outstanding(ALICE) is None
         with pytest.raises(TermsRequired):
@@ -43,13 +43,13 @@ async def test_whoever_has_not_accepted_is_stopped_and_whoever_has_is_not_on_any
 
 
 async def test_an_acceptance_keeps_version_time_and_observed_address_and_is_never_overwritten(server: Server) -> None:
-    terms = server.terms(FIRST)
+    terms = server.with_terms(FIRST)
     bind_origin("203.0.113.7")
     first = await terms.accept(ALICE, "2026-01")
     assert (first.user_id, first.version, first.accepted_at, first.ip_address) == (ALICE, "2026-01", START, "203.0.113.7")
     server.clock.pass_s(60)
     bind_origin("198.51.100.1")
-    assert await terms.accept(ALICE) == await server.another().terms(FIRST).accept(ALICE) == first
+    assert await terms.accept(ALICE) == await server.another().with_terms(FIRST).accept(ALICE) == first
     assert await server.item(TERMS_ACCEPTANCE, ALICE, "2026-01") == {
         "user_id": ALICE,
         "version": "2026-01",
@@ -59,8 +59,8 @@ async def test_an_acceptance_keeps_version_time_and_observed_address_and_is_neve
 
 
 async def test_a_new_version_asks_again_at_once_and_the_old_acceptance_stays(server: Server) -> None:
-    await server.terms(FIRST).accept(ALICE)
-    terms = server.terms(SECOND)
+    await server.with_terms(FIRST).accept(ALICE)
+    terms = server.with_terms(SECOND)
     with pytest.raises(TermsRequired, match="2026-11"):
         await terms.check(ALICE)
     with pytest.raises(TermsChanged):
@@ -73,9 +73,9 @@ async def test_a_new_version_asks_again_at_once_and_the_old_acceptance_stays(ser
 
 
 async def test_until_the_grace_date_who_accepted_an_earlier_version_goes_on_and_nobody_else(server: Server) -> None:
-    await server.terms(FIRST).accept(ALICE)
+    await server.with_terms(FIRST).accept(ALICE)
     graced = Current(version="2026-11", grace_until=START + timedelta(seconds=60))
-    terms = server.terms(graced)
+    terms = server.with_terms(graced)
     await terms.check(ALICE)
     assert await terms.outstanding(ALICE) == graced
     with pytest.raises(TermsRequired):
@@ -87,21 +87,21 @@ async def test_until_the_grace_date_who_accepted_an_earlier_version_goes_on_and_
 
 async def test_an_acceptance_of_an_older_system_counts(server: Server) -> None:
     await server.put(TERMS_ACCEPTANCE, user_id=ALICE, version="2026-01", acceptance_timestamp=1700000000)
-    await server.terms(FIRST).check(ALICE)
+    await server.with_terms(FIRST).check(ALICE)
 
 
 @pytest.mark.parametrize("revoked", [1, True, Decimal(1), "yes"])
 async def test_a_revoked_acceptance_counts_for_nothing_and_a_new_one_keeps_it(server: Server, revoked: Value) -> None:
     older = {"user_id": ALICE, "version": "2026-01", "accepted_at": "2025-05-24T10:00:00", "revoked": revoked, "email": "a@b"}
     await server.put(TERMS_ACCEPTANCE, **older)
-    terms = server.terms(msgspec.structs.replace(FIRST, grace_until=START + timedelta(days=1)))
+    terms = server.with_terms(msgspec.structs.replace(FIRST, grace_until=START + timedelta(days=1)))
     with pytest.raises(TermsRequired):
         await terms.check(ALICE)
     assert await terms.outstanding(ALICE) is not None
     assert (await terms.list(ALICE)).items == ()
     assert (await terms.accept(ALICE)).accepted_at == START
-    assert (await server.another().terms(FIRST).accept(ALICE)).accepted_at == START
-    await server.another().terms(FIRST).check(ALICE)
+    assert (await server.another().with_terms(FIRST).accept(ALICE)).accepted_at == START
+    await server.another().with_terms(FIRST).check(ALICE)
     assert [each.accepted_at for each in (await terms.list(ALICE)).items] == [START]
     kept = await server.item(TERMS_ACCEPTANCE, ALICE, "2026-01")
     assert kept is not None
@@ -111,13 +111,13 @@ async def test_a_revoked_acceptance_counts_for_nothing_and_a_new_one_keeps_it(se
 @pytest.mark.parametrize("revoked", [0, False, None])
 async def test_an_acceptance_that_was_not_revoked_counts(server: Server, revoked: Value) -> None:
     await server.put(TERMS_ACCEPTANCE, user_id=ALICE, version="2026-01", revoked=revoked)
-    await server.terms(FIRST).check(ALICE)
-    assert (await server.terms(FIRST).accept(ALICE)).accepted_at is None
+    await server.with_terms(FIRST).check(ALICE)
+    assert (await server.with_terms(FIRST).accept(ALICE)).accepted_at is None
 
 
 @pytest.mark.parametrize("user", ["", "x" * 256, "two\nlines"])
 async def test_nobody_accepts_whose_id_cannot_be_kept(server: Server, user: str) -> None:
-    terms = server.terms(FIRST)
+    terms = server.with_terms(FIRST)
     with pytest.raises(Invalid):
         await terms.accept(UserId(user))
     with pytest.raises(TermsRequired):
@@ -125,7 +125,7 @@ async def test_nobody_accepts_whose_id_cannot_be_kept(server: Server, user: str)
 
 
 async def test_the_gateway_lets_in_nobody_who_has_not_accepted(server: Server) -> None:
-    terms, identity = server.terms(FIRST), LocalIdentity(b"i" * 32)
+    terms, identity = server.with_terms(FIRST), LocalIdentity(b"i" * 32)
     member_login = MemberLogin(identity, server.tenants, terms, server.audit, server.clock)
     tenant_id = (await server.tenant("alice")).tenant_id
     token = identity.issue("alice", server.clock())

@@ -47,8 +47,9 @@ class Watch:
     def __init__(self, tables: Counted) -> None:
         self.tables, self.server = tables, Server(tables, Clock(), Logs())
         self.hearing, self.served = Hearing(), list[TenantId]()
-        self.watch = VersionWatch(self.server.store, self.server.changes, lambda: self.served, self.hearing)
-        self.told = self.server.told
+        self.watch = VersionWatch(self.server.store, self.server.changes, self.hearing)
+        self.watch.add_served(lambda: self.served)
+        self.told = self.server.changed
         self.now = 0.0
 
     async def tenant(self, name: str = "alice") -> TenantId:

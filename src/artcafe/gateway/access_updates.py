@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
+from artcafe.assembly import Services
 from artcafe.errors import ArtcafeError, Internal, OurFault
 from artcafe.gateway.agent_session import AgentSession
-from artcafe.gateway.desk import Desk
 from artcafe.gateway.user_session import UserSession
 from artcafe.model import AgentId, ChannelId, TenantChange, TenantId, UserId, UserPrincipal
 from artcafe.observe.logs import log
@@ -82,8 +82,8 @@ class TenantSessions:
 class AccessUpdates:
     """The authenticated sessions of this server, and the loop that applies changes to them."""
 
-    def __init__(self, desk: Desk, recheck_s: float = RECHECK_S) -> None:
-        self._desk, self._recheck_s = desk, recheck_s
+    def __init__(self, services: Services, recheck_s: float = RECHECK_S) -> None:
+        self._services, self._recheck_s = services, recheck_s
         self._tenants: dict[TenantId, TenantSessions] = {}
         self._due: list[TenantSessions] = []
         self._change = asyncio.Event()
@@ -213,7 +213,7 @@ class AccessUpdates:
 
     async def _refusal(self, principal: UserPrincipal) -> ArtcafeError | None:
         try:
-            await self._desk.member_login.check(principal)
+            await self._services.member_login.check(principal)
         except OurFault:
             raise
         except ArtcafeError as exc:
@@ -226,14 +226,14 @@ class AccessUpdates:
 
     async def _apply_all(self, tenant: TenantSessions, agent_id: AgentId, sessions: list[AgentSession]) -> None:
         """Read an agent's subscriptions, and have its sessions deliver these and no others."""
-        rows = await self._desk.subscriptions.for_connect(tenant.tenant_id, agent_id)
+        rows = await self._services.subscriptions.for_connect(tenant.tenant_id, agent_id)
         for session in sessions:
             session.apply_all(rows)
 
     async def _apply_some(self, tenant: TenantSessions, pairs: Sequence[tuple[ChannelId, AgentId]]) -> None:
         """Read the subscriptions that have changed, and apply them to the sessions of their agents."""
         try:
-            rows = await self._desk.subscriptions.now(tenant.tenant_id, pairs)
+            rows = await self._services.subscriptions.now(tenant.tenant_id, pairs)
         except OurFault as exc:
             tenant.failure = exc
             return

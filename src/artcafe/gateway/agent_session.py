@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import partial
 from typing import Final, Protocol, assert_never
 
+from artcafe.assembly import Services
 from artcafe.delivery.backlog import Spawn
 from artcafe.delivery.feed import Delivery
 from artcafe.delivery.peer import PING_S
@@ -23,7 +24,6 @@ from artcafe.errors import (
     TenantSuspended,
 )
 from artcafe.gateway.client_socket import LIMITS, ClientSocket
-from artcafe.gateway.desk import Desk
 from artcafe.model import AgentPrincipal, ChannelId, Principal, Subscription
 from artcafe.observe.logs import log
 from artcafe.rules import ids
@@ -48,10 +48,10 @@ class AgentSession:
     """The state of an agent's connection above its socket."""
 
     __slots__ = (
-        "_desk",
         "_is_over",
         "_is_read_due",
         "_is_waiting",
+        "_services",
         "_socket",
         "_worker",
         "in_flight",
@@ -62,7 +62,7 @@ class AgentSession:
 
     def __init__(
         self,
-        desk: Desk,
+        services: Services,
         socket: ClientSocket,
         worker: Worker,
         spawn: Spawn,
@@ -71,7 +71,7 @@ class AgentSession:
         max_unacked: int | None,
     ) -> None:
         """`deliveries`: the connection's. `max_unacked`: the window of subscriptions that begin without a command."""
-        self._desk, self._socket, self._worker = desk, socket, worker
+        self._services, self._socket, self._worker = services, socket, worker
         self.principal = principal
         self.token_until: datetime | None = None
         """The expiry of the token or key of the last `connect`. None: a signature by a key without expiry, which authenticates
@@ -80,13 +80,13 @@ class AgentSession:
         """Whether the subscriptions must be read, and whether that waits for the tables or NATS."""
         self.in_flight = 0
         """Publishes without a reply yet."""
-        self.subscriber = Subscriber(desk, socket, principal, deliveries, spawn, max_unacked)
+        self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, max_unacked)
 
     # --- the connection's life ---------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Show the agent as connected. Raises `Unavailable` while the server shuts down."""
-        self._desk.presence.came(self.principal)
+        self._services.presence.came(self.principal)
 
     def renew(self, principal: Principal, max_unacked: int | None) -> None:
         """Take the principal and window of a further `connect` by the same agent."""
@@ -111,22 +111,22 @@ class AgentSession:
         """End every delivery, because the socket is closed. May be repeated."""
         if not self._is_over:
             self._is_over = True
-            self._desk.presence.gone(self.principal)
+            self._services.presence.gone(self.principal)
         self.subscriber.end()
 
     @property
     def has_unwritten(self) -> bool:
         """Whether the agent has acknowledged messages that are not written to the tables yet."""
-        return self._desk.cursors.has_unwritten(self.principal.tenant_id, self.principal.agent_id)
+        return self._services.cursors.has_unwritten(self.principal.tenant_id, self.principal.agent_id)
 
     async def write_cursors(self) -> None:
         """Write the agent's acknowledged positions to the tables."""
-        await self._desk.cursors.write_agent(self.principal.tenant_id, self.principal.agent_id)
+        await self._services.cursors.write_agent(self.principal.tenant_id, self.principal.agent_id)
 
     async def is_current(self) -> bool:
         """Return whether the agent is still authenticated, and close the connection if not. Raises `Unavailable`."""
         try:
-            is_current = await self._desk.login.is_current(self.principal)
+            is_current = await self._services.login.is_current(self.principal)
         except TenantSuspended as exc:
             self._socket.close(exc)
             return False
@@ -140,7 +140,7 @@ class AgentSession:
         """Do a command and send its reply. `size`: bytes of its frame. Raises the error that answers it."""
         match body:
             case frames.Publish():
-                stored = await self._desk.messaging.submit(self.principal, body.channel, body)
+                stored = await self._services.messaging.submit(self.principal, body.channel, body)
                 self._reply_when_stored(id, stored, size)
             case frames.Subscribe():
                 opened = await self.subscriber.subscribe(body.channel, body.start, body.max_unacked)
@@ -151,7 +151,7 @@ class AgentSession:
                 channel_id = self.subscriber.unsubscribe(body.channel)
                 self._socket.send(replies.reply(id, kind, replies.UnsubscribeReply(channel_id)))
             case frames.Status():
-                status = self._desk.presence.set_status(self.principal, body.status)
+                status = self._services.presence.set_status(self.principal, body.status)
                 self._socket.send(replies.reply(id, kind, replies.StatusReply(status)))
             case frames.History():
                 self._socket.send(await self._history(id, body))
@@ -172,7 +172,7 @@ class AgentSession:
     async def _history(self, id: int, wanted: frames.History) -> bytes:
         after = None if wanted.after is None else place(str(wanted.after), "after")
         before = None if wanted.before is None else place(str(wanted.before), "before")
-        past = await self._desk.history.page(self.principal, wanted.channel, after, before, wanted.limit)
+        past = await self._services.history.page(self.principal, wanted.channel, after, before, wanted.limit)
         messages = (envelopes.message_text(wanted.channel, one.seq, one.envelope) for one in past.messages)
         return replies.history_reply(id, messages, past.gap, past.has_more, past.epoch)
 
@@ -186,7 +186,7 @@ class AgentSession:
         if not isinstance(body, frames.Publish) or id is None:
             return False
         try:
-            stored = self._desk.messaging.submit_nowait(self.principal, body.channel, body)
+            stored = self._services.messaging.submit_nowait(self.principal, body.channel, body)
         except ArtcafeError as exc:
             self._socket.send(replies.error(exc, id))
             return True

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
+from artcafe.assembly import Services
 from artcafe.delivery.backlog import Spawn
 from artcafe.delivery.feed import Delivery
 from artcafe.errors import ArtcafeError, BadCredentials, NotSubscribed
 from artcafe.gateway.agent_session import AgentSession
 from artcafe.gateway.client_socket import ClientSocket
-from artcafe.gateway.desk import Desk
 from artcafe.gateway.login_handshake import LoginHandshake
 from artcafe.gateway.user_session import UserSession
 from artcafe.model import AgentPrincipal, ChannelId, Principal
@@ -30,10 +30,10 @@ class CommandDispatcher:
     __slots__ = (
         "_commands",
         "_deliveries",
-        "_desk",
         "_is_over",
         "_is_winding_down",
         "_login",
+        "_services",
         "_share",
         "_socket",
         "_spawn",
@@ -41,10 +41,10 @@ class CommandDispatcher:
         "session",
     )
 
-    def __init__(self, desk: Desk, socket: ClientSocket, deliveries: dict[ChannelId, Delivery], spawn: Spawn) -> None:
+    def __init__(self, services: Services, socket: ClientSocket, deliveries: dict[ChannelId, Delivery], spawn: Spawn) -> None:
         """`deliveries`: the connection's, which its session begins and ends."""
-        self._desk, self._socket, self._deliveries, self._spawn = desk, socket, deliveries, spawn
-        self._login = LoginHandshake(desk.login, desk.member_login, desk.clock)
+        self._services, self._socket, self._deliveries, self._spawn = services, socket, deliveries, spawn
+        self._login = LoginHandshake(services.login, services.member_login, services.clock)
         self._commands: list[Command] = []
         """Waiting commands, bounded by the socket's limit in flight. An empty deque would take 0.7 KB of an idle agent's 10."""
         self._worker: asyncio.Task[None] | None = None
@@ -81,7 +81,7 @@ class CommandDispatcher:
     def end(self) -> None:
         """Do and deliver nothing more. Acknowledged cursors stay in `Cursors`, to be written. May be repeated."""
         if self.session is not None and not self._is_over:
-            self._desk.connections.leave(self.session.principal)
+            self._services.connections.leave(self.session.principal)
         self._is_over = True
         self._commands.clear()  # the client takes a missing reply for an unknown outcome
         if self.session is not None:
@@ -166,7 +166,7 @@ class CommandDispatcher:
     def _principals_share(self) -> Share | None:
         """Return the principal's share, made at its first command: an idle connection needs none. None before `connect`."""
         if self._share is None and self.session is not None:
-            self._share = self._desk.shares.of(self.session.principal)
+            self._share = self._services.shares.of(self.session.principal)
         return self._share
 
     def _is_held(self) -> bool:
@@ -196,7 +196,7 @@ class CommandDispatcher:
                     await self.session.handle(id, kind, body, size)
         except ArtcafeError as exc:
             if self.session is not None:
-                self._desk.counters.count_refusal(self.session.principal, exc, request=kind)
+                self._services.counters.count_refusal(self.session.principal, exc, request=kind)
             self._socket.send(replies.error(exc, id))
             if isinstance(body, frames.Connect):
                 self._socket.close(exc)
@@ -219,13 +219,13 @@ class CommandDispatcher:
 
     async def _open(self, principal: Principal, max_unacked: int | None) -> AgentSession | UserSession:
         """Count the connection and return its session. Raises `ConnectionLimit` or `Unavailable`, and counts nothing then."""
-        await self._desk.connections.enter(principal)
+        await self._services.connections.enter(principal)
         if not isinstance(principal, AgentPrincipal):
-            return UserSession(self._desk, self._socket, principal, self._deliveries)
-        session = AgentSession(self._desk, self._socket, self, self._spawn, principal, self._deliveries, max_unacked)
+            return UserSession(self._services, self._socket, principal, self._deliveries)
+        session = AgentSession(self._services, self._socket, self, self._spawn, principal, self._deliveries, max_unacked)
         try:
             session.open()
         except ArtcafeError:
-            self._desk.connections.leave(principal)
+            self._services.connections.leave(principal)
             raise
         return session

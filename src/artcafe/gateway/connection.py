@@ -10,13 +10,13 @@ from typing import ClassVar, Final, Protocol
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
 
+from artcafe.assembly import Services
 from artcafe.delivery.feed import Delivery
 from artcafe.delivery.frame_batch import FrameBatch
 from artcafe.errors import ArtcafeError, BadFrame, Internal, TooLarge
 from artcafe.gateway import close_codes, socket_setup
 from artcafe.gateway.agent_session import AgentSession
 from artcafe.gateway.command_dispatcher import CommandDispatcher
-from artcafe.gateway.desk import Desk
 from artcafe.gateway.encoding import WebSocketEncoding, text_frame
 from artcafe.gateway.protocol_switch import DiscardProtocol, switch_protocol
 from artcafe.gateway.user_session import UserSession
@@ -105,11 +105,16 @@ class Connection(WSListener):
     encoding: ClassVar[WebSocketEncoding] = WebSocketEncoding()
 
     def __init__(
-        self, desk: Desk, group: asyncio.TaskGroup, events: ConnectionEvents, counted: CountedConnection, forwarded: list[str]
+        self,
+        services: Services,
+        group: asyncio.TaskGroup,
+        events: ConnectionEvents,
+        counted: CountedConnection,
+        forwarded: list[str],
     ) -> None:
         """`forwarded`: the X-Forwarded-For headers of the upgrade."""
         self.counted = counted
-        self._group, self._events, self._with_replies = group, events, desk.hub.with_replies
+        self._group, self._events, self._with_replies = group, events, services.hub.with_replies
         self._wire = Session()
         self._forwarded = forwarded
         self.address: str | None = None
@@ -128,7 +133,7 @@ class Connection(WSListener):
         self.has_answered = True
         """Whether the peer has sent anything since the last ping."""
         self.deliveries: dict[ChannelId, Delivery] = {}
-        self.dispatcher = CommandDispatcher(desk, self, self.deliveries, self._spawn)
+        self.dispatcher = CommandDispatcher(services, self, self.deliveries, self._spawn)
 
     @property
     def session(self) -> AgentSession | UserSession | None:

@@ -11,6 +11,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Final
 
+from artcafe.assembly import Services
 from artcafe.delivery.peer import PING_S
 from artcafe.errors import (
     ArtcafeError,
@@ -24,7 +25,6 @@ from artcafe.errors import (
 from artcafe.gateway.access_updates import RECHECK_S, AccessUpdates
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.connection import Connection
-from artcafe.gateway.desk import Desk
 from artcafe.gateway.opening_handshake import OpeningHandshake
 from artcafe.gateway.upgrade_request import UpgradeRefused, UpgradeRequest, refusal
 from artcafe.gateway.user_session import UserSession
@@ -52,7 +52,7 @@ class Gateway:
 
     def __init__(
         self,
-        desk: Desk,
+        services: Services,
         group: asyncio.TaskGroup,
         *,
         sweep_s: float = SWEEP_S,
@@ -68,7 +68,7 @@ class Gateway:
         self._handshakes: set[OpeningHandshake] = set()
         self._refused_origin, self._noise = Repeated("gateway.origin_refused"), Repeated("gateway.not_websocket")
         self._errors: dict[str, Repeated] = {}
-        self._desk, self._group = desk, group
+        self._services, self._group = services, group
         self._sweep_s, self._connect_s, self._stall_s = sweep_s, connect_s, stall_s
         self._unauthenticated: dict[Connection, float] = {}
         """Sockets without a successful `connect`, and when they opened."""
@@ -79,7 +79,10 @@ class Gateway:
         self._stalled: dict[Connection, tuple[float, int]] = {}
         """Sockets whose peer is not reading: when it last read, and how many bytes waited then."""
         self._closing: dict[Connection, float] = {}
-        self.access_updates = AccessUpdates(desk, recheck_s)
+        self.access_updates = AccessUpdates(services, recheck_s)
+        services.changes.subscribe(self.access_updates.changed)
+        services.version_watch.add_served(self.access_updates.tenants)
+        services.fabric.on_tenant_failure(self.close_tenant)
         self._is_draining = False
         self._closed = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -141,7 +144,7 @@ class Gateway:
                     await self._closed.wait()
         for connection in self.connections():
             connection.abort()
-        await self._desk.cursors.write_all()
+        await self._services.cursors.write_all()
 
     async def _answer_all(self) -> None:
         """Wait for the replies to publishes and for the writes of cursors, at most `ANSWER_S` each."""
@@ -153,7 +156,7 @@ class Gateway:
             await asyncio.sleep(ANSWER_LOOK_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_S):
-                await self._desk.cursors.write_all()
+                await self._services.cursors.write_all()
 
     def connections(self) -> list[Connection]:
         """Return every open socket."""
@@ -193,7 +196,7 @@ class Gateway:
             text = "Pages of this origin may not connect; ALLOWED_ORIGINS names those that may."
             raise UpgradeRefused(HTTPStatus.FORBIDDEN, text)
         self._handshakes.discard(handshake)
-        return Connection(self._desk, self._group, self, counted, request.forwarded)
+        return Connection(self._services, self._group, self, counted, request.forwarded)
 
     def on_refused(self, peer: str | None, refused: UpgradeRefused) -> None:
         """Log the refusal of a peer that speaks no HTTP or has too many connections, at most once a minute."""
@@ -271,7 +274,7 @@ class Gateway:
                 self._close(connection, ConnectTimeout())
 
     def _close_expired(self) -> None:
-        now = self._desk.clock()
+        now = self._services.clock()
         for connection in list(self._with_expiry):
             until = None if connection.session is None else connection.session.token_until
             if until is not None and until <= now:

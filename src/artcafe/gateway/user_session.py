@@ -6,12 +6,12 @@ import asyncio
 from datetime import datetime
 from typing import Final
 
+from artcafe.assembly import Services
 from artcafe.delivery.feed import Delivery
 from artcafe.delivery.peer import PING_S
 from artcafe.delivery.watcher import Watcher
 from artcafe.errors import ArtcafeError, BadCommand, Forbidden, NotSubscribed
 from artcafe.gateway.client_socket import LIMITS, ClientSocket
-from artcafe.gateway.desk import Desk
 from artcafe.model import AgentId, ChannelId, Principal, UserPrincipal
 from artcafe.observe.logs import log
 from artcafe.rules import ids, times
@@ -25,13 +25,15 @@ class UserSession:
     in_flight: Final = 0
     """Publishes without a reply yet: people publish over REST."""
 
-    def __init__(self, desk: Desk, socket: ClientSocket, principal: UserPrincipal, deliveries: dict[ChannelId, Delivery]) -> None:
+    def __init__(
+        self, services: Services, socket: ClientSocket, principal: UserPrincipal, deliveries: dict[ChannelId, Delivery]
+    ) -> None:
         """`deliveries`: the connection's."""
-        self._desk, self._socket = desk, socket
+        self._services, self._socket = services, socket
         self.principal = principal
         self.token_until: datetime | None = None
         """The expiry of the token of the last `connect`."""
-        self._watcher = Watcher(desk, socket, deliveries)
+        self._watcher = Watcher(services, socket, deliveries)
         self._presence: Watch | None = None
         self._is_over = False
 
@@ -118,7 +120,7 @@ class UserSession:
 
     async def _watch_presence(self) -> None:
         if self._presence is None:
-            watch = await self._desk.presence.watch(self.principal, self._push_presence, lambda: self._socket.is_paused)
+            watch = await self._services.presence.watch(self.principal, self._push_presence, lambda: self._socket.is_paused)
             if self._is_over:
                 watch.stop()
             else:

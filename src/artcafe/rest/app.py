@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from artcafe.assembly import Services
 from artcafe.errors import (
     ArtcafeError,
     BadRequest,
@@ -49,8 +50,8 @@ from artcafe.rest import (
     terms,
 )
 from artcafe.rest.bodies import BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS, Disconnected, RequestBody
+from artcafe.rest.dependencies import Settings
 from artcafe.rest.headers import of_every_answer
-from artcafe.rest.parts import Services, Settings
 from artcafe.rules.clients import rate_limit_key
 from artcafe.rules.ids import new_id
 from artcafe.rules.quotas import Quota

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Request, Response
 
 from artcafe import errors
 from artcafe.errors import ArtcafeError
-from artcafe.rest.parts import Parts, settings_of
+from artcafe.rest.dependencies import settings_of
 from artcafe.wire import field_docs, frames, replies
 
 router = APIRouter()
@@ -190,9 +190,9 @@ REST are in /openapi.json."""
 
 
 @router.get("/asyncapi.json", include_in_schema=False)
-async def read_asyncapi(request: Request, parts: Parts) -> Response:
+async def read_asyncapi(request: Request) -> Response:
     """Needs no token."""
-    return Response(document(parts.gateway_url, settings_of(request).version), media_type="application/json")
+    return Response(document(settings_of(request).gateway_url, settings_of(request).version), media_type="application/json")
 
 
 @lru_cache(maxsize=4)

@@ -12,8 +12,8 @@ from pydantic import Field
 from artcafe import model
 from artcafe.errors import Invalid
 from artcafe.rest import problems
+from artcafe.rest.dependencies import Parts
 from artcafe.rest.paging import Listing, PageQuery, Time
-from artcafe.rest.parts import Parts
 from artcafe.rest.principal import InTenant
 from artcafe.rest.schemas import ResponseModel
 from artcafe.rules import times

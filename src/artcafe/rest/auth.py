@@ -10,8 +10,8 @@ from pydantic import Field
 from artcafe.errors import BadCredentials
 from artcafe.rest import problems
 from artcafe.rest.bodies import SMALL_BODY_BYTES, json_body, takes
+from artcafe.rest.dependencies import Parts
 from artcafe.rest.paging import Time
-from artcafe.rest.parts import Parts
 from artcafe.rest.schemas import RequestModel, ResponseModel
 
 router = APIRouter(prefix="/v1/auth", tags=["auth"])

@@ -12,7 +12,7 @@ from pydantic import FailFast, ValidationError
 from starlette.types import Receive, Scope
 
 from artcafe.errors import BadJson, Overloaded, RateLimited, RequestTimeout, TooLarge
-from artcafe.rest.parts import Settings
+from artcafe.rest.dependencies import Settings
 from artcafe.rest.problems import REF, of_json
 from artcafe.rest.schemas import RequestModel
 from artcafe.rules.clients import rate_limit_key

@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 from artcafe.errors import Unavailable
 from artcafe.rest import problems
-from artcafe.rest.parts import Parts
+from artcafe.rest.dependencies import Parts
 from artcafe.rest.schemas import ResponseModel
 
 router = APIRouter(prefix="/health", tags=["health"])
@@ -43,7 +43,7 @@ async def read_ready(request: Request, parts: Parts) -> Response | Ready:
 
     With one part down it answers 503, and each part's state stands in the problem by the part's name.
     """
-    states = await parts.health()
+    states = await parts.readiness.states()
     down = [name for name, state in states.items() if state != OK]
     if down:
         return problems.answer(Unavailable(", ".join(down)), request.state.request_id, states)

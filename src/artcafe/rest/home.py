@@ -7,8 +7,8 @@ from pydantic import Field
 
 from artcafe.model import AgentPrincipal, Role, UserId
 from artcafe.rest import problems
+from artcafe.rest.dependencies import Parts, settings_of
 from artcafe.rest.paging import Time
-from artcafe.rest.parts import Parts, settings_of
 from artcafe.rest.principal import AnyCaller
 from artcafe.rest.schemas import ResponseModel
 from artcafe.rules.pages import MAX_LIMIT, PageRequest
@@ -74,7 +74,7 @@ async def read_home(request: Request, parts: Parts) -> HomeResponse:
     return HomeResponse(
         name="artcafe",
         version=settings_of(request).version,
-        gateway_url=parts.gateway_url,
+        gateway_url=settings_of(request).gateway_url,
         subprotocol=SUBPROTOCOL,
         issuer=settings_of(request).issuer,
         terms_version=None if parts.terms.current is None else parts.terms.current.version,

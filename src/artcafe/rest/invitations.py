@@ -9,11 +9,12 @@ from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import Field
 
 from artcafe import errors, model
+from artcafe.assembly import Services
 from artcafe.errors import AddressUnproven, Unauthenticated
 from artcafe.rest import problems, tenants
 from artcafe.rest.bodies import json_body, takes
+from artcafe.rest.dependencies import Parts
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
-from artcafe.rest.parts import Parts, Services
 from artcafe.rest.principal import InTenant, NeedlessKey, Person, bearer
 from artcafe.rest.schemas import RequestModel, ResponseModel
 

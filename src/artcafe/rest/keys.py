@@ -11,8 +11,8 @@ from pydantic import Field
 from artcafe import errors, model
 from artcafe.rest import agents, problems
 from artcafe.rest.bodies import json_body, takes
+from artcafe.rest.dependencies import Parts
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
-from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.rules.keys import fingerprint, key_id

@@ -10,9 +10,9 @@ from pydantic import Field
 from artcafe import errors, model
 from artcafe.rest import problems
 from artcafe.rest.bodies import json_body, takes
+from artcafe.rest.dependencies import Parts
 from artcafe.rest.invitations import NewInvitation
 from artcafe.rest.paging import KnownTime, Listing, PageQuery
-from artcafe.rest.parts import Parts
 from artcafe.rest.principal import IdempotencyKey, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.wire.segments import tenant_path

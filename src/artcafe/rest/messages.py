@@ -14,8 +14,8 @@ from artcafe import errors
 from artcafe.errors import BadJson, Invalid
 from artcafe.rest import problems
 from artcafe.rest.bodies import body_of, shown_as
+from artcafe.rest.dependencies import Parts, settings_of
 from artcafe.rest.paging import Listing, PageQuery
-from artcafe.rest.parts import Parts, settings_of
 from artcafe.rest.principal import ChannelPath, IdempotencyKey, InTenant
 from artcafe.rest.schemas import ResponseModel
 from artcafe.rules.pages import Page

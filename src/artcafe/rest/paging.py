@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from artcafe.rest.parts import settings_of
+from artcafe.rest.dependencies import settings_of
 from artcafe.rules import pages, times
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from artcafe.errors import ArtcafeError, Forbidden, TenantNotFound, Unauthenticated
 from artcafe.model import AgentPrincipal, Principal, UserId
-from artcafe.rest.parts import Parts
+from artcafe.rest.dependencies import Parts
 from artcafe.rules import access
 
 Caller = UserId | AgentPrincipal

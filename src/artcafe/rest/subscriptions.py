@@ -10,8 +10,8 @@ from pydantic import Field, field_validator
 from artcafe import errors, model
 from artcafe.rest import problems
 from artcafe.rest.bodies import Items, json_body, optional_body, takes
+from artcafe.rest.dependencies import Parts
 from artcafe.rest.paging import KnownTime, Listing, PageQuery
-from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AgentPath, ChannelPath, InTenant
 from artcafe.rest.schemas import RequestModel, ResponseModel
 from artcafe.wire.segments import tenant_path

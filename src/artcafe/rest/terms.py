@@ -10,8 +10,8 @@ from pydantic import Field
 from artcafe import errors
 from artcafe.rest import problems
 from artcafe.rest.bodies import optional_body, takes
+from artcafe.rest.dependencies import Parts
 from artcafe.rest.paging import KnownTime, Listing, PageQuery, Time
-from artcafe.rest.parts import Parts
 from artcafe.rest.principal import AnyPerson, NeedlessKey
 from artcafe.rest.schemas import RequestModel, ResponseModel
 

@@ -6,32 +6,33 @@ A change names the rows that it wrote, so that each watcher reads again only wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
-from artcafe.errors import BadKey, TenantNotFound, TenantSuspended
+from artcafe.errors import TenantNotFound, TenantSuspended
 from artcafe.model import AgentId, ChannelId, Principal, TenantChange, TenantId, UserId
-from artcafe.rules.keys import all_of
 from artcafe.services.audit import Audit, AuditedAction
 from artcafe.supervision import Supervisor
 from artcafe.tables.agent_rows import CLAIM_PREFIX
 from artcafe.tables.catalog import AGENTS, CHANNEL_SUBSCRIPTIONS, CHANNELS, USER_TENANTS
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.engine.writes import Check, Update, Write
-from artcafe.tables.tenant_store import Count, TenantStore
-from artcafe.wire.sshkeys import parse_public_key
+from artcafe.tables.tenant_store import TenantStore
+
+Adopt = Callable[[TenantStore], Awaitable[None]]
+"""Give a tenant of an older system its counts and key claims. May be repeated."""
 
 
 class Changes:
     """Notifies everyone in this process that caches something of a tenant."""
 
-    def __init__(self, audit: Audit, announce: Callable[[TenantChange], None] | None = None) -> None:
+    def __init__(self, audit: Audit, adopt: Adopt, announce: Callable[[TenantChange], None] | None = None) -> None:
         """`announce` sends a change to the other servers, which pass it to `on_remote_change`. It must not raise."""
         self.audit = audit
         self._subscribers: list[Callable[[TenantChange], None]] = []
-        self._announce = announce
+        self._adopt, self._announce = adopt, announce
         self.supervisor = Supervisor("changes")
 
     def subscribe(self, callback: Callable[[TenantChange], None]) -> None:
@@ -86,7 +87,7 @@ class Changes:
                 raise TenantSuspended from failed
             if tenant.is_counted(row):
                 raise
-            await _adopt(tenant)
+            await self._adopt(tenant)
             await tenant.transact(writes)
 
 
@@ -105,21 +106,3 @@ def change_of(tenant_id: TenantId, writes: Sequence[Write]) -> TenantChange:
         subscriptions=tuple((ChannelId(channel), AgentId(agent)) for channel, agent in pairs),
         users=tuple(UserId(user) for table, user, _ in keys if table is USER_TENANTS),
     )
-
-
-async def _adopt(tenant: TenantStore) -> None:
-    """Counts what a tenant of an older system has, and claims its agents' keys for them. May be repeated.
-
-    Until the counts stand, none of our transactions adds anything, so they are right when they do. Of two agents with one key
-    the first claims it; both go on.
-    """
-    agents = await tenant.all_agents()
-    for agent in agents:
-        for each in all_of(agent):
-            try:
-                fingerprint = parse_public_key(each.line).fingerprint
-                await tenant.transact([tenant.claim_key(fingerprint, agent.id)])
-            except (BadKey, ConditionFailed):
-                continue
-    channels, members = len(await tenant.all_channels()), await tenant.member_count()
-    await tenant.set_counts({Count.AGENTS: len(agents), Count.CHANNELS: channels, Count.MEMBERS: members})

@@ -22,8 +22,8 @@ from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count, TenantStore
 
 
-class Logs(Protocol):
-    """What keeps the channels' messages."""
+class ChannelLogs(Protocol):
+    """Stores the messages of channels."""
 
     async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
         """Removes every message of the channel. May be repeated, also where nothing was stored."""
@@ -39,7 +39,7 @@ class Keep(Enum):
 class Channels:
     """What members do with the channels of their tenant."""
 
-    def __init__(self, store: Store, changes: Changes, clock: Clock, fabric: Logs) -> None:
+    def __init__(self, store: Store, changes: Changes, clock: Clock, fabric: ChannelLogs) -> None:
         self._store, self._changes, self._clock, self._fabric = store, changes, clock, fabric
 
     async def create(

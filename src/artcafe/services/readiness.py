@@ -1,4 +1,4 @@
-"""Whether this server can do what agents need of it now: store a publish, and log one in. Both are tried."""
+"""Readiness of a server: each part that agents need (tables, NATS) is checked by using it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,33 @@ from artcafe.tables.store import Store
 OK: Final = "ok"
 CHECK_S: Final = 2.0
 FRESH_S: Final = 1.0
-"""Whoever asks oftener gets the last answer, so that questions, which need no token, cost no more than this."""
+"""A result is reused for this long: requests for it need no token, and must not cost more than one check a second."""
+
+Checks = Mapping[str, Callable[[], Awaitable[None]]]
+"""By part: a check that uses the part once, and raises an `ArtcafeError` where it does not work."""
+
+
+def checks_of(store: Store, fabric: Fabric, clock: Clock) -> Checks:
+    """Return the checks of a server: the tables can be read and written, and NATS stores a message."""
+    return {"tables": lambda: store.check_health(clock()), "nats": lambda: fabric.check_storage(CHECK_S)}
 
 
 class Readiness:
     """The state of every part that this server needs."""
 
-    def __init__(self, store: Store, fabric: Fabric, clock: Clock) -> None:
-        self._parts: Mapping[str, Callable[[], Awaitable[None]]] = {
-            "tables": lambda: store.check_health(clock()),
-            "nats": lambda: fabric.check_storage(CHECK_S),
-        }
+    def __init__(self, checks: Checks) -> None:
+        self._checks = checks
         self._states: dict[str, str] = {}
         self._checked_at = -FRESH_S
         self._checking = asyncio.Lock()
 
     async def states(self) -> Mapping[str, str]:
-        """Return `ok` or what is wrong, by part: at most 1 s old, and after at most 2 s. Any number may ask at once."""
+        """Return `ok` or the problem, by part: at most 1 s old, and within 2 s. Concurrent calls share one check."""
         async with self._checking:
             if time.monotonic() - self._checked_at >= FRESH_S:
                 async with asyncio.TaskGroup() as group:
-                    checks = {name: group.create_task(_state(part())) for name, part in self._parts.items()}
-                states = {name: check.result() for name, check in checks.items()}
+                    running = {name: group.create_task(_state(check())) for name, check in self._checks.items()}
+                states = {name: check.result() for name, check in running.items()}
                 if states != self._states:
                     log.info("server.ready" if set(states.values()) == {OK} else "server.not_ready", **states)
                 self._states, self._checked_at = states, time.monotonic()

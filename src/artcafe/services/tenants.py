@@ -21,8 +21,8 @@ from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 
 
-class Logs(Protocol):
-    """What keeps the tenants' messages."""
+class TenantLogs(Protocol):
+    """Stores the messages of tenants."""
 
     async def drop(self, tenant_id: TenantId) -> None:
         """Removes everything that is stored for the tenant. May be repeated, also where nothing was stored."""
@@ -53,7 +53,7 @@ class Tenants:
         store: Store,
         changes: Changes,
         clock: Clock,
-        fabric: Logs,
+        fabric: TenantLogs,
         record_cache: RecordCache,
         per_person: PerPerson | None = None,
     ) -> None:

@@ -32,7 +32,7 @@ Settings = tuple[str, Mapping[str, int], TenantStatus]
 """Plan, limits and status: what an operator may write into a tenant's row without raising its version."""
 
 
-class Announced(Protocol):
+class AnnouncementStatus(Protocol):
     """How complete the announcements of the other servers are."""
 
     @property
@@ -60,9 +60,9 @@ class Known:
 class VersionWatch:
     """Reads the versions of the served tenants, and has every change told that nobody announced."""
 
-    def __init__(self, store: Store, changes: Changes, served: Callable[[], Iterable[TenantId]], announced: Announced) -> None:
-        """`served` answers the tenants of which this server keeps something."""
-        self._store, self._changes, self._served, self._announced = store, changes, served, announced
+    def __init__(self, store: Store, changes: Changes, announced: AnnouncementStatus) -> None:
+        self._store, self._changes, self._announced = store, changes, announced
+        self._served: list[Callable[[], Iterable[TenantId]]] = []
         self._known: dict[TenantId, Known] = {}
         """In the order in which they were read: the one that was read longest ago comes first."""
         self._heard: Counter[TenantId] = Counter()
@@ -72,6 +72,10 @@ class VersionWatch:
         self._read_at = float("-inf")
         self._is_blind = False
         changes.subscribe(self._hear)
+
+    def add_served(self, served: Callable[[], Iterable[TenantId]]) -> None:
+        """Watch the tenants that `served` returns at each read: those of which the caller keeps something in memory."""
+        self._served.append(served)
 
     async def run(self) -> None:
         """Look again and again, until cancelled. While the tables cannot be read nothing is told, and it goes on."""
@@ -140,7 +144,7 @@ class VersionWatch:
 
     def _ordered(self) -> list[TenantId]:
         """Return the served tenants, those never read first and then those read longest ago; forget the others."""
-        served = dict.fromkeys(self._served())
+        served = dict.fromkeys(tenant_id for served in self._served for tenant_id in served())
         for tenant_id in [each for each in self._known if each not in served]:
             del self._known[tenant_id], self._heard[tenant_id]
         return [each for each in served if each not in self._known] + list(self._known)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from artcafe.assembly import ServiceKeys, ServiceSettings, TableServices, service_name
 from artcafe.cli.installation.data_dir_nats import connect_nats
 from artcafe.cli.installation.location import Installation
 from artcafe.data_dir import read_secret
@@ -40,7 +41,8 @@ class OperatorContext:
 async def connect(installation: Installation) -> AsyncIterator[OperatorContext]:
     """Everything of that place, whether servers run on it or not. Raises `Unavailable` where NATS cannot be reached,
     `StartRefused` and `TablesRefused` with what to do."""
-    accounts = Accounts(derive(read_secret(installation.settings.secret_path), "nats"), installation.settings.environment)
+    secret, environment = read_secret(installation.settings.secret_path), installation.settings.environment
+    accounts = Accounts(derive(secret, "nats"), environment)
     async with installation.engine() as engine, _nats(installation, accounts) as nats, asyncio.TaskGroup() as group:
         fabric = Fabric(nats.urls, accounts, tls=nats.tls, is_embedded=nats.is_embedded)
         group.create_task(fabric.run())
@@ -49,8 +51,10 @@ async def connect(installation: Installation) -> AsyncIterator[OperatorContext]:
                 await fabric.update_replicas(UP_S)
             except Unavailable:
                 raise Unavailable(f"NATS at {', '.join(nats.urls)} ({fabric.problem or 'no answer'})") from None
-            store = Store(engine)
-            yield OperatorContext(store, Audit(fabric.audit_log, store, now), fabric.announcements)
+            settings = ServiceSettings(service_name=service_name(secret, environment))
+            keys = ServiceKeys.derived_from(secret)
+            services = TableServices(Store(engine), fabric.audit_log, fabric, keys, now, settings)
+            yield OperatorContext(services.store, services.audit, fabric.announcements)
         finally:
             fabric.close()
 

@@ -10,22 +10,15 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from artcafe.assembly import ServiceKeys, ServiceSettings, TableServices
 from artcafe.fabric.audit_log import Compose, StoredEntry
 from artcafe.model import Agent, Channel, ChannelId, Cursor, Epoch, Role, TenantId, UserId, UserPrincipal
 from artcafe.observe.clock import now
 from artcafe.rules.ids import new_id
 from artcafe.rules.subjects import Subject
-from artcafe.rules.tokens import Tokens
 from artcafe.sdk.keys import FileSigner
-from artcafe.services.agents import Agents
-from artcafe.services.audit import Audit
-from artcafe.services.changes import Changes
-from artcafe.services.channels import Channels
-from artcafe.services.login import Login
-from artcafe.services.record_cache import RecordCache
 from artcafe.services.retention import read_plan
-from artcafe.services.subscriptions import Subscriptions
-from artcafe.services.tenants import PerPerson, Tenants
+from artcafe.services.tenants import PerPerson
 from artcafe.tables.catalog import TENANTS
 from artcafe.tables.engine.capacity import Units
 from artcafe.tables.engine.port import Tables
@@ -81,24 +74,19 @@ class CostProbe:
     def __init__(self, tables: Tables, units: Units) -> None:
         self._tables, self._units = tables, units
         self.measured: list[Measured] = []
-        log, self._store = NoMessages(), Store(tables)
-        audit = Audit(log, self._store, now)
-        changes = Changes(audit)
-        self._record_cache = record_cache = RecordCache(self._store, changes)
-        self._tenants = Tenants(self._store, changes, now, log, record_cache, PerPerson(0, 0))
-        self._agents = Agents(self._store, changes, now)
-        self._channels = Channels(self._store, changes, now, log)
-        self._subscriptions = Subscriptions(self._store, changes, now, log.position)
-        self._login = Login(self._store, record_cache, Tokens(b"0" * 32, SERVICE), now, SERVICE, audit)
+        logs, self._store = NoMessages(), Store(tables)
+        keys = ServiceKeys(agent_tokens=bytes(32), invitations=bytes(32))
+        settings = ServiceSettings(service_name=SERVICE, per_person=PerPerson(0, 0))
+        self._services = TableServices(self._store, logs, logs, keys, now, settings)
 
     async def measure(self) -> list[Measured]:
         """Everything, in order; the tenant is removed also after an error."""
-        tenant = await self._tenants.create(USER, "artcafe tables cost")
+        tenant = await self._services.tenants.create(USER, "artcafe tables cost")
         owner = UserPrincipal(user_id=USER, tenant_id=tenant.id, role=Role.OWNER)
         try:
             await self._in_tenant(owner, _key())
         finally:
-            await self._noted("delete a tenant", lambda: self._tenants.delete(owner))
+            await self._noted("delete a tenant", lambda: self._services.tenants.delete(owner))
             # Of a deleted tenant a record is kept; nobody wants one of this.
             await self._tables.delete(Delete(TENANTS, ItemKey(owner.tenant_id)))
         return self.measured
@@ -108,39 +96,41 @@ class CostProbe:
         channels: list[Channel] = []
 
         async def register() -> None:
-            made.append(await self._agents.create(owner, name="agent", public_key=signer.public_key, capabilities=["measure"]))
+            made.append(
+                await self._services.agents.create(owner, name="agent", public_key=signer.public_key, capabilities=["measure"])
+            )
 
         async def open_channel() -> None:
-            channels.append(await self._channels.create(owner, name="channel"))
+            channels.append(await self._services.channels.create(owner, name="channel"))
 
         await self._noted("register an agent", register)
         await self._noted("make a channel", open_channel)
         agent, channel = made[0], channels[0]
-        await self._noted("subscribe", lambda: self._subscriptions.put(owner, channel.id, agent.id))
+        await self._noted("subscribe", lambda: self._services.subscriptions.put(owner, channel.id, agent.id))
         # As after any login of the tenant's agents: its row is in memory until somebody changes something.
-        await self._record_cache.tenant(owner.tenant_id)
+        await self._services.record_cache.tenant(owner.tenant_id)
         await self._noted("log in over REST", lambda: self._over_rest(agent, signer))
         await self._noted("log in on the socket", lambda: self._on_socket(agent, signer))
-        await self._noted("begin the subscriptions", lambda: self._subscriptions.for_connect(agent.tenant_id, agent.id))
+        await self._noted("begin the subscriptions", lambda: self._services.subscriptions.for_connect(agent.tenant_id, agent.id))
         cursor = Cursor(epoch=Epoch(new_id("log")), seq=1)
         await self._noted(
             "write a cursor", lambda: self._store.tenant(owner.tenant_id).subscriptions.write_cursor(channel.id, agent.id, cursor)
         )
         await self._noted("watch a tenant for changes", lambda: self._store.versions([owner.tenant_id]))
         await self._noted("sweep a tenant's messages", lambda: read_plan(self._store.tenant(owner.tenant_id)))
-        await self._noted("enter with a person's token", lambda: self._tenants.enter(USER, owner.tenant_id))
-        await self._noted("list agents", lambda: self._agents.list(owner))
-        await self._noted("unsubscribe", lambda: self._subscriptions.delete(owner, channel.id, agent.id))
-        await self._noted("delete a channel", lambda: self._channels.delete(owner, channel.id))
-        await self._noted("delete an agent", lambda: self._agents.delete(owner, agent.id))
+        await self._noted("enter with a person's token", lambda: self._services.tenants.enter(USER, owner.tenant_id))
+        await self._noted("list agents", lambda: self._services.agents.list(owner))
+        await self._noted("unsubscribe", lambda: self._services.subscriptions.delete(owner, channel.id, agent.id))
+        await self._noted("delete a channel", lambda: self._services.channels.delete(owner, channel.id))
+        await self._noted("delete an agent", lambda: self._services.agents.delete(owner, agent.id))
 
     async def _over_rest(self, agent: Agent, signer: FileSigner) -> None:
-        challenge = await self._login.begin(agent.tenant_id, agent.id)
-        await self._login.redeem(challenge.id, await signer.sign(challenge.text))
+        challenge = await self._services.login.begin(agent.tenant_id, agent.id)
+        await self._services.login.redeem(challenge.id, await signer.sign(challenge.text))
 
     async def _on_socket(self, agent: Agent, signer: FileSigner) -> None:
-        challenge = self._login.pose(agent.tenant_id, agent.id)
-        await self._login.prove(challenge, await signer.sign(challenge.text))
+        challenge = self._services.login.pose(agent.tenant_id, agent.id)
+        await self._services.login.prove(challenge, await signer.sign(challenge.text))
 
     async def _noted(self, operation: str, do: Callable[[], Awaitable[object]]) -> None:
         reads, writes = self._units.reads, self._units.writes

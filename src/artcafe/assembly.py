@@ -1,0 +1,178 @@
+"""Construct every service once, connect the services to each other, and run their background loops.
+
+`Services` is one server's: REST and the gateway call it. `TableServices` is the part that needs tables and an audit only, for
+operator commands and tools. Settings come in as `ServiceSettings`, so that nothing below `server` reads the configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from artcafe.delivery.hub import Hub
+from artcafe.fabric.fabric import Fabric
+from artcafe.identity.port import Identity
+from artcafe.maintenance.adoption import adopt
+from artcafe.model import Cursor, TenantChange, TenantId
+from artcafe.observe.clock import Clock
+from artcafe.rules.secrets import derive
+from artcafe.rules.tokens import Tokens
+from artcafe.services.agents import Agents
+from artcafe.services.audit import Audit, Chains
+from artcafe.services.changes import Changes
+from artcafe.services.channels import ChannelLogs, Channels
+from artcafe.services.connections import Connections
+from artcafe.services.cursors import Cursors
+from artcafe.services.history import History
+from artcafe.services.invitations import Invitations
+from artcafe.services.keys import AgentKeys
+from artcafe.services.login import Login
+from artcafe.services.login_throttle import LoginThrottle
+from artcafe.services.member_login import MemberLogin
+from artcafe.services.members import Members
+from artcafe.services.messaging import Messaging
+from artcafe.services.presence import Presence
+from artcafe.services.readiness import Readiness, checks_of
+from artcafe.services.record_cache import RecordCache
+from artcafe.services.retention import Retention
+from artcafe.services.shares import Shares
+from artcafe.services.subscriptions import Subscriptions
+from artcafe.services.tenants import PerPerson, TenantLogs, Tenants
+from artcafe.services.terms import Current, Terms
+from artcafe.services.version_watch import VersionWatch
+from artcafe.supervision import keep_all
+from artcafe.tables.store import Store
+
+
+class MessageLogs(ChannelLogs, TenantLogs, Protocol):
+    """The message logs of all tenants, as far as the table services use them: `fabric.Fabric`, or nothing in a cost probe."""
+
+    async def position(self, tenant_id: TenantId) -> Cursor:
+        """Return the end of a tenant's log. Raises `Unavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceKeys:
+    """Secret keys of 32 bytes each, the same on every server of a fleet."""
+
+    agent_tokens: bytes = field(repr=False)
+    """Signs the access tokens of agents."""
+    invitations: bytes = field(repr=False)
+    """Signs the tokens of invitations."""
+
+    @classmethod
+    def derived_from(cls, secret: bytes) -> ServiceKeys:
+        """Derive the keys from the installation's secret."""
+        return cls(agent_tokens=derive(secret, "agent-tokens"), invitations=derive(secret, "invitations"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """Settings of the services. By default logins are unlimited and no terms are required."""
+
+    service_name: str
+    """Issuer and audience of agents' tokens; part of every challenge, so that a signature is valid for this service only."""
+    challenges_per_min: float = 0.0
+    """Login challenges per agent and address (`LoginThrottle`); 0 is unlimited."""
+    cursor_s: float = 1.0
+    """Seconds between two writes of the acknowledged cursors."""
+    per_person: PerPerson = field(default_factory=PerPerson)
+    terms: Current | None = None
+    """The terms that people must accept; None asks for nothing."""
+
+
+def service_name(secret: bytes, environment: str) -> str:
+    """Return the name of an installation, as agents sign it and as its tokens carry it."""
+    return f"artcafe:{environment}:{derive(secret, 'service-name', 8).hex()}"
+
+
+class TableServices:
+    """The services that work on tables, the audit and the administration of message logs."""
+
+    def __init__(
+        self,
+        store: Store,
+        chains: Chains,
+        logs: MessageLogs,
+        keys: ServiceKeys,
+        clock: Clock,
+        settings: ServiceSettings,
+        announce: Callable[[TenantChange], None] | None = None,
+    ) -> None:
+        """`chains` stores the audit entries. `announce` sends each change to the other servers; it must not raise or block."""
+        self.store, self.clock = store, clock
+        self.tokens = Tokens(keys.agent_tokens, settings.service_name)
+        self.audit = Audit(chains, store, clock)
+        self.counters = self.audit.counters
+        self.changes = changes = Changes(self.audit, adopt, announce)
+        self.record_cache = RecordCache(store, changes)
+        self.login = Login(
+            store,
+            self.record_cache,
+            self.tokens,
+            clock,
+            settings.service_name,
+            self.audit,
+            LoginThrottle(settings.challenges_per_min),
+        )
+        self.tenants = Tenants(store, changes, clock, logs, self.record_cache, settings.per_person)
+        self.terms = Terms(store, self.audit, clock, settings.terms)
+        self.members = Members(store, changes)
+        self.invitations = Invitations(store, changes, clock, keys.invitations)
+        self.agents = Agents(store, changes, clock)
+        self.keys = AgentKeys(store, changes, clock)
+        self.channels = Channels(store, changes, clock, logs)
+        self.subscriptions = Subscriptions(store, changes, clock, logs.position)
+
+
+class Services(TableServices):
+    """All services of one server.
+
+    Making it connects them to the fabric: limits of logs and group commits, and announcements of changes in both directions. The
+    tasks of the hub run in `group`; the background loops run in `run`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        fabric: Fabric,
+        identity: Identity,
+        keys: ServiceKeys,
+        clock: Clock,
+        settings: ServiceSettings,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        super().__init__(store, fabric.audit_log, fabric, keys, clock, settings, fabric.announcements.announce)
+        self.fabric, self.identity = fabric, identity
+        fabric.announcements.listen(self.changes.on_remote_change)
+        self.retention = Retention(store, fabric, clock)
+        fabric.limit_storage(self.retention.storage_bytes)
+        self.changes.subscribe(self.retention.changed)
+        self.shares = Shares()
+        fabric.set_group_limit(lambda: self.shares.most_a_group)
+        self.cursors = Cursors(store, settings.cursor_s)
+        self.hub = Hub(fabric, group, self.retention.removed_to)
+        self.history = History(self.record_cache, fabric, self.retention)
+        self.messaging = Messaging(self.record_cache, fabric, clock)
+        self.presence = Presence(fabric, clock)
+        self.connections = Connections(self.record_cache)
+        self.member_login = MemberLogin(identity, self.tenants, self.terms, self.audit, clock)
+        self.readiness = Readiness(checks_of(store, fabric, clock))
+        self.version_watch = VersionWatch(store, self.changes, fabric.announcements)
+        self.version_watch.add_served(self.record_cache.tenants)
+
+    async def run(self) -> None:
+        """Run every background loop until cancelled. A loop that raises is logged and restarted."""
+        await keep_all(
+            {
+                "identity": self.identity.run,
+                "cursors": self.cursors.run,
+                "retention": self.retention.run,
+                "audit": self.counters.run,
+                "record_cache": self.record_cache.run,
+                "changes": self.version_watch.run,
+            }
+        )

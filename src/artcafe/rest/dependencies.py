@@ -1,0 +1,50 @@
+"""The dependencies of routes: the services they call, and the settings of the HTTP API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from artcafe.assembly import Services
+from artcafe.rules.clients import Proxies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settings of the HTTP API."""
+
+    version: str
+    gateway_url: str
+    """URL at which agents connect, such as `ws://127.0.0.1:8081/v1/connect`."""
+    page_key: bytes = field(repr=False)
+    """Seals the cursors of lists: 32 bytes, the same on every server of a fleet."""
+    issuer: str | None = None
+    """The OIDC issuer that authenticates people; None where the installation issues their tokens itself."""
+    proxies: Proxies = field(default_factory=Proxies)
+    """Proxies trusted to name the address that a request comes from."""
+    requests_per_s: float = 0.0
+    """Requests per address and second, with a burst of ten seconds' worth; 0 is unlimited."""
+    max_body_bytes: int = 256 * 1024
+    """Largest body of a publish: four frames of the gateway."""
+    body_deadline_s: float = 15.0
+    """Seconds from a request's headers to the end of its body."""
+
+
+def services_of(request: Request) -> Services:
+    """Return the services of the application that serves the request."""
+    return cast(Services, request.app.state.services)  # Starlette's state is untyped; `app.build` put them there.
+
+
+def settings_of(request: Request) -> Settings:
+    """Return the settings of the application that serves the request."""
+    return cast(Settings, request.app.state.settings)  # As above.
+
+
+async def _parts(request: Request) -> Services:
+    # A coroutine: FastAPI would send a plain function through its thread pool.
+    return services_of(request)
+
+
+Parts = Annotated[Services, Depends(_parts)]
