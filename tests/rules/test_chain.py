@@ -68,12 +68,10 @@ def test_a_chain_shows_what_was_changed_removed_added_or_swapped() -> None:
         changed = [*entries]
         changed[position] = entry_of(position + 1, entries[position].before, actor="usr:b")
         assert chain.first_break(changed) == chain.ChainBreak(
-            position + 2, "does not name the one before it: one of the two was changed"
+            position + 2, "does not contain the digest of the entry before it: one of the two was changed"
         )
         gone = entries[:position] + entries[position + 1 :]
-        assert chain.first_break(gone) == chain.ChainBreak(
-            position + 1, f"is missing: the next one there is number {position + 2}"
-        )
+        assert chain.first_break(gone) == chain.ChainBreak(position + 1, f"is missing: the next entry is number {position + 2}")
         twice = entries[: position + 1] + entries[position:]
         broken = chain.first_break(twice)
         assert broken is not None

@@ -93,7 +93,7 @@ class IssuerKeys:
             await self._fetch()
         except _BadAnswer as exc:
             raise StartRefused(
-                f"people cannot log in: {exc}", "correct ISSUER, or name the issuer's key set by JWKS_URL, or mend the issuer"
+                f"people cannot log in: {exc}", "correct ISSUER, set JWKS_URL to the issuer's key set, or repair the issuer"
             ) from exc
         except _Unreachable as exc:
             self._log_failure(exc)
@@ -161,7 +161,7 @@ class IssuerKeys:
         published = await _get(url, _JwkSet)
         keys = _usable(published)
         if not keys and any(each.get("kty") == "RSA" and not each.get("kid") for each in published.keys):
-            raise _BadAnswer(f"{url} has no RSA key with an id ('kid'), by which a token names the key that signed it")
+            raise _BadAnswer(f"{url} has no RSA key with an id ('kid'), and tokens name their key by its id")
         if not keys:
             raise _BadAnswer(f"{url} has no RSA key of {MIN_BITS} bits or more for signatures by RS256")
         return keys
@@ -175,7 +175,7 @@ class IssuerKeys:
                 f"{url} names the issuer {discovery.issuer!r}, and ISSUER is {self._issuer!r}; they must be the same"
             )
         if not is_safe_url(discovery.jwks_uri):
-            raise _BadAnswer(f"{url} names a key set that is not behind https: {discovery.jwks_uri!r}")
+            raise _BadAnswer(f"{url} names a key set without https: {discovery.jwks_uri!r}")
         return discovery.jwks_uri
 
 
@@ -211,7 +211,7 @@ async def _get(url: str, into: type[T]) -> T:
                 if len(body) > MAX_BYTES:
                     raise _BadAnswer(f"{url} answers with more than {MAX_BYTES} bytes")
     except httpx.InvalidURL as exc:
-        raise _BadAnswer(f"{url!r} is no URL: {exc}") from exc
+        raise _BadAnswer(f"{url!r} is not a URL: {exc}") from exc
     except httpx.HTTPError as exc:
         raise _Unreachable(f"{url} cannot be reached ({str(exc) or type(exc).__name__})") from exc
     try:

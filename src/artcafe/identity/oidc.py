@@ -47,13 +47,13 @@ class OidcIdentity:
         for name, url in (("ISSUER", issuer), ("JWKS_URL", jwks_url)):
             if url is not None and not is_safe_url(url):
                 raise StartRefused(
-                    f"{name} is {url!r}, from where anybody on the way could send keys of their own",
-                    "use the https:// address; http:// is for an issuer on this machine alone",
+                    f"{name} is {url!r}, and anyone on the network path could replace its keys",
+                    "use the https:// address; http:// is only for an issuer on this machine",
                 )
         clients = frozenset(clients)
         if not clients:
             raise StartRefused(
-                "ISSUER is set, but CLIENT_IDS is not: tokens that the issuer gave for any other program would be good here too",
+                "ISSUER is set without CLIENT_IDS: tokens issued for any other program would be accepted",
                 f"name the {rules_of(issuer).whose} that people log in through, such as: ARTCAFE_CLIENT_IDS=4k2j…",
             )
         keys = IssuerKeys(issuer, jwks_url)

@@ -30,9 +30,9 @@ class Action(StrEnum):
     GIVE_PERMISSIONS = "give an agent permissions"
     ENTER_MANAGED = "subscribe to a managed channel by itself: a member of the tenant has to make that subscription"
     PUBLISH = "publish messages"
-    PUBLISH_MANAGED = "publish to this managed channel without a subscription that lets it"
+    PUBLISH_MANAGED = "publish to this managed channel without a subscription that allows it"
     READ_MESSAGES = "read messages"
-    READ_MANAGED = "receive this managed channel without a subscription that lets it"
+    READ_MANAGED = "receive this managed channel without a subscription that allows it"
     READ_AUDIT = "read the audit"
 
 

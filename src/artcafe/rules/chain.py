@@ -57,8 +57,8 @@ def first_break(entries: Iterable[Entry], number: int = 1, before: str = FIRST) 
     """
     for entry in entries:
         if entry.number != number:
-            return ChainBreak(number, f"is missing: the next one there is number {entry.number}")
+            return ChainBreak(number, f"is missing: the next entry is number {entry.number}")
         if entry.before != before:
-            return ChainBreak(number, "does not name the one before it: one of the two was changed")
+            return ChainBreak(number, "does not contain the digest of the entry before it: one of the two was changed")
         number, before = number + 1, digest(canonical(entry))
     return None

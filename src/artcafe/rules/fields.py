@@ -135,7 +135,7 @@ def _one_line(text: str, field: str, most: int) -> str:
     if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in text):
         raise Invalid(field, "must have no control characters or line breaks")
     if text.isspace():
-        raise Invalid(field, "must have more than spaces")
+        raise Invalid(field, "must not consist of spaces only")
     return text
 
 

@@ -39,4 +39,4 @@ def from_text(text: str) -> datetime:
     try:
         return (time + timedelta(seconds=int(leap))).astimezone(UTC)
     except OverflowError as exc:
-        raise ValueError("outside the years that there are") from exc
+        raise ValueError("a year out of range") from exc

@@ -348,7 +348,7 @@ def test_a_message_is_published_from_the_argument_or_standard_input_once_with_a_
         (["member", "remove", "..", "--yes"], "no such member in this tenant"),
         (["channel", "show", ""], "id: must be Unicode text of at least one character"),
         (["channel", "create", "x" * 65], "name: must have 1 to 64 characters; this has 65"),
-        (["tenant", "create", " "], "name: must have more than spaces"),
+        (["tenant", "create", " "], "name: must not consist of spaces only"),
         (["agent", "create", "a", "--public-key", "ssh-ed25519 AAAA"], "public_key: "),
     ],
 )

@@ -32,7 +32,7 @@ def test_serve_names_the_tables_that_are_missing_and_the_command_that_makes_them
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 3, done.stderr
     assert "lacks artcafe-agents, artcafe-tenants, " in done.stderr
-    assert "make them: artcafe tables apply" in done.stderr
+    assert "create them: artcafe tables apply" in done.stderr
     operator = boto3.client("dynamodb", flags[1].removeprefix("dynamodb:"), endpoint_url=aws.url)
     assert operator.list_tables()["TableNames"] == [], "it has made none"
 

@@ -68,7 +68,7 @@ async def test_rows_go_by_themselves_from_the_table_of_challenges_alone(client: 
 
 async def test_a_server_that_may_make_none_names_what_is_missing_and_the_command(client: Client, operator: Any) -> None:
     await Schema(client, Environment.PROD).create([AGENTS])
-    with pytest.raises(StartRefused, match=r"lacks artcafe-tenants, .*artcafe-Challenges\n  make them: artcafe tables apply"):
+    with pytest.raises(StartRefused, match=r"lacks artcafe-tenants, .*artcafe-Challenges\n  create them: artcafe tables apply"):
         await ensure_tables(client, Environment.PROD, make_missing=False)
     assert operator.list_tables()["TableNames"] == ["artcafe-agents"]
 
@@ -88,7 +88,7 @@ async def test_a_table_with_another_key_stops_the_start(client: Client, operator
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    with pytest.raises(StartRefused, match=r"its key is id \(N\), and must be tenant_id \(S\) and id \(S\)"):
+    with pytest.raises(StartRefused, match=r"its key is id \(N\) but must be tenant_id \(S\) and id \(S\)"):
         await ensure_tables(client, Environment.PROD, make_missing=True)
 
 
@@ -110,8 +110,8 @@ async def test_times_to_live_that_are_off_or_unexpected_are_told_and_stop_nothin
     operator.update_time_to_live(TableName="artcafe-agents", TimeToLiveSpecification=specification)
     await ensure_tables(client, Environment.PROD, make_missing=True)
     assert differences(await schema.describe_all()) == [
-        Difference("artcafe-agents", "rows go by its time to live on gone_at, which ArtCafe does not expect", False),
-        Difference("artcafe-Challenges", "its time to live on ttl is off, so that its rows never go", False),
+        Difference("artcafe-agents", "its time to live is on gone_at, which ArtCafe does not expect", False),
+        Difference("artcafe-Challenges", "its time to live on ttl is off: expired rows are never removed", False),
     ]
     assert await schema.enable_ttl(CHALLENGES)
     assert not await schema.enable_ttl(CHALLENGES)

@@ -122,7 +122,7 @@ class Client:
         except (BotoCoreError, ValueError) as exc:
             raise errors.StartRefused(
                 f"{endpoint} cannot be used: {str(exc).rstrip('.')}",
-                "look at ARTCAFE_TABLES=dynamodb:REGION, ARTCAFE_DYNAMODB_ENDPOINT and the AWS_… variables",
+                "check ARTCAFE_TABLES=dynamodb:REGION, ARTCAFE_DYNAMODB_ENDPOINT and the AWS_… variables",
             ) from exc
         return cls(endpoint, service, stack, consumed)
 

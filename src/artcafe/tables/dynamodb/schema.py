@@ -28,15 +28,15 @@ USABLE: Final = frozenset({"ACTIVE", "UPDATING"})
 """The states of a table with readable and writable rows (API reference, TableDescription, TableStatus)."""
 
 REMEDIES: Final = {
-    "CREATING": "wait until it has been created",
-    "DELETING": "wait until it is gone; 'artcafe tables apply' then makes it again, and a backup has its rows",
+    "CREATING": "wait until it is created",
+    "DELETING": "wait until it is deleted; 'artcafe tables apply' then creates it again, and a backup has its rows",
     "INACCESSIBLE_ENCRYPTION_CREDENTIALS": "give DynamoDB access to the KMS key of the table again",
     "ARCHIVING": "restore the table from the backup that DynamoDB makes of it",
     "ARCHIVED": "restore the table from the backup that DynamoDB made of it",
 }
 """What an operator can do about a table in another state."""
 
-REKEY: Final = "a key cannot be changed: make the table anew and move what is in it, or use another region or account"
+REKEY: Final = "a key cannot be changed: create the table again and move its rows, or use another region or account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class Schema:
     def _refusal(self, doing: str, what: str, refused: CallRefused) -> errors.TablesRefused:
         return errors.TablesRefused(
             f"{self._client.endpoint} refuses to {doing} {what}: {refused}",
-            "the credentials that were found need the rights that docs/dynamodb.md lists",
+            "grant the credentials in use the permissions in docs/dynamodb.md",
         )
 
 
@@ -248,18 +248,18 @@ def _compare(table: Table, description: TableDescription) -> list[Difference]:
     found: list[Difference] = []
     wanted = tuple((key, "S") for key in table.key_attributes)
     if description.keys != wanted:
-        problem = f"its key is {_format_key(description.keys)}, and must be {_format_key(wanted)}"
+        problem = f"its key is {_format_key(description.keys)} but must be {_format_key(wanted)}"
         found.append(Difference(description.name, problem, True, REKEY))
     if not description.is_usable:
-        problem = f"its state is {description.status}, in which nothing is read or written"
+        problem = f"its state is {description.status}; its rows cannot be read or written"
         found.append(Difference(description.name, problem, description.status != "CREATING", description.remedy))
     if table.ttl and description.ttl is None:
-        found.append(Difference(description.name, f"its time to live on {table.ttl} is off, so that its rows never go", False))
+        found.append(
+            Difference(description.name, f"its time to live on {table.ttl} is off: expired rows are never removed", False)
+        )
     elif description.ttl != table.ttl:
         found.append(
-            Difference(
-                description.name, f"rows go by its time to live on {description.ttl}, which ArtCafe does not expect", False
-            )
+            Difference(description.name, f"its time to live is on {description.ttl}, which ArtCafe does not expect", False)
         )
     return found
 
@@ -280,7 +280,7 @@ async def ensure_tables(client: Client, environment: Environment, *, make_missin
         unready = [table for table, description in found.items() if description is None or description.status == "CREATING"]
         if missing and not make_missing:
             names = ", ".join(table.name_in(environment) for table in missing)
-            remedy = f"make {'it' if len(missing) == 1 else 'them'}: artcafe tables apply"
+            remedy = f"create {'it' if len(missing) == 1 else 'them'}: artcafe tables apply"
             raise errors.StartRefused(f"{client.endpoint} lacks {names}", remedy)
         for difference in differences(found):
             if difference.is_fatal:
@@ -296,5 +296,5 @@ async def ensure_tables(client: Client, environment: Environment, *, make_missin
     except errors.Unavailable as exc:
         raise errors.StartRefused(
             f"{client.endpoint} cannot be used: {exc.__cause__ or exc}",
-            "look at the endpoint, the network and the credentials that AWS's chain finds here (aws sts get-caller-identity)",
+            "check the endpoint, the network and the credentials found by AWS's chain (aws sts get-caller-identity)",
         ) from exc

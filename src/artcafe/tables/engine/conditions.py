@@ -85,7 +85,7 @@ class Contains(_Test):
         # Plain super() fails here: a dataclass with slots is a copy of the class it was defined in.
         _Test.__post_init__(self)
         if isinstance(self.value, bytes):
-            raise TypeError(f"{text_of(self.path)}: bytes are not searched for")
+            raise TypeError(f"{text_of(self.path)}: searching for bytes is not supported")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class _Order(_Test):
     def __post_init__(self) -> None:
         _Test.__post_init__(self)
         if kind_of(self.value) not in _ORDERED:
-            raise TypeError(f"{text_of(self.path)}: only text, numbers and bytes are compared by order")
+            raise TypeError(f"{text_of(self.path)}: only text, numbers and bytes have an order")
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class Query:
 
     def __post_init__(self) -> None:
         if self.table.sort_key is None:
-            raise ValueError(f"{self.table.name} has no sort key: there is nothing to page through")
+            raise ValueError(f"{self.table.name} has no sort key and cannot be paged")
         check_key(self.partition, self.table.partition_key, MAX_PARTITION_KEY_BYTES)
         for text in filter(None, (self.prefix, self.after)):
             check_key(text, self.table.sort_key, MAX_SORT_KEY_BYTES)
@@ -71,7 +71,7 @@ class Query:
         conditions.check_condition(self.where)
         keys = [path for path in conditions.paths_in(self.where) if conditions.attribute_of(path) in self.table.key_attributes]
         if keys:
-            raise ValueError(f"where: {conditions.text_of(keys[0])} is a key attribute, and a filter has none")
+            raise ValueError(f"where: {conditions.text_of(keys[0])} is a key attribute, not allowed in a filter")
 
 
 class Tables(Protocol):

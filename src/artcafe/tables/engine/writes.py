@@ -129,7 +129,7 @@ class Update:
         check_table_key(self.table, self.key)
         conditions.check_condition(self.when)
         if not 1 <= len(self.changes) <= MAX_CHANGES:
-            raise ValueError(f"an update of {len(self.changes)} changes; it has 1 to {MAX_CHANGES}")
+            raise ValueError(f"an update of {len(self.changes)} changes; it must have 1 to {MAX_CHANGES}")
         _check_paths(self.table, [change.path for change in self.changes])
 
     @property
@@ -186,7 +186,7 @@ Write: TypeAlias = Put | Update | Delete | Check
 def check_transaction(writes: Sequence[Write]) -> None:
     """Raise ValueError for transactions DynamoDB refuses: no write, more than 100, more than 4 MB, or one item twice."""
     if not 1 <= len(writes) <= MAX_WRITES:
-        raise ValueError(f"a transaction of {len(writes)} writes; it has 1 to {MAX_WRITES}")
+        raise ValueError(f"a transaction of {len(writes)} writes; it must have 1 to {MAX_WRITES}")
     seen: set[tuple[str, ItemKey]] = set()
     for write in writes:
         place = (write.table.name, write.key)
@@ -226,4 +226,4 @@ def _check_paths(table: Table, paths: Sequence[Path]) -> None:
     for path in paths:
         conditions.check_path(path)
         if conditions.attribute_of(path) in table.key_attributes:
-            raise ValueError(f"{conditions.text_of(path)} is a key attribute of {table.name} and does not change")
+            raise ValueError(f"{conditions.text_of(path)} is a key attribute of {table.name} and cannot change")

@@ -31,7 +31,7 @@ def prepare(path: Path, environment: Environment) -> None:
     except (OSError, sqlite3.Error) as exc:
         raise errors.StartRefused(
             f"the table file {path} cannot be used: {exc}",
-            disk_remedy(path, exc) or "check that its folder is there and yours, and that the file is whole",
+            disk_remedy(path, exc) or "check that its folder exists and belongs to you, and that the file is not damaged",
         ) from exc
 
 
@@ -84,7 +84,9 @@ def _each(path: Path, select: str) -> dict[str, list[Any]]:
             ours = {table.name_in(environment) for table in TABLES for environment in Environment}
             return {name: db.execute(f'{select} FROM "{name}" ORDER BY 1').fetchall() for name in sorted(ours & there)}
     except (OSError, sqlite3.Error) as exc:
-        raise errors.StartRefused(f"the table file {path} cannot be read: {exc}", "check that it is whole and yours") from exc
+        raise errors.StartRefused(
+            f"the table file {path} cannot be read: {exc}", "check that it is not damaged and belongs to you"
+        ) from exc
 
 
 def _existing(path: Path) -> sqlite3.Connection:
