@@ -192,7 +192,7 @@ def test_https_and_this_machine_are_safe(url: str) -> None:
 
 
 async def test_tokens_of_every_program_of_the_issuer_are_not_believed(issuer: Issuer) -> None:
-    with pytest.raises(StartRefused, match=r"(?s)CLIENT_IDS is not: .*name the audiences of the access tokens"):
+    with pytest.raises(StartRefused, match=r"(?s)ISSUER is set without CLIENT_IDS: .*name the audiences of the access tokens"):
         await OidcIdentity.open(issuer.name, [])
 
 
