@@ -1,4 +1,4 @@
-"""People of a Cognito user pool: what the emulator signs, at the door of a whole server."""
+"""People of a Cognito user pool: tokens signed by the emulator, sent to a running server."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ def ask(server: Platform, token: str) -> tuple[int, str]:
     return answer.status_code, answer.json().get("code") or answer.json()["user_id"]
 
 
-def test_a_person_who_has_logged_in_is_known_by_their_sub(server: Platform, pool: Pool) -> None:
+def test_logged_in_person_is_identified_by_their_sub(server: Platform, pool: Pool) -> None:
     session = pool.person()
     assert ask(server, session.access_token) == (200, session.user_id)
 
 
-def test_a_token_from_a_refresh_is_as_good(server: Platform, pool: Pool) -> None:
+def test_refreshed_token_is_accepted(server: Platform, pool: Pool) -> None:
     session = pool.person()
     fresh = pool.refresh(session)
     assert fresh.access_token != session.access_token
     assert ask(server, fresh.access_token) == (200, session.user_id)
 
 
-def test_no_other_token_of_a_login_opens_anything(server: Platform, pool: Pool) -> None:
+def test_other_tokens_of_a_login_are_refused(server: Platform, pool: Pool) -> None:
     session = pool.person()
     assert ask(server, session.id_token) == (401, "unauthenticated")
     assert ask(server, session.refresh_token) == (401, "unauthenticated")
 
 
-def test_a_token_for_another_app_of_the_pool_is_refused(server: Platform, pool: Pool) -> None:
+def test_token_for_another_app_of_the_pool_is_refused(server: Platform, pool: Pool) -> None:
     session = pool.login(pool.person().email, pool.new_client())
     assert ask(server, session.access_token) == (401, "unauthenticated")
 
 
-def test_people_of_another_pool_are_strangers(server: Platform, aws: Aws) -> None:
+def test_people_of_another_pool_are_refused(server: Platform, aws: Aws) -> None:
     assert ask(server, Pool(aws).person().access_token) == (401, "unauthenticated")
 
 
 @pytest.mark.parametrize("is_verified", [True, False])
-async def test_an_id_token_proves_an_address_once_cognito_has_verified_it(pool: Pool, is_verified: bool) -> None:
+async def test_id_token_proves_an_address_once_cognito_has_verified_it(pool: Pool, is_verified: bool) -> None:
     identity = await OidcIdentity.open(pool.issuer, [pool.client_id], pool.jwks_url)
     session = pool.person(is_verified=is_verified)
     address = await identity.verify_id_token(session.id_token, now())
@@ -68,7 +68,7 @@ async def test_an_id_token_proves_an_address_once_cognito_has_verified_it(pool: 
         await identity.verify_id_token(session.access_token, now())
 
 
-def test_a_person_of_the_pool_makes_a_tenant_and_is_its_owner(server: Platform, pool: Pool) -> None:
+def test_person_of_the_pool_creates_a_tenant_and_is_its_owner(server: Platform, pool: Pool) -> None:
     owner, stranger = pool.person(), pool.person()
     with httpx.Client(base_url=server.url, trust_env=False) as client:
         client.headers["Authorization"] = f"Bearer {owner.access_token}"

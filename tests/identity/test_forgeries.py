@@ -1,4 +1,4 @@
-"""Forged people's tokens, each a sound one but for one thing, at the door of a whole server."""
+"""Forged tokens of people, each valid except for one flaw, sent to a running server."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             yield Door(issuer, platform.url, sound)
 
 
-def test_a_sound_token_opens_the_door(door: Door) -> None:
+def test_valid_token_is_accepted(door: Door) -> None:
     assert door.ask(door.token()) == (200, "alice")
     assert door.ask(door.token(header={"typ": None})) == (200, "alice")
-    # The signer's clock may be a minute ahead or behind, and a parameter that nobody knows is ignored (RFC 7515, section 4).
+    # The signer's clock may be a minute ahead or behind, and an unknown header parameter is ignored (RFC 7515, section 4).
     now = int(time.time())
     assert door.ask(door.token(iat=now + 50, nbf=now + 50)) == (200, "alice")
     assert door.ask(door.token(exp=now - 50)) == (200, "alice")
@@ -79,11 +79,11 @@ def test_a_sound_token_opens_the_door(door: Door) -> None:
         {"azp": ["alice"], "gty": 1, "idtyp": None, "preferred_username": 7},
     ],
 )
-def test_a_persons_token_opens_the_door_whatever_else_its_issuer_says(door: Door, claims: Json) -> None:
+def test_persons_token_is_accepted_with_additional_claims_of_its_issuer(door: Door, claims: Json) -> None:
     assert door.ask(door.token(**claims)) == (200, "alice")
 
 
-def test_a_token_that_was_good_once_is_told_so(door: Door) -> None:
+def test_expired_token_is_answered_as_expired(door: Door) -> None:
     assert door.ask(door.token(exp=int(time.time()) - 61)) == (401, "credentials_expired")
 
 
@@ -170,13 +170,13 @@ FORGERIES: dict[str, Callable[[Door], str]] = {
     "RS384": raw({"alg": "RS384"}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA384()))),
     "RS512": raw({"alg": "RS512"}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA512()))),
     "PS256": raw({"alg": "PS256"}, by_newest(lambda key, data: key.sign(data, PSS(MGF1(hashes.SHA256()), 32), hashes.SHA256()))),
-    "RS256 said of a signature by SHA-1": raw({}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA1()))),  # noqa: S303 (a forgery)
+    "RS256 said of a signature by SHA-1": raw({}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA1()))),  # noqa: S303
     "ES256": raw({"alg": "ES256"}, es256),
     "alg in small letters": headed(alg="rs256"),
     "no alg": headed(alg=None),
     "alg that is a list": headed(alg=["RS256"]),
     "another issuer's key under the same id": of_another_key,
-    "a key that nobody has": headed(kid="unknown"),
+    "an unknown key": headed(kid="unknown"),
     "no key id": headed(kid=None),
     "a key id that is a number": headed(kid=1),
     "a key id that is a path": headed(kid="../../dev/null"),
@@ -193,7 +193,7 @@ FORGERIES: dict[str, Callable[[Door], str]] = {
     "a header that is nested deeply": lambda door: f"{b64(b'[' * 700)}.e30.e30",
     "a header that is long": headed(filler="x" * 2000),
     "another issuer": changed(iss="https://example.com"),
-    "its issuer with a slash behind": lambda door: door.token(iss=door.issuer.name + "/"),
+    "its issuer with a trailing slash": lambda door: door.token(iss=door.issuer.name + "/"),
     "its issuer in capitals": lambda door: door.token(iss=door.issuer.name.upper()),
     "its issuer among others": lambda door: door.token(iss=[door.issuer.name]),
     "no issuer": changed(iss=None),
@@ -217,7 +217,7 @@ FORGERIES: dict[str, Callable[[Door], str]] = {
     "claims that are a list": claims_as(b"[]"),
     "claims that are no JSON": claims_as(b"{"),
     "claims that are nested deeply": claims_as(b'{"a":' + b"[" * 5000),
-    "claims of somebody else": swapped_claims,
+    "claims of another token": swapped_claims,
     "a program's own token": lambda door: door.token(sub=CLIENT, azp=CLIENT),
     "a program's own token by Auth0": changed(sub="program@clients", azp="program", gty="client-credentials"),
     "a program's own token by Auth0 without its grant": changed(sub="program@clients"),
@@ -272,21 +272,21 @@ OF_OTHERS: dict[str, Callable[[Door], str]] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_a_forged_token_is_refused(door: Door, forgery: str) -> None:
+def test_forged_token_is_refused(door: Door, forgery: str) -> None:
     assert door.ask(FORGERIES[forgery](door)) == (401, "unauthenticated")
 
 
-def test_a_token_that_is_too_long_for_a_head_is_refused_unread(door: Door) -> None:
+def test_token_too_long_for_a_request_head_is_refused_unread(door: Door) -> None:
     assert door.ask(changed(filler="x" * 20000)(door)) == (413, "too_large")
 
 
 @pytest.mark.parametrize("forgery", OF_COGNITO)
 @pytest.mark.parametrize("door", ["Cognito"], indirect=True)
-def test_what_cognito_signs_for_something_else_is_refused(door: Door, forgery: str) -> None:
+def test_cognito_tokens_for_other_purposes_are_refused(door: Door, forgery: str) -> None:
     assert door.ask(OF_COGNITO[forgery](door)) == (401, "unauthenticated")
 
 
 @pytest.mark.parametrize("forgery", OF_OTHERS)
 @pytest.mark.parametrize("door", ["another issuer"], indirect=True)
-def test_what_another_issuer_signs_for_something_else_is_refused(door: Door, forgery: str) -> None:
+def test_other_issuers_tokens_for_other_purposes_are_refused(door: Door, forgery: str) -> None:
     assert door.ask(OF_OTHERS[forgery](door)) == (401, "unauthenticated")

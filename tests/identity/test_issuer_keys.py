@@ -26,14 +26,14 @@ async def begun(issuer: Issuer, unknown_s: float = 60) -> IssuerKeys:
     return keys
 
 
-async def test_keys_are_found_by_discovery_and_fetched_once(issuer: Issuer) -> None:
+async def test_keys_are_discovered_and_fetched_once(issuer: Issuer) -> None:
     keys = await begun(issuer)
     for _ in range(3):
         assert (await keys.find("first")).public_key.public_numbers() == issuer.keys["first"].public_key().public_numbers()
     assert issuer.fetches == 1
 
 
-async def test_a_key_that_is_new_is_fetched_when_a_token_names_it_and_the_old_one_stays(issuer: Issuer) -> None:
+async def test_new_key_is_fetched_on_first_use_and_the_old_one_stays(issuer: Issuer) -> None:
     keys = await begun(issuer, unknown_s=0)
     issuer.rotate("second")
     await keys.find("second")
@@ -49,7 +49,7 @@ async def test_unknown_keys_ask_the_issuer_at_most_once_a_minute(issuer: Issuer)
     assert issuer.fetches == 1
 
 
-async def test_callers_that_come_together_share_one_answer(issuer: Issuer) -> None:
+async def test_concurrent_callers_share_one_fetch(issuer: Issuer) -> None:
     keys = await begun(issuer, unknown_s=0)
     issuer.rotate("second")
     async with asyncio.TaskGroup() as group:
@@ -59,7 +59,7 @@ async def test_callers_that_come_together_share_one_answer(issuer: Issuer) -> No
 
 
 @pytest.mark.parametrize("fault", ["gone", "HTTP 500", "HTTP 404", "no JSON", "no keys"])
-async def test_an_issuer_that_fails_takes_nothing_from_what_is_known(issuer: Issuer, fault: str) -> None:
+async def test_failing_issuer_leaves_known_keys_valid(issuer: Issuer, fault: str) -> None:
     keys = await begun(issuer, unknown_s=0)
     if fault == "gone":
         issuer.go()
@@ -76,7 +76,7 @@ async def test_an_issuer_that_fails_takes_nothing_from_what_is_known(issuer: Iss
         await keys.find("second")
 
 
-async def test_an_issuer_that_is_away_at_the_start_is_told_and_refuses_everybody_until_it_is_back(issuer: Issuer) -> None:
+async def test_issuer_unreachable_at_start_is_logged_and_people_are_refused_until_it_is_back(issuer: Issuer) -> None:
     issuer.go()
     with capture_logs() as logs:
         keys = await begun(issuer, unknown_s=0)
@@ -87,7 +87,7 @@ async def test_an_issuer_that_is_away_at_the_start_is_told_and_refuses_everybody
     await keys.find("first")
 
 
-async def test_a_key_set_by_its_own_address_needs_no_discovery(issuer: Issuer) -> None:
+async def test_configured_key_set_url_needs_no_discovery(issuer: Issuer) -> None:
     issuer.answers[DISCOVERY_PATH] = (404, b"")
     keys = IssuerKeys("https://elsewhere.example.com", issuer.keys_url)
     await keys.begin()
@@ -108,13 +108,13 @@ CUBIC = make_key(exponent=3)
         [{"kty": "RSA", "kid": "a"}, {"kty": "RSA", "kid": "a", "n": "!", "e": "AQAB"}, {"kid": 1, "kty": "RSA"}],
     ],
 )
-async def test_a_key_set_without_a_key_that_could_have_signed_stops_the_start(issuer: Issuer, published: list[object]) -> None:
+async def test_key_set_without_a_usable_key_stops_the_start(issuer: Issuer, published: list[object]) -> None:
     issuer.answers[KEYS_PATH] = (200, json.dumps({"keys": published}).encode())
     with pytest.raises(StartRefused, match=r"has no RSA key of 2048 bits or more"):
         await begun(issuer)
 
 
-async def test_a_key_set_whose_keys_only_lack_an_id_is_refused_with_that_reason(issuer: Issuer) -> None:
+async def test_key_set_with_keys_lacking_an_id_is_refused_with_that_reason(issuer: Issuer) -> None:
     nameless = {name: value for name, value in jwk("a", issuer.keys["first"]).items() if name != "kid"}
     for published in ([nameless], [{**nameless, "kid": ""}], [jwk("b", SMALL), nameless]):
         issuer.answers[KEYS_PATH] = (200, json.dumps({"keys": published}).encode())
@@ -123,7 +123,7 @@ async def test_a_key_set_whose_keys_only_lack_an_id_is_refused_with_that_reason(
 
 
 @pytest.mark.parametrize("change", [{"use": "enc"}, {"alg": "RS512"}, {"key_ops": ["encrypt"]}, {"kid": ""}, {"kid": None}])
-async def test_a_key_for_something_else_is_passed_over(issuer: Issuer, change: dict[str, object]) -> None:
+async def test_key_for_another_purpose_is_skipped(issuer: Issuer, change: dict[str, object]) -> None:
     issuer.published.insert(0, {**jwk("other", make_key()), **change})
     keys = await begun(issuer)
     await keys.find("first")
@@ -142,7 +142,7 @@ async def test_a_key_for_something_else_is_passed_over(issuer: Issuer, change: d
         (KEYS_PATH, (200, b" " * (MAX_BYTES + 1)), f"more than {MAX_BYTES} bytes"),
     ],
 )
-async def test_an_answer_that_no_issuer_gives_stops_the_start(
+async def test_answer_other_than_an_issuers_stops_the_start(
     issuer: Issuer, path: str, answer: tuple[int, bytes], words: str
 ) -> None:
     issuer.answers[path] = answer
@@ -151,19 +151,19 @@ async def test_an_answer_that_no_issuer_gives_stops_the_start(
     assert "correct ISSUER" in str(refused.value)
 
 
-async def test_a_discovery_document_of_somebody_else_stops_the_start(issuer: Issuer) -> None:
+async def test_discovery_document_of_another_issuer_stops_the_start(issuer: Issuer) -> None:
     issuer.discovery = {"issuer": issuer.url + "/"}
     with pytest.raises(StartRefused, match="they must be the same"):
         await begun(issuer)
 
 
-async def test_a_key_set_that_anybody_on_the_way_could_change_stops_the_start(issuer: Issuer) -> None:
+async def test_key_set_without_https_stops_the_start(issuer: Issuer) -> None:
     issuer.discovery = {"jwks_uri": "http://keys.example.com/"}
     with pytest.raises(StartRefused, match="without https"):
         await begun(issuer)
 
 
-async def test_a_key_set_at_what_is_no_url_stops_the_start_and_later_only_the_fetch(issuer: Issuer) -> None:
+async def test_invalid_key_set_url_stops_the_start_and_later_only_the_fetch(issuer: Issuer) -> None:
     keys = await begun(issuer, unknown_s=0)
     issuer.discovery = {"jwks_uri": "https://keys.example.com/\x7f"}
     with capture_logs() as logs, pytest.raises(Unavailable):
@@ -178,7 +178,7 @@ async def test_a_key_set_at_what_is_no_url_stops_the_start_and_later_only_the_fe
 @pytest.mark.parametrize(
     "url", ["http://example.com", "example.com", "ftp://127.0.0.1", "https://", "https://a@b", "http://[::1"]
 )
-async def test_an_address_that_anybody_on_the_way_could_change_stops_the_start(name: str, url: str) -> None:
+async def test_issuer_address_without_https_stops_the_start(name: str, url: str) -> None:
     issuer, jwks_url = (url, None) if name == "ISSUER" else ("https://example.com", url)
     with pytest.raises(StartRefused, match=f"(?s){name} is .*use the https:// address"):
         await OidcIdentity.open(issuer, ["a"], jwks_url)
@@ -191,12 +191,12 @@ def test_https_and_this_machine_are_safe(url: str) -> None:
     assert is_safe_url(url)
 
 
-async def test_tokens_of_every_program_of_the_issuer_are_not_believed(issuer: Issuer) -> None:
+async def test_issuer_without_client_ids_stops_the_start(issuer: Issuer) -> None:
     with pytest.raises(StartRefused, match=r"(?s)ISSUER is set without CLIENT_IDS: .*name the audiences of the access tokens"):
         await OidcIdentity.open(issuer.name, [])
 
 
-async def test_an_issuer_that_answers_too_slowly_is_as_if_it_were_away(issuer: Issuer) -> None:
+async def test_slow_issuer_counts_as_unreachable(issuer: Issuer) -> None:
     async def silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await gone.wait()
         writer.close()
@@ -214,7 +214,7 @@ async def test_an_issuer_that_answers_too_slowly_is_as_if_it_were_away(issuer: I
     assert "does not answer within" in logs[0]["error"]
 
 
-async def test_an_id_token_proves_an_address_and_opens_nothing(issuer: Issuer) -> None:
+async def test_id_token_proves_an_address_and_grants_no_access(issuer: Issuer) -> None:
     identity = await OidcIdentity.open(issuer.name, [issuer.audience])
     address = await identity.verify_id_token(issuer.id_token(), now())
     assert (address.user_id, address.email, address.is_verified) == ("alice", "alice@example.com", True)
@@ -225,21 +225,21 @@ async def test_an_id_token_proves_an_address_and_opens_nothing(issuer: Issuer) -
 
 
 @pytest.mark.parametrize("said", [None, False, "false", "yes", 1, ["true"]])
-async def test_only_a_clear_yes_verifies_an_address(issuer: Issuer, said: object) -> None:
+async def test_only_true_verifies_an_address(issuer: Issuer, said: object) -> None:
     identity = await OidcIdentity.open(issuer.name, [issuer.audience])
     assert not (await identity.verify_id_token(issuer.id_token(email_verified=said), now())).is_verified
     assert (await identity.verify_id_token(issuer.id_token(email_verified="true"), now())).is_verified
 
 
 @pytest.mark.parametrize("claims", [{"aud": "else"}, {"iss": "https://example.com"}, {"exp": 1}, {"sub": None}])
-async def test_an_id_token_is_checked_like_an_access_token(issuer: Issuer, claims: Json) -> None:
+async def test_id_token_is_checked_like_an_access_token(issuer: Issuer, claims: Json) -> None:
     identity = await OidcIdentity.open(issuer.name, [issuer.audience])
     with pytest.raises((Unauthenticated, CredentialsExpired)):
         await identity.verify_id_token(issuer.id_token(**claims), now())
 
 
 @pytest.mark.parametrize("email", [None, "", "a" * 255, 1, "a\nb@example.com"])
-async def test_an_address_that_is_none_is_none(issuer: Issuer, email: object) -> None:
+async def test_invalid_address_is_ignored(issuer: Issuer, email: object) -> None:
     identity = await OidcIdentity.open(issuer.name, [issuer.audience])
     address = await identity.verify_id_token(issuer.id_token(email=email), now())
     assert (address.email, address.is_verified) == (None, False)

@@ -19,11 +19,11 @@ IDENTITY = LocalIdentity(KEY)
 
 
 @pytest.mark.parametrize("user", ["alice@example.com", "a", "ü" * 128, "Alice Example"])
-async def test_a_token_names_the_user_it_was_issued_for(user: str) -> None:
+async def test_token_names_its_user(user: str) -> None:
     assert (await IDENTITY.verify(IDENTITY.issue(user, START), START)).user_id == user
 
 
-async def test_a_token_lives_12_hours() -> None:
+async def test_token_expires_after_12_hours() -> None:
     token = IDENTITY.issue("alice", START)
     end = START.replace(microsecond=0) + timedelta(hours=12)
     assert await IDENTITY.verify(token, end - timedelta(seconds=1)) == Person(user_id=UserId("alice"), expires_at=end)
@@ -31,7 +31,7 @@ async def test_a_token_lives_12_hours() -> None:
         await IDENTITY.verify(token, end)
 
 
-async def test_a_users_name_is_the_address_it_proves() -> None:
+async def test_user_name_is_its_verified_address() -> None:
     address = await IDENTITY.verify_id_token(IDENTITY.issue("alice@example.com", START), START)
     assert address == EmailClaim(user_id=UserId("alice@example.com"), email="alice@example.com", is_verified=True)
     with pytest.raises(Unauthenticated):
@@ -39,17 +39,17 @@ async def test_a_users_name_is_the_address_it_proves() -> None:
 
 
 @pytest.mark.parametrize("user", ["", "a" * 129, "a\nb", "\x00"])
-def test_a_user_nobody_could_name_gets_no_token(user: str) -> None:
+def test_invalid_user_name_gets_no_token(user: str) -> None:
     with pytest.raises(Invalid, match=r"^user: "):
         IDENTITY.issue(user, START)
 
 
-async def test_another_installations_token_is_not_believed() -> None:
+async def test_token_of_another_installation_is_refused() -> None:
     with pytest.raises(Unauthenticated):
         await IDENTITY.verify(LocalIdentity(b"l" * 32).issue("alice", START), START)
 
 
-async def test_an_agents_token_is_no_persons_even_under_the_same_key() -> None:
+async def test_agent_token_is_refused_as_a_persons_even_with_the_same_key() -> None:
     agents = Tokens(KEY, "artcafe-local")
     token = agents.mint(AgentPrincipal(agent_id=AgentId("agt_a"), tenant_id=TenantId("ten_a"), epoch=0), START)
     with pytest.raises(Unauthenticated):
@@ -59,12 +59,12 @@ async def test_an_agents_token_is_no_persons_even_under_the_same_key() -> None:
 
 
 @given(st.text())
-async def test_no_other_text_is_a_token(text: str) -> None:
+async def test_any_other_text_is_refused(text: str) -> None:
     with pytest.raises(Unauthenticated):
         await IDENTITY.verify(text, START)
 
 
-async def test_a_header_that_is_nested_too_deeply_to_be_read_is_no_token() -> None:
+async def test_header_nested_too_deeply_is_refused() -> None:
     header = base64.urlsafe_b64encode(b"[" * 2400).rstrip(b"=").decode()
     with pytest.raises(Unauthenticated):
         await IDENTITY.verify(f"{header}.e30.e30", START)

@@ -1,4 +1,4 @@
-"""What a server says about its identity provider when it starts, to the person at the terminal."""
+"""Error messages about the identity provider at server start."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def artcafe(*words: str) -> subprocess.CompletedProcess[str]:
     [
         (
             ["--issuer", "http://example.com", "--client-ids", "a"],
-            "ISSUER is 'http://example.com', from where anybody on the way",
+            "ISSUER is 'http://example.com', and anyone on the network path",
         ),
-        (["--issuer", "https://example.com"], "ISSUER is set, but CLIENT_IDS is not"),
-        (["--issuer", "https://example.com", "--client-ids", ", ,"], "ISSUER is set, but CLIENT_IDS is not"),
+        (["--issuer", "https://example.com"], "ISSUER is set without CLIENT_IDS"),
+        (["--issuer", "https://example.com", "--client-ids", ", ,"], "ISSUER is set without CLIENT_IDS"),
         (["--issuer", "https://example.com", "--client-ids", "a", "--jwks-url", "http://b"], "JWKS_URL is 'http://b'"),
         (["--client-ids", "a"], "CLIENT_IDS is set, but ISSUER is not"),
         (["--jwks-url", "https://example.com"], "JWKS_URL is set, but ISSUER is not"),
     ],
 )
-def test_a_setting_that_cannot_be_right_stops_the_start_with_a_sentence(tmp_path: Path, flags: list[str], words: str) -> None:
+def test_wrong_setting_stops_the_start_with_a_message(tmp_path: Path, flags: list[str], words: str) -> None:
     done = artcafe(
         "up", "--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0", *flags
     )
@@ -45,7 +45,7 @@ def test_a_setting_that_cannot_be_right_stops_the_start_with_a_sentence(tmp_path
     assert "Traceback" not in done.stderr
 
 
-def test_an_issuer_that_says_it_is_another_stops_the_start(tmp_path: Path) -> None:
+def test_issuer_naming_another_one_stops_the_start(tmp_path: Path) -> None:
     with Issuer() as issuer:
         issuer.discovery = {"issuer": "https://example.com"}
         done = artcafe("up", "--data-dir", str(tmp_path / "data"), "--issuer", issuer.url, "--client-ids", "a")
@@ -53,7 +53,7 @@ def test_an_issuer_that_says_it_is_another_stops_the_start(tmp_path: Path) -> No
         assert f"people cannot log in: {issuer.url}{DISCOVERY_PATH} names the issuer 'https://example.com'" in done.stderr
 
 
-def test_people_are_refused_while_their_issuer_is_away_and_let_in_once_it_is_there(tmp_path: Path) -> None:
+def test_people_are_refused_until_their_issuer_is_reachable(tmp_path: Path) -> None:
     with Issuer() as issuer:
         issuer.go()
         with running(tmp_path, ["--issuer", issuer.url, "--client-ids", issuer.audience]) as platform:
@@ -64,7 +64,7 @@ def test_people_are_refused_while_their_issuer_is_away_and_let_in_once_it_is_the
             assert platform.log().count("identity.keys_not_fetched") == 1
             assert f"an access token of {issuer.url}" in platform.log()
             assert "artcafe token" not in platform.log()
-            # Agents need no issuer, and neither does the health of the server.
+            # Agents and the health endpoint need no issuer.
             assert httpx.get(f"{platform.url}/health/ready", trust_env=False).status_code == 200
             issuer.come()
             until = time.monotonic() + 5
@@ -74,7 +74,7 @@ def test_people_are_refused_while_their_issuer_is_away_and_let_in_once_it_is_the
             assert answer.json()["user_id"] == "alice"
 
 
-def test_the_local_identity_is_off_where_an_issuer_vouches_for_people(tmp_path: Path) -> None:
+def test_local_identity_is_off_with_an_issuer(tmp_path: Path) -> None:
     with running(tmp_path / "local") as platform:
         local = platform.token("alice")
         secret = str(platform.data / "secret")

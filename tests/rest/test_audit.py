@@ -76,7 +76,7 @@ def test_an_admin_who_tries_what_only_owners_may_is_in_the_audit(house: House) -
         if each["action"] == "access.refused"
     }
     assert {
-        (f"usr:{me}", "make somebody an owner, or an owner something else"),
+        (f"usr:{me}", "grant or revoke the owner role"),
         (f"usr:{me}", "delete the tenant"),
     } <= found
     assert len(found) == 3

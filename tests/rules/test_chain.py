@@ -44,27 +44,27 @@ def chained(count: int) -> list[Entry]:
 
 
 @given(ENTRIES)
-def test_an_entry_comes_back_as_it_was(entry: Entry) -> None:
+def test_entry_is_parsed_back_unchanged(entry: Entry) -> None:
     assert chain.read(chain.canonical(entry)) == entry
 
 
 @given(ENTRIES)
-def test_anyone_can_compute_the_digest_of_an_entry_that_was_read_as_json(entry: Entry) -> None:
+def test_digest_can_be_computed_from_an_entry_parsed_as_json(entry: Entry) -> None:
     text = chain.canonical(entry)
     again = json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     assert hashlib.sha256(again).hexdigest() == chain.digest(text)
 
 
-def test_a_chain_that_nobody_touched_holds() -> None:
+def test_unchanged_chain_has_no_break() -> None:
     assert chain.first_break([]) is None
     entries = chained(5)
     assert chain.first_break(entries) is None
     assert chain.first_break(entries[2:], 3, entries[2].before) is None
 
 
-def test_a_chain_shows_what_was_changed_removed_added_or_swapped() -> None:
+def test_chain_reveals_changed_removed_added_and_swapped_entries() -> None:
     entries = chained(5)
-    for position in range(4):  # what was changed shows at the next entry, so of the last one only to who has its digest
+    for position in range(4):  # a change shows at the next entry; a change of the last one only to a holder of its digest
         changed = [*entries]
         changed[position] = entry_of(position + 1, entries[position].before, actor="usr:b")
         assert chain.first_break(changed) == chain.ChainBreak(

@@ -30,18 +30,18 @@ OURS = Proxies([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::
         (None, ["192.0.2.7"], UNKNOWN),
     ],
 )
-def test_the_nearest_address_that_is_no_proxy_of_ours_is_believed(peer: str | None, forwarded: list[str], observed: str) -> None:
+def test_nearest_address_outside_the_trusted_proxies_is_used(peer: str | None, forwarded: list[str], observed: str) -> None:
     assert OURS.client_address(peer, forwarded) == observed
 
 
 @given(st.lists(st.text()))
-def test_nobody_but_a_proxy_of_ours_says_where_a_call_comes_from(forwarded: list[str]) -> None:
+def test_only_a_trusted_proxy_can_set_the_client_address(forwarded: list[str]) -> None:
     assert OURS.client_address("192.0.2.1", forwarded) == "192.0.2.1"
     assert Proxies().client_address("10.0.0.1", forwarded) == "10.0.0.1"
 
 
 @given(st.text(), st.ip_addresses(v=4).filter(lambda address: address not in ipaddress.ip_network("10.0.0.0/8")))
-def test_whatever_a_client_writes_stands_before_what_our_proxy_saw(written: str, client: ipaddress.IPv4Address) -> None:
+def test_addresses_written_by_the_client_are_ignored(written: str, client: ipaddress.IPv4Address) -> None:
     assert OURS.client_address("10.0.0.1", [f"{written},{client}"]) == str(client)
 
 
@@ -55,5 +55,5 @@ def test_whatever_a_client_writes_stands_before_what_our_proxy_saw(written: str,
         (UNKNOWN, UNKNOWN, True),
     ],
 )
-def test_everybody_of_one_site_is_counted_together(one: str, other: str, is_same: bool) -> None:
+def test_addresses_of_one_site_share_a_rate_limit_key(one: str, other: str, is_same: bool) -> None:
     assert (rate_limit_key(one) == rate_limit_key(other)) is is_same

@@ -6,22 +6,22 @@ from artcafe.errors import IdempotencyMismatch, Invalid
 from artcafe.rules.idempotency import Request, check_repeat
 
 
-def test_without_a_key_every_request_makes_another_thing() -> None:
+def test_every_request_without_a_key_creates_a_new_id() -> None:
     request = Request(None, "ten_a", "usr:alice", "agents")
     assert request.new_id("agt") != request.new_id("agt")
     assert request.hash("Planner") is None
 
 
-def test_with_a_key_the_same_request_makes_the_same_id() -> None:
+def test_same_request_with_a_key_creates_the_same_id() -> None:
     assert Request("k", "ten_a", "agents").new_id("agt") == Request("k", "ten_a", "agents").new_id("agt")
 
 
-def test_equal_keys_of_others_are_other_requests() -> None:
+def test_equal_keys_of_other_callers_are_other_requests() -> None:
     made = {Request("k", *who).new_id("agt") for who in (("a", "x"), ("b", "x"), ("a", "y"), ("ax",))}
     assert len(made) == 4
 
 
-def test_a_repeat_is_the_request_with_the_same_content() -> None:
+def test_retry_must_have_the_same_content() -> None:
     request = Request("k", "ten_a")
     check_repeat(request.hash("Planner", ""), request.hash("Planner", ""))
     with pytest.raises(IdempotencyMismatch):
@@ -32,6 +32,6 @@ def test_a_repeat_is_the_request_with_the_same_content() -> None:
         check_repeat(None, None)
 
 
-def test_a_key_that_fits_no_header_is_refused() -> None:
+def test_key_invalid_in_a_header_is_refused() -> None:
     with pytest.raises(Invalid):
         Request("", "ten_a")

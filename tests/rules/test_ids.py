@@ -13,50 +13,50 @@ from artcafe.rules import ids
 ULID = re.compile(r"agt_[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
-def test_new_ids_are_a_prefix_and_a_ulid_and_all_different() -> None:
+def test_new_ids_are_a_prefix_and_a_unique_ulid() -> None:
     made = [ids.new_id("agt") for _ in range(1000)]
     assert all(ULID.fullmatch(each) for each in made)
     assert len(set(made)) == 1000
 
 
-def test_a_new_id_holds_the_millisecond_in_which_it_was_made() -> None:
+def test_new_id_contains_its_millisecond() -> None:
     before = time.time_ns() // 1_000_000
     made = ulid.ULID.from_str(ids.new_id("agt").removeprefix("agt_"))
     assert before <= made.milliseconds <= time.time_ns() // 1_000_000
 
 
-def test_an_id_does_not_tell_the_next_one_made_in_the_same_millisecond() -> None:
+def test_id_does_not_reveal_the_next_one_of_the_same_millisecond() -> None:
     numbers = [int.from_bytes(each.encode(), "big") for each in (ids.new_id("chl") for _ in range(1000))]
     assert not any(after - before == 1 for before, after in itertools.pairwise(numbers))
 
 
 @given(st.lists(st.text()))
-def test_derived_ids_are_always_the_same_and_have_the_form_of_new_ones(parts: list[str]) -> None:
+def test_derived_ids_are_stable_and_formatted_like_new_ones(parts: list[str]) -> None:
     assert ids.derived_id("agt", *parts) == ids.derived_id("agt", *parts)
     assert ULID.fullmatch(ids.derived_id("agt", *parts))
 
 
 @given(st.lists(st.text(max_size=3), max_size=4), st.lists(st.text(max_size=3), max_size=4))
-def test_different_parts_give_different_ids_and_digests_however_they_are_cut(one: list[str], other: list[str]) -> None:
+def test_different_parts_give_different_ids_and_digests(one: list[str], other: list[str]) -> None:
     assert (ids.derived_id("agt", *one) == ids.derived_id("agt", *other)) is (one == other)
     assert (ids.digest(*one) == ids.digest(*other)) is (one == other)
 
 
-def test_parts_do_not_run_together() -> None:
+def test_parts_are_separated_in_digests() -> None:
     assert ids.digest("ab", "c") != ids.digest("a", "bc")
     assert ids.digest("ab") != ids.digest("ab", "")
 
 
-def test_an_older_systems_ids_are_possible() -> None:
+def test_ids_of_an_older_system_are_possible() -> None:
     for id in ("0b7f1c6e-3c1c-4a36-9d3b-2f7a1f0f5a11", "agent one", "bot@example.com", "x", "número#1", "a" * 128):
         assert ids.is_possible(id), id
 
 
-def test_what_cannot_be_a_key_is_no_id() -> None:
+def test_text_invalid_as_a_key_is_not_an_id() -> None:
     for id in ("", "a" * 129, "é" * 65, "a\nb", "a\x00b", "\ud800", "a\u2028b"):
         assert not ids.is_possible(id), ascii(id)
 
 
 @given(st.text())
-def test_whether_a_text_is_an_id_can_always_be_said(text: str) -> None:
+def test_id_check_accepts_any_text(text: str) -> None:
     assert isinstance(ids.is_possible(text), bool)

@@ -16,7 +16,7 @@ TAKES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4)), max_size=
 
 
 @given(TAKES, st.integers(1, 20), st.integers(1, 20))
-def test_no_bound_is_ever_exceeded_and_what_is_released_can_be_taken_again(
+def test_quota_is_never_exceeded_and_released_amounts_can_be_taken_again(
     takes: list[tuple[str, int]], total: int, per_key: int
 ) -> None:
     shares, held = Quota(total, per_key), Counter[str]()
@@ -34,7 +34,7 @@ def test_no_bound_is_ever_exceeded_and_what_is_released_can_be_taken_again(
     assert shares.take("a", min(total, per_key)) is None
 
 
-def test_an_address_holds_at_most_its_bound_and_never_more_than_half() -> None:
+def test_address_holds_at_most_its_limit_and_never_more_than_half() -> None:
     open_ = OpenConnections(None, most=10, most_per_address=3)
     mine = [open_.enter("192.0.2.1") for _ in range(3)]
     with pytest.raises(RateLimited, match="too many open connections from this address"):
@@ -50,7 +50,7 @@ def test_an_address_holds_at_most_its_bound_and_never_more_than_half() -> None:
     wide.enter("2001:db8:0:1::1")
 
 
-def test_when_all_are_taken_a_few_spare_ones_are_left_for_health() -> None:
+def test_spare_connections_for_health_remain_when_all_others_are_taken() -> None:
     open_ = OpenConnections(None, most=4, most_per_address=0)
     for number in range(4):
         assert not open_.enter(f"192.0.2.{number}", may_use_spare=True).is_spare
@@ -65,7 +65,7 @@ def test_when_all_are_taken_a_few_spare_ones_are_left_for_health() -> None:
     assert open_.count == 4
 
 
-def test_behind_a_proxy_the_clients_that_it_names_are_counted() -> None:
+def test_clients_behind_a_proxy_are_counted_by_their_own_address() -> None:
     open_ = OpenConnections(Proxies([ip_network("10.0.0.0/8")]), most=100, most_per_address=2)
     entries = [open_.enter("10.0.0.1") for _ in range(10)]
     assert entries == [CountedConnection(None)] * 10
@@ -81,5 +81,5 @@ def test_behind_a_proxy_the_clients_that_it_names_are_counted() -> None:
 
 
 @pytest.mark.parametrize(("descriptors", "most"), [(65_536, 57_344), (1024, 896), (256, 192), (64, 1)])
-def test_descriptors_are_kept_back(descriptors: int, most: int) -> None:
+def test_descriptors_are_reserved(descriptors: int, most: int) -> None:
     assert capacity(descriptors) == most

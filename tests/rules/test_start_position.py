@@ -13,7 +13,7 @@ OLDER, NOTHING = Cursor(), Cursor()
 LIFE = LogLineage(HERE)
 seqs = st.integers(0, 2**53)
 few = st.integers(0, 12)
-"""So few that sequences often meet."""
+"""Few enough for sequences to collide often."""
 ones = st.integers(1, 12)
 
 
@@ -25,23 +25,23 @@ def at(seq: Seq, epoch: Epoch = HERE) -> Cursor:
 
 
 @given(seqs, seqs)
-def test_from_the_cursor_goes_on_behind_it(seq: int, last: int) -> None:
+def test_start_at_the_cursor_delivers_the_following_messages(seq: int, last: int) -> None:
     assert resolve("cursor", at(seq), LIFE, last, NOTHING) == (seq, None)
 
 
 @given(seqs)
-def test_a_subscription_that_is_older_than_the_log_gets_all_of_it(last: int) -> None:
+def test_subscription_older_than_the_log_gets_the_whole_log(last: int) -> None:
     assert resolve("cursor", OLDER, LIFE, last, NOTHING) == (0, None)
     assert resolve("cursor", OLDER, LogLineage(None), 0, NOTHING) == (0, None)
 
 
 @given(seqs, seqs, st.sampled_from([LIFE, LogLineage(None), LogLineage(HERE, {BEFORE: 5})]))
-def test_a_cursor_of_another_log_yields_a_gap_and_all_there_is(seq: int, last: int, lineage: LogLineage) -> None:
+def test_cursor_of_another_log_yields_a_gap_and_the_whole_log(seq: int, last: int, lineage: LogLineage) -> None:
     assert resolve("cursor", at(seq, ELSEWHERE), lineage, last, NOTHING) == (0, Gap(seq + 1, None, "epoch"))
 
 
 @given(st.sampled_from([OLDER, at(41), at(41, ELSEWHERE)]), seqs, st.integers(1, 2**53))
-def test_new_first_and_a_sequence_do_not_look_at_the_cursor(cursor: Cursor, last: int, wanted: int) -> None:
+def test_new_first_and_a_sequence_ignore_the_cursor(cursor: Cursor, last: int, wanted: int) -> None:
     assert resolve("new", cursor, LIFE, last, NOTHING) == (last, None)
     assert resolve("first", cursor, LIFE, last, NOTHING) == (0, None)
     assert resolve(wanted, cursor, LIFE, last, NOTHING) == (wanted - 1, None)
@@ -51,47 +51,47 @@ def test_new_first_and_a_sequence_do_not_look_at_the_cursor(cursor: Cursor, last
 
 
 @given(few, few)
-def test_who_goes_on_below_what_is_kept_is_told_what_is_gone_and_gets_the_rest(seq: int, removed: int) -> None:
+def test_start_below_the_kept_messages_yields_a_gap_and_the_rest(seq: int, removed: int) -> None:
     expected = (removed, Gap(seq + 1, removed, "retention")) if seq < removed else (seq, None)
     assert resolve("cursor", at(seq), LIFE, 20, at(removed)) == expected
     assert resolve(seq + 1, OLDER, LIFE, 20, at(removed)) == expected
 
 
 @given(few)
-def test_a_subscription_that_is_older_than_the_log_is_told_what_is_gone_of_it(removed: int) -> None:
+def test_subscription_older_than_the_log_gets_a_gap_for_removed_messages(removed: int) -> None:
     gap = Gap(1, removed, "retention") if removed else None
     assert resolve("cursor", OLDER, LIFE, 20, at(removed)) == (removed, gap)
 
 
 @given(few, few, few)
-def test_the_first_that_is_kept_and_what_is_new_are_no_gap(seq: int, removed: int, last: int) -> None:
+def test_starting_at_the_first_kept_or_new_message_yields_no_gap(seq: int, removed: int, last: int) -> None:
     assert resolve("first", at(seq), LIFE, last, at(removed)) == (removed, None)
     assert resolve("new", at(seq), LIFE, last, at(removed)) == (last, None)
 
 
 @given(few, few)
-def test_what_was_removed_from_another_log_is_nothing_in_this_one(seq: int, removed: int) -> None:
+def test_removals_from_another_log_do_not_affect_this_one(seq: int, removed: int) -> None:
     assert resolve("cursor", at(seq), LIFE, 20, at(removed, ELSEWHERE)) == (seq, None)
 
 
-# --- a log that was restored from another -----------------------------------------------------------------------------------
+# --- a log restored from another -----------------------------------------------------------------------------------------
 
 
 @given(few, ones)
-def test_a_cursor_of_the_log_before_goes_on_where_it_was_and_is_told_that_there_may_have_been_more(seq: int, end: int) -> None:
+def test_cursor_of_the_previous_log_continues_with_a_gap_for_possibly_lost_messages(seq: int, end: int) -> None:
     lineage = LogLineage(HERE, {BEFORE: end})
     assert resolve("cursor", at(seq, BEFORE), lineage, 20, NOTHING) == (min(seq, end), Gap(max(seq, end) + 1, None, "epoch"))
 
 
 @given(ones, few)
-def test_a_subscription_that_is_older_than_every_log_is_told_what_a_restored_one_has_lost(end: int, removed: int) -> None:
+def test_subscription_older_than_every_log_gets_a_gap_for_a_restored_log(end: int, removed: int) -> None:
     lineage = LogLineage(HERE, {BEFORE: end, ELSEWHERE: 1})
     lost = 1 if removed else end + 1
     assert resolve("cursor", OLDER, lineage, 20, at(removed)) == (removed, Gap(lost, None, "epoch"))
 
 
 @given(few, ones, few)
-def test_a_restored_log_knows_what_was_removed_before_it_was_saved(seq: int, end: int, removed: int) -> None:
+def test_restored_log_respects_removals_before_its_backup(seq: int, end: int, removed: int) -> None:
     lineage = LogLineage(HERE, {BEFORE: end})
     common = min(removed, end)
     assert resolve("first", OLDER, lineage, 20, at(removed, BEFORE)) == (common, None)
@@ -99,7 +99,7 @@ def test_a_restored_log_knows_what_was_removed_before_it_was_saved(seq: int, end
     assert (start, gap) == ((common, Gap(seq + 1, common, "retention")) if seq < common else (seq, None))
 
 
-# --- all of it -----------------------------------------------------------------------------------------------------------
+# --- all cases -----------------------------------------------------------------------------------------------------------
 
 epochs = st.sampled_from([HERE, BEFORE, ELSEWHERE])
 places = st.one_of(st.just(Cursor()), st.builds(at, few, epochs))
@@ -108,10 +108,8 @@ starts = st.one_of(st.sampled_from(["cursor", "first"]), ones)
 
 
 @given(starts, places, lives, places)
-def test_nothing_is_ever_passed_over_without_a_word(
-    start: Start, cursor: Cursor, lineage: LogLineage, removed_to: Cursor
-) -> None:
-    """Whoever asks for what is behind a place gets it, or hears of a gap that holds what it does not get."""
+def test_every_skipped_message_is_in_the_gap(start: Start, cursor: Cursor, lineage: LogLineage, removed_to: Cursor) -> None:
+    """A delivery contains every message after the requested position, except those in its gap."""
     begun, gap = resolve(start, cursor, lineage, 20, removed_to)
     assert begun >= lineage.to_seq(removed_to)
     if start == "first":
@@ -125,11 +123,12 @@ def test_nothing_is_ever_passed_over_without_a_word(
     assert gap is not None
     assert (gap.reason, gap.to) == ("epoch", None)
     common = lineage.continues.get(cursor.epoch or BEFORE, 0)
-    # Of the cursor's log, this one has what is common; all that it does not deliver of that, and all behind it, is in the gap.
+    # Of the cursor's log, this one has the common part; the gap contains the undelivered messages of that part and all later
+    # ones.
     assert set(range(asked + 1, 20)) - set(range(begun + 1, common + 1)) <= set(range(gap.from_, 20))
 
 
 @given(places, lives, places)
-def test_where_a_cursor_is_moved_by_a_gap_it_hears_of_it_once(cursor: Cursor, lineage: LogLineage, removed_to: Cursor) -> None:
+def test_cursor_moved_by_a_gap_gets_it_only_once(cursor: Cursor, lineage: LogLineage, removed_to: Cursor) -> None:
     begun, _ = resolve("cursor", cursor, lineage, 20, removed_to)
     assert resolve("cursor", at(begun), lineage, 20, removed_to) == (begun, None)

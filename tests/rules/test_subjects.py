@@ -17,7 +17,7 @@ ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1) | st.from_re
 @example("a.b")
 @example("chn_1\r\nPUB x 0")
 @example("x" * 5000)
-def test_any_id_makes_one_plain_token_and_no_wildcard(id: str) -> None:
+def test_any_id_becomes_one_token_without_wildcards(id: str) -> None:
     channel = ChannelId(id)
 
     assert re.fullmatch(r"ch\.[A-Za-z0-9_-]{1,65}", subjects.stored(channel))
@@ -32,14 +32,14 @@ def test_two_ids_never_share_a_subject(one: str, other: str) -> None:
     assert (subjects.token(one) == subjects.token(other)) is (one == other)
 
 
-def test_an_id_of_ours_stands_as_it_is() -> None:
+def test_id_generated_by_artcafe_is_its_own_token() -> None:
     assert subjects.stored(ChannelId("chn_01J")) == "ch.chn_01J"
 
 
 @given(st.tuples(ids, ids, ids), st.tuples(ids, ids, ids))
 @example(("a", "bc", "d"), ("ab", "c", "d"))
 @example(("a", "b", "cd"), ("a", "bc", "d"))
-def test_a_key_counts_for_one_channel_and_one_sender_alone(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
+def test_dedupe_id_is_specific_to_channel_and_sender(one: tuple[str, str, str], other: tuple[str, str, str]) -> None:
     first = subjects.dedupe_id(ChannelId(one[0]), one[1], one[2])
     second = subjects.dedupe_id(ChannelId(other[0]), other[1], other[2])
 

@@ -10,7 +10,7 @@ STEPS = st.lists(st.floats(0, 10), min_size=1, max_size=200)
 
 
 @given(steps=STEPS, rate=st.floats(0.1, 100), burst=st.integers(1, 20))
-def test_nobody_spends_more_than_a_burst_and_what_is_regained_since(steps: list[float], rate: float, burst: int) -> None:
+def test_key_never_spends_more_than_its_burst_and_refill(steps: list[float], rate: float, burst: int) -> None:
     buckets, now, granted = Buckets(rate, burst), 0.0, 0
     for step in steps:
         now += step
@@ -19,7 +19,7 @@ def test_nobody_spends_more_than_a_burst_and_what_is_regained_since(steps: list[
 
 
 @given(steps=STEPS, rate=st.floats(0.1, 100), burst=st.integers(1, 20))
-def test_who_waits_as_long_as_was_said_goes_on(steps: list[float], rate: float, burst: int) -> None:
+def test_key_can_spend_after_the_returned_wait(steps: list[float], rate: float, burst: int) -> None:
     buckets, now = Buckets(rate, burst), 0.0
     for step in steps:
         now += step
@@ -29,14 +29,14 @@ def test_who_waits_as_long_as_was_said_goes_on(steps: list[float], rate: float, 
             assert buckets.take("a", now) == 0
 
 
-def test_one_key_does_not_spend_for_another() -> None:
+def test_keys_do_not_affect_each_other() -> None:
     buckets = Buckets(1, 1)
     assert buckets.take("a", 0) == 0
     assert buckets.take("a", 0) == pytest.approx(1)
     assert buckets.take("b", 0) == 0
 
 
-def test_a_charge_is_taken_whether_or_not_it_is_there_but_not_for_ever() -> None:
+def test_charge_exceeds_the_burst_by_a_bounded_amount() -> None:
     buckets = Buckets(1, 10)
     for _ in range(100):
         buckets.charge("a", 9, 0)
@@ -44,14 +44,14 @@ def test_a_charge_is_taken_whether_or_not_it_is_there_but_not_for_ever() -> None
     assert buckets.take("a", 11) == 0
 
 
-def test_a_rate_of_nothing_bounds_nothing_and_keeps_nothing() -> None:
+def test_rate_of_zero_limits_nothing_and_stores_nothing() -> None:
     buckets = Buckets(0, 0)
     buckets.charge("a", 9, 0)
     assert [buckets.take("a", 0) for _ in range(1000)] == [0] * 1000
     assert len(buckets) == 0
 
 
-def test_memory_is_bounded_and_whoever_was_seen_longest_ago_is_forgotten() -> None:
+def test_memory_is_bounded_and_the_least_recently_used_key_is_dropped() -> None:
     buckets = Buckets(1, 1, max_keys=100)
     for number in range(1000):
         buckets.take(number, 0)

@@ -11,35 +11,35 @@ from artcafe.rules import times
 
 zones = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 moments = st.datetimes(
-    min_value=datetime(2, 1, 1),  # noqa: DTZ001 (the zone is drawn apart)
+    min_value=datetime(2, 1, 1),  # noqa: DTZ001 (the zone is drawn separately)
     max_value=datetime(9998, 12, 31),  # noqa: DTZ001 (as above)
     timezones=zones,
 )
 
 
-def test_a_time_is_written_in_utc_with_milliseconds() -> None:
+def test_time_is_formatted_in_utc_with_milliseconds() -> None:
     moment = datetime(2026, 11, 22, 18, 50, 57, 123_999, tzinfo=timezone(timedelta(hours=2)))
     assert times.to_text(moment) == "2026-11-22T16:50:57.123Z"
 
 
-def test_a_time_without_a_zone_is_not_written() -> None:
+def test_time_without_a_zone_is_not_formatted() -> None:
     with pytest.raises(ValueError, match="zone"):
-        times.to_text(datetime(2026, 11, 22))  # noqa: DTZ001 (that it is naive is the point)
+        times.to_text(datetime(2026, 11, 22))  # noqa: DTZ001 (naive on purpose)
 
 
 @given(moments)
-def test_what_was_written_is_read_back_to_the_millisecond(moment: datetime) -> None:
+def test_formatted_time_is_parsed_back_to_the_millisecond(moment: datetime) -> None:
     assert times.from_text(times.to_text(moment)) == moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 @given(moments, moments)
-def test_texts_sort_as_their_times_do(one: datetime, other: datetime) -> None:
+def test_texts_sort_like_their_times(one: datetime, other: datetime) -> None:
     if times.to_text(one) < times.to_text(other):
         assert one < other
 
 
 @given(moments)
-def test_every_time_with_any_zone_is_read(moment: datetime) -> None:
+def test_every_time_with_any_zone_is_parsed(moment: datetime) -> None:
     assert times.from_text(moment.isoformat()) == moment
 
 
@@ -53,7 +53,7 @@ def test_every_time_with_any_zone_is_read(moment: datetime) -> None:
         ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00.000Z"),
     ],
 )
-def test_other_forms_of_rfc_3339_are_read(text: str, same: str) -> None:
+def test_other_forms_of_rfc_3339_are_parsed(text: str, same: str) -> None:
     assert times.to_text(times.from_text(text)) == same
 
 
@@ -75,12 +75,12 @@ def test_other_forms_of_rfc_3339_are_read(text: str, same: str) -> None:
         "2026-11-22T16:50:57Z\n",
     ],
 )
-def test_what_is_no_rfc_3339_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 (each says it in its own words)
+def test_text_other_than_an_rfc_3339_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (each has its own message)
         times.from_text(text)
 
 
 @given(st.text())
-def test_no_text_fails_in_another_way(text: str) -> None:
+def test_any_text_raises_only_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):
         assert times.from_text(text).tzinfo is UTC

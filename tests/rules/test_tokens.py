@@ -32,7 +32,7 @@ HEADER = {"alg": "HS256", "typ": "at+jwt"}
 
 
 def forged(claims: object, header: object = HEADER, key: bytes = KEY) -> str:
-    """Any claims under any header, properly signed."""
+    """Sign any claims with any header."""
     assert isinstance(header, dict)
     assert isinstance(claims, dict)
     return jwt.encode(header, claims, OctKey.import_key(key), algorithms=["HS256", "HS384", "HS512"])
@@ -42,36 +42,36 @@ def part(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
 
-def test_a_token_says_which_agent_and_until_when() -> None:
+def test_token_contains_the_agent_and_its_expiry() -> None:
     claims = TOKENS.read(TOKENS.mint(AGENT, START), START)
     assert claims.principal == AGENT
     assert claims.expires_at == START.replace(microsecond=0) + timedelta(seconds=900)
 
 
-def test_no_two_tokens_are_the_same() -> None:
+def test_tokens_are_unique() -> None:
     assert TOKENS.mint(AGENT, START) != TOKENS.mint(AGENT, START)
 
 
-def test_a_token_lives_900_seconds() -> None:
+def test_token_expires_after_900_seconds() -> None:
     token = TOKENS.mint(AGENT, START)
     assert TOKENS.read(token, START + timedelta(seconds=899)).principal == AGENT
     with pytest.raises(CredentialsExpired):
         TOKENS.read(token, START + timedelta(seconds=900))
 
 
-def test_another_key_or_another_service_is_not_believed() -> None:
+def test_token_of_another_key_or_service_is_refused() -> None:
     for other in (Tokens(b"l" * 32, "artcafe.test"), Tokens(KEY, "artcafe.other")):
         with pytest.raises(Unauthenticated):
             TOKENS.read(other.mint(AGENT, START), START)
 
 
-def test_a_forgery_that_is_good_in_everything_else_would_be_believed() -> None:
-    # The control of the forgeries below: each of them differs from this in one thing.
+def test_forgery_without_a_flaw_is_accepted() -> None:
+    # Control: each forgery below differs from this token in one respect.
     assert TOKENS.read(forged(GOOD), START).principal == AGENT
 
 
 @pytest.mark.parametrize("missing", sorted(GOOD))
-def test_a_token_that_lacks_a_claim_is_refused(missing: str) -> None:
+def test_token_without_a_claim_is_refused(missing: str) -> None:
     with pytest.raises(Unauthenticated):
         TOKENS.read(forged({name: value for name, value in GOOD.items() if name != missing}), START)
 
@@ -90,7 +90,7 @@ def test_a_token_that_lacks_a_claim_is_refused(missing: str) -> None:
         {"exp": None},
     ],
 )
-def test_a_claim_of_another_value_or_type_is_refused(changed: dict[str, object]) -> None:
+def test_claim_with_another_value_or_type_is_refused(changed: dict[str, object]) -> None:
     with pytest.raises(Unauthenticated):
         TOKENS.read(forged(GOOD | changed), START)
 
@@ -104,40 +104,40 @@ def test_a_claim_of_another_value_or_type_is_refused(changed: dict[str, object])
         {"alg": "HS512", "typ": "at+jwt"},
     ],
 )
-def test_another_type_or_algorithm_is_refused(header: dict[str, str]) -> None:
+def test_token_of_another_type_or_algorithm_is_refused(header: dict[str, str]) -> None:
     with pytest.raises(Unauthenticated):
         TOKENS.read(forged(GOOD, header), START)
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "RS256", "HS256"])
-def test_an_unsigned_token_is_refused(alg: str) -> None:
+def test_unsigned_token_is_refused(alg: str) -> None:
     with pytest.raises(Unauthenticated):
         TOKENS.read(f"{part({'alg': alg, 'typ': 'at+jwt'})}.{part(GOOD)}.", START)
 
 
-def test_a_changed_token_is_refused() -> None:
+def test_changed_token_is_refused() -> None:
     head, _, signature = TOKENS.mint(AGENT, START).split(".")
     with pytest.raises(Unauthenticated):
         TOKENS.read(f"{head}.{part(GOOD | {'sub': 'agt_b'})}.{signature}", START)
 
 
-def test_an_expired_forgery_is_not_told_from_any_other() -> None:
+def test_expired_forgery_is_answered_like_any_other() -> None:
     with pytest.raises(Unauthenticated):
         TOKENS.read(forged(GOOD, key=b"l" * 32), START + timedelta(days=1))
 
 
 @given(st.text())
-def test_no_text_is_a_token_or_fails_in_another_way(text: str) -> None:
+def test_any_text_is_refused_without_another_error(text: str) -> None:
     with pytest.raises(Unauthenticated):
         TOKENS.read(text, START)
 
 
 @given(st.text("ey.AJhb_-0", max_size=60))
-def test_what_looks_like_a_token_is_none_either(text: str) -> None:
+def test_text_resembling_a_token_is_refused(text: str) -> None:
     with pytest.raises(Unauthenticated):
         TOKENS.read(text, START)
 
 
-def test_an_endless_token_is_refused() -> None:
+def test_oversized_token_is_refused() -> None:
     with pytest.raises(Unauthenticated):
         TOKENS.read(forged(GOOD | {"more": "x" * 5000}), START)

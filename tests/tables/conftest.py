@@ -1,7 +1,7 @@
-"""The table engines: every test that asks for `tables` runs on each of them, and finds them empty.
+"""The table engines: every test with the fixture `tables` runs on each of them, with empty tables.
 
-They are the file, the emulator, and whatever ARTCAFE_TEST_DYNAMODB_ENDPOINT names (in AWS_REGION, with the credentials that AWS's
-chain finds). That one's tables are made, and emptied before every test, so they must be empty to begin with.
+The engines are the file, the emulator, and the endpoint in ARTCAFE_TEST_DYNAMODB_ENDPOINT (in AWS_REGION, with the credentials of
+AWS's chain). On that endpoint the tables are created, and emptied before every test, so they must be empty at the start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PREPARED: set[Endpoint] = set()
 
 
 async def emptied(endpoint: Endpoint) -> DynamoDb:
-    """An engine on tables in which nothing stands, made at the first time."""
+    """Return an engine with empty tables, creating them on first use."""
     client = await Client.open(endpoint)
     engine = DynamoDb(client, Environment.PROD)
     if endpoint not in PREPARED:
@@ -45,13 +45,13 @@ async def emptied(endpoint: Endpoint) -> DynamoDb:
 
 @pytest.fixture(scope="session")
 def emulated(aws: Aws) -> Endpoint:
-    """A region of the emulator for the tests of this folder."""
+    """Return a region of the emulator for the tests in this folder."""
     return Endpoint(aws.new_region(), aws.url)
 
 
 @pytest.fixture(scope="session")
 def named() -> Endpoint:
-    """What ARTCAFE_TEST_DYNAMODB_ENDPOINT names."""
+    """Return the endpoint in ARTCAFE_TEST_DYNAMODB_ENDPOINT."""
     return Endpoint(os.environ.get("AWS_REGION", "us-east-1"), NAMED)
 
 

@@ -1,4 +1,4 @@
-"""Values and keys as an item may hold them, for property tests."""
+"""Hypothesis strategies for the values and keys of an item."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from artcafe.tables.engine.values import Value, ValueKind
 
 
 def texts(most: int = 20, least: int = 0) -> st.SearchStrategy[str]:
-    """Any text that UTF-8 can carry, control characters and the far planes among it."""
+    """Any text encodable in UTF-8, including control characters and supplementary planes."""
     return st.text(st.characters(exclude_categories=["Cs"]), min_size=least, max_size=most)
 
 
 def names() -> st.SearchStrategy[str]:
-    """Any name of an attribute or entry, but for those of DynamoDB's types: the emulator takes `{"M": …}` for a value."""
+    """Any attribute or entry name except DynamoDB's type descriptors: the emulator would parse `{"M": …}` as a value."""
     return texts(least=1).filter(lambda name: name not in set(ValueKind))
 
 
 def exact_decimals() -> st.SearchStrategy[Decimal]:
-    """Numbers as DynamoDB keeps them: at most 38 digits, from 1E-130 to 9.9…E+125 on either side of zero."""
+    """Numbers in DynamoDB's range: at most 38 digits, from 1E-130 to 9.9…E+125 on either side of zero."""
     digits = st.integers(-(10**38) + 1, 10**38 - 1)
     return st.builds(lambda digits, power: Decimal(f"{digits}E{power}"), digits, st.integers(-130, 125 - 38))
 
@@ -48,7 +48,7 @@ def values() -> st.SearchStrategy[Value]:
 
 
 def kind(value: Value) -> ValueKind:
-    """Written out again here, so that a mistake in the code is not its own judge."""
+    """Return the type of a value. Duplicated here, so that an error in the code cannot hide itself."""
     match value:
         case None:
             return ValueKind.NULL
@@ -70,15 +70,15 @@ def kind(value: Value) -> ValueKind:
     ]
 
 
-def told_apart(value: Value, spelled: bool = False) -> object:
-    """The value with its type beside it at every level, so that == tells True from 1 and text from bytes.
+def with_types(value: Value, exact: bool = False) -> object:
+    """Return the value paired with its type at every level, so that == distinguishes True from 1 and text from bytes.
 
-    Equal numbers are equal however they are written, unless `spelled`: then 1 and Decimal("1") differ.
+    Equal numbers are equal in any notation, unless `exact`: then 1 and Decimal("1") differ.
     """
     if isinstance(value, list):
-        return (ValueKind.LIST, tuple(told_apart(member, spelled) for member in value))
+        return (ValueKind.LIST, tuple(with_types(member, exact) for member in value))
     if isinstance(value, dict):
-        return (ValueKind.MAP, frozenset((name, told_apart(member, spelled)) for name, member in value.items()))
+        return (ValueKind.MAP, frozenset((name, with_types(member, exact)) for name, member in value.items()))
     if isinstance(value, frozenset):
-        return (kind(value), frozenset(told_apart(member, spelled) for member in value))
-    return (kind(value), repr(value) if spelled else value)
+        return (kind(value), frozenset(with_types(member, exact) for member in value))
+    return (kind(value), repr(value) if exact else value)

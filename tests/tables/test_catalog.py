@@ -17,15 +17,15 @@ SEED = [
 ]
 
 
-def test_the_catalog_is_the_seed() -> None:
+def test_catalog_matches_the_existing_tables() -> None:
     assert [(table.name, table.partition_key, table.sort_key, table.dev_twin) for table in TABLES] == SEED
 
 
-def test_prod_uses_the_seeds_names() -> None:
+def test_prod_uses_the_existing_names() -> None:
     assert [table.name_in(Environment.PROD) for table in TABLES] == [name for name, *_ in SEED]
 
 
-def test_dev_uses_the_four_twins_and_shares_the_rest() -> None:
+def test_dev_uses_its_four_tables_and_shares_the_rest() -> None:
     assert [table.name_in(Environment.DEV) for table in TABLES] == [twin or name for name, _, _, twin in SEED]
 
 
@@ -34,13 +34,13 @@ def test_only_challenges_expire() -> None:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_a_key_attribute_is_not_listed_again(table: Table) -> None:
+def test_key_attribute_is_not_listed_twice(table: Table) -> None:
     assert not set(table.key_attributes) & set(table.attributes)
     assert table.attributes
     assert table.purpose
 
 
-def test_the_deleted_tables_are_the_seeds_and_none_of_them_is_used() -> None:
+def test_deleted_tables_match_the_older_system_and_are_unused() -> None:
     assert {table.name for table in DELETED} == {
         "artcafe-ssh-keys",
         "artcafe-subscribers",

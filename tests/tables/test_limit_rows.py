@@ -25,7 +25,7 @@ FLAGS = {"custom_domains_enabled": 1, "priority_support": 0}
         ({"plan": 3}, "free"),
     ],
 )
-def test_the_plan_is_the_most_recent_one_that_the_row_names(row: Mapping[str, Value], plan: str) -> None:
+def test_newest_format_of_the_plan_wins(row: Mapping[str, Value], plan: str) -> None:
     assert rows.tenant_of({**row, "id": "t"}).plan == plan
 
 
@@ -52,7 +52,7 @@ def test_the_plan_is_the_most_recent_one_that_the_row_names(row: Mapping[str, Va
         ({"limits": "many"}, {}, []),
     ],
 )
-def test_limits_are_read_in_each_form_and_what_is_not_kept_is_named(
+def test_limits_are_read_in_every_format_and_unenforced_ones_are_named(
     row: Mapping[str, Value], kept: Mapping[str, int], unkept: list[str]
 ) -> None:
     assert limit_rows.limits_of(row) == kept
@@ -60,7 +60,7 @@ def test_limits_are_read_in_each_form_and_what_is_not_kept_is_named(
 
 
 @given(st.dictionaries(st.sampled_from([*Limit, "max_agents", "max_storage_gb", "max_ssh_keys"]), values()), values())
-def test_whatever_stands_there_only_known_limits_are_kept(own: dict[str, Value], flat: Value) -> None:
+def test_only_known_limits_are_read_from_any_row(own: dict[str, Value], flat: Value) -> None:
     row: dict[str, Value] = {"limits": own, "max_agents": flat}
     for name, number in limit_rows.limits_of(row).items():
         assert name in list(Limit)

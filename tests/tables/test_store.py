@@ -51,7 +51,7 @@ def store(tables: Tables) -> Store:
 
 @pytest.fixture
 async def acme(store: Store) -> TenantStore:
-    """The view of a tenant that exists."""
+    """Return the store of an existing tenant."""
     await store.transact([store.insert_tenant(tenant(ACME))])
     return store.tenant(ACME)
 
@@ -125,10 +125,10 @@ async def put(tables: Tables, item: Item) -> None:
     await tables.put(Put(AGENTS, item))
 
 
-# --- records come back as they went in -------------------------------------------------------------------------------
+# --- records ---------------------------------------------------------------------------------------------------------
 
 
-async def test_every_record_comes_back_as_it_went_in(store: Store, acme: TenantStore) -> None:
+async def test_every_record_is_read_back_unchanged(store: Store, acme: TenantStore) -> None:
     made = subscription(Cursor(epoch=Epoch("e"), seq=7))
     await acme.transact([acme.insert_agent(agent()), acme.insert_channel(channel()), acme.subscriptions.insert(made)])
     alice = UserId("alice")
@@ -148,7 +148,7 @@ async def test_every_record_comes_back_as_it_went_in(store: Store, acme: TenantS
     assert await store.take_challenge("chl_a", "1", NOW) == challenge()
 
 
-async def test_an_item_has_every_attribute_that_the_seed_names(store: Store, tables: Tables, acme: TenantStore) -> None:
+async def test_items_have_every_attribute_of_existing_tables(store: Store, tables: Tables, acme: TenantStore) -> None:
     made = {
         "artcafe-agents": agent_rows.agent_item(agent()),
         "artcafe-tenants": rows.tenant_item(tenant(ACME)),
@@ -164,7 +164,7 @@ async def test_an_item_has_every_attribute_that_the_seed_names(store: Store, tab
             assert {*table.key_attributes, *table.attributes} <= made[table.name].keys(), table.name
 
 
-async def test_inserting_what_is_there_fails_and_leaves_it(store: Store, acme: TenantStore) -> None:
+async def test_inserting_an_existing_record_fails_and_keeps_it(store: Store, acme: TenantStore) -> None:
     writes = [acme.insert_agent(agent()), acme.insert_channel(channel()), acme.subscriptions.insert(subscription())]
     await acme.transact(writes)
     for write in (*writes, store.insert_tenant(tenant(ACME, version=99))):
@@ -175,10 +175,10 @@ async def test_inserting_what_is_there_fails_and_leaves_it(store: Store, acme: T
     assert found.version == 0
 
 
-# --- the wall between tenants ----------------------------------------------------------------------------------------
+# --- isolation of tenants --------------------------------------------------------------------------------------------
 
 
-async def test_what_is_another_tenants_answers_like_what_is_absent(store: Store, acme: TenantStore) -> None:
+async def test_foreign_records_are_answered_like_missing_ones(store: Store, acme: TenantStore) -> None:
     await store.transact(
         [
             acme.insert_agent(agent()),
@@ -199,7 +199,7 @@ async def test_what_is_another_tenants_answers_like_what_is_absent(store: Store,
     assert (await other.member_count(), await other.all_agents(), await other.all_channels()) == (0, [], [])
 
 
-async def test_no_write_of_one_tenant_reaches_anothers_rows(store: Store, acme: TenantStore) -> None:
+async def test_writes_of_one_tenant_never_reach_another_tenants_rows(store: Store, acme: TenantStore) -> None:
     await acme.transact([acme.insert_agent(agent()), acme.insert_channel(channel()), acme.subscriptions.insert(subscription())])
     other = store.tenant(OTHER)
     for write in (
@@ -226,7 +226,7 @@ async def test_no_write_of_one_tenant_reaches_anothers_rows(store: Store, acme: 
     assert await acme.subscriptions.get(CHANNEL, AGENT) == subscription()
 
 
-async def test_what_is_no_id_is_answered_before_the_tables_are_asked(tables: Tables, store: Store) -> None:
+async def test_impossible_ids_are_answered_without_reading_the_tables(tables: Tables, store: Store) -> None:
     await tables.close()
     view = store.tenant(ACME)
     for id in ("", "\n", "x" * 129, "\ud800"):
@@ -238,13 +238,13 @@ async def test_what_is_no_id_is_answered_before_the_tables_are_asked(tables: Tab
 # --- the tenant's row ------------------------------------------------------------------------------------------------
 
 
-async def test_touching_raises_the_version_and_keeps_the_rest(acme: TenantStore) -> None:
+async def test_touch_increments_the_version_and_keeps_the_rest(acme: TenantStore) -> None:
     for _ in range(3):
         await acme.transact([acme.touch()])
     assert await acme.tenant() == tenant(ACME, version=3)
 
 
-async def test_a_count_moves_with_the_version_up_to_its_limit(acme: TenantStore) -> None:
+async def test_count_changes_with_the_version_up_to_its_limit(acme: TenantStore) -> None:
     for _ in range(2):
         await acme.transact([acme.count(Count.AGENTS, 1, limit=2)])
     with pytest.raises(ConditionFailed):
@@ -255,7 +255,7 @@ async def test_a_count_moves_with_the_version_up_to_its_limit(acme: TenantStore)
     assert await acme.tenant() == tenant(ACME, version=4, agent_count=1, channel_count=1)
 
 
-async def test_a_tenant_without_counts_or_being_deleted_is_not_touched(store: Store, tables: Tables, acme: TenantStore) -> None:
+async def test_touch_fails_for_a_tenant_without_counts_or_being_deleted(store: Store, tables: Tables, acme: TenantStore) -> None:
     await tables.put(Put(TENANTS, {"id": OTHER, "name": "Older"}))
     older = store.tenant(OTHER)
     await acme.transact([acme.begin_deletion()])
@@ -271,7 +271,7 @@ async def test_a_tenant_without_counts_or_being_deleted_is_not_touched(store: St
     assert (found.agent_count, found.channel_count, found.member_count, found.version) == (2, 1, 3, 1)
 
 
-async def test_versions_of_many_tenants_are_read_at_once(store: Store, tables: Tables, acme: TenantStore) -> None:
+async def test_versions_of_many_tenants_are_read_in_one_call(store: Store, tables: Tables, acme: TenantStore) -> None:
     await acme.transact([acme.touch()])
     await tables.put(Put(TENANTS, {"id": "older"}))
     none = TenantId("ten_none")
@@ -280,7 +280,7 @@ async def test_versions_of_many_tenants_are_read_at_once(store: Store, tables: T
     assert await store.versions([]) == {}
 
 
-async def test_a_membership_in_a_tenant_that_is_not_there_is_left_out(store: Store, acme: TenantStore) -> None:
+async def test_membership_in_a_missing_tenant_is_omitted(store: Store, acme: TenantStore) -> None:
     alice = UserId("alice")
     for tenant_id in (ACME, OTHER):
         member = Member(user_id=alice, tenant_id=tenant_id, role=Role.OWNER, joined_at=NOW)
@@ -289,7 +289,7 @@ async def test_a_membership_in_a_tenant_that_is_not_there_is_left_out(store: Sto
     assert [found.id for found, _ in page.items] == [ACME]
 
 
-async def test_an_agent_is_changed_only_as_it_was_read(tables: Tables, acme: TenantStore) -> None:
+async def test_agent_changed_since_the_read_is_not_overwritten(tables: Tables, acme: TenantStore) -> None:
     await put(tables, {"tenant_id": ACME, "id": "older"})
     await acme.transact([acme.insert_agent(agent())])
     for id in (AGENT, "older"):
@@ -304,10 +304,10 @@ async def test_an_agent_is_changed_only_as_it_was_read(tables: Tables, acme: Ten
         assert changed.epoch == read.epoch + 1
 
 
-# --- claims ----------------------------------------------------------------------------------------------------------
+# --- key claims ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_is_claimed_once_and_released_by_its_owner(acme: TenantStore) -> None:
+async def test_key_is_claimed_once_and_released_by_its_owner(acme: TenantStore) -> None:
     mine, theirs = AgentId("agt_a"), AgentId("agt_b")
     await acme.transact([acme.claim_key("SHA256:x", mine)])
     await acme.transact([acme.claim_key("SHA256:x", mine)])
@@ -322,7 +322,7 @@ async def test_a_key_is_claimed_once_and_released_by_its_owner(acme: TenantStore
     await acme.transact([acme.release_key("SHA256:x", theirs)])
 
 
-async def test_many_claims_leave_pages_as_they_are(acme: TenantStore) -> None:
+async def test_key_claims_do_not_affect_pages_of_agents(acme: TenantStore) -> None:
     for number in range(60):
         await acme.transact([acme.claim_key(f"SHA256:{number:03}", AGENT)])
     for id in ("a", "b", "~z", "é"):
@@ -337,12 +337,12 @@ async def test_many_claims_leave_pages_as_they_are(acme: TenantStore) -> None:
 # --- subscriptions and cursors ---------------------------------------------------------------------------------------
 
 
-async def test_another_channels_sort_key_is_refused(acme: TenantStore) -> None:
+async def test_sort_key_of_another_channel_is_refused(acme: TenantStore) -> None:
     with pytest.raises(BadCursor):
         await acme.subscriptions.of_channel(CHANNEL, PageRequest(10, "chn_b#agt_a"))
 
 
-async def test_a_map_of_channels_changes_entry_by_entry(acme: TenantStore) -> None:
+async def test_channel_map_changes_entry_by_entry(acme: TenantStore) -> None:
     await acme.transact([acme.insert_agent(agent())])
     await acme.transact([acme.subscriptions.enter_channel(AGENT, ChannelId("chn_b"))])
     await acme.transact([acme.subscriptions.leave_channel(AGENT, CHANNEL)])
@@ -351,7 +351,7 @@ async def test_a_map_of_channels_changes_entry_by_entry(acme: TenantStore) -> No
     assert found.channels == {"chn_b"}
 
 
-async def test_a_map_is_given_to_an_older_agent_and_kept_by_one_that_has_it(
+async def test_channel_map_is_added_to_an_older_agent_and_kept_if_it_exists(
     store: Store, tables: Tables, acme: TenantStore
 ) -> None:
     await acme.transact([acme.insert_agent(agent())])
@@ -371,7 +371,7 @@ async def test_a_map_is_given_to_an_older_agent_and_kept_by_one_that_has_it(
     assert given_now.channels == {"chn_b"}
 
 
-async def test_a_cursor_moves_forward_and_into_another_epoch_and_never_back(store: Store, acme: TenantStore) -> None:
+async def test_cursor_advances_or_changes_epoch_and_never_moves_back(store: Store, acme: TenantStore) -> None:
     await acme.transact([acme.subscriptions.insert(subscription(Cursor(epoch=Epoch("e1"), seq=10)))])
     steps = [
         ("e1", 9, False),
@@ -390,7 +390,7 @@ async def test_a_cursor_moves_forward_and_into_another_epoch_and_never_back(stor
     assert await acme.subscriptions.get(CHANNEL, AGENT) == subscription(Cursor(epoch=Epoch("e2"), seq=4))
 
 
-async def test_a_cursor_older_than_its_log_takes_the_first_epoch(store: Store, tables: Tables, acme: TenantStore) -> None:
+async def test_cursor_older_than_its_log_takes_the_first_epoch(store: Store, tables: Tables, acme: TenantStore) -> None:
     await acme.transact([acme.subscriptions.insert(subscription())])
     older: Item = {"tenant_id": OTHER, "id": f"{CHANNEL}#{AGENT}", "channel_id": CHANNEL, "agent_id": AGENT}
     await tables.put(Put(CHANNEL_SUBSCRIPTIONS, older))
@@ -402,12 +402,12 @@ async def test_a_cursor_older_than_its_log_takes_the_first_epoch(store: Store, t
         assert found.cursor == cursor
 
 
-async def test_a_cursor_whose_row_is_gone_makes_no_row(store: Store, tables: Tables, acme: TenantStore) -> None:
+async def test_cursor_of_a_deleted_subscription_creates_no_row(store: Store, tables: Tables, acme: TenantStore) -> None:
     assert not await store.tenant(ACME).subscriptions.write_cursor(CHANNEL, AGENT, Cursor(epoch=Epoch("e"), seq=1))
     assert await tables.get(CHANNEL_SUBSCRIPTIONS, [ItemKey(ACME, f"{CHANNEL}#{AGENT}")]) == [None]
 
 
-async def test_of_cursors_written_at_once_the_highest_stays(store: Store, acme: TenantStore) -> None:
+async def test_highest_of_concurrent_cursors_wins(store: Store, acme: TenantStore) -> None:
     await acme.transact([acme.subscriptions.insert(subscription(Cursor(epoch=Epoch("e"), seq=0)))])
     async with asyncio.TaskGroup() as group:
         for seq in (7, 3, 20, 11, 19, 1):
@@ -420,21 +420,21 @@ async def test_of_cursors_written_at_once_the_highest_stays(store: Store, acme: 
 # --- challenges ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_challenge_is_taken_by_one_attempt_again_and_again(store: Store) -> None:
+async def test_challenge_can_be_taken_again_by_the_same_attempt(store: Store) -> None:
     await store.put_challenge(challenge())
     assert await store.take_challenge("chl_a", "1", NOW) == challenge()
     assert await store.take_challenge("chl_a", "2", NOW) is None
     assert await store.take_challenge("chl_a", "1", NOW) == challenge()
 
 
-async def test_of_many_attempts_at_once_one_takes_it(store: Store) -> None:
+async def test_one_of_many_concurrent_attempts_takes_the_challenge(store: Store) -> None:
     await store.put_challenge(challenge())
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(store.take_challenge("chl_a", str(n), NOW)) for n in range(20)]
     assert sum(task.result() is not None for task in tasks) == 1
 
 
-async def test_an_expired_challenge_is_absent_though_its_row_is_there(store: Store, tables: Tables) -> None:
+async def test_expired_challenge_is_missing_even_before_its_row_is_removed(store: Store, tables: Tables) -> None:
     await store.put_challenge(challenge())
     assert await store.take_challenge("chl_a", "1", challenge().expires_at) is None
     (row,) = await tables.get(CHALLENGES, [ItemKey("chl_a")], consistent=True)
@@ -443,15 +443,15 @@ async def test_an_expired_challenge_is_absent_though_its_row_is_there(store: Sto
     assert await store.take_challenge("chl_a", "1", challenge().expires_at - timedelta(milliseconds=1)) is not None
 
 
-async def test_taking_what_is_not_there_makes_no_row(store: Store, tables: Tables) -> None:
+async def test_taking_a_missing_challenge_creates_no_row(store: Store, tables: Tables) -> None:
     assert await store.take_challenge("chl_none", "1", NOW) is None
     assert await tables.get(CHALLENGES, [ItemKey("chl_none")], consistent=True) == [None]
 
 
-# --- how far a channel's messages are gone ---------------------------------------------------------------------------
+# --- removed messages of a channel -----------------------------------------------------------------------------------
 
 
-async def test_what_is_removed_is_noted_and_never_goes_backwards_in_a_log(acme: TenantStore) -> None:
+async def test_removal_is_recorded_and_never_moves_backwards_in_a_log(acme: TenantStore) -> None:
     first, second = Epoch("e1"), Epoch("e2")
     await acme.transact([acme.insert_channel(channel())])
     assert await acme.removed_to(CHANNEL) == Cursor()
@@ -463,7 +463,7 @@ async def test_what_is_removed_is_noted_and_never_goes_backwards_in_a_log(acme: 
     assert (found.removed_to, found.retention_s) == (Cursor(epoch=second, seq=3), 60)
 
 
-async def test_what_is_removed_is_noted_with_the_time_before_which_it_was_stored(acme: TenantStore) -> None:
+async def test_removal_is_recorded_with_the_time_of_the_removed_messages(acme: TenantStore) -> None:
     await acme.transact([acme.insert_channel(channel())])
     assert await acme.removal(CHANNEL) == (Cursor(), None)
     for seq, before in [(5, None), (6, NOW)]:
@@ -472,7 +472,7 @@ async def test_what_is_removed_is_noted_with_the_time_before_which_it_was_stored
         assert await acme.removal(CHANNEL) == (place, before)
 
 
-async def test_nothing_is_noted_of_a_channel_that_is_gone_or_another_tenants(store: Store, acme: TenantStore) -> None:
+async def test_removal_is_not_recorded_for_a_deleted_or_foreign_channel(store: Store, acme: TenantStore) -> None:
     await acme.transact([acme.insert_channel(channel())])
     place = Cursor(epoch=Epoch("e"), seq=1)
     assert not await store.tenant(OTHER).note_removed(CHANNEL, place)
@@ -484,7 +484,7 @@ async def test_nothing_is_noted_of_a_channel_that_is_gone_or_another_tenants(sto
     assert await acme.channel(CHANNEL, also_deleting=True) is None
 
 
-# --- odd items -------------------------------------------------------------------------------------------------------
+# --- unexpected items ------------------------------------------------------------------------------------------------
 
 values: st.SearchStrategy[Value] = st.one_of(
     st.none(),
@@ -504,7 +504,7 @@ NAMES = sorted(
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), values))
-def test_whatever_an_older_system_wrote_is_read(attributes: dict[str, Value]) -> None:
+def test_any_row_of_an_older_system_can_be_read(attributes: dict[str, Value]) -> None:
     item = normal_item({**attributes, "tenant_id": "t", "id": "i", "user_id": "u", "challenge_id": "c"})
     read = agent_rows.agent_of(item)
     assert read is not None
@@ -532,12 +532,12 @@ def test_whatever_an_older_system_wrote_is_read(attributes: dict[str, Value]) ->
         (-(10**30), None),
     ],
 )
-def test_a_time_is_read_in_each_form_that_systems_wrote(written: Value, read: str | None) -> None:
+def test_times_are_read_in_every_format_of_older_systems(written: Value, read: str | None) -> None:
     created_at = rows.channel_of({"tenant_id": "t", "id": "i", "created_at": written}).created_at
     assert created_at == (None if read is None else datetime.fromisoformat(read))
 
 
-def test_an_expiry_that_cannot_be_read_is_over() -> None:
+def test_unreadable_expiry_counts_as_expired() -> None:
     key = {"public_key": "k", "not_after": "some day"}
     (found,) = agent_rows.keys_of({"keys": {"key_1": key}})
     assert found.not_after is not None
@@ -584,7 +584,7 @@ def test_permissions_are_a_list_or_an_older_map_of_flags(written: Value, read: s
     assert found.permissions == read
 
 
-def test_a_role_that_nobody_knows_is_a_viewers() -> None:
+def test_unknown_role_reads_as_viewer() -> None:
     roles = {
         role: people_rows.stated_member_of({"role": role}).role
         for role in ("owner", "admin", "member", "viewer", "Owner", "root", "", None)
@@ -593,6 +593,6 @@ def test_a_role_that_nobody_knows_is_a_viewers() -> None:
     assert {roles[role] for role in ("Owner", "root", "", None)} == {Role.VIEWER}
 
 
-def test_a_limit_that_is_no_whole_number_is_passed_over() -> None:
+def test_limit_other_than_an_integer_is_ignored() -> None:
     limits: Value = {"agents": 5, "channels": "many", "messages": True, "bytes": Decimal("1.5")}
     assert rows.tenant_of({"id": "t", "limits": limits}).limits == {"agents": 5}

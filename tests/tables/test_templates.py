@@ -21,17 +21,17 @@ KEYS: dict[str, tuple[str, ...]] = {
     "artcafe-terms-acceptance": ("user_id", "version"),
     "artcafe-Challenges": ("challenge_id",),
 }
-"""The seed's, written out again here."""
+"""The keys of the existing tables, duplicated here on purpose."""
 TWINS = ("artcafe-agents", "artcafe-tenants", "artcafe-channels", "artcafe-usage-metrics")
 KEYS_OF_BOTH = KEYS | {f"{name}-dev": KEYS[name] for name in TWINS}
 
 
 def as_read(template: dict[str, Any]) -> Any:
-    """What the other tool reads."""
+    """Return the template as the other tool parses it."""
     return json.loads(json.dumps(template))
 
 
-def test_cloudformation_creates_the_seeds_thirteen_tables_and_no_other() -> None:
+def test_cloudformation_creates_exactly_the_thirteen_existing_tables() -> None:
     template = as_read(templates.cloudformation(BOTH))
     assert template["AWSTemplateFormatVersion"] == "2010-09-09"
     found = {each["Properties"]["TableName"]: each for each in template["Resources"].values()}
@@ -39,22 +39,22 @@ def test_cloudformation_creates_the_seeds_thirteen_tables_and_no_other() -> None
     assert len(template["Resources"]) == 13
     assert all(re.fullmatch(r"[A-Za-z0-9]{1,255}", each) for each in template["Resources"])
     for name, resource in found.items():
-        told = resource["Properties"]
+        properties = resource["Properties"]
         assert resource["Type"] == "AWS::DynamoDB::Table"
         assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain")
         kinds = list(zip(KEYS_OF_BOTH[name], ("HASH", "RANGE"), strict=False))
-        assert [(each["AttributeName"], each["KeyType"]) for each in told["KeySchema"]] == kinds
-        assert [(each["AttributeName"], each["AttributeType"]) for each in told["AttributeDefinitions"]] == [
+        assert [(each["AttributeName"], each["KeyType"]) for each in properties["KeySchema"]] == kinds
+        assert [(each["AttributeName"], each["AttributeType"]) for each in properties["AttributeDefinitions"]] == [
             (key, "S") for key in KEYS_OF_BOTH[name]
         ]
-        assert told["BillingMode"] == "PAY_PER_REQUEST"
-        assert told["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+        assert properties["BillingMode"] == "PAY_PER_REQUEST"
+        assert properties["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
         expiry = {"AttributeName": "ttl", "Enabled": True} if name == "artcafe-Challenges" else None
-        assert told.get("TimeToLiveSpecification") == expiry
-        tags = {each["Key"]: each["Value"] for each in told["Tags"]}
+        assert properties.get("TimeToLiveSpecification") == expiry
+        tags = {each["Key"]: each["Value"] for each in properties["Tags"]}
         assert tags == {"application": "artcafe", "environment": "dev" if name.endswith("-dev") else "prod"}
-        # Nothing beyond these: what CloudFormation does not know, it refuses.
-        assert told.keys() <= {
+        # CloudFormation refuses unknown properties, so there must be no others.
+        assert properties.keys() <= {
             "TableName",
             "AttributeDefinitions",
             "KeySchema",
@@ -65,7 +65,7 @@ def test_cloudformation_creates_the_seeds_thirteen_tables_and_no_other() -> None
         }
 
 
-def test_terraform_creates_the_same() -> None:
+def test_terraform_creates_the_same_tables() -> None:
     template = as_read(templates.terraform(BOTH))
     assert template["terraform"]["required_providers"]["aws"]["source"] == "hashicorp/aws"
     resources = template["resource"]["aws_dynamodb_table"]
@@ -84,7 +84,7 @@ def test_terraform_creates_the_same() -> None:
 
 
 @pytest.mark.parametrize("make", [templates.cloudformation, templates.terraform])
-def test_dev_has_its_four_twins_and_what_it_shares(make: Any) -> None:
+def test_dev_templates_have_its_four_tables_and_the_shared_ones(make: Any) -> None:
     text = json.dumps(make([Environment.DEV]))
     assert {name for name in KEYS_OF_BOTH if f'"{name}"' in text} == {f"{name}-dev" for name in TWINS} | (
         KEYS.keys() - set(TWINS)

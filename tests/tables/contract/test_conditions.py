@@ -1,4 +1,4 @@
-"""Each condition on each sort of item, as a write's guard and as a query's filter."""
+"""Each condition with each type of item, as the guard of a write and as the filter of a query."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ async def refusal(tables: Tables, write: Write) -> ConditionFailed | None:
     ],
     ids=["check", "put", "update", "delete"],
 )
-async def test_a_condition_guards_a_write(tables: Tables, guarded: Callable[[Condition], Write]) -> None:
+async def test_condition_guards_a_write(tables: Tables, guarded: Callable[[Condition], Write]) -> None:
     wrong: list[Condition] = []
     for condition, true in CASES:
         await tables.put(Put(AGENTS, ITEM))
@@ -188,13 +188,13 @@ async def test_a_condition_guards_a_write(tables: Tables, guarded: Callable[[Con
     assert wrong == []
 
 
-async def test_a_condition_filters_a_query(tables: Tables) -> None:
+async def test_condition_filters_a_query(tables: Tables) -> None:
     await tables.put(Put(AGENTS, ITEM))
     found = [(await tables.query(AGENTS, "ten_1", where=condition, consistent=True)).items for condition, _ in CASES]
     assert found == [[ITEM] if true else [] for _, true in CASES]
 
 
-async def test_a_key_attribute_can_be_tested_in_a_write(tables: Tables) -> None:
+async def test_key_attribute_can_be_tested_in_a_write(tables: Tables) -> None:
     await tables.put(Put(AGENTS, ITEM))
     assert await refusal(tables, Check(AGENTS, KEY, Equals("id", "agt_1"))) is None
     assert await refusal(tables, Check(AGENTS, KEY, Less("id", "agt_1"))) is not None
@@ -222,7 +222,7 @@ async def test_text_is_compared_by_its_utf8_bytes(tables: Tables, low: str, high
     ],
     ids=str,
 )
-async def test_a_missing_item_is_one_without_attributes(tables: Tables, condition: Condition, true: bool) -> None:
+async def test_missing_item_has_no_attributes(tables: Tables, condition: Condition, true: bool) -> None:
     refused = await refusal(tables, Check(AGENTS, KEY, condition))
     assert (refused is None) is true
     assert refused is None or refused.failed == {0: None}

@@ -1,4 +1,4 @@
-"""The same random operations on an engine and on a few dictionaries: equal answers, equal tables."""
+"""Random operations on an engine and on a few dictionaries: equal answers, equal tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from artcafe.tables.engine.conditions import (
 from artcafe.tables.engine.port import ConditionFailed, ItemPage, Query, Tables
 from artcafe.tables.engine.values import Unstorable, Value, ValueKind
 from artcafe.tables.engine.writes import Add, Assign, AssignIfAbsent, Change, Check, Delete, ItemKey, Put, Remove, Update, Write
-from tests.tables.strategies import kind, told_apart
+from tests.tables.strategies import kind, with_types
 
 Attributes: TypeAlias = dict[str, Value]
 Place: TypeAlias = tuple[Table, ItemKey]
@@ -41,7 +41,7 @@ ROOM = Context(prec=300)
 
 
 class Reference:
-    """What DynamoDB's developer guide says, on dictionaries, sharing no code with the engines."""
+    """A reference implementation of DynamoDB's developer guide on dictionaries, without code shared with the engines."""
 
     def __init__(self) -> None:
         self.rows: dict[Place, Attributes] = {}
@@ -91,24 +91,24 @@ def true(condition: Condition, item: Attributes | None) -> bool:
         return True in [true(each, item) for each in condition.conditions]
     if isinstance(condition, Not):
         return not true(condition.condition, item)
-    found: Value = at(item, condition.path)  # type: ignore[assignment]  # or NOTHING, told by identity below
+    found: Value = at(item, condition.path)  # type: ignore[assignment]  # or NOTHING, compared by identity below
     there = found is not NOTHING
     if isinstance(condition, Exists | Absent):
         return there is isinstance(condition, Exists)
     if isinstance(condition, OfKind):
         return there and kind(found) is condition.kind
     if isinstance(condition, NotEquals):
-        return not there or told_apart(found) != told_apart(condition.value)
+        return not there or with_types(found) != with_types(condition.value)
     return there and compares(condition, found)
 
 
 def compares(condition: Equals | Contains | Less | LessOrEqual | Greater | GreaterOrEqual, found: Value) -> bool:
     value = condition.value
     if isinstance(condition, Equals):
-        return told_apart(found) == told_apart(value)
+        return with_types(found) == with_types(value)
     if isinstance(condition, Contains):
         if isinstance(found, list | frozenset):
-            return told_apart(value) in [told_apart(member) for member in found]
+            return with_types(value) in [with_types(member) for member in found]
         return isinstance(found, str) and isinstance(value, str) and value.encode() in found.encode()
     if kind(found) is not kind(value):
         return False
@@ -127,7 +127,7 @@ def rank(value: Value) -> tuple[bytes, Decimal]:
 
 
 def possible(write: Write, old: Attributes | None) -> bool:
-    """What the port promises to refuse like a false condition."""
+    """Return whether the port performs the write; otherwise it refuses it like a false condition."""
     if not isinstance(write, Update):
         return True
     if old is None and all(isinstance(change, Remove) for change in write.changes):
@@ -277,7 +277,7 @@ operations: st.SearchStrategy[list[list[Write] | Query]] = st.lists(transactions
 
 
 async def on_engine(tables: Tables, writes: list[Write]) -> list[tuple[object, object]] | None:
-    """A lone write goes by its own verb, so that what it answers is compared too."""
+    """Run the writes; a single write uses its own verb, so that its answer is compared too."""
     match writes:
         case [Put() as put]:
             await tables.put(put)
@@ -290,13 +290,13 @@ async def on_engine(tables: Tables, writes: list[Write]) -> list[tuple[object, o
     return None
 
 
-def spelled(answer: object) -> object:
-    """An answer in which a difference of type is a difference."""
+def typed_answer(answer: object) -> object:
+    """Return an answer in which values of different types are unequal."""
     match answer:
         case ItemPage(items, following):
-            return [told_apart(dict(item), spelled=True) for item in items], following
+            return [with_types(dict(item), exact=True) for item in items], following
         case dict():
-            return told_apart(answer, spelled=True)
+            return with_types(answer, exact=True)
         case _:
             return answer
 
@@ -314,34 +314,34 @@ async def agree(tables: Tables, reference: Reference, writes: list[Write]) -> No
         answer = refused
     if isinstance(expected, ConditionFailed):
         assert isinstance(answer, ConditionFailed), writes
-        assert {index: spelled(item) for index, item in answer.failed.items()} == {
-            index: spelled(item) for index, item in expected.failed.items()
+        assert {index: typed_answer(item) for index, item in answer.failed.items()} == {
+            index: typed_answer(item) for index, item in expected.failed.items()
         }
     elif isinstance(expected, Unstorable):
         assert isinstance(answer, Unstorable), writes
     elif answer is not None:
         assert isinstance(answer, list), writes
         for one, other in zip(answer[0], expected[0], strict=True):
-            assert one is ... or spelled(one) == spelled(other)
+            assert one is ... or typed_answer(one) == typed_answer(other)
 
 
 async def same_items(tables: Tables, reference: Reference) -> None:
     for table in (AGENTS, TENANTS):
         keys = [key for each, key in PLACES if each is table]
         items = await tables.get(table, keys, consistent=True)
-        assert [spelled(item) for item in items] == [spelled(reference.rows.get((table, key))) for key in keys]
+        assert [typed_answer(item) for item in items] == [typed_answer(reference.rows.get((table, key))) for key in keys]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=40)
 @given(todo=operations)
-async def test_an_engine_answers_as_the_reference_does(tables: Tables, todo: list[list[Write] | Query]) -> None:
+async def test_engine_answers_like_the_reference(tables: Tables, todo: list[list[Write] | Query]) -> None:
     reference = Reference()
     await tables.transact([Delete(table, key) for table, key in PLACES])
     for each in todo:
         if isinstance(each, Query):
             fields = {name: getattr(each, name) for name in ("prefix", "after", "limit", "descending", "where")}
             page = await tables.query(each.table, each.partition, consistent=True, **fields)
-            assert spelled(page) == spelled(reference.query(each)), each
+            assert typed_answer(page) == typed_answer(reference.query(each)), each
         else:
             await agree(tables, reference, each)
     await same_items(tables, reference)
@@ -349,7 +349,7 @@ async def test_an_engine_answers_as_the_reference_does(tables: Tables, todo: lis
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=20)
 @given(first=st.lists(transactions, max_size=4), together=st.lists(transactions, min_size=2, max_size=4))
-async def test_transactions_sent_together_end_as_if_sent_one_by_one(
+async def test_concurrent_transactions_have_a_serial_result(
     tables: Tables, first: list[list[Write]], together: list[list[Write]]
 ) -> None:
     start = Reference()
@@ -368,7 +368,7 @@ async def test_transactions_sent_together_end_as_if_sent_one_by_one(
         tasks = [group.create_task(refused(writes)) for writes in together]
     items = await tables.get(AGENTS, [key for table, key in PLACES if table is AGENTS], consistent=True)
     items += await tables.get(TENANTS, [key for table, key in PLACES if table is TENANTS], consistent=True)
-    seen = ([task.result() for task in tasks], [spelled(item) for item in items])
+    seen = ([task.result() for task in tasks], [typed_answer(item) for item in items])
     assert seen in [one_by_one(start, together, order) for order in permutations(range(len(together)))]
 
 
@@ -381,4 +381,4 @@ def one_by_one(start: Reference, together: list[list[Write]], order: tuple[int, 
             reference.transact(together[number])
         except (ConditionFailed, Unstorable) as refusal:
             refusals[number] = type(refusal)
-    return refusals, [spelled(reference.rows.get(place)) for place in PLACES]
+    return refusals, [typed_answer(reference.rows.get(place)) for place in PLACES]

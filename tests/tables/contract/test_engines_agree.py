@@ -1,4 +1,4 @@
-"""The same random operations on the file and on DynamoDB: equal answers, equal tables."""
+"""Random operations on the file and on DynamoDB: equal answers, equal tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from artcafe.tables.engine.values import Item, Unstorable
 from artcafe.tables.engine.writes import Add, Assign, Delete, ItemKey, Put, Update, Write
 from artcafe.tables.sqlite.engine import Sqlite
 from tests.tables.conftest import emptied
-from tests.tables.contract.test_differential import PLACES, on_engine, operations, spelled
+from tests.tables.contract.test_differential import PLACES, on_engine, operations, typed_answer
 from tests.tables.strategies import names, numbers, values
 
 Engines = tuple[Tables, Tables]
@@ -28,7 +28,7 @@ KEY = ItemKey("p", "a")
 
 @pytest.fixture
 async def engines(tmp_path: Path, emulated: Endpoint) -> AsyncIterator[Engines]:
-    """The file's, and DynamoDB's."""
+    """Yield an engine on a file and one on DynamoDB."""
     both = await Sqlite.open(tmp_path / "tables.db", Environment.PROD), await emptied(emulated)
     yield both
     for engine in both:
@@ -36,26 +36,26 @@ async def engines(tmp_path: Path, emulated: Endpoint) -> AsyncIterator[Engines]:
 
 
 async def answered(tables: Tables, todo: list[Write] | Query) -> object:
-    """What an engine answers, in a form in which a difference of type is one."""
+    """Return an engine's answer in a form in which values of different types are unequal."""
     try:
         if isinstance(todo, Query):
             fields = {name: getattr(todo, name) for name in ("prefix", "after", "limit", "descending", "where")}
-            return spelled(await tables.query(todo.table, todo.partition, consistent=True, **fields))
+            return typed_answer(await tables.query(todo.table, todo.partition, consistent=True, **fields))
         answer = await on_engine(tables, todo)
     except ConditionFailed as refused:
-        return {index: spelled(item) for index, item in refused.failed.items()}
+        return {index: typed_answer(item) for index, item in refused.failed.items()}
     except Unstorable:
         return Unstorable
-    return None if answer is None else [[spelled(part) for part in parts if part is not ...] for parts in answer]
+    return None if answer is None else [[typed_answer(part) for part in parts if part is not ...] for parts in answer]
 
 
 async def everything(tables: Tables) -> list[object]:
-    return [spelled(item) for table, key in PLACES for item in await tables.get(table, [key], consistent=True)]
+    return [typed_answer(item) for table, key in PLACES for item in await tables.get(table, [key], consistent=True)]
 
 
 @settings(suppress_health_check=QUICK, max_examples=60)
 @given(todo=operations)
-async def test_two_engines_answer_alike_and_hold_the_same_afterwards(engines: Engines, todo: list[list[Write] | Query]) -> None:
+async def test_engines_give_equal_answers_and_end_with_equal_tables(engines: Engines, todo: list[list[Write] | Query]) -> None:
     for engine in engines:
         await engine.transact([Delete(table, key) for table, key in PLACES])
     for each in todo:
@@ -67,20 +67,20 @@ async def test_two_engines_answer_alike_and_hold_the_same_afterwards(engines: En
 
 @settings(suppress_health_check=QUICK, max_examples=100)
 @given(item=ANYTHING, changed=ANYTHING)
-async def test_two_engines_give_the_same_item_back(engines: Engines, item: Item, changed: Item) -> None:
+async def test_engines_return_the_same_item(engines: Engines, item: Item, changed: Item) -> None:
     keys = {"tenant_id": KEY.partition, "id": KEY.sort}
     changes = [Assign(name, value) for name, value in changed.items() if name not in keys] or [Assign("n", 1)]
     kept = []
     for engine in engines:
         await engine.put(Put(AGENTS, {**item, **keys}))
         (read,) = await engine.get(AGENTS, [KEY], consistent=True)
-        kept.append((spelled(read), spelled(await engine.update(Update(AGENTS, KEY, changes)))))
+        kept.append((typed_answer(read), typed_answer(await engine.update(Update(AGENTS, KEY, changes)))))
     assert kept[0] == kept[1]
 
 
 @settings(suppress_health_check=QUICK, max_examples=100)
 @given(first=numbers(), second=numbers())
-async def test_two_engines_add_alike(engines: Engines, first: int, second: int) -> None:
+async def test_engines_add_equally(engines: Engines, first: int, second: int) -> None:
     sums = []
     for engine in engines:
         await engine.put(Put(AGENTS, {"tenant_id": KEY.partition, "id": KEY.sort, "n": first}))

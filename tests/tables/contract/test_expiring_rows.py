@@ -1,4 +1,4 @@
-"""Tombstones and the count of a person's tenants: rows that go by their `ttl`, and count as gone before."""
+"""Tombstones and the count of a person's tenants: rows removed by their `ttl`, ignored once expired."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from artcafe.tables.ownership_store import OwnershipStore
 from artcafe.tables.people_store import PeopleStore
 from artcafe.tables.tombstones import KEPT, Tombstones
 
-NOW = datetime.now(UTC)  # DynamoDB removes what expired in the past.
+NOW = datetime.now(UTC)  # DynamoDB removes rows expired in the past.
 ALICE = UserId("alice")
 
 
-async def test_a_tombstone_stands_for_72_hours_in_its_own_tenant(tables: Tables) -> None:
+async def test_tombstone_is_valid_for_72_hours_in_its_own_tenant(tables: Tables) -> None:
     here, elsewhere = Tombstones(tables, TenantId("ten_1")), Tombstones(tables, TenantId("ten_2"))
     await tables.transact([here.check_absent("agt_1", NOW)])
     for _ in range(2):
@@ -33,7 +33,7 @@ async def test_a_tombstone_stands_for_72_hours_in_its_own_tenant(tables: Tables)
     assert not await elsewhere.is_there("agt_1", NOW)
 
 
-async def test_what_a_person_makes_is_counted_by_the_day_up_to_a_limit(tables: Tables) -> None:
+async def test_tenants_created_by_a_person_are_counted_per_day_up_to_a_limit(tables: Tables) -> None:
     alice, bob = OwnershipStore(tables, ALICE), OwnershipStore(tables, UserId("bob"))
     for _ in range(3):
         await tables.transact([alice.count_made(NOW, 3)])
@@ -44,7 +44,7 @@ async def test_what_a_person_makes_is_counted_by_the_day_up_to_a_limit(tables: T
     await tables.transact([alice.count_made(NOW + timedelta(days=1), 3), bob.count_made(NOW, 3)])
 
 
-async def test_only_what_a_person_owns_is_counted_over_all_pages(tables: Tables) -> None:
+async def test_only_owned_tenants_are_counted_over_all_pages(tables: Tables) -> None:
     for number in range(130):
         role = Role.OWNER if number % 2 else Role.ADMIN
         member = Member(user_id=ALICE, tenant_id=TenantId(f"ten_{number}"), role=role, joined_at=NOW)

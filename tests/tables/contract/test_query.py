@@ -1,4 +1,4 @@
-"""Pages of a partition: their order, their edges and their filters."""
+"""Pages of a partition: order, boundaries and filters."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def walk(
     descending: bool = False,
     where: Condition | None = None,
 ) -> list[list[str]]:
-    """The ids on every page until none follows."""
+    """Return the ids of every page until the last."""
     pages: list[list[str]] = []
     after: str | None = None
     while True:
@@ -65,14 +65,14 @@ def flat(pages: list[list[str]]) -> list[str]:
     return [each for page in pages for each in page]
 
 
-async def test_a_partition_is_read_in_the_order_of_its_keys_utf8_bytes(tables: Tables) -> None:
+async def test_partition_is_ordered_by_the_utf8_bytes_of_its_keys(tables: Tables) -> None:
     await fill(tables, EDGES)
     await fill(tables, ["other"], partition="ten_2")
     assert flat(await walk(tables)) == sorted(EDGES, key=str.encode)
     assert flat(await walk(tables, descending=True)) == sorted(EDGES, key=str.encode, reverse=True)
 
 
-async def test_a_prefix_finds_its_keys_wherever_they_stand(tables: Tables) -> None:
+async def test_prefix_finds_its_keys_in_any_position(tables: Tables) -> None:
     await fill(tables, EDGES)
     for prefix in EDGES:
         expected = sorted((each for each in EDGES if each.startswith(prefix)), key=str.encode)
@@ -87,7 +87,7 @@ async def test_a_prefix_finds_its_keys_wherever_they_stand(tables: Tables) -> No
     limit=st.integers(1, 5),
     descending=st.booleans(),
 )
-async def test_pages_hold_every_key_with_the_prefix_once_and_in_order(
+async def test_pages_hold_every_key_with_the_prefix_once_in_order(
     tables: Tables, ids: list[str], prefix: str, limit: int, descending: bool
 ) -> None:
     await fill(tables, ids)
@@ -100,21 +100,21 @@ async def test_pages_hold_every_key_with_the_prefix_once_and_in_order(
             await tables.delete(Delete(AGENTS, ItemKey("ten_1", each)))
 
 
-async def test_the_items_of_a_page_are_whole(tables: Tables) -> None:
+async def test_page_holds_complete_items(tables: Tables) -> None:
     item: Item = {"tenant_id": "ten_1", "id": "chn_1#agt_1", "status": "active", "sets": frozenset({1}), "map": {"a": b"x"}}
     await tables.put(Put(CHANNEL_SUBSCRIPTIONS, item))
     assert (await tables.query(CHANNEL_SUBSCRIPTIONS, "ten_1", prefix="chn_1#")).items == [item]
     assert (await tables.query(CHANNEL_SUBSCRIPTIONS, "ten_1", prefix="chn_10")).items == []
 
 
-async def test_a_page_begins_behind_a_key_that_need_not_exist(tables: Tables) -> None:
+async def test_page_can_start_after_a_missing_key(tables: Tables) -> None:
     await fill(tables, ["a", "c"])
     assert [item["id"] for item in (await tables.query(AGENTS, "ten_1", after="b")).items] == ["c"]
     assert [item["id"] for item in (await tables.query(AGENTS, "ten_1", after="b", descending=True)).items] == ["a"]
     assert [item["id"] for item in (await tables.query(AGENTS, "ten_1", after="a")).items] == ["c"]
 
 
-async def test_next_is_none_where_nothing_follows_and_may_be_followed_by_an_empty_page(tables: Tables) -> None:
+async def test_next_is_none_at_the_end_and_may_lead_to_an_empty_page(tables: Tables) -> None:
     assert (await tables.query(AGENTS, "ten_1")).next is None
     await fill(tables, ["a", "b"])
     assert (await tables.query(AGENTS, "ten_1", limit=3)).next is None
@@ -124,7 +124,7 @@ async def test_next_is_none_where_nothing_follows_and_may_be_followed_by_an_empt
         assert await walk(tables, limit=2) in ([["a", "b"]], [["a", "b"], []])
 
 
-async def test_a_limit_counts_what_is_read_and_a_filter_then_leaves_some_out(tables: Tables) -> None:
+async def test_limit_counts_items_read_before_the_filter(tables: Tables) -> None:
     ids = [f"{number:03}" if number % 3 else f"{number:04}" for number in range(12)]
     await fill(tables, ids)
     pages = await walk(tables, limit=2, where=Equals("even", True))
@@ -135,7 +135,7 @@ async def test_a_limit_counts_what_is_read_and_a_filter_then_leaves_some_out(tab
     assert flat(backwards) == flat(pages)[::-1]
 
 
-async def test_a_page_ends_early_rather_than_hold_megabytes(tables: Tables) -> None:
+async def test_page_ends_early_at_one_megabyte(tables: Tables) -> None:
     for number in range(8):
         await tables.put(Put(AGENTS, {"tenant_id": "ten_1", "id": f"agt_{number}", "name": "x" * 300_000}))
     first = await tables.query(AGENTS, "ten_1")
@@ -144,7 +144,7 @@ async def test_a_page_ends_early_rather_than_hold_megabytes(tables: Tables) -> N
     assert flat(await walk(tables)) == [f"agt_{number}" for number in range(8)]
 
 
-async def test_paging_through_what_changes_neither_repeats_nor_skips_what_stays(tables: Tables) -> None:
+async def test_paging_during_changes_neither_repeats_nor_skips_unchanged_items(tables: Tables) -> None:
     await fill(tables, [f"{number:02}" for number in range(0, 20, 2)])
     seen: list[str] = []
     after: str | None = None
@@ -160,7 +160,7 @@ async def test_paging_through_what_changes_neither_repeats_nor_skips_what_stays(
     assert {f"{number:02}" for number in range(0, 20, 2)} <= set(seen)
 
 
-async def test_a_query_that_cannot_be_is_refused(tables: Tables) -> None:
+async def test_invalid_query_is_refused(tables: Tables) -> None:
     with pytest.raises(ValueError, match="prefix"):
         await tables.query(AGENTS, "ten_1", prefix="agt_", after="chn_1")
     with pytest.raises(ValueError, match="key attribute"):

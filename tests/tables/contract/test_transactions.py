@@ -1,4 +1,4 @@
-"""Several writes at one moment, or none of them."""
+"""Transactions: all writes or none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def agents(tables: Tables) -> list[str]:
     return [str(item["id"]) for item in (await tables.query(AGENTS, "ten_1", limit=200, consistent=True)).items]
 
 
-async def test_all_of_it_is_made(tables: Tables) -> None:
+async def test_transaction_applies_all_writes(tables: Tables) -> None:
     await tables.put(Put(TENANTS, {"id": "ten_1", "old": True}))
     await tables.put(Put(AGENTS, {"tenant_id": "ten_1", "id": "agt_9"}))
     changes: list[Change] = [Add("agent_count", 1), Remove("old")]
@@ -61,7 +61,7 @@ async def test_all_of_it_is_made(tables: Tables) -> None:
     ids=lambda write: type(write).__name__,
 )
 @pytest.mark.parametrize("at", [0, 1, 2])
-async def test_one_false_condition_undoes_it_all_and_is_named(tables: Tables, failing: Write, at: int) -> None:
+async def test_one_false_condition_undoes_the_transaction_and_is_named(tables: Tables, failing: Write, at: int) -> None:
     row = {"id": "ten_1", "plan": "free"}
     await tables.put(Put(TENANTS, row))
     writes = member("usr_1", "owner")
@@ -74,7 +74,7 @@ async def test_one_false_condition_undoes_it_all_and_is_named(tables: Tables, fa
     assert await tables.get(USER_TENANT_INDEX, [ItemKey("ten_1", "usr_1")]) == [None]
 
 
-async def test_an_outcome_that_cannot_be_stored_undoes_it_all(tables: Tables) -> None:
+async def test_unstorable_result_undoes_the_transaction(tables: Tables) -> None:
     await tables.put(Put(TENANTS, {"id": "ten_1", "count": 10**50}))
     with pytest.raises(Unstorable):
         await tables.transact([*member("usr_1", "owner"), Update(TENANTS, TENANT, [Add("count", 1)])])
@@ -82,25 +82,25 @@ async def test_an_outcome_that_cannot_be_stored_undoes_it_all(tables: Tables) ->
     assert await tables.get(USER_TENANTS, [ItemKey("usr_1", "ten_1")]) == [None]
 
 
-async def test_a_transaction_of_a_hundred_writes_is_made(tables: Tables) -> None:
+async def test_transaction_of_a_hundred_writes_is_applied(tables: Tables) -> None:
     await tables.transact([Put(AGENTS, {"tenant_id": "ten_1", "id": f"agt_{number:03}"}) for number in range(100)])
     assert await agents(tables) == [f"agt_{number:03}" for number in range(100)]
 
 
 @pytest.mark.parametrize("count", [0, 101])
-async def test_a_transaction_of_none_or_too_many_is_refused(tables: Tables, count: int) -> None:
+async def test_transaction_of_no_or_too_many_writes_is_refused(tables: Tables, count: int) -> None:
     with pytest.raises(ValueError, match=f"of {count} writes"):
         await tables.transact([Put(AGENTS, {"tenant_id": "ten_1", "id": f"agt_{number}"}) for number in range(count)])
     assert await agents(tables) == []
 
 
-async def test_one_item_twice_is_refused(tables: Tables) -> None:
+async def test_transaction_with_one_item_twice_is_refused(tables: Tables) -> None:
     with pytest.raises(ValueError, match="twice"):
         await tables.transact([Update(TENANTS, TENANT, [Add("a", 1)]), Update(TENANTS, TENANT, [Add("b", 1)])])
     assert await tenant(tables) is None
 
 
-async def test_fifty_creates_at_once_against_a_limit_of_ten_make_exactly_ten(tables: Tables) -> None:
+async def test_fifty_concurrent_creates_with_a_limit_of_ten_create_exactly_ten(tables: Tables) -> None:
     await tables.put(Put(TENANTS, {"id": "ten_1", "agent_count": 0}))
 
     async def create(number: int) -> ConditionFailed | None:
@@ -125,8 +125,8 @@ async def test_fifty_creates_at_once_against_a_limit_of_ten_make_exactly_ten(tab
     assert [refused.failed for refused in refusals if refused is not None] == [{1: full}] * 40
 
 
-async def test_transactions_that_cross_leave_what_one_after_the_other_would(tables: Tables) -> None:
-    """Credit moves between two rows from many places at once: none is made, none is lost, none is owed."""
+async def test_crossing_transactions_have_a_serial_result(tables: Tables) -> None:
+    """Transfer credit between two rows concurrently: the total is constant, and no row becomes negative."""
     rows = [ItemKey("ten_a"), ItemKey("ten_b")]
     for key in rows:
         await tables.put(Put(TENANTS, {"id": key.partition, "credit": 5}))

@@ -1,4 +1,4 @@
-"""Puts, updates and deletes: what they leave, what they answer, and when they are refused."""
+"""Puts, updates and deletes: results, return values and refusals."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ async def stored(tables: Tables) -> Item | None:
     return item
 
 
-async def test_a_put_takes_the_place_of_the_whole_item(tables: Tables) -> None:
+async def test_put_replaces_the_whole_item(tables: Tables) -> None:
     await tables.put(Put(AGENTS, AGENT))
     await tables.put(Put(AGENTS, {"tenant_id": "ten_1", "id": "agt_1", "status": "active"}))
     assert await stored(tables) == {"tenant_id": "ten_1", "id": "agt_1", "status": "active"}
 
 
-async def test_what_is_made_once_is_not_made_twice(tables: Tables) -> None:
+async def test_conditional_create_applies_once(tables: Tables) -> None:
     create = Put(AGENTS, AGENT, Absent("id"))
     await tables.put(create)
     with pytest.raises(ConditionFailed) as refused:
@@ -37,13 +37,13 @@ async def test_what_is_made_once_is_not_made_twice(tables: Tables) -> None:
     assert await stored(tables) == AGENT
 
 
-async def test_an_update_makes_the_item_with_its_key(tables: Tables) -> None:
+async def test_update_creates_a_missing_item_with_its_key(tables: Tables) -> None:
     new = await tables.update(Update(AGENTS, KEY, [Assign("name", "planner"), Add("count", 2)]))
     assert new == {"tenant_id": "ten_1", "id": "agt_1", "name": "planner", "count": 2} == await stored(tables)
     assert await tables.update(Update(TENANTS, ItemKey("ten_1"), [Add("count", 1)])) == {"id": "ten_1", "count": 1}
 
 
-async def test_an_update_is_refused_where_its_condition_fails_and_tells_the_item(tables: Tables) -> None:
+async def test_update_with_a_false_condition_is_refused_with_the_item(tables: Tables) -> None:
     with pytest.raises(ConditionFailed) as refused:
         await tables.update(Update(AGENTS, KEY, [Assign("name", "x")], Exists("id")))
     assert refused.value.failed == {0: None}
@@ -70,9 +70,7 @@ async def test_an_update_is_refused_where_its_condition_fails_and_tells_the_item
     ],
     ids=str,
 )
-async def test_a_change_changes_what_it_names_and_nothing_else(
-    tables: Tables, changes: list[Change], differences: dict[str, object]
-) -> None:
+async def test_change_affects_only_its_path(tables: Tables, changes: list[Change], differences: dict[str, object]) -> None:
     await tables.put(Put(AGENTS, AGENT))
     new = await tables.update(Update(AGENTS, KEY, changes))
     expected = {name: value for name, value in {**AGENT, **differences}.items() if value is not ...}
@@ -92,7 +90,7 @@ async def test_a_change_changes_what_it_names_and_nothing_else(
     ],
     ids=str,
 )
-async def test_a_change_of_what_is_no_map_or_no_number_fails_like_a_condition(tables: Tables, change: Change) -> None:
+async def test_change_of_a_wrong_type_fails_like_a_condition(tables: Tables, change: Change) -> None:
     await tables.put(Put(AGENTS, AGENT))
     with pytest.raises(ConditionFailed) as refused:
         await tables.update(Update(AGENTS, KEY, [change, Assign("status", "active")]))
@@ -101,28 +99,28 @@ async def test_a_change_of_what_is_no_map_or_no_number_fails_like_a_condition(ta
 
 
 @pytest.mark.parametrize("change", [Remove("name"), Remove(("channels", "x")), Assign(("channels", "x"), 1)], ids=str)
-async def test_nothing_is_made_by_removing_from_it_or_entering_into_it(tables: Tables, change: Change) -> None:
+async def test_removals_and_map_entries_never_create_an_item(tables: Tables, change: Change) -> None:
     with pytest.raises(ConditionFailed) as refused:
         await tables.update(Update(AGENTS, KEY, [change]))
     assert refused.value.failed == {0: None}
     assert await stored(tables) is None
 
 
-async def test_a_sum_that_cannot_be_exact_is_refused_and_changes_nothing(tables: Tables) -> None:
+async def test_inexact_sum_is_refused_and_changes_nothing(tables: Tables) -> None:
     await tables.put(Put(AGENTS, {**AGENT, "count": 10**50}))
     with pytest.raises(Unstorable):
         await tables.update(Update(AGENTS, KEY, [Assign("name", "x"), Add("count", 1)]))
     assert await stored(tables) == {**AGENT, "count": 10**50}
 
 
-async def test_a_delete_answers_the_item_as_it_was_and_may_be_repeated(tables: Tables) -> None:
+async def test_delete_returns_the_previous_item_and_can_be_repeated(tables: Tables) -> None:
     await tables.put(Put(AGENTS, AGENT))
     assert await tables.delete(Delete(AGENTS, KEY)) == AGENT
     assert await tables.delete(Delete(AGENTS, KEY)) is None
     assert await stored(tables) is None
 
 
-async def test_a_delete_is_refused_where_its_condition_fails(tables: Tables) -> None:
+async def test_delete_with_a_false_condition_is_refused(tables: Tables) -> None:
     await tables.put(Put(AGENTS, AGENT))
     with pytest.raises(ConditionFailed) as refused:
         await tables.delete(Delete(AGENTS, KEY, Equals("name", "another")))
@@ -132,7 +130,7 @@ async def test_a_delete_is_refused_where_its_condition_fails(tables: Tables) -> 
         await tables.delete(Delete(AGENTS, ItemKey("ten_1", "agt_2"), Exists("id")))
 
 
-async def test_numbers_added_at_the_same_time_are_all_counted(tables: Tables) -> None:
+async def test_concurrent_additions_are_all_counted(tables: Tables) -> None:
     async with asyncio.TaskGroup() as group:
         for _ in range(64):
             group.create_task(tables.update(Update(AGENTS, KEY, [Add("count", 1)])))
@@ -141,7 +139,7 @@ async def test_numbers_added_at_the_same_time_are_all_counted(tables: Tables) ->
     assert item["count"] == 64
 
 
-async def test_of_many_at_once_one_makes_the_item_and_the_others_are_told_which(tables: Tables) -> None:
+async def test_one_of_many_concurrent_creates_wins_and_the_others_get_its_item(tables: Tables) -> None:
     async def create(number: int) -> Item | None:
         try:
             await tables.put(Put(AGENTS, {**AGENT, "number": number}, Absent("id")))
@@ -151,8 +149,8 @@ async def test_of_many_at_once_one_makes_the_item_and_the_others_are_told_which(
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(create(number)) for number in range(32)]
-    told = [task.result() for task in tasks]
-    made = {**AGENT, "number": told.index(None)}
+    answers = [task.result() for task in tasks]
+    made = {**AGENT, "number": answers.index(None)}
     assert await stored(tables) == made
-    assert told.count(None) == 1
-    assert told.count(made) == 31
+    assert answers.count(None) == 1
+    assert answers.count(made) == 31

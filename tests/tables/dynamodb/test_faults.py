@@ -1,4 +1,4 @@
-"""What the engine makes of a DynamoDB that throttles, fails, conflicts, loses answers or is not there."""
+"""The engine on a DynamoDB with throttling, failures, conflicts, lost answers and outages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def proxy(aws: Aws) -> Iterator[FaultyAws]:
 
 @pytest.fixture
 async def tables(aws: Aws, proxy: FaultyAws) -> AsyncIterator[DynamoDb]:
-    """An engine behind the proxy, on tables that hold one tenant and one agent."""
+    """Yield an engine behind the proxy, with one tenant and one agent."""
     client = await Client.open(Endpoint(aws.new_region(), proxy.url))
     await Schema(client, Environment.PROD).create([AGENTS, TENANTS])
     engine = DynamoDb(client, Environment.PROD)
@@ -98,7 +98,7 @@ VERBS = {
 
 @pytest.mark.parametrize("operation", VERBS)
 @pytest.mark.parametrize("fault", [Fault.FAILED, Fault.LOST])
-async def test_what_fails_or_loses_its_answer_is_asked_again_and_done_once(
+async def test_failed_calls_and_lost_answers_are_retried_and_applied_once(
     tables: DynamoDb, proxy: FaultyAws, operation: str, fault: Fault
 ) -> None:
     proxy.strike(fault, operation, most=2)
@@ -107,26 +107,26 @@ async def test_what_fails_or_loses_its_answer_is_asked_again_and_done_once(
 
 
 @pytest.mark.parametrize("operation", WRITES)
-async def test_a_write_in_conflict_with_a_transaction_is_asked_again(tables: DynamoDb, proxy: FaultyAws, operation: str) -> None:
+async def test_write_conflicting_with_a_transaction_is_retried(tables: DynamoDb, proxy: FaultyAws, operation: str) -> None:
     proxy.strike(Fault.CONFLICT, operation, most=3)
     await VERBS[operation](tables)
     assert proxy.calls[operation] == 4
 
 
 @pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems", "Query"])
-async def test_what_is_throttled_is_asked_again(tables: DynamoDb, proxy: FaultyAws, operation: str) -> None:
+async def test_throttled_call_is_retried(tables: DynamoDb, proxy: FaultyAws, operation: str) -> None:
     proxy.strike(Fault.THROTTLED, operation, most=1)
     await VERBS[operation](tables)
     assert proxy.calls[operation] == 2
 
 
-async def test_keys_that_were_left_unread_are_asked_for_again(tables: DynamoDb, proxy: FaultyAws) -> None:
+async def test_unprocessed_keys_are_requested_again(tables: DynamoDb, proxy: FaultyAws) -> None:
     proxy.strike(Fault.UNREAD, "BatchGetItem", most=3)
     await get_several(tables)
     assert proxy.calls["BatchGetItem"] == 4
 
 
-async def test_keys_that_are_never_read_are_unavailable_after_so_many_tries(tables: DynamoDb, proxy: FaultyAws) -> None:
+async def test_keys_never_processed_raise_unavailable_after_all_retries(tables: DynamoDb, proxy: FaultyAws) -> None:
     proxy.strike(Fault.UNREAD, "BatchGetItem")
     with pytest.raises(Unavailable):
         await get_several(tables)
@@ -134,28 +134,28 @@ async def test_keys_that_are_never_read_are_unavailable_after_so_many_tries(tabl
 
 
 @pytest.mark.parametrize("operation", VERBS)
-async def test_what_goes_on_failing_is_unavailable_after_five_tries(tables: DynamoDb, proxy: FaultyAws, operation: str) -> None:
+async def test_persistent_failure_raises_unavailable_after_five_attempts(
+    tables: DynamoDb, proxy: FaultyAws, operation: str
+) -> None:
     proxy.strike(Fault.FAILED, operation)
-    with pytest.raises(Unavailable) as told:
+    with pytest.raises(Unavailable) as caught:
         await VERBS[operation](tables)
     assert proxy.calls[operation] == 5
-    assert isinstance(told.value, Unanswered) is (operation in WRITES)
+    assert isinstance(caught.value, Unanswered) is (operation in WRITES)
 
 
 @pytest.mark.parametrize("operation", ["UpdateItem", "TransactWriteItems"])
-async def test_a_conflict_that_does_not_end_is_unavailable_and_nothing_was_changed(
+async def test_persistent_conflict_raises_unavailable_and_changes_nothing(
     tables: DynamoDb, proxy: FaultyAws, operation: str
 ) -> None:
     proxy.strike(Fault.CONFLICT, operation)
-    with pytest.raises(Unavailable, match="nothing was changed") as told:
+    with pytest.raises(Unavailable, match="nothing was changed") as caught:
         await VERBS[operation](tables)
-    assert not isinstance(told.value, Unanswered)
+    assert not isinstance(caught.value, Unanswered)
     assert proxy.calls[operation] == MAX_TRIES + 1
 
 
-async def test_a_write_all_of_whose_answers_were_lost_says_that_its_outcome_is_unknown(
-    tables: DynamoDb, proxy: FaultyAws
-) -> None:
+async def test_write_with_every_answer_lost_raises_unanswered(tables: DynamoDb, proxy: FaultyAws) -> None:
     proxy.strike(Fault.LOST, *WRITES)
     with pytest.raises(Unanswered, match="whether anything was changed is unknown"):
         await transact(tables)
@@ -163,7 +163,7 @@ async def test_a_write_all_of_whose_answers_were_lost_says_that_its_outcome_is_u
     assert await tables.get(TENANTS, [TENANT], consistent=True) == [{"id": "ten_1", "count": 1}]
 
 
-async def test_where_nobody_listens_every_verb_is_unavailable_and_works_when_somebody_does(
+async def test_every_verb_raises_unavailable_without_a_server_and_works_once_it_listens(
     tables: DynamoDb, proxy: FaultyAws
 ) -> None:
     proxy.shut()
@@ -174,8 +174,11 @@ async def test_where_nobody_listens_every_verb_is_unavailable_and_works_when_som
     await get(tables)
 
 
-async def test_transactions_count_exactly_whatever_happens_to_their_answers(tables: DynamoDb, proxy: FaultyAws) -> None:
-    """A blind sum, which would count twice if a transaction were made twice; one whose answers are all lost stays unknown."""
+async def test_transactions_are_applied_once_despite_lost_answers(tables: DynamoDb, proxy: FaultyAws) -> None:
+    """An unconditional sum would count twice if a transaction were applied twice.
+
+    With every answer lost, the outcome is unknown.
+    """
     rules = [proxy.strike(fault, "TransactWriteItems", every=every) for fault, every in ((Fault.LOST, 3), (Fault.CONFLICT, 4))]
 
     done: set[str] = set()
@@ -197,12 +200,12 @@ async def test_transactions_count_exactly_whatever_happens_to_their_answers(tabl
     assert await tables.get(TENANTS, [TENANT], consistent=True) == [{"id": "ten_1", "count": len(found)}]
 
 
-async def test_a_guarded_sum_counts_once_though_answers_are_lost(tables: DynamoDb, proxy: FaultyAws) -> None:
-    """A cursor and a sum in one conditional update, as metering does it."""
+async def test_guarded_sum_counts_once_despite_lost_answers(tables: DynamoDb, proxy: FaultyAws) -> None:
+    """A cursor and a sum in one conditional update, as for metering."""
     await tables.update(Update(TENANTS, TENANT, [Assign("cursor", 0)]))
     rule = proxy.strike(Fault.LOST, "UpdateItem", every=3)
     for number in range(1, 31):
-        # A condition that fails was met by its own first try, whose answer was lost.
+        # A failed condition means that its own first attempt, with a lost answer, was applied.
         with suppress(ConditionFailed):
             step = Update(TENANTS, TENANT, [Assign("cursor", number), Add("count", 1)], Equals("cursor", number - 1))
             await tables.update(step)
@@ -210,13 +213,13 @@ async def test_a_guarded_sum_counts_once_though_answers_are_lost(tables: DynamoD
     assert await tables.get(TENANTS, [TENANT], consistent=True) == [{"id": "ten_1", "count": 30, "cursor": 30}]
 
 
-async def test_a_condition_that_fails_beside_a_conflict_is_a_failed_condition(tables: DynamoDb) -> None:
+async def test_failed_condition_takes_precedence_over_a_conflict(tables: DynamoDb) -> None:
     with pytest.raises(ConditionFailed) as failed:
         await tables.transact([Put(AGENTS, ROW, Absent("id")), Update(TENANTS, TENANT, [Add("count", 1)])])
     assert failed.value.failed == {0: ROW}
 
 
-async def test_calls_beyond_those_that_can_wait_are_refused_at_once(tables: DynamoDb, proxy: FaultyAws) -> None:
+async def test_calls_above_the_queue_limit_are_refused_at_once(tables: DynamoDb, proxy: FaultyAws) -> None:
     proxy.strike(Fault.HELD, "GetItem")
     async with asyncio.TaskGroup() as group:
         waiting = [group.create_task(get(tables)) for _ in range(MAX_CALLS)]
@@ -229,7 +232,7 @@ async def test_calls_beyond_those_that_can_wait_are_refused_at_once(tables: Dyna
     await get(tables)
 
 
-async def test_closing_waits_for_what_is_under_way_and_refuses_what_comes_after(tables: DynamoDb, proxy: FaultyAws) -> None:
+async def test_close_waits_for_calls_in_flight_and_refuses_later_ones(tables: DynamoDb, proxy: FaultyAws) -> None:
     held = proxy.strike(Fault.HELD, "UpdateItem")
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         writing = group.create_task(update(tables))
@@ -243,7 +246,7 @@ async def test_closing_waits_for_what_is_under_way_and_refuses_what_comes_after(
     assert writing.exception() is None
 
 
-async def test_trouble_is_logged_once_for_its_kind_and_its_end_too(
+async def test_outage_is_logged_once_per_error_code_and_once_at_its_end(
     tables: DynamoDb, proxy: FaultyAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with structlog.testing.capture_logs() as lines:
@@ -262,7 +265,7 @@ async def test_trouble_is_logged_once_for_its_kind_and_its_end_too(
     ]
 
 
-async def test_units_are_told_for_every_call_where_somebody_asks(aws: Aws) -> None:
+async def test_consumed_units_are_reported_for_every_call_if_requested(aws: Aws) -> None:
     endpoint = Endpoint(aws.new_region(), aws.url)
     seen: list[tuple[str, dict[str, float]]] = []
     client = await Client.open(endpoint, lambda consumed: seen.append((consumed.operation, dict(consumed.units))))
@@ -281,7 +284,7 @@ async def test_units_are_told_for_every_call_where_somebody_asks(aws: Aws) -> No
     ]
 
 
-def test_waits_grow_from_25_ms_to_a_second_with_full_jitter() -> None:
+def test_backoff_grows_from_25_ms_to_a_second_with_full_jitter() -> None:
     runs = [list(backoff_delays()) for _ in range(200)]
     assert {len(run) for run in runs} == {MAX_TRIES}
     for number, tries in enumerate(zip(*runs, strict=True)):
@@ -291,7 +294,7 @@ def test_waits_grow_from_25_ms_to_a_second_with_full_jitter() -> None:
 
 
 @pytest.mark.faults
-async def test_an_answer_that_comes_too_late_is_asked_for_again(tables: DynamoDb, proxy: FaultyAws) -> None:
+async def test_call_with_a_late_answer_is_retried(tables: DynamoDb, proxy: FaultyAws) -> None:
     proxy.strike(Fault.SLOW, "TransactWriteItems", most=1)
     await transact(tables)
     assert proxy.calls["TransactWriteItems"] == 2
@@ -299,7 +302,7 @@ async def test_an_answer_that_comes_too_late_is_asked_for_again(tables: DynamoDb
 
 @pytest.mark.faults
 @pytest.mark.parametrize(("fault", "operation"), [(Fault.SLOW, "GetItem"), (Fault.THROTTLED, "GetItem")])
-async def test_what_stays_slow_or_throttled_is_given_up_within_bounds(
+async def test_persistently_slow_or_throttled_calls_fail_within_the_timeout(
     tables: DynamoDb, proxy: FaultyAws, fault: Fault, operation: str
 ) -> None:
     proxy.strike(fault, operation)

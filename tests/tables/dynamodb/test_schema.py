@@ -1,4 +1,4 @@
-"""The catalog's tables on DynamoDB, seen by AWS's own client as an operator would see them."""
+"""The catalog's tables on DynamoDB, inspected with AWS's own client like an operator would."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def client(endpoint: Endpoint) -> AsyncIterator[Client]:
 
 
 @pytest.mark.parametrize("environment", Environment)
-async def test_the_tables_are_made_with_their_keys_billed_on_demand_recoverable_and_tagged(
+async def test_tables_are_created_with_keys_on_demand_billing_recovery_and_tags(
     client: Client, operator: Any, environment: Environment
 ) -> None:
     await ensure_tables(client, environment, make_missing=True)
@@ -58,7 +58,7 @@ async def test_the_tables_are_made_with_their_keys_billed_on_demand_recoverable_
         assert tags["environment"] == ("dev" if name.endswith("-dev") else "prod")
 
 
-async def test_rows_go_by_themselves_from_the_table_of_challenges_alone(client: Client, operator: Any) -> None:
+async def test_only_the_challenges_table_has_a_time_to_live(client: Client, operator: Any) -> None:
     await ensure_tables(client, Environment.PROD, make_missing=True)
     for table in TABLES:
         expiry = operator.describe_time_to_live(TableName=table.name)["TimeToLiveDescription"]
@@ -66,14 +66,14 @@ async def test_rows_go_by_themselves_from_the_table_of_challenges_alone(client: 
         assert (on, expiry.get("AttributeName")) == ((True, "ttl") if table is CHALLENGES else (False, None))
 
 
-async def test_a_server_that_may_make_none_names_what_is_missing_and_the_command(client: Client, operator: Any) -> None:
+async def test_server_without_permission_to_create_names_missing_tables_and_the_command(client: Client, operator: Any) -> None:
     await Schema(client, Environment.PROD).create([AGENTS])
     with pytest.raises(StartRefused, match=r"lacks artcafe-tenants, .*artcafe-Challenges\n  create them: artcafe tables apply"):
         await ensure_tables(client, Environment.PROD, make_missing=False)
     assert operator.list_tables()["TableNames"] == ["artcafe-agents"]
 
 
-async def test_tables_that_stand_are_used_with_what_is_in_them(endpoint: Endpoint, operator: Any) -> None:
+async def test_existing_tables_are_used_with_their_rows(endpoint: Endpoint, operator: Any) -> None:
     operator.create_table(**create_request(TENANTS, Environment.PROD) | {"BillingMode": "PAY_PER_REQUEST", "Tags": []})
     operator.put_item(TableName="artcafe-tenants", Item={"id": {"S": "an odd id"}, "name": {"S": "Older"}})
     engine = await open_engine(f"dynamodb:{endpoint.region}", endpoint.url, Environment.PROD, make_missing=True)
@@ -81,7 +81,7 @@ async def test_tables_that_stand_are_used_with_what_is_in_them(endpoint: Endpoin
     await engine.close()
 
 
-async def test_a_table_with_another_key_stops_the_start(client: Client, operator: Any) -> None:
+async def test_table_with_another_key_stops_the_start(client: Client, operator: Any) -> None:
     operator.create_table(
         TableName="artcafe-agents",
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "N"}],
@@ -93,7 +93,7 @@ async def test_a_table_with_another_key_stops_the_start(client: Client, operator
 
 
 @pytest.mark.parametrize("state", ["DELETING", "ARCHIVED", "INACCESSIBLE_ENCRYPTION_CREDENTIALS"])
-async def test_a_table_that_cannot_be_used_in_its_state_stops_the_start(aws: Aws, endpoint: Endpoint, state: str) -> None:
+async def test_table_in_an_unusable_state_stops_the_start(aws: Aws, endpoint: Endpoint, state: str) -> None:
     place = f"dynamodb:{endpoint.region}"
     await (await open_engine(place, endpoint.url, Environment.PROD, make_missing=True)).close()
     with faulty(aws.url) as proxy:
@@ -102,7 +102,7 @@ async def test_a_table_that_cannot_be_used_in_its_state_stops_the_start(aws: Aws
             await open_engine(place, proxy.url, Environment.PROD, make_missing=True)
 
 
-async def test_times_to_live_that_are_off_or_unexpected_are_told_and_stop_nothing(client: Client, operator: Any) -> None:
+async def test_wrong_time_to_live_is_reported_without_stopping_the_start(client: Client, operator: Any) -> None:
     schema = Schema(client, Environment.PROD)
     operator.create_table(**create_request(CHALLENGES, Environment.PROD))
     operator.create_table(**create_request(AGENTS, Environment.PROD))
@@ -118,7 +118,7 @@ async def test_times_to_live_that_are_off_or_unexpected_are_told_and_stop_nothin
     assert [difference.table for difference in differences(await schema.describe_all())] == ["artcafe-agents"]
 
 
-async def test_servers_that_make_the_tables_at_the_same_time_do_not_mind(endpoint: Endpoint, operator: Any) -> None:
+async def test_servers_can_create_the_tables_concurrently(endpoint: Endpoint, operator: Any) -> None:
     place = f"dynamodb:{endpoint.region}"
     async with asyncio.TaskGroup() as group:
         starts = [group.create_task(open_engine(place, endpoint.url, Environment.PROD, make_missing=True)) for _ in range(3)]
@@ -127,7 +127,7 @@ async def test_servers_that_make_the_tables_at_the_same_time_do_not_mind(endpoin
     assert len(operator.list_tables()["TableNames"]) == len(TABLES)
 
 
-async def test_deleted_tables_that_still_stand_are_found(client: Client, operator: Any) -> None:
+async def test_remaining_tables_of_an_older_system_are_found(client: Client, operator: Any) -> None:
     schema = Schema(client, Environment.PROD)
     await schema.create(TABLES)
     assert await schema.deleted() == []
@@ -137,7 +137,7 @@ async def test_deleted_tables_that_still_stand_are_found(client: Client, operato
     assert await schema.deleted() == list(DELETED[:2])
 
 
-async def test_names_are_listed_whole_however_many_there_are(client: Client, operator: Any) -> None:
+async def test_all_table_names_are_listed_across_pages(client: Client, operator: Any) -> None:
     key = create_request(TENANTS, Environment.PROD)
     wanted = [f"table-{number:03}" for number in range(105)]
     for name in wanted:
@@ -145,7 +145,7 @@ async def test_names_are_listed_whole_however_many_there_are(client: Client, ope
     assert sorted(await Schema(client, Environment.PROD).names()) == wanted
 
 
-async def test_without_credentials_or_an_endpoint_the_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_start_without_credentials_or_endpoint_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)

@@ -27,7 +27,7 @@ def item(id: str, size: int) -> Item:
     return {"tenant_id": "t", "id": id, "text": "x" * size}
 
 
-def test_the_published_examples() -> None:
+def test_published_examples_of_capacity_units() -> None:
     # Developer guide, "Capacity unit consumption".
     assert [read_units(size, consistent=True) for size in (1, 3 * 1024, 4096, 4097, 8 * 1024)] == [1, 1, 1, 2, 2]
     assert read_units(4096, consistent=False) == 0.5
@@ -45,8 +45,10 @@ def test_more_bytes_never_cost_less(size: int) -> None:
 
 
 async def asked(tables: Tables, units: Units) -> list[tuple[float, float]]:
-    """A round of what an engine can be asked, and what each was charged. Left out are several keys at once and queries: of the
-    first the emulator says nothing, and of the others always one unit, whatever they read."""
+    """Run each request once and return the charged units.
+
+    Reads of several keys and queries are omitted: the emulator reports nothing for the first, and always one unit for the second.
+    """
     charged: list[tuple[float, float]] = []
 
     def note() -> None:
@@ -78,14 +80,14 @@ async def asked(tables: Tables, units: Units) -> list[tuple[float, float]]:
 
 
 @pytest.fixture
-async def reckoned(tmp_path: Path) -> AsyncIterator[tuple[MeteredTables, Units]]:
+async def metered(tmp_path: Path) -> AsyncIterator[tuple[MeteredTables, Units]]:
     units = Units()
     tables = MeteredTables(await Sqlite.open(tmp_path / "tables.sqlite", Environment.PROD), units)
     yield tables, units
     await tables.close()
 
 
-async def test_what_is_reckoned_is_what_an_engine_says_it_charges(aws: Aws, reckoned: tuple[MeteredTables, Units]) -> None:
+async def test_metered_units_equal_the_units_reported_by_the_emulator(aws: Aws, metered: tuple[MeteredTables, Units]) -> None:
     endpoint, units = Endpoint(aws.new_region(), aws.url), Units()
     await (await open_engine(f"dynamodb:{endpoint.region}", aws.url, Environment.PROD, make_missing=True)).close()
 
@@ -97,21 +99,21 @@ async def test_what_is_reckoned_is_what_an_engine_says_it_charges(aws: Aws, reck
 
     dynamodb = await DynamoDb.open(endpoint, Environment.PROD, charge)
     try:
-        assert await asked(*reckoned) == await asked(dynamodb, units)
+        assert await asked(*metered) == await asked(dynamodb, units)
     finally:
         await dynamodb.close()
 
 
-async def test_several_keys_are_as_many_reads(reckoned: tuple[MeteredTables, Units]) -> None:
-    tables, units = reckoned
+async def test_each_key_counts_as_one_read(metered: tuple[MeteredTables, Units]) -> None:
+    tables, units = metered
     for number, size in enumerate(SIZES):
         await tables.put(Put(AGENTS, item(f"{number}", size)))
     await tables.get(AGENTS, [ItemKey("t", f"{number}") for number in range(len(SIZES) + 1)], consistent=True)
     assert units.reads == 1 + 1 + 1 + 1 + 2 + 3 + 1
 
 
-async def test_what_a_filter_leaves_out_was_read(reckoned: tuple[MeteredTables, Units]) -> None:
-    tables, units = reckoned
+async def test_items_filtered_out_are_charged(metered: tuple[MeteredTables, Units]) -> None:
+    tables, units = metered
     for number, size in enumerate(SIZES):
         await tables.put(Put(AGENTS, item(f"{number}", size)))
     for consistent, charged in ((True, 5), (False, 2.5)):
@@ -120,8 +122,8 @@ async def test_what_a_filter_leaves_out_was_read(reckoned: tuple[MeteredTables, 
         assert (found.items, units.reads) == ([], charged)
 
 
-async def test_what_was_refused_is_charged_too(reckoned: tuple[MeteredTables, Units]) -> None:
-    tables, units = reckoned
+async def test_refused_writes_are_charged(metered: tuple[MeteredTables, Units]) -> None:
+    tables, units = metered
     await tables.put(Put(AGENTS, item("a", 1500)))
     units.writes = 0
     with pytest.raises(ConditionFailed):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from artcafe.tables.engine.checksums import Checksum
 from artcafe.tables.engine.values import Item, Value, normal_item
-from tests.tables.strategies import texts, told_apart, values
+from tests.tables.strategies import texts, values, with_types
 
 items = st.dictionaries(texts(least=1), values(), max_size=4).map(normal_item)
 
@@ -21,14 +21,14 @@ def summed(each: Sequence[Item]) -> Checksum:
 
 
 def turned(value: Value) -> Value:
-    """The same value with every map's names in the other order."""
+    """Return the same value with the names of every map in reverse order."""
     if isinstance(value, dict):
         return {name: turned(value[name]) for name in reversed(value)}
     return [turned(member) for member in value] if isinstance(value, list) else value
 
 
 @given(st.lists(items, max_size=5), st.randoms())
-def test_neither_the_order_of_items_nor_that_of_names_counts(found: list[Item], random: object) -> None:
+def test_checksum_ignores_the_order_of_items_and_names(found: list[Item], random: object) -> None:
     others: list[Item] = [{name: turned(item[name]) for name in reversed([*item])} for item in reversed(found)]
     assert summed(found) == summed(others)
     assert summed(found).text == summed(others).text
@@ -36,11 +36,11 @@ def test_neither_the_order_of_items_nor_that_of_names_counts(found: list[Item], 
 
 
 @given(items, items)
-def test_items_that_differ_in_a_value_or_its_type_have_other_sums(one: Item, other: Item) -> None:
-    assert (summed([one]) == summed([other])) is (told_apart(dict(one)) == told_apart(dict(other)))
+def test_items_with_another_value_or_type_have_another_checksum(one: Item, other: Item) -> None:
+    assert (summed([one]) == summed([other])) is (with_types(dict(one)) == with_types(dict(other)))
 
 
-def test_what_is_there_twice_or_of_another_type_is_seen() -> None:
+def test_checksum_detects_duplicates_and_changed_types() -> None:
     assert summed([{"a": 1}, {"a": 1}]) != summed([])
     assert summed([{"a": 1}]) != summed([{"a": True}])
     assert summed([{"a": 1}]) != summed([{"a": "1"}])

@@ -29,12 +29,12 @@ ORDERS: list[Callable[[str, Value], Condition]] = [Less, LessOrEqual, Greater, G
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("value", [None, True, [1], {"a": 1}, frozenset({1})], ids=repr)
-def test_only_text_numbers_and_bytes_are_compared_by_order(order: Callable[[str, Value], Condition], value: Value) -> None:
+def test_only_text_numbers_and_bytes_have_an_order(order: Callable[[str, Value], Condition], value: Value) -> None:
     with pytest.raises(TypeError, match=r"^used: "):
         order("used", value)
 
 
-def test_a_condition_keeps_its_value_in_normal_form_and_refuses_what_cannot_be_stored() -> None:
+def test_condition_normalises_its_value_and_refuses_unstorable_ones() -> None:
     assert repr(Equals("limits", {"rate": (1,)}).value) == "{'rate': [1]}"
     with pytest.raises(TypeError, match=r"^limits\.rate: float"):
         Equals(("limits", "rate"), 0.5)  # type: ignore[arg-type]  # a float is what is refused
@@ -42,30 +42,30 @@ def test_a_condition_keeps_its_value_in_normal_form_and_refuses_what_cannot_be_s
         Equals("capabilities", frozenset[str]())
 
 
-def test_bytes_are_not_searched_for() -> None:
+def test_searching_for_bytes_is_refused() -> None:
     with pytest.raises(TypeError, match=r"^raw: bytes"):
         Contains("raw", b"a")
 
 
 @pytest.mark.parametrize("several", [And, Or])
-def test_several_conditions_are_at_least_one(several: Callable[..., Condition]) -> None:
+def test_and_and_or_need_at_least_one_condition(several: Callable[..., Condition]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         several()
 
 
-def test_the_paths_of_a_condition_are_those_of_its_tests() -> None:
+def test_paths_of_a_condition_are_the_paths_of_its_tests() -> None:
     condition = And(Exists("a"), Or(Not(Absent(("b", "c"))), Equals("d", 1)), OfKind("a", ValueKind.MAP))
     assert paths_in(condition) == ["a", ("b", "c"), "d", "a"]
     assert paths_in(None) == []
 
 
-def test_a_condition_has_room_for_25_tests() -> None:
+def test_condition_has_at_most_25_tests() -> None:
     check_condition(And(*[Exists("a")] * MAX_TESTS))
     with pytest.raises(ValueError, match="26 tests"):
         check_condition(Or(Absent("b"), And(*[Exists("a")] * MAX_TESTS)))
 
 
 @pytest.mark.parametrize("path", ["", ("channels", ""), ("", "chn_1"), "\ud800"], ids=repr)
-def test_a_path_that_cannot_be_is_refused(path: str | tuple[str, str]) -> None:
+def test_invalid_path_is_refused(path: str | tuple[str, str]) -> None:
     with pytest.raises(Unstorable):
         check_condition(Exists(path))

@@ -1,4 +1,4 @@
-"""What the contract suite cannot see from outside; the meaning of conditions and changes is tested there, on every engine."""
+"""Details invisible to the contract suite, which tests the semantics of conditions and changes on every engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OLD: Item = {"tenant_id": "ten_1", "id": "agt_1", "count": 1, "channels": {"chn_
     ],
     ids=str,
 )
-def test_the_item_before_is_not_altered_by_what_comes_after(changes: list[Change]) -> None:
+def test_evaluation_does_not_modify_the_previous_item(changes: list[Change]) -> None:
     old = deepcopy(OLD)
     new = outcome(Update(AGENTS, ItemKey("ten_1", "agt_1"), changes), old)
     assert old == OLD

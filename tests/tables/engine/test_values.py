@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given
 
 from artcafe.tables.engine.values import MAX_ITEM_BYTES, Unstorable, Value, added, kind_of, normal, normal_item, size_of
-from tests.tables.strategies import kind, told_apart, values
+from tests.tables.strategies import kind, values, with_types
 
 VAST = 10**5000
 
 
 @given(values())
-def test_the_normal_form_says_the_same_and_is_its_own_normal_form(value: Value) -> None:
+def test_normal_form_is_equal_and_idempotent(value: Value) -> None:
     once = normal(value, "a")
-    assert told_apart(once) == told_apart(value)
-    assert told_apart(normal(once, "a"), spelled=True) == told_apart(once, spelled=True)
+    assert with_types(once) == with_types(value)
+    assert with_types(normal(once, "a"), exact=True) == with_types(once, exact=True)
 
 
 @given(values())
-def test_every_value_has_its_kind(value: Value) -> None:
+def test_every_value_has_its_type(value: Value) -> None:
     assert kind_of(normal(value, "a")) is kind(value)
 
 
@@ -39,7 +39,7 @@ def test_every_value_has_its_kind(value: Value) -> None:
     ],
     ids=str,
 )
-def test_a_whole_number_is_an_int_and_another_a_decimal_without_zeros_behind(number: int | Decimal, kept: str) -> None:
+def test_integers_become_int_and_others_decimals_without_trailing_zeros(number: int | Decimal, kept: str) -> None:
     assert repr(normal(number, "a")) == kept
 
 
@@ -56,14 +56,14 @@ def test_a_whole_number_is_an_int_and_another_a_decimal_without_zeros_behind(num
         Decimal("sNaN"),
         Decimal("-Infinity"),
     ],
-    ids=["39 digits", "127 digits", "vast", "small", "huge", "39 digits behind", "nan", "signalling nan", "infinite"],
+    ids=["39 digits", "127 digits", "vast", "small", "huge", "39 fractional digits", "nan", "signalling nan", "infinite"],
 )
-def test_a_number_dynamodb_cannot_hold_is_refused(number: int | Decimal) -> None:
+def test_number_outside_dynamodbs_range_is_refused(number: int | Decimal) -> None:
     with pytest.raises(Unstorable, match=r"^limits\.agents: "):
         normal({"agents": number}, "limits")
 
 
-def test_a_sum_is_exact_or_refused() -> None:
+def test_sum_is_exact_or_refused() -> None:
     assert repr(added(Decimal("0.1"), Decimal("0.9"), "a")) == "1"
     assert str(added(10**36, Decimal("0.1"), "a")) == f"1{'0' * 36}.1"
     with pytest.raises(Unstorable, match="38 significant digits"):
@@ -89,7 +89,7 @@ def test_a_sum_is_exact_or_refused() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_a_type_the_tables_do_not_have_is_refused_by_the_path_it_stands_at(value: object, path: str) -> None:
+def test_unsupported_type_is_refused_with_its_path(value: object, path: str) -> None:
     with pytest.raises(TypeError, match=f"^{path}: "):
         normal(value, "limits")
 
@@ -97,17 +97,17 @@ def test_a_type_the_tables_do_not_have_is_refused_by_the_path_it_stands_at(value
 @pytest.mark.parametrize(
     "value", [frozenset(), "\ud800", {"": 1}, {"a\udfff": 1}, {"n" * 65_536: 1}], ids=lambda value: repr(value)[:12]
 )
-def test_a_value_dynamodb_refuses_is_refused(value: Value) -> None:
+def test_values_refused_by_dynamodb_are_refused(value: Value) -> None:
     with pytest.raises(Unstorable):
         normal(value, "a")
 
 
 @pytest.mark.parametrize("value", ["", b"", [], {}, frozenset({""}), None], ids=repr)
-def test_what_is_empty_but_no_set_is_stored(value: Value) -> None:
+def test_empty_values_except_sets_are_stored(value: Value) -> None:
     assert normal(value, "a") == value
 
 
-def test_an_item_is_nested_at_most_32_levels_deep() -> None:
+def test_item_is_nested_at_most_32_levels_deep() -> None:
     deep: Value = "bottom"
     for _ in range(31):
         deep = [deep]
@@ -116,7 +116,7 @@ def test_an_item_is_nested_at_most_32_levels_deep() -> None:
         normal_item({"a": [deep]})
 
 
-def test_the_normal_form_shares_nothing_with_what_it_was_made_from() -> None:
+def test_normal_form_shares_no_object_with_its_source() -> None:
     inner: list[Value] = [1]
     made = normal({"inner": inner}, "a")
     inner.append(2)
@@ -128,17 +128,17 @@ def test_the_normal_form_shares_nothing_with_what_it_was_made_from() -> None:
     [("é", 2), (b"abc", 3), (None, 1), (True, 1), ([], 3), ({}, 3), (["a"], 5), ({"é": "a"}, 7), (frozenset({"ab", "c"}), 3)],
     ids=lambda value: str(value) if isinstance(value, int) else type(value).__name__,
 )
-def test_sizes_are_counted_as_dynamodb_documents_them(value: Value, size: int) -> None:
+def test_sizes_match_dynamodbs_documentation(value: Value, size: int) -> None:
     assert size_of(value) == size
 
 
 @pytest.mark.parametrize("number", [0, -1, 12, 123, 10**38 - 1, -(10**38) + 1, Decimal("-0.125")])
-def test_a_number_never_counts_for_less_than_documented(number: int | Decimal) -> None:
+def test_number_size_is_never_below_the_documented_one(number: int | Decimal) -> None:
     digits = len(str(number).strip("-").replace(".", ""))
     assert size_of(number) >= (digits + 1) // 2 + 1
 
 
-def test_an_item_holds_400_kilobytes_and_no_more() -> None:
+def test_item_holds_at_most_400_kilobytes() -> None:
     normal_item({"a": "x" * (MAX_ITEM_BYTES - 1)})
     with pytest.raises(Unstorable, match="409601 bytes"):
         normal_item({"a": "x" * MAX_ITEM_BYTES})

@@ -16,7 +16,7 @@ from artcafe.tables.sqlite.engine import Sqlite
 
 
 async def write(tables: Sqlite, run: str, worker: int) -> None:
-    """Three rows in one transaction, over and over; its id is printed once it is acknowledged."""
+    """Write three rows in one transaction repeatedly, printing its id once acknowledged."""
     number = 0
     while True:
         row = {"tenant_id": "ten_1", "id": f"{run}_{worker}_{number}"}

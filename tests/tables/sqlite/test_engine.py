@@ -54,7 +54,7 @@ async def counted(tables: Tables) -> object:
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-async def test_what_was_written_is_there_when_the_file_is_opened_again(path: Path) -> None:
+async def test_written_rows_survive_reopening_the_file(path: Path) -> None:
     async with opened(path) as engine:
         await engine.put(Put(TENANTS, {"id": "ten_1", "name": "née", "rate": Decimal("1.5")}))
     assert not path.with_name("tables.db-wal").exists()
@@ -63,7 +63,7 @@ async def test_what_was_written_is_there_when_the_file_is_opened_again(path: Pat
 
 
 @pytest.mark.parametrize("environment", Environment)
-async def test_the_tables_have_the_names_of_their_environment(path: Path, environment: Environment) -> None:
+async def test_tables_have_the_names_of_their_environment(path: Path, environment: Environment) -> None:
     async with opened(path, environment):
         pass
     with closing(connect(path)) as db:
@@ -71,7 +71,7 @@ async def test_the_tables_have_the_names_of_their_environment(path: Path, enviro
     assert names == {table.name_in(environment) for table in TABLES}
 
 
-async def test_dev_and_prod_in_one_file_share_only_the_tables_without_a_twin(path: Path) -> None:
+async def test_dev_and_prod_in_one_file_share_only_the_common_tables(path: Path) -> None:
     async with opened(path) as prod, opened(path, Environment.DEV) as dev:
         await prod.put(Put(TENANTS, {"id": "ten_1"}))
         await prod.put(Put(CHALLENGES, {"challenge_id": "chl_1"}))
@@ -79,7 +79,7 @@ async def test_dev_and_prod_in_one_file_share_only_the_tables_without_a_twin(pat
         assert await dev.get(CHALLENGES, [ItemKey("chl_1")]) == [{"challenge_id": "chl_1"}]
 
 
-async def test_nobody_else_may_read_the_file(path: Path) -> None:
+async def test_file_is_readable_only_by_its_owner(path: Path) -> None:
     path.touch(0o644)
     async with opened(path) as engine:
         await engine.put(Put(TENANTS, {"id": "ten_1"}))
@@ -92,14 +92,14 @@ def test_every_commit_is_flushed_to_the_disk(path: Path) -> None:
         assert db.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
-async def test_a_row_can_be_read_by_a_person(engine: Sqlite, path: Path) -> None:
+async def test_row_is_readable_in_the_sqlite_shell(engine: Sqlite, path: Path) -> None:
     await engine.put(Put(TENANTS, {"id": "ten_1", "name": "née", "limits": {"agents": 10}, "on": True, "rate": Decimal("1.5")}))
     with closing(connect(path)) as db:
         (row,) = db.execute('SELECT * FROM "artcafe-tenants"').fetchall()
     assert row == ("ten_1", "", '{"id":"ten_1","name":"née","limits":{"agents":10},"on":true,"rate":{"":["N","1.5"]}}')
 
 
-async def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(path: Path) -> None:
+async def test_file_of_a_newer_version_is_refused_unchanged(path: Path) -> None:
     async with opened(path):
         pass
     with closing(connect(path)) as db:
@@ -112,7 +112,7 @@ async def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(path: Path
     assert path.read_bytes() == before
 
 
-async def test_an_sqlite_file_of_another_program_is_refused_and_left_as_it_is(path: Path) -> None:
+async def test_sqlite_file_of_another_program_is_refused_unchanged(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE recipes (name TEXT)")
     before = path.read_bytes()
@@ -121,13 +121,13 @@ async def test_an_sqlite_file_of_another_program_is_refused_and_left_as_it_is(pa
     assert path.read_bytes() == before
 
 
-async def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+async def test_file_other_than_a_database_is_refused(path: Path) -> None:
     path.write_bytes(b"this is a letter, not a table file" * 100)
     with pytest.raises(errors.StartRefused, match="cannot be used: file is not a database"):
         await Sqlite.open(path, Environment.PROD)
 
 
-async def test_a_place_without_a_folder_is_refused(tmp_path: Path) -> None:
+async def test_path_without_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.StartRefused, match="No such file or directory"):
         await Sqlite.open(tmp_path / "missing" / "tables.db", Environment.PROD)
     with pytest.raises(errors.StartRefused):
@@ -137,7 +137,7 @@ async def test_a_place_without_a_folder_is_refused(tmp_path: Path) -> None:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_refused_write_leaves_those_of_the_same_commit_alone(engine: Sqlite) -> None:
+async def test_refused_write_does_not_affect_others_in_its_commit(engine: Sqlite) -> None:
     async def put(number: int) -> bool:
         try:
             await engine.put(Put(AGENTS, {"tenant_id": "ten_1", "id": f"agt_{number % 32}"}, Absent("id")))
@@ -151,7 +151,7 @@ async def test_a_refused_write_leaves_those_of_the_same_commit_alone(engine: Sql
     assert len((await engine.query(AGENTS, "ten_1", limit=100)).items) == 32
 
 
-async def test_two_engines_on_one_file_count_together_under_one_limit(path: Path) -> None:
+async def test_two_engines_on_one_file_share_a_limit(path: Path) -> None:
     async def add(engine: Sqlite) -> bool:
         try:
             await engine.update(Update(TENANTS, TENANT, [Add("count", 1)], Less("count", 30)))
@@ -167,7 +167,7 @@ async def test_two_engines_on_one_file_count_together_under_one_limit(path: Path
         assert await counted(one) == await counted(other) == 30
 
 
-async def test_a_cancelled_callers_write_is_made_whole_or_not_at_all_and_hinders_nobody(engine: Sqlite) -> None:
+async def test_write_of_a_cancelled_caller_is_atomic_and_affects_nobody_else(engine: Sqlite) -> None:
     async def move(number: int) -> None:
         row = {"tenant_id": "ten_1", "id": f"agt_{number:02}"}
         await engine.transact([Put(AGENTS, row), Put(CHANNELS, row)])
@@ -183,7 +183,7 @@ async def test_a_cancelled_callers_write_is_made_whole_or_not_at_all_and_hinders
     assert {f"agt_{number:02}" for number in range(1, 40, 2)} <= {str(item["id"]) for item in agents}
 
 
-async def test_close_commits_what_waits_and_refuses_what_comes_later(path: Path) -> None:
+async def test_close_commits_waiting_writes_and_refuses_later_ones(path: Path) -> None:
     engine = await Sqlite.open(path, Environment.PROD)
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         writes = [group.create_task(engine.update(Update(TENANTS, TENANT, [Add("count", 1)]))) for _ in range(600)]
@@ -203,7 +203,7 @@ async def test_close_commits_what_waits_and_refuses_what_comes_later(path: Path)
 
 @contextmanager
 def disk_that_ends_at(size: int) -> Iterator[None]:
-    """No file of this process grows beyond so many bytes, as on a full disk."""
+    """Limit the size of this process's files, like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -212,7 +212,7 @@ def disk_that_ends_at(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_on_a_full_disk_every_write_of_a_failed_commit_is_refused_and_none_was_made(engine: Sqlite, path: Path) -> None:
+async def test_full_disk_refuses_every_write_of_a_commit_and_applies_none(engine: Sqlite, path: Path) -> None:
     async def put(number: int) -> bool:
         try:
             await engine.put(Put(AGENTS, {"tenant_id": "ten_1", "id": f"agt_{number:02}", "name": "x" * 9000}))
@@ -232,7 +232,7 @@ async def test_on_a_full_disk_every_write_of_a_failed_commit_is_refused_and_none
     assert [item["id"] for item in (await engine.query(AGENTS, "ten_1")).items] == ["agt_41", "agt_42"]
 
 
-async def test_a_mistake_of_ours_in_one_write_undoes_its_commit_and_the_next_goes_on(engine: Sqlite) -> None:
+async def test_unexpected_exception_in_a_write_rolls_back_its_commit_and_the_next_runs(engine: Sqlite) -> None:
     broken = Put(TENANTS, {"id": "ten_2"})
     assert isinstance(broken.item, dict)
     broken.item["name"] = object()
@@ -250,7 +250,7 @@ async def test_a_mistake_of_ours_in_one_write_undoes_its_commit_and_the_next_goe
     assert await counted(engine) == 2
 
 
-async def test_writes_wait_while_another_process_writes_and_reads_do_not(path: Path) -> None:
+async def test_writes_wait_for_another_process_and_reads_do_not(path: Path) -> None:
     async with opened(path) as engine, asyncio.timeout(5):
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -263,11 +263,11 @@ async def test_writes_wait_while_another_process_writes_and_reads_do_not(path: P
         assert await counted(engine) == 1
 
 
-# --- killed in the middle --------------------------------------------------------------------------------------------
+# --- kill during a write ---------------------------------------------------------------------------------------------
 
 
 async def killed_after(acknowledged: int, path: Path, run: str) -> list[str]:
-    """The ids that a writer acknowledged before it was killed in mid-write."""
+    """Return the ids acknowledged by a writer before it was killed during a write."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     writer = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tests.tables.sqlite.killed_writer", str(path), run, stdout=asyncio.subprocess.PIPE, env=environment
@@ -279,15 +279,15 @@ async def killed_after(acknowledged: int, path: Path, run: str) -> list[str]:
         writer.send_signal(signal.SIGKILL)
     rest = (await asyncio.wait_for(writer.stdout.read(), 5)).decode()
     await asyncio.wait_for(writer.wait(), 5)
-    # The kill may cut the last line.
+    # The kill may truncate the last line.
     return ids + [line for line in rest.split("\n")[:-1] if line]
 
 
-async def test_every_acknowledged_write_survives_a_kill_and_every_transaction_is_whole(path: Path, tmp_path: Path) -> None:
+async def test_acknowledged_writes_survive_a_kill_and_transactions_are_atomic(path: Path, tmp_path: Path) -> None:
     acknowledged: list[str] = []
     for run in ("one", "two", "three"):
         acknowledged += await killed_after(200, path, run)
-        # What a power cut leaves of the log is read by a process that finds no shared memory of another one.
+        # The log left by a power cut is read by a process without another one's shared memory.
         folder = tmp_path / run
         folder.mkdir()
         for name in ("tables.db", "tables.db-wal"):
@@ -300,11 +300,11 @@ async def test_every_acknowledged_write_survives_a_kill_and_every_transaction_is
             assert await counted(engine) == len(agents)
 
 
-# --- an operator's reads, and what has passed ------------------------------------------------------------------------
+# --- operators' reads, and expiry -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, 1, SCAN_ROWS, SCAN_ROWS + 1])
-async def test_a_scan_reads_every_item_once(engine: Sqlite, count: int) -> None:
+async def test_scan_reads_every_item_once(engine: Sqlite, count: int) -> None:
     scans: Scans = engine
     keys = [ItemKey(f"ten_{number % 7}", f"agt_{number}") for number in range(count)]
     for start in range(0, count, 100):
@@ -314,7 +314,7 @@ async def test_a_scan_reads_every_item_once(engine: Sqlite, count: int) -> None:
     assert set(found) == set(keys)
 
 
-async def test_a_read_of_many_keys_and_of_few_is_the_same(engine: Sqlite) -> None:
+async def test_reads_of_few_and_many_keys_return_the_same(engine: Sqlite) -> None:
     keys = [ItemKey(f"ten_{number}") for number in range(MAX_KEYS_ON_LOOP + 1)]
     await engine.transact([Put(TENANTS, {"id": key.partition}) for key in keys[::2]])
     many = await engine.get(TENANTS, keys)
@@ -322,7 +322,7 @@ async def test_a_read_of_many_keys_and_of_few_is_the_same(engine: Sqlite) -> Non
     assert many.count(None) == MAX_KEYS_ON_LOOP // 2
 
 
-async def test_when_too_many_reads_wait_the_next_is_refused_at_once_and_those_waiting_are_served(engine: Sqlite) -> None:
+async def test_too_many_waiting_reads_refuse_the_next_at_once_and_serve_the_waiting(engine: Sqlite) -> None:
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         reads = [group.create_task(engine.query(AGENTS, "ten_1")) for _ in range(MAX_READS)]
         await asyncio.sleep(0)
@@ -332,7 +332,7 @@ async def test_when_too_many_reads_wait_the_next_is_refused_at_once_and_those_wa
     assert (await engine.query(AGENTS, "ten_1")).next is None
 
 
-async def test_a_sweep_removes_what_has_expired_and_nothing_else(engine: Sqlite) -> None:
+async def test_sweep_removes_only_expired_rows(engine: Sqlite) -> None:
     now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
     times = {"past": now - timedelta(seconds=1), "due": now, "ahead": now + timedelta(seconds=1)}
     for name, time in times.items():

@@ -10,7 +10,7 @@ from artcafe.tables.sqlite.group_commit import MAX_BATCH, MAX_WAITING, GroupComm
 
 
 class Commits:
-    """A commit that doubles numbers, remembers what it was given, and can be held up."""
+    """A commit function that doubles numbers, records its batches, and can be paused."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -31,11 +31,11 @@ class Commits:
         self.ended = True
 
     async def held(self) -> None:
-        """Returns when a commit has begun, which then waits for `go_on`."""
+        """Wait until a commit has begun; it continues on `go_on`."""
         assert await asyncio.to_thread(self.begun.wait, 5)
 
 
-async def test_work_of_one_turn_of_the_loop_shares_a_commit_and_each_gets_its_own_answer() -> None:
+async def test_work_of_one_loop_turn_shares_a_commit_with_individual_answers() -> None:
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
     async with asyncio.TaskGroup() as tasks:
@@ -45,7 +45,7 @@ async def test_work_of_one_turn_of_the_loop_shares_a_commit_and_each_gets_its_ow
     await group.close(commits.end)
 
 
-async def test_what_comes_during_a_commit_waits_for_the_next_which_takes_no_more_than_it_may() -> None:
+async def test_work_during_a_commit_waits_for_the_next_one_up_to_its_batch_limit() -> None:
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
@@ -60,7 +60,7 @@ async def test_what_comes_during_a_commit_waits_for_the_next_which_takes_no_more
     await group.close(commits.end)
 
 
-async def test_when_the_queue_is_full_the_next_is_refused_at_once_and_those_waiting_are_served() -> None:
+async def test_full_queue_refuses_the_next_work_at_once_and_serves_the_waiting() -> None:
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
@@ -97,7 +97,7 @@ async def test_work_cancelled_before_its_commit_is_dropped_and_later_is_committe
     await group.close(commits.end)
 
 
-async def test_a_mistake_in_a_commit_reaches_everyone_in_it_and_the_next_commit_goes_on() -> None:
+async def test_exception_in_a_commit_reaches_its_whole_batch_and_the_next_commit_runs() -> None:
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
 
@@ -113,7 +113,7 @@ async def test_a_mistake_in_a_commit_reaches_everyone_in_it_and_the_next_commit_
     await group.close(commits.end)
 
 
-async def test_close_waits_for_what_was_accepted_then_ends_once_and_takes_no_more() -> None:
+async def test_close_commits_accepted_work_ends_once_and_refuses_more() -> None:
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
@@ -134,7 +134,7 @@ async def test_close_waits_for_what_was_accepted_then_ends_once_and_takes_no_mor
     await group.close(commits.end)
 
 
-async def test_a_close_that_is_cancelled_can_be_repeated() -> None:
+async def test_cancelled_close_can_be_repeated() -> None:
     commits = Commits()
     group = GroupCommit("the test", commits.commit)
     commits.go_on.clear()
