@@ -1,1 +1,1 @@
-"""Receiving, shared by every door: which channels are followed, and what each peer is sent of them."""
+"""Receiving, shared by every door: followed channels, the fan-out of live messages, and the backlog of each connection."""

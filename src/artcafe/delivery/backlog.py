@@ -1,4 +1,4 @@
-"""Feeding a connection from the log: what it missed, in order and at its own pace, until each delivery joins its feed."""
+"""Feeding a connection from the log: missed messages, in order and at its own pace, until each delivery joins its feed."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from artcafe.rules import start_position
 from artcafe.wire.replies import Gap
 
 RETRY_S: Final = 0.2
-"""Between two attempts while NATS is away, or while a NATS follower lags behind a sequence that its leader has shown."""
+"""Between two attempts while NATS is away, or while a NATS follower has not reached a sequence of its leader."""
 
 Spawn = Callable[[Callable[[], Coroutine[None, None, None]]], asyncio.Task[None]]
 """Start work in a task of the connection's supervisor."""
 
 
 class Backlog:
-    """The deliveries of one connection that are no members of their feed. It works while there are any and the peer reads."""
+    """The backlog of one connection: feeds every delivery outside its feed, while the peer reads."""
 
     __slots__ = ("_deliveries", "_peer", "_spawn", "_task")
 
     def __init__(self, peer: Peer, deliveries: Mapping[ChannelId, Delivery], spawn: Spawn) -> None:
-        """`deliveries`: the connection's, which change while it is open."""
+        """`deliveries`: the connection's own dict, changed by its session."""
         self._peer, self._deliveries, self._spawn = peer, deliveries, spawn
         self._task: asyncio.Task[None] | None = None
 
     def resume(self) -> None:
-        """Start feeding if a delivery is behind."""
+        """Start feeding if a delivery has a backlog."""
         if self._task is None and any(self._is_behind(each) for each in self._deliveries.values()):
             self._task = self._spawn(self._run)
 
     def stop(self) -> None:
-        """Cancel what is running. May be repeated."""
+        """Cancel the running task. May be repeated."""
         if self._task is not None:
             self._task.cancel()
 
     async def _run(self) -> None:
         try:
-            # Each round feeds every delivery one batch, so that a long backlog does not block the other channels.
+            # Each round feeds every delivery one batch: a long backlog must not block the other channels.
             while behind := [each for each in self._deliveries.values() if self._is_behind(each)]:
                 for delivery in behind:
                     if self._is_fed(delivery) and self._is_behind(delivery):
@@ -82,7 +82,7 @@ class Backlog:
         if due:
             self._send(delivery, due)
             return
-        # The log has nothing between what this connection and the members were sent. The feed sends everything above, so no
+        # The log has nothing between the positions of this connection and of the members. The feed sends everything above, so no
         # message is sent twice or skipped.
         delivery.sent = max(delivery.sent, feed.flushed if found else shown)
         feed.join(delivery)
@@ -99,12 +99,12 @@ class Backlog:
         """
         feed = delivery.feed
         if delivery.epoch not in (None, feed.lineage.epoch) and isinstance(feed.reader, ChannelReader):
-            await feed.reader.catch_up()  # it may be the reader that has not seen the new log yet
+            await feed.reader.catch_up()  # the reader may not have seen the new log yet
         delivery.epoch = delivery.epoch or feed.lineage.epoch
         return delivery.epoch == feed.lineage.epoch
 
     async def _read(self, delivery: Delivery, shown: Seq) -> list[StoredMessage]:
-        """Return the next batch behind a delivery, after pushing a gap before it. Raises `Unavailable`.
+        """Return the next batch of a backlog, after pushing a gap before it. Raises `Unavailable`.
 
         The batch is empty only if the log has nothing up to `shown`.
         """
@@ -120,13 +120,13 @@ class Backlog:
                 return found
             if await tenant_log.is_removed(shown):
                 return await self._without_removed(delivery, found)
-            await asyncio.sleep(RETRY_S)  # a leader that was cut off has answered from an old state
+            await asyncio.sleep(RETRY_S)  # the answer came from an old leader, cut off from the cluster
         return []
 
     async def _without_removed(self, delivery: Delivery, found: list[StoredMessage]) -> list[StoredMessage]:
-        """Push a gap for messages that retention removed before they were sent, and return those of `found` above it.
+        """Push a gap for messages removed by retention before they were sent, and return the rest of `found`, above the gap.
 
-        The channel's row has the position before anything is removed, so a row that is read now has it.
+        The channel's row gets the position before any removal, so a row read now has it.
         """
         removed = await delivery.feed.removed_to()
         delivery.anchor = 0

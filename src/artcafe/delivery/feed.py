@@ -1,4 +1,4 @@
-"""One channel's live feed: the deliveries that have caught up with it, and the messages that the next flush sends them."""
+"""One channel's live feed: caught-up deliveries, and the messages of the next flush."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from artcafe.model import ChannelId, Cursor, Epoch, Seq, TenantId
 from artcafe.rules.start_position import LogLineage
 
 RemovedTo = Callable[[TenantId, ChannelId], Awaitable[Cursor]]
-"""Read the cursor up to which a channel's messages are removed. It holds for everything that was read of the log before."""
+"""Read the cursor of a channel's last removed message. It is valid for every earlier read of the log."""
 
 _NO_SEQS: Final[deque[Seq]] = deque(maxlen=0)
 """Shared by deliveries without a window: an empty deque costs 0.8 KB, and an idle agent 15."""
 
 
 class Delivery:
-    """One channel on one connection: the position that it was sent, and the messages that it has not acknowledged.
+    """One channel on one connection: the position of the last sent message, and the unacknowledged messages.
 
-    While `member` is set, the feed sends it new messages. Otherwise `delivery.backlog` reads the log for it, above `sent`. That
-    position may be a sequence of another channel; `anchor` is the channel's newest message up to there, or 0 without one, and is
-    valid once `has_anchor` is set. Sequences belong to the log of `epoch`, which is None before the log's first message.
+    While `member` is set, the feed sends it new messages. Otherwise `delivery.backlog` reads the log for it, above `sent`. The
+    position may be a sequence of another channel; `anchor` is the channel's newest message up to it, or 0 without one, and is
+    valid once `has_anchor` is set. Sequences belong to the log of `epoch`, None before the log's first message.
     """
 
     __slots__ = ("acked", "anchor", "epoch", "feed", "has_anchor", "max_unacked", "member", "peer", "sent", "unacked")
@@ -41,17 +41,17 @@ class Delivery:
         self.anchor: Seq = 0
 
     def advance_to(self, seq: Seq) -> None:
-        """Record that everything up to `seq`, a message of this channel, has been sent."""
+        """Record everything up to `seq`, a message of this channel, as sent."""
         self.sent = self.anchor = seq
         self.has_anchor = True
 
     @property
     def sent_up_to(self) -> Seq:
-        """The highest sequence that this connection was sent, or the position that it began at."""
+        """The highest sequence sent to this connection, or its start position."""
         return max(self.sent, self.feed.flushed) if self.member else self.sent
 
     def track(self, seqs: list[Seq]) -> bool:
-        """Add messages that are about to be sent to the window. Return False, and add none, if they do not fit."""
+        """Add messages to the window before they are sent. Return False, and add nothing, if they do not fit."""
         if self.max_unacked is None:
             return True
         if len(self.unacked) + len(seqs) > self.max_unacked:
@@ -64,14 +64,14 @@ class Delivery:
         return None if self.max_unacked is None else self.max_unacked - len(self.unacked)
 
     def ack(self, seq: Seq) -> None:
-        """Record that everything up to `seq` is acknowledged."""
+        """Record everything up to `seq` as acknowledged, and free the window."""
         self.acked = seq
         while self.unacked and self.unacked[0] <= seq:
             self.unacked.popleft()
 
 
 class PendingMessages:
-    """Messages of one channel that arrived since the last flush, encoded when a flush needs them: once per encoding."""
+    """Messages of one channel since the last flush. A flush encodes them once per encoding."""
 
     __slots__ = ("_batches", "_channel_id", "_is_live", "messages", "turns")
 
@@ -91,7 +91,7 @@ class PendingMessages:
 
 
 class _WriteGroup:
-    """Caught-up connections of one encoding: `direct` ones with their `descriptors`, and `others`, which their door writes to."""
+    """Caught-up connections of one encoding: `direct` ones with their `descriptors`, and `others`, written to by their door."""
 
     __slots__ = ("descriptors", "direct", "others")
 
@@ -102,10 +102,10 @@ class _WriteGroup:
 
 
 class Feed:
-    """One channel that connections of this server receive: the sink of its reader.
+    """One channel with subscribers on this server: the sink of its reader, and the source of its members.
 
     Every member has been sent everything up to `flushed`; `pending` came since. Messages of a `live` channel are not stored and
-    all have sequence 0: every delivery is caught up, and a connection that is away misses them.
+    all have sequence 0: every delivery is caught up, and a closed connection misses them.
     """
 
     __slots__ = (
@@ -142,25 +142,25 @@ class Feed:
         self.reader: ChannelReader | LiveChannelReader | None = None
         self.opened = asyncio.Event()
         self.lineage = LogLineage(None)
-        """The lineage of the log that the reader reads."""
+        """The lineage of the reader's log."""
         self.flushed: Seq = 0
         self.pending = PendingMessages(channel, is_live)
         self._groups: dict[Encoding, _WriteGroup] | None = None
-        """The write groups of `caught_up`, or None when a member or a descriptor has changed."""
+        """The write groups of `caught_up`, or None after a change of a member or a descriptor."""
         self.caught_up: dict[Peer, Delivery] = {}
         """Members without a window: each gets every message."""
         self.windowed: dict[Peer, Delivery] = {}
         """Members with a `max_unacked`: each gets messages as long as they fit its window."""
         self.ahead: dict[Peer, Delivery] = {}
-        """Members whose position is above every message that this server has seen of the channel, such as those that begin at the
-        end of the tenant's log. A message above its position moves a member to one of the other two."""
+        """Members with a position above the channel's messages seen by this server, such as the end of the tenant's log. A
+        message above its position moves a member to one of the other two."""
         self.users = 0
         """Deliveries of this channel, members or not. The hub closes the feed without any."""
 
     def begin(self, last: Seq, life: LogLineage) -> None:
         """Start the feed above `last`, because the reader has opened or opened again.
 
-        Members from before are removed: the backlog reads what they missed, or finds that there is another log.
+        Earlier members are removed: the backlog reads the messages in between, or finds another log.
         """
         for delivery in [*self.caught_up.values(), *self.windowed.values(), *self.ahead.values()]:
             self.leave(delivery)
@@ -170,11 +170,11 @@ class Feed:
         self.opened.set()
 
     def begun(self, life: LogLineage) -> None:
-        """Record that the tenant's log has got its first message, and with it an epoch."""
+        """Record the epoch of the tenant's log at its first message."""
         self.lineage = life
 
     async def removed_to(self) -> Seq:
-        """Return the sequence up to which the channel's messages are removed or about to be. Raises `Unavailable`."""
+        """Return the sequence of the channel's last message removed, or about to be. Raises `Unavailable`."""
         return self.lineage.to_seq(await self._removed_to(self.tenant_fabric.tenant_id, self.channel))
 
     def take(self, found: list[StoredMessage]) -> None:
@@ -190,7 +190,7 @@ class Feed:
     def join(self, delivery: Delivery) -> bool:
         """Make a delivery a member, and return whether it is one.
 
-        It must have been sent everything up to the next message that members get, and its connection must not be paused.
+        It must have been sent everything before the next flush, and its connection must not be paused.
         """
         if not self.opened.is_set() or delivery.peer.is_paused or delivery.sent < self.flushed:
             return False
@@ -205,7 +205,7 @@ class Feed:
         return True
 
     def leave(self, delivery: Delivery) -> None:
-        """Remove a member, recording the position that it was sent and the log's epoch. The backlog feeds it from here on."""
+        """Remove a member, recording its position and the log's epoch. The backlog feeds it from here on."""
         if not delivery.member:
             return
         delivery.epoch = delivery.epoch or self.lineage.epoch  # it may have joined before the log's first message
@@ -222,7 +222,7 @@ class Feed:
         return not self.windowed and not self.ahead
 
     def take_pending(self) -> PendingMessages | None:
-        """Return and clear the pending messages, which every member is about to be sent. None if the feed has begun again."""
+        """Return and clear the pending messages, to be sent to every member. None if the feed has begun again."""
         taken = self.pending
         if not taken.messages:
             return None
@@ -256,12 +256,12 @@ class Feed:
         for encoding, group in self._write_groups().items():
             frames, direct = join(encoding), group.direct
             for at, size in write_to_all(group.descriptors, frames):
-                direct[at].write(memoryview(frames)[size:])  # no copy: many may fall behind at once
+                direct[at].write(memoryview(frames)[size:])  # no copy: many may be slow at once
             for peer in group.others:
                 peer.write(frames)
 
     def distribute(self, touched: list[Peer]) -> None:
-        """Put the pending messages into each member's `out`. Append the peers whose `out` was empty to `touched`."""
+        """Put the pending messages into each member's `out`. Append peers with an empty `out` to `touched`."""
         pending = self.pending
         if not pending.messages:
             return  # the feed has begun again since the flush was scheduled
@@ -288,7 +288,7 @@ class Feed:
             self._catch_up(delivery, pending, seqs, touched)
 
     def _catch_up(self, delivery: Delivery, pending: PendingMessages, seqs: list[Seq], touched: list[Peer]) -> None:
-        """Send a member that was ahead the messages above its position; from here on it gets the others too."""
+        """Send a member in `ahead` the messages above its position, and move it to the caught-up or windowed members."""
         del self.ahead[delivery.peer]
         delivery.member = False
         first = next(at for at, seq in enumerate(seqs) if seq > delivery.sent)

@@ -29,17 +29,17 @@ def join_batches(batches: Sequence[FrameBatch]) -> bytes:
 
 
 def write_to_all(descriptors: Sequence[int], frames: bytes) -> list[tuple[int, int]]:
-    """Write the same bytes to every descriptor with one system call each, which is the whole cost (decision record 23).
+    """Write the same bytes to every descriptor with one system call each: the whole cost of a flush (decision record 23).
 
-    Return the short writes: index in `descriptors` and the number of bytes written. That is 0 for a full buffer and for a closed
-    socket, which its transport detects by itself.
+    Return the short writes: index in `descriptors` and the number of bytes written. A full buffer and a closed socket count 0;
+    the transport detects the close by itself.
     """
     written: list[int] = []
     writes = map(os.write, descriptors, repeat(frames))
     while len(written) < len(descriptors):
         try:
             written.extend(writes)
-        except OSError:  # `written` keeps the writes before this one, and the map continues behind it
+        except OSError:  # `written` keeps the writes before this one, and the map continues after it
             written.append(0)
     if written.count(len(frames)) == len(written):
         return []

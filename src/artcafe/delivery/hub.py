@@ -1,9 +1,8 @@
-"""The fan-out: each message encoded once, and written to every local connection that has caught up with its channel.
+"""The fan-out: each message encoded once, and written to every caught-up connection of this server.
 
-A connection that has not caught up (it began with a backlog, reads slowly, or has a full window) is no member of a feed and is
-fed from the log (`delivery.backlog`). The cost is the system call: messages are written once per connection and flush, in the
-order of their arrival over all channels, and joined once for all connections that get the same ones (design, decision 6; decision
-record 23).
+Other connections (with a backlog, a slow reader or a full window) are fed from the log instead (`delivery.backlog`). The cost is
+the system call: messages are written once per connection and flush, in the order of their arrival over all channels, and joined
+once for all connections with the same channels (design, decision 6; decision record 23).
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ RETRY_S: Final = 0.2
 
 
 class Hub:
-    """Every feed of this server, and the flush that they share. `group` owns the tasks that open and close feeds."""
+    """Every feed of this server, and their common flush. `group` owns the tasks for opening and closing feeds."""
 
     def __init__(self, fabric: Fabric, group: asyncio.TaskGroup, removed_to: RemovedTo) -> None:
         self._fabric, self._group, self.removed_to = fabric, group, removed_to
@@ -42,7 +41,7 @@ class Hub:
         self._next_flush = 0.0
         self.supervisor = Supervisor("hub")
         self.with_replies: set[Peer] = set()
-        """Connections with replies that wait for the end of the turn. A reply goes before messages that its command caused."""
+        """Connections with replies waiting for the end of the turn: a reply goes before the messages caused by its command."""
         self._next_turn: Callable[[], int] = itertools.count().__next__
 
     def feed(self, tenant_id: TenantId, channel: ChannelId, *, is_live: bool = False) -> Feed:
@@ -60,7 +59,7 @@ class Hub:
         """Remove one delivery of the feed; the last one closes it."""
         feed.users -= 1
         if feed.users == 0:
-            feed.opened.set()  # wake whoever waits for a feed that will not open any more
+            feed.opened.set()  # wake the waiters of a feed that will never open
             del self._feeds[feed.tenant_fabric.tenant_id, feed.channel]
             if feed.reader is not None:
                 self._spawn(partial(feed.tenant_fabric.readers.unfollow, feed.reader))
@@ -68,7 +67,7 @@ class Hub:
     async def _open(self, feed: Feed) -> None:
         """Follow the channel, retrying until it succeeds or the feed has no deliveries."""
         while feed.users > 0:
-            self._fabric.peek(feed.tenant_fabric.tenant_id)  # marks the tenant as in use: it has no reader yet that would
+            self._fabric.peek(feed.tenant_fabric.tenant_id)  # marks the tenant as in use, before it has a reader
             try:
                 reader = await feed.tenant_fabric.follow(feed.channel, feed, is_live=feed.is_live)
             except OurFault as exc:
@@ -83,8 +82,8 @@ class Hub:
     def _schedule_flush(self, feed: Feed) -> None:
         """Flush the feed's messages as soon as a flush is due, or in one turn if it is due now.
 
-        A large flush takes milliseconds. What can be read now is read in that turn and goes with it, or half of what arrives
-        meanwhile would be read behind the flush (decision record 23).
+        A large flush takes milliseconds. Messages already in NATS's socket are read in that turn and go with it; otherwise half
+        of the messages arriving during a flush would be read after the next one (decision record 23).
         """
         if not self._unflushed:
             now = self._loop.time()
@@ -116,9 +115,9 @@ class Hub:
             self._send_each(feeds)
 
     def _close_all(self, feeds: list[Feed]) -> None:
-        """Close every connection of a tenant's feeds after a failed flush, because it is unknown what each was sent.
+        """Close every connection of a tenant's feeds after a failed flush, because the position of each is unknown.
 
-        Agents that connect again resume at their cursors.
+        Agents connect again and resume at their cursors.
         """
         for feed in feeds:
             feed.take_pending()
@@ -129,7 +128,7 @@ class Hub:
     def _send_same(self, feeds: list[Feed]) -> None:
         """Send feeds with the same members, such as a single one: each connection of an encoding gets the same bytes."""
         for peer in [each for each in self.with_replies if each in feeds[0].caught_up]:
-            peer.write(b"")  # before `take_pending`: this may pause the connection, which then has not been sent the messages
+            peer.write(b"")  # before `take_pending`: this may pause the connection, and then it gets no messages
         taken = [pending for feed in feeds if (pending := feed.take_pending()) is not None]
         if taken:
             feeds[0].write(lambda encoding: join_batches([pending.encoded(encoding) for pending in taken]))
@@ -149,5 +148,5 @@ class Hub:
             peer.write(frames)
 
     def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Start work that is safe to repeat."""
+        """Start work, safe to repeat, under the supervisor."""
         self._group.create_task(self.supervisor.keep(work))

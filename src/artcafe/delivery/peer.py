@@ -1,4 +1,4 @@
-"""What a door implements to have messages delivered to its connections, and the limits that every door keeps."""
+"""The interface between delivery and a door's connections, and the limits of every door."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from artcafe.model import ChannelId, Epoch
 from artcafe.wire.replies import Gap
 
 PING_S: Final = 25
-"""Seconds between two checks that an idle connection still has a peer."""
+"""Seconds between two pings of an idle connection."""
 MAX_SUBSCRIPTIONS: Final = 128
-"""Channels that one connection may receive."""
+"""Highest number of channels on one connection."""
 
 
 class Encoding(Protocol):
@@ -26,34 +26,34 @@ class Encoding(Protocol):
 
 
 class Peer(Protocol):
-    """One connection of a door. No method waits: what the peer does not take at once, the door buffers and sets `is_paused`.
+    """One connection of a door. No method waits: the door buffers unread bytes, and sets `is_paused` above its bound.
 
     While `is_paused`, the connection is no member of any feed and gets no messages. The door takes it out of its feeds when it
     sets `is_paused`, and resumes its deliveries afterwards.
     """
 
     out: list[FrameBatch]
-    """Batches that the current flush is about to write. Empty outside of a flush."""
+    """Batches to be written by the current flush. Empty outside of a flush."""
     is_paused: bool
     descriptor: int | None
-    """The file descriptor that may be written to directly, or None while the door buffers bytes or where there is none. The door
-    calls `Feed.regroup` on each of its feeds when this changes."""
+    """The file descriptor for direct writes, or None: without one, and while the door buffers bytes. After a change the door
+    calls `Feed.regroup` on each of the connection's feeds."""
 
     @property
     def encoding(self) -> Encoding:
         """Return the encoding of the door."""
 
     def write(self, frames: bytes | memoryview) -> None:
-        """Write encoded messages now, behind the replies and pushes that wait."""
+        """Write encoded messages now, after waiting replies and pushes."""
 
     def feed_soon(self) -> None:
-        """Resume the deliveries that are no members of their feed, without calling back at once."""
+        """Resume every delivery outside its feed, later: the caller may be in the middle of a flush."""
 
     def close(self, reason: ArtcafeError) -> None:
         """Close the connection for this reason."""
 
     def send_gap(self, channel_id: ChannelId, gap: Gap, epoch: Epoch | None = None) -> None:
-        """Push a gap before any message that is written after this call. `epoch`: of the log that is read now."""
+        """Push a gap, before any message written after this call. `epoch`: of the current log."""
 
     def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = ()) -> None:
-        """Push an error that answers no command, and the channels that it concerns."""
+        """Push an error outside any command, with the affected channels."""

@@ -45,7 +45,7 @@ _NONE: Final[frozenset[ChannelId]] = frozenset()
 
 
 class DeliveryServices(Protocol):
-    """The services that deliveries are begun from and acknowledged to."""
+    """The services for beginning and acknowledging deliveries."""
 
     @property
     def subscriptions(self) -> Subscriptions: ...
@@ -62,9 +62,9 @@ class DeliveryServices(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A delivery that has begun: messages above `seq` follow. `last` is the channel's newest sequence, `gap` is missing before.
+    """The result of `subscribe`: messages above `seq` follow. `last` is the channel's newest sequence, `gap` what is missing.
 
-    All are None for a `live` channel, and `epoch` is None before the log's first message.
+    All are None for a `live` channel; `epoch` is None before the log's first message.
     """
 
     epoch: Epoch | None
@@ -77,8 +77,8 @@ _LIVE: Final = Opened(None, None, None)
 
 
 class Subscriber:
-    """The deliveries of one agent's connection. One task of the connection begins them, so that no channel begins twice; they may
-    end at any time."""
+    """The deliveries of one agent's connection. One task of the connection begins them, so no channel begins twice. They may end
+    at any time."""
 
     __slots__ = (
         "_beginning",
@@ -106,18 +106,18 @@ class Subscriber:
         spawn: Spawn,
         max_unacked: int | None,
     ) -> None:
-        """`deliveries`: the connection's, changed here. `max_unacked`: the window of deliveries that begin without a command."""
+        """`deliveries`: the connection's, changed here. `max_unacked`: the window of deliveries begun without a command."""
         self._services, self._peer, self.principal, self._deliveries = services, peer, principal, deliveries
         self.backlog = Backlog(peer, deliveries, spawn)
         self._max_unacked = max_unacked
         self._muted = _NONE
         """Channels unsubscribed on this connection: their subscriptions exist, and begin nothing here."""
         self._due: dict[ChannelId, Subscription] = {}
-        """Active subscriptions whose delivery has not begun yet."""
+        """Active subscriptions without a delivery yet."""
         self._withheld: dict[ChannelId, Delivery] = {}
-        """Deliveries that ended because their subscription was paused: a resumed one continues at the same position."""
+        """Deliveries ended by a pause of their subscription: a resumed one continues at the same position."""
         self._left_out = _NONE
-        """Active subscriptions above `MAX_SUBSCRIPTIONS`, which are not delivered on this connection."""
+        """Active subscriptions above `MAX_SUBSCRIPTIONS`, not delivered on this connection."""
         self._is_reading = self._is_stale = False
         """Whether the subscriptions are being read, and whether one has changed since the read began."""
         self._beginning: ChannelId | None = None
@@ -125,7 +125,7 @@ class Subscriber:
         """Whether the subscription of `_beginning` was revoked meanwhile."""
 
     def renew(self, principal: AgentPrincipal, max_unacked: int | None) -> None:
-        """Take the principal of a newer authentication, and its window unless that is None."""
+        """Take the principal of a newer authentication, and its window unless it is None."""
         self.principal = principal
         self._max_unacked = self._max_unacked if max_unacked is None else max_unacked
 
@@ -143,7 +143,7 @@ class Subscriber:
         self.apply_all(rows)
 
     def apply_all(self, rows: Iterable[Subscription]) -> None:
-        """Deliver these subscriptions and no others: they are all that let the agent receive."""
+        """Deliver these subscriptions and no others: the agent has no further permission to receive."""
         self._is_stale = self._is_reading
         active = {row.channel_id: row for row in rows}
         begun = [] if self._beginning is None else [self._beginning]
@@ -181,13 +181,13 @@ class Subscriber:
             if len(self._deliveries) >= MAX_SUBSCRIPTIONS:
                 self._leave_out()
                 return
-            # A channel that is not found is being deleted, and its subscriptions with it.
+            # A missing channel is being deleted, together with its subscriptions.
             with contextlib.suppress(ChannelNotFound), self._begun(channel_id):
                 await self._resume(channel_id, row)
         if self._due.get(channel_id) is row:
             del self._due[channel_id]
         if not self._due:
-            self._due = {}  # an emptied dict keeps its table, which costs an idle agent 0.2 KB
+            self._due = {}  # an emptied dict keeps its table: 0.2 KB of an idle agent
 
     async def _resume(self, channel_id: ChannelId, row: Subscription) -> None:
         """Begin a delivery at its subscription's cursor, or where it was withheld."""
@@ -202,7 +202,7 @@ class Subscriber:
         self._withheld.pop(channel_id, None)
 
     def _leave_out(self) -> None:
-        """Push the names of the subscriptions that are too many for this connection."""
+        """Push an error with the channels above this connection's limit."""
         left_out = sorted(channel_id for channel_id in self._due if channel_id not in self._deliveries)
         self._due.clear()
         self._left_out |= set(left_out)
@@ -257,7 +257,7 @@ class Subscriber:
             return
         delivery.ack(seq)
         self.backlog.resume()
-        # A log that was empty when this delivery began has an epoch now: the feed learns it before the first message is sent.
+        # The log may have been empty when this delivery began. It has an epoch now, known to the feed before the first message.
         delivery.epoch = delivery.epoch or delivery.feed.lineage.epoch
         assert delivery.epoch is not None
         agent = self.principal
@@ -274,7 +274,7 @@ class Subscriber:
     # --- deliveries --------------------------------------------------------------------------------------------------
 
     async def _begin(self, channel_id: ChannelId, start: Start, cursor: Cursor, max_unacked: int | None) -> Opened:
-        """Add a delivery, which the backlog feeds until it has caught up. Raises `ChannelNotFound` and `Unavailable`."""
+        """Add a delivery, to be fed by the backlog until it has caught up. Raises `ChannelNotFound` and `Unavailable`."""
         services, tenant_id = self._services, self.principal.tenant_id
         if (await services.record_cache.channel(tenant_id, channel_id)).type is ChannelType.LIVE:
             return await self._begin_live(channel_id)
@@ -323,7 +323,7 @@ class Subscriber:
                 self._withhold(channel_id)
 
     def _withhold(self, channel_id: ChannelId) -> None:
-        """End a delivery whose subscription lets the agent receive no more, and keep its position in case it does again."""
+        """End a delivery without permission to receive, and keep its position for a later permission."""
         self._due.pop(channel_id, None)
         self._is_revoked = self._is_revoked or channel_id == self._beginning
         delivery = self._end_delivery(channel_id)

@@ -19,7 +19,7 @@ FOLLOW_S: Final = 5.0
 
 
 class Watcher:
-    """The channels that a person watches on one connection. Messages that arrive while the connection is paused are skipped."""
+    """The watched channels of one connection. Messages are skipped while the connection is paused."""
 
     __slots__ = ("_deliveries", "_is_over", "_peer", "_services")
 
@@ -29,7 +29,7 @@ class Watcher:
         self._is_over = False
 
     async def watch(self, principal: UserPrincipal, channel: str) -> None:
-        """Follow a channel; `resume` shows it from there on.
+        """Follow a channel; the next `resume` starts showing it.
 
         Raises `ChannelNotFound`, `Forbidden`, `SubscriptionLimit`, or `Unavailable` if it cannot be followed within `FOLLOW_S`.
         """
@@ -58,7 +58,7 @@ class Watcher:
         self._services.hub.release(delivery.feed)
 
     def resume(self) -> None:
-        """Show messages from here on in every channel that is not shown: after a pause, or when a feed has begun again."""
+        """Show new messages of every channel: after `watch`, after a pause, or when a feed has begun again."""
         if self._is_over or self._peer.is_paused:
             return
         for delivery in self._deliveries.values():
@@ -67,7 +67,7 @@ class Watcher:
                 delivery.feed.join(delivery)
 
     async def end_deleted(self, principal: UserPrincipal) -> None:
-        """End the channels that were deleted, and push an error for each. Raises `Unavailable`."""
+        """End deleted channels, and push an error for each. Raises `Unavailable`."""
         for channel_id in list(self._deliveries):
             try:
                 await self._services.record_cache.channel(principal.tenant_id, channel_id)

@@ -1,1 +1,1 @@
-"""The WebSocket listener, its connections, and the hub that fans messages out."""
+"""The WebSocket gateway: the listener, connections, and the sessions of agents and people."""

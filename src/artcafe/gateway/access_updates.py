@@ -1,7 +1,7 @@
-"""Applying changes in the tables to open connections, so that a revocation takes effect within 5 s (contract, sentence 12).
+"""Applying changes in the tables to open connections: a revocation takes effect within 5 s (contract, sentence 12).
 
-The rows that a change names are read once per agent, for all of its connections. Each tenant has its own task, so that none waits
-for another, and revocations are applied before anything else.
+The rows of a change are read once per agent, for all of its connections. Each tenant has its own task and waits for no other, and
+revocations are applied before anything else.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from artcafe.supervision import Supervisor
 RECHECK_S: Final = 1.0
 """Shortest time between two applications of a tenant's changes; a revocation has 5 s (sentence 12)."""
 AT_ONCE: Final = 8
-"""Agents or people of a tenant that are read concurrently: few, since the embedded tables read one row after the other, and other
-tenants read them too."""
+"""Concurrent reads of agents or people per tenant: few, since the embedded tables do one read at a time for all tenants."""
 
 IdT = TypeVar("IdT", AgentId, UserId)
 SessionT = TypeVar("SessionT", AgentSession, UserSession)
@@ -33,7 +32,7 @@ SessionT = TypeVar("SessionT", AgentSession, UserSession)
 
 @dataclass(slots=True)
 class PendingChanges:
-    """Changes in a tenant that were not applied yet."""
+    """Changes in a tenant waiting to be applied."""
 
     is_whole: bool = False
     """Whether anything may have changed."""
@@ -43,7 +42,7 @@ class PendingChanges:
     users: set[UserId] = field(default_factory=set)
 
     def add(self, change: TenantChange | PendingChanges) -> None:
-        """Add the rows that a change names."""
+        """Add the rows of a change."""
         self.is_whole = self.is_whole or change.is_whole
         self.agents.update(change.agents)
         self.channels.update(change.channels)
@@ -64,7 +63,7 @@ class TenantSessions:
         self.users: dict[UserId, list[UserSession]] = defaultdict(list)
         self.pending = PendingChanges()
         self.failure: OurFault | None = None
-        """The error of a read for the changes that are being applied."""
+        """The error of a read during the current application."""
         self.is_worked_on = False
 
     def take_pending(self) -> PendingChanges:
@@ -80,7 +79,7 @@ class TenantSessions:
 
 
 class AccessUpdates:
-    """The authenticated sessions of this server, and the loop that applies changes to them."""
+    """The authenticated sessions of this server, and the loop for applying changes to them."""
 
     def __init__(self, services: Services, recheck_s: float = RECHECK_S) -> None:
         self._services, self._recheck_s = services, recheck_s
@@ -176,7 +175,7 @@ class AccessUpdates:
         ids: Sequence[IdT],
         do: Callable[[TenantSessions, IdT, list[SessionT]], Awaitable[None]],
     ) -> None:
-        """Call `do` for each of these agents, or people, that is connected."""
+        """Call `do` for each connected one of these agents or people."""
         for start in range(0, len(ids), AT_ONCE):
             async with asyncio.TaskGroup() as group:
                 for id in ids[start : start + AT_ONCE]:
@@ -197,12 +196,12 @@ class AccessUpdates:
             self._close(session, Internal())
 
     async def _check_agent(self, _: TenantSessions, __: AgentId, sessions: list[AgentSession]) -> None:
-        """Close sessions that are no longer authenticated. The first one reads the agent's row; the others find it in memory."""
+        """Close sessions without a valid authentication. The first one reads the agent's row; the others find it in memory."""
         for session in sessions:
             await session.is_current()
 
     async def _check_user(self, _: TenantSessions, __: UserId, sessions: list[UserSession]) -> None:
-        """Close the sessions of a person whose membership has ended or has another role."""
+        """Close a person's sessions after the end of the membership or a change of its role."""
         refusals: dict[UserPrincipal, ArtcafeError | None] = {}
         for session in sessions:
             principal = session.principal
@@ -231,7 +230,7 @@ class AccessUpdates:
             session.apply_all(rows)
 
     async def _apply_some(self, tenant: TenantSessions, pairs: Sequence[tuple[ChannelId, AgentId]]) -> None:
-        """Read the subscriptions that have changed, and apply them to the sessions of their agents."""
+        """Read the changed subscriptions, and apply them to the sessions of their agents."""
         try:
             rows = await self._services.subscriptions.now(tenant.tenant_id, pairs)
         except OurFault as exc:

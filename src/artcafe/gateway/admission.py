@@ -1,4 +1,4 @@
-"""Which sockets may open before `connect`: by the origin of a browser's page, and by rate per client address."""
+"""Admission of sockets before `connect`: by the origin of a browser's page, and by rate per client address."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from artcafe.rules.clients import Proxies, is_address, rate_limit_key
 from artcafe.rules.throttle import Buckets
 
 BURST_S: Final = 10
-"""Seconds of the rate that may arrive at once: after a restart, all agents connect to the server."""
+"""Burst, in seconds of the rate: after a restart, all agents connect to the server."""
 
 
 class Admission:
@@ -26,7 +26,7 @@ class Admission:
         hosts: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`origins`: allowed in addition to the gateway's own host, such as `https://app.example.com`. `hosts`: the names of that
+        """`origins`: allowed in addition to the gateway's own host, such as `https://app.example.com`. `hosts`: names of its
         host, in addition to its addresses and `localhost`. `connects_per_s` 0: any rate."""
         self._proxies = proxies or Proxies()
         self._origins, self._hosts = frozenset(origins), frozenset(hosts)
@@ -36,8 +36,8 @@ class Admission:
     def is_allowed(self, origins: list[str], host: str) -> bool:
         """Return whether a browser's page may connect (RFC 6455, section 10.2). Programs send no origin and are allowed.
 
-        `host`: the authority of the request. A page of the same host is allowed if the host is the gateway's own, which excludes
-        a foreign name that resolves to this address (DNS rebinding).
+        `host`: the authority of the request. A page of the same host is allowed if the host is the gateway's own, but not a
+        foreign name resolved to this address (DNS rebinding).
         """
         if not origins:
             return True

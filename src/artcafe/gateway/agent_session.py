@@ -38,7 +38,7 @@ _FOR_PEOPLE: Final = ", which is for people: it subscribes to channels, and read
 
 
 class Worker(Protocol):
-    """The task that does a connection's commands in order."""
+    """The task for a connection's commands, done in order."""
 
     def wake(self) -> None:
         """Look for work, if the task is not running."""
@@ -70,14 +70,14 @@ class AgentSession:
         deliveries: dict[ChannelId, Delivery],
         max_unacked: int | None,
     ) -> None:
-        """`deliveries`: the connection's. `max_unacked`: the window of subscriptions that begin without a command."""
+        """`deliveries`: the connection's. `max_unacked`: the window of subscriptions begun without a command."""
         self._services, self._socket, self._worker = services, socket, worker
         self.principal = principal
         self.token_until: datetime | None = None
-        """The expiry of the token or key of the last `connect`. None: a signature by a key without expiry, which authenticates
-        the connection as long as it is open."""
+        """The expiry of the token or key of the last `connect`. None: a signature by a key without expiry, valid as long as the
+        connection is open."""
         self._is_read_due = self._is_waiting = self._is_over = False
-        """Whether the subscriptions must be read, and whether that waits for the tables or NATS."""
+        """Whether the subscriptions must be read, and whether the read waits for the tables or NATS."""
         self.in_flight = 0
         """Publishes without a reply yet."""
         self.subscriber = Subscriber(services, socket, principal, deliveries, spawn, max_unacked)
@@ -116,7 +116,7 @@ class AgentSession:
 
     @property
     def has_unwritten(self) -> bool:
-        """Whether the agent has acknowledged messages that are not written to the tables yet."""
+        """Whether the agent has acknowledged positions waiting to be written to the tables."""
         return self._services.cursors.has_unwritten(self.principal.tenant_id, self.principal.agent_id)
 
     async def write_cursors(self) -> None:
@@ -137,7 +137,7 @@ class AgentSession:
     # --- commands ----------------------------------------------------------------------------------------------------
 
     async def handle(self, id: int, kind: str, body: frames.Body, size: int) -> None:
-        """Do a command and send its reply. `size`: bytes of its frame. Raises the error that answers it."""
+        """Do a command and send its reply. `size`: bytes of its frame. Raises its error reply."""
         match body:
             case frames.Publish():
                 stored = await self._services.messaging.submit(self.principal, body.channel, body)
@@ -163,7 +163,7 @@ class AgentSession:
                 assert_never(body)
 
     def acknowledge(self, ack: frames.Ack) -> None:
-        """Move a cursor, or push the error that refuses it: an ack has no reply."""
+        """Move a cursor, or push an error: an ack has no reply."""
         try:
             self.subscriber.acknowledge(ack.channel, ack.seq)
         except (NotSubscribed, AckBeyondSent) as exc:
@@ -215,7 +215,7 @@ class AgentSession:
     # --- deliveries --------------------------------------------------------------------------------------------------
 
     def feed_soon(self) -> None:
-        """Feed the deliveries that have not caught up from the log."""
+        """Feed every delivery with a backlog from the log."""
         self.subscriber.backlog.resume()
 
     def apply(self, channel_id: ChannelId, row: Subscription | None) -> None:
@@ -224,7 +224,7 @@ class AgentSession:
         self._begin_soon()
 
     def apply_all(self, rows: Sequence[Subscription]) -> None:
-        """Deliver these subscriptions and no others: they are all that let the agent receive."""
+        """Deliver these subscriptions and no others: the agent has no further permission to receive."""
         self.subscriber.apply_all(rows)
         self._begin_soon()
 
@@ -235,7 +235,7 @@ class AgentSession:
             self._worker.wake()
 
     def begin_subscriptions(self) -> None:
-        """Read the agent's subscriptions and begin what is due, before the next command."""
+        """Read the agent's subscriptions and begin their deliveries, before the next command."""
         if not self._is_over:
             self._is_read_due, self._is_waiting = True, False
             self._worker.wake()

@@ -1,4 +1,4 @@
-"""What a session uses of its socket, and the limits that `connect` announces."""
+"""The socket as sessions use it, and the limits announced by `connect`."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ class ClientSocket(Peer, Protocol):
         """Adjust the number of reasons to stop reading the socket."""
 
     def on_authenticated(self) -> None:
-        """Note that a `connect` has succeeded: from here on revocations apply to the connection."""
+        """Note a successful `connect`: from here on revocations apply to the connection."""

@@ -12,11 +12,11 @@ REASON_BYTES: Final = 123
 """A control frame holds 125 bytes, two of them the code (RFC 6455, section 5.5)."""
 
 _SENDABLE: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
-"""The registered codes (IANA) without those that no frame may carry."""
+"""The registered codes (IANA), except codes not allowed in a frame."""
 
 
 def for_error(error: ArtcafeError) -> tuple[int, bytes]:
-    """Return the code and reason that close a connection for this error."""
+    """Return the close code and reason for this error."""
     reason = str(error).encode()[:REASON_BYTES].decode(errors="ignore")  # not in the middle of a character
     code = error.close if error.close is not None else Internal.close
     assert code is not None

@@ -1,4 +1,4 @@
-"""One connection's commands in order: `challenge` and `connect` are done here, all others by the session that `connect` opened.
+"""One connection's commands in order: `challenge` and `connect` are done here, all others by the session opened by `connect`.
 
 The socket itself (bytes, bounds, closing) belongs to `gateway.connection`.
 """
@@ -42,7 +42,7 @@ class CommandDispatcher:
     )
 
     def __init__(self, services: Services, socket: ClientSocket, deliveries: dict[ChannelId, Delivery], spawn: Spawn) -> None:
-        """`deliveries`: the connection's, which its session begins and ends."""
+        """`deliveries`: the connection's own dict, changed by its session."""
         self._services, self._socket, self._deliveries, self._spawn = services, socket, deliveries, spawn
         self._login = LoginHandshake(services.login, services.member_login, services.clock)
         self._commands: list[Command] = []
@@ -51,12 +51,12 @@ class CommandDispatcher:
         self._is_over = self._is_winding_down = False
         self._share: Share | None = None
         self.session: AgentSession | UserSession | None = None
-        """What `connect` opened; None before."""
+        """The session opened by `connect`; None before."""
 
     def handle(self, id: int | None, kind: str, body: frames.Body, size: int) -> None:
-        """Do a command at once if it needs no waiting; else queue it behind the others. `size`: bytes of its frame."""
+        """Do a command at once if it needs no waiting; else queue it. `size`: bytes of its frame."""
         if isinstance(body, frames.Ack):
-            if self.session is None:  # `connect` is still being done
+            if self.session is None:  # `connect` is in progress
                 self._socket.send(replies.error(NotSubscribed(body.channel)))
             else:
                 self.session.acknowledge(body)
@@ -69,7 +69,7 @@ class CommandDispatcher:
             self.wake()
 
     def wind_down(self) -> None:
-        """Take no more commands but acks, because the server shuts down. Commands that have begun are answered."""
+        """Take no more commands but acks, because the server shuts down. Commands in progress are answered."""
         self._is_winding_down = True
 
     @property
@@ -90,7 +90,7 @@ class CommandDispatcher:
             self._worker.cancel()
 
     def on_writable(self) -> None:
-        """Continue what waited for the peer to read: deliveries, and a `history` command."""
+        """Resume deliveries, and a held `history` command, after the peer has read everything."""
         if self.session is not None:
             self.session.feed_soon()
         if self._commands:
@@ -104,7 +104,7 @@ class CommandDispatcher:
             self._worker = self._spawn(self._work)
 
     async def _work(self) -> None:
-        """Do the waiting commands in order. Deliveries begin in this task only, so that no channel begins twice."""
+        """Do the waiting commands in order. Deliveries begin in this task only, so no channel begins twice."""
         try:
             while not self._is_over:
                 if isinstance(self.session, AgentSession) and self.session.has_work:
@@ -117,7 +117,7 @@ class CommandDispatcher:
             self._worker = None
 
     async def _do_next(self) -> None:
-        """Do the next command in a turn with room in the principal's share, and the publishes behind it while there is room."""
+        """Do the next command in a turn with room in the principal's share, and the publishes after it while there is room."""
         share = self._principals_share()
         if share is None:
             await self._do(*self._next())
@@ -154,7 +154,7 @@ class CommandDispatcher:
             self._socket.adjust_holds(-holds)
 
     def spend_share(self) -> None:
-        """Count a command that was done at once. If that uses up the share, stop reading the socket until there is room."""
+        """Count a command done at once. If the share is used up, stop reading the socket until it has room."""
         share = self._principals_share()
         if share is None:
             return
@@ -164,13 +164,13 @@ class CommandDispatcher:
             share.wait(partial(self._socket.adjust_holds, -1))
 
     def _principals_share(self) -> Share | None:
-        """Return the principal's share, made at its first command: an idle connection needs none. None before `connect`."""
+        """Return the principal's share, or None before `connect`. It is made at the first command: idle connections have none."""
         if self._share is None and self.session is not None:
             self._share = self._services.shares.of(self.session.principal)
         return self._share
 
     def _is_held(self) -> bool:
-        """Whether the next command waits until the peer reads what it was sent: a short `history` has a long reply."""
+        """Whether the next command waits until the peer has read everything: a short `history` has a long reply."""
         return self._socket.is_paused and isinstance(self._commands[0][2], frames.History)
 
     def _publish_now(self, id: int | None, body: frames.Body, size: int) -> bool:
@@ -183,7 +183,7 @@ class CommandDispatcher:
     # --- commands ----------------------------------------------------------------------------------------------------
 
     async def _do(self, id: int | None, kind: str, body: frames.Body, size: int) -> None:
-        """Do a command and send its reply, or the error that answers it."""
+        """Do a command and send its reply or error."""
         try:
             assert id is not None, "the wire session lets no command but `ack` through without an id"
             match body:

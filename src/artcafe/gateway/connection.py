@@ -30,10 +30,10 @@ from artcafe.wire.replies import Gap
 from artcafe.wire.session import Session, State
 
 WRITE_HIGH_BYTES: Final = 256 * 1024
-"""Bytes that may wait in the process for a peer. Above, its deliveries leave their feeds and are fed from the log at its pace."""
+"""Bytes buffered in the process for a peer. Above, its deliveries leave their feeds and are fed from the log at its pace."""
 
 MAX_IN_FLIGHT: Final = 1024
-"""Commands that wait and publishes that are not stored yet. Above, the socket is not read until half of them are done."""
+"""Waiting commands and publishes in progress. Above, the socket is not read until half of them are done."""
 MAX_IN_FLIGHT_BYTES: Final = 1024 * 1024
 """Bytes of their frames, with the same effect."""
 
@@ -55,7 +55,7 @@ class ConnectionEvents(Protocol):
         """The upgrade is complete."""
 
     def on_authenticated(self, connection: Connection) -> None:
-        """A `connect` has succeeded: the first, or a further one that renews it."""
+        """A `connect` has succeeded: the first, or a further one to renew it."""
 
     def on_stalled(self, connection: Connection, is_stalled: bool) -> None:
         """The peer has stopped or resumed reading."""
@@ -64,7 +64,7 @@ class ConnectionEvents(Protocol):
         """A close frame is about to be sent; the peer may never answer it."""
 
     def on_protocol_error(self, address: str | None, problem: str) -> None:
-        """A peer sent a frame that breaks the WebSocket protocol."""
+        """A peer has violated the WebSocket protocol."""
 
     def on_error(self, connection: Connection, reason: ArtcafeError) -> None:
         """The server closes the connection for this reason."""
@@ -137,7 +137,7 @@ class Connection(WSListener):
 
     @property
     def session(self) -> AgentSession | UserSession | None:
-        """The session that `connect` opened; None before."""
+        """The session opened by `connect`; None before."""
         return self.dispatcher.session
 
     # --- callbacks of picows -----------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class Connection(WSListener):
         if self.is_closed:
             if kind is WSMsgType.CLOSE:
                 transport.disconnect()
-        elif frame.rsv1 or frame.rsv2 or frame.rsv3:  # no extension is negotiated that could use them (RFC 6455, section 5.2)
+        elif frame.rsv1 or frame.rsv2 or frame.rsv3:  # no negotiated extension uses them (RFC 6455, section 5.2)
             self._events.on_protocol_error(self.address, "reserved bits are set")
             self._end(WSCloseCode.PROTOCOL_ERROR, b"reserved bits are set, and no extension was agreed on")
         elif kind is WSMsgType.TEXT and frame.fin and self._partial is None:
@@ -190,7 +190,7 @@ class Connection(WSListener):
             self._events.on_close(self)
 
     def pause_writing(self) -> None:
-        """Stop direct writes: the transport buffers bytes, and further ones must go behind them."""
+        """Stop direct writes: the transport buffers bytes, and further ones must follow them."""
         self._set_descriptor(None)
 
     def resume_writing(self) -> None:
@@ -261,7 +261,7 @@ class Connection(WSListener):
                 self._stream.pause_reading()
 
     def on_authenticated(self) -> None:
-        """Notify the gateway that a `connect` has succeeded."""
+        """Notify the gateway of a successful `connect`."""
         self._events.on_authenticated(self)
 
     # --- out ---------------------------------------------------------------------------------------------------------
@@ -274,11 +274,11 @@ class Connection(WSListener):
         self._replies.append(text_frame(text))
 
     def send_gap(self, channel_id: ChannelId, gap: Gap, epoch: Epoch | None = None) -> None:
-        """Push a gap, before any message that is written later."""
+        """Push a gap, before any message written later."""
         self.send(replies.gap(channel_id, gap, epoch))
 
     def send_error(self, error: ArtcafeError, channels: Sequence[ChannelId] = ()) -> None:
-        """Push an error that answers no command."""
+        """Push an error outside any command."""
         self.send(replies.error(error, channels=channels))
 
     def _send_replies(self) -> None:
@@ -286,7 +286,7 @@ class Connection(WSListener):
             self.write(b"")
 
     def write(self, frames: bytes | memoryview) -> None:
-        """Write encoded frames now, behind the waiting replies: the reply to a command goes before what the command caused."""
+        """Write encoded frames now, after waiting replies: a reply goes before the messages caused by its command."""
         if self._replies:
             replies, self._replies = self._replies, []
             self._with_replies.discard(self)
@@ -307,9 +307,9 @@ class Connection(WSListener):
             self.pause()
 
     def pause(self) -> None:
-        """Take the deliveries out of their feeds, with their positions, until the peer has read what waits."""
+        """Take the deliveries out of their feeds, with their positions, until the peer has read the buffered bytes."""
         self.is_paused = True
-        self._update_reading()  # or a peer that sends commands and reads nothing would fill our memory with replies
+        self._update_reading()  # else a peer with many commands and no reads would fill our memory with replies
         self._events.on_stalled(self, True)
         for delivery in self.deliveries.values():
             delivery.feed.leave(delivery)
@@ -317,18 +317,18 @@ class Connection(WSListener):
     def _resume(self) -> None:
         """Resume reading and the deliveries, from the log."""
         self.is_paused = False
-        self.has_answered = True  # reading is a sign of life, and the pong may be among what was not read
+        self.has_answered = True  # reading is a sign of life, and its pong may wait in the unread socket
         self._update_reading()
         self._events.on_stalled(self, False)
         self.dispatcher.on_writable()
 
     def feed_soon(self) -> None:
-        """Resume the deliveries that are no members of their feed."""
+        """Resume every delivery outside its feed."""
         if self.session is not None:
             self.session.feed_soon()
 
     def waiting_bytes(self) -> int:
-        """Return the number of bytes that this process buffers for the peer."""
+        """Return the number of bytes buffered in this process for the peer."""
         size: int = self._stream.get_write_buffer_size()
         return size
 
@@ -347,8 +347,8 @@ class Connection(WSListener):
         self._end(*close_codes.for_error(reason))
 
     def _end(self, code: int | WSCloseCode, text: bytes = b"", *, is_reply: bool = False) -> None:
-        """Send a close frame, behind the waiting replies and after the agent's unwritten cursors: its next connection, perhaps to
-        another server, must resume behind them.
+        """Send a close frame after the waiting replies and the write of the agent's cursors: its next connection, which may go to
+        another server, must resume at them.
 
         The socket stays open until the peer replies or `listener.DRAIN_S` has passed. Closing it while the peer sends would reset
         the connection, and the peer would never read the code. `is_reply`: the peer closed first.
@@ -382,7 +382,7 @@ class Connection(WSListener):
         self.dispatcher.end()
 
     def abort(self) -> None:
-        """Close the socket without waiting for the peer to read what was sent."""
+        """Close the socket at once, with unread bytes."""
         self.is_closed = True
         self._transport.disconnect(False)
 

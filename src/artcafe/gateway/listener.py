@@ -36,10 +36,10 @@ from artcafe.supervision import Supervisor
 CONNECT_S: Final = 10.0
 """Deadline of a successful `connect`."""
 STALL_S: Final = 10.0
-"""A peer that reads no byte for this long while bytes wait for it is closed with 4008 (contract, sentence 10)."""
+"""Longest time without a read by a peer while bytes wait for it. Above, it is closed with 4008 (contract, sentence 10)."""
 SWEEP_S: Final = 1.0
 BACKLOG: Final = 4096
-"""Connections that the kernel may hold until they are accepted."""
+"""Connections held by the kernel until they are accepted."""
 ANSWER_S: Final = 1.0
 """Longest wait of a drain for replies to publishes, and again for the writes of cursors."""
 ANSWER_LOOK_S: Final = 0.02
@@ -73,11 +73,11 @@ class Gateway:
         self._unauthenticated: dict[Connection, float] = {}
         """Sockets without a successful `connect`, and when they opened."""
         self._slots: list[set[Connection]] = [set() for _ in range(PING_S)]
-        """Authenticated sockets, by the second of `PING_S` in which each is pinged: a sweep visits one slot, not all sockets."""
+        """Authenticated sockets by the second of their ping, of `PING_S`: a sweep visits one slot, not all sockets."""
         self._current_slot = 0
         self._with_expiry: set[Connection] = set()
         self._stalled: dict[Connection, tuple[float, int]] = {}
-        """Sockets whose peer is not reading: when it last read, and how many bytes waited then."""
+        """Sockets with a peer that is not reading: the time of its last read, and the number of bytes waiting then."""
         self._closing: dict[Connection, float] = {}
         self.access_updates = AccessUpdates(services, recheck_s)
         services.changes.subscribe(self.access_updates.changed)
@@ -101,7 +101,7 @@ class Gateway:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def adopt(self, connection: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Serve a connection that another process has accepted. Raises OSError where it has ended, or its TLS failed."""
+        """Serve a connection accepted by another process. Raises OSError if it has ended, or if its TLS handshake failed."""
         await asyncio.get_running_loop().connect_accepted_socket(
             lambda: OpeningHandshake(self, CONNECT_S),
             connection,
@@ -173,7 +173,7 @@ class Gateway:
         return self._open_connections.linger()
 
     def stop_lingering(self) -> None:
-        """Count a connection less that `linger` let stay."""
+        """Count a lingering connection less."""
         self._open_connections.stop_lingering()
 
     def on_begin(self, handshake: OpeningHandshake) -> None:
@@ -181,7 +181,7 @@ class Gateway:
         self._handshakes.add(handshake)
 
     def on_abandoned(self, handshake: OpeningHandshake, counted: CountedConnection) -> None:
-        """Forget a connection that was closed before its upgrade."""
+        """Forget a connection closed before its upgrade."""
         self._open_connections.leave(counted)
         self._handshakes.discard(handshake)
 
@@ -199,12 +199,12 @@ class Gateway:
         return Connection(self._services, self._group, self, counted, request.forwarded)
 
     def on_refused(self, peer: str | None, refused: UpgradeRefused) -> None:
-        """Log the refusal of a peer that speaks no HTTP or has too many connections, at most once a minute."""
+        """Log the refusal of a peer without HTTP or with too many connections, at most once a minute."""
         if refused.is_noise:
             self._noise.warn(address=peer, problem=refused.text)
 
     def on_protocol_error(self, address: str | None, problem: str) -> None:
-        """Log a frame that breaks the WebSocket protocol, at most once a minute."""
+        """Log a violation of the WebSocket protocol, at most once a minute."""
         self._noise.warn(address=address, problem=problem)
 
     def on_error(self, connection: Connection, reason: ArtcafeError) -> None:
@@ -237,7 +237,7 @@ class Gateway:
             self._with_expiry.add(connection)
 
     def on_stalled(self, connection: Connection, is_stalled: bool) -> None:
-        """Start or end the deadline of a peer that does not read."""
+        """Start or end the deadline of a slow reader."""
         if is_stalled:
             self._stalled[connection] = (time.monotonic(), connection.waiting_bytes())
         else:
@@ -248,7 +248,7 @@ class Gateway:
         self._closing[connection] = time.monotonic()
 
     def on_close(self, connection: Connection) -> None:
-        """Forget the socket, and write what its agent acknowledged."""
+        """Forget the socket, and write its agent's acknowledged cursors."""
         self._closed.set()
         self._open_connections.leave(connection.counted)
         for known in (self._unauthenticated, self._stalled, self._closing):
@@ -306,7 +306,7 @@ class Gateway:
         self._current_slot = (self._current_slot + 1) % PING_S
         for connection in list(self._slots[self._current_slot]):
             if connection.is_paused or connection.is_closed:
-                continue  # `_close_stalled` watches the bytes it reads; a ping would only wait behind them
+                continue  # `_close_stalled` checks its reads; a ping would only wait in the buffer
             if not connection.has_answered:
                 self._close(connection, NoPong())
                 continue

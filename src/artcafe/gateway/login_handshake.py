@@ -37,7 +37,7 @@ class LoginHandshake:
         return replies.ChallengeReply(challenge.id, challenge.text, times.to_text(challenge.expires_at))
 
     async def authenticate(self, connect: frames.Connect) -> tuple[Principal, datetime | None]:
-        """Return the agent or person of a token or signature, and its expiry: that of the token or of the signing key, or None.
+        """Return the agent or person of a token or signature, and the expiry of the token or signing key, if any.
 
         A challenge is used up by its first answer. Raises `BadCredentials`, `Unauthenticated`, `NotAMember`,
         `CredentialsExpired`, `Revoked` or `Unavailable`.

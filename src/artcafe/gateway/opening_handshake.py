@@ -24,7 +24,7 @@ READ_BUFFER_BYTES: Final = 2048
 READ_BYTES: Final = 64 * 1024
 """Longest read. Without it the parser's buffer grew to the size of the kernel's, a few MB per socket."""
 READABLE_BYTES: Final = 4 * MAX_FRAME_BYTES
-"""A frame that is too large is read up to this size and answered with 4501 and a reason. picows closes with 1009 above."""
+"""Too large frames up to this size are read and answered with 4501 and a reason. Above, picows closes with 1009."""
 
 _picows: Final = logging.getLogger("picows.server")
 
@@ -41,7 +41,7 @@ class HandshakeEvents(Protocol):
         ...
 
     def stop_lingering(self) -> None:
-        """A connection that `linger` let stay is closed."""
+        """A lingering connection is closed."""
 
     def on_begin(self, handshake: OpeningHandshake) -> None:
         """A connection was counted and may send its upgrade."""
@@ -89,7 +89,7 @@ class OpeningHandshake(asyncio.Protocol):
 
     # --- callbacks of the transport ----------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP server makes no other
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a TCP server passes this type
         """Count the connection and start its deadline, or refuse it."""
         self._transport = transport
         peer = transport.get_extra_info("peername")
@@ -138,7 +138,7 @@ class OpeningHandshake(asyncio.Protocol):
             self._ws.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Notify the gateway, or the parser once there is one."""
+        """Notify the gateway, or the parser after the upgrade."""
         self._stop_timer()
         if self._ws is not None:
             self._ws.connection_lost(exc)
@@ -151,7 +151,7 @@ class OpeningHandshake(asyncio.Protocol):
 
     def _end_of_head(self) -> int | None:
         """Return the end of the head, or None while it is incomplete. Raises UpgradeRefused if it is too large or not HTTP."""
-        if self._head[0] <= 0x20:  # such as a TLS hello, which would never end a line
+        if self._head[0] <= 0x20:  # such as a TLS hello, without any line end
             raise UpgradeRefused(HTTPStatus.BAD_REQUEST, "This is no request of HTTP/1.1.", is_noise=True)
         end = self._head.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
         if end >= 0:
@@ -171,7 +171,7 @@ class OpeningHandshake(asyncio.Protocol):
         self._start_timer(LINGER_S)
 
     def _discard(self, size: int) -> None:
-        """Discard what a refused peer still sends, and abort the connection above `LINGER_BYTES`."""
+        """Discard further bytes of a refused peer, and abort the connection above `LINGER_BYTES`."""
         self._bytes += size
         if self._bytes > LINGER_BYTES:
             self.abort()
@@ -192,7 +192,7 @@ class OpeningHandshake(asyncio.Protocol):
     # --- frames up to `connect` --------------------------------------------------------------------------------------
 
     def _open(self, connection: Connection, request: UpgradeRequest, tail: bytes) -> None:
-        """Make the parser, let it answer the upgrade, and pass on the bytes behind the request."""
+        """Make the parser, let it answer the upgrade, and pass on the bytes after the request."""
         self._stop_timer()
         self._head.clear()
         self._connection = connection
@@ -244,7 +244,7 @@ class _Parser(WSProtocol):  # type: ignore[misc]  # missing in the stub
 
 
 class _PicowsLogger:
-    """The logger of one socket's parser: picows reports a frame that it cannot parse by a log line only."""
+    """The logger of one socket's parser: picows reports an unparsable frame only by a log line."""
 
     __slots__ = ("_connection",)
 
@@ -265,7 +265,7 @@ class _PicowsLogger:
         _picows.warning(text, *args)
 
     def error(self, text: str, *args: object) -> None:
-        """Notify the connection of a frame that breaks the protocol, before picows closes it. `args`: code and reason."""
+        """Notify the connection of a protocol error, before picows closes it. `args`: code and reason."""
         self._connection.on_protocol_error(text % args)
 
     def exception(self, text: str, *args: object) -> None:
@@ -292,7 +292,7 @@ def _parser(connection: Connection) -> Any:
         0,
         0,
         WSAutoPingStrategy.PING_WHEN_IDLE,
-        False,  # no pongs of its own: it would answer every ping, even of a peer that reads nothing
+        False,  # no pongs of its own: it would answer every ping, even without reads by the peer
         READABLE_BYTES,
         None,  # no further headers
         READ_BUFFER_BYTES,

@@ -17,12 +17,12 @@ def switch_protocol(transport: asyncio.Transport, protocol: asyncio.BufferedProt
 
 
 class DiscardProtocol(asyncio.BufferedProtocol):
-    """Discards what a peer sends after a frame that cannot be parsed. The parser would buffer, log and answer all of it."""
+    """Discards everything after an unparsable frame. The parser would buffer, log and answer all of it."""
 
     __slots__ = ("_replaced",)
 
     def __init__(self, replaced: Any) -> None:
-        """`replaced`: the protocol that still writes, and handles the end of the connection."""
+        """`replaced`: the parser. It still writes, and handles the end of the connection."""
         self._replaced = replaced
 
     def get_buffer(self, _sizehint: int) -> bytearray:
@@ -30,7 +30,7 @@ class DiscardProtocol(asyncio.BufferedProtocol):
         return _SCRATCH
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Discard what was read."""
+        """Discard the bytes."""
 
     def eof_received(self) -> bool:
         """Return False: the transport closes itself."""

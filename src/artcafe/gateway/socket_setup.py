@@ -1,4 +1,4 @@
-"""Options of a socket and its transport that bound what a slow reader may buffer."""
+"""Options of a socket and its transport, to bound the buffers of a slow reader."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 from typing import Final
 
 NOTSENT_LOWAT_BYTES: Final = 64 * 1024
-"""Without it the kernel buffered 3 MB before the transport noticed a peer that had stopped reading (design, decision 6)."""
+"""Without it the kernel buffered 3 MB before the transport noticed a slow reader (design, decision 6)."""
 
 
 def set_up(stream: asyncio.Transport) -> int | None:

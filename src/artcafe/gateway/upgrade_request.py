@@ -1,7 +1,7 @@
-"""Parsing upgrade requests, and the HTTP answers to those that are refused. No I/O.
+"""Parsing upgrade requests, and the HTTP answers to refused ones. No I/O.
 
 picows parses requests too, but it compares `Connection` and `Upgrade` with whole values and answers on its own. So it gets a
-`canonical` request that is made here.
+`canonical` request made here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class UpgradeRequest:
     forwarded: list[str]
 
     def canonical(self) -> bytes:
-        """Return an equivalent request that picows accepts."""
+        """Return an equivalent request in the form accepted by picows."""
         lines = (
             f"GET {PATH} HTTP/1.1",
             "Upgrade: websocket",

@@ -40,7 +40,7 @@ class UserSession:
     # --- the connection's life ---------------------------------------------------------------------------------------
 
     def renew(self, principal: Principal, _max_unacked: int | None) -> None:
-        """Take the principal of a further `connect`: the same person, perhaps with another role."""
+        """Take the principal of a further `connect`: the same person, with the same or another role."""
         assert isinstance(principal, UserPrincipal), "a connection belongs to one principal"
         self.principal = principal
 
@@ -71,13 +71,13 @@ class UserSession:
         self._watcher.end()
 
     async def check_channels(self) -> None:
-        """End the channels that were deleted, each with an error push. Raises `Unavailable`."""
+        """End deleted channels, each with an error push. Raises `Unavailable`."""
         await self._watcher.end_deleted(self.principal)
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
     async def handle(self, id: int, kind: str, body: frames.Body, _size: int) -> None:
-        """Do a command and send its reply. Raises the error that answers it: Forbidden for a command of agents."""
+        """Do a command and send its reply. Raises its error reply: Forbidden for a command of agents."""
         match body:
             case frames.Unwatch():
                 self._unwatch(body)
@@ -97,21 +97,21 @@ class UserSession:
                 raise _for_agents(kind)
 
     def acknowledge(self, _ack: frames.Ack) -> None:
-        """Push the error that refuses an ack: people have no cursors."""
+        """Push an error: people have no cursors."""
         self._socket.send(replies.error(_for_agents("ack")))
 
     def publish_nowait(self, _id: int | None, _body: frames.Body, _size: int) -> bool:
         """Return False: people publish over REST, and `handle` refuses it here."""
         return False
 
-    # --- what is watched ---------------------------------------------------------------------------------------------
+    # --- watching ----------------------------------------------------------------------------------------------------
 
     def feed_soon(self) -> None:
-        """Show what is watched from the next turn of the event loop on."""
+        """Resume in the next turn of the event loop."""
         asyncio.get_running_loop().call_soon(self._resume)
 
     def _resume(self) -> None:
-        """Show messages from here on, and the presence that has changed meanwhile."""
+        """Show new messages, and the changes of presence since the pause."""
         if self._is_over or self._socket.is_paused:
             return
         self._watcher.resume()
