@@ -118,6 +118,21 @@ A push answers no command, and has no `id`.
 ## Parts
 
 {parts}
+
+## Test vectors
+
+[`tests/wire/vectors/session.json`](../tests/wire/vectors/session.json) has the order of frames as data, to test a client in any
+language:
+
+- `client.sends`, `client.receives` and `server.receives`: the rows of the state tables, each with `state`, `kind` and `next`.
+- `transcripts`: whole connections. A step has its sender (`from`), the `kind` and exact text (`frame`) of one frame, and the
+  states of `client` and `server` after it. A client sends the frames of `client` (compare them as JSON) and accepts those of
+  `server`. It ignores a frame of kind `unknown`.
+- `illegal_for_client`: for every state, each frame that a client must refuse, after the frames of `path`. It closes with the code
+  `close`.
+- `illegal_for_server`: for every state, each command that a server refuses, with the error's `code` and the `close` code.
+
+`python -m tests.wire.transcripts` writes the file; a test fails when it is stale.
 """
 
 SETTINGS_PAGE: Final = """\

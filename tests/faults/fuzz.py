@@ -17,7 +17,7 @@ with atheris.instrument_imports(include=["artcafe"]):
     from artcafe.rules import chain, pages
     from artcafe.wire import frames, sshkeys, sshsig
     from artcafe.wire.frames import Refused
-    from artcafe.wire.session import Session
+    from artcafe.wire.session import ServerSession
 
 KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJkLKM6rbiRrNTC7aCk5pVAqxzYZpXvVPlVTMoBZqYqQ"
 """Nobody has its private half, so no text is its signature."""
@@ -63,7 +63,7 @@ def frame(data: bytes) -> None:
 
 def conversation(data: bytes) -> None:
     """So are several, a line each, in one session."""
-    session = Session()
+    session = ServerSession()
     for line in data.split(b"\n"):
         try:
             session.receive(line)

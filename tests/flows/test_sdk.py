@@ -13,7 +13,7 @@ import pytest
 
 from artcafe.errors import BadCredentials, ChannelNotFound, Invalid, KeyReused, Revoked, TooLarge
 from artcafe.sdk.agent import Agent
-from artcafe.sdk.inbox import ROOM
+from artcafe.sdk.inbox import MAX_BUFFERED
 from artcafe.sdk.iteration import Messages
 from artcafe.sdk.messages import Message
 from artcafe.wire.frames import MAX_FRAME_BYTES
@@ -272,7 +272,7 @@ async def test_the_server_waits_for_acknowledgements_and_the_program_is_told(hom
 
 async def test_without_a_window_a_slow_program_still_hears_the_answers_to_what_it_publishes(home: Cast) -> None:
     cast = await recast(home, channels=2)
-    many = ROOM + 500
+    many = MAX_BUFFERED + 500
     async with cast.agent(max_unacked=None) as agent:
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             for number in range(many):

@@ -72,10 +72,10 @@ async def failure(url: str | list[str], key: Signer) -> ArtcafeError:
 @pytest.mark.parametrize(
     ("answer", "kind", "problem"),
     [
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", Invalid, "no ArtCafe gateway: it answered HTTP 404"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", Invalid, "not an ArtCafe gateway: it answered HTTP 404"),
         (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", Unavailable, "it answered HTTP 503"),
         (b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n", Unavailable, "it answered HTTP 429"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Invalid, "no ArtCafe gateway: it answered HTTP 200"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", Invalid, "not an ArtCafe gateway: it answered HTTP 200"),
         (b"SSH-2.0-OpenSSH_9.2p1\r\n", Invalid, "no WebSocket opens"),
         (b"", Unavailable, "cannot be reached now"),
     ],
@@ -322,7 +322,7 @@ async def test_a_rest_address_with_tls_does_not_lead_to_a_gateway_without_it(
     async with answering(answer, context) as port:
         found = await failure(f"https://127.0.0.1:{port}", signer)
     assert isinstance(found, Invalid)
-    assert "has TLS, and the gateway that it names has not" in str(found)
+    assert "has TLS, but the gateway that it names has not" in str(found)
 
 
 # --- after it ------------------------------------------------------------------------------------------------------------

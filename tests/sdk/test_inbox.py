@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from artcafe.sdk.inbox import KNOWN, ROOM, Inbox
+from artcafe.sdk.inbox import MAX_BUFFERED, MAX_RECENT_IDS, Inbox
 from artcafe.sdk.messages import Gap, Message
 from artcafe.wire import replies
 
@@ -38,7 +38,7 @@ def gap(first: int, last: int | None, reason: str) -> replies.GapPush:
 
 
 def acks(inbox: Inbox, held: Collection[str] = ()) -> list[tuple[str, int]]:
-    return [(ack["channel"], ack["seq"]) for ack in (json.loads(frame)["ack"] for frame in inbox.acks(held))]
+    return [(ack.channel, ack.seq) for ack in inbox.acks(held)]
 
 
 def taken(inbox: Inbox, *channels: str) -> list[int | Gap]:
@@ -57,7 +57,7 @@ def message(inbox: Inbox) -> Message:
 
 async def test_a_message_shows_what_was_pushed() -> None:
     inbox = Inbox(WINDOW)
-    inbox.message(pushed(7))
+    inbox.on_message(pushed(7))
     found = message(inbox)
     assert (found.channel, found.seq, found.prev, found.message_id, found.sender) == (CHANNEL, 7, 6, "msg_7", "agt_1")
     assert (found.time.isoformat(), found.headers, found.reply_to) == ("2026-11-22T16:50:57.123000+00:00", {}, None)
@@ -69,14 +69,14 @@ async def test_a_message_shows_what_was_pushed() -> None:
 def test_messages_of_all_channels_come_in_the_order_of_their_arrival() -> None:
     inbox = Inbox(WINDOW)
     for seq, channel in ((1, "a"), (2, "b"), (3, "a"), (4, "c")):
-        inbox.message(pushed(seq, channel))
+        inbox.on_message(pushed(seq, channel))
     assert taken(inbox) == [1, 2, 3, 4]
 
 
 def test_whoever_names_channels_leaves_the_others_to_others() -> None:
     inbox = Inbox(WINDOW)
     for seq, channel in ((1, "a"), (2, "b"), (3, "a"), (4, "c")):
-        inbox.message(pushed(seq, channel))
+        inbox.on_message(pushed(seq, channel))
     assert taken(inbox, "b", "c", "unheard of") == [2, 4]
     assert taken(inbox) == [1, 3]
 
@@ -85,8 +85,8 @@ async def test_acknowledgements_leave_together_one_a_channel() -> None:
     woken: list[int] = []
     inbox = Inbox(WINDOW, on_ack=lambda: woken.append(1))
     for seq in (1, 2, 3):
-        inbox.message(pushed(seq))
-    inbox.message(pushed(4, "other"))
+        inbox.on_message(pushed(seq))
+    inbox.on_message(pushed(4, "other"))
     for _ in range(4):
         await message(inbox).ack()
     assert sorted(acks(inbox)) == [(CHANNEL, 3), ("other", 4)]
@@ -97,10 +97,10 @@ async def test_acknowledgements_leave_together_one_a_channel() -> None:
 async def test_acks_in_any_order_leave_up_to_the_first_message_that_lacks_one() -> None:
     inbox = Inbox(WINDOW)
     for seq in (1, 2):
-        inbox.message(pushed(seq))
-    inbox.gap(CHANNEL, gap(3, 8, "retention"))
+        inbox.on_message(pushed(seq))
+    inbox.on_gap(CHANNEL, gap(3, 8, "retention"))
     for seq in (9, 11, 12):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     one, two, _, nine, eleven, twelve = [inbox.take() for _ in range(6)]
     sent = []
     for each in (two, eleven, one, one, twelve, nine):
@@ -113,7 +113,7 @@ async def test_acks_in_any_order_leave_up_to_the_first_message_that_lacks_one() 
 async def test_a_cumulative_ack_covers_what_came_before_and_never_goes_back() -> None:
     inbox = Inbox(WINDOW)
     for seq in (1, 2, 3, 4):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     first, second, third, fourth = (message(inbox) for _ in range(4))
     await fourth.ack()
     await second.ack(cumulative=True)
@@ -129,20 +129,20 @@ async def test_a_cumulative_ack_covers_what_came_before_and_never_goes_back() ->
 async def test_everything_is_flushed_when_each_ack_has_left_on_some_connection() -> None:
     inbox = Inbox(WINDOW)
     for seq in (1, 2, 3):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     one, two, three = (message(inbox) for _ in range(3))
     await one.ack()
     assert inbox.has_unsent_acks()
     acks(inbox)
     assert not inbox.has_unsent_acks()
-    inbox.lost()
+    inbox.on_connection_lost()
     await three.ack()
     assert not inbox.has_unsent_acks()  # It waits for the second message.
     await two.ack()
     assert acks(inbox) == []
     assert inbox.has_unsent_acks()
     for seq in (2, 3):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     assert acks(inbox) == [(CHANNEL, 3)]
     assert not inbox.has_unsent_acks()
 
@@ -150,12 +150,12 @@ async def test_everything_is_flushed_when_each_ack_has_left_on_some_connection()
 async def test_what_repeats_after_a_reconnect_is_not_shown_and_is_acknowledged_again_when_it_was() -> None:
     inbox = Inbox(WINDOW)
     for seq in (1, 2, 3):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     await message(inbox).ack()
     assert acks(inbox) == [(CHANNEL, 1)]
-    assert inbox.lost() == []
+    assert inbox.on_connection_lost() == []
     for seq in (1, 2, 3, 4):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     assert acks(inbox) == [(CHANNEL, 1)]
     assert taken(inbox) == [2, 3, 4]
 
@@ -163,50 +163,50 @@ async def test_what_repeats_after_a_reconnect_is_not_shown_and_is_acknowledged_a
 async def test_a_socket_acknowledges_only_what_it_was_sent() -> None:
     inbox = Inbox(WINDOW)
     for seq in (1, 2):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     one, two = message(inbox), message(inbox)
     await one.ack()
-    inbox.lost()
+    inbox.on_connection_lost()
     await two.ack()
     assert acks(inbox) == []
-    inbox.message(pushed(1))
+    inbox.on_message(pushed(1))
     assert acks(inbox) == [(CHANNEL, 1)]
-    inbox.message(pushed(2))
+    inbox.on_message(pushed(2))
     assert acks(inbox) == [(CHANNEL, 2)]
 
 
 def test_a_gap_stands_where_the_messages_are_missing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     inbox = Inbox(WINDOW)
-    inbox.message(pushed(1))
+    inbox.on_message(pushed(1))
     with caplog.at_level(logging.WARNING, "artcafe"):
-        inbox.gap(CHANNEL, gap(2, 5, "retention"))
-    inbox.message(pushed(6))
+        inbox.on_gap(CHANNEL, gap(2, 5, "retention"))
+    inbox.on_message(pushed(6))
     assert taken(inbox) == [1, Gap(CHANNEL, 2, 5, "retention"), 6]
     assert "chn_1 will not come: 2 to 5 (retention)" in caplog.text
 
 
 def test_a_log_that_was_begun_anew_is_logged_as_one(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "artcafe"):
-        Inbox(WINDOW).gap(CHANNEL, gap(41, None, "epoch"))
+        Inbox(WINDOW).on_gap(CHANNEL, gap(41, None, "epoch"))
     assert "the log of chn_1 was begun anew (epoch): what the one before it had from 41 on, if anything" in caplog.text
 
 
 def test_a_gap_that_is_told_again_is_not_shown_again() -> None:
     inbox = Inbox(WINDOW)
-    inbox.gap(CHANNEL, gap(1, 5, "retention"))
-    inbox.lost()
-    inbox.gap(CHANNEL, gap(1, 5, "retention"))
+    inbox.on_gap(CHANNEL, gap(1, 5, "retention"))
+    inbox.on_connection_lost()
+    inbox.on_gap(CHANNEL, gap(1, 5, "retention"))
     assert taken(inbox) == [Gap(CHANNEL, 1, 5, "retention")]
 
 
 async def test_in_another_log_low_sequences_are_new_and_old_acknowledgements_mean_nothing() -> None:
     inbox = Inbox(WINDOW)
-    inbox.message(pushed(41))
+    inbox.on_message(pushed(41))
     old = message(inbox)
-    inbox.lost()
-    inbox.gap(CHANNEL, gap(41, None, "epoch"))
-    inbox.message(pushed(1))
-    inbox.message(pushed(50))
+    inbox.on_connection_lost()
+    inbox.on_gap(CHANNEL, gap(41, None, "epoch"))
+    inbox.on_message(pushed(1))
+    inbox.on_message(pushed(50))
     await old.ack()
     assert acks(inbox) == []
     assert taken(inbox) == [Gap(CHANNEL, 41, None, "epoch"), 1, 50]
@@ -219,14 +219,14 @@ def of_another_log(seq: int) -> replies.Message:
 async def test_another_message_under_a_sequence_that_was_received_is_shown_behind_a_gap() -> None:
     inbox = Inbox(WINDOW)
     for seq in range(1, 11):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
         await message(inbox).ack()
     acks(inbox)
-    inbox.lost()
+    inbox.on_connection_lost()
     for seq in (5, 6):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     for seq in (7, 8):
-        inbox.message(of_another_log(seq))
+        inbox.on_message(of_another_log(seq))
     gap, seven, eight = (inbox.take() for _ in range(3))
     assert gap == Gap(CHANNEL, 5, None, "epoch")
     for item, seq in ((seven, 7), (eight, 8)):
@@ -238,167 +238,167 @@ async def test_another_message_under_a_sequence_that_was_received_is_shown_behin
 
 def test_another_log_behind_messages_that_are_not_known_any_more_is_told_by_a_gap_too() -> None:
     inbox = Inbox(None)
-    for seq in range(1, KNOWN + 51):
-        inbox.message(pushed(seq))
+    for seq in range(1, MAX_RECENT_IDS + 51):
+        inbox.on_message(pushed(seq))
     taken(inbox)
-    inbox.lost()
+    inbox.on_connection_lost()
     for seq in range(1, 53):
-        inbox.message(of_another_log(seq))
+        inbox.on_message(of_another_log(seq))
     assert taken(inbox) == [Gap(CHANNEL, 1, None, "epoch"), 51, 52]
 
 
 def test_a_channel_that_may_not_go_on_where_it_stood_goes_on_from_its_cursor() -> None:
     inbox = Inbox(WINDOW)
-    inbox.joined(CHANNEL, 5, replies.SubscribeReply("E1", 4, 9))
-    inbox.message(pushed(5))
-    assert inbox.lost() == [(CHANNEL, 5)]
-    inbox.message(pushed(3))
-    inbox.not_resumed(CHANNEL)  # A member has paused the subscription, and resumes it later.
+    inbox.on_subscribed(CHANNEL, 5, replies.SubscribeReply("E1", 4, 9))
+    inbox.on_message(pushed(5))
+    assert inbox.on_connection_lost() == [(CHANNEL, 5)]
+    inbox.on_message(pushed(3))
+    inbox.on_resume_refused(CHANNEL)  # A member has paused the subscription, and resumes it later.
     for seq in (3, 4, 5, 6):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     assert taken(inbox) == [5, 6]
-    inbox.lost()
-    assert inbox.start_again(CHANNEL) == "cursor"
+    inbox.on_connection_lost()
+    assert inbox.resume_start(CHANNEL) == "cursor"
 
 
 def test_until_it_is_acknowledged_in_the_new_log_the_same_gap_begins_no_other() -> None:
     inbox = Inbox(WINDOW)
     for _ in range(2):
-        inbox.gap(CHANNEL, gap(41, None, "epoch"))
-        inbox.message(pushed(1))
-        inbox.lost()
+        inbox.on_gap(CHANNEL, gap(41, None, "epoch"))
+        inbox.on_message(pushed(1))
+        inbox.on_connection_lost()
     assert taken(inbox) == [Gap(CHANNEL, 41, None, "epoch"), 1]
 
 
 def test_an_equal_gap_in_yet_another_log_begins_anew() -> None:
     inbox = Inbox(WINDOW)
     for epoch in ("E2", "E2", "E3"):
-        inbox.gap(CHANNEL, gap(41, None, "epoch"), epoch)
-        inbox.message(pushed(1))
-        inbox.lost()
+        inbox.on_gap(CHANNEL, gap(41, None, "epoch"), epoch)
+        inbox.on_message(pushed(1))
+        inbox.on_connection_lost()
     assert taken(inbox) == [Gap(CHANNEL, 41, None, "epoch"), 1, Gap(CHANNEL, 41, None, "epoch"), 1]
 
 
 @pytest.mark.parametrize("is_pushed_first", [True, False])
 def test_a_gap_before_the_place_that_was_asked_for_is_shown_before_its_messages(is_pushed_first: bool) -> None:
     inbox = Inbox(WINDOW)
-    inbox.message(pushed(30))
+    inbox.on_message(pushed(30))
     if is_pushed_first:
-        inbox.gap(CHANNEL, gap(5, 20, "retention"))
-    inbox.joined(CHANNEL, 5, replies.SubscribeReply("E1", 20, 30, replies.Gap(5, 20, "retention")))
-    inbox.message(pushed(30))
+        inbox.on_gap(CHANNEL, gap(5, 20, "retention"))
+    inbox.on_subscribed(CHANNEL, 5, replies.SubscribeReply("E1", 20, 30, replies.Gap(5, 20, "retention")))
+    inbox.on_message(pushed(30))
     assert taken(inbox) == [Gap(CHANNEL, 5, 20, "retention"), 30]
 
 
 def test_a_gap_in_the_answer_and_pushed_before_it_is_one() -> None:
     inbox = Inbox(WINDOW)
-    inbox.gap(CHANNEL, gap(41, None, "epoch"))
-    inbox.joined(CHANNEL, "cursor", replies.SubscribeReply("E2", 0, 9, replies.Gap(41, None, "epoch")))
-    inbox.message(pushed(1))
+    inbox.on_gap(CHANNEL, gap(41, None, "epoch"))
+    inbox.on_subscribed(CHANNEL, "cursor", replies.SubscribeReply("E2", 0, 9, replies.Gap(41, None, "epoch")))
+    inbox.on_message(pushed(1))
     assert taken(inbox) == [Gap(CHANNEL, 41, None, "epoch"), 1]
 
 
 def test_a_start_elsewhere_leaves_out_what_waited_and_shows_old_messages_again() -> None:
     inbox = Inbox(WINDOW)
-    inbox.message(pushed(8))
-    inbox.joined(CHANNEL, "first", replies.SubscribeReply("E1", 0, 8))
+    inbox.on_message(pushed(8))
+    inbox.on_subscribed(CHANNEL, "first", replies.SubscribeReply("E1", 0, 8))
     for seq in (7, 8):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     assert taken(inbox) == [7, 8]
 
 
 def test_a_start_at_the_cursor_repeats_nothing() -> None:
     inbox = Inbox(WINDOW)
-    inbox.message(pushed(8))
-    inbox.joined(CHANNEL, "cursor", replies.SubscribeReply("E1", 7, 8))
-    inbox.message(pushed(8))
+    inbox.on_message(pushed(8))
+    inbox.on_subscribed(CHANNEL, "cursor", replies.SubscribeReply("E1", 7, 8))
+    inbox.on_message(pushed(8))
     assert taken(inbox) == [8]
-    assert inbox.lost() == []
+    assert inbox.on_connection_lost() == []
 
 
 async def test_a_delivery_that_began_elsewhere_goes_on_behind_what_was_acknowledged() -> None:
     inbox = Inbox(WINDOW)
-    inbox.joined(CHANNEL, 5, replies.SubscribeReply("E1", 4, 90))
-    inbox.message(pushed(5))
-    inbox.message(pushed(6))
-    assert inbox.lost() == [(CHANNEL, 5)]
-    inbox.message(pushed(77))  # From the cursor, where the new connection begins by itself.
-    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E1", 4, 90))
+    inbox.on_subscribed(CHANNEL, 5, replies.SubscribeReply("E1", 4, 90))
+    inbox.on_message(pushed(5))
+    inbox.on_message(pushed(6))
+    assert inbox.on_connection_lost() == [(CHANNEL, 5)]
+    inbox.on_message(pushed(77))  # From the cursor, where the new connection begins by itself.
+    assert inbox.on_resumed(CHANNEL, replies.SubscribeReply("E1", 4, 90))
     await message(inbox).ack()
     for seq in (5, 6, 7):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     assert acks(inbox) == [(CHANNEL, 5)]
     assert taken(inbox) == [6, 7]
-    assert inbox.lost() == [(CHANNEL, 6)]
+    assert inbox.on_connection_lost() == [(CHANNEL, 6)]
 
 
 def test_another_loop_goes_on_in_a_delivery_that_began_elsewhere_and_an_explicit_cursor_ends_that() -> None:
     inbox = Inbox(WINDOW)
-    assert inbox.start_again(CHANNEL) == "cursor"
-    inbox.joined(CHANNEL, 5, replies.SubscribeReply("E1", 4, 90))
-    inbox.message(pushed(5))
-    assert inbox.start_again(CHANNEL) == 5
-    inbox.message(pushed(6))  # Of the delivery before, which the server ends when the command arrives.
-    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E1", 4, 90))
+    assert inbox.resume_start(CHANNEL) == "cursor"
+    inbox.on_subscribed(CHANNEL, 5, replies.SubscribeReply("E1", 4, 90))
+    inbox.on_message(pushed(5))
+    assert inbox.resume_start(CHANNEL) == 5
+    inbox.on_message(pushed(6))  # Of the delivery before, which the server ends when the command arrives.
+    assert inbox.on_resumed(CHANNEL, replies.SubscribeReply("E1", 4, 90))
     for seq in (5, 6, 7):
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     assert taken(inbox) == [5, 6, 7]
-    inbox.joined(CHANNEL, "cursor", replies.SubscribeReply("E1", 2, 90))
-    inbox.message(pushed(3))
+    inbox.on_subscribed(CHANNEL, "cursor", replies.SubscribeReply("E1", 2, 90))
+    inbox.on_message(pushed(3))
     assert taken(inbox) == [3]
-    assert inbox.start_again(CHANNEL) == "cursor"
-    assert inbox.lost() == []
+    assert inbox.resume_start(CHANNEL) == "cursor"
+    assert inbox.on_connection_lost() == []
 
 
 def test_whoever_acknowledges_nothing_goes_on_behind_what_arrived() -> None:
     inbox = Inbox(None)
-    inbox.joined(CHANNEL, "first", replies.SubscribeReply("E1", 0, 90))
-    inbox.message(pushed(5))
-    assert inbox.lost() == [(CHANNEL, 6)]
-    assert inbox.lost() == []  # It is told once, however often the connection breaks before the answer.
+    inbox.on_subscribed(CHANNEL, "first", replies.SubscribeReply("E1", 0, 90))
+    inbox.on_message(pushed(5))
+    assert inbox.on_connection_lost() == [(CHANNEL, 6)]
+    assert inbox.on_connection_lost() == []  # It is told once, however often the connection breaks before the answer.
 
 
 def test_a_delivery_that_finds_another_log_begins_there_at_its_first_message() -> None:
     inbox = Inbox(WINDOW)
-    inbox.joined(CHANNEL, "first", replies.SubscribeReply("E1", 0, 9))
-    inbox.message(pushed(9))
-    inbox.lost()
-    assert not inbox.resumed(CHANNEL, replies.SubscribeReply("E2", 9, 20))
-    inbox.message(pushed(20))  # Of the delivery that began at the sequence of the other log.
-    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
-    inbox.message(pushed(1))
+    inbox.on_subscribed(CHANNEL, "first", replies.SubscribeReply("E1", 0, 9))
+    inbox.on_message(pushed(9))
+    inbox.on_connection_lost()
+    assert not inbox.on_resumed(CHANNEL, replies.SubscribeReply("E2", 9, 20))
+    inbox.on_message(pushed(20))  # Of the delivery that began at the sequence of the other log.
+    assert inbox.on_resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
+    inbox.on_message(pushed(1))
     assert taken(inbox) == [9, Gap(CHANNEL, 10, None, "epoch"), 1]
 
 
 def test_a_delivery_that_is_older_than_its_log_hears_from_the_cursor_that_the_log_is_another_one_now() -> None:
     inbox = Inbox(WINDOW)
-    inbox.joined(CHANNEL, "first", replies.SubscribeReply(None, 0, 0))
-    inbox.message(pushed(9))
-    inbox.lost()
-    assert inbox.resumed(CHANNEL, replies.SubscribeReply(None, 0, 9))
-    inbox.lost()
-    inbox.gap(CHANNEL, gap(5, None, "epoch"), "E2")
-    assert not inbox.resumed(CHANNEL, replies.SubscribeReply("E2", 9, 20))
-    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
-    inbox.lost()
-    inbox.gap(CHANNEL, gap(5, None, "epoch"), "E2")  # Nothing was acknowledged in it yet, but it is known.
-    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
+    inbox.on_subscribed(CHANNEL, "first", replies.SubscribeReply(None, 0, 0))
+    inbox.on_message(pushed(9))
+    inbox.on_connection_lost()
+    assert inbox.on_resumed(CHANNEL, replies.SubscribeReply(None, 0, 9))
+    inbox.on_connection_lost()
+    inbox.on_gap(CHANNEL, gap(5, None, "epoch"), "E2")
+    assert not inbox.on_resumed(CHANNEL, replies.SubscribeReply("E2", 9, 20))
+    assert inbox.on_resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
+    inbox.on_connection_lost()
+    inbox.on_gap(CHANNEL, gap(5, None, "epoch"), "E2")  # Nothing was acknowledged in it yet, but it is known.
+    assert inbox.on_resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
     assert taken(inbox) == [9, Gap(CHANNEL, 10, None, "epoch")]
 
 
 def test_a_gap_that_the_server_names_when_it_goes_on_is_shown() -> None:
     inbox = Inbox(WINDOW)
-    inbox.joined(CHANNEL, "first", replies.SubscribeReply("E1", 0, 9))
-    inbox.lost()
-    assert inbox.resumed(CHANNEL, replies.SubscribeReply("E1", 4, 9, replies.Gap(1, 4, "retention")))
+    inbox.on_subscribed(CHANNEL, "first", replies.SubscribeReply("E1", 0, 9))
+    inbox.on_connection_lost()
+    assert inbox.on_resumed(CHANNEL, replies.SubscribeReply("E1", 4, 9, replies.Gap(1, 4, "retention")))
     assert taken(inbox) == [Gap(CHANNEL, 1, 4, "retention")]
 
 
 def test_without_a_window_a_full_inbox_leaves_the_socket_unread_until_something_is_taken() -> None:
     inbox = Inbox(None)
-    for seq in range(1, ROOM + 1):
+    for seq in range(1, MAX_BUFFERED + 1):
         assert not inbox.is_full
-        inbox.message(pushed(seq))
+        inbox.on_message(pushed(seq))
     assert inbox.is_full
     inbox.take()
     assert not inbox.is_full
@@ -406,9 +406,9 @@ def test_without_a_window_a_full_inbox_leaves_the_socket_unread_until_something_
 
 async def test_with_a_window_the_server_waits_and_that_can_be_seen() -> None:
     inbox = Inbox(2)
-    inbox.message(pushed(1))
+    inbox.on_message(pushed(1))
     assert not inbox.stalled()
-    inbox.message(pushed(2))
+    inbox.on_message(pushed(2))
     assert inbox.stalled() == (CHANNEL, 1)
     assert inbox.stalled(["another"]) is None
     await message(inbox).ack()
@@ -466,10 +466,10 @@ class Feed:
             return
         frame = self.down.popleft()
         if isinstance(frame, int):
-            self.inbox.message(pushed(frame))
+            self.inbox.on_message(pushed(frame))
         else:
             self.subscribing.pop()
-            self.inbox.joined(CHANNEL, "cursor", frame)
+            self.inbox.on_subscribed(CHANNEL, "cursor", frame)
 
     def take(self) -> None:
         item = self.inbox.take()
@@ -500,7 +500,7 @@ class Feed:
         self.begin()
 
     def cut(self) -> None:
-        self.inbox.lost()
+        self.inbox.on_connection_lost()
         self.begin()
         self.down.clear()
         self.up.clear()

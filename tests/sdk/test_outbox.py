@@ -36,13 +36,11 @@ class Publisher:
 
     def sent(self, now: float = 0.0) -> dict[int, int]:
         """What goes out now, by id."""
-        commands = [json.loads(frame) for frame in self.outbox.due(now)]
-        return {
-            each["id"]: int(each["publish"]["data"] if "publish" in each else each["subscribe"]["channel"]) for each in commands
-        }
+        bodies = {command.id: json.loads(bytes(command.body)) for command in self.outbox.due(now)}
+        return {id: int(body["data"] if "data" in body else body["channel"]) for id, body in bodies.items()}
 
     def answer(self, id: int) -> None:
-        self.outbox.answered(id, "publish", replies.PublishReply(id, f"msg_{id}", False))
+        self.outbox.on_reply(id, "publish", replies.PublishReply(id, f"msg_{id}", False))
 
 
 def test_many_commands_are_on_their_way_at_once_in_the_order_of_their_calls() -> None:
@@ -69,7 +67,7 @@ def test_an_answer_of_another_kind_breaks_the_conversation() -> None:
     publisher.publish(1)
     publisher.sent()
     with pytest.raises(BadFrame, match="a reply of subscribe to publish"):
-        publisher.outbox.answered(FIRST_ID, "subscribe", replies.SubscribeReply(None, 0, 0))
+        publisher.outbox.on_reply(FIRST_ID, "subscribe", replies.SubscribeReply(None, 0, 0))
 
 
 def test_a_final_error_settles_the_command_and_a_temporary_one_sends_it_again() -> None:
@@ -78,8 +76,8 @@ def test_a_final_error_settles_the_command_and_a_temporary_one_sends_it_again() 
     publisher.publish(2)
     publisher.sent()
     gone, full = ChannelNotFound("chn"), QuotaFull()
-    publisher.outbox.refused(FIRST_ID, gone, temporary=False, now=0)
-    publisher.outbox.refused(FIRST_ID + 1, full, temporary=True, now=0)
+    publisher.outbox.on_error(FIRST_ID, gone, temporary=False, now=0)
+    publisher.outbox.on_error(FIRST_ID + 1, full, temporary=True, now=0)
     assert publisher.outcomes == {1: [gone], 2: []}
     assert publisher.sent(now=9) == {}
     assert publisher.outbox.wait_s(now=9) == 1
@@ -91,7 +89,7 @@ def test_each_refusal_of_a_command_holds_it_longer() -> None:
     publisher.publish(1)
     for refusals, now in ((1, 0.0), (2, 100.0), (3, 200.0)):
         (id,) = publisher.sent(now)
-        publisher.outbox.refused(id, NotStored(), temporary=True, now=now)
+        publisher.outbox.on_error(id, NotStored(), temporary=True, now=now)
         assert publisher.outbox.wait_s(now) == 10.0 * refusals
 
 
@@ -99,7 +97,7 @@ def test_a_held_publish_holds_back_the_younger_ones_and_no_other_kind() -> None:
     publisher = Publisher()
     publisher.publish(1)
     publisher.sent()
-    publisher.outbox.refused(FIRST_ID, NotStored(), temporary=True, now=0)
+    publisher.outbox.on_error(FIRST_ID, NotStored(), temporary=True, now=0)
     publisher.publish(2)
     publisher.publish(3, kind="subscribe")
     assert list(publisher.sent(now=5).values()) == [3]
@@ -113,18 +111,18 @@ def test_a_lost_connection_sends_everything_unanswered_again_before_what_is_youn
     publisher.sent()
     publisher.publish(3)
     publisher.answer(FIRST_ID + 1)
-    publisher.outbox.lost()
+    publisher.outbox.on_connection_lost()
     assert publisher.sent() == {FIRST_ID: 0, FIRST_ID + 1: 2, FIRST_ID + 2: 3}
 
 
 def test_whoever_stops_waiting_learns_what_is_known() -> None:
     publisher = Publisher()
     never_sent = publisher.publish(1)
-    assert never_sent.unanswered() is None
+    assert never_sent.timeout_error() is None
     publisher.sent()
-    assert isinstance(never_sent.unanswered(), OutcomeUnknown)
-    publisher.outbox.refused(FIRST_ID, NotStored(), temporary=True, now=0)
-    assert isinstance(never_sent.unanswered(), NotStored)
+    assert isinstance(never_sent.timeout_error(), OutcomeUnknown)
+    publisher.outbox.on_error(FIRST_ID, NotStored(), temporary=True, now=0)
+    assert isinstance(never_sent.timeout_error(), NotStored)
 
 
 @pytest.mark.parametrize(("kind", "words"), [("publish", "the message was stored"), ("subscribe", "done the subscribe command")])
@@ -132,19 +130,19 @@ def test_an_unknown_outcome_is_said_of_the_command_that_it_is_about(kind: str, w
     publisher = Publisher()
     ask = publisher.publish(1, kind)
     publisher.sent()
-    assert words in str(ask.unanswered())
-    publisher.outbox.lost()
-    assert words in str(ask.unanswered())
+    assert words in str(ask.timeout_error())
+    publisher.outbox.on_connection_lost()
+    assert words in str(ask.timeout_error())
 
 
 def test_an_outcome_that_was_unknown_stays_so_until_an_answer_settles_it() -> None:
     publisher = Publisher()
     ask = publisher.publish(1)
     publisher.sent()
-    publisher.outbox.lost()
+    publisher.outbox.on_connection_lost()
     (id,) = publisher.sent()
-    publisher.outbox.refused(id, QuotaFull(), temporary=True, now=0)
-    assert isinstance(ask.unanswered(), OutcomeUnknown)
+    publisher.outbox.on_error(id, QuotaFull(), temporary=True, now=0)
+    assert isinstance(ask.timeout_error(), OutcomeUnknown)
 
 
 @pytest.mark.parametrize("is_sent", [False, True])
@@ -153,8 +151,8 @@ def test_a_dropped_command_is_neither_sent_again_nor_settled(is_sent: bool) -> N
     ask = publisher.publish(1)
     if is_sent:
         publisher.sent()
-    publisher.outbox.drop(ask)
-    publisher.outbox.lost()
+    publisher.outbox.cancel(ask)
+    publisher.outbox.on_connection_lost()
     publisher.answer(FIRST_ID)
     assert publisher.sent() == {}
     assert publisher.outcomes == {1: []}
@@ -166,10 +164,10 @@ def test_the_reply_to_a_dropped_command_still_takes_effect_and_its_temporary_err
     dropped = [publisher.publish(number) for number in range(2)]
     publisher.sent()
     for ask in dropped:
-        publisher.outbox.drop(ask)
+        publisher.outbox.cancel(ask)
     assert len(publisher.outbox) == 0
     publisher.answer(FIRST_ID)
-    publisher.outbox.refused(FIRST_ID + 1, full := QuotaFull(), temporary=True, now=0)
+    publisher.outbox.on_error(FIRST_ID + 1, full := QuotaFull(), temporary=True, now=0)
     assert publisher.outcomes == {0: [replies.PublishReply(FIRST_ID, f"msg_{FIRST_ID}", False)], 1: [full]}
     assert publisher.sent(LATER) == {}
 
@@ -181,10 +179,10 @@ def test_a_channel_is_subscribing_from_the_command_to_its_reply() -> None:
     assert publisher.outbox.subscribing == []
     publisher.sent()
     assert publisher.outbox.subscribing == ["0", "1", "2"]
-    publisher.outbox.answered(FIRST_ID, "subscribe", replies.SubscribeReply(None, 0, 0))
-    publisher.outbox.refused(FIRST_ID + 1, ChannelNotFound("1"), temporary=False, now=0)
+    publisher.outbox.on_reply(FIRST_ID, "subscribe", replies.SubscribeReply(None, 0, 0))
+    publisher.outbox.on_error(FIRST_ID + 1, ChannelNotFound("1"), temporary=False, now=0)
     assert publisher.outbox.subscribing == ["2"]
-    publisher.outbox.lost()
+    publisher.outbox.on_connection_lost()
     assert publisher.outbox.subscribing == []
 
 
@@ -231,11 +229,11 @@ class Line:
 
     def refuse_all(self) -> None:
         for id in self.way:
-            self.publisher.outbox.refused(id, NotStored(), temporary=True, now=self.now)
+            self.publisher.outbox.on_error(id, NotStored(), temporary=True, now=self.now)
         self.way.clear()
 
     def cut(self) -> None:
-        self.publisher.outbox.lost()
+        self.publisher.outbox.on_connection_lost()
         self.way.clear()
 
 
@@ -270,9 +268,9 @@ def test_what_stands_first_is_sent_before_all_that_waits_and_may_be_dropped() ->
     publisher.publish(1)
     publisher.publish(2)
     publisher.sent()
-    publisher.outbox.lost()
+    publisher.outbox.on_connection_lost()
     dropped = publisher.outbox.add("status", text_of(frames.Status("idle")), lambda _: None, first=True)
-    publisher.outbox.drop(dropped)
+    publisher.outbox.cancel(dropped)
     publisher.outbox.add("status", text_of(frames.Status("busy")), lambda _: None, first=True)
-    kinds = [[*json.loads(frame)][1] for frame in publisher.outbox.due(0.0)]
+    kinds = [command.kind for command in publisher.outbox.due(0.0)]
     assert kinds == ["status", "publish", "publish"]

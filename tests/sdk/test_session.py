@@ -24,7 +24,7 @@ from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Message
 from artcafe.sdk.outbox import Outbox, Reply
-from artcafe.sdk.session import DISAGREEMENTS, ConnectionLost, Phase, Session, check_challenge, end, should_reconnect
+from artcafe.sdk.session import PROTOCOL_ERRORS, ConnectionLost, Session, check_challenge, lost_by_close, should_reconnect
 from artcafe.wire import frames, replies, sshsig
 from artcafe.wire.sshkeys import parse_public_key
 from tests import ssh_keygen
@@ -54,7 +54,7 @@ class Agent:
         self.session.receive(json.dumps(frame).encode(), now=0.0)
 
     def logs_in(self, signature: str = "signature") -> None:
-        self.session.ask()
+        self.session.request_challenge()
         self.hears(id=0, challenge={"challenge_id": "chl_1", "challenge": CHALLENGE, "expires_at": "…"})
         self.session.prove(signature)
         self.hears(id=1, connect=connected())
@@ -84,7 +84,7 @@ def pushed(seq: int, data: object = None) -> dict[str, object]:
 
 def test_the_login_asks_signs_what_it_is_given_and_is_live() -> None:
     agent = Agent()
-    asked = json.loads(agent.session.ask())
+    asked = json.loads(agent.session.request_challenge())
     assert asked == {"id": 0, "challenge": {"tenant_id": TENANT, "agent_id": AGENT}}
     agent.hears(id=0, challenge={"challenge_id": "chl_1", "challenge": CHALLENGE, "expires_at": "…"})
     assert agent.session.to_sign == CHALLENGE
@@ -92,7 +92,7 @@ def test_the_login_asks_signs_what_it_is_given_and_is_live() -> None:
     assert proof == {"id": 1, "connect": {"challenge_id": "chl_1", "signature": "signature", "max_unacked": 64}}
     assert not agent.session.to_sign
     agent.hears(id=1, connect=connected())
-    assert agent.session.phase is Phase.LIVE
+    assert agent.session.is_connected
     assert agent.session.limits == {"frame_bytes": 65536}
 
 
@@ -166,7 +166,7 @@ async def test_acks_leave_before_a_subscribe_and_then_wait_for_its_reply() -> No
     await second.ack()
     assert agent.session.due(0.0) == []
     agent.hears(id=2, subscribe={"epoch": "E1", "cursor": 1, "last": 2, "gap": None})
-    agent.inbox.joined(CHANNEL, "cursor", replies.SubscribeReply("E1", 1, 2))
+    agent.inbox.on_subscribed(CHANNEL, "cursor", replies.SubscribeReply("E1", 1, 2))
     assert agent.session.due(0.0) == []
     agent.hears(message=pushed(2))
     assert [json.loads(frame) for frame in agent.session.due(0.0)] == [{"ack": {"channel": CHANNEL, "seq": 2}}]
@@ -195,14 +195,14 @@ def test_what_only_a_newer_server_says_is_ignored_and_logged_once(caplog: pytest
 def test_a_second_login_is_out_of_turn(frame: dict[str, object]) -> None:
     agent = Agent()
     agent.logs_in()
-    with pytest.raises(BadFrame, match="out of turn for an agent that logged in"):
+    with pytest.raises(BadFrame, match="out of turn for a client that is connected"):
         agent.hears(**frame)
 
 
 @pytest.mark.parametrize("frame", [{"message": pushed(1)}, {"id": 1, "connect": connected()}])
 def test_nothing_may_come_before_the_challenge(frame: dict[str, object]) -> None:
     agent = Agent()
-    agent.session.ask()
+    agent.session.request_challenge()
     with pytest.raises(BadFrame, match="out of turn"):
         agent.hears(**frame)
 
@@ -231,7 +231,7 @@ def test_a_login_that_is_refused_ends_the_connection_and_says_whether_another_ca
     code: str, temporary: bool, returns: bool
 ) -> None:
     agent = Agent()
-    agent.session.ask()
+    agent.session.request_challenge()
     with pytest.raises(ConnectionLost, match="why not") as caught:
         agent.hears(id=0, error={"code": code, "message": "why not", "temporary": temporary})
     assert caught.value.should_reconnect is returns
@@ -261,7 +261,7 @@ def test_ids_that_do_not_fit_on_the_line_stand_in_it_percent_encoded() -> None:
 )
 def test_only_this_agents_own_login_is_signed(text: str, problem: str) -> None:
     agent = Agent()
-    agent.session.ask()
+    agent.session.request_challenge()
     agent.hears(id=0, challenge={"challenge_id": "chl_1", "challenge": text, "expires_at": "…"})
     with pytest.raises(ChallengeRefused, match=problem):
         _ = agent.session.to_sign
@@ -276,7 +276,7 @@ def test_a_service_that_was_given_or_met_is_the_only_one_whose_challenge_is_sign
     agent.logs_in()
     assert agent.session.service is None  # Nothing was signed.
     session = Session(TENANT, AGENT, 64, agent.outbox, agent.inbox, "artcafe:prod")
-    session.ask()
+    session.request_challenge()
     posed = {"id": 0, "challenge": {"challenge_id": "chl_1", "challenge": CHALLENGE, "expires_at": "…"}}
     session.receive(json.dumps(posed).encode(), now=0.0)
     with pytest.raises(ChallengeRefused, match="artcafe:prod"):
@@ -312,7 +312,7 @@ def test_a_service_that_was_given_or_met_is_the_only_one_whose_challenge_is_sign
     ],
 )
 def test_a_close_code_says_what_happened_and_whether_to_come_back(code: int, kind: type[Exception], returns: bool) -> None:
-    lost = end(code, "", None)
+    lost = lost_by_close(code, "", None)
     assert type(lost.error) is kind
     assert lost.should_reconnect is returns
     assert str(lost)
@@ -321,33 +321,33 @@ def test_a_close_code_says_what_happened_and_whether_to_come_back(code: int, kin
 def test_every_error_that_closes_a_connection_has_a_close_code_that_is_understood() -> None:
     for kind in errors.REGISTRY.values():
         if kind.close is not None:
-            assert not isinstance(end(kind.close, "", None).error, errors.UnknownError), kind
+            assert not isinstance(lost_by_close(kind.close, "", None).error, errors.UnknownError), kind
 
 
 def test_the_reason_of_a_close_is_told_where_this_end_does_not_know_it() -> None:
-    assert str(end(4501, "bad frame: no object", None)) == "bad frame: no object"
-    assert str(end(4503, "this agent was deleted, disab", None)) == str(errors.Revoked())
-    assert "later, please" in str(end(4029, "later, please", None))
-    assert str(end(4000, "moving to another machine", None)) == "moving to another machine"
-    renewed = end(4000, str(errors.LogRenewed())[:120], None).error
+    assert str(lost_by_close(4501, "bad frame: no object", None)) == "bad frame: no object"
+    assert str(lost_by_close(4503, "this agent was deleted, disab", None)) == str(errors.Revoked())
+    assert "later, please" in str(lost_by_close(4029, "later, please", None))
+    assert str(lost_by_close(4000, "moving to another machine", None)) == "moving to another machine"
+    renewed = lost_by_close(4000, str(errors.LogRenewed())[:120], None).error
     assert isinstance(renewed, errors.LogRenewed)
     assert str(renewed) == str(errors.LogRenewed())
-    assert isinstance(end(4000, str(errors.ShuttingDown()), None).error, errors.ShuttingDown)
+    assert isinstance(lost_by_close(4000, str(errors.ShuttingDown()), None).error, errors.ShuttingDown)
 
 
 def test_an_error_that_was_pushed_explains_the_close_with_its_code_and_no_other() -> None:
     agent = Agent()
     agent.logs_in()
     agent.hears(error={"code": "bad_credentials", "message": "told", "temporary": False})
-    told = agent.session.told
+    told = agent.session.last_error
     assert isinstance(told, BadCredentials)
-    assert end(4500, "", told).error is told
-    assert end(4000, "", told).error is not told
+    assert lost_by_close(4500, "", told).error is told
+    assert lost_by_close(4000, "", told).error is not told
 
 
 @given(st.integers(1000, 4999))
 def test_4000_to_4499_come_back_and_4500_to_4999_do_not(code: int) -> None:
-    assert should_reconnect(code) == (code < 4500 and code not in DISAGREEMENTS)
+    assert should_reconnect(code) == (code < 4500 and code not in PROTOCOL_ERRORS)
 
 
 # --- over the bytes of a WebSocket ----------------------------------------------------------------------------------------
@@ -409,11 +409,11 @@ async def test_a_whole_conversation_over_a_websocket_in_pieces_of_any_size(signe
 
     client.send_request(client.connect())
     settle()
-    client.send_text(agent.session.ask())
+    client.send_text(agent.session.request_challenge())
     settle()
     client.send_text(agent.session.prove(await signer.sign(agent.session.to_sign or "")))
     settle()
-    assert agent.session.phase is Phase.LIVE
+    assert agent.session.is_connected
     for frame in agent.publishes():
         client.send_text(frame)
     settle()

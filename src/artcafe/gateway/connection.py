@@ -27,7 +27,7 @@ from artcafe.rules.connections import CountedConnection
 from artcafe.wire import frames, replies
 from artcafe.wire.frames import MAX_FRAME_BYTES
 from artcafe.wire.replies import Gap
-from artcafe.wire.session import Session, State
+from artcafe.wire.session import ServerSession, ServerState
 
 WRITE_HIGH_BYTES: Final = 256 * 1024
 """Bytes buffered in the process for a peer. Above, its deliveries leave their feeds and are fed from the log at its pace."""
@@ -115,7 +115,7 @@ class Connection(WSListener):
         """`forwarded`: the X-Forwarded-For headers of the upgrade."""
         self.counted = counted
         self._group, self._events, self._with_replies = group, events, services.hub.with_replies
-        self._wire = Session()
+        self._wire = ServerSession()
         self._forwarded = forwarded
         self.address: str | None = None
         """The client's address, once it is admitted."""
@@ -228,7 +228,7 @@ class Connection(WSListener):
     @property
     def has_received_connect(self) -> bool:
         """Whether a `connect` was received, authenticated or not."""
-        return self._wire.state is not State.FRESH
+        return self._wire.state is not ServerState.FRESH
 
     def on_protocol_error(self, problem: str) -> None:
         """End the session: picows cannot parse a frame. It sends the close frame after this call, so nothing may be written."""

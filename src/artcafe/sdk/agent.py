@@ -86,7 +86,7 @@ class Agent:
         self._running = self._group.create_task(self._connection.run())
         is_open = False
         try:
-            await self._connection.opened()
+            await self._connection.wait_open()
             is_open = True
         finally:
             if not is_open:
@@ -100,7 +100,7 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._close_timeout_s):
                     if exc_type is None:
-                        await self._connection.drained()
+                        await self._connection.drain()
                     self._connection.leave()
                     if self._running is not None:
                         await asyncio.wait([self._running])
@@ -140,7 +140,7 @@ class Agent:
         self._check_entered()
         text = encoding.data_text(data, self._connection.limits.get("json_depth", frames.MAX_DEPTH))
         body = frames.Publish(channel, text, uuid.uuid4().hex if key is None else key, headers, reply_to)
-        reply = await self._connection.ask(OutgoingCommand("publish", body), timeout_s)
+        reply = await self._connection.request(OutgoingCommand("publish", body), timeout_s)
         assert isinstance(reply, replies.PublishReply)
         return Receipt(reply.seq, reply.message_id, reply.duplicate)
 
@@ -152,7 +152,7 @@ class Agent:
         `ChannelNotFound`. May be repeated.
         """
         self._check_entered()
-        reply = await self._connection.ask(self._connection.subscription(channel, start), timeout_s)
+        reply = await self._connection.request(self._connection.subscription(channel, start), timeout_s)
         assert isinstance(reply, replies.SubscribeReply)
         return Subscribed(channel, reply.epoch, reply.cursor, reply.last)
 
@@ -162,7 +162,7 @@ class Agent:
         A connection that comes back sets it again. May be repeated. Raises `Invalid`.
         """
         self._check_entered()
-        await self._connection.ask(OutgoingCommand("status", frames.Status(status), self._on_status), timeout_s)
+        await self._connection.request(OutgoingCommand("status", frames.Status(status), self._on_status), timeout_s)
 
     def _on_status(self, reply: Reply) -> None:
         assert isinstance(reply, replies.StatusReply)
@@ -185,7 +185,7 @@ class Agent:
         """
         self._check_entered()
         body = frames.History(channel, place(after), place(before), limit)
-        reply = await self._connection.ask(OutgoingCommand("history", body), timeout_s)
+        reply = await self._connection.request(OutgoingCommand("history", body), timeout_s)
         assert isinstance(reply, replies.HistoryReply)
         gap = None if reply.gap is None else Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason)
         return History(tuple(map(KeptMessage.of, reply.messages)), gap, reply.more, reply.epoch)
@@ -231,7 +231,7 @@ class Agent:
         self._check_entered()
         try:
             async with asyncio.timeout(timeout_s):
-                await self._connection.flushed()
+                await self._connection.flush()
         except TimeoutError as exc:
             raise errors.Unavailable("the gateway") from exc
 

@@ -21,61 +21,62 @@ from artcafe.errors import ArtcafeError
 from artcafe.sdk import addresses
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import Signer
-from artcafe.sdk.session import ConnectionLost, Phase, Session, end
+from artcafe.sdk.session import ConnectionLost, Session, lost_by_close
 from artcafe.wire import frames
 
 log = logging.getLogger("artcafe")
 
 OPEN_S: Final = 10.0
 LOGIN_S: Final = 15.0
-"""The server waits 10 s for a login (contract, section 4); this ends one with a server that does not answer at all."""
+"""The server waits 10 s for a login (contract, section 4); this limit is for a server that never replies."""
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
-"""Sixteen times the longest frame that is published: room for what newer servers put around it."""
+"""Sixteen times the longest published frame, which leaves room for fields of newer servers."""
 UNREAD_FRAMES: Final = 64
-"""Frames that wait in the library before it stops reading the socket."""
+"""Frames that the WebSocket library buffers before it stops reading the socket."""
 
 
 @dataclass(slots=True)
-class Address:
-    """Where a server is: its gateway's address, or its REST address, which names the gateway."""
+class ServerAddress:
+    """The address of a server: of its gateway, or of its REST API, which names the gateway."""
 
     url: str
     gateway: str | None = None
-    """As far as it is known: what REST names is asked for again when nobody answers there, since it may have moved."""
+    """The gateway's address, once it is known. After a failed connection REST is queried again: the gateway may have moved."""
 
     def __post_init__(self) -> None:
         self.url = addresses.gateway(self.url) if addresses.is_gateway(self.url) else addresses.rest(self.url)
         if addresses.is_plain(self.url) and not addresses.is_loopback(self.url):
             log.warning(
-                "%s is on another machine and not encrypted: whoever is on the way can read and change what is sent, and act as"
-                " this agent; use https:// or wss://",
+                "%s is on another machine and not encrypted: others on the network path can read and change the traffic and act"
+                " as this agent; use https:// or wss://",
                 self.url,
             )
 
     async def find(self, timeout_s: float) -> str:
-        """Return the gateway's address. Raises what `Client` does, and `Invalid` where the way on would be without TLS."""
+        """Return the gateway's address. Raises as `Client` does, and `Invalid` if a REST address with TLS names a gateway
+        without."""
         if addresses.is_gateway(self.url):
             return self.url
         if self.gateway is None:
             async with Client(self.url, timeout_s=timeout_s) as rest:
                 found = addresses.gateway((await rest.home()).gateway_url)
             if addresses.is_plain(found) and not addresses.is_plain(self.url):
-                raise errors.Invalid("url", f"{self.url} has TLS, and the gateway that it names has not ({found})")
+                raise errors.Invalid("url", f"{self.url} has TLS, but the gateway that it names has not ({found})")
             self.gateway = found
         return self.gateway
 
 
 class Dialer:
-    """Opens connections to one of several servers: to the one that answered last, and when it does not, to the next."""
+    """Opens connections to one of several servers: the last one that answered, and after a failure the next."""
 
     def __init__(self, urls: str | Sequence[str], signer: Signer, *, open_s: float = OPEN_S) -> None:
         self._signer, self._open_s = signer, open_s
-        self._addresses = deque(Address(url) for url in addresses.several(urls))
+        self._addresses = deque(ServerAddress(url) for url in addresses.several(urls))
 
     async def open(self, new_session: Callable[[], Session]) -> tuple[ClientConnection, Session]:
-        """Return a connection that is logged in, and its session. Raises `ConnectionLost`, with nothing left open.
+        """Return a logged-in connection and its session. Raises `ConnectionLost`, with no socket left open.
 
-        A refused login is raised at once, since the servers are one platform; anything else may be otherwise at the next address.
+        A refused login is raised at once, since the servers are one platform. After any other failure the next address is tried.
         """
         failed: list[ConnectionLost] = []
         for _ in range(len(self._addresses)):
@@ -91,7 +92,7 @@ class Dialer:
             addresses.failures([exc.error for exc in failed]), should_reconnect=any(exc.should_reconnect for exc in failed)
         )
 
-    async def _open(self, address: Address, session: Session) -> ClientConnection:
+    async def _open(self, address: ServerAddress, session: Session) -> ClientConnection:
         try:
             url = await address.find(self._open_s)
             socket = await self._connect(url)
@@ -104,7 +105,7 @@ class Dialer:
         except TimeoutError as exc:
             raise ConnectionLost(errors.Unavailable(f"{url} (it does not answer the login)"), should_reconnect=True) from exc
         finally:
-            if session.phase is not Phase.LIVE:
+            if not session.is_connected:
                 socket.transport.abort()
         return socket
 
@@ -113,7 +114,7 @@ class Dialer:
             socket = await connect(
                 url,
                 subprotocols=[Subprotocol(frames.SUBPROTOCOL)],
-                compression=None,  # The server has none (design, decision 6).
+                compression=None,  # The server does not compress (design, decision 6).
                 proxy=None if addresses.is_loopback(url) else True,
                 open_timeout=self._open_s,
                 max_size=MAX_MESSAGE_BYTES,
@@ -123,33 +124,33 @@ class Dialer:
             raise _failure(url, exc) from exc
         if socket.subprotocol != frames.SUBPROTOCOL:
             socket.transport.abort()
-            raise errors.Invalid("url", f"{url} is no ArtCafe gateway: it does not speak {frames.SUBPROTOCOL}")
+            raise errors.Invalid("url", f"{url} is not an ArtCafe gateway: it does not speak {frames.SUBPROTOCOL}")
         return socket
 
     async def _login(self, socket: ClientConnection, session: Session) -> None:
-        """Raises `ConnectionLost`, or `KeyUnusable` and `ChallengeRefused` within it."""
+        """Log in. Raises `ConnectionLost`, also for `KeyUnusable` and `ChallengeRefused`."""
         try:
-            await socket.send(session.ask(), text=True)
-            while session.phase is not Phase.LIVE:
+            await socket.send(session.request_challenge(), text=True)
+            while not session.is_connected:
                 await receive(socket, session)
                 if (challenge := session.to_sign) is not None:
                     await socket.send(session.prove(await self._signer.sign(challenge)), text=True)
         except ConnectionClosed as exc:
-            raise ended(exc, session) from exc
+            raise lost_by(exc, session) from exc
         except ArtcafeError as exc:
             raise ConnectionLost(exc, should_reconnect=exc.temporary) from exc
 
 
 async def receive(socket: ClientConnection, session: Session) -> None:
-    """Takes in one frame. Raises `ConnectionClosed`, and what `Session.receive` raises."""
+    """Receive and handle one frame. Raises `ConnectionClosed`, and as `Session.receive` does."""
     payload = await socket.recv(decode=False)
     session.receive(payload, asyncio.get_running_loop().time())
 
 
-def ended(exc: ConnectionClosed, session: Session) -> ConnectionLost:
-    """What the end of a connection means. Where the server said nothing, what this end closed it for counts."""
+def lost_by(exc: ConnectionClosed, session: Session) -> ConnectionLost:
+    """Return what the end of a connection means: by the server's close frame, or else by that of this client."""
     close = exc.rcvd or exc.sent
-    return end(close.code if close else 1006, close.reason if close else "", session.told)
+    return lost_by_close(close.code if close else 1006, close.reason if close else "", session.last_error)
 
 
 def _failure(url: str, exc: Exception) -> ArtcafeError:
@@ -157,7 +158,7 @@ def _failure(url: str, exc: Exception) -> ArtcafeError:
         status = exc.response.status_code
         if status == 429 or status >= 500:
             return errors.Unavailable(f"{url} (it answered HTTP {status})")
-        return errors.Invalid("url", f"{url} is no ArtCafe gateway: it answered HTTP {status}")
+        return errors.Invalid("url", f"{url} is not an ArtCafe gateway: it answered HTTP {status}")
     if isinstance(exc, OSError) or (isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, EOFError)):
         return addresses.failure(url, exc)
     return errors.Invalid("url", f"no WebSocket opens at {url}: {exc}")

@@ -1,6 +1,6 @@
-"""What has arrived and what is acknowledged, a channel at a time, over any number of connections: nothing surfaces twice.
+"""Received and acknowledged messages of each channel, over any number of connections: no message is yielded twice.
 
-Frames in and acknowledgements out, without I/O. Waiting for a message is `sdk.agent`'s.
+Frames in, acks out, without I/O. Waiting for a message belongs to `sdk.connection`.
 """
 
 from __future__ import annotations
@@ -15,89 +15,92 @@ from artcafe.sdk.acks import Acked
 from artcafe.sdk.messages import Gap, Message, warn_of
 from artcafe.wire import frames, replies
 
-ROOM: Final = 1024
-"""Messages held for the program before the socket is left unread, where no `max_unacked` makes the server wait."""
+MAX_BUFFERED: Final = 1024
+"""Messages buffered for the program before the socket is left unread, when no `max_unacked` makes the server wait."""
 
-KNOWN: Final = 256
-"""Messages of a channel whose ids are kept, to tell a repeat from another message under the same sequence."""
+MAX_RECENT_IDS: Final = 256
+"""Ids kept for each channel, to distinguish a repeat from another message with the same sequence."""
 
-ANOTHER_LOG: Final = "epoch"
-"""The server's word for a gap whose end nobody knows: the log was restored, or begun anew."""
+OTHER_LOG: Final = "epoch"
+"""The reason of a gap without an end: the log was restored from a backup, or begun anew."""
 
 
 @dataclass(slots=True)
 class ChannelState:
-    """How far one channel has come: on this socket, and as the program sees it."""
+    """The progress of one channel: on this connection, and for the program."""
 
     received: int = 0
-    """Everything up to here has been taken in, or will not come: what repeats it is passed over."""
+    """Messages up to this sequence were received or will never come; a repeat of them is ignored."""
     newest: int = 0
-    """The last message that was taken in, or where the channel began."""
+    """The sequence of the last received message, or the start of the channel."""
     acked: Acked = field(default_factory=Acked)
-    """What the program has acknowledged."""
+    """The messages that the program has acknowledged."""
     on_socket: int = 0
-    """Up to where the current delivery has sent: the server refuses an ack above it."""
+    """The last sequence of the current delivery: the server refuses an ack above it."""
     ack_sent: int = 0
     """The highest ack of the current delivery."""
     written: int = 0
-    """The highest ack that was ever sent, also on a connection that broke then: if it got lost, its message comes again."""
+    """The highest ack ever sent, also on a connection that broke: if that ack was lost, the server sends its message again."""
     life: int = 0
+    """The number of logs and starts so far; a sequence is meaningful within one of them."""
     epoch: str | None = None
-    steered_to: int | None = None
-    """Behind which sequence it began, where that was not its cursor: a new connection has to be told where to go on."""
+    resume_from: int | None = None
+    """The cursor of a channel that did not begin at its stored cursor: a new connection must subscribe to it explicitly."""
     is_resuming: bool = False
-    """It has not been told yet: what comes until then is from the cursor, which may be further on, and is passed over."""
+    """Whether that `subscribe` has no reply yet. Until then messages come from the stored cursor, which may be further on, and
+    are ignored."""
     is_elsewhere: bool = False
-    """The new connection said of the cursor that its log is another one; told of that place alone, it could not."""
+    """Whether the new connection reported another log for the stored cursor. A reply to an explicit start cannot report that."""
     gap: tuple[Gap, str | None] | None = None
-    """The newest one, and in which log it is told: again and again, until something behind it is acknowledged. Two logs may be
-    restored from one backup, and their gaps are alike."""
-    recent: deque[tuple[int, str]] = field(default_factory=partial(deque, maxlen=KNOWN))
-    """The newest messages that were taken in, by sequence and id."""
+    """The newest gap and the epoch of its log. The server repeats it until a later message is acknowledged. The epoch is needed
+    because two logs restored from one backup have equal gaps."""
+    recent: deque[tuple[int, str]] = field(default_factory=partial(deque, maxlen=MAX_RECENT_IDS))
+    """Sequence and id of the newest messages."""
     repeats_from: int | None = None
     """The first sequence that the current delivery has repeated."""
     waiting: deque[tuple[int, Message | Gap]] = field(default_factory=deque)
     unacked: deque[int] = field(default_factory=deque)
 
-    def knows(self, gap: Gap, epoch: str | None) -> bool:
-        """Whether the program was told of this gap. Without an epoch, as older servers push it, an equal gap is the same."""
+    def has_seen(self, gap: Gap, epoch: str | None) -> bool:
+        """Return whether the program got this gap before. Older servers push no epoch; then equal gaps count as the same."""
         return self.gap is not None and self.gap[0] == gap and (None in (epoch, self.gap[1]) or epoch == self.gap[1])
 
     def arrive(self, seq: int) -> None:
-        """Note that the server has sent `seq`.
+        """Record that the server has sent `seq`.
 
-        Within a delivery sequences rise. The server begins another one without notice when a member resumes the subscription;
-        it then repeats what is above its cursor, and the acks of those messages are due again.
+        Sequences rise within a delivery. When a member resumes the subscription, the server begins another delivery without
+        notice: it repeats the messages above its cursor, and their acks are due again.
         """
         self.on_socket = seq
         self.ack_sent = min(self.ack_sent, seq - 1)
 
     def deliver_behind(self, cursor: int) -> None:
-        """Note that the server has begun a delivery on this connection: acks count from `cursor`."""
+        """Record that the server has begun a delivery on this connection: acks count from `cursor`."""
         self.on_socket = self.ack_sent = cursor
         self.repeats_from = None
 
     def is_repeat(self, seq: int, message_id: str) -> bool:
-        """Whether a sequence that was received before comes with the same message, as far as that is known.
+        """Return whether a sequence received before has the same message again, as far as the kept ids can decide.
 
-        A log whose files were put back gives its sequences again in the same epoch, and the server cannot know what was sent.
+        A log whose files were restored assigns its sequences again in the same epoch, and the server cannot know what it sent
+        before.
         """
         self.repeats_from = seq if self.repeats_from is None else min(self.repeats_from, seq)
         if not self.recent or seq < self.recent[0][0]:
             return True
         return (seq, message_id) in self.recent or all(seq != known for known, _ in self.recent)
 
-    def take_in(self, seq: int, message_id: str) -> None:
-        """Note a new message."""
+    def add(self, seq: int, message_id: str) -> None:
+        """Record a new message."""
         self.received = self.newest = seq
         self.recent.append((seq, message_id))
 
-    def begin(self, cursor: int) -> None:
-        """Begin in another log, or at another place in this one: no sequence seen so far has a meaning now."""
+    def restart(self, cursor: int) -> None:
+        """Continue at `cursor` in another log, or at another place of this one: earlier sequences lose their meaning."""
         self.life += 1
         self.received = self.newest = self.written = cursor
-        if self.steered_to is not None:
-            self.steered_to = cursor
+        if self.resume_from is not None:
+            self.resume_from = cursor
         self.acked.reset(cursor)
         self.deliver_behind(cursor)
         self.unacked.clear()
@@ -105,210 +108,219 @@ class ChannelState:
 
 
 class Inbox:
-    """Every channel that was heard of. `max_unacked` is the window that the server was given, or None; `on_ack` is called before
-    an ack is noted: `acks` may have something to send then."""
+    """The states of all channels.
+
+    `max_unacked` is the window that the server was given, or None. `on_ack` is called before an ack is recorded, since `acks` may
+    then have something to send.
+    """
 
     def __init__(self, max_unacked: int | None, on_ack: Callable[[], None] = lambda: None) -> None:
         self._max_unacked, self._on_ack = max_unacked, on_ack
-        self._places: dict[str, ChannelState] = {}
+        self._channels: dict[str, ChannelState] = {}
         self._to_ack: set[str] = set()
         self._arrivals = 0
-        self._held = 0
+        self._buffered = 0
 
     def __len__(self) -> int:
-        return self._held
+        return self._buffered
 
     @property
     def is_full(self) -> bool:
-        """Whether the socket should be left unread. With a window it never is: the server waits by itself."""
-        return self._max_unacked is None and self._held >= ROOM
+        """Whether the socket should be left unread. Never with a window: the server then waits by itself."""
+        return self._max_unacked is None and self._buffered >= MAX_BUFFERED
 
-    # --- from the server ---
+    # --- events of the connection ---
 
-    def message(self, pushed: replies.Message) -> None:
-        """A message arrived."""
-        place = self._place(pushed.channel)
-        if pushed.seq is None:  # of a live channel: at most once, so what the program does not keep up with is left out
-            if self._held < ROOM:
-                self._keep(place, Message(pushed, place.life, 0, self._ack))
+    def on_message(self, pushed: replies.Message) -> None:
+        """Buffer a new message; ignore a repeat."""
+        state = self._channel(pushed.channel)
+        if pushed.seq is None:  # A `live` channel delivers at most once: what does not fit into the buffer is dropped.
+            if self._buffered < MAX_BUFFERED:
+                self._buffer(state, Message(pushed, state.life, 0, self._ack))
             return
-        if place.is_resuming:
+        if state.is_resuming:
             return
-        place.arrive(pushed.seq)
-        if pushed.seq <= place.received:
-            if place.is_repeat(pushed.seq, pushed.message_id):
-                self._to_ack.add(pushed.channel)  # If it was acknowledged, the server has not heard of that yet.
+        state.arrive(pushed.seq)
+        if pushed.seq <= state.received:
+            if state.is_repeat(pushed.seq, pushed.message_id):
+                self._to_ack.add(pushed.channel)  # If it was acknowledged, the server has not received that ack.
                 return
-            self._miss(place, Gap(pushed.channel, place.repeats_from or pushed.seq, None, ANOTHER_LOG))
-            place.begin(pushed.seq - 1)
-            place.arrive(pushed.seq)
+            self._report(state, Gap(pushed.channel, state.repeats_from or pushed.seq, None, OTHER_LOG))
+            state.restart(pushed.seq - 1)
+            state.arrive(pushed.seq)
         if self._max_unacked is not None:
-            place.unacked.append(pushed.seq)
-        self._keep(place, Message(pushed, place.life, place.newest, self._ack))
-        place.take_in(pushed.seq, pushed.message_id)
+            state.unacked.append(pushed.seq)
+        self._buffer(state, Message(pushed, state.life, state.newest, self._ack))
+        state.add(pushed.seq, pushed.message_id)
 
-    def gap(self, channel: str, pushed: replies.Gap | replies.GapPush, epoch: str | None = None) -> None:
-        """A gap arrived; `epoch` is that of the log it is told in, if it is about another. It is kept for whoever asks for gaps,
-        and logged for everybody else."""
-        place = self._place(channel)
-        if place.is_resuming:
-            place.is_elsewhere |= pushed.to is None
+    def on_gap(self, channel: str, pushed: replies.Gap | replies.GapPush, epoch: str | None = None) -> None:
+        """Log a new gap, and buffer it for loops that yield gaps. `epoch` names the log if it is another one."""
+        state = self._channel(channel)
+        if state.is_resuming:
+            state.is_elsewhere |= pushed.to is None
             return
         gap = Gap(channel, pushed.from_, pushed.to, pushed.reason)
-        if place.knows(gap, epoch) or (gap.last is not None and gap.last <= place.received):
+        if state.has_seen(gap, epoch) or (gap.last is not None and gap.last <= state.received):
             return
-        place.gap = (gap, epoch)
+        state.gap = (gap, epoch)
         if gap.last is None:
-            place.begin(0)
+            state.restart(0)
         else:
-            place.received = gap.last
-        self._miss(place, gap)
+            state.received = gap.last
+        self._report(state, gap)
 
-    def _miss(self, place: ChannelState, gap: Gap) -> None:
+    def _report(self, state: ChannelState, gap: Gap) -> None:
         warn_of(gap)
-        self._keep(place, gap)
+        self._buffer(state, gap)
 
-    def joined(self, channel: str, start: frames.Start, reply: replies.SubscribeReply) -> None:
-        """A `subscribe` of the program was answered: the server has ended the delivery before it and begun another one."""
-        place = self._place(channel)
-        place.is_resuming = False
-        place.epoch = reply.epoch
+    def on_subscribed(self, channel: str, start: frames.Start, reply: replies.SubscribeReply) -> None:
+        """Apply the reply to a `subscribe` of the program: the server has ended the previous delivery and begun another."""
+        state = self._channel(channel)
+        state.is_resuming = False
+        state.epoch = reply.epoch
         if reply.cursor is None:
             return
-        if start == "cursor" and place.steered_to is None:
-            place.deliver_behind(reply.cursor)
+        if start == "cursor" and state.resume_from is None:
+            state.deliver_behind(reply.cursor)
             if reply.gap is not None:
-                self.gap(channel, reply.gap, _other_log(reply))
+                self.on_gap(channel, reply.gap, _epoch_of_gap(reply))
             return
-        place.steered_to = None if start == "cursor" else reply.cursor
-        place.begin(reply.cursor)
-        self._held -= len(place.waiting)
-        place.waiting.clear()
-        if reply.gap is not None:  # It was pushed too, before the place that it stands at was known.
-            self._keep(place, Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason))
+        state.resume_from = None if start == "cursor" else reply.cursor
+        state.restart(reply.cursor)
+        self._buffered -= len(state.waiting)
+        state.waiting.clear()
+        if reply.gap is not None:  # The server pushed it too, but before this reply told where it belongs.
+            self._buffer(state, Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason))
 
-    def start_again(self, channel: str) -> frames.Start:
-        """Return where to subscribe so that the channel goes on where it stands. The reply goes to `joined` where that is the
-        cursor, else to `resumed`."""
-        place = self._places.get(channel)
-        return "cursor" if place is None or place.steered_to is None else self._resume_behind(place) + 1
+    def resume_start(self, channel: str) -> frames.Start:
+        """Return the start of a `subscribe` that continues the channel where it is.
 
-    def resumed(self, channel: str, reply: replies.SubscribeReply) -> bool:
-        """The channel goes on where it stood, on a new connection or by a new loop. False: that was in another log, and the
-        channel is to be asked for again, from this log's first message."""
-        place = self._place(channel)
-        # A log that began after the channel was asked for has an epoch that this end never heard of.
-        is_other = place.is_elsewhere if place.epoch is None else reply.epoch != place.epoch
-        place.is_elsewhere = False
+        The reply goes to `on_subscribed` if the start is the cursor, else to `on_resumed`.
+        """
+        state = self._channels.get(channel)
+        return "cursor" if state is None or state.resume_from is None else self._resume_behind(state) + 1
+
+    def on_resumed(self, channel: str, reply: replies.SubscribeReply) -> bool:
+        """Apply the reply to a `subscribe` that continues a channel, on a new connection or for a new loop.
+
+        Return False if the channel's place was in another log: subscribe again, from the first message of this log.
+        """
+        state = self._channel(channel)
+        # A log that began after the channel was subscribed to has an epoch that this client has not received yet.
+        is_other = state.is_elsewhere if state.epoch is None else reply.epoch != state.epoch
+        state.is_elsewhere = False
         if is_other:
-            self._miss(place, Gap(channel, place.received + 1, None, ANOTHER_LOG))
-            place.begin(0)
-            place.epoch = reply.epoch
+            self._report(state, Gap(channel, state.received + 1, None, OTHER_LOG))
+            state.restart(0)
+            state.epoch = reply.epoch
             return False
-        place.is_resuming, place.epoch = False, reply.epoch
+        state.is_resuming, state.epoch = False, reply.epoch
         if reply.cursor is not None:
-            place.deliver_behind(reply.cursor)
+            state.deliver_behind(reply.cursor)
         if reply.gap is not None:
-            self.gap(channel, reply.gap, _other_log(reply))
+            self.on_gap(channel, reply.gap, _epoch_of_gap(reply))
         return True
 
-    def not_resumed(self, channel: str) -> None:
-        """The server does not let the channel go on where it stood: from here on it goes on from its cursor, if at all."""
-        place = self._place(channel)
-        place.is_resuming, place.steered_to = False, None
-        if place.is_elsewhere:
-            place.is_elsewhere = False
-            self._miss(place, Gap(channel, place.received + 1, None, ANOTHER_LOG))
-            place.begin(0)
+    def on_resume_refused(self, channel: str) -> None:
+        """Apply a refusal to continue a channel: it continues from its stored cursor, if at all."""
+        state = self._channel(channel)
+        state.is_resuming, state.resume_from = False, None
+        if state.is_elsewhere:
+            state.is_elsewhere = False
+            self._report(state, Gap(channel, state.received + 1, None, OTHER_LOG))
+            state.restart(0)
 
-    def lost(self) -> list[tuple[str, int]]:
-        """The connection is gone. Returns the channels that the next one must be told to go on with, and from which sequence;
-        the others go on from their cursors by themselves. `resumed` is due for each."""
+    def on_connection_lost(self) -> list[tuple[str, int]]:
+        """Return the channels to subscribe to on the next connection, with their starts; `on_resumed` is due for each.
+
+        The other channels continue from their cursors by themselves.
+        """
         self._to_ack.clear()
         found: list[tuple[str, int]] = []
-        for channel, place in self._places.items():
-            place.deliver_behind(0)
-            if place.steered_to is not None and not place.is_resuming:
-                place.is_resuming = True
-                found.append((channel, self._resume_behind(place) + 1))
+        for channel, state in self._channels.items():
+            state.deliver_behind(0)
+            if state.resume_from is not None and not state.is_resuming:
+                state.is_resuming = True
+                found.append((channel, self._resume_behind(state) + 1))
         return found
 
-    def _resume_behind(self, place: ChannelState) -> int:
-        """What was not acknowledged must come again, though it does not surface: a socket acknowledges only what it was sent.
+    def _resume_behind(self, state: ChannelState) -> int:
+        """Return the sequence behind which to resume: unacknowledged messages must be sent again, though the program does not get
+        them twice, because a connection can acknowledge only what it was sent.
 
-        A program without a window that has acknowledged nothing is taken for one that never does.
+        A program without a window that has acknowledged nothing counts as one that never acknowledges.
         """
-        if self._max_unacked is None and place.acked.through == place.steered_to:
-            return place.received
-        return place.acked.through
+        if self._max_unacked is None and state.acked.through == state.resume_from:
+            return state.received
+        return state.acked.through
 
-    def _place(self, channel: str) -> ChannelState:
-        place = self._places.get(channel)
-        if place is None:
-            place = self._places[channel] = ChannelState()
-        return place
+    def _channel(self, channel: str) -> ChannelState:
+        state = self._channels.get(channel)
+        if state is None:
+            state = self._channels[channel] = ChannelState()
+        return state
 
-    def _keep(self, place: ChannelState, item: Message | Gap) -> None:
+    def _buffer(self, state: ChannelState, item: Message | Gap) -> None:
         self._arrivals += 1
-        self._held += 1
-        place.waiting.append((self._arrivals, item))
+        self._buffered += 1
+        state.waiting.append((self._arrivals, item))
 
-    # --- for the program ---
+    # --- calls of the program ---
 
     def take(self, channels: Collection[str] = ()) -> Message | Gap | None:
-        """The oldest of what waits, of these channels or of all; None where nothing does."""
-        places = [place for _, place in self._chosen(channels) if place.waiting]
-        if not places:
+        """Return the oldest buffered item of these channels, or of all; None if there is none."""
+        states = [state for _, state in self._chosen(channels) if state.waiting]
+        if not states:
             return None
-        self._held -= 1
-        return min(places, key=lambda place: place.waiting[0][0]).waiting.popleft()[1]
+        self._buffered -= 1
+        return min(states, key=lambda state: state.waiting[0][0]).waiting.popleft()[1]
 
     def stalled(self, channels: Collection[str] = ()) -> tuple[str, int] | None:
-        """A channel of these, or of all, in which the server waits for acks, and the oldest message that lacks one."""
-        for channel, place in self._chosen(channels):
-            if len(place.unacked) == self._max_unacked:
-                return channel, place.unacked[0]
+        """Return a channel of these, or of all, whose window is full, and its oldest unacknowledged sequence."""
+        for channel, state in self._chosen(channels):
+            if len(state.unacked) == self._max_unacked:
+                return channel, state.unacked[0]
         return None
 
     def _chosen(self, channels: Collection[str]) -> Iterable[tuple[str, ChannelState]]:
         if not channels:
-            return self._places.items()
-        return [(channel, self._places[channel]) for channel in channels if channel in self._places]
+            return self._channels.items()
+        return [(channel, self._channels[channel]) for channel in channels if channel in self._channels]
 
     def _ack(self, message: Message, is_cumulative: bool) -> None:
         self._on_ack()
-        place = self._places[message.channel]
-        if message.seq is None or message.life != place.life:
+        state = self._channels[message.channel]
+        if message.seq is None or message.life != state.life:
             return
         if is_cumulative:
-            place.acked.add_all(message.seq)
+            state.acked.add_all(message.seq)
         else:
-            place.acked.add(message.before, message.seq)
-        while place.unacked and place.unacked[0] <= place.acked.through:
-            place.unacked.popleft()
+            state.acked.add(message.before, message.seq)
+        while state.unacked and state.unacked[0] <= state.acked.through:
+            state.unacked.popleft()
         self._to_ack.add(message.channel)
 
     def has_unsent_acks(self) -> bool:
-        """Whether an ack that may be sent has never been."""
-        return any(place.acked.through > place.written for place in self._places.values())
+        """Return whether an ack that may be sent never was."""
+        return any(state.acked.through > state.written for state in self._channels.values())
 
-    def acks(self, held: Collection[str] = ()) -> list[bytes]:
-        """Return the ack frames to send, at most one for each channel; they count as sent.
+    def acks(self, held: Collection[str] = ()) -> list[frames.Ack]:
+        """Return the acks to send, at most one for each channel, and count them as sent.
 
-        Channels in `held` have a `subscribe` on its way, and the server refuses acks while it restarts their delivery.
+        Channels in `held` have a `subscribe` in flight: the server refuses their acks while it restarts the delivery.
         """
         found = []
         for channel in self._to_ack.difference(held):
-            place = self._places[channel]
-            seq = min(place.acked.through, place.on_socket)
-            if seq > place.ack_sent:
-                place.ack_sent = seq
-                place.written = max(place.written, seq)
-                found.append(frames.command("ack", frames.Ack(channel, seq)))
+            state = self._channels[channel]
+            seq = min(state.acked.through, state.on_socket)
+            if seq > state.ack_sent:
+                state.ack_sent = seq
+                state.written = max(state.written, seq)
+                found.append(frames.Ack(channel, seq))
         self._to_ack.intersection_update(held)
         return found
 
 
-def _other_log(reply: replies.SubscribeReply) -> str | None:
-    """The epoch that the gap in this answer is pushed with."""
+def _epoch_of_gap(reply: replies.SubscribeReply) -> str | None:
+    """Return the epoch with which the server pushes the gap of this reply."""
     return reply.epoch if reply.gap is not None and reply.gap.to is None else None

@@ -1,4 +1,4 @@
-"""The loop over messages: `async for message in agent.messages():`."""
+"""The iterator of `async for message in agent.messages():`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from artcafe.sdk.messages import Gap, Message
 from artcafe.wire import frames
 
 SUBSCRIBE_S: Final = 30.0
-"""How long a loop waits for the reply to each of its `subscribe` commands."""
+"""The timeout of each `subscribe` command of a loop."""
 
 T = TypeVar("T", bound=Message | Gap)
 
 
 class Messages(Generic[T]):
-    """An endless iterator over the messages of some channels, or of all that the agent is subscribed to.
+    """An endless iterator over the messages of the given channels, or of all subscribed channels.
 
-    It subscribes to the channels that it was given before it yields anything: to each once, however often a step is cancelled,
-    such as by a timeout. The command stays on its way then, and the next step waits for its reply.
+    Before it yields, it subscribes to each given channel once, even if a step is cancelled, for example by a timeout: the command
+    then stays in flight, and the next step waits for its reply.
     """
 
     def __init__(
@@ -27,23 +27,23 @@ class Messages(Generic[T]):
     ) -> None:
         self._connection, self._channels, self._start = connection, channels, start
         self._auto_ack, self._gaps = auto_ack, gaps
-        self._unjoined = deque(dict.fromkeys(channels))
+        self._to_subscribe = deque(dict.fromkeys(channels))
         self._pending: PendingReply | None = None
         self._handled: Message | None = None
 
     def __del__(self) -> None:
-        # A loop that ended by `break` or an exception: its last message would hold the cursor for every later loop.
+        # A loop that ended by `break` or an exception: without this, its last message would stop the cursor of every later loop.
         if self._handled is not None:
-            self._connection.left_over.append(self._handled)
+            self._connection.unacked_of_ended_loops.append(self._handled)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
         self._connection.check_loop()
-        while self._unjoined:
-            await self._join(self._unjoined[0])
-            self._unjoined.popleft()
+        while self._to_subscribe:
+            await self._subscribe(self._to_subscribe[0])
+            self._to_subscribe.popleft()
         if self._auto_ack:
             await self._ack_handled()
         item = await self._connection.item(self._channels)
@@ -53,16 +53,16 @@ class Messages(Generic[T]):
             raise StopAsyncIteration
         if self._auto_ack and isinstance(item, Message):
             self._handled = item
-        return cast(T, item)  # Without `gaps`, T is Message, and gaps were passed over above.
+        return cast(T, item)  # Without `gaps`, T is Message, and the loop above has skipped the gaps.
 
     async def _ack_handled(self) -> None:
-        """Acknowledge the message before, and the last ones of loops over these channels that have ended."""
+        """Acknowledge the previous message, and the last messages of ended loops over these channels."""
         handled = [self._handled] if self._handled is not None else []
-        for message in [*handled, *self._connection.left_over_in(self._channels)]:
+        for message in [*handled, *self._connection.take_unacked_of_ended_loops(self._channels)]:
             await message.ack()
         self._handled = None
 
-    async def _join(self, channel: str) -> None:
+    async def _subscribe(self, channel: str) -> None:
         pending = self._pending = self._pending or self._connection.submit(self._subscription(channel))
         try:
             await self._connection.reply_to(pending, SUBSCRIBE_S)

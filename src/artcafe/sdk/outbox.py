@@ -1,6 +1,6 @@
-"""Commands that wait for their answer: sent in order, many at once, and sent again in that order when an answer got lost.
+"""The queue of commands without a reply: sent in order, many in flight, and sent again in that order after a lost connection.
 
-Which frames go out and what comes back is decided here; sockets, clocks and timeouts are `sdk.agent`'s.
+This module decides which commands go out and what their replies mean. Sockets, clocks and timeouts belong to `sdk.connection`.
 """
 
 from __future__ import annotations
@@ -14,42 +14,48 @@ import msgspec
 
 from artcafe.errors import ArtcafeError, BadFrame, OutcomeUnknown
 from artcafe.sdk import backoff
-from artcafe.wire import frames, replies
+from artcafe.wire import replies
 
 Reply = replies.PublishReply | replies.SubscribeReply | replies.UnsubscribeReply | replies.StatusReply | replies.HistoryReply
 
 FIRST_ID: Final = 2
-"""The two commands of the login take 0 and 1."""
+"""The two commands of the login use the ids 0 and 1."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingCommand:
-    """A command, from the call that made it until its answer. Commands are ordered as they were made."""
+    """A command from its call until its reply. Commands sort in the order of their calls."""
 
     order: int
     kind: str
     body: msgspec.Raw
-    """Encoded before it came here, so that no value can end the loop that sends everybody's commands."""
+    """The encoded body. Encoding happens in the call, so that no value can end the loop that sends all commands."""
     channel: str | None
-    """Whose delivery it begins; None for all but `subscribe`."""
-    settle: Callable[[Reply | Exception], None] = field(repr=False)
+    """The channel whose delivery a `subscribe` begins; None for other commands."""
+    on_done: Callable[[Reply | Exception], None] = field(repr=False)
+    """Called once with the reply or the final error."""
     refusals: int = 0
     held_until: float = 0.0
-    id: int | None = None
-    """Under which it is on its way now."""
+    """The monotonic time before which a refused command is not sent again, in seconds."""
+    id: int = -1
+    """Its id on the current connection; -1 while it is not in flight."""
     problem: ArtcafeError | None = None
-    """Why the last attempt brought no answer that counts; an unknown outcome stays unknown until an answer settles it."""
+    """Why the last attempt had no final reply. `OutcomeUnknown` stays until a reply arrives."""
 
     def __lt__(self, other: PendingCommand) -> bool:
         return self.order < other.order
 
-    def unanswered(self) -> ArtcafeError | None:
-        """What to tell a caller who stops waiting: None where nothing was ever sent, so that nothing can have happened."""
-        return self.problem if self.id is None else self._unknown()
+    @property
+    def is_in_flight(self) -> bool:
+        return self.id >= 0
 
-    def lose(self) -> None:
-        """Its answer will not come any more."""
-        self.id = None
+    def timeout_error(self) -> ArtcafeError | None:
+        """Return the error for a caller that stops waiting; None if the command was never sent, so that it had no effect."""
+        return self._unknown() if self.is_in_flight else self.problem
+
+    def on_connection_lost(self) -> None:
+        """Record that no reply can arrive any more."""
+        self.id = -1
         self.problem = self._unknown()
 
     def _unknown(self) -> OutcomeUnknown:
@@ -59,126 +65,126 @@ class PendingCommand:
 
 
 class Outbox:
-    """Every unanswered command of an agent, over any number of connections.
+    """All commands of an agent without a reply, over any number of connections.
 
-    Commands of a kind leave strictly in order: one that was refused for now holds back those behind it that have not left
-    yet, so that an order among messages breaks only between those that were on the way together.
+    Commands of one kind are sent strictly in order: a temporarily refused command holds back later ones that were not sent yet.
+    So the order of messages can change only among those that were in flight together.
     """
 
     def __init__(self, delay_s: Callable[[int], float] = backoff.delay_s) -> None:
         self._delay_s = delay_s
         self._unsent: list[PendingCommand] = []
-        self._sent: dict[int, PendingCommand] = {}
-        self._dropped: dict[int, PendingCommand] = {}
-        """On their way, and nobody waits for the reply any more; what the reply changes (`settle`) it changes all the same."""
+        self._in_flight: dict[int, PendingCommand] = {}
+        self._cancelled: dict[int, PendingCommand] = {}
+        """Commands in flight that no caller waits for. The effects of their replies (`on_done`) still apply."""
         self.subscribing: list[str] = []
-        """The channels of the `subscribe` commands on their way: until each reply, the server takes no ack for its channel."""
+        """The channels of the `subscribe` commands in flight: until the reply, the server refuses acks for the channel."""
         self._next_id = FIRST_ID
-        self._made = 0
+        self._added = 0
 
     def __len__(self) -> int:
-        return len(self._unsent) + len(self._sent)
+        return len(self._unsent) + len(self._in_flight)
 
     def add(
         self,
         kind: str,
         body: msgspec.Raw,
-        settle: Callable[[Reply | Exception], None],
+        on_done: Callable[[Reply | Exception], None],
         *,
         channel: str | None = None,
         first: bool = False,
     ) -> PendingCommand:
-        """Take a command in. `settle` gets its reply, or the error that ends it, once, unless it is dropped before it was sent.
+        """Queue a command. `on_done` is called once with its reply or final error, unless it is cancelled before it was sent.
 
-        `channel` is that of a `subscribe`. `first` puts it before all others: a connection must know it before it goes on.
+        `channel` is that of a `subscribe`. `first` puts the command before all others: a new connection needs it first.
         """
-        self._made += 1
-        ask = PendingCommand(0 if first else self._made, kind, body, channel, settle)
-        heapq.heappush(self._unsent, ask)
-        return ask
+        self._added += 1
+        command = PendingCommand(0 if first else self._added, kind, body, channel, on_done)
+        heapq.heappush(self._unsent, command)
+        return command
 
-    def drop(self, ask: PendingCommand) -> None:
-        """Stop waiting for a command: it is not sent again."""
-        if ask.id is not None:
-            self._dropped[ask.id] = self._sent.pop(ask.id)
-        elif ask in self._unsent:
-            self._unsent.remove(ask)
+    def cancel(self, command: PendingCommand) -> None:
+        """Stop waiting for a command; it is not sent again."""
+        if command.is_in_flight:
+            self._cancelled[command.id] = self._in_flight.pop(command.id)
+        elif command in self._unsent:
+            self._unsent.remove(command)
             heapq.heapify(self._unsent)
 
-    def due(self, now: float) -> list[bytes]:
-        """The frames to send now, in order; they count as sent. `now` is monotonic, in seconds."""
-        found: list[bytes] = []
+    def due(self, now: float) -> list[PendingCommand]:
+        """Return the commands to send now, in order, and count them as sent. `now` is monotonic, in seconds."""
+        found: list[PendingCommand] = []
         kept: list[PendingCommand] = []
         blocked: set[str] = set()
         while self._unsent:
-            ask = heapq.heappop(self._unsent)
-            if ask.held_until > now or ask.kind in blocked:
-                blocked.add(ask.kind)
-                kept.append(ask)
+            command = heapq.heappop(self._unsent)
+            if command.held_until > now or command.kind in blocked:
+                blocked.add(command.kind)
+                kept.append(command)
                 continue
-            ask.id, self._next_id = self._next_id, self._next_id + 1
-            self._sent[ask.id] = ask
-            if ask.channel is not None:
-                self.subscribing.append(ask.channel)
-            found.append(frames.command(ask.kind, ask.body, ask.id))
-        self._unsent = kept  # They came out sorted, which is a heap.
+            command.id, self._next_id = self._next_id, self._next_id + 1
+            self._in_flight[command.id] = command
+            if command.channel is not None:
+                self.subscribing.append(command.channel)
+            found.append(command)
+        self._unsent = kept  # They were popped in order, and a sorted list is a heap.
         return found
 
     def wait_s(self, now: float) -> float | None:
-        """Seconds until `due` has something again by itself, or None."""
-        held = [ask.held_until for ask in self._unsent if ask.held_until > now]
+        """Return the seconds until a held command is due, or None if none is held."""
+        held = [command.held_until for command in self._unsent if command.held_until > now]
         return min(held) - now if held else None
 
-    def answered(self, id: int, kind: str, reply: Reply) -> None:
-        """The reply to a command of this connection. Raises `BadFrame` for one of another kind than the command."""
-        if ask := self._taken(id):
-            if ask.kind != kind:
-                raise BadFrame(f"a reply of {kind} to {ask.kind}", example="a reply of the command's kind")
-            ask.settle(reply)
+    def on_reply(self, id: int, kind: str, reply: Reply) -> None:
+        """Finish a command of this connection. Raises `BadFrame` for a reply of another kind than the command."""
+        if command := self._take(id):
+            if command.kind != kind:
+                raise BadFrame(f"a reply of {kind} to {command.kind}", example="a reply of the command's kind")
+            command.on_done(reply)
 
-    def refused(self, id: int, error: ArtcafeError, *, temporary: bool, now: float) -> None:
-        """An error instead of a reply: final, or if `temporary` a reason to send the command again a little later."""
-        is_dropped = id in self._dropped
-        ask = self._taken(id)
-        if ask is None:
+    def on_error(self, id: int, error: ArtcafeError, *, temporary: bool, now: float) -> None:
+        """Finish a command with the server's error, or retry it after a delay if the error is `temporary`."""
+        is_cancelled = id in self._cancelled
+        command = self._take(id)
+        if command is None:
             return
-        if not temporary or is_dropped:
-            ask.settle(error)
+        if not temporary or is_cancelled:
+            command.on_done(error)
             return
-        if not isinstance(ask.problem, OutcomeUnknown):
-            ask.problem = error
-        ask.refusals += 1
-        ask.held_until = now + self._delay_s(ask.refusals)
-        heapq.heappush(self._unsent, ask)
+        if not isinstance(command.problem, OutcomeUnknown):
+            command.problem = error
+        command.refusals += 1
+        command.held_until = now + self._delay_s(command.refusals)
+        heapq.heappush(self._unsent, command)
 
-    def _taken(self, id: int) -> PendingCommand | None:
-        ask = self._sent.pop(id, None) or self._dropped.pop(id, None)
-        if ask is not None:
-            ask.id = None
-            if ask.channel is not None:
-                self.subscribing.remove(ask.channel)
-        return ask
+    def _take(self, id: int) -> PendingCommand | None:
+        command = self._in_flight.pop(id, None) or self._cancelled.pop(id, None)
+        if command is not None:
+            command.id = -1
+            if command.channel is not None:
+                self.subscribing.remove(command.channel)
+        return command
 
-    def lost(self) -> None:
-        """The connection is gone: what was on the way is sent again on the next one, before anything younger."""
-        for ask in self._sent.values():
-            ask.lose()
-            heapq.heappush(self._unsent, ask)
-        self._forget_sent()
+    def on_connection_lost(self) -> None:
+        """Queue the commands in flight again, before all younger ones."""
+        for command in self._in_flight.values():
+            command.on_connection_lost()
+            heapq.heappush(self._unsent, command)
+        self._forget_in_flight()
         self._next_id = FIRST_ID
 
-    def _forget_sent(self) -> None:
-        self._sent.clear()
-        self._dropped.clear()
+    def _forget_in_flight(self) -> None:
+        self._in_flight.clear()
+        self._cancelled.clear()
         self.subscribing.clear()
 
     def fail(self, error: Exception) -> None:
-        """There will be no further connection: everything that waits ends, with what is known of it."""
-        waiting = sorted([*self._unsent, *self._sent.values()])
+        """Finish every command with `error`, or with `OutcomeUnknown` caused by it: there will be no further connection."""
+        waiting = sorted([*self._unsent, *self._in_flight.values()])
         self._unsent.clear()
-        self._forget_sent()
-        for ask in waiting:
-            unknown = ask.unanswered()
+        self._forget_in_flight()
+        for command in waiting:
+            unknown = command.timeout_error()
             if unknown is not None:
                 unknown.__cause__ = error
-            ask.settle(unknown or error)
+            command.on_done(unknown or error)

@@ -1,6 +1,6 @@
-"""The client's half of one connection as a state machine: frames in, frames out, transitions as a table, and what its end means.
+"""The agent's half of one connection, without I/O: the login, the frames in both directions, and the meaning of its end.
 
-No sockets and no signing: `sdk.agent` carries the frames and `sdk.keys` signs.
+The order of frames is checked by `wire.session.ClientSession`. `sdk.connection` carries the frames and `sdk.keys` signs.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from typing import Final
 from urllib.parse import unquote
 
@@ -17,32 +16,12 @@ from artcafe.errors import ArtcafeError, ChallengeRefused
 from artcafe.sdk.inbox import Inbox
 from artcafe.sdk.outbox import Outbox, Reply
 from artcafe.wire import frames, replies
+from artcafe.wire.session import ClientSession, ClientState
 
 log = logging.getLogger("artcafe")
 
-
-class Phase(Enum):
-    """How far the login has come."""
-
-    NEW = "new"
-    ASKED = "asked for a challenge"
-    CHALLENGED = "has one to sign"
-    SIGNED = "sent the proof"
-    LIVE = "logged in"
-
-
-NEXT: Final[Mapping[tuple[Phase, str], Phase]] = {
-    (Phase.NEW, "ask"): Phase.ASKED,
-    (Phase.ASKED, "challenge"): Phase.CHALLENGED,
-    (Phase.CHALLENGED, "sign"): Phase.SIGNED,
-    (Phase.SIGNED, "connect"): Phase.LIVE,
-    (Phase.LIVE, "reply"): Phase.LIVE,
-    (Phase.LIVE, "message"): Phase.LIVE,
-    (Phase.LIVE, "gap"): Phase.LIVE,
-}
-
-LISTED: Final = 10
-"""Channels of an error that its line in the log names."""
+MAX_LISTED_CHANNELS: Final = 10
+"""Channels of an error that its log line names."""
 
 CHALLENGE_ID: Final = 0
 CONNECT_ID: Final = 1
@@ -54,7 +33,7 @@ CHALLENGE: Final = re.compile(
 
 
 class ConnectionLost(Exception):
-    """A connection that ended or did not come about: why, and whether another one can do better."""
+    """A connection ended or could not be opened: `error` is the reason, `should_reconnect` whether a new one can succeed."""
 
     def __init__(self, error: ArtcafeError, *, should_reconnect: bool) -> None:
         super().__init__(str(error))
@@ -62,149 +41,136 @@ class ConnectionLost(Exception):
 
 
 class Session:
-    """One connection of an agent, from the first frame on. A frame that has no place in the conversation raises `BadFrame`."""
+    """One connection of an agent, from its first frame. A frame out of turn raises `BadFrame`."""
 
     def __init__(
         self, tenant: str, agent: str, max_unacked: int | None, outbox: Outbox, inbox: Inbox, service: str | None = None
     ) -> None:
-        """`service` is the only one whose challenge is signed; None: any, which stands there afterwards."""
+        """`service` is the only service whose challenge is signed; None accepts any service, and records it here."""
         self.service = service
         self._tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
         self._outbox, self._inbox = outbox, inbox
+        self._wire = ClientSession()
         self._challenge: replies.ChallengeReply | None = None
-        self.phase = Phase.NEW
         self.limits: Mapping[str, int] = {}
         self._is_warned = False
-        self._reported = ""
-        self.told: ArtcafeError | None = None
-        """The last error that the server told without its being an answer: why it closes, where it closes next."""
+        self._last_reported = ""
+        self.last_error: ArtcafeError | None = None
+        """The last error that the server pushed: the reason of a close that follows with its code."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the login has succeeded."""
+        return self._wire.state is ClientState.CONNECTED
 
     # --- the login ---
 
-    def ask(self) -> bytes:
-        """The first frame: asks for a challenge."""
-        self._go("ask")
-        return frames.command("challenge", frames.Challenge(self._tenant, self._agent), CHALLENGE_ID)
+    def request_challenge(self) -> bytes:
+        """Return the first frame, a `challenge` command."""
+        return self._wire.send("challenge", frames.Challenge(self._tenant, self._agent), CHALLENGE_ID)
 
     @property
     def to_sign(self) -> str | None:
-        """The challenge's text, once it is there and until `prove`.
+        """The text of the challenge, from its arrival until `prove`.
 
-        Raises `ChallengeRefused` for a text that is no login of this agent: what is signed must be good for nothing else.
+        Raises `ChallengeRefused` for a text that is not a login of this agent: the signature must not be usable for anything
+        else.
         """
-        if self.phase is not Phase.CHALLENGED or self._challenge is None:
+        if self._wire.state is not ClientState.CHALLENGED or self._challenge is None:
             return None
-        posed = self._challenge
-        self.service = check_challenge(posed.challenge, posed.challenge_id, self._tenant, self._agent, self.service)
-        return posed.challenge
+        reply = self._challenge
+        self.service = check_challenge(reply.challenge, reply.challenge_id, self._tenant, self._agent, self.service)
+        return reply.challenge
 
     def prove(self, signature: str) -> bytes:
-        """The second frame: the armored signature of `to_sign`."""
-        self._go("sign")
-        assert self._challenge is not None
+        """Return the second frame, a `connect` command with the armored signature of `to_sign`."""
+        assert self._challenge is not None, "the challenge has arrived"
         proof = frames.Connect(challenge_id=self._challenge.challenge_id, signature=signature, max_unacked=self._max_unacked)
-        return frames.command("connect", proof, CONNECT_ID)
+        return self._wire.send("connect", proof, CONNECT_ID)
 
-    # --- after it ---
+    # --- after the login ---
 
     def receive(self, payload: bytes, now: float) -> None:
-        """A frame of the server; `now` is monotonic, in seconds.
+        """Handle a frame of the server. `now` is monotonic, in seconds.
 
-        Raises `BadFrame` for one that has no place here, and `ConnectionLost` for a login that was refused.
+        Raises `BadFrame` for a frame that is malformed or out of turn, and `ConnectionLost` for a refused login.
         """
-        frame = replies.parse_incoming(payload)
+        was_connected = self.is_connected
+        kind, frame = self._wire.receive(payload)
         if frame.error is not None:
-            self._refused(frame.id, frame.error, now)
+            self._on_error(frame.id, frame.error, now, is_login=not was_connected)
         elif frame.message is not None:
-            self._go("message")
-            self._inbox.message(frame.message)
+            self._inbox.on_message(frame.message)
         elif frame.gap is not None:
-            self._go("gap")
-            self._inbox.gap(frame.gap.channel, frame.gap, frame.gap.epoch)
+            self._inbox.on_gap(frame.gap.channel, frame.gap, frame.gap.epoch)
         elif frame.challenge is not None:
-            self._go("challenge")
             self._challenge = frame.challenge
         elif frame.connect is not None:
-            self._go("connect")
             self.limits = frame.connect.limits
         else:
-            self._answered(frame)
+            self._on_reply(kind, frame)
 
     def due(self, now: float) -> list[bytes]:
-        """The frames to send now; they count as sent."""
-        if self.phase is not Phase.LIVE:
+        """Return the frames to send now, and count them as sent. Empty before the login has succeeded."""
+        if not self.is_connected:
             return []
-        acks = self._inbox.acks(self._outbox.subscribing)  # Before a `subscribe`, whose place to begin they move.
-        return [*acks, *self._outbox.due(now)]
+        # Acks leave before a `subscribe`: they move the cursor at which its delivery begins.
+        acks = [self._wire.send("ack", ack) for ack in self._inbox.acks(self._outbox.subscribing)]
+        return acks + [self._wire.send(command.kind, command.body, command.id) for command in self._outbox.due(now)]
 
-    def _go(self, event: str) -> None:
-        after = NEXT.get((self.phase, event))
-        if after is None:
-            raise errors.BadFrame(f"{event} is out of turn for an agent that {self.phase.value}", example="a frame in its turn")
-        self.phase = after
-
-    def _answered(self, frame: replies.Incoming) -> None:
-        by_kind: dict[str, Reply | None] = {
-            "publish": frame.publish,
-            "subscribe": frame.subscribe,
-            "unsubscribe": frame.unsubscribe,
-            "status": frame.status,
-            "history": frame.history,
-        }
-        for kind, reply in by_kind.items():
-            if reply is not None and frame.id is not None:
-                self._go("reply")
-                self._outbox.answered(frame.id, kind, reply)
-                return
-        if frame.id is None and not self._is_warned:
+    def _on_reply(self, kind: str | None, frame: replies.Incoming) -> None:
+        reply: Reply | None = frame.publish or frame.subscribe or frame.unsubscribe or frame.status or frame.history
+        if kind is not None and reply is not None and frame.id is not None:
+            self._outbox.on_reply(frame.id, kind, reply)
+        elif frame.id is None and not self._is_warned:
             self._is_warned = True
             log.warning("the server sent a frame that this version of the SDK does not know; it was ignored")
 
-    def _refused(self, id: int | None, body: replies.ErrorBody, now: float) -> None:
+    def _on_error(self, id: int | None, body: replies.ErrorBody, now: float, *, is_login: bool) -> None:
         error = errors.from_wire(body.code, body.message)
-        if self.phase is not Phase.LIVE:
-            raise ConnectionLost(
-                error, should_reconnect=body.temporary or (error.close is not None and should_reconnect(error.close))
-            )
+        if is_login:
+            can_help = body.temporary or (error.close is not None and should_reconnect(error.close))
+            raise ConnectionLost(error, should_reconnect=can_help)
         if id is None:
-            self.told = error
+            self.last_error = error
             self._report(f"{error}{_listed(body.channels)}")
         else:
-            self._outbox.refused(id, error, temporary=body.temporary, now=now)
+            self._outbox.on_error(id, error, temporary=body.temporary, now=now)
 
     def _report(self, text: str) -> None:
-        """Log an error push: nobody waits for it. Once in a row, since an ack of a paused channel is refused each time."""
-        if text != self._reported:
-            self._reported = text
+        """Log a pushed error, since no call waits for it. Repeats are skipped: each ack of a paused channel causes the same
+        one."""
+        if text != self._last_reported:
+            self._last_reported = text
             log.warning("the server reports: %s", text)
 
 
 def _listed(channels: Sequence[str]) -> str:
     if not channels:
         return ""
-    more = f" and {len(channels) - LISTED} more" if len(channels) > LISTED else ""
-    return f" ({', '.join(channels[:LISTED])}{more})"
+    more = f" and {len(channels) - MAX_LISTED_CHANNELS} more" if len(channels) > MAX_LISTED_CHANNELS else ""
+    return f" ({', '.join(channels[:MAX_LISTED_CHANNELS])}{more})"
 
 
 def check_challenge(text: str, challenge_id: str, tenant: str, agent: str, service: str | None = None) -> str:
-    """Return the service that poses a challenge, once it is a login of this agent there, in the one form that there is.
+    """Return the service of a challenge, after checking that its text is a login of this agent at this service.
 
-    Raises `ChallengeRefused` for any other text, and for another service than `service` where that is given. A signature is good
-    for the service that it names, whoever asked for it, so an agent that means another one must not give it.
+    Raises `ChallengeRefused` for any other text, and for another service than `service` if that is given. A signature is valid
+    for the service in the text, whoever passed the challenge on, so an agent must not sign for a service that it does not mean.
     """
     form = CHALLENGE.fullmatch(text)
     if form is None:
         raise ChallengeRefused("it is not of the form that an ArtCafe login has")
     for name, expected in (("tenant", tenant), ("agent", agent), ("challenge", challenge_id), ("service", service)):
-        found = unquote(form[name])  # Ids are percent-encoded there.
+        found = unquote(form[name])  # The text has ids percent-encoded.
         if expected is not None and found != expected:
             raise ChallengeRefused(f"it names the {name} {found!r}, not {expected!r}")
     return unquote(form["service"])
 
 
-# --- how a connection ends ---------------------------------------------------------------------------------------------
+# --- the end of a connection --------------------------------------------------------------------------------------------
 
-ENDS: Final[Mapping[int, type[ArtcafeError]]] = {
+CLOSE_ERRORS: Final[Mapping[int, type[ArtcafeError]]] = {
     4000: errors.ShuttingDown,
     4001: errors.CredentialsExpired,
     4008: errors.SlowConsumer,
@@ -218,33 +184,37 @@ ENDS: Final[Mapping[int, type[ArtcafeError]]] = {
     4506: errors.TenantSuspended,
 }
 
-DISAGREEMENTS: Final = frozenset({1002, 1003, 1007, 1009, 1010})
-"""The codes of RFC 6455, section 7.4.1, that say that the two ends do not speak alike: the next connection would end so too."""
+PROTOCOL_ERRORS: Final = frozenset({1002, 1003, 1007, 1009, 1010})
+"""Close codes of RFC 6455, section 7.4.1, for a disagreement about the protocol: a new connection would end alike."""
 
 
 def should_reconnect(code: int) -> bool:
-    """Whether another connection can do better than one that was closed with this code. 1005 and 1006 mean: without one."""
-    return code not in DISAGREEMENTS and not 4500 <= code <= 4999
+    """Return whether a new connection can succeed after this close code. 1005 and 1006 stand for a connection without one."""
+    return code not in PROTOCOL_ERRORS and not 4500 <= code <= 4999
 
 
-def end(code: int, reason: str, told: ArtcafeError | None) -> ConnectionLost:
-    """What it means that a connection was closed with `code`. `told` is the last error that the server pushed."""
-    if told is not None and told.close == code:
-        return ConnectionLost(told, should_reconnect=should_reconnect(code))
-    if code in ENDS:
-        error = _named(code, reason)
-    elif 4000 <= code <= 4999 or code in DISAGREEMENTS:
+def lost_by_close(code: int, reason: str, last_error: ArtcafeError | None) -> ConnectionLost:
+    """Return what a close frame means. `last_error` is the last error that the server pushed."""
+    if last_error is not None and last_error.close == code:
+        return ConnectionLost(last_error, should_reconnect=should_reconnect(code))
+    if code in CLOSE_ERRORS:
+        error = _error_of_close(code, reason)
+    elif 4000 <= code <= 4999 or code in PROTOCOL_ERRORS:
         error = errors.UnknownError.from_text(f"the gateway closed the connection with {code}: {reason or 'no reason given'}")
     else:
         error = errors.Unavailable(f"the gateway (it closed with {code}{': ' + reason if reason else ''})")
     return ConnectionLost(error, should_reconnect=should_reconnect(code))
 
 
-def _named(code: int, reason: str) -> ArtcafeError:
-    """The error of a close code of ours, with the reason that the frame gives. A close frame has room for 123 bytes of it; where
-    they are the beginning of a text that this end knows, it is that error, with the whole text."""
-    alike = [kind for kind in errors.REGISTRY.values() if kind.close == code and "{" not in kind.text]
+def _error_of_close(code: int, reason: str) -> ArtcafeError:
+    """Return the error of one of our close codes, with the reason of the frame.
+
+    A close frame has room for 123 bytes of reason. If these are the beginning of a text that this version knows, return that
+    error with its whole text.
+    """
+    candidates = [kind for kind in errors.REGISTRY.values() if kind.close == code and "{" not in kind.text]
+    default = CLOSE_ERRORS[code]
     if reason:
-        known = next((kind for kind in alike if kind.text.startswith(reason)), None)
-        return known() if known else ENDS[code].from_text(reason)
-    return ENDS[code]() if ENDS[code] in alike else ENDS[code].from_text(f"the gateway closed with {code}")
+        known = next((kind for kind in candidates if kind.text.startswith(reason)), None)
+        return known() if known else default.from_text(reason)
+    return default() if default in candidates else default.from_text(f"the gateway closed with {code}")

@@ -6,6 +6,7 @@ Messages are put around the text that is stored (`wire.envelopes`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -165,6 +166,12 @@ class Incoming(msgspec.Struct, frozen=True):
     presence: PresencePush | None = None
 
 
+KINDS: Final = (
+    "error", "message", "gap", "challenge", "connect", "publish", "subscribe", "unsubscribe", "status", "history", "watch",
+    "unwatch", "presence",
+)  # fmt: skip
+"""The kinds of frames of a server; the first one in a frame counts."""
+_REPLIES: Final = frozenset({"publish", "subscribe", "unsubscribe", "status", "history", "watch", "unwatch"})
 _incoming = msgspec.json.Decoder(Incoming)
 
 
@@ -174,6 +181,12 @@ def parse_incoming(payload: bytes | str) -> Incoming:
         return _incoming.decode(payload)
     except msgspec.DecodeError as exc:
         raise BadFrame(str(exc), example="a frame of the server") from None
+
+
+def kind_of(frame: Incoming) -> str | None:
+    """Return the kind of a server's frame; None for a kind of a newer server, and for a reply without an id."""
+    kind = next((kind for kind in KINDS if getattr(frame, kind) is not None), None)
+    return None if frame.id is None and kind in _REPLIES else kind
 
 
 def reply(id: int, kind: str, body: msgspec.Struct) -> bytes:
