@@ -18,6 +18,8 @@ from artcafe.maintenance.adoption import adopt
 from artcafe.model import Cursor, TenantChange, TenantId
 from artcafe.observe.clock import Clock
 from artcafe.rules.secrets import derive
+from artcafe.rules.shared_limits import MakeBuckets
+from artcafe.rules.throttle import Buckets
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit, Chains
@@ -34,7 +36,7 @@ from artcafe.services.member_login import MemberLogin
 from artcafe.services.members import Members
 from artcafe.services.messaging import Messaging
 from artcafe.services.presence import Presence
-from artcafe.services.readiness import Readiness, checks_of
+from artcafe.services.readiness import Checks, Readiness, checks_of
 from artcafe.services.record_cache import RecordCache
 from artcafe.services.retention import Retention
 from artcafe.services.shares import Shares
@@ -77,9 +79,13 @@ class ServiceSettings:
     """Issuer and audience of agents' tokens; part of every challenge, so that a signature is valid for this service only."""
     challenges_per_min: float = 0.0
     """Login challenges per agent and address (`LoginThrottle`); 0 is unlimited."""
+    make_challenge_buckets: MakeBuckets = Buckets
+    """Makes the buckets that count them: of this process, or shared by several."""
     cursor_s: float = 1.0
     """Seconds between two writes of the acknowledged cursors."""
     per_person: PerPerson = field(default_factory=PerPerson)
+    checks: Checks = field(default_factory=dict)
+    """Checks for `/health/ready` besides those of the tables and NATS."""
     terms: Current | None = None
     """The terms that people must accept; None asks for nothing."""
 
@@ -116,7 +122,7 @@ class TableServices:
             clock,
             settings.service_name,
             self.audit,
-            LoginThrottle(settings.challenges_per_min),
+            LoginThrottle(settings.challenges_per_min, make_buckets=settings.make_challenge_buckets),
         )
         self.tenants = Tenants(store, changes, clock, logs, self.record_cache, settings.per_person)
         self.terms = Terms(store, self.audit, clock, settings.terms)
@@ -160,7 +166,7 @@ class Services(TableServices):
         self.presence = Presence(fabric, clock)
         self.connections = Connections(self.record_cache)
         self.member_login = MemberLogin(identity, self.tenants, self.terms, self.audit, clock)
-        self.readiness = Readiness(checks_of(store, fabric, clock))
+        self.readiness = Readiness({**checks_of(store, fabric, clock), **settings.checks})
         self.version_watch = VersionWatch(store, self.changes, fabric.announcements)
         self.version_watch.add_served(self.record_cache.tenants)
 

@@ -71,6 +71,18 @@ def _place(value: str | None) -> str | None:
     return value
 
 
+MOST_PROCESSES: Final = 256
+
+
+def _processes(value: object) -> object:
+    text = str(value).strip().lower()
+    if text == "auto":
+        return text
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_PROCESSES):
+        raise ValueError(f"must be a number from 1 to {MOST_PROCESSES}, or auto")
+    return int(text)
+
+
 def _folder(path: Path) -> Path:
     try:
         str(path).encode()
@@ -114,6 +126,10 @@ class Settings(BaseModel):
 
     gateway_listen: Annotated[Address, BeforeValidator(_address)] = Address("127.0.0.1", 8081)
     """Where agents connect by WebSocket, HOST:PORT. Port 0 takes a free one."""
+
+    processes: Annotated[int | Literal["auto"], BeforeValidator(_processes)] = 1
+    """How many server processes share both listeners, from 1 to 256; each uses one processor. `auto`: one for each processor, as
+    far as memory allows. With several, SIGHUP restarts them one by one."""
 
     tables: Annotated[str | None, AfterValidator(_place)] = None
     """Where the tables are: `sqlite:PATH`, or `dynamodb:REGION` on AWS, with whatever credentials its tools would find here.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -14,12 +14,18 @@ from artcafe.config import Address, Settings
 from artcafe.data_dir import DataDir
 from artcafe.gateway.listener import Gateway
 from artcafe.listeners import ListenerSettings
-from artcafe.resources import Addresses, addresses_of, cannot_listen
+from artcafe.resources import Addresses, Adopt, addresses_of, cannot_listen
 from artcafe.rest.server import RestServer
+from artcafe.services.readiness import Checks
 
 
 class ConnectionSource(Protocol):
     """How connections reach this server."""
+
+    @property
+    def checks(self) -> Checks:
+        """Checks of what stands behind the source, for `/health/ready`."""
+        ...
 
     async def open(self, gateway: Gateway) -> Addresses:
         """Begin to take connections, and return where both listeners are reached. Raises `StartRefused`."""
@@ -42,6 +48,10 @@ class OwnListeners:
     """REST's."""
     folder: DataDir
 
+    @property
+    def checks(self) -> Checks:
+        return {}
+
     async def open(self, gateway: Gateway) -> Addresses:
         settings, front = self.settings, self.front
         port = await _open_gateway(gateway, settings.gateway_listen, front.tls)
@@ -52,10 +62,6 @@ class OwnListeners:
 
     def announce(self, addresses: Addresses) -> None:
         self.folder.write_server_info(addresses.url, addresses.gateway_url, self.settings.issuer)
-
-
-Adopt = Callable[[socket.socket], Awaitable[None]]
-"""Serve a connection that another process has accepted."""
 
 
 class Handover(Protocol):
@@ -75,6 +81,7 @@ class HandedConnections:
     """Changed in place when the supervisor's nats-server moves to another port, because another program has taken its own."""
     is_embedded: bool
     handover: Handover
+    checks: Checks
 
     async def open(self, gateway: Gateway) -> Addresses:
         return self.addresses

@@ -18,6 +18,7 @@ from artcafe.errors import StartRefused
 from artcafe.observe.logs import log
 from artcafe.rules.clients import Proxies
 from artcafe.rules.connections import OpenConnections, capacity
+from artcafe.rules.shared_limits import ONE_PROCESS, PeerLimits
 
 if sys.platform != "win32":
     import resource
@@ -47,14 +48,16 @@ class ListenerSettings:
     connections: OpenConnections
     tls: ssl.SSLContext | None
     nats_tls: ssl.SSLContext | None
+    limits: PeerLimits = ONE_PROCESS
+    """How the limits before authentication are counted."""
 
     @classmethod
-    def of(cls, settings: Settings, now: datetime, descriptors: int) -> Self:
+    def of(cls, settings: Settings, now: datetime, descriptors: int, limits: PeerLimits = ONE_PROCESS) -> Self:
         """`descriptors`: how many this process may have open. Raises StartRefused for settings and files that cannot be right."""
         _check(settings)
         proxies = Proxies(settings.trusted_proxies)
-        connections = OpenConnections(proxies, capacity(descriptors), settings.connections_per_address)
-        return cls(proxies, connections, _tls(settings, now), nats_tls(settings))
+        connections = OpenConnections(proxies, capacity(descriptors), settings.connections_per_address, limits.by_address)
+        return cls(proxies, connections, _tls(settings, now), nats_tls(settings), limits)
 
     def url(self, scheme: str, address: Address) -> str:
         """The URL of a listener (`http` or `ws`) as a client on this machine reaches it: `0.0.0.0` and `::` are no addresses."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from artcafe.config import Address, Settings
@@ -25,6 +25,9 @@ from artcafe.supervision import Supervisor
 from artcafe.tables.catalog import Environment
 from artcafe.tables.engine.port import Engine
 from artcafe.tables.open import open_engine
+
+Adopt = Callable[[socket.socket], Awaitable[None]]
+"""Serve a connection that another process has accepted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from artcafe.resources import Addresses, check_settings, listening, open_nats, o
 from artcafe.rest import app as rest
 from artcafe.rest.server import RestServer
 from artcafe.rules.secrets import derive
+from artcafe.services.readiness import Checks
 from artcafe.services.tenants import PerPerson
 from artcafe.services.terms import Current
 from artcafe.supervision import keep_all
@@ -133,13 +134,19 @@ async def _serve(
             identity,
             ServiceKeys.derived_from(secret),
             now,
-            _service_settings(settings, secret, terms),
+            _service_settings(settings, front, secret, terms, source.checks),
             group,
         )
         gateway = Gateway(
             services,
             group,
-            admission=Admission(front.proxies, settings.allowed_origins, settings.connects_per_s, settings.own_hosts),
+            admission=Admission(
+                front.proxies,
+                settings.allowed_origins,
+                settings.connects_per_s,
+                settings.own_hosts,
+                make_buckets=front.limits.connects,
+            ),
             connections=front.connections,
         )
         addresses = await source.open(gateway)
@@ -163,13 +170,17 @@ async def _serve(
         await running
 
 
-def _service_settings(settings: Settings, secret: bytes, terms: Current | None) -> ServiceSettings:
+def _service_settings(
+    settings: Settings, front: ListenerSettings, secret: bytes, terms: Current | None, checks: Checks
+) -> ServiceSettings:
     return ServiceSettings(
         service_name=service_name(secret, settings.environment),
         challenges_per_min=settings.challenges_per_min,
+        make_challenge_buckets=front.limits.challenges,
         cursor_s=settings.cursor_seconds,
         per_person=PerPerson(settings.tenants_per_person, settings.tenants_per_day),
         terms=terms,
+        checks=checks,
     )
 
 
@@ -181,6 +192,7 @@ def _rest_settings(settings: Settings, front: ListenerSettings, secret: bytes, a
         issuer=settings.issuer,
         proxies=front.proxies,
         requests_per_s=settings.requests_per_s,
+        make_buckets=front.limits.requests,
     )
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from artcafe.errors import RateLimited
 from artcafe.rules.clients import Proxies, is_address, rate_limit_key
+from artcafe.rules.shared_limits import MakeBuckets
 from artcafe.rules.throttle import Buckets
 
 BURST_S: Final = 10
@@ -25,12 +26,13 @@ class Admission:
         connects_per_s: float = 0.0,
         hosts: Iterable[str] = (),
         monotonic: Callable[[], float] = time.monotonic,
+        make_buckets: MakeBuckets = Buckets,
     ) -> None:
         """`origins`: allowed in addition to the gateway's own host, such as `https://app.example.com`. `hosts`: names of its
         host, in addition to its addresses and `localhost`. `connects_per_s` 0: any rate."""
         self._proxies = proxies or Proxies()
         self._origins, self._hosts = frozenset(origins), frozenset(hosts)
-        self._buckets = Buckets(connects_per_s, connects_per_s * BURST_S)
+        self._buckets = make_buckets(connects_per_s, connects_per_s * BURST_S)
         self._monotonic = monotonic
 
     def is_allowed(self, origins: list[str], host: str) -> bool:

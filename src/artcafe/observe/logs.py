@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import ClassVar, TextIO
 
 import structlog
@@ -40,11 +41,12 @@ class Repeated:
             self._logged_at, self._count = now, 0
 
 
-def configure(level: str = "info", *, json: bool = False, stream: TextIO = sys.stderr) -> None:
+def configure(level: str = "info", *, json: bool = False, stream: TextIO = sys.stderr, process: int | None = None) -> None:
     """Sets up logging for the process: lines for a person, or JSON lines for a collector; libraries' warnings among them."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            *([] if process is None else [partial(_add_process, process)]),
             structlog.processors.format_exc_info,
             _redact,  # After every processor that adds text of others: a traceback may quote a secret.
             structlog.processors.add_log_level,
@@ -59,6 +61,11 @@ def configure(level: str = "info", *, json: bool = False, stream: TextIO = sys.s
     for handler in [each for each in root.handlers if isinstance(each, _Forward)]:
         root.removeHandler(handler)
     root.addHandler(_Forward(logging.WARNING))
+
+
+def _add_process(process: int, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event.setdefault("process", process)
+    return event
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -55,7 +55,6 @@ from artcafe.rest.headers import of_every_answer
 from artcafe.rules.clients import rate_limit_key
 from artcafe.rules.ids import new_id
 from artcafe.rules.quotas import Quota
-from artcafe.rules.throttle import Buckets
 from artcafe.wire.segments import for_routing, from_routing
 
 __all__ = ["Services", "Settings", "build"]
@@ -191,7 +190,7 @@ class RequestSupervisor:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
-        self._buckets = Buckets(settings.requests_per_s, settings.requests_per_s * BURST_S)
+        self._buckets = settings.make_buckets(settings.requests_per_s, settings.requests_per_s * BURST_S)
         self._body_memory = Quota(BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

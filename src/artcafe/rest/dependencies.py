@@ -9,6 +9,8 @@ from fastapi import Depends, Request
 
 from artcafe.assembly import Services
 from artcafe.rules.clients import Proxies
+from artcafe.rules.shared_limits import MakeBuckets
+from artcafe.rules.throttle import Buckets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,8 @@ class Settings:
     """Proxies trusted to name the address that a request comes from."""
     requests_per_s: float = 0.0
     """Requests per address and second, with a burst of ten seconds' worth; 0 is unlimited."""
+    make_buckets: MakeBuckets = Buckets
+    """Makes the buckets that count requests: of this process, or shared by several."""
     max_body_bytes: int = 256 * 1024
     """Largest body of a publish: four frames of the gateway."""
     body_deadline_s: float = 15.0

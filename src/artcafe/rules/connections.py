@@ -8,6 +8,7 @@ from typing import Final
 from artcafe.errors import Overloaded, RateLimited
 from artcafe.rules.clients import UNKNOWN, Proxies, rate_limit_key
 from artcafe.rules.quotas import Quota, QuotaExceeded
+from artcafe.rules.shared_limits import SharedCounts
 
 MIN_RESERVE: Final = 64
 RESERVED_SHARE: Final = 8
@@ -40,8 +41,14 @@ class CountedConnection:
 class OpenConnections:
     """Counts the connections of both listeners together. A limit of 0 means no limit."""
 
-    def __init__(self, proxies: Proxies | None = None, most: int = 0, most_per_address: int = 0) -> None:
-        """Limit each address to half of `most`, so that other clients always find room."""
+    def __init__(
+        self, proxies: Proxies | None = None, most: int = 0, most_per_address: int = 0, in_all: SharedCounts | None = None
+    ) -> None:
+        """Limit each address to half of `most`, so that other clients always find room.
+
+        `in_all` counts the connections of an address in all processes, and `most_per_address` limits that count too.
+        """
+        self._in_all, self._most_in_all = in_all, most_per_address
         if most and most_per_address:
             most_per_address = min(most_per_address, max(1, most // 2))
         self._proxies = proxies or Proxies()
@@ -99,7 +106,15 @@ class OpenConnections:
     def _count(self, counted: str | None) -> None:
         if self._by_address.take(counted) is QuotaExceeded.KEY:
             raise RateLimited("open connections", RETRY_S)
+        if self._in_all is None or counted is None:
+            return
+        if self._most_in_all and self._in_all.held(counted) >= self._most_in_all:
+            self._by_address.release(counted)
+            raise RateLimited("open connections", RETRY_S)
+        self._in_all.add(counted, 1)
 
     def _discount(self, counted: str | None) -> None:
         if counted is not None:
             self._by_address.release(counted)
+            if self._in_all is not None:
+                self._in_all.add(counted, -1)

@@ -10,6 +10,7 @@ from artcafe.errors import RateLimited
 from artcafe.model import AgentId, TenantId
 from artcafe.observe.context import origin
 from artcafe.rules.clients import UNKNOWN, rate_limit_key
+from artcafe.rules.shared_limits import MakeBuckets
 from artcafe.rules.throttle import Buckets
 
 FAILURE_COSTS: Final = 9
@@ -24,8 +25,13 @@ class LoginThrottle:
     `challenges_per_min` may come at once and are regained in a minute; 0 bounds nothing. Each server counts for itself.
     """
 
-    def __init__(self, challenges_per_min: float, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._buckets = Buckets(challenges_per_min / 60, challenges_per_min)
+    def __init__(
+        self,
+        challenges_per_min: float,
+        monotonic: Callable[[], float] = time.monotonic,
+        make_buckets: MakeBuckets = Buckets,
+    ) -> None:
+        self._buckets = make_buckets(challenges_per_min / 60, challenges_per_min)
         self._monotonic = monotonic
 
     def begin(self, tenant_id: TenantId, agent_id: AgentId) -> None:

@@ -37,6 +37,7 @@ METAVARS: Final = {
     "data_dir": "DIR",
     "listen": "HOST:PORT",
     "gateway_listen": "HOST:PORT",
+    "processes": "N",
     "tables": "ENGINE",
     "dynamodb_endpoint": "URL",
     "nats_urls": "URL,…",
@@ -83,7 +84,7 @@ def up(config_file: Path | None, demo: bool, **flags: Any) -> None:
     settings = config.load(flags, file=config_file)
     from artcafe.cli.operate.server_runner import run
 
-    run(settings, embedded=True, demo=demo)
+    run(settings, lambda: config.load(flags, file=config_file), embedded=True, demo=demo)
 
 
 @click.command("serve", cls=ArtcafeCommand)
@@ -98,7 +99,7 @@ def serve_one(config_file: Path | None, **flags: Any) -> None:
     settings = config.load(flags, file=config_file)
     from artcafe.cli.operate.server_runner import run
 
-    run(settings, embedded=False, demo=False)
+    run(settings, lambda: config.load(flags, file=config_file), embedded=False, demo=False)
 
 
 @click.command(cls=ArtcafeCommand)

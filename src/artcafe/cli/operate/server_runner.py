@@ -8,7 +8,9 @@ import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,12 +18,18 @@ from artcafe.cli.installation.local_token import DEMO_USER, issue_token
 from artcafe.cli.operate.demo import run_demo
 from artcafe.config import Settings
 from artcafe.observe.logs import configure
+from artcafe.process_group.sizing import count_processes
 from artcafe.resources import Addresses
-from artcafe.server import serve
+
+Serve = Callable[[asyncio.Event, Callable[[Addresses], None]], Coroutine[Any, Any, None]]
+"""Serve until the event is set, and call back once the server is up."""
 
 
-def run(settings: Settings, *, embedded: bool, demo: bool) -> None:
-    """Run a server until SIGINT or SIGTERM. `demo` plays the demo once it is up."""
+def run(settings: Settings, reload: Callable[[], Settings], *, embedded: bool, demo: bool) -> None:
+    """Run a server until SIGINT or SIGTERM, in as many processes as `settings` say. `demo` plays the demo once it is up.
+
+    `reload` reads the settings again, for a rolling restart of several processes.
+    """
     configure(settings.log_level, json=settings.log_json)
     try:
         import uvloop
@@ -30,10 +38,22 @@ def run(settings: Settings, *, embedded: bool, demo: bool) -> None:
     except ImportError:  # not made for this platform; the standard loop does the same, slower
         runner = asyncio.Runner()
     with runner:
-        runner.run(_serve_until_signal(settings, embedded=embedded, demo=demo))
+        runner.run(_serve_until_signal(settings, _server(settings, reload, embedded=embedded), demo=demo))
 
 
-async def _serve_until_signal(settings: Settings, *, embedded: bool, demo: bool) -> None:
+def _server(settings: Settings, reload: Callable[[], Settings], *, embedded: bool) -> Serve:
+    """Return what serves, here or in several processes. Raises `StartRefused` for more than memory allows."""
+    size = count_processes(settings.processes)
+    if size > 1:
+        from artcafe.process_group.serve import serve_processes
+
+        return lambda until, ready: serve_processes(settings, until, ready, embedded=embedded, size=size, reload=reload)
+    from artcafe.server import serve
+
+    return lambda until, ready: serve(settings, until, ready, embedded=embedded)
+
+
+async def _serve_until_signal(settings: Settings, serve: Serve, *, demo: bool) -> None:
     """Serve until a signal, which also ends a server that has not come up yet: it may be reading files or waiting for NATS."""
     loop, until = asyncio.get_running_loop(), asyncio.Event()
     showing: asyncio.Task[None] | None = None
@@ -53,7 +73,7 @@ async def _serve_until_signal(settings: Settings, *, embedded: bool, demo: bool)
         (showing or serving).cancel()
 
     async with asyncio.TaskGroup() as group:
-        serving = group.create_task(serve(settings, until, ready, embedded=embedded))
+        serving = group.create_task(serve(until, ready))
         serving.add_done_callback(lambda _: showing and showing.cancel())
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)

@@ -1,0 +1,34 @@
+"""Which settings a rolling restart takes over, and which stay until the whole group is started anew."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from artcafe.config import Settings
+from artcafe.observe.logs import log
+
+FIXED: Final = (
+    "environment",
+    "data_dir",
+    "listen",
+    "gateway_listen",
+    "tables",
+    "dynamodb_endpoint",
+    "nats_urls",
+    "nats_ca",
+    "secret_file",
+    "public_gateway_url",
+    "processes",
+)
+"""What the supervisor has opened, and what must be the same in all processes at any time."""
+
+
+def keep_fixed(old: Settings, new: Settings) -> Settings:
+    """Return the new settings with the old values of those that are fixed, and log which those are."""
+    fixed = list(FIXED)
+    if bool(old.tls_cert) is not bool(new.tls_cert):  # A new certificate is taken over, but the listeners' scheme stays.
+        fixed += ["tls_cert", "tls_key"]
+    changed = [name for name in fixed if getattr(old, name) != getattr(new, name)]
+    if changed:
+        log.warning("group.settings_kept", settings=changed, remedy="stop the supervisor and start it again")
+    return new.model_copy(update={name: getattr(old, name) for name in changed})

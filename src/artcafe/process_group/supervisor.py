@@ -1,0 +1,264 @@
+"""The supervisor of several server processes: starts them, restarts one that died, replaces them one by one, and ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from artcafe.config import Settings
+from artcafe.errors import SettingInvalid, StartRefused
+from artcafe.fabric.fabric import Broker
+from artcafe.observe.logs import log
+from artcafe.process_group.handover import Acceptor
+from artcafe.process_group.messages import Boot, NatsMoved, Serving
+from artcafe.process_group.reload import keep_fixed
+from artcafe.process_group.server_process import ServerProcess
+from artcafe.process_group.shared_memory import SharedLimits
+from artcafe.resources import Addresses
+
+TICK_S: Final = 1.0
+MORE_COLUMNS: Final = 2
+"""Of the shared limits: for a process that replaces another, and for one that is started meanwhile because the other died."""
+RESTART_MIN_S: Final = 0.5
+RESTART_MAX_S: Final = 30.0
+SETTLED_S: Final = 60.0
+"""A process that lived so long is started again at once when it dies; one that died sooner, later each time."""
+MOST_FIRST_STARTS: Final = 4
+"""Where no process of the group ever became ready, so many starts of one of them are tried."""
+START_S: Final = 120.0
+"""What a process that is to replace another gets to become ready: it may wait for NATS, or for DynamoDB."""
+DRAIN_S: Final = 20.0
+"""What a process gets to end: the gateway takes up to 4 s, and REST 5 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the processes of a group share."""
+
+    nats: Broker
+    addresses: Addresses
+
+
+class ProcessSupervisor:
+    """Runs `size` server processes. The listeners, NATS and the data folder are the caller's."""
+
+    def __init__(self, settings: Settings, size: int, shared: Shared, reload: Callable[[], Settings]) -> None:
+        """`reload` reads the settings anew for a rolling restart, and raises `SettingInvalid` for wrong ones."""
+        self._settings, self._size, self._shared, self._reload = settings, size, shared, reload
+        self._processes: dict[int, ServerProcess] = {}
+        """By number, the process that serves, or is to; during a rolling restart its successor is not here until it is ready."""
+        self._replacing: ServerProcess | None = None
+        self._acceptors: list[Acceptor] = []
+        self._followers: asyncio.TaskGroup | None = None
+        self._limits = SharedLimits(size + MORE_COLUMNS)
+        self._roll = asyncio.Event()
+        self._is_stopping = self._was_any_ready = self._was_ready = False
+        self._all_ready = asyncio.Event()
+        self._serving = 0
+        self._nats_urls = list(shared.nats.urls)
+
+    def serving(self) -> list[ServerProcess]:
+        """The processes that take connections."""
+        return [each for each in self._processes.values() if each.is_serving]
+
+    def roll(self) -> None:
+        """Replace the processes one by one. Another call during that has them replaced once more."""
+        if not self._is_stopping:
+            self._roll.set()
+
+    async def run(self, acceptors: Sequence[Acceptor], until: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Run the group until the event is set, then end it in order. `ready` is called once, when every process serves.
+
+        Raises `StartRefused` where no process ever becomes ready.
+        """
+        self._acceptors = list(acceptors)
+        async with asyncio.TaskGroup() as self._followers:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    loops = [group.create_task(self._keep(number)) for number in range(1, self._size + 1)]
+                    loops += [group.create_task(each()) for each in (self._tick, self._roll_on_request)]
+                    await self._first_of(self._all_ready, until)
+                    if not until.is_set():
+                        ready()
+                    await until.wait()
+                    self._is_stopping = True
+                    for loop in loops:
+                        loop.cancel()
+            finally:
+                self._is_stopping = True
+                await self._end_all()
+        self._limits.close()
+
+    @staticmethod
+    async def _first_of(*events: asyncio.Event) -> None:
+        async with asyncio.TaskGroup() as group:
+            waits = [group.create_task(event.wait()) for event in events]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+
+    # --- one process -----------------------------------------------------------------------------------------------------------
+
+    async def _keep(self, number: int) -> None:
+        """Start the process of this number, and again whenever it ends."""
+        process = self._processes[number] = await self._start(number)
+        failures = 0
+        while True:
+            await process.ended.wait()
+            if self._processes[number] is process:
+                failures = 0 if time.monotonic() - process.began > SETTLED_S else failures + 1
+                delay_s = min(RESTART_MAX_S, RESTART_MIN_S * 2 ** max(0, failures - 1))
+                log.error("process.ended", process=number, pid=process.pid, problem=process.end, restart_s=delay_s)
+                self._give_up(process, failures)
+                await asyncio.sleep(delay_s)
+            if self._processes[number] is process:
+                started = await self._start(number)
+                if self._processes[number] is process:
+                    self._processes[number] = started
+                else:  # A rolling restart was faster.
+                    await self._end(started)
+            process = self._processes[number]
+
+    def _give_up(self, process: ServerProcess, failures: int) -> None:
+        """Raise `StartRefused` where nothing suggests that another start helps."""
+        if self._was_any_ready:
+            return
+        if process.refused is not None:
+            raise StartRefused(process.refused.problem, process.refused.remedy)
+        if failures >= MOST_FIRST_STARTS:
+            raise StartRefused(
+                f"none of {self._size} server processes became ready, and number {process.boot.number} ended {failures} times,"
+                f" at last with: {process.end}",
+                "what it logged stands above; with --processes 1 it fails in the open",
+            )
+
+    async def _start(self, number: int) -> ServerProcess:
+        """Start a process, and follow it to its end."""
+        boot = Boot(
+            self._settings.model_dump_json(),
+            number,
+            self._size,
+            self._shared.addresses.url,
+            self._shared.addresses.gateway_url,
+            list(self._shared.nats.urls),
+            self._shared.nats.is_embedded,
+            self._limits.take_column(),
+            self._limits.columns,
+        )
+        try:
+            process = await ServerProcess.start(boot, self._limits.descriptor)
+        except OSError as exc:
+            self._limits.free_column(boot.column)
+            raise StartRefused(
+                f"a server process cannot be started: {exc}", "are the machine's processes or memory used up?"
+            ) from exc
+        log.info("process.started", process=number, pid=process.pid)
+        assert self._followers is not None, "run comes first"
+        self._followers.create_task(self._follow(process))
+        return process
+
+    async def _follow(self, process: ServerProcess) -> None:
+        try:
+            await process.follow(self._changed)
+        finally:
+            self._limits.free_column(process.boot.column)
+
+    def _changed(self) -> None:
+        """Take note that a process began or ceased to serve."""
+        everybody = [*self._processes.values(), *([self._replacing] if self._replacing else [])]
+        serving = len(self.serving())
+        self._was_any_ready = self._was_any_ready or serving > 0
+        self._serving = serving
+        for each in everybody:
+            each.send(Serving(serving))
+        for acceptor in self._acceptors:
+            acceptor.resume()
+        if serving == self._size:
+            self._all_ready.set()
+
+    async def _tick(self) -> None:
+        """Every second: notice processes that have become silent, and tell all where nats-server has moved."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            for process in list(self._processes.values()):
+                if process.tick():
+                    log.warning("process.silent", process=process.boot.number, pid=process.pid)
+                    self._changed()
+            if list(self._shared.nats.urls) != self._nats_urls:
+                self._nats_urls = list(self._shared.nats.urls)
+                for process in self._processes.values():
+                    process.send(NatsMoved(self._nats_urls))
+
+    # --- a rolling restart -----------------------------------------------------------------------------------------------------
+
+    async def _roll_on_request(self) -> None:
+        while True:
+            await self._roll.wait()
+            self._roll.clear()
+            await self._replace_all()
+
+    async def _replace_all(self) -> None:
+        """Replace each process by a new one, which is ready before the old one ends. Stop at the first that does not get ready:
+        the others go on as they are."""
+        try:
+            self._settings = keep_fixed(self._settings, self._reload())
+        except SettingInvalid as exc:
+            log.error("group.not_restarted", problem=str(exc), effect="the processes go on as they are")
+            return
+        log.info("group.restarting", processes=self._size)
+        for number in range(1, self._size + 1):
+            if not await self._replace(number):
+                return
+        log.info("group.restarted", processes=self._size)
+
+    async def _replace(self, number: int) -> bool:
+        new = self._replacing = await self._start(number)
+        try:
+            if not await self._becomes_ready(new):
+                log.error("group.restart_stopped", process=number, problem=new.end, effect="the others go on as they are")
+                return False
+            old, self._processes[number] = self._processes[number], new
+        finally:
+            self._replacing = None
+            if self._processes.get(number) is not new:
+                new.kill()
+                await new.ended.wait()
+        self._changed()
+        await self._end(old)
+        log.info("process.replaced", process=number, old=old.pid, new=new.pid)
+        return True
+
+    @staticmethod
+    async def _becomes_ready(process: ServerProcess) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_S):
+                await ProcessSupervisor._first_of(process.ready, process.ended)
+        return process.is_serving
+
+    # --- the end ---------------------------------------------------------------------------------------------------------------
+
+    async def _end_all(self) -> None:
+        """End every process in order, all at the same time."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        if self._was_any_ready:
+            log.info("group.draining", processes=len(self._processes))
+        everybody = [*self._processes.values(), *([self._replacing] if self._replacing else [])]
+        async with asyncio.TaskGroup() as group:
+            for process in everybody:
+                group.create_task(self._end(process))
+
+    async def _end(self, process: ServerProcess) -> None:
+        """End a process in order, and by SIGKILL where it takes longer than `DRAIN_S`."""
+        process.drain()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await process.ended.wait()
+        except TimeoutError:
+            log.warning("process.slow_to_end", process=process.boot.number, pid=process.pid, waited_s=DRAIN_S)
+            process.kill()
+            await process.ended.wait()
