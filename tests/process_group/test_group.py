@@ -150,7 +150,7 @@ async def test_hangup_replaces_every_process_and_agents_come_back(own_platform: 
             while not events(platform, "group.restarted"):
                 # Nobody is refused meanwhile: new connections find a process that serves.
                 async with Client(platform.url, cast.token) as rest:
-                    assert await rest.tenants().__anext__()
+                    assert (await rest.tenants().__anext__()).id == cast.tenant
                 await agents[0].publish(cast.channels[0], {"at": time.monotonic()})
         for agent in agents:
             async with asyncio.timeout(END_S):
