@@ -1,3 +1,5 @@
+"""docs/cli.md: its commands print what it shows, and its tables match the commands and exit codes."""
+
 from __future__ import annotations
 
 import logging
@@ -20,20 +22,20 @@ from tests.platform import Platform
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "cli.md").read_text()
 BIN = Path(sys.executable).parent
-TOLD = '; echo "exit $?"'
+ECHO_EXIT_CODE = '; echo "exit $?"'
 PROCESS_S = 30.0
 """For one process, on a machine that is busy with other tests."""
 
 TYPED = re.findall(r"^    \$ (.*)\n((?:    (?!\$ ).*\n|\n(?=    (?!\$ )))*)", PAGE, re.MULTILINE)
-"""What is typed on the page, and the lines that it printed."""
+"""The commands on the page, and the lines that they print."""
 
 SHORT = re.compile(
     r"(?:\b(?:ten|agt|chn|msg|inv|key)_|artcafe-invitation\.)?…\w{4}|\b\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=SHA256:)[\w+/]+…|\bAAAA\w+…|\s+"
 )
-"""What is not the same each time, and what a shortened id leaves of the space around it."""
+"""The parts that differ each run, with the space around a shortened id."""
 
-NAMED = ("ten_", "agt_", "chn_", "msg_", "inv_", "key_", "artcafe-invitation.")
-"""What stands for one thing throughout the page."""
+PREFIXES = ("ten_", "agt_", "chn_", "msg_", "inv_", "key_", "artcafe-invitation.")
+"""Prefixes of words that have one value throughout the page."""
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -49,20 +51,21 @@ def commands(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], 
 COMMANDS = dict(commands(artcafe))
 
 
-# --- the day ---------------------------------------------------------------------------------------------------------------
+# --- the session ---------------------------------------------------------------------------------------------------------------
 
 
-class Day:
-    """The page, typed again: what is short on it stands for what was printed this time."""
+class TerminalSession:
+    """Types the page's commands, and replaces its shortened words with the values of this run."""
 
     def __init__(self) -> None:
-        self.meant: dict[str, str] = {}
+        self.substitutions: dict[str, str] = {}
 
     def type(self, command: str) -> str:
-        """What the command prints, on either stream. Most run in this process: a process for each would take a minute."""
-        for short, whole in self.meant.items():
+        """Return what the command prints on both streams. Most commands run in this process: a process for each would take a
+        minute."""
+        for short, whole in self.substitutions.items():
             command = command.replace(short, whole)
-        plain = command.removesuffix(TOLD).removesuffix(" </dev/null")
+        plain = command.removesuffix(ECHO_EXIT_CODE).removesuffix(" </dev/null")
         if not plain.startswith("artcafe ") or set("|$") & set(plain):
             shell = subprocess.run(
                 ["bash", "-c", command],
@@ -76,16 +79,16 @@ class Day:
             return shell.stdout
         result = CliRunner().invoke(artcafe, shlex.split(plain)[1:])
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return result.output + (f"exit {result.exit_code}\n" if command.endswith(TOLD) else "")
+        return result.output + (f"exit {result.exit_code}\n" if command.endswith(ECHO_EXIT_CODE) else "")
 
     def check(self, shown: str, printed: str) -> None:
-        """Whether what the page shows is what was printed, but for what differs each time."""
+        """Assert that the printed text matches the text on the page, except the parts that differ each run."""
         shorts: list[str] = []
 
         def as_pattern(found: re.Match[str]) -> str:
             if found[0].isspace():
                 return r"\s+"
-            known = self.meant.get(found[0])
+            known = self.substitutions.get(found[0])
             if known is not None:
                 return re.escape(known)
             shorts.append(found[0])
@@ -99,13 +102,13 @@ class Day:
         match = re.fullmatch(pattern + re.escape(shown[end:]), printed)
         assert match, f"the page has\n{shown}\nand now it prints\n{printed}"
         for short, whole in zip(shorts, match.groups(), strict=True):
-            if short.startswith(NAMED):
-                assert self.meant.setdefault(short, whole) == whole
+            if short.startswith(PREFIXES):
+                assert self.substitutions.setdefault(short, whole) == whole
 
 
 @pytest.fixture
-def day(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Day]:
-    """A terminal as the page has it, of a user who has never been here."""
+def session(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TerminalSession]:
+    """Return a terminal session as on the page, for a user without any tenant."""
     for name in [name for name in os.environ if name.startswith("ARTCAFE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("ARTCAFE_DATA_DIR", str(platform.data))
@@ -115,26 +118,26 @@ def day(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     log = logging.getLogger("artcafe")
     before = (list(log.handlers), log.propagate)
-    yield Day()
+    yield TerminalSession()
     log.handlers[:], log.propagate = before
 
 
-def test_the_day_is_as_the_page_has_it(day: Day) -> None:
+def test_command_line_page_prints_what_it_shows(session: TerminalSession) -> None:
     assert len(TYPED) > 20
     for command, shown in TYPED:
-        day.check("".join(f"{line[4:]}\n" for line in shown.splitlines()), day.type(command))
+        session.check("".join(f"{line[4:]}\n" for line in shown.splitlines()), session.type(command))
 
 
-# --- what the page names ---------------------------------------------------------------------------------------------------
+# --- commands, options and exit codes ---------------------------------------------------------------------------------------
 
 
 def path_of(words: list[str]) -> tuple[str, ...]:
-    """The command that a line begins with."""
+    """Return the command at the beginning of a line, as a path of words."""
     return next((tuple(words[:length]) for length in (3, 2, 1) if tuple(words[:length]) in COMMANDS), ())
 
 
 @pytest.mark.parametrize("name", ["cli.md", "backup.md", "people.md"])
-def test_every_command_that_a_page_names_exists_and_has_the_options_it_names(name: str) -> None:
+def test_every_command_on_a_page_exists_with_its_options(name: str) -> None:
     page = (DOCS / name).read_text()
     named = re.findall(r"^    \$ (artcafe .*)$", page, re.MULTILINE) + re.findall(r"`(artcafe [^`]+)`", page)
     assert named
@@ -146,7 +149,7 @@ def test_every_command_that_a_page_names_exists_and_has_the_options_it_names(nam
         assert {word for word in words if word.startswith("--")} <= options, line
 
 
-def test_every_command_is_in_the_table_with_its_arguments() -> None:
+def test_table_has_every_command_with_its_arguments() -> None:
     rows = [row.split() for row in re.findall(r"^\| `artcafe ([^`]+)` \|", PAGE, re.MULTILINE)]
     assert {path_of(row): row[len(path_of(row)) :] for row in rows} == {
         path: [each.make_metavar(click.Context(found)) for each in found.params if isinstance(each, click.Argument)]
@@ -154,6 +157,6 @@ def test_every_command_is_in_the_table_with_its_arguments() -> None:
     }
 
 
-def test_every_exit_code_is_told() -> None:
+def test_table_has_every_exit_code() -> None:
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", PAGE, re.MULTILINE)}
     assert codes == {0, *(value for name, value in vars(exit_codes).items() if name.isupper())}

@@ -1,3 +1,5 @@
+"""docs/fleet.md: its servers start and its commands succeed."""
+
 from __future__ import annotations
 
 import contextlib
@@ -15,17 +17,17 @@ from artcafe.fabric.embedded.process import some_free_port
 PAGE = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
 BIN = Path(sys.executable).parent
 STORY_S = 140.0
-"""Thirteen processes of Python, on a machine that is busy with other tests."""
+"""For thirteen processes of Python, on a machine that is busy with other tests."""
 
 TYPED = re.findall(r"^    \$ (.*)$", PAGE, re.MULTILINE)
 
 
 @pytest.mark.timeout(150)
-def test_the_two_servers_of_the_page_carry_its_message_from_one_to_the_other(tmp_path: Path) -> None:
+def test_two_servers_of_the_page_carry_a_message_from_one_to_the_other(tmp_path: Path) -> None:
     script = "\n".join(TYPED)
     for port in sorted(set(re.findall(r"127\.0\.0\.1:(\d+)", script))):
         script = script.replace(f":{port}", f":{some_free_port()}")
-    # What the shell started in the background ends with it.
+    # End the shell's background processes with it.
     whole = f"set -euo pipefail\ntrap 'kill $(jobs -p) && wait || true' EXIT\n{script}\n"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
     environ |= {"PATH": f"{BIN}{os.pathsep}{environ.get('PATH', '')}", "NO_PROXY": "127.0.0.1"}
@@ -43,7 +45,7 @@ def test_the_two_servers_of_the_page_carry_its_message_from_one_to_the_other(tmp
     ):
         try:
             printed, _ = shell.communicate(timeout=STORY_S)
-        finally:  # Where time ran out, the servers are still there.
+        finally:  # After a timeout, the servers still run.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGTERM)
     assert shell.returncode == 0, (printed, (tmp_path / "log").read_text()[-3000:])
@@ -53,7 +55,7 @@ def test_the_two_servers_of_the_page_carry_its_message_from_one_to_the_other(tmp
     assert stored.startswith("#2 msg_")
 
 
-def test_every_command_of_a_cluster_on_the_page_is_taken(tmp_path: Path) -> None:
+def test_cluster_commands_of_the_page_succeed(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s" * 32)
     (tmp_path / "secret").chmod(0o600)
     shown = re.findall(r"^    artcafe (nats config .*)$", PAGE, re.MULTILINE)

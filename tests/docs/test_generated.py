@@ -1,3 +1,5 @@
+"""The generated pages (errors, frames, roles, settings) match the code."""
+
 from __future__ import annotations
 
 import re
@@ -18,16 +20,16 @@ PAGES = generate.pages()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_a_page_that_is_made_from_the_code_says_what_the_code_says(path: Path) -> None:
+def test_generated_page_matches_the_code(path: Path) -> None:
     assert path.read_text() == PAGES[path], "run: make docs"
 
 
-def test_every_error_stands_once_on_the_page_under_the_anchor_that_a_problem_names() -> None:
+def test_errors_page_has_every_error_once_with_the_anchor_of_its_problem_type() -> None:
     codes = [code for code, kind in REGISTRY.items() if kind.__module__.startswith("artcafe.")]
     assert sorted(re.findall(r'<a id="(\w+)"></a>`\1`', PAGES[ROOT / "docs" / "errors.md"])) == sorted(codes)
 
 
-def test_every_setting_stands_on_the_page_with_its_variable() -> None:
+def test_settings_page_has_every_setting_with_its_variable() -> None:
     rows = re.findall(r"`ARTCAFE_(\w+)` \| `(\w+)` \|", PAGES[ROOT / "docs" / "settings.md"])
     assert [key for _, key in rows] == list(config.Settings.model_fields)
     assert all(variable == key.upper() for variable, key in rows)
@@ -37,30 +39,30 @@ FRAMES = PAGES[ROOT / "docs" / "frames.md"]
 
 
 def section(heading: str) -> str:
-    """What stands under a frame's heading."""
+    """Return the section of a frame."""
     (found,) = re.findall(rf"^### `{heading}`\n(.*?)(?=^##|\Z)", FRAMES, re.DOTALL | re.MULTILINE)
     return str(found)
 
 
 def fields_of(frame: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
-    """The struct under each key of a frame."""
+    """Return the struct under each key of a frame."""
     hints = get_type_hints(frame)
     return {name: next(each for each in get_args(hint) if each is not NoneType) for name, hint in hints.items() if name != "id"}
 
 
-def test_every_frame_stands_on_the_page_with_every_field_that_it_has() -> None:
+def test_frames_page_has_every_frame_with_every_field() -> None:
     commands, incoming = fields_of(frames.Command), fields_of(replies.Incoming)
     assert re.findall(r"^### `(\w+)`$", FRAMES.partition("## Parts")[0], re.MULTILINE) == [
         *sorted(commands),
         *sorted(incoming.keys() - commands.keys()),
     ]
     for kind in commands | incoming:
-        told = re.findall(r"^\| `(\w+)` \|", section(kind), re.MULTILINE)
+        listed = re.findall(r"^\| `(\w+)` \|", section(kind), re.MULTILINE)
         structs = [each for each in (commands.get(kind), incoming.get(kind)) if each is not None]
-        assert told == [name for struct in structs for name in struct.__struct_encode_fields__]
+        assert listed == [name for struct in structs for name in struct.__struct_encode_fields__]
 
 
-def test_no_meaning_is_told_of_a_field_that_is_not_there() -> None:
+def test_field_docs_describe_only_existing_fields() -> None:
     structs: list[type[msgspec.Struct]] = [replies.Gap, replies.PastMessage]
     structs += [*fields_of(frames.Command).values(), *fields_of(replies.Incoming).values()]
     known = {f"{struct.__name__}.{name}" for struct in structs for name in struct.__struct_encode_fields__}
@@ -68,7 +70,7 @@ def test_no_meaning_is_told_of_a_field_that_is_not_there() -> None:
     assert {key for key in field_docs.FIELD_DOCS if "." not in key} <= {each.partition(".")[2] for each in known}
 
 
-def test_the_file_that_the_page_shows_is_taken(tmp_path: Path) -> None:
+def test_example_file_of_the_settings_page_is_valid(tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", PAGES[ROOT / "docs" / "settings.md"], re.DOTALL)
     file = tmp_path / "artcafe.toml"
     file.write_text(example)

@@ -1,4 +1,4 @@
-"""The day of docs/people.md, typed again in one shell: the emulator, the server, the people, and every answer."""
+"""docs/people.md, typed again in one shell: the emulator, the server, the people, and every answer."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from tests.conftest import Require
 PAGE = (Path(__file__).parents[2] / "docs" / "people.md").read_text()
 BIN = Path(sys.executable).parent
 STORY_S = 55.0
-"""Some thirty processes of Python, on a machine that is busy with other tests."""
+"""For some thirty processes of Python, on a machine that is busy with other tests."""
 
 PORTS = ("4566", "8080", "8081")
 TYPED = re.compile(r"^    \$ (.*)\n((?:    (?!\$ ).*\n)*)", re.MULTILINE)
 MARK = "-- typed "
 
 SHORT = re.compile(r"(?P<short>[\w.:-]*?…\w*)|(?P<time>\d{4}-\d\d-\d\dT[\d:.]+Z)|(?P<space>\s+)")
-"""What is not the same each time: `ten_…J5QK` stands for one id throughout the page, `SHA256:…` for whatever it is."""
+"""The parts that differ each run: `ten_…J5QK` is one id throughout the page, `SHA256:…` any value."""
 
 
-class Meant:
-    """What the page's shortened words stood for this time."""
+class Substitutions:
+    """The values of the page's shortened words in this run."""
 
     def __init__(self) -> None:
         self._whole: dict[str, str] = {}
 
     def check(self, shown: str, printed: str) -> None:
-        """Whether what the page shows is what was printed."""
+        """Assert that the printed text matches the text on the page."""
         shorts: list[str] = []
         pattern, end = "", 0
         for found in SHORT.finditer(shown):
@@ -60,12 +60,12 @@ class Meant:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    """The page with ports that are free."""
+    """Return the page with free ports."""
     free = {port: str(some_free_port()) for port in PORTS}
     return re.sub("|".join(PORTS), lambda found: free[found[0]], PAGE)
 
 
-def test_the_day_is_as_the_page_has_it(page: str, tmp_path: Path, require: Require) -> None:
+def test_people_page_prints_what_it_shows(page: str, tmp_path: Path, require: Require) -> None:
     require("ssh-keygen", ssh_keygen.PRESENT)
     (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     (tmp_path / "watch.py").write_text(code)
@@ -73,14 +73,14 @@ def test_the_day_is_as_the_page_has_it(page: str, tmp_path: Path, require: Requi
     assert len(typed) > 40
     lines = [f"echo; echo '{MARK}{number}'; {{ {command}\n}} 2>&1" for number, (command, _) in enumerate(typed)]
     script = "\n".join(["trap 'kill $(jobs -p); wait' EXIT", *lines, f"echo; echo '{MARK}end'", ""])
-    printed = re.split(rf"^{MARK}\w+\n", typed_in_one_shell(script, tmp_path), flags=re.MULTILINE)[1:-1]
-    meant = Meant()
+    printed = re.split(rf"^{MARK}\w+\n", run_in_one_shell(script, tmp_path), flags=re.MULTILINE)[1:-1]
+    substitutions = Substitutions()
     for (_, shown), output in zip(typed, printed, strict=True):
-        meant.check("".join(line[4:] for line in shown.splitlines(keepends=True)).strip(), output.strip())
+        substitutions.check("".join(line[4:] for line in shown.splitlines(keepends=True)).strip(), output.strip())
 
 
-def typed_in_one_shell(script: str, folder: Path) -> str:
-    """What the script prints. Whatever it started is gone afterwards."""
+def run_in_one_shell(script: str, folder: Path) -> str:
+    """Return the output of the script, and end every process that it started."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ARTCAFE_", "AWS_"))}
     environ = kept | {"PATH": f"{BIN}{os.pathsep}{kept.get('PATH', '')}", "NO_PROXY": "127.0.0.1"}
     command = ["bash", "-c", script]

@@ -1,3 +1,5 @@
+"""README.md: its commands and programs run as written."""
+
 from __future__ import annotations
 
 import asyncio
@@ -10,17 +12,14 @@ import sys
 import textwrap
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import Require
 from tests.platform import Cast, Platform
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BIN = Path(sys.executable).parent
 STORY_S = 40.0
-"""Nine processes of Python and ssh-keygen, on a machine that is busy with other tests."""
+"""For nine processes of Python and ssh-keygen, on a machine that is busy with other tests."""
 
 
 def section(title: str) -> str:
@@ -29,33 +28,33 @@ def section(title: str) -> str:
 
 
 def blocks(title: str) -> list[str]:
-    """The indented blocks of a section, each as it would be typed."""
+    """Return the indented code blocks of a section, dedented."""
     found = re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", section(title), re.MULTILINE)
     return [textwrap.dedent(block) for block in found]
 
 
-def placed(text: str, **replacements: str) -> str:
-    """The text with what is another's address, id or key on this machine; each must stand in it."""
+def substituted(text: str, **replacements: str) -> str:
+    """Return the text with addresses, ids and keys of this run; each key must occur in the text."""
     for old, new in replacements.items():
         assert old in text, f"the README has no {old}"
         text = text.replace(old, new)
     return text
 
 
-def surroundings(platform: Platform) -> dict[str, str]:
-    """What a person's terminal has after `. .venv/bin/activate`, in the folder where the server keeps its data."""
+def terminal_environment(platform: Platform) -> dict[str, str]:
+    """Return the environment of a terminal after `. .venv/bin/activate`, in the folder where the server keeps its data."""
     known = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
     path = f"{BIN}{os.pathsep}{known.get('PATH', '')}"
     return known | {"PATH": path, "ARTCAFE_DATA_DIR": str(platform.data), "NO_PROXY": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
 
 
-def play(platform: Platform, folder: Path, script: str) -> list[str]:
-    """The lines that a script printed, each command of which has succeeded."""
+def run_script(platform: Platform, folder: Path, script: str) -> list[str]:
+    """Run a script in bash, fail if any command of it fails, and return the printed lines."""
     whole = f"set -euo pipefail\n{script}"
     done = subprocess.run(
         ["bash", "-c", whole],
         cwd=folder,
-        env=surroundings(platform),
+        env=terminal_environment(platform),
         capture_output=True,
         text=True,
         timeout=STORY_S,
@@ -65,15 +64,15 @@ def play(platform: Platform, folder: Path, script: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_the_road_by_hand_is_as_the_readme_has_it(platform: Platform, tmp_path: Path, require: Require) -> None:
+def test_manual_steps_of_the_readme_print_what_it_shows(platform: Platform, tmp_path: Path, require: Require) -> None:
     for tool in ("bash", "curl", "ssh-keygen"):
         require(tool, shutil.which(tool) is not None)
     set_up, log_in, publish, receive = blocks("Use it by hand")
-    set_up = placed(set_up, **{". .venv/bin/activate\n": "", "http://127.0.0.1:8080": platform.url})
-    receive = placed(receive, **{"ws://127.0.0.1:8081/v1/connect": platform.gateway_url})
-    away = placed(publish, **{"greeting-1": "greeting-2", '{"hello":"world"}': '{"hello":"again"}'})
+    set_up = substituted(set_up, **{". .venv/bin/activate\n": "", "http://127.0.0.1:8080": platform.url})
+    receive = substituted(receive, **{"ws://127.0.0.1:8081/v1/connect": platform.gateway_url})
+    away = substituted(publish, **{"greeting-1": "greeting-2", '{"hello":"world"}': '{"hello":"again"}'})
 
-    printed = play(platform, tmp_path, f"{set_up}{log_in}{publish}{receive}{away}python receive.py\n")
+    printed = run_script(platform, tmp_path, f"{set_up}{log_in}{publish}{receive}{away}python receive.py\n")
     subscription, stored, connected, heard, stored_away, connected_again, heard_again = printed
     assert json.loads(subscription)["status"] == "active"
     assert json.loads(stored)["duplicate"] is False
@@ -85,9 +84,9 @@ def test_the_road_by_hand_is_as_the_readme_has_it(platform: Platform, tmp_path: 
 
 
 async def first_line(platform: Platform, folder: Path, *command: str) -> str:
-    """The first line that a program prints, which is then ended."""
+    """Return the first line that a program prints, and end the program."""
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=folder, env=surroundings(platform), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command, cwd=folder, env=terminal_environment(platform), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
     try:
@@ -99,7 +98,7 @@ async def first_line(platform: Platform, folder: Path, *command: str) -> str:
         await process.communicate()
 
 
-def names_of(cast: Cast) -> dict[str, str]:
+def substitutions_of(cast: Cast) -> dict[str, str]:
     return {
         "http://127.0.0.1:8080": cast.url,
         "ten_…": cast.tenant,
@@ -109,33 +108,27 @@ def names_of(cast: Cast) -> dict[str, str]:
     }
 
 
-async def test_the_agent_in_five_lines_publishes_and_hears_itself(platform: Platform, tmp_path: Path) -> None:
+async def test_five_line_agent_of_the_readme_publishes_and_receives(platform: Platform, tmp_path: Path) -> None:
     cast = await platform.tenant_with()
-    code = placed(blocks("An agent in five lines")[0], **names_of(cast))
+    code = substituted(blocks("An agent in five lines")[0], **substitutions_of(cast))
     program = f"import asyncio\n\nasync def main():\n{textwrap.indent(code, '    ')}\nasyncio.run(main())\n"
     (tmp_path / "agent.py").write_text(program)
     assert await first_line(platform, tmp_path, "python", "agent.py") == f"{cast.agents[0]} {{'hello': 'world'}}"
 
 
-async def test_an_agent_in_the_shell_publishes_and_hears_itself(platform: Platform, tmp_path: Path) -> None:
+async def test_shell_commands_of_the_readme_publish_and_receive(platform: Platform, tmp_path: Path) -> None:
     cast = await platform.tenant_with()
-    listen, publish = placed(blocks("An agent in five lines")[1], **names_of(cast)).splitlines()
+    listen, publish = substituted(blocks("An agent in five lines")[1], **substitutions_of(cast)).splitlines()
     assert await first_line(platform, tmp_path, "bash", "-c", f"exec {publish}")
     heard = await first_line(platform, tmp_path, "bash", "-c", f"exec {listen}")
     assert heard.endswith(f'{cast.agents[0]}: {{"hello":"world"}}')
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text())
-    assert not [link for link in links if not (page.parent / link).exists()]
-
-
-def test_the_readme_fits_a_sitting() -> None:
+def test_readme_has_at_most_150_lines() -> None:
     assert len(README.splitlines()) <= 150
 
 
-def test_git_ignores_the_keys_that_the_pages_have_one_make_here() -> None:
+def test_git_ignores_the_keys_that_the_pages_create_in_the_repository() -> None:
     typed = "".join(page.read_text() for page in (ROOT / "README.md", ROOT / "docs" / "cli.md"))
     keys = set(re.findall(r"ssh-keygen .*-t \S+ .*-f (\S+)", typed))
     assert keys

@@ -1,4 +1,4 @@
-"""The program on docs/sdk.md, run and stopped as the page says."""
+"""The program on docs/sdk.md, run and stopped as the page describes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "sdk.md").read_text()
 (PROGRAM,) = re.findall(r"(?:^    .*\n|^\n(?=    ))+", PAGE[PAGE.index("## Stopping") :].split("\n## ")[0], re.MULTILINE)
 
 
-async def test_a_program_that_is_stopped_by_sigterm_has_sent_its_acks(platform_on_a_file: Platform, tmp_path: Path) -> None:
+async def test_program_of_the_page_sends_its_acks_before_sigterm_ends_it(platform_on_a_file: Platform, tmp_path: Path) -> None:
     cast = await platform_on_a_file.tenant_with()
     path = tmp_path / "program.py"
     path.write_text(textwrap.dedent(PROGRAM))
