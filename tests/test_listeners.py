@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from tests.certificates import Authority
 from tests.fleet import NatsServers
-from tests.gateway.raw import BOUND_S, PROTOCOL, Raw
+from tests.gateway.raw_client import BOUND_S, PROTOCOL, RawClient
 from tests.platform import Cast, Platform, running
 
 LIMITS = ["--trusted-proxies", "127.0.0.1/32,::1/128", "--requests-per-s", "0.8", "--connects-per-s", "0.3"]
@@ -248,10 +248,10 @@ def test_unknown_agent_is_rate_limited_like_a_known_one(web: httpx.Client, cast:
     assert codes[cast.agents[1]] == codes["agt_nobody"]
 
 
-async def socket_from(limited: Platform, address: str, **headers: str) -> Raw:
+async def socket_from(limited: Platform, address: str, **headers: str) -> RawClient:
     more = {**behind(address), **headers}
     url = limited.gateway_url
-    return Raw(await connect(url, subprotocols=[PROTOCOL], compression=None, proxy=None, additional_headers=more))
+    return RawClient(await connect(url, subprotocols=[PROTOCOL], compression=None, proxy=None, additional_headers=more))
 
 
 async def test_socket_limit_of_an_address_does_not_affect_others(limited: Platform) -> None:

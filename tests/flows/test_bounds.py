@@ -18,7 +18,7 @@ from artcafe.rules.connections import capacity
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.keys import load_signer
 from artcafe.wire.frames import MAX_DEPTH
-from tests.gateway.raw import UPGRADE, dialled
+from tests.gateway.raw_client import UPGRADE, open_client
 from tests.platform import Cast, Platform, running
 
 BOUND_S = 10
@@ -212,7 +212,7 @@ def nested(depth: int) -> str:
 async def test_json_is_taken_32_levels_deep_and_not_33_at_both_doors(platform: Platform) -> None:
     cast = await platform.tenant_with()
     (channel,) = cast.channels
-    async with cast.rest() as rest, dialled(platform.gateway_url) as raw:
+    async with cast.rest() as rest, open_client(platform.gateway_url) as raw:
         token = (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
         await raw.ask("connect", access_token=token)
         await raw.ask("unsubscribe", channel=channel)
@@ -231,7 +231,7 @@ async def test_json_is_taken_32_levels_deep_and_not_33_at_both_doors(platform: P
 async def test_a_number_that_no_double_holds_is_refused_at_both_doors_and_readers_go_on(platform: Platform, number: str) -> None:
     cast = await platform.tenant_with()
     (channel,) = cast.channels
-    async with cast.rest() as rest, dialled(platform.gateway_url) as raw:
+    async with cast.rest() as rest, open_client(platform.gateway_url) as raw:
         token = (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
         await raw.ask("connect", access_token=token)
         await raw.socket.send(f'{{"id":99,"publish":{{"channel":"{channel}","data":{{"a":[{number}]}}}}}}')

@@ -23,7 +23,7 @@ from tests.aws import CREDENTIALS
 from tests.aws import running as emulated
 from tests.fleet import Fleet, NatsServers, plain_environ, running_fleet
 from tests.flows.test_road import take
-from tests.gateway.raw import dialled
+from tests.gateway.raw_client import open_client
 from tests.platform import Cast, Platform
 from tests.ssh_keygen import make_key, public_line
 
@@ -148,8 +148,8 @@ async def test_the_tokens_and_sockets_of_an_agent_end_at_both_servers_when_it_is
     async with AsyncExitStack() as stack:
         members = [await stack.enter_async_context(Client(server.url)) for server in fleet.servers]
         tokens = [(await rest.login(cast.tenant, agent, load_signer(cast.keys[0]))).access_token for rest in members]
-        by_token = [await stack.enter_async_context(dialled(server.gateway_url)) for server in fleet.servers]
-        by_key = [await stack.enter_async_context(dialled(server.gateway_url)) for server in fleet.servers]
+        by_token = [await stack.enter_async_context(open_client(server.gateway_url)) for server in fleet.servers]
+        by_key = [await stack.enter_async_context(open_client(server.gateway_url)) for server in fleet.servers]
         for socket, token in zip(by_token, reversed(tokens), strict=True):  # each server's token at the other
             assert "session_id" in await socket.ask("connect", access_token=token, tenant_id=cast.tenant)
         for socket in by_key:

@@ -24,7 +24,7 @@ from artcafe.tables.sqlite.engine import Sqlite
 from tests import ssh_keygen
 from tests.fleet import Fleet, running_fleet
 from tests.flows.test_fleet import until_it_is
-from tests.gateway.raw import Raw, dialled
+from tests.gateway.raw_client import RawClient, open_client
 from tests.platform import Cast, Platform
 
 BOUND_S = 5
@@ -62,11 +62,11 @@ async def joined(fleet: Fleet, cast: Cast, user: str, role: str) -> str:
     return token
 
 
-async def open_socket(stack: AsyncExitStack, server: Platform) -> Raw:
-    return await stack.enter_async_context(dialled(server.gateway_url))
+async def open_socket(stack: AsyncExitStack, server: Platform) -> RawClient:
+    return await stack.enter_async_context(open_client(server.gateway_url))
 
 
-async def all_closed(sockets: list[Raw], code: int) -> None:
+async def all_closed(sockets: list[RawClient], code: int) -> None:
     async with asyncio.timeout(BOUND_S):
         assert [await each.closed() for each in sockets] == [code] * len(sockets)
 
@@ -123,7 +123,7 @@ async def test_limits_that_an_operator_writes_into_the_row_hold_at_both_servers(
         for server in fleet.servers:
 
             async def is_refused(server: Platform = server) -> bool:
-                async with dialled(server.gateway_url) as second:
+                async with open_client(server.gateway_url) as second:
                     await second.say("connect", access_token=token)
                     answer = await second.next()
                     return "error" in answer and answer["error"]["code"] == "connection_limit"
@@ -133,10 +133,10 @@ async def test_limits_that_an_operator_writes_into_the_row_hold_at_both_servers(
 
 async def test_a_person_at_one_server_sees_who_comes_and_goes_at_the_other(fleet: Fleet) -> None:
     cast = await fleet.tenant_with()
-    async with dialled(fleet.servers[0].gateway_url) as person:
+    async with open_client(fleet.servers[0].gateway_url) as person:
         await person.ask("connect", access_token=cast.token, tenant_id=cast.tenant)
         assert await person.ask("watch", presence=True) == {"presence": True}
-        async with dialled(fleet.servers[1].gateway_url) as agent:
+        async with open_client(fleet.servers[1].gateway_url) as agent:
             await agent.login(cast.tenant, cast.agents[0], cast.keys[0])
             came = (await person.next())["presence"]
             assert (came["agent"], came["connected"], came["status"]) == (cast.agents[0], True, None)

@@ -17,7 +17,7 @@ from artcafe.wire import sshsig
 from artcafe.wire.ssh_bytes import mpint
 from artcafe.wire.sshkeys import parse_public_key
 from tests import ssh_keygen
-from tests.gateway.raw import dialled
+from tests.gateway.raw_client import open_client
 from tests.platform import Cast, Platform
 
 
@@ -80,7 +80,7 @@ async def test_ssh_agent_logs_in_for_the_sdk_and_for_ssh_keygen_though_the_key_f
         agent = (await rest.create_agent(cast.tenant, "By ssh-agent", public.read_text())).id
     async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=public) as connected:
         assert (await connected.publish(cast.channels[0], 1)).seq is not None
-    async with dialled(
+    async with open_client(
         platform.gateway_url
     ) as raw:  # as the contract has it: ssh-keygen asks ssh-agent for a public key's other half
         posed = await raw.ask("challenge", tenant_id=cast.tenant, agent_id=agent)

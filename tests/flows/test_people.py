@@ -16,7 +16,7 @@ import pytest
 from tests import ssh_keygen
 from tests.aws import Aws
 from tests.cognito import Pool, Session
-from tests.gateway.raw import Raw, dialled
+from tests.gateway.raw_client import RawClient, open_client
 from tests.platform import Platform, running
 
 TERMS = "2026-11"
@@ -56,7 +56,7 @@ async def tenant_of(owner: httpx.AsyncClient) -> str:
     return str(made.json()["id"])
 
 
-async def enter(raw: Raw, session: Session, tenant: str) -> None:
+async def enter(raw: RawClient, session: Session, tenant: str) -> None:
     reply = await raw.ask("connect", access_token=session.access_token, tenant_id=tenant)
     assert (reply["user_id"], reply["tenant_id"]) == (session.user_id, tenant)
 
@@ -96,9 +96,9 @@ async def test_a_colleague_comes_in_by_their_address_and_is_out_when_they_are_re
         assert (await owner.get(f"/v1/tenants/{tenant}/agents/{agent}")).json()["name"] == "scout"
 
         async with (
-            dialled(server.gateway_url) as watching,
-            dialled(server.gateway_url) as bystander,
-            dialled(server.gateway_url) as scout,
+            open_client(server.gateway_url) as watching,
+            open_client(server.gateway_url) as bystander,
+            open_client(server.gateway_url) as scout,
         ):
             for raw, session in ((watching, bob), (bystander, alice)):
                 await enter(raw, session, tenant)
@@ -113,7 +113,7 @@ async def test_a_colleague_comes_in_by_their_address_and_is_out_when_they_are_re
             assert told(await colleague.get(f"/v1/tenants/{tenant}/agents")) == (404, "tenant_not_found")
             assert await watching.closed() == 4503
             assert watching.socket.close_reason == "this person was removed from the tenant"
-            async with dialled(server.gateway_url) as again:
+            async with open_client(server.gateway_url) as again:
                 await again.say("connect", access_token=bob.access_token, tenant_id=tenant)
                 assert await again.closed() == 4500
                 assert again.pushes[-1]["error"]["code"] == "no_member"
@@ -149,7 +149,7 @@ async def test_whoever_refreshes_their_token_goes_on_and_keeps_their_socket(serv
         tenant = await tenant_of(owner)
     fresh = await asyncio.to_thread(pool.refresh, alice)
     assert fresh.access_token != alice.access_token
-    async with at(server, fresh.access_token) as owner, dialled(server.gateway_url) as raw:
+    async with at(server, fresh.access_token) as owner, open_client(server.gateway_url) as raw:
         assert (await owner.get(f"/v1/tenants/{tenant}")).json()["role"] == "owner"
         await enter(raw, alice, tenant)
         await enter(raw, fresh, tenant)
@@ -164,7 +164,7 @@ async def test_a_token_that_names_somebody_else_than_cognito_did_is_refused_at_b
     forged = ".".join((head, alice.access_token.split(".")[1], signature))
     claims = json.loads(base64.urlsafe_b64decode(forged.split(".")[1] + "=="))
     assert claims["sub"] == alice.user_id, "it says that it is Alice's"
-    async with at(server, forged) as client, dialled(server.gateway_url) as raw:
+    async with at(server, forged) as client, open_client(server.gateway_url) as raw:
         assert told(await client.get(f"/v1/tenants/{tenant}")) == (401, "unauthenticated")
         await raw.say("connect", access_token=forged, tenant_id=tenant)
         assert await raw.closed() == 4500

@@ -17,7 +17,7 @@ import pytest
 
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.messages import Gap, Message
-from tests.gateway.raw import Raw, dialled
+from tests.gateway.raw_client import RawClient, open_client
 from tests.platform import Cast, Platform, running
 
 SOON_S = 30.0
@@ -123,10 +123,10 @@ async def test_restore_of_yesterdays_backup_under_connected_agents(platform: Pla
 
         # Who acknowledged in the new log hears of it no more. Who was away all the time does, and gets everything.
         await written(cast, 2, 12)
-        async with dialled(platform.gateway_url) as raw:
+        async with open_client(platform.gateway_url) as raw:
             await raw.login(cast.tenant, cast.agents[2], cast.keys[2])
             assert await raw.is_quiet()
-        async with dialled(platform.gateway_url) as raw:
+        async with open_client(platform.gateway_url) as raw:
             await raw.login(cast.tenant, cast.agents[5], cast.keys[5])
             await _hears_everything(raw, channel)
 
@@ -137,7 +137,7 @@ async def test_restore_of_yesterdays_backup_under_connected_agents(platform: Pla
             assert await ear.hear(2) == [gone, "newer"]
 
 
-async def _hears_everything(raw: Raw, channel: str) -> None:
+async def _hears_everything(raw: RawClient, channel: str) -> None:
     gap = (await raw.next())["gap"]
     assert len(gap.pop("epoch")) == 26
     assert gap == {"channel": channel, "from": 11, "to": None, "reason": "epoch"}

@@ -8,7 +8,7 @@ import httpx
 
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
-from tests.gateway.raw import dialled
+from tests.gateway.raw_client import open_client
 from tests.platform import Cast, Platform
 
 IMPOSSIBLE = ["", None, "x" * 2049, "ten_\u202e", "ten_\x00"]
@@ -20,7 +20,7 @@ async def token_of_agent(cast: Cast) -> str:
 
 
 async def connect(platform: Platform, token: str, tenant_id: str | None) -> int:
-    async with dialled(platform.gateway_url) as raw:
+    async with open_client(platform.gateway_url) as raw:
         await raw.say("connect", access_token=token, **({} if tenant_id is None else {"tenant_id": tenant_id}))
         return await raw.closed()
 

@@ -18,8 +18,8 @@ from artcafe.tables.engine.values import Item
 from artcafe.tables.engine.writes import Assign, ItemKey, Update
 from artcafe.tables.sqlite.engine import Sqlite
 from tests import ssh_keygen
-from tests.gateway.house import House, house, until
-from tests.gateway.raw import BOUND_S, Raw, dialled
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
+from tests.gateway.raw_client import BOUND_S, RawClient, open_client
 
 SOCKETS = 20
 CHANNELS = 10
@@ -52,10 +52,12 @@ class Watched(Sqlite):
 
 
 @asynccontextmanager
-async def crowd(folder: Path, channels: int = CHANNELS, sockets: int = SOCKETS) -> AsyncIterator[tuple[House, list[Raw]]]:
+async def crowd(
+    folder: Path, channels: int = CHANNELS, sockets: int = SOCKETS
+) -> AsyncIterator[tuple[GatewayApp, list[RawClient]]]:
     """An agent with so many subscriptions on so many sockets, all of them level."""
     async with AsyncExitStack() as stack:
-        it = await stack.enter_async_context(house(folder, engine=Watched))
+        it = await stack.enter_async_context(gateway_app(folder, engine=Watched))
         limits = Assign("limits", {"channels": channels + 1})
         await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [limits]))
         for number in range(channels - 1):
@@ -63,23 +65,23 @@ async def crowd(folder: Path, channels: int = CHANNELS, sockets: int = SOCKETS) 
         raws = [await stack.enter_async_context(it.connected()) for _ in range(sockets)]
         connections = it.gateway.connections()
         await until(lambda: all(len(each.deliveries) == min(channels, MAX_SUBSCRIPTIONS) for each in connections))
-        await it.level()
+        await it.caught_up()
         yield it, raws
 
 
-async def subscribed(it: House, name: str) -> Channel:
+async def subscribed(it: GatewayApp, name: str) -> Channel:
     channel = await it.services.channels.create(it.owner, name=name)
     await it.services.subscriptions.put(it.owner, channel.id, it.agent.id)
     return channel
 
 
-async def disabled_elsewhere(it: House) -> None:
+async def disabled_elsewhere(it: GatewayApp) -> None:
     """Another server disables the agent, and its announcement is lost."""
     agents = Agents(it.services.store, Changes(it.services.audit, adopt), it.clock)
     await agents.update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
 
 
-async def settled(it: House) -> None:
+async def settled(it: GatewayApp) -> None:
     """Returns when nothing is being applied any more."""
     (sockets,) = it.gateway.access_updates._tenants.values()
     await until(lambda: not sockets.is_worked_on)
@@ -134,7 +136,7 @@ async def test_a_revocation_does_not_wait_for_another_tenants_change(tmp_path: P
         owner = UserPrincipal(user_id=UserId("bob"), tenant_id=bob.id, role=Role.OWNER)
         key = ssh_keygen.make_key(tmp_path / "bob")
         theirs = await it.services.agents.create(owner, name="theirs", public_key=ssh_keygen.public_line(key))
-        raw = await stack.enter_async_context(dialled(it.url))
+        raw = await stack.enter_async_context(open_client(it.url))
         await raw.login(bob.id, theirs.id, key)
 
         it.tables.held = it.owner.tenant_id

@@ -16,8 +16,8 @@ from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS
 from artcafe.tables.engine.values import Item
 from artcafe.tables.engine.writes import Update
 from artcafe.tables.sqlite.engine import Sqlite
-from tests.gateway.house import House, house, until
-from tests.gateway.raw import BOUND_S, Bare, Raw
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
+from tests.gateway.raw_client import BOUND_S, BareSocket, RawClient
 
 
 class Slow(Sqlite):
@@ -35,9 +35,9 @@ class Slow(Sqlite):
 
 
 @asynccontextmanager
-async def acknowledged(folder: Path) -> AsyncIterator[tuple[House, Raw]]:
+async def acknowledged(folder: Path) -> AsyncIterator[tuple[GatewayApp, RawClient]]:
     """An agent that has acknowledged two of three messages."""
-    async with house(folder, engine=Slow) as it, it.connected() as raw:
+    async with gateway_app(folder, engine=Slow) as it, it.connected() as raw:
         for number in range(3):
             await it.publish(b"%d" % number)
         assert await raw.messages(3) == [0, 1, 2]
@@ -46,7 +46,7 @@ async def acknowledged(folder: Path) -> AsyncIterator[tuple[House, Raw]]:
         yield it, raw
 
 
-async def written(it: House) -> int:
+async def written(it: GatewayApp) -> int:
     return (await it.services.subscriptions.get(it.owner, it.channel.id, it.agent.id)).cursor.seq
 
 
@@ -97,8 +97,8 @@ async def test_who_comes_back_while_the_cursor_is_written_goes_on_behind_it(tmp_
 
 
 async def test_at_closing_time_what_was_published_is_answered_before_the_close(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.bare() as raw:
-        await it.level()
+    async with gateway_app(tmp_path) as it, it.connected_socket() as raw:
+        await it.caught_up()
         (connection,) = it.gateway.connections()
         for number in range(500):
             raw.send({"id": 10 + number, "publish": {"channel": it.channel.id, "data": number, "key": f"key {number}"}})
@@ -111,7 +111,7 @@ async def test_at_closing_time_what_was_published_is_answered_before_the_close(t
         assert answered == stored
 
 
-async def frames_before_close(raw: Bare) -> list[dict[str, Any]]:
+async def frames_before_close(raw: BareSocket) -> list[dict[str, Any]]:
     """What comes until the server closes with 4000."""
     found: list[dict[str, Any]] = []
     while True:

@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from artcafe.wire.frames import MAX_FRAME_BYTES
-from tests.gateway.raw import bare, dialled
+from tests.gateway.raw_client import open_client, open_socket
 from tests.platform import Platform
 
 TEXT, CONTINUATION, BINARY, CLOSE, MORE = 1, 0, 2, 8, -0x80
@@ -20,7 +20,7 @@ def challenge(padding: int = 0) -> bytes:
 
 
 async def test_a_frame_may_come_in_fragments_with_pings_between_them(platform: Platform) -> None:
-    async with bare(platform.gateway_url) as raw:
+    async with open_socket(platform.gateway_url) as raw:
         text = challenge()
         raw.send(text[:10], TEXT + MORE)
         raw.send(b"", CONTINUATION + MORE)
@@ -53,7 +53,7 @@ async def test_a_frame_may_come_in_fragments_with_pings_between_them(platform: P
 async def test_what_is_no_frame_of_ours_is_closed_with_4501_and_the_reason(
     platform: Platform, frames: list[tuple[int, bytes]]
 ) -> None:
-    async with bare(platform.gateway_url) as raw:
+    async with open_socket(platform.gateway_url) as raw:
         for opcode, payload in frames:
             raw.send(payload, opcode)
         opcode, payload = await raw.next()
@@ -64,7 +64,7 @@ async def test_what_is_no_frame_of_ours_is_closed_with_4501_and_the_reason(
 
 async def test_a_frame_of_just_64_kib_passes_and_a_huge_one_is_closed_before_it_is_whole(platform: Platform) -> None:
     cast = await platform.tenant_with()
-    async with dialled(platform.gateway_url) as raw:
+    async with open_client(platform.gateway_url) as raw:
         await raw.login(cast.tenant, cast.agents[0], cast.keys[0])
         fitting = challenge(MAX_FRAME_BYTES - len(challenge()))
         assert len(fitting) == MAX_FRAME_BYTES
@@ -72,7 +72,7 @@ async def test_a_frame_of_just_64_kib_passes_and_a_huge_one_is_closed_before_it_
         assert (await raw.next())["error"]["code"] == "bad_command"  # by the length of its field
         await raw.socket.send("x" * (200 * 1024))
         assert await raw.closed() == 4501
-    async with dialled(platform.gateway_url) as raw:
+    async with open_client(platform.gateway_url) as raw:
         await raw.login(cast.tenant, cast.agents[0], cast.keys[0])
         with suppress(ConnectionClosed):
             await raw.socket.send("x" * (8 * 1024 * 1024))
@@ -80,7 +80,7 @@ async def test_a_frame_of_just_64_kib_passes_and_a_huge_one_is_closed_before_it_
 
 
 async def test_one_that_is_closed_while_it_still_sends_is_told_the_code(platform: Platform) -> None:
-    async with bare(platform.gateway_url) as raw:
+    async with open_socket(platform.gateway_url) as raw:
         raw.send(b"{}", BINARY)
         for _ in range(100):
             raw.send(b" " * 60_000, TEXT)
@@ -90,7 +90,7 @@ async def test_one_that_is_closed_while_it_still_sends_is_told_the_code(platform
 
 
 async def test_a_wrong_command_is_answered_under_its_id_and_a_wrong_push_without(platform: Platform) -> None:
-    async with dialled(platform.gateway_url) as raw:
+    async with open_client(platform.gateway_url) as raw:
         for text, id in [
             ('{"id":5,"fly":{}}', 5),
             ('{"id":5}', 5),
@@ -107,7 +107,7 @@ async def test_a_wrong_command_is_answered_under_its_id_and_a_wrong_push_without
     ("sent", "answered"), [(b"", 1000), ((1000).to_bytes(2, "big"), 1000), ((4321).to_bytes(2, "big"), 4321)]
 )
 async def test_a_close_is_answered_with_a_close(platform: Platform, sent: bytes, answered: int) -> None:
-    async with bare(platform.gateway_url) as raw:
+    async with open_socket(platform.gateway_url) as raw:
         raw.send(sent, CLOSE)
 
         assert await raw.closed() == answered

@@ -20,20 +20,20 @@ from artcafe.rules.plans import Limit
 from artcafe.services.retention import Retention
 from artcafe.tables.store import Store
 from tests.fabric.nats_env import Writer, within, writing
-from tests.gateway.house import House, house, until
-from tests.gateway.raw import BOUND_S, Raw
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
+from tests.gateway.raw_client import BOUND_S, RawClient
 
 KEPT_S = plans.PLANS[plans.DEFAULT_PLAN][Limit.RETENTION_S]
 
 
-async def remove(it: House, stored_before: datetime | None = None) -> None:
+async def remove(it: GatewayApp, stored_before: datetime | None = None) -> None:
     """Retention as it does it when all that was stored before a time, or by now, has grown too old."""
     at = stored_before or now() + timedelta(seconds=1)
     retention = Retention(Store(it.tables), it.services.fabric, lambda: at + timedelta(seconds=KEPT_S))
     await retention.sweep(it.services.fabric.tenant(it.owner.tenant_id))
 
 
-async def a_moment(it: House) -> datetime:
+async def a_moment(it: GatewayApp) -> datetime:
     """A time behind everything stored so far and before what is stored next: NATS is asked in milliseconds."""
     at = now() + timedelta(milliseconds=1)
     async with asyncio.timeout(BOUND_S):
@@ -42,20 +42,20 @@ async def a_moment(it: House) -> datetime:
     return at
 
 
-async def publish(it: House, count: int) -> None:
+async def publish(it: GatewayApp, count: int) -> None:
     for number in range(count):
         await it.publish(b"%d" % number)
 
 
-async def next_of(raw: Raw) -> dict[str, Any]:
+async def next_of(raw: RawClient) -> dict[str, Any]:
     return raw.pushes.pop(0) if raw.pushes else await raw.next()
 
 
-def gap(it: House, first: int, last: int | None, reason: str = "retention") -> dict[str, Any]:
+def gap(it: GatewayApp, first: int, last: int | None, reason: str = "retention") -> dict[str, Any]:
     return {"gap": {"channel": it.channel.id, "from": first, "to": last, "reason": reason}}
 
 
-async def places(raw: Raw, count: int) -> list[tuple[int, int | None]]:
+async def places(raw: RawClient, count: int) -> list[tuple[int, int | None]]:
     """`seq` and `prev` of the next messages; nothing else may come between them."""
     return [(message["seq"], message["prev"]) for message in [await raw.message() for _ in range(count)]]
 
@@ -64,7 +64,7 @@ async def places(raw: Raw, count: int) -> list[tuple[int, int | None]]:
 
 
 async def test_who_comes_back_below_what_is_kept_is_told_before_the_first_message(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await publish(it, 3)
         async with it.connected() as raw:
             await places(raw, 3)
@@ -87,7 +87,7 @@ async def test_who_comes_back_below_what_is_kept_is_told_before_the_first_messag
 
 
 async def test_who_acknowledged_all_that_is_gone_misses_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await publish(it, 3)
         async with it.connected() as raw:
             await places(raw, 3)
@@ -105,7 +105,7 @@ async def test_who_acknowledged_all_that_is_gone_misses_nothing(tmp_path: Path) 
 
 
 async def test_a_channel_of_which_everything_is_gone_says_so_and_goes_on(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await publish(it, 4)
         await remove(it)
         async with it.connected() as raw:
@@ -129,7 +129,7 @@ async def test_a_channel_of_which_everything_is_gone_says_so_and_goes_on(tmp_pat
 async def test_the_answer_to_subscribe_says_what_is_gone_below_the_place_that_was_asked_for(
     tmp_path: Path, start: str | int, cursor: int, first_gone: int | None, delivered: list[int]
 ) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await publish(it, 4)
         at = await a_moment(it)
         await publish(it, 2)
@@ -151,7 +151,7 @@ async def test_the_answer_to_subscribe_says_what_is_gone_below_the_place_that_wa
 
 
 async def test_a_reader_whom_retention_overtakes_is_told_where_it_stands(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected(max_unacked=2) as raw:
+    async with gateway_app(tmp_path) as it, it.connected(max_unacked=2) as raw:
         await publish(it, 6)
         at = await a_moment(it)
         await publish(it, 3)
@@ -169,7 +169,7 @@ async def test_a_reader_whom_retention_overtakes_is_told_where_it_stands(tmp_pat
 
 
 async def test_a_reader_that_stands_on_what_is_removed_and_misses_nothing_is_told_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected(max_unacked=2) as raw:
+    async with gateway_app(tmp_path) as it, it.connected(max_unacked=2) as raw:
         await publish(it, 2)
         at = await a_moment(it)
         await publish(it, 2)
@@ -182,7 +182,7 @@ async def test_a_reader_that_stands_on_what_is_removed_and_misses_nothing_is_tol
 
 
 async def test_who_is_live_hears_of_what_came_and_went_while_nats_was_away(tmp_path: Path) -> None:
-    async with house(tmp_path, is_cuttable=True) as it, it.connected() as raw, it.connected(max_unacked=5) as windowed:
+    async with gateway_app(tmp_path, has_proxy=True) as it, it.connected() as raw, it.connected(max_unacked=5) as windowed:
         await publish(it, 2)
         for each in (raw, windowed):
             await places(each, 2)
@@ -198,7 +198,7 @@ async def test_who_is_live_hears_of_what_came_and_went_while_nats_was_away(tmp_p
 
 
 @asynccontextmanager
-async def cut_off(it: House) -> AsyncIterator[Writer]:
+async def cut_off(it: GatewayApp) -> AsyncIterator[Writer]:
     """The server has no NATS for a while; another one, which has, writes."""
     assert it.proxy is not None
     tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
@@ -211,7 +211,7 @@ async def cut_off(it: House) -> AsyncIterator[Writer]:
     await tenant_fabric.connection.wait_up()
 
 
-async def remove_by(it: House, log: TenantLog) -> None:
+async def remove_by(it: GatewayApp, log: TenantLog) -> None:
     """What retention does to the whole channel, on another server."""
     state = await log.state()
     assert state is not None
@@ -223,7 +223,7 @@ async def remove_by(it: House, log: TenantLog) -> None:
 class Witness:
     """Follows one connection, and holds it to the promise: every sequence is delivered once and in order, or told to be gone."""
 
-    def __init__(self, raw: Raw, channel: str, at: int) -> None:
+    def __init__(self, raw: RawClient, channel: str, at: int) -> None:
         self.raw, self._channel, self.at = raw, channel, at
         self.gaps = 0
 
@@ -248,7 +248,7 @@ class Witness:
 @pytest.mark.parametrize("seed", range(2))
 async def test_whatever_retention_does_meanwhile_every_message_is_delivered_or_told_to_be_gone(tmp_path: Path, seed: int) -> None:
     count, chance = 500, random.Random(seed)
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         gaps = 0
 
         async def publishing() -> None:
@@ -283,7 +283,7 @@ async def test_whatever_retention_does_meanwhile_every_message_is_delivered_or_t
 
 
 async def test_a_log_that_lost_its_end_sends_everyone_back_to_be_told(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 3)
         await places(raw, 3)
         await raw.ack(it.channel.id, 3)
@@ -304,8 +304,8 @@ async def test_a_log_that_lost_its_end_sends_everyone_back_to_be_told(tmp_path: 
 
 
 async def test_a_log_begun_anew_is_delivered_from_its_first_message_however_low_its_sequences(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw, it.connected(max_unacked=1) as waiting:
-        await it.level()  # Before there is a log: which one it was becomes known with its first message.
+    async with gateway_app(tmp_path) as it, it.connected() as raw, it.connected(max_unacked=1) as waiting:
+        await it.caught_up()  # Before there is a log: which one it was becomes known with its first message.
         await publish(it, 1)
         await places(waiting, 1)
         await publish(it, 4)
@@ -330,7 +330,7 @@ async def test_a_log_begun_anew_is_delivered_from_its_first_message_however_low_
 
 
 async def test_who_comes_back_to_a_restored_log_goes_on_at_its_cursor_and_hears_that_there_was_more(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await publish(it, 4)
         async with it.connected() as raw:
             await places(raw, 4)

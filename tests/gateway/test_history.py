@@ -10,19 +10,19 @@ import pytest
 
 from artcafe.model import Access
 from artcafe.rules import times
-from tests.gateway.house import House, house, until
-from tests.gateway.raw import Raw
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
+from tests.gateway.raw_client import RawClient
 from tests.gateway.test_gaps import a_moment, publish, remove
 
 
-async def asked(raw: Raw, it: House, **query: object) -> tuple[list[int], Any, bool]:
+async def asked(raw: RawClient, it: GatewayApp, **query: object) -> tuple[list[int], Any, bool]:
     """The sequences of a page, its gap, and whether more follows."""
     page = await raw.ask("history", channel=it.channel.id, **query)
     return [each["seq"] for each in page["messages"]], page["gap"], page["more"]
 
 
 async def test_history_goes_forward_from_a_sequence_and_back_from_the_end(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 6)
         await raw.messages(6)
 
@@ -37,7 +37,7 @@ async def test_history_goes_forward_from_a_sequence_and_back_from_the_end(tmp_pa
 
 
 async def test_history_goes_from_a_time(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 2)
         at = times.to_text(await a_moment(it))
         await publish(it, 2)
@@ -50,7 +50,7 @@ async def test_history_goes_from_a_time(tmp_path: Path) -> None:
 
 
 async def test_a_past_message_is_the_message_as_it_was_delivered_and_reading_it_acknowledges_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         async with it.connected() as raw:
             await it.publish(b'{"b":1.0, "a":"\xe2\x98\x83"}')
             delivered = await raw.message()
@@ -62,7 +62,7 @@ async def test_a_past_message_is_the_message_as_it_was_delivered_and_reading_it_
 
 
 async def test_history_needs_no_subscription_but_the_right_to_receive(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         managed = await it.services.channels.create(it.owner, name="orders", access=Access.MANAGED)
         other = await it.services.channels.create(it.owner, name="other")
         await it.publish(b"1", other)
@@ -86,12 +86,12 @@ async def test_history_needs_no_subscription_but_the_right_to_receive(tmp_path: 
     ],
 )
 async def test_a_place_or_a_size_that_is_none_is_refused(tmp_path: Path, query: dict[str, object], code: str) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         assert (await raw.ask("history", channel=it.channel.id, **query))["code"] == code
 
 
 async def test_what_retention_took_above_the_place_is_named_and_the_page_goes_on_behind_it(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 4)
         at = await a_moment(it)
         await publish(it, 2)
@@ -103,7 +103,7 @@ async def test_what_retention_took_above_the_place_is_named_and_the_page_goes_on
 
 
 async def test_a_time_since_when_nothing_went_has_no_gap_and_an_earlier_one_has(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 2)
         early = times.to_text(await a_moment(it))
         await publish(it, 2)
@@ -120,7 +120,7 @@ async def test_a_time_since_when_nothing_went_has_no_gap_and_an_earlier_one_has(
 
 
 async def test_a_page_names_the_life_of_the_log_that_its_sequences_are_in(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         assert (await raw.ask("history", channel=it.channel.id))["epoch"] is None
         await it.publish(b"1")
         epoch = (await raw.ask("subscribe", channel=it.channel.id))["epoch"]
@@ -128,7 +128,7 @@ async def test_a_page_names_the_life_of_the_log_that_its_sequences_are_in(tmp_pa
 
 
 async def test_long_messages_make_short_pages(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected(max_unacked=1) as raw:
+    async with gateway_app(tmp_path) as it, it.connected(max_unacked=1) as raw:
         for _ in range(20):
             await it.publish(b'"%b"' % (b"x" * 60_000))
         found: list[int] = []
@@ -142,10 +142,10 @@ async def test_long_messages_make_short_pages(tmp_path: Path) -> None:
 
 
 async def test_one_that_asks_for_much_and_does_not_read_is_answered_as_it_reads(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         for _ in range(9):
             await it.publish(b'"%b"' % (b"x" * 60_000))
-        async with it.bare(max_unacked=1) as greedy:
+        async with it.connected_socket(max_unacked=1) as greedy:
             greedy.reader._transport.pause_reading()  # type: ignore[attr-defined]  # StreamReader has no public way to stop reading
             for id in range(40):
                 greedy.send({"id": id, "history": {"channel": it.channel.id, "after": 0}})

@@ -12,24 +12,24 @@ from artcafe.errors import ArtcafeError, Internal
 from artcafe.gateway.encoding import WebSocketEncoding
 from artcafe.model import ChannelId, Epoch, SubscriptionStatus
 from artcafe.wire.replies import Gap
-from tests.gateway.house import House, house, until
-from tests.gateway.raw import Raw, dialled
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
+from tests.gateway.raw_client import RawClient, open_client
 
 
-async def all_of(raw: Raw, count: int) -> list[tuple[str, int]]:
+async def all_of(raw: RawClient, count: int) -> list[tuple[str, int]]:
     """Channel and sequence of the next messages."""
     got = [await raw.message() for _ in range(count)]
     return [(message["channel"], message["seq"]) for message in got]
 
 
-async def publish_many(it: House, count: int) -> list[int]:
+async def publish_many(it: GatewayApp, count: int) -> list[int]:
     async with asyncio.TaskGroup() as group:
         storing = [group.create_task(it.publish(b"%d" % number)) for number in range(count)]
     return [task.result() for task in storing]
 
 
 async def test_between_backlog_and_live_there_is_no_seam(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await publish_many(it, 700)
         async with asyncio.TaskGroup() as group:
             storing = group.create_task(publish_many(it, 3000))
@@ -38,7 +38,7 @@ async def test_between_backlog_and_live_there_is_no_seam(tmp_path: Path) -> None
         assert storing.result()
 
 
-async def _whole(it: House, count: int) -> None:
+async def _whole(it: GatewayApp, count: int) -> None:
     async with it.connected() as raw:
         got = [await raw.message() for _ in range(count)]
         assert [message["seq"] for message in got] == list(range(1, count + 1))
@@ -47,7 +47,7 @@ async def _whole(it: House, count: int) -> None:
 
 
 async def test_windows_of_every_size_get_every_message_once_and_in_order_while_more_come(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await publish_many(it, 50)
         async with asyncio.TaskGroup() as group:
             group.create_task(publish_many(it, 250))
@@ -55,7 +55,7 @@ async def test_windows_of_every_size_get_every_message_once_and_in_order_while_m
                 group.create_task(_windowed(it, window, 300))
 
 
-async def _windowed(it: House, window: int, count: int) -> None:
+async def _windowed(it: GatewayApp, window: int, count: int) -> None:
     async with it.connected(max_unacked=window) as raw:
         for expected in range(1, count + 1):
             message = await raw.message()
@@ -65,7 +65,7 @@ async def _windowed(it: House, window: int, count: int) -> None:
 
 
 async def test_subscribing_begins_each_channel_once_with_the_window_that_was_asked_for(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         for number in range(10):
             channel = await it.services.channels.create(it.owner, name=f"channel {number}")
             await raw.ask("subscribe", channel=channel.id, max_unacked=2)
@@ -78,9 +78,9 @@ async def test_subscribing_begins_each_channel_once_with_the_window_that_was_ask
 
 
 async def test_a_subscription_that_is_paused_while_it_begins_does_not_begin(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         for steps in range(40):
-            async with dialled(it.url) as raw:
+            async with open_client(it.url) as raw:
                 await raw.say("connect", access_token=it.token())
                 for _ in range(steps):
                     await asyncio.sleep(0)  # Further into it each time.
@@ -93,7 +93,7 @@ async def test_a_subscription_that_is_paused_while_it_begins_does_not_begin(tmp_
 
 
 async def test_nobody_waits_for_a_feed_that_was_let_go_before_it_opened(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id)
         it.services.hub.release(feed)
 
@@ -104,7 +104,7 @@ async def test_nobody_waits_for_a_feed_that_was_let_go_before_it_opened(tmp_path
 
 
 async def test_sockets_come_and_go_in_mid_stream_and_each_gets_an_unbroken_run(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         async with asyncio.TaskGroup() as group:
             group.create_task(publish_many(it, 2000))
             for number in range(20):
@@ -112,14 +112,14 @@ async def test_sockets_come_and_go_in_mid_stream_and_each_gets_an_unbroken_run(t
         await until(lambda: not it.services.hub._feeds)
 
 
-async def _run_of(it: House, count: int) -> None:
+async def _run_of(it: GatewayApp, count: int) -> None:
     async with it.connected() as raw:
         seqs = [seq for _, seq in await all_of(raw, count)]
         assert seqs == list(range(seqs[0], seqs[0] + count))
 
 
 async def test_two_sockets_of_one_agent_each_get_everything(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as one, it.connected() as other:
+    async with gateway_app(tmp_path) as it, it.connected() as one, it.connected() as other:
         seqs = await publish_many(it, 300)
         expected = [(it.channel.id, seq) for seq in sorted(seqs)]
 
@@ -156,9 +156,9 @@ class Broken:
 
 @pytest.mark.parametrize("max_unacked", [None, 64], ids=["all alike", "each its own"])
 async def test_a_flush_that_fails_closes_its_tenants_sockets_and_loses_nothing(tmp_path: Path, max_unacked: int | None) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         async with it.connected() as raw:
-            await it.level()
+            await it.caught_up()
             feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id)
             broken = Broken()
             assert feed.join(Delivery(broken, feed, feed.flushed, feed.lineage.epoch, max_unacked))

@@ -13,8 +13,8 @@ from artcafe.services.login import CHALLENGE_S
 from artcafe.tables.catalog import TENANTS
 from artcafe.tables.engine.writes import Assign, ItemKey, Update
 from tests import ssh_keygen
-from tests.gateway.house import house, until
-from tests.gateway.raw import UPGRADE, answer_of, bare, dialled
+from tests.gateway.gateway_app import gateway_app, until
+from tests.gateway.raw_client import UPGRADE, http_answer, open_client, open_socket
 from tests.platform import Platform, running
 
 
@@ -34,7 +34,7 @@ async def test_a_request_that_is_no_upgrade_of_ours_is_told_what_to_do(
 ) -> None:
     lines = tuple(line for line in UPGRADE if line.partition(":")[0] != left_out)
 
-    answer = await answer_of(platform.gateway_url, path, lines)
+    answer = await http_answer(platform.gateway_url, path, lines)
 
     assert answer.startswith(f"HTTP/1.1 {status} ")
     assert words in answer
@@ -44,13 +44,13 @@ async def test_a_request_that_is_no_upgrade_of_ours_is_told_what_to_do(
 async def test_our_subprotocol_may_stand_among_others_on_any_line(platform: Platform) -> None:
     offers = tuple(line for line in UPGRADE if "Protocol" not in line)
     offers += ("Sec-WebSocket-Protocol: chat, other", "Sec-WebSocket-Protocol: more,artcafe.v1")
-    answer = await answer_of(platform.gateway_url, "/v1/connect?x", offers)
+    answer = await http_answer(platform.gateway_url, "/v1/connect?x", offers)
     assert answer.startswith("HTTP/1.1 400 ")
     assert "Nothing goes into this URL" in answer
 
 
 async def test_a_socket_that_never_connects_is_closed_with_4502(tmp_path: Path) -> None:
-    async with house(tmp_path, connect_s=0.1) as it, dialled(it.url) as silent, dialled(it.url) as talking:
+    async with gateway_app(tmp_path, connect_s=0.1) as it, open_client(it.url) as silent, open_client(it.url) as talking:
         await talking.ask("challenge", tenant_id="t", agent_id="a")
 
         assert (await silent.closed(), await talking.closed()) == (4502, 4502)
@@ -58,18 +58,18 @@ async def test_a_socket_that_never_connects_is_closed_with_4502(tmp_path: Path) 
 
 
 async def test_an_upgrade_that_was_refused_on_the_way_leaves_nothing_and_disturbs_nobody(tmp_path: Path) -> None:
-    async with house(tmp_path, connect_s=0.05) as it, it.connected() as raw:
+    async with gateway_app(tmp_path, connect_s=0.05) as it, it.connected() as raw:
         for _ in range(3):
-            await answer_of(it.url, lines=tuple(line for line in UPGRADE if "Key" not in line))
+            await http_answer(it.url, lines=tuple(line for line in UPGRADE if "Key" not in line))
         assert len(it.gateway.connections()) == 1
 
-        async with dialled(it.url) as late:  # Its deadline comes after that of the three.
+        async with open_client(it.url) as late:  # Its deadline comes after that of the three.
             assert await late.closed() == 4502
         assert await raw.is_quiet()
 
 
 async def test_a_peer_that_answers_no_ping_is_closed_with_4012_and_one_that_does_is_not(tmp_path: Path) -> None:
-    async with house(tmp_path, sweep_s=0.005) as it, it.bare() as dumb, it.connected() as alive:
+    async with gateway_app(tmp_path, sweep_s=0.005) as it, it.connected_socket() as dumb, it.connected() as alive:
         seen = [await dumb.next(), await dumb.next()]
 
         assert [opcode for opcode, _ in seen] == [9, 8]
@@ -78,7 +78,7 @@ async def test_a_peer_that_answers_no_ping_is_closed_with_4012_and_one_that_does
 
 
 async def test_a_token_ends_its_socket_with_4001_unless_a_fresh_one_came(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as old, it.connected() as renewed, it.bare() as signed:
+    async with gateway_app(tmp_path) as it, it.connected() as old, it.connected() as renewed, it.connected_socket() as signed:
         it.clock.ahead += timedelta(seconds=tokens.LIFETIME_S - 60)
         await renewed.ask("connect", access_token=it.token())
         assert await old.is_quiet()
@@ -91,7 +91,7 @@ async def test_a_token_ends_its_socket_with_4001_unless_a_fresh_one_came(tmp_pat
 
 
 async def test_a_socket_of_a_token_is_renewed_by_a_signature_and_goes_on_as_it_was(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected(max_unacked=1) as raw:
+    async with gateway_app(tmp_path) as it, it.connected(max_unacked=1) as raw:
         await it.publish(b"1")
         await it.publish(b"2")
         assert await raw.messages(1) == [1]
@@ -109,7 +109,7 @@ async def test_a_socket_of_a_token_is_renewed_by_a_signature_and_goes_on_as_it_w
 
 
 async def test_a_renewal_by_another_agent_or_a_wrong_key_ends_the_connection(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw, it.connected() as other:
+    async with gateway_app(tmp_path) as it, it.connected() as raw, it.connected() as other:
         wrong = ssh_keygen.make_key(tmp_path / "wrong")
         for each, agent in ((raw, it.agent.id), (other, "agt_none")):
             posed = await each.ask("challenge", tenant_id=it.owner.tenant_id, agent_id=agent)
@@ -119,7 +119,7 @@ async def test_a_renewal_by_another_agent_or_a_wrong_key_ends_the_connection(tmp
 
 
 async def test_challenges_that_were_never_answered_make_room_when_they_expire(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         claim = {"tenant_id": it.owner.tenant_id, "agent_id": it.agent.id}
         for _ in range(MAX_CHALLENGES):
             assert "challenge" in await raw.ask("challenge", **claim)
@@ -130,9 +130,9 @@ async def test_challenges_that_were_never_answered_make_room_when_they_expire(tm
 
 @pytest.mark.parametrize("limit", ["connections", "agent_connections"])
 async def test_a_connection_over_the_limit_is_closed_with_4504_and_one_that_goes_makes_room(tmp_path: Path, limit: str) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [Assign("limits", {limit: 2})]))
-        async with it.connected() as first, it.connected() as second, dialled(it.url) as third:
+        async with it.connected() as first, it.connected() as second, open_client(it.url) as third:
             await third.say("connect", access_token=it.token())
             assert await third.closed() == 4504
             (told,) = third.pushes
@@ -149,16 +149,16 @@ async def test_a_connection_over_the_limit_is_closed_with_4504_and_one_that_goes
 
 
 async def test_another_tenants_or_agents_connections_take_no_room(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [Assign("limits", {"agent_connections": 1})]))
         key = ssh_keygen.make_key(tmp_path / "other")
         other = await it.services.agents.create(it.owner, name="other", public_key=ssh_keygen.public_line(key))
-        async with it.connected(), dialled(it.url) as raw:
+        async with it.connected(), open_client(it.url) as raw:
             assert "session_id" in await raw.login(it.owner.tenant_id, other.id, key)
 
 
 async def test_a_token_that_has_expired_is_refused_with_4001(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, dialled(it.url) as raw:
+    async with gateway_app(tmp_path) as it, open_client(it.url) as raw:
         token = it.token()
         it.clock.ahead += timedelta(seconds=tokens.LIFETIME_S)
         await raw.say("connect", access_token=token)
@@ -167,7 +167,7 @@ async def test_a_token_that_has_expired_is_refused_with_4001(tmp_path: Path) -> 
 
 
 async def test_at_closing_time_everyone_is_told_to_come_back_and_cursors_are_written(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw, dialled(it.url) as fresh, bare(it.url) as stubborn:
+    async with gateway_app(tmp_path) as it, it.connected() as raw, open_client(it.url) as fresh, open_socket(it.url) as stubborn:
         await it.publish(b"1")
         message = await raw.message()
         await raw.ack(it.channel.id, message["seq"])
@@ -178,13 +178,13 @@ async def test_at_closing_time_everyone_is_told_to_come_back_and_cursors_are_wri
         row, _ = await it.services.subscriptions.put(it.owner, it.channel.id, it.agent.id)
         assert row.cursor.seq == message["seq"]
         with pytest.raises(ConnectionRefusedError):
-            await answer_of(it.url)
+            await http_answer(it.url)
 
 
 def test_a_server_that_is_stopped_closes_with_4000_and_repeats_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     async def first(platform: Platform) -> tuple[int, list[str]]:
         cast = await platform.tenant_with(agents=1)
-        async with dialled(platform.gateway_url) as raw:
+        async with open_client(platform.gateway_url) as raw:
             await raw.login(cast.tenant, cast.agents[0], cast.keys[0])
             for number in range(3):
                 await raw.ask("publish", channel=cast.channels[0], data=number)
@@ -197,7 +197,7 @@ def test_a_server_that_is_stopped_closes_with_4000_and_repeats_nothing_that_was_
         return code, [cast.tenant, cast.agents[0], str(cast.keys[0])]
 
     async def second(platform: Platform, tenant: str, agent: str, key: str) -> list[object]:
-        async with dialled(platform.gateway_url) as raw:
+        async with open_client(platform.gateway_url) as raw:
             await raw.login(tenant, agent, Path(key))
             return await raw.messages(1)
 
@@ -209,9 +209,9 @@ def test_a_server_that_is_stopped_closes_with_4000_and_repeats_nothing_that_was_
 
 
 async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         for number in range(30):
-            async with bare(it.url) as raw:
+            async with open_socket(it.url) as raw:
                 raw.send({"id": 1, "connect": {"access_token": it.token()}})
                 raw.send({"id": 2, "subscribe": {"channel": it.channel.id, "from": "first"}})
                 raw.send({"id": 3, "publish": {"channel": it.channel.id, "data": number}})
@@ -240,18 +240,18 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
 
 
 async def test_a_connection_that_cannot_be_closed_keeps_no_other_open(tmp_path: Path) -> None:
-    async with house(tmp_path, connect_s=0.05) as it:
+    async with gateway_app(tmp_path, connect_s=0.05) as it:
         # Without an upgrade it has no transport.
         broken = Connection(it.gateway._services, it.gateway._group, it.gateway, it.gateway.count_connection("127.0.0.1"), [])
         it.gateway.on_open(broken)
-        async with dialled(it.url) as silent:
+        async with open_client(it.url) as silent:
             assert await silent.closed() == 4502
         assert it.gateway.supervisor.failures > 0
         it.gateway.on_close(broken)
 
 
 async def test_a_recheck_that_fails_unforeseen_closes_the_connection_and_the_loops_go_on(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         async with it.connected() as raw:
             it.clock.ahead = timedelta.max  # whoever asks for the time gets an OverflowError
             it.services.changes.notify(it.owner.tenant_id)

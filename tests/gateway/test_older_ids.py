@@ -11,13 +11,13 @@ import pytest
 from artcafe.model import AgentId, Channel, ChannelType
 from artcafe.tables.catalog import AGENTS, CHANNELS
 from artcafe.tables.engine.writes import Put
-from tests.gateway.house import House, house
-from tests.gateway.raw import dialled
+from tests.gateway.gateway_app import GatewayApp, gateway_app
+from tests.gateway.raw_client import open_client
 
 ODD: Final = 'jobs "EU" \\ 1'
 
 
-async def put_channel(it: House, type: ChannelType) -> Channel:
+async def put_channel(it: GatewayApp, type: ChannelType) -> Channel:
     """Write a channel with an odd id, as an older system had it."""
     row = {"tenant_id": it.owner.tenant_id, "id": ODD, "name": "Jobs", "type": type.value}
     await it.tables.put(Put(CHANNELS, row))
@@ -26,7 +26,7 @@ async def put_channel(it: House, type: ChannelType) -> Channel:
 
 @pytest.mark.parametrize("type", list(ChannelType))
 async def test_messages_of_a_channel_whose_id_has_quotes_and_backslashes_arrive(tmp_path: Path, type: ChannelType) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         channel = await put_channel(it, type)
         await raw.ask("subscribe", channel=ODD)
         await it.say(b"1", channel)
@@ -34,7 +34,7 @@ async def test_messages_of_a_channel_whose_id_has_quotes_and_backslashes_arrive(
 
 
 async def test_the_backlog_and_the_history_of_such_a_channel_are_valid_json(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         channel = await put_channel(it, ChannelType.BROADCAST)
         await it.say(b"1", channel)
         await raw.ask("subscribe", channel=ODD, **{"from": "first"})
@@ -45,11 +45,11 @@ async def test_the_backlog_and_the_history_of_such_a_channel_are_valid_json(tmp_
 
 
 async def test_an_agent_whose_id_has_quotes_and_backslashes_is_named_as_it_is(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         await it.tables.put(Put(AGENTS, {"tenant_id": it.owner.tenant_id, "id": ODD, "public_key": ""}))
         principal = msgspec.structs.replace(it.principal, agent_id=AgentId(ODD))
         token = it.services.tokens.mint(principal, it.clock())
-        async with dialled(it.url) as other:
+        async with open_client(it.url) as other:
             await other.ask("connect", access_token=token)
             await other.ask("publish", channel=it.channel.id, data=1)
         assert (await raw.message())["from"] == ODD

@@ -10,10 +10,10 @@ from artcafe.model import Access
 from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS
 from artcafe.tables.engine.values import Value
 from artcafe.tables.engine.writes import Assign, ItemKey, Update
-from tests.gateway.house import House, house
+from tests.gateway.gateway_app import GatewayApp, gateway_app
 
 
-async def write_permissions(it: House, permissions: Value) -> None:
+async def write_permissions(it: GatewayApp, permissions: Value) -> None:
     """Put permissions into the agent's subscription as another system would: past our own services."""
     key = ItemKey(it.owner.tenant_id, f"{it.channel.id}#{it.agent.id}")
     await it.tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, [Assign("permissions", permissions)]))
@@ -31,7 +31,7 @@ async def write_permissions(it: House, permissions: Value) -> None:
     ],
 )
 async def test_an_older_subscription_delivers_by_itself_and_when_it_is_asked_for(tmp_path: Path, permissions: Value) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await write_permissions(it, permissions)
         async with it.connected() as raw:
             await it.publish(b"1")
@@ -40,7 +40,7 @@ async def test_an_older_subscription_delivers_by_itself_and_when_it_is_asked_for
 
 
 async def test_an_older_subscription_without_any_right_receives_nothing_and_the_refusal_says_so(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await write_permissions(it, dict.fromkeys(("read", "write", "publish", "subscribe", "manage"), 0))
         async with it.connected() as raw:
             await it.publish(b"1")
@@ -53,7 +53,7 @@ async def test_an_older_subscription_without_any_right_receives_nothing_and_the_
 
 @pytest.mark.parametrize(("flag", "may"), [("write", True), ("publish", True), ("manage", True), ("read", False)])
 async def test_an_older_right_to_publish_holds_in_a_managed_channel(tmp_path: Path, flag: str, may: bool) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await write_permissions(it, {flag: 1})
         await it.services.channels.update(it.owner, it.channel.id, access=Access.MANAGED)
         async with it.connected() as raw:

@@ -18,8 +18,8 @@ from artcafe.gateway.opening_handshake import MAX_BYTES_BEFORE_CONNECT
 from artcafe.gateway.upgrade_request import MAX_HEAD_BYTES, UpgradeRefused, parse
 from artcafe.rules.connections import OpenConnections
 from artcafe.wire.frames import MAX_FRAME_BYTES
-from tests.gateway.house import house, until
-from tests.gateway.raw import BOUND_S, UPGRADE, Bare, answer_of, bare, dialled
+from tests.gateway.gateway_app import gateway_app, until
+from tests.gateway.raw_client import BOUND_S, UPGRADE, BareSocket, http_answer, open_client, open_socket
 from tests.platform import Platform
 
 CLOSE, TEXT = 8, 1
@@ -75,7 +75,7 @@ async def test_an_upgrade_is_accepted_whose_headers_are_lists(platform: Platform
             writer.write(part)  # in pieces, as a slow peer sends it
             await writer.drain()
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-        raw = Bare(reader, writer)
+        raw = BareSocket(reader, writer)
         raw.send({"id": 1, "challenge": {"tenant_id": "t", "agent_id": "a"}})
         assert "challenge" in await raw.text()
     writer.transport.abort()
@@ -144,10 +144,10 @@ def test_a_page_of_the_same_host_connects_where_that_host_is_the_gateways(
 
 
 async def test_a_refused_origin_is_logged_once_a_minute(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         with capture_logs() as logs:
             for _ in range(3):
-                answer = await answer_of(it.url, lines=changed(origin="https://evil.example"))
+                answer = await http_answer(it.url, lines=changed(origin="https://evil.example"))
                 assert answer.startswith("HTTP/1.1 403 ")
         (line,) = [each for each in logs if each["event"] == "gateway.origin_refused"]
         assert (line["origins"], line["count"]) == (["https://evil.example"], 1)
@@ -165,11 +165,11 @@ def test_a_head_of_every_shape_is_parsed_or_refused() -> None:
 
 
 async def test_an_unfinished_frame_may_hold_8_kib_before_connect_and_64_afterwards(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        async with bare(it.url) as raw:
+    async with gateway_app(tmp_path) as it:
+        async with open_socket(it.url) as raw:
             raw.writer.write(b"\x81\xfe\xff\xff" + bytes(4) + b" " * MAX_BYTES_BEFORE_CONNECT)
             assert await raw.closed() == 4501
-        async with bare(it.url) as raw:
+        async with open_socket(it.url) as raw:
             raw.send({"id": 1, "challenge": {"tenant_id": "t" * 1000, "agent_id": "a" * 1000}})
             assert "challenge" in await raw.text()
             raw.send({"id": 2, "connect": {"access_token": it.token()}})
@@ -192,14 +192,14 @@ async def test_frames_that_come_with_the_upgrade_itself_are_answered(platform: P
     async with asyncio.timeout(BOUND_S):
         writer.write(request() + frame + b"\x89\x80" + bytes(4))
         await reader.readuntil(b"\r\n\r\n")
-        raw = Bare(reader, writer)
+        raw = BareSocket(reader, writer)
         opcodes = {(await raw.next())[0] for _ in range(2 if ahead else 1)}
         assert opcodes == ({TEXT, 10} if ahead else {10})
     writer.transport.abort()
 
 
 async def test_a_socket_is_not_read_while_a_megabyte_of_its_commands_waits(tmp_path: Path) -> None:
-    async with house(tmp_path, is_cuttable=True) as it, it.bare() as raw:
+    async with gateway_app(tmp_path, has_proxy=True) as it, it.connected_socket() as raw:
         assert it.proxy is not None
         await it.publish(b"0")  # the way to NATS is open
         it.proxy.stick()
@@ -221,7 +221,7 @@ async def test_a_socket_is_not_read_while_a_megabyte_of_its_commands_waits(tmp_p
 
 
 async def test_a_long_field_of_a_short_command_is_refused_as_it_comes(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         long = "x" * 8193
         for kind, body in (
             ("history", {"channel": long}),
@@ -242,7 +242,7 @@ async def test_a_long_field_of_a_short_command_is_refused_as_it_comes(tmp_path: 
 
 async def test_sockets_and_connections_that_ask_nothing_are_counted_by_address(tmp_path: Path) -> None:
     connections = OpenConnections(most=100, most_per_address=3)
-    async with house(tmp_path, connections=connections) as it:
+    async with gateway_app(tmp_path, connections=connections) as it:
         at = urlsplit(it.url)
         async with it.connected() as raw:
             _, silent = await asyncio.open_connection(at.hostname, at.port)
@@ -255,7 +255,7 @@ async def test_sockets_and_connections_that_ask_nothing_are_counted_by_address(t
             assert await raw.is_quiet()
             silent.close()
             await until(lambda: connections.count == 2)
-            async with dialled(it.url):
+            async with open_client(it.url):
                 assert connections.count == 3
             half.close()
         await until(lambda: connections.count == 0)
@@ -267,21 +267,21 @@ async def test_sockets_and_connections_that_ask_nothing_are_counted_by_address(t
 @pytest.mark.parametrize("bits", [0x40, 0x20, 0x10, 0x70])
 @pytest.mark.parametrize("opcode", [TEXT, 2, 9])
 async def test_reserved_bits_are_closed_with_1002(platform: Platform, bits: int, opcode: int) -> None:
-    async with bare(platform.gateway_url) as raw:
+    async with open_socket(platform.gateway_url) as raw:
         raw.send(b"{}", opcode + bits)
         assert await raw.closed() == 1002
 
 
 @pytest.mark.parametrize("sent", [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535])
 async def test_a_close_code_that_may_not_be_sent_is_answered_with_1002(platform: Platform, sent: int) -> None:
-    async with bare(platform.gateway_url) as raw:
+    async with open_socket(platform.gateway_url) as raw:
         raw.send(sent.to_bytes(2, "big"), CLOSE)
         assert await raw.closed() == 1002
 
 
 @pytest.mark.parametrize("sent", [1001, 1011, 3000, 4999])
 async def test_any_other_close_code_is_answered_with_itself(platform: Platform, sent: int) -> None:
-    async with bare(platform.gateway_url) as raw:
+    async with open_socket(platform.gateway_url) as raw:
         raw.send(sent.to_bytes(2, "big"), CLOSE)
         assert await raw.closed() == sent
 
@@ -292,7 +292,7 @@ BROKEN = {"opcode": b"\x83\x80" + bytes(4), "unmasked": b"\x81\x02{}", "long pin
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("is_proven", [False, True])
 async def test_nothing_follows_the_close_of_a_broken_frame(tmp_path: Path, broken: bytes, is_proven: bool) -> None:
-    async with house(tmp_path) as it, it.bare() if is_proven else bare(it.url) as raw:
+    async with gateway_app(tmp_path) as it, it.connected_socket() if is_proven else open_socket(it.url) as raw:
         command = json.dumps({"id": 9, "challenge": {"tenant_id": "t", "agent_id": "a"}}).encode()
         with capture_logs() as logs:
             raw.writer.write(bytes([0x81, 0x80 | len(command)]) + bytes(4) + command + broken + bytes(100_000))
@@ -308,13 +308,13 @@ async def test_nothing_follows_the_close_of_a_broken_frame(tmp_path: Path, broke
 
 
 async def test_broken_frames_of_many_sockets_are_one_line_of_the_log(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         with capture_logs() as logs:
             for _ in range(5):
-                async with bare(it.url) as raw:
+                async with open_socket(it.url) as raw:
                     raw.writer.write(BROKEN["opcode"])
                     assert await raw.closed() == 1002
-                async with bare(it.url) as raw:
+                async with open_socket(it.url) as raw:
                     raw.send(b"[]")
                     assert await raw.closed() == 4501
         assert [each["event"] for each in logs if each["log_level"] != "info"] == ["gateway.not_websocket", "gateway.closed"]
@@ -323,7 +323,7 @@ async def test_broken_frames_of_many_sockets_are_one_line_of_the_log(tmp_path: P
 
 
 async def test_half_a_surrogate_pair_spoils_one_command_and_not_the_socket(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         for data in (r'"\ud800"', r'"\udc00\ud800"', r'["\\\ud800", {"\udfff": 1}]'):
             await raw.socket.send(f'{{"id":77,"publish":{{"channel":"{it.channel.id}","data":{data}}}}}')
             answer = await raw.next()

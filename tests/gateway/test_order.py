@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from artcafe.model import Channel
-from tests.gateway.house import House, house
-from tests.gateway.raw import Raw
+from tests.gateway.gateway_app import GatewayApp, gateway_app
+from tests.gateway.raw_client import RawClient
 
 COUNT = 300
 
 
-async def others(it: House, raw: Raw, count: int, **how: object) -> list[Channel]:
+async def others(it: GatewayApp, raw: RawClient, count: int, **how: object) -> list[Channel]:
     """More channels that the socket receives, with the house's own in front."""
     more = [await it.services.channels.create(it.owner, name=f"more {number}") for number in range(count)]
     for channel in more:
@@ -20,7 +20,7 @@ async def others(it: House, raw: Raw, count: int, **how: object) -> list[Channel
     return [it.channel, *more]
 
 
-async def publish_in_turn(it: House, channels: list[Channel]) -> list[int]:
+async def publish_in_turn(it: GatewayApp, channels: list[Channel]) -> list[int]:
     async with asyncio.TaskGroup() as group:
         storing = [group.create_task(it.publish(b"0", channels[number % len(channels)])) for number in range(COUNT)]
     return sorted(task.result() for task in storing)
@@ -28,7 +28,7 @@ async def publish_in_turn(it: House, channels: list[Channel]) -> list[int]:
 
 @pytest.mark.parametrize("window", [None, 1000])
 async def test_a_socket_gets_its_channels_in_the_order_in_which_they_were_stored(tmp_path: Path, window: int | None) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         await raw.ask("subscribe", channel=it.channel.id, max_unacked=window)
         channels = await others(it, raw, 4, max_unacked=window)
         for channel in channels:  # From here on each of them is level.
@@ -39,7 +39,7 @@ async def test_a_socket_gets_its_channels_in_the_order_in_which_they_were_stored
 
 
 async def test_sockets_with_different_channels_get_each_of_theirs_in_that_order(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as all_of_them, it.connected() as one_less:
+    async with gateway_app(tmp_path) as it, it.connected() as all_of_them, it.connected() as one_less:
         channels = await others(it, all_of_them, 4)
         for channel in channels[1:]:  # They may have begun here by themselves: the agent is the same.
             await one_less.ask("subscribe", channel=channel.id)

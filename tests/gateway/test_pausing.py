@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from artcafe.model import SubscriptionStatus
-from tests.gateway.house import House, house, until
-from tests.gateway.raw import Raw
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
+from tests.gateway.raw_client import RawClient
 
 
-async def set_status(it: House, status: SubscriptionStatus) -> None:
+async def set_status(it: GatewayApp, status: SubscriptionStatus) -> None:
     """Pause or resume, and return when the agent's sockets know."""
     await it.services.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, status)
     is_delivered = status is SubscriptionStatus.ACTIVE
@@ -19,13 +19,13 @@ async def set_status(it: House, status: SubscriptionStatus) -> None:
     await until(lambda: all((it.channel.id in each) is is_delivered for each in deliveries))
 
 
-async def publish(it: House, *numbers: int) -> None:
+async def publish(it: GatewayApp, *numbers: int) -> None:
     for number in numbers:
         await it.publish(b"%d" % number)
 
 
 async def test_pausing_ends_delivery_and_resuming_goes_on_behind_what_this_socket_was_sent(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 1, 2)
         assert await raw.messages(2) == [1, 2]
         await set_status(it, SubscriptionStatus.PAUSED)
@@ -39,7 +39,7 @@ async def test_pausing_ends_delivery_and_resuming_goes_on_behind_what_this_socke
 
 
 async def test_an_ack_of_a_message_sent_before_the_pause_counts_during_it(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         async with it.connected() as raw:
             await publish(it, 1, 2)
             assert await raw.messages(2) == [1, 2]
@@ -53,12 +53,12 @@ async def test_an_ack_of_a_message_sent_before_the_pause_counts_during_it(tmp_pa
             assert await raw.is_quiet()
         await until(lambda: not it.gateway.connections())
         async with it.connected() as again:
-            await it.level()
+            await it.caught_up()
             assert await again.is_quiet()
 
 
 async def test_a_window_counts_what_was_sent_before_the_pause(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected(max_unacked=2) as raw:
+    async with gateway_app(tmp_path) as it, it.connected(max_unacked=2) as raw:
         await publish(it, 1, 2, 3)
         assert await raw.messages(2) == [1, 2]
         await set_status(it, SubscriptionStatus.PAUSED)
@@ -69,7 +69,7 @@ async def test_a_window_counts_what_was_sent_before_the_pause(tmp_path: Path) ->
 
 
 async def test_a_subscription_deleted_and_made_anew_begins_at_its_own_cursor(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 1)
         assert await raw.messages(1) == [1]
         await it.services.subscriptions.delete(it.owner, it.channel.id, it.agent.id)
@@ -86,7 +86,7 @@ async def test_a_subscription_deleted_and_made_anew_begins_at_its_own_cursor(tmp
 
 @pytest.mark.parametrize("pauses", [1, 5])
 async def test_each_message_comes_once_however_often_it_is_paused(tmp_path: Path, pauses: int) -> None:
-    async with house(tmp_path) as it, it.connected() as raw, it.connected() as other:
+    async with gateway_app(tmp_path) as it, it.connected() as raw, it.connected() as other:
         for number in range(pauses):
             await publish(it, 2 * number)
             await set_status(it, SubscriptionStatus.PAUSED)
@@ -96,7 +96,7 @@ async def test_each_message_comes_once_however_often_it_is_paused(tmp_path: Path
             assert await all_of(each, 2 * pauses) == list(range(2 * pauses))
 
 
-async def all_of(raw: Raw, count: int) -> list[int]:
+async def all_of(raw: RawClient, count: int) -> list[int]:
     found = await raw.messages(count)
     assert await raw.is_quiet()
     return found

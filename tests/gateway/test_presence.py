@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from artcafe.services.presence import Seen, View
-from tests.gateway.house import House, house, until
-from tests.gateway.raw import dialled
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
+from tests.gateway.raw_client import open_client
 
 
-async def seen(it: House) -> View:
+async def seen(it: GatewayApp) -> View:
     """Who is connected in the house's tenant."""
     view = await it.services.presence.view(it.owner.tenant_id)
     assert view is not None
@@ -17,7 +17,7 @@ async def seen(it: House) -> View:
 
 
 async def test_an_agent_is_connected_as_soon_as_it_is_told_so_and_until_its_last_socket_ends(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         view = await seen(it)
         assert view.of(it.agent.id) == Seen(connected=False)
         async with it.connected() as first:
@@ -32,7 +32,7 @@ async def test_an_agent_is_connected_as_soon_as_it_is_told_so_and_until_its_last
 
 
 async def test_a_socket_that_did_not_prove_who_it_is_makes_nobody_present(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, dialled(it.url) as raw:
+    async with gateway_app(tmp_path) as it, open_client(it.url) as raw:
         posed = await raw.ask("challenge", tenant_id=it.owner.tenant_id, agent_id=it.agent.id)
         refused = await raw.ask("connect", challenge_id=posed["challenge_id"], signature="x")
         assert refused["code"] == "bad_credentials"
@@ -40,7 +40,7 @@ async def test_a_socket_that_did_not_prove_who_it_is_makes_nobody_present(tmp_pa
 
 
 async def test_a_revoked_agent_is_gone_before_its_peer_answers_the_close(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.bare() as mute:
+    async with gateway_app(tmp_path) as it, it.connected_socket() as mute:
         view = await seen(it)
         assert view.of(it.agent.id).connected
         await it.services.agents.delete(it.owner, it.agent.id)
@@ -49,7 +49,7 @@ async def test_a_revoked_agent_is_gone_before_its_peer_answers_the_close(tmp_pat
 
 
 async def test_a_status_is_answered_and_shown_and_ends_with_the_last_socket(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected():
+    async with gateway_app(tmp_path) as it, it.connected():
         view = await seen(it)
         async with it.connected() as raw:
             assert await raw.ask("status", status="busy") == {"status": "busy"}
@@ -62,7 +62,7 @@ async def test_a_status_is_answered_and_shown_and_ends_with_the_last_socket(tmp_
 
 
 async def test_a_status_that_is_none_is_refused_and_the_socket_goes_on(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         for wrong in ("", "x" * 65, "two\nlines"):
             assert (await raw.ask("status", status=wrong))["code"] == "invalid"
         for no_text in (7, ["busy"]):
@@ -74,11 +74,11 @@ async def test_a_status_that_is_none_is_refused_and_the_socket_goes_on(tmp_path:
 
 
 async def test_a_status_before_connect_is_out_of_turn_and_behind_it_waits_its_turn(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        async with dialled(it.url) as early:
+    async with gateway_app(tmp_path) as it:
+        async with open_client(it.url) as early:
             await early.say("status", status="busy")
             assert await early.closed() == 4501
-        async with dialled(it.url) as raw:
+        async with open_client(it.url) as raw:
             await raw.say("connect", access_token=it.token())
             assert await raw.ask("status", status="busy") == {"status": "busy"}
             assert (await seen(it)).of(it.agent.id).status == "busy"

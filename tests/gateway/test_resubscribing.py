@@ -8,25 +8,25 @@ from pathlib import Path
 import pytest
 
 from artcafe.model import SubscriptionStatus
-from tests.gateway.house import House, house
-from tests.gateway.raw import BOUND_S, Raw
+from tests.gateway.gateway_app import GatewayApp, gateway_app
+from tests.gateway.raw_client import BOUND_S, RawClient
 
 TURNS = 60
 
 
-async def publish_all_the_time(it: House) -> None:
+async def publish_all_the_time(it: GatewayApp) -> None:
     while True:
         await it.publish(b"1")
 
 
-async def answered(raw: Raw, kind: str, **body: object) -> None:
+async def answered(raw: RawClient, kind: str, **body: object) -> None:
     """Returns when the command is answered, whichever messages come before."""
     reply = await raw.ask(kind, **body)
     assert "code" not in reply, reply
     raw.pushes.clear()
 
 
-async def deliver_the_next(it: House, raw: Raw) -> None:
+async def deliver_the_next(it: GatewayApp, raw: RawClient) -> None:
     """Returns when a message stored from here on has been delivered."""
     seq = await it.publish(b'"last"')
     async with asyncio.timeout(BOUND_S):
@@ -36,7 +36,7 @@ async def deliver_the_next(it: House, raw: Raw) -> None:
 
 @pytest.mark.parametrize("ends", ["unsubscribe", "subscribe", "pause", "delete"])
 async def test_a_delivery_that_ends_while_it_begins_does_not_close_the_connection(tmp_path: Path, ends: str) -> None:
-    async with house(tmp_path) as it, asyncio.TaskGroup() as group:
+    async with gateway_app(tmp_path) as it, asyncio.TaskGroup() as group:
         channel, agent = it.channel.id, it.agent.id
         await it.publish(b"1")
         publishing = group.create_task(publish_all_the_time(it))

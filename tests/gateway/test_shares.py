@@ -7,20 +7,20 @@ from pathlib import Path
 
 from artcafe.model import AgentId, AgentPrincipal, TenantId
 from artcafe.services.shares import MOST_A_TURN
-from tests.gateway.house import House, house
-from tests.gateway.raw import Raw
+from tests.gateway.gateway_app import GatewayApp, gateway_app
+from tests.gateway.raw_client import RawClient
 
 SOCKETS = 4
 EACH = 10 * MOST_A_TURN
 
 
-def others_are_active(it: House) -> None:
+def others_are_active(it: GatewayApp) -> None:
     """From here on, for some seconds."""
     share = it.services.shares.of(AgentPrincipal(agent_id=AgentId("agt_other"), tenant_id=TenantId("ten_other"), epoch=0))
     share.begin()
 
 
-async def replies_to(raw: Raw, count: int) -> list[int]:
+async def replies_to(raw: RawClient, count: int) -> list[int]:
     """The ids of the next so many replies; none is an error."""
     ids = []
     for _ in range(count):
@@ -31,7 +31,7 @@ async def replies_to(raw: Raw, count: int) -> list[int]:
 
 
 async def test_more_publishes_than_a_share_are_all_stored_in_order_on_each_socket(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, AsyncExitStack() as stack:
+    async with gateway_app(tmp_path) as it, AsyncExitStack() as stack:
         quiet = await it.services.channels.create(it.owner, name="quiet")
         sockets = [await stack.enter_async_context(it.connected()) for _ in range(SOCKETS)]
         for raw in sockets:
@@ -44,9 +44,9 @@ async def test_more_publishes_than_a_share_are_all_stored_in_order_on_each_socke
 
 
 async def test_commands_of_all_kinds_keep_their_order_where_the_share_is_used_up(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         quiet = await it.services.channels.create(it.owner, name="quiet")
-        await it.level()
+        await it.caught_up()
         others_are_active(it)
         expected = []
         for number in range(8):
@@ -58,7 +58,7 @@ async def test_commands_of_all_kinds_keep_their_order_where_the_share_is_used_up
 
 
 async def test_a_socket_that_ends_while_its_commands_wait_leaves_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as gone, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as gone, it.connected() as raw:
         others_are_active(it)
         for number in range(EACH):
             await gone.say("publish", channel=it.channel.id, data=number)

@@ -14,8 +14,8 @@ from artcafe.gateway.agent_session import AgentSession
 from artcafe.gateway.connection import WRITE_HIGH_BYTES, Connection
 from artcafe.model import ChannelType
 from tests.certificates import Authority
-from tests.gateway.house import House, house, until
-from tests.gateway.raw import Bare, Raw, bare
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
+from tests.gateway.raw_client import BareSocket, RawClient, open_socket
 
 TEXT, PING, PONG = 1, 9, 10
 
@@ -26,7 +26,7 @@ def authority(request: pytest.FixtureRequest, tmp_path: Path) -> Authority | Non
     return Authority(tmp_path) if request.param == "TLS" else None
 
 
-async def flood(it: House, messages: int = 400) -> list[int]:
+async def flood(it: GatewayApp, messages: int = 400) -> list[int]:
     """Some 12 MB, more than the buffers of two sockets hold."""
     data = b'"%b"' % (b"x" * 30_000)
     async with asyncio.TaskGroup() as group:
@@ -34,14 +34,14 @@ async def flood(it: House, messages: int = 400) -> list[int]:
     return sorted(task.result() for task in storing)
 
 
-async def seqs_of(raw: Raw, count: int) -> list[int]:
+async def seqs_of(raw: RawClient, count: int) -> list[int]:
     return [(await raw.message())["seq"] for _ in range(count)]
 
 
 async def test_a_slow_reader_keeps_nobody_waiting_and_gets_everything_in_order_when_it_reads(
     tmp_path: Path, authority: Authority | None
 ) -> None:
-    async with house(tmp_path, authority=authority) as it, it.bare() as slow, it.connected() as fast:
+    async with gateway_app(tmp_path, authority=authority) as it, it.connected_socket() as slow, it.connected() as fast:
         slow.stop_reading()
         stored = await flood(it)
         assert await seqs_of(fast, 400) == stored
@@ -60,8 +60,8 @@ async def test_a_slow_reader_keeps_nobody_waiting_and_gets_everything_in_order_w
 
 
 async def test_one_that_reads_nothing_while_messages_wait_is_closed_with_4008_and_loses_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path, stall_s=0.2) as it:
-        async with it.bare() as stuck, it.connected() as fast:
+    async with gateway_app(tmp_path, stall_s=0.2) as it:
+        async with it.connected_socket() as stuck, it.connected() as fast:
             stuck.stop_reading()
             stored = await flood(it)
             assert await seqs_of(fast, 400) == stored
@@ -73,7 +73,7 @@ async def test_one_that_reads_nothing_while_messages_wait_is_closed_with_4008_an
 
 
 async def test_one_that_takes_nothing_is_closed_with_4008_also_while_more_comes_for_it(tmp_path: Path) -> None:
-    async with house(tmp_path, stall_s=0.2) as it, it.bare() as stuck:
+    async with gateway_app(tmp_path, stall_s=0.2) as it, it.connected_socket() as stuck:
         (connection,) = it.gateway.connections()
         stuck.stop_reading()
         while not connection.is_paused:
@@ -88,7 +88,7 @@ async def test_one_that_takes_nothing_is_closed_with_4008_also_while_more_comes_
 
 
 async def test_one_that_asks_and_never_reads_the_answers_is_not_heard_until_it_does(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.bare() as rude, it.connected() as other:
+    async with gateway_app(tmp_path) as it, it.connected_socket() as rude, it.connected() as other:
         rude.stop_reading()
         commands = 40_000
         for id in range(commands):
@@ -108,7 +108,7 @@ async def test_one_that_asks_and_never_reads_the_answers_is_not_heard_until_it_d
 async def test_one_that_stops_reading_for_a_moment_stays_in_the_live_set_and_misses_nothing(
     tmp_path: Path, authority: Authority | None
 ) -> None:
-    async with house(tmp_path, authority=authority) as it, it.bare() as slow:
+    async with gateway_app(tmp_path, authority=authority) as it, it.connected_socket() as slow:
         live = await it.services.channels.create(it.owner, name="live", type=ChannelType.LIVE)
         slow.send({"id": 2, "subscribe": {"channel": live.id}})
         assert "subscribe" in await slow.text()
@@ -130,7 +130,7 @@ async def test_one_that_stops_reading_for_a_moment_stays_in_the_live_set_and_mis
                 assert (await fast.message())["data"] == [number]
             assert 0 < connection.waiting_bytes() < WRITE_HIGH_BYTES
             assert connection.descriptor is None
-            assert delivery.member
+            assert delivery.is_member
             slow.go_on_reading()
             got, pongs = await taken(slow, count + 100)
             assert got == list(range(count + 100))
@@ -144,7 +144,7 @@ async def test_one_that_stops_reading_for_a_moment_stays_in_the_live_set_and_mis
 async def test_one_that_pings_and_never_reads_the_pongs_is_not_heard_until_it_does(
     tmp_path: Path, authority: Authority | None
 ) -> None:
-    async with house(tmp_path, authority=authority) as it, it.bare() as rude:
+    async with gateway_app(tmp_path, authority=authority) as it, it.connected_socket() as rude:
         (connection,) = it.gateway.connections()
         rude.stop_reading()
         pings = 40_000
@@ -163,9 +163,9 @@ async def test_one_that_pings_and_never_reads_the_pongs_is_not_heard_until_it_do
 
 
 async def test_one_that_leaves_the_live_set_by_what_it_is_answered_gets_what_was_to_be_flushed(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.bare() as slow:
+    async with gateway_app(tmp_path) as it, it.connected_socket() as slow:
         (connection,) = it.gateway.connections()
-        await it.level()
+        await it.caught_up()
         slow.stop_reading()
         count = 0
         while connection.waiting_bytes() == 0:
@@ -184,14 +184,14 @@ async def test_one_that_leaves_the_live_set_by_what_it_is_answered_gets_what_was
         assert await seq_of(slow) == count + 1
 
 
-async def flushed(it: House) -> None:
+async def flushed(it: GatewayApp) -> None:
     """Returns when what was stored has gone out."""
     feed = it.services.hub._feeds[it.owner.tenant_id, it.channel.id]
     last = await feed.tenant_fabric.log.last_seq_of(it.channel.id)
     await until(lambda: feed.flushed == last)
 
 
-async def seq_of(raw: Bare) -> int:
+async def seq_of(raw: BareSocket) -> int:
     seq: int = (await raw.text())["message"]["seq"]
     return seq
 
@@ -199,15 +199,15 @@ async def seq_of(raw: Bare) -> int:
 async def test_one_that_leaves_the_live_set_while_the_log_is_read_for_it_is_no_member_until_it_takes_something(
     tmp_path: Path,
 ) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await it.publish(b"0", await it.services.channels.create(it.owner, name="another"))  # A log, with nothing for it.
         for steps in range(12):
             await paused_while_it_is_fed(it, steps)
             await until(lambda: it.gateway.connections() == [])
 
 
-async def paused_while_it_is_fed(it: House, steps: int) -> None:
-    async with it.bare() as slow:
+async def paused_while_it_is_fed(it: GatewayApp, steps: int) -> None:
+    async with it.connected_socket() as slow:
         (connection,) = it.gateway.connections()
         session = connection.session
         assert isinstance(session, AgentSession)
@@ -219,15 +219,15 @@ async def paused_while_it_is_fed(it: House, steps: int) -> None:
         connection.pause()
         await until(lambda: backlog._task is None)
         (delivery,) = connection.deliveries.values()
-        assert not delivery.member
+        assert not delivery.is_member
         connection.resume_writing()
-        await it.level()
+        await it.caught_up()
         seq = await it.publish(b"1")
         assert await seq_of(slow) == seq
         slow.send({"ack": {"channel": it.channel.id, "seq": seq}})
 
 
-async def taken(raw: Bare, count: int) -> tuple[list[int], list[int]]:
+async def taken(raw: BareSocket, count: int) -> tuple[list[int], list[int]]:
     """The numbers of the next so many messages, and of the pongs among them."""
     got: list[int] = []
     pongs: list[int] = []
@@ -243,13 +243,13 @@ async def taken(raw: Bare, count: int) -> tuple[list[int], list[int]]:
 # --- whose descriptor it is -----------------------------------------------------------------------------------------------
 
 
-def reset(raw: Bare, _: Connection) -> None:
+def reset(raw: BareSocket, _: Connection) -> None:
     """The peer is gone at once, and says so when something comes."""
     raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
     raw.writer.transport.abort()
 
 
-ENDS: dict[str, Callable[[Bare, Connection], object]] = {
+ENDS: dict[str, Callable[[BareSocket, Connection], object]] = {
     "the peer closes": lambda raw, _: raw.send((1000).to_bytes(2, "big"), 8),
     "the peer hangs up": lambda raw, _: raw.writer.close(),
     "the peer resets": reset,
@@ -261,9 +261,9 @@ ENDS: dict[str, Callable[[Bare, Connection], object]] = {
 async def test_what_fails_at_the_end_of_a_socket_leaves_nothing_to_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with house(tmp_path) as it, it.bare() as raw:
+    async with gateway_app(tmp_path) as it, it.connected_socket() as raw:
         (connection,) = it.gateway.connections()
-        await it.level()
+        await it.caught_up()
         await it.publish(b"0")  # From here on its feed knows the number.
         await seq_of(raw)
         descriptor = connection.descriptor
@@ -272,8 +272,8 @@ async def test_what_fails_at_the_end_of_a_socket_leaves_nothing_to_the_next_one(
             raw.writer.close()
             await until(lambda: it.gateway.connections() == [])
         (delivery,) = connection.deliveries.values()
-        assert (delivery.member, connection.descriptor) == (True, None)
-        async with bare(it.url) as stranger:
+        assert (delivery.is_member, connection.descriptor) == (True, None)
+        async with open_socket(it.url) as stranger:
             (theirs,) = it.gateway.connections()
             assert theirs.descriptor == descriptor
             await it.publish(b'"not for strangers"')
@@ -287,9 +287,9 @@ async def test_what_fails_at_the_end_of_a_socket_leaves_nothing_to_the_next_one(
 async def test_nothing_is_written_to_a_descriptor_that_may_be_another_sockets(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with house(tmp_path) as it, it.bare() as raw:
+    async with gateway_app(tmp_path) as it, it.connected_socket() as raw:
         (connection,) = it.gateway.connections()
-        await it.level()
+        await it.caught_up()
         (delivery,) = connection.deliveries.values()
         descriptor = connection.descriptor
         assert descriptor is not None
@@ -298,7 +298,7 @@ async def test_nothing_is_written_to_a_descriptor_that_may_be_another_sockets(
 
         def watched(ended: Connection) -> None:
             # Its deliveries have left, and the number is still its own: nobody else can have had it in between.
-            assert (os.fstat(descriptor).st_ino, ended.descriptor, delivery.member) == (socket_of_it, None, False)
+            assert (os.fstat(descriptor).st_ino, ended.descriptor, delivery.is_member) == (socket_of_it, None, False)
             on_close(ended)
             seen.set()
 

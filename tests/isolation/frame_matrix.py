@@ -22,8 +22,8 @@ from artcafe.rules.keys import key_id
 from artcafe.services.invitations import Invitations
 from artcafe.services.terms import Current
 from artcafe.wire import frames
-from tests.gateway.house import House, house
-from tests.gateway.raw import Raw, dialled
+from tests.gateway.gateway_app import GatewayApp, gateway_app
+from tests.gateway.raw_client import RawClient, open_client
 from tests.services.service_env import new_key
 
 CANARY: Final = "canary-5b1d"
@@ -136,7 +136,7 @@ ENDING: Final = ("connect",)
 class World:
     """Two tenants, and the proof of everybody."""
 
-    it: House
+    it: GatewayApp
     theirs: UserPrincipal
     their_agent: Agent
     their_channel: Channel
@@ -162,22 +162,22 @@ class World:
         return bodies.get(kind, {}) | ({"channel": self.own["channel"]} if TABLE[kind].slots == CHANNEL else {})
 
     @asynccontextmanager
-    async def inside(self, who: Who) -> AsyncIterator[Raw]:
+    async def inside(self, who: Who) -> AsyncIterator[RawClient]:
         """Somebody who has come in; an agent's subscriptions are being delivered."""
-        async with dialled(self.it.url) as raw:
+        async with open_client(self.it.url) as raw:
             assert "session_id" in await raw.ask("connect", **self.proofs[who])
             await barrier(raw)
             yield raw
 
 
-async def barrier(raw: Raw) -> None:
+async def barrier(raw: RawClient) -> None:
     """Returns when all that was said before has been done: anybody may ask for a challenge, and commands keep their order."""
     await raw.ask("challenge", tenant_id="ten_x", agent_id="agt_x")
 
 
 @asynccontextmanager
 async def world(folder: Path) -> AsyncIterator[World]:
-    async with house(folder, terms=Current(version="2026-11")) as it:
+    async with gateway_app(folder, terms=Current(version="2026-11")) as it:
         theirs = UserPrincipal(
             user_id=UserId("mallory"), tenant_id=(await it.services.tenants.create(UserId("mallory"), CANARY)).id, role=Role.OWNER
         )
@@ -189,7 +189,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         yield World(it, theirs, their_agent, their_channel, await proofs(it, theirs, their_agent))
 
 
-async def suspended(it: House) -> Mapping[Who, dict[str, str]]:
+async def suspended(it: GatewayApp) -> Mapping[Who, dict[str, str]]:
     """A tenant with an agent and people of every role, which is suspended then; and their proofs."""
     now, sam = it.clock(), UserId("sam")
     tenant = await it.services.tenants.create(sam, "Sam's")
@@ -209,7 +209,7 @@ async def suspended(it: House) -> Mapping[Who, dict[str, str]]:
     return found
 
 
-async def invited(it: House, theirs: UserPrincipal) -> UserId:
+async def invited(it: GatewayApp, theirs: UserPrincipal) -> UserId:
     """An admin of the other tenant, whom an owner of ours has invited."""
     ivy = UserId("ivy@example.com")
     invitations = Invitations(it.services.store, it.services.changes, it.clock, b"v" * 32)
@@ -219,17 +219,17 @@ async def invited(it: House, theirs: UserPrincipal) -> UserId:
     return ivy
 
 
-async def proofs(it: House, theirs: UserPrincipal, their_agent: Agent) -> Mapping[Who, dict[str, str]]:
+async def proofs(it: GatewayApp, theirs: UserPrincipal, their_agent: Agent) -> Mapping[Who, dict[str, str]]:
     ours, now = it.owner.tenant_id, it.clock()
     found: dict[Who, dict[str, str]] = {}
     for role in Role:
         user = UserId(f"{role}@example.com")
-        await it.join(user, role)
+        await it.add_member(user, role)
         await it.services.terms.accept(user)
         found[Who[role.name]] = {"access_token": it.identity.issue(user, now), "tenant_id": ours}
 
     unwilling, ivy = UserId("unwilling@example.com"), await invited(it, theirs)
-    await it.join(unwilling, Role.OWNER)
+    await it.add_member(unwilling, Role.OWNER)
     for user in (ivy, UserId("alice"), UserId("mallory")):
         await it.services.terms.accept(user)
 
@@ -267,7 +267,7 @@ async def proofs(it: House, theirs: UserPrincipal, their_agent: Agent) -> Mappin
     return found
 
 
-async def said(raw: Raw, kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
+async def said(raw: RawClient, kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
     """What a frame is answered: its code, and the whole answer."""
     raw.pushes.clear()
     if kind == "ack":
@@ -293,7 +293,7 @@ def nameless(kind: str, answer: str, id: str) -> str:
 
 async def refused(w: World, who: Who, kind: str) -> tuple[str, int]:
     """How somebody is refused who does not come in, and that a frame behind it is not heard."""
-    async with dialled(w.it.url) as raw:
+    async with open_client(w.it.url) as raw:
         id = await raw.say("connect", **w.proofs[who])
         body = w.body(kind, who)
         await (raw.send(ack=body) if kind == "ack" else raw.say(kind, **body))
@@ -309,9 +309,9 @@ async def refused(w: World, who: Who, kind: str) -> tuple[str, int]:
 async def withdrawn(w: World) -> list[int]:
     """The codes that people who are inside are closed with: one is removed, one gets another role, one's tenant is suspended."""
     async with w.inside(Who.VIEWER) as removed, w.inside(Who.MEMBER) as changed, w.inside(Who.ADMIN) as last:
-        await w.it.remove(UserId("viewer@example.com"))
+        await w.it.remove_member(UserId("viewer@example.com"))
         first = await removed.closed()
-        await w.it.demote(UserId("member@example.com"), Role.VIEWER)
+        await w.it.set_role(UserId("member@example.com"), Role.VIEWER)
         second = await changed.closed()
         await w.it.suspend()
         return [first, second, await last.closed()]

@@ -10,7 +10,7 @@ import pytest
 
 from artcafe.wire import frames
 from tests import ssh_keygen
-from tests.gateway.raw import dialled
+from tests.gateway.raw_client import open_client
 from tests.isolation.frame_matrix import (
     ABSENT,
     CANARY,
@@ -60,7 +60,7 @@ async def test_before_connect_nothing_is_heard_but_what_the_table_says(tmp_path:
         for kind in TABLE:
             if TABLE[kind].is_before_connect:
                 continue
-            async with dialled(w.it.url) as raw:
+            async with open_client(w.it.url) as raw:
                 body = w.body(kind, Who.AGENT)
                 await (raw.send(ack=body) if kind == "ack" else raw.say(kind, **body))
                 found[kind] = (await raw.closed(), raw.pushes)
@@ -127,12 +127,12 @@ async def check_untouched(w: World) -> None:
 
 
 async def test_a_challenge_of_another_connection_is_like_one_that_is_none(tmp_path: Path) -> None:
-    async with world(tmp_path) as w, dialled(w.it.url) as elsewhere:
+    async with world(tmp_path) as w, open_client(w.it.url) as elsewhere:
         posed = await elsewhere.ask("challenge", tenant_id=w.own["tenant_id"], agent_id=w.own["agent_id"])
         signature = ssh_keygen.sign(w.it.key, posed["challenge"].encode())
         found = []
         for id in (posed["challenge_id"], "chl_00000000000000000000000000", *MALFORMED):
-            async with dialled(w.it.url) as raw:
+            async with open_client(w.it.url) as raw:
                 await raw.say("connect", challenge_id=id, signature=signature)
                 found.append((await raw.closed(), raw.pushes))
         assert found == [found[0]] * len(found)

@@ -11,16 +11,16 @@ from artcafe.rules import fields
 from artcafe.services.messaging import check
 from artcafe.wire.envelopes import parse_envelope
 from artcafe.wire.frames import Publish
-from tests.gateway.house import House, house
+from tests.gateway.gateway_app import GatewayApp, gateway_app
 from tests.services.service_env import with_role
 
 
-def message(it: House, data: bytes = b"1", key: str | None = None) -> Publish:
+def message(it: GatewayApp, data: bytes = b"1", key: str | None = None) -> Publish:
     return Publish(it.channel.id, Raw(data), key)
 
 
 async def test_a_member_and_an_agent_publish_each_under_its_own_name_and_keys(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         member = await it.services.messaging.publish(it.owner, it.channel.id, message(it, key="k"))
         agent = await it.services.messaging.publish(it.principal, it.channel.id, message(it, b"2", key="k"))
         again = await it.services.messaging.publish(it.principal, it.channel.id, message(it, b"2", key="k"))
@@ -36,7 +36,7 @@ async def test_a_member_and_an_agent_publish_each_under_its_own_name_and_keys(tm
 
 
 async def test_who_may_not_or_names_no_channel_stores_nothing(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         stranger = it.principal.__class__(agent_id=it.agent.id, tenant_id=TenantId("ten_other"), epoch=0)
         for principal, channel, error in (
             (with_role(it.owner, Role.VIEWER), it.channel.id, Forbidden),
@@ -51,7 +51,7 @@ async def test_who_may_not_or_names_no_channel_stores_nothing(tmp_path: Path) ->
 
 
 async def test_what_is_in_memory_is_published_without_waiting_and_reads_no_table(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         assert it.services.messaging.submit_nowait(it.principal, it.channel.id, message(it)) is None
         await it.services.messaging.publish(it.principal, it.channel.id, message(it))
         await it.tables.close()

@@ -22,46 +22,46 @@ from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 from artcafe.wire.frames import Publish
 from tests.fabric.nats_env import within
-from tests.gateway.house import House, house, until
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 
 PLAN_S = plans.PLANS[plans.DEFAULT_PLAN][Limit.RETENTION_S]
 
 
-def retention(it: House, ahead_s: float, *, period_s: float = 60) -> Retention:
+def retention(it: GatewayApp, ahead_s: float, *, period_s: float = 60) -> Retention:
     """A server's, whose clock is ahead by so much."""
     return Retention(Store(it.tables), it.services.fabric, lambda: now() + timedelta(seconds=ahead_s), period_s=period_s)
 
 
-def rows(it: House) -> TenantStore:
+def rows(it: GatewayApp) -> TenantStore:
     return Store(it.tables).tenant(it.owner.tenant_id)
 
 
-async def sweep(it: House, ahead_s: float) -> None:
+async def sweep(it: GatewayApp, ahead_s: float) -> None:
     await retention(it, ahead_s).sweep(it.services.fabric.tenant(it.owner.tenant_id))
 
 
-async def kept(it: House, channel: Channel | None = None) -> list[int]:
+async def kept(it: GatewayApp, channel: Channel | None = None) -> list[int]:
     return [one.seq for one in await it.services.fabric.tenant(it.owner.tenant_id).log.after((channel or it.channel).id, 0)]
 
 
-async def limit(it: House, **own: int) -> None:
+async def limit(it: GatewayApp, **own: int) -> None:
     await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [Assign("limits", own)]))
 
 
-async def fill(it: House) -> None:
+async def fill(it: GatewayApp) -> None:
     """Publishes 100 kB."""
     for _ in range(100):
         await it.publish(b'"%b"' % (b"x" * 1000))
 
 
-async def at(it: House, seq: int) -> Cursor:
+async def at(it: GatewayApp, seq: int) -> Cursor:
     state = await it.services.fabric.tenant(it.owner.tenant_id).log.state()
     assert state is not None
     return Cursor(epoch=state.epoch, seq=seq)
 
 
 async def test_a_message_is_kept_as_long_as_its_key_is_known(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         short = await it.services.channels.create(it.owner, name="short", retention_s=60)
         await it.publish(b"1", short)
         await sweep(it, DEDUPE_WINDOW_S - 10)
@@ -71,7 +71,7 @@ async def test_a_message_is_kept_as_long_as_its_key_is_known(tmp_path: Path) -> 
 
 
 async def test_a_sweep_reads_a_tenant_once_and_again_when_it_has_changed(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         short = await it.services.channels.create(it.owner, name="short", retention_s=7200)
         await it.publish(b"1", short)
         sweeping, tenant_fabric = retention(it, 3610), it.services.fabric.tenant(it.owner.tenant_id)
@@ -85,7 +85,7 @@ async def test_a_sweep_reads_a_tenant_once_and_again_when_it_has_changed(tmp_pat
 
 
 async def test_each_channel_keeps_its_messages_for_its_own_time(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         short = await it.services.channels.create(it.owner, name="short", retention_s=3600)
         empty = await it.services.channels.create(it.owner, name="empty", retention_s=3600)
         for _ in range(2):
@@ -107,7 +107,7 @@ async def test_each_channel_keeps_its_messages_for_its_own_time(tmp_path: Path) 
 
 
 async def test_a_plan_that_has_come_to_allow_less_holds_for_what_is_stored_already(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         long = await it.services.channels.create(it.owner, name="long", retention_s=PLAN_S)
         await it.publish(b"1", long)
         await sweep(it, 1000)
@@ -118,7 +118,7 @@ async def test_a_plan_that_has_come_to_allow_less_holds_for_what_is_stored_alrea
 
 
 async def test_a_server_that_ended_before_it_removed_what_it_had_noted_is_finished_by_the_next(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         for _ in range(3):
             await it.publish(b"1")
         assert await rows(it).note_removed(it.channel.id, await at(it, 3))
@@ -129,7 +129,7 @@ async def test_a_server_that_ended_before_it_removed_what_it_had_noted_is_finish
 
 
 async def test_servers_that_remove_the_same_at_once_remove_it_once_and_never_go_back(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         others = [await it.services.channels.create(it.owner, name=f"channel {number}") for number in range(5)]
         for channel in (it.channel, *others):
             for _ in range(3):
@@ -146,7 +146,7 @@ async def test_servers_that_remove_the_same_at_once_remove_it_once_and_never_go_
 
 
 async def test_what_was_removed_from_a_log_says_nothing_of_the_next_one(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         for _ in range(3):
             await it.publish(b"1")
         await sweep(it, PLAN_S + 10)
@@ -160,7 +160,7 @@ async def test_what_was_removed_from_a_log_says_nothing_of_the_next_one(tmp_path
 
 
 async def test_a_full_quota_refuses_publishes_drops_nothing_and_ends_when_the_plan_allows_more(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await limit(it, storage_bytes=20_000)
         with pytest.raises(QuotaFull):
             await fill(it)
@@ -179,7 +179,7 @@ async def test_a_full_quota_refuses_publishes_drops_nothing_and_ends_when_the_pl
 
 
 async def test_a_tenant_that_stored_nothing_has_nothing_removed_and_no_log_is_made(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
         await tenant_fabric.connection.wait_up()
         await sweep(it, PLAN_S + 10)
@@ -187,7 +187,7 @@ async def test_a_tenant_that_stored_nothing_has_nothing_removed_and_no_log_is_ma
 
 
 async def test_the_loop_sweeps_what_is_open_and_goes_on_over_a_time_without_nats(tmp_path: Path) -> None:
-    async with house(tmp_path, is_cuttable=True) as it:
+    async with gateway_app(tmp_path, has_proxy=True) as it:
         assert it.proxy is not None
         tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
         await it.publish(b"1")
@@ -209,14 +209,14 @@ async def test_the_loop_sweeps_what_is_open_and_goes_on_over_a_time_without_nats
             running.cancel()
 
 
-async def kept_quietly(it: House) -> bool:
+async def kept_quietly(it: GatewayApp) -> bool:
     """Whether anything is there, without using the tenant_fabric as those do who need it."""
     (tenant_fabric,) = it.services.fabric.open_tenants()
     return bool(await tenant_fabric.log.after(it.channel.id, 0))
 
 
 async def test_a_limit_that_no_time_can_hold_keeps_no_other_tenant_from_being_swept(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         await it.publish(b"1")
         await limit(it, retention_s=2**53)
         bob = UserId("bob")

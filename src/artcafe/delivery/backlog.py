@@ -54,7 +54,7 @@ class Backlog:
             self._task = None
 
     def _is_behind(self, delivery: Delivery) -> bool:
-        if delivery.member or self._peer.is_paused:
+        if delivery.is_member or self._peer.is_paused:
             return False
         return delivery.max_unacked is None or len(delivery.unacked) < delivery.max_unacked
 
@@ -89,7 +89,7 @@ class Backlog:
 
     def _is_fed(self, delivery: Delivery) -> bool:
         """Return whether the delivery still belongs to this connection and is no member of its feed."""
-        return self._deliveries.get(delivery.feed.channel) is delivery and not delivery.member
+        return self._deliveries.get(delivery.feed.channel) is delivery and not delivery.is_member
 
     @staticmethod
     async def _is_of_this_log(delivery: Delivery) -> bool:

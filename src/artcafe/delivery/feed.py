@@ -25,19 +25,19 @@ _NO_SEQS: Final[deque[Seq]] = deque(maxlen=0)
 class Delivery:
     """One channel on one connection: the position of the last sent message, and the unacknowledged messages.
 
-    While `member` is set, the feed sends it new messages. Otherwise `delivery.backlog` reads the log for it, above `sent`. The
+    While `is_member` is set, the feed sends it new messages. Otherwise `delivery.backlog` reads the log for it, above `sent`. The
     position may be a sequence of another channel; `anchor` is the channel's newest message up to it, or 0 without one, and is
     valid once `has_anchor` is set. Sequences belong to the log of `epoch`, None before the log's first message.
     """
 
-    __slots__ = ("acked", "anchor", "epoch", "feed", "has_anchor", "max_unacked", "member", "peer", "sent", "unacked")
+    __slots__ = ("acked", "anchor", "epoch", "feed", "has_anchor", "is_member", "max_unacked", "peer", "sent", "unacked")
 
     def __init__(self, peer: Peer, feed: Feed, start: Seq, epoch: Epoch | None, max_unacked: int | None) -> None:
         self.peer, self.feed, self.epoch, self.max_unacked = peer, feed, epoch, max_unacked
         self.sent = self.acked = start
         self.unacked: deque[Seq] = _NO_SEQS if max_unacked is None else deque()
         """Sequences sent and not acknowledged; kept only with a `max_unacked`."""
-        self.member = self.has_anchor = False
+        self.is_member = self.has_anchor = False
         self.anchor: Seq = 0
 
     def advance_to(self, seq: Seq) -> None:
@@ -48,7 +48,7 @@ class Delivery:
     @property
     def sent_up_to(self) -> Seq:
         """The highest sequence sent to this connection, or its start position."""
-        return max(self.sent, self.feed.flushed) if self.member else self.sent
+        return max(self.sent, self.feed.flushed) if self.is_member else self.sent
 
     def track(self, seqs: list[Seq]) -> bool:
         """Add messages to the window before they are sent. Return False, and add nothing, if they do not fit."""
@@ -201,17 +201,17 @@ class Feed:
             self.regroup()
         else:
             self.windowed[delivery.peer] = delivery
-        delivery.member = True
+        delivery.is_member = True
         return True
 
     def leave(self, delivery: Delivery) -> None:
         """Remove a member, recording its position and the log's epoch. The backlog feeds it from here on."""
-        if not delivery.member:
+        if not delivery.is_member:
             return
         delivery.epoch = delivery.epoch or self.lineage.epoch  # it may have joined before the log's first message
         if delivery.peer not in self.ahead:
             delivery.advance_to(self.flushed)
-        delivery.member = False
+        delivery.is_member = False
         self.regroup()
         for members in (self.caught_up, self.windowed, self.ahead):
             members.pop(delivery.peer, None)
@@ -290,7 +290,7 @@ class Feed:
     def _catch_up(self, delivery: Delivery, pending: PendingMessages, seqs: list[Seq], touched: list[Peer]) -> None:
         """Send a member in `ahead` the messages above its position, and move it to the caught-up or windowed members."""
         del self.ahead[delivery.peer]
-        delivery.member = False
+        delivery.is_member = False
         first = next(at for at, seq in enumerate(seqs) if seq > delivery.sent)
         if not delivery.track(seqs[first:]):
             delivery.peer.feed_soon()

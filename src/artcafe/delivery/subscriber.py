@@ -307,7 +307,7 @@ class Subscriber:
         with contextlib.suppress(TimeoutError):  # while NATS is away: the delivery begins when it is back
             async with asyncio.timeout(LIVE_S):
                 await feed.opened.wait()
-        if self._deliveries.get(channel_id) is delivery and not delivery.member:
+        if self._deliveries.get(channel_id) is delivery and not delivery.is_member:
             feed.join(delivery)
         return _LIVE
 

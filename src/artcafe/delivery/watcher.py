@@ -62,7 +62,7 @@ class Watcher:
         if self._is_over or self._peer.is_paused:
             return
         for delivery in self._deliveries.values():
-            if delivery.feed.opened.is_set() and not delivery.member:
+            if delivery.feed.opened.is_set() and not delivery.is_member:
                 delivery.advance_to(delivery.feed.flushed)
                 delivery.feed.join(delivery)
 

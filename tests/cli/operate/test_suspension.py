@@ -20,7 +20,7 @@ from artcafe.rules.secrets import derive
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
 from artcafe.sdk.records import AuditEntry
-from tests.gateway.raw import dialled
+from tests.gateway.raw_client import open_client
 from tests.platform import Platform, running
 
 SOON_S = BOUND_S = 5.0
@@ -65,7 +65,7 @@ def test_a_tenant_is_suspended_and_resumed_while_its_server_runs(platform: Platf
 
     async def day() -> None:
         access_token = await token()
-        async with dialled(platform.gateway_url) as raw:
+        async with open_client(platform.gateway_url) as raw:
             await raw.ask("connect", access_token=access_token)
             code, printed = await asyncio.to_thread(run, platform, "suspend", cast.tenant)
             assert (code, "is suspended, and every server was told" in printed) == (0, True), printed

@@ -23,7 +23,7 @@ BOUND_S = 5
 PROTOCOL = Subprotocol("artcafe.v1")
 
 
-class Raw:
+class RawClient:
     """One socket: JSON objects in and out, in the order of the wire."""
 
     def __init__(self, socket: ClientConnection) -> None:
@@ -92,15 +92,15 @@ class Raw:
 
 
 @asynccontextmanager
-async def dialled(url: str, trust: ssl.SSLContext | None = None) -> AsyncIterator[Raw]:
+async def open_client(url: str, trust: ssl.SSLContext | None = None) -> AsyncIterator[RawClient]:
     """A socket without a login; `trust` is for one of TLS."""
     async with connect(
         url, subprotocols=[PROTOCOL], compression=None, max_size=None, max_queue=None, proxy=None, ssl=trust
     ) as socket:
-        yield Raw(socket)
+        yield RawClient(socket)
 
 
-class Bare:
+class BareSocket:
     """A socket on TCP: it answers no ping, and reads only when it is told to."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -165,7 +165,7 @@ UPGRADE = (
 
 
 @asynccontextmanager
-async def bare(url: str, trust: ssl.SSLContext | None = None) -> AsyncIterator[Bare]:
+async def open_socket(url: str, trust: ssl.SSLContext | None = None) -> AsyncIterator[BareSocket]:
     """A socket without a login, on TCP, or on TLS with `trust`."""
     answer, client = await _upgrade(url, "/v1/connect", UPGRADE, trust)
     assert answer.startswith("HTTP/1.1 101"), answer
@@ -175,7 +175,7 @@ async def bare(url: str, trust: ssl.SSLContext | None = None) -> AsyncIterator[B
         client.writer.transport.abort()
 
 
-async def answer_of(url: str, path: str = "/v1/connect", lines: tuple[str, ...] = UPGRADE) -> str:
+async def http_answer(url: str, path: str = "/v1/connect", lines: tuple[str, ...] = UPGRADE) -> str:
     """Head and body of the answer to a request that is refused."""
     head, client = await _upgrade(url, path, lines)
     try:
@@ -185,9 +185,9 @@ async def answer_of(url: str, path: str = "/v1/connect", lines: tuple[str, ...] 
         client.writer.transport.abort()
 
 
-async def _upgrade(url: str, path: str, lines: tuple[str, ...], trust: ssl.SSLContext | None = None) -> tuple[str, Bare]:
+async def _upgrade(url: str, path: str, lines: tuple[str, ...], trust: ssl.SSLContext | None = None) -> tuple[str, BareSocket]:
     there = urlsplit(url)
     reader, writer = await asyncio.open_connection(there.hostname, there.port, ssl=trust)
     writer.write("\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode())
     async with asyncio.timeout(BOUND_S):
-        return (await reader.readuntil(b"\r\n\r\n")).decode(), Bare(reader, writer)
+        return (await reader.readuntil(b"\r\n\r\n")).decode(), BareSocket(reader, writer)

@@ -31,7 +31,7 @@ from artcafe.wire.frames import Publish
 from tests import ssh_keygen
 from tests.certificates import Authority
 from tests.fabric.nats_env import Nats, Proxy
-from tests.gateway.raw import BOUND_S, Bare, Raw, bare, dialled
+from tests.gateway.raw_client import BOUND_S, BareSocket, RawClient, open_client, open_socket
 
 LONG_S = 3600.0
 
@@ -47,7 +47,7 @@ class Clock:
 
 
 @dataclass
-class House:
+class GatewayApp:
     """The parts, and a tenant with one agent on one channel."""
 
     gateway: Gateway
@@ -75,26 +75,26 @@ class House:
         return self.services.tokens.mint(self.principal, self.clock())
 
     @asynccontextmanager
-    async def visited(self, role: Role = Role.VIEWER) -> AsyncIterator[Raw]:
+    async def connected_person(self, role: Role = Role.VIEWER) -> AsyncIterator[RawClient]:
         """A new member of the tenant with this role, logged in."""
         user = UserId(f"{role}@example.com")
-        await self.join(user, role)
-        async with dialled(self.url, self.trust) as raw:
+        await self.add_member(user, role)
+        async with open_client(self.url, self.trust) as raw:
             token = self.identity.issue(user, self.clock())
             reply = await raw.ask("connect", access_token=token, tenant_id=self.owner.tenant_id)
             assert (reply["user_id"], reply["role"]) == (user, role)
             yield raw
 
-    async def join(self, user: UserId, role: Role) -> None:
+    async def add_member(self, user: UserId, role: Role) -> None:
         """The person becomes a member of the tenant, by an invitation."""
         _, token = await self.services.invitations.create(self.owner, address="bob@example.com", role=role)
         await self.services.invitations.accept(user, "bob@example.com", token)
 
-    async def remove(self, user: UserId) -> None:
+    async def remove_member(self, user: UserId) -> None:
         """The person is no member any more."""
         await self.services.members.remove(self.owner, user)
 
-    async def demote(self, user: UserId, role: Role) -> None:
+    async def set_role(self, user: UserId, role: Role) -> None:
         """The member has another role."""
         await self.services.members.set_role(self.owner, user, role)
 
@@ -105,22 +105,22 @@ class House:
         self.services.changes.notify(tenant.id)
 
     @asynccontextmanager
-    async def connected(self, **more: object) -> AsyncIterator[Raw]:
+    async def connected(self, **more: object) -> AsyncIterator[RawClient]:
         """The agent, logged in with a token."""
-        async with dialled(self.url, self.trust) as raw:
+        async with open_client(self.url, self.trust) as raw:
             assert "session_id" in await raw.ask("connect", access_token=self.token(), **more)
             yield raw
 
     @asynccontextmanager
-    async def bare(self, **more: object) -> AsyncIterator[Bare]:
+    async def connected_socket(self, **more: object) -> AsyncIterator[BareSocket]:
         """The agent on bare TCP, logged in by a signature."""
-        async with bare(self.url, self.trust) as raw:
+        async with open_socket(self.url, self.trust) as raw:
             await raw.login(self.owner.tenant_id, self.agent.id, self.key, **more)
             yield raw
 
-    async def level(self) -> None:
+    async def caught_up(self) -> None:
         """Returns when whoever is connected has what it subscribed to, and gets whatever comes."""
-        await until(lambda: all(_is_level(each) for each in self.gateway.connections()))
+        await until(lambda: all(_has_caught_up(each) for each in self.gateway.connections()))
 
     async def publish(self, data: bytes, channel: Channel | None = None) -> int:
         """Stores a message as the owner."""
@@ -134,21 +134,21 @@ class House:
 
 
 @asynccontextmanager
-async def house(
+async def gateway_app(
     folder: Path,
     *,
     sweep_s: float = 0.02,
     connect_s: float = LONG_S,
     stall_s: float = LONG_S,
-    is_cuttable: bool = False,
+    has_proxy: bool = False,
     terms: Current | None = None,
     authority: Authority | None = None,
     engine: type[Sqlite] = Sqlite,
     connections: OpenConnections | None = None,
-) -> AsyncIterator[House]:
+) -> AsyncIterator[GatewayApp]:
     """Everything up; whatever the test left behind, it must end when the test does.
 
-    `terms`: what people must accept. `is_cuttable`: the server reaches NATS by a way that the test can cut, `house.proxy`.
+    `terms`: what people must accept. `has_proxy`: the server reaches NATS by a way that the test can cut, `GatewayApp.proxy`.
     `authority`: sockets are of TLS, by a certificate of this one. `engine`: the tables' one. `connections`: how many may be open.
     """
     accounts = Accounts(b"s" * 32, "dev")
@@ -158,7 +158,7 @@ async def house(
     try:
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             there = Nats(nats.url, accounts)
-            proxy = await stack.enter_async_context(there.proxy()) if is_cuttable else None
+            proxy = await stack.enter_async_context(there.proxy()) if has_proxy else None
             fabric = Fabric([proxy.url if proxy else nats.url], accounts)
             running = group.create_task(fabric.run())
             await fabric.wait_up(BOUND_S)
@@ -188,7 +188,7 @@ async def _make(
     current: Current | None,
     authority: Authority | None,
     connections: OpenConnections | None,
-) -> tuple[House, list[asyncio.Task[None]]]:
+) -> tuple[GatewayApp, list[asyncio.Task[None]]]:
     clock, identity = Clock(), LocalIdentity(b"i" * 32)
     keys = ServiceKeys(agent_tokens=b"t" * 32, invitations=b"v" * 32)
     settings = ServiceSettings(service_name="test", cursor_s=LONG_S, terms=current)
@@ -204,7 +204,7 @@ async def _make(
     agent = await services.agents.create(owner, name="agent", public_key=ssh_keygen.public_line(key))
     channel = await services.channels.create(owner, name="channel")
     await services.subscriptions.put(owner, channel.id, agent.id)
-    made = House(
+    made = GatewayApp(
         gateway, services, tables, clock, identity, f"{'wss' if authority else 'ws'}://127.0.0.1:{port}{PATH}", folder, owner,
         agent, key, channel, authority.client() if authority else None,
     )  # fmt: skip
@@ -219,9 +219,9 @@ def _tls(authority: Authority | None) -> ssl.SSLContext | None:
     return context
 
 
-def _is_level(connection: Connection) -> bool:
+def _has_caught_up(connection: Connection) -> bool:
     deliveries = connection.deliveries.values()
-    return bool(deliveries) and all(each.member for each in deliveries)
+    return bool(deliveries) and all(each.is_member for each in deliveries)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from artcafe.model import ChannelType, Role, TenantStatus, UserId
-from tests.gateway.house import House, house, until
-from tests.gateway.raw import Raw, dialled
+from tests.gateway.gateway_app import GatewayApp, gateway_app, until
+from tests.gateway.raw_client import RawClient, open_client
 
 VIEWER = UserId("viewer@example.com")
 
 
-def token(it: House, user: str = VIEWER) -> str:
+def token(it: GatewayApp, user: str = VIEWER) -> str:
     return it.identity.issue(user, it.clock())
 
 
-async def presence(raw: Raw) -> tuple[str, bool, str | None]:
+async def presence(raw: RawClient) -> tuple[str, bool, str | None]:
     """The next push, which is about presence."""
     frame = raw.pushes.pop(0) if raw.pushes else await raw.next()
     assert list(frame) == ["presence"], frame
@@ -30,10 +30,10 @@ async def presence(raw: Raw) -> tuple[str, bool, str | None]:
 
 @pytest.mark.parametrize("role", Role)
 async def test_a_member_of_any_role_comes_in_with_their_token_and_the_tenant(tmp_path: Path, role: Role) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         user = UserId("bob@example.com")
-        await it.join(user, role)
-        async with dialled(it.url) as raw:
+        await it.add_member(user, role)
+        async with open_client(it.url) as raw:
             reply = await raw.ask("connect", access_token=token(it, user), tenant_id=it.owner.tenant_id)
             assert list(reply) == ["session_id", "user_id", "role", "tenant_id", "ping_s", "limits"]
             assert (reply["user_id"], reply["role"], reply["tenant_id"]) == (user, role, it.owner.tenant_id)
@@ -42,7 +42,7 @@ async def test_a_member_of_any_role_comes_in_with_their_token_and_the_tenant(tmp
 
 
 async def test_a_tenant_that_is_absent_anothers_or_not_named_is_refused_alike(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         found = []
         for tenant in (
             {},
@@ -50,7 +50,7 @@ async def test_a_tenant_that_is_absent_anothers_or_not_named_is_refused_alike(tm
             {"tenant_id": "\0"},
             {"tenant_id": it.owner.tenant_id},
         ):
-            async with dialled(it.url) as raw:
+            async with open_client(it.url) as raw:
                 await raw.say("connect", access_token=token(it, "mallory"), **tenant)
                 assert await raw.closed() == 4500
                 found.append(raw.pushes)
@@ -59,11 +59,11 @@ async def test_a_tenant_that_is_absent_anothers_or_not_named_is_refused_alike(tm
 
 
 async def test_a_token_that_has_expired_or_is_none_closes(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        await it.join(VIEWER, Role.VIEWER)
+    async with gateway_app(tmp_path) as it:
+        await it.add_member(VIEWER, Role.VIEWER)
         expired = it.identity.issue(VIEWER, it.clock() - timedelta(days=1))
         for given, code in ((expired, 4001), (token(it)[:-3], 4500)):
-            async with dialled(it.url) as raw:
+            async with open_client(it.url) as raw:
                 await raw.say("connect", access_token=given, tenant_id=it.owner.tenant_id)
                 assert await raw.closed() == code
 
@@ -72,7 +72,7 @@ async def test_a_token_that_has_expired_or_is_none_closes(tmp_path: Path) -> Non
 
 
 async def test_a_watched_channel_is_shown_from_then_on_and_not_when_it_is_not_watched_any_more(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.visited() as raw:
+    async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         await it.publish(b'"before"')
         await raw.ask("watch", channel=it.channel.id)
         assert await raw.ask("watch", channel=it.channel.id) == {"channel": it.channel.id}
@@ -87,7 +87,7 @@ async def test_a_watched_channel_is_shown_from_then_on_and_not_when_it_is_not_wa
 
 
 async def test_watching_makes_no_subscription_and_moves_no_cursor(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.visited() as raw:
+    async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         await raw.ask("watch", channel=it.channel.id)
         await it.publish(b"1")
         assert await raw.messages(1) == [1]
@@ -98,7 +98,7 @@ async def test_watching_makes_no_subscription_and_moves_no_cursor(tmp_path: Path
 
 
 async def test_a_live_channel_is_watched_too(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.visited() as raw:
+    async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         live = await it.services.channels.create(it.owner, name="live", type=ChannelType.LIVE)
         await raw.ask("watch", channel=live.id)
         async with it.connected() as agent:
@@ -107,7 +107,7 @@ async def test_a_live_channel_is_watched_too(tmp_path: Path) -> None:
 
 
 async def test_a_channel_that_is_deleted_is_told_and_the_connection_goes_on(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.visited() as raw:
+    async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         await raw.ask("watch", channel=it.channel.id)
         await it.services.channels.delete(it.owner, it.channel.id)
         assert (await raw.next())["error"]["code"] == "channel_not_found"
@@ -115,7 +115,7 @@ async def test_a_channel_that_is_deleted_is_told_and_the_connection_goes_on(tmp_
 
 
 async def test_a_visitor_that_reads_nothing_delays_nobody_and_goes_on_from_where_things_are(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.visited() as raw:
+    async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         await raw.ask("watch", channel=it.channel.id)
         (connection,) = it.gateway.connections()
         connection.pause()
@@ -123,7 +123,7 @@ async def test_a_visitor_that_reads_nothing_delays_nobody_and_goes_on_from_where
         missed = await it.publish(b'"missed"')
         await until(lambda: delivery.feed.flushed == missed)
         connection.resume_writing()
-        await until(lambda: all(each.member for each in connection.deliveries.values()))
+        await until(lambda: all(each.is_member for each in connection.deliveries.values()))
         await it.publish(b'"seen"')
         assert await raw.messages(1) == ["seen"]
 
@@ -132,9 +132,9 @@ async def test_a_visitor_that_reads_nothing_delays_nobody_and_goes_on_from_where
 
 
 async def test_presence_is_shown_as_it_is_and_then_as_it_changes(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as agent:
+    async with gateway_app(tmp_path) as it, it.connected() as agent:
         await agent.ask("status", status="idle")
-        async with it.visited() as raw:
+        async with it.connected_person() as raw:
             assert await raw.ask("watch", presence=True) == {"presence": True}
             assert await presence(raw) == (it.agent.id, True, "idle")
             await agent.ask("status", status="busy")
@@ -151,7 +151,7 @@ async def test_presence_is_shown_as_it_is_and_then_as_it_changes(tmp_path: Path)
 
 
 async def test_what_changed_while_a_visitor_read_nothing_is_shown_afterwards_as_it_is(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.visited() as raw:
+    async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         await raw.ask("watch", presence=True)
         (connection,) = it.gateway.connections()
         connection.pause()
@@ -166,7 +166,7 @@ async def test_what_changed_while_a_visitor_read_nothing_is_shown_afterwards_as_
 
 
 async def test_what_is_for_agents_is_refused_and_the_connection_goes_on(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.visited(Role.OWNER) as raw:
+    async with gateway_app(tmp_path) as it, it.connected_person(Role.OWNER) as raw:
         channel = it.channel.id
         for kind, body in (
             ("publish", {"channel": channel, "data": 1}),
@@ -186,7 +186,7 @@ async def test_what_is_for_agents_is_refused_and_the_connection_goes_on(tmp_path
 
 
 async def test_an_agent_does_not_watch(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.connected() as raw:
+    async with gateway_app(tmp_path) as it, it.connected() as raw:
         assert (await raw.ask("watch", presence=True))["code"] == "forbidden"
         assert (await raw.ask("unwatch", channel=it.channel.id))["code"] == "forbidden"
 
@@ -195,19 +195,19 @@ async def test_an_agent_does_not_watch(tmp_path: Path) -> None:
 
 
 async def test_a_member_who_is_removed_is_closed_with_4503_and_one_whose_role_changes_with_4001(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.visited() as raw, it.visited(Role.ADMIN) as bystander:
-        await it.remove(VIEWER)
+    async with gateway_app(tmp_path) as it, it.connected_person() as raw, it.connected_person(Role.ADMIN) as bystander:
+        await it.remove_member(VIEWER)
         assert await raw.closed() == 4503
-        async with dialled(it.url) as again:
+        async with open_client(it.url) as again:
             await again.say("connect", access_token=token(it), tenant_id=it.owner.tenant_id)
             assert await again.closed() == 4500
         assert await bystander.ask("watch", presence=True) == {"presence": True}
-        await it.demote(UserId("admin@example.com"), Role.VIEWER)
+        await it.set_role(UserId("admin@example.com"), Role.VIEWER)
         assert await bystander.closed() == 4001
 
 
 async def test_a_connection_ends_with_its_token_unless_that_is_renewed_by_the_same_person(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.visited() as renewed, it.visited(Role.MEMBER) as other:
+    async with gateway_app(tmp_path) as it, it.connected_person() as renewed, it.connected_person(Role.MEMBER) as other:
         await renewed.ask("watch", channel=it.channel.id)
         it.clock.ahead = timedelta(hours=11)
         reply = await renewed.ask("connect", access_token=token(it), tenant_id=it.owner.tenant_id)
@@ -221,11 +221,11 @@ async def test_a_connection_ends_with_its_token_unless_that_is_renewed_by_the_sa
 
 
 async def test_in_a_suspended_tenant_every_socket_is_closed_with_4506_and_none_comes_in(tmp_path: Path) -> None:
-    async with house(tmp_path) as it, it.visited() as person, it.connected() as agent:
+    async with gateway_app(tmp_path) as it, it.connected_person() as person, it.connected() as agent:
         await it.suspend()
         assert (await person.closed(), await agent.closed()) == (4506, 4506)
         for credentials in ({"access_token": token(it), "tenant_id": it.owner.tenant_id}, {"access_token": it.token()}):
-            async with dialled(it.url) as again:
+            async with open_client(it.url) as again:
                 await again.say("connect", **credentials)
                 assert await again.closed() == 4506
         await it.suspend(TenantStatus.ACTIVE)
@@ -234,14 +234,14 @@ async def test_in_a_suspended_tenant_every_socket_is_closed_with_4506_and_none_c
 
 
 async def test_that_people_connect_or_are_refused_is_in_the_audit(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
-        async with it.visited():
+    async with gateway_app(tmp_path) as it:
+        async with it.connected_person():
             pass
         await it.suspend()
-        async with dialled(it.url) as again:
+        async with open_client(it.url) as again:
             await again.say("connect", access_token=token(it), tenant_id=it.owner.tenant_id)
             assert await again.closed() == 4506
-        async with dialled(it.url) as outsider:
+        async with open_client(it.url) as outsider:
             stranger = it.identity.issue("mallory", it.clock())
             await outsider.say("connect", access_token=stranger, tenant_id=it.owner.tenant_id)
             assert await outsider.closed() == 4500

@@ -12,15 +12,15 @@ import pytest
 
 from artcafe.rules.keys import key_id
 from tests import ssh_keygen
-from tests.gateway.house import house
-from tests.gateway.raw import BOUND_S, Raw, dialled
+from tests.gateway.gateway_app import gateway_app
+from tests.gateway.raw_client import BOUND_S, RawClient, open_client
 from tests.platform import Cast, Platform
 
 
 @asynccontextmanager
-async def connected(platform: Platform, cast: Cast, number: int = 0, **more: object) -> AsyncIterator[Raw]:
+async def connected(platform: Platform, cast: Cast, number: int = 0, **more: object) -> AsyncIterator[RawClient]:
     """An agent of the cast, logged in."""
-    async with dialled(platform.gateway_url) as raw:
+    async with open_client(platform.gateway_url) as raw:
         assert "session_id" in await raw.login(cast.tenant, cast.agents[number], cast.keys[number], **more)
         yield raw
 
@@ -53,7 +53,7 @@ def subscription(cast: Cast, number: int = 0, channel: int = 0) -> str:
 
 async def test_an_agent_connects_by_signing_the_challenge_of_its_socket(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
-    async with dialled(platform.gateway_url) as raw:
+    async with open_client(platform.gateway_url) as raw:
         posed = await raw.ask("challenge", tenant_id=cast.tenant, agent_id=cast.agents[0])
         assert list(posed) == ["challenge_id", "challenge", "expires_at"]
         signature = ssh_keygen.sign(cast.keys[0], posed["challenge"].encode())
@@ -67,7 +67,7 @@ async def test_an_agent_connects_by_signing_the_challenge_of_its_socket(platform
 async def test_an_agent_connects_with_a_token_and_comes_again_with_a_fresh_one(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     token, fresh, other = [await access_token(platform, cast, number) for number in (0, 0, 1)]
-    async with dialled(platform.gateway_url) as raw:
+    async with open_client(platform.gateway_url) as raw:
         first = await raw.ask("connect", access_token=token, tenant_id=cast.tenant)
         again = await raw.ask("connect", access_token=fresh)
         assert (first["agent_id"], again["agent_id"]) == (cast.agents[0], cast.agents[0])
@@ -96,7 +96,7 @@ async def test_every_login_that_fails_is_told_and_closed_with_4500_and_nothing_b
     cast = await platform.tenant_with(agents=1, channels=0)
     token = await access_token(platform, cast)
     for proof in PROOFS:
-        async with dialled(platform.gateway_url) as raw:
+        async with open_client(platform.gateway_url) as raw:
             posed, other = [await raw.ask("challenge", tenant_id=cast.tenant, agent_id=cast.agents[0]) for _ in range(2)]
             words = {
                 "TOKEN": token,
@@ -117,7 +117,7 @@ async def test_every_login_that_fails_is_told_and_closed_with_4500_and_nothing_b
 
 async def test_a_challenge_is_good_for_one_attempt_on_its_own_socket(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1, channels=0)
-    async with dialled(platform.gateway_url) as here, dialled(platform.gateway_url) as there:
+    async with open_client(platform.gateway_url) as here, open_client(platform.gateway_url) as there:
         posed = await here.ask("challenge", tenant_id=cast.tenant, agent_id=cast.agents[0])
         proof = {
             "challenge_id": posed["challenge_id"],
@@ -131,7 +131,7 @@ async def test_a_challenge_is_good_for_one_attempt_on_its_own_socket(platform: P
 
 
 async def test_strangers_are_challenged_like_agents_a_few_times(platform: Platform) -> None:
-    async with dialled(platform.gateway_url) as raw:
+    async with open_client(platform.gateway_url) as raw:
         for tenant, agent in [("ten_none", "agt_none"), ("", ""), ("\u2603\r\n", "*" * 1000), ("ten_none", "agt_none")]:
             assert "challenge" in await raw.ask("challenge", tenant_id=tenant, agent_id=agent)
         assert (await raw.ask("challenge", tenant_id="t", agent_id="a"))["code"] == "bad_command"
@@ -149,7 +149,7 @@ async def test_strangers_are_challenged_like_agents_a_few_times(platform: Platfo
     ],
 )
 async def test_nothing_but_challenge_comes_before_connect(platform: Platform, kind: str, body: dict[str, object]) -> None:
-    async with dialled(platform.gateway_url) as raw:
+    async with open_client(platform.gateway_url) as raw:
         await raw.say(kind, **body)
         assert await raw.closed() == 4501
         assert raw.socket.close_reason is not None
@@ -410,7 +410,7 @@ async def test_deleting_a_subscription_ends_its_delivery_and_making_one_begins_i
         assert await raw.messages(1) == [1]
 
 
-async def _ended(raw: Raw, channel: str) -> None:
+async def _ended(raw: RawClient, channel: str) -> None:
     """Returns when the socket does not receive the channel any more, which it must within 5 s."""
     async with asyncio.timeout(BOUND_S):
         while True:
@@ -430,7 +430,7 @@ async def test_an_agent_that_is_withdrawn_is_closed_with_4503_on_all_its_sockets
     async with (
         connected(platform, cast) as one,
         connected(platform, cast, 1) as bystander,
-        dialled(platform.gateway_url) as other,
+        open_client(platform.gateway_url) as other,
     ):
         await other.ask("connect", access_token=token)
         if change == "delete":
@@ -442,7 +442,7 @@ async def test_an_agent_that_is_withdrawn_is_closed_with_4503_on_all_its_sockets
 
         assert (await one.closed(), await other.closed()) == (4503, 4503)
         assert (await bystander.ask("publish", channel=cast.channels[0], data=1))["seq"] == 1
-    async with dialled(platform.gateway_url) as again:
+    async with open_client(platform.gateway_url) as again:
         await again.say("connect", access_token=token)
         assert await again.closed() == 4503
 
@@ -452,22 +452,22 @@ async def test_a_key_that_is_revoked_closes_the_sockets_that_it_opened_and_no_ot
     second = ssh_keygen.make_key(platform.folder / f"{cast.tenant}-second")
     keys = f"/agents/{cast.agents[0]}/keys"
     assert await rest(platform, cast, "POST", keys, public_key=ssh_keygen.public_line(second)) == 201
-    async with connected(platform, cast) as first, dialled(platform.gateway_url) as other:
+    async with connected(platform, cast) as first, open_client(platform.gateway_url) as other:
         assert "session_id" in await other.login(cast.tenant, cast.agents[0], second)
         assert await rest(platform, cast, "DELETE", f"{keys}/{key_id(ssh_keygen.public_line(second))}") == 204
 
         assert await other.closed() == 4503
         assert (await first.ask("publish", channel=cast.channels[0], data=1))["seq"] == 1
-    async with dialled(platform.gateway_url) as again:
+    async with open_client(platform.gateway_url) as again:
         assert (await again.login(cast.tenant, cast.agents[0], second))["code"] == "bad_credentials"
 
 
 async def test_a_key_that_ends_by_itself_closes_its_sockets_with_4001(tmp_path: Path) -> None:
-    async with house(tmp_path) as it:
+    async with gateway_app(tmp_path) as it:
         second = ssh_keygen.make_key(tmp_path / "second")
         line, end = ssh_keygen.public_line(second), it.clock() + timedelta(seconds=60)
         await it.services.keys.add(it.owner, it.agent.id, public_key=line, not_after=end)
-        async with it.bare() as first, dialled(it.url) as other:
+        async with it.connected_socket() as first, open_client(it.url) as other:
             assert "session_id" in await other.login(it.owner.tenant_id, it.agent.id, second)
             it.clock.ahead = timedelta(seconds=61)
             assert await other.closed() == 4001
