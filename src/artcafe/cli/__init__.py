@@ -1,1 +1,1 @@
-"""The command line: one file for the operator's commands, one for an agent's."""
+"""The command line: commands for operators, for members of a tenant, and for agents."""

@@ -1,4 +1,4 @@
-"""The `artcafe` command and the table of its commands."""
+"""The `artcafe` command and the table of its subcommands."""
 
 from __future__ import annotations
 
@@ -9,39 +9,46 @@ import click
 from artcafe.cli.terminal.lazy_group import LazyCommand, LazyGroup
 
 COMMANDS: Final = {
-    "up": LazyCommand("artcafe.cli.operate.serve", "up", "Runs everything on this machine until Ctrl-C.", needs_server=True),
+    "up": LazyCommand("artcafe.cli.operate.serve", "up", "Run everything on this machine until Ctrl-C.", needs_server=True),
     "demo": LazyCommand(
-        "artcafe.cli.operate.serve", "demo", "Plays the main job on a running server, step by step.", needs_server=True
+        "artcafe.cli.operate.serve", "demo", "Show agents at work on a running server, step by step.", needs_server=True
     ),
-    "serve": LazyCommand(
-        "artcafe.cli.operate.serve", "serve_one", "Runs one server of a fleet until SIGTERM.", needs_server=True
+    "serve": LazyCommand("artcafe.cli.operate.serve", "serve_one", "Run one server of a fleet until SIGTERM.", needs_server=True),
+    "nats": LazyCommand("artcafe.cli.operate.nats", "nats", "Configure the NATS servers of a fleet.", needs_server=True),
+    "token": LazyCommand(
+        "artcafe.cli.operate.token", "token", "Print an access token for a user of the local identity.", needs_server=True
     ),
-    "nats": LazyCommand("artcafe.cli.operate.nats", "nats", "The NATS servers of a fleet.", needs_server=True),
-    "token": LazyCommand("artcafe.cli.operate.token", "token", "Prints an access token for a person.", needs_server=True),
     "backup": LazyCommand(
-        "artcafe.cli.operate.backup", "backup", "Saves a data folder to FILE: messages, tables and secret.", needs_server=True
+        "artcafe.cli.operate.backup", "backup", "Save a data folder to FILE: messages, tables and secret.", needs_server=True
     ),
     "restore": LazyCommand(
-        "artcafe.cli.operate.backup", "restore", "Makes a new data folder of a backup, for 'artcafe up'.", needs_server=True
+        "artcafe.cli.operate.backup", "restore", "Create a data folder from a backup, for 'artcafe up'.", needs_server=True
     ),
     "tables": LazyCommand(
-        "artcafe.cli.tables.group", "tables", "The tables that hold everything but messages.", needs_server=True
+        "artcafe.cli.tables.group",
+        "tables",
+        "Create, check, copy and price the tables, which hold everything except messages.",
+        needs_server=True,
     ),
-    "suspend": LazyCommand("artcafe.cli.operate.suspension", "suspend", "Suspends a tenant.", needs_server=True),
-    "resume": LazyCommand("artcafe.cli.operate.suspension", "resume", "Lets a suspended tenant go on.", needs_server=True),
+    "suspend": LazyCommand("artcafe.cli.operate.suspension", "suspend", "Suspend a tenant.", needs_server=True),
+    "resume": LazyCommand("artcafe.cli.operate.suspension", "resume", "Resume a suspended tenant.", needs_server=True),
     "platform": LazyCommand(
-        "artcafe.cli.operate.platform_audit", "platform", "The platform's own records, for its operator.", needs_server=True
+        "artcafe.cli.operate.platform_audit", "platform", "Read the platform's own records, as its operator.", needs_server=True
     ),
-    "me": LazyCommand("artcafe.cli.manage.me", "me", "Shows who you are to the server."),
-    "tenant": LazyCommand("artcafe.cli.manage.tenants", "tenant", "Your tenants: organisations that never see each other."),
-    "member": LazyCommand("artcafe.cli.manage.members", "member", "The people of a tenant."),
-    "invitation": LazyCommand("artcafe.cli.manage.members", "invitation", "Invitations into a tenant."),
-    "terms": LazyCommand("artcafe.cli.manage.members", "terms", "The terms of the service."),
-    "agent": LazyCommand("artcafe.cli.manage.agents", "agent", "The agents of a tenant, and speaking as one of them."),
-    "channel": LazyCommand("artcafe.cli.manage.channels", "channel", "The channels of a tenant: ordered logs of messages."),
-    "audit": LazyCommand("artcafe.cli.manage.audit", "audit", "The audit of a tenant, for its admins."),
+    "me": LazyCommand("artcafe.cli.manage.me", "me", "Show the current user."),
+    "tenant": LazyCommand(
+        "artcafe.cli.manage.tenants", "tenant", "Manage your tenants: organisations that never see each other."
+    ),
+    "member": LazyCommand("artcafe.cli.manage.members", "member", "Manage the members of a tenant."),
+    "invitation": LazyCommand("artcafe.cli.manage.members", "invitation", "Manage and accept invitations into a tenant."),
+    "terms": LazyCommand("artcafe.cli.manage.members", "terms", "Show and accept the terms of the service."),
+    "agent": LazyCommand("artcafe.cli.manage.agents", "agent", "Manage the agents of a tenant, or connect as one of them."),
+    "channel": LazyCommand(
+        "artcafe.cli.manage.channels", "channel", "Manage the channels of a tenant: ordered logs of messages."
+    ),
+    "audit": LazyCommand("artcafe.cli.manage.audit", "audit", "Read the audit of a tenant, as one of its admins."),
     "subscription": LazyCommand(
-        "artcafe.cli.manage.subscriptions", "subscription", "Subscriptions: which agent receives which channel."
+        "artcafe.cli.manage.subscriptions", "subscription", "Manage subscriptions: which agent receives which channel."
     ),
 }
 
@@ -51,11 +58,11 @@ COMMANDS: Final = {
 )
 @click.version_option(package_name="artcafe", prog_name="artcafe")
 def artcafe() -> None:
-    """Carries messages between fleets of AI agents, for many organisations that never see each other.
+    """Carry messages between fleets of AI agents, for many organisations that never see each other.
 
     \b
-    Everything on this machine:       artcafe up
-    The main job, played on it:       artcafe demo
-    As a person, over REST:           artcafe tenant create --help
-    As an agent with an SSH key:      artcafe agent listen --help
+    Run everything on this machine:   artcafe up
+    See agents at work on it:         artcafe demo
+    Manage a tenant over REST:        artcafe tenant create --help
+    Connect as an agent:              artcafe agent listen --help
     """

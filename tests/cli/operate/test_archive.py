@@ -47,7 +47,7 @@ def contents(file: Path) -> dict[str, bytes]:
     """What an archive holds, as a restore reads it. Raises `ArchiveRefused`."""
     with archive.open_archive(file) as source:
         assert source.manifest.streams[0].saved == SAVED
-        return {part.name: b"".join(source.pieces(part)) for part in source.manifest.parts}
+        return {part.name: b"".join(source.chunks(part)) for part in source.manifest.parts}
 
 
 def test_what_goes_in_comes_out_and_the_file_is_its_owners_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The NATS that has a data folder's messages, for a command: its server's, or one that runs for as long as the command."""
+"""Connection to the NATS of a data folder: the running server's, or a nats-server started for the command."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ from artcafe.fabric.fabric import Broker
 
 @asynccontextmanager
 async def connect_nats(settings: Settings, accounts: Accounts, say: Callable[[str], None]) -> AsyncIterator[Broker]:
-    """The NATS of the data folder: of the server that runs on it, or one that runs for as long as this."""
+    """Yield the NATS of the data folder: the running server's, or a nats-server that runs inside the context.
+
+    Raises ArchiveRefused when secret or environment differ from the folder's, and Unavailable while a server is starting there.
+    """
     conf = settings.data_dir / "nats" / "nats.conf"
     known = recorded(conf)
     if known is not None and known[0] != accounts.system_key:
         raise ArchiveRefused(
-            f"the messages in {settings.data_dir} are of another secret or environment than {settings.environment!r}",
-            "set ARTCAFE_ENVIRONMENT and ARTCAFE_SECRET_FILE as they are for its server",
+            f"the messages in {settings.data_dir} belong to another secret, or another environment than {settings.environment!r}",
+            "set ARTCAFE_ENVIRONMENT and ARTCAFE_SECRET_FILE to the values of its server",
         )
     try:
         held = DataDir.acquire(settings.data_dir)
     except FolderInUse:
         if known is None:
-            raise Unavailable(f"the server on {settings.data_dir}, which is only starting,") from None
-        say(f"the server on {settings.data_dir} runs, and goes on")
+            raise Unavailable(f"the server on {settings.data_dir}, which is still starting,") from None
+        say(f"the server on {settings.data_dir} keeps running")
         yield Broker([f"tls://{HOST}:{known[1]}"], client_context(accounts), is_embedded=True)
         return
     try:
@@ -43,7 +46,7 @@ async def connect_nats(settings: Settings, accounts: Accounts, say: Callable[[st
 
 @asynccontextmanager
 async def run_nats(folder: Path, accounts: Accounts) -> AsyncIterator[Broker]:
-    """A nats-server on that folder, for as long as this lasts."""
+    """Run a nats-server on `folder` inside the context."""
     child = EmbeddedNats(folder, accounts)
     await child.start()
     try:

@@ -1,4 +1,4 @@
-"""Why DynamoDB cannot be used, as a sentence with a remedy: no credentials, a wrong region, nobody there, a missing right."""
+"""DynamoDB errors with a remedy: missing credentials, a wrong region, an unreachable endpoint, missing permissions."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from artcafe.errors import ArtcafeError, TablesRefused, TablesUnreachable, Unava
 
 CHAIN: Final = "AWS_PROFILE, AWS_ACCESS_KEY_ID, 'aws configure' or 'aws sso login', or the role of the machine"
 REMEDIES: Final = {
-    "NoCredentialsError": f"give them in one of the ways that AWS's tools know: {CHAIN}",
-    "PartialCredentialsError": "one half of them is missing: AWS_ACCESS_KEY_ID goes with AWS_SECRET_ACCESS_KEY",
+    "NoCredentialsError": f"provide credentials as for any AWS tool: {CHAIN}",
+    "PartialCredentialsError": "set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "TokenRetrievalError": "log in again: aws sso login",
     "UnauthorizedSSOTokenError": "log in again: aws sso login",
-    "ProfileNotFound": "look at AWS_PROFILE and ~/.aws/config",
-    "UnrecognizedClientException": f"the credentials are nobody's; look at {CHAIN}",
-    "InvalidSignatureException": "the secret key is not that of the access key; look also at this machine's clock",
+    "ProfileNotFound": "check AWS_PROFILE and ~/.aws/config",
+    "UnrecognizedClientException": f"AWS does not know these credentials; check {CHAIN}",
+    "InvalidSignatureException": "the secret key does not match the access key; check also this machine's clock",
     "ExpiredTokenException": "the credentials have expired; get new ones",
-    "AccessDeniedException": "give the credentials' user or role that right on the tables, as docs/dynamodb.md lists them",
-    "ResourceNotFoundException": "make the tables: artcafe tables apply",
+    "AccessDeniedException": "grant the user or role that permission on the tables; docs/dynamodb.md lists all of them",
+    "ResourceNotFoundException": "create the tables: artcafe tables apply",
 }
-"""By the name of botocore's exception, or DynamoDB's code. Only these stay as they are when one tries again."""
+"""Remedies by the name of botocore's exception or DynamoDB's error code. A retry cannot help with any of these."""
 
 
 def explain(exc: Unavailable) -> ArtcafeError:
-    """The error for whoever is at the terminal, with what to do."""
+    """Return the error for the user, with a remedy."""
     cause = exc.__cause__
     if cause is None:
         return exc
@@ -32,4 +32,4 @@ def explain(exc: Unavailable) -> ArtcafeError:
     problem = f"{exc.what} cannot be used: {str(cause).rstrip('.') or name}"
     if remedy is not None:
         return TablesRefused(problem, remedy)
-    return TablesUnreachable(problem, "look at the region, ARTCAFE_DYNAMODB_ENDPOINT and the network, and try again")
+    return TablesUnreachable(problem, "check the region, ARTCAFE_DYNAMODB_ENDPOINT and the network, and try again")

@@ -1,4 +1,4 @@
-"""Access tokens of the local identity, for the people of the machine that has the data folder. Needs the server's libraries."""
+"""Access tokens of the local identity, for users of the machine with the data folder. Requires the server's libraries."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from artcafe.observe.clock import now
 from artcafe.rules.secrets import derive
 
 DEMO_USER: Final = "alice@example.com"
-"""Whose tenant the demo is."""
+"""The owner of the demo's tenant."""
 
 
 def issue_token(settings: Settings, user: str) -> str:
-    """A token for `user`, signed with the folder's secret and good for 12 hours.
+    """Return a token for `user`, signed with the folder's secret and valid for 12 hours.
 
-    Raises `StartRefused` where an issuer vouches for people, the secret cannot be read or the server listens to other machines,
-    and `Invalid` for what is no user's name.
+    Raises StartRefused when an identity provider is configured, the secret cannot be read or the server listens beyond loopback,
+    and Invalid for an invalid user name.
     """
     issuer = settings.issuer or read_server_info(settings.data_dir).get("issuer")
     if issuer is not None:
         raise StartRefused(
-            f"the local identity is off: the server believes the tokens of {issuer} alone",
-            "log in there, and give the access token that you get (ARTCAFE_TOKEN, or --token)",
+            f"the local identity is off: the server accepts only tokens of {issuer}",
+            "log in there, and pass your access token as ARTCAFE_TOKEN or --token",
         )
     if not (settings.listen.is_loopback and settings.gateway_listen.is_loopback):
         raise StartRefused(
-            "the local identity is for a server that listens on loopback only",
-            f"LISTEN is {settings.listen} and GATEWAY_LISTEN {settings.gateway_listen}; people of such a server log in elsewhere",
+            "the local identity requires a server that listens only on loopback",
+            f"LISTEN is {settings.listen} and GATEWAY_LISTEN {settings.gateway_listen}; its users log in at an issuer",
         )
     return LocalIdentity(derive(read_secret(settings.secret_path), "local-identity")).issue(user, now())
 
 
 def data_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--data-dir`: the data folder of the server that 'artcafe up' runs."""
+    """Add `--data-dir`: the data folder of 'artcafe up'."""
     return click.option(
         "--data-dir",
         type=click.Path(path_type=Path, file_okay=False),
@@ -48,5 +48,5 @@ def data_dir_option(command: Callable[..., Any]) -> Callable[..., Any]:
         default=Path("artcafe-data"),
         show_default=True,
         envvar="ARTCAFE_DATA_DIR",
-        help="The data folder of the server that 'artcafe up' runs.",
+        help="The data folder of 'artcafe up'.",
     )(command)

@@ -1,4 +1,4 @@
-"""Which tables a command is about: the settings of a server, as flags, `ARTCAFE_…` variables or a TOML file."""
+"""The installation of a command: its tables and settings, from options, `ARTCAFE_…` variables or a TOML file, as for a server."""
 
 from __future__ import annotations
 
@@ -26,26 +26,32 @@ T = TypeVar("T")
 
 OPTIONS: Final = (
     click.option(
-        "--tables", metavar="ENGINE", help="sqlite:PATH or dynamodb:REGION [env: ARTCAFE_TABLES; default: the data folder's]."
+        "--tables",
+        metavar="ENGINE",
+        help="sqlite:PATH or dynamodb:REGION.  [env: ARTCAFE_TABLES; default: the data folder's tables]",
     ),
-    click.option("--dynamodb-endpoint", metavar="URL", help="In place of AWS's own [env: ARTCAFE_DYNAMODB_ENDPOINT]."),
-    click.option("--environment", metavar="WORD", help="prod, or dev for the twins [env: ARTCAFE_ENVIRONMENT; default: prod]."),
+    click.option("--dynamodb-endpoint", metavar="URL", help="Endpoint in place of AWS's own.  [env: ARTCAFE_DYNAMODB_ENDPOINT]"),
+    click.option(
+        "--environment",
+        metavar="WORD",
+        help="prod or dev, which selects the tables' names.  [env: ARTCAFE_ENVIRONMENT; default: prod]",
+    ),
     click.option(
         "--data-dir",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="The folder of 'artcafe up' [env: ARTCAFE_DATA_DIR].",
+        help="The data folder of 'artcafe up'.  [env: ARTCAFE_DATA_DIR]",
     ),
     click.option(
         "--config", "config_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A TOML file of settings."
     ),
-    click.option("--json", "as_json", is_flag=True, help="Prints a JSON document."),
+    click.option("--json", "as_json", is_flag=True, help="Print a JSON document."),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """Tables, as the settings name them."""
+    """The tables named by the settings, and the output format of the command."""
 
     settings: Settings
     as_json: bool
@@ -56,7 +62,7 @@ class Installation:
 
     @property
     def other_environment(self) -> Installation:
-        """The tables of the other environment, some of which are these."""
+        """The installation of the other environment, which shares some tables with this one."""
         other = Environment.DEV if self.environment is Environment.PROD else Environment.PROD
         return Installation(self.settings.model_copy(update={"environment": other.value}), self.as_json)
 
@@ -75,17 +81,17 @@ class Installation:
         return f"DynamoDB in {self.region}" + (f" at {endpoint}" if endpoint else "")
 
     def name(self, table: Table) -> str:
-        """What the table is called here."""
+        """Return the table's name in this environment."""
         return table.name_in(self.environment)
 
     def note(self, text: str) -> None:
-        """Tells a person something beside the answer; a program is told nothing."""
+        """Print a note on standard error, unless the output is JSON."""
         if not self.as_json:
             click.echo(f"artcafe: {text}", err=True)
 
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[Engine]:
-        """The engine, whose tables must be there. Raises `StartRefused` with what to do."""
+        """Open the table engine. Raises StartRefused with a remedy when tables are missing."""
         endpoint = self.settings.dynamodb_endpoint
         engine = await open_engine(self.settings.tables_place, endpoint, self.environment, make_missing=False)
         try:
@@ -94,7 +100,7 @@ class Installation:
             await engine.close()
 
     def file_rows(self) -> dict[str, int]:
-        """How many rows each table of the file has, by its name; nothing where there is no file."""
+        """Return the row count of each table in the file by its name; empty without a file."""
         file = self.settings.tables_file
         return sqlite_file.rows(file) if file.exists() else {}
 
@@ -105,11 +111,11 @@ class Installation:
 
 
 Command = Callable[Concatenate[Installation, ...], Coroutine[Any, Any, int]]
-"""Returns the exit code."""
+"""A command's coroutine function, which returns the exit code."""
 
 
 def run_command(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a command; what keeps DynamoDB from being used is raised in words that say what to do."""
+    """Run a command, and raise DynamoDB errors with a remedy."""
     try:
         return asyncio.run(work)
     except Unavailable as exc:
@@ -122,13 +128,13 @@ def run_command(work: Coroutine[Any, Any, T]) -> T:
 
 
 def with_installation(command: Command) -> Callable[..., None]:
-    """Makes a click callback of a coroutine function: with the options that say which tables, and a `Place` in their stead."""
+    """Make a click callback of a coroutine function: add the options that select the tables, and pass an `Installation`."""
 
     @wraps(command)
     def wrapped(*, config_file: Path | None, as_json: bool, **given: Any) -> None:
         named = {name: given.pop(name) for name in ("tables", "dynamodb_endpoint", "environment", "data_dir")}
         settings = config.load(named, file=config_file)
-        configure("error", json=settings.log_json)  # what goes wrong is said at the end, in a sentence
+        configure("error", json=settings.log_json)  # The command itself prints its error as one sentence.
         installation = Installation(settings, as_json)
         code = run_command(command(installation, **given))
         click.get_current_context().exit(code)

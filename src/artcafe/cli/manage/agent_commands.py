@@ -1,4 +1,4 @@
-"""The commands that speak as an agent with an SSH key: login, publish, listen."""
+"""The commands of an agent with its SSH key: login, publish, listen."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ P = ParamSpec("P")
 
 DEFAULT_DATA_DIR: Final = "artcafe-data"
 WAIT_S: Final = 5.0
-"""A person waits: a server that is being started is there by then, and a wrong address is said soon."""
+"""Long enough for a server that is starting, short enough to report a wrong address soon."""
 NAMED: Final = 3
-"""Paused channels that a note lists."""
+"""Maximum number of paused channels in a note."""
 WINDOW: Final = 64
-"""Lines that are published before the first has its answer; their order stays."""
+"""Maximum number of publishes in flight with `--lines`; their order is kept. Also the limit of unacknowledged deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentOptions:
-    """Who speaks, and where to."""
+    """The options of an agent's commands: its credentials and the server's address."""
 
     url: str
     tenant: str
@@ -58,7 +58,7 @@ class AgentOptions:
     service: str | None
 
     def signer(self) -> Signer:
-        """The agent's key, opened; a person at the terminal is asked for its passphrase where it has one."""
+        """Load the agent's key, prompting for its passphrase at a terminal."""
         try:
             return load_signer(self.key)
         except KeyLocked:
@@ -66,8 +66,8 @@ class AgentOptions:
                 raise
             return load_signer(self.key, click.prompt(f"Passphrase of {self.key}", hide_input=True, err=True))
 
-    def speaking(self, max_unacked: int | None = WINDOW, signer: Signer | None = None) -> Agent:
-        """The agent, to be entered."""
+    def client(self, max_unacked: int | None = WINDOW, signer: Signer | None = None) -> Agent:
+        """Return the agent's client, an asynchronous context manager."""
         return Agent(
             self.url,
             tenant=self.tenant,
@@ -80,7 +80,7 @@ class AgentOptions:
 
 
 def _agent_options(command: Callable[P, None]) -> Callable[..., None]:
-    """Adds the options of every command here; the command gets them as one `account`."""
+    """Add the options shared by the commands of an agent, passed as one `options` argument."""
 
     @wraps(command)
     def wrapped(
@@ -97,14 +97,14 @@ def _agent_options(command: Callable[P, None]) -> Callable[..., None]:
         missing = [name for name, value in (("tenant", tenant), ("agent", agent), ("key", key)) if not value]
         if missing or not tenant or not agent or not key:
             raise click.UsageError(
-                f"missing {', '.join(f'--{name}' for name in missing)};"
-                f" in the environment: {', '.join(f'ARTCAFE_{name.upper()}' for name in missing)}"
+                f"missing {', '.join(f'--{name}' for name in missing)}"
+                f" (environment: {', '.join(f'ARTCAFE_{name.upper()}' for name in missing)})"
             )
         options = AgentOptions(url or _server_here(), tenant, agent, key, wait_s, service)
         command(*args, options=options, **kwargs)  # type: ignore[arg-type]  # click passes by name
 
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Prints JSON, errors too."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON, including errors."),
         click.option(
             "--wait",
             "wait_s",
@@ -112,31 +112,31 @@ def _agent_options(command: Callable[P, None]) -> Callable[..., None]:
             default=WAIT_S,
             show_default=True,
             metavar="SECONDS",
-            help="How long to try where nobody answers, before anything was done.",
+            help="How long to retry the first connection to an unreachable server.",
         ),
         click.option(
             "--service",
             envvar="ARTCAFE_SERVICE",
             metavar="NAME",
-            help="The only service to log in to, as its challenge names it [env: ARTCAFE_SERVICE].",
+            help="Log in only to this service, as named in its challenge.  [env: ARTCAFE_SERVICE]",
         ),
         click.option(
             "--key",
             envvar="ARTCAFE_KEY",
             type=click.Path(path_type=Path),
             metavar="FILE",
-            help="Its SSH private key, or the .pub file of one that ssh-agent holds [env: ARTCAFE_KEY].",
+            help="Its SSH private key, or the .pub file of a key in ssh-agent.  [env: ARTCAFE_KEY]",
         ),
-        click.option("--agent", envvar="ARTCAFE_AGENT", metavar="ID", help="The agent's id [env: ARTCAFE_AGENT]."),
-        click.option("--tenant", envvar="ARTCAFE_TENANT", metavar="ID", help="Its tenant's id [env: ARTCAFE_TENANT]."),
+        click.option("--agent", envvar="ARTCAFE_AGENT", metavar="ID", help="The agent's id.  [env: ARTCAFE_AGENT]"),
+        click.option("--tenant", envvar="ARTCAFE_TENANT", metavar="ID", help="Its tenant's id.  [env: ARTCAFE_TENANT]"),
         click.option(
             "--url",
             envvar="ARTCAFE_URL",
             metavar="URL",
             help=(
-                "The REST address, or the gateway's (ws://…) for all but login; several between commas, to go on at another"
-                " server [env: ARTCAFE_URL]. Otherwise the server of the"
-                f" data folder ({DEFAULT_DATA_DIR}, or ARTCAFE_DATA_DIR), or {DEFAULT_URL}."
+                "The REST address, or the gateway's (ws://…) except for login; several, separated by commas, for failover."
+                f"  [env: ARTCAFE_URL; default: the server of the data folder ({DEFAULT_DATA_DIR}, or ARTCAFE_DATA_DIR),"
+                f" or {DEFAULT_URL}]"
             ),
         ),
     ):
@@ -145,26 +145,26 @@ def _agent_options(command: Callable[P, None]) -> Callable[..., None]:
 
 
 def _server_here() -> str:
-    """The server of this machine's data folder, where one runs; else where one listens that was told nothing else."""
+    """Return the address of the server that runs on the data folder, or the default address."""
     return read_server_info(Path(os.environ.get("ARTCAFE_DATA_DIR") or DEFAULT_DATA_DIR)).get("url", DEFAULT_URL)
 
 
 def _log_to_stderr() -> None:
-    """What happens to the connection is for the person at the terminal; standard output is for what was asked for."""
+    """Log connection events to standard error; standard output is for messages and results."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("artcafe: %(message)s"))
     log = logging.getLogger("artcafe")
     log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)  # That a connection is back is an info.
+    log.setLevel(logging.INFO)  # A reconnect is logged at this level.
     log.propagate = False
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def agent() -> None:
-    """Speaks as an agent, with its SSH key.
+    """Connect as an agent, with its SSH key.
 
     \b
-    Who that is can stand in the environment once for all commands:
+    Set the agent's identity once in the environment:
       export ARTCAFE_TENANT=ten_… ARTCAFE_AGENT=agt_… ARTCAFE_KEY=./agent_key
     """
 
@@ -175,7 +175,7 @@ def agent() -> None:
 @agent.command(cls=ArtcafeCommand)
 @_agent_options
 def login(options: AgentOptions, as_json: bool) -> None:
-    """Logs in over REST and prints an access token, good for 15 minutes.
+    """Log in over REST and print an access token, valid for 15 minutes.
 
     \b
     Example:
@@ -198,7 +198,7 @@ async def _login(options: AgentOptions, as_json: bool) -> None:
 @click.argument("channel")
 @click.argument("data", required=False)
 @text_option
-@click.option("--lines", "by_line", is_flag=True, help="Each line of standard input is a message; empty ones are left out.")
+@click.option("--lines", "by_line", is_flag=True, help="Publish each non-empty line of standard input as a message.")
 @message_options
 @_agent_options
 def publish(
@@ -212,7 +212,9 @@ def publish(
     reply_to: str | None,
     as_json: bool,
 ) -> None:
-    """Publishes DATA (JSON; '-' or nothing: standard input) to CHANNEL, and prints where it stands once it is on disk.
+    """Publish DATA to CHANNEL, and print the message's sequence and id once it is on disk.
+
+    DATA is JSON; it is read from standard input if omitted or '-'.
 
     \b
     Examples:
@@ -221,7 +223,7 @@ def publish(
       tail -f app.log | artcafe agent publish chn_… --lines --text
     """
     if by_line and (data not in {None, "-"} or message_key is not None):
-        raise click.UsageError("--lines reads standard input, with a key for each line: leave out DATA and --message-key")
+        raise click.UsageError("--lines reads standard input and assigns a key to each line: omit DATA and --message-key")
     send = _Publisher(channel, headers, reply_to, is_text, as_json)
     if by_line:
         asyncio.run(send.lines(options))
@@ -231,7 +233,7 @@ def publish(
 
 @dataclass(frozen=True, slots=True)
 class _Publisher:
-    """How every message of one command is sent and its receipt shown."""
+    """Publisher of a command's messages, which also prints their receipts."""
 
     channel: str
     headers: Mapping[str, str] | None
@@ -240,16 +242,16 @@ class _Publisher:
     as_json: bool
 
     async def one(self, options: AgentOptions, data: object, key: str | None) -> None:
-        async with options.speaking() as agent:
+        async with options.client() as agent:
             self.show(await self.publish(agent, data, key))
 
     async def publish(self, agent: Agent, data: object, key: str | None = None) -> Receipt:
         return await agent.publish(self.channel, data, key=key, headers=self.headers, reply_to=self.reply_to)
 
     async def lines(self, options: AgentOptions) -> None:
-        """Publishes lines as they come, many at once, and shows their receipts in order, until the input ends or one fails."""
+        """Publish lines concurrently as they arrive, and print receipts in order, until end of input or the first failure."""
         refused: click.UsageError | None = None
-        async with options.speaking() as agent, asyncio.TaskGroup() as group:
+        async with options.client() as agent, asyncio.TaskGroup() as group:
             under_way: asyncio.Queue[asyncio.Task[Receipt] | None] = asyncio.Queue(WINDOW)
             group.create_task(self._show_all(under_way))
             async for number, line in stdin_lines():
@@ -284,7 +286,7 @@ class _Publisher:
 
 
 class _StartParam(click.ParamType[frames.Start]):
-    """Where to begin: a word, or a sequence."""
+    """A start position: `cursor`, `new`, `first`, or a sequence."""
 
     name = "start"
 
@@ -292,7 +294,7 @@ class _StartParam(click.ParamType[frames.Start]):
         if value in {"cursor", "new", "first"}:
             return cast(frames.Start, value)  # mypy does not narrow a str by membership.
         if not str(value).isdecimal() or not 1 <= int(value) <= frames.MAX_SEQ:
-            self.fail(f"{value!r} is none of cursor, new, first and a sequence from 1", param, ctx)
+            self.fail(f"{value!r} is not cursor, new, first or a sequence from 1", param, ctx)
         return int(value)
 
 
@@ -305,15 +307,16 @@ class _StartParam(click.ParamType[frames.Start]):
     default="cursor",
     show_default=True,
     metavar="cursor|new|first|SEQ",
-    help="Where the named channels begin: behind what was acknowledged, behind the newest, at the oldest, at a sequence.",
+    help="Start position in the named channels: after the last acknowledged message, after the newest, at the oldest, or at a"
+    " sequence.",
 )
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Ends after so many messages.")
-@click.option("--ack/--no-ack", default=True, show_default=True, help="Acknowledges each message when it is printed.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="Exit after this many messages.")
+@click.option("--ack/--no-ack", default=True, show_default=True, help="Acknowledge each message after printing it.")
 @_agent_options
 def listen(
     options: AgentOptions, channels: tuple[str, ...], start: frames.Start, count: int | None, ack: bool, as_json: bool
 ) -> None:
-    """Prints one line a message of the named channels, subscribing to them first, or of all that the agent is subscribed to.
+    """Print one line per received message. Named channels are subscribed to first; without any, all subscriptions are read.
 
     \b
     Examples:
@@ -321,7 +324,7 @@ def listen(
       artcafe agent listen chn_… --from first --no-ack --count 10 --json
     """
     if start != "cursor" and not channels:
-        raise click.UsageError("--from is for named channels")
+        raise click.UsageError("--from requires named channels")
     asyncio.run(_listen(options, channels, start, count, ack, as_json))
 
 
@@ -330,12 +333,12 @@ async def _listen(
 ) -> None:
     shown = 0
     signer = options.signer()
-    async with options.speaking(WINDOW if ack else None, signer) as agent:
+    async with options.client(WINDOW if ack else None, signer) as agent:
         if not channels:
             await _note_silence(options, signer)
         async for item in agent.messages(*channels, start=start, gaps=True):
             if isinstance(item, Gap):
-                if as_json:  # In words it is on standard error.
+                if as_json:  # Otherwise the SDK logs it on standard error.
                     click.echo(msgspec.json.encode({"gap": item}))
                 continue
             click.echo(one_line(item.json) if as_json else _shown(item))
@@ -347,20 +350,20 @@ async def _listen(
 
 
 async def _note_silence(options: AgentOptions, signer: Signer) -> None:
-    """Say on standard error when nothing will come, since no subscription is active. REST lists them, the gateway does not."""
+    """Print a note on standard error if no subscription is active. REST lists subscriptions, the gateway does not."""
     if any(map(addresses.is_gateway, addresses.several(options.url))):
         return
     try:
         async with Client(options.url) as rest:
             await rest.login(options.tenant, options.agent, signer, service=options.service)
             rows = [row async for row in rest.agent_subscriptions(options.tenant, options.agent)]
-    except ArtcafeError:  # The messages come all the same.
+    except ArtcafeError:  # The note is optional; messages arrive without it.
         return
     if any(row.status == "active" for row in rows):
         return
     paused = ", ".join(row.channel_id for row in rows[:NAMED])
     why = f"all its subscriptions are paused ({paused}{', …' if len(rows) > NAMED else ''})" if rows else "it has no subscription"
-    click.echo(f"artcafe: nothing comes to {options.agent} as long as {why}", err=True)
+    click.echo(f"artcafe: {options.agent} will receive nothing: {why}", err=True)
 
 
 def _shown(message: Message) -> str:

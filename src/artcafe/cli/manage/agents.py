@@ -1,4 +1,4 @@
-"""`artcafe agent …`: what members do with the agents of their tenant, beside what an agent does itself (`agent_commands`)."""
+"""`artcafe agent …`: manage the agents of a tenant, together with the commands of an agent itself (`agent_commands`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from artcafe.cli.manage import keys
-from artcafe.cli.manage.agent_commands import agent as itself
+from artcafe.cli.manage.agent_commands import agent as agent_group
 from artcafe.cli.manage.caller import Caller, in_tenant
 from artcafe.cli.manage.keys import PublicKeyFolderParam, PublicKeyParam
 from artcafe.cli.terminal.confirm import confirm
@@ -29,11 +29,11 @@ from artcafe.sdk.records import Presence
 
 
 class _AgentGroup(click.Group):
-    """A group whose help tells apart who speaks."""
+    """A group whose help lists the commands of members and of the agent separately."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = [(name, each.get_short_help_str(90)) for name, each in self.commands.items() if name in itself.commands]
-        others = [(name, each.get_short_help_str(90)) for name, each in self.commands.items() if name not in itself.commands]
+        own = [(name, each.get_short_help_str(90)) for name, each in self.commands.items() if name in agent_group.commands]
+        others = [(name, each.get_short_help_str(90)) for name, each in self.commands.items() if name not in agent_group.commands]
         for title, rows in (("As a member of its tenant", others), ("As the agent itself, with its SSH key", own)):
             with formatter.section(title):
                 formatter.write_dl(rows)
@@ -41,7 +41,7 @@ class _AgentGroup(click.Group):
 
 @click.group(cls=_AgentGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def agent() -> None:
-    """The agents of a tenant, and speaking as one of them.
+    """Manage the agents of a tenant, or connect as one of them.
 
     \b
     Examples:
@@ -52,26 +52,26 @@ def agent() -> None:
 
 
 agent.add_command(keys.key)
-for _name, _command in itself.commands.items():
+for _name, _command in agent_group.commands.items():
     agent.add_command(_command, _name)
 
 
-description_option = click.option("--description", metavar="TEXT", help="What it is for.")
+description_option = click.option("--description", metavar="TEXT", help="A description.")
 capability_option = click.option(
-    "--capability", "capabilities", multiple=True, metavar="WORD", help="Something it can do; may be repeated."
+    "--capability", "capabilities", multiple=True, metavar="WORD", help="A capability; may be repeated."
 )
 
 
 @agent.command("list", cls=ArtcafeCommand)
-@click.option("--status", type=click.Choice([each.value for each in AgentStatus]), help="Only those.")
-@click.option("--capability", metavar="WORD", help="Only those that can do this.")
-@click.option("--connected/--away", default=None, help="Only those that are, or are not, connected now.")
+@click.option("--status", type=click.Choice([each.value for each in AgentStatus]), help="Only agents with this status.")
+@click.option("--capability", metavar="WORD", help="Only agents with this capability.")
+@click.option("--connected/--away", default=None, help="Only agents that are, or are not, connected now.")
 @limit_option
 @in_tenant
 async def list_agents(
     caller: Caller, status: str | None, capability: str | None, connected: bool | None, limit: int | None
 ) -> None:
-    """Lists the agents.
+    """List the agents.
 
     \b
     Example:
@@ -87,9 +87,7 @@ async def list_agents(
     }
     found = caller.rest.agents(caller.tenant, status=status, capability=capability, connected=connected, limit=limit)
     is_all = status is None and capability is None and connected is None
-    none = (
-        "there are no agents yet; make one: artcafe agent create NAME --public-key FILE" if is_all else "there are no such agents"
-    )
+    none = "no agents yet; register one: artcafe agent create NAME --public-key FILE" if is_all else "no agent matches"
     await show_all(caller, found, columns, none=none)
 
 
@@ -103,9 +101,7 @@ def _presence(presence: Presence | None) -> str:
 
 @agent.command(cls=ArtcafeCommand)
 @click.argument("name")
-@click.option(
-    "--public-key", required=True, type=PublicKeyParam(), metavar="FILE", help="The agent's .pub file, or the line that is in it."
-)
+@click.option("--public-key", required=True, type=PublicKeyParam(), metavar="FILE", help="The agent's .pub file, or its content.")
 @description_option
 @capability_option
 @idempotency_key_option
@@ -118,7 +114,7 @@ async def create(
     capabilities: tuple[str, ...],
     idempotency_key: str | None,
 ) -> None:
-    """Registers an agent by its public key. Its private key stays where it is.
+    """Register an agent by its public key. The private key stays with the agent.
 
     \b
     Example:
@@ -136,8 +132,8 @@ async def create(
 @capability_option
 @in_tenant
 async def import_folder(caller: Caller, folder: Mapping[str, str], capabilities: tuple[str, ...]) -> None:
-    """Registers an agent for each .pub file of FOLDER, by the file's name. It may be repeated: a key that an agent of the tenant
-    has already is passed over.
+    """Register an agent for each .pub file in FOLDER, named after the file. It may be repeated: keys that an agent of the tenant
+    has already are skipped.
 
     \b
     Example:
@@ -149,7 +145,7 @@ async def import_folder(caller: Caller, folder: Mapping[str, str], capabilities:
         try:
             row["id"] = (await caller.rest.create_agent(caller.tenant, name, public_key, capabilities=capabilities)).id
         except KeyTaken as exc:
-            row["outcome"] = f"passed over: {exc}"
+            row["outcome"] = f"skipped: {exc}"
         except CallerFault as exc:
             row["outcome"], failed = f"refused: {exc}", True
         rows.append(row)
@@ -162,7 +158,7 @@ async def import_folder(caller: Caller, folder: Mapping[str, str], capabilities:
 @click.argument("agent")
 @in_tenant
 async def show(caller: Caller, agent: str) -> None:
-    """Shows an agent.
+    """Show an agent.
 
     \b
     Example:
@@ -173,13 +169,16 @@ async def show(caller: Caller, agent: str) -> None:
 
 @agent.command(cls=ArtcafeCommand)
 @click.argument("agent")
-@click.option("--name", metavar="TEXT", help="Another name.")
+@click.option("--name", metavar="TEXT", help="The new name.")
 @click.option(
-    "--public-key", type=PublicKeyParam(), metavar="FILE", help="Another key; tokens and connections by the old one end."
+    "--public-key",
+    type=PublicKeyParam(),
+    metavar="FILE",
+    help="Replace the first key; tokens and connections of the old one end.",
 )
 @description_option
 @capability_option
-@click.option("--no-capabilities", is_flag=True, help="It can do nothing in particular any more.")
+@click.option("--no-capabilities", is_flag=True, help="Remove all capabilities.")
 @in_tenant
 async def update(
     caller: Caller,
@@ -190,18 +189,18 @@ async def update(
     capabilities: tuple[str, ...],
     no_capabilities: bool,
 ) -> None:
-    """Changes an agent; what is left out stays. Capabilities that are given take the place of those before.
+    """Change an agent. Omitted options stay unchanged; given capabilities replace all earlier ones.
 
     \b
     Example:
       artcafe agent update agt_… --name "Scout 2" --capability search --capability summarise
     """
     if no_capabilities and capabilities:
-        raise click.UsageError("give --capability or --no-capabilities, not both")
+        raise click.UsageError("--capability and --no-capabilities exclude each other")
     changes: dict[str, Any] = {"name": name, "public_key": public_key, "description": description}
     changes["capabilities"] = capabilities if capabilities or no_capabilities else None
     if all(value is None for value in changes.values()):
-        raise click.UsageError("say what to change: --name, --public-key, --description, --capability or --no-capabilities")
+        raise click.UsageError("nothing to change: give --name, --public-key, --description, --capability or --no-capabilities")
     show_one(caller, await caller.rest.update_agent(caller.tenant, agent, **changes))
 
 
@@ -210,7 +209,7 @@ async def update(
 @yes_option
 @in_tenant
 async def delete(caller: Caller, agent: str, yes: bool) -> None:
-    """Deletes an agent with its subscriptions. Its tokens and connections end within 5 seconds.
+    """Delete an agent with its subscriptions. Its tokens and connections end within 5 seconds.
 
     \b
     Example:
@@ -226,7 +225,7 @@ async def delete(caller: Caller, agent: str, yes: bool) -> None:
 @click.argument("agent")
 @in_tenant
 async def disable(caller: Caller, agent: str) -> None:
-    """Keeps an agent out. Its tokens and connections end within 5 seconds, and its subscriptions stay.
+    """Disable an agent. Its tokens and connections end within 5 seconds; its subscriptions stay.
 
     \b
     Example:
@@ -240,7 +239,7 @@ async def disable(caller: Caller, agent: str) -> None:
 @click.argument("agent")
 @in_tenant
 async def enable(caller: Caller, agent: str) -> None:
-    """Lets an agent that was disabled in again.
+    """Enable a disabled agent.
 
     \b
     Example:

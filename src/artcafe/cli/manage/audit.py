@@ -1,4 +1,4 @@
-"""`artcafe audit …`: who did what in a tenant: read, exported, and checked to be as it was written."""
+"""`artcafe audit …`: list, export and verify the audit of a tenant."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from artcafe.rules.chain import ChainBreak
 from artcafe.sdk.records import AuditEntry
 
 SHOWN: Final = 20
-"""Entries that nobody asked for in numbers: they fit a screen."""
+"""Default number of entries, which fits a screen."""
 
 COLUMNS: Final[Columns[AuditEntry]] = {
     "NUMBER": lambda entry: entry.number,
@@ -36,7 +36,7 @@ COLUMNS: Final[Columns[AuditEntry]] = {
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def audit() -> None:
-    """The audit of a tenant, for its admins. It records logins and changes of who may do what.
+    """Read the audit of a tenant, as one of its admins. It records logins, refused attempts and changes of access.
 
     \b
     Example:
@@ -46,17 +46,19 @@ def audit() -> None:
 
 @audit.command("list", cls=ArtcafeCommand)
 @limit_option
-@click.option("--agent", metavar="AGENT|usr:SUB", help="Only what this agent or person did, or had done to it.")
-@click.option("--action", help="Only this action, such as agent.login, or all that begin with it and a dot: agent.")
-@click.option("--since", type=TimeParam(), metavar="TIME", help="Only from this time on, such as 1h or '2026-11-28 10:00'.")
-@click.option("--until", type=TimeParam(), metavar="TIME", help="Only before this time.")
+@click.option("--agent", metavar="AGENT|usr:SUB", help="Only entries with this agent or user as actor or target.")
+@click.option("--action", help="Only this action, such as agent.login, or all actions of a group: agent.")
+@click.option(
+    "--since", type=TimeParam(), metavar="TIME", help="Only entries from this time on, such as 1h or '2026-11-28 10:00'."
+)
+@click.option("--until", type=TimeParam(), metavar="TIME", help="Only entries before this time.")
 @in_tenant
 async def list_entries(
     caller: Caller, limit: int | None, agent: str | None, action: str | None, since: datetime | None, until: datetime | None
 ) -> None:
-    """Lists what was done, newest first; 20 entries unless --limit says otherwise.
+    """List entries, newest first: 20, or as many as --limit.
 
-    A refused login has its reason among the facts.
+    The FACTS of a refused login include the reason.
 
     \b
     Examples:
@@ -66,13 +68,13 @@ async def list_entries(
     """
     entries = caller.rest.audit(caller.tenant, agent=agent, action=action, since=since, until=until, limit=limit or SHOWN)
     is_filtered = any(each is not None for each in (agent, action, since, until))
-    await show_all(caller, entries, COLUMNS, none="no entry is like that" if is_filtered else "nothing is in the audit yet")
+    await show_all(caller, entries, COLUMNS, none="no entry matches" if is_filtered else "the audit is empty")
 
 
 @audit.command(cls=ArtcafeCommand)
 @in_tenant
 async def export(caller: Caller) -> None:
-    """Prints the whole audit as JSON lines, oldest first. 'artcafe audit check' checks such a file without a server.
+    """Print the whole audit as JSON lines, oldest first. 'artcafe audit check' verifies such a file without a server.
 
     \b
     Example:
@@ -83,7 +85,7 @@ async def export(caller: Caller) -> None:
 
 
 until_option = click.option(
-    "--until", metavar="NUMBER:DIGEST", help="What an earlier check printed: that entry must still be there, and the same."
+    "--until", metavar="NUMBER:DIGEST", help="The result of an earlier check: that entry must still exist unchanged."
 )
 
 
@@ -91,9 +93,10 @@ until_option = click.option(
 @until_option
 @in_tenant
 async def verify(caller: Caller, until: str | None) -> None:
-    """Checks that nothing in the audit was changed, removed or added, and prints the last entry's number and digest.
+    """Verify that no entry was changed, removed or added, and print the last entry's number and digest.
 
-    Nothing in a chain shows that its end was cut off. Keep what this prints in another place, and give it to --until next time.
+    The chain of digests cannot reveal a truncated end. Keep the printed number and digest elsewhere, and pass them to --until
+    next time.
 
     \b
     Examples:
@@ -102,15 +105,15 @@ async def verify(caller: Caller, until: str | None) -> None:
     """
     entries = [entry async for entry in caller.rest.audit(caller.tenant, oldest_first=True)]
     check_chain(entries, until, json=caller.as_json)
-    warn_of_late_beginning(entries)
+    warn_if_incomplete(entries)
 
 
 @audit.command(cls=ArtcafeCommand)
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @until_option
-@click.option("--json", "as_json", is_flag=True, help="Prints a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def check(file: Path, until: str | None, as_json: bool) -> None:
-    """Checks a FILE that 'artcafe audit export' printed, as 'artcafe audit verify' does. No server is asked.
+    """Verify a FILE from 'artcafe audit export', as 'artcafe audit verify' does, without a server.
 
     \b
     Example:
@@ -125,45 +128,45 @@ def _read(file: Path) -> list[AuditEntry]:
         try:
             found.append(msgspec.json.decode(line, type=AuditEntry))
         except msgspec.DecodeError as exc:
-            raise click.UsageError(f"line {number} of {file} is no entry of an audit: {exc}") from exc
+            raise click.UsageError(f"line {number} of {file} is not an audit entry: {exc}") from exc
     return found
 
 
 def check_chain(lines: Sequence[AuditEntry], until: str | None, *, json: bool) -> None:
-    """Says that the chain holds, and its last entry. Raises ChainBroken."""
+    """Verify the chain, and print the number of entries and the last one. Raises ChainBroken."""
     entries = [msgspec.convert(msgspec.to_builtins(line), Entry) for line in lines]
-    broken = chain.first_break(entries) or _misnamed(lines, entries)
+    broken = chain.first_break(entries) or _wrong_digest(lines, entries)
     if broken is None and until is not None:
-        broken = _not_there(lines, until)
+        broken = _missing_entry(lines, until)
     if broken is not None:
         raise ChainBroken(broken.number, broken.problem)
     last = f"{lines[-1].number}:{lines[-1].digest}" if lines else "0:"
-    told = f"{len(lines):,} entries, each as it was written. The last one is {last}"
-    click.echo(as_json({"entries": len(lines), "until": last}) if json else told)
+    text = f"{len(lines):,} entries, all unchanged. The last one is {last}"
+    click.echo(as_json({"entries": len(lines), "until": last}) if json else text)
 
 
-def warn_of_late_beginning(lines: Sequence[AuditEntry]) -> None:
-    """Say on standard error that a tenant's audit begins without the tenant's creation: one that was begun anew holds, too."""
+def warn_if_incomplete(lines: Sequence[AuditEntry]) -> None:
+    """Warn if a tenant's audit does not begin with the tenant's creation: a chain that was started again is valid too."""
     first = lines[0].action if lines else "nothing"
     if first != chain.BEGINNING:
         click.echo(
-            f"artcafe: it begins with {first}, and not with the tenant's creation: the tenant came from an older system,"
-            " or its audit was lost and begun anew",
+            f"artcafe: the audit begins with {first} instead of the tenant's creation: the tenant comes from an older system,"
+            " or its audit was lost and started again",
             err=True,
         )
 
 
-def _misnamed(lines: Iterable[AuditEntry], entries: Iterable[Entry]) -> ChainBreak | None:
+def _wrong_digest(lines: Iterable[AuditEntry], entries: Iterable[Entry]) -> ChainBreak | None:
     for line, entry in zip(lines, entries, strict=True):
         if line.digest != chain.digest(chain.canonical(entry)):
-            return ChainBreak(line.number, "is not what its digest was made of")
+            return ChainBreak(line.number, "does not match its digest")
     return None
 
 
-def _not_there(lines: Iterable[AuditEntry], until: str) -> ChainBreak | None:
+def _missing_entry(lines: Iterable[AuditEntry], until: str) -> ChainBreak | None:
     number, _, digest = until.partition(":")
     if not number.isdigit():
-        raise click.UsageError("--until takes what 'artcafe audit verify' printed: NUMBER:DIGEST")
+        raise click.UsageError("--until requires NUMBER:DIGEST, as printed by 'artcafe audit verify'")
     if number == "0" or any((line.number, line.digest) == (int(number), digest) for line in lines):
         return None
-    return ChainBreak(int(number), "is not there as it was when it was checked before")
+    return ChainBreak(int(number), "is missing or differs from the earlier check")

@@ -1,4 +1,4 @@
-"""Who calls, and where to, in a person's command: token, address and tenant, and whom the words of an error are for."""
+"""The caller of a member's command: server address, access token and tenant; and error texts with the fitting command."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ P = ParamSpec("P")
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 NAMED: Final = 10
-"""Tenants that an error lists; beyond that the list is a command of its own."""
+"""Maximum number of tenants listed in an error; 'artcafe tenant list' prints all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """An address, and the token to show there. For the local identity also who that is, and how others' things are seen."""
+    """A server address and an access token. For the local identity, also the user and a hint about other users' tenants."""
 
     url: str
     token: str = field(repr=False)
@@ -38,7 +38,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """What a command works with. `tenant` is empty in a command that is not about the things of one."""
+    """The REST client, credentials and output format of a command. `tenant` is empty for commands outside a tenant."""
 
     rest: Client
     credentials: Credentials
@@ -46,7 +46,7 @@ class Caller:
     tenant: str = ""
 
     def note(self, text: str) -> None:
-        """Tells a person something beside the answer; a program is told nothing."""
+        """Print a note on standard error, unless the output is JSON."""
         if not self.as_json:
             click.echo(f"artcafe: {text}", err=True)
 
@@ -55,12 +55,12 @@ Command = Callable[Concatenate[Caller, P], Coroutine[Any, Any, None]]
 
 
 def as_user(command: Command[P]) -> Callable[..., None]:
-    """Makes a click callback of a coroutine function: with the options that say who calls, and a `Caller` in their place."""
+    """Make a click callback of a coroutine function: add the options that identify the caller, and pass a `Caller`."""
     return _called(command, is_in_tenant=False)
 
 
 def in_tenant(command: Command[P]) -> Callable[..., None]:
-    """As `by_person`, for a command that is about the things of a tenant: it is in the caller's `tenant`."""
+    """Do the same as `as_user` for a command inside a tenant: add `--tenant`, and set the caller's `tenant`."""
     return TENANT(_called(command, is_in_tenant=True))
 
 
@@ -70,7 +70,7 @@ def _called(command: Callable[..., Coroutine[Any, Any, None]], *, is_in_tenant: 
         _check_text(given)
         credentials = _credentials(url, token, user, data_dir)
         call = _call(command, credentials, as_json, given, is_in_tenant=is_in_tenant)
-        # Not runner.run: it takes the first Ctrl-C for itself, and a question at the terminal, which holds the loop, would stand.
+        # Not runner.run: it handles the first Ctrl-C itself, and a prompt, which blocks the loop, would ignore it.
         with asyncio.Runner() as runner:
             runner.get_loop().run_until_complete(call)
 
@@ -102,19 +102,19 @@ PERSON: Final = (
         "--url",
         envvar="ARTCAFE_URL",
         metavar="URL",
-        help="The REST address, or several between commas [env: ARTCAFE_URL; default: that of the data folder's server].",
+        help="The REST address; several, separated by commas, for failover.  [env: ARTCAFE_URL; default: the data folder's]",
     ),
     click.option(
         "--token",
         envvar="ARTCAFE_TOKEN",
         metavar="TOKEN",
-        help="An access token. Better as ARTCAFE_TOKEN: others on this machine can read a command's arguments.",
+        help="An access token. Prefer ARTCAFE_TOKEN: other users of this machine can read a command's arguments.",
     ),
     click.option(
         "--user",
         envvar="ARTCAFE_USER",
         metavar="NAME",
-        help="Without a token: who you are to a server on this machine [env: ARTCAFE_USER; default: yourself@localhost].",
+        help="Without a token: your user id for a server on this machine.  [env: ARTCAFE_USER; default: LOGIN@localhost]",
     ),
     click.option(
         "--data-dir",
@@ -125,40 +125,42 @@ PERSON: Final = (
         show_default=True,
         help="Without a token: the data folder of that server.",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Prints one JSON document, errors too."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document, including errors."),
 )
 TENANT: Final = click.option(
     "--tenant",
     envvar="ARTCAFE_TENANT",
     metavar="ID",
-    help="The tenant's id [env: ARTCAFE_TENANT]. Needed only if you are in several.",
+    help="The tenant's id. Required only if you are a member of several.  [env: ARTCAFE_TENANT]",
 )
 
 
-# --- who calls -----------------------------------------------------------------------------------------------------------
+# --- credentials ---------------------------------------------------------------------------------------------------------
 
 
 def _credentials(url: str | None, token: str | None, user: str | None, data_dir: Path) -> Credentials:
-    """The token that was given, or one of the local identity for the server of the data folder, and for no other: what is good
-    for everybody's account here is shown to nobody elsewhere."""
-    told = read_server_info(data_dir)
+    """Return the given token, or one of the local identity for the data folder's server.
+
+    A token of the local identity is never sent to another server, because its signing secret can impersonate every user.
+    """
+    server = read_server_info(data_dir)
     if token:
         if click.get_current_context().get_parameter_source("user") is click.core.ParameterSource.COMMANDLINE:
-            raise click.UsageError("--user is for a call without a token, and there is one (--token or ARTCAFE_TOKEN)")
-        given = addresses.several(url or told.get("url", DEFAULT_URL))
+            raise click.UsageError("--user cannot be combined with an access token (--token or ARTCAFE_TOKEN)")
+        given = addresses.several(url or server.get("url", DEFAULT_URL))
         return Credentials(",".join(map(addresses.rest, given)), _checked(token))
-    if url and not (told and any(_is_same(addresses.rest(each), told["url"]) for each in addresses.several(url))):
-        raise click.UsageError(f"no access token for {url}: give --token or ARTCAFE_TOKEN. {_why_not_local(told, data_dir)}")
-    if not told:
+    if url and not (server and any(_is_same(addresses.rest(each), server["url"]) for each in addresses.several(url))):
+        raise click.UsageError(f"no access token for {url}: give --token or ARTCAFE_TOKEN. {_why_not_local(server, data_dir)}")
+    if not server:
         raise _not_running(data_dir)
-    return _local(told["url"], data_dir, user or _this_user())
+    return _local(server["url"], data_dir, user or _this_user())
 
 
 def read_server_info(data_dir: Path) -> dict[str, str]:
-    """Where the server that runs on a data folder is reached; nothing where none does."""
+    """Return the addresses of the server that runs on a data folder; empty if none runs."""
     try:
         from artcafe.data_dir import read_server_info
-    except ModuleNotFoundError:  # no server runs on a system without file locks
+    except ModuleNotFoundError:  # A server cannot run on a system without file locks.
         return {}
     return read_server_info(data_dir)
 
@@ -171,32 +173,32 @@ def _local(url: str, data_dir: Path, user: str) -> Credentials:
         if (exc.name or "").startswith("artcafe"):
             raise
         raise click.UsageError(
-            "no access token: give --token or ARTCAFE_TOKEN. (To be known without one, the server must be installed here.)"
+            "no access token: give --token or ARTCAFE_TOKEN. (Working without one requires the server to be installed here.)"
         ) from exc
     is_demo_there = user != DEMO_USER and (data_dir / "demo").is_dir()
-    others = f"another user's are seen with --user{f', the demo with --user {DEMO_USER}' if is_demo_there else ''}"
+    others = f"--user shows another user's tenants{f', and --user {DEMO_USER} the demo' if is_demo_there else ''}"
     return Credentials(url, issue_token(config.load({"data_dir": data_dir}), user), user, others)
 
 
-def _why_not_local(told: Mapping[str, str], data_dir: Path) -> str:
-    if told:
-        return f"(The server of the data folder {data_dir} is at {told['url']}; leave out --url for that one.)"
-    return f"(Without one there must be a running server on the data folder {data_dir}, and there is none.)"
+def _why_not_local(server: Mapping[str, str], data_dir: Path) -> str:
+    if server:
+        return f"(The server of the data folder {data_dir} is at {server['url']}; omit --url to use it.)"
+    return f"(Working without one requires a running server on the data folder {data_dir}, and none runs.)"
 
 
 def _not_running(data_dir: Path) -> Exception:
     if not data_dir.exists():
         return click.UsageError(
-            f"no access token: give --token or ARTCAFE_TOKEN. Without one this works where a server keeps its data, and"
-            f" {data_dir} is not here: name it by --data-dir, or begin with 'artcafe up'"
+            f"no access token: give --token or ARTCAFE_TOKEN. Working without one requires the server's data folder, and"
+            f" {data_dir} does not exist: name it with --data-dir, or start a server with 'artcafe up'"
         )
     return Unavailable.from_text(
-        f"no artcafe runs on the data folder {data_dir}; start it (artcafe up --data-dir {data_dir}), or name another folder"
+        f"no artcafe runs on the data folder {data_dir}; start it (artcafe up --data-dir {data_dir}), or name another one"
     )
 
 
 def _is_same(one: str, other: str) -> bool:
-    """Whether two addresses are one server's: `localhost` and 127.0.0.1 are, at the same port."""
+    """Whether two addresses belong to the same server: `localhost` and 127.0.0.1 with the same port do."""
     both_here = addresses.is_loopback(one) and addresses.is_loopback(other)
     return one == other or (both_here and urlsplit(one).port == urlsplit(other).port)
 
@@ -205,30 +207,32 @@ def _this_user() -> str:
     try:
         return f"{getpass.getuser()}@localhost"
     except (OSError, KeyError, ImportError):
-        raise click.UsageError("this system does not say who you are; say it by --user") from None
+        raise click.UsageError("the system's user name is unknown; give --user") from None
 
 
 def _checked(token: str) -> str:
     token = token.strip()
     if not (token.isascii() and token.isprintable()) or " " in token:
-        raise click.UsageError("the access token (--token or ARTCAFE_TOKEN) is none: it has spaces or other characters in it")
+        raise click.UsageError("the access token (--token or ARTCAFE_TOKEN) is invalid: it contains spaces or special characters")
     return token
 
 
 def _check_text(given: Mapping[str, Any]) -> None:
-    """Bytes that are no text come from the shell as half surrogates, which can be neither encoded nor sent."""
+    """Reject arguments that are not UTF-8: the shell's invalid bytes arrive as lone surrogates, which cannot be encoded."""
     for name, value in given.items():
         for each in value if isinstance(value, tuple) else (value,):
             if isinstance(each, str) and not each.isascii() and any("\ud800" <= char <= "\udfff" for char in each):
                 raise click.UsageError(f"{name.replace('_', ' ')}: {each!a} is not UTF-8 text")
 
 
-# --- which tenant --------------------------------------------------------------------------------------------------------
+# --- tenant --------------------------------------------------------------------------------------------------------------
 
 
 async def resolve_tenant(caller: Caller) -> str:
-    """The caller's only tenant, or an agent's own; said on standard error. Raises `click.UsageError` for none and for several,
-    and `TermsRequired` for somebody who has to accept those first."""
+    """Return the caller's only tenant, or an agent's tenant, and print it on standard error.
+
+    Raises click.UsageError for a user with no tenant or several, and TermsRequired for a user who must accept the terms first.
+    """
     me = await caller.rest.me()
     if me.tenant_id is not None:
         return me.tenant_id
@@ -240,23 +244,23 @@ async def resolve_tenant(caller: Caller) -> str:
         raise errors.TermsRequired(me.terms_outstanding.version)
     if not me.tenants:
         raise click.UsageError(no_tenant_text(caller.credentials))
-    raise click.UsageError(f"{me.user_id} is in several tenants; say which by --tenant or ARTCAFE_TENANT:\n{_listed(me.tenants)}")
+    raise click.UsageError(f"{me.user_id} is in several tenants; choose with --tenant or ARTCAFE_TENANT:\n{_listed(me.tenants)}")
 
 
 def note_terms(caller: Caller, me: Me) -> None:
-    """Says which terms the caller has still to accept, and until when that may wait; of those that may not an error tells."""
+    """Print a note about terms to accept within a grace period. Without a grace period, the server's error says so."""
     terms = me.terms_outstanding
     if terms is not None and terms.grace_until is not None:
         caller.note(
-            f"version {terms.version} of the terms is to be accepted by {terms.grace_until:%Y-%m-%dT%H:%M:%SZ}:"
-            f" 'artcafe terms show' has it, and 'artcafe terms accept {terms.version}' accepts it"
+            f"accept version {terms.version} of the terms by {terms.grace_until:%Y-%m-%dT%H:%M:%SZ}:"
+            f" read it with 'artcafe terms show', and accept it with 'artcafe terms accept {terms.version}'"
         )
 
 
 def no_tenant_text(credentials: Credentials) -> str:
-    """What to say to somebody without a tenant."""
+    """Return the text for a user without a tenant."""
     who = f"{credentials.user} is" if credentials.user else "you are"
-    return "; ".join(filter(None, (f"{who} in no tenant yet", "make one: artcafe tenant create NAME", credentials.others)))
+    return "; ".join(filter(None, (f"{who} in no tenant yet", "create one: artcafe tenant create NAME", credentials.others)))
 
 
 def _listed(tenants: tuple[Membership, ...]) -> str:
@@ -266,32 +270,33 @@ def _listed(tenants: tuple[Membership, ...]) -> str:
     return "\n".join(lines)
 
 
-# --- what went wrong -----------------------------------------------------------------------------------------------------
+# --- error texts ---------------------------------------------------------------------------------------------------------
 
 ERROR_TEXTS: Final[Mapping[type[ArtcafeError], str]] = {
-    errors.TenantNotFound: "no tenant {tenant!r} among yours; 'artcafe tenant list' shows them",
-    errors.AgentNotFound: "no agent {agent!r} in this tenant; 'artcafe agent list' shows them",
-    errors.ChannelNotFound: "no channel {channel!r} in this tenant; it is named by its id (chn_…), see 'artcafe channel list'",
-    errors.MemberNotFound: "no such member in this tenant; a member is named by the id that 'artcafe member list' shows first",
-    errors.InvitationNotFound: "no such open invitation in this tenant; 'artcafe invitation list' shows them",
+    errors.TenantNotFound: "no tenant {tenant!r} among yours; list them with 'artcafe tenant list'",
+    errors.AgentNotFound: "no agent {agent!r} in this tenant; list them with 'artcafe agent list'",
+    errors.ChannelNotFound: "no channel {channel!r} in this tenant; use its id (chn_…) from 'artcafe channel list'",
+    errors.MemberNotFound: "no such member in this tenant; use the USER id from 'artcafe member list'",
+    errors.InvitationNotFound: "no such open invitation in this tenant; list them with 'artcafe invitation list'",
     errors.TermsRequired: (
-        "you have not accepted the terms yet: 'artcafe terms show' has them, and 'artcafe terms accept VERSION' accepts them"
+        "you have not accepted the terms yet: read them with 'artcafe terms show', and accept them with 'artcafe terms accept"
+        " VERSION'"
     ),
-    errors.TermsChanged: "that is not the current version of the terms, which 'artcafe terms show' has; nothing was accepted",
+    errors.TermsChanged: "nothing was accepted: this is not the current version of the terms; see 'artcafe terms show'",
     errors.SubscriptionNotFound: (
-        "agent {agent!r} has no subscription to channel {channel!r}; make one: artcafe subscription create --channel … --agent …"
+        "agent {agent!r} is not subscribed to channel {channel!r}; subscribe it with 'artcafe subscription create'"
     ),
 }
-"""The server does not repeat an id that it did not find, and cannot know the command that lists them."""
+"""Texts with the id and the fitting command: the server does not repeat an unknown id, and does not know the command line."""
 
 
 def _reword(error: ArtcafeError, given: Mapping[str, Any], credentials: Credentials) -> ArtcafeError:
-    """The error as it is told to whoever typed the command; `given` are its arguments, by their names."""
+    """Return the error with the text for a command's user; `given` are the command's arguments by name."""
     words = ERROR_TEXTS.get(type(error))
     if isinstance(error, errors.TenantNotFound) and credentials.user:
         words = f"{words}\n  you are {credentials.user}; {credentials.others}"
     if words is not None:
         return type(error).from_text(words.format_map(given))
     if isinstance(error, Unavailable) and credentials.url in str(error):
-        return Unavailable.from_text(f"{error}\n  is a server running there? Another address is given by --url or ARTCAFE_URL")
+        return Unavailable.from_text(f"{error}\n  is a server running there? Set another address with --url or ARTCAFE_URL")
     return error

@@ -1,4 +1,4 @@
-"""`artcafe channel …`: the channels of a tenant, what they keep, and publishing to them as a person."""
+"""`artcafe channel …`: manage the channels of a tenant, read their history, and publish as a user."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from artcafe.model import Access, ChannelType
 access_option = click.option(
     "--access",
     type=click.Choice([each.value for each in Access]),
-    help="open: any agent of the tenant may use it; managed: those that a member subscribed.",
+    help="open: for any agent of the tenant; managed: only for agents subscribed by a member.",
 )
 
 
 class _Retention(click.ParamType["int | Literal['plan']"]):
-    """A time in seconds, minutes, hours or days, or `plan` for as long as that has it."""
+    """A duration such as 90s, 15m, 12h or 30d, or `plan` for the plan's retention."""
 
     name = "retention"
 
@@ -35,7 +35,7 @@ class _Retention(click.ParamType["int | Literal['plan']"]):
             return cast("int | Literal['plan']", value)  # mypy does not narrow a value that may be anything.
         found = re.fullmatch(r"(\d{1,9})([smhd]?)", value)
         if found is None:
-            self.fail(f"{value!r} is neither a time such as 90s, 15m, 12h or 30d nor 'plan'", param, ctx)
+            self.fail(f"{value!r} is neither a duration such as 90s, 15m, 12h or 30d nor 'plan'", param, ctx)
         return int(found[1]) * UNIT_SECONDS[found[2]]
 
 
@@ -43,14 +43,14 @@ retention_option = click.option(
     "--retention",
     type=_Retention(),
     metavar="TIME|plan",
-    help="How long messages are kept, such as 12h or 30d; plan: as long as the tenant's plan has it.",
+    help="How long messages are kept, such as 12h or 30d; plan: the retention of the tenant's plan.",
 )
-description_option = click.option("--description", metavar="TEXT", help="What it is for.")
+description_option = click.option("--description", metavar="TEXT", help="A description.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def channel() -> None:
-    """The channels of a tenant: ordered logs of messages.
+    """Manage the channels of a tenant: ordered logs of messages.
 
     \b
     Example:
@@ -62,7 +62,7 @@ def channel() -> None:
 @limit_option
 @in_tenant
 async def list_channels(caller: Caller, limit: int | None) -> None:
-    """Lists the channels.
+    """List the channels.
 
     \b
     Example:
@@ -75,7 +75,7 @@ async def list_channels(caller: Caller, limit: int | None) -> None:
         "ACCESS": lambda each: each.access,
         "CREATED": lambda each: each.created_at,
     }
-    none = "there are no channels yet; make one: artcafe channel create NAME"
+    none = "no channels yet; create one: artcafe channel create NAME"
     await show_all(caller, caller.rest.channels(caller.tenant, limit=limit), columns, none=none)
 
 
@@ -87,7 +87,7 @@ async def list_channels(caller: Caller, limit: int | None) -> None:
     type=click.Choice([each.value for each in ChannelType]),
     default=ChannelType.BROADCAST.value,
     show_default=True,
-    help="broadcast: every subscriber gets every message; live: the same for those who are there, and nothing is stored.",
+    help="broadcast: stores messages for every subscriber; live: delivers to connected subscribers, and stores nothing.",
 )
 @access_option
 @retention_option
@@ -103,12 +103,12 @@ async def create(
     description: str | None,
     idempotency_key: str | None,
 ) -> None:
-    """Makes a channel. Its type stays; the rest can be changed.
+    """Create a channel. Everything except its type can be changed later.
 
     \b
     Examples:
       artcafe channel create news
-      artcafe channel create orders --access managed --retention 7d --description "What was ordered"
+      artcafe channel create orders --access managed --retention 7d --description "Incoming orders"
     """
     made = await caller.rest.create_channel(
         caller.tenant,
@@ -126,7 +126,7 @@ async def create(
 @click.argument("channel")
 @in_tenant
 async def show(caller: Caller, channel: str) -> None:
-    """Shows a channel.
+    """Show a channel.
 
     \b
     Example:
@@ -137,7 +137,7 @@ async def show(caller: Caller, channel: str) -> None:
 
 @channel.command(cls=ArtcafeCommand)
 @click.argument("channel")
-@click.option("--name", metavar="TEXT", help="Another name.")
+@click.option("--name", metavar="TEXT", help="The new name.")
 @access_option
 @retention_option
 @description_option
@@ -150,14 +150,14 @@ async def update(
     retention: int | Literal["plan"] | None,
     description: str | None,
 ) -> None:
-    """Changes a channel; what is left out stays.
+    """Change a channel. Omitted options stay unchanged.
 
     \b
     Example:
       artcafe channel update chn_… --name headlines --access managed
     """
     if all(value is None for value in (name, access, retention, description)):
-        raise click.UsageError("say what to change: --name, --access, --retention or --description")
+        raise click.UsageError("nothing to change: give --name, --access, --retention or --description")
     changed = await caller.rest.update_channel(
         caller.tenant, channel, name=name, access=access, retention_s=retention, description=description
     )
@@ -169,7 +169,7 @@ async def update(
 @yes_option
 @in_tenant
 async def delete(caller: Caller, channel: str, yes: bool) -> None:
-    """Deletes a channel with its subscriptions and messages.
+    """Delete a channel with its subscriptions and messages.
 
     \b
     Example:
@@ -199,7 +199,9 @@ async def publish(
     headers: Mapping[str, str] | None,
     reply_to: str | None,
 ) -> None:
-    """Publishes DATA as yourself. It is JSON ('-' or nothing: standard input); printed is where it stands, once it is on disk.
+    """Publish DATA as yourself, and print the message's sequence and id once it is on disk.
+
+    DATA is JSON; it is read from standard input if omitted or '-'.
 
     \b
     Examples:

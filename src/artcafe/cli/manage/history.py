@@ -1,4 +1,4 @@
-"""`artcafe channel history`: what a channel keeps, and what comes after it."""
+"""`artcafe channel history`: print the stored messages of a channel, and follow new ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from artcafe.sdk.messages import Gap
 from artcafe.sdk.records import KeptMessage
 
 SHOWN: Final = 20
-"""Messages shown unless --limit says otherwise: they fit a screen."""
+"""Default number of messages, which fits a screen."""
 POLL_S: Final = 1.0
-"""How often --follow asks for new messages."""
-REASONS: Final = {"retention": "they grew older than the channel keeps them"}
+"""Poll interval of --follow."""
+REASONS: Final = {"retention": "they are older than the channel's retention"}
 
 Position = int | datetime | None
 
@@ -34,14 +34,16 @@ Position = int | datetime | None
     "--after",
     type=SequenceOrTimeParam(),
     metavar="SEQ|TIME",
-    help="Those above a sequence, or from a time on (1h, '2026-11-28 10:00', RFC 3339), oldest first.",
+    help="Messages above a sequence, or from a time on (1h, '2026-11-28 10:00', RFC 3339), oldest first.",
 )
-@click.option("--before", type=SequenceOrTimeParam(), metavar="SEQ|TIME", help="Those below a sequence, or before a time.")
-@click.option("--limit", type=click.IntRange(min=1), default=SHOWN, show_default=True, metavar="N", help="At most so many.")
-@click.option("--follow", is_flag=True, help="Prints them oldest first, and new ones as they come, until Ctrl-C.")
+@click.option("--before", type=SequenceOrTimeParam(), metavar="SEQ|TIME", help="Messages below a sequence, or before a time.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=SHOWN, show_default=True, metavar="N", help="Maximum number of messages."
+)
+@click.option("--follow", is_flag=True, help="Print messages oldest first, and new ones as they arrive, until Ctrl-C.")
 @in_tenant
 async def history(caller: Caller, channel: str, after: Position, before: Position, limit: int, follow: bool) -> None:
-    """Prints what a channel keeps. One line a message; the newest come first, or with --after the oldest.
+    """Print the stored messages of a channel, one per line: newest first, or oldest first with --after.
 
     \b
     Examples:
@@ -50,7 +52,7 @@ async def history(caller: Caller, channel: str, after: Position, before: Positio
       artcafe channel history chn_… --follow
     """
     if follow and before is not None:
-        raise click.UsageError("--follow goes on at the end; leave out --before")
+        raise click.UsageError("--follow and --before exclude each other")
     kept = caller.rest.history(
         caller.tenant, channel, after=after, before=before, limit=limit, on_gap=lambda gap: _warn(caller, gap)
     )
@@ -64,24 +66,26 @@ async def history(caller: Caller, channel: str, after: Position, before: Positio
 
 
 def _warn(caller: Caller, gap: Gap) -> None:
-    """Print on standard error what retention removed."""
-    told = {"gap": {"channel": gap.channel, "from": gap.first, "to": gap.last, "reason": gap.reason}}
+    """Print a gap on standard error."""
+    as_object = {"gap": {"channel": gap.channel, "from": gap.first, "to": gap.last, "reason": gap.reason}}
     why = REASONS.get(gap.reason, gap.reason)
-    click.echo(json.dumps(told) if caller.as_json else f"artcafe: #{gap.first} to #{gap.last} are gone: {why}", err=True)
+    click.echo(
+        json.dumps(as_object) if caller.as_json else f"artcafe: #{gap.first} to #{gap.last} are no longer stored: {why}", err=True
+    )
 
 
 def _show(caller: Caller, found: list[KeptMessage], limit: int, *, forward: bool) -> None:
     for each in found:
         click.echo(_line(each))
     if not found:
-        caller.note("no messages are kept there")
+        caller.note("no messages are stored")
     elif len(found) == limit:
         further = f"--after {found[-1].seq}" if forward else f"--before {found[-1].seq}"
-        caller.note(f"at most {limit} are shown; further ones: {further}")
+        caller.note(f"limited to {limit}; continue with {further}")
 
 
 async def _follow(caller: Caller, channel: str, found: list[KeptMessage], after: Position) -> None:
-    """Print messages, oldest first, and poll for more; an error that a retry can help is printed once until it is over."""
+    """Print messages, oldest first, and poll for more. A temporary error is printed once until a poll succeeds."""
     position, failing = after or 0, False
 
     def skip(gap: Gap) -> None:

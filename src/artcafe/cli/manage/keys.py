@@ -1,4 +1,4 @@
-"""`artcafe agent key`: the SSH keys of an agent, and how a public key is given."""
+"""`artcafe agent key …`: manage the SSH keys of an agent; and parameter types for public keys."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from artcafe.cli.terminal.time_params import TimeParam
 from artcafe.sdk.records import AgentKey
 
 MAX_KEY_BYTES: Final = 16 * 1024
-"""A public key of RSA with 16384 bits is a line of 3 KB; this keeps a wrong path, such as a device, from being read for ever."""
+"""An RSA key of 16,384 bits is a line of 3 KB; the limit prevents endless reads from a wrong path such as a device."""
 
 
 class PublicKeyParam(click.ParamType[str]):
-    """A public key: the path of a .pub file, or its line."""
+    """A public key: the path of a .pub file, or its content."""
 
     name = "key"
 
@@ -41,34 +41,34 @@ class PublicKeyParam(click.ParamType[str]):
         except OSError as exc:
             self.fail(f"{value!r} cannot be read: {(exc.strerror or str(exc)).lower()}", param, ctx)
         except UnicodeDecodeError:
-            self.fail(f"{value!r} is no public key; give the .pub file that ssh-keygen made", param, ctx)
+            self.fail(f"{value!r} is not a public key; give the .pub file written by ssh-keygen", param, ctx)
         if "PRIVATE KEY" in text:
-            self.fail(f"{value!r} is the private half, which stays with the agent; give {value}.pub", param, ctx)
+            self.fail(f"{value!r} is a private key, which must stay with the agent; give {value}.pub", param, ctx)
         if not text or len(text) > MAX_KEY_BYTES:
-            self.fail(f"{value!r} is no public key; give the .pub file that ssh-keygen made", param, ctx)
+            self.fail(f"{value!r} is not a public key; give the .pub file written by ssh-keygen", param, ctx)
         return text
 
 
 class PublicKeyFolderParam(click.ParamType[dict[str, str]]):
-    """A folder: the public key of each .pub file in it, by the file's stem. All files are read before any key is used."""
+    """A folder of .pub files, converted to public keys by file stem. All files are read before any key is used."""
 
     name = "folder"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, str]:
         files = sorted(Path(value).glob("*.pub"))
         if not files:
-            self.fail(f"there are no .pub files in {str(value)!r}", param, ctx)
+            self.fail(f"{str(value)!r} contains no .pub files", param, ctx)
         return {file.stem: PublicKeyParam().convert(str(file), param, ctx) for file in files}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def key() -> None:
-    """The SSH keys that an agent may log in with: its first one, and up to five beside it.
+    """Manage the SSH keys of an agent: the first key, and up to five more.
 
     \b
-    Exchanging a key without a break:
+    Rotate a key without downtime:
       artcafe agent key add agt_… --public-key new.pub
-      (the agent moves to the new key)
+      (switch the agent to the new key)
       artcafe agent key list agt_…
       artcafe agent key revoke agt_… key_…
     """
@@ -79,7 +79,7 @@ def key() -> None:
 @limit_option
 @in_tenant
 async def list_keys(caller: Caller, agent: str, limit: int | None) -> None:
-    """Lists an agent's keys.
+    """List the keys of an agent.
 
     \b
     Example:
@@ -97,14 +97,12 @@ async def list_keys(caller: Caller, agent: str, limit: int | None) -> None:
 
 @key.command("add", cls=ArtcafeCommand)
 @click.argument("agent")
-@click.option(
-    "--public-key", required=True, type=PublicKeyParam(), metavar="FILE", help="The .pub file, or the line that is in it."
-)
-@click.option("--until", type=TimeParam(ahead=True), metavar="TIME", help="When it ends by itself, such as 30d or 2026-12-24.")
+@click.option("--public-key", required=True, type=PublicKeyParam(), metavar="FILE", help="The .pub file, or its content.")
+@click.option("--until", type=TimeParam(ahead=True), metavar="TIME", help="When the key expires, such as 30d or 2026-12-24.")
 @idempotency_key_option
 @in_tenant
 async def add_key(caller: Caller, agent: str, public_key: str, until: datetime | None, idempotency_key: str | None) -> None:
-    """Lets an agent log in with one more key. Those it has stay.
+    """Add a key to an agent. Its other keys stay valid.
 
     \b
     Example:
@@ -119,14 +117,14 @@ async def add_key(caller: Caller, agent: str, public_key: str, until: datetime |
 @click.argument("key")
 @in_tenant
 async def disable_key(caller: Caller, agent: str, key: str) -> None:
-    """Keeps a key from logging in. What it opened ends within 5 seconds; the agent's other keys go on.
+    """Disable a key. Its tokens and connections end within 5 seconds; the agent's other keys stay valid.
 
     \b
     Example:
       artcafe agent key disable agt_… key_…
     """
     changed = await caller.rest.update_key(caller.tenant, agent, key, status="disabled")
-    show_done(caller, changed, f"{_named(changed)} is disabled; what it opened ends within 5 seconds.")
+    show_done(caller, changed, f"{_named(changed)} is disabled; its tokens and connections end within 5 seconds.")
 
 
 @key.command("enable", cls=ArtcafeCommand)
@@ -134,7 +132,7 @@ async def disable_key(caller: Caller, agent: str, key: str) -> None:
 @click.argument("key")
 @in_tenant
 async def enable_key(caller: Caller, agent: str, key: str) -> None:
-    """Lets a key that was disabled log in again.
+    """Enable a disabled key.
 
     \b
     Example:
@@ -150,7 +148,7 @@ async def enable_key(caller: Caller, agent: str, key: str) -> None:
 @yes_option
 @in_tenant
 async def revoke_key(caller: Caller, agent: str, key: str, yes: bool) -> None:
-    """Takes a key from an agent. What it opened ends within 5 seconds; the agent's other keys go on.
+    """Revoke a key of an agent. Its tokens and connections end within 5 seconds; the agent's other keys stay valid.
 
     \b
     Example:

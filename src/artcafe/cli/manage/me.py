@@ -1,4 +1,4 @@
-"""`artcafe me`: who the caller is to the server."""
+"""`artcafe me`: show the current user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from artcafe.cli.terminal.output import show_one
 @click.command(cls=ArtcafeCommand)
 @as_user
 async def me(caller: Caller) -> None:
-    """Shows who you are to the server. Prints your id, your tenants and roles, and the terms you have not accepted yet.
+    """Show the current user: id, tenants with roles, and terms to accept.
 
     \b
     Example:

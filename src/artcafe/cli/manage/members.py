@@ -1,4 +1,4 @@
-"""`artcafe member …`, `artcafe invitation …` and `artcafe terms …`: the people of a tenant, and what each person accepts."""
+"""`artcafe member …`, `artcafe invitation …` and `artcafe terms …`: manage members and invitations, and accept terms."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from artcafe.cli.terminal.output import idempotency_key_option, limit_option, sh
 ROLES = click.Choice(["owner", "admin", "member", "viewer"])
 HELP = {"help_option_names": ["-h", "--help"]}
 MAX_TOKEN_BYTES: Final = 4096
-"""An invitation's token has some 120 characters, whatever the tenant's id at most 300."""
+"""An invitation token has about 120 characters, at most 300 with the longest tenant id."""
 
 
 class InvitationToken(click.ParamType[str]):
-    """The token of an invitation: `-` for standard input, the path of a file, or the token itself.
+    """An invitation token: `-` for standard input, the path of a file, or the token itself.
 
-    Other users of the machine see the arguments of a command, and a shell keeps them, so the token need not be one.
+    Input and file keep the token out of the arguments, which other users of the machine can see and the shell's history keeps.
     """
 
     name = "token"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value == "-" and sys.stdin.isatty():
-            return str(click.prompt("Token of the invitation", hide_input=True, err=True))
+            return str(click.prompt("Invitation token", hide_input=True, err=True))
         if value == "-":
             return self._read(sys.stdin.buffer, "standard input", param, ctx)
         try:
@@ -44,13 +44,13 @@ class InvitationToken(click.ParamType[str]):
         data = file.read(MAX_TOKEN_BYTES + 1)
         token = data.decode("ascii", "replace").strip()
         if not token or len(data) > MAX_TOKEN_BYTES or not token.isprintable():
-            self.fail(f"{name} has no token of an invitation in it", param, ctx)
+            self.fail(f"{name} contains no invitation token", param, ctx)
         return token
 
 
 @click.group(context_settings=HELP)
 def member() -> None:
-    """The people of a tenant.
+    """Manage the members of a tenant.
 
     \b
     Example:
@@ -62,7 +62,7 @@ def member() -> None:
 @limit_option
 @in_tenant
 async def list_members(caller: Caller, limit: int | None) -> None:
-    """Lists the members; for owners and admins.
+    """List the members; for owners and admins.
 
     \b
     Example:
@@ -74,16 +74,16 @@ async def list_members(caller: Caller, limit: int | None) -> None:
         "ADDRESS": lambda each: each.address,
         "JOINED": lambda each: each.joined_at,
     }
-    await show_all(caller, caller.rest.people.members(caller.tenant, limit=limit), columns, none="there are no members")
+    await show_all(caller, caller.rest.people.members(caller.tenant, limit=limit), columns, none="no members")
 
 
 @member.command(cls=ArtcafeCommand)
 @click.argument("address")
-@click.option("--role", type=ROLES, default="member", show_default=True, help="As what they come in.")
+@click.option("--role", type=ROLES, default="member", show_default=True, help="The role of the new member.")
 @idempotency_key_option
 @in_tenant
 async def invite(caller: Caller, address: str, role: str, idempotency_key: str | None) -> None:
-    """Invites an e-mail address, and prints the token to hand over: good for 72 hours, once. No mail is sent.
+    """Invite an e-mail address, and print a token for the invited person, valid once within 72 hours. No e-mail is sent.
 
     \b
     Example:
@@ -97,7 +97,8 @@ async def invite(caller: Caller, address: str, role: str, idempotency_key: str |
 @click.argument("role", type=ROLES, metavar="ROLE")
 @in_tenant
 async def set_role(caller: Caller, member_id: str, role: str) -> None:
-    """Gives a member another role; only owners make and unmake owners. Their connections end, and come back with the new one.
+    """Change the role of a member. Only owners can grant or revoke the role of owner. The member's connections end, and reconnect
+    with the new role.
 
     \b
     Example:
@@ -112,7 +113,7 @@ async def set_role(caller: Caller, member_id: str, role: str) -> None:
 @yes_option
 @in_tenant
 async def remove(caller: Caller, member_id: str, yes: bool) -> None:
-    """Removes a member, who is out at their next request, and off their connections within 5 seconds.
+    """Remove a member. Their next request is refused, and their connections end within 5 seconds.
 
     \b
     Example:
@@ -128,7 +129,7 @@ async def remove(caller: Caller, member_id: str, yes: bool) -> None:
 @yes_option
 @in_tenant
 async def leave(caller: Caller, yes: bool) -> None:
-    """Ends your own membership; the last owner stays.
+    """End your own membership. The last owner of a tenant cannot leave.
 
     \b
     Example:
@@ -136,7 +137,7 @@ async def leave(caller: Caller, yes: bool) -> None:
     """
     me = await caller.rest.me()
     if me.user_id is None:
-        raise click.UsageError("the access token is an agent's, and agents are no members")
+        raise click.UsageError("the access token belongs to an agent, and agents are not members")
     confirm(f"Delete your membership in {caller.tenant}", yes=yes)
     await caller.rest.people.remove(caller.tenant, me.user_id)
     show_deleted(caller, f"your membership in {caller.tenant}", caller.tenant)
@@ -144,7 +145,7 @@ async def leave(caller: Caller, yes: bool) -> None:
 
 @click.group(context_settings=HELP)
 def invitation() -> None:
-    """Invitations into a tenant. 'artcafe member invite' makes one.
+    """Manage and accept invitations into a tenant. 'artcafe member invite' creates one.
 
     \b
     Example:
@@ -156,7 +157,7 @@ def invitation() -> None:
 @limit_option
 @in_tenant
 async def list_invitations(caller: Caller, limit: int | None) -> None:
-    """Lists the open invitations; for owners and admins.
+    """List the open invitations; for owners and admins.
 
     \b
     Example:
@@ -169,14 +170,14 @@ async def list_invitations(caller: Caller, limit: int | None) -> None:
         "EXPIRES": lambda each: each.expires_at,
     }
     found = caller.rest.people.invitations(caller.tenant, limit=limit)
-    await show_all(caller, found, columns, none="there are no open invitations; make one: artcafe member invite ADDRESS")
+    await show_all(caller, found, columns, none="no open invitations; create one: artcafe member invite ADDRESS")
 
 
 @invitation.command(cls=ArtcafeCommand)
 @click.argument("invitation")
 @in_tenant
 async def revoke(caller: Caller, invitation: str) -> None:
-    """Takes an invitation back.
+    """Revoke an invitation.
 
     \b
     Example:
@@ -192,15 +193,15 @@ async def revoke(caller: Caller, invitation: str) -> None:
     "--id-token",
     envvar="ARTCAFE_ID_TOKEN",
     metavar="TOKEN",
-    help="Your identity provider's ID token, which proves your address; not needed with the local identity. Better as"
+    help="An ID token of your identity provider, as proof of your e-mail address; not needed with the local identity. Prefer"
     " ARTCAFE_ID_TOKEN.",
 )
 @as_user
 async def accept(caller: Caller, invitation: str, id_token: str | None) -> None:
-    """Comes into the tenant of an invitation that was handed over to you.
+    """Accept an invitation, and become a member of its tenant.
 
-    TOKEN may be the path of a file that has it. Left out, it is read from standard input, or asked for at a terminal, so that
-    other users of the machine do not see it among the arguments.
+    TOKEN may be the path of a file with the token. If omitted, it is read from standard input or a prompt, so that other users
+    of the machine do not see it among the arguments.
 
     \b
     Example:
@@ -211,7 +212,7 @@ async def accept(caller: Caller, invitation: str, id_token: str | None) -> None:
 
 @click.group(context_settings=HELP)
 def terms() -> None:
-    """The terms of the service. People accept them before anything else.
+    """Show and accept the terms of the service. Users must accept them before anything else.
 
     \b
     Example:
@@ -222,7 +223,7 @@ def terms() -> None:
 @terms.command("show", cls=ArtcafeCommand)
 @as_user
 async def show_terms(caller: Caller) -> None:
-    """Shows the current version, and its text.
+    """Show the current version and its text.
 
     \b
     Example:
@@ -238,7 +239,7 @@ async def show_terms(caller: Caller) -> None:
 @click.argument("version")
 @as_user
 async def accept_terms(caller: Caller, version: str) -> None:
-    """Accepts a version, which must be the current one. Time and address are noted.
+    """Accept VERSION, which must be the current one. The server records time and IP address.
 
     \b
     Example:

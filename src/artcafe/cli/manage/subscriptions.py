@@ -1,4 +1,4 @@
-"""`artcafe subscription …`: which agents of a tenant receive which channels."""
+"""`artcafe subscription …`: manage the subscriptions of agents to channels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from artcafe.model import Permission, SubscriptionStatus
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def subscription() -> None:
-    """Subscriptions: which agent receives which channel.
+    """Manage subscriptions: which agent receives which channel.
 
     \b
     Example:
@@ -24,21 +24,21 @@ def subscription() -> None:
     """
 
 
-def of_both(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that name one subscription."""
-    command = click.option("--agent", required=True, metavar="ID", help="Whose: the agent's id.")(command)
-    return click.option("--channel", required=True, metavar="ID", help="To what: the channel's id.")(command)
+def subscription_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that identify a subscription."""
+    command = click.option("--agent", required=True, metavar="ID", help="The agent's id.")(command)
+    return click.option("--channel", required=True, metavar="ID", help="The channel's id.")(command)
 
 
 @subscription.command("list", cls=ArtcafeCommand)
-@click.option("--channel", metavar="ID", help="Who receives this channel.")
-@click.option("--agent", metavar="ID", help="What this agent receives.")
+@click.option("--channel", metavar="ID", help="List the subscriptions to this channel.")
+@click.option("--agent", metavar="ID", help="List the subscriptions of this agent.")
 @limit_option
 @in_tenant
 async def list_subscriptions(caller: Caller, channel: str | None, agent: str | None, limit: int | None) -> None:
-    """Lists who receives a channel, or what an agent receives.
+    """List the subscriptions to a channel or of an agent.
 
-    ACKNOWLEDGED is the sequence up to which the agent has done so.
+    ACKNOWLEDGED is the last acknowledged sequence.
 
     \b
     Examples:
@@ -53,26 +53,26 @@ async def list_subscriptions(caller: Caller, channel: str | None, agent: str | N
         "ACKNOWLEDGED": lambda each: f"#{each.cursor.seq}",
     }
     if channel and not agent:
-        found, none = caller.rest.subscriptions(caller.tenant, channel, limit=limit), "no agent receives this channel yet"
+        found, none = caller.rest.subscriptions(caller.tenant, channel, limit=limit), "this channel has no subscriptions yet"
     elif agent and not channel:
-        found, none = caller.rest.agent_subscriptions(caller.tenant, agent, limit=limit), "this agent receives no channel yet"
+        found, none = caller.rest.agent_subscriptions(caller.tenant, agent, limit=limit), "this agent has no subscriptions yet"
     else:
-        raise click.UsageError("say whose by either --channel or --agent; for one subscription: artcafe subscription show")
-    await show_all(caller, found, columns, none=f"{none}; artcafe subscription create --channel … --agent …")
+        raise click.UsageError("give either --channel or --agent; to show one subscription: artcafe subscription show")
+    await show_all(caller, found, columns, none=f"{none}; create one: artcafe subscription create --channel … --agent …")
 
 
 @subscription.command(cls=ArtcafeCommand)
-@of_both
+@subscription_options
 @click.option(
     "--permission",
     "permissions",
     multiple=True,
     type=click.Choice([each.value for each in Permission]),
-    help="What the agent may do in a managed channel; may be repeated. [default: receive, or what stands already]",
+    help="A permission of the agent in a managed channel; may be repeated.  [default: receive, or the existing permissions]",
 )
 @in_tenant
 async def create(caller: Caller, channel: str, agent: str, permissions: tuple[str, ...]) -> None:
-    """Makes an agent receive a channel, from the next message on. One that stands stays, but for the permissions.
+    """Subscribe an agent to a channel, from the next message on. For an existing subscription, only permissions change.
 
     \b
     Examples:
@@ -83,10 +83,10 @@ async def create(caller: Caller, channel: str, agent: str, permissions: tuple[st
 
 
 @subscription.command(cls=ArtcafeCommand)
-@of_both
+@subscription_options
 @in_tenant
 async def show(caller: Caller, channel: str, agent: str) -> None:
-    """Shows a subscription, and how far its agent has acknowledged.
+    """Show a subscription and its acknowledged position.
 
     \b
     Example:
@@ -96,10 +96,10 @@ async def show(caller: Caller, channel: str, agent: str) -> None:
 
 
 @subscription.command(cls=ArtcafeCommand)
-@of_both
+@subscription_options
 @in_tenant
 async def pause(caller: Caller, channel: str, agent: str) -> None:
-    """Ends delivery and keeps the place. What is published meanwhile comes afterwards.
+    """Pause delivery and keep the position. Messages published in the meantime are delivered after a resume.
 
     \b
     Example:
@@ -107,14 +107,16 @@ async def pause(caller: Caller, channel: str, agent: str) -> None:
     """
     status = SubscriptionStatus.PAUSED.value
     changed = await caller.rest.update_subscription(caller.tenant, channel, agent, status=status)
-    show_done(caller, changed, f"Paused: agent {agent} gets nothing of channel {channel} until it is resumed.")
+    show_done(
+        caller, changed, f"Paused: agent {agent} receives nothing from channel {channel} until the subscription is resumed."
+    )
 
 
 @subscription.command(cls=ArtcafeCommand)
-@of_both
+@subscription_options
 @in_tenant
 async def resume(caller: Caller, channel: str, agent: str) -> None:
-    """Goes on with a subscription that was paused, from where it stood.
+    """Resume a paused subscription from its position.
 
     \b
     Example:
@@ -122,15 +124,15 @@ async def resume(caller: Caller, channel: str, agent: str) -> None:
     """
     status = SubscriptionStatus.ACTIVE.value
     changed = await caller.rest.update_subscription(caller.tenant, channel, agent, status=status)
-    show_done(caller, changed, f"Resumed: agent {agent} goes on with channel {channel} behind #{changed.cursor.seq}.")
+    show_done(caller, changed, f"Resumed: agent {agent} continues with channel {channel} after #{changed.cursor.seq}.")
 
 
 @subscription.command(cls=ArtcafeCommand)
-@of_both
+@subscription_options
 @yes_option
 @in_tenant
 async def delete(caller: Caller, channel: str, agent: str, yes: bool) -> None:
-    """Ends a subscription and forgets its place.
+    """Delete a subscription and its position.
 
     \b
     Example:
@@ -138,6 +140,6 @@ async def delete(caller: Caller, channel: str, agent: str, yes: bool) -> None:
     """
     found = await caller.rest.subscription(caller.tenant, channel, agent)
     what = f"the subscription of agent {found.agent_id} to channel {found.channel_id}"
-    confirm(f"Delete {what}, and its place", yes=yes)
+    confirm(f"Delete {what} and its position", yes=yes)
     await caller.rest.delete_subscription(caller.tenant, channel, agent)
     show_deleted(caller, what, found.id)

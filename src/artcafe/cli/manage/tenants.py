@@ -1,4 +1,4 @@
-"""`artcafe tenant …`: a person's tenants."""
+"""`artcafe tenant …`: manage a user's tenants."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from artcafe.cli.terminal.output import idempotency_key_option, limit_option, sh
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def tenant() -> None:
-    """Your tenants: organisations that never see each other.
+    """Manage your tenants: organisations that never see each other.
 
     \b
-    On the machine of the server, in the folder where it keeps its data, you are known:
+    On the server's machine, next to its data folder, no token is needed:
       artcafe tenant create Acme
-    Elsewhere an access token says who you are:
+    Elsewhere, set an access token:
       export ARTCAFE_URL=https://… ARTCAFE_TOKEN=…
     """
 
@@ -26,7 +26,7 @@ def tenant() -> None:
 @limit_option
 @as_user
 async def list_tenants(caller: Caller, limit: int | None) -> None:
-    """Lists the tenants that you are in, with your role in each.
+    """List your tenants, with your role in each.
 
     \b
     Example:
@@ -48,7 +48,7 @@ async def list_tenants(caller: Caller, limit: int | None) -> None:
 @idempotency_key_option
 @as_user
 async def create(caller: Caller, name: str, idempotency_key: str | None) -> None:
-    """Makes a tenant; you become its owner.
+    """Create a tenant, and become its owner.
 
     \b
     Example:
@@ -61,7 +61,7 @@ async def create(caller: Caller, name: str, idempotency_key: str | None) -> None
 @click.argument("tenant", required=False, envvar="ARTCAFE_TENANT")
 @as_user
 async def show(caller: Caller, tenant: str | None) -> None:
-    """Shows a tenant; without its id, your only one.
+    """Show a tenant, by default your only one.
 
     \b
     Example:
@@ -75,7 +75,7 @@ async def show(caller: Caller, tenant: str | None) -> None:
 @click.argument("name")
 @as_user
 async def rename(caller: Caller, tenant: str, name: str) -> None:
-    """Gives a tenant another name; for owners and admins.
+    """Rename a tenant; for owners and admins.
 
     \b
     Example:
@@ -89,7 +89,7 @@ async def rename(caller: Caller, tenant: str, name: str) -> None:
 @yes_option
 @as_user
 async def delete(caller: Caller, tenant: str, yes: bool) -> None:
-    """Deletes a tenant with its agents, channels and messages; for owners.
+    """Delete a tenant with its agents, channels and messages; for owners.
 
     \b
     Examples:

@@ -19,10 +19,10 @@ from artcafe.errors import ArchiveRefused
 from artcafe.fabric.snapshots import StreamSnapshot
 
 FORMAT: Final = 1
-"""Rises when an archive that this version writes cannot be restored by an older one."""
+"""Incremented when older versions cannot restore archives of this version."""
 MANIFEST: Final = "manifest.json"
 CHECKSUM: Final = "manifest.sha256"
-PIECE_BYTES: Final = 512 * 1024
+CHUNK_BYTES: Final = 512 * 1024
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Stream(msgspec.Struct, frozen=True):
-    """A stream of NATS: whose it is (None: the platform's), what it was, and where its snapshot stands."""
+    """A NATS stream in the archive: its tenant (None for the platform), its state, and the part with its snapshot."""
 
     tenant_id: str | None
     saved: StreamSnapshot
@@ -42,7 +42,7 @@ class Stream(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What an archive holds. `secret_check` tells a right secret from a wrong one; `secret` is None where it was left out."""
+    """The contents of an archive. `secret_check` verifies a secret given later; `secret` is None for a backup without it."""
 
     format: int = FORMAT
     artcafe: str
@@ -56,12 +56,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def parts(self) -> list[Part]:
-        """In the order of the archive."""
+        """All parts in the order of the archive."""
         return [*(stream.part for stream in self.streams), self.tables, *([self.secret] if self.secret else [])]
 
     @property
     def logs(self) -> list[Stream]:
-        """The tenants' own."""
+        """The streams of tenants."""
         return [stream for stream in self.streams if stream.tenant_id is not None]
 
     @property
@@ -70,7 +70,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def audit_entries(self) -> int:
-        """What the platform's own streams have."""
+        """The number of messages in the platform's streams."""
         return sum(stream.saved.messages for stream in self.streams if stream.tenant_id is None)
 
 
@@ -79,14 +79,14 @@ class _Format(msgspec.Struct, frozen=True):
 
 
 class ArchiveWriter:
-    """An archive in the making. `folder` is for what is needed meanwhile: nobody else reads it, and it is removed."""
+    """Writer of an archive. `folder` is a private folder for temporary files, removed at the end."""
 
     def __init__(self, tar: tarfile.TarFile, folder: Path) -> None:
         self._tar, self.folder = tar, folder
 
     @contextmanager
     def part(self, name: str) -> Iterator[ArchivePartWriter]:
-        """A part that is written in pieces; it stands in the archive when this ends without an error."""
+        """Write a part in chunks; it is added to the archive when the context exits without an error."""
         with tempfile.TemporaryFile(dir=self.folder) as spool:
             writer = ArchivePartWriter(name, spool)
             yield writer
@@ -94,13 +94,13 @@ class ArchiveWriter:
             self._tar.addfile(_member(name, writer.size_bytes), spool)
 
     def add(self, name: str, file: Path) -> Part:
-        """A part that is a file already."""
+        """Add a file as a part."""
         with file.open("rb") as source, self.part(name) as part:
-            shutil.copyfileobj(source, part, PIECE_BYTES)
+            shutil.copyfileobj(source, part, CHUNK_BYTES)
         return part.done()
 
     def finish(self, manifest: Manifest) -> None:
-        """Says what the archive holds. The last call."""
+        """Write the manifest. The last call."""
         text = msgspec.json.encode(manifest)
         for name, data in ((MANIFEST, text), (CHECKSUM, hashlib.sha256(text).hexdigest().encode())):
             with self.part(name) as part:
@@ -108,23 +108,23 @@ class ArchiveWriter:
 
 
 class ArchivePartWriter:
-    """One part in the making."""
+    """Writer of one part of an archive."""
 
     def __init__(self, name: str, spool: IO[bytes]) -> None:
         self._name, self._spool, self._hash = name, spool, hashlib.sha256()
         self.size_bytes = 0
 
-    def write(self, piece: bytes) -> int:
-        """Raises `ArchiveRefused` where there is no room."""
-        self._hash.update(piece)
-        self.size_bytes += len(piece)
+    def write(self, chunk: bytes) -> int:
+        """Append a chunk. Raises ArchiveRefused when the disk is full."""
+        self._hash.update(chunk)
+        self.size_bytes += len(chunk)
         try:
-            return self._spool.write(piece)
+            return self._spool.write(chunk)
         except OSError as exc:
             raise _unwritable(self._name, exc) from exc
 
     def done(self) -> Part:
-        """What was written."""
+        """Return the description of the written part."""
         return Part(self._name, self.size_bytes, self._hash.hexdigest())
 
 
@@ -136,12 +136,12 @@ def _member(name: str, size_bytes: int) -> tarfile.TarInfo:
 
 @contextmanager
 def create_archive(file: Path, say: Callable[[str], None] = lambda text: None) -> Iterator[ArchiveWriter]:
-    """A new archive (mode 0600), which is there under its name once this has ended without an error, and else not at all.
+    """Write a new archive (mode 0600), which appears under its name only when the context exits without an error.
 
-    Raises `ArchiveRefused` where the file is there already, or cannot be written.
+    Raises ArchiveRefused when the file exists or cannot be written.
     """
     if file.exists():
-        raise ArchiveRefused(f"{file} is there already", "give another name, or move it away: a backup replaces no other")
+        raise ArchiveRefused(f"{file} exists already", "choose another name, or move it away: a backup never replaces a file")
     try:
         with staging_dir.create(file, say) as folder:
             draft = folder / "archive"
@@ -157,32 +157,32 @@ def create_archive(file: Path, say: Callable[[str], None] = lambda text: None) -
 
 
 class ArchiveReader:
-    """An archive that is whole: every part was compared with its checksum."""
+    """Reader of an archive whose parts all match their checksums."""
 
     def __init__(self, tar: tarfile.TarFile, manifest: Manifest) -> None:
         self._tar, self.manifest = tar, manifest
 
-    def pieces(self, part: Part) -> Iterator[bytes]:
-        """A part's bytes."""
+    def chunks(self, part: Part) -> Iterator[bytes]:
+        """Yield the chunks of a part."""
         with _opened(self._tar, part.name) as source:
-            while piece := source.read(PIECE_BYTES):
-                yield piece
+            while chunk := source.read(CHUNK_BYTES):
+                yield chunk
 
     def extract(self, part: Part, to: Path) -> None:
-        """Writes a part to a new file of mode 0600."""
+        """Write a part to a new file of mode 0600."""
         descriptor = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as target:
-            for piece in self.pieces(part):
-                target.write(piece)
+            for chunk in self.chunks(part):
+                target.write(chunk)
             target.flush()
             os.fsync(target.fileno())
 
 
 @contextmanager
 def open_archive(file: Path, progress: Callable[[str], None] = lambda text: None) -> Iterator[ArchiveReader]:
-    """An archive, read through once to see that it is whole.
+    """Open an archive, after verifying every checksum.
 
-    Raises `ArchiveRefused` for what is no backup, a damaged one, or one that a newer version made.
+    Raises ArchiveRefused for a file that is no backup, is damaged, or was written by a newer version.
     """
     with ExitStack() as stack:
         try:
@@ -194,27 +194,27 @@ def open_archive(file: Path, progress: Callable[[str], None] = lambda text: None
             raise _damaged(file, str(exc)) from exc
         except OSError as exc:
             raise ArchiveRefused(
-                f"{file} cannot be read: {exc.strerror or exc}", "name a file that 'artcafe backup' made"
+                f"{file} cannot be read: {exc.strerror or exc}", "name a file written by 'artcafe backup'"
             ) from exc
         yield reader
 
 
 def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
-    """Raises `ArchiveRefused` unless it is there, as it was written, and of a format that this version knows."""
+    """Read the manifest. Raises ArchiveRefused when it is missing, damaged or of a newer format."""
     try:
         with _opened(tar, MANIFEST) as source:
             text = source.read()
         if (found := msgspec.json.decode(text, type=_Format).format) > FORMAT:
             raise ArchiveRefused(
-                f"{file} was made by a newer artcafe (format {found}; this one reads up to {FORMAT})",
-                "use that version or a later one",
+                f"{file} was written by a newer artcafe (format {found}; this version reads up to {FORMAT})",
+                "restore it with that version or a later one",
             )
         with _opened(tar, CHECKSUM) as check:
             if check.read().decode(errors="replace") != hashlib.sha256(text).hexdigest():
-                raise _damaged(file, "its list of contents is not as it was written")
+                raise _damaged(file, "its manifest does not match its checksum")
         return msgspec.json.decode(text, type=Manifest)
     except KeyError:
-        raise _damaged(file, "its list of contents is missing, so it was not written to its end") from None
+        raise _damaged(file, "its manifest is missing, so the backup was not completed") from None
     except msgspec.DecodeError as exc:
         raise _damaged(file, str(exc)) from exc
 
@@ -222,18 +222,18 @@ def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
 def _check(reader: ArchiveReader, part: Part, file: Path) -> None:
     found, size_bytes = hashlib.sha256(), 0
     try:
-        for piece in reader.pieces(part):
-            found.update(piece)
-            size_bytes += len(piece)
+        for chunk in reader.chunks(part):
+            found.update(chunk)
+            size_bytes += len(chunk)
     except KeyError:
         raise _damaged(file, f"{part.name} is missing") from None
     if (size_bytes, found.hexdigest()) != (part.size_bytes, part.sha256):
-        raise _damaged(file, f"{part.name} is not as it was written")
+        raise _damaged(file, f"{part.name} does not match its checksum")
 
 
 @contextmanager
 def _opened(tar: tarfile.TarFile, name: str) -> Iterator[IO[bytes]]:
-    """A member by its name; raises KeyError where it is missing or no file."""
+    """Open a member by its name. Raises KeyError when it is missing or not a file."""
     source = tar.extractfile(name)
     if source is None:
         raise KeyError(name)
@@ -242,8 +242,8 @@ def _opened(tar: tarfile.TarFile, name: str) -> Iterator[IO[bytes]]:
 
 
 def _unwritable(what: str, exc: OSError) -> ArchiveRefused:
-    return ArchiveRefused(f"{what} cannot be written: {exc.strerror or exc}", "make room, or choose another place")
+    return ArchiveRefused(f"{what} cannot be written: {exc.strerror or exc}", "free disk space, or choose another folder")
 
 
 def _damaged(file: Path, how: str) -> ArchiveRefused:
-    return ArchiveRefused(f"{file} is damaged, or no backup: {how}", "restore another one; nothing was changed")
+    return ArchiveRefused(f"{file} is damaged, or no backup: {how}", "restore another backup; nothing was changed")

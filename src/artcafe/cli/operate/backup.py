@@ -1,8 +1,8 @@
-"""`artcafe backup` and `artcafe restore`: a data folder in one file, and a new data folder from one.
+"""`artcafe backup` and `artcafe restore`: save a data folder to one file, and create a new data folder from it.
 
-First the messages are saved, then the tables: so what retention removed meanwhile is noted in its channel's row, and a cursor may
-be ahead of the saved messages, which is told by a gap. A restored log is another log than the one that was saved, since messages
-that came later are gone from it and their sequences will be given again.
+Messages are saved before the tables. Removals by retention in between are therefore recorded in their channel's row, and a cursor
+can be ahead of the saved messages, which its agent sees as a gap. A restored log has a new epoch, because later messages are
+missing from it and their sequences are assigned again.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ _FOLDER: Final = click.Path(path_type=Path, file_okay=False)
     default=Path("artcafe-data"),
     show_default=True,
     envvar="ARTCAFE_DATA_DIR",
-    help="The data folder of 'artcafe up', whether that runs or not.",
+    help="The data folder of 'artcafe up', running or not.",
 )
-@click.option("--without-secret", is_flag=True, help="Leaves the secret out; a restore needs it then from elsewhere.")
-@click.option("--json", "as_json", is_flag=True, help="Prints a JSON object.")
+@click.option("--without-secret", is_flag=True, help="Leave out the secret; the restore then needs --secret-file.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def backup(file: Path, data_dir: Path, without_secret: bool, as_json: bool) -> None:
-    """Saves a data folder to FILE: messages, tables and secret. A server that runs on it goes on.
+    """Save a data folder to FILE: messages, tables and secret. A running server keeps running.
 
-    Each tenant's messages are saved as they were at one moment, and the tables as they were a little later. What was published
-    behind that is in the next backup.
+    The messages of each tenant are saved as of one moment, and the tables as of a moment later. Messages published afterwards
+    are in the next backup.
 
     \b
     Example:
@@ -68,25 +68,27 @@ def backup(file: Path, data_dir: Path, without_secret: bool, as_json: bool) -> N
     manifest = _save(settings, file, with_secret=not without_secret)
     if not without_secret:
         _say(
-            f"{file} holds the secret of this installation: whoever can read it can read every message and log in as every"
-            " person and agent. It is readable by you alone (mode 0600); keep it as you keep the data folder."
+            f"{file} contains the secret of this installation, which allows reading every message and logging in as every user"
+            " and agent. Only you can read the file (mode 0600); protect it like the data folder."
         )
     size = file.stat().st_size
-    _tell({"file": str(file), "size_bytes": size, "with_secret": not without_secret}, manifest, as_json=as_json)
+    _print_json({"file": str(file), "size_bytes": size, "with_secret": not without_secret}, manifest, as_json=as_json)
     if not as_json:
         click.echo(f"Saved {_contents(manifest)} to {file} ({size:,} bytes).")
 
 
 @click.command(cls=ArtcafeCommand)
 @click.argument("file", type=_FILE)
-@click.option("--data-dir", type=_FOLDER, metavar="DIR", required=True, help="The new data folder: absent, or empty.")
-@click.option("--secret-file", type=_FILE, metavar="FILE", help="The secret, for a backup that was made without it.")
-@click.option("--json", "as_json", is_flag=True, help="Prints a JSON object.")
+@click.option(
+    "--data-dir", type=_FOLDER, metavar="DIR", required=True, help="The new data folder; it must not exist, or be empty."
+)
+@click.option("--secret-file", type=_FILE, metavar="FILE", help="The secret, for a backup without it.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def restore(file: Path, data_dir: Path, secret_file: Path | None, as_json: bool) -> None:
-    """Makes a new data folder of a backup, for 'artcafe up'. It is whole, or it is not there.
+    """Create a data folder from a backup, for 'artcafe up'. A failed restore leaves no folder behind.
 
-    Agents whose cursors are ahead of the backup, and all who were connected, are told by a gap (reason "epoch") that messages
-    are gone; everything older is delivered from where they had acknowledged at the time of the backup.
+    Agents with a cursor ahead of the backup, and agents that were connected, receive a gap (reason "epoch") for the missing
+    messages. Older messages are delivered from the position that an agent had acknowledged at the time of the backup.
 
     \b
     Example:
@@ -94,12 +96,12 @@ def restore(file: Path, data_dir: Path, secret_file: Path | None, as_json: bool)
     """
     configure("warning")
     manifest = _load(file, data_dir, secret_file)
-    _tell({"data_dir": str(data_dir)}, manifest, as_json=as_json)
+    _print_json({"data_dir": str(data_dir)}, manifest, as_json=as_json)
     if not as_json:
         click.echo(f"Restored {_contents(manifest)}, as of {manifest.made_at}.\nStart it:  artcafe up --data-dir {data_dir}")
 
 
-def _tell(more: dict[str, object], manifest: Manifest, *, as_json: bool) -> None:
+def _print_json(more: dict[str, object], manifest: Manifest, *, as_json: bool) -> None:
     if as_json:
         told = {"made_at": manifest.made_at, "environment": manifest.environment, "logs": len(manifest.logs)}
         counts = {"messages": manifest.messages, "audit_entries": manifest.audit_entries, "rows": manifest.rows}
@@ -108,8 +110,8 @@ def _tell(more: dict[str, object], manifest: Manifest, *, as_json: bool) -> None
 
 def _contents(manifest: Manifest) -> str:
     logs = f"{_many(manifest.messages, 'message')} in {_many(len(manifest.logs), 'log')}"
-    audit = _many(manifest.audit_entries, "entry of the audit", "entries of the audit")
-    return f"{logs}, {audit} and {_many(sum(manifest.rows.values()), 'row of tables', 'rows of tables')}"
+    audit = _many(manifest.audit_entries, "audit entry", "audit entries")
+    return f"{logs}, {audit} and {_many(sum(manifest.rows.values()), 'table row')}"
 
 
 def _many(count: int, one: str, more: str = "") -> str:
@@ -126,15 +128,15 @@ def _say(text: str) -> None:
 def _save(settings: Settings, file: Path, *, with_secret: bool) -> Manifest:
     if not (settings.data_dir / "format").exists() or settings.nats_urls:
         raise ArchiveRefused(
-            f"{settings.data_dir} is not the data folder of an 'artcafe up' with tables and messages of its own",
-            "name it with --data-dir; the NATS servers of a fleet have backups of their own",
+            f"{settings.data_dir} is not a data folder of 'artcafe up' with its own tables and messages",
+            "name one with --data-dir; for a fleet, back up its NATS servers and tables separately",
         )
     secret = read_secret(settings.secret_path)
     with archive.create_archive(file, _say) as out:
         tables = out.folder / "tables.sqlite"
         streams = asyncio.run(_save_data(settings, secret, out, tables))
         rows = sqlite_file.rows(tables)
-        _say(_many(sum(rows.values()), "row of tables", "rows of tables"))
+        _say(_many(sum(rows.values()), "table row"))
         manifest = Manifest(
             artcafe=version("artcafe"),
             made_at=times.to_text(now()),
@@ -150,7 +152,7 @@ def _save(settings: Settings, file: Path, *, with_secret: bool) -> Manifest:
 
 
 async def _save_data(settings: Settings, secret: bytes, out: archive.ArchiveWriter, tables: Path) -> list[Stream]:
-    """Saves the messages, and then copies the tables."""
+    """Save the messages, then copy the tables."""
     accounts = Accounts(derive(secret, "nats"), settings.environment)
     async with connect_nats(settings, accounts, _say) as broker:
         tenants = sqlite_file.partitions(settings.tables_file, TENANTS, Environment(settings.environment))
@@ -174,25 +176,25 @@ async def _save_streams(vault: AccountConnector, tenants: list[str], out: archiv
 
 
 class BackupProgress:
-    """How far it is, on standard error, once a second and at the end."""
+    """Progress on standard error, once a second and at the end."""
 
     def __init__(self, most: int, what: str) -> None:
         self._most, self._what, self._messages = most, what, 0
-        self._told = time.monotonic()
+        self._shown_at = time.monotonic()
 
     def add(self, messages: int) -> None:
-        """So many more messages are done."""
+        """Add processed messages."""
         self._messages += messages
 
     def at(self, done: int) -> None:
-        """So many of them are done."""
-        if done == self._most or time.monotonic() - self._told >= 1:
-            self._told = time.monotonic()
+        """Set the number of completed tenants or logs."""
+        if done == self._most or time.monotonic() - self._shown_at >= 1:
+            self._shown_at = time.monotonic()
             _say(f"{_many(self._messages, 'message')}; {done:,} of {_many(self._most, self._what)} done")
 
 
 def _check_of(secret: bytes) -> str:
-    """Tells this secret from another one, and nothing of either."""
+    """Return a check value that verifies a secret without revealing it."""
     return derive(secret, "backup-check", 8).hex()
 
 
@@ -201,7 +203,7 @@ def _check_of(secret: bytes) -> str:
 
 def _load(file: Path, target: Path, secret_file: Path | None) -> Manifest:
     if target.exists() and any(target.iterdir()):
-        raise ArchiveRefused(f"{target} has something in it", "name a folder that is not there yet, or move what is in it away")
+        raise ArchiveRefused(f"{target} is not empty", "name a new folder, or move its contents away")
     with archive.open_archive(file, _say) as source:
         try:
             target.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -214,12 +216,14 @@ def _load(file: Path, target: Path, secret_file: Path | None) -> Manifest:
                 os.sync()
                 held.path.rename(target)
         except OSError as exc:
-            raise ArchiveRefused(f"{target} cannot be made: {exc.strerror or exc}", "make room, or name another folder") from exc
+            raise ArchiveRefused(
+                f"{target} cannot be created: {exc.strerror or exc}", "free disk space, or name another folder"
+            ) from exc
         return source.manifest
 
 
 async def _fill(source: archive.ArchiveReader, places: Settings, secret_file: Path | None) -> None:
-    """Puts everything into a folder that nobody else looks at yet."""
+    """Fill the staging folder."""
     manifest, secret = source.manifest, _secret_of(source, places.secret_path, secret_file)
     source.extract(manifest.tables, places.tables_file)
     sqlite_file.prepare(places.tables_file, Environment(manifest.environment))
@@ -233,19 +237,19 @@ async def _fill(source: archive.ArchiveReader, places: Settings, secret_file: Pa
 
 
 async def _load_stream(vault: AccountConnector, source: archive.ArchiveReader, stream: Stream) -> int:
-    """Makes a stream again, as another log where it is one, and returns how many messages it has."""
+    """Restore a stream, a tenant's log under a new epoch, and return its number of messages."""
     async with vault.connect(None if stream.tenant_id is None else TenantId(stream.tenant_id)) as link:
-        made = await snapshots.restore(link, stream.saved.as_continuation(), source.pieces(stream.part))
+        made = await snapshots.restore(link, stream.saved.as_continuation(), source.chunks(stream.part))
     if made.last_seq != stream.saved.last_seq:
         raise ArchiveRefused(
-            f"the messages of {stream.tenant_id} came back up to {made.last_seq} and not {stream.saved.last_seq}",
-            "restore another backup, or this one with the version that made it",
+            f"the messages of {stream.tenant_id} were restored up to {made.last_seq} instead of {stream.saved.last_seq}",
+            "restore another backup, or this one with the version that wrote it",
         )
     return made.messages
 
 
 def _secret_of(source: archive.ArchiveReader, file: Path, secret_file: Path | None) -> bytes:
-    """The secret, which is in the file then. Raises `ArchiveRefused` where there is none, or it is another installation's."""
+    """Write the secret to `file` and return it. Raises ArchiveRefused when it is missing or of another installation."""
     manifest = source.manifest
     if secret_file is not None:
         file.touch(mode=0o600)
@@ -253,8 +257,10 @@ def _secret_of(source: archive.ArchiveReader, file: Path, secret_file: Path | No
     elif manifest.secret is not None:
         source.extract(manifest.secret, file)
     else:
-        raise ArchiveRefused("the backup was made without the secret", "give the secret of its installation: --secret-file FILE")
+        raise ArchiveRefused(
+            "the backup does not contain the secret", "pass the secret of its installation with --secret-file FILE"
+        )
     secret = read_secret(file)
     if _check_of(secret) != manifest.secret_check:
-        raise ArchiveRefused(f"{secret_file} is not the secret of the backup's installation", "give the one that it had")
+        raise ArchiveRefused(f"{secret_file} is not the secret of the backup's installation", "pass that installation's secret")
     return secret

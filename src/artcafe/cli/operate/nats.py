@@ -1,4 +1,4 @@
-"""`artcafe nats config`: what the NATS servers of a fleet are told. Nothing is started, and nothing is asked of them."""
+"""`artcafe nats config`: print the configuration of a fleet's NATS servers, without starting or contacting any."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _PATH: Final = click.Path(path_type=Path)
 
 
 class NodeType(click.ParamType[Node]):
-    """NAME=HOST[:PORT[:ROUTE_PORT]]."""
+    """A NATS server as NAME=HOST[:PORT[:ROUTE_PORT]]."""
 
     name = "node"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Node:
-        """As click has it."""
+        """Parse a node; see click.ParamType.convert."""
         if isinstance(value, Node):
             return value
         found = NODE.fullmatch(value)
@@ -44,12 +44,12 @@ class NodeType(click.ParamType[Node]):
 
 @click.group()
 def nats() -> None:
-    """The NATS servers of a fleet."""
+    """Configure the NATS servers of a fleet."""
 
 
 @nats.command("config", cls=ArtcafeCommand)
-@click.option("--secret-file", type=_PATH, metavar="FILE", help="The fleet's secret, as its servers get it.")
-@click.option("--environment", metavar="WORD", help="As the servers' setting: prod or dev. [default: prod]")
+@click.option("--secret-file", type=_PATH, metavar="FILE", help="The fleet's secret, the same file as for its servers.")
+@click.option("--environment", metavar="WORD", help="The same as the servers' setting: prod or dev.  [default: prod]")
 @click.option(
     "--node",
     "nodes",
@@ -58,20 +58,27 @@ def nats() -> None:
     multiple=True,
     default=[DEFAULT_NODE],
     show_default=True,
-    help="A NATS server of the fleet, and where it is reached; once for each. One, three or five of them.",
+    help="Name and address of a NATS server; repeat the option for each of the one, three or five servers.",
 )
-@click.option("--name", metavar="NAME", help="Which of them this is for. Needed when there are several.")
+@click.option("--name", metavar="NAME", help="The server to configure. Required with more than one node.")
 @click.option(
-    "--store", type=_PATH, metavar="DIR", default=Path("/var/lib/artcafe-nats"), show_default=True, help="For its files."
+    "--store",
+    type=_PATH,
+    metavar="DIR",
+    default=Path("/var/lib/artcafe-nats"),
+    show_default=True,
+    help="The folder of its files.",
 )
-@click.option("--bind", metavar="HOST", help="Where it listens, when that is not the host in --node, such as 0.0.0.0.")
+@click.option("--bind", metavar="HOST", help="The address to listen on, such as 0.0.0.0.  [default: the host of its node]")
 @click.option(
-    "--tls-cert", type=_PATH, metavar="FILE", help="Its certificate, for clients and for routes. With it come both below."
+    "--tls-cert", type=_PATH, metavar="FILE", help="Its certificate, for clients and routes. Requires --tls-key and --tls-ca."
 )
 @click.option("--tls-key", type=_PATH, metavar="FILE", help="The certificate's key.")
-@click.option("--tls-ca", type=_PATH, metavar="FILE", help="The authority that the certificates of all nodes are checked by.")
-@click.option("--output", type=_PATH, metavar="FILE", help="Writes it there, readable by you alone, instead of printing it.")
-@click.option("--json", "as_json", is_flag=True, help="Leaves out the comments above the configuration.")
+@click.option("--tls-ca", type=_PATH, metavar="FILE", help="The authority that signed the certificates of all nodes.")
+@click.option(
+    "--output", type=_PATH, metavar="FILE", help="Write the configuration to this file (mode 0600) instead of printing it."
+)
+@click.option("--json", "as_json", is_flag=True, help="Leave out the comments above the configuration.")
 def show(
     secret_file: Path | None,
     environment: str | None,
@@ -85,7 +92,7 @@ def show(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Prints the configuration of one NATS server of a fleet. Give all servers' commands the same nodes and the same secret.
+    """Print the configuration of one NATS server of a fleet. Use the same nodes and the same secret for every server.
 
     \b
     Example:
@@ -93,14 +100,16 @@ def show(
         --node nats-1=10.0.0.11 --node nats-2=10.0.0.12 --node nats-3=10.0.0.13 --output nats-1.conf
     """
     settings = config.load({"secret_file": secret_file, "environment": environment})
-    node = _chosen(nodes, name)
+    node = _select(nodes, name)
     tls = _tls(tls_cert, tls_key, tls_ca)
     accounts = Accounts(derive(read_secret(settings.secret_path), "nats"), settings.environment)
-    told = fleet_configuration(accounts, nodes, node, folder=store, bind=bind or node.host, tls=tls)
-    written = to_text(told) if as_json else f"{_above(nodes, node, settings.environment, tls)}\n{to_text(told)}"
+    configuration = fleet_configuration(accounts, nodes, node, folder=store, bind=bind or node.host, tls=tls)
+    written = (
+        to_text(configuration) if as_json else f"{_comments(nodes, node, settings.environment, tls)}\n{to_text(configuration)}"
+    )
     if output is None:
         click.echo(written)
-        _warn_of_readers(is_secret=len(nodes) > 1)
+        _warn_if_readable(is_secret=len(nodes) > 1)
     else:
         _write(output, written)
 
@@ -110,30 +119,28 @@ def _write(output: Path, written: str) -> None:
         write_whole(output, f"{written}\n")
     except OSError as exc:
         raise StartRefused(
-            f"{output} cannot be written: {exc.strerror}", "name a file in a folder that is there and yours"
+            f"{output} cannot be written: {exc.strerror}", "name a file in an existing folder with write permission"
         ) from exc
 
 
-def _warn_of_readers(*, is_secret: bool) -> None:
-    """A shell makes a file for standard output as the umask has it."""
+def _warn_if_readable(*, is_secret: bool) -> None:
+    """Warn if standard output is a file that others can read: a shell creates it by the umask."""
     mode = os.fstat(1).st_mode
     if is_secret and stat.S_ISREG(mode) and mode & 0o077:
-        click.echo("artcafe: others can read that file, which holds a password: chmod 600 it, or use --output FILE", err=True)
+        click.echo("artcafe: the file contains a password and others can read it: use --output FILE, or chmod 600", err=True)
 
 
-def _chosen(nodes: Sequence[Node], name: str | None) -> Node:
+def _select(nodes: Sequence[Node], name: str | None) -> Node:
     names = [node.name for node in nodes]
     if len(nodes) not in SIZES:
-        raise click.UsageError(
-            f"{len(nodes)} nodes survive no more failures than {len(nodes) - 1} would; take one, three or five"
-        )
+        raise click.UsageError(f"{len(nodes)} nodes survive no more failures than {len(nodes) - 1}; use one, three or five")
     if len(set(names)) < len(names):
         raise click.UsageError(f"two nodes have the same name: {', '.join(names)}")
     if name is None and len(nodes) > 1:
-        raise click.UsageError(f"say with --name which of the nodes this is for: {', '.join(names)}")
+        raise click.UsageError(f"select the server to configure with --name: {', '.join(names)}")
     found = next((node for node in nodes if node.name == (name or names[0])), None)
     if found is None:
-        raise click.UsageError(f"no --node is called {name}; there are {', '.join(names)}")
+        raise click.UsageError(f"no --node has the name {name}; the names are {', '.join(names)}")
     return found
 
 
@@ -142,20 +149,20 @@ def _tls(certificate: Path | None, key: Path | None, authority: Path | None) -> 
         case None, None, None:
             return None
         case Path(), Path(), Path():
-            # A configuration is moved to another folder: its files must be found from there too.
+            # Absolute paths, because the configuration may be moved to another folder.
             return NodeTls(certificate.absolute(), key.absolute(), authority.absolute())
         case _:
-            raise click.UsageError("--tls-cert, --tls-key and --tls-ca belong together")
+            raise click.UsageError("--tls-cert, --tls-key and --tls-ca must be used together")
 
 
-def _above(nodes: Sequence[Node], node: Node, environment: str, tls: NodeTls | None) -> str:
-    """What the reader of the file must know. NATS reads these lines as comments."""
+def _comments(nodes: Sequence[Node], node: Node, environment: str, tls: NodeTls | None) -> str:
+    """Return the comment lines above the configuration, for its reader."""
     scheme = "tls" if tls else "nats"
     urls = ",".join(each.url.replace("nats:", f"{scheme}:", 1) for each in nodes)
     lines = [f"{node.name}, a NATS server of ArtCafe ({environment}); nats-server 2.15.1 or later: nats-server -c FILE"]
     if len(nodes) > 1:
-        lines.append("It holds the password of the cluster's routes: let nobody but nats-server's user read it (mode 0600).")
+        lines.append("Contains the password of the cluster's routes: only nats-server's user may read it (mode 0600).")
     if tls is None:
-        lines.append("Messages travel unencrypted without --tls-cert: that is for a network in which nobody else is.")
-    lines.append(f"ArtCafe's servers are given: --nats-urls {urls}")
+        lines.append("Traffic is unencrypted without --tls-cert: use it only in a private network.")
+    lines.append(f"Setting of ArtCafe's servers: --nats-urls {urls}")
     return "\n".join(f"# {line}" for line in lines)

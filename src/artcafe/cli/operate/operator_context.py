@@ -1,6 +1,4 @@
-"""What an operator's command works with beside the tables: the platform's own part of NATS, which has the audits and reaches all
-servers.
-"""
+"""Tables, audits and announcements for an operator's command, which works on the tables and on the platform's NATS account."""
 
 from __future__ import annotations
 
@@ -30,7 +28,7 @@ UP_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class OperatorContext:
-    """The tables, the audits, and the word to every server."""
+    """The tables, the audits, and announcements to all servers."""
 
     store: Store
     audit: Audit
@@ -39,8 +37,10 @@ class OperatorContext:
 
 @asynccontextmanager
 async def connect(installation: Installation) -> AsyncIterator[OperatorContext]:
-    """Everything of that place, whether servers run on it or not. Raises `Unavailable` where NATS cannot be reached,
-    `StartRefused` and `TablesRefused` with what to do."""
+    """Open tables and NATS of an installation, with or without running servers.
+
+    Raises Unavailable when NATS is unreachable, and StartRefused or TablesRefused with a remedy.
+    """
     secret, environment = read_secret(installation.settings.secret_path), installation.settings.environment
     accounts = Accounts(derive(secret, "nats"), environment)
     async with installation.engine() as engine, _nats(installation, accounts) as nats, asyncio.TaskGroup() as group:
@@ -61,19 +61,19 @@ async def connect(installation: Installation) -> AsyncIterator[OperatorContext]:
 
 @asynccontextmanager
 async def _nats(installation: Installation, accounts: Accounts) -> AsyncIterator[Broker]:
-    """The fleet's NATS, or the data folder's."""
+    """Yield the fleet's NATS servers, or the data folder's."""
     settings = installation.settings
     if settings.nats_urls:
         yield Broker(settings.nats_urls, nats_tls(settings))
         return
     if recorded(settings.data_dir / "nats" / "nats.conf") is None:
         raise TablesRefused(
-            f"{settings.data_dir} has no NATS of an 'artcafe up', so that neither the servers nor the audit could be told",
-            "name that folder with --data-dir, or a fleet's by ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE",
+            f"{settings.data_dir} has no NATS of 'artcafe up', so neither the servers nor the audit can be reached",
+            "name the data folder with --data-dir, or a fleet with ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE",
         )
-    async with connect_nats(settings, accounts, _say_nothing) as broker:
+    async with connect_nats(settings, accounts, _ignore_notice) as broker:
         yield broker
 
 
-def _say_nothing(_text: str) -> None:
-    """That a server runs there is what one expects of such a command."""
+def _ignore_notice(_text: str) -> None:
+    """Ignore the notice of a running server, which is the normal case for these commands."""

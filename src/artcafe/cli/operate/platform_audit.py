@@ -1,4 +1,4 @@
-"""`artcafe platform audit …`: the platform's own audit, and every tenant's, for whoever runs the service."""
+"""`artcafe platform audit …`: read the platform's own audit or any tenant's, as the operator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from artcafe.cli.installation.location import Installation, with_installation
-from artcafe.cli.manage.audit import COLUMNS, SHOWN, check_chain, until_option, warn_of_late_beginning
+from artcafe.cli.manage.audit import COLUMNS, SHOWN, check_chain, until_option, warn_if_incomplete
 from artcafe.cli.operate.operator_context import OperatorContext, connect
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import as_json, limit_option, show_all
@@ -21,20 +21,21 @@ from artcafe.services.audit import Line
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 
 tenant_option = click.option(
-    "--tenant", metavar="TENANT", help="This tenant's audit, also when it was deleted. [default: the platform's own]"
+    "--tenant", metavar="TENANT", help="Read the audit of this tenant, even of a deleted one.  [default: the platform's own]"
 )
 
 
 @click.group(context_settings=HELP)
 def platform() -> None:
-    """The platform's own records, for its operator."""
+    """Read the platform's own records, as its operator."""
 
 
 @platform.group(context_settings=HELP)
 def audit() -> None:
-    """Who did what that is no tenant's own: terms accepted, tenants deleted, suspended and resumed, attempts from outside.
+    """Read the platform's audit: accepted terms, deleted, suspended and resumed tenants, attempts by strangers to a tenant.
 
-    Read from the NATS of a data folder, whether a server runs on it or not, or a fleet's: ARTCAFE_NATS_URLS, ARTCAFE_SECRET_FILE.
+    The audit is read from the NATS of a data folder, with or without a running server, or of a fleet, which
+    ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE name.
 
     \b
     Example:
@@ -47,7 +48,7 @@ def audit() -> None:
 @tenant_option
 @with_installation
 async def list_entries(installation: Installation, tenant: str | None, limit: int | None) -> int:
-    """Lists what was done, newest first; 20 entries unless --limit says otherwise.
+    """List entries, newest first: 20, or as many as --limit.
 
     \b
     Example:
@@ -55,7 +56,7 @@ async def list_entries(installation: Installation, tenant: str | None, limit: in
     """
     async with connect(installation) as context:
         entries = _entries(context, tenant, most=limit or SHOWN, oldest_first=False)
-        await show_all(installation, entries, COLUMNS, none="nothing is in the audit yet")
+        await show_all(installation, entries, COLUMNS, none="the audit is empty")
     return 0
 
 
@@ -63,7 +64,7 @@ async def list_entries(installation: Installation, tenant: str | None, limit: in
 @tenant_option
 @with_installation
 async def export(installation: Installation, tenant: str | None) -> int:
-    """Prints the whole audit as JSON lines, oldest first. 'artcafe audit check' checks such a file.
+    """Print the whole audit as JSON lines, oldest first. 'artcafe audit check' verifies such a file.
 
     \b
     Example:
@@ -80,7 +81,7 @@ async def export(installation: Installation, tenant: str | None) -> int:
 @tenant_option
 @with_installation
 async def verify(installation: Installation, tenant: str | None, until: str | None) -> int:
-    """Checks that nothing in the audit was changed, removed or added, and prints the last entry's number and digest.
+    """Verify that no entry was changed, removed or added, and print the last entry's number and digest.
 
     \b
     Example:
@@ -90,14 +91,14 @@ async def verify(installation: Installation, tenant: str | None, until: str | No
         entries = [entry async for entry in _entries(context, tenant, most=None, oldest_first=True)]
     check_chain(entries, until, json=installation.as_json)
     if tenant is not None:
-        warn_of_late_beginning(entries)
+        warn_if_incomplete(entries)
     return 0
 
 
 async def _entries(
     context: OperatorContext, tenant: str | None, *, most: int | None, oldest_first: bool
 ) -> AsyncIterator[AuditEntry]:
-    """The entries of an audit; `most` of them, or all."""
+    """Yield the entries of an audit: at most `most`, or all for None."""
     after: str | None = None
     while most is None or most > 0:
         ask = PageRequest(MAX_LIMIT if most is None else min(most, MAX_LIMIT), after)
@@ -110,5 +111,5 @@ async def _entries(
 
 
 def _shown(line: Line) -> AuditEntry:
-    """As REST tells it."""
+    """Return the entry as REST returns it."""
     return msgspec.convert({**msgspec.to_builtins(line.entry), "digest": line.digest}, AuditEntry)

@@ -1,4 +1,4 @@
-"""The operator's commands: `up`, `serve` and `demo`. The server is imported when one of them runs, not for `--help`."""
+"""The commands `up`, `serve` and `demo`. The server is imported only when one of them runs, not for `--help`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from artcafe.errors import StartRefused
 
 
 def _settings_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A flag for every setting, with its meaning as help."""
+    """Add an option for every setting, with the setting's description as help."""
     for name, field in reversed(Settings.model_fields.items()):
         flag = f"--{name.replace('_', '-')}"
         if field.annotation is bool:
@@ -27,9 +27,7 @@ def _settings_flags(command: Callable[..., Any]) -> Callable[..., Any]:
             option = click.option(flag, metavar=METAVARS.get(name, "WORD"), default=None, help=_help(name))
         command = option(command)
     path = click.Path(path_type=Path, exists=True, dir_okay=False)
-    config_file = click.option(
-        "--config", "config_file", type=path, help="A TOML file of settings; ARTCAFE_CONFIG names one too."
-    )
+    config_file = click.option("--config", "config_file", type=path, help="A TOML file of settings.  [env: ARTCAFE_CONFIG]")
     return config_file(command)
 
 
@@ -73,9 +71,10 @@ def _help(name: str) -> str:
 
 @click.command(cls=ArtcafeCommand)
 @_settings_flags
-@click.option("--demo", is_flag=True, help="Plays the demo once everything runs, and stays up.")
+@click.option("--demo", is_flag=True, help="Run the demo after the start, and keep running.")
 def up(config_file: Path | None, demo: bool, **flags: Any) -> None:
-    """Runs everything on this machine until Ctrl-C. Tables in a file, nats-server as a child, REST and gateway; keeps its data.
+    """Run everything on this machine until Ctrl-C: tables in a file, nats-server as a child process, REST and gateway. The data
+    is kept.
 
     \b
     Example:
@@ -90,7 +89,8 @@ def up(config_file: Path | None, demo: bool, **flags: Any) -> None:
 @click.command("serve", cls=ArtcafeCommand)
 @_settings_flags
 def serve_one(config_file: Path | None, **flags: Any) -> None:
-    """Runs one server of a fleet until SIGTERM. NATS and the secret are given: nothing is made that servers could differ in.
+    """Run one server of a fleet until SIGTERM. NATS and the secret must exist: the server creates no state that the servers of a
+    fleet could disagree on.
 
     \b
     Example:
@@ -105,7 +105,7 @@ def serve_one(config_file: Path | None, **flags: Any) -> None:
 @click.command(cls=ArtcafeCommand)
 @data_dir_option
 def demo(data_dir: Path) -> None:
-    """Plays the main job on a running server, step by step. Agents log in, talk, leave, come back and catch up.
+    """Show agents at work on a running server, step by step: they log in, exchange messages, disconnect, reconnect and catch up.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""A server in this process, from its start to the signal that stops it, and what it prints when it is up."""
+"""Run a server in this process until a signal stops it, and print how to use it once it is ready."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Serve = Callable[[asyncio.Event, Callable[[Addresses], None]], Coroutine[Any, An
 
 
 def run(settings: Settings, reload: Callable[[], Settings], *, embedded: bool, demo: bool) -> None:
-    """Run a server until SIGINT or SIGTERM, in as many processes as `settings` say. `demo` plays the demo once it is up.
+    """Run a server until SIGINT or SIGTERM, in the number of processes set in `settings`. `demo` runs the demo once it is ready.
 
     `reload` reads the settings again, for a rolling restart of several processes.
     """
@@ -35,14 +35,14 @@ def run(settings: Settings, reload: Callable[[], Settings], *, embedded: bool, d
         import uvloop
 
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    except ImportError:  # not made for this platform; the standard loop does the same, slower
+    except ImportError:  # uvloop does not support this platform; the standard loop does the same, slower.
         runner = asyncio.Runner()
     with runner:
         runner.run(_serve_until_signal(settings, _server(settings, reload, embedded=embedded), demo=demo))
 
 
 def _server(settings: Settings, reload: Callable[[], Settings], *, embedded: bool) -> Serve:
-    """Return what serves, here or in several processes. Raises `StartRefused` for more than memory allows."""
+    """Return the coroutine function that serves, in this process or in several. Raises StartRefused if memory is too small."""
     size = count_processes(settings.processes)
     if size > 1:
         from artcafe.process_group.serve import serve_processes
@@ -54,7 +54,7 @@ def _server(settings: Settings, reload: Callable[[], Settings], *, embedded: boo
 
 
 async def _serve_until_signal(settings: Settings, serve: Serve, *, demo: bool) -> None:
-    """Serve until a signal, which also ends a server that has not come up yet: it may be reading files or waiting for NATS."""
+    """Serve until a signal, also during the start, when the server may be reading files or waiting for NATS."""
     loop, until = asyncio.get_running_loop(), asyncio.Event()
     showing: asyncio.Task[None] | None = None
 
@@ -80,27 +80,29 @@ async def _serve_until_signal(settings: Settings, serve: Serve, *, demo: bool) -
 
 
 def _freeze_heap() -> None:
-    """What the start has made lives as long as the process, so the garbage collector need not look at it again: each full
-    collection of those 100,000 objects stopped everybody for 50 to 200 ms, every few seconds under load."""
+    """Exclude the objects of the start from garbage collection, as they live as long as the process.
+
+    Each full collection of those 100,000 objects paused the server for 50 to 200 ms, every few seconds under load.
+    """
     gc.collect()
     gc.freeze()
 
 
 def _print_ready(settings: Settings, addresses: Addresses, *, after_demo: bool) -> None:
-    # Under `make run` this program is in no PATH, and the other terminal may stand in another folder.
+    # Under `make run` this program is not on the PATH, and the other terminal may be in another folder.
     artcafe = "artcafe" if shutil.which("artcafe") else shlex.quote(str(Path(sys.executable).with_name("artcafe")))
     if settings.secret_file is not None:
         artcafe = f"ARTCAFE_SECRET_FILE={shlex.quote(str(settings.secret_file.absolute()))} {artcafe}"
     data = shlex.quote(str(settings.data_dir.absolute()))
-    kept = data if settings.tables is None else f"{data}, its tables in {settings.tables},"
+    kept = data if settings.tables is None else f"{data}, its tables in {settings.tables}"
     token, is_local = f"TOKEN=$({artcafe} token --user {DEMO_USER} --data-dir {data})", settings.issuer is None
     if not is_local:
         token = f"TOKEN=…  # an access token of {settings.issuer}"
     click.echo(
         f"""
-ArtCafe is up. Its data is in {kept} and stays there; Ctrl-C stops it.
+ArtCafe is up. Its data is kept in {kept}. Ctrl-C stops it.
 
-  REST     {addresses.url}            (its routes: {addresses.url}/openapi.json)
+  REST     {addresses.url}            (API description: {addresses.url}/openapi.json)
   Gateway  {addresses.gateway_url}
 
 Try, in another terminal:
@@ -108,6 +110,6 @@ Try, in another terminal:
   {token}
   curl -s {addresses.url}/v1/me -H "Authorization: Bearer $TOKEN"
 """
-        + ("" if after_demo or not is_local else f"\nSee the main job played on it:  {artcafe} demo --data-dir {data}\n")
+        + ("" if after_demo or not is_local else f"\nSee agents at work on it:  {artcafe} demo --data-dir {data}\n")
     )
     sys.stdout.flush()

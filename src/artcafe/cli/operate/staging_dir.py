@@ -1,4 +1,4 @@
-"""The folder in which a command makes a file or folder until that is whole: private, and cleared away after a killed command."""
+"""Private staging folders for unfinished files and folders, removed by the next command if theirs was killed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 
 @contextmanager
 def create(target: Path, say: Callable[[str], None]) -> Iterator[Path]:
-    """Return a new folder (mode 0700) on the disk of `target`, which is gone when this ends. Raises OSError.
+    """Yield a new folder (mode 0700) on the filesystem of `target`, and remove it afterwards. Raises OSError.
 
-    Drafts of the same target whose process is gone are removed first: they may hold the secret, and every message.
+    Staging folders of the same target are removed first if their process has ended: they may hold the secret and all messages.
     """
     target = target.absolute()
     for left in sorted(target.parent.iterdir()):
         if re.fullmatch(rf"\.{re.escape(target.name)}\.\d+", left.name) and not _is_in_use(left):
             _remove(left)
-            say(f"{left} was removed: an earlier command for {target} was killed, and had left it")
+            say(f"removed {left}, left by a killed command for {target}")
     folder = target.with_name(f".{target.name}.{os.getpid()}")
     folder.mkdir(mode=0o700)
     held = _lock(folder / "draft.lock", os.O_CREAT)
@@ -33,12 +33,13 @@ def create(target: Path, say: Callable[[str], None]) -> Iterator[Path]:
 
 
 def _is_in_use(left: Path) -> bool:
-    """Whether the process that made it still runs. A number alone may be another process's by now, or of another container."""
+    """Whether the process that created the folder still runs, by its file lock: a process id may be reused or from another
+    container."""
     try:
         os.close(_lock(left / "draft.lock"))
     except BlockingIOError:
         return True
-    except OSError:  # just made, or by an earlier version
+    except OSError:  # It was created just now, or by an earlier version without the lock.
         return _runs(int(left.suffix[1:]))
     return False
 

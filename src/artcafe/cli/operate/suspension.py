@@ -1,4 +1,4 @@
-"""`artcafe suspend` and `artcafe resume`: an operator's word on a tenant, in its row, told to every server and in the audits."""
+"""`artcafe suspend` and `artcafe resume`: change a tenant's status, announce it to every server and record it in both audits."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from artcafe.tables.engine.port import ConditionFailed
 @click.argument("tenant")
 @with_installation
 async def suspend(installation: Installation, tenant: str) -> int:
-    """Suspends a tenant. Its agents are out on every server at once, and its people read and change nothing.
+    """Suspend a tenant. Every server disconnects its agents at once; its members can still read, but change nothing.
 
-    For whoever runs the service: it works on the tables, tells the servers over NATS, and stands in the tenant's audit and the
-    platform's. A fleet's NATS and secret are named by ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE.
+    For the operator of the service: the command changes the tenant's row, notifies the servers over NATS, and is recorded in
+    the audits of the tenant and the platform. ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE name the NATS and secret of a fleet.
 
     \b
     Example:
@@ -39,7 +39,7 @@ async def suspend(installation: Installation, tenant: str) -> int:
 @click.argument("tenant")
 @with_installation
 async def resume(installation: Installation, tenant: str) -> int:
-    """Lets a suspended tenant go on. Its agents come back when they connect the next time.
+    """Resume a suspended tenant. Its agents can connect again.
 
     \b
     Example:
@@ -51,17 +51,17 @@ async def resume(installation: Installation, tenant: str) -> int:
 
 async def _set(installation: Installation, tenant_id: str, status: TenantStatus) -> None:
     if not tenant_id or len(tenant_id.encode("utf-8", "surrogatepass")) > 1024:
-        raise click.UsageError("a tenant is named by its id, such as ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2")
+        raise click.UsageError("TENANT must be a tenant's id, such as ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2")
     async with connect(installation) as context:
         tenant = context.store.tenant(TenantId(tenant_id))
         if await tenant.tenant() is None:
-            raise _none_there(installation, tenant_id)
-        async with _told(context, tenant.id, "tenant.suspend" if status is TenantStatus.SUSPENDED else "tenant.resume"):
+            raise _not_found(installation, tenant_id)
+        async with _audited(context, tenant.id, "tenant.suspend" if status is TenantStatus.SUSPENDED else "tenant.resume"):
             try:
                 await tenant.transact([tenant.set_status(status, now())])
             except ConditionFailed as exc:
-                raise _none_there(installation, tenant_id) from exc
-        with contextlib.suppress(OurFault):  # It is done, and every server reads it within 5 s.
+                raise _not_found(installation, tenant_id) from exc
+        with contextlib.suppress(OurFault):  # The row is written, and every server reads it within 5 s.
             await context.announcements.announce_now(tenant.id)
         row = await tenant.tenant()
     name = "" if row is None else f" ({row.name})"
@@ -69,12 +69,12 @@ async def _set(installation: Installation, tenant_id: str, status: TenantStatus)
     if installation.as_json:
         click.echo(as_json({"id": tenant_id, "status": status.value}))
     else:
-        click.echo(escape(f"Tenant {tenant_id}{name} {done}, and every server was told."))
+        click.echo(escape(f"Tenant {tenant_id}{name} {done}, and every server was notified."))
 
 
 @contextlib.asynccontextmanager
-async def _told(context: OperatorContext, tenant_id: TenantId, action: str) -> AsyncIterator[None]:
-    """In the tenant's audit and the platform's, before and after. Raises `Unavailable`, and then nothing is to be changed."""
+async def _audited(context: OperatorContext, tenant_id: TenantId, action: str) -> AsyncIterator[None]:
+    """Record the change in the audits of the tenant and the platform, before and after. Raises Unavailable before any change."""
     async with (
         context.audit.change(tenant_id, OPERATOR, action, tenant_id),
         context.audit.change(None, OPERATOR, action, tenant_id),
@@ -82,5 +82,5 @@ async def _told(context: OperatorContext, tenant_id: TenantId, action: str) -> A
         yield
 
 
-def _none_there(installation: Installation, tenant_id: str) -> TablesRefused:
-    return TablesRefused(f"there is no tenant {tenant_id!r} in {installation}", "'artcafe tables list' says what is there")
+def _not_found(installation: Installation, tenant_id: str) -> TablesRefused:
+    return TablesRefused(f"there is no tenant {tenant_id!r} in {installation}", "'artcafe tables list' shows the tables there")

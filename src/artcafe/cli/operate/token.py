@@ -1,4 +1,4 @@
-"""`artcafe token`: access tokens of the local identity."""
+"""`artcafe token`: print an access token of the local identity."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 
 
 @click.command(cls=ArtcafeCommand)
-@click.option("--user", required=True, metavar="NAME", help="Who is to be believed to call, such as alice@example.com.")
+@click.option("--user", required=True, metavar="NAME", help="The user of the token, such as alice@example.com.")
 @data_dir_option
-@click.option("--json", "as_json", is_flag=True, help="Prints a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def token(user: str, data_dir: Path, as_json: bool) -> None:
-    """Prints an access token for a person. It is signed with the data folder's secret (the local identity, for this machine
-    alone) and good for 12 hours.
+    """Print an access token for a user of the local identity. It is signed with the data folder's secret, accepted only by the
+    server on this machine, and valid for 12 hours.
 
     \b
     Example:

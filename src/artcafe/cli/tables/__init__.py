@@ -1,1 +1,1 @@
-"""`artcafe tables …`: what an operator does with the tables."""
+"""`artcafe tables …`: the operator's commands for the tables."""

@@ -1,4 +1,4 @@
-"""`artcafe tables plan` and `artcafe tables apply`: what would change, and changing it."""
+"""`artcafe tables plan` and `artcafe tables apply`: show the missing tables, and create them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from artcafe.tables.sqlite import file as sqlite_file
 @click.command(cls=ArtcafeCommand)
 @with_installation
 async def plan(installation: Installation) -> int:
-    """Shows what 'apply' would do, and does nothing. Exit code 5 says that there is something to do.
+    """Show the changes of 'apply' without making them. Exit code 5 means that changes are needed.
 
     \b
     Example:
@@ -26,7 +26,7 @@ async def plan(installation: Installation) -> int:
     """
     found = await planned_changes(installation)
     if not found:
-        installation.note(f"nothing to do: every table stands in {installation}")
+        installation.note(f"nothing to do: every table exists in {installation}")
     if found or installation.as_json:
         _show(installation, found)
     return DIFFERENT if found else 0
@@ -36,7 +36,7 @@ async def plan(installation: Installation) -> int:
 @yes_option
 @with_installation
 async def apply(installation: Installation, yes: bool) -> int:
-    """Makes the tables that are missing, and turns on the time to live of challenges. Nothing else that stands is altered.
+    """Create the missing tables, and enable time to live for challenges. Existing tables are not changed otherwise.
 
     \b
     Examples:
@@ -45,12 +45,12 @@ async def apply(installation: Installation, yes: bool) -> int:
     """
     found = await planned_changes(installation)
     if not found:
-        installation.note(f"nothing to do: every table stands in {installation}")
+        installation.note(f"nothing to do: every table exists in {installation}")
     else:
         if not installation.as_json:
             _show(installation, found)
         confirm(f"Change {counted(len(found), 'table')} in {installation}", yes=yes)
-        await _do(installation, found)
+        await _apply(installation, found)
     if installation.as_json:
         _show(installation, found)
     return 0
@@ -60,18 +60,18 @@ def _show(installation: Installation, found: list[PlannedChange]) -> None:
     show_table(installation, found, ["TABLE", "ACTION", "HOW"], [[each.table, each.action, each.says] for each in found])
 
 
-async def _do(installation: Installation, found: list[PlannedChange]) -> None:
+async def _apply(installation: Installation, found: list[PlannedChange]) -> None:
     if not installation.is_dynamodb:
         sqlite_file.prepare(installation.settings.tables_file, installation.environment)
-        installation.note(f"made {installation}")
+        installation.note(f"created {installation}")
         return
     by_name = {installation.name(table): table for table in TABLES}
     async with open_schema(installation) as schema:
-        await schema.create([by_name[each.table] for each in found if each.action == "create"], _told(installation))
+        await schema.create([by_name[each.table] for each in found if each.action == "create"], _created_note(installation))
         for each in found:
             if each.action == "expire" and await schema.enable_ttl(by_name[each.table]):
-                installation.note(f"turned on the time to live of {each.table}")
+                installation.note(f"enabled time to live on {each.table}")
 
 
-def _told(installation: Installation) -> Callable[[str], None]:
-    return lambda name: installation.note(f"made {name}")
+def _created_note(installation: Installation) -> Callable[[str], None]:
+    return lambda name: installation.note(f"created {name}")

@@ -1,4 +1,4 @@
-"""`artcafe tables check`: whether the tables are as the catalog has them, and the rows as ArtCafe would have left them."""
+"""`artcafe tables check`: compare the tables with the catalog, and check and repair their rows."""
 
 from __future__ import annotations
 
@@ -22,50 +22,52 @@ from artcafe.tables.dynamodb.schema import Schema, differences
 from artcafe.tables.engine.port import Engine
 
 SHOWN: Final = 1000
-"""Findings for a person; a program gets all."""
+"""Maximum number of findings printed for people; `--json` prints all."""
 
 
 class TableProblem(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a table is not as the catalog has it; advice is about one that ArtCafe can well work on."""
+    """A difference of a table from the catalog. Advice concerns a table that is usable as it is."""
 
     table: str
     says: str
     remedy: str
     is_advice: bool = False
     is_fatal: bool = False
-    """Its rows cannot be looked at."""
+    """Whether the table's rows cannot be read."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. `findings` is null where the rows were not looked at; the first `mended` of them are put right now.
+    """The result of a check. `findings` is null if rows were not read; the first `repaired` findings are fixed.
 
-    Mending one thing may bring another to light, which then stands among them: a count of members, behind a membership.
+    A repair may reveal another finding, which is then included: a wrong count of members, after a membership.
     """
 
     place: str
     problems: list[TableProblem]
     findings: list[Finding] | None = None
-    mended: int = 0
+    repaired: int = msgspec.field(default=0, name="mended")
 
     @property
     def is_sound(self) -> bool:
-        return all(each.is_advice for each in self.problems) and len(self.findings or []) == self.mended
+        return all(each.is_advice for each in self.problems) and len(self.findings or []) == self.repaired
 
 
 @click.command(cls=ArtcafeCommand)
-@click.option("--rows", is_flag=True, help="Reads every row too, and tells what an older system left askew.")
-@click.option("--repair", is_flag=True, help="As --rows, and mends it, after asking.")
-@click.option("--tenant", metavar="TENANT", help="Looks at this tenant's rows only.")
+@click.option("--rows", is_flag=True, help="Read every row, and report inconsistent rows.")
+@click.option("--repair", is_flag=True, help="Check as with --rows, and repair rows after a confirmation.")
+@click.option("--tenant", metavar="TENANT", help="Check only the rows of this tenant.")
 @yes_option
 @with_installation
 async def check(installation: Installation, rows: bool, repair: bool, tenant: str | None, yes: bool) -> int:
-    """Compares the tables with what they must be: keys, time to live, and tables of an older system that still stand. With --rows
-    also what is in them: memberships whose two directions disagree, subscriptions' ids, agents' channels, counts, claims to keys,
-    which --repair mends; and rows that cannot work, such as an agent without a key that may log in, or a subscription of an agent
-    that is gone, for a person to decide about.
+    """Check the tables, and optionally check or repair their rows.
 
-    It deletes no table, and changes nothing without --repair. On DynamoDB, reading every row is paid for. Exit code 5 says that
-    something is not as it should be.
+    The check compares keys and time to live with the catalog, and reports tables of an older system that still exist. --rows
+    also reports inconsistent rows: memberships with differing directions, ids of subscriptions, channels of agents, counts, and
+    claims to keys, all of which --repair corrects; and rows that need a decision, such as an active agent without a key, or a
+    subscription of a deleted agent.
+
+    The command deletes no table, and changes nothing without --repair. On DynamoDB, reading every row costs money. Exit code 5
+    means that something needs attention.
 
     \b
     Examples:
@@ -75,10 +77,10 @@ async def check(installation: Installation, rows: bool, repair: bool, tenant: st
     report = Report(place=str(installation), problems=await _problems(installation))
     if rows or repair or tenant:
         if any(problem.is_fatal for problem in report.problems):
-            installation.note("the rows are not looked at, because tables are missing or cannot be used")
+            installation.note("rows are not checked, because tables are missing or unusable")
         else:
             report = await _with_rows(installation, report, TenantId(tenant) if tenant else None, repair=repair, yes=yes)
-    _tell(installation, report)
+    _print(installation, report)
     return 0 if report.is_sound else DIFFERENT
 
 
@@ -110,7 +112,7 @@ async def _differences(schema: Schema) -> list[TableProblem]:
     ]
     for table, standing in found.items():
         if standing is not None and standing.is_usable and not await schema.has_recovery(table):
-            says = "point-in-time recovery is off, so that nothing brings back what is deleted by mistake"
+            says = "point-in-time recovery is disabled, so accidental deletions cannot be undone"
             remedy = f"aws dynamodb update-continuous-backups --table-name {standing.name}"
             remedy += " --point-in-time-recovery-specification PointInTimeRecoveryEnabled=true"
             problems.append(TableProblem(table=standing.name, says=says, remedy=remedy, is_advice=True))
@@ -121,8 +123,8 @@ async def _left_over(schema: Schema) -> list[TableProblem]:
     return [
         TableProblem(
             table=each.name,
-            says=f"it was deleted on 24 May 2025 and still stands; in its place: {each.replaced_by}",
-            remedy=f"delete it once nothing needs it: aws dynamodb delete-table --table-name {each.name}",
+            says=f"it was removed from the catalog on 24 May 2025 and still exists; replaced by: {each.replaced_by}",
+            remedy=f"delete it when it is no longer needed: aws dynamodb delete-table --table-name {each.name}",
         )
         for each in await schema.deleted()
     ]
@@ -134,18 +136,18 @@ async def _left_over(schema: Schema) -> list[TableProblem]:
 async def _with_rows(installation: Installation, report: Report, only: TenantId | None, *, repair: bool, yes: bool) -> Report:
     async with installation.engine() as engine:
         if only is not None and not await Repair(engine).is_there(only):
-            raise TablesRefused(f"there is no tenant {only} in {installation}", "'artcafe tenant list' shows a person's tenants")
+            raise TablesRefused(f"there is no tenant {only} in {installation}", "'artcafe tenant list' shows a user's tenants")
         work = _Rows(engine, only, await _tenants_elsewhere(installation.other_environment) if only is None else [])
         found = await work.look()
         if not repair or not any(each.is_fixable for each in found):
             return msgspec.structs.replace(report, findings=found)
         if not installation.as_json:
             _show_findings(installation, found)
-        confirm(f"Mend {sum(each.is_fixable for each in found)} of them in {installation}", yes=yes)
+        confirm(f"Repair {sum(each.is_fixable for each in found)} of them in {installation}", yes=yes)
         written = await work.fix(found)
         left = await work.look()
-    mended = [each for each in written if each not in left]
-    return msgspec.structs.replace(report, findings=[*mended, *left], mended=len(mended))
+    repaired = [each for each in written if each not in left]
+    return msgspec.structs.replace(report, findings=[*repaired, *left], repaired=len(repaired))
 
 
 async def _tenants_elsewhere(installation: Installation) -> list[TenantId]:
@@ -156,15 +158,15 @@ async def _tenants_elsewhere(installation: Installation) -> list[TenantId]:
 
 
 class _Rows:
-    """The rows of all tenants, or of one."""
+    """Check and repair of the rows of all tenants, or of one."""
 
     def __init__(self, engine: Engine, only: TenantId | None, elsewhere: Sequence[TenantId]) -> None:
-        """`elsewhere` are the tenants of the other environment, with which some tables are shared."""
+        """Set the scope. `elsewhere` are the tenants of the other environment, which shares some tables."""
         self._repair, self._memberships = Repair(engine), MembershipRepair(engine)
         self._only, self._elsewhere = only, elsewhere
 
     async def look(self) -> list[Finding]:
-        """Read every row, and return what is wrong."""
+        """Read every row, and return the findings."""
         memberships = [fix.finding async for fix in self._memberships.look(self._only)]
         if self._only is not None:
             return [*memberships, *await self._repair.look(self._only)]
@@ -172,9 +174,9 @@ class _Rows:
         return [*memberships, *of_tenants, *await self._repair.orphans(self._elsewhere)]
 
     async def fix(self, found: Sequence[Finding]) -> list[Finding]:
-        """Write every mend, and return what they are about; another look shows what they have put right.
+        """Write every repair, and return the findings concerned; a second check shows which of them are fixed.
 
-        Memberships go first, because the counts of members depend on them.
+        Memberships are repaired first, because the counts of members depend on them.
         """
         fixes = [fix async for fix in self._memberships.look(self._only) if fix.writes]
         done = [fix.finding for fix in fixes if await self._memberships.fix(fix)]
@@ -184,28 +186,30 @@ class _Rows:
         return done
 
 
-# --- telling -------------------------------------------------------------------------------------------------------------
+# --- output --------------------------------------------------------------------------------------------------------------
 
 
-def _tell(installation: Installation, report: Report) -> None:
+def _print(installation: Installation, report: Report) -> None:
     if installation.as_json:
         show_table(installation, report, [], [])
         return
     if report.problems:
         headings = ["TABLE", "IS", "WHAT TO DO"]
         show_table(installation, report, headings, [[each.table, each.says, each.remedy] for each in report.problems])
-    if report.findings and not report.mended:
+    if report.findings and not report.repaired:
         _show_findings(installation, report.findings)
-    findings, left = len(report.findings or []), len(report.findings or []) - report.mended
-    if report.mended:
+    findings, left = len(report.findings or []), len(report.findings or []) - report.repaired
+    if report.repaired:
         installation.note(
-            f"mended {report.mended:,}; {counted(left, 'finding')} left for a person" if left else f"mended {report.mended:,}"
+            f"repaired {report.repaired:,}; {counted(left, 'finding')} left to decide"
+            if left
+            else f"repaired {report.repaired:,}"
         )
     elif findings:
-        mendable = sum(each.is_fixable for each in report.findings or [])
-        installation.note(f"{counted(findings, 'finding')}; 'artcafe tables check --repair' mends {mendable:,} of them")
-    if report.is_sound and not report.mended:
-        installation.note(f"everything in {installation} is as it should be")
+        repairable = sum(each.is_fixable for each in report.findings or [])
+        installation.note(f"{counted(findings, 'finding')}; 'artcafe tables check --repair' repairs {repairable:,} of them")
+    if report.is_sound and not report.repaired:
+        installation.note(f"no problems found in {installation}")
 
 
 def _show_findings(installation: Installation, findings: Sequence[Finding]) -> None:

@@ -1,7 +1,7 @@
-"""`artcafe tables copy`: tenants with their messages from one place to another, compared at the end.
+"""`artcafe tables copy`: copy tenants with their messages to another installation, and compare both.
 
-A tenant's messages go first, then its rows, and its own row last: what was cut short is known by that row's absence, and goes on
-when the command is repeated (decision 20).
+A tenant's messages are copied first, then its rows, and its own row last. Without that row a tenant counts as unfinished, and a
+repeated command continues with it (decision record 20).
 """
 
 from __future__ import annotations
@@ -36,27 +36,30 @@ from artcafe.tables.engine.writes import ItemKey
 from artcafe.tables.store import Store
 
 STEPS: Final = 2
-"""Of each tenant: its messages, its rows."""
+"""Steps per tenant: its messages, and its rows."""
 PLACE: Final = click.Path(path_type=Path)
 
 
 class CopyState(StrEnum):
-    """What became of a tenant."""
+    """The outcome of copying a tenant."""
 
     COPIED = "copied"
     THERE = "there"
-    """It was there already, the same."""
+    """An equal copy existed already."""
     DIFFERENT = "different"
-    """It was there already, and is not the same: nothing was done."""
+    """A different tenant with the same id exists in the target: nothing was copied."""
     DELETING = "deleting"
-    """Its deletion was begun and not ended: nothing was done."""
+    """Its deletion is unfinished: nothing was copied."""
     DELETED = "deleted"
-    """It was deleted; the record of that gets no new id."""
+    """It was deleted; a tombstone is not copied under a new id."""
 
 
 class TenantCopy(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant, and what became of it. `later` is how many messages came here while it was copied, and are not in the copy;
-    `agents` and `channels` have the new id of each, where they got new ones."""
+    """The result for one tenant.
+
+    `later` counts messages published to the source during the copy, which the copy lacks. `agents` and `channels` map old ids to
+    new ones with `--new-ids`.
+    """
 
     tenant_id: str
     copy_id: str
@@ -68,7 +71,7 @@ class TenantCopy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableCopy(msgspec.Struct, frozen=True, kw_only=True):
-    """How a table came over: the checksums of what was read here and of what stands there."""
+    """The result for one table: row counts and checksums of source and target."""
 
     table: str
     rows: int
@@ -77,11 +80,11 @@ class TableCopy(msgspec.Struct, frozen=True, kw_only=True):
     checksum_there: str
     is_equal: bool
     left_behind: int = 0
-    """Rows that stay here, because they belong to no tenant that was copied. Counted when every tenant is copied."""
+    """Rows that belong to no copied tenant, and are not copied. Counted only when all tenants are copied."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that was done."""
+    """The result of the command."""
 
     tenants: list[TenantCopy]
     tables: list[TableCopy]
@@ -99,55 +102,64 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     "source",
     type=PLACE,
     metavar="PLACE",
-    help="A data folder, or a TOML file of settings; else those of a server started here.",
+    help="The source: a data folder, or a TOML file of settings.  [default: the settings of a server started here]",
 )
 @click.option(
-    "--to", "target", type=PLACE, metavar="PLACE", required=True, help="The same, for where to; a data folder may be new."
+    "--to",
+    "target",
+    type=PLACE,
+    metavar="PLACE",
+    required=True,
+    help="The target: a data folder, which may be new, or a TOML file of settings.",
 )
-@click.option("--tenant", metavar="TENANT", help="This tenant only; else all.")
-@click.option("--new-ids", is_flag=True, help="Gives tenant, agents and channels new ids, so that both may stand side by side.")
-@click.option("--label", metavar="TEXT", default="", help="With --new-ids: another copy of the same tenant has another label.")
+@click.option("--tenant", metavar="TENANT", help="Copy only this tenant.  [default: all]")
+@click.option("--new-ids", is_flag=True, help="Assign new ids to tenant, agents and channels, so that both copies can coexist.")
+@click.option(
+    "--label", metavar="TEXT", default="", help="With --new-ids: a label that distinguishes several copies of one tenant."
+)
 @click.option(
     "--ids",
     "ids_file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="With --new-ids: writes old and new ids there, as JSON.",
+    help="With --new-ids: write old and new ids to this file, as JSON.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Prints a JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def copy(
     source: Path | None, target: Path, tenant: str | None, new_ids: bool, label: str, ids_file: Path | None, as_json: bool
 ) -> None:
-    """Copies a tenant, or all, to other tables and another NATS, and compares both in the end: members, agents, channels,
-    subscriptions, usage and messages. What is there already is left as it is. Cut short, it is repeated and goes on. With all
-    tenants, every acceptance of the terms goes along, and the rows of no tenant that stay here are counted.
+    """Copy one or all tenants to other tables and another NATS, and compare both at the end.
 
-    For a move, stop the agents first: what is published meanwhile is told, and is not in the copy. Agents keep their keys and,
-    unless --new-ids, their ids: they log in there as they did here and get what they had not acknowledged. A gap (reason "epoch")
-    tells them that it is another log. Exit code 5 says that something is missing or different.
+    Members, agents, channels, subscriptions, usage and messages are copied and compared; existing data in the target is not
+    changed. After an interruption, repeat the command to continue. A copy of all tenants includes all acceptances of the terms,
+    and counts the rows that belong to no tenant and are not copied.
+
+    For a move, stop the agents first: messages published during the copy are reported, but not copied. Agents keep their keys
+    and, without --new-ids, their ids: they log in to the target unchanged, and receive their unacknowledged messages after a gap
+    (reason "epoch"), which marks the new log. Exit code 5 means that something is missing or different.
 
     \b
     Examples:
       artcafe tables copy --from ./artcafe-data --to fleet.toml
       artcafe tables copy --from fleet.toml --to ./try-data --tenant ten_… --new-ids --ids ids.json
-    where fleet.toml says
+    with this fleet.toml:
       tables = "dynamodb:eu-central-1"
       nats_urls = "nats://10.0.0.5:4222"
       secret_file = "/etc/artcafe/secret"
     """
     if (label or ids_file) and not new_ids:
-        raise click.UsageError("--label and --ids go with --new-ids")
+        raise click.UsageError("--label and --ids require --new-ids")
     configure("error")
     work = _Copy(only=TenantId(tenant) if tenant else None, label=label if new_ids else None, as_json=as_json)
     result = run_command(work.run(source, target))
     if ids_file is not None:
         ids_file.write_bytes(msgspec.json.format(msgspec.json.encode(result.tenants)) + b"\n")
-    _tell(result, as_json=as_json)
+    _print(result, as_json=as_json)
     click.get_current_context().exit(0 if result.is_whole else DIFFERENT)
 
 
 class _Copy:
-    """One run of the command. `label` is None where everything keeps its id."""
+    """One run of the command. `label` is None if all ids are kept."""
 
     def __init__(self, *, only: TenantId | None, label: str | None, as_json: bool) -> None:
         self._only, self._label, self._as_json = only, label, as_json
@@ -156,7 +168,7 @@ class _Copy:
         self._left: dict[Table, int] = {}
 
     async def run(self, source: Path | None, target: Path) -> Result:
-        """Copies, and returns what was done."""
+        """Copy, and return the result."""
         async with AsyncExitStack() as stack:
             here = await stack.enter_async_context(open_end(load_settings(source, "--from"), _say, is_source=True))
             there = await stack.enter_async_context(open_end(load_settings(target, "--to"), _say, is_source=False))
@@ -175,17 +187,19 @@ class _Copy:
     def _check(self, here: CopyEnd, there: CopyEnd) -> None:
         if self._label is None and here.tables_home == there.tables_home:
             raise TablesRefused(
-                "both ends are the same tables"
-                + ("" if here.settings.environment == there.settings.environment else ", of which both environments share some"),
-                "give --new-ids to make another tenant of it there, or name another --to",
+                "source and target are the same tables"
+                + (
+                    ""
+                    if here.settings.environment == there.settings.environment
+                    else ", some of them shared by both environments"
+                ),
+                "use --new-ids to create a second tenant there, or name another --to",
             )
 
     async def _tenant(self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, progress: Progress) -> TenantCopy:
         (row,) = await here.engine.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         if row is None:
-            raise TablesRefused(
-                f"there is no tenant {tenant_id} here", "'artcafe tables list' and 'artcafe tenant list' show what is"
-            )
+            raise TablesRefused(f"the source has no tenant {tenant_id}", "'artcafe tenant list' shows a user's tenants")
         mapping: IdMapping = SameIds() if self._label is None else NewIds(tenant_id, self._label)
         copy_id = mapping.tenant_id(tenant_id)
         copier = RowCopier(here.engine, there.engine, self._members)
@@ -210,7 +224,7 @@ class _Copy:
     async def _compared(
         self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, mapping: IdMapping, copier: RowCopier
     ) -> CopyState:
-        """What a tenant is that is there already. One with new ids has its own life since, and isn't compared."""
+        """Compare a tenant that exists in the target. A copy with new ids is independent, and is not compared."""
         if isinstance(mapping, NewIds):
             return CopyState.THERE
         sums = CopyChecksums()
@@ -230,9 +244,9 @@ class _Copy:
     async def _messages(
         self, here: CopyEnd, there: CopyEnd, tenant_id: TenantId, mapping: IdMapping, progress: Progress
     ) -> tuple[int, int]:
-        """How many messages are there now, and how many came here meanwhile."""
+        """Copy the messages. Return their number, and the number of messages published to the source in the meantime."""
         if here.log_home == there.log_home and self._label is None:
-            return 0, 0  # Both ends have one NATS: the messages stay where they are.
+            return 0, 0  # Source and target use the same NATS: the messages are there already.
         copy_id = mapping.tenant_id(tenant_id)
         replicas = await there.vault.replica_count()
         async with here.vault.connect(tenant_id) as source, there.vault.connect(copy_id) as target:
@@ -250,8 +264,8 @@ class _Copy:
                     ]
                 except ForeignStream as exc:
                     raise TablesRefused(
-                        f"there are messages of a tenant {tenant_id} already ({exc.stream}), and they are not a copy of these",
-                        "copy to where none are, or under --new-ids",
+                        f"the target has other messages of a tenant {tenant_id} already ({exc.stream})",
+                        "copy to an installation without them, or use --new-ids",
                     ) from exc
                 progress.messages(sum(each.messages for each in found))
             later = 0
@@ -285,38 +299,38 @@ def _say(text: str) -> None:
     click.echo(f"artcafe: {text}", err=True)
 
 
-def _tell(result: Result, *, as_json: bool) -> None:
+def _print(result: Result, *, as_json: bool) -> None:
     if as_json:
         click.echo(_as_json(result))
         return
-    lines = [["TABLE", "ROWS", "THERE", "CHECKSUM", ""]]
+    lines = [["TABLE", "ROWS", "IN TARGET", "CHECKSUM", ""]]
     for each in result.tables:
-        said = "equal" if each.is_equal else f"DIFFERENT there: {each.checksum_there[:16]}"
-        lines.append([each.table, f"{each.rows:,}", f"{each.rows_there:,}", each.checksum[:16], said])
+        result_text = "equal" if each.is_equal else f"DIFFERENT in the target: {each.checksum_there[:16]}"
+        lines.append([each.table, f"{each.rows:,}", f"{each.rows_there:,}", each.checksum[:16], result_text])
     for line in align(lines):
         click.echo(line)
     copied, there = (sum(each.state is state for each in result.tenants) for state in (CopyState.COPIED, CopyState.THERE))
-    click.echo(f"{counted(copied, 'tenant')} copied with {counted(result.messages, 'message')}; {there:,} were there already.")
+    click.echo(f"{counted(copied, 'tenant')} copied with {counted(result.messages, 'message')}; {there:,} existed already.")
     for tenant in result.tenants:
-        for line in _said_of(tenant):
+        for line in _notes_on(tenant):
             _say(line)
     for each in result.tables:
         if each.left_behind:
-            _say(f"{counted(each.left_behind, 'row')} of {each.table} not copied: of no tenant that was copied")
+            _say(f"{counted(each.left_behind, 'row')} of {each.table} not copied: they belong to no copied tenant")
     if not result.is_equal:
-        _say("not everything is equal: somebody wrote there meanwhile; look at it with 'artcafe tables check --rows'")
+        _say("source and target differ: the target was written to during the copy; check it with 'artcafe tables check --rows'")
 
 
-def _said_of(tenant: TenantCopy) -> Iterator[str]:
+def _notes_on(tenant: TenantCopy) -> Iterator[str]:
     if tenant.copy_id != tenant.tenant_id:
-        yield f"{tenant.tenant_id} is there as {tenant.copy_id}"
+        yield f"{tenant.tenant_id} was copied as {tenant.copy_id}"
     if tenant.state is CopyState.DIFFERENT:
-        yield f"{tenant.tenant_id} is there already, and is not the same; delete it there first, or copy under --new-ids"
+        yield f"{tenant.tenant_id} exists in the target and differs; delete it there first, or use --new-ids"
     if tenant.state is CopyState.DELETING:
-        yield f"{tenant.tenant_id} is being deleted, and was left out"
+        yield f"{tenant.tenant_id} is being deleted, and was not copied"
     if tenant.later:
         later = counted(tenant.later, "message")
-        yield f"{later} came to {tenant.tenant_id} while it was copied, and not into the copy; for a move, stop its agents first"
+        yield f"{later} published to {tenant.tenant_id} during the copy are missing in it; for a move, stop its agents first"
 
 
 def _as_json(result: Result) -> bytes:

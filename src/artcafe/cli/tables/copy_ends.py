@@ -1,4 +1,4 @@
-"""The two ends of a copy: a data folder, or the settings of a fleet; each with its tables and its NATS."""
+"""Source and target of a copy: a data folder or a fleet, each with its tables and its NATS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from artcafe.tables.open import open_engine
 
 @dataclass(frozen=True, slots=True)
 class CopyEnd:
-    """One end, open. `log_home` tells which NATS and whose accounts it has."""
+    """An open source or target. `log_home` identifies its NATS and accounts."""
 
     settings: Settings
     engine: Engine
@@ -33,31 +33,34 @@ class CopyEnd:
 
     @property
     def tables_home(self) -> tuple[str, str | None]:
-        """Which tables these are, whatever the environment: some are common to both."""
+        """Identify the tables regardless of the environment, because both environments share some."""
         tables = self.settings.tables_place
         kind, _, where = tables.partition(":")
         return (f"{kind}:{Path(where).absolute()}" if kind == "sqlite" else tables, self.settings.dynamodb_endpoint)
 
 
 def load_settings(end: Path | None, option: str) -> Settings:
-    """The settings that a path names: a data folder, which may be new, or a TOML file. None: those of a server started here.
+    """Return the settings of a data folder, which may be new, or a TOML file; for None, those of a server started here.
 
-    A named end takes nothing from the environment, since what stands there would count for both.
+    A named end ignores environment variables, because they would apply to both ends.
     """
     if end is None:
         return config.load({})
     try:
         return config.load({}, environ={}, file=end) if end.is_file() else config.load({"data_dir": end}, environ={})
     except SettingInvalid as exc:
-        raise TablesRefused(f"{option} {end}: {exc}", "mend that file") from exc
+        raise TablesRefused(f"{option} {end}: {exc}", "correct that file") from exc
 
 
 @asynccontextmanager
 async def open_end(settings: Settings, say: Callable[[str], None], *, is_source: bool) -> AsyncIterator[CopyEnd]:
-    """The end with its tables and its NATS. A target's data folder is made if need be; the tables of DynamoDB must be there."""
+    """Open an end with its tables and its NATS. A target's data folder is created if missing; DynamoDB tables must exist.
+
+    Raises TablesRefused when the source is no data folder.
+    """
     if is_source and not settings.nats_urls and not (settings.data_dir / "format").exists():
         raise TablesRefused(
-            f"{settings.data_dir} is not the data folder of an 'artcafe up'",
+            f"{settings.data_dir} is not a data folder of 'artcafe up'",
             "name one, or a TOML file with tables, nats_urls and secret_file of a fleet",
         )
     async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""`artcafe tables cost`: what each operation is charged on DynamoDB, and what a described fleet costs a month."""
+"""`artcafe tables cost`: print DynamoDB's capacity units for each operation, and the monthly costs of a fleet."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ F = TypeVar("F", bound=Callable[..., Any])
 DAYS: Final = 30
 DAY_S: Final = 86_400
 SWEPT_CHANNELS: Final = 15
-"""At some 270 bytes each, of the 4 KB of a read unit."""
+"""Channels per read unit: about 270 bytes each, in the 4 KB of a read unit."""
 WRITING: Final = frozenset({"put_item", "update_item", "delete_item", "transact_write_items"})
-BY_RULES: Final = "reckoned by DynamoDB's published rules from the sizes of the items, on a file made for it"
+BY_RULES: Final = "calculated from item sizes by DynamoDB's published rules, on a temporary file"
 PRICES_AS_OF: Final = "25 November 2026"
 PRICE_PAGE: Final = "https://aws.amazon.com/dynamodb/pricing/on-demand/"
-BY_DYNAMODB: Final = "as {installation} charged them (ReturnConsumedCapacity)"
+BY_DYNAMODB: Final = "charged by {installation} (ReturnConsumedCapacity)"
 ASSUMED: Final = (0.125, 0.625, 0.25)
-"""Dollars for a million read units, a million write units, and a gigabyte and month."""
+"""US dollars for a million read units, a million write units, and a gigabyte-month."""
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True):
-    """Dollars, assumed and not asked of AWS: by default those of us-east-1 on demand, which were halved in November 2024."""
+    """Prices in US dollars, not requested from AWS. The defaults are us-east-1 on-demand prices, halved in November 2024."""
 
     million_reads: float
     million_writes: float
     gigabyte_month: float
     assumed_as_of: str | None = None
-    """When they were as here; None for prices that were given."""
+    """The date of the default prices; None for prices from options."""
     look_up: str = PRICE_PAGE
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
-    """What is paid for: a fleet in numbers."""
+    """The size and load of a fleet."""
 
     tenants: int
     agents: int
@@ -64,7 +64,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BillItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One part of the bill: how often in a month, its units, and its dollars."""
+    """One item of the bill: executions in a month, units and dollars."""
 
     what: str
     times: float
@@ -74,7 +74,7 @@ class BillItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bill(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is printed."""
+    """The output of the command."""
 
     measured: str
     operations: list[Measured]
@@ -90,20 +90,23 @@ def _number(flag: str, default: float, help: str) -> Callable[[F], F]:
 
 
 @click.command(cls=ArtcafeCommand)
-@_number("--tenants", 10, "Tenants with agents that are connected.")
-@_number("--agents", 1000, "Agents, all connected all day.")
-@_number("--subscriptions", 1, "Channels that each agent receives.")
-@_number("--messages-per-day", 1000.0, "Messages that come to each subscription in a day.")
-@_number("--logins-per-day", 4.0, "Connections that each agent makes in a day.")
-@_number("--rest-logins-per-day", 0.0, "Tokens that each agent gets over REST in a day.")
-@_number("--changes-per-day", 100.0, "Agents registered and subscribed in a day, altogether.")
-@_number("--servers", 2, "Servers, each of which watches every tenant.")
+@_number("--tenants", 10, "Tenants with connected agents.")
+@_number("--agents", 1000, "Agents, connected all day.")
+@_number("--subscriptions", 1, "Subscriptions of each agent.")
+@_number("--messages-per-day", 1000.0, "Messages per day to each subscription.")
+@_number("--logins-per-day", 4.0, "Gateway logins of each agent per day.")
+@_number("--rest-logins-per-day", 0.0, "REST logins of each agent per day.")
+@_number("--changes-per-day", 100.0, "Agents registered and subscribed per day, in total.")
+@_number("--servers", 2, "Servers; each of them watches every tenant.")
 @click.option(
-    "--cursor-write-s", type=click.FloatRange(min=0.1, max=600), metavar="S", help="As the setting [default: the setting, or 60]."
+    "--cursor-write-s",
+    type=click.FloatRange(min=0.1, max=600),
+    metavar="S",
+    help="Interval of cursor writes.  [default: the setting, or 60]",
 )
-@_number("--price-million-reads", ASSUMED[0], "Dollars for a million read units.")
-@_number("--price-million-writes", ASSUMED[1], "Dollars for a million write units.")
-@_number("--price-gigabyte", ASSUMED[2], "Dollars for a gigabyte and month.")
+@_number("--price-million-reads", ASSUMED[0], "US dollars for a million read units.")
+@_number("--price-million-writes", ASSUMED[1], "US dollars for a million write units.")
+@_number("--price-gigabyte", ASSUMED[2], "US dollars for a gigabyte-month.")
 @yes_option
 @with_installation
 async def cost(
@@ -122,11 +125,12 @@ async def cost(
     price_gigabyte: float,
     yes: bool,
 ) -> int:
-    """Prints the read and write units of each operation, and the dollars a month of a fleet that is described by the options.
+    """Print the read and write units of each operation, and the monthly costs of a fleet described by the options.
 
-    With tables on DynamoDB every operation is done there once, in a tenant that is made for it and removed (for less than a cent;
-    it asks first), and what DynamoDB says that it charged is printed. Else it is reckoned from the items' sizes. Publishing and
-    delivering touch no table but for cursors. The prices are assumed: look up those of your region and day, and give them.
+    With tables on DynamoDB, each operation is executed there once in a temporary tenant, after a confirmation and for less than
+    one cent, and the units are those reported by DynamoDB. Otherwise the units are calculated from item sizes. Publishing and
+    delivery use no tables except for cursors. The default prices are assumptions: look up and pass the current prices of your
+    region.
 
     \b
     Examples:
@@ -152,19 +156,19 @@ async def cost(
         gigabyte_month=price_gigabyte,
         assumed_as_of=PRICES_AS_OF if given == ASSUMED else None,
     )
-    measured = await (_on_dynamodb(installation, yes=yes) if installation.is_dynamodb else _on_a_file())
+    measured = await (_on_dynamodb(installation, yes=yes) if installation.is_dynamodb else _on_file())
     month = bill_of(measured, fleet, prices)
     how = BY_DYNAMODB.format(installation=installation) if installation.is_dynamodb else BY_RULES
     total = round(sum(each.dollars for each in month), 2)
-    _tell(installation, Bill(measured=how, operations=measured, fleet=fleet, prices=prices, month=month, dollars=total))
+    _print(installation, Bill(measured=how, operations=measured, fleet=fleet, prices=prices, month=month, dollars=total))
     return 0
 
 
 def bill_of(measured: list[Measured], fleet: Fleet, prices: Prices) -> list[BillItem]:
-    """The parts of a month's bill, of 30 days."""
+    """Return the items of the bill for 30 days."""
     by_name = {each.operation: each for each in measured}
     followed = fleet.agents * fleet.subscriptions
-    # A cursor is written when it has moved, and no more often than every `cursor_write_s`.
+    # A moved cursor is written at most once every `cursor_write_s`.
     cursor_writes = followed * min(fleet.messages_per_day, DAY_S / fleet.cursor_write_s)
     often = {
         "write a cursor": cursor_writes,
@@ -188,7 +192,7 @@ def _bill_item(measured: Measured, times: float, prices: Prices) -> BillItem:
 # --- measuring -----------------------------------------------------------------------------------------------------------
 
 
-async def _on_a_file() -> list[Measured]:
+async def _on_file() -> list[Measured]:
     units = Units()
     with tempfile.TemporaryDirectory() as folder:
         tables = MeteredTables(await Sqlite.open(Path(folder) / "tables.sqlite", Environment.PROD), units)
@@ -199,7 +203,7 @@ async def _on_a_file() -> list[Measured]:
 
 
 async def _on_dynamodb(installation: Installation, *, yes: bool) -> list[Measured]:
-    confirm(f"Make a tenant in {installation}, measure with it, and remove it", yes=yes)
+    confirm(f"Create a temporary tenant in {installation}, measure with it, and delete it", yes=yes)
     units = Units()
 
     def charged(consumed: Consumed) -> None:
@@ -209,7 +213,7 @@ async def _on_dynamodb(installation: Installation, *, yes: bool) -> list[Measure
             units.reads += sum(consumed.units.values())
 
     async with installation.engine():
-        pass  # Which looks whether the tables are there, and says what to do where they are not.
+        pass  # Opening raises an error with a remedy when tables are missing.
     endpoint = Endpoint(installation.region, installation.settings.dynamodb_endpoint)
     tables = await DynamoDb.open(endpoint, installation.environment, charged)
     try:
@@ -218,10 +222,10 @@ async def _on_dynamodb(installation: Installation, *, yes: bool) -> list[Measure
         await tables.close()
 
 
-# --- telling -------------------------------------------------------------------------------------------------------------
+# --- output --------------------------------------------------------------------------------------------------------------
 
 
-def _tell(installation: Installation, bill: Bill) -> None:
+def _print(installation: Installation, bill: Bill) -> None:
     operations = [[each.operation, f"{each.reads:g}", f"{each.writes:g}"] for each in bill.operations]
     free = [["publish, deliver", "0", "0"]]
     show_table(installation, bill, ["OPERATION", "READ UNITS", "WRITE UNITS"], [*operations, *free])
@@ -232,16 +236,16 @@ def _tell(installation: Installation, bill: Bill) -> None:
         [each.what, f"{each.times:,.0f}", f"{each.reads:,.0f}", f"{each.writes:,.0f}", f"{each.dollars:,.2f}"]
         for each in bill.month
     ]
-    show_table(installation, bill, ["A MONTH", "TIMES", "READ UNITS", "WRITE UNITS", "DOLLARS"], shares)
+    show_table(installation, bill, ["PER MONTH", "TIMES", "READ UNITS", "WRITE UNITS", "DOLLARS"], shares)
     prices = bill.prices
-    assumed = "as they were given" if prices.assumed_as_of is None else f"assumed, of us-east-1 on demand, {prices.assumed_as_of}"
+    assumed = "from options" if prices.assumed_as_of is None else f"assumed: us-east-1 on demand, {prices.assumed_as_of}"
     click.echo(
         f"\n${bill.dollars:,.2f} a month, and ${prices.gigabyte_month:g} for each GB stored, at ${prices.million_reads:g} for a"
         f" million read units and ${prices.million_writes:g} for a million write units"
-        f"\n(prices {assumed}; look them up at {prices.look_up},\nand give yours by --price-…)."
+        f"\n(prices {assumed}; look up current prices at {prices.look_up},\nand pass them with --price-…)."
         f"\nThe fleet: {_described(bill.fleet)}."
-        f"\nNATS, servers, backups and traffic are not in it, nor what people and commands read. A sweep is measured with one"
-        f"\nchannel: some {SWEPT_CHANNELS} more in a tenant make it one read unit dearer."
+        f"\nNot included: NATS, servers, backups, traffic, and reads by users and commands. A sweep is measured with one"
+        f"\nchannel; every {SWEPT_CHANNELS} more channels in a tenant cost one more read unit."
     )
 
 

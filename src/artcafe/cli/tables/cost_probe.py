@@ -1,4 +1,4 @@
-"""The operations whose price is measured: done once each, in a tenant that is made for it and removed afterwards."""
+"""Measure the capacity units of each operation, executed once in a temporary tenant."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SERVICE: Final = "artcafe.cost"
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What one operation was charged, in DynamoDB's capacity units."""
+    """The DynamoDB capacity units charged for one operation."""
 
     operation: str
     reads: float
@@ -39,24 +39,24 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NoMessages:
-    """The log of a tenant in which nothing is ever published: it keeps nothing, and no audit."""
+    """A log for a tenant without messages. It stores nothing, and no audit."""
 
     async def position(self, _tenant_id: TenantId) -> Cursor:
-        """It has not begun."""
+        """Return the position of an empty log."""
         return Cursor()
 
     async def purge(self, _tenant_id: TenantId, _channel_id: ChannelId) -> None:
-        """There is nothing to remove."""
+        """Do nothing: no messages exist."""
 
     async def drop(self, _tenant_id: TenantId) -> None:
         """As above."""
 
     async def append(self, _chain: Subject, compose: Compose) -> bytes:
-        """What it would be."""
+        """Return the composed entry without storing it."""
         return compose(None)
 
     async def after(self, _chain: Subject, _seq: int, _most: int) -> list[StoredEntry]:
-        """There is nothing to read."""
+        """Return no entries."""
         return []
 
     async def before(self, _chain: Subject, _seq: int | None, _most: int) -> list[StoredEntry]:
@@ -69,7 +69,7 @@ class NoMessages:
 
 
 class CostProbe:
-    """The services on the engine that is measured. `units` is where it adds what it was charged."""
+    """The services on the measured table engine, which adds its charges to `units`."""
 
     def __init__(self, tables: Tables, units: Units) -> None:
         self._tables, self._units = tables, units
@@ -80,14 +80,14 @@ class CostProbe:
         self._services = TableServices(self._store, logs, logs, keys, now, settings)
 
     async def measure(self) -> list[Measured]:
-        """Everything, in order; the tenant is removed also after an error."""
+        """Measure all operations in order. The temporary tenant is deleted, even after an error."""
         tenant = await self._services.tenants.create(USER, "artcafe tables cost")
         owner = UserPrincipal(user_id=USER, tenant_id=tenant.id, role=Role.OWNER)
         try:
             await self._in_tenant(owner, _key())
         finally:
-            await self._noted("delete a tenant", lambda: self._services.tenants.delete(owner))
-            # Of a deleted tenant a record is kept; nobody wants one of this.
+            await self._measure("delete a tenant", lambda: self._services.tenants.delete(owner))
+            # Remove the tombstone too: a temporary tenant needs no record.
             await self._tables.delete(Delete(TENANTS, ItemKey(owner.tenant_id)))
         return self.measured
 
@@ -103,26 +103,28 @@ class CostProbe:
         async def open_channel() -> None:
             channels.append(await self._services.channels.create(owner, name="channel"))
 
-        await self._noted("register an agent", register)
-        await self._noted("make a channel", open_channel)
+        await self._measure("register an agent", register)
+        await self._measure("make a channel", open_channel)
         agent, channel = made[0], channels[0]
-        await self._noted("subscribe", lambda: self._services.subscriptions.put(owner, channel.id, agent.id))
-        # As after any login of the tenant's agents: its row is in memory until somebody changes something.
+        await self._measure("subscribe", lambda: self._services.subscriptions.put(owner, channel.id, agent.id))
+        # Load the tenant's row into the cache, where it is after any login of one of its agents.
         await self._services.record_cache.tenant(owner.tenant_id)
-        await self._noted("log in over REST", lambda: self._over_rest(agent, signer))
-        await self._noted("log in on the socket", lambda: self._on_socket(agent, signer))
-        await self._noted("begin the subscriptions", lambda: self._services.subscriptions.for_connect(agent.tenant_id, agent.id))
+        await self._measure("log in over REST", lambda: self._over_rest(agent, signer))
+        await self._measure("log in on the socket", lambda: self._on_socket(agent, signer))
+        await self._measure(
+            "begin the subscriptions", lambda: self._services.subscriptions.for_connect(agent.tenant_id, agent.id)
+        )
         cursor = Cursor(epoch=Epoch(new_id("log")), seq=1)
-        await self._noted(
+        await self._measure(
             "write a cursor", lambda: self._store.tenant(owner.tenant_id).subscriptions.write_cursor(channel.id, agent.id, cursor)
         )
-        await self._noted("watch a tenant for changes", lambda: self._store.versions([owner.tenant_id]))
-        await self._noted("sweep a tenant's messages", lambda: read_plan(self._store.tenant(owner.tenant_id)))
-        await self._noted("enter with a person's token", lambda: self._services.tenants.enter(USER, owner.tenant_id))
-        await self._noted("list agents", lambda: self._services.agents.list(owner))
-        await self._noted("unsubscribe", lambda: self._services.subscriptions.delete(owner, channel.id, agent.id))
-        await self._noted("delete a channel", lambda: self._services.channels.delete(owner, channel.id))
-        await self._noted("delete an agent", lambda: self._services.agents.delete(owner, agent.id))
+        await self._measure("watch a tenant for changes", lambda: self._store.versions([owner.tenant_id]))
+        await self._measure("sweep a tenant's messages", lambda: read_plan(self._store.tenant(owner.tenant_id)))
+        await self._measure("enter with a person's token", lambda: self._services.tenants.enter(USER, owner.tenant_id))
+        await self._measure("list agents", lambda: self._services.agents.list(owner))
+        await self._measure("unsubscribe", lambda: self._services.subscriptions.delete(owner, channel.id, agent.id))
+        await self._measure("delete a channel", lambda: self._services.channels.delete(owner, channel.id))
+        await self._measure("delete an agent", lambda: self._services.agents.delete(owner, agent.id))
 
     async def _over_rest(self, agent: Agent, signer: FileSigner) -> None:
         challenge = await self._services.login.begin(agent.tenant_id, agent.id)
@@ -132,7 +134,7 @@ class CostProbe:
         challenge = self._services.login.pose(agent.tenant_id, agent.id)
         await self._services.login.prove(challenge, await signer.sign(challenge.text))
 
-    async def _noted(self, operation: str, do: Callable[[], Awaitable[object]]) -> None:
+    async def _measure(self, operation: str, do: Callable[[], Awaitable[object]]) -> None:
         reads, writes = self._units.reads, self._units.writes
         await do()
         charged = Measured(operation=operation, reads=self._units.reads - reads, writes=self._units.writes - writes)

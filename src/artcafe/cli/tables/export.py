@@ -1,4 +1,4 @@
-"""`artcafe tables export`: the tables as a template of another tool."""
+"""`artcafe tables export`: print the tables as a template for CloudFormation or Terraform."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ ENVIRONMENTS: Final = {"prod": [Environment.PROD], "dev": [Environment.DEV], "bo
 
 
 @click.command(cls=ArtcafeCommand)
-@click.option(
-    "--format", "kind", type=click.Choice(list(FORMATS)), default="cloudformation", show_default=True, help="For which tool."
-)
+@click.option("--format", "kind", type=click.Choice(list(FORMATS)), default="cloudformation", show_default=True, help="The tool.")
 @click.option(
     "--environment",
     type=click.Choice(list(ENVIRONMENTS)),
     default="prod",
     show_default=True,
-    help="Whose tables: dev has four of its own and the others in common with prod.",
+    help="The environment of the tables: dev has four of its own, and shares the others with prod.",
 )
 @click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="A new file, else standard output."
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write to this new file.  [default: standard output]",
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Says what was written as a JSON object. (The template is JSON in any case.)"
+    "--json", "as_json", is_flag=True, help="Print what was written as a JSON object. (The template itself is always JSON.)"
 )
 def export(kind: str, environment: str, output: Path | None, as_json: bool) -> None:
-    """Prints a CloudFormation template or a Terraform configuration that creates the tables as 'artcafe tables apply' does.
+    """Print a CloudFormation template or a Terraform configuration that creates the same tables as 'artcafe tables apply'.
 
-    Keys, on-demand billing, point-in-time recovery, the time to live of challenges and tags. Neither tool deletes a table for it.
+    It contains keys, on-demand billing, point-in-time recovery, time to live for challenges, and tags, and keeps both tools from
+    deleting a table.
 
     \b
     Examples:
@@ -53,9 +55,11 @@ def export(kind: str, environment: str, output: Path | None, as_json: bool) -> N
         with output.open("x", encoding="utf-8") as file:
             file.write(f"{text}\n")
     except FileExistsError:
-        raise TablesRefused(f"{output} is there already", "give another name, or move it away") from None
+        raise TablesRefused(f"{output} exists already", "choose another name, or move it away") from None
     except OSError as exc:
-        raise TablesRefused(f"{output} cannot be written: {exc.strerror}", "name a file in a folder that is yours") from exc
+        raise TablesRefused(
+            f"{output} cannot be written: {exc.strerror}", "name a file in a folder with write permission"
+        ) from exc
     if as_json:
         click.echo(json.dumps({"file": str(output), "format": kind, "tables": names}))
     else:

@@ -1,4 +1,4 @@
-"""`artcafe tables list`: what is there."""
+"""`artcafe tables list`: list the tables with their state and size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from artcafe.cli.terminal.output import show_table, size_text
 @click.command("list", cls=ArtcafeCommand)
 @with_installation
 async def list_tables(installation: Installation) -> int:
-    """Lists the tables, what stands of each, and how much is in it (on DynamoDB as it was counted some hours ago).
+    """List the tables with state, rows and size. DynamoDB updates its counts about every six hours.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""What stands at a place, and what would have to change there."""
+"""The state of an installation's tables, and the changes that it needs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ ABSENT: Final = "missing"
 
 
 class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A table of the catalog as it stands. DynamoDB counted `rows` and `size_bytes` some hours ago; a file is counted now, and
-    knows no size for each."""
+    """The state of a table of the catalog.
+
+    On DynamoDB, `rows` and `size_bytes` are up to six hours old. In a file, rows are counted now, and sizes are unknown.
+    """
 
     name: str
     key: tuple[str, ...]
@@ -30,11 +32,11 @@ class TableStatus(msgspec.Struct, frozen=True, kw_only=True):
     ttl: str | None = None
     purpose: str = ""
     remedy: str | None = None
-    """What to do about a table that cannot be used in its state."""
+    """The remedy for a table that is unusable in its state."""
 
 
 class PlannedChange(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that `apply` would do: make a `table`, or turn on its time to live."""
+    """One change of `apply`: create a table, or enable its time to live."""
 
     table: str
     action: str
@@ -43,7 +45,7 @@ class PlannedChange(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def open_schema(installation: Installation) -> AsyncIterator[Schema]:
-    """The tables of DynamoDB as a schema. AWS's libraries, which take half a second to import, are imported here alone."""
+    """Open the schema of the tables on DynamoDB. AWS's libraries are imported only here, because that takes half a second."""
     from artcafe.tables.dynamodb.client import Endpoint
     from artcafe.tables.dynamodb.schema import Schema
 
@@ -54,7 +56,7 @@ async def open_schema(installation: Installation) -> AsyncIterator[Schema]:
 
 
 async def read_status(installation: Installation) -> list[TableStatus]:
-    """Every table of the catalog, in its order."""
+    """Return the state of every table, in the order of the catalog."""
     if installation.is_dynamodb:
         async with open_schema(installation) as schema:
             found = await schema.describe_all()
@@ -64,9 +66,9 @@ async def read_status(installation: Installation) -> list[TableStatus]:
 
 
 async def planned_changes(installation: Installation) -> list[PlannedChange]:
-    """Return what is missing; nothing that stands is altered but a time to live that is off.
+    """Return the missing tables and disabled times to live; other differences of existing tables are never changed.
 
-    Raises TablesRefused for a table that stands and cannot be used in its state.
+    Raises TablesRefused for an existing table that is unusable in its state.
     """
     found = []
     for table, stands in zip(TABLES, await read_status(installation), strict=True):
@@ -78,7 +80,9 @@ async def planned_changes(installation: Installation) -> list[PlannedChange]:
             more = f", billed on demand, point-in-time recovery{expiry}, tags" if installation.is_dynamodb else ""
             found.append(PlannedChange(table=stands.name, action="create", says=f"key {key}{more}"))
         elif installation.is_dynamodb and table.ttl and stands.ttl is None:
-            found.append(PlannedChange(table=stands.name, action="expire", says=f"time to live on {table.ttl}, which is off"))
+            found.append(
+                PlannedChange(table=stands.name, action="expire", says=f"time to live on {table.ttl}, which is disabled")
+            )
     return found
 
 

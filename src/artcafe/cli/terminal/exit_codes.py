@@ -1,4 +1,4 @@
-"""Exit codes that scripts can trust, and how a command says that it failed: a sentence on standard error, or JSON."""
+"""Exit codes for scripts, and error output: one sentence on standard error, or JSON with `--json`."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from artcafe.errors import ArtcafeError, CredentialsExpired, KeyUnusable, Settin
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
 DECLINED: Final = 1
-"""The person was asked, and said no; click's own code for it."""
+"""The user answered "no" to a confirmation prompt; click's own code for it."""
 USAGE: Final = 2
-"""The command was given something wrong; click's own code for it."""
+"""An argument or option is invalid; click's own code for it."""
 REFUSED: Final = 3
-"""The server (or the start of one) said no, and will again."""
+"""The server refused the request or could not start; repeating the command gives the same answer."""
 UNREACHABLE: Final = 4
-"""The server could not be reached or could not do it now: trying again can help."""
+"""The server is unreachable or temporarily unable to answer; a retry can help."""
 DIFFERENT: Final = 5
-"""It was looked at, and is not as it should be."""
+"""A check found differences."""
 INTERRUPTED: Final = 130
-"""Ctrl-C, which SIGTERM is handled like, as shells count it: 128 and the signal's number."""
+"""Ctrl-C or SIGTERM, numbered as by shells: 128 plus the signal number of SIGINT."""
 
 
 def exit_code_of(error: ArtcafeError) -> int:
-    """The exit code of an error."""
+    """Return the exit code for an error."""
     if isinstance(error, SettingInvalid | KeyUnusable):
         return USAGE
-    # An expired token comes back for a client that logs in by itself; a command that was given it stays refused.
+    # An expired token is temporary for a client that logs in again; a command keeps the token from its arguments.
     return UNREACHABLE if error.temporary and not isinstance(error, CredentialsExpired) else REFUSED
 
 
 class ArtcafeCommand(click.Command):
-    """A command that ends on one of our errors with its code and its text, never with a traceback.
+    """A command that prints an ArtcafeError as one sentence and exits with its code, without a traceback.
 
-    It ends with 0 when the reader of its output has closed it, as `| head` does, and with `REFUSED` and a sentence when the
+    It exits with 0 when the reader of its output closes the pipe, as `| head` does, and with `REFUSED` and a sentence when the
     output cannot be written, as on a full disk.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # Here, where a failure can be told; at its end Python would print a traceback.
+            sys.stdout.flush()  # A failure is handled here; at interpreter exit Python would print a traceback.
             return result
         except (ArtcafeError, OSError, BaseExceptionGroup) as exc:
             if unwritten := _first(exc, OSError, _is_of_the_output):
@@ -70,26 +70,26 @@ class ArtcafeCommand(click.Command):
 
 
 def _first(exc: BaseException, kind: type[ErrorT], holds: Callable[[ErrorT], bool] = lambda _: True) -> ErrorT | None:
-    """Return the first exception of a kind: task groups wrap what ended them, one around another."""
+    """Return the first exception of type `kind` in `exc`, which may be nested exception groups of task groups."""
     if isinstance(exc, BaseExceptionGroup):
         return next((found for each in exc.exceptions if (found := _first(each, kind, holds))), None)
     return exc if isinstance(exc, kind) and holds(exc) else None
 
 
 def _is_of_the_output(error: OSError) -> bool:
-    """Writing to a stream names no file, other than opening, reading or moving one."""
+    """Whether the error comes from writing to a stream: unlike opening, reading or moving a file, it has no filename."""
     return error.filename is None and error.errno in {errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EFBIG}
 
 
 def _drop_output() -> None:
-    """Send what is still buffered nowhere, so that Python's own flush at the end does not fail again."""
+    """Redirect buffered output to /dev/null, so that Python's flush at exit does not fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
 def print_error(error: ArtcafeError, *, as_json: bool) -> None:
-    """Says what went wrong on standard error."""
+    """Print an error on standard error."""
     click.echo(_as_json(error.code, str(error)) if as_json else f"artcafe: {error}", err=True)
 
 

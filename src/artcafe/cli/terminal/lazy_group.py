@@ -1,4 +1,4 @@
-"""A click group that imports a command's module when that command is used, and no module to list its commands."""
+"""A click group that imports a command's module only when that command runs, and lists commands without importing any."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import click
 
 from artcafe.cli.terminal.exit_codes import INTERRUPTED, REFUSED
 
-WITHOUT_SERVER: Final = "Needs the server, which is not installed."
+WITHOUT_SERVER: Final = "Requires the server, which is not installed."
 
 
 class LazyCommand(NamedTuple):
-    """Where a command is defined, and its summary in `--help`: the first words of its docstring."""
+    """A command's module and attribute, and its summary in `--help`: the first sentence of its docstring."""
 
     module: str
     attribute: str
@@ -24,12 +24,12 @@ class LazyCommand(NamedTuple):
 
     @property
     def can_run(self) -> bool:
-        """Whether the libraries that the command needs are installed."""
+        """Whether the libraries required by the command are installed."""
         return not self.needs_server or _server_is_installed()
 
 
 class LazyGroup(click.Group):
-    """Look commands up in a table. Importing all of them costs 2 s of CPU, and one of them 0.1 to 0.3 s."""
+    """A group with a table of commands, imported one at a time: importing all costs 2 s of CPU, one costs 0.1 to 0.3 s."""
 
     def __init__(self, *args: Any, lazy_commands: Mapping[str, LazyCommand], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -38,7 +38,7 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # while a command's module is imported; click itself would exit with 1
+        except KeyboardInterrupt:  # While a command's module is imported; click itself would exit with 1.
             ctx.exit(INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -60,7 +60,7 @@ class LazyGroup(click.Group):
             )
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """Resolve as click does, and suggest the nearest name when there is no such command."""
+        """Resolve a command as click does, and suggest the nearest name for an unknown one."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as exc:
@@ -72,18 +72,19 @@ class LazyGroup(click.Group):
 
 def _server_is_installed() -> bool:
     try:
-        importlib.import_module("aiobotocore")  # Of the server's libraries the one whose import costs nothing.
+        importlib.import_module("aiobotocore")  # The cheapest import among the server's libraries.
     except ModuleNotFoundError:
         return False
     return True
 
 
 def _without_the_server(name: str) -> click.Command:
-    """Return a command that says what to install and exits with `REFUSED`."""
+    """Return a command that prints what to install and exits with `REFUSED`."""
 
     def refuse(_arguments: tuple[str, ...]) -> None:
         click.echo(
-            f"artcafe: '{name}' needs the server, which is not installed: pip install '.[server]' in its source folder", err=True
+            f"artcafe: '{name}' requires the server, which is not installed: run pip install '.[server]' in the source folder",
+            err=True,
         )
         click.get_current_context().exit(REFUSED)
 

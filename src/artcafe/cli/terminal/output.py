@@ -1,5 +1,4 @@
-"""What a person's command prints: aligned columns and fields for people, one JSON document for programs; and the question before
-something is deleted."""
+"""Command output: aligned columns and fields for people, one JSON document with `--json`; and options shared by commands."""
 
 from __future__ import annotations
 
@@ -20,21 +19,21 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class OutputTarget(Protocol):
-    """Whoever typed the command: a person, or a program that wants JSON."""
+    """The receiver of a command's output: a person, or a program that asked for JSON."""
 
     @property
     def as_json(self) -> bool: ...
     def note(self, text: str) -> None:
-        """Tells a person something beside the answer."""
+        """Print a note on standard error for a person; do nothing for a program."""
         ...
 
 
 Columns = Mapping[str, Callable[[T], object]]
-"""The heading of each column, and what stands in it."""
+"""Column headings, with a function that returns the column's value."""
 
 
 async def show_all(caller: OutputTarget, things: AsyncIterator[T], columns: Columns[T], *, none: str) -> None:
-    """Prints a list; where it is empty a person reads `none`."""
+    """Print a list as a table or a JSON array; for people, print `none` when it is empty."""
     found = [each async for each in things]
     if caller.as_json:
         click.echo(as_json(found).encode())
@@ -47,7 +46,7 @@ async def show_all(caller: OutputTarget, things: AsyncIterator[T], columns: Colu
 
 
 def show_rows(caller: OutputTarget, rows: Sequence[Mapping[str, str]]) -> None:
-    """Print rows that have the same fields: columns for people, an array for programs."""
+    """Print rows with equal fields: columns for people, a JSON array for programs."""
     if caller.as_json:
         click.echo(as_json(rows).encode())
         return
@@ -65,7 +64,7 @@ def show_table(caller: OutputTarget, document: object, headings: Sequence[str], 
 
 
 def show_one(caller: OutputTarget, thing: msgspec.Struct) -> None:
-    """Prints one thing, a field a line. Fields that are empty are left out for people."""
+    """Print one record: one field per line without empty fields for people, JSON for programs."""
     if caller.as_json:
         click.echo(as_json(thing).encode())
         return
@@ -75,12 +74,12 @@ def show_one(caller: OutputTarget, thing: msgspec.Struct) -> None:
 
 
 def show_done(caller: OutputTarget, thing: msgspec.Struct, text: str) -> None:
-    """Says that something was done to a thing: the sentence for people, the thing for programs."""
+    """Print the result of a change: `text` for people, the changed record for programs."""
     click.echo(as_json(thing).encode() if caller.as_json else escape(text))
 
 
 def show_deleted(caller: OutputTarget, what: str, id: str) -> None:
-    """Says that something is gone."""
+    """Print that something was deleted."""
     click.echo(as_json({"id": id, "deleted": True}).encode() if caller.as_json else f"Deleted {escape(what)}.")
 
 
@@ -91,17 +90,20 @@ def _checked_key(_ctx: click.Context, param: click.Parameter, value: str | None)
 
 
 idempotency_key_option = click.option(
-    "--idempotency-key", metavar="KEY", callback=_checked_key, help="A text of yours: repeated with it, the thing is made once."
+    "--idempotency-key",
+    metavar="KEY",
+    callback=_checked_key,
+    help="Any text of yours; a repeated command with the same key creates the record once.",
 )
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many; else all.")
+limit_option = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Maximum number of entries.  [default: all]")
 
 
 # --- text ------------------------------------------------------------------------------------------------------------------
 
 
 def as_json(thing: object) -> str:
-    """One line of JSON, its times written as the server writes them. Print its bytes: JSON is UTF-8, whatever the terminal is."""
+    """Return one line of JSON with times in the server's format. Print its UTF-8 bytes, whatever the terminal's encoding is."""
     text = json.dumps(
         msgspec.to_builtins(thing, builtin_types=(datetime,)), default=times.to_text, ensure_ascii=False, separators=(",", ":")
     )
@@ -109,7 +111,7 @@ def as_json(thing: object) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value for people; empty for none."""
+    """Return a value for display; "" for None."""
     if value is None:
         return ""
     if isinstance(value, datetime):
@@ -143,26 +145,26 @@ def size_text(size_bytes: int | None) -> str:
 
 
 CONTROL_CHARACTERS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Characters that a terminal obeys instead of showing them: controls, and those that turn the direction of what follows."""
+"""Characters that a terminal interprets instead of showing: control characters and bidirectional formatting characters."""
 
 
 def escape(text: str) -> str:
-    """The text on one line, with what a terminal would obey escaped."""
+    """Return the text on one line, with characters escaped that a terminal would interpret."""
     return CONTROL_CHARACTERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text.replace("\n", " "))
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The rows with every column as wide as its widest cell, two spaces between them."""
+    """Return lines whose columns are as wide as their widest cell, separated by two spaces."""
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(_padded(cell, wide) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def width(text: str) -> int:
-    """How many columns of a terminal it takes: wide characters two, combining ones none (Unicode, annex 11)."""
-    return sum(2 if unicodedata.east_asian_width(char) in "WF" else not _is_over_another(char) for char in text)
+    """Return the width in terminal columns: two for wide characters, none for combining ones (Unicode Standard Annex 11)."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else not _is_zero_width(char) for char in text)
 
 
-def _is_over_another(char: str) -> bool:
+def _is_zero_width(char: str) -> bool:
     return unicodedata.category(char) in {"Mn", "Me", "Cf"}
 
 

@@ -1,4 +1,4 @@
-"""What a command publishes, read from its arguments or standard input, and JSON text as a terminal may have it."""
+"""Message data from arguments or standard input, and JSON text made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ from artcafe.sdk.messages import Receipt
 CONTROLS: Final = re.compile(r"[\x7f-\x9f]")
 
 text_option = click.option(
-    "--text", "is_text", is_flag=True, is_eager=True, help="DATA is text, not JSON; it is sent as a JSON string."
+    "--text", "is_text", is_flag=True, is_eager=True, help="Treat DATA as text, not JSON, and send it as a JSON string."
 )
-"""Read before the data, whose meaning it changes."""
+"""Eager, because `data_argument` depends on it."""
 
 
 def message_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of a message beside its data: `message_key`, `headers` (a mapping, or None) and `reply_to`."""
+    """Add the options of a message except its data: `message_key`, `headers` (a mapping, or None) and `reply_to`."""
     for option in (
-        click.option("--reply-to", metavar="TEXT", help="Where an answer is awaited; its meaning is the agents' own."),
+        click.option("--reply-to", metavar="TEXT", help="Where replies are expected; agents define its meaning."),
         click.option(
             "--header",
             "headers",
             multiple=True,
             callback=_headers,
             metavar="NAME=VALUE",
-            help="A header of the message; may be repeated.",
+            help="Add a header to the message; may be repeated.",
         ),
-        click.option("--message-key", metavar="KEY", help="Repeated with the same key within 10 minutes, it is stored once."),
+        click.option(
+            "--message-key",
+            metavar="KEY",
+            help="Deduplicate by this key: repeated within 10 minutes, the message is stored once.",
+        ),
     ):
         command = option(command)
     return command
@@ -46,7 +50,7 @@ def _headers(_ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
 
 
 def data_argument(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument DATA as what is published: `data`. For a command with `text_option`."""
+    """Add the argument DATA, parsed for publishing as `data`. The command must also have `text_option`."""
 
     def read(ctx: click.Context, _param: click.Parameter, value: str | None) -> object:
         return read_data(value, is_text=ctx.params["is_text"])
@@ -55,16 +59,19 @@ def data_argument(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read_data(argument: str | None, *, is_text: bool) -> object:
-    """The argument as data; '-' or none: standard input. Raises `click.UsageError`."""
+    """Parse the argument, or standard input for '-' or None. Raises click.UsageError."""
     if argument is None and sys.stdin.isatty():
-        raise click.UsageError("say what to publish: DATA, or something on standard input")
+        raise click.UsageError("no data to publish: give DATA, or pipe it to standard input")
     is_read = argument is None or argument == "-"
     text = sys.stdin.buffer.read().decode(errors="surrogateescape") if is_read else argument
     return parse_data(text or "", "DATA", is_text=is_text)
 
 
 def parse_data(text: str, what: str, *, is_text: bool) -> object:
-    """The text as what `publish` takes: JSON text stays as it was written. Raises `click.UsageError`."""
+    """Parse `text` for `publish`: keep valid JSON as written, or return the string itself for `is_text`.
+
+    `what` names the input in errors. Raises click.UsageError.
+    """
     try:
         text.encode()
         if is_text:
@@ -73,22 +80,22 @@ def parse_data(text: str, what: str, *, is_text: bool) -> object:
     except UnicodeEncodeError:
         raise click.UsageError(f"{what} is not UTF-8 text") from None
     except (msgspec.DecodeError, RecursionError) as exc:
-        raise click.UsageError(f"{what} is not JSON ({exc}); with --text it is sent as text") from None
+        raise click.UsageError(f"{what} is not JSON ({exc}); use --text to send it as text") from None
     return msgspec.Raw(text.encode())
 
 
 def position_text(seq: int | None) -> str:
-    """Where a message stands, for people."""
+    """Return the position of a message for display: `#41`, or `live` for an unstored one."""
     return "live" if seq is None else f"#{seq}"
 
 
 def receipt_line(receipt: Receipt) -> str:
-    """What a publish is answered, for people."""
+    """Return the receipt of a publish as one line for display."""
     return f"{position_text(receipt.seq)} {receipt.message_id or '-'}{' (stored before)' if receipt.duplicate else ''}"
 
 
 def one_line(text: bytes) -> str:
-    """JSON without line breaks, and with the control characters that JSON lets through, and a terminal obeys, escaped."""
+    """Return JSON on one line, and escape the control characters that JSON allows and a terminal interprets."""
     if b"\n" in text or b"\r" in text:
         text = msgspec.json.format(text, indent=-1)
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text.decode())

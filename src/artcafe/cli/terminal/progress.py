@@ -1,4 +1,4 @@
-"""How far a long command is: a bar at a terminal, a line a second elsewhere, both on standard error."""
+"""Progress of a long command on standard error: a bar on a terminal, one line a second elsewhere."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ EVERY_S: Final = 1.0
 
 
 class Progress:
-    """Steps of a known number, and what was done in them."""
+    """Progress over a known number of steps, with counts of rows and messages."""
 
     def __init__(self, steps: int, *, is_shown: bool) -> None:
         self._steps, self._is_shown = steps, is_shown
         self._step, self._rows, self._messages = 0, 0, 0
-        self._told = time.monotonic()
+        self._shown_at = time.monotonic()
         self._bar = click.progressbar(length=steps, label="Copying", file=sys.stderr, show_eta=False, item_show_func=self._state)
         self._is_terminal = is_shown and sys.stderr.isatty()
 
     def rows(self, more: int) -> None:
-        """So many more rows are done."""
+        """Add processed rows."""
         self._rows += more
-        self._tell()
+        self._refresh()
 
     def messages(self, more: int) -> None:
-        """So many more messages are done."""
+        """Add processed messages."""
         self._messages += more
-        self._tell()
+        self._refresh()
 
     def step(self, more: int = 1) -> None:
-        """So many steps are done."""
+        """Add completed steps."""
         self._step += more
         if self._is_terminal:
             self._bar.update(more)
-        self._tell(at_once=self._step == self._steps)
+        self._refresh(at_once=self._step == self._steps)
 
     @contextmanager
     def running(self) -> Iterator[Progress]:
-        """Shows the bar, and leaves the terminal as it was."""
+        """Show the bar inside the context, and restore the terminal afterwards."""
         if not self._is_terminal:
             yield self
             return
         with self._bar:
             yield self
 
-    def _tell(self, *, at_once: bool = False) -> None:
-        if not at_once and time.monotonic() - self._told < EVERY_S:
+    def _refresh(self, *, at_once: bool = False) -> None:
+        if not at_once and time.monotonic() - self._shown_at < EVERY_S:
             return
-        self._told = time.monotonic()
+        self._shown_at = time.monotonic()
         if self._is_terminal:
             self._bar.render_progress()
         elif self._is_shown:

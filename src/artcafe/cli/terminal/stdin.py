@@ -1,4 +1,4 @@
-"""The lines of standard input for a command that does other things while it waits for the next one."""
+"""Asynchronous lines of standard input."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ WAITING: Final = 64
 
 
 async def stdin_lines() -> AsyncIterator[tuple[int, str]]:
-    """The lines that are not empty, numbered from 1; what is no UTF-8 stands in them as surrogates. Raises OSError.
+    """Yield non-empty lines with their numbers, from 1. Invalid UTF-8 is decoded to surrogates. Raises OSError.
 
-    A thread reads them, since files, pipes and terminals have no other reading in common. It is a daemon on the bare descriptor:
-    nothing waits for it, or for a lock that it holds, when the command ends while nobody types.
+    A thread reads the lines, because blocking reads are the only ones that files, pipes and terminals have in common. It is a
+    daemon thread on the bare file descriptor, so the command can exit during a pending read without waiting for it or its lock.
     """
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[bytes | OSError | None] = asyncio.Queue(WAITING)
@@ -52,7 +52,7 @@ def _chunks() -> Iterator[bytes]:
 
 
 def split_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The lines in these bytes, without their ends. One of over a megabyte comes in pieces: no message has room for it."""
+    """Yield the lines in `chunks` without line ends. A line above 1 MiB, too long for any message, is split."""
     rest = b""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")

@@ -1,4 +1,4 @@
-"""Times as people type them: `1h`, `2026-11-28 10:00`, or RFC 3339."""
+"""Command-line parameters for times: `1h`, `2026-11-28 10:00` (UTC), or RFC 3339."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from artcafe.rules import times
 
 UNIT_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-"""What a unit behind a number stands for."""
+"""Seconds by the unit after a number."""
 
 _DURATION: Final = re.compile(r"(\d{1,9})([smhd])", re.ASCII)
 _MINUTE: Final = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d)(:\d\d(?:\.\d+)?)?)?", re.ASCII)
@@ -20,12 +20,12 @@ _EXAMPLES: Final = "1h, '2026-11-28 10:00' (UTC) or 2026-11-28T10:00:00+01:00"
 
 
 class TimeParam(click.ParamType[datetime]):
-    """A time: RFC 3339, a date or a date and a time in UTC, or a distance from now such as `90s`, `15m`, `12h` or `30d`."""
+    """A time: RFC 3339, a date with an optional time in UTC, or an offset from now such as `90s`, `15m`, `12h` or `30d`."""
 
     name = "time"
 
     def __init__(self, *, ahead: bool = False, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        """A distance counts back from now, or forward with `ahead`."""
+        """Subtract an offset from the current time, or add it with `ahead`."""
         self._sign, self._clock = (1 if ahead else -1), clock
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
@@ -34,7 +34,7 @@ class TimeParam(click.ParamType[datetime]):
         try:
             return self._parse(str(value).strip())
         except (ValueError, OverflowError):
-            self.fail(f"{value!r} is no time such as {_EXAMPLES}", param, ctx)
+            self.fail(f"{value!r} is not a valid time; use for example {_EXAMPLES}", param, ctx)
 
     def _parse(self, text: str) -> datetime:
         if distance := _DURATION.fullmatch(text):
@@ -46,7 +46,7 @@ class TimeParam(click.ParamType[datetime]):
 
 
 class SequenceOrTimeParam(TimeParam):
-    """A sequence of a channel (digits alone), or a time."""
+    """A sequence of a channel (digits only), or a time."""
 
     name = "sequence or time"
 
