@@ -1,4 +1,4 @@
-"""The lists of commands, and what it costs to start one."""
+"""Listings of commands, and the imports of a command's start."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ finally:
 """
 
 HEAVY = {"botocore", "fastapi", "nats", "picows", "starlette", "uvicorn", "uvloop"}
-"""The server's libraries that take 0.1 s of CPU or more to import."""
+"""Libraries of the server with an import time of 0.1 s of CPU or more."""
 
 
 @pytest.mark.parametrize(("group", "name"), ENTRIES, ids=lambda value: getattr(value, "name", value))
-def test_the_summary_of_a_command_is_how_its_help_begins(group: LazyGroup, name: str) -> None:
+def test_help_of_a_command_begins_with_its_summary(group: LazyGroup, name: str) -> None:
     command = group.get_command(click.Context(group), name)
     assert command is not None
     assert command.help is not None
@@ -52,7 +52,7 @@ def test_the_summary_of_a_command_is_how_its_help_begins(group: LazyGroup, name:
     ],
     ids=" ".join,
 )
-def test_a_command_imports_none_of_the_heavy_libraries_that_it_does_not_use(arguments: list[str], tmp_path: object) -> None:
+def test_command_imports_no_unused_heavy_library(arguments: list[str], tmp_path: object) -> None:
     given = [each.format(tmp_path) for each in arguments]
     done = subprocess.run([sys.executable, "-c", IMPORTED, *given], capture_output=True, text=True, timeout=30, check=False)
     imported = set(done.stderr.splitlines()[-1].split())

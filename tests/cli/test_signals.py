@@ -1,4 +1,4 @@
-"""A signal while a command starts ends it cleanly, whenever it comes."""
+"""A signal at any moment of a server's start ends it cleanly."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.faults.processes import wait_for
 ENDS: int = 30
 
 MOMENTS: dict[str, Callable[[Path, str], bool]] = {
-    "the first imports": lambda data, told: "artcafe.cli.commands" in told,
-    "the server's imports": lambda data, told: "artcafe.wire" in told,
-    "the data folder": lambda data, told: (data / "secret").exists(),
-    "the tables": lambda data, told: (data / "tables.sqlite").exists(),
-    "nats-server": lambda data, told: (data / "nats" / "nats.pid").exists(),
-    "the listeners": lambda data, told: (data / "server.json").exists(),
+    "the first imports": lambda data, log: "artcafe.cli.commands" in log,
+    "the server's imports": lambda data, log: "artcafe.wire" in log,
+    "the data folder": lambda data, log: (data / "secret").exists(),
+    "the tables": lambda data, log: (data / "tables.sqlite").exists(),
+    "nats-server": lambda data, log: (data / "nats" / "nats.pid").exists(),
+    "the listeners": lambda data, log: (data / "server.json").exists(),
 }
-"""What is there from a moment on: files, or lines of `-X importtime`."""
+"""Conditions that mark a moment of the start: files, or lines of `-X importtime`."""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_signal_during_the_start_ends_it_without_a_traceback_and_leaves_nothing(
+def test_signal_during_start_ends_without_traceback_and_stops_nats_server(
     tmp_path: Path, moment: str, number: signal.Signals
 ) -> None:
     data, log = tmp_path / "data", tmp_path / "log"
@@ -40,13 +40,13 @@ def test_a_signal_during_the_start_ends_it_without_a_traceback_and_leaves_nothin
         try:
             wait_for(lambda: MOMENTS[moment](data, log.read_text()), moment)
             process.send_signal(number)
-            # CPython ends by SIGINT, which a shell shows as 130 too, when that interrupted the text that a dataclass is made of.
+            # CPython ends by SIGINT, which a shell shows as 130 too, if it interrupted the exec of a dataclass's generated code.
             assert process.wait(ENDS) in {0, 130, -signal.SIGINT}
         finally:
             process.kill()
-    told = [line for line in log.read_text().splitlines() if not line.startswith("import time:")]
-    assert "Traceback" not in "\n".join(told)
-    assert "Aborted" not in "\n".join(told)
+    printed = [line for line in log.read_text().splitlines() if not line.startswith("import time:")]
+    assert "Traceback" not in "\n".join(printed)
+    assert "Aborted" not in "\n".join(printed)
     pid_file = data / "nats" / "nats.pid"
     assert not pid_file.exists() or not _is_nats(pid_file.read_text())
 

@@ -13,13 +13,13 @@ from tests.platform import Cast, Platform
 
 @pytest.fixture
 async def cast(platform: Platform) -> Cast:
-    """A tenant in which two agents have logged in."""
+    """Return a tenant in which two agents have logged in."""
     cast = await platform.tenant_with(agents=2)
     for number in range(2):
         async with cast.agent(number):
             pass
     async with asyncio.timeout(5), cast.rest() as rest:
-        while len([entry async for entry in rest.audit(cast.tenant)]) < 2:  # noqa: ASYNC110 (a chain tells nobody)
+        while len([entry async for entry in rest.audit(cast.tenant)]) < 2:  # noqa: ASYNC110 (an audit log has no notifications)
             await asyncio.sleep(0.02)
     return cast
 
@@ -34,14 +34,14 @@ def exported(admin: Person, folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
 
 
-def test_an_admin_reads_who_did_what(cast: Cast, admin: Person) -> None:
+def test_admin_lists_logins(cast: Cast, admin: Person) -> None:
     listed = admin.run("audit", "list").stdout
     for agent in cast.agents:
         assert re.search(rf"agent\.login +{agent} +done", listed)
     assert len(admin.run("audit", "list", "--limit", "1", "--json").json) == 1
 
 
-def test_it_is_filtered_by_agent_action_and_time(cast: Cast, admin: Person) -> None:
+def test_list_filters_by_agent_action_and_time(cast: Cast, admin: Person) -> None:
     def found(*filters: str) -> list[dict[str, object]]:
         listed: list[dict[str, object]] = admin.run("audit", "list", "--json", *filters).json
         return listed
@@ -50,20 +50,20 @@ def test_it_is_filtered_by_agent_action_and_time(cast: Cast, admin: Person) -> N
     assert {(each["actor"], each["action"]) for each in logins} == {(cast.agents[0], "agent.login")}
     assert {each["target"] for each in found("--agent", cast.agents[1], "--action", "agent.create")} == {cast.agents[1]}
     assert found("--until", "2026-01-01") == []
-    assert "no entry is like that" in admin.run("audit", "list", "--until", "2026-01-01").stderr
+    assert "no entry matches" in admin.run("audit", "list", "--until", "2026-01-01").stderr
 
 
-def test_an_audit_is_verified_on_the_server_and_as_it_was_exported(admin: Person, tmp_path: Path) -> None:
+def test_verify_and_check_of_an_export_agree(admin: Person, tmp_path: Path) -> None:
     verified = admin.run("audit", "verify", "--json").json
     entries = exported(admin, tmp_path)
     assert verified == {"entries": len(entries), "until": f"{entries[-1]['number']}:{entries[-1]['digest']}"}
-    told = admin.run("audit", "check", str(tmp_path / "audit.jsonl"), "--until", verified["until"])
-    assert told.stdout == f"{len(entries)} entries, each as it was written. The last one is {verified['until']}\n"
+    checked = admin.run("audit", "check", str(tmp_path / "audit.jsonl"), "--until", verified["until"])
+    assert checked.stdout == f"{len(entries)} entries, all unchanged. The last one is {verified['until']}\n"
     again = admin.run("audit", "verify", "--until", verified["until"])
-    assert (again.code, "it begins with" in again.stderr) == (0, False)
+    assert (again.code, "audit begins with" in again.stderr) == (0, False)
 
 
-def test_whoever_changed_an_export_is_found_out(admin: Person, tmp_path: Path) -> None:
+def test_check_detects_changed_removed_and_truncated_entries(admin: Person, tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     entries = exported(admin, tmp_path)
     until = f"{entries[-1]['number']}:{entries[-1]['digest']}"
@@ -75,12 +75,14 @@ def test_whoever_changed_an_export_is_found_out(admin: Person, tmp_path: Path) -
         return done.stderr
 
     assert "entry 2 of the audit does not name" in refused([{**entries[0], "actor": "agt_other"}, *entries[1:]])
-    assert f"entry {len(entries)} of the audit is not what" in refused([*entries[:-1], {**entries[-1], "actor": "agt_other"}])
+    assert f"entry {len(entries)} of the audit does not match its digest" in refused(
+        [*entries[:-1], {**entries[-1], "actor": "agt_other"}]
+    )
     assert "entry 1 of the audit is missing" in refused(entries[1:])
-    assert f"entry {len(entries)} of the audit is not there" in refused(entries[:-1], "--until", until)
+    assert f"entry {len(entries)} of the audit is missing or differs" in refused(entries[:-1], "--until", until)
 
 
-def test_what_is_no_audit_is_a_mistake_of_the_command(admin: Person, tmp_path: Path) -> None:
+def test_check_of_a_file_without_audit_entries_exits_with_2(admin: Person, tmp_path: Path) -> None:
     (tmp_path / "audit.jsonl").write_text("{}\n")
     done = admin.run("audit", "check", str(tmp_path / "audit.jsonl"))
     assert done.code == 2

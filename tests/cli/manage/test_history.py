@@ -39,7 +39,7 @@ def following(person: Person, *arguments: str) -> Iterator[subprocess.Popen[str]
             process.kill()
 
 
-def test_follow_prints_what_is_kept_oldest_first_and_then_what_comes(person: Person, cast: Cast) -> None:
+def test_follow_prints_stored_messages_oldest_first_then_new_ones(person: Person, cast: Cast) -> None:
     publish(person, cast, 0, 1, 2)
     with following(person, cast.channels[0], "--limit", "2") as process:
         assert process.stdout is not None
@@ -57,16 +57,16 @@ def test_follow_starts_in_an_empty_channel(person: Person, cast: Cast) -> None:
         assert json.loads(process.stdout.readline())["data"] == 7
 
 
-def test_follow_and_before_do_not_go_together(person: Person, cast: Cast) -> None:
+def test_follow_and_before_exclude_each_other(person: Person, cast: Cast) -> None:
     refused = person.run("channel", "history", cast.channels[0], "--follow", "--before", "9")
-    assert (refused.code, "--follow goes on at the end; leave out --before" in refused.stderr) == (2, True)
+    assert (refused.code, "--follow and --before exclude each other" in refused.stderr) == (2, True)
 
 
-def test_history_takes_times_as_people_type_them(person: Person, cast: Cast) -> None:
+def test_history_accepts_offsets_and_dates(person: Person, cast: Cast) -> None:
     publish(person, cast, 0, 1)
     for after in ("1h", f"{datetime.now(UTC):%Y-%m-%d}"):
         found = person.run("channel", "history", cast.channels[0], "--after", after, "--json").json
         assert [each["data"] for each in found] == [0, 1]
     assert person.run("channel", "history", cast.channels[0], "--before", "1h", "--json").json == []
     refused = person.run("channel", "history", cast.channels[0], "--after", "yesterday")
-    assert (refused.code, "'yesterday' is no time such as 1h" in refused.stderr) == (2, True)
+    assert (refused.code, "'yesterday' is not a valid time; use for example 1h" in refused.stderr) == (2, True)

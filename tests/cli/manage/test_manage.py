@@ -1,4 +1,4 @@
-"""A day with the people's commands, as somebody who has never seen them: against the platform, mistakes included."""
+"""The commands of `cli.manage` against a running platform: a whole session, output formats, mistakes, credentials and prompts."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from tests.casts import recast
 from tests.platform import Cast, Platform
 
 WAIT_S = 30
-"""For a process on a machine that is busy with other tests."""
+"""Timeout of a process, on a machine that runs other tests at the same time."""
 SECONDS_PER_TRY = 5
 
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended, and what it printed."""
+    """Exit code and output of a command."""
 
     code: int
     stdout: str
@@ -53,13 +53,13 @@ class Done:
 
     @property
     def fields(self) -> dict[str, str]:
-        """What `show` and the like print for people."""
+        """Return the fields printed by `show` and similar commands."""
         assert self.code == 0, self.stderr
         return {name: text.strip() for name, _, text in (line.partition(" ") for line in self.stdout.splitlines())}
 
     @property
     def error(self) -> dict[str, str]:
-        """What a command with --json says of its failure."""
+        """Return the error of a failed command with --json."""
         assert self.stdout == ""
         error: dict[str, str] = json.loads(self.stderr)["error"]
         return error
@@ -67,7 +67,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody at a terminal; `environ` holds their ARTCAFE_ variables, without the prefix."""
+    """A user of the command line. `environ` has their ARTCAFE_ variables, without the prefix."""
 
     environ: dict[str, str]
 
@@ -75,7 +75,7 @@ class Person:
         return {f"ARTCAFE_{name}": value for name, value in self.environ.items()}
 
     def surroundings(self) -> dict[str, str]:
-        """The environment of a process of theirs."""
+        """Return the environment of the user's processes."""
         return {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")} | self.variables()
 
     def run(self, *arguments: str, stdin: str | bytes = "") -> Done:
@@ -98,13 +98,13 @@ def home(platform: Platform) -> Cast:
 
 @pytest.fixture
 def owner(home: Cast, tmp_path: Path) -> Person:
-    """The owner of one tenant, with a token, in a folder where no server runs."""
+    """Return the owner of one tenant, with a token and without a local server."""
     return Person({"URL": home.url, "TOKEN": home.token, "DATA_DIR": str(tmp_path / "nowhere")})
 
 
 @pytest.fixture(scope="module")
 def populated(platform: Platform) -> Cast:
-    """A tenant with an agent that is subscribed to one channel, which keeps 60 messages."""
+    """Return a tenant with an agent subscribed to one channel, with 60 stored messages."""
     cast = asyncio.run(platform.tenant_with())
 
     async def publish() -> None:
@@ -125,12 +125,12 @@ def public_key(folder: Path, name: str = "key") -> str:
     return f"{ssh_keygen.make_key(folder / name)}.pub"
 
 
-# --- a day -----------------------------------------------------------------------------------------------------------------
+# --- session ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_day_from_the_first_tenant_to_the_last_deletion(platform: Platform, tmp_path: Path) -> None:
+def test_session_from_first_tenant_to_last_deletion(platform: Platform, tmp_path: Path) -> None:
     alice = Person({"DATA_DIR": str(platform.data), "USER": "stranger@example.com"})
-    assert alice.run("tenant", "list").stderr.startswith("artcafe: stranger@example.com is in no tenant yet; make one: artcafe")
+    assert alice.run("tenant", "list").stderr.startswith("artcafe: stranger@example.com is in no tenant yet; create one: artcafe")
     tenant = alice.run("tenant", "create", "Acme").fields
     assert (tenant["name"], tenant["role"]) == ("Acme", "owner")
     assert alice.run("tenant", "rename", tenant["id"], "Acme Ltd").fields["name"] == "Acme Ltd"
@@ -164,7 +164,7 @@ def test_a_day_from_the_first_tenant_to_the_last_deletion(platform: Platform, tm
     assert alice.run("tenant", "list", "--json").json == []
 
 
-def test_lists_are_tables_for_people_and_arrays_for_programs(owner: Person, home: Cast, tmp_path: Path) -> None:
+def test_lists_print_tables_or_json_arrays(owner: Person, home: Cast, tmp_path: Path) -> None:
     cast = asyncio.run(recast_empty(home, tmp_path))
     for kind, head in (("tenant", "ID NAME ROLE PLAN CREATED"), ("agent", "ID NAME STATUS"), ("channel", "ID NAME TYPE ACCESS")):
         found = owner.run(kind, "list", "--json").json
@@ -185,12 +185,12 @@ def test_lists_are_tables_for_people_and_arrays_for_programs(owner: Person, home
 
 
 async def recast_empty(home: Cast, folder: Path) -> Cast:
-    """An agent and a channel in a tenant that had none."""
+    """Create an agent and a channel in an empty tenant."""
     key = ssh_keygen.make_key(folder / "first")
     return await recast(Cast(home.tenant, [], [], [key], home.url, home.token))
 
 
-def test_what_is_shown_with_json_is_what_rest_answers(owner: Person, tmp_path: Path) -> None:
+def test_json_output_equals_the_rest_response(owner: Person, tmp_path: Path) -> None:
     agent = owner.run("agent", "create", "日本 scout", "--public-key", public_key(tmp_path), "--json").json
     assert owner.run("agent", "show", agent["id"], "--json").json["created_at"] == agent["created_at"]
     assert (agent["name"], agent["capabilities"], agent["description"]) == ("日本 scout", [], "")
@@ -198,7 +198,7 @@ def test_what_is_shown_with_json_is_what_rest_answers(owner: Person, tmp_path: P
     assert owner.run("agent", "delete", agent["id"], "--yes", "--json").json == {"id": agent["id"], "deleted": True}
 
 
-def test_an_update_changes_what_is_given_and_nothing_else(owner: Person, tmp_path: Path) -> None:
+def test_update_changes_only_the_given_fields(owner: Person, tmp_path: Path) -> None:
     made = owner.run(
         "agent", "create", "a", "--public-key", public_key(tmp_path), "--capability", "x", "--description", "d", "--json"
     ).json
@@ -215,7 +215,7 @@ def test_an_update_changes_what_is_given_and_nothing_else(owner: Person, tmp_pat
     assert {name for name in channel if channel[name] != changed[name]} == {"name", "access", "updated_at"}
 
 
-def test_messages_are_kept_as_long_as_the_channel_says(owner: Person) -> None:
+def test_retention_option_sets_seconds_or_the_plans_retention(owner: Person) -> None:
     channel = owner.run("channel", "create", "brief", "--retention", "12h", "--json").json
     assert channel["retention_s"] == 12 * 3600
     for text, seconds in (("90", 90), ("90s", 90), ("15m", 900), ("7d", 7 * 86400), ("plan", None)):
@@ -224,7 +224,7 @@ def test_messages_are_kept_as_long_as_the_channel_says(owner: Person) -> None:
     assert (refused.code, refused.error["message"].startswith("retention_s: must be from 1 to ")) == (3, True)
 
 
-def test_permissions_are_given_to_an_agent_of_a_managed_channel(owner: Person, tmp_path: Path) -> None:
+def test_permission_option_sets_permissions_in_a_managed_channel(owner: Person, tmp_path: Path) -> None:
     agent = owner.run("agent", "create", "a", "--public-key", public_key(tmp_path), "--json").json["id"]
     channel = owner.run("channel", "create", "m", "--access", "managed", "--json").json["id"]
     named = ["--channel", channel, "--agent", agent]
@@ -234,7 +234,7 @@ def test_permissions_are_given_to_an_agent_of_a_managed_channel(owner: Person, t
     assert owner.run("subscription", "create", *named, "--json").json["permissions"] == both["permissions"]
 
 
-def test_agents_are_found_by_what_they_can_do_and_how_they_are(owner: Person, tmp_path: Path) -> None:
+def test_agents_are_filtered_by_capability_status_and_presence(owner: Person, tmp_path: Path) -> None:
     one = owner.run("agent", "create", "one", "--public-key", public_key(tmp_path, "1"), "--capability", "juggle", "--json").json
     two = owner.run("agent", "create", "two", "--public-key", public_key(tmp_path, "2"), "--capability", "juggle", "--json").json
     owner.run("agent", "disable", two["id"])
@@ -251,14 +251,14 @@ def test_agents_are_found_by_what_they_can_do_and_how_they_are(owner: Person, tm
     }
 
 
-def test_a_request_repeated_with_its_key_makes_one_thing(owner: Person) -> None:
+def test_idempotency_key_creates_one_channel_for_repeated_commands(owner: Person) -> None:
     first, again = (owner.run("channel", "create", "once", "--idempotency-key", "k-1", "--json").json for _ in range(2))
     assert first == again
     other = owner.run("channel", "create", "twice", "--idempotency-key", "k-1", "--json")
     assert (other.code, other.error["code"]) == (3, "idempotency_mismatch")
 
 
-def test_an_agents_key_is_exchanged_without_a_break(owner: Person, tmp_path: Path) -> None:
+def test_keys_are_added_disabled_enabled_revoked_and_expire(owner: Person, tmp_path: Path) -> None:
     agent = owner.run("agent", "create", "scout", "--public-key", public_key(tmp_path)).fields["id"]
     added = owner.run("agent", "key", "add", agent, "--public-key", public_key(tmp_path, "new"), "--json").json
     listed = owner.run("agent", "key", "list", agent).stdout.splitlines()
@@ -274,13 +274,13 @@ def test_an_agents_key_is_exchanged_without_a_break(owner: Person, tmp_path: Pat
     assert ending.fields["not_after"] == "2126-01-01T00:00:00Z"
     for wrong in ("tomorrow", "2126-01-01T25:00:00"):
         refused = owner.run("agent", "key", "add", agent, "--public-key", str(tmp_path / "x.pub"), "--until", wrong)
-        assert (refused.code, "is no time such as" in refused.stderr) == (2, True)
+        assert (refused.code, "is not a valid time" in refused.stderr) == (2, True)
 
 
 # --- pages and history ----------------------------------------------------------------------------------------------------
 
 
-def test_every_page_is_followed_unless_fewer_are_asked_for(owner: Person, home: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_read_all_pages_unless_limited(owner: Person, home: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fill() -> None:
         async with home.rest() as rest, asyncio.TaskGroup() as group:
             for number in range(60):
@@ -295,7 +295,9 @@ def test_every_page_is_followed_unless_fewer_are_asked_for(owner: Person, home: 
     assert len(owner.run("channel", "list", "--limit", "3").stdout.splitlines()) == 1 + 3
 
 
-def test_history_comes_newest_first_or_from_a_place_on(member: Person, populated: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_reads_newest_first_or_forward_from_a_position(
+    member: Person, populated: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
     channel = populated.channels[0]
 
     def numbers(*arguments: str) -> list[int]:
@@ -310,12 +312,12 @@ def test_history_comes_newest_first_or_from_a_place_on(member: Person, populated
     assert (oldest["from"].startswith("usr:owner-"), oldest["channel"], oldest["headers"]) == (True, channel, {})
     assert numbers("--before", str(newest["seq"]), "--limit", "2") == [58, 57]
     assert numbers("--after", oldest["time"], "--before", newest["time"], "--limit", "1") == [0]
-    told = member.run("channel", "history", channel, "--limit", "2")
-    assert len(told.stdout.splitlines()) == 2
-    assert re.search(r"further ones: --before \d+\n$", told.stderr)
+    limited = member.run("channel", "history", channel, "--limit", "2")
+    assert len(limited.stdout.splitlines()) == 2
+    assert re.search(r"continue with --before \d+\n$", limited.stderr)
 
 
-def test_a_message_is_published_from_the_argument_or_standard_input_once_with_a_key(owner: Person) -> None:
+def test_publish_reads_argument_or_stdin_and_deduplicates_by_key(owner: Person) -> None:
     channel = owner.run("channel", "create", "published", "--json").json["id"]
     one, other = (
         owner.run("channel", "publish", channel, "--text", "--message-key", "k", "--header", "a=b=c", stdin="two\nlines").stdout
@@ -337,14 +339,17 @@ def test_a_message_is_published_from_the_argument_or_standard_input_once_with_a_
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["tenant", "show", "ten_1"], "no tenant 'ten_1' among yours; 'artcafe tenant list' shows them"),
-        (["agent", "list", "--tenant", "ten_1"], "no tenant 'ten_1' among yours; 'artcafe tenant list' shows them"),
-        (["agent", "show", "scout"], "no agent 'scout' in this tenant; 'artcafe agent list' shows them"),
-        (["channel", "delete", "news", "--yes"], "no channel 'news' in this tenant; it is named by its id (chn_…)"),
+        (["tenant", "show", "ten_1"], "no tenant 'ten_1' among yours; list them with 'artcafe tenant list'"),
+        (["agent", "list", "--tenant", "ten_1"], "no tenant 'ten_1' among yours; list them with 'artcafe tenant list'"),
+        (["agent", "show", "scout"], "no agent 'scout' in this tenant; list them with 'artcafe agent list'"),
+        (["channel", "delete", "news", "--yes"], "no channel 'news' in this tenant; use its id (chn_…)"),
         (["channel", "publish", "news", "1"], "no channel 'news' in this tenant"),
         (["channel", "history", "news"], "no channel 'news' in this tenant"),
-        (["subscription", "pause", "--channel", "c", "--agent", "a"], "agent 'a' has no subscription to channel 'c'; make one: "),
-        (["agent", "delete", "..", "--yes"], "no agent '..' in this tenant; 'artcafe agent list' shows them"),
+        (
+            ["subscription", "pause", "--channel", "c", "--agent", "a"],
+            "agent 'a' is not subscribed to channel 'c'; subscribe it with ",
+        ),
+        (["agent", "delete", "..", "--yes"], "no agent '..' in this tenant; list them with 'artcafe agent list'"),
         (["member", "remove", "..", "--yes"], "no such member in this tenant"),
         (["channel", "show", ""], "id: must be Unicode text of at least one character"),
         (["channel", "create", "x" * 65], "name: must have 1 to 64 characters; this has 65"),
@@ -352,7 +357,7 @@ def test_a_message_is_published_from_the_argument_or_standard_input_once_with_a_
         (["agent", "create", "a", "--public-key", "ssh-ed25519 AAAA"], "public_key: "),
     ],
 )
-def test_what_the_server_refuses_ends_with_3_and_says_what_was_wrong(owner: Person, arguments: list[str], words: str) -> None:
+def test_refused_request_exits_with_3_and_prints_the_reason(owner: Person, arguments: list[str], words: str) -> None:
     done = owner.run(*arguments)
     assert (done.code, done.stdout) == (3, "")
     assert f"artcafe: {words}" in done.stderr
@@ -367,43 +372,43 @@ def test_what_the_server_refuses_ends_with_3_and_says_what_was_wrong(owner: Pers
         (["tenant", "frobnicate"], "No such command"),
         (["agent", "create", "a"], "Missing option '--public-key'"),
         (["agent", "create", "a", "--public-key", "nowhere.pub"], "'nowhere.pub' cannot be read: no such file or directory"),
-        (["agent", "update", "agt_1"], "say what to change: --name, --public-key"),
-        (["agent", "update", "agt_1", "--capability", "x", "--no-capabilities"], "not both"),
-        (["channel", "update", "chn_1"], "say what to change: --name, --access, --retention or --description"),
+        (["agent", "update", "agt_1"], "nothing to change: give --name, --public-key"),
+        (["agent", "update", "agt_1", "--capability", "x", "--no-capabilities"], "exclude each other"),
+        (["channel", "update", "chn_1"], "nothing to change: give --name, --access, --retention or --description"),
         (["channel", "create", "c", "--type", "carrier-pigeon"], "'carrier-pigeon' is not one of 'broadcast', 'live'"),
-        (["channel", "create", "c", "--retention", "forever"], "neither a time such as 90s, 15m, 12h or 30d nor 'plan'"),
+        (["channel", "create", "c", "--retention", "forever"], "neither a duration such as 90s, 15m, 12h or 30d nor 'plan'"),
         (["channel", "list", "--limit", "0"], "--limit"),
         (["channel", "publish", "chn_1", "{bad"], "DATA is not JSON"),
         (["channel", "publish", "chn_1", "1", "--header", "trace"], "'trace' is not NAME=VALUE"),
         (["channel", "create", "c", "--idempotency-key", "é"], "must be printable ASCII characters"),
         (["channel", "show", "\udcff"], "is not UTF-8 text"),
-        (["subscription", "list"], "say whose by either --channel or --agent"),
+        (["subscription", "list"], "give either --channel or --agent"),
         (["subscription", "list", "--channel", "c", "--agent", "a"], "artcafe subscription show"),
         (["subscription", "show", "--channel", "c"], "Missing option '--agent'"),
-        (["tenant", "list", "--user", "bob"], "--user is for a call without a token"),
+        (["tenant", "list", "--user", "bob"], "--user cannot be combined with an access token"),
     ],
 )
-def test_a_wrong_command_ends_with_2_and_says_what_is_wrong(owner: Person, arguments: list[str], words: str) -> None:
+def test_invalid_command_exits_with_2_and_prints_the_reason(owner: Person, arguments: list[str], words: str) -> None:
     done = owner.run(*arguments)
     assert (done.code, done.stdout) == (2, "")
     assert words in done.stderr
 
 
-def test_a_private_key_is_never_sent(owner: Person, tmp_path: Path) -> None:
+def test_private_key_is_never_sent(owner: Person, tmp_path: Path) -> None:
     key = ssh_keygen.make_key(tmp_path / "scout")
     done = owner.without("URL").run("agent", "create", "a", "--public-key", str(key))
     assert done.code == 2
-    assert f"'{key}' is the private half, which stays with the agent; give {key}.pub" in done.stderr
+    assert f"'{key}' is a private key, which must stay with the agent; give {key}.pub" in done.stderr
 
 
-def test_a_file_that_is_no_key_is_refused_before_it_is_sent(owner: Person, tmp_path: Path) -> None:
+def test_file_without_a_public_key_is_refused_before_sending(owner: Person, tmp_path: Path) -> None:
     for content in (b"", b"\xff\xfe", b"x" * 20_000):
         (tmp_path / "file").write_bytes(content)
         done = owner.run("agent", "create", "a", "--public-key", str(tmp_path / "file"))
-        assert (done.code, "is no public key" in done.stderr) == (2, True)
+        assert (done.code, "is not a public key" in done.stderr) == (2, True)
 
 
-def test_the_things_of_another_tenant_are_not_there(owner: Person, populated: Cast) -> None:
+def test_records_of_a_foreign_tenant_are_not_found(owner: Person, populated: Cast) -> None:
     for arguments in (
         ["agent", "show", populated.agents[0]],
         ["channel", "delete", populated.channels[0], "--yes"],
@@ -414,12 +419,12 @@ def test_the_things_of_another_tenant_are_not_there(owner: Person, populated: Ca
         assert (done.code, done.error["code"].endswith("_not_found")) == (3, True)
 
 
-def test_somebody_in_several_tenants_says_which(owner: Person, platform: Platform) -> None:
+def test_user_of_several_tenants_must_choose_one(owner: Person, platform: Platform) -> None:
     bob = Person({"DATA_DIR": str(platform.data), "USER": "several@example.com"})
     ids = [bob.run("tenant", "create", f"Tenant {number}", "--json").json["id"] for number in range(12)]
     done = bob.run("channel", "list")
     assert (done.code, done.stdout) == (2, "")
-    assert "several@example.com is in several tenants; say which by --tenant or ARTCAFE_TENANT:" in done.stderr
+    assert "several@example.com is in several tenants; choose with --tenant or ARTCAFE_TENANT:" in done.stderr
     assert f"  {ids[0]}  Tenant 0\n" in done.stderr
     assert "  and 2 more: artcafe tenant list\n" in done.stderr
     assert bob.run("channel", "list", "--json").error["code"] == "usage"
@@ -428,13 +433,13 @@ def test_somebody_in_several_tenants_says_which(owner: Person, platform: Platfor
     assert bob.but(TENANT=ids[3]).run("tenant", "show").fields["id"] == ids[3]
 
 
-def test_somebody_without_a_tenant_is_told_how_to_make_one(platform: Platform) -> None:
+def test_user_without_a_tenant_gets_the_command_to_create_one(platform: Platform) -> None:
     done = Person({"DATA_DIR": str(platform.data), "USER": "nobody@example.com"}).run("agent", "list")
     assert done.code == 2
-    assert "nobody@example.com is in no tenant yet; make one: artcafe tenant create NAME" in done.stderr
+    assert "nobody@example.com is in no tenant yet; create one: artcafe tenant create NAME" in done.stderr
 
 
-# --- who calls, and where to ----------------------------------------------------------------------------------------------
+# --- credentials and server -----------------------------------------------------------------------------------------------
 
 
 def closed_port() -> int:
@@ -444,34 +449,34 @@ def closed_port() -> int:
         return port
 
 
-def test_where_nobody_answers_it_ends_with_4_and_says_what_to_do(owner: Person) -> None:
+def test_unreachable_server_exits_with_4_and_prints_the_remedy(owner: Person) -> None:
     done = owner.but(URL=f"http://127.0.0.1:{closed_port()}").run("tenant", "list")
     assert (done.code, done.stdout) == (4, "")
     assert "connection refused" in done.stderr
-    assert "is a server running there? Another address is given by --url or ARTCAFE_URL" in done.stderr
+    assert "is a server running there? Set another address with --url or ARTCAFE_URL" in done.stderr
 
 
-def test_a_token_that_is_none_ends_with_3_or_2(owner: Person) -> None:
+def test_invalid_token_exits_with_3_or_2(owner: Person) -> None:
     refused = owner.but(TOKEN="eyJhbGciOiJub25lIn0.e30.").run("tenant", "list", "--json")
     assert (refused.code, refused.error["code"]) == (3, "unauthenticated")
     for text in ("two words", "é", "line\nbreak"):
         done = owner.but(TOKEN=text).run("tenant", "list")
-        assert (done.code, "is none: it has spaces" in done.stderr) == (2, True)
+        assert (done.code, "is invalid: it contains spaces" in done.stderr) == (2, True)
 
 
-def test_without_a_token_or_a_server_it_says_how_to_get_one(owner: Person, tmp_path: Path) -> None:
+def test_missing_token_and_server_print_the_remedy(owner: Person, tmp_path: Path) -> None:
     nobody = owner.without("TOKEN", "URL")
     done = nobody.run("tenant", "list")
     assert done.code == 2
     assert "no access token: give --token or ARTCAFE_TOKEN" in done.stderr
-    assert "begin with 'artcafe up'" in done.stderr
+    assert "start a server with 'artcafe up'" in done.stderr
     (tmp_path / "stopped").mkdir()
     done = nobody.but(DATA_DIR=str(tmp_path / "stopped")).run("tenant", "list")
     assert done.code == 4
     assert f"no artcafe runs on the data folder {tmp_path / 'stopped'}; start it (artcafe up --data-dir" in done.stderr
 
 
-def test_the_identity_of_this_machine_is_shown_to_its_own_server_alone(owner: Person, platform: Platform) -> None:
+def test_local_identity_token_is_sent_only_to_the_local_server(owner: Person, platform: Platform) -> None:
     here = Person({"DATA_DIR": str(platform.data), "USER": "local@example.com"})
     assert here.run("tenant", "list", "--json").json == []
     port = platform.url.rpartition(":")[2]
@@ -479,29 +484,32 @@ def test_the_identity_of_this_machine_is_shown_to_its_own_server_alone(owner: Pe
     elsewhere = here.run("tenant", "list", "--url", "https://artcafe.example.com")
     assert elsewhere.code == 2
     assert "no access token for https://artcafe.example.com: give --token or ARTCAFE_TOKEN" in elsewhere.stderr
-    assert f"is at {platform.url}; leave out --url for that one" in elsewhere.stderr
+    assert f"is at {platform.url}; omit --url to use it" in elsewhere.stderr
     assert here.run("tenant", "list", "--url", "ws://127.0.0.1:1").code == 3
 
 
-def test_a_token_goes_to_the_server_of_this_folder_unless_told_otherwise(home: Cast, platform: Platform) -> None:
+def test_token_is_sent_to_the_data_folders_server_by_default(home: Cast, platform: Platform) -> None:
     person = Person({"DATA_DIR": str(platform.data), "TOKEN": f" {home.token}\n", "USER": "ignored@example.com"})
     assert [each["id"] for each in person.run("tenant", "list", "--json").json] == [home.tenant]
 
 
-def test_whoever_names_no_user_is_the_systems(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_user_is_the_systems_user(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "carol")
     done = Person({"DATA_DIR": str(platform.data)}).run("tenant", "list")
     assert done.stderr.startswith("artcafe: carol@localhost is in no tenant yet")
 
 
-def test_whoever_names_another_users_tenant_hears_who_they_are(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_tenant_error_names_the_current_user(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOGNAME", "carol")
     done = Person({"DATA_DIR": str(platform.data)}).run("channel", "list", "--tenant", "ten_1")
     assert done.code == 3
-    assert "among yours; 'artcafe tenant list' shows them\n  you are carol@localhost; another user's are seen" in done.stderr
+    assert (
+        "among yours; list them with 'artcafe tenant list'\n  you are carol@localhost; --user shows another user's tenants"
+        in done.stderr
+    )
 
 
-def test_an_agents_token_is_in_its_own_tenant(populated: Cast, member: Person) -> None:
+def test_agents_token_selects_its_own_tenant(populated: Cast, member: Person) -> None:
     async def token() -> str:
         async with Client(populated.url) as rest:
             return (await rest.login(populated.tenant, populated.agents[0], load_signer(populated.keys[0]))).access_token
@@ -514,16 +522,16 @@ def test_an_agents_token_is_in_its_own_tenant(populated: Cast, member: Person) -
     assert (refused.code, refused.error["code"]) == (3, "forbidden")
 
 
-def test_an_expired_token_is_refused_for_good(platform: Platform, owner: Person) -> None:
+def test_expired_token_exits_with_3(platform: Platform, owner: Person) -> None:
     identity = LocalIdentity(derive(read_secret(platform.data / "secret"), "local-identity"))
     done = owner.but(TOKEN=identity.issue("late@example.com", now() - timedelta(days=2))).run("tenant", "list", "--json")
     assert (done.code, done.error["code"]) == (3, "credentials_expired")
 
 
-# --- deleting asks first --------------------------------------------------------------------------------------------------
+# --- confirmation prompts -------------------------------------------------------------------------------------------------
 
 
-def test_a_deletion_without_a_terminal_demands_yes(member: Person, populated: Cast) -> None:
+def test_deletion_without_a_terminal_requires_yes(member: Person, populated: Cast) -> None:
     for arguments in (
         ["tenant", "delete", populated.tenant],
         ["agent", "delete", populated.agents[0]],
@@ -533,13 +541,13 @@ def test_a_deletion_without_a_terminal_demands_yes(member: Person, populated: Ca
         done = member.run(*arguments)
         assert (done.code, done.stdout) == (2, "")
         assert "this would delete" in done.stderr
-        assert "there is no terminal to ask at: say --yes" in done.stderr
+        assert "standard input is not a terminal: confirm with --yes" in done.stderr
     assert member.run("subscription", "list", "--channel", populated.channels[0], "--json").json != []
 
 
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, int]]:
-    """Both ends of one: ours, and the command's."""
+    """Yield both ends of a pseudo-terminal: the test's and the command's."""
     ours, theirs = pty.openpty()
     yield ours, theirs
     os.close(ours)
@@ -547,7 +555,9 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"\n", 1), (None, 1), (b"y\n", 0)], ids=["Enter", "Ctrl-C", "y"])
-def test_at_a_terminal_a_deletion_is_asked_for(owner: Person, terminal: tuple[int, int], answer: bytes | None, code: int) -> None:
+def test_deletion_at_a_terminal_prompts_for_confirmation(
+    owner: Person, terminal: tuple[int, int], answer: bytes | None, code: int
+) -> None:
     channel = owner.run("channel", "create", "doomed", "--json").json["id"]
     ours, theirs = terminal
     with subprocess.Popen(
@@ -569,7 +579,7 @@ def test_at_a_terminal_a_deletion_is_asked_for(owner: Person, terminal: tuple[in
 
 
 def interrupt(command: subprocess.Popen[str]) -> None:
-    """Ctrl-C. One that comes just before a program waits for a key is seen with the next key, or the next Ctrl-C."""
+    """Send Ctrl-C until the process ends: a signal just before a blocking read is handled only after the next key or signal."""
     for _ in range(WAIT_S // SECONDS_PER_TRY):
         command.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -584,13 +594,13 @@ def read_until(stream: Any, end: str) -> str:
     return text
 
 
-def test_a_misspelt_command_is_told_what_may_have_been_meant(owner: Person) -> None:
+def test_misspelt_command_gets_a_suggestion(owner: Person) -> None:
     done = owner.run("tenants", "list")
     assert (done.code, "No such command 'tenants'; did you mean 'tenant'?" in done.stderr) == (2, True)
     assert "did you mean" not in owner.run("fly").stderr
 
 
-# --- help, and what an agent's install has ---------------------------------------------------------------------------------
+# --- help, and installation without the server------------------------------------------------------------------------------
 
 
 def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
@@ -603,14 +613,14 @@ def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("path", [path for path in commands(artcafe) if len(path) == 2], ids=" ".join)
-def test_the_help_of_a_command_has_an_example_of_it(path: tuple[str, ...]) -> None:
+def test_help_of_every_command_has_an_example(path: tuple[str, ...]) -> None:
     done = CliRunner().invoke(artcafe, [*path, "--help"])
     assert done.exit_code == 0
     assert re.search(rf"Examples?:\n(?:.*\n)*?.*artcafe {' '.join(path)}\b", done.stdout)
     assert "--json" in done.stdout
 
 
-def test_the_agents_group_has_both_halves() -> None:
+def test_agent_help_lists_member_and_agent_commands_separately() -> None:
     text = CliRunner().invoke(artcafe, ["agent", "--help"]).stdout
     members, itself = text.split("As the agent itself, with its SSH key:")
     assert all(f"  {name} " in members for name in ("list", "create", "show", "update", "delete", "disable", "enable"))
@@ -644,15 +654,15 @@ def run_without_the_server(person: Person, *arguments: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def test_without_the_servers_libraries_a_token_is_all_that_is_needed(owner: Person, home: Cast, platform: Platform) -> None:
+def test_token_suffices_without_the_servers_libraries(owner: Person, home: Cast, platform: Platform) -> None:
     assert [each["id"] for each in run_without_the_server(owner, "tenant", "list", "--json").json] == [home.tenant]
     listed = run_without_the_server(owner, "--help")
     assert listed.code == 0
-    assert re.search(r"  up +Needs the server, which is not installed\.\n", listed.stdout)
+    assert re.search(r"  up +Requires the server, which is not installed\.\n", listed.stdout)
     assert "  channel " in listed.stdout
     refused = run_without_the_server(owner, "up", "--help")
     assert refused.code == 3
-    assert "'up' needs the server, which is not installed" in refused.stderr
+    assert "'up' requires the server, which is not installed" in refused.stderr
     local = run_without_the_server(Person({"DATA_DIR": str(platform.data)}), "tenant", "list")
     assert local.code == 2
-    assert "To be known without one, the server must be installed here" in local.stderr
+    assert "Working without one requires the server to be installed here" in local.stderr

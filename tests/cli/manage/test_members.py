@@ -1,4 +1,4 @@
-"""The people's commands about people: coming in, roles, going, and the terms."""
+"""The commands `member`, `invitation`, `me` and `terms`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ OWNER, BOB = "owner.of.this@example.com", "bob.of.this@example.com"
 UNSET = {f"ARTCAFE_{name}": None for name in ("TOKEN", "ID_TOKEN", "TENANT", "URL", "USER")}
 
 
-class Person:
-    """Somebody at a terminal on the machine of the server."""
+class LocalUser:
+    """A user of the command line on the server's machine."""
 
     def __init__(self, platform: Platform, user: str) -> None:
         self._options = ["--url", platform.url, "--data-dir", str(platform.data), "--user", user]
 
     def run(self, *arguments: str, code: int = 0, stdin: str = "") -> str:
-        """What a command prints on both streams."""
+        """Run a command, and return its output on both streams."""
         ends = arguments.index("--") if "--" in arguments else len(arguments)
         command = [*arguments[:ends], *self._options, *arguments[ends:]]
         result = CliRunner().invoke(artcafe, command, env=UNSET, input=stdin)
@@ -38,16 +38,16 @@ class Person:
 
 
 @pytest.fixture
-def owner(platform: Platform) -> Person:
-    return Person(platform, OWNER)
+def owner(platform: Platform) -> LocalUser:
+    return LocalUser(platform, OWNER)
 
 
 @pytest.fixture
-def bob(platform: Platform) -> Person:
-    return Person(platform, BOB)
+def bob(platform: Platform) -> LocalUser:
+    return LocalUser(platform, BOB)
 
 
-def test_people_come_in_get_roles_and_go(owner: Person, bob: Person) -> None:
+def test_members_are_invited_change_roles_and_leave(owner: LocalUser, bob: LocalUser) -> None:
     tenant = owner.json("tenant", "create", "Acme")["id"]
     here = ("--tenant", tenant)
     invited = owner.json("member", "invite", BOB, "--role", "viewer", *here)
@@ -63,7 +63,7 @@ def test_people_come_in_get_roles_and_go(owner: Person, bob: Person) -> None:
     assert owner.json("terms", "show")["version"] is None
 
 
-def test_the_token_of_an_invitation_need_not_stand_among_the_arguments(owner: Person, bob: Person, tmp_path: Path) -> None:
+def test_invitation_token_is_read_from_stdin_or_a_file(owner: LocalUser, bob: LocalUser, tmp_path: Path) -> None:
     tenant = owner.json("tenant", "create", "Acme")["id"]
     file = tmp_path / "invitation.txt"
     for arguments, with_stdin in (((), True), (("-",), True), ((str(file),), False)):
@@ -74,39 +74,39 @@ def test_the_token_of_an_invitation_need_not_stand_among_the_arguments(owner: Pe
         bob.run("member", "leave", "--yes", "--tenant", tenant)
     assert "opens nothing" in bob.run("invitation", "accept", "artcafe-invitation.x.y.z", code=3)
     for stdin in ("", " \n", "two\nlines", "x" * 5000):
-        assert "standard input has no token of an invitation in it" in bob.run("invitation", "accept", code=2, stdin=stdin)
+        assert "standard input contains no invitation token" in bob.run("invitation", "accept", code=2, stdin=stdin)
     assert "cannot be read: is a directory" in bob.run("invitation", "accept", str(tmp_path), code=2)
 
 
 @pytest.mark.parametrize(
     "user", ["samlp|corp|ab/cd==@example.com", "a%2Fb@example.com", "-x@example.com", "https://e.example/?a#b@c"]
 )
-def test_a_member_is_named_by_whatever_id_the_provider_gave(platform: Platform, owner: Person, user: str) -> None:
+def test_member_commands_accept_any_user_id_of_the_provider(platform: Platform, owner: LocalUser, user: str) -> None:
     tenant = owner.json("tenant", "create", "Acme")["id"]
     here = ("--tenant", tenant)
     invited = json.loads(owner.run("member", "invite", "--json", *here, "--", user))
-    Person(platform, user).run("invitation", "accept", invited["token"])
+    LocalUser(platform, user).run("invitation", "accept", invited["token"])
     assert "admin" in owner.run("member", "role", *here, "--", user, "admin")
     owner.run("member", "remove", "--yes", *here, "--", user)
     assert [each["user_id"] for each in owner.json("member", "list", *here)] == [OWNER]
 
 
-def test_a_member_is_removed_after_a_question_and_is_out(owner: Person, bob: Person) -> None:
+def test_removed_member_loses_access(owner: LocalUser, bob: LocalUser) -> None:
     tenant = owner.json("tenant", "create", "Acme")["id"]
     here = ("--tenant", tenant)
     bob.run("invitation", "accept", owner.json("member", "invite", BOB, *here)["token"])
     assert tenant in bob.run("me")
-    assert "say --yes" in owner.run("member", "remove", BOB, *here, code=2)
+    assert "confirm with --yes" in owner.run("member", "remove", BOB, *here, code=2)
     assert owner.run("member", "remove", BOB, "--yes", *here) == f"Deleted the membership of {BOB}.\n"
     assert tenant not in bob.run("me")
     assert f"no tenant '{tenant}' among yours" in bob.run("tenant", "show", tenant, code=3)
     assert "last owner" in owner.run("member", "remove", OWNER, "--yes", *here, code=3)
     for command in (("member", "remove", BOB, "--yes"), ("member", "role", BOB, "viewer")):
-        assert "'artcafe member list' shows" in owner.run(*command, *here, code=3)
-    assert "'artcafe invitation list' shows" in owner.run("invitation", "revoke", "inv_none", *here, code=3)
+        assert "from 'artcafe member list'" in owner.run(*command, *here, code=3)
+    assert "list them with 'artcafe invitation list'" in owner.run("invitation", "revoke", "inv_none", *here, code=3)
 
 
-def test_me_says_who_somebody_is_and_where(owner: Person) -> None:
+def test_me_shows_user_id_tenants_and_terms(owner: LocalUser) -> None:
     tenant = owner.json("tenant", "create", "Acme")["id"]
     me = owner.json("me")
     assert me["user_id"] == OWNER
@@ -124,7 +124,7 @@ def pool(aws: Aws) -> Pool:
 
 
 def run(platform: Platform, token: str, *arguments: str, code: int = 0, **environ: str) -> str:
-    """What a command prints to somebody with this token."""
+    """Run a command with an access token, and return its output."""
     given = {**UNSET, "ARTCAFE_TOKEN": token, "ARTCAFE_URL": platform.url, **environ}
     result = CliRunner().invoke(artcafe, arguments, env=given)
     assert result.exit_code == code, result.output
@@ -137,10 +137,10 @@ def platform_with_terms(pool: Pool, tmp_path: Path) -> Iterator[Platform]:
         yield platform
 
 
-def test_terms_are_accepted_first_and_an_invitation_with_an_id_token(platform_with_terms: Platform, pool: Pool) -> None:
+def test_terms_are_required_first_and_invitations_require_an_id_token(platform_with_terms: Platform, pool: Pool) -> None:
     server, alice, bob = platform_with_terms, pool.person(), pool.person()
     for command in (("tenant", "list"), ("agent", "list"), ("invitation", "accept", "x")):
-        assert "'artcafe terms show' has them" in run(server, alice.access_token, *command, code=3)
+        assert "read them with 'artcafe terms show'" in run(server, alice.access_token, *command, code=3)
     assert "terms_outstanding  version 2026-11" in run(server, alice.access_token, "me")
     assert "version  2026-11" in run(server, alice.access_token, "terms", "show")
     refused = run(server, alice.access_token, "terms", "accept", "2025-01", code=3)
@@ -157,15 +157,15 @@ def test_terms_are_accepted_first_and_an_invitation_with_an_id_token(platform_wi
     assert json.loads(joined)["id"] == tenant
 
 
-def test_terms_that_may_wait_are_told_until_they_are_accepted(pool: Pool, tmp_path: Path) -> None:
+def test_terms_in_their_grace_period_are_noted_until_accepted(pool: Pool, tmp_path: Path) -> None:
     alice = pool.person()
     with running(tmp_path, [*pool.flags, "--terms-version", "2026-11"]) as server:
         run(server, alice.access_token, "terms", "accept", "2026-11")
         run(server, alice.access_token, "tenant", "create", "Acme")
     grace = ["--terms-grace-until", "2199-12-31T00:00:00Z"]
     with running(tmp_path, [*pool.flags, "--terms-version", "2027-01", *grace]) as server:
-        told = "version 2027-01 of the terms is to be accepted by 2199-12-31T00:00:00Z"
+        note = "accept version 2027-01 of the terms by 2199-12-31T00:00:00Z"
         for command in (("tenant", "list"), ("agent", "list")):
-            assert told in run(server, alice.access_token, *command)
+            assert note in run(server, alice.access_token, *command)
         run(server, alice.access_token, "terms", "accept", "2027-01")
         assert "terms" not in run(server, alice.access_token, "tenant", "list")

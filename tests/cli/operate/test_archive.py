@@ -19,8 +19,8 @@ CONTENTS = {"streams/000001-log.snapshot": b"messages " * 500, "tables.sqlite": 
 SAVED = StreamSnapshot({"name": "log", "metadata": {}}, {"messages": 7, "last_seq": 9})
 
 
-def made(folder: Path) -> Path:
-    """An archive of `CONTENTS`."""
+def write_archive(folder: Path) -> Path:
+    """Write an archive of `CONTENTS`, and return its path."""
     (folder / "tables").write_bytes(CONTENTS["tables.sqlite"])
     (folder / "secret").write_bytes(CONTENTS["secret"])
     file = folder / "backup.tar"
@@ -44,14 +44,14 @@ def made(folder: Path) -> Path:
 
 
 def contents(file: Path) -> dict[str, bytes]:
-    """What an archive holds, as a restore reads it. Raises `ArchiveRefused`."""
+    """Return the parts of an archive as a restore reads them. Raises ArchiveRefused."""
     with archive.open_archive(file) as source:
         assert source.manifest.streams[0].saved == SAVED
         return {part.name: b"".join(source.chunks(part)) for part in source.manifest.parts}
 
 
-def test_what_goes_in_comes_out_and_the_file_is_its_owners_alone(tmp_path: Path) -> None:
-    file = made(tmp_path)
+def test_archive_round_trips_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    file = write_archive(tmp_path)
     assert contents(file) == CONTENTS
     assert file.stat().st_mode & 0o777 == 0o600
     with archive.open_archive(file) as source:
@@ -61,9 +61,9 @@ def test_what_goes_in_comes_out_and_the_file_is_its_owners_alone(tmp_path: Path)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
 
 
-def test_any_tar_lists_it_and_its_list_of_contents_comes_last(tmp_path: Path) -> None:
-    with tarfile.open(made(tmp_path)) as tar:
-        # The others are written as they are put together here.
+def test_archive_is_a_tar_with_the_manifest_last(tmp_path: Path) -> None:
+    with tarfile.open(write_archive(tmp_path)) as tar:
+        # The other parts have the order of `write_archive`.
         assert sorted(tar.getnames()[:3]) == sorted(CONTENTS)
         assert tar.getnames()[3:] == ["manifest.json", "manifest.sha256"]
 
@@ -71,24 +71,24 @@ def test_any_tar_lists_it_and_its_list_of_contents_comes_last(tmp_path: Path) ->
 @pytest.fixture(scope="module")
 def whole() -> bytes:
     with TemporaryDirectory() as folder:
-        return made(Path(folder)).read_bytes()
+        return write_archive(Path(folder)).read_bytes()
 
 
 @given(data=st.data())
-def test_an_archive_of_which_any_byte_is_another_is_refused_or_holds_the_same(whole: bytes, data: st.DataObject) -> None:
+def test_archive_with_a_changed_byte_is_refused_or_has_equal_contents(whole: bytes, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(whole) - 1))
     spoiled = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
-    assert in_a_file(spoiled) in (None, CONTENTS)
+    assert read_or_none(spoiled) in (None, CONTENTS)
 
 
 @given(data=st.data())
-def test_an_archive_that_ends_early_is_refused_or_holds_the_same(whole: bytes, data: st.DataObject) -> None:
+def test_truncated_archive_is_refused_or_has_equal_contents(whole: bytes, data: st.DataObject) -> None:
     end = data.draw(st.integers(0, len(whole) - 1))
-    found = in_a_file(whole[:end])
+    found = read_or_none(whole[:end])
     assert found is None if end < whole.rindex(b"manifest.sha256") else found in (None, CONTENTS)
 
 
-def in_a_file(data: bytes) -> dict[str, bytes] | None:
+def read_or_none(data: bytes) -> dict[str, bytes] | None:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "backup.tar"
         file.write_bytes(data)
@@ -99,7 +99,7 @@ def in_a_file(data: bytes) -> dict[str, bytes] | None:
 
 
 @pytest.mark.parametrize("text", [b"", b"no tar", b"\0" * 10240])
-def test_what_is_no_archive_is_refused(tmp_path: Path, text: bytes) -> None:
+def test_other_file_is_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "file").write_bytes(text)
     with pytest.raises(ArchiveRefused, match=r"no backup|damaged"):
         contents(tmp_path / "file")
@@ -107,7 +107,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, text: bytes) -> None:
         contents(tmp_path / "none")
 
 
-def test_an_archive_of_a_newer_format_is_refused_by_name_whatever_else_it_holds(tmp_path: Path) -> None:
+def test_archive_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     text = msgspec.json.encode({"format": archive.FORMAT + 1, "what": "else"})
     with tarfile.open(tmp_path / "newer.tar", "w") as tar:
         member = tarfile.TarInfo(archive.MANIFEST)
@@ -117,7 +117,7 @@ def test_an_archive_of_a_newer_format_is_refused_by_name_whatever_else_it_holds(
         contents(tmp_path / "newer.tar")
 
 
-def test_an_archive_that_fails_in_the_making_is_not_there(tmp_path: Path) -> None:
+def test_failed_archive_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), archive.create_archive(tmp_path / "backup.tar") as out:
         _fails(out)
     assert list(tmp_path.iterdir()) == []
@@ -129,17 +129,17 @@ def _fails(out: archive.ArchiveWriter) -> None:
     raise ZeroDivisionError
 
 
-def test_a_backup_replaces_no_other(tmp_path: Path) -> None:
-    file = made(tmp_path)
+def test_archive_never_replaces_an_existing_file(tmp_path: Path) -> None:
+    file = write_archive(tmp_path)
     before = file.read_bytes()
-    with pytest.raises(ArchiveRefused, match="there already"), archive.create_archive(file):
-        pytest.fail("it is there")
+    with pytest.raises(ArchiveRefused, match="exists already"), archive.create_archive(file):
+        pytest.fail("the file exists")
     assert file.read_bytes() == before
     with pytest.raises(ArchiveRefused, match="cannot be written"), archive.create_archive(tmp_path / "none" / "backup.tar"):
-        pytest.fail("there is no folder")
+        pytest.fail("the folder does not exist")
 
 
-def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_part_is_named(tmp_path: Path) -> None:
     file, missing = tmp_path / "backup.tar", Part("tables.sqlite", 1, "0")
     with archive.create_archive(file) as out:
         out.finish(

@@ -1,4 +1,4 @@
-"""`artcafe backup` and `artcafe restore` as a shell runs them. What agents are told then is tests/flows/test_restore.py's."""
+"""`artcafe backup` and `artcafe restore` in their own processes. tests/flows/test_restore.py tests deliveries after a restore."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ REFUSED = 3
 
 
 @dataclass(frozen=True)
-class Done:
-    """How a command ended, and what it printed."""
+class BackupResult:
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -38,16 +38,16 @@ class Done:
         return printed
 
 
-def artcafe(*arguments: str | Path, **environ: str) -> Done:
+def artcafe(*arguments: str | Path, **environ: str) -> BackupResult:
     env = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")} | environ
     command = [sys.executable, "-m", "artcafe", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=env)
-    return Done(done.returncode, done.stdout, done.stderr)
+    return BackupResult(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass(frozen=True)
-class Home:
-    """A platform that runs, with a tenant in which ten messages are stored."""
+class PopulatedPlatform:
+    """A running platform with a tenant and ten stored messages."""
 
     platform: Platform
     cast: Cast
@@ -58,15 +58,15 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PopulatedPlatform]:
     with running(tmp_path_factory.mktemp("home")) as platform:
         cast = asyncio.run(platform.tenant_with())
         asyncio.run(publish(cast, range(10)))
-        yield Home(platform, cast)
+        yield PopulatedPlatform(platform, cast)
 
 
 @pytest.fixture(scope="module")
-def archive(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(home: PopulatedPlatform, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("archive") / "backup.tar"
     assert artcafe("backup", "--data-dir", home.data, file).code == 0
     return file
@@ -79,20 +79,20 @@ async def publish(cast: Cast, numbers: range) -> None:
 
 
 async def stored(cast: Cast, url: str) -> list[object]:
-    """The data of the first messages, as a platform at another address has them."""
+    """Return the data of the first ten messages, read from a platform at `url`."""
     moved = Cast(cast.tenant, cast.agents, cast.channels, cast.keys, url, cast.token)
     async with moved.agent() as agent, asyncio.timeout(10):
         messages = agent.messages(cast.channels[0], start="first")
         return [(await anext(messages)).data for _ in range(10)]
 
 
-def test_a_running_server_is_saved_and_goes_on_and_what_is_restored_runs_beside_it(home: Home, tmp_path: Path) -> None:
+def test_backup_of_a_running_server_restores_to_a_second_server(home: PopulatedPlatform, tmp_path: Path) -> None:
     file = tmp_path / "backup.tar"
     done = artcafe("backup", "--data-dir", home.data, file)
     assert done.code == 0
-    assert re.match(r"Saved 10 messages in 1 log, \d+ entr(y|ies) of the audit and \d+ rows of tables to ", done.out)
-    assert "goes on" in done.err
-    assert "holds the secret" in done.err
+    assert re.match(r"Saved 10 messages in 1 log, \d+ audit entr(y|ies) and \d+ table rows to ", done.out)
+    assert "keeps running" in done.err
+    assert "contains the secret" in done.err
     assert file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["backup.tar"]
 
@@ -108,11 +108,11 @@ def test_a_running_server_is_saved_and_goes_on_and_what_is_restored_runs_beside_
         restored.stop()
 
 
-def test_a_stopped_folder_is_saved_too_and_what_was_saved_can_be_saved_again(archive: Path, tmp_path: Path) -> None:
+def test_backup_of_a_stopped_restored_folder_equals_the_first_backup(archive: Path, tmp_path: Path) -> None:
     folder, again = tmp_path / "folder", tmp_path / "again.tar"
     made = artcafe("restore", archive, "--data-dir", folder, "--json").json
     saved = artcafe("backup", "--data-dir", folder, again, "--json")
-    assert "goes on" not in saved.err
+    assert "keeps running" not in saved.err
     assert {name: saved.json[name] for name in ("logs", "messages", "audit_entries", "rows", "environment")} == {
         name: made[name] for name in ("logs", "messages", "audit_entries", "rows", "environment")
     }
@@ -120,10 +120,10 @@ def test_a_stopped_folder_is_saved_too_and_what_was_saved_can_be_saved_again(arc
     assert artcafe("restore", again, "--data-dir", tmp_path / "third").code == 0
 
 
-def test_without_the_secret_a_backup_is_restored_with_the_one_it_was_made_with(home: Home, tmp_path: Path) -> None:
+def test_backup_without_secret_requires_the_original_secret_to_restore(home: PopulatedPlatform, tmp_path: Path) -> None:
     file, folder = tmp_path / "backup.tar", tmp_path / "folder"
     done = artcafe("backup", "--data-dir", home.data, "--without-secret", file)
-    assert (done.code, "holds the secret" in done.err) == (0, False)
+    assert (done.code, "contains the secret" in done.err) == (0, False)
     secret = (home.data / "secret").read_bytes()
     assert secret not in file.read_bytes()
 
@@ -140,7 +140,7 @@ def test_without_the_secret_a_backup_is_restored_with_the_one_it_was_made_with(h
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.tar", "folder", "wrong"]
 
 
-def test_a_folder_that_has_something_in_it_is_left_alone_and_an_empty_one_is_taken(archive: Path, tmp_path: Path) -> None:
+def test_restore_refuses_a_non_empty_folder_and_fills_an_empty_one(archive: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note").write_text("mine")
     refused = artcafe("restore", archive, "--data-dir", tmp_path / "full", "--json")
@@ -153,7 +153,7 @@ def test_a_folder_that_has_something_in_it_is_left_alone_and_an_empty_one_is_tak
     assert (tmp_path / "empty" / "tables.sqlite").exists()
 
 
-def test_a_killed_restore_leaves_no_nats_server_and_the_next_one_removes_what_it_had_made(archive: Path, tmp_path: Path) -> None:
+def test_killed_restore_stops_its_nats_server_and_the_next_restore_removes_its_folder(archive: Path, tmp_path: Path) -> None:
     command: list[str | Path] = [sys.executable, "-m", "artcafe", "restore", archive, "--data-dir", tmp_path / "folder"]
     with subprocess.Popen(ended_with_parent(command), stderr=subprocess.DEVNULL) as process:
         draft = tmp_path / f".folder.{process.pid}"
@@ -165,16 +165,16 @@ def test_a_killed_restore_leaves_no_nats_server_and_the_next_one_removes_what_it
     assert (draft / "data" / "secret").exists()
 
     done = artcafe("restore", archive, "--data-dir", tmp_path / "folder")
-    assert (done.code, f"{draft} was removed" in done.err) == (0, True)
+    assert (done.code, f"removed {draft}" in done.err) == (0, True)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def command_of(pid: str) -> str:
-    """What a process runs; nothing for one that has ended."""
+    """Return the command line of a process; empty after its end."""
     return subprocess.run(["ps", "-o", "command=", "-p", pid], capture_output=True, text=True, check=False).stdout
 
 
-def test_drafts_of_commands_that_run_and_of_other_targets_are_left_alone(tmp_path: Path) -> None:
+def test_staging_folders_of_running_commands_and_other_targets_are_kept(tmp_path: Path) -> None:
     said: list[str] = []
     target, dead = tmp_path / "backup.tar", subprocess.Popen(["true"])
     dead.wait()
@@ -186,7 +186,7 @@ def test_drafts_of_commands_that_run_and_of_other_targets_are_left_alone(tmp_pat
         foreign = tmp_path / f".other.tar.{dead.pid}"
         kept = {held, running, foreign}
         for each in {old, *kept} - {held}:
-            each.write_text("as an earlier version made them")
+            each.write_text("without a lock, as by an earlier version")
         with staging_dir.create(target, said.append) as folder:
             assert folder.stat().st_mode & 0o777 == 0o700
             assert set(tmp_path.iterdir()) == {folder, *kept}
@@ -200,14 +200,14 @@ HOLDER = """
 import sys
 from pathlib import Path
 from artcafe.cli.operate import staging_dir
-with staging_dir.beside(Path(sys.argv[1]), print) as folder:
+with staging_dir.create(Path(sys.argv[1]), print) as folder:
     print(folder, flush=True)
     sys.stdin.read()
 """
-"""Another process that has a draft of the same target, until it is killed."""
+"""A process that holds a staging folder of the same target until it is killed."""
 
 
-def test_a_damaged_archive_makes_no_folder(archive: Path, tmp_path: Path) -> None:
+def test_damaged_archive_creates_no_folder(archive: Path, tmp_path: Path) -> None:
     spoiled = bytearray(archive.read_bytes())
     spoiled[spoiled.index(b"SQLite format 3") + 5000] ^= 1
     (tmp_path / "spoiled.tar").write_bytes(spoiled)
@@ -219,7 +219,7 @@ def test_a_damaged_archive_makes_no_folder(archive: Path, tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["short.tar", "spoiled.tar"]
 
 
-def test_what_is_no_data_folder_is_not_saved_and_not_made(home: Home, tmp_path: Path) -> None:
+def test_backup_refuses_other_folders_and_creates_nothing(home: PopulatedPlatform, tmp_path: Path) -> None:
     for refused in (
         artcafe("backup", "--data-dir", tmp_path / "none", tmp_path / "backup.tar"),
         artcafe("backup", "--data-dir", home.data, tmp_path / "backup.tar", ARTCAFE_ENVIRONMENT="dev"),
@@ -230,7 +230,7 @@ def test_what_is_no_data_folder_is_not_saved_and_not_made(home: Home, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_whose_server_is_only_starting_can_be_saved_a_little_later(tmp_path: Path) -> None:
+def test_backup_of_a_folder_with_a_starting_server_is_a_temporary_error(tmp_path: Path) -> None:
     folder = DataDir.acquire(tmp_path / "data")
     (tmp_path / "data" / "secret").touch(mode=0o600)
     (tmp_path / "data" / "secret").write_bytes(b"0" * 64)
@@ -238,10 +238,10 @@ def test_a_folder_whose_server_is_only_starting_can_be_saved_a_little_later(tmp_
         done = artcafe("backup", "--data-dir", tmp_path / "data", tmp_path / "backup.tar")
     finally:
         folder.release()
-    assert (done.code, "only starting" in done.err) == (4, True)
+    assert (done.code, "still starting" in done.err) == (4, True)
 
 
-def test_the_help_of_both_has_an_example() -> None:
+def test_help_of_both_commands_has_an_example() -> None:
     for command in ("backup", "restore"):
         done = artcafe(command, "--help")
         assert (done.code, f"artcafe {command} " in done.out.split("Example:")[1]) == (0, True)

@@ -36,51 +36,51 @@ def run(*arguments: object) -> Result:
 def printed(*arguments: object) -> dict[str, Any]:
     result = run("--json", *arguments)
     assert result.exit_code == 0, result.output
-    told: dict[str, Any] = json.loads(result.stdout)
-    return told
+    configured: dict[str, Any] = json.loads(result.stdout)
+    return configured
 
 
 def is_valid(configured: str, folder: Path) -> bool:
-    """Whether nats-server would start on this."""
+    """Whether nats-server accepts the configuration."""
     file = folder / "nats.conf"
     file.write_text(configured)
     checked = subprocess.run([find_binary(), "-t", "-c", file], capture_output=True, check=False, timeout=30)
     return checked.returncode == 0
 
 
-def test_a_lone_node_is_told_what_the_embedded_child_is(secret: Path, tmp_path: Path) -> None:
-    told = printed("--secret-file", secret, "--node", f"artcafe=127.0.0.1:{24_000}", "--store", tmp_path)
+def test_single_node_has_the_configuration_of_the_embedded_server(secret: Path, tmp_path: Path) -> None:
+    configured = printed("--secret-file", secret, "--node", f"artcafe=127.0.0.1:{24_000}", "--store", tmp_path)
     child = configuration(tmp_path, 24_000, Accounts(derive(b"s" * 32, "nats"), "prod"))
     traces = {"pid_file", "log_file", "logfile_size_limit", "logfile_max_num"}
-    signed = {"operator", "resolver_preload"}  # with the time in them
-    assert told.keys() == child.keys() - traces
-    assert all(told[key] == child[key] for key in told.keys() - signed)
-    assert told["resolver_preload"].keys() == child["resolver_preload"].keys()
-    assert told["jetstream"]["sync_interval"] == "always"
-    assert "s" * 32 not in json.dumps(told)
+    signed = {"operator", "resolver_preload"}  # They contain the time of signing.
+    assert configured.keys() == child.keys() - traces
+    assert all(configured[key] == child[key] for key in configured.keys() - signed)
+    assert configured["resolver_preload"].keys() == child["resolver_preload"].keys()
+    assert configured["jetstream"]["sync_interval"] == "always"
+    assert "s" * 32 not in json.dumps(configured)
 
 
 @pytest.mark.parametrize("name", ["n1", "n2", "n3"])
-def test_each_node_of_a_cluster_knows_the_others_and_nats_server_takes_it(secret: Path, tmp_path: Path, name: str) -> None:
+def test_each_cluster_node_routes_to_the_others_and_nats_server_accepts_it(secret: Path, tmp_path: Path, name: str) -> None:
     result = run("--secret-file", secret, *THREE, "--name", name, "--store", tmp_path / "store")
     assert result.exit_code == 0, result.output
     assert (
-        "# " + "ArtCafe's servers are given: --nats-urls nats://10.0.0.11:4222,nats://10.0.0.12:4333,nats://[fd00::3]:4222"
+        "# " + "Setting of ArtCafe's servers: --nats-urls nats://10.0.0.11:4222,nats://10.0.0.12:4333,nats://[fd00::3]:4222"
         in (result.stdout)
     )
     assert "mode 0600" in result.stdout
     assert "unencrypted" in result.stdout
     assert is_valid(result.stdout, tmp_path)
-    told = printed("--secret-file", secret, *THREE, "--name", name)
+    configured = printed("--secret-file", secret, *THREE, "--name", name)
     others = {"n1": "10.0.0.11:6222", "n2": "10.0.0.12:6222", "n3": "[fd00::3]:7222"}
     del others[name]
-    assert [route.rpartition("@")[2] for route in told["cluster"]["routes"]] == list(others.values())
-    password = told["cluster"]["authorization"]["password"]
+    assert [route.rpartition("@")[2] for route in configured["cluster"]["routes"]] == list(others.values())
+    password = configured["cluster"]["authorization"]["password"]
     assert len(password) == 64
-    assert all(f":{password}@" in route for route in told["cluster"]["routes"])
+    assert all(f":{password}@" in route for route in configured["cluster"]["routes"])
 
 
-def test_another_secret_or_environment_has_another_password(secret: Path, tmp_path: Path) -> None:
+def test_cluster_password_differs_by_secret_and_environment(secret: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("o" * 32)
     other.chmod(0o600)
@@ -92,13 +92,13 @@ def test_another_secret_or_environment_has_another_password(secret: Path, tmp_pa
     assert [each["name"] for each in clusters] == ["artcafe-prod", "artcafe-dev", "artcafe-prod"]
 
 
-def test_tls_is_for_clients_and_both_ways_for_routes(secret: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tls_is_set_for_clients_and_mutual_for_routes(secret: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     tls = ("--tls-cert", "cert.pem", "--tls-key", "/etc/key.pem", "--tls-ca", "ca.pem")
-    told = printed("--secret-file", secret, *THREE, "--name", "n1", *tls)
+    configured = printed("--secret-file", secret, *THREE, "--name", "n1", *tls)
     files = {"cert_file": f"{tmp_path}/cert.pem", "key_file": "/etc/key.pem", "ca_file": f"{tmp_path}/ca.pem"}
-    assert told["tls"] == files
-    assert told["cluster"]["tls"] == files | {"verify": True}
+    assert configured["tls"] == files
+    assert configured["cluster"]["tls"] == files | {"verify": True}
     shown = run("--secret-file", secret, *THREE, "--name", "n1", *tls).stdout
     assert "--nats-urls tls://10.0.0.11:4222,tls://" in shown
     assert "unencrypted" not in shown
@@ -109,24 +109,24 @@ def test_tls_is_for_clients_and_both_ways_for_routes(secret: Path, monkeypatch: 
     [
         (("--node", "a=h"), "cannot be read"),
         ((*THREE[:4], "--name", "n1"), "2 nodes survive no more failures than 1"),
-        (THREE, "say with --name which of the nodes this is for: n1, n2, n3"),
-        ((*THREE, "--name", "n4"), "no --node is called n4; there are n1, n2, n3"),
+        (THREE, "select the server to configure with --name: n1, n2, n3"),
+        ((*THREE, "--name", "n4"), "no --node has the name n4; the names are n1, n2, n3"),
         ((*THREE[:4], "--node", "n1=10.0.0.13", "--name", "n1"), "two nodes have the same name"),
         (("--node", "n1"), "NAME=HOST"),
         (("--node", "n1=h:0"), "NAME=HOST"),
         (("--node", "n1=h:70000"), "NAME=HOST"),
         (("--node", "n 1=h"), "NAME=HOST"),
-        (("--tls-cert", "c"), "belong together"),
+        (("--tls-cert", "c"), "must be used together"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence(arguments: Sequence[str], sentence: str) -> None:
+def test_invalid_options_print_one_sentence(arguments: Sequence[str], sentence: str) -> None:
     result = run(*arguments)
     assert result.exit_code in (exit_codes.USAGE, exit_codes.REFUSED)
     assert sentence in " ".join(result.stderr.split())
     assert result.stdout == ""
 
 
-def test_a_file_is_written_whole_and_is_its_owners_alone_whatever_the_umask(secret: Path, tmp_path: Path) -> None:
+def test_output_file_is_replaced_with_mode_0600_whatever_the_umask(secret: Path, tmp_path: Path) -> None:
     arguments = ["--secret-file", secret, *THREE, "--name", "n1"]
     file = tmp_path / "nats.conf"
     file.touch(0o644)
@@ -142,16 +142,16 @@ def test_a_file_is_written_whole_and_is_its_owners_alone_whatever_the_umask(secr
 
 
 def without_tokens(configured: str) -> str:
-    """The text without what is signed, which has the time in it."""
+    """Return the text without signed tokens, which contain the time."""
     return re.sub(r"eyJ[\w.-]+", "", configured)
 
 
-@pytest.mark.parametrize(("mode", "is_told"), [(0o644, True), (0o600, False)])
-def test_printing_a_password_into_a_file_that_others_can_read_is_warned_of(
-    secret: Path, tmp_path: Path, mode: int, is_told: bool
+@pytest.mark.parametrize(("mode", "is_warned"), [(0o644, True), (0o600, False)])
+def test_printing_a_password_to_a_readable_file_prints_a_warning(
+    secret: Path, tmp_path: Path, mode: int, is_warned: bool
 ) -> None:
     command = [sys.executable, "-m", "artcafe", "nats", "config", "--secret-file", str(secret), *THREE, "--name", "n1"]
     with os.fdopen(os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT, mode), "wb") as out:
         os.fchmod(out.fileno(), mode)
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=True, timeout=60)
-    assert ("others can read that file" in done.stderr) is is_told
+    assert ("others can read it" in done.stderr) is is_warned

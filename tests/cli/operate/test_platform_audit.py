@@ -1,4 +1,4 @@
-"""What an operator reads of the audits, whether a server runs, was stopped, or was made anew from a backup."""
+"""`artcafe platform audit` with a running, a stopped and a restored server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(*arguments: str | Path) -> Result:
 
 
 def until(data: Path, *more: str) -> str:
-    """The last entry of an audit whose chain holds, as it is given to `--until`."""
+    """Verify an audit, and return its last entry for `--until`."""
     done = run("platform", "audit", "verify", "--data-dir", data, "--json", *more)
     assert done.exit_code == 0, done.output
     return str(json.loads(done.stdout)["until"])
@@ -32,7 +32,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 def deleted(platform: Platform) -> Cast:
-    """A tenant that had an agent and a channel, and is gone."""
+    """Create a tenant with an agent and a channel, and delete it."""
     cast = asyncio.run(platform.tenant_with())
 
     async def delete() -> None:
@@ -43,7 +43,7 @@ def deleted(platform: Platform) -> Cast:
     return cast
 
 
-def test_the_platforms_own_audit_and_a_deleted_tenants_are_read(platform: Platform, tmp_path: Path) -> None:
+def test_audits_of_the_platform_and_of_a_deleted_tenant_are_read(platform: Platform, tmp_path: Path) -> None:
     cast = deleted(platform)
     listed = " ".join(run("platform", "audit", "list", "--data-dir", platform.data).stdout.split())
     assert f"tenant.delete usr:owner-1@example.com done {cast.tenant}" in listed
@@ -63,23 +63,23 @@ def test_the_platforms_own_audit_and_a_deleted_tenants_are_read(platform: Platfo
     assert checked.exit_code == 0, checked.output
 
 
-def test_what_was_cut_off_is_missed(platform: Platform) -> None:
+def test_until_option_detects_a_truncated_audit(platform: Platform) -> None:
     deleted(platform)
     last, _, digest = until(platform.data).partition(":")
     missed = run("platform", "audit", "verify", "--until", f"{int(last) + 1}:{digest}", "--data-dir", platform.data)
-    assert (missed.exit_code, f"entry {int(last) + 1} of the audit is not there" in missed.output) == (3, True)
+    assert (missed.exit_code, f"entry {int(last) + 1} of the audit is missing or differs" in missed.output) == (3, True)
 
 
-def test_an_audit_that_nobody_wrote_in_is_empty(platform: Platform) -> None:
+def test_audit_without_entries_is_empty(platform: Platform) -> None:
     listed = run("platform", "audit", "list", "--tenant", "ten_none", "--data-dir", platform.data)
-    assert (listed.exit_code, "nothing is in the audit yet" in listed.output) == (0, True)
+    assert (listed.exit_code, "the audit is empty" in listed.output) == (0, True)
     verified = run("platform", "audit", "verify", "--tenant", "ten_none", "--data-dir", platform.data)
-    assert (verified.exit_code, "begins with nothing, and not with the tenant's creation" in verified.stderr) == (0, True)
+    assert (verified.exit_code, "begins with nothing instead of the tenant's creation" in verified.stderr) == (0, True)
     assert until(platform.data, "--tenant", "ten_none") == "0:"
 
 
-@pytest.mark.timeout(120)  # Two servers, and NATS for each command in between.
-def test_chains_hold_after_a_restore_and_go_on(tmp_path: Path) -> None:
+@pytest.mark.timeout(120)  # Two servers, and a nats-server for each command in between.
+def test_chains_stay_valid_and_continue_after_a_restore(tmp_path: Path) -> None:
     with running(tmp_path / "first") as first:
         gone, cast = deleted(first), asyncio.run(first.tenant_with())
         chains: list[tuple[str, ...]] = [(), ("--tenant", gone.tenant), ("--tenant", cast.tenant)]

@@ -1,4 +1,4 @@
-"""How a server begins on DynamoDB: with tables that it can use, or not at all."""
+"""Start of a server on DynamoDB: it fails with a remedy when tables are missing or the endpoint is unreachable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from artcafe.fabric.embedded.process import some_free_port
 from tests.aws import Aws
 
 
-def test_serve_names_the_tables_that_are_missing_and_the_command_that_makes_them(aws: Aws, tmp_path: Path) -> None:
+def test_serve_names_missing_tables_and_the_command_to_create_them(aws: Aws, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"s" * 40)
     secret.chmod(0o600)
@@ -34,10 +34,10 @@ def test_serve_names_the_tables_that_are_missing_and_the_command_that_makes_them
     assert "lacks artcafe-agents, artcafe-tenants, " in done.stderr
     assert "create them: artcafe tables apply" in done.stderr
     operator = boto3.client("dynamodb", flags[1].removeprefix("dynamodb:"), endpoint_url=aws.url)
-    assert operator.list_tables()["TableNames"] == [], "it has made none"
+    assert operator.list_tables()["TableNames"] == [], "serve creates no tables"
 
 
-def test_up_says_that_nobody_is_at_the_endpoint_before_it_starts_anything(aws: Aws, tmp_path: Path) -> None:
+def test_up_reports_an_unreachable_endpoint_before_starting_anything(aws: Aws, tmp_path: Path) -> None:
     nowhere, data = f"http://127.0.0.1:{some_free_port()}", tmp_path / "data"
     command = [sys.executable, "-m", "artcafe", "up", "--data-dir", str(data), *aws.tables_flags(nowhere)]
     command += ["--listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0"]

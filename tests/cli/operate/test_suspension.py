@@ -24,18 +24,18 @@ from tests.gateway.raw_client import open_client
 from tests.platform import Platform, running
 
 SOON_S = BOUND_S = 5.0
-"""Until every server knows."""
+"""Maximum time until every server applies a change."""
 
 
-def told(entry: AuditEntry) -> tuple[str, str, str, str | None]:
+def summary_of(entry: AuditEntry) -> tuple[str, str, str, str | None]:
     return entry.action, entry.actor, entry.outcome, entry.target
 
 
 def audit_of_platform(platform: Platform) -> list[tuple[str, str, str, str | None]]:
-    """Oldest first."""
+    """Return the platform's audit, oldest first."""
     result = CliRunner().invoke(artcafe, ["platform", "audit", "export", "--data-dir", str(platform.data), "--json"])
     assert result.exit_code == 0, result.output
-    return [told(msgspec.json.decode(line, type=AuditEntry)) for line in result.stdout.splitlines()]
+    return [summary_of(msgspec.json.decode(line, type=AuditEntry)) for line in result.stdout.splitlines()]
 
 
 def nats_url(platform: Platform) -> str:
@@ -49,7 +49,7 @@ def run(platform: Platform, command: str, tenant: str, *options: str) -> tuple[i
     return result.exit_code, result.output
 
 
-def test_a_tenant_is_suspended_and_resumed_while_its_server_runs(platform: Platform) -> None:
+def test_suspend_and_resume_take_effect_on_a_running_server(platform: Platform) -> None:
     cast = asyncio.run(platform.tenant_with(agents=1, channels=0))
 
     async def token() -> str:
@@ -68,8 +68,8 @@ def test_a_tenant_is_suspended_and_resumed_while_its_server_runs(platform: Platf
         async with open_client(platform.gateway_url) as raw:
             await raw.ask("connect", access_token=access_token)
             code, printed = await asyncio.to_thread(run, platform, "suspend", cast.tenant)
-            assert (code, "is suspended, and every server was told" in printed) == (0, True), printed
-            assert await raw.closed() == 4506, "within the 5 s that it waits"
+            assert (code, "is suspended, and every server was notified" in printed) == (0, True), printed
+            assert await raw.closed() == 4506, "the socket closes within the 5 s of the wait"
         with pytest.raises(TenantSuspended):
             await token()
         async with cast.rest() as owner:
@@ -79,20 +79,20 @@ def test_a_tenant_is_suspended_and_resumed_while_its_server_runs(platform: Platf
         code, printed = await asyncio.to_thread(run, platform, "resume", cast.tenant, "--json")
         assert (code, json.loads(printed)) == (0, {"id": cast.tenant, "status": "active"})
         async with asyncio.timeout(SOON_S):
-            while not await is_let_in():  # noqa: ASYNC110 (a row tells nobody)
+            while not await is_let_in():  # noqa: ASYNC110 (a row has no notifications)
                 await asyncio.sleep(0.1)
 
     asyncio.run(day())
 
 
-def test_it_stands_in_the_tenants_audit_and_in_the_platforms(platform: Platform) -> None:
+def test_suspension_is_recorded_in_the_audits_of_tenant_and_platform(platform: Platform) -> None:
     cast = asyncio.run(platform.tenant_with(agents=0, channels=0))
     assert run(platform, "suspend", cast.tenant)[0] == 0
     assert run(platform, "resume", cast.tenant)[0] == 0
 
     async def of_tenant() -> list[tuple[str, str, str, str | None]]:
         async with cast.rest() as owner:
-            return [told(each) async for each in owner.audit(cast.tenant, oldest_first=True)]
+            return [summary_of(each) async for each in owner.audit(cast.tenant, oldest_first=True)]
 
     mine = [each for each in asyncio.run(of_tenant()) if each[1] == "operator"]
     assert mine == [
@@ -104,25 +104,25 @@ def test_it_stands_in_the_tenants_audit_and_in_the_platforms(platform: Platform)
     assert [each for each in audit_of_platform(platform) if each[3] == cast.tenant] == mine
 
 
-def test_every_server_is_told_at_once(platform: Platform) -> None:
+def test_suspension_is_announced_to_every_server(platform: Platform) -> None:
     cast = asyncio.run(platform.tenant_with(agents=0, channels=0))
     secret = read_secret(platform.secret)
 
-    async def heard() -> TenantId:
+    async def announced_tenant() -> TenantId:
         fabric = Fabric([nats_url(platform)], Accounts(derive(secret, "nats"), "prod"))
-        told: asyncio.Queue[TenantChange] = asyncio.Queue()
-        fabric.announcements.listen(told.put_nowait)
+        announced: asyncio.Queue[TenantChange] = asyncio.Queue()
+        fabric.announcements.listen(announced.put_nowait)
         async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
             group.create_task(fabric.run())
-            while told.empty():  # again where it was not listening yet
+            while announced.empty():  # Repeat until the subscription is active.
                 await asyncio.to_thread(run, platform, "suspend", cast.tenant)
             fabric.close()
-        return told.get_nowait().tenant_id
+        return announced.get_nowait().tenant_id
 
-    assert asyncio.run(heard()) == cast.tenant
+    assert asyncio.run(announced_tenant()) == cast.tenant
 
 
-def test_without_nats_nothing_is_changed_and_it_says_so(tmp_path: Path) -> None:
+def test_suspend_changes_nothing_when_nats_is_unreachable(tmp_path: Path) -> None:
     with running(tmp_path) as platform:
         cast = asyncio.run(platform.tenant_with(agents=0, channels=0))
         dead = CliRunner(env={"ARTCAFE_NATS_URLS": "nats://127.0.0.1:9"}).invoke(
@@ -138,8 +138,8 @@ def test_without_nats_nothing_is_changed_and_it_says_so(tmp_path: Path) -> None:
         assert asyncio.run(is_active())
 
 
-def test_a_stopped_server_needs_no_start_and_a_folder_without_one_is_refused(tmp_path: Path) -> None:
-    with running(tmp_path / "house") as platform:
+def test_suspend_works_on_a_stopped_server_and_refuses_a_folder_without_nats(tmp_path: Path) -> None:
+    with running(tmp_path / "server") as platform:
         cast = asyncio.run(platform.tenant_with(agents=0, channels=0))
         assert platform.stop() == 0
         code, printed = run(platform, "suspend", cast.tenant, "--json")
@@ -150,6 +150,6 @@ def test_a_stopped_server_needs_no_start_and_a_folder_without_one_is_refused(tmp
         assert (code, "ARTCAFE_NATS_URLS" in printed) == (3, True), printed
 
 
-def test_a_tenant_that_is_not_there_is_not_suspended(platform: Platform) -> None:
+def test_suspend_of_an_unknown_tenant_is_refused(platform: Platform) -> None:
     code, printed = run(platform, "suspend", "ten_none")
     assert (code, "no tenant 'ten_none'" in printed) == (3, True)

@@ -1,4 +1,4 @@
-"""The commands as a shell runs them, in this process."""
+"""Run `artcafe tables` commands in this process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from artcafe.cli.commands import artcafe
 
 
 @dataclass(frozen=True)
-class Done:
-    """How a command ended, and what it printed."""
+class TablesResult:
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -27,14 +27,14 @@ class Done:
 
     @property
     def error(self) -> str:
-        """The code of the error of a command with --json."""
+        """Return the error code printed by a command with --json."""
         code: str = json.loads(self.err.splitlines()[-1])["error"]["code"]
         return code
 
 
-def run(*arguments: str | Path, **environ: str) -> Done:
-    """`artcafe tables` with these arguments and no other ARTCAFE_ variables than these."""
+def run(*arguments: str | Path, **environ: str) -> TablesResult:
+    """Run `artcafe tables` with arguments and ARTCAFE_ variables; others are unset."""
     others = dict.fromkeys(name for name in os.environ if name.startswith("ARTCAFE_"))
     result = CliRunner().invoke(artcafe, ["tables", *map(str, arguments)], env=others | environ)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return Done(result.exit_code, result.stdout, result.stderr)
+    return TablesResult(result.exit_code, result.stdout, result.stderr)

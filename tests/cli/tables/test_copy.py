@@ -1,5 +1,7 @@
-"""`artcafe tables copy` between two data folders: cut short and gone on with, refused, and under new ids. The way to DynamoDB and
-back with agents is tests/flows/test_copy.py's."""
+"""`artcafe tables copy` between two data folders: interrupted, refused, and with new ids.
+
+tests/flows/test_copy.py copies to DynamoDB and back, with agents.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +28,18 @@ DIFFERENT, REFUSED, USAGE = 5, 3, 2
 
 
 @dataclass(frozen=True)
-class Home:
-    """A folder whose server has ended, with a tenant in which ten messages are stored; the agent has acknowledged four."""
+class StoppedFolder:
+    """The data folder of a stopped server, with a tenant and its eleven stored messages."""
 
     data: Path
     cast: Cast
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def home(tmp_path_factory: pytest.TempPathFactory) -> StoppedFolder:
     with running(tmp_path_factory.mktemp("home"), ["--cursor-write-s", "0.1"]) as platform:
         cast = asyncio.run(filled(platform))
-    return Home(platform.data, cast)
+    return StoppedFolder(platform.data, cast)
 
 
 async def filled(platform: Platform) -> Cast:
@@ -52,7 +54,7 @@ async def filled(platform: Platform) -> Cast:
 
 
 def rows(folder: Path) -> dict[str, list[tuple[str, ...]]]:
-    """Every row of every table of a folder."""
+    """Return all rows of all tables of a folder."""
     with closing(sqlite3.connect(folder / "tables.sqlite")) as db:
         names = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {name: db.execute(f'SELECT * FROM "{name}" ORDER BY 1, 2').fetchall() for name in sorted(names)}  # noqa: S608 (its own)
@@ -65,7 +67,7 @@ def change(folder: Path, *statements: str) -> None:
         db.commit()
 
 
-def test_everything_comes_along_and_is_compared(home: Home, tmp_path: Path) -> None:
+def test_copy_includes_all_rows_and_messages(home: StoppedFolder, tmp_path: Path) -> None:
     done = run("copy", "--from", home.data, "--to", tmp_path / "there", "--json")
     assert done.code == 0
     assert (done.json["is_whole"], done.json["messages"]) == (True, 11)
@@ -84,7 +86,7 @@ def test_everything_comes_along_and_is_compared(home: Home, tmp_path: Path) -> N
     assert there == here
 
 
-def test_all_acceptances_and_unlisted_members_come_along_and_what_stays_is_counted(home: Home, tmp_path: Path) -> None:
+def test_copy_includes_acceptances_and_unlisted_members_and_counts_other_rows(home: StoppedFolder, tmp_path: Path) -> None:
     data = tmp_path / "here"
     shutil.copytree(home.data, data)
     rows_here: dict[str, list[dict[str, object]]] = {
@@ -115,11 +117,11 @@ def test_all_acceptances_and_unlisted_members_come_along_and_what_stays_is_count
     assert rows(tmp_path / "alone")["artcafe-user-tenants"] == rows(data)["artcafe-user-tenants"]
 
 
-def test_a_copy_that_was_cut_short_goes_on_and_what_is_no_more_goes(home: Home, tmp_path: Path) -> None:
+def test_repeated_copy_completes_an_unfinished_tenant_and_removes_stale_rows(home: StoppedFolder, tmp_path: Path) -> None:
     there = tmp_path / "there"
     assert run("copy", "--from", home.data, "--to", there).code == 0
     whole = rows(there)
-    # As it is when the command is killed before the tenant's own row, and the tenant was changed here since.
+    # The state after a kill before the tenant's own row was written, with later changes in the source.
     change(
         there,
         'DELETE FROM "artcafe-tenants"',
@@ -133,7 +135,7 @@ def test_a_copy_that_was_cut_short_goes_on_and_what_is_no_more_goes(home: Home, 
     assert rows(there) == whole
 
 
-def test_a_copy_that_is_killed_goes_on_when_it_is_repeated(home: Home, tmp_path: Path) -> None:
+def test_killed_copy_continues_when_repeated(home: StoppedFolder, tmp_path: Path) -> None:
     data, there = tmp_path / "here", tmp_path / "there"
     shutil.copytree(home.data, data)
     change(
@@ -146,7 +148,7 @@ def test_a_copy_that_is_killed_goes_on_when_it_is_repeated(home: Home, tmp_path:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as process:
         until = time.monotonic() + 30
         while _agents(there) < 200:
-            assert process.poll() is None, "it was done before it could be killed"
+            assert process.poll() is None, "the copy finished before it could be killed"
             assert time.monotonic() < until
             threading.Event().wait(0.005)
         process.kill()
@@ -162,11 +164,11 @@ def _agents(folder: Path) -> int:
         with closing(sqlite3.connect(f"file:{folder / 'tables.sqlite'}?mode=ro", uri=True)) as db:
             count: int = db.execute('SELECT count(*) FROM "artcafe-agents"').fetchone()[0]
     except sqlite3.OperationalError:
-        return 0  # It is not there yet.
+        return 0  # The file does not exist yet.
     return count
 
 
-def test_what_is_there_already_is_left_and_told(home: Home, tmp_path: Path) -> None:
+def test_copy_reports_existing_tenants_and_leaves_them_unchanged(home: StoppedFolder, tmp_path: Path) -> None:
     there = tmp_path / "there"
     assert run("copy", "--from", home.data, "--to", there).code == 0
     assert run("copy", "--from", home.data, "--to", there, "--json").json["tenants"][0]["state"] == "there"
@@ -175,30 +177,30 @@ def test_what_is_there_already_is_left_and_told(home: Home, tmp_path: Path) -> N
     done = run("copy", "--from", home.data, "--to", there, "--json")
     assert (done.code, done.json["is_whole"], done.json["tenants"][0]["state"]) == (DIFFERENT, False, "different")
     assert rows(there) == before
-    assert "not the same" in run("copy", "--from", home.data, "--to", there).err
+    assert "exists in the target and differs" in run("copy", "--from", home.data, "--to", there).err
 
 
-def test_messages_of_another_log_are_not_written_over(home: Home, tmp_path: Path) -> None:
+def test_copy_never_overwrites_messages_of_another_log(home: StoppedFolder, tmp_path: Path) -> None:
     there, third = tmp_path / "there", tmp_path / "third"
     for target in (there, third):
         assert run("copy", "--from", home.data, "--to", target).code == 0
     change(there, 'DELETE FROM "artcafe-tenants"')
     before = rows(there)
     done = run("copy", "--from", third, "--to", there)
-    assert (done.code, "not a copy" in done.err, rows(there)) == (REFUSED, True, before)
+    assert (done.code, "has other messages" in done.err, rows(there)) == (REFUSED, True, before)
 
 
-def test_the_same_tables_at_both_ends_are_refused(home: Home, tmp_path: Path) -> None:
+def test_copy_to_the_same_tables_is_refused(home: StoppedFolder, tmp_path: Path) -> None:
     settings = tmp_path / "dev.toml"
     settings.write_text(
         f'environment = "dev"\ndata_dir = "{tmp_path / "dev"}"\ntables = "sqlite:{home.data / "tables.sqlite"}"\n'
     )
-    for target, said in ((home.data, "the same tables"), (settings, "share some")):
+    for target, reason in ((home.data, "the same tables"), (settings, "shared by both environments")):
         done = run("copy", "--from", home.data, "--to", target)
-        assert (done.code, said in done.err) == (REFUSED, True), done.err
+        assert (done.code, reason in done.err) == (REFUSED, True), done.err
 
 
-def test_what_is_no_place_or_no_tenant_is_told(home: Home, tmp_path: Path) -> None:
+def test_copy_refuses_invalid_ends_tenants_and_options(home: StoppedFolder, tmp_path: Path) -> None:
     assert run("copy", "--from", tmp_path / "none", "--to", tmp_path / "there").code == REFUSED
     assert run("copy", "--from", home.data, "--to", tmp_path / "there", "--tenant", "ten_none").code == REFUSED
     assert run("copy", "--from", home.data, "--to", tmp_path / "there", "--label", "x").code == USAGE
@@ -207,7 +209,7 @@ def test_what_is_no_place_or_no_tenant_is_told(home: Home, tmp_path: Path) -> No
     assert (done.code, done.error) == (REFUSED, "tables_refused")
 
 
-def test_under_new_ids_both_stand_side_by_side_in_two_environments(home: Home, tmp_path: Path) -> None:
+def test_copy_with_new_ids_coexists_with_the_original(home: StoppedFolder, tmp_path: Path) -> None:
     data = tmp_path / "prod"
     shutil.copytree(home.data, data)
     before = rows(data)
@@ -215,8 +217,8 @@ def test_under_new_ids_both_stand_side_by_side_in_two_environments(home: Home, t
     settings.write_text(
         f'environment = "dev"\ndata_dir = "{tmp_path / "dev" / "data"}"\ntables = "sqlite:{data / "tables.sqlite"}"\n'
     )
-    told = run("copy", "--from", data, "--to", settings, "--new-ids", "--ids", ids, "--json")
-    assert (told.code, told.json["is_whole"], told.json["messages"]) == (0, True, 11)
+    done = run("copy", "--from", data, "--to", settings, "--new-ids", "--ids", ids, "--json")
+    assert (done.code, done.json["is_whole"], done.json["messages"]) == (0, True, 11)
     (tenant,) = json.loads(ids.read_text())
     assert tenant["tenant_id"] == home.cast.tenant
     assert run("copy", "--from", data, "--to", settings, "--new-ids", "--json").json["tenants"][0]["state"] == "there"
@@ -229,13 +231,13 @@ def test_under_new_ids_both_stand_side_by_side_in_two_environments(home: Home, t
     platform = Platform(tmp_path / "dev", ["--environment", "dev", "--tables", f"sqlite:{data / 'tables.sqlite'}"])
     platform.start()
     try:
-        asyncio.run(goes_on(platform, home.cast, tenant))
+        asyncio.run(check_copied_agents(platform, home.cast, tenant))
     finally:
         platform.stop()
 
 
-async def goes_on(platform: Platform, cast: Cast, tenant: dict[str, dict[str, str]]) -> None:
-    """The copy's agents log in with the same keys, and get the messages as they were, from each other by their new names."""
+async def check_copied_agents(platform: Platform, cast: Cast, tenant: dict[str, dict[str, str]]) -> None:
+    """Check that the copied agents log in with the same keys, and receive the messages with their new ids as senders."""
     copy = replace(
         cast,
         tenant=str(tenant["copy_id"]),

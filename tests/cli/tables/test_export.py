@@ -16,27 +16,27 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_a_template_is_printed_as_json() -> None:
+def test_template_is_printed_as_json() -> None:
     code, out, _ = run()
     assert (code, len(json.loads(out)["Resources"])) == (0, 9)
     code, out, _ = run("--format", "terraform", "--environment", "both")
     assert (code, len(json.loads(out)["resource"]["aws_dynamodb_table"])) == (0, 13)
 
 
-def test_a_new_file_is_written_and_one_that_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_export_writes_a_new_file_and_keeps_an_existing_one(tmp_path: Path) -> None:
     file = tmp_path / "tables.tf.json"
     code, out, _ = run("--format", "terraform", "--environment", "dev", "--output", str(file), "--json")
     assert code == 0
-    told = json.loads(out)
-    assert (told["file"], told["format"], len(told["tables"])) == (str(file), "terraform", 9)
+    report = json.loads(out)
+    assert (report["file"], report["format"], len(report["tables"])) == (str(file), "terraform", 9)
     written = file.read_text()
-    assert {each["name"] for each in json.loads(written)["resource"]["aws_dynamodb_table"].values()} == set(told["tables"])
+    assert {each["name"] for each in json.loads(written)["resource"]["aws_dynamodb_table"].values()} == set(report["tables"])
     code, _, err = run("--output", str(file))
-    assert (code, "is there already" in err, file.read_text()) == (REFUSED, True, written)
+    assert (code, "exists already" in err, file.read_text()) == (REFUSED, True, written)
     code, _, err = run("--output", str(tmp_path / "none" / "tables.json"), "--json")
     assert (code, json.loads(err)["error"]["code"]) == (REFUSED, "tables_refused")
 
 
-def test_another_tool_or_environment_is_a_wrong_command() -> None:
+def test_unknown_format_or_environment_exits_with_2() -> None:
     assert run("--format", "pulumi")[0] == 2
     assert run("--environment", "staging")[0] == 2

@@ -1,4 +1,4 @@
-"""What a command does when its output goes somewhere unusual."""
+"""Output to a closed pipe, a full disk, and a terminal with another encoding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 ARTCAFE = [sys.executable, "-m", "artcafe"]
 
 
-def test_a_reader_that_closes_the_pipe_is_no_failure() -> None:
+def test_closed_pipe_exits_with_0() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -20,7 +20,7 @@ def test_a_reader_that_closes_the_pipe_is_no_failure() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_full_disk_is_told_in_a_sentence() -> None:
+def test_full_disk_exits_with_3_and_prints_one_sentence() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*ARTCAFE, "tables", "export"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
@@ -28,7 +28,7 @@ def test_a_full_disk_is_told_in_a_sentence() -> None:
     assert (done.returncode, done.stderr) == (3, "artcafe: the output cannot be written: No space left on device\n")
 
 
-def test_what_the_terminals_encoding_lacks_is_printed_as_an_escape(tmp_path: Path) -> None:
+def test_characters_outside_the_terminals_encoding_are_escaped(tmp_path: Path) -> None:
     command = [*ARTCAFE, "tables", "list", "--data-dir", str(tmp_path / "\u0416")]
     environ = os.environ | {"PYTHONIOENCODING": "latin-1"}
     done = subprocess.run(command, capture_output=True, env=environ, timeout=30, check=False)

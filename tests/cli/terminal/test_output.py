@@ -12,30 +12,30 @@ from hypothesis import strategies as st
 from artcafe.cli.terminal.output import align, as_json, as_text, escape, width
 from artcafe.sdk.records import Cursor
 
-OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u202e\u2066]")
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202e\u2066]")
 
 
 @given(st.text())
-def test_no_text_makes_a_terminal_do_anything(text: str) -> None:
-    assert not OBEYED.search(escape(text))
+def test_control_characters_are_escaped(text: str) -> None:
+    assert not CONTROLS.search(escape(text))
 
 
-def test_a_text_of_several_lines_stands_on_one() -> None:
+def test_line_breaks_become_spaces() -> None:
     assert escape("two\nlines \x1b[31mred") == "two lines \\u001b[31mred"
 
 
 @pytest.mark.parametrize(("text", "columns"), [("", 0), ("scout", 5), ("日本", 4), ("e\u0301", 1), ("👩", 2)])
-def test_the_width_is_what_a_terminal_takes(text: str, columns: int) -> None:
+def test_width_counts_terminal_columns(text: str, columns: int) -> None:
     assert width(text) == columns
 
 
 @given(st.lists(st.lists(st.text(alphabet="aé日 \u0301", max_size=5), min_size=3, max_size=3), min_size=1))
-def test_every_column_begins_at_one_place(rows: list[list[str]]) -> None:
-    ended = [[*row, "|"] for row in rows]  # so that no cell of the rows is the last, whose spaces are cut off
+def test_columns_are_aligned(rows: list[list[str]]) -> None:
+    ended = [[*row, "|"] for row in rows]  # The last cell's trailing spaces are stripped, so append one.
     assert len({width(line) for line in align(ended)}) == 1
 
 
-def test_the_columns_are_as_wide_as_their_widest_cell() -> None:
+def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert align([["ID", "NAME", "X"], ["1", "日本", ""], ["22", "a", "x"]]) == ["ID  NAME  X", "1   日本", "22  a     x"]
 
 
@@ -52,11 +52,11 @@ def test_the_columns_are_as_wide_as_their_widest_cell() -> None:
         (Cursor(epoch=None, seq=41), "seq 41"),
     ],
 )
-def test_a_value_is_shown_for_people(value: object, text: str) -> None:
+def test_values_are_formatted_for_display(value: object, text: str) -> None:
     assert as_text(value) == text
 
 
-def test_json_is_one_line_with_times_as_the_server_writes_them_and_nothing_that_a_terminal_obeys() -> None:
+def test_json_is_one_line_with_the_servers_times_and_escaped_controls() -> None:
     class Thing(msgspec.Struct):
         name: str
         at: datetime

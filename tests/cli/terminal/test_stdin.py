@@ -1,4 +1,4 @@
-"""Standard input as lines."""
+"""Lines of standard input."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from artcafe.cli.terminal.stdin import LONGEST_BYTES, split_lines
 
 
-def pieces(text: bytes, sizes: list[int]) -> Iterator[bytes]:
-    """The text, cut as a pipe might."""
+def chunks(text: bytes, sizes: list[int]) -> Iterator[bytes]:
+    """Yield the text in chunks of the given sizes, as from a pipe."""
     for size in sizes:
         yield text[:size]
         text = text[size:]
@@ -19,15 +19,15 @@ def pieces(text: bytes, sizes: list[int]) -> Iterator[bytes]:
 
 
 @given(st.lists(st.binary(max_size=8).filter(lambda line: b"\n" not in line)), st.lists(st.integers(0, 9)), st.booleans())
-def test_lines_are_the_same_however_the_pipe_cuts_them(lines: list[bytes], sizes: list[int], is_ended: bool) -> None:
+def test_lines_are_independent_of_chunk_boundaries(lines: list[bytes], sizes: list[int], is_ended: bool) -> None:
     text = b"\n".join(lines) + (b"\n" if is_ended else b"")
     expected = text.split(b"\n")
     if expected[-1] == b"":
         expected.pop()
-    assert list(split_lines(pieces(text, sizes))) == expected
+    assert list(split_lines(chunks(text, sizes))) == expected
 
 
-def test_a_line_without_an_end_does_not_fill_the_memory() -> None:
+def test_endless_line_is_split_to_bound_memory() -> None:
     chunk = b"x" * 65536
     found = list(split_lines(iter([chunk] * 64)))
     assert b"".join(found) == chunk * 64
