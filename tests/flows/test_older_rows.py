@@ -23,7 +23,7 @@ from artcafe.sdk.agent import Agent
 from artcafe.sdk.client import Client
 from tests import ssh_keygen
 from tests.aws import Aws
-from tests.cli.tables.shell import Done, run
+from tests.cli.tables.shell import TablesResult, run
 from tests.older.__main__ import write_older_rows
 from tests.older.manifest import Left, Manifest, Program
 from tests.older.schema import Form
@@ -43,7 +43,7 @@ class Cloud:
     form: Form
     manifest: Manifest
 
-    def check(self, *arguments: str) -> Done:
+    def check(self, *arguments: str) -> TablesResult:
         """Run `artcafe tables check` with these arguments."""
         environment = "dev" if self.form is Form.DEV else "prod"
         place = {"ARTCAFE_TABLES": f"dynamodb:{self.region}", "ARTCAFE_DYNAMODB_ENDPOINT": self.url}
