@@ -1,4 +1,4 @@
-"""The server that the tests of a file share."""
+"""Fixtures: one server per test module, with callers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.rest.house import Caller, House, Tenant
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterator[House]:
-    """A server with nobody in it."""
+    """Yield a server without tenants."""
     require("ssh-keygen", ssh_keygen.PRESENT)
     with House(tmp_path_factory.mktemp("house")) as house:
         yield house
@@ -21,17 +21,17 @@ def house(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterato
 
 @pytest.fixture(scope="module")
 def tenant(house: House) -> Tenant:
-    """A tenant that the tests of a file share."""
+    """Return the tenant shared by the tests of a module."""
     return house.tenant()
 
 
 @pytest.fixture(scope="module")
 def owner(tenant: Tenant) -> Caller:
-    """The owner of that tenant."""
+    """Return the owner of the shared tenant."""
     return tenant.owner
 
 
 @pytest.fixture(scope="module")
 def anyone(house: House) -> Caller:
-    """Somebody without a token."""
+    """Return a caller without a token."""
     return house.client()

@@ -22,7 +22,7 @@ def line(house: House) -> str:
     return ssh_keygen.public_line(house.key())
 
 
-def test_a_registered_agent_is_shown_with_its_key_and_fingerprint(house: House, tenant: Tenant, owner: Caller, line: str) -> None:
+def test_registered_agent_is_returned_with_key_and_fingerprint(house: House, tenant: Tenant, owner: Caller, line: str) -> None:
     body = {"name": "Planner", "public_key": line, "description": "Plans.\nWell.", "capabilities": ["plan", "sum"]}
     answer = owner.post(f"{tenant.path}/agents", json=body)
     assert answer.status_code == 201
@@ -37,7 +37,7 @@ def test_a_registered_agent_is_shown_with_its_key_and_fingerprint(house: House, 
     assert owner.get(answer.headers["location"]).json() == made
 
 
-def test_other_agents_see_a_card_and_no_key(tenant: Tenant) -> None:
+def test_other_agents_get_a_card_without_key(tenant: Tenant) -> None:
     agent, other = tenant.agent(), tenant.agent(capabilities=["plan"])
     caller = agent.login()
     card = caller.get(other.path)
@@ -48,7 +48,7 @@ def test_other_agents_see_a_card_and_no_key(tenant: Tenant) -> None:
     assert all(set(each) == CARD for each in listed)
 
 
-def test_a_list_is_filtered_by_status_and_capability(house: House) -> None:
+def test_list_filters_by_status_and_capability(house: House) -> None:
     tenant = house.tenant()
     plans, sums = tenant.agent(capabilities=["plan", "sum"]), tenant.agent(capabilities=["sum"])
     tenant.owner.patch(sums.path, json={"status": "disabled"})
@@ -64,12 +64,12 @@ def test_a_list_is_filtered_by_status_and_capability(house: House) -> None:
 
 
 @pytest.mark.parametrize("query", ["status=online", "connected=perhaps", "capabilities=plan", "limit=0", "limit=201", "limit=x"])
-def test_a_filter_that_is_none_is_refused_rather_than_ignored(tenant: Tenant, query: str) -> None:
+def test_invalid_filter_is_refused_instead_of_ignored(tenant: Tenant, query: str) -> None:
     answer = tenant.owner.get(f"{tenant.path}/agents?{query}")
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, query.partition("=")[0])
 
 
-def test_presence_is_shown_to_members_and_agents_and_can_be_filtered_by(house: House) -> None:
+def test_presence_is_returned_to_members_and_agents_and_filters_lists(house: House) -> None:
     tenant = house.tenant()
     present, away = tenant.agent(), tenant.agent()
     principal = AgentPrincipal(agent_id=AgentId(present.id), tenant_id=TenantId(tenant.id), epoch=0)
@@ -92,7 +92,7 @@ def test_presence_is_shown_to_members_and_agents_and_can_be_filtered_by(house: H
     assert tenant.owner.patch(present.path, json={"name": "Other"}).json()["presence"] == here
 
 
-def test_a_list_of_those_connected_has_pages_whose_cursors_are_of_that_filter(house: House) -> None:
+def test_cursors_of_a_connected_list_are_bound_to_its_filter(house: House) -> None:
     tenant = house.tenant()
     agents = sorted(tenant.agent().id for _ in range(3))
     path = f"{tenant.path}/agents"
@@ -104,7 +104,7 @@ def test_a_list_of_those_connected_has_pages_whose_cursors_are_of_that_filter(ho
     assert [each["id"] for each in rest["items"]] == agents[2:]
 
 
-def test_a_list_without_agents_opens_no_connection_to_nats(house: House) -> None:
+def test_empty_list_opens_no_connection_to_nats(house: House) -> None:
     tenant = house.tenant()
     assert tenant.owner.get(f"{tenant.path}/agents").json()["items"] == []
     assert tenant.id not in {tenant_fabric.tenant_id for tenant_fabric in house.fabric.open_tenants()}
@@ -113,7 +113,7 @@ def test_a_list_without_agents_opens_no_connection_to_nats(house: House) -> None
     assert tenant.id in {tenant_fabric.tenant_id for tenant_fabric in house.fabric.open_tenants()}
 
 
-def test_presence_that_nobody_knows_is_null_and_cannot_be_filtered_by(tmp_path: Path, require: Require) -> None:
+def test_unknown_presence_is_null_and_its_filter_answers_503(tmp_path: Path, require: Require) -> None:
     require("ssh-keygen", ssh_keygen.PRESENT)
     with House(tmp_path) as house:
         tenant = house.tenant()
@@ -129,7 +129,7 @@ def test_presence_that_nobody_knows_is_null_and_cannot_be_filtered_by(tmp_path: 
         assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
 
 
-def test_a_change_touches_only_what_it_names(tenant: Tenant, owner: Caller) -> None:
+def test_patch_changes_only_the_given_fields(tenant: Tenant, owner: Caller) -> None:
     agent = tenant.agent(description="Before", capabilities=["plan"])
     before = owner.get(agent.path).json()
     after = owner.patch(agent.path, json={"description": "", "capabilities": []})
@@ -138,7 +138,7 @@ def test_a_change_touches_only_what_it_names(tenant: Tenant, owner: Caller) -> N
     assert owner.get(agent.path).json() == after.json()
 
 
-def test_a_change_of_nothing_changes_nothing(tenant: Tenant, owner: Caller) -> None:
+def test_empty_patch_changes_nothing(tenant: Tenant, owner: Caller) -> None:
     agent = tenant.agent()
     answer = owner.patch(agent.path, json={})
     assert answer.status_code == 200
@@ -156,18 +156,18 @@ def test_a_change_of_nothing_changes_nothing(tenant: Tenant, owner: Caller) -> N
         ({"id": "agt_x"}, "id"),
     ],
 )
-def test_a_wrong_change_is_refused_by_field(tenant: Tenant, owner: Caller, body: dict[str, object], field: str) -> None:
+def test_invalid_patch_names_the_field(tenant: Tenant, owner: Caller, body: dict[str, object], field: str) -> None:
     answer = owner.patch(tenant.agent().path, json=body)
     assert (answer.status_code, [each["field"] for each in answer.json()["errors"]]) == (422, [field])
 
 
-def test_a_key_that_is_none_is_refused_with_what_to_send(tenant: Tenant, owner: Caller) -> None:
+def test_invalid_public_key_is_refused_with_the_accepted_types(tenant: Tenant, owner: Caller) -> None:
     answer = owner.post(f"{tenant.path}/agents", json={"name": "x", "public_key": "ssh-rsa AAAA"})
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_key")
     assert "ssh-keygen" in answer.json()["detail"]
 
 
-def test_a_key_belongs_to_one_agent_of_a_tenant(house: House, tenant: Tenant, owner: Caller, line: str) -> None:
+def test_public_key_belongs_to_one_agent_per_tenant(house: House, tenant: Tenant, owner: Caller, line: str) -> None:
     body = {"name": "x", "public_key": line}
     assert owner.post(f"{tenant.path}/agents", json=body).status_code == 201
     again = owner.post(f"{tenant.path}/agents", json=body)
@@ -176,14 +176,14 @@ def test_a_key_belongs_to_one_agent_of_a_tenant(house: House, tenant: Tenant, ow
     assert other.owner.post(f"{other.path}/agents", json=body).status_code == 201
 
 
-def test_a_repeat_with_the_same_key_registers_one_agent(tenant: Tenant, owner: Caller, line: str) -> None:
+def test_repeated_request_with_idempotency_key_registers_one_agent(tenant: Tenant, owner: Caller, line: str) -> None:
     body = {"name": "Once", "public_key": line}
     first, again = (owner.post(f"{tenant.path}/agents", json=body, headers={"Idempotency-Key": "once"}) for _ in range(2))
     assert (first.status_code, again.status_code) == (201, 201)
     assert first.json() == again.json()
 
 
-def test_members_change_agents_and_viewers_and_agents_do_not(tenant: Tenant, line: str) -> None:
+def test_members_can_change_agents_but_viewers_and_agents_cannot(tenant: Tenant, line: str) -> None:
     agent = tenant.agent()
     for caller in (tenant.member(Role.VIEWER), agent.login()):
         assert caller.post(f"{tenant.path}/agents", json={"name": "x", "public_key": line}).status_code == 403
@@ -192,7 +192,7 @@ def test_members_change_agents_and_viewers_and_agents_do_not(tenant: Tenant, lin
     assert tenant.member(Role.MEMBER).patch(agent.path, json={"name": "x"}).status_code == 200
 
 
-def test_a_deleted_agent_is_gone_and_cannot_log_in(tenant: Tenant, owner: Caller, anyone: Caller) -> None:
+def test_deleted_agent_answers_404_and_cannot_log_in(tenant: Tenant, owner: Caller, anyone: Caller) -> None:
     agent = tenant.agent()
     subscription = tenant.subscribed(tenant.channel(), agent)
     posed = agent.challenge()

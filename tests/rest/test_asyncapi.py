@@ -1,4 +1,4 @@
-"""The AsyncAPI document against the specification's rules (3.0.0), the frames that it describes and the errors that it names."""
+"""The AsyncAPI document: rules of the specification (3.0.0), described frames, and named errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIXED = {
     "message": {"headers", "payload", "correlationId", "contentType", "name", "title", "summary", "description", "tags",
                 "externalDocs", "bindings", "examples", "traits"},
 }  # fmt: skip
-"""The fields that an object of the specification may have; others begin with `x-`."""
+"""Fields allowed by the specification, by object; others must start with `x-`."""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def kinds(frame: type[msgspec.Struct]) -> set[str]:
 # --- the specification's rules -------------------------------------------------------------------------------------------
 
 
-def test_anyone_may_read_it_and_it_names_this_gateway(anyone: Caller) -> None:
+def test_document_needs_no_token_and_names_this_gateway(anyone: Caller) -> None:
     answer = anyone.get("/asyncapi.json")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
     host, _, path = GATEWAY_URL.partition("://")[2].partition("/")
@@ -78,7 +78,7 @@ def test_anyone_may_read_it_and_it_names_this_gateway(anyone: Caller) -> None:
     assert anyone.get("/v1").json()["asyncapi"] == "/asyncapi.json"
 
 
-def test_it_has_what_the_specification_requires(told: dict[str, Any]) -> None:
+def test_document_has_the_fields_required_by_the_specification(told: dict[str, Any]) -> None:
     check_fields("", told, "asyncapi", "info")
     assert told["asyncapi"] == "3.0.0"
     assert told["info"]["title"]
@@ -91,7 +91,7 @@ def test_it_has_what_the_specification_requires(told: dict[str, Any]) -> None:
     assert channel["bindings"]["ws"]["headers"]["properties"]["Sec-WebSocket-Protocol"]["const"] == frames.SUBPROTOCOL
 
 
-def test_its_operations_are_the_servers(told: dict[str, Any]) -> None:
+def test_operations_are_described_from_the_servers_side(told: dict[str, Any]) -> None:
     for name, operation in told["operations"].items():
         check_fields("operation", operation, "action", "channel", "summary", "messages")
         assert operation["action"] == ("send" if name.endswith("_push") else "receive")
@@ -100,13 +100,13 @@ def test_its_operations_are_the_servers(told: dict[str, Any]) -> None:
             check_fields("reply", operation["reply"], "channel", "messages")
 
 
-def test_its_messages_have_a_payload_and_what_has_an_id_says_where(told: dict[str, Any]) -> None:
+def test_messages_have_a_payload_and_a_correlation_id_if_they_have_an_id(told: dict[str, Any]) -> None:
     for message in told["components"]["messages"].values():
         check_fields("message", message, "name", "summary", "payload", "examples")
         assert ("correlationId" in message) == ("id" in message["payload"]["properties"])
 
 
-def test_every_reference_leads_somewhere_and_an_operation_uses_messages_of_its_channel(told: dict[str, Any]) -> None:
+def test_references_resolve_and_operations_use_messages_of_their_channel(told: dict[str, Any]) -> None:
     for reference in references(told):
         assert at(told, reference)
     for operation in told["operations"].values():
@@ -114,7 +114,7 @@ def test_every_reference_leads_somewhere_and_an_operation_uses_messages_of_its_c
             assert each["$ref"].startswith("#/channels/gateway/messages/")
 
 
-def test_every_name_is_one_that_the_specification_takes(told: dict[str, Any]) -> None:
+def test_names_match_the_specifications_pattern(told: dict[str, Any]) -> None:
     places = (told["servers"], told["channels"], told["operations"], *told["components"].values())
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for place in places for name in place)
 
@@ -122,8 +122,8 @@ def test_every_name_is_one_that_the_specification_takes(told: dict[str, Any]) ->
 # --- the frames ------------------------------------------------------------------------------------------------------------
 
 
-def test_every_command_reply_and_push_is_told_of(told: dict[str, Any]) -> None:
-    """Whoever adds a frame says in `rest/asyncapi.py` what it is for."""
+def test_every_command_reply_and_push_is_documented(told: dict[str, Any]) -> None:
+    """A new frame needs an entry in `rest/asyncapi.py`."""
     commands, incoming = kinds(frames.Command), kinds(replies.Incoming)
     assert COMMANDS.keys() == commands
     assert PUSHES.keys() == incoming - commands
@@ -131,7 +131,7 @@ def test_every_command_reply_and_push_is_told_of(told: dict[str, Any]) -> None:
     assert told["operations"].keys() == commands | {f"{kind}_push" for kind in incoming - commands}
 
 
-def test_a_commands_reply_is_its_own_or_an_error(told: dict[str, Any]) -> None:
+def test_replies_of_a_command_are_its_own_reply_and_the_error(told: dict[str, Any]) -> None:
     for kind, each in COMMANDS.items():
         operation = told["operations"][kind]
         assert [name_of(message) for message in operation["messages"]] == [kind]
@@ -139,7 +139,7 @@ def test_a_commands_reply_is_its_own_or_an_error(told: dict[str, Any]) -> None:
         assert answers == ([] if each.reply is None else [f"{kind}_reply", "error_reply"])
 
 
-def test_a_body_has_the_fields_that_its_frame_has(told: dict[str, Any]) -> None:
+def test_schema_of_a_body_has_the_fields_of_its_frame(told: dict[str, Any]) -> None:
     for message in told["components"]["messages"].values():
         (kind,) = set(message["payload"]["required"]) - {"id"}
         schema = at(told, message["payload"]["properties"][kind]["$ref"])
@@ -149,12 +149,12 @@ def test_a_body_has_the_fields_that_its_frame_has(told: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_the_server_takes_the_example_of_a_command(told: dict[str, Any], kind: str) -> None:
+def test_server_parses_the_example_of_a_command(told: dict[str, Any], kind: str) -> None:
     (example,) = told["components"]["messages"][kind]["examples"]
     assert frames.parse(msgspec.json.encode(example["payload"]))[1] == kind
 
 
-def test_a_client_reads_the_example_of_a_reply_or_push_with_nothing_left_over(told: dict[str, Any]) -> None:
+def test_client_parses_every_field_of_an_example_reply_or_push(told: dict[str, Any]) -> None:
     for name, message in told["components"]["messages"].items():
         if name in COMMANDS:
             continue
@@ -166,7 +166,7 @@ def test_a_client_reads_the_example_of_a_reply_or_push_with_nothing_left_over(to
 # --- errors and close codes ----------------------------------------------------------------------------------------------
 
 
-def test_every_close_code_of_ours_is_told_with_its_errors(told: dict[str, Any]) -> None:
+def test_every_close_code_is_documented_with_its_errors(told: dict[str, Any]) -> None:
     codes = {each["code"]: each for each in told["channels"]["gateway"]["x-close-codes"]}
     assert codes.keys() == {kind.close for kind in REGISTRY.values() if kind.close is not None}
     for code, each in codes.items():
@@ -174,7 +174,7 @@ def test_every_close_code_of_ours_is_told_with_its_errors(told: dict[str, Any]) 
         assert each["errors"] == sorted(kind.code for kind in REGISTRY.values() if kind.close == code)
 
 
-def test_every_error_that_is_named_is_told(told: dict[str, Any]) -> None:
+def test_every_named_error_is_documented(told: dict[str, Any]) -> None:
     named = {code for operation in told["operations"].values() for code in operation.get("x-errors", [])}
     named |= {code for each in told["channels"]["gateway"]["x-close-codes"] for code in each["errors"]}
     assert named == told["x-errors"].keys()

@@ -9,7 +9,7 @@ from tests.rest.house import House
 
 
 def whole(house: House, path: str, caller: Any) -> list[dict[str, Any]]:
-    """The audit, oldest first, read in pages of two."""
+    """Return the audit, oldest first, read in pages of two."""
     house.run(house.services.audit.counters.flush())
     found: list[dict[str, Any]] = []
     query = {"order": "oldest", "limit": "2"}
@@ -21,7 +21,7 @@ def whole(house: House, path: str, caller: Any) -> list[dict[str, Any]]:
         query["cursor"] = page["next_cursor"]
 
 
-def test_admins_read_who_logged_in_and_who_tried(house: House) -> None:
+def test_admins_read_logins_and_refused_logins(house: House) -> None:
     tenant = house.tenant()
     agent, other = tenant.agent(), house.tenant()
     agent.login()
@@ -35,7 +35,7 @@ def test_admins_read_who_logged_in_and_who_tried(house: House) -> None:
     assert {each["address"] for each in entries} == {"127.0.0.1"}
 
 
-def test_whoever_reads_it_can_check_the_chain(house: House) -> None:
+def test_readers_can_verify_the_chain(house: House) -> None:
     tenant = house.tenant()
     for _ in range(3):
         tenant.agent().login()
@@ -50,7 +50,7 @@ def test_whoever_reads_it_can_check_the_chain(house: House) -> None:
         before = digest
 
 
-def test_no_secret_stands_in_it(house: House) -> None:
+def test_audit_contains_no_secrets(house: House) -> None:
     tenant = house.tenant()
     agent = tenant.agent(name="A name that is no secret")
     token = agent.login().token
@@ -62,7 +62,7 @@ def test_no_secret_stands_in_it(house: House) -> None:
         assert secret not in text
 
 
-def test_an_admin_who_tries_what_only_owners_may_is_in_the_audit(house: House) -> None:
+def test_refused_owner_action_of_an_admin_is_in_the_audit(house: House) -> None:
     tenant = house.tenant()
     admin = tenant.member(Role.ADMIN)
     me = admin.get("/v1/me").json()["user_id"]
@@ -82,7 +82,7 @@ def test_an_admin_who_tries_what_only_owners_may_is_in_the_audit(house: House) -
     assert len(found) == 3
 
 
-def test_admins_filter_it_by_agent_action_and_time(house: House) -> None:
+def test_list_filters_by_agent_action_and_time(house: House) -> None:
     tenant = house.tenant()
     one, other = tenant.agent(), tenant.agent()
     for agent in (one, other):

@@ -19,7 +19,7 @@ def proof(agent: Agent, posed: dict[str, str]) -> dict[str, str]:
     return {"challenge_id": posed["challenge_id"], "signature": ssh_keygen.sign(agent.key, posed["challenge"].encode())}
 
 
-def test_an_agent_that_signs_its_challenge_gets_a_token(anyone: Caller, agent: Agent) -> None:
+def test_signed_challenge_is_exchanged_for_a_token(anyone: Caller, agent: Agent) -> None:
     posed = agent.challenge()
     assert set(posed) == {"challenge_id", "challenge", "expires_at"}
     assert all(each in posed["challenge"] for each in (agent.id, agent.tenant.id, posed["challenge_id"], posed["expires_at"]))
@@ -30,7 +30,7 @@ def test_an_agent_that_signs_its_challenge_gets_a_token(anyone: Caller, agent: A
     assert list(token) == ["access_token"]
 
 
-def test_an_idempotency_key_changes_nothing_of_a_login(anyone: Caller, agent: Agent) -> None:
+def test_idempotency_key_has_no_effect_on_a_login(anyone: Caller, agent: Agent) -> None:
     headers = {"Idempotency-Key": "one"}
     claim = {"tenant_id": agent.tenant.id, "agent_id": agent.id}
     first, second = (anyone.post("/v1/auth/challenges", json=claim, headers=headers) for _ in range(2))
@@ -39,10 +39,10 @@ def test_an_idempotency_key_changes_nothing_of_a_login(anyone: Caller, agent: Ag
     signature = ssh_keygen.sign(agent.key, second.json()["challenge"].encode())
     proof = {"challenge_id": second.json()["challenge_id"], "signature": signature}
     first, second = (anyone.post("/v1/auth/tokens", json=proof, headers=headers) for _ in range(2))
-    assert (first.status_code, second.status_code) == (200, 401)  # one challenge, one attempt
+    assert (first.status_code, second.status_code) == (200, 401)  # A challenge allows one attempt.
 
 
-def test_an_unknown_agent_is_posed_a_challenge_of_the_same_shape(anyone: Caller, agent: Agent) -> None:
+def test_unknown_agent_gets_a_challenge_of_the_same_form(anyone: Caller, agent: Agent) -> None:
     shapes = []
     for tenant_id, agent_id in ((agent.tenant.id, agent.id), (agent.tenant.id, NOBODY), (NOWHERE, NOBODY)):
         answer = anyone.post("/v1/auth/challenges", json={"tenant_id": tenant_id, "agent_id": agent_id})
@@ -51,7 +51,7 @@ def test_an_unknown_agent_is_posed_a_challenge_of_the_same_shape(anyone: Caller,
     assert shapes[0] == shapes[1] == shapes[2]
 
 
-def test_every_failed_login_reads_the_same(anyone: Caller, house: House, agent: Agent) -> None:
+def test_all_failed_logins_have_equal_responses(anyone: Caller, house: House, agent: Agent) -> None:
     other = agent.tenant.agent()
     used = proof(agent, agent.challenge())
     assert anyone.post("/v1/auth/tokens", json=used).status_code == 200
@@ -71,13 +71,13 @@ def test_every_failed_login_reads_the_same(anyone: Caller, house: House, agent: 
     assert answers[0].json()["code"] == "bad_credentials"
 
 
-def test_a_challenge_is_spent_by_the_attempt_that_fails(anyone: Caller, agent: Agent) -> None:
+def test_failed_attempt_uses_up_the_challenge(anyone: Caller, agent: Agent) -> None:
     posed = agent.challenge()
     assert anyone.post("/v1/auth/tokens", json={"challenge_id": posed["challenge_id"], "signature": "x"}).status_code == 401
     assert anyone.post("/v1/auth/tokens", json=proof(agent, posed)).status_code == 401
 
 
-def test_what_is_missing_in_a_login_is_named(anyone: Caller) -> None:
+def test_missing_login_field_is_named(anyone: Caller) -> None:
     answer = anyone.post("/v1/auth/challenges", json={"tenant": "x"})
     assert answer.status_code == 422
     assert [each["field"] for each in answer.json()["errors"]] == ["tenant_id", "agent_id", "tenant"]

@@ -8,7 +8,7 @@ from tests.rest.house import Caller, Tenant
 ATTRIBUTES = {"id", "tenant_id", "name", "description", "type", "access", "retention_s", "created_at", "updated_at"}
 
 
-def test_a_new_channel_is_shown_as_its_row(tenant: Tenant, owner: Caller) -> None:
+def test_created_channel_equals_its_row(tenant: Tenant, owner: Caller) -> None:
     answer = owner.post(f"{tenant.path}/channels", json={"name": "Research", "description": "What was found."})
     assert answer.status_code == 201
     made = answer.json()
@@ -36,12 +36,12 @@ def test_a_new_channel_is_shown_as_its_row(tenant: Tenant, owner: Caller) -> Non
         ({"name": "x", "x": 1}, "x"),
     ],
 )
-def test_a_wrong_channel_is_refused_by_field(tenant: Tenant, owner: Caller, body: dict[str, object], field: str) -> None:
+def test_invalid_channel_names_the_field(tenant: Tenant, owner: Caller, body: dict[str, object], field: str) -> None:
     answer = owner.post(f"{tenant.path}/channels", json=body)
     assert (answer.status_code, [each["field"] for each in answer.json()["errors"]]) == (422, [field])
 
 
-def test_a_channel_is_renamed_but_never_of_another_type(tenant: Tenant, owner: Caller) -> None:
+def test_channel_can_be_renamed_but_its_type_is_fixed(tenant: Tenant, owner: Caller) -> None:
     path = f"{tenant.path}/channels/{tenant.channel(description='Stays')}"
     answer = owner.patch(path, json={"name": "Findings"})
     assert (answer.status_code, answer.json()["name"], answer.json()["description"]) == (200, "Findings", "Stays")
@@ -49,7 +49,7 @@ def test_a_channel_is_renamed_but_never_of_another_type(tenant: Tenant, owner: C
     assert owner.patch(path, json={"type": "broadcast"}).status_code == 422
 
 
-def test_how_long_messages_are_kept_is_set_and_given_back_to_the_plan(tenant: Tenant, owner: Caller) -> None:
+def test_retention_is_set_and_reset_to_the_plans(tenant: Tenant, owner: Caller) -> None:
     made = owner.post(f"{tenant.path}/channels", json={"name": "Short", "retention_s": 3600}).json()
     path = f"{tenant.path}/channels/{made['id']}"
     assert made["retention_s"] == owner.get(path).json()["retention_s"] == 3600
@@ -64,14 +64,14 @@ def test_how_long_messages_are_kept_is_set_and_given_back_to_the_plan(tenant: Te
     assert owner.patch(path, json={"retention_s": 10**9}).json()["errors"][0]["field"] == "retention_s"
 
 
-def test_a_repeat_with_the_same_key_makes_one_channel(tenant: Tenant, owner: Caller) -> None:
+def test_repeated_request_with_idempotency_key_creates_one_channel(tenant: Tenant, owner: Caller) -> None:
     key = {"Idempotency-Key": "channel"}
     first, again = (owner.post(f"{tenant.path}/channels", json={"name": "Once"}, headers=key) for _ in range(2))
     assert first.json() == again.json()
     assert owner.post(f"{tenant.path}/channels", json={"name": "Twice"}, headers=key).json()["code"] == "idempotency_mismatch"
 
 
-def test_members_change_channels_and_viewers_and_agents_do_not(tenant: Tenant) -> None:
+def test_members_can_change_channels_but_viewers_and_agents_cannot(tenant: Tenant) -> None:
     path = f"{tenant.path}/channels/{tenant.channel()}"
     viewer, agent = tenant.member(Role.VIEWER), tenant.agent().login()
     for caller in (viewer, agent):
@@ -82,7 +82,7 @@ def test_members_change_channels_and_viewers_and_agents_do_not(tenant: Tenant) -
     assert tenant.member(Role.MEMBER).delete(path).status_code == 204
 
 
-def test_a_deleted_channel_is_gone_with_its_subscriptions(tenant: Tenant, owner: Caller) -> None:
+def test_deleted_channel_and_its_subscriptions_answer_404(tenant: Tenant, owner: Caller) -> None:
     channel, agent = tenant.channel(), tenant.agent()
     subscription = tenant.subscribed(channel, agent)
     path = f"{tenant.path}/channels/{channel}"

@@ -54,14 +54,14 @@ async def connection(answer: str = "here", connections: OpenConnections | None =
             writer.close()
 
 
-@pytest.mark.parametrize("sent", [b"", REQUEST[:-2]], ids=["nothing", "half a head"])
-async def test_a_connection_that_never_asks_is_closed(sent: bytes) -> None:
+@pytest.mark.parametrize("sent", [b"", REQUEST[:-2]], ids=["nothing", "incomplete head"])
+async def test_connection_without_a_complete_head_is_closed(sent: bytes) -> None:
     async with connection() as (reader, writer, _):
         writer.write(sent)
         assert await reader.read() == b""
 
 
-async def test_a_second_request_that_never_ends_is_closed() -> None:
+async def test_incomplete_second_request_is_closed() -> None:
     async with connection() as (reader, writer, _):
         writer.write(REQUEST)
         assert (await reader.readuntil(b"here")).startswith(b"HTTP/1.1 200 ")
@@ -69,7 +69,7 @@ async def test_a_second_request_that_never_ends_is_closed() -> None:
         assert await reader.read() == b""
 
 
-async def test_between_requests_only_the_keep_alive_timeout_counts() -> None:
+async def test_only_the_keep_alive_timeout_applies_between_requests() -> None:
     async with connection() as (reader, writer, protocols):
         for _ in range(2):
             writer.write(REQUEST)
@@ -77,7 +77,7 @@ async def test_between_requests_only_the_keep_alive_timeout_counts() -> None:
             assert not protocols[0].is_awaiting_head
 
 
-async def test_a_connection_too_many_is_told_so_and_the_next_one_has_its_place() -> None:
+async def test_connection_above_the_limit_gets_429_and_a_freed_place_is_reused() -> None:
     connections = OpenConnections(most=4, most_per_address=2)
     async with connection(connections=connections) as (one, writer, protocols):
         address = writer.get_extra_info("peername")
@@ -93,7 +93,7 @@ async def test_a_connection_too_many_is_told_so_and_the_next_one_has_its_place()
         assert json.loads(body)["code"] == "too_fast"
         third_writer.close()
         other_writer.close()
-        while connections.count == 2:  # noqa: ASYNC110 (what is waited for tells nobody)
+        while connections.count == 2:  # noqa: ASYNC110 (the awaited state has no event)
             await asyncio.sleep(0.001)
         fourth, fourth_writer = await asyncio.open_connection(*address)
         fourth_writer.write(REQUEST)
@@ -105,10 +105,10 @@ async def test_a_connection_too_many_is_told_so_and_the_next_one_has_its_place()
             await asyncio.sleep(0.001)
 
 
-@pytest.mark.parametrize("size", [32 << 20, 1 << 20], ids=["more than all buffers hold", "what the buffers hold"])
-async def test_a_peer_that_takes_no_answer_is_closed(size: int) -> None:
+@pytest.mark.parametrize("size", [32 << 20, 1 << 20], ids=["more than all buffers", "less than all buffers"])
+async def test_connection_that_reads_no_response_is_closed(size: int) -> None:
     async with connection("x" * size) as (reader, writer, protocols):
         reader._transport.pause_reading()  # type: ignore[attr-defined]  # StreamReader has no public way to stop reading
         writer.write(REQUEST)
-        while not protocols[0].is_gone:  # noqa: ASYNC110 (what is waited for tells nobody)
+        while not protocols[0].is_gone:  # noqa: ASYNC110 (the awaited state has no event)
             await asyncio.sleep(0.001)

@@ -7,13 +7,13 @@ from artcafe.rest.app import build
 from tests.rest.house import SETTINGS, Caller, House
 
 
-def test_a_server_that_can_work_is_ready_and_live(anyone: Caller) -> None:
+def test_working_server_is_live_and_ready(anyone: Caller) -> None:
     assert anyone.get("/health/live").json() == {"status": "live"}
     answer = anyone.get("/health/ready")
     assert (answer.status_code, answer.json()) == (200, {"status": "ready", "tables": "ok", "nats": "ok"})
 
 
-async def test_a_server_that_lacks_a_part_lives_but_is_not_ready_and_says_which(house: House) -> None:
+async def test_server_without_a_dependency_is_live_but_not_ready_and_names_it(house: House) -> None:
     async def works() -> None: ...
 
     async def fails() -> None:

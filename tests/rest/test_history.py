@@ -20,7 +20,7 @@ from tests.rest.house import Caller, House, Tenant
 
 @pytest.fixture
 def path(tenant: Tenant, owner: Caller) -> str:
-    """A channel with the messages 0 to 9, and another that is written to in between."""
+    """Create a channel with the messages 0 to 9, interleaved with messages of another channel."""
     path, other = (f"{tenant.path}/channels/{tenant.channel()}/messages" for _ in range(2))
     for number in range(10):
         assert owner.post(path, json={"data": number, "headers": {"n": str(number)}}).status_code == 201
@@ -29,7 +29,7 @@ def path(tenant: Tenant, owner: Caller) -> str:
 
 
 def pages(caller: Caller, path: str, **query: Any) -> list[list[Any]]:
-    """The data of every page, following `next_cursor` to the end."""
+    """Return the data of all pages, following `next_cursor`."""
     found, cursor = [], None
     while True:
         answer = caller.get(path, params={**query, **({"cursor": cursor} if cursor else {})})
@@ -40,11 +40,11 @@ def pages(caller: Caller, path: str, **query: Any) -> list[list[Any]]:
             return found
 
 
-def test_history_is_newest_first_from_the_end(owner: Caller, path: str) -> None:
+def test_history_is_newest_first_by_default(owner: Caller, path: str) -> None:
     assert pages(owner, path, limit=4) == [[9, 8, 7, 6], [5, 4, 3, 2], [1, 0]]
 
 
-def test_history_goes_forward_from_a_sequence_and_ends_below_another(owner: Caller, path: str) -> None:
+def test_history_reads_forward_from_one_sequence_to_below_another(owner: Caller, path: str) -> None:
     seqs = [each["seq"] for each in owner.get(path).json()["items"]][::-1]
     assert pages(owner, path, after=0, limit=6) == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9]]
     assert pages(owner, path, after=seqs[2], before=seqs[6]) == [[3, 4, 5]]
@@ -55,7 +55,7 @@ def test_history_goes_forward_from_a_sequence_and_ends_below_another(owner: Call
     assert pages(owner, path, before=10**15, limit=200) == [list(range(9, -1, -1))]
 
 
-def test_long_messages_are_all_there_however_many_reads_of_the_log_they_take(tenant: Tenant, owner: Caller) -> None:
+def test_history_returns_all_long_messages_over_several_log_reads(tenant: Tenant, owner: Caller) -> None:
     path = f"{tenant.path}/channels/{tenant.channel()}/messages"
     for number in range(40):
         assert owner.post(path, json={"data": [number, "x" * 60_000]}).status_code == 201
@@ -63,31 +63,31 @@ def test_long_messages_are_all_there_however_many_reads_of_the_log_they_take(ten
         assert [number for page in pages(owner, path, **query) for number, _ in page] == [*range(40)]
 
 
-def test_history_goes_from_a_time(owner: Caller, path: str) -> None:
+def test_history_starts_at_a_time(owner: Caller, path: str) -> None:
     items = owner.get(path, params={"after": "2020-01-01T00:00:00+01:00"}).json()["items"]
     assert [each["data"] for each in items] == list(range(10))
     assert pages(owner, path, after="2099-01-01T00:00:00Z") == [[]]
     assert pages(owner, path, before="2020-01-01T00:00:00Z") == [[]]
 
 
-def test_a_message_in_history_is_the_message_as_it_is_delivered(owner: Caller, path: str) -> None:
+def test_history_message_equals_the_delivered_message(owner: Caller, path: str) -> None:
     message = owner.get(path, params={"limit": 1}).json()["items"][0]
     assert set(message) == {"channel", "seq", "message_id", "from", "time", "headers", "data"}
     assert (message["data"], message["headers"], message["channel"]) == (9, {"n": "9"}, path.split("/")[-2])
 
 
 @pytest.mark.parametrize("query", [{"after": "yesterday"}, {"before": "-1"}, {"limit": 0}, {"x": "1"}, {"after": "9" * 17}])
-def test_a_place_that_is_none_is_refused(owner: Caller, path: str, query: dict[str, Any]) -> None:
+def test_invalid_position_is_refused(owner: Caller, path: str, query: dict[str, Any]) -> None:
     assert owner.get(path, params=query).status_code == 422
 
 
-def test_a_cursor_is_good_for_its_own_history_alone(tenant: Tenant, owner: Caller, path: str) -> None:
+def test_cursor_is_bound_to_its_history(tenant: Tenant, owner: Caller, path: str) -> None:
     cursor = owner.get(path, params={"limit": 1}).json()["next_cursor"]
     other = f"{tenant.path}/channels/{tenant.channel()}/messages"
     assert owner.get(other, params={"limit": 1, "cursor": cursor}).json()["code"] == "bad_cursor"
 
 
-def test_an_agent_reads_the_history_of_a_managed_channel_only_where_it_may_receive_it(tenant: Tenant, owner: Caller) -> None:
+def test_agent_reads_history_of_a_managed_channel_only_with_permission(tenant: Tenant, owner: Caller) -> None:
     channel = owner.post(f"{tenant.path}/channels", json={"name": "Orders", "access": "managed"}).json()["id"]
     agent, path = tenant.agent(), f"{tenant.path}/channels/{channel}"
     assert agent.login().get(f"{path}/messages").status_code == 403
@@ -97,9 +97,7 @@ def test_an_agent_reads_the_history_of_a_managed_channel_only_where_it_may_recei
     assert agent.login().get(f"{path}/messages").json() == {"items": [], "next_cursor": None}
 
 
-def test_history_says_what_is_gone_above_the_sequence_that_it_begins_at(
-    house: House, tenant: Tenant, owner: Caller, path: str
-) -> None:
+def test_history_reports_a_gap_after_its_start_position(house: House, tenant: Tenant, owner: Caller, path: str) -> None:
     seqs = [each["seq"] for each in owner.get(path).json()["items"]][::-1]
     house.run(remove_all(house, TenantId(tenant.id)))
     assert owner.post(path, json={"data": "new"}).status_code == 201
@@ -113,7 +111,7 @@ def test_history_says_what_is_gone_above_the_sequence_that_it_begins_at(
     assert asked(seqs[-1]) == (["new"], None)
     assert pages(owner, path) == [["new"]]
 
-    # From a time, and back from the end.
+    # From a time, and backward from the end.
     assert asked_from(owner, path, after="2020-01-01T00:00:00Z") == (["new"], {"from": 1, "to": seqs[-1], "reason": "retention"})
     assert asked_from(owner, path, after=times.to_text(now() + timedelta(days=400))) == ([], None)
     assert asked_from(owner, path) == (["new"], {"from": 1, "to": seqs[-1], "reason": "retention"})
@@ -122,12 +120,12 @@ def test_history_says_what_is_gone_above_the_sequence_that_it_begins_at(
 
 
 def asked_from(caller: Caller, path: str, **query: Any) -> tuple[list[Any], Any]:
-    """The data of a page, and its gap."""
+    """Return the data of a page, and its gap."""
     answer = caller.get(path, params=query).json()
     return [each["data"] for each in answer["items"]], answer.get("gap")
 
 
-def test_only_the_last_page_back_tells_what_is_gone_below_it(house: House, tenant: Tenant, owner: Caller, path: str) -> None:
+def test_only_the_last_backward_page_reports_the_gap_below_it(house: House, tenant: Tenant, owner: Caller, path: str) -> None:
     house.run(remove_all(house, TenantId(tenant.id)))
     for number in range(3):
         owner.post(path, json={"data": number})
@@ -137,18 +135,18 @@ def test_only_the_last_page_back_tells_what_is_gone_below_it(house: House, tenan
     assert ([each["data"] for each in last["items"]], last["gap"]["from"]) == ([0], 1)
 
 
-def test_the_sdk_and_the_command_line_say_what_is_gone(
+def test_sdk_and_command_line_report_the_gap(
     house: House, tenant: Tenant, owner: Caller, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     house.run(remove_all(house, TenantId(tenant.id)))
     channel = path.split("/")[-2]
 
     async def read() -> list[Gap]:
-        told: list[Gap] = []
+        gaps: list[Gap] = []
         async with Client(house.url, owner.token) as rest:
-            assert [each async for each in rest.history(tenant.id, channel, after=0, on_gap=told.append)] == []
+            assert [each async for each in rest.history(tenant.id, channel, after=0, on_gap=gaps.append)] == []
             assert [each async for each in rest.history(tenant.id, channel)] == []
-        return told
+        return gaps
 
     (gap,) = asyncio.run(read())
     assert (gap.channel, gap.first, gap.reason) == (channel, 1, "retention")
@@ -156,12 +154,12 @@ def test_the_sdk_and_the_command_line_say_what_is_gone(
 
     arguments = ["channel", "history", channel, "--url", house.url, "--token", str(owner.token), "--tenant", tenant.id]
     shown = CliRunner().invoke(artcafe, arguments)
-    assert f"#1 to #{gap.last} are gone: they grew older than the channel keeps them" in shown.stderr
+    assert f"#1 to #{gap.last} are gone: they are older than the channel's retention" in shown.stderr
     shown = CliRunner().invoke(artcafe, [*arguments, "--json"])
     assert json.loads(shown.stderr)["gap"] == {"channel": channel, "from": 1, "to": gap.last, "reason": "retention"}
-    assert "[]" in shown.stdout.splitlines()  # the house logs there too
+    assert "[]" in shown.stdout.splitlines()  # The server of the test logs there too.
 
 
 async def remove_all(house: House, tenant_id: TenantId) -> None:
-    """Retention, as it will be in a year."""
+    """Return the retention service with a clock one year ahead."""
     await Retention(house.store, house.fabric, lambda: now() + timedelta(days=365)).sweep(house.fabric.tenant(tenant_id))

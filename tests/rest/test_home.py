@@ -6,7 +6,7 @@ from artcafe.model import Role
 from tests.rest.house import GATEWAY_URL, Caller, House, Tenant
 
 
-def test_the_entry_names_the_gateway_and_the_document(anyone: Caller) -> None:
+def test_entry_names_gateway_and_documents(anyone: Caller) -> None:
     home = anyone.get("/v1").json()
     time = datetime.fromisoformat(home.pop("time"))
     assert time.tzinfo is not None
@@ -22,7 +22,7 @@ def test_the_entry_names_the_gateway_and_the_document(anyone: Caller) -> None:
     }
 
 
-def test_a_person_sees_their_tenants_and_roles(house: House, tenant: Tenant) -> None:
+def test_me_returns_a_users_tenants_and_roles(house: House, tenant: Tenant) -> None:
     viewer = tenant.member(Role.VIEWER)
     own = viewer.post("/v1/tenants", json={"name": "Mine"}).json()
     me = viewer.get("/v1/me").json()
@@ -33,10 +33,10 @@ def test_a_person_sees_their_tenants_and_roles(house: House, tenant: Tenant) -> 
     assert {each["name"] for each in me["tenants"] if each["tenant_id"] == own["id"]} == {"Mine"}
 
 
-def test_a_person_who_was_never_here_is_in_no_tenant(house: House) -> None:
+def test_new_user_has_no_tenants(house: House) -> None:
     assert house.person().get("/v1/me").json()["tenants"] == []
 
 
-def test_an_agent_sees_its_id_and_tenant(tenant: Tenant) -> None:
+def test_me_returns_an_agents_id_and_tenant(tenant: Tenant) -> None:
     agent = tenant.agent()
     assert agent.login().get("/v1/me").json() == {"agent_id": agent.id, "tenant_id": tenant.id}

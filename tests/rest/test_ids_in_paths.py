@@ -1,4 +1,4 @@
-"""Whoever and whatever is in a tenant can be named in a path, whatever characters its id has, and nothing else is named by it."""
+"""Ids in paths: every record can be addressed by its id, whatever its characters, and by no other path."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ ODD = [
     "https://orcid.example/0000-0002",
     "日本/語",
 ]
-"""Every printable character of ASCII that is no letter or digit, alone and within an id, and what clients and proxies rewrite."""
+"""Every printable ASCII character except letters and digits, alone and within an id, and text that clients or proxies rewrite."""
 
 
 @pytest.fixture(scope="module")
 def older(house: House) -> Tenant:
-    """A tenant of an older system, with an agent, a channel and a member of each odd id."""
+    """Create a tenant of an older system, with an agent, a channel and a member for each unusual id."""
     tenant = house.tenant()
     tenant_id, at = TenantId(tenant.id), now()
     rows, people = house.store.tenant(tenant_id), house.store.people(tenant_id)
@@ -59,11 +59,11 @@ def everybody(tenant: Tenant) -> set[str]:
 
 
 @pytest.mark.parametrize("encode", [segment_of, lambda id: quote(id, safe="")], ids=["the SDK's form", "percent-encoded"])
-def test_everything_is_read_and_changed_by_its_id(older: Tenant, encode: object) -> None:
+def test_records_are_read_and_changed_by_any_id(older: Tenant, encode: object) -> None:
     assert callable(encode)
     for id in ODD:
         if encode is not segment_of and (id in {".", ".."} or id.startswith("~")):
-            continue  # httpx removes the first two, as browsers do, and `~` begins the other form.
+            continue  # httpx removes the first two, as browsers do, and `~` starts the other form.
         for kind in ("agents", "channels"):
             found = older.owner.get(f"{older.path}/{kind}/{encode(id)}")
             assert (found.status_code, found.json()["id"]) == (200, id)
@@ -77,7 +77,7 @@ def test_everything_is_read_and_changed_by_its_id(older: Tenant, encode: object)
             assert older.owner.get(subscribed.headers["Location"]).json() == subscribed.json()
 
 
-def test_pages_go_on_whichever_form_names_the_channel(older: Tenant) -> None:
+def test_cursor_is_valid_for_both_forms_of_a_channels_path(older: Tenant) -> None:
     for agent in ("a/b", "//"):
         older.owner.put(f"{older.path}/channels/{segment_of('a/b')}/subscriptions/{segment_of(agent)}")
     first = older.owner.get(f"{older.path}/channels/a%2Fb/subscriptions?limit=1").json()
@@ -87,7 +87,7 @@ def test_pages_go_on_whichever_form_names_the_channel(older: Tenant) -> None:
 
 
 @pytest.mark.parametrize("id", ["a\nb", "\x7f", "~invited", "x" * 300])
-def test_a_member_of_an_older_system_whom_nobody_could_become_today_is_removed(house: House, tenant: Tenant, id: str) -> None:
+def test_member_of_an_older_system_with_an_invalid_id_can_be_removed(house: House, tenant: Tenant, id: str) -> None:
     member = Member(user_id=UserId(id), tenant_id=TenantId(tenant.id), role=Role.ADMIN, joined_at=now())
     rows, people = house.store.tenant(member.tenant_id), house.store.people(member.tenant_id)
     house.run(rows.transact([rows.count(Count.MEMBERS, 1), *people.insert_member(member)]))
@@ -96,7 +96,7 @@ def test_a_member_of_an_older_system_whom_nobody_could_become_today_is_removed(h
     assert id not in everybody(tenant)
 
 
-def test_a_stranger_names_nothing_by_either_form(house: House, older: Tenant) -> None:
+def test_foreign_ids_answer_404_in_either_form(house: House, older: Tenant) -> None:
     stranger = house.person()
     for path in (older.path, f"/v1/tenants/~{older.id.encode().hex()}"):
         for target in ("", "/agents/a%2Fb", f"/agents/{segment_of('a/b')}", "/members/.."):
@@ -105,7 +105,7 @@ def test_a_stranger_names_nothing_by_either_form(house: House, older: Tenant) ->
 
 
 def raw(caller: Caller, method: str, target: str) -> int:
-    """The status of a request whose target nothing on this side rewrites."""
+    """Return the status of a request with an unmodified target."""
     url = urlsplit(str(caller.base_url))
     with socket.create_connection((url.hostname, url.port or 0), 5) as connection:
         head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {caller.token}\r\n\r\n"
@@ -113,7 +113,7 @@ def raw(caller: Caller, method: str, target: str) -> int:
         return int(connection.makefile("rb").readline().split()[1])
 
 
-def test_a_path_with_dot_segments_names_a_member_or_nothing_and_never_the_tenant(house: House) -> None:
+def test_path_with_dot_segments_never_addresses_the_tenant(house: House) -> None:
     tenant = house.tenant()
     for target in ("members/..", "members/../", "members/%2e%2e", "members/.%2E/", "members/../..", "agents/..", "members/..%2F"):
         assert raw(tenant.owner, "DELETE", f"{tenant.path}/{target}") == 404, target
@@ -122,7 +122,7 @@ def test_a_path_with_dot_segments_names_a_member_or_nothing_and_never_the_tenant
 
 
 @pytest.mark.parametrize("sub", [".", "..", "~x"])
-def test_a_sub_that_no_client_can_name_safely_does_not_come_in(house: House, tenant: Tenant, sub: str) -> None:
+def test_user_id_that_clients_cannot_send_safely_is_refused(house: House, tenant: Tenant, sub: str) -> None:
     caller = house.user(sub)
     for answer in (
         caller.post("/v1/tenants", json={"name": "Mine"}),
@@ -131,7 +131,7 @@ def test_a_sub_that_no_client_can_name_safely_does_not_come_in(house: House, ten
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
 
 
-def test_a_sub_with_a_slash_comes_in_and_can_leave(house: House, tenant: Tenant) -> None:
+def test_user_id_with_a_slash_can_join_and_leave(house: House, tenant: Tenant) -> None:
     caller = house.user("idp|a/b@example.com")
     accepted = caller.post("/v1/invitations/acceptances", json={"token": tenant.invite("idp|a/b@example.com")["token"]})
     assert accepted.status_code == 201
@@ -139,7 +139,7 @@ def test_a_sub_with_a_slash_comes_in_and_can_leave(house: House, tenant: Tenant)
     assert caller.get(tenant.path).status_code == 404
 
 
-async def test_the_sdk_removes_everything_by_its_id_and_leaves_the_tenant(house: House, older: Tenant) -> None:
+async def test_sdk_deletes_records_with_any_id_and_leaves_the_tenant(house: House, older: Tenant) -> None:
     async with Client(house.url, older.owner.token) as rest:
         for id in ODD:
             assert (await rest.agent(older.id, id)).id == id

@@ -13,7 +13,7 @@ def line(house: House) -> str:
     return ssh_keygen.public_line(house.key())
 
 
-def test_a_key_is_added_shown_disabled_and_revoked(house: House, tenant: Tenant, owner: Caller, line: str) -> None:
+def test_key_is_added_read_disabled_and_revoked(house: House, tenant: Tenant, owner: Caller, line: str) -> None:
     agent = tenant.agent()
     made = owner.post(f"{agent.path}/keys", json={"public_key": line, "not_after": "2126-01-01T00:00:00+02:00"})
     assert made.status_code == 201
@@ -31,7 +31,7 @@ def test_a_key_is_added_shown_disabled_and_revoked(house: House, tenant: Tenant,
     assert owner.get(made.headers["location"]).json()["code"] == "key_not_found"
 
 
-def test_a_request_repeated_with_its_key_adds_one_key(tenant: Tenant, owner: Caller, line: str) -> None:
+def test_repeated_request_with_idempotency_key_adds_one_key(tenant: Tenant, owner: Caller, line: str) -> None:
     agent = tenant.agent()
     answers = [owner.post(f"{agent.path}/keys", json={"public_key": line}, headers={"Idempotency-Key": "once"}) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [201, 201]
@@ -41,12 +41,12 @@ def test_a_request_repeated_with_its_key_adds_one_key(tenant: Tenant, owner: Cal
 
 
 @pytest.mark.parametrize("end", ["2020-01-01T00:00:00Z", "2126-01-01T00:00:00", "soon", 7])
-def test_an_end_that_is_past_or_no_time_is_refused(tenant: Tenant, owner: Caller, line: str, end: object) -> None:
+def test_past_or_invalid_expiry_is_refused(tenant: Tenant, owner: Caller, line: str, end: object) -> None:
     answer = owner.post(f"{tenant.agent().path}/keys", json={"public_key": line, "not_after": end})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "not_after")
 
 
-def test_a_key_opens_and_its_end_closes_what_it_opened_alone(house: House, tenant: Tenant, owner: Caller) -> None:
+def test_disabled_key_ends_only_its_own_tokens(house: House, tenant: Tenant, owner: Caller) -> None:
     agent = tenant.agent()
     before, first_line = agent.login(), owner.get(agent.path).json()["public_key"]
     second = house.key()

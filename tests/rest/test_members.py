@@ -13,7 +13,7 @@ def accept(caller: Caller, token: str, **more: str) -> tuple[int, dict[str, obje
     return answer.status_code, answer.json()
 
 
-def test_an_invitation_is_made_listed_accepted_and_gone(house: House, tenant: Tenant) -> None:
+def test_invitation_is_created_listed_accepted_and_removed(house: House, tenant: Tenant) -> None:
     made = tenant.owner.post(f"{tenant.path}/members", json={"address": "Zoe@example.com", "role": "admin"})
     assert made.status_code == 201
     token = made.json()["token"]
@@ -41,7 +41,7 @@ def test_an_invitation_is_made_listed_accepted_and_gone(house: House, tenant: Te
     assert (member["role"], member["address"], member["tenant_id"]) == ("admin", "zoe@example.com", tenant.id)
 
 
-def test_a_revoked_invitation_and_one_for_somebody_else_open_nothing(house: House, tenant: Tenant) -> None:
+def test_revoked_and_foreign_invitations_are_refused(house: House, tenant: Tenant) -> None:
     invitation = tenant.invite("yan@example.com")
     status, problem = accept(house.user("mallory@example.com"), invitation["token"])
     assert (status, problem["code"]) == (403, "address_unproven")
@@ -51,7 +51,7 @@ def test_a_revoked_invitation_and_one_for_somebody_else_open_nothing(house: Hous
     assert tenant.owner.delete(f"{tenant.path}/invitations/{invitation['id']}").status_code == 404
 
 
-def test_an_id_token_is_the_callers_own_or_proves_nothing(house: House, tenant: Tenant) -> None:
+def test_id_token_must_be_the_callers_own(house: House, tenant: Tenant) -> None:
     invitation = tenant.invite("xia@example.com")
     xia = house.user("xia@example.com")
     assert xia.token is not None
@@ -63,12 +63,12 @@ def test_an_id_token_is_the_callers_own_or_proves_nothing(house: House, tenant: 
     assert accept(xia, invitation["token"], id_token=xia.token)[0] == 201
 
 
-def test_an_agent_accepts_no_invitation(tenant: Tenant) -> None:
+def test_agent_cannot_accept_an_invitation(tenant: Tenant) -> None:
     status, problem = accept(tenant.agent().login(), tenant.invite("wim@example.com")["token"])
     assert (status, problem["code"]) == (403, "forbidden")
 
 
-def test_a_member_gets_another_role_and_is_removed_and_out_at_the_next_request(tenant: Tenant) -> None:
+def test_members_role_changes_and_removal_apply_at_the_next_request(tenant: Tenant) -> None:
     member = tenant.member(Role.VIEWER)
     path = f"{tenant.path}/members/{me(member)}"
     assert member.post(f"{tenant.path}/channels", json={"name": "News"}).status_code == 403
@@ -80,7 +80,7 @@ def test_a_member_gets_another_role_and_is_removed_and_out_at_the_next_request(t
     assert member.get("/v1/me").json()["tenants"] == []
 
 
-def test_everybody_may_leave_and_the_last_owner_not(house: House) -> None:
+def test_members_can_leave_except_the_last_owner(house: House) -> None:
     tenant = house.tenant()
     viewer = tenant.member(Role.VIEWER)
     assert viewer.delete(f"{tenant.path}/members/{me(viewer)}").status_code == 204
@@ -92,7 +92,7 @@ def test_everybody_may_leave_and_the_last_owner_not(house: House) -> None:
     assert second.get(tenant.path).json()["role"] == "owner"
 
 
-def test_the_pages_of_members_hold_each_once(house: House) -> None:
+def test_pages_list_each_member_once(house: House) -> None:
     tenant = house.tenant()
     users = {me(tenant.owner), *(me(tenant.member(Role.MEMBER)) for _ in range(6))}
     found: list[str] = []
@@ -106,7 +106,7 @@ def test_the_pages_of_members_hold_each_once(house: House) -> None:
     assert (len(found), set(found)) == (7, users)
 
 
-def test_an_invitation_repeated_with_its_key_is_made_once(tenant: Tenant) -> None:
+def test_repeated_request_with_idempotency_key_creates_one_invitation(tenant: Tenant) -> None:
     headers = {"Idempotency-Key": "invite-1"}
     body = {"address": "vic@example.com", "role": "viewer"}
     first, again = (tenant.owner.post(f"{tenant.path}/members", json=body, headers=headers) for _ in range(2))

@@ -19,13 +19,13 @@ def path(tenant: Tenant) -> str:
 
 
 def stored(house: House, tenant: Tenant, seq: int) -> Envelope:
-    """The message as it lies in the tenant's log."""
+    """Return the message as stored in the tenant's log."""
     found = house.run(house.fabric.tenant(TenantId(tenant.id)).log.read(seq))
     assert found is not None
     return parse_envelope(found)
 
 
-def test_a_published_message_is_stored_as_the_text_it_was(house: House, tenant: Tenant, owner: Caller, path: str) -> None:
+def test_published_data_is_stored_as_the_original_text(house: House, tenant: Tenant, owner: Caller, path: str) -> None:
     data = '{"b": 1.10, "a": [1e300, 0.1, -0],  "a": "\\u00e9é\\/"}'
     body = f'{{"headers": {{"trace": "7"}}, "reply_to": "me", "data": {data} }}'
     answer = owner.post(path, content=body.encode())
@@ -37,13 +37,13 @@ def test_a_published_message_is_stored_as_the_text_it_was(house: House, tenant: 
     assert message.sender.startswith("usr:person-")
 
 
-def test_messages_of_a_channel_rise(owner: Caller, path: str) -> None:
+def test_sequences_of_a_channel_increase(owner: Caller, path: str) -> None:
     seqs = [owner.post(path, json={"data": None}).json()["seq"] for _ in range(3)]
     assert seqs == sorted(set(seqs))
 
 
 @pytest.mark.parametrize("where", ["header", "body", "both"])
-def test_a_repeat_under_one_key_is_stored_once(owner: Caller, path: str, where: str) -> None:
+def test_repeated_message_with_one_key_is_stored_once(owner: Caller, path: str, where: str) -> None:
     headers = {} if where == "body" else {"Idempotency-Key": f"key {where}"}
     body: dict[str, Any] = {"data": {"n": 1}} | ({} if where == "header" else {"key": f"key {where}"})
     first, again = (owner.post(path, json=body, headers=headers) for _ in range(2))
@@ -53,7 +53,7 @@ def test_a_repeat_under_one_key_is_stored_once(owner: Caller, path: str, where: 
     assert (other.status_code, other.json()["code"]) == (409, "key_reused")
 
 
-def test_the_key_in_the_header_and_in_the_body_are_one(owner: Caller, path: str) -> None:
+def test_key_in_header_and_body_must_be_equal(owner: Caller, path: str) -> None:
     first = owner.post(path, json={"data": 1}, headers={"Idempotency-Key": "one"})
     again = owner.post(path, json={"data": 1, "key": "one"})
     assert again.json() == first.json() | {"duplicate": True}
@@ -82,7 +82,7 @@ def refused(answer: httpx.Response) -> tuple[int, str, str | None]:
         (b'{"data":{"a":-' + b"9" * 5000 + b"}}", "data"),
     ],
 )
-def test_a_wrong_message_is_refused_by_field(owner: Caller, path: str, body: bytes, field: str) -> None:
+def test_invalid_message_names_the_field(owner: Caller, path: str, body: bytes, field: str) -> None:
     assert refused(owner.post(path, content=body)) == (422, "invalid", field)
 
 
@@ -102,11 +102,11 @@ def test_a_wrong_message_is_refused_by_field(owner: Caller, path: str, body: byt
         b'{"data":tru}',
     ],
 )
-def test_what_is_no_json_object_is_refused(owner: Caller, path: str, body: bytes) -> None:
+def test_body_that_is_not_a_json_object_is_refused(owner: Caller, path: str, body: bytes) -> None:
     assert refused(owner.post(path, content=body)) == (400, "bad_json", None)
 
 
-def test_a_message_longer_than_a_frame_is_refused(owner: Caller, path: str) -> None:
+def test_message_larger_than_a_frame_is_refused(owner: Caller, path: str) -> None:
     assert refused(owner.post(path, json={"data": "x" * 70_000})) == (413, "too_large", None)
 
 
@@ -114,11 +114,11 @@ def test_a_message_longer_than_a_frame_is_refused(owner: Caller, path: str) -> N
     body=st.binary(max_size=64)
     | st.recursive(st.none() | st.text(), st.lists).map(lambda x: str(x).encode("utf-8", "surrogatepass"))
 )
-def test_no_body_makes_an_error_of_ours(owner: Caller, path: str, body: bytes) -> None:
+def test_no_body_causes_an_internal_error(owner: Caller, path: str, body: bytes) -> None:
     assert owner.post(path, content=body).status_code in (400, 422)
 
 
-def test_members_and_agents_publish_and_viewers_do_not(house: House, tenant: Tenant, path: str) -> None:
+def test_members_and_agents_can_publish_but_viewers_cannot(house: House, tenant: Tenant, path: str) -> None:
     agent = tenant.agent()
     answer = agent.login().post(path, json={"data": "from an agent"})
     assert answer.status_code == 201

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,12 @@ import pytest
 
 from artcafe.errors import REGISTRY
 from tests.rest.house import Caller
+
+VERBS = (
+    "(?:Accept|Add|Begin|Change|Check|Create|Delete|Disable|Exchange|Finish|Invite|List|Make|Pause|Publish|Read|Register|Remove"
+    "|Rename|Report|Return|Revoke|Subscribe|Unsubscribe)"
+)
+"""Imperatives that start a summary or a description."""
 
 WITHOUT_TOKEN = {"read_home", "create_challenge", "create_token", "read_live", "read_ready"}
 
@@ -35,28 +42,37 @@ def references(part: object) -> Iterator[str]:
             yield from references(each)
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_references_resolve(document: dict[str, Any]) -> None:
     known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
     assert set(references(document)) <= known
 
 
-def test_every_operation_is_named_explained_and_under_a_known_tag(document: dict[str, Any]) -> None:
+def test_every_operation_has_a_name_a_plain_summary_a_description_and_a_known_tag(document: dict[str, Any]) -> None:
     tags = {each["name"] for each in document["tags"]}
     found = list(operations(document))
     assert len({each["operationId"] for each in found}) == len(found)
     for each in found:
-        assert each["summary"]
-        assert each["description"]
+        assert re.fullmatch(rf"{VERBS} [\w' ,]{{2,40}}", each["summary"]), each["summary"]
+        assert re.match(rf"{VERBS} [^.]+\.", each["description"]), each["description"]
+        assert each["description"].endswith(".")
         assert set(each["tags"]) <= tags
 
 
-def test_every_operation_asks_for_a_bearer_token_unless_it_needs_none(document: dict[str, Any]) -> None:
+def test_every_parameter_and_schema_has_a_description(document: dict[str, Any]) -> None:
+    for operation in operations(document):
+        for each in operation.get("parameters", []):
+            assert each["description"], each["name"]
+    for name, schema in document["components"]["schemas"].items():
+        assert schema.get("description") or "enum" in schema, name
+
+
+def test_every_operation_requires_a_bearer_token_except_public_ones(document: dict[str, Any]) -> None:
     open_to_all = {each["operationId"] for each in operations(document) if "security" not in each}
     assert open_to_all == WITHOUT_TOKEN
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
 
 
-def test_every_error_is_a_documented_problem_with_an_example(document: dict[str, Any]) -> None:
+def test_every_error_is_documented_as_a_problem_with_an_example(document: dict[str, Any]) -> None:
     for operation in operations(document):
         for status, answer in operation["responses"].items():
             if status >= "400":
@@ -66,14 +82,14 @@ def test_every_error_is_a_documented_problem_with_an_example(document: dict[str,
                     assert REGISTRY[code].status == example["value"]["status"] == int(status)
 
 
-def test_every_post_takes_an_idempotency_key(document: dict[str, Any]) -> None:
+def test_every_post_accepts_an_idempotency_key(document: dict[str, Any]) -> None:
     posts = [methods["post"] for methods in document["paths"].values() if "post" in methods]
     assert posts
     for post in posts:
         assert "Idempotency-Key" in [each["name"] for each in post["parameters"]]
 
 
-def test_a_body_has_a_name_and_takes_nothing_unknown(document: dict[str, Any]) -> None:
+def test_bodies_have_names_and_forbid_unknown_fields(document: dict[str, Any]) -> None:
     bodies = {
         operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         for operation in operations(document)
@@ -87,6 +103,6 @@ def test_a_body_has_a_name_and_takes_nothing_unknown(document: dict[str, Any]) -
     assert all(document["components"]["schemas"][name]["additionalProperties"] is False for name in bodies)
 
 
-def test_no_answer_shows_what_is_internal(document: dict[str, Any]) -> None:
+def test_responses_have_no_internal_fields(document: dict[str, Any]) -> None:
     for schema in document["components"]["schemas"].values():
         assert not {"request_hash", "version_of_row", "channels"} & set(schema.get("properties", {}))

@@ -11,7 +11,7 @@ COUNT = 7
 
 @pytest.fixture(scope="module")
 def full(house: House) -> Tenant:
-    """A tenant with seven agents that plan, all subscribed to each of seven channels."""
+    """Create a tenant with seven agents of one capability, all subscribed to each of seven channels."""
     tenant = house.tenant()
     agents = [tenant.agent(capabilities=["plan"]) for _ in range(COUNT)]
     channels = [tenant.channel() for _ in range(COUNT)]
@@ -47,7 +47,7 @@ def walk(caller: Caller, path: str, **query: str | int) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("limit", [1, 3, COUNT, 200])
-def test_the_pages_of_a_list_hold_each_thing_once_in_order(full: Tenant, limit: int) -> None:
+def test_pages_list_each_record_once_in_order(full: Tenant, limit: int) -> None:
     for path in lists(full):
         pages = walk(full.owner, path, limit=limit)
         ids = [id for page in pages for id in page]
@@ -56,20 +56,20 @@ def test_the_pages_of_a_list_hold_each_thing_once_in_order(full: Tenant, limit: 
         assert max(map(len, pages)) <= limit
 
 
-def test_the_pages_of_ones_own_tenants_hold_each_once(house: House) -> None:
+def test_pages_list_each_of_a_users_tenants_once(house: House) -> None:
     person = house.person()
     made = {person.post("/v1/tenants", json={"name": str(n)}).json()["id"] for n in range(3)}
     assert {id for page in walk(person, "/v1/tenants", limit=1) for id in page} == made
     assert {each["tenant_id"] for each in person.get("/v1/me").json()["tenants"]} == made
 
 
-def test_a_filter_holds_over_all_pages(full: Tenant) -> None:
+def test_filter_applies_to_all_pages(full: Tenant) -> None:
     other = full.agent()
     assert other.id not in [id for page in walk(full.owner, f"{full.path}/agents", limit=2, capability="plan") for id in page]
     assert full.owner.delete(other.path).status_code == 204
 
 
-def test_a_cursor_is_good_for_its_own_list_alone(house: House, full: Tenant) -> None:
+def test_cursor_is_bound_to_its_list(house: House, full: Tenant) -> None:
     agents, channels, *_ = lists(full)
     cursor = full.owner.get(agents, params={"limit": 1}).json()["next_cursor"]
     stranger = house.tenant()
@@ -85,7 +85,7 @@ def test_a_cursor_is_good_for_its_own_list_alone(house: House, full: Tenant) -> 
     assert full.owner.get(agents, params={"cursor": cursor, "limit": 5}).status_code == 200
 
 
-def test_a_cursor_with_any_one_bit_flipped_is_refused(full: Tenant) -> None:
+def test_cursor_with_a_flipped_bit_is_refused(full: Tenant) -> None:
     path = f"{full.path}/agents"
     cursor = full.owner.get(path, params={"limit": 1}).json()["next_cursor"]
     found = set()
@@ -99,11 +99,11 @@ def test_a_cursor_with_any_one_bit_flipped_is_refused(full: Tenant) -> None:
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "agt_00000000000000000000000000", "A" * 5000, "é"])
-def test_a_cursor_that_no_list_gave_is_refused(tenant: Tenant, cursor: str) -> None:
+def test_forged_cursor_is_refused(tenant: Tenant, cursor: str) -> None:
     answer = tenant.owner.get(f"{tenant.path}/agents", params={"cursor": cursor})
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_cursor")
 
 
-def test_a_cursor_shows_nothing_of_what_it_points_at(full: Tenant) -> None:
+def test_cursor_reveals_nothing_about_its_position(full: Tenant) -> None:
     first = full.owner.get(f"{full.path}/agents", params={"limit": 1}).json()
     assert first["items"][0]["id"] not in first["next_cursor"]

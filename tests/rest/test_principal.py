@@ -18,17 +18,17 @@ def code(caller: Caller, path: str = "/v1/me", **headers: str) -> tuple[int, str
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer "])
-def test_the_scheme_is_read_in_any_case(house: House, anyone: Caller, scheme: str) -> None:
+def test_authorization_scheme_is_case_insensitive(house: House, anyone: Caller, scheme: str) -> None:
     assert code(anyone, authorization=f"{scheme} {house.person().token}")[0] == 200
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Basic YTpi", "Token x", "x"])
-def test_anything_but_a_bearer_token_is_refused(anyone: Caller, header: str) -> None:
+def test_other_authorization_is_refused(anyone: Caller, header: str) -> None:
     assert code(anyone, authorization=header) == (401, "unauthenticated")
 
 
 @given(text=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1))
-def test_no_text_that_is_no_token_passes(anyone: Caller, text: str) -> None:
+def test_arbitrary_text_is_refused_as_a_token(anyone: Caller, text: str) -> None:
     assert code(anyone, authorization=f"Bearer {text}") == (401, "unauthenticated")
 
 
@@ -38,24 +38,24 @@ def token(house: House) -> str:
 
 
 @given(data=st.data())
-def test_no_changed_token_passes(anyone: Caller, token: str, data: st.DataObject) -> None:
-    at = data.draw(st.integers(0, len(token) - 2))  # The last character holds bits that mean nothing.
+def test_changed_token_is_refused(anyone: Caller, token: str, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(token) - 2))  # The last character has unused bits.
     other = data.draw(st.sampled_from([char for char in "Aa0_-.=" if char != token[at]]))
     assert code(anyone, authorization=f"Bearer {token[:at]}{other}{token[at + 1 :]}") == (401, "unauthenticated")
 
 
-def test_a_person_whose_token_has_expired_is_told_so(house: House) -> None:
+def test_expired_user_token_answers_credentials_expired(house: House) -> None:
     late = house.client(house.identity.issue("alice", now() - timedelta(days=1)))
     assert code(late) == (401, "credentials_expired")
 
 
-def test_an_agent_whose_token_has_expired_is_told_so(house: House, tenant: Tenant) -> None:
+def test_expired_agent_token_answers_credentials_expired(house: House, tenant: Tenant) -> None:
     principal = AgentPrincipal(agent_id=AgentId(tenant.agent().id), tenant_id=TenantId(tenant.id), epoch=0)
     assert code(house.client(house.tokens.mint(principal, now() - timedelta(hours=1)))) == (401, "credentials_expired")
 
 
 @pytest.mark.parametrize("change", ["disabled", "re-keyed", "deleted"])
-def test_an_agents_token_ends_when_the_agent_is_changed(house: House, tenant: Tenant, change: str) -> None:
+def test_agents_token_is_revoked_by_a_change_of_the_agent(house: House, tenant: Tenant, change: str) -> None:
     agent = tenant.agent()
     caller = agent.login()
     assert code(caller)[0] == 200
@@ -68,7 +68,7 @@ def test_an_agents_token_ends_when_the_agent_is_changed(house: House, tenant: Te
     assert code(caller) == (401, "revoked")
 
 
-def test_a_tenant_named_anywhere_but_in_the_path_is_not_believed(house: House, tenant: Tenant) -> None:
+def test_tenant_outside_the_path_is_ignored_or_refused(house: House, tenant: Tenant) -> None:
     mine = house.tenant()
     mine.agent()
     named = {"X-Tenant-Id": mine.id, "Tenant": mine.id, "Cookie": f"tenant_id={mine.id}"}
@@ -76,16 +76,16 @@ def test_a_tenant_named_anywhere_but_in_the_path_is_not_believed(house: House, t
     assert mine.owner.get(f"{tenant.path}/agents", params={"tenant_id": mine.id}).json()["code"] == "tenant_not_found"
     body = {"name": "x", "tenant_id": tenant.id}
     answer = mine.owner.post(f"{mine.path}/channels", json=body)
-    assert (answer.status_code, answer.json()["errors"]) == (422, [{"field": "tenant_id", "problem": "is not known here"}])
+    assert (answer.status_code, answer.json()["errors"]) == (422, [{"field": "tenant_id", "problem": "is unknown"}])
 
 
-def test_who_is_calling_is_asked_before_what_is_said(anyone: Caller, tenant: Tenant, house: House) -> None:
+def test_authentication_precedes_validation(anyone: Caller, tenant: Tenant, house: House) -> None:
     assert anyone.post(f"{tenant.path}/agents", content=b"{").status_code == 401
     assert anyone.get(f"{tenant.path}/agents?limit=x").status_code == 401
     assert house.person().post(f"{tenant.path}/agents", content=b"{").status_code == 404
 
 
-def test_an_agent_has_no_list_of_tenants(tenant: Tenant) -> None:
+def test_agent_cannot_list_tenants(tenant: Tenant) -> None:
     caller = tenant.agent().login()
     assert code(caller, "/v1/tenants") == (403, "forbidden")
     assert caller.post("/v1/tenants", json={"name": "Mine"}).status_code == 403

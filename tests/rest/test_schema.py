@@ -1,5 +1,6 @@
-"""Whatever the OpenAPI document lets a client send, and much that it does not, from three kinds of caller: no answer is a fault
-of ours, and each is one that the document has.
+"""Requests generated from the OpenAPI document, valid and invalid, by three kinds of caller.
+
+No response is an internal error, and every response is documented.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ CHECKS: Final = [
 ]
 CALLERS: Final = ("owner", "viewer", "agent")
 EXAMPLES: Final = 8
-"""For each operation and caller, half of them as the document says and half not."""
+"""Examples for each operation and caller, half of them valid."""
 
 quietly = settings(
     max_examples=EXAMPLES,
@@ -45,9 +46,9 @@ quietly = settings(
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("label", OPERATIONS)
-def test_nothing_that_is_sent_is_our_fault_or_answered_as_the_document_says_not(house: House, label: str, caller: str) -> None:
+def test_responses_match_the_document_and_are_never_internal_errors(house: House, label: str, caller: str) -> None:
     operation = OPERATIONS[label]
-    tenant = house.tenant()  # One for each: some remove it.
+    tenant = house.tenant()  # One per test, because some operations delete it.
     agent, channel = tenant.agent(), tenant.channel()
     tenant.subscribed(channel, agent)
     ids = {"tenant_id": tenant.id, "agent_id": agent.id, "channel_id": channel}
@@ -68,5 +69,5 @@ def test_nothing_that_is_sent_is_our_fault_or_answered_as_the_document_says_not(
     send()
 
 
-def test_every_operation_is_tried() -> None:
+def test_every_operation_is_tested() -> None:
     assert len(OPERATIONS) == sum(len(methods) for methods in DOCUMENT["paths"].values())

@@ -8,7 +8,7 @@ from tests.rest.house import Caller, Tenant
 ATTRIBUTES = {"id", "tenant_id", "channel_id", "agent_id", "status", "permissions", "cursor", "created_at", "updated_at"}
 
 
-def test_a_subscription_is_made_once_and_then_stands(tenant: Tenant, owner: Caller) -> None:
+def test_put_creates_a_subscription_once(tenant: Tenant, owner: Caller) -> None:
     channel, agent = tenant.channel(), tenant.agent()
     path = f"{tenant.path}/channels/{channel}/subscriptions/{agent.id}"
     made, again = owner.put(path), owner.put(path, json={})
@@ -23,7 +23,7 @@ def test_a_subscription_is_made_once_and_then_stands(tenant: Tenant, owner: Call
     assert set(made.json()["cursor"]) == {"epoch", "seq"}
 
 
-def test_a_subscription_is_seen_from_both_sides(tenant: Tenant, owner: Caller) -> None:
+def test_subscription_is_listed_by_channel_and_by_agent(tenant: Tenant, owner: Caller) -> None:
     channel, agent, other = tenant.channel(), tenant.agent(), tenant.agent()
     one, two = (owner.get(tenant.subscribed(channel, each)).json() for each in (agent, other))
     assert owner.get(f"{tenant.path}/channels/{channel}/subscriptions").json()["items"] == sorted(
@@ -32,13 +32,13 @@ def test_a_subscription_is_seen_from_both_sides(tenant: Tenant, owner: Caller) -
     assert owner.get(f"{agent.path}/subscriptions").json() == {"items": [one], "next_cursor": None}
 
 
-def test_a_new_subscription_begins_behind_the_newest_message(tenant: Tenant, owner: Caller) -> None:
+def test_new_subscription_starts_after_the_newest_message(tenant: Tenant, owner: Caller) -> None:
     channel = tenant.channel()
     seq = owner.post(f"{tenant.path}/channels/{channel}/messages", json={"data": 1}).json()["seq"]
     assert owner.get(tenant.subscribed(channel, tenant.agent())).json()["cursor"]["seq"] == seq
 
 
-def test_a_subscription_is_paused_and_resumed(tenant: Tenant, owner: Caller) -> None:
+def test_subscription_is_paused_and_resumed(tenant: Tenant, owner: Caller) -> None:
     path = tenant.subscribed(tenant.channel(), tenant.agent())
     for status in ("paused", "active"):
         answer = owner.patch(path, json={"status": status})
@@ -48,18 +48,18 @@ def test_a_subscription_is_paused_and_resumed(tenant: Tenant, owner: Caller) -> 
 
 
 @pytest.mark.parametrize("body", [{}, {"status": "away"}, {"status": None}, {"status": "paused", "cursor": 7}])
-def test_a_wrong_change_is_refused(tenant: Tenant, owner: Caller, body: dict[str, object]) -> None:
+def test_invalid_patch_is_refused(tenant: Tenant, owner: Caller, body: dict[str, object]) -> None:
     assert owner.patch(tenant.subscribed(tenant.channel(), tenant.agent()), json=body).status_code == 422
 
 
-def test_making_a_subscription_takes_no_fields(tenant: Tenant, owner: Caller) -> None:
+def test_put_refuses_unknown_fields(tenant: Tenant, owner: Caller) -> None:
     path = f"{tenant.path}/channels/{tenant.channel()}/subscriptions/{tenant.agent().id}"
     answer = owner.put(path, json={"status": "paused"})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "status")
     assert owner.get(path).status_code == 404
 
 
-def test_an_agent_has_a_say_in_its_own_subscriptions_alone(tenant: Tenant, owner: Caller) -> None:
+def test_agent_can_change_only_its_own_subscriptions(tenant: Tenant, owner: Caller) -> None:
     channel, agent, other = tenant.channel(), tenant.agent(), tenant.agent()
     caller = agent.login()
     mine, theirs = (f"{tenant.path}/channels/{channel}/subscriptions/{each.id}" for each in (agent, other))
@@ -82,7 +82,7 @@ def test_an_agent_has_a_say_in_its_own_subscriptions_alone(tenant: Tenant, owner
     assert caller.delete(mine).status_code == 204
 
 
-def test_a_viewer_reads_subscriptions_and_changes_none(tenant: Tenant) -> None:
+def test_viewer_can_read_but_not_change_subscriptions(tenant: Tenant) -> None:
     viewer = tenant.member(Role.VIEWER)
     path = tenant.subscribed(tenant.channel(), tenant.agent())
     assert viewer.get(path).status_code == 200
@@ -90,7 +90,7 @@ def test_a_viewer_reads_subscriptions_and_changes_none(tenant: Tenant) -> None:
         assert answer.status_code == 403
 
 
-def test_what_is_missing_is_named(tenant: Tenant, owner: Caller) -> None:
+def test_unknown_channel_agent_and_subscription_answer_404(tenant: Tenant, owner: Caller) -> None:
     channel, agent = tenant.channel(), tenant.agent()
     codes = {
         "no channel": owner.put(f"{tenant.path}/channels/chn_x/subscriptions/{agent.id}").json()["code"],
@@ -100,12 +100,12 @@ def test_what_is_missing_is_named(tenant: Tenant, owner: Caller) -> None:
     assert codes == {"no channel": "channel_not_found", "no agent": "agent_not_found", "not subscribed": "subscription_not_found"}
 
 
-def test_a_deleted_subscription_is_gone(tenant: Tenant, owner: Caller) -> None:
+def test_deleted_subscription_answers_404(tenant: Tenant, owner: Caller) -> None:
     path = tenant.subscribed(tenant.channel(), tenant.agent())
     assert (owner.delete(path).status_code, owner.get(path).status_code, owner.delete(path).status_code) == (204, 404, 404)
 
 
-def test_only_a_member_lets_an_agent_into_a_managed_channel(tenant: Tenant, owner: Caller) -> None:
+def test_only_members_can_subscribe_an_agent_to_a_managed_channel(tenant: Tenant, owner: Caller) -> None:
     channel = owner.post(f"{tenant.path}/channels", json={"name": "Orders", "access": "managed"}).json()["id"]
     agent = tenant.agent()
     path = f"{tenant.path}/channels/{channel}/subscriptions/{agent.id}"
@@ -114,7 +114,7 @@ def test_only_a_member_lets_an_agent_into_a_managed_channel(tenant: Tenant, owne
     assert agent.login().put(path).json()["permissions"] == ["publish", "receive"]
 
 
-def test_an_agent_does_not_give_itself_permissions(tenant: Tenant, owner: Caller) -> None:
+def test_agent_cannot_grant_itself_permissions(tenant: Tenant, owner: Caller) -> None:
     channel, agent = tenant.channel(), tenant.agent()
     path = f"{tenant.path}/channels/{channel}/subscriptions/{agent.id}"
     assert agent.login().put(path, json={"permissions": ["publish"]}).status_code == 403
@@ -123,12 +123,12 @@ def test_an_agent_does_not_give_itself_permissions(tenant: Tenant, owner: Caller
 
 
 @pytest.mark.parametrize("permissions", [[], ["write"], "publish", None])
-def test_permissions_that_are_none_are_refused(tenant: Tenant, owner: Caller, permissions: object) -> None:
+def test_invalid_permissions_are_refused(tenant: Tenant, owner: Caller, permissions: object) -> None:
     path = f"{tenant.path}/channels/{tenant.channel()}/subscriptions/{tenant.agent().id}"
     assert owner.put(path, json={"permissions": permissions}).status_code == 422
 
 
-def test_an_agent_publishes_to_a_managed_channel_only_where_its_subscription_lets_it(tenant: Tenant, owner: Caller) -> None:
+def test_agent_publishes_to_a_managed_channel_only_with_permission(tenant: Tenant, owner: Caller) -> None:
     channel = owner.post(f"{tenant.path}/channels", json={"name": "Orders", "access": "managed"}).json()["id"]
     agent = tenant.agent()
     subscription, messages = (

@@ -8,7 +8,7 @@ from tests.rest.house import Caller, House, Tenant
 ATTRIBUTES = {"id", "name", "plan", "limits", "role", "created_at", "updated_at"}
 
 
-def test_who_makes_a_tenant_owns_it(house: House) -> None:
+def test_creator_of_a_tenant_is_its_owner(house: House) -> None:
     alice = house.person()
     answer = alice.post("/v1/tenants", json={"name": "Alice's"})
     assert answer.status_code == 201
@@ -20,7 +20,7 @@ def test_who_makes_a_tenant_owns_it(house: House) -> None:
     assert alice.get("/v1/tenants").json() == {"items": [made], "next_cursor": None}
 
 
-def test_a_repeat_with_the_same_key_makes_one_tenant(house: House) -> None:
+def test_repeated_request_with_idempotency_key_creates_one_tenant(house: House) -> None:
     alice = house.person()
     key = {"Idempotency-Key": "k1"}
     first, again = (alice.post("/v1/tenants", json={"name": "One"}, headers=key) for _ in range(2))
@@ -32,7 +32,7 @@ def test_a_repeat_with_the_same_key_makes_one_tenant(house: House) -> None:
     assert len(alice.get("/v1/tenants").json()["items"]) == 1
 
 
-def test_the_same_key_of_another_person_is_another_key(house: House) -> None:
+def test_idempotency_keys_of_different_users_are_independent(house: House) -> None:
     ids = {
         house.person().post("/v1/tenants", json={"name": "One"}, headers={"Idempotency-Key": "k"}).json()["id"] for _ in range(2)
     }
@@ -52,19 +52,19 @@ def test_the_same_key_of_another_person_is_another_key(house: House) -> None:
         ({"name": "x", "id": "ten_mine"}, "id"),
     ],
 )
-def test_a_wrong_tenant_is_refused_by_field(house: House, body: dict[str, object], field: str) -> None:
+def test_invalid_tenant_names_the_field(house: House, body: dict[str, object], field: str) -> None:
     answer = house.person().post("/v1/tenants", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
     assert [each["field"] for each in answer.json()["errors"]] == [field]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-def test_a_key_that_is_none_is_refused(house: House, key: str) -> None:
+def test_invalid_idempotency_key_is_refused(house: House, key: str) -> None:
     answer = house.person().post("/v1/tenants", json={"name": "x"}, headers={"Idempotency-Key": key})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
 
 
-def test_roles_decide_who_renames_and_deletes(house: House) -> None:
+def test_roles_limit_rename_and_delete(house: House) -> None:
     tenant = house.tenant()
     may = {
         role: [
@@ -79,12 +79,12 @@ def test_roles_decide_who_renames_and_deletes(house: House) -> None:
     assert tenant.member(Role.OWNER).delete(tenant.path).status_code == 204
 
 
-def test_each_member_sees_their_own_role(tenant: Tenant) -> None:
+def test_members_get_their_own_role(tenant: Tenant) -> None:
     assert tenant.member(Role.VIEWER).get(tenant.path).json()["role"] == "viewer"
     assert tenant.owner.get(tenant.path).json()["role"] == "owner"
 
 
-def test_a_deleted_tenant_is_gone_with_all_in_it(house: House, anyone: Caller) -> None:
+def test_deleted_tenant_and_its_records_answer_404(house: House, anyone: Caller) -> None:
     tenant = house.tenant()
     agent = tenant.agent()
     caller = agent.login()

@@ -20,7 +20,7 @@ def newcomer(house: House, user: str) -> Caller:
     return house.user(user, accepts=False)
 
 
-def test_until_the_terms_are_accepted_everything_else_answers_403(house: House) -> None:
+def test_other_routes_answer_403_until_the_terms_are_accepted(house: House) -> None:
     ann = newcomer(house, "ann@example.com")
     for answer in (
         ann.get("/v1/tenants"),
@@ -43,7 +43,7 @@ def test_until_the_terms_are_accepted_everything_else_answers_403(house: House) 
     assert ann.post("/v1/tenants", json={"name": "Acme"}).status_code == 201
 
 
-def test_another_version_is_not_accepted_and_nothing_is_the_callers_to_say(house: House) -> None:
+def test_only_the_current_version_is_accepted_and_clients_cannot_set_fields(house: House) -> None:
     ben = newcomer(house, "ben@example.com")
     wrong = ben.post("/v1/terms/acceptances", json={"version": "2025-01"})
     assert (wrong.status_code, wrong.json()["code"]) == (409, "terms_changed")
@@ -52,7 +52,7 @@ def test_another_version_is_not_accepted_and_nothing_is_the_callers_to_say(house
     assert ben.get("/v1/terms/acceptances").json()["items"] == []
 
 
-def test_agents_are_not_asked(house: House) -> None:
+def test_agents_need_not_accept_the_terms(house: House) -> None:
     agent = house.tenant().agent().login()
     assert agent.get("/v1/me").status_code == 200
     for answer in (agent.get("/v1/terms"), agent.post("/v1/terms/acceptances")):

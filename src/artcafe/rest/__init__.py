@@ -1,1 +1,1 @@
-"""The HTTP API: one file a resource, each route a call of one service."""
+"""The HTTP API: one module per resource, whose routes each call one service."""

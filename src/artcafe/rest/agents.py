@@ -1,4 +1,4 @@
-"""The agents of a tenant: registered, found, changed, deleted. How one logs in is `rest.auth`'s."""
+"""Routes for the agents of a tenant: register, list, read, change and delete. `rest.auth` has the login."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ router = APIRouter(prefix="/v1/tenants/{tenant_id}/agents", tags=["agents"])
 KEYS = (errors.BadKey, errors.KeyTaken)
 
 PUBLIC_KEY = Field(
-    description="The line of a .pub file: Ed25519, ECDSA, RSA of 2048 bits or more, or a FIDO (sk-) key.",
+    description="The content of a .pub file: Ed25519, ECDSA, RSA with at least 2048 bits, or a FIDO (sk-) key.",
     examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJkLKM6rbiRrNTC7aCk5pVAqxzYZpXvVPlVTMoBZqYqQ"],
 )
 
@@ -35,50 +35,50 @@ class NewAgent(RequestModel):
     name: str = Field(description="1 to 64 characters.", examples=["Planner"])
     public_key: str = PUBLIC_KEY
     description: str = Field("", description="At most 1024 characters.")
-    capabilities: Items[str] = Field([], description="At most 32, of 1 to 64 characters.", examples=[["plan", "summarise"]])
+    capabilities: Items[str] = Field(
+        [], description="At most 32 capabilities of 1 to 64 characters each.", examples=[["plan", "summarise"]]
+    )
 
 
 class AgentChange(RequestModel):
-    """What to change of an agent; what is left out stays. Another status or first key ends its tokens and connections."""
+    """Changes of an agent; omitted fields stay unchanged. A new status or first key ends its tokens and connections."""
 
     name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Planner"])
     public_key: str = Field(default_factory=str, description=PUBLIC_KEY.description, examples=PUBLIC_KEY.examples)
     description: str = Field(default_factory=str, description="At most 1024 characters.")
-    capabilities: Items[str] = Field(default_factory=list, description="All of them, in place of those before.")
+    capabilities: Items[str] = Field(default_factory=list, description="The complete list, which replaces the earlier one.")
     status: model.AgentStatus = Field(default_factory=lambda: model.AgentStatus.ACTIVE)
 
 
 class AgentQuery(PageQuery):
-    """Which agents to list."""
+    """Filters of a list of agents."""
 
-    status: model.AgentStatus | None = Field(None, description="Only those with this status.")
-    capability: str | None = Field(None, description="Only those that name this capability.")
-    connected: bool | None = Field(None, description="Only those that are, or are not, connected now.")
+    status: model.AgentStatus | None = Field(None, description="Only agents with this status.")
+    capability: str | None = Field(None, description="Only agents with this capability.")
+    connected: bool | None = Field(None, description="Only agents that are, or are not, connected now.")
 
 
 class PresenceResponse(ResponseModel):
-    """Whether an agent is connected now, on whichever server. Nothing of it is kept: it is told at most once."""
+    """Whether an agent is connected to any server now. Presence is not stored; each change is delivered at most once."""
 
     connected: bool
-    status: str | None = Field(description="What the agent set, until its last connection ends.", examples=["busy"])
-    since: Time | None = Field(description="Since when it has been connected; null when it is not.")
+    status: str | None = Field(description="The status set by the agent, until its last connection ends.", examples=["busy"])
+    since: Time | None = Field(description="Time of the connection; null if the agent is not connected.")
 
 
 class AgentCardResponse(ResponseModel):
-    """What other agents see of an agent."""
+    """An agent as seen by other agents."""
 
     id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     name: str = Field(examples=["Planner"])
     description: str
     capabilities: list[str] = Field(examples=[["plan", "summarise"]])
-    presence: PresenceResponse | None = Field(
-        None, description="Null where it is unknown, because the message log cannot be reached."
-    )
+    presence: PresenceResponse | None = Field(None, description="Null if unknown, because the message log is unreachable.")
 
 
 class AgentResponse(AgentCardResponse):
-    """A program of a tenant."""
+    """An agent: a program of a tenant that logs in with an SSH key."""
 
     public_key: str = Field(examples=PUBLIC_KEY.examples)
     status: model.AgentStatus
@@ -86,7 +86,7 @@ class AgentResponse(AgentCardResponse):
     updated_at: KnownTime
 
     @computed_field(
-        description="The key's, as ssh-keygen -l prints it; null for an older row's key that is refused today.",
+        description="Fingerprint of the key, as printed by ssh-keygen -l; null for a key of an older row that is refused today.",
         examples=["SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpKZIDTMczCvj3tD2s"],
     )
     def fingerprint(self) -> str | None:
@@ -97,14 +97,14 @@ Card = TypeVar("Card", bound=AgentCardResponse)
 
 
 class AgentPage(ResponseModel):
-    """A part of the tenant's agents: in full for members, as cards for agents."""
+    """One page of the tenant's agents: complete for members, cards for agents."""
 
     items: list[AgentResponse | AgentCardResponse]
     next_cursor: str | None
 
 
 def shown_to(principal: model.Principal, agent: model.Agent, view: View | None) -> AgentResponse | AgentCardResponse:
-    """In full for members, as a card for other agents."""
+    """Return the complete agent for members, a card for agents."""
     return _shown(AgentCardResponse if isinstance(principal, model.AgentPrincipal) else AgentResponse, agent, view)
 
 
@@ -116,22 +116,22 @@ def _shown(kind: type[Card], agent: model.Agent, view: View | None) -> Card:
 
 
 def _is_connected(view: View | None, wanted: bool | None) -> Callable[[model.Agent], bool]:
-    """The filter `connected`. Raises Unavailable where nobody can tell: an answer without some agents would be wrong."""
+    """Return the filter `connected`. Raises Unavailable if presence is unknown, because an incomplete list would be wrong."""
     if wanted is None:
         return lambda _: True
     if view is None:
-        raise errors.Unavailable("who is connected is unknown: the message log (NATS)")
+        raise errors.Unavailable("presence is unknown: the message log (NATS)")
     return lambda agent: view.of(agent.id).connected is wanted
 
 
 @router.get("", summary="List agents", responses=problems.responses(*problems.IN_TENANT, *problems.LIST))
 async def list_agents(request: Request, parts: Parts, principal: InTenant, query: Annotated[AgentQuery, Query()]) -> AgentPage:
-    """An agent finds the others of its tenant with it."""
+    """List the agents of the tenant. For members, and for agents, which can find others by capability and presence."""
     listing = Listing.of(request, principal.tenant_id, query)
     view = None if query.connected is None else await parts.presence.view(principal.tenant_id)
     only = _is_connected(view, query.connected)
     page = await parts.agents.list(principal, listing.request, status=query.status, capability=query.capability, only=only)
-    if view is None and page.items:  # where there is no agent nobody is asked: that would open a connection to NATS
+    if view is None and page.items:  # Without agents, presence is not read: that would open a connection to NATS.
         view = await parts.presence.view(principal.tenant_id)
     return AgentPage(items=[shown_to(principal, each, view) for each in page.items], next_cursor=listing.next_cursor(page))
 
@@ -150,7 +150,7 @@ async def create_agent(
     body: Annotated[NewAgent, Depends(json_body(NewAgent))],
     key: IdempotencyKey = None,
 ) -> AgentResponse:
-    """The private key stays with the agent: only the public half is sent."""
+    """Register an agent with its public key. The private key stays with the agent."""
     agent = await parts.agents.create(
         principal,
         name=body.name,
@@ -165,7 +165,7 @@ async def create_agent(
 
 @router.get("/{agent_id}", summary="Read an agent", responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound))
 async def read_agent(parts: Parts, principal: InTenant, agent_id: AgentPath) -> AgentResponse | AgentCardResponse:
-    """In full for members, as a card for agents."""
+    """Return the complete agent for members, a card for agents."""
     agent = await parts.agents.get(principal, agent_id)
     return shown_to(principal, agent, await parts.presence.view(principal.tenant_id))
 
@@ -179,7 +179,7 @@ async def read_agent(parts: Parts, principal: InTenant, agent_id: AgentPath) -> 
 async def change_agent(
     parts: Parts, principal: InTenant, agent_id: AgentPath, body: Annotated[AgentChange, Depends(json_body(AgentChange))]
 ) -> AgentResponse:
-    """Another status or key ends the agent's tokens and connections within seconds, on every server."""
+    """Change the given fields. A new status or key ends the agent's tokens and connections on every server within seconds."""
     agent = await parts.agents.update(principal, agent_id, **body.given())
     return _shown(AgentResponse, agent, await parts.presence.view(principal.tenant_id))
 
@@ -191,5 +191,5 @@ async def change_agent(
     responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound),
 )
 async def delete_agent(parts: Parts, principal: InTenant, agent_id: AgentPath) -> None:
-    """Its subscriptions go with it, and its tokens and connections end."""
+    """Delete the agent and its subscriptions, and end its tokens and connections."""
     await parts.agents.delete(principal, agent_id)

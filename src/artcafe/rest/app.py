@@ -1,4 +1,4 @@
-"""The HTTP application: its routes, what surrounds every request, and its OpenAPI document. Listening is `server`'s."""
+"""The HTTP application: routes, supervision of every request, and the OpenAPI document. `rest.server` listens."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from artcafe.rest import (
 )
 from artcafe.rest.bodies import BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS, Disconnected, RequestBody
 from artcafe.rest.dependencies import Settings
-from artcafe.rest.headers import of_every_answer
+from artcafe.rest.headers import response_headers
 from artcafe.rules.clients import rate_limit_key
 from artcafe.rules.ids import new_id
 from artcafe.rules.quotas import Quota
@@ -77,35 +77,35 @@ ROUTERS: Final = (
 )
 
 TAGS: Final = {
-    "home": "Where everything is, and who is calling.",
+    "home": "Addresses of the service, and the current caller.",
     "auth": "Login of agents, by a signature with their SSH key.",
-    "terms": "What people accept before anything else.",
-    "tenants": "Organisations, which nothing crosses.",
-    "members": "The people in a tenant, and invitations into it.",
-    "agents": "The programs of a tenant.",
+    "terms": "Terms of service, which users accept before anything else.",
+    "tenants": "Organisations, isolated from each other.",
+    "members": "Users with a role in a tenant, and invitations.",
+    "agents": "Programs of a tenant, and their SSH keys.",
     "channels": "Named, ordered logs of messages.",
-    "subscriptions": "Which agent receives which channel.",
-    "messages": "Publishing.",
-    "audit": "Who did what.",
-    "health": "For operators.",
+    "subscriptions": "Agents that receive a channel, and their positions.",
+    "messages": "Publish messages, and read the history of a channel.",
+    "audit": "Record of logins, refused attempts and changes.",
+    "health": "Liveness and readiness, for operators.",
 }
 
 BURST_S: Final = 10
-"""So many seconds' worth of an address's requests may come at once."""
+"""Burst size of the rate limit, in seconds of an address's permitted requests."""
 
 MAX_TARGET_BYTES: Final = 8192
-"""Of a path and query: several times the longest that anybody needs."""
+"""Maximum size of path and query: several times the longest valid one."""
 MAX_PARAMETERS: Final = 32
 
 HASTY: Final = frozenset(error.code for error in (BadRequest, Overloaded, RequestTimeout, RateLimited))
-"""Answers that do not wait for the rest of a body: to peers that send too much, too fast, or not what they announced."""
+"""Errors sent without reading the rest of a body: the peer sends too much, too fast, or not what it declared."""
 
 LONGEST_PATH: Final = 200
-"""Characters of a path that are logged: twice the longest of ours."""
+"""Maximum length of a logged path, twice the longest route."""
 
 
 def build(services: Services, settings: Settings) -> FastAPI:
-    """The application. It opens nothing and owns nothing: the services are the caller's to close."""
+    """Return the application. It opens no resources; the caller owns and closes the services."""
     app = _Api(
         title="ArtCafe",
         version=settings.version,
@@ -127,13 +127,13 @@ def build(services: Services, settings: Settings) -> FastAPI:
 
 
 async def _read_ids(request: Request) -> None:
-    """Give every route the ids themselves, in place of what stood in the path. The application's dependencies come first."""
+    """Decode the ids in the path for every route. Dependencies of the application run before those of a route."""
     for name, segment in request.path_params.items():
         request.path_params[name] = from_routing(segment)
 
 
 class _Api(FastAPI):
-    """FastAPI with a document in which bodies and problems have names."""
+    """FastAPI with an OpenAPI document that names the schemas of bodies and problems."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -142,8 +142,8 @@ class _Api(FastAPI):
 
 
 def _named(document: dict[str, Any]) -> dict[str, Any]:
-    """Moves the schemas of bodies among the components, under their titles, as generated clients want them, and takes out the
-    framework's own error, which we never answer."""
+    """Move the schemas of bodies to the components, named by their titles, as client generators expect, and remove the
+    framework's own error, which is never sent."""
     schemas = document["components"]["schemas"]
     schemas["Problem"] = problems.ProblemResponse.model_json_schema(ref_template=problems.REF)
     for operation in (each for operations in document["paths"].values() for each in operations.values()):
@@ -163,7 +163,7 @@ def _named(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rename_to_titles(document: dict[str, Any]) -> None:
-    """Name every schema by its title: FastAPI names it by its class."""
+    """Name every schema by its title, where FastAPI uses the name of its class."""
     schemas = document["components"]["schemas"]
     renamed = {problems.REF.format(model=name): problems.REF.format(model=each["title"]) for name, each in schemas.items()}
     document["components"]["schemas"] = {each["title"]: each for each in schemas.values()}
@@ -182,10 +182,10 @@ def _rename_to_titles(document: dict[str, Any]) -> None:
 
 
 class RequestSupervisor:
-    """Gives each request its id, bounds what it may bring, begins to read its body, and answers whatever goes wrong.
+    """Middleware that assigns the request id, applies limits, starts reading the body, and answers every error.
 
-    Raw ASGI: Starlette's own middleware class would run the rest in another task, where a context variable set by a route is
-    lost to the log.
+    It is raw ASGI, because Starlette's middleware class runs the application in another task, whose context variables, set by
+    a route, are missing in this one's log lines.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -212,15 +212,15 @@ class RequestSupervisor:
             if isinstance(error, OurFault):
                 log.warning("request.unavailable", code=error.code, problem=str(error))
             await request.refuse(error)
-        except asyncio.CancelledError:  # by uvicorn, whose drain has lasted long enough; the task ends here either way
+        except asyncio.CancelledError:  # By uvicorn, at the end of its drain timeout; the task ends here in any case.
             log.warning("request.cut_off", method=scope["method"], path=request.path)
             await request.refuse(Unanswered("this server, which is shutting down,"))
-        except Exception:  # noqa: BLE001 (the supervisor of requests: logged here once, and the caller is told)
+        except Exception:  # noqa: BLE001 (the supervisor of requests: the error is logged once and answered)
             log.exception("request.failed", method=scope["method"], path=request.path)
             await request.refuse(Internal())
         finally:
             request.body.release()
-        request.tell()
+        request.log_done()
 
     def _observed(self, scope: Scope) -> str:
         peer, _ = scope.get("client") or (None, 0)
@@ -228,35 +228,35 @@ class RequestSupervisor:
         return self._settings.proxies.client_address(peer, forwarded)
 
     def _bound(self, address: str) -> None:
-        """Raises RateLimited, before anything is read or looked up for the request."""
+        """Apply the rate limit before any other work for the request. Raises RateLimited."""
         wait_s = self._buckets.take(rate_limit_key(address), time.monotonic())
         if wait_s:
             raise RateLimited("requests", wait_s)
 
 
 class _Request:
-    """One request on its way through, and what was answered."""
+    """One request and the status of its response."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, body: RequestBody) -> None:
         self._scope, self._receive, self._send, self.body = scope, receive, send, body
         self._started = time.monotonic()
-        self.path = quote(scope["path"][:LONGEST_PATH])  # Encoded, so that no line break of a client's begins a line of the log.
+        self.path = quote(scope["path"][:LONGEST_PATH])  # Encoded, so that a line break in it cannot forge a line of the log.
         self.status: int | None = None
         self.code: str | None = None
-        self.id = new_id("req")  # Never the client's: it would be a way into the log.
+        self.id = new_id("req")  # Never a client's id, which could inject text into the log.
         scope.setdefault("state", {}).update(request_id=self.id, body=body)
         structlog.contextvars.bind_contextvars(request_id=self.id, address=scope["client"][0])
 
     async def serve(self, app: ASGIApp) -> None:
         await self.body.begin()
-        # Routed by the path as it came: the server's own decoding makes two segments of an id with a slash in it.
+        # Route by the raw path: the server's decoding would split an id with a slash into two segments.
         self._scope["path"] = for_routing(self._scope["raw_path"].decode("ascii", "replace"))
-        # HEAD is answered as GET (RFC 9110, section 9.3.2). uvicorn leaves the body out, by the method in the scope that it made.
+        # HEAD is handled as GET (RFC 9110, section 9.3.2). uvicorn omits the body, by the method in its own scope.
         scope = {**self._scope, "method": "GET"} if self._scope["method"] == "HEAD" else self._scope
         await app(scope, self._receive, self._answer)
 
     async def refuse(self, error: ArtcafeError) -> None:
-        """Answers with the error, if nothing was answered yet."""
+        """Send the error, unless a response has started."""
         self.code = error.code
         if self.status is not None:
             return
@@ -267,18 +267,18 @@ class _Request:
             self.status = message["status"]
             if self.code not in HASTY:
                 await self.body.discard()
-            own = [(b"x-request-id", self.id.encode()), *of_every_answer(self._scope.get("scheme"))]
+            own = [(b"x-request-id", self.id.encode()), *response_headers(self._scope.get("scheme"))]
             if self._is_last():
                 own.append((b"connection", b"close"))
             message["headers"] = [*message.get("headers", ()), *own]
         await self._send(message)
 
     def _is_last(self) -> bool:
-        """Whether the connection ends behind this answer: because what comes next is the rest of a body and no request, because
-        nobody knows where the next request begins, or because others need its place."""
+        """Whether to close the connection after this response: the rest of a body follows instead of a request, the start of the
+        next request is unknown, or the connection is a spare one."""
         return not self.body.is_complete or self.code == BadRequest.code or "is_spare" in self._scope["state"]
 
-    def tell(self) -> None:
+    def log_done(self) -> None:
         log.debug(
             "request.done",
             method=self._scope["method"],
@@ -290,15 +290,15 @@ class _Request:
 
 
 def _check_spare(scope: Scope) -> None:
-    """Raise Overloaded on a connection beyond all others, unless it asks for health."""
+    """Raise Overloaded on a spare connection, which serves only health requests."""
     if scope["state"].get("is_spare") and not scope["path"].startswith(health.router.prefix + "/"):
         raise Overloaded("connections")
 
 
 def _check_head(scope: Scope) -> None:
-    """Raise BadRequest, TooLarge or Invalid for a head that costs or means more than ours do."""
+    """Raise BadRequest, TooLarge or Invalid for an ambiguous or oversized head."""
     names = {name for name, _ in scope["headers"]}
-    if b"content-length" in names and b"transfer-encoding" in names:  # RFC 9112, section 6.1: an attempt at smuggling, or a bug
+    if b"content-length" in names and b"transfer-encoding" in names:  # RFC 9112, section 6.1: request smuggling, or a bug.
         raise BadRequest("it has both Content-Length and Transfer-Encoding")
     if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_TARGET_BYTES:
         raise TooLarge("the request's path and query", MAX_TARGET_BYTES)
@@ -306,7 +306,7 @@ def _check_head(scope: Scope) -> None:
         raise Invalid("query", f"has more than {MAX_PARAMETERS} parameters")
 
 
-# --- what the framework refuses, in our words --------------------------------------------------------------------------
+# --- errors of the framework -------------------------------------------------------------------------------------------
 
 
 async def _refused(request: Request, exc: Exception) -> Response:
@@ -326,7 +326,7 @@ async def _invalid(_request: Request, exc: Exception) -> Response:
 
 
 def _allowed(request: Request) -> str:
-    """Every method of this path: the framework looks at one route, and a path has one for each method."""
+    """Return all methods of a path. The framework looks at one route, but each method has its own."""
     methods: set[str] = set()
     for route in iter_route_contexts(request.app.routes):
         if route.path and compile_path(route.path)[0].match(request.scope["path"]):

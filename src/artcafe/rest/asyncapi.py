@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document of the gateway, made from its frames and errors. The page for people is docs/gateway.md."""
+"""The AsyncAPI 3.0 document of the gateway, generated from frames and errors. docs/gateway.md is the page for readers."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ Kinds = tuple[type[ArtcafeError], ...]
 SCHEMA: Final = "#/components/schemas/{name}"
 GATEWAY: Final = "#/channels/gateway"
 COMES_BACK_BELOW: Final = 4500
-"""Close codes from 4000 to 4499 mean that the client comes back; from there on, not before something was mended (contract, 4)."""
+"""After a close code from 4000 to 4499 a client reconnects; from 4500 on, only after the cause was fixed (contract, 4)."""
 
 
 class FrameDoc(NamedTuple):
-    """What the frames' types do not say of one kind: a sentence, an example of its body, and for a command, what it is answered
-    with and which errors may answer it alone."""
+    """Documentation of a frame beyond its type: a summary, an example, and for a command an example reply and specific errors."""
 
     summary: str
     example: Mapping[str, Any]
@@ -43,7 +42,7 @@ NOWHERE: Final[Kinds] = (errors.ChannelNotFound, errors.Forbidden, errors.Unavai
 
 COMMANDS: Final[Mapping[str, FrameDoc]] = {
     "challenge": FrameDoc(
-        "Asks for a text to sign, for a login on this connection.",
+        "Request a challenge to sign, for a login on this connection.",
         {"tenant_id": "ten_01M8", "agent_id": "agt_01M8"},
         {
             "challenge_id": "chl_01M8",
@@ -52,7 +51,7 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
         },
     ),
     "connect": FrameDoc(
-        "Logs in by the signature of a challenge or by an access token, which may be renewed so. A failure ends the connection.",
+        "Log in by the signature of a challenge or by an access token, or renew the token. A failure closes the connection.",
         {"challenge_id": "chl_01M8", "signature": "-----BEGIN SSH SIGNATURE-----\n…\n-----END SSH SIGNATURE-----\n"},
         {
             "session_id": "ses_01M8",
@@ -71,7 +70,7 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
         ),
     ),
     "publish": FrameDoc(
-        "Publishes a message to a channel; the reply comes when it is on disk.",
+        "Publish a message to a channel. The reply is sent once the message is on disk.",
         {"channel": "chn_01M8", "data": {"task": "summarise"}, "key": "order-42", "headers": {"trace": "7f3a"}},
         {"seq": 59, "message_id": "msg_01M8", "duplicate": False},
         (
@@ -86,31 +85,31 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
         ),
     ),
     "subscribe": FrameDoc(
-        "Begins the delivery of a channel, and makes the subscription where there is none.",
+        "Start delivery of a channel, and create the subscription if it does not exist.",
         {"channel": "chn_01M8", "from": "cursor", "max_unacked": 64},
         {"epoch": "01M825XBWF4S8NAK4DV9X03YBS", "cursor": 41, "last": 59, "gap": None},
         (*NOWHERE, errors.Conflict, errors.SubscriptionLimit),
     ),
     "unsubscribe": FrameDoc(
-        "Ends the delivery of a channel on this connection; the subscription stands.",
+        "Stop delivery of a channel on this connection. The subscription remains.",
         {"channel": "chn_01M8"},
         {"channel": "chn_01M8"},
         (errors.NotSubscribed,),
     ),
     "ack": FrameDoc(
-        "Says that a channel's messages up to a sequence have been dealt with. It has no id and no reply; an error is pushed.",
+        "Acknowledge a channel's messages up to a sequence. It has no id and no reply; an error is pushed.",
         {"channel": "chn_01M8", "seq": 42},
         None,
         (errors.AckBeyondSent, errors.NotSubscribed),
     ),
     "status": FrameDoc(
-        "Says what the agent is doing, to be seen in its presence until its last connection ends; null takes it away.",
+        "Set the status in the agent's presence until its last connection ends. Null removes it.",
         {"status": "busy"},
         {"status": "busy"},
         (errors.Invalid,),
     ),
     "history": FrameDoc(
-        "Reads what a channel keeps, without receiving it: from a sequence or a time on, or back from the end.",
+        "Read the stored messages of a channel without a subscription: from a sequence or a time on, or backward from the end.",
         {"channel": "chn_01M8", "after": 41, "limit": 2},
         {
             "messages": [
@@ -131,23 +130,23 @@ COMMANDS: Final[Mapping[str, FrameDoc]] = {
         (*NOWHERE, errors.Invalid),
     ),
     "watch": FrameDoc(
-        "Shows a person a channel's messages as they come, at most once each, or the presence of the tenant's agents.",
+        "For users: receive a channel's new messages, each at most once, or the presence of the tenant's agents.",
         {"channel": "chn_01M8"},
         {"channel": "chn_01M8"},
         (*NOWHERE, errors.SubscriptionLimit),
     ),
     "unwatch": FrameDoc(
-        "Ends what a person watches on this connection.",
+        "For users: stop watching on this connection.",
         {"presence": True},
         {"presence": True},
         (errors.Forbidden, errors.NotSubscribed),
     ),
 }
-"""Every command of `frames.Command`."""
+"""Documentation of every command of `frames.Command`."""
 
 PUSHES: Final[Mapping[str, FrameDoc]] = {
     "message": FrameDoc(
-        "A message of a channel that this connection receives.",
+        "A message of a channel, delivered to this connection.",
         {
             "channel": "chn_01M8",
             "seq": 42,
@@ -160,15 +159,15 @@ PUSHES: Final[Mapping[str, FrameDoc]] = {
         },
     ),
     "gap": FrameDoc(
-        "Names messages that will not come. Nothing is skipped without one.",
+        "A range of messages that will not be delivered. No message is skipped without a gap.",
         {"channel": "chn_01M8", "from": 42, "to": None, "reason": "epoch"},
     ),
     "presence": FrameDoc(
-        "How an agent is, to whoever watches: once for each that is connected when it begins, then whenever it changes.",
+        "The presence of an agent, for watching users: once for each agent connected at the start, then after each change.",
         {"agent": "agt_01M8", "connected": True, "status": "busy", "since": "2026-11-22T17:50:19.894Z"},
     ),
     "error": FrameDoc(
-        "What went wrong with something that has no id.",
+        "An error that does not answer a command with an id.",
         {
             "code": "not_subscribed",
             "message": "this socket does not receive 'chn_01M8'; subscribe to it first",
@@ -177,27 +176,27 @@ PUSHES: Final[Mapping[str, FrameDoc]] = {
         errors=(errors.SubscriptionLimit,),
     ),
 }
-"""Every frame of `replies.Incoming` that answers no command."""
+"""Documentation of every frame of `replies.Incoming` that is not a reply."""
 
 ANY: Final[Kinds] = (errors.BadCommand, errors.Internal)
-"""Errors that any command may be answered with."""
+"""Errors of any command."""
 
 DESCRIPTION: Final = """\
-How agents speak to ArtCafe over a WebSocket. Operations are the server's: it receives commands and sends pushes. A command
-carries an `id`, and its reply the same one; replies come as they are ready. `connect` must succeed within 10 s of opening the
-socket, and nothing but `challenge` comes before it. Order, delivery and coming back are told in docs/gateway.md; the routes of
-REST are in /openapi.json."""
+The WebSocket protocol between agents and ArtCafe. Operations are those of the server, which receives commands and sends pushes. A
+command has an `id`, repeated in its reply; replies may arrive in any order. `connect` must succeed within 10 s of opening the
+socket, and only `challenge` may precede it. docs/gateway.md describes ordering, delivery and reconnecting; /openapi.json has the
+REST routes."""
 
 
 @router.get("/asyncapi.json", include_in_schema=False)
 async def read_asyncapi(request: Request) -> Response:
-    """Needs no token."""
+    """Return the AsyncAPI document. No token is required."""
     return Response(document(settings_of(request).gateway_url, settings_of(request).version), media_type="application/json")
 
 
 @lru_cache(maxsize=4)
 def document(gateway_url: str, version: str) -> bytes:
-    """The document as JSON. `gateway_url` is where agents connect, such as `ws://127.0.0.1:8081/v1/connect`."""
+    """Return the document as JSON. `gateway_url` is the agents' address, such as `ws://127.0.0.1:8081/v1/connect`."""
     at = urlsplit(gateway_url)
     all_frames = _frames()
     messages = {frame.name: _message(frame) for frame in all_frames}
@@ -219,7 +218,7 @@ def document(gateway_url: str, version: str) -> bytes:
 
 
 class _Frame(NamedTuple):
-    """One message of the document."""
+    """One message type of the document."""
 
     name: str
     kind: str
@@ -228,20 +227,20 @@ class _Frame(NamedTuple):
     example: Mapping[str, Any]
     has_id: bool
     is_strict: bool = False
-    """Whether a field that is not in its schema is refused. The server's may have more in a newer version."""
+    """Whether unknown fields are refused. Frames of the server may have more fields in newer versions."""
 
 
 def _frames() -> list[_Frame]:
-    """Every frame: commands, what answers them, and pushes. Raises `KeyError` for one that is not told of above."""
+    """Return all frames: commands, replies and pushes. Raises KeyError for an undocumented one."""
     commands, incoming = _fields(frames.Command), _fields(replies.Incoming)
     error = PUSHES["error"]
-    found = [_Frame("error_reply", "error", incoming["error"], "Answers a command that failed.", error.example, has_id=True)]
+    found = [_Frame("error_reply", "error", incoming["error"], "Reply to a failed command.", error.example, has_id=True)]
     for kind, body in commands.items():
-        told = COMMANDS[kind]
-        has_reply = told.reply is not None
-        found.append(_Frame(kind, kind, body, told.summary, told.example, has_id=has_reply, is_strict=True))
-        if told.reply is not None:
-            found.append(_Frame(f"{kind}_reply", kind, incoming[kind], f"Answers {kind}.", told.reply, has_id=True))
+        doc = COMMANDS[kind]
+        has_reply = doc.reply is not None
+        found.append(_Frame(kind, kind, body, doc.summary, doc.example, has_id=has_reply, is_strict=True))
+        if doc.reply is not None:
+            found.append(_Frame(f"{kind}_reply", kind, incoming[kind], f"Reply to {kind}.", doc.reply, has_id=True))
     for kind, body in incoming.items():
         if kind not in commands:
             found.append(_Frame(f"{kind}_push", kind, body, PUSHES[kind].summary, PUSHES[kind].example, has_id=False))
@@ -262,7 +261,7 @@ def _message(frame: _Frame) -> Document:
     example = {**({"id": 3} if frame.has_id else {}), frame.kind: frame.example}
     message: Document = {"name": frame.kind, "summary": frame.summary, "payload": payload, "examples": [{"payload": example}]}
     if frame.has_id:
-        message["correlationId"] = {"location": "$message.payload#/id", "description": "Chosen by the client."}
+        message["correlationId"] = {"location": "$message.payload#/id", "description": "The id chosen by the client."}
     return message
 
 
@@ -271,7 +270,7 @@ def _channel(path: str, messages: Iterable[str]) -> Document:
     return {
         "address": path,
         "title": "A connection",
-        "description": f"Text frames, each one JSON object of at most {frames.MAX_FRAME_BYTES} bytes from a client.",
+        "description": f"Text frames with one JSON object each; from a client, at most {frames.MAX_FRAME_BYTES} bytes.",
         "servers": [{"$ref": "#/servers/gateway"}],
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
         "bindings": {"ws": {"method": "GET", "headers": offered, "bindingVersion": "0.1.0"}},
@@ -281,19 +280,19 @@ def _channel(path: str, messages: Iterable[str]) -> Document:
 
 def _operations() -> Document:
     found: Document = {}
-    for kind, told in COMMANDS.items():
-        found[kind] = _operation("receive", kind, told._replace(errors=(*told.errors, *ANY)))
-        if told.reply is not None:
+    for kind, doc in COMMANDS.items():
+        found[kind] = _operation("receive", kind, doc._replace(errors=(*doc.errors, *ANY)))
+        if doc.reply is not None:
             found[kind]["reply"] = {"channel": {"$ref": GATEWAY}, "messages": _named(f"{kind}_reply", "error_reply")}
-    for kind, told in PUSHES.items():
-        found[f"{kind}_push"] = _operation("send", f"{kind}_push", told)
+    for kind, doc in PUSHES.items():
+        found[f"{kind}_push"] = _operation("send", f"{kind}_push", doc)
     return found
 
 
-def _operation(action: str, message: str, told: FrameDoc) -> Document:
-    operation: Document = {"action": action, "channel": {"$ref": GATEWAY}, "summary": told.summary, "messages": _named(message)}
-    if told.errors:
-        operation["x-errors"] = sorted(each.code for each in told.errors)
+def _operation(action: str, message: str, doc: FrameDoc) -> Document:
+    operation: Document = {"action": action, "channel": {"$ref": GATEWAY}, "summary": doc.summary, "messages": _named(message)}
+    if doc.errors:
+        operation["x-errors"] = sorted(each.code for each in doc.errors)
     return operation
 
 
@@ -302,7 +301,7 @@ def _named(*messages: str) -> list[Document]:
 
 
 def _close_codes() -> list[Document]:
-    """Every close code of ours, whether to come back, and the errors that end a connection with it."""
+    """Return every close code with its errors, and whether a client reconnects after it."""
     closing = [kind for kind in errors.REGISTRY.values() if kind.close is not None]
     return [
         {
@@ -315,8 +314,8 @@ def _close_codes() -> list[Document]:
 
 
 def _errors() -> Document:
-    """Every error that this document names. A newer server may have more: the text and `temporary` say what to do."""
-    named = {*ANY, *(kind for told in (*COMMANDS.values(), *PUSHES.values()) for kind in told.errors)}
+    """Return every error named in the document. Newer servers may have more; `message` and `temporary` explain them."""
+    named = {*ANY, *(kind for doc in (*COMMANDS.values(), *PUSHES.values()) for kind in doc.errors)}
     named |= {kind for kind in errors.REGISTRY.values() if kind.close is not None}
     return {
         kind.code: {"message": re.sub(r"\{[^}]*\}", "…", kind.text), "temporary": kind.temporary}
@@ -325,9 +324,9 @@ def _errors() -> Document:
 
 
 def _tidy(name: str, schema: Document) -> Document:
-    """The schema with its description as the paragraphs that the docstring is, and with what each of its fields means."""
+    """Return the schema with the docstring as its description, unindented, and with descriptions of its fields."""
     if "description" in schema:
         schema["description"] = inspect.cleandoc(schema["description"])
-    for field, told in schema.get("properties", {}).items():
-        told["description"] = field_docs.of(name, field)
+    for field, doc in schema.get("properties", {}).items():
+        doc["description"] = field_docs.of(name, field)
     return schema

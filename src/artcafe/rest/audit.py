@@ -1,4 +1,4 @@
-"""A tenant's audit over HTTP: who did what, newest first. What is told there, `services.audit` says."""
+"""Route for the audit of a tenant. `services.audit` writes the entries."""
 
 from __future__ import annotations
 
@@ -28,49 +28,51 @@ class Order(StrEnum):
 
 
 class AuditQuery(PageQuery):
-    """Which entries to list, and which way to read."""
+    """Filters and order of a list of audit entries."""
 
-    order: Order = Field(Order.NEWEST, description="Which comes first.")
-    agent: str | None = Field(None, description="Only what this agent, or person as `usr:` and the sub, did or had done to it.")
-    action: str | None = Field(
-        None, description="Only this action, or all that begin with it and a dot.", examples=["agent.login"]
+    order: Order = Field(Order.NEWEST, description="Which entries come first.")
+    agent: str | None = Field(
+        None, description="Only entries with this actor or target: an agent's id, or `usr:` and a user's id."
     )
-    since: str | None = Field(None, description="Only from this RFC 3339 time on.", examples=["2026-11-22T16:50:57Z"])
-    until: str | None = Field(None, description="Only before this RFC 3339 time.", examples=["2026-11-23T00:00:00Z"])
+    action: str | None = Field(
+        None, description="Only this action, or all actions that start with it and a dot.", examples=["agent.login"]
+    )
+    since: str | None = Field(None, description="Only entries from this RFC 3339 time on.", examples=["2026-11-22T16:50:57Z"])
+    until: str | None = Field(None, description="Only entries before this RFC 3339 time.", examples=["2026-11-23T00:00:00Z"])
 
     def wanted(self) -> AuditFilter:
-        """Raises Invalid for a time that is none."""
+        """Return the filter. Raises Invalid for an invalid time."""
         return AuditFilter(self.agent, self.action, _time(self.since, "since"), _time(self.until, "until"))
 
 
 class EntryResponse(ResponseModel):
-    """One line of the audit. A change has two: that it is intended, and what became of it."""
+    """One audit entry. A change has two entries: one before it, and one with its outcome."""
 
-    number: int = Field(description="Counts from 1 without a hole.", examples=[17])
+    number: int = Field(description="Counts from 1 without gaps.", examples=[17])
     id: str = Field(examples=["aud_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     time: Time
     action: str = Field(examples=["agent.create"])
-    actor: str = Field(description="The agent, or `usr:` and the person's sub.", examples=["usr:alice@example.com"])
+    actor: str = Field(description="The agent's id, or `usr:` and the user's id.", examples=["usr:alice@example.com"])
     outcome: model.Outcome
-    target: str | None = Field(description="What it was done to.", examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
-    facts: dict[str, str] = Field(description="What else is known; `count` where it happened more than once in a minute.")
-    address: str | None = Field(description="From where, as the server saw it.", examples=["192.0.2.7"])
+    target: str | None = Field(description="The id of the affected record.", examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
+    facts: dict[str, str] = Field(description="Further facts; `count` for an event repeated within a minute.")
+    address: str | None = Field(description="The client's IP address, as seen by the server.", examples=["192.0.2.7"])
     request_id: str | None = Field(examples=["req_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
-    intent: int | None = Field(description="The number of the entry whose outcome this one tells.", examples=[16])
-    before: str = Field(description="The digest of the entry before; empty for the first one.")
+    intent: int | None = Field(description="With an outcome: the number of the entry before the change.", examples=[16])
+    before: str = Field(description="The digest of the previous entry; empty for the first one.")
 
 
 class DigestedEntry(EntryResponse):
-    """An entry with its digest, which is made of all the others' fields and is not one of them."""
+    """An audit entry with the digest of all its other fields."""
 
     digest: str = Field(
-        description="SHA-256, in hexadecimal, of the entry's other fields as JSON: keys in order, no spaces, UTF-8.",
+        description="SHA-256 in hexadecimal of the entry's other fields as JSON: sorted keys, no spaces, UTF-8.",
         examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
     )
 
 
 class AuditPage(ResponseModel):
-    """A part of the tenant's audit."""
+    """One page of the tenant's audit."""
 
     items: list[DigestedEntry]
     next_cursor: str | None
@@ -82,9 +84,11 @@ class AuditPage(ResponseModel):
     responses=problems.responses(*problems.IN_TENANT, *problems.LIST),
 )
 async def list_audit(request: Request, parts: Parts, principal: InTenant, query: Annotated[AuditQuery, Query()]) -> AuditPage:
-    """Logins and their failures, refused attempts, and every change of who may do what. Deleting things leaves their entries.
+    """List logins, failed logins, refused attempts, and changes of access. For owners and admins.
 
-    Entries are found by reading the others, so a page with filters may have fewer than `limit`, or none, and a `next_cursor`.
+    Entries about deleted records remain.
+
+    Filters are applied while reading, so a page can have fewer entries than `limit`, even none, and still a `next_cursor`.
     """
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.audit.page(principal, listing.request, query.wanted(), oldest_first=query.order is Order.OLDEST)

@@ -1,4 +1,4 @@
-"""Request bodies: how large one may be, how long it may take, and JSON read into a model. Services check what fields hold."""
+"""Request bodies: limits on size, time and memory, and JSON parsed into a model. Services validate the fields' values."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ from artcafe.rules.clients import rate_limit_key
 from artcafe.rules.quotas import Quota, QuotaExceeded
 
 SMALL_BODY_BYTES: Final = 8 * 1024
-"""What is read of a body before its caller is known, and the most that a route without a token takes. The longest login, an RSA
-signature of 8,192 bits, has 3 KB."""
+"""Size of a body read before authentication, and the limit of routes without a token. The longest login, with an RSA signature of
+8,192 bits, has 3 KB."""
 JSON_BODY_BYTES: Final = 24 * 1024
-"""The most that a route takes which reads fields: the longest public key has 16 KB. Checking as much costs 2 ms at most."""
+"""Limit of routes with a JSON model: the longest public key has 16 KB. Validating this size costs at most 2 ms."""
 DISCARD_S: Final = 1.0
 BODY_MEMORY_BYTES: Final = 64 * 1024 * 1024
-"""What all unfinished requests together may hold of their bodies."""
+"""Memory limit for the bodies of all unfinished requests."""
 BODY_MEMORY_BYTES_PER_ADDRESS: Final = BODY_MEMORY_BYTES // 4
 
 
 class Disconnected(Exception):
-    """The client went away before its request was here."""
+    """The client disconnected before its request was complete."""
 
 
 class RequestBody:
-    """The body of one request as it arrives. uvicorn bounds neither its size nor its time.
+    """The body of a request while it arrives, with limits on size and time, which uvicorn lacks.
 
-    Its first `SMALL_BODY_BYTES` are read before anything is done for the request, so that most requests are complete by the time
-    they are answered. The rest is read by the route that wants it, which is behind authentication. Until `release`, every byte
-    counts against `memory`, which all requests share.
+    The first `SMALL_BODY_BYTES` are read before routing, so that most requests are complete when they are answered. Routes read
+    the rest, after authentication. Until `release`, every byte counts against `memory`, the quota of all requests.
     """
 
     def __init__(self, scope: Scope, receive: Receive, settings: Settings, memory: Quota) -> None:
@@ -46,25 +45,25 @@ class RequestBody:
         declared = headers.get(b"content-length", b"0")
         self._declared_bytes = int(declared) if declared.isdigit() else 0
         self._awaits_continue = b"expect" in headers
-        """Whether the client sends nothing before it is asked to go on, which `receive` does."""
+        """Whether the client waits for "100 Continue" (RFC 9110, section 10.1.1), which `receive` sends."""
         self._receive, self._settings, self._memory = receive, settings, memory
         self._key = rate_limit_key(scope["client"][0])
         self._body = bytearray()
         self.is_complete = not self._declared_bytes and b"transfer-encoding" not in headers
-        """Whether nothing of the body is left on the connection."""
+        """Whether the whole body was read from the connection."""
 
     async def begin(self) -> None:
-        """Read a small body, or the first part of one whose size is unknown. Raises as `read` does."""
+        """Read a small body, or the start of one with unknown size. Raises the errors of `read`."""
         if self._declared_bytes > self._settings.max_body_bytes:
             raise TooLarge("the request's body", self._settings.max_body_bytes)
         if self._declared_bytes <= SMALL_BODY_BYTES and not self.is_complete:
             await self._fill(SMALL_BODY_BYTES)
 
     async def read(self, most_bytes: int) -> bytes:
-        """Return the whole body. May be repeated.
+        """Return the whole body. It may be called again.
 
-        Raises TooLarge above `most_bytes`, before more than that is read; RequestTimeout when it does not arrive in time;
-        RateLimited or Overloaded when there is no memory for it; and Disconnected.
+        Raises TooLarge above `most_bytes`, before reading more than that; RequestTimeout after the deadline; RateLimited or
+        Overloaded when the memory quota of the address or of all requests is used up; and Disconnected.
         """
         if self._declared_bytes > most_bytes:
             raise TooLarge("the request's body", most_bytes)
@@ -74,9 +73,9 @@ class RequestBody:
         return bytes(self._body)
 
     async def discard(self) -> None:
-        """Take in the rest without keeping it, as far as a body may be long, for `DISCARD_S` at most.
+        """Read and drop the rest, up to the size limit and for at most `DISCARD_S`.
 
-        A connection that is closed over bytes which are still coming is reset, and the client may never read its answer.
+        Closing a connection with unread bytes resets it, and the client may never read its response.
         """
         left_bytes = self._settings.max_body_bytes
         with contextlib.suppress(TimeoutError):
@@ -87,13 +86,13 @@ class RequestBody:
                     self.is_complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
 
     def release(self) -> None:
-        """Forget the body, and give its memory back."""
+        """Drop the body, and return its memory to the quota."""
         if self._body:
             self._memory.release(self._key, len(self._body))
             self._body.clear()
 
     async def _fill(self, most_bytes: int) -> None:
-        """Read until the body is complete or has more than `most_bytes`."""
+        """Read until the body is complete or larger than `most_bytes`."""
         try:
             async with asyncio.timeout(self._settings.body_deadline_s):
                 while not self.is_complete and len(self._body) <= most_bytes:
@@ -117,22 +116,22 @@ class RequestBody:
 
 
 def body_of(request: Request) -> RequestBody:
-    """Return the request's body, which the supervisor of requests began to read."""
+    """Return the request's body, started by the request supervisor."""
     return cast(RequestBody, request.state.body)  # Starlette's state is untyped; `app.RequestSupervisor` put it there.
 
 
 T = TypeVar("T")
 Items = Annotated[list[T], FailFast()]
-"""A list in a body, checked up to its first wrong item: naming 10,000 wrong ones would take 4 ms."""
+"""A list in a body, validated up to its first invalid item: reporting 10,000 invalid items would take 4 ms."""
 
 B = TypeVar("B", bound=RequestModel)
 
 
 def json_body(model: type[B], most_bytes: int = JSON_BODY_BYTES) -> Callable[[Request], Awaitable[B]]:
-    """A dependency that reads the body as `model`; it raises BadJson, Invalid, and what `RequestBody.read` does.
+    """Return a dependency that parses the body as `model`. It raises BadJson, Invalid, and the errors of `RequestBody.read`.
 
-    FastAPI would read a body before it asks who is calling, and answer 400 to somebody who should hear 401. A dependency is
-    read in its turn: put it behind the principal.
+    FastAPI itself reads a body before authentication, and would answer 400 instead of 401. Dependencies run in order: declare
+    this one after the principal.
     """
 
     async def read(request: Request) -> B:
@@ -142,13 +141,13 @@ def json_body(model: type[B], most_bytes: int = JSON_BODY_BYTES) -> Callable[[Re
         try:
             return model.model_validate_json(body)
         except ValidationError as exc:
-            raise of_json(exc) from None  # Its text quotes the input, which may be a secret.
+            raise of_json(exc) from None  # The text of the ValidationError quotes the input, which may be a secret.
 
     return read
 
 
 def optional_body(model: type[B]) -> Callable[[Request], Awaitable[B]]:
-    """As `json_body`, for a model whose fields may all be left out: an absent body and `{}` are equal."""
+    """Return `json_body` for a model with only optional fields: a missing body equals `{}`."""
     read_body = json_body(model)
 
     async def read(request: Request) -> B:
@@ -158,10 +157,10 @@ def optional_body(model: type[B]) -> Callable[[Request], Awaitable[B]]:
 
 
 def takes(model: type[RequestModel], *, required: bool = True) -> dict[str, Any]:
-    """`openapi_extra=` of a route whose body is read by `json_body`, or by `optional_body` where it is not required."""
+    """Return `openapi_extra=` for a route with `json_body`, or with `optional_body` if not `required`."""
     return shown_as(model.model_json_schema(ref_template=REF), required=required)
 
 
 def shown_as(schema: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
-    """`openapi_extra=` of a route that reads JSON of this schema; the schema's title is its name in the document."""
+    """Return `openapi_extra=` for a route with a JSON body of this schema, named in the document by its title."""
     return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}

@@ -1,4 +1,4 @@
-"""The channels of a tenant: made, listed, changed, deleted. What goes through them is `rest.messages`'."""
+"""Routes for the channels of a tenant: create, list, read, change and delete. `rest.messages` has their messages."""
 
 from __future__ import annotations
 
@@ -20,25 +20,31 @@ router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels", tags=["channels"])
 
 
 class NewChannel(RequestModel):
-    """A channel to make."""
+    """A channel to create."""
 
     name: str = Field(description="1 to 64 characters.", examples=["Research"])
     description: str = Field("", description="At most 1024 characters.")
-    type: model.ChannelType = Field(model.ChannelType.BROADCAST, description="How it delivers; it never changes.")
-    access: model.Access = Field(model.Access.OPEN, description="`managed`: only agents that a member subscribed to it.")
+    type: model.ChannelType = Field(model.ChannelType.BROADCAST, description="How messages are delivered; it cannot be changed.")
+    access: model.Access = Field(
+        model.Access.OPEN,
+        description="`open`: any agent of the tenant can use it; `managed`: only agents subscribed by a member.",
+    )
     retention_s: int | None = Field(
-        None, description="For how many seconds a message is kept, up to what the plan has; null is as long as that.", ge=1
+        None, description="Retention of messages in seconds, up to the plan's; null for the plan's.", ge=1
     )
 
 
 class ChannelChange(RequestModel):
-    """What to change of a channel; what is left out stays."""
+    """Changes of a channel; omitted fields stay unchanged."""
 
     name: str = Field(default_factory=str, description="1 to 64 characters.", examples=["Research"])
     description: str = Field(default_factory=str, description="At most 1024 characters.")
-    access: model.Access = Field(model.Access.OPEN, description="`managed`: only agents that a member subscribed to it.")
+    access: model.Access = Field(
+        model.Access.OPEN,
+        description="`open`: any agent of the tenant can use it; `managed`: only agents subscribed by a member.",
+    )
     retention_s: int | None = Field(
-        None, description="For how many seconds a message is kept, up to what the plan has; null is as long as that.", ge=1
+        None, description="Retention of messages in seconds, up to the plan's; null for the plan's.", ge=1
     )
 
 
@@ -51,13 +57,13 @@ class ChannelResponse(ResponseModel):
     description: str
     type: model.ChannelType
     access: model.Access
-    retention_s: int | None = Field(description="For how many seconds a message is kept; null: as long as the plan has it.")
+    retention_s: int | None = Field(description="Retention of messages in seconds; null for the plan's.")
     created_at: KnownTime
     updated_at: KnownTime
 
 
 class ChannelPage(ResponseModel):
-    """A part of the tenant's channels."""
+    """One page of the tenant's channels."""
 
     items: list[ChannelResponse]
     next_cursor: str | None
@@ -65,7 +71,7 @@ class ChannelPage(ResponseModel):
 
 @router.get("", summary="List channels", responses=problems.responses(*problems.IN_TENANT, *problems.LIST))
 async def list_channels(request: Request, parts: Parts, principal: InTenant, query: Annotated[PageQuery, Query()]) -> ChannelPage:
-    """For every member."""
+    """List the channels of the tenant. For members."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.channels.list(principal, listing.request)
     return ChannelPage(items=[ChannelResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page))
@@ -74,7 +80,7 @@ async def list_channels(request: Request, parts: Parts, principal: InTenant, que
 @router.post(
     "",
     status_code=201,
-    summary="Make a channel",
+    summary="Create a channel",
     responses=problems.responses(*problems.IN_TENANT, errors.LimitReached, *problems.POST),
     openapi_extra=takes(NewChannel),
 )
@@ -85,7 +91,7 @@ async def create_channel(
     body: Annotated[NewChannel, Depends(json_body(NewChannel))],
     key: IdempotencyKey = None,
 ) -> ChannelResponse:
-    """It begins empty and without subscribers."""
+    """Create a channel without messages and subscriptions."""
     channel = await parts.channels.create(
         principal,
         name=body.name,
@@ -101,7 +107,7 @@ async def create_channel(
 
 @router.get("/{channel_id}", summary="Read a channel", responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound))
 async def read_channel(parts: Parts, principal: InTenant, channel_id: ChannelPath) -> ChannelResponse:
-    """For every member."""
+    """Return the channel. For members."""
     return ChannelResponse.model_validate(await parts.channels.get(principal, channel_id))
 
 
@@ -114,7 +120,7 @@ async def read_channel(parts: Parts, principal: InTenant, channel_id: ChannelPat
 async def change_channel(
     parts: Parts, principal: InTenant, channel_id: ChannelPath, body: Annotated[ChannelChange, Depends(json_body(ChannelChange))]
 ) -> ChannelResponse:
-    """Its messages and subscriptions stay as they are."""
+    """Change the given fields. Messages and subscriptions stay unchanged."""
     return ChannelResponse.model_validate(await parts.channels.update(principal, channel_id, **body.given()))
 
 
@@ -125,5 +131,5 @@ async def change_channel(
     responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound),
 )
 async def delete_channel(parts: Parts, principal: InTenant, channel_id: ChannelPath) -> None:
-    """Its subscriptions and messages go with it."""
+    """Delete the channel with its subscriptions and messages."""
     await parts.channels.delete(principal, channel_id)

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, bounded: deadlines for heads and for reading answers, open connections, strict heads, own errors."""
+"""uvicorn's HTTP protocol with limits: timeouts for heads and responses, a connection limit, strict heads, and JSON errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from artcafe.errors import ArtcafeError, BadRequest
 from artcafe.observe.logs import Repeated, log
 from artcafe.rest import problems
-from artcafe.rest.headers import of_every_answer
+from artcafe.rest.headers import response_headers
 from artcafe.rest.heads import BadHead, StrictBuffer
 from artcafe.rules.connections import LINGER_BYTES, LINGER_S, CountedConnection, OpenConnections
 from artcafe.rules.ids import new_id
@@ -24,7 +24,7 @@ _LONGEST_PROBLEM: Final = 200
 
 
 class _UvicornLog(logging.Logger):
-    """What uvicorn says of a connection. Its warnings are about what peers send, which `_not_http` counts."""
+    """uvicorn's logger for connections, with warnings as debug lines: they concern input of peers, counted by `_not_http`."""
 
     def warning(self, msg: object, *_args: object, **_more: Any) -> None:
         log.debug("rest.remark", problem=str(msg))
@@ -37,10 +37,11 @@ _refused: Final = Repeated("rest.connection_refused")
 
 
 class DeadlineProtocol(H11Protocol):
-    """Closes a connection whose request line and headers are not complete 10 s after it was opened or they began, and one whose
-    peer takes no byte of an answer for 10 s. Refuses a connection that is one too many, and heads that `heads` refuses.
+    """HTTP protocol with timeouts, a connection limit and strict heads.
 
-    Between two requests uvicorn's own `timeout_keep_alive` counts; a body's deadline is `rest.bodies`'.
+    It closes a connection if a head is not complete 10 s after it started or the connection opened, or if the peer reads no byte
+    of a response for 10 s. It refuses connections above the limit, and heads refused by `heads`. Between requests uvicorn's
+    `timeout_keep_alive` applies; `rest.bodies` has the timeout of a body.
     """
 
     head_deadline_s: ClassVar[float] = 10.0
@@ -50,10 +51,10 @@ class DeadlineProtocol(H11Protocol):
     _entry: CountedConnection | None = None
     _is_lingering = False
     _discarded = 0
-    """Bytes of a connection that was refused."""
+    """Discarded bytes of a refused connection."""
 
     def __init__(self, *args: Any, connections: OpenConnections | None = None, **more: Any) -> None:
-        """Without `connections`, any number may be open."""
+        """Limit open connections by `connections`; None for no limit."""
         super().__init__(*args, **more)
         self._connections = connections or OpenConnections()
         self.conn._receive_buffer = StrictBuffer()
@@ -61,8 +62,8 @@ class DeadlineProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too.
         super().connection_made(transport)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere the system's own patience is what there is
-            # The kernel's, since it knows of every byte; it counts while the peer's window is closed too (tcp(7)).
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux only; other systems use their default timeout.
+            # The kernel's timer sees every acknowledged byte, also while the peer's window is closed (tcp(7)).
             connected = transport.get_extra_info("socket")
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self.answer_deadline_s * 1000))
         peer = self.client[0] if self.client else None
@@ -78,7 +79,7 @@ class DeadlineProtocol(H11Protocol):
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        if self._entry is None:  # refused, and already answered
+        if self._entry is None:  # The connection was refused and answered.
             self._discarded += len(data)
             if self._discarded > LINGER_BYTES:
                 self.transport.abort()
@@ -98,20 +99,20 @@ class DeadlineProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what h11 could not read, in place of uvicorn's plain text. uvicorn calls it while it handles the exception."""
+        """Send an error for a request that h11 cannot parse. uvicorn calls this inside its exception handler."""
         cause = sys.exception()
         error = cause.error if isinstance(cause, BadHead) else BadRequest(str(cause or msg)[:_LONGEST_PROBLEM])
         _not_http.warn(address=self.client[0] if self.client else None, problem=str(error))
         self._refuse(error)
 
     def _refuse(self, error: ArtcafeError) -> None:
-        """Answer with the error where a whole answer is still possible, and close."""
+        """Send the error if no response has started, and close the connection."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._answer(problems.answer(error, new_id("req")))
         self.transport.close()
 
     def _linger(self) -> None:
-        """Close the connection once the peer has read its answer, as far as there is room for that."""
+        """Close the connection after the peer had time to read the response, or at once if too many connections linger."""
         self._is_lingering = self._connections.linger()
         if not self._is_lingering:
             self.transport.close()
@@ -121,7 +122,7 @@ class DeadlineProtocol(H11Protocol):
         self.loop.call_later(LINGER_S, self.transport.close)
 
     def _answer(self, response: Response) -> None:
-        headers = [*response.raw_headers, *of_every_answer(self.scheme), (b"connection", b"close")]
+        headers = [*response.raw_headers, *response_headers(self.scheme), (b"connection", b"close")]
         events = (
             h11.Response(status_code=response.status_code, headers=headers),
             h11.Data(data=bytes(response.body)),

@@ -1,4 +1,4 @@
-"""The headers of every answer, whether the application gives it or the HTTP protocol itself."""
+"""Headers of every response, sent by the application or by the HTTP protocol itself."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ HEADERS: Final[tuple[Header, ...]] = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
-"""No header of CORS is among them. The answers are JSON for programs: a browser must neither cache, frame nor run one."""
+"""Responses are JSON for programs: a browser must not cache, frame or execute them. There are no CORS headers."""
 
 TLS_ONLY: Final[Header] = (b"strict-transport-security", b"max-age=31536000")
-"""A year, on answers over TLS of ours (RFC 6797). A proxy that ends TLS sets its own."""
+"""One year, for responses over the server's own TLS (RFC 6797). A proxy that terminates TLS sets its own header."""
 
 
-def of_every_answer(scheme: str | None) -> tuple[Header, ...]:
-    """Return the headers that an answer over `http` or `https` carries."""
+def response_headers(scheme: str | None) -> tuple[Header, ...]:
+    """Return the headers of a response over `http` or `https`."""
     return (*HEADERS, TLS_ONLY) if scheme == "https" else HEADERS

@@ -1,4 +1,4 @@
-"""Request heads as RFC 9112 has them, and no others: h11 takes what two parsers can read differently."""
+"""Strict parsing of request heads by RFC 9112. h11 alone accepts heads that another parser may read differently."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from h11._receivebuffer import ReceiveBuffer
 from artcafe.errors import ArtcafeError, BadRequest, TooLarge
 
 MAX_HEAD_BYTES: Final = 16 * 1024
-"""A person's token has some KB. h11 bounds only what is not complete yet."""
+"""A user's access token has a few KB. h11 limits only incomplete heads."""
 
 _END: Final = re.compile(rb"\n\r?\n")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
@@ -19,7 +19,7 @@ _FOLD: Final = re.compile(rb"\n[ \t]")
 
 
 class BadHead(h11.RemoteProtocolError):
-    """A head that is refused, and the error to answer it with."""
+    """A refused head, with the error to send."""
 
     def __init__(self, error: ArtcafeError) -> None:
         super().__init__(str(error))
@@ -27,14 +27,14 @@ class BadHead(h11.RemoteProtocolError):
 
 
 class StrictBuffer(ReceiveBuffer):
-    """h11's own buffer, which refuses a head before h11 reads it.
+    """h11's receive buffer with checks before h11 parses a head.
 
-    Every head passes here, also one that was sent behind another request (pipelined). The class belongs to h11's inside: with
-    another version of h11 the tests of this module say whether it still fits.
+    Every head passes through it, including pipelined ones. The base class is internal to h11: the tests of this module show
+    whether another version of h11 is compatible.
     """
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
-        """Return the lines of a head (or of a chunked body's trailers), or None while it is not complete. Raises BadHead."""
+        """Return the lines of a head, or of a chunked body's trailers, or None while it is incomplete. Raises BadHead."""
         end = _END.search(self._data)
         size = len(self._data) if end is None else end.end()
         if size > MAX_HEAD_BYTES:
@@ -46,6 +46,6 @@ class StrictBuffer(ReceiveBuffer):
 
 def _check_lines(head: bytes) -> None:
     if _BARE_LF.search(head):
-        raise BadHead(BadRequest("a line of its head ends with LF alone, without CR (RFC 9112, section 2.2)"))
+        raise BadHead(BadRequest("a line of its head ends with LF without CR (RFC 9112, section 2.2)"))
     if _FOLD.search(head):
         raise BadHead(BadRequest("a line of its head is folded (RFC 9112, section 5.2)"))

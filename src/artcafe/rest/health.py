@@ -1,4 +1,4 @@
-"""Whether this server lives, and whether it can do its work. For operators and load balancers; shows nothing of any tenant."""
+"""Routes for liveness and readiness, for operators and load balancers. They reveal nothing about tenants."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ OK = "ok"
 
 
 class Live(ResponseModel):
-    """The server answers."""
+    """The server is running."""
 
     status: Literal["live"] = "live"
 
 
 class Ready(ResponseModel):
-    """The server can do its work; each part it needs stands beside the status, by name."""
+    """The server is ready; the state of each dependency is a further field with its name."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"example": {"status": "ready", "tables": OK, "nats": OK}})
 
     status: Literal["ready"] = "ready"
 
 
-@router.get("/live", summary="Say that the server runs", responses=problems.responses())
+@router.get("/live", summary="Check liveness", responses=problems.responses())
 async def read_live() -> Live:
-    """Asks nothing of the parts behind the server."""
+    """Report that the server is running, without checking its dependencies."""
     return Live()
 
 
-@router.get("/ready", summary="Say whether the server can work", response_model=Ready, responses=problems.responses(Unavailable))
+@router.get("/ready", summary="Check readiness", response_model=Ready, responses=problems.responses(Unavailable))
 async def read_ready(request: Request, parts: Parts) -> Response | Ready:
-    """Tries what agents need: a message is stored in NATS, a row written, and every table read, at most once a second.
+    """Check what agents need, at most once a second: store a message in NATS, write a row, and read every table.
 
-    With one part down it answers 503, and each part's state stands in the problem by the part's name.
+    If a dependency is down, the response is 503, and the problem has a field with the state of each dependency.
     """
     states = await parts.readiness.states()
     down = [name for name, state in states.items() if state != OK]

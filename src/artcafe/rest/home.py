@@ -1,4 +1,4 @@
-"""The entry: where this service is, and who the caller is to it."""
+"""Entry routes: the addresses of the service, and the current caller."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ router = APIRouter(tags=["home"])
 
 
 class HomeResponse(ResponseModel):
-    """What a client needs to find the rest."""
+    """Addresses and settings of the service."""
 
     name: str = Field(examples=["artcafe"])
     version: str = Field(examples=["0.1.0"])
-    gateway_url: str = Field(description="Where agents connect.", examples=["ws://127.0.0.1:8081/v1/connect"])
-    subprotocol: str = Field(description="The WebSocket subprotocol to ask for.", examples=[SUBPROTOCOL])
+    gateway_url: str = Field(description="The WebSocket address for agents.", examples=["ws://127.0.0.1:8081/v1/connect"])
+    subprotocol: str = Field(description="The WebSocket subprotocol to request.", examples=[SUBPROTOCOL])
     issuer: str | None = Field(
-        description="Where people log in: the OpenID Connect issuer whose tokens are believed. Null with the local identity.",
+        description="The OpenID Connect issuer of accepted user tokens. Null with the local identity.",
         examples=["https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEfGhI"],
     )
     terms_version: str | None = Field(
-        description="The terms that people must accept, at `/v1/terms`. Null where there is nothing to accept.",
+        description="The version of the terms that users must accept, see `/v1/terms`. Null if there are none.",
         examples=["2026-11"],
     )
     openapi: str = Field(description="The path of the OpenAPI document.", examples=["/openapi.json"])
-    asyncapi: str = Field(description="The path of the AsyncAPI document, of the gateway's frames.", examples=["/asyncapi.json"])
+    asyncapi: str = Field(description="The path of the AsyncAPI document for the gateway.", examples=["/asyncapi.json"])
     time: Time = Field(description="The server's clock.")
 
 
 class MyTenant(ResponseModel):
-    """A tenant that the caller is a member of."""
+    """A tenant of the caller."""
 
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     name: str = Field(examples=["Example Ltd"])
@@ -47,30 +47,32 @@ class MyTenant(ResponseModel):
 
 
 class OutstandingTermsResponse(ResponseModel):
-    """Terms that the caller has still to accept, at `/v1/terms/acceptances`."""
+    """Terms that the caller must accept with `POST /v1/terms/acceptances`."""
 
     version: str = Field(examples=["2026-11"])
-    grace_until: Time | None = Field(description="Until then, whoever accepted an earlier version goes on without this one.")
+    grace_until: Time | None = Field(
+        description="Until this time, users who accepted an earlier version can continue without this one."
+    )
 
 
 class MeResponse(ResponseModel):
-    """A person, and the tenants they are in."""
+    """The current user and their tenants."""
 
     user_id: str = Field(examples=["alice@example.com"])
     tenants: list[MyTenant]
-    terms_outstanding: OutstandingTermsResponse | None = Field(description="Null where there is nothing to accept.")
+    terms_outstanding: OutstandingTermsResponse | None = Field(description="Null if there is nothing to accept.")
 
 
 class MyAgent(ResponseModel):
-    """An agent, and its tenant."""
+    """The current agent and its tenant."""
 
     agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
 
 
-@router.get("/v1", summary="Say where everything is", responses=problems.responses())
+@router.get("/v1", summary="Read the service's addresses", responses=problems.responses())
 async def read_home(request: Request, parts: Parts) -> HomeResponse:
-    """Needs no token."""
+    """Return the addresses and settings of the service. No token is required."""
     return HomeResponse(
         name="artcafe",
         version=settings_of(request).version,
@@ -84,9 +86,9 @@ async def read_home(request: Request, parts: Parts) -> HomeResponse:
     )
 
 
-@router.get("/v1/me", summary="Say who the caller is", responses=problems.responses(*problems.BEARER))
+@router.get("/v1/me", summary="Read the current caller", responses=problems.responses(*problems.BEARER))
 async def read_me(parts: Parts, who: AnyCaller) -> MeResponse | MyAgent:
-    """A person gets their tenants and roles, an agent its id and tenant."""
+    """Return a user's tenants with roles, or an agent's id and tenant."""
     if isinstance(who, AgentPrincipal):
         return MyAgent(agent_id=who.agent_id, tenant_id=who.tenant_id)
     terms = await parts.terms.outstanding(who)

@@ -1,4 +1,4 @@
-"""Invitations into a tenant: listed and revoked by its admins, accepted by whoever was invited. Making one is `rest.members`'."""
+"""Routes for invitations: list, revoke and accept. `rest.members` creates them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ InvitationPath = Annotated[str, Path(description="The invitation's id.", example
 
 
 class InvitationResponse(ResponseModel):
-    """A way into a tenant, open until it is used, revoked or expired."""
+    """An invitation into a tenant, open until it is used, revoked or expired."""
 
     id: str = Field(examples=["inv_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -36,7 +36,7 @@ class InvitationResponse(ResponseModel):
 
 
 class NewInvitation(InvitationResponse):
-    """An invitation, with what is handed over to the invited person."""
+    """A new invitation, with the token for the invited person."""
 
     token: str = Field(examples=["artcafe-invitation.dGVuXzAx….inv_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2.q8Jz…"])
 
@@ -46,20 +46,20 @@ class NewInvitation(InvitationResponse):
 
 
 class InvitationPage(ResponseModel):
-    """A part of the tenant's open invitations."""
+    """One page of the tenant's open invitations."""
 
     items: list[InvitationResponse]
     next_cursor: str | None
 
 
 class AcceptanceBody(RequestModel):
-    """An invitation that is accepted."""
+    """The token of an invitation to accept."""
 
-    token: str = Field(description="The token that was handed over.")
+    token: str = Field(description="The token of the invitation.")
     id_token: str | None = Field(
         None,
-        description="The identity provider's ID token of the same person: it says which e-mail address is verified. Needless only"
-        " with the local identity, whose access tokens say it.",
+        description="An ID token of the same user from the identity provider, with the verified e-mail address. Optional only"
+        " with the local identity, whose access tokens contain the address.",
     )
 
 
@@ -71,7 +71,7 @@ class AcceptanceBody(RequestModel):
 async def list_invitations(
     request: Request, parts: Parts, principal: InTenant, query: Annotated[PageQuery, Query()]
 ) -> InvitationPage:
-    """For owners and admins."""
+    """List the open invitations. For owners and admins."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.invitations.list(principal, listing.request)
     items = [InvitationResponse.model_validate(each) for each in page.items]
@@ -85,7 +85,7 @@ async def list_invitations(
     responses=problems.responses(*problems.IN_TENANT, errors.TenantSuspended, errors.InvitationNotFound),
 )
 async def revoke_invitation(parts: Parts, principal: InTenant, invitation_id: InvitationPath) -> None:
-    """For owners and admins. It opens nothing any more."""
+    """Revoke the invitation: its token becomes invalid. For owners and admins."""
     await parts.invitations.revoke(principal, invitation_id)
 
 
@@ -112,15 +112,17 @@ async def accept_invitation(
     body: Annotated[AcceptanceBody, Depends(json_body(AcceptanceBody))],
     _key: NeedlessKey = None,
 ) -> tenants.TenantResponse:
-    """Makes the caller a member, where the address that the invitation is for is verified as theirs. The same request may be
-    repeated: whoever came in by an invitation gets the same answer again."""
+    """Make the caller a member, if the identity provider verified the invitation's address as theirs.
+
+    The request may be repeated: the member who accepted the invitation gets the same response again.
+    """
     address = await _proven_address(parts, user, body.id_token or credentials.credentials)
     tenant, member = await parts.invitations.accept(user, address, body.token)
     return tenants.shown(tenant, member.role)
 
 
 async def _proven_address(parts: Services, user: model.UserId, id_token: str) -> str:
-    """The verified address of the caller, whose ID token it must be. Raises AddressUnproven; fails closed."""
+    """Return the caller's verified address from their own ID token. Raises AddressUnproven; fails closed."""
     try:
         address = await parts.identity.verify_id_token(id_token, parts.clock())
     except (Unauthenticated, errors.CredentialsExpired) as exc:

@@ -1,4 +1,4 @@
-"""The keys of an agent: added, listed, disabled, revoked, so that they can be exchanged without a break."""
+"""Routes for the keys of an agent: add, list, read, disable and revoke, for a key rotation without downtime."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ FOUND = (errors.AgentNotFound, errors.KeyNotFound)
 
 
 class NewKey(RequestModel):
-    """One more key of an agent."""
+    """A key to add to an agent."""
 
     public_key: str = agents.PUBLIC_KEY
     not_after: datetime | None = Field(
-        None, description="When it ends by itself, with what it opened; never where left out.", examples=["2026-12-24T00:00:00Z"]
+        None, description="Expiry of the key, its tokens and connections; never if omitted.", examples=["2026-12-24T00:00:00Z"]
     )
 
 
 class KeyChange(RequestModel):
-    """What to change of a key."""
+    """Changes of a key."""
 
-    status: model.KeyStatus = Field(description="`disabled` ends what it opened; `active` lets it log in again.")
+    status: model.KeyStatus = Field(description="`disabled` ends the key's tokens and connections; `active` allows logins again.")
 
 
 class KeyResponse(ResponseModel):
-    """An SSH key of an agent, its public half."""
+    """The public key of an SSH key pair of an agent."""
 
     id: str = Field(examples=["key_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     agent_id: str = Field(examples=["agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     public_key: str = Field(examples=agents.PUBLIC_KEY.examples)
     fingerprint: str | None = Field(
-        description="As ssh-keygen -l prints it; null for an older row's key that is refused today.",
+        description="Fingerprint, as printed by ssh-keygen -l; null for a key of an older row that is refused today.",
         examples=["SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpKZIDTMczCvj3tD2s"],
     )
-    first: bool = Field(description="Whether it is the one that the agent shows as its `public_key`.")
+    first: bool = Field(description="Whether it is the agent's first key, shown as its `public_key`.")
     status: model.KeyStatus
     added_at: KnownTime
     not_after: Time | None
 
 
 class KeyPage(ResponseModel):
-    """A part of the agent's keys."""
+    """One page of the agent's keys."""
 
     items: list[KeyResponse]
     next_cursor: str | None
@@ -82,7 +82,7 @@ def _shown(found: tuple[model.Agent, model.AgentKey]) -> KeyResponse:
 async def list_keys(
     request: Request, parts: Parts, principal: InTenant, agent_id: AgentPath, query: Annotated[PageQuery, Query()]
 ) -> KeyPage:
-    """Its first one, and up to five beside it."""
+    """List the agent's first key and up to five more."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.keys.list(principal, agent_id, listing.request)
     return KeyPage(items=[_shown(each) for each in page.items], next_cursor=listing.next_cursor(page))
@@ -103,10 +103,10 @@ async def add_key(
     body: Annotated[NewKey, Depends(json_body(NewKey))],
     key: IdempotencyKey = None,
 ) -> KeyResponse:
-    """The agent can log in with it at once, as with any other; none that it has ends by this."""
+    """Add a key, which the agent can use at once. Its other keys stay valid."""
     not_after = body.not_after
     if not_after is not None and not_after.tzinfo is None:
-        raise errors.Invalid("not_after", "must name its zone, such as 2026-12-24T00:00:00Z")
+        raise errors.Invalid("not_after", "must have a time zone, such as 2026-12-24T00:00:00Z")
     made = _shown(await parts.keys.add(principal, agent_id, public_key=body.public_key, not_after=not_after, idempotency_key=key))
     response.headers["Location"] = tenant_path(principal.tenant_id, "agents", made.agent_id, "keys", made.id)
     return made
@@ -114,7 +114,7 @@ async def add_key(
 
 @router.get("/{key_id}", summary="Read an agent's key", responses=problems.responses(*problems.IN_TENANT, *FOUND))
 async def read_key(parts: Parts, principal: InTenant, agent_id: AgentPath, key_id: KeyPath) -> KeyResponse:
-    """One of the agent's keys."""
+    """Return one of the agent's keys."""
     return _shown(await parts.keys.get(principal, agent_id, key_id))
 
 
@@ -131,7 +131,10 @@ async def change_key(
     key_id: KeyPath,
     body: Annotated[KeyChange, Depends(json_body(KeyChange))],
 ) -> KeyResponse:
-    """Disabling ends the tokens and connections that this key opened, and no others; another one becomes first in its place."""
+    """Change the key's status.
+
+    Disabling ends only this key's tokens and connections. If it was the first key, another one becomes the first.
+    """
     return _shown(await parts.keys.set_status(principal, agent_id, key_id, body.status))
 
 
@@ -142,5 +145,5 @@ async def change_key(
     responses=problems.responses(*problems.IN_TENANT, *FOUND, errors.Conflict),
 )
 async def revoke_key(parts: Parts, principal: InTenant, agent_id: AgentPath, key_id: KeyPath) -> None:
-    """The tokens and connections that this key opened end within 5 seconds, on every server, and no others."""
+    """Revoke the key. Its tokens and connections, and no others, end on every server within 5 seconds."""
     await parts.keys.revoke(principal, agent_id, key_id)

@@ -1,4 +1,4 @@
-"""The members of a tenant: listed, invited, given another role, removed. How an invitation is accepted is `rest.invitations`'."""
+"""Routes for the members of a tenant: list, invite, change roles and remove. `rest.invitations` accepts invitations."""
 
 from __future__ import annotations
 
@@ -23,30 +23,32 @@ UserPath = Annotated[str, Path(description="The member's `user_id`.", examples=[
 
 
 class NewMember(RequestModel):
-    """Whom to invite, and as what."""
+    """The address and role of a user to invite."""
 
-    address: str = Field(description="The e-mail address that the invited person has to prove.", examples=["bob@example.com"])
-    role: model.Role = Field(model.Role.MEMBER, description="Owners are made by owners only.")
+    address: str = Field(description="The e-mail address, which the invited user must prove.", examples=["bob@example.com"])
+    role: model.Role = Field(model.Role.MEMBER, description="Only owners can grant the role of owner.")
 
 
 class RoleChange(RequestModel):
-    """What to make of a member."""
+    """A member's new role."""
 
     role: model.Role
 
 
 class MemberResponse(ResponseModel):
-    """A person in a tenant."""
+    """A user with a role in a tenant."""
 
-    user_id: str = Field(description="The identity provider's `sub`.", examples=["5d0e1c1e-8f0b-4f5e-9a70-0d6a6f1f8a11"])
+    user_id: str = Field(
+        description="The `sub` claim of the identity provider.", examples=["5d0e1c1e-8f0b-4f5e-9a70-0d6a6f1f8a11"]
+    )
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     role: model.Role
-    address: str | None = Field(description="That of the invitation they came by.", examples=["bob@example.com"])
+    address: str | None = Field(description="The address of the accepted invitation.", examples=["bob@example.com"])
     joined_at: KnownTime
 
 
 class MemberPage(ResponseModel):
-    """A part of the tenant's members."""
+    """One page of the tenant's members."""
 
     items: list[MemberResponse]
     next_cursor: str | None
@@ -54,7 +56,7 @@ class MemberPage(ResponseModel):
 
 @router.get("", summary="List members", responses=problems.responses(*problems.IN_TENANT, *problems.LIST))
 async def list_members(request: Request, parts: Parts, principal: InTenant, query: Annotated[PageQuery, Query()]) -> MemberPage:
-    """For owners and admins."""
+    """List the members of the tenant. For owners and admins."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.members.list(principal, listing.request)
     return MemberPage(items=[MemberResponse.model_validate(each) for each in page.items], next_cursor=listing.next_cursor(page))
@@ -63,7 +65,7 @@ async def list_members(request: Request, parts: Parts, principal: InTenant, quer
 @router.post(
     "",
     status_code=201,
-    summary="Invite somebody",
+    summary="Invite a user",
     responses=problems.responses(*problems.IN_TENANT, errors.TenantSuspended, errors.LimitReached, *problems.POST),
     openapi_extra=takes(NewMember),
 )
@@ -74,8 +76,11 @@ async def invite_member(
     body: Annotated[NewMember, Depends(json_body(NewMember))],
     key: IdempotencyKey = None,
 ) -> NewInvitation:
-    """For owners and admins. The answer has the token to hand over, since ArtCafe sends no mail; it is shown nowhere else. It is
-    good for 72 hours, once, for whoever proves the address."""
+    """Create an invitation. For owners and admins.
+
+    The response has the token for the invited user, which is shown nowhere else: ArtCafe sends no e-mail. The token is valid once
+    within 72 hours, for a user who proves the address.
+    """
     invitation, token = await parts.invitations.create(principal, address=body.address, role=body.role, idempotency_key=key)
     response.headers["Location"] = tenant_path(invitation.tenant_id, "invitations", invitation.id)
     return NewInvitation.of(invitation, token)
@@ -83,7 +88,7 @@ async def invite_member(
 
 @router.patch(
     "/{user_id}",
-    summary="Give a member another role",
+    summary="Change a member's role",
     responses=problems.responses(
         *problems.IN_TENANT, errors.TenantSuspended, errors.MemberNotFound, errors.LastOwner, errors.Conflict, *problems.BODY
     ),
@@ -92,7 +97,7 @@ async def invite_member(
 async def change_member(
     parts: Parts, principal: InTenant, user_id: UserPath, body: Annotated[RoleChange, Depends(json_body(RoleChange))]
 ) -> MemberResponse:
-    """For owners and admins; only owners make somebody an owner, or an owner something else. The last owner stays one."""
+    """Change a member's role. For owners and admins; only owners can grant or revoke the role of owner. One owner must remain."""
     return MemberResponse.model_validate(await parts.members.set_role(principal, user_id, body.role))
 
 
@@ -105,6 +110,8 @@ async def change_member(
     ),
 )
 async def remove_member(parts: Parts, principal: InTenant, user_id: UserPath) -> None:
-    """For owners and admins, and for every member themselves; only owners remove owners, and the last one stays. They are out at
-    their next request, and off their connections within 5 seconds."""
+    """Remove a member. For owners and admins, and for members to leave; only owners can remove owners, and one owner must remain.
+
+    The member's next request is refused, and their connections end within 5 seconds.
+    """
     await parts.members.remove(principal, user_id)

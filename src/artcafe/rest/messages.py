@@ -1,5 +1,7 @@
-"""Publishing over HTTP, and reading what is kept. A message's data is passed on as the text it was; what a message may be is
-`services.messaging`'s."""
+"""Routes to publish messages and to read the history of a channel.
+
+A message's data is forwarded as the original JSON text. `services.messaging` validates messages.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ router = APIRouter(prefix="/v1/tenants/{tenant_id}/channels/{channel_id}/message
 
 
 class NewMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`frames.Publish` without the channel, which is in the path."""
+    """The fields of `frames.Publish` without the channel, which is in the path."""
 
     data: msgspec.Raw
     key: str | None = None
@@ -35,13 +37,16 @@ class NewMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Published(ResponseModel):
-    """Where the message stands."""
+    """The receipt of a published message."""
 
-    seq: int | None = Field(description="Rises in a channel and may skip numbers. Null in a `live` channel.", examples=[59])
-    message_id: str | None = Field(
-        description="Null for a repeat whose first message has been removed since.", examples=["msg_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"]
+    seq: int | None = Field(
+        description="The sequence, which increases within a channel and may skip numbers. Null in a `live` channel.",
+        examples=[59],
     )
-    duplicate: bool = Field(description="The message was stored before, under the same key; nothing was stored now.")
+    message_id: str | None = Field(
+        description="Null for a duplicate whose original message was removed.", examples=["msg_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"]
+    )
+    duplicate: bool = Field(description="Whether the message was stored by an earlier request with the same key.")
 
 
 SCHEMA: Final[dict[str, Any]] = {
@@ -52,16 +57,16 @@ SCHEMA: Final[dict[str, Any]] = {
     "required": ["data"],
     "properties": {
         "data": {
-            "description": "Any JSON, with numbers below 1.8e308; it is delivered as the text it was.",
+            "description": "Any JSON value, with numbers below 1.8e308; the text is delivered unchanged.",
             "examples": [{"task": "summarise", "pages": [1, 2]}],
         },
         "key": {
             "type": ["string", "null"],
-            "description": "Within 10 minutes one key stores one message. The Idempotency-Key header does the same.",
+            "description": "Within 10 minutes, one key stores one message. The Idempotency-Key header does the same.",
             "examples": ["order-42"],
         },
         "headers": {"type": ["object", "null"], "additionalProperties": {"type": "string"}, "examples": [{"trace": "7f3a"}]},
-        "reply_to": {"type": ["string", "null"], "description": "Where an answer is awaited; its meaning is the agents' own."},
+        "reply_to": {"type": ["string", "null"], "description": "Where replies are expected; agents define its meaning."},
     },
 }
 
@@ -69,10 +74,10 @@ _new_message: Final = msgspec.json.Decoder(NewMessage)
 
 
 async def new_message(request: Request) -> NewMessage:
-    """Raises BadJson for a body that is no JSON object, Invalid for a wrong field, and what `RequestBody.read` does."""
+    """Parse the body. Raises BadJson for other JSON than an object, Invalid for a field, and the errors of `RequestBody.read`."""
     body = await body_of(request).read(settings_of(request).max_body_bytes)
     try:
-        str(body, "utf-8")  # msgspec does not look inside a Raw.
+        str(body, "utf-8")  # msgspec does not validate the content of a Raw.
         return _new_message.decode(body)
     except UnicodeDecodeError:
         raise BadJson("it is not UTF-8") from None
@@ -85,27 +90,29 @@ async def new_message(request: Request) -> NewMessage:
 
 
 def _invalid(text: str) -> BadJson | Invalid:
-    """msgspec tells where it stopped at the end of its text: "Expected `str`, got `int` - at `$.key`"."""
+    """Convert msgspec's message, which ends with the field: "Expected `str`, got `int` - at `$.key`"."""
     problem, _, place = text.partition(" - at `$")
     problem = problem[:1].lower() + problem[1:]
     if place:
         return Invalid(place.rstrip("`").lstrip("."), problem)
     if "`" not in problem or problem.startswith("expected"):
         return BadJson("it must be an object")
-    return Invalid(problem.split("`")[1], "is required" if "missing" in problem else "is not known here")
+    return Invalid(problem.split("`")[1], "is required" if "missing" in problem else "is unknown")
 
 
 def _one_key(message: NewMessage, header: str | None) -> str | None:
     if message.key is not None and header is not None and message.key != header:
-        raise Invalid("key", "differs from the Idempotency-Key header; send one of them, or both alike")
+        raise Invalid("key", "differs from the Idempotency-Key header; send one of them, or equal values")
     return message.key if message.key is not None else header
 
 
 class HistoryQuery(PageQuery):
-    """Which part of the history."""
+    """The requested range of the history."""
 
-    after: str | None = Field(None, description="Forward: above this sequence, or from this RFC 3339 time on.", examples=["41"])
-    before: str | None = Field(None, description="Below this sequence, or before this RFC 3339 time.")
+    after: str | None = Field(
+        None, description="Read forward: above this sequence, or from this RFC 3339 time on.", examples=["41"]
+    )
+    before: str | None = Field(None, description="Messages below this sequence, or before this RFC 3339 time.")
 
 
 HISTORY: Final[dict[str, Any]] = {
@@ -113,11 +120,14 @@ HISTORY: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["items", "next_cursor"],
     "properties": {
-        "items": {"type": "array", "items": {"type": "object", "description": "A message as it is delivered, without `prev`."}},
+        "items": {
+            "type": "array",
+            "items": {"type": "object", "description": "A message as delivered by the gateway, without `prev`."},
+        },
         "next_cursor": {"type": ["string", "null"]},
         "gap": {
             "type": "object",
-            "description": "Only where some of what was asked for is gone: which, both ends included, and why.",
+            "description": "Present if requested messages are no longer stored: their inclusive range, and the reason.",
             "required": ["from", "to", "reason"],
             "properties": {"from": {"type": "integer"}, "to": {"type": ["integer", "null"]}, "reason": {"type": "string"}},
         },
@@ -130,27 +140,29 @@ HISTORY: Final[dict[str, Any]] = {
     summary="Read a channel's history",
     response_class=Response,
     responses={
-        200: {"description": "Messages that are kept.", "content": {"application/json": {"schema": HISTORY}}},
+        200: {"description": "One page of stored messages.", "content": {"application/json": {"schema": HISTORY}}},
         **problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, *problems.LIST),
     },
 )
 async def read_history(
     request: Request, parts: Parts, principal: InTenant, channel_id: ChannelPath, query: Annotated[HistoryQuery, Query()]
 ) -> Response:
-    """With `after` oldest first from there; without it newest first, back from `before` or from the end. For every member, and
-    for agents that may receive the channel."""
+    """Return stored messages: oldest first with `after`, otherwise newest first, back from `before` or from the end.
+
+    For members, and for agents that may receive the channel.
+    """
     listing = Listing.of(request, principal.tenant_id, query)
     behind = listing.request.after
     after = None if query.after is None else place(query.after, "after")
     before = None if query.before is None else place(query.before, "before")
-    if behind is not None:  # where the page before this one ended
+    if behind is not None:  # The end of the previous page.
         after, before = (None, int(behind)) if after is None else (int(behind), before)
     past = await parts.history.page(principal, channel_id, after, before, listing.request.limit)
     page = Page(tuple(past.messages), str(past.messages[-1].seq) if past.has_more else None)
     items = b",".join(envelopes.message_text(channel_id, one.seq, one.envelope) for one in page.items)
     cursor = msgspec.json.encode(listing.next_cursor(page))
-    told = b"" if past.gap is None else b',"gap":' + msgspec.json.encode(past.gap)
-    return Response(b'{"items":[%b],"next_cursor":%b%b}' % (items, cursor, told), media_type="application/json")
+    gap = b"" if past.gap is None else b',"gap":' + msgspec.json.encode(past.gap)
+    return Response(b'{"items":[%b],"next_cursor":%b%b}' % (items, cursor, gap), media_type="application/json")
 
 
 @router.post(
@@ -159,7 +171,7 @@ async def read_history(
     summary="Publish a message",
     response_description="The message is on disk.",
     responses={
-        200: {"description": "The message was stored before, under the same key.", "model": Published},
+        200: {"description": "The message was stored by an earlier request with the same key.", "model": Published},
         **problems.responses(
             *problems.BEARER,
             errors.TenantNotFound,
@@ -182,7 +194,7 @@ async def publish(
     message: Annotated[NewMessage, Depends(new_message)],
     key: IdempotencyKey = None,
 ) -> Published:
-    """Every subscribed agent gets it. An error says whether it was stored; with a key, publishing again is always safe."""
+    """Publish a message to all subscribed agents. An error says whether it was stored; with a key, a retry is always safe."""
     reply = await parts.messaging.publish(
         principal,
         channel_id,

@@ -1,4 +1,4 @@
-"""Pages over HTTP: `limit` and an opaque `cursor` in, `items` and `next_cursor` out. What a list holds is its service's."""
+"""Pagination: `limit` and an opaque `cursor` in a request, `items` and `next_cursor` in a response."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ Time = Annotated[
     PlainSerializer(times.to_text, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T16:50:57.123Z"]}),
 ]
-"""A time in an answer: RFC 3339, UTC, milliseconds."""
+"""A time in a response: RFC 3339, UTC, with milliseconds."""
 
-KnownTime = Annotated[Time | None, Field(description="Null where an older system left no time that can be read.")]
-"""The time of an event, which the rows of an older system may lack."""
+KnownTime = Annotated[Time | None, Field(description="Null for a record of an older system without a readable time.")]
+"""The time of an event, which rows of an older system may lack."""
 
 
 class PageQuery(BaseModel):
-    """The query of a list. A parameter it does not know is refused: a misspelt filter would answer with everything."""
+    """The query of a list. Unknown parameters are refused, because a misspelt filter would return everything."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    limit: int = Field(pages.DEFAULT_LIMIT, ge=1, le=pages.MAX_LIMIT, description="At most so many items.")
-    cursor: str | None = Field(None, description="The `next_cursor` of the page before, unchanged, with the same filters.")
+    limit: int = Field(pages.DEFAULT_LIMIT, ge=1, le=pages.MAX_LIMIT, description="Maximum number of items.")
+    cursor: str | None = Field(None, description="The `next_cursor` of the previous page, unchanged, with the same filters.")
 
     def filters(self) -> dict[str, str]:
         return {name: str(value) for name, value in self if name not in PageQuery.model_fields and value is not None}
 
 
 class Listing:
-    """One request for a page. Its cursors are sealed to the owner of the list, the path and the filters."""
+    """One request for a page. Its cursors are bound to the owner of the list, the path and the filters."""
 
     def __init__(self, key: bytes, owner: str, query: str) -> None:
         self._key, self._owner, self._query = key, owner, query
@@ -46,7 +46,7 @@ class Listing:
 
     @classmethod
     def of(cls, request: Request, owner: str, query: PageQuery) -> Self:
-        """`owner` is the tenant's id, or `usr:{sub}` for a person's own list. Raises BadCursor and Invalid."""
+        """Parse the query. `owner` is the tenant's id, or `usr:{sub}` for a user's own list. Raises BadCursor and Invalid."""
         listing = cls(
             settings_of(request).page_key, owner, f"{request.scope['path']}?{urlencode(sorted(query.filters().items()))}"
         )

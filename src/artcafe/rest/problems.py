@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 answers: what each says, which headers it carries, and how the OpenAPI document shows it."""
+"""Errors as RFC 9457 problems: body, headers, and documentation in OpenAPI."""
 
 from __future__ import annotations
 
@@ -19,37 +19,39 @@ from artcafe.rest.schemas import ResponseModel
 
 MEDIA_TYPE: Final = "application/problem+json"
 REF: Final = "#/components/schemas/{model}"
-"""Where the OpenAPI document keeps a schema."""
+"""Reference to a schema in the OpenAPI document."""
 RETRY_AFTER_S: Final = 1
-"""Long enough that a server which restarts is not stormed, short enough that a person does not notice."""
+"""Long enough to spread retries after a restart, short enough to go unnoticed."""
 
 _LONGEST_ECHO: Final = 200
 
 
 class FieldProblem(ResponseModel):
-    """One field that is missing or wrong."""
+    """One missing or invalid field."""
 
     field: str = Field(description="The field's path in the body, or the query parameter.", examples=["capabilities[0]"])
     problem: str = Field(examples=["is required"])
 
 
 class ProblemResponse(ResponseModel):
-    """An error (RFC 9457). `code` is stable and for programs, `detail` is for people."""
+    """An error (RFC 9457). `code` is stable, for programs; `detail` is for people."""
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(description="A relative URI that names the code.", examples=["/docs/errors#agent_not_found"])
+    type: str = Field(description="A relative URI for the code.", examples=["/docs/errors#agent_not_found"])
     title: str = Field(examples=["Agent not found"])
     status: int = Field(examples=[404])
     detail: str
     code: str = Field(examples=["agent_not_found"])
-    request_id: str = Field(description="Names this request in the server's log.", examples=["req_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
-    errors: list[FieldProblem] | None = Field(None, description="With `invalid` only: every field that is wrong.")
+    request_id: str = Field(
+        description="The id of this request in the server's log.", examples=["req_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"]
+    )
+    errors: list[FieldProblem] | None = Field(None, description="Only with `invalid`: every invalid field.")
 
 
 @dataclass(eq=False)
 class InvalidFields(Invalid):
-    """All that is wrong with a body or a query, so that it can be mended in one go; `field` and `problem` are the first's."""
+    """All invalid fields of a body or a query, so that they can be fixed together; `field` and `problem` describe the first."""
 
     others: tuple[Invalid, ...] = ()
 
@@ -58,15 +60,14 @@ class InvalidFields(Invalid):
 
 
 class _ThisId:
-    """Stands in for an id that is not there. An answer that repeated it would differ between an id that is absent and one that
-    is another tenant's by nothing but that; without it, the two are equal byte for byte."""
+    """Placeholder for an unknown id, so that the response is byte for byte the same for a missing and for a foreign record."""
 
     def __repr__(self) -> str:
         return "of this id"
 
 
 def answer(error: ArtcafeError, request_id: str, more: Mapping[str, object] | None = None) -> Response:
-    """The response to `error`; `more` are further members of the problem."""
+    """Return the response for `error`, with `more` as further members of the problem."""
     body: dict[str, object] = {
         "type": f"/docs/errors#{error.code}",
         "title": title(error.code),
@@ -83,12 +84,12 @@ def answer(error: ArtcafeError, request_id: str, more: Mapping[str, object] | No
 
 
 def title(code: str) -> str:
-    """`agent_not_found` as a person reads it: `Agent not found`."""
+    """Return a code as a title: `Agent not found` for `agent_not_found`."""
     return code.replace("_", " ").capitalize().replace("json", "JSON")
 
 
 def detail(error: ArtcafeError) -> str:
-    """What the error says, without an id that was looked for and not found."""
+    """Return the text of the error, without the id of a missing record."""
     if isinstance(error, RouteNotFound):
         return str(RouteNotFound(error.id[:_LONGEST_ECHO]))
     if isinstance(error, NotFound):
@@ -109,19 +110,19 @@ def _headers(error: ArtcafeError) -> dict[str, str]:
     return headers
 
 
-# --- what pydantic found wrong -----------------------------------------------------------------------------------------
+# --- validation errors -------------------------------------------------------------------------------------------------
 
-_PHRASES: Final = {"missing": "is required", "extra_forbidden": "is not known here"}
+_PHRASES: Final = {"missing": "is required", "extra_forbidden": "is unknown"}
 _PLACES: Final = ("body", "query", "path", "header")
 
 
 MOST_FIELDS: Final = 20
-"""Named in one answer. Building the text of every error of a long body would take a hundred times the body's own cost."""
+"""Maximum number of fields in a response. Texts for all errors of a long body would take a hundred times its own cost."""
 
 
 def of_json(exc: ValidationError) -> ArtcafeError:
-    """What a body that is no such JSON is answered with."""
-    if exc.error_count() > MOST_FIELDS:  # `errors` would build them all
+    """Return the error for an invalid body."""
+    if exc.error_count() > MOST_FIELDS:  # `errors` would build all of them.
         return Invalid("body", f"{exc.error_count()} fields of it are unknown or wrong")
     found = exc.errors(include_url=False, include_input=False)
     for each in found:
@@ -133,7 +134,7 @@ def of_json(exc: ValidationError) -> ArtcafeError:
 
 
 def of_fields(found: Sequence[Mapping[str, Any]]) -> InvalidFields:
-    """What fields that pydantic refused are answered with: the first `MOST_FIELDS` of them; at least one."""
+    """Return the error for at least one field refused by pydantic, with the first `MOST_FIELDS`."""
     first, *others = [Invalid(_path(each["loc"]), _phrase(each)) for each in found[:MOST_FIELDS]]
     return InvalidFields(first.field, first.problem, tuple(others))
 
@@ -150,7 +151,7 @@ def _phrase(found: Mapping[str, Any]) -> str:
     return _PHRASES.get(found["type"], text[:1].lower() + text[1:])
 
 
-# --- how the OpenAPI document shows them -------------------------------------------------------------------------------
+# --- documentation -----------------------------------------------------------------------------------------------------
 
 Kinds = tuple[type[ArtcafeError], ...]
 
@@ -171,7 +172,7 @@ LIST: Final[Kinds] = (errors.BadCursor, errors.Invalid)
 
 
 def responses(*kinds: type[ArtcafeError]) -> dict[int | str, dict[str, Any]]:
-    """`responses=` of a route that may answer with these errors, and with those that any route may."""
+    """Return `responses=` for a route with these errors, and with those of any route."""
     by_status: defaultdict[int, list[type[ArtcafeError]]] = defaultdict(list)
     for kind in sorted({*kinds, *ANYWHERE}, key=lambda each: (each.status, each.code)):
         by_status[kind.status].append(kind)

@@ -11,7 +11,7 @@ _SUFFIX: Final = re.compile(r"(?<=.)(Body|Response)$")
 
 
 def schema_name(model: type[Any]) -> str:
-    """Return the name of a model's schema: the class name without `Body` or `Response`, which only tell classes apart."""
+    """Return the name of a model's schema: the class name without `Body` or `Response`, which only distinguish classes."""
     return _SUFFIX.sub("", model.__name__)
 
 

@@ -1,4 +1,4 @@
-"""Subscriptions: which agent receives which channel, seen from the channel and from the agent."""
+"""Routes for subscriptions of agents to channels, listed by channel and by agent."""
 
 from __future__ import annotations
 
@@ -22,30 +22,32 @@ ONE = (*problems.IN_TENANT, errors.SubscriptionNotFound)
 
 
 class NewSubscription(RequestModel):
-    """What a subscription shall let its agent do."""
+    """The permissions of a subscription."""
 
     permissions: Items[model.Permission] = Field(
         default_factory=lambda: [model.Permission.RECEIVE],
         min_length=1,
-        description="In a managed channel: `receive`, `publish`, or both. Left out: `receive`, or what stands already.",
+        description="In a managed channel: `receive`, `publish`, or both. If omitted: `receive`, or the existing permissions.",
     )
 
 
 class SubscriptionChange(RequestModel):
-    """What to change of a subscription."""
+    """Changes of a subscription."""
 
-    status: model.SubscriptionStatus = Field(description="`paused` ends delivery and keeps the cursor; `active` goes on from it.")
+    status: model.SubscriptionStatus = Field(
+        description="`paused` stops delivery and keeps the cursor; `active` resumes from it."
+    )
 
 
 class CursorResponse(ResponseModel):
-    """How far the subscription has acknowledged its channel, in the log that `epoch` names; null before the first message."""
+    """The acknowledged position in the channel's log `epoch`, which is null before the first message."""
 
     epoch: str | None
     seq: int = Field(examples=[41])
 
 
 class SubscriptionResponse(ResponseModel):
-    """An agent receives a channel."""
+    """The subscription of an agent to a channel."""
 
     id: str = Field(examples=["chn_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2#agt_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     tenant_id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
@@ -64,7 +66,7 @@ class SubscriptionResponse(ResponseModel):
 
 
 class SubscriptionPage(ResponseModel):
-    """A part of the subscriptions of a channel or an agent."""
+    """One page of the subscriptions of a channel or an agent."""
 
     items: list[SubscriptionResponse]
     next_cursor: str | None
@@ -72,13 +74,13 @@ class SubscriptionPage(ResponseModel):
 
 @router.get(
     "/channels/{channel_id}/subscriptions",
-    summary="List who receives a channel",
+    summary="List a channel's subscriptions",
     responses=problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, *problems.LIST),
 )
 async def list_channel_subscriptions(
     request: Request, parts: Parts, principal: InTenant, channel_id: ChannelPath, query: Annotated[PageQuery, Query()]
 ) -> SubscriptionPage:
-    """For every member."""
+    """List the subscriptions to the channel. For members."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.subscriptions.of_channel(principal, channel_id, listing.request)
     return SubscriptionPage(
@@ -88,13 +90,13 @@ async def list_channel_subscriptions(
 
 @router.get(
     "/agents/{agent_id}/subscriptions",
-    summary="List what an agent receives",
+    summary="List an agent's subscriptions",
     responses=problems.responses(*problems.IN_TENANT, errors.AgentNotFound, *problems.LIST),
 )
 async def list_agent_subscriptions(
     request: Request, parts: Parts, principal: InTenant, agent_id: AgentPath, query: Annotated[PageQuery, Query()]
 ) -> SubscriptionPage:
-    """For members and the agent itself."""
+    """List the subscriptions of the agent. For members and the agent itself."""
     listing = Listing.of(request, principal.tenant_id, query)
     page = await parts.subscriptions.of_agent(principal, agent_id, listing.request)
     return SubscriptionPage(
@@ -106,7 +108,7 @@ async def list_agent_subscriptions(
 async def read_subscription(
     parts: Parts, principal: InTenant, channel_id: ChannelPath, agent_id: AgentPath
 ) -> SubscriptionResponse:
-    """For members and the agent itself."""
+    """Return the subscription. For members and the agent itself."""
     return SubscriptionResponse.model_validate(await parts.subscriptions.get(principal, channel_id, agent_id))
 
 
@@ -114,10 +116,10 @@ async def read_subscription(
     "/channels/{channel_id}/subscriptions/{agent_id}",
     summary="Subscribe an agent to a channel",
     responses={
-        201: {"description": "It was made now.", "model": SubscriptionResponse},
+        201: {"description": "The subscription was created.", "model": SubscriptionResponse},
         **problems.responses(*problems.IN_TENANT, errors.ChannelNotFound, errors.AgentNotFound, *problems.BODY),
     },
-    response_description="It stood already, and is as it was but for the permissions.",
+    response_description="The subscription existed; only its permissions may have changed.",
     openapi_extra=takes(NewSubscription, required=False),
 )
 async def put_subscription(
@@ -128,8 +130,10 @@ async def put_subscription(
     agent_id: AgentPath,
     body: Annotated[NewSubscription, Depends(optional_body(NewSubscription))],
 ) -> SubscriptionResponse:
-    """A new subscription begins behind the newest message. For members, and for the agent itself where the channel is open;
-    permissions are the members' to give. Repeating it changes nothing."""
+    """Create the subscription, or change its permissions. It starts after the newest message, and the request may be repeated.
+
+    For members except viewers, and for the agent itself if the channel is open; an agent cannot grant permissions.
+    """
     given = body.given()
     permissions = frozenset(body.permissions) if given else None
     subscription, made = await parts.subscriptions.put(principal, channel_id, agent_id, permissions)
@@ -154,7 +158,10 @@ async def change_subscription(
     agent_id: AgentPath,
     body: Annotated[SubscriptionChange, Depends(json_body(SubscriptionChange))],
 ) -> SubscriptionResponse:
-    """For members and the agent itself. What is published to a channel while it is paused is delivered afterwards."""
+    """Pause or resume delivery. Messages published during a pause are delivered afterwards.
+
+    For members except viewers, and for the agent itself.
+    """
     return SubscriptionResponse.model_validate(await parts.subscriptions.set_status(principal, channel_id, agent_id, body.status))
 
 
@@ -165,5 +172,5 @@ async def change_subscription(
     responses=problems.responses(*ONE),
 )
 async def delete_subscription(parts: Parts, principal: InTenant, channel_id: ChannelPath, agent_id: AgentPath) -> None:
-    """Its cursor goes with it: subscribed again, the agent begins behind the newest message."""
+    """Delete the subscription and its cursor. A new subscription starts after the newest message."""
     await parts.subscriptions.delete(principal, channel_id, agent_id)

@@ -1,4 +1,4 @@
-"""The tenants of a person: made, listed, renamed, deleted. Their members come by other routes."""
+"""Routes for the tenants of a user: create, list, read, rename and delete. `rest.members` has their members."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
 
 
 class NewTenant(RequestModel):
-    """A tenant to make."""
+    """A tenant to create."""
 
     name: str = Field(description="1 to 64 characters.", examples=["Example Ltd"])
 
 
 class Rename(RequestModel):
-    """What to change of a tenant."""
+    """A tenant's new name."""
 
     name: str = Field(description="1 to 64 characters.", examples=["Example Ltd"])
 
 
 class TenantResponse(ResponseModel):
-    """An organisation, and the caller's role in it."""
+    """A tenant, and the caller's role in it."""
 
     id: str = Field(examples=["ten_01JD8ZK3V7Q5W2X4Y6Z8A0B1C2"])
     name: str = Field(examples=["Example Ltd"])
     plan: str = Field(examples=["free"])
-    limits: dict[str, int] = Field(description="What stands in place of the plan's own limits.", examples=[{"agents": 100}])
+    limits: dict[str, int] = Field(description="Limits that replace those of the plan.", examples=[{"agents": 100}])
     role: model.Role
     created_at: KnownTime
     updated_at: KnownTime
 
 
 class TenantPage(ResponseModel):
-    """A part of the caller's tenants."""
+    """One page of the caller's tenants."""
 
     items: list[TenantResponse]
     next_cursor: str | None
 
 
 def shown(tenant: model.Tenant, role: model.Role) -> TenantResponse:
-    """The tenant as one of its members sees it."""
+    """Return the tenant as seen by a member with `role`."""
     return TenantResponse(
         id=tenant.id,
         name=tenant.name,
@@ -64,8 +64,8 @@ def shown(tenant: model.Tenant, role: model.Role) -> TenantResponse:
 
 
 def shown_to(principal: model.Principal, tenant: model.Tenant) -> TenantResponse:
-    """The tenant as the caller sees it."""
-    assert isinstance(principal, model.UserPrincipal)  # The services refuse agents.
+    """Return the tenant as seen by the caller."""
+    assert isinstance(principal, model.UserPrincipal)  # Services refuse agents.
     return shown(tenant, principal.role)
 
 
@@ -73,7 +73,7 @@ def shown_to(principal: model.Principal, tenant: model.Tenant) -> TenantResponse
     "", summary="List the caller's tenants", responses=problems.responses(*problems.BEARER, errors.Forbidden, *problems.LIST)
 )
 async def list_tenants(request: Request, parts: Parts, user: Person, query: Annotated[PageQuery, Query()]) -> TenantPage:
-    """Those that the caller is a member of, with the role in each."""
+    """List the tenants of the caller, with the role in each."""
     listing = Listing.of(request, f"usr:{user}", query)
     page = await parts.tenants.list(user, listing.request)
     return TenantPage(items=[shown(each.tenant, each.role) for each in page.items], next_cursor=listing.next_cursor(page))
@@ -82,7 +82,7 @@ async def list_tenants(request: Request, parts: Parts, user: Person, query: Anno
 @router.post(
     "",
     status_code=201,
-    summary="Make a tenant",
+    summary="Create a tenant",
     responses=problems.responses(*problems.BEARER, errors.Forbidden, errors.TenantLimit, *problems.POST),
     openapi_extra=takes(NewTenant),
 )
@@ -93,7 +93,7 @@ async def create_tenant(
     body: Annotated[NewTenant, Depends(json_body(NewTenant))],
     key: IdempotencyKey = None,
 ) -> TenantResponse:
-    """The caller becomes its owner."""
+    """Create a tenant with the caller as its owner."""
     tenant = await parts.tenants.create(user, body.name, idempotency_key=key)
     response.headers["Location"] = tenant_path(tenant.id)
     return shown(tenant, model.Role.OWNER)
@@ -101,7 +101,7 @@ async def create_tenant(
 
 @router.get("/{tenant_id}", summary="Read a tenant", responses=problems.responses(*problems.IN_TENANT))
 async def read_tenant(parts: Parts, principal: InTenant) -> TenantResponse:
-    """For every member."""
+    """Return the tenant and the caller's role. For members."""
     return shown_to(principal, await parts.tenants.get(principal))
 
 
@@ -112,11 +112,11 @@ async def read_tenant(parts: Parts, principal: InTenant) -> TenantResponse:
     openapi_extra=takes(Rename),
 )
 async def change_tenant(parts: Parts, principal: InTenant, body: Annotated[Rename, Depends(json_body(Rename))]) -> TenantResponse:
-    """For owners and admins."""
+    """Rename the tenant. For owners and admins."""
     return shown_to(principal, await parts.tenants.rename(principal, body.name))
 
 
 @router.delete("/{tenant_id}", status_code=204, summary="Delete a tenant", responses=problems.responses(*problems.IN_TENANT))
 async def delete_tenant(parts: Parts, principal: InTenant) -> None:
-    """For owners. Its agents, channels, subscriptions and messages go with it; repeat it when it did not come to an end."""
+    """Delete the tenant with its agents, channels, subscriptions and messages. For owners. Repeat an interrupted request."""
     await parts.tenants.delete(principal)

@@ -1,4 +1,4 @@
-"""The terms of the service: read, and accepted by people. Beside `/v1/me`, all that somebody may who has not."""
+"""Routes for the terms of service. Users who have not accepted them can use only these routes and `/v1/me`."""
 
 from __future__ import annotations
 
@@ -19,40 +19,42 @@ router = APIRouter(prefix="/v1/terms", tags=["terms"])
 
 
 class CurrentTermsResponse(ResponseModel):
-    """What people accept before they do anything. `version` is null where there is nothing to accept."""
+    """The current terms, which users accept before anything else. `version` is null if there are none."""
 
     version: str | None = Field(examples=["2026-11"])
-    text: str | None = Field(description="The whole text; null where the operator serves it elsewhere.")
-    grace_until: Time | None = Field(description="Until then, whoever accepted an earlier version goes on without this one.")
+    text: str | None = Field(description="The complete text; null if the operator publishes it elsewhere.")
+    grace_until: Time | None = Field(
+        description="Until this time, users who accepted an earlier version can continue without this one."
+    )
 
 
 class TermsAcceptanceResponse(ResponseModel):
-    """That a person has accepted a version. It never changes."""
+    """The acceptance of a version by a user. It is immutable."""
 
     user_id: str = Field(examples=["5d0e1c1e-8f0b-4f5e-9a70-0d6a6f1f8a11"])
     version: str = Field(examples=["2026-11"])
     accepted_at: KnownTime
-    ip_address: str = Field(description="Where the call came from, as the server saw it.", examples=["203.0.113.7"])
+    ip_address: str = Field(description="The caller's IP address, as seen by the server.", examples=["203.0.113.7"])
 
 
 class AcceptancePage(ResponseModel):
-    """A part of what the caller has accepted."""
+    """One page of the caller's acceptances."""
 
     items: list[TermsAcceptanceResponse]
     next_cursor: str | None
 
 
 class NewTermsAcceptance(RequestModel):
-    """What is accepted."""
+    """The version to accept."""
 
     version: str | None = Field(
-        None, description="The version that was read; refused when it is not the current one any more.", examples=["2026-11"]
+        None, description="The version that the user read; refused if it is no longer the current one.", examples=["2026-11"]
     )
 
 
 @router.get("", summary="Read the terms", responses=problems.responses(*problems.BEARER, errors.Forbidden))
 async def read_terms(parts: Parts, _user: AnyPerson) -> CurrentTermsResponse:
-    """For every person, also before they have accepted."""
+    """Return the current terms. For all users, also before they accepted."""
     current = parts.terms.current
     if current is None:
         return CurrentTermsResponse(version=None, text=None, grace_until=None)
@@ -61,13 +63,13 @@ async def read_terms(parts: Parts, _user: AnyPerson) -> CurrentTermsResponse:
 
 @router.get(
     "/acceptances",
-    summary="List what the caller has accepted",
+    summary="List the caller's acceptances",
     responses=problems.responses(*problems.BEARER, errors.Forbidden, *problems.LIST),
 )
 async def list_acceptances(
     request: Request, parts: Parts, user: AnyPerson, query: Annotated[PageQuery, Query()]
 ) -> AcceptancePage:
-    """Every version, with when and from where."""
+    """List every accepted version, with time and IP address."""
     listing = Listing.of(request, f"usr:{user}", query)
     page = await parts.terms.list(user, listing.request)
     items = [TermsAcceptanceResponse.model_validate(each) for each in page.items]
@@ -87,5 +89,5 @@ async def accept_terms(
     body: Annotated[NewTermsAcceptance, Depends(optional_body(NewTermsAcceptance))],
     _key: NeedlessKey = None,
 ) -> TermsAcceptanceResponse:
-    """Time and address are the server's. What was accepted before is answered as it was noted then."""
+    """Accept the terms. The server records time and IP address; a repeated acceptance returns the first record."""
     return TermsAcceptanceResponse.model_validate(await parts.terms.accept(user, body.version))
