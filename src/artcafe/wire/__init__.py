@@ -1,1 +1,1 @@
-"""What both ends of the wire agree on, as functions of bytes: no sockets, no clocks, no tables."""
+"""The protocol between client and server, as functions of bytes: no sockets, no clocks, no tables."""

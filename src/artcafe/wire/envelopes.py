@@ -1,4 +1,4 @@
-"""The envelope: a message as it is stored, which is the text that goes out; delivering it parses nothing."""
+"""The envelope: the JSON text of a stored message. Delivery copies this text into frames without parsing it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def envelope(publish: Publish, *, message_id: str, sender: str, time: str) -> bytes:
-    """The JSON object that is stored. Delivering it only puts `channel`, `seq` and `prev` in front (`message_frame`)."""
+    """Return the JSON object to store. `message_frame` only adds `channel`, `seq` and `prev` in front of it."""
     head: dict[str, object] = {"message_id": message_id, "from": sender, "time": time, "headers": publish.headers or {}}
     if publish.reply_to is not None:
         head["reply_to"] = publish.reply_to
@@ -20,28 +20,28 @@ def envelope(publish: Publish, *, message_id: str, sender: str, time: str) -> by
 
 
 def id_text(id: str) -> bytes:
-    """Return an id as JSON. Ours need no escapes, but an id of an older system may have quotes and backslashes."""
+    """Return an id as JSON. Ids of an older system may contain quotes and backslashes, so they are escaped."""
     return _encode(id)
 
 
 def message_frame(channel: bytes, seq: int, prev: int | None, envelope: bytes) -> bytes:
-    """Return the frame of a stored message: text around the stored text, nothing parsed. `channel` is its `id_text`."""
+    """Return the frame of a stored message, without parsing the envelope. `channel` is its `id_text`."""
     before = b"null" if prev is None else b"%d" % prev
     return b'{"message":{"channel":%b,"seq":%d,"prev":%b,%b}' % (channel, seq, before, envelope[1:])
 
 
 def live_frame(channel: bytes, envelope: bytes) -> bytes:
-    """Return the frame of a message of a `live` channel, which stands nowhere. `channel` is its `id_text`."""
+    """Return the frame of a message of a `live` channel, without a sequence. `channel` is its `id_text`."""
     return b'{"message":{"channel":%b,"seq":null,"prev":null,%b}' % (channel, envelope[1:])
 
 
 def message_text(channel: str, seq: int, envelope: bytes) -> bytes:
-    """A stored message as history shows it: a JSON object, nothing of it parsed."""
+    """Return a stored message as an entry of history: a JSON object, made without parsing the envelope."""
     return b'{"channel":%b,"seq":%d,%b' % (id_text(channel), seq, envelope[1:])
 
 
 class Envelope(msgspec.Struct, frozen=True, rename={"sender": "from"}):
-    """A stored message, read again only where its content must be compared or shown."""
+    """A parsed envelope. Only comparing or showing a stored message needs one."""
 
     message_id: str
     sender: str
@@ -56,12 +56,12 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def parse_envelope(stored: bytes) -> Envelope:
-    """What a stored message says. Raises `msgspec.DecodeError` for bytes that `envelope` did not write."""
+    """Parse a stored message. Raises `msgspec.DecodeError` for bytes not written by `envelope`."""
     return _envelope.decode(stored)
 
 
 def sent_by(stored: bytes, sender: str) -> bytes:
-    """The envelope of a stored message with another sender and all else as it is. Raises as `parse_envelope`."""
+    """Return a stored message with another sender and no other change. Raises as `parse_envelope` does."""
     fields = _fields.decode(stored)
     parse_envelope(stored)
     return _encode({**fields, "from": sender})

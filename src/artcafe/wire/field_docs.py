@@ -1,6 +1,6 @@
-"""What each field of a frame means, in a phrase for whoever writes a client: for docs/frames.md and /asyncapi.json.
+"""One sentence for each field of a frame, for authors of clients: docs/frames.md and /asyncapi.json show them.
 
-A key is a field's name on the wire, or that behind its struct's where it means something else there.
+A key is a field's name on the wire, or `Struct.field` for a field with another meaning in that struct.
 """
 
 from __future__ import annotations
@@ -13,68 +13,68 @@ FIELD_DOCS: Final[Mapping[str, str]] = {
     "after": "Oldest first, above this sequence, or stored from this RFC 3339 time on. Without it newest first.",
     "agent": "The agent's id.",
     "agent_id": "The agent's id.",
-    "ConnectReply.agent_id": "The agent that is connected; left out for a person.",
-    "before": "Only what is below this sequence, or was stored before this RFC 3339 time.",
+    "ConnectReply.agent_id": "The connected agent; absent for a person.",
+    "before": "Only messages below this sequence, or stored before this RFC 3339 time.",
     "challenge": "The text to sign, exactly as it is.",
-    "challenge_id": "The challenge's id. It is good for one attempt on the connection that asked for it.",
-    "Connect.challenge_id": "The challenge that was signed, one of this connection's.",
+    "challenge_id": "The challenge's id. It is valid for one attempt on the connection that requested it.",
+    "Connect.challenge_id": "The signed challenge, one of this connection's.",
     "channel": "The channel's id; names are for people.",
-    "Watch.channel": "A channel whose messages are pushed as they come. Either this or `presence`.",
-    "Unwatch.channel": "A channel that is watched no more. Either this or `presence`.",
-    "WatchReply.channel": "The channel that is watched; left out for the presence of agents.",
-    "UnwatchReply.channel": "The channel that is watched no more; left out for the presence of agents.",
-    "channels": "The subscriptions that this connection leaves out, where `subscription_limit` is pushed; else left out.",
-    "connected": "Whether it is connected now, on whichever server.",
-    "code": "What went wrong, for programs (docs/errors.md).",
-    "cursor": "Delivery goes on behind this sequence. Null for a `live` channel.",
-    "data": "Any JSON, with numbers below 1.8e308; it is stored and delivered as the text it was.",
-    "duplicate": "Whether the key had stored the message before; then nothing was stored now.",
-    "epoch": "The life of the tenant's log that the sequences are in; null before its first message.",
-    "GapPush.epoch": "The life of the log that is read from here on, where it is another one.",
-    "expires_at": "Until when the challenge is good.",
-    "from": "Who published it, as the server proved it: an agent's id, or `usr:` and a person.",
+    "Watch.channel": "A channel whose new messages are pushed. Either this or `presence`.",
+    "Unwatch.channel": "A channel to stop watching. Either this or `presence`.",
+    "WatchReply.channel": "The watched channel; absent for the presence of agents.",
+    "UnwatchReply.channel": "The channel that is not watched any more; absent for the presence of agents.",
+    "channels": "In a `subscription_limit` push: the subscriptions that this connection does not deliver. Otherwise absent.",
+    "connected": "Whether the agent is connected now, to any server.",
+    "code": "The error code, for programs (docs/errors.md).",
+    "cursor": "Delivery continues behind this sequence. Null for a `live` channel.",
+    "data": "Any JSON, with numbers below 1.8e308; it is stored and delivered as the same text.",
+    "duplicate": "Whether a message with this key was stored before; then nothing was stored now.",
+    "epoch": "The epoch of the tenant's log, in which the sequences are valid; null before its first message.",
+    "GapPush.epoch": "The epoch of the new log, if the log was replaced.",
+    "expires_at": "The end of the challenge's validity.",
+    "from": "The publisher, as authenticated by the server: an agent's id, or `usr:` and a person.",
     "Gap.from": "The first sequence that will not come.",
     "GapPush.from": "The first sequence that will not come.",
     "Subscribe.from": (
-        "Where delivery begins: `cursor` (behind what was acknowledged), `new` (behind the newest message), `first` (the oldest"
-        " that is kept), or a sequence."
+        "The start of delivery: `cursor` (behind the last acknowledged message), `new` (behind the newest message), `first` (the"
+        " oldest stored message), or a sequence."
     ),
-    "gap": "What is gone of what was asked for; null where nothing is.",
-    "headers": "Text by name, passed on as it is.",
+    "gap": "The missing part of the requested range; null if nothing is missing.",
+    "headers": "Text by name, passed on unchanged.",
     "key": "Within 10 minutes one key of one agent in one channel stores one message.",
-    "last": "The sequence of the channel's newest message, 0 where there is none. Null for a `live` channel.",
-    "limit": "At most so many messages.",
-    "limits": "What this connection may: `frame_bytes`, `json_depth` and `subscriptions`.",
-    "max_unacked": "How many messages may be unacknowledged before the server waits. Null: it does not wait.",
+    "last": "The sequence of the channel's newest message, or 0. Null for a `live` channel.",
+    "limit": "The maximum number of messages.",
+    "limits": "The limits of this connection: `frame_bytes`, `json_depth` and `subscriptions`.",
+    "max_unacked": "Unacknowledged messages before the server waits for an ack. Null: it does not wait.",
     "Connect.max_unacked": "`max_unacked` of the subscriptions that start by themselves.",
-    "message": "What went wrong, for people.",
+    "message": "The error's description, for people.",
     "message_id": "The message's id.",
-    "PublishReply.message_id": "The message's id; null for a repeat whose first message has been removed since.",
+    "PublishReply.message_id": "The message's id; null for a repeat if the first message was removed since.",
     "messages": "The page's messages.",
-    "more": "Whether there is a next page: above the last message's `seq`, or below it where the newest came first.",
-    "ping_s": "How often the server pings, in seconds.",
+    "more": "Whether there is a next page: above the last message's `seq`, or below it if the newest came first.",
+    "ping_s": "The interval of the server's pings, in seconds.",
     "presence": "Whether it is about the presence of the tenant's agents. Either true, or a `channel`.",
-    "prev": "The sequence of the message before it in its channel; null where there is none, or none any more.",
-    "reason": "Why: `retention` or `epoch`. A newer server may have more.",
-    "reply_to": "Where an answer is awaited; its meaning is the agents' own.",
-    "role": "The person's role in the tenant; left out for an agent.",
-    "seq": "The message's place, which rises in a channel and may skip numbers; null in a `live` channel.",
-    "Ack.seq": "Everything in the channel up to here is done with.",
-    "session_id": "A name for this login, to tell an operator.",
+    "prev": "The sequence of the previous message in the channel; null if there is none, or none any more.",
+    "reason": "The reason: `retention` or `epoch`. A newer server may have more.",
+    "reply_to": "Where the sender expects an answer; agents define its meaning.",
+    "role": "The person's role in the tenant; absent for an agent.",
+    "seq": "The message's sequence, which rises in a channel and may skip numbers; null in a `live` channel.",
+    "Ack.seq": "Every message of the channel up to here is acknowledged.",
+    "session_id": "The id of this login, to quote to an operator.",
     "signature": "The armored SSHSIG of the challenge's text.",
-    "since": "Since when it has been connected without a break; null when it is not.",
+    "since": "The time since which the agent has been connected without a break; null if it is not connected.",
     "status": "What the agent is doing, on one line; null for nothing.",
-    "temporary": "Whether the same command can succeed a little later.",
+    "temporary": "Whether the same command can succeed later.",
     "tenant_id": "The tenant's id.",
     "Connect.tenant_id": (
-        "The tenant. An agent's token may leave it out, and it must be the token's; a person says with it in which of theirs."
+        "The tenant. Optional with an agent's token, and then it must be the token's; a person chooses one of theirs with it."
     ),
-    "time": "When the server took it in.",
-    "user_id": "The person that is connected; left out for an agent.",
-    "to": "The last sequence that will not come; null where nobody knows how many there were.",
+    "time": "The time at which the server accepted the message.",
+    "user_id": "The connected person; absent for an agent.",
+    "to": "The last sequence that will not come; null if their number is unknown.",
 }
 
 
 def of(struct: str, field: str) -> str:
-    """What a field of the struct means. Raises `KeyError` for one that nobody told of."""
+    """Return the sentence for a field of a struct. Raises `KeyError` for an undocumented field."""
     return FIELD_DOCS.get(f"{struct}.{field}") or FIELD_DOCS[field]

@@ -1,7 +1,6 @@
-"""The frames of a client as structs (contract, section 4): text in, structs out, and back.
+"""The frames of a client (contract, section 4): parsing and encoding.
 
-What a server sends is `wire.replies`', how a message is stored and delivered `wire.envelopes`', and what may follow what
-`wire.session`'s.
+`wire.replies` has the frames of a server, `wire.envelopes` the stored and delivered message, `wire.session` the order of frames.
 """
 
 from __future__ import annotations
@@ -24,19 +23,18 @@ MAX_SEQ: Final = MAX_ID
 
 
 class Frame(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A part of a frame. A field this version does not know is refused, so that a misspelt option is never ignored."""
+    """Base of the parts of a frame. Unknown fields are refused, so that a misspelt option is not ignored."""
 
 
 Name = Annotated[str, msgspec.Meta(max_length=8192)]
-"""An id, a status or a time. Longer ones are refused as they come, before they wait behind other commands; how long each may be
-exactly, services decide."""
+"""An id, a status or a time. The parser refuses longer ones before they are queued; services check each field's exact limit."""
 
 Proof = Annotated[str, msgspec.Meta(max_length=16 * 1024)]
 
 Start = Literal["cursor", "new", "first"] | Annotated[int, msgspec.Meta(ge=1, le=MAX_SEQ)]
 
 MaxUnacked = Annotated[int, msgspec.Meta(ge=1, le=65536)] | None
-"""How many messages of a channel may be unacknowledged on this socket before the server waits. None: it does not wait."""
+"""Unacknowledged messages of a channel on this socket before the server waits for an ack. None: it does not wait."""
 
 
 class Challenge(Frame, frozen=True):
@@ -45,9 +43,9 @@ class Challenge(Frame, frozen=True):
 
 
 class Connect(Frame, frozen=True):
-    """A proof: either the signature of this connection's challenge, or a token and the tenant it is claimed to be for.
+    """Credentials: the signature of a challenge of this connection, or a token and the tenant to connect to.
 
-    `max_unacked` holds for the subscriptions that start by themselves.
+    `max_unacked` applies to the subscriptions that the server starts by itself.
     """
 
     challenge_id: Name | None = None
@@ -58,7 +56,7 @@ class Connect(Frame, frozen=True):
 
 
 class Publish(Frame, frozen=True):
-    """`data` stays the text it was: checked to be JSON, never parsed again."""
+    """A message to publish. `data` is checked to be JSON, and passed on as the same text."""
 
     channel: Name
     data: msgspec.Raw
@@ -68,7 +66,8 @@ class Publish(Frame, frozen=True):
 
 
 class Subscribe(Frame, frozen=True, rename={"start": "from"}):
-    """`start`, on the wire `from`, is where delivery begins: at the cursor, behind the newest, at the first, or at a sequence."""
+    """A channel to receive. `start` (on the wire `from`): the cursor, behind the newest message, the first message, or a
+    sequence."""
 
     channel: Name
     start: Start = "cursor"
@@ -85,21 +84,24 @@ class Ack(Frame, frozen=True):
 
 
 class Status(Frame, frozen=True):
-    """What the agent says of itself, to be seen in its presence until its last socket ends; null takes it away."""
+    """The status to show in the agent's presence until its last socket closes; null removes it."""
 
     status: Name | None
 
 
 HISTORY_MESSAGES: Final = 200
-"""The most that one page of history has."""
+"""Maximum messages in one page of history."""
 
 HistoryPlace = Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQ)] | Name
 """A sequence, or an RFC 3339 time."""
 
 
 class History(Frame, frozen=True):
-    """What a channel keeps, without receiving it. With `after` what stands above that sequence or was stored at that time or
-    later, oldest first; without it the newest first. Either way only what stands below `before`, where it is given."""
+    """A request for stored messages of a channel, without a subscription.
+
+    With `after` (a sequence, or a time): messages above that sequence, or stored at that time or later, oldest first. Without it:
+    the newest first. Both only below `before`, if it is given.
+    """
 
     channel: Name
     after: HistoryPlace | None = None
@@ -108,21 +110,21 @@ class History(Frame, frozen=True):
 
 
 class Watch(Frame, frozen=True):
-    """What a person looks at: one channel's messages as they come, or the presence of the tenant's agents."""
+    """What a person's connection should receive: the new messages of one channel, or the presence of the tenant's agents."""
 
     channel: Name | None = None
     presence: bool = False
 
 
 class Unwatch(Watch, frozen=True):
-    """As `Watch`, to end it."""
+    """The reverse of `Watch`, with the same fields."""
 
 
 Body = Challenge | Connect | Publish | Subscribe | Unsubscribe | Ack | Status | History | Watch | Unwatch
 
 
 class Command(Frame, frozen=True):
-    """One frame of a client: an `id` unless it is an ack, and exactly one of the rest."""
+    """One frame of a client: exactly one kind, and an `id` unless it is an ack."""
 
     id: int | None = None
     publish: Publish | None = None
@@ -149,7 +151,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Refused(Exception):
-    """A frame that was read but is no command: `error` answers the command `id`, or is pushed where there is none."""
+    """A readable frame without a valid command. `error` answers the command `id`, or is pushed if the id is None."""
 
     def __init__(self, id: int | None, error: BadCommand) -> None:
         super().__init__(str(error))
@@ -157,13 +159,13 @@ class Refused(Exception):
 
 
 def parse(payload: bytes) -> tuple[int | None, str, Body]:
-    """A client's frame as `(id, kind, body)`.
+    """Parse a client's frame into `(id, kind, body)`.
 
-    Raises `Refused` for a JSON object that is no command and `BadFrame` for what is no JSON object: after that the two ends no
-    longer agree on where they are.
+    Raises `Refused` for a JSON object that is not a valid command. Raises `BadFrame` for anything else: client and server then
+    disagree about the protocol, and the connection ends.
     """
     try:
-        str(payload, "utf-8")  # msgspec does not check the inside of a Raw, and a browser closes on a bad text frame
+        str(payload, "utf-8")  # msgspec does not check the bytes of a Raw, and a browser closes on invalid UTF-8
         try:
             command = _command.decode(payload)
         except msgspec.ValidationError as exc:
@@ -189,11 +191,12 @@ def parse(payload: bytes) -> tuple[int | None, str, Body]:
 
 
 def _unread(payload: bytes, problem: str) -> Refused | BadFrame:
-    """What answers a frame that msgspec does not take: half a surrogate pair is JSON by its grammar, but no text.
+    """Return the error for a frame that msgspec cannot decode.
 
-    Such a frame spoils one command; what is no JSON object ends the connection.
+    Half a surrogate pair is valid by JSON's grammar, but is not text: it spoils one command. Anything else that is not a JSON
+    object ends the connection.
     """
-    # Only whether it is a command otherwise, and of which id, is asked: so no escaped backslash need stay one.
+    # Only the id is needed from the repaired frame, so escaped backslashes may be lost.
     readable = _SURROGATE.sub(b"?", payload.replace(b"\\\\", b"??"))
     try:
         id = _id_of(readable)
@@ -203,7 +206,8 @@ def _unread(payload: bytes, problem: str) -> Refused | BadFrame:
 
 
 def _id_of(payload: bytes) -> int | None:
-    """The id that an answer can name, of a frame that is no command. Raises `msgspec.DecodeError` where it is no JSON object."""
+    """Return the id of a frame that is not a valid command, if it has a valid one. Raises `msgspec.DecodeError` unless it is a
+    JSON object."""
     found = _object.decode(payload).get("id")
     try:
         return None if found is None else _id.decode(found)
@@ -212,16 +216,16 @@ def _id_of(payload: bytes) -> int | None:
 
 
 def command(kind: str, body: Body | msgspec.Raw, id: int | None = None) -> bytes:
-    """A client's frame. The body may be the JSON text that it is."""
+    """Encode a client's frame. The body may be its JSON text."""
     return _encode({kind: body} if id is None else {"id": id, kind: body})
 
 
 def is_deep(text: bytes, limit: int = MAX_DEPTH) -> bool:
-    """Whether valid JSON nests deeper than `limit`. Counting brackets settles nearly every message."""
+    """Return whether valid JSON nests deeper than `limit`. Counting brackets decides for nearly every message."""
     if text.count(b"{") + text.count(b"[") <= limit:
         return False
-    # Without strings, and with one kind of bracket, each round takes away the innermost level, at the speed of `replace`: a walk
-    # over 64 KiB in Python would keep the loop from everyone else for milliseconds.
+    # With strings removed and one kind of bracket, each round removes the innermost level at the speed of `replace`. A loop over
+    # 64 KiB in Python would block the event loop for milliseconds.
     brackets = STRING.sub(b"", text).translate(_AS_SQUARE, delete=_NO_BRACKETS)
     for _ in range(limit):
         brackets = brackets.replace(b"[]", b"")

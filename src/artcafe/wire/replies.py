@@ -1,6 +1,6 @@
-"""What a server sends as structs (contract, section 4): replies, errors and pushes; structs in, text out, and back.
+"""The frames of a server (contract, section 4): replies, errors and pushes; encoding and parsing.
 
-Messages are put around the text that is stored (`wire.envelopes`).
+`wire.envelopes` builds the frames of messages around the stored text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ChallengeReply(msgspec.Struct, frozen=True):
 
 
 class ConnectReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Who is there now: an agent, or a person with the role that they have in the tenant."""
+    """The authenticated principal: an agent, or a person with a role in the tenant."""
 
     session_id: str
     agent_id: str | None = None
@@ -34,8 +34,8 @@ class ConnectReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class PublishReply(msgspec.Struct, frozen=True):
-    """Where a message stands: nowhere in a `live` channel, which stores nothing (`seq` is null). `message_id` is null for a
-    repeat whose first message has been removed since."""
+    """The stored message. `seq` is null in a `live` channel, because it stores nothing. `message_id` is null for a repeat if
+    the first message was removed since."""
 
     seq: int | None
     message_id: str | None
@@ -43,7 +43,8 @@ class PublishReply(msgspec.Struct, frozen=True):
 
 
 class Gap(msgspec.Struct, frozen=True, rename={"from_": "from"}):
-    """Messages that this subscription will not get: `from` to `to`, both included, and why. No `to`: how many is unknown."""
+    """A range of messages that this subscription will not receive: `from` to `to`, both included. A null `to`: their number is
+    unknown."""
 
     from_: int
     to: int | None
@@ -51,8 +52,8 @@ class Gap(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 class SubscribeReply(msgspec.Struct, frozen=True):
-    """Delivery goes on behind `cursor`; `last` is the newest message's sequence. `epoch` is null for a log not yet begun, and all
-    three for a `live` channel, which has none."""
+    """The start of a delivery: it continues behind `cursor`, and `last` is the newest message's sequence. `epoch` is null
+    before the tenant's first message. All three are null for a `live` channel."""
 
     epoch: str | None
     cursor: int | None
@@ -65,13 +66,13 @@ class UnsubscribeReply(msgspec.Struct, frozen=True):
 
 
 class StatusReply(msgspec.Struct, frozen=True):
-    """The status as it is shown from here on."""
+    """The status that presence shows from now on."""
 
     status: str | None
 
 
 class PastMessage(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
-    """A message as history shows it: as it was delivered, without `prev`."""
+    """A message of history: as delivered, without `prev`."""
 
     channel: str
     seq: int
@@ -84,8 +85,8 @@ class PastMessage(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "
 
 
 class HistoryReply(msgspec.Struct, frozen=True):
-    """A page of history. `gap` names what is known to be gone of what was asked for; with `more` there is a next page, above the
-    last message's sequence, or below it where the newest came first. `epoch` is that of the log, null for one not yet begun."""
+    """A page of history. `gap` is the known missing part of the requested range. With `more` there is a next page: above the last
+    message's sequence, or below it if the newest came first. `epoch` is the log's, null before its first message."""
 
     messages: list[PastMessage]
     gap: Gap | None
@@ -94,18 +95,18 @@ class HistoryReply(msgspec.Struct, frozen=True):
 
 
 class WatchReply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is watched, or not any more: as it was asked for."""
+    """The watched channel or presence, as requested."""
 
     channel: str | None = None
     presence: bool = False
 
 
 class UnwatchReply(WatchReply, frozen=True):
-    """As `WatchReply`."""
+    """The channel or presence that is not watched any more."""
 
 
 class PresencePush(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent whose presence has changed: whether it is connected, since when, and the status that it has set."""
+    """A changed presence: whether the agent is connected, since when, and its status."""
 
     agent: str
     connected: bool
@@ -114,7 +115,7 @@ class PresencePush(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What went wrong. `channels` names those that a `subscription_limit` push leaves out of this connection."""
+    """An error. `channels`: in a `subscription_limit` push, the subscriptions that this connection does not deliver."""
 
     code: str
     message: str
@@ -123,8 +124,7 @@ class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from"}):
-    """A message as a subscriber gets it. `prev` is the sequence before it in its channel, or null where there is none; `seq` is
-    null in a `live` channel."""
+    """A delivered message. `prev` is the previous sequence in its channel, or null. `seq` is null in a `live` channel."""
 
     channel: str
     seq: int | None
@@ -138,7 +138,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, rename={"sender": "from
 
 
 class GapPush(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"from_": "from"}):
-    """As `Gap`. `epoch` stands only in one that is about another log: the epoch of the log that is read from here on."""
+    """A pushed `Gap`. `epoch` is present only if the log was replaced: the epoch of the new log."""
 
     channel: str
     from_: int
@@ -148,7 +148,7 @@ class GapPush(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ren
 
 
 class Incoming(msgspec.Struct, frozen=True):
-    """Any frame of a server, as a client reads it; fields of a newer server are passed over."""
+    """Any frame of a server, for a client. Unknown fields of a newer server are ignored."""
 
     id: int | None = None
     message: Message | None = None
@@ -176,7 +176,7 @@ _incoming = msgspec.json.Decoder(Incoming)
 
 
 def parse_incoming(payload: bytes | str) -> Incoming:
-    """A server's frame. Raises `BadFrame` for what is none."""
+    """Parse a server's frame. Raises `BadFrame` for invalid JSON and for fields of a wrong type."""
     try:
         return _incoming.decode(payload)
     except msgspec.DecodeError as exc:
@@ -190,28 +190,28 @@ def kind_of(frame: Incoming) -> str | None:
 
 
 def reply(id: int, kind: str, body: msgspec.Struct) -> bytes:
-    """The answer to the command `id`, under the command's own key."""
+    """Encode the reply to the command `id`. The key is the command's kind."""
     return _encode({"id": id, kind: body})
 
 
 def history_reply(id: int, messages: Iterable[bytes], gap: Gap | None, has_more: bool, epoch: str | None) -> bytes:
-    """The answer to the command `id`, from messages as `message_text` has them."""
-    told = _encode(gap), _encode(has_more), _encode(epoch)
-    return b'{"id":%d,"history":{"messages":[%b],"gap":%b,"more":%b,"epoch":%b}}' % (id, b",".join(messages), *told)
+    """Encode the reply to a `history` command, from messages encoded by `message_text`."""
+    rest = _encode(gap), _encode(has_more), _encode(epoch)
+    return b'{"id":%d,"history":{"messages":[%b],"gap":%b,"more":%b,"epoch":%b}}' % (id, b",".join(messages), *rest)
 
 
 def error(fault: ArtcafeError, id: int | None = None, channels: Sequence[str] = ()) -> bytes:
-    """The answer to a command that failed, or without `id` a push that says what went wrong, and for which channels."""
+    """Encode the error reply to a command, or without `id` an error push. `channels` are the affected ones."""
     body = ErrorBody(code=fault.code, message=str(fault), temporary=fault.temporary, channels=channels)
     return _encode({"error": body} if id is None else {"id": id, "error": body})
 
 
 def gap(channel: str, gap: Gap, epoch: str | None = None) -> bytes:
-    """The push that names what a subscription will not get; `epoch` is that of the log, told where it is another one."""
+    """Encode a gap push. `epoch` is the log's; the frame has it only for a gap without an end."""
     known = epoch if gap.to is None else None
     return _encode({"gap": GapPush(channel=channel, from_=gap.from_, to=gap.to, reason=gap.reason, epoch=known)})
 
 
 def presence(push: PresencePush) -> bytes:
-    """The push that says how an agent is now."""
+    """Encode a presence push."""
     return _encode({"presence": push})

@@ -1,4 +1,4 @@
-"""Byte encoding of SSH: the data types of RFC 4251, section 5, and strict base64. Public keys and signatures are built on it."""
+"""Byte encoding of SSH: the data types of RFC 4251, section 5, and strict base64, used by public keys and signatures."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def mpint(number: int) -> bytes:
 
 
 def decode_base64(text: str) -> bytes:
-    """Decode padded base64 without white space. Raises `ValueError` for any text that an encoder would not produce."""
+    """Decode padded base64 without white space. Raises `ValueError` for any other text, also with stray bits at the end."""
     data = binascii.a2b_base64(text, strict_mode=True)
     if base64.b64encode(data).decode() != text:
         raise ValueError("its base64 has stray bits at the end")

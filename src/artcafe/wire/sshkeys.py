@@ -1,7 +1,8 @@
-"""SSH public keys: which kinds an agent may register and why another is refused; checking signatures is `sshsig`'s.
+"""SSH public keys: parsing, the kinds that an agent may register, and the reason for refusing another. `sshsig` verifies
+signatures.
 
-`cryptography` parses more than is safe to admit (small-order and undecodable Ed25519 points, RSA with a small exponent, `sk-`
-keys as plain ones), so the blob is read here field by field and only the arithmetic is left to it.
+`cryptography` parses more than is safe to accept (Ed25519 points of small order or off the curve, RSA with a small exponent,
+`sk-` keys as plain keys). So this module reads the blob field by field, and leaves only the arithmetic to the library.
 """
 
 from __future__ import annotations
@@ -32,18 +33,18 @@ Material = Ed25519PublicKey | EllipticCurvePublicKey | RSAPublicKey
 # An RSA key of 8192 bits takes 1,400 characters; the rest is room for a comment.
 MAX_LINE_CHARS = 16_384
 MIN_RSA_BITS = 2048
-# OpenSSH's own ceiling is 16384, but every login would then cost us milliseconds that the caller doesn't pay.
+# OpenSSH allows up to 16384, but each login would then cost the server milliseconds, and the caller nothing.
 MAX_RSA_BITS = 8192
-# FIPS 186-5, section 5.1, asks for more than 2^16, and ssh-keygen has made this one since 2010. A longer one costs the server
-# more: verifying a signature of 8192 bits takes 0.3 ms with it, and 1.1 ms with one of 64 bits.
+# FIPS 186-5, section 5.1, requires more than 2^16, and ssh-keygen has used this exponent since 2010. A longer one costs more:
+# verifying a signature of 8192 bits takes 0.3 ms with this exponent, and 1.1 ms with one of 64 bits.
 RSA_EXPONENT = 65_537
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """An admitted key, made by `parse_public_key` alone. Equal keys have equal blobs, since every field has one spelling only.
+    """A parsed public key. Equal keys have equal blobs, since each field has exactly one encoding.
 
-    `application` is what a FIDO key was made for (`ssh:…`), and empty for the other kinds.
+    `application` is the application of a FIDO key (`ssh:…`), and empty for other kinds.
     """
 
     type: str
@@ -53,12 +54,12 @@ class PublicKey:
 
     @property
     def line(self) -> str:
-        """The canonical line: type and base64, no comment; the same for every spelling of one key."""
+        """The canonical line of the key: type and base64, without a comment."""
         return f"{self.type} {base64.b64encode(self.blob).decode()}"
 
     @property
     def fingerprint(self) -> str:
-        """`SHA256:…`, as `ssh-keygen -lf` prints it."""
+        """The fingerprint (`SHA256:…`) as `ssh-keygen -lf` prints it."""
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
 
 
@@ -66,9 +67,9 @@ class PublicKey:
 
 
 def parse_public_key(line: str) -> PublicKey:
-    """The key in one line of a `.pub` file: type, base64 and perhaps a comment, which is dropped.
+    """Parse one line of a `.pub` file: type, base64 and an optional comment, which is dropped.
 
-    Raises BadKey with a phrase for the person who sent it; no phrase repeats any of the input, which may be a secret.
+    Raises `BadKey` with a reason for the sender. The reason never repeats the input, since that may be a secret.
     """
     line = line.strip(" \t\r\n")
     if mistake := _mistake(line):
@@ -113,7 +114,7 @@ _MISTAKES = (
 
 
 def _mistake(line: str) -> str | None:
-    """What was sent in place of a key, where it shows before anything is decoded."""
+    """Return the reason for refusing a line, if its text shows it before decoding; otherwise None."""
     if not line:
         return "it is empty"
     if len(line) > MAX_LINE_CHARS:
@@ -122,7 +123,7 @@ def _mistake(line: str) -> str | None:
 
 
 def _unknown_type(kind: str, rest: list[str]) -> str:
-    """Why a line that begins with `kind` is refused."""
+    """Return the reason for refusing a line with this unknown type."""
     if kind.endswith(("-cert-v01@openssh.com", "-cert-v00@openssh.com")):
         return "this is a certificate; only plain keys are taken"
     if kind == "ssh-dss":
@@ -145,7 +146,7 @@ def _read_key(kind: str, blob: bytes) -> PublicKey:
 
 
 def _read_application(fields: SshReader) -> bytes:
-    """What a FIDO key signs for (OpenSSH's PROTOCOL.u2f). Another prefix would be a key of a web site."""
+    """Read the application of a FIDO key (OpenSSH's PROTOCOL.u2f). Another prefix than `ssh:` would be a key of a web site."""
     application = fields.string()
     if not re.fullmatch(rb"ssh:[\x20-\x7e]*", application):
         raise BadKey("its FIDO application does not begin with 'ssh:'")
@@ -168,7 +169,7 @@ def _read_ecdsa(name: bytes, curve: EllipticCurve, fields: SshReader) -> Ellipti
     if fields.string() != name:
         raise BadKey("the curve inside its base64 is not the one its type names")
     point = fields.string()
-    # RFC 5656, section 3.1, allows compressed points; OpenSSH doesn't, and one key would have two spellings.
+    # RFC 5656, section 3.1, allows compressed points; OpenSSH does not, and a key would then have two encodings.
     if len(point) != 1 + 2 * ((curve.key_size + 7) // 8) or point[0] != 4:
         raise BadKey("its point is not written uncompressed, as OpenSSH does")
     try:

@@ -1,7 +1,6 @@
-"""SSHSIG, the signatures of `ssh-keygen -Y sign`: verifying one against a registered key, and the format of a new one.
+"""SSHSIG, the signatures of `ssh-keygen -Y sign`: verifying and formatting them.
 
-Source: OpenSSH's PROTOCOL.sshsig and PROTOCOL.u2f. Which keys may be registered is `sshkeys`' affair; nothing here holds a
-private key.
+Source: OpenSSH's PROTOCOL.sshsig and PROTOCOL.u2f. `sshkeys` decides which keys are accepted. This module holds no private key.
 """
 
 from __future__ import annotations
@@ -49,11 +48,11 @@ _USER_PRESENT = 0x01
 
 
 def verify(armored: str, message: bytes, key: PublicKey, namespace: str = NAMESPACE) -> bool:
-    """Whether `armored` is a signature of `message` by `key` under `namespace`.
+    """Return whether `armored` is a signature of `message` by `key` under `namespace`.
 
-    Fails closed: whatever is malformed, of another key, namespace, hash or version, or carries a reserved field, is False, and
-    no input of a peer raises. FIDO keys must have been touched. Signatures are not unique (ECDSA has two for each), so none
-    may serve as an id.
+    Fails closed: return False for a malformed signature, another key, namespace, hash or version, and a used reserved field. No
+    input of a peer raises. A FIDO key must have been touched. Signatures are not unique (ECDSA has two for each), so they cannot
+    be ids.
     """
     try:
         blob, hash_name, signature = _open(armored, namespace)
@@ -66,9 +65,10 @@ def verify(armored: str, message: bytes, key: PublicKey, namespace: str = NAMESP
 
 
 def signer(armored: str, message: bytes, namespace: str = NAMESPACE) -> PublicKey | None:
-    """The key that signed `message` under `namespace`: the signature names and proves it, and whose it is others know.
+    """Return the key that signed `message` under `namespace`. The caller looks up the owner of the key.
 
-    As strict as `verify`, and fails closed: None for whatever that would refuse, or a key that may not be registered.
+    As strict as `verify`, and fails closed: return None for a signature that `verify` refuses, and for a key that cannot be
+    registered.
     """
     try:
         blob, hash_name, signature = _open(armored, namespace)
@@ -80,15 +80,15 @@ def signer(armored: str, message: bytes, namespace: str = NAMESPACE) -> PublicKe
 
 
 def signed_data(message: bytes, namespace: str, hash_algorithm: HashName) -> bytes:
-    """The bytes that the private key signs: SSHSIG never signs the message itself (PROTOCOL.sshsig, section 3)."""
+    """Return the bytes for the private key to sign: SSHSIG signs a hash of the message (PROTOCOL.sshsig, section 3)."""
     digest = hashlib.new(hash_algorithm, message).digest()
     return _MAGIC + string(namespace.encode()) + string(b"") + string(hash_algorithm.encode()) + string(digest)
 
 
 def whole_signature(signature_blob: bytes, key: PublicKey) -> bytes:
-    """Return an agent's signature blob in its full length, as older servers require it. Raises ValueError for a malformed one.
+    """Return an ssh-agent's signature blob in full length, as older servers require it. Raises ValueError for a malformed one.
 
-    gpg-agent 2.2 writes an RSA signature as a number, without leading zeros: one of 256 is a byte short.
+    gpg-agent 2.2 encodes an RSA signature as a number, without leading zeros: 1 of 256 signatures is a byte short.
     """
     if not isinstance(key.material, RSAPublicKey):
         return signature_blob
@@ -99,9 +99,9 @@ def whole_signature(signature_blob: bytes, key: PublicKey) -> bytes:
 
 
 def armor(public_blob: bytes, signature_blob: bytes, namespace: str, hash_algorithm: HashName) -> str:
-    """The text that `ssh-keygen -Y sign` would print for this signature of `signed_data`.
+    """Return the text that `ssh-keygen -Y sign` prints for this signature of `signed_data`.
 
-    `signature_blob` is SSH's own form: the algorithm's name, then the signature, each behind its length.
+    `signature_blob` has SSH's format: the algorithm's name, then the signature, each with its length in front.
     """
     blob = _MAGIC + _VERSION.to_bytes(4, "big")
     blob += b"".join(map(string, (public_blob, namespace.encode(), b"", hash_algorithm.encode(), signature_blob)))
@@ -111,10 +111,7 @@ def armor(public_blob: bytes, signature_blob: bytes, namespace: str, hash_algori
 
 
 def _open(armored: str, namespace: str) -> tuple[bytes, HashName, bytes]:
-    """The key's blob, the name of the message's hash and the signature's blob, once all around them is as it should be.
-
-    Else ValueError.
-    """
+    """Return the key's blob, the hash name and the signature's blob. Raises ValueError if any other field is not as expected."""
     fields = SshReader(_dearmor(armored))
     if fields.take(len(_MAGIC)) != _MAGIC or fields.uint32() != _VERSION:
         raise ValueError("not an SSHSIG of version 1")
@@ -122,7 +119,7 @@ def _open(armored: str, namespace: str) -> tuple[bytes, HashName, bytes]:
     if fields.string() != namespace.encode():
         raise ValueError("made for another purpose")
     if fields.string():
-        # The format says to ignore it; what nobody writes yet is rather refused than guessed at.
+        # The format says to ignore this field. No implementation uses it yet, so refusing it is safer than guessing its meaning.
         raise ValueError("the reserved field is in use")
     hash_name = _HASH_NAMES.get(fields.string())
     if hash_name is None:
@@ -133,7 +130,7 @@ def _open(armored: str, namespace: str) -> tuple[bytes, HashName, bytes]:
 
 
 def _dearmor(armored: str) -> bytes:
-    """The blob between the two marker lines. White space around them is let through, as a shell or a form may change it."""
+    """Decode the blob between the two marker lines. White space around them is accepted, since shells and forms change it."""
     if len(armored) > MAX_ARMORED_CHARS:
         raise ValueError("too long")
     match = _ARMOR.fullmatch(armored.strip(" \t\r\n"))
@@ -143,9 +140,9 @@ def _dearmor(armored: str) -> bytes:
 
 
 def _check(signature: bytes, data: bytes, key: PublicKey) -> None:
-    """Returns when the signature blob is `key`'s of `data`; raises ValueError or InvalidSignature when it is not."""
+    """Verify a signature blob of `data` by `key`. Raises ValueError or InvalidSignature."""
     fields = SshReader(signature)
-    # Each kind names itself, but for RSA, whose own name would mean SHA-1.
+    # The algorithm is the key's type, except for RSA: its type as an algorithm means SHA-1.
     algorithm = fields.string().decode("ascii")
     if algorithm not in (_RSA_ALGORITHMS if key.type == "ssh-rsa" else (key.type,)):
         raise ValueError("an algorithm that is not the key's")
@@ -165,9 +162,9 @@ def _check(signature: bytes, data: bytes, key: PublicKey) -> None:
 
 
 def _whole(raw: bytes, material: RSAPublicKey) -> bytes:
-    """Return an RSA signature as long as the key's modulus, with the leading zeros that some agents leave out (decision 28).
+    """Pad an RSA signature to the length of the modulus with leading zeros, since some ssh-agents omit them (decision 28).
 
-    Raises ValueError for a longer one. OpenSSL refuses that too; the promise is ours, so it isn't left to a library's version.
+    Raises ValueError for a longer one. OpenSSL refuses it too, but the guarantee must not depend on a library's version.
     """
     size = (material.key_size + 7) // 8
     if len(raw) > size:
@@ -176,9 +173,10 @@ def _whole(raw: bytes, material: RSAPublicKey) -> bytes:
 
 
 def _authenticator_data(flags_and_counter: bytes, application: bytes, data: bytes) -> bytes:
-    """What a FIDO authenticator signs in place of `data` (PROTOCOL.u2f, "SSH U2F signatures"), when it saw its user.
+    """Return the bytes that a FIDO authenticator signs for `data` (PROTOCOL.u2f, "SSH U2F signatures").
 
-    The counter is not compared with an earlier one: that would need a row per login, and many authenticators keep it at zero.
+    Raises ValueError for a signature without a touch of the user. The counter is not compared with an earlier one: that would
+    need a table row for each login, and many authenticators keep the counter at zero.
     """
     if not flags_and_counter[0] & _USER_PRESENT:
         raise ValueError("signed without a touch")
@@ -186,7 +184,7 @@ def _authenticator_data(flags_and_counter: bytes, application: bytes, data: byte
 
 
 def _der(raw: bytes) -> bytes:
-    """SSH's r and s (RFC 5656, section 3.1.2) in the form that `cryptography` takes."""
+    """Convert SSH's r and s (RFC 5656, section 3.1.2) to the DER encoding for `cryptography`."""
     fields = SshReader(raw)
     r, s = fields.natural(), fields.natural()
     fields.end()
