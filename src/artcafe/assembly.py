@@ -23,6 +23,7 @@ from artcafe.rules.throttle import Buckets
 from artcafe.rules.tokens import Tokens
 from artcafe.services.agents import Agents
 from artcafe.services.audit import Audit, Chains
+from artcafe.services.authentication import Authentication
 from artcafe.services.changes import Changes
 from artcafe.services.channels import ChannelLogs, Channels
 from artcafe.services.connections import Connections
@@ -126,6 +127,7 @@ class TableServices:
         )
         self.tenants = Tenants(store, changes, clock, logs, self.record_cache, settings.per_person)
         self.terms = Terms(store, self.audit, clock, settings.terms)
+        self.member_login = MemberLogin(self.tenants, self.terms, self.audit)
         self.members = Members(store, changes)
         self.invitations = Invitations(store, changes, clock, keys.invitations)
         self.agents = Agents(store, changes, clock)
@@ -165,7 +167,9 @@ class Services(TableServices):
         self.messaging = Messaging(self.record_cache, fabric, clock)
         self.presence = Presence(fabric, clock)
         self.connections = Connections(self.record_cache)
-        self.member_login = MemberLogin(identity, self.tenants, self.terms, self.audit, clock)
+        self.authentication = Authentication(
+            self.login, self.member_login, identity, self.tenants, self.terms, self.counters, clock
+        )
         self.readiness = Readiness({**checks_of(store, fabric, clock), **settings.checks})
         self.version_watch = VersionWatch(store, self.changes, fabric.announcements)
         self.version_watch.add_served(self.record_cache.tenants)

@@ -82,7 +82,7 @@ async def test_an_agent_logs_in_with_any_of_its_keys(
         await token(server, agent, pairs[1])
     await added(server, owner, agent, pairs[1])
     for pair in pairs[:2]:
-        assert (await server.login.agent_of(await token(server, agent, pair))).agent_id == agent.id
+        assert (await server.login.verify_token(await token(server, agent, pair))).principal.agent_id == agent.id
     with pytest.raises(BadCredentials):
         await token(server, agent, pairs[2])
 
@@ -90,7 +90,7 @@ async def test_an_agent_logs_in_with_any_of_its_keys(
 async def test_adding_a_key_ends_nothing(server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path]) -> None:
     before = await token(server, agent, pairs[0])
     await added(server, owner, agent, pairs[1])
-    assert await server.login.agent_of(before) == proven(agent)
+    assert (await server.login.verify_token(before)).principal == proven(agent)
     assert (await server.agents.get(owner, agent.id)).public_key == agent.public_key
 
 
@@ -226,8 +226,8 @@ async def test_a_key_that_goes_ends_what_it_opened_and_nothing_else_on_every_ser
         await server.keys.set_status(owner, agent.id, id, KeyStatus.DISABLED)
     for each in (server, server.another()):
         with pytest.raises(Revoked):
-            await each.login.agent_of(tokens[which])
-        assert (await each.login.agent_of(tokens[1 - which])).agent_id == agent.id
+            await each.login.verify_token(tokens[which])
+        assert (await each.login.verify_token(tokens[1 - which])).principal.agent_id == agent.id
     with pytest.raises(BadCredentials):
         await token(server, agent, pairs[which])
     await token(server, agent, pairs[1 - which])
@@ -246,8 +246,8 @@ async def test_what_a_key_opened_before_does_not_come_back_with_it(
         await server.keys.revoke(owner, agent.id, id)
         assert await added(server, owner, agent, pairs[1]) == id
     with pytest.raises(Revoked):
-        await server.login.agent_of(before)
-    await server.login.agent_of(await token(server, agent, pairs[1]))
+        await server.login.verify_token(before)
+    await server.login.verify_token(await token(server, agent, pairs[1]))
 
 
 async def test_disabling_or_rekeying_the_agent_ends_what_any_key_opened(
@@ -258,8 +258,8 @@ async def test_disabling_or_rekeying_the_agent_ends_what_any_key_opened(
     await server.agents.update(owner, agent.id, public_key=ssh_keygen.public_line(pairs[2]))
     for each in tokens:
         with pytest.raises(Revoked):
-            await server.login.agent_of(each)
-    await server.login.agent_of(await token(server, agent, pairs[1]))
+            await server.login.verify_token(each)
+    await server.login.verify_token(await token(server, agent, pairs[1]))
     await server.agents.update(owner, agent.id, status=AgentStatus.DISABLED)
     for pair in pairs[1:]:
         with pytest.raises(BadCredentials):
@@ -313,7 +313,7 @@ async def test_a_key_with_an_end_ends_by_itself_with_what_it_opened(
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     opened, lives_s = await server.login.redeem(challenge.id, ssh_keygen.sign(pairs[1], challenge.text.encode()))
     assert lives_s == 120
-    assert server.login.expiry_of(opened) == end
+    assert server.tokens.read(opened, server.clock()).expires_at == end
     posed = server.login.pose(agent.tenant_id, agent.id)
     principal = await server.login.prove(posed, ssh_keygen.sign(pairs[1], posed.text.encode()))
     assert principal.until == end
@@ -329,9 +329,9 @@ async def test_a_token_by_a_newer_key_is_believed_at_once_on_another_server(
     server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path]
 ) -> None:
     other = server.another()
-    await other.login.agent_of(await token(server, agent, pairs[0]))
+    await other.login.verify_token(await token(server, agent, pairs[0]))
     await added(server, owner, agent, pairs[1])
-    assert (await other.login.agent_of(await token(server, agent, pairs[1]))).agent_id == agent.id
+    assert (await other.login.verify_token(await token(server, agent, pairs[1]))).principal.agent_id == agent.id
 
 
 # --- the rows --------------------------------------------------------------------------------------------------------

@@ -126,8 +126,8 @@ async def test_a_signature_by_the_agents_key_becomes_a_token(server: Server, own
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     token, expires_in_s = await server.another().login.redeem(challenge.id, signed(challenge, keys / kind))
     assert expires_in_s == 900
-    assert await server.login.agent_of(token) == proven(agent)
-    assert server.login.expiry_of(token) == START.replace(microsecond=0) + timedelta(seconds=900)
+    assert (await server.login.verify_token(token)).principal == proven(agent)
+    assert server.tokens.read(token, server.clock()).expires_at == START.replace(microsecond=0) + timedelta(seconds=900)
 
 
 async def test_of_two_redeems_at_once_one_is_admitted(server: Server, agent: Agent, keys: Path) -> None:
@@ -247,7 +247,7 @@ async def test_the_key_at_the_time_of_the_proof_counts(server: Server, owner: Us
     with pytest.raises(BadCredentials):
         await server.login.redeem(challenges[0].id, signed(challenges[0], keys / "ed25519"))
     token, _ = await server.login.redeem(challenges[1].id, signed(challenges[1], keys / "other"))
-    assert (await server.login.agent_of(token)).epoch == agent.epoch + 1
+    assert (await server.login.verify_token(token)).principal.epoch == agent.epoch + 1
 
 
 @pytest.mark.parametrize("status", ["online", "offline", "busy", "error", "", None])
@@ -258,7 +258,7 @@ async def test_an_older_agent_logs_in_with_its_own_id_and_key_line(
     await server.put(AGENTS, tenant_id=owner.tenant_id, id="agent #1 (ü)", public_key=line, status=status)
     challenge = await server.login.begin(owner.tenant_id, "agent #1 (ü)")
     token, _ = await server.login.redeem(challenge.id, signed(challenge, keys / "ed25519"))
-    assert (await server.login.agent_of(token)).agent_id == "agent #1 (ü)"
+    assert (await server.login.verify_token(token)).principal.agent_id == "agent #1 (ü)"
 
 
 async def test_an_older_agent_without_a_usable_key_or_of_an_unknown_status_does_not(
@@ -319,31 +319,31 @@ async def test_a_token_dies_with_the_agents_status_key_or_row(server: Server, ow
     disabled, rekeyed, deleted = [await server.agent(owner, f"A{n}") for n in range(3)]
     tokens = {agent.id: TOKENS.mint(proven(agent), server.clock()) for agent in (disabled, rekeyed, deleted)}
     for token in tokens.values():
-        await server.login.agent_of(token)
+        await server.login.verify_token(token)
     await server.agents.update(owner, disabled.id, status=AgentStatus.DISABLED)
     await server.agents.update(owner, rekeyed.id, public_key=new_key())
     await server.agents.delete(owner, deleted.id)
     for token in tokens.values():
         with pytest.raises(Revoked):
-            await server.login.agent_of(token)
+            await server.login.verify_token(token)
     await server.agents.update(owner, disabled.id, status=AgentStatus.ACTIVE)
     with pytest.raises(Revoked):
-        await server.login.agent_of(tokens[disabled.id])
+        await server.login.verify_token(tokens[disabled.id])
 
 
 async def test_another_name_ends_no_token(server: Server, owner: UserPrincipal) -> None:
     agent = await server.agent(owner)
     token = TOKENS.mint(proven(agent), server.clock())
     await server.agents.update(owner, agent.id, name="Another")
-    assert await server.login.agent_of(token) == proven(agent)
+    assert (await server.login.verify_token(token)).principal == proven(agent)
 
 
 async def test_a_token_newer_than_what_a_server_remembers_is_believed_at_once(server: Server, owner: UserPrincipal) -> None:
     agent, other = await server.agent(owner), server.another()
-    await other.login.agent_of(TOKENS.mint(proven(agent), server.clock()))
+    await other.login.verify_token(TOKENS.mint(proven(agent), server.clock()))
     rekeyed = await server.agents.update(owner, agent.id, public_key=new_key())
     token = TOKENS.mint(proven(rekeyed), server.clock())
-    assert await other.login.agent_of(token) == proven(rekeyed)
+    assert (await other.login.verify_token(token)).principal == proven(rekeyed)
 
 
 async def test_a_token_of_an_epoch_that_never_was_is_revoked(server: Server, owner: UserPrincipal) -> None:
@@ -351,20 +351,20 @@ async def test_a_token_of_an_epoch_that_never_was_is_revoked(server: Server, own
     principal = proven(agent)
     forward = type(principal)(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=7)
     with pytest.raises(Revoked):
-        await server.login.agent_of(TOKENS.mint(forward, server.clock()))
+        await server.login.verify_token(TOKENS.mint(forward, server.clock()))
 
 
 async def test_what_is_expired_and_what_is_no_token_are_told_apart(server: Server, owner: UserPrincipal) -> None:
     token = TOKENS.mint(proven(await server.agent(owner)), server.clock())
     server.clock.pass_s(900)
     with pytest.raises(CredentialsExpired):
-        await server.login.agent_of(token)
+        await server.login.verify_token(token)
     with pytest.raises(CredentialsExpired):
-        server.login.expiry_of(token)
+        server.tokens.read(token, server.clock())
     other = Tokens(b"o" * 32, "artcafe.test").mint(proven(await server.agent(owner)), server.clock())
     for text in ("", "x", "a.b.c", other):
         with pytest.raises(Unauthenticated):
-            await server.login.agent_of(text)
+            await server.login.verify_token(text)
 
 
 async def test_a_claim_of_a_key_is_no_agent_to_log_in_as(server: Server, agent: Agent, keys: Path) -> None:

@@ -45,7 +45,7 @@ async def test_repeated_creation_of_a_deleted_agent_is_refused_and_its_old_token
     await server.agents.delete(owner, agent.id)
     await refused(create)
     with pytest.raises(Revoked):
-        await server.login.agent_of(token)
+        await server.login.verify_token(token)
     assert await counts(server, owner) == (0, 0, 1)
     await server.agents.create(owner, name="Planner", public_key=line, idempotency_key="another")
 

@@ -7,11 +7,9 @@ import msgspec
 import pytest
 
 from artcafe.errors import Conflict, Invalid, TermsChanged, TermsRequired
-from artcafe.identity.local import LocalIdentity
 from artcafe.model import UserId
 from artcafe.observe.context import bind_origin
 from artcafe.rules.pages import PageRequest
-from artcafe.services.member_login import MemberLogin
 from artcafe.services.terms import Current
 from artcafe.tables.catalog import TERMS_ACCEPTANCE
 from artcafe.tables.engine.values import Value
@@ -124,13 +122,10 @@ async def test_nobody_accepts_whose_id_cannot_be_kept(server: Server, user: str)
         await terms.check(UserId(user))
 
 
-async def test_the_gateway_lets_in_nobody_who_has_not_accepted(server: Server) -> None:
-    terms, identity = server.with_terms(FIRST), LocalIdentity(b"i" * 32)
-    member_login = MemberLogin(identity, server.tenants, terms, server.audit, server.clock)
+async def test_person_who_has_not_accepted_the_terms_cannot_open_a_session(server: Server) -> None:
+    server = Server(server.tables, server.clock, server.logs, FIRST)
     tenant_id = (await server.tenant("alice")).tenant_id
-    token = identity.issue("alice", server.clock())
     with pytest.raises(TermsRequired):
-        await member_login.enter(token, tenant_id)
-    await terms.accept(ALICE)
-    principal, _ = await member_login.enter(token, tenant_id)
-    assert principal.user_id == ALICE
+        await server.member_login.enter(ALICE, tenant_id)
+    await server.terms.accept(ALICE)
+    assert (await server.member_login.enter(ALICE, tenant_id)).user_id == ALICE

@@ -44,7 +44,7 @@ class CommandDispatcher:
     def __init__(self, services: Services, socket: ClientSocket, deliveries: dict[ChannelId, Delivery], spawn: Spawn) -> None:
         """`deliveries`: the connection's own dict, changed by its session."""
         self._services, self._socket, self._deliveries, self._spawn = services, socket, deliveries, spawn
-        self._login = LoginHandshake(services.login, services.member_login, services.clock)
+        self._login = LoginHandshake(services.login, services.authentication, services.clock)
         self._commands: list[Command] = []
         """Waiting commands, bounded by the socket's limit in flight. An empty deque would take 0.7 KB of an idle agent's 10."""
         self._worker: asyncio.Task[None] | None = None

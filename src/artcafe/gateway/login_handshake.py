@@ -1,16 +1,16 @@
-"""The challenges of one connection, and the authentication of its `connect` commands by `services.login`."""
+"""The challenges of one connection, and the authentication of its `connect` commands."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Final
 
-from artcafe.errors import BadCommand, BadCredentials, Unauthenticated
+from artcafe.errors import BadCommand, BadCredentials
 from artcafe.model import Challenge, Principal
 from artcafe.observe.clock import Clock
 from artcafe.rules import times
+from artcafe.services.authentication import Authentication
 from artcafe.services.login import Login
-from artcafe.services.member_login import MemberLogin
 from artcafe.wire import frames, replies
 
 MAX_CHALLENGES: Final = 4
@@ -20,10 +20,10 @@ MAX_CHALLENGES: Final = 4
 class LoginHandshake:
     """The open challenges of one connection, before its first `connect` and between two."""
 
-    __slots__ = ("_challenges", "_clock", "_login", "_member_login")
+    __slots__ = ("_authentication", "_challenges", "_clock", "_login")
 
-    def __init__(self, login: Login, member_login: MemberLogin, clock: Clock) -> None:
-        self._login, self._member_login, self._clock = login, member_login, clock
+    def __init__(self, login: Login, authentication: Authentication, clock: Clock) -> None:
+        self._login, self._authentication, self._clock = login, authentication, clock
         self._challenges: dict[str, Challenge] = {}
 
     def issue_challenge(self, claim: frames.Challenge) -> replies.ChallengeReply:
@@ -43,13 +43,7 @@ class LoginHandshake:
         `CredentialsExpired`, `Revoked` or `Unavailable`.
         """
         if connect.access_token is not None and connect.challenge_id is None and connect.signature is None:
-            try:
-                principal = await self._login.agent_of(connect.access_token)
-            except Unauthenticated:
-                return await self._member_login.enter(connect.access_token, connect.tenant_id)
-            if connect.tenant_id is not None and connect.tenant_id != principal.tenant_id:
-                raise BadCredentials()
-            return principal, self._login.expiry_of(connect.access_token)
+            return await self._authentication.open_session(connect.access_token, connect.tenant_id)
         if connect.challenge_id is None or connect.signature is None or connect.access_token is not None:
             raise BadCredentials()
         challenge = self._challenges.pop(connect.challenge_id, None)

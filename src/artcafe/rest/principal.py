@@ -9,13 +9,10 @@ import structlog
 from fastapi import Depends, Header, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from artcafe.errors import ArtcafeError, Forbidden, TenantNotFound, Unauthenticated
+from artcafe.errors import ArtcafeError, Forbidden, Unauthenticated
 from artcafe.model import AgentPrincipal, Principal, UserId
 from artcafe.rest.dependencies import Parts
-from artcafe.rules import access
-
-Caller = UserId | AgentPrincipal
-"""Who holds the token. A person becomes a principal only in a tenant, by a membership."""
+from artcafe.services.authentication import Caller
 
 LONGEST_PATH: Final = 256
 """Characters of a refused request's path in the audit: its own ids fit in."""
@@ -33,10 +30,7 @@ async def caller(parts: Parts, credentials: Annotated[HTTPAuthorizationCredentia
     so that no token is good for both."""
     if credentials is None:
         raise Unauthenticated
-    try:
-        return await parts.login.agent_of(credentials.credentials)
-    except Unauthenticated:
-        return (await parts.identity.verify(credentials.credentials, parts.clock())).user_id
+    return await parts.authentication.caller(credentials.credentials)
 
 
 AnyCaller = Annotated[Caller, Depends(caller)]
@@ -69,27 +63,13 @@ async def principal(request: Request, parts: Parts, who: AnyCaller, tenant_id: T
 
     Raises TenantNotFound for a tenant that is not the caller's, whether or not it exists, and before that TermsRequired.
     """
-    proven = await _in_tenant(parts, who, tenant_id)
+    proven = await parts.authentication.principal(who, tenant_id)
     structlog.contextvars.bind_contextvars(tenant=proven.tenant_id, principal=proven.sender)
     try:
         yield proven
     except ArtcafeError as exc:
         path = request.scope["raw_path"][:LONGEST_PATH].decode("ascii", "replace")
         parts.audit.counters.count_refusal(proven, exc, request=f"{request.method} {path}")
-        raise
-
-
-async def _in_tenant(parts: Parts, who: Caller, tenant_id: str) -> Principal:
-    if isinstance(who, AgentPrincipal):
-        if who.tenant_id != tenant_id:
-            parts.audit.counters.count_cross_tenant(who.tenant_id, who.sender, tenant_id)
-        access.require_tenant(who, tenant_id)
-        return who
-    await parts.terms.check(who)
-    try:
-        return await parts.tenants.enter(who, tenant_id)
-    except TenantNotFound:
-        parts.audit.counters.count_cross_tenant(None, f"usr:{who}", tenant_id)
         raise
 
 

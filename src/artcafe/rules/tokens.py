@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
 from datetime import UTC, datetime
 from typing import Final, TypeVar
 
@@ -32,6 +33,11 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
     sub: str
     iat: int
     exp: int
+
+
+class _Header(msgspec.Struct, frozen=True):
+    alg: str = ""
+    typ: str = ""
 
 
 class _AgentToken(Claims, frozen=True, kw_only=True):
@@ -91,6 +97,20 @@ class Tokens:
             expires_at=datetime.fromtimestamp(claims.exp, UTC),
             id=claims.jti,
         )
+
+
+def is_agent_token(token: str) -> bool:
+    """Return whether a token's header has the algorithm and type of agents' tokens. Verifies nothing.
+
+    No valid token of a person has both: issuers sign with RS256, and the installation itself issues another type.
+    """
+    if len(token) > MAX_CHARS:
+        return False
+    try:
+        header = msgspec.json.decode(urlsafe_b64decode(token.partition(".")[0] + "=="), type=_Header)
+    except ValueError:  # of base64 and msgspec alike
+        return False
+    return header.alg in _ALGORITHMS and header.typ == TYPE
 
 
 def lifetime_s(principal: AgentPrincipal, now: datetime) -> int:

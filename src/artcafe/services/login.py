@@ -155,14 +155,16 @@ class Login:
 
     # --- with a token ---
 
-    async def agent_of(self, token: str) -> AgentPrincipal:
-        """The agent whose token it is. Raises Unauthenticated for what is none of ours, CredentialsExpired, and Revoked once the
-        agent was deleted, disabled or given another first key, or the key that opened it ended; TenantSuspended where its tenant
-        is. Fails closed."""
-        principal = self._tokens.read(token, self._clock()).principal
-        if not await self.is_current(principal):
+    async def verify_token(self, token: str) -> tokens.AgentClaims:
+        """Return the claims of an agent's token: the agent, and when the token expires. Fails closed.
+
+        Raises Unauthenticated for a token that this installation did not issue, CredentialsExpired, Revoked once the agent was
+        deleted, disabled or given another first key, or the key it logged in with ended; TenantSuspended where its tenant is.
+        """
+        claims = self._tokens.read(token, self._clock())
+        if not await self.is_current(claims.principal):
             raise Revoked
-        return principal
+        return claims
 
     async def is_current(self, principal: AgentPrincipal) -> bool:
         """Whether a proof once given still holds: the agent is there, active, and has the key that gave it.
@@ -175,10 +177,6 @@ class Login:
         if agent is None or agent.status is not AgentStatus.ACTIVE or agent.epoch != principal.epoch:
             return False
         return keys.is_proof_valid(agent, principal.key, self._clock())
-
-    def expiry_of(self, token: str) -> datetime:
-        """When the token ends. Raises Unauthenticated or CredentialsExpired."""
-        return self._tokens.read(token, self._clock()).expires_at
 
     async def _is_there(self, tenant_id: TenantId) -> bool:
         """Whether the tenant is neither absent nor being deleted. Raises TenantSuspended."""

@@ -1,36 +1,31 @@
-"""People at the gateway: their token, and the membership that must bear out the tenant they name."""
+"""Sessions of people: admission to a tenant by a membership, and the check that it still holds."""
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from artcafe.errors import MembershipEnded, NotAMember, RoleChanged, TenantNotFound, TenantSuspended
-from artcafe.identity.port import Identity
-from artcafe.model import Outcome, UserPrincipal
-from artcafe.observe.clock import Clock
+from artcafe.model import Outcome, UserId, UserPrincipal
 from artcafe.services.audit import Audit
 from artcafe.services.tenants import Tenants
 from artcafe.services.terms import Terms
 
 
 class MemberLogin:
-    """Lets people in, and knows who may stay. Everything is read anew: a membership may end at any moment."""
+    """Admits people to a tenant, and checks that they may stay. Reads the tables at every call: a membership may end any time."""
 
-    def __init__(self, identity: Identity, tenants: Tenants, terms: Terms, audit: Audit, clock: Clock) -> None:
-        self._identity, self._tenants, self._terms, self._audit, self._clock = identity, tenants, terms, audit, clock
+    def __init__(self, tenants: Tenants, terms: Terms, audit: Audit) -> None:
+        self._tenants, self._terms, self._audit = tenants, terms, audit
 
-    async def enter(self, token: str, tenant_id: str | None) -> tuple[UserPrincipal, datetime]:
-        """The person as a member of the tenant that they name, and until when the token proves it. Fails closed.
+    async def enter(self, user_id: UserId, tenant_id: str | None) -> UserPrincipal:
+        """Return an authenticated person as a member of the tenant they name, and count the login in its audit. Fails closed.
 
-        Raises Unauthenticated, CredentialsExpired, TermsRequired, Unavailable, and NotAMember alike for a tenant that is absent,
-        another's or not named; TenantSuspended where it is theirs.
+        Raises TermsRequired, Unavailable, TenantSuspended for a member of a suspended tenant, and NotAMember alike for a tenant
+        that is absent, another's or not named.
         """
-        person = await self._identity.verify(token, self._clock())
-        await self._terms.check(person.user_id)
+        await self._terms.check(user_id)
         try:
-            principal = await self._tenants.enter(person.user_id, tenant_id or "")
+            principal = await self._tenants.enter(user_id, tenant_id or "")
         except TenantNotFound as exc:
-            self._audit.counters.count_cross_tenant(None, f"usr:{person.user_id}", tenant_id or "")
+            self._audit.counters.count_cross_tenant(None, f"usr:{user_id}", tenant_id or "")
             raise NotAMember from exc
         if principal.is_suspended:
             self._audit.counters.count(
@@ -38,11 +33,10 @@ class MemberLogin:
             )
             raise TenantSuspended
         self._audit.counters.count(principal.tenant_id, principal.sender, "member.connect")
-        return principal, person.expires_at
+        return principal
 
     async def check(self, principal: UserPrincipal) -> None:
-        """Returns while the person is in the tenant as they came. Raises MembershipEnded, RoleChanged, TenantSuspended
-        and Unavailable."""
+        """Check that the membership is as before. Raises MembershipEnded, RoleChanged, TenantSuspended, Unavailable."""
         try:
             now = await self._tenants.enter(principal.user_id, principal.tenant_id)
         except TenantNotFound as exc:
