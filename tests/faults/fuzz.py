@@ -16,7 +16,7 @@ with atheris.instrument_imports(include=["artcafe"]):
     from artcafe.errors import ArtcafeError, BadCursor, BadKey
     from artcafe.rules import chain, pages
     from artcafe.wire import frames, sshkeys, sshsig
-    from artcafe.wire.frames import Refused
+    from artcafe.wire.frames import RefusedCommand
     from artcafe.wire.session import ServerSession
 
 KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJkLKM6rbiRrNTC7aCk5pVAqxzYZpXvVPlVTMoBZqYqQ"
@@ -54,7 +54,7 @@ def frame(data: bytes) -> None:
     """A command is understood or refused."""
     try:
         id, kind, body = frames.parse(data)
-    except (Refused, ArtcafeError):
+    except (RefusedCommand, ArtcafeError):
         return
     assert id is None or id >= 0
     assert kind
@@ -67,7 +67,7 @@ def conversation(data: bytes) -> None:
     for line in data.split(b"\n"):
         try:
             session.receive(line)
-        except Refused:
+        except RefusedCommand:
             continue
         except ArtcafeError:
             return

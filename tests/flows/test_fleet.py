@@ -18,7 +18,7 @@ from artcafe.cli.terminal.exit_codes import REFUSED
 from artcafe.errors import ArtcafeError, BadCredentials, Forbidden, Revoked
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
-from artcafe.sdk.records import Presence
+from artcafe.sdk.records import PresenceInfo
 from tests.aws import CREDENTIALS
 from tests.aws import running as emulated
 from tests.fleet import Fleet, NatsServers, plain_environ, running_fleet
@@ -104,7 +104,7 @@ async def test_each_server_shows_whom_the_other_holds(fleet: Fleet) -> None:
     cast = await fleet.tenant_with()
     here, there = (at(server, cast) for server in fleet.servers)
 
-    async def seen() -> Presence | None:
+    async def seen() -> PresenceInfo | None:
         async with there.rest() as rest:
             return (await rest.agent(cast.tenant, cast.agents[0])).presence
 

@@ -11,15 +11,15 @@ from artcafe.errors import AgentNotFound, Invalid
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
-from artcafe.sdk.records import Presence
+from artcafe.sdk.records import PresenceInfo
 from tests.platform import Cast, Platform
 from tests.relay import relayed
 
 BOUND_S = 5
-AWAY = Presence(connected=False)
+AWAY = PresenceInfo(connected=False)
 
 
-async def presence(cast: Cast, number: int = 0) -> Presence:
+async def presence(cast: Cast, number: int = 0) -> PresenceInfo:
     """An agent's, as a member sees it now."""
     async with Client(cast.url, cast.token) as rest:
         found = (await rest.agent(cast.tenant, cast.agents[number])).presence
@@ -27,14 +27,14 @@ async def presence(cast: Cast, number: int = 0) -> Presence:
     return found
 
 
-async def until_it_is(cast: Cast, wanted: Callable[[Presence], bool]) -> None:
+async def until_it_is(cast: Cast, wanted: Callable[[PresenceInfo], bool]) -> None:
     """Returns when the first agent's presence is as wanted."""
     async with asyncio.timeout(BOUND_S):
         while not wanted(await presence(cast)):  # noqa: ASYNC110 (what is waited for is in another process)
             await asyncio.sleep(0.01)
 
 
-async def until_it_came_back(cast: Cast, before: Presence, *, status: str | None) -> None:
+async def until_it_came_back(cast: Cast, before: PresenceInfo, *, status: str | None) -> None:
     """Returns when the first agent is connected anew, with this status."""
     await until_it_is(cast, lambda now: now.connected and now.since != before.since and now.status == status)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from artcafe.errors import ArtcafeError, BadCommand, BadFrame, ChannelNotFound
 from artcafe.wire import envelopes, frames, replies
-from artcafe.wire.frames import MAX_DEPTH, MAX_ID, Ack, Connect, Publish, Refused, Status, Subscribe, Unsubscribe
+from artcafe.wire.frames import MAX_DEPTH, MAX_ID, Ack, Connect, Publish, RefusedCommand, Status, Subscribe, Unsubscribe
 
 text = st.text(st.characters(exclude_categories=["Cs"]))  # Half a surrogate pair is no text.
 json_values = st.recursive(
@@ -36,7 +36,7 @@ def said_of(payload: bytes) -> tuple[int | None, str, frames.Body] | ArtcafeErro
     """The command, or what is wrong with the frame; any other error is the test's."""
     try:
         return frames.parse(payload)
-    except Refused as refused:
+    except RefusedCommand as refused:
         return refused.error
     except ArtcafeError as error:
         return error
@@ -96,7 +96,7 @@ def test_an_object_is_refused_with_its_own_id_or_none(command: dict[str, Any], b
     with suppress(BadFrame):
         try:
             frames.parse(json.dumps(command).encode() + behind)
-        except Refused as refused:
+        except RefusedCommand as refused:
             refused_id = refused.id
 
     assert refused_id is None or (refused_id == command["id"] and 0 <= refused_id <= MAX_ID)
@@ -146,7 +146,7 @@ def test_data_that_is_no_json_is_never_let_in(data: bytes) -> None:
     ],
 )
 def test_an_object_that_is_no_command_is_refused_under_its_id(payload: bytes, id: int | None) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedCommand) as refused:
         frames.parse(payload)
 
     assert refused.value.id == id

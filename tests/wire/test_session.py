@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from artcafe.errors import ArtcafeError, BadFrame, OutOfTurn, TooLarge
 from artcafe.wire import frames, replies
-from artcafe.wire.frames import KINDS, MAX_FRAME_BYTES, Refused
+from artcafe.wire.frames import KINDS, MAX_FRAME_BYTES, RefusedCommand
 from artcafe.wire.session import (
     CLIENT_RECEIVES,
     CLIENT_SENDS,
@@ -181,7 +181,7 @@ def test_only_challenge_is_accepted_before_connect_whatever_arrives(sent: list[s
         before = session.state
         try:
             accepted.append(session.receive(command_frame(each) if isinstance(each, str) else each)[1])
-        except (Refused, ArtcafeError):
+        except (RefusedCommand, ArtcafeError):
             assert session.state is before
     assert set(itertools.takewhile(lambda kind: kind != "connect", accepted)) <= {"challenge"}
 

@@ -217,7 +217,7 @@ class Connection(WSListener):
     def _receive(self, payload: bytes) -> None:
         try:
             command = self._wire.receive(payload)
-        except frames.Refused as refused:
+        except frames.RefusedCommand as refused:
             self.dispatcher.spend_share()
             self.send(replies.error(refused.error, refused.id))
         except ArtcafeError as fatal:

@@ -16,7 +16,18 @@ from artcafe.sdk.http import TIMEOUT_S, HttpClient, given, path_of, place
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.sdk.messages import Gap, Receipt, warn_of
 from artcafe.sdk.people import People
-from artcafe.sdk.records import AgentCard, AgentKey, AuditEntry, Channel, Home, KeptMessage, Me, Subscription, Tenant, Token
+from artcafe.sdk.records import (
+    AgentInfo,
+    AgentKeyInfo,
+    AuditEntry,
+    ChannelInfo,
+    Home,
+    KeptMessage,
+    Me,
+    SubscriptionInfo,
+    TenantInfo,
+    Token,
+)
 from artcafe.sdk.session import check_challenge
 from artcafe.wire import replies
 
@@ -96,17 +107,17 @@ class Client:
         self._http.token = token.access_token
         return token, named
 
-    async def create_tenant(self, name: str, *, key: str | None = None) -> Tenant:
-        return await self._http.send(Tenant, "POST", "/v1/tenants", {"name": name}, key=key)
+    async def create_tenant(self, name: str, *, key: str | None = None) -> TenantInfo:
+        return await self._http.send(TenantInfo, "POST", "/v1/tenants", {"name": name}, key=key)
 
-    def tenants(self, *, limit: int | None = None) -> AsyncIterator[Tenant]:
-        return self._http.all_of(Tenant, "/v1/tenants", limit=limit)
+    def tenants(self, *, limit: int | None = None) -> AsyncIterator[TenantInfo]:
+        return self._http.all_of(TenantInfo, "/v1/tenants", limit=limit)
 
-    async def tenant(self, tenant: str) -> Tenant:
-        return await self._http.read(Tenant, path_of(tenant))
+    async def tenant(self, tenant: str) -> TenantInfo:
+        return await self._http.read(TenantInfo, path_of(tenant))
 
-    async def rename_tenant(self, tenant: str, name: str) -> Tenant:
-        return await self._http.send(Tenant, "PATCH", path_of(tenant), {"name": name})
+    async def rename_tenant(self, tenant: str, name: str) -> TenantInfo:
+        return await self._http.send(TenantInfo, "PATCH", path_of(tenant), {"name": name})
 
     async def delete_tenant(self, tenant: str) -> None:
         """Deletes a tenant with everything in it."""
@@ -121,10 +132,10 @@ class Client:
         description: str = "",
         capabilities: Sequence[str] = (),
         key: str | None = None,
-    ) -> AgentCard:
+    ) -> AgentInfo:
         """Registers an agent; `public_key` is the line of its `.pub` file."""
         body = {"name": name, "public_key": public_key, "description": description, "capabilities": list(capabilities)}
-        return await self._http.send(AgentCard, "POST", path_of(tenant, "agents"), body, key=key)
+        return await self._http.send(AgentInfo, "POST", path_of(tenant, "agents"), body, key=key)
 
     def agents(
         self,
@@ -134,12 +145,12 @@ class Client:
         capability: str | None = None,
         connected: bool | None = None,
         limit: int | None = None,
-    ) -> AsyncIterator[AgentCard]:
+    ) -> AsyncIterator[AgentInfo]:
         query = given(status=status, capability=capability, connected=connected)
-        return self._http.all_of(AgentCard, path_of(tenant, "agents"), query, limit=limit)
+        return self._http.all_of(AgentInfo, path_of(tenant, "agents"), query, limit=limit)
 
-    async def agent(self, tenant: str, agent: str) -> AgentCard:
-        return await self._http.read(AgentCard, path_of(tenant, "agents", agent))
+    async def agent(self, tenant: str, agent: str) -> AgentInfo:
+        return await self._http.read(AgentInfo, path_of(tenant, "agents", agent))
 
     async def update_agent(
         self,
@@ -151,10 +162,10 @@ class Client:
         description: str | None = None,
         capabilities: Sequence[str] | None = None,
         status: str | None = None,
-    ) -> AgentCard:
+    ) -> AgentInfo:
         """Another key or status (`active`, `disabled`) ends the agent's tokens and connections."""
         body = given(name=name, public_key=public_key, description=description, capabilities=capabilities, status=status)
-        return await self._http.send(AgentCard, "PATCH", path_of(tenant, "agents", agent), body)
+        return await self._http.send(AgentInfo, "PATCH", path_of(tenant, "agents", agent), body)
 
     async def delete_agent(self, tenant: str, agent: str) -> None:
         """Deletes an agent with its subscriptions; its tokens and connections end."""
@@ -162,18 +173,18 @@ class Client:
 
     async def add_key(
         self, tenant: str, agent: str, public_key: str, *, not_after: datetime | None = None, key: str | None = None
-    ) -> AgentKey:
+    ) -> AgentKeyInfo:
         """Lets the agent log in with one more key, perhaps only until `not_after`. It may have five beside its first one."""
         body = {"public_key": public_key, **given(not_after=place(not_after))}
-        return await self._http.send(AgentKey, "POST", path_of(tenant, "agents", agent, "keys"), body, key=key)
+        return await self._http.send(AgentKeyInfo, "POST", path_of(tenant, "agents", agent, "keys"), body, key=key)
 
-    def keys(self, tenant: str, agent: str, *, limit: int | None = None) -> AsyncIterator[AgentKey]:
+    def keys(self, tenant: str, agent: str, *, limit: int | None = None) -> AsyncIterator[AgentKeyInfo]:
         """The agent's keys, its first one among them."""
-        return self._http.all_of(AgentKey, path_of(tenant, "agents", agent, "keys"), limit=limit)
+        return self._http.all_of(AgentKeyInfo, path_of(tenant, "agents", agent, "keys"), limit=limit)
 
-    async def update_key(self, tenant: str, agent: str, id: str, *, status: str) -> AgentKey:
+    async def update_key(self, tenant: str, agent: str, id: str, *, status: str) -> AgentKeyInfo:
         """`disabled` ends the tokens and connections that the key opened, and no others; `active` lets it log in again."""
-        return await self._http.send(AgentKey, "PATCH", path_of(tenant, "agents", agent, "keys", id), {"status": status})
+        return await self._http.send(AgentKeyInfo, "PATCH", path_of(tenant, "agents", agent, "keys", id), {"status": status})
 
     async def revoke_key(self, tenant: str, agent: str, id: str) -> None:
         """Takes a key from the agent; the tokens and connections that it opened end, and no others."""
@@ -189,16 +200,16 @@ class Client:
         access: str = "open",
         retention_s: int | None = None,
         key: str | None = None,
-    ) -> Channel:
+    ) -> ChannelInfo:
         """`retention_s`: for how many seconds a message is kept, up to what the plan has; None is as long as that."""
         body = {"name": name, "description": description, "type": type, "access": access, **given(retention_s=retention_s)}
-        return await self._http.send(Channel, "POST", path_of(tenant, "channels"), body, key=key)
+        return await self._http.send(ChannelInfo, "POST", path_of(tenant, "channels"), body, key=key)
 
-    def channels(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[Channel]:
-        return self._http.all_of(Channel, path_of(tenant, "channels"), limit=limit)
+    def channels(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[ChannelInfo]:
+        return self._http.all_of(ChannelInfo, path_of(tenant, "channels"), limit=limit)
 
-    async def channel(self, tenant: str, channel: str) -> Channel:
-        return await self._http.read(Channel, path_of(tenant, "channels", channel))
+    async def channel(self, tenant: str, channel: str) -> ChannelInfo:
+        return await self._http.read(ChannelInfo, path_of(tenant, "channels", channel))
 
     async def update_channel(
         self,
@@ -209,37 +220,39 @@ class Client:
         description: str | None = None,
         access: str | None = None,
         retention_s: int | Literal["plan"] | None = None,
-    ) -> Channel:
+    ) -> ChannelInfo:
         """A `retention_s` of `plan` keeps messages as long as that has it."""
         body = given(name=name, description=description, access=access, retention_s=retention_s)
         if retention_s == "plan":
             body["retention_s"] = None
-        return await self._http.send(Channel, "PATCH", path_of(tenant, "channels", channel), body)
+        return await self._http.send(ChannelInfo, "PATCH", path_of(tenant, "channels", channel), body)
 
     async def delete_channel(self, tenant: str, channel: str) -> None:
         """Deletes a channel with its subscriptions and messages."""
         await self._http.remove(path_of(tenant, "channels", channel))
 
-    async def subscribe(self, tenant: str, channel: str, agent: str, *, permissions: Sequence[str] | None = None) -> Subscription:
+    async def subscribe(
+        self, tenant: str, channel: str, agent: str, *, permissions: Sequence[str] | None = None
+    ) -> SubscriptionInfo:
         """Makes the agent receive the channel from here on. May be repeated: a subscription that stands stays as it is, but for
         the permissions (`receive`, `publish`, for a managed channel) where they are given."""
         body = given(permissions=permissions) or None
-        return await self._http.send(Subscription, "PUT", _subscription(tenant, channel, agent), body)
+        return await self._http.send(SubscriptionInfo, "PUT", _subscription(tenant, channel, agent), body)
 
-    def subscriptions(self, tenant: str, channel: str, *, limit: int | None = None) -> AsyncIterator[Subscription]:
+    def subscriptions(self, tenant: str, channel: str, *, limit: int | None = None) -> AsyncIterator[SubscriptionInfo]:
         """Who receives the channel."""
-        return self._http.all_of(Subscription, path_of(tenant, "channels", channel, "subscriptions"), limit=limit)
+        return self._http.all_of(SubscriptionInfo, path_of(tenant, "channels", channel, "subscriptions"), limit=limit)
 
-    def agent_subscriptions(self, tenant: str, agent: str, *, limit: int | None = None) -> AsyncIterator[Subscription]:
+    def agent_subscriptions(self, tenant: str, agent: str, *, limit: int | None = None) -> AsyncIterator[SubscriptionInfo]:
         """What the agent receives."""
-        return self._http.all_of(Subscription, path_of(tenant, "agents", agent, "subscriptions"), limit=limit)
+        return self._http.all_of(SubscriptionInfo, path_of(tenant, "agents", agent, "subscriptions"), limit=limit)
 
-    async def subscription(self, tenant: str, channel: str, agent: str) -> Subscription:
-        return await self._http.read(Subscription, _subscription(tenant, channel, agent))
+    async def subscription(self, tenant: str, channel: str, agent: str) -> SubscriptionInfo:
+        return await self._http.read(SubscriptionInfo, _subscription(tenant, channel, agent))
 
-    async def update_subscription(self, tenant: str, channel: str, agent: str, *, status: str) -> Subscription:
+    async def update_subscription(self, tenant: str, channel: str, agent: str, *, status: str) -> SubscriptionInfo:
         """`paused` ends delivery and keeps the cursor, `active` goes on from it."""
-        return await self._http.send(Subscription, "PATCH", _subscription(tenant, channel, agent), {"status": status})
+        return await self._http.send(SubscriptionInfo, "PATCH", _subscription(tenant, channel, agent), {"status": status})
 
     async def delete_subscription(self, tenant: str, channel: str, agent: str) -> None:
         """Ends a subscription and forgets its cursor."""

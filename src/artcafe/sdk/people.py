@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from artcafe.sdk.http import HttpClient, path_of
-from artcafe.sdk.records import CurrentTerms, Invitation, Member, Tenant, TermsAcceptance
+from artcafe.sdk.records import CurrentTerms, InvitationInfo, MemberInfo, TenantInfo, TermsAcceptance
 
 
 class People:
@@ -15,32 +15,32 @@ class People:
     def __init__(self, http: HttpClient) -> None:
         self._http = http
 
-    def members(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[Member]:
-        return self._http.all_of(Member, path_of(tenant, "members"), limit=limit)
+    def members(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[MemberInfo]:
+        return self._http.all_of(MemberInfo, path_of(tenant, "members"), limit=limit)
 
-    async def invite(self, tenant: str, address: str, *, role: str = "member", key: str | None = None) -> Invitation:
+    async def invite(self, tenant: str, address: str, *, role: str = "member", key: str | None = None) -> InvitationInfo:
         """Invites an e-mail address. The answer alone has the `token`, which is handed over to whoever is invited."""
         body = {"address": address, "role": role}
-        return await self._http.send(Invitation, "POST", path_of(tenant, "members"), body, key=key)
+        return await self._http.send(InvitationInfo, "POST", path_of(tenant, "members"), body, key=key)
 
-    async def set_role(self, tenant: str, user: str, role: str) -> Member:
-        return await self._http.send(Member, "PATCH", path_of(tenant, "members", user), {"role": role})
+    async def set_role(self, tenant: str, user: str, role: str) -> MemberInfo:
+        return await self._http.send(MemberInfo, "PATCH", path_of(tenant, "members", user), {"role": role})
 
     async def remove(self, tenant: str, user: str) -> None:
         """Removes a member, or the caller themselves."""
         await self._http.remove(path_of(tenant, "members", user))
 
-    def invitations(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[Invitation]:
+    def invitations(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[InvitationInfo]:
         """Those that are open."""
-        return self._http.all_of(Invitation, path_of(tenant, "invitations"), limit=limit)
+        return self._http.all_of(InvitationInfo, path_of(tenant, "invitations"), limit=limit)
 
     async def revoke(self, tenant: str, invitation: str) -> None:
         await self._http.remove(path_of(tenant, "invitations", invitation))
 
-    async def accept(self, token: str, *, id_token: str | None = None) -> Tenant:
+    async def accept(self, token: str, *, id_token: str | None = None) -> TenantInfo:
         """Comes into the tenant of an invitation. `id_token` is the identity provider's, which proves the address."""
         body: dict[str, Any] = {"token": token} | ({} if id_token is None else {"id_token": id_token})
-        return await self._http.send(Tenant, "POST", "/v1/invitations/acceptances", body)
+        return await self._http.send(TenantInfo, "POST", "/v1/invitations/acceptances", body)
 
     async def terms(self) -> CurrentTerms:
         return await self._http.read(CurrentTerms, "/v1/terms")

@@ -36,7 +36,7 @@ class Token(msgspec.Struct, frozen=True):
         return f"Token(expires_in={self.expires_in})"
 
 
-class Membership(msgspec.Struct, frozen=True):
+class MembershipInfo(msgspec.Struct, frozen=True):
     """A tenant that the caller is in, and as what."""
 
     tenant_id: str
@@ -55,13 +55,13 @@ class Me(msgspec.Struct, frozen=True):
     """Who holds the token: a person (`user_id`, `tenants`, `terms_outstanding`) or an agent (`agent_id`, `tenant_id`)."""
 
     user_id: str | None = None
-    tenants: tuple[Membership, ...] = ()
+    tenants: tuple[MembershipInfo, ...] = ()
     terms_outstanding: OutstandingTerms | None = None
     agent_id: str | None = None
     tenant_id: str | None = None
 
 
-class Tenant(msgspec.Struct, frozen=True):
+class TenantInfo(msgspec.Struct, frozen=True):
     id: str
     name: str
     plan: str
@@ -71,7 +71,7 @@ class Tenant(msgspec.Struct, frozen=True):
     updated_at: datetime | None
 
 
-class Member(msgspec.Struct, frozen=True):
+class MemberInfo(msgspec.Struct, frozen=True):
     """A person in a tenant; `address` is that of the invitation they came by."""
 
     user_id: str
@@ -81,7 +81,7 @@ class Member(msgspec.Struct, frozen=True):
     address: str | None = None
 
 
-class Invitation(msgspec.Struct, frozen=True):
+class InvitationInfo(msgspec.Struct, frozen=True):
     """A way into a tenant. `token` is known only to whoever has just made it."""
 
     id: str
@@ -111,7 +111,7 @@ class TermsAcceptance(msgspec.Struct, frozen=True):
     ip_address: str
 
 
-class Presence(msgspec.Struct, frozen=True):
+class PresenceInfo(msgspec.Struct, frozen=True):
     """Whether an agent is connected now, since when, and the status that it has set."""
 
     connected: bool
@@ -119,7 +119,7 @@ class Presence(msgspec.Struct, frozen=True):
     since: datetime | None = None
 
 
-class AgentCard(msgspec.Struct, frozen=True):
+class AgentInfo(msgspec.Struct, frozen=True):
     """An agent as its tenant's members see it; to other agents the last five are not shown. `presence` is None where it is
     unknown."""
 
@@ -128,7 +128,7 @@ class AgentCard(msgspec.Struct, frozen=True):
     name: str
     description: str = ""
     capabilities: tuple[str, ...] = ()
-    presence: Presence | None = None
+    presence: PresenceInfo | None = None
     public_key: str | None = None
     fingerprint: str | None = None
     status: str | None = None
@@ -136,7 +136,7 @@ class AgentCard(msgspec.Struct, frozen=True):
     updated_at: datetime | None = None
 
 
-class AgentKey(msgspec.Struct, frozen=True):
+class AgentKeyInfo(msgspec.Struct, frozen=True):
     """An SSH key that an agent may log in with; `first` marks the one that the agent shows as its `public_key`."""
 
     id: str
@@ -149,7 +149,7 @@ class AgentKey(msgspec.Struct, frozen=True):
     not_after: datetime | None = None
 
 
-class Channel(msgspec.Struct, frozen=True):
+class ChannelInfo(msgspec.Struct, frozen=True):
     id: str
     tenant_id: str
     name: str
@@ -162,19 +162,19 @@ class Channel(msgspec.Struct, frozen=True):
     """For how many seconds a message is kept; None: as long as the tenant's plan has it."""
 
 
-class Cursor(msgspec.Struct, frozen=True):
+class CursorInfo(msgspec.Struct, frozen=True):
     epoch: str | None
     seq: int
 
 
-class Subscription(msgspec.Struct, frozen=True):
+class SubscriptionInfo(msgspec.Struct, frozen=True):
     id: str
     tenant_id: str
     channel_id: str
     agent_id: str
     status: str
     permissions: tuple[str, ...]
-    cursor: Cursor
+    cursor: CursorInfo
     created_at: datetime | None
     updated_at: datetime | None
 

@@ -150,7 +150,7 @@ _id = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=MAX_ID)])
 _encode = msgspec.json.Encoder().encode
 
 
-class Refused(Exception):
+class RefusedCommand(Exception):
     """A readable frame without a valid command. `error` answers the command `id`, or is pushed if the id is None."""
 
     def __init__(self, id: int | None, error: BadCommand) -> None:
@@ -161,15 +161,15 @@ class Refused(Exception):
 def parse(payload: bytes) -> tuple[int | None, str, Body]:
     """Parse a client's frame into `(id, kind, body)`.
 
-    Raises `Refused` for a JSON object that is not a valid command. Raises `BadFrame` for anything else: client and server then
-    disagree about the protocol, and the connection ends.
+    Raises `RefusedCommand` for a JSON object that is not a valid command. Raises `BadFrame` for anything else: client and server
+    then disagree about the protocol, and the connection ends.
     """
     try:
         str(payload, "utf-8")  # msgspec does not check the bytes of a Raw, and a browser closes on invalid UTF-8
         try:
             command = _command.decode(payload)
         except msgspec.ValidationError as exc:
-            raise Refused(_id_of(payload), BadCommand(f"not a command: {exc}")) from None
+            raise RefusedCommand(_id_of(payload), BadCommand(f"not a command: {exc}")) from None
     except UnicodeDecodeError:
         raise BadFrame("the text is not UTF-8") from None
     except RecursionError:
@@ -180,17 +180,17 @@ def parse(payload: bytes) -> tuple[int | None, str, Body]:
     found = [body for body in _bodies(command) if body is not None]
     if len(found) != 1:
         said = " and ".join(kind for kind in KINDS if getattr(command, kind) is not None) or "none"
-        raise Refused(id, BadCommand(f"a frame holds exactly one command of {', '.join(KINDS)}; this one has {said}"))
+        raise RefusedCommand(id, BadCommand(f"a frame holds exactly one command of {', '.join(KINDS)}; this one has {said}"))
     (body,) = found
     kind = _KIND_OF[type(body)]
     if id is None and kind != "ack":
-        raise Refused(None, BadCommand(f"{kind} needs an id, an integer of your choice, that its reply will carry"))
+        raise RefusedCommand(None, BadCommand(f"{kind} needs an id, an integer of your choice, that its reply will carry"))
     if id is not None and not 0 <= id <= MAX_ID:
-        raise Refused(None, BadCommand(f"id must be from 0 to {MAX_ID}"))
+        raise RefusedCommand(None, BadCommand(f"id must be from 0 to {MAX_ID}"))
     return id, kind, body
 
 
-def _unread(payload: bytes, problem: str) -> Refused | BadFrame:
+def _unread(payload: bytes, problem: str) -> RefusedCommand | BadFrame:
     """Return the error for a frame that msgspec cannot decode.
 
     Half a surrogate pair is valid by JSON's grammar, but is not text: it spoils one command. Anything else that is not a JSON
@@ -202,7 +202,7 @@ def _unread(payload: bytes, problem: str) -> Refused | BadFrame:
         id = _id_of(readable)
     except msgspec.DecodeError:
         return BadFrame(problem)
-    return Refused(id, BadCommand("not a command: a text in it has half a surrogate pair, which is no character"))
+    return RefusedCommand(id, BadCommand("not a command: a text in it has half a surrogate pair, which is no character"))
 
 
 def _id_of(payload: bytes) -> int | None:

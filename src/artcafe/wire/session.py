@@ -95,8 +95,8 @@ class ServerSession:
     def receive(self, payload: bytes) -> tuple[int | None, str, frames.Body]:
         """Parse a frame of the client and return its command as `(id, kind, body)`.
 
-        Raises `frames.Refused` for a frame to be answered with an error, and `BadFrame`, `OutOfTurn` or `TooLarge` for one that
-        ends the connection. The state is unchanged then.
+        Raises `frames.RefusedCommand` for a frame to be answered with an error, and `BadFrame`, `OutOfTurn` or `TooLarge` for one
+        that ends the connection. The state is unchanged then.
         """
         if len(payload) > frames.MAX_FRAME_BYTES:
             raise TooLarge("the frame", frames.MAX_FRAME_BYTES)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artcafe.cli.terminal.output import align, as_json, as_text, escape, width
-from artcafe.sdk.records import Cursor
+from artcafe.sdk.records import CursorInfo
 
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202e\u2066]")
 
@@ -49,7 +49,7 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
         (("receive", "publish"), "receive, publish"),
         ({"agents": 100}, "agents 100"),
         (datetime(2026, 11, 22, 16, 50, 57, 123000, UTC), "2026-11-22T16:50:57Z"),
-        (Cursor(epoch=None, seq=41), "seq 41"),
+        (CursorInfo(epoch=None, seq=41), "seq 41"),
     ],
 )
 def test_values_are_formatted_for_display(value: object, text: str) -> None:

@@ -25,7 +25,7 @@ from artcafe.cli.terminal.output import (
 )
 from artcafe.errors import CallerFault, KeyTaken
 from artcafe.model import AgentStatus
-from artcafe.sdk.records import Presence
+from artcafe.sdk.records import PresenceInfo
 
 
 class _AgentGroup(click.Group):
@@ -91,7 +91,7 @@ async def list_agents(
     await show_all(caller, found, columns, none=none)
 
 
-def _presence(presence: Presence | None) -> str:
+def _presence(presence: PresenceInfo | None) -> str:
     if presence is None:
         return "unknown"
     if not presence.connected:

@@ -17,7 +17,7 @@ from artcafe import errors
 from artcafe.errors import ArtcafeError, Unavailable
 from artcafe.sdk import addresses
 from artcafe.sdk.client import Client
-from artcafe.sdk.records import Me, Membership
+from artcafe.sdk.records import Me, MembershipInfo
 
 P = ParamSpec("P")
 
@@ -263,7 +263,7 @@ def no_tenant_text(credentials: Credentials) -> str:
     return "; ".join(filter(None, (f"{who} in no tenant yet", "create one: artcafe tenant create NAME", credentials.others)))
 
 
-def _listed(tenants: tuple[Membership, ...]) -> str:
+def _listed(tenants: tuple[MembershipInfo, ...]) -> str:
     lines = [f"  {each.tenant_id}  {each.name}" for each in tenants[:NAMED]]
     if len(tenants) > NAMED:
         lines.append(f"  and {len(tenants) - NAMED} more: artcafe tenant list")

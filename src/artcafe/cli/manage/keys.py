@@ -21,7 +21,7 @@ from artcafe.cli.terminal.output import (
     yes_option,
 )
 from artcafe.cli.terminal.time_params import TimeParam
-from artcafe.sdk.records import AgentKey
+from artcafe.sdk.records import AgentKeyInfo
 
 MAX_KEY_BYTES: Final = 16 * 1024
 """An RSA key of 16,384 bits is a line of 3 KB; the limit prevents endless reads from a wrong path such as a device."""
@@ -159,5 +159,5 @@ async def revoke_key(caller: Caller, agent: str, key: str, yes: bool) -> None:
     show_deleted(caller, f"key {key} of agent {agent}", key)
 
 
-def _named(key: AgentKey) -> str:
+def _named(key: AgentKeyInfo) -> str:
     return f"Key {key.id} of agent {key.agent_id}"
