@@ -29,6 +29,7 @@ from artcafe.services.channels import ChannelLogs, Channels
 from artcafe.services.connections import Connections
 from artcafe.services.cursors import Cursors
 from artcafe.services.history import History
+from artcafe.services.invalidation import Invalidation
 from artcafe.services.invitations import Invitations
 from artcafe.services.keys import AgentKeys
 from artcafe.services.login import Login
@@ -114,8 +115,9 @@ class TableServices:
         self.tokens = Tokens(keys.agent_tokens, settings.service_name)
         self.audit = Audit(chains, store, clock)
         self.counters = self.audit.counters
-        self.changes = changes = Changes(self.audit, adopt, announce)
-        self.record_cache = RecordCache(store, changes)
+        self.invalidation = Invalidation(announce)
+        self.record_cache = RecordCache(store, self.invalidation)
+        self.changes = changes = Changes(self.invalidation, adopt)
         self.login = Login(
             store,
             self.record_cache,
@@ -125,15 +127,15 @@ class TableServices:
             self.audit,
             LoginThrottle(settings.challenges_per_min, make_buckets=settings.make_challenge_buckets),
         )
-        self.tenants = Tenants(store, changes, clock, logs, self.record_cache, settings.per_person)
+        self.tenants = Tenants(store, changes, self.audit, clock, logs, self.record_cache, settings.per_person)
         self.terms = Terms(store, self.audit, clock, settings.terms)
         self.member_login = MemberLogin(self.tenants, self.terms, self.audit)
-        self.members = Members(store, changes)
-        self.invitations = Invitations(store, changes, clock, keys.invitations)
-        self.agents = Agents(store, changes, clock)
-        self.keys = AgentKeys(store, changes, clock)
-        self.channels = Channels(store, changes, clock, logs)
-        self.subscriptions = Subscriptions(store, changes, clock, logs.position)
+        self.members = Members(store, changes, self.audit)
+        self.invitations = Invitations(store, changes, self.audit, clock, keys.invitations)
+        self.agents = Agents(store, changes, self.audit, clock)
+        self.keys = AgentKeys(store, changes, self.audit, clock)
+        self.channels = Channels(store, changes, self.audit, clock, logs)
+        self.subscriptions = Subscriptions(store, changes, self.audit, clock, logs.position)
 
 
 class Services(TableServices):
@@ -155,10 +157,10 @@ class Services(TableServices):
     ) -> None:
         super().__init__(store, fabric.audit_log, fabric, keys, clock, settings, fabric.announcements.announce)
         self.fabric, self.identity = fabric, identity
-        fabric.announcements.listen(self.changes.on_remote_change)
+        fabric.announcements.listen(self.invalidation.on_remote_change)
         self.retention = Retention(store, fabric, clock)
         fabric.limit_storage(self.retention.storage_bytes)
-        self.changes.subscribe(self.retention.changed)
+        self.invalidation.subscribe(self.retention.changed)
         self.shares = Shares()
         fabric.set_group_limit(lambda: self.shares.most_a_group)
         self.cursors = Cursors(store, settings.cursor_s)
@@ -171,7 +173,7 @@ class Services(TableServices):
             self.login, self.member_login, identity, self.tenants, self.terms, self.counters, clock
         )
         self.readiness = Readiness({**checks_of(store, fabric, clock), **settings.checks})
-        self.version_watch = VersionWatch(store, self.changes, fabric.announcements)
+        self.version_watch = VersionWatch(store, self.invalidation, fabric.announcements)
         self.version_watch.add_served(self.record_cache.tenants)
 
     async def run(self) -> None:

@@ -102,7 +102,7 @@ class GatewayApp:
         """The tenant is suspended, and everybody hears of it."""
         tenant = self.services.store.tenant(self.owner.tenant_id)
         await tenant.transact([tenant.set_status(status, self.clock())])
-        self.services.changes.notify(tenant.id)
+        self.services.invalidation.notify(tenant.id)
 
     @asynccontextmanager
     async def connected(self, **more: object) -> AsyncIterator[RawClient]:

@@ -13,6 +13,7 @@ from artcafe.maintenance.adoption import adopt
 from artcafe.model import AgentStatus, Channel, Role, TenantChange, TenantId, UserId, UserPrincipal
 from artcafe.services.agents import Agents
 from artcafe.services.changes import Changes
+from artcafe.services.invalidation import Invalidation
 from artcafe.tables.catalog import CHANNEL_SUBSCRIPTIONS, TENANTS, Environment, Table
 from artcafe.tables.engine.values import Item
 from artcafe.tables.engine.writes import Assign, ItemKey, Update
@@ -77,7 +78,7 @@ async def subscribed(it: GatewayApp, name: str) -> Channel:
 
 async def disabled_elsewhere(it: GatewayApp) -> None:
     """Another server disables the agent, and its announcement is lost."""
-    agents = Agents(it.services.store, Changes(it.services.audit, adopt), it.clock)
+    agents = Agents(it.services.store, Changes(Invalidation(), adopt), it.services.audit, it.clock)
     await agents.update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
 
 
@@ -109,7 +110,7 @@ async def test_everything_is_read_once_an_agent_when_nobody_knows_what_has_chang
         assert isinstance(it.tables, Watched)
         await settled(it)
         it.tables.keys = 0
-        it.services.changes.notify(it.owner.tenant_id)
+        it.services.invalidation.notify(it.owner.tenant_id)
         await settled(it)
         assert it.tables.keys <= CHANNELS + 3, "the tenant's row, the agent's twice, and each subscription"
 
@@ -140,7 +141,7 @@ async def test_a_revocation_does_not_wait_for_another_tenants_change(tmp_path: P
         await raw.login(bob.id, theirs.id, key)
 
         it.tables.held = it.owner.tenant_id
-        it.services.changes.notify(it.owner.tenant_id)
+        it.services.invalidation.notify(it.owner.tenant_id)
         await until(lambda: not it.gateway.access_updates._due)
         await it.services.agents.update(owner, theirs.id, status=AgentStatus.DISABLED)
         assert await raw.closed() == 4503
@@ -153,7 +154,7 @@ async def test_revocations_of_a_tenant_come_before_its_subscriptions(tmp_path: P
         assert isinstance(it.tables, Watched)
         it.tables.held = it.owner.tenant_id
         await disabled_elsewhere(it)
-        it.services.changes.notify(it.owner.tenant_id)
+        it.services.invalidation.notify(it.owner.tenant_id)
         async with asyncio.timeout(BOUND_S):
             assert [await raw.closed() for raw in raws] == [4503, 4503]
         it.tables.held = None
@@ -167,7 +168,7 @@ async def test_a_change_that_cannot_be_read_is_applied_once_the_tables_are_back(
         (sockets,) = it.gateway.access_updates._tenants.values()
         await disabled_elsewhere(it)
         it.tables.is_away = True
-        it.services.changes.on_remote_change(TenantChange(tenant_id=it.owner.tenant_id, agents=(it.agent.id,)))
+        it.services.invalidation.on_remote_change(TenantChange(tenant_id=it.owner.tenant_id, agents=(it.agent.id,)))
         await until(lambda: sockets.failure is not None)
         assert await raws[0].is_quiet(), "nobody can tell, so delivery goes on"
         it.tables.is_away = False

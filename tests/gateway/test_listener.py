@@ -254,7 +254,7 @@ async def test_a_recheck_that_fails_unforeseen_closes_the_connection_and_the_loo
     async with gateway_app(tmp_path) as it:
         async with it.connected() as raw:
             it.clock.ahead = timedelta.max  # whoever asks for the time gets an OverflowError
-            it.services.changes.notify(it.owner.tenant_id)
+            it.services.invalidation.notify(it.owner.tenant_id)
             assert await raw.closed() == 4000
         it.clock.ahead = timedelta()
         assert it.gateway.access_updates.supervisor.failures > 0

@@ -17,7 +17,7 @@ async def write_permissions(it: GatewayApp, permissions: Value) -> None:
     """Put permissions into the agent's subscription as another system would: past our own services."""
     key = ItemKey(it.owner.tenant_id, f"{it.channel.id}#{it.agent.id}")
     await it.tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, [Assign("permissions", permissions)]))
-    it.services.changes.notify(it.owner.tenant_id)
+    it.services.invalidation.notify(it.owner.tenant_id)
 
 
 @pytest.mark.parametrize(

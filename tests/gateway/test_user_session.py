@@ -245,7 +245,7 @@ async def test_that_people_connect_or_are_refused_is_in_the_audit(tmp_path: Path
             stranger = it.identity.issue("mallory", it.clock())
             await outsider.say("connect", access_token=stranger, tenant_id=it.owner.tenant_id)
             assert await outsider.closed() == 4500
-        audit = it.services.changes.audit
+        audit = it.services.audit
         await audit.counters.flush()
         found = [
             (line.entry.action, line.entry.actor, line.entry.outcome.value)

@@ -43,7 +43,7 @@ NO_WALL: Final[Mapping[str, str]] = {
 }
 """What looks like a check of who may do what, and is none."""
 BEHIND: Final[Mapping[str, str]] = {
-    "Messaging._enveloped": "the second of two: on the socket, where agents alone publish, the first is passed over for speed",
+    "Messaging.submit_nowait": "agents alone publish on the socket, and every agent may; REST publishes by `Messaging.submit`",
 }
 """Functions whose checks another check stands before, wherever a cell of the matrix can come from."""
 HIT: Final = "__check_is_reached__"

@@ -19,7 +19,6 @@ import msgspec
 
 from artcafe.model import Agent, AgentPrincipal, AgentStatus, Channel, Member, Role, TenantStatus, UserId, UserPrincipal
 from artcafe.rules.keys import key_id
-from artcafe.services.invitations import Invitations
 from artcafe.services.terms import Current
 from artcafe.wire import frames
 from tests.gateway.gateway_app import GatewayApp, gateway_app
@@ -205,14 +204,14 @@ async def suspended(it: GatewayApp) -> Mapping[Who, dict[str, str]]:
     found[Who.SUSPENDED_AGENT] = {"access_token": it.services.tokens.mint(principal, now), "tenant_id": tenant.id}
     rows = it.services.store.tenant(tenant.id)
     await rows.transact([rows.set_status(TenantStatus.SUSPENDED, now)])
-    it.services.changes.notify(tenant.id)
+    it.services.invalidation.notify(tenant.id)
     return found
 
 
 async def invited(it: GatewayApp, theirs: UserPrincipal) -> UserId:
     """An admin of the other tenant, whom an owner of ours has invited."""
     ivy = UserId("ivy@example.com")
-    invitations = Invitations(it.services.store, it.services.changes, it.clock, b"v" * 32)
+    invitations = it.services.invitations
     _, token = await invitations.create(theirs, address=ivy, role=Role.ADMIN)
     await invitations.accept(ivy, ivy, token)
     await invitations.create(it.owner, address=ivy, role=Role.OWNER)

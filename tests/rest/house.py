@@ -93,7 +93,7 @@ class House:
                 keys = ServiceKeys(agent_tokens=b"t" * 32, invitations=b"v" * 32)
                 settings = ServiceSettings(service_name="test", terms=self._terms)
                 self.services = Services(self.store, self.fabric, self.identity, keys, now, settings, group)
-                self.audit, self.changes, self.tokens = self.services.audit, self.services.changes, self.services.tokens
+                self.audit, self.tokens = self.services.audit, self.services.tokens
                 # With its protocol named, asyncio sets TCP_NODELAY; else every second packet waits 40 ms for an acknowledgement.
                 with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
                     listener.bind(("127.0.0.1", 0))
@@ -145,7 +145,7 @@ class House:
 
         async def suspend() -> None:
             await tenant.transact([tenant.set_status(TenantStatus.SUSPENDED, now())])
-            self.changes.notify(tenant.id)
+            self.services.invalidation.notify(tenant.id)
 
         self.run(suspend())
 

@@ -104,7 +104,7 @@ class Server(TableServices):
         self.tables, self.logs = tables, logs
         self.changed: list[TenantId] = []
         """The tenants of the changes so far."""
-        self.changes.subscribe(lambda change: self.changed.append(change.tenant_id))
+        self.invalidation.subscribe(lambda change: self.changed.append(change.tenant_id))
 
     def with_terms(self, current: Current | None) -> Terms:
         """Return the terms service of a server on these tables, on which an operator has set these terms."""

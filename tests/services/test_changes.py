@@ -9,6 +9,7 @@ from artcafe.errors import TenantNotFound, Unavailable
 from artcafe.maintenance.adoption import adopt
 from artcafe.model import AgentId, ChannelId, Role, SubscriptionStatus, TenantChange, TenantId, UserId
 from artcafe.services.changes import Changes, change_of
+from artcafe.services.invalidation import Invalidation
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.tenant_store import Count
 from tests.services.service_env import Server
@@ -21,21 +22,22 @@ async def test_every_watcher_is_called_with_the_change_in_the_order_they_came(se
         called.append((number, change))
 
     for number in range(3):
-        server.changes.subscribe(partial(note, number))
-    server.changes.notify(TenantId("ten_a"))
+        server.invalidation.subscribe(partial(note, number))
+    server.invalidation.notify(TenantId("ten_a"))
     change = TenantChange(tenant_id=TenantId("ten_a"), is_whole=True)
     assert called == [(0, change), (1, change), (2, change)]
 
 
 async def test_what_was_changed_here_is_announced_and_what_another_server_changed_is_not(server: Server) -> None:
     announced: list[TenantChange] = []
-    changes, told = Changes(server.audit, adopt, announced.append), list[TenantChange]()
-    changes.subscribe(told.append)
+    invalidation, told = Invalidation(announced.append), list[TenantChange]()
+    changes = Changes(invalidation, adopt)
+    invalidation.subscribe(told.append)
     tenant = server.store.tenant((await server.tenant()).tenant_id)
     await changes.commit(tenant, tenant.touch())
     made = TenantChange(tenant_id=tenant.id, raised=1)
     assert (announced, told) == ([made], [made])
-    changes.on_remote_change(TenantChange(tenant_id=TenantId("ten_b")))
+    invalidation.on_remote_change(TenantChange(tenant_id=TenantId("ten_b")))
     assert announced == [made]
     assert [change.tenant_id for change in told] == [tenant.id, "ten_b"]
 
@@ -43,7 +45,7 @@ async def test_what_was_changed_here_is_announced_and_what_another_server_change
 async def test_a_change_names_the_rows_that_were_written_and_no_others(server: Server) -> None:
     owner = await server.tenant()
     changes: list[TenantChange] = []
-    server.changes.subscribe(changes.append)
+    server.invalidation.subscribe(changes.append)
 
     def made() -> TenantChange:
         assert {change.tenant_id for change in changes} == {owner.tenant_id}

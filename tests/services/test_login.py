@@ -223,7 +223,7 @@ async def test_the_audit_has_the_reason_for_each_refused_login(
     await refused(agent.id, "ed25519", 301)
     tenant = server.store.tenant(owner.tenant_id)
     await tenant.transact([tenant.set_status(TenantStatus.SUSPENDED, server.clock())])
-    server.changes.notify(owner.tenant_id)
+    server.invalidation.notify(owner.tenant_id)
     challenge = server.login.pose(agent.tenant_id, agent.id)
     with pytest.raises(TenantSuspended):
         await server.login.prove(challenge, signed(challenge, keys / "ed25519"))

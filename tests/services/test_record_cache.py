@@ -141,7 +141,7 @@ async def test_what_was_read_before_a_change_is_not_kept_after_it(server: Server
 
 
 async def test_it_keeps_what_was_used_last(server: Server, owner: UserPrincipal) -> None:
-    record_cache = RecordCache(server.store, server.changes, size=2)
+    record_cache = RecordCache(server.store, server.invalidation, size=2)
     channels = [await server.channels.create(owner, name=f"C{n}") for n in range(3)]
     for at in (0, 1, 0, 2):
         await record_cache.channel(owner.tenant_id, channels[at].id)
@@ -150,7 +150,7 @@ async def test_it_keeps_what_was_used_last(server: Server, owner: UserPrincipal)
 
 
 async def test_a_tenant_whose_last_record_made_room_is_watched_no_longer(server: Server, owner: UserPrincipal) -> None:
-    record_cache = RecordCache(server.store, server.changes, size=1)
+    record_cache = RecordCache(server.store, server.invalidation, size=1)
     foreign = await server.tenant("bob")
     mine, theirs = await server.channels.create(owner, name="A"), await server.channels.create(foreign, name="B")
     await record_cache.channel(owner.tenant_id, mine.id)

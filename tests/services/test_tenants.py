@@ -188,7 +188,7 @@ async def test_a_suspended_tenants_agents_are_out_and_its_people_read(server: Se
     tenant = server.store.tenant(owner.tenant_id)
     await tenant.transact([tenant.set_status(TenantStatus.SUSPENDED, server.clock())])
     assert await server.login.is_current(proven(agent)), "until it is told, or read again within 4 s"
-    server.changes.notify(owner.tenant_id)
+    server.invalidation.notify(owner.tenant_id)
     with pytest.raises(TenantSuspended):
         await server.login.is_current(proven(agent))
     alice = await server.tenants.enter(ALICE, owner.tenant_id)
@@ -198,7 +198,7 @@ async def test_a_suspended_tenants_agents_are_out_and_its_people_read(server: Se
         with pytest.raises(TenantSuspended):
             await refused
     await tenant.transact([tenant.set_status(TenantStatus.ACTIVE, server.clock())])
-    server.changes.notify(owner.tenant_id)
+    server.invalidation.notify(owner.tenant_id)
     assert await server.login.is_current(proven(agent))
     await server.tenants.rename(await server.tenants.enter(ALICE, owner.tenant_id), "Mine")
 
@@ -281,7 +281,7 @@ async def test_an_older_tenant_with_higher_limits_than_the_free_plan_has_them(se
 
 def bounded(server: Server, owned: int = 0, made_a_day: int = 0) -> Tenants:
     per_person = PerPerson(owned, made_a_day)
-    return Tenants(server.store, server.changes, server.clock, server.logs, server.record_cache, per_person)
+    return Tenants(server.store, server.changes, server.audit, server.clock, server.logs, server.record_cache, per_person)
 
 
 async def test_a_person_owns_so_many_tenants_and_one_more_after_deleting_one(server: Server) -> None:

@@ -47,7 +47,7 @@ class Watch:
     def __init__(self, tables: Counted) -> None:
         self.tables, self.server = tables, Server(tables, Clock(), Logs())
         self.hearing, self.served = Hearing(), list[TenantId]()
-        self.watch = VersionWatch(self.server.store, self.server.changes, self.hearing)
+        self.watch = VersionWatch(self.server.store, self.server.invalidation, self.hearing)
         self.watch.add_served(lambda: self.served)
         self.told = self.server.changed
         self.now = 0.0
@@ -73,7 +73,7 @@ class Watch:
         tenant = other.store.tenant(tenant_id)
         await other.changes.commit(tenant, tenant.touch())
         if is_heard:
-            self.server.changes.on_remote_change(TenantChange(tenant_id=tenant_id, raised=1))
+            self.server.invalidation.on_remote_change(TenantChange(tenant_id=tenant_id, raised=1))
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ async def test_a_change_that_is_heard_behind_its_read_hides_no_other(it: Watch) 
     tenant_id = await it.tenant()
     await it.change(tenant_id, is_heard=False)
     assert await it.look() == [tenant_id]
-    it.server.changes.on_remote_change(TenantChange(tenant_id=tenant_id, raised=1))
+    it.server.invalidation.on_remote_change(TenantChange(tenant_id=tenant_id, raised=1))
     assert await it.look() == []
     await it.change(tenant_id, is_heard=False)
     assert await it.look() == [tenant_id]
@@ -199,7 +199,7 @@ async def test_it_looks_again_and_again_also_after_the_tables_were_away(it: Watc
         await asyncio.sleep(0.01)
         it.tables.is_away = False
         await it.change(tenant_id, is_heard=False)
-        it.server.changes.subscribe(lambda _: told.set())
+        it.server.invalidation.subscribe(lambda _: told.set())
         it.hearing.losses += 1
         await told.wait()
         running.cancel()
@@ -219,8 +219,8 @@ async def test_a_watcher_that_raises_keeps_no_other_from_being_called(it: Watch)
         raise ValueError(change)
 
     later: list[TenantId] = []
-    it.server.changes.subscribe(fail)
-    it.server.changes.subscribe(lambda change: later.append(change.tenant_id))
-    it.server.changes.notify(TenantId("ten_a"))
+    it.server.invalidation.subscribe(fail)
+    it.server.invalidation.subscribe(lambda change: later.append(change.tenant_id))
+    it.server.invalidation.notify(TenantId("ten_a"))
     assert later == ["ten_a"]
-    assert it.server.changes.supervisor.failures == 1
+    assert it.server.invalidation.supervisor.failures == 1

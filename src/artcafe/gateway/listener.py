@@ -80,7 +80,7 @@ class Gateway:
         """Sockets with a peer that is not reading: the time of its last read, and the number of bytes waiting then."""
         self._closing: dict[Connection, float] = {}
         self.access_updates = AccessUpdates(services, recheck_s)
-        services.changes.subscribe(self.access_updates.changed)
+        services.invalidation.subscribe(self.access_updates.changed)
         services.version_watch.add_served(self.access_updates.tenants)
         services.fabric.on_tenant_failure(self.close_tenant)
         self._is_draining = False

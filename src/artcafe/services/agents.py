@@ -14,6 +14,7 @@ from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit
 from artcafe.services import key_claims
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
 from artcafe.tables.engine.port import ConditionFailed
@@ -30,8 +31,8 @@ _DELETES_AT_ONCE: Final = 100
 class Agents:
     """What members do with the agents of their tenant, and what agents see of each other."""
 
-    def __init__(self, store: Store, changes: Changes, clock: Clock) -> None:
-        self._store, self._changes, self._clock = store, changes, clock
+    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock) -> None:
+        self._store, self._changes, self._audit, self._clock = store, changes, audit, clock
 
     async def create(
         self,
@@ -64,7 +65,7 @@ class Agents:
             updated_at=now,
             request_hash=request.hash(name, description, key.line, *named),
         )
-        async with self._changes.audited(principal, "agent.create", agent.id, name=name, key=key.fingerprint):
+        async with self._audit.action(principal, "agent.create", agent.id, name=name, key=key.fingerprint):
             return await self._insert(self._store.tenant(principal.tenant_id), agent, key)
 
     async def list(
@@ -117,7 +118,7 @@ class Agents:
         key = None if public_key is None else parse_public_key(public_key)
         tenant = self._store.tenant(principal.tenant_id)
         await _there(tenant, agent_id)
-        async with self._changes.audited(principal, "agent.change", agent_id, **_facts(name, status, key)):
+        async with self._audit.action(principal, "agent.change", agent_id, **_facts(name, status, key)):
             for _ in range(_TRIES):
                 if await self._changed(tenant, await _there(tenant, agent_id), changes, status, key):
                     return await _there(tenant, agent_id)
@@ -132,7 +133,7 @@ class Agents:
         tenant = self._store.tenant(principal.tenant_id)
         if await tenant.agent(agent_id, also_deleting=True) is None:
             raise AgentNotFound(agent_id)
-        async with self._changes.audited(principal, "agent.delete", agent_id):
+        async with self._audit.action(principal, "agent.delete", agent_id):
             try:
                 await self._changes.commit(tenant, tenant.touch(), tenant.begin_agent_deletion(AgentId(agent_id)))
                 # Read again: from the mark on it takes no other key and no other channel.

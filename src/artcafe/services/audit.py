@@ -10,7 +10,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
@@ -120,6 +120,12 @@ class Audit:
                 await self._append(tenant_id, actor, action, outcome, audited, intent.number)
             except OurFault as exc:
                 log.warning("audit.outcome_not_told", action=action, intent=intent.number, outcome=outcome, error=str(exc))
+
+    def action(
+        self, principal: Principal, action: str, target: str | None = None, **facts: str
+    ) -> AbstractAsyncContextManager[AuditedAction]:
+        """Audit a change that a principal makes in their own tenant, as `change` does. Call it after the access checks."""
+        return self.change(principal.tenant_id, principal.sender, action, target, **facts)
 
     async def _append(
         self,

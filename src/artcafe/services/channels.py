@@ -14,6 +14,7 @@ from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.subscriptions import end
 from artcafe.tables.engine.port import ConditionFailed
@@ -39,8 +40,8 @@ class Keep(Enum):
 class Channels:
     """What members do with the channels of their tenant."""
 
-    def __init__(self, store: Store, changes: Changes, clock: Clock, fabric: ChannelLogs) -> None:
-        self._store, self._changes, self._clock, self._fabric = store, changes, clock, fabric
+    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, fabric: ChannelLogs) -> None:
+        self._store, self._changes, self._audit, self._clock, self._fabric = store, changes, audit, clock, fabric
 
     async def create(
         self,
@@ -74,7 +75,7 @@ class Channels:
             updated_at=now,
             request_hash=request.hash(name, description, type.value, access.value, str(retention_s)),
         )
-        async with self._changes.audited(principal, "channel.create", channel.id, name=name, access=access.value):
+        async with self._audit.action(principal, "channel.create", channel.id, name=name, access=access.value):
             return await self._insert(self._store.tenant(principal.tenant_id), channel)
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Channel]:
@@ -115,7 +116,7 @@ class Channels:
             return channel
         changes.append(Assign("updated_at", times.to_text(self._clock())))
         facts = {} if access is None else {"access": access.value}
-        async with self._changes.audited(principal, "channel.change", channel.id, **facts):
+        async with self._audit.action(principal, "channel.change", channel.id, **facts):
             try:
                 await self._changes.commit(tenant, tenant.touch(), tenant.change_channel(channel.id, changes))
             except ConditionFailed as failed:
@@ -132,7 +133,7 @@ class Channels:
         channel = await tenant.channel(channel_id, also_deleting=True)
         if channel is None:
             raise ChannelNotFound(channel_id)
-        async with self._changes.audited(principal, "channel.delete", channel.id):
+        async with self._audit.action(principal, "channel.delete", channel.id):
             try:
                 await self._changes.commit(tenant, tenant.touch(), tenant.begin_channel_deletion(channel.id))
                 await _remove_subscriptions(tenant, channel.id)

@@ -25,6 +25,7 @@ from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.rules.plans import Limit
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.store import Store
@@ -34,9 +35,9 @@ from artcafe.tables.tenant_store import Count
 class Invitations:
     """What admins do with invitations into their tenant, and whoever was invited with theirs."""
 
-    def __init__(self, store: Store, changes: Changes, clock: Clock, key: bytes) -> None:
+    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, key: bytes) -> None:
         """`key` proves tokens: 32 bytes, the same on every server of a fleet."""
-        self._store, self._changes, self._clock, self._key = store, changes, clock, key
+        self._store, self._changes, self._audit, self._clock, self._key = store, changes, audit, clock, key
 
     async def create(
         self, principal: Principal, *, address: str, role: Role, idempotency_key: str | None = None
@@ -60,7 +61,7 @@ class Invitations:
             expires_at=now + rules.LIFETIME,
             request_hash=request.hash(address, role.value),
         )
-        async with self._changes.audited(principal, "invitation.create", invitation.id, address=address, role=role.value):
+        async with self._audit.action(principal, "invitation.create", invitation.id, address=address, role=role.value):
             kept = await self._insert(invitation, now)
         return kept, rules.token(self._key, kept.tenant_id, kept.id)
 
@@ -76,7 +77,7 @@ class Invitations:
         if not ids.is_possible(invitation_id):
             raise InvitationNotFound(invitation_id)
         tenant, people = self._store.tenant(principal.tenant_id), self._store.people(principal.tenant_id)
-        async with self._changes.audited(principal, "invitation.revoke", invitation_id):
+        async with self._audit.action(principal, "invitation.revoke", invitation_id):
             try:
                 tombstone = tenant.tombstones.put(invitation_id, self._clock())
                 await self._changes.commit(tenant, tenant.touch(), people.delete_invitation(invitation_id), tombstone)
@@ -116,7 +117,7 @@ class Invitations:
         writes = [people.take_invitation(invitation, now), *people.insert_member(member), spent]
         joining = UserPrincipal(user_id=user_id, tenant_id=tenant_id, role=member.role)
         try:
-            async with self._changes.audited(joining, "member.join", user_id, role=member.role.value, invitation=invitation_id):
+            async with self._audit.action(joining, "member.join", user_id, role=member.role.value, invitation=invitation_id):
                 await self._changes.commit(tenant, tenant.count(Count.MEMBERS, 1, limit), *writes)
         except TenantNotFound as gone:
             raise InvitationRefused from gone

@@ -20,6 +20,7 @@ from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
 from artcafe.services import key_claims
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.tables.agent_rows import KEYS_VERSION, keys_value
 from artcafe.tables.engine.port import ConditionFailed
@@ -36,8 +37,8 @@ additions at once the last ones have found the agent full, not busy."""
 class AgentKeys:
     """What members do with the keys of their tenant's agents."""
 
-    def __init__(self, store: Store, changes: Changes, clock: Clock) -> None:
-        self._store, self._changes, self._clock = store, changes, clock
+    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock) -> None:
+        self._store, self._changes, self._audit, self._clock = store, changes, audit, clock
 
     async def list(self, principal: Principal, agent_id: str, page: PageRequest = FIRST) -> Page[tuple[Agent, AgentKey]]:
         """The agent's keys by their ids, each with the agent. Raises Forbidden and AgentNotFound."""
@@ -84,7 +85,7 @@ class AgentKeys:
         )
         tenant = self._store.tenant(principal.tenant_id)
         await _there(tenant, agent_id)
-        async with self._changes.audited(principal, "key.add", agent_id, key=key.fingerprint):
+        async with self._audit.action(principal, "key.add", agent_id, key=key.fingerprint):
             return await self._add(tenant, agent_id, made, key)
 
     async def _add(self, tenant: TenantStore, agent_id: str, made: AgentKey, key: PublicKey) -> tuple[Agent, AgentKey]:
@@ -143,7 +144,7 @@ class AgentKeys:
         access.check(principal, Action.CHANGE_AGENTS)
         tenant = self._store.tenant(principal.tenant_id)
         key = _found(await _there(tenant, agent_id), key_id)
-        async with self._changes.audited(principal, action, agent_id, key=_fingerprint(key)):
+        async with self._audit.action(principal, action, agent_id, key=_fingerprint(key)):
             return await self._exchange(tenant, agent_id, key_id, changed, unless)
 
     async def _exchange(

@@ -13,6 +13,7 @@ from artcafe.model import Member, Principal, Role, UserId, UserPrincipal
 from artcafe.rules import access, fields
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.engine.writes import Write
@@ -27,8 +28,8 @@ _TRIES: Final = 5
 class Members:
     """What admins do with the members of their tenant, and each member with their own membership."""
 
-    def __init__(self, store: Store, changes: Changes) -> None:
-        self._store, self._changes = store, changes
+    def __init__(self, store: Store, changes: Changes, audit: Audit) -> None:
+        self._store, self._changes, self._audit = store, changes, audit
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Member]:
         """The tenant's members in the order of their ids. Raises Forbidden."""
@@ -50,7 +51,7 @@ class Members:
             stays = await _one_stays(people, member) if member.role is Role.OWNER and role is not Role.OWNER else []
             facts = {"role": role.value, "before": member.role.value}
             try:
-                async with self._changes.audited(principal, "member.role", user_id, **facts):
+                async with self._audit.action(principal, "member.role", user_id, **facts):
                     await self._changes.commit(tenant, tenant.touch(), *people.set_role(member, role), *stays)
             except ConditionFailed:
                 continue
@@ -71,7 +72,7 @@ class Members:
                 access.check(principal, Action.CHANGE_OWNERS)
             stays = await _one_stays(people, member) if member.role is Role.OWNER else []
             try:
-                async with self._changes.audited(principal, "member.remove", user_id, role=member.role.value):
+                async with self._audit.action(principal, "member.remove", user_id, role=member.role.value):
                     await self._changes.commit(tenant, tenant.count(Count.MEMBERS, -1), *people.delete_member(member), *stays)
             except ConditionFailed:
                 continue

@@ -48,11 +48,11 @@ class Messaging:
         tenant_fabric = self._fabric.peek(principal.tenant_id)
         if channel is None or tenant_fabric is None or channel.access is not Access.OPEN or channel.type is ChannelType.LIVE:
             return None
+        access.check(principal, access.Action.PUBLISH)
         return self._submit(principal, channel, tenant_fabric, publish)
 
     def _enveloped(self, principal: Principal, publish: frames.Publish) -> tuple[str, bytes]:
-        """The message's new id, and what is stored or sent. Raises `Forbidden`, `Invalid` and `TooLarge`."""
-        access.check(principal, access.Action.PUBLISH)
+        """Return a new message id, and the envelope that is stored or sent. Raises `Invalid` and `TooLarge`."""
         check(publish)
         message_id = ids.new_id("msg")
         time = times.to_text(self._clock())

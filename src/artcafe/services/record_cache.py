@@ -24,7 +24,7 @@ from artcafe.model import (
 )
 from artcafe.rules import access
 from artcafe.rules.access import Action
-from artcafe.services.changes import Changes
+from artcafe.services.invalidation import Invalidation
 from artcafe.tables.store import Store
 
 SIZE: Final = 100_000
@@ -38,14 +38,14 @@ RecordT = TypeVar("RecordT")
 class RecordCache:
     """A cache that drops a record as soon as a change names it."""
 
-    def __init__(self, store: Store, changes: Changes, size: int = SIZE) -> None:
+    def __init__(self, store: Store, invalidation: Invalidation, size: int = SIZE) -> None:
         self._store = store
         self._tenants = _Known[Tenant](size)
         self._channels = _Known[Channel](size)
         self._agents = _Known[Agent](size)
         self._subscriptions = _Known[Subscription](size)
         self._kinds = (self._tenants, self._channels, self._agents, self._subscriptions)
-        changes.subscribe(self.forget)
+        invalidation.subscribe(self.forget)
 
     async def tenant(self, tenant_id: TenantId) -> Tenant:
         """The tenant, also while it is suspended or being deleted. Raises TenantNotFound."""

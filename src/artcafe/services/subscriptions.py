@@ -25,6 +25,7 @@ from artcafe.observe.clock import Clock
 from artcafe.rules import access
 from artcafe.rules.access import Action
 from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.engine.writes import Write
@@ -40,8 +41,8 @@ _TRIES: Final = 3
 class Subscriptions:
     """What members do with the subscriptions of their tenant, and each agent with its own."""
 
-    def __init__(self, store: Store, changes: Changes, clock: Clock, position: Position) -> None:
-        self._store, self._changes, self._clock, self._position = store, changes, clock, position
+    def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, position: Position) -> None:
+        self._store, self._changes, self._audit, self._clock, self._position = store, changes, audit, clock, position
 
     async def put(
         self, principal: Principal, channel_id: str, agent_id: str, permissions: frozenset[Permission] | None = None
@@ -190,7 +191,7 @@ class Subscriptions:
         if isinstance(principal, AgentPrincipal):
             return nullcontext()
         target = subscription_id(subscription.channel_id, subscription.agent_id)
-        return self._changes.audited(principal, action, target, **facts)
+        return self._audit.action(principal, action, target, **facts)
 
 
 async def end(tenant: TenantStore, subscription: Subscription, commit: Callable[[Sequence[Write]], Awaitable[None]]) -> bool:

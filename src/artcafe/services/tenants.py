@@ -13,6 +13,7 @@ from artcafe.rules import access, fields, ids, times
 from artcafe.rules.access import Action
 from artcafe.rules.idempotency import Request, check_repeat, repeat_of_deleted
 from artcafe.rules.pages import FIRST, Page, PageRequest
+from artcafe.services.audit import Audit
 from artcafe.services.changes import Changes
 from artcafe.services.record_cache import RecordCache
 from artcafe.tables.engine.port import ConditionFailed
@@ -52,12 +53,13 @@ class Tenants:
         self,
         store: Store,
         changes: Changes,
+        audit: Audit,
         clock: Clock,
         fabric: TenantLogs,
         record_cache: RecordCache,
         per_person: PerPerson | None = None,
     ) -> None:
-        self._store, self._changes, self._clock, self._fabric = store, changes, clock, fabric
+        self._store, self._changes, self._audit, self._clock, self._fabric = store, changes, audit, clock, fabric
         self._record_cache, self._per_person = record_cache, per_person or PerPerson()
 
     async def create(self, user_id: UserId, name: str, idempotency_key: str | None = None) -> Tenant:
@@ -90,9 +92,7 @@ class Tenants:
         if self._per_person.made_a_day:
             writes.append(self._store.ownership(owner.user_id).count_made(now, self._per_person.made_a_day))
         try:
-            async with self._changes.audit.change(
-                tenant.id, f"usr:{owner.user_id}", "tenant.create", tenant.id, name=tenant.name
-            ):
+            async with self._audit.change(tenant.id, f"usr:{owner.user_id}", "tenant.create", tenant.id, name=tenant.name):
                 await self._store.transact(writes)
         except ConditionFailed:
             return False
@@ -141,7 +141,7 @@ class Tenants:
         access.check(principal, Action.RENAME_TENANT)
         name, now = fields.name(name), times.to_text(self._clock())
         tenant = self._store.tenant(principal.tenant_id)
-        async with self._changes.audited(principal, "tenant.change", tenant.id, name=name):
+        async with self._audit.action(principal, "tenant.change", tenant.id, name=name):
             await self._changes.commit(tenant, tenant.touch(Assign("name", name), Assign("updated_at", now)))
         return await self._there(principal.tenant_id)
 
@@ -154,8 +154,8 @@ class Tenants:
         access.check(principal, Action.DELETE_TENANT)
         assert isinstance(principal, UserPrincipal)  # `access` lets owners through only.
         async with (
-            self._changes.audited(principal, "tenant.delete", principal.tenant_id),
-            self._changes.audit.change(None, principal.sender, "tenant.delete", principal.tenant_id),
+            self._audit.action(principal, "tenant.delete", principal.tenant_id),
+            self._audit.change(None, principal.sender, "tenant.delete", principal.tenant_id),
         ):
             await self._remove(self._store.tenant(principal.tenant_id), principal.user_id)
 
@@ -166,7 +166,7 @@ class Tenants:
         except ConditionFailed as failed:
             raise TenantNotFound(tenant.id) from failed
         finally:
-            self._changes.notify(tenant.id)
+            self._changes.invalidation.notify(tenant.id)
         await tenant.remove_all()
         await self._fabric.drop(tenant.id)
         await people.remove_invitations()
@@ -175,7 +175,7 @@ class Tenants:
                 await tenant.transact(people.remove_member(member.user_id))
         row = await self._there(tenant.id)
         await tenant.transact([tenant.write_tombstone(row, owner, self._clock()), *people.remove_member(owner)])
-        self._changes.notify(tenant.id)
+        self._changes.invalidation.notify(tenant.id)
 
     async def _there(self, tenant_id: TenantId) -> Tenant:
         tenant = await self._store.tenant(tenant_id).tenant()

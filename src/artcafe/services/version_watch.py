@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from artcafe.errors import Unavailable
 from artcafe.model import Tenant, TenantChange, TenantId, TenantStatus
 from artcafe.observe.logs import log
-from artcafe.services.changes import Changes
+from artcafe.services.invalidation import Invalidation
 from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 
@@ -60,8 +60,8 @@ class Known:
 class VersionWatch:
     """Reads the versions of the served tenants, and has every change told that nobody announced."""
 
-    def __init__(self, store: Store, changes: Changes, announced: AnnouncementStatus) -> None:
-        self._store, self._changes, self._announced = store, changes, announced
+    def __init__(self, store: Store, invalidation: Invalidation, announced: AnnouncementStatus) -> None:
+        self._store, self._invalidation, self._announced = store, invalidation, announced
         self._served: list[Callable[[], Iterable[TenantId]]] = []
         self._known: dict[TenantId, Known] = {}
         """In the order in which they were read: the one that was read longest ago comes first."""
@@ -71,7 +71,7 @@ class VersionWatch:
         self._losses = announced.losses
         self._read_at = float("-inf")
         self._is_blind = False
-        changes.subscribe(self._hear)
+        invalidation.subscribe(self._hear)
 
     def add_served(self, served: Callable[[], Iterable[TenantId]]) -> None:
         """Watch the tenants that `served` returns at each read: those of which the caller keeps something in memory."""
@@ -117,7 +117,7 @@ class VersionWatch:
             # What was heard while it was read may or may not be in what was read. Not counting it can only tell too much.
             found = Known(_settings(tenant), (0 if tenant is None else tenant.version) - heard[tenant_id])
             if known is None or self._is_changed(known, found):
-                self._changes.on_remote_change(TenantChange(tenant_id=tenant_id, is_whole=True))
+                self._invalidation.on_remote_change(TenantChange(tenant_id=tenant_id, is_whole=True))
             self._known[tenant_id] = found
 
     async def _tenants(self, tenant_ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant | None]:

@@ -17,7 +17,7 @@ from artcafe.cli.installation.dynamodb_errors import explain
 from artcafe.config import DYNAMODB, Settings
 from artcafe.errors import Unavailable
 from artcafe.observe.logs import configure
-from artcafe.tables.catalog import TABLES, Environment, Table
+from artcafe.tables.catalog import Environment, Table
 from artcafe.tables.engine.port import Engine
 from artcafe.tables.open import open_engine
 from artcafe.tables.sqlite import file as sqlite_file
@@ -103,11 +103,6 @@ class Installation:
         """Return the row count of each table in the file by its name; empty without a file."""
         file = self.settings.tables_file
         return sqlite_file.rows(file) if file.exists() else {}
-
-    def missing_in_file(self) -> list[Table]:
-        """The tables that the file has not got."""
-        there = self.file_rows()
-        return [table for table in TABLES if self.name(table) not in there]
 
 
 Command = Callable[Concatenate[Installation, ...], Coroutine[Any, Any, int]]

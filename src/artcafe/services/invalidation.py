@@ -1,0 +1,42 @@
+"""Notification of changes: everything that caches rows of a tenant is called with each change, on this server and on the others.
+
+A change names the rows that it wrote, so that a subscriber reads only those again. Announcements between servers are fast but can
+be lost; `version_watch` finds changes whose announcement was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from artcafe.model import TenantChange, TenantId
+from artcafe.supervision import Supervisor
+
+
+class Invalidation:
+    """Calls the subscribers of this process with each change, and announces the changes made here to the other servers."""
+
+    def __init__(self, announce: Callable[[TenantChange], None] | None = None) -> None:
+        """`announce` sends a change to the other servers, which pass it to `on_remote_change`. It must not raise."""
+        self._subscribers: list[Callable[[TenantChange], None]] = []
+        self._announce = announce
+        self.supervisor = Supervisor("changes")
+
+    def subscribe(self, callback: Callable[[TenantChange], None]) -> None:
+        """Call `callback` with every change. Subscribers are called in the order of their subscription."""
+        self._subscribers.append(callback)
+
+    def notify(self, tenant_id: TenantId) -> None:
+        """Publish that anything in the tenant may have changed. May be repeated."""
+        self.publish(TenantChange(tenant_id=tenant_id, is_whole=True))
+
+    def publish(self, change: TenantChange) -> None:
+        """Notify this process and the other servers of a change made here."""
+        self.on_remote_change(change)
+        if self._announce is not None:
+            self._announce(change)
+
+    def on_remote_change(self, change: TenantChange) -> None:
+        """Notify this process of a change that another server announced, or that was found in the tables."""
+        for callback in self._subscribers:
+            with self.supervisor.contain(tenant=change.tenant_id):
+                callback(change)
