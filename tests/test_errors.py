@@ -4,6 +4,7 @@ import string
 
 import pytest
 
+from artcafe import errors
 from artcafe.errors import REGISTRY, ArtcafeError, ChannelNotFound, UnknownError, from_wire
 
 KINDS = sorted((kind for kind in REGISTRY.values() if kind.__module__ == "artcafe.errors"), key=lambda kind: kind.code)
@@ -41,3 +42,9 @@ def test_close_codes_agree_with_temporary() -> None:
         if kind.close is not None:
             assert 4000 <= kind.close <= 4999, kind
             assert not (kind.temporary and kind.close >= 4500), kind
+
+
+@pytest.mark.parametrize(("old", "new"), [("NoMember", errors.NotAMember), ("TooFast", errors.RateLimited)])
+def test_deprecated_name_warns_and_is_the_renamed_error(old: str, new: type[ArtcafeError]) -> None:
+    with pytest.warns(DeprecationWarning, match=new.__name__):
+        assert getattr(errors, old) is new

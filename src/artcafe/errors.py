@@ -1,23 +1,24 @@
-"""Every error ArtCafe tells anyone, in one table: code, class, HTTP status, close code, and whether trying again can help.
+"""Every error of ArtCafe in one table: code, class, text, HTTP status, close code, and whether a retry can help.
 
-An exception carries facts as attributes; its text is built from them. What happens on an error is decided by whoever
-meets it (`rest.app`, `gateway.connection`, `sdk.agent`, `cli`); nothing here does I/O.
+An exception carries facts as attributes, and its text is built from them. Its catcher decides what happens (`rest.app`,
+`gateway.connection`, `sdk.agent`, `cli`). This module does no I/O.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 REGISTRY: dict[str, type[ArtcafeError]] = {}
 
 
 class ArtcafeError(Exception):
-    """The root: something that ArtCafe can name.
+    """The base class of ArtCafe's own errors.
 
-    `code` is stable and for programs, `text` a template over the facts and for people. `status` answers over REST; `close`,
-    where there is one, ends a WebSocket with that code, else the error answers the command alone. `temporary` says that the
-    same call can succeed later unchanged.
+    `code` is stable and for programs; `text` is a template over the attributes and for people. `status` is the HTTP status. An
+    error with a `close` code ends a WebSocket with it; others only answer the command. `temporary` means that the same call,
+    unchanged, can succeed later.
     """
 
     code: ClassVar[str]
@@ -36,29 +37,29 @@ class ArtcafeError(Exception):
         return self._text_from_peer if self._text_from_peer is not None else self.text.format_map(self.__dict__)
 
     def __repr__(self) -> str:
-        # Not the dataclass's own: of a told error only the text is known.
+        # Not the dataclass's own, since an error from a peer's text has no attributes.
         return f"{type(self).__name__}({str(self)!r})"
 
     @classmethod
     def from_text(cls, message: str) -> Self:
-        """The same error as the other end told it: its text is known, its facts are not."""
+        """Return an error from a peer's text, without its attributes."""
         error = cls.__new__(cls)
         error._text_from_peer = message
         return error
 
 
 def from_wire(code: str, message: str) -> ArtcafeError:
-    """The error a peer named. A code this version does not know becomes `UnknownError` with the code in its text."""
+    """Return the error that a peer sent. An unknown code becomes `UnknownError` with the code in its text."""
     kind = REGISTRY.get(code)
     return kind.from_text(message) if kind else UnknownError.from_text(f"{code}: {message}")
 
 
 class CallerFault(ArtcafeError):
-    """The peer asked for something wrong; nothing was changed."""
+    """The request was wrong, and changed nothing."""
 
 
 class OurFault(ArtcafeError):
-    """The platform could not do what was asked; the text says whether anything was changed."""
+    """The platform could not do what was requested; the text says whether anything was changed."""
 
     status = 503
     temporary = True
@@ -67,18 +68,19 @@ class OurFault(ArtcafeError):
 class UnknownError(OurFault):
     """A code from a newer peer."""
 
-    code, text, status, temporary = "unknown", "the other end named an error this version does not know", 500, False
+    code, status, temporary = "unknown", 500, False
+    text = "the peer sent an error code that this version does not know; a newer version may name it"
 
 
-# --- who is calling -------------------------------------------------------------------------------------------------
+# --- authentication ---------------------------------------------------------------------------------------------------
 
 
 class BadCredentials(CallerFault):
-    """Every failed login, alike for an unknown agent, a wrong key and a used challenge."""
+    """A failed login: the same for an unknown agent, a wrong key and a used challenge."""
 
     code, status, close = "bad_credentials", 401, 4500
     text = (
-        "the login was refused: there may be no such agent in this tenant, or it is disabled, or the signature is not by its"
+        "the login was refused: the agent does not exist in this tenant or is disabled, or the signature is not from its"
         " registered key, or the challenge was used before or is older than 5 minutes; check both ids and the key, and sign"
         " exactly the text of a new challenge"
     )
@@ -87,8 +89,8 @@ class BadCredentials(CallerFault):
 class Unauthenticated(CallerFault):
     code, status, close = "unauthenticated", 401, 4500
     text = (
-        "there is no valid access token here (REST takes it as 'Authorization: Bearer TOKEN'): an agent gets one by logging in"
-        " with its SSH key at /v1/auth/challenges, a person from the issuer that GET /v1 names, or on one machine from"
+        "there is no valid access token (REST takes it as 'Authorization: Bearer TOKEN'): an agent gets one by logging in"
+        " with its SSH key at /v1/auth/challenges, a person from the issuer that GET /v1 names, or on a single machine from"
         " 'artcafe token'"
     )
 
@@ -101,8 +103,8 @@ class CredentialsExpired(CallerFault):
 class TenantSuspended(CallerFault):
     code, status, close = "tenant_suspended", 403, 4506
     text = (
-        "this tenant is suspended: its agents are out, and its people read what is in the tables and change nothing; whoever"
-        " runs this service can say why, and resume it"
+        "this tenant is suspended: its agents are disconnected, and its people can read the tables but change nothing; the"
+        " operator of this service knows the reason and can resume it"
     )
 
 
@@ -110,17 +112,23 @@ class TenantSuspended(CallerFault):
 class TermsRequired(CallerFault):
     version: str
     code, status, close = "terms_required", 403, 4500
-    text = "version {version} of the terms is not accepted yet: read it at GET /v1/terms, accept it by POST /v1/terms/acceptances"
+    text = (
+        "version {version} of the terms has not been accepted: read it at GET /v1/terms and accept it with POST"
+        " /v1/terms/acceptances"
+    )
 
 
 class Revoked(CallerFault):
     code, status, close = "revoked", 401, 4503
-    text = "this agent was deleted, disabled or given another key, or the key it used has ended; log in again with an active key"
+    text = (
+        "this agent was deleted, disabled or given another key, or its key was revoked or has expired; log in again with an"
+        " active key"
+    )
 
 
 class NotAMember(CallerFault):
     code, status, close = "no_member", 403, 4500
-    text = "this person is in no such tenant; connect names one of their own as tenant_id, and GET /v1/me lists them"
+    text = "this person is not a member of that tenant; name one of their own as tenant_id (GET /v1/me lists them)"
 
 
 class MembershipEnded(CallerFault):
@@ -130,7 +138,7 @@ class MembershipEnded(CallerFault):
 
 class RoleChanged(CallerFault):
     code, status, close, temporary = "role_changed", 403, 4001, True
-    text = "this person's role in the tenant is another one now; connect again"
+    text = "this person's role in the tenant has changed; connect again"
 
 
 @dataclass(eq=False, repr=False)
@@ -150,27 +158,27 @@ class Forbidden(CallerFault):
     text = "{who} may not {action}"
 
 
-# --- what does not exist, or not for the caller ----------------------------------------------------------------------
+# --- missing, or not visible to the caller ----------------------------------------------------------------------------
 
 
 @dataclass(eq=False, repr=False)
 class NotFound(CallerFault):
-    """An id that is absent, malformed, or another tenant's: told apart by nobody."""
+    """An id that is absent, malformed, or of another tenant; the answers do not differ."""
 
     id: str
     status = 404
-    text = "there is no such thing here: {id!r}"
+    text = "{id!r} was not found"
 
 
 class RouteNotFound(NotFound):
-    code, text = "route_not_found", "there is nothing at {id!r}; GET /openapi.json lists every route"
+    code, text = "route_not_found", "no route matches {id!r}; GET /openapi.json lists all of them"
 
 
 @dataclass(eq=False, repr=False)
 class MethodNotAllowed(CallerFault):
     method: str
     allowed: str
-    code, status, text = "method_not_allowed", 405, "{method} is not possible here; this takes {allowed}"
+    code, status, text = "method_not_allowed", 405, "method {method} is not allowed here; use {allowed}"
 
 
 class TenantNotFound(NotFound):
@@ -178,7 +186,7 @@ class TenantNotFound(NotFound):
 
 
 class MemberNotFound(NotFound):
-    code, text = "member_not_found", "no member {id!r} in this tenant; a member is named by the user_id in the list"
+    code, text = "member_not_found", "no member {id!r} in this tenant; use the user_id from the list of members"
 
 
 class InvitationNotFound(NotFound):
@@ -190,23 +198,23 @@ class AgentNotFound(NotFound):
 
 
 class KeyNotFound(NotFound):
-    code, text = "key_not_found", "no key {id!r} of this agent; a key is named by its id (key_…)"
+    code, text = "key_not_found", "this agent has no key {id!r}; use the key's id (key_…)"
 
 
 class ChannelNotFound(NotFound):
-    code, text = "channel_not_found", "no channel {id!r} in this tenant; a channel is named by its id (chn_…), not its name"
+    code, text = "channel_not_found", "no channel {id!r} in this tenant; use the channel's id (chn_…), not its name"
 
 
 class SubscriptionNotFound(NotFound):
     code, text = "subscription_not_found", "agent {id!r} has no subscription to this channel"
 
 
-# --- what was asked is wrong -----------------------------------------------------------------------------------------
+# --- invalid requests -------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False, repr=False)
 class Invalid(CallerFault):
-    """A field that is missing or wrong. `field` is its path (`public_key`, `capabilities[0]`), `problem` a phrase."""
+    """A missing or invalid field. `field` is its path (`public_key`, `capabilities[0]`), `problem` a phrase."""
 
     field: str
     problem: str
@@ -216,54 +224,56 @@ class Invalid(CallerFault):
 @dataclass(eq=False, repr=False)
 class BadJson(CallerFault):
     problem: str
-    code, status, text = "bad_json", 400, "the body is not the JSON this route takes: {problem}"
+    code, status, text = "bad_json", 400, "the request body is not the JSON that this route takes: {problem}"
 
 
 @dataclass(eq=False, repr=False)
 class BadKey(CallerFault):
-    """A public key that is refused when it is registered."""
+    """A public key that is refused at registration."""
 
     problem: str
     code, status = "bad_key", 422
-    text = "public_key: {problem}; send the one line of a .pub file, for example from: ssh-keygen -t ed25519 -f agent_key -N ''"
+    text = (
+        "public_key: {problem}; send the single line of a .pub file, for example from: ssh-keygen -t ed25519 -f agent_key -N ''"
+    )
 
 
 @dataclass(eq=False, repr=False)
 class KeyUnusable(CallerFault):
-    """An agent's own SSH key that cannot sign where the agent runs; never sent to a peer."""
+    """An agent's own SSH key that cannot sign where the agent runs. Never sent to a peer."""
 
     problem: str
     code, text = "key_unusable", "the SSH key cannot be used: {problem}"
 
 
 class KeyLocked(KeyUnusable):
-    """A key that only its passphrase opens, and none was given."""
+    """An encrypted key without its passphrase."""
 
 
 class SignatureInvalid(KeyUnusable):
-    """A signature by ssh-agent that the key does not verify; of another challenge it may be valid."""
+    """A signature by ssh-agent that does not verify with the key. One of another challenge may be valid."""
 
     temporary = True
 
 
 @dataclass(eq=False, repr=False)
 class ChallengeRefused(ArtcafeError):
-    """A challenge that the SDK does not sign: a signature under it could be good for something else. Never sent to a peer."""
+    """A challenge that the SDK does not sign: the signature could be valid for another purpose. Never sent to a peer."""
 
     problem: str
-    code, text = "challenge_refused", "the server's challenge was not signed: {problem}; is this the server you meant?"
+    code, text = "challenge_refused", "the server's challenge was not signed: {problem}; check that this is the intended server"
 
 
 @dataclass(eq=False, repr=False)
 class KeyTaken(CallerFault):
     agent: str
     code, status = "key_taken", 409
-    text = "public_key: agent {agent} of this tenant has this key already; every agent needs its own"
+    text = "public_key: agent {agent} of this tenant already has this key; every agent needs its own"
 
 
 @dataclass(eq=False, repr=False)
 class Conflict(CallerFault):
-    """What was asked does not go with what is there now."""
+    """The request conflicts with the current state."""
 
     problem: str
     code, status, text = "conflict", 409, "{problem}"
@@ -271,34 +281,34 @@ class Conflict(CallerFault):
 
 @dataclass(eq=False, repr=False)
 class RowFull(CallerFault):
-    """A row of the tables has no room for the change; `problem` says how large it would become."""
+    """A table row has no space for the change; `problem` is the size that it would have."""
 
     problem: str
     most_bytes: int
     code, status = "row_full", 409
     text = (
-        "nothing was changed: a row of this thing is full, since it may hold {most_bytes} bytes ({problem}); make what you send"
-        " shorter, or have the operator remove from the row what an older system left there"
+        "nothing was changed: the row would be larger than the limit of {most_bytes} bytes ({problem}); shorten the values,"
+        " or have the operator remove data that an older system left in the row"
     )
 
 
 class IdempotencyMismatch(CallerFault):
     code, status = "idempotency_mismatch", 409
-    text = "this Idempotency-Key was used for another request; repeat a request unchanged, or take a new key for a new one"
+    text = "this Idempotency-Key was used for another request; repeat a request unchanged, or use a new key for a new one"
 
 
 class LastOwner(CallerFault):
     code, status = "last_owner", 409
-    text = "this is the tenant's last owner, who stays: make another member an owner first, or delete the tenant"
+    text = "this is the tenant's last owner, who cannot leave: make another member an owner first, or delete the tenant"
 
 
 class InvitationRefused(CallerFault):
-    """Every token that opens nothing, alike for one that never was, was used, was revoked or has expired."""
+    """An invalid invitation: the same for an unknown, used, revoked and expired token."""
 
     code, status = "invitation_refused", 403
     text = (
-        "this invitation opens nothing: it may have been used or revoked, or is older than 72 hours, or whoever made it may"
-        " invite nobody any more; ask for another one, and hand over the whole of it"
+        "this invitation is not valid: it may have been used or revoked, or be older than 72 hours, or its sender may no"
+        " longer invite; ask for a new one, and pass on the whole of it"
     )
 
 
@@ -306,14 +316,14 @@ class InvitationRefused(CallerFault):
 class AddressUnproven(CallerFault):
     problem: str
     code, status = "address_unproven", 403
-    text = "an invitation is for one e-mail address, which must be proven: {problem}"
+    text = "an invitation is valid for one e-mail address, which must be verified: {problem}"
 
 
 @dataclass(eq=False, repr=False)
 class TermsChanged(CallerFault):
     version: str
     code, status = "terms_changed", 409
-    text = "this is not the current version of the terms, which is {version}: read that at GET /v1/terms; nothing was accepted"
+    text = "this is not the current version of the terms, which is {version}; read that at GET /v1/terms (nothing was accepted)"
 
 
 @dataclass(eq=False, repr=False)
@@ -336,12 +346,12 @@ class TenantLimit(CallerFault):
 class KeyLimit(CallerFault):
     limit: int
     code, status = "key_limit", 409
-    text = "this agent has {limit} keys beside its first one, which is all it may have; revoke one that is not used any more"
+    text = "this agent has reached its limit of {limit} keys beside its first one; revoke one that is no longer used"
 
 
 class BadCursor(CallerFault):
     code, status = "bad_cursor", 400
-    text = "cursor: not one this list gave; start again without it and pass on each answer's next_cursor unchanged"
+    text = "cursor: not from an answer of this list; start again without it, and pass each answer's next_cursor unchanged"
 
 
 @dataclass(eq=False, repr=False)
@@ -355,33 +365,34 @@ class TooLarge(CallerFault):
 class RequestTimeout(CallerFault):
     deadline_s: float
     code, status, temporary = "request_timeout", 408, True
-    text = "the request's body did not arrive within {deadline_s:g} s; nothing was changed, send it again"
+    text = "the request body did not arrive within {deadline_s:g} s; nothing was changed, send it again"
 
 
 @dataclass(eq=False, repr=False)
 class BadRequest(CallerFault):
-    """A request whose head or framing HTTP/1.1 forbids. The connection ends: where the next request begins is uncertain."""
+    """A request whose head or framing violates HTTP/1.1. The connection is closed, since the start of the next request is
+    uncertain."""
 
     problem: str
     code, status = "bad_request", 400
-    text = "this is no request of HTTP/1.1: {problem}; nothing was done, and the connection is closed"
+    text = "this is not a valid HTTP/1.1 request: {problem}; nothing was done, and the connection is closed"
 
 
-# --- the gateway's frames --------------------------------------------------------------------------------------------
+# --- frames of the gateway --------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False, repr=False)
 class BadFrame(CallerFault):
-    """A frame that could not be read at all: the connection ends, since its commands can no longer be told apart."""
+    """An unreadable frame. The connection is closed, since its commands can no longer be identified."""
 
     problem: str
-    code, close, text = "bad_frame", 4501, "bad frame: {problem}; send one JSON object a text frame, such as {example}"
+    code, close, text = "bad_frame", 4501, "bad frame: {problem}; send one JSON object per text frame, such as {example}"
     example: str = '{"id":2,"publish":{"channel":"chn_…","data":{}}}'
 
 
 @dataclass(eq=False, repr=False)
 class BadCommand(CallerFault):
-    """A frame that is JSON with an id but not a command: answered, and the connection goes on."""
+    """A JSON frame with an id but no valid command. It is answered, and the connection continues."""
 
     problem: str
     code, text = "bad_command", "{problem}"
@@ -391,22 +402,22 @@ class BadCommand(CallerFault):
 class OutOfTurn(CallerFault):
     command: str
     code, close = "out_of_turn", 4501
-    text = "{command} is out of turn: before connect comes nothing but challenge"
+    text = "{command} is not possible yet: before connect, only challenge is"
 
 
 class ConnectTimeout(CallerFault):
     code, close = "connect_timeout", 4502
-    text = "no successful connect within 10 s of opening the socket"
+    text = "no successful connect within 10 s of opening the socket; connect again"
 
 
 class SlowConsumer(CallerFault):
     code, close, temporary = "slow_consumer", 4008, True
-    text = "this socket took no bytes for 10 s while messages waited; nothing is lost: connect again and go on from the cursor"
+    text = "this socket read no bytes for 10 s while messages waited; nothing is lost: connect again and continue from the cursor"
 
 
 class NoPong(CallerFault):
     code, close, temporary = "no_pong", 4012, True
-    text = "no answer to a WebSocket ping; connect again and it goes on from the cursor"
+    text = "no answer to a WebSocket ping; connect again and continue from the cursor"
 
 
 @dataclass(eq=False, repr=False)
@@ -439,17 +450,17 @@ class AckBeyondSent(CallerFault):
     text = "ack of {seq} on {channel}: this socket was sent nothing above {sent}; the cursor has not moved"
 
 
-# --- publishing ------------------------------------------------------------------------------------------------------
+# --- publishing -------------------------------------------------------------------------------------------------------
 
 
 class KeyReused(CallerFault):
     code, status = "key_reused", 409
-    text = "this key was used within 10 minutes for a message with other content; nothing was stored: take a new key"
+    text = "this key was used within 10 minutes for a message with other content; nothing was stored: use a new key"
 
 
 class QuotaFull(CallerFault):
     code, status, temporary = "quota_full", 507, True
-    text = "the tenant's storage is full; this message was not stored, and nothing older was dropped"
+    text = "the tenant's storage is full; this message was not stored, and no older one was removed"
 
 
 class NotStored(OurFault):
@@ -462,7 +473,7 @@ class OutcomeUnknown(OurFault):
     text = "whether the message was stored is unknown; publishing it again with the same key is safe"
 
 
-# --- the platform ----------------------------------------------------------------------------------------------------
+# --- the platform -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False, repr=False)
@@ -472,7 +483,7 @@ class Unavailable(OurFault):
 
 
 class Unanswered(Unavailable):
-    """Of a write whose answer did not come: it may have been made, and if so, whole. Asking again is safe all the same."""
+    """A write without an answer in time: it may have been done, and then completely. A retry is safe in either case."""
 
     text = "{what} did not answer in time; whether anything was changed is unknown, try again"
 
@@ -480,28 +491,29 @@ class Unanswered(Unavailable):
 @dataclass(eq=False, repr=False)
 class Overloaded(OurFault):
     what: str
-    code, text = "overloaded", "this server holds as many {what} as it may; nothing was changed, try again"
+    code, text = "overloaded", "this server has reached its limit of {what}; nothing was changed, try again"
 
 
 class NatsConnectionLost(OurFault):
-    """The connection to NATS ended before its answer came: whether anything happened is unknown."""
+    """The connection to NATS was lost before the answer: whether the request took effect is unknown."""
 
-    code, text = "link_lost", "the connection to the message log was lost before its answer came; whether it acted is unknown"
+    code = "link_lost"
+    text = "the connection to the message log was lost before the answer arrived; whether the request took effect is unknown"
 
 
 class NoResponder(OurFault):
-    """NATS answered that nobody serves this subject now: nothing happened."""
+    """NATS reported no responder for this subject: the request had no effect."""
 
-    code, text = "no_responder", "the message log does not answer this request now; nothing was changed, try again"
+    code, text = "no_responder", "the message log cannot answer this request now; nothing was changed, try again"
 
 
 @dataclass(eq=False, repr=False)
 class LogRefused(OurFault):
-    """NATS refused a request about a log, for a reason that only an operator can mend."""
+    """NATS refused a request about a log, for a reason that only an operator can remove."""
 
     error_code: int
     description: str
-    code, text = "log_refused", "the message log refused it: {description} ({error_code}); nothing was changed"
+    code, text = "log_refused", "the message log refused the request: {description} ({error_code}); nothing was changed"
 
 
 class ShuttingDown(OurFault):
@@ -511,20 +523,20 @@ class ShuttingDown(OurFault):
 
 class LogRenewed(OurFault):
     code, close = "log_renewed", 4000
-    text = "the message log was restored or begun anew; connect again: what is gone is told by a gap, and the rest is delivered"
+    text = "the message log was restored or created again; connect again: a gap reports lost messages, and the rest is delivered"
 
 
 class Internal(OurFault):
     code, status, temporary, close = "internal", 500, False, 4000
-    text = "an error of ours, logged under this request's id; whether anything was changed is unknown"
+    text = "the server failed unexpectedly, and logged it under this request's id; whether anything was changed is unknown"
 
 
-# --- starting up (never sent to a peer) ------------------------------------------------------------------------------
+# --- starting up (never sent to a peer) -------------------------------------------------------------------------------
 
 
 @dataclass(eq=False, repr=False)
 class StartRefused(ArtcafeError):
-    """The server does not start; `problem` and `remedy` are whole clauses for the person at the terminal."""
+    """The server does not start. `problem` and `remedy` are whole clauses for the person at the terminal."""
 
     problem: str
     remedy: str
@@ -544,7 +556,7 @@ class ChainBroken(ArtcafeError):
 
 @dataclass(eq=False, repr=False)
 class ArchiveRefused(ArtcafeError):
-    """No backup is made, or none restored; nothing was changed. The two facts are whole clauses, as above."""
+    """A backup or a restore was refused; nothing was changed. Both attributes are whole clauses, as in `StartRefused`."""
 
     problem: str
     remedy: str
@@ -553,7 +565,7 @@ class ArchiveRefused(ArtcafeError):
 
 @dataclass(eq=False, repr=False)
 class TablesRefused(ArtcafeError):
-    """An operator's command on the tables did not do what it was asked. The two facts are whole clauses, as above."""
+    """An operator's command on the tables was refused. Both attributes are whole clauses, as in `StartRefused`."""
 
     problem: str
     remedy: str
@@ -562,7 +574,7 @@ class TablesRefused(ArtcafeError):
 
 @dataclass(eq=False, repr=False)
 class TablesUnreachable(OurFault):
-    """As above, where trying again can help."""
+    """The same, if a retry can help."""
 
     problem: str
     remedy: str
@@ -574,3 +586,17 @@ class SettingInvalid(ArtcafeError):
     name: str
     problem: str
     code, text = "setting_invalid", "setting {name}: {problem}"
+
+
+_RENAMED: Final = {"NoMember": "NotAMember", "TooFast": "RateLimited"}
+"""Deprecated names, and the names that replace them."""
+
+
+if not TYPE_CHECKING:  # A type checker that saw this function would accept any name.
+
+    def __getattr__(name: str) -> object:
+        """Return the error of a deprecated name, with a DeprecationWarning."""
+        if name not in _RENAMED:
+            raise AttributeError(f"module 'artcafe.errors' has no attribute {name!r}")
+        warnings.warn(f"errors.{name} is deprecated: use errors.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        return globals()[_RENAMED[name]]

@@ -95,7 +95,7 @@ class PresenceRegistry:
         """Return the number of this server's agents."""
         return len(self._own)
 
-    # --- watchers --------------------------------------------------------------------------------------------------
+    # --- watchers -----------------------------------------------------------------------------------------------------
 
     def watch(self, callback: Callable[[AgentId], None]) -> None:
         """Call `callback` with every agent whose presence may have changed."""
@@ -114,7 +114,7 @@ class PresenceRegistry:
                 with self.supervisor.contain(agent=agent):
                     callback(agent)
 
-    # --- this server's agents --------------------------------------------------------------------------------------
+    # --- this server's agents -----------------------------------------------------------------------------------------
 
     def own(self, agent: AgentId) -> AgentPresence | None:
         """Return the agent's presence on this server."""
@@ -137,7 +137,7 @@ class PresenceRegistry:
         self._wanted.set()
         self._due.set()
 
-    # --- all servers' agents ---------------------------------------------------------------------------------------
+    # --- all servers' agents ------------------------------------------------------------------------------------------
 
     async def is_known(self) -> bool:
         """Return whether `find` covers all servers, after waiting a moment for the first answers. False without NATS."""
@@ -163,7 +163,7 @@ class PresenceRegistry:
             found = presence if found is None else _merged(found, presence)
         return found
 
-    # --- the loop --------------------------------------------------------------------------------------------------
+    # --- the loop -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Exchange updates with the other servers, from the first need until cancelled."""
@@ -222,7 +222,7 @@ class PresenceRegistry:
                     await self._due.wait()
             self._due.clear()
 
-    # --- publishing and receiving ----------------------------------------------------------------------------------
+    # --- publishing and receiving -------------------------------------------------------------------------------------
 
     async def _publish_changes(self) -> None:
         changed, self._unpublished = self._unpublished, set()
