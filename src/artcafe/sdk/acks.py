@@ -1,4 +1,4 @@
-"""Which messages of one channel the program has acknowledged, in any order, and up to where none is missing."""
+"""The acknowledged messages of one channel, in any order, and the cursor below the first unacknowledged one."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Acked:
-    """Every message up to `through` is acknowledged, and runs of messages above it.
+    """The acknowledged messages: all up to `through`, and runs above it.
 
-    Sequences of a channel skip numbers, so a message is known by its own sequence and that of the message before it. A run is one
-    entry however long it is: memory grows with the holes between runs, not with the messages.
+    Sequences of a channel skip numbers, so a message is identified by its own sequence and that of the message before it. A run
+    of any length is one entry: memory grows with the number of holes, not of messages.
     """
 
     through: int = 0
     _ends: dict[int, int] = field(default_factory=dict)
     """The last sequence of each run above `through`, by the sequence before its first."""
     _begins: dict[int, int] = field(default_factory=dict)
-    """The same the other way round."""
+    """The sequence before the first of each run, by its last sequence."""
 
     def add(self, before: int, seq: int) -> None:
-        """Acknowledge the message `seq`, which follows the message `before`. Once for each message."""
+        """Acknowledge the message `seq`, the successor of `before`. Call it once for each message."""
         if seq <= self.through:
             return
         end = self._ends.pop(seq, seq)
@@ -41,7 +41,7 @@ class Acked:
         self.through = max(self.through, seq)
 
     def reset(self, through: int) -> None:
-        """Begin anew: every message up to `through` counts as acknowledged, and none above it."""
+        """Forget all: messages up to `through` count as acknowledged, and no others."""
         self.through = through
         self._ends.clear()
         self._begins.clear()

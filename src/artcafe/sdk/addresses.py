@@ -1,4 +1,4 @@
-"""The addresses a client is given, checked and completed, and the reasons why nobody answers there, in words. No I/O."""
+"""Server addresses: validation, completion, and the errors of failed connections. No I/O."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GATEWAY_PATH: Final = "/v1/connect"
 
 
 def several(urls: str | Sequence[str]) -> list[str]:
-    """The addresses in a text, between commas or spaces, or in a sequence. Raises `Invalid` where there is none."""
+    """Split addresses separated by commas or spaces, or copy a sequence. Raises `Invalid` if there are none."""
     found = urls.replace(",", " ").split() if isinstance(urls, str) else list(urls)
     if not found:
         raise Invalid("url", "give the address of a server, or of several")
@@ -24,12 +24,12 @@ def several(urls: str | Sequence[str]) -> list[str]:
 
 
 def is_gateway(url: str) -> bool:
-    """Whether this names a gateway (ws, wss) and not the REST address (http, https), which names one. Raises `Invalid`."""
+    """Return whether the address is a gateway's (ws, wss), and not that of REST (http, https). Raises `Invalid`."""
     return _parse(url).scheme in {"ws", "wss"}
 
 
 def rest(url: str) -> str:
-    """The REST address without its last slash. Raises `Invalid`."""
+    """Return the REST address without a trailing slash or `/v1`. Raises `Invalid`."""
     parsed = _parse(url)
     if parsed.scheme not in {"http", "https"}:
         raise Invalid("url", f"here it must be the REST address (http:// or https://), not {url!r}")
@@ -37,7 +37,7 @@ def rest(url: str) -> str:
 
 
 def gateway(url: str) -> str:
-    """The gateway's address; one without a path gets the usual. Raises `Invalid`."""
+    """Return the gateway's address, with the default path if it has none. Raises `Invalid`."""
     parsed = _parse(url)
     if parsed.scheme not in {"ws", "wss"}:
         raise Invalid("url", f"a gateway's address begins with ws:// or wss://, not as {url!r} does")
@@ -45,7 +45,7 @@ def gateway(url: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether this is this machine: no proxy is asked then, whatever the environment says."""
+    """Return whether the address is on this machine. Such connections ignore the proxies of the environment."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -54,13 +54,13 @@ def is_loopback(url: str) -> bool:
 
 
 def is_plain(url: str) -> bool:
-    """Whether nothing is encrypted on the way to this address."""
+    """Return whether connections to the address are unencrypted."""
     return urlsplit(url).scheme in {"http", "ws"}
 
 
 def failure(url: str, exc: BaseException) -> ArtcafeError:
-    """Why no connection to `url` came about, as ours: `Invalid` where TLS fails, as with a certificate that nobody vouches for,
-    else `Unavailable`."""
+    """Return the error for a failed connection to `url`: `Invalid` if TLS fails, for example by an untrusted certificate,
+    otherwise `Unavailable`."""
     found = _system_error(exc)
     if isinstance(found, ssl.SSLError):
         return Invalid("url", f"no TLS with {url}: {found}")
@@ -68,7 +68,7 @@ def failure(url: str, exc: BaseException) -> ArtcafeError:
 
 
 def failures(failed: Sequence[ArtcafeError]) -> ArtcafeError:
-    """Why none of several addresses led anywhere: all of them named, or the failure that a later try may not have."""
+    """Return one error for several failed addresses: all of them if all are unreachable, otherwise a temporary error if any."""
     unreachable = [error.what for error in failed if isinstance(error, Unavailable) and "what" in vars(error)]
     if len(unreachable) == len(failed) > 1:
         return Unavailable(" and ".join(unreachable))
@@ -76,7 +76,7 @@ def failures(failed: Sequence[ArtcafeError]) -> ArtcafeError:
 
 
 def _system_error(exc: BaseException) -> OSError | None:
-    """Libraries wrap what the system said several times; this finds it again."""
+    """Find the operating system's error, which libraries wrap several times."""
     seen: BaseException | None = exc
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno is not None:

@@ -1,4 +1,4 @@
-"""The agent as a program sees it: publish, subscribe, iterate. The connection behind it is `sdk.connection`'s."""
+"""The public class `Agent`: publish, subscribe, iterate over messages. `sdk.connection` manages its connection."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from artcafe.sdk.outbox import Reply
 from artcafe.sdk.records import History, KeptMessage
 from artcafe.wire import frames, replies
 
-LONGEST_TIMEOUT_S: Final = 540.0
-"""A key stores one message within 10 minutes (contract, section 5); repeating a publish ends before that."""
+MAX_TIMEOUT_S: Final = 540.0
+"""A key stores one message within 10 minutes (contract, section 5); retries of a publish end before that."""
 
 
 class Agent:
-    """An agent of a tenant, connected for as long as its `async with` lasts, which it can do once.
+    """An agent of a tenant, connected while its `async with` block runs. An instance can be entered once.
 
-    `url` is the gateway's address, or the REST address, which names the gateway; or several, in a sequence or between commas, so
-    that the agent goes on at another server when one does not answer. `key` is the path of a private key, or of a `.pub` file
-    whose other half ssh-agent holds, or any `Signer`. `service` is the name that the server must give itself in the challenge;
-    without it, the name in the first login counts for as long as this lives. What is not given comes from ARTCAFE_URL,
-    ARTCAFE_TENANT, ARTCAFE_AGENT, ARTCAFE_KEY and ARTCAFE_SERVICE. Raises `Invalid` and `KeyUnusable`; entering it raises what
-    prevents the login, `Unavailable` where nobody answers for `connect_timeout_s`.
+    `url` is the gateway's address, or the REST address, which names the gateway. Several addresses, in a sequence or separated by
+    commas, let the agent continue at another server if one does not answer. `key` is the path of a private key, the path of a
+    `.pub` file whose private half ssh-agent holds, or any `Signer`. `service` is the service name that challenges must contain;
+    without it, the name in the first login is required from then on. Missing arguments are read from ARTCAFE_URL, ARTCAFE_TENANT,
+    ARTCAFE_AGENT, ARTCAFE_KEY and ARTCAFE_SERVICE. Raises `Invalid` and `KeyUnusable`. Entering raises the error that prevents
+    the login: `Unavailable` if no server answers within `connect_timeout_s`.
 
-    A connection that is lost comes back by itself, with what was on its way, and nothing surfaces twice. When it ends for good
-    (the agent was revoked, say), that error comes out of whatever waits here, and of every later call. Leaving sends what is
-    acknowledged, and waits for publishes of other tasks, for `close_timeout_s` at most.
+    A lost connection is opened again, commands in flight are retried, and no message is yielded twice. A final error, such as a
+    revoked agent, is raised by every pending and later call. Leaving the block sends the acks and waits for publishes of other
+    tasks, for at most `close_timeout_s`.
 
-    `max_unacked` is how many messages of a channel are sent before the server waits for an `ack`. None: it does not wait; then
-    a program that is slower than its channels leaves the socket unread, until the server closes it and begins again.
+    `max_unacked` is the number of messages of a channel that the server sends before it waits for an `ack`. None: it does not
+    wait. A program that is slower than its channels then leaves the socket unread, until the server closes it and delivers again.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Agent:
         close_timeout_s: float = 5.0,
     ) -> None:
         self.tenant, self.agent = _given("tenant", tenant), _given("agent", agent)
-        # The login is sent in the background, where nobody could be told that it cannot be.
+        # Encode the login here: the background loop has no caller to raise an encoding error to.
         encoding.command_text("challenge", frames.Challenge(self.tenant, self.agent), frames.MAX_FRAME_BYTES)
         encoding.command_text("connect", frames.Connect(max_unacked=max_unacked), frames.MAX_FRAME_BYTES)
         key = _given("key") if key is None else key
@@ -75,7 +75,7 @@ class Agent:
 
     @property
     def service(self) -> str | None:
-        """The name of the service that the agent logs in to; None before its first login, where it was given none."""
+        """The name of the service that the agent logs in to; None before the first login if none was given."""
         return self._connection.service
 
     async def __aenter__(self) -> Self:
@@ -108,7 +108,8 @@ class Agent:
             await self._stop()
 
     async def _stop(self) -> None:
-        """Ends the background at once. The group never hears of the body's error: it would wrap it into an ExceptionGroup."""
+        """End the background loop at once. The group does not get the block's exception: it would wrap it in an
+        ExceptionGroup."""
         self._connection.leave()
         if self._running is not None:
             self._running.cancel()
@@ -126,17 +127,17 @@ class Agent:
     ) -> Receipt:
         """Store a message in a channel; it is on disk when this returns.
 
-        `data` is what msgspec writes as JSON and reads back as it was, so no nan, sets or bytes; or `msgspec.Raw` with JSON text,
-        which is delivered as it is. After a lost connection or a temporary error the message is published again, for `timeout_s`
-        (540 at most), under the same `key`, so that it is stored once; without one, a key is made. Publishes of several tasks
-        leave in the order of their calls, 256 at most on the way, and return as they are answered.
+        `data` must survive a round trip through msgspec's JSON, so no nan, sets or bytes; or it is `msgspec.Raw` with JSON text,
+        which is delivered unchanged. After a lost connection or a temporary error the publish is retried for `timeout_s` (at most
+        540) under the same `key`, so that the message is stored once; without `key`, one is generated. Publishes of several tasks
+        are sent in the order of their calls, at most 256 in flight, and return as their replies arrive.
 
-        Raise the server's error when trying again is no use, and when the time is over the last one: `OutcomeUnknown` where the
-        message may have been stored (publishing again with the same `key` is safe), else it was not. Raise `TooLarge`, `Invalid`
-        and TypeError before anything is sent; publishes of other tasks go on.
+        Raises the server's error if a retry cannot help, and the last error after the timeout: `OutcomeUnknown` if the message
+        may have been stored (publishing again with the same `key` is safe), any other if it was not. Raises `TooLarge`, `Invalid`
+        and TypeError before the message is sent; publishes of other tasks continue.
         """
-        if not 0 < timeout_s <= LONGEST_TIMEOUT_S:
-            raise ValueError(f"timeout_s must be above 0 and at most {LONGEST_TIMEOUT_S:g}")
+        if not 0 < timeout_s <= MAX_TIMEOUT_S:
+            raise ValueError(f"timeout_s must be above 0 and at most {MAX_TIMEOUT_S:g}")
         self._check_entered()
         text = encoding.data_text(data, self._connection.limits.get("json_depth", frames.MAX_DEPTH))
         body = frames.Publish(channel, text, uuid.uuid4().hex if key is None else key, headers, reply_to)
@@ -145,10 +146,10 @@ class Agent:
         return Receipt(reply.seq, reply.message_id, reply.duplicate)
 
     async def subscribe(self, channel: str, start: frames.Start = "cursor", *, timeout_s: float = 30.0) -> Subscribed:
-        """Receive a channel from here on; an agent's subscriptions that stand already need no call.
+        """Start to receive a channel. Existing subscriptions of the agent are delivered without this call.
 
-        `start` is where: "cursor" (behind what was last acknowledged), "new" (behind the newest), "first" (the oldest kept), or
-        a sequence. Any but the cursor leaves out what waits here unread of the channel. Raises the server's error, such as
+        `start`: "cursor" (behind the last acknowledged message), "new" (behind the newest), "first" (the oldest stored), or a
+        sequence. Any start but the cursor discards the channel's buffered messages. Raises the server's error, such as
         `ChannelNotFound`. May be repeated.
         """
         self._check_entered()
@@ -157,9 +158,9 @@ class Agent:
         return Subscribed(channel, reply.epoch, reply.cursor, reply.last)
 
     async def set_status(self, status: str | None, *, timeout_s: float = 30.0) -> None:
-        """Shows a status, 1 to 64 characters, in the agent's presence until its last connection ends; None takes it away.
+        """Show a status of 1 to 64 characters in the agent's presence until its last connection closes; None removes it.
 
-        A connection that comes back sets it again. May be repeated. Raises `Invalid`.
+        It is set again after a reconnect. May be repeated. Raises `Invalid`.
         """
         self._check_entered()
         await self._connection.request(OutgoingCommand("status", frames.Status(status), self._on_status), timeout_s)
@@ -177,10 +178,10 @@ class Agent:
         limit: int = 50,
         timeout_s: float = 30.0,
     ) -> History:
-        """A page of what a channel keeps, `limit` messages (200) at most; nothing is received or acknowledged by it.
+        """Return a page of a channel's stored messages, at most `limit` (200). It acknowledges nothing.
 
         With `after` (a sequence, or an aware time) oldest first from there; without it newest first, back from `before` or from
-        the end. Where `has_more` is set, the next page is behind the last message's `seq`. May be repeated. Raises the server's
+        the end. If `has_more` is set, the next page starts at the last message's `seq`. May be repeated. Raises the server's
         error, such as `ChannelNotFound`, or `Forbidden` for a managed channel that the agent may not receive.
         """
         self._check_entered()
@@ -203,19 +204,19 @@ class Agent:
     def messages(
         self, *channels: str, start: frames.Start = "cursor", auto_ack: bool = False, gaps: bool = False
     ) -> Messages[Message] | Messages[Message | Gap]:
-        """Iterate over the messages of these channels, subscribing to them first, or of all that the agent is subscribed to.
+        """Iterate over the messages of the given channels, after subscribing to them, or of all subscribed channels.
 
-        The loop goes on until the agent is closed. Each message goes to one loop: several over the same channel share it.
-        Messages of a channel come in order. With `auto_ack` a message is acknowledged when the next one is asked for, so the
-        last before a `break` is acknowledged by the next such loop over its channel, if there is one.
+        The loop runs until the agent is closed. Several loops over one channel share its messages: each message goes to one loop.
+        Messages of a channel arrive in order. With `auto_ack` a message is acknowledged when the next one is requested; the last
+        message before a `break` is acknowledged by the next such loop over its channel, if any.
 
-        Every loop over named channels subscribes to each of them once, so it raises `ChannelNotFound` where the channel is gone,
-        and `Conflict` where the subscription is paused. A channel that is received already goes on where it stands; any other
-        `start` is as for `subscribe`. A step may be cancelled, by a timeout for example: the next one goes on from there, and
-        nothing is skipped.
+        Each loop over given channels subscribes to each of them once, so it raises `ChannelNotFound` for a deleted channel, and
+        `Conflict` for a paused subscription. By default a channel that is already received continues where it is; any other
+        `start` is as for `subscribe`. A step may be cancelled, for example by a timeout: the next step continues, and no message
+        is skipped.
 
-        Messages that will not come (retention took them) are logged as a warning, and with `gaps` also stand as `Gap`s among
-        the messages, where they are missing.
+        Messages that will not come, such as those removed by retention, are logged as a warning. With `gaps` the loop also yields
+        a `Gap` in their place.
         """
         if start != "cursor" and not channels:
             raise ValueError("start is for named channels")
@@ -223,10 +224,10 @@ class Agent:
         return Messages(self._connection, channels, start, auto_ack=auto_ack, gaps=gaps)
 
     async def flush(self, *, timeout_s: float = 30.0) -> None:
-        """Return when every ack made so far has been written to the connection. Raise `Unavailable` after `timeout_s`.
+        """Return when every ack so far has been written to the connection. Raises `Unavailable` after `timeout_s`.
 
-        An ack behind a message that lacks one stays here, and is not waited for. After a lost connection an ack leaves when the
-        server has sent its message again. May be repeated.
+        An ack behind an unacknowledged message is not sent, and this does not wait for it. After a lost connection an ack is sent
+        when the server has repeated its message. May be repeated.
         """
         self._check_entered()
         try:
@@ -242,7 +243,7 @@ class Agent:
 
 
 def _given(name: str, value: str | None = None) -> str:
-    """The argument, or the environment's word for it. Raises `Invalid`."""
+    """Return the argument, or the value of its environment variable. Raises `Invalid` if both are missing."""
     variable = f"ARTCAFE_{name.upper()}"
     found = value or os.environ.get(variable)
     if not found:

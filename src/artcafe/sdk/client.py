@@ -1,5 +1,7 @@
-"""A typed client of the REST routes: login, tenants, agents, channels, subscriptions, messages. How they are sent is
-`sdk.http`', what comes back `sdk.records`', and no socket is here."""
+"""The public class `Client`, a typed client of the REST API for people, administrators and agents.
+
+`sdk.http` sends the requests, and `sdk.records` has the types of the responses.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,15 @@ from artcafe.wire import replies
 
 
 class Client:
-    """The REST routes of a platform, with one token. Use it in `async with`. `url` may be several of its addresses, in a sequence
-    or between commas: a request that finds no connection at one goes to the next.
+    """A client of a platform's REST API with one token. Use it in `async with`.
 
-    Every method raises the error that the server named; `Unavailable` where it cannot be reached or answers 502 to 504 by a
-    proxy, and nothing was changed; and `OutcomeUnknown` where the answer got lost, except for reading, which may just be
-    repeated. Whatever makes something takes a `key`: repeated with it, it is made once. A list follows all pages, up to `limit`
-    items where it is given. What changes something leaves alone what is None.
+    `url` may be several addresses of the platform, in a sequence or separated by commas: if one accepts no connection, the
+    request goes to the next.
+
+    Every method raises the server's error; `Unavailable` if the server cannot be reached or a proxy responds with 502 to 504, and
+    nothing was changed; and `OutcomeUnknown` if the response was lost, except for reads, which can be repeated. Methods that
+    create something accept a `key`: calls repeated with one key create it once. Lists follow all pages, up to `limit` items if it
+    is given. Updates leave fields unchanged whose argument is None.
     """
 
     def __init__(self, url: str | Sequence[str], token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:
@@ -59,12 +63,12 @@ class Client:
 
     @property
     def url(self) -> str:
-        """Where the server is."""
+        """The address of the server that responded last."""
         return self._http.url
 
     @property
     def token(self) -> str | None:
-        """What every request is sent with."""
+        """The access token of every request. Setting it ends the renewal of a login."""
         return self._http.token
 
     @token.setter
@@ -73,23 +77,24 @@ class Client:
 
     @property
     def people(self) -> People:
-        """Members, invitations and terms."""
+        """Methods for members, invitations and terms."""
         return People(self._http)
 
     async def home(self) -> Home:
-        """Where everything is; needs no token."""
+        """Return the platform's addresses; needs no token."""
         return await self._http.read(Home, "/v1")
 
     async def me(self) -> Me:
-        """Who holds the token."""
+        """Return the principal of the token."""
         return await self._http.read(Me, "/v1/me")
 
     async def login(self, tenant: str, agent: str, key: Signer | str | Path, *, service: str | None = None) -> Token:
-        """Log an agent in by its SSH key, and use its token from here on: a request that finds it expired logs in again.
+        """Log an agent in by its SSH key, and use its token from now on. A request with an expired token logs in again.
 
-        `key` is a signer, or the path of a private key, or of a `.pub` file whose other half ssh-agent holds. `service` is the
-        only one that is logged in to; without it, the one of this login from here on. Setting `token` ends the renewal. Raises
-        `BadCredentials`, `ChallengeRefused` and `KeyUnusable`, as every later request may where it has to log in again.
+        `key` is a signer, the path of a private key, or the path of a `.pub` file whose private half ssh-agent holds. `service`
+        is the only service to log in to; without it, the service of this login is required from now on. Setting `token` ends the
+        renewal. Raises `BadCredentials`, `ChallengeRefused` and `KeyUnusable`; a later request raises them too if it has to log
+        in again.
         """
         signer = load_signer(key) if isinstance(key, str | Path) else key
         token, service = await self._log_in(tenant, agent, signer, service)
@@ -97,7 +102,8 @@ class Client:
         return token
 
     async def _log_in(self, tenant: str, agent: str, signer: Signer, service: str | None = None) -> tuple[Token, str]:
-        """Return the token and the service that it is for, which a later login must name too where it is given."""
+        """Log in once, and return the token and its service. Raises `ChallengeRefused` for another service than `service`, if
+        given."""
         asked = {"tenant_id": tenant, "agent_id": agent}
         posed = await self._http.send(replies.ChallengeReply, "POST", "/v1/auth/challenges", asked, is_login=True)
         named = check_challenge(posed.challenge, posed.challenge_id, tenant, agent, service)
@@ -120,7 +126,7 @@ class Client:
         return await self._http.send(TenantInfo, "PATCH", path_of(tenant), {"name": name})
 
     async def delete_tenant(self, tenant: str) -> None:
-        """Deletes a tenant with everything in it."""
+        """Delete a tenant with everything in it."""
         await self._http.remove(path_of(tenant))
 
     async def create_agent(
@@ -133,7 +139,7 @@ class Client:
         capabilities: Sequence[str] = (),
         key: str | None = None,
     ) -> AgentInfo:
-        """Registers an agent; `public_key` is the line of its `.pub` file."""
+        """Register an agent. `public_key` is the line of its `.pub` file."""
         body = {"name": name, "public_key": public_key, "description": description, "capabilities": list(capabilities)}
         return await self._http.send(AgentInfo, "POST", path_of(tenant, "agents"), body, key=key)
 
@@ -163,31 +169,33 @@ class Client:
         capabilities: Sequence[str] | None = None,
         status: str | None = None,
     ) -> AgentInfo:
-        """Another key or status (`active`, `disabled`) ends the agent's tokens and connections."""
+        """Change an agent. Another key or status (`active`, `disabled`) ends its tokens and connections."""
         body = given(name=name, public_key=public_key, description=description, capabilities=capabilities, status=status)
         return await self._http.send(AgentInfo, "PATCH", path_of(tenant, "agents", agent), body)
 
     async def delete_agent(self, tenant: str, agent: str) -> None:
-        """Deletes an agent with its subscriptions; its tokens and connections end."""
+        """Delete an agent with its subscriptions; its tokens and connections end."""
         await self._http.remove(path_of(tenant, "agents", agent))
 
     async def add_key(
         self, tenant: str, agent: str, public_key: str, *, not_after: datetime | None = None, key: str | None = None
     ) -> AgentKeyInfo:
-        """Lets the agent log in with one more key, perhaps only until `not_after`. It may have five beside its first one."""
+        """Add a key for the agent's logins, optionally valid only until `not_after`. An agent may have five besides its first
+        one."""
         body = {"public_key": public_key, **given(not_after=place(not_after))}
         return await self._http.send(AgentKeyInfo, "POST", path_of(tenant, "agents", agent, "keys"), body, key=key)
 
     def keys(self, tenant: str, agent: str, *, limit: int | None = None) -> AsyncIterator[AgentKeyInfo]:
-        """The agent's keys, its first one among them."""
+        """List the agent's keys, including its first one."""
         return self._http.all_of(AgentKeyInfo, path_of(tenant, "agents", agent, "keys"), limit=limit)
 
     async def update_key(self, tenant: str, agent: str, id: str, *, status: str) -> AgentKeyInfo:
-        """`disabled` ends the tokens and connections that the key opened, and no others; `active` lets it log in again."""
+        """Change the status of a key. `disabled` ends only the tokens and connections opened by it; `active` allows logins
+        again."""
         return await self._http.send(AgentKeyInfo, "PATCH", path_of(tenant, "agents", agent, "keys", id), {"status": status})
 
     async def revoke_key(self, tenant: str, agent: str, id: str) -> None:
-        """Takes a key from the agent; the tokens and connections that it opened end, and no others."""
+        """Remove a key from the agent. Only the tokens and connections opened by it end."""
         await self._http.remove(path_of(tenant, "agents", agent, "keys", id))
 
     async def create_channel(
@@ -201,7 +209,8 @@ class Client:
         retention_s: int | None = None,
         key: str | None = None,
     ) -> ChannelInfo:
-        """`retention_s`: for how many seconds a message is kept, up to what the plan has; None is as long as that."""
+        """Create a channel. `retention_s` is the retention of messages in seconds, up to the plan's maximum; None is that
+        maximum."""
         body = {"name": name, "description": description, "type": type, "access": access, **given(retention_s=retention_s)}
         return await self._http.send(ChannelInfo, "POST", path_of(tenant, "channels"), body, key=key)
 
@@ -221,41 +230,41 @@ class Client:
         access: str | None = None,
         retention_s: int | Literal["plan"] | None = None,
     ) -> ChannelInfo:
-        """A `retention_s` of `plan` keeps messages as long as that has it."""
+        """Change a channel. A `retention_s` of `plan` is the plan's maximum."""
         body = given(name=name, description=description, access=access, retention_s=retention_s)
         if retention_s == "plan":
             body["retention_s"] = None
         return await self._http.send(ChannelInfo, "PATCH", path_of(tenant, "channels", channel), body)
 
     async def delete_channel(self, tenant: str, channel: str) -> None:
-        """Deletes a channel with its subscriptions and messages."""
+        """Delete a channel with its subscriptions and messages."""
         await self._http.remove(path_of(tenant, "channels", channel))
 
     async def subscribe(
         self, tenant: str, channel: str, agent: str, *, permissions: Sequence[str] | None = None
     ) -> SubscriptionInfo:
-        """Makes the agent receive the channel from here on. May be repeated: a subscription that stands stays as it is, but for
-        the permissions (`receive`, `publish`, for a managed channel) where they are given."""
+        """Subscribe an agent to a channel. May be repeated: an existing subscription keeps its state, except for the permissions
+        (`receive`, `publish`, for a managed channel) if they are given."""
         body = given(permissions=permissions) or None
         return await self._http.send(SubscriptionInfo, "PUT", _subscription(tenant, channel, agent), body)
 
     def subscriptions(self, tenant: str, channel: str, *, limit: int | None = None) -> AsyncIterator[SubscriptionInfo]:
-        """Who receives the channel."""
+        """List the subscriptions of a channel."""
         return self._http.all_of(SubscriptionInfo, path_of(tenant, "channels", channel, "subscriptions"), limit=limit)
 
     def agent_subscriptions(self, tenant: str, agent: str, *, limit: int | None = None) -> AsyncIterator[SubscriptionInfo]:
-        """What the agent receives."""
+        """List the subscriptions of an agent."""
         return self._http.all_of(SubscriptionInfo, path_of(tenant, "agents", agent, "subscriptions"), limit=limit)
 
     async def subscription(self, tenant: str, channel: str, agent: str) -> SubscriptionInfo:
         return await self._http.read(SubscriptionInfo, _subscription(tenant, channel, agent))
 
     async def update_subscription(self, tenant: str, channel: str, agent: str, *, status: str) -> SubscriptionInfo:
-        """`paused` ends delivery and keeps the cursor, `active` goes on from it."""
+        """Change the status of a subscription. `paused` stops delivery and keeps the cursor; `active` continues from it."""
         return await self._http.send(SubscriptionInfo, "PATCH", _subscription(tenant, channel, agent), {"status": status})
 
     async def delete_subscription(self, tenant: str, channel: str, agent: str) -> None:
-        """Ends a subscription and forgets its cursor."""
+        """Delete a subscription with its cursor."""
         await self._http.remove(_subscription(tenant, channel, agent))
 
     async def publish(
@@ -270,7 +279,7 @@ class Client:
     ) -> Receipt:
         """Store a message; it is on disk when this returns. `data` is as for `Agent.publish`.
 
-        Raises `Invalid` and TypeError before anything is sent.
+        Raises `Invalid` and TypeError before the request is sent.
         """
         made = uuid.uuid4().hex if key is None else key
         body = {"data": encoding.data_text(data), "key": made, "headers": headers, "reply_to": reply_to}
@@ -287,17 +296,17 @@ class Client:
         limit: int | None = None,
         on_gap: Callable[[Gap], None] | None = None,
     ) -> AsyncIterator[KeptMessage]:
-        """What the channel keeps. With `after` (a sequence, or an aware time) oldest first from there; without it newest first,
-        back from `before` or from the end. A text is passed on as it is.
+        """List a channel's stored messages. With `after` (a sequence, or an aware time) oldest first from there; without it
+        newest first, back from `before` or from the end. Text is sent unchanged.
 
-        What is gone of what was asked for is logged as a warning, or told to `on_gap`.
+        The missing part of the requested range is logged as a warning, or passed to `on_gap`.
         """
         query = given(after=place(after), before=place(before))
 
-        def told(gap: replies.Gap) -> None:
+        def report(gap: replies.Gap) -> None:
             (on_gap or warn_of)(Gap(channel, gap.from_, gap.to, gap.reason))
 
-        return self._http.all_of(KeptMessage, path_of(tenant, "channels", channel, "messages"), query, limit=limit, on_gap=told)
+        return self._http.all_of(KeptMessage, path_of(tenant, "channels", channel, "messages"), query, limit=limit, on_gap=report)
 
     def audit(
         self,
@@ -310,10 +319,10 @@ class Client:
         oldest_first: bool = False,
         limit: int | None = None,
     ) -> AsyncIterator[AuditEntry]:
-        """Who did what in the tenant, newest first unless asked otherwise.
+        """List the tenant's audit, newest first unless `oldest_first`.
 
-        `agent`, an id or `usr:` and a person's sub, is who did it or to whom it was done. `action` is one such as `agent.login`,
-        or the first part of several. Entries from `since` on and before `until`, which are aware times.
+        `agent` (an id, or `usr:` and a person's sub) selects entries by actor or target. `action` is an action such as
+        `agent.login`, or the first part of several. `since` (inclusive) and `until` (exclusive) are aware times.
         """
         query = given(agent=agent, action=action, since=place(since), until=place(until))
         query["order"] = "oldest" if oldest_first else "newest"

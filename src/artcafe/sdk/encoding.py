@@ -1,4 +1,4 @@
-"""JSON on its way out, checked before anything is sent, and JSON that came in as Python values."""
+"""Encoding of commands and data as JSON, checked before sending, and decoding of received data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from artcafe.wire import frames
 
 _AT: Final = re.compile(r"(?P<problem>.*) - at `\$\.(?P<field>.*)`", re.DOTALL)
 _ARGUMENTS: Final[Mapping[str, str]] = {"from": "start"}
-"""What a field of a frame is called where the program gives it."""
+"""Argument names of frame fields with another name."""
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
@@ -24,23 +24,23 @@ _DECODERS: Final[Mapping[type[frames.Body], msgspec.json.Decoder[Any]]] = {
     kind: msgspec.json.Decoder(kind)
     for kind in (frames.Challenge, frames.Connect, frames.Publish, frames.Subscribe, frames.Status, frames.History)
 }
-"""What the server reads a command's body with."""
+"""The decoders that the server uses for a command's body."""
 _FRAME_BYTES: Final = len(frames.command("", msgspec.Raw(), frames.MAX_ID))
-"""What stands around the kind and the body of a command."""
+"""The bytes of a command besides its kind and body."""
 
 
-def command_text(kind: str, body: frames.Body, most_bytes: int) -> msgspec.Raw:
-    """Return the JSON of a command's body, once it reads back as the server will read it.
+def command_text(kind: str, body: frames.Body, max_bytes: int) -> msgspec.Raw:
+    """Encode a command's body, and check it with the server's decoder.
 
-    Raise before anything is sent, to the caller whom it concerns: `TooLarge` for a frame above `most_bytes`, `Invalid` for text
-    that is not Unicode and for values of the wrong type, TypeError for objects. The server would close the connection for some.
+    Raises in the caller before the command is sent, because the server closes the connection for some of these errors: `TooLarge`
+    for a frame above `max_bytes`, `Invalid` for text that is not Unicode and for values of a wrong type, TypeError for objects.
     """
     try:
         text = _encode(body)
     except UnicodeEncodeError as exc:
         raise Invalid(_field_without_text(body), _no_text(exc)) from None
-    if _FRAME_BYTES + len(kind) + len(text) > most_bytes:
-        raise TooLarge("the message" if kind == "publish" else f"the {kind} command", most_bytes)
+    if _FRAME_BYTES + len(kind) + len(text) > max_bytes:
+        raise TooLarge("the message" if kind == "publish" else f"the {kind} command", max_bytes)
     try:
         _DECODERS[type(body)].decode(text)
     except msgspec.ValidationError as exc:
@@ -67,22 +67,22 @@ def _no_text(exc: UnicodeEncodeError) -> str:
 
 
 def data_text(data: object, max_depth: int = frames.MAX_DEPTH) -> msgspec.Raw:
-    """Return the JSON text of what is published: `msgspec.Raw` as it is, anything else as msgspec writes it.
+    """Return the JSON text of a message's data: `msgspec.Raw` unchanged, anything else encoded by msgspec.
 
-    Raise `Invalid` for text that is no JSON, for nan and inf, for half a surrogate pair, and for data nested deeper than
-    `max_depth`; TypeError for sets, for bytes, which would arrive as something else, and for objects that msgspec does not know.
+    Raises `Invalid` for text that is not JSON, nan and inf, half a surrogate pair, and data nested deeper than `max_depth`;
+    TypeError for sets and bytes, since they would arrive as other types, and for objects unknown to msgspec.
     """
     text = _checked_raw(data) if isinstance(data, msgspec.Raw) else _encoded(data)
     if frames.is_deep(text, max_depth):
         raise Invalid("data", f"is nested deeper than {max_depth}")
-    # Reading it back is a comparison in C; walking in Python finds the place, and accepts what only reads back as another type.
+    # Decoding and comparing runs in C. Only if that fails, a walk in Python finds the place, or accepts a value of another type.
     if not isinstance(data, msgspec.Raw) and not _reads_back(text, data):
         _check(data, "data")
     return msgspec.Raw(text)
 
 
 def _checked_raw(raw: msgspec.Raw) -> bytes:
-    """Check JSON text as the server does: it would break the whole frame. Numbers may be larger than any Python float."""
+    """Check JSON text as the server does: invalid text would break the whole frame. Numbers may exceed Python's floats."""
     text = bytes(raw)
     try:
         str(text, "utf-8")
@@ -106,7 +106,7 @@ def _encoded(data: object) -> bytes:
 def _reads_back(text: bytes, data: object) -> bool:
     try:
         return bool(_decode(text) == data)
-    except msgspec.ValidationError:  # a number that only Python's int holds
+    except msgspec.ValidationError:  # a number that only Python's int can hold
         return False
 
 
@@ -122,7 +122,7 @@ def _check(value: object, path: str) -> None:
 
 
 def _parts(value: object) -> Iterable[tuple[str, object]]:
-    """The values in a value, with their places in it, of whatever msgspec encodes as an object or an array."""
+    """Return the values inside a value, with their paths, for all types that msgspec encodes as an object or array."""
     if isinstance(value, Mapping):
         return [*((" (a key)", key) for key in value), *((f"[{key!r}]", part) for key, part in value.items())]
     if isinstance(value, list | tuple):
@@ -135,7 +135,7 @@ def _parts(value: object) -> Iterable[tuple[str, object]]:
 
 
 def value_of(text: msgspec.Raw) -> Any:
-    """Return JSON text as Python values. A number that no float holds is inf or -inf, as in `json.loads`."""
+    """Decode JSON text. A number beyond Python's floats becomes inf or -inf, as in `json.loads`."""
     try:
         return _decode(text)
     except msgspec.ValidationError:
@@ -145,5 +145,5 @@ def value_of(text: msgspec.Raw) -> Any:
 def _integer(digits: str) -> int | float:
     try:
         return int(digits)
-    except ValueError:  # Python reads no integer of more than sys.get_int_max_str_digits().
+    except ValueError:  # More digits than sys.get_int_max_str_digits().
         return float(digits)

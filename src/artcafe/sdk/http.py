@@ -1,6 +1,6 @@
-"""How REST routes are asked by a client: a request with its token sent, its answer read, its error raised; pages followed.
+"""The HTTP side of the REST client: requests with a token, parsed responses, raised errors, followed pages.
 
-Which routes there are is `sdk.client`'s and `sdk.people`'s.
+`sdk.client` and `sdk.people` have the methods for the routes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from artcafe.wire import replies
 from artcafe.wire.segments import tenant_path
 
 TIMEOUT_S: Final = 30.0
-"""For each of: connecting, sending, and waiting for the next byte. The server gives a body 15 s and answers within seconds."""
+"""The timeout of connecting, of sending, and of waiting for the next byte. The server allows 15 s for a body, and responds
+within seconds."""
 PAGE: Final = 200
-"""The most that a page may hold (contract, section 3)."""
+"""The maximum number of items in a page (contract, section 3)."""
 NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -44,10 +45,10 @@ class _Problem(msgspec.Struct, frozen=True):
 
 
 class HttpClient:
-    """The routes of one platform, asked with one token. Use it in `async with`. What is raised, `Client` says.
+    """Sends the requests of one platform with one token. Use it in `async with`. Raises as `Client` does.
 
-    A request goes to the server that answered last, and where it takes no connection, to the next of several. `renew`, where it
-    is set, is called when the token has expired: it gets another one and sets `token`.
+    A request goes to the server that responded last; if it accepts no connection, to the next address. `renew`, if it is set, is
+    called when the token has expired: it must get another one and set `token`.
     """
 
     def __init__(self, urls: str | Sequence[str], token: str | None, timeout_s: float) -> None:
@@ -58,14 +59,14 @@ class HttpClient:
         self._client = httpx.AsyncClient(
             base_url=self.url,
             timeout=timeout_s,
-            trust_env=not all(map(addresses.is_loopback, self._urls)),  # No proxy on the way to this machine itself,
-            verify=httpx.create_ssl_context(),  # but SSL_CERT_FILE counts there too, as it does for the socket.
+            trust_env=not all(map(addresses.is_loopback, self._urls)),  # No proxy for connections to this machine,
+            verify=httpx.create_ssl_context(),  # but SSL_CERT_FILE applies to them too, as for the socket.
             headers={"Accept": "application/json"},
         )
 
     @property
     def url(self) -> str:
-        """Where the server is that answered last."""
+        """The address of the server that responded last."""
         return self._urls[0]
 
     async def __aenter__(self) -> Self:
@@ -95,7 +96,7 @@ class HttpClient:
         key: str | None = None,
         is_login: bool = False,
     ) -> T:
-        """Send a request that changes something and return its answer. One that is part of a login is sent without a token."""
+        """Send a request that changes something, and return the response. A request of a login is sent without a token."""
         headers = {} if body is None else {"Content-Type": "application/json"}
         if key is not None:
             headers["Idempotency-Key"] = key
@@ -103,7 +104,7 @@ class HttpClient:
         return self._read(type, await (self._sent(request, None, is_login=True) if is_login else self._request(request)))
 
     def _built(self, method: str, path: str, body: Mapping[str, object] | None = None, **more: Any) -> httpx.Request:
-        """Return the request. Raises `Invalid` for text that cannot be sent: half of a surrogate pair, a key beyond ASCII."""
+        """Build a request. Raises `Invalid` for text that cannot be sent: half of a surrogate pair, a key beyond ASCII."""
         try:
             return self._client.build_request(method, path, content=None if body is None else msgspec.json.encode(body), **more)
         except UnicodeEncodeError as exc:
@@ -146,12 +147,12 @@ class HttpClient:
         if not isinstance(self._problem(response), errors.CredentialsExpired):
             return response
         async with self._renewing:
-            if self.token == token:  # Else another request has renewed it meanwhile.
+            if self.token == token:  # Otherwise another request has renewed it meanwhile.
                 await self.renew()
         return await self._sent(request, self.token)
 
     async def _sent(self, request: httpx.Request, token: str | None, *, is_login: bool = False) -> httpx.Response:
-        """Send a request and return its whole answer. What httpx raises becomes ours here."""
+        """Send a request and return the complete response. Exceptions of httpx are converted here."""
         if token is not None:
             request.headers["Authorization"] = f"Bearer {token}"
         try:
@@ -159,7 +160,7 @@ class HttpClient:
         except httpx.PoolTimeout as exc:
             raise addresses.failure(self.url, exc) from exc
         except httpx.TransportError as exc:
-            if request.method == "GET" or is_login:  # A login whose answer got lost has changed nothing.
+            if request.method == "GET" or is_login:  # A login with a lost response has changed nothing.
                 raise addresses.failure(self.url, exc) from exc
             how = "with the same key it may be repeated" if request.method == "POST" else "it may be repeated"
             raise errors.OutcomeUnknown.from_text(
@@ -167,7 +168,7 @@ class HttpClient:
             ) from exc
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
-        """Send a request to the first server that takes a connection: nothing has been sent to those before it."""
+        """Send a request to the first server that accepts a connection. The servers before it have received nothing."""
         failed: list[ArtcafeError] = []
         for url in list(self._urls):
             try:
@@ -180,7 +181,7 @@ class HttpClient:
         raise addresses.failures(failed)
 
     def _at(self, url: str, request: httpx.Request) -> httpx.Request:
-        """The same request to this server."""
+        """Return the same request to another server."""
         base, there = self._client.base_url, httpx.URL(url)
         if (there.scheme, there.netloc) == (base.scheme, base.netloc):
             return request
@@ -211,7 +212,8 @@ class HttpClient:
 
 
 def path_of(tenant: str, *parts: str) -> str:
-    """Return the path of something in a tenant, whatever characters its ids have. Raises `Invalid` for text that is no id."""
+    """Return the path of a tenant or of a resource in it, for ids with any characters. Raises `Invalid` for empty and
+    non-Unicode ids."""
     try:
         return tenant_path(tenant, *parts)
     except ValueError as exc:
@@ -219,10 +221,10 @@ def path_of(tenant: str, *parts: str) -> str:
 
 
 def given(**fields: object) -> dict[str, Any]:
-    """The fields that are not left out."""
+    """Return the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def place(given: int | datetime | str | None) -> int | str | None:
-    """A place in a channel as it is sent: a sequence, or a time as text."""
+    """Encode a place in a channel: a sequence, or a time as text."""
     return given.isoformat() if isinstance(given, datetime) else given

@@ -1,6 +1,6 @@
-"""The agent's half of the login: signers that turn a challenge into a signature, by a key file or by ssh-agent.
+"""Signers of login challenges: with a key file, or by ssh-agent.
 
-Making keys is `ssh-keygen`'s work, and checking signatures the server's (`wire.sshsig`).
+`ssh-keygen` creates keys, and the server verifies signatures (`wire.sshsig`).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ log = logging.getLogger("artcafe")
 
 PrivateKey = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
 
-# A security key blinks until somebody touches it, so this is a person's time.
+# A security key waits for a touch, so a person needs this time.
 SSH_AGENT_TIMEOUT_S = 60.0
-# An RSA key of 16384 bits is a file of 13 KB; this keeps a wrong path, such as a device, from being read for ever.
+# An RSA key of 16384 bits is a file of 13 KB. The limit ends the reading of a wrong path, such as a device.
 MAX_FILE_BYTES = 65_536
-# OpenSSH's agent and its clients allow this much in one message (AGENT_MAX_LEN).
+# The maximum message size of OpenSSH's agent and its clients (AGENT_MAX_LEN).
 MAX_REPLY_BYTES = 262_144
 
 # The message numbers and the flag of draft-ietf-sshm-ssh-agent, section 6.
@@ -49,21 +49,22 @@ _RSA_SHA2_512 = 4
 
 
 class Signer(Protocol):
-    """Whatever can prove that it holds an agent's private key."""
+    """An object that can sign with an agent's private key."""
 
     @property
     def public_key(self) -> str:
-        """The line to register: type and base64, without a comment."""
+        """The public key line to register: type and base64, without a comment."""
 
     async def sign(self, challenge: str) -> str:
-        """An armored SSHSIG of the challenge's UTF-8 text under the namespace `artcafe`. Raises KeyUnusable."""
+        """Return an armored SSHSIG of the challenge's UTF-8 text under the namespace `artcafe`. Raises `KeyUnusable`."""
 
 
 def load_signer(path: str | Path, passphrase: str | None = None) -> Signer:
-    """The signer for a key file of OpenSSH or PEM form; for a `.pub` file, whichever ssh-agent holds its other half.
+    """Load a signer from a key file in OpenSSH or PEM format, or for a `.pub` file from the ssh-agent that holds the private
+    half.
 
-    Blocks for the reading of a small file, and for a passphrase some 0.1 s. Raises KeyUnusable, with what to do about it; its
-    KeyLocked where a passphrase is missing.
+    Blocks while it reads a small file, and for about 0.1 s with a passphrase. Raises `KeyUnusable` with advice; its subclass
+    `KeyLocked` if a passphrase is missing.
     """
     data = _read(path)
     if b"PRIVATE KEY-----" not in data:
@@ -80,11 +81,11 @@ def load_signer(path: str | Path, passphrase: str | None = None) -> Signer:
 
 
 def agent_signer(public_key: str | Path, timeout_s: float = SSH_AGENT_TIMEOUT_S) -> Signer:
-    """The signer that asks the ssh-agent at `$SSH_AUTH_SOCK`; `public_key` is a public key's line, or the path of its file.
+    """Return a signer for the ssh-agent at `$SSH_AUTH_SOCK`. `public_key` is a public key's line, or the path of its file.
 
-    The agent is asked when there is something to sign, so that it may start, or be given the key, later. Raises KeyUnusable.
+    The ssh-agent is contacted only to sign, so it may start or receive the key later. Raises `KeyUnusable`.
     """
-    # Every SSH blob begins with AAAA. Text of a private key counts as a line, to be refused without being shown as a path.
+    # Every SSH blob begins with AAAA. The text of a private key counts as a line, so that its refusal does not show it as a path.
     is_line = isinstance(public_key, str) and re.search(r"\s(AAAA|PRIVATE KEY)", public_key)
     line = str(public_key) if is_line else _public_line(public_key, _read(public_key))
     try:
@@ -105,7 +106,7 @@ def agent_signer(public_key: str | Path, timeout_s: float = SSH_AGENT_TIMEOUT_S)
 
 @dataclass(frozen=True, slots=True)
 class FileSigner:
-    """Signs in place: the slowest key, RSA of 8192 bits, takes some tens of milliseconds."""
+    """Signs in this process, on the event loop: the slowest key, RSA of 8192 bits, takes tens of milliseconds."""
 
     key: PublicKey
     private: PrivateKey = field(repr=False)
@@ -116,13 +117,13 @@ class FileSigner:
         return self.key.line
 
     async def sign(self, challenge: str) -> str:
-        """The armored signature of `challenge`."""
+        """Return the armored signature of `challenge`."""
         data = sshsig.signed_data(challenge.encode(), sshsig.NAMESPACE, "sha512")
         return sshsig.armor(self.key.blob, _sign(self.private, self.key.type, data), sshsig.NAMESPACE, "sha512")
 
 
 def _sign(private: PrivateKey, key_type: str, data: bytes) -> bytes:
-    """The signature blob in SSH's form (RFC 8709 section 6, RFC 8332 section 3, RFC 5656 section 3.1.2)."""
+    """Return the signature blob in SSH's format (RFC 8709 section 6, RFC 8332 section 3, RFC 5656 section 3.1.2)."""
     match private:
         case Ed25519PrivateKey():
             return string(key_type.encode()) + string(private.sign(data))
@@ -150,7 +151,7 @@ def _read(path: str | Path) -> bytes:
 
 
 def _warn_if_open(path: Path) -> None:
-    """Log a warning for a private key that other users of this machine can read. As in ssh, one of another owner's is theirs."""
+    """Log a warning for a private key that other users of this machine can read. Files of other owners are skipped, as in ssh."""
     if os.name != "posix":
         return
     with contextlib.suppress(OSError):
@@ -161,7 +162,7 @@ def _warn_if_open(path: Path) -> None:
 
 
 def _public_line(path: str | Path, data: bytes) -> str:
-    """The public key line in a file, checked here so that the error can name the file."""
+    """Parse the public key line in a file. Raises `KeyUnusable` with the file's path."""
     try:
         return parse_public_key(data.decode()).line
     except UnicodeDecodeError as exc:
@@ -175,14 +176,14 @@ def _load_private(path: str | Path, data: bytes, passphrase: str | None) -> Priv
     try:
         private = load(data, passphrase.encode() if passphrase else None)
     except TypeError as exc:
-        # The library says so of a passphrase that is missing and of one too many.
+        # The library raises TypeError for a missing passphrase and for a superfluous one.
         if passphrase:
             raise KeyUnusable(f"{path} has no passphrase, but one was given") from exc
         raise KeyLocked(
             f"{path} is protected by a passphrase: a command asks for it at a terminal, load_signer takes it, or {_USE_SSH_AGENT}"
         ) from exc
     except UnsupportedAlgorithm as exc:
-        # The keys of hardware tokens end here.
+        # For example the key of a hardware token.
         raise KeyUnusable(f"{path} does not open here ({exc}); {_USE_SSH_AGENT}") from exc
     except ValueError as exc:
         raise KeyUnusable(f"{path} is damaged{', or the passphrase is wrong' if passphrase else ''}") from exc
@@ -199,7 +200,7 @@ _USE_SSH_AGENT = "ssh-add it and name its .pub file, so that ssh-agent signs"
 
 @dataclass(frozen=True, slots=True)
 class SshAgentSigner:
-    """Has ssh-agent sign, over a connection of its own each time; the private key may live in a hardware token."""
+    """Signs by ssh-agent, with a new connection for each signature; the private key may be in a hardware token."""
 
     key: PublicKey
     socket_path: str
@@ -211,8 +212,8 @@ class SshAgentSigner:
         return self.key.line
 
     async def sign(self, challenge: str) -> str:
-        """The armored signature of `challenge`, within `timeout_s` seconds in all. Raises KeyUnusable; its SignatureInvalid
-        where another challenge may be signed well."""
+        """Return the armored signature of `challenge` within `timeout_s` seconds. Raises `KeyUnusable`; its subclass
+        `SignatureInvalid` if a retry with another challenge can succeed."""
         message = challenge.encode()
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -225,19 +226,19 @@ class SshAgentSigner:
         armored = sshsig.armor(self.key.blob, signature, sshsig.NAMESPACE, "sha512")
         if sshsig.verify(armored, message, self.key):
             return armored
-        # Better said here than as a refused login.
+        # Raise it here: the server would only refuse the login.
         if signature.startswith(string(b"ssh-rsa")):
             raise KeyUnusable("this ssh-agent is too old: it signs RSA with SHA-1, which nobody takes any more")
         raise SignatureInvalid("ssh-agent made a signature that is not valid for this key")
 
     async def _request(self, data: bytes) -> bytes:
-        """The signature blob for `data`. Raises KeyUnusable where the agent hasn't the key or refuses."""
+        """Request the signature blob for `data`. Raises `KeyUnusable` if the ssh-agent does not hold the key or refuses."""
         reader, writer = await asyncio.open_unix_connection(self.socket_path)
         try:
             await self._require_key(reader, writer)
             flags = _RSA_SHA2_512 if self.key.type == "ssh-rsa" else 0
             request = bytes([_SIGN_REQUEST]) + string(self.key.blob) + string(data) + flags.to_bytes(4, "big")
-            kind, answer = await _ask(reader, writer, request)
+            kind, answer = await _request_once(reader, writer, request)
             if kind != _SIGN_RESPONSE:
                 raise KeyUnusable("ssh-agent refused to sign: the token is not there, or somebody said no")
             return answer.string()
@@ -245,7 +246,7 @@ class SshAgentSigner:
             writer.close()
 
     async def _require_key(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        kind, answer = await _ask(reader, writer, bytes([_REQUEST_IDENTITIES]))
+        kind, answer = await _request_once(reader, writer, bytes([_REQUEST_IDENTITIES]))
         if kind != _IDENTITIES_ANSWER:
             raise KeyUnusable("ssh-agent does not list its keys")
         for _ in range(answer.uint32()):
@@ -255,8 +256,8 @@ class SshAgentSigner:
         raise KeyUnusable(f"ssh-agent does not hold {self.key.fingerprint}: ssh-add it, or ssh-add -X if the agent is locked")
 
 
-async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int, SshReader]:
-    """One request and its answer: the message number, and a reader at what follows it."""
+async def _request_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int, SshReader]:
+    """Send a request, and return the message number of the response and a reader of its content."""
     writer.write(string(request))
     await writer.drain()
     size = int.from_bytes(await reader.readexactly(4), "big")

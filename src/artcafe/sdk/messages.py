@@ -1,4 +1,4 @@
-"""What an agent's program gets in its hands: messages, gaps and receipts. Where they come from is `sdk.inbox`'s."""
+"""The objects that an agent's program handles: messages, gaps and receipts. `sdk.inbox` creates them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ log = logging.getLogger("artcafe")
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Where a published message stands: stored, on disk. `seq` is None for a `live` channel, which stores nothing.
+    """The result of a publish: the message is stored on disk. `seq` is None for a `live` channel, because it stores nothing.
 
-    `message_id` is None only for a repeat whose first message has been removed since; `duplicate` says that this key had
-    stored the message before, and nothing was stored now.
+    `duplicate`: a message with this key was stored before, and this publish stored nothing. `message_id` is None only for a
+    duplicate whose first message was removed since.
     """
 
     seq: int | None
@@ -32,8 +32,8 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """What the server said to `subscribe`: delivery goes on behind `cursor`; `last` is the newest message's sequence, and
-    `epoch` names this life of the tenant's log (None before its first message). All None for a `live` channel."""
+    """The result of a `subscribe`: delivery continues behind `cursor`; `last` is the newest message's sequence; `epoch`
+    identifies the tenant's log (None before its first message). All None for a `live` channel."""
 
     channel: str
     epoch: str | None
@@ -43,9 +43,9 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Messages of a channel that this agent will not get: `first` to `last`, both included, and why.
+    """A range of messages of a channel that this agent will not receive: `first` to `last`, both included, and the reason.
 
-    `last` is None where nobody can say how many there were, such as behind a log that was begun anew.
+    `last` is None if their number is unknown, for example after a restored log.
     """
 
     channel: str
@@ -55,7 +55,7 @@ class Gap:
 
 
 def warn_of(gap: Gap) -> None:
-    """Logs what will not come: a gap is never silent, also where nobody asks for it."""
+    """Log a gap as a warning, whether or not the program handles gaps."""
     if gap.last is None:
         text = "the log of %s was begun anew (%s): what the one before it had from %s on, if anything, will not come"
         log.warning(text, gap.channel, gap.reason, gap.first)
@@ -64,15 +64,15 @@ def warn_of(gap: Gap) -> None:
 
 
 class Message:
-    """A message of a channel. Acknowledge it when it has been dealt with; until then it comes again after a new start."""
+    """A message of a channel. Acknowledge it after processing: until then it is delivered again after a restart."""
 
     def __init__(self, pushed: replies.Message, life: int, before: int, on_ack: Callable[[Message, bool], None]) -> None:
         self._pushed, self._on_ack = pushed, on_ack
         self._is_acked = False
         self.life = life
-        """Counts the logs that the channel was seen to have; a sequence means something in its own life only."""
+        """The number of logs and starts of the channel so far; a sequence is valid within one of them."""
         self.before = before
-        """The sequence of the message that came before it in its channel; 0 for the first one."""
+        """The sequence of the previously received message of its channel; 0 for the first one."""
 
     def __repr__(self) -> str:
         return f"Message(channel={self.channel!r}, seq={self.seq}, message_id={self.message_id!r}, sender={self.sender!r})"
@@ -83,12 +83,13 @@ class Message:
 
     @property
     def seq(self) -> int | None:
-        """Rises in a channel, and may skip numbers. None in a `live` channel, where nothing is stored or acknowledged."""
+        """The sequence in the channel: it rises, and may skip numbers. None in a `live` channel: it stores nothing, and needs
+        no ack."""
         return self._pushed.seq
 
     @property
     def prev(self) -> int | None:
-        """The sequence of the message before it in the channel; None where there is none, or none any more."""
+        """The sequence of the previous message in the channel; None if there is none, or none any more."""
         return self._pushed.prev
 
     @property
@@ -97,12 +98,12 @@ class Message:
 
     @property
     def sender(self) -> str:
-        """Who published it, proven to the server: an agent's id, or `usr:` and a person's."""
+        """The authenticated publisher: an agent's id, or `usr:` and a person's."""
         return self._pushed.sender
 
     @cached_property
     def time(self) -> datetime:
-        """When the server took it in; aware, UTC."""
+        """The time at which the server accepted it; aware, UTC."""
         return datetime.fromisoformat(self._pushed.time)
 
     @property
@@ -115,31 +116,30 @@ class Message:
 
     @property
     def json(self) -> bytes:
-        """The whole message as a JSON object, with the names it has on the wire."""
+        """The whole message as a JSON object, with the wire's field names."""
         return msgspec.json.encode(self._pushed)
 
     @property
     def raw(self) -> bytes:
-        """The data as the JSON text that was published."""
+        """The data as the published JSON text."""
         return bytes(self._pushed.data)
 
     @cached_property
     def data(self) -> Any:
-        """The data, parsed when it is first asked for: None, bool, int, float, str, list or dict.
+        """The data, parsed on first access: None, bool, int, float, str, list or dict.
 
-        Raises nothing: a number that no float holds is inf or -inf, and stands in `raw` as it was published.
+        Never raises: a number beyond Python's floats becomes inf or -inf; `raw` has the published text.
         """
         return value_of(self._pushed.data)
 
     async def ack(self, *, cumulative: bool = False) -> None:
-        """Acknowledge this message; with `cumulative`, every message before it in its channel too.
+        """Acknowledge this message; with `cumulative`, also every earlier message of its channel.
 
-        Messages may be acknowledged in any order, by several tasks. The server's cursor moves up to the first message that lacks
-        an ack: that one, and those behind it, come again after the next start.
+        Several tasks may acknowledge messages in any order. The server's cursor moves up to the first unacknowledged message:
+        that message and those behind it are delivered again after a restart.
 
-        Return at once: the ack leaves with the next ones, and is kept over a lost connection. `Agent.flush` waits until it has
-        left, and leaving the agent's block does the same. May be repeated. Raise RuntimeError on another event loop than the
-        agent's.
+        Returns at once: the ack is sent together with others, and survives a lost connection. `Agent.flush` waits until it is
+        sent, as does leaving the agent's block. May be repeated. Raises RuntimeError on another event loop than the agent's.
         """
         if not self._is_acked or cumulative:
             self._on_ack(self, cumulative)

@@ -1,4 +1,4 @@
-"""The REST routes about people: members, invitations, terms; `Client.people` is one of these. `sdk.http` sends them."""
+"""REST methods for people: members, invitations, terms. `Client.people` is an instance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class People:
         return self._http.all_of(MemberInfo, path_of(tenant, "members"), limit=limit)
 
     async def invite(self, tenant: str, address: str, *, role: str = "member", key: str | None = None) -> InvitationInfo:
-        """Invites an e-mail address. The answer alone has the `token`, which is handed over to whoever is invited."""
+        """Invite an e-mail address. Only this response has the `token` to pass on to the invited person."""
         body = {"address": address, "role": role}
         return await self._http.send(InvitationInfo, "POST", path_of(tenant, "members"), body, key=key)
 
@@ -27,18 +27,18 @@ class People:
         return await self._http.send(MemberInfo, "PATCH", path_of(tenant, "members", user), {"role": role})
 
     async def remove(self, tenant: str, user: str) -> None:
-        """Removes a member, or the caller themselves."""
+        """Remove a member, or the caller."""
         await self._http.remove(path_of(tenant, "members", user))
 
     def invitations(self, tenant: str, *, limit: int | None = None) -> AsyncIterator[InvitationInfo]:
-        """Those that are open."""
+        """List the open invitations."""
         return self._http.all_of(InvitationInfo, path_of(tenant, "invitations"), limit=limit)
 
     async def revoke(self, tenant: str, invitation: str) -> None:
         await self._http.remove(path_of(tenant, "invitations", invitation))
 
     async def accept(self, token: str, *, id_token: str | None = None) -> TenantInfo:
-        """Comes into the tenant of an invitation. `id_token` is the identity provider's, which proves the address."""
+        """Join the tenant of an invitation. `id_token` is the identity provider's proof of the address."""
         body: dict[str, Any] = {"token": token} | ({} if id_token is None else {"id_token": id_token})
         return await self._http.send(TenantInfo, "POST", "/v1/invitations/acceptances", body)
 
@@ -46,5 +46,5 @@ class People:
         return await self._http.read(CurrentTerms, "/v1/terms")
 
     async def accept_terms(self, version: str) -> TermsAcceptance:
-        """Raises `TermsChanged` where that is not the current version any more."""
+        """Accept a version of the terms. Raises `TermsChanged` if it is not the current version."""
         return await self._http.send(TermsAcceptance, "POST", "/v1/terms/acceptances", {"version": version})

@@ -1,4 +1,4 @@
-"""What REST answers, as frozen structs. A field that a newer server added is passed over. Asking is `sdk.client`'s."""
+"""Responses of the REST API as frozen structs. Unknown fields of a newer server are ignored."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from artcafe.wire import replies
 
 
 class Home(msgspec.Struct, frozen=True):
-    """What `GET /v1` says: where everything is."""
+    """The response of `GET /v1`: the addresses of a platform."""
 
     name: str
     version: str
     gateway_url: str
     issuer: str | None = None
-    """Where people log in; None where the server vouches for them itself, on its own machine."""
+    """The identity provider of people; None if the server issues their tokens itself, on its own machine."""
     terms_version: str | None = None
-    """What people must accept; None where there is nothing to accept."""
+    """The version of the terms that people must accept; None if there are no terms."""
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What a login brings. `expires_in` counts seconds from now."""
+    """The token of a login. `expires_in` is in seconds from now."""
 
     access_token: str
     token_type: str
@@ -37,7 +37,7 @@ class Token(msgspec.Struct, frozen=True):
 
 
 class MembershipInfo(msgspec.Struct, frozen=True):
-    """A tenant that the caller is in, and as what."""
+    """A tenant of the caller, and the caller's role in it."""
 
     tenant_id: str
     name: str
@@ -45,14 +45,14 @@ class MembershipInfo(msgspec.Struct, frozen=True):
 
 
 class OutstandingTerms(msgspec.Struct, frozen=True):
-    """Terms that a person has still to accept; until `grace_until` whoever accepted an earlier version goes on without them."""
+    """Terms that a person has not accepted yet. Until `grace_until` an accepted earlier version is sufficient."""
 
     version: str
     grace_until: datetime | None = None
 
 
 class Me(msgspec.Struct, frozen=True):
-    """Who holds the token: a person (`user_id`, `tenants`, `terms_outstanding`) or an agent (`agent_id`, `tenant_id`)."""
+    """The principal of the token: a person (`user_id`, `tenants`, `terms_outstanding`) or an agent (`agent_id`, `tenant_id`)."""
 
     user_id: str | None = None
     tenants: tuple[MembershipInfo, ...] = ()
@@ -72,7 +72,7 @@ class TenantInfo(msgspec.Struct, frozen=True):
 
 
 class MemberInfo(msgspec.Struct, frozen=True):
-    """A person in a tenant; `address` is that of the invitation they came by."""
+    """A person in a tenant. `address` is that of their invitation."""
 
     user_id: str
     tenant_id: str
@@ -82,7 +82,7 @@ class MemberInfo(msgspec.Struct, frozen=True):
 
 
 class InvitationInfo(msgspec.Struct, frozen=True):
-    """A way into a tenant. `token` is known only to whoever has just made it."""
+    """An invitation into a tenant. Only the response to its creation has the `token`."""
 
     id: str
     tenant_id: str
@@ -95,7 +95,7 @@ class InvitationInfo(msgspec.Struct, frozen=True):
 
 
 class CurrentTerms(msgspec.Struct, frozen=True):
-    """What people accept; no version where there is nothing to accept."""
+    """The current terms; `version` is None if there are none."""
 
     version: str | None
     text: str | None = None
@@ -103,7 +103,7 @@ class CurrentTerms(msgspec.Struct, frozen=True):
 
 
 class TermsAcceptance(msgspec.Struct, frozen=True):
-    """That a person has accepted a version."""
+    """A person's acceptance of a version."""
 
     user_id: str
     version: str
@@ -112,7 +112,7 @@ class TermsAcceptance(msgspec.Struct, frozen=True):
 
 
 class PresenceInfo(msgspec.Struct, frozen=True):
-    """Whether an agent is connected now, since when, and the status that it has set."""
+    """The presence of an agent: whether it is connected, since when, and its status."""
 
     connected: bool
     status: str | None = None
@@ -120,8 +120,7 @@ class PresenceInfo(msgspec.Struct, frozen=True):
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
-    """An agent as its tenant's members see it; to other agents the last five are not shown. `presence` is None where it is
-    unknown."""
+    """An agent. Responses to other agents leave out the last five fields. `presence` is None if it is unknown."""
 
     id: str
     tenant_id: str
@@ -137,7 +136,7 @@ class AgentInfo(msgspec.Struct, frozen=True):
 
 
 class AgentKeyInfo(msgspec.Struct, frozen=True):
-    """An SSH key that an agent may log in with; `first` marks the one that the agent shows as its `public_key`."""
+    """An SSH key of an agent; `first` marks the one in the agent's `public_key`."""
 
     id: str
     agent_id: str
@@ -159,7 +158,7 @@ class ChannelInfo(msgspec.Struct, frozen=True):
     created_at: datetime | None
     updated_at: datetime | None
     retention_s: int | None = None
-    """For how many seconds a message is kept; None: as long as the tenant's plan has it."""
+    """The retention of messages in seconds; None: as long as the tenant's plan allows."""
 
 
 class CursorInfo(msgspec.Struct, frozen=True):
@@ -180,7 +179,7 @@ class SubscriptionInfo(msgspec.Struct, frozen=True):
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
-    """One line of a tenant's audit. `digest` is made of all the other fields, and named by the next entry as its `before`."""
+    """An entry of a tenant's audit. `digest` is the hash of all other fields; the next entry has it as `before`."""
 
     number: int
     id: str
@@ -198,22 +197,22 @@ class AuditEntry(msgspec.Struct, frozen=True):
 
 
 class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"sender": "from", "time_text": "time", "raw": "data"}):
-    """A message that a channel keeps. Encoded, it is the JSON object that it was in the answer."""
+    """A stored message. Encoding it gives the JSON object of the response."""
 
     channel: str
     seq: int
     message_id: str
     sender: str
-    """Who published it, proven to the server: an agent's id, or `usr:` and a person's."""
+    """The authenticated publisher: an agent's id, or `usr:` and a person's."""
     time_text: str
     headers: Mapping[str, str]
     raw: msgspec.Raw
-    """The data as the JSON text that was published."""
+    """The data as the published JSON text."""
     reply_to: str | None = None
 
     @classmethod
     def of(cls, past: replies.PastMessage) -> Self:
-        """The message as the gateway told of it."""
+        """Convert a message of the gateway's history reply."""
         return cls(
             channel=past.channel,
             seq=past.seq,
@@ -227,18 +226,20 @@ class KeptMessage(msgspec.Struct, frozen=True, omit_defaults=True, rename={"send
 
     @property
     def time(self) -> datetime:
-        """When the server took it in; aware, UTC."""
+        """The time at which the server accepted it; aware, UTC."""
         return datetime.fromisoformat(self.time_text)
 
     @property
     def data(self) -> Any:
-        """The data, parsed: None, bool, int, float, str, list or dict. A number that no float holds is inf or -inf."""
+        """The parsed data: None, bool, int, float, str, list or dict. A number beyond Python's floats becomes inf or -inf."""
         return value_of(self.raw)
 
 
 class History(msgspec.Struct, frozen=True):
-    """A page of what a channel keeps: its messages, which of those asked for are gone and why, and whether more are there.
-    `epoch` names the life of the log that the sequences are in; None before the tenant's first message."""
+    """A page of a channel's stored messages, the missing part of the requested range, and whether there are more.
+
+    `epoch` identifies the log of the sequences; None before the tenant's first message.
+    """
 
     messages: tuple[KeptMessage, ...]
     gap: Gap | None
