@@ -50,7 +50,7 @@ test: setup
 # Rules, wire format, services and one end-to-end story: they detect most mistakes, in two minutes on two cores.
 smoke: setup
 	@$(BIN)/python -m pytest -q --timeout=120 $(PARALLEL) tests/test_conventions.py tests/test_config.py tests/rules tests/wire tests/sdk \
-		tests/services tests/flows/test_road.py tests/flows/test_sdk.py tests/cli/test_commands.py
+		tests/services tests/flows/test_end_to_end.py tests/flows/test_sdk.py tests/cli/test_commands.py
 
 # tests/test_conventions.py runs the same four commands.
 check: setup

@@ -1,4 +1,4 @@
-"""The stories are the same whichever engine the tables stand on."""
+"""These stories run on every table engine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from tests.platform import Platform
 
 @pytest.fixture(scope="session", params=["platform_on_a_file", "platform_on_dynamodb"])
 def platform(request: pytest.FixtureRequest) -> Platform:
-    """One `artcafe up` on each engine for all tests that do not break it; each makes its own tenant."""
+    """Return one `artcafe up` per engine, for all tests that do not damage it; each test makes its own tenant."""
     chosen: Platform = request.getfixturevalue(request.param)
     return chosen

@@ -1,4 +1,5 @@
-"""A laptop's tenant on DynamoDB and back again: equal checksums, and agents that go on where they were, with nothing missing."""
+"""A laptop's tenant copied to DynamoDB and back: equal checksums, and agents that continue at their position without a missing
+message."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ FLAGS = ["--cursor-write-s", "0.1"]
 
 
 def artcafe(*arguments: str | Path, code: int = 0) -> Any:
-    """What a command printed as JSON."""
+    """Run a command and return its JSON output."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
     command = [sys.executable, "-m", "artcafe", *arguments, "--json"]
     done = subprocess.run(command, capture_output=True, timeout=120, check=False, env=environ)
@@ -33,14 +34,14 @@ def artcafe(*arguments: str | Path, code: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
-def checksums(told: dict[str, Any]) -> dict[str, tuple[int, str]]:
-    """Each table's rows and checksum, which are the same at both ends."""
-    assert all(each["is_equal"] for each in told["tables"])
-    return {each["table"]: (each["rows_there"], each["checksum_there"]) for each in told["tables"]}
+def checksums(report: dict[str, Any]) -> dict[str, tuple[int, str]]:
+    """Return each table's number of rows and checksum, which must be equal at both ends."""
+    assert all(each["is_equal"] for each in report["tables"])
+    return {each["table"]: (each["rows_there"], each["checksum_there"]) for each in report["tables"]}
 
 
-async def heard(agent: Agent, count: int, *, ack: bool = True) -> tuple[list[object], list[Gap]]:
-    """The data of the next messages, and the gaps among them."""
+async def receive(agent: Agent, count: int, *, ack: bool = True) -> tuple[list[object], list[Gap]]:
+    """Return the data of the next messages, and the gaps among them."""
     data: list[object] = []
     gaps: list[Gap] = []
     messages: AsyncIterator[Message | Gap] = agent.messages(gaps=True)
@@ -56,51 +57,51 @@ async def heard(agent: Agent, count: int, *, ack: bool = True) -> tuple[list[obj
     return data, gaps
 
 
-async def written(cast: Cast, agent: int, seq: int) -> None:
-    """Returns when the agent's cursor is in its row."""
+async def until_cursor_is(cast: Cast, agent: int, seq: int) -> None:
+    """Wait until the agent's cursor is in its row."""
     async with cast.rest() as rest, asyncio.timeout(SOON_S):
         while (await rest.subscription(cast.tenant, cast.channels[0], cast.agents[agent])).cursor.seq != seq:  # noqa: ASYNC110 (a row tells nobody)
             await asyncio.sleep(0.05)
 
 
-async def said_on(laptop: Platform) -> Cast:
-    """A tenant with twelve messages. One agent has dealt with five of them, another was away."""
+async def tenant_with_messages(laptop: Platform) -> Cast:
+    """Return a tenant with twelve messages. One agent has acknowledged five of them, another was away."""
     cast = await laptop.tenant_with(agents=3)
     async with cast.agent(2) as sender, cast.agent(0) as reader:
         for number in range(1, 13):
             await sender.publish(cast.channels[0], number)
-        assert (await heard(reader, 5))[0] == [1, 2, 3, 4, 5]
-        await written(cast, 0, 5)
+        assert (await receive(reader, 5))[0] == [1, 2, 3, 4, 5]
+        await until_cursor_is(cast, 0, 5)
     return cast
 
 
-async def goes_on_at(cloud: Platform, cast: Cast) -> None:
-    """The same agents log in with the same keys, get what they had not acknowledged, and one more message."""
+async def check_agents_continue_at(cloud: Platform, cast: Cast) -> None:
+    """Check that the same agents log in with the same keys and receive their unacknowledged messages and one more."""
     moved = replace(cast, url=cloud.url, token=cloud.token("owner-1@example.com"))
     async with moved.agent(0) as reader, moved.agent(1) as away, moved.agent(2) as sender:
-        data, gaps = await heard(reader, 7)
+        data, gaps = await receive(reader, 7)
         assert data == list(range(6, 13))
-        assert [(gap.first, gap.reason) for gap in gaps] == [(13, "epoch")]  # Nothing of the twelve is missing.
-        assert (await heard(away, 12))[0] == list(range(1, 13))
+        assert [(gap.first, gap.reason) for gap in gaps] == [(13, "epoch")]  # none of the twelve is missing
+        assert (await receive(away, 12))[0] == list(range(1, 13))
         assert (await sender.publish(cast.channels[0], 13)).seq == 13
-        assert (await heard(away, 1))[0] == [13]
-        await written(moved, 1, 13)
+        assert (await receive(away, 1))[0] == [13]
+        await until_cursor_is(moved, 1, 13)
 
 
-async def is_at_home_in(home: Platform, cast: Cast) -> None:
-    """What was said there came along, and everything goes on."""
+async def check_copied_back(home: Platform, cast: Cast) -> None:
+    """Check that the messages published in the cloud were copied back, and that agents continue."""
     returned = replace(cast, url=home.url, token=home.token("owner-1@example.com"))
     async with returned.agent(0) as reader, returned.agent(2) as sender:
-        assert (await heard(reader, 1))[0] == [13]
+        assert (await receive(reader, 1))[0] == [13]
         await sender.publish(cast.channels[0], 14)
-        assert (await heard(reader, 1))[0] == [14]
+        assert (await receive(reader, 1))[0] == [14]
     async with returned.rest() as rest:
         assert [each.data async for each in rest.history(cast.tenant, cast.channels[0], after=0)] == list(range(1, 15))
 
 
 @contextmanager
-def started(platform: Platform) -> Iterator[Platform]:
-    """Up for as long as this lasts; its data stays."""
+def running_platform(platform: Platform) -> Iterator[Platform]:
+    """Run the platform within this block; its data is kept."""
     platform.start()
     try:
         yield platform
@@ -108,8 +109,8 @@ def started(platform: Platform) -> Iterator[Platform]:
         platform.stop()
 
 
-@pytest.mark.timeout(240)  # Three servers and six commands, each a process.
-async def test_a_laptops_tenant_goes_to_dynamodb_and_back(tmp_path: Path, aws: Aws) -> None:
+@pytest.mark.timeout(240)  # three servers and six commands, each a process
+async def test_laptop_tenant_is_copied_to_dynamodb_and_back(tmp_path: Path, aws: Aws) -> None:
     engine = aws.tables_flags()
     laptop, cloud, home = (
         Platform(tmp_path / name, [*FLAGS, *more]) for name, more in (("laptop", []), ("cloud", engine), ("home", []))
@@ -117,25 +118,25 @@ async def test_a_laptops_tenant_goes_to_dynamodb_and_back(tmp_path: Path, aws: A
     settings = tmp_path / "cloud.toml"
     settings.write_text(f'data_dir = "{cloud.data}"\ntables = "{engine[1]}"\ndynamodb_endpoint = "{engine[3]}"\n')
     artcafe("tables", "apply", *engine, "--yes")
-    with started(laptop):
-        cast = await said_on(laptop)
+    with running_platform(laptop):
+        cast = await tenant_with_messages(laptop)
 
-    # There, and at once back into another folder: three times the same rows.
+    # Copy there, and at once back into another folder: the same rows three times.
     there = artcafe("tables", "copy", "--from", laptop.data, "--to", settings)
     assert (there["is_whole"], there["messages"], [each["state"] for each in there["tenants"]]) == (True, 12, ["copied"])
     back = artcafe("tables", "copy", "--from", settings, "--to", tmp_path / "again")
     assert (back["is_whole"], back["messages"]) == (True, 12)
     assert checksums(there) == checksums(back)
-    assert checksums(there)["artcafe-agents"][0] == 6  # Each agent with the claim to its key.
+    assert checksums(there)["artcafe-agents"][0] == 6  # each agent, and the claim to its key
     assert checksums(there)["artcafe-user-tenants"][0] == 1
     repeated = artcafe("tables", "copy", "--from", laptop.data, "--to", settings)
     assert [each["state"] for each in repeated["tenants"]] == ["there"]
     assert checksums(repeated) == checksums(there)
 
-    with started(cloud):
-        await goes_on_at(cloud, cast)
+    with running_platform(cloud):
+        await check_agents_continue_at(cloud, cast)
     assert artcafe("tables", "check", *engine, "--rows")["findings"] == []
-    told = artcafe("tables", "copy", "--from", settings, "--to", home.data)
-    assert (told["is_whole"], told["messages"]) == (True, 13)
-    with started(home):
-        await is_at_home_in(home, cast)
+    report = artcafe("tables", "copy", "--from", settings, "--to", home.data)
+    assert (report["is_whole"], report["messages"]) == (True, 13)
+    with running_platform(home):
+        await check_copied_back(home, cast)

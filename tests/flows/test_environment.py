@@ -1,4 +1,4 @@
-"""`ENVIRONMENT=dev`: the four twins for what has one, and the shared tables for the rest."""
+"""`ENVIRONMENT=dev` uses the four `-dev` tables, and the shared tables for the rest."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.platform import running
 SEED_TWINS = {"artcafe-agents-dev", "artcafe-tenants-dev", "artcafe-channels-dev", "artcafe-usage-metrics-dev"}
 WRITTEN = {"artcafe-agents-dev", "artcafe-tenants-dev", "artcafe-channels-dev"}
 SHARED = {"artcafe-user-tenants", "artcafe-user-tenant-index", "artcafe-channel-subscriptions", "artcafe-Challenges"}
-"""Among the challenges is the row that readiness writes."""
+"""The table of challenges contains the row that readiness writes."""
 
 
-async def test_a_platform_in_dev_reads_and_writes_the_twins(tmp_path: Path) -> None:
+async def test_platform_in_dev_reads_and_writes_the_dev_tables(tmp_path: Path) -> None:
     with running(tmp_path, ["--environment", "dev"]) as platform:
         cast = await platform.tenant_with()
         async with cast.agent() as agent:
@@ -30,7 +30,7 @@ async def test_a_platform_in_dev_reads_and_writes_the_twins(tmp_path: Path) -> N
     assert {name for name, count in counts.items() if count} == WRITTEN | SHARED
 
 
-async def test_both_environments_on_one_file_share_only_what_has_no_twin(tmp_path: Path) -> None:
+async def test_two_environments_on_one_file_share_only_tables_without_a_dev_table(tmp_path: Path) -> None:
     prod = await Sqlite.open(tmp_path / "tables.sqlite", Environment.PROD)
     dev = await Sqlite.open(tmp_path / "tables.sqlite", Environment.DEV)
     try:

@@ -1,4 +1,4 @@
-"""Two servers on the same tables and one NATS: an agent may come to either, and what is done at one holds at the other."""
+"""Two servers on the same tables and one NATS: agents may connect to either, and changes on one take effect on the other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from artcafe.sdk.records import PresenceInfo
 from tests.aws import CREDENTIALS
 from tests.aws import running as emulated
 from tests.fleet import Fleet, NatsServers, plain_environ, running_fleet
-from tests.flows.test_road import take
+from tests.flows.test_end_to_end import take
 from tests.gateway.raw_client import open_client
 from tests.platform import Cast, Platform
 from tests.ssh_keygen import make_key, public_line
@@ -40,12 +40,12 @@ def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def at(server: Platform, cast: Cast) -> Cast:
-    """The cast as it meets this server."""
+    """Return the tenant's agents with the addresses of this server."""
     return replace(cast, url=server.url)
 
 
-async def posed(http: httpx.AsyncClient, server: Platform, cast: Cast) -> tuple[str, str]:
-    """A challenge of the cast's first agent, by its id, and the agent's signature of it."""
+async def signed_challenge(http: httpx.AsyncClient, server: Platform, cast: Cast) -> tuple[str, str]:
+    """Return the id of a challenge for the first agent, and the agent's signature of it."""
     claim = {"tenant_id": cast.tenant, "agent_id": cast.agents[0]}
     made = await http.post(f"{server.url}/v1/auth/challenges", json=claim)
     assert made.status_code == 201
@@ -56,11 +56,11 @@ async def redeemed(http: httpx.AsyncClient, server: Platform, challenge_id: str,
     return await http.post(f"{server.url}/v1/auth/tokens", json={"challenge_id": challenge_id, "signature": signature})
 
 
-async def test_a_challenge_of_one_server_is_answered_at_the_other_once(fleet: Fleet) -> None:
+async def test_challenge_of_one_server_is_redeemed_once_at_the_other(fleet: Fleet) -> None:
     one, other = fleet.servers
     cast = await fleet.tenant_with()
     async with httpx.AsyncClient(trust_env=False) as http:
-        proof = await posed(http, one, cast)
+        proof = await signed_challenge(http, one, cast)
         token = (await redeemed(http, other, *proof)).json()["access_token"]
         for server in fleet.servers:
             assert (await redeemed(http, server, *proof)).json()["code"] == "bad_credentials"
@@ -68,7 +68,7 @@ async def test_a_challenge_of_one_server_is_answered_at_the_other_once(fleet: Fl
                 assert (await agent.me()).agent_id == cast.agents[0]
 
 
-async def test_what_is_published_at_one_server_is_delivered_at_the_other_in_order(fleet: Fleet) -> None:
+async def test_messages_published_at_one_server_are_delivered_in_order_at_the_other(fleet: Fleet) -> None:
     cast = await fleet.tenant_with(agents=2)
     here, there = (at(server, cast) for server in fleet.servers)
     async with here.agent(0) as first, there.agent(1) as second:
@@ -78,7 +78,7 @@ async def test_what_is_published_at_one_server_is_delivered_at_the_other_in_orde
             assert [message.data for message in await take(agent, 100)] == list(range(100))
 
 
-async def test_a_key_used_at_one_server_is_known_at_the_other(fleet: Fleet) -> None:
+async def test_key_used_at_one_server_is_known_at_the_other(fleet: Fleet) -> None:
     cast = await fleet.tenant_with()
     here, there = (at(server, cast) for server in fleet.servers)
     async with here.agent() as first, there.agent() as second:
@@ -87,7 +87,7 @@ async def test_a_key_used_at_one_server_is_known_at_the_other(fleet: Fleet) -> N
         assert (again.seq, again.message_id, again.duplicate) == (receipt.seq, receipt.message_id, True)
 
 
-async def test_an_agent_that_moves_to_the_other_server_goes_on_behind_what_it_acknowledged(fleet: Fleet) -> None:
+async def test_agent_that_moves_to_the_other_server_continues_after_its_last_ack(fleet: Fleet) -> None:
     cast = await fleet.tenant_with(agents=2)
     here, there = (at(server, cast) for server in fleet.servers)
     async with here.agent(0) as sender:
@@ -100,7 +100,7 @@ async def test_an_agent_that_moves_to_the_other_server_goes_on_behind_what_it_ac
         assert got == list(range(60)), "in order, nothing twice, nothing missing"
 
 
-async def test_each_server_shows_whom_the_other_holds(fleet: Fleet) -> None:
+async def test_each_server_shows_agents_connected_to_the_other(fleet: Fleet) -> None:
     cast = await fleet.tenant_with()
     here, there = (at(server, cast) for server in fleet.servers)
 
@@ -114,7 +114,7 @@ async def test_each_server_shows_whom_the_other_holds(fleet: Fleet) -> None:
     await until_it_is(seen, lambda now: now is not None and not now.connected)
 
 
-async def test_a_subscription_made_at_one_server_holds_at_the_other_and_pauses_there(fleet: Fleet) -> None:
+async def test_subscription_made_at_one_server_is_delivered_and_paused_at_the_other(fleet: Fleet) -> None:
     cast = await fleet.tenant_with(agents=2, subscribed=False)
     here, there = (at(server, cast) for server in fleet.servers)
     channel, agent = cast.channels[0], cast.agents[1]
@@ -128,7 +128,7 @@ async def test_a_subscription_made_at_one_server_holds_at_the_other_and_pauses_t
             await until_it_raises(lambda: receiver.subscribe(channel), ArtcafeError)
 
 
-async def test_permission_taken_at_one_server_is_gone_at_the_other(fleet: Fleet) -> None:
+async def test_permission_revoked_at_one_server_is_revoked_at_the_other(fleet: Fleet) -> None:
     cast = await fleet.tenant_with()
     here, there = (at(server, cast) for server in fleet.servers)
     async with here.rest() as rest, there.agent() as agent:
@@ -140,7 +140,7 @@ async def test_permission_taken_at_one_server_is_gone_at_the_other(fleet: Fleet)
 
 
 @pytest.mark.parametrize("how", ["deleted", "disabled", "re-keyed"])
-async def test_the_tokens_and_sockets_of_an_agent_end_at_both_servers_when_it_is_withdrawn_at_one(
+async def test_disabling_an_agent_at_one_server_ends_its_tokens_and_sockets_at_both(
     fleet: Fleet, tmp_path: Path, how: str
 ) -> None:
     cast = await fleet.tenant_with()
@@ -171,7 +171,7 @@ async def test_the_tokens_and_sockets_of_an_agent_end_at_both_servers_when_it_is
                 await rest.login(cast.tenant, agent, load_signer(cast.keys[0]))
 
 
-def test_a_server_with_another_secret_says_that_nats_refuses_it(tmp_path: Path) -> None:
+def test_server_with_another_secret_reports_that_nats_refuses_it(tmp_path: Path) -> None:
     nats, other = NatsServers(tmp_path / "nats", 1), tmp_path / "secret"
     other.write_text("o" * 32)
     other.chmod(0o600)
@@ -188,7 +188,7 @@ def test_a_server_with_another_secret_says_that_nats_refuses_it(tmp_path: Path) 
 
 
 @pytest.mark.timeout(120)
-async def test_without_tables_connected_agents_go_on_at_both_servers_and_readiness_says_what_is_down(tmp_path: Path) -> None:
+async def test_without_tables_connected_agents_continue_at_both_servers_and_readiness_names_the_tables(tmp_path: Path) -> None:
     with ExitStack() as emulator:
         aws = emulator.enter_context(emulated(tmp_path))
         with pytest.MonkeyPatch.context() as environ, ExitStack() as stack:
@@ -218,7 +218,7 @@ async def test_without_tables_connected_agents_go_on_at_both_servers_and_readine
                     assert refused.status_code == 503
 
 
-async def test_an_agent_with_the_addresses_of_both_servers_goes_on_at_the_other_when_one_is_killed(fleet: Fleet) -> None:
+async def test_agent_with_both_addresses_continues_at_the_other_server_when_one_is_killed(fleet: Fleet) -> None:
     one, other = fleet.servers
     cast = await fleet.tenant_with(agents=2)
     both = replace(cast, url=f"{one.url},{other.url}")
@@ -241,7 +241,7 @@ async def until_it_is(seen: Callable[[], Awaitable[T]], wanted: Callable[[T], bo
 
 
 async def until_it_raises(attempt: Callable[[], Awaitable[object]], error: type[Exception]) -> None:
-    """Returns when the attempt is refused; until then it must succeed."""
+    """Repeat the attempt until it is refused; before that it must succeed."""
 
     async def is_refused() -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Every kind of key that an agent may have, from its registration over both ways to log in; and those that are refused."""
+"""Every accepted kind of key, from registration to both ways of logging in; and the refused kinds."""
 
 from __future__ import annotations
 
@@ -26,23 +26,21 @@ def cast(platform: Platform) -> Cast:
     return asyncio.run(platform.tenant_with(agents=1, channels=1))
 
 
-class Token:
-    """A signer over a FIDO key in software, which is touched or not."""
+class SoftwareSecurityKey:
+    """A signer with a FIDO key in software, with or without a touch."""
 
     def __init__(self, key: ssh_keygen.FidoKey, flags: int) -> None:
         self._key, self._flags = key, flags
         self.public_key = key.line
 
     async def sign(self, challenge: str) -> str:
-        """The armored signature of the challenge."""
+        """Return the armored signature of the challenge."""
         blob = self._key.sign(challenge.encode(), flags=self._flags)
         return sshsig.armor(parse_public_key(self.public_key).blob, blob, sshsig.NAMESPACE, "sha512")
 
 
 @pytest.mark.parametrize("kind", ssh_keygen.KINDS)
-async def test_an_agent_with_a_key_of_ssh_keygen_logs_in_on_the_socket_and_over_rest(
-    cast: Cast, kind: str, tmp_path: Path
-) -> None:
+async def test_agent_with_an_ssh_keygen_key_logs_in_on_the_socket_and_over_rest(cast: Cast, kind: str, tmp_path: Path) -> None:
     key = ssh_keygen.make_key(tmp_path / "key", kind)
     async with cast.rest() as rest:
         agent = (await rest.create_agent(cast.tenant, kind, ssh_keygen.public_line(key))).id
@@ -53,23 +51,27 @@ async def test_an_agent_with_a_key_of_ssh_keygen_logs_in_on_the_socket_and_over_
 
 @pytest.mark.parametrize("curve", ["ed25519", "nistp256"])
 @pytest.mark.parametrize("flags", [0x01, 0x05], ids=["touched", "touched, with a PIN"])
-async def test_an_agent_with_a_security_key_logs_in_when_it_is_touched(cast: Cast, curve: str, flags: int) -> None:
+async def test_agent_with_a_security_key_logs_in_when_it_is_touched(cast: Cast, curve: str, flags: int) -> None:
     key = ssh_keygen.FidoKey(curve)
     async with cast.rest() as rest:
         agent = (await rest.create_agent(cast.tenant, "Token", key.line)).id
-        assert (await rest.login(cast.tenant, agent, Token(key, flags))).expires_in == 900
-        for refused in (Token(key, 0x00), Token(key, 0x04), Token(ssh_keygen.FidoKey(curve), flags)):
+        assert (await rest.login(cast.tenant, agent, SoftwareSecurityKey(key, flags))).expires_in == 900
+        for refused in (
+            SoftwareSecurityKey(key, 0x00),
+            SoftwareSecurityKey(key, 0x04),
+            SoftwareSecurityKey(ssh_keygen.FidoKey(curve), flags),
+        ):
             with pytest.raises(BadCredentials):
                 await rest.login(cast.tenant, agent, refused)
-    async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=Token(key, flags)) as connected:
+    async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=SoftwareSecurityKey(key, flags)) as connected:
         assert (await connected.publish(cast.channels[0], curve)).seq is not None
     with pytest.raises(BadCredentials):
-        async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=Token(key, 0x04)):
+        async with Agent(cast.url, tenant=cast.tenant, agent=agent, key=SoftwareSecurityKey(key, 0x04)):
             pass
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa-256", "rsa-2048"])
-async def test_ssh_agent_logs_in_for_the_sdk_and_for_ssh_keygen_though_the_key_file_is_gone(
+async def test_ssh_agent_logs_in_for_the_sdk_and_for_ssh_keygen_without_the_key_file(
     platform: Platform, cast: Cast, kind: str, tmp_path: Path, ssh_agent: Path
 ) -> None:
     key = ssh_keygen.make_key(tmp_path / "key", kind)
@@ -82,10 +84,10 @@ async def test_ssh_agent_logs_in_for_the_sdk_and_for_ssh_keygen_though_the_key_f
         assert (await connected.publish(cast.channels[0], 1)).seq is not None
     async with open_client(
         platform.gateway_url
-    ) as raw:  # as the contract has it: ssh-keygen asks ssh-agent for a public key's other half
-        posed = await raw.ask("challenge", tenant_id=cast.tenant, agent_id=agent)
-        signature = ssh_keygen.sign(public, posed["challenge"].encode())
-        assert "session_id" in await raw.ask("connect", challenge_id=posed["challenge_id"], signature=signature)
+    ) as raw:  # as in the contract: given a public key, ssh-keygen asks ssh-agent for the signature
+        challenge = await raw.ask("challenge", tenant_id=cast.tenant, agent_id=agent)
+        signature = ssh_keygen.sign(public, challenge["challenge"].encode())
+        assert "session_id" in await raw.ask("connect", challenge_id=challenge["challenge_id"], signature=signature)
 
 
 REFUSED = {
@@ -98,7 +100,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("line", REFUSED.values(), ids=REFUSED)
-async def test_a_key_that_is_no_good_is_refused_when_an_agent_is_made_and_when_it_is_changed(cast: Cast, line: str) -> None:
+async def test_unacceptable_key_is_refused_at_registration_and_at_change(cast: Cast, line: str) -> None:
     async with cast.rest() as rest:
         with pytest.raises(BadKey):
             await rest.create_agent(cast.tenant, "Weak", line)
@@ -106,9 +108,7 @@ async def test_a_key_that_is_no_good_is_refused_when_an_agent_is_made_and_when_i
             await rest.update_agent(cast.tenant, cast.agents[0], public_key=line)
 
 
-async def test_a_key_that_another_agent_of_the_tenant_has_is_refused_and_another_tenant_may_have_it(
-    platform: Platform, cast: Cast
-) -> None:
+async def test_key_of_another_agent_is_refused_within_the_tenant_and_accepted_in_another(platform: Platform, cast: Cast) -> None:
     line = ssh_keygen.public_line(cast.keys[0])
     async with cast.rest() as rest:
         with pytest.raises(KeyTaken):

@@ -1,4 +1,5 @@
-"""The first system's tables, used as they are: checked, repaired twice, and then each person and agent does what the rows say."""
+"""The first system's tables, used unchanged: checked, repaired twice, and then each person and agent has the access of their
+rows."""
 
 from __future__ import annotations
 
@@ -62,16 +63,16 @@ def older(aws: Aws, folder: Path, form: Form = Form.PLAIN) -> Cloud:
 
 
 def left_in(findings: list[dict[str, Any]]) -> list[Left]:
-    """Return the findings that no repair mends, as the manifest has them."""
+    """Return the findings that no repair fixes, in the manifest's form."""
     left = [each for each in findings if not each["is_mended"]]
     return sorted(Left(what=each["what"], tenant=each["tenant_id"], key=each["key"]) for each in left)
 
 
 def check_repairs(cloud: Cloud) -> None:
-    """Check, repair twice, and compare what is left with the manifest."""
-    told = cloud.check("--rows")
-    mendable = [each for each in told.json["findings"] if each["is_mended"]]
-    assert (told.code, len(mendable) > 0, told.json["mended"]) == (DIFFERENT, True, 0)
+    """Check, repair twice, and compare the remaining findings with the manifest."""
+    report = cloud.check("--rows")
+    mendable = [each for each in report.json["findings"] if each["is_mended"]]
+    assert (report.code, len(mendable) > 0, report.json["mended"]) == (DIFFERENT, True, 0)
     first, second = cloud.check("--repair", "--yes"), cloud.check("--repair", "--yes")
     assert first.json["mended"] >= len(mendable)
     assert (second.code, second.json["mended"]) == (DIFFERENT, 0)
@@ -88,7 +89,7 @@ def test_other_forms_of_the_tables_are_repaired_alike(aws: Aws, tmp_path: Path, 
     check_repairs(cloud)
 
 
-def test_tables_with_the_keys_of_the_shell_scripts_are_refused_with_their_names(aws: Aws, tmp_path: Path) -> None:
+def test_tables_with_the_keys_of_the_shell_scripts_are_refused_by_name(aws: Aws, tmp_path: Path) -> None:
     cloud = older(aws, tmp_path, Form.AS_SCRIPTED)
     checked = cloud.check("--rows")
     found = {each["table"] for each in checked.json["problems"] if "key is" in each["says"]}
@@ -106,7 +107,7 @@ def test_tables_with_the_keys_of_the_shell_scripts_are_refused_with_their_names(
 
 @pytest.fixture(scope="module")
 def cloud(aws: Aws, tmp_path_factory: pytest.TempPathFactory) -> Cloud:
-    """The first system's tables, checked and repaired."""
+    """Return the first system's tables, checked and repaired."""
     made = older(aws, tmp_path_factory.mktemp("keys"))
     check_repairs(made)
     return made
@@ -122,13 +123,13 @@ def server(cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 
 def token(server: Platform, user_id: str) -> str:
-    """Return an access token of a person, as `artcafe token` makes it."""
+    """Return an access token of a person, as `artcafe token` prints it."""
     return LocalIdentity(derive(read_secret(server.secret), "local-identity")).issue(UserId(user_id), now())
 
 
 @contextmanager
 def client_of(server: Platform, cloud: Cloud, name: str) -> Iterator[httpx.Client]:
-    """A person who calls REST."""
+    """Return a REST client for a person."""
     bearer = {"Authorization": f"Bearer {token(server, cloud.manifest.people[name].user_id)}"}
     with httpx.Client(base_url=f"{server.url}/v1", headers=bearer, trust_env=False, timeout=30) as client:
         yield client
@@ -136,7 +137,7 @@ def client_of(server: Platform, cloud: Cloud, name: str) -> Iterator[httpx.Clien
 
 @contextmanager
 def caller(server: Platform, cloud: Cloud, name: str) -> Iterator[httpx.Client]:
-    """A person who calls REST and has accepted the terms."""
+    """Return a REST client for a person who has accepted the terms."""
     with client_of(server, cloud, name) as client:
         assert client.post("/terms/acceptances", json={"version": TERMS}).status_code == 201
         yield client
@@ -146,7 +147,7 @@ def caller(server: Platform, cloud: Cloud, name: str) -> Iterator[httpx.Client]:
 
 
 @pytest.mark.parametrize("name", ["ada", "ben", "cleo", "dan", "eve", "fay", "gus", "hal"])
-def test_a_person_is_where_their_rows_let_them_in(server: Platform, cloud: Cloud, name: str) -> None:
+def test_person_belongs_to_exactly_the_tenants_of_their_rows(server: Platform, cloud: Cloud, name: str) -> None:
     person = cloud.manifest.people[name]
     with client_of(server, cloud, name) as client:
         me = client.get("/me").json()
@@ -174,7 +175,7 @@ def test_admins_see_exactly_the_members_with_their_addresses_and_times(server: P
         assert (named["created_at"], named["updated_at"]) == (None, None)
 
 
-def test_whoever_was_removed_can_do_nothing_there_and_is_invited_again_like_anybody(server: Platform, cloud: Cloud) -> None:
+def test_removed_person_has_no_access_and_can_be_invited_again(server: Platform, cloud: Cloud) -> None:
     tenant = cloud.manifest.tenants["acme"].id
     with caller(server, cloud, "eve") as eve, caller(server, cloud, "ada") as ada:
         body = {"address": "another@example.com", "role": "admin"}
@@ -195,9 +196,7 @@ def test_whoever_was_removed_can_do_nothing_there_and_is_invited_again_like_anyb
         ("lapsed", "fay", True),
     ],
 )
-def test_a_tenant_keeps_its_plan_and_its_own_limits(
-    server: Platform, cloud: Cloud, label: str, owner: str, has_room: bool
-) -> None:
+def test_tenant_keeps_its_plan_and_its_own_limits(server: Platform, cloud: Cloud, label: str, owner: str, has_room: bool) -> None:
     organisation = cloud.manifest.tenants[label]
     with caller(server, cloud, owner) as person:
         shown = person.get(f"/tenants/{organisation.id}").json()
@@ -216,7 +215,7 @@ def public_line(private: str) -> str:
 
 
 async def received(server: Platform, program: Program, count: int) -> set[tuple[str, object]]:
-    """Return channel and data of the first messages that an agent gets."""
+    """Return channel and data of the first messages that an agent receives."""
     found: set[tuple[str, object]] = set()
     async with Agent(server.url, tenant=program.tenant, agent=program.id, key=program.key) as agent, asyncio.timeout(SOON_S):
         async for message in agent.messages():
@@ -227,7 +226,7 @@ async def received(server: Platform, program: Program, count: int) -> set[tuple[
     return found
 
 
-async def test_agents_log_in_and_receive_what_their_rows_say(server: Platform, cloud: Cloud) -> None:
+async def test_agents_log_in_and_receive_the_messages_of_their_rows(server: Platform, cloud: Cloud) -> None:
     for label, (tenant, channel) in cloud.manifest.channels.items():
         owner = next((p for p in cloud.manifest.people.values() if p.roles.get(tenant) == "owner"), None)
         if owner is None:
@@ -243,7 +242,7 @@ async def test_agents_log_in_and_receive_what_their_rows_say(server: Platform, c
             assert await received(server, program, len(program.receives)) == {(each, named[each]) for each in program.receives}
 
 
-async def test_an_agent_whose_subscription_gives_it_no_right_is_told_so(server: Platform, cloud: Cloud) -> None:
+async def test_agent_whose_subscription_has_no_permission_gets_an_error(server: Platform, cloud: Cloud) -> None:
     program, (_, jobs) = cloud.manifest.agents["busy"], cloud.manifest.channels["jobs"]
     async with Agent(server.url, tenant=program.tenant, agent=program.id, key=program.key) as agent:
         with pytest.raises(Forbidden, match="lacks the permission 'receive'"):
@@ -251,7 +250,7 @@ async def test_an_agent_whose_subscription_gives_it_no_right_is_told_so(server: 
         assert (await agent.publish(jobs, "done")).seq is not None
 
 
-async def test_an_older_agent_publishes_and_another_one_gets_it(server: Platform, cloud: Cloud) -> None:
+async def test_older_agent_publishes_and_another_one_receives(server: Platform, cloud: Cloud) -> None:
     writer, (_, news) = cloud.manifest.agents["writer"], cloud.manifest.channels["news"]
     async with Agent(server.url, tenant=writer.tenant, agent=writer.id, key=writer.key) as agent:
         sent = await agent.publish(news, "hello")

@@ -1,4 +1,5 @@
-"""People of a Cognito user pool, from the first refusal to the last: terms, tenant, colleague, agent, and the colleague's end."""
+"""People of a Cognito user pool, from the first refusal to the last: terms, tenant, colleague, agent, and the colleague's
+removal."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def server(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pla
 
 @asynccontextmanager
 async def at(server: Platform, access_token: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Somebody who calls REST with this token."""
+    """Return a REST client with this token."""
     bearer = {"Authorization": f"Bearer {access_token}"}
     async with httpx.AsyncClient(base_url=server.url, headers=bearer, trust_env=False) as client:
         yield client
@@ -49,7 +50,7 @@ async def accepted_terms(client: httpx.AsyncClient) -> None:
 
 
 async def tenant_of(owner: httpx.AsyncClient) -> str:
-    """A new tenant of somebody who has accepted the terms now."""
+    """Accept the terms, and return a new tenant."""
     await accepted_terms(owner)
     made = await owner.post("/v1/tenants", json={"name": "Acme"})
     assert (made.status_code, made.json()["role"]) == (201, "owner")
@@ -61,33 +62,31 @@ async def enter(raw: RawClient, session: Session, tenant: str) -> None:
     assert (reply["user_id"], reply["tenant_id"]) == (session.user_id, tenant)
 
 
-def told(answer: httpx.Response) -> tuple[int, str]:
+def status_and_code(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
 
 
-async def test_a_colleague_comes_in_by_their_address_and_is_out_when_they_are_removed(
-    server: Platform, pool: Pool, tmp_path: Path
-) -> None:
+async def test_colleague_joins_by_address_and_loses_access_when_removed(server: Platform, pool: Pool, tmp_path: Path) -> None:
     alice, bob = pool.person(), pool.person()
     async with at(server, alice.access_token) as owner, at(server, bob.access_token) as colleague:
-        # Refused, until the terms are accepted.
+        # Refused until the terms are accepted.
         home = (await owner.get("/v1")).json()
         assert (home["issuer"], home["terms_version"]) == (pool.issuer, TERMS)
-        assert told(await owner.post("/v1/tenants", json={"name": "Acme"})) == (403, "terms_required")
+        assert status_and_code(await owner.post("/v1/tenants", json={"name": "Acme"})) == (403, "terms_required")
         assert (await owner.get("/v1/terms")).json()["text"] == "Be kind.\n"
         tenant = await tenant_of(owner)
 
-        # Invited, and in by an address that Cognito has verified.
+        # Invited, and admitted by an address that Cognito has verified.
         invited = await owner.post(f"/v1/tenants/{tenant}/members", json={"address": bob.email, "role": "member"})
         assert invited.status_code == 201
         acceptance = {"token": invited.json()["token"], "id_token": bob.id_token}
-        assert told(await colleague.post("/v1/invitations/acceptances", json=acceptance)) == (403, "terms_required")
+        assert status_and_code(await colleague.post("/v1/invitations/acceptances", json=acceptance)) == (403, "terms_required")
         await accepted_terms(colleague)
-        assert told(await colleague.get(f"/v1/tenants/{tenant}")) == (404, "tenant_not_found")
+        assert status_and_code(await colleague.get(f"/v1/tenants/{tenant}")) == (404, "tenant_not_found")
         joined = await colleague.post("/v1/invitations/acceptances", json=acceptance)
         assert (joined.status_code, joined.json()["id"], joined.json()["role"]) == (201, tenant, "member")
 
-        # An agent, whom the colleague registers and both see.
+        # The colleague registers an agent, which both see.
         key = ssh_keygen.make_key(tmp_path / "key")
         new_agent = {"name": "scout", "public_key": ssh_keygen.public_line(key)}
         made = await colleague.post(f"/v1/tenants/{tenant}/agents", json=new_agent)
@@ -108,23 +107,26 @@ async def test_a_colleague_comes_in_by_their_address_and_is_out_when_they_are_re
                 seen = (await raw.next())["presence"]
                 assert (seen["agent"], seen["connected"]) == (agent, True)
 
-            # Removed: off the socket within the 5 s that `closed` waits, and out of everything else.
+            # Removed: off the socket within the 5 s that `closed` waits, and refused everywhere else.
             assert (await owner.delete(f"/v1/tenants/{tenant}/members/{bob.user_id}")).status_code == 204
-            assert told(await colleague.get(f"/v1/tenants/{tenant}/agents")) == (404, "tenant_not_found")
+            assert status_and_code(await colleague.get(f"/v1/tenants/{tenant}/agents")) == (404, "tenant_not_found")
             assert await watching.closed() == 4503
             assert watching.socket.close_reason == "this person was removed from the tenant"
             async with open_client(server.gateway_url) as again:
                 await again.say("connect", access_token=bob.access_token, tenant_id=tenant)
                 assert await again.closed() == 4500
                 assert again.pushes[-1]["error"]["code"] == "no_member"
-            # What the colleague made stays, and so does whoever else is here.
+            # The colleague's agent stays, and so do the other members.
             assert await scout.ask("status", status="busy") == {"status": "busy"}
             assert (await bystander.next())["presence"]["status"] == "busy"
         assert (await colleague.get("/v1/me")).json()["tenants"] == []
-        assert told(await colleague.post("/v1/invitations/acceptances", json=acceptance)) == (403, "invitation_refused")
+        assert status_and_code(await colleague.post("/v1/invitations/acceptances", json=acceptance)) == (
+            403,
+            "invitation_refused",
+        )
 
 
-async def test_an_invitation_is_for_the_address_that_cognito_has_verified_and_for_no_other(server: Platform, pool: Pool) -> None:
+async def test_invitation_is_only_for_the_address_that_cognito_has_verified(server: Platform, pool: Pool) -> None:
     alice, invited = pool.person(), f"{uuid.uuid4()}@example.com"
     unverified, mallory = pool.person(invited, is_verified=False), pool.person()
     async with at(server, alice.access_token) as owner:
@@ -139,11 +141,11 @@ async def test_an_invitation_is_for_the_address_that_cognito_has_verified_and_fo
         async with at(server, session.access_token) as client:
             await accepted_terms(client)
             refused = await client.post("/v1/invitations/acceptances", json={"token": token, "id_token": id_token})
-            assert told(refused) == (403, "address_unproven")
+            assert status_and_code(refused) == (403, "address_unproven")
             assert (await client.get("/v1/me")).json()["tenants"] == []
 
 
-async def test_whoever_refreshes_their_token_goes_on_and_keeps_their_socket(server: Platform, pool: Pool) -> None:
+async def test_person_who_refreshes_their_token_keeps_their_socket(server: Platform, pool: Pool) -> None:
     alice = pool.person()
     async with at(server, alice.access_token) as owner:
         tenant = await tenant_of(owner)
@@ -156,7 +158,7 @@ async def test_whoever_refreshes_their_token_goes_on_and_keeps_their_socket(serv
         assert await raw.ask("watch", presence=True) == {"presence": True}
 
 
-async def test_a_token_that_names_somebody_else_than_cognito_did_is_refused_at_both_doors(server: Platform, pool: Pool) -> None:
+async def test_token_with_a_changed_subject_is_refused_on_both_listeners(server: Platform, pool: Pool) -> None:
     alice, mallory = pool.person(), pool.person()
     async with at(server, alice.access_token) as owner:
         tenant = await tenant_of(owner)
@@ -165,7 +167,7 @@ async def test_a_token_that_names_somebody_else_than_cognito_did_is_refused_at_b
     claims = json.loads(base64.urlsafe_b64decode(forged.split(".")[1] + "=="))
     assert claims["sub"] == alice.user_id, "it says that it is Alice's"
     async with at(server, forged) as client, open_client(server.gateway_url) as raw:
-        assert told(await client.get(f"/v1/tenants/{tenant}")) == (401, "unauthenticated")
+        assert status_and_code(await client.get(f"/v1/tenants/{tenant}")) == (401, "unauthenticated")
         await raw.say("connect", access_token=forged, tenant_id=tenant)
         assert await raw.closed() == 4500
         assert raw.pushes[-1]["error"]["code"] == "unauthenticated"

@@ -1,4 +1,4 @@
-"""Who is there, as a member, another agent and another tenant see it."""
+"""Presence, as seen by a member, another agent and another tenant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AWAY = PresenceInfo(connected=False)
 
 
 async def presence(cast: Cast, number: int = 0) -> PresenceInfo:
-    """An agent's, as a member sees it now."""
+    """Return an agent's presence, as a member sees it now."""
     async with Client(cast.url, cast.token) as rest:
         found = (await rest.agent(cast.tenant, cast.agents[number])).presence
     assert found is not None
@@ -28,18 +28,18 @@ async def presence(cast: Cast, number: int = 0) -> PresenceInfo:
 
 
 async def until_it_is(cast: Cast, wanted: Callable[[PresenceInfo], bool]) -> None:
-    """Returns when the first agent's presence is as wanted."""
+    """Wait until the first agent's presence is as wanted."""
     async with asyncio.timeout(BOUND_S):
         while not wanted(await presence(cast)):  # noqa: ASYNC110 (what is waited for is in another process)
             await asyncio.sleep(0.01)
 
 
 async def until_it_came_back(cast: Cast, before: PresenceInfo, *, status: str | None) -> None:
-    """Returns when the first agent is connected anew, with this status."""
+    """Wait until the first agent has connected again, with this status."""
     await until_it_is(cast, lambda now: now.connected and now.since != before.since and now.status == status)
 
 
-async def test_an_agent_is_connected_at_once_with_its_status_and_until_it_leaves(platform: Platform) -> None:
+async def test_agent_is_shown_as_connected_with_its_status_until_it_leaves(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     assert await presence(cast) == AWAY
     async with cast.agent(0) as agent:
@@ -60,7 +60,7 @@ async def test_an_agent_is_connected_at_once_with_its_status_and_until_it_leaves
     await until_it_is(cast, AWAY.__eq__)
 
 
-async def test_agents_are_found_by_whether_they_are_connected(platform: Platform) -> None:
+async def test_agents_are_filtered_by_whether_they_are_connected(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=3)
     async with Client(cast.url, cast.token) as rest, cast.agent(1) as agent:
         await agent.set_status("busy")
@@ -73,7 +73,7 @@ async def test_agents_are_found_by_whether_they_are_connected(platform: Platform
         assert await ids(None) == set(cast.agents)
 
 
-async def test_an_agent_sees_who_is_there_in_its_tenant_and_nobody_sees_into_another(platform: Platform) -> None:
+async def test_agent_sees_presence_in_its_own_tenant_only(platform: Platform) -> None:
     ours, theirs = await platform.tenant_with(agents=2), await platform.tenant_with(agents=1)
     async with ours.agent(0) as agent, theirs.agent(0):
         await agent.set_status("busy")
@@ -88,7 +88,7 @@ async def test_an_agent_sees_who_is_there_in_its_tenant_and_nobody_sees_into_ano
                 await rest.agent(ours.tenant, theirs.agents[0])
 
 
-async def test_a_status_is_set_again_on_every_connection_that_comes_back(platform: Platform) -> None:
+async def test_status_is_set_again_after_every_reconnect(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
     async with (
         relayed(platform.gateway_url) as relay,
@@ -101,14 +101,14 @@ async def test_a_status_is_set_again_on_every_connection_that_comes_back(platfor
             await until_it_came_back(cast, before, status="busy")
 
 
-async def test_the_newest_status_is_the_one_that_stays_after_a_connection_was_lost(platform: Platform) -> None:
+async def test_newest_status_stays_after_a_connection_was_lost(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
     async with (
         relayed(platform.gateway_url) as relay,
         Agent(relay.url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0]) as agent,
     ):
         await agent.set_status("old")
-        relay.is_deaf = True  # The answer to the next one gets lost.
+        relay.is_deaf = True  # the answer to the next one is lost
         async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
             setting = group.create_task(agent.set_status("new"))
             await until_it_is(cast, lambda now: now.status == "new")
@@ -118,7 +118,7 @@ async def test_the_newest_status_is_the_one_that_stays_after_a_connection_was_lo
         assert (await presence(cast)).status == "new"
 
 
-async def test_a_status_that_was_taken_away_does_not_come_back(platform: Platform) -> None:
+async def test_removed_status_does_not_return(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
     async with (
         relayed(platform.gateway_url) as relay,
@@ -129,5 +129,5 @@ async def test_a_status_that_was_taken_away_does_not_come_back(platform: Platfor
         before = await presence(cast)
         relay.cut()
         await until_it_came_back(cast, before, status=None)
-        await agent.subscribe(cast.channels[0])  # What was sent before it on the new connection has been done by now.
+        await agent.subscribe(cast.channels[0])  # earlier commands on the new connection are done by now
         assert (await presence(cast)).status is None

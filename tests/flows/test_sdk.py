@@ -1,4 +1,4 @@
-"""The SDK against the platform, over a wire that holds."""
+"""The SDK against the platform, over a working connection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def home(platform: Platform) -> Cast:
 
 
 async def take(messages: Messages[Message], count: int, *, ack: bool = True) -> list[Message]:
-    """The next so many messages."""
+    """Return the next messages."""
     found: list[Message] = []
     async with asyncio.timeout(5):
         async for message in messages:
@@ -46,7 +46,7 @@ def data_of(messages: list[Message]) -> list[object]:
 # --- publishing ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_message_arrives_as_it_was_published(home: Cast) -> None:
+async def test_message_arrives_as_it_was_published(home: Cast) -> None:
     cast = await recast(home)
     async with cast.agent() as agent:
         receipt = await agent.publish(cast.channels[0], {"größe": [1, None, 2.5]}, headers={"trace": "7f3a"}, reply_to="here")
@@ -57,7 +57,7 @@ async def test_a_message_arrives_as_it_was_published(home: Cast) -> None:
     assert abs(datetime.now(UTC) - message.time) < timedelta(minutes=1)
 
 
-async def test_json_text_is_delivered_as_the_text_that_it_was(home: Cast) -> None:
+async def test_json_text_is_delivered_unchanged(home: Cast) -> None:
     cast = await recast(home)
     async with cast.agent() as agent:
         await agent.publish(cast.channels[0], msgspec.Raw(b'{"pi":3.1400,\n "pi":3}'))
@@ -65,14 +65,14 @@ async def test_json_text_is_delivered_as_the_text_that_it_was(home: Cast) -> Non
     assert message.raw == b'{"pi":3.1400,\n "pi":3}'
 
 
-async def test_the_gateways_address_does_as_well_as_the_rest_address(platform: Platform, home: Cast) -> None:
+async def test_agent_accepts_the_gateway_address_instead_of_the_rest_address(platform: Platform, home: Cast) -> None:
     cast = await recast(home)
     for url in (platform.url, platform.gateway_url, platform.gateway_url.removesuffix("/v1/connect")):
         async with Agent(url, tenant=cast.tenant, agent=cast.agents[0], key=cast.keys[0]) as agent:
             assert (await agent.publish(cast.channels[0], 1)).duplicate is False
 
 
-async def test_what_is_not_given_comes_from_the_environment(
+async def test_missing_arguments_are_read_from_the_environment(
     platform: Platform, home: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cast = await recast(home)
@@ -85,7 +85,7 @@ async def test_what_is_not_given_comes_from_the_environment(
         await agent.publish(cast.channels[0], 1)
 
 
-async def test_one_key_stores_one_message_and_other_content_under_it_is_refused(home: Cast) -> None:
+async def test_one_key_stores_one_message_and_refuses_other_content(home: Cast) -> None:
     cast = await recast(home)
     async with cast.agent() as agent:
         first = await agent.publish(cast.channels[0], 1, key="order-42")
@@ -96,7 +96,7 @@ async def test_one_key_stores_one_message_and_other_content_under_it_is_refused(
         assert not (await agent.publish(cast.channels[0], 1)).duplicate
 
 
-async def test_publishes_of_many_tasks_stand_in_the_order_of_their_calls(home: Cast) -> None:
+async def test_publishes_of_many_tasks_are_stored_in_the_order_of_their_calls(home: Cast) -> None:
     cast = await recast(home)
     async with cast.agent() as agent:
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
@@ -126,7 +126,7 @@ async def test_history_is_read_page_by_page_without_receiving_anything(home: Cas
             await agent.history(channel, after="yesterday")
 
 
-async def test_a_publish_that_is_refused_says_why_and_harms_no_other(home: Cast) -> None:
+async def test_refused_publish_names_the_reason_and_affects_no_other(home: Cast) -> None:
     cast = await recast(home)
     async with cast.agent() as agent:
         with pytest.raises(ChannelNotFound, match="no channel"):
@@ -153,13 +153,13 @@ async def test_a_publish_that_is_refused_says_why_and_harms_no_other(home: Cast)
         ({"agent": "x" * 70_000}, "the challenge command"),
     ],
 )
-def test_an_odd_value_for_the_login_is_refused_before_anything_is_sent(home: Cast, odd: dict[str, Any], field: str) -> None:
+def test_invalid_login_argument_is_refused_before_anything_is_sent(home: Cast, odd: dict[str, Any], field: str) -> None:
     given: dict[str, Any] = {"tenant": home.tenant, "agent": home.agents[0], "key": home.keys[0]}
     with pytest.raises((Invalid, TooLarge), match=field):
         Agent(home.url, **(given | odd))
 
 
-async def test_an_odd_value_in_any_call_is_an_error_of_that_call_alone(home: Cast) -> None:
+async def test_invalid_argument_raises_in_its_own_call_only(home: Cast) -> None:
     cast = await recast(home)
     (channel,) = cast.channels
     odds: list[tuple[Any, type[Exception]]] = [("\ud800", Invalid), ("x" * 70_000, TooLarge), (object(), TypeError)]
@@ -191,7 +191,7 @@ async def test_an_odd_value_in_any_call_is_an_error_of_that_call_alone(home: Cas
 # --- receiving -----------------------------------------------------------------------------------------------------------
 
 
-async def test_naming_a_channel_subscribes_to_it_and_can_begin_at_its_first_message(home: Cast) -> None:
+async def test_loop_over_a_channel_subscribes_and_can_begin_at_the_first_message(home: Cast) -> None:
     cast = await recast(home, channels=2, subscribed=False)
     async with cast.agent() as agent:
         await agent.publish(cast.channels[0], "before")
@@ -204,7 +204,7 @@ async def test_naming_a_channel_subscribes_to_it_and_can_begin_at_its_first_mess
             await take(agent.messages("chn_nowhere"), 1)
 
 
-async def test_a_start_may_be_a_sequence_or_the_end(home: Cast) -> None:
+async def test_start_may_be_a_sequence_or_the_end(home: Cast) -> None:
     cast = await recast(home)
     async with cast.agent() as agent:
         receipts = [await agent.publish(cast.channels[0], number) for number in range(5)]
@@ -216,7 +216,7 @@ async def test_a_start_may_be_a_sequence_or_the_end(home: Cast) -> None:
         assert data_of(await take(agent.messages(), 1)) == [5]
 
 
-async def test_what_was_acknowledged_is_gone_with_the_next_connection_and_the_rest_comes_again(home: Cast) -> None:
+async def test_acknowledged_messages_are_not_delivered_to_the_next_connection_and_others_are(home: Cast) -> None:
     cast = await recast(home)
     async with cast.agent() as agent:
         for number in range(4):
@@ -228,7 +228,7 @@ async def test_what_was_acknowledged_is_gone_with_the_next_connection_and_the_re
         assert data_of(await take(agent.messages(), 2)) == [2, 3]
 
 
-async def test_auto_ack_acknowledges_a_message_when_the_next_is_asked_for(home: Cast) -> None:
+async def test_auto_ack_acknowledges_a_message_when_the_next_is_requested(home: Cast) -> None:
     cast = await recast(home)
     async with cast.agent() as agent:
         for number in range(3):
@@ -238,8 +238,8 @@ async def test_auto_ack_acknowledges_a_message_when_the_next_is_asked_for(home: 
         assert data_of(await take(agent.messages(), 1)) == [2]
 
 
-class Heard(logging.Handler):
-    """Something was logged."""
+class LogQueue(logging.Handler):
+    """Sets an event when a record is logged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,10 +249,10 @@ class Heard(logging.Handler):
         self.texts.put_nowait(record.getMessage())
 
 
-async def test_the_server_waits_for_acknowledgements_and_the_program_is_told(home: Cast) -> None:
+async def test_server_waits_for_acks_and_the_sdk_logs_it(home: Cast) -> None:
     cast = await recast(home)
-    log, heard = logging.getLogger("artcafe"), Heard()
-    log.addHandler(heard)
+    log, log_queue = logging.getLogger("artcafe"), LogQueue()
+    log.addHandler(log_queue)
     try:
         async with cast.agent(max_unacked=4) as agent:
             for number in range(9):
@@ -262,15 +262,15 @@ async def test_the_server_waits_for_acknowledgements_and_the_program_is_told(hom
             async with asyncio.timeout(5), asyncio.TaskGroup() as group:
                 fifth = group.create_task(take(messages, 1))
                 expected = f"4 messages of {cast.channels[0]} are unacknowledged, the oldest is {held[0].seq},"
-                assert expected in await heard.texts.get()
+                assert expected in await log_queue.texts.get()
                 await held[-1].ack(cumulative=True)
             assert data_of(await fifth) == [4]
             assert data_of(await take(messages, 4)) == [5, 6, 7, 8]
     finally:
-        log.removeHandler(heard)
+        log.removeHandler(log_queue)
 
 
-async def test_without_a_window_a_slow_program_still_hears_the_answers_to_what_it_publishes(home: Cast) -> None:
+async def test_without_a_window_a_slow_program_still_gets_answers_to_its_publishes(home: Cast) -> None:
     cast = await recast(home, channels=2)
     many = MAX_BUFFERED + 500
     async with cast.agent(max_unacked=None) as agent:
@@ -288,7 +288,7 @@ async def test_without_a_window_a_slow_program_still_hears_the_answers_to_what_i
         assert seen == list(range(many))
 
 
-async def test_loops_over_different_channels_do_not_take_from_each_other(home: Cast) -> None:
+async def test_loops_over_different_channels_do_not_take_each_others_messages(home: Cast) -> None:
     cast = await recast(home, channels=2)
     one, two = cast.channels
     async with cast.agent() as agent, asyncio.timeout(5), asyncio.TaskGroup() as group:
@@ -304,7 +304,7 @@ async def test_loops_over_different_channels_do_not_take_from_each_other(home: C
 
 
 @pytest.mark.parametrize("wrong", ["agent", "key", "tenant"])
-async def test_a_login_that_is_refused_is_told_on_entering(platform: Platform, home: Cast, wrong: str) -> None:
+async def test_refused_login_raises_when_the_block_is_entered(platform: Platform, home: Cast, wrong: str) -> None:
     cast = await recast(home, agents=2)
     async with home.rest() as rest:
         other = await rest.create_tenant("Other")
@@ -325,7 +325,7 @@ async def disable(cast: Cast) -> None:
         (await http.patch(path, json={"status": "disabled"})).raise_for_status()
 
 
-async def test_a_revoked_agent_hears_of_it_wherever_it_waits_and_ever_after(home: Cast) -> None:
+async def test_revoked_agent_raises_in_every_waiting_call_and_afterwards(home: Cast) -> None:
     cast = await recast(home)
     async with cast.agent() as agent:
         waiting = anext(agent.messages())
@@ -357,14 +357,14 @@ async def collect(agent: Agent) -> list[Message]:
     return [message async for message in agent.messages()]
 
 
-async def test_the_programs_own_error_comes_out_as_it_is(home: Cast) -> None:
+async def test_exception_of_the_program_is_raised_unchanged(home: Cast) -> None:
     cast = await recast(home)
     with pytest.raises(LookupError, match="mine"):
         async with cast.agent():
             raise LookupError("mine")
 
 
-async def test_a_cancelled_program_still_sends_what_it_acknowledged(home: Cast) -> None:
+async def test_cancelled_program_still_sends_its_acks(home: Cast) -> None:
     cast = await recast(home)
     acked = asyncio.Event()
 
@@ -385,7 +385,7 @@ async def test_a_cancelled_program_still_sends_what_it_acknowledged(home: Cast) 
         assert data_of(await take(agent.messages(), 1)) == ["second"]
 
 
-async def test_an_agent_serves_within_its_block_and_once(home: Cast) -> None:
+async def test_agent_works_only_within_its_block_and_only_once(home: Cast) -> None:
     cast = await recast(home)
     agent = cast.agent()
     with pytest.raises(RuntimeError, match="async with"):

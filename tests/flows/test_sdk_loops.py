@@ -1,4 +1,4 @@
-"""Loops over channels and their acknowledgements: every message once, whenever a loop begins, ends or is cancelled."""
+"""Loops over channels and their acks: every message once, whenever a loop begins, ends or is cancelled."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ async def fill(agent: Agent, channel: str, count: int) -> None:
             group.create_task(agent.publish(channel, number))
 
 
-async def test_a_loop_over_a_channel_gets_every_message_also_those_that_came_before_it_began(home: Cast) -> None:
+async def test_loop_over_a_channel_gets_every_message_including_those_before_it_began(home: Cast) -> None:
     cast = await recast(home, agents=2)
     (channel,) = cast.channels
     async with cast.agent(1) as sender:
         await fill(sender, channel, 200)
-    for seen in (range(200), range(0)):  # the second agent finds the cursor behind all of them
+    for seen in (range(200), range(0)):  # the second agent finds the cursor after all of them
         async with cast.agent() as agent, asyncio.timeout(20):
-            await agent.publish(channel, "the end")  # Meanwhile the window fills.
+            await agent.publish(channel, "the end")  # meanwhile the window fills
             found = []
             async for message in agent.messages(channel):
                 await message.ack()
@@ -41,7 +41,7 @@ async def test_a_loop_over_a_channel_gets_every_message_also_those_that_came_bef
             assert found == [*seen]
 
 
-async def test_a_message_that_was_acknowledged_last_to_first_by_many_tasks_is_done_when_all_are(home: Cast) -> None:
+async def test_messages_acknowledged_last_to_first_by_many_tasks_are_done_when_all_are(home: Cast) -> None:
     cast = await recast(home)
     (channel,) = cast.channels
     async with cast.agent() as agent, asyncio.timeout(10):
@@ -57,11 +57,11 @@ async def test_a_message_that_was_acknowledged_last_to_first_by_many_tasks_is_do
         async with asyncio.TaskGroup() as group:
             for message in reversed(again):
                 group.create_task(message.ack())
-    assert await left(cast, channel) == []
+    assert await received_next(cast, channel) == []
 
 
-async def left(cast: Cast, channel: str) -> list[object]:
-    """What the agent gets of a channel with the next connection."""
+async def received_next(cast: Cast, channel: str) -> list[object]:
+    """Return the messages of a channel that the agent's next connection receives."""
     async with cast.agent() as agent, asyncio.timeout(10):
         await agent.publish(channel, "the end")
         found = []
@@ -73,7 +73,7 @@ async def left(cast: Cast, channel: str) -> list[object]:
     return found
 
 
-async def test_a_loop_with_auto_ack_that_was_left_does_not_hold_up_the_next_one(home: Cast) -> None:
+async def test_abandoned_loop_with_auto_ack_does_not_block_the_next_one(home: Cast) -> None:
     cast = await recast(home)
     (channel,) = cast.channels
     async with cast.agent(max_unacked=2) as agent, asyncio.timeout(10):
@@ -85,7 +85,7 @@ async def test_a_loop_with_auto_ack_that_was_left_does_not_hold_up_the_next_one(
                 if len(found) % 3 == 0:
                     break
     assert found == [*range(9)]
-    assert await left(cast, channel) == [8]
+    assert await received_next(cast, channel) == [8]
 
 
 async def test_leaving_right_after_an_ack_sends_it(home: Cast) -> None:
@@ -97,10 +97,10 @@ async def test_leaving_right_after_an_ack_sends_it(home: Cast) -> None:
             message = await anext(agent.messages(channel))
             assert message.data == number
             await message.ack()
-    assert await left(cast, channel) == []
+    assert await received_next(cast, channel) == []
 
 
-async def test_an_ack_that_was_flushed_is_kept_though_the_program_is_gone_without_a_word(platform: Platform, home: Cast) -> None:
+async def test_flushed_ack_is_kept_though_the_program_is_killed(platform: Platform, home: Cast) -> None:
     cast = await recast(home)
     (channel,) = cast.channels
     async with relayed(platform.gateway_url) as relay, asyncio.timeout(10):
@@ -109,14 +109,12 @@ async def test_an_ack_that_was_flushed_is_kept_though_the_program_is_gone_withou
             await agent.publish(channel, 0)
             await (await anext(agent.messages(channel))).ack()
             await agent.flush()
-            await agent.history(channel)  # Answered behind the ack, so the relay has passed that on.
+            await agent.history(channel)  # Its answer comes after the ack, so the relay has passed the ack on.
             relay.cut()
-    assert await left(cast, channel) == []
+    assert await received_next(cast, channel) == []
 
 
-async def test_leaving_while_the_connection_is_lost_sends_what_was_acknowledged_on_the_next_one(
-    platform: Platform, home: Cast
-) -> None:
+async def test_leaving_while_disconnected_sends_the_acks_on_the_next_connection(platform: Platform, home: Cast) -> None:
     cast = await recast(home)
     (channel,) = cast.channels
     async with (
@@ -132,10 +130,10 @@ async def test_leaving_while_the_connection_is_lost_sends_what_was_acknowledged_
             await agent.publish(channel, 1, timeout_s=0.2)
         await message.ack()
         await relay.open()
-    assert await left(cast, channel) == []
+    assert await received_next(cast, channel) == []
 
 
-async def test_a_new_loop_raises_when_the_subscription_is_paused_or_the_channel_gone(home: Cast) -> None:
+async def test_new_loop_raises_if_the_subscription_is_paused_or_the_channel_deleted(home: Cast) -> None:
     cast = await recast(home)
     (channel,) = cast.channels
     async with cast.agent() as agent, home.rest() as rest, asyncio.timeout(10):
@@ -154,7 +152,7 @@ async def test_a_new_loop_raises_when_the_subscription_is_paused_or_the_channel_
             await anext(agent.messages(channel))
 
 
-async def test_an_agent_used_from_another_event_loop_raises(home: Cast) -> None:
+async def test_agent_used_from_another_event_loop_raises(home: Cast) -> None:
     cast = await recast(home)
     (channel,) = cast.channels
     async with cast.agent() as agent:
@@ -179,10 +177,10 @@ async def test_an_agent_used_from_another_event_loop_raises(home: Cast) -> None:
 
         await asyncio.to_thread(asyncio.run, elsewhere())
         await message.ack()
-    assert await left(cast, channel) == []
+    assert await received_next(cast, channel) == []
 
 
-async def test_acks_of_a_subscription_that_was_paused_and_resumed_let_the_next_messages_come(home: Cast) -> None:
+async def test_acks_of_a_paused_and_resumed_subscription_let_further_messages_come(home: Cast) -> None:
     cast = await recast(home, agents=2)
     (channel,) = cast.channels
     async with cast.agent(max_unacked=4) as agent, cast.agent(1) as sender, home.rest() as rest, asyncio.timeout(30):
@@ -200,4 +198,4 @@ async def test_acks_of_a_subscription_that_was_paused_and_resumed_let_the_next_m
             await message.ack()
             rest_of_it.append(message.data)
     assert rest_of_it == [4, 5, 6, 7, 8]
-    assert await left(cast, channel) == []
+    assert await received_next(cast, channel) == []

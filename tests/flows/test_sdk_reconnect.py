@@ -1,4 +1,4 @@
-"""The SDK against the platform, over a wire that breaks: what is on its way arrives, once and in order."""
+"""The SDK against the platform, over a connection that breaks: messages in flight arrive once and in order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def agent_over(relay: Relay, cast: Cast, *, max_unacked: int | None = 64, connec
 
 
 async def log_of(cast: Cast, channel: str, count: int) -> list[object]:
-    """The first messages of a channel, as another connection reads them, and the check that there are no more."""
+    """Return the first messages of a channel, read on another connection, and check that there are no more."""
     async with cast.agent(1, max_unacked=None) as reader, asyncio.timeout(10):
         await reader.publish(channel, "the end")
         found = []
@@ -51,7 +51,7 @@ async def log_of(cast: Cast, channel: str, count: int) -> list[object]:
 
 @pytest.mark.parametrize("acks", [True, False])
 @pytest.mark.parametrize("start", ["cursor", "first"])
-async def test_over_broken_connections_every_message_comes_once_and_in_order(
+async def test_over_broken_connections_every_message_arrives_once_and_in_order(
     home: Cast, relay: Relay, start: str, acks: bool
 ) -> None:
     cast = await recast(home)
@@ -78,7 +78,7 @@ async def test_over_broken_connections_every_message_comes_once_and_in_order(
     assert seen == list(range(400))
 
 
-async def test_what_was_acknowledged_while_the_wire_was_cut_is_not_repeated_by_the_next_start(home: Cast, relay: Relay) -> None:
+async def test_acks_made_while_disconnected_prevent_redelivery_at_the_next_start(home: Cast, relay: Relay) -> None:
     cast = await recast(home)
     async with agent_over(relay, cast) as agent, asyncio.timeout(10):
         for number in range(3):
@@ -87,13 +87,13 @@ async def test_what_was_acknowledged_while_the_wire_was_cut_is_not_repeated_by_t
         got = [await anext(messages) for _ in range(3)]
         relay.cut()
         await got[1].ack(cumulative=True)
-        await agent.publish(cast.channels[0], 3)  # It takes the new connection, on which the acknowledgement left too.
+        await agent.publish(cast.channels[0], 3)  # A new connection takes it, on which the ack was sent too.
         assert (await anext(messages)).data == 3
     async with cast.agent() as agent, asyncio.timeout(5):
         assert (await anext(agent.messages())).data == 2
 
 
-async def test_publishes_whose_answers_were_lost_are_stored_once_and_keep_their_order(home: Cast, relay: Relay) -> None:
+async def test_publishes_with_lost_answers_are_stored_once_and_keep_their_order(home: Cast, relay: Relay) -> None:
     cast = await recast(home, agents=2)
     async with agent_over(relay, cast) as agent, asyncio.timeout(30), asyncio.TaskGroup() as group:
         receipts = [group.create_task(agent.publish(cast.channels[0], number)) for number in range(200)]
@@ -110,7 +110,7 @@ async def test_publishes_whose_answers_were_lost_are_stored_once_and_keep_their_
 
 
 async def log_grows(cast: Cast) -> None:
-    """Returns when the log holds all 200 that were sent before the wire went deaf, and something behind them."""
+    """Wait until the log holds all 200 messages sent before the connection stopped passing bytes, and a later one."""
     async with cast.agent(1) as reader, asyncio.timeout(10):
         async for message in reader.messages(cast.channels[0], start="first"):
             await message.ack()
@@ -118,7 +118,7 @@ async def log_grows(cast: Cast) -> None:
                 return
 
 
-async def test_who_stops_waiting_on_a_dead_wire_learns_that_the_outcome_is_unknown(home: Cast, relay: Relay) -> None:
+async def test_timeout_on_a_dead_connection_raises_an_unknown_outcome(home: Cast, relay: Relay) -> None:
     cast = await recast(home)
     async with agent_over(relay, cast) as agent:
         await agent.publish(cast.channels[0], 0)
@@ -131,18 +131,18 @@ async def test_who_stops_waiting_on_a_dead_wire_learns_that_the_outcome_is_unkno
         assert (await agent.publish(cast.channels[0], 1, key="order-1")).duplicate
 
 
-async def test_who_stops_waiting_before_anything_was_sent_learns_that_nothing_happened(home: Cast, relay: Relay) -> None:
+async def test_timeout_before_anything_was_sent_raises_that_nothing_was_stored(home: Cast, relay: Relay) -> None:
     cast = await recast(home)
     async with agent_over(relay, cast) as agent:
         relay.shut()
         relay.cut()
-        with pytest.raises((Unavailable, OutcomeUnknown)):  # The end of the connection may not have been seen yet.
+        with pytest.raises((Unavailable, OutcomeUnknown)):  # the SDK may not have noticed the closed connection yet
             await agent.publish(cast.channels[0], 1, timeout_s=0.2)
         with pytest.raises(Unavailable, match="nothing was changed"):
             await agent.publish(cast.channels[0], 2, timeout_s=0.2)
 
 
-async def test_an_agent_that_is_started_before_the_gateway_waits_for_it(home: Cast, relay: Relay) -> None:
+async def test_agent_started_before_the_gateway_waits_for_it(home: Cast, relay: Relay) -> None:
     cast = await recast(home)
     relay.shut()
 
@@ -158,7 +158,7 @@ async def test_an_agent_that_is_started_before_the_gateway_waits_for_it(home: Ca
     assert connecting.result() > 0
 
 
-async def test_where_nobody_answers_the_agent_gives_up_with_a_sentence(home: Cast, relay: Relay) -> None:
+async def test_unreachable_server_raises_with_an_explanation_after_the_timeout(home: Cast, relay: Relay) -> None:
     cast = await recast(home)
     relay.shut()
     with pytest.raises(Unavailable, match=r"connection refused.* cannot be reached"):
@@ -166,7 +166,7 @@ async def test_where_nobody_answers_the_agent_gives_up_with_a_sentence(home: Cas
             pytest.fail("there is nobody")
 
 
-async def test_leaving_while_the_wire_is_cut_takes_no_longer_than_it_may(home: Cast, relay: Relay) -> None:
+async def test_leaving_while_disconnected_takes_at_most_the_close_timeout(home: Cast, relay: Relay) -> None:
     cast = await recast(home)
     async with asyncio.timeout(5), agent_over(relay, cast) as agent:
         await agent.publish(cast.channels[0], 0)

@@ -29,7 +29,7 @@ def cast(platform: Platform) -> Cast:
     return asyncio.run(platform.tenant_with(agents=2, channels=2))
 
 
-async def test_what_was_made_is_listed_page_after_page(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_created_objects_are_listed_page_by_page(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("artcafe.sdk.http.PAGE", 1)
     async with cast.rest() as rest:
         assert [tenant.id async for tenant in rest.tenants()] == [cast.tenant]
@@ -39,7 +39,7 @@ async def test_what_was_made_is_listed_page_after_page(cast: Cast, monkeypatch: 
         assert sorted(each.agent_id for each in subscriptions) == sorted(cast.agents)
 
 
-async def test_an_answer_shows_what_was_made(cast: Cast) -> None:
+async def test_answer_contains_the_created_object(cast: Cast) -> None:
     async with cast.rest() as rest:
         found = {agent.id: agent async for agent in rest.agents(cast.tenant)}[cast.agents[0]]
         (tenant,) = [tenant async for tenant in rest.tenants()]
@@ -50,13 +50,13 @@ async def test_an_answer_shows_what_was_made(cast: Cast) -> None:
     assert found.created_at.tzinfo is not None
 
 
-async def test_a_request_repeated_with_its_key_makes_one_thing(cast: Cast) -> None:
+async def test_repeated_request_with_its_key_creates_one_object(cast: Cast) -> None:
     async with cast.rest() as rest:
         first, second = [await rest.create_tenant("Twice", key="once") for _ in range(2)]
     assert first.id == second.id
 
 
-async def test_an_agent_logs_in_by_its_key_and_acts_as_itself(cast: Cast) -> None:
+async def test_agent_logs_in_with_its_key_and_acts_as_itself(cast: Cast) -> None:
     async with Client(cast.url) as rest:
         token = await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))
         assert (token.token_type, token.expires_in) == ("Bearer", 900)
@@ -73,7 +73,7 @@ async def test_an_agent_logs_in_by_its_key_and_acts_as_itself(cast: Cast) -> Non
             await rest.publish("ten_other", cast.channels[0], 1)
 
 
-async def test_a_login_with_another_agents_key_is_refused(cast: Cast) -> None:
+async def test_login_with_another_agents_key_is_refused(cast: Cast) -> None:
     async with Client(cast.url) as rest:
         with pytest.raises(BadCredentials):
             await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[1]))
@@ -83,7 +83,7 @@ async def test_a_login_with_another_agents_key_is_refused(cast: Cast) -> None:
 # --- what people do ----------------------------------------------------------------------------------------------------------
 
 
-async def test_whoever_holds_a_token_sees_who_they_are(cast: Cast) -> None:
+async def test_me_returns_the_owner_of_the_token(cast: Cast) -> None:
     async with cast.rest() as rest:
         me = await rest.me()
         assert me.user_id is not None
@@ -92,7 +92,7 @@ async def test_whoever_holds_a_token_sees_who_they_are(cast: Cast) -> None:
         assert (await rest.me()) == Me(agent_id=cast.agents[0], tenant_id=cast.tenant)
 
 
-async def test_a_tenant_is_renamed_and_deleted(cast: Cast) -> None:
+async def test_tenant_is_renamed_and_deleted(cast: Cast) -> None:
     async with cast.rest() as rest:
         tenant = await rest.create_tenant("Short-lived")
         assert (await rest.rename_tenant(tenant.id, "Renamed")).name == "Renamed"
@@ -102,7 +102,7 @@ async def test_a_tenant_is_renamed_and_deleted(cast: Cast) -> None:
             await rest.tenant(tenant.id)
 
 
-async def test_an_update_leaves_alone_what_is_none(cast: Cast, tmp_path: Path) -> None:
+async def test_update_leaves_fields_without_a_value_unchanged(cast: Cast, tmp_path: Path) -> None:
     line = ssh_keygen.public_line(ssh_keygen.make_key(tmp_path / "key"))
     async with cast.rest() as rest:
         agent = await rest.create_agent(cast.tenant, "a", line, description="d", capabilities=["x"])
@@ -122,7 +122,7 @@ async def test_an_update_leaves_alone_what_is_none(cast: Cast, tmp_path: Path) -
             await rest.channel(cast.tenant, channel.id)
 
 
-async def test_a_subscription_is_made_paused_and_deleted(cast: Cast) -> None:
+async def test_subscription_is_created_paused_and_deleted(cast: Cast) -> None:
     agent = cast.agents[1]
     async with cast.rest() as rest:
         channel = (await rest.create_channel(cast.tenant, "managed", access="managed")).id
@@ -137,7 +137,7 @@ async def test_a_subscription_is_made_paused_and_deleted(cast: Cast) -> None:
             await rest.subscription(cast.tenant, channel, agent)
 
 
-async def test_history_is_read_from_a_sequence_or_a_time_and_at_most_so_much(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_history_is_read_from_a_sequence_or_a_time_up_to_a_limit(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("artcafe.sdk.http.PAGE", 3)
     async with cast.rest() as rest:
         channel = (await rest.create_channel(cast.tenant, "kept")).id
@@ -157,7 +157,7 @@ async def test_history_is_read_from_a_sequence_or_a_time_and_at_most_so_much(cas
 
 
 @pytest.mark.parametrize("id", ["", ".", "..", "../..", "%2e%2e", "/"])
-async def test_an_id_never_names_another_thing_in_a_path(cast: Cast, id: str) -> None:
+async def test_id_never_names_another_object_in_a_path(cast: Cast, id: str) -> None:
     async with cast.rest() as rest:
         with pytest.raises(AgentNotFound if id else Invalid):
             await rest.delete_agent(cast.tenant, id)

@@ -1,4 +1,4 @@
-"""No input ends the server: text that cannot be a tenant's id, at both doors, by a person and by an agent."""
+"""No input stops the server: text that cannot be a tenant's id, over REST and at the gateway, from a person and an agent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def connect(platform: Platform, token: str, tenant_id: str | None) -> int:
 
 
 async def is_audited(cast: Cast, token: str) -> bool:
-    """Whether an attempt by this token on the cast's tenant is written to its audit, behind everything counted before it."""
+    """Return whether an attempt with this token on the tenant is written to its audit, after everything counted before it."""
     async with httpx.AsyncClient(base_url=cast.url) as web:
         await web.get(f"/v1/tenants/{cast.tenant}", headers={"Authorization": f"Bearer {token}"})
         mine = {"Authorization": f"Bearer {cast.token}"}
@@ -37,7 +37,7 @@ async def is_audited(cast: Cast, token: str) -> bool:
     return False
 
 
-async def test_a_text_that_cannot_be_a_tenants_id_ends_nothing(platform: Platform) -> None:
+async def test_text_that_cannot_be_a_tenant_id_stops_nothing(platform: Platform) -> None:
     cast, other = await platform.tenant_with(channels=0), await platform.tenant_with(channels=0)
     stranger, agent = platform.token("stranger@example.com"), await token_of_agent(cast)
     for tenant_id in IMPOSSIBLE:

@@ -1,4 +1,4 @@
-"""What agents and people see while the tables throttle, fail, lose answers or are not there."""
+"""The effect on agents and people when the tables throttle, fail, lose answers or are unreachable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from artcafe.sdk.keys import load_signer
 from tests import ssh_keygen
 from tests.aws import Aws
 from tests.faulty_aws import WRITES, Fault, FaultyAws, faulty
-from tests.flows.test_road import take
+from tests.flows.test_end_to_end import take
 from tests.platform import Cast, Platform, running
 from tests.services.service_env import new_key
 
@@ -33,7 +33,7 @@ def flags(aws: Aws, proxy: FaultyAws) -> list[str]:
 
 @pytest.fixture(scope="module")
 def platform(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """One `artcafe up` whose tables are behind the proxy."""
+    """Return one `artcafe up` whose tables are behind the proxy."""
     with running(tmp_path_factory.mktemp("faulty"), flags) as platform:
         yield platform
 
@@ -51,15 +51,15 @@ async def log_in(cast: Cast, number: int = 0) -> str:
 
 
 async def ready_with(platform: Platform, status: int) -> tuple[str, str]:
-    """What the server says of its parts once it answers with that status; an answer may be a second old."""
+    """Return the states of the server's parts once it answers with this status; an answer may be a second old."""
     async with asyncio.timeout(20), httpx.AsyncClient(base_url=platform.url, trust_env=False) as client:
         while (answer := await client.get("/health/ready", timeout=10)).status_code != status:  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0.1)
-    told = answer.json()
-    return told["tables"], told["nats"]
+    states = answer.json()
+    return states["tables"], states["nats"]
 
 
-async def test_without_tables_agents_go_on_talking_logins_fail_closed_and_readiness_names_the_tables(
+async def test_without_tables_agents_continue_logins_fail_closed_and_readiness_names_the_tables(
     platform: Platform, proxy: FaultyAws
 ) -> None:
     cast = await platform.tenant_with(agents=2)
@@ -89,7 +89,7 @@ async def test_without_tables_agents_go_on_talking_logins_fail_closed_and_readin
 
 
 @pytest.mark.parametrize("operation", ["PutItem", "UpdateItem", "GetItem"])
-async def test_a_login_whose_table_call_goes_on_failing_gets_no_token_and_works_afterwards(
+async def test_login_whose_table_call_keeps_failing_gets_no_token_and_succeeds_afterwards(
     platform: Platform, proxy: FaultyAws, operation: str
 ) -> None:
     cast = await platform.tenant_with()
@@ -100,7 +100,7 @@ async def test_a_login_whose_table_call_goes_on_failing_gets_no_token_and_works_
     assert await log_in(cast)
 
 
-async def test_logins_of_which_every_fifth_table_call_loses_its_answer_all_succeed(platform: Platform, proxy: FaultyAws) -> None:
+async def test_logins_with_every_fifth_table_answer_lost_all_succeed(platform: Platform, proxy: FaultyAws) -> None:
     cast = await platform.tenant_with(agents=4)
     lost = proxy.strike(Fault.LOST, "PutItem", "UpdateItem", "GetItem", every=5)
     async with asyncio.TaskGroup() as group:
@@ -109,15 +109,15 @@ async def test_logins_of_which_every_fifth_table_call_loses_its_answer_all_succe
     assert len({login.result() for login in logins}) == 24
 
 
-async def test_a_challenge_admits_one_attempt_though_the_answer_that_spent_it_was_lost(
+async def test_challenge_allows_one_attempt_even_if_the_answer_that_consumed_it_was_lost(
     platform: Platform, proxy: FaultyAws
 ) -> None:
     cast = await platform.tenant_with()
     async with httpx.AsyncClient(base_url=platform.url, trust_env=False, timeout=30) as client:
         ids = {"tenant_id": cast.tenant, "agent_id": cast.agents[0]}
-        posed = (await client.post("/v1/auth/challenges", json=ids)).json()
-        signature = ssh_keygen.sign(cast.keys[0], posed["challenge"].encode())
-        proof = {"challenge_id": posed["challenge_id"], "signature": signature}
+        challenge = (await client.post("/v1/auth/challenges", json=ids)).json()
+        signature = ssh_keygen.sign(cast.keys[0], challenge["challenge"].encode())
+        proof = {"challenge_id": challenge["challenge_id"], "signature": signature}
         proxy.strike(Fault.LOST, "UpdateItem", most=2)
         async with asyncio.TaskGroup() as group:
             tries = [group.create_task(client.post("/v1/auth/tokens", json=proof)) for _ in range(4)]
@@ -125,7 +125,7 @@ async def test_a_challenge_admits_one_attempt_though_the_answer_that_spent_it_wa
         assert (await client.post("/v1/auth/tokens", json=proof)).json()["type"].endswith(BadCredentials.code)
 
 
-async def test_fifty_creates_at_once_under_conflicts_and_lost_answers_make_exactly_what_the_limit_allows(
+async def test_fifty_creations_at_once_with_conflicts_and_lost_answers_create_exactly_the_limit(
     platform: Platform, proxy: FaultyAws, flags: list[str]
 ) -> None:
     cast = await platform.tenant_with(agents=1)
@@ -154,7 +154,7 @@ async def test_fifty_creates_at_once_under_conflicts_and_lost_answers_make_exact
         assert len([agent async for agent in rest.agents(cast.tenant)]) == 10
 
 
-async def test_a_write_all_of_whose_answers_were_lost_is_made_once_by_a_request_with_the_same_key(
+async def test_write_with_all_answers_lost_is_applied_once_by_a_request_with_the_same_key(
     platform: Platform, proxy: FaultyAws
 ) -> None:
     cast = await platform.tenant_with(agents=0, channels=0)

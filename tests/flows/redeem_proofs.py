@@ -1,6 +1,6 @@
-"""A process that offers whatever proofs it is handed, one a line of standard input, to one server, and prints each answer.
+"""Offer proofs to one server: read one proof per line of standard input, and print the status of each answer.
 
-Not a test: `test_replay` runs several at once.
+Not a test: `test_replay` runs several of these processes at once.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import httpx
 
 
 def main(url: str) -> None:
-    """Says `ready`, and then one HTTP status a line."""
+    """Print `ready`, then one HTTP status per line."""
     with httpx.Client(base_url=url, trust_env=False, timeout=30) as http:
-        http.get("/v1")  # so that the connection is there when it matters
+        http.get("/v1")  # open the connection before the timed part
         print("ready", flush=True)  # noqa: T201 (it is what this process is for)
         for proof in sys.stdin:
             answer = http.post("/v1/auth/tokens", content=proof, headers={"Content-Type": "application/json"})

@@ -1,4 +1,4 @@
-"""The road from end to end, as the README promises it: an agent's message reaches every subscribed agent."""
+"""End to end, as the README promises: an agent's message reaches every subscribed agent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.platform import Platform
 
 
 async def take(agent: Agent, count: int) -> list[Message]:
-    """The next messages, each acknowledged."""
+    """Return the next messages, each acknowledged."""
     got: list[Message] = []
     async with asyncio.timeout(5):
         async for message in agent.messages():
@@ -22,7 +22,7 @@ async def take(agent: Agent, count: int) -> list[Message]:
     return got
 
 
-async def test_a_message_reaches_every_subscribed_agent_and_its_sender(platform: Platform) -> None:
+async def test_message_reaches_every_subscribed_agent_and_its_sender(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=3)
     async with cast.agent(0) as first, cast.agent(1) as second, cast.agent(2) as third:
         receipt = await first.publish(cast.channels[0], {"hello": "world"})
@@ -32,7 +32,7 @@ async def test_a_message_reaches_every_subscribed_agent_and_its_sender(platform:
             assert (message.seq, message.message_id, message.sender) == (receipt.seq, receipt.message_id, cast.agents[0])
 
 
-async def test_an_agent_that_was_away_gets_its_backlog_and_then_what_is_live(platform: Platform) -> None:
+async def test_agent_that_was_away_gets_its_backlog_and_then_live_messages(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     async with cast.agent(0) as sender:
         async with cast.agent(1) as away:

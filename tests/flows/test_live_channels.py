@@ -1,4 +1,4 @@
-"""Channels of which nothing is stored."""
+"""Live channels, which store nothing."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.client import Client
-from tests.flows.test_road import take
+from tests.flows.test_end_to_end import take
 from tests.platform import Cast, Platform
 
 
 async def live_channel(cast: Cast) -> str:
-    """A new live channel, with every agent subscribed to it."""
+    """Return a new live channel, with every agent subscribed to it."""
     async with cast.rest() as rest:
         channel = (await rest.create_channel(cast.tenant, "pulse", type="live")).id
         for agent in cast.agents:
@@ -19,7 +19,7 @@ async def live_channel(cast: Cast) -> str:
     return channel
 
 
-async def test_a_live_message_reaches_whoever_is_there_and_is_stored_nowhere(platform: Platform) -> None:
+async def test_live_message_reaches_connected_agents_and_is_not_stored(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     channel = await live_channel(cast)
     async with cast.agent(0) as first, cast.agent(1) as second:
@@ -27,16 +27,16 @@ async def test_a_live_message_reaches_whoever_is_there_and_is_stored_nowhere(pla
             joined = await agent.subscribe(channel)
             assert (joined.epoch, joined.cursor, joined.last) == (None, None, None)
         async with asyncio.TaskGroup() as group:
-            heard = [group.create_task(take(agent, 20)) for agent in (first, second)]
+            receiving = [group.create_task(take(agent, 20)) for agent in (first, second)]
             receipts = [await first.publish(channel, number) for number in range(20)]
     assert {(receipt.seq, receipt.duplicate) for receipt in receipts} == {(None, False)}
-    for task in heard:
+    for task in receiving:
         assert [message.data for message in task.result()] == list(range(20))
         assert {(message.seq, message.prev, message.sender) for message in task.result()} == {(None, None, cast.agents[0])}
         assert [message.message_id for message in task.result()] == [receipt.message_id for receipt in receipts]
 
 
-async def test_who_was_away_from_a_live_channel_missed_it(platform: Platform) -> None:
+async def test_agent_that_was_away_from_a_live_channel_misses_its_messages(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     channel = await live_channel(cast)
     async with cast.agent(0) as sender:

@@ -1,4 +1,4 @@
-"""After the demo on DynamoDB an operator's own tools show the tables that ArtCafe has always had, and none beside them."""
+"""After the demo on DynamoDB an operator's own tools show the existing tables, and no other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SEED = {
     "artcafe-terms-acceptance": ("user_id", "version"),
     "artcafe-Challenges": ("challenge_id",),
 }
-"""Written out again: the catalog is not its own judge."""
+"""Listed here again, independently of the catalog."""
 
 HELD = {
     "artcafe-agents": {"name", "description", "public_key", "capabilities", "status", "created_at", "updated_at"},
@@ -38,20 +38,20 @@ HELD = {
 
 @pytest.fixture(scope="module")
 def operator(aws: Aws, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """AWS's client, after the demo."""
+    """Return AWS's client, after the demo."""
     flags = aws.tables_flags()
-    with running(tmp_path_factory.mktemp("seed"), flags) as platform:
+    with running(tmp_path_factory.mktemp("existing"), flags) as platform:
         command = [sys.executable, "-m", "artcafe", "demo", "--data-dir", str(platform.data)]
         subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=Path(platform.folder))
     return boto3.client("dynamodb", flags[1].removeprefix("dynamodb:"), endpoint_url=aws.url)
 
 
-def test_there_are_the_seeds_tables_and_no_other(operator: Any) -> None:
+def test_only_the_existing_tables_exist(operator: Any) -> None:
     assert sorted(operator.list_tables()["TableNames"]) == sorted(SEED)
 
 
 @pytest.mark.parametrize("name", SEED)
-def test_a_table_has_the_seeds_keys(operator: Any, name: str) -> None:
+def test_table_has_the_existing_keys(operator: Any, name: str) -> None:
     described = operator.describe_table(TableName=name)["Table"]
     assert [(key["AttributeName"], key["KeyType"]) for key in described["KeySchema"]] == list(
         zip(SEED[name], ("HASH", "RANGE"), strict=False)
@@ -62,15 +62,15 @@ def test_a_table_has_the_seeds_keys(operator: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HELD)
-def test_its_rows_have_the_seeds_attributes(operator: Any, name: str) -> None:
+def test_rows_have_the_existing_attributes(operator: Any, name: str) -> None:
     rows = operator.scan(TableName=name)["Items"]
-    # A claim to a key is a row of its own (decision 6), behind every agent's.
+    # A claim to a key is a separate row (decision record 6), sorted after every agent's.
     rows = [row for row in rows if not row.get("id", {}).get("S", "").startswith("~")]
     assert rows, "the demo leaves some"
     for row in rows:
         assert {*SEED[name], *HELD[name]} <= row.keys()
 
 
-def test_a_challenge_that_was_not_answered_goes_by_itself(operator: Any) -> None:
+def test_unanswered_challenge_has_a_time_to_live(operator: Any) -> None:
     expiry = operator.describe_time_to_live(TableName="artcafe-Challenges")["TimeToLiveDescription"]
     assert expiry == {"TimeToLiveStatus": "ENABLED", "AttributeName": "ttl"}

@@ -1,4 +1,4 @@
-"""What is withdrawn at one server of a fleet ends at the other, on every open socket, within the contract's 5 s."""
+"""A revocation at one server of a fleet takes effect at the other, on every open socket, within the contract's 5 s."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 def token_of(fleet: Fleet, user: str) -> str:
-    """As the local identity gives it."""
+    """Return a token of the local identity."""
     return LocalIdentity(derive(read_secret(fleet.secret), "local-identity")).issue(user, now())
 
 
@@ -48,7 +48,7 @@ def owner_at(server: Platform, cast: Cast) -> httpx.AsyncClient:
 
 
 async def joined(fleet: Fleet, cast: Cast, user: str, role: str) -> str:
-    """The token of somebody who was invited and has accepted."""
+    """Invite a person, accept, and return the person's token."""
     token = token_of(fleet, user)
     async with owner_at(fleet.servers[0], cast) as owner:
         invited = await owner.post("/members", json={"address": user, "role": role})
@@ -71,7 +71,7 @@ async def all_closed(sockets: list[RawClient], code: int) -> None:
         assert [await each.closed() for each in sockets] == [code] * len(sockets)
 
 
-async def test_a_key_revoked_at_one_server_closes_what_it_opened_at_both_and_nothing_else(fleet: Fleet) -> None:
+async def test_key_revoked_at_one_server_closes_only_its_own_sockets_at_both(fleet: Fleet) -> None:
     cast = await fleet.tenant_with()
     second = ssh_keygen.make_key(fleet.folder / f"{cast.tenant}-second")
     line = ssh_keygen.public_line(second)
@@ -92,7 +92,7 @@ async def test_a_key_revoked_at_one_server_closes_what_it_opened_at_both_and_not
 
 
 @pytest.mark.parametrize(("change", "code"), [("removed", 4503), ("demoted", 4001)])
-async def test_a_member_who_is_removed_or_demoted_at_one_server_is_off_at_both(fleet: Fleet, change: str, code: int) -> None:
+async def test_member_removed_or_demoted_at_one_server_is_disconnected_at_both(fleet: Fleet, change: str, code: int) -> None:
     cast = await fleet.tenant_with()
     user = f"{change}-{cast.tenant}@example.com"
     token = await joined(fleet, cast, user, "member")
@@ -110,12 +110,12 @@ async def test_a_member_who_is_removed_or_demoted_at_one_server_is_off_at_both(f
         await all_closed(sockets, code)
 
 
-async def test_limits_that_an_operator_writes_into_the_row_hold_at_both_servers(fleet: Fleet) -> None:
+async def test_limits_written_into_the_row_by_an_operator_apply_at_both_servers(fleet: Fleet) -> None:
     cast = await fleet.tenant_with()
     async with AsyncExitStack() as stack:
         rest = await stack.enter_async_context(cast.rest())
         token = (await rest.login(cast.tenant, cast.agents[0], load_signer(cast.keys[0]))).access_token
-        for server in fleet.servers:  # Each has the tenant in memory from here on.
+        for server in fleet.servers:  # From here on both servers have the tenant in memory.
             assert "session_id" in await (await open_socket(stack, server)).ask("connect", access_token=token)
         tables = await Sqlite.open(fleet.tables, Environment.PROD)
         await tables.update(Update(TENANTS, ItemKey(cast.tenant), [Assign("limits", {"agent_connections": 1})]))
@@ -131,7 +131,7 @@ async def test_limits_that_an_operator_writes_into_the_row_hold_at_both_servers(
             await until_it_is(is_refused, bool)
 
 
-async def test_a_person_at_one_server_sees_who_comes_and_goes_at_the_other(fleet: Fleet) -> None:
+async def test_person_at_one_server_sees_agents_connect_and_disconnect_at_the_other(fleet: Fleet) -> None:
     cast = await fleet.tenant_with()
     async with open_client(fleet.servers[0].gateway_url) as person:
         await person.ask("connect", access_token=cast.token, tenant_id=cast.tenant)
@@ -145,7 +145,7 @@ async def test_a_person_at_one_server_sees_who_comes_and_goes_at_the_other(fleet
         assert (await person.next())["presence"] == {"agent": cast.agents[0], "connected": False, "status": None, "since": None}
 
 
-async def test_a_tenant_that_an_operator_suspends_is_out_at_both_servers_and_the_audits_tell(fleet: Fleet) -> None:
+async def test_suspended_tenant_is_disconnected_at_both_servers_and_recorded_in_both_audits(fleet: Fleet) -> None:
     cast = await fleet.tenant_with()
     environ = {
         "ARTCAFE_TABLES": f"sqlite:{fleet.tables}",
@@ -166,8 +166,8 @@ async def test_a_tenant_that_an_operator_suspends_is_out_at_both_servers_and_the
         await operator("suspend", cast.tenant)
         await all_closed(sockets, 4506)
     async with cast.rest() as owner:
-        told = [each.action async for each in owner.audit(cast.tenant) if each.actor == "operator"]
-    assert told == ["tenant.suspend"] * 2
+        actions = [each.action async for each in owner.audit(cast.tenant) if each.actor == "operator"]
+    assert actions == ["tenant.suspend"] * 2
     of_platform = json.loads(await operator("platform", "audit", "list"))
     assert [each["outcome"] for each in of_platform if each["target"] == cast.tenant] == ["done", "intended"]
     assert json.loads(await operator("platform", "audit", "verify", "--tenant", cast.tenant))["entries"] > 0
