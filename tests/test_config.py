@@ -49,7 +49,7 @@ def test_dynamodb_tables_take_a_region_and_an_optional_endpoint_and_a_longer_cur
     assert (settings.tables_place, settings.dynamodb_endpoint) == ("dynamodb:us-east-1", "http://127.0.0.1:8000")
     assert (settings.cursor_seconds, Settings().cursor_seconds) == (60, 5)
     assert Settings(tables="dynamodb:us-east-1", cursor_write_s=1).cursor_seconds == 1
-    with pytest.raises(SettingInvalid, match="it is dynamodb:us-east-1, and this is about tables in a file"):
+    with pytest.raises(SettingInvalid, match="it is dynamodb:us-east-1, but this requires tables in a file"):
         _ = settings.tables_file
 
 

@@ -1,4 +1,4 @@
-"""The settings, each documented in its place: from flags, `ARTCAFE_…` variables and a TOML file, in this order. Read once."""
+"""Settings from options, `ARTCAFE_…` variables and a TOML file, in this order of precedence, read once at the start."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ DYNAMODB: Final = "dynamodb:"
 CLIENT_VARIABLES: Final = frozenset(
     f"{PREFIX}{name}" for name in ("CONFIG", "URL", "TENANT", "AGENT", "KEY", "TOKEN", "ID_TOKEN", "USER")
 )
-"""Variables that belong to the agent's and the people's commands, so that they may stand beside a server's."""
+"""Variables of the commands for users and agents, ignored by a server, so that both may share one environment."""
 
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Address(NamedTuple):
-    """Where to listen. Port 0 takes a free one."""
+    """Host and port of a listener. Port 0 selects a free port."""
 
     host: str
     port: int
@@ -111,117 +111,119 @@ def _networks(value: object) -> object:
 
 
 class Settings(BaseModel):
-    """What an installation can choose."""
+    """The settings of an installation. The docstring of a setting is its help and its entry in docs/settings.md."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
     environment: Literal["prod", "dev"] = "prod"
-    """Which set of tables: `dev` uses the `-dev` twins. Keys of NATS accounts differ too."""
+    """The environment: `dev` uses tables with the suffix `-dev`, and other keys for NATS accounts."""
 
     data_dir: Annotated[Path, AfterValidator(_folder)] = Path("artcafe-data")
-    """The folder that holds everything of a single machine: tables, message log, secret. Made when it is missing."""
+    """The data folder of a single machine, with tables, message log and secret. Created if missing."""
 
     listen: Annotated[Address, BeforeValidator(_address)] = Address("127.0.0.1", 8080)
-    """Where REST listens, HOST:PORT. Port 0 takes a free one."""
+    """The address of the REST listener, HOST:PORT. Port 0 selects a free port."""
 
     gateway_listen: Annotated[Address, BeforeValidator(_address)] = Address("127.0.0.1", 8081)
-    """Where agents connect by WebSocket, HOST:PORT. Port 0 takes a free one."""
+    """The address of the WebSocket gateway for agents, HOST:PORT. Port 0 selects a free port."""
 
     processes: Annotated[int | Literal["auto"], BeforeValidator(_processes)] = 1
-    """How many server processes share both listeners, from 1 to 256; each uses one processor. `auto`: one for each processor, as
+    """The number of server processes behind both listeners, from 1 to 256; each uses one processor. `auto`: one per processor, as
     far as memory allows. With several, SIGHUP restarts them one by one."""
 
     tables: Annotated[str | None, AfterValidator(_place)] = None
-    """Where the tables are: `sqlite:PATH`, or `dynamodb:REGION` on AWS, with whatever credentials its tools would find here.
-    Absent: `sqlite:` and `tables.sqlite` in the data folder."""
+    """The table engine: `sqlite:PATH`, or `dynamodb:REGION` on AWS, with the credentials that AWS's tools find on this machine.
+    Default: `tables.sqlite` in the data folder."""
 
     dynamodb_endpoint: Annotated[str | None, AfterValidator(_url)] = Field(default=None, pattern=r"^https?://.+$")
-    """The URL of what speaks DynamoDB in place of AWS's own service in the region."""
+    """The URL of a DynamoDB-compatible service, in place of AWS's own in the region."""
 
     nats_urls: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
-    """The NATS servers of a fleet, separated by commas. Absent: `up` runs one as its child."""
+    """The URLs of a fleet's NATS servers, separated by commas. Default: `up` runs one as a child process."""
 
     secret_file: Path | None = None
-    """The root of every key: 32 bytes or more, readable by its owner alone. Absent: `secret` in the data folder, made by `up`."""
+    """The secret from which every key is derived: at least 32 bytes, readable only by its owner. Default: `secret` in the data
+    folder, created by `up`."""
 
     issuer: Annotated[str | None, AfterValidator(_url)] = None
-    """Who vouches for people: the URL of an OpenID Connect issuer such as a Cognito user pool, exactly as its tokens name it.
-    Absent: the local identity, `artcafe token`, for this machine alone."""
+    """The identity provider of users: the URL of an OpenID Connect issuer such as a Cognito user pool, exactly as in its tokens.
+    Default: the local identity (`artcafe token`), only for this machine."""
 
     jwks_url: Annotated[str | None, AfterValidator(_url)] = None
-    """Where the issuer's keys are. Absent: where its discovery document (`/.well-known/openid-configuration`) says."""
+    """The URL of the issuer's keys. Default: the URL in its discovery document (`/.well-known/openid-configuration`)."""
 
     client_ids: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
-    """Whom a token must be made out to, separated by commas: app clients of a Cognito pool, or audiences of another issuer."""
+    """The accepted recipients of a user's token, separated by commas: app clients of a Cognito pool, or audiences of another
+    issuer."""
 
     tls_cert: Path | None = None
-    """The certificate of both listeners, with its chain, as PEM. Absent: they are plain, on loopback or behind a proxy."""
+    """The certificate of both listeners, with its chain, as PEM. Default: no TLS, for loopback or behind a proxy."""
 
     tls_key: Path | None = None
-    """Its private key, as PEM without a password, not readable by everybody."""
+    """The private key of the certificate, as PEM without a password; the file must not be readable by everybody."""
 
     trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_networks)] = ()
-    """The proxies in front, as networks separated by commas, such as `10.0.0.0/8`: where a call comes from is then taken from
+    """Trusted reverse proxies, as networks separated by commas, such as `10.0.0.0/8`: the client's address is then read from
     their `X-Forwarded-For`."""
 
     public_gateway_url: Annotated[str | None, AfterValidator(_url)] = Field(
         default=None, pattern=r"^wss?://[^/?#\s]+/v1/connect$"
     )
-    """Where agents reach the gateway, as `GET /v1` tells them, such as `wss://agents.example.com/v1/connect`. Absent: where it
-    listens."""
+    """The gateway's URL for agents, returned by `GET /v1`, such as `wss://agents.example.com/v1/connect`. Default: the address of
+    the listener."""
 
     allowed_origins: Annotated[tuple[str, ...], BeforeValidator(_list)] = ()
-    """Origins whose pages may connect to the gateway, separated by commas, such as `https://app.example.com`. Those of the
-    gateway's own host always may, by its address, as `localhost`, or by the name in GATEWAY_LISTEN or PUBLIC_GATEWAY_URL; and so
-    may programs, which name no origin."""
+    """Origins of web pages that may connect to the gateway, separated by commas, such as `https://app.example.com`. Pages of the
+    gateway's own host are always allowed, by its address, as `localhost`, or by the name in GATEWAY_LISTEN or PUBLIC_GATEWAY_URL;
+    so are programs, which send no origin."""
 
     requests_per_s: float = Field(default=1000.0, ge=0)
-    """How many REST requests one address may make each second, on average over ten. 0: as many as it likes."""
+    """Maximum REST requests per second from one address, averaged over ten seconds. 0: unlimited."""
 
     connects_per_s: float = Field(default=1000.0, ge=0)
-    """How many sockets one address may open each second, on average over ten. 0: as many as it likes."""
+    """Maximum gateway connections opened per second from one address, averaged over ten seconds. 0: unlimited."""
 
     connections_per_address: int = Field(default=10_000, ge=0)
-    """How many connections one address may have open, at both listeners together; never more than half of what the process can
-    open. Behind trusted proxies the sockets of the gateway count, by the address that is forwarded. 0: as many as there are."""
+    """Maximum open connections from one address, at both listeners together; never more than half of the process's limit. Behind
+    trusted proxies, only gateway connections count, by their forwarded address. 0: unlimited."""
 
     challenges_per_min: float = Field(default=600.0, ge=0)
-    """How many logins of one agent one address may begin each minute; one that fails counts as ten. 0: as many as it likes."""
+    """Maximum logins per minute of one agent from one address; a failed login counts as ten. 0: unlimited."""
 
     tenants_per_person: int = Field(default=100, ge=0)
-    """How many tenants one person may own at a time. 0: any number."""
+    """Maximum number of tenants owned by one user. 0: unlimited."""
 
     tenants_per_day: int = Field(default=100, ge=0)
-    """How many tenants one person may make in a day of UTC. 0: any number."""
+    """Maximum number of tenants created by one user per day (UTC). 0: unlimited."""
 
     nats_ca: Path | None = None
-    """The authority that NATS's certificates are checked by, as PEM, for `tls://` among the NATS URLs. Absent: the system's."""
+    """The certificate authority of the NATS servers, as PEM, for `tls://` URLs of NATS. Default: the system's authorities."""
 
     terms_version: str | None = Field(default=None, pattern=r"^[!-~]{1,64}$")
-    """The terms that people must accept before they do anything, by a name of 1 to 64 characters, such as `2026-11`. Absent:
-    there is nothing to accept."""
+    """The version of the terms that users must accept before anything else, a name of 1 to 64 characters, such as `2026-11`.
+    Default: no terms."""
 
     terms_file: Path | None = None
-    """The text of those terms, as UTF-8, which `GET /v1/terms` answers. Absent: it is told elsewhere."""
+    """A UTF-8 file with the text of the terms, returned by `GET /v1/terms`. Default: the text is published elsewhere."""
 
     terms_grace_until: AwareDatetime | None = None
-    """Until when whoever accepted an earlier version goes on without this one, such as `2026-12-31T00:00:00Z`. Absent: a new
-    version asks at once."""
+    """End of the grace period in which users who accepted an earlier version can continue without this one, such as
+    `2026-12-31T00:00:00Z`. Default: no grace period."""
 
     cursor_write_s: float | None = Field(default=None, ge=0.1, le=600)
-    """How many seconds an acknowledgement may wait until it is written. A crash repeats at most so much. Absent: 5, or 60 where
-    the tables are on DynamoDB, which charges for every write."""
+    """Maximum delay of writing an acknowledged position, in seconds. After a crash, messages of that time are delivered again.
+    Default: 5, or 60 with tables on DynamoDB, which charges for every write."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
-    """How much is logged, on standard error."""
+    """The minimum level of log lines on standard error."""
 
     log_json: bool = False
-    """Logs JSON lines for a collector instead of lines for a person."""
+    """Log JSON lines for a collector instead of lines for people."""
 
     @field_validator("dynamodb_endpoint")
     @classmethod
     def _belongs_to_dynamodb(cls, endpoint: str | None, info: ValidationInfo) -> str | None:
-        # `tables` stands before it, and is missing here where it was wrong.
+        # `tables` is validated first, and is missing here if it was invalid.
         if endpoint is not None and not (info.data.get("tables", DYNAMODB) or "").startswith(DYNAMODB):
             raise ValueError("is set, but TABLES is not dynamodb:REGION: set both, or neither")
         return endpoint
@@ -233,19 +235,19 @@ class Settings(BaseModel):
 
     @property
     def tables_file(self) -> Path:
-        """The file of the tables. Raises `SettingInvalid` where they are on DynamoDB."""
+        """The file of the tables. Raises SettingInvalid if they are on DynamoDB."""
         if not self.tables_place.startswith(SQLITE):
-            raise SettingInvalid("TABLES", f"it is {self.tables_place}, and this is about tables in a file (sqlite:PATH)")
+            raise SettingInvalid("TABLES", f"it is {self.tables_place}, but this requires tables in a file (sqlite:PATH)")
         return Path(self.tables_place.removeprefix(SQLITE))
 
     @property
     def cursor_seconds(self) -> float:
-        """`cursor_write_s`, or its default where the tables are."""
+        """`cursor_write_s`, or the default of the table engine."""
         return self.cursor_write_s or (60.0 if self.tables_place.startswith(DYNAMODB) else 5.0)
 
     @property
     def own_hosts(self) -> frozenset[str]:
-        """The names by which browsers may know the gateway's host."""
+        """The host names of the gateway in browsers' origins."""
         public = urlsplit(self.public_gateway_url).hostname if self.public_gateway_url else None
         return frozenset({self.gateway_listen.host, *([public] if public else [])})
 
@@ -255,7 +257,7 @@ class Settings(BaseModel):
 
 
 def load(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, file: Path | None = None) -> Settings:
-    """The settings, a flag before a variable before the file. Raises `SettingInvalid` naming the one that is unknown or wrong."""
+    """Return the settings: options override variables, which override the file. Raises SettingInvalid with the setting's name."""
     given = _from_file(file or (Path(environ[FILE_VARIABLE]) if environ.get(FILE_VARIABLE) else None))
     given |= _from_variables(environ)
     given |= {name: value for name, value in flags.items() if value is not None}
@@ -278,7 +280,7 @@ def _from_file(file: Path | None) -> dict[str, Any]:
 
 
 def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the variables set; an empty one is absent, as `${NAME:-}` in a compose file writes it."""
+    """Return the settings in variables. An empty variable is ignored: a compose file writes `${NAME:-}` for a missing one."""
     given = {}
     for variable, value in environ.items():
         if (
@@ -293,6 +295,6 @@ def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _sentence(name: str, error: Any) -> str:
     if error["type"] == "extra_forbidden":
-        return f"there is no such setting; there are {', '.join(sorted(Settings.model_fields)).upper()}"
+        return f"there is no such setting; the settings are {', '.join(sorted(Settings.model_fields)).upper()}"
     meaning = (Settings.model_fields[name].description or "").split(". ")[0] if name in Settings.model_fields else ""
     return f"{error['msg'].removeprefix('Value error, ')} (got {error['input']!r}). It means: {meaning}"

@@ -50,6 +50,7 @@ METAVARS: Final = {
     "allowed_origins": "URL,…",
     "requests_per_s": "NUMBER",
     "connects_per_s": "NUMBER",
+    "connections_per_address": "NUMBER",
     "challenges_per_min": "NUMBER",
     "tenants_per_person": "NUMBER",
     "tenants_per_day": "NUMBER",
