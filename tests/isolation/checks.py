@@ -1,4 +1,4 @@
-"""The checks of who may do what, found in the source, and taken out of the running code one at a time."""
+"""Find the permission checks in the source, and remove them from the running code one at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOURCE: Final = Path(access.__file__).parents[1]
 FILES: Final = (*sorted((SOURCE / "services").glob("*.py")), SOURCE / "rest" / "principal.py", SOURCE / "rules" / "access.py")
 MEMBER_LOGIN: Final = SOURCE / "services" / "member_login.py"
 CALLS: Final = frozenset({"check", "check_managed", "require_tenant"})
-"""What raises where the caller may not."""
+"""Functions that raise if the caller has no permission."""
 WALLS: Final = frozenset(
     {
         "Forbidden",
@@ -32,7 +32,7 @@ WALLS: Final = frozenset(
         "BadCredentials",
     }
 )
-"""Errors that say no to whoever asks. Raised behind a condition, they are a check."""
+"""Errors that refuse any caller. Raising one under a condition is a check."""
 NO_WALL: Final[Mapping[str, str]] = {
     "check(publish)": "bounds a message's size, and asks nothing of who sends it",
     "if row is None:": "the tenant may be deleted while something is done in it; tests/services holds it",
@@ -41,17 +41,17 @@ NO_WALL: Final[Mapping[str, str]] = {
     "if tenant is None:": "the same, when it is read",
     "if known is None:": "the same, when it is asked for in memory",
 }
-"""What looks like a check of who may do what, and is none."""
+"""Statements resembling a permission check, with the reason why they are none."""
 BEHIND: Final[Mapping[str, str]] = {
     "Messaging.submit_nowait": "agents alone publish on the socket, and every agent may; REST publishes by `Messaging.submit`",
 }
-"""Functions whose checks another check stands before, wherever a cell of the matrix can come from."""
+"""Functions whose checks repeat an earlier check, for every cell of the matrix."""
 HIT: Final = "__check_is_reached__"
 
 
 @dataclass(frozen=True)
 class Check:
-    """A statement that stops a caller: where it stands, the function that it stands in, and its first line."""
+    """A statement that stops a caller: its file, line, function and source text."""
 
     file: Path
     line: int
@@ -63,12 +63,12 @@ class Check:
 
 
 def found() -> list[Check]:
-    """Every check that can stop anyone, but for those that only people at the gateway come to."""
+    """Return every check except those reached only by people at the gateway."""
     return [check for file in FILES if file != MEMBER_LOGIN for check in _in(file)]
 
 
 def of_member_login() -> list[Check]:
-    """Every check that can stop people at the gateway, where the matrix of REST never comes to."""
+    """Return every check reached only by people at the gateway, never by the REST matrix."""
     return list(_in(MEMBER_LOGIN))
 
 
@@ -107,14 +107,14 @@ def _name(node: ast.expr) -> str:
 
 
 def _lets_everyone(text: str) -> bool:
-    """Whether it asks for what whoever is in the tenant may do: it stands there for the day on which not everyone may."""
+    """Return whether the check allows every member and agent of the tenant: it exists for a future restriction."""
     named = [action for action in Action if f"Action.{action.name}," in text or f"Action.{action.name})" in text]
     return any(access.WHO[action] == (frozenset(Role), AgentAccess.ANY) for action in named)
 
 
 @contextmanager
 def watched(checks: Sequence[Check], reached: Callable[[Check], None]) -> Iterator[None]:
-    """Has `reached` called with each check that the running code comes to."""
+    """Call `reached` with each check executed by the running code."""
 
     def hit(number: int) -> None:
         reached(checks[number])
@@ -132,14 +132,14 @@ def watched(checks: Sequence[Check], reached: Callable[[Check], None]) -> Iterat
 
 @contextmanager
 def without(check: Check) -> Iterator[None]:
-    """The running code, with the check taken out."""
+    """Remove the check from the running code."""
     with _changed([check], {}):
         yield
 
 
 @contextmanager
 def _changed(checks: Sequence[Check], before: Mapping[Check, list[ast.stmt]]) -> Iterator[None]:
-    """Each check gets the given statements before it; one that gets none is taken out."""
+    """Insert the given statements before each check; a check without statements is removed."""
     replaced: list[tuple[FunctionType, CodeType]] = []
     try:
         for file in {check.file for check in checks}:

@@ -1,4 +1,4 @@
-"""The server that the tests of the walls stand on."""
+"""The server for the isolation tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.rest.house import House
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterator[House]:
-    """A server with nobody in it."""
+    """Start a server without tenants."""
     require("ssh-keygen", ssh_keygen.PRESENT)
     with House(tmp_path_factory.mktemp("house"), Current(version="2026-11")) as house:
         yield house
@@ -23,5 +23,5 @@ def house(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterato
 
 @pytest.fixture(scope="module")
 def matrix(house: House) -> Matrix:
-    """Two tenants of it, and everybody who may call."""
+    """Create the tenants and every kind of caller."""
     return made(house)

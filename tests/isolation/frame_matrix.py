@@ -1,7 +1,6 @@
-"""Every kind of frame × whoever may be on a socket × what is there, another tenant's, absent or no id: the walls of the gateway,
-as one table.
+"""Tenant isolation of the gateway as one table: kinds of frames × kinds of peers × existing, foreign, unknown, malformed ids.
 
-A kind of frame that is not in the table fails `test_frames`; `test_mutations` shows what the table is worth.
+A kind of frame missing in the table fails `test_frames`; `test_mutations` proves that the table detects missing checks.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from tests.gateway.raw_client import RawClient, open_client
 from tests.services.service_env import new_key
 
 CANARY: Final = "canary-5b1d"
-"""Stands in whatever the other tenant has."""
+"""Contained in everything of the other tenant."""
 
 
 class Who(StrEnum):
-    """Whoever may be on a socket. The tenant is `ours`; what is foreign is of `theirs`."""
+    """A kind of peer on a socket. The tenant is `ours`; foreign peers belong to `theirs`."""
 
     NOBODY = "nobody"
     GARBAGE = "garbage for a token"
@@ -82,7 +81,7 @@ REFUSED: Final[Mapping[Who, tuple[str, int]]] = {
     Who.REVOKED: ("revoked", 4503),
     **dict.fromkeys((*SUSPENDED.values(), Who.SUSPENDED_AGENT), ("tenant_suspended", 4506)),
 }
-"""Who does not come in: the error of `connect`, and the code that the connection is closed with."""
+"""The peers refused at `connect`: the error code and the close code."""
 
 OK: Final = "ok"
 SILENCE: Final = "silence"
@@ -90,8 +89,11 @@ SILENCE: Final = "silence"
 
 @dataclass(frozen=True)
 class Line:
-    """What a kind of frame is answered: about what is there, by whoever is inside; and, to people and to agents, about an id in
-    each of its slots that is foreign, absent or none."""
+    """The expected answers to a kind of frame.
+
+    With existing ids: by kind of peer inside. With a foreign, unknown or malformed id in one of the slots: to people, and to
+    agents.
+    """
 
     people: str
     agent: str
@@ -119,7 +121,7 @@ TABLE: Final[Mapping[str, Line]] = {
 }
 
 SLOTS: Final = {"tenant_id", "agent_id", "channel", "agent", "request_id"}
-"""Fields of a frame that name something of a tenant. `challenge_id` names something of the connection, and has its own test."""
+"""Frame fields that name a record of a tenant. `challenge_id` names a record of the connection, and has its own test."""
 
 ABSENT: Final = {
     "tenant_id": "ten_00000000000000000000000000",
@@ -128,12 +130,12 @@ ABSENT: Final = {
 }
 MALFORMED: Final = ("x", "", "\0", "*", ">", "ch.>", "#", "~key#x", "..", "x" * 129, "x" * 5000)
 ENDING: Final = ("connect",)
-"""Kinds whose failure ends the connection."""
+"""Kinds of frames that end the connection on failure."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Two tenants, and the proof of everybody."""
+    """Two tenants, and the credentials of every kind of peer."""
 
     it: GatewayApp
     theirs: UserPrincipal
@@ -150,7 +152,7 @@ class World:
         return {"tenant_id": self.theirs.tenant_id, "agent_id": self.their_agent.id, "channel": self.their_channel.id}
 
     def body(self, kind: str, who: Who) -> dict[str, Any]:
-        """What is said about things of the tenant."""
+        """Return a frame's body naming the tenant's own records."""
         bodies: dict[str, dict[str, Any]] = {
             "challenge": {"tenant_id": self.own["tenant_id"], "agent_id": self.own["agent_id"]},
             "connect": self.proofs[who],
@@ -162,7 +164,7 @@ class World:
 
     @asynccontextmanager
     async def inside(self, who: Who) -> AsyncIterator[RawClient]:
-        """Somebody who has come in; an agent's subscriptions are being delivered."""
+        """Connect as a peer; an agent's subscriptions are being delivered."""
         async with open_client(self.it.url) as raw:
             assert "session_id" in await raw.ask("connect", **self.proofs[who])
             await barrier(raw)
@@ -170,7 +172,7 @@ class World:
 
 
 async def barrier(raw: RawClient) -> None:
-    """Returns when all that was said before has been done: anybody may ask for a challenge, and commands keep their order."""
+    """Wait until every earlier frame is handled: anyone may request a challenge, and commands keep their order."""
     await raw.ask("challenge", tenant_id="ten_x", agent_id="agt_x")
 
 
@@ -189,7 +191,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
 
 
 async def suspended(it: GatewayApp) -> Mapping[Who, dict[str, str]]:
-    """A tenant with an agent and people of every role, which is suspended then; and their proofs."""
+    """Create a tenant with an agent and people of every role, suspend it, and return their credentials."""
     now, sam = it.clock(), UserId("sam")
     tenant = await it.services.tenants.create(sam, "Sam's")
     owner = UserPrincipal(user_id=sam, tenant_id=tenant.id, role=Role.OWNER)
@@ -209,7 +211,7 @@ async def suspended(it: GatewayApp) -> Mapping[Who, dict[str, str]]:
 
 
 async def invited(it: GatewayApp, theirs: UserPrincipal) -> UserId:
-    """An admin of the other tenant, whom an owner of ours has invited."""
+    """Create an admin of the other tenant with an open invitation into ours."""
     ivy = UserId("ivy@example.com")
     invitations = it.services.invitations
     _, token = await invitations.create(theirs, address=ivy, role=Role.ADMIN)
@@ -267,7 +269,7 @@ async def proofs(it: GatewayApp, theirs: UserPrincipal, their_agent: Agent) -> M
 
 
 async def said(raw: RawClient, kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
-    """What a frame is answered: its code, and the whole answer."""
+    """Send a frame and return the answer's code and text."""
     raw.pushes.clear()
     if kind == "ack":
         await raw.send(ack=body)
@@ -279,7 +281,7 @@ async def said(raw: RawClient, kind: str, body: Mapping[str, Any]) -> tuple[str,
 
 
 def nameless(kind: str, answer: str, id: str) -> str:
-    """The answer without the id that was asked about, and without what is new each time."""
+    """Return the answer without the requested id and without values that differ each time."""
     if kind == "challenge":
         return " ".join(sorted(json.loads(answer)))
     for quoted in (json.dumps(repr(id))[1:-1], json.dumps(id)):
@@ -291,7 +293,7 @@ def nameless(kind: str, answer: str, id: str) -> str:
 
 
 async def refused(w: World, who: Who, kind: str) -> tuple[str, int]:
-    """How somebody is refused who does not come in, and that a frame behind it is not heard."""
+    """Return the error and close code of a refused peer, and check that a following frame is not handled."""
     async with open_client(w.it.url) as raw:
         id = await raw.say("connect", **w.proofs[who])
         body = w.body(kind, who)
@@ -299,14 +301,14 @@ async def refused(w: World, who: Who, kind: str) -> tuple[str, int]:
         code = await raw.closed()
         answers = [each for each in raw.pushes if "id" in each]
         assert [each["id"] for each in answers] == [id], (who, kind, raw.pushes)
-        # An ack, which has no id, is not made to wait for connect: nobody receives anything yet.
+        # An ack has no id and does not wait for connect: there are no deliveries yet.
         rest = [each["error"]["code"] for each in raw.pushes if "id" not in each]
         assert rest == (["not_subscribed"] if kind == "ack" else [])
         return answers[0]["error"]["code"], code
 
 
 async def withdrawn(w: World) -> list[int]:
-    """The codes that people who are inside are closed with: one is removed, one gets another role, one's tenant is suspended."""
+    """Return the close codes of connected people: one removed, one with a changed role, one in a suspended tenant."""
     async with w.inside(Who.VIEWER) as removed, w.inside(Who.MEMBER) as changed, w.inside(Who.ADMIN) as last:
         await w.it.remove_member(UserId("viewer@example.com"))
         first = await removed.closed()

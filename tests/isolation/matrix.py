@@ -1,7 +1,7 @@
-"""Every route × whoever may call × what is there, another tenant's, absent or no id at all: the walls, as one table.
+"""Tenant isolation of REST as one table: routes × kinds of callers × existing, foreign, unknown and malformed ids.
 
-A route that is not in the table fails `test_matrix`, so none is added without saying who may do what; `test_mutations` shows what
-the table is worth.
+A route missing in the table fails `test_matrix`, so every new route declares its permissions; `test_mutations` proves that the
+table detects missing checks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.rest.house import Agent, Caller, House, Tenant
 
 
 class Who(StrEnum):
-    """Whoever may call. The tenant is `A`; a stranger and a foreign agent are of another one."""
+    """A kind of caller. The tenant is `ours`; a stranger and a foreign agent belong to another one."""
 
     NOBODY = "nobody"
     GARBAGE = "garbage"
@@ -59,7 +59,7 @@ UNPROVEN: Final = {
     Who.DELETED: "revoked",
     Who.REKEYED: "revoked",
 }
-"""Who proves nothing, and what they are told."""
+"""Callers without a valid proof, and their error code."""
 OUTSIDE: Final = (Who.STRANGER, Who.INVITED, Who.FOREIGN)
 SUSPENDED: Final = {
     Who.SUSPENDED_OWNER: Who.OWNER,
@@ -68,13 +68,14 @@ SUSPENDED: Final = {
     Who.SUSPENDED_VIEWER: Who.VIEWER,
     Who.SUSPENDED_AGENT: Who.AGENT,
 }
-"""Whoever is in the suspended tenant, whose things they name, and who may do the same in another one."""
+"""Callers of the suspended tenant, and the caller with the same permissions in an active one. They name records of their own
+tenant."""
 
 Statuses = Mapping[Who, int]
 
 
 def within(reads: int, *, viewer: int, member: int, admin: int, owner: int, agent: int = 403, other: int = 403) -> Statuses:
-    """What each of the tenant's own is answered about a thing that is there; `reads` only says which status is a success."""
+    """Return the expected status for each caller of the tenant and existing records; `reads` is the success status."""
     own = {Who.VIEWER: viewer, Who.MEMBER: member, Who.ADMIN: admin, Who.OWNER: owner, Who.AGENT: agent, Who.OTHER: other}
     assert set(own.values()) <= {reads, 403}
     return {**own, Who.UNWILLING: 403}
@@ -89,18 +90,18 @@ def people(status: int) -> Statuses:
 
 
 def anyone_in_person(status: int) -> Statuses:
-    """As `people`, also for those who have not accepted the terms."""
+    """Return the statuses of `people`, including callers who have not accepted the terms."""
     return dict.fromkeys(Who, status) | dict.fromkeys(AGENTS, 403) | dict.fromkeys(UNPROVEN, 401)
 
 
 def members(status: int, *, itself: bool = False, any_agent: bool = False) -> Statuses:
-    """For everybody in the tenant but agents: those only where it is about themselves, or where any may."""
+    """Return the statuses for every member; agents need `itself` (their own record) or `any_agent`."""
     agent, other = (status if itself or any_agent else 403), (status if any_agent else 403)
     return within(status, viewer=status, member=status, admin=status, owner=status, agent=agent, other=other)
 
 
 def writers(status: int, *, itself: bool = False, any_agent: bool = False) -> Statuses:
-    """As `members`, but not for viewers."""
+    """Return the statuses of `members` without viewers."""
     return {**members(status, itself=itself, any_agent=any_agent), Who.VIEWER: 403}
 
 
@@ -110,21 +111,21 @@ def admins(status: int) -> Statuses:
 
 @dataclass(frozen=True)
 class World:
-    """What there is in one tenant."""
+    """The records of one tenant."""
 
     tenant: Tenant
     agent: Agent
     channel: str
     key: str
     managed: str
-    """A managed channel, in which the agent may receive."""
+    """A managed channel with a receiving permission for the agent."""
     other: Agent
-    """One that is in no channel."""
+    """An agent without a subscription."""
     user: str
     invitation: str
 
     def ids(self) -> dict[str, str]:
-        """What fills each parameter of a path."""
+        """Return the value of each path parameter."""
         return {
             "tenant_id": self.tenant.id,
             "agent_id": self.agent.id,
@@ -137,9 +138,9 @@ class World:
 
 @dataclass(frozen=True)
 class Line:
-    """What a route answers: by caller where the thing is there, and by parameter with which code where it isn't.
+    """The expected answers of a route: the status by caller for existing records, the error code by parameter for missing ones.
 
-    `about_agent`: an agent may where the path names itself.
+    `about_agent`: an agent may call the route if the path names itself.
     """
 
     there: Statuses
@@ -232,16 +233,16 @@ MANAGED: Final[Mapping[str, tuple[Statuses, Any]]] = {
     f"POST {T}/channels/{{channel_id}}/messages": ({**writers(201)}, {"data": 1}),
     f"PUT {S}": ({**writers(200)}, {"permissions": ["receive", "publish"]}),
 }
-"""In a managed channel, in which the agent may receive and the other one nothing: who may what, and the body that they send."""
+"""The expected answers in a managed channel, where `agent` may receive and `other` has no permission, and the request bodies."""
 
 OUR_CANARY: Final = "canary-of-ours"
 THEIR_CANARY: Final = "canary-of-theirs"
 HALTED_CANARY: Final = "canary-of-the-suspended"
-"""What is named, described and published in each tenant, and must not show to the others."""
+"""Contained in all names, descriptions and messages of each tenant, and must not be visible to the others."""
 
 
 def made(house: House) -> Matrix:
-    """Three tenants, one of them suspended, and everybody who may call."""
+    """Create three tenants, one of them suspended, and every kind of caller."""
     ours, theirs, halted = (made_world(house, canary) for canary in (OUR_CANARY, THEIR_CANARY, HALTED_CANARY))
     everybody = callers(house, ours, theirs) | inmates(halted)
     open_invitation = halted.tenant.invite("late@example.com")["token"]
@@ -251,7 +252,7 @@ def made(house: House) -> Matrix:
 
 
 def inmates(halted: World) -> dict[Who, Caller]:
-    """Whoever is in a tenant, which is suspended afterwards."""
+    """Return the callers of a tenant that is suspended afterwards."""
     tenant = halted.tenant
     return {
         Who.SUSPENDED_OWNER: tenant.owner,
@@ -263,7 +264,7 @@ def inmates(halted: World) -> dict[Who, Caller]:
 
 
 def invited(ours: World, theirs: World) -> Caller:
-    """A member of theirs, with an invitation into ours that nobody has accepted yet."""
+    """Return a member of theirs with an open invitation into ours."""
     caller = theirs.tenant.member(Role.ADMIN)
     ours.tenant.invite(caller.get("/v1/me").json()["user_id"], Role.OWNER)
     return caller
@@ -308,7 +309,7 @@ def made_world(house: House, canary: str) -> World:
 
 
 def unwilling(world: World) -> Caller:
-    """A member who came when there were other terms, or none."""
+    """Return a member who has not accepted the current terms."""
     house, tenant_id = world.tenant.house, TenantId(world.tenant.id)
     member = Member(user_id=UserId("unwilling@example.com"), tenant_id=tenant_id, role=Role.OWNER, joined_at=now())
     house.run(house.store.transact(house.store.people(tenant_id).insert_member(member)))
@@ -316,7 +317,7 @@ def unwilling(world: World) -> Caller:
 
 
 def all_of(world: World, *, but: str = "nothing") -> dict[str, Any]:
-    """Everything that a tenant's owner can read of it, but for what reading it changes, and what is named."""
+    """Return everything an owner can read, except the parts ending with `but` and those changed by reading."""
     tenant = world.tenant
     parts = (
         "",
@@ -334,7 +335,7 @@ def principal_of(agent: Agent) -> AgentPrincipal:
 
 
 def withdrawn(world: World, change: Callable[[Agent], httpx.Response]) -> Caller:
-    """An agent that logged in and was withdrawn afterwards."""
+    """Return an agent that logged in before a change revoked its token."""
     agent = world.tenant.agent()
     caller = agent.login()
     assert change(agent).is_success
@@ -346,7 +347,7 @@ def made_key(house: House) -> dict[str, str]:
 
 
 def spare(route: str, world: World) -> dict[str, str]:
-    """The path of a thing like the world's own, for a route that removes it."""
+    """Return the path parameters of a disposable record, for a route that removes it."""
     tenant, ids = world.tenant, world.ids()
     if route == f"DELETE {T}":
         return {"tenant_id": tenant.owner.post("/v1/tenants", json={"name": "A spare"}).json()["id"]}
@@ -366,14 +367,17 @@ def spare(route: str, world: World) -> dict[str, str]:
 
 
 def seen(answer: httpx.Response) -> tuple[int, str, dict[str, str]]:
-    """All that an answer tells, but for what every answer has of its own."""
+    """Return the comparable parts of an answer, without its date and request id."""
     own = answer.headers["x-request-id"]
     headers = {name: value for name, value in answer.headers.items() if name not in {"date", "x-request-id"}}
     return answer.status_code, answer.text.replace(own, ""), headers
 
 
 def elsewhere(ours: World, theirs: World, parameter: str, who: Who) -> Iterator[dict[str, str]]:
-    """Paths in which one parameter is another tenant's, absent or no id. A foreign tenant's own things stand in it too."""
+    """Yield path parameters with one foreign, unknown or malformed id.
+
+    A foreign tenant's id is also combined with its own records.
+    """
     for id in (theirs.ids()[parameter], ABSENT[parameter], *(MALFORMED if who is Who.OWNER else MALFORMED[:2])):
         yield ours.ids() | {parameter: id}
     if parameter == "tenant_id":
@@ -381,7 +385,7 @@ def elsewhere(ours: World, theirs: World, parameter: str, who: Who) -> Iterator[
 
 
 def expected_there(route: str, who: Who) -> tuple[int, str | None]:
-    """The status, and the code of an error where more than one could be meant."""
+    """Return the expected status, and the error code if the status is ambiguous."""
     line, is_in_tenant = TABLE[route], PARAMETER.search(route)
     if is_in_tenant and who in UNPROVEN:
         return 401, UNPROVEN[who]
@@ -393,7 +397,7 @@ def expected_there(route: str, who: Who) -> tuple[int, str | None]:
 
 
 def while_suspended(route: str, who: Who) -> tuple[int, str] | None:
-    """What somebody in a suspended tenant is told for an answer; None where it is what they would be told else."""
+    """Return the answer specific to a caller of a suspended tenant; None if it is the same as in an active one."""
     if who is Who.SUSPENDED_AGENT:
         return 403, "tenant_suspended"
     if TABLE[route].there[SUSPENDED[who]] == 403:
@@ -421,20 +425,20 @@ def expected_elsewhere(route: str, who: Who, parameter: str) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The cells of the table, each of which raises AssertionError where the server answers otherwise."""
+    """The cells of the table; each raises AssertionError if the server answers differently."""
 
     house: House
     ours: World
     theirs: World
     halted: World
-    """The tenant that is suspended."""
+    """The suspended tenant."""
     callers: Mapping[Who, Caller]
     late: str
     """The token of an invitation into the suspended tenant, for `late@example.com`."""
     before: Mapping[Who, dict[str, Any]]
 
     def there(self, route: str, who: Who) -> None:
-        """What is there."""
+        """Check the answer for existing records."""
         expected, code = expected_there(route, who)
         ids = self.halted.ids() if who in SUSPENDED else spare(route, self.ours) if expected == 204 else self.ours.ids()
         answer = self.send(who, route, ids, self.body_of(route))
@@ -442,25 +446,25 @@ class Matrix:
         assert code is None or answer.json()["code"] == code
 
     def logging_in(self) -> None:
-        """Whether an agent may log in: not while its tenant is suspended."""
+        """Check logins of agents: refused while the tenant is suspended."""
         for agent, expected in ((self.ours.agent, 200), (self.halted.agent, 403)):
             answer = agent.prove(agent.challenge())
             assert answer.status_code == expected, answer.text
         assert answer.json()["code"] == "tenant_suspended"
 
     def joining(self) -> None:
-        """Whether an open invitation lets somebody in: not while the tenant is suspended."""
+        """Check accepting an invitation: refused while the tenant is suspended."""
         answer = self.house.user("late@example.com").post("/v1/invitations/acceptances", json={"token": self.late})
         assert (answer.status_code, answer.json()["code"]) == (403, "tenant_suspended")
 
     def managed(self, route: str, who: Who) -> None:
-        """What is there in a managed channel."""
+        """Check the answer in a managed channel."""
         statuses, body = MANAGED[route]
         answer = self.send(who, route, self.ours.ids() | {"channel_id": self.ours.managed}, body)
         assert answer.status_code == statuses[who], answer.text
 
     def entering(self, who: Who) -> None:
-        """Whether somebody may enter an agent into a managed channel, themselves where they are one."""
+        """Check subscribing an agent to a managed channel; agents try it for themselves."""
         agent = self.ours.other if who is Who.OTHER else self.ours.tenant.agent() if who is not Who.AGENT else self.ours.agent
         channel = self.ours.tenant.channel(access="managed")
         ids = self.ours.ids() | {"channel_id": channel, "agent_id": agent.id}
@@ -468,7 +472,7 @@ class Matrix:
         assert answer.status_code == (403 if who in (Who.VIEWER, *AGENTS) else 201), answer.text
 
     def owning(self, who: Who) -> None:
-        """Whether somebody may make an owner, by an invitation or a role, and remove one."""
+        """Check granting the owner role, by an invitation and by a role change, and removing an owner."""
         owner = self.ours.tenant.member(Role.OWNER).get("/v1/me").json()["user_id"]
         viewer = self.ours.tenant.member(Role.VIEWER).get("/v1/me").json()["user_id"]
         invited = self.send(who, f"POST {T}/members", self.ours.ids(), {"address": "o@example.com", "role": "owner"})
@@ -478,7 +482,7 @@ class Matrix:
         assert found == ((201, 200, 204) if who is Who.OWNER else (403, 403, 403))
 
     def elsewhere(self, route: str, parameter: str, who: Who) -> None:
-        """What is another tenant's, absent or no id at all, in one parameter of the path."""
+        """Check that a foreign, an unknown and a malformed id in one path parameter get equal answers."""
         body = self.body_of(route)
         home = self.halted if who in SUSPENDED else self.ours
         answers = [self.send(who, route, ids, body) for ids in elsewhere(home, self.theirs, parameter, who)]
@@ -487,7 +491,7 @@ class Matrix:
         assert (answers[0].status_code, answers[0].json()["code"]) == expected_elsewhere(route, who, parameter)
 
     def outside(self, route: str, who: Who) -> None:
-        """What a caller from outside is answered, whatever they name."""
+        """Check that a caller from outside gets equal answers for any id."""
         body = self.body_of(route)
         paths = [self.ours.ids(), ABSENT, *(ABSENT | {"tenant_id": id} for id in MALFORMED)]
         found = [seen(self.send(who, route, ids, body)) for ids in paths]
@@ -496,7 +500,7 @@ class Matrix:
         assert '"tenant_not_found"' in found[0][1]
 
     def send(self, who: Who, route: str, ids: Mapping[str, str], body: Any) -> httpx.Response:
-        """An answer, in which nothing of the tenant stands that the caller is not of."""
+        """Send a request and check that the answer contains no record of another tenant than the caller's."""
         method, template = route.split()
         path = template.format_map({name: quote(id, safe="") for name, id in ids.items()})
         answer = self.callers[who].request(method, path, json=body)

@@ -1,4 +1,4 @@
-"""The walls leave a trace: every route that changes something is in the audit, before and after, and none of what is secret."""
+"""The audit records every changing route, before and after the change, without secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHANGING: Final = [route for route in TABLE if PARAMETER.search(route) and not r
 UNTOLD: Final[Mapping[str, str]] = {
     f"POST {T}/channels/{{channel_id}}/messages": "a message is in the log, and a payload is never told",
 }
-"""What changes something in a tenant and is not told, with the reason."""
+"""Changing routes of a tenant without audit entries, and the reason."""
 ELSEWHERE: Final[Mapping[str, str]] = {
     "POST /v1/auth/challenges": "nothing is proven yet; what becomes of it is told as agent.login",
     "POST /v1/auth/tokens": "agent.login, counted by the minute",
@@ -25,38 +25,38 @@ ELSEWHERE: Final[Mapping[str, str]] = {
     "POST /v1/tenants": "tenant.create, in the audit of the tenant that it makes",
     "POST /v1/invitations/acceptances": "member.join, in the audit of the tenant that it lets into",
 }
-"""What changes something outside a tenant's path, and where it is told: the story below has each."""
+"""Changing routes outside a tenant's path, and their audit entries; the story below has each."""
 CHANGES: Final[Mapping[str, Any]] = {
     f"PATCH {S}": {"status": "paused"},
     f"PUT {S}": {"permissions": ["publish"]},
     f"PATCH {K}/{{key_id}}": {"status": "disabled"},
 }
-"""Bodies that change what is there, where those of the matrix do not."""
+"""Bodies that change existing records, where those of the matrix do not."""
 PAYLOAD: Final = "a-payload-that-nobody-tells"
 
 
 def of_request(matrix: Matrix, answer: httpx.Response) -> list[dict[str, Any]]:
-    """What the tenant's audit tells of one request, oldest first."""
+    """Return the tenant's audit entries for one request, oldest first."""
     audit = matrix.ours.tenant.owner.get(f"{matrix.ours.tenant.path}/audit", params={"limit": 200})
     assert audit.status_code == 200, audit.text
     return [each for each in reversed(audit.json()["items"]) if each["request_id"] == answer.headers["x-request-id"]]
 
 
 def of_deletion(house: House, tenant_id: str | None, answer: httpx.Response) -> list[Outcome]:
-    """What is told of one request in an audit that no route reads: a deleted tenant's, or the platform's."""
+    """Return the outcomes of one request in an audit without a route: a deleted tenant's, or the platform's."""
     page = house.run(house.audit.read(None if tenant_id is None else TenantId(tenant_id)))
     entries = [line.entry for line in reversed(page.items)]
     return [each.outcome for each in entries if each.request_id == answer.headers["x-request-id"]]
 
 
-def test_every_route_that_changes_something_is_tried() -> None:
+def test_every_changing_route_is_tested() -> None:
     outside = {route for route in TABLE if not PARAMETER.search(route) and not route.startswith("GET ")}
     assert outside == set(ELSEWHERE)
     assert set(UNTOLD) <= set(CHANGING)
 
 
 @pytest.mark.parametrize("route", CHANGING)
-def test_what_a_person_changes_is_told_before_and_after(matrix: Matrix, route: str) -> None:
+def test_change_by_a_person_is_audited_before_and_after(matrix: Matrix, route: str) -> None:
     is_removal = route.startswith("DELETE ")
     ids = spare(route, matrix.ours) if is_removal else matrix.ours.ids()
     body = CHANGES.get(route) or matrix.body_of(route)
@@ -74,7 +74,7 @@ def test_what_a_person_changes_is_told_before_and_after(matrix: Matrix, route: s
 
 
 @pytest.mark.parametrize("route", CHANGING)
-def test_what_is_refused_is_not_told_as_done(matrix: Matrix, route: str) -> None:
+def test_refused_change_is_not_audited_as_done(matrix: Matrix, route: str) -> None:
     refused = matrix.send(Who.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
     assert refused.status_code == 403
     told = of_request(matrix, refused)
@@ -82,7 +82,7 @@ def test_what_is_refused_is_not_told_as_done(matrix: Matrix, route: str) -> None
 
 
 @pytest.mark.parametrize("route", [route for route in CHANGING if route not in UNTOLD])
-def test_who_tries_what_they_may_not_is_in_the_audit_by_name(matrix: Matrix, route: str) -> None:
+def test_refused_attempt_is_audited_with_the_caller(matrix: Matrix, route: str) -> None:
     matrix.house.run(matrix.house.audit.counters.flush())
     refused = matrix.send(Who.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
     assert refused.status_code == 403
@@ -98,8 +98,8 @@ def user_id(matrix: Matrix) -> str:
     return str(matrix.ours.tenant.owner.get("/v1/me").json()["user_id"])
 
 
-def test_what_an_organisation_asks_its_audit_about_is_in_it(house: House) -> None:
-    """Logins and their failures, keys, members and roles, terms, deletions, attempts from outside; and nothing secret."""
+def test_audit_answers_the_questions_of_an_organisation(house: House) -> None:
+    """It has logins and their failures, keys, members, roles, terms, deletions, attempts from outside, and no secrets."""
     tenant, stranger = house.tenant(), house.tenant()
     agent, channel = tenant.agent(), tenant.channel()
     tenant.subscribed(channel, agent)

@@ -1,4 +1,4 @@
-"""The walls of the gateway: every cell of the frames' matrix."""
+"""Tenant isolation of the gateway: every cell of the frame matrix."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ from tests.isolation.frame_matrix import (
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def test_every_kind_of_frame_has_its_line() -> None:
+def test_every_kind_of_frame_is_in_the_table() -> None:
     assert set(TABLE) == set(frames.KINDS)
 
 
-def test_every_slot_for_an_id_is_tried() -> None:
+def test_every_id_field_is_tested() -> None:
     hints = {kind: next(each for each in frames.Body.__args__ if each.__name__.lower() == kind) for kind in frames.KINDS}
     assert {kind: SLOTS & set(struct.__struct_encode_fields__) for kind, struct in hints.items()} == {
         kind: set(line.slots) for kind, line in TABLE.items()
     }
 
 
-def test_everybody_is_tried() -> None:
+def test_every_kind_of_peer_is_tested() -> None:
     assert set(Who) == {Who.NOBODY, *REFUSED, *INSIDE, *FOREIGN}
 
 
 # --- the cells -------------------------------------------------------------------------------------------------------
 
 
-async def test_before_connect_nothing_is_heard_but_what_the_table_says(tmp_path: Path) -> None:
+async def test_only_the_frames_in_the_table_are_handled_before_connect(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         found = {}
         for kind in TABLE:
@@ -67,7 +67,7 @@ async def test_before_connect_nothing_is_heard_but_what_the_table_says(tmp_path:
         assert found == {kind: (4501, []) for kind, line in TABLE.items() if not line.is_before_connect}
 
 
-async def test_who_does_not_come_in_is_told_why_and_nothing_behind_it_is_done(tmp_path: Path) -> None:
+async def test_refused_peer_gets_the_reason_and_its_later_frames_are_ignored(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         found = {(who, kind): await refused(w, who, kind) for who in REFUSED for kind in TABLE}
         assert found == {(who, kind): REFUSED[who] for who in REFUSED for kind in TABLE}
@@ -75,7 +75,7 @@ async def test_who_does_not_come_in_is_told_why_and_nothing_behind_it_is_done(tm
 
 
 @pytest.mark.parametrize("kind", TABLE)
-async def test_what_is_there(tmp_path: Path, kind: str) -> None:
+async def test_frames_naming_existing_records(tmp_path: Path, kind: str) -> None:
     async with world(tmp_path) as w:
         found = {}
         for who in INSIDE:
@@ -85,14 +85,14 @@ async def test_what_is_there(tmp_path: Path, kind: str) -> None:
 
 
 def elsewhere(w: World, slot: str, who: Who) -> Iterable[str]:
-    """Ids that are not this tenant's; for those of the other tenant, this one's."""
+    """Yield ids outside the peer's tenant; for peers of the other tenant, ids of this one."""
     yield (w.own if who in FOREIGN else w.foreign)[slot]
     yield ABSENT[slot]
     yield from MALFORMED
 
 
 @pytest.mark.parametrize(("kind", "slot"), [(kind, slot) for kind, line in TABLE.items() for slot in line.slots])
-async def test_what_is_elsewhere_is_answered_like_what_is_nowhere(tmp_path: Path, kind: str, slot: str) -> None:
+async def test_foreign_unknown_and_malformed_ids_get_the_same_answer(tmp_path: Path, kind: str, slot: str) -> None:
     line = TABLE[kind]
     assert line.missing is not None
     async with world(tmp_path) as w:
@@ -115,7 +115,7 @@ async def test_what_is_elsewhere_is_answered_like_what_is_nowhere(tmp_path: Path
 
 
 async def check_untouched(w: World) -> None:
-    """Neither tenant has anything of the other's doing."""
+    """Check that neither tenant contains anything from the other."""
     async with w.inside(Who.FOREIGN_AGENT) as raw:
         kept = await raw.ask("history", channel=w.their_channel.id)
         assert [each["data"] for each in kept["messages"]] == [CANARY]
@@ -126,7 +126,7 @@ async def check_untouched(w: World) -> None:
         assert [(row.agent_id, row.cursor.seq) for row in rows] == [(agent.id, 0)]
 
 
-async def test_a_challenge_of_another_connection_is_like_one_that_is_none(tmp_path: Path) -> None:
+async def test_challenge_of_another_connection_is_answered_like_an_unknown_one(tmp_path: Path) -> None:
     async with world(tmp_path) as w, open_client(w.it.url) as elsewhere:
         posed = await elsewhere.ask("challenge", tenant_id=w.own["tenant_id"], agent_id=w.own["agent_id"])
         signature = ssh_keygen.sign(w.it.key, posed["challenge"].encode())
@@ -139,7 +139,7 @@ async def test_a_challenge_of_another_connection_is_like_one_that_is_none(tmp_pa
         assert (found[0][0], found[0][1][0]["error"]["code"]) == (4500, "bad_credentials")
 
 
-async def test_what_a_tenant_says_reaches_nobody_of_another(tmp_path: Path) -> None:
+async def test_messages_and_presence_never_reach_another_tenant(tmp_path: Path) -> None:
     async with world(tmp_path) as w, w.inside(Who.FOREIGN_OWNER) as owner, w.inside(Who.FOREIGN_AGENT) as agent:
         await owner.ask("watch", channel=w.their_channel.id)
         await owner.ask("watch", presence=True)
@@ -156,6 +156,6 @@ async def test_what_a_tenant_says_reaches_nobody_of_another(tmp_path: Path) -> N
             assert raw.pushes == []
 
 
-async def test_who_is_withdrawn_while_inside_is_closed_with_the_reason(tmp_path: Path) -> None:
+async def test_connected_person_losing_access_is_closed_with_the_reason(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         assert await withdrawn(w) == WITHDRAWN

@@ -1,4 +1,4 @@
-"""The walls of REST: every cell of the matrix."""
+"""Tenant isolation of REST: every cell of the matrix."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.isolation.matrix import (
 from tests.rest.house import SETTINGS, House
 
 
-def test_every_route_has_its_line(house: House) -> None:
+def test_every_route_is_in_the_table(house: House) -> None:
     routes = {
         f"{method} {each.path}"
         for each in iter_route_contexts(build(house.services, SETTINGS).routes)
@@ -32,43 +32,43 @@ def test_every_route_has_its_line(house: House) -> None:
     assert routes == set(TABLE)
 
 
-def test_every_line_says_what_each_parameter_answers_when_it_is_missing() -> None:
+def test_every_path_parameter_has_an_expected_error() -> None:
     assert {route: set(PARAMETER.findall(route)) for route in TABLE} == {
         route: set(line.missing) for route, line in TABLE.items()
     }
 
 
 @pytest.mark.parametrize(("route", "who"), THERE)
-def test_what_is_there(matrix: Matrix, route: str, who: Who) -> None:
+def test_existing_records(matrix: Matrix, route: str, who: Who) -> None:
     matrix.there(route, who)
 
 
 @pytest.mark.parametrize(("route", "who"), IN_MANAGED)
-def test_what_is_in_a_managed_channel(matrix: Matrix, route: str, who: Who) -> None:
+def test_records_in_a_managed_channel(matrix: Matrix, route: str, who: Who) -> None:
     matrix.managed(route, who)
 
 
 @pytest.mark.parametrize("who", OWN)
-def test_entering_a_managed_channel(matrix: Matrix, who: Who) -> None:
+def test_subscribing_to_a_managed_channel(matrix: Matrix, who: Who) -> None:
     matrix.entering(who)
 
 
 @pytest.mark.parametrize("who", OWN)
-def test_making_and_unmaking_owners(matrix: Matrix, who: Who) -> None:
+def test_granting_and_removing_owners(matrix: Matrix, who: Who) -> None:
     matrix.owning(who)
 
 
 @pytest.mark.parametrize(("route", "parameter", "who"), ELSEWHERE)
-def test_what_is_elsewhere(matrix: Matrix, route: str, parameter: str, who: Who) -> None:
+def test_foreign_unknown_and_malformed_ids_get_the_same_answer(matrix: Matrix, route: str, parameter: str, who: Who) -> None:
     matrix.elsewhere(route, parameter, who)
 
 
 @pytest.mark.parametrize(("route", "who"), FROM_OUTSIDE)
-def test_what_is_another_tenants(matrix: Matrix, route: str, who: Who) -> None:
+def test_callers_from_outside(matrix: Matrix, route: str, who: Who) -> None:
     matrix.outside(route, who)
 
 
-def test_logging_in(matrix: Matrix) -> None:
+def test_login_in_a_suspended_tenant(matrix: Matrix) -> None:
     matrix.logging_in()
 
 
@@ -76,8 +76,8 @@ def test_joining_a_suspended_tenant(matrix: Matrix) -> None:
     matrix.joining()
 
 
-def test_what_is_theirs_is_as_it_was(matrix: Matrix) -> None:
-    """Runs last: what it was before was read before the first of the others."""
+def test_other_tenants_are_unchanged_afterwards(matrix: Matrix) -> None:
+    """Runs last; the earlier state was read before the first test."""
     theirs, halted = matrix.before[Who.STRANGER], matrix.before[Who.SUSPENDED_OWNER]
     assert all_of(matrix.theirs) == theirs
     assert all_of(matrix.halted, but="messages") == halted

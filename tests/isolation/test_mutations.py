@@ -1,6 +1,6 @@
-"""What the matrix is worth: with any one check of who may do what taken out of the code, it must turn red.
+"""The matrix detects every missing permission check: with any one removed from the code, a cell fails.
 
-The checks are found in the source, so that one which is added later, and which no cell of the matrix needs, fails here.
+The checks are found in the source, so that a later check without a cell fails here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CELLS: Final[list[Cell]] = [
 
 @pytest.fixture(scope="module")
 def cells_of(house: House) -> Mapping[Check, list[Cell]]:
-    """The cells that come to each check."""
+    """Return the cells that execute each check."""
     found: dict[Check, list[Cell]] = defaultdict(list)
     reached: set[Check] = set()
     matrix = made(house)
@@ -49,10 +49,10 @@ def cells_of(house: House) -> Mapping[Check, list[Cell]]:
     return found
 
 
-@pytest.mark.timeout(180)  # The first one waits for all cells.
+@pytest.mark.timeout(180)  # The first test waits for all cells.
 @pytest.mark.parametrize("check", CHECKS, ids=str)
-def test_without_a_check_the_matrix_is_red(house: House, cells_of: Mapping[Check, list[Cell]], check: Check) -> None:
-    matrix = made(house)  # A new one each time: what a check kept from happening may be done in it.
+def test_matrix_fails_without_any_one_check(house: House, cells_of: Mapping[Check, list[Cell]], check: Check) -> None:
+    matrix = made(house)  # Create new tenants each time: without the check, a cell may change them.
     with checks.without(check):
         assert any(_is_red(cell, matrix) for cell in cells_of[check]), f"line {check.line} can go, and nobody notices"
 
@@ -66,14 +66,14 @@ def _is_red(cell: Cell, matrix: Matrix) -> bool:
 
 
 @pytest.mark.parametrize("check", ENTRANCE, ids=str)
-async def test_without_a_check_of_people_at_the_gateway_the_frames_are_red(tmp_path: Path, check: Check) -> None:
+async def test_frame_matrix_fails_without_any_one_check_of_people(tmp_path: Path, check: Check) -> None:
     async with frame_matrix.world(tmp_path) as w:
         with checks.without(check):
             assert await _lets_in(w), f"line {check.line} can go, and nobody notices"
 
 
 async def _lets_in(w: World) -> bool:
-    """Whether anybody comes in who should not, or stays."""
+    """Return whether a peer connects, or stays connected, without permission."""
     try:
         for who, expected in REFUSED.items():
             if await refused(w, who, "watch") != expected:
@@ -83,6 +83,6 @@ async def _lets_in(w: World) -> bool:
         return True
 
 
-def test_there_are_checks_to_take_out() -> None:
+def test_checks_are_found() -> None:
     assert len(CHECKS) > 25
     assert len(ENTRANCE) >= 4

@@ -1,4 +1,4 @@
-"""The walls of NATS: every subject × whoever is in another account. One that is not in the table fails."""
+"""Tenant isolation of NATS: every subject × clients in every other account. A subject missing in the table fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OURS, THEIRS = TenantId("ten_ours"), TenantId("ten_theirs")
 
 
 class Account(StrEnum):
-    """Who may be on NATS. A server holds a connection in each account; an agent is in none."""
+    """The account of a NATS client. A server has a connection in each account; agents have none."""
 
     OURS = "our tenant"
     THEIRS = "another tenant"
@@ -45,7 +45,7 @@ TABLE: Final[Mapping[str, tuple[Account, str] | None]] = {
     "token": None,
     "dedupe_id": None,
 }
-"""Whatever `rules.subjects` has: the account that it is for, and a subject of it. None: it is a part of one, or no subject."""
+"""Every name in `rules.subjects`: its account and an example subject. None: part of a subject, or not a subject."""
 
 CELLS: Final = [(name, line) for name, line in TABLE.items() if line is not None]
 
@@ -58,12 +58,12 @@ def builders() -> Iterator[str]:
             yield name
 
 
-def test_every_subject_has_its_line() -> None:
+def test_every_subject_is_in_the_table() -> None:
     assert set(builders()) == set(TABLE)
 
 
 class Ear:
-    """Everything that one account hears."""
+    """A subscriber to everything in one account."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -78,7 +78,7 @@ class Ear:
         await self.client.flush(timeout=BOUND_S)
 
     async def heard(self) -> list[tuple[str, bytes]]:
-        """What has come up to now: what its own account is told last comes behind everything that was under way."""
+        """Return the messages received so far: a marker published now arrives after every earlier message."""
         await self.client.publish("marker", b"")
         found: list[tuple[str, bytes]] = []
         async with asyncio.timeout(BOUND_S):
@@ -88,7 +88,7 @@ class Ear:
 
 
 @pytest.mark.parametrize(("name", "line"), CELLS)
-async def test_what_is_said_in_one_account_is_heard_in_no_other(nats: Nats, name: str, line: tuple[Account, str]) -> None:
+async def test_messages_of_one_account_never_reach_another(nats: Nats, name: str, line: tuple[Account, str]) -> None:
     home, subject = line
     users = {
         Account.OURS: nats.accounts.user(OURS),

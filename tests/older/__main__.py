@@ -1,8 +1,8 @@
-"""Write the first system's tables and rows to an endpoint of DynamoDB.
+"""Write the tables and rows of the older system to a DynamoDB endpoint.
 
     python -m tests.older --endpoint http://127.0.0.1:4566 --keys DIR [--region us-east-1] [--dev|--indexes|--as-scripted]
 
-DIR gets the agents' private keys and `manifest.json`, which says what each row stands for.
+Writes the agents' private keys to DIR, and `manifest.json` with the meaning of each row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.older.world import World
 
 
 def write_older_rows(client: Any, keys: Path, form: Form = Form.PLAIN) -> Manifest:
-    """Create the tables in a form, write every row, and return what they stand for. Tables of the scripts get no rows."""
+    """Create the tables in a form, write every row, and return their manifest. The tables of its shell scripts get no rows."""
     make_tables(client, form)
     if form is Form.AS_SCRIPTED:
         return Manifest()

@@ -1,7 +1,7 @@
-"""Values as the first system's converter wrote them to DynamoDB, which is not how ArtCafe writes them.
+"""Encode values like the older system's converter for DynamoDB, which differs from ArtCafe's.
 
-A truth value is N 1 or 0 and never BOOL, a list of texts a string set, an empty list L, a list of numbers a number set, None
-NULL. Floats are written by `str`, so 152.3 may stand there as 152.29999999999998.
+It wrote a bool as N 1 or 0 and never as BOOL, a list of texts as a string set, an empty list as L, a list of numbers as a number
+set, and None as NULL. It wrote floats with `str`, so 152.3 may be stored as 152.29999999999998.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 Attribute = dict[str, Any]
-"""An attribute value as DynamoDB's API has it, such as `{"S": "text"}`."""
+"""An attribute value in the format of DynamoDB's API, such as `{"S": "text"}`."""
 
 
 @dataclass(frozen=True)
 class Raw:
-    """An attribute value that somebody wrote in the console, past the converter."""
+    """An attribute value entered in the console, bypassing the converter."""
 
     attribute: Attribute
 
 
 def attribute_of(value: object) -> Attribute:
-    """Return the attribute value that the first system wrote for a Python value."""
+    """Return the older system's attribute value for a Python value."""
     match value:
         case Raw():
             return value.attribute

@@ -1,4 +1,4 @@
-"""Key pairs of the first system's agents. It made RSA keys on the server and gave the private half away as PKCS#8 PEM."""
+"""Key pairs of the older system's agents. It generated RSA keys on the server and returned the private key as PKCS#8 PEM."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def fingerprint(line: str) -> str:
 
 
 class KeyRing:
-    """Makes key pairs, and keeps the private halves as files in a folder."""
+    """Generates key pairs and stores the private keys in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, label: str) -> Path:
-        """Return the file of a private key."""
+        """Return the path of a private key."""
         return self.folder / f"{label}.pem"
 
     def make(self, label: str, kind: str = "ed25519") -> str:
-        """Make a pair, and return the public half as OpenSSH's line without a comment."""
+        """Generate a pair and return the public key as an OpenSSH line without a comment."""
         private = self._private(label, kind)
         return private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
     def make_pem(self, label: str, form: PublicFormat) -> str:
-        """Make an RSA pair, and return the public half as PEM, as somebody pasted it."""
+        """Generate an RSA pair and return the public key as PEM, as pasted by a user."""
         return self._private(label, "rsa").public_key().public_bytes(Encoding.PEM, form).decode()
 
     def _private(self, label: str, kind: str) -> Private:

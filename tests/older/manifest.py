@@ -1,4 +1,4 @@
-"""What the rows of the first system stand for: what people and agents can do once they are mended, and what is left to decide."""
+"""The meaning of the older system's rows: permissions of people and agents after the repair, and the remaining findings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Person(msgspec.Struct, kw_only=True):
-    """A person: their role in each tenant that lets them in, and whether they have accepted version 1.0 of the terms."""
+    """A person: the role in each tenant they are a member of, and whether they have accepted version 1.0 of the terms."""
 
     user_id: str
     roles: dict[str, str] = {}
@@ -14,7 +14,7 @@ class Person(msgspec.Struct, kw_only=True):
 
 
 class Program(msgspec.Struct, kw_only=True):
-    """An agent: the file of its private key, whether it may log in, and the channels whose messages it receives."""
+    """An agent: the path of its private key, whether it may log in, and the channels it receives."""
 
     tenant: str
     id: str
@@ -24,7 +24,7 @@ class Program(msgspec.Struct, kw_only=True):
 
 
 class Organisation(msgspec.Struct, kw_only=True):
-    """A tenant: its plan, and the limits of its row that are kept, by ArtCafe's names."""
+    """A tenant: its plan, and the enforced limits of its row, by ArtCafe's names."""
 
     id: str
     plan: str
@@ -32,7 +32,7 @@ class Organisation(msgspec.Struct, kw_only=True):
 
 
 class Left(msgspec.Struct, kw_only=True, frozen=True, order=True):
-    """A finding of `tables check --rows` that no repair mends."""
+    """A finding of `tables check --rows` left by every repair."""
 
     what: str
     tenant: str
@@ -40,7 +40,7 @@ class Left(msgspec.Struct, kw_only=True, frozen=True, order=True):
 
 
 class Row(msgspec.Struct, kw_only=True):
-    """A row, and what it stands for."""
+    """A row and its meaning."""
 
     table: str
     key: list[str]
@@ -48,12 +48,12 @@ class Row(msgspec.Struct, kw_only=True):
 
 
 class Manifest(msgspec.Struct, kw_only=True):
-    """Everything that the rows stand for, by the names that the test data gives."""
+    """The meaning of all rows, by the labels in the test data."""
 
     people: dict[str, Person] = {}
     agents: dict[str, Program] = {}
     channels: dict[str, list[str]] = {}
-    """Tenant and id of each."""
+    """Tenant id and channel id, by label."""
     tenants: dict[str, Organisation] = {}
     left: list[Left] = []
     rows: list[Row] = []

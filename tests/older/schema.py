@@ -1,4 +1,4 @@
-"""The first system's tables, in each of the forms in which operators have them."""
+"""The older system's tables, in each form found at operators."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ SCRIPTED: Final[dict[str, tuple[str, ...]]] = {
     "artcafe-usage-metrics": ("tenant_id", "date"),
     "artcafe-Challenges": ("tenant_id", "challenge"),
 }
-"""The keys of its shell scripts, where they are not those above. ArtCafe cannot use such tables."""
+"""The keys in its shell scripts, if different from the above. ArtCafe cannot use such tables."""
 
 TWINS: Final = frozenset({"artcafe-agents", "artcafe-tenants", "artcafe-channels", "artcafe-usage-metrics"})
-"""The tables that have a `-dev` twin."""
+"""The tables with a `-dev` counterpart."""
 
 INDEXES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "artcafe-agents": {"TenantTypeIndex": ("tenant_id", "type"), "TenantStatusIndex": ("tenant_id", "status")},
     "artcafe-channels": {"TenantStatusIndex": ("tenant_id", "status")},
     "artcafe-tenants": {"StatusIndex": ("status",)},
 }
-"""Its global indexes, which ArtCafe never reads."""
+"""Its global indexes; ArtCafe never reads them."""
 
 THROUGHPUT: Final = {"ReadCapacityUnits": 5, "WriteCapacityUnits": 5}
 
 
 class Form(StrEnum):
-    """How the tables were made."""
+    """The way the tables were created."""
 
     PLAIN = "plain"
     DEV = "dev"
-    """With the four `-dev` twins."""
+    """With the four `-dev` tables."""
     INDEXES = "indexes"
-    """By the first system's own code: provisioned capacity, and its global indexes."""
+    """By the older system's own code: provisioned capacity and global indexes."""
     AS_SCRIPTED = "as-scripted"
-    """By its shell scripts, with their keys, and without a time to live."""
+    """By its shell scripts, with their keys and without a time to live."""
 
 
 def name_of(table: str, form: Form) -> str:
-    """Return what a table is called in a form."""
+    """Return the name of a table in a form."""
     return f"{table}-dev" if form is Form.DEV and table in TWINS else table
 
 
 def make_tables(client: Any, form: Form) -> None:
-    """Create the nine tables, and wait until they can be used."""
+    """Create the nine tables and wait until they are usable."""
     for table, keys in KEYS.items():
         client.create_table(**_creation(table, SCRIPTED.get(table, keys) if form is Form.AS_SCRIPTED else keys, form))
         client.get_waiter("table_exists").wait(TableName=name_of(table, form), WaiterConfig={"Delay": 1})

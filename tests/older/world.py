@@ -1,14 +1,14 @@
-"""Rows as the first system (spring of 2025) left them in an operator's tables, with what each stands for.
+"""Rows of the older system (spring of 2025) in an operator's tables, and the meaning of each.
 
-All times are naive UTC with microseconds, but those of challenges. Ids are the same in every run; keys are new.
+All times are naive UTC with microseconds, except those of challenges. Ids are the same in every run; keys are new.
 
-- Tenants have a uuid, and `subscription_tier` in the place of `plan`. Their limits are flat (`max_agents`), or once they were
-  migrated, a map `limits`, with flags as 0 and 1, beside `subscription_plan`.
-- Agents have a bare ULID, or `agent-system-{uuid}` (one a tenant, without a key). `status` is liveness. Nobody checked the public
-  key.
-- Subscriptions have an id of their own and a map of `permissions`, which nothing enforced. Those of a deleted agent stayed.
+- Tenants have a uuid, and `subscription_tier` instead of `plan`. Their limits are flat (`max_agents`), or after a migration a map
+  `limits` with flags as 0 and 1, next to `subscription_plan`.
+- Agents have a bare ULID, or `agent-system-{uuid}` (one per tenant, without a key). `status` is liveness. The public key was not
+  validated.
+- Subscriptions have their own id and a map of `permissions`, which was never enforced. Subscriptions of deleted agents were kept.
 - Memberships have `created_at` and `user_email`. A removed person keeps the row with `active` 0, and loses the one in the index.
-- Acceptances of terms may be `revoked`. The user is an identity provider's `sub`, or an e-mail address where that was unknown.
+- Acceptances of terms may be `revoked`. The user is an identity provider's `sub`, or an e-mail address if the `sub` was unknown.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LIMITS: Final = {
     "pro": (50, 500_000, 50.0, 100, 500, 100),
     "enterprise": (999_999, 999_999_999, 999_999.0, 999_999, 999_999, 999_999),
 }
-"""Agents, messages a month, gigabytes, connections, channels and SSH keys of each plan."""
+"""Agents, messages per month, gigabytes, connections, channels and SSH keys of each plan."""
 LIMIT_NAMES: Final = (
     "max_agents",
     "max_messages_per_month",
@@ -51,12 +51,12 @@ Item = dict[str, Any]
 
 
 def at(day: int, hour: int = 12, *, month: int = 5) -> str:
-    """Return a time of 2025 as the first system wrote it."""
+    """Return a time in 2025 in the older system's format."""
     return datetime(2025, month, day, hour, 1, 2, 123_456, tzinfo=UTC).replace(tzinfo=None).isoformat()
 
 
 class World:
-    """All rows by table, and the manifest of what they stand for."""
+    """All rows by table, and their manifest."""
 
     def __init__(self, ring: KeyRing) -> None:
         self._ring = ring
@@ -78,14 +78,14 @@ class World:
     # --- single rows ---
 
     def _put(self, table: str, why: str, item: Item, *, timed: bool = True) -> None:
-        """Keep a row. Whatever had no times was given them."""
+        """Add a row. Rows of the older system had times by default."""
         if timed:
             item = {"created_at": at(18), "updated_at": at(18), **item}
         self.rows.append((table, item))
         self.manifest.rows.append(Row(table=table, key=[item[name] for name in KEYS[table]], why=why))
 
     def _leave(self, what: str, tenant: str, *keys: str) -> None:
-        """Note a finding that a person has to decide about."""
+        """Record a finding that requires a decision by a person."""
         self.manifest.left += [Left(what=what, tenant=tenant, key=key) for key in keys]
 
     def _tenant(self, label: str, name: str, tier: str, owner: str, *, is_migrated: bool = True, **more: Any) -> str:
@@ -120,7 +120,7 @@ class World:
         return tenant
 
     def _system_rows(self, tenant: str) -> None:
-        """Write what every new tenant was given: a channel, and an agent without a key that is subscribed to it."""
+        """Add the rows of every new tenant: a channel, and a subscribed agent without a key."""
         channel, agent = f"channel-system-{self._uuid()}", f"agent-system-{self._uuid()}"
         self._put("artcafe-channels", "a tenant's system channel", {"tenant_id": tenant, "id": channel, "status": "active"})
         row = {"tenant_id": tenant, "id": agent, "name": "System agent", "type": "system", "status": "online"}
@@ -192,7 +192,7 @@ class World:
     def _member(
         self, who: str, tenant: str, role: str, *, why: str = "", is_listed: bool = True, reads_as: str | None = "", **more: Any
     ) -> None:
-        """Write a membership in both directions. `reads_as` is the role that ArtCafe gives them, None for no membership."""
+        """Add a membership in both directions. `reads_as` is the role ArtCafe gives the person, None for no membership."""
         person = self.manifest.people[who]
         row = {
             "id": self._uuid(),
@@ -212,7 +212,7 @@ class World:
     # --- tenants ---
 
     def _acme(self) -> None:
-        """A tenant that grew over the weeks: every form of key and subscription."""
+        """Add a tenant grown over weeks, with every form of key and subscription."""
         tenant = self._tenant("acme", "Acme Robotics", "basic", "ada", stripe_customer_id=None)
         self._system_rows(tenant)
         news = self._channel(tenant, "news", "news")
@@ -256,7 +256,7 @@ class World:
         self._leave("role", tenant, f"{tenant} {self.manifest.people['fay'].user_id}")
 
     def _acme_agents(self, tenant: str) -> None:
-        """Agents without a subscription, by their keys."""
+        """Add agents without a subscription, one per form of key."""
         make, ring = self._agent, self._ring
         definition = {"name": "vision", "description": None, "parameters": {"ratio": 0.75}, "models": ["m-large"]}
         make(
@@ -284,7 +284,7 @@ class World:
         self._leave("key_claim", tenant, f"~key#{fingerprint(same)}")
 
     def _bistro(self) -> None:
-        """A tenant of the first week: flat limits, metadata NULL."""
+        """Add a tenant of the first week: flat limits, metadata NULL."""
         tenant = self._tenant("bistro", "Bistro Étoile", "free", "ben", is_migrated=False)
         self._system_rows(tenant)
         menu = self._channel(tenant, "menu", "Menü")
@@ -295,7 +295,7 @@ class World:
         self._member("eve", tenant, "member", why="a member here, removed elsewhere")
 
     def _empire(self) -> None:
-        """A tenant whose every limit is 999999."""
+        """Add a tenant with every limit at 999999."""
         tenant = self._tenant("empire", "Empire", "enterprise", "gus", website="https://example.org", logo_url=None)
         self._system_rows(tenant)
         self._member("gus", tenant, "owner")
@@ -303,7 +303,7 @@ class World:
             self._agent(tenant, f"droid{number}", self._ring.make(f"droid{number}"), "one of several")
 
     def _starter(self) -> None:
-        """A tenant that has as many agents as its plan allows."""
+        """Add a tenant with as many agents as its plan allows."""
         tenant = self._tenant("starter", "Startup", "starter", "hal")
         self._member("hal", tenant, "owner")
         self._channel(tenant, "one", "one")
@@ -311,7 +311,7 @@ class World:
             self._agent(tenant, f"small{number}", self._ring.make(f"small{number}"), "one of the three that the plan has")
 
     def _bare(self) -> None:
-        """A tenant with nothing but a name, whose owner is not in the index."""
+        """Add a tenant with only a name, and an owner missing in the index."""
         self._put("artcafe-tenants", "a tenant with nothing but a name", {"id": "tenant-default", "name": "Default"}, timed=False)
         ada = self.manifest.people["ada"]
         row = {"user_id": ada.user_id, "tenant_id": "tenant-default", "role": "owner"}
@@ -320,13 +320,13 @@ class World:
         self.manifest.tenants["bare"] = Organisation(id="tenant-default", plan="free", limits={})
 
     def _lapsed(self) -> None:
-        """A tenant that never paid, and was active all the same."""
+        """Add a tenant without a payment, active nevertheless."""
         tenant = self._tenant("lapsed", "Lapsed", "pro", "fay", payment_status="expired", subscription_expires_at=at(2))
         self._member("fay", tenant, "owner")
         self._agent(tenant, "lapsed", self._ring.make("lapsed"), "of a tenant that never paid")
 
     def _gone(self) -> None:
-        """Rows of a tenant that has no row."""
+        """Add rows of a tenant without a row of its own."""
         tenant = self._uuid()
         agent = self._agent(tenant, "orphan", self._ring.make("orphan"), "of a tenant that has no row")
         self.manifest.agents["orphan"].logs_in = False
@@ -334,10 +334,10 @@ class World:
         self._member("dan", tenant, "owner", why="in a tenant that has no row", reads_as=None)
         self._leave("orphan", tenant, agent, channel, self.manifest.people["dan"].user_id)
 
-    # --- people's and tenants' other rows ---
+    # --- other rows of people and tenants ---
 
     def _terms(self) -> None:
-        """Terms accepted, revoked, and accepted by somebody of whom only the address was known."""
+        """Add acceptances of the terms: accepted, revoked, and accepted by a person known only by address."""
         revoked = {"revoked": 1, "revoked_at": at(22), "revocation_reason": "asked by mail"}
         for who, version, more in (("ada", "1.0", {}), ("ben", "1.0", {}), ("cleo", "1.0", revoked), ("ada", "0.9", {})):
             user_id = self.manifest.people[who].user_id
@@ -361,7 +361,7 @@ class World:
         self._put("artcafe-terms-acceptance", "terms of somebody whose `sub` was not known", by_mail)
 
     def _usage_and_challenges(self) -> None:
-        """A day or a metric in each row of usage, and challenges of which one has expired."""
+        """Add usage rows, one per day or metric, and two challenges, one of them expired."""
         acme = self.manifest.tenants["acme"].id
         for tenant in (acme, self.manifest.tenants["bistro"].id, self.manifest.tenants["empire"].id):
             day = {"tenant_id": tenant, "metric_id": "2025-05-18", "date": "2025-05-18", "messages": 0, "storage_mb": 0}
