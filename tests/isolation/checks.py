@@ -20,7 +20,7 @@ FILES: Final = (*sorted((SOURCE / "services").glob("*.py")), SOURCE / "rest" / "
 MEMBER_LOGIN: Final = SOURCE / "services" / "member_login.py"
 CALLS: Final = frozenset({"check", "check_managed", "require_tenant"})
 """Functions that raise if the caller has no permission."""
-WALLS: Final = frozenset(
+REFUSALS: Final = frozenset(
     {
         "Forbidden",
         "TermsRequired",
@@ -33,7 +33,7 @@ WALLS: Final = frozenset(
     }
 )
 """Errors that refuse any caller. Raising one under a condition is a check."""
-NO_WALL: Final[Mapping[str, str]] = {
+NOT_CHECKS: Final[Mapping[str, str]] = {
     "check(publish)": "bounds a message's size, and asks nothing of who sends it",
     "if row is None:": "the tenant may be deleted while something is done in it; tests/services holds it",
     "if row is None or tenant.is_gone(row):": "the same, in the transaction",
@@ -42,7 +42,7 @@ NO_WALL: Final[Mapping[str, str]] = {
     "if known is None:": "the same, when it is asked for in memory",
 }
 """Statements resembling a permission check, with the reason why they are none."""
-BEHIND: Final[Mapping[str, str]] = {
+SECOND_CHECKS: Final[Mapping[str, str]] = {
     "Messaging.submit_nowait": "agents alone publish on the socket, and every agent may; REST publishes by `Messaging.submit`",
 }
 """Functions whose checks repeat an earlier check, for every cell of the matrix."""
@@ -76,9 +76,9 @@ def _in(file: Path) -> Iterator[Check]:
     text = file.read_text()
     lines = text.splitlines()
     for node, function in _statements(ast.parse(text)):
-        if function in BEHIND or not _stops(node):
+        if function in SECOND_CHECKS or not _stops(node):
             continue
-        if (first := lines[node.lineno - 1].strip()) not in NO_WALL and not _lets_everyone(first):
+        if (first := lines[node.lineno - 1].strip()) not in NOT_CHECKS and not _allows_everyone(first):
             yield Check(file, node.lineno, function, first)
 
 
@@ -99,14 +99,14 @@ def _stops(node: ast.stmt) -> bool:
     if not (isinstance(node, ast.If) and isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is not None):
         return False
     raised = node.body[-1].exc
-    return _name(raised.func if isinstance(raised, ast.Call) else raised) in WALLS
+    return _name(raised.func if isinstance(raised, ast.Call) else raised) in REFUSALS
 
 
 def _name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _lets_everyone(text: str) -> bool:
+def _allows_everyone(text: str) -> bool:
     """Return whether the check allows every member and agent of the tenant: it exists for a future restriction."""
     named = [action for action in Action if f"Action.{action.name}," in text or f"Action.{action.name})" in text]
     return any(access.WHO[action] == (frozenset(Role), AgentAccess.ANY) for action in named)

@@ -9,7 +9,7 @@ import pytest
 from artcafe.services.terms import Current
 from tests import ssh_keygen
 from tests.conftest import Require
-from tests.isolation.matrix import Matrix, made
+from tests.isolation.matrix import Matrix, create_matrix
 from tests.rest.house import House
 
 
@@ -24,4 +24,4 @@ def house(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterato
 @pytest.fixture(scope="module")
 def matrix(house: House) -> Matrix:
     """Create the tenants and every kind of caller."""
-    return made(house)
+    return create_matrix(house)

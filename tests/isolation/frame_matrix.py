@@ -28,7 +28,7 @@ CANARY: Final = "canary-5b1d"
 """Contained in everything of the other tenant."""
 
 
-class Who(StrEnum):
+class PeerKind(StrEnum):
     """A kind of peer on a socket. The tenant is `ours`; foreign peers belong to `theirs`."""
 
     NOBODY = "nobody"
@@ -37,7 +37,7 @@ class Who(StrEnum):
     EXPIRED_PERSON = "owner with an expired token"
     STRANGER = "owner of another tenant who names this one"
     INVITED = "admin of another tenant who has an open invitation here, and names this one"
-    UNWILLING = "owner who has not accepted the terms"
+    TERMS_PENDING = "owner who has not accepted the terms"
     TRESPASSER = "agent of another tenant that names this one"
     DISABLED = "disabled agent"
     DELETED = "deleted agent"
@@ -58,28 +58,30 @@ class Who(StrEnum):
     SUSPENDED_AGENT = "agent of a suspended tenant"
 
 
-PEOPLE: Final = (Who.OWNER, Who.ADMIN, Who.MEMBER, Who.VIEWER)
-OUR_AGENTS: Final = (Who.AGENT, Who.OTHER)
+PEOPLE: Final = (PeerKind.OWNER, PeerKind.ADMIN, PeerKind.MEMBER, PeerKind.VIEWER)
+OUR_AGENTS: Final = (PeerKind.AGENT, PeerKind.OTHER)
 INSIDE: Final = (*PEOPLE, *OUR_AGENTS)
-FOREIGN: Final = (Who.FOREIGN_AGENT, Who.FOREIGN_OWNER)
-SUSPENDED: Final = {Role.OWNER: Who.SUSPENDED_OWNER, Role.ADMIN: Who.SUSPENDED_ADMIN, Role.MEMBER: Who.SUSPENDED_MEMBER} | {
-    Role.VIEWER: Who.SUSPENDED_VIEWER
-}
+FOREIGN: Final = (PeerKind.FOREIGN_AGENT, PeerKind.FOREIGN_OWNER)
+SUSPENDED: Final = {
+    Role.OWNER: PeerKind.SUSPENDED_OWNER,
+    Role.ADMIN: PeerKind.SUSPENDED_ADMIN,
+    Role.MEMBER: PeerKind.SUSPENDED_MEMBER,
+} | {Role.VIEWER: PeerKind.SUSPENDED_VIEWER}
 """The people of the suspended tenant."""
 
-REFUSED: Final[Mapping[Who, tuple[str, int]]] = {
-    Who.GARBAGE: ("unauthenticated", 4500),
-    Who.EXPIRED_AGENT: ("credentials_expired", 4001),
-    Who.EXPIRED_PERSON: ("credentials_expired", 4001),
-    Who.STRANGER: ("no_member", 4500),
-    Who.INVITED: ("no_member", 4500),
-    Who.UNWILLING: ("terms_required", 4500),
-    Who.TRESPASSER: ("bad_credentials", 4500),
-    Who.DISABLED: ("revoked", 4503),
-    Who.DELETED: ("revoked", 4503),
-    Who.REKEYED: ("revoked", 4503),
-    Who.REVOKED: ("revoked", 4503),
-    **dict.fromkeys((*SUSPENDED.values(), Who.SUSPENDED_AGENT), ("tenant_suspended", 4506)),
+REFUSED: Final[Mapping[PeerKind, tuple[str, int]]] = {
+    PeerKind.GARBAGE: ("unauthenticated", 4500),
+    PeerKind.EXPIRED_AGENT: ("credentials_expired", 4001),
+    PeerKind.EXPIRED_PERSON: ("credentials_expired", 4001),
+    PeerKind.STRANGER: ("no_member", 4500),
+    PeerKind.INVITED: ("no_member", 4500),
+    PeerKind.TERMS_PENDING: ("terms_required", 4500),
+    PeerKind.TRESPASSER: ("bad_credentials", 4500),
+    PeerKind.DISABLED: ("revoked", 4503),
+    PeerKind.DELETED: ("revoked", 4503),
+    PeerKind.REKEYED: ("revoked", 4503),
+    PeerKind.REVOKED: ("revoked", 4503),
+    **dict.fromkeys((*SUSPENDED.values(), PeerKind.SUSPENDED_AGENT), ("tenant_suspended", 4506)),
 }
 """The peers refused at `connect`: the error code and the close code."""
 
@@ -88,7 +90,7 @@ SILENCE: Final = "silence"
 
 
 @dataclass(frozen=True)
-class Line:
+class FrameRule:
     """The expected answers to a kind of frame.
 
     With existing ids: by kind of peer inside. With a foreign, unknown or malformed id in one of the slots: to people, and to
@@ -102,22 +104,22 @@ class Line:
     slots: tuple[str, ...] = ()
     is_before_connect: bool = False
 
-    def there(self, who: Who) -> str:
-        return self.people if who in PEOPLE else self.agent if who is Who.AGENT else self.other
+    def there(self, who: PeerKind) -> str:
+        return self.people if who in PEOPLE else self.agent if who is PeerKind.AGENT else self.other
 
 
 CHANNEL: Final = ("channel",)
-TABLE: Final[Mapping[str, Line]] = {
-    "challenge": Line(OK, OK, OK, (OK, OK), ("tenant_id", "agent_id"), is_before_connect=True),
-    "connect": Line(OK, OK, OK, ("no_member", "bad_credentials"), ("tenant_id",), is_before_connect=True),
-    "publish": Line("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
-    "subscribe": Line("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
-    "unsubscribe": Line("not_subscribed", OK, "not_subscribed", ("not_subscribed", "not_subscribed"), CHANNEL),
-    "ack": Line("forbidden", SILENCE, "not_subscribed", ("forbidden", "not_subscribed"), CHANNEL),
-    "status": Line("forbidden", OK, OK),
-    "history": Line("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
-    "watch": Line(OK, "forbidden", "forbidden", ("channel_not_found", "forbidden"), CHANNEL),
-    "unwatch": Line("not_subscribed", "forbidden", "forbidden", ("not_subscribed", "forbidden"), CHANNEL),
+TABLE: Final[Mapping[str, FrameRule]] = {
+    "challenge": FrameRule(OK, OK, OK, (OK, OK), ("tenant_id", "agent_id"), is_before_connect=True),
+    "connect": FrameRule(OK, OK, OK, ("no_member", "bad_credentials"), ("tenant_id",), is_before_connect=True),
+    "publish": FrameRule("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
+    "subscribe": FrameRule("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
+    "unsubscribe": FrameRule("not_subscribed", OK, "not_subscribed", ("not_subscribed", "not_subscribed"), CHANNEL),
+    "ack": FrameRule("forbidden", SILENCE, "not_subscribed", ("forbidden", "not_subscribed"), CHANNEL),
+    "status": FrameRule("forbidden", OK, OK),
+    "history": FrameRule("forbidden", OK, OK, ("forbidden", "channel_not_found"), CHANNEL),
+    "watch": FrameRule(OK, "forbidden", "forbidden", ("channel_not_found", "forbidden"), CHANNEL),
+    "unwatch": FrameRule("not_subscribed", "forbidden", "forbidden", ("not_subscribed", "forbidden"), CHANNEL),
 }
 
 SLOTS: Final = {"tenant_id", "agent_id", "channel", "agent", "request_id"}
@@ -134,14 +136,14 @@ ENDING: Final = ("connect",)
 
 
 @dataclass(frozen=True)
-class World:
+class GatewayTenants:
     """Two tenants, and the credentials of every kind of peer."""
 
     it: GatewayApp
     theirs: UserPrincipal
     their_agent: Agent
     their_channel: Channel
-    proofs: Mapping[Who, dict[str, str]]
+    proofs: Mapping[PeerKind, dict[str, str]]
 
     @property
     def own(self) -> dict[str, str]:
@@ -151,7 +153,7 @@ class World:
     def foreign(self) -> dict[str, str]:
         return {"tenant_id": self.theirs.tenant_id, "agent_id": self.their_agent.id, "channel": self.their_channel.id}
 
-    def body(self, kind: str, who: Who) -> dict[str, Any]:
+    def body(self, kind: str, who: PeerKind) -> dict[str, Any]:
         """Return a frame's body naming the tenant's own records."""
         bodies: dict[str, dict[str, Any]] = {
             "challenge": {"tenant_id": self.own["tenant_id"], "agent_id": self.own["agent_id"]},
@@ -163,7 +165,7 @@ class World:
         return bodies.get(kind, {}) | ({"channel": self.own["channel"]} if TABLE[kind].slots == CHANNEL else {})
 
     @asynccontextmanager
-    async def inside(self, who: Who) -> AsyncIterator[RawClient]:
+    async def inside(self, who: PeerKind) -> AsyncIterator[RawClient]:
         """Connect as a peer; an agent's subscriptions are being delivered."""
         async with open_client(self.it.url) as raw:
             assert "session_id" in await raw.ask("connect", **self.proofs[who])
@@ -177,7 +179,7 @@ async def barrier(raw: RawClient) -> None:
 
 
 @asynccontextmanager
-async def world(folder: Path) -> AsyncIterator[World]:
+async def world(folder: Path) -> AsyncIterator[GatewayTenants]:
     async with gateway_app(folder, terms=Current(version="2026-11")) as it:
         theirs = UserPrincipal(
             user_id=UserId("mallory"), tenant_id=(await it.services.tenants.create(UserId("mallory"), CANARY)).id, role=Role.OWNER
@@ -187,10 +189,10 @@ async def world(folder: Path) -> AsyncIterator[World]:
         await it.services.subscriptions.put(theirs, their_channel.id, their_agent.id)
         body = frames.Publish(their_channel.id, msgspec.Raw(json.dumps(CANARY).encode()))
         await it.services.messaging.publish(theirs, body.channel, body)
-        yield World(it, theirs, their_agent, their_channel, await proofs(it, theirs, their_agent))
+        yield GatewayTenants(it, theirs, their_agent, their_channel, await proofs(it, theirs, their_agent))
 
 
-async def suspended(it: GatewayApp) -> Mapping[Who, dict[str, str]]:
+async def suspended(it: GatewayApp) -> Mapping[PeerKind, dict[str, str]]:
     """Create a tenant with an agent and people of every role, suspend it, and return their credentials."""
     now, sam = it.clock(), UserId("sam")
     tenant = await it.services.tenants.create(sam, "Sam's")
@@ -203,7 +205,7 @@ async def suspended(it: GatewayApp) -> Mapping[Who, dict[str, str]]:
         await it.services.terms.accept(member.user_id)
         found[who] = {"access_token": it.identity.issue(member.user_id, now), "tenant_id": tenant.id}
     principal = AgentPrincipal(agent_id=agent.id, tenant_id=tenant.id, epoch=agent.epoch)
-    found[Who.SUSPENDED_AGENT] = {"access_token": it.services.tokens.mint(principal, now), "tenant_id": tenant.id}
+    found[PeerKind.SUSPENDED_AGENT] = {"access_token": it.services.tokens.mint(principal, now), "tenant_id": tenant.id}
     rows = it.services.store.tenant(tenant.id)
     await rows.transact([rows.set_status(TenantStatus.SUSPENDED, now)])
     it.services.invalidation.notify(tenant.id)
@@ -220,17 +222,17 @@ async def invited(it: GatewayApp, theirs: UserPrincipal) -> UserId:
     return ivy
 
 
-async def proofs(it: GatewayApp, theirs: UserPrincipal, their_agent: Agent) -> Mapping[Who, dict[str, str]]:
+async def proofs(it: GatewayApp, theirs: UserPrincipal, their_agent: Agent) -> Mapping[PeerKind, dict[str, str]]:
     ours, now = it.owner.tenant_id, it.clock()
-    found: dict[Who, dict[str, str]] = {}
+    found: dict[PeerKind, dict[str, str]] = {}
     for role in Role:
         user = UserId(f"{role}@example.com")
         await it.add_member(user, role)
         await it.services.terms.accept(user)
-        found[Who[role.name]] = {"access_token": it.identity.issue(user, now), "tenant_id": ours}
+        found[PeerKind[role.name]] = {"access_token": it.identity.issue(user, now), "tenant_id": ours}
 
-    unwilling, ivy = UserId("unwilling@example.com"), await invited(it, theirs)
-    await it.add_member(unwilling, Role.OWNER)
+    terms_pending, ivy = UserId("terms_pending@example.com"), await invited(it, theirs)
+    await it.add_member(terms_pending, Role.OWNER)
     for user in (ivy, UserId("alice"), UserId("mallory")):
         await it.services.terms.accept(user)
 
@@ -245,21 +247,24 @@ async def proofs(it: GatewayApp, theirs: UserPrincipal, their_agent: Agent) -> M
     _, key = await it.services.keys.add(it.owner, revoked.id, public_key=new_key())
     found |= await suspended(it)
     found |= {
-        Who.GARBAGE: {"access_token": "eyJhbGciOiJub25lIn0.e30.", "tenant_id": ours},
-        Who.EXPIRED_AGENT: {"access_token": it.services.tokens.mint(it.principal, now - timedelta(hours=1)), "tenant_id": ours},
-        Who.EXPIRED_PERSON: {"access_token": it.identity.issue("alice", now - timedelta(days=1)), "tenant_id": ours},
-        Who.STRANGER: {"access_token": it.identity.issue("mallory", now), "tenant_id": ours},
-        Who.INVITED: {"access_token": it.identity.issue(ivy, now), "tenant_id": ours},
-        Who.UNWILLING: {"access_token": it.identity.issue(unwilling, now), "tenant_id": ours},
-        Who.TRESPASSER: token(their_agent) | {"tenant_id": ours},
-        Who.DISABLED: token(disabled),
-        Who.DELETED: token(deleted),
-        Who.REKEYED: token(rekeyed),
-        Who.REVOKED: token(revoked, key.serial),
-        Who.AGENT: token(it.agent),
-        Who.OTHER: token(await agent()),
-        Who.FOREIGN_AGENT: token(their_agent),
-        Who.FOREIGN_OWNER: {"access_token": it.identity.issue("mallory", now), "tenant_id": theirs.tenant_id},
+        PeerKind.GARBAGE: {"access_token": "eyJhbGciOiJub25lIn0.e30.", "tenant_id": ours},
+        PeerKind.EXPIRED_AGENT: {
+            "access_token": it.services.tokens.mint(it.principal, now - timedelta(hours=1)),
+            "tenant_id": ours,
+        },
+        PeerKind.EXPIRED_PERSON: {"access_token": it.identity.issue("alice", now - timedelta(days=1)), "tenant_id": ours},
+        PeerKind.STRANGER: {"access_token": it.identity.issue("mallory", now), "tenant_id": ours},
+        PeerKind.INVITED: {"access_token": it.identity.issue(ivy, now), "tenant_id": ours},
+        PeerKind.TERMS_PENDING: {"access_token": it.identity.issue(terms_pending, now), "tenant_id": ours},
+        PeerKind.TRESPASSER: token(their_agent) | {"tenant_id": ours},
+        PeerKind.DISABLED: token(disabled),
+        PeerKind.DELETED: token(deleted),
+        PeerKind.REKEYED: token(rekeyed),
+        PeerKind.REVOKED: token(revoked, key.serial),
+        PeerKind.AGENT: token(it.agent),
+        PeerKind.OTHER: token(await agent()),
+        PeerKind.FOREIGN_AGENT: token(their_agent),
+        PeerKind.FOREIGN_OWNER: {"access_token": it.identity.issue("mallory", now), "tenant_id": theirs.tenant_id},
     }
     await it.services.agents.update(it.owner, disabled.id, status=AgentStatus.DISABLED)
     await it.services.agents.delete(it.owner, deleted.id)
@@ -268,19 +273,19 @@ async def proofs(it: GatewayApp, theirs: UserPrincipal, their_agent: Agent) -> M
     return found
 
 
-async def said(raw: RawClient, kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
+async def send_frame(raw: RawClient, kind: str, body: Mapping[str, Any]) -> tuple[str, str]:
     """Send a frame and return the answer's code and text."""
     raw.pushes.clear()
     if kind == "ack":
         await raw.send(ack=body)
         await barrier(raw)
-        told = [each["error"] for each in raw.pushes if "error" in each]
-        return (told[0]["code"], json.dumps(told[0])) if told else (SILENCE, "")
+        answered = [each["error"] for each in raw.pushes if "error" in each]
+        return (answered[0]["code"], json.dumps(answered[0])) if answered else (SILENCE, "")
     reply = await raw.ask(kind, **body)
     return str(reply.get("code", OK)), json.dumps(reply)
 
 
-def nameless(kind: str, answer: str, id: str) -> str:
+def without_id(kind: str, answer: str, id: str) -> str:
     """Return the answer without the requested id and without values that differ each time."""
     if kind == "challenge":
         return " ".join(sorted(json.loads(answer)))
@@ -292,7 +297,7 @@ def nameless(kind: str, answer: str, id: str) -> str:
 # --- cells -----------------------------------------------------------------------------------------------------------
 
 
-async def refused(w: World, who: Who, kind: str) -> tuple[str, int]:
+async def refused(w: GatewayTenants, who: PeerKind, kind: str) -> tuple[str, int]:
     """Return the error and close code of a refused peer, and check that a following frame is not handled."""
     async with open_client(w.it.url) as raw:
         id = await raw.say("connect", **w.proofs[who])
@@ -307,9 +312,9 @@ async def refused(w: World, who: Who, kind: str) -> tuple[str, int]:
         return answers[0]["error"]["code"], code
 
 
-async def withdrawn(w: World) -> list[int]:
+async def withdrawn(w: GatewayTenants) -> list[int]:
     """Return the close codes of connected people: one removed, one with a changed role, one in a suspended tenant."""
-    async with w.inside(Who.VIEWER) as removed, w.inside(Who.MEMBER) as changed, w.inside(Who.ADMIN) as last:
+    async with w.inside(PeerKind.VIEWER) as removed, w.inside(PeerKind.MEMBER) as changed, w.inside(PeerKind.ADMIN) as last:
         await w.it.remove_member(UserId("viewer@example.com"))
         first = await removed.closed()
         await w.it.set_role(UserId("member@example.com"), Role.VIEWER)

@@ -22,7 +22,7 @@ from tests import ssh_keygen
 from tests.rest.house import Agent, Caller, House, Tenant
 
 
-class Who(StrEnum):
+class CallerKind(StrEnum):
     """A kind of caller. The tenant is `ours`; a stranger and a foreign agent belong to another one."""
 
     NOBODY = "nobody"
@@ -32,7 +32,7 @@ class Who(StrEnum):
     DISABLED = "an agent that was disabled since"
     DELETED = "an agent that was deleted since"
     REKEYED = "an agent that got another key since"
-    UNWILLING = "a member who has not accepted the terms"
+    TERMS_PENDING = "a member who has not accepted the terms"
     STRANGER = "stranger"
     INVITED = "a member of another tenant who has an open invitation here"
     FOREIGN = "foreign agent"
@@ -49,49 +49,56 @@ class Who(StrEnum):
     SUSPENDED_AGENT = "agent of a suspended tenant"
 
 
-AGENTS: Final = (Who.AGENT, Who.OTHER, Who.FOREIGN, Who.SUSPENDED_AGENT)
+AGENTS: Final = (CallerKind.AGENT, CallerKind.OTHER, CallerKind.FOREIGN, CallerKind.SUSPENDED_AGENT)
 UNPROVEN: Final = {
-    Who.NOBODY: "unauthenticated",
-    Who.GARBAGE: "unauthenticated",
-    Who.EXPIRED: "credentials_expired",
-    Who.EXPIRED_AGENT: "credentials_expired",
-    Who.DISABLED: "revoked",
-    Who.DELETED: "revoked",
-    Who.REKEYED: "revoked",
+    CallerKind.NOBODY: "unauthenticated",
+    CallerKind.GARBAGE: "unauthenticated",
+    CallerKind.EXPIRED: "credentials_expired",
+    CallerKind.EXPIRED_AGENT: "credentials_expired",
+    CallerKind.DISABLED: "revoked",
+    CallerKind.DELETED: "revoked",
+    CallerKind.REKEYED: "revoked",
 }
 """Callers without a valid proof, and their error code."""
-OUTSIDE: Final = (Who.STRANGER, Who.INVITED, Who.FOREIGN)
+OUTSIDE: Final = (CallerKind.STRANGER, CallerKind.INVITED, CallerKind.FOREIGN)
 SUSPENDED: Final = {
-    Who.SUSPENDED_OWNER: Who.OWNER,
-    Who.SUSPENDED_ADMIN: Who.ADMIN,
-    Who.SUSPENDED_MEMBER: Who.MEMBER,
-    Who.SUSPENDED_VIEWER: Who.VIEWER,
-    Who.SUSPENDED_AGENT: Who.AGENT,
+    CallerKind.SUSPENDED_OWNER: CallerKind.OWNER,
+    CallerKind.SUSPENDED_ADMIN: CallerKind.ADMIN,
+    CallerKind.SUSPENDED_MEMBER: CallerKind.MEMBER,
+    CallerKind.SUSPENDED_VIEWER: CallerKind.VIEWER,
+    CallerKind.SUSPENDED_AGENT: CallerKind.AGENT,
 }
 """Callers of the suspended tenant, and the caller with the same permissions in an active one. They name records of their own
 tenant."""
 
-Statuses = Mapping[Who, int]
+Statuses = Mapping[CallerKind, int]
 
 
 def within(reads: int, *, viewer: int, member: int, admin: int, owner: int, agent: int = 403, other: int = 403) -> Statuses:
     """Return the expected status for each caller of the tenant and existing records; `reads` is the success status."""
-    own = {Who.VIEWER: viewer, Who.MEMBER: member, Who.ADMIN: admin, Who.OWNER: owner, Who.AGENT: agent, Who.OTHER: other}
+    own = {
+        CallerKind.VIEWER: viewer,
+        CallerKind.MEMBER: member,
+        CallerKind.ADMIN: admin,
+        CallerKind.OWNER: owner,
+        CallerKind.AGENT: agent,
+        CallerKind.OTHER: other,
+    }
     assert set(own.values()) <= {reads, 403}
-    return {**own, Who.UNWILLING: 403}
+    return {**own, CallerKind.TERMS_PENDING: 403}
 
 
 def everybody(status: int) -> Statuses:
-    return dict.fromkeys(Who, status)
+    return dict.fromkeys(CallerKind, status)
 
 
 def people(status: int) -> Statuses:
-    return {**anyone_in_person(status), Who.UNWILLING: 403}
+    return {**anyone_in_person(status), CallerKind.TERMS_PENDING: 403}
 
 
 def anyone_in_person(status: int) -> Statuses:
     """Return the statuses of `people`, including callers who have not accepted the terms."""
-    return dict.fromkeys(Who, status) | dict.fromkeys(AGENTS, 403) | dict.fromkeys(UNPROVEN, 401)
+    return dict.fromkeys(CallerKind, status) | dict.fromkeys(AGENTS, 403) | dict.fromkeys(UNPROVEN, 401)
 
 
 def members(status: int, *, itself: bool = False, any_agent: bool = False) -> Statuses:
@@ -102,7 +109,7 @@ def members(status: int, *, itself: bool = False, any_agent: bool = False) -> St
 
 def writers(status: int, *, itself: bool = False, any_agent: bool = False) -> Statuses:
     """Return the statuses of `members` without viewers."""
-    return {**members(status, itself=itself, any_agent=any_agent), Who.VIEWER: 403}
+    return {**members(status, itself=itself, any_agent=any_agent), CallerKind.VIEWER: 403}
 
 
 def admins(status: int) -> Statuses:
@@ -110,7 +117,7 @@ def admins(status: int) -> Statuses:
 
 
 @dataclass(frozen=True)
-class World:
+class TenantRecords:
     """The records of one tenant."""
 
     tenant: Tenant
@@ -137,7 +144,7 @@ class World:
 
 
 @dataclass(frozen=True)
-class Line:
+class RouteRule:
     """The expected answers of a route: the status by caller for existing records, the error code by parameter for missing ones.
 
     `about_agent`: an agent may call the route if the path names itself.
@@ -149,8 +156,8 @@ class Line:
     about_agent: bool = False
 
 
-def made_agent(house: House) -> dict[str, str]:
-    return {"name": "An agent"} | made_key(house)
+def agent_body(house: House) -> dict[str, str]:
+    return {"name": "An agent"} | key_body(house)
 
 
 TENANT: Final = {"tenant_id": "tenant_not_found"}
@@ -166,54 +173,54 @@ T: Final = "/v1/tenants/{tenant_id}"
 K: Final = T + "/agents/{agent_id}/keys"
 S: Final = T + "/channels/{channel_id}/subscriptions/{agent_id}"
 
-TABLE: Final[Mapping[str, Line]] = {
-    "GET /openapi.json": Line(everybody(200)),
-    "GET /asyncapi.json": Line(everybody(200)),
-    "GET /health/live": Line(everybody(200)),
-    "GET /health/ready": Line(everybody(200)),
-    "GET /v1": Line(everybody(200)),
-    "GET /v1/me": Line({**everybody(200), **dict.fromkeys(UNPROVEN, 401), Who.SUSPENDED_AGENT: 403}),
-    "POST /v1/auth/challenges": Line(everybody(201), body=lambda _: {"tenant_id": "ten_x", "agent_id": "agt_x"}),
-    "POST /v1/auth/tokens": Line(everybody(401), body=lambda _: {"challenge_id": "chl_x", "signature": "x"}),
-    "GET /v1/terms": Line(anyone_in_person(200)),
-    "GET /v1/terms/acceptances": Line(anyone_in_person(200)),
-    "POST /v1/terms/acceptances": Line(anyone_in_person(409), body=lambda _: {"version": "none"}),
-    "GET /v1/tenants": Line(people(200)),
-    "POST /v1/tenants": Line(people(201), body=lambda _: {"name": "A tenant"}),
-    f"GET {T}": Line(members(200), TENANT),
-    f"PATCH {T}": Line(admins(200), TENANT, lambda _: {"name": "A tenant"}),
-    f"DELETE {T}": Line(within(204, viewer=403, member=403, admin=403, owner=204), TENANT),
-    f"GET {T}/members": Line(admins(200), TENANT),
-    f"POST {T}/members": Line(admins(201), TENANT, lambda _: {"address": "bob@example.com", "role": "member"}),
-    f"PATCH {T}/members/{{user_id}}": Line(admins(200), USER, lambda _: {"role": "viewer"}),
-    f"DELETE {T}/members/{{user_id}}": Line(admins(204), USER),
-    f"GET {T}/invitations": Line(admins(200), TENANT),
-    f"DELETE {T}/invitations/{{invitation_id}}": Line(admins(204), INVITATION),
-    "POST /v1/invitations/acceptances": Line(people(403), body=lambda _: {"token": "x"}),
-    f"GET {T}/agents": Line(members(200, any_agent=True), TENANT),
-    f"POST {T}/agents": Line(writers(201), TENANT, made_agent),
-    f"GET {T}/agents/{{agent_id}}": Line(members(200, any_agent=True), AGENT),
-    f"PATCH {T}/agents/{{agent_id}}": Line(writers(200), AGENT, lambda _: {"name": "An agent"}),
-    f"DELETE {T}/agents/{{agent_id}}": Line(writers(204), AGENT),
-    f"GET {T}/agents/{{agent_id}}/subscriptions": Line(members(200, itself=True), AGENT, about_agent=True),
-    f"GET {K}": Line(members(200), AGENT),
-    f"POST {K}": Line(writers(201), AGENT, lambda house: {"public_key": ssh_keygen.public_line(house.key())}),
-    f"GET {K}/{{key_id}}": Line(members(200), KEY),
-    f"PATCH {K}/{{key_id}}": Line(writers(200), KEY, lambda _: {"status": "active"}),
-    f"DELETE {K}/{{key_id}}": Line(writers(204), KEY),
-    f"GET {T}/channels": Line(members(200), TENANT),
-    f"POST {T}/channels": Line(writers(201), TENANT, lambda _: {"name": "A channel"}),
-    f"GET {T}/channels/{{channel_id}}": Line(members(200), CHANNEL),
-    f"PATCH {T}/channels/{{channel_id}}": Line(writers(200), CHANNEL, lambda _: {"name": "A channel"}),
-    f"DELETE {T}/channels/{{channel_id}}": Line(writers(204), CHANNEL),
-    f"GET {T}/channels/{{channel_id}}/subscriptions": Line(members(200), CHANNEL),
-    f"GET {T}/channels/{{channel_id}}/messages": Line(members(200, any_agent=True), CHANNEL),
-    f"POST {T}/channels/{{channel_id}}/messages": Line(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
-    f"GET {T}/audit": Line(admins(200), TENANT),
-    f"GET {S}": Line(members(200, itself=True), SUBSCRIPTION, about_agent=True),
-    f"PUT {S}": Line(writers(200, itself=True), BOTH, about_agent=True),
-    f"PATCH {S}": Line(writers(200, itself=True), SUBSCRIPTION, lambda _: {"status": "active"}, about_agent=True),
-    f"DELETE {S}": Line(writers(204, itself=True), SUBSCRIPTION, about_agent=True),
+TABLE: Final[Mapping[str, RouteRule]] = {
+    "GET /openapi.json": RouteRule(everybody(200)),
+    "GET /asyncapi.json": RouteRule(everybody(200)),
+    "GET /health/live": RouteRule(everybody(200)),
+    "GET /health/ready": RouteRule(everybody(200)),
+    "GET /v1": RouteRule(everybody(200)),
+    "GET /v1/me": RouteRule({**everybody(200), **dict.fromkeys(UNPROVEN, 401), CallerKind.SUSPENDED_AGENT: 403}),
+    "POST /v1/auth/challenges": RouteRule(everybody(201), body=lambda _: {"tenant_id": "ten_x", "agent_id": "agt_x"}),
+    "POST /v1/auth/tokens": RouteRule(everybody(401), body=lambda _: {"challenge_id": "chl_x", "signature": "x"}),
+    "GET /v1/terms": RouteRule(anyone_in_person(200)),
+    "GET /v1/terms/acceptances": RouteRule(anyone_in_person(200)),
+    "POST /v1/terms/acceptances": RouteRule(anyone_in_person(409), body=lambda _: {"version": "none"}),
+    "GET /v1/tenants": RouteRule(people(200)),
+    "POST /v1/tenants": RouteRule(people(201), body=lambda _: {"name": "A tenant"}),
+    f"GET {T}": RouteRule(members(200), TENANT),
+    f"PATCH {T}": RouteRule(admins(200), TENANT, lambda _: {"name": "A tenant"}),
+    f"DELETE {T}": RouteRule(within(204, viewer=403, member=403, admin=403, owner=204), TENANT),
+    f"GET {T}/members": RouteRule(admins(200), TENANT),
+    f"POST {T}/members": RouteRule(admins(201), TENANT, lambda _: {"address": "bob@example.com", "role": "member"}),
+    f"PATCH {T}/members/{{user_id}}": RouteRule(admins(200), USER, lambda _: {"role": "viewer"}),
+    f"DELETE {T}/members/{{user_id}}": RouteRule(admins(204), USER),
+    f"GET {T}/invitations": RouteRule(admins(200), TENANT),
+    f"DELETE {T}/invitations/{{invitation_id}}": RouteRule(admins(204), INVITATION),
+    "POST /v1/invitations/acceptances": RouteRule(people(403), body=lambda _: {"token": "x"}),
+    f"GET {T}/agents": RouteRule(members(200, any_agent=True), TENANT),
+    f"POST {T}/agents": RouteRule(writers(201), TENANT, agent_body),
+    f"GET {T}/agents/{{agent_id}}": RouteRule(members(200, any_agent=True), AGENT),
+    f"PATCH {T}/agents/{{agent_id}}": RouteRule(writers(200), AGENT, lambda _: {"name": "An agent"}),
+    f"DELETE {T}/agents/{{agent_id}}": RouteRule(writers(204), AGENT),
+    f"GET {T}/agents/{{agent_id}}/subscriptions": RouteRule(members(200, itself=True), AGENT, about_agent=True),
+    f"GET {K}": RouteRule(members(200), AGENT),
+    f"POST {K}": RouteRule(writers(201), AGENT, lambda house: {"public_key": ssh_keygen.public_line(house.key())}),
+    f"GET {K}/{{key_id}}": RouteRule(members(200), KEY),
+    f"PATCH {K}/{{key_id}}": RouteRule(writers(200), KEY, lambda _: {"status": "active"}),
+    f"DELETE {K}/{{key_id}}": RouteRule(writers(204), KEY),
+    f"GET {T}/channels": RouteRule(members(200), TENANT),
+    f"POST {T}/channels": RouteRule(writers(201), TENANT, lambda _: {"name": "A channel"}),
+    f"GET {T}/channels/{{channel_id}}": RouteRule(members(200), CHANNEL),
+    f"PATCH {T}/channels/{{channel_id}}": RouteRule(writers(200), CHANNEL, lambda _: {"name": "A channel"}),
+    f"DELETE {T}/channels/{{channel_id}}": RouteRule(writers(204), CHANNEL),
+    f"GET {T}/channels/{{channel_id}}/subscriptions": RouteRule(members(200), CHANNEL),
+    f"GET {T}/channels/{{channel_id}}/messages": RouteRule(members(200, any_agent=True), CHANNEL),
+    f"POST {T}/channels/{{channel_id}}/messages": RouteRule(writers(201, any_agent=True), CHANNEL, lambda _: {"data": 1}),
+    f"GET {T}/audit": RouteRule(admins(200), TENANT),
+    f"GET {S}": RouteRule(members(200, itself=True), SUBSCRIPTION, about_agent=True),
+    f"PUT {S}": RouteRule(writers(200, itself=True), BOTH, about_agent=True),
+    f"PATCH {S}": RouteRule(writers(200, itself=True), SUBSCRIPTION, lambda _: {"status": "active"}, about_agent=True),
+    f"DELETE {S}": RouteRule(writers(204, itself=True), SUBSCRIPTION, about_agent=True),
 }
 
 ABSENT: Final = {
@@ -237,62 +244,62 @@ MANAGED: Final[Mapping[str, tuple[Statuses, Any]]] = {
 
 OUR_CANARY: Final = "canary-of-ours"
 THEIR_CANARY: Final = "canary-of-theirs"
-HALTED_CANARY: Final = "canary-of-the-suspended"
+SUSPENDED_CANARY: Final = "canary-of-the-suspended"
 """Contained in all names, descriptions and messages of each tenant, and must not be visible to the others."""
 
 
-def made(house: House) -> Matrix:
+def create_matrix(house: House) -> Matrix:
     """Create three tenants, one of them suspended, and every kind of caller."""
-    ours, theirs, halted = (made_world(house, canary) for canary in (OUR_CANARY, THEIR_CANARY, HALTED_CANARY))
-    everybody = callers(house, ours, theirs) | inmates(halted)
+    ours, theirs, halted = (create_tenant(house, canary) for canary in (OUR_CANARY, THEIR_CANARY, SUSPENDED_CANARY))
+    everybody = callers(house, ours, theirs) | suspended_callers(halted)
     open_invitation = halted.tenant.invite("late@example.com")["token"]
     house.suspend(halted.tenant.id)
-    before = {Who.STRANGER: all_of(theirs), Who.SUSPENDED_OWNER: all_of(halted, but="messages")}
+    before = {CallerKind.STRANGER: snapshot(theirs), CallerKind.SUSPENDED_OWNER: snapshot(halted, but="messages")}
     return Matrix(house, ours, theirs, halted, everybody, open_invitation, before)
 
 
-def inmates(halted: World) -> dict[Who, Caller]:
+def suspended_callers(halted: TenantRecords) -> dict[CallerKind, Caller]:
     """Return the callers of a tenant that is suspended afterwards."""
     tenant = halted.tenant
     return {
-        Who.SUSPENDED_OWNER: tenant.owner,
-        Who.SUSPENDED_ADMIN: tenant.member(Role.ADMIN),
-        Who.SUSPENDED_MEMBER: tenant.member(Role.MEMBER),
-        Who.SUSPENDED_VIEWER: tenant.member(Role.VIEWER),
-        Who.SUSPENDED_AGENT: halted.agent.login(),
+        CallerKind.SUSPENDED_OWNER: tenant.owner,
+        CallerKind.SUSPENDED_ADMIN: tenant.member(Role.ADMIN),
+        CallerKind.SUSPENDED_MEMBER: tenant.member(Role.MEMBER),
+        CallerKind.SUSPENDED_VIEWER: tenant.member(Role.VIEWER),
+        CallerKind.SUSPENDED_AGENT: halted.agent.login(),
     }
 
 
-def invited(ours: World, theirs: World) -> Caller:
+def invited(ours: TenantRecords, theirs: TenantRecords) -> Caller:
     """Return a member of theirs with an open invitation into ours."""
     caller = theirs.tenant.member(Role.ADMIN)
     ours.tenant.invite(caller.get("/v1/me").json()["user_id"], Role.OWNER)
     return caller
 
 
-def callers(house: House, ours: World, theirs: World) -> dict[Who, Caller]:
+def callers(house: House, ours: TenantRecords, theirs: TenantRecords) -> dict[CallerKind, Caller]:
     return {
-        Who.NOBODY: house.client(),
-        Who.GARBAGE: house.client("eyJhbGciOiJub25lIn0.e30."),
-        Who.EXPIRED: house.client(house.identity.issue("late@example.com", now() - timedelta(days=30))),
-        Who.EXPIRED_AGENT: house.client(house.tokens.mint(principal_of(ours.agent), now() - timedelta(hours=1))),
-        Who.DISABLED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json={"status": "disabled"})),
-        Who.DELETED: withdrawn(ours, lambda agent: agent.tenant.owner.delete(agent.path)),
-        Who.REKEYED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json=made_key(house))),
-        Who.UNWILLING: unwilling(ours),
-        Who.STRANGER: theirs.tenant.owner,
-        Who.INVITED: invited(ours, theirs),
-        Who.FOREIGN: theirs.agent.login(),
-        Who.OWNER: ours.tenant.owner,
-        Who.ADMIN: ours.tenant.member(Role.ADMIN),
-        Who.MEMBER: ours.tenant.member(Role.MEMBER),
-        Who.VIEWER: ours.tenant.member(Role.VIEWER),
-        Who.AGENT: ours.agent.login(),
-        Who.OTHER: ours.other.login(),
+        CallerKind.NOBODY: house.client(),
+        CallerKind.GARBAGE: house.client("eyJhbGciOiJub25lIn0.e30."),
+        CallerKind.EXPIRED: house.client(house.identity.issue("late@example.com", now() - timedelta(days=30))),
+        CallerKind.EXPIRED_AGENT: house.client(house.tokens.mint(principal_of(ours.agent), now() - timedelta(hours=1))),
+        CallerKind.DISABLED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json={"status": "disabled"})),
+        CallerKind.DELETED: withdrawn(ours, lambda agent: agent.tenant.owner.delete(agent.path)),
+        CallerKind.REKEYED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json=key_body(house))),
+        CallerKind.TERMS_PENDING: terms_pending(ours),
+        CallerKind.STRANGER: theirs.tenant.owner,
+        CallerKind.INVITED: invited(ours, theirs),
+        CallerKind.FOREIGN: theirs.agent.login(),
+        CallerKind.OWNER: ours.tenant.owner,
+        CallerKind.ADMIN: ours.tenant.member(Role.ADMIN),
+        CallerKind.MEMBER: ours.tenant.member(Role.MEMBER),
+        CallerKind.VIEWER: ours.tenant.member(Role.VIEWER),
+        CallerKind.AGENT: ours.agent.login(),
+        CallerKind.OTHER: ours.other.login(),
     }
 
 
-def made_world(house: House, canary: str) -> World:
+def create_tenant(house: House, canary: str) -> TenantRecords:
     tenant = house.tenant()
     assert tenant.owner.patch(tenant.path, json={"name": canary}).status_code == 200
     words = {"name": canary, "description": canary}
@@ -300,7 +307,7 @@ def made_world(house: House, canary: str) -> World:
     managed = tenant.channel(**words, access="managed")
     user = tenant.member(Role.VIEWER, canary).get("/v1/me").json()["user_id"]
     invitation = tenant.invite(f"{canary}@example.com")["id"]
-    world = World(tenant, agent, tenant.channel(**words), agent.another_key(), managed, tenant.agent(), user, invitation)
+    world = TenantRecords(tenant, agent, tenant.channel(**words), agent.another_key(), managed, tenant.agent(), user, invitation)
     for channel in (world.channel, world.managed):
         tenant.subscribed(channel, world.agent)
     published = tenant.owner.post(f"{tenant.path}/channels/{world.channel}/messages", json={"data": canary})
@@ -308,15 +315,15 @@ def made_world(house: House, canary: str) -> World:
     return world
 
 
-def unwilling(world: World) -> Caller:
+def terms_pending(world: TenantRecords) -> Caller:
     """Return a member who has not accepted the current terms."""
     house, tenant_id = world.tenant.house, TenantId(world.tenant.id)
-    member = Member(user_id=UserId("unwilling@example.com"), tenant_id=tenant_id, role=Role.OWNER, joined_at=now())
+    member = Member(user_id=UserId("terms_pending@example.com"), tenant_id=tenant_id, role=Role.OWNER, joined_at=now())
     house.run(house.store.transact(house.store.people(tenant_id).insert_member(member)))
     return house.user(member.user_id, accepts=False)
 
 
-def all_of(world: World, *, but: str = "nothing") -> dict[str, Any]:
+def snapshot(world: TenantRecords, *, but: str = "nothing") -> dict[str, Any]:
     """Return everything an owner can read, except the parts ending with `but` and those changed by reading."""
     tenant = world.tenant
     parts = (
@@ -334,7 +341,7 @@ def principal_of(agent: Agent) -> AgentPrincipal:
     return AgentPrincipal(agent_id=AgentId(agent.id), tenant_id=TenantId(agent.tenant.id), epoch=0)
 
 
-def withdrawn(world: World, change: Callable[[Agent], httpx.Response]) -> Caller:
+def withdrawn(world: TenantRecords, change: Callable[[Agent], httpx.Response]) -> Caller:
     """Return an agent that logged in before a change revoked its token."""
     agent = world.tenant.agent()
     caller = agent.login()
@@ -342,19 +349,19 @@ def withdrawn(world: World, change: Callable[[Agent], httpx.Response]) -> Caller
     return caller
 
 
-def made_key(house: House) -> dict[str, str]:
+def key_body(house: House) -> dict[str, str]:
     return {"public_key": ssh_keygen.public_line(house.key())}
 
 
-def spare(route: str, world: World) -> dict[str, str]:
+def disposable_ids(route: str, world: TenantRecords) -> dict[str, str]:
     """Return the path parameters of a disposable record, for a route that removes it."""
     tenant, ids = world.tenant, world.ids()
     if route == f"DELETE {T}":
-        return {"tenant_id": tenant.owner.post("/v1/tenants", json={"name": "A spare"}).json()["id"]}
+        return {"tenant_id": tenant.owner.post("/v1/tenants", json={"name": "A disposable_ids"}).json()["id"]}
     if route.endswith("/members/{user_id}"):
         return ids | {"user_id": tenant.member(Role.VIEWER).get("/v1/me").json()["user_id"]}
     if route.endswith("/invitations/{invitation_id}"):
-        return ids | {"invitation_id": tenant.invite("spare@example.com")["id"]}
+        return ids | {"invitation_id": tenant.invite("disposable_ids@example.com")["id"]}
     if route.endswith("/agents/{agent_id}"):
         return ids | {"agent_id": tenant.agent().id}
     if route.endswith("/keys/{key_id}"):
@@ -366,39 +373,39 @@ def spare(route: str, world: World) -> dict[str, str]:
     return ids | {"channel_id": channel}
 
 
-def seen(answer: httpx.Response) -> tuple[int, str, dict[str, str]]:
+def comparable(answer: httpx.Response) -> tuple[int, str, dict[str, str]]:
     """Return the comparable parts of an answer, without its date and request id."""
     own = answer.headers["x-request-id"]
     headers = {name: value for name, value in answer.headers.items() if name not in {"date", "x-request-id"}}
     return answer.status_code, answer.text.replace(own, ""), headers
 
 
-def elsewhere(ours: World, theirs: World, parameter: str, who: Who) -> Iterator[dict[str, str]]:
+def elsewhere(ours: TenantRecords, theirs: TenantRecords, parameter: str, who: CallerKind) -> Iterator[dict[str, str]]:
     """Yield path parameters with one foreign, unknown or malformed id.
 
     A foreign tenant's id is also combined with its own records.
     """
-    for id in (theirs.ids()[parameter], ABSENT[parameter], *(MALFORMED if who is Who.OWNER else MALFORMED[:2])):
+    for id in (theirs.ids()[parameter], ABSENT[parameter], *(MALFORMED if who is CallerKind.OWNER else MALFORMED[:2])):
         yield ours.ids() | {parameter: id}
     if parameter == "tenant_id":
         yield theirs.ids()
 
 
-def expected_there(route: str, who: Who) -> tuple[int, str | None]:
+def expected_there(route: str, who: CallerKind) -> tuple[int, str | None]:
     """Return the expected status, and the error code if the status is ambiguous."""
     line, is_in_tenant = TABLE[route], PARAMETER.search(route)
     if is_in_tenant and who in UNPROVEN:
         return 401, UNPROVEN[who]
     if is_in_tenant and who in SUSPENDED:
         return while_suspended(route, who) or (line.there[SUSPENDED[who]], None)
-    if who is Who.SUSPENDED_AGENT and line.there[who] == 403:
+    if who is CallerKind.SUSPENDED_AGENT and line.there[who] == 403:
         return 403, "tenant_suspended"
     return line.there[who], None
 
 
-def while_suspended(route: str, who: Who) -> tuple[int, str] | None:
+def while_suspended(route: str, who: CallerKind) -> tuple[int, str] | None:
     """Return the answer specific to a caller of a suspended tenant; None if it is the same as in an active one."""
-    if who is Who.SUSPENDED_AGENT:
+    if who is CallerKind.SUSPENDED_AGENT:
         return 403, "tenant_suspended"
     if TABLE[route].there[SUSPENDED[who]] == 403:
         return 403, "forbidden"
@@ -406,15 +413,15 @@ def while_suspended(route: str, who: Who) -> tuple[int, str] | None:
     return None if is_read else (403, "tenant_suspended")
 
 
-def expected_elsewhere(route: str, who: Who, parameter: str) -> tuple[int, str]:
+def expected_elsewhere(route: str, who: CallerKind, parameter: str) -> tuple[int, str]:
     line = TABLE[route]
     if who in UNPROVEN:
         return 401, UNPROVEN[who]
     if who in SUSPENDED:
-        is_out = parameter == "tenant_id" and who is not Who.SUSPENDED_AGENT
-        told = None if is_out else while_suspended(route, who)
-        return told or (404, line.missing[parameter])
-    if who is Who.UNWILLING:
+        is_out = parameter == "tenant_id" and who is not CallerKind.SUSPENDED_AGENT
+        answered = None if is_out else while_suspended(route, who)
+        return answered or (404, line.missing[parameter])
+    if who is CallerKind.TERMS_PENDING:
         return 403, "terms_required"
     if parameter == "tenant_id":
         return 404, line.missing[parameter]
@@ -428,19 +435,19 @@ class Matrix:
     """The cells of the table; each raises AssertionError if the server answers differently."""
 
     house: House
-    ours: World
-    theirs: World
-    halted: World
+    ours: TenantRecords
+    theirs: TenantRecords
+    halted: TenantRecords
     """The suspended tenant."""
-    callers: Mapping[Who, Caller]
+    callers: Mapping[CallerKind, Caller]
     late: str
     """The token of an invitation into the suspended tenant, for `late@example.com`."""
-    before: Mapping[Who, dict[str, Any]]
+    before: Mapping[CallerKind, dict[str, Any]]
 
-    def there(self, route: str, who: Who) -> None:
+    def there(self, route: str, who: CallerKind) -> None:
         """Check the answer for existing records."""
         expected, code = expected_there(route, who)
-        ids = self.halted.ids() if who in SUSPENDED else spare(route, self.ours) if expected == 204 else self.ours.ids()
+        ids = self.halted.ids() if who in SUSPENDED else disposable_ids(route, self.ours) if expected == 204 else self.ours.ids()
         answer = self.send(who, route, ids, self.body_of(route))
         assert answer.status_code == expected, answer.text
         assert code is None or answer.json()["code"] == code
@@ -457,21 +464,27 @@ class Matrix:
         answer = self.house.user("late@example.com").post("/v1/invitations/acceptances", json={"token": self.late})
         assert (answer.status_code, answer.json()["code"]) == (403, "tenant_suspended")
 
-    def managed(self, route: str, who: Who) -> None:
+    def managed(self, route: str, who: CallerKind) -> None:
         """Check the answer in a managed channel."""
         statuses, body = MANAGED[route]
         answer = self.send(who, route, self.ours.ids() | {"channel_id": self.ours.managed}, body)
         assert answer.status_code == statuses[who], answer.text
 
-    def entering(self, who: Who) -> None:
+    def entering(self, who: CallerKind) -> None:
         """Check subscribing an agent to a managed channel; agents try it for themselves."""
-        agent = self.ours.other if who is Who.OTHER else self.ours.tenant.agent() if who is not Who.AGENT else self.ours.agent
+        agent = (
+            self.ours.other
+            if who is CallerKind.OTHER
+            else self.ours.tenant.agent()
+            if who is not CallerKind.AGENT
+            else self.ours.agent
+        )
         channel = self.ours.tenant.channel(access="managed")
         ids = self.ours.ids() | {"channel_id": channel, "agent_id": agent.id}
         answer = self.send(who, f"PUT {S}", ids, None)
-        assert answer.status_code == (403 if who in (Who.VIEWER, *AGENTS) else 201), answer.text
+        assert answer.status_code == (403 if who in (CallerKind.VIEWER, *AGENTS) else 201), answer.text
 
-    def owning(self, who: Who) -> None:
+    def owning(self, who: CallerKind) -> None:
         """Check granting the owner role, by an invitation and by a role change, and removing an owner."""
         owner = self.ours.tenant.member(Role.OWNER).get("/v1/me").json()["user_id"]
         viewer = self.ours.tenant.member(Role.VIEWER).get("/v1/me").json()["user_id"]
@@ -479,33 +492,33 @@ class Matrix:
         made = self.send(who, f"PATCH {T}/members/{{user_id}}", self.ours.ids() | {"user_id": viewer}, {"role": "owner"})
         removed = self.send(who, f"DELETE {T}/members/{{user_id}}", self.ours.ids() | {"user_id": owner}, None)
         found = (invited.status_code, made.status_code, removed.status_code)
-        assert found == ((201, 200, 204) if who is Who.OWNER else (403, 403, 403))
+        assert found == ((201, 200, 204) if who is CallerKind.OWNER else (403, 403, 403))
 
-    def elsewhere(self, route: str, parameter: str, who: Who) -> None:
+    def elsewhere(self, route: str, parameter: str, who: CallerKind) -> None:
         """Check that a foreign, an unknown and a malformed id in one path parameter get equal answers."""
         body = self.body_of(route)
         home = self.halted if who in SUSPENDED else self.ours
         answers = [self.send(who, route, ids, body) for ids in elsewhere(home, self.theirs, parameter, who)]
-        found = [seen(answer) for answer in answers]
+        found = [comparable(answer) for answer in answers]
         assert found == [found[0]] * len(found)
         assert (answers[0].status_code, answers[0].json()["code"]) == expected_elsewhere(route, who, parameter)
 
-    def outside(self, route: str, who: Who) -> None:
+    def outside(self, route: str, who: CallerKind) -> None:
         """Check that a caller from outside gets equal answers for any id."""
         body = self.body_of(route)
         paths = [self.ours.ids(), ABSENT, *(ABSENT | {"tenant_id": id} for id in MALFORMED)]
-        found = [seen(self.send(who, route, ids, body)) for ids in paths]
+        found = [comparable(self.send(who, route, ids, body)) for ids in paths]
         assert found == [found[0]] * len(found)
         assert found[0][0] == 404
         assert '"tenant_not_found"' in found[0][1]
 
-    def send(self, who: Who, route: str, ids: Mapping[str, str], body: Any) -> httpx.Response:
+    def send(self, who: CallerKind, route: str, ids: Mapping[str, str], body: Any) -> httpx.Response:
         """Send a request and check that the answer contains no record of another tenant than the caller's."""
         method, template = route.split()
         path = template.format_map({name: quote(id, safe="") for name, id in ids.items()})
         answer = self.callers[who].request(method, path, json=body)
-        own = HALTED_CANARY if who in SUSPENDED else THEIR_CANARY if who in OUTSIDE else OUR_CANARY
-        assert not any(canary in answer.text for canary in (OUR_CANARY, THEIR_CANARY, HALTED_CANARY) if canary != own)
+        own = SUSPENDED_CANARY if who in SUSPENDED else THEIR_CANARY if who in OUTSIDE else OUR_CANARY
+        assert not any(canary in answer.text for canary in (OUR_CANARY, THEIR_CANARY, SUSPENDED_CANARY) if canary != own)
         return answer
 
     def body_of(self, route: str) -> Any:
@@ -513,10 +526,10 @@ class Matrix:
         return None if make is None else make(self.house)
 
 
-THERE: Final = [(route, who) for route in TABLE for who in Who if who not in OUTSIDE or not PARAMETER.search(route)]
-ELSEWHERE: Final = [
-    (route, name, who) for route in TABLE for name in PARAMETER.findall(route) for who in Who if who not in OUTSIDE
+THERE: Final = [(route, who) for route in TABLE for who in CallerKind if who not in OUTSIDE or not PARAMETER.search(route)]
+WRONG_IDS: Final = [
+    (route, name, who) for route in TABLE for name in PARAMETER.findall(route) for who in CallerKind if who not in OUTSIDE
 ]
-OWN: Final = [Who.OWNER, Who.ADMIN, Who.MEMBER, Who.VIEWER, Who.AGENT, Who.OTHER]
+OWN: Final = [CallerKind.OWNER, CallerKind.ADMIN, CallerKind.MEMBER, CallerKind.VIEWER, CallerKind.AGENT, CallerKind.OTHER]
 IN_MANAGED: Final = [(route, who) for route in MANAGED for who in OWN]
 FROM_OUTSIDE: Final = [(route, who) for route in TABLE if PARAMETER.search(route) for who in OUTSIDE]

@@ -10,16 +10,16 @@ import httpx
 import pytest
 
 from artcafe.model import Outcome, TenantId
-from tests.isolation.matrix import PARAMETER, TABLE, K, Matrix, S, T, Who, spare
+from tests.isolation.matrix import PARAMETER, TABLE, CallerKind, K, Matrix, S, T, disposable_ids
 from tests.rest.house import House
 
 CHANGING: Final = [route for route in TABLE if PARAMETER.search(route) and not route.startswith("GET ")]
-UNTOLD: Final[Mapping[str, str]] = {
-    f"POST {T}/channels/{{channel_id}}/messages": "a message is in the log, and a payload is never told",
+NOT_AUDITED: Final[Mapping[str, str]] = {
+    f"POST {T}/channels/{{channel_id}}/messages": "a message is in the log, and a payload is never answered",
 }
 """Changing routes of a tenant without audit entries, and the reason."""
-ELSEWHERE: Final[Mapping[str, str]] = {
-    "POST /v1/auth/challenges": "nothing is proven yet; what becomes of it is told as agent.login",
+OTHER_AUDITS: Final[Mapping[str, str]] = {
+    "POST /v1/auth/challenges": "nothing is proven yet; what becomes of it is answered as agent.login",
     "POST /v1/auth/tokens": "agent.login, counted by the minute",
     "POST /v1/terms/acceptances": "terms.accept, in the platform's audit",
     "POST /v1/tenants": "tenant.create, in the audit of the tenant that it makes",
@@ -51,40 +51,40 @@ def of_deletion(house: House, tenant_id: str | None, answer: httpx.Response) -> 
 
 def test_every_changing_route_is_tested() -> None:
     outside = {route for route in TABLE if not PARAMETER.search(route) and not route.startswith("GET ")}
-    assert outside == set(ELSEWHERE)
-    assert set(UNTOLD) <= set(CHANGING)
+    assert outside == set(OTHER_AUDITS)
+    assert set(NOT_AUDITED) <= set(CHANGING)
 
 
 @pytest.mark.parametrize("route", CHANGING)
 def test_change_by_a_person_is_audited_before_and_after(matrix: Matrix, route: str) -> None:
     is_removal = route.startswith("DELETE ")
-    ids = spare(route, matrix.ours) if is_removal else matrix.ours.ids()
+    ids = disposable_ids(route, matrix.ours) if is_removal else matrix.ours.ids()
     body = CHANGES.get(route) or matrix.body_of(route)
-    done = matrix.send(Who.OWNER, route, ids, body)
+    done = matrix.send(CallerKind.OWNER, route, ids, body)
     assert done.is_success, done.text
     if route == f"DELETE {T}":
         for tenant_id in (ids["tenant_id"], None):
             assert of_deletion(matrix.house, tenant_id, done) == [Outcome.INTENDED, Outcome.DONE]
         return
-    told = of_request(matrix, done)
-    assert [each["outcome"] for each in told] == ([] if route in UNTOLD else ["intended", "done"])
-    for entry in told:
+    answered = of_request(matrix, done)
+    assert [each["outcome"] for each in answered] == ([] if route in NOT_AUDITED else ["intended", "done"])
+    for entry in answered:
         assert (entry["actor"], entry["address"]) == (f"usr:{user_id(matrix)}", "127.0.0.1")
         assert entry["target"] is not None
 
 
 @pytest.mark.parametrize("route", CHANGING)
 def test_refused_change_is_not_audited_as_done(matrix: Matrix, route: str) -> None:
-    refused = matrix.send(Who.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
+    refused = matrix.send(CallerKind.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
     assert refused.status_code == 403
-    told = of_request(matrix, refused)
-    assert "done" not in [each["outcome"] for each in told]
+    answered = of_request(matrix, refused)
+    assert "done" not in [each["outcome"] for each in answered]
 
 
-@pytest.mark.parametrize("route", [route for route in CHANGING if route not in UNTOLD])
+@pytest.mark.parametrize("route", [route for route in CHANGING if route not in NOT_AUDITED])
 def test_refused_attempt_is_audited_with_the_caller(matrix: Matrix, route: str) -> None:
     matrix.house.run(matrix.house.audit.counters.flush())
-    refused = matrix.send(Who.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
+    refused = matrix.send(CallerKind.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
     assert refused.status_code == 403
     matrix.house.run(matrix.house.audit.counters.flush())
     audit = matrix.ours.tenant.owner.get(f"{matrix.ours.tenant.path}/audit", params={"limit": 1}).json()["items"]

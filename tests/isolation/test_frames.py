@@ -23,13 +23,13 @@ from tests.isolation.frame_matrix import (
     SLOTS,
     TABLE,
     WITHDRAWN,
-    Who,
-    World,
+    GatewayTenants,
+    PeerKind,
     barrier,
-    nameless,
     refused,
-    said,
+    send_frame,
     withdrawn,
+    without_id,
     world,
 )
 
@@ -48,7 +48,7 @@ def test_every_id_field_is_tested() -> None:
 
 
 def test_every_kind_of_peer_is_tested() -> None:
-    assert set(Who) == {Who.NOBODY, *REFUSED, *INSIDE, *FOREIGN}
+    assert set(PeerKind) == {PeerKind.NOBODY, *REFUSED, *INSIDE, *FOREIGN}
 
 
 # --- the cells -------------------------------------------------------------------------------------------------------
@@ -61,7 +61,7 @@ async def test_only_the_frames_in_the_table_are_handled_before_connect(tmp_path:
             if TABLE[kind].is_before_connect:
                 continue
             async with open_client(w.it.url) as raw:
-                body = w.body(kind, Who.AGENT)
+                body = w.body(kind, PeerKind.AGENT)
                 await (raw.send(ack=body) if kind == "ack" else raw.say(kind, **body))
                 found[kind] = (await raw.closed(), raw.pushes)
         assert found == {kind: (4501, []) for kind, line in TABLE.items() if not line.is_before_connect}
@@ -80,11 +80,11 @@ async def test_frames_naming_existing_records(tmp_path: Path, kind: str) -> None
         found = {}
         for who in INSIDE:
             async with w.inside(who) as raw:
-                found[who] = (await said(raw, kind, w.body(kind, who)))[0]
+                found[who] = (await send_frame(raw, kind, w.body(kind, who)))[0]
         assert found == {who: TABLE[kind].there(who) for who in INSIDE}
 
 
-def elsewhere(w: World, slot: str, who: Who) -> Iterable[str]:
+def elsewhere(w: GatewayTenants, slot: str, who: PeerKind) -> Iterable[str]:
     """Yield ids outside the peer's tenant; for peers of the other tenant, ids of this one."""
     yield (w.own if who in FOREIGN else w.foreign)[slot]
     yield ABSENT[slot]
@@ -101,25 +101,25 @@ async def test_foreign_unknown_and_malformed_ids_get_the_same_answer(tmp_path: P
             answers = set()
             for id in elsewhere(w, slot, who):
                 async with w.inside(who) as raw:
-                    code, answer = await said(raw, kind, w.body(kind, who) | {slot: id})
-                    answers.add((code, nameless(kind, answer, id)))
+                    code, answer = await send_frame(raw, kind, w.body(kind, who) | {slot: id})
+                    answers.add((code, without_id(kind, answer, id)))
                     if kind in ENDING:
                         assert await raw.closed() == 4500
                 whole += [answer, json.dumps(raw.pushes)] if who not in FOREIGN else []
             assert len(answers) == 1, (who, answers)
             codes[who] = answers.pop()[0]
         people, agents = line.missing
-        assert codes == {who: people if who in (*PEOPLE, Who.FOREIGN_OWNER) else agents for who in (*INSIDE, *FOREIGN)}
+        assert codes == {who: people if who in (*PEOPLE, PeerKind.FOREIGN_OWNER) else agents for who in (*INSIDE, *FOREIGN)}
         assert CANARY not in "".join(whole)
         await check_untouched(w)
 
 
-async def check_untouched(w: World) -> None:
+async def check_untouched(w: GatewayTenants) -> None:
     """Check that neither tenant contains anything from the other."""
-    async with w.inside(Who.FOREIGN_AGENT) as raw:
+    async with w.inside(PeerKind.FOREIGN_AGENT) as raw:
         kept = await raw.ask("history", channel=w.their_channel.id)
         assert [each["data"] for each in kept["messages"]] == [CANARY]
-    async with w.inside(Who.AGENT) as raw:
+    async with w.inside(PeerKind.AGENT) as raw:
         assert (await raw.ask("history", channel=w.own["channel"]))["messages"] == []
     for principal, channel, agent in ((w.it.owner, w.it.channel, w.it.agent), (w.theirs, w.their_channel, w.their_agent)):
         rows = (await w.it.services.subscriptions.of_channel(principal, channel.id)).items
@@ -140,14 +140,14 @@ async def test_challenge_of_another_connection_is_answered_like_an_unknown_one(t
 
 
 async def test_messages_and_presence_never_reach_another_tenant(tmp_path: Path) -> None:
-    async with world(tmp_path) as w, w.inside(Who.FOREIGN_OWNER) as owner, w.inside(Who.FOREIGN_AGENT) as agent:
+    async with world(tmp_path) as w, w.inside(PeerKind.FOREIGN_OWNER) as owner, w.inside(PeerKind.FOREIGN_AGENT) as agent:
         await owner.ask("watch", channel=w.their_channel.id)
         await owner.ask("watch", presence=True)
         await barrier(owner)
         assert [each["presence"]["connected"] for each in owner.pushes] == [True]
         assert await agent.messages(1) == [CANARY]
         owner.pushes.clear()
-        async with w.inside(Who.AGENT) as ours:
+        async with w.inside(PeerKind.AGENT) as ours:
             await ours.ask("status", status="busy")
             assert (await ours.ask("publish", channel=w.own["channel"], data="ours"))["seq"] == 1
             assert await ours.messages(1) == ["ours"]

@@ -7,18 +7,18 @@ from fastapi.routing import iter_route_contexts
 
 from artcafe.rest.app import build
 from tests.isolation.matrix import (
-    ELSEWHERE,
     FROM_OUTSIDE,
-    HALTED_CANARY,
     IN_MANAGED,
     OWN,
     PARAMETER,
+    SUSPENDED_CANARY,
     TABLE,
     THEIR_CANARY,
     THERE,
+    WRONG_IDS,
+    CallerKind,
     Matrix,
-    Who,
-    all_of,
+    snapshot,
 )
 from tests.rest.house import SETTINGS, House
 
@@ -39,32 +39,34 @@ def test_every_path_parameter_has_an_expected_error() -> None:
 
 
 @pytest.mark.parametrize(("route", "who"), THERE)
-def test_existing_records(matrix: Matrix, route: str, who: Who) -> None:
+def test_existing_records(matrix: Matrix, route: str, who: CallerKind) -> None:
     matrix.there(route, who)
 
 
 @pytest.mark.parametrize(("route", "who"), IN_MANAGED)
-def test_records_in_a_managed_channel(matrix: Matrix, route: str, who: Who) -> None:
+def test_records_in_a_managed_channel(matrix: Matrix, route: str, who: CallerKind) -> None:
     matrix.managed(route, who)
 
 
 @pytest.mark.parametrize("who", OWN)
-def test_subscribing_to_a_managed_channel(matrix: Matrix, who: Who) -> None:
+def test_subscribing_to_a_managed_channel(matrix: Matrix, who: CallerKind) -> None:
     matrix.entering(who)
 
 
 @pytest.mark.parametrize("who", OWN)
-def test_granting_and_removing_owners(matrix: Matrix, who: Who) -> None:
+def test_granting_and_removing_owners(matrix: Matrix, who: CallerKind) -> None:
     matrix.owning(who)
 
 
-@pytest.mark.parametrize(("route", "parameter", "who"), ELSEWHERE)
-def test_foreign_unknown_and_malformed_ids_get_the_same_answer(matrix: Matrix, route: str, parameter: str, who: Who) -> None:
+@pytest.mark.parametrize(("route", "parameter", "who"), WRONG_IDS)
+def test_foreign_unknown_and_malformed_ids_get_the_same_answer(
+    matrix: Matrix, route: str, parameter: str, who: CallerKind
+) -> None:
     matrix.elsewhere(route, parameter, who)
 
 
 @pytest.mark.parametrize(("route", "who"), FROM_OUTSIDE)
-def test_callers_from_outside(matrix: Matrix, route: str, who: Who) -> None:
+def test_callers_from_outside(matrix: Matrix, route: str, who: CallerKind) -> None:
     matrix.outside(route, who)
 
 
@@ -78,8 +80,8 @@ def test_joining_a_suspended_tenant(matrix: Matrix) -> None:
 
 def test_other_tenants_are_unchanged_afterwards(matrix: Matrix) -> None:
     """Runs last; the earlier state was read before the first test."""
-    theirs, halted = matrix.before[Who.STRANGER], matrix.before[Who.SUSPENDED_OWNER]
-    assert all_of(matrix.theirs) == theirs
-    assert all_of(matrix.halted, but="messages") == halted
-    for before, canary in ((theirs, THEIR_CANARY), (halted, HALTED_CANARY)):
+    theirs, halted = matrix.before[CallerKind.STRANGER], matrix.before[CallerKind.SUSPENDED_OWNER]
+    assert snapshot(matrix.theirs) == theirs
+    assert snapshot(matrix.halted, but="messages") == halted
+    for before, canary in ((theirs, THEIR_CANARY), (halted, SUSPENDED_CANARY)):
         assert all(canary in str(part) for name, part in before.items() if not name.endswith("subscriptions"))

@@ -15,8 +15,8 @@ import pytest
 
 from tests.isolation import checks, frame_matrix
 from tests.isolation.checks import Check
-from tests.isolation.frame_matrix import REFUSED, WITHDRAWN, World, refused, withdrawn
-from tests.isolation.matrix import ELSEWHERE, FROM_OUTSIDE, IN_MANAGED, OWN, THERE, Matrix, made
+from tests.isolation.frame_matrix import REFUSED, WITHDRAWN, GatewayTenants, refused, withdrawn
+from tests.isolation.matrix import FROM_OUTSIDE, IN_MANAGED, OWN, THERE, WRONG_IDS, Matrix, create_matrix
 from tests.rest.house import House
 
 CHECKS, ENTRANCE = checks.found(), checks.of_member_login()
@@ -24,7 +24,7 @@ Cell = Callable[[Matrix], None]
 
 CELLS: Final[list[Cell]] = [
     *(partial(Matrix.there, route=route, who=who) for route, who in THERE),
-    *(partial(Matrix.elsewhere, route=route, parameter=name, who=who) for route, name, who in ELSEWHERE),
+    *(partial(Matrix.elsewhere, route=route, parameter=name, who=who) for route, name, who in WRONG_IDS),
     *(partial(Matrix.managed, route=route, who=who) for route, who in IN_MANAGED),
     *(partial(Matrix.entering, who=who) for who in OWN),
     *(partial(Matrix.owning, who=who) for who in OWN),
@@ -39,7 +39,7 @@ def cells_of(house: House) -> Mapping[Check, list[Cell]]:
     """Return the cells that execute each check."""
     found: dict[Check, list[Cell]] = defaultdict(list)
     reached: set[Check] = set()
-    matrix = made(house)
+    matrix = create_matrix(house)
     with checks.watched(CHECKS, reached.add):
         for cell in CELLS:
             reached.clear()
@@ -52,7 +52,7 @@ def cells_of(house: House) -> Mapping[Check, list[Cell]]:
 @pytest.mark.timeout(180)  # The first test waits for all cells.
 @pytest.mark.parametrize("check", CHECKS, ids=str)
 def test_matrix_fails_without_any_one_check(house: House, cells_of: Mapping[Check, list[Cell]], check: Check) -> None:
-    matrix = made(house)  # Create new tenants each time: without the check, a cell may change them.
+    matrix = create_matrix(house)  # Create new tenants each time: without the check, a cell may change them.
     with checks.without(check):
         assert any(_is_red(cell, matrix) for cell in cells_of[check]), f"line {check.line} can go, and nobody notices"
 
@@ -69,10 +69,10 @@ def _is_red(cell: Cell, matrix: Matrix) -> bool:
 async def test_frame_matrix_fails_without_any_one_check_of_people(tmp_path: Path, check: Check) -> None:
     async with frame_matrix.world(tmp_path) as w:
         with checks.without(check):
-            assert await _lets_in(w), f"line {check.line} can go, and nobody notices"
+            assert await _admits_anyone(w), f"line {check.line} can go, and nobody notices"
 
 
-async def _lets_in(w: World) -> bool:
+async def _admits_anyone(w: GatewayTenants) -> bool:
     """Return whether a peer connects, or stays connected, without permission."""
     try:
         for who, expected in REFUSED.items():

@@ -62,27 +62,27 @@ def test_every_subject_is_in_the_table() -> None:
     assert set(builders()) == set(TABLE)
 
 
-class Ear:
+class AccountListener:
     """A subscriber to everything in one account."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self._heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self._received: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
 
     async def listen(self, *patterns: str) -> None:
         async def note(msg: object) -> None:
-            self._heard.put_nowait((getattr(msg, "subject", ""), getattr(msg, "data", b"")))
+            self._received.put_nowait((getattr(msg, "subject", ""), getattr(msg, "data", b"")))
 
         for pattern in patterns:
             await self.client.subscribe(pattern, cb=note)
         await self.client.flush(timeout=BOUND_S)
 
-    async def heard(self) -> list[tuple[str, bytes]]:
+    async def received(self) -> list[tuple[str, bytes]]:
         """Return the messages received so far: a marker published now arrives after every earlier message."""
         await self.client.publish("marker", b"")
         found: list[tuple[str, bytes]] = []
         async with asyncio.timeout(BOUND_S):
-            while (each := await self._heard.get())[0] != "marker":
+            while (each := await self._received.get())[0] != "marker":
                 found.append(each)
         return found
 
@@ -99,11 +99,14 @@ async def test_messages_of_one_account_never_reach_another(nats: Nats, name: str
         system = await stack.enter_async_context(connected(nats.url, nats.accounts.system_user()))
         for tenant in (OURS, THEIRS):
             await push(system, nats.accounts.account_jwt(tenant))
-        ears = {account: Ear(await stack.enter_async_context(connected(nats.url, user))) for account, user in users.items()}
-        for ear in ears.values():
-            await ear.listen(">")
-        for account, ear in ears.items():
-            await ear.client.publish(subject, f"said in {account}".encode())
-            await ear.client.flush(timeout=BOUND_S)
-        for account, ear in ears.items():
-            assert await ear.heard() == [(subject, f"said in {account}".encode())], f"{name} is for {home}"
+        listeners = {
+            account: AccountListener(await stack.enter_async_context(connected(nats.url, user)))
+            for account, user in users.items()
+        }
+        for listener in listeners.values():
+            await listener.listen(">")
+        for account, listener in listeners.items():
+            await listener.client.publish(subject, f"send_frame in {account}".encode())
+            await listener.client.flush(timeout=BOUND_S)
+        for account, listener in listeners.items():
+            assert await listener.received() == [(subject, f"send_frame in {account}".encode())], f"{name} is for {home}"

@@ -18,8 +18,8 @@ import msgspec
 from tests.older.attributes import attribute_of
 from tests.older.keys import KeyRing
 from tests.older.manifest import Manifest
+from tests.older.rows import OlderRows
 from tests.older.schema import Form, make_tables, name_of
-from tests.older.world import World
 
 
 def write_older_rows(client: Any, keys: Path, form: Form = Form.PLAIN) -> Manifest:
@@ -27,11 +27,11 @@ def write_older_rows(client: Any, keys: Path, form: Form = Form.PLAIN) -> Manife
     make_tables(client, form)
     if form is Form.AS_SCRIPTED:
         return Manifest()
-    world = World(KeyRing(keys))
-    for table, item in world.rows:
+    older = OlderRows(KeyRing(keys))
+    for table, item in older.rows:
         client.put_item(TableName=name_of(table, form), Item={name: attribute_of(value) for name, value in item.items()})
-    (keys / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(world.manifest)))
-    return world.manifest
+    (keys / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(older.manifest)))
+    return older.manifest
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def at(day: int, hour: int = 12, *, month: int = 5) -> str:
     return datetime(2025, month, day, hour, 1, 2, 123_456, tzinfo=UTC).replace(tzinfo=None).isoformat()
 
 
-class World:
+class OlderRows:
     """All rows by table, and their manifest."""
 
     def __init__(self, ring: KeyRing) -> None:
