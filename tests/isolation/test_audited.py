@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from artcafe.model import Outcome, TenantId
-from tests.isolation.matrix import PARAMETER, TABLE, CallerKind, K, Matrix, S, T, disposable_ids
+from tests.isolation.matrix import Matrix, disposable_ids
+from tests.isolation.route_rules import PARAMETER, TABLE, CallerKind, K, S, T
 from tests.rest.house import House
 
 CHANGING: Final = [route for route in TABLE if PARAMETER.search(route) and not route.startswith("GET ")]

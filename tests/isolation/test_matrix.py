@@ -10,16 +10,14 @@ from tests.isolation.matrix import (
     FROM_OUTSIDE,
     IN_MANAGED,
     OWN,
-    PARAMETER,
     SUSPENDED_CANARY,
-    TABLE,
     THEIR_CANARY,
     THERE,
     WRONG_IDS,
-    CallerKind,
     Matrix,
     snapshot,
 )
+from tests.isolation.route_rules import PARAMETER, TABLE, CallerKind
 from tests.rest.house import SETTINGS, House
 
 
