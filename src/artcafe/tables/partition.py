@@ -25,6 +25,8 @@ _LAST: Final = "\U0010ffff"
 class Partition:
     """The items of one partition. `apart` is the sort key prefix of rows other than the table's records."""
 
+    __slots__ = ("_apart", "_key", "_table", "_tables")
+
     def __init__(self, tables: Tables, table: Table, key: str, *, apart: str | None = None) -> None:
         self._tables, self._table, self._key, self._apart = tables, table, key, apart
 

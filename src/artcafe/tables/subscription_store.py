@@ -21,6 +21,8 @@ from artcafe.tables.partition import Partition
 class SubscriptionStore:
     """The subscriptions of one tenant; its key is in every read and write. Builders return writes for `TenantStore.transact`."""
 
+    __slots__ = ("_tables", "_tenant_id", "partition")
+
     def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
         self._tables, self._tenant_id = tables, tenant_id
         self.partition = Partition(tables, CHANNEL_SUBSCRIPTIONS, tenant_id)

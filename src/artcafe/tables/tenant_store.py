@@ -56,6 +56,8 @@ class Count(StrEnum):
 class TenantStore:
     """The records of one tenant; its key is in every read and write. Builders return writes; only `transact` changes anything."""
 
+    __slots__ = ("_agents", "_channels", "_tables", "id", "subscriptions", "tombstones")
+
     def __init__(self, tables: Tables, tenant_id: TenantId) -> None:
         self._tables = tables
         self.id = tenant_id
