@@ -63,7 +63,7 @@ def test_variables_of_commands_and_tests_are_ignored() -> None:
     ("variable", "value", "words"),
     [
         ("ARTCAFE_LISTN", "127.0.0.1:1", ["LISTN", "there is no such setting", "GATEWAY_LISTEN"]),
-        ("ARTCAFE_LISTEN", "8080", ["LISTEN", "HOST:PORT", "'8080'", "Where REST listens"]),
+        ("ARTCAFE_LISTEN", "8080", ["LISTEN", "HOST:PORT", "'8080'", "The address of the REST listener"]),
         ("ARTCAFE_LISTEN", ":8080", ["HOST:PORT"]),
         ("ARTCAFE_LISTEN", "localhost:65536", ["HOST:PORT"]),
         ("ARTCAFE_LISTEN", "localhost:²", ["HOST:PORT"]),

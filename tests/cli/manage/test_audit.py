@@ -74,7 +74,7 @@ def test_check_detects_changed_removed_and_truncated_entries(admin: Person, tmp_
         assert (done.code, done.stdout) == (3, "")
         return done.stderr
 
-    assert "entry 2 of the audit does not name" in refused([{**entries[0], "actor": "agt_other"}, *entries[1:]])
+    assert "entry 2 of the audit does not contain the digest" in refused([{**entries[0], "actor": "agt_other"}, *entries[1:]])
     assert f"entry {len(entries)} of the audit does not match its digest" in refused(
         [*entries[:-1], {**entries[-1], "actor": "agt_other"}]
     )
