@@ -24,7 +24,7 @@ def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
 
 
 def fill(ours: socket.socket) -> int:
-    """Sends as many bytes as there is room for, and returns how many those were."""
+    """Fill the socket's buffer, and return the number of bytes sent."""
     sent = 0
     while True:
         try:
@@ -34,7 +34,7 @@ def fill(ours: socket.socket) -> int:
 
 
 def received(theirs: socket.socket) -> bytes:
-    """All that is there."""
+    """Return all available bytes."""
     found = b""
     try:
         while more := theirs.recv(1 << 20):
@@ -44,7 +44,7 @@ def received(theirs: socket.socket) -> bytes:
     return found
 
 
-def test_all_get_it_and_those_who_had_no_room_for_it_are_told_with_what_they_took(
+def test_full_and_closed_descriptors_are_returned_with_their_written_bytes(
     pairs: list[tuple[socket.socket, socket.socket]],
 ) -> None:
     full, gone, small = 1, 3, 4
@@ -62,7 +62,7 @@ def test_all_get_it_and_those_who_had_no_room_for_it_are_told_with_what_they_too
             assert received(theirs)[before.get(at, 0) :] == FRAMES[: short.get(at)]
 
 
-def test_a_first_and_a_last_that_take_nothing_are_told_too(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+def test_short_writes_at_both_ends_are_returned(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
     for at in (0, 1, 5):
         pairs[at][1].close()
 
@@ -70,6 +70,6 @@ def test_a_first_and_a_last_that_take_nothing_are_told_too(pairs: list[tuple[soc
     assert all(received(theirs) == FRAMES for _, theirs in pairs[2:5])
 
 
-def test_nobody_is_told_where_all_have_room_and_where_there_is_nobody(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+def test_complete_writes_return_an_empty_list(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
     assert write_to_all([ours.fileno() for ours, _ in pairs], FRAMES) == []
     assert write_to_all([], FRAMES) == []

@@ -1,4 +1,4 @@
-"""Which event loop a gateway runs on here: the product's, and for slow readers also asyncio's own."""
+"""The event loops of these tests: uvloop, as in production, and for slow readers also asyncio's own."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.ne
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """uvloop alone, but in `test_slow_readers`."""
+    """Return uvloop, and in `test_slow_readers` both loops."""
     return LOOPS if item.path.name == "test_slow_readers.py" else {"uvloop": LOOPS["uvloop"]}

@@ -1,4 +1,4 @@
-"""A gateway in the test's own process, on real tables and a real nats-server, whose patience and clock are the test's."""
+"""A gateway in the test's own process, on real tables and a real nats-server, with the test's timeouts and clock."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LONG_S = 3600.0
 
 
 class Clock:
-    """The real time, and whatever the test adds."""
+    """The real time plus an offset set by the test."""
 
     def __init__(self) -> None:
         self.ahead = timedelta()
@@ -48,7 +48,7 @@ class Clock:
 
 @dataclass
 class GatewayApp:
-    """The parts, and a tenant with one agent on one channel."""
+    """A running gateway with its services, and a tenant with one agent subscribed to one channel."""
 
     gateway: Gateway
     services: Services
@@ -62,7 +62,7 @@ class GatewayApp:
     key: Path
     channel: Channel
     trust: ssl.SSLContext | None
-    """What connects to `url`, where that is one of TLS."""
+    """The client's TLS context, if `url` is a wss one."""
     nats: Nats = field(init=False)
     proxy: Proxy | None = field(init=False)
 
@@ -71,12 +71,12 @@ class GatewayApp:
         return AgentPrincipal(agent_id=self.agent.id, tenant_id=self.agent.tenant_id, epoch=0)
 
     def token(self) -> str:
-        """An access token of the agent, as REST gives it."""
+        """Return an access token of the agent, as REST issues it."""
         return self.services.tokens.mint(self.principal, self.clock())
 
     @asynccontextmanager
     async def connected_person(self, role: Role = Role.VIEWER) -> AsyncIterator[RawClient]:
-        """A new member of the tenant with this role, logged in."""
+        """Connect a new member of the tenant with this role."""
         user = UserId(f"{role}@example.com")
         await self.add_member(user, role)
         async with open_client(self.url, self.trust) as raw:
@@ -86,50 +86,50 @@ class GatewayApp:
             yield raw
 
     async def add_member(self, user: UserId, role: Role) -> None:
-        """The person becomes a member of the tenant, by an invitation."""
+        """Make the person a member of the tenant, by an invitation."""
         _, token = await self.services.invitations.create(self.owner, address="bob@example.com", role=role)
         await self.services.invitations.accept(user, "bob@example.com", token)
 
     async def remove_member(self, user: UserId) -> None:
-        """The person is no member any more."""
+        """Remove the person from the tenant."""
         await self.services.members.remove(self.owner, user)
 
     async def set_role(self, user: UserId, role: Role) -> None:
-        """The member has another role."""
+        """Change the member's role."""
         await self.services.members.set_role(self.owner, user, role)
 
     async def suspend(self, status: TenantStatus = TenantStatus.SUSPENDED) -> None:
-        """The tenant is suspended, and everybody hears of it."""
+        """Set the tenant's status, and notify every subscriber of changes."""
         tenant = self.services.store.tenant(self.owner.tenant_id)
         await tenant.transact([tenant.set_status(status, self.clock())])
         self.services.invalidation.notify(tenant.id)
 
     @asynccontextmanager
     async def connected(self, **more: object) -> AsyncIterator[RawClient]:
-        """The agent, logged in with a token."""
+        """Connect the agent with a token."""
         async with open_client(self.url, self.trust) as raw:
             assert "session_id" in await raw.ask("connect", access_token=self.token(), **more)
             yield raw
 
     @asynccontextmanager
     async def connected_socket(self, **more: object) -> AsyncIterator[BareSocket]:
-        """The agent on bare TCP, logged in by a signature."""
+        """Connect the agent on a bare TCP socket, by a signature."""
         async with open_socket(self.url, self.trust) as raw:
             await raw.login(self.owner.tenant_id, self.agent.id, self.key, **more)
             yield raw
 
     async def caught_up(self) -> None:
-        """Returns when whoever is connected has what it subscribed to, and gets whatever comes."""
+        """Wait until every delivery of every connection has caught up."""
         await until(lambda: all(_has_caught_up(each) for each in self.gateway.connections()))
 
     async def publish(self, data: bytes, channel: Channel | None = None) -> int:
-        """Stores a message as the owner."""
+        """Store a message as the owner, and return its sequence."""
         seq = await self.say(data, channel or self.channel)
         assert seq is not None
         return seq
 
     async def say(self, data: bytes, channel: Channel) -> int | None:
-        """Publishes a message as the owner, and returns its sequence if it is stored."""
+        """Publish a message as the owner, and return its sequence, or None in a `live` channel."""
         return (await self.services.messaging.publish(self.owner, channel.id, Publish(channel.id, Json(data)))).seq
 
 
@@ -146,10 +146,10 @@ async def gateway_app(
     engine: type[Sqlite] = Sqlite,
     connections: OpenConnections | None = None,
 ) -> AsyncIterator[GatewayApp]:
-    """Everything up; whatever the test left behind, it must end when the test does.
+    """Run a gateway for one test. Every task must end with the test, whatever it leaves open.
 
-    `terms`: what people must accept. `has_proxy`: the server reaches NATS by a way that the test can cut, `GatewayApp.proxy`.
-    `authority`: sockets are of TLS, by a certificate of this one. `engine`: the tables' one. `connections`: how many may be open.
+    `terms`: required of people. `has_proxy`: the server reaches NATS through `GatewayApp.proxy`, which the test can cut.
+    `authority`: signs the certificate of TLS sockets. `engine`: of the tables. `connections`: the limits of open connections.
     """
     accounts = Accounts(b"s" * 32, "dev")
     nats = EmbeddedNats(folder / "nats", accounts)
@@ -225,7 +225,7 @@ def _has_caught_up(connection: Connection) -> bool:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Returns when the condition holds."""
+    """Wait until the condition holds."""
     async with asyncio.timeout(BOUND_S):
-        while not condition():  # noqa: ASYNC110 (what is waited for tells nobody)
+        while not condition():  # noqa: ASYNC110 (the condition has no event)
             await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""Clients that know nothing of ArtCafe: one on `websockets`, and one on bare TCP for what no library would do."""
+"""Clients without ArtCafe's code: one on `websockets`, and one on bare TCP for behaviour no library allows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROTOCOL = Subprotocol("artcafe.v1")
 
 
 class RawClient:
-    """One socket: JSON objects in and out, in the order of the wire."""
+    """One WebSocket: JSON objects in and out, in the order of the wire."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -32,23 +32,23 @@ class RawClient:
         self._id = 0
 
     async def send(self, **frame: object) -> None:
-        """Sends one frame of these fields."""
+        """Send one frame with these fields."""
         await self.socket.send(json.dumps(frame))
 
     async def next(self) -> dict[str, Any]:
-        """The next frame that has come."""
+        """Return the next frame."""
         async with asyncio.timeout(BOUND_S):
             frame: dict[str, Any] = json.loads(await self.socket.recv())
         return frame
 
     async def say(self, kind: str, **body: object) -> int:
-        """Sends a command and returns its id."""
+        """Send a command, and return its id."""
         self._id += 1
         await self.send(id=self._id, **{kind: body})
         return self._id
 
     async def ask(self, kind: str, **body: object) -> dict[str, Any]:
-        """The reply to a command; what was pushed before it goes to `pushes`."""
+        """Send a command, and return its reply or error. Earlier frames go to `pushes`."""
         id = await self.say(kind, **body)
         while (frame := await self.next()).get("id") != id:
             self.pushes.append(frame)
@@ -56,33 +56,33 @@ class RawClient:
         return reply
 
     async def message(self) -> dict[str, Any]:
-        """The next message; nothing else may come before it."""
+        """Return the next message, and fail for any other frame."""
         frame = self.pushes.pop(0) if self.pushes else await self.next()
         assert list(frame) == ["message"], frame
         message: dict[str, Any] = frame["message"]
         return message
 
     async def messages(self, count: int) -> list[Any]:
-        """The data of the next so many messages."""
+        """Return the data of the next `count` messages."""
         return [(await self.message())["data"] for _ in range(count)]
 
     async def ack(self, channel: str, seq: int) -> None:
-        """Acknowledges up to `seq`."""
+        """Acknowledge everything up to `seq`."""
         await self.send(ack={"channel": channel, "seq": seq})
 
     async def login(self, tenant: str, agent: str, key: Path, **more: object) -> dict[str, Any]:
-        """Connects by a signature of ssh-keygen."""
+        """Connect by a signature of ssh-keygen."""
         posed = await self.ask("challenge", tenant_id=tenant, agent_id=agent)
         signature = ssh_keygen.sign(key, posed["challenge"].encode())
         return await self.ask("connect", challenge_id=posed["challenge_id"], signature=signature, **more)
 
     async def is_quiet(self) -> bool:
-        """Whether nothing was pushed up to now: what comes before the answer to a command was under way before it."""
+        """Return whether nothing was pushed: every push sent before now arrives before the reply to a command."""
         assert (await self.ask("unsubscribe", channel="chn_none"))["code"] == "not_subscribed"
         return not self.pushes
 
     async def closed(self) -> int:
-        """The code that the server closes with; what it sends before goes to `pushes`."""
+        """Wait for the server's close, and return its code. Earlier frames go to `pushes`."""
         async with asyncio.timeout(BOUND_S):
             try:
                 while True:
@@ -93,7 +93,7 @@ class RawClient:
 
 @asynccontextmanager
 async def open_client(url: str, trust: ssl.SSLContext | None = None) -> AsyncIterator[RawClient]:
-    """A socket without a login; `trust` is for one of TLS."""
+    """Open a WebSocket without a login. `trust`: the TLS context of a wss URL."""
     async with connect(
         url, subprotocols=[PROTOCOL], compression=None, max_size=None, max_queue=None, proxy=None, ssl=trust
     ) as socket:
@@ -101,13 +101,13 @@ async def open_client(url: str, trust: ssl.SSLContext | None = None) -> AsyncIte
 
 
 class BareSocket:
-    """A socket on TCP: it answers no ping, and reads only when it is told to."""
+    """A WebSocket on bare TCP. It answers no pings, and reads only on request."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     def send(self, frame: object, opcode: int = 1) -> None:
-        """A masked frame (RFC 6455, section 5.2); the mask is zero, which leaves the text as it is."""
+        """Send a masked frame (RFC 6455, section 5.2), with a zero mask: the payload is unchanged."""
         data = frame if isinstance(frame, bytes) else json.dumps(frame).encode()
         if len(data) < 126:
             size = bytes([0x80 | len(data)])
@@ -116,7 +116,7 @@ class BareSocket:
         self.writer.write(bytes([0x80 + opcode]) + size + bytes(4) + data)
 
     async def next(self) -> tuple[int, bytes]:
-        """Opcode and payload of the next frame."""
+        """Return the opcode and payload of the next frame."""
         async with asyncio.timeout(BOUND_S):
             opcode, size = await self.reader.readexactly(2)
             if size > 125:
@@ -124,7 +124,7 @@ class BareSocket:
             return opcode & 0xF, await self.reader.readexactly(size)
 
     async def text(self) -> dict[str, Any]:
-        """The next frame of text."""
+        """Return the next text frame."""
         opcode, payload = await self.next()
         while opcode != 1:
             opcode, payload = await self.next()
@@ -132,7 +132,7 @@ class BareSocket:
         return frame
 
     async def login(self, tenant: str, agent: str, key: Path, **more: object) -> None:
-        """Connects by a signature of ssh-keygen."""
+        """Connect by a signature of ssh-keygen."""
         self.send({"id": 0, "challenge": {"tenant_id": tenant, "agent_id": agent}})
         posed = (await self.text())["challenge"]
         signature = ssh_keygen.sign(key, posed["challenge"].encode())
@@ -140,14 +140,16 @@ class BareSocket:
         assert "connect" in await self.text()
 
     def stop_reading(self) -> None:
-        """From here on what comes stays where it is, until `go_on_reading`."""
+        """Stop reading from the transport until `go_on_reading`."""
         self.reader._transport.pause_reading()  # type: ignore[attr-defined]  # StreamReader has no public way to stop reading
 
     def go_on_reading(self) -> None:
+        """Resume reading."""
+        """Resume reading."""
         self.reader._transport.resume_reading()  # type: ignore[attr-defined]  # as above
 
     async def closed(self) -> int:
-        """The code that the server closes with."""
+        """Wait for the server's close, and return its code."""
         opcode, payload = await self.next()
         while opcode != 8:
             opcode, payload = await self.next()
@@ -166,7 +168,7 @@ UPGRADE = (
 
 @asynccontextmanager
 async def open_socket(url: str, trust: ssl.SSLContext | None = None) -> AsyncIterator[BareSocket]:
-    """A socket without a login, on TCP, or on TLS with `trust`."""
+    """Open a bare socket without a login, on TCP, or on TLS with `trust`."""
     answer, client = await _upgrade(url, "/v1/connect", UPGRADE, trust)
     assert answer.startswith("HTTP/1.1 101"), answer
     try:
@@ -176,7 +178,7 @@ async def open_socket(url: str, trust: ssl.SSLContext | None = None) -> AsyncIte
 
 
 async def http_answer(url: str, path: str = "/v1/connect", lines: tuple[str, ...] = UPGRADE) -> str:
-    """Head and body of the answer to a request that is refused."""
+    """Return head and body of the HTTP answer to a refused upgrade."""
     head, client = await _upgrade(url, path, lines)
     try:
         async with asyncio.timeout(BOUND_S):

@@ -1,4 +1,4 @@
-"""What a change costs, and that nobody's revocation waits for another's change."""
+"""The cost of applying a change to open connections, and the order of changes and revocations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHANNELS = 10
 
 
 class Watched(Sqlite):
-    """The embedded engine, which counts the keys that it is asked for, and can hold back a tenant's subscriptions."""
+    """The embedded engine, counting the keys of its reads. It can delay the reads of a tenant's subscriptions."""
 
     keys = 0
     is_away = False
@@ -36,14 +36,14 @@ class Watched(Sqlite):
 
     @classmethod
     async def open(cls, path: Path, environment: Environment) -> Watched:
-        """As the engine has it."""
+        """Read like the engine, and count the keys."""
         opened = await super().open(path, environment)
         assert isinstance(opened, Watched)
         opened.released = asyncio.Event()
         return opened
 
     async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
-        """As the port has it."""
+        """Read like the engine, and count the keys."""
         if self.is_away:
             raise Unavailable("the tables")
         self.keys += len(keys)
@@ -56,7 +56,7 @@ class Watched(Sqlite):
 async def crowd(
     folder: Path, channels: int = CHANNELS, sockets: int = SOCKETS
 ) -> AsyncIterator[tuple[GatewayApp, list[RawClient]]]:
-    """An agent with so many subscriptions on so many sockets, all of them level."""
+    """Connect an agent with this many subscriptions and sockets, all caught up."""
     async with AsyncExitStack() as stack:
         it = await stack.enter_async_context(gateway_app(folder, engine=Watched))
         limits = Assign("limits", {"channels": channels + 1})
@@ -77,18 +77,18 @@ async def subscribed(it: GatewayApp, name: str) -> Channel:
 
 
 async def disabled_elsewhere(it: GatewayApp) -> None:
-    """Another server disables the agent, and its announcement is lost."""
+    """Disable the agent in the tables, as another server does whose announcement is lost."""
     agents = Agents(it.services.store, Changes(Invalidation(), adopt), it.services.audit, it.clock)
     await agents.update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
 
 
 async def settled(it: GatewayApp) -> None:
-    """Returns when nothing is being applied any more."""
+    """Wait until every change is applied."""
     (sockets,) = it.gateway.access_updates._tenants.values()
     await until(lambda: not sockets.is_worked_on)
 
 
-async def test_a_change_reads_what_it_names_however_many_sockets_and_subscriptions_there_are(tmp_path: Path) -> None:
+async def test_change_reads_only_its_own_rows_for_any_number_of_sockets_and_subscriptions(tmp_path: Path) -> None:
     async with crowd(tmp_path) as (it, _):
         assert isinstance(it.tables, Watched)
         other = await it.services.agents.create(
@@ -105,7 +105,7 @@ async def test_a_change_reads_what_it_names_however_many_sockets_and_subscriptio
         assert it.tables.keys <= elsewhere + 2, "its own row and its tenant's are read once, for all its sockets"
 
 
-async def test_everything_is_read_once_an_agent_when_nobody_knows_what_has_changed(tmp_path: Path) -> None:
+async def test_change_of_a_whole_tenant_reads_everything_once_per_agent(tmp_path: Path) -> None:
     async with crowd(tmp_path) as (it, _):
         assert isinstance(it.tables, Watched)
         await settled(it)
@@ -115,7 +115,7 @@ async def test_everything_is_read_once_an_agent_when_nobody_knows_what_has_chang
         assert it.tables.keys <= CHANNELS + 3, "the tenant's row, the agent's twice, and each subscription"
 
 
-async def test_a_new_subscription_begins_on_every_socket_and_reads_no_other(tmp_path: Path) -> None:
+async def test_new_subscription_begins_on_every_socket_without_reading_the_others(tmp_path: Path) -> None:
     async with crowd(tmp_path) as (it, raws):
         assert isinstance(it.tables, Watched)
         await settled(it)
@@ -123,14 +123,14 @@ async def test_a_new_subscription_begins_on_every_socket_and_reads_no_other(tmp_
         channel = await subscribed(it, "new")
         connections = it.gateway.connections()
         await until(lambda: all(channel.id in each.deliveries for each in connections))
-        # How far retention has come in the channel is read for each delivery that begins.
+        # Each new delivery reads the channel's row for the position of retention.
         assert it.tables.keys <= SOCKETS + 20
         await it.publish(b'"news"', channel)
         for raw in raws:
             assert await raw.messages(1) == ["news"]
 
 
-async def test_a_revocation_does_not_wait_for_another_tenants_change(tmp_path: Path) -> None:
+async def test_revocation_does_not_wait_for_another_tenants_change(tmp_path: Path) -> None:
     async with crowd(tmp_path, channels=2, sockets=1) as (it, _), AsyncExitStack() as stack:
         assert isinstance(it.tables, Watched)
         bob = await it.services.tenants.create(UserId("bob"), "Bob's")
@@ -149,7 +149,7 @@ async def test_a_revocation_does_not_wait_for_another_tenants_change(tmp_path: P
         it.tables.released.set()
 
 
-async def test_revocations_of_a_tenant_come_before_its_subscriptions(tmp_path: Path) -> None:
+async def test_revocations_of_a_tenant_are_applied_before_its_subscriptions(tmp_path: Path) -> None:
     async with crowd(tmp_path, channels=2, sockets=2) as (it, raws):
         assert isinstance(it.tables, Watched)
         it.tables.held = it.owner.tenant_id
@@ -161,7 +161,7 @@ async def test_revocations_of_a_tenant_come_before_its_subscriptions(tmp_path: P
         it.tables.released.set()
 
 
-async def test_a_change_that_cannot_be_read_is_applied_once_the_tables_are_back(tmp_path: Path) -> None:
+async def test_unreadable_change_is_applied_when_the_tables_are_back(tmp_path: Path) -> None:
     async with crowd(tmp_path, channels=2, sockets=2) as (it, raws):
         assert isinstance(it.tables, Watched)
         await settled(it)
@@ -175,7 +175,7 @@ async def test_a_change_that_cannot_be_read_is_applied_once_the_tables_are_back(
         assert [await raw.closed() for raw in raws] == [4503, 4503]
 
 
-async def test_more_subscriptions_than_a_connection_may_have_are_the_same_on_every_socket_and_the_rest_is_named(
+async def test_subscriptions_above_the_limit_are_the_same_on_every_socket_and_are_listed_in_the_error(
     tmp_path: Path,
 ) -> None:
     too_many = 3
@@ -191,7 +191,7 @@ async def test_more_subscriptions_than_a_connection_may_have_are_the_same_on_eve
             (push,) = raw.pushes
             assert push["error"]["code"] == "subscription_limit"
             assert push["error"]["channels"] == left_out
-        # Where one of them ends, the next one begins.
+        # The end of one delivery makes room for the next one.
         await it.services.subscriptions.delete(it.owner, one[0], it.agent.id)
         connections = it.gateway.connections()
         await until(lambda: all(left_out[0] in each.deliveries for each in connections))

@@ -19,14 +19,14 @@ from tests.platform import Cast, Platform
 
 @asynccontextmanager
 async def connected(platform: Platform, cast: Cast, number: int = 0, **more: object) -> AsyncIterator[RawClient]:
-    """An agent of the cast, logged in."""
+    """Connect an agent of the tenant by a signature."""
     async with open_client(platform.gateway_url) as raw:
         assert "session_id" in await raw.login(cast.tenant, cast.agents[number], cast.keys[number], **more)
         yield raw
 
 
 async def access_token(platform: Platform, cast: Cast, number: int = 0) -> str:
-    """By REST, as a stranger would."""
+    """Return an access token, issued over REST."""
     async with httpx.AsyncClient(base_url=platform.url, trust_env=False) as rest:
         claim = {"tenant_id": cast.tenant, "agent_id": cast.agents[number]}
         posed = (await rest.post("/v1/auth/challenges", json=claim)).json()
@@ -37,7 +37,7 @@ async def access_token(platform: Platform, cast: Cast, number: int = 0) -> str:
 
 
 async def rest(platform: Platform, cast: Cast, method: str, path: str, **body: object) -> int:
-    """A request of the tenant's owner."""
+    """Send a request as the tenant's owner, and return its status."""
     headers = {"Authorization": f"Bearer {cast.token}"}
     async with httpx.AsyncClient(base_url=platform.url, headers=headers, trust_env=False) as client:
         answer = await client.request(method, f"/v1/tenants/{cast.tenant}{path}", json=body or None)
@@ -48,10 +48,10 @@ def subscription(cast: Cast, number: int = 0, channel: int = 0) -> str:
     return f"/channels/{cast.channels[channel]}/subscriptions/{cast.agents[number]}"
 
 
-# --- who is there --------------------------------------------------------------------------------------------------------
+# --- connect -------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_agent_connects_by_signing_the_challenge_of_its_socket(platform: Platform) -> None:
+async def test_agent_connects_by_signing_the_challenge_of_its_socket(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
     async with open_client(platform.gateway_url) as raw:
         posed = await raw.ask("challenge", tenant_id=cast.tenant, agent_id=cast.agents[0])
@@ -64,7 +64,7 @@ async def test_an_agent_connects_by_signing_the_challenge_of_its_socket(platform
         assert reply["limits"] == {"frame_bytes": 65536, "json_depth": 32, "subscriptions": 128}
 
 
-async def test_an_agent_connects_with_a_token_and_comes_again_with_a_fresh_one(platform: Platform) -> None:
+async def test_agent_connects_with_a_token_and_renews_it_with_a_fresh_one(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     token, fresh, other = [await access_token(platform, cast, number) for number in (0, 0, 1)]
     async with open_client(platform.gateway_url) as raw:
@@ -92,7 +92,7 @@ PROOFS: tuple[dict[str, str], ...] = (
 )
 
 
-async def test_every_login_that_fails_is_told_and_closed_with_4500_and_nothing_behind_it_is_done(platform: Platform) -> None:
+async def test_failed_login_is_answered_and_closed_with_4500_and_later_commands_are_dropped(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1, channels=0)
     token = await access_token(platform, cast)
     for proof in PROOFS:
@@ -115,7 +115,7 @@ async def test_every_login_that_fails_is_told_and_closed_with_4500_and_nothing_b
     assert "connection.failed" not in platform.log()
 
 
-async def test_a_challenge_is_good_for_one_attempt_on_its_own_socket(platform: Platform) -> None:
+async def test_challenge_is_valid_for_one_attempt_on_its_own_socket(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1, channels=0)
     async with open_client(platform.gateway_url) as here, open_client(platform.gateway_url) as there:
         posed = await here.ask("challenge", tenant_id=cast.tenant, agent_id=cast.agents[0])
@@ -130,7 +130,7 @@ async def test_a_challenge_is_good_for_one_attempt_on_its_own_socket(platform: P
         assert await here.closed() == 4500
 
 
-async def test_strangers_are_challenged_like_agents_a_few_times(platform: Platform) -> None:
+async def test_unknown_agents_get_challenges_like_known_ones_up_to_the_limit(platform: Platform) -> None:
     async with open_client(platform.gateway_url) as raw:
         for tenant, agent in [("ten_none", "agt_none"), ("", ""), ("\u2603\r\n", "*" * 1000), ("ten_none", "agt_none")]:
             assert "challenge" in await raw.ask("challenge", tenant_id=tenant, agent_id=agent)
@@ -148,7 +148,9 @@ async def test_strangers_are_challenged_like_agents_a_few_times(platform: Platfo
         ("ack", {"channel": "chn_1", "seq": 1}),
     ],
 )
-async def test_nothing_but_challenge_comes_before_connect(platform: Platform, kind: str, body: dict[str, object]) -> None:
+async def test_every_command_but_challenge_is_refused_before_connect(
+    platform: Platform, kind: str, body: dict[str, object]
+) -> None:
     async with open_client(platform.gateway_url) as raw:
         await raw.say(kind, **body)
         assert await raw.closed() == 4501
@@ -159,7 +161,7 @@ async def test_nothing_but_challenge_comes_before_connect(platform: Platform, ki
 # --- publish -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_message_arrives_byte_for_byte_as_the_contract_writes_it(platform: Platform) -> None:
+async def test_message_arrives_byte_for_byte_as_in_the_contract(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
     (channel,) = cast.channels
     async with connected(platform, cast) as raw:
@@ -168,7 +170,7 @@ async def test_a_message_arrives_byte_for_byte_as_the_contract_writes_it(platfor
             '"headers":{"h":"v"},"reply_to":"chn_x"}}'
         )
         async with asyncio.timeout(BOUND_S):
-            reply, text = sorted([str(await raw.socket.recv()), str(await raw.socket.recv())])  # In either order.
+            reply, text = sorted([str(await raw.socket.recv()), str(await raw.socket.recv())])  # in either order
         message_id, time = (json.loads(text)["message"][field] for field in ("message_id", "time"))
 
         assert reply == f'{{"id":2,"publish":{{"seq":1,"message_id":"{message_id}","duplicate":false}}}}'
@@ -179,7 +181,7 @@ async def test_a_message_arrives_byte_for_byte_as_the_contract_writes_it(platfor
         )
 
 
-async def test_one_connections_publishes_keep_their_order_whatever_their_channels_need(platform: Platform) -> None:
+async def test_publishes_of_one_connection_keep_their_order_across_cached_and_uncached_channels(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1, channels=4)
     async with connected(platform, cast) as raw:
         ids = [await raw.say("publish", channel=cast.channels[number % 4], data=number) for number in range(400)]
@@ -196,7 +198,7 @@ async def test_one_connections_publishes_keep_their_order_whatever_their_channel
         assert all([n for n in got if n % 4 == rest] == list(range(rest, 400, 4)) for rest in range(4))
 
 
-async def test_a_key_stores_once_and_other_content_under_it_is_refused(platform: Platform) -> None:
+async def test_idempotency_key_stores_one_message_and_refuses_other_content(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1, subscribed=False)
     (channel,) = cast.channels
     async with connected(platform, cast) as raw:
@@ -220,16 +222,16 @@ WRONG: tuple[tuple[dict[str, object], str], ...] = (
 )
 
 
-async def test_a_publish_that_is_wrong_is_answered_and_the_connection_goes_on(platform: Platform) -> None:
+async def test_invalid_publish_is_answered_with_an_error_and_the_connection_stays_open(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1, subscribed=False)
     async with connected(platform, cast) as raw:
-        for fields, code in [*WRONG, *WRONG]:  # The first time the channel is looked up, later it is in memory.
+        for fields, code in [*WRONG, *WRONG]:  # first with a lookup of the channel, then from memory
             error = await raw.ask("publish", **({"channel": cast.channels[0], "data": 1} | fields))
             assert (error["code"], list(error)) == (code, ["code", "message", "temporary"])
         assert (await raw.ask("publish", channel=cast.channels[0], data=1))["seq"] == 1
 
 
-async def test_a_channel_of_another_tenant_does_not_exist(platform: Platform) -> None:
+async def test_foreign_channel_id_is_answered_like_an_unknown_id(platform: Platform) -> None:
     mine, theirs = await platform.tenant_with(agents=1), await platform.tenant_with(agents=1)
     async with connected(platform, mine) as raw:
         for kind, more in (("publish", {"data": 1}), ("subscribe", {}), ("history", {}), ("history", {"after": 0})):
@@ -239,7 +241,7 @@ async def test_a_channel_of_another_tenant_does_not_exist(platform: Platform) ->
 # --- subscribe -----------------------------------------------------------------------------------------------------------
 
 
-async def test_subscribing_makes_the_row_and_starts_behind_the_newest_message(platform: Platform) -> None:
+async def test_subscribe_creates_the_subscription_and_starts_after_the_newest_message(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2, subscribed=False)
     (channel,) = cast.channels
     async with connected(platform, cast) as sender, connected(platform, cast, 1) as raw:
@@ -254,7 +256,7 @@ async def test_subscribing_makes_the_row_and_starts_behind_the_newest_message(pl
         assert await again.messages(1) == ["after"]
 
 
-async def test_subscribing_goes_on_from_wherever_it_is_told_to(platform: Platform) -> None:
+async def test_subscribe_starts_at_the_requested_position(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1, channels=2)
     channel, other = cast.channels
     async with connected(platform, cast) as raw:
@@ -275,7 +277,7 @@ async def test_subscribing_goes_on_from_wherever_it_is_told_to(platform: Platfor
         assert await raw.is_quiet()
 
 
-async def test_a_message_names_the_one_before_it_wherever_delivery_begins(platform: Platform) -> None:
+async def test_prev_is_the_previous_sequence_of_the_channel_from_any_start_position(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1, channels=2)
     channel, other = cast.channels
     async with connected(platform, cast) as raw:
@@ -291,7 +293,7 @@ async def test_a_message_names_the_one_before_it_wherever_delivery_begins(platfo
             raw.pushes.clear()
 
 
-async def test_with_a_window_the_server_waits_for_acks_and_then_goes_on(platform: Platform) -> None:
+async def test_full_window_pauses_delivery_until_acks_arrive(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2, channels=1, subscribed=False)
     (channel,) = cast.channels
     async with connected(platform, cast) as sender, connected(platform, cast, 1) as raw:
@@ -304,7 +306,7 @@ async def test_with_a_window_the_server_waits_for_acks_and_then_goes_on(platform
             await raw.ack(channel, first + 3)
         assert await raw.messages(1) == [9]
         await raw.ack(channel, 10)
-        # It is level again: what comes now comes live, one by one, and several at once.
+        # It has caught up again: messages are delivered live, one by one, and several at once.
         await sender.ask("publish", channel=channel, data="live")
         assert await raw.messages(1) == ["live"]
         for number in range(5):
@@ -315,7 +317,7 @@ async def test_with_a_window_the_server_waits_for_acks_and_then_goes_on(platform
         assert await raw.messages(3) == [2, 3, 4]
 
 
-async def test_the_window_of_connect_holds_for_what_starts_by_itself(platform: Platform) -> None:
+async def test_window_of_connect_applies_to_subscriptions_begun_without_a_command(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     (channel,) = cast.channels
     async with connected(platform, cast) as sender:
@@ -328,7 +330,7 @@ async def test_the_window_of_connect_holds_for_what_starts_by_itself(platform: P
         assert await raw.messages(1) == [2]
 
 
-async def test_unsubscribe_ends_delivery_on_this_socket_alone(platform: Platform) -> None:
+async def test_unsubscribe_ends_delivery_on_its_own_socket_only(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
     (channel,) = cast.channels
     async with connected(platform, cast) as one, connected(platform, cast) as other:
@@ -345,7 +347,7 @@ async def test_unsubscribe_ends_delivery_on_this_socket_alone(platform: Platform
         assert await one.messages(2) == [0, 1]
 
 
-async def test_a_paused_subscription_cannot_be_subscribed_to(platform: Platform) -> None:
+async def test_subscribe_to_a_paused_subscription_is_refused(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
     assert await rest(platform, cast, "PATCH", subscription(cast), status="paused") == 200
     async with connected(platform, cast) as raw:
@@ -355,7 +357,7 @@ async def test_a_paused_subscription_cannot_be_subscribed_to(platform: Platform)
 # --- acks and cursors ----------------------------------------------------------------------------------------------------
 
 
-async def test_what_was_acknowledged_by_any_socket_does_not_come_again_and_the_rest_does(platform: Platform) -> None:
+async def test_next_connection_gets_exactly_the_unacknowledged_messages_of_all_sockets(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
     (channel,) = cast.channels
     async with connected(platform, cast) as one, connected(platform, cast) as other:
@@ -371,7 +373,7 @@ async def test_what_was_acknowledged_by_any_socket_does_not_come_again_and_the_r
         assert await again.messages(2) == [4, 5]
 
 
-async def test_an_ack_beyond_what_was_sent_is_an_error_and_changes_nothing(platform: Platform) -> None:
+async def test_ack_beyond_the_last_sent_message_is_an_error_without_effect(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1, channels=2)
     channel, other = cast.channels
     async with connected(platform, cast) as raw:
@@ -394,10 +396,10 @@ async def test_an_ack_beyond_what_was_sent_is_an_error_and_changes_nothing(platf
         assert sorted(await again.messages(2)) == [1, 2]
 
 
-# --- what is withdrawn ---------------------------------------------------------------------------------------------------
+# --- revocations ---------------------------------------------------------------------------------------------------------
 
 
-async def test_deleting_a_subscription_ends_its_delivery_and_making_one_begins_it(platform: Platform) -> None:
+async def test_deleting_a_subscription_ends_its_delivery_and_creating_one_begins_it(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=2)
     (channel,) = cast.channels
     async with connected(platform, cast) as sender, connected(platform, cast, 1) as raw:
@@ -411,7 +413,7 @@ async def test_deleting_a_subscription_ends_its_delivery_and_making_one_begins_i
 
 
 async def _ended(raw: RawClient, channel: str) -> None:
-    """Returns when the socket does not receive the channel any more, which it must within 5 s."""
+    """Wait until the socket no longer receives the channel, at most 5 s."""
     async with asyncio.timeout(BOUND_S):
         while True:
             await raw.ack(channel, 2**53)
@@ -420,9 +422,7 @@ async def _ended(raw: RawClient, channel: str) -> None:
 
 
 @pytest.mark.parametrize("change", ["delete", "disable", "re-key"])
-async def test_an_agent_that_is_withdrawn_is_closed_with_4503_on_all_its_sockets(
-    platform: Platform, change: str, tmp_path: object
-) -> None:
+async def test_revoked_agent_is_closed_with_4503_on_all_its_sockets(platform: Platform, change: str, tmp_path: object) -> None:
     cast = await platform.tenant_with(agents=2)
     token = await access_token(platform, cast)
     path = f"/agents/{cast.agents[0]}"
@@ -447,7 +447,7 @@ async def test_an_agent_that_is_withdrawn_is_closed_with_4503_on_all_its_sockets
         assert await again.closed() == 4503
 
 
-async def test_a_key_that_is_revoked_closes_the_sockets_that_it_opened_and_no_others(platform: Platform) -> None:
+async def test_revoked_key_closes_only_the_sockets_opened_with_it(platform: Platform) -> None:
     cast = await platform.tenant_with(agents=1)
     second = ssh_keygen.make_key(platform.folder / f"{cast.tenant}-second")
     keys = f"/agents/{cast.agents[0]}/keys"
@@ -462,7 +462,7 @@ async def test_a_key_that_is_revoked_closes_the_sockets_that_it_opened_and_no_ot
         assert (await again.login(cast.tenant, cast.agents[0], second))["code"] == "bad_credentials"
 
 
-async def test_a_key_that_ends_by_itself_closes_its_sockets_with_4001(tmp_path: Path) -> None:
+async def test_expired_key_closes_its_sockets_with_4001(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         second = ssh_keygen.make_key(tmp_path / "second")
         line, end = ssh_keygen.public_line(second), it.clock() + timedelta(seconds=60)

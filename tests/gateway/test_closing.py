@@ -1,4 +1,4 @@
-"""What a connection that ends in order leaves behind: what was acknowledged is written before the close frame goes out."""
+"""The end of a connection: acknowledged cursors are written before the close frame is sent."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from tests.gateway.raw_client import BOUND_S, BareSocket, RawClient
 
 
 class Slow(Sqlite):
-    """The embedded engine, where a cursor is written some turns of the loop later, or not at all."""
+    """The embedded engine with delayed or failing writes of cursors."""
 
     is_away = False
 
     async def update(self, write: Update) -> Item:
-        """As the port has it."""
+        """Write later, or never while `is_away` is set."""
         if write.table is CHANNEL_SUBSCRIPTIONS:
             await asyncio.sleep(0.05)
-            while self.is_away:  # noqa: ASYNC110 (a flag tells nobody)
+            while self.is_away:  # noqa: ASYNC110 (the flag has no event)
                 await asyncio.sleep(0.01)
         return await super().update(write)
 
 
 @asynccontextmanager
 async def acknowledged(folder: Path) -> AsyncIterator[tuple[GatewayApp, RawClient]]:
-    """An agent that has acknowledged two of three messages."""
+    """Connect an agent that has acknowledged two of three messages."""
     async with gateway_app(folder, engine=Slow) as it, it.connected() as raw:
         for number in range(3):
             await it.publish(b"%d" % number)
@@ -50,7 +50,7 @@ async def written(it: GatewayApp) -> int:
     return (await it.services.subscriptions.get(it.owner, it.channel.id, it.agent.id)).cursor.seq
 
 
-async def test_when_a_close_is_answered_what_was_acknowledged_is_written(tmp_path: Path) -> None:
+async def test_cursor_is_written_before_the_reply_to_a_close(tmp_path: Path) -> None:
     async with acknowledged(tmp_path) as (it, raw):
         assert await written(it) == 0
         await raw.socket.close()
@@ -58,7 +58,7 @@ async def test_when_a_close_is_answered_what_was_acknowledged_is_written(tmp_pat
 
 
 @pytest.mark.parametrize("ends", ["revocation", "bad frame", "closing time"])
-async def test_when_the_server_closes_what_was_acknowledged_is_written(tmp_path: Path, ends: str) -> None:
+async def test_cursor_is_written_before_the_server_closes(tmp_path: Path, ends: str) -> None:
     async with acknowledged(tmp_path) as (it, raw):
         if ends == "revocation":
             await it.services.agents.update(it.owner, it.agent.id, status=AgentStatus.DISABLED)
@@ -73,7 +73,7 @@ async def test_when_the_server_closes_what_was_acknowledged_is_written(tmp_path:
         assert await written(it) == 2
 
 
-async def test_without_the_tables_a_connection_closes_all_the_same(tmp_path: Path) -> None:
+async def test_connection_closes_while_the_tables_are_away(tmp_path: Path) -> None:
     async with acknowledged(tmp_path) as (it, raw):
         assert isinstance(it.tables, Slow)
         it.tables.is_away = True
@@ -83,8 +83,8 @@ async def test_without_the_tables_a_connection_closes_all_the_same(tmp_path: Pat
         await until(lambda: not it.gateway.connections())
 
 
-async def test_who_comes_back_while_the_cursor_is_written_goes_on_behind_it(tmp_path: Path) -> None:
-    """The row is read before the write and used after it."""
+async def test_reconnect_during_the_write_of_a_cursor_resumes_after_it(tmp_path: Path) -> None:
+    """The new connection reads the row before the write, and uses it afterwards."""
     async with acknowledged(tmp_path) as (it, raw):
         row = await it.services.subscriptions.get(it.owner, it.channel.id, it.agent.id)
         assert row.cursor.seq == 0
@@ -96,7 +96,7 @@ async def test_who_comes_back_while_the_cursor_is_written_goes_on_behind_it(tmp_
             assert await again.is_quiet()
 
 
-async def test_at_closing_time_what_was_published_is_answered_before_the_close(tmp_path: Path) -> None:
+async def test_drain_answers_publishes_in_flight_before_the_close(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_socket() as raw:
         await it.caught_up()
         (connection,) = it.gateway.connections()
@@ -112,7 +112,7 @@ async def test_at_closing_time_what_was_published_is_answered_before_the_close(t
 
 
 async def frames_before_close(raw: BareSocket) -> list[dict[str, Any]]:
-    """What comes until the server closes with 4000."""
+    """Return the frames up to the server's close with 4000."""
     found: list[dict[str, Any]] = []
     while True:
         opcode, payload = await raw.next()

@@ -12,14 +12,14 @@ from tests.gateway.raw_client import open_client, open_socket
 from tests.platform import Platform
 
 TEXT, CONTINUATION, BINARY, CLOSE, MORE = 1, 0, 2, 8, -0x80
-"""Opcodes (RFC 6455, section 5.2); adding MORE takes the FIN bit away."""
+"""Opcodes (RFC 6455, section 5.2). Adding MORE clears the FIN bit."""
 
 
 def challenge(padding: int = 0) -> bytes:
     return json.dumps({"id": 7, "challenge": {"tenant_id": "t" * (1 + padding), "agent_id": "a"}}).encode()
 
 
-async def test_a_frame_may_come_in_fragments_with_pings_between_them(platform: Platform) -> None:
+async def test_frame_may_arrive_in_fragments_with_pings_between_them(platform: Platform) -> None:
     async with open_socket(platform.gateway_url) as raw:
         text = challenge()
         raw.send(text[:10], TEXT + MORE)
@@ -50,9 +50,7 @@ async def test_a_frame_may_come_in_fragments_with_pings_between_them(platform: P
         [(TEXT + MORE, b" " * 60_000), (CONTINUATION, b" " * 5_537)],
     ],
 )
-async def test_what_is_no_frame_of_ours_is_closed_with_4501_and_the_reason(
-    platform: Platform, frames: list[tuple[int, bytes]]
-) -> None:
+async def test_invalid_frame_is_closed_with_4501_and_the_reason(platform: Platform, frames: list[tuple[int, bytes]]) -> None:
     async with open_socket(platform.gateway_url) as raw:
         for opcode, payload in frames:
             raw.send(payload, opcode)
@@ -62,14 +60,14 @@ async def test_what_is_no_frame_of_ours_is_closed_with_4501_and_the_reason(
         assert len(payload) > 20
 
 
-async def test_a_frame_of_just_64_kib_passes_and_a_huge_one_is_closed_before_it_is_whole(platform: Platform) -> None:
+async def test_frame_of_64_kib_passes_and_a_huge_one_is_closed_before_it_is_complete(platform: Platform) -> None:
     cast = await platform.tenant_with()
     async with open_client(platform.gateway_url) as raw:
         await raw.login(cast.tenant, cast.agents[0], cast.keys[0])
         fitting = challenge(MAX_FRAME_BYTES - len(challenge()))
         assert len(fitting) == MAX_FRAME_BYTES
         await raw.socket.send(fitting.decode())
-        assert (await raw.next())["error"]["code"] == "bad_command"  # by the length of its field
+        assert (await raw.next())["error"]["code"] == "bad_command"  # refused for the length of its field
         await raw.socket.send("x" * (200 * 1024))
         assert await raw.closed() == 4501
     async with open_client(platform.gateway_url) as raw:
@@ -79,7 +77,7 @@ async def test_a_frame_of_just_64_kib_passes_and_a_huge_one_is_closed_before_it_
         assert await raw.closed() == 1009
 
 
-async def test_one_that_is_closed_while_it_still_sends_is_told_the_code(platform: Platform) -> None:
+async def test_peer_that_is_still_sending_reads_the_close_code(platform: Platform) -> None:
     async with open_socket(platform.gateway_url) as raw:
         raw.send(b"{}", BINARY)
         for _ in range(100):
@@ -89,7 +87,7 @@ async def test_one_that_is_closed_while_it_still_sends_is_told_the_code(platform
         assert await raw.closed() == 4501
 
 
-async def test_a_wrong_command_is_answered_under_its_id_and_a_wrong_push_without(platform: Platform) -> None:
+async def test_invalid_command_is_answered_with_its_id_and_invalid_ack_without(platform: Platform) -> None:
     async with open_client(platform.gateway_url) as raw:
         for text, id in [
             ('{"id":5,"fly":{}}', 5),
@@ -106,7 +104,7 @@ async def test_a_wrong_command_is_answered_under_its_id_and_a_wrong_push_without
 @pytest.mark.parametrize(
     ("sent", "answered"), [(b"", 1000), ((1000).to_bytes(2, "big"), 1000), ((4321).to_bytes(2, "big"), 4321)]
 )
-async def test_a_close_is_answered_with_a_close(platform: Platform, sent: bytes, answered: int) -> None:
+async def test_close_frame_is_answered_with_a_close_frame(platform: Platform, sent: bytes, answered: int) -> None:
     async with open_socket(platform.gateway_url) as raw:
         raw.send(sent, CLOSE)
 

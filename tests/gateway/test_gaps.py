@@ -1,4 +1,4 @@
-"""What is gone is told, on every road: behind a cursor, in the middle of a backlog, to whoever is live, and over logs."""
+"""Gaps for removed messages: at a cursor, within a backlog, for live readers, and across logs."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ KEPT_S = plans.PLANS[plans.DEFAULT_PLAN][Limit.RETENTION_S]
 
 
 async def remove(it: GatewayApp, stored_before: datetime | None = None) -> None:
-    """Retention as it does it when all that was stored before a time, or by now, has grown too old."""
+    """Remove messages stored before this time, or all of them, as retention does."""
     at = stored_before or now() + timedelta(seconds=1)
     retention = Retention(Store(it.tables), it.services.fabric, lambda: at + timedelta(seconds=KEPT_S))
     await retention.sweep(it.services.fabric.tenant(it.owner.tenant_id))
 
 
 async def a_moment(it: GatewayApp) -> datetime:
-    """A time behind everything stored so far and before what is stored next: NATS is asked in milliseconds."""
+    """Return a time between the last stored message and the next one. NATS compares milliseconds."""
     at = now() + timedelta(milliseconds=1)
     async with asyncio.timeout(BOUND_S):
-        while times.to_text(now()) <= times.to_text(at):  # noqa: ASYNC110 (time itself is awaited)
+        while times.to_text(now()) <= times.to_text(at):  # noqa: ASYNC110 (waits for the clock)
             await asyncio.sleep(0)
     return at
 
@@ -56,14 +56,14 @@ def gap(it: GatewayApp, first: int, last: int | None, reason: str = "retention")
 
 
 async def places(raw: RawClient, count: int) -> list[tuple[int, int | None]]:
-    """`seq` and `prev` of the next messages; nothing else may come between them."""
+    """Return `seq` and `prev` of the next messages, and fail for any other frame."""
     return [(message["seq"], message["prev"]) for message in [await raw.message() for _ in range(count)]]
 
 
-# --- behind a cursor -----------------------------------------------------------------------------------------------------
+# --- at a cursor ---------------------------------------------------------------------------------------------------------
 
 
-async def test_who_comes_back_below_what_is_kept_is_told_before_the_first_message(tmp_path: Path) -> None:
+async def test_gap_is_pushed_before_the_first_message_to_a_cursor_below_retention(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await publish(it, 3)
         async with it.connected() as raw:
@@ -74,7 +74,7 @@ async def test_who_comes_back_below_what_is_kept_is_told_before_the_first_messag
         await publish(it, 2)
         await remove(it, at)
 
-        for _ in range(2):  # Until something is acknowledged, it is told each time.
+        for _ in range(2):  # The gap is pushed each time until something is acknowledged.
             async with it.connected() as raw:
                 assert await next_of(raw) == gap(it, 3, 5)
                 assert await places(raw, 2) == [(6, None), (7, 6)]
@@ -86,7 +86,7 @@ async def test_who_comes_back_below_what_is_kept_is_told_before_the_first_messag
             assert await places(raw, 2) == [(6, None), (7, 6)]
 
 
-async def test_who_acknowledged_all_that_is_gone_misses_nothing(tmp_path: Path) -> None:
+async def test_no_gap_is_pushed_when_every_removed_message_was_acknowledged(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await publish(it, 3)
         async with it.connected() as raw:
@@ -104,7 +104,7 @@ async def test_who_acknowledged_all_that_is_gone_misses_nothing(tmp_path: Path) 
             assert await places(raw, 1) == [(5, None)]
 
 
-async def test_a_channel_of_which_everything_is_gone_says_so_and_goes_on(tmp_path: Path) -> None:
+async def test_channel_without_remaining_messages_pushes_a_gap_and_continues(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await publish(it, 4)
         await remove(it)
@@ -126,7 +126,7 @@ async def test_a_channel_of_which_everything_is_gone_says_so_and_goes_on(tmp_pat
         (6, 5, None, [6]),
     ],
 )
-async def test_the_answer_to_subscribe_says_what_is_gone_below_the_place_that_was_asked_for(
+async def test_subscribe_reply_has_the_gap_at_the_requested_position(
     tmp_path: Path, start: str | int, cursor: int, first_gone: int | None, delivered: list[int]
 ) -> None:
     async with gateway_app(tmp_path) as it:
@@ -147,10 +147,10 @@ async def test_the_answer_to_subscribe_says_what_is_gone_below_the_place_that_wa
             assert await raw.is_quiet()
 
 
-# --- in the middle ---------------------------------------------------------------------------------------------------------
+# --- within a backlog ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_reader_whom_retention_overtakes_is_told_where_it_stands(tmp_path: Path) -> None:
+async def test_reader_overtaken_by_retention_gets_a_gap_at_its_position(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected(max_unacked=2) as raw:
         await publish(it, 6)
         at = await a_moment(it)
@@ -168,7 +168,7 @@ async def test_a_reader_whom_retention_overtakes_is_told_where_it_stands(tmp_pat
         assert await places(raw, 1) == [(10, None)]
 
 
-async def test_a_reader_that_stands_on_what_is_removed_and_misses_nothing_is_told_nothing(tmp_path: Path) -> None:
+async def test_reader_at_the_last_removed_message_gets_no_gap(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected(max_unacked=2) as raw:
         await publish(it, 2)
         at = await a_moment(it)
@@ -181,7 +181,7 @@ async def test_a_reader_that_stands_on_what_is_removed_and_misses_nothing_is_tol
         assert await raw.is_quiet()
 
 
-async def test_who_is_live_hears_of_what_came_and_went_while_nats_was_away(tmp_path: Path) -> None:
+async def test_live_reader_gets_a_gap_for_messages_stored_and_removed_while_nats_was_away(tmp_path: Path) -> None:
     async with gateway_app(tmp_path, has_proxy=True) as it, it.connected() as raw, it.connected(max_unacked=5) as windowed:
         await publish(it, 2)
         for each in (raw, windowed):
@@ -199,7 +199,7 @@ async def test_who_is_live_hears_of_what_came_and_went_while_nats_was_away(tmp_p
 
 @asynccontextmanager
 async def cut_off(it: GatewayApp) -> AsyncIterator[Writer]:
-    """The server has no NATS for a while; another one, which has, writes."""
+    """Cut the server from NATS while another server writes."""
     assert it.proxy is not None
     tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
     async with it.nats.connection(it.owner.tenant_id) as link, writing(link) as writer:
@@ -212,7 +212,7 @@ async def cut_off(it: GatewayApp) -> AsyncIterator[Writer]:
 
 
 async def remove_by(it: GatewayApp, log: TenantLog) -> None:
-    """What retention does to the whole channel, on another server."""
+    """Remove the whole channel's messages on another server, as retention does."""
     state = await log.state()
     assert state is not None
     to = Cursor(epoch=state.epoch, seq=await log.last_seq_of(it.channel.id))
@@ -221,7 +221,7 @@ async def remove_by(it: GatewayApp, log: TenantLog) -> None:
 
 
 class Witness:
-    """Follows one connection, and holds it to the promise: every sequence is delivered once and in order, or told to be gone."""
+    """Check one connection: every sequence is delivered once and in order, or covered by a gap."""
 
     def __init__(self, raw: RawClient, channel: str, at: int) -> None:
         self.raw, self._channel, self.at = raw, channel, at
@@ -235,7 +235,7 @@ class Witness:
                 assert (told["from"], told["reason"]) == (self.at + 1, "retention")
                 assert told["to"] >= told["from"]
                 self.at, self.gaps = told["to"], self.gaps + 1
-                # Else messages with gaps between could fill a window of three, and none of them be one that is acknowledged.
+                # Otherwise messages between gaps could fill a window of three without an acknowledged one.
                 await self.raw.ack(self._channel, self.at)
                 continue
             message = frame["message"]
@@ -246,7 +246,7 @@ class Witness:
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_whatever_retention_does_meanwhile_every_message_is_delivered_or_told_to_be_gone(tmp_path: Path, seed: int) -> None:
+async def test_every_message_is_delivered_or_covered_by_a_gap_during_retention(tmp_path: Path, seed: int) -> None:
     count, chance = 500, random.Random(seed)
     async with gateway_app(tmp_path) as it:
         gaps = 0
@@ -264,7 +264,7 @@ async def test_whatever_retention_does_meanwhile_every_message_is_delivered_or_t
             while at < count:
                 async with it.connected(**({} if window is None else {"max_unacked": window})) as raw:
                     reply = await raw.ask("subscribe", channel=it.channel.id, max_unacked=window, **{"from": at + 1})
-                    raw.pushes.clear()  # What began by itself, from the cursor.
+                    raw.pushes.clear()  # messages delivered from the cursor, before the command
                     if reply["gap"] is not None:
                         assert reply["gap"]["from"] == at + 1
                         at, gaps = reply["gap"]["to"], gaps + 1
@@ -282,7 +282,7 @@ async def test_whatever_retention_does_meanwhile_every_message_is_delivered_or_t
 # --- another log -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_log_that_lost_its_end_sends_everyone_back_to_be_told(tmp_path: Path) -> None:
+async def test_log_that_lost_its_end_closes_connections_and_pushes_a_gap_to_the_next_ones(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 3)
         await places(raw, 3)
@@ -290,7 +290,7 @@ async def test_a_log_that_lost_its_end_sends_everyone_back_to_be_told(tmp_path: 
         assert await raw.is_quiet()
         tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
         await tenant_fabric.log.begin_epoch()
-        await tenant_fabric.readers._check()  # As it does every 5 s.
+        await tenant_fabric.readers._check()  # runs every 5 s by itself
 
         assert await within(raw.closed()) == 4000
         async with it.connected() as again:
@@ -303,9 +303,9 @@ async def test_a_log_that_lost_its_end_sends_everyone_back_to_be_told(tmp_path: 
             assert await again.is_quiet()
 
 
-async def test_a_log_begun_anew_is_delivered_from_its_first_message_however_low_its_sequences(tmp_path: Path) -> None:
+async def test_new_log_is_delivered_from_its_first_message_even_with_lower_sequences(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw, it.connected(max_unacked=1) as waiting:
-        await it.caught_up()  # Before there is a log: which one it was becomes known with its first message.
+        await it.caught_up()  # before the log has an epoch: it gets one with its first message
         await publish(it, 1)
         await places(waiting, 1)
         await publish(it, 4)
@@ -329,7 +329,7 @@ async def test_a_log_begun_anew_is_delivered_from_its_first_message_however_low_
             assert reply["gap"] == {"from": 5, "to": None, "reason": "epoch"}
 
 
-async def test_who_comes_back_to_a_restored_log_goes_on_at_its_cursor_and_hears_that_there_was_more(tmp_path: Path) -> None:
+async def test_reconnect_to_a_restored_log_resumes_at_the_cursor_with_a_gap(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await publish(it, 4)
         async with it.connected() as raw:

@@ -1,4 +1,4 @@
-"""History on the socket: pages from a place, what is gone named, and no socket's memory filled by asking."""
+"""History on the socket: pages from a position, gaps, and bounded memory for slow readers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.gateway.test_gaps import a_moment, publish, remove
 
 
 async def asked(raw: RawClient, it: GatewayApp, **query: object) -> tuple[list[int], Any, bool]:
-    """The sequences of a page, its gap, and whether more follows."""
+    """Return the sequences of a page, its gap, and whether more follows."""
     page = await raw.ask("history", channel=it.channel.id, **query)
     return [each["seq"] for each in page["messages"]], page["gap"], page["more"]
 
 
-async def test_history_goes_forward_from_a_sequence_and_back_from_the_end(tmp_path: Path) -> None:
+async def test_history_pages_forward_from_a_sequence_and_back_from_the_end(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 6)
         await raw.messages(6)
@@ -36,7 +36,7 @@ async def test_history_goes_forward_from_a_sequence_and_back_from_the_end(tmp_pa
         assert await asked(raw, it, after=6) == ([], None, False)
 
 
-async def test_history_goes_from_a_time(tmp_path: Path) -> None:
+async def test_history_pages_forward_from_a_time(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 2)
         at = times.to_text(await a_moment(it))
@@ -49,7 +49,7 @@ async def test_history_goes_from_a_time(tmp_path: Path) -> None:
         assert await asked(raw, it, after="2099-01-01T00:00:00Z") == ([], None, False)
 
 
-async def test_a_past_message_is_the_message_as_it_was_delivered_and_reading_it_acknowledges_nothing(tmp_path: Path) -> None:
+async def test_history_message_equals_the_delivered_one_and_moves_no_cursor(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         async with it.connected() as raw:
             await it.publish(b'{"b":1.0, "a":"\xe2\x98\x83"}')
@@ -61,7 +61,7 @@ async def test_a_past_message_is_the_message_as_it_was_delivered_and_reading_it_
             assert (await again.message())["seq"] == 1
 
 
-async def test_history_needs_no_subscription_but_the_right_to_receive(tmp_path: Path) -> None:
+async def test_history_needs_the_receive_permission_but_no_subscription(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         managed = await it.services.channels.create(it.owner, name="orders", access=Access.MANAGED)
         other = await it.services.channels.create(it.owner, name="other")
@@ -85,12 +85,12 @@ async def test_history_needs_no_subscription_but_the_right_to_receive(tmp_path: 
         ({"from": 1}, "bad_command"),
     ],
 )
-async def test_a_place_or_a_size_that_is_none_is_refused(tmp_path: Path, query: dict[str, object], code: str) -> None:
+async def test_history_refuses_an_invalid_position_or_limit(tmp_path: Path, query: dict[str, object], code: str) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         assert (await raw.ask("history", channel=it.channel.id, **query))["code"] == code
 
 
-async def test_what_retention_took_above_the_place_is_named_and_the_page_goes_on_behind_it(tmp_path: Path) -> None:
+async def test_history_page_has_the_gap_of_retention_and_continues_after_it(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 4)
         at = await a_moment(it)
@@ -102,7 +102,7 @@ async def test_what_retention_took_above_the_place_is_named_and_the_page_goes_on
         assert await asked(raw, it, after=4) == ([5, 6], None, False)
 
 
-async def test_a_time_since_when_nothing_went_has_no_gap_and_an_earlier_one_has(tmp_path: Path) -> None:
+async def test_history_from_a_time_has_a_gap_only_if_messages_since_then_were_removed(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 2)
         early = times.to_text(await a_moment(it))
@@ -119,7 +119,7 @@ async def test_a_time_since_when_nothing_went_has_no_gap_and_an_earlier_one_has(
         assert await asked(raw, it, before=6) == ([5], gone, False)
 
 
-async def test_a_page_names_the_life_of_the_log_that_its_sequences_are_in(tmp_path: Path) -> None:
+async def test_history_page_has_the_epoch_of_its_log(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         assert (await raw.ask("history", channel=it.channel.id))["epoch"] is None
         await it.publish(b"1")
@@ -127,7 +127,7 @@ async def test_a_page_names_the_life_of_the_log_that_its_sequences_are_in(tmp_pa
         assert (await raw.ask("history", channel=it.channel.id))["epoch"] == epoch
 
 
-async def test_long_messages_make_short_pages(tmp_path: Path) -> None:
+async def test_long_messages_shorten_history_pages(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected(max_unacked=1) as raw:
         for _ in range(20):
             await it.publish(b'"%b"' % (b"x" * 60_000))
@@ -141,7 +141,7 @@ async def test_long_messages_make_short_pages(tmp_path: Path) -> None:
         assert await asked(raw, it, limit=200) == ([*range(20, 12, -1)], None, True)
 
 
-async def test_one_that_asks_for_much_and_does_not_read_is_answered_as_it_reads(tmp_path: Path) -> None:
+async def test_history_commands_of_a_slow_reader_are_answered_as_it_reads(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         for _ in range(9):
             await it.publish(b'"%b"' % (b"x" * 60_000))

@@ -17,7 +17,7 @@ from tests.gateway.raw_client import RawClient, open_client
 
 
 async def all_of(raw: RawClient, count: int) -> list[tuple[str, int]]:
-    """Channel and sequence of the next messages."""
+    """Return channel and sequence of the next messages."""
     got = [await raw.message() for _ in range(count)]
     return [(message["channel"], message["seq"]) for message in got]
 
@@ -28,7 +28,7 @@ async def publish_many(it: GatewayApp, count: int) -> list[int]:
     return [task.result() for task in storing]
 
 
-async def test_between_backlog_and_live_there_is_no_seam(tmp_path: Path) -> None:
+async def test_switch_from_backlog_to_live_loses_and_repeats_nothing(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await publish_many(it, 700)
         async with asyncio.TaskGroup() as group:
@@ -46,7 +46,7 @@ async def _whole(it: GatewayApp, count: int) -> None:
         assert await raw.is_quiet()
 
 
-async def test_windows_of_every_size_get_every_message_once_and_in_order_while_more_come(tmp_path: Path) -> None:
+async def test_window_of_any_size_gets_every_message_once_and_in_order_under_load(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await publish_many(it, 50)
         async with asyncio.TaskGroup() as group:
@@ -64,7 +64,7 @@ async def _windowed(it: GatewayApp, window: int, count: int) -> None:
         assert await raw.is_quiet()
 
 
-async def test_subscribing_begins_each_channel_once_with_the_window_that_was_asked_for(tmp_path: Path) -> None:
+async def test_subscribe_begins_each_channel_once_with_the_requested_window(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         for number in range(10):
             channel = await it.services.channels.create(it.owner, name=f"channel {number}")
@@ -77,13 +77,13 @@ async def test_subscribing_begins_each_channel_once_with_the_window_that_was_ask
             assert await raw.ask("unsubscribe", channel=channel.id) == {"channel": channel.id}
 
 
-async def test_a_subscription_that_is_paused_while_it_begins_does_not_begin(tmp_path: Path) -> None:
+async def test_subscription_paused_while_it_begins_does_not_begin(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         for steps in range(40):
             async with open_client(it.url) as raw:
                 await raw.say("connect", access_token=it.token())
                 for _ in range(steps):
-                    await asyncio.sleep(0)  # Further into it each time.
+                    await asyncio.sleep(0)  # one step further each time
                 await it.services.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.PAUSED)
                 assert "connect" in await raw.next()
                 await until(lambda: not it.services.hub._feeds)
@@ -92,7 +92,7 @@ async def test_a_subscription_that_is_paused_while_it_begins_does_not_begin(tmp_
             await it.services.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, SubscriptionStatus.ACTIVE)
 
 
-async def test_nobody_waits_for_a_feed_that_was_let_go_before_it_opened(tmp_path: Path) -> None:
+async def test_feed_released_before_it_opens_wakes_its_waiters(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id)
         it.services.hub.release(feed)
@@ -103,7 +103,7 @@ async def test_nobody_waits_for_a_feed_that_was_let_go_before_it_opened(tmp_path
         await until(lambda: len(tenant_fabric.readers) == 0)
 
 
-async def test_sockets_come_and_go_in_mid_stream_and_each_gets_an_unbroken_run(tmp_path: Path) -> None:
+async def test_sockets_opened_and_closed_under_load_each_get_consecutive_messages(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         async with asyncio.TaskGroup() as group:
             group.create_task(publish_many(it, 2000))
@@ -118,7 +118,7 @@ async def _run_of(it: GatewayApp, count: int) -> None:
         assert seqs == list(range(seqs[0], seqs[0] + count))
 
 
-async def test_two_sockets_of_one_agent_each_get_everything(tmp_path: Path) -> None:
+async def test_two_sockets_of_one_agent_each_get_every_message(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as one, it.connected() as other:
         seqs = await publish_many(it, 300)
         expected = [(it.channel.id, seq) for seq in sorted(seqs)]
@@ -142,7 +142,7 @@ class Broken:
         raise ValueError(bytes(frames))
 
     def feed_soon(self) -> None:
-        """It has no backlog."""
+        """Do nothing: it has no backlog."""
 
     def close(self, reason: ArtcafeError) -> None:
         self.reason = reason
@@ -154,8 +154,8 @@ class Broken:
         raise AssertionError
 
 
-@pytest.mark.parametrize("max_unacked", [None, 64], ids=["all alike", "each its own"])
-async def test_a_flush_that_fails_closes_its_tenants_sockets_and_loses_nothing(tmp_path: Path, max_unacked: int | None) -> None:
+@pytest.mark.parametrize("max_unacked", [None, 64], ids=["same channels", "own channels"])
+async def test_failed_flush_closes_its_tenants_sockets_and_loses_nothing(tmp_path: Path, max_unacked: int | None) -> None:
     async with gateway_app(tmp_path) as it:
         async with it.connected() as raw:
             await it.caught_up()

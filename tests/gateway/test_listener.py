@@ -29,7 +29,7 @@ from tests.platform import Platform, running
         ("/v1/connect", "Sec-WebSocket-Key", 400, ""),
     ],
 )
-async def test_a_request_that_is_no_upgrade_of_ours_is_told_what_to_do(
+async def test_invalid_upgrade_request_is_answered_with_the_remedy(
     platform: Platform, path: str, left_out: str, status: int, words: str
 ) -> None:
     lines = tuple(line for line in UPGRADE if line.partition(":")[0] != left_out)
@@ -41,7 +41,7 @@ async def test_a_request_that_is_no_upgrade_of_ours_is_told_what_to_do(
     assert ("upgrade: websocket" in answer.lower()) is (status == 426)
 
 
-async def test_our_subprotocol_may_stand_among_others_on_any_line(platform: Platform) -> None:
+async def test_subprotocol_is_found_among_others_in_any_header_line(platform: Platform) -> None:
     offers = tuple(line for line in UPGRADE if "Protocol" not in line)
     offers += ("Sec-WebSocket-Protocol: chat, other", "Sec-WebSocket-Protocol: more,artcafe.v1")
     answer = await http_answer(platform.gateway_url, "/v1/connect?x", offers)
@@ -49,7 +49,7 @@ async def test_our_subprotocol_may_stand_among_others_on_any_line(platform: Plat
     assert "Nothing goes into this URL" in answer
 
 
-async def test_a_socket_that_never_connects_is_closed_with_4502(tmp_path: Path) -> None:
+async def test_socket_without_connect_is_closed_with_4502(tmp_path: Path) -> None:
     async with gateway_app(tmp_path, connect_s=0.1) as it, open_client(it.url) as silent, open_client(it.url) as talking:
         await talking.ask("challenge", tenant_id="t", agent_id="a")
 
@@ -57,18 +57,18 @@ async def test_a_socket_that_never_connects_is_closed_with_4502(tmp_path: Path) 
         await until(lambda: not it.gateway.connections())
 
 
-async def test_an_upgrade_that_was_refused_on_the_way_leaves_nothing_and_disturbs_nobody(tmp_path: Path) -> None:
+async def test_refused_upgrades_leave_nothing_and_delay_no_deadline(tmp_path: Path) -> None:
     async with gateway_app(tmp_path, connect_s=0.05) as it, it.connected() as raw:
         for _ in range(3):
             await http_answer(it.url, lines=tuple(line for line in UPGRADE if "Key" not in line))
         assert len(it.gateway.connections()) == 1
 
-        async with open_client(it.url) as late:  # Its deadline comes after that of the three.
+        async with open_client(it.url) as late:  # its deadline is later than theirs
             assert await late.closed() == 4502
         assert await raw.is_quiet()
 
 
-async def test_a_peer_that_answers_no_ping_is_closed_with_4012_and_one_that_does_is_not(tmp_path: Path) -> None:
+async def test_peer_without_pongs_is_closed_with_4012_and_others_stay_open(tmp_path: Path) -> None:
     async with gateway_app(tmp_path, sweep_s=0.005) as it, it.connected_socket() as dumb, it.connected() as alive:
         seen = [await dumb.next(), await dumb.next()]
 
@@ -77,7 +77,7 @@ async def test_a_peer_that_answers_no_ping_is_closed_with_4012_and_one_that_does
         assert await alive.is_quiet()
 
 
-async def test_a_token_ends_its_socket_with_4001_unless_a_fresh_one_came(tmp_path: Path) -> None:
+async def test_expired_token_closes_its_socket_with_4001_unless_it_was_renewed(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as old, it.connected() as renewed, it.connected_socket() as signed:
         it.clock.ahead += timedelta(seconds=tokens.LIFETIME_S - 60)
         await renewed.ask("connect", access_token=it.token())
@@ -90,7 +90,7 @@ async def test_a_token_ends_its_socket_with_4001_unless_a_fresh_one_came(tmp_pat
         assert "unsubscribe" in await signed.text()
 
 
-async def test_a_socket_of_a_token_is_renewed_by_a_signature_and_goes_on_as_it_was(tmp_path: Path) -> None:
+async def test_renewal_by_a_signature_keeps_the_socket_and_its_window(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected(max_unacked=1) as raw:
         await it.publish(b"1")
         await it.publish(b"2")
@@ -103,12 +103,12 @@ async def test_a_socket_of_a_token_is_renewed_by_a_signature_and_goes_on_as_it_w
         await it.publish(b"4", other)
 
         assert await raw.messages(1) == [3]
-        assert await raw.is_quiet()  # the window of its first connect holds for what begins later, too
+        assert await raw.is_quiet()  # the window of the first connect also applies to later deliveries
         await raw.ack(it.channel.id, 1)
         assert await raw.messages(1) == [2]
 
 
-async def test_a_renewal_by_another_agent_or_a_wrong_key_ends_the_connection(tmp_path: Path) -> None:
+async def test_renewal_by_another_agent_or_a_wrong_key_closes_the_connection(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw, it.connected() as other:
         wrong = ssh_keygen.make_key(tmp_path / "wrong")
         for each, agent in ((raw, it.agent.id), (other, "agt_none")):
@@ -118,7 +118,7 @@ async def test_a_renewal_by_another_agent_or_a_wrong_key_ends_the_connection(tmp
             assert await each.closed() == 4500
 
 
-async def test_challenges_that_were_never_answered_make_room_when_they_expire(tmp_path: Path) -> None:
+async def test_expired_challenges_make_room_for_new_ones(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         claim = {"tenant_id": it.owner.tenant_id, "agent_id": it.agent.id}
         for _ in range(MAX_CHALLENGES):
@@ -129,7 +129,7 @@ async def test_challenges_that_were_never_answered_make_room_when_they_expire(tm
 
 
 @pytest.mark.parametrize("limit", ["connections", "agent_connections"])
-async def test_a_connection_over_the_limit_is_closed_with_4504_and_one_that_goes_makes_room(tmp_path: Path, limit: str) -> None:
+async def test_connection_above_the_limit_is_closed_with_4504_until_another_one_closes(tmp_path: Path, limit: str) -> None:
     async with gateway_app(tmp_path) as it:
         await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [Assign("limits", {limit: 2})]))
         async with it.connected() as first, it.connected() as second, open_client(it.url) as third:
@@ -142,13 +142,13 @@ async def test_a_connection_over_the_limit_is_closed_with_4504_and_one_that_goes
             )
             assert await first.is_quiet()
             assert await second.is_quiet()
-            await first.ask("connect", access_token=it.token())  # renewing is no further connection
+            await first.ask("connect", access_token=it.token())  # a renewal does not count as a connection
         await until(lambda: not it.gateway.connections())
         async with it.connected() as again:
             assert await again.is_quiet()
 
 
-async def test_another_tenants_or_agents_connections_take_no_room(tmp_path: Path) -> None:
+async def test_connections_of_other_tenants_and_agents_do_not_count(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [Assign("limits", {"agent_connections": 1})]))
         key = ssh_keygen.make_key(tmp_path / "other")
@@ -157,7 +157,7 @@ async def test_another_tenants_or_agents_connections_take_no_room(tmp_path: Path
             assert "session_id" in await raw.login(it.owner.tenant_id, other.id, key)
 
 
-async def test_a_token_that_has_expired_is_refused_with_4001(tmp_path: Path) -> None:
+async def test_expired_token_is_refused_with_4001(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, open_client(it.url) as raw:
         token = it.token()
         it.clock.ahead += timedelta(seconds=tokens.LIFETIME_S)
@@ -166,7 +166,7 @@ async def test_a_token_that_has_expired_is_refused_with_4001(tmp_path: Path) -> 
         assert await raw.closed() == 4001
 
 
-async def test_at_closing_time_everyone_is_told_to_come_back_and_cursors_are_written(tmp_path: Path) -> None:
+async def test_drain_closes_every_socket_with_4000_and_writes_cursors(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw, open_client(it.url) as fresh, open_socket(it.url) as stubborn:
         await it.publish(b"1")
         message = await raw.message()
@@ -181,7 +181,7 @@ async def test_at_closing_time_everyone_is_told_to_come_back_and_cursors_are_wri
             await http_answer(it.url)
 
 
-def test_a_server_that_is_stopped_closes_with_4000_and_repeats_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+def test_stopped_server_closes_with_4000_and_the_next_one_repeats_no_acknowledged_message(tmp_path: Path) -> None:
     async def first(platform: Platform) -> tuple[int, list[str]]:
         cast = await platform.tenant_with(agents=1)
         async with open_client(platform.gateway_url) as raw:
@@ -208,7 +208,7 @@ def test_a_server_that_is_stopped_closes_with_4000_and_repeats_nothing_that_was_
         assert asyncio.run(second(platform, *who)) == [2]
 
 
-async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path: Path) -> None:
+async def test_sockets_aborted_during_connect_leave_nothing(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         for number in range(30):
             async with open_socket(it.url) as raw:
@@ -216,7 +216,7 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
                 raw.send({"id": 2, "subscribe": {"channel": it.channel.id, "from": "first"}})
                 raw.send({"id": 3, "publish": {"channel": it.channel.id, "data": number}})
                 for _ in range(number):
-                    await asyncio.sleep(0)  # Further into it each time.
+                    await asyncio.sleep(0)  # one step further each time
         await until(lambda: not it.gateway.connections() and not it.gateway.access_updates.tenants())
         await until(lambda: not it.services.hub._feeds)
         tenant_fabric = it.services.fabric.peek(it.owner.tenant_id)
@@ -236,12 +236,12 @@ async def test_sockets_that_go_while_they_connect_leave_nothing_behind(tmp_path:
                 pass
 
 
-# --- what fails ------------------------------------------------------------------------------------------------------------
+# --- unexpected errors -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_connection_that_cannot_be_closed_keeps_no_other_open(tmp_path: Path) -> None:
+async def test_connection_that_fails_to_close_keeps_no_other_open(tmp_path: Path) -> None:
     async with gateway_app(tmp_path, connect_s=0.05) as it:
-        # Without an upgrade it has no transport.
+        # Closing fails: without an upgrade it has no transport.
         broken = Connection(it.gateway._services, it.gateway._group, it.gateway, it.gateway.count_connection("127.0.0.1"), [])
         it.gateway.on_open(broken)
         async with open_client(it.url) as silent:
@@ -250,10 +250,10 @@ async def test_a_connection_that_cannot_be_closed_keeps_no_other_open(tmp_path: 
         it.gateway.on_close(broken)
 
 
-async def test_a_recheck_that_fails_unforeseen_closes_the_connection_and_the_loops_go_on(tmp_path: Path) -> None:
+async def test_unexpected_error_while_applying_a_change_closes_the_connection_and_the_loop_continues(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         async with it.connected() as raw:
-            it.clock.ahead = timedelta.max  # whoever asks for the time gets an OverflowError
+            it.clock.ahead = timedelta.max  # every use of the clock raises OverflowError
             it.services.invalidation.notify(it.owner.tenant_id)
             assert await raw.closed() == 4000
         it.clock.ahead = timedelta()

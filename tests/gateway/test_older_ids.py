@@ -1,4 +1,4 @@
-"""Ids as an older system may have chosen them: every frame and every page of history stays valid JSON."""
+"""Ids of an older system with JSON's special characters: every frame and page of history stays valid JSON."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ODD: Final = 'jobs "EU" \\ 1'
 
 
 async def put_channel(it: GatewayApp, type: ChannelType) -> Channel:
-    """Write a channel with an odd id, as an older system had it."""
+    """Write a channel with quotes and backslashes in its id, as an older system may have."""
     row = {"tenant_id": it.owner.tenant_id, "id": ODD, "name": "Jobs", "type": type.value}
     await it.tables.put(Put(CHANNELS, row))
     return await it.services.channels.get(it.owner, ODD)
 
 
 @pytest.mark.parametrize("type", list(ChannelType))
-async def test_messages_of_a_channel_whose_id_has_quotes_and_backslashes_arrive(tmp_path: Path, type: ChannelType) -> None:
+async def test_messages_of_a_channel_id_with_quotes_and_backslashes_arrive(tmp_path: Path, type: ChannelType) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         channel = await put_channel(it, type)
         await raw.ask("subscribe", channel=ODD)
@@ -33,7 +33,7 @@ async def test_messages_of_a_channel_whose_id_has_quotes_and_backslashes_arrive(
         assert (await raw.message())["channel"] == ODD
 
 
-async def test_the_backlog_and_the_history_of_such_a_channel_are_valid_json(tmp_path: Path) -> None:
+async def test_backlog_and_history_of_a_channel_id_with_quotes_are_valid_json(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         channel = await put_channel(it, ChannelType.BROADCAST)
         await it.say(b"1", channel)
@@ -44,7 +44,7 @@ async def test_the_backlog_and_the_history_of_such_a_channel_are_valid_json(tmp_
         assert (past["channel"], past["data"]) == (ODD, 1)
 
 
-async def test_an_agent_whose_id_has_quotes_and_backslashes_is_named_as_it_is(tmp_path: Path) -> None:
+async def test_agent_id_with_quotes_and_backslashes_is_sent_unchanged(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await it.tables.put(Put(AGENTS, {"tenant_id": it.owner.tenant_id, "id": ODD, "public_key": ""}))
         principal = msgspec.structs.replace(it.principal, agent_id=AgentId(ODD))

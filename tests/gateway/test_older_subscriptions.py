@@ -1,4 +1,4 @@
-"""Subscriptions as the older system wrote them: a map of flags in the place of the list of permissions."""
+"""Subscriptions in the older system's format: a map of flags instead of a list of permissions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.gateway.gateway_app import GatewayApp, gateway_app
 
 
 async def write_permissions(it: GatewayApp, permissions: Value) -> None:
-    """Put permissions into the agent's subscription as another system would: past our own services."""
+    """Write permissions into the agent's subscription directly, without our services."""
     key = ItemKey(it.owner.tenant_id, f"{it.channel.id}#{it.agent.id}")
     await it.tables.update(Update(CHANNEL_SUBSCRIPTIONS, key, [Assign("permissions", permissions)]))
     it.services.invalidation.notify(it.owner.tenant_id)
@@ -30,7 +30,7 @@ async def write_permissions(it: GatewayApp, permissions: Value) -> None:
         None,
     ],
 )
-async def test_an_older_subscription_delivers_by_itself_and_when_it_is_asked_for(tmp_path: Path, permissions: Value) -> None:
+async def test_older_subscription_is_delivered_with_and_without_a_command(tmp_path: Path, permissions: Value) -> None:
     async with gateway_app(tmp_path) as it:
         await write_permissions(it, permissions)
         async with it.connected() as raw:
@@ -39,7 +39,7 @@ async def test_an_older_subscription_delivers_by_itself_and_when_it_is_asked_for
             assert (await raw.ask("subscribe", channel=it.channel.id))["last"] == 1
 
 
-async def test_an_older_subscription_without_any_right_receives_nothing_and_the_refusal_says_so(tmp_path: Path) -> None:
+async def test_older_subscription_without_permissions_receives_nothing_and_subscribe_gives_the_reason(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await write_permissions(it, dict.fromkeys(("read", "write", "publish", "subscribe", "manage"), 0))
         async with it.connected() as raw:
@@ -52,7 +52,7 @@ async def test_an_older_subscription_without_any_right_receives_nothing_and_the_
 
 
 @pytest.mark.parametrize(("flag", "may"), [("write", True), ("publish", True), ("manage", True), ("read", False)])
-async def test_an_older_right_to_publish_holds_in_a_managed_channel(tmp_path: Path, flag: str, may: bool) -> None:
+async def test_older_publish_permission_applies_to_a_managed_channel(tmp_path: Path, flag: str, may: bool) -> None:
     async with gateway_app(tmp_path) as it:
         await write_permissions(it, {flag: 1})
         await it.services.channels.update(it.owner, it.channel.id, access=Access.MANAGED)

@@ -1,4 +1,4 @@
-"""What a peer may do before it is known: upgrades as proxies and browsers write them, sizes, numbers, and noise."""
+"""Bounds of a peer before `connect`: upgrades of proxies and browsers, sizes, numbers of connections, and protocol errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLOSE, TEXT = 8, 1
 
 
 def changed(**lines: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The upgrade with some headers replaced, repeated, or left out (None)."""
+    """Return the upgrade with some headers replaced, repeated, or left out (None)."""
     kept = [line for line in UPGRADE if line.partition(":")[0].lower().replace("-", "_") not in lines]
     for name, value in lines.items():
         values = [] if value is None else [value] if isinstance(value, str) else value
@@ -35,7 +35,7 @@ def changed(**lines: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 async def said(url: str, *parts: bytes) -> bytes:
-    """What the gateway says to these bytes until it closes the connection."""
+    """Send these bytes, and return the gateway's answer up to the close."""
     at = urlsplit(url)
     async with asyncio.timeout(BOUND_S):
         reader, writer = await asyncio.open_connection(at.hostname, at.port)
@@ -67,12 +67,12 @@ def request(target: str = "/v1/connect", lines: Sequence[str] = UPGRADE, first: 
         changed(cookie="c=" + "x" * 12_000),
     ],
 )
-async def test_an_upgrade_is_accepted_whose_headers_are_lists(platform: Platform, lines: tuple[str, ...]) -> None:
+async def test_upgrade_with_list_headers_is_accepted(platform: Platform, lines: tuple[str, ...]) -> None:
     at = urlsplit(platform.gateway_url)
     reader, writer = await asyncio.open_connection(at.hostname, at.port)
     async with asyncio.timeout(BOUND_S):
         for part in request(lines=lines).splitlines(keepends=True):
-            writer.write(part)  # in pieces, as a slow peer sends it
+            writer.write(part)  # in parts, like a slow peer
             await writer.drain()
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
         raw = BareSocket(reader, writer)
@@ -82,9 +82,9 @@ async def test_an_upgrade_is_accepted_whose_headers_are_lists(platform: Platform
 
 
 @pytest.mark.parametrize("target", ["http://gateway.example/v1/connect", "WSS://gateway.example:8081/v1/connect"])
-async def test_a_target_in_absolute_form_is_read_as_its_path(platform: Platform, target: str) -> None:
+async def test_target_in_absolute_form_is_read_as_its_path(platform: Platform, target: str) -> None:
     answer = await said(platform.gateway_url, request(target, changed(sec_websocket_protocol=None)))
-    assert b"Offer the subprotocol" in answer  # the path was right
+    assert b"Offer the subprotocol" in answer  # the path was accepted
     assert parse(request(target).removesuffix(b"\r\n\r\n")).host.startswith("gateway.example")
 
 
@@ -110,7 +110,7 @@ async def test_a_target_in_absolute_form_is_read_as_its_path(platform: Platform,
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "no request of HTTP/1.1"),
     ],
 )
-async def test_whatever_is_refused_is_answered_in_our_words_and_headers(
+async def test_refused_requests_get_a_plain_text_answer_with_security_headers(
     platform: Platform, sent: bytes, status: int, words: str
 ) -> None:
     answer = (await said(platform.gateway_url, sent)).decode()
@@ -125,7 +125,7 @@ async def test_whatever_is_refused_is_answered_in_our_words_and_headers(
     ("origin", "host", "is_welcome"),
     [
         (None, "evil.example", True),
-        ("http://evil.example", "evil.example:8081", False),  # a name that was made resolve to this address
+        ("http://evil.example", "evil.example:8081", False),  # DNS rebinding: a foreign name resolved to this address
         ("http://artcafe.example", "artcafe.example:8081", True),
         ("https://artcafe.example:3000", "artcafe.example", True),
         ("https://app.example", "evil.example", True),
@@ -136,14 +136,14 @@ async def test_whatever_is_refused_is_answered_in_our_words_and_headers(
         ("null", "null", False),
     ],
 )
-def test_a_page_of_the_same_host_connects_where_that_host_is_the_gateways(
+def test_page_of_the_same_host_is_allowed_only_if_the_host_is_the_gateways(
     origin: str | None, host: str, is_welcome: bool
 ) -> None:
     admission = Admission(origins=["https://app.example"], hosts=["artcafe.example"])
     assert admission.is_allowed([] if origin is None else [origin], host) is is_welcome
 
 
-async def test_a_refused_origin_is_logged_once_a_minute(tmp_path: Path) -> None:
+async def test_refused_origin_is_logged_once_a_minute(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         with capture_logs() as logs:
             for _ in range(3):
@@ -153,7 +153,7 @@ async def test_a_refused_origin_is_logged_once_a_minute(tmp_path: Path) -> None:
         assert (line["origins"], line["count"]) == (["https://evil.example"], 1)
 
 
-def test_a_head_of_every_shape_is_parsed_or_refused() -> None:
+def test_any_request_head_is_parsed_or_refused() -> None:
     whole = request().removesuffix(b"\r\n\r\n")
     for at in range(len(whole)):
         for byte in (b"", b"\0", b"\n", b"\r", b":", b" ", b"\xff", b"http://"):
@@ -164,7 +164,7 @@ def test_a_head_of_every_shape_is_parsed_or_refused() -> None:
 # --- sizes ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_unfinished_frame_may_hold_8_kib_before_connect_and_64_afterwards(tmp_path: Path) -> None:
+async def test_incomplete_frame_is_limited_to_8_kib_before_connect_and_64_kib_afterwards(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         async with open_socket(it.url) as raw:
             raw.writer.write(b"\x81\xfe\xff\xff" + bytes(4) + b" " * MAX_BYTES_BEFORE_CONNECT)
@@ -173,7 +173,7 @@ async def test_an_unfinished_frame_may_hold_8_kib_before_connect_and_64_afterwar
             raw.send({"id": 1, "challenge": {"tenant_id": "t" * 1000, "agent_id": "a" * 1000}})
             assert "challenge" in await raw.text()
             raw.send({"id": 2, "connect": {"access_token": it.token()}})
-            # Behind connect, without waiting for its reply, come frames of any size.
+            # After connect, before its reply, frames of any size are accepted.
             data = "x" * (MAX_FRAME_BYTES - 200)
             for id in range(3, 6):
                 raw.send({"id": id, "publish": {"channel": it.channel.id, "data": data}})
@@ -185,7 +185,7 @@ async def test_an_unfinished_frame_may_hold_8_kib_before_connect_and_64_afterwar
 
 
 @pytest.mark.parametrize("ahead", [b"", json.dumps({"id": 1, "challenge": {"tenant_id": "t", "agent_id": "a"}}).encode()])
-async def test_frames_that_come_with_the_upgrade_itself_are_answered(platform: Platform, ahead: bytes) -> None:
+async def test_frames_sent_together_with_the_upgrade_are_answered(platform: Platform, ahead: bytes) -> None:
     at = urlsplit(platform.gateway_url)
     reader, writer = await asyncio.open_connection(at.hostname, at.port)
     frame = bytes([0x81, 0x80 | len(ahead)]) + bytes(4) + ahead if ahead else b""
@@ -198,10 +198,10 @@ async def test_frames_that_come_with_the_upgrade_itself_are_answered(platform: P
     writer.transport.abort()
 
 
-async def test_a_socket_is_not_read_while_a_megabyte_of_its_commands_waits(tmp_path: Path) -> None:
+async def test_socket_is_not_read_while_1_mib_of_its_commands_waits(tmp_path: Path) -> None:
     async with gateway_app(tmp_path, has_proxy=True) as it, it.connected_socket() as raw:
         assert it.proxy is not None
-        await it.publish(b"0")  # the way to NATS is open
+        await it.publish(b"0")  # opens the connection to NATS
         it.proxy.stick()
         count, size = 60, 60_000
         for id in range(count):
@@ -209,7 +209,7 @@ async def test_a_socket_is_not_read_while_a_megabyte_of_its_commands_waits(tmp_p
         (connection,) = it.gateway.connections()
         await until(lambda: not connection.is_reading)
         assert MAX_IN_FLIGHT_BYTES < connection._in_flight_bytes < MAX_IN_FLIGHT_BYTES + 2 * MAX_FRAME_BYTES
-        assert connection._in_flight < MAX_IN_FLIGHT  # by bytes, not by number
+        assert connection._in_flight < MAX_IN_FLIGHT  # limited by bytes, not by number
         it.proxy.cut()
         answered: set[int] = set()
         while len(answered) < count:
@@ -220,7 +220,7 @@ async def test_a_socket_is_not_read_while_a_megabyte_of_its_commands_waits(tmp_p
         assert connection._in_flight_bytes == 0
 
 
-async def test_a_long_field_of_a_short_command_is_refused_as_it_comes(tmp_path: Path) -> None:
+async def test_too_long_field_is_refused_before_the_command_is_done(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         long = "x" * 8193
         for kind, body in (
@@ -237,10 +237,10 @@ async def test_a_long_field_of_a_short_command_is_refused_as_it_comes(tmp_path: 
             assert (await raw.ask(kind, **body))["code"] == "bad_command", kind
 
 
-# --- numbers -------------------------------------------------------------------------------------------------------------
+# --- numbers of connections ----------------------------------------------------------------------------------------------
 
 
-async def test_sockets_and_connections_that_ask_nothing_are_counted_by_address(tmp_path: Path) -> None:
+async def test_sockets_and_silent_connections_are_counted_by_address(tmp_path: Path) -> None:
     connections = OpenConnections(most=100, most_per_address=3)
     async with gateway_app(tmp_path, connections=connections) as it:
         at = urlsplit(it.url)
@@ -261,7 +261,7 @@ async def test_sockets_and_connections_that_ask_nothing_are_counted_by_address(t
         await until(lambda: connections.count == 0)
 
 
-# --- frames that break the protocol --------------------------------------------------------------------------------------
+# --- protocol errors -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bits", [0x40, 0x20, 0x10, 0x70])
@@ -273,14 +273,14 @@ async def test_reserved_bits_are_closed_with_1002(platform: Platform, bits: int,
 
 
 @pytest.mark.parametrize("sent", [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535])
-async def test_a_close_code_that_may_not_be_sent_is_answered_with_1002(platform: Platform, sent: int) -> None:
+async def test_close_code_not_allowed_in_a_frame_is_answered_with_1002(platform: Platform, sent: int) -> None:
     async with open_socket(platform.gateway_url) as raw:
         raw.send(sent.to_bytes(2, "big"), CLOSE)
         assert await raw.closed() == 1002
 
 
 @pytest.mark.parametrize("sent", [1001, 1011, 3000, 4999])
-async def test_any_other_close_code_is_answered_with_itself(platform: Platform, sent: int) -> None:
+async def test_any_other_close_code_is_answered_with_the_same_code(platform: Platform, sent: int) -> None:
     async with open_socket(platform.gateway_url) as raw:
         raw.send(sent.to_bytes(2, "big"), CLOSE)
         assert await raw.closed() == sent
@@ -291,7 +291,7 @@ BROKEN = {"opcode": b"\x83\x80" + bytes(4), "unmasked": b"\x81\x02{}", "long pin
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("is_proven", [False, True])
-async def test_nothing_follows_the_close_of_a_broken_frame(tmp_path: Path, broken: bytes, is_proven: bool) -> None:
+async def test_nothing_is_sent_after_the_close_for_an_unparsable_frame(tmp_path: Path, broken: bytes, is_proven: bool) -> None:
     async with gateway_app(tmp_path) as it, it.connected_socket() if is_proven else open_socket(it.url) as raw:
         command = json.dumps({"id": 9, "challenge": {"tenant_id": "t", "agent_id": "a"}}).encode()
         with capture_logs() as logs:
@@ -301,13 +301,13 @@ async def test_nothing_follows_the_close_of_a_broken_frame(tmp_path: Path, broke
                 seen.append(await raw.next())
             assert int.from_bytes(seen[-1][1][:2], "big") == 1002
             async with asyncio.timeout(BOUND_S):
-                with contextlib.suppress(ConnectionResetError):  # it was closed over what was still coming
+                with contextlib.suppress(ConnectionResetError):  # closed with unread bytes
                     assert await raw.reader.read() == b""
         await until(lambda: not it.gateway.connections())
         assert [each["event"] for each in logs].count("gateway.not_websocket") == 1
 
 
-async def test_broken_frames_of_many_sockets_are_one_line_of_the_log(tmp_path: Path) -> None:
+async def test_unparsable_frames_of_many_sockets_are_logged_in_one_line(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         with capture_logs() as logs:
             for _ in range(5):
@@ -322,7 +322,7 @@ async def test_broken_frames_of_many_sockets_are_one_line_of_the_log(tmp_path: P
         assert (closed["code"], closed["close"], closed["address"]) == ("bad_frame", 4501, "127.0.0.1")
 
 
-async def test_half_a_surrogate_pair_spoils_one_command_and_not_the_socket(tmp_path: Path) -> None:
+async def test_lone_surrogate_refuses_one_command_and_keeps_the_socket_open(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         for data in (r'"\ud800"', r'"\udc00\ud800"', r'["\\\ud800", {"\udfff": 1}]'):
             await raw.socket.send(f'{{"id":77,"publish":{{"channel":"{it.channel.id}","data":{data}}}}}')

@@ -13,7 +13,7 @@ COUNT = 300
 
 
 async def others(it: GatewayApp, raw: RawClient, count: int, **how: object) -> list[Channel]:
-    """More channels that the socket receives, with the house's own in front."""
+    """Return the fixture's channel and further ones, all received by the socket."""
     more = [await it.services.channels.create(it.owner, name=f"more {number}") for number in range(count)]
     for channel in more:
         await raw.ask("subscribe", channel=channel.id, **how)
@@ -27,21 +27,21 @@ async def publish_in_turn(it: GatewayApp, channels: list[Channel]) -> list[int]:
 
 
 @pytest.mark.parametrize("window", [None, 1000])
-async def test_a_socket_gets_its_channels_in_the_order_in_which_they_were_stored(tmp_path: Path, window: int | None) -> None:
+async def test_socket_gets_messages_of_all_channels_in_stored_order(tmp_path: Path, window: int | None) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await raw.ask("subscribe", channel=it.channel.id, max_unacked=window)
         channels = await others(it, raw, 4, max_unacked=window)
-        for channel in channels:  # From here on each of them is level.
+        for channel in channels:  # from here on each delivery has caught up
             await it.publish(b"0", channel)
             await raw.message()
         stored = await publish_in_turn(it, channels)
         assert [(await raw.message())["seq"] for _ in stored] == stored
 
 
-async def test_sockets_with_different_channels_get_each_of_theirs_in_that_order(tmp_path: Path) -> None:
+async def test_sockets_with_different_channels_get_their_messages_in_stored_order(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as all_of_them, it.connected() as one_less:
         channels = await others(it, all_of_them, 4)
-        for channel in channels[1:]:  # They may have begun here by themselves: the agent is the same.
+        for channel in channels[1:]:  # may be delivered already, since the agent is the same
             await one_less.ask("subscribe", channel=channel.id)
         await one_less.ask("unsubscribe", channel=channels[-1].id)
         for raw in (all_of_them, one_less):

@@ -1,4 +1,4 @@
-"""A subscription that a member pauses and resumes while its agent is connected."""
+"""Pausing and resuming a subscription while its agent is connected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.gateway.raw_client import RawClient
 
 
 async def set_status(it: GatewayApp, status: SubscriptionStatus) -> None:
-    """Pause or resume, and return when the agent's sockets know."""
+    """Pause or resume the subscription, and wait until the agent's sockets have applied it."""
     await it.services.subscriptions.set_status(it.owner, it.channel.id, it.agent.id, status)
     is_delivered = status is SubscriptionStatus.ACTIVE
     deliveries = [each.deliveries for each in it.gateway.connections()]
@@ -24,7 +24,7 @@ async def publish(it: GatewayApp, *numbers: int) -> None:
         await it.publish(b"%d" % number)
 
 
-async def test_pausing_ends_delivery_and_resuming_goes_on_behind_what_this_socket_was_sent(tmp_path: Path) -> None:
+async def test_paused_subscription_resumes_after_the_last_message_sent_to_the_socket(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 1, 2)
         assert await raw.messages(2) == [1, 2]
@@ -38,7 +38,7 @@ async def test_pausing_ends_delivery_and_resuming_goes_on_behind_what_this_socke
         assert await raw.messages(1) == [4]
 
 
-async def test_an_ack_of_a_message_sent_before_the_pause_counts_during_it(tmp_path: Path) -> None:
+async def test_ack_during_a_pause_moves_the_cursor(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         async with it.connected() as raw:
             await publish(it, 1, 2)
@@ -57,7 +57,7 @@ async def test_an_ack_of_a_message_sent_before_the_pause_counts_during_it(tmp_pa
             assert await again.is_quiet()
 
 
-async def test_a_window_counts_what_was_sent_before_the_pause(tmp_path: Path) -> None:
+async def test_window_counts_messages_sent_before_the_pause(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected(max_unacked=2) as raw:
         await publish(it, 1, 2, 3)
         assert await raw.messages(2) == [1, 2]
@@ -68,7 +68,7 @@ async def test_a_window_counts_what_was_sent_before_the_pause(tmp_path: Path) ->
         assert await raw.messages(1) == [3]
 
 
-async def test_a_subscription_deleted_and_made_anew_begins_at_its_own_cursor(tmp_path: Path) -> None:
+async def test_subscription_deleted_and_created_again_begins_at_its_own_cursor(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         await publish(it, 1)
         assert await raw.messages(1) == [1]
@@ -85,7 +85,7 @@ async def test_a_subscription_deleted_and_made_anew_begins_at_its_own_cursor(tmp
 
 
 @pytest.mark.parametrize("pauses", [1, 5])
-async def test_each_message_comes_once_however_often_it_is_paused(tmp_path: Path, pauses: int) -> None:
+async def test_each_message_is_delivered_once_across_many_pauses(tmp_path: Path, pauses: int) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw, it.connected() as other:
         for number in range(pauses):
             await publish(it, 2 * number)

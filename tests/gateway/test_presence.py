@@ -1,4 +1,4 @@
-"""Presence and status as a socket makes them."""
+"""Presence and status of connected agents."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tests.gateway.raw_client import open_client
 
 
 async def seen(it: GatewayApp) -> View:
-    """Who is connected in the house's tenant."""
+    """Return the presence of the fixture's tenant."""
     view = await it.services.presence.view(it.owner.tenant_id)
     assert view is not None
     return view
 
 
-async def test_an_agent_is_connected_as_soon_as_it_is_told_so_and_until_its_last_socket_ends(tmp_path: Path) -> None:
+async def test_agent_is_present_from_the_connect_reply_until_its_last_socket_closes(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         view = await seen(it)
         assert view.of(it.agent.id) == Seen(connected=False)
@@ -31,7 +31,7 @@ async def test_an_agent_is_connected_as_soon_as_it_is_told_so_and_until_its_last
         assert not view.of(it.agent.id).connected
 
 
-async def test_a_socket_that_did_not_prove_who_it_is_makes_nobody_present(tmp_path: Path) -> None:
+async def test_unauthenticated_socket_shows_no_presence(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, open_client(it.url) as raw:
         posed = await raw.ask("challenge", tenant_id=it.owner.tenant_id, agent_id=it.agent.id)
         refused = await raw.ask("connect", challenge_id=posed["challenge_id"], signature="x")
@@ -39,7 +39,7 @@ async def test_a_socket_that_did_not_prove_who_it_is_makes_nobody_present(tmp_pa
         assert not (await seen(it)).of(it.agent.id).connected
 
 
-async def test_a_revoked_agent_is_gone_before_its_peer_answers_the_close(tmp_path: Path) -> None:
+async def test_revoked_agent_is_absent_before_its_peer_answers_the_close(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_socket() as mute:
         view = await seen(it)
         assert view.of(it.agent.id).connected
@@ -48,7 +48,7 @@ async def test_a_revoked_agent_is_gone_before_its_peer_answers_the_close(tmp_pat
         assert not view.of(it.agent.id).connected
 
 
-async def test_a_status_is_answered_and_shown_and_ends_with_the_last_socket(tmp_path: Path) -> None:
+async def test_status_is_shown_until_the_last_socket_closes(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected():
         view = await seen(it)
         async with it.connected() as raw:
@@ -61,7 +61,7 @@ async def test_a_status_is_answered_and_shown_and_ends_with_the_last_socket(tmp_
         assert view.of(it.agent.id).status == "idle"
 
 
-async def test_a_status_that_is_none_is_refused_and_the_socket_goes_on(tmp_path: Path) -> None:
+async def test_invalid_status_is_refused_and_the_socket_stays_open(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         for wrong in ("", "x" * 65, "two\nlines"):
             assert (await raw.ask("status", status=wrong))["code"] == "invalid"
@@ -73,7 +73,7 @@ async def test_a_status_that_is_none_is_refused_and_the_socket_goes_on(tmp_path:
         assert await raw.ask("status", status="x" * 64) == {"status": "x" * 64}
 
 
-async def test_a_status_before_connect_is_out_of_turn_and_behind_it_waits_its_turn(tmp_path: Path) -> None:
+async def test_status_is_out_of_turn_before_connect_and_queued_after_it(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         async with open_client(it.url) as early:
             await early.say("status", status="busy")

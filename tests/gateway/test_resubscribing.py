@@ -1,4 +1,4 @@
-"""A delivery that ends while its feed is still opening: the connection stays open, and the next delivery works."""
+"""Deliveries ended while their feed opens: the connection stays open, and the next delivery works."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ async def publish_all_the_time(it: GatewayApp) -> None:
 
 
 async def answered(raw: RawClient, kind: str, **body: object) -> None:
-    """Returns when the command is answered, whichever messages come before."""
+    """Wait for the reply to a command, skipping messages."""
     reply = await raw.ask(kind, **body)
     assert "code" not in reply, reply
     raw.pushes.clear()
 
 
 async def deliver_the_next(it: GatewayApp, raw: RawClient) -> None:
-    """Returns when a message stored from here on has been delivered."""
+    """Store a message, and wait until it is delivered."""
     seq = await it.publish(b'"last"')
     async with asyncio.timeout(BOUND_S):
         while (await raw.message())["seq"] != seq:
@@ -35,7 +35,7 @@ async def deliver_the_next(it: GatewayApp, raw: RawClient) -> None:
 
 
 @pytest.mark.parametrize("ends", ["unsubscribe", "subscribe", "pause", "delete"])
-async def test_a_delivery_that_ends_while_it_begins_does_not_close_the_connection(tmp_path: Path, ends: str) -> None:
+async def test_delivery_ended_while_it_begins_keeps_the_connection_open(tmp_path: Path, ends: str) -> None:
     async with gateway_app(tmp_path) as it, asyncio.TaskGroup() as group:
         channel, agent = it.channel.id, it.agent.id
         await it.publish(b"1")

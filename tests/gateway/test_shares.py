@@ -1,4 +1,4 @@
-"""One agent that uses up its share, on a real gateway: its commands are all done, in order, and nobody else waits for them."""
+"""An agent above its share: its commands are all done, in order, and others do not wait for them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ EACH = 10 * MOST_A_TURN
 
 
 def others_are_active(it: GatewayApp) -> None:
-    """From here on, for some seconds."""
+    """Make a second tenant active, which bounds the shares for some seconds."""
     share = it.services.shares.of(AgentPrincipal(agent_id=AgentId("agt_other"), tenant_id=TenantId("ten_other"), epoch=0))
     share.begin()
 
 
 async def replies_to(raw: RawClient, count: int) -> list[int]:
-    """The ids of the next so many replies; none is an error."""
+    """Return the ids of the next `count` replies, and fail for an error."""
     ids = []
     for _ in range(count):
         frame = await raw.next()
@@ -30,7 +30,7 @@ async def replies_to(raw: RawClient, count: int) -> list[int]:
     return ids
 
 
-async def test_more_publishes_than_a_share_are_all_stored_in_order_on_each_socket(tmp_path: Path) -> None:
+async def test_publishes_above_the_share_are_all_stored_in_order_on_each_socket(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, AsyncExitStack() as stack:
         quiet = await it.services.channels.create(it.owner, name="quiet")
         sockets = [await stack.enter_async_context(it.connected()) for _ in range(SOCKETS)]
@@ -43,7 +43,7 @@ async def test_more_publishes_than_a_share_are_all_stored_in_order_on_each_socke
         assert not it.services.shares.supervisor.failures
 
 
-async def test_commands_of_all_kinds_keep_their_order_where_the_share_is_used_up(tmp_path: Path) -> None:
+async def test_all_commands_keep_their_order_above_the_share(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         quiet = await it.services.channels.create(it.owner, name="quiet")
         await it.caught_up()
@@ -57,7 +57,7 @@ async def test_commands_of_all_kinds_keep_their_order_where_the_share_is_used_up
         assert sorted(await replies_to(raw, len(expected))) == expected
 
 
-async def test_a_socket_that_ends_while_its_commands_wait_leaves_nothing(tmp_path: Path) -> None:
+async def test_socket_closed_while_its_commands_wait_leaves_nothing(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as gone, it.connected() as raw:
         others_are_active(it)
         for number in range(EACH):

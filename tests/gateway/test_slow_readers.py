@@ -1,4 +1,4 @@
-"""Readers that take less than they are sent, for a moment or for good, with and without TLS, on both event loops."""
+"""Slow and stalled readers, with and without TLS, on both event loops."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TEXT, PING, PONG = 1, 9, 10
 
 @pytest.fixture(params=["TCP", "TLS"])
 def authority(request: pytest.FixtureRequest, tmp_path: Path) -> Authority | None:
-    """Whose certificate the gateway has, if any."""
+    """Return the authority of the gateway's certificate, or None without TLS."""
     return Authority(tmp_path) if request.param == "TLS" else None
 
 
 async def flood(it: GatewayApp, messages: int = 400) -> list[int]:
-    """Some 12 MB, more than the buffers of two sockets hold."""
+    """Publish about 12 MB, more than the buffers of two sockets hold."""
     data = b'"%b"' % (b"x" * 30_000)
     async with asyncio.TaskGroup() as group:
         storing = [group.create_task(it.publish(data)) for _ in range(messages)]
@@ -38,7 +38,7 @@ async def seqs_of(raw: RawClient, count: int) -> list[int]:
     return [(await raw.message())["seq"] for _ in range(count)]
 
 
-async def test_a_slow_reader_keeps_nobody_waiting_and_gets_everything_in_order_when_it_reads(
+async def test_slow_reader_delays_no_other_and_gets_everything_in_order_when_it_reads(
     tmp_path: Path, authority: Authority | None
 ) -> None:
     async with gateway_app(tmp_path, authority=authority) as it, it.connected_socket() as slow, it.connected() as fast:
@@ -53,13 +53,13 @@ async def test_a_slow_reader_keeps_nobody_waiting_and_gets_everything_in_order_w
         got = [await slow.text() for _ in stored]
         assert [frame["message"]["seq"] for frame in got] == stored
         assert [frame["message"]["prev"] for frame in got] == [None, *stored[:-1]]
-        # And it is level again: what comes now comes to both.
+        # It has caught up again: both get new messages.
         (last,) = await flood(it, 1)
         assert (await slow.text())["message"]["seq"] == last
         assert (await fast.message())["seq"] == last
 
 
-async def test_one_that_reads_nothing_while_messages_wait_is_closed_with_4008_and_loses_nothing(tmp_path: Path) -> None:
+async def test_stalled_reader_is_closed_with_4008_and_loses_nothing(tmp_path: Path) -> None:
     async with gateway_app(tmp_path, stall_s=0.2) as it:
         async with it.connected_socket() as stuck, it.connected() as fast:
             stuck.stop_reading()
@@ -72,7 +72,7 @@ async def test_one_that_reads_nothing_while_messages_wait_is_closed_with_4008_an
             assert await seqs_of(again, 400) == stored
 
 
-async def test_one_that_takes_nothing_is_closed_with_4008_also_while_more_comes_for_it(tmp_path: Path) -> None:
+async def test_stalled_reader_is_closed_with_4008_while_more_messages_arrive(tmp_path: Path) -> None:
     async with gateway_app(tmp_path, stall_s=0.2) as it, it.connected_socket() as stuck:
         (connection,) = it.gateway.connections()
         stuck.stop_reading()
@@ -82,12 +82,12 @@ async def test_one_that_takes_nothing_is_closed_with_4008_also_while_more_comes_
         async with asyncio.timeout(10):
             while not connection.is_closed:
                 connection.send(b"0")
-                await asyncio.sleep(0.001)  # More often than the sweep looks.
+                await asyncio.sleep(0.001)  # shorter than the interval of the sweep
         stuck.go_on_reading()
         assert await stuck.closed() == 4008
 
 
-async def test_one_that_asks_and_never_reads_the_answers_is_not_heard_until_it_does(tmp_path: Path) -> None:
+async def test_peer_that_reads_no_replies_is_not_read_until_it_does(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_socket() as rude, it.connected() as other:
         rude.stop_reading()
         commands = 40_000
@@ -105,9 +105,7 @@ async def test_one_that_asks_and_never_reads_the_answers_is_not_heard_until_it_d
                 assert (await rude.text())["id"] == id
 
 
-async def test_one_that_stops_reading_for_a_moment_stays_in_the_live_set_and_misses_nothing(
-    tmp_path: Path, authority: Authority | None
-) -> None:
+async def test_short_stall_keeps_the_membership_and_misses_nothing(tmp_path: Path, authority: Authority | None) -> None:
     async with gateway_app(tmp_path, authority=authority) as it, it.connected_socket() as slow:
         live = await it.services.channels.create(it.owner, name="live", type=ChannelType.LIVE)
         slow.send({"id": 2, "subscribe": {"channel": live.id}})
@@ -118,10 +116,10 @@ async def test_one_that_stops_reading_for_a_moment_stays_in_the_live_set_and_mis
             await fast.ask("subscribe", channel=live.id)
             slow.stop_reading()
             count = 0
-            # Large ones until the kernel takes no more, then small ones with pings between, whose pongs go the same way.
+            # Large messages until the kernel's buffer is full, then small ones with pings between, and pongs in the same buffer.
             while count < 400 and connection.waiting_bytes() == 0:
                 await it.say(b'[%d, "%b"]' % (count, b"x" * 30_000), live)
-                assert (await fast.message())["data"][0] == count  # so the flush is over
+                assert (await fast.message())["data"][0] == count  # the flush is complete
                 count += 1
             small = range(count, count + 100)
             for number in small:
@@ -141,9 +139,7 @@ async def test_one_that_stops_reading_for_a_moment_stays_in_the_live_set_and_mis
             assert pongs == list(small)
 
 
-async def test_one_that_pings_and_never_reads_the_pongs_is_not_heard_until_it_does(
-    tmp_path: Path, authority: Authority | None
-) -> None:
+async def test_peer_that_reads_no_pongs_is_not_read_until_it_does(tmp_path: Path, authority: Authority | None) -> None:
     async with gateway_app(tmp_path, authority=authority) as it, it.connected_socket() as rude:
         (connection,) = it.gateway.connections()
         rude.stop_reading()
@@ -158,11 +154,11 @@ async def test_one_that_pings_and_never_reads_the_pongs_is_not_heard_until_it_do
         async with asyncio.timeout(20):
             for number in range(pings):
                 while (frame := await rude.next())[0] == PING:
-                    pass  # the server's own
+                    pass  # a ping of the server
                 assert frame == (PONG, b"%0125d" % number)
 
 
-async def test_one_that_leaves_the_live_set_by_what_it_is_answered_gets_what_was_to_be_flushed(tmp_path: Path) -> None:
+async def test_connection_paused_by_its_replies_before_a_flush_gets_the_flushed_messages_later(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_socket() as slow:
         (connection,) = it.gateway.connections()
         await it.caught_up()
@@ -173,7 +169,7 @@ async def test_one_that_leaves_the_live_set_by_what_it_is_answered_gets_what_was
             await flushed(it)
         async with asyncio.TaskGroup() as group:
             group.create_task(it.publish(b"0"))
-            while not it.services.hub._unflushed:  # noqa: ASYNC110 (what is waited for tells nobody)
+            while not it.services.hub._unflushed:  # noqa: ASYNC110 (the condition has no event)
                 await asyncio.sleep(0)
             connection.send(b"%0300000d" % 0)
             it.services.hub._flush()
@@ -185,7 +181,7 @@ async def test_one_that_leaves_the_live_set_by_what_it_is_answered_gets_what_was
 
 
 async def flushed(it: GatewayApp) -> None:
-    """Returns when what was stored has gone out."""
+    """Wait until every stored message is flushed."""
     feed = it.services.hub._feeds[it.owner.tenant_id, it.channel.id]
     last = await feed.tenant_fabric.log.last_seq_of(it.channel.id)
     await until(lambda: feed.flushed == last)
@@ -196,11 +192,13 @@ async def seq_of(raw: BareSocket) -> int:
     return seq
 
 
-async def test_one_that_leaves_the_live_set_while_the_log_is_read_for_it_is_no_member_until_it_takes_something(
+async def test_connection_paused_during_a_read_of_its_backlog_joins_no_feed_until_it_reads(
     tmp_path: Path,
 ) -> None:
     async with gateway_app(tmp_path) as it:
-        await it.publish(b"0", await it.services.channels.create(it.owner, name="another"))  # A log, with nothing for it.
+        await it.publish(
+            b"0", await it.services.channels.create(it.owner, name="another")
+        )  # begins the log, without a message of the watched channel
         for steps in range(12):
             await paused_while_it_is_fed(it, steps)
             await until(lambda: it.gateway.connections() == [])
@@ -212,9 +210,9 @@ async def paused_while_it_is_fed(it: GatewayApp, steps: int) -> None:
         session = connection.session
         assert isinstance(session, AgentSession)
         backlog = session.subscriber.backlog
-        while backlog._task is None:  # noqa: ASYNC110 (what is waited for tells nobody)
+        while backlog._task is None:  # noqa: ASYNC110 (the condition has no event)
             await asyncio.sleep(0)
-        for _ in range(steps):  # Further into it each time.
+        for _ in range(steps):  # one step further each time
             await asyncio.sleep(0)
         connection.pause()
         await until(lambda: backlog._task is None)
@@ -228,23 +226,23 @@ async def paused_while_it_is_fed(it: GatewayApp, steps: int) -> None:
 
 
 async def taken(raw: BareSocket, count: int) -> tuple[list[int], list[int]]:
-    """The numbers of the next so many messages, and of the pongs among them."""
+    """Return the numbers of the next `count` messages, and of the pongs between them."""
     got: list[int] = []
     pongs: list[int] = []
     while len(got) < count:
         opcode, payload = await raw.next()
         if opcode == PONG:
             pongs.append(int(payload))
-        elif opcode != PING:  # the server's own
+        elif opcode != PING:  # a ping of the server
             got.append(int(payload.partition(b'"data":[')[2].replace(b"]", b",").partition(b",")[0]))
     return got, pongs
 
 
-# --- whose descriptor it is -----------------------------------------------------------------------------------------------
+# --- reuse of descriptors -------------------------------------------------------------------------------------------------
 
 
 def reset(raw: BareSocket, _: Connection) -> None:
-    """The peer is gone at once, and says so when something comes."""
+    """Reset the connection without a close."""
     raw.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
     raw.writer.transport.abort()
 
@@ -258,13 +256,11 @@ ENDS: dict[str, Callable[[BareSocket, Connection], object]] = {
 }
 
 
-async def test_what_fails_at_the_end_of_a_socket_leaves_nothing_to_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_error_at_the_end_of_a_socket_leaves_no_stale_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with gateway_app(tmp_path) as it, it.connected_socket() as raw:
         (connection,) = it.gateway.connections()
         await it.caught_up()
-        await it.publish(b"0")  # From here on its feed knows the number.
+        await it.publish(b"0")  # from here on the feed has the descriptor
         await seq_of(raw)
         descriptor = connection.descriptor
         with monkeypatch.context() as patched:
@@ -284,9 +280,7 @@ async def test_what_fails_at_the_end_of_a_socket_leaves_nothing_to_the_next_one(
 
 
 @pytest.mark.parametrize("how", ENDS)
-async def test_nothing_is_written_to_a_descriptor_that_may_be_another_sockets(
-    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_bytes_are_written_to_a_reused_descriptor(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with gateway_app(tmp_path) as it, it.connected_socket() as raw:
         (connection,) = it.gateway.connections()
         await it.caught_up()
@@ -297,7 +291,7 @@ async def test_nothing_is_written_to_a_descriptor_that_may_be_another_sockets(
         on_close, seen = it.gateway.on_close, asyncio.Event()
 
         def watched(ended: Connection) -> None:
-            # Its deliveries have left, and the number is still its own: nobody else can have had it in between.
+            # Its deliveries have left their feeds before the descriptor can be reused.
             assert (os.fstat(descriptor).st_ino, ended.descriptor, delivery.is_member) == (socket_of_it, None, False)
             on_close(ended)
             seen.set()

@@ -17,7 +17,7 @@ def token(it: GatewayApp, user: str = VIEWER) -> str:
 
 
 async def presence(raw: RawClient) -> tuple[str, bool, str | None]:
-    """The next push, which is about presence."""
+    """Return the next push, and fail unless it is about presence."""
     frame = raw.pushes.pop(0) if raw.pushes else await raw.next()
     assert list(frame) == ["presence"], frame
     assert list(frame["presence"]) == ["agent", "connected", "status", "since"]
@@ -25,11 +25,11 @@ async def presence(raw: RawClient) -> tuple[str, bool, str | None]:
     return frame["presence"]["agent"], frame["presence"]["connected"], frame["presence"]["status"]
 
 
-# --- who comes in ----------------------------------------------------------------------------------------------------
+# --- connect ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("role", Role)
-async def test_a_member_of_any_role_comes_in_with_their_token_and_the_tenant(tmp_path: Path, role: Role) -> None:
+async def test_member_of_any_role_connects_with_a_token_and_the_tenant(tmp_path: Path, role: Role) -> None:
     async with gateway_app(tmp_path) as it:
         user = UserId("bob@example.com")
         await it.add_member(user, role)
@@ -41,7 +41,7 @@ async def test_a_member_of_any_role_comes_in_with_their_token_and_the_tenant(tmp
             assert await raw.ask("watch", presence=True) == {"presence": True}
 
 
-async def test_a_tenant_that_is_absent_anothers_or_not_named_is_refused_alike(tmp_path: Path) -> None:
+async def test_missing_unknown_and_foreign_tenants_are_refused_with_the_same_answer(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         found = []
         for tenant in (
@@ -58,7 +58,7 @@ async def test_a_tenant_that_is_absent_anothers_or_not_named_is_refused_alike(tm
         assert found[0][0]["error"]["code"] == "no_member"
 
 
-async def test_a_token_that_has_expired_or_is_none_closes(tmp_path: Path) -> None:
+async def test_expired_or_invalid_token_of_a_person_closes(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await it.add_member(VIEWER, Role.VIEWER)
         expired = it.identity.issue(VIEWER, it.clock() - timedelta(days=1))
@@ -71,7 +71,7 @@ async def test_a_token_that_has_expired_or_is_none_closes(tmp_path: Path) -> Non
 # --- channels --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_watched_channel_is_shown_from_then_on_and_not_when_it_is_not_watched_any_more(tmp_path: Path) -> None:
+async def test_watched_channel_is_shown_from_watch_until_unwatch(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         await it.publish(b'"before"')
         await raw.ask("watch", channel=it.channel.id)
@@ -86,7 +86,7 @@ async def test_a_watched_channel_is_shown_from_then_on_and_not_when_it_is_not_wa
         assert raw.pushes == []
 
 
-async def test_watching_makes_no_subscription_and_moves_no_cursor(tmp_path: Path) -> None:
+async def test_watch_creates_no_subscription_and_moves_no_cursor(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         await raw.ask("watch", channel=it.channel.id)
         await it.publish(b"1")
@@ -97,7 +97,7 @@ async def test_watching_makes_no_subscription_and_moves_no_cursor(tmp_path: Path
             assert await agent.messages(1) == [1]
 
 
-async def test_a_live_channel_is_watched_too(tmp_path: Path) -> None:
+async def test_live_channel_can_be_watched(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         live = await it.services.channels.create(it.owner, name="live", type=ChannelType.LIVE)
         await raw.ask("watch", channel=live.id)
@@ -106,7 +106,7 @@ async def test_a_live_channel_is_watched_too(tmp_path: Path) -> None:
         assert (await raw.message())["data"] == 7
 
 
-async def test_a_channel_that_is_deleted_is_told_and_the_connection_goes_on(tmp_path: Path) -> None:
+async def test_deleted_channel_pushes_an_error_and_the_connection_stays_open(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         await raw.ask("watch", channel=it.channel.id)
         await it.services.channels.delete(it.owner, it.channel.id)
@@ -114,7 +114,7 @@ async def test_a_channel_that_is_deleted_is_told_and_the_connection_goes_on(tmp_
         assert await raw.ask("watch", presence=True) == {"presence": True}
 
 
-async def test_a_visitor_that_reads_nothing_delays_nobody_and_goes_on_from_where_things_are(tmp_path: Path) -> None:
+async def test_person_that_reads_nothing_delays_nobody_and_skips_messages(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         await raw.ask("watch", channel=it.channel.id)
         (connection,) = it.gateway.connections()
@@ -131,7 +131,7 @@ async def test_a_visitor_that_reads_nothing_delays_nobody_and_goes_on_from_where
 # --- presence --------------------------------------------------------------------------------------------------------
 
 
-async def test_presence_is_shown_as_it_is_and_then_as_it_changes(tmp_path: Path) -> None:
+async def test_presence_is_shown_at_watch_and_on_every_change(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as agent:
         await agent.ask("status", status="idle")
         async with it.connected_person() as raw:
@@ -150,7 +150,7 @@ async def test_presence_is_shown_as_it_is_and_then_as_it_changes(tmp_path: Path)
             assert raw.pushes == []
 
 
-async def test_what_changed_while_a_visitor_read_nothing_is_shown_afterwards_as_it_is(tmp_path: Path) -> None:
+async def test_presence_changes_during_a_pause_are_shown_afterwards_in_their_last_state(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_person() as raw:
         await raw.ask("watch", presence=True)
         (connection,) = it.gateway.connections()
@@ -162,10 +162,10 @@ async def test_what_changed_while_a_visitor_read_nothing_is_shown_afterwards_as_
             assert await presence(raw) == (it.agent.id, True, "two")
 
 
-# --- what is not for people, and what is not for agents --------------------------------------------------------------
+# --- commands of the other kind of principal -------------------------------------------------------------------------
 
 
-async def test_what_is_for_agents_is_refused_and_the_connection_goes_on(tmp_path: Path) -> None:
+async def test_commands_of_agents_are_refused_to_people_and_the_connection_stays_open(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_person(Role.OWNER) as raw:
         channel = it.channel.id
         for kind, body in (
@@ -185,16 +185,16 @@ async def test_what_is_for_agents_is_refused_and_the_connection_goes_on(tmp_path
         assert await it.publish(b"1") == 1, "nothing was stored before"
 
 
-async def test_an_agent_does_not_watch(tmp_path: Path) -> None:
+async def test_watch_is_refused_to_agents(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected() as raw:
         assert (await raw.ask("watch", presence=True))["code"] == "forbidden"
         assert (await raw.ask("unwatch", channel=it.channel.id))["code"] == "forbidden"
 
 
-# --- what ends -------------------------------------------------------------------------------------------------------
+# --- the end ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_member_who_is_removed_is_closed_with_4503_and_one_whose_role_changes_with_4001(tmp_path: Path) -> None:
+async def test_removed_member_is_closed_with_4503_and_a_changed_role_with_4001(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_person() as raw, it.connected_person(Role.ADMIN) as bystander:
         await it.remove_member(VIEWER)
         assert await raw.closed() == 4503
@@ -206,7 +206,7 @@ async def test_a_member_who_is_removed_is_closed_with_4503_and_one_whose_role_ch
         assert await bystander.closed() == 4001
 
 
-async def test_a_connection_ends_with_its_token_unless_that_is_renewed_by_the_same_person(tmp_path: Path) -> None:
+async def test_connection_of_a_person_closes_with_its_token_unless_the_same_person_renews_it(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_person() as renewed, it.connected_person(Role.MEMBER) as other:
         await renewed.ask("watch", channel=it.channel.id)
         it.clock.ahead = timedelta(hours=11)
@@ -220,7 +220,7 @@ async def test_a_connection_ends_with_its_token_unless_that_is_renewed_by_the_sa
         assert await renewed.closed() == 4500
 
 
-async def test_in_a_suspended_tenant_every_socket_is_closed_with_4506_and_none_comes_in(tmp_path: Path) -> None:
+async def test_suspended_tenant_closes_every_socket_with_4506_and_refuses_new_ones(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it, it.connected_person() as person, it.connected() as agent:
         await it.suspend()
         assert (await person.closed(), await agent.closed()) == (4506, 4506)
@@ -233,7 +233,7 @@ async def test_in_a_suspended_tenant_every_socket_is_closed_with_4506_and_none_c
             assert await back.ask("status", status="back") == {"status": "back"}
 
 
-async def test_that_people_connect_or_are_refused_is_in_the_audit(tmp_path: Path) -> None:
+async def test_connects_and_refusals_of_people_are_in_the_audit(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         async with it.connected_person():
             pass
