@@ -24,7 +24,7 @@ from typing import Any, Final
 from artcafe.sdk.agent import Agent
 from artcafe.services.version_watch import READ_EVERY_S
 from artcafe.tables.catalog import AGENTS, Environment
-from artcafe.tables.dynamodb.client import Client, Endpoint
+from artcafe.tables.dynamodb.client import DynamoDbClient, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import Schema
 from artcafe.tables.dynamodb.values import to_attributes
@@ -65,7 +65,7 @@ async def run(options: Options) -> list[Table]:
 
 async def overhead(options: Options, emulator: aws.Aws) -> Table:
     """One row for each verb."""
-    client = await Client.open(Endpoint(emulator.new_region(), emulator.url))
+    client = await DynamoDbClient.open(Endpoint(emulator.new_region(), emulator.url))
     await Schema(client, Environment.PROD).create([AGENTS])
     engine = DynamoDb(client, Environment.PROD)
     await engine.put(Put(AGENTS, agent(0)))

@@ -10,7 +10,7 @@ import pytest
 
 from artcafe.errors import Unanswered, Unavailable
 from artcafe.tables.catalog import AGENTS, TENANTS, USAGE_METRICS, Environment
-from artcafe.tables.dynamodb.client import Client, Endpoint
+from artcafe.tables.dynamodb.client import DynamoDbClient, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import Schema
 from artcafe.tables.engine.conditions import Absent, Equals
@@ -46,7 +46,7 @@ def proxy(aws: Aws) -> Iterator[FaultyAws]:
 
 @pytest.fixture
 async def tables(aws: Aws, proxy: FaultyAws) -> AsyncIterator[DynamoDb]:
-    client = await Client.open(Endpoint(aws.new_region(), proxy.url))
+    client = await DynamoDbClient.open(Endpoint(aws.new_region(), proxy.url))
     await Schema(client, Environment.PROD).create([AGENTS, TENANTS, USAGE_METRICS])
     engine = DynamoDb(client, Environment.PROD)
     await engine.put(Put(TENANTS, {"id": TENANT.partition, "count": 0}))

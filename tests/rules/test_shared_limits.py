@@ -1,4 +1,4 @@
-"""Limits that several processes count together are those of one process."""
+"""Limits counted by several processes together behave like those of one process."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def processes(memory: memoryview) -> list[PeerLimits]:
 
 
 @pytest.mark.parametrize("limit", ["requests", "connects", "challenges"])
-def test_what_one_process_admits_counts_in_all_others(processes: list[PeerLimits], limit: str) -> None:
+def test_requests_admitted_by_one_process_count_in_all_others(processes: list[PeerLimits], limit: str) -> None:
     first, second, third = (getattr(each, limit)(1.0, 3.0) for each in processes)
 
     assert [each.take("10.0.0.1", 100.0) for each in (first, second, third)] == [0, 0, 0]
     assert first.take("10.0.0.1", 100.0) == second.take("10.0.0.1", 100.0) == 1.0
     assert second.take("10.0.0.2", 100.0) == 0  # another address
-    assert third.take("10.0.0.1", 101.0) == 0  # regained
+    assert third.take("10.0.0.1", 101.0) == 0  # refilled
     assert first.take("10.0.0.1", 101.0) == 1.0
 
 
-def test_limits_of_different_kinds_do_not_count_together(processes: list[PeerLimits]) -> None:
+def test_limits_of_different_kinds_are_independent(processes: list[PeerLimits]) -> None:
     limits = processes[0]
     for make in (limits.requests, limits.connects, limits.challenges):
         assert make(1.0, 1.0).take("10.0.0.1", 100.0) == 0
 
 
-def test_a_failed_login_at_one_process_is_charged_at_all(processes: list[PeerLimits]) -> None:
+def test_failed_login_in_one_process_is_charged_in_all(processes: list[PeerLimits]) -> None:
     first, second = (each.challenges(1.0, 10.0) for each in processes[:2])
     key = ("ten_a", "agt_a", "10.0.0.1")
 
@@ -55,7 +55,7 @@ def connections(limits: PeerLimits) -> OpenConnections:
     return OpenConnections(most=100, most_per_address=3, in_all=limits.by_address)
 
 
-def test_connections_of_an_address_are_bounded_in_all_processes_together(processes: list[PeerLimits]) -> None:
+def test_connections_of_an_address_are_limited_across_processes(processes: list[PeerLimits]) -> None:
     first, second = connections(processes[0]), connections(processes[1])
     entered = [first.enter("10.0.0.1"), first.enter("10.0.0.1")]
     second.enter("10.0.0.1")
@@ -69,7 +69,7 @@ def test_connections_of_an_address_are_bounded_in_all_processes_together(process
     second.enter("10.0.0.1")
 
 
-def test_a_refused_connection_is_counted_nowhere(processes: list[PeerLimits]) -> None:
+def test_refused_connection_is_not_counted(processes: list[PeerLimits]) -> None:
     first, second = connections(processes[0]), connections(processes[1])
     entered = [second.enter("10.0.0.1") for _ in range(3)]
     for _ in range(5):
@@ -82,9 +82,7 @@ def test_a_refused_connection_is_counted_nowhere(processes: list[PeerLimits]) ->
         first.enter("10.0.0.1")
 
 
-def test_the_connections_of_a_process_that_died_are_forgotten_with_its_column(
-    memory: memoryview, processes: list[PeerLimits]
-) -> None:
+def test_clearing_the_column_of_a_dead_process_removes_its_connections(memory: memoryview, processes: list[PeerLimits]) -> None:
     first, second = connections(processes[0]), connections(processes[1])
     for _ in range(3):
         first.enter("10.0.0.1")

@@ -9,7 +9,7 @@ import pytest
 
 from artcafe.services.connections import Connections
 from artcafe.tables.catalog import Environment
-from artcafe.tables.dynamodb.client import Client, Consumed, Endpoint
+from artcafe.tables.dynamodb.client import Consumed, DynamoDbClient, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import ensure_tables
 from tests import ssh_keygen
@@ -25,7 +25,7 @@ def charged() -> list[Consumed]:
 
 @pytest.fixture
 async def server(aws: Aws, charged: list[Consumed]) -> AsyncIterator[Server]:
-    client = await Client.open(Endpoint(aws.new_region(), aws.url), charged.append)
+    client = await DynamoDbClient.open(Endpoint(aws.new_region(), aws.url), charged.append)
     await ensure_tables(client, Environment.PROD, make_missing=True)
     engine = DynamoDb(client, Environment.PROD)
     yield Server(engine, Clock(), Logs())  # type: ignore[arg-type]  # Of its tables it uses no more than the port.

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from artcafe.tables.catalog import TABLES, Environment
-from artcafe.tables.dynamodb.client import Client, Endpoint
+from artcafe.tables.dynamodb.client import DynamoDbClient, Endpoint
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import ensure_tables
 from artcafe.tables.engine.port import Tables
@@ -29,7 +29,7 @@ PREPARED: set[Endpoint] = set()
 
 async def emptied(endpoint: Endpoint) -> DynamoDb:
     """Return an engine with empty tables, creating them on first use."""
-    client = await Client.open(endpoint)
+    client = await DynamoDbClient.open(endpoint)
     engine = DynamoDb(client, Environment.PROD)
     if endpoint not in PREPARED:
         await ensure_tables(client, Environment.PROD, make_missing=True)

@@ -9,8 +9,8 @@ from enum import Enum
 class QuotaExceeded(Enum):
     """The limit that was reached."""
 
-    KEY = "this key holds all that one may"
-    TOTAL = "everything is taken"
+    KEY = "the limit of the key"
+    TOTAL = "the limit of all keys together"
 
 
 class Quota:

@@ -1,9 +1,9 @@
-"""Limits that several server processes count together, in memory that all of them map: token buckets, and connections by address.
+"""Rate limits and connection counts shared by several server processes, in memory mapped by all of them.
 
-A key has one of 65,536 slots, by a hash with a salt of the group's own. So of a thousand addresses at a time one in 65 shares its
-slot with another, and both count as one; nobody can aim at that without the salt. There is no lock: where two processes change
-one slot in the same microsecond, one of the two is counted. A connection is counted in its process's own column, so that the
-count of a process that dies is removed with it.
+Each key has one of 65,536 slots, by a hash with a salt of the process group. Of a thousand addresses at a time one in 65 shares
+its slot with another, and both count as one; nobody can provoke that without the salt. No lock is used: if two processes change a
+slot in the same microsecond, one of the changes is lost. A process counts connections in its own column, so that its count can be
+removed when it dies.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _TABLE_BYTES: Final = SLOTS * _BUCKET.size
 _COLUMN_BYTES: Final = SLOTS * _COUNT_BYTES
 
 MakeBuckets = Callable[[float, float], Buckets]
-"""Makes the buckets of one limit, of a rate in seconds and a burst."""
+"""Create the buckets of one limit, from a rate per second and a burst."""
 
 
 class PeerLimits(NamedTuple):
-    """How each limit before authentication is counted: by one process for itself, or by several together."""
+    """The limits before authentication, counted by one process alone or by several together."""
 
     requests: MakeBuckets = Buckets
     connects: MakeBuckets = Buckets
@@ -39,18 +39,18 @@ class PeerLimits(NamedTuple):
 
 
 ONE_PROCESS: Final = PeerLimits()
-"""The limits of a process that counts for itself."""
+"""The limits of a single process."""
 
 
 def size_bytes(columns: int) -> int:
-    """Return how much memory the limits take that so many processes count: 3 MiB, and 256 KiB for each."""
+    """Return the memory size for this many processes: 3 MiB, and 256 KiB for each."""
     return SALT_BYTES + _TABLES * _TABLE_BYTES + columns * _COLUMN_BYTES
 
 
 def peer_limits(memory: memoryview, column: int, columns: int) -> PeerLimits:
-    """Return the limits that stand in this memory, as the process counts them that has this column.
+    """Return the limits in the memory, for the process with this column.
 
-    `memory` has `size_bytes(columns)`, all zero but for the salt at its head, which `write_salt` writes.
+    `memory` has `size_bytes(columns)`, all zero except the salt at its start, written by `write_salt`.
     """
     head = bytes(memory[:SALT_BYTES])
     tables = [memory[SALT_BYTES + at * _TABLE_BYTES :][:_TABLE_BYTES] for at in range(_TABLES)]
@@ -59,12 +59,12 @@ def peer_limits(memory: memoryview, column: int, columns: int) -> PeerLimits:
 
 
 def write_salt(memory: memoryview, salt: bytes) -> None:
-    """Write the group's salt into new memory. Raises ValueError unless it has 16 bytes."""
+    """Write the group's salt to new memory. Raises ValueError unless it has 16 bytes."""
     memory[:SALT_BYTES] = salt
 
 
 def clear_column(memory: memoryview, column: int) -> None:
-    """Forget what a process has counted that is gone."""
+    """Remove the connection counts of a dead process."""
     begin = SALT_BYTES + _TABLES * _TABLE_BYTES + column * _COLUMN_BYTES
     memory[begin : begin + _COLUMN_BYTES] = bytes(_COLUMN_BYTES)
 
@@ -74,12 +74,12 @@ def _counts(memory: memoryview) -> memoryview:
 
 
 def _slot(key: Hashable, salt: bytes) -> int:
-    # Not `hash`: each interpreter salts it anew.
+    # Not `hash`: each interpreter has its own hash salt.
     return int.from_bytes(blake2b(repr(key).encode(), digest_size=4, key=salt).digest()) % SLOTS
 
 
 class SharedBuckets(Buckets):
-    """Buckets in a table that several processes map. Their clock is the machine's (CLOCK_MONOTONIC)."""
+    """Token buckets in a table mapped by several processes. Their clock is the machine's (CLOCK_MONOTONIC)."""
 
     def __init__(self, table: memoryview, salt: bytes, rate_per_s: float, burst: float) -> None:
         super().__init__(rate_per_s, burst)
@@ -94,17 +94,17 @@ class SharedBuckets(Buckets):
 
 
 class SharedCounts:
-    """What each key holds in all processes; each process counts in its own column."""
+    """The amount held by each key in all processes; each process counts in its own column."""
 
     def __init__(self, counts: memoryview, salt: bytes, column: int, columns: int) -> None:
         self._counts, self._salt, self._columns = counts, salt, columns
         self._first = column * SLOTS
 
     def held(self, key: Hashable) -> int:
-        """Return what the key holds, of all processes."""
+        """Return the amount the key holds in all processes."""
         slot = _slot(key, self._salt)
         return sum(self._counts[column * SLOTS + slot] for column in range(self._columns))
 
     def add(self, key: Hashable, amount: int) -> None:
-        """Count something that the key takes here, or gives back where `amount` is negative."""
+        """Add an amount taken by the key in this process; a negative amount returns it."""
         self._counts[self._first + _slot(key, self._salt)] += amount

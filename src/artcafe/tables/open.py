@@ -17,11 +17,11 @@ async def open_engine(place: str, endpoint: str | None, environment: Environment
     kind, _, where = place.partition(":")
     if kind == "sqlite":
         return await Sqlite.open(Path(where), environment)
-    from artcafe.tables.dynamodb.client import Client, Endpoint  # noqa: PLC0415 (as above)
+    from artcafe.tables.dynamodb.client import DynamoDbClient, Endpoint  # noqa: PLC0415 (as above)
     from artcafe.tables.dynamodb.engine import DynamoDb  # noqa: PLC0415 (importing it takes 0.3 s, not needed for a file)
     from artcafe.tables.dynamodb.schema import ensure_tables  # noqa: PLC0415 (as above)
 
-    client = await Client.open(Endpoint(where, endpoint))
+    client = await DynamoDbClient.open(Endpoint(where, endpoint))
     try:
         await ensure_tables(client, environment, make_missing=make_missing)
     except BaseException:

@@ -12,7 +12,7 @@ import structlog
 from artcafe.errors import Unanswered, Unavailable
 from artcafe.tables.catalog import AGENTS, TENANTS, Environment
 from artcafe.tables.dynamodb import client as dynamodb_client
-from artcafe.tables.dynamodb.client import LONGEST_WAIT_S, MAX_CALLS, MAX_TRIES, Client, Endpoint, backoff_delays
+from artcafe.tables.dynamodb.client import LONGEST_WAIT_S, MAX_CALLS, MAX_TRIES, DynamoDbClient, Endpoint, backoff_delays
 from artcafe.tables.dynamodb.engine import DynamoDb
 from artcafe.tables.dynamodb.schema import Schema
 from artcafe.tables.engine.conditions import Absent, Equals
@@ -35,7 +35,7 @@ def proxy(aws: Aws) -> Iterator[FaultyAws]:
 @pytest.fixture
 async def tables(aws: Aws, proxy: FaultyAws) -> AsyncIterator[DynamoDb]:
     """Yield an engine behind the proxy, with one tenant and one agent."""
-    client = await Client.open(Endpoint(aws.new_region(), proxy.url))
+    client = await DynamoDbClient.open(Endpoint(aws.new_region(), proxy.url))
     await Schema(client, Environment.PROD).create([AGENTS, TENANTS])
     engine = DynamoDb(client, Environment.PROD)
     await engine.transact([Put(TENANTS, {"id": "ten_1", "count": 0}), Put(AGENTS, ROW)])
@@ -268,7 +268,7 @@ async def test_outage_is_logged_once_per_error_code_and_once_at_its_end(
 async def test_consumed_units_are_reported_for_every_call_if_requested(aws: Aws) -> None:
     endpoint = Endpoint(aws.new_region(), aws.url)
     seen: list[tuple[str, dict[str, float]]] = []
-    client = await Client.open(endpoint, lambda consumed: seen.append((consumed.operation, dict(consumed.units))))
+    client = await DynamoDbClient.open(endpoint, lambda consumed: seen.append((consumed.operation, dict(consumed.units))))
     await Schema(client, Environment.PROD).create([AGENTS, TENANTS])
     engine = DynamoDb(client, Environment.PROD)
     await engine.put(Put(AGENTS, ROW))

@@ -11,7 +11,7 @@ import pytest
 
 from artcafe.errors import StartRefused
 from artcafe.tables.catalog import AGENTS, CHALLENGES, DELETED, TABLES, TENANTS, Environment
-from artcafe.tables.dynamodb.client import Client, Endpoint
+from artcafe.tables.dynamodb.client import DynamoDbClient, Endpoint
 from artcafe.tables.dynamodb.schema import Difference, Schema, create_request, differences, ensure_tables
 from artcafe.tables.engine.writes import ItemKey
 from artcafe.tables.open import open_engine
@@ -30,15 +30,15 @@ def operator(endpoint: Endpoint) -> Any:
 
 
 @pytest.fixture
-async def client(endpoint: Endpoint) -> AsyncIterator[Client]:
-    client = await Client.open(endpoint)
+async def client(endpoint: Endpoint) -> AsyncIterator[DynamoDbClient]:
+    client = await DynamoDbClient.open(endpoint)
     yield client
     await client.close()
 
 
 @pytest.mark.parametrize("environment", Environment)
 async def test_tables_are_created_with_keys_on_demand_billing_recovery_and_tags(
-    client: Client, operator: Any, environment: Environment
+    client: DynamoDbClient, operator: Any, environment: Environment
 ) -> None:
     await ensure_tables(client, environment, make_missing=True)
     assert sorted(operator.list_tables()["TableNames"]) == sorted(table.name_in(environment) for table in TABLES)
@@ -58,7 +58,7 @@ async def test_tables_are_created_with_keys_on_demand_billing_recovery_and_tags(
         assert tags["environment"] == ("dev" if name.endswith("-dev") else "prod")
 
 
-async def test_only_the_challenges_table_has_a_time_to_live(client: Client, operator: Any) -> None:
+async def test_only_the_challenges_table_has_a_time_to_live(client: DynamoDbClient, operator: Any) -> None:
     await ensure_tables(client, Environment.PROD, make_missing=True)
     for table in TABLES:
         expiry = operator.describe_time_to_live(TableName=table.name)["TimeToLiveDescription"]
@@ -66,7 +66,9 @@ async def test_only_the_challenges_table_has_a_time_to_live(client: Client, oper
         assert (on, expiry.get("AttributeName")) == ((True, "ttl") if table is CHALLENGES else (False, None))
 
 
-async def test_server_without_permission_to_create_names_missing_tables_and_the_command(client: Client, operator: Any) -> None:
+async def test_server_without_permission_to_create_names_missing_tables_and_the_command(
+    client: DynamoDbClient, operator: Any
+) -> None:
     await Schema(client, Environment.PROD).create([AGENTS])
     with pytest.raises(StartRefused, match=r"lacks artcafe-tenants, .*artcafe-Challenges\n  create them: artcafe tables apply"):
         await ensure_tables(client, Environment.PROD, make_missing=False)
@@ -81,7 +83,7 @@ async def test_existing_tables_are_used_with_their_rows(endpoint: Endpoint, oper
     await engine.close()
 
 
-async def test_table_with_another_key_stops_the_start(client: Client, operator: Any) -> None:
+async def test_table_with_another_key_stops_the_start(client: DynamoDbClient, operator: Any) -> None:
     operator.create_table(
         TableName="artcafe-agents",
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "N"}],
@@ -102,7 +104,7 @@ async def test_table_in_an_unusable_state_stops_the_start(aws: Aws, endpoint: En
             await open_engine(place, proxy.url, Environment.PROD, make_missing=True)
 
 
-async def test_wrong_time_to_live_is_reported_without_stopping_the_start(client: Client, operator: Any) -> None:
+async def test_wrong_time_to_live_is_reported_without_stopping_the_start(client: DynamoDbClient, operator: Any) -> None:
     schema = Schema(client, Environment.PROD)
     operator.create_table(**create_request(CHALLENGES, Environment.PROD))
     operator.create_table(**create_request(AGENTS, Environment.PROD))
@@ -127,7 +129,7 @@ async def test_servers_can_create_the_tables_concurrently(endpoint: Endpoint, op
     assert len(operator.list_tables()["TableNames"]) == len(TABLES)
 
 
-async def test_remaining_tables_of_an_older_system_are_found(client: Client, operator: Any) -> None:
+async def test_remaining_tables_of_an_older_system_are_found(client: DynamoDbClient, operator: Any) -> None:
     schema = Schema(client, Environment.PROD)
     await schema.create(TABLES)
     assert await schema.deleted() == []
@@ -137,7 +139,7 @@ async def test_remaining_tables_of_an_older_system_are_found(client: Client, ope
     assert await schema.deleted() == list(DELETED[:2])
 
 
-async def test_all_table_names_are_listed_across_pages(client: Client, operator: Any) -> None:
+async def test_all_table_names_are_listed_across_pages(client: DynamoDbClient, operator: Any) -> None:
     key = create_request(TENANTS, Environment.PROD)
     wanted = [f"table-{number:03}" for number in range(105)]
     for name in wanted:

@@ -92,8 +92,8 @@ class CallRefused(Exception):
         self.code, self.message, self.answer = code, message, answer
 
 
-class Client:
-    """A client of one endpoint, created by `Client.open`. Belongs to the loop it was opened on."""
+class DynamoDbClient:
+    """A client of one endpoint, created by `DynamoDbClient.open`. Belongs to the loop it was opened on."""
 
     def __init__(
         self, endpoint: Endpoint, service: Any, stack: AsyncExitStack, consumed: Callable[[Consumed], None] | None
@@ -108,7 +108,7 @@ class Client:
         self._last_failure_at = 0.0
 
     @classmethod
-    async def open(cls, endpoint: Endpoint, consumed: Callable[[Consumed], None] | None = None) -> Client:
+    async def open(cls, endpoint: Endpoint, consumed: Callable[[Consumed], None] | None = None) -> DynamoDbClient:
         """Create a client, without connecting.
 
         `consumed` is called with the units of each item request. Raises `StartRefused`.

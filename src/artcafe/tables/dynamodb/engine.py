@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 from artcafe.tables.catalog import Environment, Table
-from artcafe.tables.dynamodb.client import CallRefused, Client, Consumed, Endpoint, backoff_delays, reasons_of
+from artcafe.tables.dynamodb.client import CallRefused, Consumed, DynamoDbClient, Endpoint, backoff_delays, reasons_of
 from artcafe.tables.dynamodb.expressions import Expressions
 from artcafe.tables.dynamodb.values import Attribute, from_attributes, to_attributes
 from artcafe.tables.engine.conditions import Condition
@@ -32,7 +32,7 @@ _UNSTORABLE: Final = ("Item size to update", "Number overflow", "Number underflo
 class DynamoDb:
     """A table engine on one endpoint, created by `DynamoDb.open`. Belongs to the loop it was opened on."""
 
-    def __init__(self, client: Client, environment: Environment) -> None:
+    def __init__(self, client: DynamoDbClient, environment: Environment) -> None:
         """Take over `client`: the engine closes it."""
         self._client, self._environment = client, environment
 
@@ -40,8 +40,8 @@ class DynamoDb:
     async def open(
         cls, endpoint: Endpoint, environment: Environment, consumed: Callable[[Consumed], None] | None = None
     ) -> DynamoDb:
-        """Open an engine on existing tables. Raises `errors.StartRefused` like `Client.open`."""
-        return cls(await Client.open(endpoint, consumed), environment)
+        """Open an engine on existing tables. Raises `errors.StartRefused` like `DynamoDbClient.open`."""
+        return cls(await DynamoDbClient.open(endpoint, consumed), environment)
 
     async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
         """Read items as `Tables.get` does."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 from artcafe import errors
 from artcafe.observe.logs import log
 from artcafe.tables.catalog import DELETED, TABLES, DeletedTable, Environment, Table, tags_of
-from artcafe.tables.dynamodb.client import CallRefused, Client, Endpoint
+from artcafe.tables.dynamodb.client import CallRefused, DynamoDbClient, Endpoint
 
 CREATE_S: Final = 180.0
 """The timeout for a new table to become active; DynamoDB needs some seconds."""
@@ -82,15 +82,15 @@ class Schema:
     Every method raises `errors.TablesRefused` if DynamoDB refuses (a missing permission), and `errors.Unavailable`.
     """
 
-    def __init__(self, client: Client, environment: Environment) -> None:
+    def __init__(self, client: DynamoDbClient, environment: Environment) -> None:
         """Use `client`; its owner closes it."""
         self._client, self._environment = client, environment
 
     @classmethod
     @asynccontextmanager
     async def opened(cls, endpoint: Endpoint, environment: Environment) -> AsyncIterator[Schema]:
-        """Open a schema with its own client, for a command. Raises `errors.StartRefused` like `Client.open`."""
-        client = await Client.open(endpoint)
+        """Open a schema with its own client, for a command. Raises `errors.StartRefused` like `DynamoDbClient.open`."""
+        client = await DynamoDbClient.open(endpoint)
         try:
             yield cls(client, environment)
         finally:
@@ -268,7 +268,7 @@ def _format_key(keys: Sequence[tuple[str, str]]) -> str:
     return " and ".join(f"{name} ({kind})" for name, kind in keys)
 
 
-async def ensure_tables(client: Client, environment: Environment, *, make_missing: bool) -> None:
+async def ensure_tables(client: DynamoDbClient, environment: Environment, *, make_missing: bool) -> None:
     """Check the tables at server start, and create missing ones if allowed.
 
     Raises `errors.StartRefused` with a remedy for a missing table, wrong keys, or tables that cannot be described.
