@@ -1,6 +1,6 @@
-"""What a run with faults must have kept (contract, section 5, sentences 1 to 7 and 11), judged from its history alone. No I/O.
+"""Check a run with faults against the contract (section 5, sentences 1 to 7 and 11), using only its history. No I/O.
 
-A history is what the clients saw, in the order in which they saw it, and what the log held at the end.
+A history is what the clients saw, in order, and the contents of the log at the end.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A publish that left for the first time. `data` is its JSON text, which no other publish of the run has.
+    """The first time a publish was sent. `data` is its JSON text, which no other publish of the run has.
 
-    `line` is what keeps an order: an agent of the SDK over all its connections, or one bare connection. `number` rises on it.
+    `line` identifies an ordered sequence of publishes: an SDK agent over all its connections, or one bare connection. `number`
+    rises within it.
     """
 
     line: str
@@ -35,7 +36,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The answer that a publish was stored. A second one answers the same publish, made again with its key."""
+    """The answer that a publish was stored. A second one answers the same publish, repeated with its key."""
 
     line: str
     number: int
@@ -55,7 +56,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The answer that nobody can tell, or none at all."""
+    """The answer `outcome_unknown`, or no answer."""
 
     line: str
     number: int
@@ -63,7 +64,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A subscriber has a new connection. `connection` rises; the SDK counts as one, since it hides them."""
+    """A subscriber has a new connection. `connection` rises; the SDK counts as one connection, because it hides reconnects."""
 
     agent: str
     connection: int
@@ -93,7 +94,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """A subscriber was sent a message."""
+    """A subscriber received a message."""
 
     agent: str
     connection: int
@@ -102,7 +103,7 @@ class Got:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A subscriber was told of a gap. Nothing is removed in these runs, so there is none to tell of."""
+    """A subscriber received a gap. Nothing is removed in these runs, so any gap is wrong."""
 
     agent: str
     connection: int
@@ -112,7 +113,7 @@ class Missed:
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """A subscriber acknowledged everything up to `seq`; nothing says that the server heard of it."""
+    """A subscriber acknowledged everything up to `seq`; whether the server received it is unknown."""
 
     agent: str
     connection: int
@@ -122,7 +123,7 @@ class Acked:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The subscription's row was seen to hold this cursor."""
+    """This cursor was observed in the subscription's row."""
 
     agent: str
     channel: str
@@ -134,11 +135,11 @@ Event = Sent | Stored | Refused | Unknown | Joined | Began | Got | Missed | Acke
 
 @dataclass(frozen=True)
 class History:
-    """A run: its events in order, the log as a newcomer read it from the first message on, and the channels of each agent that
-    was subscribed before the first publish.
+    """A run: its events in order, the log as a new agent read it from the first message on, and the channels that each agent was
+    subscribed to before the first publish.
 
-    `is_retried`: the platform was away for longer than the server tries, so what has a key may have been refused and published
-    again, behind what left at the same time; and what was answered as unknown may have been stored later.
+    `is_retried`: the platform was unavailable for longer than the server retries, so a publish with a key may have been refused
+    and published again, after others sent at the same time; and a publish with an unknown outcome may have been stored later.
     """
 
     events: Sequence[Event]
@@ -154,7 +155,7 @@ class History:
 
 
 class Broken(StrEnum):
-    """A promise that was not kept."""
+    """A violated promise."""
 
     LOST = "acknowledged, but not in the log"
     DOUBLED = "in the log twice"
@@ -181,7 +182,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found, and how much was looked at."""
+    """The violations found, and the amount of data checked."""
 
     published: int
     acknowledged: int
@@ -200,7 +201,7 @@ class Verdict:
 
 
 def judge(history: History) -> Verdict:
-    """Everything that is wrong with a run."""
+    """Return every violation in a run."""
     run = _Run(history)
     rules = (_log, _answers, _order_of_lines, _order_of_answers, _deliveries, _connections, _completeness)
     return Verdict(
@@ -227,7 +228,7 @@ class _Run:
             self.channels[entry.channel].append(entry)
 
     def above(self, channel: str, seq: int) -> Entry | None:
-        """A channel's first message above a sequence."""
+        """Return a channel's first message above a sequence."""
         entries = self.channels[channel]
         at = bisect_right(entries, seq, key=lambda entry: entry.seq)
         return entries[at] if at < len(entries) else None
@@ -238,7 +239,7 @@ def _name(entry: Entry) -> str:
 
 
 def _log(run: _Run) -> Iterator[Finding]:
-    """The log holds what was sent, each message once, in a chain."""
+    """Check that the log holds the published messages, each once, as a chain."""
     seen: set[str] = set()
     for entries in run.channels.values():
         for before, entry in zip([None, *entries], entries, strict=False):
@@ -255,7 +256,7 @@ def _log(run: _Run) -> Iterator[Finding]:
 
 
 def _answers(run: _Run) -> Iterator[Finding]:
-    """What was acknowledged is where the answer says, what was refused is nowhere, and what was repeated is known."""
+    """Check that acknowledged messages are where the answer says, refused ones are absent, and repeats are recognized."""
     first: dict[tuple[str, int], Stored] = {}
     for stored in run.history.of(Stored):
         sent = run.sent[stored.line, stored.number]
@@ -275,7 +276,7 @@ def _answers(run: _Run) -> Iterator[Finding]:
 
 
 def _order_of_lines(run: _Run) -> Iterator[Finding]:
-    """What left on one line one after the other stands so in its channel."""
+    """Check that publishes of one line are in their channel in the order in which they were sent."""
     last: dict[tuple[str, str], int] = {}
     unknown = {(event.line, event.number) for event in run.history.of(Unknown)}
     for entry in run.history.log:
@@ -288,7 +289,7 @@ def _order_of_lines(run: _Run) -> Iterator[Finding]:
 
 
 def _order_of_answers(run: _Run) -> Iterator[Finding]:
-    """What was acknowledged before another message was sent stands before it, whoever sent them."""
+    """Check that a message acknowledged before another was sent comes before it, whoever sent them."""
     stands = {entry.data: entry.seq for entry in run.history.log}
     highest: dict[str, int] = defaultdict(int)
     for event in run.history.events:
@@ -300,7 +301,7 @@ def _order_of_answers(run: _Run) -> Iterator[Finding]:
 
 
 def _deliveries(run: _Run) -> Iterator[Finding]:
-    """What was delivered is what the log holds."""
+    """Check that delivered messages equal those in the log."""
     for got in run.history.of(Got):
         entry = run.at.get((got.entry.channel, got.entry.seq))
         if entry is None:
@@ -314,9 +315,9 @@ def _deliveries(run: _Run) -> Iterator[Finding]:
 
 
 @dataclass(slots=True)
-class _Place:
-    """How far a subscriber has come in a channel. `floor` and `ceiling` are where this connection may begin behind: a cursor that
-    was seen to be written, and the highest that it ever acknowledged."""
+class _Position:
+    """A subscriber's position in a channel. `floor` and `ceiling` are the range after which this connection may begin: a cursor
+    observed in the row, and the highest ack so far."""
 
     written: int = 0
     acked: int = 0
@@ -326,8 +327,8 @@ class _Place:
 
 
 def _connections(run: _Run) -> Iterator[Finding]:
-    """A connection begins behind an acknowledgement, no earlier than the last written one, and leaves nothing out."""
-    places: dict[tuple[str, str], _Place] = defaultdict(_Place)
+    """Check that a connection begins after an acked message, no earlier than the last written cursor, and skips nothing."""
+    places: dict[tuple[str, str], _Position] = defaultdict(_Position)
     for event in run.history.events:
         match event:
             case Joined(agent):
@@ -348,8 +349,8 @@ def _connections(run: _Run) -> Iterator[Finding]:
                 pass
 
 
-def _beginning(place: _Place, began: Began) -> Iterator[Finding]:
-    """Whether a delivery begins where it may: between what is written and what was acknowledged."""
+def _beginning(place: _Position, began: Began) -> Iterator[Finding]:
+    """Check that a delivery begins between the written cursor and the last ack."""
     if began.cursor > place.acked:
         yield Finding(Broken.SKIPPED, f"to {began.agent}: {began.channel} begins at {began.cursor}, acknowledged {place.acked}")
     if began.cursor < place.written:
@@ -357,8 +358,8 @@ def _beginning(place: _Place, began: Began) -> Iterator[Finding]:
     place.last = began.cursor
 
 
-def _turn(run: _Run, place: _Place, got: Got) -> Iterator[Finding]:
-    """Whether this message is the next one of its connection."""
+def _turn(run: _Run, place: _Position, got: Got) -> Iterator[Finding]:
+    """Check that this message is the next one of its connection."""
     entry, last = got.entry, place.last
     if entry.seq <= (place.floor if last is None else last):
         yield Finding(Broken.REPEATED, f"to {got.agent}, connection {got.connection}: {_name(entry)}")
@@ -369,7 +370,7 @@ def _turn(run: _Run, place: _Place, got: Got) -> Iterator[Finding]:
 
 
 def _completeness(run: _Run) -> Iterator[Finding]:
-    """Every subscriber got everything, on whichever connection."""
+    """Check that every subscriber received everything, on any connection."""
     got: dict[str, set[tuple[str, int]]] = defaultdict(set)
     for event in run.history.of(Got):
         got[event.agent].add((event.entry.channel, event.entry.seq))
@@ -381,6 +382,6 @@ def _completeness(run: _Run) -> Iterator[Finding]:
 
 
 def _repeats(history: History) -> int:
-    """How often a subscriber was sent what it had been sent before."""
+    """Count messages that a subscriber received more than once."""
     times = Counter((got.agent, got.entry.channel, got.entry.seq) for got in history.of(Got))
     return sum(count - 1 for count in times.values())

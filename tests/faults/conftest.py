@@ -1,4 +1,4 @@
-"""The table of what each fault cost, printed at the end of `make faults`."""
+"""Print the table of the results of each fault at the end of `make faults`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from tests.faults.checker import Broken, Verdict
 
 SEED: Final = int(os.environ.get("ARTCAFE_TEST_SEED", random.randrange(2**32)))
-"""Says when the long tests strike; ARTCAFE_TEST_SEED repeats a run's moments."""
+"""Choose the moments at which the long tests inject faults; ARTCAFE_TEST_SEED repeats a run's moments."""
 
 Report = Callable[[str, Verdict], None]
 
@@ -36,7 +36,7 @@ ROWS = pytest.StashKey[list[tuple[object, ...]]]()
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Report:
-    """`report("kill -9 of nats-server", verdict)` puts a row into the table."""
+    """`report("kill -9 of nats-server", verdict)` adds a row to the table."""
     began = time.monotonic()
     rows = request.config.stash.setdefault(ROWS, [])
 
@@ -61,7 +61,7 @@ TABLE_ROWS = pytest.StashKey[list[tuple[object, ...]]]()
 
 @pytest.fixture
 def table_report(request: pytest.FixtureRequest) -> TableReport:
-    """Puts a row into the table of what was done to the tables."""
+    """Add a row to the table of faults of the table engine."""
     began = time.monotonic()
     rows = request.config.stash.setdefault(TABLE_ROWS, [])
 
@@ -73,7 +73,7 @@ def table_report(request: pytest.FixtureRequest) -> TableReport:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints both tables, as Markdown, where --faults was given."""
+    """Print both tables, as Markdown, if --faults was given."""
     if config.getoption("--faults"):
         _print(terminalreporter, f"faults (ARTCAFE_TEST_SEED={SEED})", HEADINGS, config.stash.get(ROWS, []))
         _print(terminalreporter, "faults of the tables", TABLE_HEADINGS, config.stash.get(TABLE_ROWS, []))

@@ -1,4 +1,4 @@
-"""A small file system in a file, which can be full, and which can lose its power: what was not flushed to it is gone then."""
+"""A small file system in a file, which can be filled up or lose its power: data that was not flushed is lost then."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ TOOLS: Final = ("losetup", "mkfs.ext4", "mount", "umount", "cp")
 
 
 def is_possible() -> bool:
-    """Whether this machine lets us mount a file."""
+    """Return whether this machine allows mounting a file."""
     return os.geteuid() == 0 and all(map(shutil.which, TOOLS)) and _run("losetup", "--find", check=False) != ""
 
 
 class Disk:
     """An ext4 file system in `image`, mounted at `at`.
 
-    Its journal's own timer is put off, so that within a test's time nothing reaches the image but what somebody flushed, and what
-    the file system needs for that.
+    The journal's commit timer is set so long that within a test only flushed data reaches the image, and what the file system
+    needs for it.
     """
 
     def __init__(self, image: Path, at: Path, size_mib: int) -> None:
@@ -34,7 +34,7 @@ class Disk:
         self._device = ""
         with image.open("wb") as file:
             file.truncate(size_mib << 20)
-        # At once, and not later in the background, where it would be written to while it is copied.
+        # Initialize at once: a lazy initialization in the background would write to the image while it is copied.
         _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(image))
         at.mkdir(parents=True, exist_ok=True)
 
@@ -43,7 +43,7 @@ class Disk:
         _run("mount", "-o", "commit=600", self._device, str(self._at))
 
     def unmount(self) -> None:
-        """May be repeated."""
+        """Unmount the file system. Can be repeated."""
         if self._device:
             if os.path.ismount(self._at):
                 wait_for(self._is_unmounted, f"nobody uses {self._at}")
@@ -55,41 +55,41 @@ class Disk:
         return not os.path.ismount(self._at)
 
     def copy(self) -> None:
-        """Notes what would be found after a power cut now. Whoever uses the disk is stopped; nothing is written meanwhile, so the
-        copy is of one moment."""
+        """Copy the image as it would be after a power cut now. The processes that use the disk are stopped and write nothing
+        meanwhile, so the copy is consistent."""
         before = self._writes()
         _run("cp", "--sparse=always", str(self._image), str(self._copy))
         assert self._writes() == before, "the image was written to while it was copied"
 
     def restore(self) -> None:
-        """Mounts what was found instead; the file system's journal is replayed. Nobody uses the disk any more."""
+        """Mount the copied image instead; the file system replays its journal. No process may use the disk any more."""
         self.unmount()
         self._copy.replace(self._image)
         self.mount()
 
     def fill(self) -> None:
-        """Takes all the room that is left."""
+        """Use up all free space."""
         with (self._at / FILLER).open("ab", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(b"x" * 4096)
 
     def make_room(self) -> None:
-        """Gives back what `fill` took."""
+        """Free the space that `fill` used."""
         (self._at / FILLER).unlink()
 
     def abort(self) -> None:
-        """Has the file system stop writing, as it does by itself after an error of the device (ext4(5), `abort`)."""
+        """Make the file system stop writing, as it does after a device error (ext4(5), `abort`)."""
         _run("mount", "-o", "remount,abort", str(self._at))
 
     def _writes(self) -> list[str]:
-        """What the kernel counts of writes to the device, done and under way."""
+        """Return the kernel's counts of completed and pending writes to the device."""
         fields = Path(f"/sys/block/{Path(self._device).name}/stat").read_text().split()
         return [*fields[4:7], fields[8]]
 
 
 @contextmanager
 def mounted(folder: Path, at: Path, size_mib: int) -> Iterator[Disk]:
-    """A disk that is gone afterwards, whatever happened. Whoever uses it must have ended by then."""
+    """Mount a disk and always remove it afterwards. The processes that use it must have ended by then."""
     disk = Disk(folder / "disk.img", at, size_mib)
     try:
         disk.mount()

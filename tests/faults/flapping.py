@@ -1,6 +1,6 @@
-"""Traffic of agents that come and go: each connects, subscribes, takes and acknowledges some messages, and leaves after seconds.
+"""Traffic of agents that connect, subscribe, receive and acknowledge some messages, and leave after seconds.
 
-Beside them runs all of `load`'s traffic, and two publishers over REST.
+In addition, all traffic of `load`, and two publishers over REST.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from artcafe.errors import ArtcafeError, OutcomeUnknown
 from artcafe.sdk.http import HttpClient, path_of
 from artcafe.wire import frames, replies
-from tests.faults import bare, load
+from tests.faults import bare_client, load
 from tests.faults.checker import Acked, Began, Joined, Missed, Sent
 from tests.faults.load import Load
 from tests.fleet import Fleet
@@ -24,16 +24,16 @@ from tests.platform import Cast
 
 CHANNELS: Final = 12
 LISTENED: Final = 2
-"""Channels with listeners that stay; of the others each server begins and ends to follow one all the time."""
+"""Channels with permanent listeners; servers start and stop following the other channels all the time."""
 FLAPPERS: Final = 30
 OF_EACH: Final = 3
-"""Channels that each of them is subscribed to."""
+"""Channels to which each of them is subscribed."""
 LIFE_S: Final = (1.0, 5.0)
 AWAY_S: Final = 1.0
 ACKS: Final = 0.2
-"""How often a message is acknowledged, and with it everything before it."""
+"""Probability of acknowledging a message, and with it everything before it."""
 TURNS: Final = 0.05
-"""How often an agent subscribes again, or unsubscribes, instead of taking a message."""
+"""Probability that an agent subscribes again, or unsubscribes, instead of receiving a message."""
 PACE_S: Final = 0.05
 REST_PACE_S: Final = 0.25
 REST_TIMEOUT_S: Final = 30.0
@@ -41,7 +41,7 @@ WAIT_S: Final = 90.0
 
 
 class Flapping(Load):
-    """All traffic of `Load`, slower, and agents that come and go."""
+    """All traffic of `Load`, slower, and agents that connect and disconnect."""
 
     pace_s, wait_s = PACE_S, WAIT_S
 
@@ -81,7 +81,8 @@ class Flapping(Load):
     # --- publishing over REST ---
 
     async def _publish_rest(self, is_keyed: bool) -> None:
-        """One publish after the other, each at another server. With a key it is repeated until its outcome is known."""
+        """Publish one message after the other, alternating between the servers. A publish with a key is repeated until its
+        outcome is known."""
         line, number = f"rest/{is_keyed}", 0
         while not self._stopping:
             await asyncio.sleep(REST_PACE_S)
@@ -91,10 +92,10 @@ class Flapping(Load):
                 await asyncio.sleep(load.RETRY_S)
                 answer = await self._post(sent)
             self._answered(sent, answer)
-            number += answer is None  # it may be stored yet, behind what is published next
+            number += answer is None  # it may still be stored, after the next publish
 
     async def _post(self, sent: Sent) -> replies.PublishReply | replies.ErrorBody | None:
-        """The answer, None where the outcome is unknown."""
+        """Return the answer, or None if the outcome is unknown."""
         url = self._chance.choice(self._fleet.living).url
         try:
             async with HttpClient(url, self.cast.token, REST_TIMEOUT_S) as client:
@@ -110,34 +111,34 @@ class Flapping(Load):
     # --- coming and going ---
 
     async def _flap(self, number: int) -> None:
-        """Life after life, and one more that lasts when the publishers have ended."""
+        """Run short connections one after the other, and a last one that stays when the publishers have ended."""
         while not self._are_leaving:
-            with suppress(*bare.GONE):
+            with suppress(*bare_client.GONE):
                 async with asyncio.timeout(self._chance.uniform(*LIFE_S)):
                     await self._live(number)
             await asyncio.sleep(self._chance.uniform(0, AWAY_S))
         while True:
-            with suppress(*bare.GONE):
+            with suppress(*bare_client.GONE):
                 await self._live(number, is_restless=False)
             await asyncio.sleep(load.RETRY_S)
 
     async def _live(self, number: int, *, is_restless: bool = True) -> None:
-        """One connection, until it is lost or cancelled; then the agent leaves, with a close frame or without."""
+        """Run one connection, until it is lost or cancelled; then the agent leaves, with a close frame or without."""
         self._connections[number] += 1
         connection, name = self._connections[number], self.cast.agents[number]
         self._record(Joined(name, connection))
         max_unacked = self._chance.choice((None, None, 16)) if is_restless else None
-        async with bare.connected(self._fleet.a_gateway(), self.cast, number, max_unacked) as agent:
+        async with bare_client.connected(self._fleet.a_gateway(), self.cast, number, max_unacked) as agent:
             try:
                 await self._work(agent, number, connection, is_restless)
             finally:
                 if is_restless and self._chance.random() < 0.5:
                     agent.abort()
 
-    async def _work(self, agent: bare.Bare, number: int, connection: int, is_restless: bool) -> None:
+    async def _work(self, agent: bare_client.BareClient, number: int, connection: int, is_restless: bool) -> None:
         name = self.cast.agents[number]
         asked: dict[int, str] = {}
-        """Subscribes without an answer."""
+        """Subscriptions without an answer yet."""
         muted: set[str] = set()
         if is_restless:
             for channel in self._chance.sample(self._channels_of[number], self._chance.randrange(1, OF_EACH + 1)):
@@ -157,8 +158,8 @@ class Flapping(Load):
                     self._record(Acked(name, connection, entry.channel, entry.seq))
                     await agent.ack(entry.channel, entry.seq)
 
-    async def _turn(self, agent: bare.Bare, channel: str, asked: dict[int, str], muted: set[str]) -> None:
-        """Subscribes to a channel, anew where it is delivered already, or unsubscribes from it."""
+    async def _turn(self, agent: bare_client.BareClient, channel: str, asked: dict[int, str], muted: set[str]) -> None:
+        """Subscribe to a channel, again if it is already delivered, or unsubscribe from it."""
         id = agent.new_id()
         if channel not in muted and self._chance.random() < 0.3:
             muted.add(channel)
@@ -171,7 +172,7 @@ class Flapping(Load):
 
 @asynccontextmanager
 async def flapping_on(fleet: Fleet) -> AsyncIterator[Flapping]:
-    """Agents that come and go in a new tenant; all of it ends with this."""
+    """Run agents that connect and disconnect in a new tenant; all of it ends with this block."""
     cast = await fleet.tenant_with(agents=load.AGENTS + FLAPPERS, channels=CHANNELS, subscribed=False)
     async with load.running(Flapping(fleet, cast)) as running:
         yield running

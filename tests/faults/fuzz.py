@@ -1,7 +1,7 @@
-"""`python -m tests.faults.fuzz PARSER [libFuzzer's options] [CORPUS]`: a parser is given whatever libFuzzer comes up with.
+"""`python -m tests.faults.fuzz PARSER [libFuzzer's options] [CORPUS]`: run libFuzzer on a parser.
 
-Each parser has the errors that it may raise; any other, and any broken promise, is a crash that libFuzzer reports with the
-bytes that led to it.
+Each parser may raise certain errors; any other exception, and any violated property, is a crash that libFuzzer reports with the
+input that caused it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["artcafe"]):
     from artcafe.wire.session import ServerSession
 
 KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJkLKM6rbiRrNTC7aCk5pVAqxzYZpXvVPlVTMoBZqYqQ"
-"""Nobody has its private half, so no text is its signature."""
+"""A public key whose private half does not exist, so that no text is its signature."""
 SECRET: Final = bytes(32)
 
 
@@ -30,7 +30,7 @@ def signature(data: bytes) -> None:
 
 
 def public_key(data: bytes) -> None:
-    """What is admitted as a key is admitted again as it is written down."""
+    """A key that is accepted is accepted again in its canonical form."""
     try:
         key = sshkeys.parse_public_key(data.decode(errors="replace"))
     except BadKey:
@@ -39,7 +39,7 @@ def public_key(data: bytes) -> None:
 
 
 def blob(data: bytes) -> None:
-    """A key that a signature names can be registered, or its point is off the curve."""
+    """A key named in a signature can be registered, or its point is off the curve."""
     try:
         key = sshkeys.read_signing_key(data)
     except (BadKey, ValueError):
@@ -51,7 +51,7 @@ def blob(data: bytes) -> None:
 
 
 def frame(data: bytes) -> None:
-    """A command is understood or refused."""
+    """A command is parsed or refused."""
     try:
         id, kind, body = frames.parse(data)
     except (RefusedCommand, ArtcafeError):
@@ -62,7 +62,7 @@ def frame(data: bytes) -> None:
 
 
 def conversation(data: bytes) -> None:
-    """So are several, a line each, in one session."""
+    """Several commands, one per line, are parsed or refused in one session."""
     session = ServerSession()
     for line in data.split(b"\n"):
         try:
@@ -74,7 +74,7 @@ def conversation(data: bytes) -> None:
 
 
 def cursor(data: bytes) -> None:
-    """Nothing but what was sealed is a page's cursor."""
+    """Only a sealed cursor is accepted as a page's cursor."""
     try:
         pages.open(SECRET, "ten_1", "agents", data.decode(errors="replace"))
     except BadCursor:
@@ -83,7 +83,7 @@ def cursor(data: bytes) -> None:
 
 
 def entry(data: bytes) -> None:
-    """An entry of an audit is read, or is a ValueError."""
+    """An audit entry is parsed, or raises ValueError."""
     try:
         found = chain.read(data)
     except ValueError:
@@ -97,13 +97,13 @@ PARSERS: Final[dict[str, Callable[[bytes], None]]] = {
 
 
 def planted(data: bytes) -> None:
-    """A parser with a fault behind three branches, to show that it would be found."""
+    """A parser with a fault behind three branches, to prove that the fuzzer finds it."""
     if data[:1] == b"s" and data[1:2] == b"s" and data[2:3] == b"h" and data[3:4] == b"!":
         raise AssertionError("planted")
 
 
 def main() -> None:
-    """Fuzzes until the time that the options give is over."""
+    """Fuzz until the time in the options is over."""
     parser = PARSERS.get(sys.argv[1], planted)
     atheris.instrument_func(parser)
     atheris.Setup([sys.argv[0], *sys.argv[2:]], parser)

@@ -1,6 +1,6 @@
-"""Traffic for a platform that is being hurt: publishers and subscribers of both kinds, and everything they see as a history.
+"""Traffic for a platform with faults: publishers and subscribers of both kinds, and a history of everything they see.
 
-What is judged is `checker`'s; what hurts the platform is the tests'.
+`checker` judges the history; the tests inject the faults.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from artcafe.errors import ArtcafeError, OutcomeUnknown
 from artcafe.sdk.agent import Agent
 from artcafe.sdk.messages import Message
 from artcafe.wire import frames, replies
-from tests.faults import bare
+from tests.faults import bare_client
 from tests.faults.checker import (
     Acked,
     Entry,
@@ -42,16 +42,16 @@ LISTENERS: Final = (SDK_LISTENER, BARE_LISTENER, AWAY)
 AGENTS: Final = 8
 
 WINDOW: Final = 8
-"""Publishes of one agent that are on their way at once."""
+"""Publishes of one agent in flight at once."""
 PAD: Final = "x" * 120
 ACK_EVERY: Final = 5
 BEFORE_AWAY: Final = 20
 AT_FIRST: Final = 0
-"""The connection on which that agent was there before the fault; the others count from 1."""
+"""The connection that the absent agent had before the fault; others count from 1."""
 REPEATS: Final = 25
 
 WAIT_S: Final = 30.0
-"""For a platform that starts again on a machine that is busy with other tests."""
+"""For a platform that restarts on a machine that is busy with other tests."""
 RETRY_S: Final = 0.05
 
 
@@ -59,7 +59,7 @@ class Load:
     """Traffic in one tenant, from `running_on` until `end`."""
 
     pace_s = 0.0
-    """How long each publisher waits before it sends; 0: it sends as fast as it gets answers."""
+    """Delay of each publisher before it sends; 0: it sends as fast as it gets answers."""
     wait_s = WAIT_S
 
     def __init__(self, platform: Platform, cast: Cast) -> None:
@@ -71,13 +71,13 @@ class Load:
         """Publishes without an answer."""
         self._sent_at: dict[tuple[str, int], float] = {}
         self.slowest_s = 0.0
-        """The longest that a publish waited for its outcome."""
+        """The longest time that a publish waited for its outcome."""
         self._keyed: dict[tuple[str, int], Sent] = {}
         self._answered_now: set[str] = set()
-        """Who had a publish stored since it was last cleared."""
+        """Publishers that had a publish stored since this set was last cleared."""
         self._numbers = 0
         self._highest: dict[tuple[str, str], int] = {}
-        """What each listener has got, by agent and channel."""
+        """Received messages of each listener, by agent and channel."""
         self._moved = asyncio.Event()
         self._stopping = False
         self._publishers: list[asyncio.Task[None]] = []
@@ -86,12 +86,12 @@ class Load:
     # --- what a test does ---
 
     async def acknowledged(self, more: int) -> None:
-        """Waits until so many more publishes have been acknowledged."""
+        """Wait until this many more publishes have been acknowledged."""
         target = self.stored + more
         await self.until(lambda: self.stored >= target, f"{more} more acknowledged publishes")
 
     async def until(self, holds: Callable[[], bool], what: str) -> None:
-        """Waits until something of this load holds. Fails after `wait_s`."""
+        """Wait until a condition of this load holds. Fail after `wait_s`."""
         try:
             async with asyncio.timeout(self.wait_s):
                 while not holds():
@@ -102,7 +102,7 @@ class Load:
             raise AssertionError(f"no {what} within {self.wait_s} s:\n{self._platform.log()[-2000:]}") from None
 
     async def mid_publish(self) -> None:
-        """Waits until every publisher has had an answer from now on, and all have publishes on their way."""
+        """Wait until every publisher has had an answer from now on, and all have publishes in flight."""
         everybody = {self.cast.agents[number] for number in (*SDK_PUBLISHERS, *BARE_PUBLISHERS)}
         self._answered_now.clear()
         await self.until(
@@ -110,15 +110,15 @@ class Load:
         )
 
     async def note_cursors(self) -> None:
-        """Looks which acknowledgements are written."""
+        """Record which acks are written."""
         async with self.cast.rest() as rest:
             for channel in self.cast.channels:
                 async for row in rest.subscriptions(self.cast.tenant, channel):
                     self._record(Written(row.agent_id, channel, row.cursor.seq))
 
     async def end(self, *, is_retried: bool = False) -> History:
-        """Brings back the agent that was away, while there is still traffic, stops the publishers, and returns everything that
-        was seen when everybody has what the log holds. `is_retried` is the history's."""
+        """Reconnect the absent agent while traffic continues, stop the publishers, and return the history when every subscriber
+        has everything in the log. `is_retried` is the history's."""
         self._listeners.append(self._group.create_task(self._listen_bare(AWAY, None)))
         await self.acknowledged(100)
         await self._end_publishing()
@@ -130,11 +130,11 @@ class Load:
         return History(self.events, log, self._subscribers(), is_retried)
 
     def _subscribers(self) -> dict[str, Sequence[str]]:
-        """The channels of each agent that was subscribed before the first publish."""
+        """Return the channels that each agent was subscribed to before the first publish."""
         return {self.cast.agents[number]: self.listened for number in LISTENERS}
 
     async def end_of_publishing(self) -> History:
-        """As `end`, of the publishers alone: what they were told, and what the log holds."""
+        """Like `end`, for the publishers only: their answers, and the contents of the log."""
         await self._end_publishing()
         told = [event for event in self.events if isinstance(event, Sent | Stored | Refused | Unknown)]
         return History(told, await self._read_log(), {})
@@ -148,11 +148,11 @@ class Load:
 
     @property
     def listened(self) -> Sequence[str]:
-        """The channels that the listeners are subscribed to."""
+        """Return the channels that the listeners are subscribed to."""
         return self.cast.channels
 
     async def begin(self, group: asyncio.TaskGroup) -> None:
-        """Subscribes the listeners, and starts everybody; when this returns, one agent has been there and left."""
+        """Subscribe the listeners, and start all traffic; on return, one agent has connected and left."""
         self._group = group
         async with self.cast.rest() as rest:
             for channel in self.listened:
@@ -166,18 +166,18 @@ class Load:
         await self._come_and_leave()
 
     def stop(self) -> None:
-        """Ends everything at once."""
+        """Stop everything at once."""
         for task in (*self._publishers, *self._listeners):
             task.cancel()
 
     # --- publishing ---
 
     def _next(self, line: str, number: int, *, keyed: bool) -> Sent:
-        """The next message of a line, by an agent, which leaves now."""
+        """Return the next message of a line, recorded as sent by an agent now."""
         return self._next_of(line, self.cast.agents[number], is_keyed=keyed)
 
     def _next_of(self, line: str, sender: str, *, is_keyed: bool) -> Sent:
-        """The next message of a line, which leaves now."""
+        """Return the next message of a line, recorded as sent now."""
         self._numbers += 1
         data = msgspec.json.encode({"line": line, "n": self._numbers, "pad": PAD}).decode()
         channel = random.choice(self.cast.channels)
@@ -188,7 +188,7 @@ class Load:
         return sent
 
     def _answered(self, sent: Sent, answer: replies.PublishReply | replies.ErrorBody | None) -> None:
-        """An error that leaves it open whether the message was stored counts as no answer."""
+        """Record an answer. An error that does not say whether the message was stored counts as no answer."""
         self._open.pop((sent.line, sent.number), None)
         took_s = asyncio.get_running_loop().time() - self._sent_at.pop((sent.line, sent.number))
         self.slowest_s = max(self.slowest_s, took_s)
@@ -228,21 +228,21 @@ class Load:
             places.release()
 
     async def _publish_bare(self, number: int) -> None:
-        """Publishes without keys, on connection after connection."""
+        """Publish without keys, on one connection after another."""
         connection = 0
         while not self._stopping:
             connection += 1
             waiting: dict[int, Sent] = {}
             try:
-                async with bare.connected(self._platform.a_gateway(), self.cast, number) as agent:
+                async with bare_client.connected(self._platform.a_gateway(), self.cast, number) as agent:
                     await self._publish_on(agent, number, f"{self.cast.agents[number]}/{connection}", waiting)
-            except bare.GONE:
+            except bare_client.GONE:
                 await asyncio.sleep(RETRY_S)
             finally:
                 for sent in waiting.values():
                     self._answered(sent, None)
 
-    async def _publish_on(self, agent: bare.Bare, number: int, line: str, waiting: dict[int, Sent]) -> None:
+    async def _publish_on(self, agent: bare_client.BareClient, number: int, line: str, waiting: dict[int, Sent]) -> None:
         while waiting or not self._stopping:
             while len(waiting) < WINDOW and not self._stopping:
                 await asyncio.sleep(self.pace_s)
@@ -254,7 +254,7 @@ class Load:
                 self._answered(waiting.pop(frame.id), frame.publish or frame.error)
 
     async def _publish_again(self) -> None:
-        """Repeats some of the stored publishes with their keys: the answers must be the same."""
+        """Repeat some of the stored publishes with their keys: the answers must be the same."""
         some = random.sample(list(self._keyed.values()), min(REPEATS, len(self._keyed)))
         for number in SDK_PUBLISHERS:
             async with self.cast.agent(number) as agent:
@@ -282,14 +282,14 @@ class Load:
             connection += 1
             self._record(Joined(self.cast.agents[number], connection))
             try:
-                async with bare.connected(self._platform.a_gateway(), self.cast, number, max_unacked) as agent:
+                async with bare_client.connected(self._platform.a_gateway(), self.cast, number, max_unacked) as agent:
                     while True:
                         await self._take(agent, number, connection)
-            except bare.GONE:
+            except bare_client.GONE:
                 await asyncio.sleep(RETRY_S)
 
-    async def _take(self, agent: bare.Bare, number: int, connection: int) -> None:
-        """Takes one frame in, and acknowledges some messages."""
+    async def _take(self, agent: bare_client.BareClient, number: int, connection: int) -> None:
+        """Record one frame, and acknowledge some messages."""
         frame, name = await agent.receive(), self.cast.agents[number]
         if frame.gap is not None:
             self._record(Missed(name, connection, frame.gap.channel, frame.gap.reason))
@@ -301,10 +301,10 @@ class Load:
                 await agent.ack(entry.channel, entry.seq)
 
     async def _come_and_leave(self) -> None:
-        """An agent gets some messages, acknowledges the last of each channel and leaves; waits until that is written."""
+        """Connect an agent, receive some messages, acknowledge the last of each channel and leave; wait until that is written."""
         name, last = self.cast.agents[AWAY], dict[str, int]()
         self._record(Joined(name, AT_FIRST))
-        async with asyncio.timeout(self.wait_s), bare.connected(self._platform.a_gateway(), self.cast, AWAY) as agent:
+        async with asyncio.timeout(self.wait_s), bare_client.connected(self._platform.a_gateway(), self.cast, AWAY) as agent:
             for _ in range(BEFORE_AWAY):
                 entry = await self._next_message(agent)
                 self._got(name, AT_FIRST, entry)
@@ -321,11 +321,11 @@ class Load:
         raise AssertionError("what an agent acknowledged was not written when it left")
 
     async def _read_log(self) -> list[Entry]:
-        """Everything that the log holds, as an agent that was never here is given it."""
+        """Return the contents of the log, as delivered to an agent that never connected before."""
         log: list[Entry] = []
         async with asyncio.timeout(self.wait_s):
             for channel in self.cast.channels:
-                async with bare.connected(self._platform.a_gateway(), self.cast, NEWCOMER) as agent:
+                async with bare_client.connected(self._platform.a_gateway(), self.cast, NEWCOMER) as agent:
                     reply = await agent.subscribe(channel, "first")
                     while _place(reply.last) > (log[-1].seq if log and log[-1].channel == channel else 0):
                         entry = await self._next_message(agent)
@@ -334,13 +334,14 @@ class Load:
         return log
 
     @staticmethod
-    async def _next_message(agent: bare.Bare) -> Entry:
+    async def _next_message(agent: bare_client.BareClient) -> Entry:
         while (frame := await agent.receive()).message is None:
             pass
         return entry_of(frame.message)
 
     async def _until_level(self, newest: dict[str, int]) -> None:
-        """Waits until every listener has got the newest message. One that doesn't get there has missed some, which is judged."""
+        """Wait until every listener has received the newest message. A listener that does not has missed some, which the checker
+        reports."""
         goal = {
             (agent, channel): newest[channel]
             for agent, channels in self._subscribers().items()
@@ -371,7 +372,7 @@ class Load:
 
 
 def _place(seq: int | None) -> int:
-    """A sequence in a channel that stores what is published."""
+    """Return a sequence in a channel that stores messages."""
     assert seq is not None
     return seq
 
@@ -386,7 +387,7 @@ AnyLoad = TypeVar("AnyLoad", bound=Load)
 
 @asynccontextmanager
 async def running_on(platform: Platform) -> AsyncIterator[Load]:
-    """Traffic in a new tenant; it ends with this."""
+    """Run traffic in a new tenant; it ends with this block."""
     cast = await platform.tenant_with(agents=AGENTS, channels=CHANNELS, subscribed=False)
     async with running(Load(platform, cast)) as load:
         yield load
@@ -394,7 +395,7 @@ async def running_on(platform: Platform) -> AsyncIterator[Load]:
 
 @asynccontextmanager
 async def running(load: AnyLoad) -> AsyncIterator[AnyLoad]:
-    """The traffic of a load; it ends with this."""
+    """Run the traffic of a load; it ends with this block."""
     async with asyncio.TaskGroup() as group:
         try:
             await load.begin(group)

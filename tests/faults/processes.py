@@ -1,4 +1,4 @@
-"""Processes that are ended or stopped from outside, by number."""
+"""End or stop processes from outside, by process id."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from typing import Final
 from tests.platform import Platform
 
 WAIT_S: Final = 30.0
-"""The server waits 10 s before it starts a nats-server again that has died several times."""
+"""The server waits 10 s before it restarts a nats-server that has died several times."""
 
 
 def wait_for(holds: Callable[[], bool], what: str) -> None:
-    """Looks again and again. Fails after `WAIT_S`."""
+    """Poll until the condition holds. Fail after `WAIT_S`."""
     until = time.monotonic() + WAIT_S
     while not holds():
         assert time.monotonic() < until, f"not within {WAIT_S} s: {what}"
-        threading.Event().wait(0.01)  # Nothing tells when another process has come so far.
+        threading.Event().wait(0.01)  # another process sends no notification
 
 
 def kill_nats(platform: Platform) -> None:
-    """kill -9 of nats-server; returns when the server has started another."""
+    """Kill nats-server with SIGKILL; return when the server has started another."""
     pid_file = platform.data / "nats" / "nats.pid"
     pid = pid_file.read_text()
     os.kill(int(pid), signal.SIGKILL)
-    # It is made empty first, and written then.
+    # The file is created empty, and written afterwards.
     wait_for(lambda: pid_file.read_text() not in {"", pid}, "another nats-server")
 
 
 def kill_both(platform: Platform) -> None:
-    """kill -9 of the server and its nats-server."""
+    """Kill the server and its nats-server with SIGKILL."""
     os.kill(platform.nats_pid, signal.SIGKILL)
     platform.kill()
 
 
 class Frozen:
-    """Processes that are stopped: none of their threads runs, nor is in the kernel for them."""
+    """Stopped processes: none of their threads runs, in user space or in the kernel."""
 
     def __init__(self, *pids: int) -> None:
         self._pids = pids
 
     def stop(self) -> None:
-        """Returns when all stand still."""
+        """Stop them; return when all threads are stopped."""
         self._signal(signal.SIGSTOP)
         wait_for(lambda: self._are("T"), "all threads stopped")
 
     def go_on(self) -> None:
-        """Lets those that still are there go on."""
+        """Let the processes that still exist continue."""
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """Returns when none of them is left."""
+        """Kill them; return when none is left."""
         self._signal(signal.SIGKILL)
         wait_for(lambda: self._are("ZX"), "their end")
 
@@ -70,17 +70,17 @@ class Frozen:
 
 
 def _states(pid: int) -> Iterator[str]:
-    """The state of each thread of a process (proc(5)): T is stopped, D waits for a disk, Z and X have ended."""
+    """Yield the state of each thread of a process (proc(5)): T is stopped, D waits for a disk, Z and X have ended."""
     for task in Path(f"/proc/{pid}/task").glob("*/stat"):
         try:
             yield task.read_text().rpartition(")")[2].split()[0]
-        except OSError:  # it ended between the two looks
+        except OSError:  # it ended between the two reads
             continue
 
 
 @contextmanager
 def frozen(*pids: int) -> Iterator[Frozen]:
-    """Stops these, and lets them go on at the end."""
+    """Stop these processes, and let them continue at the end."""
     users = Frozen(*pids)
     try:
         users.stop()

@@ -1,4 +1,4 @@
-"""The checker of the fault tests, tested: runs that are in order stay green, and whatever is broken in one turns it red."""
+"""Tests of the fault tests' checker: it accepts correct runs, and finds every planted fault."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.faults.checker import (
     Written,
     judge,
 )
-from tests.faults.plants import PLANTS, Plant
+from tests.faults.planted_faults import PLANTED_FAULTS, PlantFault
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ CHANNELS = ("chn_x", "chn_y")
 
 @dataclass
 class Reader:
-    """A subscriber of the model: what it was sent and acknowledged, and what is written of that, by channel."""
+    """A subscriber of the model: its received and acknowledged messages, and the written part of its acks, by channel."""
 
     agent: str
     connection: int = 0
@@ -47,7 +47,7 @@ class Reader:
 
 
 class Model:
-    """A platform that keeps every promise, moved by chance."""
+    """A platform that keeps every promise, driven by random choices."""
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
@@ -151,36 +151,36 @@ class Model:
 
 @st.composite
 def runs(draw: st.DrawFn) -> tuple[History, random.Random]:
-    """A run in order that is long enough to break anything in it, and the chance that says where."""
+    """Draw a correct run, long enough to plant any fault, and the random source that chooses the place."""
     chance = random.Random(draw(st.integers(0, 2**32)))
     return Model(chance).run(draw(st.integers(120, 250))), chance
 
 
 @settings(max_examples=100)
 @given(runs())
-def test_a_run_in_order_is_green(made: tuple[History, random.Random]) -> None:
+def test_correct_run_has_no_violations(made: tuple[History, random.Random]) -> None:
     run, _ = made
     verdict = judge(run)
     assert not verdict.findings, str(verdict)
     assert verdict.published == verdict.acknowledged + verdict.unknown + verdict.refused
 
 
-@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
-def test_what_is_broken_at_any_place_of_a_run_is_found(plant: Plant) -> None:
+@pytest.mark.parametrize("plant", PLANTED_FAULTS, ids=lambda plant: plant.__name__)
+def test_planted_fault_is_found_at_any_place_of_a_run(plant: PlantFault) -> None:
     @settings(max_examples=20)
     @given(runs())
     def check(made: tuple[History, random.Random]) -> None:
         verdict = judge(plant(*made))
-        assert PLANTS[plant] in verdict.counts, str(verdict)
+        assert PLANTED_FAULTS[plant] in verdict.counts, str(verdict)
 
     check()
 
 
-def test_every_kind_of_broken_promise_is_planted() -> None:
-    assert set(PLANTS.values()) == set(Broken)
+def test_every_kind_of_violation_is_planted() -> None:
+    assert set(PLANTED_FAULTS.values()) == set(Broken)
 
 
-def test_a_repeat_behind_a_lost_acknowledgement_is_counted_and_is_no_fault() -> None:
+def test_repeat_after_a_lost_ack_is_counted_and_is_no_violation() -> None:
     sent = [Sent("agt_a/1", number, "agt_a", "chn_x", str(number)) for number in (1, 2)]
     entries = [Entry("chn_x", 1, None, "msg_1", "agt_a", "1"), Entry("chn_x", 2, 1, "msg_2", "agt_a", "2")]
     stored = [Stored("agt_a/1", number, number, f"msg_{number}") for number in (1, 2)]
@@ -191,7 +191,7 @@ def test_a_repeat_behind_a_lost_acknowledgement_is_counted_and_is_no_fault() -> 
 
 
 @pytest.mark.parametrize(("key", "is_retried", "is_green"), [("k", True, True), ("k", False, False), (None, True, False)])
-def test_only_what_has_a_key_may_be_refused_and_stand_behind_what_left_with_it(
+def test_only_publishes_with_a_key_may_be_refused_and_stored_after_others_sent_with_them(
     key: str | None, is_retried: bool, is_green: bool
 ) -> None:
     sent = [Sent("agt_a/1", number, "agt_a", "chn_x", str(number), key and f"{key}{number}") for number in (1, 2)]

@@ -1,4 +1,4 @@
-"""Agents that come and go in a fleet whose NATS cluster loses the leader of their log again and again."""
+"""Agents that connect and disconnect in a fleet whose NATS cluster repeatedly loses the leader of their log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.faults.test_fleet import FLAGS, leader_of
 from tests.fleet import Fleet, running_fleet
 
 KILLS: Final = int(os.environ.get("ARTCAFE_TEST_KILLS", "5"))
-"""More of them by ARTCAFE_TEST_KILLS=30."""
+"""Kills more leaders with ARTCAFE_TEST_KILLS=30."""
 EVERY_S: Final = 8.0
 DOWN_S: Final = (1.0, 8.0)
 
@@ -30,7 +30,7 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.mark.faults
 @pytest.mark.timeout(300 + 30 * KILLS)
-async def test_agents_that_come_and_go_miss_nothing_while_leaders_are_killed(clustered: Fleet, report: Report) -> None:
+async def test_agents_that_connect_and_disconnect_miss_nothing_while_leaders_are_killed(clustered: Fleet, report: Report) -> None:
     chance, nats = random.Random(f"{SEED} leaders"), clustered.nats
     async with flapping_on(clustered) as load:
         await load.acknowledged(50)

@@ -1,4 +1,4 @@
-"""What a fleet survives: the loss of a server, and of a node of its NATS cluster, while agents publish and receive."""
+"""Losing a server of a fleet, and a node of its NATS cluster, while agents publish and receive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.fleet import Fleet, running_fleet
 
 KILLS: Final = 6
 LEADER_S: Final = 30.0
-"""For a cluster to agree on a leader, on a machine that is busy with other tests."""
+"""For a cluster to elect a leader, on a machine that is busy with other tests."""
 FLAGS: Final = ["--cursor-write-s", "0.3"]
 
 
@@ -42,7 +42,7 @@ def clustered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 
 async def stream_of(fleet: Fleet, tenant: str) -> dict[str, object]:
-    """What NATS says of the tenant's log, once it has a leader."""
+    """Return NATS's information on the tenant's stream, once it has a leader."""
     accounts = Accounts(derive(read_secret(fleet.secret), "nats"), "prod")
     async with asyncio.timeout(LEADER_S):
         while True:
@@ -61,7 +61,7 @@ async def leader_of(fleet: Fleet, tenant: str) -> str:
     return str((await stream_of(fleet, tenant))["cluster"]["leader"])  # type: ignore[index]  # as NATS has it
 
 
-async def test_a_server_that_is_killed_costs_nothing_acknowledged_and_its_agents_go_on_at_the_other(
+async def test_killed_server_loses_nothing_acknowledged_and_its_agents_continue_at_the_other(
     fleet: Fleet, report: Report
 ) -> None:
     async with fleet.balanced(), running_on(fleet) as load:
@@ -77,7 +77,7 @@ async def test_a_server_that_is_killed_costs_nothing_acknowledged_and_its_agents
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
-async def test_servers_killed_in_turns_cost_nothing_acknowledged(fleet: Fleet, report: Report) -> None:
+async def test_servers_killed_in_turns_lose_nothing_acknowledged(fleet: Fleet, report: Report) -> None:
     chance = random.Random(f"{SEED} servers")
     async with fleet.balanced(), running_on(fleet) as load:
         for number in range(KILLS):
@@ -95,8 +95,8 @@ async def test_servers_killed_in_turns_cost_nothing_acknowledged(fleet: Fleet, r
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
-async def test_a_cluster_of_three_loses_nothing_with_the_leader_of_a_log(clustered: Fleet, report: Report) -> None:
-    """Each leader in turn is killed while everybody publishes, and comes back before the next."""
+async def test_cluster_of_three_loses_nothing_with_the_leader_of_a_log(clustered: Fleet, report: Report) -> None:
+    """Kill each leader in turn during publishes; each is restarted before the next is killed."""
     nats = clustered.nats
     async with clustered.balanced(), running_on(clustered) as load:
         told = await stream_of(clustered, load.cast.tenant)
@@ -116,8 +116,8 @@ async def test_a_cluster_of_three_loses_nothing_with_the_leader_of_a_log(cluster
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
-async def test_a_cluster_of_three_goes_on_while_the_leader_of_a_log_stands_still(clustered: Fleet, report: Report) -> None:
-    """It hangs instead of dying, so nobody is told, and then it goes on as if nothing had been."""
+async def test_cluster_of_three_continues_while_the_leader_of_a_log_is_stopped(clustered: Fleet, report: Report) -> None:
+    """The leader hangs instead of dying, so no connection breaks, and then it continues as if nothing had happened."""
     async with clustered.balanced(), running_on(clustered) as load:
         await load.acknowledged(200)
         leader = await leader_of(clustered, load.cast.tenant)

@@ -1,4 +1,4 @@
-"""A disk that is full: no publish is told that it was stored, nothing acknowledged is lost, and room is all it takes to go on."""
+"""A full disk: no publish is wrongly acknowledged, nothing acknowledged is lost, and publishing continues once there is space."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tests.faults.processes import wait_for
 from tests.platform import Platform, running
 
 SIZE_MIB = 96
-"""The server's own: room for two blocks of a stream, below which it does not start NATS again, and for the rest of the test."""
+"""Space for two blocks of a stream, which the server requires before it restarts NATS, and for the rest of the test."""
 FAILURES = 8
 
 
 def readiness(platform: Platform) -> int:
-    """The status of `/health/ready`."""
+    """Return the status of `/health/ready`."""
     return httpx.get(f"{platform.url}/health/ready", timeout=10, trust_env=False).status_code
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(180)
-async def test_a_full_disk_loses_nothing_and_publishing_goes_on_when_there_is_room(
+async def test_full_disk_loses_nothing_and_publishing_continues_when_there_is_space(
     require: Require, tmp_path: Path, report: Report
 ) -> None:
-    """A write that fails gets no answer from NATS (2.15.1), and may be made good when it starts again: its outcome is unknown."""
+    """NATS (2.15.1) does not answer a failed write, and may complete it when it starts again: its outcome is unknown."""
     require(disks.NEEDS, disks.is_possible())
     with disks.mounted(tmp_path, tmp_path / "data", SIZE_MIB) as disk, running(tmp_path) as platform:
         async with running_on(platform) as load:

@@ -1,4 +1,4 @@
-"""The parsers of whatever comes from outside, under libFuzzer: for a minute each with --faults, and for a moment in every run."""
+"""The parsers of untrusted input, under libFuzzer: for a minute each with --faults, and briefly in every run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT: Final = Path(__file__).parents[2]
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """What the parsers do take, for libFuzzer to begin with: a key, a signature, commands."""
+    """Return valid inputs for libFuzzer to start from: a key, a signature, commands."""
     folder = tmp_path / "corpus"
     folder.mkdir()
     key = ssh_keygen.make_key(tmp_path / "key")
@@ -44,7 +44,7 @@ def fuzz(parser: str, corpus: Path, limit: str) -> subprocess.CompletedProcess[s
 
 
 def fuzzed(parser: str, corpus: Path, limit: str) -> int:
-    """How many texts the parser was given, none of which it stumbled over."""
+    """Return the number of inputs that the parser processed without a failure."""
     done = fuzz(parser, corpus, limit)
     assert done.returncode == 0, done.stderr[-3000:]
     found = re.search(r"stat::number_of_executed_units:\s*(\d+)", done.stderr)
@@ -53,22 +53,22 @@ def fuzzed(parser: str, corpus: Path, limit: str) -> int:
 
 
 @pytest.mark.parametrize("parser", PARSERS)
-def test_no_parser_stumbles_at_once(parser: str, corpus: Path) -> None:
+def test_parser_does_not_fail_at_once(parser: str, corpus: Path) -> None:
     assert fuzzed(parser, corpus, f"-runs={MOMENT_RUNS}") >= MOMENT_RUNS
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("parser", PARSERS)
-def test_no_parser_stumbles_in_a_minute(parser: str, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parser_does_not_fail_in_a_minute(parser: str, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     count = fuzzed(parser, corpus, f"-max_total_time={MINUTE_S}")
     with capsys.disabled():
         print(f"\n{parser}: {count:,} texts in {MINUTE_S} s")  # noqa: T201 (the figure of docs/faults.md)
     assert count > MOMENT_RUNS
 
 
-def test_the_fuzzer_finds_a_parser_that_stumbles(corpus: Path) -> None:
-    """What it is worth: a parser with a planted fault is found out."""
+def test_fuzzer_finds_a_planted_fault(corpus: Path) -> None:
+    """The control: a parser with a planted fault must be found."""
     done = fuzz("planted", corpus, f"-runs={100 * MOMENT_RUNS}")
     assert done.returncode != 0
     assert "AssertionError: planted" in done.stderr + done.stdout

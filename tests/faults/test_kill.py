@@ -1,4 +1,4 @@
-"""kill -9 in mid-publish: of nats-server, of the server, of both. Nothing acknowledged is lost, nothing is stored twice."""
+"""kill -9 during publishes: of nats-server, of the server, of both. Nothing acknowledged is lost, nothing is stored twice."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ KILLS = 10
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform to be killed. It writes acknowledgements often, so that there are written ones when it dies."""
+    """Return a platform to be killed. It writes acks often, so that some are written when it dies."""
     with running(tmp_path_factory.mktemp("platform"), ["--cursor-write-s", "0.3"]) as platform:
         yield platform
 
 
 async def kill(platform: Platform, victim: str) -> None:
-    """Ends the victim with SIGKILL; returns when it has started again, which a nats-server alone does by itself."""
+    """End the victim with SIGKILL; return when it has restarted; the server restarts a nats-server by itself."""
     if victim == "nats-server":
         await asyncio.to_thread(kill_nats, platform)
         return
@@ -44,7 +44,7 @@ async def kill_in_mid_publish(load: Load, platform: Platform, victim: str) -> No
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
-async def test_a_kill_in_mid_publish_loses_doubles_and_disorders_nothing(platform: Platform, report: Report, victim: str) -> None:
+async def test_kill_during_publishes_loses_doubles_and_reorders_nothing(platform: Platform, report: Report, victim: str) -> None:
     async with running_on(platform) as load:
         await load.acknowledged(300)
         await kill_in_mid_publish(load, platform, victim)
@@ -57,12 +57,12 @@ async def test_a_kill_in_mid_publish_loses_doubles_and_disorders_nothing(platfor
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("victim", VICTIMS)
-async def test_kills_at_any_moment_lose_double_and_disorder_nothing(platform: Platform, report: Report, victim: str) -> None:
+async def test_kills_at_any_moment_lose_double_and_reorder_nothing(platform: Platform, report: Report, victim: str) -> None:
     chance = random.Random(f"{SEED} {victim}")
     async with running_on(platform) as load:
         for _ in range(KILLS):
             await load.acknowledged(1)
-            if chance.random() < 0.5:  # else at once, while what was killed before is still finding itself
+            if chance.random() < 0.5:  # or at once, while the previously killed process is still starting
                 await load.acknowledged(chance.randrange(1000))
                 await kill_in_mid_publish(load, platform, victim)
             else:

@@ -1,4 +1,5 @@
-"""A fleet whose NATS cluster is parted in eight ways, each in its turn, while agents come and go, publish and receive."""
+"""A fleet whose NATS cluster is partitioned in eight ways, one after the other, while agents connect, disconnect, publish and
+receive."""
 
 from __future__ import annotations
 
@@ -10,69 +11,69 @@ from typing import Final
 import pytest
 
 from tests.faults.checker import judge
+from tests.faults.cluster_network import ClusterNetwork
 from tests.faults.conftest import Report
 from tests.faults.flapping import flapping_on
 from tests.faults.processes import Frozen
 from tests.faults.test_fleet import FLAGS, leader_of
-from tests.faults.wires import Wires
 from tests.fleet import Fleet, NatsServers, running_fleet
 
 SERVERS: Final = 2
 
-Parted = tuple[Fleet, Wires]
-Part = Callable[[Wires, str, str, str], None]
-"""Parts a cluster: given its wires, the node that leads the log, and the two others."""
+Partitioned = tuple[Fleet, ClusterNetwork]
+Part = Callable[[ClusterNetwork, str, str, str], None]
+"""Partitions a cluster: takes its relays, the node that leads the log, and the two others."""
 
 
 @pytest.fixture
-async def parted(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Parted]:
-    """A fleet on relays, which this loop has to pass bytes along: so its servers are started in a thread."""
+async def partitioned(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Partitioned]:
+    """Run a fleet on relays. This event loop passes the bytes, so the servers are started in a thread."""
     folder = tmp_path_factory.mktemp("fleet")
     nats = NatsServers(folder / "nats", 3)
-    async with Wires(nats).open(SERVERS) as wires:
+    async with ClusterNetwork(nats).open(SERVERS) as network:
         with ExitStack() as stack:
             fleet = await asyncio.to_thread(
-                stack.enter_context, running_fleet(folder, servers=SERVERS, nats=nats, flags=FLAGS, urls=wires.urls)
+                stack.enter_context, running_fleet(folder, servers=SERVERS, nats=nats, flags=FLAGS, urls=network.urls)
             )
             try:
-                yield fleet, wires
+                yield fleet, network
             finally:
-                wires.heal()
+                network.heal()
                 await asyncio.to_thread(stack.close)
 
 
-def leader_from_nodes(wires: Wires, leader: str, one: str, other: str) -> None:
-    wires.isolate(leader)
+def leader_from_nodes(network: ClusterNetwork, leader: str, one: str, other: str) -> None:
+    network.isolate(leader)
 
 
-def leader_from_all(wires: Wires, leader: str, one: str, other: str) -> None:
-    wires.unplug(leader)
+def leader_from_all(network: ClusterNetwork, leader: str, one: str, other: str) -> None:
+    network.unplug(leader)
 
 
-def node_from_all(wires: Wires, leader: str, one: str, other: str) -> None:
-    wires.unplug(one)
+def node_from_all(network: ClusterNetwork, leader: str, one: str, other: str) -> None:
+    network.unplug(one)
 
 
-def leader_unheard(wires: Wires, leader: str, one: str, other: str) -> None:
-    wires.mute(leader, one)
-    wires.mute(leader, other)
+def leader_unheard(network: ClusterNetwork, leader: str, one: str, other: str) -> None:
+    network.mute(leader, one)
+    network.mute(leader, other)
 
 
-def leader_from_one(wires: Wires, leader: str, one: str, other: str) -> None:
-    wires.part(leader, one)
+def leader_from_one(network: ClusterNetwork, leader: str, one: str, other: str) -> None:
+    network.block(leader, one)
 
 
-def server_from_nats(wires: Wires, leader: str, one: str, other: str) -> None:
-    wires.cut_off(0)
+def server_from_nats(network: ClusterNetwork, leader: str, one: str, other: str) -> None:
+    network.cut_off(0)
 
 
-def each_from_each(wires: Wires, leader: str, one: str, other: str) -> None:
-    wires.isolate(leader)
-    wires.part(one, other)
+def each_from_each(network: ClusterNetwork, leader: str, one: str, other: str) -> None:
+    network.isolate(leader)
+    network.block(one, other)
 
 
-def leader_stands_still(wires: Wires, leader: str, one: str, other: str) -> None:
-    """No wire is held: the process is stopped instead."""
+def leader_stands_still(network: ClusterNetwork, leader: str, one: str, other: str) -> None:
+    """Holds no relay: the test stops the process instead."""
 
 
 PARTITIONS: Final[list[tuple[str, Part, float]]] = [
@@ -90,10 +91,10 @@ PARTITIONS: Final[list[tuple[str, Part, float]]] = [
 @pytest.mark.faults
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(("what", "part", "for_s"), PARTITIONS, ids=[each[1].__name__ for each in PARTITIONS])
-async def test_a_parted_cluster_leaves_nothing_out_and_repeats_nothing_acknowledged(
-    parted: Parted, report: Report, what: str, part: Part, for_s: float
+async def test_partitioned_cluster_skips_nothing_and_repeats_nothing_acknowledged(
+    partitioned: Partitioned, report: Report, what: str, part: Part, for_s: float
 ) -> None:
-    fleet, wires = parted
+    fleet, network = partitioned
     async with flapping_on(fleet) as load:
         await load.acknowledged(100)
         await load.note_cursors()
@@ -101,11 +102,11 @@ async def test_a_parted_cluster_leaves_nothing_out_and_repeats_nothing_acknowled
         one, other = (node.name for node in fleet.nats.nodes if node.name != leader)
         stopped = Frozen(*([fleet.nats.pid(leader)] if part is leader_stands_still else []))
         stopped.stop()
-        part(wires, leader, one, other)
+        part(network, leader, one, other)
         try:
             await asyncio.sleep(for_s)
         finally:
-            wires.heal()
+            network.heal()
             stopped.go_on()
         await load.acknowledged(100)
         verdict = judge(await load.end(is_retried=True))

@@ -1,4 +1,4 @@
-"""A process that stands still for longer than an answer is waited for, and then goes on as if nothing had been."""
+"""A process that is stopped for longer than others wait for its answer, and then continues as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from tests.faults.processes import frozen
 from tests.platform import Platform
 
 PAUSE_S: Final = 6.0
-"""The server waits 4 s for NATS's answer; then it publishes again what has a key, and NATS gets that behind the first."""
+"""The server waits 4 s for NATS's answer; then it publishes messages with a key again, and NATS receives both."""
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("victim", ["nats-server", "the server"])
-async def test_a_pause_in_mid_publish_loses_doubles_and_disorders_nothing(
-    platform: Platform, report: Report, victim: str
-) -> None:
+async def test_pause_during_publishes_loses_doubles_and_reorders_nothing(platform: Platform, report: Report, victim: str) -> None:
     assert platform.process is not None
     async with running_on(platform) as load:
         await load.acknowledged(300)

@@ -1,4 +1,4 @@
-"""A power cut: what nobody flushed is gone. Nothing acknowledged is lost, in the log or in the tables; and controls that lose."""
+"""A power cut: unflushed data is lost. Nothing acknowledged is lost, in the log or in the tables; controls lose data."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.faults.checker import Broken, judge
 from tests.faults.conftest import SEED, Report
 from tests.faults.disk import Disk
 from tests.faults.load import Load, running_on
-from tests.faults.outside import NATS_DEFAULT_FLUSH, outside_nats
 from tests.faults.processes import frozen
+from tests.faults.separate_nats import NATS_DEFAULT_FLUSH, separate_nats
 from tests.platform import Cast, Platform, running
 
 CUTS = 5
@@ -35,7 +35,7 @@ COMMITS = 300
 
 @pytest.fixture
 def disk(require: Require, tmp_path: Path) -> Iterator[Disk]:
-    """A disk that is the data folder of `running(tmp_path)`."""
+    """Return a disk that holds the data folder of `running(tmp_path)`."""
     require(disks.NEEDS, disks.is_possible())
     with disks.mounted(tmp_path, tmp_path / "data", SIZE_MIB) as disk:
         yield disk
@@ -43,7 +43,7 @@ def disk(require: Require, tmp_path: Path) -> Iterator[Disk]:
 
 @dataclass
 class Rows:
-    """What people make while the power is cut, as far as it was answered."""
+    """Rows that people create during the power cut, as far as they were answered."""
 
     agents: set[str] = field(default_factory=set)
     channels: set[str] = field(default_factory=set)
@@ -53,7 +53,7 @@ class Rows:
     enough: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def make(self, cast: Cast) -> None:
-        """Makes one after the other until there is no answer."""
+        """Create one after the other until there is no answer."""
         async with cast.rest() as rest:
             try:
                 while True:
@@ -76,7 +76,7 @@ class Rows:
             self.enough.set()
 
     async def check(self, cast: Cast) -> None:
-        """Everything is still there."""
+        """Check that all of them still exist."""
         async with cast.rest() as rest:
             assert self.agents <= {row.id async for row in rest.agents(cast.tenant)}
             assert self.channels <= {row.id async for row in rest.channels(cast.tenant)}
@@ -88,7 +88,7 @@ class Rows:
 
 
 async def cut_power(platform: Platform, disk: Disk) -> None:
-    """Cuts the power in mid-publish, and starts again on what the disk has."""
+    """Cut the power during publishes, and restart on the data that the disk has."""
     assert platform.process is not None
     with frozen(platform.process.pid, platform.nats_pid) as users:
         await asyncio.to_thread(disk.copy)
@@ -111,7 +111,7 @@ async def cut_power_in_mid_publish(load: Load, platform: Platform, disk: Disk) -
     await rows.check(load.cast)
 
 
-async def test_a_power_cut_loses_nothing_that_was_acknowledged(disk: Disk, tmp_path: Path, report: Report) -> None:
+async def test_power_cut_loses_nothing_acknowledged(disk: Disk, tmp_path: Path, report: Report) -> None:
     with running(tmp_path, ["--cursor-write-s", "0.3"]) as platform:
         async with running_on(platform) as load:
             await load.acknowledged(300)
@@ -124,7 +124,7 @@ async def test_a_power_cut_loses_nothing_that_was_acknowledged(disk: Disk, tmp_p
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-async def test_power_cuts_at_any_moment_lose_nothing_that_was_acknowledged(disk: Disk, tmp_path: Path, report: Report) -> None:
+async def test_power_cuts_at_any_moment_lose_nothing_acknowledged(disk: Disk, tmp_path: Path, report: Report) -> None:
     chance = random.Random(SEED)
     with running(tmp_path, ["--cursor-write-s", "0.3"]) as platform:
         async with running_on(platform) as load:
@@ -137,11 +137,11 @@ async def test_power_cuts_at_any_moment_lose_nothing_that_was_acknowledged(disk:
     assert not verdict.findings, f"ARTCAFE_TEST_SEED={SEED}: {verdict}"
 
 
-async def test_the_same_power_cut_takes_acknowledged_messages_at_the_default_flush_of_nats(
+async def test_same_power_cut_loses_acknowledged_messages_at_the_default_flush_interval_of_nats(
     disk: Disk, tmp_path: Path, report: Report
 ) -> None:
-    """The control: were this green, the tests above could not fail."""
-    with outside_nats(tmp_path / "data", NATS_DEFAULT_FLUSH) as nats, running(tmp_path, ["--nats-urls", nats.url]) as platform:
+    """The control: if this passed without losses, the tests above could not fail."""
+    with separate_nats(tmp_path / "data", NATS_DEFAULT_FLUSH) as nats, running(tmp_path, ["--nats-urls", nats.url]) as platform:
         async with running_on(platform) as load:
             await load.acknowledged(300)
             await load.mid_publish()
@@ -159,8 +159,9 @@ async def test_the_same_power_cut_takes_acknowledged_messages_at_the_default_flu
     assert verdict.counts[Broken.LOST] > 0, str(verdict)
 
 
-def test_a_power_cut_takes_commits_that_sqlite_did_not_flush_and_no_others(disk: Disk, tmp_path: Path) -> None:
-    """The control for the tables: the same file, once as the table engine opens it, and once with the flush that it refuses."""
+def test_power_cut_loses_only_commits_that_sqlite_did_not_flush(disk: Disk, tmp_path: Path) -> None:
+    """The control for the tables: the same file, opened once like the table engine, and once with the flush setting that it
+    refuses."""
     files = {"FULL": tmp_path / "data" / "full", "NORMAL": tmp_path / "data" / "normal"}
     for file in files.values():
         with closing(sqlite_file.connect(file)) as db:

@@ -1,4 +1,4 @@
-"""kill -9 of one server process of several in mid-publish, of their nats-server, and a rolling restart under load."""
+"""kill -9 of one of several server processes during publishes, of their nats-server, and a rolling restart under load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KILLS = 8
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """Two processes to be killed. They write acknowledgements often, so that there are written ones when one dies."""
+    """Return a platform with two processes to be killed. They write acks often, so that some are written when one dies."""
     with running(tmp_path_factory.mktemp("group"), [*PROCESSES, "--cursor-write-s", "0.3"]) as platform:
         yield platform
 
@@ -32,7 +32,7 @@ async def kill_one(platform: Platform, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-async def test_a_server_process_killed_in_mid_publish_costs_nothing_acknowledged(
+async def test_server_process_killed_during_publishes_loses_nothing_acknowledged(
     platform: Platform, report: Report, number: int
 ) -> None:
     async with running_on(platform) as load:
@@ -47,7 +47,7 @@ async def test_a_server_process_killed_in_mid_publish_costs_nothing_acknowledged
     await asyncio.to_thread(wait_until_all_serve, platform)
 
 
-async def test_a_rolling_restart_in_mid_publish_costs_nothing_acknowledged(platform: Platform, report: Report) -> None:
+async def test_rolling_restart_during_publishes_loses_nothing_acknowledged(platform: Platform, report: Report) -> None:
     done = len(events(platform, "group.restarted"))
     assert platform.process is not None
     async with running_on(platform) as load:
@@ -62,7 +62,7 @@ async def test_a_rolling_restart_in_mid_publish_costs_nothing_acknowledged(platf
     assert not verdict.findings, str(verdict)
 
 
-async def test_the_nats_server_of_a_group_killed_in_mid_publish_costs_nothing_acknowledged(
+async def test_nats_server_of_a_group_killed_during_publishes_loses_nothing_acknowledged(
     platform: Platform, report: Report
 ) -> None:
     async with running_on(platform) as load:
@@ -78,7 +78,7 @@ async def test_the_nats_server_of_a_group_killed_in_mid_publish_costs_nothing_ac
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
-async def test_server_processes_killed_at_any_moment_cost_nothing_acknowledged(platform: Platform, report: Report) -> None:
+async def test_server_processes_killed_at_any_moment_lose_nothing_acknowledged(platform: Platform, report: Report) -> None:
     chance = random.Random(f"{SEED} server processes")
     async with running_on(platform) as load:
         for _ in range(KILLS):

@@ -1,4 +1,4 @@
-"""A disk that is full or had an error: a running server ends cleanly on it, and a start says what to do."""
+"""A disk that is full or had an error: a running server stops cleanly, and a start explains what to do."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFUSED = 3
 
 
 def start(data: Path) -> tuple[int, str]:
-    """How a start that is refused ends, and what it says."""
+    """Return the exit code and the text of a refused start."""
     command: list[str | Path] = [sys.executable, "-m", "artcafe", "up", "--data-dir", data]
     command += ["--listen", "127.0.0.1:0", "--gateway-listen", "127.0.0.1:0"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ARTCAFE_")}
@@ -31,7 +31,7 @@ def start(data: Path) -> tuple[int, str]:
 
 @pytest.mark.faults
 @pytest.mark.timeout(180)
-def test_on_a_full_disk_a_start_asks_for_room(require: Require, tmp_path: Path) -> None:
+def test_start_on_a_full_disk_asks_for_space(require: Require, tmp_path: Path) -> None:
     require(disks.NEEDS, disks.is_possible())
     with disks.mounted(tmp_path, tmp_path / "disk", SIZE_MIB) as disk:
         with running(tmp_path / "disk"):
@@ -47,9 +47,7 @@ def test_on_a_full_disk_a_start_asks_for_room(require: Require, tmp_path: Path) 
 
 @pytest.mark.faults
 @pytest.mark.timeout(180)
-def test_on_a_disk_that_had_an_error_a_server_is_not_ready_and_ends_and_a_start_is_refused(
-    require: Require, tmp_path: Path
-) -> None:
+def test_on_a_disk_with_an_error_a_server_is_not_ready_stops_and_does_not_start_again(require: Require, tmp_path: Path) -> None:
     require(disks.NEEDS, disks.is_possible())
     with disks.mounted(tmp_path, tmp_path / "disk", SIZE_MIB) as disk:
         platform = Platform(tmp_path / "server", ["--data-dir", str(tmp_path / "disk" / "data")])

@@ -1,4 +1,4 @@
-"""A load on the tables while every so many calls are struck: nothing that was answered is lost, nothing is made twice."""
+"""A load on the tables while every nth call fails: nothing answered is lost, nothing is applied twice."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ async def tables(aws: Aws, proxy: FaultyAws) -> AsyncIterator[DynamoDb]:
     await engine.close()
 
 
-class Load:
-    """Workers that each make rows, a transaction each with a sum in it, and a guarded sum of their own, as metering does."""
+class TableLoad:
+    """Workers that each write rows, each in a transaction with a sum, and a guarded sum of their own, as metering does."""
 
     def __init__(self, tables: DynamoDb) -> None:
         self._tables = tables
         self.told: Counter[str] = Counter()
         self.rows: dict[str, str] = {}
-        """What each row's writer was told."""
+        """The answer to the writer of each row."""
 
     async def run(self, rounds: int) -> None:
         async with asyncio.TaskGroup() as group:
@@ -89,7 +89,7 @@ class Load:
         except Unavailable:
             told = "refused"
         except ConditionFailed:
-            # Of the guarded sum alone: its own first try had been made, or the one before was not.
+            # Only for the guarded sum: its first attempt had been applied, or the previous one had not.
             assert not row
             told = "ok"
         self.told[told] += 1
@@ -97,7 +97,7 @@ class Load:
             self.rows[row] = told
 
     async def verdict(self) -> tuple[int, int]:
-        """How many answered rows are lost, and how many things were made twice or by halves."""
+        """Return the number of answered rows that are lost, and of changes applied twice or in part."""
         found: set[str] = set()
         after: str | None = None
         while True:
@@ -118,11 +118,11 @@ class Load:
 
 
 @pytest.mark.parametrize("name", STRIKES)
-async def test_a_load_under_strikes_loses_nothing_and_makes_nothing_twice(
+async def test_load_with_failing_calls_loses_nothing_and_applies_nothing_twice(
     tables: DynamoDb, proxy: FaultyAws, table_report: TableReport, name: str
 ) -> None:
     fault, operations, every = STRIKES[name]
-    load = Load(tables)
+    load = TableLoad(tables)
     proxy.calls.clear()
     rule: Rule = proxy.strike(fault, *operations, every=every)
     await load.run(ROUNDS if every > 1 else 1)
@@ -133,5 +133,5 @@ async def test_a_load_under_strikes_loses_nothing_and_makes_nothing_twice(
     assert struck > 5
     assert (lost, doubled) == (0, 0)
     if every > 1:
-        # Not all: AWS's client has a budget of repeats, which calls that go through fill up again.
+        # Not all: AWS's client has a retry budget, which successful calls refill.
         assert load.told["ok"] > 0.8 * sum(load.told.values()), load.told

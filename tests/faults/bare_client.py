@@ -1,4 +1,5 @@
-"""An agent as the contract alone has it: a WebSocket, JSON frames and an SSH key; nothing tries again, nothing hides a repeat."""
+"""A minimal agent that follows only the contract: a WebSocket, JSON frames and an SSH key; it retries nothing and hides no
+repeat."""
 
 from __future__ import annotations
 
@@ -18,38 +19,38 @@ from tests.platform import Cast
 OPEN_S: Final = 10.0
 
 GONE: Final = (OSError, TimeoutError, ConnectionClosed, InvalidHandshake)
-"""What is raised where the server is away, or goes away. `ConnectionError` is one of them."""
+"""Exceptions raised when the server is or becomes unreachable. `ConnectionError` is one of them."""
 
 
-class Bare:
-    """One connection of an agent, logged in."""
+class BareClient:
+    """One authenticated connection of an agent."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._id = 1
 
     def new_id(self) -> int:
-        """An id for a command, before anything can go wrong with sending it."""
+        """Return an id for a command, before sending it can fail."""
         self._id += 1
         return self._id
 
     async def send(self, kind: str, body: frames.Body, id: int) -> None:
-        """Sends a command. Raises what `GONE` lists; then it may have left all the same."""
+        """Send a command. Raise one of `GONE` if the connection fails; the command may have been sent even then."""
         await self._socket.send(frames.command(kind, body, id), text=True)
 
     async def ack(self, channel: str, seq: int) -> None:
         await self._socket.send(frames.command("ack", frames.Ack(channel, seq)), text=True)
 
     def abort(self) -> None:
-        """Breaks the connection without a close frame."""
+        """Break the connection without a close frame."""
         self._socket.transport.abort()
 
     async def receive(self) -> replies.Incoming:
-        """The next frame. Raises what `GONE` lists."""
+        """Return the next frame. Raise one of `GONE` if the connection fails."""
         return replies.parse_incoming(await self._socket.recv())
 
     async def subscribe(self, channel: str, start: frames.Start) -> replies.SubscribeReply:
-        """Subscribes, passing over what other channels bring meanwhile. Raises what `GONE` lists."""
+        """Subscribe, and ignore frames of other channels meanwhile. Raise one of `GONE` if the connection fails."""
         id = self.new_id()
         await self.send("subscribe", frames.Subscribe(channel, start), id)
         while (frame := await self.receive()).id != id:
@@ -59,13 +60,14 @@ class Bare:
 
 
 @asynccontextmanager
-async def connected(url: str, cast: Cast, number: int, max_unacked: int | None = None) -> AsyncIterator[Bare]:
-    """The agent `number` of the cast on a new connection to the gateway at `url`; it ends cleanly. Raises what `GONE` lists."""
+async def connected(url: str, cast: Cast, number: int, max_unacked: int | None = None) -> AsyncIterator[BareClient]:
+    """Connect agent `number` of the tenant to the gateway at `url`, and close the connection cleanly. Raise one of `GONE` if the
+    connection fails."""
     protocol = Subprotocol(frames.SUBPROTOCOL)
     async with connect(url, subprotocols=[protocol], compression=None, open_timeout=OPEN_S, close_timeout=1) as socket:
         async with asyncio.timeout(OPEN_S):
             await _login(socket, cast, number, max_unacked)
-        yield Bare(socket)
+        yield BareClient(socket)
 
 
 async def _login(socket: ClientConnection, cast: Cast, number: int, max_unacked: int | None) -> None:

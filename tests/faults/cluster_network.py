@@ -1,4 +1,4 @@
-"""A NATS cluster on relays that can be held, between its servers and before ours: partitions without root."""
+"""A NATS cluster on relays that can hold bytes back, between its nodes and in front of our servers: partitions without root."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tests.fleet import NatsServers
 from tests.relay import Relay, relayed
 
 NOWHERE: Final = 1
-"""Every node calls this port its own, so that no other learns of a way around the relays."""
+"""Every node advertises this port, so that no node learns a route around the relays."""
 
 
-class Wires:
+class ClusterNetwork:
     """The relays of a cluster: one for each ordered pair of nodes, and one from each of our servers to each node."""
 
     def __init__(self, nats: NatsServers) -> None:
@@ -23,8 +23,8 @@ class Wires:
         self._clients: dict[tuple[int, str], Relay] = {}
 
     @asynccontextmanager
-    async def open(self, servers: int) -> AsyncIterator[Wires]:
-        """Opens all relays, and has each node reach the others over its own."""
+    async def open(self, servers: int) -> AsyncIterator[ClusterNetwork]:
+        """Open all relays, and route each node to the others through its own."""
         async with AsyncExitStack() as stack:
             for node in self._nats.nodes:
                 for other in self._others(node.name):
@@ -40,31 +40,31 @@ class Wires:
         return [node for node in self._nats.nodes if node.name != name]
 
     def urls(self, server: int) -> str:
-        """For a server's `--nats-urls`."""
+        """Return a server's `--nats-urls`."""
         return ",".join(self._clients[server, node.name].url for node in self._nats.nodes)
 
-    def part(self, one: str, other: str) -> None:
-        """No byte passes between two nodes."""
+    def block(self, one: str, other: str) -> None:
+        """Block all bytes between two nodes."""
         self._routes[one, other].hold()
         self._routes[other, one].hold()
 
     def mute(self, one: str, other: str) -> None:
-        """What one node sends does not reach the other."""
+        """Block bytes from one node to the other."""
         self._routes[one, other].hold(answers=False)
         self._routes[other, one].hold(requests=False)
 
     def isolate(self, name: str) -> None:
-        """No byte passes between a node and the other two."""
+        """Block all bytes between a node and the other two."""
         for other in self._others(name):
-            self.part(name, other.name)
+            self.block(name, other.name)
 
     def unplug(self, name: str) -> None:
-        """No byte passes between a node and anybody else."""
+        """Block all bytes between a node and everyone else."""
         self.isolate(name)
         self._hold(relay for (_, node), relay in self._clients.items() if node == name)
 
     def cut_off(self, server: int) -> None:
-        """No byte passes between one of our servers and NATS."""
+        """Block all bytes between one of our servers and NATS."""
         self._hold(relay for (number, _), relay in self._clients.items() if number == server)
 
     @staticmethod
@@ -73,6 +73,6 @@ class Wires:
             relay.hold()
 
     def heal(self) -> None:
-        """Everything passes again, what was held first."""
+        """Pass everything again, held bytes first."""
         for relay in (*self._routes.values(), *self._clients.values()):
             relay.release()

@@ -1,4 +1,5 @@
-"""A nats-server that the test runs itself, for a server that is given `--nats-urls`: to flush otherwise, or to be cut off."""
+"""A nats-server that the test runs itself, for a server with `--nats-urls`: to use another flush interval, or to cut the
+connection."""
 
 from __future__ import annotations
 
@@ -20,11 +21,12 @@ from tests.children import started_with_parent
 from tests.faults.processes import wait_for
 
 NATS_DEFAULT_FLUSH: Final = "2m"
-"""JetStream's `sync_interval` where nobody sets it (https://docs.nats.io/running-a-nats-service/configuration)."""
+"""JetStream's default `sync_interval` (https://docs.nats.io/running-a-nats-service/configuration)."""
 
 
-class OutsideNats:
-    """What `artcafe up` runs as its child on this data folder, run by the test, with another `sync_interval` if wanted."""
+class SeparateNats:
+    """The nats-server that `artcafe up` runs as its child on this data folder, run by the test, with another `sync_interval` if
+    wanted."""
 
     def __init__(self, data: Path, sync_interval: str = "always") -> None:
         self._folder = data / "nats"
@@ -37,7 +39,7 @@ class OutsideNats:
         told["jetstream"]["sync_interval"] = sync_interval
         self._conf.write_text(json.dumps(told))
         with self._conf.open() as file:
-            os.fsync(file.fileno())  # What is under test is how messages are flushed.
+            os.fsync(file.fileno())  # The flush interval is under test.
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -50,7 +52,7 @@ class OutsideNats:
         return self._process.pid
 
     def start(self) -> None:
-        """Returns when it takes connections, which it does once it has read its files."""
+        """Start it; return when it accepts connections, which it does after reading its files."""
         command: list[str | Path] = [find_binary(), "-c", self._conf]
         self._process = started_with_parent(command, stderr=subprocess.DEVNULL, start_new_session=True)
         wait_for(self._answers, "an answer of nats-server")
@@ -63,21 +65,21 @@ class OutsideNats:
         return True
 
     def ended(self) -> None:
-        """Waits for the end of one that was killed."""
+        """Wait for the end of a killed server."""
         assert self._process is not None
         self._process.wait(10)
 
     def kill(self) -> None:
-        """May be repeated."""
+        """Kill it. Can be repeated."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
             self.ended()
 
 
 @contextmanager
-def outside_nats(data: Path, sync_interval: str = "always") -> Iterator[OutsideNats]:
-    """One that runs, and has ended afterwards."""
-    nats = OutsideNats(data, sync_interval)
+def separate_nats(data: Path, sync_interval: str = "always") -> Iterator[SeparateNats]:
+    """Run one within this block; it has ended afterwards."""
+    nats = SeparateNats(data, sync_interval)
     try:
         nats.start()
         yield nats

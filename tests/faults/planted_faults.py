@@ -1,4 +1,4 @@
-"""What can be broken in a run of the platform, each planted at a place that chance says. The runs are `test_checker`'s."""
+"""Faults to plant into the history of a run, each at a random place. `test_checker` plants them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.faults.checker import (
 
 T = TypeVar("T")
 
-Plant = Callable[[History, random.Random], History]
+PlantFault = Callable[[History, random.Random], History]
 
 
 def with_event(run: History, at: int, *events: Event) -> History:
@@ -37,18 +37,18 @@ def with_event(run: History, at: int, *events: Event) -> History:
 
 
 def pick(chance: random.Random, places: Sequence[T]) -> T:
-    """Any of them; a run that has none is not one to try this on."""
+    """Return a random place; skip a run that has none."""
     assume(places)
     return chance.choice(places)
 
 
 def some(run: History, chance: random.Random, kind: type[Event]) -> int:
-    """Where an event of this kind stands."""
+    """Return the position of a random event of this kind."""
     return pick(chance, [at for at, event in enumerate(run.events) if isinstance(event, kind)])
 
 
 def relinked(log: list[Entry]) -> list[Entry]:
-    """The log with every `prev` right."""
+    """Return the log with every `prev` corrected."""
     last: dict[str, int] = {}
     found = []
     for entry in log:
@@ -69,7 +69,7 @@ def lose_the_end_of_the_log(run: History, chance: random.Random) -> History:
 
 
 def put_another_in_its_place(run: History, chance: random.Random) -> History:
-    """A log that lost its end gives the same sequences again."""
+    """A log that lost its end assigns the same sequences again."""
     stored = run.events[some(run, chance, Stored)]
     assert isinstance(stored, Stored)
     other = Sent("agt_late/1", 0, "agt_late", "chn_x", '"late"')
@@ -144,7 +144,7 @@ def change_a_messages_sender(run: History, chance: random.Random) -> History:
 
 
 def swap_two_messages_of_a_line(run: History, chance: random.Random) -> History:
-    """They change places, with their ids and their answers."""
+    """Two messages swap places, with their ids and their answers."""
     sent = {each.data: each for each in run.of(Sent)}
     lines: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in run.log:
@@ -158,7 +158,7 @@ def swap_two_messages_of_a_line(run: History, chance: random.Random) -> History:
 
 
 def store_a_message_too_early(run: History, chance: random.Random) -> History:
-    """One that was sent after another was acknowledged stands before it."""
+    """A message sent after another was acknowledged comes before it."""
     sent_at = {event.data: at for at, event in enumerate(run.events) if isinstance(event, Sent)}
     answered_at = {event.seq: at for at, event in enumerate(run.events) if isinstance(event, Stored) and not event.duplicate}
     pairs = [
@@ -173,7 +173,7 @@ def store_a_message_too_early(run: History, chance: random.Random) -> History:
 
 
 def moved(run: History, entries: dict[int, Entry], seqs: dict[int, int] | None = None) -> History:
-    """The run with other messages at some sequences; answers follow their messages."""
+    """Return the run with other messages at some sequences; answers follow their messages."""
     log = relinked(sorted((entries.get(entry.seq, entry) for entry in run.log), key=lambda entry: entry.seq))
     at = {entry.message_id: entry.seq for entry in log}
     events = [
@@ -212,7 +212,7 @@ def deliver_what_is_not_in_the_log(run: History, chance: random.Random) -> Histo
 
 
 def leave_out_a_message(run: History, chance: random.Random) -> History:
-    """It is delivered on no connection."""
+    """A message is delivered on no connection."""
     got = run.events[some(run, chance, Got)]
     assert isinstance(got, Got)
     kept = [
@@ -222,7 +222,7 @@ def leave_out_a_message(run: History, chance: random.Random) -> History:
 
 
 def turns(run: History) -> list[list[int]]:
-    """Where the deliveries of each channel stand that followed each other on a connection, without a new subscribe between."""
+    """Return the positions of consecutive deliveries of each channel on one connection, without a new subscribe between them."""
     places: dict[tuple[str, int, str, int], list[int]] = defaultdict(list)
     subscribed = Counter[tuple[str, str]]()
     for at, event in enumerate(run.events):
@@ -235,7 +235,7 @@ def turns(run: History) -> list[list[int]]:
 
 
 def leave_out_a_message_of_one_connection(run: History, chance: random.Random) -> History:
-    """It came on another one, which does not mend that this one went on without it."""
+    """A message skipped on one connection is delivered on another, which does not make up for it."""
     places = pick(chance, [each for each in turns(run) if len(each) > 2])
     return with_event(run, pick(chance, places[1:-1]))
 
@@ -283,7 +283,7 @@ def tell_of_a_gap(run: History, chance: random.Random) -> History:
     return with_event(run, some(run, chance, Got), Missed("agt_a", 0, "chn_x", "epoch"))
 
 
-PLANTS: Final[Mapping[Plant, Broken]] = {
+PLANTED_FAULTS: Final[Mapping[PlantFault, Broken]] = {
     lose_an_acknowledged_message: Broken.LOST,
     lose_the_end_of_the_log: Broken.LOST,
     put_another_in_its_place: Broken.LOST,
