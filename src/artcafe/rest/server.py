@@ -1,4 +1,4 @@
-"""REST on uvicorn, which reads and writes HTTP; when to end is the caller's to say."""
+"""The REST server: uvicorn with the application, stopped by its caller."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ KEEP_ALIVE_S: Final = 10
 
 
 class RestServer(uvicorn.Server):
-    """uvicorn without its signal handlers: when to end is the caller's to say."""
+    """uvicorn without signal handlers: the caller stops it."""
 
     def __init__(self, services: Services, settings: Settings, connections: OpenConnections, tls: ssl.SSLContext | None) -> None:
-        """Without `tls`, connections are plain."""
+        """Set up the server. Without `tls`, connections are unencrypted."""
         self._opened = asyncio.Event()
         super().__init__(
             uvicorn.Config(
                 build(services, settings),
-                # uvicorn calls it, and looks at nothing else of it; a class is what its stub names.
+                # uvicorn only calls it, but its type annotation requires a class.
                 http=cast(type[asyncio.Protocol], partial(DeadlineProtocol, connections=connections)),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,  # uvicorn's own reading believes any proxy of this machine: `rules.clients` does it.
+                proxy_headers=False,  # uvicorn trusts any proxy on this machine; `rules.clients` trusts only configured ones.
                 ssl_context_factory=None if tls is None else lambda _config, _default: tls,
                 timeout_graceful_shutdown=DRAIN_S,
                 timeout_keep_alive=KEEP_ALIVE_S,
@@ -51,7 +51,7 @@ class RestServer(uvicorn.Server):
         self._opened.set()
 
     async def adopt(self, connection: socket.socket) -> None:
-        """Serve a connection that another process has accepted. Raises OSError where it has ended, or its TLS failed."""
+        """Serve a connection accepted by another process. Raises OSError if it is closed or its TLS handshake fails."""
         await self._opened.wait()
         protocol = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
         make = partial(protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
