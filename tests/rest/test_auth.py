@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from artcafe.rest import auth
+from artcafe.rest.direct import DirectRoute
 from artcafe.rules.tokens import LIFETIME_S
 from tests import ssh_keygen
 from tests.rest.house import Agent, Caller, House, Tenant
@@ -81,3 +85,30 @@ def test_missing_login_field_is_named(anyone: Caller) -> None:
     answer = anyone.post("/v1/auth/challenges", json={"tenant": "x"})
     assert answer.status_code == 422
     assert [each["field"] for each in answer.json()["errors"]] == ["tenant_id", "agent_id", "tenant"]
+
+
+@pytest.mark.parametrize("route", auth.DIRECT, ids=lambda route: route.path)
+def test_direct_route_is_the_one_that_the_document_describes(house: House, route: DirectRoute[Any]) -> None:
+    operation = house.client().get("/openapi.json").json()["paths"][route.path][route.method.lower()]
+    assert next(iter(operation["responses"])) == str(route.status)
+    assert not [each for each in operation.get("parameters", []) if each["in"] != "header"]
+    content = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    assert content.endswith(f"/{route.model.__name__}")
+
+
+@pytest.mark.parametrize("path", [route.path for route in auth.DIRECT])
+def test_direct_route_answers_a_bad_request_like_every_other(anyone: Caller, path: str) -> None:
+    assert anyone.get(path).status_code == 405
+    assert anyone.post(path).json()["code"] == "bad_json"
+    assert anyone.post(path, content=b"{").json()["code"] == "bad_json"
+    refused = anyone.post(path, json={"more": 1})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert anyone.post(path, content=b" " * (auth.DIRECT[0].most_bytes + 1)).json()["code"] == "too_large"
+
+
+def test_answer_of_a_direct_route_has_the_headers_of_every_other(anyone: Caller, agent: Agent) -> None:
+    direct = anyone.post("/v1/auth/challenges", json={"tenant_id": agent.tenant.id, "agent_id": agent.id})
+    other = anyone.get("/v1")
+    assert set(direct.headers) == set(other.headers)
+    assert direct.headers["content-type"] == other.headers["content-type"] == "application/json"

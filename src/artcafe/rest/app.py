@@ -178,6 +178,9 @@ def _rename_to_titles(document: dict[str, Any]) -> None:
             todo.extend(part)
 
 
+_DIRECT: Final = {(route.method, route.path): route for route in auth.DIRECT}
+
+
 # --- around every request ----------------------------------------------------------------------------------------------
 
 
@@ -253,7 +256,12 @@ class _Request:
         self._scope["path"] = for_routing(self._scope["raw_path"].decode("ascii", "replace"))
         # HEAD is handled as GET (RFC 9110, section 9.3.2). uvicorn omits the body, by the method in its own scope.
         scope = {**self._scope, "method": "GET"} if self._scope["method"] == "HEAD" else self._scope
-        await app(scope, self._receive, self._answer)
+        direct = _DIRECT.get((scope["method"], scope["path"]))
+        if direct is None:
+            await app(scope, self._receive, self._answer)
+            return
+        response = await direct.respond(scope["app"].state.services, self.body)
+        await response(scope, self._receive, self._answer)
 
     async def refuse(self, error: ArtcafeError) -> None:
         """Send the error, unless a response has started."""
@@ -265,7 +273,7 @@ class _Request:
     async def _answer(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if self.code not in HASTY:
+            if not self.body.is_complete and self.code not in HASTY:
                 await self.body.discard()
             own = [(b"x-request-id", self.id.encode()), *response_headers(self._scope.get("scheme"))]
             if self._is_last():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header
 from pydantic import Field
@@ -11,6 +11,7 @@ from artcafe.errors import BadCredentials
 from artcafe.rest import problems
 from artcafe.rest.bodies import SMALL_BODY_BYTES, json_body, takes
 from artcafe.rest.dependencies import Parts
+from artcafe.rest.direct import DirectRoute
 from artcafe.rest.paging import Time
 from artcafe.rest.schemas import RequestModel, ResponseModel
 
@@ -93,3 +94,9 @@ async def create_token(
     """Exchange a signed challenge for an access token. An attempt uses up the challenge, and all failures are answered alike."""
     token, expires_in_s = await parts.login.redeem(body.challenge_id, body.signature)
     return TokenResponse(access_token=token, expires_in=expires_in_s)
+
+
+DIRECT: Final[tuple[DirectRoute[Any], ...]] = (
+    DirectRoute("POST", f"{router.prefix}/challenges", 201, NewChallenge, SMALL_BODY_BYTES, create_challenge),
+    DirectRoute("POST", f"{router.prefix}/tokens", 200, NewToken, SMALL_BODY_BYTES, create_token),
+)

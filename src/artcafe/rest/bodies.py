@@ -67,7 +67,8 @@ class RequestBody:
         """
         if self._declared_bytes > most_bytes:
             raise TooLarge("the request's body", most_bytes)
-        await self._fill(most_bytes)
+        if not self.is_complete:
+            await self._fill(most_bytes)
         if len(self._body) > most_bytes:
             raise TooLarge("the request's body", most_bytes)
         return bytes(self._body)
@@ -127,6 +128,17 @@ Items = Annotated[list[T], FailFast()]
 B = TypeVar("B", bound=RequestModel)
 
 
+async def read_json(body: RequestBody, model: type[B], most_bytes: int = JSON_BODY_BYTES) -> B:
+    """Return the body as `model`. Raises BadJson, Invalid, and what `RequestBody.read` does."""
+    content = await body.read(most_bytes)
+    if not content:
+        raise BadJson("it is empty")
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as exc:
+        raise of_json(exc) from None  # Its text quotes the input, which may be a secret.
+
+
 def json_body(model: type[B], most_bytes: int = JSON_BODY_BYTES) -> Callable[[Request], Awaitable[B]]:
     """Return a dependency that parses the body as `model`. It raises BadJson, Invalid, and the errors of `RequestBody.read`.
 
@@ -135,13 +147,7 @@ def json_body(model: type[B], most_bytes: int = JSON_BODY_BYTES) -> Callable[[Re
     """
 
     async def read(request: Request) -> B:
-        body = await body_of(request).read(most_bytes)
-        if not body:
-            raise BadJson("it is empty")
-        try:
-            return model.model_validate_json(body)
-        except ValidationError as exc:
-            raise of_json(exc) from None  # The text of the ValidationError quotes the input, which may be a secret.
+        return await read_json(body_of(request), model, most_bytes)
 
     return read
 
