@@ -1,4 +1,4 @@
-"""A gateway as a script: a WebSocket server that a test writes, with the frames of the real one."""
+"""A scripted gateway: a WebSocket server with a handler of the test, and helpers for the frames of the real gateway."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Handler = Callable[[ServerConnection], Awaitable[None]]
 
 @asynccontextmanager
 async def gateway(handler: Handler, *, subprotocol: str | None = frames.SUBPROTOCOL) -> AsyncIterator[str]:
-    """A WebSocket server at the URL that it yields."""
+    """Run a WebSocket server, and yield its URL."""
     spoken = [Subprotocol(subprotocol)] if subprotocol else None
     async with serve(handler, "127.0.0.1", 0, subprotocols=spoken, close_timeout=1) as server:
         yield f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/v1/connect"

@@ -1,4 +1,4 @@
-"""Acknowledgements in any order, against a set of sequences."""
+"""Acks in any order, compared with a set of sequences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from artcafe.sdk.acks import Acked
 
 
 def through_of(seqs: list[int], acked: set[int]) -> int:
-    """The last sequence before the first message that is not acknowledged."""
+    """Return the last sequence before the first unacknowledged message."""
     through = 0
     for seq in seqs:
         if seq not in acked:
@@ -19,7 +19,7 @@ def through_of(seqs: list[int], acked: set[int]) -> int:
 
 
 @given(st.sets(st.integers(1, 60), min_size=1).flatmap(lambda seqs: st.tuples(st.just(sorted(seqs)), st.data())))
-def test_acks_in_any_order_move_up_to_the_first_message_that_lacks_one(case: tuple[list[int], st.DataObject]) -> None:
+def test_acks_in_any_order_advance_to_the_first_unacknowledged_message(case: tuple[list[int], st.DataObject]) -> None:
     seqs, data = case
     before = dict(zip(seqs, [0, *seqs], strict=False))
     acked, known = Acked(), set[int]()
@@ -36,7 +36,7 @@ def test_acks_in_any_order_move_up_to_the_first_message_that_lacks_one(case: tup
     assert acked.through == 9
 
 
-def test_memory_grows_with_the_holes_and_not_with_the_messages() -> None:
+def test_memory_grows_with_the_number_of_holes_not_of_messages() -> None:
     acked = Acked()
     for seq in range(2, 1000):
         acked.add(seq - 1, seq)

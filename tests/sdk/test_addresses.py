@@ -1,4 +1,4 @@
-"""Addresses as people type them, and failures as they read them."""
+"""Parsing of typed addresses, and texts of connection errors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from artcafe.sdk import addresses
         ("ws://[::1]:8081/v1/connect", "ws://[::1]:8081/v1/connect"),
     ],
 )
-def test_a_gateway_without_a_path_gets_the_usual_one(given: str, found: str) -> None:
+def test_gateway_address_without_a_path_gets_the_default_path(given: str, found: str) -> None:
     assert addresses.is_gateway(given)
     assert addresses.gateway(given) == found
 
 
 @pytest.mark.parametrize("given", ["http://127.0.0.1:8080", "http://127.0.0.1:8080/", "http://127.0.0.1:8080/v1"])
-def test_the_rest_address_is_the_one_that_the_routes_stand_under(given: str) -> None:
+def test_rest_address_has_no_trailing_slash_or_version(given: str) -> None:
     assert not addresses.is_gateway(given)
     assert addresses.rest(given) == "http://127.0.0.1:8080"
 
@@ -36,19 +36,19 @@ def test_the_rest_address_is_the_one_that_the_routes_stand_under(given: str) -> 
     "given",
     ["", "127.0.0.1:8080", "ftp://127.0.0.1", "http://", "http://host:port", "http://host:99999", "ws://[::1", "http://host:0"],
 )
-def test_what_is_no_address_is_refused_with_an_example(given: str) -> None:
+def test_invalid_address_is_refused_with_an_example(given: str) -> None:
     with pytest.raises(Invalid, match="url: "):
         addresses.is_gateway(given)
 
 
 @pytest.mark.parametrize("given", ["ws://me:secret@host/", "ws://host/?token=secret", "ws://host/#secret"])
-def test_no_credential_stands_in_an_address_or_in_the_error(given: str) -> None:
+def test_credentials_in_an_address_are_refused_and_not_repeated(given: str) -> None:
     with pytest.raises(Invalid, match="address alone") as caught:
         addresses.gateway(given)
     assert "secret" not in str(caught.value)
 
 
-def test_an_address_of_the_other_kind_is_refused() -> None:
+def test_address_of_the_other_kind_is_refused() -> None:
     with pytest.raises(Invalid, match="must be the REST address"):
         addresses.rest("ws://127.0.0.1:8081/v1/connect")
     with pytest.raises(Invalid, match="begins with ws://"):
@@ -66,12 +66,12 @@ def test_an_address_of_the_other_kind_is_refused() -> None:
         ("http://localhost.example.com", False),
     ],
 )
-def test_this_machine_is_known_for_what_it_is(given: str, is_here: bool) -> None:
+def test_loopback_addresses_are_recognized(given: str, is_here: bool) -> None:
     assert addresses.is_loopback(given) is is_here
 
 
 def wrapped(cause: BaseException) -> Exception:
-    """As HTTP libraries do it: the system's error below two of their own and a group."""
+    """Wrap the system's error as HTTP libraries do: in two exceptions and a group."""
     try:
         try:
             raise ExceptionGroup("all attempts failed", [cause]) if isinstance(cause, Exception) else cause
@@ -90,24 +90,24 @@ def wrapped(cause: BaseException) -> Exception:
         (TimeoutError(), "(no answer in time)"),
     ],
 )
-def test_a_failure_says_in_a_few_words_why(cause: OSError, phrase: str) -> None:
+def test_failure_has_a_short_reason(cause: OSError, phrase: str) -> None:
     failure = addresses.failure("ws://host/", cause)
     assert isinstance(failure, Unavailable)
     assert phrase in str(failure)
 
 
-def test_the_systems_word_is_found_below_what_libraries_wrap_it_in() -> None:
+def test_system_error_is_found_inside_wrapping_exceptions() -> None:
     failure = addresses.failure("ws://host/", wrapped(ConnectionRefusedError(errno.ECONNREFUSED, "refused")))
     assert "(connection refused)" in str(failure)
 
 
-def test_a_certificate_that_is_refused_is_no_reason_to_try_again() -> None:
+def test_refused_certificate_is_not_temporary() -> None:
     failure = addresses.failure("wss://host/", ssl.SSLCertVerificationError(1, "certificate verify failed"))
     assert isinstance(failure, Invalid)
     assert "certificate verify failed" in str(failure)
 
 
-def test_several_addresses_stand_between_commas_or_spaces_or_in_a_sequence() -> None:
+def test_several_addresses_are_separated_by_commas_or_spaces_or_in_a_sequence() -> None:
     both = ["http://a:1", "http://b:2"]
     for given in ("http://a:1,http://b:2", " http://a:1 , http://b:2", "http://a:1 http://b:2", both, tuple(both)):
         assert addresses.several(given) == both

@@ -1,4 +1,4 @@
-"""How long is waited before trying again."""
+"""Delays between retries."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 from artcafe.sdk.backoff import bound_s, delay_s
 
 
-def test_the_bound_doubles_from_a_tenth_of_a_second_to_fifteen_seconds() -> None:
+def test_maximum_delay_doubles_from_100_ms_to_15_s() -> None:
     assert [bound_s(failures) for failures in (1, 2, 3, 7, 8, 9)] == [0.1, 0.2, 0.4, 6.4, 12.8, 15.0]
     assert bound_s(10**9) == 15.0
 
 
 @given(st.integers(1, 10**9))
-def test_a_delay_is_anywhere_within_the_bound(failures: int) -> None:
+def test_delay_is_between_0_and_the_maximum(failures: int) -> None:
     assert 0 <= delay_s(failures) <= bound_s(failures)
 
 
-def test_a_crowd_is_spread_over_the_whole_bound() -> None:
+def test_many_clients_spread_over_the_whole_range() -> None:
     delays = sorted(delay_s(9) for _ in range(1000))
     assert delays[100] < 5
     assert delays[-100] > 10

@@ -1,4 +1,4 @@
-"""The REST client with servers that are no ArtCafe, or are not there."""
+"""The REST client with servers of another kind, and with missing servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from tests.conftest import Require
 
 @asynccontextmanager
 async def server(status: str, body: str) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Answers every request so; yields its URL and the requests' heads. An empty status hangs up instead."""
+    """Run a server with one fixed response; yield its URL and the requests' heads. An empty status closes the connection
+    instead."""
     heads: list[bytes] = []
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,21 +49,21 @@ async def server(status: str, body: str) -> AsyncIterator[tuple[str, list[bytes]
 
 
 async def failure(status: str, body: str, *, reading: bool = False) -> ArtcafeError:
-    """What a call raises that is answered so."""
+    """Return the error of a call with this response."""
     async with server(status, body) as (url, _), Client(url, "token") as rest:
         with pytest.raises(ArtcafeError) as caught:
             await (rest.home() if reading else rest.create_tenant("Example"))
     return caught.value
 
 
-async def test_a_problem_is_raised_as_the_error_that_it_names() -> None:
+async def test_problem_response_is_raised_as_its_error() -> None:
     problem = '{"type":"/docs/errors#agent_not_found","status":404,"detail":"no agent here","code":"agent_not_found"}'
     found = await failure("404 Not Found", problem)
     assert isinstance(found, AgentNotFound)
     assert str(found) == "no agent here"
 
 
-async def test_a_problem_of_a_newer_server_keeps_its_code_and_text() -> None:
+async def test_unknown_problem_of_a_newer_server_keeps_its_code_and_text() -> None:
     found = await failure("418 Teapot", '{"code":"short_and_stout","detail":"tip me over"}')
     assert isinstance(found, UnknownError)
     assert str(found) == "short_and_stout: tip me over"
@@ -78,18 +79,18 @@ async def test_a_problem_of_a_newer_server_keeps_its_code_and_text() -> None:
         ("200 OK", '{"id":"ten_1"}', Invalid, "is not ArtCafe's REST address"),
     ],
 )
-async def test_what_answers_and_is_no_artcafe_is_named_so(status: str, body: str, kind: type, text: str) -> None:
+async def test_response_of_another_server_is_reported_as_such(status: str, body: str, kind: type, text: str) -> None:
     found = await failure(status, body)
     assert isinstance(found, kind)
     assert text in str(found)
 
 
-async def test_a_lost_answer_leaves_a_change_unknown_and_a_reading_to_be_repeated() -> None:
+async def test_lost_response_is_outcome_unknown_for_a_change_and_unavailable_for_a_read() -> None:
     assert isinstance(await failure("", ""), OutcomeUnknown)
     assert isinstance(await failure("", "", reading=True), Unavailable)
 
 
-async def test_nobody_there_is_unavailable_with_the_reason() -> None:
+async def test_unreachable_server_is_unavailable_with_the_reason() -> None:
     async with server("200 OK", "{}") as (url, _):
         pass
     async with Client(url) as rest:
@@ -97,7 +98,7 @@ async def test_nobody_there_is_unavailable_with_the_reason() -> None:
             await rest.home()
 
 
-async def test_the_token_stands_in_its_header_and_in_no_text() -> None:
+async def test_token_is_sent_in_its_header_and_shown_in_no_text() -> None:
     async with server("200 OK", "{}") as (url, heads), Client(url, "very-secret") as rest:
         with pytest.raises(Invalid) as caught:
             await rest.home()
@@ -106,7 +107,7 @@ async def test_the_token_stands_in_its_header_and_in_no_text() -> None:
     assert "very-secret" not in repr(Token("very-secret", "Bearer", 900))
 
 
-async def test_the_key_of_a_request_is_its_idempotency_key() -> None:
+async def test_key_is_sent_as_the_idempotency_key() -> None:
     async with server("200 OK", "{}") as (url, heads), Client(url) as rest:
         with pytest.raises(Invalid):
             await rest.create_channel("ten/1", "name", key="once")
@@ -114,7 +115,7 @@ async def test_the_key_of_a_request_is_its_idempotency_key() -> None:
         assert b"idempotency-key: once" in heads[0].lower()
 
 
-async def test_a_login_signs_no_challenge_of_another_agent() -> None:
+async def test_login_does_not_sign_a_challenge_for_another_agent() -> None:
     class Unasked:
         public_key = "ssh-ed25519 AAAA"
 
@@ -128,14 +129,14 @@ async def test_a_login_signs_no_challenge_of_another_agent() -> None:
             await rest.login("ten_1", "agt_1", signer)
 
 
-async def test_what_was_to_be_deleted_may_be_asked_for_again() -> None:
+async def test_lost_response_to_a_delete_says_it_may_be_repeated() -> None:
     async with server("", "") as (url, _), Client(url) as rest:
         with pytest.raises(OutcomeUnknown, match="it may be repeated") as caught:
             await rest.delete_channel("ten_1", "chn_1")
         assert "same key" not in str(caught.value)
 
 
-async def test_a_page_that_is_none_is_refused() -> None:
+async def test_malformed_page_is_refused() -> None:
     async with server("200 OK", '{"items":[{"id":"chn_1"}],"next_cursor":null}') as (url, _), Client(url) as rest:
         with pytest.raises(Invalid, match="is not ArtCafe's REST address"):
             [each async for each in rest.channels("ten_1")]
@@ -145,14 +146,14 @@ async def test_a_page_that_is_none_is_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [math.nan, [1.5, math.inf], {"a": b"bytes"}, {1, 2}, "\ud800", msgspec.Raw(b"{")])
-async def test_data_that_json_does_not_have_is_refused_before_it_is_sent(data: object) -> None:
+async def test_data_unknown_to_json_is_refused_before_sending(data: object) -> None:
     async with server("500 Error", "") as (url, heads), Client(url) as rest:
         with pytest.raises((Invalid, TypeError), match="data"):
             await rest.publish("ten_1", "chn_1", data)
         assert heads == []
 
 
-async def test_text_that_cannot_be_sent_is_refused_by_every_call() -> None:
+async def test_every_call_refuses_text_that_cannot_be_sent() -> None:
     async with server("500 Error", "") as (url, heads), Client(url) as rest:
         for call in (
             rest.create_tenant("\ud800"),
@@ -170,7 +171,7 @@ async def test_text_that_cannot_be_sent_is_refused_by_every_call() -> None:
 
 
 class Expiring:
-    """A server whose tokens, `token-1` and so on, expire when the test says so."""
+    """A server with tokens `token-1`, `token-2` and so on. The test sets when they expire."""
 
     def __init__(self) -> None:
         self.good: str | None = None
@@ -230,7 +231,7 @@ def key_file(tmp_path: Path, require: Require) -> Path:
 
 
 @pytest.mark.parametrize("form", [Path, str, load_signer])
-async def test_an_expired_login_is_renewed_by_its_key_and_the_request_made_once(
+async def test_expired_login_is_renewed_by_its_key_and_the_request_is_sent_once(
     expiring: Expiring, key_file: Path, form: Callable[[Path], Path | str | Signer]
 ) -> None:
     async with Client(expiring.url) as rest:
@@ -240,7 +241,7 @@ async def test_an_expired_login_is_renewed_by_its_key_and_the_request_made_once(
         assert (rest.token, expiring.logins, len(expiring.changes)) == ("token-2", 2, 1)
 
 
-async def test_requests_that_find_the_token_expired_together_log_in_once(expiring: Expiring, key_file: Path) -> None:
+async def test_concurrent_requests_with_an_expired_token_log_in_once(expiring: Expiring, key_file: Path) -> None:
     async with Client(expiring.url) as rest:
         await rest.login("ten_1", "agt_1", key_file)
         expiring.good = None
@@ -250,9 +251,7 @@ async def test_requests_that_find_the_token_expired_together_log_in_once(expirin
         assert expiring.logins == 2
 
 
-async def test_a_login_that_is_refused_when_it_is_renewed_is_raised_and_tried_again_by_the_next_request(
-    expiring: Expiring, key_file: Path
-) -> None:
+async def test_refused_renewal_is_raised_and_retried_by_the_next_request(expiring: Expiring, key_file: Path) -> None:
     async with Client(expiring.url) as rest:
         await rest.login("ten_1", "agt_1", key_file)
         expiring.good, expiring.refusal = None, "bad_credentials"
@@ -262,7 +261,7 @@ async def test_a_login_that_is_refused_when_it_is_renewed_is_raised_and_tried_ag
         await rest.me()
 
 
-async def test_a_token_that_a_program_sets_is_not_renewed(expiring: Expiring, key_file: Path) -> None:
+async def test_token_set_by_the_program_is_not_renewed(expiring: Expiring, key_file: Path) -> None:
     async with Client(expiring.url, "mine") as rest:
         with pytest.raises(CredentialsExpired):
             await rest.me()
@@ -273,13 +272,13 @@ async def test_a_token_that_a_program_sets_is_not_renewed(expiring: Expiring, ke
         assert expiring.logins == 1
 
 
-async def test_a_path_that_leads_to_no_key_is_named_before_anything_is_sent(expiring: Expiring, tmp_path: Path) -> None:
+async def test_path_without_a_key_is_refused_before_sending(expiring: Expiring, tmp_path: Path) -> None:
     async with Client(expiring.url) as rest:
         with pytest.raises(KeyUnusable, match="cannot be read"):
             await rest.login("ten_1", "agt_1", tmp_path / "none")
 
 
-async def test_a_login_whose_answer_is_lost_says_that_nothing_was_changed(expiring: Expiring, key_file: Path) -> None:
+async def test_lost_response_to_a_login_is_unavailable(expiring: Expiring, key_file: Path) -> None:
     async with Client(expiring.url) as rest:
         await rest.login("ten_1", "agt_1", key_file)
         expiring.good, expiring.is_mute = None, True
@@ -291,7 +290,7 @@ async def test_a_login_whose_answer_is_lost_says_that_nothing_was_changed(expiri
 # --- several servers -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_request_goes_to_the_next_server_where_one_takes_no_connection() -> None:
+async def test_request_goes_to_the_next_server_if_one_accepts_no_connection() -> None:
     tenant = {"id": "ten_1", "name": "Example", "plan": "basic", "role": "owner", "limits": {}}
     body = json.dumps(tenant | dict.fromkeys(("created_at", "updated_at"), "2026-11-28T00:00:00Z"))
     async with server("200 OK", "") as (closed, _):
@@ -308,7 +307,7 @@ async def test_a_request_goes_to_the_next_server_where_one_takes_no_connection()
     assert f"host: {there.removeprefix('http://')}" in heads[0].decode().lower()
 
 
-async def test_servers_that_all_take_no_connection_are_all_named() -> None:
+async def test_error_names_all_servers_if_none_accepts_a_connection() -> None:
     async with server("200 OK", "") as (one, _), server("200 OK", "") as (two, _):
         pass
     async with Client([one, two], "token") as rest:
@@ -318,7 +317,7 @@ async def test_servers_that_all_take_no_connection_are_all_named() -> None:
     assert two in str(caught.value)
 
 
-async def test_a_renewal_signs_nothing_for_another_service(expiring: Expiring, key_file: Path) -> None:
+async def test_renewal_does_not_sign_for_another_service(expiring: Expiring, key_file: Path) -> None:
     async with Client(expiring.url) as rest:
         await rest.login("ten_1", "agt_1", key_file)
         expiring.good, expiring.service = None, "another"

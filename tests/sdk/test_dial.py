@@ -1,4 +1,4 @@
-"""Opening and losing connections, with servers on real sockets that are no ArtCafe, or one that misbehaves."""
+"""Opening and losing connections, with real sockets and servers of another kind or with faults."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def signer(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str, boo
 
 @asynccontextmanager
 async def answering(answer: bytes, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A TCP server on the port that it yields, which reads a request and says this."""
+    """Run a TCP server that reads a request and sends these bytes; yield its port."""
 
     async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -59,7 +59,7 @@ async def answering(answer: bytes, context: ssl.SSLContext | None = None) -> Asy
 
 
 async def failure(url: str | list[str], key: Signer) -> ArtcafeError:
-    """What entering an agent raises."""
+    """Return the error of entering an agent."""
     with pytest.raises(ArtcafeError) as caught:
         async with asyncio.timeout(5), agent_at(url, key):
             pytest.fail("nobody may come in")
@@ -80,7 +80,7 @@ async def failure(url: str | list[str], key: Signer) -> ArtcafeError:
         (b"", Unavailable, "cannot be reached now"),
     ],
 )
-async def test_whoever_answers_is_named_for_what_it_is(answer: bytes, kind: type, problem: str, signer: Signer) -> None:
+async def test_response_of_another_server_is_reported(answer: bytes, kind: type, problem: str, signer: Signer) -> None:
     async with answering(answer) as port:
         found = await failure(f"ws://127.0.0.1:{port}", signer)
     assert isinstance(found, kind)
@@ -88,7 +88,7 @@ async def test_whoever_answers_is_named_for_what_it_is(answer: bytes, kind: type
 
 
 @pytest.mark.parametrize("subprotocol", [None, "artcafe.v9"])
-async def test_a_websocket_that_speaks_something_else_is_no_gateway(subprotocol: str | None, signer: Signer) -> None:
+async def test_websocket_with_another_subprotocol_is_refused(subprotocol: str | None, signer: Signer) -> None:
     async def anything(socket: ServerConnection) -> None:
         await socket.wait_closed()
 
@@ -98,14 +98,14 @@ async def test_a_websocket_that_speaks_something_else_is_no_gateway(subprotocol:
     assert "gateway" in str(found) or "WebSocket" in str(found)
 
 
-async def test_a_rest_address_that_names_no_gateway_is_refused(signer: Signer) -> None:
+async def test_rest_address_without_a_gateway_is_refused(signer: Signer) -> None:
     async with answering(b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"name":"others"}') as port:
         found = await failure(f"http://127.0.0.1:{port}", signer)
     assert isinstance(found, Invalid)
     assert "is not ArtCafe's REST address" in str(found)
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(signer: Signer, tmp_path: Path) -> None:
+async def test_untrusted_certificate_is_refused_at_once(signer: Signer, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(self_signed(tmp_path / "certificate.pem"))
     async with serve(let_in, "127.0.0.1", 0, ssl=context) as server:
@@ -130,7 +130,7 @@ def self_signed(path: Path) -> Path:
 # --- the login -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_challenge_for_another_tenant_is_not_signed(signer: Signer) -> None:
+async def test_challenge_for_another_tenant_is_not_signed(signer: Signer) -> None:
     heard: list[str] = []
 
     async def greedy(socket: ServerConnection) -> None:
@@ -143,7 +143,7 @@ async def test_a_challenge_for_another_tenant_is_not_signed(signer: Signer) -> N
     assert heard == []
 
 
-async def test_a_key_that_cannot_sign_is_told_at_once() -> None:
+async def test_unusable_key_is_raised_at_once() -> None:
     class Locked:
         public_key = "ssh-ed25519 AAAA"
 
@@ -154,9 +154,7 @@ async def test_a_key_that_cannot_sign_is_told_at_once() -> None:
         assert isinstance(await failure(url, Locked()), KeyUnusable)
 
 
-async def test_a_server_that_never_answers_the_login_counts_as_unreachable(
-    signer: Signer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_server_that_never_replies_to_the_login_is_unavailable(signer: Signer, monkeypatch: pytest.MonkeyPatch) -> None:
     async def mute(socket: ServerConnection) -> None:
         await socket.wait_closed()
 
@@ -167,7 +165,7 @@ async def test_a_server_that_never_answers_the_login_counts_as_unreachable(
     assert "does not answer the login" in str(found)
 
 
-async def test_a_close_during_the_login_says_why(signer: Signer) -> None:
+async def test_close_during_the_login_is_raised_with_its_reason(signer: Signer) -> None:
     async def strict(socket: ServerConnection) -> None:
         await pose(socket)
         await socket.close(4500, "no")
@@ -176,9 +174,9 @@ async def test_a_close_during_the_login_says_why(signer: Signer) -> None:
         assert isinstance(await failure(url, signer), BadCredentials)
 
 
-async def test_a_signature_that_is_not_valid_is_followed_by_another_challenge(signer: Signer) -> None:
+async def test_invalid_signature_of_ssh_agent_is_followed_by_another_challenge(signer: Signer) -> None:
     class Unlucky:
-        """The first signature is not valid, as one of 256 of some ssh-agents."""
+        """A signer with an invalid first signature, like 1 of 256 of some ssh-agents."""
 
         public_key = signer.public_key
         times = 0
@@ -194,7 +192,7 @@ async def test_a_signature_that_is_not_valid_is_followed_by_another_challenge(si
         assert unlucky.times == 2
 
 
-async def test_a_key_that_is_away_when_the_connection_comes_back_is_asked_again(signer: Signer) -> None:
+async def test_unusable_key_during_a_reconnect_is_retried(signer: Signer) -> None:
     class Unplugged:
         public_key = signer.public_key
         times = 0
@@ -221,7 +219,7 @@ async def test_a_key_that_is_away_when_the_connection_comes_back_is_asked_again(
     assert unplugged.times == 3
 
 
-async def test_the_service_of_the_first_login_is_the_only_one_that_is_logged_in_to(signer: Signer) -> None:
+async def test_agent_logs_in_only_to_the_service_of_its_first_login(signer: Signer) -> None:
     logins = 0
 
     async def moved(socket: ServerConnection) -> None:
@@ -238,7 +236,7 @@ async def test_the_service_of_the_first_login_is_the_only_one_that_is_logged_in_
 # --- several servers -----------------------------------------------------------------------------------------------------
 
 
-async def test_an_agent_goes_on_at_another_server_when_its_own_is_gone(signer: Signer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_agent_continues_at_another_server_if_its_own_is_gone(signer: Signer, caplog: pytest.LogCaptureFixture) -> None:
     one_is_left = asyncio.Event()
 
     async def one(socket: ServerConnection) -> None:
@@ -263,7 +261,7 @@ async def test_an_agent_goes_on_at_another_server_when_its_own_is_gone(signer: S
     assert "connected again" in caplog.messages
 
 
-async def test_a_server_that_is_something_else_does_not_keep_an_agent_from_the_next_one(signer: Signer) -> None:
+async def test_agent_tries_the_next_address_after_a_server_of_another_kind(signer: Signer) -> None:
     async with (
         answering(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") as port,
         gateway(let_in) as url,
@@ -273,7 +271,7 @@ async def test_a_server_that_is_something_else_does_not_keep_an_agent_from_the_n
         assert agent.service == "s"
 
 
-async def test_several_servers_that_do_not_answer_are_all_named(signer: Signer) -> None:
+async def test_error_names_all_servers_if_none_answers(signer: Signer) -> None:
     async with gateway(let_in) as one, gateway(let_in) as two:
         pass
     found = await failure([one, two], signer)
@@ -282,7 +280,7 @@ async def test_several_servers_that_do_not_answer_are_all_named(signer: Signer) 
     assert two in str(found)
 
 
-async def test_a_login_that_is_refused_at_one_server_is_not_tried_at_the_next(signer: Signer) -> None:
+async def test_refused_login_is_not_retried_at_the_next_server(signer: Signer) -> None:
     asked: list[str] = []
 
     async def strict(socket: ServerConnection) -> None:
@@ -303,14 +301,14 @@ async def test_a_login_that_is_refused_at_one_server_is_not_tried_at_the_next(si
     [("http://10.0.0.1:8080", True), ("ws://gw.example", True)]
     + [(url, False) for url in ("https://10.0.0.1", "wss://gw.example", "http://127.0.0.1:8080", "ws://localhost:8081")],
 )
-def test_an_address_without_encryption_on_another_machine_is_warned_of(
+def test_unencrypted_address_of_another_machine_is_logged_as_a_warning(
     url: str, is_warned: bool, signer: Signer, caplog: pytest.LogCaptureFixture
 ) -> None:
     agent_at(url, signer)
     assert [url.split("/")[2] in each and "not encrypted" in each for each in caplog.messages] == [True] * is_warned
 
 
-async def test_a_rest_address_with_tls_does_not_lead_to_a_gateway_without_it(
+async def test_rest_address_with_tls_does_not_lead_to_a_gateway_without_tls(
     signer: Signer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     certificate = self_signed(tmp_path / "certificate.pem")
@@ -328,7 +326,7 @@ async def test_a_rest_address_with_tls_does_not_lead_to_a_gateway_without_it(
 # --- after it ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_gateway_that_breaks_the_rules_is_left_and_that_is_told(signer: Signer) -> None:
+async def test_invalid_frame_of_the_gateway_closes_with_1002_and_is_raised(signer: Signer) -> None:
     closed: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
     async def unruly(socket: ServerConnection) -> None:
@@ -346,7 +344,7 @@ async def test_a_gateway_that_breaks_the_rules_is_left_and_that_is_told(signer: 
         assert await closed == 1002
 
 
-async def test_a_publish_under_way_when_the_agent_is_revoked_is_unknown_and_the_next_is_refused(
+async def test_publish_in_flight_at_a_revocation_is_unknown_and_the_next_is_refused(
     signer: Signer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def revoking(socket: ServerConnection) -> None:
@@ -364,7 +362,7 @@ async def test_a_publish_under_way_when_the_agent_is_revoked_is_unknown_and_the_
         assert caplog.messages == ["the connection has ended for good: deleted"]
 
 
-async def test_a_close_code_that_says_come_back_is_obeyed_and_the_publish_repeated_under_its_key(signer: Signer) -> None:
+async def test_agent_reconnects_after_a_temporary_close_code_and_retries_with_the_same_key(signer: Signer) -> None:
     keys: list[str] = []
 
     async def busy(socket: ServerConnection) -> None:
@@ -382,7 +380,7 @@ async def test_a_close_code_that_says_come_back_is_obeyed_and_the_publish_repeat
     assert len(set(keys)) == 1
 
 
-async def test_leaving_closes_with_1000_after_the_acknowledgements(signer: Signer) -> None:
+async def test_leaving_sends_the_acks_and_closes_with_1000(signer: Signer) -> None:
     heard: list[str] = []
     closed: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
 
@@ -399,7 +397,7 @@ async def test_leaving_closes_with_1000_after_the_acknowledgements(signer: Signe
     assert [json.loads(frame) for frame in heard] == [{"ack": {"channel": CHANNEL, "seq": 1}}]
 
 
-async def test_a_log_that_was_begun_anew_between_two_connections_is_read_from_its_first_message(signer: Signer) -> None:
+async def test_new_log_after_a_reconnect_is_read_from_its_first_message(signer: Signer) -> None:
     starts: list[object] = []
 
     async def restored(socket: ServerConnection) -> None:
@@ -422,7 +420,7 @@ async def test_a_log_that_was_begun_anew_between_two_connections_is_read_from_it
     assert starts == ["first", 1, "first"]
 
 
-async def test_gaps_are_passed_over_by_whoever_does_not_ask_for_them(signer: Signer) -> None:
+async def test_loop_without_gaps_skips_them(signer: Signer) -> None:
     async def lossy(socket: ServerConnection) -> None:
         await let_in(socket)
         await say(socket, gap={"channel": CHANNEL, "from": 1, "to": 4, "reason": "retention"})

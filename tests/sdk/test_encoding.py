@@ -1,4 +1,4 @@
-"""What the SDK refuses to send, before the server would have to, and what it makes of JSON that Python cannot hold."""
+"""Data and commands that the SDK refuses before sending, and decoding of JSON beyond Python's types."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def circular() -> list[Any]:
         (msgspec.Raw(b"[" * 33 + b"]" * 33), Invalid, "nested deeper than 32"),
     ],
 )
-def test_data_that_would_arrive_as_something_else_is_refused(data: object, kind: type[Exception], problem: str) -> None:
+def test_data_that_would_arrive_changed_is_refused(data: object, kind: type[Exception], problem: str) -> None:
     with pytest.raises(kind, match=problem):
         data_text(data)
 
@@ -91,7 +91,7 @@ def test_data_that_would_arrive_as_something_else_is_refused(data: object, kind:
         -0.0,
     ],
 )
-def test_data_with_a_usual_form_in_json_is_taken(data: object) -> None:
+def test_data_with_a_common_json_form_is_accepted(data: object) -> None:
     assert bytes(data_text(data)) == msgspec.json.encode(data)
 
 
@@ -103,12 +103,12 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_whatever_json_has_arrives_as_it_was(data: object) -> None:
+def test_every_json_value_arrives_unchanged(data: object) -> None:
     assert value_of(data_text(data)) == data
 
 
 @pytest.mark.parametrize("text", [b"1e400", b'{"a":[-1E+999]}', b"9" * 5000, b"9" * 400])
-def test_json_text_with_numbers_beyond_a_float_is_sent_as_it_is_and_read_as_json_loads_does(text: bytes) -> None:
+def test_numbers_beyond_a_float_are_sent_unchanged_and_decoded_as_by_json_loads(text: bytes) -> None:
     assert bytes(data_text(msgspec.Raw(text))) == text
     expected = math.inf if len(text) == 5000 else json.loads(text)
     assert value_of(msgspec.Raw(text)) == expected
@@ -134,7 +134,7 @@ def test_json_text_with_numbers_beyond_a_float_is_sent_as_it_is_and_read_as_json
         ("history", frames.History("chn", limit=201), "limit: "),
     ],
 )
-def test_a_command_that_the_server_would_refuse_to_read_names_the_argument(kind: str, body: frames.Body, problem: str) -> None:
+def test_invalid_command_names_the_argument(kind: str, body: frames.Body, problem: str) -> None:
     with pytest.raises(Invalid, match=problem):
         command_text(kind, body, frames.MAX_FRAME_BYTES)
 
@@ -148,11 +148,11 @@ def test_a_command_that_the_server_would_refuse_to_read_names_the_argument(kind:
         ("publish", frames.Publish("chn", msgspec.Raw(b"1"), reply_to="x" * frames.MAX_FRAME_BYTES)),
     ],
 )
-def test_a_command_that_is_longer_than_a_frame_may_be_is_too_large(kind: str, body: frames.Body) -> None:
+def test_command_longer_than_a_frame_raises_too_large(kind: str, body: frames.Body) -> None:
     with pytest.raises(TooLarge):
         command_text(kind, body, frames.MAX_FRAME_BYTES)
 
 
-def test_a_value_that_json_does_not_have_is_a_type_error() -> None:
+def test_value_unknown_to_json_raises_type_error() -> None:
     with pytest.raises(TypeError):
         command_text("history", frames.History("chn", after=OBJECT), frames.MAX_FRAME_BYTES)

@@ -1,4 +1,4 @@
-"""What has arrived and what is acknowledged, against a log that is a list."""
+"""Received and acknowledged messages, compared with a list as the log."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def acks(inbox: Inbox, held: Collection[str] = ()) -> list[tuple[str, int]]:
 
 
 def taken(inbox: Inbox, *channels: str) -> list[int | Gap]:
-    """Everything that waits, messages by their sequence."""
+    """Take all buffered items, messages as their sequences."""
     found: list[int | Gap] = []
     while (item := inbox.take(channels)) is not None:
         found.append((item.seq or 0) if isinstance(item, Message) else item)
@@ -55,7 +55,7 @@ def message(inbox: Inbox) -> Message:
     return item
 
 
-async def test_a_message_shows_what_was_pushed() -> None:
+async def test_message_has_the_pushed_fields() -> None:
     inbox = Inbox(WINDOW)
     inbox.on_message(pushed(7))
     found = message(inbox)
@@ -66,14 +66,14 @@ async def test_a_message_shows_what_was_pushed() -> None:
     assert "number" not in repr(found)
 
 
-def test_messages_of_all_channels_come_in_the_order_of_their_arrival() -> None:
+def test_messages_of_all_channels_are_taken_in_order_of_arrival() -> None:
     inbox = Inbox(WINDOW)
     for seq, channel in ((1, "a"), (2, "b"), (3, "a"), (4, "c")):
         inbox.on_message(pushed(seq, channel))
     assert taken(inbox) == [1, 2, 3, 4]
 
 
-def test_whoever_names_channels_leaves_the_others_to_others() -> None:
+def test_taking_from_given_channels_leaves_the_others() -> None:
     inbox = Inbox(WINDOW)
     for seq, channel in ((1, "a"), (2, "b"), (3, "a"), (4, "c")):
         inbox.on_message(pushed(seq, channel))
@@ -81,7 +81,7 @@ def test_whoever_names_channels_leaves_the_others_to_others() -> None:
     assert taken(inbox) == [1, 3]
 
 
-async def test_acknowledgements_leave_together_one_a_channel() -> None:
+async def test_acks_are_sent_together_one_for_each_channel() -> None:
     woken: list[int] = []
     inbox = Inbox(WINDOW, on_ack=lambda: woken.append(1))
     for seq in (1, 2, 3):
@@ -94,7 +94,7 @@ async def test_acknowledgements_leave_together_one_a_channel() -> None:
     assert len(woken) == 4
 
 
-async def test_acks_in_any_order_leave_up_to_the_first_message_that_lacks_one() -> None:
+async def test_acks_in_any_order_are_sent_up_to_the_first_unacknowledged_message() -> None:
     inbox = Inbox(WINDOW)
     for seq in (1, 2):
         inbox.on_message(pushed(seq))
@@ -110,7 +110,7 @@ async def test_acks_in_any_order_leave_up_to_the_first_message_that_lacks_one() 
     assert sent == [[], [], [(CHANNEL, 2)], [], [], [(CHANNEL, 12)]]
 
 
-async def test_a_cumulative_ack_covers_what_came_before_and_never_goes_back() -> None:
+async def test_cumulative_ack_covers_earlier_messages_and_never_moves_back() -> None:
     inbox = Inbox(WINDOW)
     for seq in (1, 2, 3, 4):
         inbox.on_message(pushed(seq))
@@ -126,7 +126,7 @@ async def test_a_cumulative_ack_covers_what_came_before_and_never_goes_back() ->
     assert acks(inbox) == []
 
 
-async def test_everything_is_flushed_when_each_ack_has_left_on_some_connection() -> None:
+async def test_acks_are_flushed_once_each_was_sent_on_any_connection() -> None:
     inbox = Inbox(WINDOW)
     for seq in (1, 2, 3):
         inbox.on_message(pushed(seq))
@@ -147,7 +147,7 @@ async def test_everything_is_flushed_when_each_ack_has_left_on_some_connection()
     assert not inbox.has_unsent_acks()
 
 
-async def test_what_repeats_after_a_reconnect_is_not_shown_and_is_acknowledged_again_when_it_was() -> None:
+async def test_repeats_after_a_reconnect_are_not_yielded_and_their_acks_are_sent_again() -> None:
     inbox = Inbox(WINDOW)
     for seq in (1, 2, 3):
         inbox.on_message(pushed(seq))
@@ -160,7 +160,7 @@ async def test_what_repeats_after_a_reconnect_is_not_shown_and_is_acknowledged_a
     assert taken(inbox) == [2, 3, 4]
 
 
-async def test_a_socket_acknowledges_only_what_it_was_sent() -> None:
+async def test_acks_cover_only_messages_sent_on_this_connection() -> None:
     inbox = Inbox(WINDOW)
     for seq in (1, 2):
         inbox.on_message(pushed(seq))
@@ -175,7 +175,7 @@ async def test_a_socket_acknowledges_only_what_it_was_sent() -> None:
     assert acks(inbox) == [(CHANNEL, 2)]
 
 
-def test_a_gap_stands_where_the_messages_are_missing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_gap_is_buffered_in_place_of_the_messages_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     inbox = Inbox(WINDOW)
     inbox.on_message(pushed(1))
     with caplog.at_level(logging.WARNING, "artcafe"):
@@ -185,13 +185,13 @@ def test_a_gap_stands_where_the_messages_are_missing_and_is_logged(caplog: pytes
     assert "chn_1 will not come: 2 to 5 (retention)" in caplog.text
 
 
-def test_a_log_that_was_begun_anew_is_logged_as_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_new_log_is_logged_as_a_gap_without_an_end(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "artcafe"):
         Inbox(WINDOW).on_gap(CHANNEL, gap(41, None, "epoch"))
     assert "the log of chn_1 was begun anew (epoch): what the one before it had from 41 on, if anything" in caplog.text
 
 
-def test_a_gap_that_is_told_again_is_not_shown_again() -> None:
+def test_repeated_gap_is_not_yielded_again() -> None:
     inbox = Inbox(WINDOW)
     inbox.on_gap(CHANNEL, gap(1, 5, "retention"))
     inbox.on_connection_lost()
@@ -199,7 +199,7 @@ def test_a_gap_that_is_told_again_is_not_shown_again() -> None:
     assert taken(inbox) == [Gap(CHANNEL, 1, 5, "retention")]
 
 
-async def test_in_another_log_low_sequences_are_new_and_old_acknowledgements_mean_nothing() -> None:
+async def test_new_log_makes_low_sequences_new_and_old_acks_void() -> None:
     inbox = Inbox(WINDOW)
     inbox.on_message(pushed(41))
     old = message(inbox)
@@ -216,7 +216,7 @@ def of_another_log(seq: int) -> replies.Message:
     return msgspec.structs.replace(pushed(seq), message_id=f"other_{seq}")
 
 
-async def test_another_message_under_a_sequence_that_was_received_is_shown_behind_a_gap() -> None:
+async def test_another_message_with_a_received_sequence_is_yielded_behind_a_gap() -> None:
     inbox = Inbox(WINDOW)
     for seq in range(1, 11):
         inbox.on_message(pushed(seq))
@@ -236,7 +236,7 @@ async def test_another_message_under_a_sequence_that_was_received_is_shown_behin
     assert acks(inbox) == [(CHANNEL, 8)]
 
 
-def test_another_log_behind_messages_that_are_not_known_any_more_is_told_by_a_gap_too() -> None:
+def test_other_log_is_reported_by_a_gap_even_if_old_ids_are_forgotten() -> None:
     inbox = Inbox(None)
     for seq in range(1, MAX_RECENT_IDS + 51):
         inbox.on_message(pushed(seq))
@@ -247,13 +247,13 @@ def test_another_log_behind_messages_that_are_not_known_any_more_is_told_by_a_ga
     assert taken(inbox) == [Gap(CHANNEL, 1, None, "epoch"), 51, 52]
 
 
-def test_a_channel_that_may_not_go_on_where_it_stood_goes_on_from_its_cursor() -> None:
+def test_channel_that_cannot_resume_continues_from_its_cursor() -> None:
     inbox = Inbox(WINDOW)
     inbox.on_subscribed(CHANNEL, 5, replies.SubscribeReply("E1", 4, 9))
     inbox.on_message(pushed(5))
     assert inbox.on_connection_lost() == [(CHANNEL, 5)]
     inbox.on_message(pushed(3))
-    inbox.on_resume_refused(CHANNEL)  # A member has paused the subscription, and resumes it later.
+    inbox.on_resume_refused(CHANNEL)  # A member has paused the subscription and resumes it later.
     for seq in (3, 4, 5, 6):
         inbox.on_message(pushed(seq))
     assert taken(inbox) == [5, 6]
@@ -261,7 +261,7 @@ def test_a_channel_that_may_not_go_on_where_it_stood_goes_on_from_its_cursor() -
     assert inbox.resume_start(CHANNEL) == "cursor"
 
 
-def test_until_it_is_acknowledged_in_the_new_log_the_same_gap_begins_no_other() -> None:
+def test_same_gap_starts_no_other_log_until_an_ack_in_the_new_log() -> None:
     inbox = Inbox(WINDOW)
     for _ in range(2):
         inbox.on_gap(CHANNEL, gap(41, None, "epoch"))
@@ -270,7 +270,7 @@ def test_until_it_is_acknowledged_in_the_new_log_the_same_gap_begins_no_other() 
     assert taken(inbox) == [Gap(CHANNEL, 41, None, "epoch"), 1]
 
 
-def test_an_equal_gap_in_yet_another_log_begins_anew() -> None:
+def test_equal_gap_of_a_third_log_restarts_the_channel() -> None:
     inbox = Inbox(WINDOW)
     for epoch in ("E2", "E2", "E3"):
         inbox.on_gap(CHANNEL, gap(41, None, "epoch"), epoch)
@@ -280,7 +280,7 @@ def test_an_equal_gap_in_yet_another_log_begins_anew() -> None:
 
 
 @pytest.mark.parametrize("is_pushed_first", [True, False])
-def test_a_gap_before_the_place_that_was_asked_for_is_shown_before_its_messages(is_pushed_first: bool) -> None:
+def test_gap_before_the_requested_start_is_yielded_before_the_messages(is_pushed_first: bool) -> None:
     inbox = Inbox(WINDOW)
     inbox.on_message(pushed(30))
     if is_pushed_first:
@@ -290,7 +290,7 @@ def test_a_gap_before_the_place_that_was_asked_for_is_shown_before_its_messages(
     assert taken(inbox) == [Gap(CHANNEL, 5, 20, "retention"), 30]
 
 
-def test_a_gap_in_the_answer_and_pushed_before_it_is_one() -> None:
+def test_gap_in_the_reply_and_pushed_before_it_is_yielded_once() -> None:
     inbox = Inbox(WINDOW)
     inbox.on_gap(CHANNEL, gap(41, None, "epoch"))
     inbox.on_subscribed(CHANNEL, "cursor", replies.SubscribeReply("E2", 0, 9, replies.Gap(41, None, "epoch")))
@@ -298,7 +298,7 @@ def test_a_gap_in_the_answer_and_pushed_before_it_is_one() -> None:
     assert taken(inbox) == [Gap(CHANNEL, 41, None, "epoch"), 1]
 
 
-def test_a_start_elsewhere_leaves_out_what_waited_and_shows_old_messages_again() -> None:
+def test_explicit_start_discards_the_buffer_and_yields_old_messages_again() -> None:
     inbox = Inbox(WINDOW)
     inbox.on_message(pushed(8))
     inbox.on_subscribed(CHANNEL, "first", replies.SubscribeReply("E1", 0, 8))
@@ -307,7 +307,7 @@ def test_a_start_elsewhere_leaves_out_what_waited_and_shows_old_messages_again()
     assert taken(inbox) == [7, 8]
 
 
-def test_a_start_at_the_cursor_repeats_nothing() -> None:
+def test_start_at_the_cursor_yields_no_repeats() -> None:
     inbox = Inbox(WINDOW)
     inbox.on_message(pushed(8))
     inbox.on_subscribed(CHANNEL, "cursor", replies.SubscribeReply("E1", 7, 8))
@@ -316,13 +316,13 @@ def test_a_start_at_the_cursor_repeats_nothing() -> None:
     assert inbox.on_connection_lost() == []
 
 
-async def test_a_delivery_that_began_elsewhere_goes_on_behind_what_was_acknowledged() -> None:
+async def test_delivery_from_an_explicit_start_resumes_behind_the_last_ack() -> None:
     inbox = Inbox(WINDOW)
     inbox.on_subscribed(CHANNEL, 5, replies.SubscribeReply("E1", 4, 90))
     inbox.on_message(pushed(5))
     inbox.on_message(pushed(6))
     assert inbox.on_connection_lost() == [(CHANNEL, 5)]
-    inbox.on_message(pushed(77))  # From the cursor, where the new connection begins by itself.
+    inbox.on_message(pushed(77))  # From the cursor: the new connection starts there by itself.
     assert inbox.on_resumed(CHANNEL, replies.SubscribeReply("E1", 4, 90))
     await message(inbox).ack()
     for seq in (5, 6, 7):
@@ -332,13 +332,13 @@ async def test_a_delivery_that_began_elsewhere_goes_on_behind_what_was_acknowled
     assert inbox.on_connection_lost() == [(CHANNEL, 6)]
 
 
-def test_another_loop_goes_on_in_a_delivery_that_began_elsewhere_and_an_explicit_cursor_ends_that() -> None:
+def test_later_loop_continues_an_explicit_start_until_a_subscribe_at_the_cursor() -> None:
     inbox = Inbox(WINDOW)
     assert inbox.resume_start(CHANNEL) == "cursor"
     inbox.on_subscribed(CHANNEL, 5, replies.SubscribeReply("E1", 4, 90))
     inbox.on_message(pushed(5))
     assert inbox.resume_start(CHANNEL) == 5
-    inbox.on_message(pushed(6))  # Of the delivery before, which the server ends when the command arrives.
+    inbox.on_message(pushed(6))  # From the previous delivery: the server ends it when the command arrives.
     assert inbox.on_resumed(CHANNEL, replies.SubscribeReply("E1", 4, 90))
     for seq in (5, 6, 7):
         inbox.on_message(pushed(seq))
@@ -350,27 +350,27 @@ def test_another_loop_goes_on_in_a_delivery_that_began_elsewhere_and_an_explicit
     assert inbox.on_connection_lost() == []
 
 
-def test_whoever_acknowledges_nothing_goes_on_behind_what_arrived() -> None:
+def test_program_without_acks_resumes_behind_the_received_messages() -> None:
     inbox = Inbox(None)
     inbox.on_subscribed(CHANNEL, "first", replies.SubscribeReply("E1", 0, 90))
     inbox.on_message(pushed(5))
     assert inbox.on_connection_lost() == [(CHANNEL, 6)]
-    assert inbox.on_connection_lost() == []  # It is told once, however often the connection breaks before the answer.
+    assert inbox.on_connection_lost() == []  # Returned once, even if the connection is lost again before the reply.
 
 
-def test_a_delivery_that_finds_another_log_begins_there_at_its_first_message() -> None:
+def test_resume_in_another_log_starts_at_its_first_message() -> None:
     inbox = Inbox(WINDOW)
     inbox.on_subscribed(CHANNEL, "first", replies.SubscribeReply("E1", 0, 9))
     inbox.on_message(pushed(9))
     inbox.on_connection_lost()
     assert not inbox.on_resumed(CHANNEL, replies.SubscribeReply("E2", 9, 20))
-    inbox.on_message(pushed(20))  # Of the delivery that began at the sequence of the other log.
+    inbox.on_message(pushed(20))  # From the delivery that started at the sequence of the other log.
     assert inbox.on_resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
     inbox.on_message(pushed(1))
     assert taken(inbox) == [9, Gap(CHANNEL, 10, None, "epoch"), 1]
 
 
-def test_a_delivery_that_is_older_than_its_log_hears_from_the_cursor_that_the_log_is_another_one_now() -> None:
+def test_channel_older_than_its_log_learns_of_another_log_from_the_cursors_gap() -> None:
     inbox = Inbox(WINDOW)
     inbox.on_subscribed(CHANNEL, "first", replies.SubscribeReply(None, 0, 0))
     inbox.on_message(pushed(9))
@@ -381,12 +381,12 @@ def test_a_delivery_that_is_older_than_its_log_hears_from_the_cursor_that_the_lo
     assert not inbox.on_resumed(CHANNEL, replies.SubscribeReply("E2", 9, 20))
     assert inbox.on_resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
     inbox.on_connection_lost()
-    inbox.on_gap(CHANNEL, gap(5, None, "epoch"), "E2")  # Nothing was acknowledged in it yet, but it is known.
+    inbox.on_gap(CHANNEL, gap(5, None, "epoch"), "E2")  # It has no acks yet, but the client knows its epoch.
     assert inbox.on_resumed(CHANNEL, replies.SubscribeReply("E2", 0, 20))
     assert taken(inbox) == [9, Gap(CHANNEL, 10, None, "epoch")]
 
 
-def test_a_gap_that_the_server_names_when_it_goes_on_is_shown() -> None:
+def test_gap_in_the_reply_to_a_resume_is_yielded() -> None:
     inbox = Inbox(WINDOW)
     inbox.on_subscribed(CHANNEL, "first", replies.SubscribeReply("E1", 0, 9))
     inbox.on_connection_lost()
@@ -394,7 +394,7 @@ def test_a_gap_that_the_server_names_when_it_goes_on_is_shown() -> None:
     assert taken(inbox) == [Gap(CHANNEL, 1, 4, "retention")]
 
 
-def test_without_a_window_a_full_inbox_leaves_the_socket_unread_until_something_is_taken() -> None:
+def test_full_buffer_without_a_window_leaves_the_socket_unread() -> None:
     inbox = Inbox(None)
     for seq in range(1, MAX_BUFFERED + 1):
         assert not inbox.is_full
@@ -404,7 +404,7 @@ def test_without_a_window_a_full_inbox_leaves_the_socket_unread_until_something_
     assert not inbox.is_full
 
 
-async def test_with_a_window_the_server_waits_and_that_can_be_seen() -> None:
+async def test_full_window_is_reported_as_stalled() -> None:
     inbox = Inbox(2)
     inbox.on_message(pushed(1))
     assert not inbox.stalled()
@@ -416,7 +416,7 @@ async def test_with_a_window_the_server_waits_and_that_can_be_seen() -> None:
 
 
 class Feed:
-    """A server that feeds one channel from its cursor, under a window, with frames on their way in both directions."""
+    """A server that delivers one channel from its cursor within a window, with frames in flight in both directions."""
 
     def __init__(self, window: int) -> None:
         self.inbox, self.window = Inbox(window), window
@@ -441,12 +441,12 @@ class Feed:
             self.down.append(self.sent)
 
     def begin(self) -> None:
-        """Delivery begins anew behind the cursor."""
+        """Restart the delivery behind the cursor."""
         self.sent = self.cursor
         self.owed.clear()
 
     def serve(self) -> None:
-        """The server takes in a frame of the client."""
+        """Handle a frame of the client at the server."""
         if not self.up:
             return
         seq = self.up.popleft()
@@ -461,7 +461,7 @@ class Feed:
                 self.owed.popleft()
 
     def hear(self) -> None:
-        """The client takes in a frame of the server."""
+        """Handle a frame of the server at the client."""
         if not self.down:
             return
         frame = self.down.popleft()
@@ -489,13 +489,13 @@ class Feed:
         self.up.extend(seq for _, seq in acks(self.inbox, self.subscribing))
 
     def subscribe(self) -> None:
-        """The program begins another loop over the channel."""
+        """Start another loop over the channel."""
         self.acks()
         self.subscribing.append(CHANNEL)
         self.up.append(None)
 
     def restart(self) -> None:
-        """A member pauses the subscription and resumes it: the client is not notified."""
+        """Pause and resume the subscription, as a member does: the client is not notified."""
         self.restarts += 1
         self.begin()
 
@@ -507,17 +507,17 @@ class Feed:
         self.up.extend(None for _ in self.subscribing)
 
     def arrive(self) -> None:
-        """A message is published, and comes."""
+        """Publish a message, and deliver it."""
         for step in (self.publish, self.feed, self.hear):
             step()
 
     def handle(self) -> None:
-        """The program deals with a message."""
+        """Process a message in the program."""
         for step in (self.take, self.ack, self.acks):
             step()
 
     def settle(self) -> None:
-        """Everything arrives, and the program acknowledges everything."""
+        """Deliver and acknowledge everything."""
         for _ in range(4 * self.newest + 200):
             for step in (self.feed, self.acks, self.serve, self.hear, self.take, self.ack):
                 step()
@@ -543,7 +543,7 @@ STEPS: dict[str, Callable[[Feed], None]] = {
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=80))
 @example(["arrive", "arrive", "subscribe", "serve", "handle", "handle", "serve", "serve"])
 @example(["arrive", "arrive", "restart", "handle", "handle", "serve", "serve"])
-def test_every_message_is_seen_once_in_order_and_the_cursor_follows_the_acks(steps: list[str]) -> None:
+def test_every_message_is_yielded_once_in_order_and_the_cursor_follows_the_acks(steps: list[str]) -> None:
     feed = Feed(window=2)
     for step in steps:
         STEPS[step](feed)
@@ -553,7 +553,7 @@ def test_every_message_is_seen_once_in_order_and_the_cursor_follows_the_acks(ste
     assert not feed.refused or feed.restarts
 
 
-def test_a_loop_that_begins_behind_a_full_window_sends_no_ack_until_the_server_has_restarted_the_delivery() -> None:
+def test_loop_behind_a_full_window_sends_no_ack_until_its_delivery_has_restarted() -> None:
     feed = Feed(WINDOW)
     for _ in range(2 * WINDOW):
         feed.publish()

@@ -1,4 +1,4 @@
-"""Loops over messages against a gateway that is a script: cancelled steps, and what is asked how often."""
+"""Loops over messages with a scripted gateway: cancelled steps, and the number of `subscribe` commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def signer(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str, boo
 
 
 class Gateway:
-    """Answers each `subscribe` when the test says so, and remembers them."""
+    """Records each `subscribe`, and replies when the test allows it."""
 
     def __init__(self) -> None:
         self.subscribes: list[dict[str, Any]] = []
@@ -44,7 +44,7 @@ class Gateway:
                     await say(socket, message=message(answer["subscribe"]["cursor"] + 1))
 
     async def times(self, count: int) -> None:
-        """Returns when so many have come."""
+        """Return when this many have arrived."""
         async with self.asked:
             await self.asked.wait_for(lambda: len(self.subscribes) == count)
 
@@ -57,7 +57,7 @@ class Gateway:
 
 
 @pytest.mark.parametrize("start", ["first", "new", "cursor"])
-async def test_a_cancelled_step_subscribes_once_and_the_next_step_goes_on_from_there(signer: Signer, start: str) -> None:
+async def test_cancelled_step_subscribes_once_and_the_next_step_continues(signer: Signer, start: str) -> None:
     script = Gateway()
     async with gateway(script) as url, asyncio.timeout(5), agent_at(url, signer) as agent, asyncio.TaskGroup() as group:
         messages = agent.messages(CHANNEL, start=start)  # type: ignore[call-overload]  # it is one of the words
@@ -72,7 +72,7 @@ async def test_a_cancelled_step_subscribes_once_and_the_next_step_goes_on_from_t
     assert [each["channel"] for each in script.subscribes] == [CHANNEL]
 
 
-async def test_a_cancelled_subscribe_takes_effect_where_the_server_does_it(signer: Signer) -> None:
+async def test_cancelled_subscribe_takes_effect_when_its_reply_arrives(signer: Signer) -> None:
     script = Gateway()
     async with gateway(script) as url, asyncio.timeout(5), agent_at(url, signer) as agent, asyncio.TaskGroup() as group:
         subscribing = group.create_task(agent.subscribe(CHANNEL, 5))
@@ -85,7 +85,7 @@ async def test_a_cancelled_subscribe_takes_effect_where_the_server_does_it(signe
     assert [each["from"] for each in script.subscribes] == [5, 5]
 
 
-async def test_each_loop_asks_for_its_channel_so_that_it_raises_when_the_channel_is_gone(signer: Signer) -> None:
+async def test_each_loop_subscribes_and_raises_for_a_deleted_channel(signer: Signer) -> None:
     script = Gateway()
     async with gateway(script) as url, asyncio.timeout(5), agent_at(url, signer) as agent:
         script.accept()
@@ -94,6 +94,6 @@ async def test_each_loop_asks_for_its_channel_so_that_it_raises_when_the_channel
         messages = agent.messages(CHANNEL)
         with pytest.raises(ChannelNotFound):
             await anext(messages)
-        script.accept(cursor=1)  # A step after an error asks once more.
+        script.accept(cursor=1)  # A step after an error subscribes again.
         assert (await anext(messages)).seq == 2
     assert len(script.subscribes) == 3

@@ -1,4 +1,4 @@
-"""An agent's signers, with key files by the real ssh-keygen and a real ssh-agent."""
+"""Signers of agents, with key files of the real ssh-keygen and a real ssh-agent."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def load_refusal(path: Path | str, passphrase: str | None = None) -> str:
 # --- key files -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_file_signs_what_ssh_keygen_and_the_server_accept(key_file: Path, folder: Path) -> None:
+async def test_signature_of_a_key_file_is_valid_for_ssh_keygen_and_the_server(key_file: Path, folder: Path) -> None:
     signer = load_signer(key_file)
     armored = await signer.sign(CHALLENGE)
     assert signer.public_key == " ".join(ssh_keygen.public_line(key_file).split()[:2])
@@ -76,7 +76,7 @@ async def test_a_key_file_signs_what_ssh_keygen_and_the_server_accept(key_file: 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("kind", ["ecdsa-256", "rsa-2048"])
-async def test_every_form_that_ssh_keygen_writes_is_read(form: str, kind: str, folder: Path) -> None:
+async def test_every_file_format_of_ssh_keygen_is_loaded(form: str, kind: str, folder: Path) -> None:
     path = ssh_keygen.make_key(folder / f"{kind}-{form}", kind, form=form)
     signer = load_signer(str(path))
     assert sshsig.verify(await signer.sign(CHALLENGE), CHALLENGE.encode(), parse_public_key(signer.public_key))
@@ -85,7 +85,7 @@ async def test_every_form_that_ssh_keygen_writes_is_read(form: str, kind: str, f
 @pytest.mark.parametrize(
     ("form", "kind"), [("RFC4716", "ed25519"), ("RFC4716", "rsa-2048"), ("PEM", "rsa-2048"), ("PKCS8", "rsa-2048")]
 )
-async def test_a_passphrase_opens_its_file(form: str, kind: str, folder: Path) -> None:
+async def test_passphrase_decrypts_its_file(form: str, kind: str, folder: Path) -> None:
     path = ssh_keygen.make_key(folder / f"locked-{form}-{kind}", kind, PASSPHRASE, form)
     signer = load_signer(path, PASSPHRASE)
     assert sshsig.verify(await signer.sign(CHALLENGE), CHALLENGE.encode(), parse_public_key(signer.public_key))
@@ -94,12 +94,12 @@ async def test_a_passphrase_opens_its_file(form: str, kind: str, folder: Path) -
         load_signer(path)
 
 
-def test_a_passphrase_too_many_is_named(plain_key: Path) -> None:
+def test_superfluous_passphrase_is_refused(plain_key: Path) -> None:
     assert "has no passphrase" in load_refusal(plain_key, PASSPHRASE)
     assert load_signer(plain_key, "").public_key in ssh_keygen.public_line(plain_key)
 
 
-def test_a_home_folder_is_found(plain_key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_in_a_path_is_expanded(plain_key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(plain_key.parent))
     assert load_signer("~/plain").public_key in ssh_keygen.public_line(plain_key)
 
@@ -117,20 +117,20 @@ def test_a_home_folder_is_found(plain_key: Path, monkeypatch: pytest.MonkeyPatch
         (b"ssh-rsa AAAAB3NzaC1yc2E=", "it ends too early"),
     ],
 )
-def test_a_file_that_is_no_key_is_named_with_what_is_wrong(content: bytes, problem: str, tmp_path: Path) -> None:
+def test_file_without_a_key_is_refused_with_its_problem(content: bytes, problem: str, tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_bytes(content)
     assert str(path) in load_refusal(path)
     assert problem in load_refusal(path)
 
 
-def test_a_path_that_does_not_lead_to_a_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_refused_with_its_path(tmp_path: Path) -> None:
     assert "No such file" in load_refusal(tmp_path / "absent")
     assert "Is a directory" in load_refusal(tmp_path)
     assert "null" in load_refusal("key\0")
 
 
-def test_the_text_of_a_private_key_in_place_of_a_path_is_not_repeated(plain_key: Path, ssh_agent: Path) -> None:
+def test_text_of_a_private_key_instead_of_a_path_is_not_repeated(plain_key: Path, ssh_agent: Path) -> None:
     text = plain_key.read_text()
     for load in (load_signer, agent_signer):
         with pytest.raises(KeyUnusable) as caught:
@@ -138,23 +138,23 @@ def test_the_text_of_a_private_key_in_place_of_a_path_is_not_repeated(plain_key:
         assert text.splitlines()[1][:12] not in str(caught.value)
 
 
-def test_a_key_that_no_server_admits_is_refused_here(tmp_path: Path) -> None:
+def test_key_that_cannot_be_registered_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "short"
-    private = rsa.generate_private_key(65_537, 1024)  # noqa: S505 - It must be refused.
+    private = rsa.generate_private_key(65_537, 1024)  # noqa: S505 - This key must be refused.
     path.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     assert "RSA of 1024 bits" in load_refusal(path)
 
 
 @pytest.mark.parametrize("curve", ["Ed448", "X25519", "secp256k1"])
-def test_a_kind_that_ssh_does_not_have_is_refused(curve: str, tmp_path: Path) -> None:
+def test_key_kind_unknown_to_ssh_is_refused(curve: str, tmp_path: Path) -> None:
     path = tmp_path / curve
     options = ("-algorithm", "EC", "-pkeyopt", f"ec_paramgen_curve:{curve}") if curve == "secp256k1" else ("-algorithm", curve)
     subprocess.run(("openssl", "genpkey", *options, "-out", str(path)), check=True, timeout=5, capture_output=True)
     assert "SSH does not have" in load_refusal(path) or "none of Ed25519, ECDSA and RSA" in load_refusal(path)
 
 
-def test_a_token_s_file_leads_to_ssh_agent(tmp_path: Path) -> None:
-    # What ssh-keygen -t ed25519-sk leaves behind: a public part that says so, and a private part that is a handle.
+def test_key_file_of_a_hardware_token_points_to_ssh_agent(tmp_path: Path) -> None:
+    # The file of ssh-keygen -t ed25519-sk: a public part with that type, and a handle as the private part.
     public = string(b"sk-ssh-ed25519@openssh.com") + string(ed25519.Ed25519PrivateKey.generate().public_key().public_bytes_raw())
     blob = (
         b"openssh-key-v1\0"
@@ -173,7 +173,7 @@ def armored_private(blob: bytes) -> bytes:
     return b"-----BEGIN OPENSSH PRIVATE KEY-----\n" + base64.encodebytes(blob) + b"-----END OPENSSH PRIVATE KEY-----\n"
 
 
-def test_a_repr_shows_no_secret(key_file: Path) -> None:
+def test_repr_shows_no_secret(key_file: Path) -> None:
     assert "private" not in repr(load_signer(key_file)).lower()
 
 
@@ -188,7 +188,7 @@ async def test_ssh_agent_signs_for_a_pub_file(key_file: Path, folder: Path, ssh_
     assert ssh_keygen.accepts(folder, armored, CHALLENGE.encode(), signer.public_key)
 
 
-async def test_ssh_agent_signs_for_a_line_and_for_the_right_one_of_its_keys(
+async def test_ssh_agent_signs_for_a_public_key_line_with_the_matching_key(
     folder: Path, plain_key: Path, ssh_agent: Path
 ) -> None:
     add_to_agent(ssh_keygen.make_key(folder / "first"))
@@ -198,7 +198,7 @@ async def test_ssh_agent_signs_for_a_line_and_for_the_right_one_of_its_keys(
         assert sshsig.verify(await signer.sign(CHALLENGE), CHALLENGE.encode(), parse_public_key(signer.public_key))
 
 
-async def test_ssh_agent_may_be_given_the_key_later(plain_key: Path, ssh_agent: Path) -> None:
+async def test_ssh_agent_may_receive_the_key_later(plain_key: Path, ssh_agent: Path) -> None:
     signer = agent_signer(ssh_keygen.public_line(plain_key))
     problem = await refusal(signer.sign(CHALLENGE))
     assert "does not hold SHA256:" in problem
@@ -207,9 +207,9 @@ async def test_ssh_agent_may_be_given_the_key_later(plain_key: Path, ssh_agent: 
     assert "SSH SIGNATURE" in await signer.sign(CHALLENGE)
 
 
-async def test_a_locked_ssh_agent_holds_nothing(plain_key: Path, ssh_agent: Path) -> None:
+async def test_locked_ssh_agent_holds_no_key(plain_key: Path, ssh_agent: Path) -> None:
     add_to_agent(plain_key)
-    # SSH_AGENTC_LOCK; ssh-add -x would ask on a terminal.
+    # SSH_AGENTC_LOCK; ssh-add -x would prompt on a terminal.
     reader, writer = await asyncio.open_unix_connection(ssh_agent)
     writer.write(string(bytes([22]) + string(b"locked")))
     assert await reader.readexactly(5) == b"\0\0\0\1\6"
@@ -217,7 +217,7 @@ async def test_a_locked_ssh_agent_holds_nothing(plain_key: Path, ssh_agent: Path
     assert "locked" in await refusal(agent_signer(ssh_keygen.public_line(plain_key)).sign(CHALLENGE))
 
 
-async def test_a_confirmation_that_nobody_gives_is_a_refusal(plain_key: Path, ssh_agent: Path) -> None:
+async def test_missing_confirmation_is_a_refusal(plain_key: Path, ssh_agent: Path) -> None:
     subprocess.run(("ssh-add", "-q", "-c", str(plain_key)), check=True, timeout=5)
     assert "refused to sign" in await refusal(agent_signer(ssh_keygen.public_line(plain_key)).sign(CHALLENGE))
 
@@ -227,13 +227,15 @@ def test_ssh_agent_needs_its_variable(plain_key: Path, monkeypatch: pytest.Monke
     assert "SSH_AUTH_SOCK is not set" in load_refusal(f"{plain_key}.pub")
 
 
-async def test_an_ssh_agent_that_is_gone_is_named(plain_key: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_ssh_agent_is_refused_with_its_path(
+    plain_key: Path, short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", str(short_folder / "gone"))
     problem = await refusal(load_signer(f"{plain_key}.pub").sign(CHALLENGE))
     assert str(short_folder / "gone") in problem
 
 
-def test_a_public_key_that_no_server_admits_needs_no_ssh_agent() -> None:
+def test_public_key_that_cannot_be_registered_needs_no_ssh_agent() -> None:
     with pytest.raises(KeyUnusable, match="it ends too early"):
         agent_signer("ssh-rsa AAAAB3NzaC1yc2E=")
 
@@ -243,7 +245,7 @@ def test_a_public_key_that_no_server_admits_needs_no_ssh_agent() -> None:
 
 @asynccontextmanager
 async def stand_in(path: Path, answer: Answer) -> AsyncIterator[None]:
-    """Something at the socket that answers each request with the bytes that `answer` makes, and hangs up after too few."""
+    """Run a server at the ssh-agent's socket that answers each request with `answer`, and closes after incomplete bytes."""
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -269,7 +271,7 @@ BLOB = parse_public_key(LINE).blob
 
 
 def then(reply: bytes) -> Answer:
-    """Lists the key first, then answers so."""
+    """Return an `answer` that lists the key first, and then gives this response."""
     return lambda request: listing(BLOB) if request[0] == 11 else reply
 
 
@@ -292,7 +294,7 @@ def then(reply: bytes) -> Answer:
         (then(string(bytes([14]) + string(string(b"ssh-ed25519") + string(bytes(64))))), "not valid"),
     ],
 )
-async def test_an_answer_that_is_no_signature_is_named(
+async def test_invalid_response_of_ssh_agent_is_refused(
     answer: Answer, problem: str, short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", str(short_folder / "agent"))
@@ -301,7 +303,7 @@ async def test_an_answer_that_is_no_signature_is_named(
 
 
 @pytest.mark.parametrize(("mode", "is_warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
-def test_a_private_key_that_others_can_read_is_warned_of(
+def test_private_key_readable_by_others_is_logged_as_a_warning(
     tmp_path: Path, mode: int, is_warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = ssh_keygen.make_key(tmp_path / "key")
@@ -310,7 +312,7 @@ def test_a_private_key_that_others_can_read_is_warned_of(
     assert [f"mode {mode:04o}): chmod 600 {key}" in each for each in caplog.messages] == [True] * is_warned
 
 
-async def test_an_ssh_agent_that_signs_rsa_with_sha1_is_caught_before_the_server_is_asked(
+async def test_rsa_signature_of_ssh_agent_with_sha1_is_refused_before_sending(
     short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     private = rsa.generate_private_key(65_537, 2048)
@@ -330,9 +332,7 @@ async def test_an_ssh_agent_that_signs_rsa_with_sha1_is_caught_before_the_server
     assert asked[1] == bytes([13]) + string(key.blob) + string(data) + (4).to_bytes(4, "big")
 
 
-async def test_a_token_that_nobody_touches_is_waited_for_and_then_named(
-    short_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_untouched_hardware_token_times_out(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hung_up = asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -349,10 +349,10 @@ async def test_a_token_that_nobody_touches_is_waited_for_and_then_named(
             await hung_up.wait()
 
 
-async def test_an_ssh_agent_that_leaves_leading_zeros_out_of_rsa_signs_all_the_same(
+async def test_rsa_signature_of_ssh_agent_without_leading_zeros_is_padded(
     short_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As gpg-agent 2.2 does, with one signature of 256. What is sent has them, for servers that require the full length."""
+    """gpg-agent 2.2 does so in 1 of 256 signatures. The sent signature has them, for servers that require the full length."""
     private = rsa.generate_private_key(65_537, 2048)
     key = parse_public_key(private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode())
 

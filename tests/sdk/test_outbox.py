@@ -1,4 +1,4 @@
-"""Commands that wait for their answer, without a socket."""
+"""Commands in flight and their replies, without a socket."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def text_of(body: frames.Body) -> msgspec.Raw:
 
 
 class Publisher:
-    """An outbox whose messages are numbers, and what became of each."""
+    """An outbox with numbers as messages, and the outcomes of each."""
 
     def __init__(self) -> None:
         self.outbox = Outbox(delay_s=lambda failures: 10.0 * failures)
@@ -35,7 +35,7 @@ class Publisher:
         return self.outbox.add(kind, text_of(frames.Publish("chn", msgspec.Raw(str(number).encode()))), outcomes.append)
 
     def sent(self, now: float = 0.0) -> dict[int, int]:
-        """What goes out now, by id."""
+        """Return the numbers sent now, by command id."""
         bodies = {command.id: json.loads(bytes(command.body)) for command in self.outbox.due(now)}
         return {id: int(body["data"] if "data" in body else body["channel"]) for id, body in bodies.items()}
 
@@ -43,7 +43,7 @@ class Publisher:
         self.outbox.on_reply(id, "publish", replies.PublishReply(id, f"msg_{id}", False))
 
 
-def test_many_commands_are_on_their_way_at_once_in_the_order_of_their_calls() -> None:
+def test_many_commands_are_in_flight_in_the_order_of_their_calls() -> None:
     publisher = Publisher()
     for number in range(5):
         publisher.publish(number)
@@ -51,7 +51,7 @@ def test_many_commands_are_on_their_way_at_once_in_the_order_of_their_calls() ->
     assert publisher.sent() == {}
 
 
-def test_an_answer_settles_the_command_with_its_id_once() -> None:
+def test_reply_finishes_the_command_with_its_id_once() -> None:
     publisher = Publisher()
     publisher.publish(1)
     publisher.publish(2)
@@ -62,7 +62,7 @@ def test_an_answer_settles_the_command_with_its_id_once() -> None:
     assert len(publisher.outbox) == 1
 
 
-def test_an_answer_of_another_kind_breaks_the_conversation() -> None:
+def test_reply_of_another_kind_raises_bad_frame() -> None:
     publisher = Publisher()
     publisher.publish(1)
     publisher.sent()
@@ -70,7 +70,7 @@ def test_an_answer_of_another_kind_breaks_the_conversation() -> None:
         publisher.outbox.on_reply(FIRST_ID, "subscribe", replies.SubscribeReply(None, 0, 0))
 
 
-def test_a_final_error_settles_the_command_and_a_temporary_one_sends_it_again() -> None:
+def test_final_error_finishes_the_command_and_a_temporary_one_retries_it() -> None:
     publisher = Publisher()
     publisher.publish(1)
     publisher.publish(2)
@@ -84,7 +84,7 @@ def test_a_final_error_settles_the_command_and_a_temporary_one_sends_it_again() 
     assert publisher.sent(now=10) == {FIRST_ID + 2: 2}
 
 
-def test_each_refusal_of_a_command_holds_it_longer() -> None:
+def test_each_refusal_holds_a_command_longer() -> None:
     publisher = Publisher()
     publisher.publish(1)
     for refusals, now in ((1, 0.0), (2, 100.0), (3, 200.0)):
@@ -93,7 +93,7 @@ def test_each_refusal_of_a_command_holds_it_longer() -> None:
         assert publisher.outbox.wait_s(now) == 10.0 * refusals
 
 
-def test_a_held_publish_holds_back_the_younger_ones_and_no_other_kind() -> None:
+def test_held_publish_holds_back_later_publishes_and_no_other_kind() -> None:
     publisher = Publisher()
     publisher.publish(1)
     publisher.sent()
@@ -104,7 +104,7 @@ def test_a_held_publish_holds_back_the_younger_ones_and_no_other_kind() -> None:
     assert list(publisher.sent(now=10).values()) == [1, 2]
 
 
-def test_a_lost_connection_sends_everything_unanswered_again_before_what_is_younger() -> None:
+def test_commands_without_a_reply_are_sent_again_first_after_a_lost_connection() -> None:
     publisher = Publisher()
     for number in range(3):
         publisher.publish(number)
@@ -115,7 +115,7 @@ def test_a_lost_connection_sends_everything_unanswered_again_before_what_is_youn
     assert publisher.sent() == {FIRST_ID: 0, FIRST_ID + 1: 2, FIRST_ID + 2: 3}
 
 
-def test_whoever_stops_waiting_learns_what_is_known() -> None:
+def test_cancelled_wait_raises_the_known_outcome() -> None:
     publisher = Publisher()
     never_sent = publisher.publish(1)
     assert never_sent.timeout_error() is None
@@ -126,7 +126,7 @@ def test_whoever_stops_waiting_learns_what_is_known() -> None:
 
 
 @pytest.mark.parametrize(("kind", "words"), [("publish", "the message was stored"), ("subscribe", "done the subscribe command")])
-def test_an_unknown_outcome_is_said_of_the_command_that_it_is_about(kind: str, words: str) -> None:
+def test_outcome_unknown_names_the_kind_of_command(kind: str, words: str) -> None:
     publisher = Publisher()
     ask = publisher.publish(1, kind)
     publisher.sent()
@@ -135,7 +135,7 @@ def test_an_unknown_outcome_is_said_of_the_command_that_it_is_about(kind: str, w
     assert words in str(ask.timeout_error())
 
 
-def test_an_outcome_that_was_unknown_stays_so_until_an_answer_settles_it() -> None:
+def test_unknown_outcome_stays_unknown_until_a_reply_arrives() -> None:
     publisher = Publisher()
     ask = publisher.publish(1)
     publisher.sent()
@@ -146,7 +146,7 @@ def test_an_outcome_that_was_unknown_stays_so_until_an_answer_settles_it() -> No
 
 
 @pytest.mark.parametrize("is_sent", [False, True])
-def test_a_dropped_command_is_neither_sent_again_nor_settled(is_sent: bool) -> None:
+def test_cancelled_command_is_neither_sent_again_nor_finished(is_sent: bool) -> None:
     publisher = Publisher()
     ask = publisher.publish(1)
     if is_sent:
@@ -159,7 +159,7 @@ def test_a_dropped_command_is_neither_sent_again_nor_settled(is_sent: bool) -> N
     assert len(publisher.outbox) == 0
 
 
-def test_the_reply_to_a_dropped_command_still_takes_effect_and_its_temporary_error_sends_nothing_again() -> None:
+def test_reply_to_a_cancelled_command_still_takes_effect_and_its_temporary_error_is_not_retried() -> None:
     publisher = Publisher()
     dropped = [publisher.publish(number) for number in range(2)]
     publisher.sent()
@@ -186,7 +186,7 @@ def test_a_channel_is_subscribing_from_the_command_to_its_reply() -> None:
     assert publisher.outbox.subscribing == []
 
 
-def test_the_end_settles_everything_with_what_is_known_of_it() -> None:
+def test_failing_finishes_every_command_with_its_known_outcome() -> None:
     publisher = Publisher()
     publisher.publish(1)
     publisher.sent()
@@ -200,13 +200,13 @@ def test_the_end_settles_everything_with_what_is_known_of_it() -> None:
     assert len(publisher.outbox) == 0
 
 
-class Line:
-    """A server and a line that loses, refuses and answers as it is told. The server stores each number once, as by its key."""
+class FakeConnection:
+    """A server and a connection that loses, refuses and answers commands. The server stores each number once, as by its key."""
 
     def __init__(self) -> None:
         self.publisher = Publisher()
         self.stored: list[int] = []
-        self.way: dict[int, int] = {}
+        self.in_flight: dict[int, int] = {}
         self.made = 0
         self.now = 0.0
 
@@ -215,55 +215,55 @@ class Line:
         self.made += 1
 
     def send(self) -> None:
-        self.way |= self.publisher.sent(self.now)
+        self.in_flight |= self.publisher.sent(self.now)
 
-    def store(self, *, is_told: bool) -> None:
-        """The server handles the oldest frame; its answer arrives, or is on the way when the connection breaks."""
-        if self.way:
-            id, number = next(iter(self.way.items()))
-            del self.way[id]
+    def store(self, *, is_answered: bool) -> None:
+        """Handle the oldest frame at the server; its reply arrives, or is in flight when the connection breaks."""
+        if self.in_flight:
+            id, number = next(iter(self.in_flight.items()))
+            del self.in_flight[id]
             if number not in self.stored:
                 self.stored.append(number)
-            if is_told:
+            if is_answered:
                 self.publisher.answer(id)
 
     def refuse_all(self) -> None:
-        for id in self.way:
+        for id in self.in_flight:
             self.publisher.outbox.on_error(id, NotStored(), temporary=True, now=self.now)
-        self.way.clear()
+        self.in_flight.clear()
 
     def cut(self) -> None:
         self.publisher.outbox.on_connection_lost()
-        self.way.clear()
+        self.in_flight.clear()
 
 
-STEPS: dict[str, Callable[[Line], None]] = {
-    "make": Line.make,
-    "send": Line.send,
-    "answer": lambda line: line.store(is_told=True),
-    "store": lambda line: line.store(is_told=False),
-    "refuse": Line.refuse_all,
-    "cut": Line.cut,
+STEPS: dict[str, Callable[[FakeConnection], None]] = {
+    "make": FakeConnection.make,
+    "send": FakeConnection.send,
+    "answer": lambda connection: connection.store(is_answered=True),
+    "store": lambda connection: connection.store(is_answered=False),
+    "refuse": FakeConnection.refuse_all,
+    "cut": FakeConnection.cut,
 }
 
 
 @given(st.lists(st.sampled_from(sorted(STEPS))))
-def test_whatever_happens_each_message_is_stored_once_in_order_and_settled_once(steps: list[str]) -> None:
-    line = Line()
+def test_each_message_is_stored_once_in_order_and_finished_once(steps: list[str]) -> None:
+    connection = FakeConnection()
     for step in steps:
-        STEPS[step](line)
-        line.now += 7
-    line.cut()
-    line.now = LATER
-    line.send()
-    while line.way:
-        line.store(is_told=True)
-    assert line.stored == list(range(line.made))
-    assert all(len(outcomes) == 1 for outcomes in line.publisher.outcomes.values())
-    assert len(line.publisher.outbox) == 0
+        STEPS[step](connection)
+        connection.now += 7
+    connection.cut()
+    connection.now = LATER
+    connection.send()
+    while connection.in_flight:
+        connection.store(is_answered=True)
+    assert connection.stored == list(range(connection.made))
+    assert all(len(outcomes) == 1 for outcomes in connection.publisher.outcomes.values())
+    assert len(connection.publisher.outbox) == 0
 
 
-def test_what_stands_first_is_sent_before_all_that_waits_and_may_be_dropped() -> None:
+def test_first_command_is_sent_before_all_others_and_can_be_cancelled() -> None:
     publisher = Publisher()
     publisher.publish(1)
     publisher.publish(2)

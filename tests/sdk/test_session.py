@@ -1,4 +1,4 @@
-"""The client's half of a connection, without sockets: whole, and over the bytes of a WebSocket cut into pieces."""
+"""The agent's half of a connection, without sockets: whole frames, and the bytes of a WebSocket in pieces."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def signer(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str, boo
 
 
 class Agent:
-    """A session with its outbox and inbox, told frames as the server would write them."""
+    """A session with its outbox and inbox, and helpers for the frames of a server."""
 
     def __init__(self) -> None:
         self.outbox, self.inbox = Outbox(), Inbox(64)
         self.session = Session(TENANT, AGENT, 64, self.outbox, self.inbox)
         self.outcomes: list[Reply | Exception] = []
 
-    def hears(self, **frame: object) -> None:
+    def receive(self, **frame: object) -> None:
         self.session.receive(json.dumps(frame).encode(), now=0.0)
 
-    def logs_in(self, signature: str = "signature") -> None:
+    def log_in(self, signature: str = "signature") -> None:
         self.session.request_challenge()
-        self.hears(id=0, challenge={"challenge_id": "chl_1", "challenge": CHALLENGE, "expires_at": "…"})
+        self.receive(id=0, challenge={"challenge_id": "chl_1", "challenge": CHALLENGE, "expires_at": "…"})
         self.session.prove(signature)
-        self.hears(id=1, connect=connected())
+        self.receive(id=1, connect=connected())
 
-    def publishes(self) -> list[bytes]:
+    def publish(self) -> list[bytes]:
         text = msgspec.json.encode(frames.Publish(CHANNEL, msgspec.Raw(b"1")))
         self.outbox.add("publish", msgspec.Raw(text), self.outcomes.append)
         return self.session.due(0.0)
@@ -82,36 +82,36 @@ def pushed(seq: int, data: object = None) -> dict[str, object]:
     }
 
 
-def test_the_login_asks_signs_what_it_is_given_and_is_live() -> None:
+def test_login_requests_a_challenge_and_sends_its_signature() -> None:
     agent = Agent()
     asked = json.loads(agent.session.request_challenge())
     assert asked == {"id": 0, "challenge": {"tenant_id": TENANT, "agent_id": AGENT}}
-    agent.hears(id=0, challenge={"challenge_id": "chl_1", "challenge": CHALLENGE, "expires_at": "…"})
+    agent.receive(id=0, challenge={"challenge_id": "chl_1", "challenge": CHALLENGE, "expires_at": "…"})
     assert agent.session.to_sign == CHALLENGE
     proof = json.loads(agent.session.prove("signature"))
     assert proof == {"id": 1, "connect": {"challenge_id": "chl_1", "signature": "signature", "max_unacked": 64}}
     assert not agent.session.to_sign
-    agent.hears(id=1, connect=connected())
+    agent.receive(id=1, connect=connected())
     assert agent.session.is_connected
     assert agent.session.limits == {"frame_bytes": 65536}
 
 
-def test_nothing_is_sent_before_the_login_and_everything_that_waits_right_after_it() -> None:
+def test_commands_are_sent_only_after_the_login() -> None:
     agent = Agent()
-    assert agent.publishes() == []
-    agent.logs_in()
+    assert agent.publish() == []
+    agent.log_in()
     assert len(agent.session.due(0.0)) == 1
 
 
-def test_replies_errors_messages_and_gaps_go_where_they_belong() -> None:
+def test_replies_errors_messages_and_gaps_reach_outbox_and_inbox() -> None:
     agent = Agent()
-    agent.logs_in()
+    agent.log_in()
     for _ in range(2):
-        agent.publishes()
-    agent.hears(message=pushed(5))
-    agent.hears(id=3, error={"code": "channel_not_found", "message": "no channel", "temporary": False})
-    agent.hears(gap={"channel": CHANNEL, "from": 6, "to": 8, "reason": "retention"})
-    agent.hears(id=2, publish={"seq": 9, "message_id": "msg_9", "duplicate": False})
+        agent.publish()
+    agent.receive(message=pushed(5))
+    agent.receive(id=3, error={"code": "channel_not_found", "message": "no channel", "temporary": False})
+    agent.receive(gap={"channel": CHANNEL, "from": 6, "to": 8, "reason": "retention"})
+    agent.receive(id=2, publish={"seq": 9, "message_id": "msg_9", "duplicate": False})
     refused, stored = agent.outcomes
     assert isinstance(refused, ChannelNotFound)
     assert str(refused) == "no channel"
@@ -120,42 +120,42 @@ def test_replies_errors_messages_and_gaps_go_where_they_belong() -> None:
     assert agent.inbox.take() == Gap(CHANNEL, 6, 8, "retention")
 
 
-def test_a_temporary_error_answers_nobody_yet() -> None:
+def test_temporary_error_does_not_finish_the_command() -> None:
     agent = Agent()
-    agent.logs_in()
-    agent.publishes()
-    agent.hears(id=2, error={"code": QuotaFull.code, "message": "full", "temporary": True})
+    agent.log_in()
+    agent.publish()
+    agent.receive(id=2, error={"code": QuotaFull.code, "message": "full", "temporary": True})
     assert agent.outcomes == []
     assert len(agent.outbox) == 1
 
 
-def test_an_error_push_is_logged_once_in_a_row(caplog: pytest.LogCaptureFixture) -> None:
+def test_repeated_error_push_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     agent = Agent()
-    agent.logs_in()
+    agent.log_in()
     for seq in (9, 9, 8):
-        agent.hears(error={"code": "ack_beyond_sent", "message": f"ack of {seq} on {CHANNEL}", "temporary": False})
+        agent.receive(error={"code": "ack_beyond_sent", "message": f"ack of {seq} on {CHANNEL}", "temporary": False})
     assert [record.getMessage() for record in caplog.records] == [
         f"the server reports: ack of {seq} on {CHANNEL}" for seq in (9, 8)
     ]
 
 
-def test_the_channels_that_an_error_push_is_about_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_channels_of_an_error_push_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     agent = Agent()
-    agent.logs_in()
+    agent.log_in()
     for count in (2, 12):
         channels = [f"chn_{number}" for number in range(count)]
         error = {"code": "subscription_limit", "message": "too many", "temporary": False, "channels": channels}
-        agent.hears(error=error)
+        agent.receive(error=error)
     two, twelve = caplog.messages
     assert two == "the server reports: too many (chn_0, chn_1)"
     assert twelve.endswith("chn_9 and 2 more)")
 
 
-async def test_acks_leave_before_a_subscribe_and_then_wait_for_its_reply() -> None:
+async def test_acks_are_sent_before_a_subscribe_and_then_wait_for_its_reply() -> None:
     agent = Agent()
-    agent.logs_in()
+    agent.log_in()
     for seq in (1, 2):
-        agent.hears(message=pushed(seq))
+        agent.receive(message=pushed(seq))
     first, second = agent.inbox.take(), agent.inbox.take()
     assert isinstance(first, Message)
     assert isinstance(second, Message)
@@ -165,23 +165,23 @@ async def test_acks_leave_before_a_subscribe_and_then_wait_for_its_reply() -> No
     assert [[*json.loads(frame)][-1] for frame in agent.session.due(0.0)] == ["ack", "subscribe"]
     await second.ack()
     assert agent.session.due(0.0) == []
-    agent.hears(id=2, subscribe={"epoch": "E1", "cursor": 1, "last": 2, "gap": None})
+    agent.receive(id=2, subscribe={"epoch": "E1", "cursor": 1, "last": 2, "gap": None})
     agent.inbox.on_subscribed(CHANNEL, "cursor", replies.SubscribeReply("E1", 1, 2))
     assert agent.session.due(0.0) == []
-    agent.hears(message=pushed(2))
+    agent.receive(message=pushed(2))
     assert [json.loads(frame) for frame in agent.session.due(0.0)] == [{"ack": {"channel": CHANNEL, "seq": 2}}]
 
 
-def test_what_only_a_newer_server_says_is_ignored_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_frame_is_ignored_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     agent = Agent()
-    agent.logs_in()
+    agent.log_in()
     for _ in range(2):
-        agent.hears(weather={"channel": CHANNEL, "sunny": True})
+        agent.receive(weather={"channel": CHANNEL, "sunny": True})
     assert [record.getMessage() for record in caplog.records] == [
         "the server sent a frame that this version of the SDK does not know; it was ignored"
     ]
-    agent.hears(message={**pushed(1), "priority": 3}, trace="7f3a")
-    agent.hears(id=99, publish={"seq": 9, "message_id": "msg_9", "duplicate": False})
+    agent.receive(message={**pushed(1), "priority": 3}, trace="7f3a")
+    agent.receive(id=99, publish={"seq": 9, "message_id": "msg_9", "duplicate": False})
     assert len(agent.inbox) == 1
 
 
@@ -192,25 +192,25 @@ def test_what_only_a_newer_server_says_is_ignored_and_logged_once(caplog: pytest
         {"id": 1, "connect": connected()},
     ],
 )
-def test_a_second_login_is_out_of_turn(frame: dict[str, object]) -> None:
+def test_second_login_reply_is_out_of_turn(frame: dict[str, object]) -> None:
     agent = Agent()
-    agent.logs_in()
+    agent.log_in()
     with pytest.raises(BadFrame, match="out of turn for a client that is connected"):
-        agent.hears(**frame)
+        agent.receive(**frame)
 
 
 @pytest.mark.parametrize("frame", [{"message": pushed(1)}, {"id": 1, "connect": connected()}])
-def test_nothing_may_come_before_the_challenge(frame: dict[str, object]) -> None:
+def test_frame_before_the_challenge_is_out_of_turn(frame: dict[str, object]) -> None:
     agent = Agent()
     agent.session.request_challenge()
     with pytest.raises(BadFrame, match="out of turn"):
-        agent.hears(**frame)
+        agent.receive(**frame)
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
-def test_bytes_that_are_no_frame_are_a_bad_frame_and_nothing_else(payload: bytes) -> None:
+def test_bytes_that_are_not_a_frame_raise_bad_frame(payload: bytes) -> None:
     agent = Agent()
-    agent.logs_in()
+    agent.log_in()
     try:
         agent.session.receive(payload, now=0.0)
     except BadFrame:
@@ -227,20 +227,18 @@ def test_bytes_that_are_no_frame_are_a_bad_frame_and_nothing_else(payload: bytes
         ("something_newer", False, False),
     ],
 )
-def test_a_login_that_is_refused_ends_the_connection_and_says_whether_another_can_help(
-    code: str, temporary: bool, returns: bool
-) -> None:
+def test_refused_login_raises_connection_lost_with_should_reconnect(code: str, temporary: bool, returns: bool) -> None:
     agent = Agent()
     agent.session.request_challenge()
     with pytest.raises(ConnectionLost, match="why not") as caught:
-        agent.hears(id=0, error={"code": code, "message": "why not", "temporary": temporary})
+        agent.receive(id=0, error={"code": code, "message": "why not", "temporary": temporary})
     assert caught.value.should_reconnect is returns
 
 
 # --- the challenge -----------------------------------------------------------------------------------------------------
 
 
-def test_ids_that_do_not_fit_on_the_line_stand_in_it_percent_encoded() -> None:
+def test_challenge_has_ids_percent_encoded() -> None:
     text = CHALLENGE.replace(f"tenant={TENANT}", "tenant=old%20tenant%2Fx")
     check_challenge(text, "chl_1", "old tenant/x", AGENT)
 
@@ -259,21 +257,21 @@ def test_ids_that_do_not_fit_on_the_line_stand_in_it_percent_encoded() -> None:
         ("", "not of the form"),
     ],
 )
-def test_only_this_agents_own_login_is_signed(text: str, problem: str) -> None:
+def test_only_a_login_of_this_agent_is_signed(text: str, problem: str) -> None:
     agent = Agent()
     agent.session.request_challenge()
-    agent.hears(id=0, challenge={"challenge_id": "chl_1", "challenge": text, "expires_at": "…"})
+    agent.receive(id=0, challenge={"challenge_id": "chl_1", "challenge": text, "expires_at": "…"})
     with pytest.raises(ChallengeRefused, match=problem):
         _ = agent.session.to_sign
 
 
-def test_a_service_that_was_given_or_met_is_the_only_one_whose_challenge_is_signed() -> None:
+def test_only_the_given_or_first_service_is_signed_for() -> None:
     assert check_challenge(CHALLENGE, "chl_1", TENANT, AGENT) == "artcafe:test"
     assert check_challenge(CHALLENGE, "chl_1", TENANT, AGENT, "artcafe:test") == "artcafe:test"
     with pytest.raises(ChallengeRefused, match="names the service 'artcafe:test', not 'artcafe:prod'"):
         check_challenge(CHALLENGE, "chl_1", TENANT, AGENT, "artcafe:prod")
     agent = Agent()
-    agent.logs_in()
+    agent.log_in()
     assert agent.session.service is None  # Nothing was signed.
     session = Session(TENANT, AGENT, 64, agent.outbox, agent.inbox, "artcafe:prod")
     session.request_challenge()
@@ -311,20 +309,20 @@ def test_a_service_that_was_given_or_met_is_the_only_one_whose_challenge_is_sign
         (4999, errors.UnknownError, False),
     ],
 )
-def test_a_close_code_says_what_happened_and_whether_to_come_back(code: int, kind: type[Exception], returns: bool) -> None:
+def test_close_code_maps_to_error_and_should_reconnect(code: int, kind: type[Exception], returns: bool) -> None:
     lost = lost_by_close(code, "", None)
     assert type(lost.error) is kind
     assert lost.should_reconnect is returns
     assert str(lost)
 
 
-def test_every_error_that_closes_a_connection_has_a_close_code_that_is_understood() -> None:
+def test_every_close_code_of_the_errors_is_known() -> None:
     for kind in errors.REGISTRY.values():
         if kind.close is not None:
             assert not isinstance(lost_by_close(kind.close, "", None).error, errors.UnknownError), kind
 
 
-def test_the_reason_of_a_close_is_told_where_this_end_does_not_know_it() -> None:
+def test_unknown_close_reason_becomes_the_error_text() -> None:
     assert str(lost_by_close(4501, "bad frame: no object", None)) == "bad frame: no object"
     assert str(lost_by_close(4503, "this agent was deleted, disab", None)) == str(errors.Revoked())
     assert "later, please" in str(lost_by_close(4029, "later, please", None))
@@ -335,18 +333,18 @@ def test_the_reason_of_a_close_is_told_where_this_end_does_not_know_it() -> None
     assert isinstance(lost_by_close(4000, str(errors.ShuttingDown()), None).error, errors.ShuttingDown)
 
 
-def test_an_error_that_was_pushed_explains_the_close_with_its_code_and_no_other() -> None:
+def test_pushed_error_explains_only_the_close_with_its_code() -> None:
     agent = Agent()
-    agent.logs_in()
-    agent.hears(error={"code": "bad_credentials", "message": "told", "temporary": False})
-    told = agent.session.last_error
-    assert isinstance(told, BadCredentials)
-    assert lost_by_close(4500, "", told).error is told
-    assert lost_by_close(4000, "", told).error is not told
+    agent.log_in()
+    agent.receive(error={"code": "bad_credentials", "message": "pushed_error", "temporary": False})
+    pushed_error = agent.session.last_error
+    assert isinstance(pushed_error, BadCredentials)
+    assert lost_by_close(4500, "", pushed_error).error is pushed_error
+    assert lost_by_close(4000, "", pushed_error).error is not pushed_error
 
 
 @given(st.integers(1000, 4999))
-def test_4000_to_4499_come_back_and_4500_to_4999_do_not(code: int) -> None:
+def test_codes_4000_to_4499_reconnect_and_4500_to_4999_do_not(code: int) -> None:
     assert should_reconnect(code) == (code < 4500 and code not in PROTOCOL_ERRORS)
 
 
@@ -354,12 +352,12 @@ def test_4000_to_4499_come_back_and_4500_to_4999_do_not(code: int) -> None:
 
 
 class Server:
-    """A gateway as a script: what it answers to each command, over the WebSocket library's own protocol and no socket."""
+    """A scripted gateway: its answer to each command, over the sans-I/O protocol of the WebSocket library."""
 
     def __init__(self, public_key: str) -> None:
         self.key = parse_public_key(public_key)
         self.protocol = ServerProtocol(subprotocols=[Subprotocol(frames.SUBPROTOCOL)])
-        self.heard: list[str] = []
+        self.received: list[str] = []
 
     def take(self, data: bytes) -> None:
         self.protocol.receive_data(data)
@@ -371,7 +369,7 @@ class Server:
                     self.protocol.send_text(json.dumps(answer).encode())
 
     def answers(self, id: int | None, kind: str, body: frames.Body) -> Iterator[dict[str, Any]]:
-        self.heard.append(kind)
+        self.received.append(kind)
         match body:
             case frames.Challenge():
                 yield {"id": id, "challenge": {"challenge_id": "chl_1", "challenge": CHALLENGE, "expires_at": "…"}}
@@ -387,7 +385,7 @@ class Server:
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1000_000])
-async def test_a_whole_conversation_over_a_websocket_in_pieces_of_any_size(signer: Signer, piece: int) -> None:
+async def test_whole_connection_over_websocket_bytes_in_pieces_of_any_size(signer: Signer, piece: int) -> None:
     agent, server = Agent(), Server(signer.public_key)
     client = ClientProtocol(parse_uri("ws://127.0.0.1/v1/connect"), subprotocols=[Subprotocol(frames.SUBPROTOCOL)])
 
@@ -414,7 +412,7 @@ async def test_a_whole_conversation_over_a_websocket_in_pieces_of_any_size(signe
     client.send_text(agent.session.prove(await signer.sign(agent.session.to_sign or "")))
     settle()
     assert agent.session.is_connected
-    for frame in agent.publishes():
+    for frame in agent.publish():
         client.send_text(frame)
     settle()
     assert agent.outcomes == [replies.PublishReply(2, "msg_2", False)]
@@ -428,4 +426,4 @@ async def test_a_whole_conversation_over_a_websocket_in_pieces_of_any_size(signe
         client.send_text(frame)
     settle()
     assert agent.inbox.take() == Gap(CHANNEL, 3, 7, "retention")
-    assert server.heard == ["challenge", "connect", "publish", "ack"]
+    assert server.received == ["challenge", "connect", "publish", "ack"]

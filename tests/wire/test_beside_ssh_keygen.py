@@ -1,5 +1,7 @@
-"""Every crafted key and signature, judged by us and by ssh-keygen: we take nothing that it refuses, and where we are stricter is
-listed here, with the reason. A newer ssh-keygen may refuse more than the list says."""
+"""Every crafted key and signature, checked by this package and by ssh-keygen.
+
+The package accepts only keys and signatures accepted by ssh-keygen. Its stricter refusals are listed here with their reasons.
+A newer ssh-keygen may refuse more of them."""
 
 from __future__ import annotations
 
@@ -90,7 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, require: Callable[[str, boo
 
 
 def key_lines(folder: Path) -> Iterator[tuple[str, str]]:
-    """Every crafted key, and good ones of each kind."""
+    """Return every crafted key, and valid ones of each kind."""
     for name, (line, _) in test_sshkeys.BAD.items():
         yield name, line
     authority = ssh_keygen.make_key(folder / "authority")
@@ -103,7 +105,7 @@ def key_lines(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def signatures() -> Iterator[tuple[str, str, PublicKey]]:
-    """Every crafted signature with the key that it should be by, and good ones."""
+    """Return every crafted signature with its claimed key, and valid ones."""
     plain, on_p256 = test_sshsig.public(test_sshsig.ED25519), test_sshsig.public(test_sshsig.P256)
     by_rsa = test_sshsig.public(test_sshsig.rsa_key())
     for name, envelope in test_sshsig.BAD_ENVELOPES.items():
@@ -116,7 +118,7 @@ def signatures() -> Iterator[tuple[str, str, PublicKey]]:
             yield f"{curve} {name}", test_sshsig.by_fido(curve, made(key)).armored, test_sshsig.fido(curve)
         yield f"a good {curve}", test_sshsig.by_fido(curve, key.sign(MESSAGE)).armored, test_sshsig.fido(curve)
     for name, armored in test_sshsig.BAD_ARMOR.items():
-        if name != "a lone surrogate":  # which cannot be written into a file
+        if name != "a lone surrogate":  # Such text cannot be written to a file.
             yield f"armor: {name}", armored, plain
     yield "a good Ed25519", test_sshsig.GOOD.armored, plain
     yield "a good ECDSA", test_sshsig.on_p256(test_sshsig.R, test_sshsig.S).armored, on_p256
@@ -124,14 +126,14 @@ def signatures() -> Iterator[tuple[str, str, PublicKey]]:
 
 
 def check(ours: Mapping[str, bool], theirs: Mapping[str, bool], stricter: Mapping[str, str]) -> None:
-    """Compares the verdicts, and that each list of good ones is good to both."""
+    """Compare the results, and require that both accept every valid case."""
     assert {name for name in ours if ours[name] and not theirs[name]} == set(), "we take what ssh-keygen refuses"
     assert {name for name in ours if theirs[name] and not ours[name]} <= set(stricter), "we are stricter than we say"
     assert set(stricter) <= set(ours), "the list names what is not tried"
     assert {name for name in ours if ours[name]} == {name for name in ours if name.startswith("a good ")}
 
 
-def test_no_key_is_admitted_that_ssh_keygen_refuses_and_what_it_alone_takes_is_listed(folder: Path) -> None:
+def test_keys_refused_by_ssh_keygen_are_refused_and_stricter_refusals_are_listed(folder: Path) -> None:
     lines = dict(key_lines(folder))
     ours = {name: test_sshkeys.is_admitted(line) for name, line in lines.items()}
     theirs = {name: ssh_keygen.fingerprint(line.strip()) is not None for name, line in lines.items()}
@@ -139,7 +141,7 @@ def test_no_key_is_admitted_that_ssh_keygen_refuses_and_what_it_alone_takes_is_l
     check(ours, theirs, STRICTER_KEYS)
 
 
-def test_no_signature_is_good_that_ssh_keygen_refuses_and_what_it_alone_takes_is_listed(folder: Path) -> None:
+def test_signatures_refused_by_ssh_keygen_are_refused_and_stricter_refusals_are_listed(folder: Path) -> None:
     tried = list(signatures())
     ours = {name: verify(armored, MESSAGE, key) for name, armored, key in tried}
     theirs = {name: ssh_keygen.accepts(folder, armored, MESSAGE, key.line) for name, armored, key in tried}
@@ -147,20 +149,20 @@ def test_no_signature_is_good_that_ssh_keygen_refuses_and_what_it_alone_takes_is
     check(ours, theirs, STRICTER_SIGNATURES)
 
 
-def test_the_signer_of_a_signature_is_told_exactly_where_it_is_good() -> None:
+def test_signer_returns_the_key_exactly_if_verify_accepts_the_signature() -> None:
     for name, armored, key in signatures():
         found = signer(armored, MESSAGE)
         assert (found == key) is verify(armored, MESSAGE, key), name
 
 
-def test_no_signer_is_told_whose_key_could_not_be_registered() -> None:
-    # A forged signature that verifies under a point of small order, and one by RSA of 1,024 bits that is truly signed.
+def test_signer_returns_none_for_a_key_that_cannot_be_registered() -> None:
+    # A forged signature valid under a point of small order, and a real signature by RSA of 1,024 bits.
     forged = test_sshsig.Envelope(
         string(b"ssh-ed25519") + string(test_sshkeys.SMALL_ORDER["order 1"]),
         test_sshsig.named("ssh-ed25519", test_sshkeys.SMALL_ORDER["order 1"] + bytes(32)),
     )
     assert signer(forged.armored, MESSAGE) is None
-    weak = rsa.generate_private_key(65_537, 1024)  # noqa: S505 (a key that must be refused)
+    weak = rsa.generate_private_key(65_537, 1024)  # noqa: S505 (this key must be refused)
     blob = mpint(65_537) + mpint(weak.public_key().public_numbers().n)
     raw = weak.sign(test_sshsig.DATA, PKCS1v15(), SHA512())
     signed = test_sshsig.Envelope(string(b"ssh-rsa") + blob, test_sshsig.named("rsa-sha2-512", raw))

@@ -14,7 +14,7 @@ from artcafe.errors import ArtcafeError, BadCommand, BadFrame, ChannelNotFound
 from artcafe.wire import envelopes, frames, replies
 from artcafe.wire.frames import MAX_DEPTH, MAX_ID, Ack, Connect, Publish, RefusedCommand, Status, Subscribe, Unsubscribe
 
-text = st.text(st.characters(exclude_categories=["Cs"]))  # Half a surrogate pair is no text.
+text = st.text(st.characters(exclude_categories=["Cs"]))  # Half a surrogate pair is not text.
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | text,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
@@ -33,7 +33,7 @@ publishes = st.builds(
 
 
 def said_of(payload: bytes) -> tuple[int | None, str, frames.Body] | ArtcafeError:
-    """The command, or what is wrong with the frame; any other error is the test's."""
+    """Return the command or the refusal of a frame. Any other exception fails the test."""
     try:
         return frames.parse(payload)
     except RefusedCommand as refused:
@@ -72,12 +72,12 @@ def said_of(payload: bytes) -> tuple[int | None, str, frames.Body] | ArtcafeErro
         ('{"id":7,"status":{"status":null}}', (7, "status", Status(None))),
     ],
 )
-def test_the_commands_of_the_contract_are_read(text: str, command: tuple[int | None, str, frames.Body]) -> None:
+def test_commands_of_the_contract_are_parsed(text: str, command: tuple[int | None, str, frames.Body]) -> None:
     assert frames.parse(text.encode()) == command
 
 
 @given(st.binary() | text.map(str.encode) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_any_bytes_are_a_command_or_one_of_the_two_refusals(payload: bytes) -> None:
+def test_any_bytes_parse_or_raise_one_of_two_errors(payload: bytes) -> None:
     outcome = said_of(payload)
 
     assert outcome.close is None if isinstance(outcome, BadCommand) else isinstance(outcome, BadFrame | tuple)
@@ -91,7 +91,7 @@ def test_any_bytes_are_a_command_or_one_of_the_two_refusals(payload: bytes) -> N
     ),
     st.binary(max_size=3),
 )
-def test_an_object_is_refused_with_its_own_id_or_none(command: dict[str, Any], behind: bytes) -> None:
+def test_invalid_object_is_refused_with_its_own_id_or_none(command: dict[str, Any], behind: bytes) -> None:
     refused_id = None
     with suppress(BadFrame):
         try:
@@ -103,19 +103,19 @@ def test_an_object_is_refused_with_its_own_id_or_none(command: dict[str, Any], b
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"3", b"null", b'"text"', b"{", b"\xff", b'{"publish":3, garbage', b"{}{}"])
-def test_what_is_no_json_object_ends_the_conversation(payload: bytes) -> None:
+def test_payload_that_is_not_a_json_object_raises_bad_frame(payload: bytes) -> None:
     with pytest.raises(BadFrame):
         frames.parse(payload)
 
 
 @pytest.mark.parametrize("start", [b'{"id":1,"publish":', b'{"publish":3,"z":', b'{"id":1,"publish":{"channel":"c","data":'])
-def test_nesting_that_no_parser_should_follow_ends_the_conversation(start: bytes) -> None:
+def test_extreme_nesting_raises_bad_frame(start: bytes) -> None:
     with pytest.raises(BadFrame):
         frames.parse(start + b"[" * 30_000 + b"]" * 30_000 + b"}")
 
 
 @pytest.mark.parametrize("data", [b"1.", b"01", b"NaN", b'"\\x"', b'"\n"', b'"\\x\\ud800"', b"[1,]", b"\xed\xa0\x80", b'"\xff"'])
-def test_data_that_is_no_json_is_never_let_in(data: bytes) -> None:
+def test_data_that_is_not_json_is_refused(data: bytes) -> None:
     with pytest.raises(BadFrame):
         frames.parse(b'{"id":1,"publish":{"channel":"chn_1","data":%b}}' % data)
 
@@ -145,7 +145,7 @@ def test_data_that_is_no_json_is_never_let_in(data: bytes) -> None:
         (b'{"unsubscribe":{"channel":"c"}}', None),
     ],
 )
-def test_an_object_that_is_no_command_is_refused_under_its_id(payload: bytes, id: int | None) -> None:
+def test_object_that_is_not_a_command_is_refused_with_its_id(payload: bytes, id: int | None) -> None:
     with pytest.raises(RefusedCommand) as refused:
         frames.parse(payload)
 
@@ -162,7 +162,7 @@ def test_an_object_that_is_no_command_is_refused_under_its_id(payload: bytes, id
     | st.builds(Status, st.none() | text)
     | st.builds(Ack, text, st.integers(0, frames.MAX_SEQ)),
 )
-def test_what_a_client_writes_is_what_the_server_reads(id: int, body: frames.Body) -> None:
+def test_server_parses_the_encoded_command_of_a_client(id: int, body: frames.Body) -> None:
     kind = type(body).__name__.lower()
 
     assert frames.parse(frames.command(kind, body, id)) == (id, kind, body)
@@ -180,7 +180,7 @@ def depth_of(value: object) -> int:
 
 
 @given(json_values, st.integers(0, 5), st.booleans())
-def test_nesting_is_judged_as_a_walk_over_the_value_would(value: object, limit: int, ascii_only: bool) -> None:
+def test_is_deep_equals_a_walk_over_the_parsed_value(value: object, limit: int, ascii_only: bool) -> None:
     encoded = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
 
     assert frames.is_deep(encoded, limit) is (depth_of(value) > limit)
@@ -208,7 +208,7 @@ def test_depth_32_is_the_limit_and_brackets_in_strings_do_not_count(depth: int, 
     text,
 )
 @example(Publish("c", as_raw(1), None, None, None), "a", "agent", "now", 'quotes " and \\ backslashes')
-def test_a_message_arrives_as_it_was_published(publish: Publish, message_id: str, sender: str, time: str, channel: str) -> None:
+def test_message_frame_has_the_published_fields(publish: Publish, message_id: str, sender: str, time: str, channel: str) -> None:
     stored = envelopes.envelope(publish, message_id=message_id, sender=sender, time=time)
     id = envelopes.id_text(channel)
     whole = json.loads(envelopes.message_frame(id, 42, 41, stored))
@@ -238,7 +238,7 @@ def test_a_message_arrives_as_it_was_published(publish: Publish, message_id: str
     ),
     text,
 )
-def test_a_stored_envelope_can_be_read_again(publish: Publish, sender: str) -> None:
+def test_envelope_can_be_parsed(publish: Publish, sender: str) -> None:
     again = envelopes.parse_envelope(envelopes.envelope(publish, message_id="msg_1", sender=sender, time="now"))
 
     assert (again.message_id, again.sender, again.time) == ("msg_1", sender, "now")
@@ -246,7 +246,7 @@ def test_a_stored_envelope_can_be_read_again(publish: Publish, sender: str) -> N
     assert bytes(again.data) == bytes(publish.data)
 
 
-def test_replies_errors_and_gaps_are_the_contracts_text() -> None:
+def test_replies_errors_and_gaps_have_the_text_of_the_contract() -> None:
     lost = ChannelNotFound("chn_1")
 
     assert replies.reply(2, "publish", replies.PublishReply(59, "msg_1", duplicate=False)) == (
@@ -264,12 +264,12 @@ def test_replies_errors_and_gaps_are_the_contracts_text() -> None:
 
 
 @given(st.binary())
-def test_a_client_reads_any_bytes_as_a_frame_or_refuses_them(payload: bytes) -> None:
+def test_client_parses_any_bytes_or_raises_bad_frame(payload: bytes) -> None:
     with suppress(BadFrame):
         replies.parse_incoming(payload)
 
 
-def test_a_client_passes_over_what_a_newer_server_adds() -> None:
+def test_client_ignores_fields_of_a_newer_server() -> None:
     read = replies.parse_incoming('{"id":2,"publish":{"seq":1,"message_id":"m","duplicate":false,"new":1},"newer":{}}')
 
     assert read.publish == replies.PublishReply(1, "m", duplicate=False)

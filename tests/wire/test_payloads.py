@@ -52,13 +52,13 @@ def is_unreadable(text: bytes) -> bool:
 
 
 @pytest.mark.parametrize("number", BEYOND)
-def test_a_number_beyond_every_double_is_found_wherever_it_stands(number: str) -> None:
+def test_number_beyond_every_double_is_found_at_any_place(number: str) -> None:
     for text in (number, f"[1,{number}]", f'{{"a": {number} }}', f'["x",{{"b":[{number}]}},"1"]', f'["{"1" * 400}",{number}]'):
         assert is_unreadable(text.encode()), text[:40]
 
 
 @pytest.mark.parametrize("text", WITHIN + IN_STRINGS)
-def test_a_number_that_a_double_holds_and_digits_in_a_string_are_none(text: str) -> None:
+def test_number_within_the_doubles_and_digits_in_a_string_are_accepted(text: str) -> None:
     for whole in (text, f"[{text},{text}]", f'{{"a":[{text}, "1e999", "{"8" * 400}"]}}'):
         assert not is_unreadable(whole.encode()), whole[:40]
 
@@ -93,20 +93,20 @@ TEXTS = st.recursive(
 
 
 @given(TEXTS)
-def test_it_agrees_with_pythons_own_reader(text: str) -> None:
+def test_result_equals_that_of_pythons_json(text: str) -> None:
     found = numbers_in(json.loads(text, parse_int=float))
     assert is_unreadable(text.encode()) is any(math.isinf(number) for number in found)
 
 
 @given(TEXTS)
-def test_what_is_readable_is_read_by_msgspec_and_json(text: str) -> None:
+def test_accepted_data_is_readable_by_msgspec_and_json(text: str) -> None:
     if not is_unreadable(text.encode()):
         msgspec.json.decode(text)
         json.loads(text)
     assert sys.float_info.max < 1.8e308
 
 
-def test_data_that_nests_too_deeply_is_named_so() -> None:
+def test_data_nested_too_deeply_has_that_problem() -> None:
     assert problem_of(b"[" * 32 + b"]" * 32) is None
     assert problem_of(b'{"a":' * 33 + b"1" + b"}" * 33) == "is nested deeper than 32"
     assert problem_of(b"[" * 33 + b"1e999" + b"]" * 33) == "is nested deeper than 32"

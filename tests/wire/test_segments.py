@@ -13,7 +13,7 @@ IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1) | st.text(".
 
 
 @given(IDS)
-def test_a_segment_names_its_id_and_no_client_or_proxy_changes_it(id: str) -> None:
+def test_segment_decodes_to_its_id_and_clients_and_proxies_keep_it(id: str) -> None:
     segment = segment_of(id)
     assert id_of(segment) == id
     assert set(segment) <= {*string.ascii_letters, *string.digits, *"-._~%"}
@@ -25,7 +25,7 @@ def test_a_segment_names_its_id_and_no_client_or_proxy_changes_it(id: str) -> No
 
 
 @given(st.lists(IDS, min_size=1, max_size=4))
-def test_ids_come_through_routing_in_whichever_form_they_were_sent(ids: list[str]) -> None:
+def test_routing_yields_the_id_of_every_form_of_a_segment(ids: list[str]) -> None:
     escaped = "/".join(segment_of(id) for id in ids)
     segments = for_routing(escaped).split("/")
     assert [from_routing(each) for each in segments] == ids
@@ -52,17 +52,17 @@ def test_ids_come_through_routing_in_whichever_form_they_were_sent(ids: list[str
         ("%", "%"),
     ],
 )
-def test_a_segment_is_read_as(segment: str, id: str) -> None:
+def test_segment_decodes_to(segment: str, id: str) -> None:
     assert id_of(segment) == id
     assert from_routing(for_routing(segment)) == id
 
 
-def test_an_empty_id_and_half_a_surrogate_pair_have_no_segment() -> None:
+def test_empty_id_and_half_a_surrogate_pair_raise_value_error() -> None:
     for id in ("", "\ud800"):
         with pytest.raises(ValueError, match=r"at least one|surrogates"):
             segment_of(id)
 
 
-def test_an_ordinary_path_stays_as_it_is() -> None:
+def test_ordinary_path_is_unchanged() -> None:
     assert for_routing("/v1/tenants/ten_1/agents") == "/v1/tenants/ten_1/agents"
     assert tenant_path("ten_1", "members", "auth0|a b") == "/v1/tenants/ten_1/members/auth0%7Ca%20b"

@@ -156,7 +156,7 @@ STEPS = st.tuples(st.just("client"), st.sampled_from(KINDS)) | st.tuples(st.just
 
 
 @given(steps=st.lists(STEPS, max_size=20), size=st.sampled_from([None, 1, 5]))
-def test_whatever_both_sides_do_each_accepts_what_the_other_may_send(steps: list[tuple[str, str]], size: int | None) -> None:
+def test_each_side_accepts_every_frame_that_the_other_may_send(steps: list[tuple[str, str]], size: int | None) -> None:
     pair = ConnectionPair(Pieces(size) if size else Whole())
     for sender, kind in steps:
         if sender == "client" and (pair.client.state, kind) in CLIENT_SENDS:
@@ -167,7 +167,7 @@ def test_whatever_both_sides_do_each_accepts_what_the_other_may_send(steps: list
             assert pair.answers[-1][0] == kind
 
 
-def test_vectors_are_those_of_the_code() -> None:
+def test_committed_vectors_equal_the_generated_ones() -> None:
     assert VECTORS.read_text() == transcripts.vectors(), "stale: run `python -m tests.wire.transcripts`"
 
 
@@ -175,7 +175,7 @@ def test_vectors_are_those_of_the_code() -> None:
 
 
 @given(st.lists(st.sampled_from(KINDS) | st.binary(max_size=20), max_size=8))
-def test_only_challenge_is_accepted_before_connect_whatever_arrives(sent: list[str | bytes]) -> None:
+def test_only_challenge_is_accepted_before_connect(sent: list[str | bytes]) -> None:
     session, accepted = ServerSession(), []
     for each in sent:
         before = session.state

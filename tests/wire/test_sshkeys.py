@@ -1,4 +1,4 @@
-"""Which public keys may be registered, judged beside what ssh-keygen says of them."""
+"""Public keys: accepted kinds, refusals, and comparisons with ssh-keygen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.ssh_keygen import as_line
 
 P = 2**255 - 19
 D = -121_665 * pow(121_666, -1, P) % P
-MODULUS = 2**2047 + 1  # Odd and of 2048 bits: whether it can be factored is not looked at.
+MODULUS = 2**2047 + 1  # Odd and of 2048 bits; the code does not test for factors.
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ GOOD_BASE64 = GOOD_LINE.split()[1]
 P256 = nist_point(ec.SECP256R1())
 SK_ED25519, SK_ECDSA = "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"
 
-# Every point whose order divides 8, and the spellings of some that RFC 8032, section 5.1.3, does not allow.
+# Every point of an order dividing 8, and encodings forbidden by RFC 8032, section 5.1.3.
 SMALL_ORDER = {
     "order 1": (1).to_bytes(32, "little"),
     "order 2": (P - 1).to_bytes(32, "little"),
@@ -160,19 +160,19 @@ BAD = {
 
 
 @pytest.mark.parametrize(("line", "phrase"), BAD.values(), ids=BAD)
-def test_a_key_that_is_no_good_is_refused_with_what_is_wrong(line: str, phrase: str) -> None:
+def test_bad_key_is_refused_with_its_problem(line: str, phrase: str) -> None:
     assert phrase in refusal(line)
 
 
 @pytest.mark.parametrize("line", [line for line, _ in BAD.values()], ids=BAD)
-def test_a_refusal_repeats_nothing_of_what_was_sent(line: str) -> None:
-    # Our own sentence names types and commands; what looks like a secret is long and without a hyphen.
+def test_refusal_repeats_no_part_of_the_input(line: str) -> None:
+    # The error text has names of types and commands; a secret is a long word without a hyphen.
     words = [word for word in line.split() if len(word) > 12 and "-" not in word]
     assert not [word for word in words if word[:12] in refusal(line)]
 
 
 @pytest.mark.parametrize("kind", ssh_keygen.KINDS)
-def test_a_key_of_ssh_keygen_is_admitted_with_its_fingerprint(kind: str, folder: Path) -> None:
+def test_key_of_ssh_keygen_is_accepted_with_its_fingerprint(kind: str, folder: Path) -> None:
     line = ssh_keygen.public_line(ssh_keygen.make_key(folder / kind, kind))
     key = parse_public_key(line)
     assert key.line == " ".join(line.split()[:2])
@@ -183,7 +183,7 @@ def test_a_key_of_ssh_keygen_is_admitted_with_its_fingerprint(kind: str, folder:
 
 @pytest.mark.parametrize("curve", ["ed25519", "nistp256"])
 @pytest.mark.parametrize("application", [b"ssh:", b"ssh:artcafe agents"])
-def test_a_fido_key_is_admitted_with_its_application(curve: str, application: bytes, folder: Path) -> None:
+def test_fido_key_is_accepted_with_its_application(curve: str, application: bytes, folder: Path) -> None:
     line = ssh_keygen.FidoKey(curve, application).line
     key = parse_public_key(line)
     assert (key.line, key.application) == (line, application)
@@ -191,19 +191,19 @@ def test_a_fido_key_is_admitted_with_its_application(curve: str, application: by
 
 
 @pytest.mark.parametrize("bits", [2048, 3072, 4096, 8192])
-def test_rsa_is_admitted_at_every_usual_size(bits: int) -> None:
+def test_rsa_key_is_accepted_at_every_usual_size(bits: int) -> None:
     assert parse_public_key(rsa_line(65_537, 2 ** (bits - 1) + 1)).type == "ssh-rsa"
 
 
 @pytest.mark.parametrize("around", ["{} me@host", "{}\n", "  {}\r\n", "{} several words, even ssh-rsa, \t é ", "{}\t-----BEGIN"])
-def test_every_spelling_of_a_line_is_one_key(around: str) -> None:
+def test_every_form_of_a_line_is_the_same_key(around: str) -> None:
     key = parse_public_key(around.format(GOOD_LINE))
     assert key == parse_public_key(GOOD_LINE.replace(" ", " \t "))
     assert key.line == GOOD_LINE
     assert parse_public_key(key.line) == key
 
 
-def test_a_repr_is_short_and_shows_no_material() -> None:
+def test_repr_is_short_and_shows_no_key_material() -> None:
     assert repr(parse_public_key(GOOD_LINE)) == "PublicKey(type='ssh-ed25519', application=b'')"
 
 
@@ -216,15 +216,15 @@ def test_a_real_private_key_and_a_real_certificate_are_refused(folder: Path) -> 
     assert "make a new pair" in problem
 
 
-def test_a_key_of_small_order_would_let_anybody_in() -> None:
-    # The reason for the check: the library takes this key, and a signature that no secret went into.
+def test_key_of_small_order_would_accept_a_signature_made_without_a_secret() -> None:
+    # The reason for the check: the library accepts this key, and a signature made without any secret.
     forged = SMALL_ORDER["order 1"] + bytes(32)
     ed25519.Ed25519PublicKey.from_public_bytes(SMALL_ORDER["order 1"]).verify(forged, b"any message")
     assert "small order" in refusal(ed25519_line(SMALL_ORDER["order 1"]))
 
 
 @given(secret=st.binary(min_size=32, max_size=32))
-def test_every_ed25519_key_that_has_a_private_half_is_admitted(secret: bytes) -> None:
+def test_every_ed25519_key_with_a_private_half_is_accepted(secret: bytes) -> None:
     point = ed25519.Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
     assert parse_public_key(ed25519_line(point)).line == ed25519_line(point)
 
@@ -232,7 +232,7 @@ def test_every_ed25519_key_that_has_a_private_half_is_admitted(secret: bytes) ->
 @given(y=st.integers(min_value=2, max_value=P - 2), negative=st.booleans())
 @example(y=2, negative=False)
 @example(y=3, negative=True)
-def test_ed25519_point_is_admitted_exactly_when_it_is_on_the_curve(y: int, negative: bool) -> None:
+def test_ed25519_point_is_accepted_exactly_if_it_is_on_the_curve(y: int, negative: bool) -> None:
     line = ed25519_line((y | negative << 255).to_bytes(32, "little"))
     assert is_admitted(line) == (x_of(y) is not None)
 
@@ -253,7 +253,7 @@ def test_signature_cannot_name_a_point_of_small_order_or_in_another_spelling(poi
 
 
 def x_of(y: int) -> int | None:
-    """Return an x with (x, y) on Ed25519, or None: the root by RFC 8032, section 5.1.3, which the product does not calculate."""
+    """Return an x with (x, y) on Ed25519, or None: the root by RFC 8032, section 5.1.3 (the package uses another method)."""
     x_squared = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
     candidates = (x := pow(x_squared, (P + 3) // 8, P), x * pow(2, (P - 1) // 4, P) % P)
     return next((each for each in candidates if each * each % P == x_squared), None)
@@ -270,7 +270,7 @@ def double(point: tuple[int, int]) -> tuple[int, int]:
 @given(
     at=st.integers(min_value=0), change=st.integers(min_value=1, max_value=255), which=st.sampled_from(["ed25519", "ecdsa", "sk"])
 )
-def test_what_is_admitted_is_a_key_to_ssh_keygen_too(at: int, change: int, which: str, folder: Path) -> None:
+def test_accepted_key_is_a_key_for_ssh_keygen_too(at: int, change: int, which: str, folder: Path) -> None:
     line = {"ed25519": GOOD_LINE, "ecdsa": ecdsa_line(P256), "sk": ssh_keygen.fido_key("ed25519").line}[which]
     kind, text = line.split()
     blob = bytearray(base64.b64decode(text))
@@ -288,12 +288,12 @@ def is_admitted(line: str) -> bool:
 
 
 @given(line=st.text() | st.builds("ssh-ed25519 {}".format, st.text()) | st.binary().map(lambda blob: as_line("ssh-rsa", blob)))
-def test_no_text_is_anything_but_refused(line: str) -> None:
+def test_random_text_is_refused_with_bad_key(line: str) -> None:
     assert not is_admitted(line)
 
 
 @given(number=st.integers(min_value=1, max_value=2**4096), data=st.binary())
-def test_what_is_written_is_read_again(number: int, data: bytes) -> None:
+def test_encoded_fields_decode_to_the_same_values(number: int, data: bytes) -> None:
     fields = SshReader(mpint(number) + string(data))
     assert (fields.natural(), fields.string()) == (number, data)
     fields.end()

@@ -1,4 +1,4 @@
-"""Signatures as `ssh-keygen -Y sign` makes them, each way of spoiling one, and what ssh-keygen says of ours."""
+"""Signatures of `ssh-keygen -Y sign`, modified signatures, and ssh-keygen's check of signatures made here."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def public(private: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa
 
 @dataclass(frozen=True)
 class Envelope:
-    """An SSHSIG, field by field, as good as it gets until a test replaces something."""
+    """The fields of an SSHSIG, valid until a test replaces one."""
 
     key: bytes
     signature: bytes
@@ -103,7 +103,7 @@ TOUCHED = b"\1\0\0\0\7"
 
 
 def sign_as(field_of_data: bytes) -> bytes:
-    """A signature over data that the private key's owner was talked into, with one of its fields changed."""
+    """Return a real signature of data with one modified field."""
     return named("ssh-ed25519", ED25519.sign(field_of_data))
 
 
@@ -118,7 +118,7 @@ def fido(curve: str) -> PublicKey:
     return parse_public_key(fido_key(curve).line)
 
 
-# What is signed is right in all of the first group, so that the field alone decides.
+# In the first group the signed data is right, so the modified field alone causes the refusal.
 BAD_ENVELOPES: dict[str, Envelope] = {
     "another magic": replace(GOOD, magic=b"SSHSIH"),
     "no magic": replace(GOOD, magic=b""),
@@ -193,7 +193,7 @@ BAD_ENVELOPES: dict[str, Envelope] = {
     "ECDSA under Ed25519's name": replace(on_p256(R, S), signature=named("ssh-ed25519", mpint(R) + mpint(S))),
 }
 
-# An RSA key takes a while to make, so these wait until the test runs.
+# Generating an RSA key is slow, so these cases are built when the test runs.
 BAD_RSA: dict[str, Callable[[], Envelope]] = {
     "SHA-1": lambda: by_rsa_with("ssh-rsa", SHA1()),  # noqa: S303 - An attack that must fail.
     "SHA-1 under another name": lambda: by_rsa_with("rsa-sha2-256", SHA1()),  # noqa: S303 - As above.
@@ -209,7 +209,7 @@ BAD_RSA: dict[str, Callable[[], Envelope]] = {
     "no bytes": lambda: by_rsa("rsa-sha2-512", b""),
 }
 
-# What a FIDO key of either curve may have signed, or somebody made of it.
+# Signatures of a FIDO key of either curve, and modifications of them.
 BAD_FIDO: dict[str, Callable[[FidoKey], bytes]] = {
     "without a touch": lambda key: key.sign(MESSAGE, flags=0),
     "with a PIN but no touch": lambda key: key.sign(MESSAGE, flags=4),
@@ -267,7 +267,7 @@ def key_file(request: pytest.FixtureRequest, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("hash_name", ["sha256", "sha512"])
-def test_what_ssh_keygen_signs_is_good_for_that_message_key_and_namespace_alone(key_file: Path, hash_name: str) -> None:
+def test_signature_of_ssh_keygen_is_valid_only_for_its_message_key_and_namespace(key_file: Path, hash_name: str) -> None:
     key = parse_public_key(ssh_keygen.public_line(key_file))
     armored = ssh_keygen.sign(key_file, MESSAGE, hash_name=hash_name)
     assert sshsig.verify(armored, MESSAGE, key)
@@ -277,14 +277,14 @@ def test_what_ssh_keygen_signs_is_good_for_that_message_key_and_namespace_alone(
     assert not sshsig.verify(armored, MESSAGE, public(OTHER))
 
 
-def test_a_signature_for_another_purpose_is_no_login(key_file: Path) -> None:
+def test_signature_for_another_purpose_is_refused(key_file: Path) -> None:
     armored = ssh_keygen.sign(key_file, MESSAGE, namespace="file")
     key = parse_public_key(ssh_keygen.public_line(key_file))
     assert not sshsig.verify(armored, MESSAGE, key)
     assert sshsig.verify(armored, MESSAGE, key, "file")
 
 
-def test_our_armor_is_ssh_keygens_own_to_the_letter(folder: Path) -> None:
+def test_armor_equals_that_of_ssh_keygen(folder: Path) -> None:
     path = ssh_keygen.make_key(folder / "letter")
     armored = ssh_keygen.sign(path, MESSAGE)
     blob = base64.b64decode("".join(armored.splitlines()[1:-1]))
@@ -297,7 +297,7 @@ def test_our_armor_is_ssh_keygens_own_to_the_letter(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("hash_name", ["sha256", "sha512"])
-def test_what_is_signed_here_is_good_to_ssh_keygen_and_to_us(hash_name: sshsig.HashName, folder: Path) -> None:
+def test_signature_made_here_is_valid_for_ssh_keygen_and_verify(hash_name: sshsig.HashName, folder: Path) -> None:
     signature = sign_as(sshsig.signed_data(MESSAGE, "artcafe", hash_name))
     armored = sshsig.armor(public(ED25519).blob, signature, "artcafe", hash_name)
     assert sshsig.verify(armored, MESSAGE, public(ED25519))
@@ -306,7 +306,7 @@ def test_what_is_signed_here_is_good_to_ssh_keygen_and_to_us(hash_name: sshsig.H
 
 @pytest.mark.parametrize("curve", ["ed25519", "nistp256"])
 @pytest.mark.parametrize("flags", [0x01, 0x05, 0x1D])
-def test_a_touched_fido_key_is_good_to_ssh_keygen_and_to_us(curve: str, flags: int, folder: Path) -> None:
+def test_signature_of_a_touched_fido_key_is_valid_for_ssh_keygen_and_verify(curve: str, flags: int, folder: Path) -> None:
     made = fido_key(curve)
     armored = by_fido(curve, made.sign(MESSAGE, flags=flags, counter=2**32 - 1)).armored
     assert sshsig.verify(armored, MESSAGE, parse_public_key(made.line))
@@ -314,14 +314,14 @@ def test_a_touched_fido_key_is_good_to_ssh_keygen_and_to_us(curve: str, flags: i
 
 
 @pytest.mark.parametrize(("algorithm", "hash_algorithm"), [("rsa-sha2-256", SHA256()), ("rsa-sha2-512", SHA512())])
-def test_rsa_is_good_with_either_sha2(algorithm: str, hash_algorithm: HashAlgorithm, folder: Path) -> None:
+def test_rsa_signature_is_valid_with_sha256_and_sha512(algorithm: str, hash_algorithm: HashAlgorithm, folder: Path) -> None:
     armored = by_rsa_with(algorithm, hash_algorithm).armored
     assert sshsig.verify(armored, MESSAGE, public(rsa_key()))
     assert ssh_keygen.accepts(folder, armored, MESSAGE, public(rsa_key()).line)
 
 
-def test_rsa_is_good_without_its_leading_zeros(folder: Path) -> None:
-    # gpg-agent 2.2 leaves them out. RFC 8332, section 3, lets a verifier put them back, as OpenSSH does.
+def test_rsa_signature_is_valid_without_its_leading_zeros(folder: Path) -> None:
+    # gpg-agent 2.2 omits them. RFC 8332, section 3, allows a verifier to add them, as OpenSSH does.
     message = next(text for number in count() if (text := b"%d" % number) and rsa_signature(text)[0] == 0)
     short = by_rsa("rsa-sha2-512", rsa_signature(message).lstrip(b"\0"))
     assert len(rsa_signature(message).lstrip(b"\0")) < 256
@@ -339,36 +339,36 @@ def rsa_signature(message: bytes) -> bytes:
     return rsa_key().sign(sshsig.signed_data(message, "artcafe", "sha512"), PKCS1v15(), SHA512())
 
 
-def test_the_untouched_crafts_are_good() -> None:
-    # Else each of the tables below could be refused for a reason that is not the one it names.
+def test_unmodified_crafted_signatures_are_valid() -> None:
+    # Otherwise the cases of the tables below could be refused for another reason than theirs.
     assert sshsig.verify(GOOD.armored, MESSAGE, public(ED25519))
     assert sshsig.verify(on_p256(R, S).armored, MESSAGE, public(P256))
     assert sshsig.verify(in_armor(GOOD_TEXT[:70] + "\n" + GOOD_TEXT[70:]), MESSAGE, public(ED25519))
 
 
 @pytest.mark.parametrize("envelope", BAD_ENVELOPES.values(), ids=BAD_ENVELOPES)
-def test_a_spoiled_envelope_is_refused(envelope: Envelope) -> None:
+def test_modified_envelope_is_refused(envelope: Envelope) -> None:
     key = public(P256) if envelope.key == public(P256).blob else public(ED25519)
     assert not sshsig.verify(envelope.armored, MESSAGE, key)
 
 
 @pytest.mark.parametrize("spoiled", BAD_RSA.values(), ids=BAD_RSA)
-def test_a_spoiled_rsa_signature_is_refused(spoiled: Callable[[], Envelope]) -> None:
+def test_modified_rsa_signature_is_refused(spoiled: Callable[[], Envelope]) -> None:
     assert not sshsig.verify(spoiled().armored, MESSAGE, public(rsa_key()))
 
 
 @pytest.mark.parametrize("curve", ["ed25519", "nistp256"])
 @pytest.mark.parametrize("spoiled", BAD_FIDO.values(), ids=BAD_FIDO)
-def test_a_spoiled_fido_signature_is_refused(spoiled: Callable[[FidoKey], bytes], curve: str) -> None:
+def test_modified_fido_signature_is_refused(spoiled: Callable[[FidoKey], bytes], curve: str) -> None:
     assert not sshsig.verify(by_fido(curve, spoiled(fido_key(curve))).armored, MESSAGE, fido(curve))
 
 
 @pytest.mark.parametrize("armored", BAD_ARMOR.values(), ids=BAD_ARMOR)
-def test_spoiled_armor_is_refused(armored: str) -> None:
+def test_modified_armor_is_refused(armored: str) -> None:
     assert not sshsig.verify(armored, MESSAGE, public(ED25519))
 
 
-def test_a_fido_key_and_a_plain_one_of_the_same_point_do_not_stand_in_for_each_other() -> None:
+def test_fido_key_and_plain_key_with_the_same_point_do_not_replace_each_other() -> None:
     plain = public(ED25519)
     point = ED25519.public_key().public_bytes_raw()
     fido_of_it = parse_public_key(ssh_keygen.as_line("sk-ssh-ed25519@openssh.com", string(point), string(b"ssh:")))
@@ -378,12 +378,12 @@ def test_a_fido_key_and_a_plain_one_of_the_same_point_do_not_stand_in_for_each_o
     assert not sshsig.verify(replace(GOOD, signature=as_fido).armored, MESSAGE, plain)
 
 
-def test_an_ecdsa_signature_has_a_second_form_so_none_is_an_id() -> None:
+def test_ecdsa_signature_has_a_second_valid_form_so_it_cannot_be_an_id() -> None:
     assert sshsig.verify(on_p256(R, P256_ORDER - S).armored, MESSAGE, public(P256))
 
 
 @pytest.mark.parametrize("change", [str.strip, lambda text: text.replace("\n", "\r\n"), lambda text: f"\n {text}\t\n"])
-def test_what_a_shell_or_a_form_does_to_white_space_at_the_ends_is_forgiven(change: Callable[[str], str]) -> None:
+def test_white_space_around_the_armor_is_accepted(change: Callable[[str], str]) -> None:
     assert sshsig.verify(change(GOOD.armored), MESSAGE, public(ED25519))
 
 
@@ -404,7 +404,7 @@ def test_no_byte_of_a_signature_may_change(at: int, change: int, curve: str) -> 
 
 @cache
 def crafted(curve: str) -> tuple[Envelope, PublicKey]:
-    """One good signature each, the same for every example."""
+    """One valid signature of each kind, the same for every example."""
     if curve == "plain":
         return GOOD, public(ED25519)
     if curve == "p256":
@@ -421,29 +421,29 @@ def test_no_character_of_the_armored_text_may_change(at: int, character: str) ->
 
 
 @given(size=st.integers(min_value=0, max_value=len(GOOD.blob) - 1))
-def test_no_part_of_a_signature_is_enough(size: int) -> None:
+def test_part_of_a_signature_is_refused(size: int) -> None:
     assert not sshsig.verify(in_armor(base64.b64encode(GOOD.blob[:size]).decode()), MESSAGE, public(ED25519))
 
 
 @given(text=st.text() | st.text().map(in_armor), message=st.binary())
-def test_random_text_is_no_signature(text: str, message: bytes) -> None:
+def test_random_text_is_not_a_signature(text: str, message: bytes) -> None:
     assert not sshsig.verify(text, message, public(ED25519))
 
 
 @given(signature=st.binary(max_size=200) | st.binary(max_size=200).map(lambda raw: named("ecdsa-sha2-nistp256", raw)))
-def test_random_bytes_in_a_good_envelope_are_no_signature(signature: bytes) -> None:
+def test_random_bytes_in_a_good_envelope_are_not_a_signature(signature: bytes) -> None:
     assert not sshsig.verify(replace(on_p256(R, S), signature=signature).armored, MESSAGE, public(P256))
 
 
 @given(r=st.integers(min_value=1, max_value=2**600), s=st.integers(min_value=1, max_value=2**600))
-def test_random_numbers_are_no_ecdsa_signature(r: int, s: int) -> None:
+def test_random_numbers_are_not_an_ecdsa_signature(r: int, s: int) -> None:
     assert not sshsig.verify(on_p256(r, s).armored, MESSAGE, public(P256))
 
 
 @given(
     message=st.binary(), namespace=st.text(alphabet="abcdefghij-@.", min_size=1), hash_name=st.sampled_from(["sha256", "sha512"])
 )
-def test_what_is_armored_is_verified_again(message: bytes, namespace: str, hash_name: sshsig.HashName) -> None:
+def test_armored_signature_is_valid(message: bytes, namespace: str, hash_name: sshsig.HashName) -> None:
     signature = sign_as(sshsig.signed_data(message, namespace, hash_name))
     armored = sshsig.armor(public(ED25519).blob, signature, namespace, hash_name)
     assert sshsig.verify(armored, message, public(ED25519), namespace)
@@ -451,7 +451,7 @@ def test_what_is_armored_is_verified_again(message: bytes, namespace: str, hash_
 
 
 @given(point=st.binary(min_size=32, max_size=32), raw=st.binary(min_size=64, max_size=64))
-def test_key_off_the_curve_signs_nothing(point: bytes, raw: bytes) -> None:
+def test_signature_by_a_key_off_the_curve_is_refused(point: bytes, raw: bytes) -> None:
     # About half of the points are off the curve. The library refuses them when it verifies, not when it loads the key.
     envelope = Envelope(string(b"ssh-ed25519") + string(point), named("ssh-ed25519", raw))
     assert sshsig.signer(envelope.armored, MESSAGE) is None

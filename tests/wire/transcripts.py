@@ -64,7 +64,7 @@ def message(seq: int | None) -> bytes:
 
 
 PUSHES: Final[dict[str, bytes]] = {
-    "error": replies.error(AckBeyondSent(CHANNEL, 9, 1)),
+    "error": replies.error(AckBeyondSent.from_text("the ack is above the last sent message")),
     "message": message(1),
     "gap": replies.gap(CHANNEL, replies.Gap(3, 7, "retention")),
     "presence": replies.presence(replies.PresencePush(agent=AGENT, connected=True, status=None, since=TIME)),
@@ -168,11 +168,11 @@ def person_who_watches(on: Recorder) -> None:
 def errors_that_keep_the_connection(on: Recorder) -> None:
     """A challenge is refused and requested again; a command is refused; an ack is refused by a push."""
     id = on.command("challenge")
-    on.answer("error", replies.error(BadCommand("at most 4 challenges a connection; connect again for more"), id))
+    on.answer("error", replies.error(BadCommand.from_text("too many open challenges"), id))
     on.exchange("challenge")
     on.exchange("connect")
     id = on.command("publish")
-    on.answer("error", replies.error(ChannelNotFound(CHANNEL), id))
+    on.answer("error", replies.error(ChannelNotFound.from_text("no such channel"), id))
     on.command("ack", frames.Ack(CHANNEL, 9))
     on.push("error")
 
