@@ -28,19 +28,19 @@ DAY_S = 24 * 3600
 
 
 @dataclass
-class Door:
-    """A server that believes an issuer, and what a sound token of it says."""
+class IssuerServer:
+    """A server trusting an issuer, and the claims of a valid token."""
 
     issuer: Issuer
     url: str
-    sound: Json
+    valid: Json
 
     def token(self, *, header: Json | None = None, **claims: Any) -> str:
-        said: Json = self.sound | claims
-        return self.issuer.token(**said, header=header)
+        own: Json = self.valid | claims
+        return self.issuer.token(**own, header=header)
 
     def claims(self, **claims: object) -> Json:
-        return self.issuer.claims(**{**self.sound, **claims})
+        return self.issuer.claims(**{**self.valid, **claims})
 
     def ask(self, token: str) -> tuple[int, str]:
         answer = httpx.get(f"{self.url}/v1/me", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
@@ -48,24 +48,24 @@ class Door:
 
 
 @pytest.fixture(scope="module", params=["Cognito", "another issuer"])
-def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[IssuerServer]:
     is_cognito = request.param == "Cognito"
-    sound: Json = {"token_use": "access", "client_id": CLIENT, "aud": None} if is_cognito else {}
+    valid: Json = {"token_use": "access", "client_id": CLIENT, "aud": None} if is_cognito else {}
     with Issuer(POOL if is_cognito else None) as issuer:
         flags = ["--issuer", issuer.name, "--client-ids", f"another,{CLIENT if is_cognito else issuer.audience}"]
         flags += ["--jwks-url", issuer.keys_url] if is_cognito else []
-        with running(tmp_path_factory.mktemp("door"), flags) as platform:
-            yield Door(issuer, platform.url, sound)
+        with running(tmp_path_factory.mktemp("server"), flags) as platform:
+            yield IssuerServer(issuer, platform.url, valid)
 
 
-def test_valid_token_is_accepted(door: Door) -> None:
-    assert door.ask(door.token()) == (200, "alice")
-    assert door.ask(door.token(header={"typ": None})) == (200, "alice")
+def test_valid_token_is_accepted(server: IssuerServer) -> None:
+    assert server.ask(server.token()) == (200, "alice")
+    assert server.ask(server.token(header={"typ": None})) == (200, "alice")
     # The signer's clock may be a minute ahead or behind, and an unknown header parameter is ignored (RFC 7515, section 4).
     now = int(time.time())
-    assert door.ask(door.token(iat=now + 50, nbf=now + 50)) == (200, "alice")
-    assert door.ask(door.token(exp=now - 50)) == (200, "alice")
-    assert door.ask(door.token(header={"example.com/tag": 1})) == (200, "alice")
+    assert server.ask(server.token(iat=now + 50, nbf=now + 50)) == (200, "alice")
+    assert server.ask(server.token(exp=now - 50)) == (200, "alice")
+    assert server.ask(server.token(header={"example.com/tag": 1})) == (200, "alice")
 
 
 @pytest.mark.parametrize(
@@ -79,40 +79,40 @@ def test_valid_token_is_accepted(door: Door) -> None:
         {"azp": ["alice"], "gty": 1, "idtyp": None, "preferred_username": 7},
     ],
 )
-def test_persons_token_is_accepted_with_additional_claims_of_its_issuer(door: Door, claims: Json) -> None:
-    assert door.ask(door.token(**claims)) == (200, "alice")
+def test_persons_token_is_accepted_with_additional_claims_of_its_issuer(server: IssuerServer, claims: Json) -> None:
+    assert server.ask(server.token(**claims)) == (200, "alice")
 
 
-def test_expired_token_is_answered_as_expired(door: Door) -> None:
-    assert door.ask(door.token(exp=int(time.time()) - 61)) == (401, "credentials_expired")
+def test_expired_token_is_answered_as_expired(server: IssuerServer) -> None:
+    assert server.ask(server.token(exp=int(time.time()) - 61)) == (401, "credentials_expired")
 
 
-def changed(**claims: Any) -> Callable[[Door], str]:
-    return lambda door: door.token(**claims)
+def changed(**claims: Any) -> Callable[[IssuerServer], str]:
+    return lambda server: server.token(**claims)
 
 
-def headed(**header: object) -> Callable[[Door], str]:
-    return lambda door: door.token(header=header)
+def headed(**header: object) -> Callable[[IssuerServer], str]:
+    return lambda server: server.token(header=header)
 
 
-def raw(header: Json, sign: Callable[[Door], Callable[[bytes], bytes]]) -> Callable[[Door], str]:
-    return lambda door: compact(door.issuer.header(**header), door.claims(), sign(door))
+def raw(header: Json, sign: Callable[[IssuerServer], Callable[[bytes], bytes]]) -> Callable[[IssuerServer], str]:
+    return lambda server: compact(server.issuer.header(**header), server.claims(), sign(server))
 
 
-def public_pem(door: Door) -> bytes:
-    key = [*door.issuer.keys.values()][-1].public_key()
+def public_pem(server: IssuerServer) -> bytes:
+    key = [*server.issuer.keys.values()][-1].public_key()
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def hs256(secret: Callable[[Door], bytes]) -> Callable[[Door], Callable[[bytes], bytes]]:
-    return lambda door: lambda data: hmac.digest(secret(door), data, "sha256")
+def hs256(secret: Callable[[IssuerServer], bytes]) -> Callable[[IssuerServer], Callable[[bytes], bytes]]:
+    return lambda server: lambda data: hmac.digest(secret(server), data, "sha256")
 
 
-def by_newest(sign: Callable[..., bytes]) -> Callable[[Door], Callable[[bytes], bytes]]:
-    return lambda door: lambda data: sign([*door.issuer.keys.values()][-1], data)
+def by_newest(sign: Callable[..., bytes]) -> Callable[[IssuerServer], Callable[[bytes], bytes]]:
+    return lambda server: lambda data: sign([*server.issuer.keys.values()][-1], data)
 
 
-def es256(_: Door) -> Callable[[bytes], bytes]:
+def es256(_: IssuerServer) -> Callable[[bytes], bytes]:
     def sign(data: bytes) -> bytes:
         r, s = decode_dss_signature(ec.generate_private_key(ec.SECP256R1()).sign(data, ec.ECDSA(hashes.SHA256())))
         return r.to_bytes(32, "big") + s.to_bytes(32, "big")
@@ -120,57 +120,59 @@ def es256(_: Door) -> Callable[[bytes], bytes]:
     return sign
 
 
-def twice(claim: str, second: object) -> Callable[[Door], str]:
-    def forge(door: Door) -> str:
+def twice(claim: str, second: object) -> Callable[[IssuerServer], str]:
+    def forge(server: IssuerServer) -> str:
         first = json.dumps({claim: second})[:-1]
-        whole = (first + ", " + json.dumps(door.claims())[1:]).encode()
-        return compact(door.issuer.header(), whole, rs256([*door.issuer.keys.values()][-1]))
+        whole = (first + ", " + json.dumps(server.claims())[1:]).encode()
+        return compact(server.issuer.header(), whole, rs256([*server.issuer.keys.values()][-1]))
 
     return forge
 
 
-def header_twice(door: Door) -> str:
-    header = b'{"alg": "none", ' + json.dumps(door.issuer.header()).encode()[1:]
-    return compact(header, door.claims(), rs256([*door.issuer.keys.values()][-1]))
+def header_twice(server: IssuerServer) -> str:
+    header = b'{"alg": "none", ' + json.dumps(server.issuer.header()).encode()[1:]
+    return compact(header, server.claims(), rs256([*server.issuer.keys.values()][-1]))
 
 
-def claims_as(text: bytes) -> Callable[[Door], str]:
-    return lambda door: compact(door.issuer.header(), text, rs256([*door.issuer.keys.values()][-1]))
+def claims_as(text: bytes) -> Callable[[IssuerServer], str]:
+    return lambda server: compact(server.issuer.header(), text, rs256([*server.issuer.keys.values()][-1]))
 
 
-def swapped_claims(door: Door) -> str:
-    head, _, signature = door.token().split(".")
-    return f"{head}.{b64(json.dumps(door.claims(sub='mallory')).encode())}.{signature}"
+def swapped_claims(server: IssuerServer) -> str:
+    head, _, signature = server.token().split(".")
+    return f"{head}.{b64(json.dumps(server.claims(sub='mallory')).encode())}.{signature}"
 
 
-def cut(count: int) -> Callable[[Door], str]:
-    return lambda door: door.token()[:count]
+def cut(count: int) -> Callable[[IssuerServer], str]:
+    return lambda server: server.token()[:count]
 
 
-def of_another_key(door: Door) -> str:
-    return compact(door.issuer.header(), door.claims(), rs256(make_key()))
+def of_another_key(server: IssuerServer) -> str:
+    return compact(server.issuer.header(), server.claims(), rs256(make_key()))
 
 
-def embedded_jwk(door: Door) -> str:
+def embedded_jwk(server: IssuerServer) -> str:
     own = make_key()
-    return compact(door.issuer.header(jwk=jwk("first", own)), door.claims(), rs256(own))
+    return compact(server.issuer.header(jwk=jwk("first", own)), server.claims(), rs256(own))
 
 
 ENCRYPTED = b'{"alg":"dir","enc":"A128GCM","kid":"first"}'
 
-FORGERIES: dict[str, Callable[[Door], str]] = {
-    "alg none without a signature": lambda door: compact(door.issuer.header(alg="none"), door.claims(), lambda _: b""),
-    "alg None in another case": lambda door: compact(door.issuer.header(alg="nOnE"), door.claims(), lambda _: b""),
-    "alg none with a sound signature": headed(alg="none"),
-    "no signature under RS256": lambda door: door.token().rpartition(".")[0] + ".",
+FORGERIES: dict[str, Callable[[IssuerServer], str]] = {
+    "alg none without a signature": lambda server: compact(server.issuer.header(alg="none"), server.claims(), lambda _: b""),
+    "alg None in another case": lambda server: compact(server.issuer.header(alg="nOnE"), server.claims(), lambda _: b""),
+    "alg none with a valid signature": headed(alg="none"),
+    "no signature under RS256": lambda server: server.token().rpartition(".")[0] + ".",
     "HS256 with the public key's PEM": raw({"alg": "HS256"}, hs256(public_pem)),
-    "HS256 with the public key's digest": raw({"alg": "HS256"}, hs256(lambda door: hashlib.sha256(public_pem(door)).digest())),
+    "HS256 with the public key's digest": raw(
+        {"alg": "HS256"}, hs256(lambda server: hashlib.sha256(public_pem(server)).digest())
+    ),
     "HS256 with the key's id": raw({"alg": "HS256"}, hs256(lambda _: b"first")),
     "HS256 with an empty secret": raw({"alg": "HS256"}, hs256(lambda _: b"")),
     "RS384": raw({"alg": "RS384"}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA384()))),
     "RS512": raw({"alg": "RS512"}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA512()))),
     "PS256": raw({"alg": "PS256"}, by_newest(lambda key, data: key.sign(data, PSS(MGF1(hashes.SHA256()), 32), hashes.SHA256()))),
-    "RS256 said of a signature by SHA-1": raw({}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA1()))),  # noqa: S303
+    "RS256 for a SHA-1 signature": raw({}, by_newest(lambda key, data: key.sign(data, PKCS1v15(), hashes.SHA1()))),  # noqa: S303
     "ES256": raw({"alg": "ES256"}, es256),
     "alg in small letters": headed(alg="rs256"),
     "no alg": headed(alg=None),
@@ -189,13 +191,13 @@ FORGERIES: dict[str, Callable[[Door], str]] = {
     "an unencoded payload": headed(b64=False, crit=["b64"]),
     "a compressed payload": headed(zip="DEF"),
     "a header with alg twice": header_twice,
-    "a header that is no object": lambda door: compact(b"[]", door.claims(), rs256(door.issuer.keys["first"])),
-    "a header that is nested deeply": lambda door: f"{b64(b'[' * 700)}.e30.e30",
+    "a header other than an object": lambda server: compact(b"[]", server.claims(), rs256(server.issuer.keys["first"])),
+    "a header that is nested deeply": lambda server: f"{b64(b'[' * 700)}.e30.e30",
     "a header that is long": headed(filler="x" * 2000),
     "another issuer": changed(iss="https://example.com"),
-    "its issuer with a trailing slash": lambda door: door.token(iss=door.issuer.name + "/"),
-    "its issuer in capitals": lambda door: door.token(iss=door.issuer.name.upper()),
-    "its issuer among others": lambda door: door.token(iss=[door.issuer.name]),
+    "its issuer with a trailing slash": lambda server: server.token(iss=server.issuer.name + "/"),
+    "its issuer in capitals": lambda server: server.token(iss=server.issuer.name.upper()),
+    "its issuer among others": lambda server: server.token(iss=[server.issuer.name]),
     "no issuer": changed(iss=None),
     "no subject": changed(sub=None),
     "an empty subject": changed(sub=""),
@@ -203,22 +205,22 @@ FORGERIES: dict[str, Callable[[Door], str]] = {
     "a subject that is too long": changed(sub="a" * 256),
     "a subject with a line break": changed(sub="alice\nroot"),
     "no expiry": changed(exp=None),
-    "an expiry that is text": lambda door: door.token(exp=str(int(time.time()) + 3600)),
+    "an expiry that is text": lambda server: server.token(exp=str(int(time.time()) + 3600)),
     "an expiry that is true": changed(exp=True),
-    "an expiry in a year": lambda door: door.token(exp=int(time.time()) + 365 * DAY_S),
-    "an expiry beyond all time": changed(exp=10**30),
-    "an expiry in milliseconds": lambda door: door.token(exp=int((time.time() + 3600) * 1000)),
-    "a token from the future": lambda door: door.token(iat=int(time.time()) + 120),
-    "a token that is not good yet": lambda door: door.token(nbf=int(time.time()) + 120),
-    "a begin that is text": changed(nbf="0"),
+    "an expiry in a year": lambda server: server.token(exp=int(time.time()) + 365 * DAY_S),
+    "an expiry out of range": changed(exp=10**30),
+    "an expiry in milliseconds": lambda server: server.token(exp=int((time.time() + 3600) * 1000)),
+    "a token from the future": lambda server: server.token(iat=int(time.time()) + 120),
+    "a token not valid yet": lambda server: server.token(nbf=int(time.time()) + 120),
+    "a start time that is text": changed(nbf="0"),
     "the issuer twice": twice("iss", "https://example.com"),
     "the subject twice": twice("sub", "mallory"),
     "the expiry twice": twice("exp", 1),
     "claims that are a list": claims_as(b"[]"),
-    "claims that are no JSON": claims_as(b"{"),
+    "claims that are not JSON": claims_as(b"{"),
     "claims that are nested deeply": claims_as(b'{"a":' + b"[" * 5000),
     "claims of another token": swapped_claims,
-    "a program's own token": lambda door: door.token(sub=CLIENT, azp=CLIENT),
+    "a program's own token": lambda server: server.token(sub=CLIENT, azp=CLIENT),
     "a program's own token by Auth0": changed(sub="program@clients", azp="program", gty="client-credentials"),
     "a program's own token by Auth0 without its grant": changed(sub="program@clients"),
     "a program's own token by Okta": changed(sub="program", cid="program"),
@@ -227,22 +229,22 @@ FORGERIES: dict[str, Callable[[Door], str]] = {
     "a program's own token by Keycloak": changed(sub="5d0e", azp="program", preferred_username="service-account-program"),
     "a program's own token by FusionAuth": changed(sub="5d0e", gty=["client_credentials"]),
     "a program's own token by ForgeRock": changed(sub="(age!program)", grant_type="client_credentials"),
-    "the header alone": lambda door: door.token().split(".")[0],
-    "two parts": lambda door: door.token().rpartition(".")[0],
-    "four parts": lambda door: door.token() + ".e30",
+    "the header alone": lambda server: server.token().split(".")[0],
+    "two parts": lambda server: server.token().rpartition(".")[0],
+    "four parts": lambda server: server.token() + ".e30",
     "cut in the signature": cut(-10),
-    "a signature with padding": lambda door: door.token() + "==",
-    "a signature in the other alphabet": lambda door: door.token().replace("-", "+").replace("_", "/") + "+",
-    "a signature longer by a byte": lambda door: door.token() + "AA",
-    "a token with a blank in it": lambda door: door.token().replace(".", ". ", 1),
-    "a token inside a token": lambda door: (
-        f"{b64(json.dumps(door.issuer.header(cty='JWT')).encode())}.{b64(door.token().encode())}.AA"
+    "a signature with padding": lambda server: server.token() + "==",
+    "a signature in the other alphabet": lambda server: server.token().replace("-", "+").replace("_", "/") + "+",
+    "a signature longer by a byte": lambda server: server.token() + "AA",
+    "a token with a blank in it": lambda server: server.token().replace(".", ". ", 1),
+    "a token inside a token": lambda server: (
+        f"{b64(json.dumps(server.issuer.header(cty='JWT')).encode())}.{b64(server.token().encode())}.AA"
     ),
-    "the JSON serialisation": lambda door: base64.b64encode(json.dumps({"payload": door.token()}).encode()).decode(),
+    "the JSON serialisation": lambda server: base64.b64encode(json.dumps({"payload": server.token()}).encode()).decode(),
     "a token of five parts, encrypted": lambda _: f"{b64(ENCRYPTED)}..AA.AA.AA",
 }
 
-OF_COGNITO: dict[str, Callable[[Door], str]] = {
+OF_COGNITO: dict[str, Callable[[IssuerServer], str]] = {
     "an ID token": changed(token_use="id", aud=CLIENT),
     "an ID token that names the client too": changed(token_use="id", aud=CLIENT, client_id=CLIENT, scope=None),
     "a refresh token": changed(token_use="refresh"),
@@ -256,7 +258,7 @@ OF_COGNITO: dict[str, Callable[[Door], str]] = {
     "another pool of the region": changed(iss=POOL[:-3] + "456"),
 }
 
-OF_OTHERS: dict[str, Callable[[Door], str]] = {
+OF_OTHERS: dict[str, Callable[[IssuerServer], str]] = {
     "an ID token": changed(scope=None, nonce="n"),
     "an ID token with a hash of its access token": changed(at_hash="AAAA"),
     "an ID token of Keycloak": changed(typ="ID"),
@@ -272,21 +274,21 @@ OF_OTHERS: dict[str, Callable[[Door], str]] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_forged_token_is_refused(door: Door, forgery: str) -> None:
-    assert door.ask(FORGERIES[forgery](door)) == (401, "unauthenticated")
+def test_forged_token_is_refused(server: IssuerServer, forgery: str) -> None:
+    assert server.ask(FORGERIES[forgery](server)) == (401, "unauthenticated")
 
 
-def test_token_too_long_for_a_request_head_is_refused_unread(door: Door) -> None:
-    assert door.ask(changed(filler="x" * 20000)(door)) == (413, "too_large")
+def test_token_too_long_for_a_request_head_is_refused_unread(server: IssuerServer) -> None:
+    assert server.ask(changed(filler="x" * 20000)(server)) == (413, "too_large")
 
 
 @pytest.mark.parametrize("forgery", OF_COGNITO)
-@pytest.mark.parametrize("door", ["Cognito"], indirect=True)
-def test_cognito_tokens_for_other_purposes_are_refused(door: Door, forgery: str) -> None:
-    assert door.ask(OF_COGNITO[forgery](door)) == (401, "unauthenticated")
+@pytest.mark.parametrize("server", ["Cognito"], indirect=True)
+def test_cognito_tokens_for_other_purposes_are_refused(server: IssuerServer, forgery: str) -> None:
+    assert server.ask(OF_COGNITO[forgery](server)) == (401, "unauthenticated")
 
 
 @pytest.mark.parametrize("forgery", OF_OTHERS)
-@pytest.mark.parametrize("door", ["another issuer"], indirect=True)
-def test_other_issuers_tokens_for_other_purposes_are_refused(door: Door, forgery: str) -> None:
-    assert door.ask(OF_OTHERS[forgery](door)) == (401, "unauthenticated")
+@pytest.mark.parametrize("server", ["another issuer"], indirect=True)
+def test_other_issuers_tokens_for_other_purposes_are_refused(server: IssuerServer, forgery: str) -> None:
+    assert server.ask(OF_OTHERS[forgery](server)) == (401, "unauthenticated")

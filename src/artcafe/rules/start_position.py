@@ -33,10 +33,10 @@ class LogLineage(NamedTuple):
             return max(self.continues.values(), default=None)
         return None if epoch == self.epoch else self.continues.get(epoch, 0)
 
-    def to_seq(self, place: Cursor) -> Seq:
+    def to_seq(self, cursor: Cursor) -> Seq:
         """Return the sequence of a cursor in this log; 0 if it has none."""
-        end = self.last_shared_seq(place.epoch) if place.seq else None
-        return place.seq if end is None else min(place.seq, end)
+        end = self.last_shared_seq(cursor.epoch) if cursor.seq else None
+        return cursor.seq if end is None else min(cursor.seq, end)
 
 
 def resolve(start: Start, cursor: Cursor, lineage: LogLineage, last_seq: Seq, removed_to: Cursor) -> tuple[Seq, Gap | None]:

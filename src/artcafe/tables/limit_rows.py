@@ -30,7 +30,7 @@ def plan_of(item: Item) -> str:
 
 
 def limits_of(item: Item) -> dict[str, int]:
-    """Return the limits in the tenant's row by ArtCafe's names; the plan sets the others."""
+    """Return the enforced limits in the tenant's row, by ArtCafe's names; the plan sets the others."""
     found = {limit.value: _limit_of(item, limit) for limit in Limit}
     return {name: number for name, number in found.items() if number is not None}
 

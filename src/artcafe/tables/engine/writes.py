@@ -29,9 +29,7 @@ from artcafe.tables.engine.values import (
 )
 
 MAX_CHANGES = 25
-
 MAX_WRITES = 100
-
 MAX_TRANSACTION_BYTES = 4 * 1024 * 1024
 
 
