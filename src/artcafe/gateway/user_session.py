@@ -15,7 +15,7 @@ from artcafe.gateway.client_socket import LIMITS, ClientSocket
 from artcafe.model import AgentId, ChannelId, Principal, UserPrincipal
 from artcafe.observe.logs import log
 from artcafe.rules import ids, times
-from artcafe.services.presence import Seen, Watch
+from artcafe.services.presence import PresenceWatch, Seen
 from artcafe.wire import frames, replies
 
 
@@ -34,7 +34,7 @@ class UserSession:
         self.token_until: datetime | None = None
         """The expiry of the token of the last `connect`."""
         self._watcher = Watcher(services, socket, deliveries)
-        self._presence: Watch | None = None
+        self._presence: PresenceWatch | None = None
         self._is_over = False
 
     # --- the connection's life ---------------------------------------------------------------------------------------

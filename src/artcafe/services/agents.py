@@ -1,4 +1,4 @@
-"""Agents: a tenant's programs and the keys that prove them. Logging in with such a key is `login`'s."""
+"""Agents of a tenant and their first keys. Login with a key is in `login`; additional keys are in `keys`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from artcafe.tables.tenant_store import Count, TenantStore
 from artcafe.wire.sshkeys import PublicKey, parse_public_key
 
 _TRIES: Final = 5
-"""Of a change that met another one of the same agent; each try means that somebody else's went through."""
+"""Attempts at a change that conflicts with other changes of the same agent. Each failure means that another change succeeded."""
 _DELETES_AT_ONCE: Final = 100
 
 
 class Agents:
-    """What members do with the agents of their tenant, and what agents see of each other."""
+    """Operations of members on the agents of their tenant, and the reads that agents may do."""
 
     def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock) -> None:
         self._store, self._changes, self._audit, self._clock = store, changes, audit, clock
@@ -44,10 +44,10 @@ class Agents:
         capabilities: Iterable[str] = (),
         idempotency_key: str | None = None,
     ) -> Agent:
-        """Create an agent with this key. With an idempotency key it may be repeated: the same request gets the same agent.
+        """Create an agent with this key. With an idempotency key the request may be repeated, and returns the same agent.
 
-        Raises Forbidden, Invalid, BadKey, KeyTaken, LimitReached, IdempotencyMismatch where the idempotency key was another
-        request's, and Conflict where the agent of this request was deleted.
+        Raises Forbidden, Invalid, BadKey, KeyTaken, LimitReached, IdempotencyMismatch if the idempotency key belongs to another
+        request, and Conflict if the agent of this request was deleted.
         """
         access.check(principal, Action.CHANGE_AGENTS)
         name, description, named = fields.name(name), fields.description(description), fields.capabilities(capabilities)
@@ -77,17 +77,19 @@ class Agents:
         capability: str | None = None,
         only: Callable[[Agent], bool] = lambda _: True,
     ) -> Page[Agent]:
-        """The tenant's agents in the order of their ids, perhaps only those with a status or a capability, and those that `only`
-        says, for what does not stand in their rows. Raises Forbidden."""
+        """Return a page of the tenant's agents in id order, filtered by status, capability and `only`. Raises Forbidden.
+
+        `only` filters by facts outside the rows, such as presence.
+        """
         access.check(principal, Action.READ_AGENTS)
 
-        def is_asked_for(agent: Agent) -> bool:
+        def matches(agent: Agent) -> bool:
             return status in (None, agent.status) and (capability is None or capability in agent.capabilities) and only(agent)
 
-        return await self._store.tenant(principal.tenant_id).agents(page, is_asked_for)
+        return await self._store.tenant(principal.tenant_id).agents(page, matches)
 
     async def get(self, principal: Principal, agent_id: str) -> Agent:
-        """Raises Forbidden and AgentNotFound."""
+        """Return an agent. Raises Forbidden and AgentNotFound."""
         access.check(principal, Action.READ_AGENTS)
         return await _there(self._store.tenant(principal.tenant_id), agent_id)
 
@@ -102,10 +104,10 @@ class Agents:
         status: AgentStatus | None = None,
         public_key: str | None = None,
     ) -> Agent:
-        """Changes what is given. Another status or first key raises the agent's epoch, which ends its tokens and its sockets,
-        whichever of its keys opened them; its other keys stay (`services.keys`).
+        """Change the given fields. A new status or first key raises the agent's epoch: its tokens become invalid and its sockets
+        are closed, whichever key they were opened with. Its additional keys stay (`services.keys`).
 
-        May be repeated. Raises Forbidden, AgentNotFound, Invalid, BadKey, KeyTaken, and Conflict when others keep changing it.
+        May be repeated. Raises Forbidden, AgentNotFound, Invalid, BadKey, KeyTaken, and Conflict after `_TRIES` conflicts.
         """
         access.check(principal, Action.CHANGE_AGENTS)
         changes: list[Change] = []
@@ -122,12 +124,12 @@ class Agents:
             for _ in range(_TRIES):
                 if await self._changed(tenant, await _there(tenant, agent_id), changes, status, key):
                     return await _there(tenant, agent_id)
-            raise Conflict(f"agent {agent_id} is being changed by others at the same time; try again")
+            raise Conflict(f"agent {agent_id} is being changed by other requests at the same time; try again")
 
     async def delete(self, principal: Principal, agent_id: str) -> None:
-        """Removes the agent with its subscriptions; its tokens and sockets end. Raises Forbidden and AgentNotFound.
+        """Delete the agent and its subscriptions; its tokens become invalid and its sockets are closed.
 
-        When it was cut short it may be repeated and goes on.
+        A deletion that was interrupted is continued by a repeat. Raises Forbidden and AgentNotFound.
         """
         access.check(principal, Action.CHANGE_AGENTS)
         tenant = self._store.tenant(principal.tenant_id)
@@ -136,7 +138,7 @@ class Agents:
         async with self._audit.action(principal, "agent.delete", agent_id):
             try:
                 await self._changes.commit(tenant, tenant.touch(), tenant.begin_agent_deletion(AgentId(agent_id)))
-                # Read again: from the mark on it takes no other key and no other channel.
+                # Read again: once marked as deleting, an agent gets no further keys or channels.
                 agent = await tenant.agent(agent_id, also_deleting=True)
                 if agent is not None:
                     await self._remove(tenant, agent)
@@ -158,7 +160,7 @@ class Agents:
             try:
                 await self._changes.commit(tenant, tenant.count(Count.AGENTS, 1, limit), *writes, claim)
             except ConditionFailed as failed:
-                # A repeat comes first: the limit and the key are then full and taken by the first request itself.
+                # Check for a repeat first: its first attempt may have reached the limit and claimed the key.
                 existing = await tenant.agent(agent.id)
                 if existing is not None:
                     check_repeat(existing.request_hash, agent.request_hash)
@@ -176,7 +178,7 @@ class Agents:
     async def _changed(
         self, tenant: TenantStore, agent: Agent, changes: Sequence[Change], status: AgentStatus | None, key: PublicKey | None
     ) -> bool:
-        """Makes the changes and says whether it could; not so when the agent was changed since it was read."""
+        """Commit the changes. Return False if the agent was changed since it was read."""
         proofs: list[Change] = []
         claimed: list[Write] = []
         if status is not None and status is not agent.status:
@@ -190,7 +192,7 @@ class Agents:
             ]
             claimed += [tenant.tombstones.put(request, self._clock()) for request in keys.dropped_requests(agent, others)]
         if proofs:
-            # Not `Add`: the update holds only for the epoch that was read, and an older system's may be no number.
+            # Assign and not `Add`: the update requires the epoch that was read, and an older system's may not be a number.
             proofs.append(Assign("epoch", agent.epoch + 1))
         if not (changes or proofs):
             return True
@@ -202,7 +204,7 @@ class Agents:
         return True
 
     def _first(self, agent: Agent, key: PublicKey, others: Sequence[AgentKey]) -> Sequence[Change]:
-        """Return the changes that give the agent another first key and leave it `others` beside it."""
+        """Return the changes that replace the agent's first key, and set its additional keys to `others`."""
         version = agent.keys_version + 1
         return [
             Assign("public_key", key.line),
@@ -213,13 +215,13 @@ class Agents:
         ]
 
     async def _remove(self, tenant: TenantStore, agent: Agent) -> None:
-        """Removes an agent whose deletion has begun."""
+        """Delete the rows of an agent that is marked as deleting."""
         channels = sorted(agent.channels)
         for start in range(0, len(channels), _DELETES_AT_ONCE):
             some = channels[start : start + _DELETES_AT_ONCE]
             await tenant.transact([tenant.subscriptions.delete(channel_id, agent.id) for channel_id in some])
         writes = await key_claims.release(tenant, agent, [key.line for key in keys.all_of(agent)])
-        if agent.request_hash is not None:  # A repeat of the request could make it again.
+        if agent.request_hash is not None:  # Else a repeat of the request would create it again.
             writes.append(tenant.tombstones.put(agent.id, self._clock()))
         await self._changes.commit(tenant, tenant.count(Count.AGENTS, -1), tenant.delete_agent(agent.id), *writes)
 
@@ -232,10 +234,10 @@ async def _there(tenant: TenantStore, agent_id: str) -> Agent:
 
 
 def _facts(name: str | None, status: AgentStatus | None, key: PublicKey | None) -> dict[str, str]:
-    """What the audit is told of a change."""
-    told: dict[str, str | None] = {
+    """Return the audit facts of a change."""
+    facts: dict[str, str | None] = {
         "name": name,
         "status": None if status is None else status.value,
         "key": None if key is None else key.fingerprint,
     }
-    return {fact: text for fact, text in told.items() if text is not None}
+    return {fact: text for fact, text in facts.items() if text is not None}

@@ -1,7 +1,8 @@
-"""The audit: who did what, when and from where, in a chain a tenant that nobody can change unseen (design, decision 12).
+"""The audit: who did what, when and from where, in one hash chain for each tenant, so that edits are detectable (decision 12).
 
-A change is told twice: that it is intended, before it is made, so that none is made untold; and what became of it. What comes in
-floods is counted first (`services.audit_counters`). Never a payload, a token or a key: a key by its fingerprint.
+Each change is written twice: the intent before the change, so that no change is made without an entry, and the outcome after it.
+Frequent events are counted first (`services.audit_counters`). An entry never contains a payload, a token or a key, but only the
+fingerprint of a key.
 """
 
 from __future__ import annotations
@@ -33,40 +34,40 @@ from artcafe.tables.engine.port import ConditionFailed
 from artcafe.tables.store import Store
 
 CHANGES_AT_ONCE: Final = 20_000
-"""Changes that one actor may make at once in a tenant: 100 agents subscribed to 100 channels, twice. Each leaves 1.5 KB in an
-audit from which nothing is removed."""
+"""Burst of changes by one actor in a tenant: 100 agents subscribed to 100 channels, twice. Each adds 1.5 KB to an audit, which is
+never deleted."""
 CHANGES_PER_S: Final = 1.0
-"""And on average: at most 130 MB a day. The bound is each actor's own, so that no admin keeps an owner from acting."""
+"""Average rate of changes by one actor: at most 130 MB a day. Limited per actor, so that no admin can block an owner."""
 PORTION: Final = 100
-"""Entries that are read at once to find those that a filter admits."""
+"""Entries read at once to find those that match a filter."""
 MOST_PORTIONS: Final = 4
-"""Of one page. Newest first each entry is a request to NATS, some 0.2 ms."""
+"""Portions read for one page. Newest first, each entry is a request to NATS of some 0.2 ms."""
 OPERATOR: Final = "operator"
-"""Whoever runs the service, by a command on its tables: it has no name but the secret."""
+"""Actor of operator commands: they are authorized by the secret, which names no person."""
 
 
 class Chains(Protocol):
-    """What keeps the entries, as `fabric.audit_log.AuditLog` does."""
+    """Stores the entries of each chain: `fabric.audit_log.AuditLog`."""
 
     async def append(self, chain: Subject, compose: Compose) -> bytes:
-        """Puts the next text behind the chain's last one, which `compose` is given, and returns it. Raises `Unavailable`."""
+        """Append the text that `compose` makes from the chain's last one, and return it. Raises `Unavailable`."""
         ...
 
     async def after(self, chain: Subject, seq: Seq, most: int) -> list[StoredEntry]:
-        """The next texts of a chain above a place, oldest first."""
+        """Return the texts of a chain above a sequence, oldest first."""
         ...
 
     async def before(self, chain: Subject, seq: Seq | None, most: int) -> list[StoredEntry]:
-        """The texts of a chain below a place, newest first; None: the newest."""
+        """Return the texts of a chain below a sequence, newest first; None begins at the end."""
         ...
 
     async def since(self, chain: Subject, time: datetime) -> Seq | None:
-        """The place of a chain's first text that was stored at this time or later."""
+        """Return the sequence of a chain's first text stored at this time or later."""
         ...
 
 
-class Line(NamedTuple):
-    """An entry in its place, with the digest that the next one names."""
+class ChainedEntry(NamedTuple):
+    """An audit entry with its sequence, and its digest, which the next entry contains."""
 
     seq: Seq
     entry: Entry
@@ -74,20 +75,20 @@ class Line(NamedTuple):
 
 
 class AuditedAction:
-    """Something that is being done: what is known of it only later is noted here."""
+    """An action in progress: set the target and facts that are known only during the action."""
 
     def __init__(self, target: str | None, facts: Mapping[str, str]) -> None:
         self.target, self.facts = target, dict(facts)
 
 
 class Audit:
-    """Writes and reads the audits of all tenants, and the platform's own (for them the tenant is None)."""
+    """Writes and reads the audits of all tenants, and the platform's own audit, whose tenant is None."""
 
     def __init__(self, chains: Chains, store: Store, clock: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._chains, self._clock, self._monotonic = chains, clock, monotonic
         self._changes = Buckets(CHANGES_PER_S, CHANGES_AT_ONCE)
         self._locks: WeakValueDictionary[Subject, asyncio.Lock] = WeakValueDictionary()
-        self.counters = AuditCounters(self._tell, store, clock)
+        self.counters = AuditCounters(self._write_counted, store, clock)
 
     # --- changes ---
 
@@ -95,10 +96,10 @@ class Audit:
     async def change(
         self, tenant_id: TenantId | None, actor: str, action: str, target: str | None = None, **facts: str
     ) -> AsyncIterator[AuditedAction]:
-        """Tells that a change is intended, and behind it what became of it.
+        """Write the intent of a change before the block, and its outcome after it.
 
-        Raises `Unavailable` where the intent cannot be told, and `RateLimited`: then nothing is to be changed. That the
-        outcome could not be told hides nothing, since the intent stands.
+        Raises `Unavailable` if the intent cannot be written, and `RateLimited`; the block does not run then. A failure to write
+        the outcome is only logged: the intent is already in the audit.
         """
         if wait_s := self._changes.take((tenant_id, actor), self._monotonic()):
             raise RateLimited("changes", wait_s, "by you in this tenant")
@@ -108,7 +109,7 @@ class Audit:
         try:
             yield audited
             outcome = Outcome.DONE
-        except ConditionFailed:  # somebody was faster, and it is tried again
+        except ConditionFailed:  # a concurrent change won, and the caller retries
             outcome = Outcome.REFUSED
             raise
         except ArtcafeError as exc:
@@ -141,7 +142,7 @@ class Audit:
 
         def compose(last: bytes | None) -> bytes:
             if last is None and tenant_id is not None and action != chain.BEGINNING:
-                # Of an older system's tenant, once; of any other, its audit was there and is gone.
+                # Expected once for a tenant of an older system; for any other tenant its audit was lost.
                 log.warning("audit.begun_late", tenant=tenant_id, action=action)
             number, before = (0, chain.FIRST) if last is None else (chain.read(last).number, chain.digest(last))
             entry = Entry(
@@ -162,11 +163,11 @@ class Audit:
 
         where = _chain_of(tenant_id)
         lock = self._locks.setdefault(where, asyncio.Lock())
-        async with lock:  # what this server tells at once would only be in its own way
+        async with lock:  # concurrent appends of this server would only conflict with each other
             return chain.read(await self._chains.append(where, compose))
 
-    async def _tell(self, event: Event, facts: Mapping[str, str]) -> None:
-        """Tells what was counted."""
+    async def _write_counted(self, event: Event, facts: Mapping[str, str]) -> None:
+        """Write a counted event."""
         request_origin = Origin(event.address, None)
         await self._append(
             event.tenant_id, event.actor, event.action, event.outcome, AuditedAction(None, facts), request_origin=request_origin
@@ -176,8 +177,8 @@ class Audit:
 
     async def page(
         self, principal: Principal, ask: PageRequest = FIRST, wanted: AuditFilter = EVERYTHING, *, oldest_first: bool = False
-    ) -> Page[Line]:
-        """The audit of the principal's tenant, newest first unless asked otherwise. Raises Forbidden and Unavailable."""
+    ) -> Page[ChainedEntry]:
+        """Return a page of the audit of the principal's tenant, newest first by default. Raises Forbidden and Unavailable."""
         access.check(principal, Action.READ_AUDIT)
         return await self.read(principal.tenant_id, ask, wanted, oldest_first=oldest_first)
 
@@ -188,16 +189,16 @@ class Audit:
         wanted: AuditFilter = EVERYTHING,
         *,
         oldest_first: bool = False,
-    ) -> Page[Line]:
-        """Any audit, also one that has outlived its tenant; None: the platform's own. Asks for no right: it is for commands of
-        whoever holds the installation's secret. Raises Unavailable.
+    ) -> Page[ChainedEntry]:
+        """Return a page of any audit, also of a deleted tenant; None is the platform's. Raises Unavailable.
 
-        Entries are found by reading the others, so a filtered page may hold fewer than `limit`, or none, and have a next one.
+        Checks no access: for operator commands, which hold the installation's secret. A filter reads all entries, so a filtered
+        page can have fewer than `limit` entries, or none, and still have a next page.
         """
         where = _chain_of(tenant_id)
         at = int(ask.after) if ask.after is not None else await self._start(where, wanted, oldest_first=oldest_first)
         portion = ask.limit if wanted == EVERYTHING else PORTION
-        lines: list[Line] = []
+        lines: list[ChainedEntry] = []
         for _ in range(MOST_PORTIONS):
             read = self._chains.after(where, at or 0, portion) if oldest_first else self._chains.before(where, at, portion)
             kept = await read
@@ -214,7 +215,7 @@ class Audit:
         return Page(tuple(lines), str(at))
 
     async def _start(self, where: Subject, wanted: AuditFilter, *, oldest_first: bool) -> Seq | None:
-        """Return the place behind which the wanted entries begin, in the direction of reading; None: at the end of the chain."""
+        """Return the sequence after which the requested entries begin, in reading order; None is the end of the chain."""
         if oldest_first and wanted.since is not None:
             first = await self._chains.since(where, wanted.since - SLACK)
             return sys.maxsize if first is None else first - 1
@@ -227,5 +228,5 @@ def _chain_of(tenant_id: TenantId | None) -> Subject:
     return subjects.AUDIT_OF_PLATFORM if tenant_id is None else subjects.audit(tenant_id)
 
 
-def _line(kept: StoredEntry) -> Line:
-    return Line(kept.seq, chain.read(kept.text), chain.digest(kept.text))
+def _line(kept: StoredEntry) -> ChainedEntry:
+    return ChainedEntry(kept.seq, chain.read(kept.text), chain.digest(kept.text))

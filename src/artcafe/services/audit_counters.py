@@ -1,8 +1,7 @@
 """Aggregate frequent audit events (logins, attempts on other tenants) and write one entry of each kind per minute.
 
-The first of a kind is written at once. Each tenant has counts of its own (`services.event_counts`), so that whatever is tried on
-one tenant, or by one actor, hides nothing of another. Events that name a tenant
-which may not exist wait apart until it is looked up.
+The first event of a kind is written at once. Each tenant has separate counts (`services.event_counts`), so a flood on one tenant,
+or by one actor, hides no event of another. Events of an unverified tenant are buffered separately until the tenant is looked up.
 """
 
 from __future__ import annotations
@@ -23,27 +22,27 @@ from artcafe.tables.store import Store
 
 MINUTE_S: Final = 60.0
 MOST_CLAIMED: Final = 50
-"""Tenants that one claimant may name while none of them was looked up yet, which takes milliseconds."""
+"""Unverified tenants of one claimant. A look-up takes milliseconds."""
 MOST_CLAIMANTS: Final = 10_000
 CHAINS_AT_ONCE: Final = 16
-"""Audits that are written at the same time: a tenant with many events keeps the others waiting no longer than itself."""
+"""Audits written concurrently, so that a tenant with many events does not delay the others."""
 OUTSIDER: Final = "outsider"
-"""In a tenant's audit: somebody of another tenant, who is named in the platform's alone."""
+"""Actor in a tenant's audit for a caller of another tenant; only the platform's audit has the name."""
 
 Append = Callable[[Event, Mapping[str, str]], Awaitable[None]]
-"""Write an event to its audit with what is known of it. Raises `Unavailable`."""
+"""Write an event with its facts to its audit. Raises `Unavailable`."""
 
 ByTenant = dict[TenantId | None, Counts]
 
 
 class AuditCounters:
-    """Counts for all tenants, and for the platform (for that the tenant is None)."""
+    """Counts events of all tenants, and of the platform, whose tenant is None."""
 
     def __init__(self, append: Append, store: Store, clock: Clock) -> None:
         self._append, self._store, self._clock = append, store, clock
         self._counts: ByTenant = {}
         self._claims: dict[str, dict[TenantId, Counts]] = {}
-        """By claimant: the tenants that they named and that were not looked up yet."""
+        """By claimant: the named tenants that were not looked up yet."""
         self._flooded = 0
         self._due = asyncio.Event()
         self.supervisor = Supervisor("audit")
@@ -51,35 +50,38 @@ class AuditCounters:
     # --- counting ---
 
     def count(self, tenant_id: TenantId | None, actor: str, action: str, outcome: Outcome = Outcome.DONE, **facts: str) -> None:
-        """Count what a known actor did in a tenant that exists. Waits for nothing and raises nothing."""
+        """Count an event of a known actor in an existing tenant. Never waits or raises."""
         event = Event(tenant_id, action, actor, outcome, origin().address, tuple(sorted(facts.items())))
         self._counts.setdefault(tenant_id, Counts()).add(event, Counted(self._clock()))
         self._due.set()
 
     def count_claim(self, tenant_id: TenantId, actor: str, action: str, **facts: str) -> None:
-        """Count a refusal where tenant and actor are claims of whoever is at this address, who cannot be believed."""
+        """Count a refusal whose tenant and actor are unverified claims of a client at this address."""
         address = origin().address
         event = Event(tenant_id, action, actor, Outcome.REFUSED, address, tuple(sorted(facts.items())))
         self._claim(address or "", event, Counted(self._clock()))
         self._due.set()
 
     def count_cross_tenant(self, principal_tenant: TenantId | None, actor: str, tenant_id: str) -> None:
-        """Count an attempt on another tenant: in that tenant's audit without the actor's name, and by name in the actor's own
-        tenant's audit, or in the platform's where they have none. Text that cannot be an id counts in the latter alone."""
+        """Count an attempt on another tenant.
+
+        That tenant's audit gets it without the actor's name; the audit of the actor's own tenant, or the platform's if they have
+        none, gets it with the name. A malformed tenant id is counted in the latter only.
+        """
         if ids.is_possible(tenant_id):
             event = Event(TenantId(tenant_id), "tenant.trespass", OUTSIDER, Outcome.REFUSED, origin().address, ())
             self._claim(actor, event, Counted(self._clock()))
         self.count(principal_tenant, actor, "tenant.trespass", Outcome.REFUSED)
 
     def count_refusal(self, principal: Principal, error: ArtcafeError, **facts: str) -> None:
-        """Count a principal's attempt at something that they may not do. An error of another kind counts nothing."""
+        """Count a principal's refused action. Errors other than Forbidden and TenantSuspended are ignored."""
         if isinstance(error, Forbidden):
             facts["attempt"] = error.action
         if isinstance(error, Forbidden | TenantSuspended):
             self.count(principal.tenant_id, principal.sender, "access.refused", Outcome.REFUSED, code=error.code, **facts)
 
     def _claim(self, claimant: str, event: Event, counted: Counted) -> None:
-        """Count an event in a tenant that may not exist. What one claimant names too fast takes no room from others."""
+        """Count an event in a tenant that may not exist. A claimant above its limit takes no memory from others."""
         if event.tenant_id is None or not ids.is_possible(event.tenant_id):
             self._add_unplaced(event, counted)
         elif event.tenant_id in self._counts:
@@ -102,8 +104,8 @@ class AuditCounters:
         return tenant_id in claimed or len(claimed) < MOST_CLAIMED
 
     def _add_unplaced(self, event: Event, counted: Counted) -> None:
-        """Count an event that names no tenant, together with all others of its action: whoever makes ids up must not fill the
-        platform's audit with them."""
+        """Count an event without an existing tenant, merged with all others of its action: invented ids must not fill the
+        platform's audit."""
         facts = (("problem", "there is no such tenant"),)
         event = Event(None, event.action, OTHERS, event.outcome, event.address, facts)
         self._counts.setdefault(None, Counts()).add(event, counted, is_urgent=False)
@@ -111,7 +113,7 @@ class AuditCounters:
     # --- writing ---
 
     async def run(self) -> None:
-        """Write what is counted until cancelled: the first of its kind at once, and the rest at the end of the minute."""
+        """Write the counts until cancelled: the first event of each kind at once, the rest at the end of the minute."""
         clock = asyncio.get_running_loop().time
         ends_at = clock() + MINUTE_S
         while True:
@@ -126,7 +128,7 @@ class AuditCounters:
                 await self._write_fresh()
 
     async def flush(self) -> None:
-        """Write everything that is counted, and begin to count anew."""
+        """Write all counts, and reset them."""
         await self._look_up()
         if self._flooded:
             log.warning("audit.flooded", events=self._flooded)
@@ -139,7 +141,7 @@ class AuditCounters:
         await self._write({tenant_id: each.take_fresh() for tenant_id, each in self._counts.items() if each.is_fresh})
 
     async def _look_up(self) -> None:
-        """Move what was claimed into the counts of its tenant, or of the platform where there is no such tenant."""
+        """Look up the claimed tenants, and move their events to the tenant's counts, or the platform's for an unknown tenant."""
         claims, self._claims = self._claims, {}
         named = sorted({tenant_id for claimed in claims.values() for tenant_id in claimed})
         if not named:
@@ -161,13 +163,13 @@ class AuditCounters:
         return {tenant_id for tenant_id, version in versions.items() if version is not None}
 
     def _restore(self, claims: Mapping[str, Mapping[TenantId, Counts]]) -> None:
-        """Keep claims that could not be looked up for the next time."""
+        """Keep claims after a failed look-up, for the next attempt."""
         for claimant, claimed in claims.items():
             for event, counted in _all([claimed]):
                 self._claim(claimant, event, counted)
 
     async def _write(self, events: Mapping[TenantId | None, list[tuple[Event, Counted]]]) -> None:
-        """Write the events of several audits, and count again what cannot be written now."""
+        """Write the events of several audits. Events that cannot be written are counted again."""
         writing = _Writing(self._append, self.supervisor)
         async with asyncio.TaskGroup() as group:
             for each in events.values():
@@ -181,7 +183,7 @@ class AuditCounters:
 
 
 class _Writing:
-    """One pass over several audits. The first failure to reach NATS ends it: the others would only wait for the same."""
+    """One pass over several audits. The first failure to reach NATS ends it, because the others would fail too."""
 
     def __init__(self, append: Append, supervisor: Supervisor) -> None:
         self._append, self._supervisor = append, supervisor
@@ -189,7 +191,7 @@ class _Writing:
         self.problem: OurFault | None = None
 
     async def write(self, events: list[tuple[Event, Counted]]) -> None:
-        """Write the events of one audit, removing each from the list once it is written. One that fails unforeseen is dropped."""
+        """Write the events of one audit, removing each from the list when written. An unexpected error drops its event."""
         async with self._at_once:
             while events and self.problem is None:
                 event, counted = events[0]

@@ -60,9 +60,9 @@ def change_of(tenant_id: TenantId, writes: Sequence[Write]) -> TenantChange:
     """Return what the writes of a transaction change, by their tables and keys."""
     keys = [(write.table, write.key.partition, write.key.sort or "") for write in writes if not isinstance(write, Check)]
     pairs = [sort.split("#") for table, _, sort in keys if table is CHANNEL_SUBSCRIPTIONS]
-    if any(len(pair) != 2 for pair in pairs):  # an id of an older system has a '#' in it, and could be either of the two
+    if any(len(pair) != 2 for pair in pairs):  # an id of an older system contains '#', so the parts are ambiguous
         return TenantChange(tenant_id=tenant_id, is_whole=True)
-    subscribers = {agent for _, agent in pairs}  # in their own rows only the list of channels is changed
+    subscribers = {agent for _, agent in pairs}  # only the channel map changes in their own rows
     agents = [sort for table, _, sort in keys if table is AGENTS and not sort.startswith(CLAIM_PREFIX)]
     return TenantChange(
         tenant_id=tenant_id,

@@ -1,4 +1,4 @@
-"""Channels: the named logs of a tenant. What is published to them is `messaging`'s, who receives them `subscriptions`'."""
+"""Channels of a tenant. `messaging` publishes to them; `subscriptions` has their receivers."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ class ChannelLogs(Protocol):
     """Stores the messages of channels."""
 
     async def purge(self, tenant_id: TenantId, channel_id: ChannelId) -> None:
-        """Removes every message of the channel. May be repeated, also where nothing was stored."""
+        """Delete every message of the channel. May be repeated, and does nothing for a channel without messages."""
         ...
 
 
 class Keep(Enum):
-    """Stands for what is left as it is, where None has a meaning of its own."""
+    """Marks an argument that was not given, where None is a value."""
 
     AS_IT_IS = auto()
 
 
 class Channels:
-    """What members do with the channels of their tenant."""
+    """Operations of members on the channels of their tenant."""
 
     def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, fabric: ChannelLogs) -> None:
         self._store, self._changes, self._audit, self._clock, self._fabric = store, changes, audit, clock, fabric
@@ -54,10 +54,10 @@ class Channels:
         retention_s: int | None = None,
         idempotency_key: str | None = None,
     ) -> Channel:
-        """Create a channel. With an idempotency key it may be repeated: the same request gets the same channel.
+        """Create a channel. With an idempotency key the request may be repeated, and returns the same channel.
 
-        `retention_s`: how long it keeps a message; None, as long as the plan has it. Raises Forbidden, Invalid, LimitReached,
-        IdempotencyMismatch where the key was another request's, and Conflict where the channel of this request was deleted.
+        `retention_s`: seconds that a message is kept; None uses the plan's. Raises Forbidden, Invalid, LimitReached,
+        IdempotencyMismatch if the key belongs to another request, and Conflict if the channel of this request was deleted.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         name, description = fields.name(name), fields.description(description)
@@ -79,12 +79,12 @@ class Channels:
             return await self._insert(self._store.tenant(principal.tenant_id), channel)
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Channel]:
-        """The tenant's channels in the order of their ids. Raises Forbidden."""
+        """Return a page of the tenant's channels in id order. Raises Forbidden."""
         rules.check(principal, Action.READ_CHANNELS)
         return await self._store.tenant(principal.tenant_id).channels(page)
 
     async def get(self, principal: Principal, channel_id: str) -> Channel:
-        """Raises Forbidden and ChannelNotFound."""
+        """Return a channel. Raises Forbidden and ChannelNotFound."""
         rules.check(principal, Action.READ_CHANNELS)
         return await _there(self._store.tenant(principal.tenant_id), channel_id)
 
@@ -98,8 +98,10 @@ class Channels:
         access: Access | None = None,
         retention_s: int | Keep | None = Keep.AS_IT_IS,
     ) -> Channel:
-        """Changes what is given; may be repeated. `retention_s` of None is the plan's. Raises Forbidden, ChannelNotFound and
-        Invalid."""
+        """Change the given fields; a `retention_s` of None restores the plan's. May be repeated.
+
+        Raises Forbidden, ChannelNotFound and Invalid.
+        """
         rules.check(principal, Action.CHANGE_CHANNELS)
         changes: list[Change] = []
         if name is not None:
@@ -124,9 +126,9 @@ class Channels:
             return await _there(tenant, channel_id)
 
     async def delete(self, principal: Principal, channel_id: str) -> None:
-        """Removes the channel with its subscriptions and its messages. Raises Forbidden and ChannelNotFound.
+        """Delete the channel with its subscriptions and messages. Raises Forbidden and ChannelNotFound.
 
-        When it was cut short it may be repeated and goes on.
+        A deletion that was interrupted is continued by a repeat.
         """
         rules.check(principal, Action.CHANGE_CHANNELS)
         tenant = self._store.tenant(principal.tenant_id)
@@ -138,7 +140,7 @@ class Channels:
                 await self._changes.commit(tenant, tenant.touch(), tenant.begin_channel_deletion(channel.id))
                 await _remove_subscriptions(tenant, channel.id)
                 await self._fabric.purge(tenant.id, channel.id)
-                # A tombstone is left by what a repeated request could make again.
+                # A tombstone keeps a repeated request from creating the channel again.
                 tombstones = [] if channel.request_hash is None else [tenant.tombstones.put(channel.id, self._clock())]
                 counted = tenant.count(Count.CHANNELS, -1)
                 await self._changes.commit(tenant, counted, tenant.delete_channel(channel.id), *tombstones)
@@ -155,7 +157,7 @@ class Channels:
         try:
             await self._changes.commit(tenant, tenant.count(Count.CHANNELS, 1, limit), *writes)
         except ConditionFailed as failed:
-            # A repeat comes first: the first request itself may have reached the limit.
+            # Check for a repeat first: its first attempt may have reached the limit.
             existing = await tenant.channel(channel.id)
             if existing is not None:
                 check_repeat(existing.request_hash, channel.request_hash)
@@ -169,7 +171,7 @@ class Channels:
 
 
 def _retention(seconds: int | None, type: ChannelType, tenant: Tenant) -> Change:
-    """The change that gives a channel this retention. Raises Invalid."""
+    """Return the change that sets a channel's retention. Raises Invalid."""
     if seconds is None:
         return Remove("retention_s")
     if type is ChannelType.LIVE:
@@ -192,7 +194,7 @@ async def _there(tenant: TenantStore, channel_id: str) -> Channel:
 
 
 async def _remove_subscriptions(tenant: TenantStore, channel_id: ChannelId) -> None:
-    """Removes the subscriptions to a channel that takes no new ones any more."""
+    """Delete the subscriptions to a channel that is marked as deleting, and takes no new ones."""
     ask: PageRequest | None = FIRST
     while ask is not None:
         page = await tenant.subscriptions.of_channel(channel_id, ask)

@@ -1,4 +1,4 @@
-"""How many connections an agent, a person and a tenant have on this server, under the limits of the tenant's plan."""
+"""Limits of the plan on the connections of an agent, a person and a tenant to this server."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ K = TypeVar("K")
 
 
 class Connections:
-    """Each server counts its own: what a limit guards is a server's memory, and counting over a fleet would need a row a
-    connection."""
+    """Counts open connections.
+
+    Each server counts separately: the limits protect a server's memory, and a count for the fleet would need a row for each
+    connection.
+    """
 
     def __init__(self, record_cache: RecordCache) -> None:
         self._record_cache = record_cache
@@ -25,7 +28,7 @@ class Connections:
         self._of_one: Counter[tuple[TenantId, str]] = Counter()
 
     async def enter(self, who: Principal) -> None:
-        """One more connection, of an agent or a person. Raises `ConnectionLimit` or `Unavailable`, and counts nothing then."""
+        """Count a connection of an agent or a person. Raises `ConnectionLimit` or `Unavailable`, without counting it."""
         plan = await self._plan(who.tenant_id)
         counts = (
             (
@@ -42,23 +45,23 @@ class Connections:
         self._of_tenant[who.tenant_id] += 1
 
     async def _plan(self, tenant_id: TenantId) -> Mapping[Limit, int]:
-        """From memory, which is told of changes within seconds: a login reads the tables for nothing but the agent."""
+        """Return the limits from the cache, which is at most seconds old: a login reads no table but the agents'."""
         try:
             tenant = await self._record_cache.tenant(tenant_id)
-        except TenantNotFound:  # It was deleted a moment ago, and its sockets are about to be closed.
+        except TenantNotFound:  # Just deleted; its sockets are about to be closed.
             return plans.PLANS[plans.DEFAULT_PLAN]
         return {limit: plans.limit_of(tenant, limit) for limit in (Limit.CONNECTIONS, Limit.AGENT_CONNECTIONS)}
 
     def leave(self, who: Principal) -> None:
-        """One connection less, of those that entered."""
-        _less(self._of_one, (who.tenant_id, who.sender))
-        _less(self._of_tenant, who.tenant_id)
+        """Remove a connection that `enter` counted."""
+        _decrement(self._of_one, (who.tenant_id, who.sender))
+        _decrement(self._of_tenant, who.tenant_id)
 
     def __len__(self) -> int:
         return self._of_tenant.total()
 
 
-def _less(counter: Counter[K], key: K) -> None:
+def _decrement(counter: Counter[K], key: K) -> None:
     counter[key] -= 1
     if not counter[key]:
         del counter[key]

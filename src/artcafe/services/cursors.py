@@ -1,6 +1,6 @@
-"""How far each subscription has acknowledged: kept in memory, written to its row when it is due. Never backwards.
+"""Cursors: the position that each subscription has acknowledged, buffered in memory and written to its row periodically.
 
-A lost write means that messages come again, never that one is lost (design, decision 5).
+A cursor never moves back. After a lost write messages are delivered again; none is lost (design, decision 5).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 
 AT_ONCE: Final = 64
-"""Cursors that are written at the same time: the embedded engine puts them into one commit."""
+"""Concurrent writes; the SQLite engine puts them into one commit."""
 
 REMEMBER_S: Final = 30.0
 
@@ -31,20 +31,20 @@ class Cursors:
         self._store, self._write_s = store, write_s
         self._unwritten: Known = {}
         self._written: list[Known] = [{}, {}]
-        """What was written in this period of `REMEMBER_S` and the one before: a row that was read before the write, and is used
-        after it, must not take its agent back."""
+        """Cursors written in this period of `REMEMBER_S` and the previous one: a row read before a write, and used after it, must
+        not move the cursor back."""
         self._period_began = time.monotonic()
         self.supervisor = Supervisor("cursors")
 
     def acknowledge(self, tenant_id: TenantId, channel_id: ChannelId, agent_id: AgentId, cursor: Cursor) -> None:
-        """Moves a cursor forward, to be written within `write_s` seconds. One that is behind what is known changes nothing."""
+        """Move a cursor forward, to be written within `write_s` seconds. A cursor behind the known one is ignored."""
         channels = self._unwritten.setdefault((tenant_id, agent_id), {})
         known = channels.get(channel_id)
         if known is None or known.epoch != cursor.epoch or known.seq < cursor.seq:
             channels[channel_id] = cursor
 
     def newest(self, subscription: Subscription) -> Cursor:
-        """Return the subscription's cursor: its row's, or what was acknowledged here after the row was read."""
+        """Return the subscription's cursor: that of its row, or one acknowledged here after the row was read."""
         who, channel_id = (subscription.tenant_id, subscription.agent_id), subscription.channel_id
         newest = subscription.cursor
         for known in self._written:
@@ -57,22 +57,22 @@ class Cursors:
         return unwritten
 
     def has_unwritten(self, tenant_id: TenantId, agent_id: AgentId) -> bool:
-        """Return whether the agent has acknowledged something that is not written yet."""
+        """Return whether an ack of the agent is not written yet."""
         return (tenant_id, agent_id) in self._unwritten
 
     async def run(self) -> None:
-        """Writes what has moved, every `write_s` seconds."""
+        """Write the moved cursors every `write_s` seconds, until cancelled."""
         while True:
             await asyncio.sleep(self._write_s)
             await self.write_all()
 
     async def write_all(self) -> None:
-        """Writes every cursor that has moved. One that cannot be written now is kept for the next time."""
+        """Write every moved cursor. A failed write is retried with the next call."""
         due = [(who, channel_id) for who, channels in self._unwritten.items() for channel_id in channels]
         await self._write(due)
 
     async def write_agent(self, tenant_id: TenantId, agent_id: AgentId) -> None:
-        """Writes an agent's cursors at once, because its connection ended."""
+        """Write an agent's cursors at once, after its connection ended."""
         who = (tenant_id, agent_id)
         await self._write([(who, channel_id) for channel_id in self._unwritten.get(who, {})])
 
@@ -98,7 +98,7 @@ class Cursors:
             return
         self._remember(who, channel_id, cursor)
         channels = self._unwritten.get(who, {})
-        if channels.get(channel_id) == cursor:  # else it moved on while this was being written
+        if channels.get(channel_id) == cursor:  # else it moved during the write
             del channels[channel_id]
             if not channels:
                 self._unwritten.pop(who, None)

@@ -1,8 +1,8 @@
-"""The counted events of one audit within a minute, in bounded memory; `services.audit_counters` has one for each audit.
+"""Counts of one audit's events within a minute, in bounded memory. `services.audit_counters` has one instance for each audit.
 
-An actor who cannot be believed must not use up what is kept for others, and no success may be lost behind failures. So successes
-have no bound on actors (each is an agent or a member that exists), failures of known actors have one, and failures in the name of
-actors who may not exist have a smaller one of their own. What is above a bound is still counted, without what tells it apart.
+An unauthenticated actor must not use up the memory for others, and failures must not hide a success. So the number of actors is
+unlimited for successes (each actor is an existing agent or member), limited for failures of known actors, and limited separately
+and lower for failures of actors that may not exist. Events above a limit are still counted, merged without their details.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Final, NamedTuple
 from artcafe.model import Outcome, TenantId
 
 MOST_UNKNOWN: Final = 100
-"""Actors who may not exist that are counted apart, for each action; the rest are counted together, as `OTHERS`."""
+"""Actors that may not exist with counts of their own, for each action; the rest are merged as `OTHERS`."""
 MOST_KNOWN: Final = 1_000
-"""Known actors whose failures are counted apart, for each action."""
+"""Known actors with failure counts of their own, for each action."""
 MOST_VARIANTS: Final = 20
-"""Addresses and facts that are counted apart for one actor and action; the rest are counted together, without either."""
+"""Combinations of address and facts counted separately for an actor and action; the rest are merged without either."""
 OTHERS: Final = "others"
 
 
 class Event(NamedTuple):
-    """Something that may happen again, just so."""
+    """An event without its time; equal events are counted together."""
 
     tenant_id: TenantId | None
     action: str
@@ -34,7 +34,7 @@ class Event(NamedTuple):
 
 
 class Counted:
-    """How often an event happened since it was last written, and when first and last."""
+    """Number of occurrences of an event since it was last written, and the times of the first and the last."""
 
     __slots__ = ("count", "first", "last")
 
@@ -42,34 +42,34 @@ class Counted:
         self.count, self.first, self.last = count, first, last or first
 
     def add(self, more: Counted) -> None:
-        """Add what was counted elsewhere. What was written already has no part in `first`."""
+        """Add other occurrences. `first` ignores occurrences that were already written."""
         self.first = min(self.first, more.first) if self.count else more.first
         self.count, self.last = self.count + more.count, max(self.last, more.last)
 
 
 class Counts:
-    """The events of one tenant, or of the platform, since the minute began."""
+    """Event counts of one tenant, or of the platform, in the current minute."""
 
     def __init__(self) -> None:
         self._counted: dict[Event, Counted] = {}
         self._variants: dict[tuple[str, Outcome, bool], dict[str, int]] = {}
-        """By action, outcome and whether the actor is known: how many events of each actor are counted apart."""
+        """By action, outcome and whether the actor is known: the number of separate counts of each actor."""
         self._fresh: dict[Event, None] = {}
 
     def __len__(self) -> int:
         return len(self._counted)
 
     def __iter__(self) -> Iterator[tuple[Event, Counted]]:
-        """Yield the events that happened since they were last written."""
+        """Yield the events with occurrences that are not written yet."""
         return ((event, counted) for event, counted in self._counted.items() if counted.count)
 
     @property
     def is_fresh(self) -> bool:
-        """Whether something happened for the first time in this minute and is not written yet."""
+        """Whether an event occurred for the first time in this minute and is not written yet."""
         return bool(self._fresh)
 
     def add(self, event: Event, counted: Counted, *, is_known: bool = True, is_urgent: bool = True) -> None:
-        """Count an event. The first of its kind is fresh, unless it is not urgent. `is_known`: the actor exists."""
+        """Count an event. Its first occurrence is fresh, unless it is not urgent. `is_known`: the actor exists."""
         event = self._bounded(event, is_known)
         known = self._counted.get(event)
         if known is not None:
@@ -80,7 +80,7 @@ class Counts:
             self._fresh[event] = None
 
     def take_fresh(self) -> list[tuple[Event, Counted]]:
-        """Take the fresh events out, each as it is counted now; what happens later is counted from zero."""
+        """Return the fresh events with their counts, and reset those counts to zero."""
         taken = []
         for event in self._fresh:
             known = self._counted[event]

@@ -1,4 +1,4 @@
-"""Reading a channel's stored messages without receiving it: forward from a place, or back from the end."""
+"""Pages of a channel's stored messages, read without a subscription: forward from a position, or backward from the end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Place = Seq | datetime
 """A sequence of the tenant's log, or a time."""
 
 PAGE_BYTES: Final = 512 * 1024
-"""What the messages of a page have together at most, but for a single longer one: a page is one frame on the gateway, where a
-client takes up to 1 MiB (docs/gateway.md)."""
+"""Size limit of a page, except for a page of one larger message: a page is one frame on the gateway, and clients accept frames of
+1 MiB (docs/gateway.md)."""
 
 
 def place(text: str, field: str) -> Place:
-    """The place that a text names. Raises `Invalid` for `field` where it names none."""
+    """Parse a position in the log. Raises `Invalid` for `field` if the text is neither a sequence nor a time."""
     if text.isascii() and text.isdigit() and len(text) <= 16:
         return int(text)
     try:
@@ -35,26 +35,27 @@ def place(text: str, field: str) -> Place:
 
 
 class Past(NamedTuple):
-    """A page of a channel's messages: what is known to be gone of what was asked for, and whether more of it is there."""
+    """A page of a channel's messages, the gap that retention left in the requested range, and whether more messages follow."""
 
     messages: Sequence[StoredMessage]
     gap: Gap | None
     has_more: bool
     epoch: Epoch | None
-    """Of the log in which the sequences mean something; None where there is none yet."""
+    """The epoch of the log that the sequences refer to; None if nothing was stored yet."""
 
 
 class History:
-    """What is kept of a tenant's channels."""
+    """Reads stored messages of channels."""
 
     def __init__(self, record_cache: RecordCache, fabric: Fabric, retention: Retention) -> None:
         self._record_cache, self._fabric, self._retention = record_cache, fabric, retention
 
     async def page(self, principal: Principal, channel_id: str, after: Place | None, before: Place | None, most: int) -> Past:
-        """At most `most` messages. With `after` those above a sequence, or stored at a time or later, oldest first; without it
-        the newest first. Either way only those below `before`, a sequence or a time, where it is given.
+        """Return at most `most` messages.
 
-        Raises `ChannelNotFound`, `Forbidden` and `Unavailable`.
+        With `after`, messages above that sequence, or stored at that time or later, oldest first; without it, newest first. With
+        `before`, only messages below that sequence, or stored before that time. Raises `ChannelNotFound`, `Forbidden` and
+        `Unavailable`.
         """
         channel, log = await self._open(principal, channel_id)
         end = None if before is None else await _below(log, channel.id, before)
@@ -63,7 +64,7 @@ class History:
         behind = await _behind(log, channel.id, after)
         while True:
             found = await _forward(log, channel.id, behind, end, most + 1)
-            # Asked behind the messages, since it is noted before anything is removed.
+            # Read the gap after the messages: retention records a removal before it removes anything.
             life, gap = await self._gone(channel, log, after)
             if gap is None or gap.to is None or behind is None or behind >= gap.to:
                 break
@@ -72,7 +73,7 @@ class History:
         return Past(shown, gap, len(found) > len(shown), life.epoch)
 
     async def _back(self, channel: Channel, log: TenantLog, end: Seq | None, most: int) -> Past:
-        """The newest below `end`. What retention took is below all that is kept, so the last page tells of it."""
+        """Return the newest messages below `end`. Removed messages are below all stored ones, so only the last page has a gap."""
         found = await log.before(channel.id, end, most=most + 1, most_bytes=PAGE_BYTES)
         life, gap = await self._gone(channel, log, 0)
         kept = [one for one in found if gap is None or gap.to is None or one.seq > gap.to]
@@ -83,17 +84,17 @@ class History:
         return Past(shown, None if has_more else gap, has_more, life.epoch)
 
     async def _gone(self, channel: Channel, log: TenantLog, after: Place) -> tuple[LogLineage, Gap | None]:
-        """Which log it is, and what retention took of what stood above a place."""
+        """Return the log's lineage, and the gap that retention left above a position."""
         removed_to, removed_before = await self._retention.removal(channel.tenant_id, channel.id)
         state = await log.state()
         life = state.lineage if state else LogLineage(None)
         if isinstance(after, datetime):
-            # The oldest go first: none of what was stored since then is gone where all that is gone, or anything kept, is older.
+            # Retention removes the oldest first: nothing since `after` is gone if all removed messages or a stored one are older.
             if removed_before is not None and removed_before <= after:
                 return life, None
             if await log.last_seqs([channel.id], until=after):
                 return life, None
-            after = 0  # which of them were stored since then is not known any more
+            after = 0  # it is unknown which of the removed messages were stored since then
         removed = life.to_seq(removed_to)
         return life, Gap(after + 1, removed, start_position.RETENTION) if removed > after else None
 
@@ -105,11 +106,11 @@ class History:
 
 
 async def _forward(log: TenantLog, channel_id: ChannelId, behind: Seq | None, end: Seq | None, most: int) -> list[StoredMessage]:
-    """The messages above a sequence and below `end`, oldest first: `most`, or more than a page holds, or all that there are."""
+    """Return messages above a sequence and below `end`, oldest first: `most`, or more than a page holds, or all."""
     found: list[StoredMessage] = []
     size = 0
     while behind is not None and len(found) < most and size <= PAGE_BYTES:
-        some = await log.after(channel_id, behind, most=most - len(found))  # about a megabyte, or nothing more
+        some = await log.after(channel_id, behind, most=most - len(found))  # up to about 1 MB a read
         found += [one for one in some if end is None or one.seq < end]
         size = sum(len(one.envelope) for one in found)
         behind = some[-1].seq if some and (end is None or some[-1].seq < end) else None
@@ -117,7 +118,7 @@ async def _forward(log: TenantLog, channel_id: ChannelId, behind: Seq | None, en
 
 
 def _fitting(found: Sequence[StoredMessage], most: int) -> Sequence[StoredMessage]:
-    """The first of them that make a page: one at least, where there is one."""
+    """Return the first messages that fit a page, but at least one if there is any."""
     size = 0
     for at, one in enumerate(found[:most]):
         size += len(one.envelope)
@@ -127,7 +128,7 @@ def _fitting(found: Sequence[StoredMessage], most: int) -> Sequence[StoredMessag
 
 
 async def _behind(log: TenantLog, channel_id: ChannelId, place: Place) -> Seq | None:
-    """The sequence above which the place begins; None where nothing is there yet."""
+    """Return the sequence after which a position begins; None if nothing was stored at that time or later."""
     if not isinstance(place, datetime):
         return place
     first = await log.since(channel_id, place)
@@ -135,5 +136,5 @@ async def _behind(log: TenantLog, channel_id: ChannelId, place: Place) -> Seq | 
 
 
 async def _below(log: TenantLog, channel_id: ChannelId, place: Place) -> Seq | None:
-    """The sequence at which the place ends what is below it; None where all is below it."""
+    """Return the sequence below which messages precede a position; None if all do."""
     return await log.since(channel_id, place) if isinstance(place, datetime) else place

@@ -1,7 +1,7 @@
-"""Invitations: the way into a tenant for somebody who is not in it. ArtCafe sends no mail: whoever invites hands over the token.
+"""Invitations: how a person joins a tenant. ArtCafe sends no mail: the inviting admin passes the token on.
 
-An invitation is a row among the tenant's members, and the token is derived from its id (decision 14): 72 hours, one role, one
-address, once.
+An invitation is a row among the tenant's members. Its token is derived from its id (decision 14), and is valid for 72 hours, for
+one role and one address, once.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from artcafe.tables.tenant_store import Count
 
 
 class Invitations:
-    """What admins do with invitations into their tenant, and whoever was invited with theirs."""
+    """Operations of admins on invitations to their tenant, and their acceptance by the invited person."""
 
     def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, key: bytes) -> None:
-        """`key` proves tokens: 32 bytes, the same on every server of a fleet."""
+        """`key` signs tokens: 32 bytes, the same on every server of a fleet."""
         self._store, self._changes, self._audit, self._clock, self._key = store, changes, audit, clock, key
 
     async def create(
         self, principal: Principal, *, address: str, role: Role, idempotency_key: str | None = None
     ) -> tuple[Invitation, str]:
-        """Create an invitation, and the token to hand over. With a key it may be repeated while the invitation is open.
+        """Create an invitation, and return it with its token. With a key the request may be repeated while it is open.
 
-        Raises Forbidden (only owners invite owners), Invalid, LimitReached, IdempotencyMismatch where the key was another
-        request's, and Conflict where the invitation of this request was used or revoked.
+        Raises Forbidden (only owners invite owners), Invalid, LimitReached, IdempotencyMismatch if the key belongs to another
+        request, and Conflict if the invitation of this request was used or revoked.
         """
         _check(principal, role)
         address = fields.address(address)
@@ -66,13 +66,13 @@ class Invitations:
         return kept, rules.token(self._key, kept.tenant_id, kept.id)
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Invitation]:
-        """The tenant's open invitations in the order in which they were made. Raises Forbidden."""
+        """Return a page of the tenant's open invitations in order of creation. Raises Forbidden."""
         access.check(principal, Action.READ_MEMBERS)
         now = self._clock()
         return await self._store.people(principal.tenant_id).invitations(page, lambda each: each.expires_at > now)
 
     async def revoke(self, principal: Principal, invitation_id: str) -> None:
-        """Takes an invitation back. Raises Forbidden, and InvitationNotFound also for one that was used."""
+        """Revoke an invitation. Raises Forbidden, and InvitationNotFound for an unknown or used one."""
         access.check(principal, Action.CHANGE_MEMBERS)
         if not ids.is_possible(invitation_id):
             raise InvitationNotFound(invitation_id)
@@ -85,9 +85,9 @@ class Invitations:
                 raise InvitationNotFound(invitation_id) from failed
 
     async def accept(self, user_id: UserId, proven_address: str, token: str) -> tuple[Tenant, Member]:
-        """Makes the user a member, by an invitation for an address that is proven to be theirs. May be repeated.
+        """Make the user a member by an invitation to an address that their identity provider has verified. May be repeated.
 
-        Raises InvitationRefused, AddressUnproven, LimitReached, and Conflict for somebody who is in the tenant already.
+        Raises InvitationRefused, AddressUnproven, LimitReached, and Conflict if the user is a member already.
         """
         fields.user_id(user_id)
         tenant_id, invitation_id = rules.parse_token(self._key, token)
@@ -128,7 +128,7 @@ class Invitations:
         return row, member
 
     async def _may_invite(self, invitation: Invitation) -> bool:
-        """Whether whoever made the invitation is still in the tenant, and still may: else it would be a way back for them."""
+        """Return whether the inviting admin may still invite: else a removed admin could return by an invitation."""
         user_id = UserId(invitation.invited_by.removeprefix(USER_PREFIX))
         member = await self._store.people(invitation.tenant_id).member(user_id)
         if member is None:
@@ -141,7 +141,7 @@ class Invitations:
         return True
 
     async def _accepted_meanwhile(self, user_id: UserId, member: Member, failed: ConditionFailed) -> Member:
-        """The membership, where the same request came twice at a moment; else somebody was faster."""
+        """Return the membership if a concurrent repeat created it. Raises InvitationRefused if another person did."""
         there = await self._store.people(member.tenant_id).member(user_id)
         if there is None or there.invitation_id != member.invitation_id:
             raise InvitationRefused from failed
@@ -166,7 +166,7 @@ class Invitations:
 
 
 def _check(principal: Principal, role: Role) -> None:
-    """Raises Forbidden unless the principal may make somebody that."""
+    """Raise Forbidden unless the principal may give the role."""
     access.check(principal, Action.CHANGE_MEMBERS)
     if role is Role.OWNER:
         access.check(principal, Action.CHANGE_OWNERS)

@@ -1,4 +1,4 @@
-"""Claims: that no two agents of a tenant have one key, made true by a row for each key (decision record 6)."""
+"""Key claims: a row for each key, which ensures that no two agents of a tenant have the same key (decision record 6)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from artcafe.wire.sshkeys import PublicKey
 
 
 async def claim(tenant: TenantStore, key: PublicKey, agent_id: AgentId) -> Put:
-    """The write that makes the key the agent's; it fails when another has come first. Raises KeyTaken."""
+    """Return the write that claims the key for the agent. It fails if another agent claims it first. Raises KeyTaken."""
     stale = await owner_without(tenant, key, unless=agent_id)
     return tenant.claim_key(key.fingerprint, agent_id, instead_of=stale)
 
 
 async def owner_without(tenant: TenantStore, key: PublicKey, unless: AgentId | None = None) -> AgentId | None:
-    """The owner of a claim that may be taken over, because its agent is gone or has other keys; None where nobody claims it.
+    """Return the owner of a stale claim, whose agent is deleted or has other keys; None if the key is not claimed.
 
-    Raises KeyTaken when another agent than `unless` has the key, active or not.
+    Raises KeyTaken if an agent other than `unless` has the key, active or not.
     """
     owner = await tenant.key_owner(key.fingerprint)
     if owner is None or owner == unless:
@@ -33,7 +33,7 @@ async def owner_without(tenant: TenantStore, key: PublicKey, unless: AgentId | N
 
 
 async def release(tenant: TenantStore, agent: Agent, lines: Iterable[str]) -> list[Write]:
-    """The writes that give up those keys of the agent which it has claimed: of two older agents with one key only one has."""
+    """Return the writes that release the agent's claims to these keys. Of two older agents with one key, only one has a claim."""
     writes: list[Write] = []
     for line in lines:
         key = keys.admitted(line)

@@ -1,7 +1,7 @@
-"""The keys of an agent beside its first one: added, disabled, revoked, so that keys can be exchanged without a break.
+"""Additional keys of an agent: add, disable and revoke, so that keys can be rotated without an interruption.
 
-What a key has proven ends with it and with nothing else of the agent (decision record 13); another first key, which ends
-everything, is `services.agents`'.
+Tokens and sockets are bound to the key that opened them: they end with that key, and others stay (decision record 13).
+`services.agents` replaces the first key, which ends all of them.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from artcafe.tables.tenant_store import TenantStore
 from artcafe.wire.sshkeys import PublicKey, parse_public_key
 
 _TRIES: Final = 8
-"""Of a change that met another one of the same agent. Each try means that somebody else's went through, so that of any number of
-additions at once the last ones have found the agent full, not busy."""
+"""Attempts at a change that conflicts with other changes of the same agent. Each failure means that another change succeeded. So
+of any number of concurrent additions, the last ones fail because the agent has its maximum of keys, not because it is busy."""
 
 
 class AgentKeys:
-    """What members do with the keys of their tenant's agents."""
+    """Operations of members on the keys of their tenant's agents."""
 
     def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock) -> None:
         self._store, self._changes, self._audit, self._clock = store, changes, audit, clock
 
     async def list(self, principal: Principal, agent_id: str, page: PageRequest = FIRST) -> Page[tuple[Agent, AgentKey]]:
-        """The agent's keys by their ids, each with the agent. Raises Forbidden and AgentNotFound."""
+        """Return a page of the agent's keys in id order, each with the agent. Raises Forbidden and AgentNotFound."""
         access.check(principal, Action.READ_KEYS)
         agent = await _there(self._store.tenant(principal.tenant_id), agent_id)
         found = sorted((keys.key_id(key.line), key) for key in keys.all_of(agent))
@@ -50,7 +50,7 @@ class AgentKeys:
         return Page(tuple((agent, key) for _, key in shown), shown[-1][0] if len(rest) > page.limit else None)
 
     async def get(self, principal: Principal, agent_id: str, key_id: str) -> tuple[Agent, AgentKey]:
-        """Raises Forbidden, AgentNotFound and KeyNotFound."""
+        """Return an agent and one of its keys. Raises Forbidden, AgentNotFound and KeyNotFound."""
         access.check(principal, Action.READ_KEYS)
         agent = await _there(self._store.tenant(principal.tenant_id), agent_id)
         return agent, _found(agent, key_id)
@@ -64,10 +64,10 @@ class AgentKeys:
         not_after: datetime | None = None,
         idempotency_key: str | None = None,
     ) -> tuple[Agent, AgentKey]:
-        """Add a key, active at once, perhaps only until `not_after`. With an idempotency key it may be repeated.
+        """Add a key, active at once, until `not_after` if given. With an idempotency key the request may be repeated.
 
-        Raises Forbidden, AgentNotFound, Invalid, BadKey, KeyTaken (also by this agent itself), KeyLimit, IdempotencyMismatch, and
-        Conflict when the key of this request was taken from the agent, or others keep changing the agent.
+        Raises Forbidden, AgentNotFound, Invalid, BadKey, KeyTaken (also if this agent has it), KeyLimit, IdempotencyMismatch, and
+        Conflict if the key of this request was removed from the agent, or after `_TRIES` conflicts.
         """
         access.check(principal, Action.CHANGE_AGENTS)
         key, now = parse_public_key(public_key), self._clock()
@@ -89,7 +89,7 @@ class AgentKeys:
             return await self._add(tenant, agent_id, made, key)
 
     async def _add(self, tenant: TenantStore, agent_id: str, made: AgentKey, key: PublicKey) -> tuple[Agent, AgentKey]:
-        """Gives the agent the key, or finds that it was given it by the same request before."""
+        """Add the key, or return the one that an earlier attempt of the same request added."""
         for _ in range(_TRIES):
             agent = await _there(tenant, agent_id)
             first = next((each for each in agent.keys if made.request is not None and each.request == made.request), None)
@@ -97,7 +97,7 @@ class AgentKeys:
                 check_repeat(first.request_hash, made.request_hash)
                 return agent, first
             _check_room(agent, key.line)
-            # Read behind the agent: a key that goes meanwhile changes its row, and then the write below fails.
+            # Read after the agent: removing a key in between changes the agent's row, and the write below fails.
             if made.request is not None and await tenant.tombstones.is_there(made.request, self._clock()):
                 raise repeat_of_deleted("a key that was taken from the agent")
             made = msgspec.structs.replace(made, serial=agent.keys_version + 1)
@@ -106,10 +106,10 @@ class AgentKeys:
         raise _busy(agent_id)
 
     async def set_status(self, principal: Principal, agent_id: str, key_id: str, status: KeyStatus) -> tuple[Agent, AgentKey]:
-        """Disables a key, which ends what it opened, or makes it active again, which brings none of that back. May be repeated.
+        """Disable a key, which ends the tokens and sockets it opened, or enable it again, which restores none. May be repeated.
 
-        Where the first one goes another becomes first. Raises Forbidden, AgentNotFound, KeyNotFound, and Conflict for an agent's
-        only lasting key or when others keep changing the agent.
+        If the first key is disabled, another becomes the first. Raises Forbidden, AgentNotFound, KeyNotFound, and Conflict for
+        the agent's only active key without an end, or after `_TRIES` conflicts.
         """
 
         def changed(agent: Agent, key: AgentKey) -> Sequence[AgentKey]:
@@ -122,7 +122,7 @@ class AgentKeys:
         return await self._change(principal, action, agent_id, key_id, changed, unless=lambda key: key.status is status)
 
     async def revoke(self, principal: Principal, agent_id: str, key_id: str) -> None:
-        """Takes a key from the agent for good, and ends what it opened. As `set_status` else."""
+        """Remove a key from the agent, and end the tokens and sockets it opened. Otherwise as `set_status`."""
 
         def rest(agent: Agent, key: AgentKey) -> Sequence[AgentKey]:
             return [each for each in agent.keys if each is not key]
@@ -140,7 +140,7 @@ class AgentKeys:
         changed: Callable[[Agent, AgentKey], Sequence[AgentKey]],
         unless: Callable[[AgentKey], bool] = lambda _: False,
     ) -> tuple[Agent, AgentKey]:
-        """Gives the agent the keys that `changed` says beside its first one, which the change may be about."""
+        """Set the agent's additional keys to the result of `changed`. The changed key may be the first one."""
         access.check(principal, Action.CHANGE_AGENTS)
         tenant = self._store.tenant(principal.tenant_id)
         key = _found(await _there(tenant, agent_id), key_id)
@@ -175,7 +175,7 @@ class AgentKeys:
     async def _changed(
         self, tenant: TenantStore, agent: Agent, others: Sequence[AgentKey], *writes: Write, more: Sequence[Change] = ()
     ) -> bool:
-        """Make the change and return True, or False when the agent was changed since it was read."""
+        """Commit the change. Return False if the agent was changed since it was read."""
         tombstones = [tenant.tombstones.put(request, self._clock()) for request in keys.dropped_requests(agent, others)]
         changes = [
             Assign("keys", keys_value(others)),
@@ -205,7 +205,7 @@ def _heir(agent: Agent) -> AgentKey:
 
 
 def _promotion(heir: AgentKey) -> list[Change]:
-    """What makes a key the first one, as it is: what it has proven goes on."""
+    """Return the changes that make a key the first one and keep its serial, so its tokens and sockets stay valid."""
     return [
         Assign("public_key", heir.line),
         Assign("key_serial", heir.serial),
@@ -228,9 +228,9 @@ async def _there(tenant: TenantStore, agent_id: str) -> Agent:
 
 
 def _busy(agent_id: str) -> Conflict:
-    return Conflict(f"agent {agent_id} is being changed by others at the same time; try again")
+    return Conflict(f"agent {agent_id} is being changed by other requests at the same time; try again")
 
 
 def _fingerprint(key: AgentKey) -> str:
-    """The key's, or its line's where an older system kept one that is no key today."""
+    """Return the key's fingerprint, or its line if it is a key of an older system that is not accepted today."""
     return keys.fingerprint(key.line) or key.line

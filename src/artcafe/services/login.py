@@ -1,7 +1,7 @@
-"""Login of agents: challenges posed, signatures proven, tokens given and believed. A person's identity is `identity`'s.
+"""Login of agents: challenges, verification of signatures, and access tokens. People are authenticated by `identity`.
 
-Every way to fail is one error, BadCredentials, after the same work: the same read and one verification, by the key that the
-signature itself names. Whether that key is one of the agent's is compared afterwards, as text.
+Every failure is the same error, BadCredentials, after the same work: one read, and one verification with the key that the
+signature contains. Only then is that key compared, as text, with the agent's keys.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ CHALLENGE_S: Final = 300
 _NONCE_BYTES: Final = 32
 
 _NOBODY: Final = "nobody"
-"""Stands for an id that cannot be one, so that it is read and refused like any unknown id. No id that the server makes is it."""
+"""Replaces an invalid id, which is then looked up and refused like any unknown id. The server never creates this id."""
 
 
-class Refusal(StrEnum):
-    """Why a login was refused, as the audit has it (`facts.reason`)."""
+class LoginRefusal(StrEnum):
+    """Reason of a refused login, as the audit has it (`facts.reason`)."""
 
     UNKNOWN_AGENT = "unknown_agent"
     BAD_SIGNATURE = "bad_signature"
@@ -56,7 +56,7 @@ class Refusal(StrEnum):
 
 
 class Login:
-    """Proves agents. `service_name` stands in each challenge, so that its signature is worth nothing to another service."""
+    """Authenticates agents. Each challenge contains `service_name`, so its signature is invalid for other services."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Login:
         audit: Audit,
         throttle: LoginThrottle | None = None,
     ) -> None:
-        """Without `throttle`, an agent's login may be tried as often as anybody likes."""
+        """Without `throttle`, login attempts are unlimited."""
         self._audit, self._throttle = audit, throttle or LoginThrottle(0)
         self._store, self._record_cache, self._tokens, self._clock = store, record_cache, tokens, clock
         self._service = service_name
@@ -76,18 +76,15 @@ class Login:
     # --- over REST ---
 
     async def begin(self, tenant_id: str, agent_id: str) -> Challenge:
-        """A challenge that is kept for 5 minutes, on whatever server; the same for agents that do not exist.
-
-        Raises RateLimited.
-        """
+        """Store a challenge for 5 minutes, for every server, and return it. Unknown agents get one too. Raises RateLimited."""
         challenge = self.pose(tenant_id, agent_id)
         await self._store.put_challenge(challenge)
         return challenge
 
     async def redeem(self, challenge_id: str, signature: str) -> tuple[str, int]:
-        """A token and the seconds it lives, for the armored signature of a challenge. Raises BadCredentials, and TenantSuspended.
+        """Verify the armored signature of a challenge, and return a token and its lifetime in seconds.
 
-        The challenge is spent before anything is verified: one challenge, one attempt. A failure needs a new one.
+        The challenge is deleted before the verification: each allows one attempt. Raises BadCredentials and TenantSuspended.
         """
         attempt = ids.new_id("att")
         challenge_id = challenge_id if ids.is_possible(challenge_id) else _NOBODY
@@ -99,14 +96,14 @@ class Login:
     # --- on the socket ---
 
     def pose(self, tenant_id: str, agent_id: str) -> Challenge:
-        """A challenge that only its caller keeps, and must offer to `prove` once. Raises RateLimited."""
+        """Return a challenge without storing it. The caller keeps it, and passes it to `prove` once. Raises RateLimited."""
         self._throttle.begin(TenantId(_claimed(tenant_id)), AgentId(_claimed(agent_id)))
         return self._posed(tenant_id, agent_id)
 
     def _posed(self, tenant_id: str, agent_id: str) -> Challenge:
         now = self._clock()
         challenge_id = ids.new_id("chl")
-        # Whole seconds, as the table's TTL has them.
+        # Whole seconds, like the table's TTL.
         expires_at = now.replace(microsecond=0) + timedelta(seconds=CHALLENGE_S)
         return Challenge(
             id=ChallengeId(challenge_id),
@@ -117,8 +114,10 @@ class Login:
         )
 
     async def prove(self, challenge: Challenge, signature: str) -> AgentPrincipal:
-        """The agent that signed the challenge with any of its active keys. Raises BadCredentials, and TenantSuspended; fails
-        closed."""
+        """Return the agent that signed the challenge with one of its active keys. Fails closed.
+
+        Raises BadCredentials and TenantSuspended.
+        """
         agent = await self._store.tenant(challenge.tenant_id).agent(challenge.agent_id)
         by = signer(signature, challenge.text.encode())
         now = self._clock()
@@ -128,7 +127,7 @@ class Login:
             self._throttle.failed(challenge.tenant_id, challenge.agent_id)
             self._note_refused(challenge, agent, by, now)
             raise BadCredentials
-        # Only now, so that every failure above is the same work; and from memory, which is told of changes within seconds.
+        # Read the tenant last, so that every failure above is the same work; the cache is at most seconds old.
         note = partial(self._audit.counters.count, agent.tenant_id, agent.id, "agent.login", key=by.fingerprint)
         try:
             tenant = await self._record_cache.tenant(agent.tenant_id)
@@ -137,18 +136,18 @@ class Login:
         if tenant.is_deleting:
             raise BadCredentials
         if tenant.status is TenantStatus.SUSPENDED:
-            note(Outcome.REFUSED, reason=Refusal.TENANT_SUSPENDED)
-            raise TenantSuspended  # Told to nobody but whoever has the agent's key.
+            note(Outcome.REFUSED, reason=LoginRefusal.TENANT_SUSPENDED)
+            raise TenantSuspended  # Only the holder of the agent's key gets this error.
         note()
         return AgentPrincipal(
             agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch, key=key.serial, until=key.not_after
         )
 
     def _note_refused(self, challenge: Challenge, agent: Agent | None, by: PublicKey | None, now: datetime) -> None:
-        """Give the tenant's admins the reason, in the audit; the caller gets none."""
+        """Count the refusal with its reason in the tenant's audit. The caller does not get the reason."""
         counters, key = self._audit.counters, {} if by is None else {"key": by.fingerprint}
         if agent is None:
-            counters.count_claim(challenge.tenant_id, challenge.agent_id, "agent.login", reason=Refusal.UNKNOWN_AGENT, **key)
+            counters.count_claim(challenge.tenant_id, challenge.agent_id, "agent.login", reason=LoginRefusal.UNKNOWN_AGENT, **key)
         else:
             reason = _why(challenge, agent, by, now)
             counters.count(agent.tenant_id, agent.id, "agent.login", Outcome.REFUSED, reason=reason, **key)
@@ -167,9 +166,9 @@ class Login:
         return claims
 
     async def is_current(self, principal: AgentPrincipal) -> bool:
-        """Whether a proof once given still holds: the agent is there, active, and has the key that gave it.
+        """Return whether a login is still valid: the agent exists, is active, and has the key it logged in with.
 
-        Raises TenantSuspended where its tenant is.
+        Raises TenantSuspended if its tenant is suspended.
         """
         if not await self._is_there(principal.tenant_id):
             return False
@@ -179,7 +178,7 @@ class Login:
         return keys.is_proof_valid(agent, principal.key, self._clock())
 
     async def _is_there(self, tenant_id: TenantId) -> bool:
-        """Whether the tenant is neither absent nor being deleted. Raises TenantSuspended."""
+        """Return whether the tenant exists and is not being deleted. Raises TenantSuspended."""
         try:
             tenant = await self._record_cache.tenant(tenant_id)
         except TenantNotFound:
@@ -192,7 +191,7 @@ class Login:
         try:
             agent = await self._record_cache.agent(principal.tenant_id, principal.agent_id)
             if agent.epoch < principal.epoch or agent.keys_version < principal.key:
-                # The proof is newer than what is in memory: another server changed the agent a moment ago.
+                # The login is newer than the cached agent: another server has just changed the agent.
                 self._record_cache.forget(TenantChange(tenant_id=principal.tenant_id, agents=(principal.agent_id,)))
                 agent = await self._record_cache.agent(principal.tenant_id, principal.agent_id)
         except AgentNotFound:
@@ -200,7 +199,7 @@ class Login:
         return agent
 
     def _text(self, tenant_id: str, agent_id: str, challenge_id: str, expires_at: datetime) -> str:
-        """The text to sign: one line of printable ASCII, which `printf %s` leaves as it is."""
+        """Return the text to sign: one line of printable ASCII, which `printf %s` prints unchanged."""
         return (
             f"artcafe login 1 service={_shown(self._service)} tenant={_shown(tenant_id)} agent={_shown(agent_id)}"
             f" challenge={challenge_id} nonce={secrets.token_hex(_NONCE_BYTES)} expires={times.to_text(expires_at)}"
@@ -208,19 +207,19 @@ class Login:
 
 
 def _may_log_in(agent: Agent) -> bool:
-    """Return whether the agent is active, and has no older id that would make its messages look like a person's."""
+    """Return whether the agent is active, and has no older id that looks like a person's."""
     return agent.status is AgentStatus.ACTIVE and not agent.id.startswith(USER_PREFIX)
 
 
-def _why(challenge: Challenge, agent: Agent, by: PublicKey | None, now: datetime) -> Refusal:
-    """Return why a login of an agent that exists is refused."""
+def _why(challenge: Challenge, agent: Agent, by: PublicKey | None, now: datetime) -> LoginRefusal:
+    """Return the reason for which a login of an existing agent is refused."""
     if by is None:
-        return Refusal.BAD_SIGNATURE
+        return LoginRefusal.BAD_SIGNATURE
     if not keys.has(agent, by.line):
-        return Refusal.UNKNOWN_KEY
+        return LoginRefusal.UNKNOWN_KEY
     if keys.find_usable(agent, by.line, now) is None:
-        return Refusal.KEY_ENDED
-    return Refusal.CHALLENGE_EXPIRED if _may_log_in(agent) else Refusal.AGENT_DISABLED
+        return LoginRefusal.KEY_ENDED
+    return LoginRefusal.CHALLENGE_EXPIRED if _may_log_in(agent) else LoginRefusal.AGENT_DISABLED
 
 
 def _claimed(id: str) -> str:
@@ -228,5 +227,5 @@ def _claimed(id: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """Percent-encoded, so that no claimed id can end the line or look like another field."""
+    """Percent-encode a claimed id, so that it cannot end the line or look like another field."""
     return quote(text[: ids.MAX_BYTES], safe=":@", errors="replace")

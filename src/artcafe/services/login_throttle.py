@@ -1,4 +1,4 @@
-"""How often an agent's login may be tried from one address. A flood from one address locks nobody out who comes from another."""
+"""Rate limit on login attempts, for each agent and address: a flood from one address does not lock out other addresses."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from artcafe.rules.shared_limits import MakeBuckets
 from artcafe.rules.throttle import Buckets
 
 FAILURE_COSTS: Final = 9
-"""A failed login counts as ten challenges: one for its own, and these."""
+"""Extra cost of a failed login, which so counts as ten challenges."""
 
 Key = tuple[TenantId, AgentId, str]
 
 
 class LoginThrottle:
-    """Counts by agent and address, which the door has bound to the task (`context.origin`). Agents that do not exist count alike.
+    """Counts challenges by agent and address (`context.origin`). Unknown agents are counted alike.
 
-    `challenges_per_min` may come at once and are regained in a minute; 0 bounds nothing. Each server counts for itself.
+    `challenges_per_min` is both the burst and the rate per minute; 0 is unlimited. Each server counts separately.
     """
 
     def __init__(
@@ -35,13 +35,13 @@ class LoginThrottle:
         self._monotonic = monotonic
 
     def begin(self, tenant_id: TenantId, agent_id: AgentId) -> None:
-        """A challenge is asked for. Raises RateLimited."""
+        """Count a request for a challenge. Raises RateLimited."""
         wait_s = self._buckets.take(_key(tenant_id, agent_id), self._monotonic())
         if wait_s:
             raise RateLimited("logins of this agent", wait_s)
 
     def failed(self, tenant_id: TenantId, agent_id: AgentId) -> None:
-        """A proof was refused."""
+        """Count a failed login."""
         self._buckets.charge(_key(tenant_id, agent_id), FAILURE_COSTS, self._monotonic())
 
 

@@ -1,7 +1,7 @@
-"""Members: who is in a tenant, with which role, and out of it again. Coming in by an invitation is `invitations`'.
+"""Members of a tenant and their roles. People join by an invitation (`invitations`).
 
-A membership is read at each request, so a member who was removed is out at the next; the tenant's version, which rises with every
-change here, takes them off their open sockets.
+Every request reads the membership, so a removed member is refused at the next request. Every change here also raises the tenant's
+version, which makes the servers check the open sockets of its members.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import Count
 
 _TRIES: Final = 5
-"""Of a change that met another one of the same people; each try means that somebody else's went through."""
+"""Attempts at a change that conflicts with changes of the same members. Each failure means that another change succeeded."""
 
 
 class Members:
-    """What admins do with the members of their tenant, and each member with their own membership."""
+    """Operations of admins on the members of their tenant, and of each member on their own membership."""
 
     def __init__(self, store: Store, changes: Changes, audit: Audit) -> None:
         self._store, self._changes, self._audit = store, changes, audit
 
     async def list(self, principal: Principal, page: PageRequest = FIRST) -> Page[Member]:
-        """The tenant's members in the order of their ids. Raises Forbidden."""
+        """Return a page of the tenant's members in id order. Raises Forbidden."""
         access.check(principal, Action.READ_MEMBERS)
         return await self._store.people(principal.tenant_id).members(page)
 
     async def set_role(self, principal: Principal, user_id: str, role: Role) -> Member:
-        """Gives a member another role. May be repeated.
+        """Set a member's role. May be repeated.
 
-        Raises Forbidden (only owners make and unmake owners), MemberNotFound, LastOwner, and Conflict when others keep at it.
+        Raises Forbidden (only owners promote to and demote from owner), MemberNotFound, LastOwner, and Conflict after `_TRIES`
+        conflicts.
         """
         access.check(principal, Action.CHANGE_MEMBERS)
         tenant, people = self._store.tenant(principal.tenant_id), self._store.people(principal.tenant_id)
@@ -47,7 +48,7 @@ class Members:
             member = await _there(people, user_id)
             if Role.OWNER in (member.role, role):
                 access.check(principal, Action.CHANGE_OWNERS)
-            # Repeated, it is written all the same: nothing is told of a role that was not just confirmed.
+            # Write an unchanged role too: the response must reflect a role that a transaction has just confirmed.
             stays = await _one_stays(people, member) if member.role is Role.OWNER and role is not Role.OWNER else []
             facts = {"role": role.value, "before": member.role.value}
             try:
@@ -59,9 +60,9 @@ class Members:
         raise _contested(user_id)
 
     async def remove(self, principal: Principal, user_id: str) -> None:
-        """Ends a membership: an admin somebody's, anybody their own. They are out at their next request.
+        """End a membership: admins any, members their own. The person is refused at the next request.
 
-        Raises Forbidden (only owners remove owners), MemberNotFound, LastOwner, and Conflict when others keep at it.
+        Raises Forbidden (only owners remove owners), MemberNotFound, LastOwner, and Conflict after `_TRIES` conflicts.
         """
         is_own = isinstance(principal, UserPrincipal) and principal.user_id == user_id
         access.check(principal, Action.LEAVE if is_own else Action.CHANGE_MEMBERS)
@@ -81,7 +82,7 @@ class Members:
 
 
 async def _there(people: PeopleStore, user_id: str) -> Member:
-    """Raises MemberNotFound for an id that is absent, malformed or of somebody who is in other tenants only."""
+    """Return a member. Raises MemberNotFound for an unknown or malformed id, and for a person of other tenants only."""
     member = await people.member(UserId(user_id)) if fields.is_user_id(user_id) else None
     if member is None:
         raise MemberNotFound(user_id)
@@ -89,8 +90,10 @@ async def _there(people: PeopleStore, user_id: str) -> Member:
 
 
 async def _one_stays(people: PeopleStore, member: Member) -> list[Write]:
-    """What goes into the transaction that takes an owner away: another one is still there. Two who leave at the same moment
-    stand in each other's, so that only the first goes. Raises LastOwner."""
+    """Return the writes that require another owner to exist in the transaction that removes this one. Raises LastOwner.
+
+    Of two owners that leave at the same time, each transaction requires the other, so only the first succeeds.
+    """
     other = await people.other_owner(member.user_id)
     if other is None:
         raise LastOwner
@@ -98,4 +101,4 @@ async def _one_stays(people: PeopleStore, member: Member) -> list[Write]:
 
 
 def _contested(user_id: str) -> Conflict:
-    return Conflict(f"member {user_id} is being changed by others at the same time; try again")
+    return Conflict(f"member {user_id} is being changed by other requests at the same time; try again")

@@ -1,4 +1,4 @@
-"""Publishing: who may, what is stored, and under which key. REST and the gateway both come here, so they cannot disagree."""
+"""Publishing: access, validation, the envelope and the idempotency key, shared by REST and the gateway."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from artcafe.wire import envelopes, frames, payloads, replies
 
 
 class Messaging:
-    """Puts messages into a tenant's log."""
+    """Publishes messages to channels."""
 
     def __init__(self, record_cache: RecordCache, fabric: Fabric, clock: Clock) -> None:
         self._record_cache, self._fabric, self._clock = record_cache, fabric, clock
 
     async def publish(self, principal: Principal, channel_id: str, publish: frames.Publish) -> replies.PublishReply:
-        """Stores one message and returns where it stands, once it is flushed to disk.
+        """Store a message, and return its position once it is flushed to disk. A live channel's message is only sent.
 
         Raises `ChannelNotFound`, `Forbidden`, `Invalid`, `TooLarge`, `QuotaFull`, `NotStored`, `KeyReused` (not stored), or
-        `OutcomeUnknown`. Safe to repeat with the same key.
+        `OutcomeUnknown`. May be repeated with the same key.
         """
         return await (await self.submit(principal, channel_id, publish))
 
     async def submit(
         self, principal: Principal, channel_id: str, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply]:
-        """Puts the message in the queue: the future is its outcome. Messages prepared in turn stand in that order."""
+        """Queue a message, and return the future of its outcome. Messages are stored in the order of these calls."""
         access.check(principal, access.Action.PUBLISH)
         channel = await self._record_cache.channel(principal.tenant_id, channel_id)
         await self._record_cache.check_managed(principal, channel, Permission.PUBLISH, access.Action.PUBLISH_MANAGED)
@@ -43,7 +43,7 @@ class Messaging:
     def submit_nowait(
         self, principal: Principal, channel_id: str, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply] | None:
-        """As `submit`, without waiting: None when the channel is not in memory and `submit` must look it up."""
+        """Queue a message without waiting. None if `submit` must be used: the channel is not cached, managed or live."""
         channel = self._record_cache.peek_channel(principal.tenant_id, channel_id)
         tenant_fabric = self._fabric.peek(principal.tenant_id)
         if channel is None or tenant_fabric is None or channel.access is not Access.OPEN or channel.type is ChannelType.LIVE:
@@ -61,7 +61,7 @@ class Messaging:
     async def _send(
         self, principal: Principal, channel: Channel, tenant_fabric: TenantFabric, publish: frames.Publish
     ) -> asyncio.Future[replies.PublishReply]:
-        """Sends a message to whoever is there. Raises `Unavailable` when it was not sent; its key means nothing."""
+        """Send a message to the present subscribers of a live channel, ignoring its key. Raises `Unavailable`."""
         message_id, envelope = self._enveloped(principal, publish)
         await tenant_fabric.publish_live(channel.id, envelope)
         sent: asyncio.Future[replies.PublishReply] = asyncio.get_running_loop().create_future()
@@ -78,7 +78,7 @@ class Messaging:
 
 
 def check(publish: frames.Publish) -> None:
-    """Raises `Invalid` or `TooLarge`, naming the field that no message may have so."""
+    """Raise `Invalid` or `TooLarge` with the name of the first invalid field."""
     if publish.key is not None:
         fields.idempotency_key(publish.key, "key")
     if publish.headers:

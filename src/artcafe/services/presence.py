@@ -1,4 +1,4 @@
-"""Presence: which agents are connected, and the status that each has set. Servers share it by `fabric.presence_registry`."""
+"""Presence: which agents are connected, and the status each has set. Servers exchange it with `fabric.presence_registry`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from artcafe.rules.access import Action
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """An agent's presence: since when it has been connected without a break, and the status that it set since."""
+    """An agent's presence: whether and since when it is connected, and the status it has set."""
 
     connected: bool
     status: str | None = None
@@ -26,55 +26,55 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class View:
-    """The presence of one tenant's agents at the moment of each question."""
+    """Reads the current presence of one tenant's agents."""
 
     def __init__(self, registry: PresenceRegistry) -> None:
-        self._roster = registry
+        self._registry = registry
 
     def of(self, agent_id: AgentId) -> Seen:
-        """The agent's presence; one that does not exist is not connected."""
-        seat = self._roster.find(agent_id)
-        return Seen(connected=False) if seat is None else Seen(connected=True, status=seat.status, since=seat.since)
+        """Return the agent's presence. An unknown agent is not connected."""
+        presence = self._registry.find(agent_id)
+        return Seen(connected=False) if presence is None else Seen(connected=True, status=presence.status, since=presence.since)
 
 
 AWAY: Final = Seen(connected=False)
 
 
-class Watch:
-    """Tells one onlooker of each agent whose presence is another than it was told last."""
+class PresenceWatch:
+    """Notifies one observer of each agent whose presence differs from the last notification."""
 
-    def __init__(self, registry: PresenceRegistry, tell: Callable[[AgentId, Seen], None], is_held: Callable[[], bool]) -> None:
-        """While `is_held` nothing is told: `look_at_all` afterwards tells how things are then."""
-        self._roster, self._view, self._tell, self._is_held = registry, View(registry), tell, is_held
-        self._told: dict[AgentId, Seen] = {}
+    def __init__(self, registry: PresenceRegistry, notify: Callable[[AgentId, Seen], None], is_held: Callable[[], bool]) -> None:
+        """While `is_held` returns true, changes are not notified: call `look_at_all` afterwards."""
+        self._registry, self._view, self._notify, self._is_held = registry, View(registry), notify, is_held
+        self._notified: dict[AgentId, Seen] = {}
         registry.watch(self._look)
 
     def look_at_all(self) -> None:
-        """Tells of every agent that is not as it was told, at first of all that are connected."""
-        for agent_id in sorted({*self._told, *self._roster.agents()}):
+        """Notify of every agent whose presence differs from the last notification; at first, of all connected ones."""
+        for agent_id in sorted({*self._notified, *self._registry.agents()}):
             self._look(agent_id)
 
     def stop(self) -> None:
-        self._roster.unwatch(self._look)
+        self._registry.unwatch(self._look)
 
     def _look(self, agent_id: AgentId) -> None:
         if self._is_held():
             return
         seen = self._view.of(agent_id)
-        if seen == self._told.get(agent_id, AWAY):
+        if seen == self._notified.get(agent_id, AWAY):
             return
         if seen.connected:
-            self._told[agent_id] = seen
+            self._notified[agent_id] = seen
         else:
-            del self._told[agent_id]
-        self._tell(agent_id, seen)
+            del self._notified[agent_id]
+        self._notify(agent_id, seen)
 
 
 class Presence:
-    """The sockets of this server's agents are told here, and who is connected on any server is asked here.
+    """Counts the sockets of this server's agents, and answers which agents are connected on any server.
 
-    What this server holds counts at once; what another holds, as soon as it has told. When a server dies, its agents are shown
-    as disconnected when its lease ends.
+    Changes on this server are visible at once, changes on another one when its announcement arrives. If a server dies, its agents
+    are shown as disconnected when its lease expires.
     """
 
     def __init__(self, fabric: Fabric, clock: Clock) -> None:
@@ -82,7 +82,7 @@ class Presence:
         self._sockets: dict[tuple[TenantId, AgentId], int] = {}
 
     def came(self, agent: AgentPrincipal) -> None:
-        """One more socket of the agent. Raises `Unavailable` while the server ends, and counts nothing then."""
+        """Count one more socket of the agent. Raises `Unavailable`, without counting, while the server stops."""
         registry = self._fabric.tenant(agent.tenant_id).presence
         who = (agent.tenant_id, agent.agent_id)
         self._sockets[who] = self._sockets.get(who, 0) + 1
@@ -90,7 +90,7 @@ class Presence:
             registry.put(AgentPresence(agent.agent_id, self._clock()))
 
     def gone(self, agent: AgentPrincipal) -> None:
-        """One socket of the agent less; its status ends with the last, on whichever server."""
+        """Count one socket of the agent less. Its status ends with its last socket on any server."""
         who = (agent.tenant_id, agent.agent_id)
         self._sockets[who] -= 1
         if self._sockets[who] > 0:
@@ -101,31 +101,31 @@ class Presence:
             tenant_fabric.presence.remove(agent.agent_id)
 
     def set_status(self, agent: AgentPrincipal, status: str | None) -> str | None:
-        """Sets the status of a connected agent, or takes it away, and returns it as it is shown. Raises `Invalid`."""
+        """Set the status of a connected agent, or remove it with None, and return it as others see it. Raises `Invalid`."""
         status = None if status is None else fields.name(status, "status")
         registry = self._fabric.tenant(agent.tenant_id).presence
         now = self._clock()
-        since = seat.since if (seat := registry.own(agent.agent_id)) else now
+        since = own.since if (own := registry.own(agent.agent_id)) else now
         registry.put(AgentPresence(agent.agent_id, since, status, now))
         return status
 
     async def watch(
-        self, principal: Principal, tell: Callable[[AgentId, Seen], None], is_held: Callable[[], bool] = lambda: False
-    ) -> Watch:
-        """Has `tell` called with what changes in the principal's tenant, at most once each, until the watch is stopped.
+        self, principal: Principal, notify: Callable[[AgentId, Seen], None], is_held: Callable[[], bool] = lambda: False
+    ) -> PresenceWatch:
+        """Call `notify` once for each change of presence in the principal's tenant, until the watch is stopped.
 
-        Raises Forbidden, and Unavailable where nobody can tell because NATS cannot be reached.
+        Raises Forbidden, and Unavailable if presence is unknown because NATS cannot be reached.
         """
         access.check(principal, Action.READ_AGENTS)
         registry = self._fabric.tenant(principal.tenant_id).presence
         if not await registry.is_known():
             raise Unavailable("who is connected is unknown: the message log (NATS)")
-        return Watch(registry, tell, is_held)
+        return PresenceWatch(registry, notify, is_held)
 
     async def view(self, tenant_id: TenantId) -> View | None:
-        """Who is connected; None where nobody can tell: NATS cannot be reached, or many tenants are asked about at once.
+        """Return the presence of a tenant's agents. Reads no table.
 
-        No table is read.
+        None if it is unknown: NATS cannot be reached, or too many tenants are queried at once.
         """
         try:
             registry = self._fabric.tenant(tenant_id, is_needed=False).presence

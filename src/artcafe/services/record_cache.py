@@ -1,4 +1,7 @@
-"""Tenants, channels, agents and permissions in memory: publishing reads no table. What must be newest, the store has."""
+"""Cache of tenants, channels, agents and permissions, for publishes without table reads.
+
+Callers read the store directly when a stale value is not acceptable.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +31,15 @@ from artcafe.services.invalidation import Invalidation
 from artcafe.tables.store import Store
 
 SIZE: Final = 100_000
-"""Records of each kind; an agent with its key takes about 1 kB."""
+"""Maximum records of each kind; an agent with its key takes about 1 kB."""
 IDLE_S: Final = 60.0
-"""How long a tenant stays in memory after somebody asked for it: a tenant in memory costs reads of its version."""
+"""Seconds that an unused tenant stays cached: the versions of cached tenants are read regularly."""
 
 RecordT = TypeVar("RecordT")
 
 
 class RecordCache:
-    """A cache that drops a record as soon as a change names it."""
+    """Drops a record as soon as a change names it."""
 
     def __init__(self, store: Store, invalidation: Invalidation, size: int = SIZE) -> None:
         self._store = store
@@ -48,7 +51,7 @@ class RecordCache:
         invalidation.subscribe(self.forget)
 
     async def tenant(self, tenant_id: TenantId) -> Tenant:
-        """The tenant, also while it is suspended or being deleted. Raises TenantNotFound."""
+        """Return the tenant, also while it is suspended or being deleted. Raises TenantNotFound."""
         known = self._tenants.get(tenant_id, "")
         known = known or await self._tenants.load(tenant_id, "", self._store.tenant(tenant_id).tenant())
         if known is None:
@@ -56,7 +59,7 @@ class RecordCache:
         return known
 
     async def channel(self, tenant_id: TenantId, channel_id: str) -> Channel:
-        """Raises ChannelNotFound."""
+        """Return a channel. Raises ChannelNotFound."""
         known = self._channels.get(tenant_id, channel_id)
         known = known or await self._channels.load(tenant_id, channel_id, self._store.tenant(tenant_id).channel(channel_id))
         if known is None:
@@ -64,11 +67,11 @@ class RecordCache:
         return known
 
     def peek_channel(self, tenant_id: TenantId, channel_id: str) -> Channel | None:
-        """The channel if it is in memory; None says nothing about whether there is one."""
+        """Return the channel if it is cached, else None, which does not mean that it does not exist."""
         return self._channels.get(tenant_id, channel_id)
 
     async def agent(self, tenant_id: TenantId, agent_id: str) -> Agent:
-        """Raises AgentNotFound."""
+        """Return an agent. Raises AgentNotFound."""
         known = self._agents.get(tenant_id, agent_id)
         known = known or await self._agents.load(tenant_id, agent_id, self._store.tenant(tenant_id).agent(agent_id))
         if known is None:
@@ -76,7 +79,7 @@ class RecordCache:
         return known
 
     async def allows(self, tenant_id: TenantId, channel: Channel, agent_id: AgentId, permission: Permission) -> bool:
-        """Whether a subscription lets the agent do that in the channel now."""
+        """Return whether the agent's subscription to the channel is active and has the permission."""
         key = subscription_id(channel.id, agent_id)
         known = self._subscriptions.get(tenant_id, key)
         if known is None:
@@ -85,14 +88,14 @@ class RecordCache:
         return known is not None and known.allows(permission)
 
     async def check_managed(self, principal: Principal, channel: Channel, permission: Permission, action: Action) -> None:
-        """Raises Forbidden for an agent in a managed channel that no subscription lets do that; `action` names it."""
+        """Raise Forbidden for an agent without this permission in a managed channel. `action` names the refused action."""
         if channel.access is Access.OPEN or not isinstance(principal, AgentPrincipal):
             return
         if not await self.allows(principal.tenant_id, channel, principal.agent_id, permission):
             access.check(principal, action)
 
     def forget(self, change: TenantChange) -> None:
-        """Read what a change names again when it is asked for next."""
+        """Drop the records that a change names. The next request reads them again."""
         tenant_id = change.tenant_id
         if change.is_whole:
             self._forget_tenant(tenant_id)
@@ -106,17 +109,17 @@ class RecordCache:
             self._agents.forget_one(tenant_id, agent_id)
 
     def tenants(self) -> set[TenantId]:
-        """Return the tenants with records in memory: those whose version must be watched."""
+        """Return the tenants with cached records, whose versions must be watched."""
         return {tenant_id for known in self._kinds for tenant_id in known.tenants()}
 
     async def run(self) -> None:
-        """Drop the tenants that nobody asked for in the last `IDLE_S`, so that nothing is read for them, until cancelled."""
+        """Drop the tenants that were not used for `IDLE_S`, so that their versions are not read, until cancelled."""
         while True:
             await asyncio.sleep(IDLE_S)
             self.drop_idle()
 
     def drop_idle(self) -> None:
-        """Drop the tenants that nobody asked for since the last call."""
+        """Drop the tenants that were not used since the last call."""
         used = {tenant_id for known in self._kinds for tenant_id in known.take_used()}
         for tenant_id in self.tenants() - used:
             self._forget_tenant(tenant_id)
@@ -127,14 +130,14 @@ class RecordCache:
 
 
 class _Known(Generic[RecordT]):
-    """Records of one kind by tenant and id, at most `size`: the least recently used go first. Absence is not remembered."""
+    """LRU cache of at most `size` records of one kind, by tenant and id. Missing records are not cached."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._records: OrderedDict[tuple[TenantId, str], RecordT] = OrderedDict()
         self._ids: dict[TenantId, set[str]] = {}
         self._loads: dict[tuple[TenantId, str], object] = {}
-        """The newest load of each record that is being read; `forget_one` takes it away."""
+        """The newest load of each record that is being read; `forget_one` removes it."""
         self._used: set[TenantId] = set()
 
     def get(self, tenant_id: TenantId, id: str) -> RecordT | None:
@@ -146,7 +149,7 @@ class _Known(Generic[RecordT]):
         return record
 
     async def load(self, tenant_id: TenantId, id: str, reading: Awaitable[RecordT | None]) -> RecordT | None:
-        """Read a record and keep it, unless it was forgotten meanwhile: it may have been read before the change."""
+        """Read a record, and cache it unless it was forgotten during the read: then the read may precede the change."""
         key = (tenant_id, id)
         ids = self._ids.setdefault(tenant_id, set())
         load = self._loads[key] = object()
@@ -156,7 +159,7 @@ class _Known(Generic[RecordT]):
             is_newest = self._loads.get(key) is load
             if is_newest:
                 del self._loads[key]
-        # The set's identity is the generation: `forget` takes it away, and a later load begins another.
+        # The set's identity is the generation: `forget` removes the set, and a later load creates another.
         if record is not None and is_newest and self._ids.get(tenant_id) is ids:
             self._records[key] = record
             ids.add(id)
@@ -173,7 +176,7 @@ class _Known(Generic[RecordT]):
             self._drop_id(tenant_id, id)
 
     def take_used(self) -> set[TenantId]:
-        """Return the tenants that were asked for since the last call."""
+        """Return the tenants that were used since the last call."""
         used, self._used = self._used, set()
         return used
 

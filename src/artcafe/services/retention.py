@@ -1,7 +1,7 @@
-"""Retention: how long messages are kept, and how much of them. What is removed is told to agents by the gateway, as a gap.
+"""Retention: a loop that removes expired messages, and limits the size of tenants' logs. Agents get a gap for removed messages.
 
-It is a loop of ours and not NATS's: behind what NATS removes by itself, the next message names no other before it, so that a gap
-would look like a quiet channel (design, decision 2).
+NATS's own expiry is not used: after it, the next message does not name its predecessor, and a gap would look like a quiet channel
+(design, decision 2).
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from artcafe.tables.tenant_store import TenantStore
 
 PERIOD_S: Final = 60.0
 PLAN_S: Final = 3600.0
-"""How long a tenant's plan and channels are believed; a change of either, wherever it was made, is heard before."""
+"""How long a tenant's plan and channels stay cached. A change of either, on any server, invalidates them earlier."""
 CHANNELS_AT_ONCE: Final = 500
-"""NATS answers for 1,024 at most."""
+"""Channels in one request for last sequences; NATS allows 1,024."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a tenant's log is held to: its size, and its channels by how many seconds they keep their messages."""
+    """Retention of a tenant's log: its size limit, and its channels by the seconds they keep messages."""
 
     storage_bytes: int
     channels: Mapping[int, list[ChannelId]]
 
 
 async def read_plan(store: TenantStore) -> Plan | None:
-    """What every sweep reads of the tables; None where there is no such tenant any more. Raises `Unavailable`."""
+    """Read a tenant's plan from the tables; None if the tenant does not exist. Raises `Unavailable`."""
     tenant = await store.tenant()
     if tenant is None:
         return None
@@ -54,16 +54,16 @@ async def read_plan(store: TenantStore) -> Plan | None:
 
 
 class Retention:
-    """Removes what is older than its channel keeps it, oldest first.
+    """Removes messages that are older than their channel's retention, oldest first.
 
-    Every server of a fleet may do it for the same tenant, and any may end anywhere in it. How far messages go is written to the
-    channel's row first, and then they are removed: whoever finds one gone reads there how far that goes.
+    Several servers of a fleet may sweep the same tenant, and each may stop at any point. The position up to which messages are
+    removed is written to the channel's row before they are removed, so a reader that misses a message finds there how far.
     """
 
     def __init__(self, store: Store, fabric: Fabric, clock: Clock, *, period_s: float = PERIOD_S) -> None:
         self._store, self._fabric, self._clock, self._period_s = store, fabric, clock, period_s
         self._plans: dict[TenantId, tuple[float, Plan | None]] = {}
-        """What was read of each tenant that is open here, and when, by the monotonic clock."""
+        """The cached plan of each tenant that is open here, with the monotonic time of its read."""
         self._changes = 0
         self.supervisor = Supervisor("retention")
 
@@ -91,7 +91,7 @@ class Retention:
             log.debug("retention.waits", tenant=tenant_fabric.tenant_id, error=str(exc))
 
     async def sweep(self, tenant_fabric: TenantFabric) -> None:
-        """Removes what is due in one tenant, and bounds its log as its plan now has it. May be repeated. Raises `Unavailable`."""
+        """Remove expired messages of one tenant, and set its log's size limit. May be repeated. Raises `Unavailable`."""
         state = await tenant_fabric.log.state()
         plan = None if state is None else await self._plan(tenant_fabric.tenant_id)
         if state is None or plan is None:
@@ -100,7 +100,7 @@ class Retention:
         for seconds, channels in plan.channels.items():
             for start in range(0, len(channels), CHANNELS_AT_ONCE):
                 some = channels[start : start + CHANNELS_AT_ONCE]
-                # The keys of messages are known from the messages where NATS starts anew (contract, sentence 3).
+                # After a restart NATS rebuilds its idempotency keys from stored messages (contract, sentence 3).
                 before = self._clock() - timedelta(seconds=max(seconds, DEDUPE_WINDOW_S))
                 due = await tenant_fabric.log.last_seqs(some, until=before)
                 for channel_id in some:
@@ -113,7 +113,7 @@ class Retention:
         if now - read_at > PLAN_S:
             changes = self._changes
             plan = await read_plan(self._store.tenant(tenant_id))
-            if changes == self._changes:  # else this tenant may have been changed while it was read
+            if changes == self._changes:  # else the tenant may have changed during the read
                 self._plans[tenant_id] = (now, plan)
         return plan
 
@@ -122,19 +122,19 @@ class Retention:
             await tenant_fabric.log.purge(channel_id, up_to=to.seq)
             log.debug("retention.removed", tenant=tenant_fabric.tenant_id, channel=channel_id, to=to.seq)
 
-    # --- what others ask ---
+    # --- queries ---
 
     async def removed_to(self, tenant_id: TenantId, channel_id: ChannelId) -> Cursor:
-        """How far the channel's messages are gone, or about to be; read anew. Raises `Unavailable`."""
+        """Read the position up to which the channel's messages are, or are being, removed. Raises `Unavailable`."""
         return await self._store.tenant(tenant_id).removed_to(channel_id)
 
     async def removal(self, tenant_id: TenantId, channel_id: ChannelId) -> tuple[Cursor, datetime | None]:
-        """As `removed_to`, and the time before which all of that was stored, where it was noted. Raises `Unavailable`."""
+        """Return `removed_to`, and the time before which all removed messages were stored, if recorded. Raises `Unavailable`."""
         return await self._store.tenant(tenant_id).removal(channel_id)
 
     async def storage_bytes(self, tenant_id: TenantId) -> int:
-        """How much the tenant's messages may take on disk. Raises `Unavailable`."""
+        """Return the disk space that the tenant's messages may use. Raises `Unavailable`."""
         tenant = await self._store.tenant(tenant_id).tenant()
-        if tenant is None:  # It is being deleted; whoever published a moment ago still has to be answered.
+        if tenant is None:  # Just deleted; publishes that are under way still need an answer.
             return plans.PLANS[plans.DEFAULT_PLAN][Limit.STORAGE_BYTES]
         return plans.limit_of(tenant, Limit.STORAGE_BYTES)

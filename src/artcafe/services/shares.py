@@ -1,9 +1,9 @@
-"""The fair share of each tenant, and of each of its agents, of what this server does at the same time (decision record 26).
+"""Fair shares of the server for tenants and their agents (decision record 26).
 
-A turn of the event loop is what everybody on the server waits for. So as soon as several tenants are active, the commands of each
-that begin in one turn are bounded, and so are the messages that one group commit answers. Commands that are not publishes take
-many turns, so how many are being done at the same time is bounded for each agent and tenant. Whoever reaches a bound waits in a
-queue of its own, and loses nothing. That the agents of one tenant share its log fairly is `fabric.log_writer`'s.
+All clients of a server wait for each turn of its event loop. So while several tenants are active, the commands of a tenant that
+begin in one turn are limited, and so are the messages in one group commit. Commands other than publishes take many turns, so
+their concurrency is limited for each agent and tenant. Commands above a limit wait in a queue of the agent, and none is lost.
+`fabric.log_writer` shares a tenant's log fairly between its agents.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from artcafe.model import Principal, TenantId
 from artcafe.supervision import Supervisor
 
 MOST_A_TURN: Final = 64
-"""Commands of all active tenants in one turn of the event loop: some 4 ms of work. One that is active alone has no bound."""
+"""Commands of all active tenants in one turn of the event loop: some 4 ms of work. A tenant that is active alone is unlimited."""
 LEAST_A_TURN: Final = 8
 MOST_A_GROUP: Final = 128
-"""Messages that are committed, and so answered, together where several tenants are active: some 2 ms of work."""
+"""Messages in one group commit, and so in one batch of replies, while several tenants are active: some 2 ms of work."""
 AT_ONCE_OF_AGENT: Final = 8
-"""Commands but publishes that are being done at once: each takes up to 0.1 ms of a turn, and a page of history 200 turns."""
+"""Concurrent commands other than publishes: each takes up to 0.1 ms of a turn, and a page of history 200 turns."""
 AT_ONCE_OF_TENANT: Final = 32
 WINDOW_S: Final = 5.0
-"""Who was active within the current window or the last one counts as active."""
+"""A tenant counts as active if it was active in this window or the previous one."""
 QUANTUM: Final = 16
-"""Commands that a connection which waited may begin before it is another's turn."""
+"""Commands that a waiting connection may begin before the next one gets its turn."""
 
 
 class _Active:
-    """Counts who is active, without a timer: by windows of time."""
+    """Counts active tenants by windows of time, without a timer."""
 
     def __init__(self) -> None:
         self._window = -1
         self._before: set[Hashable] = set()
         self._now: set[Hashable] = set()
         self._fresh = 0
-        """Those of `_now` that are not in `_before`."""
+        """Number of entries in `_now` that are not in `_before`."""
 
     def note(self, who: Hashable, window: int) -> int:
-        """Note that somebody is active in this window, and return how many are."""
+        """Record activity in a window, and return the number of active tenants."""
         if window != self._window:
             self._before = self._now if window == self._window + 1 else set()
             self._window, self._now, self._fresh = window, set(), 0
@@ -64,17 +64,17 @@ class _Tenant:
     def __init__(self, id: TenantId) -> None:
         self.id = id
         self.begun = 0
-        """Commands that began in this turn of the event loop."""
+        """Commands begun in this turn of the event loop."""
         self.window = -1
         self.is_settling = False
         self.at_once = asyncio.Semaphore(AT_ONCE_OF_TENANT)
         self.shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
         self.waiting: OrderedDict[Share, None] = OrderedDict()
-        """Whose commands wait, in turn."""
+        """Shares with waiting commands, in the order of their turns."""
 
 
 class Share:
-    """The share of one agent, or of one person in a tenant. It lives as long as somebody holds it."""
+    """The share of one agent, or of one person in a tenant. It lives as long as a connection references it."""
 
     __slots__ = ("__weakref__", "_at_once", "_server", "tenant", "waiters")
 
@@ -85,16 +85,16 @@ class Share:
 
     @property
     def has_room(self) -> bool:
-        """Whether a command may begin in this turn, and none waits that came before."""
+        """Whether a command may begin in this turn, and no earlier one is waiting."""
         return self.tenant.begun < self._server.most_a_turn and not self.waiters
 
     @property
     def is_open(self) -> bool:
-        """Whether a command may begin in this turn. Ask this where one that waited has just begun."""
+        """Whether a command may begin in this turn. For a waiting command that has just begun; else use `has_room`."""
         return self.tenant.begun < self._server.most_a_turn
 
     def enter(self) -> bool:
-        """Begin a command if this turn has room for it, and return whether it has: `has_room` and `begin` in one call."""
+        """Begin a command if this turn has room, and return whether it began: `has_room` and `begin` in one call."""
         tenant = self.tenant
         if tenant.begun >= self._server.most_a_turn or self.waiters:
             return False
@@ -104,21 +104,21 @@ class Share:
         return True
 
     def begin(self) -> None:
-        """Count a command that begins."""
+        """Count a command that begins now."""
         tenant = self.tenant
         tenant.begun += 1
-        if not tenant.is_settling:  # the first one of this turn
+        if not tenant.is_settling:  # the first command of this turn
             self._server.begin_turn(tenant)
 
     def wait(self, waiter: Callable[[], None]) -> None:
-        """Have `waiter` called once in a later turn, to begin up to `QUANTUM` commands."""
+        """Queue `waiter`: it is called once in a later turn, and may begin up to `QUANTUM` commands."""
         self.waiters.append(waiter)
         self.tenant.waiting.setdefault(self)
         if not self.tenant.is_settling:
             self._server.begin_turn(self.tenant)
 
     async def turn(self) -> None:
-        """Begin a command, at once or in the first turn that has room for it."""
+        """Begin a command now, or wait for the first turn with room."""
         if self.enter():
             return
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -133,7 +133,7 @@ class Share:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Wait until one more command of the agent and of the tenant may be done, and have it count within."""
+        """Hold one slot of the agent and one of the tenant for a command; wait until both are free."""
         if self._at_once is None:
             self._at_once = asyncio.Semaphore(AT_ONCE_OF_AGENT)
         async with self._at_once, self.tenant.at_once:
@@ -141,7 +141,7 @@ class Share:
 
 
 class Shares:
-    """Every share of this server. `most_a_turn` is how many commands of each tenant may begin in a turn of the event loop."""
+    """All shares of this server. `most_a_turn` limits the commands that each tenant begins in a turn of the event loop."""
 
     def __init__(self) -> None:
         self._tenants: WeakValueDictionary[TenantId, _Tenant] = WeakValueDictionary()
@@ -151,7 +151,7 @@ class Shares:
         self.supervisor = Supervisor("shares")
 
     def of(self, principal: Principal) -> Share:
-        """Return the share of a principal, the same for all of its connections."""
+        """Return the share of a principal. All of its connections use the same one."""
         tenant = self._tenants.get(principal.tenant_id)
         if tenant is None:
             tenant = self._tenants[principal.tenant_id] = _Tenant(principal.tenant_id)
@@ -162,11 +162,11 @@ class Shares:
 
     @property
     def most_a_group(self) -> int:
-        """Return how many messages a group commit may hold, of whichever tenant."""
+        """Limit of messages in a group commit of any tenant."""
         return sys.maxsize if self.most_a_turn == math.inf else MOST_A_GROUP
 
     def begin_turn(self, tenant: _Tenant) -> None:
-        """The tenant has something to do in this turn; with the next one it may begin as much again."""
+        """Register a tenant with work in this turn. The next turn resets its count."""
         window = int(time.monotonic() / WINDOW_S)
         if window != tenant.window:
             tenant.window = window
@@ -185,7 +185,7 @@ class Shares:
             self._dispatch(tenant)
 
     def _dispatch(self, tenant: _Tenant) -> None:
-        """Let the tenant's waiters begin, one of each share in turn, as long as there is room."""
+        """Call the tenant's waiters, one of each share in turn, while the turn has room."""
         while tenant.waiting and tenant.begun < self.most_a_turn:
             share, _ = tenant.waiting.popitem(last=False)
             with self.supervisor.contain(tenant=tenant.id):

@@ -1,4 +1,4 @@
-"""Subscriptions: which agent receives which channel. How far each has come is `cursors`', delivering is the gateway's."""
+"""Subscriptions of agents to channels. `cursors` has their positions, and `delivery` delivers the messages."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from artcafe.tables.store import Store
 from artcafe.tables.tenant_store import TenantStore
 
 Position = Callable[[TenantId], Awaitable[Cursor]]
-"""Where a tenant's log ends now: its epoch and its last sequence. An empty cursor where it has not begun."""
+"""Return the end of a tenant's log: its epoch and last sequence, or an empty cursor if nothing was stored yet."""
 
 _TRIES: Final = 3
 
 
 class Subscriptions:
-    """What members do with the subscriptions of their tenant, and each agent with its own."""
+    """Operations of members on the subscriptions of their tenant, and of each agent on its own."""
 
     def __init__(self, store: Store, changes: Changes, audit: Audit, clock: Clock, position: Position) -> None:
         self._store, self._changes, self._audit, self._clock, self._position = store, changes, audit, clock, position
@@ -47,11 +47,11 @@ class Subscriptions:
     async def put(
         self, principal: Principal, channel_id: str, agent_id: str, permissions: frozenset[Permission] | None = None
     ) -> tuple[Subscription, bool]:
-        """Subscribes the agent to the channel, from the next message on, and says whether that is new. May be repeated.
+        """Subscribe the agent to the channel from the next message on. Return the subscription, and whether it is new.
 
-        One that is there already, paused or not, stays as it is but for the `permissions`, where they are given; a new one may
-        receive. Raises Forbidden (also for an agent that gives itself permissions, or enters a managed channel by itself),
-        ChannelNotFound and AgentNotFound.
+        May be repeated: an existing subscription keeps its status and cursor, and gets `permissions` if given; a new one may
+        receive by default. Raises ChannelNotFound, AgentNotFound and Forbidden, also if an agent sets its own permissions or
+        subscribes itself to a managed channel.
         """
         access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
         if permissions is not None:
@@ -75,25 +75,25 @@ class Subscriptions:
     async def _permit(
         self, principal: Principal, subscription: Subscription, permissions: frozenset[Permission] | None
     ) -> Subscription:
-        """The subscription with these permissions, written where they are others."""
+        """Return the subscription with these permissions; write them if they differ."""
         if permissions is None or permissions == subscription.permissions:
             return subscription
         tenant = self._store.tenant(principal.tenant_id)
         update = tenant.subscriptions.set_permissions(subscription.channel_id, subscription.agent_id, permissions, self._clock())
         try:
-            async with self._told(principal, "subscription.change", subscription, permissions=_words(permissions)):
+            async with self._audited(principal, "subscription.change", subscription, permissions=_words(permissions)):
                 await self._changes.commit(tenant, tenant.touch(), update)
         except ConditionFailed as failed:
             raise SubscriptionNotFound(subscription.agent_id) from failed
         return await _there(tenant, subscription.channel_id, subscription.agent_id)
 
     async def get(self, principal: Principal, channel_id: str, agent_id: str) -> Subscription:
-        """Raises Forbidden and SubscriptionNotFound."""
+        """Return a subscription. Raises Forbidden and SubscriptionNotFound."""
         access.check(principal, Action.READ_SUBSCRIPTION, AgentId(agent_id))
         return await _there(self._store.tenant(principal.tenant_id), channel_id, agent_id)
 
     async def set_status(self, principal: Principal, channel_id: str, agent_id: str, status: SubscriptionStatus) -> Subscription:
-        """Pauses a subscription or lets it go on from its cursor; may be repeated. Raises Forbidden and SubscriptionNotFound."""
+        """Pause a subscription, or resume it from its cursor. May be repeated. Raises Forbidden and SubscriptionNotFound."""
         access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
         tenant = self._store.tenant(principal.tenant_id)
         subscription = await _there(tenant, channel_id, agent_id)
@@ -101,27 +101,27 @@ class Subscriptions:
             return subscription
         update = tenant.subscriptions.set_status(subscription.channel_id, subscription.agent_id, status, self._clock())
         try:
-            async with self._told(principal, "subscription.change", subscription, status=status.value):
+            async with self._audited(principal, "subscription.change", subscription, status=status.value):
                 await self._changes.commit(tenant, tenant.touch(), update)
         except ConditionFailed as failed:
             raise SubscriptionNotFound(agent_id) from failed
         return await _there(tenant, channel_id, agent_id)
 
     async def delete(self, principal: Principal, channel_id: str, agent_id: str) -> None:
-        """Ends the subscription and forgets its cursor. Raises Forbidden and SubscriptionNotFound."""
+        """Delete the subscription with its cursor. Raises Forbidden and SubscriptionNotFound."""
         access.check(principal, Action.CHANGE_SUBSCRIPTION, AgentId(agent_id))
         tenant = self._store.tenant(principal.tenant_id)
         subscription = await _there(tenant, channel_id, agent_id)
 
         async def commit(writes: Sequence[Write]) -> None:
-            async with self._told(principal, "subscription.delete", subscription):
+            async with self._audited(principal, "subscription.delete", subscription):
                 await self._changes.commit(tenant, tenant.touch(), *writes)
 
         if not await end(tenant, subscription, commit):
             raise SubscriptionNotFound(agent_id)
 
     async def of_channel(self, principal: Principal, channel_id: str, page: PageRequest = FIRST) -> Page[Subscription]:
-        """The channel's subscriptions, in the order of their agents' ids. Raises Forbidden and ChannelNotFound."""
+        """Return a page of the channel's subscriptions, ordered by agent id. Raises Forbidden and ChannelNotFound."""
         access.check(principal, Action.READ_SUBSCRIPTIONS)
         tenant = self._store.tenant(principal.tenant_id)
         channel = await tenant.channel(channel_id)
@@ -130,7 +130,7 @@ class Subscriptions:
         return await tenant.subscriptions.of_channel(channel.id, page)
 
     async def of_agent(self, principal: Principal, agent_id: str, page: PageRequest = FIRST) -> Page[Subscription]:
-        """The agent's subscriptions, in the order of their channels' ids. Raises Forbidden and AgentNotFound."""
+        """Return a page of the agent's subscriptions, ordered by channel id. Raises Forbidden and AgentNotFound."""
         access.check(principal, Action.READ_SUBSCRIPTION, AgentId(agent_id))
         tenant = self._store.tenant(principal.tenant_id)
         agent = await _agent(tenant, agent_id)
@@ -140,21 +140,20 @@ class Subscriptions:
         return Page(tuple(each for each in found if each is not None), here[-1] if len(left) > len(here) else None)
 
     async def for_connect(self, tenant_id: TenantId, agent_id: AgentId) -> list[Subscription]:
-        """Return the agent's subscriptions that let it receive now, in the order of their channels' ids: those that start by
-        themselves when it connects."""
+        """Return the agent's active subscriptions with the permission to receive, ordered by channel id. Used at `connect`."""
         agent = await self._store.tenant(tenant_id).agent(agent_id)
         channels = () if agent is None else sorted(agent.channels)
         found = await self.now(tenant_id, [(channel_id, agent_id) for channel_id in channels])
         return [each for each in found if each is not None and each.allows(Permission.RECEIVE)]
 
     async def now(self, tenant_id: TenantId, pairs: Sequence[tuple[ChannelId, AgentId]]) -> list[Subscription | None]:
-        """Return the subscriptions of these channels and agents as they are now, in their order."""
+        """Return the current subscription of each channel and agent, in the given order; None for a missing one."""
         return await self._store.tenant(tenant_id).subscriptions.get_many(pairs)
 
     async def _new(
         self, tenant: TenantStore, channel_id: ChannelId, agent: Agent, permissions: frozenset[Permission] | None
     ) -> Subscription:
-        # The position is read before the row is written: what is published in between is above the cursor, and so delivered.
+        # Read the position before writing the row: a message published in between is above the cursor, and is delivered.
         cursor, now = await self._position(tenant.id), self._clock()
         return Subscription(
             tenant_id=tenant.id,
@@ -167,7 +166,7 @@ class Subscriptions:
         )
 
     async def _enter(self, principal: Principal, subscription: Subscription, is_new: bool) -> bool:
-        """Writes the subscription and the agent's map; False when something was changed since it was read."""
+        """Write the subscription and the agent's channel map. Return False if a row was changed since it was read."""
         tenant = self._store.tenant(principal.tenant_id)
         channel_id, agent_id = subscription.channel_id, subscription.agent_id
         writes: list[Write] = [tenant.check_channel(channel_id), tenant.subscriptions.enter_channel(agent_id, channel_id)]
@@ -175,19 +174,19 @@ class Subscriptions:
             writes.append(tenant.subscriptions.insert(subscription))
         permissions = _words(subscription.permissions)
         try:
-            async with self._told(principal, "subscription.create", subscription, permissions=permissions):
+            async with self._audited(principal, "subscription.create", subscription, permissions=permissions):
                 await self._changes.commit(tenant, tenant.touch(), *writes)
         except ConditionFailed:
-            # An agent's row of an older system has no map yet.
+            # The agent's row may be an older system's, which has no channel map.
             with suppress(ConditionFailed):
                 await tenant.subscriptions.ensure_channel_map(agent_id)
             return False
         return True
 
-    def _told(
+    def _audited(
         self, principal: Principal, action: str, subscription: Subscription, **facts: str
     ) -> AbstractAsyncContextManager[object]:
-        """In the audit, where a person does it: what an agent does itself changes nothing that it may (decision record 22)."""
+        """Audit a change by a person. An agent's own subscriptions do not change its rights, and are not audited (record 22)."""
         if isinstance(principal, AgentPrincipal):
             return nullcontext()
         target = subscription_id(subscription.channel_id, subscription.agent_id)
@@ -195,7 +194,7 @@ class Subscriptions:
 
 
 async def end(tenant: TenantStore, subscription: Subscription, commit: Callable[[Sequence[Write]], Awaitable[None]]) -> bool:
-    """Removes a subscription's row and its place in the agent's map by one call of `commit`; False when it was gone already."""
+    """Delete a subscription and its entry in the agent's channel map with one `commit`. Return False if it did not exist."""
     channel_id, agent_id = subscription.channel_id, subscription.agent_id
     for _ in range(_TRIES):
         agent = await tenant.agent(agent_id, also_deleting=True)
@@ -231,4 +230,4 @@ def _words(permissions: frozenset[Permission]) -> str:
 
 
 def _busy(channel_id: str, agent_id: str) -> Conflict:
-    return Conflict(f"channel {channel_id} or agent {agent_id} is being changed by others at the same time; try again")
+    return Conflict(f"channel {channel_id} or agent {agent_id} is being changed by other requests at the same time; try again")

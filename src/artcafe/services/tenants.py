@@ -1,4 +1,4 @@
-"""Tenants and the way into them: made by a person, entered by a membership, removed with everything they have."""
+"""Tenants: created by a person, entered by a membership, deleted with everything in them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class TenantLogs(Protocol):
     """Stores the messages of tenants."""
 
     async def drop(self, tenant_id: TenantId) -> None:
-        """Removes everything that is stored for the tenant. May be repeated, also where nothing was stored."""
+        """Delete everything that is stored for the tenant. May be repeated, and does nothing for a tenant without messages."""
         ...
 
 
 class Membership(Record, frozen=True, kw_only=True):
-    """A tenant as one of its members sees it."""
+    """A tenant, and the role of one of its members."""
 
     tenant: Tenant
     role: Role
@@ -40,14 +40,14 @@ class Membership(Record, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class PerPerson:
-    """How many tenants one person may own at a time, and make in a day of UTC. 0 bounds nothing."""
+    """Limits on the tenants that one person owns at a time, and creates in a day of UTC. 0 is unlimited."""
 
     owned: int = 100
     made_a_day: int = 100
 
 
 class Tenants:
-    """What is done to a tenant itself, and who may enter it."""
+    """Operations on tenants themselves, and the check of memberships."""
 
     def __init__(
         self,
@@ -63,10 +63,10 @@ class Tenants:
         self._record_cache, self._per_person = record_cache, per_person or PerPerson()
 
     async def create(self, user_id: UserId, name: str, idempotency_key: str | None = None) -> Tenant:
-        """Create a tenant with the user as its owner. With a key it may be repeated: the same request gets the same tenant.
+        """Create a tenant with the user as its owner. With a key the request may be repeated, and returns the same tenant.
 
-        Raises Invalid, TenantLimit, IdempotencyMismatch where the key was another request's, and Conflict where the tenant of
-        this request was deleted. Requests at the same moment may make the user own a few more than the limit.
+        Raises Invalid, TenantLimit, IdempotencyMismatch if the key belongs to another request, and Conflict if the tenant of this
+        request was deleted. Concurrent requests may exceed the limit of owned tenants by a few.
         """
         name, user_id = fields.name(name), UserId(fields.user_id(user_id))
         request = Request(idempotency_key, f"usr:{user_id}", "tenants")
@@ -74,7 +74,7 @@ class Tenants:
         hashed = request.hash(name)
         tenant = Tenant(id=tenant_id, name=name, created_at=now, updated_at=now, member_count=1, request_hash=hashed)
         owner = Member(user_id=user_id, tenant_id=tenant.id, role=Role.OWNER, joined_at=now)
-        # Known before the audit is: nothing is ever removed from that, so a refusal leaves nothing there.
+        # Check the limit before the audit is written: audits are never deleted, so a refused request must not create one.
         reached = await self._limit_reached(user_id, now)
         if reached is None and await self._insert(tenant, owner, now):
             return tenant
@@ -87,7 +87,7 @@ class Tenants:
         raise reached or self._day_is_full()
 
     async def _insert(self, tenant: Tenant, owner: Member, now: datetime) -> bool:
-        """Write the tenant with its owner, counted under the day's limit; False when it is there already, or the day is full."""
+        """Write the tenant with its owner, and count it for the day. Return False if it exists, or the day's limit is reached."""
         writes = [self._store.insert_tenant(tenant), *self._store.people(tenant.id).insert_member(owner)]
         if self._per_person.made_a_day:
             writes.append(self._store.ownership(owner.user_id).count_made(now, self._per_person.made_a_day))
@@ -108,16 +108,16 @@ class Tenants:
         return TenantLimit(self._per_person.made_a_day, "made by one person in a day (UTC)")
 
     async def list(self, user_id: UserId, page: PageRequest = FIRST) -> Page[Membership]:
-        """The user's own tenants, in the order of their ids."""
+        """Return a page of the user's tenants in id order."""
         found = await self._store.memberships(user_id, page)
         items = (Membership(tenant=tenant, role=member.role, joined_at=member.joined_at) for tenant, member in found.items)
         return Page(tuple(items), found.next)
 
     async def enter(self, user_id: UserId, tenant_id: str) -> UserPrincipal:
-        """The user as a member of the tenant. Raises TenantNotFound for every other tenant; fails closed.
+        """Return the user as a member of the tenant. Raises TenantNotFound for every other tenant; fails closed.
 
-        The membership is read each time, so that whoever was removed is out at once. A tenant that is being deleted is left to
-        its owners, who may repeat that; that it is suspended is known within 5 s.
+        The membership is read from the table at each call, so a removed member is refused at once. Only owners can enter a tenant
+        that is being deleted, to repeat the deletion. A suspension is visible within 5 s.
         """
         member = await self._membership(user_id, tenant_id)
         tenant = None if member is None else await self._record_cache.tenant(member.tenant_id)
@@ -132,12 +132,12 @@ class Tenants:
         return await self._store.people(TenantId(tenant_id)).member(user_id)
 
     async def get(self, principal: Principal) -> Tenant:
-        """The principal's tenant. Raises Forbidden and TenantNotFound."""
+        """Return the principal's tenant. Raises Forbidden and TenantNotFound."""
         access.check(principal, Action.READ_TENANT)
         return await self._there(principal.tenant_id)
 
     async def rename(self, principal: Principal, name: str) -> Tenant:
-        """Gives the tenant another name. Raises Forbidden, Invalid and TenantNotFound."""
+        """Rename the tenant. Raises Forbidden, Invalid and TenantNotFound."""
         access.check(principal, Action.RENAME_TENANT)
         name, now = fields.name(name), times.to_text(self._clock())
         tenant = self._store.tenant(principal.tenant_id)
@@ -146,13 +146,13 @@ class Tenants:
         return await self._there(principal.tenant_id)
 
     async def delete(self, principal: Principal) -> None:
-        """Removes the tenant with everything in it, and keeps a record that there was one. Raises Forbidden.
+        """Delete the tenant with everything in it, and keep a tombstone. Raises Forbidden.
 
-        Its agents are out, and nothing is added to it, from the first write on. When it was cut short it may be repeated and goes
-        on: the owner's membership goes last, together with the tenant's row, in whose place the record stands.
+        From the first write on its agents are refused, and nothing can be added to it. A repeat continues a deletion that was
+        interrupted: the owner's membership is deleted last, in the transaction that replaces the tenant's row by the tombstone.
         """
         access.check(principal, Action.DELETE_TENANT)
-        assert isinstance(principal, UserPrincipal)  # `access` lets owners through only.
+        assert isinstance(principal, UserPrincipal)  # `access` admits owners only.
         async with (
             self._audit.action(principal, "tenant.delete", principal.tenant_id),
             self._audit.change(None, principal.sender, "tenant.delete", principal.tenant_id),

@@ -1,4 +1,4 @@
-"""The terms of the service: which version is current, who has accepted it, and who has still to. Agents are never asked."""
+"""Terms of service: the current version, and the people who accepted it. Agents accept none."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from artcafe.services.audit import Audit
 from artcafe.tables.store import Store
 
 REMEMBERED: Final = 100_000
-"""People whose acceptance is kept in memory, at some 200 bytes each: it never ends, and would be read at each request."""
+"""Size of the cache of people who accepted, at some 200 bytes each. An acceptance never expires, and each request checks it."""
 
 
 class Current(Record, frozen=True, kw_only=True):
-    """The terms that an operator has set. Until `grace_until`, who has accepted an earlier version goes on without this one."""
+    """The terms set by an operator. Until `grace_until`, an acceptance of an earlier version is enough."""
 
     version: str
     text: str | None = None
@@ -28,14 +28,14 @@ class Current(Record, frozen=True, kw_only=True):
 
 
 class Terms:
-    """What people have accepted. `current` is None where there is nothing to accept."""
+    """Acceptances of the terms. `current` is None if the operator has set no terms."""
 
     def __init__(self, store: Store, audit: Audit, clock: Clock, current: Current | None) -> None:
         self._store, self._audit, self._clock, self.current = store, audit, clock, current
         self._accepted: OrderedDict[UserId, None] = OrderedDict()
 
     async def check(self, user_id: UserId) -> None:
-        """Returns for whoever has accepted the current terms, or need not yet. Raises TermsRequired; fails closed."""
+        """Raise TermsRequired unless the person has accepted the current terms, or is in the grace period. Fails closed."""
         current = self.current
         if current is None or await self._has_accepted(user_id, current):
             return
@@ -43,17 +43,17 @@ class Terms:
             raise TermsRequired(current.version)
 
     async def outstanding(self, user_id: UserId) -> Current | None:
-        """The terms that the person has still to accept, also those that they may still go on without."""
+        """Return the terms that the person has not accepted, also during the grace period."""
         current = self.current
         return None if current is None or await self._has_accepted(user_id, current) else current
 
     async def list(self, user_id: UserId, page: PageRequest = FIRST) -> Page[Acceptance]:
-        """What the person has accepted."""
+        """Return a page of the versions that the person has accepted."""
         return await self._store.acceptances(user_id).list(page)
 
     async def accept(self, user_id: UserId, version: str | None = None) -> Acceptance:
-        """Notes that the person accepts the current terms, when, and from the address that was observed. What was noted once
-        stays as it is, so that it may be repeated. Raises TermsChanged where `version` is another one, and Conflict for none."""
+        """Record that the person accepts the current terms, with the time and the observed address. May be repeated: the first
+        record stays. Raises TermsChanged if `version` is not the current one, and Conflict if there are no terms."""
         if self.current is None:
             raise Conflict("this service has no terms to accept")
         if version not in (None, self.current.version):

@@ -1,8 +1,8 @@
-"""Finds changes whose announcement was lost, by the versions in the tenants' rows.
+"""Detection of changes whose announcement was lost, by the versions in the tenants' rows.
 
-While every announcement arrives, only a few rows are read, in turn, however many tenants there are: an operator may have changed
-a row by hand, or a server may have died between a change and its announcement. As soon as an announcement may have been lost, the
-rows of all served tenants are read (decision 30).
+While every announcement arrives, only a few rows are read in rotation, independent of the number of tenants: an operator may have
+changed a row by hand, or a server may have died between a change and its announcement. As soon as an announcement may have been
+lost, the rows of all served tenants are read (decision 30).
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from artcafe.supervision import Supervisor
 from artcafe.tables.store import Store
 
 READ_EVERY_S: Final = 4.0
-"""No row is read more often. With the read itself this keeps the contract's 5 s until a revocation holds on every server
-(sentence 12)."""
+"""Minimum interval between reads of a row. Together with the read itself it keeps the contract's limit of 5 s until a revocation
+is effective on every server (sentence 12)."""
 READ_AT_ONCE: Final = 10
-"""Rows that are read every `READ_EVERY_S` while no announcement is lost."""
+"""Rows read every `READ_EVERY_S` while no announcement is lost."""
 LOOK_EVERY_S: Final = 1.0
 
 Settings = tuple[str, Mapping[str, int], TenantStatus]
-"""Plan, limits and status: what an operator may write into a tenant's row without raising its version."""
+"""Plan, limits and status: an operator may change these in a tenant's row without raising its version."""
 
 
 class AnnouncementStatus(Protocol):
-    """How complete the announcements of the other servers are."""
+    """Completeness of the announcements from the other servers."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether announcements of every server arrive now."""
+        """Whether announcements of every server arrive at present."""
 
     @property
     def losses(self) -> int:
-        """How often some may have been lost so far."""
+        """Number of events so far that may have lost announcements."""
 
 
 @dataclass(slots=True)
@@ -58,15 +58,15 @@ class Known:
 
 
 class VersionWatch:
-    """Reads the versions of the served tenants, and has every change told that nobody announced."""
+    """Reads the versions of the served tenants, and publishes every change that was not announced."""
 
     def __init__(self, store: Store, invalidation: Invalidation, announced: AnnouncementStatus) -> None:
         self._store, self._invalidation, self._announced = store, invalidation, announced
         self._served: list[Callable[[], Iterable[TenantId]]] = []
         self._known: dict[TenantId, Known] = {}
-        """In the order in which they were read: the one that was read longest ago comes first."""
+        """In the order of their last read, oldest first."""
         self._heard: Counter[TenantId] = Counter()
-        """By how much the changes heard since raised the version of each of these tenants."""
+        """For each of these tenants: by how much announced changes raised its version since the read."""
         self.supervisor = Supervisor("changes")
         self._losses = announced.losses
         self._read_at = float("-inf")
@@ -78,7 +78,7 @@ class VersionWatch:
         self._served.append(served)
 
     async def run(self) -> None:
-        """Look again and again, until cancelled. While the tables cannot be read nothing is told, and it goes on."""
+        """Check every `LOOK_EVERY_S`, until cancelled. While the tables cannot be read, it only retries."""
         while True:
             try:
                 await self.look(time.monotonic())
@@ -90,7 +90,7 @@ class VersionWatch:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self, now: float) -> None:
-        """Read the rows that are due at this monotonic time. Raises `Unavailable`."""
+        """Read the rows that are due at a monotonic time. Raises `Unavailable`."""
         losses = self._announced.losses
         is_due = now - self._read_at >= READ_EVERY_S
         if losses != self._losses or (is_due and not self._announced.is_complete):
@@ -103,25 +103,25 @@ class VersionWatch:
         self._read_at = now
 
     async def read(self, tenant_ids: Sequence[TenantId]) -> None:
-        """Read these tenants' rows, and tell of each that was changed without being announced. Raises `Unavailable`.
+        """Read these tenants' rows, and publish each change that was not announced. Raises `Unavailable`.
 
-        A tenant that is read for the first time is told of too: it may have been changed after something of it was kept.
+        A tenant's first read is published too: the tenant may have changed after its data was cached.
         """
         heard = {tenant_id: self._heard[tenant_id] for tenant_id in tenant_ids}
         tenants = await self._tenants(tenant_ids)
         for tenant_id in [each for each in tenant_ids if each not in tenants]:
-            # It cannot be read; the others must get their turn all the same.
+            # This row cannot be read; move it to the end, so that the others get their turn.
             self._known[tenant_id] = self._known.pop(tenant_id, Known(None, 0))
         for tenant_id, tenant in tenants.items():
             known = self._known.pop(tenant_id, None)
-            # What was heard while it was read may or may not be in what was read. Not counting it can only tell too much.
+            # A change announced during the read may be in the row or not. Leaving it out can only cause a needless notification.
             found = Known(_settings(tenant), (0 if tenant is None else tenant.version) - heard[tenant_id])
             if known is None or self._is_changed(known, found):
                 self._invalidation.on_remote_change(TenantChange(tenant_id=tenant_id, is_whole=True))
             self._known[tenant_id] = found
 
     async def _tenants(self, tenant_ids: Sequence[TenantId]) -> Mapping[TenantId, Tenant | None]:
-        """Read the tenants. Where one row cannot be read, the others still are. Raises `Unavailable`."""
+        """Read the tenants, also if one row is malformed. Raises `Unavailable`."""
         with self.supervisor.contain(Unavailable):
             return await self._store.tenants(tenant_ids)
         tenants: dict[TenantId, Tenant | None] = {}
@@ -132,18 +132,18 @@ class VersionWatch:
 
     @staticmethod
     def _is_changed(known: Known, found: Known) -> bool:
-        """Return whether something was changed and not announced; `found` is corrected to what is known from here on."""
+        """Return whether the row has a change that was not announced. Updates `found` to the new known state."""
         if found.settings != known.settings:
             return True
         if found.unheard <= known.unheard:
             return False
-        # Its announcement may be on its way. It is lost where the next read finds the same.
+        # The announcement may still arrive. It is lost if the next read finds the same version.
         if found.unheard != known.suspected:
             found.suspected, found.unheard = found.unheard, known.unheard
         return True
 
     def _ordered(self) -> list[TenantId]:
-        """Return the served tenants, those never read first and then those read longest ago; forget the others."""
+        """Return the served tenants, never-read ones first, then by their last read; forget all others."""
         served = dict.fromkeys(tenant_id for served in self._served for tenant_id in served())
         for tenant_id in [each for each in self._known if each not in served]:
             del self._known[tenant_id], self._heard[tenant_id]

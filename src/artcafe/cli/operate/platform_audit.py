@@ -16,7 +16,7 @@ from artcafe.cli.terminal.output import as_json, limit_option, show_all
 from artcafe.model import TenantId
 from artcafe.rules.pages import MAX_LIMIT, PageRequest
 from artcafe.sdk.records import AuditEntry
-from artcafe.services.audit import Line
+from artcafe.services.audit import ChainedEntry
 
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 
@@ -110,6 +110,6 @@ async def _entries(
         after, most = page.next, None if most is None else most - len(page.items)
 
 
-def _shown(line: Line) -> AuditEntry:
+def _shown(line: ChainedEntry) -> AuditEntry:
     """Return the entry as REST returns it."""
     return msgspec.convert({**msgspec.to_builtins(line.entry), "digest": line.digest}, AuditEntry)
