@@ -1,4 +1,4 @@
-"""`python -m bench [NAME …]` runs the benches and prints their tables; `--list` says which there are."""
+"""`python -m bench [NAME …]` runs benches and prints their tables; `--list` describes each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.fanout import curve, idle, profile, stall, windows
 from bench.report import Options, Table, machine
 
 LIMIT_S: Final = 600.0
-"""For each bench; one that takes longer hangs."""
+"""Timeout of a bench."""
 
 Run = Callable[[Options], Awaitable[list[Table]]]
 
@@ -39,11 +39,11 @@ MODULES: Final[dict[str, ModuleType]] = {
     "neighbours": neighbours,
     "pairs": pairs,
 }
-"""Each with a `run`, and a docstring that says what it measures and how."""
+"""The benches: each module has a `run`, and a docstring that says what it measures and how."""
 
 
 def main() -> int:
-    """Runs what was asked for, and returns the exit status."""
+    """Run the requested benches, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)}; none: all")
     parser.add_argument("--list", action="store_true", help="say what each bench measures, and how")

@@ -1,13 +1,13 @@
-"""Delivery of what is stored: to 1, 10 and 100 subscribers as it is published, and one agent's backlog.
+"""Delivery of stored messages: to 1, 10 and 100 subscribers during publishing, and one agent's backlog.
 
-Four processes share the cores: the server, its nats-server, one that publishes and one that reads. So these are figures of the
-whole machine, and lower bounds of the server's.
+Four processes share the cores: the server, its nats-server, a publisher and a reader. So the figures are those of the whole
+machine, and lower bounds of the server's.
 
-* deliver: 256 publishes always wait on one socket; counted is from the first publish to the last message on the last
-  subscriber's socket. How many came and which was the last is checked, not their order in between (`bench.fanout` does that).
-  Publishing limits it: what it publishes takes the whole road, and a disk.
-* backlog: a new socket subscribes from the first message. Beside it, the same log read by nats-py alone (an ordered consumer,
-  and a pull consumer 256 at a time) and by the house's own reader without a gateway.
+* deliver: 256 publishes always wait on one socket; measured from the first publish to the last message on the last subscriber's
+  socket. The number of messages and the last one are checked, not their order in between (`bench.fanout` checks that). Publishing
+  is the limit: it takes the complete path, and a disk.
+* backlog: a new socket subscribes from the first message. For comparison, nats-py alone reads the same log (an ordered consumer,
+  and a pull consumer with batches of 256), and so does ArtCafe's own reader without a gateway.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from artcafe.fabric.tenant_log import STREAM
 from artcafe.model import ChannelId
 from artcafe.rules import subjects
 from bench import report
+from bench.bench_env import BenchEnv, bench_env
 from bench.publish import DATA
+from bench.raw_client import Publisher
 from bench.readers import Order
 from bench.report import Options, Sample, Table
-from bench.stage import Stage, stage
-from bench.wire import Publisher
 from tests.platform import Cast
 
 SUBSCRIBERS: Final = (1, 10, 100)
 MESSAGES: Final = 6_000
-"""To each subscriber, in one round."""
+"""Messages to each subscriber, in one round."""
 BACKLOG: Final = 20_000
 WAITING: Final = 256
 FETCH: Final = 256
 
 
 async def run(options: Options) -> list[Table]:
-    """The two figures, each with a platform of its own."""
+    """Return the two tables, each with a platform of its own."""
     return [await _deliver(options), await _backlog(options)]
 
 
@@ -54,11 +54,11 @@ async def run(options: Options) -> list[Table]:
 
 async def _deliver(options: Options) -> Table:
     taken: dict[int, list[Sample]] = defaultdict(list)
-    async with stage(options) as here:
-        cast, publisher, token = await road(here)
+    async with bench_env(options) as env:
+        cast, publisher, token = await road(env)
         for number in range(options.rounds + 1):
             for subscribers in SUBSCRIBERS:
-                sample = await _delivered(here, cast, publisher, token, subscribers)
+                sample = await _delivered(env, cast, publisher, token, subscribers)
                 if number:
                     taken[subscribers].append(sample)
     table = Table(
@@ -72,17 +72,17 @@ async def _deliver(options: Options) -> Table:
     return table
 
 
-async def road(here: Stage) -> tuple[Cast, Publisher, str]:
-    """A tenant whose first agent publishes; the token is the second's, who subscribes."""
-    cast = await here.platform.tenant_with(agents=2, channels=1, subscribed=False)
+async def road(env: BenchEnv) -> tuple[Cast, Publisher, str]:
+    """Return a tenant whose first agent publishes, and the token of the second agent, which subscribes."""
+    cast = await env.platform.tenant_with(agents=2, channels=1, subscribed=False)
     async with cast.rest() as rest:
         await rest.subscribe(cast.tenant, cast.channels[0], cast.agents[1])
-    line = await here.line(cast, await here.token(cast, 0))
-    return cast, Publisher(line, cast.channels[0], DATA), await here.token(cast, 1)
+    line = await env.line(cast, await env.token(cast, 0))
+    return cast, Publisher(line, cast.channels[0], DATA), await env.token(cast, 1)
 
 
-async def _delivered(here: Stage, cast: Cast, publisher: Publisher, token: str, subscribers: int) -> Sample:
-    order = Order(here.platform.gateway_url, cast.tenant, token, cast.channels[0], MESSAGES, subscribers)
+async def _delivered(env: BenchEnv, cast: Cast, publisher: Publisher, token: str, subscribers: int) -> Sample:
+    order = Order(env.platform.gateway_url, cast.tenant, token, cast.channels[0], MESSAGES, subscribers)
     begun = 0.0
 
     async def publish() -> None:
@@ -95,7 +95,7 @@ async def _delivered(here: Stage, cast: Cast, publisher: Publisher, token: str, 
 
 
 async def publish_all(publisher: Publisher, messages: int) -> None:
-    """Publish that many messages, `WAITING` of them at a time, and return when all are stored."""
+    """Publish this many messages, `WAITING` of them at a time, and return when all are stored."""
     left = messages
 
     def more() -> bool:
@@ -107,7 +107,7 @@ async def publish_all(publisher: Publisher, messages: int) -> None:
 
 
 async def _read(order: Order, meanwhile: Callable[[], Awaitable[None]] | None = None) -> dict[str, Any]:
-    """What the readers' process counted; `meanwhile` begins when they listen."""
+    """Return the counts of the readers' process; run `meanwhile` once they are subscribed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.readers", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
@@ -131,13 +131,13 @@ async def _read(order: Order, meanwhile: Callable[[], Awaitable[None]] | None = 
 async def _backlog(options: Options) -> Table:
     taken: dict[str, list[Sample]] = defaultdict(list)
     async with AsyncExitStack() as stack:
-        here = await stack.enter_async_context(stage(options))
-        cast, publisher, token = await road(here)
+        env = await stack.enter_async_context(bench_env(options))
+        cast, publisher, token = await road(env)
         await publish_all(publisher, BACKLOG)
-        client = await stack.enter_async_context(here.nats_py(cast.tenant))
-        tenant_fabric = await here.room(cast.tenant)
+        client = await stack.enter_async_context(env.nats_py(cast.tenant))
+        tenant_fabric = await env.room(cast.tenant)
         channel = ChannelId(cast.channels[0])
-        order = Order(here.platform.gateway_url, cast.tenant, token, channel, BACKLOG, 1, from_first=True)
+        order = Order(env.platform.gateway_url, cast.tenant, token, channel, BACKLOG, 1, from_first=True)
         ways: dict[str, Callable[[], Awaitable[Sample]]] = {
             "one socket of the gateway": lambda: by_gateway(order),
             "the log's reader, no gateway": lambda: _by_log(tenant_fabric, channel),
@@ -160,7 +160,7 @@ async def _backlog(options: Options) -> Table:
 
 
 async def by_gateway(order: Order) -> Sample:
-    """Read the order's messages from the gateway, in a process of its own."""
+    """Read the order's messages from the gateway, in a separate process."""
     read = await _read(order)
     return Sample(order.expected, read["ended"] - read["begun"])
 

@@ -1,11 +1,11 @@
-"""What the port costs over bare aiobotocore, and which table calls are made while agents publish, receive and acknowledge.
+"""The overhead of the table port over bare aiobotocore, and the table calls made while agents publish, receive and acknowledge.
 
-* cpu: processor time a call, of this process alone; DynamoDB is the emulator, in another process. Bare aiobotocore sends the same
-  requests, put together beforehand, and looks at no answer; the port builds and checks its write, and gives a checked item back.
-  They take turns every ten calls. Items of about 450 bytes.
-* calls: `artcafe up` on the emulator behind a proxy that counts. One agent publishes and ten receive and acknowledge. While they
-  do, a subscription's cursor may be written when it is due, and the versions of tenants are read every 4 s; anything else fails
-  the bench.
+* cpu: processor time per call, of this process alone; DynamoDB is the emulator, in another process. Bare aiobotocore sends the
+  same requests, built beforehand, and parses no answer; the port builds and checks its write, and returns a checked item. They
+  take turns every ten calls. Items of about 450 bytes.
+* calls: `artcafe up` on the emulator behind a proxy that counts. One agent publishes and ten receive and acknowledge. Meanwhile a
+  subscription's cursor may be written when it is due, and the versions of tenants are read every 4 s; any other call fails the
+  bench.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from tests.faulty_aws import FaultyAws, faulty
 from tests.platform import running
 
 CALLS: Final = 10
-"""Of one way, until it is the other's turn."""
+"""Calls of one way before the other way's turn."""
 
 TURNS: Final = 20
-"""In a round."""
+"""Calls in a round."""
 
 MOST: Final = 0.15
-"""Of bare aiobotocore's processor time: what the port may add (the design's figure)."""
+"""Allowed overhead of the port, relative to bare aiobotocore's processor time (the design's figure)."""
 
 RECEIVERS: Final = 10
 PUBLISHED: Final = 10_000
@@ -57,20 +57,20 @@ Call = Callable[[], Awaitable[object]]
 
 
 async def run(options: Options) -> list[Table]:
-    """Both; raises AssertionError for calls that are not allowed."""
+    """Run both; raise AssertionError for calls that are not allowed."""
     os.environ.update(aws.CREDENTIALS)
     with TemporaryDirectory(dir=options.folder) as folder, aws.running(Path(folder)) as emulator:
         return [await overhead(options, emulator), await calls(Path(folder), emulator)]
 
 
 async def overhead(options: Options, emulator: aws.Aws) -> Table:
-    """One row for each verb."""
+    """Return one row for each verb."""
     client = await DynamoDbClient.open(Endpoint(emulator.new_region(), emulator.url))
     await Schema(client, Environment.PROD).create([AGENTS])
     engine = DynamoDb(client, Environment.PROD)
     await engine.put(Put(AGENTS, agent(0)))
     table = Table("Processor time a call, in µs", ("verb", "the port", "bare aiobotocore", "added"), ("Medians of the rounds.",))
-    for verb, (ours, bare) in _ways(engine, client._service).items():  # The very client that the port uses.
+    for verb, (ours, bare) in _ways(engine, client._service).items():  # the same client instance that the port uses
         rounds = [await cpu_us(ours, bare) for _ in range(options.rounds)]
         added = statistics.median(one / other - 1 for one, other in rounds)
         port, other = (statistics.median(each) for each in zip(*rounds, strict=True))
@@ -123,7 +123,7 @@ def _ways(engine: DynamoDb, bare: Any) -> dict[str, tuple[Call, Call]]:
 
 
 async def cpu_us(*ways: Call) -> list[float]:
-    """Microseconds of this process for a call of each way, in turns of a few calls, so that what shakes one shakes all."""
+    """Return microseconds of this process per call for each way, in turns of a few calls, so that disturbances affect all."""
     used = [0.0] * len(ways)
     for _ in range(TURNS):
         for number, call in enumerate(ways):
@@ -135,7 +135,7 @@ async def cpu_us(*ways: Call) -> list[float]:
 
 
 async def calls(folder: Path, emulator: aws.Aws) -> Table:
-    """What came at the proxy, by operation and table."""
+    """Return the calls that arrived at the proxy, by operation and table."""
     with faulty(emulator.url) as proxy:
         flags = [*emulator.tables_flags(proxy.url), "--cursor-write-s", str(CURSOR_S)]
         with running(folder / "platform", flags) as platform:
@@ -172,8 +172,8 @@ async def calls(folder: Path, emulator: aws.Aws) -> Table:
 
 
 async def settled(proxy: FaultyAws) -> None:
-    """Returns after a whole reading of the versions that led to nothing: at its first, the server forgets what it has read of a
-    tenant, which may have changed before that, and reads it anew when it is asked for."""
+    """Wait for a complete read of the versions without a consequence: at the first read of a tenant the server drops its cached
+    rows, which may have changed before, and reads them again on demand."""
     async with asyncio.timeout(READ_EVERY_S * 10):
         while True:
             proxy.tables.clear()
@@ -183,7 +183,7 @@ async def settled(proxy: FaultyAws) -> None:
 
 
 async def take(receiver: Agent, most: int) -> None:
-    """Receives and acknowledges so many messages, and the one before."""
+    """Receive and acknowledge this many messages, and the one before."""
     got = 0
     async for message in receiver.messages():
         await message.ack()

@@ -1,8 +1,8 @@
-"""How many agents log in a second, and how long a login takes while 500 sockets come at once.
+"""Logins a second, and the duration of a login while 500 sockets connect at once.
 
-A login over REST is a challenge and a token, on one kept connection; one on a socket is the upgrade, a challenge and `connect`.
-Every proof is a real signature, made by this process, which shares the machine's cores with the server: the second table has both
-their shares.
+A login over REST is a challenge and a token, on one kept connection; a login on a socket is the upgrade, a challenge and
+`connect`. Every proof is a real signature, made by this process, which shares the machine's cores with the server: the second
+table has the processor time of both.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from artcafe.sdk.keys import Signer, load_signer
 from artcafe.wire import frames, replies
+from bench.bench_env import BenchEnv, bench_env
+from bench.raw_client import RawSocket
 from bench.report import Options, Sample, Table, cpu_seconds, median_latency, median_rate
-from bench.stage import Stage, stage
-from bench.wire import Line
 from tests.platform import Cast
 
 AGENTS: Final = 20
@@ -32,7 +32,7 @@ Login = Callable[[], Awaitable[object]]
 
 
 class Http:
-    """One kept HTTP/1.1 connection that posts JSON, and costs this process little."""
+    """One persistent HTTP/1.1 connection that posts JSON with little work for this process."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
         self._reader, self._writer, self._host = reader, writer, host
@@ -43,16 +43,16 @@ class Http:
         return cls(*await asyncio.open_connection(parts.hostname, parts.port), parts.netloc)
 
     async def post(self, path: str, **body: object) -> dict[str, Any]:
-        """The answer's object. Raises `RuntimeError` for a refusal."""
+        """Return the answer's object. Raise `RuntimeError` for a refusal."""
         content = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
         self._writer.write(head.encode() + b"\r\n\r\n" + content)
-        answer = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
-        size = int(answer.partition("content-length: ")[2].partition("\r\n")[0])
-        told: dict[str, Any] = json.loads(await self._reader.readexactly(size))
-        if answer[9] != "2":
-            raise RuntimeError(told)
-        return told
+        head_of_answer = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
+        size = int(head_of_answer.partition("content-length: ")[2].partition("\r\n")[0])
+        body_of_answer: dict[str, Any] = json.loads(await self._reader.readexactly(size))
+        if head_of_answer[9] != "2":
+            raise RuntimeError(body_of_answer)
+        return body_of_answer
 
     def close(self) -> None:
         self._writer.close()
@@ -61,11 +61,11 @@ class Http:
 class Crowd:
     """Agents of one tenant, in turns."""
 
-    def __init__(self, stage: Stage, cast: Cast) -> None:
-        self._stage, self._cast = stage, cast
+    def __init__(self, env: BenchEnv, cast: Cast) -> None:
+        self._env, self._cast = env, cast
         self._signers: list[Signer] = [load_signer(key) for key in cast.keys]
         self._turn = 0
-        self.lines: list[Line] = []
+        self.lines: list[RawSocket] = []
 
     def _next(self) -> tuple[str, Signer]:
         self._turn = (self._turn + 1) % AGENTS
@@ -78,10 +78,10 @@ class Crowd:
         await http.post("/v1/auth/tokens", challenge_id=posed["challenge_id"], signature=signature)
 
     async def on_a_socket(self) -> None:
-        """Leaves the socket open, in `lines`."""
+        """Log in, and keep the socket open in `lines`."""
         agent, signer = self._next()
-        parts = urlsplit(self._stage.platform.gateway_url)
-        _, line = await asyncio.get_running_loop().create_connection(Line, parts.hostname or "", parts.port or 0)
+        parts = urlsplit(self._env.platform.gateway_url)
+        _, line = await asyncio.get_running_loop().create_connection(RawSocket, parts.hostname or "", parts.port or 0)
         self.lines.append(line)
         await line.upgrade(parts.path, parts.netloc)
         posed = replies.parse_incoming(await line.ask(frames.command("challenge", frames.Challenge(self._cast.tenant, agent), 0)))
@@ -91,26 +91,26 @@ class Crowd:
         await line.ask(frames.command("connect", proof, 1))
 
     def leave(self) -> None:
-        """Closes every socket."""
+        """Close every socket."""
         while self.lines:
             self.lines.pop().close()
 
 
 async def run(options: Options) -> list[Table]:
-    """The tables of this bench."""
-    async with stage(options) as on:
-        crowd = Crowd(on, await on.platform.tenant_with(agents=AGENTS, channels=0))
-        return [await _rates(on, crowd, options), await _storm(on, crowd, options)]
+    """Return the tables of this bench."""
+    async with bench_env(options) as env:
+        crowd = Crowd(env, await env.platform.tenant_with(agents=AGENTS, channels=0))
+        return [await _rates(env, crowd, options), await _storm(env, crowd, options)]
 
 
-async def _rates(on: Stage, crowd: Crowd, options: Options) -> Table:
+async def _rates(env: BenchEnv, crowd: Crowd, options: Options) -> Table:
     table = Table(
         "Logins a second",
         ["", *(f"{count} at once" for count in AT_ONCE), *(f"p50 / p99 ms, {count} at once" for count in AT_ONCE)],
         [f"Medians (lowest–highest) of {options.rounds} rounds, in turns; {AGENTS} agents with Ed25519 keys."],
     )
     samples: dict[tuple[str, int], list[Sample]] = {}
-    https = [await Http.open(on.platform.url) for _ in range(max(AT_ONCE))]
+    https = [await Http.open(env.platform.url) for _ in range(max(AT_ONCE))]
     for _ in range(options.rounds):
         for count in AT_ONCE:
             rest: list[Login] = [partial(crowd.over_rest, http) for http in https[:count]]
@@ -126,7 +126,7 @@ async def _rates(on: Stage, crowd: Crowd, options: Options) -> Table:
 
 
 async def sample(logins: list[Login], seconds: float) -> Sample:
-    """Each logs in again and again for so long."""
+    """Log each agent in repeatedly for this long."""
     latencies: list[float] = []
     began = time.perf_counter()
 
@@ -141,7 +141,7 @@ async def sample(logins: list[Login], seconds: float) -> Sample:
     return Sample(len(latencies), time.perf_counter() - began, latencies)
 
 
-async def _storm(on: Stage, crowd: Crowd, options: Options) -> Table:
+async def _storm(env: BenchEnv, crowd: Crowd, options: Options) -> Table:
     table = Table(
         f"{STORM} sockets at once",
         ["login", "p50 / p99 ms", "all in, s", "processor time of the server, ms a login", "of this process"],
@@ -153,12 +153,12 @@ async def _storm(on: Stage, crowd: Crowd, options: Options) -> Table:
     storms: list[Sample] = []
     beside: list[Sample] = []
     server = mine = 0.0
-    http = await Http.open(on.platform.url)
-    assert on.platform.process is not None
+    http = await Http.open(env.platform.url)
+    assert env.platform.process is not None
     for _ in range(options.rounds):
-        before = cpu_seconds(on.platform.process.pid), cpu_seconds(os.getpid())
+        before = cpu_seconds(env.platform.process.pid), cpu_seconds(os.getpid())
         storm, one = await _one_storm(crowd, http)
-        server += cpu_seconds(on.platform.process.pid) - before[0]
+        server += cpu_seconds(env.platform.process.pid) - before[0]
         mine += cpu_seconds(os.getpid()) - before[1]
         storms.append(storm)
         beside.append(one)
@@ -174,7 +174,7 @@ async def _storm(on: Stage, crowd: Crowd, options: Options) -> Table:
 
 
 async def _one_storm(crowd: Crowd, http: Http) -> tuple[Sample, Sample]:
-    """The storm, and the logins over REST beside it."""
+    """Run the storm, and the logins over REST during it."""
     stormed: list[float] = []
     beside: list[float] = []
     began = time.perf_counter()

@@ -1,9 +1,9 @@
-"""What one busy agent costs others: the latency of publishes one after another, beside an agent that publishes on 8 sockets.
+"""The effect of one busy agent on others: the latency of consecutive publishes, while an agent publishes on 8 sockets.
 
-The busy agent keeps 1,024 publishes waiting on each of its sockets, from a process of its own. The quiet ones publish a message,
-wait for its answer, and publish the next: one agent of another tenant, and one of the busy agent's own. Without the busy agent,
-beside a process that only computes, and beside the busy agent, in turns: on a machine with few cores a process that computes
-costs latency too, and no server can give that back.
+The busy agent keeps 1,024 publishes waiting on each of its sockets, from a separate process. The quiet agents publish a message,
+wait for its answer, and publish the next: one agent of another tenant, and one of the busy agent's own. Three cases in turns:
+without the busy agent, next to a process that only computes, and next to the busy agent; on a machine with few cores a computing
+process costs latency too, which no server can avoid.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import msgspec
 import uvloop
 
 from bench import report
+from bench.bench_env import BenchEnv, bench_env
+from bench.raw_client import Publisher, connect
 from bench.report import Options, Sample, Table
-from bench.stage import Stage, stage
-from bench.wire import Publisher, connect
 from tests.platform import Cast
 
 SOCKETS: Final = 8
@@ -36,7 +36,7 @@ DATA: Final = b'"%b"' % (b"x" * 198)
 
 
 class Order(msgspec.Struct):
-    """What the busy agent is to do until its stdin is closed."""
+    """The busy agent's work until its stdin is closed."""
 
     url: str
     tenant: str
@@ -45,7 +45,7 @@ class Order(msgspec.Struct):
 
 
 async def publish_much(order: Order) -> None:
-    """Publish on every socket until stdin ends. Print `{}` when that begins, and in the end how many a second were stored."""
+    """Publish on every socket until stdin ends. Print `{}` at the beginning, and at the end the number stored per second."""
     over = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), over.set)
     lines = [await connect(order.url, order.tenant, order.token) for _ in range(SOCKETS)]
@@ -61,7 +61,7 @@ async def publish_much(order: Order) -> None:
 
 @contextmanager
 def busy(order: Order, rates: list[float]) -> Iterator[None]:
-    """The busy agent publishes within; `rates` gains how many a second."""
+    """Run the busy agent within this block; append its rate per second to `rates`."""
     command = [sys.executable, "-m", "bench.neighbours"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -76,7 +76,7 @@ def busy(order: Order, rates: list[float]) -> Iterator[None]:
 
 @contextmanager
 def computing() -> Iterator[None]:
-    """A process takes a core within."""
+    """Run a process that occupies a core within this block."""
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         yield
@@ -86,14 +86,14 @@ def computing() -> Iterator[None]:
 
 
 async def run(options: Options) -> list[Table]:
-    """Latencies of both quiet agents, each way."""
+    """Return the latencies of both quiet agents in each case."""
     taken: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     rates: list[float] = []
-    async with stage(options) as here:
-        ours = await here.platform.tenant_with(agents=2, subscribed=False)
-        theirs = await here.platform.tenant_with(subscribed=False)
-        quiet = {"of another tenant": await quiet_agent(here, theirs), "of the same tenant": await quiet_agent(here, ours, 1)}
-        order = Order(here.platform.gateway_url, ours.tenant, await here.token(ours), ours.channels[0])
+    async with bench_env(options) as env:
+        ours = await env.platform.tenant_with(agents=2, subscribed=False)
+        theirs = await env.platform.tenant_with(subscribed=False)
+        quiet = {"of another tenant": await quiet_agent(env, theirs), "of the same tenant": await quiet_agent(env, ours, 1)}
+        order = Order(env.platform.gateway_url, ours.tenant, await env.token(ours), ours.channels[0])
         ways: dict[str, Callable[[], AbstractContextManager[None]]] = {
             "alone": nullcontext,
             "beside a process that computes": computing,
@@ -112,13 +112,13 @@ async def run(options: Options) -> list[Table]:
     return [table]
 
 
-async def quiet_agent(here: Stage, cast: Cast, agent: int = 0) -> Publisher:
-    """An agent of the cast on one socket."""
-    return Publisher(await here.line(cast, await here.token(cast, agent)), cast.channels[0], DATA)
+async def quiet_agent(env: BenchEnv, cast: Cast, agent: int = 0) -> Publisher:
+    """Connect an agent of the tenant on one socket."""
+    return Publisher(await env.line(cast, await env.token(cast, agent)), cast.channels[0], DATA)
 
 
 async def sample(publisher: Publisher) -> Sample:
-    """How long each publish took, one after another."""
+    """Return the duration of each of several consecutive publishes."""
     start = time.perf_counter()
     await publisher.run(1, lambda: time.perf_counter() - start < SAMPLE_S)
     return Sample(len(publisher.latencies_s), time.perf_counter() - start, publisher.latencies_s)

@@ -25,12 +25,12 @@ from typing import Final
 
 from artcafe.model import ChannelId
 from bench import deliver, login, publish
+from bench.bench_env import BenchEnv, bench_env
 from bench.fanout.load import Line, Load
 from bench.fanout.peers import ArtCafe
+from bench.raw_client import Publisher
 from bench.readers import Order
 from bench.report import Options, Sample, Table, process_seconds
-from bench.stage import Stage, stage
-from bench.wire import Publisher
 
 READERS: Final = 1000
 FANOUT_S: Final = 0.8
@@ -38,7 +38,7 @@ FANOUT_S: Final = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One stretch of work: how many a second, and the processor time of each in seconds."""
+    """One measured interval: the rate per second, and the processor time of each in seconds."""
 
     rate: float
     server_s: float
@@ -51,31 +51,31 @@ Work = Callable[[], Awaitable[Measured]]
 class Server:
     """One version's server, and the kinds of work it can be given, by name."""
 
-    def __init__(self, here: Stage, load: Load, stack: AsyncExitStack, options: Options) -> None:
-        self._here, self._load, self._stack, self._seconds = here, load, stack, options.seconds
+    def __init__(self, env: BenchEnv, load: Load, stack: AsyncExitStack, options: Options) -> None:
+        self._env, self._load, self._stack, self._seconds = env, load, stack, options.seconds
         self.lines: list[Line] = []
         self.works: dict[str, Work] = {}
 
     async def prepare(self, others: list[Line]) -> None:
-        """Create what each kind of work needs. `others` are the other server's sockets: connecting takes longer than its pings
-        allow them to be silent."""
+        """Create the objects that each kind of work needs. `others` are the other server's sockets: connecting takes longer than
+        its pings allow them to be silent."""
         await self._prepare_publish()
         await self._prepare_fanout(others)
         await self._prepare_backlog()
         await self._prepare_login()
 
     async def _prepare_publish(self) -> None:
-        cast = await self._here.platform.tenant_with(agents=1, channels=1, subscribed=False)
-        token = await self._here.token(cast)
-        publishers = [Publisher(await self._here.line(cast, token), cast.channels[0], publish.DATA) for _ in range(16)]
+        cast = await self._env.platform.tenant_with(agents=1, channels=1, subscribed=False)
+        token = await self._env.token(cast)
+        publishers = [Publisher(await self._env.line(cast, token), cast.channels[0], publish.DATA) for _ in range(16)]
         for sockets, road in ((1, publish.road(publishers[:1])), (16, publish.road(publishers))):
             for waiting in (1, 16, 256):
                 name = f"publish, {waiting} waiting, {sockets} socket{'s'[: sockets - 1]}"
                 self.works[name] = partial(self._measure, partial(road, waiting, self._seconds))
 
     async def _prepare_fanout(self, others: list[Line]) -> None:
-        cast = await self._here.platform.tenant_with(agents=3, channels=0)
-        peer = ArtCafe(self._here, cast)
+        cast = await self._env.platform.tenant_with(agents=3, channels=0)
+        peer = ArtCafe(self._env, cast)
         for channels in (1, 10):
             line = await peer.line(READERS, channels)
             self._stack.callback(line.close)
@@ -92,20 +92,20 @@ class Server:
         return Measured(result.deliveries_per_s, server, nats)
 
     async def _prepare_backlog(self) -> None:
-        cast, publisher, token = await deliver.road(self._here)
+        cast, publisher, token = await deliver.road(self._env)
         await deliver.publish_all(publisher, deliver.BACKLOG)
         channel = ChannelId(cast.channels[0])
-        order = Order(self._here.platform.gateway_url, cast.tenant, token, channel, deliver.BACKLOG, 1, from_first=True)
+        order = Order(self._env.platform.gateway_url, cast.tenant, token, channel, deliver.BACKLOG, 1, from_first=True)
         self.works["backlog"] = partial(self._measure, partial(deliver.by_gateway, order))
 
     async def _prepare_login(self) -> None:
-        crowd = login.Crowd(self._here, await self._here.platform.tenant_with(agents=login.AGENTS, channels=0))
+        crowd = login.Crowd(self._env, await self._env.platform.tenant_with(agents=login.AGENTS, channels=0))
         for count in (1, 16):
             self.works[f"login over REST, {count} at once"] = partial(self._measure, partial(self._rest_logins, crowd, count))
             self.works[f"login on a socket, {count} at once"] = partial(self._measure, partial(self._socket_logins, crowd, count))
 
     async def _rest_logins(self, crowd: login.Crowd, count: int) -> Sample:
-        connections = [await login.Http.open(self._here.platform.url) for _ in range(count)]
+        connections = [await login.Http.open(self._env.platform.url) for _ in range(count)]
         try:
             return await login.sample([partial(crowd.over_rest, each) for each in connections], self._seconds)
         finally:
@@ -119,7 +119,7 @@ class Server:
             crowd.leave()
 
     async def _measure(self, work: Callable[[], Awaitable[Sample]]) -> Measured:
-        platform = self._here.platform
+        platform = self._env.platform
         assert platform.process is not None
         pids = (platform.process.pid, platform.nats_pid)
         before = [process_seconds(pid) for pid in pids]
@@ -129,7 +129,7 @@ class Server:
 
 
 async def run(options: Options) -> list[Table]:
-    """One table: what the other version did, what this one did, and the median ratio of the pairs."""
+    """Return one table: the other version's figure, this version's, and the median ratio of the pairs."""
     if options.against is None:
         raise RuntimeError("pairs compares with another version: name its interpreter, --against ../before/.venv/bin/python")
     taken: dict[tuple[str, int], list[Measured]] = defaultdict(list)
@@ -137,7 +137,7 @@ async def run(options: Options) -> list[Table]:
         load = await stack.enter_async_context(Load())
         servers: list[Server] = []
         for python in (options.against, Path(sys.executable)):
-            server = Server(await stack.enter_async_context(stage(options, python)), load, stack, options)
+            server = Server(await stack.enter_async_context(bench_env(options, python)), load, stack, options)
             await server.prepare([line for other in servers for line in other.lines])
             servers.append(server)
         names = list(servers[0].works)

@@ -1,6 +1,6 @@
-"""What one peer can make the server spend: bytes and requests in; bytes out, processor time and memory of the server.
+"""The cost of one peer for the server: bytes and requests in; bytes out, processor time and memory of the server.
 
-Each row is an attack from loopback on an `artcafe up` of its own, bounded in number and time. Nobody else uses that server.
+Each row is an attack from loopback on a separate `artcafe up`, bounded in number and time. Nothing else uses that server.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from artcafe.sdk.keys import load_signer
 from artcafe.wire.frames import SUBPROTOCOL
 from artcafe.wire.ssh_bytes import mpint, string
 from artcafe.wire.sshsig import armor
+from bench.raw_client import masked
 from bench.report import Options, Table, cpu_seconds
-from bench.wire import masked
 from tests.platform import Cast, Platform, running
 
 BOUND_S: Final = 30.0
@@ -41,7 +41,7 @@ UPGRADE: Final = (
 
 
 class Spent:
-    """What one attack cost: the peer's bytes, and the server's bytes, processor time and memory."""
+    """The cost of one attack: the peer's bytes, and the server's bytes, processor time and memory."""
 
     def __init__(self, platform: Platform) -> None:
         assert platform.process is not None
@@ -50,7 +50,7 @@ class Spent:
         self.sent = self.answered = 0
 
     def row(self, name: str, count: int) -> tuple[str, ...]:
-        """Return what was spent since the beginning, for each of `count` times."""
+        """Return the cost since the beginning, for each of `count` attempts."""
         cpu_ms = (cpu_seconds(self._pid) - self._cpu) * 1000 / count
         held = (memory(self._pid) - self._memory) / 2**20
         return (
@@ -64,13 +64,13 @@ class Spent:
 
 
 def memory(pid: int) -> int:
-    """The resident memory of a process, in bytes (proc(5), statm)."""
+    """Return the resident memory of a process, in bytes (proc(5), statm)."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @asynccontextmanager
-async def dialled(url: str) -> AsyncIterator[Wire]:
-    """A connection that is cut when it is left."""
+async def open_connection(url: str) -> AsyncIterator[Wire]:
+    """Open a connection, and abort it at the end of the block."""
     at = urlsplit(url)
     reader, writer = await asyncio.open_connection(at.hostname, at.port)
     try:
@@ -80,11 +80,11 @@ async def dialled(url: str) -> AsyncIterator[Wire]:
 
 
 async def ask(spent: Spent, url: str, head: str, body: bytes = b"") -> bytes:
-    """Send one request on a connection of its own; return the answer, or nothing where the connection was reset."""
+    """Send one request on a new connection; return the answer, or nothing if the connection was reset."""
     request = f"{head}\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     answer = b""
     with contextlib.suppress(OSError):
-        async with asyncio.timeout(BOUND_S), dialled(url) as (reader, writer):
+        async with asyncio.timeout(BOUND_S), open_connection(url) as (reader, writer):
             writer.write(request)
             answer = await reader.read()
     spent.sent += len(request)
@@ -105,7 +105,7 @@ async def unknown_fields(spent: Spent, platform: Platform, _cast: Cast) -> int:
 
 
 async def wrong_items(spent: Spent, platform: Platform, cast: Cast) -> int:
-    """Send lists of 125,000 numbers where texts are wanted."""
+    """Send lists of 125,000 numbers in place of strings."""
     head = f"POST /v1/tenants/{cast.tenant}/agents HTTP/1.1\r\nAuthorization: Bearer {cast.token}"
     body = b'{"capabilities":[' + b",".join([b"1"] * 125_000) + b"]}"
     for _ in range(REQUESTS):
@@ -114,7 +114,7 @@ async def wrong_items(spent: Spent, platform: Platform, cast: Cast) -> int:
 
 
 async def parameters(spent: Spent, platform: Platform, cast: Cast) -> int:
-    """Ask with 9,000 parameters that no list knows."""
+    """Send 9,000 query parameters that no list knows."""
     query = "&".join(f"{number}=" for number in range(9000))
     head = f"GET /v1/tenants/{cast.tenant}/agents?{query} HTTP/1.1\r\nAuthorization: Bearer {cast.token}"
     for _ in range(REQUESTS):
@@ -123,17 +123,17 @@ async def parameters(spent: Spent, platform: Platform, cast: Cast) -> int:
 
 
 async def refused_logins(spent: Spent, platform: Platform, cast: Cast) -> int:
-    """By a key that nobody has, whose exponent is as long as its verification is slow."""
+    """Log in with an unregistered key, whose long exponent makes verification slow."""
     modulus = secrets.randbits(8192) | 1 | 1 << 8191
     key = string(b"ssh-rsa") + mpint(2**63 + 1) + mpint(modulus)
     signature = armor(key, string(b"rsa-sha2-512") + string(b"\0" + secrets.token_bytes(1023)), "artcafe", "sha512")
     claim = json.dumps({"tenant_id": cast.tenant, "agent_id": cast.agents[0]}).encode()
     count = 0
     for _ in range(LOGINS):
-        told = await ask(spent, platform.url, "POST /v1/auth/challenges HTTP/1.1", claim)
-        if not told.startswith(b"HTTP/1.1 201"):
-            break  # the bound on logins of one agent
-        challenge = json.loads(told.partition(b"\r\n\r\n")[2])["challenge_id"]
+        answer = await ask(spent, platform.url, "POST /v1/auth/challenges HTTP/1.1", claim)
+        if not answer.startswith(b"HTTP/1.1 201"):
+            break  # the rate limit on logins of one agent
+        challenge = json.loads(answer.partition(b"\r\n\r\n")[2])["challenge_id"]
         proof = json.dumps({"challenge_id": challenge, "signature": signature}).encode()
         assert (await ask(spent, platform.url, "POST /v1/auth/tokens HTTP/1.1", proof)).startswith(b"HTTP/1.1 401")
         count += 1
@@ -141,12 +141,13 @@ async def refused_logins(spent: Spent, platform: Platform, cast: Cast) -> int:
 
 
 async def noise(spent: Spent, platform: Platform, _cast: Cast) -> int:
-    """What is no HTTP at REST, and frames that break the protocol at the gateway. Counts lines of the log as bytes answered."""
+    """Send bytes that are not HTTP to REST, and frames that violate the protocol to the gateway. Count bytes of the log as bytes
+    answered."""
     before = len(platform.log())
     for number in range(NOISE):
         url, sent = ((platform.url, b"\x16\x03\x01\r\n\r\n"), (platform.gateway_url, UPGRADE + b"\x83\x80\0\0\0\0"))[number % 2]
         with contextlib.suppress(OSError):
-            async with asyncio.timeout(BOUND_S), dialled(url) as (reader, writer):
+            async with asyncio.timeout(BOUND_S), open_connection(url) as (reader, writer):
                 writer.write(sent)
                 await reader.read()
         spent.sent += len(sent)
@@ -158,37 +159,38 @@ async def noise(spent: Spent, platform: Platform, _cast: Cast) -> int:
 
 
 async def hold(spent: Spent, url: str, sent: bytes) -> tuple[AsyncExitStack, int]:
-    """Open connections that send this and no more; return them, still open."""
+    """Open connections that send these bytes and no more; return them, still open."""
     stack = AsyncExitStack()
     for _ in range(UNFINISHED):
         with contextlib.suppress(OSError):
-            _, writer = await stack.enter_async_context(dialled(url))
+            _, writer = await stack.enter_async_context(open_connection(url))
             writer.write(sent)
             spent.sent += len(sent)
-    await asyncio.sleep(1)  # until what can be taken is taken; nothing tells
+    await asyncio.sleep(1)  # until the server has read what it accepts; there is no notification
     return stack, UNFINISHED
 
 
 async def bodies(spent: Spent, platform: Platform, _cast: Cast) -> tuple[AsyncExitStack, int]:
-    """As long as a body may be at most."""
+    """Hold bodies of the maximum length."""
     head = f"POST /v1/auth/challenges HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY_BYTES}\r\n\r\n".encode()
     return await hold(spent, platform.url, head + b" " * (BODY_BYTES - 1))
 
 
 async def small_bodies(spent: Spent, platform: Platform, _cast: Cast) -> tuple[AsyncExitStack, int]:
-    """As long as a body may be before the caller is known."""
+    """Hold bodies of the maximum length before authentication."""
     head = b"POST /v1/auth/challenges HTTP/1.1\r\nHost: x\r\nContent-Length: 8192\r\n\r\n"
     return await hold(spent, platform.url, head + b" " * 8191)
 
 
 async def frames(spent: Spent, platform: Platform, _cast: Cast) -> tuple[AsyncExitStack, int]:
-    """As long as a frame may be that is only refused."""
+    """Hold frames of the maximum length that is refused and not closed."""
     begun = b"\x81\xff" + (BODY_BYTES - 1).to_bytes(8, "big") + bytes(4)
     return await hold(spent, platform.gateway_url, UPGRADE + begun + b" " * (BODY_BYTES - 100))
 
 
 async def commands(spent: Spent, platform: Platform, cast: Cast) -> tuple[AsyncExitStack, int]:
-    """Commands of an agent that wait behind slow ones: pages of history, then publishes of a channel that is none."""
+    """Send commands of an agent that wait behind slow ones: pages of history, and then publishes to a channel that does not
+    exist."""
     async with cast.rest() as rest:
         for _ in range(200):
             await rest.publish(cast.tenant, cast.channels[0], {"data": "x" * 2000})
@@ -199,7 +201,7 @@ async def commands(spent: Spent, platform: Platform, cast: Cast) -> tuple[AsyncE
     burst = b"".join(history) + long * 900
 
     async def one() -> None:
-        _, writer = await stack.enter_async_context(dialled(platform.gateway_url))
+        _, writer = await stack.enter_async_context(open_connection(platform.gateway_url))
         writer.write(UPGRADE + masked(json.dumps({"id": 1, "connect": {"access_token": token}}).encode()) + burst)
         with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(5):
@@ -231,18 +233,18 @@ HOLDS: Final[dict[str, Hold]] = {
 
 
 async def run(options: Options) -> list[Table]:
-    """Make each attack on a server of its own."""
+    """Run each attack on a separate server."""
     columns = ("attack", "times", "bytes sent", "bytes answered", "server CPU, ms", "server memory, MiB")
     table = Table(
         "What one peer can cost", columns, ["Bytes and CPU are for each time, memory is what all of them hold together."]
     )
     for name, attack in ATTACKS.items():
-        async with _stage(options) as (platform, cast):
+        async with _fresh_server(options) as (platform, cast):
             spent = Spent(platform)
             count = await attack(spent, platform, cast)
             table.rows.append(spent.row(name, max(1, count)))
     for name, held in HOLDS.items():
-        async with _stage(options) as (platform, cast):
+        async with _fresh_server(options) as (platform, cast):
             spent = Spent(platform)
             stack, count = await held(spent, platform, cast)
             table.rows.append(spent.row(name, count))
@@ -251,10 +253,10 @@ async def run(options: Options) -> list[Table]:
 
 
 @asynccontextmanager
-async def _stage(options: Options) -> AsyncIterator[tuple[Platform, Cast]]:
-    """A server that nothing was done to yet. Its memory is compared with what it has once it has served a request."""
+async def _fresh_server(options: Options) -> AsyncIterator[tuple[Platform, Cast]]:
+    """Run a fresh server. Its memory is compared with that after its first served request."""
     with TemporaryDirectory(dir=options.folder.resolve()) as folder, running(Path(folder)) as platform:
         cast = await platform.tenant_with()
-        await asyncio.sleep(0.5)  # until it has done what making the tenant set off
+        await asyncio.sleep(0.5)  # until the server has finished the work that creating the tenant triggered
         yield platform, cast
-        platform.kill()  # it may be busy for long with what was sent
+        platform.kill()  # it may be busy for long with the attack

@@ -1,18 +1,18 @@
-"""Stored publishes a second, each flushed to disk before it is answered: this house beside nats-py alone and nats-server's limit.
+"""Stored publishes a second, each flushed to disk before it is answered: ArtCafe, nats-py alone, and nats-server's limit.
 
 Every way keeps 1, 4, 16 or 256 publishes of 200 bytes waiting and sends the next when one is answered, on one nats-server with
-`sync_interval: always`. They take turns within each round, in an order that changes, so that what else the machine does falls on
-all of them.
+`sync_interval: always`. They take turns within each round, in a changing order, so that other work on the machine affects all
+alike.
 
 * nats-py: `await js.publish(…)` in as many tasks as wait, to a stream with nothing but subjects; with and without an id.
-* group commit: `GroupCommit.submit` in as many tasks as wait, as a server calls it; with and without a key.
-* whole road: `artcafe up` in its own process, the publishes spread over 1 or 16 raw WebSockets from this one. Three processes
-  share the cores then, this client among them.
+* group commit: the log writer's `submit` in as many tasks as wait, as a server calls it; with and without a key.
+* end to end: `artcafe up` in a separate process, the publishes spread over 1 or 16 raw WebSockets from this one. Three processes
+  share the cores then, including this client.
 * nats-server alone: the messages of group commit (a batch, or a few in a row) encoded in one go, one group after another, on a
-  bare socket. No client that works so can be faster, so it tells a slow machine from a slow program.
-* the disk alone: what the same groups make nats-server 2.15 flush, by this process in the same folder and with nothing else: for
-  a batch two small new files and their folder, the staged batch, and the log; for a few the log each time. On a disk that
-  flushes for nothing (`--folder /dev/shm/bench`) the rest shows.
+  bare socket. No client that works this way can be faster, so it distinguishes a slow machine from a slow program.
+* the disk alone: the flushes that the same groups cause in nats-server 2.15, made by this process in the same folder and nothing
+  else: for a batch two small new files and their folder, the staged batch, and the log; for a few messages the log each time. On
+  a file system that flushes at no cost (`--folder /dev/shm/bench`) the remaining costs show.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
 from artcafe.wire import envelopes, frames
 from bench import report
+from bench.bench_env import BenchEnv, bench_env
+from bench.raw_client import Publisher
 from bench.report import Options, Sample, Table
-from bench.stage import Stage, stage
-from bench.wire import Publisher
 
 WAITING: Final = (1, 4, 16, 256)
 DATA: Final = b'"%b"' % (b"x" * 198)
 WARM_UP_S: Final = 0.2
 
 Way = Callable[[int, float], Awaitable[Sample]]
-"""Publishes with so many waiting for so many seconds."""
+"""Publishes with this many waiting for this many seconds."""
 
 Taken = dict[tuple[str, int], list[Sample]]
 """The samples of each way and number of waiting publishes."""
 
 
 class Used(NamedTuple):
-    """Processor time in seconds, by process, and how many messages it was used for."""
+    """Processor time in seconds, by process, and the number of messages it was used for."""
 
     client: float
     server: float
@@ -66,13 +66,13 @@ class Used(NamedTuple):
     messages: int = 0
 
     @classmethod
-    def by(cls, here: Stage) -> Used:
-        """Until now."""
-        assert here.platform.process is not None
-        return cls(time.process_time(), report.cpu_seconds(here.platform.process.pid), report.cpu_seconds(here.platform.nats_pid))
+    def by(cls, env: BenchEnv) -> Used:
+        """Return the time used until now."""
+        assert env.platform.process is not None
+        return cls(time.process_time(), report.cpu_seconds(env.platform.process.pid), report.cpu_seconds(env.platform.nats_pid))
 
     def since(self, before: Used, messages: int) -> Used:
-        """From then until now, for so many messages."""
+        """Return the time used since then, for this many messages."""
         return Used(self.client - before.client, self.server - before.server, self.nats - before.nats, messages)
 
 
@@ -82,48 +82,50 @@ DISK: Final = "the disk alone"
 
 
 async def run(options: Options) -> list[Table]:
-    """Rates, ratios, latencies and processor time of every way."""
+    """Return rates, ratios, latencies and processor time of every way."""
     taken: Taken = defaultdict(list)
     used: dict[str, list[Used]] = defaultdict(list)
     async with AsyncExitStack() as stack:
-        here = await stack.enter_async_context(stage(options))
-        ways = await _ways(here, stack)
+        env = await stack.enter_async_context(bench_env(options))
+        ways = await _ways(env, stack)
         turns, numbers = list(ways.items()), list(WAITING)
         for number in range(options.rounds + 1):
             random.shuffle(turns)
             random.shuffle(numbers)
-            for waiting, (name, way) in itertools.product(numbers, turns):  # with as many waiting one right after the other
-                before = Used.by(here)
+            for waiting, (name, way) in itertools.product(
+                numbers, turns
+            ):  # ways with the same number waiting are measured one right after the other
+                before = Used.by(env)
                 sample = await way(waiting, options.seconds if number else WARM_UP_S)
                 if number:
                     taken[name, waiting].append(sample)
                 if number and waiting == WAITING[-1]:
-                    used[name].append(Used.by(here).since(before, sample.count))
+                    used[name].append(Used.by(env).since(before, sample.count))
     names = list(ways)
     return [_rates(taken, names), _ratios(taken, names), _latencies(taken, names), _processors(used, names)]
 
 
-async def _ways(stage: Stage, stack: AsyncExitStack) -> dict[str, Way]:
-    js = (await stack.enter_async_context(stage.nats_py("bench-nats-py"))).jetstream()
+async def _ways(env: BenchEnv, stack: AsyncExitStack) -> dict[str, Way]:
+    js = (await stack.enter_async_context(env.nats_py("bench-nats-py"))).jetstream()
     await js.add_stream(name="plain", subjects=["ch.>"])
-    bare = await stack.enter_async_context(_bare_nats(stage, "bench-limit"))
-    cast = await stage.platform.tenant_with(agents=1, channels=1, subscribed=False)
-    token = await stage.token(cast)
-    publishers = [Publisher(await stage.line(cast, token), cast.channels[0], DATA) for _ in range(16)]
+    bare = await stack.enter_async_context(_bare_nats(env, "bench-limit"))
+    cast = await env.platform.tenant_with(agents=1, channels=1, subscribed=False)
+    token = await env.token(cast)
+    publishers = [Publisher(await env.line(cast, token), cast.channels[0], DATA) for _ in range(16)]
     return {
         NATS_PY: _nats_py(js, keyed=False),
         f"{NATS_PY}, with ids": _nats_py(js, keyed=True),
-        "group commit": _group_commit(await stage.room("bench-ours"), keyed=False),
-        "group commit, with keys": _group_commit(await stage.room("bench-ours-keyed"), keyed=True),
-        "whole road, 1 socket": road(publishers[:1]),
-        "whole road, 16 sockets": road(publishers),
+        "group commit": _group_commit(await env.tenant_fabric("bench-ours"), keyed=False),
+        "group commit, with keys": _group_commit(await env.tenant_fabric("bench-ours-keyed"), keyed=True),
+        "end to end, 1 socket": road(publishers[:1]),
+        "end to end, 16 sockets": road(publishers),
         LIMIT: bare,
-        DISK: _disk(stack.enter_context(TemporaryDirectory(prefix="flushes-", dir=stage.platform.data))),
+        DISK: _disk(stack.enter_context(TemporaryDirectory(prefix="flushes-", dir=env.platform.data))),
     }
 
 
 async def _closed_loop(publish: Callable[[int], Awaitable[object]], waiting: int, seconds: float) -> Sample:
-    """As many tasks as wait, each publishing again when it is answered."""
+    """Run as many tasks as wait, each publishing again when it is answered."""
     latencies: list[float] = []
     numbers = itertools.count()
     start = time.perf_counter()
@@ -181,7 +183,7 @@ def _group_commit(tenant_fabric: TenantFabric, *, keyed: bool) -> Way:
 
 
 def road(publishers: list[Publisher]) -> Way:
-    """Return the way over the gateway: what waits is spread over the publishers' sockets."""
+    """Return the way over the gateway: waiting publishes are spread over the publishers' sockets."""
 
     async def way(waiting: int, seconds: float) -> Sample:
         used = publishers[: min(waiting, len(publishers))]
@@ -197,10 +199,10 @@ def road(publishers: list[Publisher]) -> Way:
 
 
 @asynccontextmanager
-async def _bare_nats(stage: Stage, tenant: str) -> AsyncIterator[Way]:
-    await (await stage.room(tenant)).log.ensure()
-    user = stage.accounts.user(TenantId(tenant))
-    host, port = stage.nats_url.removeprefix("nats://").split(":")
+async def _bare_nats(env: BenchEnv, tenant: str) -> AsyncIterator[Way]:
+    await (await env.tenant_fabric(tenant)).log.ensure()
+    user = env.accounts.user(TenantId(tenant))
+    host, port = env.nats_url.removeprefix("nats://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     nonce = json.loads((await reader.readline()).split(b" ", 1)[1])["nonce"]
     signature = base64.urlsafe_b64encode(base64.b64decode(user.signature_cb(nonce))).decode().rstrip("=")
@@ -229,7 +231,7 @@ async def _bare_nats(stage: Stage, tenant: str) -> AsyncIterator[Way]:
 
 
 def _disk(folder: str) -> Way:
-    """The flushes of nats-server 2.15 for a group, as strace shows them."""
+    """Make the flushes of nats-server 2.15 for a group, as strace shows them."""
     body, log = _envelope(), Path(folder) / "log"
 
     def group(waiting: int) -> None:

@@ -1,7 +1,7 @@
-"""Subscribers in a process of their own, which only count: `python -m bench.readers` with an order, as JSON, on its stdin.
+"""Subscribers in a separate process, which only count: `python -m bench.readers` with an order, as JSON, on its stdin.
 
-A message is found by the text that its frame begins with, in whatever the socket gave at once, so that it costs a search in
-memory and no Python. Still this process shares the cores with the server that it measures.
+A message is recognized by the text at the beginning of its frame, in the bytes that the socket returned, so that it costs a
+search in memory and no Python code. Still this process shares the cores with the server that it measures.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import msgspec
 import uvloop
 
 from artcafe.wire import frames
-from bench.wire import Line, connect, masked
+from bench.raw_client import RawSocket, connect, masked
 
 MESSAGE: Final = b'{"message":{'
 HEAD: Final = re.compile(rb'.*\{"message":\{"channel":"[^"]+","seq":(\d+),', re.DOTALL)
 PATIENCE_S: Final = 30.0
-"""Then what has come is told, for whoever ordered it to find that it is too little."""
+"""After this time the counts are printed even if they are too low, which the caller detects."""
 RECENT_BYTES: Final = 512
 """Holds the head of the last message, if not all of it."""
 
 
 class Order(msgspec.Struct):
-    """What to read: `expected` messages of the channel on each of the sockets; `from_first`: those that it has."""
+    """The work: `expected` messages of the channel on each of the sockets; `from_first`: those already stored."""
 
     url: str
     tenant: str
@@ -40,8 +40,8 @@ class Order(msgspec.Struct):
     from_first: bool = False
 
 
-class Counter(Line):
-    """One subscriber: how many messages came, and the sequence of the last."""
+class Counter(RawSocket):
+    """One subscriber: the number of received messages, and the sequence of the last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,11 +51,11 @@ class Counter(Line):
         self._recent = b""
 
     def await_messages(self, expected: int) -> None:
-        """From here on, only counts."""
+        """Only count from now on."""
         self._expected = expected
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever waits for more need not."""
+        """End the wait for further messages."""
         super().connection_lost(exc)
         self.done.set()
 
@@ -71,7 +71,7 @@ class Counter(Line):
 
 
 async def read(order: Order) -> None:
-    """Prints `{}` when everybody listens, and in the end what was read, with times on the clock that all processes share."""
+    """Print `{}` when every subscriber is subscribed, and at the end the counts, with system-wide monotonic times."""
     sockets: list[Counter] = []
     for _ in range(order.sockets):
         socket = await connect(order.url, order.tenant, order.token, Counter)

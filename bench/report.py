@@ -1,4 +1,4 @@
-"""What every bench prints: the machine, and tables in Markdown with medians and ratios. Measuring is the other modules'."""
+"""The output of every bench: the machine, and tables in Markdown with medians and ratios. Other modules measure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ LIBRARIES: Final = ("nats-py", "picows", "uvloop", "msgspec", "cryptography")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How long to measure. `seconds` is for each sample; `folder` holds the data, and should be on a disk that is meant."""
+    """Duration and place of the measurement. `seconds` is for each sample; `folder` holds the data, and should be on the disk to
+    be measured."""
 
     folder: Path
     rounds: int = 5
@@ -30,7 +31,7 @@ class Options:
 
 @dataclass(slots=True)
 class Table:
-    """One figure: rows of text under a title, with what the reader must know to believe it."""
+    """One table: rows of text under a title, and the conditions of the measurement."""
 
     title: str
     columns: Sequence[str]
@@ -38,7 +39,7 @@ class Table:
     rows: list[Sequence[str]] = field(default_factory=list)
 
     def markdown(self) -> str:
-        """The table with its cells aligned; all columns but the first to the right."""
+        """Return the table with its cells aligned; all columns but the first to the right."""
         widths = [max(len(row[at]) for row in (self.columns, *self.rows)) for at in range(len(self.columns))]
         rule = [("-" if at == 0 else "-:").rjust(width, "-") for at, width in enumerate(widths)]
         lines = [_line(self.columns, widths), _line(rule, widths), *(_line(row, widths) for row in self.rows)]
@@ -52,7 +53,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was done in one stretch of time, and how long each took."""
+    """The work done in one interval, and the duration of each piece."""
 
     count: int
     seconds: float
@@ -63,30 +64,30 @@ class Sample:
         return self.count / self.seconds
 
     def quantile_ms(self, part: float) -> float:
-        """The latency that this part of all stayed within."""
+        """Return the latency that this fraction of all did not exceed."""
         ordered = sorted(self.latencies_s)
         return ordered[min(len(ordered) - 1, int(len(ordered) * part))] * 1000
 
 
 def median_rate(samples: Sequence[Sample]) -> str:
-    """The median, and in brackets the lowest and highest: how much the machine's other work shook it."""
+    """Return the median, and in brackets the lowest and highest: they show the effect of other work on the machine."""
     rates = [sample.rate for sample in samples]
     return f"{statistics.median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f})"
 
 
 def median_latency(samples: Sequence[Sample]) -> str:
-    """p50 / p99 in milliseconds, each the median of the rounds."""
+    """Return p50 / p99 in milliseconds, each the median of the rounds."""
     p50, p99 = (statistics.median(sample.quantile_ms(part) for sample in samples) for part in (0.5, 0.99))
     return f"{p50:.2f} / {p99:.2f}"
 
 
 def median_ratio(samples: Sequence[Sample], others: Sequence[Sample]) -> str:
-    """How many times the others' rate, each round beside the same round."""
+    """Return the median ratio to the other's rate, each round compared with the same round."""
     return f"{statistics.median(a.rate / b.rate for a, b in zip(samples, others, strict=True)):.2f}×"
 
 
 def cpu_seconds(pid: int) -> float:
-    """The processor time that a process has used, to a hundredth of a second (proc(5), stat)."""
+    """Return the processor time that a process has used, to a hundredth of a second (proc(5), stat)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -97,7 +98,7 @@ def process_seconds(pid: int) -> float:
 
 
 def machine(folder: Path) -> str:
-    """One line on what this runs on: the figures mean nothing without it."""
+    """Return one line on the machine: without it the figures mean nothing."""
     nats = subprocess.run([find_binary(), "--version"], capture_output=True, check=True, text=True).stdout.split()[-1]
     libraries = ", ".join(f"{name} {_version(name)}" for name in LIBRARIES)
     load = "/".join(f"{each:.1f}" for each in os.getloadavg())
@@ -123,7 +124,7 @@ def _processor() -> str:
 
 
 def _file_system(folder: Path) -> str:
-    """The kind of the file system that flushes are measured on; a tmpfs flushes nothing."""
+    """Return the type of the file system on which flushes are measured; a tmpfs flushes nothing."""
     try:
         mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:

@@ -1,8 +1,8 @@
-"""Seconds from a withdrawal at one server to the last message that the agent is sent there, and at another server.
+"""Seconds from a revocation at one server to the last message that the agent receives there, and at another server.
 
-Two servers on the same tables and one NATS; the agent has a socket at each, and 200 messages a second come to both. The time is
-taken from before the request leaves. Where the change is not announced, it is written into the tables behind the servers' backs,
-as if NATS had lost the word: then they find it at their next reading of the versions.
+Two servers on the same tables and one NATS; the agent has a socket at each, and 200 messages a second are sent to both. The time
+starts before the request is sent. For a change without an announcement, the bench writes directly into the tables, as if NATS had
+lost the announcement: the servers find it at their next read of the versions.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from artcafe.tables.engine.writes import Assign
 from artcafe.tables.sqlite.engine import Sqlite
 from artcafe.tables.store import Store
 from artcafe.wire import frames
+from bench.raw_client import RawSocket, connect, masked
 from bench.report import Options, Table
-from bench.wire import Line, connect, masked
 from tests.fleet import Fleet, running_fleet
 from tests.platform import Cast
 from tests.ssh_keygen import make_key, public_line
 
 EVERY_S: Final = 0.005
 SILENT_S: Final = 1.0
-"""No message for so long, of 200 a second: it was the last."""
+"""No message for this long, at 200 a second: the previous one was the last."""
 
 Withdraw = Callable[[Fleet, Cast], Awaitable[None]]
 
 
-class Listener(Line):
-    """Notes when the last message came, and how many there were."""
+class Listener(RawSocket):
+    """Records the time of the last message, and the number of messages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,10 +99,10 @@ WAYS: Final[dict[str, Withdraw]] = {
 
 
 async def run(options: Options) -> list[Table]:
-    """The table of this bench."""
+    """Return the table of this bench."""
     table = Table(
-        "Seconds from a withdrawal to the last delivery",
-        ["withdrawn at the first server", "there", "at the other server"],
+        "Seconds from a revocation to the last delivery",
+        ["revoked at the first server", "there", "at the other server"],
         [f"Median (highest) of {options.rounds} rounds. The contract allows 5 s."],
     )
     with TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder, running_fleet(Path(folder)) as fleet:
@@ -117,7 +117,7 @@ def _shown(seconds: list[float]) -> str:
 
 
 async def _one(fleet: Fleet, withdraw: Withdraw) -> list[float]:
-    """The seconds at each server, in a new tenant."""
+    """Return the seconds at each server, in a new tenant."""
     cast = await fleet.tenant_with(agents=2)
     listeners = [await _listener(server.gateway_url, cast) for server in fleet.servers]
     async with _publishing(fleet, cast):
@@ -142,7 +142,7 @@ async def _listener(url: str, cast: Cast) -> Listener:
 @asynccontextmanager
 async def _publishing(fleet: Fleet, cast: Cast) -> AsyncIterator[None]:
     line = await connect(fleet.servers[0].gateway_url, cast.tenant, await _token(cast, 1))
-    line.on_frame = lambda _: None  # neither the answers nor what it receives itself
+    line.on_frame = lambda _: None  # neither the answers nor its own messages
 
     async def publish() -> None:
         for id in itertools.count(1):

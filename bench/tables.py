@@ -1,13 +1,13 @@
-"""Durable puts and gets a second by the embedded table engine, beside plain sqlite3 on the same disk.
+"""Durable puts and gets a second of the embedded table engine, compared with plain sqlite3 on the same disk.
 
-Every put is committed and flushed before it is answered. 1, 16 or 64 callers wait for theirs and send the next when it is
-answered; items of about 450 bytes, and ids that rise as ULIDs do. The ways take turns within each round.
+Every put is committed and flushed before it is answered. 1, 16 or 64 callers wait for an answer and then send the next put; items
+of about 450 bytes, and ids that rise like ULIDs. The ways take turns within each round.
 
-* the port: each put builds its checked `Put` and is made on condition that it is the first of its id.
+* the port: each put builds its checked `Put`, with the condition that it is the first of its id.
 * plain, one a commit: sqlite3 with the same file settings, no conditions, no checks and no event loop.
-* plain, grouped: the same with as many puts to a commit as callers wait; no engine on SQLite can be faster.
+* plain, grouped: the same with as many puts per commit as callers wait; no engine on SQLite can be faster.
 
-`python -m bench.tables [FOLDER]` runs it alone; the folder must be on a disk, since memory flushes for nothing.
+`python -m bench.tables [FOLDER]` runs it alone; the folder must be on a disk, because a file system in memory flushes nothing.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ WAITING: Final = (1, 16, 64)
 PUT: Final = 'INSERT INTO "artcafe-agents" VALUES (?, ?, ?)'
 GET: Final = 'SELECT item FROM "artcafe-agents" WHERE partition = ? AND sort = ?'
 GETS_A_LOOK: Final = 100
-"""Gets between two looks at the clock."""
+"""Gets between two checks of the clock."""
 
 numbers = count()
 
 
 async def run(options: Options) -> list[Table]:
-    """Rates and ratios of puts and of gets."""
+    """Return rates and ratios of puts and of gets."""
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         tables = await Sqlite.open(Path(folder, "artcafe.db"), Environment.PROD)
         prepare(Path(folder, "plain.db"), Environment.PROD)
@@ -54,7 +54,7 @@ async def run(options: Options) -> list[Table]:
 
 
 async def puts(options: Options, tables: Sqlite, plain: sqlite3.Connection) -> Table:
-    """One row for each number of waiting callers."""
+    """Return one row for each number of waiting callers."""
     table = Table(
         "Durable puts a second", ("waiting", "the port", "plain, one a commit", "plain, grouped", "ratio", "ratio, grouped")
     )
@@ -70,7 +70,7 @@ async def puts(options: Options, tables: Sqlite, plain: sqlite3.Connection) -> T
 
 
 async def gets(options: Options, tables: Sqlite, plain: sqlite3.Connection) -> Table:
-    """One row: one key at a time, each item parsed."""
+    """Return one row: one key at a time, each item parsed."""
     item = agent(next(numbers))
     key = ItemKey(str(item["tenant_id"]), str(item["id"]))
     await tables.put(Put(AGENTS, item))
@@ -84,7 +84,7 @@ async def gets(options: Options, tables: Sqlite, plain: sqlite3.Connection) -> T
 
 
 def agent(number: int) -> Item:
-    """An agent's row as the store writes it, give or take."""
+    """Return an agent's row, much as the store writes it."""
     return {
         "tenant_id": "ten_01JD0000000000000000000000",
         "id": f"agt_{number:026}",
@@ -100,7 +100,7 @@ def agent(number: int) -> Item:
 
 
 async def port_puts(tables: Sqlite, waiting: int, seconds: float) -> Sample:
-    """So many callers, each putting one item after the other."""
+    """Run this many callers, each putting one item after the other."""
     done, start = 0, time.perf_counter()
 
     async def caller() -> None:
@@ -116,7 +116,7 @@ async def port_puts(tables: Sqlite, waiting: int, seconds: float) -> Sample:
 
 
 def plain_puts(db: sqlite3.Connection, a_commit: int, seconds: float) -> Sample:
-    """So many puts to a commit."""
+    """Make this many puts per commit."""
 
     def commit() -> int:
         db.execute("BEGIN IMMEDIATE")
@@ -130,7 +130,7 @@ def plain_puts(db: sqlite3.Connection, a_commit: int, seconds: float) -> Sample:
 
 
 async def port_gets(tables: Sqlite, key: ItemKey, seconds: float) -> Sample:
-    """One caller, one key at a time."""
+    """Run one caller, one key at a time."""
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         for _ in range(GETS_A_LOOK):
@@ -140,7 +140,7 @@ async def port_gets(tables: Sqlite, key: ItemKey, seconds: float) -> Sample:
 
 
 def plain_gets(db: sqlite3.Connection, key: ItemKey, seconds: float) -> Sample:
-    """The statement and the parsing, nothing else."""
+    """Run only the statement and the parser."""
 
     def get() -> int:
         for _ in range(GETS_A_LOOK):
@@ -151,7 +151,7 @@ def plain_gets(db: sqlite3.Connection, key: ItemKey, seconds: float) -> Sample:
 
 
 def repeated(work: Callable[[], int], seconds: float) -> Sample:
-    """What `work` counts, over and over."""
+    """Repeat `work` and add up its counts."""
     done, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         done += work()
@@ -159,7 +159,7 @@ def repeated(work: Callable[[], int], seconds: float) -> Sample:
 
 
 def main() -> None:
-    """Prints the machine and the tables."""
+    """Print the machine and the tables."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/bench")
     folder.mkdir(parents=True, exist_ok=True)
     print(report.machine(folder), end="\n\n", flush=True)

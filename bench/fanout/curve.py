@@ -13,10 +13,10 @@ from collections import defaultdict
 from contextlib import AsyncExitStack
 from typing import Final
 
+from bench.bench_env import bench_env
 from bench.fanout.load import Line, Load, Result
 from bench.fanout.peers import ArtCafe, Peer, nats_web_socket
 from bench.report import Options, Table
-from bench.stage import stage
 
 READERS: Final = 100
 RATES: Final = (100_000, 200_000, 1_000_000, 3_000_000)
@@ -28,13 +28,13 @@ async def run(options: Options) -> list[Table]:
     """One table: a row for each rate and server."""
     async with AsyncExitStack() as stack:
         load = await stack.enter_async_context(Load())
-        here = await stack.enter_async_context(stage(options))
-        cast = await here.platform.tenant_with(agents=2, channels=0)
-        stored = await here.platform.tenant_with(agents=2, channels=0)
+        env = await stack.enter_async_context(bench_env(options))
+        cast = await env.platform.tenant_with(agents=2, channels=0)
+        stored = await env.platform.tenant_with(agents=2, channels=0)
         peers: list[Peer] = [
-            ArtCafe(here, cast),
+            ArtCafe(env, cast),
             await stack.enter_async_context(nats_web_socket(options.folder)),
-            ArtCafe(here, stored, kind="broadcast", by_gateway=True),
+            ArtCafe(env, stored, kind="broadcast", by_gateway=True),
         ]
         lines: dict[str, Line] = {}
         for peer in peers:

@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
+from bench.bench_env import bench_env
 from bench.fanout import sockets
 from bench.fanout.load import Load
 from bench.fanout.peers import ArtCafe
 from bench.report import Options, Table
-from bench.stage import stage
 from tests.platform import Cast
 
 STEPS: Final = 5
@@ -41,15 +41,15 @@ async def run(options: Options) -> list[Table]:
     """One table."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(Load())  # which raises the limit of open files
-        here = await stack.enter_async_context(stage(options))
+        env = await stack.enter_async_context(bench_env(options))
         waiting: list[tuple[ArtCafe, str]] = []
         for _ in range(STEPS * STEP // TENANT + 1):
-            cast = await here.platform.tenant_with(agents=0, channels=1)
-            peer = ArtCafe(here, cast)
-            waiting += [(peer, token) for token in await _agents(cast, here.platform.folder)]
+            cast = await env.platform.tenant_with(agents=0, channels=1)
+            peer = ArtCafe(env, cast)
+            waiting += [(peer, token) for token in await _agents(cast, env.platform.folder)]
         connected = [_next(waiting)]
-        assert here.platform.process is not None
-        pid = here.platform.process.pid
+        assert env.platform.process is not None
+        pid = env.platform.process.pid
         sizes = [_resident_bytes(pid)]
         for _ in range(STEPS):
             connected += [_next(waiting) for _ in range(STEP)]

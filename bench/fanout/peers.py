@@ -19,10 +19,10 @@ from artcafe.fabric.embedded.process import find_binary
 from artcafe.model import ChannelId, TenantId
 from artcafe.rules import subjects
 from artcafe.wire import envelopes, frames
+from bench.bench_env import BenchEnv
 from bench.fanout import sockets
 from bench.fanout.load import NUMBER, Line
-from bench.stage import Stage
-from bench.wire import masked
+from bench.raw_client import masked
 from tests.platform import Cast
 
 PAYLOAD: Final = b'"%b"' % NUMBER.ljust(198, b"x")
@@ -43,33 +43,33 @@ class Peer(Protocol):
 class ArtCafe:
     """`artcafe up`, one agent's sockets on `live` channels (or stored ones), published to through NATS by another client."""
 
-    def __init__(self, stage: Stage, cast: Cast, *, kind: str = "live", by_gateway: bool = False) -> None:
+    def __init__(self, env: BenchEnv, cast: Cast, *, kind: str = "live", by_gateway: bool = False) -> None:
         """`by_gateway`: published by another agent on a socket of the gateway; NATS alone confirms nothing to a publisher."""
         self.name = "ArtCafe" if kind == "live" else "ArtCafe, stored"
-        self._stage, self._cast, self._kind, self._by_gateway = stage, cast, kind, by_gateway
+        self._env, self._cast, self._kind, self._by_gateway = env, cast, kind, by_gateway
         self._agents = iter(range(1, len(cast.agents)))
         self._token = ""
 
     async def line(self, readers: int, channels: int) -> Line:
-        stage, cast = self._stage, self._cast
+        env, cast = self._env, self._cast
         agent = next(self._agents)
         async with cast.rest() as rest:
             names = [(await rest.create_channel(cast.tenant, f"{agent}-{n}", type=self._kind)).id for n in range(channels)]
             for name in names:
                 await rest.subscribe(cast.tenant, name, cast.agents[agent])
-        self._token = await stage.token(cast, agent)
+        self._token = await env.token(cast, agent)
         connected = [self.again() for _ in range(readers)]
         if self._by_gateway:
-            publisher = self.connect(await stage.token(cast, 0))
+            publisher = self.connect(await env.token(cast, 0))
             messages = [command("publish", frames.Publish(name, msgspec.Raw(PAYLOAD))) for name in names]
             alive = sockets.PONG
         else:
-            port = urlsplit(stage.nats_url).port or 0
-            publisher = sockets.nats(port, stage.accounts.user(TenantId(cast.tenant)))
+            port = urlsplit(env.nats_url).port or 0
+            publisher = sockets.nats(port, env.accounts.user(TenantId(cast.tenant)))
             messages = [_pub(subjects.live(ChannelId(name)), self._envelope(name, cast.agents[0])) for name in names]
             alive = b"PONG\r\n"
-        assert stage.platform.process is not None
-        pids = [stage.platform.process.pid, stage.platform.nats_pid]
+        assert env.platform.process is not None
+        pids = [env.platform.process.pid, env.platform.nats_pid]
         line = Line(publisher, connected, messages, pids, sockets.PONG, alive)
         sockets.settle(line)
         return line
@@ -80,7 +80,7 @@ class ArtCafe:
 
     def connect(self, token: str) -> socket.socket:
         """A socket on which that agent is logged in."""
-        url = urlsplit(self._stage.platform.gateway_url)
+        url = urlsplit(self._env.platform.gateway_url)
         connected, _ = sockets.web_socket(url.port or 0, url.path, frames.SUBPROTOCOL)
         connected.sendall(command("connect", frames.Connect(access_token=token, tenant_id=self._cast.tenant)))
         found = sockets.until(connected, b"}")

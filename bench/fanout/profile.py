@@ -17,10 +17,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
+from bench.bench_env import bench_env
 from bench.fanout.load import Line, Load, Result
 from bench.fanout.peers import ArtCafe
 from bench.report import Options, Table
-from bench.stage import stage
 
 SETTINGS: Final = (
     ("1,000, 64 under way", 1000, "window", 64),
@@ -84,10 +84,10 @@ async def run(options: Options) -> list[Table]:
     named: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     async with AsyncExitStack() as stack:
         load = await stack.enter_async_context(Load())
-        here = await stack.enter_async_context(stage(options))
+        env = await stack.enter_async_context(bench_env(options))
         lines: dict[int, Line] = {}
         for readers in {readers for _, readers, *_ in SETTINGS}:
-            line = lines[readers] = await ArtCafe(here, await here.platform.tenant_with(agents=2, channels=0)).line(readers, 1)
+            line = lines[readers] = await ArtCafe(env, await env.platform.tenant_with(agents=2, channels=0)).line(readers, 1)
             stack.callback(line.close)
         for _, readers, mode, amount in SETTINGS:
             for each in lines.values():

@@ -10,7 +10,7 @@ from typing import Final
 
 from artcafe.fabric.accounts import UserCredentials
 from bench.fanout.load import NUMBER, Line
-from bench.wire import masked
+from bench.raw_client import masked
 
 OPEN_S: Final = 15.0
 ROUND_S: Final = 0.3

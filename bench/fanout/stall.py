@@ -22,10 +22,10 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from artcafe.wire import frames
+from bench.bench_env import BenchEnv, bench_env
 from bench.fanout.load import WARM_S, Line, Load, Result
 from bench.fanout.peers import ArtCafe, command
 from bench.report import Options, Table
-from bench.stage import Stage, stage
 
 READERS: Final = 100
 RATES: Final = {"live": 1000, "broadcast": 500}
@@ -120,9 +120,9 @@ async def run(options: Options) -> list[Table]:
     taken: dict[tuple[str, float], list[tuple[Result, Reader]]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         load = await stack.enter_async_context(Load())
-        here = await stack.enter_async_context(stage(options))
+        env = await stack.enter_async_context(bench_env(options))
         for _, kind, stall_s in itertools.product(range(rounds), RATES, STALLS_S):
-            taken[kind, stall_s].append(await _stalled(load, here, kind, stall_s))
+            taken[kind, stall_s].append(await _stalled(load, env, kind, stall_s))
     for (kind, stall_s), found in taken.items():
         table.rows.append(_row(kind, stall_s, found, [result for result, _ in taken[kind, STALLS_S[0]]]))
     table.notes = [f"Medians of {rounds} rounds; of the slowest, the slowest. What the reader got is the last round's."]
@@ -145,9 +145,9 @@ def _row(kind: str, stall_s: float, found: Sequence[tuple[Result, Reader]], with
     )
 
 
-async def _stalled(load: Load, here: Stage, kind: str, stall_s: float) -> tuple[Result, Reader]:
-    cast = await here.platform.tenant_with(agents=2, channels=0)
-    peer = ArtCafe(here, cast, kind=kind, by_gateway=kind != "live")
+async def _stalled(load: Load, env: BenchEnv, kind: str, stall_s: float) -> tuple[Result, Reader]:
+    cast = await env.platform.tenant_with(agents=2, channels=0)
+    peer = ArtCafe(env, cast, kind=kind, by_gateway=kind != "live")
     line = await peer.line(READERS + 1, 1)
     reader = Reader(line.readers[-1], peer.again)
     others = Line(line.publisher, line.readers[:-1], line.messages, line.pids, line.alive_reader, line.alive_publisher)

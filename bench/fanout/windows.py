@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
+from bench.bench_env import bench_env
 from bench.fanout.load import Line, Load, Result
 from bench.fanout.peers import NO_REDIS, ArtCafe, Peer, fastapi, nats_web_socket, redis
 from bench.report import Options, Table
-from bench.stage import stage
 
 READERS: Final = 1000
 CHANNELS: Final = (1, 10)
@@ -28,11 +28,11 @@ async def run(options: Options) -> list[Table]:
     """A table for each window and number of channels."""
     async with AsyncExitStack() as stack:
         load = await stack.enter_async_context(Load())
-        here = await stack.enter_async_context(stage(options))
-        cast = await here.platform.tenant_with(agents=len(CHANNELS) + 1, channels=0)
+        env = await stack.enter_async_context(bench_env(options))
+        cast = await env.platform.tenant_with(agents=len(CHANNELS) + 1, channels=0)
         pubsub = await stack.enter_async_context(redis(options.folder))
         peers: list[Peer] = [
-            ArtCafe(here, cast),
+            ArtCafe(env, cast),
             await stack.enter_async_context(nats_web_socket(options.folder)),
             *([pubsub] if pubsub is not None else []),
             await stack.enter_async_context(fastapi(options.folder)),

@@ -1,4 +1,4 @@
-"""Raw WebSocket clients of the gateway, as light as Python makes them, so that what is measured is the server."""
+"""Raw WebSocket clients of the gateway, with as little Python work as possible, so that the server is measured."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _UPGRADE: Final = (
 
 
 def masked(payload: bytes) -> bytes:
-    """A client's text frame (RFC 6455, section 5.2) under a mask of zeros, which changes no byte and so costs nothing."""
+    """Return a client's text frame (RFC 6455, section 5.2) under a mask of zeros, which changes no byte and so costs nothing."""
     size = len(payload)
     head = bytes((0x81, 0x80 | size)) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
     return head + bytes(4) + payload
 
 
-class Line(asyncio.Protocol):
-    """One socket: hands each frame's payload to `on_frame`, and answers pings."""
+class RawSocket(asyncio.Protocol):
+    """One socket: passes each frame's payload to `on_frame`, and answers pings."""
 
     def __init__(self) -> None:
         self.on_frame: Callable[[bytes], None] = lambda _: None
@@ -36,7 +36,7 @@ class Line(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's transport is one without declaring it
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._opened.done():
@@ -71,7 +71,7 @@ class Line(asyncio.Protocol):
             await self._opened
 
     async def ask(self, payload: bytes) -> bytes:
-        """Sends a command and returns the next frame that carries an id."""
+        """Send a command and return the next frame with an id."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.on_frame = lambda payload: answer.set_result(payload) if payload.startswith(b'{"id"') else None
         self.transport.write(masked(payload))
@@ -85,8 +85,8 @@ class Line(asyncio.Protocol):
         self.transport.abort()
 
 
-async def connect(url: str, tenant: str, token: str, line: type[Line] = Line) -> Line:
-    """A socket that is logged in by a token."""
+async def connect(url: str, tenant: str, token: str, line: type[RawSocket] = RawSocket) -> RawSocket:
+    """Open a socket authenticated by a token."""
     parts = urlsplit(url)
     _, protocol = await asyncio.get_running_loop().create_connection(line, parts.hostname or "", parts.port or 0)
     await protocol.upgrade(parts.path, parts.netloc)
@@ -95,9 +95,10 @@ async def connect(url: str, tenant: str, token: str, line: type[Line] = Line) ->
 
 
 class Publisher:
-    """Keeps a number of publishes waiting on one socket: an answer sends the next one, with the others of its loop turn."""
+    """Keeps a number of publishes waiting on one socket: each answer triggers the next one, sent with the others of its loop
+    turn."""
 
-    def __init__(self, line: Line, channel: str, data: bytes) -> None:
+    def __init__(self, line: RawSocket, channel: str, data: bytes) -> None:
         self._line = line
         self._body = b',"publish":{"channel":"%b","data":%b}}' % (channel.encode(), data)
         self._started: dict[int, float] = {}
@@ -109,9 +110,9 @@ class Publisher:
         self.latencies_s: list[float] = []
 
     async def run(self, waiting: int, more: Callable[[], bool]) -> None:
-        """Publishes as long as `more` says so, then waits for the answers that are out.
+        """Publish as long as `more` returns true, then wait for the outstanding answers.
 
-        Raises `RuntimeError` with the gateway's first error.
+        Raise `RuntimeError` with the gateway's first error.
         """
         self._more = more
         self.latencies_s = []
@@ -132,7 +133,7 @@ class Publisher:
 
     def _answered(self, payload: bytes) -> None:
         if not payload.startswith(b'{"id"'):
-            return  # a message, where this agent receives what it publishes
+            return  # a message, if this agent receives its own publishes
         if b'"error"' in payload:
             self._refused = payload
             self._drained.set()

@@ -1,4 +1,4 @@
-"""The stage of every bench: an `artcafe up` of its own, NATS clients beside it on the same nats-server, and logged-in sockets."""
+"""The environment of every bench: a separate `artcafe up`, NATS clients on the same nats-server, and authenticated sockets."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from artcafe.fabric.tenant_fabric import TenantFabric
 from artcafe.model import TenantId
 from artcafe.rules.secrets import derive
 from artcafe.sdk.keys import load_signer
+from bench.raw_client import RawSocket, connect
 from bench.report import Options
-from bench.wire import Line, connect
 from tests.platform import Cast, Platform, running
 
 NATS_S: Final = 10.0
 PENDING_BYTES: Final = 64 * 1024 * 1024
-"""As the product sets it: at its default of 2 MB nats-py would wait for its socket in between."""
+"""As in the product: at its default of 2 MB nats-py would wait for its socket in between."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A running platform, and the way into its nats-server with its own secret."""
+class BenchEnv:
+    """A running platform, and access to its nats-server with its own secret."""
 
     platform: Platform
     fabric: Fabric
     accounts: Accounts
     nats_url: str
 
-    async def room(self, tenant: str) -> TenantFabric:
-        """A tenant's part of NATS, opened in this process as a server would."""
+    async def tenant_fabric(self, tenant: str) -> TenantFabric:
+        """Open a tenant's part of NATS in this process, as a server does."""
         room = self.fabric.tenant(TenantId(tenant))
         await room.connection.wait_up(NATS_S)
         return room
 
     @asynccontextmanager
     async def nats_py(self, tenant: str) -> AsyncIterator[Client]:
-        """nats-py alone, as a user of the tenant's account."""
-        await self.room(tenant)  # NATS knows the account from here on
+        """Connect nats-py alone, as a user of the tenant's account."""
+        await self.tenant_fabric(tenant)  # NATS knows the account from here on
         user = self.accounts.user(TenantId(tenant))
         client = await nats.connect(
             self.nats_url, user_jwt_cb=user.user_jwt_cb, signature_cb=user.signature_cb, pending_size=PENDING_BYTES
@@ -60,22 +60,22 @@ class Stage:
             await client.close()
 
     async def token(self, cast: Cast, agent: int = 0) -> str:
-        """An access token of the cast's agent, by its SSH key."""
+        """Return an access token of an agent, by its SSH key."""
         async with cast.rest() as rest:
             rest.token = None
             return (await rest.login(cast.tenant, cast.agents[agent], load_signer(cast.keys[agent]))).access_token
 
-    async def line(self, cast: Cast, token: str) -> Line:
-        """A socket that is logged in."""
+    async def line(self, cast: Cast, token: str) -> RawSocket:
+        """Open an authenticated socket."""
         return await connect(self.platform.gateway_url, cast.tenant, token)
 
 
 UNBOUNDED: Final = ["--requests-per-s", "0", "--connects-per-s", "0", "--challenges-per-min", "0"]
-"""A bench asks oftener than one address may."""
+"""Disables the rate limits: a bench sends more requests than one address may."""
 
 
 @asynccontextmanager
-async def stage(options: Options, python: Path | str = sys.executable) -> AsyncIterator[Stage]:
+async def bench_env(options: Options, python: Path | str = sys.executable) -> AsyncIterator[BenchEnv]:
     """Run `artcafe up`, of the version installed for `python`, on a new folder; end and remove it afterwards."""
     options.folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -90,6 +90,6 @@ async def stage(options: Options, python: Path | str = sys.executable) -> AsyncI
             group.create_task(fabric.run())
             try:
                 await fabric.wait_up(NATS_S)
-                yield Stage(platform, fabric, accounts, url)
+                yield BenchEnv(platform, fabric, accounts, url)
             finally:
                 fabric.close()
