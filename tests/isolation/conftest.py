@@ -10,18 +10,18 @@ from artcafe.services.terms import Current
 from tests import ssh_keygen
 from tests.conftest import Require
 from tests.isolation.matrix import Matrix, create_matrix
-from tests.rest.house import House
+from tests.rest.rest_app import RestApp
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterator[House]:
+def rest_app(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterator[RestApp]:
     """Start a server without tenants."""
     require("ssh-keygen", ssh_keygen.PRESENT)
-    with House(tmp_path_factory.mktemp("house"), Current(version="2026-11")) as house:
-        yield house
+    with RestApp(tmp_path_factory.mktemp("server"), Current(version="2026-11")) as rest_app:
+        yield rest_app
 
 
 @pytest.fixture(scope="module")
-def matrix(house: House) -> Matrix:
+def matrix(rest_app: RestApp) -> Matrix:
     """Create the tenants and every kind of caller."""
-    return create_matrix(house)
+    return create_matrix(rest_app)

@@ -31,7 +31,7 @@ from tests.isolation.route_rules import (
     T,
     key_body,
 )
-from tests.rest.house import Agent, Caller, House, Tenant
+from tests.rest.rest_app import Agent, Caller, RestApp, Tenant
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ SUSPENDED_CANARY: Final = "canary-of-the-suspended"
 """Contained in all names, descriptions and messages of each tenant, and must not be visible to the others."""
 
 
-def create_matrix(house: House) -> Matrix:
+def create_matrix(rest_app: RestApp) -> Matrix:
     """Create three tenants, one of them suspended, and every kind of caller."""
-    ours, theirs, halted = (create_tenant(house, canary) for canary in (OUR_CANARY, THEIR_CANARY, SUSPENDED_CANARY))
-    everybody = callers(house, ours, theirs) | suspended_callers(halted)
+    ours, theirs, halted = (create_tenant(rest_app, canary) for canary in (OUR_CANARY, THEIR_CANARY, SUSPENDED_CANARY))
+    everybody = callers(rest_app, ours, theirs) | suspended_callers(halted)
     open_invitation = halted.tenant.invite("late@example.com")["token"]
-    house.suspend(halted.tenant.id)
+    rest_app.suspend(halted.tenant.id)
     before = {CallerKind.STRANGER: snapshot(theirs), CallerKind.SUSPENDED_OWNER: snapshot(halted, but="messages")}
-    return Matrix(house, ours, theirs, halted, everybody, open_invitation, before)
+    return Matrix(rest_app, ours, theirs, halted, everybody, open_invitation, before)
 
 
 def suspended_callers(halted: TenantRecords) -> dict[CallerKind, Caller]:
@@ -96,15 +96,15 @@ def invited(ours: TenantRecords, theirs: TenantRecords) -> Caller:
     return caller
 
 
-def callers(house: House, ours: TenantRecords, theirs: TenantRecords) -> dict[CallerKind, Caller]:
+def callers(rest_app: RestApp, ours: TenantRecords, theirs: TenantRecords) -> dict[CallerKind, Caller]:
     return {
-        CallerKind.NOBODY: house.client(),
-        CallerKind.GARBAGE: house.client("eyJhbGciOiJub25lIn0.e30."),
-        CallerKind.EXPIRED: house.client(house.identity.issue("late@example.com", now() - timedelta(days=30))),
-        CallerKind.EXPIRED_AGENT: house.client(house.tokens.mint(principal_of(ours.agent), now() - timedelta(hours=1))),
+        CallerKind.NOBODY: rest_app.client(),
+        CallerKind.GARBAGE: rest_app.client("eyJhbGciOiJub25lIn0.e30."),
+        CallerKind.EXPIRED: rest_app.client(rest_app.identity.issue("late@example.com", now() - timedelta(days=30))),
+        CallerKind.EXPIRED_AGENT: rest_app.client(rest_app.tokens.mint(principal_of(ours.agent), now() - timedelta(hours=1))),
         CallerKind.DISABLED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json={"status": "disabled"})),
         CallerKind.DELETED: withdrawn(ours, lambda agent: agent.tenant.owner.delete(agent.path)),
-        CallerKind.REKEYED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json=key_body(house))),
+        CallerKind.REKEYED: withdrawn(ours, lambda agent: agent.tenant.owner.patch(agent.path, json=key_body(rest_app))),
         CallerKind.TERMS_PENDING: terms_pending(ours),
         CallerKind.STRANGER: theirs.tenant.owner,
         CallerKind.INVITED: invited(ours, theirs),
@@ -118,8 +118,8 @@ def callers(house: House, ours: TenantRecords, theirs: TenantRecords) -> dict[Ca
     }
 
 
-def create_tenant(house: House, canary: str) -> TenantRecords:
-    tenant = house.tenant()
+def create_tenant(rest_app: RestApp, canary: str) -> TenantRecords:
+    tenant = rest_app.tenant()
     assert tenant.owner.patch(tenant.path, json={"name": canary}).status_code == 200
     words = {"name": canary, "description": canary}
     agent = tenant.agent(**words, capabilities=[canary])
@@ -136,10 +136,10 @@ def create_tenant(house: House, canary: str) -> TenantRecords:
 
 def terms_pending(world: TenantRecords) -> Caller:
     """Return a member who has not accepted the current terms."""
-    house, tenant_id = world.tenant.house, TenantId(world.tenant.id)
+    rest_app, tenant_id = world.tenant.rest_app, TenantId(world.tenant.id)
     member = Member(user_id=UserId("terms_pending@example.com"), tenant_id=tenant_id, role=Role.OWNER, joined_at=now())
-    house.run(house.store.transact(house.store.people(tenant_id).insert_member(member)))
-    return house.user(member.user_id, accepts=False)
+    rest_app.run(rest_app.store.transact(rest_app.store.people(tenant_id).insert_member(member)))
+    return rest_app.user(member.user_id, accepts=False)
 
 
 def snapshot(world: TenantRecords, *, but: str = "nothing") -> dict[str, Any]:
@@ -249,7 +249,7 @@ def expected_elsewhere(route: str, who: CallerKind, parameter: str) -> tuple[int
 class Matrix:
     """The cells of the table; each raises AssertionError if the server answers differently."""
 
-    house: House
+    rest_app: RestApp
     ours: TenantRecords
     theirs: TenantRecords
     halted: TenantRecords
@@ -276,7 +276,7 @@ class Matrix:
 
     def joining(self) -> None:
         """Check accepting an invitation: refused while the tenant is suspended."""
-        answer = self.house.user("late@example.com").post("/v1/invitations/acceptances", json={"token": self.late})
+        answer = self.rest_app.user("late@example.com").post("/v1/invitations/acceptances", json={"token": self.late})
         assert (answer.status_code, answer.json()["code"]) == (403, "tenant_suspended")
 
     def managed(self, route: str, who: CallerKind) -> None:
@@ -338,7 +338,7 @@ class Matrix:
 
     def body_of(self, route: str) -> Any:
         make = TABLE[route].body
-        return None if make is None else make(self.house)
+        return None if make is None else make(self.rest_app)
 
 
 THERE: Final = [(route, who) for route in TABLE for who in CallerKind if who not in OUTSIDE or not PARAMETER.search(route)]

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from tests import ssh_keygen
-from tests.rest.house import House
+from tests.rest.rest_app import RestApp
 
 
 class CallerKind(StrEnum):
@@ -115,12 +115,12 @@ class RouteRule:
 
     there: Statuses
     missing: Mapping[str, str] = field(default_factory=dict)
-    body: Callable[[House], Any] | None = None
+    body: Callable[[RestApp], Any] | None = None
     about_agent: bool = False
 
 
-def agent_body(house: House) -> dict[str, str]:
-    return {"name": "An agent"} | key_body(house)
+def agent_body(rest_app: RestApp) -> dict[str, str]:
+    return {"name": "An agent"} | key_body(rest_app)
 
 
 TENANT: Final = {"tenant_id": "tenant_not_found"}
@@ -167,7 +167,7 @@ TABLE: Final[Mapping[str, RouteRule]] = {
     f"DELETE {T}/agents/{{agent_id}}": RouteRule(writers(204), AGENT),
     f"GET {T}/agents/{{agent_id}}/subscriptions": RouteRule(members(200, itself=True), AGENT, about_agent=True),
     f"GET {K}": RouteRule(members(200), AGENT),
-    f"POST {K}": RouteRule(writers(201), AGENT, lambda house: {"public_key": ssh_keygen.public_line(house.key())}),
+    f"POST {K}": RouteRule(writers(201), AGENT, lambda rest_app: {"public_key": ssh_keygen.public_line(rest_app.key())}),
     f"GET {K}/{{key_id}}": RouteRule(members(200), KEY),
     f"PATCH {K}/{{key_id}}": RouteRule(writers(200), KEY, lambda _: {"status": "active"}),
     f"DELETE {K}/{{key_id}}": RouteRule(writers(204), KEY),
@@ -205,5 +205,5 @@ MANAGED: Final[Mapping[str, tuple[Statuses, Any]]] = {
 """The expected answers in a managed channel, where `agent` may receive and `other` has no permission, and the request bodies."""
 
 
-def key_body(house: House) -> dict[str, str]:
-    return {"public_key": ssh_keygen.public_line(house.key())}
+def key_body(rest_app: RestApp) -> dict[str, str]:
+    return {"public_key": ssh_keygen.public_line(rest_app.key())}

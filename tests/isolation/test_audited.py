@@ -12,7 +12,7 @@ import pytest
 from artcafe.model import Outcome, TenantId
 from tests.isolation.matrix import Matrix, disposable_ids
 from tests.isolation.route_rules import PARAMETER, TABLE, CallerKind, K, S, T
-from tests.rest.house import House
+from tests.rest.rest_app import RestApp
 
 CHANGING: Final = [route for route in TABLE if PARAMETER.search(route) and not route.startswith("GET ")]
 NOT_AUDITED: Final[Mapping[str, str]] = {
@@ -43,9 +43,9 @@ def of_request(matrix: Matrix, answer: httpx.Response) -> list[dict[str, Any]]:
     return [each for each in reversed(audit.json()["items"]) if each["request_id"] == answer.headers["x-request-id"]]
 
 
-def of_deletion(house: House, tenant_id: str | None, answer: httpx.Response) -> list[Outcome]:
+def of_deletion(rest_app: RestApp, tenant_id: str | None, answer: httpx.Response) -> list[Outcome]:
     """Return the outcomes of one request in an audit without a route: a deleted tenant's, or the platform's."""
-    page = house.run(house.audit.read(None if tenant_id is None else TenantId(tenant_id)))
+    page = rest_app.run(rest_app.audit.read(None if tenant_id is None else TenantId(tenant_id)))
     entries = [line.entry for line in reversed(page.items)]
     return [each.outcome for each in entries if each.request_id == answer.headers["x-request-id"]]
 
@@ -65,7 +65,7 @@ def test_change_by_a_person_is_audited_before_and_after(matrix: Matrix, route: s
     assert done.is_success, done.text
     if route == f"DELETE {T}":
         for tenant_id in (ids["tenant_id"], None):
-            assert of_deletion(matrix.house, tenant_id, done) == [Outcome.INTENDED, Outcome.DONE]
+            assert of_deletion(matrix.rest_app, tenant_id, done) == [Outcome.INTENDED, Outcome.DONE]
         return
     answered = of_request(matrix, done)
     assert [each["outcome"] for each in answered] == ([] if route in NOT_AUDITED else ["intended", "done"])
@@ -84,10 +84,10 @@ def test_refused_change_is_not_audited_as_done(matrix: Matrix, route: str) -> No
 
 @pytest.mark.parametrize("route", [route for route in CHANGING if route not in NOT_AUDITED])
 def test_refused_attempt_is_audited_with_the_caller(matrix: Matrix, route: str) -> None:
-    matrix.house.run(matrix.house.audit.counters.flush())
+    matrix.rest_app.run(matrix.rest_app.audit.counters.flush())
     refused = matrix.send(CallerKind.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
     assert refused.status_code == 403
-    matrix.house.run(matrix.house.audit.counters.flush())
+    matrix.rest_app.run(matrix.rest_app.audit.counters.flush())
     audit = matrix.ours.tenant.owner.get(f"{matrix.ours.tenant.path}/audit", params={"limit": 1}).json()["items"]
     (entry,) = audit
     assert (entry["action"], entry["outcome"], entry["facts"]["code"]) == ("access.refused", "refused", "forbidden")
@@ -99,19 +99,19 @@ def user_id(matrix: Matrix) -> str:
     return str(matrix.ours.tenant.owner.get("/v1/me").json()["user_id"])
 
 
-def test_audit_answers_the_questions_of_an_organisation(house: House) -> None:
+def test_audit_answers_the_questions_of_an_organisation(rest_app: RestApp) -> None:
     """It has logins and their failures, keys, members, roles, terms, deletions, attempts from outside, and no secrets."""
-    tenant, stranger = house.tenant(), house.tenant()
+    tenant, stranger = rest_app.tenant(), rest_app.tenant()
     agent, channel = tenant.agent(), tenant.channel()
     tenant.subscribed(channel, agent)
-    caller, failed = agent.login(), house.client()
+    caller, failed = agent.login(), rest_app.client()
     failed.post("/v1/auth/tokens", json={"challenge_id": agent.challenge()["challenge_id"], "signature": "a-bad-signature"})
     key = agent.another_key()
     for status in ("disabled", "active"):
         assert tenant.owner.patch(f"{agent.path}/keys/{key}", json={"status": status}).is_success
     assert tenant.owner.delete(f"{agent.path}/keys/{key}").is_success
     invitation = tenant.invite("bob@example.com")
-    bob = house.user("bob@example.com")
+    bob = rest_app.user("bob@example.com")
     assert bob.post("/v1/invitations/acceptances", json={"token": invitation["token"]}).status_code == 201
     assert tenant.owner.patch(f"{tenant.path}/members/bob@example.com", json={"role": "admin"}).is_success
     assert tenant.owner.delete(f"{tenant.path}/members/bob@example.com").is_success
@@ -120,7 +120,7 @@ def test_audit_answers_the_questions_of_an_organisation(house: House) -> None:
     assert caller.post(publish, json={"data": PAYLOAD}).status_code == 201
     assert tenant.owner.delete(agent.path).is_success
     assert tenant.owner.delete(f"{tenant.path}/channels/{channel}").is_success
-    house.run(house.audit.counters.flush())
+    rest_app.run(rest_app.audit.counters.flush())
 
     entries = tenant.owner.get(f"{tenant.path}/audit", params={"limit": 200}).json()["items"]
     assert {(each["action"], each["outcome"]) for each in entries} == {
@@ -148,7 +148,7 @@ def test_audit_answers_the_questions_of_an_organisation(house: House) -> None:
             )
         ),
     }
-    platform = house.run(house.audit.read(None)).items
+    platform = rest_app.run(rest_app.audit.read(None)).items
     named = {(line.entry.action, line.entry.actor) for line in platform}
     assert {("terms.accept", "usr:bob@example.com"), ("tenant.trespass", f"usr:{me(stranger.owner)}")} <= named
     text = json.dumps(entries) + str(platform)

@@ -18,13 +18,13 @@ from tests.isolation.matrix import (
     snapshot,
 )
 from tests.isolation.route_rules import PARAMETER, TABLE, CallerKind
-from tests.rest.house import SETTINGS, House
+from tests.rest.rest_app import SETTINGS, RestApp
 
 
-def test_every_route_is_in_the_table(house: House) -> None:
+def test_every_route_is_in_the_table(rest_app: RestApp) -> None:
     routes = {
         f"{method} {each.path}"
-        for each in iter_route_contexts(build(house.services, SETTINGS).routes)
+        for each in iter_route_contexts(build(rest_app.services, SETTINGS).routes)
         for method in (each.methods or set()) - {"HEAD"}
     }
     assert routes == set(TABLE)

@@ -17,7 +17,7 @@ from tests.isolation import checks, frame_matrix
 from tests.isolation.checks import Check
 from tests.isolation.frame_matrix import REFUSED, WITHDRAWN, GatewayTenants, refused, withdrawn
 from tests.isolation.matrix import FROM_OUTSIDE, IN_MANAGED, OWN, THERE, WRONG_IDS, Matrix, create_matrix
-from tests.rest.house import House
+from tests.rest.rest_app import RestApp
 
 CHECKS, ENTRANCE = checks.found(), checks.of_member_login()
 Cell = Callable[[Matrix], None]
@@ -35,11 +35,11 @@ CELLS: Final[list[Cell]] = [
 
 
 @pytest.fixture(scope="module")
-def cells_of(house: House) -> Mapping[Check, list[Cell]]:
+def cells_of(rest_app: RestApp) -> Mapping[Check, list[Cell]]:
     """Return the cells that execute each check."""
     found: dict[Check, list[Cell]] = defaultdict(list)
     reached: set[Check] = set()
-    matrix = create_matrix(house)
+    matrix = create_matrix(rest_app)
     with checks.watched(CHECKS, reached.add):
         for cell in CELLS:
             reached.clear()
@@ -51,8 +51,8 @@ def cells_of(house: House) -> Mapping[Check, list[Cell]]:
 
 @pytest.mark.timeout(180)  # The first test waits for all cells.
 @pytest.mark.parametrize("check", CHECKS, ids=str)
-def test_matrix_fails_without_any_one_check(house: House, cells_of: Mapping[Check, list[Cell]], check: Check) -> None:
-    matrix = create_matrix(house)  # Create new tenants each time: without the check, a cell may change them.
+def test_matrix_fails_without_any_one_check(rest_app: RestApp, cells_of: Mapping[Check, list[Cell]], check: Check) -> None:
+    matrix = create_matrix(rest_app)  # Create new tenants each time: without the check, a cell may change them.
     with checks.without(check):
         assert any(_is_red(cell, matrix) for cell in cells_of[check]), f"line {check.line} can go, and nobody notices"
 

@@ -8,21 +8,21 @@ import pytest
 
 from tests import ssh_keygen
 from tests.conftest import Require
-from tests.rest.house import Caller, House, Tenant
+from tests.rest.rest_app import Caller, RestApp, Tenant
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterator[House]:
+def rest_app(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterator[RestApp]:
     """Yield a server without tenants."""
     require("ssh-keygen", ssh_keygen.PRESENT)
-    with House(tmp_path_factory.mktemp("house")) as house:
-        yield house
+    with RestApp(tmp_path_factory.mktemp("server")) as rest_app:
+        yield rest_app
 
 
 @pytest.fixture(scope="module")
-def tenant(house: House) -> Tenant:
+def tenant(rest_app: RestApp) -> Tenant:
     """Return the tenant shared by the tests of a module."""
-    return house.tenant()
+    return rest_app.tenant()
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,6 @@ def owner(tenant: Tenant) -> Caller:
 
 
 @pytest.fixture(scope="module")
-def anyone(house: House) -> Caller:
+def anyone(rest_app: RestApp) -> Caller:
     """Return a caller without a token."""
-    return house.client()
+    return rest_app.client()

@@ -7,7 +7,7 @@ import pytest
 from artcafe.model import AgentId, AgentPrincipal, Role, TenantId
 from tests import ssh_keygen
 from tests.conftest import Require
-from tests.rest.house import Caller, House, Tenant
+from tests.rest.rest_app import Caller, RestApp, Tenant
 
 ATTRIBUTES = {
     "id", "tenant_id", "name", "description", "capabilities", "public_key", "fingerprint", "status", "created_at", "updated_at",
@@ -18,11 +18,13 @@ AWAY = {"connected": False, "status": None, "since": None}
 
 
 @pytest.fixture
-def line(house: House) -> str:
-    return ssh_keygen.public_line(house.key())
+def line(rest_app: RestApp) -> str:
+    return ssh_keygen.public_line(rest_app.key())
 
 
-def test_registered_agent_is_returned_with_key_and_fingerprint(house: House, tenant: Tenant, owner: Caller, line: str) -> None:
+def test_registered_agent_is_returned_with_key_and_fingerprint(
+    rest_app: RestApp, tenant: Tenant, owner: Caller, line: str
+) -> None:
     body = {"name": "Planner", "public_key": line, "description": "Plans.\nWell.", "capabilities": ["plan", "sum"]}
     answer = owner.post(f"{tenant.path}/agents", json=body)
     assert answer.status_code == 201
@@ -48,8 +50,8 @@ def test_other_agents_get_a_card_without_key(tenant: Tenant) -> None:
     assert all(set(each) == CARD for each in listed)
 
 
-def test_list_filters_by_status_and_capability(house: House) -> None:
-    tenant = house.tenant()
+def test_list_filters_by_status_and_capability(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     plans, sums = tenant.agent(capabilities=["plan", "sum"]), tenant.agent(capabilities=["sum"])
     tenant.owner.patch(sums.path, json={"status": "disabled"})
 
@@ -69,16 +71,16 @@ def test_invalid_filter_is_refused_instead_of_ignored(tenant: Tenant, query: str
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, query.partition("=")[0])
 
 
-def test_presence_is_returned_to_members_and_agents_and_filters_lists(house: House) -> None:
-    tenant = house.tenant()
+def test_presence_is_returned_to_members_and_agents_and_filters_lists(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     present, away = tenant.agent(), tenant.agent()
     principal = AgentPrincipal(agent_id=AgentId(present.id), tenant_id=TenantId(tenant.id), epoch=0)
 
     async def come(status: str) -> None:
-        house.services.presence.came(principal)
-        house.services.presence.set_status(principal, status)
+        rest_app.services.presence.came(principal)
+        rest_app.services.presence.set_status(principal, status)
 
-    house.run(come("busy"))
+    rest_app.run(come("busy"))
     for caller in (tenant.owner, tenant.member(Role.VIEWER), away.login()):
         here = caller.get(present.path).json()["presence"]
         assert (here["connected"], here["status"]) == (True, "busy")
@@ -92,8 +94,8 @@ def test_presence_is_returned_to_members_and_agents_and_filters_lists(house: Hou
     assert tenant.owner.patch(present.path, json={"name": "Other"}).json()["presence"] == here
 
 
-def test_cursors_of_a_connected_list_are_bound_to_its_filter(house: House) -> None:
-    tenant = house.tenant()
+def test_cursors_of_a_connected_list_are_bound_to_its_filter(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     agents = sorted(tenant.agent().id for _ in range(3))
     path = f"{tenant.path}/agents"
     first = tenant.owner.get(path, params={"connected": "false", "limit": 2}).json()
@@ -104,22 +106,22 @@ def test_cursors_of_a_connected_list_are_bound_to_its_filter(house: House) -> No
     assert [each["id"] for each in rest["items"]] == agents[2:]
 
 
-def test_empty_list_opens_no_connection_to_nats(house: House) -> None:
-    tenant = house.tenant()
+def test_empty_list_opens_no_connection_to_nats(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     assert tenant.owner.get(f"{tenant.path}/agents").json()["items"] == []
-    assert tenant.id not in {tenant_fabric.tenant_id for tenant_fabric in house.fabric.open_tenants()}
+    assert tenant.id not in {tenant_fabric.tenant_id for tenant_fabric in rest_app.fabric.open_tenants()}
     agent = tenant.agent()
     assert tenant.owner.get(agent.path).json()["presence"] == AWAY
-    assert tenant.id in {tenant_fabric.tenant_id for tenant_fabric in house.fabric.open_tenants()}
+    assert tenant.id in {tenant_fabric.tenant_id for tenant_fabric in rest_app.fabric.open_tenants()}
 
 
 def test_unknown_presence_is_null_and_its_filter_answers_503(tmp_path: Path, require: Require) -> None:
     require("ssh-keygen", ssh_keygen.PRESENT)
-    with House(tmp_path) as house:
-        tenant = house.tenant()
+    with RestApp(tmp_path) as rest_app:
+        tenant = rest_app.tenant()
         agent = tenant.agent()
         assert tenant.owner.get(agent.path).json()["presence"] == AWAY
-        house.run(house.nats.stop())
+        rest_app.run(rest_app.nats.stop())
 
         shown = tenant.owner.get(agent.path)
         assert (shown.status_code, shown.json()["presence"]) == (200, None)
@@ -167,12 +169,12 @@ def test_invalid_public_key_is_refused_with_the_accepted_types(tenant: Tenant, o
     assert "ssh-keygen" in answer.json()["detail"]
 
 
-def test_public_key_belongs_to_one_agent_per_tenant(house: House, tenant: Tenant, owner: Caller, line: str) -> None:
+def test_public_key_belongs_to_one_agent_per_tenant(rest_app: RestApp, tenant: Tenant, owner: Caller, line: str) -> None:
     body = {"name": "x", "public_key": line}
     assert owner.post(f"{tenant.path}/agents", json=body).status_code == 201
     again = owner.post(f"{tenant.path}/agents", json=body)
     assert (again.status_code, again.json()["code"]) == (409, "key_taken")
-    other = house.tenant()
+    other = rest_app.tenant()
     assert other.owner.post(f"{other.path}/agents", json=body).status_code == 201
 
 

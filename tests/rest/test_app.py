@@ -17,7 +17,7 @@ from artcafe.rest.app import MAX_PARAMETERS, MAX_TARGET_BYTES, build
 from artcafe.rest.bodies import BODY_MEMORY_BYTES_PER_ADDRESS, JSON_BODY_BYTES, SMALL_BODY_BYTES
 from artcafe.rest.headers import HEADERS
 from artcafe.rest.problems import MOST_FIELDS
-from tests.rest.house import BOUND_S, SETTINGS, Caller, House, Tenant
+from tests.rest.rest_app import BOUND_S, SETTINGS, Caller, RestApp, Tenant
 
 REQUEST_ID_CHARS = len("req_") + 26
 
@@ -117,18 +117,18 @@ def test_head_is_answered_like_get_without_a_body(anyone: Caller, path: str) -> 
         assert set(by_head.headers) == set(by_get.headers)
 
 
-async def test_head_of_readiness_answers_503_like_get(house: House) -> None:
+async def test_head_of_readiness_answers_503_like_get(rest_app: RestApp) -> None:
     async def fails() -> None:
         raise Unavailable("NATS")
 
-    app = build(house.services_with({"nats": fails}), SETTINGS)
+    app = build(rest_app.services_with({"nats": fails}), SETTINGS)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         assert (await client.head("/health/ready")).status_code == 503
 
 
-async def test_spare_connection_serves_only_health_and_is_closed(house: House) -> None:
+async def test_spare_connection_serves_only_health_and_is_closed(rest_app: RestApp) -> None:
     for path, status in (("/health/live", 200), ("/health/ready", 200), ("/v1", 503), ("/healthy", 503)):
-        start, body = await ask(house, path, None, method="GET", state={"is_spare": True})
+        start, body = await ask(rest_app, path, None, method="GET", state={"is_spare": True})
         assert (start["status"], (b"connection", b"close") in start["headers"]) == (status, True), path
         assert (b"overloaded" in body["body"]) is (status == 503)
 
@@ -136,9 +136,9 @@ async def test_spare_connection_serves_only_health_and_is_closed(house: House) -
 # --- bodies that are too long or too late ------------------------------------------------------------------------------
 
 
-def exchange(house: House, *parts: bytes) -> bytes:
+def exchange(rest_app: RestApp, *parts: bytes) -> bytes:
     """Return what the server sends in reply to these bytes, until it closes the connection."""
-    at = urlsplit(house.url)
+    at = urlsplit(rest_app.url)
     with socket.create_connection((at.hostname or "", at.port or 0), timeout=BOUND_S) as wire:
         for part in parts:
             wire.sendall(part)
@@ -149,16 +149,16 @@ def head(*lines: str) -> bytes:
     return "\r\n".join(("POST /v1/auth/challenges HTTP/1.1", "Host: x", *lines, "", "")).encode()
 
 
-def test_body_with_oversized_content_length_is_refused_before_reading(house: House) -> None:
-    said = exchange(house, head("Content-Length: 300000000", "Expect: 100-continue"))
+def test_body_with_oversized_content_length_is_refused_before_reading(rest_app: RestApp) -> None:
+    said = exchange(rest_app, head("Content-Length: 300000000", "Expect: 100-continue"))
     assert said.startswith(b"HTTP/1.1 413 ")
     assert b"\r\nconnection: close\r\n" in said.lower()
     assert json.loads(said.partition(b"\r\n\r\n")[2])["code"] == "too_large"
 
 
-def test_chunked_body_is_refused_at_the_limit(house: House) -> None:
+def test_chunked_body_is_refused_at_the_limit(rest_app: RestApp) -> None:
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
-    said = exchange(house, head("Transfer-Encoding: chunked"), *[chunk] * 4, b"1\r\nx\r\n")
+    said = exchange(rest_app, head("Transfer-Encoding: chunked"), *[chunk] * 4, b"1\r\nx\r\n")
     assert said.startswith(b"HTTP/1.1 413 ")
 
 
@@ -181,16 +181,16 @@ def test_body_of_exactly_the_limit_is_accepted_and_one_byte_more_refused(tenant:
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 200000", "Transfer-Encoding: chunked"])
-def test_large_body_of_an_unauthenticated_caller_is_not_buffered(house: House, tenant: Tenant, framing: str) -> None:
+def test_large_body_of_an_unauthenticated_caller_is_not_buffered(rest_app: RestApp, tenant: Tenant, framing: str) -> None:
     begun = f"POST {tenant.path}/channels/chn_x/messages HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n".encode()
     part = b"%x\r\n%b\r\n" % (SMALL_BODY_BYTES + 1, b"x" * (SMALL_BODY_BYTES + 1))
-    said = exchange(house, begun, *([part] if "chunked" in framing else []))
+    said = exchange(rest_app, begun, *([part] if "chunked" in framing else []))
     assert said.startswith(b"HTTP/1.1 401 ")
     assert b"\r\nconnection: close\r\n" in said.lower()
 
 
-def test_unread_body_closes_the_connection_after_the_response(house: House) -> None:
-    said = exchange(house, b"GET /v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+def test_unread_body_closes_the_connection_after_the_response(rest_app: RestApp) -> None:
+    said = exchange(rest_app, b"GET /v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 200 ")
     assert b"\r\nconnection: close\r\n" in said.lower()
 
@@ -243,8 +243,8 @@ GOOD = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @pytest.mark.parametrize("request_", AMBIGUOUS.values(), ids=AMBIGUOUS)
 @pytest.mark.parametrize("before", [b"", GOOD], ids=["first", "pipelined"])
-def test_ambiguous_head_is_refused_and_later_requests_are_ignored(house: House, before: bytes, request_: bytes) -> None:
-    said = exchange(house, before + request_ + GOOD)
+def test_ambiguous_head_is_refused_and_later_requests_are_ignored(rest_app: RestApp, before: bytes, request_: bytes) -> None:
+    said = exchange(rest_app, before + request_ + GOOD)
     good, _, bad = said.partition(b"HTTP/1.1 4")
     assert good.count(b"HTTP/1.1 200") == (1 if before else 0)
     head, _, body = (b"HTTP/1.1 4" + bad).partition(b"\r\n\r\n")
@@ -253,10 +253,10 @@ def test_ambiguous_head_is_refused_and_later_requests_are_ignored(house: House, 
     assert json.loads(body)["code"] == ("too_large" if len(request_) > 16_384 else "bad_request")
 
 
-def test_unparsable_input_is_counted_and_logged_once_a_minute(house: House) -> None:
+def test_unparsable_input_is_counted_and_logged_once_a_minute(rest_app: RestApp) -> None:
     with capture_logs() as logs:
         for _ in range(20):
-            exchange(house, AMBIGUOUS["no HTTP"])
+            exchange(rest_app, AMBIGUOUS["no HTTP"])
     assert len([each for each in logs if each["event"] != "rest.remark"]) <= 1
 
 
@@ -264,7 +264,7 @@ def test_unparsable_input_is_counted_and_logged_once_a_minute(house: House) -> N
 
 
 async def ask(
-    house: House,
+    rest_app: RestApp,
     path: str,
     receive: Message | None,
     *,
@@ -287,20 +287,20 @@ async def ask(
     scope["raw_path"] = path.encode()
     scope["headers"] = [(b"content-length", b"9")] if method == "POST" else []
     async with asyncio.timeout(BOUND_S):
-        await build(house.services, replace(SETTINGS, **changes))(scope, wait, send)  # type: ignore[arg-type]  # Named by the caller.
+        await build(rest_app.services, replace(SETTINGS, **changes))(scope, wait, send)  # type: ignore[arg-type]  # Named by the caller.
     return sent
 
 
-async def test_late_body_answers_408(house: House) -> None:
-    start, body = await ask(house, "/v1/auth/challenges", None, body_deadline_s=0.01)
+async def test_late_body_answers_408(rest_app: RestApp) -> None:
+    start, body = await ask(rest_app, "/v1/auth/challenges", None, body_deadline_s=0.01)
     assert start["status"] == 408
     assert (b"connection", b"close") in [(name.lower(), value) for name, value in start["headers"]]
     assert json.loads(body["body"])["code"] == "request_timeout"
 
 
-async def test_unfinished_bodies_share_a_memory_quota_and_release_it(house: House) -> None:
+async def test_unfinished_bodies_share_a_memory_quota_and_release_it(rest_app: RestApp) -> None:
     """Use plain ASGI, because the buffers of a real socket would hold most of the bodies."""
-    app, statuses = build(house.services, SETTINGS), []
+    app, statuses = build(rest_app.services, SETTINGS), []
     part: Message = {"type": "http.request", "body": b" " * SMALL_BODY_BYTES, "more_body": True}
 
     async def send(message: Message) -> None:
@@ -334,7 +334,7 @@ async def test_unfinished_bodies_share_a_memory_quota_and_release_it(house: Hous
             leave.set()
 
 
-async def test_request_cancelled_by_the_drain_is_answered_and_logged_once(house: House) -> None:
+async def test_request_cancelled_by_the_drain_is_answered_and_logged_once(rest_app: RestApp) -> None:
     begun = asyncio.Event()
 
     async def stuck() -> None:
@@ -342,7 +342,7 @@ async def test_request_cancelled_by_the_drain_is_answered_and_logged_once(house:
         await asyncio.Event().wait()
         raise AssertionError
 
-    app = build(house.services_with({"nats": stuck}), SETTINGS)
+    app = build(rest_app.services_with({"nats": stuck}), SETTINGS)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test", timeout=BOUND_S) as client:
         with capture_logs() as logs:
             async with asyncio.timeout(BOUND_S), asyncio.TaskGroup() as group:
@@ -353,18 +353,18 @@ async def test_request_cancelled_by_the_drain_is_answered_and_logged_once(house:
     assert [each["event"] for each in logs] == ["request.cut_off", "request.done"]
 
 
-async def test_disconnect_before_the_body_gets_no_response(house: House) -> None:
-    assert await ask(house, "/v1/auth/challenges", {"type": "http.disconnect"}) == []
+async def test_disconnect_before_the_body_gets_no_response(rest_app: RestApp) -> None:
+    assert await ask(rest_app, "/v1/auth/challenges", {"type": "http.disconnect"}) == []
 
 
 # --- what goes wrong inside --------------------------------------------------------------------------------------------
 
 
-async def test_internal_error_is_logged_once_with_the_request_id_of_the_response(house: House) -> None:
+async def test_internal_error_is_logged_once_with_the_request_id_of_the_response(rest_app: RestApp) -> None:
     async def broken() -> None:
         raise ZeroDivisionError("a secret")
 
-    app = build(house.services_with({"nats": broken}), SETTINGS)
+    app = build(rest_app.services_with({"nats": broken}), SETTINGS)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         with capture_logs() as logs:
             answer = await client.get("/health/ready")

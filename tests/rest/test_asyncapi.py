@@ -12,7 +12,7 @@ import pytest
 from artcafe.errors import REGISTRY
 from artcafe.rest.asyncapi import COMMANDS, PUSHES, document
 from artcafe.wire import frames, replies
-from tests.rest.house import GATEWAY_URL, Caller
+from tests.rest.rest_app import GATEWAY_URL, Caller
 
 FIXED = {
     "": {"asyncapi", "id", "info", "servers", "defaultContentType", "channels", "operations", "components"},

@@ -5,12 +5,12 @@ import json
 from typing import Any
 
 from artcafe.model import Role
-from tests.rest.house import House
+from tests.rest.rest_app import RestApp
 
 
-def whole(house: House, path: str, caller: Any) -> list[dict[str, Any]]:
+def whole(rest_app: RestApp, path: str, caller: Any) -> list[dict[str, Any]]:
     """Return the audit, oldest first, read in pages of two."""
-    house.run(house.services.audit.counters.flush())
+    rest_app.run(rest_app.services.audit.counters.flush())
     found: list[dict[str, Any]] = []
     query = {"order": "oldest", "limit": "2"}
     while True:
@@ -21,13 +21,13 @@ def whole(house: House, path: str, caller: Any) -> list[dict[str, Any]]:
         query["cursor"] = page["next_cursor"]
 
 
-def test_admins_read_logins_and_refused_logins(house: House) -> None:
-    tenant = house.tenant()
-    agent, other = tenant.agent(), house.tenant()
+def test_admins_read_logins_and_refused_logins(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
+    agent, other = tenant.agent(), rest_app.tenant()
     agent.login()
-    house.client().post("/v1/auth/tokens", json={"challenge_id": agent.challenge()["challenge_id"], "signature": "x"})
+    rest_app.client().post("/v1/auth/tokens", json={"challenge_id": agent.challenge()["challenge_id"], "signature": "x"})
     assert other.owner.get(f"{tenant.path}/agents").status_code == 404
-    entries = whole(house, tenant.path, tenant.member(Role.ADMIN))
+    entries = whole(rest_app, tenant.path, tenant.member(Role.ADMIN))
     found = [(each["action"], each["actor"], each["outcome"]) for each in entries]
     assert ("agent.login", agent.id, "done") in found
     assert ("agent.login", agent.id, "refused") in found
@@ -35,11 +35,11 @@ def test_admins_read_logins_and_refused_logins(house: House) -> None:
     assert {each["address"] for each in entries} == {"127.0.0.1"}
 
 
-def test_readers_can_verify_the_chain(house: House) -> None:
-    tenant = house.tenant()
+def test_readers_can_verify_the_chain(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     for _ in range(3):
         tenant.agent().login()
-    entries = whole(house, tenant.path, tenant.owner)
+    entries = whole(rest_app, tenant.path, tenant.owner)
     assert len(entries) >= 3
     before = ""
     for number, entry in enumerate(entries, 1):
@@ -50,11 +50,11 @@ def test_readers_can_verify_the_chain(house: House) -> None:
         before = digest
 
 
-def test_audit_contains_no_secrets(house: House) -> None:
-    tenant = house.tenant()
+def test_audit_contains_no_secrets(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     agent = tenant.agent(name="A name that is no secret")
     token = agent.login().token
-    text = json.dumps(whole(house, tenant.path, tenant.owner))
+    text = json.dumps(whole(rest_app, tenant.path, tenant.owner))
     assert agent.id in text
     assert token is not None
     for secret in (token, tenant.owner.token, "BEGIN SSH", "ssh-ed25519"):
@@ -62,8 +62,8 @@ def test_audit_contains_no_secrets(house: House) -> None:
         assert secret not in text
 
 
-def test_refused_owner_action_of_an_admin_is_in_the_audit(house: House) -> None:
-    tenant = house.tenant()
+def test_refused_owner_action_of_an_admin_is_in_the_audit(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     admin = tenant.member(Role.ADMIN)
     me = admin.get("/v1/me").json()["user_id"]
     assert admin.patch(f"{tenant.path}/members/{me}", json={"role": "owner"}).status_code == 403
@@ -72,7 +72,7 @@ def test_refused_owner_action_of_an_admin_is_in_the_audit(house: House) -> None:
     assert agent.post("/v1/tenants", json={"name": "An agent's own"}).status_code == 403
     found = {
         (each["actor"], each["facts"].get("attempt"))
-        for each in whole(house, tenant.path, tenant.owner)
+        for each in whole(rest_app, tenant.path, tenant.owner)
         if each["action"] == "access.refused"
     }
     assert {
@@ -82,13 +82,13 @@ def test_refused_owner_action_of_an_admin_is_in_the_audit(house: House) -> None:
     assert len(found) == 3
 
 
-def test_list_filters_by_agent_action_and_time(house: House) -> None:
-    tenant = house.tenant()
+def test_list_filters_by_agent_action_and_time(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     one, other = tenant.agent(), tenant.agent()
     for agent in (one, other):
         agent.login()
-        house.client().post("/v1/auth/tokens", json={"challenge_id": agent.challenge()["challenge_id"], "signature": "x"})
-    house.run(house.services.audit.counters.flush())
+        rest_app.client().post("/v1/auth/tokens", json={"challenge_id": agent.challenge()["challenge_id"], "signature": "x"})
+    rest_app.run(rest_app.services.audit.counters.flush())
 
     def found(**query: str) -> set[tuple[str, str, str | None]]:
         answer = tenant.owner.get(f"{tenant.path}/audit", params={"limit": "200", **query})

@@ -8,7 +8,7 @@ from artcafe.rest import auth
 from artcafe.rest.direct import DirectRoute
 from artcafe.rules.tokens import LIFETIME_S
 from tests import ssh_keygen
-from tests.rest.house import Agent, Caller, House, Tenant
+from tests.rest.rest_app import Agent, Caller, RestApp, Tenant
 
 NOWHERE = "ten_00000000000000000000000000"
 NOBODY = "agt_00000000000000000000000000"
@@ -55,7 +55,7 @@ def test_unknown_agent_gets_a_challenge_of_the_same_form(anyone: Caller, agent: 
     assert shapes[0] == shapes[1] == shapes[2]
 
 
-def test_all_failed_logins_have_equal_responses(anyone: Caller, house: House, agent: Agent) -> None:
+def test_all_failed_logins_have_equal_responses(anyone: Caller, rest_app: RestApp, agent: Agent) -> None:
     other = agent.tenant.agent()
     used = proof(agent, agent.challenge())
     assert anyone.post("/v1/auth/tokens", json=used).status_code == 200
@@ -88,8 +88,8 @@ def test_missing_login_field_is_named(anyone: Caller) -> None:
 
 
 @pytest.mark.parametrize("route", auth.DIRECT, ids=lambda route: route.path)
-def test_direct_route_is_the_one_that_the_document_describes(house: House, route: DirectRoute[Any]) -> None:
-    operation = house.client().get("/openapi.json").json()["paths"][route.path][route.method.lower()]
+def test_direct_route_is_the_one_that_the_document_describes(rest_app: RestApp, route: DirectRoute[Any]) -> None:
+    operation = rest_app.client().get("/openapi.json").json()["paths"][route.path][route.method.lower()]
     assert next(iter(operation["responses"])) == str(route.status)
     assert not [each for each in operation.get("parameters", []) if each["in"] != "header"]
     content = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]

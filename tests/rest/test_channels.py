@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from artcafe.model import Role
-from tests.rest.house import Caller, Tenant
+from tests.rest.rest_app import Caller, Tenant
 
 ATTRIBUTES = {"id", "tenant_id", "name", "description", "type", "access", "retention_s", "created_at", "updated_at"}
 

@@ -4,7 +4,7 @@ import httpx
 
 from artcafe.errors import Unavailable
 from artcafe.rest.app import build
-from tests.rest.house import SETTINGS, Caller, House
+from tests.rest.rest_app import SETTINGS, Caller, RestApp
 
 
 def test_working_server_is_live_and_ready(anyone: Caller) -> None:
@@ -13,13 +13,13 @@ def test_working_server_is_live_and_ready(anyone: Caller) -> None:
     assert (answer.status_code, answer.json()) == (200, {"status": "ready", "tables": "ok", "nats": "ok"})
 
 
-async def test_server_without_a_dependency_is_live_but_not_ready_and_names_it(house: House) -> None:
+async def test_server_without_a_dependency_is_live_but_not_ready_and_names_it(rest_app: RestApp) -> None:
     async def works() -> None: ...
 
     async def fails() -> None:
         raise Unavailable("NATS")
 
-    app = build(house.services_with({"tables": works, "nats": fails}), SETTINGS)
+    app = build(rest_app.services_with({"tables": works, "nats": fails}), SETTINGS)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         live, ready = await client.get("/health/live"), await client.get("/health/ready")
     assert live.status_code == 200

@@ -15,7 +15,7 @@ from artcafe.rules import times
 from artcafe.sdk.client import Client
 from artcafe.sdk.messages import Gap
 from artcafe.services.retention import Retention
-from tests.rest.house import Caller, House, Tenant
+from tests.rest.rest_app import Caller, RestApp, Tenant
 
 
 @pytest.fixture
@@ -97,9 +97,9 @@ def test_agent_reads_history_of_a_managed_channel_only_with_permission(tenant: T
     assert agent.login().get(f"{path}/messages").json() == {"items": [], "next_cursor": None}
 
 
-def test_history_reports_a_gap_after_its_start_position(house: House, tenant: Tenant, owner: Caller, path: str) -> None:
+def test_history_reports_a_gap_after_its_start_position(rest_app: RestApp, tenant: Tenant, owner: Caller, path: str) -> None:
     seqs = [each["seq"] for each in owner.get(path).json()["items"]][::-1]
-    house.run(remove_all(house, TenantId(tenant.id)))
+    rest_app.run(remove_all(rest_app, TenantId(tenant.id)))
     assert owner.post(path, json={"data": "new"}).status_code == 201
 
     def asked(after: int, **query: Any) -> tuple[list[Any], Any]:
@@ -125,8 +125,10 @@ def asked_from(caller: Caller, path: str, **query: Any) -> tuple[list[Any], Any]
     return [each["data"] for each in answer["items"]], answer.get("gap")
 
 
-def test_only_the_last_backward_page_reports_the_gap_below_it(house: House, tenant: Tenant, owner: Caller, path: str) -> None:
-    house.run(remove_all(house, TenantId(tenant.id)))
+def test_only_the_last_backward_page_reports_the_gap_below_it(
+    rest_app: RestApp, tenant: Tenant, owner: Caller, path: str
+) -> None:
+    rest_app.run(remove_all(rest_app, TenantId(tenant.id)))
     for number in range(3):
         owner.post(path, json={"data": number})
     first = owner.get(path, params={"limit": 2}).json()
@@ -136,14 +138,14 @@ def test_only_the_last_backward_page_reports_the_gap_below_it(house: House, tena
 
 
 def test_sdk_and_command_line_report_the_gap(
-    house: House, tenant: Tenant, owner: Caller, path: str, caplog: pytest.LogCaptureFixture
+    rest_app: RestApp, tenant: Tenant, owner: Caller, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    house.run(remove_all(house, TenantId(tenant.id)))
+    rest_app.run(remove_all(rest_app, TenantId(tenant.id)))
     channel = path.split("/")[-2]
 
     async def read() -> list[Gap]:
         gaps: list[Gap] = []
-        async with Client(house.url, owner.token) as rest:
+        async with Client(rest_app.url, owner.token) as rest:
             assert [each async for each in rest.history(tenant.id, channel, after=0, on_gap=gaps.append)] == []
             assert [each async for each in rest.history(tenant.id, channel)] == []
         return gaps
@@ -152,7 +154,7 @@ def test_sdk_and_command_line_report_the_gap(
     assert (gap.channel, gap.first, gap.reason) == (channel, 1, "retention")
     assert f"messages of {channel} will not come: 1 to {gap.last} (retention)" in caplog.text
 
-    arguments = ["channel", "history", channel, "--url", house.url, "--token", str(owner.token), "--tenant", tenant.id]
+    arguments = ["channel", "history", channel, "--url", rest_app.url, "--token", str(owner.token), "--tenant", tenant.id]
     shown = CliRunner().invoke(artcafe, arguments)
     assert f"#1 to #{gap.last} are gone: they are older than the channel's retention" in shown.stderr
     shown = CliRunner().invoke(artcafe, [*arguments, "--json"])
@@ -160,6 +162,6 @@ def test_sdk_and_command_line_report_the_gap(
     assert "[]" in shown.stdout.splitlines()  # The server of the test logs there too.
 
 
-async def remove_all(house: House, tenant_id: TenantId) -> None:
+async def remove_all(rest_app: RestApp, tenant_id: TenantId) -> None:
     """Return the retention service with a clock one year ahead."""
-    await Retention(house.store, house.fabric, lambda: now() + timedelta(days=365)).sweep(house.fabric.tenant(tenant_id))
+    await Retention(rest_app.store, rest_app.fabric, lambda: now() + timedelta(days=365)).sweep(rest_app.fabric.tenant(tenant_id))

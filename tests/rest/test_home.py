@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from artcafe.model import Role
-from tests.rest.house import GATEWAY_URL, Caller, House, Tenant
+from tests.rest.rest_app import GATEWAY_URL, Caller, RestApp, Tenant
 
 
 def test_entry_names_gateway_and_documents(anyone: Caller) -> None:
@@ -22,7 +22,7 @@ def test_entry_names_gateway_and_documents(anyone: Caller) -> None:
     }
 
 
-def test_me_returns_a_users_tenants_and_roles(house: House, tenant: Tenant) -> None:
+def test_me_returns_a_users_tenants_and_roles(rest_app: RestApp, tenant: Tenant) -> None:
     viewer = tenant.member(Role.VIEWER)
     own = viewer.post("/v1/tenants", json={"name": "Mine"}).json()
     me = viewer.get("/v1/me").json()
@@ -33,8 +33,8 @@ def test_me_returns_a_users_tenants_and_roles(house: House, tenant: Tenant) -> N
     assert {each["name"] for each in me["tenants"] if each["tenant_id"] == own["id"]} == {"Mine"}
 
 
-def test_new_user_has_no_tenants(house: House) -> None:
-    assert house.person().get("/v1/me").json()["tenants"] == []
+def test_new_user_has_no_tenants(rest_app: RestApp) -> None:
+    assert rest_app.person().get("/v1/me").json()["tenants"] == []
 
 
 def test_me_returns_an_agents_id_and_tenant(tenant: Tenant) -> None:

@@ -13,7 +13,7 @@ from artcafe.observe.clock import now
 from artcafe.sdk.client import Client
 from artcafe.tables.tenant_store import Count
 from artcafe.wire.segments import segment_of
-from tests.rest.house import Caller, House, Tenant
+from tests.rest.rest_app import Caller, RestApp, Tenant
 from tests.services.service_env import new_key
 
 PRINTABLE = list(map(chr, range(0x20, 0x7F)))
@@ -35,11 +35,11 @@ ODD = [
 
 
 @pytest.fixture(scope="module")
-def older(house: House) -> Tenant:
+def older(rest_app: RestApp) -> Tenant:
     """Create a tenant of an older system, with an agent, a channel and a member for each unusual id."""
-    tenant = house.tenant()
+    tenant = rest_app.tenant()
     tenant_id, at = TenantId(tenant.id), now()
-    rows, people = house.store.tenant(tenant_id), house.store.people(tenant_id)
+    rows, people = rest_app.store.tenant(tenant_id), rest_app.store.people(tenant_id)
 
     async def fill() -> None:
         for id in ODD:
@@ -50,7 +50,7 @@ def older(house: House) -> Tenant:
         for count in Count:
             await rows.transact([rows.count(count, len(ODD))])
 
-    house.run(fill())
+    rest_app.run(fill())
     return tenant
 
 
@@ -87,17 +87,17 @@ def test_cursor_is_valid_for_both_forms_of_a_channels_path(older: Tenant) -> Non
 
 
 @pytest.mark.parametrize("id", ["a\nb", "\x7f", "~invited", "x" * 300])
-def test_member_of_an_older_system_with_an_invalid_id_can_be_removed(house: House, tenant: Tenant, id: str) -> None:
+def test_member_of_an_older_system_with_an_invalid_id_can_be_removed(rest_app: RestApp, tenant: Tenant, id: str) -> None:
     member = Member(user_id=UserId(id), tenant_id=TenantId(tenant.id), role=Role.ADMIN, joined_at=now())
-    rows, people = house.store.tenant(member.tenant_id), house.store.people(member.tenant_id)
-    house.run(rows.transact([rows.count(Count.MEMBERS, 1), *people.insert_member(member)]))
+    rows, people = rest_app.store.tenant(member.tenant_id), rest_app.store.people(member.tenant_id)
+    rest_app.run(rows.transact([rows.count(Count.MEMBERS, 1), *people.insert_member(member)]))
     assert id in everybody(tenant)
     assert tenant.owner.delete(f"{tenant.path}/members/{segment_of(id)}").status_code == 204
     assert id not in everybody(tenant)
 
 
-def test_foreign_ids_answer_404_in_either_form(house: House, older: Tenant) -> None:
-    stranger = house.person()
+def test_foreign_ids_answer_404_in_either_form(rest_app: RestApp, older: Tenant) -> None:
+    stranger = rest_app.person()
     for path in (older.path, f"/v1/tenants/~{older.id.encode().hex()}"):
         for target in ("", "/agents/a%2Fb", f"/agents/{segment_of('a/b')}", "/members/.."):
             assert raw(stranger, "GET" if target != "/members/.." else "DELETE", f"{path}{target}") == 404
@@ -113,8 +113,8 @@ def raw(caller: Caller, method: str, target: str) -> int:
         return int(connection.makefile("rb").readline().split()[1])
 
 
-def test_path_with_dot_segments_never_addresses_the_tenant(house: House) -> None:
-    tenant = house.tenant()
+def test_path_with_dot_segments_never_addresses_the_tenant(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     for target in ("members/..", "members/../", "members/%2e%2e", "members/.%2E/", "members/../..", "agents/..", "members/..%2F"):
         assert raw(tenant.owner, "DELETE", f"{tenant.path}/{target}") == 404, target
     assert raw(tenant.owner, "DELETE", f"{tenant.path}/") == 404
@@ -122,8 +122,8 @@ def test_path_with_dot_segments_never_addresses_the_tenant(house: House) -> None
 
 
 @pytest.mark.parametrize("sub", [".", "..", "~x"])
-def test_user_id_that_clients_cannot_send_safely_is_refused(house: House, tenant: Tenant, sub: str) -> None:
-    caller = house.user(sub)
+def test_user_id_that_clients_cannot_send_safely_is_refused(rest_app: RestApp, tenant: Tenant, sub: str) -> None:
+    caller = rest_app.user(sub)
     for answer in (
         caller.post("/v1/tenants", json={"name": "Mine"}),
         caller.post("/v1/invitations/acceptances", json={"token": tenant.invite("bob@example.com")["token"]}),
@@ -131,16 +131,16 @@ def test_user_id_that_clients_cannot_send_safely_is_refused(house: House, tenant
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
 
 
-def test_user_id_with_a_slash_can_join_and_leave(house: House, tenant: Tenant) -> None:
-    caller = house.user("idp|a/b@example.com")
+def test_user_id_with_a_slash_can_join_and_leave(rest_app: RestApp, tenant: Tenant) -> None:
+    caller = rest_app.user("idp|a/b@example.com")
     accepted = caller.post("/v1/invitations/acceptances", json={"token": tenant.invite("idp|a/b@example.com")["token"]})
     assert accepted.status_code == 201
     assert caller.delete(f"{tenant.path}/members/{quote('idp|a/b@example.com', safe='')}").status_code == 204
     assert caller.get(tenant.path).status_code == 404
 
 
-async def test_sdk_deletes_records_with_any_id_and_leaves_the_tenant(house: House, older: Tenant) -> None:
-    async with Client(house.url, older.owner.token) as rest:
+async def test_sdk_deletes_records_with_any_id_and_leaves_the_tenant(rest_app: RestApp, older: Tenant) -> None:
+    async with Client(rest_app.url, older.owner.token) as rest:
         for id in ODD:
             assert (await rest.agent(older.id, id)).id == id
             await rest.delete_channel(older.id, id)

@@ -3,17 +3,17 @@ from __future__ import annotations
 import pytest
 
 from tests import ssh_keygen
-from tests.rest.house import Caller, House, Tenant
+from tests.rest.rest_app import Caller, RestApp, Tenant
 
 ATTRIBUTES = ["id", "agent_id", "public_key", "fingerprint", "first", "status", "added_at", "not_after"]
 
 
 @pytest.fixture
-def line(house: House) -> str:
-    return ssh_keygen.public_line(house.key())
+def line(rest_app: RestApp) -> str:
+    return ssh_keygen.public_line(rest_app.key())
 
 
-def test_key_is_added_read_disabled_and_revoked(house: House, tenant: Tenant, owner: Caller, line: str) -> None:
+def test_key_is_added_read_disabled_and_revoked(rest_app: RestApp, tenant: Tenant, owner: Caller, line: str) -> None:
     agent = tenant.agent()
     made = owner.post(f"{agent.path}/keys", json={"public_key": line, "not_after": "2126-01-01T00:00:00+02:00"})
     assert made.status_code == 201
@@ -46,10 +46,10 @@ def test_past_or_invalid_expiry_is_refused(tenant: Tenant, owner: Caller, line: 
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "not_after")
 
 
-def test_disabled_key_ends_only_its_own_tokens(house: House, tenant: Tenant, owner: Caller) -> None:
+def test_disabled_key_ends_only_its_own_tokens(rest_app: RestApp, tenant: Tenant, owner: Caller) -> None:
     agent = tenant.agent()
     before, first_line = agent.login(), owner.get(agent.path).json()["public_key"]
-    second = house.key()
+    second = rest_app.key()
     owner.post(f"{agent.path}/keys", json={"public_key": ssh_keygen.public_line(second)})
     caller = type(agent)(tenant, agent.id, second).login()
     assert before.get("/v1/me").status_code == caller.get("/v1/me").status_code == 200

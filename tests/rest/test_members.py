@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from artcafe.model import Role
-from tests.rest.house import Caller, House, Tenant
+from tests.rest.rest_app import Caller, RestApp, Tenant
 
 
 def me(caller: Caller) -> str:
@@ -13,7 +13,7 @@ def accept(caller: Caller, token: str, **more: str) -> tuple[int, dict[str, obje
     return answer.status_code, answer.json()
 
 
-def test_invitation_is_created_listed_accepted_and_removed(house: House, tenant: Tenant) -> None:
+def test_invitation_is_created_listed_accepted_and_removed(rest_app: RestApp, tenant: Tenant) -> None:
     made = tenant.owner.post(f"{tenant.path}/members", json={"address": "Zoe@example.com", "role": "admin"})
     assert made.status_code == 201
     token = made.json()["token"]
@@ -28,7 +28,7 @@ def test_invitation_is_created_listed_accepted_and_removed(house: House, tenant:
     assert open_one == {name: value for name, value in made.json().items() if name != "token"}
     assert made.headers["Location"] == f"{tenant.path}/invitations/{open_one['id']}"
 
-    zoe = house.user("zoe@example.com")
+    zoe = rest_app.user("zoe@example.com")
     assert zoe.get(tenant.path).status_code == 404
     status, joined = accept(zoe, token)
     assert (status, joined["id"], joined["role"]) == (201, tenant.id, "admin")
@@ -41,24 +41,24 @@ def test_invitation_is_created_listed_accepted_and_removed(house: House, tenant:
     assert (member["role"], member["address"], member["tenant_id"]) == ("admin", "zoe@example.com", tenant.id)
 
 
-def test_revoked_and_foreign_invitations_are_refused(house: House, tenant: Tenant) -> None:
+def test_revoked_and_foreign_invitations_are_refused(rest_app: RestApp, tenant: Tenant) -> None:
     invitation = tenant.invite("yan@example.com")
-    status, problem = accept(house.user("mallory@example.com"), invitation["token"])
+    status, problem = accept(rest_app.user("mallory@example.com"), invitation["token"])
     assert (status, problem["code"]) == (403, "address_unproven")
     assert tenant.owner.delete(f"{tenant.path}/invitations/{invitation['id']}").status_code == 204
-    status, problem = accept(house.user("yan@example.com"), invitation["token"])
+    status, problem = accept(rest_app.user("yan@example.com"), invitation["token"])
     assert (status, problem["code"]) == (403, "invitation_refused")
     assert tenant.owner.delete(f"{tenant.path}/invitations/{invitation['id']}").status_code == 404
 
 
-def test_id_token_must_be_the_callers_own(house: House, tenant: Tenant) -> None:
+def test_id_token_must_be_the_callers_own(rest_app: RestApp, tenant: Tenant) -> None:
     invitation = tenant.invite("xia@example.com")
-    xia = house.user("xia@example.com")
+    xia = rest_app.user("xia@example.com")
     assert xia.token is not None
-    for id_token in (str(house.user("mallory@example.com").token), "x", str(tenant.owner.token)):
+    for id_token in (str(rest_app.user("mallory@example.com").token), "x", str(tenant.owner.token)):
         status, problem = accept(xia, invitation["token"], id_token=id_token)
         assert (status, problem["code"]) == (403, "address_unproven")
-    status, problem = accept(house.user("mallory@example.com"), invitation["token"], id_token=xia.token)
+    status, problem = accept(rest_app.user("mallory@example.com"), invitation["token"], id_token=xia.token)
     assert (status, problem["code"]) == (403, "address_unproven")
     assert accept(xia, invitation["token"], id_token=xia.token)[0] == 201
 
@@ -80,8 +80,8 @@ def test_members_role_changes_and_removal_apply_at_the_next_request(tenant: Tena
     assert member.get("/v1/me").json()["tenants"] == []
 
 
-def test_members_can_leave_except_the_last_owner(house: House) -> None:
-    tenant = house.tenant()
+def test_members_can_leave_except_the_last_owner(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     viewer = tenant.member(Role.VIEWER)
     assert viewer.delete(f"{tenant.path}/members/{me(viewer)}").status_code == 204
     own = f"{tenant.path}/members/{me(tenant.owner)}"
@@ -92,8 +92,8 @@ def test_members_can_leave_except_the_last_owner(house: House) -> None:
     assert second.get(tenant.path).json()["role"] == "owner"
 
 
-def test_pages_list_each_member_once(house: House) -> None:
-    tenant = house.tenant()
+def test_pages_list_each_member_once(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     users = {me(tenant.owner), *(me(tenant.member(Role.MEMBER)) for _ in range(6))}
     found: list[str] = []
     cursor = None

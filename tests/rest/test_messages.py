@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from artcafe.model import Role, TenantId
 from artcafe.wire.envelopes import Envelope, parse_envelope
 from artcafe.wire.frames import MAX_DEPTH
-from tests.rest.house import Caller, House, Tenant
+from tests.rest.rest_app import Caller, RestApp, Tenant
 
 
 @pytest.fixture(scope="module")
@@ -18,20 +18,20 @@ def path(tenant: Tenant) -> str:
     return f"{tenant.path}/channels/{tenant.channel()}/messages"
 
 
-def stored(house: House, tenant: Tenant, seq: int) -> Envelope:
+def stored(rest_app: RestApp, tenant: Tenant, seq: int) -> Envelope:
     """Return the message as stored in the tenant's log."""
-    found = house.run(house.fabric.tenant(TenantId(tenant.id)).log.read(seq))
+    found = rest_app.run(rest_app.fabric.tenant(TenantId(tenant.id)).log.read(seq))
     assert found is not None
     return parse_envelope(found)
 
 
-def test_published_data_is_stored_as_the_original_text(house: House, tenant: Tenant, owner: Caller, path: str) -> None:
+def test_published_data_is_stored_as_the_original_text(rest_app: RestApp, tenant: Tenant, owner: Caller, path: str) -> None:
     data = '{"b": 1.10, "a": [1e300, 0.1, -0],  "a": "\\u00e9é\\/"}'
     body = f'{{"headers": {{"trace": "7"}}, "reply_to": "me", "data": {data} }}'
     answer = owner.post(path, content=body.encode())
     assert answer.status_code == 201
     assert answer.json()["duplicate"] is False
-    message = stored(house, tenant, answer.json()["seq"])
+    message = stored(rest_app, tenant, answer.json()["seq"])
     assert bytes(message.data).decode() == data
     assert (message.headers, message.reply_to, message.message_id) == ({"trace": "7"}, "me", answer.json()["message_id"])
     assert message.sender.startswith("usr:person-")
@@ -118,10 +118,10 @@ def test_no_body_causes_an_internal_error(owner: Caller, path: str, body: bytes)
     assert owner.post(path, content=body).status_code in (400, 422)
 
 
-def test_members_and_agents_can_publish_but_viewers_cannot(house: House, tenant: Tenant, path: str) -> None:
+def test_members_and_agents_can_publish_but_viewers_cannot(rest_app: RestApp, tenant: Tenant, path: str) -> None:
     agent = tenant.agent()
     answer = agent.login().post(path, json={"data": "from an agent"})
     assert answer.status_code == 201
-    assert stored(house, tenant, answer.json()["seq"]).sender == agent.id
+    assert stored(rest_app, tenant, answer.json()["seq"]).sender == agent.id
     assert tenant.member(Role.MEMBER).post(path, json={"data": 1}).status_code == 201
     assert refused(tenant.member(Role.VIEWER).post(path, json={"data": 1})) == (403, "forbidden", None)

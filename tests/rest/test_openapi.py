@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from artcafe.errors import REGISTRY
-from tests.rest.house import Caller
+from tests.rest.rest_app import Caller
 
 VERBS = (
     "(?:Accept|Add|Begin|Change|Check|Create|Delete|Disable|Exchange|Finish|Invite|List|Make|Pause|Publish|Read|Register|Remove"

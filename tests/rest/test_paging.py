@@ -4,15 +4,15 @@ import itertools
 
 import pytest
 
-from tests.rest.house import Caller, House, Tenant
+from tests.rest.rest_app import Caller, RestApp, Tenant
 
 COUNT = 7
 
 
 @pytest.fixture(scope="module")
-def full(house: House) -> Tenant:
+def full(rest_app: RestApp) -> Tenant:
     """Create a tenant with seven agents of one capability, all subscribed to each of seven channels."""
-    tenant = house.tenant()
+    tenant = rest_app.tenant()
     agents = [tenant.agent(capabilities=["plan"]) for _ in range(COUNT)]
     channels = [tenant.channel() for _ in range(COUNT)]
     for agent in agents:
@@ -56,8 +56,8 @@ def test_pages_list_each_record_once_in_order(full: Tenant, limit: int) -> None:
         assert max(map(len, pages)) <= limit
 
 
-def test_pages_list_each_of_a_users_tenants_once(house: House) -> None:
-    person = house.person()
+def test_pages_list_each_of_a_users_tenants_once(rest_app: RestApp) -> None:
+    person = rest_app.person()
     made = {person.post("/v1/tenants", json={"name": str(n)}).json()["id"] for n in range(3)}
     assert {id for page in walk(person, "/v1/tenants", limit=1) for id in page} == made
     assert {each["tenant_id"] for each in person.get("/v1/me").json()["tenants"]} == made
@@ -69,10 +69,10 @@ def test_filter_applies_to_all_pages(full: Tenant) -> None:
     assert full.owner.delete(other.path).status_code == 204
 
 
-def test_cursor_is_bound_to_its_list(house: House, full: Tenant) -> None:
+def test_cursor_is_bound_to_its_list(rest_app: RestApp, full: Tenant) -> None:
     agents, channels, *_ = lists(full)
     cursor = full.owner.get(agents, params={"limit": 1}).json()["next_cursor"]
-    stranger = house.tenant()
+    stranger = rest_app.tenant()
     for caller, path, query in (
         (full.owner, channels, {}),
         (full.owner, agents, {"capability": "plan"}),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from artcafe.model import AgentId, AgentPrincipal, TenantId
 from artcafe.observe.clock import now
-from tests.rest.house import Caller, House, Tenant
+from tests.rest.rest_app import Caller, RestApp, Tenant
 
 
 def code(caller: Caller, path: str = "/v1/me", **headers: str) -> tuple[int, str]:
@@ -18,8 +18,8 @@ def code(caller: Caller, path: str = "/v1/me", **headers: str) -> tuple[int, str
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer "])
-def test_authorization_scheme_is_case_insensitive(house: House, anyone: Caller, scheme: str) -> None:
-    assert code(anyone, authorization=f"{scheme} {house.person().token}")[0] == 200
+def test_authorization_scheme_is_case_insensitive(rest_app: RestApp, anyone: Caller, scheme: str) -> None:
+    assert code(anyone, authorization=f"{scheme} {rest_app.person().token}")[0] == 200
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Basic YTpi", "Token x", "x"])
@@ -33,8 +33,8 @@ def test_arbitrary_text_is_refused_as_a_token(anyone: Caller, text: str) -> None
 
 
 @pytest.fixture(scope="module")
-def token(house: House) -> str:
-    return house.identity.issue("alice", now())
+def token(rest_app: RestApp) -> str:
+    return rest_app.identity.issue("alice", now())
 
 
 @given(data=st.data())
@@ -44,32 +44,32 @@ def test_changed_token_is_refused(anyone: Caller, token: str, data: st.DataObjec
     assert code(anyone, authorization=f"Bearer {token[:at]}{other}{token[at + 1 :]}") == (401, "unauthenticated")
 
 
-def test_expired_user_token_answers_credentials_expired(house: House) -> None:
-    late = house.client(house.identity.issue("alice", now() - timedelta(days=1)))
+def test_expired_user_token_answers_credentials_expired(rest_app: RestApp) -> None:
+    late = rest_app.client(rest_app.identity.issue("alice", now() - timedelta(days=1)))
     assert code(late) == (401, "credentials_expired")
 
 
-def test_expired_agent_token_answers_credentials_expired(house: House, tenant: Tenant) -> None:
+def test_expired_agent_token_answers_credentials_expired(rest_app: RestApp, tenant: Tenant) -> None:
     principal = AgentPrincipal(agent_id=AgentId(tenant.agent().id), tenant_id=TenantId(tenant.id), epoch=0)
-    assert code(house.client(house.tokens.mint(principal, now() - timedelta(hours=1)))) == (401, "credentials_expired")
+    assert code(rest_app.client(rest_app.tokens.mint(principal, now() - timedelta(hours=1)))) == (401, "credentials_expired")
 
 
 @pytest.mark.parametrize("change", ["disabled", "re-keyed", "deleted"])
-def test_agents_token_is_revoked_by_a_change_of_the_agent(house: House, tenant: Tenant, change: str) -> None:
+def test_agents_token_is_revoked_by_a_change_of_the_agent(rest_app: RestApp, tenant: Tenant, change: str) -> None:
     agent = tenant.agent()
     caller = agent.login()
     assert code(caller)[0] == 200
     if change == "deleted":
         assert tenant.owner.delete(agent.path).status_code == 204
     else:
-        key = house.key().with_suffix(".pub").read_text()
+        key = rest_app.key().with_suffix(".pub").read_text()
         body = {"status": "disabled"} if change == "disabled" else {"public_key": key}
         assert tenant.owner.patch(agent.path, json=body).status_code == 200
     assert code(caller) == (401, "revoked")
 
 
-def test_tenant_outside_the_path_is_ignored_or_refused(house: House, tenant: Tenant) -> None:
-    mine = house.tenant()
+def test_tenant_outside_the_path_is_ignored_or_refused(rest_app: RestApp, tenant: Tenant) -> None:
+    mine = rest_app.tenant()
     mine.agent()
     named = {"X-Tenant-Id": mine.id, "Tenant": mine.id, "Cookie": f"tenant_id={mine.id}"}
     assert mine.owner.get(f"{tenant.path}/agents", headers=named).json()["code"] == "tenant_not_found"
@@ -79,10 +79,10 @@ def test_tenant_outside_the_path_is_ignored_or_refused(house: House, tenant: Ten
     assert (answer.status_code, answer.json()["errors"]) == (422, [{"field": "tenant_id", "problem": "is unknown"}])
 
 
-def test_authentication_precedes_validation(anyone: Caller, tenant: Tenant, house: House) -> None:
+def test_authentication_precedes_validation(anyone: Caller, tenant: Tenant, rest_app: RestApp) -> None:
     assert anyone.post(f"{tenant.path}/agents", content=b"{").status_code == 401
     assert anyone.get(f"{tenant.path}/agents?limit=x").status_code == 401
-    assert house.person().post(f"{tenant.path}/agents", content=b"{").status_code == 404
+    assert rest_app.person().post(f"{tenant.path}/agents", content=b"{").status_code == 404
 
 
 def test_agent_cannot_list_tenants(tenant: Tenant) -> None:

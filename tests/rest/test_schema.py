@@ -18,7 +18,7 @@ from schemathesis.specs.openapi import checks
 from artcafe.assembly import Services
 from artcafe.model import Role
 from artcafe.rest.app import build
-from tests.rest.house import BOUND_S, SETTINGS, House
+from tests.rest.rest_app import BOUND_S, SETTINGS, RestApp
 
 # The document is the same whatever serves it.
 DOCUMENT: Final = build(cast("Services", None), SETTINGS).openapi()
@@ -46,9 +46,9 @@ quietly = settings(
 
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("label", OPERATIONS)
-def test_responses_match_the_document_and_are_never_internal_errors(house: House, label: str, caller: str) -> None:
+def test_responses_match_the_document_and_are_never_internal_errors(rest_app: RestApp, label: str, caller: str) -> None:
     operation = OPERATIONS[label]
-    tenant = house.tenant()  # One per test, because some operations delete it.
+    tenant = rest_app.tenant()  # One per test, because some operations delete it.
     agent, channel = tenant.agent(), tenant.channel()
     tenant.subscribed(channel, agent)
     ids = {"tenant_id": tenant.id, "agent_id": agent.id, "channel_id": channel}
@@ -62,7 +62,7 @@ def test_responses_match_the_document_and_are_never_internal_errors(house: House
     @given(cases)
     def send(case: Case[Any]) -> None:
         headers: dict[str, Any] = {"Authorization": f"Bearer {who.token}"}
-        response = case.call(base_url=house.url, headers=headers, timeout=BOUND_S)
+        response = case.call(base_url=rest_app.url, headers=headers, timeout=BOUND_S)
         assert response.status_code < 500, case.as_curl_command()
         case.validate_response(response, checks=CHECKS)
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 
 from artcafe.model import Role
-from tests.rest.house import Caller, House, Tenant
+from tests.rest.rest_app import Caller, RestApp, Tenant
 
 ATTRIBUTES = {"id", "name", "plan", "limits", "role", "created_at", "updated_at"}
 
 
-def test_creator_of_a_tenant_is_its_owner(house: House) -> None:
-    alice = house.person()
+def test_creator_of_a_tenant_is_its_owner(rest_app: RestApp) -> None:
+    alice = rest_app.person()
     answer = alice.post("/v1/tenants", json={"name": "Alice's"})
     assert answer.status_code == 201
     made = answer.json()
@@ -20,8 +20,8 @@ def test_creator_of_a_tenant_is_its_owner(house: House) -> None:
     assert alice.get("/v1/tenants").json() == {"items": [made], "next_cursor": None}
 
 
-def test_repeated_request_with_idempotency_key_creates_one_tenant(house: House) -> None:
-    alice = house.person()
+def test_repeated_request_with_idempotency_key_creates_one_tenant(rest_app: RestApp) -> None:
+    alice = rest_app.person()
     key = {"Idempotency-Key": "k1"}
     first, again = (alice.post("/v1/tenants", json={"name": "One"}, headers=key) for _ in range(2))
     assert (first.status_code, again.status_code) == (201, 201)
@@ -32,9 +32,10 @@ def test_repeated_request_with_idempotency_key_creates_one_tenant(house: House) 
     assert len(alice.get("/v1/tenants").json()["items"]) == 1
 
 
-def test_idempotency_keys_of_different_users_are_independent(house: House) -> None:
+def test_idempotency_keys_of_different_users_are_independent(rest_app: RestApp) -> None:
     ids = {
-        house.person().post("/v1/tenants", json={"name": "One"}, headers={"Idempotency-Key": "k"}).json()["id"] for _ in range(2)
+        rest_app.person().post("/v1/tenants", json={"name": "One"}, headers={"Idempotency-Key": "k"}).json()["id"]
+        for _ in range(2)
     }
     assert len(ids) == 2
 
@@ -52,20 +53,20 @@ def test_idempotency_keys_of_different_users_are_independent(house: House) -> No
         ({"name": "x", "id": "ten_mine"}, "id"),
     ],
 )
-def test_invalid_tenant_names_the_field(house: House, body: dict[str, object], field: str) -> None:
-    answer = house.person().post("/v1/tenants", json=body)
+def test_invalid_tenant_names_the_field(rest_app: RestApp, body: dict[str, object], field: str) -> None:
+    answer = rest_app.person().post("/v1/tenants", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
     assert [each["field"] for each in answer.json()["errors"]] == [field]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-def test_invalid_idempotency_key_is_refused(house: House, key: str) -> None:
-    answer = house.person().post("/v1/tenants", json={"name": "x"}, headers={"Idempotency-Key": key})
+def test_invalid_idempotency_key_is_refused(rest_app: RestApp, key: str) -> None:
+    answer = rest_app.person().post("/v1/tenants", json={"name": "x"}, headers={"Idempotency-Key": key})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "Idempotency-Key")
 
 
-def test_roles_limit_rename_and_delete(house: House) -> None:
-    tenant = house.tenant()
+def test_roles_limit_rename_and_delete(rest_app: RestApp) -> None:
+    tenant = rest_app.tenant()
     may = {
         role: [
             tenant.member(role).patch(tenant.path, json={"name": role}).status_code,
@@ -84,8 +85,8 @@ def test_members_get_their_own_role(tenant: Tenant) -> None:
     assert tenant.owner.get(tenant.path).json()["role"] == "owner"
 
 
-def test_deleted_tenant_and_its_records_answer_404(house: House, anyone: Caller) -> None:
-    tenant = house.tenant()
+def test_deleted_tenant_and_its_records_answer_404(rest_app: RestApp, anyone: Caller) -> None:
+    tenant = rest_app.tenant()
     agent = tenant.agent()
     caller = agent.login()
     tenant.subscribed(tenant.channel(), agent)

@@ -5,23 +5,23 @@ from collections.abc import Iterator
 import pytest
 
 from artcafe.services.terms import Current
-from tests.rest.house import Caller, House
+from tests.rest.rest_app import Caller, RestApp
 
 TEXT = "Be kind.\n"
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with House(tmp_path_factory.mktemp("house"), Current(version="2026-11", text=TEXT)) as house:
-        yield house
+def rest_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestApp]:
+    with RestApp(tmp_path_factory.mktemp("server"), Current(version="2026-11", text=TEXT)) as rest_app:
+        yield rest_app
 
 
-def newcomer(house: House, user: str) -> Caller:
-    return house.user(user, accepts=False)
+def newcomer(rest_app: RestApp, user: str) -> Caller:
+    return rest_app.user(user, accepts=False)
 
 
-def test_other_routes_answer_403_until_the_terms_are_accepted(house: House) -> None:
-    ann = newcomer(house, "ann@example.com")
+def test_other_routes_answer_403_until_the_terms_are_accepted(rest_app: RestApp) -> None:
+    ann = newcomer(rest_app, "ann@example.com")
     for answer in (
         ann.get("/v1/tenants"),
         ann.post("/v1/tenants", json={"name": "Acme"}),
@@ -43,8 +43,8 @@ def test_other_routes_answer_403_until_the_terms_are_accepted(house: House) -> N
     assert ann.post("/v1/tenants", json={"name": "Acme"}).status_code == 201
 
 
-def test_only_the_current_version_is_accepted_and_clients_cannot_set_fields(house: House) -> None:
-    ben = newcomer(house, "ben@example.com")
+def test_only_the_current_version_is_accepted_and_clients_cannot_set_fields(rest_app: RestApp) -> None:
+    ben = newcomer(rest_app, "ben@example.com")
     wrong = ben.post("/v1/terms/acceptances", json={"version": "2025-01"})
     assert (wrong.status_code, wrong.json()["code"]) == (409, "terms_changed")
     for more in ({"ip_address": "203.0.113.7"}, {"accepted_at": "2020-01-01T00:00:00Z"}, {"user_id": "ann@example.com"}):
@@ -52,8 +52,8 @@ def test_only_the_current_version_is_accepted_and_clients_cannot_set_fields(hous
     assert ben.get("/v1/terms/acceptances").json()["items"] == []
 
 
-def test_agents_need_not_accept_the_terms(house: House) -> None:
-    agent = house.tenant().agent().login()
+def test_agents_need_not_accept_the_terms(rest_app: RestApp) -> None:
+    agent = rest_app.tenant().agent().login()
     assert agent.get("/v1/me").status_code == 200
     for answer in (agent.get("/v1/terms"), agent.post("/v1/terms/acceptances")):
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")

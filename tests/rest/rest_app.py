@@ -1,6 +1,6 @@
-"""A whole server for tests, but for the gateway: real tables, a real nats-server, real HTTP on loopback, and keys by ssh-keygen.
+"""A REST server for tests: real tables, a real nats-server, HTTP on loopback, and keys from ssh-keygen; without the gateway.
 
-It runs on a loop of its own in a thread, so that a test is plain calls and what is under test is never in its way.
+It runs on its own event loop in a thread, so that tests are synchronous calls which do not block the server.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ SETTINGS = Settings(version="1.2.3", gateway_url=GATEWAY_URL, page_key=bytes(ran
 R = TypeVar("R")
 
 
-class House:
-    """The server. `with House(folder) as house: …`; everything in it is gone afterwards."""
+class RestApp:
+    """The server, as a context manager. All its data is deleted at the end."""
 
     identity = LocalIdentity(b"i" * 32)
 
     def __init__(self, folder: Path, terms: Current | None = None) -> None:
-        """`terms`: what people must accept; whoever is made here has, but for `user(…, accepts=False)`."""
+        """Set up the server. Users created here accept the `terms`, except with `user(…, accepts=False)`."""
         self._folder, self._terms = folder, terms
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="house")
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._live()), name="REST server")
         self._ready = threading.Event()
         self._numbers = itertools.count(1)
         self._clients = ExitStack()
@@ -62,10 +62,12 @@ class House:
         self.store: Store
         self.url: str
 
-    def __enter__(self) -> House:
-        configure("debug", stream=sys.stdout)  # structlog's own way prints every local, tokens too, and takes seconds.
+    def __enter__(self) -> RestApp:
+        configure(
+            "debug", stream=sys.stdout
+        )  # structlog's default prints all local variables, including tokens, and takes seconds.
         self._thread.start()
-        assert self._ready.wait(BOUND_S * 2), "the house did not come up"
+        assert self._ready.wait(BOUND_S * 2), "the server did not start"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,7 +77,7 @@ class House:
         assert not self._thread.is_alive()
 
     def run(self, work: Coroutine[Any, Any, R]) -> R:
-        """Something on the server's own loop, for what no route does yet."""
+        """Run a coroutine on the server's event loop, for actions without a route."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(BOUND_S)
 
     async def _live(self) -> None:
@@ -94,7 +96,7 @@ class House:
                 settings = ServiceSettings(service_name="test", terms=self._terms)
                 self.services = Services(self.store, self.fabric, self.identity, keys, now, settings, group)
                 self.audit, self.tokens = self.services.audit, self.services.tokens
-                # With its protocol named, asyncio sets TCP_NODELAY; else every second packet waits 40 ms for an acknowledgement.
+                # asyncio sets TCP_NODELAY only for an explicit protocol; without it every second packet waits 40 ms for an ACK.
                 with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
                     listener.bind(("127.0.0.1", 0))
                     self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -115,32 +117,32 @@ class House:
         services.readiness = Readiness(checks)
         return services
 
-    # --- who lives in it -----------------------------------------------------------------------------------------------
+    # --- tenants and callers -------------------------------------------------------------------------------------------
 
     def client(self, token: str | None = None) -> Caller:
-        """Somebody who calls with this token, or with none."""
+        """Return a caller with a token, or without one."""
         return self._clients.enter_context(Caller(self.url, token))
 
     def person(self) -> Caller:
-        """Somebody who was never here before."""
+        """Return a new user."""
         return self.user(f"person-{next(self._numbers)}@example.com")
 
     def user(self, user: str, *, accepts: bool = True) -> Caller:
-        """Somebody with this `sub`."""
+        """Return the user with this `sub`."""
         caller = self.client(self.identity.issue(user, now()))
         if accepts and self._terms is not None:
             assert caller.post("/v1/terms/acceptances").status_code == 201
         return caller
 
     def tenant(self) -> Tenant:
-        """A new tenant and its owner."""
+        """Create a tenant with a new owner."""
         owner = self.person()
         made = owner.post("/v1/tenants", json={"name": f"Tenant {next(self._numbers)}"})
         assert made.status_code == 201, made.text
         return Tenant(self, owner, made.json()["id"])
 
     def suspend(self, tenant_id: str) -> None:
-        """An operator suspends the tenant, and the server hears of it."""
+        """Suspend a tenant as the operator, and notify the server."""
         tenant = self.store.tenant(TenantId(tenant_id))
 
         async def suspend() -> None:
@@ -150,12 +152,12 @@ class House:
         self.run(suspend())
 
     def key(self) -> Path:
-        """A new SSH key."""
+        """Return a new SSH key."""
         return ssh_keygen.make_key(self._folder / f"key{next(self._numbers)}")
 
 
 class Caller(httpx.Client):
-    """A client of the API, with the token it sends."""
+    """An HTTP client with an optional token."""
 
     def __init__(self, url: str, token: str | None) -> None:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -165,47 +167,47 @@ class Caller(httpx.Client):
 
 @dataclass(frozen=True)
 class Tenant:
-    """A tenant of the house, and what can be put into it."""
+    """A tenant of the server, with helpers to fill it."""
 
-    house: House
+    rest_app: RestApp
     owner: Caller
     id: str
 
     @property
     def path(self) -> str:
-        """Its path."""
+        """The tenant's path."""
         return f"/v1/tenants/{self.id}"
 
     def member(self, role: Role, name: str = "") -> Caller:
-        """A new person with that role in the tenant."""
-        address = f"{name or role}-{next(self.house._numbers)}@example.com"
-        member = self.house.user(address)
+        """Return a new user with this role in the tenant."""
+        address = f"{name or role}-{next(self.rest_app._numbers)}@example.com"
+        member = self.rest_app.user(address)
         accepted = member.post("/v1/invitations/acceptances", json={"token": self.invite(address, role)["token"]})
         assert accepted.status_code == 201, accepted.text
         return member
 
     def invite(self, address: str, role: Role = Role.MEMBER) -> dict[str, str]:
-        """An open invitation."""
+        """Create an invitation, and return it with its token."""
         made = self.owner.post(f"{self.path}/members", json={"address": address, "role": role})
         assert made.status_code == 201, made.text
         return dict(made.json())
 
     def agent(self, **fields: Any) -> Agent:
-        """A new agent with a key of its own."""
-        key = self.house.key()
+        """Register an agent with a new key."""
+        key = self.rest_app.key()
         body = {"name": "An agent", "public_key": ssh_keygen.public_line(key), **fields}
         made = self.owner.post(f"{self.path}/agents", json=body)
         assert made.status_code == 201, made.text
         return Agent(self, made.json()["id"], key)
 
     def channel(self, **fields: Any) -> str:
-        """A new channel."""
+        """Create a channel, and return its id."""
         made = self.owner.post(f"{self.path}/channels", json={"name": "A channel", **fields})
         assert made.status_code == 201, made.text
         return str(made.json()["id"])
 
     def subscribed(self, channel: str, agent: Agent) -> str:
-        """The path of a new subscription."""
+        """Create a subscription, and return its path."""
         path = f"{self.path}/channels/{channel}/subscriptions/{agent.id}"
         assert self.owner.put(path).status_code == 201
         return path
@@ -221,32 +223,34 @@ class Agent:
 
     @property
     def path(self) -> str:
-        """Its path."""
+        """The agent's path."""
         return f"{self.tenant.path}/agents/{self.id}"
 
     def another_key(self) -> str:
-        """The id of one more key of it."""
-        made = self.tenant.owner.post(f"{self.path}/keys", json={"public_key": ssh_keygen.public_line(self.tenant.house.key())})
+        """Add a key, and return its id."""
+        made = self.tenant.owner.post(
+            f"{self.path}/keys", json={"public_key": ssh_keygen.public_line(self.tenant.rest_app.key())}
+        )
         assert made.status_code == 201, made.text
         return str(made.json()["id"])
 
     def challenge(self) -> dict[str, str]:
-        """A login begun."""
+        """Request a challenge."""
         body = {"tenant_id": self.tenant.id, "agent_id": self.id}
-        answer = self.tenant.house.client().post("/v1/auth/challenges", json=body)
+        answer = self.tenant.rest_app.client().post("/v1/auth/challenges", json=body)
         assert answer.status_code == 201, answer.text
         return dict(answer.json())
 
     def prove(self, posed: Mapping[str, str]) -> httpx.Response:
-        """What the agent's own signature of a challenge is answered."""
+        """Sign a challenge with the agent's key, and return the response."""
         proof = {"challenge_id": posed["challenge_id"], "signature": ssh_keygen.sign(self.key, posed["challenge"].encode())}
-        return self.tenant.house.client().post("/v1/auth/tokens", json=proof)
+        return self.tenant.rest_app.client().post("/v1/auth/tokens", json=proof)
 
     def login(self) -> Caller:
-        """The agent with a token of its own."""
+        """Log in, and return a caller with the agent's token."""
         answer = self.prove(self.challenge())
         assert answer.status_code == 200, answer.text
-        return self.tenant.house.client(answer.json()["access_token"])
+        return self.tenant.rest_app.client(answer.json()["access_token"])
 
 
 def _config(services: Services) -> uvicorn.Config:
