@@ -46,14 +46,14 @@ def main() -> int:
     """Run the requested benches, and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)}; none: all")
-    parser.add_argument("--list", action="store_true", help="say what each bench measures, and how")
-    parser.add_argument("--rounds", type=int, default=5, help="of which the medians are taken [5]")
-    parser.add_argument("--seconds", type=float, default=0.6, help="of each sample [0.6]")
+    parser.add_argument("--list", action="store_true", help="describe what each bench measures, and how")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds for the medians [5]")
+    parser.add_argument("--seconds", type=float, default=0.6, help="duration of each sample [0.6]")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="for the data; must be on a disk [build/bench]")
     parser.add_argument("--against", type=Path, metavar="PYTHON", help="for pairs: the interpreter of another version's checkout")
     given = parser.parse_args()
     if unknown := set(given.names) - set(MODULES):
-        parser.error(f"no bench is called {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}")
+        parser.error(f"unknown bench {', '.join(sorted(unknown))}; the benches are {', '.join(MODULES)}")
     if given.list:
         for name, module in MODULES.items():
             print(f"{name}: {module.__doc__}")

@@ -55,7 +55,7 @@ async def run(options: Options) -> list[Table]:
 async def _deliver(options: Options) -> Table:
     taken: dict[int, list[Sample]] = defaultdict(list)
     async with bench_env(options) as env:
-        cast, publisher, token = await road(env)
+        cast, publisher, token = await publishing_tenant(env)
         for number in range(options.rounds + 1):
             for subscribers in SUBSCRIBERS:
                 sample = await _delivered(env, cast, publisher, token, subscribers)
@@ -72,7 +72,7 @@ async def _deliver(options: Options) -> Table:
     return table
 
 
-async def road(env: BenchEnv) -> tuple[Cast, Publisher, str]:
+async def publishing_tenant(env: BenchEnv) -> tuple[Cast, Publisher, str]:
     """Return a tenant whose first agent publishes, and the token of the second agent, which subscribes."""
     cast = await env.platform.tenant_with(agents=2, channels=1, subscribed=False)
     async with cast.rest() as rest:
@@ -132,10 +132,10 @@ async def _backlog(options: Options) -> Table:
     taken: dict[str, list[Sample]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         env = await stack.enter_async_context(bench_env(options))
-        cast, publisher, token = await road(env)
+        cast, publisher, token = await publishing_tenant(env)
         await publish_all(publisher, BACKLOG)
         client = await stack.enter_async_context(env.nats_py(cast.tenant))
-        tenant_fabric = await env.room(cast.tenant)
+        tenant_fabric = await env.tenant_fabric(cast.tenant)
         channel = ChannelId(cast.channels[0])
         order = Order(env.platform.gateway_url, cast.tenant, token, channel, BACKLOG, 1, from_first=True)
         ways: dict[str, Callable[[], Awaitable[Sample]]] = {

@@ -46,7 +46,10 @@ async def _table(env: BenchEnv, stranger: Signer, claims: dict[str, tuple[str, s
     table = Table(
         "Time of a failed login",
         ["the challenge was for", "p50 ms", "p25–p75 ms", "slower"],
-        [f"{options.rounds * EACH_ROUND} of each, in turns, over REST. The second row is the first again: so much is chance."],
+        [
+            f"{options.rounds * EACH_ROUND} of each, in turns, over REST."
+            " The second row repeats the first: the difference between them is chance."
+        ],
     )
     for name, found in times.items():
         low, middle, high = statistics.quantiles(found, n=4)

@@ -119,9 +119,9 @@ async def _rates(env: BenchEnv, crowd: Crowd, options: Options) -> Table:
             crowd.leave()
     for http in https:
         http.close()
-    for road in ("over REST", "on a socket"):
-        found = [samples[road, count] for count in AT_ONCE]
-        table.rows.append([road, *map(median_rate, found), *map(median_latency, found)])
+    for way in ("over REST", "on a socket"):
+        found = [samples[way, count] for count in AT_ONCE]
+        table.rows.append([way, *map(median_rate, found), *map(median_latency, found)])
     return table
 
 

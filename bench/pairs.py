@@ -68,10 +68,10 @@ class Server:
         cast = await self._env.platform.tenant_with(agents=1, channels=1, subscribed=False)
         token = await self._env.token(cast)
         publishers = [Publisher(await self._env.line(cast, token), cast.channels[0], publish.DATA) for _ in range(16)]
-        for sockets, road in ((1, publish.road(publishers[:1])), (16, publish.road(publishers))):
+        for sockets, way in ((1, publish.over_gateway(publishers[:1])), (16, publish.over_gateway(publishers))):
             for waiting in (1, 16, 256):
                 name = f"publish, {waiting} waiting, {sockets} socket{'s'[: sockets - 1]}"
-                self.works[name] = partial(self._measure, partial(road, waiting, self._seconds))
+                self.works[name] = partial(self._measure, partial(way, waiting, self._seconds))
 
     async def _prepare_fanout(self, others: list[Line]) -> None:
         cast = await self._env.platform.tenant_with(agents=3, channels=0)
@@ -92,7 +92,7 @@ class Server:
         return Measured(result.deliveries_per_s, server, nats)
 
     async def _prepare_backlog(self) -> None:
-        cast, publisher, token = await deliver.road(self._env)
+        cast, publisher, token = await deliver.publishing_tenant(self._env)
         await deliver.publish_all(publisher, deliver.BACKLOG)
         channel = ChannelId(cast.channels[0])
         order = Order(self._env.platform.gateway_url, cast.tenant, token, channel, deliver.BACKLOG, 1, from_first=True)

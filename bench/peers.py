@@ -235,9 +235,7 @@ HOLDS: Final[dict[str, Hold]] = {
 async def run(options: Options) -> list[Table]:
     """Run each attack on a separate server."""
     columns = ("attack", "times", "bytes sent", "bytes answered", "server CPU, ms", "server memory, MiB")
-    table = Table(
-        "What one peer can cost", columns, ["Bytes and CPU are for each time, memory is what all of them hold together."]
-    )
+    table = Table("What one peer can cost", columns, ["Bytes and CPU are per attempt, memory is the total of all attempts."])
     for name, attack in ATTACKS.items():
         async with _fresh_server(options) as (platform, cast):
             spent = Spent(platform)

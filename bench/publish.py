@@ -117,8 +117,8 @@ async def _ways(env: BenchEnv, stack: AsyncExitStack) -> dict[str, Way]:
         f"{NATS_PY}, with ids": _nats_py(js, keyed=True),
         "group commit": _group_commit(await env.tenant_fabric("bench-ours"), keyed=False),
         "group commit, with keys": _group_commit(await env.tenant_fabric("bench-ours-keyed"), keyed=True),
-        "end to end, 1 socket": road(publishers[:1]),
-        "end to end, 16 sockets": road(publishers),
+        "end to end, 1 socket": over_gateway(publishers[:1]),
+        "end to end, 16 sockets": over_gateway(publishers),
         LIMIT: bare,
         DISK: _disk(stack.enter_context(TemporaryDirectory(prefix="flushes-", dir=env.platform.data))),
     }
@@ -182,7 +182,7 @@ def _group_commit(tenant_fabric: TenantFabric, *, keyed: bool) -> Way:
     return way
 
 
-def road(publishers: list[Publisher]) -> Way:
+def over_gateway(publishers: list[Publisher]) -> Way:
     """Return the way over the gateway: waiting publishes are spread over the publishers' sockets."""
 
     async def way(waiting: int, seconds: float) -> Sample:
@@ -298,7 +298,7 @@ def _ratios(taken: Taken, ways: list[str]) -> Table:
     table = Table(
         "The same as ratios",
         ["", *(f"{waiting} waiting: to nats-py, to the limit" for waiting in WAITING)],
-        [f"Median of each round's ratio to “{NATS_PY}” and to “{LIMIT}”, which stand in the same round."],
+        [f'Median of each round\'s ratio to "{NATS_PY}" and to "{LIMIT}" in the same round.'],
     )
     for name in ways:
         cells = [
@@ -324,7 +324,7 @@ def _processors(used: dict[str, list[Used]], ways: list[str]) -> Table:
     table = Table(
         f"Processor time of a stored publish with {WAITING[-1]} waiting, in µs",
         ["", "this process", "artcafe up", "nats-server"],
-        ["All rounds together. What others do on the machine shakes these less than the rates."],
+        ["All rounds together. Other work on the machine affects these less than the rates."],
     )
     for name in ways:
         messages = sum(each.messages for each in used[name])
