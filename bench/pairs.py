@@ -26,8 +26,8 @@ from typing import Final
 from artcafe.model import ChannelId
 from bench import deliver, login, publish
 from bench.bench_env import BenchEnv, bench_env
-from bench.fanout.load import Line, Load
-from bench.fanout.peers import ArtCafe
+from bench.fanout.load import Load, SocketGroup
+from bench.fanout.servers import ArtCafe
 from bench.raw_client import Publisher
 from bench.readers import Order
 from bench.report import Options, Sample, Table, process_seconds
@@ -53,10 +53,10 @@ class Server:
 
     def __init__(self, env: BenchEnv, load: Load, stack: AsyncExitStack, options: Options) -> None:
         self._env, self._load, self._stack, self._seconds = env, load, stack, options.seconds
-        self.lines: list[Line] = []
+        self.lines: list[SocketGroup] = []
         self.works: dict[str, Work] = {}
 
-    async def prepare(self, others: list[Line]) -> None:
+    async def prepare(self, others: list[SocketGroup]) -> None:
         """Create the objects that each kind of work needs. `others` are the other server's sockets: connecting takes longer than
         its pings allow them to be silent."""
         await self._prepare_publish()
@@ -73,11 +73,11 @@ class Server:
                 name = f"publish, {waiting} waiting, {sockets} socket{'s'[: sockets - 1]}"
                 self.works[name] = partial(self._measure, partial(way, waiting, self._seconds))
 
-    async def _prepare_fanout(self, others: list[Line]) -> None:
+    async def _prepare_fanout(self, others: list[SocketGroup]) -> None:
         cast = await self._env.platform.tenant_with(agents=3, channels=0)
         peer = ArtCafe(self._env, cast)
         for channels in (1, 10):
-            line = await peer.line(READERS, channels)
+            line = await peer.open_group(READERS, channels)
             self._stack.callback(line.close)
             self.lines.append(line)
             for each in (*others, *self.lines):
@@ -86,7 +86,7 @@ class Server:
                 name = f"fan-out, {window} in flight, {channels} channel{'s'[: channels - 1]}"
                 self.works[name] = partial(self._fan_out, line, window)
 
-    async def _fan_out(self, line: Line, window: int) -> Measured:
+    async def _fan_out(self, line: SocketGroup, window: int) -> Measured:
         result = await self._load.run(line, "window", window, FANOUT_S)
         server, nats = (cores / result.deliveries_per_s for cores in result.cores)
         return Measured(result.deliveries_per_s, server, nats)

@@ -1,1 +1,1 @@
-"""Fan-out to many sockets, by a load in C: `windows` in closed loops, `curve` at rates, `stall`, `idle` and `profile`."""
+"""Fan-out to many sockets, with a load generator in C: `windows`, `curve`, `stall`, `idle` and `profile`."""

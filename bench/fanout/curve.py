@@ -1,7 +1,7 @@
-"""The fan-out at given rates to 100 subscribers: what it costs, and how late messages are, beside nats-server's WebSocket.
+"""Fan-out at fixed rates to 100 subscribers: CPU cost and latency, compared with nats-server's WebSocket.
 
-The messages are stamped with the time at which they were due, so a server that falls behind is not spared. Stored channels are
-published to on a socket of the gateway and so carry the whole road with them: they are printed, and compared with nothing.
+Messages carry the time at which they were due, so the latency includes any delay of the publisher behind a slow server. Stored
+channels are published to on a socket of the gateway, with the cost of storing included: their rows are printed without a ratio.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from bench.bench_env import bench_env
-from bench.fanout.load import Line, Load, Result
-from bench.fanout.peers import ArtCafe, Peer, nats_web_socket
+from bench.fanout.load import Load, Result, SocketGroup
+from bench.fanout.servers import ArtCafe, FanoutServer, nats_web_socket
 from bench.report import Options, Table
 
 READERS: Final = 100
@@ -25,28 +25,28 @@ SECONDS: Final = 1.5
 
 
 async def run(options: Options) -> list[Table]:
-    """One table: a row for each rate and server."""
+    """Return a table with a row for each rate and server, and a table of ratios."""
     async with AsyncExitStack() as stack:
         load = await stack.enter_async_context(Load())
         env = await stack.enter_async_context(bench_env(options))
         cast = await env.platform.tenant_with(agents=2, channels=0)
         stored = await env.platform.tenant_with(agents=2, channels=0)
-        peers: list[Peer] = [
+        servers: list[FanoutServer] = [
             ArtCafe(env, cast),
             await stack.enter_async_context(nats_web_socket(options.folder)),
             ArtCafe(env, stored, kind="broadcast", by_gateway=True),
         ]
-        lines: dict[str, Line] = {}
-        for peer in peers:
-            line = lines[peer.name] = await peer.line(READERS, 1)
+        lines: dict[str, SocketGroup] = {}
+        for server in servers:
+            line = lines[server.name] = await server.open_group(READERS, 1)
             stack.callback(line.close)
         taken: dict[tuple[int, str], list[Result]] = defaultdict(list)
         rates, names = list(RATES), list(lines)
         for _ in range(options.rounds):
             random.shuffle(rates)
             random.shuffle(names)
-            for rate, name in itertools.product(rates, names):  # at each rate one right after the other
-                if name == peers[2].name and rate not in STORED_RATES:
+            for rate, name in itertools.product(rates, names):  # servers take turns at each rate
+                if name == servers[2].name and rate not in STORED_RATES:
                     continue
                 for each in lines.values():
                     each.keep_alive()
@@ -58,12 +58,12 @@ async def run(options: Options) -> list[Table]:
         [f"Medians of {options.rounds} rounds. p99 in brackets: lowest–highest."],
     )
     table.rows = [_row(rate, name, taken[rate, name]) for rate, name in itertools.product(RATES, lines) if taken[rate, name]]
-    ours, theirs = (each.name for each in peers[:2])
+    ours, theirs = (each.name for each in servers[:2])
     return [table, _ratios({rate: list(zip(taken[rate, ours], taken[rate, theirs], strict=True)) for rate in RATES})]
 
 
 def _ratios(rounds: dict[int, list[tuple[Result, Result]]]) -> Table:
-    """The two at the same rate, each round beside the same round."""
+    """Return the ratios of both servers at the same rate, round by round."""
     table = Table(
         "ArtCafe, its nats-server included, to nats-server's WebSocket at the same rate",
         ["deliveries/s asked", "CPU of a delivery", "p50", "p99", "rounds with less CPU", "with a lower p99"],

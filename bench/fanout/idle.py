@@ -1,8 +1,8 @@
-"""What a connected agent that does nothing costs: the server's resident memory as 5,000 agents connect, one socket each.
+"""Memory of an idle agent: the server's resident memory as 5,000 agents connect, with one socket each.
 
-Each has a key, a login over REST and one subscription to the channel of its tenant, to which nothing is published; a tenant has a
-hundred. They are made and logged in before the first size is taken; then they connect, a thousand at a time, and each thousand
-is one sample, its tenants' part included.
+Each agent has a key, a login over REST and one subscription to the silent channel of its tenant of 100 agents. All agents are
+created and logged in before the first measurement. Then they connect in steps of 1,000. Each step is one sample, including the
+memory of its tenants.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from artcafe.sdk.keys import load_signer
 from bench.bench_env import bench_env
 from bench.fanout import sockets
 from bench.fanout.load import Load
-from bench.fanout.peers import ArtCafe
+from bench.fanout.servers import ArtCafe
 from bench.report import Options, Table
 from tests.platform import Cast
 
 STEPS: Final = 5
 STEP: Final = 1000
 TENANT: Final = 100
-"""Agents of one tenant: its limit."""
+"""Agents of one tenant, the limit of its plan."""
 TOGETHER: Final = 16
-"""Agents that are made at a time."""
+"""Agents created concurrently."""
 SETTLE_S: Final = 2.0
-"""After the last connect: the subscriptions begin behind its answer."""
+"""Wait after the last connect: subscriptions begin after its reply."""
 
 
 async def run(options: Options) -> list[Table]:
-    """One table."""
+    """Return a table of the bytes per agent."""
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(Load())  # which raises the limit of open files
+        await stack.enter_async_context(Load())  # raises the limit of open files
         env = await stack.enter_async_context(bench_env(options))
         waiting: list[tuple[ArtCafe, str]] = []
         for _ in range(STEPS * STEP // TENANT + 1):
             cast = await env.platform.tenant_with(agents=0, channels=1)
-            peer = ArtCafe(env, cast)
-            waiting += [(peer, token) for token in await _agents(cast, env.platform.folder)]
+            server = ArtCafe(env, cast)
+            waiting += [(server, token) for token in await _agents(cast, env.platform.folder)]
         connected = [_next(waiting)]
         assert env.platform.process is not None
         pid = env.platform.process.pid
@@ -72,12 +72,12 @@ async def run(options: Options) -> list[Table]:
 
 
 def _next(waiting: list[tuple[ArtCafe, str]]) -> socket.socket:
-    peer, token = waiting.pop()
-    return peer.connect(token)
+    server, token = waiting.pop()
+    return server.connect(token)
 
 
 async def _agents(cast: Cast, folder: Path) -> list[str]:
-    """A token of each new agent."""
+    """Create agents, and return a token of each."""
     tokens: list[str] = []
     numbers = itertools.count()
 

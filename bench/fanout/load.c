@@ -1,15 +1,16 @@
-/* The load of the fan-out bench: reads many sockets, writes one, and checks that nothing is missing, twice or out of order.
+/* The load generator of the fan-out benches: reads many sockets, writes one, and checks for missing, repeated and unordered
+ * messages.
  *
- * It speaks no protocol. bench.fanout opens and greets every socket and hands them over as file descriptors; each message
- * carries a stamp ^SSSSSSSSSS:TTTTTTTTTTTTTTTTTTT (its number, and the monotonic time in ns at which it was written or, at a
- * rate, was due), which is all that is looked for in what comes back. Every reader must get every number, each once, in order.
+ * It implements no protocol. bench.fanout opens and authenticates every socket and passes the file descriptors. Each message
+ * carries a stamp ^SSSSSSSSSS:TTTTTTTTTTTTTTTTTTT: its number, and the monotonic time in ns at which it was written or, at a
+ * rate, was due. Received bytes are searched for stamps only. Every reader must get every number once and in order.
  *
  *   load SOCKETS TEXTS window|rate AMOUNT WARM_S SECONDS [PID ...]
  *
- * SOCKETS is a file of descriptors: the publisher's, then the readers'. TEXTS is a file of pieces, each behind its size and a
- * line feed: what keeps a reader's socket alive, what keeps the publisher's alive, then one message for each channel as the
- * publisher must write it; they are published in turn. window: so many messages are on their way to the slowest reader.
- * rate: so many messages a second. Prints one line of key=value; `missing` is what had not come 5 s after the last byte came. */
+ * SOCKETS is a file of descriptors: the publisher's, then the readers'. TEXTS is a file of texts, each after its size and a line
+ * feed: the keep-alive of a reader, the keep-alive of the publisher, then the encoded message of each channel. The channels are
+ * published to in turn. window: AMOUNT messages are in flight to the slowest reader. rate: AMOUNT messages per second. Prints one
+ * line of key=value; `missing` counts messages not received within 5 s after the last byte. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +39,7 @@ static Text alive_reader, alive_publisher, messages[MAX_CHANNELS];
 static int subscribers, channels, publisher;
 static uint64_t received, bytes, reads, wrong, measured, slowest_us;
 static uint32_t published, *histogram;
-static uint32_t least; static int at_least; /* the slowest reader expects `least`, and so many expect it */
+static uint32_t least; static int at_least; /* lowest number expected by a reader, and how many readers expect it */
 static int measuring;
 
 static uint64_t now_ns(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec * 1000000000ull + t.tv_nsec; }
@@ -94,7 +95,7 @@ static void saw(Reader *reader, const uint8_t *stamp, uint64_t now) {
     histogram[us < HISTOGRAM_US ? us : HISTOGRAM_US - 1]++; measured++;
 }
 
-/* A ^ may also be a byte of a frame's length, so what follows must look like a stamp. Returns where to look on, or -1 when what
+/* A ^ may also be a byte of a frame's length, so the bytes after it must look like a stamp. Returns where to look on, or -1 when what
  * is left may be the beginning of a stamp. */
 static int at_caret(Reader *reader, const uint8_t *data, int at, int size, uint64_t now) {
     int left = size - at;
@@ -106,7 +107,7 @@ static int at_caret(Reader *reader, const uint8_t *data, int at, int size, uint6
 
 static void scan(Reader *reader, const uint8_t *data, int size, uint64_t now) {
     int at = 0;
-    if (reader->carried) { /* a stamp that may have begun in the read before: both ends beside each other */
+    if (reader->carried) { /* a stamp may have begun in the previous read: join both parts */
         uint8_t joint[2 * STAMP]; int had = reader->carried, more = size < STAMP ? size : STAMP;
         memcpy(joint, reader->carry, had); memcpy(joint + had, data, more); reader->carried = 0;
         int i = 0;
@@ -142,7 +143,7 @@ static uint64_t percentile(double share) {
     return slowest_us;
 }
 
-/* What is to be written next is built in `out`, so that one write carries as many messages as may go. */
+/* The next write is built in `out`, with as many messages as the window allows. */
 static uint8_t out[1 << 20]; static int out_size, out_at;
 
 static int room(int size) {
@@ -187,7 +188,7 @@ static void read_some(int poll, int64_t wait_ns) {
         uint32_t who = events[i].data.u32; int fd = who == UINT32_MAX ? publisher : readers[who].fd;
         int size = recv(fd, data, sizeof data, MSG_DONTWAIT);
         if (size == 0 || (size < 0 && errno != EAGAIN && errno != EINTR)) { fprintf(stderr, "socket %d (reader %d) ended after %u published\n", fd, (int)who, published); exit(3); }
-        if (size > 0 && who != UINT32_MAX) { bytes += size; reads++; scan(&readers[who], data, size, now_ns()); } /* what the publisher is told is dropped */
+        if (size > 0 && who != UINT32_MAX) { bytes += size; reads++; scan(&readers[who], data, size, now_ns()); } /* the publisher's replies are discarded */
     }
 }
 

@@ -1,4 +1,4 @@
-"""Compiles and runs the load (`load.c`), which gets sockets that are open and greeted; `bench.fanout.sockets` opens them."""
+"""Compiling and running the load generator (`load.c`). It gets sockets opened and authenticated by `bench.fanout.sockets`."""
 
 from __future__ import annotations
 
@@ -19,51 +19,52 @@ import msgspec
 SOURCE: Final = Path(__file__).with_name("load.c")
 WARM_S: Final = 0.5
 PATIENCE_S: Final = 30.0
-"""Above what was asked for: the load ends by itself when nothing comes for 5 s."""
+"""Added to the requested seconds: the load generator exits by itself after 5 s without a message."""
 LOST: Final = 4
-"""The status with which it ends when something was missing or out of order."""
+"""Its exit status for missing or unordered messages."""
 NUMBER: Final = b"^0000000000:0000000000000000000"
-"""Stands in a message where the load writes its number and time."""
+"""Placeholder in a message for its number and time, written by the load generator."""
 
 
 @dataclass(slots=True)
-class Line:
-    """Sockets that share their channels, and one that publishes to them. `messages`: one for each channel, as it is written."""
+class SocketGroup:
+    """Sockets with the same channels, and one publisher. `messages`: the encoded message of each channel."""
 
     publisher: socket.socket
     readers: Sequence[socket.socket]
     messages: Sequence[bytes]
     pids: Sequence[int]
-    """Who serves them: first the process that is measured, then those it needs."""
+    """The server processes: first the measured one, then its dependencies."""
     alive_reader: bytes = b""
-    """What a reader may say at any time so that it is not taken for dead."""
+    """Bytes that keep a reader alive, valid at any time."""
     alive_publisher: bytes = b""
 
     def keep_alive(self) -> None:
-        """Says so, for sockets whose turn is not now."""
+        """Send the keep-alive bytes on sockets outside the current measurement."""
         for each in self.readers if self.alive_reader else ():
             each.send(self.alive_reader)
         if self.alive_publisher:
             self.publisher.sendall(self.alive_publisher)
 
     def close(self) -> None:
+        """Close every socket."""
         for each in (self.publisher, *self.readers):
             each.close()
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the load saw. `cores` are those of each pid."""
+    """One measurement. `cores`: CPU cores used by each pid."""
 
     deliveries_per_s: float
     published_per_s: float
     published: int
-    """From the first to the last, so more than in the time that was measured."""
+    """From first to last, including warm-up: more than in the measured time."""
     wrong: int
-    """Messages that did not follow the one before them."""
+    """Messages out of order."""
     missing: int
     bytes: float
-    """That one delivery has on the wire, above TCP."""
+    """Bytes of one delivery on the wire, above TCP."""
     messages_a_read: float
     p50_us: float
     p99_us: float
@@ -73,16 +74,17 @@ class Result:
 
     @property
     def all_cores(self) -> float:
+        """CPU cores used by all servers."""
         return sum(self.cores)
 
     @property
     def cpu_us(self) -> float:
-        """What a delivery costs, all servers together."""
+        """CPU time of one delivery in µs, of all servers."""
         return self.all_cores / self.deliveries_per_s * 1e6
 
 
 class Load:
-    """The compiled load, in a folder that goes with it."""
+    """The compiled load generator, in a temporary folder."""
 
     async def __aenter__(self) -> Self:
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -101,10 +103,10 @@ class Load:
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         shutil.rmtree(self._folder)
 
-    async def run(self, line: Line, mode: str, amount: float, seconds: float, *, may_lose: bool = False) -> Result:
-        """`window`: with `amount` messages under way; `rate`: `amount` messages a second.
+    async def run(self, line: SocketGroup, mode: str, amount: float, seconds: float, *, may_lose: bool = False) -> Result:
+        """Run one measurement. `window`: with `amount` messages in flight; `rate`: with `amount` messages per second.
 
-        Raises `RuntimeError` when a socket ended, and unless it `may_lose` when a message was missing, out of order or twice.
+        Raises `RuntimeError` if a socket closed, and unless `may_lose` also for missing, unordered and repeated messages.
         """
         fds = [each.fileno() for each in (line.publisher, *line.readers)]
         sockets, texts = self._folder / "sockets", self._folder / "texts"
@@ -115,12 +117,12 @@ class Load:
         process = await asyncio.create_subprocess_exec(self._program, *order, pass_fds=fds, stdout=PIPE, stderr=PIPE)
         try:
             async with asyncio.timeout(WARM_S + seconds + PATIENCE_S):
-                told, failed = await process.communicate()
+                output, failed = await process.communicate()
         finally:
             if process.returncode is None:
                 process.kill()
         if process.returncode and not (may_lose and process.returncode == LOST):
-            raise RuntimeError(f"the load failed ({process.returncode}): {failed.decode()}{told.decode()}")
-        found = dict(pair.split("=") for pair in told.decode().split())
+            raise RuntimeError(f"the load failed ({process.returncode}): {failed.decode()}{output.decode()}")
+        found = dict(pair.split("=") for pair in output.decode().split())
         cores = [float(each) for each in found.pop("cores").split(",") if each]
         return msgspec.convert({**found, "cores": cores}, Result, strict=False)

@@ -1,8 +1,8 @@
-"""Where the processor time of a delivery goes: the server's, by `perf`, in the settings of `fanout` and `curve` with one channel.
+"""CPU profile of the server by `perf`, with the loads of `fanout` and `curve` on one channel.
 
-`perf` samples the server process alone, the kernel's part included, while the load runs as it does in those benches. What the
-kernel does for a socket is by far the most, so it is told apart by what its functions are for, by their names. `perf` comes with
-Debian's package linux-perf, and needs to be allowed to look (root, or kernel.perf_event_paranoid of 1 or less).
+`perf` samples the server process only, including its time in the kernel. Most of the time is the kernel's work for sockets, so
+kernel functions are grouped by purpose, by their names. `perf` is in Debian's package linux-perf. It needs root, or
+kernel.perf_event_paranoid of 1 or less.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from pathlib import Path
 from typing import Final
 
 from bench.bench_env import bench_env
-from bench.fanout.load import Line, Load, Result
-from bench.fanout.peers import ArtCafe
+from bench.fanout.load import Load, Result, SocketGroup
+from bench.fanout.servers import ArtCafe
 from bench.report import Options, Table
 
 SETTINGS: Final = (
-    ("1,000, 64 under way", 1000, "window", 64),
+    ("1,000, 64 in flight", 1000, "window", 64),
     ("1,000, one at a time", 1000, "window", 1),
     ("100, at 100,000/s", 100, "rate", 1000),
     ("100, at 1,000,000/s", 100, "rate", 10_000),
 )
-"""Subscribers and how they are published to."""
+"""Label, subscribers, and the mode and amount of the load."""
 SECONDS: Final = 3.0
 HERTZ: Final = 2500
 MOST_NAMED: Final = 3
 CYTHON: Final = "__pyx_f_6uvloop_4loop_"
-"""Which Cython puts before uvloop's names."""
+"""Cython's prefix of uvloop's names."""
 
 WAKING: Final = "kernel: waking who reads, and switching to it"
 COPYING: Final = "kernel: copying the bytes"
@@ -61,7 +61,7 @@ KINDS: Final = (
         ),
     ),
 )
-"""What a function of the kernel is for, by its name; the first that fits."""
+"""Groups of kernel functions by name; the first match counts."""
 LIBRARIES: Final = (
     ("libpython", "Python"),
     ("python3", "Python"),
@@ -74,7 +74,7 @@ ROW: Final = re.compile(r"^\s*([\d.]+)%\s+(\S+)\s+\[([.k])\]\s+(\S+)")
 
 
 async def run(options: Options) -> list[Table]:
-    """One table: a row for each kind of work, a column for each setting."""
+    """Return a table with a row for each kind of work and a column for each setting."""
     table = Table("Where the server's processor time goes", ["", *(name for name, *_ in SETTINGS)])
     if shutil.which("perf") is None:
         table.notes = ["There is no `perf` here (Debian: apt-get install linux-perf), so nothing was measured."]
@@ -85,9 +85,10 @@ async def run(options: Options) -> list[Table]:
     async with AsyncExitStack() as stack:
         load = await stack.enter_async_context(Load())
         env = await stack.enter_async_context(bench_env(options))
-        lines: dict[int, Line] = {}
+        lines: dict[int, SocketGroup] = {}
         for readers in {readers for _, readers, *_ in SETTINGS}:
-            line = lines[readers] = await ArtCafe(env, await env.platform.tenant_with(agents=2, channels=0)).line(readers, 1)
+            cast = await env.platform.tenant_with(agents=2, channels=0)
+            line = lines[readers] = await ArtCafe(env, cast).open_group(readers, 1)
             stack.callback(line.close)
         for _, readers, mode, amount in SETTINGS:
             for each in lines.values():
@@ -111,9 +112,9 @@ async def run(options: Options) -> list[Table]:
 
 
 async def _profiled(
-    load: Load, line: Line, mode: str, amount: float, folder: Path
+    load: Load, line: SocketGroup, mode: str, amount: float, folder: Path
 ) -> tuple[dict[tuple[str, str], float], Result]:
-    """The percent of samples in each function, by its library, and what the load saw meanwhile."""
+    """Return the percentage of samples by library and function, and the measurement."""
     data = folder / "perf.data"
     order = ("perf", "record", "-q", "-e", "cpu-clock", "-F", str(HERTZ), "-o", data, "-p", str(line.pids[0]))
     recorder = await asyncio.create_subprocess_exec(*order, stdout=DEVNULL, stderr=PIPE)
@@ -125,9 +126,9 @@ async def _profiled(
         _, failed = await recorder.communicate()
     report = ("perf", "report", "-i", data, "--stdio", "--no-children", "--sort", "dso,symbol", "-g", "none")
     reporter = await asyncio.create_subprocess_exec(*report, stdout=PIPE, stderr=DEVNULL)
-    told, _ = await reporter.communicate()
+    output, _ = await reporter.communicate()
     data.unlink(missing_ok=True)
-    found = [row for row in map(ROW.match, told.decode().splitlines()) if row]
+    found = [row for row in map(ROW.match, output.decode().splitlines()) if row]
     if not found:
         raise RuntimeError(f"perf recorded nothing: {failed.decode().strip() or 'no samples'}")
     return {(row[2], row[4].removeprefix(CYTHON)): float(row[1]) for row in found}, result

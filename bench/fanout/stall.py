@@ -1,8 +1,8 @@
-"""One reader stalls and comes back: what it got, and how late the messages of the 100 others were meanwhile.
+"""One stalled reader: the messages it receives in the end, and the latency of the 100 others meanwhile.
 
-It reads and acknowledges for 2 s, then takes nothing for a while: 5 s, or 30 s, which is more than the 10 s after which a socket
-is closed with 4008. Then it reads what is there, connects again where it was closed, and goes on to the last message. What the
-others get is checked by the load as always.
+It reads and acknowledges for 2 s, then reads nothing for 5 s or for 30 s. The gateway closes a stalled socket with 4008 after
+10 s. Then it reads again, reconnects if it was closed, and continues up to the last message. The load generator checks the
+messages of the others.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from typing import Final
 
 from artcafe.wire import frames
 from bench.bench_env import BenchEnv, bench_env
-from bench.fanout.load import WARM_S, Line, Load, Result
-from bench.fanout.peers import ArtCafe, command
+from bench.fanout.load import WARM_S, Load, Result, SocketGroup
+from bench.fanout.servers import ArtCafe, command
 from bench.report import Options, Table
 
 READERS: Final = 100
 RATES: Final = {"live": 1000, "broadcast": 500}
-"""Messages a second."""
+"""Messages per second."""
 STALLS_S: Final = (0.0, 5.0, 30.0)
 ROUNDS: Final = 3
-"""At most; one takes two minutes, so five would be more than a bench may take."""
+"""Highest number of rounds: one takes two minutes, and five would exceed the limit of a bench."""
 BEFORE_S: Final = 2.0
 AFTER_S: Final = 3.0
 QUIET_S: Final = 2.0
@@ -42,7 +42,7 @@ MESSAGE: Final = re.compile(rb'"channel":"([^"]+)","seq":(\d+|null).*"\^(\d{10})
 
 
 class Reader:
-    """One reader in a thread of its own. `sockets` holds the messages' numbers as each of its sockets got them."""
+    """One reader in its own thread. `sockets`: the message numbers received on each of its sockets."""
 
     def __init__(self, connected: socket.socket, again: Callable[[], socket.socket]) -> None:
         self._connected, self._again = connected, again
@@ -86,7 +86,7 @@ class Reader:
     def _take(self, found: re.Match[bytes]) -> None:
         self.sockets[-1].append(int(found[3]))
         if found[2] != b"null" and len(self.sockets[-1]) % ACK_EVERY == 0:
-            with contextlib.suppress(OSError):  # a socket that was closed, of which the rest is still to be read
+            with contextlib.suppress(OSError):  # the socket is closed, with unread bytes
                 self._connected.sendall(command("ack", frames.Ack(found[1].decode(), int(found[2]))))
 
     def _frames(self) -> Iterator[tuple[int, bytes]]:
@@ -101,8 +101,8 @@ class Reader:
             at = start + size
         self._buffer = data[at:]
 
-    def told(self, result: Result) -> str:
-        """What it got, in words."""
+    def summary(self, result: Result) -> str:
+        """Describe the received messages."""
         got = [number for numbers in self.sockets for number in numbers]
         ordered = all(a < b for numbers in self.sockets for a, b in itertools.pairwise(numbers))
         text = f"{len(set(got)):,} of {result.published:,}, {'in order' if ordered else 'OUT OF ORDER'}"
@@ -113,7 +113,7 @@ class Reader:
 
 
 async def run(options: Options) -> list[Table]:
-    """A row for each kind of channel and length of the stall."""
+    """Return a table with a row for each type of channel and length of the stall."""
     columns = ["channel", "messages/s", "stall, s", "others' p50, ms", "p99, ms", "to no stall", "slowest, ms", "others missed"]
     table = Table(f"One of {READERS + 1} readers stalls", [*columns, "the reader got"])
     rounds = min(ROUNDS, options.rounds)
@@ -141,16 +141,16 @@ def _row(kind: str, stall_s: float, found: Sequence[tuple[Result, Reader]], with
         f"{statistics.median(each.p99_us / other.p99_us for each, other in zip(results, without, strict=True)):.2f}×",
         f"{max(each.max_us for each in results) / 1000:.0f}",
         f"{sum(each.missing for each in results):,}",
-        reader.told(last),
+        reader.summary(last),
     )
 
 
 async def _stalled(load: Load, env: BenchEnv, kind: str, stall_s: float) -> tuple[Result, Reader]:
     cast = await env.platform.tenant_with(agents=2, channels=0)
-    peer = ArtCafe(env, cast, kind=kind, by_gateway=kind != "live")
-    line = await peer.line(READERS + 1, 1)
-    reader = Reader(line.readers[-1], peer.again)
-    others = Line(line.publisher, line.readers[:-1], line.messages, line.pids, line.alive_reader, line.alive_publisher)
+    server = ArtCafe(env, cast, kind=kind, by_gateway=kind != "live")
+    line = await server.open_group(READERS + 1, 1)
+    reader = Reader(line.readers[-1], server.again)
+    others = SocketGroup(line.publisher, line.readers[:-1], line.messages, line.pids, line.alive_reader, line.alive_publisher)
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(asyncio.to_thread(reader.run, stall_s))
         try:

@@ -1,4 +1,4 @@
-"""The fan-out in closed loops: 64 messages under way, and one at a time, to 1,000 subscribers, with one channel and with ten."""
+"""Fan-out in closed loops: 64 messages in flight, and one at a time, to 1,000 subscribers, on one channel and on ten."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from bench.bench_env import bench_env
-from bench.fanout.load import Line, Load, Result
-from bench.fanout.peers import NO_REDIS, ArtCafe, Peer, fastapi, nats_web_socket, redis
+from bench.fanout.load import Load, Result, SocketGroup
+from bench.fanout.servers import NO_REDIS, ArtCafe, FanoutServer, fastapi, nats_web_socket, redis
 from bench.report import Options, Table
 
 READERS: Final = 1000
 CHANNELS: Final = (1, 10)
 WINDOWS: Final = (64, 1)
 SECONDS: Final = 0.8
-"""Of each sample at least: a window of 64,000 deliveries lasts a tenth of that with the slowest."""
+"""Shortest sample: a window of 64,000 deliveries takes a tenth of it on the slowest server."""
 
 Taken = dict[tuple[str, int, int], list[Result]]
 
 
 async def run(options: Options) -> list[Table]:
-    """A table for each window and number of channels."""
+    """Return a table for each window and number of channels."""
     async with AsyncExitStack() as stack:
         load = await stack.enter_async_context(Load())
         env = await stack.enter_async_context(bench_env(options))
         cast = await env.platform.tenant_with(agents=len(CHANNELS) + 1, channels=0)
         pubsub = await stack.enter_async_context(redis(options.folder))
-        peers: list[Peer] = [
+        servers: list[FanoutServer] = [
             ArtCafe(env, cast),
             await stack.enter_async_context(nats_web_socket(options.folder)),
             *([pubsub] if pubsub is not None else []),
             await stack.enter_async_context(fastapi(options.folder)),
         ]
-        lines: dict[tuple[str, int], Line] = {}
-        for peer, channels in itertools.product(peers, CHANNELS):
-            line = lines[peer.name, channels] = await peer.line(READERS, channels)
+        lines: dict[tuple[str, int], SocketGroup] = {}
+        for server, channels in itertools.product(servers, CHANNELS):
+            line = lines[server.name, channels] = await server.open_group(READERS, channels)
             stack.callback(line.close)
         taken = await _rounds(load, lines, options)
     tables = [
-        _table(taken, window, channels, [each.name for each in peers])
+        _table(taken, window, channels, [each.name for each in servers])
         for window, channels in itertools.product(WINDOWS, CHANNELS)
     ]
     if pubsub is None:
@@ -51,8 +51,8 @@ async def run(options: Options) -> list[Table]:
     return tables
 
 
-async def _rounds(load: Load, lines: dict[tuple[str, int], Line], options: Options) -> Taken:
-    """Who is compared is measured one right after the other, so that the machine's other work falls on all of them alike."""
+async def _rounds(load: Load, lines: dict[tuple[str, int], SocketGroup], options: Options) -> Taken:
+    """Measure the servers in turns, so that other load of the machine affects all of them equally."""
     taken: Taken = defaultdict(list)
     settings = list(itertools.product(WINDOWS, CHANNELS))
     turns = list(lines.items())
@@ -69,9 +69,9 @@ async def _rounds(load: Load, lines: dict[tuple[str, int], Line], options: Optio
 
 def _table(taken: Taken, window: int, channels: int, names: Sequence[str]) -> Table:
     ours = taken[names[0], window, channels]
-    underway = "one at a time" if window == 1 else f"{window} under way"
+    in_flight = "one at a time" if window == 1 else f"{window} in flight"
     table = Table(
-        f"{READERS:,} subscribers, {underway}, {'one channel' if channels == 1 else f'{channels} channels a socket'}",
+        f"{READERS:,} subscribers, {in_flight}, {'one channel' if channels == 1 else f'{channels} channels a socket'}",
         [
             "",
             "deliveries/s",

@@ -1,4 +1,4 @@
-"""Who is measured: ArtCafe and the servers beside it, each started as a process and asked for a line of sockets."""
+"""The measured servers: ArtCafe and its competitors, each in its own process, with groups of connected sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from artcafe.rules import subjects
 from artcafe.wire import envelopes, frames
 from bench.bench_env import BenchEnv
 from bench.fanout import sockets
-from bench.fanout.load import NUMBER, Line
+from bench.fanout.load import NUMBER, SocketGroup
 from bench.raw_client import masked
 from tests.platform import Cast
 
@@ -31,26 +31,26 @@ END_S: Final = 10.0
 NO_REDIS: Final = "There is no redis-server here (Debian: apt-get install redis-server), so redis pub/sub is not in the tables."
 
 
-class Peer(Protocol):
-    """A server that fans out."""
+class FanoutServer(Protocol):
+    """A server under test."""
 
     name: str
 
-    async def line(self, readers: int, channels: int) -> Line:
-        """Readers that all get all the channels, settled; channels of one line are no other line's."""
+    async def open_group(self, readers: int, channels: int) -> SocketGroup:
+        """Return readers that receive all of these new channels, read empty."""
 
 
 class ArtCafe:
-    """`artcafe up`, one agent's sockets on `live` channels (or stored ones), published to through NATS by another client."""
+    """`artcafe up`: sockets of one agent on `live` or stored channels, and a publisher on NATS."""
 
     def __init__(self, env: BenchEnv, cast: Cast, *, kind: str = "live", by_gateway: bool = False) -> None:
-        """`by_gateway`: published by another agent on a socket of the gateway; NATS alone confirms nothing to a publisher."""
+        """`by_gateway`: another agent publishes on a socket of the gateway, with replies; a publisher on NATS gets none."""
         self.name = "ArtCafe" if kind == "live" else "ArtCafe, stored"
         self._env, self._cast, self._kind, self._by_gateway = env, cast, kind, by_gateway
         self._agents = iter(range(1, len(cast.agents)))
         self._token = ""
 
-    async def line(self, readers: int, channels: int) -> Line:
+    async def open_group(self, readers: int, channels: int) -> SocketGroup:
         env, cast = self._env, self._cast
         agent = next(self._agents)
         async with cast.rest() as rest:
@@ -70,16 +70,16 @@ class ArtCafe:
             alive = b"PONG\r\n"
         assert env.platform.process is not None
         pids = [env.platform.process.pid, env.platform.nats_pid]
-        line = Line(publisher, connected, messages, pids, sockets.PONG, alive)
+        line = SocketGroup(publisher, connected, messages, pids, sockets.PONG, alive)
         sockets.settle(line)
         return line
 
     def again(self) -> socket.socket:
-        """One more socket of the last line's agent."""
+        """Open a further socket of the last group's agent."""
         return self.connect(self._token)
 
     def connect(self, token: str) -> socket.socket:
-        """A socket on which that agent is logged in."""
+        """Open a socket, and connect with this token."""
         url = urlsplit(self._env.platform.gateway_url)
         connected, _ = sockets.web_socket(url.port or 0, url.path, frames.SUBPROTOCOL)
         connected.sendall(command("connect", frames.Connect(access_token=token, tenant_id=self._cast.tenant)))
@@ -95,7 +95,7 @@ class ArtCafe:
 
 
 def command(kind: str, body: frames.Body) -> bytes:
-    """A command to the gateway, as it goes over the wire."""
+    """Return the frame of a command to the gateway."""
     return masked(frames.command(kind, body, None if isinstance(body, frames.Ack) else 1))
 
 
@@ -104,20 +104,20 @@ def _pub(subject: str, body: bytes) -> bytes:
 
 
 class NatsWebSocket:
-    """nats-server with its own WebSocket, the version that ArtCafe brings; published to over TCP."""
+    """nats-server's own WebSocket, in ArtCafe's version, with a publisher on TCP."""
 
     name = "nats-server WebSocket"
 
     def __init__(self, pid: int, port: int, web_port: int) -> None:
         self._pid, self._port, self._web_port, self._lines = pid, port, web_port, 0
 
-    async def line(self, readers: int, channels: int) -> Line:
+    async def open_group(self, readers: int, channels: int) -> SocketGroup:
         self._lines += 1
         names = [f"bench.{self._lines}.{n}" for n in range(channels)]
         connected = [self._connect(names) for _ in range(readers)]
         messages = [_pub(name, PAYLOAD) for name in names]
         pong = b"PONG\r\n"
-        line = Line(sockets.nats(self._port), connected, messages, [self._pid], sockets.binary(pong), pong)
+        line = SocketGroup(sockets.nats(self._port), connected, messages, [self._pid], sockets.binary(pong), pong)
         sockets.settle(line)
         return line
 
@@ -130,14 +130,14 @@ class NatsWebSocket:
 
 
 class Redis:
-    """redis-server's pub/sub over its own protocol, which is no WebSocket: the least that a fan-out server can be asked for."""
+    """redis-server's pub/sub over its own protocol, without WebSockets: a lower bound for any fan-out server."""
 
     name = "redis pub/sub"
 
     def __init__(self, pid: int, port: int) -> None:
         self._pid, self._port, self._lines = pid, port, 0
 
-    async def line(self, readers: int, channels: int) -> Line:
+    async def open_group(self, readers: int, channels: int) -> SocketGroup:
         self._lines += 1
         names = [b"bench-%d-%d" % (self._lines, n) for n in range(channels)]
         connected = []
@@ -147,13 +147,13 @@ class Redis:
             sockets.until(reader, b":%d\r\n" % channels)
             connected.append(reader)
         messages = [_resp(b"PUBLISH", name, PAYLOAD) for name in names]
-        line = Line(sockets.dial(self._port), connected, messages, [self._pid])
+        line = SocketGroup(sockets.dial(self._port), connected, messages, [self._pid])
         sockets.settle(line)
         return line
 
 
 def _resp(*words: bytes) -> bytes:
-    """A command as redis wants it (RESP2)."""
+    """Return a command in redis's protocol (RESP2)."""
     return b"*%d\r\n%b" % (len(words), b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words))
 
 
@@ -165,19 +165,19 @@ class FastApi:
     def __init__(self, pid: int, port: int) -> None:
         self._pid, self._port, self._lines = pid, port, 0
 
-    async def line(self, readers: int, channels: int) -> Line:
+    async def open_group(self, readers: int, channels: int) -> SocketGroup:
         self._lines += 1
         names = [f"bench-{self._lines}-{n}" for n in range(channels)]
         connected = [sockets.web_socket(self._port, f"/receive/{','.join(names)}")[0] for _ in range(readers)]
         publisher, _ = sockets.web_socket(self._port, "/publish")
         messages = [masked(b"%b %b" % (name.encode(), PAYLOAD)) for name in names]
-        line = Line(publisher, connected, messages, [self._pid])
+        line = SocketGroup(publisher, connected, messages, [self._pid])
         sockets.settle(line)
         return line
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -201,9 +201,9 @@ async def _process(*command: str | Path) -> AsyncIterator[Process]:
 
 @asynccontextmanager
 async def nats_web_socket(folder: Path) -> AsyncIterator[NatsWebSocket]:
-    """A nats-server without accounts and without JetStream, so nothing but its WebSocket."""
+    """Run a nats-server with a WebSocket, without accounts and JetStream."""
     port, web_port = free_port(), free_port()
-    conf = folder / "nats-peer.conf"
+    conf = folder / "nats-websocket.conf"
     conf.write_text(f"listen: 127.0.0.1:{port}\nwebsocket {{ listen: '127.0.0.1:{web_port}', no_tls: true }}\n")
     async with _process(find_binary(), "-c", conf) as process:
         sockets.dial(web_port).close()
@@ -212,7 +212,7 @@ async def nats_web_socket(folder: Path) -> AsyncIterator[NatsWebSocket]:
 
 @asynccontextmanager
 async def redis(folder: Path) -> AsyncIterator[Redis | None]:
-    """A redis-server that keeps nothing; None where there is none to start."""
+    """Run a redis-server without persistence. None if it is not installed."""
     program = shutil.which("redis-server")
     if program is None:
         yield None
@@ -226,8 +226,8 @@ async def redis(folder: Path) -> AsyncIterator[Redis | None]:
 
 @asynccontextmanager
 async def fastapi(folder: Path) -> AsyncIterator[FastApi]:
-    """The server of `fastapi_peer.py`, on uvloop as uvicorn chooses it."""
+    """Run `fastapi_server.py` on uvicorn with uvloop."""
     port = free_port()
-    async with _process(sys.executable, Path(__file__).with_name("fastapi_peer.py"), str(port)) as process:
+    async with _process(sys.executable, Path(__file__).with_name("fastapi_server.py"), str(port)) as process:
         sockets.dial(port).close()
         yield FastApi(process.pid, port)

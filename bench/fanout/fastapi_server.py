@@ -1,4 +1,4 @@
-"""What one would write first: FastAPI, a set of WebSockets for each channel, and one send each. `python fastapi_peer.py PORT`."""
+"""A simple fan-out server on FastAPI: a set of WebSockets per channel, one send each. `python fastapi_server.py PORT`."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import uvicorn
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 app = FastAPI()
-rooms: dict[str, set[WebSocket]] = defaultdict(set)
+subscribers: dict[str, set[WebSocket]] = defaultdict(set)
 
 
 @app.websocket("/receive/{names}")
 async def receive(socket: WebSocket, names: str) -> None:
-    """Joins the channels that the path names, until the socket is gone."""
+    """Join the channels of the path until the socket closes."""
     await socket.accept()
     channels = names.split(",")
     for channel in channels:
-        rooms[channel].add(socket)
+        subscribers[channel].add(socket)
     try:
         while True:
             await socket.receive_text()
     except WebSocketDisconnect:
         for channel in channels:
-            rooms[channel].discard(socket)
+            subscribers[channel].discard(socket)
 
 
 @app.websocket("/publish")
 async def publish(socket: WebSocket) -> None:
-    """Sends each text `CHANNEL MESSAGE` to everyone in the channel."""
+    """Send each text `CHANNEL MESSAGE` to every socket of the channel."""
     await socket.accept()
     try:
         while True:
             channel, _, message = (await socket.receive_text()).partition(" ")
-            for each in list(rooms[channel]):
+            for each in list(subscribers[channel]):
                 await each.send_text(message)
     except WebSocketDisconnect:
         return
 
 
 if __name__ == "__main__":
-    # It asks every 20 s for a pong that answers just this ping, which the load cannot give.
+    # No pings: uvicorn expects a pong with the payload of its ping every 20 s, and the load generator cannot send it.
     config = uvicorn.Config(app, port=int(sys.argv[1]), log_level="error", ws_ping_interval=None, ws_per_message_deflate=False)
     uvicorn.Server(config).run()
