@@ -152,11 +152,11 @@ async def read_history(
     For members, and for agents that may receive the channel.
     """
     listing = Listing.of(request, principal.tenant_id, query)
-    behind = listing.request.after
+    previous_end = listing.request.after
     after = None if query.after is None else place(query.after, "after")
     before = None if query.before is None else place(query.before, "before")
-    if behind is not None:  # The end of the previous page.
-        after, before = (None, int(behind)) if after is None else (int(behind), before)
+    if previous_end is not None:
+        after, before = (None, int(previous_end)) if after is None else (int(previous_end), before)
     past = await parts.history.page(principal, channel_id, after, before, listing.request.limit)
     page = Page(tuple(past.messages), str(past.messages[-1].seq) if past.has_more else None)
     items = b",".join(envelopes.message_text(channel_id, one.seq, one.envelope) for one in page.items)

@@ -44,5 +44,5 @@ def test_up_reports_an_unreachable_endpoint_before_starting_anything(aws: Aws, t
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 3, done.stderr
     assert f"artcafe: DynamoDB at {nowhere} cannot be used: Could not connect to the endpoint URL" in done.stderr
-    assert "look at the endpoint" in done.stderr
+    assert "check the endpoint" in done.stderr
     assert not (data / "nats").exists()

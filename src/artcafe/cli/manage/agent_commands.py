@@ -212,9 +212,10 @@ def publish(
     reply_to: str | None,
     as_json: bool,
 ) -> None:
-    """Publish DATA to CHANNEL, and print the message's sequence and id once it is on disk.
+    """Publish DATA to CHANNEL.
 
-    DATA is JSON; it is read from standard input if omitted or '-'.
+    DATA is JSON; it is read from standard input if omitted or '-'. The output is the message's sequence and id, once it is on
+    disk.
 
     \b
     Examples:

@@ -93,10 +93,10 @@ until_option = click.option(
 @until_option
 @in_tenant
 async def verify(caller: Caller, until: str | None) -> None:
-    """Verify that no entry was changed, removed or added, and print the last entry's number and digest.
+    """Verify that no entry was changed, removed or added.
 
-    The chain of digests cannot reveal a truncated end. Keep the printed number and digest elsewhere, and pass them to --until
-    next time.
+    The chain of digests cannot reveal a truncated end. Keep the printed number and digest of the last entry elsewhere, and pass
+    them to --until next time.
 
     \b
     Examples:
@@ -113,7 +113,9 @@ async def verify(caller: Caller, until: str | None) -> None:
 @until_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def check(file: Path, until: str | None, as_json: bool) -> None:
-    """Verify a FILE from 'artcafe audit export', as 'artcafe audit verify' does, without a server.
+    """Verify an exported audit without a server.
+
+    FILE is the output of 'artcafe audit export' or 'artcafe platform audit export'.
 
     \b
     Example:

@@ -102,7 +102,7 @@ PERSON: Final = (
         "--url",
         envvar="ARTCAFE_URL",
         metavar="URL",
-        help="The REST address; several, separated by commas, for failover.  [env: ARTCAFE_URL; default: the data folder's]",
+        help="The REST address; several, separated by commas, for failover.  [env: ARTCAFE_URL; default: the local server]",
     ),
     click.option(
         "--token",

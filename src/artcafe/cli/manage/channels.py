@@ -199,9 +199,10 @@ async def publish(
     headers: Mapping[str, str] | None,
     reply_to: str | None,
 ) -> None:
-    """Publish DATA as yourself, and print the message's sequence and id once it is on disk.
+    """Publish DATA to CHANNEL as yourself.
 
-    DATA is JSON; it is read from standard input if omitted or '-'.
+    DATA is JSON; it is read from standard input if omitted or '-'. The output is the message's sequence and id, once it is on
+    disk.
 
     \b
     Examples:

@@ -43,7 +43,9 @@ Position = int | datetime | None
 @click.option("--follow", is_flag=True, help="Print messages oldest first, and new ones as they arrive, until Ctrl-C.")
 @in_tenant
 async def history(caller: Caller, channel: str, after: Position, before: Position, limit: int, follow: bool) -> None:
-    """Print the stored messages of a channel, one per line: newest first, or oldest first with --after.
+    """Print the stored messages of a channel, one per line.
+
+    The newest messages are printed first, or the oldest with --after.
 
     \b
     Examples:

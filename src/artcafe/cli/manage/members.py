@@ -83,7 +83,9 @@ async def list_members(caller: Caller, limit: int | None) -> None:
 @idempotency_key_option
 @in_tenant
 async def invite(caller: Caller, address: str, role: str, idempotency_key: str | None) -> None:
-    """Invite an e-mail address, and print a token for the invited person, valid once within 72 hours. No e-mail is sent.
+    """Invite an e-mail address, and print the token.
+
+    The token is valid once within 72 hours. Pass it to the invited person yourself: no e-mail is sent.
 
     \b
     Example:

@@ -89,7 +89,9 @@ async def rename(caller: Caller, tenant: str, name: str) -> None:
 @yes_option
 @as_user
 async def delete(caller: Caller, tenant: str, yes: bool) -> None:
-    """Delete a tenant with its agents, channels and messages; for owners.
+    """Delete a tenant with all its data; for owners.
+
+    Its agents, channels, subscriptions and messages are deleted with it.
 
     \b
     Examples:

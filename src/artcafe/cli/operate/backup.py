@@ -103,9 +103,9 @@ def restore(file: Path, data_dir: Path, secret_file: Path | None, as_json: bool)
 
 def _print_json(more: dict[str, object], manifest: Manifest, *, as_json: bool) -> None:
     if as_json:
-        told = {"made_at": manifest.made_at, "environment": manifest.environment, "logs": len(manifest.logs)}
+        backup = {"made_at": manifest.made_at, "environment": manifest.environment, "logs": len(manifest.logs)}
         counts = {"messages": manifest.messages, "audit_entries": manifest.audit_entries, "rows": manifest.rows}
-        click.echo(json.dumps({**more, **told, **counts}))
+        click.echo(json.dumps({**more, **backup, **counts}))
 
 
 def _contents(manifest: Manifest) -> str:

@@ -32,9 +32,10 @@ def platform() -> None:
 
 @platform.group(context_settings=HELP)
 def audit() -> None:
-    """Read the platform's audit: accepted terms, deleted, suspended and resumed tenants, attempts by strangers to a tenant.
+    """Read the audit of the platform or of a tenant.
 
-    The audit is read from the NATS of a data folder, with or without a running server, or of a fleet, which
+    The platform's audit records accepted terms, deleted, suspended and resumed tenants, and attempts by strangers to a tenant. It
+    is read from the NATS of a data folder, with or without a running server, or of a fleet, which
     ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE name.
 
     \b
@@ -81,7 +82,9 @@ async def export(installation: Installation, tenant: str | None) -> int:
 @tenant_option
 @with_installation
 async def verify(installation: Installation, tenant: str | None, until: str | None) -> int:
-    """Verify that no entry was changed, removed or added, and print the last entry's number and digest.
+    """Verify that no entry was changed, removed or added.
+
+    The output is the number and digest of the last entry. Pass them to --until next time, to detect a truncated end.
 
     \b
     Example:

@@ -113,10 +113,10 @@ def demo(data_dir: Path) -> None:
       artcafe up        in one terminal
       artcafe demo      in another
     """
-    told = read_server_info(data_dir)
-    if not told:
+    server = read_server_info(data_dir)
+    if not server:
         raise StartRefused(f"no artcafe runs on the data folder {data_dir}", f"start one first: artcafe up --data-dir {data_dir}")
     settings = config.load({"data_dir": data_dir})
     from artcafe.cli.operate.demo import run_demo
 
-    asyncio.run(run_demo(told["url"], issue_token(settings, DEMO_USER), data_dir / "demo"))
+    asyncio.run(run_demo(server["url"], issue_token(settings, DEMO_USER), data_dir / "demo"))

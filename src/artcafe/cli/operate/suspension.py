@@ -22,7 +22,8 @@ from artcafe.tables.engine.port import ConditionFailed
 @click.argument("tenant")
 @with_installation
 async def suspend(installation: Installation, tenant: str) -> int:
-    """Suspend a tenant. Every server disconnects its agents at once; its members can still read, but change nothing.
+    """Suspend a tenant. Every server disconnects its agents at once; its members can read everything except messages, and change
+    nothing.
 
     For the operator of the service: the command changes the tenant's row, notifies the servers over NATS, and is recorded in
     the audits of the tenant and the platform. ARTCAFE_NATS_URLS and ARTCAFE_SECRET_FILE name the NATS and secret of a fleet.

@@ -71,17 +71,17 @@ async def planned_changes(installation: Installation) -> list[PlannedChange]:
     Raises TablesRefused for an existing table that is unusable in its state.
     """
     found = []
-    for table, stands in zip(TABLES, await read_status(installation), strict=True):
-        if stands.remedy is not None:
-            raise TablesRefused(f"the table {stands.name} cannot be used: its state is {stands.state.upper()}", stands.remedy)
+    for table, status in zip(TABLES, await read_status(installation), strict=True):
+        if status.remedy is not None:
+            raise TablesRefused(f"the table {status.name} cannot be used: its state is {status.state.upper()}", status.remedy)
         key = " and ".join(table.key_attributes)
         expiry = f", time to live on {table.ttl}" if table.ttl else ""
-        if stands.state == ABSENT:
+        if status.state == ABSENT:
             more = f", billed on demand, point-in-time recovery{expiry}, tags" if installation.is_dynamodb else ""
-            found.append(PlannedChange(table=stands.name, action="create", says=f"key {key}{more}"))
-        elif installation.is_dynamodb and table.ttl and stands.ttl is None:
+            found.append(PlannedChange(table=status.name, action="create", says=f"key {key}{more}"))
+        elif installation.is_dynamodb and table.ttl and status.ttl is None:
             found.append(
-                PlannedChange(table=stands.name, action="expire", says=f"time to live on {table.ttl}, which is disabled")
+                PlannedChange(table=status.name, action="expire", says=f"time to live on {table.ttl}, which is disabled")
             )
     return found
 
