@@ -42,7 +42,7 @@ def refused(tmp_path: Path, *flags: str) -> str:
     return done.stderr
 
 
-# --- where they may stand ------------------------------------------------------------------------------------------------
+# --- allowed addresses ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("flag", ["--listen", "--gateway-listen"])
@@ -62,7 +62,7 @@ def test_local_identity_is_refused_beyond_loopback(tmp_path: Path, flag: str) ->
 )
 def test_local_identity_is_refused_behind_a_public_proxy(tmp_path: Path, flag: str, value: str, name: str) -> None:
     said = refused(tmp_path, flag, value)
-    assert f"{name} is {value.replace(',', ', ')}, so others than this machine come" in said
+    assert f"{name} is {value.replace(',', ', ')}, which lets other machines in" in said
     assert "ISSUER and CLIENT_IDS" in said
 
 
@@ -81,10 +81,10 @@ def test_unusable_certificate_stops_the_start_with_an_explanation(tmp_path: Path
         "no key": "TLS_CERT is set, but TLS_KEY is not",
         "no certificate": "TLS_KEY is set, but TLS_CERT is not",
         "missing": "cannot be read: No such file or directory",
-        "readable": "can be read by everybody on this machine",
-        "another's": "do not go together: key values mismatch",
-        "no PEM": "is no certificate as PEM",
-        "expired": "and not now",
+        "readable": "can be read by every user of this machine",
+        "another's": "do not match: key values mismatch",
+        "no PEM": "is not a certificate in PEM",
+        "expired": "UTC, not now",
     }
     match fault:
         case "no key":

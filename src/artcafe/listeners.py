@@ -1,4 +1,4 @@
-"""The two listeners: addresses, proxies, certificate, and how many connections. A wrong setting stops the start."""
+"""Settings of the two listeners: addresses, proxies, certificate, and connection limits. An invalid setting stops the start."""
 
 from __future__ import annotations
 
@@ -24,53 +24,54 @@ if sys.platform != "win32":
     import resource
 
 ALPN: Final = ["http/1.1"]
-MOST_DESCRIPTORS: Final = 1 << 16
+MAX_DESCRIPTORS: Final = 1 << 16
 
 
 def allow_descriptors() -> int:
-    """Raise the limit of open files as far as the system allows, many shells begin with 1,024, and return it."""
+    """Raise the limit of open files as far as the system allows, and return it. Many shells begin with 1,024."""
     if sys.platform == "win32":
-        return MOST_DESCRIPTORS  # it has no such limit
+        return MAX_DESCRIPTORS  # Windows has no such limit
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # macOS has a limit beside the one that it tells
+        with contextlib.suppress(OSError, ValueError):  # macOS has a second limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    return MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerSettings:
-    """What both listeners are opened with, and how the way to NATS is checked. None of `tls`: they are plain."""
+    """The settings of both listeners, and the TLS context for NATS. Without `tls`, the listeners are plain."""
 
     proxies: Proxies
     connections: OpenConnections
     tls: ssl.SSLContext | None
     nats_tls: ssl.SSLContext | None
     limits: PeerLimits = ONE_PROCESS
-    """How the limits before authentication are counted."""
+    """The counters of the limits before authentication."""
 
     @classmethod
     def of(cls, settings: Settings, now: datetime, descriptors: int, limits: PeerLimits = ONE_PROCESS) -> Self:
-        """`descriptors`: how many this process may have open. Raises StartRefused for settings and files that cannot be right."""
+        """Derive them from the settings. `descriptors`: the process's limit of open files. Raise `StartRefused` for invalid
+        settings and files."""
         _check(settings)
         proxies = Proxies(settings.trusted_proxies)
         connections = OpenConnections(proxies, capacity(descriptors), settings.connections_per_address, limits.by_address)
         return cls(proxies, connections, _tls(settings, now), nats_tls(settings), limits)
 
     def url(self, scheme: str, address: Address) -> str:
-        """The URL of a listener (`http` or `ws`) as a client on this machine reaches it: `0.0.0.0` and `::` are no addresses."""
+        """Return a listener's URL (`http` or `ws`) for clients on this machine: `0.0.0.0` and `::` are not usable addresses."""
         hosts = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what is replaced)
         here = Address(hosts.get(address.host, address.host), address.port)
         return f"{scheme}s://{here}" if self.tls else f"{scheme}://{here}"
 
 
 def _check(settings: Settings) -> None:
-    """Raises StartRefused where others than this machine could reach a listener that is not fit for them."""
+    """Raise `StartRefused` if other machines could reach a listener that is not fit for them."""
     if bool(settings.tls_cert) is not bool(settings.tls_key):
         there, missing = ("TLS_CERT", "TLS_KEY") if settings.tls_cert else ("TLS_KEY", "TLS_CERT")
-        raise StartRefused(f"{there} is set, but {missing} is not: a certificate is worth nothing without its key", "set both")
+        raise StartRefused(f"{there} is set, but {missing} is not, and TLS needs both", "set both")
     if settings.issuer is None:
         _check_is_local(settings)
     for name, address in (("listen", settings.listen), ("gateway-listen", settings.gateway_listen)):
@@ -78,33 +79,34 @@ def _check(settings: Settings) -> None:
             continue
         if settings.issuer is None:
             raise StartRefused(
-                f"--{name} is {address}, but people log in with the local identity, which is for this machine alone",
-                f"name your identity provider by ISSUER and CLIENT_IDS, or listen on loopback: --{name} 127.0.0.1:{address.port}",
+                f"--{name} is {address}, but people log in with the local identity, which is for this machine only",
+                f"set ISSUER and CLIENT_IDS for your identity provider, or listen on loopback: --{name} 127.0.0.1:{address.port}",
             )
         if settings.tls_cert is None and not settings.trusted_proxies:
             raise StartRefused(
-                f"--{name} is {address} without TLS: tokens would be read by anybody on the way",
-                "set TLS_CERT and TLS_KEY, or TRUSTED_PROXIES to the proxy in front that ends TLS, or listen on loopback",
+                f"--{name} is {address} without TLS: anyone on the network could read the tokens",
+                "set TLS_CERT and TLS_KEY, or TRUSTED_PROXIES to the proxy that terminates TLS, or listen on loopback",
             )
 
 
 def _check_is_local(settings: Settings) -> None:
-    """Raise StartRefused where a proxy brings others to the local identity; a proxy on this machine may be for trying one."""
-    told = settings.public_gateway_url
-    if told is not None and not Address(urlsplit(told).hostname or "", 0).is_loopback:
-        said = f"PUBLIC_GATEWAY_URL is {told}"
+    """Raise `StartRefused` if a proxy lets other machines reach the local identity. A proxy on this machine is allowed, for
+    trials."""
+    url = settings.public_gateway_url
+    if url is not None and not Address(urlsplit(url).hostname or "", 0).is_loopback:
+        setting = f"PUBLIC_GATEWAY_URL is {url}"
     elif not all(proxy.is_loopback for proxy in settings.trusted_proxies):
-        said = f"TRUSTED_PROXIES is {', '.join(map(str, settings.trusted_proxies))}"
+        setting = f"TRUSTED_PROXIES is {', '.join(map(str, settings.trusted_proxies))}"
     else:
         return
     raise StartRefused(
-        f"{said}, so others than this machine come, but people log in with the local identity, which is for this machine alone",
-        "name your identity provider by ISSUER and CLIENT_IDS, or leave that setting out",
+        f"{setting}, which lets other machines in, but people log in with the local identity, which is for this machine only",
+        "set ISSUER and CLIENT_IDS for your identity provider, or remove that setting",
     )
 
 
 def _tls(settings: Settings, now: datetime) -> ssl.SSLContext | None:
-    """What both listeners encrypt with; None for plain ones. Raises StartRefused for files that cannot be used."""
+    """Return the TLS context of both listeners, or None for plain ones. Raise `StartRefused` for unusable files."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     _check_key(settings.tls_key)
@@ -113,31 +115,31 @@ def _tls(settings: Settings, now: datetime) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(ALPN)
     try:
-        # A password is refused rather than asked for: nobody sits at the terminal of a server.
+        # Refuse a key with a password instead of asking for it: a server has no terminal.
         context.load_cert_chain(settings.tls_cert, settings.tls_key, password=lambda: "")
     except (OSError, ssl.SSLError) as exc:
         raise StartRefused(
-            f"TLS_CERT {settings.tls_cert} and TLS_KEY {settings.tls_key} do not go together: {_reason(exc)}",
-            "give the certificate with its chain, and the key it was made for, both as PEM and the key without a password",
+            f"TLS_CERT {settings.tls_cert} and TLS_KEY {settings.tls_key} do not match: {_reason(exc)}",
+            "set TLS_CERT to the certificate with its chain and TLS_KEY to its key, both as PEM and the key without a password",
         ) from exc
     return context
 
 
 def nats_tls(settings: Settings) -> ssl.SSLContext | None:
-    """What NATS's certificates are checked by; None: as this machine checks all others. Raises StartRefused.
+    """Return the TLS context for connections to NATS, or None for the system's authorities. Raise `StartRefused`.
 
-    Plain NATS on another machine is only warned of: many run it in a network of its own that is encrypted below.
+    Plain NATS on another machine is only warned about: many run it in a network of its own with encryption below.
     """
     for url in settings.nats_urls:
         if not url.startswith(("tls://", "wss://")) and not _is_here(url):
-            log.warning("nats.not_encrypted", url=url, remedy="tls:// in NATS_URLS, or a network that encrypts")
+            log.warning("nats.not_encrypted", url=url, remedy="use tls:// in NATS_URLS, or an encrypted network")
     if settings.nats_ca is None:
         return None
     try:
         return ssl.create_default_context(cafile=settings.nats_ca)
     except (OSError, ssl.SSLError) as exc:
         raise StartRefused(
-            f"NATS_CA {settings.nats_ca} cannot be used: {_reason(exc)}", "give the authority's certificate as PEM"
+            f"NATS_CA {settings.nats_ca} cannot be used: {_reason(exc)}", "set it to the authority's certificate as PEM"
         ) from exc
 
 
@@ -150,23 +152,25 @@ def _check_key(file: Path) -> None:
     try:
         mode = file.stat().st_mode
     except OSError as exc:
-        raise StartRefused(f"TLS_KEY {file} cannot be read: {exc.strerror}", "correct the path, or mend its rights") from exc
+        raise StartRefused(f"TLS_KEY {file} cannot be read: {exc.strerror}", "correct the path or its permissions") from exc
     if mode & 0o007:
-        raise StartRefused(f"TLS_KEY {file} can be read by everybody on this machine", f"chmod o= {file}")
+        raise StartRefused(f"TLS_KEY {file} can be read by every user of this machine", f"chmod o= {file}")
 
 
 def _check_certificate(file: Path, now: datetime) -> None:
     try:
         certificate = x509.load_pem_x509_certificates(file.read_bytes())[0]
     except OSError as exc:
-        raise StartRefused(f"TLS_CERT {file} cannot be read: {exc.strerror}", "correct the path, or mend its rights") from exc
+        raise StartRefused(f"TLS_CERT {file} cannot be read: {exc.strerror}", "correct the path or its permissions") from exc
     except ValueError as exc:
-        raise StartRefused(f"TLS_CERT {file} is no certificate as PEM", "give the certificate, with its chain behind it") from exc
+        raise StartRefused(
+            f"TLS_CERT {file} is not a certificate in PEM", "set it to the certificate, followed by its chain"
+        ) from exc
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
         raise StartRefused(
-            f"TLS_CERT {file} is good from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-            f" to {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, and not now",
-            "renew it, or set this machine's clock right",
+            f"TLS_CERT {file} is valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
+            f" to {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC, not now",
+            "renew it, or correct this machine's clock",
         )
 
 

@@ -39,7 +39,7 @@ def test_start_on_a_full_disk_asks_for_space(require: Require, tmp_path: Path) -
         disk.fill()
         for data in (tmp_path / "disk" / "data", tmp_path / "disk" / "new"):
             code, told = start(data)
-            assert (code, "make room on the disk" in told, "Traceback" in told) == (REFUSED, True, False), told
+            assert (code, "free space on the disk" in told, "Traceback" in told) == (REFUSED, True, False), told
         disk.make_room()
         with running(tmp_path / "disk"):
             pass

@@ -195,7 +195,7 @@ def remedy(words: str, folder: Path) -> str:
     """Return what to do about an error of nats-server or the file system."""
     text = words.lower()
     if "no space left" in text or "quota" in text:
-        return f"make room on the disk of {folder}"
+        return f"free space on the disk of {folder}"
     if any(sign in text for sign in ("permission denied", "read-only", "not a directory", "file exists", "storage directory")):
         return f"make {folder} and its contents writable for this user, or start with another --data-dir"
     return f"read its whole log: {folder / 'nats.log'}"
