@@ -13,7 +13,7 @@ from typing import Final
 import uvloop
 
 from artcafe.observe.logs import configure
-from bench import deliver, dynamodb, failures, login, neighbours, pairs, peers, publish, revoke, tables
+from bench import deliver, dynamodb, failures, login, neighbours, pairs, peers, processes, publish, revoke, tables
 from bench.fanout import curve, idle, profile, stall, windows
 from bench.report import Options, Table, machine
 
@@ -38,6 +38,7 @@ MODULES: Final[dict[str, ModuleType]] = {
     "peers": peers,
     "neighbours": neighbours,
     "pairs": pairs,
+    "processes": processes,
 }
 """The benches: each module has a `run`, and a docstring that says what it measures and how."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +39,13 @@ class BenchEnv:
     fabric: Fabric
     accounts: Accounts
     nats_url: str
+
+    def server_pids(self) -> list[int]:
+        """Return the processes of the platform but nats-server: `artcafe up`, and its server processes where it has several."""
+        assert self.platform.process is not None
+        pid = self.platform.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *(int(each) for each in children if b"process_group" in Path(f"/proc/{each}/cmdline").read_bytes())]
 
     async def tenant_fabric(self, tenant: str) -> TenantFabric:
         """Open a tenant's part of NATS in this process, as a server does."""
@@ -75,12 +82,14 @@ UNBOUNDED: Final = ["--requests-per-s", "0", "--connects-per-s", "0", "--challen
 
 
 @asynccontextmanager
-async def bench_env(options: Options, python: Path | str = sys.executable) -> AsyncIterator[BenchEnv]:
+async def bench_env(
+    options: Options, python: Path | str = sys.executable, *, flags: Sequence[str] = ()
+) -> AsyncIterator[BenchEnv]:
     """Run `artcafe up`, of the version installed for `python`, on a new folder; end and remove it afterwards."""
     options.folder.mkdir(parents=True, exist_ok=True)
     with (
         TemporaryDirectory(prefix="artcafe-bench-", dir=options.folder) as folder,
-        running(Path(folder), UNBOUNDED, python=python) as platform,
+        running(Path(folder), [*UNBOUNDED, *flags], python=python) as platform,
     ):
         conf = json.loads((platform.data / "nats" / "nats.conf").read_text())
         accounts = Accounts(derive(read_secret(platform.data / "secret"), "nats"), "prod")

@@ -68,8 +68,8 @@ class ArtCafe:
             publisher = sockets.nats(port, env.accounts.user(TenantId(cast.tenant)))
             messages = [_pub(subjects.live(ChannelId(name)), self._envelope(name, cast.agents[0])) for name in names]
             alive = b"PONG\r\n"
-        assert env.platform.process is not None
-        pids = [env.platform.process.pid, env.platform.nats_pid]
+        server, *processes = env.server_pids()
+        pids = [server, env.platform.nats_pid, *processes]
         line = SocketGroup(publisher, connected, messages, pids, sockets.PONG, alive)
         sockets.settle(line)
         return line
