@@ -21,7 +21,7 @@ ACME = TenantId("acme")
 async def memberships(server: Server, only: TenantId | None = None) -> list[Finding]:
     """Fix every membership, and return what was found."""
     repair = MembershipRepair(server.tables)
-    fixes = [fix async for fix in repair.look(only)]
+    fixes = [fix async for fix in repair.inspect(only)]
     for fix in fixes:
         assert not fix.writes or await repair.fix(fix)
     return [fix.finding for fix in fixes]
@@ -65,7 +65,7 @@ async def test_the_only_trace_of_an_owner_is_left_for_a_person(server: Server) -
 async def test_a_membership_that_changed_since_it_was_read_is_not_mended(server: Server) -> None:
     await server.put(USER_TENANTS, user_id="bob", tenant_id=ACME, role="member")
     repair = MembershipRepair(server.tables)
-    (fix,) = [fix async for fix in repair.look()]
+    (fix,) = [fix async for fix in repair.inspect()]
     await server.tables.delete(Delete(USER_TENANTS, ItemKey("bob", ACME)))
     assert not await repair.fix(fix)
     assert await server.item(USER_TENANT_INDEX, ACME, "bob") is None

@@ -44,7 +44,7 @@ async def everything(tables: Sqlite) -> dict[str, list[Item]]:
 
 
 async def kinds(repair: Repair, *, mended: bool = True) -> list[Defect]:
-    return [finding.what for finding in await repair.look(ACME) if finding.is_fixable is mended]
+    return [finding.what for finding in await repair.inspect(ACME) if finding.is_fixable is mended]
 
 
 async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) -> None:
@@ -56,7 +56,7 @@ async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) 
     await server.keys.add(owner, agent.id, public_key=new_key())
     before = await everything(server.tables)
     assert [tenant async for tenant in repair.tenants()] == [owner.tenant_id]
-    assert await repair.look(owner.tenant_id) == []
+    assert await repair.inspect(owner.tenant_id) == []
     assert await repair.fix(owner.tenant_id) == []
     assert await memberships(server) == []
     assert await everything(server.tables) == before
@@ -74,7 +74,7 @@ async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Se
     await server.put(AGENTS, tenant_id=ACME, id=f"{agent_rows.CLAIM_PREFIX}SHA256:nobody", agent_id="bot")
 
     before = await everything(server.tables)
-    found = await repair.look(ACME)
+    found = await repair.inspect(ACME)
     assert await everything(server.tables) == before
     assert {(each.what.value, each.key) for each in found} == {
         ("channel_map", "bot"),
@@ -87,7 +87,7 @@ async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Se
     assert len(found) == 9
     mended = await repair.fix(ACME)
     assert sorted(map(str, mended)) == sorted(map(str, found))
-    assert (await repair.look(ACME), await repair.fix(ACME)) == ([], [])
+    assert (await repair.inspect(ACME), await repair.fix(ACME)) == ([], [])
 
     assert [each.what for each in await memberships(server)] == [Defect.MEMBERSHIP]
     assert await memberships(server) == []
@@ -114,7 +114,7 @@ async def test_invitations_and_what_is_kept_of_a_deleted_tenant_are_nothing_aske
     await server.tenants.delete(gone)
     before = await everything(server.tables)
     for tenant_id in (owner.tenant_id, gone.tenant_id):
-        assert (await repair.look(tenant_id), await repair.fix(tenant_id)) == ([], [])
+        assert (await repair.inspect(tenant_id), await repair.fix(tenant_id)) == ([], [])
     assert await memberships(server) == []
     assert await everything(server.tables) == before
 
@@ -155,7 +155,7 @@ async def test_a_tenant_whose_deletion_was_cut_short_is_only_told(server: Server
     await server.put(AGENTS, tenant_id=ACME, id="a", public_key=new_key())
     assert await kinds(repair, mended=False) == [Defect.DELETION]
     assert await repair.fix(ACME) == []
-    assert (await repair.look(TenantId("none")), await repair.fix(TenantId("none"))) == ([], [])
+    assert (await repair.inspect(TenantId("none")), await repair.fix(TenantId("none"))) == ([], [])
 
 
 # --- meanwhile -------------------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ async def test_mending_while_servers_work_loses_nothing(server: Server, repair: 
     async with asyncio.TaskGroup() as group:
         group.create_task(work())
         group.create_task(repair.fix(owner.tenant_id))
-    assert await repair.look(owner.tenant_id) == []
+    assert await repair.inspect(owner.tenant_id) == []
     assert {each.agent_id for each in (await server.subscriptions.of_channel(owner, channel.id)).items} == {
         *(agent.id for agent in agents),
         *(f"a{n}" for n in range(30)),
@@ -222,9 +222,9 @@ async def test_whatever_was_left_one_mend_makes_it_sound(
             for fingerprint, agent_id in claims.items():
                 await server.put(AGENTS, tenant_id=ACME, id=agent_rows.CLAIM_PREFIX + fingerprint, agent_id=agent_id)
             repair = Repair(tables)
-            found = [finding for finding in await repair.look(ACME) if finding.is_fixable]
+            found = [finding for finding in await repair.inspect(ACME) if finding.is_fixable]
             assert {str(each) for each in await repair.fix(ACME)} >= set(map(str, found))
-            assert [finding for finding in await repair.look(ACME) if finding.is_fixable] == []
+            assert [finding for finding in await repair.inspect(ACME) if finding.is_fixable] == []
             assert await repair.fix(ACME) == []
             pairs = {(item["channel_id"], item["agent_id"]) for item in await server.items(CHANNEL_SUBSCRIPTIONS, ACME)}
             assert pairs == set(subscriptions.values())

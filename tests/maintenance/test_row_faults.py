@@ -41,7 +41,7 @@ async def tenant(server: Server) -> Server:
     await server.put(CHANNELS, tenant_id=ACME, id="c", status="active")
     await server.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id="c#a", channel_id="c", agent_id="a")
     await Repair(server.tables).fix(ACME)
-    assert await Repair(server.tables).look(ACME) == []
+    assert await Repair(server.tables).inspect(ACME) == []
     return server
 
 
@@ -77,7 +77,7 @@ async def test_a_row_that_cannot_work_is_named_and_left(
     await tenant.put(table, **row)
     repair = Repair(tenant.tables)
     await repair.fix(ACME)
-    (found,) = await repair.look(ACME)
+    (found,) = await repair.inspect(ACME)
     assert (found.what, found.table, found.key, found.is_fixable) == (what, table.name, row["id"], False)
     assert message in found.message
     assert await tenant.item(table, ACME, None if table is TENANTS else str(row["id"])) == row
@@ -87,7 +87,7 @@ async def test_a_row_that_cannot_work_is_named_and_left(
 async def test_a_subscription_of_something_that_is_gone_is_named(tenant: Server, channel: str, agent: str) -> None:
     id = f"{channel}#{agent}"
     await tenant.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id=id, channel_id=channel, agent_id=agent)
-    (found,) = await Repair(tenant.tables).look(ACME)
+    (found,) = await Repair(tenant.tables).inspect(ACME)
     assert (found.what, found.key, found.is_fixable) == (Defect.ORPHAN, id, False)
     assert "there is no" in found.message
 
@@ -95,7 +95,7 @@ async def test_a_subscription_of_something_that_is_gone_is_named(tenant: Server,
 async def test_an_id_that_looks_like_a_persons_is_named(tenant: Server) -> None:
     await tenant.put(AGENTS, tenant_id=ACME, id="usr:alice@example.com", public_key=new_key())
     await Repair(tenant.tables).fix(ACME)
-    (found,) = await Repair(tenant.tables).look(ACME)
+    (found,) = await Repair(tenant.tables).inspect(ACME)
     assert (found.what, found.key) == (Defect.ADDRESS, "usr:alice@example.com")
 
 

@@ -1,6 +1,6 @@
-"""A tenant's items as they are for another place: with their own ids, or with new ones throughout. Pure.
+"""Mapping of a tenant's items for a copy: with the same ids, or with new ids everywhere. Pure.
 
-New ids are derived from the old ones and a label, so that a copy that was cut short goes on under the same ids.
+New ids are derived from the old ones and a label, so that an interrupted copy continues with the same ids.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from artcafe.tables.catalog import (
 from artcafe.tables.engine.values import Item, Value
 
 Place = Callable[[Cursor], Cursor]
-"""A place in the old log as one in the new."""
+"""Map a position in the old log to one in the new log."""
 
 IN_TENANT: Final = frozenset({AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USER_TENANTS, USER_TENANT_INDEX})
 
 
 class IdMapping(Protocol):
-    """What an item becomes; None leaves it out."""
+    """Maps tenant ids and items; an item mapped to None is not copied."""
 
     def tenant_id(self, tenant_id: TenantId) -> TenantId: ...
 
@@ -38,21 +38,21 @@ class IdMapping(Protocol):
 
 
 class SameIds:
-    """Everything keeps its id."""
+    """Keeps every id."""
 
     def tenant_id(self, tenant_id: TenantId) -> TenantId:
-        """The same."""
+        """Return the same id."""
         return tenant_id
 
     def item(self, _table: Table, item: Item) -> Item | None:
-        """The same."""
+        """Return the same item."""
         return item
 
 
 class NewIds:
-    """Tenant, agents and channels get new ids; people keep theirs. What was used, and who is invited, stays with the old tenant.
+    """Gives new ids to tenant, agents and channels; people keep theirs. Usage and invitations are not copied.
 
-    The log is another one, so a channel has nothing removed in it yet, and cursors stand at the same messages by `place`.
+    The copy has a new log: its channels have no removed messages, and `place` maps each cursor to the same message.
     """
 
     def __init__(self, tenant_id: TenantId, label: str) -> None:
@@ -61,26 +61,26 @@ class NewIds:
         self.place: Place = lambda cursor: cursor
         self.agents: dict[str, str] = {}
         self.channels: dict[str, str] = {}
-        """The ids that were asked for, and the new ones."""
+        """The new id of each mapped id."""
 
     def tenant_id(self, _tenant_id: TenantId) -> TenantId:
-        """The new tenant's."""
+        """Return the new tenant's id."""
         return self.new_id
 
     def agent(self, agent_id: str) -> AgentId:
-        """What an agent is called in the copy."""
+        """Return an agent's id in the copy."""
         return AgentId(self.agents.setdefault(agent_id, self._derived("agt", agent_id)))
 
     def sender(self, sender: str) -> str:
-        """Who a message is from: an agent by its new id, a person as ever."""
+        """Return a message's sender in the copy: an agent's new id, or the same person."""
         return sender if sender.startswith("usr:") else self.agent(sender)
 
     def channel(self, channel_id: str) -> ChannelId:
-        """What a channel is called in the copy."""
+        """Return a channel's id in the copy."""
         return ChannelId(self.channels.setdefault(channel_id, self._derived("chn", channel_id)))
 
     def item(self, table: Table, item: Item) -> Item | None:
-        """The item of the copy; None for what does not come along."""
+        """Return the item of the copy; None for usage and invitations."""
         if table is USAGE_METRICS or str(item.get("user_id", "")).startswith(people_rows.INVITATION_PREFIX):
             return None
         if table is TENANTS:

@@ -1,7 +1,7 @@
-"""What an older system left askew in a tenant's rows, and the writes that fix it. Pure: rows go in, findings come out.
+"""Defects that an older system left in a tenant's rows, and the writes that fix them. Pure: rows in, findings out.
 
-Reading them and mending is `repair`'s. A fix never gives anybody a right that ArtCafe did not grant already, and never removes a
-thing: an agent, a channel or a subscription that can be followed by its attributes (decision 17).
+`repair` reads the rows and commits the fixes. A fix never grants a right that ArtCafe did not grant already, and never removes an
+agent, a channel or a subscription that its attributes identify (decision 17).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from artcafe.tables.tenant_store import Count
 
 
 class Defect(StrEnum):
-    """What can be wrong."""
+    """Kinds of defects."""
 
     MEMBERSHIP = "membership"
     SUBSCRIPTION_ID = "subscription_id"
@@ -43,7 +43,7 @@ class Defect(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is not as it should be: which row, what about it, and whether it is mended by itself."""
+    """A defect of a row, and whether a repair fixes it. In JSON the fields have the names of the command's output."""
 
     what: Defect
     tenant_id: str
@@ -55,7 +55,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """A finding with the writes that fix it; none where a person has to."""
+    """A finding with the writes that fix it; no writes if a person has to decide."""
 
     finding: Finding
     writes: tuple[Write, ...] = ()
@@ -63,7 +63,7 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class TenantRows:
-    """Every row of one tenant. `agents` has the claims too, and `members` the invitations, as the tables have."""
+    """All rows of one tenant. As in the tables, `agents` includes key claims, and `members` includes invitations."""
 
     tenant: Item
     agents: Sequence[Item]
@@ -73,10 +73,10 @@ class TenantRows:
 
 
 def examine(had: TenantRows) -> list[Fix]:
-    """Everything that is askew in a tenant's own rows. No two fixes write the same row, and none the tenant's."""
+    """Return the defects in a tenant's rows. No two fixes write the same row, and none writes the tenant's row."""
     tenant_id = str(had.tenant["id"])
     if rows.is_deleting(had.tenant):
-        message = "its deletion was begun and not ended; its owner deletes it again to end it"
+        message = "its deletion was interrupted; its owner deletes it again to complete it"
         return [Fix(_finding(Defect.DELETION, tenant_id, TENANTS.name, tenant_id, message))]
     agents = [agent for item in had.agents if (agent := agent_rows.agent_of(item)) is not None]
     return [
@@ -87,7 +87,7 @@ def examine(had: TenantRows) -> list[Fix]:
 
 
 def count_defects(had: TenantRows) -> list[tuple[Finding, Change]]:
-    """The counts in a tenant's row that are not what is there, each with its right number."""
+    """Return the wrong counts in a tenant's row, each with the change that sets the right number."""
     if rows.is_deleting(had.tenant):
         return []
     tenant_id = str(had.tenant["id"])
@@ -96,22 +96,24 @@ def count_defects(had: TenantRows) -> list[tuple[Finding, Change]]:
     counted = {Count.AGENTS: agents, Count.CHANNELS: len(had.channels), Count.MEMBERS: members}
     found: list[tuple[Finding, Change]] = []
     for name, number in ((count.value, counted[count]) for count in Count):
-        told = had.tenant.get(name)
-        if not attributes.is_number(told) or told != number:
-            message = f"{name} is {'missing' if told is None else repr(told)}, and there are {number}"
-            found.append((_finding(Defect.COUNT, tenant_id, TENANTS.name, tenant_id, message, mended=True), Assign(name, number)))
+        stored = had.tenant.get(name)
+        if not attributes.is_number(stored) or stored != number:
+            message = f"{name} is {'missing' if stored is None else repr(stored)}, but there are {number}"
+            found.append(
+                (_finding(Defect.COUNT, tenant_id, TENANTS.name, tenant_id, message, fixable=True), Assign(name, number))
+            )
     return found
 
 
-def _finding(what: Defect, tenant_id: str, table: str, key: str, message: str, *, mended: bool = False) -> Finding:
-    return Finding(what=what, tenant_id=tenant_id, table=table, key=key, message=message, is_fixable=mended)
+def _finding(what: Defect, tenant_id: str, table: str, key: str, message: str, *, fixable: bool = False) -> Finding:
+    return Finding(what=what, tenant_id=tenant_id, table=table, key=key, message=message, is_fixable=fixable)
 
 
 # --- subscriptions -------------------------------------------------------------------------------------------------------
 
 
 def _subscription_ids(tenant_id: str, had: TenantRows) -> Iterator[Fix]:
-    """A subscription whose id is not the channel's and the agent's is copied to where it belongs, unless it stands there too."""
+    """Move each subscription whose id does not match its channel and agent, unless the right id exists too."""
     places = {str(item["id"]): _pair(item) for item in had.subscriptions}
     for item in had.subscriptions:
         id, pair = str(item["id"]), _pair(item)
@@ -121,17 +123,17 @@ def _subscription_ids(tenant_id: str, had: TenantRows) -> Iterator[Fix]:
         writes: tuple[Write, ...] = ()
         gone = Delete(CHANNEL_SUBSCRIPTIONS, ItemKey(tenant_id, id), Exists("id"))
         if pair is None:
-            message = "it names no channel or no agent, so it stands for nothing"
+            message = "it names no channel or no agent, so it has no effect"
         elif right not in places:
             places[right] = pair
             writes = (Put(CHANNEL_SUBSCRIPTIONS, {**item, "id": right}, Absent("id")), gone)
             message = f"its id must be {right}"
         elif places[right] == pair:
             writes = (gone,)
-            message = f"there is {right} for the same channel and agent, which stays"
+            message = f"there is {right} for the same channel and agent, which is kept"
         else:
-            message = f"its id must be {right}, where another channel's or agent's stands"
-        finding = _finding(Defect.SUBSCRIPTION_ID, tenant_id, CHANNEL_SUBSCRIPTIONS.name, id, message, mended=bool(writes))
+            message = f"its id must be {right}, which is another channel's or agent's subscription"
+        finding = _finding(Defect.SUBSCRIPTION_ID, tenant_id, CHANNEL_SUBSCRIPTIONS.name, id, message, fixable=bool(writes))
         yield Fix(finding, writes)
 
 
@@ -143,7 +145,7 @@ def _pair(item: Item) -> tuple[ChannelId, AgentId] | None:
 
 
 def _channel_maps(tenant_id: str, had: TenantRows) -> Iterator[Fix]:
-    """An agent's map names the channels of its subscriptions, as far as they are there, and no others."""
+    """Set each agent's channel map to the existing channels of its subscriptions."""
     there = {str(item["id"]) for item in had.channels}
     subscribed: defaultdict[str, set[str]] = defaultdict(set)
     for item in had.subscriptions:
@@ -158,28 +160,28 @@ def _channel_maps(tenant_id: str, had: TenantRows) -> Iterator[Fix]:
         if isinstance(found, Mapping) and found.keys() == right:
             continue
         if not right and found is None:
-            continue  # One without a map, as an older system has it, is given one with its first subscription.
+            continue  # An agent of an older system has no map, and gets one with its first subscription.
         value: Value = dict.fromkeys(sorted(right), True)
         as_read = Equals("channels", found) if isinstance(found, Mapping) else Not(OfKind("channels", ValueKind.MAP))
         update = Update(AGENTS, ItemKey(tenant_id, agent.id), [Assign("channels", value)], And(Exists("id"), as_read))
         message = _difference(right, found)
-        yield Fix(_finding(Defect.CHANNEL_MAP, tenant_id, AGENTS.name, agent.id, message, mended=True), (update,))
+        yield Fix(_finding(Defect.CHANNEL_MAP, tenant_id, AGENTS.name, agent.id, message, fixable=True), (update,))
 
 
 def _difference(right: set[str], found: Value) -> str:
     if not isinstance(found, Mapping):
         return f"it has no map of its channels, and {len(right)} subscriptions"
     missing, extra = sorted(right - found.keys()), sorted(found.keys() - right)
-    told = [f"lacks {', '.join(missing)}"] if missing else []
-    told += [f"names {', '.join(extra)} without a subscription"] if extra else []
-    return f"its map of channels {' and '.join(told)}"
+    parts = [f"lacks {', '.join(missing)}"] if missing else []
+    parts += [f"names {', '.join(extra)} without a subscription"] if extra else []
+    return f"its map of channels {' and '.join(parts)}"
 
 
 # --- keys ----------------------------------------------------------------------------------------------------------------
 
 
 def _claims(tenant_id: str, agents: Sequence[Agent], claims: Sequence[Item]) -> Iterator[Fix]:
-    """A key is claimed by an agent that has it (decision record 6); a claim whose agent has not is another's, or goes."""
+    """Give each key's claim to an agent that has the key (decision record 6), and delete claims of keys that no agent has."""
     holders: defaultdict[str, list[AgentId]] = defaultdict(list)
     for agent in sorted(agents, key=lambda each: each.id):
         for fingerprint in _fingerprints(agent):
@@ -190,28 +192,29 @@ def _claims(tenant_id: str, agents: Sequence[Agent], claims: Sequence[Item]) -> 
         owner = None if item is None else item.get("agent_id")
         if len(owners) > 1:
             message = (
-                f"agents {', '.join(owners)} have one key, so that nobody knows which of them signs; give all but one another"
+                f"agents {', '.join(owners)} have the same key, so a signature does not identify the agent;"
+                " give all but one of them another key"
             )
             yield Fix(_finding(Defect.KEY_CLAIM, tenant_id, AGENTS.name, agent_rows.CLAIM_PREFIX + fingerprint, message))
         if owner not in owners:
-            yield _mended_claim(tenant_id, fingerprint, owners, item)
+            yield _fixed_claim(tenant_id, fingerprint, owners, item)
 
 
-def _mended_claim(tenant_id: str, fingerprint: str, owners: Sequence[AgentId], item: Item | None) -> Fix:
+def _fixed_claim(tenant_id: str, fingerprint: str, owners: Sequence[AgentId], item: Item | None) -> Fix:
     key = ItemKey(tenant_id, agent_rows.CLAIM_PREFIX + fingerprint)
     as_read = Absent("id") if item is None else Equals("agent_id", item["agent_id"]) if "agent_id" in item else Absent("agent_id")
     if owners:
         claim = {"tenant_id": tenant_id, "id": key.sort, "agent_id": owners[0]}
         write: Write = Put(AGENTS, claim, as_read)
-        claimed = "claimed by nobody" if item is None else "claimed by one that has not got it"
+        claimed = "not claimed" if item is None else "claimed by an agent that does not have it"
         message = f"the key of agent {owners[0]} is {claimed}"
     else:
         write = Delete(AGENTS, key, as_read)
-        message = "no agent has the key that is claimed here"
-    return Fix(_finding(Defect.KEY_CLAIM, tenant_id, AGENTS.name, str(key.sort), message, mended=True), (write,))
+        message = "no agent has the claimed key"
+    return Fix(_finding(Defect.KEY_CLAIM, tenant_id, AGENTS.name, str(key.sort), message, fixable=True), (write,))
 
 
 def _fingerprints(agent: Agent) -> list[str]:
-    """Of the agent's keys, active or not, but for those of an older system that are not admitted today."""
+    """Return the fingerprints of the agent's keys, active or not, except older keys that are not accepted today."""
     found = (keys.admitted(key.line) for key in keys.all_of(agent))
     return [key.fingerprint for key in found if key is not None]

@@ -1,6 +1,6 @@
-"""Find and fix what an older system left wrong in the rows of tenants; `soundness` decides what is wrong in one.
+"""Repair of rows that an older system left wrong. `integrity` and `row_faults` find the defects of one tenant.
 
-For an operator's command: it reads, and on DynamoDB pays for, every row. It may run while servers do, and may be repeated.
+For an operator command: it reads every row, which DynamoDB charges for. It can run beside servers, and may be repeated.
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ from artcafe.tables.partition import Partition
 
 MAX_WRITES: Final = 60
 MOST_BYTES: Final = 1024 * 1024
-"""Of one transaction, which DynamoDB lets have four times as much; a map is counted again in its condition."""
+"""Limits of one transaction. DynamoDB allows four times as many bytes; a map in a condition is counted again."""
 TRIES: Final = 10
 PAUSE_S: Final = 0.2
-"""Of mending a tenant that servers change meanwhile: so often, and about so long after the first time, then longer."""
+"""Attempts at a tenant that servers change at the same time, and the mean pause after the first one, which grows linearly."""
 
 
 class Repair:
-    """Looks at, and fixes, the tables of one engine."""
+    """Inspects and fixes the tables of one engine."""
 
     def __init__(self, tables: Engine) -> None:
         self._tables = tables
 
     async def tenants(self) -> AsyncIterator[TenantId]:
-        """Every tenant, in no order."""
+        """Yield the id of every tenant, unordered."""
         async for item in self._tables.scan(TENANTS):
             yield TenantId(str(item["id"]))
 
     async def is_there(self, tenant_id: TenantId) -> bool:
-        """Return whether the tenant has a row, also one that message it was deleted."""
+        """Return whether the tenant has a row or a tombstone."""
         (tenant,) = await self._tables.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         return tenant is not None
 
-    async def look(self, tenant_id: TenantId) -> list[Finding]:
-        """What is askew in the tenant's own rows; nothing in one that is not there."""
+    async def inspect(self, tenant_id: TenantId) -> list[Finding]:
+        """Return the defects in a tenant's rows; none for a tenant that does not exist."""
         had = await self._read_rows(tenant_id)
         if had is None:
             return []
         return [*(fix.finding for fix in examine(had)), *(finding for finding, _ in count_defects(had)), *faults(had)]
 
     async def orphans(self, elsewhere: Collection[TenantId] = ()) -> list[Finding]:
-        """Find the rows of tenants that do not exist, or were deleted. It reads whole tables.
+        """Return a finding for each row whose tenant does not exist or was deleted. Reads whole tables.
 
-        `elsewhere` are the tenants of the other environment, whose rows stand in the tables that both share.
+        `elsewhere`: the tenants of the other environment, which has rows in the shared tables.
         """
         here = {str(item["id"]) async for item in self._tables.scan(TENANTS) if rows.TOMBSTONE not in item}
         found: list[Finding] = []
@@ -75,10 +75,10 @@ class Repair:
         return found
 
     async def fix(self, tenant_id: TenantId) -> list[Finding]:
-        """Mends what can be mended in the tenant's own rows, and returns it.
+        """Fix what can be fixed in a tenant's rows, and return the findings that were fixed.
 
-        Each transaction holds for the version of the tenant's row that was there when the rows were read, so that nothing is put
-        right that was changed since. Raises Conflict where the tenant is changed again and again.
+        Each transaction requires the version that the tenant's row had when the rows were read, so no changed row is fixed.
+        Raises Conflict after `TRIES` conflicts.
         """
         done: list[Finding] = []
         misses = 0
@@ -88,17 +88,17 @@ class Repair:
                 return done
             before = len(done)
             try:
-                async for findings in self._mended(tenant_id, had):
+                async for findings in self._fix_rows(tenant_id, had):
                     done += findings
             except ConditionFailed:
                 misses += 1
-                await asyncio.sleep(PAUSE_S * misses * random.random())  # noqa: S311 (only so that two repairs don't go in step)
+                await asyncio.sleep(PAUSE_S * misses * random.random())  # noqa: S311 (only spreads concurrent repairs)
                 continue
             if len(done) == before:
-                return done  # Until nothing is left: one fix may have made room for another.
+                return done  # Repeat until nothing is left: one fix may enable another.
         raise Conflict(f"tenant {tenant_id} is being changed by others all the time; try again when it is quieter")
 
-    async def _mended(self, tenant_id: TenantId, had: TenantRows) -> AsyncIterator[list[Finding]]:
+    async def _fix_rows(self, tenant_id: TenantId, had: TenantRows) -> AsyncIterator[list[Finding]]:
         counts = count_defects(had)
         fixes = [fix for fix in examine(had) if fix.writes]
         version = rows.tenant_of(had.tenant).version
@@ -115,7 +115,7 @@ class Repair:
     # --- reading ---
 
     async def _read_rows(self, tenant_id: TenantId) -> TenantRows | None:
-        # The tenant's row first: whatever is added later raises the version that is read here.
+        # Read the tenant's row first: every later addition raises its version.
         (tenant,) = await self._tables.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         if tenant is None or rows.TOMBSTONE in tenant:
             return None
@@ -129,7 +129,7 @@ class Repair:
 
 
 def _touch(tenant_id: TenantId, version: int, changes: Sequence[Change]) -> Update:
-    """The tenant's row with its next version, which tells every server; fails where it has another version than was read."""
+    """Raise the tenant's version, which notifies every server. Fails if the version is not the one that was read."""
     as_read: Condition = Equals("version", version)
     if not version:
         as_read = Or(Not(OfKind("version", ValueKind.NUMBER)), as_read)
@@ -137,7 +137,7 @@ def _touch(tenant_id: TenantId, version: int, changes: Sequence[Change]) -> Upda
 
 
 def _portions(fixes: Sequence[Fix]) -> Iterator[list[Fix]]:
-    """The fixes in portions that fit a transaction; one that is empty where there are none."""
+    """Split fixes into portions that fit a transaction; yield one empty portion if there are none."""
     some: list[Fix] = []
     writes = size = 0
     for fix in fixes:

@@ -1,6 +1,6 @@
-"""Find rows that cannot do what they were written for: findings for a person, because no fix could know what is right. Pure.
+"""Rows that cannot work, reported for a person, because the right value is unknown. Pure.
 
-`soundness` finds what a fix can put right. Memberships are `membership_repair`'s.
+`integrity` finds the defects with a known fix, and `membership_repair` those of memberships.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from artcafe.wire.sshkeys import parse_public_key
 
 
 def faults(had: TenantRows) -> Iterator[Finding]:
-    """Yield what is wrong in a tenant's rows; nothing about one whose deletion has begun."""
+    """Yield the faults of a tenant's rows; none for a tenant that is being deleted."""
     if rows.is_deleting(had.tenant):
         return
     tenant_id = str(had.tenant["id"])
@@ -41,10 +41,10 @@ def faults(had: TenantRows) -> Iterator[Finding]:
 
 
 def orphan(table: Table, item: Item) -> Finding:
-    """Return the finding about a row of a tenant that does not exist."""
+    """Return the finding for a row whose tenant does not exist."""
     tenant_id = str(item["tenant_id"])
     key = " ".join(str(item[name]) for name in table.key_attributes if name != "tenant_id")
-    message = "its tenant does not exist, so it does nothing: write a row for the tenant, or delete this one"
+    message = "its tenant does not exist, so it has no effect: add a row for the tenant, or delete this one"
     return Finding(what=Defect.ORPHAN, tenant_id=tenant_id, table=table.name, key=key, message=message, is_fixable=False)
 
 
@@ -54,11 +54,14 @@ Wrong = Iterator[tuple[Defect, str]]
 def _of_tenant(item: Item) -> Wrong:
     plan, unkept, status = limit_rows.plan_of(item), limit_rows.unenforced_of(item), item.get("status")
     if plan not in PLANS:
-        yield Defect.PLAN, f"its plan {plan!r} is not known here: what its row does not limit, the plan {DEFAULT_PLAN!r} does"
+        yield (
+            Defect.PLAN,
+            f"its plan {plan!r} is unknown: limits missing in its row are those of the plan {DEFAULT_PLAN!r}",
+        )
     if unkept:
-        yield Defect.LIMIT, f"nothing keeps these limits of its row: {', '.join(unkept)}"
+        yield Defect.LIMIT, f"these limits of its row are not enforced: {', '.join(unkept)}"
     if status not in (None, "", *TenantStatus):
-        yield Defect.STATUS, f"its status {status!r} is not known here, and suspends nobody"
+        yield Defect.STATUS, f"its status {status!r} is unknown, and does not suspend the tenant"
 
 
 def _of_agent(item: Item) -> Wrong:
@@ -66,32 +69,32 @@ def _of_agent(item: Item) -> Wrong:
     if (message := _unnameable(id)) is not None:
         yield Defect.ADDRESS, message
     if id.startswith(USER_PREFIX):
-        yield Defect.ADDRESS, f"its id begins with {USER_PREFIX!r}, as people's do, so it cannot log in: give it another id"
+        yield Defect.ADDRESS, f"its id begins with {USER_PREFIX!r}, like those of people, so it cannot log in: give it another id"
     if status not in (None, *agent_rows.LIVENESS, *AgentStatus):
-        yield Defect.STATUS, f"its status {status!r} is not known here, so it is disabled"
+        yield Defect.STATUS, f"its status {status!r} is unknown, so it is disabled"
     agent = agent_rows.agent_of(item)
     for key in () if agent is None else keys.all_of(agent):
         if (problem := _refused(key.line)) is not None:
-            yield Defect.KEY, f"it cannot log in by its key: {problem}"
+            yield Defect.KEY, f"it cannot log in with its key: {problem}"
 
 
 def _of_channel(item: Item) -> Wrong:
     if (message := _unnameable(str(item["id"]))) is not None:
         yield Defect.ADDRESS, message
     if item.get("status") not in (None, "", "active"):
-        yield Defect.STATUS, f"its status {item['status']!r} means nothing here: the channel is in use"
+        yield Defect.STATUS, f"its status {item['status']!r} is unknown and ignored: the channel is in use"
 
 
 def _of_subscription(item: Item, agents: set[str], channels: set[str]) -> Wrong:
     subscription, status = rows.subscription_of(item), item.get("status")
     if not subscription.channel_id or not subscription.agent_id:
-        return  # `soundness` reports it.
+        return  # `integrity` reports it.
     if subscription.agent_id not in agents:
-        yield Defect.ORPHAN, f"there is no agent {subscription.agent_id}, so it delivers to nobody: delete it"
+        yield Defect.ORPHAN, f"there is no agent {subscription.agent_id}, so nothing is delivered: delete it"
     if subscription.channel_id not in channels:
         yield Defect.ORPHAN, f"there is no channel {subscription.channel_id}, so it delivers nothing: delete it"
     if status not in (None, "", *SubscriptionStatus):
-        yield Defect.STATUS, f"its status {status!r} is not known here, so it receives nothing"
+        yield Defect.STATUS, f"its status {status!r} is unknown, so it receives nothing"
     if not subscription.permissions:
         yield Defect.PERMISSIONS, "it lets its agent neither receive nor publish"
 
@@ -103,7 +106,7 @@ def _unnameable(id: str) -> str | None:
 
 
 def _refused(line: str) -> str | None:
-    """Return why a key could not be registered today; None where it could."""
+    """Return why a key would be refused today; None if it would be accepted."""
     try:
         parse_public_key(line)
     except BadKey as exc:

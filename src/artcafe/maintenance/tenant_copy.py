@@ -1,7 +1,7 @@
-"""A tenant's rows from one engine to another, compared at the end. Its messages are `fabric.stream_copy`'s.
+"""Copy of a tenant's rows from one engine to another, compared at the end. `fabric.stream_copy` copies its messages.
 
-May be repeated: what stands at the other end already is read, which costs less than writing it again, and the tenant's own row
-goes last, so that a copy that was cut short is known by its absence.
+May be repeated: rows that the target already has are read, which costs less than writing them again. The tenant's own row is
+written last, so its absence marks an interrupted copy.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from artcafe.tables.engine.values import Item
 from artcafe.tables.engine.writes import Delete, ItemKey, Put, key_of
 
 PARTITIONS: Final = (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USAGE_METRICS, USER_TENANT_INDEX)
-"""What is read by the tenant's key."""
+"""Tables that are read by the tenant's key."""
 OF_TENANT: Final = (*PARTITIONS, USER_TENANTS, TENANTS)
-"""In this order."""
+"""In the order of copying."""
 COPIED: Final = (*OF_TENANT, TERMS_ACCEPTANCE)
-"""Challenges are left, which end within minutes, and the rows beside them, which end within 72 hours."""
+"""Not copied: challenges, which expire within minutes, and the rows in their table that expire within 72 hours."""
 PAGE: Final = 100
 AT_ONCE: Final = 32
 
 OnProgress = Callable[[int], None]
-"""Gets how many more rows are done."""
+"""Called with the number of rows that were copied since the last call."""
 
 
 class CopyChecksums:
-    """What was read here and what is there now, for each table."""
+    """Checksums of the rows read from the source and of those in the target, for each table."""
 
     def __init__(self) -> None:
         self.here = {table: Checksum() for table in COPIED}
         self.there = {table: Checksum() for table in COPIED}
         self.people: set[UserId] = set()
-        """Those whose acceptances were dealt with, since they may be members of several tenants."""
+        """People whose acceptances were copied: each may be a member of several tenants."""
 
     @property
     def are_equal(self) -> bool:
@@ -57,7 +57,7 @@ class CopyChecksums:
 
 
 async def members_in(engine: Engine, only: TenantId | None = None) -> dict[TenantId, set[UserId]]:
-    """Return who has a membership in which tenant, by a scan: an older system may have left the index without some of them."""
+    """Return the members of each tenant by a scan: the index of an older system may be incomplete."""
     found: defaultdict[TenantId, set[UserId]] = defaultdict(set)
     async for item in engine.scan(USER_TENANTS):
         if only in (None, item["tenant_id"]):
@@ -69,18 +69,18 @@ class RowCopier:
     """Copies tenants' rows between two engines."""
 
     def __init__(self, source: Engine, target: Engine, members: Mapping[TenantId, Collection[UserId]]) -> None:
-        """`members` is what `members_in` returned of the source."""
+        """`members` is the result of `members_in` for the source."""
         self._source, self._target, self._members = source, target, members
 
     async def is_there(self, tenant_id: TenantId) -> bool:
-        """Whether the other end has the tenant, whole."""
+        """Return whether the target has the whole tenant."""
         (row,) = await self._target.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
         return row is not None
 
     async def copy(self, tenant_id: TenantId, mapping: IdMapping, sums: CopyChecksums, on_progress: OnProgress) -> None:
-        """Writes what is missing or different, removes what an earlier try left and is no more, and adds to the sums.
+        """Write missing and different rows, delete rows of an earlier attempt that the source no longer has, and update the sums.
 
-        The other end must not be serving the tenant yet. A tenant that is not here leaves nothing there.
+        The target must not be serving the tenant yet. A tenant that the source does not have leaves no row in the target.
         """
         await self._accept(tenant_id, sums, write=True)
         for table in OF_TENANT:
@@ -95,7 +95,7 @@ class RowCopier:
         await self._sum_up(tenant_id, mapping, sums)
 
     async def compare(self, tenant_id: TenantId, mapping: IdMapping, sums: CopyChecksums) -> None:
-        """Adds both ends to the sums, and changes nothing."""
+        """Add the rows of source and target to the sums, without writing."""
         await self._accept(tenant_id, sums, write=False)
         for table in OF_TENANT:
             async for items in self._portions(self._source, table, tenant_id, tenant_id):
@@ -105,14 +105,14 @@ class RowCopier:
         await self._sum_up(tenant_id, mapping, sums)
 
     async def _accept(self, tenant_id: TenantId, sums: CopyChecksums, *, write: bool) -> None:
-        """What members have accepted: added where it is missing, and never written over."""
+        """Add the acceptances of members that the target lacks, and overwrite none."""
         for user_id in sorted(await self._users(self._source, tenant_id, tenant_id) - sums.people):
             sums.people.add(user_id)
             items = (await self._source.query(TERMS_ACCEPTANCE, user_id, limit=PAGE, consistent=True)).items
             await self._accept_all(items, sums, write=write)
 
     async def copy_acceptances(self, sums: CopyChecksums) -> None:
-        """Copy what everybody else has accepted: people who are in no tenant, and those of whom only an address was known."""
+        """Copy all other acceptances: of people without a tenant, and of people known only by an address."""
         some: list[Item] = []
         async for item in self._source.scan(TERMS_ACCEPTANCE):
             if item["user_id"] not in sums.people:
@@ -132,7 +132,7 @@ class RowCopier:
                 sums.there[TERMS_ACCEPTANCE].add(there)
 
     async def left_behind(self, sums: CopyChecksums) -> dict[Table, int]:
-        """Count the rows of the source that are not among those that were copied or compared, by a scan of every table."""
+        """Count the rows of the source that were neither copied nor compared, by a scan of every table."""
         counted = dict.fromkeys(COPIED, 0)
         for table in COPIED:
             async for _ in self._source.scan(table):
@@ -146,7 +146,7 @@ class RowCopier:
                     sums.there[table].add(item)
 
     async def _found(self, table: Table, items: Sequence[Item]) -> list[Item | None]:
-        """What stands at the other end in the places of these."""
+        """Return the target's items with the keys of these."""
         return await self._target.get(table, [key_of(table, item) for item in items], consistent=True) if items else []
 
     async def _write(self, table: Table, items: Sequence[Item], *, only_missing: bool = False) -> None:
@@ -163,7 +163,7 @@ class RowCopier:
                     group.create_task(put(item))
 
     async def _tidy(self, table: Table, tenant_id: TenantId, mapping: IdMapping) -> None:
-        """Removes at the other end what is not here, which only an earlier try can have written."""
+        """Delete the target's rows that the source does not have: an earlier attempt wrote them."""
         new_id = mapping.tenant_id(tenant_id)
         if await self.is_there(new_id):
             return
@@ -178,7 +178,7 @@ class RowCopier:
     # --- reading ---
 
     async def _portions(self, engine: Engine, table: Table, tenant_id: TenantId, here: TenantId) -> AsyncIterator[list[Item]]:
-        """Yield all that a table has of a tenant, which is called `here` in the source."""
+        """Yield all items of a tenant in a table. Its id in the source is `here`."""
         if table is TENANTS:
             (row,) = await engine.get(TENANTS, [ItemKey(tenant_id)], consistent=True)
             yield [] if row is None else [row]
@@ -193,7 +193,7 @@ class RowCopier:
             yield items
 
     async def _users(self, engine: Engine, tenant_id: TenantId, here: TenantId) -> set[UserId]:
-        """Return who has a membership in the source, or stands in the index of this engine."""
+        """Return the people with a membership in the source, or with a row in this engine's index."""
         users = set(self._members.get(here, ()))
         async for items in self._partition(engine, USER_TENANT_INDEX, tenant_id):
             users |= {UserId(str(item["user_id"])) for item in items}

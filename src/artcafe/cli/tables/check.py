@@ -167,10 +167,10 @@ class _Rows:
 
     async def look(self) -> list[Finding]:
         """Read every row, and return the findings."""
-        memberships = [fix.finding async for fix in self._memberships.look(self._only)]
+        memberships = [fix.finding async for fix in self._memberships.inspect(self._only)]
         if self._only is not None:
-            return [*memberships, *await self._repair.look(self._only)]
-        of_tenants = [finding async for tenant_id in self._repair.tenants() for finding in await self._repair.look(tenant_id)]
+            return [*memberships, *await self._repair.inspect(self._only)]
+        of_tenants = [finding async for tenant_id in self._repair.tenants() for finding in await self._repair.inspect(tenant_id)]
         return [*memberships, *of_tenants, *await self._repair.orphans(self._elsewhere)]
 
     async def fix(self, found: Sequence[Finding]) -> list[Finding]:
@@ -178,7 +178,7 @@ class _Rows:
 
         Memberships are repaired first, because the counts of members depend on them.
         """
-        fixes = [fix async for fix in self._memberships.look(self._only) if fix.writes]
+        fixes = [fix async for fix in self._memberships.inspect(self._only) if fix.writes]
         done = [fix.finding for fix in fixes if await self._memberships.fix(fix)]
         tenants = {each.tenant_id for each in found if each.is_fixable} | {each.tenant_id for each in done}
         for tenant_id in sorted(tenants):
