@@ -194,7 +194,7 @@ async def _make(
     settings = ServiceSettings(service_name="test", cursor_s=LONG_S, terms=current)
     services = Services(Store(tables), fabric, identity, keys, clock, settings, group)
     gateway = Gateway(
-        services, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, recheck_s=0.01, connections=connections
+        services, group, sweep_s=sweep_s, connect_s=connect_s, stall_s=stall_s, apply_interval_s=0.01, connections=connections
     )
     port = await gateway.listen("127.0.0.1", 0, _tls(authority))
 

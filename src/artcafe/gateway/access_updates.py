@@ -21,7 +21,7 @@ from artcafe.model import AgentId, ChannelId, TenantChange, TenantId, UserId, Us
 from artcafe.observe.logs import log
 from artcafe.supervision import Supervisor
 
-RECHECK_S: Final = 1.0
+APPLY_INTERVAL_S: Final = 1.0
 """Shortest time between two applications of a tenant's changes; a revocation has 5 s (sentence 12)."""
 AT_ONCE: Final = 8
 """Concurrent reads of agents or people per tenant: few, since the embedded tables do one read at a time for all tenants."""
@@ -81,12 +81,12 @@ class TenantSessions:
 class AccessUpdates:
     """The authenticated sessions of this server, and the loop for applying changes to them."""
 
-    def __init__(self, services: Services, recheck_s: float = RECHECK_S) -> None:
-        self._services, self._recheck_s = services, recheck_s
+    def __init__(self, services: Services, apply_interval_s: float = APPLY_INTERVAL_S) -> None:
+        self._services, self._apply_interval_s = services, apply_interval_s
         self._tenants: dict[TenantId, TenantSessions] = {}
         self._due: list[TenantSessions] = []
         self._change = asyncio.Event()
-        self.supervisor = Supervisor("rechecks")
+        self.supervisor = Supervisor("access_updates")
 
     def enter(self, session: AgentSession | UserSession) -> None:
         """Apply changes to this session from here on."""
@@ -150,9 +150,9 @@ class AccessUpdates:
                 with self.supervisor.contain(tenant=tenant.tenant_id):
                     await self._apply(tenant, pending)
                 if tenant.failure is not None:
-                    log.warning("gateway.recheck_failed", tenant=tenant.tenant_id, error=str(tenant.failure))
+                    log.warning("gateway.access_update_failed", tenant=tenant.tenant_id, error=str(tenant.failure))
                     tenant.pending.add(pending)
-                await asyncio.sleep(self._recheck_s)
+                await asyncio.sleep(self._apply_interval_s)
         finally:
             tenant.is_worked_on = False
 

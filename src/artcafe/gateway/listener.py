@@ -22,7 +22,7 @@ from artcafe.errors import (
     ShuttingDown,
     SlowConsumer,
 )
-from artcafe.gateway.access_updates import RECHECK_S, AccessUpdates
+from artcafe.gateway.access_updates import APPLY_INTERVAL_S, AccessUpdates
 from artcafe.gateway.admission import Admission
 from artcafe.gateway.connection import Connection
 from artcafe.gateway.opening_handshake import OpeningHandshake
@@ -58,7 +58,7 @@ class Gateway:
         sweep_s: float = SWEEP_S,
         connect_s: float = CONNECT_S,
         stall_s: float = STALL_S,
-        recheck_s: float = RECHECK_S,
+        apply_interval_s: float = APPLY_INTERVAL_S,
         admission: Admission | None = None,
         connections: OpenConnections | None = None,
     ) -> None:
@@ -79,7 +79,7 @@ class Gateway:
         self._stalled: dict[Connection, tuple[float, int]] = {}
         """Sockets with a peer that is not reading: the time of its last read, and the number of bytes waiting then."""
         self._closing: dict[Connection, float] = {}
-        self.access_updates = AccessUpdates(services, recheck_s)
+        self.access_updates = AccessUpdates(services, apply_interval_s)
         services.invalidation.subscribe(self.access_updates.changed)
         services.version_watch.add_served(self.access_updates.tenants)
         services.fabric.on_tenant_failure(self.close_tenant)
