@@ -1,4 +1,4 @@
-"""The records that ArtCafe keeps, as frozen structs, and the ids that name them. How a record is stored is `tables.store`'s."""
+"""The records of ArtCafe, as frozen structs, and the types of their ids. `tables.store` reads and writes them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ KeyId = NewType("KeyId", str)
 InvitationId = NewType("InvitationId", str)
 
 USER_PREFIX = "usr:"
-"""Before a person's id, where agents could be meant too."""
+"""The prefix of a person's id in places where an agent's id is possible too."""
 
 Epoch = NewType("Epoch", str)
-"""Names one life of a tenant's log. A restored log, or one begun anew, has another; sequences mean nothing across epochs."""
+"""The name of one log of a tenant. A log restored or created again has a new epoch; sequences have no meaning across epochs."""
 
 Seq = int
-"""A message's sequence in its tenant's log: rises in a channel, may skip numbers, begins at 1."""
+"""A message's sequence in its tenant's log: rises within a channel, may skip numbers, begins at 1."""
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What every record is: immutable, compared by value.
+    """The base of every record: immutable, compared by value.
 
-    The time of an event is None where an older system left none that can be read.
+    The time of an event is None if an older system left no readable one.
     """
 
 
@@ -42,7 +42,7 @@ class Role(StrEnum):
 
 
 class TenantStatus(StrEnum):
-    """`suspended`: its agents are out, and its people read and change nothing, until an operator resumes it."""
+    """`suspended`: agents are disconnected, and people can read and change nothing, until an operator resumes the tenant."""
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
@@ -59,23 +59,23 @@ class KeyStatus(StrEnum):
 
 
 class ChannelType(StrEnum):
-    """How a channel delivers. `broadcast`: every subscriber gets every message, stored. `live`: those who are there get it, at
-    most once, and nothing is stored."""
+    """The delivery of a channel. `broadcast`: every message is stored, and delivered to every subscriber. `live`: messages are
+    delivered to the connected subscribers at most once, and not stored."""
 
     BROADCAST = "broadcast"
     LIVE = "live"
 
 
 class Access(StrEnum):
-    """Who of a tenant's agents may use a channel. `open`: any may publish, and subscribe itself. `managed`: those for whom a
-    member made a subscription, and as its permissions say."""
+    """Which of a tenant's agents may use a channel. `open`: any may publish, and subscribe itself. `managed`: those with a
+    subscription made by a member, according to its permissions."""
 
     OPEN = "open"
     MANAGED = "managed"
 
 
 class Permission(StrEnum):
-    """What a subscription lets its agent do. In an open channel publishing needs none."""
+    """A right that a subscription gives its agent. In an open channel, publishing requires none."""
 
     RECEIVE = "receive"
     PUBLISH = "publish"
@@ -87,7 +87,7 @@ class SubscriptionStatus(StrEnum):
 
 
 class Tenant(Record, frozen=True, kw_only=True):
-    """An organisation. `version` rises with every change of who may do what in it; the counts stand under the limits."""
+    """An organisation. `version` rises with every change of permissions in it; the counts are checked against the limits."""
 
     id: TenantId
     name: str
@@ -101,12 +101,12 @@ class Tenant(Record, frozen=True, kw_only=True):
     member_count: int = 0
     status: TenantStatus = TenantStatus.ACTIVE
     is_deleting: bool = False
-    """From the moment that its deletion begins; what is left of it afterwards says so too."""
+    """Set from the beginning of its deletion, and in the row that is left afterwards."""
     request_hash: str | None = None
 
 
 class Member(Record, frozen=True, kw_only=True):
-    """A user in a tenant. Who came by an invitation keeps its id, and the address that it was for."""
+    """A user in a tenant. A member who joined by an invitation keeps its id and its e-mail address."""
 
     user_id: UserId
     tenant_id: TenantId
@@ -117,7 +117,8 @@ class Member(Record, frozen=True, kw_only=True):
 
 
 class Invitation(Record, frozen=True, kw_only=True):
-    """A way into a tenant that is open until `expires_at`, once, with one role, for whoever has proven one e-mail address."""
+    """An invitation to a tenant: valid until `expires_at`, once, for one role, and for a person with one verified e-mail
+    address."""
 
     tenant_id: TenantId
     id: InvitationId
@@ -130,8 +131,8 @@ class Invitation(Record, frozen=True, kw_only=True):
 
 
 class AgentKey(Record, frozen=True, kw_only=True):
-    """One of an agent's SSH keys, good until `not_after`. `serial` is new whenever it becomes active: a proof names it, and ends
-    with it. `request` and its hash are those of the request that added it, where that may be repeated."""
+    """One of an agent's SSH keys, valid until `not_after`. `serial` changes whenever the key becomes active; a proof contains it,
+    and expires with it. `request` and `request_hash` are those of the request that added the key, if that may be repeated."""
 
     line: str
     added_at: datetime | None
@@ -143,11 +144,11 @@ class AgentKey(Record, frozen=True, kw_only=True):
 
 
 class Agent(Record, frozen=True, kw_only=True):
-    """A program of a tenant. `epoch` rises when its first key or its status changes and is in every token of it; `channels` maps
-    the channels it has a subscription to, active or not, so that they are found without an index.
+    """A program of a tenant. `epoch` rises when its first key or its status changes, and is part of its tokens. `channels` are
+    those it has a subscription to, active or not, so that they are found without an index.
 
-    `public_key` is its first key, with the serial `key_serial`; `keys` are the others, and `keys_version` rises with each change
-    of any.
+    `public_key` is its first key, with the serial `key_serial`; `keys` are the others. `keys_version` rises with each change of
+    any.
     """
 
     tenant_id: TenantId
@@ -169,9 +170,10 @@ class Agent(Record, frozen=True, kw_only=True):
 
 
 class Cursor(Record, frozen=True, kw_only=True):
-    """How far a subscription has come: everything up to `seq` in the log of `epoch` is acknowledged or before its start.
+    """A subscription's position: everything up to `seq` in the log of `epoch` is acknowledged, or before the subscription's
+    start.
 
-    No epoch means a subscription that is older than its tenant's log: its cursor is 0 in whatever log comes first.
+    Without an epoch, the subscription is older than its tenant's log, and its position is 0 in the first log.
     """
 
     epoch: Epoch | None = None
@@ -181,8 +183,8 @@ class Cursor(Record, frozen=True, kw_only=True):
 class Channel(Record, frozen=True, kw_only=True):
     """A named, ordered log of messages in a tenant.
 
-    Messages older than `retention_s` seconds are removed, oldest first; None: as old as the tenant's plan allows. Up to
-    `removed_to` they are gone, or about to be: it is written before anything is removed.
+    Messages older than `retention_s` seconds are removed, oldest first; None: the maximum of the tenant's plan. Messages up to
+    `removed_to` are removed, or about to be: it is written before the removal.
     """
 
     tenant_id: TenantId
@@ -199,7 +201,7 @@ class Channel(Record, frozen=True, kw_only=True):
 
 
 class Subscription(Record, frozen=True, kw_only=True):
-    """The row that says an agent receives a channel, or in a managed one, what it may do there."""
+    """A row by which an agent receives a channel; in a managed channel, it contains the agent's permissions."""
 
     tenant_id: TenantId
     channel_id: ChannelId
@@ -215,17 +217,18 @@ class Subscription(Record, frozen=True, kw_only=True):
         return subscription_id(self.channel_id, self.agent_id)
 
     def allows(self, permission: Permission) -> bool:
-        """Whether it lets its agent do that now."""
+        """Return whether the subscription gives its agent this permission now."""
         return self.status is SubscriptionStatus.ACTIVE and permission in self.permissions
 
 
 def subscription_id(channel_id: ChannelId, agent_id: AgentId) -> str:
-    """`{channel_id}#{agent_id}`: one query by prefix answers who receives a channel, and making it twice makes it once."""
+    """Return `{channel_id}#{agent_id}`. One query by prefix finds a channel's subscribers, and a repeated creation has the same
+    id."""
     return f"{channel_id}#{agent_id}"
 
 
 class Acceptance(Record, frozen=True, kw_only=True):
-    """That a person has accepted a version of the terms, when, and from the address that was observed."""
+    """A person's acceptance of a version of the terms: when, and from which observed address."""
 
     user_id: UserId
     version: str
@@ -234,7 +237,7 @@ class Acceptance(Record, frozen=True, kw_only=True):
 
 
 class Challenge(Record, frozen=True, kw_only=True):
-    """A login begun over REST. `text` is exactly what the agent signs."""
+    """A login begun over REST. `text` is exactly the text that the agent signs."""
 
     id: ChallengeId
     text: str
@@ -244,9 +247,9 @@ class Challenge(Record, frozen=True, kw_only=True):
 
 
 class TenantChange(Record, frozen=True, kw_only=True):
-    """The rows of one tenant that one transaction changed. With `is_whole` anything in the tenant may have changed.
+    """The rows of one tenant that one transaction changed. With `is_whole`, anything in the tenant may have changed.
 
-    `raised` is by how much the transaction raised the tenant's version; 0 where that is unknown.
+    `raised` is the transaction's increase of the tenant's version; 0 if unknown.
     """
 
     tenant_id: TenantId
@@ -259,13 +262,13 @@ class TenantChange(Record, frozen=True, kw_only=True):
 
 
 class UserPrincipal(Record, frozen=True, kw_only=True):
-    """A proven person acting in one tenant with one membership."""
+    """An authenticated person acting in one tenant by one membership."""
 
     user_id: UserId
     tenant_id: TenantId
     role: Role
     is_suspended: bool = False
-    """The tenant is: this person reads in it, and no more."""
+    """Whether the tenant is suspended: the person can read, and change nothing."""
 
     @property
     def sender(self) -> str:
@@ -273,9 +276,9 @@ class UserPrincipal(Record, frozen=True, kw_only=True):
 
 
 class AgentPrincipal(Record, frozen=True, kw_only=True):
-    """A proven agent. `epoch` is the agent's at the time of the proof; a later epoch in its record ends this principal.
+    """An authenticated agent. `epoch` is the agent's at the time of the proof; a later epoch in its record ends this principal.
 
-    So does the end of the key that proved it, whose serial is `key`; `until` is when that ends by itself.
+    So does the end of the key used in the proof, whose serial is `key`. `until` is that key's expiry.
     """
 
     agent_id: AgentId
@@ -293,20 +296,20 @@ Principal = UserPrincipal | AgentPrincipal
 
 
 class Outcome(StrEnum):
-    """What became of something that is in the audit. `intended` stands before a change, one of the others behind it."""
+    """The outcome of an audited action. `intended` is recorded before a change, one of the others after it."""
 
     INTENDED = "intended"
     DONE = "done"
     REFUSED = "refused"
     UNKNOWN = "unknown"
-    """It may have been made: the answer of what makes it was lost."""
+    """The change may have been made: the answer was lost."""
 
 
 class Entry(Record, frozen=True, kw_only=True):
-    """One line of an audit: who did what to what, when and from where.
+    """One entry of an audit: the actor, the action, its target, the time and the address.
 
-    `number` counts from 1 without a hole; `before` is the digest of the entry before (`rules.chain`), so that none can be
-    changed, removed or put between others unseen. `intent` is the number of the entry whose outcome this one tells.
+    `number` counts from 1 without gaps. `before` is the digest of the previous entry (`rules.chain`), so that changing, removing
+    or inserting an entry is detectable. `intent` is the number of the entry whose outcome this one records.
     """
 
     number: int

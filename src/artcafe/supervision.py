@@ -1,4 +1,4 @@
-"""The supervisor of background loops: an unforeseen exception costs one item or one pass, never the loop and never the server."""
+"""Supervision of background loops: an unforeseen exception costs one item or one pass, never the loop or the server."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from typing import Final
 from artcafe.observe.logs import log
 
 RESTART_S: Final = 1.0
-"""Pause before a loop that raised starts again, so that one that fails at once does not take a core."""
+"""Delay before a failed loop is restarted, so that a loop that fails at once does not occupy a core."""
 LOG_EVERY_S: Final = 60.0
-"""Failures of one type are logged at most this often, with a traceback, and counted in between: an item that fails every second
-must not fill the log."""
+"""Failures of one type are logged at most this often, with a traceback, and counted in between, so that an item that fails every
+second does not fill the log."""
 
 
 class Supervisor:
-    """Supervises one background loop. Each failure is counted in `failures`, and logged as `loop.failed`.
+    """The supervisor of one background loop. Each failure is counted in `failures`, and logged as `loop.failed`.
 
-    `contain` goes around each item and `keep` around the whole loop. An item that fails must not keep the ones behind it waiting,
-    so `keep` alone is not enough for a loop over items. Cancellation passes through both.
+    Use `contain` around each item, and `keep` around the whole loop. A failed item must not delay later ones, so `keep` alone is
+    not enough for a loop over items. Cancellation passes through both.
     """
 
     def __init__(self, loop: str) -> None:
-        """`loop` names the loop in the log."""
+        """`loop` is the loop's name in the log."""
         self._loop = loop
         self.failures = 0
         self._logged_at: dict[type[Exception], float] = {}
 
     def contain(self, *foreseen: type[Exception], **item: object) -> Containment:
-        """Suppress any exception in a `with` block but the `foreseen` types, which the caller handles.
+        """Suppress exceptions in a `with` block, except for `foreseen` types, which the caller handles.
 
-        What follows the block runs after a failure too; leave the block by `return` or `continue` where it must not. `item` names
-        the item in the log.
+        Code after the block also runs after a failure; leave the block by `return` or `continue` to prevent that. `item`
+        identifies the item in the log.
         """
         return Containment(self, foreseen, item)
 
     async def keep(self, run: Callable[[], Awaitable[None]], restart_s: float = RESTART_S) -> None:
-        """Run a loop until it returns or is cancelled. Start it again `restart_s` after it raised."""
+        """Run a loop until it returns or is cancelled. Restart it `restart_s` after an exception."""
         while True:
             with self.contain():
                 await run()
@@ -47,7 +47,7 @@ class Supervisor:
             await asyncio.sleep(restart_s)
 
     def note(self, exc: Exception, item: dict[str, object]) -> None:
-        """Count a failure, and log it unless one of its type was logged a moment ago."""
+        """Count a failure, and log it unless one of its type has just been logged."""
         self.failures += 1
         now = time.monotonic()
         if now - self._logged_at.get(type(exc), float("-inf")) >= LOG_EVERY_S:
@@ -56,7 +56,7 @@ class Supervisor:
 
 
 class Containment:
-    """The block around one item. It is a class of its own and not a generator so that type checkers know that it suppresses."""
+    """The context manager of one item. A class, not a generator, so that type checkers know that it suppresses exceptions."""
 
     __slots__ = ("_foreseen", "_item", "_supervisor")
 
@@ -67,7 +67,7 @@ class Containment:
         """Nothing is needed to begin."""
 
     def __exit__(self, _: type[BaseException] | None, exc: BaseException | None, __: TracebackType | None) -> bool:
-        """Suppress an unforeseen exception. Cancellation and the end of the process are no `Exception`."""
+        """Suppress an unforeseen exception. Cancellation and the end of the process are not subclasses of `Exception`."""
         if not isinstance(exc, Exception) or isinstance(exc, self._foreseen):
             return False
         self._supervisor.note(exc, self._item)

@@ -53,7 +53,7 @@ def test_json_line_is_written_where_msgspec_refuses_a_value() -> None:
 @given(text=HARMLESS_OR_NOT)
 def test_text_that_is_not_searched_for_secrets_has_none_by_any_pattern(text: str) -> None:
     if redaction._HARMLESS.fullmatch(text):
-        assert not any(pattern.search(text) for pattern, _ in redaction._LOOKS)
+        assert not any(pattern.search(text) for pattern, _ in redaction._PATTERNS)
 
 
 def test_lines_carry_level_and_utc_time() -> None:

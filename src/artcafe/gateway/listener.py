@@ -29,7 +29,7 @@ from artcafe.gateway.opening_handshake import OpeningHandshake
 from artcafe.gateway.upgrade_request import UpgradeRefused, UpgradeRequest, refusal
 from artcafe.gateway.user_session import UserSession
 from artcafe.model import TenantId
-from artcafe.observe.logs import Repeated, log
+from artcafe.observe.logs import ThrottledEvent, log
 from artcafe.rules.connections import CountedConnection, OpenConnections
 from artcafe.supervision import Supervisor
 
@@ -66,8 +66,8 @@ class Gateway:
         self._admission = admission or Admission()
         self._open_connections = connections or OpenConnections()
         self._handshakes: set[OpeningHandshake] = set()
-        self._refused_origin, self._noise = Repeated("gateway.origin_refused"), Repeated("gateway.not_websocket")
-        self._errors: dict[str, Repeated] = {}
+        self._refused_origin, self._noise = ThrottledEvent("gateway.origin_refused"), ThrottledEvent("gateway.not_websocket")
+        self._errors: dict[str, ThrottledEvent] = {}
         self._services, self._group = services, group
         self._sweep_s, self._connect_s, self._stall_s = sweep_s, connect_s, stall_s
         self._unauthenticated: dict[Connection, float] = {}
@@ -213,7 +213,7 @@ class Gateway:
             return
         session = connection.session
         who = {} if session is None else {"tenant": session.principal.tenant_id, "principal": session.principal.sender}
-        line = self._errors.setdefault(reason.code, Repeated("gateway.closed"))
+        line = self._errors.setdefault(reason.code, ThrottledEvent("gateway.closed"))
         line.warn(code=reason.code, close=reason.close, address=connection.address, problem=str(reason), **who)
 
     def admit(self, counted: CountedConnection, peer: str | None, forwarded: list[str]) -> str:

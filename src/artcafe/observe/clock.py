@@ -6,9 +6,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 Clock = Callable[[], datetime]
-"""Aware UTC time. One is passed in wherever time decides something."""
+"""A function that returns aware UTC time. It is passed to every component that depends on the time."""
 
 
 def now() -> datetime:
-    """The real clock."""
+    """Return the current time, in UTC."""
     return datetime.now(UTC)

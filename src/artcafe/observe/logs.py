@@ -1,4 +1,4 @@
-"""Logs: events with fields, never a token, a key or a payload."""
+"""Structured logs: events with fields, never a token, a key or a payload."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from artcafe.observe.redaction import redacted
 log: FilteringBoundLogger = structlog.get_logger()
 
 
-class Repeated:
-    """An event that a peer can cause as often as it likes: the first is logged, then one line a minute with their count."""
+class ThrottledEvent:
+    """An event that a peer can cause at any rate: the first is logged, then at most one line a minute with their count."""
 
     __slots__ = ("_count", "_event", "_logged_at", "_monotonic")
 
@@ -33,7 +33,7 @@ class Repeated:
         self._logged_at: float | None = None
 
     def warn(self, **fields: object) -> None:
-        """Count the event, and log it with the fields of this one if a minute has passed since the last line."""
+        """Count the event, and log it with these fields if a minute has passed since the last line."""
         self._count += 1
         now = self._monotonic()
         if self._logged_at is None or now - self._logged_at >= self.EVERY_S:
@@ -42,7 +42,7 @@ class Repeated:
 
 
 def configure(level: str = "info", *, json: bool = False, stream: TextIO = sys.stderr, process: int | None = None) -> None:
-    """Sets up logging for the process: lines for a person, or JSON lines for a collector; libraries' warnings among them."""
+    """Set up logging for the process: lines for people, or JSON lines for a collector. Warnings of libraries are included."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -79,13 +79,14 @@ def _add_time(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDi
 
 
 class _Forward(logging.Handler):
-    """What libraries say, in our log and through its redaction. Nothing below warnings: some would tell of payloads."""
+    """Forwards libraries' log records to our log, with its redaction. Records below warning are dropped: some contain
+    payloads."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say = log.error if record.levelno >= logging.ERROR else log.warning
         try:
             message = record.getMessage()
-        except (TypeError, ValueError):  # the library's format and its values do not go together
+        except (TypeError, ValueError):  # the library's format and arguments do not match
             message = str(record.msg)
-        with contextlib.suppress(OSError, ValueError):  # nobody reads the log any more; `handleError` would print it unredacted
+        with contextlib.suppress(OSError, ValueError):  # the log is closed; `handleError` would print the record unredacted
             say("library.said", library=record.name, message=message, exc_info=record.exc_info)

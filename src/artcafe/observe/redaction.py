@@ -1,4 +1,4 @@
-"""Whatever is logged, without what opens anything: tokens, signatures, keys, payloads, known by field or by look."""
+"""Redaction of log events: tokens, signatures, keys and payloads, recognized by field or by format."""
 
 from __future__ import annotations
 
@@ -14,57 +14,58 @@ SECRET_FIELDS: Final = frozenset(
         "set_cookie", "signature", "token",
     }
 )  # fmt: skip
-"""Fields that are replaced by their length, whoever wrote them and however deep they stand."""
+"""Fields whose values are replaced by their length, from any logger and at any depth."""
 
-_DEEPEST: Final = 8
+_MAX_DEPTH: Final = 8
 
 _Replacement = Callable[[re.Match[str]], str]
 
 
-def _whole(match: re.Match[str]) -> str:
+def _replace_match(match: re.Match[str]) -> str:
     return f"<{len(match[0])} characters>"
 
 
-def _behind(match: re.Match[str]) -> str:
+def _replace_rest(match: re.Match[str]) -> str:
     return f"{match[1]}<{len(match[0]) - len(match[1])} characters>"
 
 
-_LOOKS: Final[tuple[tuple[re.Pattern[str], _Replacement], ...]] = (
-    # Armor of any kind: private keys, certificates, SSH signatures; to the end where its last line is missing.
-    (re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL), _whole),
-    # JOSE's compact form, and its beginning where something cut it: `{"` in base64 is `eyJ`.
-    (re.compile(r"\bey[JKA-Z][A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,4}"), _whole),
-    # Seeds of NATS's keys (github.com/nats-io/nkeys): base32, S and the kind first.
-    (re.compile(r"\bS[ACNOUX][A-Z2-7]{56}\b"), _whole),
-    (re.compile(r"(?i)(\b(?:bearer|basic)\s+)[^\s'\",;]+"), _behind),
-    # Without the scheme before it: looking for one from each place of `a.a.a.…` took time by the square of the length.
-    (re.compile(r"(://)[^/\s@]+(?=@)"), _behind),
+_PATTERNS: Final[tuple[tuple[re.Pattern[str], _Replacement], ...]] = (
+    # PEM armor of any kind: private keys, certificates, SSH signatures; to the end of the text if its last line is missing.
+    (re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL), _replace_match),
+    # JOSE's compact form, or its cut-off beginning: `{"` in base64 is `eyJ`.
+    (re.compile(r"\bey[JKA-Z][A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,4}"), _replace_match),
+    # Seeds of NATS keys (github.com/nats-io/nkeys): base32, beginning with S and the kind.
+    (re.compile(r"\bS[ACNOUX][A-Z2-7]{56}\b"), _replace_match),
+    (re.compile(r"(?i)(\b(?:bearer|basic)\s+)[^\s'\",;]+"), _replace_rest),
+    # The scheme is not matched: searching for one at each position of `a.a.a.…` took quadratic time.
+    (re.compile(r"(://)[^/\s@]+(?=@)"), _replace_rest),
     (
         re.compile(
             r"""(?ix)( \b (?: access_token | id_token | refresh_token | client_secret | authorization | private_key | signature
             | password | secret | token ) ["']? \s* [:=] \s* ["']? ) (?! < \d) [^\s"',;&}\]]+"""
         ),
-        _behind,
+        _replace_rest,
     ),
 )
 
 
 def redacted(value: object, name: str = "") -> object:
-    """The value of a field of this name, without its secrets. What is no text, mapping or list stays, or is shown as text."""
-    return _redacted(value, name, _DEEPEST)
+    """Return the value of a field without its secrets. Numbers, booleans and None stay; other objects are shown by their
+    `repr`."""
+    return _redacted(value, name, _MAX_DEPTH)
 
 
-def _redacted(value: object, name: str, deepest: int) -> object:
+def _redacted(value: object, name: str, depth: int) -> object:
     if value is not None and _is_secret(name):
         return f"<{len(str(value))} characters>"
     if isinstance(value, str):
         return _text(value)
     if value is None or isinstance(value, bool | int | float):
         return value
-    if deepest and isinstance(value, Mapping):
-        return {_text(str(each)): _redacted(inner, str(each), deepest - 1) for each, inner in value.items()}
-    if deepest and isinstance(value, list | tuple | set | frozenset):
-        return [_redacted(each, "", deepest - 1) for each in value]
+    if depth and isinstance(value, Mapping):
+        return {_text(str(each)): _redacted(inner, str(each), depth - 1) for each, inner in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_redacted(each, "", depth - 1) for each in value]
     return _text(repr(value))
 
 
@@ -81,6 +82,6 @@ sign in it, or 58 characters."""
 def _text(text: str) -> str:
     if _HARMLESS.fullmatch(text):
         return text
-    for look, replacement in _LOOKS:
-        text = look.sub(replacement, text)
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
     return text

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from artcafe.observe.logs import Repeated, log
+from artcafe.observe.logs import ThrottledEvent, log
 from artcafe.resources import Adopt
 
 REST: Final = b"r"
@@ -55,7 +55,7 @@ class Acceptor:
         self._held: socket.socket | None = None
         """A connection that no process could take."""
         self._is_accepting = self._is_closed = False
-        self._refused = Repeated("process.not_accepted")
+        self._refused = ThrottledEvent("process.not_accepted")
 
     def resume(self) -> None:
         """Accept again if a process serves. Call it whenever one begins to."""
@@ -128,7 +128,7 @@ class Receiver:
         """Set when the supervisor sends no more, because it ends this process, or is gone itself."""
         self._adopt: dict[bytes, Adopt] = {}
         self._group: asyncio.TaskGroup | None = None
-        self._lost = Repeated("process.connection_lost")
+        self._lost = ThrottledEvent("process.connection_lost")
 
     async def run(self, rest: Adopt, gateway: Adopt) -> None:
         """Give each connection to its listener, until cancelled."""

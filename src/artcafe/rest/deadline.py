@@ -13,7 +13,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from artcafe.errors import ArtcafeError, BadRequest
-from artcafe.observe.logs import Repeated, log
+from artcafe.observe.logs import ThrottledEvent, log
 from artcafe.rest import problems
 from artcafe.rest.headers import response_headers
 from artcafe.rest.heads import BadHead, StrictBuffer
@@ -32,8 +32,8 @@ class _UvicornLog(logging.Logger):
 
 _uvicorn_log: Final = _UvicornLog("uvicorn.error", logging.WARNING)
 _uvicorn_log.parent = logging.getLogger("uvicorn.error")
-_not_http: Final = Repeated("rest.not_http")
-_refused: Final = Repeated("rest.connection_refused")
+_not_http: Final = ThrottledEvent("rest.not_http")
+_refused: Final = ThrottledEvent("rest.connection_refused")
 
 
 class DeadlineProtocol(H11Protocol):
