@@ -18,6 +18,8 @@ from artcafe.rules.access import Action, AgentAccess
 SOURCE: Final = Path(access.__file__).parents[1]
 FILES: Final = (*sorted((SOURCE / "services").glob("*.py")), SOURCE / "rest" / "principal.py", SOURCE / "rules" / "access.py")
 MEMBER_LOGIN: Final = SOURCE / "services" / "member_login.py"
+GATEWAY_FUNCTIONS: Final = frozenset({"Authentication.open_session"})
+"""Functions of other files that only the gateway calls."""
 CALLS: Final = frozenset({"check", "check_managed", "require_tenant"})
 """Functions that raise if the caller has no permission."""
 REFUSALS: Final = frozenset(
@@ -63,13 +65,17 @@ class Check:
 
 
 def found() -> list[Check]:
-    """Return every check except those reached only by people at the gateway."""
-    return [check for file in FILES if file != MEMBER_LOGIN for check in _in(file)]
+    """Return every check except those reached only through the gateway."""
+    return [check for file in FILES for check in _in(file) if not _is_of_gateway(check)]
 
 
-def of_member_login() -> list[Check]:
-    """Return every check reached only by people at the gateway, never by the REST matrix."""
-    return list(_in(MEMBER_LOGIN))
+def of_gateway() -> list[Check]:
+    """Return every check reached only through the gateway, never by the REST matrix."""
+    return [check for file in FILES for check in _in(file) if _is_of_gateway(check)]
+
+
+def _is_of_gateway(check: Check) -> bool:
+    return check.file == MEMBER_LOGIN or check.function in GATEWAY_FUNCTIONS
 
 
 def _in(file: Path) -> Iterator[Check]:

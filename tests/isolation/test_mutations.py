@@ -19,7 +19,7 @@ from tests.isolation.frame_matrix import REFUSED, WITHDRAWN, GatewayTenants, ref
 from tests.isolation.matrix import FROM_OUTSIDE, IN_MANAGED, OWN, THERE, WRONG_IDS, Matrix, create_matrix
 from tests.rest.rest_app import RestApp
 
-CHECKS, ENTRANCE = checks.found(), checks.of_member_login()
+CHECKS, GATEWAY_CHECKS = checks.found(), checks.of_gateway()
 Cell = Callable[[Matrix], None]
 
 CELLS: Final[list[Cell]] = [
@@ -54,7 +54,7 @@ def cells_of(rest_app: RestApp) -> Mapping[Check, list[Cell]]:
 def test_matrix_fails_without_any_one_check(rest_app: RestApp, cells_of: Mapping[Check, list[Cell]], check: Check) -> None:
     matrix = create_matrix(rest_app)  # Create new tenants each time: without the check, a cell may change them.
     with checks.without(check):
-        assert any(_is_red(cell, matrix) for cell in cells_of[check]), f"line {check.line} can go, and nobody notices"
+        assert any(_is_red(cell, matrix) for cell in cells_of[check]), f"no cell fails without line {check.line}"
 
 
 def _is_red(cell: Cell, matrix: Matrix) -> bool:
@@ -65,11 +65,11 @@ def _is_red(cell: Cell, matrix: Matrix) -> bool:
     return False
 
 
-@pytest.mark.parametrize("check", ENTRANCE, ids=str)
-async def test_frame_matrix_fails_without_any_one_check_of_people(tmp_path: Path, check: Check) -> None:
+@pytest.mark.parametrize("check", GATEWAY_CHECKS, ids=str)
+async def test_frame_matrix_fails_without_any_one_check_of_the_gateway(tmp_path: Path, check: Check) -> None:
     async with frame_matrix.world(tmp_path) as w:
         with checks.without(check):
-            assert await _admits_anyone(w), f"line {check.line} can go, and nobody notices"
+            assert await _admits_anyone(w), f"no cell fails without line {check.line}"
 
 
 async def _admits_anyone(w: GatewayTenants) -> bool:
@@ -85,4 +85,4 @@ async def _admits_anyone(w: GatewayTenants) -> bool:
 
 def test_checks_are_found() -> None:
     assert len(CHECKS) > 25
-    assert len(ENTRANCE) >= 4
+    assert len(GATEWAY_CHECKS) >= 5
