@@ -36,16 +36,16 @@ REFUSALS: Final = frozenset(
 )
 """Errors that refuse any caller. Raising one under a condition is a check."""
 NOT_CHECKS: Final[Mapping[str, str]] = {
-    "check(publish)": "bounds a message's size, and asks nothing of who sends it",
-    "if row is None:": "the tenant may be deleted while something is done in it; tests/services holds it",
-    "if row is None or tenant.is_gone(row):": "the same, in the transaction",
-    "if tenant.is_deleting:": "a moment, after which the agent is gone; tests/services holds it",
-    "if tenant is None:": "the same, when it is read",
-    "if known is None:": "the same, when it is asked for in memory",
+    "check(publish)": "limits a message's size, independent of its sender",
+    "if row is None:": "a race with the tenant's deletion; tested in tests/services",
+    "if row is None or tenant.is_gone(row):": "the same race, in the transaction",
+    "if tenant.is_deleting:": "a race with the agent's deletion; tested in tests/services",
+    "if tenant is None:": "the same race, at the read",
+    "if known is None:": "the same race, at a lookup in the cache",
 }
 """Statements resembling a permission check, with the reason why they are none."""
 SECOND_CHECKS: Final[Mapping[str, str]] = {
-    "Messaging.submit_nowait": "agents alone publish on the socket, and every agent may; REST publishes by `Messaging.submit`",
+    "Messaging.submit_nowait": "only agents publish on the socket, and every agent may; REST publishes by `Messaging.submit`",
 }
 """Functions whose checks repeat an earlier check, for every cell of the matrix."""
 HIT: Final = "__check_is_reached__"

@@ -23,8 +23,8 @@ OTHER_AUDITS: Final[Mapping[str, str]] = {
     "POST /v1/auth/challenges": "nothing is proven yet; what becomes of it is answered as agent.login",
     "POST /v1/auth/tokens": "agent.login, counted by the minute",
     "POST /v1/terms/acceptances": "terms.accept, in the platform's audit",
-    "POST /v1/tenants": "tenant.create, in the audit of the tenant that it makes",
-    "POST /v1/invitations/acceptances": "member.join, in the audit of the tenant that it lets into",
+    "POST /v1/tenants": "tenant.create, in the audit of the new tenant",
+    "POST /v1/invitations/acceptances": "member.join, in the audit of the joined tenant",
 }
 """Changing routes outside a tenant's path, and their audit entries; the story below has each."""
 CHANGES: Final[Mapping[str, Any]] = {
@@ -33,7 +33,7 @@ CHANGES: Final[Mapping[str, Any]] = {
     f"PATCH {K}/{{key_id}}": {"status": "disabled"},
 }
 """Bodies that change existing records, where those of the matrix do not."""
-PAYLOAD: Final = "a-payload-that-nobody-tells"
+PAYLOAD: Final = "a-payload-never-audited"
 
 
 def of_request(matrix: Matrix, answer: httpx.Response) -> list[dict[str, Any]]:
