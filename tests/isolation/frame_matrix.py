@@ -279,8 +279,8 @@ async def send_frame(raw: RawClient, kind: str, body: Mapping[str, Any]) -> tupl
     if kind == "ack":
         await raw.send(ack=body)
         await barrier(raw)
-        answered = [each["error"] for each in raw.pushes if "error" in each]
-        return (answered[0]["code"], json.dumps(answered[0])) if answered else (SILENCE, "")
+        found = [each["error"] for each in raw.pushes if "error" in each]
+        return (found[0]["code"], json.dumps(found[0])) if found else (SILENCE, "")
     reply = await raw.ask(kind, **body)
     return str(reply.get("code", OK)), json.dumps(reply)
 

@@ -234,8 +234,8 @@ def expected_elsewhere(route: str, who: CallerKind, parameter: str) -> tuple[int
         return 401, UNPROVEN[who]
     if who in SUSPENDED:
         is_out = parameter == "tenant_id" and who is not CallerKind.SUSPENDED_AGENT
-        answered = None if is_out else while_suspended(route, who)
-        return answered or (404, line.missing[parameter])
+        specific = None if is_out else while_suspended(route, who)
+        return specific or (404, line.missing[parameter])
     if who is CallerKind.TERMS_PENDING:
         return 403, "terms_required"
     if parameter == "tenant_id":

@@ -16,11 +16,11 @@ from tests.rest.rest_app import RestApp
 
 CHANGING: Final = [route for route in TABLE if PARAMETER.search(route) and not route.startswith("GET ")]
 NOT_AUDITED: Final[Mapping[str, str]] = {
-    f"POST {T}/channels/{{channel_id}}/messages": "a message is in the log, and a payload is never answered",
+    f"POST {T}/channels/{{channel_id}}/messages": "the log stores the message, and the audit never contains a payload",
 }
 """Changing routes of a tenant without audit entries, and the reason."""
 OTHER_AUDITS: Final[Mapping[str, str]] = {
-    "POST /v1/auth/challenges": "nothing is proven yet; what becomes of it is answered as agent.login",
+    "POST /v1/auth/challenges": "nothing is proven yet; the outcome is audited as agent.login",
     "POST /v1/auth/tokens": "agent.login, counted by the minute",
     "POST /v1/terms/acceptances": "terms.accept, in the platform's audit",
     "POST /v1/tenants": "tenant.create, in the audit of the new tenant",
@@ -67,9 +67,9 @@ def test_change_by_a_person_is_audited_before_and_after(matrix: Matrix, route: s
         for tenant_id in (ids["tenant_id"], None):
             assert of_deletion(matrix.rest_app, tenant_id, done) == [Outcome.INTENDED, Outcome.DONE]
         return
-    answered = of_request(matrix, done)
-    assert [each["outcome"] for each in answered] == ([] if route in NOT_AUDITED else ["intended", "done"])
-    for entry in answered:
+    entries_of_request = of_request(matrix, done)
+    assert [each["outcome"] for each in entries_of_request] == ([] if route in NOT_AUDITED else ["intended", "done"])
+    for entry in entries_of_request:
         assert (entry["actor"], entry["address"]) == (f"usr:{user_id(matrix)}", "127.0.0.1")
         assert entry["target"] is not None
 
@@ -78,8 +78,8 @@ def test_change_by_a_person_is_audited_before_and_after(matrix: Matrix, route: s
 def test_refused_change_is_not_audited_as_done(matrix: Matrix, route: str) -> None:
     refused = matrix.send(CallerKind.VIEWER, route, matrix.ours.ids(), matrix.body_of(route))
     assert refused.status_code == 403
-    answered = of_request(matrix, refused)
-    assert "done" not in [each["outcome"] for each in answered]
+    entries_of_request = of_request(matrix, refused)
+    assert "done" not in [each["outcome"] for each in entries_of_request]
 
 
 @pytest.mark.parametrize("route", [route for route in CHANGING if route not in NOT_AUDITED])

@@ -53,7 +53,9 @@ CELLS: Final = [(name, line) for name, line in TABLE.items() if line is not None
 def builders() -> Iterator[str]:
     for name, value in vars(subjects).items():
         is_constant = name.isupper() and isinstance(value, str) and not name.startswith("_")
-        is_builder = inspect.isfunction(value) and value.__module__ == subjects.__name__ and not name.startswith("_")
+        is_builder = (
+            inspect.isfunction(inspect.unwrap(value)) and value.__module__ == subjects.__name__ and not name.startswith("_")
+        )
         if is_constant or is_builder:
             yield name
 
@@ -106,7 +108,7 @@ async def test_messages_of_one_account_never_reach_another(nats: Nats, name: str
         for listener in listeners.values():
             await listener.listen(">")
         for account, listener in listeners.items():
-            await listener.client.publish(subject, f"send_frame in {account}".encode())
+            await listener.client.publish(subject, f"sent in {account}".encode())
             await listener.client.flush(timeout=BOUND_S)
         for account, listener in listeners.items():
-            assert await listener.received() == [(subject, f"send_frame in {account}".encode())], f"{name} is for {home}"
+            assert await listener.received() == [(subject, f"sent in {account}".encode())], f"{name} is for {home}"
