@@ -184,8 +184,8 @@ def _service_settings(
     )
 
 
-def _rest_settings(settings: Settings, front: ListenerSettings, secret: bytes, addresses: Addresses) -> rest.Settings:
-    return rest.Settings(
+def _rest_settings(settings: Settings, front: ListenerSettings, secret: bytes, addresses: Addresses) -> rest.RestSettings:
+    return rest.RestSettings(
         version=version("artcafe"),
         gateway_url=addresses.gateway_url,
         page_key=derive(secret, "page-cursors"),

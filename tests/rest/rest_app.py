@@ -28,7 +28,7 @@ from artcafe.identity.local import LocalIdentity
 from artcafe.model import Role, TenantId, TenantStatus
 from artcafe.observe.clock import now
 from artcafe.observe.logs import configure
-from artcafe.rest.app import Settings, build
+from artcafe.rest.app import RestSettings, build
 from artcafe.rest.deadline import DeadlineProtocol
 from artcafe.services.readiness import Checks, Readiness
 from artcafe.services.terms import Current
@@ -39,7 +39,7 @@ from tests import ssh_keygen
 
 BOUND_S = 5
 GATEWAY_URL = "ws://127.0.0.1:8081/v1/connect"
-SETTINGS = Settings(version="1.2.3", gateway_url=GATEWAY_URL, page_key=bytes(range(32)))
+SETTINGS = RestSettings(version="1.2.3", gateway_url=GATEWAY_URL, page_key=bytes(range(32)))
 
 R = TypeVar("R")
 

@@ -50,14 +50,14 @@ from artcafe.rest import (
     terms,
 )
 from artcafe.rest.bodies import BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS, Disconnected, RequestBody
-from artcafe.rest.dependencies import Settings
+from artcafe.rest.dependencies import RestSettings
 from artcafe.rest.headers import response_headers
 from artcafe.rules.clients import rate_limit_key
 from artcafe.rules.ids import new_id
 from artcafe.rules.quotas import Quota
 from artcafe.wire.segments import for_routing, from_routing
 
-__all__ = ["Services", "Settings", "build"]
+__all__ = ["RestSettings", "Services", "build"]
 
 ROUTERS: Final = (
     home.router,
@@ -104,7 +104,7 @@ LONGEST_PATH: Final = 200
 """Maximum length of a logged path, twice the longest route."""
 
 
-def build(services: Services, settings: Settings) -> FastAPI:
+def build(services: Services, settings: RestSettings) -> FastAPI:
     """Return the application. It opens no resources; the caller owns and closes the services."""
     app = _Api(
         title="ArtCafe",
@@ -191,7 +191,7 @@ class RequestSupervisor:
     a route, are missing in this one's log lines.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: RestSettings) -> None:
         self._app, self._settings = app, settings
         self._buckets = settings.make_buckets(settings.requests_per_s, settings.requests_per_s * BURST_S)
         self._body_memory = Quota(BODY_MEMORY_BYTES, BODY_MEMORY_BYTES_PER_ADDRESS)

@@ -12,7 +12,7 @@ from pydantic import FailFast, ValidationError
 from starlette.types import Receive, Scope
 
 from artcafe.errors import BadJson, Overloaded, RateLimited, RequestTimeout, TooLarge
-from artcafe.rest.dependencies import Settings
+from artcafe.rest.dependencies import RestSettings
 from artcafe.rest.problems import REF, of_json
 from artcafe.rest.schemas import RequestModel
 from artcafe.rules.clients import rate_limit_key
@@ -40,7 +40,7 @@ class RequestBody:
     the rest, after authentication. Until `release`, every byte counts against `memory`, the quota of all requests.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, settings: Settings, memory: Quota) -> None:
+    def __init__(self, scope: Scope, receive: Receive, settings: RestSettings, memory: Quota) -> None:
         headers = dict(scope["headers"])
         declared = headers.get(b"content-length", b"0")
         self._declared_bytes = int(declared) if declared.isdigit() else 0

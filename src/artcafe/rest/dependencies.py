@@ -14,8 +14,8 @@ from artcafe.rules.throttle import Buckets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Settings of the HTTP API."""
+class RestSettings:
+    """RestSettings of the HTTP API."""
 
     version: str
     gateway_url: str
@@ -41,9 +41,9 @@ def services_of(request: Request) -> Services:
     return cast(Services, request.app.state.services)  # Starlette's state is untyped; `app.build` put them there.
 
 
-def settings_of(request: Request) -> Settings:
+def settings_of(request: Request) -> RestSettings:
     """Return the settings of the application that serves the request."""
-    return cast(Settings, request.app.state.settings)  # As above.
+    return cast(RestSettings, request.app.state.settings)  # As above.
 
 
 async def _parts(request: Request) -> Services:

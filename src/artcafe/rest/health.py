@@ -17,13 +17,13 @@ router = APIRouter(prefix="/health", tags=["health"])
 OK = "ok"
 
 
-class Live(ResponseModel):
+class LiveResponse(ResponseModel):
     """The server is running."""
 
     status: Literal["live"] = "live"
 
 
-class Ready(ResponseModel):
+class ReadyResponse(ResponseModel):
     """The server is ready; the state of each dependency is a further field with its name."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"example": {"status": "ready", "tables": OK, "nats": OK}})
@@ -32,13 +32,13 @@ class Ready(ResponseModel):
 
 
 @router.get("/live", summary="Check liveness", responses=problems.responses())
-async def read_live() -> Live:
+async def read_live() -> LiveResponse:
     """Report that the server is running, without checking its dependencies."""
-    return Live()
+    return LiveResponse()
 
 
-@router.get("/ready", summary="Check readiness", response_model=Ready, responses=problems.responses(Unavailable))
-async def read_ready(request: Request, parts: Parts) -> Response | Ready:
+@router.get("/ready", summary="Check readiness", response_model=ReadyResponse, responses=problems.responses(Unavailable))
+async def read_ready(request: Request, parts: Parts) -> Response | ReadyResponse:
     """Check what agents need, at most once a second: store a message in NATS, write a row, and read every table.
 
     If a dependency is down, the response is 503, and the problem has a field with the state of each dependency.
@@ -47,4 +47,4 @@ async def read_ready(request: Request, parts: Parts) -> Response | Ready:
     down = [name for name, state in states.items() if state != OK]
     if down:
         return problems.answer(Unavailable(", ".join(down)), request.state.request_id, states)
-    return Ready.model_validate({"status": "ready", **states})
+    return ReadyResponse.model_validate({"status": "ready", **states})

@@ -12,7 +12,7 @@ from typing import Final, cast
 
 import uvicorn
 
-from artcafe.rest.app import Services, Settings, build
+from artcafe.rest.app import RestSettings, Services, build
 from artcafe.rest.deadline import DeadlineProtocol
 from artcafe.rules.connections import OpenConnections
 
@@ -23,7 +23,9 @@ KEEP_ALIVE_S: Final = 10
 class RestServer(uvicorn.Server):
     """uvicorn without signal handlers: the caller stops it."""
 
-    def __init__(self, services: Services, settings: Settings, connections: OpenConnections, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, services: Services, settings: RestSettings, connections: OpenConnections, tls: ssl.SSLContext | None
+    ) -> None:
         """Set up the server. Without `tls`, connections are unencrypted."""
         self._opened = asyncio.Event()
         super().__init__(

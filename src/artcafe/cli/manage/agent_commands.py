@@ -15,7 +15,7 @@ from typing import Any, Final, ParamSpec, cast
 import click
 import msgspec
 
-from artcafe.cli.manage.caller import DEFAULT_URL, read_server_info
+from artcafe.cli.manage.credentials import DEFAULT_URL, read_server_info
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.payload import (
     message_options,

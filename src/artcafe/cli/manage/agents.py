@@ -9,7 +9,7 @@ import click
 
 from artcafe.cli.manage import keys
 from artcafe.cli.manage.agent_commands import agent as agent_group
-from artcafe.cli.manage.caller import Caller, in_tenant
+from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.manage.keys import PublicKeyFolderParam, PublicKeyParam
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import REFUSED, ArtcafeCommand
@@ -69,7 +69,7 @@ capability_option = click.option(
 @limit_option
 @in_tenant
 async def list_agents(
-    caller: Caller, status: str | None, capability: str | None, connected: bool | None, limit: int | None
+    context: CommandContext, status: str | None, capability: str | None, connected: bool | None, limit: int | None
 ) -> None:
     """List the agents.
 
@@ -85,10 +85,10 @@ async def list_agents(
         "CAPABILITIES": lambda each: each.capabilities,
         "CREATED": lambda each: each.created_at,
     }
-    found = caller.rest.agents(caller.tenant, status=status, capability=capability, connected=connected, limit=limit)
+    found = context.rest.agents(context.tenant, status=status, capability=capability, connected=connected, limit=limit)
     is_all = status is None and capability is None and connected is None
     none = "no agents yet; register one: artcafe agent create NAME --public-key FILE" if is_all else "no agent matches"
-    await show_all(caller, found, columns, none=none)
+    await show_all(context, found, columns, none=none)
 
 
 def _presence(presence: PresenceInfo | None) -> str:
@@ -107,7 +107,7 @@ def _presence(presence: PresenceInfo | None) -> str:
 @idempotency_key_option
 @in_tenant
 async def create(
-    caller: Caller,
+    context: CommandContext,
     name: str,
     public_key: str,
     description: str | None,
@@ -121,17 +121,17 @@ async def create(
       ssh-keygen -q -t ed25519 -N '' -f scout
       artcafe agent create scout --public-key scout.pub --capability search
     """
-    made = await caller.rest.create_agent(
-        caller.tenant, name, public_key, description=description or "", capabilities=capabilities, key=idempotency_key
+    made = await context.rest.create_agent(
+        context.tenant, name, public_key, description=description or "", capabilities=capabilities, key=idempotency_key
     )
-    show_one(caller, made)
+    show_one(context, made)
 
 
 @agent.command("import", cls=ArtcafeCommand)
 @click.argument("folder", type=PublicKeyFolderParam())
 @capability_option
 @in_tenant
-async def import_folder(caller: Caller, folder: Mapping[str, str], capabilities: tuple[str, ...]) -> None:
+async def import_folder(context: CommandContext, folder: Mapping[str, str], capabilities: tuple[str, ...]) -> None:
     """Register an agent for each .pub file in FOLDER, named after the file. It may be repeated: keys that an agent of the tenant
     has already are skipped.
 
@@ -143,13 +143,13 @@ async def import_folder(caller: Caller, folder: Mapping[str, str], capabilities:
     for name, public_key in folder.items():
         row = {"name": name, "id": "", "outcome": "registered"}
         try:
-            row["id"] = (await caller.rest.create_agent(caller.tenant, name, public_key, capabilities=capabilities)).id
+            row["id"] = (await context.rest.create_agent(context.tenant, name, public_key, capabilities=capabilities)).id
         except KeyTaken as exc:
             row["outcome"] = f"skipped: {exc}"
         except CallerFault as exc:
             row["outcome"], failed = f"refused: {exc}", True
         rows.append(row)
-    show_rows(caller, rows)
+    show_rows(context, rows)
     if failed:
         click.get_current_context().exit(REFUSED)
 
@@ -157,14 +157,14 @@ async def import_folder(caller: Caller, folder: Mapping[str, str], capabilities:
 @agent.command(cls=ArtcafeCommand)
 @click.argument("agent")
 @in_tenant
-async def show(caller: Caller, agent: str) -> None:
+async def show(context: CommandContext, agent: str) -> None:
     """Show an agent.
 
     \b
     Example:
       artcafe agent show agt_…
     """
-    show_one(caller, await caller.rest.agent(caller.tenant, agent))
+    show_one(context, await context.rest.agent(context.tenant, agent))
 
 
 @agent.command(cls=ArtcafeCommand)
@@ -181,7 +181,7 @@ async def show(caller: Caller, agent: str) -> None:
 @click.option("--no-capabilities", is_flag=True, help="Remove all capabilities.")
 @in_tenant
 async def update(
-    caller: Caller,
+    context: CommandContext,
     agent: str,
     name: str | None,
     public_key: str | None,
@@ -201,49 +201,49 @@ async def update(
     changes["capabilities"] = capabilities if capabilities or no_capabilities else None
     if all(value is None for value in changes.values()):
         raise click.UsageError("nothing to change: give --name, --public-key, --description, --capability or --no-capabilities")
-    show_one(caller, await caller.rest.update_agent(caller.tenant, agent, **changes))
+    show_one(context, await context.rest.update_agent(context.tenant, agent, **changes))
 
 
 @agent.command(cls=ArtcafeCommand)
 @click.argument("agent")
 @yes_option
 @in_tenant
-async def delete(caller: Caller, agent: str, yes: bool) -> None:
+async def delete(context: CommandContext, agent: str, yes: bool) -> None:
     """Delete an agent with its subscriptions. Its tokens and connections end within 5 seconds.
 
     \b
     Example:
       artcafe agent delete agt_… --yes
     """
-    found = await caller.rest.agent(caller.tenant, agent)
+    found = await context.rest.agent(context.tenant, agent)
     confirm(f"Delete agent {found.id} ({found.name}) with its subscriptions", yes=yes)
-    await caller.rest.delete_agent(caller.tenant, agent)
-    show_deleted(caller, f"agent {found.id} ({found.name})", found.id)
+    await context.rest.delete_agent(context.tenant, agent)
+    show_deleted(context, f"agent {found.id} ({found.name})", found.id)
 
 
 @agent.command(cls=ArtcafeCommand)
 @click.argument("agent")
 @in_tenant
-async def disable(caller: Caller, agent: str) -> None:
+async def disable(context: CommandContext, agent: str) -> None:
     """Disable an agent. Its tokens and connections end within 5 seconds; its subscriptions stay.
 
     \b
     Example:
       artcafe agent disable agt_…
     """
-    changed = await caller.rest.update_agent(caller.tenant, agent, status=AgentStatus.DISABLED.value)
-    show_done(caller, changed, f"Agent {changed.id} ({changed.name}) is disabled; its connections end within 5 seconds.")
+    changed = await context.rest.update_agent(context.tenant, agent, status=AgentStatus.DISABLED.value)
+    show_done(context, changed, f"Agent {changed.id} ({changed.name}) is disabled; its connections end within 5 seconds.")
 
 
 @agent.command(cls=ArtcafeCommand)
 @click.argument("agent")
 @in_tenant
-async def enable(caller: Caller, agent: str) -> None:
+async def enable(context: CommandContext, agent: str) -> None:
     """Enable a disabled agent.
 
     \b
     Example:
       artcafe agent enable agt_…
     """
-    changed = await caller.rest.update_agent(caller.tenant, agent, status=AgentStatus.ACTIVE.value)
-    show_done(caller, changed, f"Agent {changed.id} ({changed.name}) is active; it can log in again.")
+    changed = await context.rest.update_agent(context.tenant, agent, status=AgentStatus.ACTIVE.value)
+    show_done(context, changed, f"Agent {changed.id} ({changed.name}) is active; it can log in again.")

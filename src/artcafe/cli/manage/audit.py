@@ -10,7 +10,7 @@ from typing import Final
 import click
 import msgspec
 
-from artcafe.cli.manage.caller import Caller, in_tenant
+from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import Columns, as_json, limit_option, show_all
 from artcafe.cli.terminal.time_params import TimeParam
@@ -54,7 +54,12 @@ def audit() -> None:
 @click.option("--until", type=TimeParam(), metavar="TIME", help="Only entries before this time.")
 @in_tenant
 async def list_entries(
-    caller: Caller, limit: int | None, agent: str | None, action: str | None, since: datetime | None, until: datetime | None
+    context: CommandContext,
+    limit: int | None,
+    agent: str | None,
+    action: str | None,
+    since: datetime | None,
+    until: datetime | None,
 ) -> None:
     """List entries, newest first: 20, or as many as --limit.
 
@@ -66,21 +71,21 @@ async def list_entries(
       artcafe audit list --action agent.login --since 1d
       artcafe audit list --agent agt_01K…
     """
-    entries = caller.rest.audit(caller.tenant, agent=agent, action=action, since=since, until=until, limit=limit or SHOWN)
+    entries = context.rest.audit(context.tenant, agent=agent, action=action, since=since, until=until, limit=limit or SHOWN)
     is_filtered = any(each is not None for each in (agent, action, since, until))
-    await show_all(caller, entries, COLUMNS, none="no entry matches" if is_filtered else "the audit is empty")
+    await show_all(context, entries, COLUMNS, none="no entry matches" if is_filtered else "the audit is empty")
 
 
 @audit.command(cls=ArtcafeCommand)
 @in_tenant
-async def export(caller: Caller) -> None:
+async def export(context: CommandContext) -> None:
     """Print the whole audit as JSON lines, oldest first. 'artcafe audit check' verifies such a file without a server.
 
     \b
     Example:
       artcafe audit export >audit.jsonl
     """
-    async for entry in caller.rest.audit(caller.tenant, oldest_first=True):
+    async for entry in context.rest.audit(context.tenant, oldest_first=True):
         click.echo(as_json(entry).encode())
 
 
@@ -92,7 +97,7 @@ until_option = click.option(
 @audit.command(cls=ArtcafeCommand)
 @until_option
 @in_tenant
-async def verify(caller: Caller, until: str | None) -> None:
+async def verify(context: CommandContext, until: str | None) -> None:
     """Verify that no entry was changed, removed or added.
 
     The chain of digests cannot reveal a truncated end. Keep the printed number and digest of the last entry elsewhere, and pass
@@ -103,8 +108,8 @@ async def verify(caller: Caller, until: str | None) -> None:
       artcafe audit verify
       artcafe audit verify --until 41:9f86d081884c7d65…
     """
-    entries = [entry async for entry in caller.rest.audit(caller.tenant, oldest_first=True)]
-    check_chain(entries, until, json=caller.as_json)
+    entries = [entry async for entry in context.rest.audit(context.tenant, oldest_first=True)]
+    check_chain(entries, until, json=context.as_json)
     warn_if_incomplete(entries)
 
 

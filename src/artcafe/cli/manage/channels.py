@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import click
 import msgspec
 
-from artcafe.cli.manage.caller import Caller, in_tenant
+from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.manage.history import history
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
@@ -61,7 +61,7 @@ def channel() -> None:
 @channel.command("list", cls=ArtcafeCommand)
 @limit_option
 @in_tenant
-async def list_channels(caller: Caller, limit: int | None) -> None:
+async def list_channels(context: CommandContext, limit: int | None) -> None:
     """List the channels.
 
     \b
@@ -76,7 +76,7 @@ async def list_channels(caller: Caller, limit: int | None) -> None:
         "CREATED": lambda each: each.created_at,
     }
     none = "no channels yet; create one: artcafe channel create NAME"
-    await show_all(caller, caller.rest.channels(caller.tenant, limit=limit), columns, none=none)
+    await show_all(context, context.rest.channels(context.tenant, limit=limit), columns, none=none)
 
 
 @channel.command(cls=ArtcafeCommand)
@@ -95,7 +95,7 @@ async def list_channels(caller: Caller, limit: int | None) -> None:
 @idempotency_key_option
 @in_tenant
 async def create(
-    caller: Caller,
+    context: CommandContext,
     name: str,
     kind: str,
     access: str | None,
@@ -110,8 +110,8 @@ async def create(
       artcafe channel create news
       artcafe channel create orders --access managed --retention 7d --description "Incoming orders"
     """
-    made = await caller.rest.create_channel(
-        caller.tenant,
+    made = await context.rest.create_channel(
+        context.tenant,
         name,
         description=description or "",
         type=kind,
@@ -119,20 +119,20 @@ async def create(
         retention_s=None if retention == "plan" else retention,
         key=idempotency_key,
     )
-    show_one(caller, made)
+    show_one(context, made)
 
 
 @channel.command(cls=ArtcafeCommand)
 @click.argument("channel")
 @in_tenant
-async def show(caller: Caller, channel: str) -> None:
+async def show(context: CommandContext, channel: str) -> None:
     """Show a channel.
 
     \b
     Example:
       artcafe channel show chn_…
     """
-    show_one(caller, await caller.rest.channel(caller.tenant, channel))
+    show_one(context, await context.rest.channel(context.tenant, channel))
 
 
 @channel.command(cls=ArtcafeCommand)
@@ -143,7 +143,7 @@ async def show(caller: Caller, channel: str) -> None:
 @description_option
 @in_tenant
 async def update(
-    caller: Caller,
+    context: CommandContext,
     channel: str,
     name: str | None,
     access: str | None,
@@ -158,27 +158,27 @@ async def update(
     """
     if all(value is None for value in (name, access, retention, description)):
         raise click.UsageError("nothing to change: give --name, --access, --retention or --description")
-    changed = await caller.rest.update_channel(
-        caller.tenant, channel, name=name, access=access, retention_s=retention, description=description
+    changed = await context.rest.update_channel(
+        context.tenant, channel, name=name, access=access, retention_s=retention, description=description
     )
-    show_one(caller, changed)
+    show_one(context, changed)
 
 
 @channel.command(cls=ArtcafeCommand)
 @click.argument("channel")
 @yes_option
 @in_tenant
-async def delete(caller: Caller, channel: str, yes: bool) -> None:
+async def delete(context: CommandContext, channel: str, yes: bool) -> None:
     """Delete a channel with its subscriptions and messages.
 
     \b
     Example:
       artcafe channel delete chn_… --yes
     """
-    found = await caller.rest.channel(caller.tenant, channel)
+    found = await context.rest.channel(context.tenant, channel)
     confirm(f"Delete channel {found.id} ({found.name}) with its subscriptions and messages", yes=yes)
-    await caller.rest.delete_channel(caller.tenant, channel)
-    show_deleted(caller, f"channel {found.id} ({found.name})", found.id)
+    await context.rest.delete_channel(context.tenant, channel)
+    show_deleted(context, f"channel {found.id} ({found.name})", found.id)
 
 
 channel.add_command(history)
@@ -191,7 +191,7 @@ channel.add_command(history)
 @message_options
 @in_tenant
 async def publish(
-    caller: Caller,
+    context: CommandContext,
     channel: str,
     data: object,
     is_text: bool,
@@ -209,5 +209,5 @@ async def publish(
       artcafe channel publish chn_… '{"task": "summarise"}'
       date | artcafe channel publish chn_… --text
     """
-    receipt = await caller.rest.publish(caller.tenant, channel, data, key=message_key, headers=headers, reply_to=reply_to)
-    click.echo(msgspec.json.encode(receipt) if caller.as_json else receipt_line(receipt))
+    receipt = await context.rest.publish(context.tenant, channel, data, key=message_key, headers=headers, reply_to=reply_to)
+    click.echo(msgspec.json.encode(receipt) if context.as_json else receipt_line(receipt))

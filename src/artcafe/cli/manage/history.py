@@ -10,7 +10,7 @@ from typing import Final
 import click
 import msgspec
 
-from artcafe.cli.manage.caller import Caller, in_tenant
+from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import as_text
 from artcafe.cli.terminal.payload import one_line
@@ -42,7 +42,7 @@ Position = int | datetime | None
 )
 @click.option("--follow", is_flag=True, help="Print messages oldest first, and new ones as they arrive, until Ctrl-C.")
 @in_tenant
-async def history(caller: Caller, channel: str, after: Position, before: Position, limit: int, follow: bool) -> None:
+async def history(context: CommandContext, channel: str, after: Position, before: Position, limit: int, follow: bool) -> None:
     """Print the stored messages of a channel, one per line.
 
     The newest messages are printed first, or the oldest with --after.
@@ -55,66 +55,67 @@ async def history(caller: Caller, channel: str, after: Position, before: Positio
     """
     if follow and before is not None:
         raise click.UsageError("--follow and --before exclude each other")
-    kept = caller.rest.history(
-        caller.tenant, channel, after=after, before=before, limit=limit, on_gap=lambda gap: _warn(caller, gap)
+    kept = context.rest.history(
+        context.tenant, channel, after=after, before=before, limit=limit, on_gap=lambda gap: _warn(context, gap)
     )
     found = [each async for each in kept]
     if follow:
-        await _follow(caller, channel, found if after is not None else found[::-1], after)
-    elif caller.as_json:
+        await _follow(context, channel, found if after is not None else found[::-1], after)
+    elif context.as_json:
         click.echo(f"[{','.join(_as_json(each) for each in found)}]".encode())
     else:
-        _show(caller, found, limit, forward=after is not None)
+        _show(context, found, limit, forward=after is not None)
 
 
-def _warn(caller: Caller, gap: Gap) -> None:
+def _warn(context: CommandContext, gap: Gap) -> None:
     """Print a gap on standard error."""
     as_object = {"gap": {"channel": gap.channel, "from": gap.first, "to": gap.last, "reason": gap.reason}}
     why = REASONS.get(gap.reason, gap.reason)
     click.echo(
-        json.dumps(as_object) if caller.as_json else f"artcafe: #{gap.first} to #{gap.last} are no longer stored: {why}", err=True
+        json.dumps(as_object) if context.as_json else f"artcafe: #{gap.first} to #{gap.last} are no longer stored: {why}",
+        err=True,
     )
 
 
-def _show(caller: Caller, found: list[KeptMessage], limit: int, *, forward: bool) -> None:
+def _show(context: CommandContext, found: list[KeptMessage], limit: int, *, forward: bool) -> None:
     for each in found:
         click.echo(_line(each))
     if not found:
-        caller.note("no messages are stored")
+        context.note("no messages are stored")
     elif len(found) == limit:
         further = f"--after {found[-1].seq}" if forward else f"--before {found[-1].seq}"
-        caller.note(f"limited to {limit}; continue with {further}")
+        context.note(f"limited to {limit}; continue with {further}")
 
 
-async def _follow(caller: Caller, channel: str, found: list[KeptMessage], after: Position) -> None:
+async def _follow(context: CommandContext, channel: str, found: list[KeptMessage], after: Position) -> None:
     """Print messages, oldest first, and poll for more. A temporary error is printed once until a poll succeeds."""
     position, failing = after or 0, False
 
     def skip(gap: Gap) -> None:
         nonlocal position
         position = gap.last or position
-        _warn(caller, gap)
+        _warn(context, gap)
 
     for each in found:
-        _print(caller, each)
+        _print(context, each)
         position = each.seq
     while True:
         await asyncio.sleep(POLL_S)
         try:
-            async for each in caller.rest.history(caller.tenant, channel, after=position, on_gap=skip):
-                _print(caller, each)
+            async for each in context.rest.history(context.tenant, channel, after=position, on_gap=skip):
+                _print(context, each)
                 position = each.seq
             failing = False
         except ArtcafeError as exc:
             if not exc.temporary:
                 raise
             if not failing:
-                caller.note(f"{exc}; trying again")
+                context.note(f"{exc}; trying again")
             failing = True
 
 
-def _print(caller: Caller, message: KeptMessage) -> None:
-    click.echo(_as_json(message).encode() if caller.as_json else _line(message))
+def _print(context: CommandContext, message: KeptMessage) -> None:
+    click.echo(_as_json(message).encode() if context.as_json else _line(message))
 
 
 def _as_json(message: KeptMessage) -> str:

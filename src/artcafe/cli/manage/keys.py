@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from artcafe.cli.manage.caller import Caller, in_tenant
+from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import (
@@ -78,7 +78,7 @@ def key() -> None:
 @click.argument("agent")
 @limit_option
 @in_tenant
-async def list_keys(caller: Caller, agent: str, limit: int | None) -> None:
+async def list_keys(context: CommandContext, agent: str, limit: int | None) -> None:
     """List the keys of an agent.
 
     \b
@@ -92,7 +92,7 @@ async def list_keys(caller: Caller, agent: str, limit: int | None) -> None:
         "ADDED": lambda each: each.added_at,
         "UNTIL": lambda each: each.not_after,
     }
-    await show_all(caller, caller.rest.keys(caller.tenant, agent, limit=limit), columns, none="this agent has no keys")
+    await show_all(context, context.rest.keys(context.tenant, agent, limit=limit), columns, none="this agent has no keys")
 
 
 @key.command("add", cls=ArtcafeCommand)
@@ -101,7 +101,9 @@ async def list_keys(caller: Caller, agent: str, limit: int | None) -> None:
 @click.option("--until", type=TimeParam(ahead=True), metavar="TIME", help="When the key expires, such as 30d or 2026-12-24.")
 @idempotency_key_option
 @in_tenant
-async def add_key(caller: Caller, agent: str, public_key: str, until: datetime | None, idempotency_key: str | None) -> None:
+async def add_key(
+    context: CommandContext, agent: str, public_key: str, until: datetime | None, idempotency_key: str | None
+) -> None:
     """Add a key to an agent. Its other keys stay valid.
 
     \b
@@ -109,37 +111,37 @@ async def add_key(caller: Caller, agent: str, public_key: str, until: datetime |
       ssh-keygen -q -t ed25519 -N '' -f scout-2
       artcafe agent key add agt_… --public-key scout-2.pub
     """
-    show_one(caller, await caller.rest.add_key(caller.tenant, agent, public_key, not_after=until, key=idempotency_key))
+    show_one(context, await context.rest.add_key(context.tenant, agent, public_key, not_after=until, key=idempotency_key))
 
 
 @key.command("disable", cls=ArtcafeCommand)
 @click.argument("agent")
 @click.argument("key")
 @in_tenant
-async def disable_key(caller: Caller, agent: str, key: str) -> None:
+async def disable_key(context: CommandContext, agent: str, key: str) -> None:
     """Disable a key. Its tokens and connections end within 5 seconds; the agent's other keys stay valid.
 
     \b
     Example:
       artcafe agent key disable agt_… key_…
     """
-    changed = await caller.rest.update_key(caller.tenant, agent, key, status="disabled")
-    show_done(caller, changed, f"{_named(changed)} is disabled; its tokens and connections end within 5 seconds.")
+    changed = await context.rest.update_key(context.tenant, agent, key, status="disabled")
+    show_done(context, changed, f"{_named(changed)} is disabled; its tokens and connections end within 5 seconds.")
 
 
 @key.command("enable", cls=ArtcafeCommand)
 @click.argument("agent")
 @click.argument("key")
 @in_tenant
-async def enable_key(caller: Caller, agent: str, key: str) -> None:
+async def enable_key(context: CommandContext, agent: str, key: str) -> None:
     """Enable a disabled key.
 
     \b
     Example:
       artcafe agent key enable agt_… key_…
     """
-    changed = await caller.rest.update_key(caller.tenant, agent, key, status="active")
-    show_done(caller, changed, f"{_named(changed)} is active; the agent can log in with it again.")
+    changed = await context.rest.update_key(context.tenant, agent, key, status="active")
+    show_done(context, changed, f"{_named(changed)} is active; the agent can log in with it again.")
 
 
 @key.command("revoke", cls=ArtcafeCommand)
@@ -147,7 +149,7 @@ async def enable_key(caller: Caller, agent: str, key: str) -> None:
 @click.argument("key")
 @yes_option
 @in_tenant
-async def revoke_key(caller: Caller, agent: str, key: str, yes: bool) -> None:
+async def revoke_key(context: CommandContext, agent: str, key: str, yes: bool) -> None:
     """Revoke a key of an agent. Its tokens and connections end within 5 seconds; the agent's other keys stay valid.
 
     \b
@@ -155,8 +157,8 @@ async def revoke_key(caller: Caller, agent: str, key: str, yes: bool) -> None:
       artcafe agent key revoke agt_… key_… --yes
     """
     confirm(f"Delete key {key} of agent {agent}", yes=yes)
-    await caller.rest.revoke_key(caller.tenant, agent, key)
-    show_deleted(caller, f"key {key} of agent {agent}", key)
+    await context.rest.revoke_key(context.tenant, agent, key)
+    show_deleted(context, f"key {key} of agent {agent}", key)
 
 
 def _named(key: AgentKeyInfo) -> str:

@@ -8,7 +8,7 @@ from typing import IO, Any, Final
 
 import click
 
-from artcafe.cli.manage.caller import Caller, as_user, in_tenant
+from artcafe.cli.manage.command_context import CommandContext, as_user, in_tenant
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import idempotency_key_option, limit_option, show_all, show_deleted, show_one, yes_option
@@ -61,7 +61,7 @@ def member() -> None:
 @member.command("list", cls=ArtcafeCommand)
 @limit_option
 @in_tenant
-async def list_members(caller: Caller, limit: int | None) -> None:
+async def list_members(context: CommandContext, limit: int | None) -> None:
     """List the members; for owners and admins.
 
     \b
@@ -74,7 +74,7 @@ async def list_members(caller: Caller, limit: int | None) -> None:
         "ADDRESS": lambda each: each.address,
         "JOINED": lambda each: each.joined_at,
     }
-    await show_all(caller, caller.rest.people.members(caller.tenant, limit=limit), columns, none="no members")
+    await show_all(context, context.rest.people.members(context.tenant, limit=limit), columns, none="no members")
 
 
 @member.command(cls=ArtcafeCommand)
@@ -82,7 +82,7 @@ async def list_members(caller: Caller, limit: int | None) -> None:
 @click.option("--role", type=ROLES, default="member", show_default=True, help="The role of the new member.")
 @idempotency_key_option
 @in_tenant
-async def invite(caller: Caller, address: str, role: str, idempotency_key: str | None) -> None:
+async def invite(context: CommandContext, address: str, role: str, idempotency_key: str | None) -> None:
     """Invite an e-mail address, and print the token.
 
     The token is valid once within 72 hours. Pass it to the invited person yourself: no e-mail is sent.
@@ -91,14 +91,14 @@ async def invite(caller: Caller, address: str, role: str, idempotency_key: str |
     Example:
       artcafe member invite bob@example.com --role viewer
     """
-    show_one(caller, await caller.rest.people.invite(caller.tenant, address, role=role, key=idempotency_key))
+    show_one(context, await context.rest.people.invite(context.tenant, address, role=role, key=idempotency_key))
 
 
 @member.command("role", cls=ArtcafeCommand)
 @click.argument("member_id", metavar="USER")
 @click.argument("role", type=ROLES, metavar="ROLE")
 @in_tenant
-async def set_role(caller: Caller, member_id: str, role: str) -> None:
+async def set_role(context: CommandContext, member_id: str, role: str) -> None:
     """Change the role of a member. Only owners can grant or revoke the role of owner. The member's connections end, and reconnect
     with the new role.
 
@@ -107,14 +107,14 @@ async def set_role(caller: Caller, member_id: str, role: str) -> None:
       artcafe member list
       artcafe member role 5d0e1c1e-… admin
     """
-    show_one(caller, await caller.rest.people.set_role(caller.tenant, member_id, role))
+    show_one(context, await context.rest.people.set_role(context.tenant, member_id, role))
 
 
 @member.command(cls=ArtcafeCommand)
 @click.argument("member_id", metavar="USER")
 @yes_option
 @in_tenant
-async def remove(caller: Caller, member_id: str, yes: bool) -> None:
+async def remove(context: CommandContext, member_id: str, yes: bool) -> None:
     """Remove a member. Their next request is refused, and their connections end within 5 seconds.
 
     \b
@@ -123,26 +123,26 @@ async def remove(caller: Caller, member_id: str, yes: bool) -> None:
       artcafe member remove 5d0e1c1e-… --yes
     """
     confirm(f"Delete the membership of {member_id}", yes=yes)
-    await caller.rest.people.remove(caller.tenant, member_id)
-    show_deleted(caller, f"the membership of {member_id}", member_id)
+    await context.rest.people.remove(context.tenant, member_id)
+    show_deleted(context, f"the membership of {member_id}", member_id)
 
 
 @member.command(cls=ArtcafeCommand)
 @yes_option
 @in_tenant
-async def leave(caller: Caller, yes: bool) -> None:
+async def leave(context: CommandContext, yes: bool) -> None:
     """End your own membership. The last owner of a tenant cannot leave.
 
     \b
     Example:
       artcafe member leave --tenant ten_… --yes
     """
-    me = await caller.rest.me()
+    me = await context.rest.me()
     if me.user_id is None:
         raise click.UsageError("the access token belongs to an agent, and agents are not members")
-    confirm(f"Delete your membership in {caller.tenant}", yes=yes)
-    await caller.rest.people.remove(caller.tenant, me.user_id)
-    show_deleted(caller, f"your membership in {caller.tenant}", caller.tenant)
+    confirm(f"Delete your membership in {context.tenant}", yes=yes)
+    await context.rest.people.remove(context.tenant, me.user_id)
+    show_deleted(context, f"your membership in {context.tenant}", context.tenant)
 
 
 @click.group(context_settings=HELP)
@@ -158,7 +158,7 @@ def invitation() -> None:
 @invitation.command("list", cls=ArtcafeCommand)
 @limit_option
 @in_tenant
-async def list_invitations(caller: Caller, limit: int | None) -> None:
+async def list_invitations(context: CommandContext, limit: int | None) -> None:
     """List the open invitations; for owners and admins.
 
     \b
@@ -171,22 +171,22 @@ async def list_invitations(caller: Caller, limit: int | None) -> None:
         "ROLE": lambda each: each.role,
         "EXPIRES": lambda each: each.expires_at,
     }
-    found = caller.rest.people.invitations(caller.tenant, limit=limit)
-    await show_all(caller, found, columns, none="no open invitations; create one: artcafe member invite ADDRESS")
+    found = context.rest.people.invitations(context.tenant, limit=limit)
+    await show_all(context, found, columns, none="no open invitations; create one: artcafe member invite ADDRESS")
 
 
 @invitation.command(cls=ArtcafeCommand)
 @click.argument("invitation")
 @in_tenant
-async def revoke(caller: Caller, invitation: str) -> None:
+async def revoke(context: CommandContext, invitation: str) -> None:
     """Revoke an invitation.
 
     \b
     Example:
       artcafe invitation revoke inv_…
     """
-    await caller.rest.people.revoke(caller.tenant, invitation)
-    show_deleted(caller, f"invitation {invitation}", invitation)
+    await context.rest.people.revoke(context.tenant, invitation)
+    show_deleted(context, f"invitation {invitation}", invitation)
 
 
 @invitation.command(cls=ArtcafeCommand)
@@ -199,7 +199,7 @@ async def revoke(caller: Caller, invitation: str) -> None:
     " ARTCAFE_ID_TOKEN.",
 )
 @as_user
-async def accept(caller: Caller, invitation: str, id_token: str | None) -> None:
+async def accept(context: CommandContext, invitation: str, id_token: str | None) -> None:
     """Accept an invitation, and become a member of its tenant.
 
     TOKEN may be the path of a file with the token. If omitted, it is read from standard input or a prompt, so that other users
@@ -209,7 +209,7 @@ async def accept(caller: Caller, invitation: str, id_token: str | None) -> None:
     Example:
       artcafe invitation accept <invitation.txt
     """
-    show_one(caller, await caller.rest.people.accept(invitation, id_token=id_token))
+    show_one(context, await context.rest.people.accept(invitation, id_token=id_token))
 
 
 @click.group(context_settings=HELP)
@@ -224,27 +224,27 @@ def terms() -> None:
 
 @terms.command("show", cls=ArtcafeCommand)
 @as_user
-async def show_terms(caller: Caller) -> None:
+async def show_terms(context: CommandContext) -> None:
     """Show the current version and its text.
 
     \b
     Example:
       artcafe terms show
     """
-    current = await caller.rest.people.terms()
+    current = await context.rest.people.terms()
     if current.version is None:
-        caller.note("this service has no terms to accept")
-    show_one(caller, current)
+        context.note("this service has no terms to accept")
+    show_one(context, current)
 
 
 @terms.command("accept", cls=ArtcafeCommand)
 @click.argument("version")
 @as_user
-async def accept_terms(caller: Caller, version: str) -> None:
+async def accept_terms(context: CommandContext, version: str) -> None:
     """Accept VERSION, which must be the current one. The server records time and IP address.
 
     \b
     Example:
       artcafe terms accept 2026-11
     """
-    show_one(caller, await caller.rest.people.accept_terms(version))
+    show_one(context, await context.rest.people.accept_terms(version))

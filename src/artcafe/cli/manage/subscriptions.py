@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from artcafe.cli.manage.caller import Caller, in_tenant
+from artcafe.cli.manage.command_context import CommandContext, in_tenant
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import limit_option, show_all, show_deleted, show_done, show_one, yes_option
@@ -35,7 +35,7 @@ def subscription_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--agent", metavar="ID", help="List the subscriptions of this agent.")
 @limit_option
 @in_tenant
-async def list_subscriptions(caller: Caller, channel: str | None, agent: str | None, limit: int | None) -> None:
+async def list_subscriptions(context: CommandContext, channel: str | None, agent: str | None, limit: int | None) -> None:
     """List the subscriptions to a channel or of an agent.
 
     ACKNOWLEDGED is the last acknowledged sequence.
@@ -53,12 +53,12 @@ async def list_subscriptions(caller: Caller, channel: str | None, agent: str | N
         "ACKNOWLEDGED": lambda each: f"#{each.cursor.seq}",
     }
     if channel and not agent:
-        found, none = caller.rest.subscriptions(caller.tenant, channel, limit=limit), "this channel has no subscriptions yet"
+        found, none = context.rest.subscriptions(context.tenant, channel, limit=limit), "this channel has no subscriptions yet"
     elif agent and not channel:
-        found, none = caller.rest.agent_subscriptions(caller.tenant, agent, limit=limit), "this agent has no subscriptions yet"
+        found, none = context.rest.agent_subscriptions(context.tenant, agent, limit=limit), "this agent has no subscriptions yet"
     else:
         raise click.UsageError("give either --channel or --agent; to show one subscription: artcafe subscription show")
-    await show_all(caller, found, columns, none=f"{none}; create one: artcafe subscription create --channel … --agent …")
+    await show_all(context, found, columns, none=f"{none}; create one: artcafe subscription create --channel … --agent …")
 
 
 @subscription.command(cls=ArtcafeCommand)
@@ -71,7 +71,7 @@ async def list_subscriptions(caller: Caller, channel: str | None, agent: str | N
     help="A permission of the agent in a managed channel; may be repeated.  [default: receive, or the existing permissions]",
 )
 @in_tenant
-async def create(caller: Caller, channel: str, agent: str, permissions: tuple[str, ...]) -> None:
+async def create(context: CommandContext, channel: str, agent: str, permissions: tuple[str, ...]) -> None:
     """Subscribe an agent to a channel, from the next message on. For an existing subscription, only permissions change.
 
     \b
@@ -79,26 +79,26 @@ async def create(caller: Caller, channel: str, agent: str, permissions: tuple[st
       artcafe subscription create --channel chn_… --agent agt_…
       artcafe subscription create --channel chn_… --agent agt_… --permission receive --permission publish
     """
-    show_one(caller, await caller.rest.subscribe(caller.tenant, channel, agent, permissions=permissions or None))
+    show_one(context, await context.rest.subscribe(context.tenant, channel, agent, permissions=permissions or None))
 
 
 @subscription.command(cls=ArtcafeCommand)
 @subscription_options
 @in_tenant
-async def show(caller: Caller, channel: str, agent: str) -> None:
+async def show(context: CommandContext, channel: str, agent: str) -> None:
     """Show a subscription and its acknowledged position.
 
     \b
     Example:
       artcafe subscription show --channel chn_… --agent agt_…
     """
-    show_one(caller, await caller.rest.subscription(caller.tenant, channel, agent))
+    show_one(context, await context.rest.subscription(context.tenant, channel, agent))
 
 
 @subscription.command(cls=ArtcafeCommand)
 @subscription_options
 @in_tenant
-async def pause(caller: Caller, channel: str, agent: str) -> None:
+async def pause(context: CommandContext, channel: str, agent: str) -> None:
     """Pause delivery and keep the position. Messages published in the meantime are delivered after a resume.
 
     \b
@@ -106,16 +106,16 @@ async def pause(caller: Caller, channel: str, agent: str) -> None:
       artcafe subscription pause --channel chn_… --agent agt_…
     """
     status = SubscriptionStatus.PAUSED.value
-    changed = await caller.rest.update_subscription(caller.tenant, channel, agent, status=status)
+    changed = await context.rest.update_subscription(context.tenant, channel, agent, status=status)
     show_done(
-        caller, changed, f"Paused: agent {agent} receives nothing from channel {channel} until the subscription is resumed."
+        context, changed, f"Paused: agent {agent} receives nothing from channel {channel} until the subscription is resumed."
     )
 
 
 @subscription.command(cls=ArtcafeCommand)
 @subscription_options
 @in_tenant
-async def resume(caller: Caller, channel: str, agent: str) -> None:
+async def resume(context: CommandContext, channel: str, agent: str) -> None:
     """Resume a paused subscription from its position.
 
     \b
@@ -123,23 +123,23 @@ async def resume(caller: Caller, channel: str, agent: str) -> None:
       artcafe subscription resume --channel chn_… --agent agt_…
     """
     status = SubscriptionStatus.ACTIVE.value
-    changed = await caller.rest.update_subscription(caller.tenant, channel, agent, status=status)
-    show_done(caller, changed, f"Resumed: agent {agent} continues with channel {channel} after #{changed.cursor.seq}.")
+    changed = await context.rest.update_subscription(context.tenant, channel, agent, status=status)
+    show_done(context, changed, f"Resumed: agent {agent} continues with channel {channel} after #{changed.cursor.seq}.")
 
 
 @subscription.command(cls=ArtcafeCommand)
 @subscription_options
 @yes_option
 @in_tenant
-async def delete(caller: Caller, channel: str, agent: str, yes: bool) -> None:
+async def delete(context: CommandContext, channel: str, agent: str, yes: bool) -> None:
     """Delete a subscription and its position.
 
     \b
     Example:
       artcafe subscription delete --channel chn_… --agent agt_… --yes
     """
-    found = await caller.rest.subscription(caller.tenant, channel, agent)
+    found = await context.rest.subscription(context.tenant, channel, agent)
     what = f"the subscription of agent {found.agent_id} to channel {found.channel_id}"
     confirm(f"Delete {what} and its position", yes=yes)
-    await caller.rest.delete_subscription(caller.tenant, channel, agent)
-    show_deleted(caller, what, found.id)
+    await context.rest.delete_subscription(context.tenant, channel, agent)
+    show_deleted(context, what, found.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from artcafe.cli.manage.caller import Caller, as_user, no_tenant_text, note_terms, resolve_tenant
+from artcafe.cli.manage.command_context import CommandContext, as_user, no_tenant_text, note_terms, resolve_tenant
 from artcafe.cli.terminal.confirm import confirm
 from artcafe.cli.terminal.exit_codes import ArtcafeCommand
 from artcafe.cli.terminal.output import idempotency_key_option, limit_option, show_all, show_deleted, show_one, yes_option
@@ -25,7 +25,7 @@ def tenant() -> None:
 @tenant.command("list", cls=ArtcafeCommand)
 @limit_option
 @as_user
-async def list_tenants(caller: Caller, limit: int | None) -> None:
+async def list_tenants(context: CommandContext, limit: int | None) -> None:
     """List your tenants, with your role in each.
 
     \b
@@ -39,56 +39,56 @@ async def list_tenants(caller: Caller, limit: int | None) -> None:
         "PLAN": lambda each: each.plan,
         "CREATED": lambda each: each.created_at,
     }
-    note_terms(caller, await caller.rest.me())
-    await show_all(caller, caller.rest.tenants(limit=limit), columns, none=no_tenant_text(caller.credentials))
+    note_terms(context, await context.rest.me())
+    await show_all(context, context.rest.tenants(limit=limit), columns, none=no_tenant_text(context.credentials))
 
 
 @tenant.command(cls=ArtcafeCommand)
 @click.argument("name")
 @idempotency_key_option
 @as_user
-async def create(caller: Caller, name: str, idempotency_key: str | None) -> None:
+async def create(context: CommandContext, name: str, idempotency_key: str | None) -> None:
     """Create a tenant, and become its owner.
 
     \b
     Example:
       artcafe tenant create "Acme Ltd"
     """
-    show_one(caller, await caller.rest.create_tenant(name, key=idempotency_key))
+    show_one(context, await context.rest.create_tenant(name, key=idempotency_key))
 
 
 @tenant.command(cls=ArtcafeCommand)
 @click.argument("tenant", required=False, envvar="ARTCAFE_TENANT")
 @as_user
-async def show(caller: Caller, tenant: str | None) -> None:
+async def show(context: CommandContext, tenant: str | None) -> None:
     """Show a tenant, by default your only one.
 
     \b
     Example:
       artcafe tenant show ten_…
     """
-    show_one(caller, await caller.rest.tenant(tenant or await resolve_tenant(caller)))
+    show_one(context, await context.rest.tenant(tenant or await resolve_tenant(context)))
 
 
 @tenant.command(cls=ArtcafeCommand)
 @click.argument("tenant")
 @click.argument("name")
 @as_user
-async def rename(caller: Caller, tenant: str, name: str) -> None:
+async def rename(context: CommandContext, tenant: str, name: str) -> None:
     """Rename a tenant; for owners and admins.
 
     \b
     Example:
       artcafe tenant rename ten_… "Acme Inc"
     """
-    show_one(caller, await caller.rest.rename_tenant(tenant, name))
+    show_one(context, await context.rest.rename_tenant(tenant, name))
 
 
 @tenant.command(cls=ArtcafeCommand)
 @click.argument("tenant")
 @yes_option
 @as_user
-async def delete(caller: Caller, tenant: str, yes: bool) -> None:
+async def delete(context: CommandContext, tenant: str, yes: bool) -> None:
     """Delete a tenant with all its data; for owners.
 
     Its agents, channels, subscriptions and messages are deleted with it.
@@ -98,7 +98,7 @@ async def delete(caller: Caller, tenant: str, yes: bool) -> None:
       artcafe tenant delete ten_…
       artcafe tenant delete ten_… --yes
     """
-    found = await caller.rest.tenant(tenant)
+    found = await context.rest.tenant(tenant)
     confirm(f"Delete tenant {found.id} ({found.name}) with its agents, channels and messages", yes=yes)
-    await caller.rest.delete_tenant(tenant)
-    show_deleted(caller, f"tenant {found.id} ({found.name})", found.id)
+    await context.rest.delete_tenant(tenant)
+    show_deleted(context, f"tenant {found.id} ({found.name})", found.id)

@@ -36,7 +36,7 @@ class TableProblem(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the table's rows cannot be read."""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a check. `findings` is null if rows were not read; the first `repaired` findings are fixed.
 
     A repair may reveal another finding, which is then included: a wrong count of members, after a membership.
@@ -74,7 +74,7 @@ async def check(installation: Installation, rows: bool, repair: bool, tenant: st
       artcafe tables check --tables dynamodb:eu-central-1
       artcafe tables check --data-dir ./artcafe-data --repair
     """
-    report = Report(place=str(installation), problems=await _problems(installation))
+    report = CheckReport(place=str(installation), problems=await _problems(installation))
     if rows or repair or tenant:
         if any(problem.is_fatal for problem in report.problems):
             installation.note("rows are not checked, because tables are missing or unusable")
@@ -133,7 +133,9 @@ async def _left_over(schema: Schema) -> list[TableProblem]:
 # --- the rows ------------------------------------------------------------------------------------------------------------
 
 
-async def _with_rows(installation: Installation, report: Report, only: TenantId | None, *, repair: bool, yes: bool) -> Report:
+async def _with_rows(
+    installation: Installation, report: CheckReport, only: TenantId | None, *, repair: bool, yes: bool
+) -> CheckReport:
     async with installation.engine() as engine:
         if only is not None and not await Repair(engine).is_there(only):
             raise TablesRefused(f"there is no tenant {only} in {installation}", "'artcafe tenant list' shows a user's tenants")
@@ -189,7 +191,7 @@ class _Rows:
 # --- output --------------------------------------------------------------------------------------------------------------
 
 
-def _print(installation: Installation, report: Report) -> None:
+def _print(installation: Installation, report: CheckReport) -> None:
     if installation.as_json:
         show_table(installation, report, [], [])
         return

@@ -32,40 +32,40 @@ Columns = Mapping[str, Callable[[T], object]]
 """Column headings, with a function that returns the column's value."""
 
 
-async def show_all(caller: OutputTarget, things: AsyncIterator[T], columns: Columns[T], *, none: str) -> None:
+async def show_all(target: OutputTarget, things: AsyncIterator[T], columns: Columns[T], *, none: str) -> None:
     """Print a list as a table or a JSON array; for people, print `none` when it is empty."""
     found = [each async for each in things]
-    if caller.as_json:
+    if target.as_json:
         click.echo(as_json(found).encode())
     elif not found:
-        caller.note(none)
+        target.note(none)
     else:
         rows = [[as_text(show(each)) for show in columns.values()] for each in found]
         for line in align([list(columns), *rows]):
             click.echo(line)
 
 
-def show_rows(caller: OutputTarget, rows: Sequence[Mapping[str, str]]) -> None:
+def show_rows(target: OutputTarget, rows: Sequence[Mapping[str, str]]) -> None:
     """Print rows with equal fields: columns for people, a JSON array for programs."""
-    if caller.as_json:
+    if target.as_json:
         click.echo(as_json(rows).encode())
         return
     for line in align([[name.upper() for name in rows[0]], *([escape(cell) for cell in row.values()] for row in rows)]):
         click.echo(line)
 
 
-def show_table(caller: OutputTarget, document: object, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def show_table(target: OutputTarget, document: object, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print `rows` under `headings` for people, or `document` as JSON for programs."""
-    if caller.as_json:
+    if target.as_json:
         click.echo(as_json(document).encode())
         return
     for line in align([list(headings), *([escape("" if cell is None else str(cell)) for cell in row] for row in rows)]):
         click.echo(line)
 
 
-def show_one(caller: OutputTarget, thing: msgspec.Struct) -> None:
+def show_one(target: OutputTarget, thing: msgspec.Struct) -> None:
     """Print one record: one field per line without empty fields for people, JSON for programs."""
-    if caller.as_json:
+    if target.as_json:
         click.echo(as_json(thing).encode())
         return
     fields = {name: as_text(value) for name, value in msgspec.structs.asdict(thing).items()}
@@ -73,14 +73,14 @@ def show_one(caller: OutputTarget, thing: msgspec.Struct) -> None:
         click.echo(line)
 
 
-def show_done(caller: OutputTarget, thing: msgspec.Struct, text: str) -> None:
+def show_done(target: OutputTarget, thing: msgspec.Struct, text: str) -> None:
     """Print the result of a change: `text` for people, the changed record for programs."""
-    click.echo(as_json(thing).encode() if caller.as_json else escape(text))
+    click.echo(as_json(thing).encode() if target.as_json else escape(text))
 
 
-def show_deleted(caller: OutputTarget, what: str, id: str) -> None:
+def show_deleted(target: OutputTarget, what: str, id: str) -> None:
     """Print that something was deleted."""
-    click.echo(as_json({"id": id, "deleted": True}).encode() if caller.as_json else f"Deleted {escape(what)}.")
+    click.echo(as_json({"id": id, "deleted": True}).encode() if target.as_json else f"Deleted {escape(what)}.")
 
 
 def _checked_key(_ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
