@@ -26,7 +26,7 @@ from tests import ssh_keygen
 from tests.aws import Aws
 from tests.cli.tables.shell import TablesResult, run
 from tests.older.__main__ import write_older_rows
-from tests.older.manifest import Left, Manifest, Program
+from tests.older.manifest import Left, Program, RowManifest
 from tests.older.schema import Form
 from tests.platform import Platform, running
 
@@ -42,7 +42,7 @@ class Cloud:
     url: str
     region: str
     form: Form
-    manifest: Manifest
+    manifest: RowManifest
 
     def check(self, *arguments: str) -> TablesResult:
         """Run `artcafe tables check` with these arguments."""

@@ -52,7 +52,7 @@ HIT: Final = "__check_is_reached__"
 
 
 @dataclass(frozen=True)
-class Check:
+class PermissionCheck:
     """A statement that stops a caller: its file, line, function and source text."""
 
     file: Path
@@ -64,28 +64,28 @@ class Check:
         return f"{self.file.relative_to(SOURCE)} {self.function}: {self.text}"
 
 
-def found() -> list[Check]:
+def found() -> list[PermissionCheck]:
     """Return every check except those reached only through the gateway."""
     return [check for file in FILES for check in _in(file) if not _is_of_gateway(check)]
 
 
-def of_gateway() -> list[Check]:
+def of_gateway() -> list[PermissionCheck]:
     """Return every check reached only through the gateway, never by the REST matrix."""
     return [check for file in FILES for check in _in(file) if _is_of_gateway(check)]
 
 
-def _is_of_gateway(check: Check) -> bool:
+def _is_of_gateway(check: PermissionCheck) -> bool:
     return check.file == MEMBER_LOGIN or check.function in GATEWAY_FUNCTIONS
 
 
-def _in(file: Path) -> Iterator[Check]:
+def _in(file: Path) -> Iterator[PermissionCheck]:
     text = file.read_text()
     lines = text.splitlines()
     for node, function in _statements(ast.parse(text)):
         if function in SECOND_CHECKS or not _stops(node):
             continue
         if (first := lines[node.lineno - 1].strip()) not in NOT_CHECKS and not _allows_everyone(first):
-            yield Check(file, node.lineno, function, first)
+            yield PermissionCheck(file, node.lineno, function, first)
 
 
 def _statements(tree: ast.AST, function: str = "") -> Iterator[tuple[ast.stmt, str]]:
@@ -119,7 +119,7 @@ def _allows_everyone(text: str) -> bool:
 
 
 @contextmanager
-def watched(checks: Sequence[Check], reached: Callable[[Check], None]) -> Iterator[None]:
+def watched(checks: Sequence[PermissionCheck], reached: Callable[[PermissionCheck], None]) -> Iterator[None]:
     """Call `reached` with each check executed by the running code."""
 
     def hit(number: int) -> None:
@@ -137,14 +137,14 @@ def watched(checks: Sequence[Check], reached: Callable[[Check], None]) -> Iterat
 
 
 @contextmanager
-def without(check: Check) -> Iterator[None]:
+def without(check: PermissionCheck) -> Iterator[None]:
     """Remove the check from the running code."""
     with _changed([check], {}):
         yield
 
 
 @contextmanager
-def _changed(checks: Sequence[Check], before: Mapping[Check, list[ast.stmt]]) -> Iterator[None]:
+def _changed(checks: Sequence[PermissionCheck], before: Mapping[PermissionCheck, list[ast.stmt]]) -> Iterator[None]:
     """Insert the given statements before each check; a check without statements is removed."""
     replaced: list[tuple[FunctionType, CodeType]] = []
     try:
@@ -164,7 +164,7 @@ def _changed(checks: Sequence[Check], before: Mapping[Check, list[ast.stmt]]) ->
 
 
 class _Rewriter(ast.NodeTransformer):
-    def __init__(self, here: Mapping[int, Check], before: Mapping[Check, list[ast.stmt]]) -> None:
+    def __init__(self, here: Mapping[int, PermissionCheck], before: Mapping[PermissionCheck, list[ast.stmt]]) -> None:
         self._here, self._before = here, before
 
     def visit(self, node: ast.AST) -> object:

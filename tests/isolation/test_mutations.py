@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from tests.isolation import checks, frame_matrix
-from tests.isolation.checks import Check
+from tests.isolation.checks import PermissionCheck
 from tests.isolation.frame_matrix import REFUSED, WITHDRAWN, GatewayTenants, refused, withdrawn
 from tests.isolation.matrix import FROM_OUTSIDE, IN_MANAGED, OWN, THERE, WRONG_IDS, Matrix, create_matrix
 from tests.rest.rest_app import RestApp
@@ -35,10 +35,10 @@ CELLS: Final[list[Cell]] = [
 
 
 @pytest.fixture(scope="module")
-def cells_of(rest_app: RestApp) -> Mapping[Check, list[Cell]]:
+def cells_of(rest_app: RestApp) -> Mapping[PermissionCheck, list[Cell]]:
     """Return the cells that execute each check."""
-    found: dict[Check, list[Cell]] = defaultdict(list)
-    reached: set[Check] = set()
+    found: dict[PermissionCheck, list[Cell]] = defaultdict(list)
+    reached: set[PermissionCheck] = set()
     matrix = create_matrix(rest_app)
     with checks.watched(CHECKS, reached.add):
         for cell in CELLS:
@@ -51,7 +51,9 @@ def cells_of(rest_app: RestApp) -> Mapping[Check, list[Cell]]:
 
 @pytest.mark.timeout(180)  # The first test waits for all cells.
 @pytest.mark.parametrize("check", CHECKS, ids=str)
-def test_matrix_fails_without_any_one_check(rest_app: RestApp, cells_of: Mapping[Check, list[Cell]], check: Check) -> None:
+def test_matrix_fails_without_any_one_check(
+    rest_app: RestApp, cells_of: Mapping[PermissionCheck, list[Cell]], check: PermissionCheck
+) -> None:
     matrix = create_matrix(rest_app)  # Create new tenants each time: without the check, a cell may change them.
     with checks.without(check):
         assert any(_is_red(cell, matrix) for cell in cells_of[check]), f"no cell fails without line {check.line}"
@@ -66,7 +68,7 @@ def _is_red(cell: Cell, matrix: Matrix) -> bool:
 
 
 @pytest.mark.parametrize("check", GATEWAY_CHECKS, ids=str)
-async def test_frame_matrix_fails_without_any_one_check_of_the_gateway(tmp_path: Path, check: Check) -> None:
+async def test_frame_matrix_fails_without_any_one_check_of_the_gateway(tmp_path: Path, check: PermissionCheck) -> None:
     async with frame_matrix.world(tmp_path) as w:
         with checks.without(check):
             assert await _admits_anyone(w), f"no cell fails without line {check.line}"

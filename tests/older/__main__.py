@@ -17,16 +17,16 @@ import msgspec
 
 from tests.older.attributes import attribute_of
 from tests.older.keys import KeyRing
-from tests.older.manifest import Manifest
+from tests.older.manifest import RowManifest
 from tests.older.rows import OlderRows
 from tests.older.schema import Form, make_tables, name_of
 
 
-def write_older_rows(client: Any, keys: Path, form: Form = Form.PLAIN) -> Manifest:
+def write_older_rows(client: Any, keys: Path, form: Form = Form.PLAIN) -> RowManifest:
     """Create the tables in a form, write every row, and return their manifest. The tables of its shell scripts get no rows."""
     make_tables(client, form)
     if form is Form.AS_SCRIPTED:
-        return Manifest()
+        return RowManifest()
     older = OlderRows(KeyRing(keys))
     for table, item in older.rows:
         client.put_item(TableName=name_of(table, form), Item={name: attribute_of(value) for name, value in item.items()})

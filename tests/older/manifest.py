@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Person(msgspec.Struct, kw_only=True):
+class OlderPerson(msgspec.Struct, kw_only=True):
     """A person: the role in each tenant they are a member of, and whether they have accepted version 1.0 of the terms."""
 
     user_id: str
@@ -47,10 +47,10 @@ class Row(msgspec.Struct, kw_only=True):
     why: str
 
 
-class Manifest(msgspec.Struct, kw_only=True):
+class RowManifest(msgspec.Struct, kw_only=True):
     """The meaning of all rows, by the labels in the test data."""
 
-    people: dict[str, Person] = {}
+    people: dict[str, OlderPerson] = {}
     agents: dict[str, Program] = {}
     channels: dict[str, list[str]] = {}
     """Tenant id and channel id, by label."""

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import PublicFormat
 
 from tests.older.attributes import Raw
 from tests.older.keys import KeyRing, fingerprint
-from tests.older.manifest import Left, Manifest, Organisation, Person, Program, Row
+from tests.older.manifest import Left, OlderPerson, Organisation, Program, Row, RowManifest
 from tests.older.schema import KEYS
 
 PEOPLE: Final = ("ada", "ben", "cleo", "dan", "eve", "fay", "gus", "hal")
@@ -62,7 +62,7 @@ class OlderRows:
         self._ring = ring
         self._random = random.Random(20_250_524)
         self.rows: list[tuple[str, Item]] = []
-        self.manifest = Manifest(people={name: Person(user_id=self._uuid()) for name in PEOPLE})
+        self.manifest = RowManifest(people={name: OlderPerson(user_id=self._uuid()) for name in PEOPLE})
         for make in (self._acme, self._bistro, self._empire, self._starter, self._bare, self._lapsed, self._terms, self._gone):
             make()
         self._usage_and_challenges()
