@@ -75,8 +75,8 @@ async def test_unknown_problem_of_a_newer_server_keeps_its_code_and_text() -> No
         ("502 Bad Gateway", "<html>", Unavailable, "a proxy answered HTTP 502"),
         ("404 Not Found", "<html>", Invalid, "not as ArtCafe does"),
         ("301 Moved", "", Invalid, "HTTP 301"),
-        ("200 OK", "<html>", Invalid, "is not ArtCafe's REST address"),
-        ("200 OK", '{"id":"ten_1"}', Invalid, "is not ArtCafe's REST address"),
+        ("200 OK", "<html>", Invalid, "is not one of ArtCafe's REST API"),
+        ("200 OK", '{"id":"ten_1"}', Invalid, "is not one of ArtCafe's REST API"),
     ],
 )
 async def test_response_of_another_server_is_reported_as_such(status: str, body: str, kind: type, text: str) -> None:
@@ -138,7 +138,7 @@ async def test_lost_response_to_a_delete_says_it_may_be_repeated() -> None:
 
 async def test_malformed_page_is_refused() -> None:
     async with server("200 OK", '{"items":[{"id":"chn_1"}],"next_cursor":null}') as (url, _), Client(url) as rest:
-        with pytest.raises(Invalid, match="is not ArtCafe's REST address"):
+        with pytest.raises(Invalid, match="is not one of ArtCafe's REST API"):
             [each async for each in rest.channels("ten_1")]
 
 

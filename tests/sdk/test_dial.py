@@ -102,7 +102,7 @@ async def test_rest_address_without_a_gateway_is_refused(signer: Signer) -> None
     async with answering(b'HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{"name":"others"}') as port:
         found = await failure(f"http://127.0.0.1:{port}", signer)
     assert isinstance(found, Invalid)
-    assert "is not ArtCafe's REST address" in str(found)
+    assert "is not one of ArtCafe's REST API" in str(found)
 
 
 async def test_untrusted_certificate_is_refused_at_once(signer: Signer, tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ async def test_publish_in_flight_at_a_revocation_is_unknown_and_the_next_is_refu
         assert isinstance(unknown.value.__cause__, Revoked)
         with pytest.raises(Revoked):
             await agent.publish(CHANNEL, 2)
-        assert caplog.messages == ["the connection has ended for good: deleted"]
+        assert caplog.messages == ["the connection has ended permanently: deleted"]
 
 
 async def test_agent_reconnects_after_a_temporary_close_code_and_retries_with_the_same_key(signer: Signer) -> None:

@@ -188,7 +188,7 @@ def test_gap_is_buffered_in_place_of_the_messages_and_logged(caplog: pytest.LogC
 def test_new_log_is_logged_as_a_gap_without_an_end(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "artcafe"):
         Inbox(WINDOW).on_gap(CHANNEL, gap(41, None, "epoch"))
-    assert "the log of chn_1 was begun anew (epoch): what the one before it had from 41 on, if anything" in caplog.text
+    assert "the log of chn_1 was replaced (epoch): messages of the old log from 41 on, if any" in caplog.text
 
 
 def test_repeated_gap_is_not_yielded_again() -> None:

@@ -107,9 +107,9 @@ def test_tilde_in_a_path_is_expanded(plain_key: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "holds no private key, nor a public one that is taken: it is empty"),
-        (b"hello", "holds no private key, nor a public one that is taken: its type is none of"),
-        (b"\xff\xfe\x00", "holds no SSH key"),
+        (b"", "contains no private key, and no accepted public key: it is empty"),
+        (b"hello", "contains no private key, and no accepted public key: its type is not one of"),
+        (b"\xff\xfe\x00", "contains no SSH key"),
         (b"x" * 65_537, "too large"),
         (b"-----BEGIN OPENSSH PRIVATE KEY-----\n", "is damaged"),
         (b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", "is damaged"),
@@ -150,7 +150,7 @@ def test_key_kind_unknown_to_ssh_is_refused(curve: str, tmp_path: Path) -> None:
     path = tmp_path / curve
     options = ("-algorithm", "EC", "-pkeyopt", f"ec_paramgen_curve:{curve}") if curve == "secp256k1" else ("-algorithm", curve)
     subprocess.run(("openssl", "genpkey", *options, "-out", str(path)), check=True, timeout=5, capture_output=True)
-    assert "SSH does not have" in load_refusal(path) or "none of Ed25519, ECDSA and RSA" in load_refusal(path)
+    assert "unknown to SSH" in load_refusal(path) or "not a key of Ed25519, ECDSA or RSA" in load_refusal(path)
 
 
 def test_key_file_of_a_hardware_token_points_to_ssh_agent(tmp_path: Path) -> None:
@@ -278,9 +278,9 @@ def then(reply: bytes) -> Answer:
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (lambda _: b"", "no ssh-agent answers properly"),
-        (lambda _: b"\0\0", "no ssh-agent answers properly"),
-        (lambda _: string(b""), "no ssh-agent answers properly"),
+        (lambda _: b"", "no valid answer from ssh-agent"),
+        (lambda _: b"\0\0", "no valid answer from ssh-agent"),
+        (lambda _: string(b""), "no valid answer from ssh-agent"),
         (lambda _: b"\xff\xff\xff\xff", "its answer is too long"),
         (lambda _: b"HTTP/1.1 400 Bad Request\r\n", "its answer is too long"),
         (lambda _: string(bytes([5])), "does not list its keys"),
@@ -290,8 +290,8 @@ def then(reply: bytes) -> Answer:
         (lambda _: listing(BLOB + b"x"), "does not hold SHA256:"),
         (then(string(bytes([5]))), "refused to sign"),
         (then(string(bytes([14]))), "it ends too early"),
-        (then(string(bytes([14]) + string(b""))), "not valid"),
-        (then(string(bytes([14]) + string(string(b"ssh-ed25519") + string(bytes(64))))), "not valid"),
+        (then(string(bytes([14]) + string(b""))), "invalid signature"),
+        (then(string(bytes([14]) + string(string(b"ssh-ed25519") + string(bytes(64))))), "invalid signature"),
     ],
 )
 async def test_invalid_response_of_ssh_agent_is_refused(

@@ -249,12 +249,12 @@ def test_challenge_has_ids_percent_encoded() -> None:
         (CHALLENGE.replace(TENANT, "ten_2"), "names the tenant 'ten_2', not 'ten_1'"),
         (CHALLENGE.replace(AGENT, "agt_2"), "names the agent 'agt_2', not 'agt_1'"),
         (CHALLENGE.replace("chl_1", "chl_2"), "names the challenge 'chl_2', not 'chl_1'"),
-        (CHALLENGE.replace("artcafe login 1", "artcafe login 2"), "not of the form"),
-        (CHALLENGE + "\n", "not of the form"),
-        (CHALLENGE + " and=more", "not of the form"),
-        (CHALLENGE.replace("0f" * 32, "0f"), "not of the form"),
-        ("I owe Mallory 100 crowns", "not of the form"),
-        ("", "not of the form"),
+        (CHALLENGE.replace("artcafe login 1", "artcafe login 2"), "not have the form"),
+        (CHALLENGE + "\n", "not have the form"),
+        (CHALLENGE + " and=more", "not have the form"),
+        (CHALLENGE.replace("0f" * 32, "0f"), "not have the form"),
+        ("I owe Mallory 100 crowns", "not have the form"),
+        ("", "not have the form"),
     ],
 )
 def test_only_a_login_of_this_agent_is_signed(text: str, problem: str) -> None:

@@ -86,14 +86,14 @@ BAD = {
     "nothing": ("", "it is empty"),
     "white space": (" \t\r\n", "it is empty"),
     "no end": (GOOD_LINE + " " + "x" * 16_384, "longer than 16384 characters"),
-    "a type alone": ("ssh-ed25519", "nothing follows"),
+    "a type alone": ("ssh-ed25519", "the base64 after"),
     "base64 alone": (GOOD_BASE64, "the key's type is missing"),
-    "prose": ("my key, please", "its type is none of ssh-ed25519,"),
-    "a no-break space": (GOOD_LINE.replace(" ", "\u00a0"), "its type is none of"),
-    "capitals": (GOOD_LINE.replace("ssh-", "SSH-"), "its type is none of"),
-    "options": (f'from="10.0.0.1",no-pty {GOOD_LINE}', "something stands before"),
-    "options with spaces": (f'command="echo hi" {GOOD_LINE}', "something stands before"),
-    "a known_hosts line": (f"host.example {GOOD_LINE}", "something stands before"),
+    "prose": ("my key, please", "its type is not one of ssh-ed25519,"),
+    "a no-break space": (GOOD_LINE.replace(" ", "\u00a0"), "its type is not one of"),
+    "capitals": (GOOD_LINE.replace("ssh-", "SSH-"), "its type is not one of"),
+    "options": (f'from="10.0.0.1",no-pty {GOOD_LINE}', "there is text before"),
+    "options with spaces": (f'command="echo hi" {GOOD_LINE}', "there is text before"),
+    "a known_hosts line": (f"host.example {GOOD_LINE}", "there is text before"),
     "two lines": (f"{GOOD_LINE}\n{GOOD_LINE}", "several lines"),
     "two lines of another system": (f"{GOOD_LINE} me\r{GOOD_LINE}", "several lines"),
     "a fingerprint": ("SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU", "fingerprint"),
@@ -108,17 +108,17 @@ BAD = {
     "DSA": (as_line("ssh-dss", *[mpint(2**159 + 1)] * 4), "DSA is too weak"),
     "a certificate": (as_line("ssh-ed25519-cert-v01@openssh.com", string(bytes(32))), "certificate"),
     "a FIDO certificate": (as_line("sk-ssh-ed25519-cert-v01@openssh.com", string(bytes(32))), "certificate"),
-    "an algorithm that is no key": (as_line("rsa-sha2-512", mpint(65_537), mpint(MODULUS)), "its type is none of"),
-    "a WebAuthn signature's type": (as_line("webauthn-sk-ecdsa-sha2-nistp256@openssh.com"), "its type is none of"),
-    "no base64": ("ssh-ed25519 &&&&", "not a whole ssh-ed25519 key"),
-    "base64 beyond ASCII": (f"ssh-ed25519 {GOOD_BASE64}é", "not a whole"),
+    "an algorithm that is no key": (as_line("rsa-sha2-512", mpint(65_537), mpint(MODULUS)), "its type is not one of"),
+    "a WebAuthn signature's type": (as_line("webauthn-sk-ecdsa-sha2-nistp256@openssh.com"), "its type is not one of"),
+    "no base64": ("ssh-ed25519 &&&&", "not a complete ssh-ed25519 key"),
+    "base64 beyond ASCII": (f"ssh-ed25519 {GOOD_BASE64}é", "not a complete"),
     "base64 cut off": (GOOD_LINE[:-8], "it ends too early"),
-    "base64 without its padding": (ecdsa_line(P256).rstrip("="), "not a whole"),
+    "base64 without its padding": (ecdsa_line(P256).rstrip("="), "not a complete"),
     "base64 with stray bits": ("ssh-ed25519 AB==", "stray bits"),
-    "an empty blob": ("ssh-ed25519 ====", "not a whole"),
+    "an empty blob": ("ssh-ed25519 ====", "not a complete"),
     "a length beyond the end": ("ssh-ed25519 " + base64.b64encode(b"\xff\xff\xff\xffssh").decode(), "it ends too early"),
     "trailing bytes": (as_line("ssh-ed25519", string(GOOD_POINT), b"\0"), "more bytes follow"),
-    "another type inside": (as_line("ssh-ed25519", string(GOOD_POINT), inside=SK_ED25519), "not the one inside"),
+    "another type inside": (as_line("ssh-ed25519", string(GOOD_POINT), inside=SK_ED25519), "differs from the type inside"),
     "a FIDO key as a plain one": (as_line("ssh-ed25519", string(GOOD_POINT), string(b"ssh:")), "more bytes follow"),
     "RSA of 1024 bits": (rsa_line(65_537, 2**1023 + 1), "RSA of 1024 bits"),
     "RSA of 2047 bits": (rsa_line(65_537, 2**2046 + 1), "RSA of 2047 bits"),
@@ -213,7 +213,7 @@ def test_a_real_private_key_and_a_real_certificate_are_refused(folder: Path) -> 
     assert "certificate" in refusal((folder / "authority-cert.pub").read_text())
     problem = refusal(authority.read_text())
     assert "private key" in problem
-    assert "make a new pair" in problem
+    assert "create a new pair" in problem
 
 
 def test_key_of_small_order_would_accept_a_signature_made_without_a_secret() -> None:

@@ -19,7 +19,7 @@ def several(urls: str | Sequence[str]) -> list[str]:
     """Split addresses separated by commas or spaces, or copy a sequence. Raises `Invalid` if there are none."""
     found = urls.replace(",", " ").split() if isinstance(urls, str) else list(urls)
     if not found:
-        raise Invalid("url", "give the address of a server, or of several")
+        raise Invalid("url", "give the address of at least one server")
     return found
 
 
@@ -32,7 +32,7 @@ def rest(url: str) -> str:
     """Return the REST address without a trailing slash or `/v1`. Raises `Invalid`."""
     parsed = _parse(url)
     if parsed.scheme not in {"http", "https"}:
-        raise Invalid("url", f"here it must be the REST address (http:// or https://), not {url!r}")
+        raise Invalid("url", f"must be the REST address (http:// or https://), not {url!r}")
     return url.rstrip("/").removesuffix("/v1")
 
 
@@ -40,7 +40,7 @@ def gateway(url: str) -> str:
     """Return the gateway's address, with the default path if it has none. Raises `Invalid`."""
     parsed = _parse(url)
     if parsed.scheme not in {"ws", "wss"}:
-        raise Invalid("url", f"a gateway's address begins with ws:// or wss://, not as {url!r} does")
+        raise Invalid("url", f"a gateway's address must begin with ws:// or wss://, not {url!r}")
     return url if parsed.path.strip("/") else parsed._replace(path=GATEWAY_PATH).geturl()
 
 
@@ -87,10 +87,10 @@ def _system_error(exc: BaseException) -> OSError | None:
 
 def _phrase(exc: BaseException) -> str:
     if isinstance(exc, socket.gaierror):
-        return "its name is not known"
+        return "unknown host name"
     if isinstance(exc, OSError) and exc.errno:
         return os.strerror(exc.errno).lower()
-    return str(exc) or "no answer in time"
+    return str(exc) or "timeout"
 
 
 def _parse(url: str) -> SplitResult:
@@ -98,9 +98,9 @@ def _parse(url: str) -> SplitResult:
         parsed = urlsplit(url)
         is_named = bool(parsed.hostname) and (parsed.port is None or parsed.port > 0)
     except ValueError as exc:
-        raise Invalid("url", f"{url!r} is no address: {exc}") from None
+        raise Invalid("url", f"{url!r} is not an address: {exc}") from None
     if parsed.scheme not in {"http", "https", "ws", "wss"} or not is_named:
         raise Invalid("url", f"must be like http://127.0.0.1:8080 or ws://127.0.0.1:8081{GATEWAY_PATH}, not {url!r}")
     if parsed.username is not None or parsed.query or parsed.fragment:
-        raise Invalid("url", "must be an address alone: no user or password, no '?' and no '#' in it")
+        raise Invalid("url", "must have no user, password, '?' or '#'")
     return parsed

@@ -80,7 +80,7 @@ class Agent:
 
     async def __aenter__(self) -> Self:
         if self._running is not None:
-            raise RuntimeError("an Agent is entered once; make another one")
+            raise RuntimeError("an Agent can be entered once; create another one")
         self._connection.loop = asyncio.get_running_loop()
         await self._group.__aenter__()
         self._running = self._group.create_task(self._connection.run())
@@ -219,7 +219,7 @@ class Agent:
         a `Gap` in their place.
         """
         if start != "cursor" and not channels:
-            raise ValueError("start is for named channels")
+            raise ValueError("start needs channels")
         self._check_entered()
         return Messages(self._connection, channels, start, auto_ack=auto_ack, gaps=gaps)
 
@@ -247,5 +247,5 @@ def _given(name: str, value: str | None = None) -> str:
     variable = f"ARTCAFE_{name.upper()}"
     found = value or os.environ.get(variable)
     if not found:
-        raise errors.Invalid(name, f"give it, or set {variable}")
+        raise errors.Invalid(name, f"pass it as an argument, or set {variable}")
     return found

@@ -96,7 +96,7 @@ class AgentConnection:
         except ConnectionLost as exc:
             self.failure = exc.error
             if self._opened.is_set():  # Otherwise entering the agent raises it.
-                log.warning("the connection has ended for good: %s", exc.error)
+                log.warning("the connection has ended permanently: %s", exc.error)
         finally:
             self.outbox.fail(self.failure or RuntimeError(CLOSED))
             self._leaving.set()
@@ -321,7 +321,7 @@ class AgentConnection:
             self._is_warned = True
             log.warning(
                 "%d messages of %s are unacknowledged, the oldest is %d, so the server sends no more of them: ack() each message"
-                " when it is dealt with",
+                " after processing it",
                 self._max_unacked,
                 *stalled,
             )
@@ -360,7 +360,7 @@ class AgentConnection:
 
 CLOSED: Final = "this Agent is closed: use it within its 'async with'"
 OTHER_LOOP: Final = (
-    "this Agent runs on another event loop: call it from there (asyncio.run_coroutine_threadsafe hands a call over to it)"
+    "this Agent runs on another event loop: call it from there (asyncio.run_coroutine_threadsafe submits a call to it)"
 )
 
 

@@ -60,7 +60,7 @@ def _field_without_text(body: frames.Body) -> str:
 
 
 def _no_text(exc: UnicodeEncodeError) -> str:
-    return f"has {exc.object[exc.start]!a}, half of a surrogate pair, which is no Unicode text"
+    return f"has {exc.object[exc.start]!a}, half of a surrogate pair, which is not Unicode text"
 
 
 # --- the data of a message -----------------------------------------------------------------------------------------------
@@ -112,11 +112,11 @@ def _reads_back(text: bytes, data: object) -> bool:
 
 def _check(value: object, path: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
-        raise Invalid("data", f"{path} is {value}, which JSON does not have; publish null or text instead")
+        raise Invalid("data", f"{path} is {value}, which is not in JSON; publish null or text instead")
     if isinstance(value, bytes | bytearray | memoryview):
-        raise TypeError(f"{path} is {type(value).__name__}, which JSON does not have; publish text, such as its base64")
+        raise TypeError(f"{path} is {type(value).__name__}, which is not in JSON; publish text, such as its base64")
     if isinstance(value, set | frozenset):
-        raise TypeError(f"{path} is a {type(value).__name__}, which JSON does not have; publish a sorted list")
+        raise TypeError(f"{path} is a {type(value).__name__}, which is not in JSON; publish a sorted list")
     for name, part in _parts(value):
         _check(part, f"{path}{name}")
 

@@ -162,10 +162,8 @@ class HttpClient:
         except httpx.TransportError as exc:
             if request.method == "GET" or is_login:  # A login with a lost response has changed nothing.
                 raise addresses.failure(self.url, exc) from exc
-            how = "with the same key it may be repeated" if request.method == "POST" else "it may be repeated"
-            raise errors.OutcomeUnknown.from_text(
-                f"whether it was done is unknown: no answer came from {self.url}; {how}"
-            ) from exc
+            how = "repeat it with the same key" if request.method == "POST" else "it may be repeated"
+            raise errors.OutcomeUnknown.from_text(f"the outcome is unknown: {self.url} sent no response; {how}") from exc
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """Send a request to the first server that accepts a connection. The servers before it have received nothing."""
@@ -196,7 +194,7 @@ class HttpClient:
         try:
             return msgspec.json.decode(response.content, type=type)
         except msgspec.DecodeError as exc:
-            raise errors.Invalid("url", f"what answers at {self.url} is not ArtCafe's REST address ({exc})") from exc
+            raise errors.Invalid("url", f"the response of {self.url} is not one of ArtCafe's REST API ({exc})") from exc
 
     def _problem(self, response: httpx.Response) -> ArtcafeError:
         try:
@@ -208,7 +206,7 @@ class HttpClient:
         status = f"HTTP {response.status_code}"
         if response.status_code in {502, 503, 504}:
             return errors.Unavailable(f"{self.url} (a proxy answered {status})")
-        return errors.Invalid("url", f"{self.url} answered {status}, and not as ArtCafe does; is it the REST address?")
+        return errors.Invalid("url", f"{self.url} answered {status}, but not as ArtCafe does; is it the REST address?")
 
 
 def path_of(tenant: str, *parts: str) -> str:

@@ -75,7 +75,7 @@ def load_signer(path: str | Path, passphrase: str | None = None) -> Signer:
         line = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
         return FileSigner(parse_public_key(line), private)
     except ValueError as exc:
-        raise KeyUnusable(f"{path} is of a kind that SSH does not have") from exc
+        raise KeyUnusable(f"{path} has a key of a kind unknown to SSH") from exc
     except BadKey as exc:
         raise KeyUnusable(f"{path}: {exc.problem}") from exc
 
@@ -95,7 +95,7 @@ def agent_signer(public_key: str | Path, timeout_s: float = SSH_AGENT_TIMEOUT_S)
     socket_path = os.environ.get("SSH_AUTH_SOCK")
     if not socket_path:
         raise KeyUnusable(
-            f"its private half ({key.fingerprint}) is to come from ssh-agent, but SSH_AUTH_SOCK is not set: start one with"
+            f"ssh-agent must hold its private half ({key.fingerprint}), but SSH_AUTH_SOCK is not set: start one with"
             ' eval "$(ssh-agent)" and ssh-add the key, or name the private key file'
         )
     return SshAgentSigner(key, socket_path, timeout_s)
@@ -139,7 +139,7 @@ def _sign(private: PrivateKey, key_type: str, data: bytes) -> bytes:
 
 def _read(path: str | Path) -> bytes:
     if "-----BEGIN" in str(path):
-        raise KeyUnusable("this is the text of a key, where the path of its file was expected")
+        raise KeyUnusable("this is the text of a key; pass the path of its file")
     try:
         with Path(path).expanduser().open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -158,7 +158,7 @@ def _warn_if_open(path: Path) -> None:
         found = path.stat()
         if found.st_uid == os.getuid() and found.st_mode & 0o077:
             mode = found.st_mode & 0o777
-            log.warning("%s is a private key that others on this machine can reach (mode %04o): chmod 600 %s", path, mode, path)
+            log.warning("%s is a private key that others on this machine can read (mode %04o): chmod 600 %s", path, mode, path)
 
 
 def _public_line(path: str | Path, data: bytes) -> str:
@@ -166,9 +166,9 @@ def _public_line(path: str | Path, data: bytes) -> str:
     try:
         return parse_public_key(data.decode()).line
     except UnicodeDecodeError as exc:
-        raise KeyUnusable(f"{path} holds no SSH key") from exc
+        raise KeyUnusable(f"{path} contains no SSH key") from exc
     except BadKey as exc:
-        raise KeyUnusable(f"{path} holds no private key, nor a public one that is taken: {exc.problem}") from exc
+        raise KeyUnusable(f"{path} contains no private key, and no accepted public key: {exc.problem}") from exc
 
 
 def _load_private(path: str | Path, data: bytes, passphrase: str | None) -> PrivateKey:
@@ -180,15 +180,15 @@ def _load_private(path: str | Path, data: bytes, passphrase: str | None) -> Priv
         if passphrase:
             raise KeyUnusable(f"{path} has no passphrase, but one was given") from exc
         raise KeyLocked(
-            f"{path} is protected by a passphrase: a command asks for it at a terminal, load_signer takes it, or {_USE_SSH_AGENT}"
+            f"{path} has a passphrase: commands prompt for it at a terminal, load_signer has an argument, or {_USE_SSH_AGENT}"
         ) from exc
     except UnsupportedAlgorithm as exc:
         # For example the key of a hardware token.
-        raise KeyUnusable(f"{path} does not open here ({exc}); {_USE_SSH_AGENT}") from exc
+        raise KeyUnusable(f"{path} cannot be loaded ({exc}); {_USE_SSH_AGENT}") from exc
     except ValueError as exc:
         raise KeyUnusable(f"{path} is damaged{', or the passphrase is wrong' if passphrase else ''}") from exc
     if not isinstance(private, PrivateKey):
-        raise KeyUnusable(f"{path} is none of Ed25519, ECDSA and RSA")
+        raise KeyUnusable(f"{path} is not a key of Ed25519, ECDSA or RSA")
     return private
 
 
@@ -222,14 +222,14 @@ class SshAgentSigner:
         except TimeoutError as exc:
             raise KeyUnusable(f"ssh-agent did not sign within {self.timeout_s:g} s; does a token wait for a touch?") from exc
         except (OSError, EOFError, ValueError) as exc:
-            raise KeyUnusable(f"no ssh-agent answers properly at {self.socket_path} (SSH_AUTH_SOCK): {exc}") from exc
+            raise KeyUnusable(f"no valid answer from ssh-agent at {self.socket_path} (SSH_AUTH_SOCK): {exc}") from exc
         armored = sshsig.armor(self.key.blob, signature, sshsig.NAMESPACE, "sha512")
         if sshsig.verify(armored, message, self.key):
             return armored
         # Raise it here: the server would only refuse the login.
         if signature.startswith(string(b"ssh-rsa")):
-            raise KeyUnusable("this ssh-agent is too old: it signs RSA with SHA-1, which nobody takes any more")
-        raise SignatureInvalid("ssh-agent made a signature that is not valid for this key")
+            raise KeyUnusable("this ssh-agent is too old: it signs RSA with SHA-1, which is not secure")
+        raise SignatureInvalid("ssh-agent returned an invalid signature for this key")
 
     async def _request(self, data: bytes) -> bytes:
         """Request the signature blob for `data`. Raises `KeyUnusable` if the ssh-agent does not hold the key or refuses."""
@@ -240,7 +240,7 @@ class SshAgentSigner:
             request = bytes([_SIGN_REQUEST]) + string(self.key.blob) + string(data) + flags.to_bytes(4, "big")
             kind, answer = await _request_once(reader, writer, request)
             if kind != _SIGN_RESPONSE:
-                raise KeyUnusable("ssh-agent refused to sign: the token is not there, or somebody said no")
+                raise KeyUnusable("ssh-agent refused to sign: the hardware token is missing, or the user declined")
             return answer.string()
         finally:
             writer.close()

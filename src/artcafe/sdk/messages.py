@@ -57,7 +57,7 @@ class Gap:
 def warn_of(gap: Gap) -> None:
     """Log a gap as a warning, whether or not the program handles gaps."""
     if gap.last is None:
-        text = "the log of %s was begun anew (%s): what the one before it had from %s on, if anything, will not come"
+        text = "the log of %s was replaced (%s): messages of the old log from %s on, if any, will not come"
         log.warning(text, gap.channel, gap.reason, gap.first)
     else:
         log.warning("messages of %s will not come: %s to %s (%s)", gap.channel, gap.first, gap.last, gap.reason)

@@ -160,7 +160,7 @@ def check_challenge(text: str, challenge_id: str, tenant: str, agent: str, servi
     """
     form = CHALLENGE.fullmatch(text)
     if form is None:
-        raise ChallengeRefused("it is not of the form that an ArtCafe login has")
+        raise ChallengeRefused("it does not have the form of an ArtCafe login")
     for name, expected in (("tenant", tenant), ("agent", agent), ("challenge", challenge_id), ("service", service)):
         found = unquote(form[name])  # The text has ids percent-encoded.
         if expected is not None and found != expected:

@@ -180,11 +180,11 @@ def parse(payload: bytes) -> tuple[int | None, str, Body]:
     found = [body for body in _bodies(command) if body is not None]
     if len(found) != 1:
         said = " and ".join(kind for kind in KINDS if getattr(command, kind) is not None) or "none"
-        raise RefusedCommand(id, BadCommand(f"a frame holds exactly one command of {', '.join(KINDS)}; this one has {said}"))
+        raise RefusedCommand(id, BadCommand(f"a frame must have exactly one command of {', '.join(KINDS)}; this one has {said}"))
     (body,) = found
     kind = _KIND_OF[type(body)]
     if id is None and kind != "ack":
-        raise RefusedCommand(None, BadCommand(f"{kind} needs an id, an integer of your choice, that its reply will carry"))
+        raise RefusedCommand(None, BadCommand(f"{kind} needs an id, an integer of your choice; its reply has the same id"))
     if id is not None and not 0 <= id <= MAX_ID:
         raise RefusedCommand(None, BadCommand(f"id must be from 0 to {MAX_ID}"))
     return id, kind, body
@@ -202,7 +202,7 @@ def _unread(payload: bytes, problem: str) -> RefusedCommand | BadFrame:
         id = _id_of(readable)
     except msgspec.DecodeError:
         return BadFrame(problem)
-    return RefusedCommand(id, BadCommand("not a command: a text in it has half a surrogate pair, which is no character"))
+    return RefusedCommand(id, BadCommand("not a command: a text in it has half a surrogate pair, which is not a character"))
 
 
 def _id_of(payload: bytes) -> int | None:

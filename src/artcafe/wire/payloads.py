@@ -41,7 +41,7 @@ def problem_of(data: bytes) -> str | None:
     # `rfind` takes a third of the time of `in`.
     is_long = len(data) > len(_LONG) and shape.rfind(_LONG) >= 0
     if (is_long or shape.rfind(_EXPONENT) >= 0) and _is_unreadable(data, is_long):
-        return "has a number beyond 1.8e308, which many readers cannot read; send it as a string"
+        return "has a number beyond 1.8e308, which many parsers cannot read; send it as a string"
     return None
 
 

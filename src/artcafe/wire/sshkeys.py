@@ -78,11 +78,11 @@ def parse_public_key(line: str) -> PublicKey:
     if kind not in _READERS:
         raise BadKey(_unknown_type(kind, rest))
     if not rest:
-        raise BadKey("nothing follows the key's type")
+        raise BadKey("the base64 after the key's type is missing")
     try:
         key = _read_key(kind, decode_base64(rest[0]))
     except ValueError as exc:
-        raise BadKey(f"its base64 is not a whole {kind} key ({exc}); was it cut off or changed in copying?") from exc
+        raise BadKey(f"its base64 is not a complete {kind} key ({exc}); was it truncated or changed in copying?") from exc
     if isinstance(key.material, Ed25519PublicKey) and not is_on_curve(key.material.public_bytes_raw()):
         raise BadKey(_NO_POINT)
     return key
@@ -103,9 +103,9 @@ def read_signing_key(blob: bytes) -> PublicKey:
 _MISTAKES = (
     (
         r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY|\APuTTY-User-Key-File|\bb3BlbnNzaC1rZXktdjE",
-        "this is a private key, which must never leave its machine: make a new pair, since this one has been seen",
+        "this is a private key, which must never leave its machine: create a new pair, since this one is exposed",
     ),
-    (r"\A---- BEGIN SSH2 PUBLIC KEY", "this is the form of RFC 4716; ssh-keygen -i -f FILE prints it as one line"),
+    (r"\A---- BEGIN SSH2 PUBLIC KEY", "this is the format of RFC 4716; ssh-keygen -i -f FILE prints it as one line"),
     (r"\A-----BEGIN PUBLIC KEY", "this is a PEM file; ssh-keygen -i -m PKCS8 -f FILE prints it as one line"),
     (r"\A-----BEGIN RSA PUBLIC KEY", "this is a PEM file; ssh-keygen -i -m PEM -f FILE prints it as one line"),
     (r"\A(\d+ )?(SHA256|MD5):", "this is the fingerprint of a key, not the key"),
@@ -125,20 +125,20 @@ def _mistake(line: str) -> str | None:
 def _unknown_type(kind: str, rest: list[str]) -> str:
     """Return the reason for refusing a line with this unknown type."""
     if kind.endswith(("-cert-v01@openssh.com", "-cert-v00@openssh.com")):
-        return "this is a certificate; only plain keys are taken"
+        return "this is a certificate; only plain keys are accepted"
     if kind == "ssh-dss":
-        return "DSA is too weak, and OpenSSH itself has dropped it"
+        return "DSA is too weak, and OpenSSH has removed it"
     if any(word in _READERS for part in rest for word in part.split()):
-        return "something stands before the key's type; leave the options out"
+        return "there is text before the key's type; remove the options"
     if kind.startswith("AAAA"):
         return "the key's type is missing before the base64"
-    return f"its type is none of {', '.join(_READERS)}"
+    return f"its type is not one of {', '.join(_READERS)}"
 
 
 def _read_key(kind: str, blob: bytes) -> PublicKey:
     fields = SshReader(blob)
     if fields.string() != kind.encode():
-        raise BadKey("the type before the base64 is not the one inside it")
+        raise BadKey("the type before the base64 differs from the type inside it")
     material = _READERS[kind](fields)
     application = _read_application(fields) if kind.startswith("sk-") else b""
     fields.end()
@@ -157,9 +157,9 @@ def _read_rsa(fields: SshReader) -> RSAPublicKey:
     exponent, modulus = fields.natural(), fields.natural()
     bits = modulus.bit_length()
     if not MIN_RSA_BITS <= bits <= MAX_RSA_BITS:
-        raise BadKey(f"RSA of {bits} bits; it takes {MIN_RSA_BITS} to {MAX_RSA_BITS}")
+        raise BadKey(f"RSA of {bits} bits; it needs {MIN_RSA_BITS} to {MAX_RSA_BITS}")
     if exponent != RSA_EXPONENT:
-        raise BadKey(f"its RSA exponent is not {RSA_EXPONENT}, as that of every key of ssh-keygen")
+        raise BadKey(f"its RSA exponent is not {RSA_EXPONENT}, the exponent of ssh-keygen's keys")
     if modulus % 2 == 0:
         raise BadKey("its RSA modulus is even")
     return RSAPublicNumbers(exponent, modulus).public_key()
@@ -167,11 +167,11 @@ def _read_rsa(fields: SshReader) -> RSAPublicKey:
 
 def _read_ecdsa(name: bytes, curve: EllipticCurve, fields: SshReader) -> EllipticCurvePublicKey:
     if fields.string() != name:
-        raise BadKey("the curve inside its base64 is not the one its type names")
+        raise BadKey("the curve inside its base64 differs from that of its type")
     point = fields.string()
     # RFC 5656, section 3.1, allows compressed points; OpenSSH does not, and a key would then have two encodings.
     if len(point) != 1 + 2 * ((curve.key_size + 7) // 8) or point[0] != 4:
-        raise BadKey("its point is not written uncompressed, as OpenSSH does")
+        raise BadKey("its point is not in uncompressed form, as in OpenSSH")
     try:
         return EllipticCurvePublicKey.from_encoded_point(curve, point)
     except ValueError as exc:
@@ -184,7 +184,7 @@ def _read_ed25519(fields: SshReader) -> Ed25519PublicKey:
     if len(encoded) != 32 or y >= _P:
         raise BadKey(_NO_POINT)
     if y in _SMALL_ORDER_Y:
-        raise BadKey("its point has a small order, so that anybody could sign for it" if is_on_curve(encoded) else _NO_POINT)
+        raise BadKey("its point has a small order, so anyone could sign for it" if is_on_curve(encoded) else _NO_POINT)
     return Ed25519PublicKey.from_public_bytes(encoded)
 
 

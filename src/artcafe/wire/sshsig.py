@@ -117,13 +117,13 @@ def _open(armored: str, namespace: str) -> tuple[bytes, HashName, bytes]:
         raise ValueError("not an SSHSIG of version 1")
     blob = fields.string()
     if fields.string() != namespace.encode():
-        raise ValueError("made for another purpose")
+        raise ValueError("another namespace")
     if fields.string():
         # The format says to ignore this field. No implementation uses it yet, so refusing it is safer than guessing its meaning.
         raise ValueError("the reserved field is in use")
     hash_name = _HASH_NAMES.get(fields.string())
     if hash_name is None:
-        raise ValueError("a hash the format does not have")
+        raise ValueError("an unknown hash")
     signature = fields.string()
     fields.end()
     return blob, hash_name, signature
@@ -145,7 +145,7 @@ def _check(signature: bytes, data: bytes, key: PublicKey) -> None:
     # The algorithm is the key's type, except for RSA: its type as an algorithm means SHA-1.
     algorithm = fields.string().decode("ascii")
     if algorithm not in (_RSA_ALGORITHMS if key.type == "ssh-rsa" else (key.type,)):
-        raise ValueError("an algorithm that is not the key's")
+        raise ValueError("another algorithm than the key's")
     raw = fields.string()
     if key.application:
         data = _authenticator_data(fields.take(5), key.application, data)
@@ -168,7 +168,7 @@ def _whole(raw: bytes, material: RSAPublicKey) -> bytes:
     """
     size = (material.key_size + 7) // 8
     if len(raw) > size:
-        raise ValueError("an RSA signature that is longer than its key")
+        raise ValueError("an RSA signature longer than its key")
     return raw.rjust(size, b"\0")
 
 

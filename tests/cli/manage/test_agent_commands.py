@@ -242,7 +242,7 @@ def locked(cast: Cast, tmp_path: Path) -> Path:
 def test_encrypted_key_without_a_terminal_prints_the_remedies(cast: Cast, locked: Path) -> None:
     done = run(cast, "login", KEY=str(locked))
     assert (done.code, done.stdout) == (2, "")
-    assert "is protected by a passphrase" in done.stderr
+    assert "has a passphrase" in done.stderr
     assert "ssh-add it and name its .pub file" in done.stderr
 
 
