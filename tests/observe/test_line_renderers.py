@@ -18,7 +18,14 @@ from artcafe.observe.line_renderers import json_line, plain_line
 from artcafe.observe.logs import configure, log
 
 TEXT = st.text() | st.text(alphabet=string.printable)
-VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.lists(TEXT, max_size=3)
+VALUES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
+    | st.lists(TEXT, max_size=3)
+)
 NAMES = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
 LEVELS = st.sampled_from(["debug", "info", "warning", "error", "critical"])
 EVENTS = st.builds(

@@ -33,7 +33,7 @@ SECRET_BYTES = 32
 """The shortest accepted secret: every identity is only as hard to guess as the secret."""
 
 STREAMS_PER_ACCOUNT = 4
-"""A tenant has one stream (decision 2). The rest is for the stream that a restore creates beside it."""
+"""A tenant has one stream (decision 2). The rest is for the stream created beside it by a restore."""
 
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 _UNLIMITED = -1
@@ -51,7 +51,7 @@ class NkeyKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeyPair:
-    """An nkey with its private half, which no `repr` shows."""
+    """An nkey with its private half, hidden from `repr`."""
 
     public: str
     _private: Ed25519PrivateKey = field(repr=False)
@@ -116,11 +116,11 @@ class Accounts:
         return f"Accounts(environment={self.environment!r}, generation={self._generation})"
 
     def operator_jwt(self) -> str:
-        """Return the operator's JWT, by which a NATS server accepts all other identities. It contains no secret."""
+        """Return the operator's JWT, the root of trust of a NATS server. It contains no secret."""
         return self._signed(self._operator, self.operator_key, "artcafe", _claims("operator", system_account=self.system_key))
 
     def system_jwt(self) -> str:
-        """Return the JWT of the system account, which pushes other accounts' JWTs and requests health. NATS denies it
+        """Return the JWT of the system account, for pushing other accounts' JWTs and for health checks. NATS denies it
         JetStream."""
         return self._account("system", "system", {}, self._generation)
 
@@ -129,7 +129,7 @@ class Accounts:
         return self._account("platform", "platform", _jetstream(_UNLIMITED), self._generation)
 
     def route_password(self) -> str:
-        """Return the password by which the NATS servers of a cluster authenticate to each other."""
+        """Return the password between the NATS servers of a cluster."""
         return self._hkdf("routes").hex()
 
     def server_key(self) -> Ed25519PrivateKey:
@@ -156,7 +156,7 @@ class Accounts:
         return self._account(_tenant_label(tenant_id), name, limits, generation or self._generation)
 
     def deletion_jwt(self, tenant_id: TenantId) -> str:
-        """Return the JWT that `$SYS.REQ.CLAIMS.DELETE` takes to delete the tenant's account.
+        """Return the JWT for `$SYS.REQ.CLAIMS.DELETE`, to delete the tenant's account.
 
         Its streams stay on disk and reappear with the account: delete them first.
         """
@@ -164,11 +164,11 @@ class Accounts:
         return self._signed(self._operator, self.operator_key, "delete", claims)
 
     def user(self, tenant_id: TenantId, *, generation: int | None = None) -> UserCredentials:
-        """Return a new user of the tenant's account, which must be registered with NATS."""
+        """Return a new user of the tenant's account. The account must be registered with NATS."""
         return self._user(_tenant_label(tenant_id), generation or self._generation)
 
     def system_user(self) -> UserCredentials:
-        """Return a new user of the system account, which can read and change every account."""
+        """Return a new user of the system account, with read and write access to every account."""
         return self._user("system", self._generation)
 
     def platform_user(self) -> UserCredentials:

@@ -31,8 +31,8 @@ PORTION: Final = 300
 HEARTBEAT_S: Final = 1.0
 """How often a server repeats its number."""
 SILENT_S: Final = 2.5
-"""A server not heard for this long may be cut off, and its announcements lost. Together with the read that follows, this stays
-within the contract's 5 s (sentence 12)."""
+"""A server not heard for this long may be cut off, and its announcements lost. This and the read afterwards stay within the
+contract's 5 s (sentence 12)."""
 FORGOTTEN_S: Final = 600.0
 """A server not heard for this long has ended."""
 
@@ -92,7 +92,7 @@ class Announcements:
         return self._is_listening and self._connection.is_up and not any(peer.is_silent for peer in self._peers.values())
 
     def listen(self, callback: Callable[[TenantChange], None]) -> None:
-        """Call `callback` with every change that another server announces."""
+        """Call `callback` with every change announced by another server."""
         self._listeners.append(callback)
 
     def announce(self, change: TenantChange) -> None:
@@ -101,14 +101,14 @@ class Announcements:
         self._due.set()
 
     async def announce_now(self, tenant_id: TenantId) -> None:
-        """Announce that anything in the tenant may have changed; return when NATS has received it. Raise `Unavailable`.
+        """Announce a possible change of anything in the tenant; return after NATS has received it. Raise `Unavailable`.
 
         For a command, which is not a server and has no number.
         """
         await self._send_now(Announcement(self._server, 0, [TenantChange(tenant_id=tenant_id, is_whole=True)]))
 
     async def announce_end(self) -> None:
-        """Announce that this server ends, so that no peer waits for its heartbeat. Raise `Unavailable`."""
+        """Announce the end of this server, to stop others from waiting for its heartbeat. Raise `Unavailable`."""
         await self._send_now(Announcement(self._server, self._number, [], is_last=True))
 
     async def _send_now(self, announcement: Announcement) -> None:
@@ -164,7 +164,7 @@ class Announcements:
     # --- announcements of other servers ---
 
     def _lost(self) -> None:
-        """Note that announcements may have been lost."""
+        """Note a possible loss of announcements."""
         self.losses += 1
 
     def _mark_silent(self, now: float) -> None:

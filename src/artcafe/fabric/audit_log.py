@@ -21,7 +21,7 @@ STREAM: Final = "audit"
 WRONG_LAST: Final = 10071
 """NATS's error code when the subject's last sequence differs from the expected one: another server has appended."""
 TRIES: Final = 20
-"""Attempts of one append. Each failed attempt means that another server's append succeeded, or that an answer was lost."""
+"""Attempts of one append. A failed attempt means a successful append by another server, or a lost answer."""
 MOST_BYTES: Final = 1 << 20
 
 
@@ -33,7 +33,7 @@ class StoredEntry(NamedTuple):
 
 
 Compose = Callable[[bytes | None], bytes]
-"""A callback that returns the next text of a chain, given its last one, or None for the first."""
+"""A callback that returns the next text of a chain, from its last one, or None for the first."""
 
 
 class AuditLog:
@@ -48,7 +48,7 @@ class AuditLog:
         """Append the next text directly after the chain's last one, also while other servers append. Return the text, flushed to
         disk.
 
-        `compose` is called again when another text was appended first. No two texts that it returns, on any server, may be equal.
+        `compose` is called again after another text was appended first. It must never return the same text twice, on any server.
         """
         await self._connection.wait_up()
         last = await self._last(chain)

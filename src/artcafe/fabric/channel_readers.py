@@ -25,8 +25,8 @@ from artcafe.rules.start_position import LogLineage
 from artcafe.supervision import Supervisor
 
 CHECK_S: Final = 5.0
-"""How often the log is checked for messages newer than those seen. Republishing is at most once: a leader that dies between
-storing and republishing leaves a gap that only the next message would show."""
+"""How often the log is checked for messages newer than those seen. Republishing is at most once: if a leader dies between storing
+and republishing, only the next message would show the gap."""
 CHECK_CHANNELS: Final = 500
 RETRY_S: Final = 0.2
 """Delay after a failed check. A server that has just started may need a moment to find its streams."""
@@ -43,7 +43,7 @@ class ChannelSink(Protocol):
         """
 
     def begun(self, lineage: LogLineage) -> None:
-        """Note the lineage of a log that has been created since `begin`."""
+        """Note the lineage of a log created since `begin`."""
 
     def take(self, found: list[StoredMessage]) -> None:
         """Take the next messages, in order."""
@@ -90,9 +90,9 @@ class ChannelReader:
                 await self._read_missing()
 
     async def compare(self, lineage: LogLineage, newest: Seq, *, is_current: bool) -> None:
-        """Catch up, unless `lineage` and `newest`, the channel's newest message in the log, show that nothing is missing.
+        """Catch up, unless `lineage` and `newest`, the channel's newest message in the log, prove that nothing is missing.
 
-        `is_current`: the replica that reported them was as far as the leader.
+        `is_current`: the reporting replica was as far as the leader.
         """
         if lineage.epoch == self.lineage.epoch and newest == self.last > 0 and is_current:
             self.is_sure = True
@@ -239,7 +239,7 @@ class ChannelReaders:
         self._due.set()
 
     async def run(self) -> None:
-        """Check for messages that the readers missed: after each new connection, and every few seconds."""
+        """Check for missed messages after each new connection, and every few seconds."""
         wait_s = self._check_s
         while True:
             with contextlib.suppress(TimeoutError):

@@ -32,7 +32,7 @@ from artcafe.supervision import Supervisor
 IDLE_S: Final = 300.0
 """A tenant without followers and publishes for this long is closed. An open tenant takes some 100 KB here and in NATS."""
 MAX_UNUSED: Final = 256
-"""How many unused tenants stay open, so that queries about many tenants do not open a connection for each."""
+"""How many unused tenants stay open, to avoid a connection for each of many queried tenants."""
 BUSY_S: Final = 15.0
 """A tenant requested within this time may have a publish in flight (`log_writer.PUBLISH_TIMEOUT_S`), and stays open."""
 SWEEP_S: Final = 30.0
@@ -143,7 +143,7 @@ class Fabric:
         return tenant
 
     def tenant(self, tenant_id: TenantId, *, is_needed: bool = True) -> TenantFabric:
-        """Return the tenant, opened if necessary. It connects in the background; methods that need the connection wait for it.
+        """Return the tenant, opened if necessary. It connects in the background; its methods wait for the connection.
 
         Raise `Unavailable` during shutdown. Without `is_needed`, raise it also when too many unused tenants are open.
         """
@@ -164,13 +164,13 @@ class Fabric:
             tenant_log = TenantLog(connection, replicas=self._replicas, quota=quota)
             writer = LogWriter(tenant_log, max_group=self._max_group)
             tenant = self._tenants[tenant_id] = TenantFabric(tenant_id, connection, writer, tenant_log, presence)
-            # An empty context, so that its log events do not carry the ids of the request that opened it.
+            # An empty context: its log events must not carry the ids of the request that opened it.
             self._group.create_task(self._keep(tenant), name=f"tenant {tenant_id}", context=contextvars.Context())
         return tenant
 
     async def _keep(self, tenant: TenantFabric) -> None:
-        """Run a tenant. An unforeseen exception closes this tenant only; its agents' sockets are closed with 4000, so that they
-        reconnect and open it again."""
+        """Run a tenant. An unforeseen exception closes this tenant only; its agents' sockets are closed with 4000, and open it
+        again when they reconnect."""
         with self.supervisor.contain(tenant=tenant.tenant_id):
             await tenant.run()
             return
@@ -180,7 +180,7 @@ class Fabric:
                 callback(tenant.tenant_id)
 
     def _close_unused(self) -> bool:
-        """Close the tenants unused for longest, so that one more can be opened. Return whether there are still too many."""
+        """Close the tenants unused for longest, to make space for one more. Return whether there are still too many."""
         if len(self._tenants) < self._max_unused:
             return False
         unused = sorted((tenant for tenant in self._tenants.values() if not tenant.is_used), key=lambda tenant: tenant.used_at)
@@ -191,7 +191,7 @@ class Fabric:
         return len(idle) < excess
 
     def limit_storage(self, quota: Callable[[TenantId], Awaitable[int]]) -> None:
-        """Limit each log created from now on to the bytes that `quota` returns for its tenant at that time."""
+        """Limit each log created from now on to the bytes returned by `quota` for its tenant at that time."""
         self._quota = quota
 
     def set_group_limit(self, max_group: Callable[[], int]) -> None:
@@ -203,7 +203,7 @@ class Fabric:
         return list(self._tenants.values())
 
     def on_tenant_failure(self, callback: Callable[[TenantId], None]) -> None:
-        """Call `callback` with each tenant that failed. All its subscriptions on this server have ended."""
+        """Call `callback` with each failed tenant. All its subscriptions on this server have ended."""
         self._on_failure.append(callback)
 
     async def position(self, tenant_id: TenantId) -> Cursor:
@@ -218,7 +218,8 @@ class Fabric:
         await tenant_log.purge(channel_id)
 
     async def drop(self, tenant_id: TenantId) -> None:
-        """Delete a tenant's log and then its account, with which the log would reappear. May be repeated. Raise `Unavailable`."""
+        """Delete a tenant's log, and then its account: deleted first, the account would bring the log back. May be repeated.
+        Raise `Unavailable`."""
         tenant = self.tenant(tenant_id)
         tenant_log = await tenant.connected_log()
         tenant.writer.close()  # A publish in flight would create the log again.

@@ -1,7 +1,7 @@
-"""Group commit: messages that arrive while one group is being stored form the next group.
+"""Group commit: messages arriving during the commit of one group form the next group.
 
-There is one writer for each tenant and server (design, decision 3). Every write is flushed to disk before it is acknowledged, and
-sharing that flush is what makes publishing fast. One group in flight at a time preserves the order of each connection's messages.
+There is one writer for each tenant and server (design, decision 3). Every write is flushed to disk before it is acknowledged;
+sharing that flush makes publishing fast. One group in flight at a time preserves the order of each connection's messages.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ on disk: n messages sent without waiting in between took n × 0.4 ms, and in the
 ms."""
 MAX_QUEUED: Final = 20_000
 MAX_QUEUED_BYTES: Final = 64 << 20
-"""A queue of this size means that NATS does not keep up. Further publishes fail at once with `not_stored`."""
+"""Above these sizes NATS does not keep up, and further publishes fail at once with `not_stored`."""
 RESERVED_PER_SENDER: Final = 16
-"""A full queue still accepts a publish of a sender with fewer queued than this: that sender has not filled the queue."""
+"""A full queue still accepts a publish of a sender with fewer queued than this, since other senders have filled it."""
 PER_TURN: Final = 16
 """How many messages of one sender go into a group before the next sender's turn."""
 PUBLISH_TIMEOUT_S: Final = 10.0
@@ -193,7 +193,7 @@ class LogWriter:
         return again
 
     def _fail_expired(self, group: list[PendingPublish], exc: OurFault) -> list[PendingPublish]:
-        """Return the group, which a request without a responder did not store, for a retry. Fail it after its deadline."""
+        """Return the group for a retry, since a request without a responder stored nothing. Fail it after its deadline."""
         more_s = CREATION_S if self._log.is_beginning else 0.0
         if time.monotonic() < group[0].deadline + more_s and not self._is_over:
             return group
@@ -239,7 +239,7 @@ class LogWriter:
             raise problem
 
     async def _resolve(self, one: PendingPublish, outcome: IncomingMessage | Exception) -> None:
-        """Resolve a publish by NATS's answer. Raise an outcome that is an exception."""
+        """Resolve a publish by NATS's answer. Raise the outcome if it is an exception."""
         if isinstance(outcome, Exception):
             raise outcome
         answer = decode(outcome)

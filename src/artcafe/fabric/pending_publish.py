@@ -1,4 +1,4 @@
-"""A publish that waits to be stored, and its outcome."""
+"""A publish waiting to be stored, and its outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from artcafe.wire.replies import PublishReply
 
 @dataclass(slots=True, eq=False)
 class PendingPublish:
-    """A message in the queue or in flight. `duplicates` are repeats of its key that arrived while it waited.
+    """A message in the queue or in flight. `duplicates` are repeats of its key received meanwhile.
 
     `may_be_stored` is set once it was sent without an answer; its outcome can no longer be `NotStored` then. `deadline` is
     monotonic.
@@ -32,7 +32,7 @@ class PendingPublish:
 
     @property
     def id_header(self) -> str:
-        """The NATS header line by which a repeat of its key is detected; empty without a key."""
+        """The NATS header line for detecting a repeat of its key; empty without a key."""
         return f"Nats-Msg-Id: {self.dedupe_id}\r\n" if self.dedupe_id else ""
 
     def resolve(self, seq: int) -> None:
@@ -43,9 +43,10 @@ class PendingPublish:
             duplicate.resolve_repeat(self.envelope, seq)
 
     def resolve_repeat(self, first: bytes | None, seq: int) -> None:
-        """Report that its key was used before, by the message of envelope `first` at `seq`.
+        """Report an earlier use of its key, by the message of envelope `first` at `seq`.
 
-        Without `first` that message has been removed, and only its sequence is known. Other content fails with `KeyReused`.
+        Without `first`, the earlier message has been removed, and only its sequence is known. Other content fails with
+        `KeyReused`.
         """
         if self.done.done():
             return
@@ -74,7 +75,7 @@ def same_content(first: bytes, second: bytes) -> bool:
 
 
 def _canonical(data: msgspec.Raw) -> bytes:
-    """Return JSON without insignificant differences. As text, values that Python compares as equal (1, 1.0, true) stay apart."""
+    """Return JSON without insignificant differences, as text: values equal in Python (1, 1.0, true) must stay distinct."""
     try:
         return msgspec.json.encode(msgspec.json.decode(data), order="deterministic")
     except msgspec.DecodeError:

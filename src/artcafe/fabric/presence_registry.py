@@ -1,4 +1,4 @@
-"""Which agents of one tenant are connected, on any server. Each server publishes its agents, and an update is valid for a lease.
+"""The connected agents of one tenant, on all servers. Each server publishes its agents, and an update is valid for a lease.
 
 Nothing is stored, and updates are sent at most once (contract, sentence 12; decision record 10). `services.presence` counts an
 agent's sockets and defines its presence.
@@ -29,7 +29,7 @@ LEASE_S: Final = 50.0
 """How long a server's update of an agent is valid: two renewals may be lost."""
 RENEW_S: Final = 20.0
 ASK_S: Final = 1.0
-"""How long to wait for the other servers. One that has not answered by then publishes with its next renewal, or is gone."""
+"""How long to wait for the other servers. A server without an answer by then publishes with its next renewal, or is gone."""
 RETRY_S: Final = 0.2
 PORTION: Final = 500
 """Agents in one message: at most 170 KB with the longest statuses. NATS accepts 1 MiB."""
@@ -75,7 +75,7 @@ class PresenceRegistry:
         self._lease_s, self._renew_s = lease_s, renew_s
         self._own: dict[AgentId, AgentPresence] = {}
         self._others: dict[str, dict[AgentId, tuple[AgentPresence, float]]] = {}
-        """By server: its update of each agent, and the monotonic time at which that expires."""
+        """By server: its update of each agent, with its monotonic expiry."""
         self._unpublished: set[AgentId] = set()
         self._due = asyncio.Event()
         self._wanted = asyncio.Event()

@@ -33,7 +33,7 @@ UP_S: Final = 10.0
 CHUNK_BYTES: Final = 512 * 1024
 """Half of NATS's limit for one message."""
 WORK_S: Final = 600.0
-"""Timeout of operations in which NATS reads a whole stream before it answers: the check before a snapshot, and a restore."""
+"""Timeout while NATS reads a whole stream before it answers: for the check before a snapshot, and for a restore."""
 SILENCE_S: Final = 30.0
 """Timeout between two chunks of a snapshot. NATS itself gives up when a chunk is not acknowledged for 5 s."""
 MAX_CONTINUED: Final = 16
@@ -65,7 +65,7 @@ class StreamSnapshot(msgspec.Struct, frozen=True):
         return Epoch(epoch) if epoch else None
 
     def as_continuation(self) -> StreamSnapshot:
-        """Return the stream as a new log that continues this one up to its last sequence. Return streams other than logs
+        """Return the stream as a new log continuing this one after its last sequence. Return streams other than logs
         unchanged."""
         if self.epoch is None:
             return self

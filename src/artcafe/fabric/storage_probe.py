@@ -1,4 +1,4 @@
-"""A check that NATS can store messages now. It stores one, since an answer alone proves neither its disk nor its quorum."""
+"""A storage check of NATS. It stores a message, since an answer alone proves neither the disk nor the quorum."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ STREAM: Final = "health"
 
 
 class StorageProbe:
-    """A check that stores messages in a stream of the platform's account. The stream keeps the newest and is shared by all
-    servers.
+    """A check by storing a message in a stream of the platform's account, which keeps the newest and is shared by all servers.
 
-    It has as many replicas as the logs, so the check succeeds exactly when a publish would: flushed, and by a majority. A stream
-    that met a full disk refuses every message until nats-server restarts, also after there is space again.
+    The stream has as many replicas as the logs, so the check succeeds exactly when a publish would: flushed, and by a majority.
+    After a full disk, a stream refuses every message until nats-server restarts, even with free space.
     """
 
     def __init__(self, connection: NatsConnection, *, replicas: int = 1) -> None:

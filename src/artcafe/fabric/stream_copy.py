@@ -28,7 +28,7 @@ from artcafe.wire.replies import PublishReply
 
 
 class CopiedStream(msgspec.Struct, frozen=True):
-    """A stream that exists at the target: its name, its messages, and the source's last sequence when it was read."""
+    """A stream at the target: its name, its messages, and the source's last sequence at the time of the copy."""
 
     stream: str
     messages: int

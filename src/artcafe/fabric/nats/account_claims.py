@@ -15,7 +15,7 @@ _DELETE: Final = Subject("$SYS.REQ.CLAIMS.DELETE")
 
 
 async def register_account(system: NatsConnection, jwt: str) -> None:
-    """Send an account's JWT to NATS, which every node stores. Raise `Unavailable`, or `LogRefused` with NATS's reason."""
+    """Send an account's JWT to NATS, for every node to store. Raise `Unavailable`, or `LogRefused` with NATS's reason."""
     await _request(system, _UPDATE, jwt)
 
 

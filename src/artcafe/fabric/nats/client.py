@@ -71,7 +71,7 @@ message is dropped."""
 
 
 class Endpoints(NamedTuple):
-    """Both addresses and ports of a connection, and the client id that the server gave it."""
+    """Both addresses and ports of a connection, and the client id given by the server."""
 
     client_id: int
     local: tuple[str, int]
@@ -79,7 +79,7 @@ class Endpoints(NamedTuple):
 
 
 class PeerProof(Protocol):
-    """A check that a new connection ends at our nats-server (`server_proof.ServerProof`)."""
+    """A check of a new connection's peer against our nats-server (`server_proof.ServerProof`)."""
 
     async def ready(self) -> None:
         """Wait until `check` can be called. Raise `Unavailable`."""
@@ -136,7 +136,7 @@ class VerifiedClient(Client):
 
 
 class FastClient(VerifiedClient):
-    """A client that leaves matching replies with requests to its owner."""
+    """A client whose owner matches replies with requests."""
 
     def __init__(self, inbox: str, on_reply: Callable[[str, IncomingMessage], None], check_peer: CheckPeer | None = None) -> None:
         """`on_reply` is called with the token and message of each reply to `inbox.{token}`; it must not raise."""
@@ -170,11 +170,11 @@ class FastClient(VerifiedClient):
         self._fast_handlers[subscription._id] = handler
 
     def remove_fast_path(self, subscription: Subscription) -> None:
-        """Remove the handler of a subscription that has ended."""
+        """Remove the handler of an ended subscription."""
         self._fast_handlers.pop(subscription._id, None)
 
     def handle(self, sid: int, subject: bytes, data: bytes, headers: bytes | None) -> bool:
-        """Handle a message on a fast path; return False if there is none for it."""
+        """Handle a message on a fast path; return False without one."""
         handler = self._fast_handlers.get(sid)
         if handler is not None and handler(IncomingMessage(data, headers)):
             return True
@@ -188,6 +188,6 @@ class FastClient(VerifiedClient):
         await super()._process_msg(sid, subject, reply, data, headers)  # type: ignore[arg-type]  # it accepts None, undeclared
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        """Handle a message from nats-py's own parser, which takes over after any line that is not a message."""
+        """Handle a message from nats-py's own parser, which takes over after any line other than a message."""
         if not self.handle(sid, subject, data, headers):
             await self.fall_back(sid, subject, reply, data, headers)

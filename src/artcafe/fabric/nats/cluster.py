@@ -1,4 +1,4 @@
-"""The number of replicas that a stream gets, from the size of the NATS cluster."""
+"""The number of replicas of a stream, derived from the size of the NATS cluster."""
 
 from __future__ import annotations
 
