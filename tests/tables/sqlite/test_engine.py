@@ -20,6 +20,7 @@ from artcafe.tables.catalog import AGENTS, CHALLENGES, CHANNELS, TABLES, TENANTS
 from artcafe.tables.engine.conditions import Absent, Less
 from artcafe.tables.engine.port import ConditionFailed, Scans, Tables
 from artcafe.tables.engine.writes import Add, Assign, Delete, ItemKey, Put, Update
+from artcafe.tables.sqlite import file as sqlite_file
 from artcafe.tables.sqlite.engine import MAX_KEYS_ON_LOOP, MAX_READS, SCAN_ROWS, Sqlite
 from artcafe.tables.sqlite.file import FORMAT, connect
 
@@ -261,6 +262,23 @@ async def test_writes_wait_for_another_process_and_reads_do_not(path: Path) -> N
                 assert not write.done()
                 other.execute("COMMIT")
         assert await counted(engine) == 1
+
+
+async def test_write_and_sweep_are_unavailable_while_another_process_writes_too_long(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "BUSY_S", 0.2)
+    async with opened(path) as engine:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(errors.Unavailable):
+                await engine.put(Put(TENANTS, {"id": "ten_1", "count": 1}))
+            with pytest.raises(errors.Unavailable):
+                await engine.sweep(datetime.now(UTC))
+            other.execute("ROLLBACK")
+        await engine.put(Put(TENANTS, {"id": "ten_1", "count": 2}))
+        assert await engine.sweep(datetime.now(UTC)) == 0
+        assert await counted(engine) == 2
 
 
 # --- kill during a write ---------------------------------------------------------------------------------------------

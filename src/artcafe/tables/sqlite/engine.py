@@ -61,7 +61,7 @@ class Sqlite:
     def __init__(self, path: Path, environment: Environment) -> None:
         """Called by `open`, after preparing the file."""
         self._statements = {table: _Statements(table.name_in(environment)) for table in TABLES}
-        self._write_db = sqlite_file.connect(path)
+        self._write_db = sqlite_file.connect(path, 0)  # `begin_write` waits.
         self._page_db = sqlite_file.connect(path)
         self._loop_db = sqlite_file.connect(path, LOOP_BUSY_S)
         self._reads = 0
@@ -133,9 +133,14 @@ class Sqlite:
         """Remove expired rows, as DynamoDB does by itself; return their number. May be repeated."""
 
         def remove() -> int:
-            return sum(
-                self._sweep_table(table.ttl, statements, now) for table, statements in self._statements.items() if table.ttl
-            )
+            tables = self._statements.items()
+            sqlite_file.begin_write(self._write_db)
+            try:
+                removed = sum(self._sweep_table(table.ttl, statements, now) for table, statements in tables if table.ttl)
+                self._write_db.execute("COMMIT")
+            finally:
+                self._end_unfinished()
+            return removed
 
         with _translated_errors():
             return await self._writes.run_exclusive(remove)
@@ -180,7 +185,7 @@ class Sqlite:
         """
         db = self._write_db
         try:
-            db.execute("BEGIN IMMEDIATE")
+            sqlite_file.begin_write(db)
             answers = [self._apply(writes) for writes in batch]
             db.execute("COMMIT")
         except sqlite3.Error as exc:
@@ -188,9 +193,12 @@ class Sqlite:
         else:
             return answers
         finally:
-            if db.in_transaction:
-                with suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
+            self._end_unfinished()
+
+    def _end_unfinished(self) -> None:
+        if self._write_db.in_transaction:
+            with suppress(sqlite3.Error):
+                self._write_db.execute("ROLLBACK")
 
     def _apply(self, writes: Sequence[Write]) -> _Answer:
         """Decide everything before the first write, so that a refusal needs no savepoint."""
