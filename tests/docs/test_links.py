@@ -1,4 +1,4 @@
-"""Relative links between the pages: each names an existing file, and an existing heading or anchor in it."""
+"""Links and file names on the pages: each link leads to an existing file and heading, and each named file exists."""
 
 from __future__ import annotations
 
@@ -30,3 +30,9 @@ def test_every_relative_link_of_a_page_leads_somewhere(page: Path) -> None:
         assert file.exists(), target
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_of_the_repository_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"`((?:tests|bench|docs|src)/[\w./-]*|[\w-]+(?:/[\w-]+)+\.py)(?:::\w+)?`", page.read_text())
+    assert [each for each in named if not (ROOT / each).exists() and not (ROOT / "src" / "artcafe" / each).exists()] == []
