@@ -36,7 +36,7 @@ async def put_both(server: Server, user_id: str, **attributes: Value) -> None:
 # --- both directions --------------------------------------------------------------------------------------------------
 
 
-async def test_nobody_gets_in_by_a_mend_and_a_role_is_the_one_that_was_believed(server: Server) -> None:
+async def test_fix_admits_nobody_and_keeps_the_effective_role(server: Server) -> None:
     owner = await server.tenant()
     tenant_id = owner.tenant_id
     for user, there, listed in (("bob", None, "admin"), ("carol", "viewer", "admin"), ("dave", "member", None)):
@@ -53,7 +53,7 @@ async def test_nobody_gets_in_by_a_mend_and_a_role_is_the_one_that_was_believed(
     assert await memberships(server) == []
 
 
-async def test_the_only_trace_of_an_owner_is_left_for_a_person(server: Server) -> None:
+async def test_only_row_of_an_owner_is_left_for_a_person(server: Server) -> None:
     await server.put(TENANTS, id=ACME)
     await server.put(USER_TENANT_INDEX, user_id="alice", tenant_id=ACME, role="owner")
     (found,) = await memberships(server)
@@ -62,7 +62,7 @@ async def test_the_only_trace_of_an_owner_is_left_for_a_person(server: Server) -
     assert await server.item(USER_TENANT_INDEX, ACME, "alice") is not None
 
 
-async def test_a_membership_that_changed_since_it_was_read_is_not_mended(server: Server) -> None:
+async def test_membership_changed_since_it_was_read_is_not_fixed(server: Server) -> None:
     await server.put(USER_TENANTS, user_id="bob", tenant_id=ACME, role="member")
     repair = MembershipRepair(server.tables)
     (fix,) = [fix async for fix in repair.inspect()]
@@ -82,7 +82,7 @@ async def test_a_membership_that_changed_since_it_was_read_is_not_mended(server:
         {"active": 0},
     ],
 )
-async def test_one_mend_removes_what_only_the_index_states(server: Server, extra: dict[str, Value]) -> None:
+async def test_one_fix_removes_attributes_that_only_the_index_has(server: Server, extra: dict[str, Value]) -> None:
     await server.put(TENANTS, id=ACME)
     await server.put(USER_TENANTS, user_id="bob", tenant_id=ACME, role="member")
     await server.put(USER_TENANT_INDEX, user_id="bob", tenant_id=ACME, role="member", note="kept", **extra)
@@ -93,7 +93,7 @@ async def test_one_mend_removes_what_only_the_index_states(server: Server, extra
     assert await server.item(USER_TENANT_INDEX, ACME, "bob") == right
 
 
-async def test_a_change_of_role_leaves_both_rows_of_an_older_membership_alike(server: Server) -> None:
+async def test_role_change_makes_both_rows_of_an_older_membership_equal(server: Server) -> None:
     await server.put(TENANTS, id=ACME)
     owner = {"role": "owner", "joined_at": "2025-05-18T12:00:00Z"}
     await put_both(server, "alice", **owner)
@@ -115,9 +115,7 @@ async def test_a_change_of_role_leaves_both_rows_of_an_older_membership_alike(se
 
 @pytest.mark.parametrize("active", [0, False, Decimal("0.0"), None, "no"])
 @pytest.mark.parametrize("listed", [True, False])
-async def test_a_removed_member_is_outside_for_every_reader_also_after_a_repair(
-    server: Server, active: Value, listed: bool
-) -> None:
+async def test_removed_member_stays_removed_for_every_reader_after_a_repair(server: Server, active: Value, listed: bool) -> None:
     await server.put(TENANTS, id=ACME)
     await put_both(server, "alice", role="owner")
     await server.put(USER_TENANTS, user_id="eve", tenant_id=ACME, role="owner", active=active)
@@ -152,7 +150,7 @@ async def test_a_removed_member_is_outside_for_every_reader_also_after_a_repair(
 
 
 @pytest.mark.parametrize("active", [1, True, Decimal("1.5")])
-async def test_a_member_whose_row_says_active_is_in(server: Server, active: Value) -> None:
+async def test_member_with_an_active_row_is_admitted(server: Server, active: Value) -> None:
     await server.put(TENANTS, id=ACME)
     await put_both(server, "alice", role="owner", active=active)
     await Repair(server.tables).fix(ACME)
@@ -161,7 +159,7 @@ async def test_a_member_whose_row_says_active_is_in(server: Server, active: Valu
     assert [each.tenant.id for each in (await server.tenants.list(alice.user_id)).items] == [ACME]
 
 
-async def test_an_invitation_brings_a_removed_member_back_with_its_own_role(server: Server) -> None:
+async def test_invitation_readmits_a_removed_member_with_its_role(server: Server) -> None:
     await server.put(TENANTS, id=ACME)
     await put_both(server, "alice", role="owner")
     await server.put(USER_TENANTS, user_id="eve", tenant_id=ACME, role="admin", active=0)
@@ -177,7 +175,7 @@ async def test_an_invitation_brings_a_removed_member_back_with_its_own_role(serv
         await server.invitations.accept(UserId("eve"), "eve@example.com", second)
 
 
-async def test_an_invitation_of_a_member_who_was_removed_since_is_refused(server: Server) -> None:
+async def test_invitation_of_an_admin_removed_since_is_refused(server: Server) -> None:
     await server.put(TENANTS, id=ACME)
     await put_both(server, "alice", role="owner")
     await Repair(server.tables).fix(ACME)
@@ -188,7 +186,7 @@ async def test_an_invitation_of_a_member_who_was_removed_since_is_refused(server
         await server.invitations.accept(UserId("bob"), "bob@example.com", token)
 
 
-async def test_a_membership_of_a_deleted_tenant_is_in_no_list(server: Server) -> None:
+async def test_membership_of_a_deleted_tenant_is_not_listed(server: Server) -> None:
     gone = await server.tenant()
     await server.put(USER_TENANTS, user_id="bob", tenant_id=gone.tenant_id, role="member")
     await server.tenants.delete(gone)

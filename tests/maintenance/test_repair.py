@@ -47,7 +47,7 @@ async def kinds(repair: Repair, *, mended: bool = True) -> list[Defect]:
     return [finding.what for finding in await repair.inspect(ACME) if finding.is_fixable is mended]
 
 
-async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) -> None:
+async def test_rows_written_by_the_services_have_no_defects(server: Server, repair: Repair) -> None:
     owner = await server.tenant()
     agent = await server.agent(owner)
     channel = await server.channels.create(owner, name="News")
@@ -62,7 +62,7 @@ async def test_what_we_wrote_ourselves_is_sound(server: Server, repair: Repair) 
     assert await everything(server.tables) == before
 
 
-async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Server, repair: Repair) -> None:
+async def test_defects_of_an_older_system_are_found_and_fixed_once(server: Server, repair: Repair) -> None:
     key, others = new_key(), new_key()
     claims = [agent_rows.CLAIM_PREFIX + parse_public_key(each).fingerprint for each in (key, others)]
     await server.put(TENANTS, id=ACME, name="Acme", agent_count=9)
@@ -108,7 +108,7 @@ async def test_what_an_older_system_left_is_told_and_then_mended_once(server: Se
     assert [each.user_id for each in await server.store.people(ACME).all_members()] == ["alice"]
 
 
-async def test_invitations_and_what_is_kept_of_a_deleted_tenant_are_nothing_askew(server: Server, repair: Repair) -> None:
+async def test_invitations_and_tombstones_are_not_defects(server: Server, repair: Repair) -> None:
     owner, gone = await server.tenant(), await server.tenant()
     await server.invitations.create(owner, address="bob@example.com", role=Role.OWNER)
     await server.tenants.delete(gone)
@@ -119,7 +119,7 @@ async def test_invitations_and_what_is_kept_of_a_deleted_tenant_are_nothing_aske
     assert await everything(server.tables) == before
 
 
-async def test_a_second_row_for_the_same_channel_and_agent_goes(server: Server, repair: Repair) -> None:
+async def test_second_row_for_the_same_channel_and_agent_is_deleted(server: Server, repair: Repair) -> None:
     await server.put(TENANTS, id=ACME, agent_count=1, channel_count=1, member_count=0)
     await server.put(CHANNELS, tenant_id=ACME, id="c")
     await server.put(AGENTS, tenant_id=ACME, id="a", channels={"c": True})
@@ -130,7 +130,7 @@ async def test_a_second_row_for_the_same_channel_and_agent_goes(server: Server, 
     assert [item["note"] for item in await server.items(CHANNEL_SUBSCRIPTIONS, ACME)] == ["right"]
 
 
-async def test_what_only_a_person_can_decide_is_told_and_left(server: Server, repair: Repair) -> None:
+async def test_defects_for_a_person_are_reported_and_left(server: Server, repair: Repair) -> None:
     key = new_key()
     await server.put(TENANTS, id=ACME, agent_count=4, channel_count=0)
     for id in ("a", "b", "team/bot", "x" * 300):
@@ -150,7 +150,7 @@ async def test_what_only_a_person_can_decide_is_told_and_left(server: Server, re
     assert await everything(server.tables) == before
 
 
-async def test_a_tenant_whose_deletion_was_cut_short_is_only_told(server: Server, repair: Repair) -> None:
+async def test_tenant_with_an_interrupted_deletion_is_only_reported(server: Server, repair: Repair) -> None:
     await server.put(TENANTS, id=ACME, deleting=True)
     await server.put(AGENTS, tenant_id=ACME, id="a", public_key=new_key())
     assert await kinds(repair, mended=False) == [Defect.DELETION]
@@ -161,7 +161,7 @@ async def test_a_tenant_whose_deletion_was_cut_short_is_only_told(server: Server
 # --- meanwhile -------------------------------------------------------------------------------------------------------
 
 
-async def test_mending_while_servers_work_loses_nothing(server: Server, repair: Repair) -> None:
+async def test_fix_during_concurrent_changes_loses_nothing(server: Server, repair: Repair) -> None:
     owner = await server.tenant()
     channel = await server.channels.create(owner, name="News")
     agents = [await server.agent(owner, f"{n}") for n in range(4)]
@@ -199,7 +199,7 @@ counts = st.none() | st.integers(0, 5) | st.just("many")
 
 @settings(max_examples=80)
 @given(agents, st.sets(names), subscriptions, counts, counts, st.dictionaries(st.sampled_from(["SHA256:x", "SHA256:y"]), names))
-async def test_whatever_was_left_one_mend_makes_it_sound(
+async def test_one_fix_repairs_any_generated_defects(
     agents: dict[str, Item],
     channels: set[str],
     subscriptions: dict[str, tuple[str, str]],

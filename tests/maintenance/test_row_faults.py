@@ -1,4 +1,4 @@
-"""Rows that cannot do what they were written for are findings for a person, and a repair leaves them as they are."""
+"""Rows that cannot work are reported for a person, and a repair leaves them unchanged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Row = Mapping[str, Value]
 
 @pytest.fixture
 async def tenant(server: Server) -> Server:
-    """A tenant of an older system with an agent, a channel and a subscription, all in order."""
+    """Write a sound tenant of an older system with an agent, a channel and a subscription."""
     await server.put(TENANTS, id=ACME, agent_count=1, channel_count=1, member_count=0)
     await server.put(AGENTS, tenant_id=ACME, id="a", public_key=KEY, channels={"c": True})
     await server.put(CHANNELS, tenant_id=ACME, id="c", status="active")
@@ -71,7 +71,7 @@ FLAGS = ("read", "write", "publish", "subscribe", "manage")
         (TENANTS, {**TENANT, "status": "trial"}, Defect.STATUS, "trial"),
     ],
 )
-async def test_a_row_that_cannot_work_is_named_and_left(
+async def test_row_that_cannot_work_is_reported_and_left(
     tenant: Server, table: Table, row: Row, what: Defect, message: str
 ) -> None:
     await tenant.put(table, **row)
@@ -84,7 +84,7 @@ async def test_a_row_that_cannot_work_is_named_and_left(
 
 
 @pytest.mark.parametrize(("channel", "agent"), [("c", "gone"), ("gone", "a")])
-async def test_a_subscription_of_something_that_is_gone_is_named(tenant: Server, channel: str, agent: str) -> None:
+async def test_subscription_of_a_deleted_agent_or_channel_is_reported(tenant: Server, channel: str, agent: str) -> None:
     id = f"{channel}#{agent}"
     await tenant.put(CHANNEL_SUBSCRIPTIONS, tenant_id=ACME, id=id, channel_id=channel, agent_id=agent)
     (found,) = await Repair(tenant.tables).inspect(ACME)
@@ -92,14 +92,14 @@ async def test_a_subscription_of_something_that_is_gone_is_named(tenant: Server,
     assert "there is no" in found.message
 
 
-async def test_an_id_that_looks_like_a_persons_is_named(tenant: Server) -> None:
+async def test_agent_id_like_a_persons_is_reported(tenant: Server) -> None:
     await tenant.put(AGENTS, tenant_id=ACME, id="usr:alice@example.com", public_key=new_key())
     await Repair(tenant.tables).fix(ACME)
     (found,) = await Repair(tenant.tables).inspect(ACME)
     assert (found.what, found.key) == (Defect.ADDRESS, "usr:alice@example.com")
 
 
-async def test_rows_of_a_tenant_without_a_row_are_named(tenant: Server) -> None:
+async def test_rows_of_an_unknown_tenant_are_reported(tenant: Server) -> None:
     gone = await tenant.tenant()
     await tenant.tenants.delete(gone)
     for tenant_id in (gone.tenant_id, "never"):
@@ -116,7 +116,7 @@ async def test_rows_of_a_tenant_without_a_row_are_named(tenant: Server) -> None:
     assert not any(each.is_fixable for each in found)
 
 
-async def test_an_unknown_role_is_named(tenant: Server) -> None:
+async def test_unknown_role_is_reported(tenant: Server) -> None:
     for table in (USER_TENANTS, USER_TENANT_INDEX):
         await tenant.put(table, user_id="fay", tenant_id=ACME, role="user")
     for _ in range(2):

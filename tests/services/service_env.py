@@ -1,4 +1,4 @@
-"""Services on a real embedded table engine in a temporary file, with a clock that tests move and logs that only take notes."""
+"""The table services on a real SQLite engine in a temporary file, with a manual clock and message logs that record calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOKENS = Tokens(b"t" * 32, "artcafe.test")
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A manual clock."""
 
     def __init__(self) -> None:
         self.now = START
@@ -37,12 +37,12 @@ class Clock:
         return self.now
 
     def pass_s(self, seconds: float) -> None:
-        """Lets time go by."""
+        """Advance the clock."""
         self.now += timedelta(seconds=seconds)
 
 
 class Logs:
-    """Stands where the message logs do, which have tests of their own: notes what is removed, and can be told to fail once."""
+    """Implements the ports of the message logs, which have their own tests. Records removals and audit chains; can fail once."""
 
     def __init__(self) -> None:
         self.purged: list[ChannelId] = []
@@ -54,19 +54,19 @@ class Logs:
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
     async def position(self, _tenant_id: TenantId) -> Cursor:
-        """The end of every log; `meanwhile` happens once before it is answered."""
+        """Return the end of every log, after awaiting `meanwhile` once."""
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             await meanwhile()
         return self.end
 
     async def purge(self, _tenant_id: TenantId, channel_id: ChannelId) -> None:
-        """As the port of `services.channels` has it."""
+        """Record the removal of a channel's messages (port `ChannelLogs`)."""
         self._fail()
         self.purged.append(channel_id)
 
     async def append(self, chain: Subject, compose: Compose) -> bytes:
-        """As the port of `services.audit` has it; so are the next two."""
+        """Append to a chain (port `Chains`)."""
         if self.audit_failure is not None:
             raise self.audit_failure
         kept = self.chains.setdefault(chain, [])
@@ -80,11 +80,11 @@ class Logs:
         return self.chains.get(chain, [])[: None if seq is None else seq - 1][::-1][:most]
 
     async def since(self, chain: Subject, time: datetime) -> int | None:
-        """As the port of `services.audit` has it."""
+        """Return the sequence of the first entry at a time or later (port `Chains`)."""
         return next((kept.seq for kept in self.chains.get(chain, []) if chains.read(kept.text).time >= time), None)
 
     async def drop(self, tenant_id: TenantId) -> None:
-        """As the port of `services.tenants` has it."""
+        """Record the removal of a tenant's messages (port `TenantLogs`)."""
         self._fail()
         self.dropped.append(tenant_id)
 
@@ -111,29 +111,29 @@ class Server(TableServices):
         return Server(self.tables, self.clock, self.logs, current).terms
 
     def another(self) -> Server:
-        """A second server on the same tables."""
+        """Return a second server on the same tables."""
         return Server(self.tables, self.clock, self.logs)
 
     async def tenant(self, owner: str = "alice", name: str = "Alice's") -> UserPrincipal:
-        """A new tenant's owner."""
+        """Create a tenant, and return its owner."""
         tenant = await self.tenants.create(UserId(owner), name)
         return as_member(tenant, owner)
 
     async def agent(self, member: UserPrincipal, name: str = "Planner", public_key: str | None = None) -> Agent:
-        """A new agent, with a key that nothing will sign with unless one is given."""
+        """Create an agent, by default with a key that is never used."""
         return await self.agents.create(member, name=name, public_key=public_key or new_key())
 
     async def put(self, table: Table, **attributes: Value) -> None:
-        """Writes an item as it is, as an older system would have."""
+        """Write an item unchanged, like an older system."""
         await self.tables.put(Put(table, attributes))
 
     async def item(self, table: Table, partition: str, sort: str | None = None) -> Item | None:
-        """An item as it is."""
+        """Read an item unchanged."""
         (found,) = await self.tables.get(table, [ItemKey(partition, sort)], consistent=True)
         return found
 
     async def items(self, table: Table, partition: str) -> list[Item]:
-        """A whole partition of a small table."""
+        """Read a whole partition of a small table."""
         page = await self.tables.query(table, partition, limit=1000, consistent=True)
         assert page.next is None
         return page.items
@@ -150,20 +150,20 @@ async def running(folder: Path) -> AsyncIterator[Server]:
 
 
 def as_member(tenant: Tenant, user: str, role: Role = Role.OWNER) -> UserPrincipal:
-    """A proven member of the tenant."""
+    """Return an authenticated member of the tenant."""
     return UserPrincipal(user_id=UserId(user), tenant_id=tenant.id, role=role)
 
 
 def with_role(member: UserPrincipal, role: Role) -> UserPrincipal:
-    """Another member of the same tenant."""
+    """Return another member of the same tenant."""
     return UserPrincipal(user_id=UserId(f"a {role}"), tenant_id=member.tenant_id, role=role)
 
 
 def proven(agent: Agent) -> AgentPrincipal:
-    """The agent, as it would be after a login."""
+    """Return the agent's principal after a login."""
     return AgentPrincipal(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=agent.epoch, key=agent.key_serial)
 
 
 def new_key() -> str:
-    """A public key line; faster than ssh-keygen, for tests in which nothing is signed."""
+    """Generate a public key line, faster than ssh-keygen, for tests without signatures."""
     return Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()

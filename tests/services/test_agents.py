@@ -50,7 +50,7 @@ async def all_agents(server: Server, owner: UserPrincipal, limit: int = 50) -> l
 # --- creating --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_created_agent_is_read_back_with_all_it_was_given(server: Server, owner: UserPrincipal) -> None:
+async def test_created_agent_is_read_back_with_every_field(server: Server, owner: UserPrincipal) -> None:
     key = new_key()
     agent = await server.agents.create(
         owner, name="Planner", public_key=f"{key} a comment\n", description="Plans.", capabilities=["plan", "plan", "write"]
@@ -61,12 +61,12 @@ async def test_a_created_agent_is_read_back_with_all_it_was_given(server: Server
     assert agent.created_at == agent.updated_at == server.clock()
 
 
-async def test_names_are_no_addresses_and_may_be_equal(server: Server, owner: UserPrincipal) -> None:
+async def test_two_agents_may_have_the_same_name(server: Server, owner: UserPrincipal) -> None:
     one, other = await server.agent(owner, "Planner"), await server.agent(owner, "Planner")
     assert one.id != other.id
 
 
-async def test_what_is_wrong_with_an_agent_is_named_and_nothing_is_made(server: Server, owner: UserPrincipal) -> None:
+async def test_invalid_agent_field_is_named_and_creates_nothing(server: Server, owner: UserPrincipal) -> None:
     for wrong in (
         server.agents.create(owner, name="", public_key=new_key()),
         server.agents.create(owner, name="A", public_key=new_key(), description="x" * 2000),
@@ -81,7 +81,7 @@ async def test_what_is_wrong_with_an_agent_is_named_and_nothing_is_made(server: 
     assert await count(server, owner) == 0
 
 
-async def test_fifty_creates_at_once_against_a_limit_of_ten_make_exactly_ten(server: Server, owner: UserPrincipal) -> None:
+async def test_fifty_concurrent_creates_with_a_limit_of_ten_create_exactly_ten(server: Server, owner: UserPrincipal) -> None:
     item = await server.item(TENANTS, owner.tenant_id)
     assert item is not None
     await server.put(TENANTS, **{**item, "limits": {"agents": 10}})
@@ -104,7 +104,7 @@ async def test_fifty_creates_at_once_against_a_limit_of_ten_make_exactly_ten(ser
     assert (refused[0].what, refused[0].limit) == ("agents", 10)
 
 
-async def test_a_deleted_agent_makes_room_for_another(server: Server, owner: UserPrincipal) -> None:
+async def test_deleting_an_agent_frees_its_place_under_the_limit(server: Server, owner: UserPrincipal) -> None:
     item = await server.item(TENANTS, owner.tenant_id)
     assert item is not None
     await server.put(TENANTS, **{**item, "limits": {"agents": 1}})
@@ -115,7 +115,7 @@ async def test_a_deleted_agent_makes_room_for_another(server: Server, owner: Use
     await server.agent(owner)
 
 
-async def test_a_tenant_that_is_gone_gets_no_agents(server: Server, owner: UserPrincipal) -> None:
+async def test_agent_cannot_be_created_in_a_deleted_tenant(server: Server, owner: UserPrincipal) -> None:
     await server.tenants.delete(owner)
     with pytest.raises(TenantNotFound):
         await server.agent(owner)
@@ -124,7 +124,7 @@ async def test_a_tenant_that_is_gone_gets_no_agents(server: Server, owner: UserP
 # --- repeating -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_request_repeated_with_its_key_gets_the_same_agent_and_counts_once(server: Server, owner: UserPrincipal) -> None:
+async def test_repeated_create_returns_the_same_agent_and_counts_once(server: Server, owner: UserPrincipal) -> None:
     key = new_key()
     first = await server.agents.create(owner, name="Planner", public_key=key, idempotency_key="k")
     again = await server.another().agents.create(owner, name="Planner", public_key=f"{key} comment", idempotency_key="k")
@@ -132,7 +132,7 @@ async def test_a_request_repeated_with_its_key_gets_the_same_agent_and_counts_on
     assert await count(server, owner) == 1
 
 
-async def test_a_repeat_is_answered_also_when_the_limit_is_reached(server: Server, owner: UserPrincipal) -> None:
+async def test_repeated_create_succeeds_when_the_limit_is_reached(server: Server, owner: UserPrincipal) -> None:
     item = await server.item(TENANTS, owner.tenant_id)
     assert item is not None
     await server.put(TENANTS, **{**item, "limits": {"agents": 1}})
@@ -141,7 +141,7 @@ async def test_a_repeat_is_answered_also_when_the_limit_is_reached(server: Serve
     assert await server.agents.create(owner, name="Planner", public_key=key, idempotency_key="k") == first
 
 
-async def test_equal_requests_at_once_make_one_agent(server: Server, owner: UserPrincipal) -> None:
+async def test_concurrent_repeats_create_one_agent(server: Server, owner: UserPrincipal) -> None:
     key = new_key()
     async with asyncio.TaskGroup() as group:
         tasks = [
@@ -151,7 +151,7 @@ async def test_equal_requests_at_once_make_one_agent(server: Server, owner: User
     assert await count(server, owner) == 1
 
 
-async def test_another_request_with_the_same_key_is_refused(server: Server, owner: UserPrincipal) -> None:
+async def test_different_request_with_the_same_idempotency_key_is_refused(server: Server, owner: UserPrincipal) -> None:
     key = new_key()
     await server.agents.create(owner, name="Planner", public_key=key, idempotency_key="k")
     for name, public_key in (("Writer", key), ("Planner", new_key())):
@@ -160,7 +160,7 @@ async def test_another_request_with_the_same_key_is_refused(server: Server, owne
     assert await count(server, owner) == 1
 
 
-async def test_other_members_and_tenants_have_idempotency_keys_of_their_own(server: Server, owner: UserPrincipal) -> None:
+async def test_idempotency_keys_are_separate_for_each_member_and_tenant(server: Server, owner: UserPrincipal) -> None:
     makers = (owner, with_role(owner, Role.MEMBER), await server.tenant("bob"))
     made = [await server.agents.create(each, name="A", public_key=new_key(), idempotency_key="k") for each in makers]
     assert len({agent.id for agent in made}) == 3
@@ -169,7 +169,7 @@ async def test_other_members_and_tenants_have_idempotency_keys_of_their_own(serv
 # --- keys ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_key_that_another_agent_of_the_tenant_has_is_refused(server: Server, owner: UserPrincipal) -> None:
+async def test_key_of_another_agent_of_the_tenant_is_refused(server: Server, owner: UserPrincipal) -> None:
     key = new_key()
     agent = await server.agent(owner, public_key=key)
     other = await server.agent(owner)
@@ -183,13 +183,13 @@ async def test_a_key_that_another_agent_of_the_tenant_has_is_refused(server: Ser
     assert await count(server, owner) == 2
 
 
-async def test_a_key_may_be_another_tenants_too(server: Server, owner: UserPrincipal) -> None:
+async def test_agents_of_two_tenants_may_have_the_same_key(server: Server, owner: UserPrincipal) -> None:
     key = new_key()
     await server.agent(owner, public_key=key)
     await server.agent(await server.tenant("bob"), public_key=key)
 
 
-async def test_of_many_creates_with_one_key_at_once_one_succeeds(server: Server, owner: UserPrincipal) -> None:
+async def test_one_of_many_concurrent_creates_with_the_same_key_succeeds(server: Server, owner: UserPrincipal) -> None:
     key = new_key()
     made: list[Agent] = []
 
@@ -204,7 +204,7 @@ async def test_of_many_creates_with_one_key_at_once_one_succeeds(server: Server,
     assert await count(server, owner) == 1
 
 
-async def test_a_key_given_up_is_free_again(server: Server, owner: UserPrincipal) -> None:
+async def test_released_key_can_be_used_again(server: Server, owner: UserPrincipal) -> None:
     first, second, third = new_key(), new_key(), new_key()
     one, two = await server.agent(owner, public_key=first), await server.agent(owner, public_key=second)
     await server.agents.update(owner, one.id, public_key=third)
@@ -214,7 +214,7 @@ async def test_a_key_given_up_is_free_again(server: Server, owner: UserPrincipal
     await server.agent(owner, public_key=second)
 
 
-async def test_agents_that_exchange_keys_at_once_never_share_one(server: Server, owner: UserPrincipal) -> None:
+async def test_agents_that_swap_keys_concurrently_never_share_one(server: Server, owner: UserPrincipal) -> None:
     agents = [await server.agent(owner) for _ in range(4)]
     keys = [new_key() for _ in range(3)]
 
@@ -233,7 +233,9 @@ async def test_agents_that_exchange_keys_at_once_never_share_one(server: Server,
         assert await store.key_owner(parse_public_key(agent.public_key).fingerprint) == agent.id
 
 
-async def test_a_claim_whose_agent_an_older_tool_removed_does_not_hold_the_key(server: Server, owner: UserPrincipal) -> None:
+async def test_stale_claim_of_an_agent_deleted_by_an_older_tool_does_not_block_its_key(
+    server: Server, owner: UserPrincipal
+) -> None:
     key = new_key()
     agent = await server.agent(owner, public_key=key)
     await server.store.tenant(owner.tenant_id).transact([server.store.tenant(owner.tenant_id).delete_agent(agent.id)])
@@ -246,20 +248,20 @@ async def test_a_claim_whose_agent_an_older_tool_removed_does_not_hold_the_key(s
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-async def test_every_page_size_lists_every_agent_once_in_order_and_no_claims(server: Server, owner: UserPrincipal) -> None:
+async def test_every_page_size_lists_each_agent_once_in_order_without_claims(server: Server, owner: UserPrincipal) -> None:
     made = sorted([(await server.agent(owner, f"Agent {n}")).id for n in range(7)])
     for limit in (1, 2, 3, 6, 7, 8, 200):
         assert [agent.id for agent in await all_agents(server, owner, limit)] == made
 
 
-async def test_a_last_page_says_that_it_is_the_last(server: Server, owner: UserPrincipal) -> None:
+async def test_last_page_has_no_next_cursor(server: Server, owner: UserPrincipal) -> None:
     for _ in range(4):
         await server.agent(owner)
     assert (await server.agents.list(owner, PageRequest(4))).next is None
     assert (await server.agents.list(owner, PageRequest(3))).next is not None
 
 
-async def test_an_older_id_behind_the_claims_is_listed_too(server: Server, owner: UserPrincipal) -> None:
+async def test_older_id_sorted_after_the_claims_is_listed(server: Server, owner: UserPrincipal) -> None:
     for id in ("~zz", "агент", "0-first"):
         await server.put(AGENTS, tenant_id=owner.tenant_id, id=id, name=id)
     new = await server.agent(owner)
@@ -268,7 +270,7 @@ async def test_an_older_id_behind_the_claims_is_listed_too(server: Server, owner
         assert listed == ["0-first", new.id, "~zz", "агент"]
 
 
-async def test_filters_let_through_what_was_asked_for(server: Server, owner: UserPrincipal) -> None:
+async def test_filters_return_only_matching_agents(server: Server, owner: UserPrincipal) -> None:
     plans = await server.agents.create(owner, name="A", public_key=new_key(), capabilities=["plan"])
     both = await server.agents.create(owner, name="B", public_key=new_key(), capabilities=["plan", "write"])
     await server.agent(owner, "C")
@@ -280,7 +282,7 @@ async def test_filters_let_through_what_was_asked_for(server: Server, owner: Use
     assert (await server.agents.list(owner, capability="pla")).items == ()
 
 
-async def test_a_filter_that_few_pass_reads_on_until_it_has_a_page(server: Server, owner: UserPrincipal) -> None:
+async def test_selective_filter_reads_until_the_page_is_full(server: Server, owner: UserPrincipal) -> None:
     for number in range(30):
         capabilities = ["rare"] if number % 10 == 9 else []
         await server.agents.create(owner, name=f"{number}", public_key=new_key(), capabilities=capabilities)
@@ -290,7 +292,7 @@ async def test_a_filter_that_few_pass_reads_on_until_it_has_a_page(server: Serve
     assert (len(page.items), page.next) == (1, None)
 
 
-async def test_an_id_that_is_absent_malformed_or_anothers_is_not_found(server: Server, owner: UserPrincipal) -> None:
+async def test_unknown_malformed_and_foreign_ids_are_not_found(server: Server, owner: UserPrincipal) -> None:
     foreign = await server.agent(await server.tenant("bob"))
     mine = await server.agent(owner)
     claim = next(item["id"] for item in await server.items(AGENTS, owner.tenant_id) if item["id"] != mine.id)
@@ -307,7 +309,7 @@ async def test_an_id_that_is_absent_malformed_or_anothers_is_not_found(server: S
     assert len(await server.items(AGENTS, owner.tenant_id)) == 2
 
 
-async def test_agents_find_each_other_and_viewers_read_but_neither_changes(server: Server, owner: UserPrincipal) -> None:
+async def test_agents_and_viewers_can_read_agents_but_not_change_them(server: Server, owner: UserPrincipal) -> None:
     agent = await server.agent(owner)
     for reader in (proven(agent), with_role(owner, Role.VIEWER)):
         assert await server.agents.get(reader, agent.id) == agent
@@ -324,7 +326,7 @@ async def test_agents_find_each_other_and_viewers_read_but_neither_changes(serve
 # --- changing --------------------------------------------------------------------------------------------------------
 
 
-async def test_only_what_is_given_changes(server: Server, owner: UserPrincipal) -> None:
+async def test_update_changes_only_the_given_fields(server: Server, owner: UserPrincipal) -> None:
     agent = await server.agents.create(owner, name="A", public_key=new_key(), description="D", capabilities=["c"])
     server.clock.pass_s(60)
     changed = await server.agents.update(owner, agent.id, name="B")
@@ -334,7 +336,7 @@ async def test_only_what_is_given_changes(server: Server, owner: UserPrincipal) 
     assert (emptied.name, emptied.description, emptied.capabilities) == ("B", "", ())
 
 
-async def test_another_status_or_key_raises_the_epoch_and_the_same_one_does_not(server: Server, owner: UserPrincipal) -> None:
+async def test_new_status_or_key_raises_the_epoch_and_an_equal_one_does_not(server: Server, owner: UserPrincipal) -> None:
     agent = await server.agent(owner)
     key = new_key()
     epochs = [
@@ -347,7 +349,7 @@ async def test_another_status_or_key_raises_the_epoch_and_the_same_one_does_not(
     assert [epoch - agent.epoch for epoch in epochs] == [0, 1, 1, 2, 2]
 
 
-async def test_changes_at_once_all_take_effect(server: Server, owner: UserPrincipal) -> None:
+async def test_concurrent_changes_all_take_effect(server: Server, owner: UserPrincipal) -> None:
     agent = await server.agent(owner)
     async with asyncio.TaskGroup() as group:
         group.create_task(server.agents.update(owner, agent.id, name="B"))
@@ -359,7 +361,7 @@ async def test_changes_at_once_all_take_effect(server: Server, owner: UserPrinci
     assert changed.public_key != agent.public_key
 
 
-async def test_every_change_raises_the_tenants_version_and_is_told(server: Server, owner: UserPrincipal) -> None:
+async def test_every_change_raises_the_tenants_version_and_is_published(server: Server, owner: UserPrincipal) -> None:
     async def version() -> int:
         row = await server.store.tenant(owner.tenant_id).tenant()
         assert row is not None
@@ -380,7 +382,7 @@ async def test_every_change_raises_the_tenants_version_and_is_told(server: Serve
 # --- deleting --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_deleted_agent_leaves_nothing_behind(server: Server, owner: UserPrincipal) -> None:
+async def test_deleted_agent_leaves_no_rows(server: Server, owner: UserPrincipal) -> None:
     agent, stays = await server.agent(owner), await server.agent(owner)
     channels = [await server.channels.create(owner, name=f"C{n}") for n in range(3)]
     for channel in channels:
@@ -396,7 +398,7 @@ async def test_a_deleted_agent_leaves_nothing_behind(server: Server, owner: User
         await server.agents.delete(owner, agent.id)
 
 
-async def test_deleting_one_agent_many_times_at_once_counts_once(server: Server, owner: UserPrincipal) -> None:
+async def test_concurrent_deletes_of_an_agent_count_once(server: Server, owner: UserPrincipal) -> None:
     agent, _ = await server.agent(owner), await server.agent(owner)
     outcomes: list[str] = []
 
@@ -415,9 +417,7 @@ async def test_deleting_one_agent_many_times_at_once_counts_once(server: Server,
     assert await count(server, owner) == 1
 
 
-async def test_a_deletion_that_was_cut_short_is_gone_for_all_and_done_by_repeating_it(
-    server: Server, owner: UserPrincipal
-) -> None:
+async def test_interrupted_deletion_hides_the_row_and_a_repeat_completes_it(server: Server, owner: UserPrincipal) -> None:
     agent = await server.agent(owner)
     channel = await server.channels.create(owner, name="News")
     await server.subscriptions.put(owner, channel.id, agent.id)
@@ -439,7 +439,7 @@ async def test_a_deletion_that_was_cut_short_is_gone_for_all_and_done_by_repeati
 
 @pytest.fixture
 async def older(server: Server) -> UserPrincipal:
-    """A tenant with the seed's attributes only, as an older system left it."""
+    """A tenant with the existing tables' attributes only, as an older system left it."""
     await server.put(TENANTS, id="acme", name="Acme", plan="free", limits={"agents": 3})
     await server.put(USER_TENANTS, user_id="alice", tenant_id="acme", role="owner")
     await server.put(CHANNELS, tenant_id="acme", id="general", name="General")
@@ -463,14 +463,14 @@ async def older(server: Server) -> UserPrincipal:
         (1, AgentStatus.DISABLED),
     ],
 )
-async def test_an_older_status_is_active_where_it_was_a_word_of_liveness_and_else_disabled(
+async def test_older_liveness_status_means_active_and_any_other_means_disabled(
     server: Server, older: UserPrincipal, status: str | bool | int | None, read: AgentStatus
 ) -> None:
     await server.put(AGENTS, tenant_id="acme", id="bot", name="Bot", public_key=new_key(), status=status)
     assert (await server.agents.get(older, "bot")).status is read
 
 
-async def test_an_agent_with_the_seeds_attributes_only_is_read(server: Server, older: UserPrincipal) -> None:
+async def test_agent_with_only_the_first_systems_attributes_is_read(server: Server, older: UserPrincipal) -> None:
     await server.put(
         AGENTS,
         tenant_id="acme",
@@ -491,7 +491,7 @@ async def test_an_agent_with_the_seeds_attributes_only_is_read(server: Server, o
     assert (bare.name, bare.public_key, bare.capabilities, bare.created_at) == ("bare", "", (), None)
 
 
-async def test_what_we_do_not_know_survives_a_change(server: Server, older: UserPrincipal) -> None:
+async def test_unknown_attributes_survive_a_change(server: Server, older: UserPrincipal) -> None:
     await server.put(
         AGENTS, tenant_id="acme", id="bot", name="Bot", public_key=new_key(), status="online", model="gpt", tags=frozenset({"a"})
     )
@@ -505,7 +505,7 @@ async def test_what_we_do_not_know_survives_a_change(server: Server, older: User
     }
 
 
-async def test_what_an_older_system_made_counts_under_the_limit(server: Server, older: UserPrincipal) -> None:
+async def test_agents_of_an_older_system_count_under_the_limit(server: Server, older: UserPrincipal) -> None:
     for id in ("one", "two"):
         await server.put(AGENTS, tenant_id="acme", id=id, name=id, public_key=new_key())
     outcomes: list[bool] = []
@@ -528,7 +528,7 @@ async def test_what_an_older_system_made_counts_under_the_limit(server: Server, 
     assert row.channel_count == 1
 
 
-async def test_an_older_agents_key_is_its_own(server: Server, older: UserPrincipal) -> None:
+async def test_key_of_an_older_agent_is_claimed_for_it(server: Server, older: UserPrincipal) -> None:
     key, shared = new_key(), new_key()
     await server.put(AGENTS, tenant_id="acme", id="bot", name="Bot", public_key=f"{key} bot@host\n")
     for id in ("twin-1", "twin-2"):
@@ -541,7 +541,7 @@ async def test_an_older_agents_key_is_its_own(server: Server, older: UserPrincip
     assert (await server.agent(older, public_key=key)).public_key == key
 
 
-async def test_an_older_agent_is_deleted_and_counted_down(server: Server, older: UserPrincipal) -> None:
+async def test_deleting_an_older_agent_lowers_the_count(server: Server, older: UserPrincipal) -> None:
     await server.put(AGENTS, tenant_id="acme", id="bot", name="Bot", public_key="not a key")
     await server.put(AGENTS, tenant_id="acme", id="stays", name="Stays")
     await server.agents.delete(older, "bot")

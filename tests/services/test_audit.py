@@ -24,7 +24,7 @@ GONE = Unavailable("the message log (NATS)")
 
 
 def told(server: Server, tenant_id: TenantId | None) -> list[Entry]:
-    """The whole chain, which holds."""
+    """Return the whole chain, and check that it is valid."""
     where = subjects.AUDIT_OF_PLATFORM if tenant_id is None else subjects.audit(tenant_id)
     entries = [chain.read(kept.text) for kept in server.logs.chains.get(where, [])]
     assert chain.first_break(entries) is None
@@ -42,7 +42,7 @@ async def change(server: Server, owner: UserPrincipal, problem: BaseException | 
             raise problem
 
 
-async def test_a_change_is_told_before_it_is_made_and_when_it_is(server: Server) -> None:
+async def test_intent_is_written_before_a_change_and_outcome_after_it(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     async with server.audit.change(owner.tenant_id, owner.sender, "agent.create", name="Planner") as deed:
@@ -65,7 +65,7 @@ async def test_a_change_is_told_before_it_is_made_and_when_it_is(server: Server)
         (asyncio.CancelledError(), Outcome.UNKNOWN, None),
     ],
 )
-async def test_what_became_of_a_change_is_told_whatever_became_of_it(
+async def test_every_outcome_of_a_change_is_written(
     server: Server, problem: BaseException, outcome: Outcome, code: str | None
 ) -> None:
     owner = await server.tenant()
@@ -75,7 +75,7 @@ async def test_what_became_of_a_change_is_told_whatever_became_of_it(
     assert (last.outcome, last.facts.get("code")) == (outcome, code)
 
 
-async def test_nothing_is_changed_that_cannot_be_told(server: Server) -> None:
+async def test_change_fails_if_its_intent_cannot_be_written(server: Server) -> None:
     owner = await server.tenant()
     server.logs.audit_failure = GONE
     reached = False
@@ -85,14 +85,14 @@ async def test_nothing_is_changed_that_cannot_be_told(server: Server) -> None:
     assert not reached
 
 
-async def test_a_change_that_was_made_stands_though_its_outcome_cannot_be_told(server: Server) -> None:
+async def test_change_succeeds_if_its_outcome_cannot_be_written(server: Server) -> None:
     owner = await server.tenant()
     async with server.audit.change(owner.tenant_id, owner.sender, "agent.create"):
         server.logs.audit_failure = GONE
     assert told(server, owner.tenant_id)[-1].outcome is Outcome.INTENDED
 
 
-async def test_what_comes_in_floods_is_counted(server: Server) -> None:
+async def test_frequent_events_are_counted(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     for _ in range(1000):
@@ -106,14 +106,14 @@ async def test_what_comes_in_floods_is_counted(server: Server) -> None:
     assert entries[0].facts["last"] > entries[0].facts["first"]
 
 
-async def test_the_first_of_a_kind_is_told_at_once_and_the_rest_with_the_minute(server: Server) -> None:
+async def test_first_event_of_a_kind_is_written_at_once_and_the_rest_after_a_minute(server: Server) -> None:
     owner = await server.tenant()
     async with asyncio.TaskGroup() as group:
         running = group.create_task(server.audit.counters.run())
         before = len(told(server, owner.tenant_id))
         server.audit.counters.count(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
         async with asyncio.timeout(5):
-            while len(told(server, owner.tenant_id)) == before:  # noqa: ASYNC110 (a chain tells nobody)
+            while len(told(server, owner.tenant_id)) == before:  # noqa: ASYNC110 (a chain has no event to wait on)
                 await asyncio.sleep(0.01)
         server.audit.counters.count(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
         running.cancel()
@@ -122,7 +122,7 @@ async def test_the_first_of_a_kind_is_told_at_once_and_the_rest_with_the_minute(
     assert len(told(server, owner.tenant_id)) == before + 2
 
 
-async def test_made_up_agents_and_tenants_fill_no_audit(server: Server) -> None:
+async def test_invented_agents_and_tenants_do_not_fill_an_audit(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     for number in range(3 * MOST_UNKNOWN):
@@ -137,8 +137,8 @@ async def test_made_up_agents_and_tenants_fill_no_audit(server: Server) -> None:
     assert (strangers.facts["count"], strangers.facts["problem"]) == (str(3 * MOST_UNKNOWN), "there is no such tenant")
 
 
-async def test_failures_in_one_tenant_or_by_one_actor_hide_nothing_of_others(server: Server) -> None:
-    """The attack that blinded all audits for a minute: 12,000 different failures, by one agent and by people without a login."""
+async def test_failures_in_one_tenant_or_by_one_actor_do_not_hide_other_events(server: Server) -> None:
+    """Reproduce an attack that hid all events for a minute: 12,000 failures, by one agent and by clients without a login."""
     ours, theirs = await server.tenant(), await server.tenant("mallory", "Mallory's")
     before = len(told(server, ours.tenant_id))
     counters = server.audit.counters
@@ -160,7 +160,7 @@ async def test_failures_in_one_tenant_or_by_one_actor_hide_nothing_of_others(ser
     assert ("tenant.trespass", "agt_mallory", "refused", "12000") in shown(told(server, theirs.tenant_id))
 
 
-async def test_no_success_is_lost_however_many_there_are(server: Server) -> None:
+async def test_successes_are_never_merged(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     for number in range(2_000):
@@ -174,7 +174,7 @@ async def test_no_success_is_lost_however_many_there_are(server: Server) -> None
     assert [entry.facts.get("count") for entry in entries if entry.actor == "agt_0"][-1] == str(2 * MOST_VARIANTS + 1)
 
 
-async def test_what_waits_to_be_looked_up_is_bounded_by_claimant(server: Server) -> None:
+async def test_unverified_tenants_are_limited_by_claimant(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     for number in range(MOST_CLAIMED):
@@ -187,7 +187,7 @@ async def test_what_waits_to_be_looked_up_is_bounded_by_claimant(server: Server)
     assert unplaced.facts["count"] == str(MOST_CLAIMED + 1)
 
 
-async def test_claims_that_cannot_be_looked_up_now_are_told_later(server: Server, tmp_path: Path) -> None:
+async def test_claims_are_written_after_a_failed_look_up(server: Server, tmp_path: Path) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     server.audit.counters.count_cross_tenant(None, "usr:bob", owner.tenant_id)
@@ -200,7 +200,7 @@ async def test_claims_that_cannot_be_looked_up_now_are_told_later(server: Server
     assert shown(told(server, owner.tenant_id)[before:]) == [("tenant.trespass", OUTSIDER, "refused", None)]
 
 
-async def test_who_names_another_tenant_is_named_in_their_own_audit_alone(server: Server) -> None:
+async def test_actor_of_a_cross_tenant_attempt_is_named_only_in_their_own_audit(server: Server) -> None:
     ours, theirs = await server.tenant(), await server.tenant("bob", "Bob's")
     before = len(told(server, ours.tenant_id)), len(told(server, theirs.tenant_id))
     server.audit.counters.count_cross_tenant(theirs.tenant_id, "agt_theirs", ours.tenant_id)
@@ -211,7 +211,7 @@ async def test_who_names_another_tenant_is_named_in_their_own_audit_alone(server
     assert told(server, None)[-1].actor == "usr:bob"
 
 
-async def test_what_cannot_be_told_now_is_told_later(server: Server) -> None:
+async def test_events_that_cannot_be_written_are_written_later(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     server.logs.audit_failure = GONE
@@ -223,7 +223,7 @@ async def test_what_cannot_be_told_now_is_told_later(server: Server) -> None:
     assert shown(told(server, owner.tenant_id)[before:]) == [("agent.login", "agt_1", "refused", "3")]
 
 
-async def test_admins_read_it_in_pages_from_either_end(server: Server) -> None:
+async def test_admins_read_the_audit_in_pages_from_either_end(server: Server) -> None:
     owner = await server.tenant()
     for _ in range(3):
         await change(server, owner)
@@ -242,7 +242,7 @@ async def test_admins_read_it_in_pages_from_either_end(server: Server) -> None:
             await server.audit.page(with_role(owner, role))
 
 
-async def test_a_tenants_admin_reads_that_tenants_audit_alone(server: Server) -> None:
+async def test_admin_reads_only_the_audit_of_their_tenant(server: Server) -> None:
     owner, other = await server.tenant(), await server.tenant("bob", "Bob's")
     await change(server, owner)
     before = (await server.audit.page(other)).items
@@ -250,7 +250,7 @@ async def test_a_tenants_admin_reads_that_tenants_audit_alone(server: Server) ->
     assert (await server.audit.page(other)).items == before
 
 
-async def test_an_event_that_cannot_be_written_is_dropped_and_the_others_are_told(server: Server) -> None:
+async def test_event_with_an_unexpected_error_is_dropped_and_the_others_are_written(server: Server) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id))
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
@@ -258,18 +258,18 @@ async def test_an_event_that_cannot_be_written_is_dropped_and_the_others_are_tol
         server.audit.counters.count(TenantId("x" * 2049), "agt_1", "agent.login", Outcome.REFUSED)
         server.logs.audit_failure = ValueError("no such chain")
         server.audit.counters.count(owner.tenant_id, "agt_1", "agent.login", Outcome.REFUSED)
-        while not server.audit.counters.supervisor.failures:  # noqa: ASYNC110 (a counter tells nobody)
+        while not server.audit.counters.supervisor.failures:  # noqa: ASYNC110 (a counter has no event to wait on)
             await asyncio.sleep(0)
         server.logs.audit_failure = None
         server.audit.counters.count(owner.tenant_id, "agt_2", "agent.login", Outcome.REFUSED)
-        while len(told(server, owner.tenant_id)) == before:  # noqa: ASYNC110 (a chain tells nobody)
+        while len(told(server, owner.tenant_id)) == before:  # noqa: ASYNC110 (a chain has no event to wait on)
             await asyncio.sleep(0)
         running.cancel()
     assert shown(told(server, owner.tenant_id)[before:]) == [("agent.login", "agt_2", "refused", None)]
 
 
 @pytest.mark.parametrize("claimed", ["", "x" * 2049, "ten_\u202e"])
-async def test_text_that_cannot_be_a_tenants_id_counts_in_the_actors_own_audit_alone(server: Server, claimed: str) -> None:
+async def test_malformed_tenant_id_is_counted_only_in_the_actors_own_audit(server: Server, claimed: str) -> None:
     owner = await server.tenant()
     before = len(told(server, owner.tenant_id)), len(told(server, None))
     server.audit.counters.count_cross_tenant(owner.tenant_id, "agt_1", claimed)
@@ -279,12 +279,12 @@ async def test_text_that_cannot_be_a_tenants_id_counts_in_the_actors_own_audit_a
     assert shown(told(server, None)[before[1] :]) == [("tenant.trespass", "usr:bob", "refused", None)]
 
 
-async def test_an_audit_that_begins_with_anything_but_the_tenants_creation_is_logged(server: Server) -> None:
+async def test_audit_that_does_not_begin_with_the_tenants_creation_is_logged(server: Server) -> None:
     with capture_logs() as logs:
         owner = await server.tenant()
         await change(server, owner)
     assert [each for each in logs if each["event"] == "audit.begun_late"] == []
-    server.logs.chains.clear()  # as if the stream had been removed, which only the secret's holder can do
+    server.logs.chains.clear()  # as if the stream had been deleted, which only the holder of the secret can do
     with capture_logs() as logs:
         await change(server, owner)
         await change(server, owner)
@@ -292,7 +292,7 @@ async def test_an_audit_that_begins_with_anything_but_the_tenants_creation_is_lo
     assert late == [(owner.tenant_id, "agent.create")]
 
 
-async def test_the_audit_is_filtered_by_agent_action_and_time_from_either_end(server: Server) -> None:
+async def test_audit_is_filtered_by_agent_action_and_time_from_either_end(server: Server) -> None:
     owner = await server.tenant()
     start = server.clock.now
     for number in range(6):
@@ -327,7 +327,7 @@ async def test_the_audit_is_filtered_by_agent_action_and_time_from_either_end(se
             assert found == (expected if oldest_first else expected[::-1]), wanted
 
 
-async def test_an_actors_changes_have_a_rate_and_nobody_elses_are_kept_by_it(server: Server) -> None:
+async def test_changes_are_rate_limited_for_each_actor(server: Server) -> None:
     owner = await server.tenant()
     since = 0.0
     audit = Audit(server.logs, server.store, server.clock, lambda: since)

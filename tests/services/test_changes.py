@@ -15,7 +15,7 @@ from artcafe.tables.tenant_store import Count
 from tests.services.service_env import Server
 
 
-async def test_every_watcher_is_called_with_the_change_in_the_order_they_came(server: Server) -> None:
+async def test_subscribers_are_called_in_the_order_of_subscription(server: Server) -> None:
     called: list[tuple[int, TenantChange]] = []
 
     def note(number: int, change: TenantChange) -> None:
@@ -28,21 +28,21 @@ async def test_every_watcher_is_called_with_the_change_in_the_order_they_came(se
     assert called == [(0, change), (1, change), (2, change)]
 
 
-async def test_what_was_changed_here_is_announced_and_what_another_server_changed_is_not(server: Server) -> None:
+async def test_local_changes_are_announced_and_remote_changes_are_not(server: Server) -> None:
     announced: list[TenantChange] = []
-    invalidation, told = Invalidation(announced.append), list[TenantChange]()
+    invalidation, published = Invalidation(announced.append), list[TenantChange]()
     changes = Changes(invalidation, adopt)
-    invalidation.subscribe(told.append)
+    invalidation.subscribe(published.append)
     tenant = server.store.tenant((await server.tenant()).tenant_id)
     await changes.commit(tenant, tenant.touch())
     made = TenantChange(tenant_id=tenant.id, raised=1)
-    assert (announced, told) == ([made], [made])
+    assert (announced, published) == ([made], [made])
     invalidation.on_remote_change(TenantChange(tenant_id=TenantId("ten_b")))
     assert announced == [made]
-    assert [change.tenant_id for change in told] == [tenant.id, "ten_b"]
+    assert [change.tenant_id for change in published] == [tenant.id, "ten_b"]
 
 
-async def test_a_change_names_the_rows_that_were_written_and_no_others(server: Server) -> None:
+async def test_change_names_exactly_the_written_rows(server: Server) -> None:
     owner = await server.tenant()
     changes: list[TenantChange] = []
     server.invalidation.subscribe(changes.append)
@@ -81,13 +81,13 @@ async def test_a_change_names_the_rows_that_were_written_and_no_others(server: S
     assert made() == naming(users=("bob",))
 
 
-async def test_a_subscription_of_which_nobody_can_tell_channel_and_agent_makes_everything_doubtful(server: Server) -> None:
+async def test_ambiguous_subscription_id_invalidates_the_whole_tenant(server: Server) -> None:
     tenant = server.store.tenant(TenantId("acme"))
     write = tenant.subscriptions.delete(ChannelId("a#b"), AgentId("c"))
     assert change_of(tenant.id, [write]) == TenantChange(tenant_id=tenant.id, is_whole=True)
 
 
-async def test_a_commit_raises_the_version_and_tells(server: Server) -> None:
+async def test_commit_raises_the_version_and_publishes_the_change(server: Server) -> None:
     tenant = server.store.tenant((await server.tenant()).tenant_id)
     before = await server.store.versions([tenant.id])
     await server.changes.commit(tenant, tenant.touch())
@@ -95,7 +95,7 @@ async def test_a_commit_raises_the_version_and_tells(server: Server) -> None:
     assert server.changed == [tenant.id]
 
 
-async def test_a_commit_whose_condition_failed_changes_nothing_and_names_the_write(server: Server) -> None:
+async def test_commit_with_a_failed_condition_changes_nothing_and_names_the_write(server: Server) -> None:
     tenant = server.store.tenant((await server.tenant()).tenant_id)
     before = await server.store.versions([tenant.id])
     with pytest.raises(ConditionFailed) as raised:
@@ -107,13 +107,13 @@ async def test_a_commit_whose_condition_failed_changes_nothing_and_names_the_wri
     assert await server.store.versions([tenant.id]) == before
 
 
-async def test_a_commit_in_a_tenant_that_is_not_there_says_so(server: Server) -> None:
+async def test_commit_in_an_unknown_tenant_raises_tenant_not_found(server: Server) -> None:
     tenant = server.store.tenant(TenantId("ten_none"))
     with pytest.raises(TenantNotFound):
         await server.changes.commit(tenant, tenant.touch())
 
 
-async def test_a_commit_whose_outcome_is_unknown_is_told_too(server: Server) -> None:
+async def test_commit_with_an_unknown_outcome_is_published(server: Server) -> None:
     tenant = server.store.tenant((await server.tenant()).tenant_id)
     await server.tables.close()
     with pytest.raises(Unavailable):

@@ -29,13 +29,13 @@ async def limit_to(server: Server, owner: UserPrincipal, channels: int) -> None:
     await server.put(TENANTS, **{**item, "limits": {"channels": channels}})
 
 
-async def test_a_created_channel_is_read_back_with_all_it_was_given(server: Server, owner: UserPrincipal) -> None:
+async def test_created_channel_is_read_back_with_every_field(server: Server, owner: UserPrincipal) -> None:
     channel = await server.channels.create(owner, name="News", description="What is new.")
     assert await server.another().channels.get(owner, channel.id) == channel
     assert (channel.name, channel.description, channel.type) == ("News", "What is new.", ChannelType.BROADCAST)
 
 
-async def test_what_is_wrong_with_a_channel_is_named_and_nothing_is_made(server: Server, owner: UserPrincipal) -> None:
+async def test_invalid_channel_field_is_named_and_creates_nothing(server: Server, owner: UserPrincipal) -> None:
     for wrong in (
         server.channels.create(owner, name="A", retention_s=0),
         server.channels.create(owner, name="A", retention_s=31 * 86_400),
@@ -49,9 +49,7 @@ async def test_what_is_wrong_with_a_channel_is_named_and_nothing_is_made(server:
     assert (await server.channels.list(owner)).items == ()
 
 
-async def test_a_channel_keeps_messages_as_long_as_it_was_told_or_as_the_plan_has_it(
-    server: Server, owner: UserPrincipal
-) -> None:
+async def test_channel_has_the_given_retention_or_that_of_the_plan(server: Server, owner: UserPrincipal) -> None:
     channel = await server.channels.create(owner, name="News", retention_s=3600)
     for seconds in (60, None, 30 * 86_400):
         changed = await server.channels.update(owner, channel.id, retention_s=seconds)
@@ -64,7 +62,7 @@ async def test_a_channel_keeps_messages_as_long_as_it_was_told_or_as_the_plan_ha
         await server.channels.update(owner, live.id, retention_s=60)
 
 
-async def test_fifty_creates_at_once_against_a_limit_of_ten_make_exactly_ten(server: Server, owner: UserPrincipal) -> None:
+async def test_fifty_concurrent_creates_with_a_limit_of_ten_create_exactly_ten(server: Server, owner: UserPrincipal) -> None:
     await limit_to(server, owner, 10)
     made: list[Channel] = []
 
@@ -80,9 +78,7 @@ async def test_fifty_creates_at_once_against_a_limit_of_ten_make_exactly_ten(ser
     assert len((await server.channels.list(owner)).items) == 10
 
 
-async def test_a_request_repeated_with_its_key_gets_the_same_channel_also_at_the_limit(
-    server: Server, owner: UserPrincipal
-) -> None:
+async def test_repeated_create_returns_the_same_channel_also_at_the_limit(server: Server, owner: UserPrincipal) -> None:
     await limit_to(server, owner, 1)
     first = await server.channels.create(owner, name="News", idempotency_key="k")
     assert await server.another().channels.create(owner, name="News", idempotency_key="k") == first
@@ -92,13 +88,15 @@ async def test_a_request_repeated_with_its_key_gets_the_same_channel_also_at_the
         await server.channels.create(owner, name="News")
 
 
-async def test_a_channels_and_an_agents_request_may_have_the_same_key(server: Server, owner: UserPrincipal) -> None:
+async def test_requests_for_a_channel_and_an_agent_may_have_the_same_idempotency_key(
+    server: Server, owner: UserPrincipal
+) -> None:
     channel = await server.channels.create(owner, name="News", idempotency_key="k")
     tenant = await server.tenants.create(owner.user_id, "News", "k")
     assert channel.id.removeprefix("chn_") != tenant.id.removeprefix("ten_")
 
 
-async def test_every_page_size_lists_every_channel_once_in_order(server: Server, owner: UserPrincipal) -> None:
+async def test_every_page_size_lists_each_channel_once_in_order(server: Server, owner: UserPrincipal) -> None:
     made = sorted([(await server.channels.create(owner, name=f"C{n}")).id for n in range(5)])
     for limit in (1, 2, 4, 5, 6):
         seen: list[str] = []
@@ -112,7 +110,7 @@ async def test_every_page_size_lists_every_channel_once_in_order(server: Server,
         assert seen == made
 
 
-async def test_only_what_is_given_changes(server: Server, owner: UserPrincipal) -> None:
+async def test_update_changes_only_the_given_fields(server: Server, owner: UserPrincipal) -> None:
     channel = await server.channels.create(owner, name="News", description="D")
     server.clock.pass_s(60)
     changed = await server.channels.update(owner, channel.id, name="Olds")
@@ -120,7 +118,7 @@ async def test_only_what_is_given_changes(server: Server, owner: UserPrincipal) 
     assert await server.channels.update(owner, channel.id) == changed
 
 
-async def test_an_id_that_is_absent_malformed_or_anothers_is_not_found(server: Server, owner: UserPrincipal) -> None:
+async def test_unknown_malformed_and_foreign_ids_are_not_found(server: Server, owner: UserPrincipal) -> None:
     foreign = await server.channels.create(await server.tenant("bob"), name="Bob's")
     for id in (foreign.id, "chn_00000000000000000000000000", "", "\x00", "x" * 5000, "\udfff"):
         for refused in (
@@ -134,7 +132,7 @@ async def test_an_id_that_is_absent_malformed_or_anothers_is_not_found(server: S
     assert server.logs.purged == []
 
 
-async def test_viewers_read_channels_and_agents_do_not_list_them(server: Server, owner: UserPrincipal) -> None:
+async def test_viewers_can_read_channels_and_agents_cannot_list_them(server: Server, owner: UserPrincipal) -> None:
     channel = await server.channels.create(owner, name="News")
     viewer, agent = with_role(owner, Role.VIEWER), proven(await server.agent(owner))
     assert await server.channels.get(viewer, channel.id) == channel
@@ -150,7 +148,7 @@ async def test_viewers_read_channels_and_agents_do_not_list_them(server: Server,
             await refused
 
 
-async def test_a_deleted_channel_leaves_no_subscription_no_map_entry_and_no_message(server: Server, owner: UserPrincipal) -> None:
+async def test_deleted_channel_leaves_no_subscription_map_entry_or_message(server: Server, owner: UserPrincipal) -> None:
     channel, stays = await server.channels.create(owner, name="News"), await server.channels.create(owner, name="Stays")
     agents = [await server.agent(owner, f"A{n}") for n in range(60)]
     for agent in agents:
@@ -166,9 +164,7 @@ async def test_a_deleted_channel_leaves_no_subscription_no_map_entry_and_no_mess
         await server.channels.delete(owner, channel.id)
 
 
-async def test_a_deletion_that_was_cut_short_is_gone_for_all_and_done_by_repeating_it(
-    server: Server, owner: UserPrincipal
-) -> None:
+async def test_interrupted_deletion_hides_the_row_and_a_repeat_completes_it(server: Server, owner: UserPrincipal) -> None:
     channel, agent = await server.channels.create(owner, name="News"), await server.agent(owner)
     server.logs.failure = NotStored()
     with pytest.raises(NotStored):
@@ -187,7 +183,7 @@ async def test_a_deletion_that_was_cut_short_is_gone_for_all_and_done_by_repeati
     assert await count(server, owner) == 0
 
 
-async def test_a_channel_deleted_many_times_at_once_is_counted_once(server: Server, owner: UserPrincipal) -> None:
+async def test_concurrent_deletes_of_a_channel_count_once(server: Server, owner: UserPrincipal) -> None:
     channel, _ = await server.channels.create(owner, name="A"), await server.channels.create(owner, name="B")
 
     async def delete() -> None:
@@ -201,7 +197,7 @@ async def test_a_channel_deleted_many_times_at_once_is_counted_once(server: Serv
 
 
 @pytest.mark.parametrize("type", ["broadcast", "pubsub", "", None, 7])
-async def test_an_older_channel_is_a_broadcast_whatever_it_said(server: Server, type: str | int | None) -> None:
+async def test_older_channel_of_any_type_is_a_broadcast(server: Server, type: str | int | None) -> None:
     await server.put(TENANTS, id="acme")
     await server.put(USER_TENANTS, user_id="alice", tenant_id="acme", role="owner")
     await server.put(CHANNELS, tenant_id="acme", id="general", type=type, topic="kept")
@@ -214,7 +210,7 @@ async def test_an_older_channel_is_a_broadcast_whatever_it_said(server: Server, 
     assert (item["type"], item["topic"]) == (type, "kept")
 
 
-async def test_an_older_channel_is_deleted_with_what_hangs_on_it(server: Server) -> None:
+async def test_older_channel_is_deleted_with_its_subscriptions(server: Server) -> None:
     await server.put(TENANTS, id="acme")
     await server.put(USER_TENANTS, user_id="alice", tenant_id="acme", role="owner")
     await server.put(CHANNELS, tenant_id="acme", id="general")

@@ -18,7 +18,7 @@ def at(seq: int, epoch: Epoch = ONE) -> Cursor:
 
 
 async def subscribed(server: Server) -> tuple[UserPrincipal, Subscription]:
-    """A subscription whose cursor is 41 in epoch 1, where every log ends in these tests."""
+    """Return a subscription with the cursor 41 in epoch 1, the end of every log in these tests."""
     member = await server.tenant()
     agent = await server.agent(member)
     channel = await server.channels.create(member, name="orders")
@@ -35,7 +35,7 @@ def acknowledge(cursors: Cursors, row: Subscription, cursor: Cursor) -> None:
     cursors.acknowledge(row.tenant_id, row.channel_id, row.agent_id, cursor)
 
 
-async def test_an_acknowledgement_is_known_at_once_and_written_when_it_is_due(server: Server) -> None:
+async def test_ack_is_visible_at_once_and_written_after_the_interval(server: Server) -> None:
     member, row = await subscribed(server)
     cursors = Cursors(server.store, 0.01)
 
@@ -45,12 +45,12 @@ async def test_an_acknowledgement_is_known_at_once_and_written_when_it_is_due(se
 
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         running = group.create_task(cursors.run())
-        while (await row_of(server, member, row)).cursor != at(50):  # noqa: ASYNC110 (nobody tells what is in a row)
+        while (await row_of(server, member, row)).cursor != at(50):  # noqa: ASYNC110 (a row has no event to wait on)
             await asyncio.sleep(0)
         running.cancel()
 
 
-async def test_an_agents_cursors_are_written_at_once_and_nobody_elses(server: Server) -> None:
+async def test_write_agent_writes_the_cursors_of_that_agent_only(server: Server) -> None:
     member, row = await subscribed(server)
     other, _ = await server.subscriptions.put(member, row.channel_id, (await server.agent(member, "other")).id)
     cursors = Cursors(server.store, LONG_S)
@@ -66,7 +66,7 @@ async def test_an_agents_cursors_are_written_at_once_and_nobody_elses(server: Se
     assert not cursors._unwritten
 
 
-async def test_a_cursor_never_goes_back_whoever_writes_it(server: Server) -> None:
+async def test_cursor_never_moves_back(server: Server) -> None:
     member, row = await subscribed(server)
     here, there = Cursors(server.store, LONG_S), Cursors(server.another().store, LONG_S)
     for cursors, seqs in ((here, (60, 50)), (there, (55, 45))):
@@ -82,7 +82,7 @@ async def test_a_cursor_never_goes_back_whoever_writes_it(server: Server) -> Non
     assert there.newest(stored) == at(60)
 
 
-async def test_a_log_that_begins_anew_has_its_own_cursors(server: Server) -> None:
+async def test_new_epoch_has_its_own_cursors(server: Server) -> None:
     member, row = await subscribed(server)
     cursors = Cursors(server.store, LONG_S)
     acknowledge(cursors, row, at(50))
@@ -93,7 +93,7 @@ async def test_a_log_that_begins_anew_has_its_own_cursors(server: Server) -> Non
     assert (await row_of(server, member, row)).cursor == at(3, OTHER)
 
 
-async def test_the_cursor_of_a_subscription_that_is_gone_is_forgotten(server: Server) -> None:
+async def test_cursor_of_a_deleted_subscription_is_dropped(server: Server) -> None:
     member, row = await subscribed(server)
     cursors = Cursors(server.store, LONG_S)
     acknowledge(cursors, row, at(50))
@@ -106,7 +106,7 @@ async def test_the_cursor_of_a_subscription_that_is_gone_is_forgotten(server: Se
     assert again.cursor == at(41)
 
 
-async def test_many_cursors_are_written_whole(server: Server) -> None:
+async def test_write_all_writes_many_cursors(server: Server) -> None:
     member = await server.tenant()
     channel = await server.channels.create(member, name="orders")
     rows = []
@@ -122,7 +122,7 @@ async def test_many_cursors_are_written_whole(server: Server) -> None:
     assert [(await row_of(server, member, row)).cursor.seq for row in rows] == list(range(50, 50 + len(rows)))
 
 
-async def test_what_moves_on_while_it_is_written_is_written_again(server: Server) -> None:
+async def test_cursor_that_moves_during_its_write_is_written_again(server: Server) -> None:
     member, row = await subscribed(server)
     cursors = Cursors(server.store, LONG_S)
     acknowledge(cursors, row, at(50))
@@ -138,7 +138,7 @@ async def test_what_moves_on_while_it_is_written_is_written_again(server: Server
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acks=st.lists(st.integers(0, 100), max_size=8), written=st.integers(0, 100))
-async def test_the_newest_cursor_is_the_highest_that_anybody_knows(server: Server, acks: list[int], written: int) -> None:
+async def test_newest_cursor_is_the_highest_known_one(server: Server, acks: list[int], written: int) -> None:
     cursors = Cursors(server.store, LONG_S)
     tenant, channel, agent = TenantId("ten_1"), ChannelId("chn_1"), AgentId("agt_1")
     for seq in acks:
@@ -149,14 +149,14 @@ async def test_the_newest_cursor_is_the_highest_that_anybody_knows(server: Serve
     assert cursors.newest(row) == at(max([*acks, written]))
 
 
-async def test_a_cursor_that_no_table_can_hold_keeps_no_other_from_being_written(server: Server) -> None:
+async def test_cursor_that_cannot_be_stored_does_not_block_the_others(server: Server) -> None:
     member, row = await subscribed(server)
     cursors = Cursors(server.store, 0.01)
     cursors.acknowledge(TenantId("x" * 2049), row.channel_id, row.agent_id, at(50))
     acknowledge(cursors, row, at(50))
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         running = group.create_task(cursors.run())
-        while (await row_of(server, member, row)).cursor != at(50):  # noqa: ASYNC110 (nobody tells what is in a row)
+        while (await row_of(server, member, row)).cursor != at(50):  # noqa: ASYNC110 (a row has no event to wait on)
             await asyncio.sleep(0)
         running.cancel()
     assert cursors.supervisor.failures >= 1

@@ -35,7 +35,7 @@ from tests.services.service_env import Server, new_key, proven, with_role
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory, require: Require) -> list[Path]:
-    """Three pairs of files."""
+    """Generate three key pairs."""
     require("ssh-keygen", ssh_keygen.PRESENT)
     folder = tmp_path_factory.mktemp("keys")
     return [ssh_keygen.make_key(folder / f"key{n}") for n in range(3)]
@@ -52,13 +52,13 @@ async def agent(server: Server, owner: UserPrincipal, pairs: list[Path]) -> Agen
 
 
 async def added(server: Server, owner: UserPrincipal, agent: Agent, pair: Path) -> str:
-    """The id of one more key of the agent."""
+    """Add a key to the agent, and return its id."""
     _, key = await server.keys.add(owner, agent.id, public_key=ssh_keygen.public_line(pair))
     return rules.key_id(key.line)
 
 
 async def token(server: Server, agent: Agent, pair: Path) -> str:
-    """A token that this key has opened."""
+    """Log in with this key, and return the token."""
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     opened, _ = await server.login.redeem(challenge.id, ssh_keygen.sign(pair, challenge.text.encode()))
     return opened
@@ -75,9 +75,7 @@ async def owner_of(server: Server, owner: UserPrincipal, line: str) -> str | Non
 # --- adding ----------------------------------------------------------------------------------------------------------
 
 
-async def test_an_agent_logs_in_with_any_of_its_keys(
-    server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path]
-) -> None:
+async def test_agent_logs_in_with_any_of_its_keys(server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path]) -> None:
     with pytest.raises(BadCredentials):
         await token(server, agent, pairs[1])
     await added(server, owner, agent, pairs[1])
@@ -87,14 +85,14 @@ async def test_an_agent_logs_in_with_any_of_its_keys(
         await token(server, agent, pairs[2])
 
 
-async def test_adding_a_key_ends_nothing(server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path]) -> None:
+async def test_adding_a_key_ends_no_token(server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path]) -> None:
     before = await token(server, agent, pairs[0])
     await added(server, owner, agent, pairs[1])
     assert (await server.login.verify_token(before)).principal == proven(agent)
     assert (await server.agents.get(owner, agent.id)).public_key == agent.public_key
 
 
-async def test_of_twenty_keys_added_at_once_exactly_five_are(server: Server, owner: UserPrincipal, agent: Agent) -> None:
+async def test_of_twenty_concurrent_additions_exactly_five_succeed(server: Server, owner: UserPrincipal, agent: Agent) -> None:
     outcomes: Counter[str] = Counter()
 
     async def add() -> None:
@@ -117,7 +115,9 @@ async def test_of_twenty_keys_added_at_once_exactly_five_are(server: Server, own
     assert len(claims) == 6
 
 
-async def test_a_revoked_key_makes_room_and_is_free_for_another_agent(server: Server, owner: UserPrincipal, agent: Agent) -> None:
+async def test_revoked_key_frees_its_place_and_can_be_used_by_another_agent(
+    server: Server, owner: UserPrincipal, agent: Agent
+) -> None:
     lines = [new_key() for _ in range(5)]
     for line in lines:
         await server.keys.add(owner, agent.id, public_key=line)
@@ -128,7 +128,9 @@ async def test_a_revoked_key_makes_room_and_is_free_for_another_agent(server: Se
     assert (await server.agent(owner, public_key=lines[2])).public_key == lines[2]
 
 
-async def test_a_key_is_one_agents_alone_whichever_of_its_keys_it_is(server: Server, owner: UserPrincipal, agent: Agent) -> None:
+async def test_key_is_unique_among_the_first_and_additional_keys_of_a_tenant(
+    server: Server, owner: UserPrincipal, agent: Agent
+) -> None:
     line, other = new_key(), await server.agent(owner)
     await server.keys.add(owner, other.id, public_key=line)
     for take in (
@@ -146,7 +148,7 @@ async def test_a_key_is_one_agents_alone_whichever_of_its_keys_it_is(server: Ser
         await server.keys.add(owner, agent.id, public_key=line)
 
 
-async def test_of_many_agents_that_add_one_key_at_once_one_gets_it(server: Server, owner: UserPrincipal) -> None:
+async def test_one_of_many_agents_that_add_the_same_key_concurrently_gets_it(server: Server, owner: UserPrincipal) -> None:
     agents, line, outcomes = [await server.agent(owner, f"A{n}") for n in range(6)], new_key(), Counter[str]()
 
     async def add(agent: Agent) -> None:
@@ -162,7 +164,7 @@ async def test_of_many_agents_that_add_one_key_at_once_one_gets_it(server: Serve
     assert outcomes == {"added": 1, "taken": 5}
 
 
-async def test_a_repeat_with_its_key_gets_the_same_key_and_another_request_is_refused(
+async def test_repeated_addition_returns_the_same_key_and_a_different_request_is_refused(
     server: Server, owner: UserPrincipal, agent: Agent
 ) -> None:
     line = new_key()
@@ -174,7 +176,7 @@ async def test_a_repeat_with_its_key_gets_the_same_key_and_another_request_is_re
     assert len(await listed(server, owner, agent)) == 2
 
 
-async def test_what_is_wrong_is_named_and_changes_nothing(server: Server, owner: UserPrincipal, agent: Agent) -> None:
+async def test_invalid_field_is_named_and_changes_nothing(server: Server, owner: UserPrincipal, agent: Agent) -> None:
     viewer = with_role(owner, Role.VIEWER)
     stranger = await server.tenant("bob")
     for attempt, error in (
@@ -193,7 +195,7 @@ async def test_what_is_wrong_is_named_and_changes_nothing(server: Server, owner:
     assert [key.line for key in await listed(server, with_role(owner, Role.VIEWER), agent)] == [agent.public_key]
 
 
-async def test_pages_of_every_size_list_every_key_once(server: Server, owner: UserPrincipal, agent: Agent) -> None:
+async def test_every_page_size_lists_each_key_once(server: Server, owner: UserPrincipal, agent: Agent) -> None:
     for _ in range(5):
         await server.keys.add(owner, agent.id, public_key=new_key())
     whole = [key.line for key in await listed(server, owner, agent)]
@@ -214,7 +216,7 @@ async def test_pages_of_every_size_list_every_key_once(server: Server, owner: Us
 
 @pytest.mark.parametrize("how", ["revoke", "disable"])
 @pytest.mark.parametrize("which", [0, 1])
-async def test_a_key_that_goes_ends_what_it_opened_and_nothing_else_on_every_server(
+async def test_removed_key_ends_only_its_own_tokens_on_every_server(
     server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path], how: str, which: int
 ) -> None:
     await added(server, owner, agent, pairs[1])
@@ -234,7 +236,7 @@ async def test_a_key_that_goes_ends_what_it_opened_and_nothing_else_on_every_ser
 
 
 @pytest.mark.parametrize("again", ["enabled", "added"])
-async def test_what_a_key_opened_before_does_not_come_back_with_it(
+async def test_enabling_a_key_does_not_restore_its_old_tokens(
     server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path], again: str
 ) -> None:
     id = await added(server, owner, agent, pairs[1])
@@ -250,7 +252,7 @@ async def test_what_a_key_opened_before_does_not_come_back_with_it(
     await server.login.verify_token(await token(server, agent, pairs[1]))
 
 
-async def test_disabling_or_rekeying_the_agent_ends_what_any_key_opened(
+async def test_disabling_or_rekeying_the_agent_ends_the_tokens_of_every_key(
     server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path]
 ) -> None:
     await added(server, owner, agent, pairs[1])
@@ -266,7 +268,7 @@ async def test_disabling_or_rekeying_the_agent_ends_what_any_key_opened(
             await token(server, agent, pair)
 
 
-async def test_a_first_key_that_goes_is_followed_by_the_oldest_that_lasts(
+async def test_removed_first_key_is_succeeded_by_the_oldest_key_without_an_end(
     server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path]
 ) -> None:
     ending, heir, younger = new_key(), new_key(), new_key()
@@ -296,7 +298,9 @@ async def test_a_first_key_that_goes_is_followed_by_the_oldest_that_lasts(
     assert await owner_of(server, owner, agent.public_key) is None
 
 
-async def test_a_key_may_become_first_by_a_change_of_the_agent(server: Server, owner: UserPrincipal, agent: Agent) -> None:
+async def test_additional_key_can_be_made_the_first_by_an_update_of_the_agent(
+    server: Server, owner: UserPrincipal, agent: Agent
+) -> None:
     line = new_key()
     await server.keys.add(owner, agent.id, public_key=line)
     changed = await server.agents.update(owner, agent.id, public_key=line)
@@ -305,7 +309,7 @@ async def test_a_key_may_become_first_by_a_change_of_the_agent(server: Server, o
     assert await owner_of(server, owner, agent.public_key) is None
 
 
-async def test_a_key_with_an_end_ends_by_itself_with_what_it_opened(
+async def test_key_with_an_end_expires_with_its_tokens(
     server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path]
 ) -> None:
     end = server.clock().replace(microsecond=0) + timedelta(seconds=120)
@@ -325,7 +329,7 @@ async def test_a_key_with_an_end_ends_by_itself_with_what_it_opened(
     await token(server, agent, pairs[0])
 
 
-async def test_a_token_by_a_newer_key_is_believed_at_once_on_another_server(
+async def test_token_of_a_newer_key_is_accepted_at_once_on_another_server(
     server: Server, owner: UserPrincipal, agent: Agent, pairs: list[Path]
 ) -> None:
     other = server.another()
@@ -337,7 +341,7 @@ async def test_a_token_by_a_newer_key_is_believed_at_once_on_another_server(
 # --- the rows --------------------------------------------------------------------------------------------------------
 
 
-async def test_the_seeds_attribute_stays_and_the_others_stand_beside_it(
+async def test_first_key_stays_in_the_existing_attribute_and_the_others_in_a_new_one(
     server: Server, owner: UserPrincipal, agent: Agent
 ) -> None:
     line, end = new_key(), server.clock() + timedelta(days=1)
@@ -357,7 +361,7 @@ async def test_the_seeds_attribute_stays_and_the_others_stand_beside_it(
     assert key.serial == 1
 
 
-async def test_an_older_agent_takes_further_keys_and_gives_up_its_first(server: Server, owner: UserPrincipal) -> None:
+async def test_older_agent_accepts_additional_keys_and_can_lose_its_first(server: Server, owner: UserPrincipal) -> None:
     older, line = new_key() + " planner@old", new_key()
     await server.put(AGENTS, tenant_id=owner.tenant_id, id="planner", public_key=older, keys="none", keys_version="x")
     await server.keys.add(owner, "planner", public_key=line)
@@ -367,14 +371,14 @@ async def test_an_older_agent_takes_further_keys_and_gives_up_its_first(server: 
     assert [(key.line, key.status) for key in agent.keys] == [(rules.canonical(older), KeyStatus.DISABLED)]
 
 
-async def test_a_status_that_nobody_knows_lets_no_key_in(server: Server, owner: UserPrincipal) -> None:
+async def test_key_with_an_unknown_status_cannot_log_in(server: Server, owner: UserPrincipal) -> None:
     entry: dict[str, Value] = {"public_key": new_key(), "added_at": "2026-11-22T00:00:00Z", "status": "blessed", "serial": 1}
     await server.put(AGENTS, tenant_id=owner.tenant_id, id="planner", public_key=new_key(), keys={"key_x": entry, "key_y": 7})
     agent = await server.agents.get(owner, "planner")
     assert [key.status for key in agent.keys] == [KeyStatus.DISABLED]
 
 
-async def test_a_deleted_agent_leaves_no_claim_of_any_key(server: Server, owner: UserPrincipal, agent: Agent) -> None:
+async def test_deleted_agent_leaves_no_key_claims(server: Server, owner: UserPrincipal, agent: Agent) -> None:
     lines = [new_key() for _ in range(3)]
     for line in lines:
         await server.keys.add(owner, agent.id, public_key=line)

@@ -29,7 +29,7 @@ LINE = re.compile(
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Path:
-    """A folder with a key of each kind, made once: RSA takes long."""
+    """A folder with a key of each kind, generated once because RSA is slow."""
     require("ssh-keygen", ssh_keygen.PRESENT)
     folder = tmp_path_factory.mktemp("keys")
     for kind in ("ed25519", "ecdsa-256", "rsa-2048"):
@@ -55,7 +55,7 @@ def signed(challenge: Challenge, key: Path) -> str:
 # --- the challenge ---------------------------------------------------------------------------------------------------
 
 
-async def test_the_text_names_service_tenant_agent_challenge_and_expiry(server: Server, agent: Agent) -> None:
+async def test_challenge_text_contains_service_tenant_agent_challenge_and_expiry(server: Server, agent: Agent) -> None:
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     match = LINE.fullmatch(challenge.text)
     assert match is not None, challenge.text
@@ -63,12 +63,12 @@ async def test_the_text_names_service_tenant_agent_challenge_and_expiry(server: 
     assert challenge.expires_at == START.replace(microsecond=0) + timedelta(seconds=300)
 
 
-async def test_no_two_challenges_are_alike(server: Server, agent: Agent) -> None:
+async def test_challenges_are_unique(server: Server, agent: Agent) -> None:
     texts = {(await server.login.begin(agent.tenant_id, agent.id)).text for _ in range(10)}
     assert len({text.split("nonce=")[1] for text in texts}) == 10
 
 
-async def test_an_unknown_agent_gets_the_same_answer_and_the_same_row(server: Server, agent: Agent) -> None:
+async def test_unknown_agent_gets_an_equal_response_and_row(server: Server, agent: Agent) -> None:
     for tenant_id, agent_id in (
         (agent.tenant_id, "agt_00000000000000000000000000"),
         ("ten_00000000000000000000000000", agent.id),
@@ -83,7 +83,7 @@ async def test_an_unknown_agent_gets_the_same_answer_and_the_same_row(server: Se
         assert set(row) == {"challenge_id", "challenge", "tenant_id", "agent_id", "expires_at", "ttl"}
 
 
-async def test_a_row_has_the_seeds_attributes_and_a_ttl_in_seconds(server: Server, agent: Agent) -> None:
+async def test_challenge_row_has_the_existing_attributes_and_a_ttl_in_seconds(server: Server, agent: Agent) -> None:
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     assert await server.item(CHALLENGES, challenge.id) == {
         "challenge_id": challenge.id,
@@ -96,7 +96,9 @@ async def test_a_row_has_the_seeds_attributes_and_a_ttl_in_seconds(server: Serve
 
 
 @given(tenant_id=st.text(), agent_id=st.text())
-def test_whatever_is_claimed_the_text_is_one_line_of_printable_ascii_with_the_same_fields(tenant_id: str, agent_id: str) -> None:
+def test_challenge_text_for_any_claimed_ids_is_one_printable_ascii_line_with_the_same_fields(
+    tenant_id: str, agent_id: str
+) -> None:
     text = posed_nowhere().pose(tenant_id, agent_id).text
     assert text.isascii()
     assert text.isprintable()
@@ -106,22 +108,24 @@ def test_whatever_is_claimed_the_text_is_one_line_of_printable_ascii_with_the_sa
     ]  # fmt: skip
 
 
-def test_printf_leaves_a_text_as_it_is() -> None:
+def test_printf_prints_a_challenge_text_unchanged() -> None:
     text = posed_nowhere().pose("%s%n\\n$HOME`id`'\"", "100%").text
     printed = subprocess.run(["sh", "-c", 'printf %s "$0"', text], capture_output=True, check=True, timeout=5).stdout
     assert printed.decode() == text
 
 
 def posed_nowhere() -> Login:
-    """For what touches no table: this one has none."""
-    return Server(None, Clock(), Logs()).login  # type: ignore[arg-type]  # to show that posing does not ask it
+    """Return a login service without tables."""
+    return Server(None, Clock(), Logs()).login  # type: ignore[arg-type]  # proves that posing reads no table
 
 
 # --- redeeming -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa-256", "rsa-2048"])
-async def test_a_signature_by_the_agents_key_becomes_a_token(server: Server, owner: UserPrincipal, keys: Path, kind: str) -> None:
+async def test_signature_by_the_agents_key_is_exchanged_for_a_token(
+    server: Server, owner: UserPrincipal, keys: Path, kind: str
+) -> None:
     agent = await server.agent(owner, public_key=ssh_keygen.public_line(keys / kind))
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     token, expires_in_s = await server.another().login.redeem(challenge.id, signed(challenge, keys / kind))
@@ -130,7 +134,7 @@ async def test_a_signature_by_the_agents_key_becomes_a_token(server: Server, own
     assert server.tokens.read(token, server.clock()).expires_at == START.replace(microsecond=0) + timedelta(seconds=900)
 
 
-async def test_of_two_redeems_at_once_one_is_admitted(server: Server, agent: Agent, keys: Path) -> None:
+async def test_one_of_two_concurrent_redeems_succeeds(server: Server, agent: Agent, keys: Path) -> None:
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     signature = signed(challenge, keys / "ed25519")
     outcomes: list[bool] = []
@@ -149,14 +153,14 @@ async def test_of_two_redeems_at_once_one_is_admitted(server: Server, agent: Age
     assert sorted(outcomes) == [False, True]
 
 
-async def test_a_wrong_signature_spends_the_challenge(server: Server, agent: Agent, keys: Path) -> None:
+async def test_wrong_signature_uses_up_the_challenge(server: Server, agent: Agent, keys: Path) -> None:
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     for key in ("other", "ed25519"):
         with pytest.raises(BadCredentials):
             await server.login.redeem(challenge.id, signed(challenge, keys / key))
 
 
-async def test_a_challenge_lives_5_minutes(server: Server, agent: Agent, keys: Path) -> None:
+async def test_challenge_expires_after_5_minutes(server: Server, agent: Agent, keys: Path) -> None:
     fresh, stale = [await server.login.begin(agent.tenant_id, agent.id) for _ in range(2)]
     server.clock.now = fresh.expires_at - timedelta(milliseconds=1)
     await server.login.redeem(fresh.id, signed(fresh, keys / "ed25519"))
@@ -165,14 +169,14 @@ async def test_a_challenge_lives_5_minutes(server: Server, agent: Agent, keys: P
         await server.login.redeem(stale.id, signed(stale, keys / "ed25519"))
 
 
-async def test_a_lost_answer_asked_for_again_by_the_same_attempt_is_given_again(server: Server, agent: Agent) -> None:
+async def test_same_attempt_gets_the_challenge_again_after_a_lost_response(server: Server, agent: Agent) -> None:
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     assert await server.store.take_challenge(challenge.id, "attempt-1", server.clock()) == challenge
     assert await server.another().store.take_challenge(challenge.id, "attempt-1", server.clock()) == challenge
     assert await server.store.take_challenge(challenge.id, "attempt-2", server.clock()) is None
 
 
-async def test_every_failure_is_the_same_error(server: Server, owner: UserPrincipal, agent: Agent, keys: Path) -> None:
+async def test_every_login_failure_raises_the_same_error(server: Server, owner: UserPrincipal, agent: Agent, keys: Path) -> None:
     disabled = await server.agent(owner, public_key=ssh_keygen.public_line(keys / "ecdsa-256"))
     await server.agents.update(owner, disabled.id, status=AgentStatus.DISABLED)
     mine = await server.login.begin(agent.tenant_id, agent.id)
@@ -199,9 +203,7 @@ async def test_every_failure_is_the_same_error(server: Server, owner: UserPrinci
     assert len(texts) == 1
 
 
-async def test_the_audit_has_the_reason_for_each_refused_login(
-    server: Server, owner: UserPrincipal, agent: Agent, keys: Path
-) -> None:
+async def test_audit_has_the_reason_of_each_refused_login(server: Server, owner: UserPrincipal, agent: Agent, keys: Path) -> None:
     ended = await server.agent(owner, "Ended")
     _, key = await server.keys.add(owner, ended.id, public_key=ssh_keygen.public_line(keys / "ecdsa-256"))
     await server.keys.set_status(owner, ended.id, key_id(key.line), KeyStatus.DISABLED)
@@ -241,7 +243,9 @@ async def test_the_audit_has_the_reason_for_each_refused_login(
     }
 
 
-async def test_the_key_at_the_time_of_the_proof_counts(server: Server, owner: UserPrincipal, agent: Agent, keys: Path) -> None:
+async def test_key_at_the_time_of_the_signature_check_decides(
+    server: Server, owner: UserPrincipal, agent: Agent, keys: Path
+) -> None:
     challenges = [await server.login.begin(agent.tenant_id, agent.id) for _ in range(2)]
     await server.another().agents.update(owner, agent.id, public_key=ssh_keygen.public_line(keys / "other"))
     with pytest.raises(BadCredentials):
@@ -251,7 +255,7 @@ async def test_the_key_at_the_time_of_the_proof_counts(server: Server, owner: Us
 
 
 @pytest.mark.parametrize("status", ["online", "offline", "busy", "error", "", None])
-async def test_an_older_agent_logs_in_with_its_own_id_and_key_line(
+async def test_older_agent_logs_in_with_its_id_and_key_line(
     server: Server, owner: UserPrincipal, keys: Path, status: str | None
 ) -> None:
     line = ssh_keygen.public_line(keys / "ed25519")
@@ -261,7 +265,7 @@ async def test_an_older_agent_logs_in_with_its_own_id_and_key_line(
     assert (await server.login.verify_token(token)).principal.agent_id == "agent #1 (ü)"
 
 
-async def test_an_older_agent_without_a_usable_key_or_of_an_unknown_status_does_not(
+async def test_older_agent_without_a_usable_key_or_with_an_unknown_status_cannot_log_in(
     server: Server, owner: UserPrincipal, keys: Path
 ) -> None:
     line = ssh_keygen.public_line(keys / "ed25519")
@@ -276,7 +280,9 @@ async def test_an_older_agent_without_a_usable_key_or_of_an_unknown_status_does_
             await server.login.redeem(challenge.id, signed(challenge, keys / "ed25519"))
 
 
-async def test_a_key_that_an_older_agent_cannot_use_is_free_for_another(server: Server, owner: UserPrincipal, keys: Path) -> None:
+async def test_unusable_key_of_an_older_agent_can_be_used_by_another_agent(
+    server: Server, owner: UserPrincipal, keys: Path
+) -> None:
     line = ssh_keygen.public_line(keys / "ed25519")
     await server.put(AGENTS, tenant_id=owner.tenant_id, id="two", public_key=f"{line}\n{new_key()}\n")
     other = await server.agent(owner, public_key=line)
@@ -289,7 +295,7 @@ async def test_a_key_that_an_older_agent_cannot_use_is_free_for_another(server: 
 # --- on the socket ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_posed_challenge_touches_no_table_and_proves_the_agent(server: Server, agent: Agent, keys: Path) -> None:
+async def test_posed_challenge_is_not_stored_and_authenticates_the_agent(server: Server, agent: Agent, keys: Path) -> None:
     challenge = server.login.pose(agent.tenant_id, agent.id)
     assert await server.item(CHALLENGES, challenge.id) is None
     assert await server.login.prove(challenge, signed(challenge, keys / "ed25519")) == proven(agent)
@@ -297,7 +303,7 @@ async def test_a_posed_challenge_touches_no_table_and_proves_the_agent(server: S
         await server.login.redeem(challenge.id, signed(challenge, keys / "ed25519"))
 
 
-async def test_a_posed_challenge_is_refused_late_or_signed_by_another(server: Server, agent: Agent, keys: Path) -> None:
+async def test_posed_challenge_is_refused_after_its_expiry_or_with_another_key(server: Server, agent: Agent, keys: Path) -> None:
     challenge = server.login.pose(agent.tenant_id, agent.id)
     with pytest.raises(BadCredentials):
         await server.login.prove(challenge, signed(challenge, keys / "other"))
@@ -306,7 +312,7 @@ async def test_a_posed_challenge_is_refused_late_or_signed_by_another(server: Se
         await server.login.prove(challenge, signed(challenge, keys / "ed25519"))
 
 
-async def test_a_signature_of_another_connections_challenge_proves_nothing(server: Server, agent: Agent, keys: Path) -> None:
+async def test_signature_of_another_connections_challenge_is_refused(server: Server, agent: Agent, keys: Path) -> None:
     mine, theirs = server.login.pose(agent.tenant_id, agent.id), server.login.pose(agent.tenant_id, agent.id)
     with pytest.raises(BadCredentials):
         await server.login.prove(mine, signed(theirs, keys / "ed25519"))
@@ -315,7 +321,7 @@ async def test_a_signature_of_another_connections_challenge_proves_nothing(serve
 # --- with a token ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_token_dies_with_the_agents_status_key_or_row(server: Server, owner: UserPrincipal) -> None:
+async def test_token_is_revoked_with_the_agents_status_key_or_row(server: Server, owner: UserPrincipal) -> None:
     disabled, rekeyed, deleted = [await server.agent(owner, f"A{n}") for n in range(3)]
     tokens = {agent.id: TOKENS.mint(proven(agent), server.clock()) for agent in (disabled, rekeyed, deleted)}
     for token in tokens.values():
@@ -331,14 +337,14 @@ async def test_a_token_dies_with_the_agents_status_key_or_row(server: Server, ow
         await server.login.verify_token(tokens[disabled.id])
 
 
-async def test_another_name_ends_no_token(server: Server, owner: UserPrincipal) -> None:
+async def test_renaming_an_agent_ends_no_token(server: Server, owner: UserPrincipal) -> None:
     agent = await server.agent(owner)
     token = TOKENS.mint(proven(agent), server.clock())
     await server.agents.update(owner, agent.id, name="Another")
     assert (await server.login.verify_token(token)).principal == proven(agent)
 
 
-async def test_a_token_newer_than_what_a_server_remembers_is_believed_at_once(server: Server, owner: UserPrincipal) -> None:
+async def test_token_newer_than_the_cached_agent_is_accepted_at_once(server: Server, owner: UserPrincipal) -> None:
     agent, other = await server.agent(owner), server.another()
     await other.login.verify_token(TOKENS.mint(proven(agent), server.clock()))
     rekeyed = await server.agents.update(owner, agent.id, public_key=new_key())
@@ -346,7 +352,7 @@ async def test_a_token_newer_than_what_a_server_remembers_is_believed_at_once(se
     assert (await other.login.verify_token(token)).principal == proven(rekeyed)
 
 
-async def test_a_token_of_an_epoch_that_never_was_is_revoked(server: Server, owner: UserPrincipal) -> None:
+async def test_token_of_an_unknown_epoch_is_revoked(server: Server, owner: UserPrincipal) -> None:
     agent = await server.agent(owner)
     principal = proven(agent)
     forward = type(principal)(agent_id=agent.id, tenant_id=agent.tenant_id, epoch=7)
@@ -354,7 +360,7 @@ async def test_a_token_of_an_epoch_that_never_was_is_revoked(server: Server, own
         await server.login.verify_token(TOKENS.mint(forward, server.clock()))
 
 
-async def test_what_is_expired_and_what_is_no_token_are_told_apart(server: Server, owner: UserPrincipal) -> None:
+async def test_expired_and_invalid_tokens_raise_different_errors(server: Server, owner: UserPrincipal) -> None:
     token = TOKENS.mint(proven(await server.agent(owner)), server.clock())
     server.clock.pass_s(900)
     with pytest.raises(CredentialsExpired):
@@ -367,7 +373,7 @@ async def test_what_is_expired_and_what_is_no_token_are_told_apart(server: Serve
             await server.login.verify_token(text)
 
 
-async def test_a_claim_of_a_key_is_no_agent_to_log_in_as(server: Server, agent: Agent, keys: Path) -> None:
+async def test_key_claim_is_not_an_agent_that_can_log_in(server: Server, agent: Agent, keys: Path) -> None:
     claim = next(item["id"] for item in await server.items(AGENTS, agent.tenant_id) if item["id"] != agent.id)
     assert isinstance(claim, str)
     challenge = await server.login.begin(agent.tenant_id, claim)

@@ -1,6 +1,6 @@
-"""That the time of a failed login tells nothing: whoever the challenge names, the same is read and the same is verified.
+"""Work of a failed login: the same reads and the same verification for every agent, so that its time reveals nothing.
 
-Time itself is the bench's to show (`python -m bench failures`): a test that asserted it would fail under load.
+`python -m bench failures` measures the time itself: a test that asserted it would fail under load.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 async def work_of(redeem: Callable[[], asyncio.Task[object]]) -> Counter[str]:
-    """How often each part was begun."""
+    """Count the calls of each part."""
     begun: Counter[str] = Counter()
     seen: set[int] = set()
-    frames: list[FrameType] = []  # Kept, so that no number is used twice.
+    frames: list[FrameType] = []  # Kept alive, so that no id is reused.
 
     def note(frame: FrameType, event: str, _: object) -> None:
         module, name = frame.f_globals.get("__name__", ""), frame.f_code.co_name
         if (
             event == "call" and name in WORK.get(module, ()) and id(frame) not in seen
-        ):  # A coroutine that goes on is called again.
+        ):  # A resumed coroutine is reported as another call.
             seen.add(id(frame))
             frames.append(frame)
             begun[f"{module}.{name}"] += 1
@@ -57,7 +57,7 @@ async def work_of(redeem: Callable[[], asyncio.Task[object]]) -> Counter[str]:
     return begun
 
 
-async def test_every_failure_is_the_same_work(server: Server, tmp_path: Path, require: Require) -> None:
+async def test_every_login_failure_does_the_same_work(server: Server, tmp_path: Path, require: Require) -> None:
     require("ssh-keygen", ssh_keygen.PRESENT)
     own, foreign, large = (ssh_keygen.make_key(tmp_path / name, kind) for name, kind in
                            (("own", "ed25519"), ("foreign", "ed25519"), ("large", "rsa-2048")))  # fmt: skip

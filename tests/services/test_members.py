@@ -30,7 +30,7 @@ ALICE, BOB, CAROL = "alice@example.com", "bob@example.com", "carol@example.com"
 
 
 async def join(server: Server, owner: UserPrincipal, user: str, role: Role = Role.MEMBER) -> UserPrincipal:
-    """Somebody new in the tenant, by an invitation."""
+    """Invite a new member, and return them."""
     _, token = await server.invitations.create(owner, address=user, role=role)
     await server.invitations.accept(UserId(user), user, token)
     return await server.tenants.enter(UserId(user), owner.tenant_id)
@@ -57,7 +57,7 @@ async def member_count(server: Server, tenant_id: TenantId) -> int:
 
 
 async def all_at_once(*calls: Awaitable[object]) -> list[object]:
-    """What each call brings, or the error that it raises; they are made at one moment."""
+    """Run the calls concurrently, and return the result or error of each."""
     outcomes: list[object] = [None] * len(calls)
 
     async def note(number: int, call: Awaitable[object]) -> None:
@@ -79,7 +79,7 @@ def succeeded(outcomes: list[object]) -> int:
 # --- coming in -----------------------------------------------------------------------------------------------------------
 
 
-async def test_whoever_accepts_an_invitation_is_a_member_with_its_role_in_both_tables(server: Server) -> None:
+async def test_accepting_an_invitation_writes_a_member_with_its_role_to_both_tables(server: Server) -> None:
     owner = await server.tenant(ALICE)
     bob = await join(server, owner, BOB, Role.ADMIN)
     assert (bob.role, bob.tenant_id) == (Role.ADMIN, owner.tenant_id)
@@ -90,7 +90,7 @@ async def test_whoever_accepts_an_invitation_is_a_member_with_its_role_in_both_t
     assert await member_count(server, owner.tenant_id) == 2
 
 
-async def test_an_invitation_is_good_once_for_one_person(server: Server) -> None:
+async def test_invitation_is_valid_once_for_one_person(server: Server) -> None:
     owner = await server.tenant(ALICE)
     invitation, token = await server.invitations.create(owner, address=BOB, role=Role.MEMBER)
     _, first = await server.invitations.accept(UserId("b-1"), BOB, token)
@@ -104,7 +104,7 @@ async def test_an_invitation_is_good_once_for_one_person(server: Server) -> None
         await server.invitations.revoke(owner, invitation.id)
 
 
-async def test_of_many_who_accept_at_once_on_two_servers_one_is_in(server: Server) -> None:
+async def test_one_of_many_concurrent_acceptances_on_two_servers_succeeds(server: Server) -> None:
     owner = await server.tenant(ALICE)
     _, token = await server.invitations.create(owner, address=BOB, role=Role.MEMBER)
     servers = (server, server.another())
@@ -115,7 +115,7 @@ async def test_of_many_who_accept_at_once_on_two_servers_one_is_in(server: Serve
     assert len(await all_members(server, owner)) == await member_count(server, owner.tenant_id) == 2
 
 
-async def test_one_who_accepts_twice_at_once_is_told_the_same_twice(server: Server) -> None:
+async def test_concurrent_acceptances_by_one_person_return_the_same_member(server: Server) -> None:
     owner = await server.tenant(ALICE)
     _, token = await server.invitations.create(owner, address=BOB, role=Role.MEMBER)
     first, second = await all_at_once(*[server.invitations.accept(UserId(BOB), BOB, token) for _ in range(2)])
@@ -125,7 +125,7 @@ async def test_one_who_accepts_twice_at_once_is_told_the_same_twice(server: Serv
     assert await member_count(server, owner.tenant_id) == 2
 
 
-async def test_an_invitation_lasts_72_hours_by_our_clock(server: Server) -> None:
+async def test_invitation_expires_after_72_hours(server: Server) -> None:
     owner = await server.tenant(ALICE)
     invitation, token = await server.invitations.create(owner, address=BOB, role=Role.MEMBER)
     _, other = await server.invitations.create(owner, address=CAROL, role=Role.MEMBER)
@@ -138,7 +138,7 @@ async def test_an_invitation_lasts_72_hours_by_our_clock(server: Server) -> None
         await server.invitations.accept(UserId(BOB), BOB, token)
 
 
-async def test_an_invitation_is_for_one_address_however_it_is_written(server: Server) -> None:
+async def test_invitation_accepts_equivalent_spellings_of_its_address_only(server: Server) -> None:
     owner = await server.tenant(ALICE)
     invitation, token = await server.invitations.create(owner, address="Bob@Example.com", role=Role.MEMBER)
     assert invitation.address == BOB
@@ -148,7 +148,7 @@ async def test_an_invitation_is_for_one_address_however_it_is_written(server: Se
     await server.invitations.accept(UserId("b"), "BOB@example.COM", token)
 
 
-async def test_a_revoked_invitation_opens_nothing(server: Server) -> None:
+async def test_revoked_invitation_is_refused(server: Server) -> None:
     owner = await server.tenant(ALICE)
     invitation, token = await server.invitations.create(owner, address=BOB, role=Role.MEMBER)
     await server.invitations.revoke(owner, invitation.id)
@@ -159,7 +159,7 @@ async def test_a_revoked_invitation_opens_nothing(server: Server) -> None:
             await server.invitations.revoke(owner, id)
 
 
-async def test_an_invitation_by_somebody_who_may_invite_no_more_opens_nothing(server: Server) -> None:
+async def test_invitation_of_an_admin_who_may_no_longer_invite_is_refused(server: Server) -> None:
     owner = await server.tenant(ALICE)
     admin = await join(server, owner, BOB, Role.ADMIN)
     _, token = await server.invitations.create(admin, address=CAROL, role=Role.ADMIN)
@@ -171,7 +171,7 @@ async def test_an_invitation_by_somebody_who_may_invite_no_more_opens_nothing(se
         await server.invitations.accept(UserId(CAROL), CAROL, token)
 
 
-async def test_a_token_changed_anywhere_opens_nothing_and_each_installation_has_its_own(server: Server) -> None:
+async def test_changed_token_or_token_of_another_installation_is_refused(server: Server) -> None:
     owner = await server.tenant(ALICE)
     _, token = await server.invitations.create(owner, address=BOB, role=Role.MEMBER)
     forged = [token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :] for at in range(len(token))]
@@ -181,7 +181,7 @@ async def test_a_token_changed_anywhere_opens_nothing_and_each_installation_has_
     assert await roles(server, owner) == {ALICE: "owner"}
 
 
-async def test_a_member_is_not_invited_twice_and_keeps_their_role(server: Server) -> None:
+async def test_member_who_accepts_another_invitation_keeps_their_role(server: Server) -> None:
     owner = await server.tenant(ALICE)
     await join(server, owner, BOB, Role.VIEWER)
     _, token = await server.invitations.create(owner, address=BOB, role=Role.ADMIN)
@@ -191,7 +191,7 @@ async def test_a_member_is_not_invited_twice_and_keeps_their_role(server: Server
     assert len((await server.invitations.list(owner)).items) == 1
 
 
-async def test_members_stand_under_the_plans_limit_also_when_all_come_at_once(server: Server) -> None:
+async def test_concurrent_acceptances_respect_the_plans_limit_of_members(server: Server) -> None:
     owner = await server.tenant(ALICE)
     await server.put(TENANTS, **{**(await server.item(TENANTS, owner.tenant_id) or {}), "limits": {"members": 5}})
     tokens = [
@@ -212,7 +212,7 @@ async def test_members_stand_under_the_plans_limit_also_when_all_come_at_once(se
     await server.invitations.accept(UserId(f"m{left}"), f"m{left}@example.com", tokens[left])
 
 
-async def test_a_tenant_has_100_open_invitations_and_expired_ones_make_room(server: Server) -> None:
+async def test_tenant_has_at_most_100_open_invitations_and_expired_ones_do_not_count(server: Server) -> None:
     owner = await server.tenant(ALICE)
     for number in range(100):
         await server.invitations.create(owner, address=f"m{number}@example.com", role=Role.MEMBER)
@@ -223,7 +223,7 @@ async def test_a_tenant_has_100_open_invitations_and_expired_ones_make_room(serv
     assert len(await server.items(USER_TENANT_INDEX, owner.tenant_id)) == 2, "the owner and the new one"
 
 
-async def test_an_invitation_repeated_with_its_key_is_the_same_with_the_same_token(server: Server) -> None:
+async def test_repeated_create_returns_the_same_invitation_and_token(server: Server) -> None:
     owner = await server.tenant(ALICE)
     first = await server.invitations.create(owner, address=BOB, role=Role.MEMBER, idempotency_key="k")
     server.clock.pass_s(60)
@@ -236,13 +236,13 @@ async def test_an_invitation_repeated_with_its_key_is_the_same_with_the_same_tok
 @pytest.mark.parametrize(
     "address", ["", "bob", "@example.com", "bob@", "bob @example.com", "b\n@example.com", "x" * 255 + "@e.com"]
 )
-async def test_what_can_be_no_address_is_refused(server: Server, address: str) -> None:
+async def test_invalid_address_is_refused(server: Server, address: str) -> None:
     with pytest.raises(Invalid):
         await server.invitations.create(await server.tenant(ALICE), address=address, role=Role.MEMBER)
 
 
 @pytest.mark.parametrize("user", ["", "~invitation#inv_1", "~", "x" * 256, "two\nlines"])
-async def test_nobody_comes_in_whose_id_cannot_be_a_members(server: Server, user: str) -> None:
+async def test_person_with_an_invalid_id_cannot_join(server: Server, user: str) -> None:
     owner = await server.tenant(ALICE)
     _, token = await server.invitations.create(owner, address=BOB, role=Role.MEMBER)
     with pytest.raises(Invalid):
@@ -254,7 +254,7 @@ async def test_nobody_comes_in_whose_id_cannot_be_a_members(server: Server, user
 # --- who may -------------------------------------------------------------------------------------------------------------
 
 
-async def test_only_admins_see_and_change_members_and_invitations(server: Server) -> None:
+async def test_only_admins_read_and_change_members_and_invitations(server: Server) -> None:
     owner = await server.tenant(ALICE)
     await join(server, owner, BOB)
     agent = proven(await server.agent(owner))
@@ -272,7 +272,7 @@ async def test_only_admins_see_and_change_members_and_invitations(server: Server
     assert await roles(server, owner) == {ALICE: "owner", BOB: "member"}
 
 
-async def test_only_owners_make_and_unmake_owners(server: Server) -> None:
+async def test_only_owners_promote_to_and_demote_from_owner(server: Server) -> None:
     owner = await server.tenant(ALICE)
     admin = await join(server, owner, BOB, Role.ADMIN)
     await join(server, owner, CAROL)
@@ -293,7 +293,7 @@ async def test_only_owners_make_and_unmake_owners(server: Server) -> None:
 # --- roles, and out again ------------------------------------------------------------------------------------------------
 
 
-async def test_a_role_is_changed_in_both_tables_and_told(server: Server) -> None:
+async def test_role_change_is_written_to_both_tables_and_published(server: Server) -> None:
     owner = await server.tenant(ALICE)
     await join(server, owner, BOB)
     before = (await server.store.versions([owner.tenant_id]))[owner.tenant_id]
@@ -307,7 +307,7 @@ async def test_a_role_is_changed_in_both_tables_and_told(server: Server) -> None
     assert (await server.tenants.enter(UserId(BOB), owner.tenant_id)).role is Role.ADMIN
 
 
-async def test_a_removed_member_is_out_at_once_on_every_server(server: Server) -> None:
+async def test_removed_member_is_refused_at_once_on_every_server(server: Server) -> None:
     owner = await server.tenant(ALICE)
     bob = await join(server, owner, BOB)
     other = server.another()
@@ -325,14 +325,14 @@ async def test_a_removed_member_is_out_at_once_on_every_server(server: Server) -
 
 
 @pytest.mark.parametrize("role", [Role.ADMIN, Role.MEMBER, Role.VIEWER])
-async def test_everybody_may_leave(server: Server, role: Role) -> None:
+async def test_every_member_may_leave(server: Server, role: Role) -> None:
     owner = await server.tenant(ALICE)
     bob = await join(server, owner, BOB, role)
     await server.members.remove(bob, BOB)
     assert await roles(server, owner) == {ALICE: "owner"}
 
 
-async def test_the_last_owner_stays(server: Server) -> None:
+async def test_last_owner_cannot_leave_or_be_demoted(server: Server) -> None:
     owner = await server.tenant(ALICE)
     await join(server, owner, BOB, Role.ADMIN)
     for refused in (server.members.remove(owner, ALICE), server.members.set_role(owner, ALICE, Role.ADMIN)):
@@ -344,7 +344,7 @@ async def test_the_last_owner_stays(server: Server) -> None:
     assert await roles(server, as_member(await server.tenants.get(with_role(owner, Role.VIEWER)), BOB)) == {BOB: "owner"}
 
 
-async def test_of_owners_who_all_go_at_once_one_stays(server: Server) -> None:
+async def test_one_of_several_owners_who_leave_concurrently_stays(server: Server) -> None:
     for _ in range(10):
         owner = await server.tenant(ALICE)
         owners = [owner, *[await join(server, owner, f"o{number}@example.com", Role.OWNER) for number in range(5)]]
@@ -362,7 +362,7 @@ async def test_of_owners_who_all_go_at_once_one_stays(server: Server) -> None:
         assert {type(each) for each in outcomes if isinstance(each, ArtcafeError)} <= {LastOwner, Conflict}
 
 
-async def test_a_member_who_is_made_an_owner_meanwhile_is_not_removed_by_an_admin(server: Server) -> None:
+async def test_member_promoted_to_owner_during_a_removal_is_not_removed_by_an_admin(server: Server) -> None:
     owner = await server.tenant(ALICE)
     await join(server, owner, BOB, Role.VIEWER)
     tenant, people = server.store.tenant(owner.tenant_id), server.store.people(owner.tenant_id)
@@ -377,7 +377,7 @@ async def test_a_member_who_is_made_an_owner_meanwhile_is_not_removed_by_an_admi
     assert await roles(server, owner) == {ALICE: "owner", BOB: "owner"}
 
 
-async def test_ids_that_name_no_member_are_not_found(server: Server) -> None:
+async def test_unknown_and_malformed_member_ids_are_not_found(server: Server) -> None:
     owner = await server.tenant(ALICE)
     other = await server.tenant(BOB)
     invitation, _ = await server.invitations.create(owner, address=CAROL, role=Role.MEMBER)
@@ -390,7 +390,7 @@ async def test_ids_that_name_no_member_are_not_found(server: Server) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 50])
-async def test_pages_have_every_member_once_and_no_invitation(server: Server, limit: int) -> None:
+async def test_pages_list_each_member_once_without_invitations(server: Server, limit: int) -> None:
     owner = await server.tenant(ALICE)
     users = ["bob@example.com", "zoë@example.com", "é", "日本@example.com", "|", "}"]
     for number, user in enumerate(users):
@@ -412,7 +412,7 @@ async def test_pages_have_every_member_once_and_no_invitation(server: Server, li
 # --- other tenants, older ones, suspended ones, gone ones --------------------------------------------------------------------
 
 
-async def test_an_older_tenant_has_its_members_counted_with_its_first_change(server: Server) -> None:
+async def test_first_change_counts_the_members_of_an_older_tenant(server: Server) -> None:
     acme = TenantId("acme")
     await server.put(TENANTS, id="acme", agent_count=0, channel_count=0)
     for user, role in (("ann", "owner"), ("ben", "superuser")):
@@ -427,13 +427,13 @@ async def test_an_older_tenant_has_its_members_counted_with_its_first_change(ser
     assert await member_count(server, acme) == 1
 
 
-async def test_in_a_suspended_tenant_members_stay_as_they_are(server: Server) -> None:
+async def test_members_of_a_suspended_tenant_cannot_be_changed(server: Server) -> None:
     owner = await server.tenant(ALICE)
     await join(server, owner, BOB)
     _, token = await server.invitations.create(owner, address=CAROL, role=Role.MEMBER)
     tenant = server.store.tenant(owner.tenant_id)
     await tenant.transact([tenant.set_status(TenantStatus.SUSPENDED, server.clock())])
-    # The principal is from before: what it was is not believed.
+    # The principal predates the change: its role is not trusted.
     for refused in (
         server.members.remove(owner, BOB),
         server.members.set_role(owner, BOB, Role.VIEWER),
@@ -445,7 +445,7 @@ async def test_in_a_suspended_tenant_members_stay_as_they_are(server: Server) ->
     assert await roles(server, owner) == {ALICE: "owner", BOB: "member"}
 
 
-async def test_an_invitation_into_a_tenant_that_is_deleted_opens_nothing(server: Server) -> None:
+async def test_invitation_to_a_deleted_tenant_is_refused(server: Server) -> None:
     owner = await server.tenant(ALICE)
     _, token = await server.invitations.create(owner, address=BOB, role=Role.MEMBER)
     await server.tenants.delete(owner)

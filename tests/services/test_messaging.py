@@ -19,7 +19,7 @@ def message(it: GatewayApp, data: bytes = b"1", key: str | None = None) -> Publi
     return Publish(it.channel.id, Raw(data), key)
 
 
-async def test_a_member_and_an_agent_publish_each_under_its_own_name_and_keys(tmp_path: Path) -> None:
+async def test_members_and_agents_publish_with_their_own_sender_and_idempotency_keys(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         member = await it.services.messaging.publish(it.owner, it.channel.id, message(it, key="k"))
         agent = await it.services.messaging.publish(it.principal, it.channel.id, message(it, b"2", key="k"))
@@ -35,7 +35,7 @@ async def test_a_member_and_an_agent_publish_each_under_its_own_name_and_keys(tm
         assert [each.message_id for each in envelopes] == [member.message_id, agent.message_id]
 
 
-async def test_who_may_not_or_names_no_channel_stores_nothing(tmp_path: Path) -> None:
+async def test_forbidden_publish_or_unknown_channel_stores_nothing(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         stranger = it.principal.__class__(agent_id=it.agent.id, tenant_id=TenantId("ten_other"), epoch=0)
         for principal, channel, error in (
@@ -50,7 +50,7 @@ async def test_who_may_not_or_names_no_channel_stores_nothing(tmp_path: Path) ->
         assert await it.services.fabric.tenant(it.owner.tenant_id).log.state() is None
 
 
-async def test_what_is_in_memory_is_published_without_waiting_and_reads_no_table(tmp_path: Path) -> None:
+async def test_publish_to_a_cached_channel_neither_waits_nor_reads_a_table(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         assert it.services.messaging.submit_nowait(it.principal, it.channel.id, message(it)) is None
         await it.services.messaging.publish(it.principal, it.channel.id, message(it))
@@ -71,14 +71,14 @@ async def test_what_is_in_memory_is_published_without_waiting_and_reads_no_table
         (Publish("c", Raw(b"[" * 33 + b"]" * 33)), "data"),
     ],
 )
-def test_a_message_that_is_wrong_is_told_by_its_field(publish: Publish, field: str) -> None:
+def test_invalid_message_is_refused_with_the_name_of_its_field(publish: Publish, field: str) -> None:
     with pytest.raises(Invalid) as refused:
         check(publish)
 
     assert refused.value.field == field
 
 
-def test_a_message_of_the_most_that_is_allowed_passes_and_one_byte_more_does_not() -> None:
+def test_message_of_the_maximum_size_is_stored_and_one_byte_more_is_refused() -> None:
     headers = {f"{number:064}": "v" * 1024 for number in range(32)}
     check(Publish("c", Raw(b'"%b"' % (b"x" * (fields.MESSAGE_BYTES - 2))), "k" * 255, headers, "r" * 255))
 

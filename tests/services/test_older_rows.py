@@ -1,4 +1,4 @@
-"""Rows as an older system may have left them, with anything in them: everything can still be done, and what is not ours stays."""
+"""Rows of an older system with arbitrary values: every operation works, and unknown attributes stay."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NOT_OURS = ("model", "tags", "organisation", "last_seen", "ttl", "owner")
 
 def rows_of(table: Table) -> st.SearchStrategy[Mapping[str, Value]]:
     names = (*table.attributes, *OURS[table], *NOT_OURS)
-    # A fraction in the place of an epoch is left out: there is no next one to it that is whole.
+    # Fractional epochs are left out: they have no whole successor.
     return st.dictionaries(st.sampled_from(names), values().filter(lambda value: not isinstance(value, Decimal)), max_size=8)
 
 
@@ -53,7 +53,7 @@ def is_number(value: Value) -> TypeGuard[int]:
 
 
 def stays(before: Item, after: Item | None) -> bool:
-    """Whether everything that nobody changed, and that is none of our words, is as it was."""
+    """Return whether all unchanged and unknown attributes are as before."""
     assert after is not None
     return all(after.get(name) == value for name, value in before.items() if name in NOT_OURS)
 
@@ -67,7 +67,7 @@ def stays(before: Item, after: Item | None) -> bool:
 @example({"agent_count": 7, "channel_count": 5}, {}, {}, "t", "a", "c")
 @example({"agent_count": "3"}, {"status": "offline", "deleting": None}, {}, "a.b", "*", ">")
 @example({"channel_count": 1}, {}, {}, "tenant one", "bot@example.com", "número 1")
-async def test_whatever_an_older_system_wrote_everything_can_be_done_and_the_rest_stays(
+async def test_every_operation_works_on_older_rows_and_keeps_unknown_attributes(
     tenant: Mapping[str, Value],
     agent: Mapping[str, Value],
     channel: Mapping[str, Value],
@@ -108,7 +108,7 @@ async def test_whatever_an_older_system_wrote_everything_can_be_done_and_the_res
             await server.channels.delete(alice, channel_id)
             row = await server.item(TENANTS, tenant_id)
             assert row is not None
-            # Numbers in the places of all counts are believed: `artcafe tables check` compares them with what is there.
+            # Numbers in all counts are trusted: `artcafe tables check` compares them with the rows.
             counts = [tenant.get("agent_count"), tenant.get("channel_count"), tenant.get("member_count")]
             left = [count for count in counts if is_number(count)]
             agents, channels, members = (left[0] - 1, left[1] - 1, left[2]) if len(left) == 3 else (0, 0, 1)
@@ -118,7 +118,7 @@ async def test_whatever_an_older_system_wrote_everything_can_be_done_and_the_res
 
 
 @pytest.mark.parametrize("table", [TENANTS, AGENTS, CHANNELS])
-async def test_a_change_of_a_full_row_is_refused_with_a_sentence_that_says_so(server: Server, table: Table) -> None:
+async def test_change_of_a_full_row_is_refused_with_a_clear_message(server: Server, table: Table) -> None:
     rows: dict[Table, dict[str, Value]] = {
         TENANTS: {"id": "acme", "name": "A"},
         AGENTS: {"tenant_id": "acme", "id": "bot", "name": "B", "channels": {}},
@@ -144,4 +144,4 @@ async def test_a_change_of_a_full_row_is_refused_with_a_sentence_that_says_so(se
     after = await server.item(table, "acme", None if table is TENANTS else str(rows[table]["id"]))
     assert before is not None
     assert after is not None
-    assert {name: after.get(name) for name in before} == before  # A tenant's row has been given its counts.
+    assert {name: after.get(name) for name in before} == before  # The tenant's row got its counts.

@@ -28,7 +28,7 @@ def agent(agent_id: AgentId = PLANNER, tenant_id: TenantId = OURS) -> AgentPrinc
 
 
 class Server:
-    """One server of a fleet, as far as presence goes."""
+    """The presence of one server of a fleet."""
 
     def __init__(self, fabric: Fabric, clock: Clock) -> None:
         self.fabric, self.presence = fabric, Presence(fabric, clock)
@@ -41,7 +41,7 @@ class Server:
 
 @asynccontextmanager
 async def server(nats: EmbeddedNats, clock: Clock, *, lease_s: float = 50, renew_s: float = 20) -> AsyncIterator[Server]:
-    """At the end it is gone without a word, as if it had been killed."""
+    """Stops without announcing it, as if killed."""
     fabric = Fabric([nats.url], ACCOUNTS, lease_s=lease_s, renew_s=renew_s)
     async with asyncio.TaskGroup() as group:
         group.create_task(fabric.run())
@@ -67,7 +67,7 @@ def clock() -> Clock:
     return Clock()
 
 
-async def test_an_agent_is_connected_from_its_first_socket_to_its_last(nats: EmbeddedNats, clock: Clock) -> None:
+async def test_agent_is_connected_from_its_first_socket_to_its_last(nats: EmbeddedNats, clock: Clock) -> None:
     async with server(nats, clock) as here:
         view = await here.view()
         assert view.of(PLANNER) == AWAY
@@ -82,13 +82,13 @@ async def test_an_agent_is_connected_from_its_first_socket_to_its_last(nats: Emb
         assert view.of(PLANNER) == AWAY
 
 
-async def test_a_status_is_shown_until_the_last_socket_ends(nats: EmbeddedNats, clock: Clock) -> None:
+async def test_status_is_shown_until_the_last_socket_closes(nats: EmbeddedNats, clock: Clock) -> None:
     async with server(nats, clock) as here:
         view = await here.view()
         for _ in range(2):
             here.presence.came(agent())
         clock.pass_s(1)
-        # NFC makes one character of the two.
+        # NFC composes the two characters.
         assert here.presence.set_status(agent(), "cafe\u0301") == "caf\u00e9"
         assert view.of(PLANNER) == Seen(connected=True, status="caf\u00e9", since=START)
         here.presence.gone(agent())
@@ -99,7 +99,7 @@ async def test_a_status_is_shown_until_the_last_socket_ends(nats: EmbeddedNats, 
         assert view.of(PLANNER).status is None
 
 
-async def test_a_status_can_be_taken_away(nats: EmbeddedNats, clock: Clock) -> None:
+async def test_status_can_be_removed(nats: EmbeddedNats, clock: Clock) -> None:
     async with server(nats, clock) as here:
         here.presence.came(agent())
         here.presence.set_status(agent(), "busy")
@@ -108,7 +108,7 @@ async def test_a_status_can_be_taken_away(nats: EmbeddedNats, clock: Clock) -> N
 
 
 @pytest.mark.parametrize("text", ["", " ", "x" * 65, "two\nlines", "\ud800"])
-async def test_a_status_that_is_none_is_refused_and_changes_nothing(nats: EmbeddedNats, clock: Clock, text: str) -> None:
+async def test_invalid_status_is_refused_and_changes_nothing(nats: EmbeddedNats, clock: Clock, text: str) -> None:
     async with server(nats, clock) as here:
         here.presence.came(agent())
         here.presence.set_status(agent(), "busy")
@@ -118,7 +118,7 @@ async def test_a_status_that_is_none_is_refused_and_changes_nothing(nats: Embedd
         assert (await here.view()).of(PLANNER).status == "busy"
 
 
-async def test_two_servers_see_each_others_agents_and_another_tenant_sees_none(nats: EmbeddedNats, clock: Clock) -> None:
+async def test_servers_see_each_others_agents_in_the_same_tenant_only(nats: EmbeddedNats, clock: Clock) -> None:
     async with server(nats, clock) as one, server(nats, clock) as other:
         one.presence.came(agent(PLANNER))
         other.presence.came(agent(SCOUT))
@@ -132,7 +132,7 @@ async def test_two_servers_see_each_others_agents_and_another_tenant_sees_none(n
         await until(lambda: not views[1].of(PLANNER).connected)
 
 
-async def test_a_killed_servers_agents_are_shown_as_connected_until_its_lease_ends(nats: EmbeddedNats, clock: Clock) -> None:
+async def test_agents_of_a_killed_server_are_connected_until_its_lease_expires(nats: EmbeddedNats, clock: Clock) -> None:
     async with server(nats, clock, lease_s=0.5) as left:
         view = await left.view()
         async with server(nats, clock) as dying:
@@ -141,7 +141,7 @@ async def test_a_killed_servers_agents_are_shown_as_connected_until_its_lease_en
         await until(lambda: not view.of(PLANNER).connected)
 
 
-async def test_a_tenant_with_a_connected_agent_keeps_its_room(nats: EmbeddedNats, clock: Clock) -> None:
+async def test_tenant_with_a_connected_agent_stays_open(nats: EmbeddedNats, clock: Clock) -> None:
     fabric = Fabric([nats.url], ACCOUNTS, idle_s=0, sweep_s=0.01)
     async with asyncio.TaskGroup() as group:
         group.create_task(fabric.run())
@@ -157,7 +157,7 @@ async def test_a_tenant_with_a_connected_agent_keeps_its_room(nats: EmbeddedNats
         fabric.close()
 
 
-async def test_without_nats_presence_is_unknown_and_agents_still_come_and_go(
+async def test_presence_is_unknown_without_nats_and_sockets_are_still_counted(
     nats: EmbeddedNats, clock: Clock, tmp_path: Path
 ) -> None:
     async with server(nats, clock) as here:
@@ -177,7 +177,7 @@ async def test_without_nats_presence_is_unknown_and_agents_still_come_and_go(
             await again.stop()
 
 
-async def test_a_server_that_ends_counts_nobody(nats: EmbeddedNats, clock: Clock) -> None:
+async def test_stopping_server_counts_no_socket(nats: EmbeddedNats, clock: Clock) -> None:
     fabric = Fabric([nats.url], ACCOUNTS)
     presence = Presence(fabric, clock)
     with pytest.raises(Unavailable):

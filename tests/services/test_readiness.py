@@ -1,4 +1,4 @@
-"""Readiness, on a real nats-server and a real table file that others lock and spoil."""
+"""Readiness with a real nats-server, and a real table file that the test locks and damages."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ READY = {"tables": OK, "nats": OK}
 
 @dataclass
 class Server:
-    """What readiness looks at."""
+    """The parts that readiness checks."""
 
     nats: EmbeddedNats
     file: Path
     readiness: Readiness
 
     async def stored(self) -> int:
-        """How many messages were ever stored to try it."""
+        """Return the number of messages that checks have stored."""
         async with connected(self.nats.url, ACCOUNTS.platform_user()) as platform:
             return (await platform.jetstream().stream_info(storage_probe.STREAM)).state.last_seq
 
@@ -67,7 +67,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 async def changed(server: Server, part: str) -> str:
-    """The state of a part once it is another than ok; the other is ok all the while."""
+    """Wait until a part is not ok, and return its state. The other part must stay ok."""
     async with asyncio.timeout(4 * BOUND_S):
         while True:
             states = dict(await server.readiness.states())
@@ -78,7 +78,7 @@ async def changed(server: Server, part: str) -> str:
             await asyncio.sleep(0.1)
 
 
-async def test_many_questions_at_once_try_it_once(server: Server) -> None:
+async def test_concurrent_requests_share_one_check(server: Server) -> None:
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(server.readiness.states()) for _ in range(100)]
     assert [dict(each.result()) for each in asked] == [READY] * 100
@@ -86,23 +86,23 @@ async def test_many_questions_at_once_try_it_once(server: Server) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-async def test_a_table_that_is_gone_makes_the_server_not_ready(server: Server, table: Table) -> None:
+async def test_server_with_a_missing_table_is_not_ready(server: Server, table: Table) -> None:
     assert await server.readiness.states() == READY
     with closing(sqlite3.connect(server.file)) as db:
         db.execute(f'DROP TABLE "{table.name}"')
     assert "the table file cannot be reached" in await changed(server, "tables")
 
 
-async def test_a_locked_table_file_makes_the_server_not_ready_until_it_is_free(server: Server) -> None:
+async def test_server_with_a_locked_table_file_is_not_ready_until_it_is_unlocked(server: Server) -> None:
     with closing(sqlite3.connect(server.file, isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         assert "within 2 s" in await changed(server, "tables")
     async with asyncio.timeout(4 * BOUND_S):
-        while await server.readiness.states() != READY:  # noqa: ASYNC110 (nobody tells)
+        while await server.readiness.states() != READY:  # noqa: ASYNC110 (no event to wait on)
             await asyncio.sleep(0.1)
 
 
-async def test_a_nats_server_that_hangs_makes_the_server_not_ready(server: Server) -> None:
+async def test_server_with_a_hanging_nats_server_is_not_ready(server: Server) -> None:
     assert await server.readiness.states() == READY
     assert server.nats.pid is not None
     os.kill(server.nats.pid, signal.SIGSTOP)
@@ -112,7 +112,7 @@ async def test_a_nats_server_that_hangs_makes_the_server_not_ready(server: Serve
         os.kill(server.nats.pid, signal.SIGCONT)
 
 
-async def test_a_later_question_tries_it_again(server: Server) -> None:
+async def test_later_request_checks_again(server: Server) -> None:
     assert await server.readiness.states() == READY
     server.readiness._checked_at -= readiness.FRESH_S
     assert await server.readiness.states() == READY

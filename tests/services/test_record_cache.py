@@ -19,14 +19,14 @@ WAIT_S = 5
 
 
 class Watched(Sqlite):
-    """The embedded engine, which counts its reads and can be told to hold back one answer that it has read already."""
+    """The SQLite engine with a count of its reads. It can delay one response after reading."""
 
     reads = 0
     held: asyncio.Event | None = None
     released: asyncio.Event
 
     async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
-        """As the port has it."""
+        """Read items, as the port describes."""
         self.reads += 1
         found = await super().get(table, keys, consistent=consistent)
         if self.held is not None:
@@ -55,7 +55,7 @@ async def owner(server: Server) -> UserPrincipal:
     return await server.tenant()
 
 
-async def test_what_was_asked_for_once_is_in_memory(server: Server, engine: Watched, owner: UserPrincipal) -> None:
+async def test_second_read_of_a_record_is_served_from_memory(server: Server, engine: Watched, owner: UserPrincipal) -> None:
     channel, agent = await server.channels.create(owner, name="News"), await server.agent(owner)
     record_cache = server.record_cache
     assert record_cache.peek_channel(owner.tenant_id, channel.id) is None
@@ -69,7 +69,7 @@ async def test_what_was_asked_for_once_is_in_memory(server: Server, engine: Watc
     assert record_cache.tenants() == {owner.tenant_id}
 
 
-async def test_what_is_not_there_is_asked_for_every_time(server: Server, owner: UserPrincipal) -> None:
+async def test_missing_record_is_read_every_time(server: Server, owner: UserPrincipal) -> None:
     channel = await server.channels.create(owner, name="News")
     foreign = await server.tenant("bob")
     for id in ("chn_none", "", "\x00", "\ud800", "x" * 5000):
@@ -85,7 +85,7 @@ async def test_what_is_not_there_is_asked_for_every_time(server: Server, owner: 
     assert await server.record_cache.channel(owner.tenant_id, later.id) == later
 
 
-async def test_a_change_makes_it_forget_its_tenant_and_no_other(server: Server, engine: Watched, owner: UserPrincipal) -> None:
+async def test_change_of_a_whole_tenant_drops_that_tenant_only(server: Server, engine: Watched, owner: UserPrincipal) -> None:
     agent, foreign = await server.agent(owner), await server.tenant("bob")
     theirs = await server.channels.create(foreign, name="Bob's")
     await server.record_cache.agent(owner.tenant_id, agent.id)
@@ -98,9 +98,7 @@ async def test_a_change_makes_it_forget_its_tenant_and_no_other(server: Server, 
     assert server.record_cache.tenants() == {owner.tenant_id}
 
 
-async def test_a_change_makes_it_forget_what_it_names_and_nothing_else(
-    server: Server, engine: Watched, owner: UserPrincipal
-) -> None:
+async def test_change_drops_only_the_named_records(server: Server, engine: Watched, owner: UserPrincipal) -> None:
     one, two = await server.agent(owner), await server.agent(owner)
     channel = await server.channels.create(owner, name="News")
     for agent in (one, two):
@@ -114,7 +112,7 @@ async def test_a_change_makes_it_forget_what_it_names_and_nothing_else(
     assert (await server.record_cache.agent(owner.tenant_id, one.id)).name == "Other"
 
 
-async def test_a_tenant_that_nobody_asks_for_is_dropped(server: Server, owner: UserPrincipal) -> None:
+async def test_unused_tenant_is_dropped(server: Server, owner: UserPrincipal) -> None:
     foreign = await server.tenant("bob")
     mine, theirs = await server.channels.create(owner, name="A"), await server.channels.create(foreign, name="B")
     await server.record_cache.channel(owner.tenant_id, mine.id)
@@ -126,7 +124,7 @@ async def test_a_tenant_that_nobody_asks_for_is_dropped(server: Server, owner: U
     assert server.record_cache.tenants() == {owner.tenant_id}
 
 
-async def test_what_was_read_before_a_change_is_not_kept_after_it(server: Server, engine: Watched, owner: UserPrincipal) -> None:
+async def test_record_read_before_a_change_is_not_cached_after_it(server: Server, engine: Watched, owner: UserPrincipal) -> None:
     agent = await server.agent(owner)
     record_cache = server.record_cache
     engine.held = held = asyncio.Event()
@@ -135,12 +133,12 @@ async def test_what_was_read_before_a_change_is_not_kept_after_it(server: Server
         await held.wait()
         await server.agents.update(owner, agent.id, status=AgentStatus.DISABLED)
         engine.released.set()
-    # The one who asked before the change may get what was true then; nobody who asks after it does.
+    # A read that began before the change may return the old record; a later one must not.
     assert reading.result().status is AgentStatus.ACTIVE
     assert (await record_cache.agent(owner.tenant_id, agent.id)).status is AgentStatus.DISABLED
 
 
-async def test_it_keeps_what_was_used_last(server: Server, owner: UserPrincipal) -> None:
+async def test_least_recently_used_record_is_dropped_first(server: Server, owner: UserPrincipal) -> None:
     record_cache = RecordCache(server.store, server.invalidation, size=2)
     channels = [await server.channels.create(owner, name=f"C{n}") for n in range(3)]
     for at in (0, 1, 0, 2):
@@ -149,7 +147,7 @@ async def test_it_keeps_what_was_used_last(server: Server, owner: UserPrincipal)
     assert in_memory == [True, False, True]
 
 
-async def test_a_tenant_whose_last_record_made_room_is_watched_no_longer(server: Server, owner: UserPrincipal) -> None:
+async def test_tenant_without_cached_records_is_no_longer_watched(server: Server, owner: UserPrincipal) -> None:
     record_cache = RecordCache(server.store, server.invalidation, size=1)
     foreign = await server.tenant("bob")
     mine, theirs = await server.channels.create(owner, name="A"), await server.channels.create(foreign, name="B")
@@ -160,7 +158,7 @@ async def test_a_tenant_whose_last_record_made_room_is_watched_no_longer(server:
     assert await record_cache.channel(owner.tenant_id, mine.id) == mine
 
 
-async def test_while_the_tables_are_away_what_is_in_memory_is_still_there(server: Server, owner: UserPrincipal) -> None:
+async def test_cached_records_are_served_while_the_tables_are_unavailable(server: Server, owner: UserPrincipal) -> None:
     channel, other = await server.channels.create(owner, name="A"), await server.channels.create(owner, name="B")
     await server.record_cache.channel(owner.tenant_id, channel.id)
     await server.tables.close()

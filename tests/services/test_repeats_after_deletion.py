@@ -1,4 +1,4 @@
-"""A request with an `Idempotency-Key` that comes again after what it made was deleted makes nothing again."""
+"""A repeated request with an `Idempotency-Key` creates nothing after its result was deleted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def counts(server: Server, owner: UserPrincipal) -> tuple[int, int, int]:
 
 
 async def refused(call: Callable[[], Awaitable[object]]) -> None:
-    """The call answers 409 and says what to do, each time."""
+    """Check that every call raises a 409 with a remedy."""
     for _ in range(2):
         with pytest.raises(Conflict, match="take a new Idempotency-Key"):
             await call()
@@ -125,7 +125,9 @@ async def test_repeated_creation_of_a_deleted_tenant_is_refused(server: Server) 
     await refused(create)
 
 
-async def test_tombstone_ends_after_72_hours_and_only_requests_with_a_key_leave_one(server: Server, owner: UserPrincipal) -> None:
+async def test_tombstone_expires_after_72_hours_and_only_requests_with_a_key_leave_one(
+    server: Server, owner: UserPrincipal
+) -> None:
     await server.tables.sweep(server.clock().replace(year=2100))
     plain = await server.channels.create(owner, name="News")
     await server.channels.delete(owner, plain.id)
@@ -137,7 +139,7 @@ async def test_tombstone_ends_after_72_hours_and_only_requests_with_a_key_leave_
     assert await server.tables.sweep(server.clock()) == 1
 
 
-async def test_a_tombstone_is_no_challenge(server: Server, owner: UserPrincipal) -> None:
+async def test_tombstone_is_not_a_challenge(server: Server, owner: UserPrincipal) -> None:
     agent = await server.agents.create(owner, name="A", public_key=new_key(), idempotency_key="k")
     await server.agents.delete(owner, agent.id)
     (row,) = [item async for item in server.tables.scan(CHALLENGES) if str(item["challenge_id"]).startswith("tombstone#")]

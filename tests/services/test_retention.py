@@ -1,4 +1,4 @@
-"""Retention on real tables and a real log. What agents hear of it is tested in tests/gateway/test_gaps.py."""
+"""Retention on real tables and a real log. tests/gateway/test_gaps.py tests the gaps that agents get."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLAN_S = plans.PLANS[plans.DEFAULT_PLAN][Limit.RETENTION_S]
 
 
 def retention(it: GatewayApp, ahead_s: float, *, period_s: float = 60) -> Retention:
-    """A server's, whose clock is ahead by so much."""
+    """Return the retention of a server whose clock is ahead."""
     return Retention(Store(it.tables), it.services.fabric, lambda: now() + timedelta(seconds=ahead_s), period_s=period_s)
 
 
@@ -49,7 +49,7 @@ async def limit(it: GatewayApp, **own: int) -> None:
 
 
 async def fill(it: GatewayApp) -> None:
-    """Publishes 100 kB."""
+    """Publish 100 kB."""
     for _ in range(100):
         await it.publish(b'"%b"' % (b"x" * 1000))
 
@@ -60,7 +60,7 @@ async def at(it: GatewayApp, seq: int) -> Cursor:
     return Cursor(epoch=state.epoch, seq=seq)
 
 
-async def test_a_message_is_kept_as_long_as_its_key_is_known(tmp_path: Path) -> None:
+async def test_message_is_kept_as_long_as_its_idempotency_key(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         short = await it.services.channels.create(it.owner, name="short", retention_s=60)
         await it.publish(b"1", short)
@@ -70,7 +70,7 @@ async def test_a_message_is_kept_as_long_as_its_key_is_known(tmp_path: Path) -> 
         assert await kept(it, short) == []
 
 
-async def test_a_sweep_reads_a_tenant_once_and_again_when_it_has_changed(tmp_path: Path) -> None:
+async def test_sweep_reads_a_tenant_once_and_again_after_a_change(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         short = await it.services.channels.create(it.owner, name="short", retention_s=7200)
         await it.publish(b"1", short)
@@ -84,7 +84,7 @@ async def test_a_sweep_reads_a_tenant_once_and_again_when_it_has_changed(tmp_pat
         assert await kept(it, short) == []
 
 
-async def test_each_channel_keeps_its_messages_for_its_own_time(tmp_path: Path) -> None:
+async def test_each_channel_has_its_own_retention(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         short = await it.services.channels.create(it.owner, name="short", retention_s=3600)
         empty = await it.services.channels.create(it.owner, name="empty", retention_s=3600)
@@ -106,7 +106,7 @@ async def test_each_channel_keeps_its_messages_for_its_own_time(tmp_path: Path) 
         assert await rows(it).removed_to(empty.id) == Cursor()
 
 
-async def test_a_plan_that_has_come_to_allow_less_holds_for_what_is_stored_already(tmp_path: Path) -> None:
+async def test_lower_limit_of_a_plan_applies_to_stored_messages(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         long = await it.services.channels.create(it.owner, name="long", retention_s=PLAN_S)
         await it.publish(b"1", long)
@@ -117,7 +117,7 @@ async def test_a_plan_that_has_come_to_allow_less_holds_for_what_is_stored_alrea
         assert await kept(it, long) == []
 
 
-async def test_a_server_that_ended_before_it_removed_what_it_had_noted_is_finished_by_the_next(tmp_path: Path) -> None:
+async def test_next_server_completes_a_removal_that_was_recorded_but_not_done(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         for _ in range(3):
             await it.publish(b"1")
@@ -128,7 +128,7 @@ async def test_a_server_that_ended_before_it_removed_what_it_had_noted_is_finish
         assert await rows(it).removed_to(it.channel.id) == await at(it, 3)
 
 
-async def test_servers_that_remove_the_same_at_once_remove_it_once_and_never_go_back(tmp_path: Path) -> None:
+async def test_concurrent_sweeps_of_several_servers_never_move_the_position_back(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         others = [await it.services.channels.create(it.owner, name=f"channel {number}") for number in range(5)]
         for channel in (it.channel, *others):
@@ -145,7 +145,7 @@ async def test_servers_that_remove_the_same_at_once_remove_it_once_and_never_go_
         assert await kept(it) == [19]
 
 
-async def test_what_was_removed_from_a_log_says_nothing_of_the_next_one(tmp_path: Path) -> None:
+async def test_removed_position_of_one_log_does_not_apply_to_the_next(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         for _ in range(3):
             await it.publish(b"1")
@@ -159,7 +159,7 @@ async def test_what_was_removed_from_a_log_says_nothing_of_the_next_one(tmp_path
         assert (await kept(it), await rows(it).removed_to(it.channel.id)) == ([], await at(it, 1))
 
 
-async def test_a_full_quota_refuses_publishes_drops_nothing_and_ends_when_the_plan_allows_more(tmp_path: Path) -> None:
+async def test_full_quota_refuses_publishes_without_dropping_messages_until_the_plan_allows_more(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await limit(it, storage_bytes=20_000)
         with pytest.raises(QuotaFull):
@@ -178,7 +178,7 @@ async def test_a_full_quota_refuses_publishes_drops_nothing_and_ends_when_the_pl
         await it.publish(b"1")
 
 
-async def test_a_tenant_that_stored_nothing_has_nothing_removed_and_no_log_is_made(tmp_path: Path) -> None:
+async def test_sweep_of_a_tenant_without_messages_creates_no_log(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
         await tenant_fabric.connection.wait_up()
@@ -186,7 +186,7 @@ async def test_a_tenant_that_stored_nothing_has_nothing_removed_and_no_log_is_ma
         assert await tenant_fabric.log.state() is None
 
 
-async def test_the_loop_sweeps_what_is_open_and_goes_on_over_a_time_without_nats(tmp_path: Path) -> None:
+async def test_loop_sweeps_open_tenants_and_survives_a_time_without_nats(tmp_path: Path) -> None:
     async with gateway_app(tmp_path, has_proxy=True) as it:
         assert it.proxy is not None
         tenant_fabric = it.services.fabric.tenant(it.owner.tenant_id)
@@ -203,19 +203,19 @@ async def test_the_loop_sweeps_what_is_open_and_goes_on_over_a_time_without_nats
             it.proxy.is_open = True
             await tenant_fabric.connection.wait_up()
             async with asyncio.timeout(5):
-                while await kept_quietly(it):  # noqa: ASYNC110 (the log tells nobody what was removed)
+                while await kept_quietly(it):  # noqa: ASYNC110 (the log has no event for removals)
                     await asyncio.sleep(0.01)
-            assert tenant_fabric.used_at == used_at  # Nobody used it: it may be let go.
+            assert tenant_fabric.used_at == used_at  # Unused, so it may be closed.
             running.cancel()
 
 
 async def kept_quietly(it: GatewayApp) -> bool:
-    """Whether anything is there, without using the tenant_fabric as those do who need it."""
+    """Return whether the tenant is open, without using it."""
     (tenant_fabric,) = it.services.fabric.open_tenants()
     return bool(await tenant_fabric.log.after(it.channel.id, 0))
 
 
-async def test_a_limit_that_no_time_can_hold_keeps_no_other_tenant_from_being_swept(tmp_path: Path) -> None:
+async def test_out_of_range_retention_of_one_tenant_does_not_block_the_others(tmp_path: Path) -> None:
     async with gateway_app(tmp_path) as it:
         await it.publish(b"1")
         await limit(it, retention_s=2**53)
@@ -227,7 +227,7 @@ async def test_a_limit_that_no_time_can_hold_keeps_no_other_tenant_from_being_sw
         sweeping = retention(it, PLAN_S + 10, period_s=0.01)
         async with asyncio.timeout(5), asyncio.TaskGroup() as group:
             running = group.create_task(sweeping.run())
-            while await log.after(channel.id, 0):  # noqa: ASYNC110 (the log tells nobody what was removed)
+            while await log.after(channel.id, 0):  # noqa: ASYNC110 (the log has no event for removals)
                 await asyncio.sleep(0.01)
             running.cancel()
         assert sweeping.supervisor.failures > 0

@@ -24,7 +24,7 @@ def agent(tenant: str = "ten_a", agent: str = "agt_1") -> AgentPrincipal:
 
 
 def begin_all(share: Share) -> int:
-    """Begin as many commands as there is room for, at most 1,000, and return how many."""
+    """Begin commands while there is room, at most 1,000, and return their number."""
     begun = 0
     while share.has_room and begun < 1000:
         share.begin()
@@ -37,7 +37,7 @@ async def next_turn(turns: int = 1) -> None:
         await asyncio.sleep(0)
 
 
-async def test_connections_of_one_principal_have_one_share_and_nobody_else_has_it() -> None:
+async def test_connections_of_one_principal_share_one_share() -> None:
     shares = Shares()
     share = shares.of(agent())
     assert shares.of(agent()) is share
@@ -45,7 +45,7 @@ async def test_connections_of_one_principal_have_one_share_and_nobody_else_has_i
     assert shares.of(agent("ten_b")).tenant is not share.tenant
 
 
-async def test_a_tenant_that_is_active_alone_has_no_bound() -> None:
+async def test_tenant_that_is_active_alone_is_unlimited() -> None:
     shares = Shares()
     share = shares.of(agent())
     assert begin_all(share) == 1000
@@ -53,7 +53,7 @@ async def test_a_tenant_that_is_active_alone_has_no_bound() -> None:
 
 
 @pytest.mark.parametrize("tenants", [2, 4, 100])
-async def test_tenants_that_are_active_together_share_a_turn(tenants: int) -> None:
+async def test_active_tenants_share_a_turn(tenants: int) -> None:
     shares = Shares()
     those = [shares.of(agent(f"ten_{number}")) for number in range(tenants)]
     for share in those:
@@ -66,7 +66,7 @@ async def test_tenants_that_are_active_together_share_a_turn(tenants: int) -> No
     assert begin_all(those[0]) == each
 
 
-async def test_the_agents_of_a_tenant_have_one_bound_together_and_take_turns() -> None:
+async def test_agents_of_a_tenant_share_its_limit_and_take_turns() -> None:
     shares = Shares()
     other, busy, quiet = shares.of(agent("ten_b")), shares.of(agent()), shares.of(agent(agent="agt_2"))
     other.begin()
@@ -90,7 +90,7 @@ async def test_the_agents_of_a_tenant_have_one_bound_together_and_take_turns() -
         await next_turn()
 
 
-async def test_a_waiter_that_raises_keeps_no_other_waiting() -> None:
+async def test_waiter_that_raises_does_not_block_the_others() -> None:
     shares = Shares()
     shares.of(agent("ten_b")).begin()
     share, called = shares.of(agent()), asyncio.Event()
@@ -106,19 +106,19 @@ async def test_a_waiter_that_raises_keeps_no_other_waiting() -> None:
     assert shares.supervisor.failures == 1
 
 
-async def test_a_turn_that_is_cancelled_while_it_waits_gives_the_room_to_the_next() -> None:
+async def test_cancelled_waiting_turn_gives_its_place_to_the_next() -> None:
     shares = Shares()
     shares.of(agent("ten_b")).begin()
     share = shares.of(agent())
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
-        asyncio.get_running_loop().call_soon(begin_all, share)  # in the turn in which the tasks begin
+        asyncio.get_running_loop().call_soon(begin_all, share)  # in the turn that starts the tasks
         waiting = [group.create_task(share.turn()) for _ in range(3)]
         await asyncio.sleep(0)
         waiting[0].cancel()
     assert [each.cancelled() for each in waiting] == [True, False, False]
 
 
-async def test_what_an_agent_and_a_tenant_do_at_once_is_bounded() -> None:
+async def test_concurrent_commands_of_an_agent_and_of_a_tenant_are_limited() -> None:
     shares, doing, most = Shares(), 0, [0, 0]
     over = asyncio.Event()
 

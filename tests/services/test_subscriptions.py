@@ -31,7 +31,7 @@ async def agent(server: Server, owner: UserPrincipal) -> Agent:
     return await server.agent(owner)
 
 
-async def test_a_new_subscription_is_active_and_begins_at_the_end_of_the_log(
+async def test_new_subscription_is_active_and_begins_at_the_end_of_the_log(
     server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
 ) -> None:
     subscription, is_new = await server.subscriptions.put(owner, channel.id, agent.id)
@@ -42,7 +42,7 @@ async def test_a_new_subscription_is_active_and_begins_at_the_end_of_the_log(
     assert (await server.agents.get(owner, agent.id)).channels == {channel.id}
 
 
-async def test_in_a_tenant_without_a_log_it_begins_with_the_first_message(
+async def test_subscription_in_a_tenant_without_a_log_begins_with_the_first_message(
     server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
 ) -> None:
     server.logs.end = Cursor()
@@ -50,9 +50,7 @@ async def test_in_a_tenant_without_a_log_it_begins_with_the_first_message(
     assert (await server.subscriptions.get(owner, channel.id, agent.id)).cursor == Cursor() == subscription.cursor
 
 
-async def test_putting_it_twice_makes_it_once_and_keeps_cursor_and_status(
-    server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
-) -> None:
+async def test_repeated_put_keeps_cursor_and_status(server: Server, owner: UserPrincipal, channel: Channel, agent: Agent) -> None:
     await server.subscriptions.put(owner, channel.id, agent.id)
     await server.store.tenant(owner.tenant_id).subscriptions.write_cursor(
         channel.id, agent.id, Cursor(epoch=Epoch("epoch-1"), seq=50)
@@ -63,7 +61,9 @@ async def test_putting_it_twice_makes_it_once_and_keeps_cursor_and_status(
     assert (paused.status, paused.cursor.seq) == (PAUSED, 50)
 
 
-async def test_of_many_puts_at_once_one_makes_it(server: Server, owner: UserPrincipal, channel: Channel, agent: Agent) -> None:
+async def test_one_of_many_concurrent_puts_creates_the_subscription(
+    server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
+) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(server.another().subscriptions.put(owner, channel.id, agent.id)) for _ in range(10)]
     outcomes = [task.result() for task in tasks]
@@ -71,7 +71,7 @@ async def test_of_many_puts_at_once_one_makes_it(server: Server, owner: UserPrin
     assert len({subscription.id for subscription, _ in outcomes}) == 1
 
 
-async def test_it_takes_a_channel_and_an_agent_of_this_tenant(
+async def test_subscription_needs_a_channel_and_an_agent_of_the_tenant(
     server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
 ) -> None:
     bob = await server.tenant("bob")
@@ -85,9 +85,7 @@ async def test_it_takes_a_channel_and_an_agent_of_this_tenant(
     assert await server.items(CHANNEL_SUBSCRIPTIONS, owner.tenant_id) == []
 
 
-async def test_a_channel_deleted_while_agents_subscribe_leaves_no_subscription(
-    server: Server, owner: UserPrincipal, channel: Channel
-) -> None:
+async def test_channel_deleted_during_puts_leaves_no_subscription(server: Server, owner: UserPrincipal, channel: Channel) -> None:
     agents = [await server.agent(owner, f"A{n}") for n in range(10)]
 
     async def put(agent: Agent) -> None:
@@ -104,7 +102,7 @@ async def test_a_channel_deleted_while_agents_subscribe_leaves_no_subscription(
     assert {(await server.agents.get(owner, agent.id)).channels for agent in agents} == {frozenset()}
 
 
-async def test_what_is_deleted_between_reading_and_writing_is_not_subscribed(
+async def test_agent_or_channel_deleted_during_a_put_is_not_subscribed(
     server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
 ) -> None:
     other = await server.channels.create(owner, name="Other")
@@ -118,7 +116,7 @@ async def test_what_is_deleted_between_reading_and_writing_is_not_subscribed(
     assert await server.items(CHANNEL_SUBSCRIPTIONS, owner.tenant_id) == []
 
 
-async def test_it_is_paused_and_goes_on_where_it_was(
+async def test_paused_subscription_resumes_from_its_cursor(
     server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
 ) -> None:
     made, _ = await server.subscriptions.put(owner, channel.id, agent.id)
@@ -132,7 +130,7 @@ async def test_it_is_paused_and_goes_on_where_it_was(
     assert server.changed == []
 
 
-async def test_a_deleted_one_is_gone_on_both_sides_and_can_be_made_anew(
+async def test_deleted_subscription_is_removed_from_row_and_map_and_can_be_created_again(
     server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
 ) -> None:
     await server.subscriptions.put(owner, channel.id, agent.id)
@@ -150,7 +148,7 @@ async def test_a_deleted_one_is_gone_on_both_sides_and_can_be_made_anew(
     assert (is_new, subscription.cursor.seq) == (True, 99)
 
 
-async def test_puts_and_deletes_at_once_leave_row_and_map_agreeing(
+async def test_concurrent_puts_and_deletes_leave_row_and_map_consistent(
     server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
 ) -> None:
     async def delete() -> None:
@@ -168,7 +166,7 @@ async def test_puts_and_deletes_at_once_leave_row_and_map_agreeing(
         assert len(rows) == len((await server.agents.get(owner, agent.id)).channels)
 
 
-async def test_an_agent_has_its_own_subscriptions_in_hand_and_no_others(
+async def test_agent_changes_its_own_subscriptions_only(
     server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
 ) -> None:
     itself, other = proven(agent), await server.agent(owner)
@@ -189,7 +187,9 @@ async def test_an_agent_has_its_own_subscriptions_in_hand_and_no_others(
             await refused
 
 
-async def test_a_viewer_reads_them_and_changes_none(server: Server, owner: UserPrincipal, channel: Channel, agent: Agent) -> None:
+async def test_viewer_reads_subscriptions_and_changes_none(
+    server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
+) -> None:
     made, _ = await server.subscriptions.put(owner, channel.id, agent.id)
     viewer = with_role(owner, Role.VIEWER)
     assert await server.subscriptions.get(viewer, channel.id, agent.id) == made
@@ -204,7 +204,7 @@ async def test_a_viewer_reads_them_and_changes_none(server: Server, owner: UserP
             await refused
 
 
-async def test_both_lists_have_all_and_only_theirs_on_pages_of_any_size(server: Server, owner: UserPrincipal) -> None:
+async def test_both_lists_are_complete_and_exact_for_every_page_size(server: Server, owner: UserPrincipal) -> None:
     channels = [await server.channels.create(owner, name=f"C{n}") for n in range(4)]
     agents = [await server.agent(owner, f"A{n}") for n in range(4)]
     made = [(await server.subscriptions.put(owner, c.id, a.id))[0] for c in channels for a in agents]
@@ -217,7 +217,9 @@ async def test_both_lists_have_all_and_only_theirs_on_pages_of_any_size(server: 
             assert found == sorted((each for each in made if each.agent_id == agent.id), key=lambda each: each.channel_id)
 
 
-async def test_lists_of_what_is_not_there_say_so(server: Server, owner: UserPrincipal, channel: Channel, agent: Agent) -> None:
+async def test_lists_of_unknown_channels_and_agents_are_not_found(
+    server: Server, owner: UserPrincipal, channel: Channel, agent: Agent
+) -> None:
     bob = await server.tenant("bob")
     with pytest.raises(ChannelNotFound):
         await server.subscriptions.of_channel(bob, channel.id)
@@ -225,12 +227,12 @@ async def test_lists_of_what_is_not_there_say_so(server: Server, owner: UserPrin
         await server.subscriptions.of_agent(bob, agent.id)
 
 
-async def test_another_lists_sort_key_is_refused(server: Server, owner: UserPrincipal, channel: Channel) -> None:
+async def test_page_cursor_of_another_list_is_refused(server: Server, owner: UserPrincipal, channel: Channel) -> None:
     with pytest.raises(BadCursor):
         await server.subscriptions.of_channel(owner, channel.id, PageRequest(10, "chn_other#agt_1"))
 
 
-async def test_connecting_starts_the_agents_active_subscriptions(server: Server, owner: UserPrincipal, agent: Agent) -> None:
+async def test_connect_starts_the_agents_active_subscriptions(server: Server, owner: UserPrincipal, agent: Agent) -> None:
     channels = [await server.channels.create(owner, name=f"C{n}") for n in range(3)]
     for channel in channels:
         await server.subscriptions.put(owner, channel.id, agent.id)
@@ -254,7 +256,7 @@ async def older(server: Server) -> UserPrincipal:
     return await server.tenants.enter(UserId("alice"), "acme")
 
 
-async def test_an_older_agent_without_a_map_subscribes(server: Server, older: UserPrincipal) -> None:
+async def test_older_agent_without_a_channel_map_can_subscribe(server: Server, older: UserPrincipal) -> None:
     subscription, is_new = await server.subscriptions.put(older, "general", "bot")
     assert is_new
     item = await server.item(AGENTS, "acme", "bot")
@@ -266,7 +268,7 @@ async def test_an_older_agent_without_a_map_subscribes(server: Server, older: Us
 @pytest.mark.parametrize(
     ("status", "read"), [("active", ACTIVE), ("", ACTIVE), (None, ACTIVE), ("paused", PAUSED), ("revoked", PAUSED), (0, PAUSED)]
 )
-async def test_an_older_subscription_receives_only_where_it_said_nothing_else(
+async def test_older_subscription_receives_unless_its_row_says_otherwise(
     server: Server, older: UserPrincipal, status: str | int | None, read: SubscriptionStatus
 ) -> None:
     await server.put(
@@ -280,7 +282,7 @@ async def test_an_older_subscription_receives_only_where_it_said_nothing_else(
     )
     subscription = await server.subscriptions.get(older, "general", "bot")
     assert (subscription.status, subscription.cursor) == (read, Cursor())
-    # Putting it mends the agent's map and makes nothing new.
+    # The put repairs the agent's map, and creates no row.
     assert await server.subscriptions.put(older, "general", "bot") == (subscription, False)
     assert (await server.agents.get(older, "bot")).channels == {"general"}
     changed = await server.subscriptions.set_status(older, "general", "bot", PAUSED if read is ACTIVE else ACTIVE)
@@ -290,7 +292,7 @@ async def test_an_older_subscription_receives_only_where_it_said_nothing_else(
     assert item["note"] == "kept"
 
 
-async def test_ids_with_a_hash_in_them_are_not_confused(server: Server, older: UserPrincipal) -> None:
+async def test_ids_with_a_hash_sign_are_not_confused(server: Server, older: UserPrincipal) -> None:
     await server.put(CHANNELS, tenant_id="acme", id="a")
     await server.put(CHANNELS, tenant_id="acme", id="a#b")
     for id in ("c", "b#c"):
@@ -303,7 +305,7 @@ async def test_ids_with_a_hash_in_them_are_not_confused(server: Server, older: U
 
 
 async def paged(read: Callable[[PageRequest], Awaitable[Page[Subscription]]], limit: int) -> list[Subscription]:
-    """All pages of a list, one after the other."""
+    """Read all pages of a list."""
     found: list[Subscription] = []
     after = None
     while True:

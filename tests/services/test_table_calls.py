@@ -1,4 +1,4 @@
-"""How many table calls a login costs, counted where DynamoDB charges for them."""
+"""Table calls of a login, counted by DynamoDB's units."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def server(aws: Aws, charged: list[Consumed]) -> AsyncIterator[Server]:
     client = await DynamoDbClient.open(Endpoint(aws.new_region(), aws.url), charged.append)
     await ensure_tables(client, Environment.PROD, make_missing=True)
     engine = DynamoDb(client, Environment.PROD)
-    yield Server(engine, Clock(), Logs())  # type: ignore[arg-type]  # Of its tables it uses no more than the port.
+    yield Server(engine, Clock(), Logs())  # type: ignore[arg-type]  # The services use only the port of the tables.
     await engine.close()
 
 
@@ -38,15 +38,15 @@ def key(tmp_path: Path, require: Require) -> Path:
     return ssh_keygen.make_key(tmp_path / "key")
 
 
-async def test_a_login_over_rest_takes_two_writes_and_one_consistent_read(
+async def test_login_over_rest_takes_two_writes_and_one_consistent_read(
     server: Server, charged: list[Consumed], key: Path
 ) -> None:
     agent = await server.agent(await server.tenant(), public_key=ssh_keygen.public_line(key))
-    await server.record_cache.tenant(agent.tenant_id)  # In memory, as after any login of its agents.
+    await server.record_cache.tenant(agent.tenant_id)  # Cached, as after any login of its agents.
     charged.clear()
     challenge = await server.login.begin(agent.tenant_id, agent.id)
     await server.login.redeem(challenge.id, ssh_keygen.sign(key, challenge.text.encode()))
-    # One unit reads up to 4 KB consistently; read as it may be late, it would be half a unit.
+    # A consistent read of up to 4 KB is one unit; an eventually consistent one is half.
     assert [(call.operation, dict(call.units)) for call in charged] == [
         ("put_item", {"artcafe-Challenges": 1}),
         ("update_item", {"artcafe-Challenges": 1}),
@@ -54,9 +54,9 @@ async def test_a_login_over_rest_takes_two_writes_and_one_consistent_read(
     ]
 
 
-async def test_a_login_on_the_socket_takes_one_read(server: Server, charged: list[Consumed], key: Path) -> None:
+async def test_login_on_the_socket_takes_one_read(server: Server, charged: list[Consumed], key: Path) -> None:
     agent = await server.agent(await server.tenant(), public_key=ssh_keygen.public_line(key))
-    await server.record_cache.tenant(agent.tenant_id)  # In memory, as after any login of its agents.
+    await server.record_cache.tenant(agent.tenant_id)  # Cached, as after any login of its agents.
     charged.clear()
     challenge = server.login.pose(agent.tenant_id, agent.id)
     principal = await server.login.prove(challenge, ssh_keygen.sign(key, challenge.text.encode()))

@@ -27,7 +27,7 @@ from tests.services.service_env import START, Server, as_member, proven, with_ro
 ALICE, BOB = UserId("alice"), UserId("bob")
 
 
-async def test_whoever_creates_a_tenant_owns_it(server: Server) -> None:
+async def test_creator_of_a_tenant_is_its_owner(server: Server) -> None:
     tenant = await server.tenants.create(ALICE, "Alice's")
     principal = await server.tenants.enter(ALICE, tenant.id)
     assert (principal.role, principal.tenant_id) == (Role.OWNER, tenant.id)
@@ -35,13 +35,13 @@ async def test_whoever_creates_a_tenant_owns_it(server: Server) -> None:
     assert (tenant.name, tenant.plan, tenant.created_at) == ("Alice's", "free", START)
 
 
-async def test_both_directions_of_a_membership_are_written(server: Server) -> None:
+async def test_membership_is_written_to_both_tables(server: Server) -> None:
     tenant = await server.tenants.create(ALICE, "Alice's")
     assert await server.item(USER_TENANTS, ALICE, tenant.id) == await server.item(USER_TENANT_INDEX, tenant.id, ALICE)
     assert await server.item(USER_TENANTS, ALICE, tenant.id) is not None
 
 
-async def test_another_users_tenant_cannot_be_told_from_one_that_does_not_exist(server: Server) -> None:
+async def test_foreign_tenant_is_not_found_like_an_unknown_one(server: Server) -> None:
     tenant = await server.tenants.create(ALICE, "Alice's")
     for id in (tenant.id, "ten_00000000000000000000000000", "", "x\n", "x" * 5000, "\ud800"):
         with pytest.raises(TenantNotFound) as raised:
@@ -49,7 +49,7 @@ async def test_another_users_tenant_cannot_be_told_from_one_that_does_not_exist(
         assert raised.value.id == id
 
 
-async def test_a_user_sees_all_and_only_their_own_tenants_page_by_page(server: Server) -> None:
+async def test_pages_list_exactly_the_users_own_tenants(server: Server) -> None:
     mine = sorted([(await server.tenants.create(ALICE, f"T{n}")).id for n in range(5)])
     await server.tenants.create(BOB, "Bob's")
     seen: list[str] = []
@@ -64,21 +64,21 @@ async def test_a_user_sees_all_and_only_their_own_tenants_page_by_page(server: S
     assert seen == mine
 
 
-async def test_a_request_repeated_with_its_key_gets_the_same_tenant(server: Server) -> None:
+async def test_repeated_create_returns_the_same_tenant(server: Server) -> None:
     first = await server.tenants.create(ALICE, "Alice's", "key-1")
     again = await server.another().tenants.create(ALICE, "Alice's", "key-1")
     assert again == first
     assert len((await server.tenants.list(ALICE)).items) == 1
 
 
-async def test_a_key_belongs_to_one_request_of_one_user(server: Server) -> None:
+async def test_idempotency_key_belongs_to_one_request_of_one_user(server: Server) -> None:
     first = await server.tenants.create(ALICE, "Alice's", "key-1")
     with pytest.raises(IdempotencyMismatch):
         await server.tenants.create(ALICE, "Another", "key-1")
     assert (await server.tenants.create(BOB, "Alice's", "key-1")).id != first.id
 
 
-async def test_a_tenant_gets_another_name(server: Server) -> None:
+async def test_tenant_is_renamed(server: Server) -> None:
     owner = await server.tenant()
     server.clock.pass_s(60)
     renamed = await server.tenants.rename(owner, "Cafe\u0301")
@@ -100,7 +100,7 @@ async def test_only_admins_rename_and_only_owners_delete(server: Server) -> None
     assert (await server.tenants.get(with_role(owner, Role.VIEWER))).name == "Renamed"
 
 
-async def test_an_agent_sees_nothing_of_its_tenant_itself(server: Server) -> None:
+async def test_agent_cannot_read_its_tenant(server: Server) -> None:
     agent = proven(await server.agent(await server.tenant()))
     for refused in (server.tenants.get(agent), server.tenants.rename(agent, "Mine"), server.tenants.delete(agent)):
         with pytest.raises(Forbidden):
@@ -108,7 +108,7 @@ async def test_an_agent_sees_nothing_of_its_tenant_itself(server: Server) -> Non
 
 
 async def furnish(server: Server) -> TenantId:
-    """Alice's tenant with some of everything; Bob is a member too."""
+    """Create Alice's tenant with rows of every kind, and Bob as a member."""
     tenant = await server.tenants.create(ALICE, "Alice's")
     owner = as_member(tenant, ALICE)
     for _ in range(3):
@@ -121,14 +121,14 @@ async def furnish(server: Server) -> TenantId:
 
 
 async def left(server: Server, tenant_id: TenantId) -> int:
-    """How many items of the tenant there are, in all tables."""
+    """Count the tenant's items in all tables."""
     tables = (AGENTS, CHANNELS, CHANNEL_SUBSCRIPTIONS, USER_TENANT_INDEX)
     there = sum([len(await server.items(table, tenant_id)) for table in tables])
     there += (await server.store.tenant(tenant_id).tenant()) is not None
     return there + len(await server.items(USER_TENANTS, ALICE)) + len(await server.items(USER_TENANTS, BOB))
 
 
-async def test_a_deleted_tenant_leaves_nothing_and_takes_nothing_of_others(server: Server) -> None:
+async def test_deleted_tenant_leaves_no_rows_and_deletes_none_of_others(server: Server) -> None:
     tenant_id = await furnish(server)
     others = await server.tenant("carol")
     other = await server.agent(others)
@@ -141,7 +141,7 @@ async def test_a_deleted_tenant_leaves_nothing_and_takes_nothing_of_others(serve
             await server.tenants.enter(user, tenant_id)
 
 
-async def test_of_a_deleted_tenant_a_record_is_kept_and_its_id_is_never_given_again(server: Server) -> None:
+async def test_deleted_tenant_keeps_a_tombstone_and_its_id_is_never_reused(server: Server) -> None:
     tenant = await server.tenants.create(ALICE, "Alice's", "key-1")
     owner = as_member(tenant, ALICE)
     await server.agent(owner)
@@ -165,7 +165,7 @@ async def test_of_a_deleted_tenant_a_record_is_kept_and_its_id_is_never_given_ag
     assert (await server.item(TENANTS, tenant.id) or {})["deleted_at"] == item["deleted_at"]
 
 
-async def test_from_the_first_write_of_a_deletion_agents_are_out_and_only_owners_are_in(server: Server) -> None:
+async def test_deletion_refuses_agents_and_admits_only_owners_from_its_first_write(server: Server) -> None:
     owner = await server.tenant(ALICE)
     agent = proven(await server.agent(owner))
     _, token = await server.invitations.create(owner, address="bob@example.com", role=Role.ADMIN)
@@ -181,7 +181,7 @@ async def test_from_the_first_write_of_a_deletion_agents_are_out_and_only_owners
     await other.tenants.delete(await other.tenants.enter(ALICE, owner.tenant_id))
 
 
-async def test_a_suspended_tenants_agents_are_out_and_its_people_read(server: Server) -> None:
+async def test_suspension_refuses_agents_and_lets_people_read(server: Server) -> None:
     owner = await server.tenant(ALICE)
     agent = await server.agent(owner)
     assert await server.login.is_current(proven(agent))
@@ -203,7 +203,7 @@ async def test_a_suspended_tenants_agents_are_out_and_its_people_read(server: Se
     await server.tenants.rename(await server.tenants.enter(ALICE, owner.tenant_id), "Mine")
 
 
-async def test_a_deletion_that_was_cut_short_is_done_by_repeating_it(server: Server) -> None:
+async def test_repeat_completes_an_interrupted_deletion(server: Server) -> None:
     tenant_id = await furnish(server)
     server.logs.failure = NotStored()
     with pytest.raises(NotStored):
@@ -213,7 +213,7 @@ async def test_a_deletion_that_was_cut_short_is_done_by_repeating_it(server: Ser
     assert await left(server, tenant_id) == 0
 
 
-async def test_nothing_is_added_to_a_tenant_that_is_being_deleted(server: Server) -> None:
+async def test_nothing_can_be_added_to_a_tenant_that_is_being_deleted(server: Server) -> None:
     tenant_id = await furnish(server)
     owner = await server.tenants.enter(ALICE, tenant_id)
     server.logs.failure = NotStored()
@@ -225,7 +225,7 @@ async def test_nothing_is_added_to_a_tenant_that_is_being_deleted(server: Server
     assert await server.items(AGENTS, tenant_id) == []
 
 
-async def test_a_tenant_with_more_than_a_transaction_holds_is_deleted_whole(server: Server) -> None:
+async def test_tenant_with_more_rows_than_a_transaction_is_deleted_completely(server: Server) -> None:
     owner = await server.tenant()
     for number in range(130):
         await server.put(CHANNELS, tenant_id=owner.tenant_id, id=f"older-{number}", name="Older")
@@ -233,7 +233,7 @@ async def test_a_tenant_with_more_than_a_transaction_holds_is_deleted_whole(serv
     assert await server.items(CHANNELS, owner.tenant_id) == []
 
 
-async def test_a_tenant_of_an_older_system_is_read_renamed_and_keeps_what_we_do_not_know(server: Server) -> None:
+async def test_older_tenant_is_read_and_renamed_and_keeps_unknown_attributes(server: Server) -> None:
     await server.put(TENANTS, id="acme", name="Acme", plan="gold", limits={"max_agents": "10"}, created_at="2025-05-24 10:00:00")
     await server.put(TENANTS, id="bare")
     for tenant_id, role in (("acme", "admin"), ("bare", "superuser")):
@@ -250,7 +250,7 @@ async def test_a_tenant_of_an_older_system_is_read_renamed_and_keeps_what_we_do_
     assert (await server.tenants.get(bare)).name == "bare"
 
 
-async def test_limits_of_an_older_tenant_are_kept(server: Server) -> None:
+async def test_limits_of_an_older_tenant_are_enforced(server: Server) -> None:
     limits: Value = {"max_agents": 3, "max_channels": 2, "max_ssh_keys": 5}
     await server.put(TENANTS, id="acme", subscription_plan="starter", limits=limits)
     await server.put(USER_TENANTS, user_id=ALICE, tenant_id="acme", role="owner")
@@ -267,7 +267,7 @@ async def test_limits_of_an_older_tenant_are_kept(server: Server) -> None:
     assert (tenant.plan, tenant.limits) == ("starter", {"agents": 3, "channels": 2})
 
 
-async def test_an_older_tenant_with_higher_limits_than_the_free_plan_has_them(server: Server) -> None:
+async def test_older_tenant_keeps_limits_above_the_free_plan(server: Server) -> None:
     await server.put(TENANTS, id="acme", subscription_tier="enterprise", max_agents=999_999)
     await server.put(USER_TENANTS, user_id=ALICE, tenant_id="acme", role="owner")
     for number in range(101):
@@ -284,7 +284,7 @@ def bounded(server: Server, owned: int = 0, made_a_day: int = 0) -> Tenants:
     return Tenants(server.store, server.changes, server.audit, server.clock, server.logs, server.record_cache, per_person)
 
 
-async def test_a_person_owns_so_many_tenants_and_one_more_after_deleting_one(server: Server) -> None:
+async def test_limit_of_owned_tenants_is_enforced_and_deletion_frees_a_place(server: Server) -> None:
     tenants = bounded(server, owned=3)
     alice = UserId("alice")
     first, *_ = [await tenants.create(alice, f"T{number}", f"k{number}") for number in range(3)]
@@ -307,7 +307,7 @@ async def test_only_tenants_that_a_person_owns_count(server: Server) -> None:
     await tenants.create(UserId("alice"), "Alice's")
 
 
-async def test_a_person_makes_so_many_tenants_a_day_also_where_they_delete_them_at_once(server: Server) -> None:
+async def test_daily_limit_of_created_tenants_includes_deleted_ones(server: Server) -> None:
     tenants, alice = bounded(server, made_a_day=2), UserId("alice")
     for number in range(2):
         await tenants.delete(as_member(await tenants.create(alice, "T", f"k{number}"), "alice"))
@@ -323,7 +323,7 @@ async def test_a_person_makes_so_many_tenants_a_day_also_where_they_delete_them_
     await tenants.create(alice, "T")
 
 
-async def test_of_many_made_at_once_exactly_the_days_number_is_made(server: Server) -> None:
+async def test_concurrent_creates_reach_exactly_the_daily_limit(server: Server) -> None:
     servers = [bounded(server.another(), made_a_day=5) for _ in range(2)]
     made: list[Tenant] = []
 

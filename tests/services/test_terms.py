@@ -27,7 +27,7 @@ async def test_without_terms_there_is_nothing_to_accept(server: Server) -> None:
         await terms.accept(ALICE)
 
 
-async def test_whoever_has_not_accepted_is_stopped_and_whoever_has_is_not_on_any_server(server: Server) -> None:
+async def test_people_are_stopped_on_every_server_until_they_accept(server: Server) -> None:
     terms = server.with_terms(FIRST)
     with pytest.raises(TermsRequired, match="2026-01"):
         await terms.check(ALICE)
@@ -40,7 +40,7 @@ async def test_whoever_has_not_accepted_is_stopped_and_whoever_has_is_not_on_any
             await each.check(BOB)
 
 
-async def test_an_acceptance_keeps_version_time_and_observed_address_and_is_never_overwritten(server: Server) -> None:
+async def test_acceptance_keeps_version_time_and_observed_address_and_is_never_overwritten(server: Server) -> None:
     terms = server.with_terms(FIRST)
     bind_origin("203.0.113.7")
     first = await terms.accept(ALICE, "2026-01")
@@ -56,7 +56,7 @@ async def test_an_acceptance_keeps_version_time_and_observed_address_and_is_neve
     }
 
 
-async def test_a_new_version_asks_again_at_once_and_the_old_acceptance_stays(server: Server) -> None:
+async def test_new_version_must_be_accepted_at_once_and_the_old_acceptance_stays(server: Server) -> None:
     await server.with_terms(FIRST).accept(ALICE)
     terms = server.with_terms(SECOND)
     with pytest.raises(TermsRequired, match="2026-11"):
@@ -70,7 +70,7 @@ async def test_a_new_version_asks_again_at_once_and_the_old_acceptance_stays(ser
     assert (await terms.list(BOB)).items == ()
 
 
-async def test_until_the_grace_date_who_accepted_an_earlier_version_goes_on_and_nobody_else(server: Server) -> None:
+async def test_grace_period_applies_only_to_people_who_accepted_an_earlier_version(server: Server) -> None:
     await server.with_terms(FIRST).accept(ALICE)
     graced = Current(version="2026-11", grace_until=START + timedelta(seconds=60))
     terms = server.with_terms(graced)
@@ -83,13 +83,13 @@ async def test_until_the_grace_date_who_accepted_an_earlier_version_goes_on_and_
         await terms.check(ALICE)
 
 
-async def test_an_acceptance_of_an_older_system_counts(server: Server) -> None:
+async def test_acceptance_of_an_older_system_counts(server: Server) -> None:
     await server.put(TERMS_ACCEPTANCE, user_id=ALICE, version="2026-01", acceptance_timestamp=1700000000)
     await server.with_terms(FIRST).check(ALICE)
 
 
 @pytest.mark.parametrize("revoked", [1, True, Decimal(1), "yes"])
-async def test_a_revoked_acceptance_counts_for_nothing_and_a_new_one_keeps_it(server: Server, revoked: Value) -> None:
+async def test_revoked_acceptance_does_not_count_and_is_kept_beside_a_new_one(server: Server, revoked: Value) -> None:
     older = {"user_id": ALICE, "version": "2026-01", "accepted_at": "2025-05-24T10:00:00", "revoked": revoked, "email": "a@b"}
     await server.put(TERMS_ACCEPTANCE, **older)
     terms = server.with_terms(msgspec.structs.replace(FIRST, grace_until=START + timedelta(days=1)))
@@ -107,14 +107,14 @@ async def test_a_revoked_acceptance_counts_for_nothing_and_a_new_one_keeps_it(se
 
 
 @pytest.mark.parametrize("revoked", [0, False, None])
-async def test_an_acceptance_that_was_not_revoked_counts(server: Server, revoked: Value) -> None:
+async def test_acceptance_that_was_not_revoked_counts(server: Server, revoked: Value) -> None:
     await server.put(TERMS_ACCEPTANCE, user_id=ALICE, version="2026-01", revoked=revoked)
     await server.with_terms(FIRST).check(ALICE)
     assert (await server.with_terms(FIRST).accept(ALICE)).accepted_at is None
 
 
 @pytest.mark.parametrize("user", ["", "x" * 256, "two\nlines"])
-async def test_nobody_accepts_whose_id_cannot_be_kept(server: Server, user: str) -> None:
+async def test_person_with_an_invalid_id_cannot_accept(server: Server, user: str) -> None:
     terms = server.with_terms(FIRST)
     with pytest.raises(Invalid):
         await terms.accept(UserId(user))

@@ -1,4 +1,4 @@
-"""Changes whose announcement was lost, found by the versions of the tenants' rows."""
+"""Detection of changes without an announcement, by the versions of the tenants' rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ WAIT_S = 5
 
 
 class Counted(Sqlite):
-    """The embedded engine, which counts the keys that it is asked for, and can be away."""
+    """The SQLite engine with a count of the requested keys. It can be unavailable."""
 
     keys = 0
     is_away = False
 
     async def get(self, table: Table, keys: Sequence[ItemKey], *, consistent: bool = False) -> list[Item | None]:
-        """As the port has it."""
+        """Read items, as the port describes."""
         if self.is_away:
             raise Unavailable("the tables")
         self.keys += len(keys)
@@ -35,40 +35,40 @@ class Counted(Sqlite):
 
 
 class Hearing:
-    """How complete announcements are, as the test says."""
+    """Completeness of announcements, set by the test."""
 
     is_complete = True
     losses = 0
 
 
 class Watch:
-    """A server that watches some tenants, on tables that others change."""
+    """A server that watches some tenants, on tables that other servers change."""
 
     def __init__(self, tables: Counted) -> None:
         self.tables, self.server = tables, Server(tables, Clock(), Logs())
         self.hearing, self.served = Hearing(), list[TenantId]()
         self.watch = VersionWatch(self.server.store, self.server.invalidation, self.hearing)
         self.watch.add_served(lambda: self.served)
-        self.told = self.server.changed
+        self.published = self.server.changed
         self.now = 0.0
 
     async def tenant(self, name: str = "alice") -> TenantId:
-        """A new tenant that is served, and was read."""
+        """Create a tenant that is served and was read once."""
         tenant_id = (await self.server.tenant(name)).tenant_id
         self.served.append(tenant_id)
         await self.watch.read([tenant_id])
-        self.told.clear()
+        self.published.clear()
         return tenant_id
 
     async def look(self, after_s: float = READ_EVERY_S) -> list[TenantId]:
-        """What is told by the look so much later."""
-        self.told.clear()
+        """Look after some seconds, and return the tenants of the published changes."""
+        self.published.clear()
         self.now += after_s
         await self.watch.look(self.now)
-        return list(self.told)
+        return list(self.published)
 
     async def change(self, tenant_id: TenantId, *, is_heard: bool) -> None:
-        """A change that another server makes."""
+        """Make a change on another server."""
         other = self.server.another()
         tenant = other.store.tenant(tenant_id)
         await other.changes.commit(tenant, tenant.touch())
@@ -84,7 +84,7 @@ async def it(tmp_path: Path) -> AsyncIterator[Watch]:
     await tables.close()
 
 
-async def test_a_change_that_was_not_announced_is_told_and_one_that_was_is_not(it: Watch) -> None:
+async def test_only_changes_without_an_announcement_are_published(it: Watch) -> None:
     one, two = await it.tenant("alice"), await it.tenant("bob")
     assert await it.look() == []
     await it.change(one, is_heard=False)
@@ -94,7 +94,7 @@ async def test_a_change_that_was_not_announced_is_told_and_one_that_was_is_not(i
     assert await it.look() == []
 
 
-async def test_a_change_that_is_heard_behind_its_read_hides_no_other(it: Watch) -> None:
+async def test_announcement_that_arrives_after_the_read_hides_no_other_change(it: Watch) -> None:
     tenant_id = await it.tenant()
     await it.change(tenant_id, is_heard=False)
     assert await it.look() == [tenant_id]
@@ -104,7 +104,7 @@ async def test_a_change_that_is_heard_behind_its_read_hides_no_other(it: Watch) 
     assert await it.look() == [tenant_id]
 
 
-async def test_a_tenant_is_told_when_it_is_first_read(it: Watch) -> None:
+async def test_first_read_of_a_tenant_is_published(it: Watch) -> None:
     tenant_id = await it.tenant()
     it.served.clear()
     assert await it.look() == []
@@ -112,7 +112,7 @@ async def test_a_tenant_is_told_when_it_is_first_read(it: Watch) -> None:
     assert await it.look() == [tenant_id], "it may have changed after something of it was kept"
 
 
-async def test_what_is_read_does_not_grow_with_the_tenants_while_every_announcement_arrives(it: Watch) -> None:
+async def test_number_of_reads_is_independent_of_the_tenants_while_every_announcement_arrives(it: Watch) -> None:
     for number in range(3 * READ_AT_ONCE):
         await it.tenant(f"user-{number}")
     it.tables.keys = 0
@@ -123,14 +123,14 @@ async def test_what_is_read_does_not_grow_with_the_tenants_while_every_announcem
     assert it.tables.keys == 3 * READ_AT_ONCE
 
 
-async def test_every_tenant_is_read_in_turn(it: Watch) -> None:
+async def test_tenants_are_read_in_rotation(it: Watch) -> None:
     tenants = [await it.tenant(f"user-{number}") for number in range(3 * READ_AT_ONCE)]
     for tenant_id in tenants:
         await it.change(tenant_id, is_heard=False)
     assert {tenant_id for _ in range(3) for tenant_id in await it.look()} == set(tenants)
 
 
-async def test_when_announcements_may_have_been_lost_all_tenants_are_read_at_once(it: Watch) -> None:
+async def test_all_tenants_are_read_at_once_after_a_possible_loss(it: Watch) -> None:
     tenants = [await it.tenant(f"user-{number}") for number in range(2 * READ_AT_ONCE)]
     for tenant_id in tenants:
         await it.change(tenant_id, is_heard=False)
@@ -138,7 +138,7 @@ async def test_when_announcements_may_have_been_lost_all_tenants_are_read_at_onc
     assert set(await it.look(0.1)) == set(tenants)
 
 
-async def test_while_announcements_do_not_arrive_all_tenants_are_read_again_and_again(it: Watch) -> None:
+async def test_all_tenants_are_read_periodically_while_announcements_are_missing(it: Watch) -> None:
     tenants = [await it.tenant(f"user-{number}") for number in range(2 * READ_AT_ONCE)]
     it.hearing.is_complete = False
     for _ in range(2):
@@ -147,7 +147,7 @@ async def test_while_announcements_do_not_arrive_all_tenants_are_read_again_and_
         assert set(await it.look()) == set(tenants)
 
 
-async def test_a_loss_is_remembered_while_the_tables_are_away(it: Watch) -> None:
+async def test_loss_is_handled_after_the_tables_were_unavailable(it: Watch) -> None:
     tenant_id = await it.tenant()
     await it.change(tenant_id, is_heard=False)
     it.hearing.losses += 1
@@ -159,9 +159,7 @@ async def test_a_loss_is_remembered_while_the_tables_are_away(it: Watch) -> None
 
 
 @pytest.mark.parametrize("changed", [{"plan": "team"}, {"limits": {"connections": 3}}, {"status": "suspended"}])
-async def test_what_an_operator_writes_into_the_row_is_told_though_the_version_stays(
-    it: Watch, changed: Mapping[str, Value]
-) -> None:
+async def test_operators_edit_of_a_row_is_published_without_a_new_version(it: Watch, changed: Mapping[str, Value]) -> None:
     tenant_id = await it.tenant()
     before = await it.server.record_cache.tenant(tenant_id)
     await it.tables.update(Update(TENANTS, ItemKey(tenant_id), [Assign(name, value) for name, value in changed.items()]))
@@ -172,7 +170,7 @@ async def test_what_an_operator_writes_into_the_row_is_told_though_the_version_s
     assert {name: getattr(after, name) for name in changed} == changed
 
 
-async def test_a_tenant_that_went_away_is_told_once(it: Watch) -> None:
+async def test_deleted_tenant_is_published_once(it: Watch) -> None:
     tenant_id = await it.tenant()
     other = it.server.another()
     await other.tenants.delete(await other.tenants.enter(UserId("alice"), tenant_id))
@@ -180,7 +178,7 @@ async def test_a_tenant_that_went_away_is_told_once(it: Watch) -> None:
     assert await it.look() == []
 
 
-async def test_an_older_tenant_without_a_version_is_watched_like_any_other(it: Watch) -> None:
+async def test_older_tenant_without_a_version_is_watched(it: Watch) -> None:
     await it.server.put(TENANTS, id="acme")
     acme = TenantId("acme")
     it.served.append(acme)
@@ -189,23 +187,23 @@ async def test_an_older_tenant_without_a_version_is_watched_like_any_other(it: W
     assert await it.look() == [acme]
 
 
-async def test_it_looks_again_and_again_also_after_the_tables_were_away(it: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_loop_continues_after_the_tables_were_unavailable(it: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("artcafe.services.version_watch.LOOK_EVERY_S", 0.001)
     tenant_id = await it.tenant()
     it.hearing.losses, it.tables.is_away = 1, True
-    told = asyncio.Event()
+    published = asyncio.Event()
     async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
         running = group.create_task(it.watch.run())
         await asyncio.sleep(0.01)
         it.tables.is_away = False
         await it.change(tenant_id, is_heard=False)
-        it.server.invalidation.subscribe(lambda _: told.set())
+        it.server.invalidation.subscribe(lambda _: published.set())
         it.hearing.losses += 1
-        await told.wait()
+        await published.wait()
         running.cancel()
 
 
-async def test_a_tenant_whose_row_cannot_be_read_keeps_no_other_from_being_read(it: Watch) -> None:
+async def test_malformed_tenant_row_does_not_block_the_others(it: Watch) -> None:
     impossible = [TenantId("x" * 2049 + str(number)) for number in range(READ_AT_ONCE)]
     it.served.extend(impossible)
     tenant_id = await it.tenant()
@@ -214,7 +212,7 @@ async def test_a_tenant_whose_row_cannot_be_read_keeps_no_other_from_being_read(
     assert await it.look() == [tenant_id]
 
 
-async def test_a_watcher_that_raises_keeps_no_other_from_being_called(it: Watch) -> None:
+async def test_subscriber_that_raises_does_not_block_the_others(it: Watch) -> None:
     def fail(change: TenantChange) -> None:
         raise ValueError(change)
 
