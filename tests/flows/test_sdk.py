@@ -393,7 +393,7 @@ async def test_agent_works_only_within_its_block_and_only_once(home: Cast) -> No
     with pytest.raises(RuntimeError, match="async with"):
         agent.messages()
     async with agent:
-        with pytest.raises(ValueError, match="named channels"):
+        with pytest.raises(ValueError, match="start needs channels"):
             agent.messages(start="first")
     with pytest.raises(RuntimeError, match="entered once"):
         await agent.__aenter__()
