@@ -76,7 +76,7 @@ def failures(failed: Sequence[ArtcafeError]) -> ArtcafeError:
 
 
 def _system_error(exc: BaseException) -> OSError | None:
-    """Find the operating system's error, which libraries wrap several times."""
+    """Find the operating system's error inside the exceptions of libraries."""
     seen: BaseException | None = exc
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno is not None:

@@ -41,9 +41,9 @@ class Client:
     request goes to the next.
 
     Every method raises the server's error; `Unavailable` if the server cannot be reached or a proxy responds with 502 to 504, and
-    nothing was changed; and `OutcomeUnknown` if the response was lost, except for reads, which can be repeated. Methods that
+    nothing was changed; and `OutcomeUnknown` if the response was lost, except for reads: repeat them. Methods that
     create something accept a `key`: calls repeated with one key create it once. Lists follow all pages, up to `limit` items if it
-    is given. Updates leave fields unchanged whose argument is None.
+    is given. Updates skip arguments of None.
     """
 
     def __init__(self, url: str | Sequence[str], token: str | None = None, *, timeout_s: float = TIMEOUT_S) -> None:

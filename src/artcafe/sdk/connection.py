@@ -1,6 +1,6 @@
 """The connection of an agent to the gateway: one background loop that connects, reads, writes, and reconnects.
 
-`sdk.session`, `sdk.outbox` and `sdk.inbox` decide without I/O what is sent and kept; this module moves the bytes.
+`sdk.session`, `sdk.outbox` and `sdk.inbox` keep the state without I/O; this module moves the bytes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class OutgoingCommand:
 
     @property
     def channel(self) -> str | None:
-        """The channel whose delivery a `subscribe` begins; None for other commands."""
+        """The channel of a `subscribe`; None for other commands."""
         return self.body.channel if isinstance(self.body, frames.Subscribe) else None
 
 
@@ -66,7 +66,7 @@ class AgentConnection:
         self.inbox = Inbox(max_unacked, on_ack=self._on_ack)
         self.limits: Mapping[str, int] = {}
         self.service: str | None = None
-        """The only service whose challenges are signed; None until the first login if none was given."""
+        """The only service to sign challenges of; None until the first login if none was given."""
         self.status: str | None = None
         """The status in the agent's presence. It ends with the connection, and is set again on the next one."""
         self._status_command: PendingCommand | None = None
@@ -87,9 +87,9 @@ class AgentConnection:
     # --- the loop ---
 
     async def run(self) -> None:
-        """Stay connected until `leave` or a final error, which is stored in `failure`.
+        """Stay connected until `leave` or a final error, and store that error in `failure`.
 
-        Raises only unexpected exceptions, which end the `async with` as in any task group.
+        Raises only unexpected exceptions: they end the `async with` as in any task group.
         """
         try:
             await self._stay_connected()
@@ -229,7 +229,7 @@ class AgentConnection:
             raise self.failure
 
     async def request(self, command: OutgoingCommand, timeout_s: float) -> Reply:
-        """Send a command, retry it if necessary, and return its reply, which is of the same kind.
+        """Send a command, retry it if necessary, and return its reply of the same kind.
 
         Raises TypeError, `Invalid` or `TooLarge` before the command is sent; later the server's error, or after `timeout_s` the
         last temporary error.

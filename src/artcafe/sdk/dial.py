@@ -30,14 +30,14 @@ OPEN_S: Final = 10.0
 LOGIN_S: Final = 15.0
 """The server waits 10 s for a login (contract, section 4); this limit is for a server that never replies."""
 MAX_MESSAGE_BYTES: Final = 1024 * 1024
-"""Sixteen times the longest published frame, which leaves room for fields of newer servers."""
+"""Sixteen times the longest published frame: room for fields of newer servers."""
 UNREAD_FRAMES: Final = 64
 """Frames that the WebSocket library buffers before it stops reading the socket."""
 
 
 @dataclass(slots=True)
 class ServerAddress:
-    """The address of a server: of its gateway, or of its REST API, which names the gateway."""
+    """The address of a server's gateway, or of its REST API. The gateway's address is then read from REST."""
 
     url: str
     gateway: str | None = None
@@ -148,7 +148,7 @@ async def receive(socket: ClientConnection, session: Session) -> None:
 
 
 def lost_by(exc: ConnectionClosed, session: Session) -> ConnectionLost:
-    """Return what the end of a connection means: by the server's close frame, or else by that of this client."""
+    """Return the meaning of a connection's end: by the server's close frame, or else by that of this client."""
     close = exc.rcvd or exc.sent
     return lost_by_close(close.code if close else 1006, close.reason if close else "", session.last_error)
 

@@ -134,7 +134,7 @@ class Inbox:
     def on_message(self, pushed: replies.Message) -> None:
         """Buffer a new message; ignore a repeat."""
         state = self._channel(pushed.channel)
-        if pushed.seq is None:  # A `live` channel delivers at most once: what does not fit into the buffer is dropped.
+        if pushed.seq is None:  # A `live` channel delivers at most once: messages beyond the buffer are dropped.
             if self._buffered < MAX_BUFFERED:
                 self._buffer(state, Message(pushed, state.life, 0, self._ack))
             return
@@ -189,7 +189,7 @@ class Inbox:
         state.restart(reply.cursor)
         self._buffered -= len(state.waiting)
         state.waiting.clear()
-        if reply.gap is not None:  # The server pushed it too, but before this reply told where it belongs.
+        if reply.gap is not None:  # The server pushed it too, but before this reply gave its place.
             self._buffer(state, Gap(channel, reply.gap.from_, reply.gap.to, reply.gap.reason))
 
     def resume_start(self, channel: str) -> frames.Start:
@@ -276,7 +276,7 @@ class Inbox:
         return min(states, key=lambda state: state.waiting[0][0]).waiting.popleft()[1]
 
     def stalled(self, channels: Collection[str] = ()) -> tuple[str, int] | None:
-        """Return a channel of these, or of all, whose window is full, and its oldest unacknowledged sequence."""
+        """Return a channel with a full window, of these or of all, and its oldest unacknowledged sequence."""
         for channel, state in self._chosen(channels):
             if len(state.unacked) == self._max_unacked:
                 return channel, state.unacked[0]

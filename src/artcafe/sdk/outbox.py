@@ -1,6 +1,6 @@
 """The queue of commands without a reply: sent in order, many in flight, and sent again in that order after a lost connection.
 
-This module decides which commands go out and what their replies mean. Sockets, clocks and timeouts belong to `sdk.connection`.
+This module selects the commands to send and handles their replies. Sockets, clocks and timeouts belong to `sdk.connection`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PendingCommand:
     body: msgspec.Raw
     """The encoded body. Encoding happens in the call, so that no value can end the loop that sends all commands."""
     channel: str | None
-    """The channel whose delivery a `subscribe` begins; None for other commands."""
+    """The channel of a `subscribe`; None for other commands."""
     on_done: Callable[[Reply | Exception], None] = field(repr=False)
     """Called once with the reply or the final error."""
     refusals: int = 0

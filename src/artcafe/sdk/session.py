@@ -46,7 +46,7 @@ class Session:
     def __init__(
         self, tenant: str, agent: str, max_unacked: int | None, outbox: Outbox, inbox: Inbox, service: str | None = None
     ) -> None:
-        """`service` is the only service whose challenge is signed; None accepts any service, and records it here."""
+        """`service` is the only service to sign a challenge of; None accepts any service, and records it here."""
         self.service = service
         self._tenant, self._agent, self._max_unacked = tenant, agent, max_unacked
         self._outbox, self._inbox = outbox, inbox
@@ -194,7 +194,7 @@ def should_reconnect(code: int) -> bool:
 
 
 def lost_by_close(code: int, reason: str, last_error: ArtcafeError | None) -> ConnectionLost:
-    """Return what a close frame means. `last_error` is the last error that the server pushed."""
+    """Return the meaning of a close frame. `last_error` is the last error that the server pushed."""
     if last_error is not None and last_error.close == code:
         return ConnectionLost(last_error, should_reconnect=should_reconnect(code))
     if code in CLOSE_ERRORS:
