@@ -156,7 +156,7 @@ def test_sdk_and_command_line_report_the_gap(
 
     arguments = ["channel", "history", channel, "--url", rest_app.url, "--token", str(owner.token), "--tenant", tenant.id]
     shown = CliRunner().invoke(artcafe, arguments)
-    assert f"#1 to #{gap.last} are gone: they are older than the channel's retention" in shown.stderr
+    assert f"#1 to #{gap.last} are no longer stored: they are older than the channel's retention" in shown.stderr
     shown = CliRunner().invoke(artcafe, [*arguments, "--json"])
     assert json.loads(shown.stderr)["gap"] == {"channel": channel, "from": 1, "to": gap.last, "reason": "retention"}
     assert "[]" in shown.stdout.splitlines()  # The server of the test logs there too.

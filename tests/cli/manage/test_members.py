@@ -72,7 +72,7 @@ def test_invitation_token_is_read_from_stdin_or_a_file(owner: LocalUser, bob: Lo
         joined = bob.run("invitation", "accept", *arguments, stdin=f" {token}\n" if with_stdin else "")
         assert tenant in joined
         bob.run("member", "leave", "--yes", "--tenant", tenant)
-    assert "opens nothing" in bob.run("invitation", "accept", "artcafe-invitation.x.y.z", code=3)
+    assert "invitation is not valid" in bob.run("invitation", "accept", "artcafe-invitation.x.y.z", code=3)
     for stdin in ("", " \n", "two\nlines", "x" * 5000):
         assert "standard input contains no invitation token" in bob.run("invitation", "accept", code=2, stdin=stdin)
     assert "cannot be read: is a directory" in bob.run("invitation", "accept", str(tmp_path), code=2)
