@@ -26,7 +26,7 @@ from typing import Final
 from artcafe.model import ChannelId
 from bench import deliver, login, publish
 from bench.bench_env import BenchEnv, bench_env
-from bench.fanout.load import Load, SocketGroup
+from bench.fanout.load import LoadGenerator, SocketGroup
 from bench.fanout.servers import ArtCafe
 from bench.raw_client import Publisher
 from bench.readers import Order
@@ -51,7 +51,7 @@ Work = Callable[[], Awaitable[Measured]]
 class Server:
     """One version's server, and the kinds of work it can be given, by name."""
 
-    def __init__(self, env: BenchEnv, load: Load, stack: AsyncExitStack, options: Options) -> None:
+    def __init__(self, env: BenchEnv, load: LoadGenerator, stack: AsyncExitStack, options: Options) -> None:
         self._env, self._load, self._stack, self._seconds = env, load, stack, options.seconds
         self.lines: list[SocketGroup] = []
         self.works: dict[str, Work] = {}
@@ -134,7 +134,7 @@ async def run(options: Options) -> list[Table]:
         raise RuntimeError("pairs compares with another version: name its interpreter, --against ../before/.venv/bin/python")
     taken: dict[tuple[str, int], list[Measured]] = defaultdict(list)
     async with AsyncExitStack() as stack:
-        load = await stack.enter_async_context(Load())
+        load = await stack.enter_async_context(LoadGenerator())
         servers: list[Server] = []
         for python in (options.against, Path(sys.executable)):
             server = Server(await stack.enter_async_context(bench_env(options, python)), load, stack, options)

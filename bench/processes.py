@@ -17,7 +17,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from bench.bench_env import BenchEnv, bench_env
-from bench.fanout.load import Load, Result, SocketGroup
+from bench.fanout.load import LoadGenerator, Measurement, SocketGroup
 from bench.fanout.servers import NO_REDIS, ArtCafe, FanoutServer, nats_web_socket, redis
 from bench.login import AGENTS, Crowd, Http, sample
 from bench.report import Options, Sample, Table, cpu_seconds, median_latency, median_rate, median_ratio
@@ -102,7 +102,7 @@ def _login_table(taken: dict[tuple[str, str], list[Cost]], options: Options) -> 
 
 
 async def _fan_out(platforms: dict[str, BenchEnv], options: Options, stack: AsyncExitStack) -> list[Table]:
-    load = await stack.enter_async_context(Load())
+    load = await stack.enter_async_context(LoadGenerator())
     servers: dict[str, FanoutServer] = {}
     for name, on in platforms.items():
         servers[name] = ArtCafe(on, await on.platform.tenant_with(agents=2, channels=0))
@@ -114,7 +114,7 @@ async def _fan_out(platforms: dict[str, BenchEnv], options: Options, stack: Asyn
     for name, server in servers.items():
         group = groups[name] = await server.open_group(READERS, 1)
         stack.callback(group.close)
-    taken: dict[tuple[int, str], list[Result]] = defaultdict(list)
+    taken: dict[tuple[int, str], list[Measurement]] = defaultdict(list)
     for _ in range(options.rounds):
         for window in WINDOWS:
             for name in random.sample(list(groups), len(groups)):
@@ -127,7 +127,7 @@ async def _fan_out(platforms: dict[str, BenchEnv], options: Options, stack: Asyn
     return tables
 
 
-def _fan_out_table(window: int, taken: dict[str, list[Result]], options: Options) -> Table:
+def _fan_out_table(window: int, taken: dict[str, list[Measurement]], options: Options) -> Table:
     table = Table(
         f"{READERS:,} subscribers of one channel, {'one at a time' if window == 1 else f'{window} under way'}",
         ["", "deliveries/s", f"{SEVERAL} to this", "CPU of a delivery, µs", "cores: servers", "NATS", "load"],

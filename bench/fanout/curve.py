@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from bench.bench_env import bench_env
-from bench.fanout.load import Load, Result, SocketGroup
+from bench.fanout.load import LoadGenerator, Measurement, SocketGroup
 from bench.fanout.servers import ArtCafe, FanoutServer, nats_web_socket
 from bench.report import Options, Table
 
@@ -27,7 +27,7 @@ SECONDS: Final = 1.5
 async def run(options: Options) -> list[Table]:
     """Return a table with a row for each rate and server, and a table of ratios."""
     async with AsyncExitStack() as stack:
-        load = await stack.enter_async_context(Load())
+        load = await stack.enter_async_context(LoadGenerator())
         env = await stack.enter_async_context(bench_env(options))
         cast = await env.platform.tenant_with(agents=2, channels=0)
         stored = await env.platform.tenant_with(agents=2, channels=0)
@@ -40,7 +40,7 @@ async def run(options: Options) -> list[Table]:
         for server in servers:
             line = lines[server.name] = await server.open_group(READERS, 1)
             stack.callback(line.close)
-        taken: dict[tuple[int, str], list[Result]] = defaultdict(list)
+        taken: dict[tuple[int, str], list[Measurement]] = defaultdict(list)
         rates, names = list(RATES), list(lines)
         for _ in range(options.rounds):
             random.shuffle(rates)
@@ -62,7 +62,7 @@ async def run(options: Options) -> list[Table]:
     return [table, _ratios({rate: list(zip(taken[rate, ours], taken[rate, theirs], strict=True)) for rate in RATES})]
 
 
-def _ratios(rounds: dict[int, list[tuple[Result, Result]]]) -> Table:
+def _ratios(rounds: dict[int, list[tuple[Measurement, Measurement]]]) -> Table:
     """Return the ratios of both servers at the same rate, round by round."""
     table = Table(
         "ArtCafe, its nats-server included, to nats-server's WebSocket at the same rate",
@@ -86,7 +86,7 @@ def _ratios(rounds: dict[int, list[tuple[Result, Result]]]) -> Table:
     return table
 
 
-def _row(rate: int, name: str, results: list[Result]) -> tuple[str, ...]:
+def _row(rate: int, name: str, results: list[Measurement]) -> tuple[str, ...]:
     p99 = [each.p99_us / 1000 for each in results]
     lost = sum(each.missing for each in results) / sum(each.published * READERS for each in results)
     return (

@@ -22,7 +22,7 @@ from artcafe.sdk.client import Client
 from artcafe.sdk.keys import load_signer
 from bench.bench_env import bench_env
 from bench.fanout import sockets
-from bench.fanout.load import Load
+from bench.fanout.load import LoadGenerator
 from bench.fanout.servers import ArtCafe
 from bench.report import Options, Table
 from tests.platform import Cast
@@ -40,7 +40,7 @@ SETTLE_S: Final = 2.0
 async def run(options: Options) -> list[Table]:
     """Return a table of the bytes per agent."""
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(Load())  # raises the limit of open files
+        await stack.enter_async_context(LoadGenerator())  # raises the limit of open files
         env = await stack.enter_async_context(bench_env(options))
         waiting: list[tuple[ArtCafe, str]] = []
         for _ in range(STEPS * STEP // TENANT + 1):

@@ -53,7 +53,7 @@ class SocketGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Measurement:
     """One measurement. `cores`: CPU cores used by each pid."""
 
     deliveries_per_s: float
@@ -83,7 +83,7 @@ class Result:
         return self.all_cores / self.deliveries_per_s * 1e6
 
 
-class Load:
+class LoadGenerator:
     """The compiled load generator, in a temporary folder."""
 
     async def __aenter__(self) -> Self:
@@ -103,7 +103,7 @@ class Load:
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         shutil.rmtree(self._folder)
 
-    async def run(self, line: SocketGroup, mode: str, amount: float, seconds: float, *, may_lose: bool = False) -> Result:
+    async def run(self, line: SocketGroup, mode: str, amount: float, seconds: float, *, may_lose: bool = False) -> Measurement:
         """Run one measurement. `window`: with `amount` messages in flight; `rate`: with `amount` messages per second.
 
         Raises `RuntimeError` if a socket closed, and unless `may_lose` also for missing, unordered and repeated messages.
@@ -125,4 +125,4 @@ class Load:
             raise RuntimeError(f"the load failed ({process.returncode}): {failed.decode()}{output.decode()}")
         found = dict(pair.split("=") for pair in output.decode().split())
         cores = [float(each) for each in found.pop("cores").split(",") if each]
-        return msgspec.convert({**found, "cores": cores}, Result, strict=False)
+        return msgspec.convert({**found, "cores": cores}, Measurement, strict=False)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.bench_env import bench_env
-from bench.fanout.load import Load, Result, SocketGroup
+from bench.fanout.load import LoadGenerator, Measurement, SocketGroup
 from bench.fanout.servers import ArtCafe
 from bench.report import Options, Table
 
@@ -80,10 +80,10 @@ async def run(options: Options) -> list[Table]:
         table.notes = ["There is no `perf` here (Debian: apt-get install linux-perf), so nothing was measured."]
         return [table]
     shares: list[dict[str, float]] = []
-    results: list[Result] = []
+    results: list[Measurement] = []
     named: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     async with AsyncExitStack() as stack:
-        load = await stack.enter_async_context(Load())
+        load = await stack.enter_async_context(LoadGenerator())
         env = await stack.enter_async_context(bench_env(options))
         lines: dict[int, SocketGroup] = {}
         for readers in {readers for _, readers, *_ in SETTINGS}:
@@ -112,8 +112,8 @@ async def run(options: Options) -> list[Table]:
 
 
 async def _profiled(
-    load: Load, line: SocketGroup, mode: str, amount: float, folder: Path
-) -> tuple[dict[tuple[str, str], float], Result]:
+    load: LoadGenerator, line: SocketGroup, mode: str, amount: float, folder: Path
+) -> tuple[dict[tuple[str, str], float], Measurement]:
     """Return the percentage of samples by library and function, and the measurement."""
     data = folder / "perf.data"
     order = ("perf", "record", "-q", "-e", "cpu-clock", "-F", str(HERTZ), "-o", data, "-p", str(line.pids[0]))

@@ -23,7 +23,7 @@ from typing import Final
 
 from artcafe.wire import frames
 from bench.bench_env import BenchEnv, bench_env
-from bench.fanout.load import WARM_S, Load, Result, SocketGroup
+from bench.fanout.load import WARM_S, LoadGenerator, Measurement, SocketGroup
 from bench.fanout.servers import ArtCafe, command
 from bench.report import Options, Table
 
@@ -41,7 +41,7 @@ CLOSE: Final = 0x88
 MESSAGE: Final = re.compile(rb'"channel":"([^"]+)","seq":(\d+|null).*"\^(\d{10}):')
 
 
-class Reader:
+class StalledReader:
     """One reader in its own thread. `sockets`: the message numbers received on each of its sockets."""
 
     def __init__(self, connected: socket.socket, again: Callable[[], socket.socket]) -> None:
@@ -101,7 +101,7 @@ class Reader:
             at = start + size
         self._buffer = data[at:]
 
-    def summary(self, result: Result) -> str:
+    def summary(self, result: Measurement) -> str:
         """Describe the received messages."""
         got = [number for numbers in self.sockets for number in numbers]
         ordered = all(a < b for numbers in self.sockets for a, b in itertools.pairwise(numbers))
@@ -117,9 +117,9 @@ async def run(options: Options) -> list[Table]:
     columns = ["channel", "messages/s", "stall, s", "others' p50, ms", "p99, ms", "to no stall", "slowest, ms", "others missed"]
     table = Table(f"One of {READERS + 1} readers stalls", [*columns, "the reader got"])
     rounds = min(ROUNDS, options.rounds)
-    taken: dict[tuple[str, float], list[tuple[Result, Reader]]] = defaultdict(list)
+    taken: dict[tuple[str, float], list[tuple[Measurement, StalledReader]]] = defaultdict(list)
     async with AsyncExitStack() as stack:
-        load = await stack.enter_async_context(Load())
+        load = await stack.enter_async_context(LoadGenerator())
         env = await stack.enter_async_context(bench_env(options))
         for _, kind, stall_s in itertools.product(range(rounds), RATES, STALLS_S):
             taken[kind, stall_s].append(await _stalled(load, env, kind, stall_s))
@@ -129,7 +129,12 @@ async def run(options: Options) -> list[Table]:
     return [table]
 
 
-def _row(kind: str, stall_s: float, found: Sequence[tuple[Result, Reader]], without: Sequence[Result]) -> tuple[str, ...]:
+def _row(
+    kind: str,
+    stall_s: float,
+    found: Sequence[tuple[Measurement, StalledReader]],
+    without: Sequence[Measurement],
+) -> tuple[str, ...]:
     results = [result for result, _ in found]
     last, reader = found[-1]
     return (
@@ -145,11 +150,11 @@ def _row(kind: str, stall_s: float, found: Sequence[tuple[Result, Reader]], with
     )
 
 
-async def _stalled(load: Load, env: BenchEnv, kind: str, stall_s: float) -> tuple[Result, Reader]:
+async def _stalled(load: LoadGenerator, env: BenchEnv, kind: str, stall_s: float) -> tuple[Measurement, StalledReader]:
     cast = await env.platform.tenant_with(agents=2, channels=0)
     server = ArtCafe(env, cast, kind=kind, by_gateway=kind != "live")
     line = await server.open_group(READERS + 1, 1)
-    reader = Reader(line.readers[-1], server.again)
+    reader = StalledReader(line.readers[-1], server.again)
     others = SocketGroup(line.publisher, line.readers[:-1], line.messages, line.pids, line.alive_reader, line.alive_publisher)
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(asyncio.to_thread(reader.run, stall_s))

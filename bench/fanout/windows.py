@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from bench.bench_env import bench_env
-from bench.fanout.load import Load, Result, SocketGroup
+from bench.fanout.load import LoadGenerator, Measurement, SocketGroup
 from bench.fanout.servers import NO_REDIS, ArtCafe, FanoutServer, fastapi, nats_web_socket, redis
 from bench.report import Options, Table
 
@@ -21,13 +21,13 @@ WINDOWS: Final = (64, 1)
 SECONDS: Final = 0.8
 """Shortest sample: a window of 64,000 deliveries takes a tenth of it on the slowest server."""
 
-Taken = dict[tuple[str, int, int], list[Result]]
+Taken = dict[tuple[str, int, int], list[Measurement]]
 
 
 async def run(options: Options) -> list[Table]:
     """Return a table for each window and number of channels."""
     async with AsyncExitStack() as stack:
-        load = await stack.enter_async_context(Load())
+        load = await stack.enter_async_context(LoadGenerator())
         env = await stack.enter_async_context(bench_env(options))
         cast = await env.platform.tenant_with(agents=len(CHANNELS) + 1, channels=0)
         pubsub = await stack.enter_async_context(redis(options.folder))
@@ -51,7 +51,7 @@ async def run(options: Options) -> list[Table]:
     return tables
 
 
-async def _rounds(load: Load, lines: dict[tuple[str, int], SocketGroup], options: Options) -> Taken:
+async def _rounds(load: LoadGenerator, lines: dict[tuple[str, int], SocketGroup], options: Options) -> Taken:
     """Measure the servers in turns, so that other load of the machine affects all of them equally."""
     taken: Taken = defaultdict(list)
     settings = list(itertools.product(WINDOWS, CHANNELS))

@@ -36,7 +36,7 @@ from tests.gateway.raw_client import BOUND_S, BareSocket, RawClient, open_client
 LONG_S = 3600.0
 
 
-class Clock:
+class ShiftedClock:
     """The real time plus an offset set by the test."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class GatewayApp:
     gateway: Gateway
     services: Services
     tables: Sqlite
-    clock: Clock
+    clock: ShiftedClock
     identity: LocalIdentity
     url: str
     folder: Path
@@ -189,7 +189,7 @@ async def _make(
     authority: Authority | None,
     connections: OpenConnections | None,
 ) -> tuple[GatewayApp, list[asyncio.Task[None]]]:
-    clock, identity = Clock(), LocalIdentity(b"i" * 32)
+    clock, identity = ShiftedClock(), LocalIdentity(b"i" * 32)
     keys = ServiceKeys(agent_tokens=b"t" * 32, invitations=b"v" * 32)
     settings = ServiceSettings(service_name="test", cursor_s=LONG_S, terms=current)
     services = Services(Store(tables), fabric, identity, keys, clock, settings, group)

@@ -26,7 +26,7 @@ SOCKETS = 20
 CHANNELS = 10
 
 
-class Watched(Sqlite):
+class CountingSqlite(Sqlite):
     """The embedded engine, counting the keys of its reads. It can delay the reads of a tenant's subscriptions."""
 
     keys = 0
@@ -35,10 +35,10 @@ class Watched(Sqlite):
     released: asyncio.Event
 
     @classmethod
-    async def open(cls, path: Path, environment: Environment) -> Watched:
+    async def open(cls, path: Path, environment: Environment) -> CountingSqlite:
         """Read like the engine, and count the keys."""
         opened = await super().open(path, environment)
-        assert isinstance(opened, Watched)
+        assert isinstance(opened, CountingSqlite)
         opened.released = asyncio.Event()
         return opened
 
@@ -58,7 +58,7 @@ async def crowd(
 ) -> AsyncIterator[tuple[GatewayApp, list[RawClient]]]:
     """Connect an agent with this many subscriptions and sockets, all caught up."""
     async with AsyncExitStack() as stack:
-        it = await stack.enter_async_context(gateway_app(folder, engine=Watched))
+        it = await stack.enter_async_context(gateway_app(folder, engine=CountingSqlite))
         limits = Assign("limits", {"channels": channels + 1})
         await it.tables.update(Update(TENANTS, ItemKey(it.owner.tenant_id), [limits]))
         for number in range(channels - 1):
@@ -90,7 +90,7 @@ async def settled(it: GatewayApp) -> None:
 
 async def test_change_reads_only_its_own_rows_for_any_number_of_sockets_and_subscriptions(tmp_path: Path) -> None:
     async with crowd(tmp_path) as (it, _):
-        assert isinstance(it.tables, Watched)
+        assert isinstance(it.tables, CountingSqlite)
         other = await it.services.agents.create(
             it.owner, name="other", public_key=ssh_keygen.public_line(ssh_keygen.make_key(tmp_path / "o"))
         )
@@ -107,7 +107,7 @@ async def test_change_reads_only_its_own_rows_for_any_number_of_sockets_and_subs
 
 async def test_change_of_a_whole_tenant_reads_everything_once_per_agent(tmp_path: Path) -> None:
     async with crowd(tmp_path) as (it, _):
-        assert isinstance(it.tables, Watched)
+        assert isinstance(it.tables, CountingSqlite)
         await settled(it)
         it.tables.keys = 0
         it.services.invalidation.notify(it.owner.tenant_id)
@@ -117,7 +117,7 @@ async def test_change_of_a_whole_tenant_reads_everything_once_per_agent(tmp_path
 
 async def test_new_subscription_begins_on_every_socket_without_reading_the_others(tmp_path: Path) -> None:
     async with crowd(tmp_path) as (it, raws):
-        assert isinstance(it.tables, Watched)
+        assert isinstance(it.tables, CountingSqlite)
         await settled(it)
         it.tables.keys = 0
         channel = await subscribed(it, "new")
@@ -132,7 +132,7 @@ async def test_new_subscription_begins_on_every_socket_without_reading_the_other
 
 async def test_revocation_does_not_wait_for_another_tenants_change(tmp_path: Path) -> None:
     async with crowd(tmp_path, channels=2, sockets=1) as (it, _), AsyncExitStack() as stack:
-        assert isinstance(it.tables, Watched)
+        assert isinstance(it.tables, CountingSqlite)
         bob = await it.services.tenants.create(UserId("bob"), "Bob's")
         owner = UserPrincipal(user_id=UserId("bob"), tenant_id=bob.id, role=Role.OWNER)
         key = ssh_keygen.make_key(tmp_path / "bob")
@@ -151,7 +151,7 @@ async def test_revocation_does_not_wait_for_another_tenants_change(tmp_path: Pat
 
 async def test_revocations_of_a_tenant_are_applied_before_its_subscriptions(tmp_path: Path) -> None:
     async with crowd(tmp_path, channels=2, sockets=2) as (it, raws):
-        assert isinstance(it.tables, Watched)
+        assert isinstance(it.tables, CountingSqlite)
         it.tables.held = it.owner.tenant_id
         await disabled_elsewhere(it)
         it.services.invalidation.notify(it.owner.tenant_id)
@@ -163,7 +163,7 @@ async def test_revocations_of_a_tenant_are_applied_before_its_subscriptions(tmp_
 
 async def test_unreadable_change_is_applied_when_the_tables_are_back(tmp_path: Path) -> None:
     async with crowd(tmp_path, channels=2, sockets=2) as (it, raws):
-        assert isinstance(it.tables, Watched)
+        assert isinstance(it.tables, CountingSqlite)
         await settled(it)
         (sockets,) = it.gateway.access_updates._tenants.values()
         await disabled_elsewhere(it)

@@ -20,7 +20,7 @@ from tests.gateway.gateway_app import GatewayApp, gateway_app, until
 from tests.gateway.raw_client import BOUND_S, BareSocket, RawClient
 
 
-class Slow(Sqlite):
+class SlowCursorSqlite(Sqlite):
     """The embedded engine with delayed or failing writes of cursors."""
 
     is_away = False
@@ -37,7 +37,7 @@ class Slow(Sqlite):
 @asynccontextmanager
 async def acknowledged(folder: Path) -> AsyncIterator[tuple[GatewayApp, RawClient]]:
     """Connect an agent that has acknowledged two of three messages."""
-    async with gateway_app(folder, engine=Slow) as it, it.connected() as raw:
+    async with gateway_app(folder, engine=SlowCursorSqlite) as it, it.connected() as raw:
         for number in range(3):
             await it.publish(b"%d" % number)
         assert await raw.messages(3) == [0, 1, 2]
@@ -75,7 +75,7 @@ async def test_cursor_is_written_before_the_server_closes(tmp_path: Path, ends: 
 
 async def test_connection_closes_while_the_tables_are_away(tmp_path: Path) -> None:
     async with acknowledged(tmp_path) as (it, raw):
-        assert isinstance(it.tables, Slow)
+        assert isinstance(it.tables, SlowCursorSqlite)
         it.tables.is_away = True
         async with asyncio.timeout(BOUND_S):
             await raw.socket.close()

@@ -127,7 +127,7 @@ async def test_two_sockets_of_one_agent_each_get_every_message(tmp_path: Path) -
         assert await all_of(other, 300) == expected
 
 
-class Broken:
+class FailingPeer:
     """A connection whose writes fail."""
 
     encoding = WebSocketEncoding()
@@ -160,7 +160,7 @@ async def test_failed_flush_closes_its_tenants_sockets_and_loses_nothing(tmp_pat
         async with it.connected() as raw:
             await it.caught_up()
             feed = it.services.hub.feed(it.owner.tenant_id, it.channel.id)
-            broken = Broken()
+            broken = FailingPeer()
             assert feed.join(Delivery(broken, feed, feed.flushed, feed.lineage.epoch, max_unacked))
             seqs = [await it.publish(b"1")]
             assert await raw.closed() == 4000

@@ -37,7 +37,7 @@ RETRY_S: Final = 0.5
 _FOR_PEOPLE: Final = ", which is for people: it subscribes to channels, and reads presence over REST"
 
 
-class Worker(Protocol):
+class CommandWorker(Protocol):
     """The task for a connection's commands, done in order."""
 
     def wake(self) -> None:
@@ -64,7 +64,7 @@ class AgentSession:
         self,
         services: Services,
         socket: ClientSocket,
-        worker: Worker,
+        worker: CommandWorker,
         spawn: Spawn,
         principal: AgentPrincipal,
         deliveries: dict[ChannelId, Delivery],
